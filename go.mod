@@ -1,0 +1,3 @@
+module github.com/MorpheusAIs/gateway-automation
+
+go 1.26.0
