@@ -1,0 +1,204 @@
+package pglab
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	superuser = "postgres"
+	// patience bounds each wait for a server: to answer, to end, to freeze.
+	patience = 30 * time.Second
+	// beat is the pause between two looks at a server that is not there yet.
+	beat = 2 * time.Millisecond
+)
+
+// Options of a cluster. The zero value is a fast cluster that survives the end of its
+// processes, but not of the machine.
+type Options struct {
+	// Settings are parameters of postgresql.conf, which win over this package's own.
+	Settings map[string]string
+	// Durable keeps fsync and full_page_writes on, as in production.
+	Durable bool
+}
+
+// A Cluster is one PostgreSQL server of a test's own, listening on a unix socket only. Its
+// methods fail the test when they do not succeed, so they belong to the test's goroutine.
+type Cluster struct {
+	tb    testing.TB
+	owner owner
+	dir   string // data, the socket and the log
+	argv  []string
+
+	mu      sync.Mutex
+	running *server // nil: stopped
+	frozen  []int   // stopped processes, the postmaster first
+}
+
+// Start starts a cluster that the test has for itself; it goes when the test ends.
+// For tests that break servers. The others share one: [Database].
+func Start(tb testing.TB, options Options) *Cluster {
+	tb.Helper()
+	c, err := newCluster(options)
+	check(tb, err)
+	c.tb = tb
+	tb.Cleanup(c.remove)
+	return c
+}
+
+// newCluster makes and starts a cluster.
+func newCluster(options Options) (*Cluster, error) {
+	bin, err := serverBin()
+	if err != nil {
+		return nil, err
+	}
+	o, err := serverOwner()
+	if err != nil {
+		return nil, err
+	}
+	template, err := o.template(bin)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{owner: o, dir: o.newPath("cluster")}
+	data := filepath.Join(c.dir, "data")
+	if err := o.run("/bin/sh", "-c", `mkdir -m 700 "$1" && cp -R "$2" "$1/data"`, "copy", c.dir, template); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(c.dir))
+	}
+	settings := map[string]string{
+		"listen_addresses":           "",
+		"port":                       "5432",
+		"unix_socket_directories":    c.dir,
+		"shared_buffers":             "16MB",
+		"max_connections":            "200",
+		"log_line_prefix":            "%m [%p] %d ",
+		"dynamic_shared_memory_type": "mmap", // a container's /dev/shm is small
+	}
+	if !options.Durable {
+		settings["fsync"] = "off"
+		settings["full_page_writes"] = "off"
+	}
+	maps.Copy(settings, options.Settings)
+	c.argv = []string{filepath.Join(bin, "postgres"), "-D", data}
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		c.argv = append(c.argv, "-c", name+"="+settings[name])
+	}
+	if err := c.start(); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(c.dir))
+	}
+	return c, nil
+}
+
+// newPath is a name for a directory of the owner's that nobody else has.
+func (o owner) newPath(kind string) string {
+	return filepath.Join(o.home, kind+"-"+rand.Text()[:12])
+}
+
+// start starts the server and waits for its first answer.
+func (c *Cluster) start() error {
+	log := filepath.Join(c.dir, "log")
+	s, err := launch(c.owner, c.dir, "QUIT", log, c.argv...)
+	if err != nil {
+		return err
+	}
+	if err := s.answers(c.DSN(superuser), log); err != nil {
+		return errors.Join(err, s.end(syscall.SIGKILL, s.pid))
+	}
+	c.running = s
+	return nil
+}
+
+// answers waits until the server answers at dsn; the error holds the server's log.
+func (s *server) answers(dsn, log string) error {
+	db, err := sql.Open("postgres", dsn)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for {
+		if err = db.PingContext(ctx); err == nil {
+			return nil
+		}
+		if s.endsWithin(beat) || ctx.Err() != nil {
+			text, logErr := os.ReadFile(log)
+			return fmt.Errorf("pglab: the server does not start: %w; its log:\n%s", errors.Join(err, logErr), text)
+		}
+	}
+}
+
+// DSN names a database of the cluster, in a URL that lib/pq and pgx take. A new cluster has
+// one database, "postgres".
+func (c *Cluster) DSN(database string) string { return socketDSN(c.dir, database) }
+
+// socketDSN leaves nothing to the environment, where PGPORT and its like could change it.
+func socketDSN(dir, database string) string {
+	return (&url.URL{
+		Scheme:   "postgres",
+		User:     url.User(superuser),
+		Path:     "/" + database,
+		RawQuery: url.Values{"host": {dir}, "port": {"5432"}, "sslmode": {"disable"}}.Encode(),
+	}).String()
+}
+
+// Stop ends the server in an orderly way; clients are cut off. Stopping twice is no error.
+func (c *Cluster) Stop() {
+	c.tb.Helper()
+	check(c.tb, c.stop(syscall.SIGINT))
+}
+
+// Kill ends every process of the server with SIGKILL, as the kernel would for want of memory,
+// and returns when all are gone. Killing twice is no error.
+func (c *Cluster) Kill() {
+	c.tb.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running == nil {
+		return
+	}
+	check(c.tb, c.freeze()) // so that no child is born meanwhile
+	check(c.tb, c.running.end(syscall.SIGKILL, c.frozen...))
+	c.running, c.frozen = nil, nil
+}
+
+// Restart stops the server if it runs, and starts it on the data it left.
+func (c *Cluster) Restart() {
+	c.tb.Helper()
+	check(c.tb, c.stop(syscall.SIGINT))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	check(c.tb, c.start())
+}
+
+func (c *Cluster) stop(sig syscall.Signal) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running == nil {
+		return nil
+	}
+	if err := errors.Join(c.thaw(), c.running.end(sig, c.running.pid)); err != nil {
+		return err
+	}
+	c.running = nil
+	return nil
+}
+
+// remove ends the server at once and removes all it wrote.
+func (c *Cluster) remove() {
+	if err := errors.Join(c.stop(syscall.SIGQUIT), os.RemoveAll(c.dir)); err != nil {
+		c.tb.Error(err)
+	}
+}

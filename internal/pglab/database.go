@@ -1,0 +1,100 @@
+package pglab
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // Open's driver "pgx"
+	"github.com/jmoiron/sqlx"
+	_ "github.com/lib/pq" // Open's driver "postgres"
+)
+
+// shared is the cluster of the test binary, started by whoever needs it first.
+var shared = sync.OnceValues(func() (*Cluster, error) { return newCluster(Options{}) })
+
+// Database makes an empty database in the cluster that the test binary shares, and drops it
+// when the test ends, with whatever is still connected to it. Tests may run in parallel.
+func Database(tb testing.TB) (dsn string) {
+	tb.Helper()
+	c, err := shared()
+	check(tb, err)
+	return c.database(tb)
+}
+
+// Database makes an empty database in this cluster; it goes with the cluster.
+func (c *Cluster) Database(tb testing.TB) (dsn string) {
+	tb.Helper()
+	return c.database(tb)
+}
+
+var databases atomic.Int64
+
+func (c *Cluster) database(tb testing.TB) string {
+	tb.Helper()
+	name := fmt.Sprintf("test_%d_%d", os.Getpid(), databases.Add(1))
+	check(tb, c.exec("CREATE DATABASE "+name+" TEMPLATE template0"))
+	if c.tb == nil {
+		tb.Cleanup(func() {
+			if err := c.exec("DROP DATABASE " + name + " WITH (FORCE)"); err != nil {
+				tb.Error(err)
+			}
+		})
+	}
+	return c.DSN(name)
+}
+
+// exec runs one statement over a connection of its own.
+func (c *Cluster) exec(statement string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	db, err := sql.Open("postgres", c.DSN(superuser))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(ctx, statement); err != nil {
+		return fmt.Errorf("pglab: %s: %w", statement, err)
+	}
+	return nil
+}
+
+// Open opens dsn with the driver that AUTOMATION_TEST_DRIVER names, "postgres" (lib/pq, the
+// default) or "pgx", and closes it when the test ends. It does not connect yet.
+func Open(tb testing.TB, dsn string) *sqlx.DB {
+	tb.Helper()
+	driver := os.Getenv("AUTOMATION_TEST_DRIVER")
+	switch driver {
+	case "":
+		driver = "postgres"
+	case "postgres", "pgx":
+	default:
+		tb.Fatalf("pglab: AUTOMATION_TEST_DRIVER=%q: want postgres or pgx", driver)
+	}
+	db, err := sqlx.Open(driver, dsn)
+	check(tb, err)
+	tb.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			tb.Errorf("pglab: close: %v", err)
+		}
+	})
+	return db
+}
+
+// check ends the test on an error. What is not installed is a skip, unless
+// AUTOMATION_TEST_REQUIRE_POSTGRES=1.
+func check(tb testing.TB, err error) {
+	tb.Helper()
+	if err == nil {
+		return
+	}
+	if errors.Is(err, errMissing) && os.Getenv("AUTOMATION_TEST_REQUIRE_POSTGRES") != "1" {
+		tb.Skip(err)
+	}
+	tb.Fatal(err)
+}

@@ -1,0 +1,145 @@
+package pglab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Freeze stops every process of the server with SIGSTOP and returns when all stand still:
+// connections stay open, new ones are taken by the kernel, and nothing answers.
+func (c *Cluster) Freeze() {
+	c.tb.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	check(c.tb, c.freeze())
+}
+
+// Thaw undoes Freeze.
+func (c *Cluster) Thaw() {
+	c.tb.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	check(c.tb, c.thaw())
+}
+
+// freeze stops the postmaster first, so that it makes no more children, and then the children
+// one by one: each is a process group of its own.
+func (c *Cluster) freeze() error {
+	if c.running == nil {
+		return errors.New("pglab: freeze: the server does not run")
+	}
+	if c.frozen != nil {
+		return nil
+	}
+	pids := []int{c.running.pid}
+	if err := c.running.suspend(pids); err != nil {
+		return err
+	}
+	all, err := processes()
+	if err != nil {
+		return err
+	}
+	for pid, p := range all {
+		if p.parent == c.running.pid {
+			pids = append(pids, pid)
+		}
+	}
+	// The guard has to know before they stand still.
+	c.frozen = pids
+	return errors.Join(c.running.tell("frozen", pids...), c.running.suspend(pids[1:]))
+}
+
+func (c *Cluster) thaw() error {
+	for _, pid := range slices.Backward(c.frozen) {
+		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("pglab: thaw: process %d: %w", pid, err)
+		}
+	}
+	if c.frozen == nil {
+		return nil
+	}
+	c.frozen = nil
+	return c.running.tell("frozen")
+}
+
+// suspend stops processes and waits until each stands still or is gone.
+func (s *server) suspend(pids []int) error {
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("pglab: freeze: process %d: %w", pid, err)
+		}
+	}
+	for deadline := time.Now().Add(patience); ; s.endsWithin(beat) {
+		all, err := processes()
+		if err != nil {
+			return err
+		}
+		moving := func(pid int) bool { p, ok := all[pid]; return ok && !strings.ContainsAny(p.state[:1], "TZX") }
+		if !slices.ContainsFunc(pids, moving) {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("pglab: freeze: processes %v still move %v after SIGSTOP", pids, patience)
+		}
+	}
+}
+
+type process struct {
+	parent int
+	state  string // as in ps: T stopped, Z zombie
+}
+
+// processes lists the machine's processes: from /proc where there is one, or else by ps.
+func processes() (map[int]process, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return psProcesses()
+	}
+	all := map[int]process{}
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		stat, err := os.ReadFile("/proc/" + entry.Name() + "/stat")
+		if err != nil {
+			continue // gone meanwhile
+		}
+		// pid (name, which may hold anything) state parent …
+		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		if len(fields) < 2 {
+			return nil, fmt.Errorf("pglab: /proc/%d/stat: cannot read %q", pid, stat)
+		}
+		parent, err := strconv.Atoi(fields[1])
+		if err != nil {
+			return nil, fmt.Errorf("pglab: /proc/%d/stat: %w", pid, err)
+		}
+		all[pid] = process{parent, fields[0]}
+	}
+	return all, nil
+}
+
+func psProcesses() (map[int]process, error) {
+	out, err := exec.CommandContext(context.Background(), "ps", "-A", "-o", "pid=,ppid=,stat=").Output()
+	if err != nil {
+		return nil, fmt.Errorf("pglab: ps: %w", err)
+	}
+	all := map[int]process{}
+	for line := range strings.Lines(string(out)) {
+		var pid int
+		var p process
+		if _, err := fmt.Sscan(line, &pid, &p.parent, &p.state); err != nil {
+			return nil, fmt.Errorf("pglab: ps: cannot read %q: %w", line, err)
+		}
+		all[pid] = p
+	}
+	return all, nil
+}
