@@ -1,0 +1,300 @@
+-- The automation feature's tables. One transaction; every statement can be run
+-- again. Tables named feature_flags and user_automation_settings that the host
+-- has already are adopted with their data; what they were like is kept in
+-- automation_adopted_tables, for the way back.
+
+CREATE TABLE IF NOT EXISTS automation_adopted_tables (
+    table_name  text PRIMARY KEY,
+    columns     jsonb NOT NULL,   -- name to type, of the columns whose type changed
+    constraints jsonb NOT NULL,   -- name to definition, of the foreign keys dropped
+    adopted_at  timestamptz NOT NULL DEFAULT now()
+);
+
+-- A list of user ids: numbers without a fraction, or texts. 7 and "7" are one user.
+CREATE OR REPLACE FUNCTION automation_valid_ids(ids jsonb) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
+$$
+    SELECT CASE WHEN jsonb_typeof(ids) = 'array' THEN NOT EXISTS (
+        SELECT FROM jsonb_array_elements(ids) AS e(v)
+        WHERE NOT (jsonb_typeof(v) = 'number' AND v::text !~ '[^0-9-]'
+                OR jsonb_typeof(v) = 'string' AND v #>> '{}' <> ''))
+    ELSE false END
+$$;
+
+-- What hosts kept in a text column: JSON, a comma-separated list, or nothing.
+CREATE OR REPLACE FUNCTION automation_parse_ids(list text) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE AS
+$$
+BEGIN
+    IF coalesce(btrim(list), '') IN ('', 'null') THEN
+        RETURN '[]';
+    END IF;
+    BEGIN
+        RETURN list::jsonb;
+    EXCEPTION WHEN invalid_text_representation THEN
+        RETURN (SELECT coalesce(jsonb_agg(btrim(v)), '[]') FROM unnest(string_to_array(btrim(list, '[]{} '), ',')) AS v WHERE btrim(v) <> '');
+    END;
+END
+$$;
+
+-- The bucket of a user, 0 to 9999: the first four bytes, big-endian, of
+-- SHA-256 of seed || '.' || user, modulo 10,000. The same as flags.Bucket.
+CREATE OR REPLACE FUNCTION automation_bucket(seed text, user_id text) RETURNS integer
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS
+$$
+    SELECT ((('x' || substr(encode(sha256(convert_to(seed || '.' || user_id, 'UTF8')), 'hex'), 1, 8))::bit(32)::bigint) % 10000)::integer
+$$;
+
+CREATE TABLE IF NOT EXISTS feature_flags (
+    feature_name     text PRIMARY KEY,
+    enabled          boolean NOT NULL DEFAULT false,
+    enabled_user_ids jsonb NOT NULL DEFAULT '[]'
+);
+
+DO $$
+DECLARE
+    kind text;
+BEGIN
+    SELECT format_type(atttypid, atttypmod) INTO kind FROM pg_attribute
+    WHERE attrelid = 'feature_flags'::regclass AND attname = 'enabled_user_ids';
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'feature_flags'::regclass AND attname = 'rollout_percentage' AND NOT attisdropped)
+       AND (kind <> 'jsonb' OR EXISTS (SELECT FROM feature_flags)) THEN
+        INSERT INTO automation_adopted_tables (table_name, columns, constraints)
+        VALUES ('feature_flags', jsonb_build_object('enabled_user_ids', kind), '{}')
+        ON CONFLICT DO NOTHING;
+    END IF;
+    IF kind <> 'jsonb' THEN
+        ALTER TABLE feature_flags ALTER COLUMN enabled_user_ids DROP DEFAULT;
+        ALTER TABLE feature_flags ALTER COLUMN enabled_user_ids TYPE jsonb USING automation_parse_ids(enabled_user_ids::text);
+    END IF;
+    UPDATE feature_flags SET enabled_user_ids = '[]' WHERE enabled_user_ids IS NULL;
+    UPDATE feature_flags SET enabled = false WHERE enabled IS NULL;
+    ALTER TABLE feature_flags
+        ALTER COLUMN enabled SET DEFAULT false, ALTER COLUMN enabled SET NOT NULL,
+        ALTER COLUMN enabled_user_ids SET DEFAULT '[]', ALTER COLUMN enabled_user_ids SET NOT NULL;
+END
+$$;
+
+ALTER TABLE feature_flags
+    ADD COLUMN IF NOT EXISTS disabled_user_ids  jsonb NOT NULL DEFAULT '[]',
+    ADD COLUMN IF NOT EXISTS rollout_percentage numeric(5,2) NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS seed               text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS notice             text NOT NULL DEFAULT '',
+    ADD COLUMN IF NOT EXISTS version            bigint NOT NULL DEFAULT 1,
+    ADD COLUMN IF NOT EXISTS updated_at         timestamptz NOT NULL DEFAULT now(),
+    ADD COLUMN IF NOT EXISTS updated_by         text NOT NULL DEFAULT '';
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                   WHERE i.indrelid = 'feature_flags'::regclass AND i.indisunique AND i.indnkeyatts = 1 AND i.indpred IS NULL AND a.attname = 'feature_name') THEN
+        ALTER TABLE feature_flags ADD CONSTRAINT automation_one_flag_a_name UNIQUE (feature_name);
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = 'feature_flags'::regclass AND conname = 'feature_flags_percentage_is_0_to_100') THEN
+        ALTER TABLE feature_flags
+            ADD CONSTRAINT feature_flags_name_is_not_empty CHECK (feature_name <> ''),
+            ADD CONSTRAINT feature_flags_percentage_is_0_to_100 CHECK (rollout_percentage >= 0 AND rollout_percentage <= 100),
+            ADD CONSTRAINT feature_flags_enabled_user_ids_is_a_list_of_ids CHECK (automation_valid_ids(enabled_user_ids)),
+            ADD CONSTRAINT feature_flags_disabled_user_ids_is_a_list_of_ids CHECK (automation_valid_ids(disabled_user_ids));
+    END IF;
+END
+$$;
+
+CREATE TABLE IF NOT EXISTS feature_flag_events (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    feature_name text NOT NULL,
+    version      bigint NOT NULL,
+    action       text NOT NULL CHECK (action IN ('insert', 'update', 'delete')),
+    changed_at   timestamptz NOT NULL,
+    changed_by   text NOT NULL,
+    before       jsonb NOT NULL,   -- only what changed
+    after        jsonb NOT NULL
+);
+CREATE INDEX IF NOT EXISTS feature_flag_events_by_flag ON feature_flag_events (feature_name, id);
+CREATE INDEX IF NOT EXISTS feature_flag_events_by_time ON feature_flag_events (changed_at);
+
+-- Who is changing a flag: the setting automation.actor of the transaction, or
+-- an updated_by given in the statement, or the role's name.
+CREATE OR REPLACE FUNCTION automation_flag_actor(given text) RETURNS text
+    LANGUAGE sql STABLE AS
+$$
+    SELECT coalesce(nullif(current_setting('automation.actor', true), ''), nullif(given, ''), 'sql:' || session_user)
+$$;
+
+CREATE OR REPLACE FUNCTION automation_flag_changing() RETURNS trigger LANGUAGE plpgsql AS
+$$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        NEW.version := 1;
+        NEW.updated_by := automation_flag_actor(NEW.updated_by);
+    ELSIF to_jsonb(NEW) - '{version,updated_at,updated_by}'::text[] = to_jsonb(OLD) - '{version,updated_at,updated_by}'::text[] THEN
+        RETURN OLD;
+    ELSE
+        NEW.version := OLD.version + 1;
+        NEW.updated_by := automation_flag_actor(CASE WHEN NEW.updated_by <> OLD.updated_by THEN NEW.updated_by END);
+    END IF;
+    NEW.updated_at := clock_timestamp();
+    RETURN NEW;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION automation_flag_changed() RETURNS trigger LANGUAGE plpgsql AS
+$$
+DECLARE
+    old_row jsonb := CASE WHEN TG_OP = 'INSERT' THEN '{}' ELSE to_jsonb(OLD) END;
+    new_row jsonb := CASE WHEN TG_OP = 'DELETE' THEN '{}' ELSE to_jsonb(NEW) END;
+BEGIN
+    IF old_row = new_row THEN
+        RETURN NULL;
+    END IF;
+    INSERT INTO feature_flag_events (feature_name, version, action, changed_at, changed_by, before, after)
+    SELECT coalesce(NEW.feature_name, OLD.feature_name),
+           coalesce(NEW.version, OLD.version), lower(TG_OP), clock_timestamp(),
+           CASE WHEN TG_OP = 'DELETE' THEN automation_flag_actor(NULL) ELSE NEW.updated_by END,
+           coalesce(jsonb_object_agg(key, old_row -> key) FILTER (WHERE old_row ? key), '{}'),
+           coalesce(jsonb_object_agg(key, new_row -> key) FILTER (WHERE new_row ? key), '{}')
+    FROM (SELECT jsonb_object_keys(old_row || new_row) AS key) AS keys
+    WHERE key NOT IN ('version', 'updated_at', 'updated_by') AND old_row -> key IS DISTINCT FROM new_row -> key;
+    PERFORM pg_notify('automation_flags', coalesce(NEW.feature_name, OLD.feature_name));
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE TRIGGER automation_flag_changing BEFORE INSERT OR UPDATE ON feature_flags
+    FOR EACH ROW EXECUTE FUNCTION automation_flag_changing();
+CREATE OR REPLACE TRIGGER automation_flag_changed AFTER INSERT OR UPDATE OR DELETE ON feature_flags
+    FOR EACH ROW EXECUTE FUNCTION automation_flag_changed();
+
+-- The audit is append-only; only the clean-up may remove what is past retention.
+CREATE OR REPLACE FUNCTION automation_audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS
+$$
+BEGIN
+    IF TG_OP = 'DELETE' AND current_setting('automation.cleanup', true) = 'on' THEN
+        RETURN OLD;
+    END IF;
+    RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege',
+        HINT = 'The module''s clean-up removes rows that are past their retention.';
+END
+$$;
+CREATE OR REPLACE TRIGGER automation_append_only BEFORE UPDATE OR DELETE ON feature_flag_events
+    FOR EACH ROW EXECUTE FUNCTION automation_audit_is_append_only();
+CREATE OR REPLACE TRIGGER automation_append_only_truncate BEFORE TRUNCATE ON feature_flag_events
+    FOR EACH STATEMENT EXECUTE FUNCTION automation_audit_is_append_only();
+
+-- Nobody is in until somebody says so.
+INSERT INTO feature_flags (feature_name, enabled, updated_by) VALUES ('automation', true, 'migration')
+ON CONFLICT (feature_name) DO NOTHING;
+
+CREATE TABLE IF NOT EXISTS user_automation_settings (
+    user_id          text PRIMARY KEY,
+    is_enabled       boolean NOT NULL,
+    session_duration integer NOT NULL,
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    updated_at       timestamptz NOT NULL DEFAULT now()
+);
+
+DO $$
+DECLARE
+    changed jsonb;
+    keys    jsonb;
+    fk      record;
+    col     record;
+BEGIN
+    SELECT jsonb_object_agg(attname, format_type(atttypid, atttypmod)) INTO changed FROM pg_attribute
+    WHERE attrelid = 'user_automation_settings'::regclass AND NOT attisdropped
+      AND (attname = 'user_id' AND atttypid <> 'text'::regtype OR attname IN ('created_at', 'updated_at') AND atttypid <> 'timestamptz'::regtype);
+    SELECT coalesce(jsonb_object_agg(conname, pg_get_constraintdef(oid)), '{}') INTO keys FROM pg_constraint
+    WHERE conrelid = 'user_automation_settings'::regclass AND contype = 'f';
+    IF changed IS NOT NULL OR keys <> '{}' THEN
+        INSERT INTO automation_adopted_tables (table_name, columns, constraints)
+        VALUES ('user_automation_settings', coalesce(changed, '{}'), keys) ON CONFLICT DO NOTHING;
+        FOR fk IN SELECT conname FROM pg_constraint WHERE conrelid = 'user_automation_settings'::regclass AND contype = 'f' LOOP
+            EXECUTE format('ALTER TABLE user_automation_settings DROP CONSTRAINT %I', fk.conname);
+        END LOOP;
+        FOR col IN SELECT key, value #>> '{}' AS kind FROM jsonb_each(coalesce(changed, '{}')) LOOP
+            EXECUTE format('ALTER TABLE user_automation_settings ALTER COLUMN %I DROP DEFAULT', col.key);
+            IF col.key = 'user_id' THEN
+                ALTER TABLE user_automation_settings ALTER COLUMN user_id TYPE text USING user_id::text;
+            ELSIF col.kind LIKE 'timestamp%' THEN  -- naive times are read as UTC
+                EXECUTE format('ALTER TABLE user_automation_settings ALTER COLUMN %1$I TYPE timestamptz USING %1$I AT TIME ZONE ''UTC''', col.key);
+            ELSE
+                EXECUTE format('ALTER TABLE user_automation_settings ALTER COLUMN %1$I TYPE timestamptz USING %1$I::timestamptz', col.key);
+            END IF;
+        END LOOP;
+        UPDATE user_automation_settings SET is_enabled = coalesce(is_enabled, false), session_duration = coalesce(session_duration, 3600),
+            created_at = coalesce(created_at, now()), updated_at = coalesce(updated_at, now())
+        WHERE is_enabled IS NULL OR session_duration IS NULL OR created_at IS NULL OR updated_at IS NULL;
+        ALTER TABLE user_automation_settings
+            ALTER COLUMN user_id SET NOT NULL, ALTER COLUMN is_enabled SET NOT NULL, ALTER COLUMN session_duration SET NOT NULL,
+            ALTER COLUMN created_at SET DEFAULT now(), ALTER COLUMN created_at SET NOT NULL,
+            ALTER COLUMN updated_at SET DEFAULT now(), ALTER COLUMN updated_at SET NOT NULL;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+                   WHERE i.indrelid = 'user_automation_settings'::regclass AND i.indisunique AND i.indnkeyatts = 1 AND i.indpred IS NULL AND a.attname = 'user_id') THEN
+        ALTER TABLE user_automation_settings ADD CONSTRAINT automation_one_setting_a_user UNIQUE (user_id);
+    END IF;
+END
+$$;
+
+ALTER TABLE user_automation_settings
+    ADD COLUMN IF NOT EXISTS version    bigint NOT NULL DEFAULT 1,
+    ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = 'user_automation_settings'::regclass AND conname = 'user_automation_settings_duration_is_positive') THEN
+        ALTER TABLE user_automation_settings
+            ADD CONSTRAINT user_automation_settings_user_is_not_empty CHECK (user_id <> ''),
+            ADD CONSTRAINT user_automation_settings_duration_is_positive CHECK (session_duration > 0);
+    END IF;
+END
+$$;
+-- For the caches' question "what changed lately", and for the clean-up.
+CREATE INDEX IF NOT EXISTS user_automation_settings_by_change ON user_automation_settings (updated_at);
+CREATE INDEX IF NOT EXISTS user_automation_settings_adopters ON user_automation_settings (user_id) WHERE is_enabled AND deleted_at IS NULL;
+CREATE INDEX IF NOT EXISTS user_automation_settings_deleted ON user_automation_settings (deleted_at) WHERE deleted_at IS NOT NULL;
+
+-- A row is an intent first and a paid session later. Whoever works on a row, a
+-- request, an opener, a closer, holds its lease; a lease that nobody extends ends.
+-- No index has a column of the lease in it, so claims are heap-only updates.
+CREATE TABLE IF NOT EXISTS automation_sessions (
+    id           text PRIMARY KEY,                -- ours
+    session_id   text UNIQUE,                     -- the chain's, once known
+    model_id     text NOT NULL,
+    owner_id     text NOT NULL,                   -- who may use it; empty: anyone, or nobody yet
+    user_id      text NOT NULL,                   -- whose budget it counts against; empty: nobody's
+    charged_at   timestamptz,                     -- since when it does
+    duration     integer NOT NULL CHECK (duration > 0),  -- seconds asked for
+    state        text NOT NULL CHECK (state IN ('opening', 'unknown', 'open', 'ending', 'closed', 'failed', 'lost')),
+    reason       text NOT NULL DEFAULT '',        -- why it left open, or failed
+    last_error   text NOT NULL DEFAULT '',
+    provider     text NOT NULL DEFAULT '',
+    omit_provider text NOT NULL DEFAULT '',
+    replaces     text UNIQUE,                     -- the row whose successor this is
+    lane         text NOT NULL DEFAULT '' CHECK (lane IN ('', 'shared', 'alone')),
+    lease_token  text,
+    lease_holder text,
+    lease_until  timestamptz,
+    created_at   timestamptz NOT NULL,
+    called_at    timestamptz,                     -- when the node was asked to open
+    opened_at    timestamptz,
+    ends_at      timestamptz,
+    last_used_at timestamptz,
+    closed_at    timestamptz,
+    next_at      timestamptz NOT NULL,            -- when maintenance looks at it next
+    attempts     integer NOT NULL DEFAULT 0,      -- of maintenance
+    CHECK (state NOT IN ('open', 'ending', 'closed') OR session_id IS NOT NULL AND ends_at IS NOT NULL),
+    CHECK ((lease_token IS NULL) = (lease_until IS NULL) AND (lease_token IS NULL) = (lease_holder IS NULL))
+) WITH (fillfactor = 70);
+CREATE INDEX IF NOT EXISTS automation_sessions_claim ON automation_sessions (owner_id, model_id, ends_at) WHERE state = 'open';
+CREATE INDEX IF NOT EXISTS automation_sessions_budget ON automation_sessions (user_id, charged_at) WHERE state <> 'failed' AND user_id <> '';
+CREATE INDEX IF NOT EXISTS automation_sessions_live ON automation_sessions (user_id, model_id) WHERE state IN ('opening', 'unknown', 'open', 'ending');
+CREATE INDEX IF NOT EXISTS automation_sessions_due ON automation_sessions (next_at) WHERE state IN ('opening', 'unknown', 'open', 'ending', 'lost');
+CREATE INDEX IF NOT EXISTS automation_sessions_ended ON automation_sessions (closed_at) WHERE state IN ('closed', 'failed');
+
+-- One row for the wallet: until when its transactions go one at a time.
+CREATE TABLE IF NOT EXISTS automation_wallet (
+    name        text PRIMARY KEY,
+    alone_until timestamptz NOT NULL
+);
+INSERT INTO automation_wallet (name, alone_until) VALUES ('wallet', 'epoch') ON CONFLICT DO NOTHING;
