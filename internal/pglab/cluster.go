@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,7 +29,7 @@ const (
 type Options struct {
 	// Settings are parameters of postgresql.conf, which win over this package's own.
 	Settings map[string]string
-	// Durable keeps fsync and full_page_writes on, as in production.
+	// Durable keeps the data on disk, fsync and full_page_writes on, as in production.
 	Durable bool
 }
 
@@ -39,6 +38,7 @@ type Options struct {
 type Cluster struct {
 	tb    testing.TB
 	owner owner
+	major int    // version
 	dir   string // data, the socket and the log
 	argv  []string
 
@@ -64,15 +64,15 @@ func newCluster(options Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	o, err := serverOwner()
+	o, err := serverOwner(options.Durable)
 	if err != nil {
 		return nil, err
 	}
-	template, err := o.template(bin)
+	template, major, err := o.template(bin)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{owner: o, dir: o.newPath("cluster")}
+	c := &Cluster{owner: o, major: major, dir: o.newPath("cluster")}
 	data := filepath.Join(c.dir, "data")
 	if err := o.run("/bin/sh", "-c", `mkdir -m 700 "$1" && cp -R "$2" "$1/data"`, "copy", c.dir, template); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(c.dir))
@@ -114,7 +114,7 @@ func (c *Cluster) start() error {
 		return err
 	}
 	if err := s.answers(c.DSN(superuser), log); err != nil {
-		return errors.Join(err, s.end(syscall.SIGKILL, s.pid))
+		return errors.Join(err, s.end(syscall.SIGQUIT, s.pid))
 	}
 	c.running = s
 	return nil
@@ -143,16 +143,6 @@ func (s *server) answers(dsn, log string) error {
 // DSN names a database of the cluster, in a URL that lib/pq and pgx take. A new cluster has
 // one database, "postgres".
 func (c *Cluster) DSN(database string) string { return socketDSN(c.dir, database) }
-
-// socketDSN leaves nothing to the environment, where PGPORT and its like could change it.
-func socketDSN(dir, database string) string {
-	return (&url.URL{
-		Scheme:   "postgres",
-		User:     url.User(superuser),
-		Path:     "/" + database,
-		RawQuery: url.Values{"host": {dir}, "port": {"5432"}, "sslmode": {"disable"}}.Encode(),
-	}).String()
-}
 
 // Stop ends the server in an orderly way; clients are cut off. Stopping twice is no error.
 func (c *Cluster) Stop() {

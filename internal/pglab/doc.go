@@ -20,8 +20,9 @@
 //
 // # What it leaves behind
 //
-// /tmp/pglab-UID, private to the servers' user: one template per PostgreSQL version, which
-// saves each cluster its initdb, and nothing else. A shell stands guard over each server: when
+// /dev/shm/pglab-UID, or /tmp/pglab-UID where there is little room in memory, private to the
+// servers' user: one template per PostgreSQL version, which saves each cluster its initdb, and
+// nothing else. A shell stands guard over each server: when
 // the test binary is gone, kill -9 included, it stops the server and removes its files. So
 // nothing has to be called at the end of TestMain, and no goroutine is left for goleak to find.
 //

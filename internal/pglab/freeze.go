@@ -39,8 +39,9 @@ func (c *Cluster) freeze() error {
 	if c.frozen != nil {
 		return nil
 	}
+	// The guard hears of each before it stands still.
 	pids := []int{c.running.pid}
-	if err := c.running.suspend(pids); err != nil {
+	if err := errors.Join(c.running.tell("frozen", pids...), c.running.suspend(pids)); err != nil {
 		return err
 	}
 	all, err := processes()
@@ -52,7 +53,6 @@ func (c *Cluster) freeze() error {
 			pids = append(pids, pid)
 		}
 	}
-	// The guard has to know before they stand still.
 	c.frozen = pids
 	return errors.Join(c.running.tell("frozen", pids...), c.running.suspend(pids[1:]))
 }

@@ -29,7 +29,8 @@ type owner struct {
 }
 
 // serverOwner is the user who runs the test, or nobody for root, whom PostgreSQL refuses.
-func serverOwner() (owner, error) {
+// The owner's home is in memory where there is room, 15 times faster; on disk if asked for.
+func serverOwner(onDisk bool) (owner, error) {
 	o := owner{uid: os.Getuid()}
 	if o.uid == 0 {
 		nobody, err := user.Lookup("nobody")
@@ -43,9 +44,13 @@ func serverOwner() (owner, error) {
 		}
 		o.uid, o.credential = int(uid), &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	}
-	// In /tmp whatever TMPDIR says: a socket's path has room for about 100 bytes only, and
-	// root's TMPDIR may be closed to nobody.
-	o.home = "/tmp/pglab-" + strconv.Itoa(o.uid)
+	// Never TMPDIR: a socket's path has room for about 100 bytes only, and root's TMPDIR may be
+	// closed to nobody.
+	base := "/tmp"
+	if !onDisk && roomy("/dev/shm") {
+		base = "/dev/shm"
+	}
+	o.home = filepath.Join(base, "pglab-"+strconv.Itoa(o.uid))
 	if err := o.run("mkdir", "-p", "-m", "700", o.home); err != nil {
 		return o, err
 	}
@@ -57,6 +62,13 @@ func serverOwner() (owner, error) {
 		return o, fmt.Errorf("pglab: %s is not a private directory of uid %d: remove it", o.home, o.uid)
 	}
 	return o, nil
+}
+
+// roomy tells whether a directory is there and has 1 GiB free; a container's /dev/shm often
+// has 64 MiB, and a cluster takes 30.
+func roomy(dir string) bool {
+	var stat syscall.Statfs_t
+	return syscall.Statfs(dir, &stat) == nil && stat.Bavail*uint64(stat.Bsize) >= 1<<30
 }
 
 // command prepares a program of the owner's: in a process group of its own, out of reach of
@@ -124,12 +136,12 @@ func executable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
 }
 
-// template returns a directory that initdb made, to be copied. It is made once per version of
+// template returns a directory that initdb made, to be copied, and its major version. It is made once per version of
 // PostgreSQL and set of options; whoever is second to finish uses the first one's.
-func (o owner) template(bin string) (string, error) {
+func (o owner) template(bin string) (dir string, major int, err error) {
 	version, err := o.command(filepath.Join(bin, "postgres"), "--version").Output()
 	if err != nil {
-		return "", fmt.Errorf("pglab: %s --version: %w", filepath.Join(bin, "postgres"), err)
+		return "", 0, fmt.Errorf("pglab: %s --version: %w", filepath.Join(bin, "postgres"), err)
 	}
 	locale := "C.UTF-8"
 	if runtime.GOOS == "darwin" {
@@ -137,17 +149,18 @@ func (o owner) template(bin string) (string, error) {
 	}
 	args := []string{"-U", superuser, "-A", "trust", "-E", "UTF8", "--locale=" + locale, "--no-sync", "--no-instructions", "--wal-segsize=1"}
 	key := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%q", version, bin, args))
-	dir := filepath.Join(o.home, fmt.Sprintf("template-%d-%x", majorVersion(string(version)), key[:6]))
+	major = majorVersion(string(version))
+	dir = filepath.Join(o.home, fmt.Sprintf("template-%d-%x", major, key[:6]))
 	if _, err := os.Stat(filepath.Join(dir, "global", "pg_control")); err == nil {
-		return dir, nil
+		return dir, major, nil
 	}
 	fresh := o.newPath("initdb")
 	defer os.RemoveAll(fresh)
 	if err := o.run(filepath.Join(bin, "initdb"), append(args, "-D", fresh)...); err != nil {
-		return "", err
+		return "", 0, err
 	}
 	if err := os.Rename(fresh, dir); err != nil && !errors.Is(err, os.ErrExist) {
-		return "", fmt.Errorf("pglab: %w", err)
+		return "", 0, fmt.Errorf("pglab: %w", err)
 	}
-	return dir, nil
+	return dir, major, nil
 }

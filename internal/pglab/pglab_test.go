@@ -4,22 +4,105 @@ import (
 	"testing"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/jmoiron/sqlx"
 	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+func exec(t *testing.T, db sqlx.ExecerContext, statement string) {
+	t.Helper()
+	if _, err := db.ExecContext(t.Context(), statement); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+func scalar[T any](t *testing.T, db sqlx.QueryerContext, query string) (value T) {
+	t.Helper()
+	if err := sqlx.GetContext(t.Context(), db, &value, query); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return value
+}
+
 func TestTwoDatabasesAreIsolated(t *testing.T) {
 	t.Parallel()
 	a, b := pglab.Open(t, pglab.Database(t)), pglab.Open(t, pglab.Database(t))
-	if _, err := a.ExecContext(t.Context(), "CREATE TABLE only_in_a (id int)"); err != nil {
-		t.Fatal(err)
-	}
-	var n int
-	if err := b.GetContext(t.Context(), &n, "SELECT count(*) FROM pg_tables WHERE tablename = 'only_in_a'"); err != nil {
-		t.Fatal(err)
-	}
-	if n != 0 {
+	exec(t, a, "CREATE TABLE only_in_a (id int)")
+	if n := scalar[int](t, b, "SELECT count(*) FROM pg_tables WHERE tablename = 'only_in_a'"); n != 0 {
 		t.Errorf("a table made in one database shows in the other")
+	}
+	if got, want := scalar[string](t, a, "SHOW server_encoding"), "UTF8"; got != want {
+		t.Errorf("encoding %s, want %s", got, want)
+	}
+}
+
+func TestADatabaseIsDroppedWithItsTestWhileSomebodyIsConnected(t *testing.T) {
+	t.Parallel()
+	outer := pglab.Open(t, pglab.Database(t))
+	var dsn string
+	t.Run("inner", func(t *testing.T) { dsn = pglab.Database(t); exec(t, pglab.Open(t, dsn), "SELECT 1") })
+	if err := pglab.Open(t, dsn).PingContext(t.Context()); err == nil {
+		t.Errorf("%s still answers", dsn)
+	}
+	if got := scalar[int](t, outer, "SELECT 1"); got != 1 {
+		t.Errorf("the other test's database answers %d", got)
+	}
+}
+
+func TestBothDriversOpenTheSameDSN(t *testing.T) {
+	for _, driver := range []string{"postgres", "pgx"} {
+		t.Run(driver, func(t *testing.T) {
+			t.Setenv("AUTOMATION_TEST_DRIVER", driver)
+			t.Setenv("PGPORT", "1")
+			t.Setenv("PGHOST", "nowhere.invalid")
+			db := pglab.Open(t, pglab.Database(t))
+			if db.DriverName() != driver {
+				t.Errorf("driver %s", db.DriverName())
+			}
+			exec(t, db, "SELECT 1")
+			exec(t, pglab.Open(t, pglab.NewProxy(t, pglab.Database(t)).DSN()), "SELECT 1")
+		})
+	}
+}
+
+func TestPgBouncerAnswersInTransactionMode(t *testing.T) {
+	t.Parallel()
+	direct := pglab.Database(t)
+	pooled := pglab.Open(t, pglab.PgBouncer(t, direct))
+	exec(t, pooled, "CREATE TABLE seen (id int)")
+	if n := scalar[int](t, pglab.Open(t, direct), "SELECT count(*) FROM pg_tables WHERE tablename = 'seen'"); n != 1 {
+		t.Errorf("what was written through the pooler is not in its database")
+	}
+	// Two clients with a transaction each need two backends; between transactions one serves both.
+	backend := func(db sqlx.QueryerContext) int { return scalar[int](t, db, "SELECT pg_backend_pid()") }
+	other := pglab.Open(t, pglab.PgBouncer(t, direct))
+	if a, b := backend(pooled), backend(other); a == b {
+		t.Errorf("two poolers share backend %d", a)
+	}
+	tx, err := pooled.BeginTxx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := backend(tx)
+	second := backend(pooled)
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if inside == second {
+		t.Errorf("backend %d served another client inside a transaction", inside)
+	}
+	pooled.SetMaxIdleConns(0) // a new client each time
+	if a, b := backend(pooled), backend(pooled); a != b && a != inside && a != second {
+		t.Errorf("backends %d and %d: the pool is not shared between clients", a, b)
+	}
+}
+
+func TestPgBouncerStandsBehindAndInFrontOfAProxy(t *testing.T) {
+	t.Parallel()
+	behind := pglab.NewProxy(t, pglab.Database(t))
+	front := pglab.NewProxy(t, pglab.PgBouncer(t, behind.DSN()))
+	if got := scalar[int](t, pglab.Open(t, front.DSN()), "SELECT 1"); got != 1 {
+		t.Errorf("SELECT 1 answers %d", got)
 	}
 }

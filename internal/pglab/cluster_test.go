@@ -1,0 +1,116 @@
+package pglab_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/jmoiron/sqlx"
+)
+
+// insert writes rows one transaction each, until one fails, and returns how many were acknowledged.
+func insert(ctx context.Context, db *sqlx.DB, after func(acknowledged int)) (acknowledged int) {
+	for {
+		tx, err := db.BeginTxx(ctx, nil)
+		if err != nil {
+			return acknowledged
+		}
+		if _, err := tx.ExecContext(ctx, "INSERT INTO journal DEFAULT VALUES"); err != nil {
+			_ = tx.Rollback() // the connection is gone already
+			return acknowledged
+		}
+		if tx.Commit() != nil {
+			return acknowledged
+		}
+		acknowledged++
+		after(acknowledged)
+	}
+}
+
+func TestKillAndRestartKeepAcknowledgedRows(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string]pglab.Options{
+		"fast":    {},
+		"durable": {Durable: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := pglab.Start(t, options)
+			dsn := c.Database(t)
+			db := pglab.Open(t, dsn)
+			exec(t, db, "CREATE TABLE journal (id bigserial)")
+
+			enough, done := make(chan struct{}), make(chan int)
+			go func() {
+				done <- insert(t.Context(), pglab.Open(t, dsn), func(n int) {
+					if n == 100 {
+						close(enough)
+					}
+				})
+			}()
+			<-enough
+			c.Kill()
+			c.Kill() // nothing left to kill
+			acknowledged := <-done
+			if err := db.PingContext(t.Context()); err == nil {
+				t.Fatalf("a killed server answers")
+			}
+			c.Restart()
+			rows := scalar[int](t, pglab.Open(t, dsn), "SELECT count(*) FROM journal")
+			if rows < acknowledged || rows > acknowledged+1 {
+				t.Errorf("%d rows, %d acknowledged and one that may be", rows, acknowledged)
+			}
+		})
+	}
+}
+
+func TestAFrozenServerAnswersAgainWhenThawed(t *testing.T) {
+	t.Parallel()
+	c := pglab.Start(t, pglab.Options{})
+	db := pglab.Open(t, c.DSN("postgres"))
+	exec(t, db, "SELECT 1") // a connection that stands
+
+	c.Freeze()
+	c.Freeze() // twice is once
+	answered := make(chan error, 1)
+	go func() { _, err := db.ExecContext(t.Context(), "SELECT 1"); answered <- err }()
+	select {
+	case err := <-answered:
+		t.Errorf("a frozen server answered: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	c.Thaw()
+	c.Thaw()
+	if err := <-answered; err != nil {
+		t.Errorf("after the thaw: %v", err)
+	}
+}
+
+func TestAFrozenClusterCanBeKilledStoppedAndRemoved(t *testing.T) {
+	t.Parallel()
+	c := pglab.Start(t, pglab.Options{})
+	c.Freeze()
+	c.Kill()
+	c.Restart()
+	c.Freeze()
+	c.Stop()
+	c.Stop() // nothing left to stop
+	c.Restart()
+	exec(t, pglab.Open(t, c.DSN("postgres")), "SELECT 1")
+	c.Freeze() // and so it stays until the test removes it
+}
+
+func TestSettingsOfAClusterWinOverTheDefaults(t *testing.T) {
+	t.Parallel()
+	c := pglab.Start(t, pglab.Options{Settings: map[string]string{"max_connections": "7", "application_name": "it's a test"}})
+	db := pglab.Open(t, c.DSN("postgres"))
+	for setting, want := range map[string]string{"max_connections": "7", "application_name": "it's a test", "fsync": "off", "synchronous_commit": "on"} {
+		if got := scalar[string](t, db, "SHOW "+setting); got != want {
+			t.Errorf("%s is %q, want %q", setting, got, want)
+		}
+	}
+	durable := pglab.Open(t, pglab.Start(t, pglab.Options{Durable: true}).DSN("postgres"))
+	if got := scalar[string](t, durable, "SHOW fsync"); got != "on" {
+		t.Errorf("fsync of a durable cluster is %s", got)
+	}
+}

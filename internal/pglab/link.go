@@ -1,0 +1,147 @@
+package pglab
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+)
+
+// A link is one client's connection to its server.
+type link struct {
+	proxy  *Proxy
+	client net.Conn
+	gone   <-chan struct{}
+	cancel context.CancelFunc
+}
+
+// cut ends the link, from whichever goroutine.
+func (l *link) cut() {
+	l.cancel()
+	_ = l.client.Close() // it is closed either way
+}
+
+// serve passes on what client and server say until one of them ends or the link is cut.
+func (l *link) serve(ctx context.Context) {
+	startup, err := readStartup(l.client)
+	if err != nil {
+		return
+	}
+	l.proxy.mu.Lock()
+	to := l.proxy.upstream
+	l.proxy.mu.Unlock()
+	server, err := new(net.Dialer).DialContext(ctx, to.network, to.address)
+	if err != nil {
+		return
+	}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer func() {
+		if stop() {
+			_ = server.Close()
+		}
+	}()
+	var pumps sync.WaitGroup
+	pumps.Go(func() {
+		defer l.cut()
+		out := gate{l, server}
+		if _, err := out.Write(startup); err == nil {
+			_, _ = io.Copy(out, l.client) // an error ends the link, as it should
+		}
+	})
+	l.replies(bufio.NewReader(server))
+	l.cut()
+	pumps.Wait()
+}
+
+const (
+	sslRequest    = 80877103
+	gssEncRequest = 80877104
+	maxStartup    = 10000 // the server's own bound
+)
+
+// readStartup answers no to requests for encryption, and returns the first message that is
+// for the server: a start-up or a cancel request.
+func readStartup(client io.ReadWriter) ([]byte, error) {
+	for {
+		head := make([]byte, 8)
+		if _, err := io.ReadFull(client, head); err != nil {
+			return nil, err
+		}
+		size, code := binary.BigEndian.Uint32(head), binary.BigEndian.Uint32(head[4:])
+		if size < 8 || size > maxStartup {
+			return nil, fmt.Errorf("pglab: start-up message of %d bytes", size)
+		}
+		if code == sslRequest || code == gssEncRequest {
+			if _, err := client.Write([]byte{'N'}); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		message := append(head, make([]byte, size-8)...)
+		_, err := io.ReadFull(client, message[8:])
+		return message, err
+	}
+}
+
+// replies passes on the server's messages. From a reply that is to be lost on, it swallows
+// everything up to ReadyForQuery, since an autocommit statement is only committed by then.
+func (l *link) replies(server *bufio.Reader) {
+	out := bufio.NewWriter(gate{l, l.client})
+	for losing := false; ; {
+		head := make([]byte, 5)
+		if _, err := io.ReadFull(server, head); err != nil {
+			return
+		}
+		kind, size := head[0], int64(binary.BigEndian.Uint32(head[1:]))-4
+		if kind == 'C' && size > 0 && !losing { // CommandComplete
+			tag, err := server.Peek(int(min(size, 128))) // no tag is longer than its command
+			if err != nil {
+				return
+			}
+			losing = l.proxy.loses(strings.TrimRight(string(tag), "\x00"))
+		}
+		if losing {
+			if _, err := io.CopyN(io.Discard, server, size); err != nil {
+				return
+			}
+			if kind == 'Z' { // ReadyForQuery
+				l.proxy.mu.Lock()
+				l.proxy.lost++
+				l.proxy.mu.Unlock()
+				return
+			}
+			continue
+		}
+		if _, err := out.Write(head); err != nil {
+			return
+		}
+		if _, err := io.CopyN(out, server, size); err != nil {
+			return
+		}
+		if server.Buffered() == 0 && out.Flush() != nil {
+			return
+		}
+	}
+}
+
+// A gate writes to one side of a link while bytes flow.
+type gate struct {
+	link *link
+	to   net.Conn
+}
+
+func (g gate) Write(b []byte) (int, error) {
+	g.link.proxy.mu.Lock()
+	flows := g.link.proxy.flows
+	g.link.proxy.mu.Unlock()
+	select {
+	case <-flows:
+		return g.to.Write(b)
+	case <-g.link.gone:
+		return 0, net.ErrClosed
+	}
+}

@@ -1,0 +1,79 @@
+package pglab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// PgBouncer puts a PgBouncer in transaction mode in front of the server that dsn names, for
+// as long as the test runs, and returns a DSN of the same database through it. The pool holds
+// up to 20 connections to the server, so the statements of one client meet different backends.
+// Without PgBouncer installed the test is skipped, or fails, as without PostgreSQL.
+func PgBouncer(tb testing.TB, dsn string) string {
+	tb.Helper()
+	to, err := parseEndpoint(dsn)
+	check(tb, err)
+	program, err := findPgBouncer()
+	check(tb, err)
+	o, err := serverOwner(false)
+	check(tb, err)
+	dir := o.newPath("pgbouncer")
+	check(tb, o.run("mkdir", "-m", "700", dir))
+	s, err := startPgBouncer(o, program, dir, to)
+	if err != nil {
+		check(tb, errors.Join(err, os.RemoveAll(dir)))
+	}
+	tb.Cleanup(func() {
+		if err := errors.Join(s.end(syscall.SIGTERM, s.pid), os.RemoveAll(dir)); err != nil {
+			tb.Error(err)
+		}
+	})
+	return socketDSN(dir, to.database)
+}
+
+func startPgBouncer(o owner, program, dir string, to endpoint) (*server, error) {
+	host, port, err := to.hostPort()
+	if err != nil {
+		return nil, err
+	}
+	// extra_float_digits is what lib/pq sends at start-up and PgBouncer would refuse.
+	config := fmt.Sprintf(`[databases]
+* = host=%s port=%s user=%s
+[pgbouncer]
+unix_socket_dir = %s
+listen_port = 5432
+auth_type = any
+pool_mode = transaction
+default_pool_size = 20
+max_client_conn = 500
+ignore_startup_parameters = extra_float_digits
+`, host, port, superuser, dir)
+	ini, log := filepath.Join(dir, "pgbouncer.ini"), filepath.Join(dir, "log")
+	if err := os.WriteFile(ini, []byte(config), 0o644); err != nil { // for the owner to read, in the owner's private directory
+		return nil, err
+	}
+	s, err := launch(o, dir, "TERM", log, program, ini)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.answers(socketDSN(dir, to.database), log); err != nil {
+		return nil, errors.Join(err, s.end(syscall.SIGKILL, s.pid))
+	}
+	return s, nil
+}
+
+// findPgBouncer looks on PATH, and in /usr/sbin, which users' PATHs lack on Debian.
+func findPgBouncer() (string, error) {
+	if program, err := exec.LookPath("pgbouncer"); err == nil {
+		return program, nil
+	}
+	if executable("/usr/sbin/pgbouncer") {
+		return "/usr/sbin/pgbouncer", nil
+	}
+	return "", fmt.Errorf("pglab: no pgbouncer on PATH or in /usr/sbin: %w; try apt-get install pgbouncer, or brew install pgbouncer", errMissing)
+}

@@ -1,0 +1,179 @@
+package pglab_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/jmoiron/sqlx"
+)
+
+// commitRow inserts a row in a transaction of its own.
+func commitRow(t *testing.T, db *sqlx.DB) error {
+	t.Helper()
+	tx, err := db.BeginTxx(t.Context(), nil)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(t.Context(), "INSERT INTO journal DEFAULT VALUES"); err != nil {
+		t.Error(tx.Rollback())
+		return err
+	}
+	return tx.Commit()
+}
+
+// journal is an empty table behind a proxy; direct reaches it without.
+func journal(t *testing.T) (p *pglab.Proxy, proxied, direct *sqlx.DB) {
+	t.Helper()
+	dsn := pglab.Database(t)
+	p, direct = pglab.NewProxy(t, dsn), pglab.Open(t, dsn)
+	exec(t, direct, "CREATE TABLE journal (id bigserial)")
+	return p, pglab.Open(t, p.DSN()), direct
+}
+
+func rows(t *testing.T, db *sqlx.DB) int {
+	t.Helper()
+	return scalar[int](t, db, "SELECT count(*) FROM journal")
+}
+
+func TestALostReplyToACommitLeavesTheRowApplied(t *testing.T) {
+	t.Parallel()
+	p, proxied, direct := journal(t)
+	p.LoseCommits(2)
+	for i, wantErr := range []bool{true, true, false} {
+		if err := commitRow(t, proxied); (err != nil) != wantErr {
+			t.Errorf("commit %d: error %v, want one: %v", i+1, err, wantErr)
+		}
+		if got := rows(t, direct); got != i+1 {
+			t.Errorf("after commit %d: %d rows", i+1, got)
+		}
+	}
+	if p.Lost() != 2 {
+		t.Errorf("%d replies lost, want 2", p.Lost())
+	}
+}
+
+func TestAnAutocommitStatementIsCommittedWhenItsReplyIsLost(t *testing.T) {
+	t.Parallel()
+	p, proxied, direct := journal(t)
+	p.LoseReplies(func(tag string) bool { return strings.HasPrefix(tag, "INSERT ") && p.Lost() == 0 })
+	_, err := proxied.ExecContext(t.Context(), "INSERT INTO journal SELECT $1", 7)
+	// What the client makes of it is its own affair: lib/pq has database/sql repeat it.
+	want := 1
+	if err == nil {
+		want = 2
+	}
+	if got := rows(t, direct); got != want || p.Lost() != 1 {
+		t.Errorf("error %v, %d rows and %d replies lost, want %d and 1", err, got, p.Lost(), want)
+	}
+	p.LoseReplies(nil)
+	if err := commitRow(t, proxied); err != nil {
+		t.Errorf("with nothing to lose: %v", err)
+	}
+}
+
+func TestAReplyIsHeldBackWhenItsMatchFreezes(t *testing.T) {
+	t.Parallel()
+	p, proxied, direct := journal(t)
+	held := make(chan struct{})
+	p.LoseReplies(func(tag string) bool {
+		if tag == "COMMIT" {
+			p.Freeze()
+			close(held)
+		}
+		return false
+	})
+	committed := make(chan error, 1)
+	go func() { committed <- commitRow(t, proxied) }()
+	<-held
+	if got := rows(t, direct); got != 1 {
+		t.Errorf("%d rows while the reply is held back, want 1", got)
+	}
+	select {
+	case err := <-committed:
+		t.Errorf("the reply came through the freeze: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	p.Thaw()
+	if err := <-committed; err != nil {
+		t.Errorf("after the thaw: %v", err)
+	}
+}
+
+func TestCutAllEndsEveryConnection(t *testing.T) {
+	t.Parallel()
+	p, proxied, _ := journal(t)
+	tx, err := proxied.BeginTxx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Freeze() // a frozen connection can be cut
+	p.CutAll()
+	p.Thaw()
+	if _, err := tx.ExecContext(t.Context(), "SELECT 1"); err == nil {
+		t.Errorf("a statement on a connection that was cut succeeds")
+	}
+	_ = tx.Rollback() // fails with its connection
+	exec(t, proxied, "SELECT 1")
+}
+
+func TestLaterConnectionsGoToANewUpstream(t *testing.T) {
+	t.Parallel()
+	old, next := pglab.Start(t, pglab.Options{Settings: map[string]string{"cluster_name": "old"}}),
+		pglab.Start(t, pglab.Options{Settings: map[string]string{"cluster_name": "next"}})
+	p := pglab.NewProxy(t, old.DSN("postgres"))
+	db := pglab.Open(t, p.DSN())
+	name := func() string { return scalar[string](t, db, "SHOW cluster_name") }
+	if got := name(); got != "old" {
+		t.Errorf("before the swap: %s", got)
+	}
+	p.SetUpstream(t, next.DSN("postgres"))
+	if got := name(); got != "old" {
+		t.Errorf("a connection that stands moved to %s", got)
+	}
+	old.Kill()
+	p.CutAll()
+	if got := name(); got != "next" {
+		t.Errorf("after the swap: %s", got)
+	}
+	next.Stop()
+	if err := pglab.Open(t, p.DSN()).PingContext(t.Context()); err == nil {
+		t.Errorf("the proxy answers for a server that is away")
+	}
+}
+
+func TestARequestForEncryptionIsDeclined(t *testing.T) {
+	t.Parallel()
+	dsn := pglab.NewProxy(t, pglab.Database(t)).DSN()
+	if err := pglab.Open(t, strings.Replace(dsn, "sslmode=disable", "sslmode=require", 1)).PingContext(t.Context()); err == nil {
+		t.Errorf("a client that insists on encryption got it")
+	}
+	if err := pglab.Open(t, dsn).PingContext(t.Context()); err != nil {
+		t.Errorf("a client that does not: %v", err)
+	}
+}
+
+func TestACancelRequestPassesTheProxy(t *testing.T) {
+	t.Parallel()
+	_, proxied, direct := journal(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	conn, err := proxied.Connx(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	exec(t, direct, "SELECT pg_advisory_lock(1)") // held by the one connection of direct
+	waiting := make(chan error, 1)
+	go func() { _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock(1)"); waiting <- err }()
+	for scalar[int](t, direct, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == 0 {
+	}
+	cancel()
+	if err := <-waiting; err == nil {
+		t.Errorf("a cancelled wait succeeds")
+	}
+	for scalar[int](t, direct, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") != 0 {
+	}
+}
