@@ -1,0 +1,89 @@
+package mapping
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Type is what a model is for, as the network's registry states it. The empty
+// Type is a model whose type is not stated, or a caller that takes any.
+type Type string
+
+// The types that the registry knows.
+const (
+	LLM       Type = "LLM"
+	Embedding Type = "EMBEDDING"
+	TTS       Type = "TTS"
+	STT       Type = "STT"
+	Unknown   Type = "UNKNOWN" // stated, but as none of the others
+)
+
+// Match is how a name found its model.
+type Match string
+
+// From the most literal to the most lenient.
+const (
+	ByID      Match = "id"
+	ByName    Match = "name"
+	ByAlias   Match = "alias"   // the slug of a name, or the feed's Venice id
+	BySlug    Match = "slug"    // the slug of what was asked
+	ByDefault Match = "default" // asked for nothing, for "default", or for a name that the file maps to "default"
+	Fallback  Match = "unknown" // asked for a name that nobody knows; the default serves instead
+)
+
+// Model is a model of the network, under one of its names.
+type Model struct {
+	Name string // as the file or the feed writes it; the id where no name is the model's own
+	ID   string // 0x and 64 lower-case hex digits
+	Type Type   // empty where not stated
+	// Match is how it was found. In a listing: ByName; ByDefault for a name
+	// that the file maps to "default"; ByID for a model without a name of its own.
+	Match Match
+}
+
+// serves reports whether a request of the wanted type may use the model: a
+// type that is not stated passes, one that is stated as Unknown does not.
+func (m Model) serves(want Type) bool {
+	return want == "" || m.Type == "" || m.Type == want
+}
+
+// What errors.Is finds in the errors of Resolve.
+var (
+	ErrNotFound     = errors.New("model not found")
+	ErrTypeMismatch = errors.New("model type mismatch")
+	ErrNotLoaded    = errors.New("mapping: not loaded: call Load first")
+)
+
+// NotFoundError is an [ErrNotFound].
+type NotFoundError struct {
+	Name        string   // what was asked, cut to MaxName bytes of valid UTF-8
+	Suggestions []string // at most 5 names that resolve, the nearest first; none where nothing is near
+}
+
+func (e *NotFoundError) Error() string {
+	if len(e.Suggestions) == 0 {
+		return fmt.Sprintf("mapping: resolve(%q): %v", e.Name, ErrNotFound)
+	}
+	return fmt.Sprintf("mapping: resolve(%q): %v; did you mean %s?", e.Name, ErrNotFound, strings.Join(e.Suggestions, ", "))
+}
+
+// Unwrap returns ErrNotFound.
+func (e *NotFoundError) Unwrap() error { return ErrNotFound }
+
+// TypeMismatchError is an [ErrTypeMismatch]: the model exists and is for
+// something else.
+type TypeMismatchError struct {
+	ResolvedModel string // Model.Name
+	ResolvedID    string // Model.ID
+	RequestedType Type
+	ModelType     Type
+}
+
+func (e *TypeMismatchError) Error() string {
+	return fmt.Sprintf("mapping: resolve(%q): %v: the model is %s, the request needs %s",
+		e.ResolvedModel, ErrTypeMismatch, e.ModelType, e.RequestedType)
+}
+
+// Unwrap returns ErrTypeMismatch.
+func (e *TypeMismatchError) Unwrap() error { return ErrTypeMismatch }

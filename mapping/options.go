@@ -1,0 +1,69 @@
+package mapping
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Options say where the models come from. The zero value is a good one.
+type Options struct {
+	File string // model_mappings.json; default "model_mappings.json"
+
+	// UnknownIsDefault lets the default serve a name that resembles no other
+	// (AUTOMATION_UNKNOWN_MODEL=default). A near miss stays an error.
+	UnknownIsDefault bool
+
+	FeedURL   string       // of active_models.json, http or https; empty: no feed
+	FeedCache string       // a file for the feed's last good answer, so that it outlives a restart; empty: none
+	Client    *http.Client // for the feed; default http.DefaultClient
+
+	// How often Run looks, each time up to 10 % sooner or later.
+	FileInterval time.Duration // default 5 s
+	FeedInterval time.Duration // default 300 s; a tenth of it after a failure
+
+	Now    func() time.Time // default time.Now
+	Logger *slog.Logger     // nil discards
+}
+
+// withDefaults checks what is set and fills in what is not.
+func (o Options) withDefaults() (Options, error) {
+	var errs []error
+	if o.FeedURL != "" {
+		u, err := url.Parse(o.FeedURL)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			errs = append(errs, errors.New("mapping: FeedURL: must be an http or https URL")) // it may hold a secret
+		}
+	}
+	for _, interval := range []struct {
+		name         string
+		value        *time.Duration
+		defaultValue time.Duration
+	}{
+		{"FileInterval", &o.FileInterval, 5 * time.Second},
+		{"FeedInterval", &o.FeedInterval, 300 * time.Second},
+	} {
+		switch {
+		case *interval.value < 0:
+			errs = append(errs, fmt.Errorf("mapping: %s(%v): must not be negative", interval.name, *interval.value))
+		case *interval.value == 0:
+			*interval.value = interval.defaultValue
+		}
+	}
+	if o.File == "" {
+		o.File = "model_mappings.json"
+	}
+	if o.Client == nil {
+		o.Client = http.DefaultClient
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return o, errors.Join(errs...)
+}

@@ -1,0 +1,60 @@
+package mapping
+
+import (
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// Table is a set of models with their names, immutable, for use by any number
+// of goroutines.
+type Table struct {
+	// index holds ids, names and aliases by their folded spelling. They were
+	// put in by precedence, so that one look finds the right one.
+	index  map[string]Model
+	models []Model     // the listing, sorted
+	near   []candidate // what may be suggested
+}
+
+// Resolve finds the model that a name means, in the order that the package's
+// overview gives. Want is the type that the request needs, or empty for any.
+// A hit costs no allocation. The errors are [*NotFoundError] and
+// [*TypeMismatchError].
+func (t *Table) Resolve(name string, want Type) (Model, error) {
+	m, ok := t.lookup(name)
+	if !ok {
+		return Model{}, t.notFound(name, want)
+	}
+	if !m.serves(want) {
+		return Model{}, &TypeMismatchError{ResolvedModel: m.Name, ResolvedID: m.ID, RequestedType: want, ModelType: m.Type}
+	}
+	return m, nil
+}
+
+func (t *Table) lookup(name string) (Model, bool) {
+	if len(name) > MaxName || !utf8.ValidString(name) {
+		return Model{}, false
+	}
+	name = strings.TrimSpace(name)
+	if name == "" {
+		name = defaultName
+	}
+	var buf [MaxName]byte
+	key := fold(buf[:0], name)
+	if m, ok := t.index[string(key)]; ok {
+		return m, true
+	}
+	m, ok := t.index[string(slug(key))]
+	if ok && m.Match != ByDefault {
+		m.Match = BySlug
+	}
+	return m, ok
+}
+
+// Models lists every name of the table but "default", sorted without regard to
+// letter case. The slice is the caller's own.
+func (t *Table) Models() []Model { return slices.Clone(t.models) }
+
+// Default returns the model that an empty name means. Its name is one of those
+// that share its id, or "default" where it has no other.
+func (t *Table) Default() Model { return t.index[defaultName] }

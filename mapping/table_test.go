@@ -1,0 +1,207 @@
+package mapping_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/MorpheusAIs/gateway-automation/mapping"
+)
+
+// merged is the table of testdata's file and feed.
+func merged(t testing.TB) *mapping.Table {
+	t.Helper()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeFile(w, r, "testdata/feed.json")
+	}))
+	defer srv.Close()
+	c, err := mapping.New(mapping.Options{File: "testdata/mapping.json", FeedURL: srv.URL, Client: srv.Client()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.Load(context.Background()), c.LoadFeed(context.Background())); err != nil {
+		t.Fatal(err)
+	}
+	return c.Table()
+}
+
+func TestResolveFollowsTheOrder(t *testing.T) {
+	table := merged(t)
+	m := func(name, digit string, typ mapping.Type, match mapping.Match) mapping.Model {
+		return mapping.Model{Name: name, ID: id(digit), Type: typ, Match: match}
+	}
+	llama := func(match mapping.Match) mapping.Model { return m("Llama 3.3 70B", "a", mapping.LLM, match) }
+	for _, tt := range []struct {
+		name  string
+		asked string
+		want  mapping.Model
+	}{
+		{"an id answers with the first of its names", id("a"), llama(mapping.ByID)},
+		{"an id in capitals", strings.ToUpper(id("a")), llama(mapping.ByID)},
+		{"an id that only the feed has", id("b"), m("Kokoro Voice", "b", mapping.TTS, mapping.ByID)},
+		{"a name", "glm-5.1", m("glm-5.1", "5", "", mapping.ByName)},
+		{"a name in another letter case", "GLM-5.1", m("glm-5.1", "5", "", mapping.ByName)},
+		{"a name with a suffix is a model of its own", "glm-5.1:WEB", m("glm-5.1:web", "6", "", mapping.ByName)},
+		{"a name with spaces around", " glm-5.1\n", m("glm-5.1", "5", "", mapping.ByName)},
+		{"two names of one model", "LLAMA-3.3-70B", m("llama-3.3-70b", "a", mapping.LLM, mapping.ByName)},
+		{"a name beyond ASCII", "sTRAẞEN KERNEL", m("Straßen Kernel", "3", "", mapping.ByName)},
+		{"a letter that folds into ASCII", "\u212Aokoro Voice", m("Kokoro Voice", "b", mapping.TTS, mapping.ByName)},
+		{"a name of the feed", "kokoro voice", m("Kokoro Voice", "b", mapping.TTS, mapping.ByName)},
+		{"a feed's name for a model of the file", "bge m3", m("BGE M3", "e", mapping.Embedding, mapping.ByName)},
+		{"the slug of a name", "claude-opus-4.5", m("Claude Opus 4.5", "c", mapping.Unknown, mapping.ByAlias)},
+		{"the slug of a feed's name", "kokoro-voice", m("Kokoro Voice", "b", mapping.TTS, mapping.ByAlias)},
+		{"the slug of two names of one id", "Same-A-B-C", m("same a b-c", "1", "", mapping.ByAlias)},
+		{"a Venice id", "bge-M3", m("text-embedding-bge-m3", "e", mapping.Embedding, mapping.ByAlias)},
+		{"a Venice id of a model whose name is taken", "glm-mine", m(id("4"), "4", mapping.LLM, mapping.ByAlias)},
+		{"the slug of what was asked", "Claude-Opus 4.5", m("Claude Opus 4.5", "c", mapping.Unknown, mapping.BySlug)},
+		{"nothing", "", llama(mapping.ByDefault)},
+		{"blanks", "  ", llama(mapping.ByDefault)},
+		{"the reserved name", "Default", llama(mapping.ByDefault)},
+		{"a name that the file maps to the default", "RETIRED", llama(mapping.ByDefault)},
+		{"a name that the chain lists twice is reached by id", id("9"), m(id("9"), "9", mapping.LLM, mapping.ByID)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := table.Resolve(tt.asked, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("Resolve(%q) (-want +got):\n%s", tt.asked, diff)
+			}
+		})
+	}
+}
+
+func TestAMissIsAnErrorWithTheNearestNames(t *testing.T) {
+	table := merged(t)
+	for _, tt := range []struct {
+		name, asked string
+		want        mapping.Type
+		suggestions []string
+	}{
+		{"a slip of the finger", "claude opus 4.6", mapping.LLM, []string{"Claude Opus 4.5"}},
+		{"a turbo that does not exist", "llama-3.3-70b-turbo", mapping.LLM, []string{"Llama 3.3 70B"}},
+		{"an instruct-turbo that does not exist", "GLM-5.1-Instruct-Turbo", mapping.LLM, []string{"glm-5.1", "glm-5.1:web"}},
+		{"an alias that two names claim", "odd-a-b-c", "", []string{"odd a b-c", "odd a-b c"}},
+		{"a name that the chain lists twice", "Llama 7.1-dev", "", []string{id("8"), id("9")}},
+		{"the wanted type comes first: embedding", "text-embeding-bge-m3", mapping.Embedding, []string{"text-embedding-bge-m3", "text-chatting-bge-m3"}},
+		{"the wanted type comes first: chat", "text-embeding-bge-m3", mapping.LLM, []string{"text-chatting-bge-m3", "text-embedding-bge-m3"}},
+		{"a web variant that does not exist", "kokoro-voice:web", "", []string{"Kokoro Voice"}},
+		{"a deleted model", "gone", "", nil},
+		{"an id that nobody has", id("0"), "", nil},
+		{"nothing like it", "zzz", "", nil},
+		{"invalid UTF-8", "glm-5.1\xff", "", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m, err := table.Resolve(tt.asked, tt.want)
+			var miss *mapping.NotFoundError
+			if !errors.As(err, &miss) || !errors.Is(err, mapping.ErrNotFound) || errors.Is(err, mapping.ErrTypeMismatch) {
+				t.Fatalf("Resolve = %+v, %v", m, err)
+			}
+			if diff := cmp.Diff(tt.suggestions, miss.Suggestions); diff != "" {
+				t.Errorf("suggestions (-want +got):\n%s", diff)
+			}
+			for _, s := range miss.Suggestions {
+				if _, err := table.Resolve(s, ""); err != nil || !strings.Contains(miss.Error(), s) {
+					t.Errorf("the suggestion %q: %v", s, err)
+				}
+			}
+		})
+	}
+}
+
+func TestAtMostFiveModelsAreSuggested(t *testing.T) {
+	text := `{"default":"` + id("a") + `"`
+	for _, digit := range strings.Split("0123456789", "") {
+		text += `,"some-model-` + digit + `":"` + id(digit) + `","some model ` + digit + `":"` + id(digit) + `"`
+	}
+	table, err := mapping.Parse([]byte(text + "}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = table.Resolve("some-model", mapping.LLM)
+	var miss *mapping.NotFoundError
+	if !errors.As(err, &miss) {
+		t.Fatal(err)
+	}
+	want := []string{"some model 0", "some model 1", "some model 2", "some model 3", "some model 4"}
+	if diff := cmp.Diff(want, miss.Suggestions); diff != "" {
+		t.Errorf("suggestions (-want +got):\n%s", diff)
+	}
+}
+
+func TestTypesAreChecked(t *testing.T) {
+	table := merged(t)
+	for _, tt := range []struct {
+		name, asked string
+		want        mapping.Type
+		refused     *mapping.TypeMismatchError
+	}{
+		{"chat takes an LLM", "llama-3.3-70b", mapping.LLM, nil},
+		{"embeddings take an embedding model", "bge-m3", mapping.Embedding, nil},
+		{"a type that is not stated passes", "glm-5.1", mapping.LLM, nil},
+		{"no wish takes any", "Claude Opus 4.5", "", nil},
+		{"chat takes no embedding model", "bge-m3", mapping.LLM,
+			&mapping.TypeMismatchError{ResolvedModel: "text-embedding-bge-m3", ResolvedID: id("e"), RequestedType: mapping.LLM, ModelType: mapping.Embedding}},
+		{"a type stated as unknown does not pass", "Claude Opus 4.5", mapping.LLM,
+			&mapping.TypeMismatchError{ResolvedModel: "Claude Opus 4.5", ResolvedID: id("c"), RequestedType: mapping.LLM, ModelType: mapping.Unknown}},
+		{"a type that nobody knows is unknown", id("d")[:64] + "00", mapping.LLM,
+			&mapping.TypeMismatchError{ResolvedModel: id("d")[:64] + "00", ResolvedID: id("d")[:64] + "00", RequestedType: mapping.LLM, ModelType: mapping.Unknown}},
+		{"the default is checked as well", "", mapping.Embedding,
+			&mapping.TypeMismatchError{ResolvedModel: "Llama 3.3 70B", ResolvedID: id("a"), RequestedType: mapping.Embedding, ModelType: mapping.LLM}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := table.Resolve(tt.asked, tt.want)
+			var got *mapping.TypeMismatchError
+			if errors.As(err, &got) != errors.Is(err, mapping.ErrTypeMismatch) || err != nil && !strings.Contains(err.Error(), string(tt.refused.ModelType)) {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.refused, got); diff != "" {
+				t.Errorf("refusal (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestModelsListsEveryNameSorted(t *testing.T) {
+	table := merged(t)
+	var got []string
+	for _, m := range table.Models() {
+		got = append(got, m.Name+" "+m.ID[2:4]+" "+string(m.Type)+" "+string(m.Match))
+	}
+	want := []string{
+		id("4") + " 44 LLM id", id("8") + " 88 LLM id", id("9") + " 99 LLM id", id("d")[:64] + "00 dd UNKNOWN id",
+		"BGE M3 ee EMBEDDING name", "Claude Opus 4.5 cc UNKNOWN name", "glm-5.1 55  name", "glm-5.1:web 66  name",
+		"Kokoro Voice bb TTS name", "Llama 3.3 70B aa LLM name", "llama-3.3-70b aa LLM name", "odd a b-c 22  name", "odd a-b c 11  name",
+		"retired aa LLM default", "same a b-c 11  name", "same a-b c 11  name", "Straßen Kernel 33  name",
+		"text-chatting-bge-m3 77  name", "text-embedding-bge-m3 ee EMBEDDING name",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Models (-want +got):\n%s", diff)
+	}
+	table.Models()[0].Name = "mine"
+	if table.Models()[0].Name == "mine" {
+		t.Error("a caller can change the table")
+	}
+}
+
+func TestAHostileNameIsCheapAndNotRepeated(t *testing.T) {
+	table := merged(t)
+	for _, name := range []string{strings.Repeat("llama ", 1<<20), strings.Repeat(" ", 10<<20), strings.Repeat("\xff", 5<<20), strings.Repeat("é", 200)} {
+		allocs := testing.AllocsPerRun(1, func() {
+			_, err := table.Resolve(name, mapping.LLM)
+			var miss *mapping.NotFoundError
+			if !errors.As(err, &miss) || len(miss.Name) > mapping.MaxName || len(err.Error()) > 2000 {
+				t.Errorf("%.10q…: the error has %d bytes", name, len(err.Error()))
+			}
+		})
+		if allocs > 20 {
+			t.Errorf("%.10q…: %v allocations", name, allocs)
+		}
+	}
+}
