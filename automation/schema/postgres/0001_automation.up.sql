@@ -277,6 +277,7 @@ CREATE TABLE IF NOT EXISTS automation_sessions (
     lease_until  timestamptz,
     created_at   timestamptz NOT NULL,
     called_at    timestamptz,                     -- when the node was asked to open
+    unknown_at   timestamptz,                     -- since when nobody can say whether it was opened
     opened_at    timestamptz,
     ends_at      timestamptz,
     last_used_at timestamptz,
@@ -288,8 +289,10 @@ CREATE TABLE IF NOT EXISTS automation_sessions (
 ) WITH (fillfactor = 70);
 CREATE INDEX IF NOT EXISTS automation_sessions_claim ON automation_sessions (owner_id, model_id, ends_at) WHERE state = 'open';
 CREATE INDEX IF NOT EXISTS automation_sessions_budget ON automation_sessions (user_id, charged_at) WHERE state <> 'failed' AND user_id <> '';
-CREATE INDEX IF NOT EXISTS automation_sessions_live ON automation_sessions (user_id, model_id) WHERE state IN ('opening', 'unknown', 'open', 'ending');
+CREATE INDEX IF NOT EXISTS automation_sessions_pool ON automation_sessions (owner_id, model_id) WHERE state IN ('opening', 'unknown', 'open', 'ending');
+CREATE INDEX IF NOT EXISTS automation_sessions_held ON automation_sessions (user_id) WHERE state IN ('opening', 'unknown', 'open', 'ending');
 CREATE INDEX IF NOT EXISTS automation_sessions_due ON automation_sessions (next_at) WHERE state IN ('opening', 'unknown', 'open', 'ending', 'lost');
+CREATE INDEX IF NOT EXISTS automation_sessions_lanes ON automation_sessions (id) WHERE lane <> '';
 CREATE INDEX IF NOT EXISTS automation_sessions_ended ON automation_sessions (closed_at) WHERE state IN ('closed', 'failed');
 
 -- One row for the wallet: until when its transactions go one at a time.

@@ -135,6 +135,7 @@ CREATE TABLE IF NOT EXISTS automation_sessions (
     lease_until   TEXT,
     created_at    TEXT NOT NULL,
     called_at     TEXT,
+    unknown_at    TEXT,
     opened_at     TEXT,
     ends_at       TEXT,
     last_used_at  TEXT,
@@ -146,8 +147,10 @@ CREATE TABLE IF NOT EXISTS automation_sessions (
 );
 CREATE INDEX IF NOT EXISTS automation_sessions_claim ON automation_sessions (owner_id, model_id, ends_at) WHERE state = 'open';
 CREATE INDEX IF NOT EXISTS automation_sessions_budget ON automation_sessions (user_id, charged_at) WHERE state <> 'failed' AND user_id <> '';
-CREATE INDEX IF NOT EXISTS automation_sessions_live ON automation_sessions (user_id, model_id) WHERE state IN ('opening', 'unknown', 'open', 'ending');
+CREATE INDEX IF NOT EXISTS automation_sessions_pool ON automation_sessions (owner_id, model_id) WHERE state IN ('opening', 'unknown', 'open', 'ending');
+CREATE INDEX IF NOT EXISTS automation_sessions_held ON automation_sessions (user_id) WHERE state IN ('opening', 'unknown', 'open', 'ending');
 CREATE INDEX IF NOT EXISTS automation_sessions_due ON automation_sessions (next_at) WHERE state IN ('opening', 'unknown', 'open', 'ending', 'lost');
+CREATE INDEX IF NOT EXISTS automation_sessions_lanes ON automation_sessions (id) WHERE lane <> '';
 CREATE INDEX IF NOT EXISTS automation_sessions_ended ON automation_sessions (closed_at) WHERE state IN ('closed', 'failed');
 
 CREATE TABLE IF NOT EXISTS automation_wallet (

@@ -1,0 +1,103 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Options are a Manager's rules. A zero duration takes the default that its
+// comment names; a zero limit is no limit.
+type Options struct {
+	// Shared lets any user take any open session of a model. Otherwise a
+	// session serves the user whom it was opened for.
+	Shared bool
+
+	MaxPerUser   int // open sessions a user may hold at once
+	OpensPerHour int // opens charged to a user in any sixty minutes
+	OpensPerDay  int // the same in any 24 hours
+	MaxOpen      int // open sessions of all users together
+
+	// Lease is how long a claim, or an open under way, outlives a replica that
+	// died: 30 s, at least 1 s. A third of it is the heartbeat's interval.
+	Lease time.Duration
+	// Margin is the least time to its end that a session is handed out with:
+	// 30 s. Where requests have lately held their sessions for longer, it is
+	// twice that, up to a quarter of the session's duration.
+	Margin time.Duration
+	// RenewAhead is how long before its end a session in use gets a
+	// successor: 60 s. It should cover Margin and an ordinary open.
+	RenewAhead time.Duration
+	// CloseAfter is how long after its end a session is closed: 60 s.
+	// Closing before the end locks the unused stake for about a day.
+	CloseAfter time.Duration
+	// AcquireTimeout bounds how long a request waits for its session: 60 s.
+	AcquireTimeout time.Duration
+	// OpenTimeout bounds the wait for the node to open a session: 3 min.
+	OpenTimeout time.Duration
+	// Settle is how long an open whose outcome is unknown is looked for among
+	// the wallet's sessions before its place is given free: 60 s. It is looked
+	// for, more seldom, until the session would have ended.
+	Settle time.Duration
+	// DrainTimeout bounds how long the end of Run waits for requests: 30 s.
+	DrainTimeout time.Duration
+	// Interval is the pause between two rounds of maintenance: 5 s.
+	Interval time.Duration
+
+	// Prewarm names what should always have one idle session ready.
+	Prewarm []Prewarm
+
+	// Renew is asked before a session is renewed ahead of its end: whether the
+	// user still wants it, and for how long. Nil renews nothing ahead.
+	Renew func(ctx context.Context, userID string) (time.Duration, bool)
+
+	Logger *slog.Logger     // nil discards
+	Now    func() time.Time // nil is the wall clock; only differences count
+
+	failpoint func(name string) // for crash tests
+}
+
+// Prewarm is a model that keeps an idle session ready, opened by no user.
+type Prewarm struct {
+	ModelID  string
+	Duration time.Duration
+}
+
+// withDefaults fills in what is zero and checks the rest.
+func (o Options) withDefaults() (Options, error) {
+	var errs []error
+	duration := func(d *time.Duration, name string, def, least time.Duration) {
+		if *d == 0 {
+			*d = def
+		}
+		if *d < least {
+			errs = append(errs, fmt.Errorf("session: Options.%s is %v, it must be at least %v", name, *d, least))
+		}
+	}
+	duration(&o.Lease, "Lease", 30*time.Second, time.Second)
+	duration(&o.Margin, "Margin", 30*time.Second, 0)
+	duration(&o.RenewAhead, "RenewAhead", 60*time.Second, 0)
+	duration(&o.CloseAfter, "CloseAfter", 60*time.Second, 0)
+	duration(&o.AcquireTimeout, "AcquireTimeout", 60*time.Second, time.Millisecond)
+	duration(&o.OpenTimeout, "OpenTimeout", 3*time.Minute, time.Millisecond)
+	duration(&o.Settle, "Settle", 60*time.Second, time.Millisecond)
+	duration(&o.DrainTimeout, "DrainTimeout", 30*time.Second, time.Millisecond)
+	duration(&o.Interval, "Interval", 5*time.Second, time.Millisecond)
+	for name, n := range map[string]int{"MaxPerUser": o.MaxPerUser, "OpensPerHour": o.OpensPerHour, "OpensPerDay": o.OpensPerDay, "MaxOpen": o.MaxOpen} {
+		if n < 0 {
+			errs = append(errs, fmt.Errorf("session: Options.%s is %d, it must be 0 (no limit) or more", name, n))
+		}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.failpoint == nil {
+		o.failpoint = func(string) {}
+	}
+	return o, errors.Join(errs...)
+}

@@ -1,0 +1,124 @@
+package session
+
+import (
+	"context"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// takeUnsettled leases intents whose outcome nobody knows: those in doubt,
+// and those whose opener has let its lease end.
+func (s *store) takeUnsettled(ctx context.Context, token string, limit int) ([]row, error) {
+	return sqldb.Write(ctx, s.db, "sessions.take_unsettled", func(tx *sqldb.Tx) ([]row, error) {
+		var rows []row
+		err := tx.Select(&rows, `WITH due AS MATERIALIZED (SELECT id FROM automation_sessions
+				WHERE state IN ('opening', 'unknown', 'lost') AND next_at <= {now} AND `+free+` ORDER BY next_at LIMIT $4 {skip})
+			UPDATE automation_sessions SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, lane = '',
+				state = CASE WHEN state = 'opening' THEN 'unknown' ELSE state END,
+				unknown_at = COALESCE(unknown_at, {now}), attempts = attempts + 1
+			WHERE id IN (SELECT id FROM due) RETURNING `+columns, token, s.holder, s.lease.Seconds(), limit)
+		return rows, err
+	})
+}
+
+// known tells which of the chain's ids are in the table.
+func (s *store) known(ctx context.Context, ids []string) (map[string]bool, error) {
+	return sqldb.Read(ctx, s.db, "sessions.known", func(tx *sqldb.Tx) (map[string]bool, error) {
+		var have []string
+		err := tx.Select(&have, `SELECT session_id FROM automation_sessions WHERE session_id IN {each $1}`, jsonList(ids))
+		known := make(map[string]bool, len(have))
+		for _, id := range have {
+			known[id] = true
+		}
+		return known, err
+	})
+}
+
+// underWay lists when opens of a model that are still under way called the node.
+func (s *store) underWay(ctx context.Context) (map[string][]time.Time, error) {
+	return sqldb.Read(ctx, s.db, "sessions.under_way", func(tx *sqldb.Tx) (map[string][]time.Time, error) {
+		var rows []struct {
+			ModelID  string     `db:"model_id"`
+			CalledAt sqldb.Time `db:"called_at"`
+		}
+		err := tx.Select(&rows, `SELECT model_id, called_at FROM automation_sessions
+			WHERE state = 'opening' AND state IN ('opening', 'unknown', 'open', 'ending', 'lost') AND called_at IS NOT NULL AND lease_until > {now}`)
+		calls := map[string][]time.Time{}
+		for _, r := range rows {
+			calls[r.ModelID] = append(calls[r.ModelID], r.CalledAt.Time)
+		}
+		return calls, err
+	})
+}
+
+// unsettled puts an intent back to be looked for again, or gives it up for
+// lost once settle has passed, or for failed once it would have ended.
+func (s *store) unsettled(ctx context.Context, l lease, settle, pause time.Duration, text string) (state string, err error) {
+	return sqldb.Write(ctx, s.db, "sessions.unsettled", func(tx *sqldb.Tx) (string, error) {
+		var state string
+		err := tx.Get(&state, `UPDATE automation_sessions SET `+leave+`, last_error = CASE WHEN $3 = '' THEN last_error ELSE $3 END,
+				state = CASE WHEN unknown_at > {in -$4} THEN state WHEN unknown_at > {in -$4 - duration} THEN 'lost' ELSE 'failed' END,
+				replaces = CASE WHEN unknown_at > {in -$4} THEN replaces END,
+				closed_at = CASE WHEN unknown_at > {in -$4 - duration} THEN NULL ELSE {now} END,
+				next_at = CASE WHEN unknown_at > {in -$4} THEN {in $5} ELSE {in 60} END
+			WHERE id = $1 AND lease_token = $2 RETURNING state`, l.id, l.token, text, settle.Seconds(), pause.Seconds())
+		_, err = sqldb.Optional(err)
+		return state, err
+	})
+}
+
+// takeDue leases sessions that are to be closed: past their end by the margin
+// that next_at holds, or asked for, and in nobody's use. While the wallet's
+// calls go one at a time, closes wait: the node closes ended sessions itself.
+func (s *store) takeDue(ctx context.Context, token string, limit int) ([]row, error) {
+	return sqldb.Write(ctx, s.db, "sessions.take_due", func(tx *sqldb.Tx) ([]row, error) {
+		w, err := wallet(tx, "")
+		if err != nil || w.Alone || w.InAlone > 0 {
+			return nil, err
+		}
+		var rows []row
+		err = tx.Select(&rows, `WITH due AS MATERIALIZED (SELECT id FROM automation_sessions
+				WHERE state IN ('open', 'ending') AND next_at <= {now} AND `+free+` ORDER BY next_at LIMIT $4 {skip})
+			UPDATE automation_sessions SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, lane = 'shared',
+				reason = CASE WHEN state = 'open' THEN 'ended' ELSE reason END, state = 'ending', attempts = attempts + 1
+			WHERE id IN (SELECT id FROM due) RETURNING `+columns, token, s.holder, s.lease.Seconds(), limit)
+		return rows, err
+	})
+}
+
+// closed ends a session's row.
+func (s *store) closed(ctx context.Context, l lease) error {
+	return s.exec(ctx, "sessions.closed", `UPDATE automation_sessions
+		SET state = 'closed', closed_at = {now}, last_error = '', `+leave+` WHERE id = $1 AND lease_token = $2`, l.id, l.token)
+}
+
+// notClosed puts a session back to be closed later.
+func (s *store) notClosed(ctx context.Context, l lease, pause time.Duration, text string) error {
+	return s.exec(ctx, "sessions.not_closed", `UPDATE automation_sessions
+		SET next_at = {in $3}, last_error = $4, `+leave+` WHERE id = $1 AND lease_token = $2`, l.id, l.token, pause.Seconds(), text)
+}
+
+// expiring lists sessions in use that end within ahead and have no successor.
+func (s *store) expiring(ctx context.Context, ahead, closeAfter time.Duration, limit int) ([]row, error) {
+	return sqldb.Read(ctx, s.db, "sessions.expiring", func(tx *sqldb.Tx) ([]row, error) {
+		var rows []row
+		err := tx.Select(&rows, `SELECT `+columns+` FROM automation_sessions s
+			WHERE state = 'open' AND state IN ('opening', 'unknown', 'open', 'ending', 'lost') AND user_id <> ''
+				AND next_at > {in $2} AND next_at <= {in $1 + $2} AND ends_at > {now}
+				AND (last_used_at > {in -$1} OR lease_until > {now})
+				AND NOT EXISTS (SELECT 1 FROM automation_sessions n WHERE n.replaces = s.id)
+			ORDER BY next_at LIMIT $3`, ahead.Seconds(), closeAfter.Seconds(), limit)
+		return rows, err
+	})
+}
+
+// idle counts the unowned sessions of a model that are ready or on their way.
+func (s *store) idle(ctx context.Context, model string, ahead time.Duration) (int, error) {
+	return sqldb.Read(ctx, s.db, "sessions.idle", func(tx *sqldb.Tx) (n int, err error) {
+		err = tx.Get(&n, `SELECT count(*) FROM automation_sessions
+			WHERE owner_id = '' AND model_id = $1 AND state IN ('opening', 'unknown', 'open')
+				AND (ends_at IS NULL OR ends_at > {in $2}) AND (state <> 'open' OR `+free+`)`, model, ahead.Seconds())
+		return n, err
+	})
+}
