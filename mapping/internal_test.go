@@ -1,0 +1,86 @@
+package mapping
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+func FuzzFoldIsEqualFold(f *testing.F) {
+	for _, pair := range [][2]string{{"Llama", "LLAMA"}, {"K", "\u212a"}, {"ſ", "S"}, {"ß", "ẞ"}, {"ς", "Σ"}, {"İ", "i"}, {"a", "b"}} {
+		f.Add(pair[0], pair[1])
+	}
+	f.Fuzz(func(t *testing.T, a, b string) {
+		if !utf8.ValidString(a) || !utf8.ValidString(b) {
+			return
+		}
+		if got, want := foldString(a) == foldString(b), strings.EqualFold(a, b); got != want {
+			t.Errorf("%q and %q: alike %v, EqualFold %v", a, b, got, want)
+		}
+		if len(foldString(a)) > len(a) {
+			t.Errorf("%q grows when folded", a)
+		}
+	})
+}
+
+func FuzzFeed(f *testing.F) {
+	data, err := os.ReadFile("testdata/feed.json")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Add([]byte(`[{"id":"0x` + strings.Repeat("1", 64) + `","name":"x"}]`))
+	own := file{defaultID: "0x" + strings.Repeat("a", 64), models: []Model{{Name: "llama-3.3-70b", ID: "0x" + strings.Repeat("c", 64), Match: ByName}}}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		answer, err := parseFeed(data)
+		if err != nil {
+			return
+		}
+		table := build(own, answer.models)
+		for _, asked := range []struct{ name, id string }{{"", own.defaultID}, {"Default", own.defaultID}, {"LLAMA-3.3-70b", own.models[0].ID}} {
+			if m, err := table.Resolve(asked.name, ""); err != nil || m.ID != asked.id {
+				t.Errorf("the feed changed %q to %+v, %v", asked.name, m, err)
+			}
+		}
+		for _, m := range answer.models {
+			if got, err := table.Resolve(m.id, ""); err != nil || got.ID != m.id {
+				t.Errorf("%+v by id: %+v, %v", m, got, err)
+			}
+		}
+		for _, m := range table.Models() {
+			if got, err := table.Resolve(m.Name, ""); err != nil || got.ID != m.ID {
+				t.Errorf("listed as %+v, resolves to %+v, %v", m, got, err)
+			}
+		}
+	})
+}
+
+func FuzzSimilarityIsTheLongestCommonSubsequence(f *testing.F) {
+	f.Add("llama-3.3-70b", "llama-3.1-70b")
+	f.Add(strings.Repeat("abc", 60), strings.Repeat("acb", 70))
+	f.Add("", "")
+	f.Fuzz(func(t *testing.T, a, b string) {
+		if len(a) > MaxName || len(b) > MaxName {
+			return
+		}
+		row := make([]int, len(b)+1) // the textbook's table, row by row
+		for i := range len(a) {
+			diagonal := 0
+			for j := range len(b) {
+				above := row[j+1]
+				if a[i] == b[j] {
+					row[j+1] = diagonal + 1
+				} else {
+					row[j+1] = max(above, row[j])
+				}
+				diagonal = above
+			}
+		}
+		want := 2 * float64(row[len(b)]) / float64(len(a)+len(b))
+		got := newPattern(a).similarity(b)
+		if want >= minSimilarity && got != want || got > 0 && got != want || got < 0 {
+			t.Errorf("%q and %q: %v, want %v", a, b, got, want)
+		}
+	})
+}
