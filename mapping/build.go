@@ -31,13 +31,22 @@ func build(f file, feed []feedModel) *Table {
 		b.index[id] = m
 	}
 	b.addAliases(f, feed)
-	slices.SortFunc(b.models, func(a, b Model) int { return strings.Compare(foldString(a.Name), foldString(b.Name)) })
+	slices.SortFunc(b.listing, func(a, b listed) int { return strings.Compare(a.key, b.key) })
+	for _, l := range b.listing {
+		b.models = append(b.models, l.Model)
+	}
 	return &b.Table
 }
 
 type builder struct {
 	Table
-	called map[string]Model // by id: the name that the id answers with
+	called  map[string]Model // by id: the name that the id answers with
+	listing []listed
+}
+
+type listed struct {
+	key string // the folded name
+	Model
 }
 
 func (b *builder) addFile(f file, types map[string]Type) {
@@ -63,7 +72,7 @@ func (b *builder) addFeed(feed []feedModel) {
 		m, named := b.called[fm.id]
 		if !named {
 			m = Model{Name: fm.id, ID: fm.id, Type: fm.typ, Match: ByID}
-			b.models = append(b.models, m)
+			b.listing = append(b.listing, listed{fm.id, m})
 			b.called[fm.id] = m
 		}
 		if !taken { // listed twice: who asks for the name is shown both ids
@@ -75,7 +84,7 @@ func (b *builder) addFeed(feed []feedModel) {
 func (b *builder) addName(m Model) {
 	key := foldString(m.Name)
 	b.index[key] = m
-	b.models = append(b.models, m)
+	b.listing = append(b.listing, listed{key, m})
 	b.near = append(b.near, candidate{key: slugString(key), Model: m})
 	if _, ok := b.called[m.ID]; !ok && m.Match == ByName {
 		b.called[m.ID] = m

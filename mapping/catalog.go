@@ -62,7 +62,7 @@ func (c *Catalog) Load(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if c.table.Load() == nil && c.opts.FeedURL != "" && c.opts.FeedCache != "" {
+	if c.opts.FeedURL != "" && c.opts.FeedCache != "" && c.table.Load() == nil && c.Health().FeedAt.IsZero() {
 		c.restoreFeed()
 	}
 	data, err := readFile(c.opts.File, MaxFileSize)

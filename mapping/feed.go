@@ -55,7 +55,7 @@ func (f *feed) fetch(ctx context.Context, etag string) (*feedAnswer, error) {
 		}
 		return nil, fmt.Errorf("mapping: feed: %w", err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	switch {
 	case resp.StatusCode == http.StatusNotModified && etag != "":
 		return nil, nil

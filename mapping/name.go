@@ -18,13 +18,15 @@ const defaultName = "default"
 // two valid strings fold alike exactly when strings.EqualFold holds. The
 // spelling is never longer than s, so a buffer of MaxName bytes always does.
 func fold(dst []byte, s string) []byte {
-	for i, r := range s {
-		switch {
-		case r < utf8.RuneSelf:
+	for i := 0; i < len(s); {
+		if s[i] < utf8.RuneSelf {
 			dst = append(dst, lower(s[i]))
-		default:
-			dst = utf8.AppendRune(dst, foldRune(r))
+			i++
+			continue
 		}
+		r, size := utf8.DecodeRuneInString(s[i:])
+		dst = utf8.AppendRune(dst, foldRune(r))
+		i += size
 	}
 	return dst
 }
@@ -49,7 +51,7 @@ func foldRune(r rune) rune {
 	return least
 }
 
-func foldString(s string) string { return string(fold(nil, s)) }
+func foldString(s string) string { return string(fold(make([]byte, 0, len(s)), s)) }
 
 // slug turns a folded name into its slug, in place.
 func slug(folded []byte) []byte {

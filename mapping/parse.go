@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// MaxFileSize bounds model_mappings.json, in bytes: 8 MiB, some 70,000 names.
+// MaxFileSize bounds model_mappings.json, in bytes: 8 MiB, some 80,000 names.
 const MaxFileSize = 8 << 20
 
 // Problem is one complaint about model_mappings.json.
@@ -116,7 +116,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mapping: load: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("mapping: load: %w", err)
