@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
@@ -69,16 +70,35 @@ func (c *Client) away(err error) error {
 	return fmt.Errorf("it did not answer the last calls; it is asked again at %s", at.UTC().Format(time.RFC3339))
 }
 
+// refusal is a 401, which concerns every call, or a 403, which concerns one.
+type refusal struct {
+	op     string
+	status int
+}
+
+func (c *Client) remember(op string, status int) {
+	was := c.refusal.Load()
+	switch {
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		c.refusal.Store(&refusal{op, status})
+	case status == 0, status > http.StatusInternalServerError:
+		// Nobody, or somebody in front of the node, who knows nothing of our credentials.
+	case was != nil && (was.status == http.StatusUnauthorized || was.op == op):
+		c.refusal.Store(nil)
+	}
+}
+
 // Ready tells, from what the last calls met and without asking the node, whether
 // it answers ([session.ErrUnavailable]) and takes our credentials
 // ([session.ErrUnauthorized]). A client that has not called yet is ready, and so
 // is one whose pause is over: only the next call can tell.
 func (c *Client) Ready() error {
-	switch {
-	case c.breaker.State() == gobreaker.StateOpen:
+	if c.breaker.State() == gobreaker.StateOpen {
 		return c.unanswered(opReady, &lostError{cause: c.away(gobreaker.ErrOpenState)})
-	case c.unauthorized.Load():
-		return fmt.Errorf("proxyrouter: %s: %w: check the user name and the password", opReady, session.ErrUnauthorized)
+	}
+	if r := c.refusal.Load(); r != nil {
+		return fmt.Errorf("proxyrouter: %s: %w: %d on %q; check the user name, the password and the user's rights",
+			opReady, session.ErrUnauthorized, r.status, r.op)
 	}
 	return nil
 }

@@ -11,13 +11,13 @@ import (
 type Remedy int
 
 const (
-	// RemedyNone: the same request would fail again; hand the answer on.
+	// RemedyNone hands the answer on: the same request would fail again.
 	RemedyNone Remedy = iota
-	// RemedyRenew: the session has ended or is gone, whatever our records say;
-	// another session of the same model serves.
+	// RemedyRenew takes another session of the same model: this one has ended or
+	// is gone, whatever our records say.
 	RemedyRenew
-	// RemedyFailover: the provider failed; a session with another one may serve,
-	// where the model has more than one rated bid.
+	// RemedyFailover takes a session with another provider, where the model has
+	// more than one rated bid: this provider failed.
 	RemedyFailover
 )
 

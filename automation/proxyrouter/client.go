@@ -31,9 +31,9 @@ type Client struct {
 	fresh  *http.Client // transactions
 	redact redactor
 
-	breaker      *gobreaker.CircuitBreaker[answer]
-	retryAt      atomic.Pointer[time.Time] // when an open breaker lets the next call try
-	unauthorized atomic.Bool               // what the last answer said of our credentials
+	breaker *gobreaker.CircuitBreaker[answer]
+	retryAt atomic.Pointer[time.Time] // when an open breaker lets the next call try
+	refusal atomic.Pointer[refusal]   // of our credentials, until the node takes them
 
 	walletMu sync.Mutex
 	wallet   wallet
@@ -98,9 +98,7 @@ func (c *Client) do(ctx context.Context, k call) (answer, error) {
 	if err == nil && a.status/100 != 2 {
 		err = c.answered(k.op, a)
 	}
-	if a.status != 0 {
-		c.unauthorized.Store(a.status == http.StatusUnauthorized || a.status == http.StatusForbidden)
-	}
+	c.remember(k.op, a.status)
 	c.opts.Logger.DebugContext(ctx, "node call", "op", k.op, "status", a.status,
 		"duration", c.opts.Now().Sub(start), "error", err)
 	return a, err
@@ -111,10 +109,7 @@ func (c *Client) send(ctx context.Context, k call) (answer, error) {
 	callCtx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
 
-	var connected atomic.Bool
-	traced := httptrace.WithClientTrace(callCtx, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
-	})
+	traced, connected := trace(callCtx)
 	lost := func(err error) error {
 		return &lostError{cause: err, connected: connected.Load(), byCaller: ctx.Err() != nil}
 	}
@@ -153,6 +148,17 @@ func (c *Client) send(ctx context.Context, k call) (answer, error) {
 		return a, lost(fmt.Errorf("the answer is larger than %d bytes", maxAnswer))
 	}
 	return a, nil
+}
+
+// trace watches whether a request has a connection, so that it may be sent. A
+// transport that asks for another one repeats a request of which nothing was
+// written, or a read; on the transport for transactions that never happens.
+func trace(ctx context.Context) (context.Context, *atomic.Bool) {
+	var connected atomic.Bool
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { connected.Store(false) },
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	}), &connected
 }
 
 const userAgent = "gateway-automation"

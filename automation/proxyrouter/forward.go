@@ -5,9 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/http/httptrace"
 	"strings"
-	"sync/atomic"
 )
 
 // ChatRequest is a request in the OpenAI shape, bound to a session.
@@ -36,10 +34,7 @@ func (c *Client) Forward(ctx context.Context, r ChatRequest) (*http.Response, er
 	if !strings.HasPrefix(r.Path, "/v1/") || strings.ContainsAny(r.Path, "?#% ") || strings.Contains(r.Path, "..") {
 		return nil, fmt.Errorf("proxyrouter: %s: path %q is not one below /v1/", opChat, r.Path)
 	}
-	var connected atomic.Bool
-	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
-	})
+	traced, connected := trace(ctx)
 	req, err := http.NewRequestWithContext(traced, http.MethodPost, c.base+r.Path, bytes.NewReader(r.Body))
 	if err != nil {
 		return nil, fmt.Errorf("proxyrouter: %s: %w", opChat, err)

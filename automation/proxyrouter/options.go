@@ -95,7 +95,7 @@ func (o Options) validate() error {
 		errs = append(errs, fmt.Errorf("BreakerFailures: %d is negative", o.BreakerFailures))
 	}
 	if strings.Contains(o.Username, ":") {
-		errs = append(errs, errors.New("Username: basic auth allows no colon in it"))
+		errs = append(errs, errors.New("a Username with a colon: basic auth allows none"))
 	}
 	if err := validateURL(o.URL); err != nil {
 		errs = append(errs, fmt.Errorf("URL: %w", err))

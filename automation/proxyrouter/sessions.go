@@ -103,14 +103,15 @@ func (c *Client) WalletSessions(ctx context.Context, since time.Time) ([]session
 		}
 		news := false
 		for _, s := range page {
+			key := strings.ToLower(s.ID)
+			if seen[key] { // a session opened meanwhile moved the others down, into this page
+				continue
+			}
+			seen[key], news = true, true
 			sorted = sorted && (last.IsZero() || !s.OpenedAt.After(last))
 			last = s.OpenedAt
-			// A session opened meanwhile moves the others down, into the next page.
-			if key := strings.ToLower(s.ID); !seen[key] {
-				seen[key], news = true, true
-				if !s.OpenedAt.Before(since) {
-					found = append(found, s)
-				}
+			if !s.OpenedAt.Before(since) {
+				found = append(found, s)
 			}
 		}
 		switch {
@@ -119,9 +120,6 @@ func (c *Client) WalletSessions(ctx context.Context, since time.Time) ([]session
 			return found, nil
 		case !news:
 			return nil, &NodeError{Op: opSessions, Status: 200, Message: fmt.Sprintf("the page at offset %d repeats the one before", offset)}
-		}
-		if !sorted {
-			last = time.Time{}
 		}
 	}
 }

@@ -166,7 +166,7 @@ func embed(input []byte, size int) []float32 {
 	vector := make([]float32, size)
 	for i := range vector {
 		h := fnv.New32a()
-		fmt.Fprintf(h, "%d:%s", i, input)
+		h.Write(fmt.Appendf(nil, "%d:%s", i, input))
 		vector[i] = (float32(h.Sum32()>>8)/(1<<23) - 1) / float32(math.Sqrt(float64(size)))
 	}
 	return vector

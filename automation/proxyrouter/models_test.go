@@ -1,0 +1,101 @@
+package proxyrouter_test
+
+import (
+	"math/big"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+)
+
+var compareInts = cmp.Comparer(func(a, b *big.Int) bool { return a.Cmp(b) == 0 })
+
+func TestRatedBidsDecodesQuotedIntegers(t *testing.T) {
+	price, _ := new(big.Int).SetString("10000000000000000000001", 10)
+	c := answering(t, 200, `{"bids":[
+		{"ID":"0xb1","Bid":{"Id":"0xb1","Provider":"0xp1","ModelAgentId":"0xm","PricePerSecond":"10000000000000000000001","Nonce":"0","CreatedAt":"1750000000","DeletedAt":"0"},"Score":0.75},
+		{"ID":"0xb2","Bid":{"Id":"0xb2","Provider":"0xp2","ModelAgentId":"0xm","PricePerSecond":"5","DeletedAt":"1750000001"},"Score":0.5},
+		{"ID":"0xb3","Bid":{"Id":"0xb3","Provider":"0xp3","ModelAgentId":"0xm","DeletedAt":null},"Score":0}]}`)
+	got, err := c.RatedBids(t.Context(), "0xm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []proxyrouter.Bid{
+		{ID: "0xb1", ModelID: "0xm", Provider: "0xp1", PricePerSecond: price, Score: 0.75},
+		{ID: "0xb3", ModelID: "0xm", Provider: "0xp3", PricePerSecond: new(big.Int)},
+	}
+	if diff := cmp.Diff(want, got, compareInts); diff != "" {
+		t.Errorf("bids (-want +got):\n%s", diff)
+	}
+}
+
+func TestRatedBidsRefusesNonsense(t *testing.T) {
+	for name, body := range map[string]string{
+		"no JSON":        `x`,
+		"no provider":    `{"bids":[{"ID":"0xb1","Bid":{}}]}`,
+		"a price in hex": `{"bids":[{"ID":"0xb1","Bid":{"Provider":"0x1","PricePerSecond":"0x10"}}]}`,
+		"an endless one": `{"bids":[{"ID":"0xb1","Bid":{"Provider":"0x1","PricePerSecond":"1000000000000000000000000000000000000000000000000000000000000000000000000000000"}}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got, err := answering(t, 200, body).RatedBids(t.Context(), "0xm"); err == nil {
+				t.Errorf("bids = %v", got)
+			}
+		})
+	}
+	if _, err := answering(t, 200, `{}`).RatedBids(t.Context(), "a b"); err == nil {
+		t.Error("an id with a space: no error")
+	}
+}
+
+func TestTheRegistryAndItsBidsAreListed(t *testing.T) {
+	node, c := start(t, proxyroutertest.Options{Models: []proxyroutertest.Model{
+		{ID: model, Name: "Llama", Providers: []proxyroutertest.Provider{{Address: "0x1"}, {Address: "0x2"}}},
+		{ID: proxyroutertest.ModelID("bge"), Name: "bge", Type: "EMBEDDING"},
+	}})
+	models, err := c.Models(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []proxyrouter.Model{
+		{ID: model, Name: "Llama", Tags: []string{}, Type: "LLM"},
+		{ID: proxyroutertest.ModelID("bge"), Name: "bge", Tags: []string{}, Type: "EMBEDDING"},
+	}
+	if diff := cmp.Diff(want, models); diff != "" {
+		t.Errorf("models (-want +got):\n%s", diff)
+	}
+	bids, err := c.RatedBids(t.Context(), model)
+	if err != nil || len(bids) != 2 || bids[0].Provider != "0x1" || bids[0].Score <= bids[1].Score {
+		t.Errorf("bids = %v, %v", bids, err)
+	}
+	node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpBids})
+	if _, err := c.RatedBids(t.Context(), model); err == nil {
+		t.Error("bids: no error")
+	}
+	node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpModels})
+	if _, err := c.Models(t.Context()); err == nil {
+		t.Error("models: no error")
+	}
+	if _, err := answering(t, 200, `[]`).Models(t.Context()); err == nil {
+		t.Error("models of another shape: no error")
+	}
+}
+
+func TestHealthIsWhatTheNodeSays(t *testing.T) {
+	node, c := start(t, proxyroutertest.Options{})
+	if h, err := c.Health(t.Context()); err != nil || h != (proxyrouter.Health{Status: "healthy", Version: "simulated"}) {
+		t.Errorf("health = %+v, %v", h, err)
+	}
+	node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpHealth, Times: 1, Status: 503, Body: `{"status":"degraded","version":"v1"}`})
+	if h, err := c.Health(t.Context()); err == nil || h.Status != "degraded" {
+		t.Errorf("degraded = %+v, %v", h, err)
+	}
+	node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpHealth, Status: 200, Body: `fine`})
+	if _, err := c.Health(t.Context()); err == nil {
+		t.Error("no JSON: no error")
+	}
+	node.Close()
+	_, err := c.Health(t.Context())
+	wraps(t, err, "unavailable")
+}

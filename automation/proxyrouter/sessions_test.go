@@ -1,0 +1,312 @@
+package proxyrouter_test
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
+)
+
+func TestACloseSucceedsWhenTheSessionIsClosedHoweverTheNodeSaysSo(t *testing.T) {
+	for name, answer := range map[string]struct {
+		status int
+		body   string
+	}{
+		"a transaction":              {200, `{"tx":"0xabc"}`},
+		"no content":                 {204, ""},
+		"no JSON":                    {200, "closed"},
+		"nothing":                    {200, ""},
+		"closed, the chain's word":   {500, `{"error":"EVM error: SessionAlreadyClosed() []"}`},
+		"closed, in words":           {500, `{"error":"Session Already Closed"}`},
+		"closed, in other words":     {400, `{"error":"the session is already closed"}`},
+		"closed, not even JSON":      {500, `session already closed`},
+		"unknown to the chain":       {500, `{"error":"session not found"}`},
+		"unknown, and not found 404": {404, `{"error":"session not found"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := answering(t, answer.status, answer.body).CloseSession(t.Context(), "0xabc"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("an answer cut after its status", func(t *testing.T) {
+		node, c := start(t, proxyroutertest.Options{})
+		id := open(t, c)
+		node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpClose, Mode: proxyroutertest.Cut})
+		if err := c.CloseSession(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAFailedCloseSaysWhatIsCertain(t *testing.T) {
+	for name, test := range map[string]struct {
+		status int
+		text   string
+		want   []string
+	}{
+		"a collision":    {500, "nonce too low", []string{"collision"}},
+		"no credentials": {401, "session not found", []string{"unauthorized"}},
+		"no right":       {403, "method not allowed", []string{"unauthorized"}},
+		"malformed":      {400, "invalid session id", nil},
+		"a wrong route":  {404, "404 page not found", nil},
+		"anything else":  {500, "no bids available", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			wraps(t, answering(t, test.status, test.text).CloseSession(t.Context(), "0xabc"), test.want...)
+		})
+	}
+	if err := answering(t, 200, "").CloseSession(t.Context(), "a/b"); err == nil {
+		t.Error("an id with a slash: no error")
+	}
+}
+
+func TestGetSessionDecodesWhatNodesSend(t *testing.T) {
+	opened, ends, closed := time.Unix(1750000000, 0).UTC(), time.Unix(1750003599, 0).UTC(), time.Unix(1750003700, 0).UTC()
+	for name, test := range map[string]struct {
+		body string
+		want session.ChainSession
+	}{
+		"integers beyond 2^53": {
+			`{"session":{"Id":"0xabc","User":"0x1","Provider":"0x2","ModelAgentId":"0x3","BidID":"0x4","Stake":123456789012345678901234567890,
+			"PricePerSecond":10000000000000000000000,"CloseoutReceipt":"","CloseoutType":0,"ProviderWithdrawnAmount":0,"OpenedAt":1750000000,"EndsAt":1750003599,"ClosedAt":0}}`,
+			session.ChainSession{ID: "0xabc", ModelID: "0x3", Provider: "0x2", OpenedAt: opened, EndsAt: ends},
+		},
+		"quoted times, closed, another case": {
+			`{"session":{"Id":"0xABC","OpenedAt":"1750000000","EndsAt":"1750003599","ClosedAt":"1750003700"}}`,
+			session.ChainSession{ID: "0xABC", OpenedAt: opened, EndsAt: ends, ClosedAt: closed},
+		},
+		"null for never": {
+			`{"session":{"Id":"0xabc","OpenedAt":1750000000,"EndsAt":1750003599,"ClosedAt":null}}`,
+			session.ChainSession{ID: "0xabc", OpenedAt: opened, EndsAt: ends},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := answering(t, 200, test.body).GetSession(t.Context(), "0xabc")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("session (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestGetSessionTrustsNoNonsense(t *testing.T) {
+	for name, body := range map[string]string{
+		"nothing":             ``,
+		"no JSON":             `<html>`,
+		"no session":          `{}`,
+		"null":                `{"session":null}`,
+		"a session of zeros":  `{"session":{"Id":"0x00","OpenedAt":0,"EndsAt":0,"ClosedAt":0}}`,
+		"another session":     `{"session":{"Id":"0xdef","OpenedAt":1,"EndsAt":2,"ClosedAt":0}}`,
+		"no id":               `{"session":{"OpenedAt":1,"EndsAt":2,"ClosedAt":0}}`,
+		"no end":              `{"session":{"Id":"0xabc","OpenedAt":1,"ClosedAt":0}}`,
+		"a negative time":     `{"session":{"Id":"0xabc","OpenedAt":1,"EndsAt":-2}}`,
+		"a fraction":          `{"session":{"Id":"0xabc","OpenedAt":1,"EndsAt":2.5}}`,
+		"milliseconds, far":   `{"session":{"Id":"0xabc","OpenedAt":1,"EndsAt":253402300800}}`,
+		"a time that is true": `{"session":{"Id":"0xabc","OpenedAt":1,"EndsAt":true}}`,
+		"an id that is 7":     `{"session":{"Id":7,"OpenedAt":1,"EndsAt":2}}`,
+		"too much":            `{"session":"` + strings.Repeat("x", 9<<20) + `"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := answering(t, 200, body).GetSession(t.Context(), "0xabc")
+			wraps(t, err)
+			if s != (session.ChainSession{}) {
+				t.Errorf("session = %+v", s)
+			}
+		})
+	}
+}
+
+func TestAMissingSessionIsNotFound(t *testing.T) {
+	_, c := start(t, proxyroutertest.Options{})
+	_, err := c.GetSession(t.Context(), proxyroutertest.ModelID("no such"))
+	wraps(t, err, "not found")
+	_, err = answering(t, 500, `{"error":"connection refused"}`).GetSession(t.Context(), "0xabc")
+	wraps(t, err)
+	_, err = answering(t, 401, `{"error":"session not found"}`).GetSession(t.Context(), "0xabc")
+	wraps(t, err, "unauthorized")
+	_, err = c.GetSession(t.Context(), "")
+	wraps(t, err)
+}
+
+// sim is a simulated node with n sessions, a minute apart, the last at the returned time.
+func sim(t *testing.T, n int) (*proxyroutertest.Server, *proxyrouter.Client, time.Time) {
+	t.Helper()
+	clock := time.Unix(1750000000, 0).UTC()
+	node, c := start(t, proxyroutertest.Options{Now: func() time.Time { return clock }})
+	for range n {
+		clock = clock.Add(time.Minute)
+		open(t, c)
+	}
+	return node, c, clock
+}
+
+func TestWalletSessionsListsTheNewestFirstAndStopsAtSince(t *testing.T) {
+	node, c, last := sim(t, 300)
+	for name, test := range map[string]struct {
+		since time.Time
+		want  int
+	}{
+		"all of them":                    {time.Time{}, 300},
+		"the last one":                   {last, 1},
+		"fractions of a second are lost": {last.Add(999 * time.Millisecond), 1},
+		"none":                           {last.Add(time.Second), 0},
+		"the first page to its end":      {last.Add(-19 * time.Minute), 20},
+		"one more":                       {last.Add(-20 * time.Minute), 21},
+		"the second page to its end":     {last.Add(-274 * time.Minute), 275},
+		"and beyond":                     {last.Add(-275 * time.Minute), 276},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := c.WalletSessions(t.Context(), test.since)
+			if err != nil || len(got) != test.want {
+				t.Fatalf("%d sessions, %v; want %d", len(got), err, test.want)
+			}
+			all := node.Stats().Sessions
+			for i, s := range got {
+				if s.ID != all[len(all)-1-i].ID {
+					t.Fatalf("session %d is %s", i, s.ID)
+				}
+			}
+		})
+	}
+}
+
+func wire(id, opened int) string {
+	return fmt.Sprintf(`{"Id":"0x%d","OpenedAt":%d,"EndsAt":%d,"ClosedAt":0}`, id, opened, opened+3600)
+}
+
+// listing serves pages made by page, and counts them.
+func listing(t *testing.T, page func(offset, limit int) []string) (*proxyrouter.Client, *atomic.Int64) {
+	t.Helper()
+	var pages atomic.Int64
+	return serving(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wallet" {
+			fmt.Fprint(w, `{"address":"0xWallet"}`)
+			return
+		}
+		pages.Add(1)
+		q := r.URL.Query()
+		offset, _ := strconv.Atoi(q.Get("offset"))
+		limit, _ := strconv.Atoi(q.Get("limit"))
+		if q.Get("user") != "0xWallet" || q.Get("order") != "desc" || limit < 1 || limit > 255 {
+			t.Errorf("query = %v", q)
+		}
+		fmt.Fprintf(w, `{"sessions":[%s]}`, strings.Join(page(offset, limit), ","))
+	}), &pages
+}
+
+func TestWalletSessionsReadsNoMorePagesThanNeeded(t *testing.T) {
+	c, pages := listing(t, func(offset, limit int) (page []string) {
+		for i := range limit {
+			page = append(page, wire(offset+i, 1_000_000-offset-i))
+		}
+		return page
+	})
+	got, err := c.WalletSessions(t.Context(), time.Unix(1_000_000-5, 0))
+	if err != nil || len(got) != 6 || pages.Load() != 1 {
+		t.Errorf("%d sessions from %d pages, %v", len(got), pages.Load(), err)
+	}
+}
+
+func TestWalletSessionsMissesNothingWhereTheNodeDoesNotSort(t *testing.T) {
+	const n = 300
+	c, _ := listing(t, func(offset, limit int) (page []string) {
+		for i := offset; i < min(offset+limit, n); i++ {
+			page = append(page, wire(i, 1000+i)) // the oldest first
+		}
+		return page
+	})
+	got, err := c.WalletSessions(t.Context(), time.Unix(1000+n-2, 0))
+	if err != nil || len(got) != 2 || got[0].ID != "0x299" || got[1].ID != "0x298" {
+		t.Errorf("sessions = %v, %v", got, err)
+	}
+}
+
+func TestWalletSessionsCountsASessionOnceWhenNewOnesShiftThePages(t *testing.T) {
+	calls := 0
+	c, _ := listing(t, func(offset, limit int) (page []string) {
+		n := 100 + 3*calls // three more before each page
+		calls++
+		for i := offset; i < min(offset+limit, n); i++ {
+			page = append(page, wire(n-i, 1000+n-i))
+		}
+		return page
+	})
+	got, err := c.WalletSessions(t.Context(), time.Time{})
+	if err != nil || len(got) != 100 {
+		t.Errorf("%d sessions, %v", len(got), err)
+	}
+}
+
+func TestWalletSessionsEndsWhereTheNodeRepeatsItself(t *testing.T) {
+	c, pages := listing(t, func(_, limit int) (page []string) {
+		for i := range limit {
+			page = append(page, wire(i, 1000-i))
+		}
+		return page
+	})
+	if _, err := c.WalletSessions(t.Context(), time.Time{}); err == nil || pages.Load() != 3 {
+		t.Errorf("%d pages, %v", pages.Load(), err)
+	}
+}
+
+func TestWalletSessionsFailsRatherThanLeavingOneOut(t *testing.T) {
+	for name, body := range map[string]string{
+		"no list":      `{"address":"0x1"}`,
+		"no JSON":      `{"address":"0x1","sessions":[`,
+		"a broken one": `{"address":"0x1","sessions":[{"Id":"0x1","OpenedAt":1,"EndsAt":2},{"Id":"0x2"}]}`,
+		"no wallet":    `{"sessions":[]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got, err := answering(t, 200, body).WalletSessions(t.Context(), time.Time{}); err == nil {
+				t.Errorf("sessions = %v", got)
+			}
+		})
+	}
+	t.Run("null is an empty list", func(t *testing.T) {
+		got, err := answering(t, 200, `{"address":"0x1","sessions":null}`).WalletSessions(t.Context(), time.Time{})
+		if err != nil || len(got) != 0 {
+			t.Errorf("sessions = %v, %v", got, err)
+		}
+	})
+	for _, op := range []proxyroutertest.Op{proxyroutertest.OpWallet, proxyroutertest.OpSessions} {
+		node, c := start(t, proxyroutertest.Options{})
+		node.Inject(proxyroutertest.Fault{Op: op})
+		if _, err := c.WalletSessions(t.Context(), time.Time{}); err == nil {
+			t.Errorf("%s fails: no error", op)
+		}
+	}
+}
+
+func TestTheWalletsAddressIsAskedForOnceAMinute(t *testing.T) {
+	clock := time.Unix(1750000000, 0)
+	node, c := start(t, proxyroutertest.Options{}, func(o *proxyrouter.Options) { o.Now = func() time.Time { return clock } })
+	list := func() error {
+		_, err := c.WalletSessions(t.Context(), time.Time{})
+		return err
+	}
+	if err := list(); err != nil {
+		t.Fatal(err)
+	}
+	node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpWallet})
+	clock = clock.Add(59 * time.Second)
+	if err := list(); err != nil {
+		t.Errorf("within the minute: %v", err)
+	}
+	clock = clock.Add(time.Second)
+	if err := list(); err == nil {
+		t.Error("after the minute the old address was used")
+	}
+}
