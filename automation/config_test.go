@@ -1,0 +1,456 @@
+package automation_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"log/slog"
+	"os"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+)
+
+var update = flag.Bool("update", false, "write docs/environment.md")
+
+func ExampleParseConfig() {
+	config, err := automation.ParseConfig(map[string]string{
+		"AUTOMATION_FEATURE_ENABLED":    "true",
+		"DEFAULT_SESSION_EXPIRATION":    "1800",
+		"AUTOMATION_FLAG_POLL_INTERVAL": "500ms",
+		"PROXY_ROUTER_PASSWORD":         "correct horse",
+	})
+	fmt.Println(config.FeatureEnabled, config.DefaultSessionDuration, config.FlagPollInterval, config.ProxyRouterPassword, err)
+	// Output: true 30m0s 500ms [redacted] <nil>
+}
+
+func ExampleParseConfig_wrong() {
+	_, err := automation.ParseConfig(map[string]string{
+		"AUTOMATION_MIN_SESSION_SECONDS": "60",
+		"AUTOMATION_SESSION_SCOPE":       "everybody",
+		"AUTOMATION_SWEEP_INTERVAL":      "5",
+		"PROXY_ROUTER_URL":               "http://admin:hunter2@node:8082",
+	})
+	fmt.Println(err)
+	// Output:
+	// automation: config:
+	// AUTOMATION_MIN_SESSION_SECONDS: expected a whole number of seconds from 300 to 31536000, got "60": the chain refuses shorter sessions
+	// AUTOMATION_SESSION_SCOPE: expected user or shared, got "everybody"
+	// PROXY_ROUTER_URL: expected a URL without credentials: it would be logged
+	// AUTOMATION_SWEEP_INTERVAL: expected a duration such as 5s, from 10ms to 1h, got "5"
+}
+
+func ExampleDefaultConfig() {
+	config := automation.DefaultConfig()
+	config.SessionScope = automation.ScopeShared
+	fmt.Println(config.DefaultSessionDuration, config.MaxOpensPerHour, config.Validate())
+	// Output: 1h0m0s 10 <nil>
+}
+
+func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
+	want := automation.Config{
+		DefaultSessionDuration: time.Hour,
+		Retention:              30 * 24 * time.Hour,
+		MinSessionDuration:     5 * time.Minute,
+		MaxSessionDuration:     24 * time.Hour,
+		SessionScope:           automation.ScopeUser,
+		MaxOpensPerHour:        10,
+		MaxOpensPerDay:         50,
+		MaxSessionsPerUser:     4,
+		UnknownModel:           automation.UnknownModelReject,
+		MappingsFile:           "model_mappings.json",
+		FlagPollInterval:       time.Second,
+		MappingReloadInterval:  2 * time.Second,
+		FeedRefreshInterval:    5 * time.Minute,
+		SweepInterval:          5 * time.Second,
+		CleanupInterval:        time.Hour,
+		SessionLease:           30 * time.Second,
+		SessionMargin:          30 * time.Second,
+		RenewAhead:             time.Minute,
+		CloseAfter:             time.Minute,
+		AcquireTimeout:         time.Minute,
+		OpenTimeout:            3 * time.Minute,
+		DrainTimeout:           30 * time.Second,
+		MaxBodyBytes:           32 << 20,
+		MaxDBConnections:       16,
+	}
+	if diff := cmp.Diff(want, automation.DefaultConfig()); diff != "" {
+		t.Error(diff)
+	}
+	blank := map[string]string{}
+	for _, v := range documentedVariables(t) {
+		blank[v.name] = ""
+	}
+	if got, err := automation.ParseConfig(blank); err != nil || cmp.Diff(want, got) != "" {
+		t.Errorf("with every variable set and empty: %v %s", err, cmp.Diff(want, got))
+	}
+}
+
+func TestEveryVariableReachesItsField(t *testing.T) {
+	environ := map[string]string{
+		"AUTOMATION_FEATURE_ENABLED":         "true",
+		"DEFAULT_SESSION_EXPIRATION":         " 1200\n",
+		"AUTOMATION_RETENTION_DAYS":          "3650",
+		"AUTOMATION_DEFAULT_OPT_IN":          "1",
+		"AUTOMATION_MIN_SESSION_SECONDS":     "600",
+		"AUTOMATION_MAX_SESSION_SECONDS":     "31536000",
+		"AUTOMATION_SESSION_SCOPE":           "shared",
+		"AUTOMATION_MAX_OPENS_PER_HOUR":      "0",
+		"AUTOMATION_MAX_OPENS_PER_DAY":       "1",
+		"AUTOMATION_MAX_SESSIONS_PER_USER":   "2",
+		"AUTOMATION_MAX_OPEN_SESSIONS":       "3",
+		"AUTOMATION_PREWARM_MODELS":          "qwen:4b, ,Hermes 3 , QWEN:4B,",
+		"AUTOMATION_UNKNOWN_MODEL":           "default",
+		"MODEL_MAPPINGS_FILE":                "/etc/map.json",
+		"ACTIVE_MODELS_URL":                  "https://cdn/x@1/models.json?v=2",
+		"PROXY_ROUTER_URL":                   "http://127.0.0.1:8082",
+		"PROXY_ROUTER_USERNAME":              "admin",
+		"PROXY_ROUTER_PASSWORD":              " $HOME ${x} ",
+		"DATABASE_URL":                       "postgres://u:p@a:1,b:2/db",
+		"AUTOMATION_ADMIN_TOKEN":             "t0ken!",
+		"AUTOMATION_FLAG_POLL_INTERVAL":      "10ms",
+		"AUTOMATION_MAPPING_RELOAD_INTERVAL": "11s",
+		"AUTOMATION_FEED_REFRESH_INTERVAL":   "12s",
+		"AUTOMATION_SWEEP_INTERVAL":          "13s",
+		"AUTOMATION_CLEANUP_INTERVAL":        "14s",
+		"AUTOMATION_SESSION_LEASE":           "15s",
+		"AUTOMATION_SESSION_MARGIN":          "16s",
+		"AUTOMATION_RENEW_AHEAD":             "17s",
+		"AUTOMATION_CLOSE_AFTER":             "0",
+		"AUTOMATION_ACQUIRE_TIMEOUT":         "19s",
+		"AUTOMATION_OPEN_TIMEOUT":            "20s",
+		"AUTOMATION_DRAIN_TIMEOUT":           "21s",
+		"AUTOMATION_MAX_BODY_BYTES":          "1073741824",
+		"AUTOMATION_MAX_DB_CONNECTIONS":      "5",
+	}
+	want := automation.Config{
+		FeatureEnabled: true, DefaultSessionDuration: 1200 * time.Second, Retention: 3650 * 24 * time.Hour, DefaultOptIn: true,
+		MinSessionDuration: 600 * time.Second, MaxSessionDuration: 31536000 * time.Second, SessionScope: "shared",
+		MaxOpensPerHour: 0, MaxOpensPerDay: 1, MaxSessionsPerUser: 2, MaxOpenSessions: 3,
+		PrewarmModels: []string{"qwen:4b", "Hermes 3"}, UnknownModel: "default",
+		MappingsFile: "/etc/map.json", ActiveModelsURL: "https://cdn/x@1/models.json?v=2",
+		ProxyRouterURL: "http://127.0.0.1:8082", ProxyRouterUsername: "admin", ProxyRouterPassword: automation.NewSecret(" $HOME ${x} "),
+		DatabaseURL: automation.NewSecret("postgres://u:p@a:1,b:2/db"), AdminToken: automation.NewSecret("t0ken!"),
+		FlagPollInterval: 10 * time.Millisecond, MappingReloadInterval: 11 * time.Second, FeedRefreshInterval: 12 * time.Second,
+		SweepInterval: 13 * time.Second, CleanupInterval: 14 * time.Second, SessionLease: 15 * time.Second,
+		SessionMargin: 16 * time.Second, RenewAhead: 17 * time.Second, CloseAfter: 0,
+		AcquireTimeout: 19 * time.Second, OpenTimeout: 20 * time.Second, DrainTimeout: 21 * time.Second,
+		MaxBodyBytes: 1 << 30, MaxDBConnections: 5,
+	}
+	got, err := automation.ParseConfig(environ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	for _, v := range documentedVariables(t) {
+		if _, ok := environ[v.name]; !ok {
+			t.Errorf("%s is not tried here", v.name)
+		}
+	}
+}
+
+func TestLoadConfigReadsTheProcess(t *testing.T) {
+	t.Setenv("AUTOMATION_RETENTION_DAYS", "7")
+	config, err := automation.LoadConfig()
+	if err != nil || config.Retention != 7*24*time.Hour {
+		t.Error(config.Retention, err)
+	}
+}
+
+func TestBadValuesAreNamed(t *testing.T) {
+	const minimum, maximum, standard = "AUTOMATION_MIN_SESSION_SECONDS", "AUTOMATION_MAX_SESSION_SECONDS", "DEFAULT_SESSION_EXPIRATION"
+	for name, tt := range map[string]struct {
+		environ map[string]string
+		want    []string // the lines
+	}{
+		"a word for a switch": {
+			map[string]string{"AUTOMATION_FEATURE_ENABLED": "yes"},
+			[]string{`AUTOMATION_FEATURE_ENABLED: expected true or false, got "yes"`},
+		},
+		"a duration where seconds are plain": {
+			map[string]string{maximum: "1m"},
+			[]string{maximum + `: expected a whole number of seconds from 300 to 31536000, got "1m"`},
+		},
+		"seconds that overflow": {
+			map[string]string{maximum: "9223372036854775807"},
+			[]string{maximum + `: expected a whole number of seconds from 300 to 31536000, got "9223372036854775807"`},
+		},
+		"no retention": {
+			map[string]string{"AUTOMATION_RETENTION_DAYS": "0"},
+			[]string{`AUTOMATION_RETENTION_DAYS: expected a whole number of days from 1 to 3650, got "0"`},
+		},
+		"days that overflow": {
+			map[string]string{"AUTOMATION_RETENTION_DAYS": "213503982"},
+			[]string{`AUTOMATION_RETENTION_DAYS: expected a whole number of days from 1 to 3650, got "213503982"`},
+		},
+		"a number with a point": {
+			map[string]string{"AUTOMATION_MAX_OPENS_PER_DAY": "1.0"},
+			[]string{`AUTOMATION_MAX_OPENS_PER_DAY: expected a whole number from 0 to 1000000, got "1.0"`},
+		},
+		"bytes out of bounds": {
+			map[string]string{"AUTOMATION_MAX_BODY_BYTES": "1073741825"},
+			[]string{`AUTOMATION_MAX_BODY_BYTES: expected a whole number from 1024 to 1073741824, got "1073741825"`},
+		},
+		"a lease too short for its heartbeat": {
+			map[string]string{"AUTOMATION_SESSION_LEASE": "2999ms"},
+			[]string{`AUTOMATION_SESSION_LEASE: expected a duration such as 30s, from 3s to 10m, got "2.999s"`},
+		},
+		"a negative interval": {
+			map[string]string{"AUTOMATION_CLEANUP_INTERVAL": "-1s"},
+			[]string{`AUTOMATION_CLEANUP_INTERVAL: expected a duration such as 1h, from 1s to 168h, got "-1s"`},
+		},
+		"a quoted value, as some env files leave it": {
+			map[string]string{"AUTOMATION_UNKNOWN_MODEL": `"reject"`},
+			[]string{`AUTOMATION_UNKNOWN_MODEL: expected reject or default, got "\"reject\""`},
+		},
+		"a value without end": {
+			map[string]string{"AUTOMATION_UNKNOWN_MODEL": strings.Repeat("é", 1000)},
+			[]string{`AUTOMATION_UNKNOWN_MODEL: expected reject or default, got "` + strings.Repeat("é", 20) + `…"`},
+		},
+		"bounds in the wrong order": {
+			map[string]string{minimum: "4000", maximum: "3700"},
+			[]string{
+				standard + ": expected at least " + minimum,
+				maximum + ": expected at least " + minimum,
+			},
+		},
+		"a default above the maximum": {
+			map[string]string{maximum: "3000"},
+			[]string{standard + ": expected at most " + maximum},
+		},
+		"a default that only a broken maximum would forbid": {
+			map[string]string{maximum: "4OOO", standard: "90000"},
+			[]string{maximum + `: expected a whole number of seconds from 300 to 31536000, got "4OOO"`},
+		},
+		"margins as long as the shortest session": {
+			map[string]string{"AUTOMATION_SESSION_MARGIN": "5m", "AUTOMATION_RENEW_AHEAD": "5m"},
+			[]string{
+				"AUTOMATION_SESSION_MARGIN: expected less than " + minimum,
+				"AUTOMATION_RENEW_AHEAD: expected less than " + minimum,
+			},
+		},
+		"addresses of the wrong shape": {
+			map[string]string{"ACTIVE_MODELS_URL": "ftp://host/x", "PROXY_ROUTER_URL": "node:8082", "DATABASE_URL": "mysql://host/db"},
+			[]string{
+				"ACTIVE_MODELS_URL: expected a URL such as https://host:8082/path",
+				"PROXY_ROUTER_URL: expected a URL such as https://host:8082/path",
+				"DATABASE_URL: expected postgres://… or sqlite:PATH, without control characters",
+			},
+		},
+		"a node with a query": {
+			map[string]string{"PROXY_ROUTER_URL": "http://node?x=1"},
+			[]string{"PROXY_ROUTER_URL: expected a URL without query or fragment"},
+		},
+		"a user with a colon": {
+			map[string]string{"PROXY_ROUTER_USERNAME": "a:b"},
+			[]string{"PROXY_ROUTER_USERNAME: expected no colon: basic auth allows none"},
+		},
+		"secrets read from a file with its last line end": {
+			map[string]string{"PROXY_ROUTER_PASSWORD": "x\n", "DATABASE_URL": "sqlite:x\n", "AUTOMATION_ADMIN_TOKEN": "x\n"},
+			[]string{
+				"PROXY_ROUTER_PASSWORD: expected no line end or other control character",
+				"DATABASE_URL: expected postgres://… or sqlite:PATH, without control characters",
+				"AUTOMATION_ADMIN_TOKEN: expected printable ASCII without spaces or line ends",
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config, err := automation.ParseConfig(tt.environ)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			want := "automation: config:\n" + strings.Join(tt.want, "\n")
+			if diff := cmp.Diff(want, err.Error()); diff != "" {
+				t.Error(diff)
+			}
+			if !reflect.DeepEqual(config, automation.Config{}) {
+				t.Error("a config beside the error")
+			}
+		})
+	}
+}
+
+func TestEveryWrongVariableIsNamedAtOnce(t *testing.T) {
+	const canary = "c4n4ry"
+	environ := map[string]string{}
+	var want []string
+	for _, v := range documentedVariables(t) {
+		switch v.name {
+		case "AUTOMATION_PREWARM_MODELS", "MODEL_MAPPINGS_FILE": // nothing is wrong there
+			continue
+		}
+		environ[v.name] = "\x01 :" + canary
+		want = append(want, v.name)
+	}
+	_, err := automation.ParseConfig(environ)
+	if err == nil {
+		t.Fatal("no error")
+	}
+	lines := strings.Split(err.Error(), "\n")[1:]
+	var got []string
+	for _, line := range lines {
+		name, _, _ := strings.Cut(line, ":")
+		got = append(got, name)
+		if regexp.MustCompile("PASSWORD|TOKEN|URL").MatchString(name) && strings.Contains(line, canary) {
+			t.Error("a secret is repeated:", line)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestValidateRefusesWhatTheEnvironmentCannotSay(t *testing.T) {
+	if err := (automation.Config{}).Validate(); err == nil {
+		t.Error("the zero config is valid")
+	}
+	config := automation.DefaultConfig()
+	config.DefaultSessionDuration = 3600*time.Second + 1
+	err := config.Validate()
+	if err == nil || !strings.Contains(err.Error(), `got "1h0m0.000000001s"`) {
+		t.Error("a fraction of a second passes:", err)
+	}
+}
+
+func TestMisspeltVariablesAreListed(t *testing.T) {
+	config, err := automation.ParseConfig(map[string]string{
+		"AUTOMATION_RETENTION_DAY": "1",
+		"AUTOMATION_ENABLE":        "true",
+		"AUTOMATION_X":             "",
+		"OTHER":                    "x",
+	})
+	want := []string{
+		"AUTOMATION_ENABLE",
+		"AUTOMATION_RETENTION_DAY (did you mean AUTOMATION_RETENTION_DAYS?)",
+		"AUTOMATION_X",
+	}
+	if diff := cmp.Diff(want, config.Unknown); diff != "" || err != nil {
+		t.Error(err, diff)
+	}
+}
+
+func TestNoSecretIsPrinted(t *testing.T) {
+	const canary = "c4n4ry"
+	config := automation.DefaultConfig()
+	secret := automation.NewSecret(canary)
+	config.ProxyRouterPassword, config.AdminToken, config.DatabaseURL = secret, secret, automation.NewSecret("postgres://u:"+canary+"@h/d")
+	nested := struct {
+		Config     *automation.Config
+		unexported automation.Config
+		List       []automation.Secret
+		Map        map[automation.Secret]automation.Secret
+	}{&config, config, []automation.Secret{secret}, map[automation.Secret]automation.Secret{secret: secret}}
+
+	var out bytes.Buffer
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%10.3s", "%p", "%T"} {
+		fmt.Fprintf(&out, verb+"\n", config)
+		fmt.Fprintf(&out, verb+"\n", &config)
+		fmt.Fprintf(&out, verb+"\n", nested)
+		fmt.Fprintf(&out, verb+"\n", config.AdminToken)
+	}
+	fmt.Fprintln(&out, config.AdminToken.String())
+	options := &slog.HandlerOptions{Level: slog.LevelDebug}
+	for _, handler := range []slog.Handler{slog.NewJSONHandler(&out, options), slog.NewTextHandler(&out, options)} {
+		slog.New(handler).Info("x", "config", config, "pointer", &config, "nested", nested, "token", config.AdminToken)
+	}
+	for _, v := range []any{config, nested, config.AdminToken} {
+		if err := json.NewEncoder(&out).Encode(v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, form := range []string{canary, fmt.Sprintf("%x", canary), fmt.Sprintf("%X", canary)} {
+		if strings.Contains(out.String(), form) {
+			t.Errorf("%s is in\n%s", form, out.String())
+		}
+	}
+	if !strings.Contains(out.String(), "[redacted]") {
+		t.Error("nothing shows that a secret is set")
+	}
+	if got := fmt.Sprint(automation.NewSecret("")); got != "" {
+		t.Errorf("an empty secret prints %q", got)
+	}
+}
+
+// documented is a variable as config.go describes it.
+type documented struct{ name, fallback, bounds, meaning string }
+
+// documentedVariables reads the source, so that the meaning is written once:
+// the field's comment.
+func documentedVariables(t *testing.T) []documented {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "config.go", nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []documented
+	ast.Inspect(file, func(n ast.Node) bool {
+		field, ok := n.(*ast.Field)
+		if !ok || field.Tag == nil {
+			return true
+		}
+		text, err := strconv.Unquote(field.Tag.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tag := reflect.StructTag(text)
+		v := documented{
+			name: tag.Get("env"), fallback: tag.Get("envDefault"),
+			meaning: strings.Join(strings.Fields(field.Doc.Text()), " "),
+		}
+		if low, high, ok := strings.Cut(tag.Get("range"), ".."); ok {
+			v.bounds = low + " to " + high
+		}
+		if unit := tag.Get("unit"); unit != "" {
+			v.bounds += " " + unit
+		}
+		if choices := tag.Get("oneof"); choices != "" {
+			v.bounds = strings.Join(strings.Fields(choices), ", ")
+		}
+		all = append(all, v)
+		return true
+	})
+	return all
+}
+
+func TestTheDocumentedEnvironmentIsTheRealOne(t *testing.T) {
+	const path = "../docs/environment.md"
+	var out strings.Builder
+	out.WriteString("# Environment\n\nEvery variable that `automation.LoadConfig` reads. An empty one is unset. A bad value ends the start with an\n" +
+		"error that names every wrong variable. Durations without a unit in the table are written like `30s`, `5m`, `1h30m`.\n\n" +
+		"| variable | default | bounds | meaning |\n|---|---|---|---|\n")
+	for _, v := range documentedVariables(t) {
+		if v.meaning == "" {
+			t.Errorf("%s has no meaning", v.name)
+		}
+		fallback := "empty"
+		if v.fallback != "" {
+			fallback = "`" + v.fallback + "`"
+		}
+		fmt.Fprintf(&out, "| `%s` | %s | %s | %s |\n", v.name, fallback, v.bounds, v.meaning)
+	}
+	if *update {
+		if err := os.WriteFile(path, []byte(out.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(out.String(), string(got)); diff != "" {
+		t.Errorf("%s has drifted; go test ./automation -run Documented -update writes it anew:\n%s", path, diff)
+	}
+}
