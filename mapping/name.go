@@ -14,19 +14,20 @@ const MaxName = 256
 // defaultName is the reserved name, in any letter case.
 const defaultName = "default"
 
-// fold appends s to dst in the one spelling that all its letter cases share:
-// two valid strings fold alike exactly when strings.EqualFold holds. The
-// spelling is never longer than s, so a buffer of MaxName bytes always does.
+// fold writes s into the empty dst, in the one spelling that all its letter
+// cases share: two valid strings fold alike exactly when strings.EqualFold
+// holds. The spelling is never longer than s, so MaxName bytes always do.
 func fold(dst []byte, s string) []byte {
-	for i := 0; i < len(s); {
-		if s[i] < utf8.RuneSelf {
-			dst = append(dst, lower(s[i]))
-			i++
-			continue
+	dst = append(dst, s...)
+	for i, c := range dst {
+		if c >= utf8.RuneSelf {
+			dst = dst[:i]
+			for _, r := range s[i:] {
+				dst = utf8.AppendRune(dst, foldRune(r))
+			}
+			return dst
 		}
-		r, size := utf8.DecodeRuneInString(s[i:])
-		dst = utf8.AppendRune(dst, foldRune(r))
-		i += size
+		dst[i] = lower(c)
 	}
 	return dst
 }
