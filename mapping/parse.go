@@ -62,7 +62,8 @@ func (e *ParseError) Error() string {
 // distinct in any letter case, have 1 to [MaxName] bytes, printing characters
 // only, no space at either end, and do not look like an id.
 //
-// The error is a [*ParseError] with every problem there is.
+// The error is a [*ParseError] with every problem there is; of text that is not
+// JSON, every problem up to the fault, and the fault.
 func Parse(data []byte) (*Table, error) {
 	f, err := parseFile(data)
 	if err != nil {
