@@ -51,7 +51,7 @@ func Classify(status int, body []byte) ChatError {
 		ProviderModelError json.RawMessage `json:"providerModelError"`
 		StatusCode         int             `json:"statusCode"`
 	}
-	if json.Unmarshal(body, &shape) == nil && shape.ProviderModelError != nil {
+	if json.Unmarshal(body, &shape) == nil && len(shape.ProviderModelError) > 0 && string(shape.ProviderModelError) != "null" {
 		return classifyProvider(status, shape.StatusCode, shape.ProviderModelError)
 	}
 
@@ -78,8 +78,11 @@ func Classify(status int, body []byte) ChatError {
 // their own; older ones a 400 that hides it.
 func classifyProvider(status, told int, said json.RawMessage) ChatError {
 	e := ChatError{Status: status, Message: redactor{}.clean(errorText(said))}
-	if told >= 400 && told <= 599 {
+	switch {
+	case told >= 400 && told <= 599:
 		e.Status = told
+	case status < 400:
+		e.Status = http.StatusBadGateway
 	}
 	hidden := told == 0 && status == http.StatusBadRequest
 	switch {

@@ -188,6 +188,7 @@ func TestClassify(t *testing.T) {
 		"the provider's 403":                  {403, `{"providerModelError":{}}`, failover, false, 502},
 		"the provider's 404 told inside":      {400, `{"providerModelError":{},"statusCode":404}`, failover, false, 502},
 		"a model that talks of sessions":      {400, `{"providerModelError":{"error":"session expired"},"statusCode":400}`, none, false, 400},
+		"an error of the model that is null":  {500, `{"providerModelError":null,"error":"session expired"}`, renew, false, 500},
 		"a status that is none":               {500, `{"providerModelError":{},"statusCode":7}`, failover, false, 500},
 	} {
 		t.Run(name, func(t *testing.T) {
