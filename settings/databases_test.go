@@ -1,0 +1,79 @@
+package settings_test
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"go.uber.org/goleak"
+	_ "modernc.org/sqlite"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/settings"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// onBoth runs a test on each database, migrated and empty.
+func onBoth(t *testing.T, test func(t *testing.T, pool *sqlx.DB)) {
+	t.Helper()
+	for name, open := range map[string]func(testing.TB) *sqlx.DB{"postgres": postgres, "sqlite": sqlite} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, migrated(t, open(t)))
+		})
+	}
+}
+
+func postgres(tb testing.TB) *sqlx.DB {
+	tb.Helper()
+	return pglab.Open(tb, pglab.Database(tb))
+}
+
+func sqlite(tb testing.TB) *sqlx.DB {
+	tb.Helper()
+	pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(tb.TempDir(), "a.db")+
+		"?_txlock=immediate&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := pool.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return pool
+}
+
+func migrated(tb testing.TB, pool *sqlx.DB) *sqlx.DB {
+	tb.Helper()
+	if _, err := schema.Migrate(tb.Context(), pool); err != nil {
+		tb.Fatal(err)
+	}
+	return pool
+}
+
+func newStore(tb testing.TB, pool *sqlx.DB) *settings.Store {
+	tb.Helper()
+	store, err := settings.NewStore(pool, settings.Defaults{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return store
+}
+
+// must fails the test on an error.
+func must[T any](tb testing.TB) func(T, error) T {
+	return func(v T, err error) T {
+		tb.Helper()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return v
+	}
+}
+
+func on(d time.Duration) settings.Values  { return settings.Values{IsEnabled: true, SessionDuration: d} }
+func off(d time.Duration) settings.Values { return settings.Values{SessionDuration: d} }

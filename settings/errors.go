@@ -1,0 +1,33 @@
+package settings
+
+import (
+	"errors"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+var (
+	// ErrInvalid is what every [InvalidError] is.
+	ErrInvalid = errors.New("invalid settings")
+	// ErrConflict says that another version is stored than the condition of a
+	// write insists on. Nothing was written: read again, then decide.
+	ErrConflict = errors.New("the settings have been changed meanwhile")
+	// ErrUnavailable says that the database could not be used. Nothing was
+	// written.
+	ErrUnavailable = sqldb.ErrUnavailable
+	// ErrOutcomeUnknown says that the database's answer to a write was lost, so
+	// that it was applied or not. Repeat it, or read to find out.
+	ErrOutcomeUnknown = sqldb.ErrOutcomeUnknown
+)
+
+// InvalidError says what is wrong with one field. All that is wrong with a call
+// comes joined in one error.
+type InvalidError struct {
+	Field  string // the column's name: user_id or session_duration
+	Reason string // what is expected
+}
+
+func (e *InvalidError) Error() string { return e.Field + ": " + e.Reason }
+
+// Is makes every InvalidError an [ErrInvalid].
+func (e *InvalidError) Is(target error) bool { return target == ErrInvalid }

@@ -1,0 +1,126 @@
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Settings are what holds for a user.
+type Settings struct {
+	UserID          string
+	IsEnabled       bool
+	SessionDuration time.Duration // within the bounds, whatever is stored
+	Version         int64         // grows with every change; 0: nothing is stored
+	CreatedAt       time.Time     // UTC, the database's clock; zero: nothing is stored
+	UpdatedAt       time.Time
+}
+
+// Values are all that a user can set.
+type Values struct {
+	IsEnabled       bool
+	SessionDuration time.Duration // whole seconds, within the bounds
+}
+
+// Change is some of what a user can set; nil stays as it is.
+type Change struct {
+	IsEnabled       *bool
+	SessionDuration *time.Duration // whole seconds, within the bounds
+}
+
+// Condition says on which stored version a write insists. Its zero value is
+// [Always]; [IfVersion] makes the others.
+type Condition int64
+
+// Always writes whatever is stored.
+const Always Condition = 0
+
+const never Condition = -1
+
+// IfVersion writes only if this very version is stored; 0 means: only if nothing
+// is stored. No version is negative, so a negative one is a conflict.
+func IfVersion(version int64) Condition {
+	if version < 0 || version == math.MaxInt64 {
+		return never
+	}
+	return Condition(version + 1)
+}
+
+// allows tells whether a write may go ahead over the stored version.
+func (c Condition) allows(version int64) bool { return c == Always || c == IfVersion(version) }
+
+// version is what c insists on; not for Always.
+func (c Condition) version() int64 { return int64(c) - 1 }
+
+// Defaults are what holds for a user who has nothing stored, and the bounds of
+// a duration. All durations are whole seconds.
+type Defaults struct {
+	IsEnabled       bool
+	SessionDuration time.Duration // 0 means 1 h
+	Min             time.Duration // 0 means 300 s, below which the chain refuses
+	Max             time.Duration // 0 means 24 h
+}
+
+// withDefaults fills in what is zero and checks the rest.
+func (d Defaults) withDefaults() (Defaults, error) {
+	var errs []error
+	for _, f := range []struct {
+		name  string
+		value *time.Duration
+		zero  time.Duration
+	}{
+		{"SessionDuration", &d.SessionDuration, time.Hour},
+		{"Min", &d.Min, 300 * time.Second},
+		{"Max", &d.Max, 24 * time.Hour},
+	} {
+		if *f.value == 0 {
+			*f.value = f.zero
+		}
+		if *f.value < 0 || *f.value%time.Second != 0 || *f.value > math.MaxInt32*time.Second {
+			errs = append(errs, fmt.Errorf("%s is %v, want whole seconds, 1 to %d", f.name, *f.value, math.MaxInt32))
+		}
+	}
+	if d.Min > d.Max {
+		errs = append(errs, fmt.Errorf("Min is %v, above Max, %v", d.Min, d.Max))
+	} else if d.SessionDuration != d.clamp(d.SessionDuration) {
+		errs = append(errs, fmt.Errorf("SessionDuration is %v, want %v to %v", d.SessionDuration, d.Min, d.Max))
+	}
+	return d, errors.Join(errs...)
+}
+
+// clamp takes a duration to the nearest bound.
+func (d Defaults) clamp(v time.Duration) time.Duration { return min(max(v, d.Min), d.Max) }
+
+// of are the settings of a user who has nothing stored.
+func (d Defaults) of(user string) Settings {
+	return Settings{UserID: user, IsEnabled: d.IsEnabled, SessionDuration: d.SessionDuration}
+}
+
+// check returns all that is wrong with a call's arguments, as *InvalidError.
+func (d Defaults) check(user string, c Change) error {
+	err := checkUser(user)
+	if v := c.SessionDuration; v != nil && (*v%time.Second != 0 || *v != d.clamp(*v)) {
+		err = errors.Join(err, &InvalidError{"session_duration",
+			fmt.Sprintf("must be whole seconds from %d to %d", seconds(d.Min), seconds(d.Max))})
+	}
+	return err
+}
+
+// checkUser refuses ids that no database takes, or no person can read in one.
+func checkUser(user string) error {
+	switch {
+	case user == "" || len(user) > 256:
+		return &InvalidError{"user_id", fmt.Sprintf("must be 1 to 256 bytes long, not %d", len(user))}
+	case !utf8.ValidString(user):
+		return &InvalidError{"user_id", "must be valid UTF-8"}
+	case strings.ContainsFunc(user, unicode.IsControl):
+		return &InvalidError{"user_id", "must have no control characters"}
+	}
+	return nil
+}
+
+func seconds(d time.Duration) int64 { return int64(d / time.Second) }

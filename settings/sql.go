@@ -1,0 +1,55 @@
+package settings
+
+// The statements; sqldb's Expand explains the words in braces. An adopted table
+// may have columns of the host's, so the columns are always named.
+
+const columns = `is_enabled, session_duration, version, created_at, updated_at, deleted_at`
+
+const get = `SELECT ` + columns + ` FROM user_automation_settings WHERE user_id = $1`
+
+// $2 and $3 are the new is_enabled and session_duration, NULL where they stay.
+const (
+	newEnabled  = `coalesce(CAST($2 AS boolean), s.is_enabled)`
+	newDuration = `coalesce(CAST($3 AS integer), s.session_duration)`
+	same        = `s.is_enabled = ` + newEnabled + ` AND s.session_duration = ` + newDuration
+)
+
+// upsert: $4 and $5 are the values where nothing is stored; $6 is false to
+// write there only.
+const upsert = `
+INSERT INTO user_automation_settings AS s (user_id, is_enabled, session_duration, version, created_at, updated_at)
+VALUES ($1, $4, $5, 1, {now}, {now})
+ON CONFLICT (user_id) DO UPDATE SET
+	is_enabled       = CASE WHEN s.deleted_at IS NULL THEN ` + newEnabled + ` ELSE excluded.is_enabled END,
+	session_duration = CASE WHEN s.deleted_at IS NULL THEN ` + newDuration + ` ELSE excluded.session_duration END,
+	version          = CASE WHEN s.deleted_at IS NULL AND ` + same + ` THEN s.version ELSE s.version + 1 END,
+	created_at       = CASE WHEN s.deleted_at IS NULL THEN s.created_at ELSE excluded.created_at END,
+	updated_at       = CASE WHEN s.deleted_at IS NULL AND ` + same + ` THEN s.updated_at ELSE excluded.updated_at END,
+	deleted_at       = NULL
+WHERE CAST($6 AS boolean) OR s.deleted_at IS NOT NULL
+RETURNING ` + columns
+
+// update: $4 is the version that must be stored.
+const update = `
+UPDATE user_automation_settings AS s SET
+	is_enabled       = ` + newEnabled + `,
+	session_duration = ` + newDuration + `,
+	version          = CASE WHEN ` + same + ` THEN s.version ELSE s.version + 1 END,
+	updated_at       = CASE WHEN ` + same + ` THEN s.updated_at ELSE {now} END
+WHERE user_id = $1 AND version = $4 AND deleted_at IS NULL
+RETURNING ` + columns
+
+const remove = `
+UPDATE user_automation_settings SET version = version + 1, updated_at = {now}, deleted_at = {now}
+WHERE user_id = $1 AND deleted_at IS NULL AND (CAST($2 AS boolean) OR version = $3)`
+
+const isStored = `SELECT EXISTS (SELECT 1 FROM user_automation_settings WHERE user_id = $1 AND deleted_at IS NULL)`
+
+const adopters = `
+SELECT (SELECT count(*) FROM user_automation_settings WHERE is_enabled AND deleted_at IS NULL) AS enabled,
+	(SELECT count(*) FROM user_automation_settings)
+	- (SELECT count(*) FROM user_automation_settings WHERE deleted_at IS NOT NULL) AS stored`
+
+// changed: $1 is since when, in seconds from now; $2 how many at most.
+const changed = `
+SELECT user_id, version, updated_at FROM user_automation_settings WHERE updated_at > {in $1} LIMIT $2`
