@@ -60,7 +60,7 @@ func Start(tb testing.TB, options Options) *Cluster {
 
 // newCluster makes and starts a cluster.
 func newCluster(options Options) (*Cluster, error) {
-	bin, err := serverBin()
+	bin, err := serverBin(binGlobs)
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ func TestKillAndRestartKeepAcknowledgedRows(t *testing.T) {
 			c := pglab.Start(t, options)
 			dsn := c.Database(t)
 			db := pglab.Open(t, dsn)
-			exec(t, db, "CREATE TABLE journal (id bigserial)")
+			execute(t, db, "CREATE TABLE journal (id bigserial)")
 
 			enough, done := make(chan struct{}), make(chan int)
 			go func() {
@@ -68,7 +68,7 @@ func TestAFrozenServerAnswersAgainWhenThawed(t *testing.T) {
 	t.Parallel()
 	c := pglab.Start(t, pglab.Options{})
 	db := pglab.Open(t, c.DSN("postgres"))
-	exec(t, db, "SELECT 1") // a connection that stands
+	execute(t, db, "SELECT 1") // a connection that stands
 
 	c.Freeze()
 	c.Freeze() // twice is once
@@ -96,7 +96,7 @@ func TestAFrozenClusterCanBeKilledStoppedAndRemoved(t *testing.T) {
 	c.Stop()
 	c.Stop() // nothing left to stop
 	c.Restart()
-	exec(t, pglab.Open(t, c.DSN("postgres")), "SELECT 1")
+	execute(t, pglab.Open(t, c.DSN("postgres")), "SELECT 1")
 	c.Freeze() // and so it stays until the test removes it
 }
 

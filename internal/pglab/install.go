@@ -54,14 +54,19 @@ func serverOwner(onDisk bool) (owner, error) {
 	if err := o.run("mkdir", "-p", "-m", "700", o.home); err != nil {
 		return o, err
 	}
-	info, err := os.Lstat(o.home)
+	return o, o.owns(o.home)
+}
+
+// owns checks that nobody else made dir, in the hope that this user would trust what is in it.
+func (o owner) owns(dir string) error {
+	info, err := os.Lstat(dir)
 	if err != nil {
-		return o, fmt.Errorf("pglab: %w", err)
+		return fmt.Errorf("pglab: %w", err)
 	}
 	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || int(stat.Uid) != o.uid || !info.IsDir() || info.Mode().Perm() != 0o700 {
-		return o, fmt.Errorf("pglab: %s is not a private directory of uid %d: remove it", o.home, o.uid)
+		return fmt.Errorf("pglab: %s is not a private directory of uid %d: remove it", dir, o.uid)
 	}
-	return o, nil
+	return nil
 }
 
 // roomy tells whether a directory is there and has 1 GiB free; a container's /dev/shm often
@@ -71,13 +76,15 @@ func roomy(dir string) bool {
 	return syscall.Statfs(dir, &stat) == nil && stat.Bavail*uint64(stat.Bsize) >= 1<<30
 }
 
-// command prepares a program of the owner's: in a process group of its own, out of reach of
-// the terminal's Ctrl-C, with no variable of the environment to lead it astray.
+// command prepares a program of the owner's: with no variable of the environment to lead it
+// astray, and in a session of its own. A process group alone would keep off the terminal's
+// Ctrl-C too, but when the test binary dies, the kernel hangs up on a group that it leaves
+// behind with a stopped member: a frozen server's guard would die of that.
 func (o owner) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(context.Background(), name, args...)
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "TZ=UTC"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: o.credential, Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: o.credential, Setsid: true}
 	return cmd
 }
 
@@ -100,7 +107,7 @@ var binGlobs = []string{
 }
 
 // serverBin finds the directory of initdb and postgres: PATH's, or the newest installed.
-func serverBin() (string, error) {
+func serverBin(globs []string) (string, error) {
 	if initdb, err := exec.LookPath("initdb"); err == nil {
 		// A link in /usr/bin leads to the directory that also has the rest.
 		if initdb, err = filepath.EvalSymlinks(initdb); err == nil && executable(filepath.Join(filepath.Dir(initdb), "postgres")) {
@@ -108,7 +115,7 @@ func serverBin() (string, error) {
 		}
 	}
 	var found []string
-	for _, glob := range binGlobs {
+	for _, glob := range globs {
 		dirs, _ := filepath.Glob(glob) // the only error is a bad pattern
 		for _, dir := range dirs {
 			if executable(filepath.Join(dir, "initdb")) && executable(filepath.Join(dir, "postgres")) {
@@ -118,16 +125,22 @@ func serverBin() (string, error) {
 	}
 	if len(found) == 0 {
 		return "", fmt.Errorf("pglab: no PostgreSQL server (initdb, postgres) on PATH or in %s: %w; try apt-get install postgresql, or brew install postgresql@17",
-			strings.Join(binGlobs, ", "), errMissing)
+			strings.Join(globs, ", "), errMissing)
 	}
-	return slices.MaxFunc(found, func(a, b string) int { return cmp.Compare(majorVersion(a), majorVersion(b)) }), nil
+	return slices.MaxFunc(found, func(a, b string) int {
+		return cmp.Compare(lastNumber(filepath.Dir(a)), lastNumber(filepath.Dir(b)))
+	}), nil
 }
 
 var digits = regexp.MustCompile(`\d+`)
 
-// majorVersion is the first number in a path or in what postgres --version prints; 0 if none.
-func majorVersion(s string) int {
-	n, _ := strconv.Atoi(digits.FindString(s))
+// lastNumber is where paths have the version; 0 if there is none.
+func lastNumber(path string) int {
+	all := digits.FindAllString(filepath.Base(path), -1)
+	if len(all) == 0 {
+		return 0
+	}
+	n, _ := strconv.Atoi(all[len(all)-1]) // 0 where it does not fit
 	return n
 }
 
@@ -149,7 +162,9 @@ func (o owner) template(bin string) (dir string, major int, err error) {
 	}
 	args := []string{"-U", superuser, "-A", "trust", "-E", "UTF8", "--locale=" + locale, "--no-sync", "--no-instructions", "--wal-segsize=1"}
 	key := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%q", version, bin, args))
-	major = majorVersion(string(version))
+	if major, err = strconv.Atoi(digits.FindString(string(version))); err != nil {
+		return "", 0, fmt.Errorf("pglab: no version in %q", version)
+	}
 	dir = filepath.Join(o.home, fmt.Sprintf("template-%d-%x", major, key[:6]))
 	if _, err := os.Stat(filepath.Join(dir, "global", "pg_control")); err == nil {
 		return dir, major, nil

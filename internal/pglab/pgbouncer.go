@@ -18,7 +18,7 @@ func PgBouncer(tb testing.TB, dsn string) string {
 	tb.Helper()
 	to, err := parseEndpoint(dsn)
 	check(tb, err)
-	program, err := findPgBouncer()
+	program, err := findPgBouncer("/usr/sbin/pgbouncer")
 	check(tb, err)
 	o, err := serverOwner(false)
 	check(tb, err)
@@ -67,13 +67,13 @@ ignore_startup_parameters = extra_float_digits
 	return s, nil
 }
 
-// findPgBouncer looks on PATH, and in /usr/sbin, which users' PATHs lack on Debian.
-func findPgBouncer() (string, error) {
+// findPgBouncer looks on PATH, and off it where Debian has it, since users' PATHs lack /usr/sbin.
+func findPgBouncer(offPath string) (string, error) {
 	if program, err := exec.LookPath("pgbouncer"); err == nil {
 		return program, nil
 	}
-	if executable("/usr/sbin/pgbouncer") {
-		return "/usr/sbin/pgbouncer", nil
+	if executable(offPath) {
+		return offPath, nil
 	}
-	return "", fmt.Errorf("pglab: no pgbouncer on PATH or in /usr/sbin: %w; try apt-get install pgbouncer, or brew install pgbouncer", errMissing)
+	return "", fmt.Errorf("pglab: no pgbouncer on PATH or at %s: %w; try apt-get install pgbouncer, or brew install pgbouncer", offPath, errMissing)
 }

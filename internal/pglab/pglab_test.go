@@ -10,7 +10,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func exec(t *testing.T, db sqlx.ExecerContext, statement string) {
+func execute(t *testing.T, db sqlx.ExecerContext, statement string) {
 	t.Helper()
 	if _, err := db.ExecContext(t.Context(), statement); err != nil {
 		t.Fatalf("%s: %v", statement, err)
@@ -28,7 +28,7 @@ func scalar[T any](t *testing.T, db sqlx.QueryerContext, query string) (value T)
 func TestTwoDatabasesAreIsolated(t *testing.T) {
 	t.Parallel()
 	a, b := pglab.Open(t, pglab.Database(t)), pglab.Open(t, pglab.Database(t))
-	exec(t, a, "CREATE TABLE only_in_a (id int)")
+	execute(t, a, "CREATE TABLE only_in_a (id int)")
 	if n := scalar[int](t, b, "SELECT count(*) FROM pg_tables WHERE tablename = 'only_in_a'"); n != 0 {
 		t.Errorf("a table made in one database shows in the other")
 	}
@@ -41,7 +41,7 @@ func TestADatabaseIsDroppedWithItsTestWhileSomebodyIsConnected(t *testing.T) {
 	t.Parallel()
 	outer := pglab.Open(t, pglab.Database(t))
 	var dsn string
-	t.Run("inner", func(t *testing.T) { dsn = pglab.Database(t); exec(t, pglab.Open(t, dsn), "SELECT 1") })
+	t.Run("inner", func(t *testing.T) { dsn = pglab.Database(t); execute(t, pglab.Open(t, dsn), "SELECT 1") })
 	if err := pglab.Open(t, dsn).PingContext(t.Context()); err == nil {
 		t.Errorf("%s still answers", dsn)
 	}
@@ -60,8 +60,8 @@ func TestBothDriversOpenTheSameDSN(t *testing.T) {
 			if db.DriverName() != driver {
 				t.Errorf("driver %s", db.DriverName())
 			}
-			exec(t, db, "SELECT 1")
-			exec(t, pglab.Open(t, pglab.NewProxy(t, pglab.Database(t)).DSN()), "SELECT 1")
+			execute(t, db, "SELECT 1")
+			execute(t, pglab.Open(t, pglab.NewProxy(t, pglab.Database(t)).DSN()), "SELECT 1")
 		})
 	}
 }
@@ -70,7 +70,7 @@ func TestPgBouncerAnswersInTransactionMode(t *testing.T) {
 	t.Parallel()
 	direct := pglab.Database(t)
 	pooled := pglab.Open(t, pglab.PgBouncer(t, direct))
-	exec(t, pooled, "CREATE TABLE seen (id int)")
+	execute(t, pooled, "CREATE TABLE seen (id int)")
 	if n := scalar[int](t, pglab.Open(t, direct), "SELECT count(*) FROM pg_tables WHERE tablename = 'seen'"); n != 1 {
 		t.Errorf("what was written through the pooler is not in its database")
 	}

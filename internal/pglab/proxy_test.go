@@ -29,7 +29,7 @@ func journal(t *testing.T) (p *pglab.Proxy, proxied, direct *sqlx.DB) {
 	t.Helper()
 	dsn := pglab.Database(t)
 	p, direct = pglab.NewProxy(t, dsn), pglab.Open(t, dsn)
-	exec(t, direct, "CREATE TABLE journal (id bigserial)")
+	execute(t, direct, "CREATE TABLE journal (id bigserial)")
 	return p, pglab.Open(t, p.DSN()), direct
 }
 
@@ -116,7 +116,7 @@ func TestCutAllEndsEveryConnection(t *testing.T) {
 		t.Errorf("a statement on a connection that was cut succeeds")
 	}
 	_ = tx.Rollback() // fails with its connection
-	exec(t, proxied, "SELECT 1")
+	execute(t, proxied, "SELECT 1")
 }
 
 func TestLaterConnectionsGoToANewUpstream(t *testing.T) {
@@ -165,7 +165,7 @@ func TestACancelRequestPassesTheProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	exec(t, direct, "SELECT pg_advisory_lock(1)") // held by the one connection of direct
+	execute(t, direct, "SELECT pg_advisory_lock(1)") // held by the one connection of direct
 	waiting := make(chan error, 1)
 	go func() { _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock(1)"); waiting <- err }()
 	for scalar[int](t, direct, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == 0 {

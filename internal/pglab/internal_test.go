@@ -1,0 +1,271 @@
+package pglab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// recorder notes how a test would have ended.
+type recorder struct {
+	testing.TB
+	ended string
+}
+
+func (r *recorder) Helper()          {}
+func (r *recorder) Skip(args ...any) { r.ended = "skip: " + fmt.Sprint(args...); runtime.Goexit() }
+func (r *recorder) Fatal(args ...any) {
+	r.ended = "fatal: " + fmt.Sprint(args...)
+	runtime.Goexit()
+}
+func (r *recorder) Fatalf(format string, args ...any) { r.Fatal(fmt.Sprintf(format, args...)) }
+
+// ending runs f as a test and returns how it ended; empty: well.
+func ending(t *testing.T, f func(tb testing.TB)) string {
+	t.Helper()
+	r := &recorder{TB: t}
+	done := make(chan struct{})
+	go func() { defer close(done); f(r) }()
+	<-done
+	return r.ended
+}
+
+func TestWithoutAProgramATestIsSkippedUnlessItIsRequired(t *testing.T) {
+	t.Setenv("PATH", "")
+	_, noServer := serverBin([]string{"/nonexistent/*/bin"})
+	_, noPooler := findPgBouncer("/nonexistent/pgbouncer")
+	for _, tt := range []struct {
+		name, required string
+		err            error
+		want           []string
+	}{
+		{"no server on a laptop", "", noServer, []string{"skip: ", "no PostgreSQL server", "/nonexistent/*/bin", "apt-get install postgresql"}},
+		{"no server in CI", "1", noServer, []string{"fatal: ", "no PostgreSQL server"}},
+		{"no pooler on a laptop", "0", noPooler, []string{"skip: ", "no pgbouncer", "apt-get install pgbouncer"}},
+		{"no pooler in CI", "1", noPooler, []string{"fatal: ", "no pgbouncer"}},
+		{"another error on a laptop", "", errors.New("disk full"), []string{"fatal: ", "disk full"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv("AUTOMATION_TEST_REQUIRE_POSTGRES", tt.required)
+			got := ending(t, func(tb testing.TB) { check(tb, tt.err) })
+			for _, want := range tt.want {
+				if !strings.Contains(got, want) {
+					t.Errorf("ended with %q, want %q in it", got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestTheNewestServerIsFoundAndPATHComesFirst(t *testing.T) {
+	root := t.TempDir()
+	install := func(parts ...string) string {
+		dir := filepath.Join(append([]string{root}, parts...)...)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"initdb", "postgres"} {
+			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return dir
+	}
+	globs := []string{root + "/lib/*/bin"}
+	install("lib", "9", "bin")
+	newest := install("lib", "17", "bin")
+	install("lib", "16", "bin")
+	t.Setenv("PATH", "")
+	if got, err := serverBin(globs); got != newest || err != nil {
+		t.Errorf("off PATH: %s, %v; want %s", got, err, newest)
+	}
+	mine := install("mine")
+	linked := filepath.Join(root, "links")
+	if err := errors.Join(os.Mkdir(linked, 0o755), os.Symlink(filepath.Join(mine, "initdb"), filepath.Join(linked, "initdb"))); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", linked)
+	if got, err := serverBin(globs); got != mine || err != nil {
+		t.Errorf("on PATH: %s, %v; want %s", got, err, mine)
+	}
+}
+
+func TestATemplateIsMadeOnceThoughTwoWantItFirst(t *testing.T) {
+	t.Parallel()
+	bin, err := serverBin(binGlobs)
+	check(t, err)
+	o, err := serverOwner(false)
+	check(t, err)
+	o.home = o.newPath("home")
+	check(t, o.run("mkdir", "-m", "700", o.home))
+	defer os.RemoveAll(o.home)
+	var both sync.WaitGroup
+	for range 2 {
+		both.Go(func() {
+			if _, _, err := o.template(bin); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	both.Wait()
+	entries, err := os.ReadDir(o.home)
+	if err != nil || len(entries) != 1 || !strings.HasPrefix(entries[0].Name(), "template-") {
+		t.Errorf("the home holds %v (%v), want one template", entries, err)
+	}
+	if _, _, err := o.template(t.TempDir()); err == nil {
+		t.Errorf("a directory without a server is no error")
+	}
+}
+
+func TestADirectoryThatOthersCouldHaveMadeIsRefused(t *testing.T) {
+	t.Parallel()
+	o := owner{uid: os.Getuid()}
+	root := t.TempDir()
+	path := func(name string) string { return filepath.Join(root, name) }
+	if err := errors.Join(os.Mkdir(path("private"), 0o700), os.Mkdir(path("open"), 0o755),
+		os.Symlink(path("private"), path("link")), os.WriteFile(path("file"), nil, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.owns(path("private")); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{"open", "link", "file", "absent"} {
+		if o.owns(path(name)) == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+	if (owner{uid: o.uid + 1}).owns(path("private")) == nil {
+		t.Errorf("another user's directory is accepted")
+	}
+}
+
+func TestABadSettingFailsTheStartWithTheServersLog(t *testing.T) {
+	t.Parallel()
+	got := ending(t, func(tb testing.TB) { Start(tb, Options{Settings: map[string]string{"no_such_parameter": "1"}}) })
+	if !strings.HasPrefix(got, "fatal: ") || !strings.Contains(got, `unrecognized configuration parameter "no_such_parameter"`) {
+		t.Errorf("ended with %q, want the server's log in it", got)
+	}
+}
+
+func TestAnUnknownDriverFailsTheTest(t *testing.T) {
+	t.Setenv("AUTOMATION_TEST_DRIVER", "mysql")
+	if got := ending(t, func(tb testing.TB) { Open(tb, "postgres://") }); !strings.Contains(got, `"mysql": want postgres or pgx`) {
+		t.Errorf("ended with %q", got)
+	}
+}
+
+func TestMisuseOfAClusterFailsTheTest(t *testing.T) {
+	t.Parallel()
+	c := Start(t, Options{})
+	c.Stop()
+	got := ending(t, func(tb testing.TB) { c.tb = tb; c.Freeze() })
+	if !strings.Contains(got, "the server does not run") {
+		t.Errorf("freezing a stopped server ended with %q", got)
+	}
+	got = ending(t, func(tb testing.TB) { c.tb = tb; check(tb, c.exec("SELECT 1")) })
+	if !strings.Contains(got, "SELECT 1") {
+		t.Errorf("a statement to a stopped server ended with %q", got)
+	}
+	c.tb = t
+}
+
+func TestADSNNamesAnEndpoint(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		dsn  string
+		want endpoint
+		host string
+		port string
+	}{
+		{socketDSN("/tmp/x y", "db"), endpoint{"unix", "/tmp/x y/.s.PGSQL.5432", "db"}, "/tmp/x y", "5432"},
+		{"postgres://postgres@127.0.0.1:7/db?sslmode=disable", endpoint{"tcp", "127.0.0.1:7", "db"}, "127.0.0.1", "7"},
+	} {
+		got, err := parseEndpoint(tt.dsn)
+		if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(endpoint{})); diff != "" || err != nil {
+			t.Errorf("parseEndpoint(%q): %v, -want +got\n%s", tt.dsn, err, diff)
+		}
+		if host, port, err := got.hostPort(); host != tt.host || port != tt.port || err != nil {
+			t.Errorf("hostPort of %q: %q, %q, %v", tt.dsn, host, port, err)
+		}
+	}
+	for _, bad := range []string{"", "host=/tmp dbname=db", "mysql://h:1/db", "postgres:///db", "postgres://h:1/", "postgres://%zz"} {
+		if got, err := parseEndpoint(bad); err == nil {
+			t.Errorf("parseEndpoint(%q) is %+v, want an error", bad, got)
+		}
+	}
+}
+
+func TestPsAndProcAgree(t *testing.T) {
+	t.Parallel()
+	byPs, err := psProcesses()
+	if err != nil {
+		t.Skip(err)
+	}
+	byDefault, err := processes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	self := os.Getpid()
+	if byPs[self].parent != os.Getppid() || byDefault[self].parent != os.Getppid() {
+		t.Errorf("the parent of this process is %d by ps, %d by processes, %d in truth", byPs[self].parent, byDefault[self].parent, os.Getppid())
+	}
+}
+
+func TestAGuardSaysWhenItCannotStartAnything(t *testing.T) {
+	t.Parallel()
+	o := owner{home: t.TempDir()}
+	log := filepath.Join(o.home, "log")
+	s, err := launch(o, filepath.Join(o.home, "data"), "TERM", log, "/nonexistent/server")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.answers("postgres://postgres@127.0.0.1:1/x?sslmode=disable", log)
+	if err == nil || !strings.Contains(err.Error(), "/nonexistent/server") {
+		t.Errorf("error %v, want the shell's complaint in it", err)
+	}
+	if err := s.end(syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	if _, err := launch(o, "", "TERM", filepath.Join(o.home, "no", "log"), "true"); err == nil {
+		t.Errorf("a log that cannot be written is no error")
+	}
+}
+
+func FuzzReadStartup(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 8, 4, 210, 22, 47, 0, 0, 0, 9, 0, 3, 0, 0, 0}) // SSLRequest, then a start-up
+	f.Add([]byte{0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 1, 0, 0, 0, 2})   // CancelRequest
+	f.Add([]byte{0, 0, 0, 7, 0, 3, 0, 0})
+	f.Add([]byte{255, 255, 255, 255, 0, 3, 0, 0})
+	f.Fuzz(func(t *testing.T, sent []byte) {
+		client := &halfDuplex{Reader: strings.NewReader(string(sent))}
+		message, err := readStartup(client)
+		if err != nil {
+			return
+		}
+		if rest := string(sent[8*client.declined:]); !strings.HasPrefix(rest, string(message)) {
+			t.Errorf("after %d requests for encryption: %x, want the start of %x", client.declined, message, rest)
+		}
+	})
+}
+
+// halfDuplex counts the answers, each of which is N.
+type halfDuplex struct {
+	*strings.Reader
+	declined int
+}
+
+func (h *halfDuplex) Write(b []byte) (int, error) {
+	if string(b) != "N" {
+		return 0, fmt.Errorf("answer %q", b)
+	}
+	h.declined++
+	return 1, nil
+}

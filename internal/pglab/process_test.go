@@ -1,0 +1,122 @@
+package pglab_test
+
+import (
+	"bufio"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+)
+
+// childEnv makes a test binary started by one of these tests the child they need.
+const childEnv = "PGLAB_TEST_CHILD"
+
+func TestASecondTestBinary(t *testing.T) {
+	if os.Getenv(childEnv) == "" {
+		t.Skip("only run by the tests that kill it")
+	}
+	c := pglab.Start(t, pglab.Options{})
+	if os.Getenv(childEnv) == "frozen" {
+		c.Freeze()
+	}
+	if _, err := os.Stdout.WriteString("\n" + c.DSN("postgres") + "\n"); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, os.Stdin) // until it is killed
+}
+
+func TestNothingIsLeftOfATestBinaryThatIsKilled(t *testing.T) {
+	t.Parallel()
+	for _, state := range []string{"running", "frozen"} {
+		t.Run(state, func(t *testing.T) {
+			t.Parallel()
+			// Every process that descends from the child inherits this pipe: its end is theirs.
+			descendants, inherited, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer descendants.Close()
+			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestASecondTestBinary$")
+			child.Env = append(os.Environ(), childEnv+"="+state)
+			child.ExtraFiles = []*os.File{inherited}
+			stdin, stdinErr := child.StdinPipe()
+			stdout, stdoutErr := child.StdoutPipe()
+			if stdinErr != nil || stdoutErr != nil {
+				t.Fatal(stdinErr, stdoutErr)
+			}
+			defer stdin.Close()
+			if err := child.Start(); err != nil {
+				t.Fatal(err)
+			}
+			inherited.Close()
+			dir := ""
+			for lines := bufio.NewScanner(stdout); dir == "" && lines.Scan(); {
+				if u, err := url.Parse(lines.Text()); err == nil && u.Scheme == "postgres" {
+					dir = u.Query().Get("host")
+				}
+			}
+			if _, err := os.Stat(dir); err != nil {
+				t.Errorf("the child's cluster: %v", err)
+			}
+			if err := child.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			_ = child.Wait() // it says that it was killed
+			if err := descendants.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, descendants); err != nil {
+				t.Errorf("a process is left behind: %v", err)
+			}
+			if _, err := os.Stat(dir); !os.IsNotExist(err) {
+				t.Errorf("%s is left behind (%v)", dir, err)
+			}
+		})
+	}
+}
+
+func TestAnOrdinaryUserRunsItToo(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("this run is an ordinary user's already")
+	}
+	t.Parallel()
+	nobody, err := user.Lookup("nobody")
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, _ := strconv.ParseUint(nobody.Uid, 10, 32)
+	gid, _ := strconv.ParseUint(nobody.Gid, 10, 32)
+	// The binary is in a directory that only root may enter.
+	dir, err := os.MkdirTemp("/tmp", "pglab-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	binary, err := os.ReadFile(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(dir, "pglab.test")
+	if err := os.WriteFile(program, binary, fs.FileMode(0o755)); err != nil {
+		t.Fatal(err)
+	}
+	run := exec.CommandContext(t.Context(), program, "-test.v", "-test.run=^(TestTwoDatabasesAreIsolated|TestPgBouncerAnswers.*|TestKillAndRestart.*|TestAFrozenServer.*)$")
+	run.Dir = "/"
+	run.Env = append(os.Environ(), "AUTOMATION_TEST_REQUIRE_POSTGRES=1", "HOME=/nonexistent", "TMPDIR=/tmp")
+	run.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	if out, err := run.CombinedOutput(); err != nil {
+		t.Errorf("as nobody: %v\n%s", err, out)
+	}
+}
