@@ -1,0 +1,162 @@
+package proxyroutertest_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+)
+
+func TestAFaultIsForTheNextCallsThatFit(t *testing.T) {
+	p := start(t, proxyroutertest.Options{})
+	p.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpWallet, Skip: 1, Times: 2, Status: 503, Text: "away"})
+	statuses := func(n int) (all []int) {
+		for range n {
+			resp, _, err := p.send(t.Context(), "GET", "/wallet", "", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, resp.StatusCode)
+		}
+		return all
+	}
+	p.call("GET", "/blockchain/models", "", nil, 200)
+	if diff := cmp.Diff([]int{200, 503, 503, 200}, statuses(4)); diff != "" {
+		t.Error(diff)
+	}
+	p.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpWallet})
+	if diff := cmp.Diff([]int{500, 500, 500}, statuses(3)); diff != "" {
+		t.Error(diff)
+	}
+	p.node.ClearFaults()
+	p.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpWallet, Probability: 0.5})
+	failed := 0
+	for _, s := range statuses(200) {
+		if s != 200 {
+			failed++
+		}
+	}
+	if failed < 60 || failed > 140 {
+		t.Errorf("%d of 200 failed at one half", failed)
+	}
+}
+
+func TestAFaultOfOneProviderOrModelSparesTheOthers(t *testing.T) {
+	other := proxyroutertest.ModelID("other")
+	p := start(t, proxyroutertest.Options{})
+	id := p.open()
+	p.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Provider: proxyroutertest.ProviderAddress(1)})
+	p.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Model: other})
+	p.call("POST", "/v1/chat/completions", hello, on(id), 200)
+	p.call("POST", "/blockchain/models/"+other+"/session", openBody, nil, 500)
+	p.open()
+}
+
+func TestEveryWayToFail(t *testing.T) {
+	for name, test := range map[string]struct {
+		fault  proxyroutertest.Fault
+		status int // 0: the connection breaks
+		body   string
+		opens  int
+	}{
+		"an answer":              {proxyroutertest.Fault{}, 500, `{"error":"injected fault in open"}`, 0},
+		"an answer as given":     {proxyroutertest.Fault{Status: 502, Body: "<html>"}, 502, "<html>", 0},
+		"an answer without body": {proxyroutertest.Fault{After: true, Status: 204}, 204, "", 1},
+		"paid, then a 500":       {proxyroutertest.Fault{After: true, Text: "timeout"}, 500, `{"error":"timeout"}`, 1},
+		"paid, then late":        {proxyroutertest.Fault{After: true, Status: 200, Delay: time.Millisecond}, 200, "", 1},
+		"no word":                {proxyroutertest.Fault{Mode: proxyroutertest.Drop}, 0, "", 0},
+		"paid, then no word":     {proxyroutertest.Fault{Mode: proxyroutertest.Drop, After: true}, 0, "", 1},
+		"half an answer":         {proxyroutertest.Fault{Mode: proxyroutertest.Cut}, 0, "", 1},
+		"silence":                {proxyroutertest.Fault{Mode: proxyroutertest.Hang}, 0, "", 0},
+		"paid, then silence":     {proxyroutertest.Fault{Mode: proxyroutertest.Hang, After: true}, 0, "", 1},
+		"a delay, we have left":  {proxyroutertest.Fault{Delay: time.Hour}, 0, "", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := start(t, proxyroutertest.Options{})
+			test.fault.Op = proxyroutertest.OpOpen
+			p.node.Inject(test.fault)
+			ctx := t.Context()
+			if test.fault.Mode == proxyroutertest.Hang || test.fault.Delay == time.Hour {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
+				defer cancel()
+			}
+			resp, raw, err := p.send(ctx, "POST", "/blockchain/models/"+model+"/session", openBody, nil)
+			switch {
+			case test.status == 0:
+				if err == nil {
+					t.Errorf("answer %d %s", resp.StatusCode, raw)
+				}
+			case err != nil || resp.StatusCode != test.status || (test.body != "" && string(raw) != test.body):
+				t.Errorf("%v %s, %v", resp, raw, err)
+			}
+			if n := p.node.Stats().Opens; n != test.opens {
+				t.Errorf("%d opens", n)
+			}
+		})
+	}
+}
+
+func TestAfterAFailedChatTheSessionIsFree(t *testing.T) {
+	p := start(t, proxyroutertest.Options{})
+	id := p.open()
+	for _, fault := range []proxyroutertest.Fault{
+		{}, {After: true}, {Mode: proxyroutertest.Drop}, {Mode: proxyroutertest.Drop, After: true}, {Mode: proxyroutertest.Cut},
+		{Mode: proxyroutertest.Hang}, {Delay: time.Millisecond}, {After: true, Status: 200},
+		proxyroutertest.ProviderModelError(503, "down"), proxyroutertest.OldProviderModelError("down"),
+	} {
+		for range 10 {
+			fault.Op, fault.Times = proxyroutertest.OpChat, 1
+			p.node.Inject(fault)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			if fault.Mode == proxyroutertest.Hang {
+				ctx, cancel = context.WithTimeout(t.Context(), 10*time.Millisecond)
+			}
+			_, _, _ = p.send(ctx, "POST", "/v1/chat/completions", hello, on(id))
+			cancel()
+			p.call("POST", "/v1/chat/completions", hello, on(id), 200)
+		}
+	}
+	if s := p.node.Stats(); s.Overlaps != 0 || s.Chats != 200 {
+		t.Errorf("stats = %+v", s)
+	}
+}
+
+func TestAnotherProcessSetsFaultsAndReadsTheBooks(t *testing.T) {
+	p := start(t, proxyroutertest.Options{Control: true, Username: "u", Password: "p"})
+	auth := http.Header{"Authorization": {"Basic dTpw"}}
+	p.call("POST", "/_sim/faults", `{"op":"wallet","status":503,"text":"away"}`, nil, 204)
+	p.call("GET", "/wallet", "", auth, 503)
+	p.call("DELETE", "/_sim/faults", "", nil, 204)
+	p.call("GET", "/wallet", "", auth, 200)
+	p.call("POST", "/_sim/faults", `{"operation":"wallet"}`, nil, 400)
+
+	p.call("POST", "/blockchain/models/"+model+"/session", openBody, auth, 200)
+	var got proxyroutertest.Stats
+	if err := json.Unmarshal([]byte(p.call("GET", "/_sim/stats", "", nil, 200)), &got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(p.node.Stats(), got); diff != "" || got.Opens != 1 {
+		t.Errorf("stats (-want +got):\n%s", diff)
+	}
+	p.call("POST", "/_sim/expire?id="+got.Sessions[0].ID, "", nil, 204)
+	p.call("POST", "/_sim/expire?id=0x1", "", nil, 404)
+	auth.Set("session_id", got.Sessions[0].ID)
+	wantText(t, p.call("POST", "/v1/chat/completions", hello, auth, 500), "session expired")
+
+	start(t, proxyroutertest.Options{}).call("GET", "/_sim/stats", "", nil, 404)
+}
+
+func TestNewServerEndsWithTheTest(t *testing.T) {
+	var node *proxyroutertest.Server
+	t.Run("a test", func(t *testing.T) { node = proxyroutertest.NewServer(t, proxyroutertest.Options{}) })
+	p := person{t: t, node: node, http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+	if _, _, err := p.send(t.Context(), "GET", "/healthcheck", "", nil); err == nil {
+		t.Error("it still answers")
+	}
+}
