@@ -3,7 +3,6 @@ package session
 import (
 	"slices"
 	"sync"
-	"time"
 )
 
 // lines are the queues of this replica's waiting requests. Only the first of a
@@ -22,7 +21,7 @@ type line struct {
 
 	waiting []*waiter // the first one leads
 	opening int       // opens of ours under way
-	hold    time.Time // no new opens before, after one has failed
+	err     error     // why the last open failed; no new ones until the leader has seen it
 }
 
 type waiter struct {
@@ -30,13 +29,12 @@ type waiter struct {
 	failed chan error    // the opens it waited for have failed
 }
 
-// join puts a new waiter at the end of the line.
+// join puts a new waiter at the end of its line.
 func (ls *lines) join(p pool, user, omit string) (*line, *waiter) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	i := slices.IndexFunc(ls.pools[p], func(l *line) bool { return l.user == user && l.omit == omit })
 	var l *line
-	if i >= 0 {
+	if i := slices.IndexFunc(ls.pools[p], func(l *line) bool { return l.user == user && l.omit == omit }); i >= 0 {
 		l = ls.pools[p][i]
 	} else {
 		l = &line{all: ls, pool: p, user: user, omit: omit}
@@ -47,9 +45,7 @@ func (ls *lines) join(p pool, user, omit string) (*line, *waiter) {
 	}
 	w := &waiter{wake: make(chan struct{}, 1), failed: make(chan error, 1)}
 	l.waiting = append(l.waiting, w)
-	if len(l.waiting) == 1 {
-		w.signal()
-	}
+	l.signal()
 	return l, w
 }
 
@@ -60,25 +56,50 @@ func (l *line) leave(w *waiter) {
 	if i := slices.Index(l.waiting, w); i >= 0 {
 		l.waiting = slices.Delete(l.waiting, i, i+1)
 	}
-	if len(l.waiting) > 0 {
-		l.waiting[0].signal()
-	}
+	l.signal()
 	l.tidy()
 }
 
-// tidy forgets a line with nothing in it. The caller holds the lock.
-func (l *line) tidy() {
-	if len(l.waiting) > 0 || l.opening > 0 || !l.hold.IsZero() {
-		return
+// lead tells whether it is the waiter's turn to ask the database, how many
+// more opens the line could use, and whether one has failed since last asked.
+func (l *line) lead(w *waiter) (leads bool, wanted int, failed error) {
+	l.all.mu.Lock()
+	defer l.all.mu.Unlock()
+	if len(l.waiting) == 0 || l.waiting[0] != w {
+		return false, 0, nil
 	}
-	list := l.all.pools[l.pool]
-	if i := slices.Index(list, l); i >= 0 {
-		list = slices.Delete(list, i, i+1)
+	failed, l.err = l.err, nil
+	return true, max(len(l.waiting)-l.opening, 0), failed
+}
+
+// begin counts n opens under way.
+func (l *line) begin(n int) {
+	l.all.mu.Lock()
+	defer l.all.mu.Unlock()
+	l.opening += n
+}
+
+// ended counts one open off, with the reason if nothing came of it.
+func (l *line) ended(err error) {
+	l.all.mu.Lock()
+	defer l.all.mu.Unlock()
+	l.opening--
+	if err != nil {
+		l.err = err
 	}
-	if len(list) == 0 {
-		delete(l.all.pools, l.pool)
-	} else {
-		l.all.pools[l.pool] = list
+	l.signal()
+	l.tidy()
+}
+
+// fail sends everybody in the line away.
+func (l *line) fail(err error) {
+	l.all.mu.Lock()
+	defer l.all.mu.Unlock()
+	for _, w := range l.waiting {
+		select {
+		case w.failed <- err:
+		default:
+		}
 	}
 }
 
@@ -89,70 +110,39 @@ func (ls *lines) crowded(p pool) bool {
 	return slices.ContainsFunc(ls.pools[p], func(l *line) bool { return len(l.waiting) > 0 })
 }
 
-// leads tells whether it is the waiter's turn to ask the database.
-func (l *line) leads(w *waiter) bool {
-	l.all.mu.Lock()
-	defer l.all.mu.Unlock()
-	return len(l.waiting) > 0 && l.waiting[0] == w
-}
-
-// wanted is how many more opens the line could use.
-func (l *line) wanted(now time.Time) int {
-	l.all.mu.Lock()
-	defer l.all.mu.Unlock()
-	if now.Before(l.hold) {
-		return 0
-	}
-	l.hold = time.Time{}
-	return max(len(l.waiting)-l.opening, 0)
-}
-
-// begin counts n opens under way.
-func (l *line) begin(n int) {
-	l.all.mu.Lock()
-	defer l.all.mu.Unlock()
-	l.opening += n
-}
-
-// ended counts one open off. When the last one of them has failed, everybody
-// who waits hears why.
-func (l *line) ended(err error, until time.Time) {
-	l.all.mu.Lock()
-	defer l.all.mu.Unlock()
-	l.opening--
-	if err != nil {
-		l.hold = until
-	}
-	if err != nil && l.opening == 0 {
-		for _, w := range l.waiting {
-			select {
-			case w.failed <- err:
-			default:
-			}
-		}
-	}
-	if len(l.waiting) > 0 {
-		l.waiting[0].signal()
-	}
-	if err == nil {
-		l.tidy()
-	}
-}
-
-// wake tells the leaders of a pool's lines that a session may have become idle.
-func (ls *lines) wake(p pool) {
+// wake tells the leaders of a pool's lines that a session may have become
+// idle, or with an error that none will soon.
+func (ls *lines) wake(p pool, err error) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	for _, l := range ls.pools[p] {
-		if len(l.waiting) > 0 {
-			l.waiting[0].signal()
+		if err != nil {
+			l.err = err
 		}
+		l.signal()
 	}
 }
 
-func (w *waiter) signal() {
+// signal wakes the leader. The caller holds the lock.
+func (l *line) signal() {
+	if len(l.waiting) == 0 {
+		return
+	}
 	select {
-	case w.wake <- struct{}{}:
+	case l.waiting[0].wake <- struct{}{}:
 	default:
+	}
+}
+
+// tidy forgets a line that nobody needs. The caller holds the lock.
+func (l *line) tidy() {
+	if len(l.waiting) > 0 || l.opening > 0 {
+		return
+	}
+	list := slices.DeleteFunc(l.all.pools[l.pool], func(o *line) bool { return o == l })
+	if len(list) == 0 {
+		delete(l.all.pools, l.pool)
+	} else {
+		l.all.pools[l.pool] = list
 	}
 }

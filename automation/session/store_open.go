@@ -22,6 +22,7 @@ type order struct {
 	token    string  // for a claim
 	opens    []lease // what may be opened, fewer where a cap says so
 	replaces string  // the row that an open ahead of its end succeeds
+	prewarm  bool    // only where no session is idle
 }
 
 // answer is what became of an order.
@@ -29,9 +30,9 @@ type answer struct {
 	claimed *row
 	opens   []lease // the intents that were written
 	// How the pool stands, without the new intents.
-	Live    int `db:"live"`
-	Opening int `db:"opening"`
-	Unknown int `db:"unknown"`
+	Live    int          `db:"live"`
+	Opening int          `db:"opening"`
+	Unknown int          `db:"unknown"`
 	refused *BudgetError // why there are fewer opens than asked for
 }
 
@@ -75,6 +76,11 @@ func (s *store) reserve(ctx context.Context, o order, l limits) (answer, error) 
 		}
 		if a.Unknown > 0 || len(o.opens) == 0 {
 			return a, nil // nothing more before it is known what was opened
+		}
+		if o.prewarm {
+			if n, err := idleIn(tx, o.model, o.margin); n > 0 || err != nil {
+				return a, err
+			}
 		}
 		n, refused, err := s.room(tx, o, l)
 		if err != nil {
@@ -272,4 +278,3 @@ func jsonList(list []string) string {
 	}
 	return string(b)
 }
-

@@ -115,10 +115,12 @@ func (s *store) expiring(ctx context.Context, ahead, closeAfter time.Duration, l
 
 // idle counts the unowned sessions of a model that are ready or on their way.
 func (s *store) idle(ctx context.Context, model string, ahead time.Duration) (int, error) {
-	return sqldb.Read(ctx, s.db, "sessions.idle", func(tx *sqldb.Tx) (n int, err error) {
-		err = tx.Get(&n, `SELECT count(*) FROM automation_sessions
-			WHERE owner_id = '' AND model_id = $1 AND state IN ('opening', 'unknown', 'open')
-				AND (ends_at IS NULL OR ends_at > {in $2}) AND (state <> 'open' OR `+free+`)`, model, ahead.Seconds())
-		return n, err
-	})
+	return sqldb.Read(ctx, s.db, "sessions.idle", func(tx *sqldb.Tx) (int, error) { return idleIn(tx, model, ahead) })
+}
+
+func idleIn(tx *sqldb.Tx, model string, ahead time.Duration) (n int, err error) {
+	err = tx.Get(&n, `SELECT count(*) FROM automation_sessions
+		WHERE owner_id = '' AND model_id = $1 AND state IN ('opening', 'unknown', 'open')
+			AND (ends_at IS NULL OR ends_at > {in $2}) AND (state <> 'open' OR `+"`+free+`"+`)`, model, ahead.Seconds())
+	return n, err
 }

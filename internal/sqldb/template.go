@@ -9,6 +9,9 @@ import (
 // texts keeps expanded statements; the module has a fixed, small number.
 type texts struct{ m sync.Map }
 
+// argument is a parameter inside a word; PostgreSQL has to be told its type.
+var argument = regexp.MustCompile(`\$\d+`)
+
 var brace = regexp.MustCompile(`\{([a-z]+)(?: ([^{}]*))?\}`)
 
 // liteTime is SQLite's form of a time: UTC, milliseconds, sorts as text.
@@ -44,13 +47,14 @@ func (db *DB) Expand(query string) string {
 // statement_timestamp, not clock_timestamp: only a stable function can be
 // looked up in an index.
 func postgresWord(word, arg string) string {
+	number := argument.ReplaceAllString(arg, "CAST($0 AS double precision)")
 	switch word {
 	case "now":
 		return `statement_timestamp()`
 	case "in":
-		return `statement_timestamp() + make_interval(secs => CAST(` + arg + ` AS double precision))`
+		return `statement_timestamp() + make_interval(secs => ` + number + `)`
 	case "unix":
-		return `to_timestamp(CAST(` + arg + ` AS double precision))`
+		return `to_timestamp(` + number + `)`
 	case "until":
 		return `CAST(EXTRACT(EPOCH FROM ` + arg + ` - statement_timestamp()) AS double precision)`
 	case "each":

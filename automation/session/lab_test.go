@@ -1,0 +1,153 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	_ "modernc.org/sqlite"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// each runs a test on both databases.
+func each(t *testing.T, fn func(t *testing.T, db *sqlx.DB)) {
+	t.Run("sqlite", func(t *testing.T) { fn(t, lite(t)) })
+	t.Run("postgres", func(t *testing.T) { fn(t, postgres(t)) })
+}
+
+func lite(t *testing.T) *sqlx.DB {
+	t.Helper()
+	db, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(1)
+	t.Cleanup(func() { _ = db.Close() })
+	return migrated(t, db)
+}
+
+func postgres(t *testing.T) *sqlx.DB {
+	t.Helper()
+	return migrated(t, pglab.Open(t, pglab.Database(t)))
+}
+
+func migrated(t *testing.T, db *sqlx.DB) *sqlx.DB {
+	t.Helper()
+	if _, err := schema.Migrate(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// quick are options for tests that cannot wait.
+func quick() session.Options {
+	o := session.Options{MaxPerUser: 4, Interval: 50 * time.Millisecond, AcquireTimeout: 20 * time.Second, Lease: 3 * time.Second,
+		OpenTimeout: 5 * time.Second, Settle: 2 * time.Second, DrainTimeout: 5 * time.Second}
+	if os.Getenv("SESSION_TEST_LOG") != "" {
+		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	return o
+}
+
+// start runs a manager until the test ends, or stop is called.
+func start(t *testing.T, db *sqlx.DB, p session.Provider, o session.Options) (m *session.Manager, stop func()) {
+	t.Helper()
+	m, err := session.New(sqldb.New(db, sqldb.Options{}), p, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	for { // Run has begun when claims are given
+		_, err := m.AcquireSession(t.Context(), "nobody", "0xnone")
+		if !errors.Is(err, session.ErrNotRunning) {
+			return m, stop
+		}
+	}
+}
+
+func node(t *testing.T, o proxyroutertest.Options) (*proxyroutertest.Server, *proxyrouter.Client) {
+	t.Helper()
+	s := proxyroutertest.NewServer(t, o)
+	c, err := proxyrouter.New(proxyrouter.Options{URL: s.URL, Username: o.Username, Password: o.Password, OpenTimeout: 3 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.CloseIdleConnections)
+	return s, c
+}
+
+var modelA = proxyroutertest.ModelID("llama")
+
+func ask(user string) session.Request {
+	return session.Request{UserID: user, ModelID: modelA, Duration: time.Hour}
+}
+
+// rows counts rows by state.
+func rows(t *testing.T, db *sqlx.DB) map[string]int {
+	t.Helper()
+	var list []struct {
+		State string `db:"state"`
+		N     int    `db:"n"`
+	}
+	if err := db.Select(&list, `SELECT state, count(*) AS n FROM automation_sessions GROUP BY state`); err != nil {
+		t.Fatal(err)
+	}
+	m := map[string]int{}
+	for _, r := range list {
+		m[r.State] = r.N
+	}
+	return m
+}
+
+// until waits for what another goroutine or replica is about to do.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(20 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// healthy asserts what no fault may break: no two requests on one session,
+// nothing on a session that does not exist, nothing closed early, and every
+// session of the node in a row of the database.
+func healthy(t *testing.T, db *sqlx.DB, s proxyroutertest.Stats) {
+	t.Helper()
+	if s.Overlaps != 0 || s.Unknown != 0 || s.EarlyCloses != 0 || s.ClosedInUse != 0 {
+		t.Errorf("overlaps %d, on unknown sessions %d, early closes %d, closed in use %d; want none", s.Overlaps, s.Unknown, s.EarlyCloses, s.ClosedInUse)
+	}
+	for _, c := range s.Sessions {
+		var n int
+		if err := db.Get(&n, `SELECT count(*) FROM automation_sessions WHERE session_id = $1`, c.ID); err != nil || n != 1 {
+			t.Errorf("session %s of the node has %d rows (%v), want 1", c.ID, n, err)
+		}
+	}
+}

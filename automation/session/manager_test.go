@@ -1,0 +1,339 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
+)
+
+func TestTheFirstRequestOpensASessionAndTheNextOnesReuseIt(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		n, client := node(t, proxyroutertest.Options{})
+		m, _ := start(t, db, client, quick())
+		var first string
+		for range 5 {
+			c, err := m.Acquire(t.Context(), ask("alice"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if first == "" {
+				first = c.SessionID()
+			}
+			if c.SessionID() != first || c.ModelID() != modelA || time.Until(c.EndsAt()) < 59*time.Minute {
+				t.Errorf("got session %s of %s until %v, want %s again", c.SessionID(), c.ModelID(), c.EndsAt(), first)
+			}
+			c.Release()
+		}
+		if s := n.Stats(); s.Opens != 1 {
+			t.Errorf("%d opens, want 1", s.Opens)
+		}
+		healthy(t, db, n.Stats())
+	})
+}
+
+func TestARequestHoldsItsSessionAlone(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		n, client := node(t, proxyroutertest.Options{})
+		m, _ := start(t, db, client, quick())
+		var inUse sync.Map
+		var served atomic.Int64
+		var wg sync.WaitGroup
+		for range 64 {
+			wg.Go(func() {
+				c, err := m.Acquire(t.Context(), ask("alice"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer c.Release()
+				if _, taken := inUse.LoadOrStore(c.SessionID(), true); taken {
+					t.Errorf("session %s is held twice", c.SessionID())
+				}
+				served.Add(1)
+				inUse.Delete(c.SessionID())
+			})
+		}
+		wg.Wait()
+		if s := n.Stats(); s.Opens < 1 || s.Opens > 4 || served.Load() != 64 {
+			t.Errorf("%d opens, %d served; want at most 4, and 64", s.Opens, served.Load())
+		}
+		healthy(t, db, n.Stats())
+	})
+}
+
+func TestUsersDoNotShareSessionsUnlessTheScopeSaysSo(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		for i, shared := range []bool{false, true} {
+			n, client := node(t, proxyroutertest.Options{Seed: uint64(i + 1)})
+			o := quick()
+			o.Shared = shared
+			m, stop := start(t, db, client, o)
+			for _, user := range []string{"alice", "bob"} {
+				c, err := m.Acquire(t.Context(), session.Request{UserID: user, ModelID: proxyroutertest.ModelID("m"), Duration: time.Hour})
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.Release()
+			}
+			if want := map[bool]int{false: 2, true: 1}[shared]; n.Stats().Opens != want {
+				t.Errorf("shared %v: %d opens, want %d", shared, n.Stats().Opens, want)
+			}
+			stop()
+		}
+	})
+}
+
+func TestReleaseWorksOnceAndFreesNobodyElsesClaim(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		_, client := node(t, proxyroutertest.Options{})
+		o := quick()
+		o.MaxPerUser = 1
+		o.AcquireTimeout = 300 * time.Millisecond
+		m, _ := start(t, db, client, o)
+		first, err := m.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		first.Release()
+		second, err := m.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer second.Release()
+		first.Release()
+		if _, err := db.Exec(`UPDATE automation_sessions SET lease_token = NULL, lease_holder = NULL, lease_until = NULL WHERE lease_token = 'stolen'`); err != nil {
+			t.Fatal(err)
+		}
+		_, err = m.Acquire(t.Context(), ask("alice"))
+		if u := (*session.UnavailableError)(nil); !errors.As(err, &u) || !errors.Is(err, session.ErrBusy) || u.RetryAfter < time.Second {
+			t.Errorf("a late release freed another's claim: got %v, want busy", err)
+		}
+	})
+}
+
+func TestLimitsHoldAndSayWhenToComeBack(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		for name, tc := range map[string]struct {
+			set   func(*session.Options)
+			limit string
+			retry time.Duration
+		}{
+			"opens an hour":   {func(o *session.Options) { o.OpensPerHour = 2 }, session.LimitHour, time.Hour},
+			"opens a day":     {func(o *session.Options) { o.OpensPerDay = 2 }, session.LimitDay, 24 * time.Hour},
+			"sessions a user": {func(o *session.Options) { o.MaxPerUser = 2 }, session.LimitSessions, time.Hour},
+			"sessions in all": {func(o *session.Options) { o.MaxOpen = 2; o.MaxPerUser = 0 }, session.LimitTotal, time.Hour},
+		} {
+			t.Run(name, func(t *testing.T) {
+				if _, err := db.Exec(`DELETE FROM automation_sessions`); err != nil {
+					t.Fatal(err)
+				}
+				n, client := node(t, proxyroutertest.Options{})
+				o := quick()
+				tc.set(&o)
+				m, stop := start(t, db, client, o)
+				defer stop()
+				for _, model := range []string{"one", "two", "one"} {
+					c, err := m.Acquire(t.Context(), session.Request{UserID: "alice", ModelID: proxyroutertest.ModelID(model), Duration: time.Hour})
+					if err != nil {
+						t.Fatal(err)
+					}
+					c.Release()
+				}
+				_, err := m.Acquire(t.Context(), session.Request{UserID: "alice", ModelID: proxyroutertest.ModelID("three"), Duration: time.Hour})
+				b := (*session.BudgetError)(nil)
+				if !errors.As(err, &b) || b.Limit != tc.limit || b.Max != 2 || b.RetryAfter > tc.retry || b.RetryAfter < tc.retry-time.Minute {
+					t.Errorf("got %v, want limit %s and a retry within a minute of %v", err, tc.limit, tc.retry)
+				}
+				if n.Stats().Opens != 2 {
+					t.Errorf("%d opens, want 2", n.Stats().Opens)
+				}
+			})
+		}
+	})
+}
+
+func TestANamedSessionServesItsOwnUserAlone(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		_, client := node(t, proxyroutertest.Options{})
+		m, _ := start(t, db, client, quick())
+		c, err := m.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := c.SessionID()
+		if _, err := m.AcquireSession(t.Context(), "bob", id); !errors.Is(err, session.ErrNotYours) {
+			t.Errorf("another's session: got %v", err)
+		}
+		if _, err := m.AcquireSession(t.Context(), "alice", "0xunknown"); !errors.Is(err, session.ErrUnmanaged) {
+			t.Errorf("a session that is not ours: got %v", err)
+		}
+		got := make(chan *session.Claim)
+		go func() {
+			c, err := m.AcquireSession(t.Context(), "alice", id)
+			if err != nil {
+				t.Error(err)
+			}
+			got <- c
+		}()
+		c.Release()
+		if c := <-got; c != nil {
+			c.Release()
+		}
+		if _, err := m.End(t.Context(), "bob", id); !errors.Is(err, session.ErrUnmanaged) {
+			t.Errorf("bob ended alice's session: %v", err)
+		}
+		if info, err := m.End(t.Context(), "alice", id); err != nil || !info.Ending {
+			t.Errorf("end: %+v, %v", info, err)
+		}
+		if _, err := m.AcquireSession(t.Context(), "alice", id); !errors.Is(err, session.ErrEnded) {
+			t.Errorf("a session that was ended: got %v", err)
+		}
+		until(t, "the session is closed", func() bool { return rows(t, db)["closed"] == 1 })
+		if list, err := m.List(t.Context(), "alice"); err != nil || len(list) != 0 {
+			t.Errorf("list after the end: %v, %v", list, err)
+		}
+	})
+}
+
+func TestAnOpenThatTheNodeRefusesFailsEverybodyWhoWaitsAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		n, client := node(t, proxyroutertest.Options{OpenLatency: 50 * time.Millisecond})
+		n.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Status: 500, Text: "no provider accepting session"})
+		m, _ := start(t, db, client, quick())
+		var wg sync.WaitGroup
+		begun := time.Now()
+		for range 16 {
+			wg.Go(func() {
+				_, err := m.Acquire(t.Context(), ask("alice"))
+				if u := (*session.UnavailableError)(nil); !errors.As(err, &u) || !errors.Is(err, session.ErrNotOpened) {
+					t.Errorf("got %v, want unavailable because nothing was opened", err)
+				}
+			})
+		}
+		wg.Wait()
+		if took := time.Since(begun); took > 10*time.Second {
+			t.Errorf("the refusal took %v to reach everybody", took)
+		}
+		if got := n.Stats().OpenRequests; got > 16 {
+			t.Errorf("%d opens asked for by 16 requests", got)
+		}
+		healthy(t, db, n.Stats())
+	})
+}
+
+func TestAnOpenInDoubtIsFoundAndAdopted(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		for name, f := range map[string]proxyroutertest.Fault{
+			"answered with 500 after it opened": {Op: proxyroutertest.OpOpen, Times: 1, After: true, Status: 500, Text: "context deadline exceeded"},
+			"the answer was cut":                {Op: proxyroutertest.OpOpen, Times: 1, Mode: proxyroutertest.Cut},
+			"the connection dropped after":      {Op: proxyroutertest.OpOpen, Times: 1, After: true, Mode: proxyroutertest.Drop},
+			"it hung after it opened":           {Op: proxyroutertest.OpOpen, Times: 1, After: true, Mode: proxyroutertest.Hang},
+		} {
+			t.Run(name, func(t *testing.T) {
+				if _, err := db.Exec(`DELETE FROM automation_sessions`); err != nil {
+					t.Fatal(err)
+				}
+				n, client := node(t, proxyroutertest.Options{})
+				n.Inject(f)
+				m, stop := start(t, db, client, quick())
+				defer stop()
+				c, err := m.Acquire(t.Context(), ask("alice"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.Release()
+				if s := n.Stats(); s.Opens != 1 || s.OpenRequests != 1 {
+					t.Errorf("%d opens of %d asked for, want one", s.Opens, s.OpenRequests)
+				}
+				healthy(t, db, n.Stats())
+			})
+		}
+	})
+}
+
+func TestAnOpenInDoubtThatCameToNothingIsGivenUp(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		n, client := node(t, proxyroutertest.Options{})
+		n.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, Status: 500, Text: "something odd"})
+		m, _ := start(t, db, client, quick())
+		c, err := m.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Release()
+		if s, r := n.Stats(), rows(t, db); s.Opens != 1 || r["lost"] != 1 || r["open"] != 1 {
+			t.Errorf("%d opens, rows %v; want the first given up and the second used", s.Opens, r)
+		}
+	})
+}
+
+func TestACollisionIsRetriedOnceAlone(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		n, client := node(t, proxyroutertest.Options{CollisionWindow: 50 * time.Millisecond, OpenLatency: 60 * time.Millisecond})
+		m, _ := start(t, db, client, quick())
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				c, err := m.Acquire(t.Context(), ask(string(rune('a'+i))))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c.Release()
+			})
+		}
+		wg.Wait()
+		s := n.Stats()
+		if s.Opens != 8 || s.OpenRequests > 16 {
+			t.Errorf("%d opens of %d asked for, want 8 and at most one retry each", s.Opens, s.OpenRequests)
+		}
+		healthy(t, db, s)
+	})
+}
+
+func TestADeadNodeCostsAWaiterLittle(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		n, client := node(t, proxyroutertest.Options{})
+		n.Close()
+		m, _ := start(t, db, client, quick())
+		_, err := m.Acquire(t.Context(), ask("alice"))
+		if !errors.Is(err, session.ErrUnavailable) {
+			t.Errorf("got %v, want that the node is unavailable", err)
+		}
+		if r := rows(t, db); r["failed"] != 1 {
+			t.Errorf("rows %v, want one failed intent", r)
+		}
+	})
+}
+
+func TestAClientThatLeavesLeavesNothingBehind(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		n, client := node(t, proxyroutertest.Options{OpenLatency: 300 * time.Millisecond})
+		m, _ := start(t, db, client, quick())
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			until(t, "the node is opening", func() bool { return n.Stats().OpenRequests == 1 })
+			cancel()
+		}()
+		if _, err := m.Acquire(ctx, ask("alice")); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v, want that it was cancelled", err)
+		}
+		c, err := m.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Release()
+		if n.Stats().Opens != 1 {
+			t.Errorf("%d opens, want the one that was under way to serve the next request", n.Stats().Opens)
+		}
+		healthy(t, db, n.Stats())
+	})
+}

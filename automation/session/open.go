@@ -1,0 +1,252 @@
+package session
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// collisionWindow is for how long after a collision, sliding, the wallet's
+// transactions go one at a time (facts: 20 s).
+const collisionWindow = 20 * time.Second
+
+// skew is how far the chain's clock and the database's may be apart when an
+// intent is looked for among the wallet's sessions.
+const skew = 2 * time.Minute
+
+// openAll starts the opens of intents that have just been written.
+func (m *Manager) openAll(o order, opens []lease, asked time.Time, l *line) {
+	if len(opens) == 0 {
+		return
+	}
+	m.mu.Lock()
+	if m.phase != running {
+		m.mu.Unlock()
+		return // their leases end, and nothing was asked of the node
+	}
+	base := m.base
+	m.opening.Add(len(opens))
+	m.mu.Unlock()
+	if l != nil {
+		l.begin(len(opens))
+	}
+	for _, in := range opens {
+		ctx, cancel := context.WithCancelCause(base)
+		m.keeper.add(in, asked, cancel)
+		go func() {
+			defer m.opening.Done()
+			defer cancel(nil)
+			defer m.keeper.drop(in)
+			err := m.open(ctx, o, in)
+			if l != nil {
+				l.ended(err)
+			}
+			m.lines.wake(o.pool, nil)
+		}()
+	}
+}
+
+// open carries out one intent. Its error says that certainly nothing was
+// opened; an outcome in doubt is nil, and the reconciler's.
+func (m *Manager) open(ctx context.Context, o order, in lease) error {
+	log := m.opts.Logger.With("intent", in.id, "model_id", o.model)
+	called, err := m.enter(ctx, in, false)
+	if err != nil {
+		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in, "not_asked", err.Error()) })
+		return err
+	}
+	ask := OpenRequest{ModelID: o.model, Duration: o.duration, OmitProvider: o.omit}
+	id, err := m.ask(ctx, ask)
+	if errors.Is(err, ErrWalletCollision) {
+		log.Warn("wallet collision, opening once more, alone", "error", err)
+		m.write(ctx, "collided", func(ctx context.Context) error { return m.store.collided(ctx, in, collisionWindow) })
+		id, err = m.openAlone(ctx, o, in, ask, called)
+	}
+	m.opts.failpoint("after-open")
+	switch {
+	case err == nil:
+		m.complete(ctx, in, m.read(ctx, id, o, called))
+		log.Info("session opened", "session_id", id)
+		return nil
+	case errors.Is(err, ErrNotOpened), errors.Is(err, ErrUnavailable):
+		log.Warn("session not opened", "error", err)
+		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in, "refused", clip(err)) })
+		return err
+	default:
+		log.Warn("outcome of an open is unknown, looking for it among the wallet's sessions", "error", err)
+		m.write(ctx, "doubt", func(ctx context.Context) error { return m.store.doubt(ctx, in, clip(err)) })
+		m.Nudge()
+		return nil
+	}
+}
+
+// openAlone asks once more after a collision. When it is alone, every session
+// that a call before it opened is in a row, but for those in doubt; so an
+// orphan of the right kind is what the first call opened, or does as well.
+func (m *Manager) openAlone(ctx context.Context, o order, in lease, ask OpenRequest, called time.Time) (string, error) {
+	if err := sleep(ctx, 350*time.Millisecond); err != nil {
+		return "", err
+	}
+	if _, err := m.enter(ctx, in, true); err != nil {
+		return "", fmt.Errorf("after a collision: %w", err)
+	}
+	for retried := false; ; retried = true {
+		found, err := m.orphans(ctx, called)
+		if err != nil {
+			return "", err
+		}
+		if i := bestMatch(found, o.model, o.duration, called); i >= 0 {
+			return found[i].ID, nil
+		}
+		if retried {
+			return "", fmt.Errorf("%w: the wallet collided twice", ErrNotOpened)
+		}
+		id, err := m.ask(ctx, ask)
+		if !errors.Is(err, ErrWalletCollision) {
+			return id, err
+		}
+	}
+}
+
+// ask is the call that costs money.
+func (m *Manager) ask(ctx context.Context, req OpenRequest) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.opts.OpenTimeout)
+	defer cancel()
+	return m.provider.OpenSession(ctx, req)
+}
+
+// enter waits until the intent may call the node, for OpenTimeout at most.
+func (m *Manager) enter(ctx context.Context, in lease, alone bool) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.opts.OpenTimeout)
+	defer cancel()
+	for {
+		called, err := m.store.enter(ctx, in, alone, collisionWindow)
+		if err != nil || !called.IsZero() {
+			return called, err
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return time.Time{}, err
+		}
+	}
+}
+
+// read asks the chain for a session's real end; the estimate serves where it
+// does not answer.
+func (m *Manager) read(ctx context.Context, id string, o order, called time.Time) ChainSession {
+	c, err := m.provider.GetSession(context.WithoutCancel(ctx), id)
+	if err != nil || c.EndsAt.IsZero() {
+		m.opts.Logger.Warn("session's end not read from the chain, estimated", "session_id", id, "error", err)
+		c = ChainSession{OpenedAt: called, EndsAt: called.Add(o.duration)}
+	}
+	c.ID = id
+	return c
+}
+
+// complete puts an opened session into its row, or into one of its own.
+func (m *Manager) complete(ctx context.Context, in lease, c ChainSession) {
+	m.opts.failpoint("before-complete")
+	var took bool
+	m.write(ctx, "complete", func(ctx context.Context) (err error) {
+		took, err = m.store.complete(ctx, in, c, m.opts.CloseAfter)
+		return err
+	})
+	if took {
+		return
+	}
+	// The row has another session by now, or another row has this session: a
+	// reconciler was faster. It must have taken the one for the other, so what
+	// it looked for is still to be found.
+	known, err := m.store.known(context.WithoutCancel(ctx), []string{c.ID})
+	if err == nil && known[c.ID] {
+		m.write(ctx, "doubt", func(ctx context.Context) error { return m.store.doubt(ctx, in, "another row has the session") })
+		m.Nudge()
+		return
+	}
+	m.write(ctx, "track", func(ctx context.Context) error {
+		return m.store.track(ctx, in.id+"-2", in, c, m.opts.CloseAfter)
+	})
+}
+
+// write repeats a write that may be repeated until it is done, for at most a
+// lease. What is not written then, the reconciler finds out.
+func (m *Manager) write(ctx context.Context, what string, fn func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.opts.Lease)
+	defer cancel()
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		err := fn(ctx)
+		if err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			m.opts.Logger.Error("session's row not written, left to the reconciler", "what", what, "error", err)
+			return
+		}
+		_ = sleep(ctx, pause)
+	}
+}
+
+// orphans are the wallet's sessions since about then that no row has.
+func (m *Manager) orphans(ctx context.Context, since time.Time) ([]ChainSession, error) {
+	list, err := m.provider.WalletSessions(ctx, since.Add(-skew))
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(list))
+	for i := range list {
+		ids[i] = list[i].ID
+	}
+	known, err := m.store.known(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(list, func(c ChainSession) bool { return known[c.ID] }), nil
+}
+
+// bestMatch finds the session that an intent most likely opened: of its model,
+// not opened before it called, not longer than it asked (the chain shortens
+// what is above its maximum), and of these the one closest in length, then the
+// first one opened. It returns -1 where there is none.
+func bestMatch(list []ChainSession, model string, duration time.Duration, called time.Time) int {
+	const slack = 10 * time.Second
+	best := -1
+	for i, c := range list {
+		if !strings.EqualFold(c.ModelID, model) || c.OpenedAt.Before(called.Add(-skew)) || c.EndsAt.Sub(c.OpenedAt) > duration+slack {
+			continue
+		}
+		if best < 0 || cmp.Or(
+			cmp.Compare(distance(c, duration), distance(list[best], duration)),
+			c.OpenedAt.Compare(list[best].OpenedAt), cmp.Compare(c.ID, list[best].ID)) < 0 {
+			best = i
+		}
+	}
+	return best
+}
+
+// distance is how far a session's length is from what was asked, to ten seconds.
+func distance(c ChainSession, duration time.Duration) time.Duration {
+	return (duration - c.EndsAt.Sub(c.OpenedAt)).Abs().Round(20 * time.Second)
+}
+
+func clip(err error) string {
+	s := strings.ToValidUTF8(strings.ReplaceAll(err.Error(), "\x00", ""), "")
+	if len(s) > 500 {
+		s = strings.ToValidUTF8(s[:500], "")
+	}
+	return s
+}
+
+// sleep pauses for about d.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(jitter(d))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
