@@ -1,0 +1,455 @@
+package modelscan_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"mime/multipart"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/modelscan"
+)
+
+const noLimit = math.MaxInt64
+
+func ExampleFind() {
+	body := io.NopCloser(strings.NewReader(`{"model":"llama","messages":[{"role":"user","content":"hi"}]}`))
+	found, err := modelscan.Find("application/json", body, 32<<20)
+	body = found.Restore(body)
+	whole, _ := io.ReadAll(body)
+	fmt.Println(found.Kind == modelscan.Text, found.Model, err)
+	fmt.Printf("%s\n", whole)
+	// Output:
+	// true llama <nil>
+	// {"model":"llama","messages":[{"role":"user","content":"hi"}]}
+}
+
+// chunkings are the ways in which a body may arrive.
+var chunkings = map[string]func(io.Reader) io.Reader{
+	"whole":            func(r io.Reader) io.Reader { return r },
+	"byte by byte":     iotest.OneByteReader,
+	"half by half":     iotest.HalfReader,
+	"end with data":    iotest.DataErrReader,
+	"byte, end with":   func(r io.Reader) io.Reader { return iotest.DataErrReader(iotest.OneByteReader(r)) },
+	"with empty reads": func(r io.Reader) io.Reader { return &stutter{r: r} },
+}
+
+// stutter reads nothing every other time.
+type stutter struct {
+	r    io.Reader
+	turn bool
+}
+
+func (s *stutter) Read(p []byte) (int, error) {
+	s.turn = !s.turn
+	if s.turn {
+		return 0, nil
+	}
+	return s.r.Read(p)
+}
+
+func find(t *testing.T, contentType, body string, limit int64) (*modelscan.Result, error) {
+	t.Helper()
+	var first *modelscan.Result
+	var firstErr error
+	for name, chunked := range chunkings {
+		if strings.HasPrefix(name, "byte") && len(body) > 64<<10 {
+			continue // a long body is cut often enough in other ways
+		}
+		source := io.NopCloser(chunked(strings.NewReader(body)))
+		found, err := modelscan.Find(contentType, source, limit)
+		whole, readErr := io.ReadAll(found.Restore(source))
+		if string(whole) != body || readErr != nil {
+			t.Fatalf("%s: the body came back changed: %d bytes of %d, %v", name, len(whole), len(body), readErr)
+		}
+		if first == nil {
+			first, firstErr = found, err
+		}
+		if found.Kind != first.Kind || found.Model != first.Model || fmt.Sprint(err) != fmt.Sprint(firstErr) {
+			t.Fatalf("%s: %v %q %v, another way %v %q %v", name, found.Kind, found.Model, err, first.Kind, first.Model, firstErr)
+		}
+	}
+	return first, firstErr
+}
+
+func TestFindInJSON(t *testing.T) {
+	long := strings.Repeat("x", 1<<20)
+	for name, tt := range map[string]struct {
+		body  string
+		kind  modelscan.Kind
+		model string
+		err   error
+	}{
+		"first":                         {body: `{"model":"a b/c:4","x":1}`, kind: modelscan.Text, model: "a b/c:4"},
+		"last":                          {body: `{"x":[1,{"y":"z"}],"n":-1.5e+3,"t":true,"f":false,"o":null,"e":{},"l":[],"model":"m"}`, kind: modelscan.Text, model: "m"},
+		"between much white space":      {body: " \r\n\t{ \n\"x\" \t: 1 , \"model\" : \r\n \"m\" }", kind: modelscan.Text, model: "m"},
+		"after a byte order mark":       {body: "\xEF\xBB\xBF{\"model\":\"m\"}", kind: modelscan.Text, model: "m"},
+		"with an escaped name":          {body: `{"\u006d\u006F\u0064el":"m"}`, kind: modelscan.Text, model: "m"},
+		"with every letter escaped":     {body: `{"\u006d\u006f\u0064\u0065\u006c":"m"}`, kind: modelscan.Text, model: "m"},
+		"with an escaped value":         {body: `{"model":"\u006d\/\"\\\ud83d\ude00é"}`, kind: modelscan.Text, model: `m/"\😀é`},
+		"nested ones do not count":      {body: `{"x":{"model":"a","y":[{"model":"b"}]},"model":"m"}`, kind: modelscan.Text, model: "m"},
+		"nor those in text":             {body: `{"x":"\"model\":\"a\"","y":"\\","model":"m"}`, kind: modelscan.Text, model: "m"},
+		"nor other names":               {body: `{"Model":"a","model ":"b","models":"c","\u004dodel":"d","":"e"}`, kind: modelscan.Missing},
+		"the first of two":              {body: `{"model":"a","model":"b"}`, kind: modelscan.Text, model: "a"},
+		"after backslashes":             {body: `{"x":"\\\\\\\"","y":["\\\\","\\\""],"model":"m"}`, kind: modelscan.Text, model: "m"},
+		"after a megabyte":              {body: `{"` + long + `":"` + long + `\"` + long + `","model":"m"}`, kind: modelscan.Text, model: "m"},
+		"brackets in text do not count": {body: `{"x":["]}",{"}":"{["}],"model":"m"}`, kind: modelscan.Text, model: "m"},
+		"empty":                         {body: `{"model":""}`, kind: modelscan.Text},
+		"of bytes that are no UTF-8":    {body: "{\"model\":\"a\xffb\"}", kind: modelscan.Text, model: "a\uFFFDb"},
+		"missing":                       {body: `{"x":1}`, kind: modelscan.Missing},
+		"missing in an empty object":    {body: `{}`, kind: modelscan.Missing},
+		"null":                          {body: `{"model":null}`, kind: modelscan.Null},
+		"a number":                      {body: `{"model":1234567890123}`, kind: modelscan.Invalid},
+		"true":                          {body: `{"model":true}`, kind: modelscan.Invalid},
+		"a list":                        {body: `{"model":["m"]}`, kind: modelscan.Invalid},
+		"an object":                     {body: `{"model":{"model":"m"}}`, kind: modelscan.Invalid},
+		"as long as may be":             {body: `{"model":"` + long[:modelscan.MaxModel] + `"}`, kind: modelscan.Text, model: long[:modelscan.MaxModel]},
+		"longer":                        {body: `{"model":"` + long[:modelscan.MaxModel+1] + `"}`, kind: modelscan.Invalid},
+		"much longer":                   {body: `{"model":"` + long + `"}`, kind: modelscan.Invalid},
+		"as deep as may be":             {body: `{"x":` + strings.Repeat("[", 1024) + strings.Repeat("]", 1024) + `,"model":"m"}`, kind: modelscan.Text, model: "m"},
+		"deeper":                        {body: `{"x":` + strings.Repeat("[", 1025) + strings.Repeat("]", 1025) + `,"model":"m"}`, err: modelscan.ErrSyntax},
+		"before what is broken":         {body: `{"model":"m"]]"`, kind: modelscan.Text, model: "m"},
+
+		"nothing":                     {body: ``, err: modelscan.ErrSyntax},
+		"white space only":            {body: " \n", err: modelscan.ErrSyntax},
+		"half a byte order mark":      {body: "\xEF\xBBx", err: modelscan.ErrSyntax},
+		"a byte order mark cut off":   {body: "\xEF\xBB", err: modelscan.ErrSyntax},
+		"a list as the body":          {body: `[{"model":"m"}]`, err: modelscan.ErrSyntax},
+		"text as the body":            {body: `"model"`, err: modelscan.ErrSyntax},
+		"an object cut off":           {body: `{`, err: modelscan.ErrSyntax},
+		"a name cut off":              {body: `{"mod`, err: modelscan.ErrSyntax},
+		"a name without quotes":       {body: `{model:"m"}`, err: modelscan.ErrSyntax},
+		"a name without a value":      {body: `{"x"}`, err: modelscan.ErrSyntax},
+		"a name and no more":          {body: `{"x":`, err: modelscan.ErrSyntax},
+		"a name with a bad escape":    {body: `{"\q":1,"model":"m"}`, err: modelscan.ErrSyntax},
+		"a value missing":             {body: `{"x":,"model":"m"}`, err: modelscan.ErrSyntax},
+		"a word for a value":          {body: `{"x":nil,"model":"m"}`, err: modelscan.ErrSyntax},
+		"no comma":                    {body: `{"x":1 "model":"m"}`, err: modelscan.ErrSyntax},
+		"a comma too many":            {body: `{"x":1,}`, err: modelscan.ErrSyntax},
+		"a number cut off":            {body: `{"x":12`, err: modelscan.ErrSyntax},
+		"a value cut off":             {body: `{"x":1`, err: modelscan.ErrSyntax},
+		"a list cut off":              {body: `{"x":[1,`, err: modelscan.ErrSyntax},
+		"a list cut off in text":      {body: `{"x":["`, err: modelscan.ErrSyntax},
+		"brackets that do not pair":   {body: `{"x":[}],"model":"m"}`, err: modelscan.ErrSyntax},
+		"a model cut off":             {body: `{"model":"m`, err: modelscan.ErrSyntax},
+		"a model that is missing":     {body: `{"model":}`, err: modelscan.ErrSyntax},
+		"a model and no more":         {body: `{"model":`, err: modelscan.ErrSyntax},
+		"a model with a bad escape":   {body: `{"model":"\x"}`, err: modelscan.ErrSyntax},
+		"a model with a control byte": {body: "{\"model\":\"a\nb\"}", err: modelscan.ErrSyntax},
+	} {
+		t.Run(name, func(t *testing.T) {
+			found, err := find(t, "application/json; charset=utf-8", tt.body, noLimit)
+			if !errors.Is(err, tt.err) || found.Kind != tt.kind || found.Model != tt.model {
+				t.Errorf("got %v %.50q %v, want %v %.50q %v", found.Kind, found.Model, err, tt.kind, tt.model, tt.err)
+			}
+		})
+	}
+}
+
+func TestSyntaxErrorsSayWhere(t *testing.T) {
+	_, err := find(t, "", `{"x" 1}`, noLimit)
+	if want := "modelscan: malformed body: expected a colon at byte 6"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+func TestOnlyWhatIsNeededIsRead(t *testing.T) {
+	const head = `{"model":"m",`
+	source := io.MultiReader(strings.NewReader(head), iotest.ErrReader(errors.New("read too far")))
+	if found, err := modelscan.Find("", source, noLimit); err != nil || found.Model != "m" {
+		t.Error(found.Model, err)
+	}
+}
+
+func TestLimit(t *testing.T) {
+	const body = `{"x":"0123456789","model":"m"}`
+	needed := int64(strings.Index(body, `"}`) + 1)
+	for limit := int64(-1); limit <= int64(len(body))+1; limit++ {
+		found, err := find(t, "", body, limit)
+		if limit >= needed && (err != nil || found.Model != "m") {
+			t.Errorf("limit %d: %q %v", limit, found.Model, err)
+		}
+		if limit < needed && !errors.Is(err, modelscan.ErrTooLarge) {
+			t.Errorf("limit %d: %v", limit, err)
+		}
+	}
+	if _, err := find(t, "", `{"x":1}`, 7); err != nil {
+		t.Error("a body as long as the limit:", err)
+	}
+	endless := &endless{}
+	if _, err := modelscan.Find("", endless, 3<<20); !errors.Is(err, modelscan.ErrTooLarge) || endless.read != 3<<20+1 {
+		t.Errorf("read %d of an endless body: %v", endless.read, err)
+	}
+}
+
+// endless is white space without end.
+type endless struct{ read int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = ' '
+	}
+	e.read += len(p)
+	return len(p), nil
+}
+
+func TestReadErrorsComeBackTwice(t *testing.T) {
+	cause := errors.New("connection lost")
+	form, contentType := formBody(t, "", 100)
+	for contentType, head := range map[string]string{
+		"application/json": `{"x":"y`,
+		contentType:        form[:len(form)/2],
+	} {
+		source := io.NopCloser(io.MultiReader(strings.NewReader(head), iotest.ErrReader(cause)))
+		found, err := modelscan.Find(contentType, source, noLimit)
+		if !errors.Is(err, cause) || errors.Is(err, modelscan.ErrSyntax) {
+			t.Errorf("%s: find: %v", contentType, err)
+		}
+		// The source has no error left to give: it is remembered.
+		whole, err := io.ReadAll(found.Restore(io.NopCloser(strings.NewReader("x"))))
+		if string(whole) != head || !errors.Is(err, cause) {
+			t.Errorf("%s: restored %q, %v", contentType, whole, err)
+		}
+	}
+	if _, err := modelscan.Find("", silent{}, noLimit); !errors.Is(err, io.ErrNoProgress) {
+		t.Error("a reader that gives nothing:", err)
+	}
+}
+
+type silent struct{}
+
+func (silent) Read([]byte) (int, error) { return 0, nil }
+
+func TestRestoreClosesTheBody(t *testing.T) {
+	source := &closer{Reader: strings.NewReader(`{}`)}
+	found, _ := modelscan.Find("", source, noLimit)
+	if err := found.Restore(source).Close(); err != nil || !source.closed {
+		t.Error(source.closed, err)
+	}
+}
+
+type closer struct {
+	io.Reader
+	closed bool
+}
+
+func (c *closer) Close() error { c.closed = true; return nil }
+
+// formBody is a transcription: a file of size bytes, then the fields.
+func formBody(t testing.TB, model string, size int) (body, contentType string) {
+	t.Helper()
+	var out bytes.Buffer
+	w := multipart.NewWriter(&out)
+	file, err := w.CreateFormFile("file", "speech.wav")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = file.Write(bytes.Repeat([]byte("\r\n--x"), size/5))
+	_ = w.WriteField("language", "en")
+	if model != "" {
+		_ = w.WriteField("model", model)
+	}
+	_ = w.WriteField("temperature", "0")
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.String(), w.FormDataContentType()
+}
+
+func TestFindInAForm(t *testing.T) {
+	t.Run("after a big file", func(t *testing.T) {
+		body, contentType := formBody(t, "whisper-1", 1<<20)
+		if found, err := find(t, contentType, body, noLimit); err != nil || found.Kind != modelscan.Text || found.Model != "whisper-1" {
+			t.Error(found.Kind, found.Model, err)
+		}
+	})
+	t.Run("missing", func(t *testing.T) {
+		body, contentType := formBody(t, "", 10)
+		if found, err := find(t, contentType, body, noLimit); err != nil || found.Kind != modelscan.Missing {
+			t.Error(found.Kind, err)
+		}
+	})
+	t.Run("too long", func(t *testing.T) {
+		body, contentType := formBody(t, strings.Repeat("x", modelscan.MaxModel+1), 10)
+		if found, err := find(t, contentType, body, noLimit); err != nil || found.Kind != modelscan.Invalid {
+			t.Error(found.Kind, err)
+		}
+	})
+	t.Run("beyond the limit", func(t *testing.T) {
+		body, contentType := formBody(t, "whisper-1", 1<<20)
+		if _, err := find(t, contentType, body, 1<<19); !errors.Is(err, modelscan.ErrTooLarge) {
+			t.Error(err)
+		}
+	})
+	t.Run("cut off", func(t *testing.T) {
+		body, contentType := formBody(t, "whisper-1", 10)
+		for _, at := range []int{0, 10, strings.Index(body, "whisper") + 3} {
+			if _, err := find(t, contentType, body[:at], noLimit); !errors.Is(err, modelscan.ErrSyntax) {
+				t.Errorf("at %d: %v", at, err)
+			}
+		}
+	})
+	t.Run("a file called model does not count", func(t *testing.T) {
+		var out bytes.Buffer
+		w := multipart.NewWriter(&out)
+		file, _ := w.CreateFormFile("model", "model.txt")
+		_, _ = file.Write([]byte("x"))
+		_ = w.Close()
+		if found, err := find(t, w.FormDataContentType(), out.String(), noLimit); err != nil || found.Kind != modelscan.Missing {
+			t.Error(found.Kind, err)
+		}
+	})
+	t.Run("without a boundary", func(t *testing.T) {
+		if _, err := find(t, "multipart/form-data", "x", noLimit); !errors.Is(err, modelscan.ErrSyntax) {
+			t.Error(err)
+		}
+	})
+}
+
+// FuzzFind asks encoding/json about the first top-level model.
+func FuzzFind(f *testing.F) {
+	for _, seed := range []string{
+		`{"model":"m"}`, `{"x":[{"model":"a"},"\\\""],"mod\u0065l":"\ud83d"}`, `{"model":null}`, `{"model":[1]}`,
+		`{"x":-1.0E+2,"model":"b","model":"c"}`, `{"\\":"\\","model":""}`, `{"x"`, `[]`, ``, "\xEF\xBB\xBF{}", "{\"mo\xff\":{}}",
+	} {
+		f.Add(seed, uint8(3))
+	}
+	f.Fuzz(func(t *testing.T, body string, size uint8) {
+		source := io.NopCloser(&chunked{strings.NewReader(body), int(size)%7 + 1})
+		found, err := modelscan.Find("application/json", source, noLimit)
+		whole, readErr := io.ReadAll(found.Restore(source))
+		if string(whole) != body || readErr != nil {
+			t.Fatalf("came back as %q, %v", whole, readErr)
+		}
+		kind, model, ok := reference(body)
+		if !ok || depth(body) > 1000 {
+			return
+		}
+		if err != nil || found.Kind != kind || found.Model != model {
+			t.Errorf("got %v %q %v, want %v %q", found.Kind, found.Model, err, kind, model)
+		}
+	})
+}
+
+// reference is what Find should say about a valid object.
+func reference(body string) (kind modelscan.Kind, model string, ok bool) {
+	if !json.Valid([]byte(body)) || !strings.HasPrefix(strings.TrimLeft(body, " \t\r\n"), "{") {
+		return 0, "", false
+	}
+	d := json.NewDecoder(strings.NewReader(body))
+	_, _ = d.Token()
+	for d.More() {
+		name, _ := d.Token()
+		var raw json.RawMessage
+		_ = d.Decode(&raw)
+		switch {
+		case name != "model":
+			continue
+		case raw[0] == 'n':
+			return modelscan.Null, "", true
+		case raw[0] != '"' || len(raw) > modelscan.MaxModel+2:
+			return modelscan.Invalid, "", true
+		}
+		_ = json.Unmarshal(raw, &model)
+		return modelscan.Text, model, true
+	}
+	return modelscan.Missing, "", true
+}
+
+func depth(body string) int { return strings.Count(body, "[") + strings.Count(body, "{") }
+
+// chunked reads at most size bytes at once.
+type chunked struct {
+	r    io.Reader
+	size int
+}
+
+func (c *chunked) Read(p []byte) (int, error) { return c.r.Read(p[:min(len(p), c.size)]) }
+
+// The bodies of the benchmarks are 10 MB.
+func benchmarkBodies() map[string]string {
+	prose := "She said:\n\t\"The path is C:\\temp, isn't it?\" Then they went on, and on, for a good while.\n"
+	messages := func(content string) string {
+		text, _ := json.Marshal(content)
+		return `"messages":[` + strings.Repeat(`{"role":"user","content":`+string(text)+`},`, 10<<20/len(text)) + `{}]`
+	}
+	text := messages(strings.Repeat(prose, 20))
+	image, _ := json.Marshal("data:image/png;base64," + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("pixels"), 10<<20/8)))
+	tokens := `"input":[` + strings.Repeat("12345,", 10<<20/6) + `0]`
+	return map[string]string{
+		"first":         `{"model":"llama",` + text + `}`,
+		"last of text":  `{` + text + `,"model":"llama"}`,
+		"last of short": `{` + messages("Hello, how are you?") + `,"model":"llama"}`,
+		"last of image": `{"messages":[{"role":"user","content":[{"image_url":{"url":` + string(image) + `}}]}],"model":"llama"}`,
+		"last of ints":  `{` + tokens + `,"model":"llama"}`,
+	}
+}
+
+func BenchmarkFind(b *testing.B) {
+	ways := []struct {
+		name string
+		find func(body io.Reader) (string, error)
+	}{
+		{"find", func(body io.Reader) (string, error) {
+			found, err := modelscan.Find("application/json", body, 32<<20)
+			return found.Model, err
+		}},
+		{"unmarshal", func(body io.Reader) (string, error) {
+			var v struct{ Model string }
+			data, err := io.ReadAll(body)
+			if err != nil {
+				return "", err
+			}
+			err = json.Unmarshal(data, &v)
+			return v.Model, err
+		}},
+		{"decoder", func(body io.Reader) (string, error) {
+			d := json.NewDecoder(body)
+			_, _ = d.Token()
+			for d.More() {
+				name, err := d.Token()
+				if err != nil {
+					return "", err
+				}
+				var raw json.RawMessage
+				if err := d.Decode(&raw); err != nil {
+					return "", err
+				}
+				if name == "model" {
+					return string(raw[1 : len(raw)-1]), nil
+				}
+			}
+			return "", io.EOF
+		}},
+	}
+	for name, body := range benchmarkBodies() {
+		for _, way := range ways {
+			b.Run(name+"/"+way.name, func(b *testing.B) {
+				b.SetBytes(int64(len(body)))
+				b.ReportAllocs()
+				for b.Loop() {
+					if model, err := way.find(strings.NewReader(body)); err != nil || model != "llama" {
+						b.Fatal(model, err)
+					}
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkFindInAForm(b *testing.B) {
+	body, contentType := formBody(b, "whisper-1", 10<<20)
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if found, err := modelscan.Find(contentType, strings.NewReader(body), 32<<20); err != nil || found.Model != "whisper-1" {
+			b.Fatal(found.Model, err)
+		}
+	}
+}
