@@ -170,12 +170,16 @@ func (o owner) template(bin string) (dir string, major int, err error) {
 		return dir, major, nil
 	}
 	fresh := o.newPath("initdb")
-	defer os.RemoveAll(fresh)
 	if err := o.run(filepath.Join(bin, "initdb"), append(args, "-D", fresh)...); err != nil {
-		return "", 0, err
+		return "", 0, errors.Join(err, os.RemoveAll(fresh))
 	}
-	if err := os.Rename(fresh, dir); err != nil && !errors.Is(err, os.ErrExist) {
-		return "", 0, fmt.Errorf("pglab: %w", err)
+	if err := os.Rename(fresh, dir); err != nil {
+		if err := os.RemoveAll(fresh); err != nil {
+			return "", 0, fmt.Errorf("pglab: %w", err)
+		}
+		if !errors.Is(err, os.ErrExist) {
+			return "", 0, fmt.Errorf("pglab: %w", err)
+		}
 	}
 	return dir, major, nil
 }

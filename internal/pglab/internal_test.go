@@ -3,6 +3,8 @@ package pglab
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -106,7 +108,7 @@ func TestATemplateIsMadeOnceThoughTwoWantItFirst(t *testing.T) {
 	check(t, err)
 	o.home = o.newPath("home")
 	check(t, o.run("mkdir", "-m", "700", o.home))
-	defer os.RemoveAll(o.home)
+	t.Cleanup(func() { check(t, os.RemoveAll(o.home)) })
 	var both sync.WaitGroup
 	for range 2 {
 		both.Go(func() {
@@ -200,6 +202,59 @@ func TestADSNNamesAnEndpoint(t *testing.T) {
 		if got, err := parseEndpoint(bad); err == nil {
 			t.Errorf("parseEndpoint(%q) is %+v, want an error", bad, got)
 		}
+	}
+}
+
+func TestAServerThatDiesBeforeItIsDoneLosesNoReply(t *testing.T) {
+	t.Parallel()
+	startup := []byte{0, 0, 0, 9, 0, 3, 0, 0, 0}
+	for _, sent := range []string{
+		"C\x00\x00\x00\x0bCOMMIT\x00",          // no ReadyForQuery
+		"C\x00\x00\x00\x0bCOMMIT\x00Z\x00\x00", // half of one
+		"C\x00\x00\x00\x0bCOM",                 // half a tag
+		"Z\x00\x00\x00\x05",                    // half a message
+	} {
+		server, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		check(t, err)
+		var serving sync.WaitGroup
+		serving.Go(func() {
+			conn, err := server.Accept()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, readErr := io.ReadFull(conn, make([]byte, len(startup)))
+			_, writeErr := io.WriteString(conn, sent)
+			if err := errors.Join(readErr, writeErr, conn.Close()); err != nil {
+				t.Error(err)
+			}
+		})
+		p := NewProxy(t, "postgres://"+server.Addr().String()+"/db")
+		p.LoseCommits(1)
+		client, err := new(net.Dialer).DialContext(t.Context(), "tcp", p.listener.Addr().String())
+		check(t, err)
+		_, err = client.Write(startup)
+		check(t, err)
+		if got, _ := io.ReadAll(client); strings.HasPrefix(string(got), "C") || p.Lost() != 0 {
+			t.Errorf("server sent %q: the client got %q, %d replies lost; want no CommandComplete, and none counted", sent, got, p.Lost())
+		}
+		serving.Wait()
+		check(t, errors.Join(client.Close(), server.Close()))
+	}
+}
+
+func TestAMistakenStartUpMessageEndsItsConnection(t *testing.T) {
+	t.Parallel()
+	p := NewProxy(t, "postgres://127.0.0.1:1/db")
+	for _, sent := range []string{"\x00\x00\x00\x07\x00\x03\x00\x00", "GET / HTTP/1.1\r\n", "\x00\x00\x00\x09\x00\x03\x00\x00\x00"} {
+		client, err := new(net.Dialer).DialContext(t.Context(), "tcp", p.listener.Addr().String())
+		check(t, err)
+		_, err = io.WriteString(client, sent)
+		check(t, err)
+		if got, _ := io.ReadAll(client); len(got) != 0 {
+			t.Errorf("to %q the proxy answers %q", sent, got)
+		}
+		check(t, client.Close())
 	}
 }
 

@@ -57,7 +57,9 @@ func TestNothingIsLeftOfATestBinaryThatIsKilled(t *testing.T) {
 			if err := child.Start(); err != nil {
 				t.Fatal(err)
 			}
-			inherited.Close()
+			if err := inherited.Close(); err != nil {
+				t.Fatal(err)
+			}
 			dir := ""
 			for lines := bufio.NewScanner(stdout); dir == "" && lines.Scan(); {
 				if u, err := url.Parse(lines.Text()); err == nil && u.Scheme == "postgres" {
@@ -100,7 +102,11 @@ func TestAnOrdinaryUserRunsItToo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	}()
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}

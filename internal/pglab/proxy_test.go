@@ -2,6 +2,7 @@ package pglab_test
 
 import (
 	"context"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -168,12 +169,17 @@ func TestACancelRequestPassesTheProxy(t *testing.T) {
 	execute(t, direct, "SELECT pg_advisory_lock(1)") // held by the one connection of direct
 	waiting := make(chan error, 1)
 	go func() { _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock(1)"); waiting <- err }()
-	for scalar[int](t, direct, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == 0 {
+	waiters := func() int {
+		return scalar[int](t, direct, "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted")
+	}
+	for waiters() == 0 {
+		runtime.Gosched()
 	}
 	cancel()
 	if err := <-waiting; err == nil {
 		t.Errorf("a cancelled wait succeeds")
 	}
-	for scalar[int](t, direct, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") != 0 {
+	for waiters() != 0 { // the cancel request is on its way
+		runtime.Gosched()
 	}
 }
