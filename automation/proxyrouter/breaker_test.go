@@ -197,7 +197,7 @@ func TestOnlySilenceOpensTheBreaker(t *testing.T) {
 			n.state.Store("refused")
 			for range 20 {
 				if resp, err := c.Forward(context.Background(), chatOn("0xabc")); err == nil {
-					resp.Body.Close()
+					_ = resp.Body.Close()
 				}
 			}
 			n.state.Store("up")

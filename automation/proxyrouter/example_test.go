@@ -52,7 +52,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	defer resp.Body.Close()
+	defer resp.Body.Close() //nolint:errcheck // read to its end
 	audio, err := io.ReadAll(resp.Body)
 	fmt.Println(resp.Header.Get("Content-Type"), len(audio), err)
 	// Output:

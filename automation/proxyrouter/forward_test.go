@@ -56,7 +56,7 @@ func TestForwardSendsTheRequestWithItsSessionAndNothingOfTheClients(t *testing.T
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer resp.Body.Close() //nolint:errcheck // read to its end
 	if resp.StatusCode != http.StatusTeapot {
 		t.Errorf("status %d", resp.StatusCode)
 	}
@@ -78,7 +78,7 @@ func TestForwardHandsTheStreamOnAsItComes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer resp.Body.Close() //nolint:errcheck // read to its end
 	for _, want := range []string{"one", "two"} {
 		got := make([]byte, 3)
 		if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != want {
@@ -100,13 +100,13 @@ func TestForwardRefusesWhatWouldGoElsewhere(t *testing.T) {
 	} {
 		resp, err := c.Forward(t.Context(), r)
 		if err == nil {
-			resp.Body.Close()
+			_ = resp.Body.Close()
 			t.Errorf("%+v: no error", r)
 		}
 	}
 	resp, err := c.Forward(t.Context(), proxyrouter.ChatRequest{Path: "/v1/x", SessionID: "0xabc", RequestID: "a\nb"})
 	if err == nil {
-		resp.Body.Close()
+		_ = resp.Body.Close()
 		t.Error("a header with a line feed: no error")
 	}
 }
@@ -119,7 +119,7 @@ func TestForwardIsSentOnceAndSaysWhenItNeverLeft(t *testing.T) {
 	}
 	resp, err := c.Forward(t.Context(), chatOn("0xabc"))
 	if err == nil {
-		resp.Body.Close()
+		_ = resp.Body.Close()
 	}
 	wraps(t, err)
 	if n := node.posts.Load(); n != 1 {
@@ -133,7 +133,7 @@ func TestForwardIsSentOnceAndSaysWhenItNeverLeft(t *testing.T) {
 	})
 	resp, err = gone.Forward(t.Context(), chatOn("0xabc"))
 	if err == nil {
-		resp.Body.Close()
+		_ = resp.Body.Close()
 	}
 	wraps(t, err, "unavailable")
 }
@@ -143,7 +143,7 @@ func TestForwardWaitsForAnAnswerOnlySoLong(t *testing.T) {
 	node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Mode: proxyroutertest.Hang})
 	resp, err := c.Forward(t.Context(), chatOn(open(t, c)))
 	if err == nil {
-		resp.Body.Close()
+		_ = resp.Body.Close()
 		t.Fatal("no error")
 	}
 	if !strings.Contains(err.Error(), "timeout awaiting response headers") {
@@ -214,7 +214,7 @@ func TestTheSimulatedProvidersFailuresAreUnderstood(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer resp.Body.Close()
+		defer resp.Body.Close() //nolint:errcheck // read to its end
 		body, err := io.ReadAll(resp.Body)
 		if err != nil || resp.StatusCode == 200 {
 			t.Fatalf("%d, %v", resp.StatusCode, err)

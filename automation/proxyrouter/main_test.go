@@ -69,14 +69,14 @@ func answering(t *testing.T, status int, body string) *proxyrouter.Client {
 	t.Helper()
 	return serving(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)
-		fmt.Fprint(w, body)
+		_, _ = fmt.Fprint(w, body)
 	})
 }
 
 // serving is a node of the test's own.
 func serving(t *testing.T, h http.HandlerFunc, change ...func(*proxyrouter.Options)) *proxyrouter.Client {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ type rawNode struct {
 
 func newRawNode(t *testing.T, onPost func(net.Conn)) *rawNode {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func newRawNode(t *testing.T, onPost func(net.Conn)) *rawNode {
 			done.Go(func() {
 				stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 				defer stop()
-				defer conn.Close()
+				defer conn.Close() //nolint:errcheck // nothing is left to lose
 				n.serve(conn, onPost)
 			})
 		}
@@ -142,6 +142,6 @@ func (n *rawNode) serve(conn net.Conn, onPost func(net.Conn)) {
 			return
 		}
 		const body = `{"address":"0xabc","sessions":[]}`
-		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+		_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 	}
 }

@@ -193,7 +193,7 @@ func listing(t *testing.T, page func(offset, limit int) []string) (*proxyrouter.
 	var pages atomic.Int64
 	return serving(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/wallet" {
-			fmt.Fprint(w, `{"address":"0xWallet"}`)
+			_, _ = fmt.Fprint(w, `{"address":"0xWallet"}`)
 			return
 		}
 		pages.Add(1)
@@ -203,7 +203,7 @@ func listing(t *testing.T, page func(offset, limit int) []string) (*proxyrouter.
 		if q.Get("user") != "0xWallet" || q.Get("order") != "desc" || limit < 1 || limit > 255 {
 			t.Errorf("query = %v", q)
 		}
-		fmt.Fprintf(w, `{"sessions":[%s]}`, strings.Join(page(offset, limit), ","))
+		_, _ = fmt.Fprintf(w, `{"sessions":[%s]}`, strings.Join(page(offset, limit), ","))
 	}), &pages
 }
 

@@ -20,9 +20,9 @@ type holder struct {
 const (
 	// A request that meets a holder waits this long to see whether the holder's
 	// client has left: the news of that may travel slower than the next request.
-	noticeLeave = 250 * time.Millisecond
+	noticeLeave = 2 * time.Second
 	// And a holder somebody waits for looks that long before it says that its client stayed.
-	noticeLeaveAtEnd = 50 * time.Millisecond
+	noticeLeaveAtEnd = 200 * time.Millisecond
 )
 
 // answerer writes a model's answer. Free gives the session back; it is to be

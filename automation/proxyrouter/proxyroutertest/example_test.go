@@ -1,6 +1,7 @@
 package proxyroutertest_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -16,7 +17,7 @@ func Example() {
 
 	post := func(body string) {
 		w := httptest.NewRecorder()
-		node.ServeHTTP(w, httptest.NewRequest(http.MethodPost, path, strings.NewReader(body)))
+		node.ServeHTTP(w, httptest.NewRequestWithContext(context.Background(), http.MethodPost, path, strings.NewReader(body)))
 		fmt.Println(w.Code)
 	}
 	post(`{"sessionDuration":3600}`)

@@ -32,8 +32,14 @@ func start(t *testing.T, opts proxyroutertest.Options) person {
 	return person{t: t, node: proxyroutertest.NewServer(t, opts), http: &http.Client{Transport: tr}}
 }
 
-// send returns the answer; err is a connection that broke.
-func (p person) send(ctx context.Context, method, path, body string, header http.Header) (*http.Response, []byte, error) {
+// answer is what a test looks at.
+type answer struct {
+	StatusCode int
+	Header     http.Header
+}
+
+// send returns the answer and its body; err is a connection that broke.
+func (p person) send(ctx context.Context, method, path, body string, header http.Header) (*answer, []byte, error) {
 	p.t.Helper()
 	req, err := http.NewRequestWithContext(ctx, method, p.node.URL+path, strings.NewReader(body))
 	if err != nil {
@@ -46,9 +52,9 @@ func (p person) send(ctx context.Context, method, path, body string, header http
 	if err != nil {
 		return nil, nil, err
 	}
-	defer resp.Body.Close()
+	defer resp.Body.Close() //nolint:errcheck // read to its end
 	raw, err := io.ReadAll(resp.Body)
-	return resp, raw, err
+	return &answer{resp.StatusCode, resp.Header}, raw, err
 }
 
 // call wants that status and returns the answer.
