@@ -1,0 +1,106 @@
+package flags_test
+
+import (
+	"crypto/sha256"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"testing"
+
+	"github.com/MorpheusAIs/gateway-automation/flags"
+)
+
+const benchUser = "4f1c6c1e-0d0b-4b8e-9c39-3f8f2f0d9a11"
+
+// BenchmarkBareSHA256 is the floor: the hash of the same input, ready made.
+func BenchmarkBareSHA256(b *testing.B) {
+	b.ReportAllocs()
+	input := []byte("automation." + benchUser)
+	var sink byte
+	for b.Loop() {
+		sum := sha256.Sum256(input)
+		sink ^= sum[0]
+	}
+	_ = sink
+}
+
+func ids(n int) flags.IDs {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = "user-" + strconv.Itoa(i)
+	}
+	return flags.NewIDs(list...)
+}
+
+func BenchmarkEvaluate(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		flag *flags.Flag
+		user string
+	}{
+		{"percentage", &flags.Flag{Name: "automation", Enabled: true, Percentage: 50 * flags.Percent}, benchUser},
+		{"listed among 1000", &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: ids(1000)}, "user-777"},
+		{"listed among 100000", &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: ids(100_000)}, "user-77777"},
+		{"unlisted among 1000", &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: ids(1000), Percentage: 50 * flags.Percent}, benchUser},
+		{"unlisted among 100000", &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: ids(100_000), Percentage: 50 * flags.Percent}, benchUser},
+		{"disabled", &flags.Flag{Name: "automation"}, benchUser},
+		{"missing", nil, benchUser},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			on := 0
+			for b.Loop() {
+				if flags.Evaluate(c.flag, c.user).On {
+					on++
+				}
+			}
+		})
+	}
+	// A different user each time, in an order of their own, so that the lists are
+	// not in the processor's caches; the users' ids are, as a request's would be.
+	for _, n := range []int{1000, 100_000} {
+		b.Run("any of "+strconv.Itoa(n)+" listed", func(b *testing.B) {
+			f := &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: ids(n)}
+			var users []string
+			for _, i := range rand.New(rand.NewPCG(1, 2)).Perm(n) {
+				users = append(users, "user-"+strconv.Itoa(i))
+			}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				flags.Evaluate(f, users[i])
+				if i++; i == n {
+					i = 0
+				}
+			}
+		})
+	}
+}
+
+type fixed struct{ flag *flags.Flag }
+
+func (f fixed) Decide(_, user string) flags.Decision { return flags.Evaluate(f.flag, user) }
+
+type nothing struct{}
+
+func (nothing) ServeHTTP(http.ResponseWriter, *http.Request) {}
+
+func BenchmarkMiddleware(b *testing.B) {
+	request, err := http.NewRequestWithContext(b.Context(), http.MethodPost, "/v1/chat/completions", nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	user := func(*http.Request) (string, bool) { return benchUser, true }
+	flag := &flags.Flag{Name: "automation", Enabled: true, Percentage: 100 * flags.Percent}
+	for name, h := range map[string]http.Handler{
+		"bare handler": nothing{},
+		"around it":    flags.Middleware(fixed{flag}, "automation", user, nil)(nothing{}),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				h.ServeHTTP(nil, request)
+			}
+		})
+	}
+}

@@ -1,0 +1,24 @@
+package flags
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+)
+
+// Buckets is how many buckets there are; one is a hundredth of a per cent.
+const Buckets = 10_000
+
+// Bucket is where a user falls in the cohort that seed draws, 0 to 9,999: the
+// first four bytes, big-endian, of SHA-256 of seed + "." + user, modulo 10,000.
+//
+// SQL has the same as automation_bucket(seed, user_id). SHA-256, because both
+// sides have it and it keeps the cohorts of different seeds independent, which
+// shorter hashes such as FNV-1a do not.
+func Bucket(seed, user string) int {
+	var stack [128]byte // longer inputs move to the heap
+	b := append(stack[:0], seed...)
+	b = append(b, '.')
+	b = append(b, user...)
+	sum := sha256.Sum256(b)
+	return int(binary.BigEndian.Uint32(sum[:4]) % Buckets)
+}

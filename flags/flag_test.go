@@ -1,0 +1,188 @@
+package flags_test
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/MorpheusAIs/gateway-automation/flags"
+)
+
+func TestEvaluate(t *testing.T) {
+	const user = "1" // bucket 8199 of "automation"
+	listed, other := flags.NewIDs("0", "1"), flags.NewIDs("0", "2")
+	for name, c := range map[string]struct {
+		flag   *flags.Flag
+		on     bool
+		reason flags.Reason
+	}{
+		"no flag is off":                              {nil, false, flags.Missing},
+		"a flag that is not enabled is off":           {&flags.Flag{EnabledUserIDs: listed, Percentage: 10_000}, false, flags.Disabled},
+		"not enabled comes before the lists":          {&flags.Flag{DisabledUserIDs: listed, EnabledUserIDs: listed}, false, flags.Disabled},
+		"disabled beats enabled":                      {&flags.Flag{Enabled: true, DisabledUserIDs: listed, EnabledUserIDs: listed, Percentage: 10_000}, false, flags.UserDisabled},
+		"an enabled user needs no percentage":         {&flags.Flag{Enabled: true, DisabledUserIDs: other, EnabledUserIDs: listed}, true, flags.UserEnabled},
+		"the list comes before the percentage":        {&flags.Flag{Enabled: true, EnabledUserIDs: listed, Percentage: 10_000}, true, flags.UserEnabled},
+		"a bucket below the percentage is in":         {&flags.Flag{Enabled: true, EnabledUserIDs: other, Percentage: 8200}, true, flags.InPercentage},
+		"a bucket at the percentage is out":           {&flags.Flag{Enabled: true, EnabledUserIDs: other, Percentage: 8199}, false, flags.OutsidePercentage},
+		"0 % is nobody":                               {&flags.Flag{Enabled: true}, false, flags.OutsidePercentage},
+		"100 % is everybody, even with another's ban": {&flags.Flag{Enabled: true, DisabledUserIDs: other, Percentage: 10_000}, true, flags.InPercentage},
+	} {
+		want := flags.Decision{On: c.on, Reason: c.reason}
+		if c.flag != nil {
+			c.flag.Name, c.flag.Version = "automation", 3
+			want.Bucket, want.Version = 8199, 3
+		}
+		if diff := cmp.Diff(want, flags.Evaluate(c.flag, user)); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+	if d := flags.Evaluate(&flags.Flag{Name: "automation", Seed: "other"}, user); d.Bucket != flags.Bucket("other", user) {
+		t.Errorf("the seed does not draw the bucket: %+v", d)
+	}
+}
+
+func TestExplainDecidesAsEvaluateDoes(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	seen := map[flags.Reason]bool{}
+	for range 2000 {
+		pick := func() flags.IDs {
+			var set []string
+			for range r.IntN(4) {
+				set = append(set, strconv.Itoa(r.IntN(8)))
+			}
+			return flags.NewIDs(set...)
+		}
+		f := &flags.Flag{Name: "f", Enabled: r.IntN(4) > 0, EnabledUserIDs: pick(), DisabledUserIDs: pick(), Percentage: flags.Percentage(r.IntN(10_001)), Version: 1}
+		if r.IntN(20) == 0 {
+			f = nil
+		}
+		user, master := strconv.Itoa(r.IntN(8)), r.IntN(8) > 0
+		want := flags.Evaluate(f, user)
+		if !master {
+			want.On, want.Reason = false, flags.MasterOff
+		}
+		e := flags.Explain(f, user, master)
+		if e.Decision != want {
+			t.Fatalf("Explain(%+v, %s, %t) = %+v, want %+v", f, user, master, e.Decision, want)
+		}
+		seen[e.Reason] = true
+		decides := 0
+		for _, s := range e.Steps {
+			if s.Decides {
+				decides++
+			}
+		}
+		if decides != 1 {
+			t.Fatalf("%d steps decide: %+v", decides, e)
+		}
+	}
+	if len(seen) != 7 {
+		t.Errorf("only the reasons %v were seen", seen)
+	}
+}
+
+func TestExplanationAsJSON(t *testing.T) {
+	f := &flags.Flag{
+		Name: "automation", Enabled: true, EnabledUserIDs: flags.NewIDs("7"), Percentage: 1250, Version: 4,
+		UpdatedBy: "ops", UpdatedAt: time.Date(2026, 11, 23, 6, 0, 0, 0, time.FixedZone("", 3600)),
+	}
+	got, err := json.MarshalIndent(flags.Explain(f, "7", true), "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{
+  "feature_name": "automation",
+  "user_id": "7",
+  "on": true,
+  "reason": "user_enabled",
+  "bucket": 2048,
+  "version": 4,
+  "steps": [
+    {
+      "rule": "master switch",
+      "finding": "this process's is on",
+      "decides": false
+    },
+    {
+      "rule": "flag",
+      "finding": "version 4, changed by ops at 2026-11-23T05:00:00Z",
+      "decides": false
+    },
+    {
+      "rule": "enabled",
+      "finding": "true",
+      "decides": false
+    },
+    {
+      "rule": "disabled_user_ids",
+      "finding": "the user is not among 0",
+      "decides": false
+    },
+    {
+      "rule": "enabled_user_ids",
+      "finding": "the user is among 1",
+      "decides": true
+    },
+    {
+      "rule": "rollout_percentage",
+      "finding": "bucket 2048 of seed \"automation\" is not below 1250, which is 12.5 %",
+      "decides": false
+    }
+  ]
+}`
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestReasonsHaveTexts(t *testing.T) {
+	for r := flags.Missing; r <= flags.OutsidePercentage; r++ {
+		text, err := r.MarshalText()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back flags.Reason
+		if err := back.UnmarshalText(text); err != nil || back != r {
+			t.Errorf("%d is %s, which is %d, %v", r, text, back, err)
+		}
+	}
+	if s := flags.Reason(99).String(); s != "reason_99" {
+		t.Errorf("an unknown reason is %s", s)
+	}
+	var r flags.Reason
+	if err := r.UnmarshalText([]byte("no such")); err == nil {
+		t.Error("an unknown text is a reason")
+	}
+}
+
+func TestParsePercentage(t *testing.T) {
+	for text, want := range map[string]flags.Percentage{"0": 0, "10": 1000, "12.50": 1250, "0.01": 1, "99.99": 9999, "100": 10_000, "1e1": 1000, "0.07": 7, "8.29": 829} {
+		if got, err := flags.ParsePercentage(text); err != nil || got != want {
+			t.Errorf("ParsePercentage(%s) = %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for text, want := range map[string]string{
+		"-1": "-1 is not within 0 and 100", "150": "150 is not within 0 and 100", "100.01": "100.01 is not within 0 and 100",
+		"NaN": "NaN is not within 0 and 100", "Inf": "+Inf is not within 0 and 100",
+		"abc": `"abc" is no number`, "": `"" is no number`, "0.001": "0.001 has more than two decimals", "10.005": "10.005 has more than two decimals",
+	} {
+		if _, err := flags.ParsePercentage(text); err == nil || err.Error() != want {
+			t.Errorf("ParsePercentage(%q): %v, want %s", text, err, want)
+		}
+	}
+	// Every one of them survives JSON.
+	for p := range 100*flags.Percent + 1 {
+		text, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back flags.Percentage
+		if err := json.Unmarshal(text, &back); err != nil || back != p {
+			t.Fatalf("%d is %s, which is %d, %v", int(p), text, int(back), err)
+		}
+	}
+}

@@ -1,0 +1,82 @@
+package flags
+
+import (
+	"context"
+	"net/http"
+)
+
+// Decider decides about a user; *Watcher is one.
+type Decider interface {
+	Decide(name, user string) Decision
+}
+
+// Middleware lets the users who have the flag through to the handler, and
+// sends the others to outside; nil answers 404, as if nothing were there.
+// It decides once: the handlers, outside included, find the decision by
+// FromContext. Where user finds nobody, the request is an outsider's.
+func Middleware(d Decider, name string, user func(*http.Request) (id string, ok bool), outside http.Handler) func(http.Handler) http.Handler {
+	if outside == nil {
+		outside = http.NotFoundHandler()
+	}
+	return func(inside http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			decision := Decision{Reason: NoUser}
+			if id, ok := user(r); ok {
+				decision = d.Decide(name, id)
+			}
+			r = withDecision(r, &name, decision)
+			if decision.On {
+				inside.ServeHTTP(w, r)
+			} else {
+				outside.ServeHTTP(w, r)
+			}
+		})
+	}
+}
+
+// withDecision makes the context and the copy of the request that carries it
+// in one allocation: the copy that WithContext returns stays on the stack.
+func withDecision(r *http.Request, name *string, d Decision) *http.Request {
+	both := &struct {
+		ctx     decided
+		request http.Request
+	}{ctx: decided{r.Context(), name, d}}
+	both.request = *r.WithContext(&both.ctx)
+	return &both.request
+}
+
+// decided is a context that holds a decision.
+type decided struct {
+	context.Context
+	name     *string // a string of its own would cost withDecision a size class
+	decision Decision
+}
+
+type decidedKey struct{}
+
+func (c *decided) Value(key any) any {
+	if key == (decidedKey{}) {
+		return c
+	}
+	return c.Context.Value(key)
+}
+
+// NewContext returns a context in which FromContext finds d, as a handler
+// behind Middleware does.
+func NewContext(ctx context.Context, name string, d Decision) context.Context {
+	return &decided{ctx, &name, d}
+}
+
+// FromContext returns what Middleware decided about the flag of that name.
+func FromContext(ctx context.Context, name string) (d Decision, ok bool) {
+	for {
+		c, ok := ctx.Value(decidedKey{}).(*decided)
+		if !ok {
+			return Decision{}, false
+		}
+		if *c.name == name {
+			return c.decision, true
+		}
+		ctx = c.Context
+	}
+}
