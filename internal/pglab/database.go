@@ -72,15 +72,7 @@ func (c *Cluster) exec(statement string) error {
 // default) or "pgx", and closes it when the test ends. It does not connect yet.
 func Open(tb testing.TB, dsn string) *sqlx.DB {
 	tb.Helper()
-	driver := os.Getenv("AUTOMATION_TEST_DRIVER")
-	switch driver {
-	case "":
-		driver = "postgres"
-	case "postgres", "pgx":
-	default:
-		tb.Fatalf("pglab: AUTOMATION_TEST_DRIVER=%q: want postgres or pgx", driver)
-	}
-	db, err := sqlx.Open(driver, dsn)
+	db, err := sqlx.Open(driver(tb), dsn)
 	check(tb, err)
 	tb.Cleanup(func() {
 		if err := db.Close(); err != nil {
@@ -88,6 +80,20 @@ func Open(tb testing.TB, dsn string) *sqlx.DB {
 		}
 	})
 	return db
+}
+
+// driver is the one that AUTOMATION_TEST_DRIVER chooses.
+func driver(tb testing.TB) string {
+	tb.Helper()
+	name := os.Getenv("AUTOMATION_TEST_DRIVER")
+	switch name {
+	case "":
+		return "postgres"
+	case "postgres", "pgx":
+	default:
+		tb.Fatalf("pglab: AUTOMATION_TEST_DRIVER=%q: want postgres or pgx", name)
+	}
+	return name
 }
 
 // check ends the test on an error. What is not installed is a skip, unless

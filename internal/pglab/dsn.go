@@ -37,6 +37,16 @@ func parseEndpoint(dsn string) (endpoint, error) {
 	return to, nil
 }
 
+// overTCP is a DSN that parseEndpoint takes, moved to another address.
+func overTCP(dsn, address string) string {
+	u, _ := url.Parse(dsn) // parseEndpoint took it
+	options := u.Query()
+	options.Del("host")
+	options.Del("port")
+	u.Host, u.RawQuery = address, options.Encode()
+	return u.String()
+}
+
 // hostPort is what libpq and PgBouncer call them: a socket's host is its directory.
 func (e endpoint) hostPort() (host, port string, err error) {
 	if e.network == "unix" {

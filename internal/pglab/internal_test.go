@@ -198,6 +198,9 @@ func TestADSNNamesAnEndpoint(t *testing.T) {
 			t.Errorf("hostPort of %q: %q, %q, %v", tt.dsn, host, port, err)
 		}
 	}
+	if got, want := overTCP(socketDSN("/tmp/x", "db")+"&a=b", "127.0.0.1:7"), "postgres://postgres@127.0.0.1:7/db?a=b&sslmode=disable"; got != want {
+		t.Errorf("over TCP: %s, want %s", got, want)
+	}
 	for _, bad := range []string{"", "host=/tmp dbname=db", "mysql://h:1/db", "postgres:///db", "postgres://h:1/", "postgres://%zz"} {
 		if got, err := parseEndpoint(bad); err == nil {
 			t.Errorf("parseEndpoint(%q) is %+v, want an error", bad, got)

@@ -13,6 +13,8 @@ import (
 // PgBouncer puts a PgBouncer in transaction mode in front of the server that dsn names, for
 // as long as the test runs, and returns a DSN of the same database through it. The pool holds
 // up to 20 connections to the server, so the statements of one client meet different backends.
+// For pgx the DSN asks for what its users have to ask for behind a pooler,
+// default_query_exec_mode=exec: no prepared statements by name.
 // Without PgBouncer installed the test is skipped, or fails, as without PostgreSQL.
 func PgBouncer(tb testing.TB, dsn string) string {
 	tb.Helper()
@@ -33,7 +35,11 @@ func PgBouncer(tb testing.TB, dsn string) string {
 			tb.Error(err)
 		}
 	})
-	return socketDSN(dir, to.database)
+	through := socketDSN(dir, to.database)
+	if driver(tb) == "pgx" {
+		through += "&default_query_exec_mode=exec"
+	}
+	return through
 }
 
 func startPgBouncer(o owner, program, dir string, to endpoint) (*server, error) {

@@ -3,9 +3,7 @@ package pglab
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
-	"net/url"
 	"sync"
 	"testing"
 )
@@ -14,7 +12,7 @@ import (
 // used from any goroutine. A client whose server is away is closed without a word.
 type Proxy struct {
 	listener net.Listener
-	database string
+	dsn      string
 	wait     sync.WaitGroup
 
 	mu       sync.Mutex
@@ -34,7 +32,7 @@ func NewProxy(tb testing.TB, dsn string) *Proxy {
 	check(tb, err)
 	listener, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	check(tb, err)
-	p := &Proxy{listener: listener, database: to.database, upstream: to, flows: make(chan struct{}), links: map[*link]struct{}{}}
+	p := &Proxy{listener: listener, dsn: overTCP(dsn, listener.Addr().String()), upstream: to, flows: make(chan struct{}), links: map[*link]struct{}{}}
 	close(p.flows)
 	p.wait.Go(p.accept)
 	tb.Cleanup(p.close)
@@ -42,9 +40,7 @@ func NewProxy(tb testing.TB, dsn string) *Proxy {
 }
 
 // DSN names the database that the proxy was made for, over TCP and through the proxy.
-func (p *Proxy) DSN() string {
-	return fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable", superuser, p.listener.Addr(), url.PathEscape(p.database))
-}
+func (p *Proxy) DSN() string { return p.dsn }
 
 // SetUpstream sends later connections to the server that dsn names. Those that stand, stay:
 // [Proxy.CutAll] ends them.
