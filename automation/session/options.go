@@ -46,8 +46,9 @@ type Options struct {
 	// Interval is the pause between two rounds of maintenance: 5 s.
 	Interval time.Duration
 
-	// Prewarm names what should always have one idle session ready.
-	Prewarm []Prewarm
+	// Prewarm tells, once a round, what should always have one idle session
+	// ready. Nil is nothing.
+	Prewarm func() []Prewarm
 
 	// Renew is asked before a session is renewed ahead of its end: whether the
 	// user still wants it, and for how long. Nil renews nothing ahead.

@@ -133,9 +133,10 @@ func (s *store) room(tx *sqldb.Tx, o order, l limits) (n int, refused *BudgetErr
 		return n, refused, nil
 	}
 	if l.perUser > 0 {
-		// A successor takes its predecessor's place, and does not count beside it.
+		// A successor takes its predecessor's place and does not count beside it,
+		// and a broken session keeps nobody from a better one.
 		if err := tx.Get(&c, `SELECT count(*) AS n, COALESCE(MIN({until ends_at}), 5) AS retry FROM automation_sessions s
-			WHERE user_id = $1 AND `+live+` AND id <> $2 AND NOT EXISTS (SELECT 1 FROM automation_sessions old
+			WHERE user_id = $1 AND `+live+` AND reason <> 'broken' AND id <> $2 AND NOT EXISTS (SELECT 1 FROM automation_sessions old
 				WHERE old.id = s.replaces AND old.state IN ('open', 'ending') AND old.ends_at > {now})`, o.user, o.replaces); err != nil {
 			return 0, nil, err
 		}

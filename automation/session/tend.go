@@ -200,8 +200,11 @@ func (m *Manager) renew(ctx context.Context) error {
 
 // prewarm keeps one idle session of each chosen model ready.
 func (m *Manager) prewarm(ctx context.Context) error {
+	if m.opts.Prewarm == nil {
+		return nil
+	}
 	var errs []error
-	for _, p := range m.opts.Prewarm {
+	for _, p := range m.opts.Prewarm() {
 		n, err := m.store.idle(ctx, p.ModelID, m.opts.RenewAhead)
 		if err != nil || n > 0 {
 			errs = append(errs, err)
