@@ -1,18 +1,9 @@
 package automation_test
 
 import (
-	"bytes"
-	"encoding/json"
-	"flag"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"log/slog"
-	"os"
 	"reflect"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,8 +12,6 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
 )
-
-var update = flag.Bool("update", false, "write docs/environment.md")
 
 func ExampleParseConfig() {
 	config, err := automation.ParseConfig(map[string]string{
@@ -339,118 +328,5 @@ func TestMisspeltVariablesAreListed(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, config.Unknown); diff != "" || err != nil {
 		t.Error(err, diff)
-	}
-}
-
-func TestNoSecretIsPrinted(t *testing.T) {
-	const canary = "c4n4ry"
-	config := automation.DefaultConfig()
-	secret := automation.NewSecret(canary)
-	config.ProxyRouterPassword, config.AdminToken, config.DatabaseURL = secret, secret, automation.NewSecret("postgres://u:"+canary+"@h/d")
-	nested := struct {
-		Config     *automation.Config
-		unexported automation.Config
-		List       []automation.Secret
-		Map        map[automation.Secret]automation.Secret
-	}{&config, config, []automation.Secret{secret}, map[automation.Secret]automation.Secret{secret: secret}}
-
-	var out bytes.Buffer
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%10.3s", "%p", "%T"} {
-		fmt.Fprintf(&out, verb+"\n", config)
-		fmt.Fprintf(&out, verb+"\n", &config)
-		fmt.Fprintf(&out, verb+"\n", nested)
-		fmt.Fprintf(&out, verb+"\n", config.AdminToken)
-	}
-	fmt.Fprintln(&out, config.AdminToken.String())
-	options := &slog.HandlerOptions{Level: slog.LevelDebug}
-	for _, handler := range []slog.Handler{slog.NewJSONHandler(&out, options), slog.NewTextHandler(&out, options)} {
-		slog.New(handler).Info("x", "config", config, "pointer", &config, "nested", nested, "token", config.AdminToken)
-	}
-	for _, v := range []any{config, nested, config.AdminToken} {
-		if err := json.NewEncoder(&out).Encode(v); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, form := range []string{canary, fmt.Sprintf("%x", canary), fmt.Sprintf("%X", canary)} {
-		if strings.Contains(out.String(), form) {
-			t.Errorf("%s is in\n%s", form, out.String())
-		}
-	}
-	if !strings.Contains(out.String(), "[redacted]") {
-		t.Error("nothing shows that a secret is set")
-	}
-	if got := fmt.Sprint(automation.NewSecret("")); got != "" {
-		t.Errorf("an empty secret prints %q", got)
-	}
-}
-
-// documented is a variable as config.go describes it.
-type documented struct{ name, fallback, bounds, meaning string }
-
-// documentedVariables reads the source, so that the meaning is written once:
-// the field's comment.
-func documentedVariables(t *testing.T) []documented {
-	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "config.go", nil, parser.ParseComments)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all []documented
-	ast.Inspect(file, func(n ast.Node) bool {
-		field, ok := n.(*ast.Field)
-		if !ok || field.Tag == nil {
-			return true
-		}
-		text, err := strconv.Unquote(field.Tag.Value)
-		if err != nil {
-			t.Fatal(err)
-		}
-		tag := reflect.StructTag(text)
-		v := documented{
-			name: tag.Get("env"), fallback: tag.Get("envDefault"),
-			meaning: strings.Join(strings.Fields(field.Doc.Text()), " "),
-		}
-		if low, high, ok := strings.Cut(tag.Get("range"), ".."); ok {
-			v.bounds = low + " to " + high
-		}
-		if unit := tag.Get("unit"); unit != "" {
-			v.bounds += " " + unit
-		}
-		if choices := tag.Get("oneof"); choices != "" {
-			v.bounds = strings.Join(strings.Fields(choices), ", ")
-		}
-		all = append(all, v)
-		return true
-	})
-	return all
-}
-
-func TestTheDocumentedEnvironmentIsTheRealOne(t *testing.T) {
-	const path = "../docs/environment.md"
-	var out strings.Builder
-	out.WriteString("# Environment\n\nEvery variable that `automation.LoadConfig` reads. An empty one is unset. A bad value ends the start with an\n" +
-		"error that names every wrong variable. Durations without a unit in the table are written like `30s`, `5m`, `1h30m`.\n\n" +
-		"| variable | default | bounds | meaning |\n|---|---|---|---|\n")
-	for _, v := range documentedVariables(t) {
-		if v.meaning == "" {
-			t.Errorf("%s has no meaning", v.name)
-		}
-		fallback := "empty"
-		if v.fallback != "" {
-			fallback = "`" + v.fallback + "`"
-		}
-		fmt.Fprintf(&out, "| `%s` | %s | %s | %s |\n", v.name, fallback, v.bounds, v.meaning)
-	}
-	if *update {
-		if err := os.WriteFile(path, []byte(out.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	got, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(out.String(), string(got)); diff != "" {
-		t.Errorf("%s has drifted; go test ./automation -run Documented -update writes it anew:\n%s", path, diff)
 	}
 }

@@ -1,0 +1,95 @@
+package modelscan_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/modelscan"
+)
+
+// The bodies of the benchmarks are 10 MB.
+func benchmarkBodies() map[string]string {
+	prose := "She said:\n\t\"The path is C:\\temp, isn't it?\" Then they went on, and on, for a good while.\n"
+	messages := func(content string) string {
+		text, _ := json.Marshal(content)
+		message := `{"role":"user","content":` + string(text) + `},`
+		return `"messages":[` + strings.Repeat(message, 10<<20/len(message)) + `{}]`
+	}
+	text := messages(strings.Repeat(prose, 20))
+	image, _ := json.Marshal("data:image/png;base64," + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("pixels"), 10<<20/8)))
+	tokens := `"input":[` + strings.Repeat("12345,", 10<<20/6) + `0]`
+	return map[string]string{
+		"first":         `{"model":"llama",` + text + `}`,
+		"last of text":  `{` + text + `,"model":"llama"}`,
+		"last of short": `{` + messages("Hello, how are you?") + `,"model":"llama"}`,
+		"last of image": `{"messages":[{"role":"user","content":[{"image_url":{"url":` + string(image) + `}}]}],"model":"llama"}`,
+		"last of ints":  `{` + tokens + `,"model":"llama"}`,
+	}
+}
+
+func BenchmarkFind(b *testing.B) {
+	ways := []struct {
+		name string
+		find func(body io.Reader) (string, error)
+	}{
+		{"find", func(body io.Reader) (string, error) {
+			found, err := modelscan.Find("application/json", body, 32<<20)
+			return found.Model, err
+		}},
+		{"unmarshal", func(body io.Reader) (string, error) {
+			var v struct{ Model string }
+			data, err := io.ReadAll(body)
+			if err != nil {
+				return "", err
+			}
+			err = json.Unmarshal(data, &v)
+			return v.Model, err
+		}},
+		{"decoder", func(body io.Reader) (string, error) {
+			d := json.NewDecoder(body)
+			_, _ = d.Token()
+			for d.More() {
+				name, err := d.Token()
+				if err != nil {
+					return "", err
+				}
+				var raw json.RawMessage
+				if err := d.Decode(&raw); err != nil {
+					return "", err
+				}
+				if name == "model" {
+					return string(raw[1 : len(raw)-1]), nil
+				}
+			}
+			return "", io.EOF
+		}},
+	}
+	for name, body := range benchmarkBodies() {
+		for _, way := range ways {
+			b.Run(name+"/"+way.name, func(b *testing.B) {
+				b.SetBytes(int64(len(body)))
+				b.ReportAllocs()
+				for b.Loop() {
+					if model, err := way.find(strings.NewReader(body)); err != nil || model != "llama" {
+						b.Fatal(model, err)
+					}
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkFindInAForm(b *testing.B) {
+	body, contentType := formBody(b, "whisper-1", 10<<20)
+	b.SetBytes(int64(len(body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if found, err := modelscan.Find(contentType, strings.NewReader(body), 32<<20); err != nil || found.Model != "whisper-1" {
+			b.Fatal(found.Model, err)
+		}
+	}
+}
