@@ -35,10 +35,11 @@ func postgres(tb testing.TB) *sqlx.DB {
 func sqlite(tb testing.TB) *sqlx.DB {
 	tb.Helper()
 	pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(tb.TempDir(), "a.db")+
-		"?_txlock=immediate&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)")
+		"?_txlock=immediate&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)")
 	if err != nil {
 		tb.Fatal(err)
 	}
+	pool.SetMaxOpenConns(1) // writers queue here rather than poll for the file's lock
 	tb.Cleanup(func() {
 		if err := pool.Close(); err != nil {
 			tb.Error(err)

@@ -46,9 +46,7 @@ WHERE user_id = $1 AND deleted_at IS NULL AND (CAST($2 AS boolean) OR version = 
 const isStored = `SELECT EXISTS (SELECT 1 FROM user_automation_settings WHERE user_id = $1 AND deleted_at IS NULL)`
 
 const adopters = `
-SELECT (SELECT count(*) FROM user_automation_settings WHERE is_enabled AND deleted_at IS NULL) AS enabled,
-	(SELECT count(*) FROM user_automation_settings)
-	- (SELECT count(*) FROM user_automation_settings WHERE deleted_at IS NOT NULL) AS stored`
+SELECT count(*) FILTER (WHERE is_enabled) AS enabled, count(*) AS stored FROM user_automation_settings WHERE deleted_at IS NULL`
 
 // changed: $1 is since when, in seconds from now; $2 how many at most.
 const changed = `

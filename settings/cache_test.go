@@ -1,0 +1,171 @@
+package settings_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/settings"
+)
+
+func TestOwnWritesShowAtOnce(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		store, ctx, ok := newStore(t, pool), t.Context(), must[settings.Settings](t)
+		cache := settings.NewCache(store, settings.CacheOptions{})
+		same := func(written settings.Settings) {
+			t.Helper()
+			for range 2 {
+				if diff := cmp.Diff(written, ok(cache.Get(ctx, "u"))); diff != "" {
+					t.Errorf("-written +read:\n%s", diff)
+				}
+			}
+		}
+		nothing := ok(cache.Get(ctx, "u"))
+		same(nothing)
+		same(ok(cache.Put(ctx, "u", on(time.Hour), settings.Always)))
+		same(ok(cache.Patch(ctx, "u", settings.Change{IsEnabled: new(false)}, settings.IfVersion(1))))
+		same(ok(cache.Delete(ctx, "u", settings.Always)))
+		same(ok(cache.Put(ctx, "u", on(2*time.Hour), settings.IfVersion(0))))
+		if err := cache.Forget(ctx, "u"); err != nil {
+			t.Fatal(err)
+		}
+		same(nothing)
+	})
+}
+
+func TestWritesOfAnotherReplicaShowAfterTheNextLook(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		ctx, ok := t.Context(), must[settings.Settings](t)
+		ours := settings.NewCache(newStore(t, pool), settings.CacheOptions{})
+		theirs := settings.NewCache(newStore(t, pool), settings.CacheOptions{})
+		for i, write := range []func() (settings.Settings, error){
+			func() (settings.Settings, error) { return theirs.Put(ctx, "u", on(time.Hour), settings.Always) },
+			func() (settings.Settings, error) { return theirs.Put(ctx, "u", off(time.Hour), settings.Always) },
+			func() (settings.Settings, error) {
+				return theirs.Patch(ctx, "u", settings.Change{IsEnabled: new(true)}, settings.Always)
+			},
+			func() (settings.Settings, error) { return theirs.Delete(ctx, "u", settings.Always) },
+			func() (settings.Settings, error) { return theirs.Put(ctx, "u", on(time.Hour), settings.Always) },
+			func() (settings.Settings, error) { // the same version as at first, of another row
+				if err := theirs.Forget(ctx, "u"); err != nil {
+					return settings.Settings{}, err
+				}
+				return theirs.Put(ctx, "u", off(2*time.Hour), settings.Always)
+			},
+		} {
+			before := ok(ours.Get(ctx, "u"))
+			written := ok(write())
+			if got := ok(ours.Get(ctx, "u")); got != before {
+				t.Errorf("write %d: the cache was asked twice and read twice, so this test shows nothing", i)
+			}
+			if err := ours.Poll(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(written, ok(ours.Get(ctx, "u"))); diff != "" {
+				t.Errorf("write %d (-written +read):\n%s", i, diff)
+			}
+		}
+	})
+}
+
+func TestRunShowsOtherReplicasWritesWithinTwoSeconds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pool := migrated(t, sqlite(t))
+		ctx, ok := t.Context(), must[settings.Settings](t)
+		store := newStore(t, pool)
+		cache := settings.NewCache(store, settings.CacheOptions{})
+		running, stop := context.WithCancel(ctx)
+		var run sync.WaitGroup
+		run.Go(func() {
+			if err := cache.Run(running); err != nil {
+				t.Error(err)
+			}
+		})
+		for i := range 20 {
+			time.Sleep(time.Duration(i) * 97 * time.Millisecond) // of the bubble: anywhere between two looks
+			before := ok(cache.Get(ctx, "u"))
+			written := ok(store.Put(ctx, "u", on(time.Hour+time.Duration(i)*time.Second), settings.Always))
+			if got := ok(cache.Get(ctx, "u")); got != before {
+				t.Error("the cache was not used, so this test shows nothing")
+			}
+			time.Sleep(2 * time.Second)
+			if got := ok(cache.Get(ctx, "u")); got != written {
+				t.Errorf("after two seconds (-written +read):\n%s", cmp.Diff(written, got))
+			}
+		}
+		stop()
+		run.Wait()
+	})
+}
+
+func TestALookFindsWhatWasCommittedLate(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		ctx, ok := t.Context(), must[settings.Settings](t)
+		store := newStore(t, pool)
+		ok(store.Put(ctx, "u", on(time.Hour), settings.Always))
+		cache := settings.NewCache(store, settings.CacheOptions{})
+		ok(cache.Get(ctx, "u"))
+		// As seen when a statement 44 s ago, of an entry 29 s old, took 15 s to commit.
+		ago := `statement_timestamp() - interval '44 seconds'`
+		if pool.DriverName() == "sqlite" {
+			ago = `strftime('%Y-%m-%d %H:%M:%f', 'now', '-44 seconds')`
+		}
+		exec(ctx, t, pool, `UPDATE user_automation_settings SET is_enabled = false, version = 2, updated_at = `+ago)
+		if err := cache.Poll(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if got := ok(cache.Get(ctx, "u")); got.Version != 2 || got.IsEnabled {
+			t.Errorf("the change was missed: %+v", got)
+		}
+	})
+}
+
+func TestTheCacheHoldsNoMoreThanItsSize(t *testing.T) {
+	t.Parallel()
+	pool := migrated(t, sqlite(t))
+	ctx, ok := t.Context(), must[settings.Settings](t)
+	cache := settings.NewCache(newStore(t, pool), settings.CacheOptions{Size: 10})
+	for i := range 100 {
+		ok(cache.Get(ctx, fmt.Sprint(i)))
+	}
+	if err := pool.Close(); err != nil {
+		t.Fatal(err)
+	}
+	held := 0
+	for i := range 100 {
+		if _, err := cache.Get(ctx, fmt.Sprint(i)); err == nil {
+			held++
+		} else if !errors.Is(err, settings.ErrUnavailable) {
+			t.Error(err)
+		}
+	}
+	if held != 10 {
+		t.Errorf("%d of 100 users are held, want 10", held)
+	}
+}
+
+func TestTheCachePassesOnWhatTheStoreRefuses(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	cache := settings.NewCache(newStore(t, migrated(t, sqlite(t))), settings.CacheOptions{})
+	if _, err := cache.Get(ctx, ""); !errors.Is(err, settings.ErrInvalid) {
+		t.Errorf("get: %v", err)
+	}
+	if _, err := cache.Put(ctx, "u", on(time.Second), settings.Always); !errors.Is(err, settings.ErrInvalid) {
+		t.Errorf("put: %v", err)
+	}
+	if _, err := cache.Put(ctx, "u", on(time.Hour), settings.IfVersion(3)); !errors.Is(err, settings.ErrConflict) {
+		t.Errorf("put: %v", err)
+	}
+}

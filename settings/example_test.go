@@ -1,0 +1,133 @@
+package settings_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	_ "modernc.org/sqlite"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+	"github.com/MorpheusAIs/gateway-automation/settings"
+)
+
+// inMemory is a database that lives as long as the example.
+func inMemory(ctx context.Context) *sqlx.DB {
+	pool, err := sqlx.Open("sqlite", ":memory:")
+	if err != nil {
+		log.Fatal(err)
+	}
+	pool.SetMaxOpenConns(1) // each connection would be a memory of its own
+	if _, err := schema.Migrate(ctx, pool); err != nil {
+		log.Fatal(err)
+	}
+	return pool
+}
+
+func Example() {
+	ctx := context.Background()
+	pool := inMemory(ctx)
+	defer pool.Close()
+
+	store, err := settings.NewStore(pool, settings.Defaults{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	show := func(s settings.Settings, err error) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("version %d: on %t, sessions of %v\n", s.Version, s.IsEnabled, s.SessionDuration)
+	}
+	show(store.Get(ctx, "7"))
+	show(store.Put(ctx, "7", settings.Values{IsEnabled: true, SessionDuration: 2 * time.Hour}, settings.Always))
+	show(store.Patch(ctx, "7", settings.Change{SessionDuration: new(30 * time.Minute)}, settings.IfVersion(1)))
+	show(store.Delete(ctx, "7", settings.Always))
+	// Output:
+	// version 0: on false, sessions of 1h0m0s
+	// version 1: on true, sessions of 2h0m0s
+	// version 2: on true, sessions of 30m0s
+	// version 0: on false, sessions of 1h0m0s
+}
+
+func ExampleIfVersion() {
+	ctx := context.Background()
+	pool := inMemory(ctx)
+	defer pool.Close()
+	store, err := settings.NewStore(pool, settings.Defaults{})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	values := settings.Values{IsEnabled: true, SessionDuration: time.Hour}
+	seen, err := store.Put(ctx, "7", values, settings.IfVersion(0)) // only if nothing is stored
+	if err != nil {
+		log.Fatal(err)
+	}
+	// In another window, the same user:
+	if _, err := store.Patch(ctx, "7", settings.Change{IsEnabled: new(false)}, settings.Always); err != nil {
+		log.Fatal(err)
+	}
+	values.SessionDuration = 2 * time.Hour
+	_, err = store.Put(ctx, "7", values, settings.IfVersion(seen.Version))
+	fmt.Println(errors.Is(err, settings.ErrConflict))
+	// Output: true
+}
+
+func ExampleInvalidError() {
+	ctx := context.Background()
+	pool := inMemory(ctx)
+	defer pool.Close()
+	store, err := settings.NewStore(pool, settings.Defaults{})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	_, err = store.Put(ctx, "7", settings.Values{SessionDuration: time.Minute}, settings.Always)
+	if invalid, ok := errors.AsType[*settings.InvalidError](err); ok {
+		fmt.Println(invalid.Field)
+		fmt.Println(invalid.Reason)
+	}
+	// Output:
+	// session_duration
+	// must be whole seconds from 300 to 86400
+}
+
+func ExampleCache() {
+	ctx, stop := context.WithCancel(context.Background())
+	pool := inMemory(ctx)
+	defer pool.Close()
+	store, err := settings.NewStore(pool, settings.Defaults{IsEnabled: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	cache := settings.NewCache(store, settings.CacheOptions{})
+	done := make(chan error)
+	go func() { done <- cache.Run(ctx) }()
+
+	for range 3 { // one query
+		mine, err := cache.Get(ctx, "7")
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(mine.IsEnabled)
+	}
+	if _, err := cache.Patch(ctx, "7", settings.Change{IsEnabled: new(false)}, settings.Always); err != nil {
+		log.Fatal(err)
+	}
+	mine, err := cache.Get(ctx, "7") // shows at once
+	fmt.Println(mine.IsEnabled, err)
+
+	stop()
+	fmt.Println(<-done)
+	// Output:
+	// true
+	// true
+	// true
+	// false <nil>
+	// <nil>
+}

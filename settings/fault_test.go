@@ -1,0 +1,122 @@
+package settings_test
+
+import (
+	"database/sql/driver"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/DATA-DOG/go-sqlmock"
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/settings"
+)
+
+// transaction is one that the database answers with these rows, or runs as a
+// statement without any, and whose COMMIT ends as told.
+type transaction struct {
+	rows   *sqlmock.Rows
+	begin  error
+	commit error
+}
+
+// faulty is a store on a database that expects these transactions.
+func faulty(t *testing.T, list ...transaction) *settings.Store {
+	t.Helper()
+	db, mock, err := sqlmock.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		mock.ExpectClose()
+		if err := errors.Join(db.Close(), mock.ExpectationsWereMet()); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, tx := range list {
+		if tx.begin != nil {
+			mock.ExpectBegin().WillReturnError(tx.begin)
+			continue
+		}
+		mock.ExpectBegin()
+		mock.ExpectExec("set_config").WillReturnResult(driver.ResultNoRows)
+		if tx.rows != nil {
+			mock.ExpectQuery("user_automation_settings").WillReturnRows(tx.rows)
+		} else {
+			mock.ExpectExec("user_automation_settings").WillReturnResult(sqlmock.NewResult(0, 1))
+		}
+		if end := mock.ExpectCommit(); tx.commit != nil {
+			end.WillReturnError(tx.commit)
+		}
+	}
+	return newStore(t, sqlx.NewDb(db, "postgres"))
+}
+
+func stored(version int64) *sqlmock.Rows {
+	now := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
+	return sqlmock.NewRows([]string{"is_enabled", "session_duration", "version", "created_at", "updated_at", "deleted_at"}).
+		AddRow(true, 7200, version, now, now, nil)
+}
+
+var errLost = errors.New("read tcp: connection reset by peer")
+
+func TestAnUnconditionalWriteIsRepeatedOnceWhenTheAnswerToCommitIsLost(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name string
+		call func(t *testing.T, s *settings.Store) (settings.Settings, error)
+		rows func() *sqlmock.Rows
+		want int64
+	}{
+		{"put", func(t *testing.T, s *settings.Store) (settings.Settings, error) {
+			return put(s, t.Context(), "u", settings.Always)
+		}, func() *sqlmock.Rows { return stored(2) }, 2},
+		{"patch", func(t *testing.T, s *settings.Store) (settings.Settings, error) {
+			return patch(s, t.Context(), "u", settings.Always)
+		}, func() *sqlmock.Rows { return stored(2) }, 2},
+		{"delete", func(t *testing.T, s *settings.Store) (settings.Settings, error) {
+			return s.Delete(t.Context(), "u", settings.Always)
+		}, func() *sqlmock.Rows { return nil }, 0},
+		{"delete on a version", func(t *testing.T, s *settings.Store) (settings.Settings, error) {
+			return s.Delete(t.Context(), "u", settings.IfVersion(1))
+		}, func() *sqlmock.Rows { return nil }, 0},
+		{"forget", func(t *testing.T, s *settings.Store) (settings.Settings, error) {
+			return settings.Settings{}, s.Forget(t.Context(), "u")
+		}, func() *sqlmock.Rows { return nil }, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			got, err := test.call(t, faulty(t, transaction{rows: test.rows(), commit: errLost}, transaction{rows: test.rows()}))
+			if err != nil || got.Version != test.want {
+				t.Errorf("lost once: version %d, %v", got.Version, err)
+			}
+			_, err = test.call(t, faulty(t, transaction{rows: test.rows(), commit: errLost}, transaction{rows: test.rows(), commit: errLost}))
+			if !errors.Is(err, settings.ErrOutcomeUnknown) {
+				t.Errorf("lost twice: %v", err)
+			}
+			_, err = test.call(t, faulty(t, transaction{rows: test.rows(), commit: errLost}, transaction{begin: errors.New("no more")}))
+			if !errors.Is(err, settings.ErrOutcomeUnknown) || errors.Is(err, settings.ErrUnavailable) {
+				t.Errorf("lost, and the database gone: %v; it must not say that nothing was written", err)
+			}
+		})
+	}
+}
+
+func TestAConditionalWriteIsNotRepeatedWhenTheAnswerToCommitIsLost(t *testing.T) {
+	t.Parallel()
+	for version := range int64(2) {
+		store := faulty(t, transaction{rows: stored(version + 1), commit: errLost})
+		if _, err := put(store, t.Context(), "u", settings.IfVersion(version)); !errors.Is(err, settings.ErrOutcomeUnknown) {
+			t.Errorf("on version %d: %v", version, err)
+		}
+	}
+}
+
+func TestWhatAHostStoredMayBeMoreThanADurationHolds(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	store := faulty(t, transaction{rows: sqlmock.NewRows([]string{"is_enabled", "session_duration", "version", "created_at", "updated_at", "deleted_at"}).
+		AddRow(true, int64(1)<<62, 1, now, now, nil)})
+	want(t, must[settings.Settings](t)(store.Get(t.Context(), "u")),
+		settings.Settings{UserID: "u", IsEnabled: true, SessionDuration: 24 * time.Hour, Version: 1})
+}

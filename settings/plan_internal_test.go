@@ -1,0 +1,112 @@
+package settings
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+	_ "modernc.org/sqlite"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+const primary = "user_automation_settings_pkey"
+
+// Each statement that requests and jobs make, and the index that must serve it.
+var plans = []struct {
+	name, statement string
+	args            []any
+	index           string
+}{
+	{"get", get, []any{"7"}, primary},
+	{"update", update, []any{"7", true, 3600, 1}, primary},
+	{"remove", remove, []any{"7", false, 1}, primary},
+	{"is stored", isStored, []any{"7"}, primary},
+	{"changed", changed, []any{-window.Seconds(), burst + 1}, "user_automation_settings_by_change"},
+}
+
+func TestEveryStatementIsServedByAnIndex(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		open                         func(*testing.T) *sqlx.DB
+		fill, analyze, explain, scan string
+	}{
+		"postgres": {
+			func(t *testing.T) *sqlx.DB { return pglab.Open(t, pglab.Database(t)) },
+			`INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at, deleted_at)
+			SELECT i, i % 10 = 0, 3600, now() - interval '1 year', now() - make_interval(mins => i), CASE WHEN i % 100 = 1 THEN now() END FROM generate_series(1, 20000) AS i`,
+			`VACUUM ANALYZE user_automation_settings`, `EXPLAIN `, "Seq Scan",
+		},
+		"sqlite": {
+			func(t *testing.T) *sqlx.DB {
+				pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { _ = pool.Close() })
+				return pool
+			},
+			`WITH RECURSIVE n(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM n WHERE value < 20000)
+			INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at, deleted_at)
+			SELECT value, value % 10 = 0, 3600, '2025-01-01 00:00:00.000', strftime('%Y-%m-%d %H:%M:%f', 'now', '-' || value || ' minutes'), iif(value % 100 = 1, '2026-01-01 00:00:00.000', NULL) FROM n`,
+			`ANALYZE`, `EXPLAIN QUERY PLAN `, "SCAN user_automation_settings\n",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := test.open(t)
+			if _, err := schema.Migrate(t.Context(), pool); err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range []string{test.fill, test.analyze} {
+				if _, err := pool.ExecContext(t.Context(), s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			db := sqldb.New(pool, sqldb.Options{})
+			for _, p := range plans {
+				plan := explain(t, pool, test.explain+db.Expand(p.statement), p.args...)
+				index := p.index
+				if index == primary && name == "sqlite" {
+					index = "sqlite_autoindex_user_automation_settings_1"
+				}
+				if !strings.Contains(plan, index) {
+					t.Errorf("%s does not use %s:\n%s", p.name, index, plan)
+				}
+				if strings.Contains(plan, test.scan) {
+					t.Errorf("%s reads the whole table:\n%s", p.name, plan)
+				}
+			}
+		})
+	}
+}
+
+// explain returns the last column of a plan, a line each.
+func explain(t *testing.T, pool *sqlx.DB, query string, args ...any) string {
+	t.Helper()
+	rows, err := pool.QueryxContext(t.Context(), query, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	var plan strings.Builder
+	for rows.Next() {
+		columns, err := rows.SliceScan()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch line := columns[len(columns)-1].(type) {
+		case string:
+			plan.WriteString(line + "\n")
+		case []byte:
+			plan.WriteString(string(line) + "\n")
+		}
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return plan.String()
+}
