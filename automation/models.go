@@ -1,0 +1,30 @@
+package automation
+
+import (
+	"net/http"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/problem"
+)
+
+// Models lists the models that can be named, in OpenAI's shape.
+func (m *Module) Models() http.Handler {
+	type model struct {
+		ID      string `json:"id"`
+		Object  string `json:"object"`
+		Created int64  `json:"created"` // not known: zero
+		OwnedBy string `json:"owned_by"`
+		Type    string `json:"model_type,omitempty"`
+		ModelID string `json:"model_id"`
+	}
+	return problem.Handler(m.log, func(w http.ResponseWriter, _ *http.Request) error {
+		table := m.catalog.Table()
+		if table == nil {
+			return problem.New(http.StatusServiceUnavailable, "The table of models is not loaded.")
+		}
+		list := []model{}
+		for _, x := range table.Models() {
+			list = append(list, model{ID: x.Name, Object: "model", OwnedBy: "morpheus", Type: string(x.Type), ModelID: x.ID})
+		}
+		return problem.WriteJSON(w, http.StatusOK, map[string]any{"object": "list", "data": list})
+	})
+}

@@ -1,0 +1,202 @@
+package automation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+	"github.com/MorpheusAIs/gateway-automation/mapping"
+	"github.com/MorpheusAIs/gateway-automation/settings"
+)
+
+// FlagName is the row of feature_flags that says who has the feature.
+const FlagName = "automation"
+
+// Node is what the module asks of a Morpheus node; *proxyrouter.Client is one.
+type Node interface {
+	session.Provider
+	Forward(ctx context.Context, r proxyrouter.ChatRequest) (*http.Response, error)
+	RatedBids(ctx context.Context, modelID string) ([]proxyrouter.Bid, error)
+	Ready() error
+}
+
+// Identity is who makes a request.
+type Identity struct {
+	UserID   string // at most 256 bytes of UTF-8, without control characters
+	ReadOnly bool   // may look at settings, not change them
+}
+
+// Identify tells who makes a request. An error means nobody (401), unless it
+// wraps ErrIdentityUnavailable (503).
+type Identify func(*http.Request) (Identity, error)
+
+// ErrIdentityUnavailable says that it cannot be told at the moment who makes a
+// request.
+var ErrIdentityUnavailable = errors.New("automation: identity unavailable")
+
+// Options are what a Module can do without.
+type Options struct {
+	// Node replaces the client that is made from the Config's PROXY_ROUTER_…
+	Node Node
+	// Logger gets what operators should know; nil discards.
+	Logger *slog.Logger
+	// ObserveSQL, if set, is called after each use of the database with the
+	// name of what was asked, how long it waited for one of the module's
+	// connections, how long it took in all, and its error.
+	ObserveSQL func(name string, wait, took time.Duration, err error)
+}
+
+// Module is the automation feature in one process.
+type Module struct {
+	cfg      Config
+	log      *slog.Logger
+	identify Identify
+	node     Node
+	catalog  *mapping.Catalog
+	flags    *flags.Watcher
+	store    *flags.Store
+	settings *settings.Cache
+	stored   *settings.Store
+	sessions *session.Manager
+	writes   limiter
+	running  atomic.Bool
+}
+
+// New wires a Module on the host's pool; it does no I/O. The tables must be
+// there by the time they are needed: see package schema. Its error names all
+// that is wrong.
+func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if db == nil || identify == nil {
+		return nil, errors.New("automation: New needs a database and a function that identifies users")
+	}
+	log := opts.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	m := &Module{cfg: cfg, log: log, identify: identify, node: opts.Node}
+	var errs []error
+	check := func(err error) {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if m.node == nil {
+		client, err := newNode(cfg, log)
+		check(err)
+		m.node = client
+	}
+	var err error
+	m.catalog, err = mapping.New(mapping.Options{
+		File: cfg.MappingsFile, UnknownIsDefault: cfg.UnknownModel == UnknownModelDefault, FeedURL: cfg.ActiveModelsURL,
+		FileInterval: cfg.MappingReloadInterval, FeedInterval: cfg.FeedRefreshInterval, Logger: log,
+	})
+	check(err)
+
+	// The flags have connections of their own: the brake must work when the
+	// sessions use up all of theirs.
+	brake := max(cfg.MaxDBConnections/8, 1)
+	m.store = flags.NewStoreOn(sqldb.New(db, sqldb.Options{MaxConns: brake, Observe: opts.ObserveSQL}))
+	m.flags = flags.NewWatcher(m.store, flags.Options{MasterOff: !cfg.FeatureEnabled, Interval: cfg.FlagPollInterval, Logger: log})
+
+	shared := sqldb.New(db, sqldb.Options{MaxConns: max(cfg.MaxDBConnections-brake, 1), Observe: opts.ObserveSQL})
+	m.stored, err = settings.NewStoreOn(shared, settings.Defaults{IsEnabled: cfg.DefaultOptIn,
+		SessionDuration: cfg.DefaultSessionDuration, Min: cfg.MinSessionDuration, Max: cfg.MaxSessionDuration})
+	check(err)
+	m.settings = settings.NewCache(m.stored, settings.CacheOptions{Logger: log})
+	m.sessions, err = session.New(shared, m.node, session.Options{
+		Shared:     cfg.SessionScope == ScopeShared,
+		MaxPerUser: cfg.MaxSessionsPerUser, OpensPerHour: cfg.MaxOpensPerHour, OpensPerDay: cfg.MaxOpensPerDay, MaxOpen: cfg.MaxOpenSessions,
+		Lease: cfg.SessionLease, Margin: cfg.SessionMargin, RenewAhead: cfg.RenewAhead, CloseAfter: cfg.CloseAfter,
+		AcquireTimeout: cfg.AcquireTimeout, DrainTimeout: cfg.DrainTimeout, Interval: cfg.SweepInterval,
+		// The client's own deadline comes first: only then does it know that
+		// it was the node that took too long.
+		OpenTimeout: cfg.OpenTimeout + 10*time.Second,
+		Renew:       m.renew, Prewarm: m.prewarm, Logger: log,
+	})
+	check(err)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+func newNode(cfg Config, log *slog.Logger) (*proxyrouter.Client, error) {
+	if cfg.ProxyRouterURL == "" {
+		return nil, errors.New("automation: PROXY_ROUTER_URL is empty; set it to the node's URL")
+	}
+	return proxyrouter.New(proxyrouter.Options{URL: cfg.ProxyRouterURL, Username: cfg.ProxyRouterUsername,
+		Password: cfg.ProxyRouterPassword.Reveal(), OpenTimeout: cfg.OpenTimeout, Logger: log})
+}
+
+// Run works until ctx ends: it watches the flags and the mapping, keeps what
+// is known of settings fresh, and looks after the sessions. It returns at once
+// if the mapping cannot be read, and otherwise when all it started has ended,
+// which waits up to the drain time-out for requests in flight. End the HTTP
+// server first.
+func (m *Module) Run(ctx context.Context) error {
+	if err := m.catalog.Load(ctx); err != nil {
+		return fmt.Errorf("automation: %w", err)
+	}
+	for _, name := range m.cfg.Unknown {
+		m.log.Warn("unknown variable in the environment", "variable", name)
+	}
+	m.running.Store(true)
+	defer m.running.Store(false)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.catalog.Run(ctx) })
+	g.Go(func() error { m.flags.Run(ctx); return nil })
+	g.Go(func() error { return m.settings.Run(ctx) })
+	g.Go(func() error { return m.sessions.Run(ctx) })
+	return g.Wait()
+}
+
+// Flags are the flags as this process sees them, for the host's own.
+func (m *Module) Flags() *flags.Watcher { return m.flags }
+
+// Forget erases everything about a user who goes. It can be repeated. Their
+// open sessions serve nobody any more and ride to their end.
+func (m *Module) Forget(ctx context.Context, userID string) error {
+	return errors.Join(m.settings.Forget(ctx, userID), m.sessions.Forget(ctx, userID))
+}
+
+// renew tells whether a user who uses a session still wants one, and for how long.
+func (m *Module) renew(ctx context.Context, userID string) (time.Duration, bool) {
+	if !m.flags.Decide(FlagName, userID).On {
+		return 0, false
+	}
+	s, err := m.settings.Get(ctx, userID)
+	return s.SessionDuration, err == nil && s.IsEnabled
+}
+
+// prewarm lists the models that keep an idle session ready, while the feature
+// is on for anybody at all.
+func (m *Module) prewarm() []session.Prewarm {
+	f := m.flags.Flag(FlagName)
+	if !m.cfg.FeatureEnabled || f == nil || !f.Enabled {
+		return nil
+	}
+	var list []session.Prewarm
+	for _, name := range m.cfg.PrewarmModels {
+		model, err := m.catalog.Resolve(name, "")
+		if err != nil {
+			m.log.Warn("model to be kept ready is unknown", "model", name, "error", err)
+			continue
+		}
+		list = append(list, session.Prewarm{ModelID: model.ID, Duration: m.cfg.DefaultSessionDuration})
+	}
+	return list
+}
