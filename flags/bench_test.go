@@ -1,6 +1,7 @@
 package flags_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"math/rand/v2"
 	"net/http"
@@ -77,13 +78,41 @@ func BenchmarkEvaluate(b *testing.B) {
 	}
 }
 
-type fixed struct{ flag *flags.Flag }
+func watching(b *testing.B, f *flags.Flag) *flags.Watcher {
+	b.Helper()
+	w := flags.NewWatcher(tableOf(f), flags.Options{})
+	if err := w.Refresh(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	return w
+}
 
-func (f fixed) Decide(_, user string) flags.Decision { return flags.Evaluate(f.flag, user) }
+// BenchmarkDecide is Evaluate with the look at the snapshot and the count.
+func BenchmarkDecide(b *testing.B) {
+	w := watching(b, &flags.Flag{Name: "automation", Enabled: true, Percentage: 50 * flags.Percent})
+	b.Run("alone", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			w.Decide("automation", benchUser)
+		}
+	})
+	b.Run("on all processors", func(b *testing.B) {
+		b.ReportAllocs()
+		b.RunParallel(func(p *testing.PB) {
+			for p.Next() {
+				w.Decide("automation", benchUser)
+			}
+		})
+	})
+}
+
+var background = context.Background()
 
 type nothing struct{}
 
-func (nothing) ServeHTTP(http.ResponseWriter, *http.Request) {}
+func (nothing) ServeHTTP(_ http.ResponseWriter, r *http.Request) { kept = r }
+
+var kept *http.Request // as if a handler had let it escape, which real ones do
 
 func BenchmarkMiddleware(b *testing.B) {
 	request, err := http.NewRequestWithContext(b.Context(), http.MethodPost, "/v1/chat/completions", nil)
@@ -91,15 +120,21 @@ func BenchmarkMiddleware(b *testing.B) {
 		b.Fatal(err)
 	}
 	user := func(*http.Request) (string, bool) { return benchUser, true }
-	flag := &flags.Flag{Name: "automation", Enabled: true, Percentage: 100 * flags.Percent}
-	for name, h := range map[string]http.Handler{
-		"bare handler": nothing{},
-		"around it":    flags.Middleware(fixed{flag}, "automation", user, nil)(nothing{}),
+	w := watching(b, &flags.Flag{Name: "automation", Enabled: true, Percentage: 100 * flags.Percent})
+	for _, c := range []struct {
+		name    string
+		handler http.Handler
+	}{
+		{"bare handler", nothing{}},
+		{"WithContext alone", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			nothing{}.ServeHTTP(w, r.WithContext(background))
+		})}, // what any middleware pays that hands something down
+		{"around it", flags.Middleware(w, "automation", user, nil)(nothing{})},
 	} {
-		b.Run(name, func(b *testing.B) {
+		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				h.ServeHTTP(nil, request)
+				c.handler.ServeHTTP(nil, request)
 			}
 		})
 	}

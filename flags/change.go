@@ -113,9 +113,13 @@ func checkLength(s string, most int) error {
 // The errors are those of Validate, ErrNotFound, ErrConflict, ErrUnavailable,
 // and ErrOutcomeUnknown. A change that changes nothing leaves the version.
 func (s *Store) Update(ctx context.Context, name string, c Change, actor string, ifVersion int64) (*Flag, error) {
-	f, err := sqldb.Write(ctx, s.db, "flags.update", func(tx *sqldb.Tx) (*Flag, error) {
-		return UpdateIn(tx, name, c, actor, ifVersion)
-	})
+	err := c.check(actor)
+	var f *Flag
+	if err == nil {
+		f, err = sqldb.Write(ctx, s.db, "flags.update", func(tx *sqldb.Tx) (*Flag, error) {
+			return c.apply(tx, name, actor, ifVersion)
+		})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("flags: update(%q): %w", name, err)
 	}
@@ -125,15 +129,24 @@ func (s *Store) Update(ctx context.Context, name string, c Change, actor string,
 // UpdateIn is Update as a part of a transaction of this module's other
 // packages. Hosts use Update.
 func UpdateIn(tx *sqldb.Tx, name string, c Change, actor string, ifVersion int64) (*Flag, error) {
-	err := c.Validate()
-	if actor == "" {
-		err = errors.Join(err, &FieldError{Field: "actor", Problem: "who makes the change is wanted, for the audit"})
-	} else if why := checkLength(actor, maxName); why != nil {
-		err = errors.Join(err, &FieldError{Field: "actor", Problem: why.Error()})
-	}
-	if err != nil {
+	if err := c.check(actor); err != nil {
 		return nil, err
 	}
+	return c.apply(tx, name, actor, ifVersion)
+}
+
+func (c Change) check(actor string) error {
+	err := checkLength(actor, maxName)
+	if actor == "" {
+		err = errors.New("who makes the change is wanted, for the audit")
+	}
+	if err != nil {
+		err = &FieldError{Field: "actor", Problem: err.Error()}
+	}
+	return errors.Join(c.Validate(), err)
+}
+
+func (c Change) apply(tx *sqldb.Tx, name, actor string, ifVersion int64) (*Flag, error) {
 	enabledIDs, err := listText(c.EnabledUserIDs)
 	if err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 // database is one with the module's tables.
@@ -81,7 +82,8 @@ func (db database) tick(t *testing.T) {
 		}
 		return now
 	}
-	for begun := read(); read() == begun; {
+	for begun, now := read(), ""; now == "" || now == begun; {
+		now = read()
 	}
 }
 
@@ -235,6 +237,36 @@ func TestUpdate(t *testing.T) {
 		db.sql(t, `UPDATE feature_flags SET enabled = true WHERE feature_name = 'automation'`)
 		if f, err = store.Get(t.Context(), "automation"); err != nil || !strings.HasPrefix(f.UpdatedBy, "sql") {
 			t.Errorf("by hand: %+v, %v", f, err)
+		}
+	})
+}
+
+func TestUpdateInIsPartOfItsTransaction(t *testing.T) {
+	onBoth(t, func(t *testing.T, db database) {
+		bounded := sqldb.New(db.DB, sqldb.Options{})
+		store := flags.NewStoreOn(bounded)
+		twice := func(second flags.Change) error {
+			_, err := sqldb.Write(t.Context(), bounded, "test", func(tx *sqldb.Tx) (*flags.Flag, error) {
+				f, err := flags.UpdateIn(tx, "automation", flags.Change{Percentage: ptr(flags.Percentage(7))}, "first", 0)
+				if err != nil {
+					return nil, err
+				}
+				return flags.UpdateIn(tx, "automation", second, "second", f.Version)
+			})
+			return err
+		}
+		if err := twice(flags.Change{Percentage: ptr(flags.Percentage(-1))}); !errors.Is(err, flags.ErrInvalid) {
+			t.Error(err)
+		}
+		if f, err := store.Get(t.Context(), "automation"); err != nil || f.Version != 1 {
+			t.Errorf("half a transaction: %+v, %v", f, err)
+		}
+		if err := twice(flags.Change{Seed: ptr("x")}); err != nil {
+			t.Fatal(err)
+		}
+		events, err := store.Events(t.Context(), "automation", 2, 0)
+		if err != nil || len(events) != 2 || events[0].By != "second" || events[1].By != "first" {
+			t.Errorf("%+v, %v", events, err)
 		}
 	})
 }
