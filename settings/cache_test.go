@@ -92,8 +92,10 @@ func TestRunShowsOtherReplicasWritesWithinTwoSeconds(t *testing.T) {
 			}
 		})
 		for i := range 20 {
-			time.Sleep(time.Duration(i) * 97 * time.Millisecond) // of the bubble: anywhere between two looks
 			before := ok(cache.Get(ctx, "u"))
+			// Of the bubble: so long that only looks can confirm the entry, and
+			// then to anywhere between two of them.
+			time.Sleep(3*time.Second + time.Duration(i)*97*time.Millisecond)
 			written := ok(store.Put(ctx, "u", on(time.Hour+time.Duration(i)*time.Second), settings.Always))
 			if got := ok(cache.Get(ctx, "u")); got != before {
 				t.Error("the cache was not used, so this test shows nothing")
@@ -116,10 +118,10 @@ func TestALookFindsWhatWasCommittedLate(t *testing.T) {
 		ok(store.Put(ctx, "u", on(time.Hour), settings.Always))
 		cache := settings.NewCache(store, settings.CacheOptions{})
 		ok(cache.Get(ctx, "u"))
-		// As seen when a statement 44 s ago, of an entry 29 s old, took 15 s to commit.
-		ago := `statement_timestamp() - interval '44 seconds'`
+		// As it looks when a statement took 15 s to commit, 25 s ago.
+		ago := `statement_timestamp() - interval '40 seconds'`
 		if pool.DriverName() == "sqlite" {
-			ago = `strftime('%Y-%m-%d %H:%M:%f', 'now', '-44 seconds')`
+			ago = `strftime('%Y-%m-%d %H:%M:%f', 'now', '-40 seconds')`
 		}
 		exec(ctx, t, pool, `UPDATE user_automation_settings SET is_enabled = false, version = 2, updated_at = `+ago)
 		if err := cache.Poll(ctx); err != nil {

@@ -16,7 +16,8 @@ var (
 	// written.
 	ErrUnavailable = sqldb.ErrUnavailable
 	// ErrOutcomeUnknown says that the database's answer to a write was lost, so
-	// that it was applied or not. Repeat it, or read to find out.
+	// that it was applied or not. Repeat it, or read to find out; a conditional
+	// write that was applied ends in ErrConflict when it is repeated.
 	ErrOutcomeUnknown = sqldb.ErrOutcomeUnknown
 )
 

@@ -30,7 +30,7 @@ func inMemory(ctx context.Context) *sqlx.DB {
 func Example() {
 	ctx := context.Background()
 	pool := inMemory(ctx)
-	defer pool.Close()
+	defer func() { _ = pool.Close() }()
 
 	store, err := settings.NewStore(pool, settings.Defaults{})
 	if err != nil {
@@ -56,7 +56,7 @@ func Example() {
 func ExampleIfVersion() {
 	ctx := context.Background()
 	pool := inMemory(ctx)
-	defer pool.Close()
+	defer func() { _ = pool.Close() }()
 	store, err := settings.NewStore(pool, settings.Defaults{})
 	if err != nil {
 		log.Fatal(err)
@@ -80,7 +80,7 @@ func ExampleIfVersion() {
 func ExampleInvalidError() {
 	ctx := context.Background()
 	pool := inMemory(ctx)
-	defer pool.Close()
+	defer func() { _ = pool.Close() }()
 	store, err := settings.NewStore(pool, settings.Defaults{})
 	if err != nil {
 		log.Fatal(err)
@@ -99,7 +99,7 @@ func ExampleInvalidError() {
 func ExampleCache() {
 	ctx, stop := context.WithCancel(context.Background())
 	pool := inMemory(ctx)
-	defer pool.Close()
+	defer func() { _ = pool.Close() }()
 	store, err := settings.NewStore(pool, settings.Defaults{IsEnabled: true})
 	if err != nil {
 		log.Fatal(err)

@@ -69,10 +69,10 @@ func TestAnUnconditionalWriteIsRepeatedOnceWhenTheAnswerToCommitIsLost(t *testin
 		want int64
 	}{
 		{"put", func(t *testing.T, s *settings.Store) (settings.Settings, error) {
-			return put(s, t.Context(), "u", settings.Always)
+			return put(t.Context(), s, "u", settings.Always)
 		}, func() *sqlmock.Rows { return stored(2) }, 2},
 		{"patch", func(t *testing.T, s *settings.Store) (settings.Settings, error) {
-			return patch(s, t.Context(), "u", settings.Always)
+			return patch(t.Context(), s, "u", settings.Always)
 		}, func() *sqlmock.Rows { return stored(2) }, 2},
 		{"delete", func(t *testing.T, s *settings.Store) (settings.Settings, error) {
 			return s.Delete(t.Context(), "u", settings.Always)
@@ -106,7 +106,7 @@ func TestAConditionalWriteIsNotRepeatedWhenTheAnswerToCommitIsLost(t *testing.T)
 	t.Parallel()
 	for version := range int64(2) {
 		store := faulty(t, transaction{rows: stored(version + 1), commit: errLost})
-		if _, err := put(store, t.Context(), "u", settings.IfVersion(version)); !errors.Is(err, settings.ErrOutcomeUnknown) {
+		if _, err := put(t.Context(), store, "u", settings.IfVersion(version)); !errors.Is(err, settings.ErrOutcomeUnknown) {
 			t.Errorf("on version %d: %v", version, err)
 		}
 	}

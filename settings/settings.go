@@ -85,7 +85,7 @@ func (d Defaults) withDefaults() (Defaults, error) {
 		}
 	}
 	if d.Min > d.Max {
-		errs = append(errs, fmt.Errorf("Min is %v, above Max, %v", d.Min, d.Max))
+		errs = append(errs, fmt.Errorf("bounds: Min is %v, above Max, %v", d.Min, d.Max))
 	} else if d.SessionDuration != d.clamp(d.SessionDuration) {
 		errs = append(errs, fmt.Errorf("SessionDuration is %v, want %v to %v", d.SessionDuration, d.Min, d.Max))
 	}

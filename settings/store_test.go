@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,143 +124,6 @@ func tick(t *testing.T, pool *sqlx.DB) {
 	}
 }
 
-// write is any of the writes that return settings.
-type write func(s *settings.Store, ctx context.Context, user string, c settings.Condition) (settings.Settings, error)
-
-func put(s *settings.Store, ctx context.Context, user string, c settings.Condition) (settings.Settings, error) {
-	return s.Put(ctx, user, on(2*time.Hour), c)
-}
-
-func patch(s *settings.Store, ctx context.Context, user string, c settings.Condition) (settings.Settings, error) {
-	return s.Patch(ctx, user, settings.Change{SessionDuration: new(2 * time.Hour)}, c)
-}
-
-func patchNothing(s *settings.Store, ctx context.Context, user string, c settings.Condition) (settings.Settings, error) {
-	return s.Patch(ctx, user, settings.Change{}, c)
-}
-
-func TestAConditionDecidesWhetherAWriteHappens(t *testing.T) {
-	t.Parallel()
-	const nothing, stored, deleted = "nothing stored", "version 1 stored", "version 1 stored and deleted"
-	tests := []struct {
-		name     string
-		write    write
-		before   string
-		c        settings.Condition
-		conflict bool
-		version  int64 // afterwards
-	}{
-		{"put always", put, nothing, settings.Always, false, 1},
-		{"put always", put, deleted, settings.Always, false, 3},
-		{"put always", put, stored, settings.Always, false, 2},
-		{"put if nothing is stored", put, nothing, settings.IfVersion(0), false, 1},
-		{"put if nothing is stored", put, deleted, settings.IfVersion(0), false, 3},
-		{"put if nothing is stored", put, stored, settings.IfVersion(0), true, 1},
-		{"put on version 1", put, nothing, settings.IfVersion(1), true, 0},
-		{"put on version 1", put, stored, settings.IfVersion(1), false, 2},
-		{"put on version 2", put, deleted, settings.IfVersion(2), true, 0},
-		{"put on version 2", put, stored, settings.IfVersion(2), true, 1},
-		{"put on version -1", put, stored, settings.IfVersion(-1), true, 1},
-		{"put on version -1", put, nothing, settings.IfVersion(-1), true, 0},
-		{"put on the greatest version", put, nothing, settings.IfVersion(math.MaxInt64), true, 0},
-		{"patch if nothing is stored", patch, nothing, settings.IfVersion(0), false, 1},
-		{"patch if nothing is stored", patch, stored, settings.IfVersion(0), true, 1},
-		{"patch on version 1", patch, nothing, settings.IfVersion(1), true, 0},
-		{"patch on version 1", patch, stored, settings.IfVersion(1), false, 2},
-		{"patch nothing on version 0", patchNothing, nothing, settings.IfVersion(0), false, 0},
-		{"patch nothing on version 1", patchNothing, stored, settings.IfVersion(1), false, 1},
-		{"patch nothing on version 2", patchNothing, stored, settings.IfVersion(2), true, 1},
-		{"delete on version 1", (*settings.Store).Delete, stored, settings.IfVersion(1), false, 0},
-		{"delete on version 2", (*settings.Store).Delete, stored, settings.IfVersion(2), true, 1},
-		{"delete on version -1", (*settings.Store).Delete, stored, settings.IfVersion(-1), true, 1},
-		{"delete if nothing is stored", (*settings.Store).Delete, stored, settings.IfVersion(0), true, 1},
-		{"delete on version 1", (*settings.Store).Delete, deleted, settings.IfVersion(1), false, 0},
-		{"delete on version 1", (*settings.Store).Delete, nothing, settings.IfVersion(1), false, 0},
-	}
-	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
-		store, ok := newStore(t, pool), must[settings.Settings](t)
-		for i, test := range tests {
-			t.Run(test.name+" with "+test.before, func(t *testing.T) {
-				ctx, user := t.Context(), fmt.Sprint("user ", i)
-				if test.before != nothing {
-					ok(store.Put(ctx, user, on(time.Hour), settings.Always))
-				}
-				if test.before == deleted {
-					ok(store.Delete(ctx, user, settings.Always))
-				}
-				before := ok(store.Get(ctx, user))
-				_, err := test.write(store, ctx, user, test.c)
-				if errors.Is(err, settings.ErrConflict) != test.conflict || err != nil && !test.conflict {
-					t.Errorf("error %v, conflict wanted: %t", err, test.conflict)
-				}
-				got := ok(store.Get(ctx, user))
-				if got.Version != test.version {
-					t.Errorf("version %d afterwards, want %d", got.Version, test.version)
-				}
-				if test.conflict && got != before {
-					t.Errorf("a conflict changed something (-before +after):\n%s", cmp.Diff(before, got))
-				}
-			})
-		}
-	})
-}
-
-func TestWhatIsInvalidIsNamedAndNeverReachesTheDatabase(t *testing.T) {
-	t.Parallel()
-	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
-		store, ctx := newStore(t, pool), t.Context()
-		if err := pool.Close(); err != nil { // whoever asks it gets another error
-			t.Fatal(err)
-		}
-		for _, user := range []string{"", strings.Repeat("x", 257), "a\xff", "a\x00b", "a\nb", "\u0085"} {
-			for name, call := range map[string]func() error{
-				"get":    func() error { _, err := store.Get(ctx, user); return err },
-				"put":    func() error { _, err := put(store, ctx, user, settings.Always); return err },
-				"patch":  func() error { _, err := patchNothing(store, ctx, user, settings.Always); return err },
-				"delete": func() error { _, err := store.Delete(ctx, user, settings.Always); return err },
-				"forget": func() error { return store.Forget(ctx, user) },
-			} {
-				err := call()
-				if fields := complaints(err); !errors.Is(err, settings.ErrInvalid) || !slices.Equal(fields, []string{"user_id"}) {
-					t.Errorf("%s(%q): %v, about %v", name, user, err, fields)
-				}
-				if len(user) > 1 && strings.Contains(err.Error(), user) {
-					t.Errorf("%s(%q): the error names the user: %v", name, user, err)
-				}
-			}
-		}
-		for _, d := range []time.Duration{0, -time.Hour, 299 * time.Second, 301*time.Second + 1, 24*time.Hour + time.Second, math.MaxInt64} {
-			_, err := store.Put(ctx, "u", on(d), settings.Always)
-			if fields := complaints(err); !errors.Is(err, settings.ErrInvalid) || !slices.Equal(fields, []string{"session_duration"}) {
-				t.Errorf("%v: %v, about %v", d, err, fields)
-			}
-		}
-		_, err := store.Patch(ctx, "", settings.Change{SessionDuration: new(time.Second)}, settings.Always)
-		if fields := complaints(err); !slices.Equal(fields, []string{"user_id", "session_duration"}) {
-			t.Errorf("two mistakes at once: %v, about %v", err, fields)
-		}
-		const text = "settings.patch: user_id: must be 1 to 256 bytes long, not 0\nsession_duration: must be whole seconds from 300 to 86400"
-		if err.Error() != text {
-			t.Errorf("got  %s\nwant %s", err, text)
-		}
-	})
-}
-
-// complaints are the fields that the InvalidErrors in err name.
-func complaints(err error) (fields []string) {
-	switch e := err.(type) { //nolint:errorlint // this walks the tree itself
-	case *settings.InvalidError:
-		return []string{e.Field}
-	case interface{ Unwrap() error }:
-		return complaints(e.Unwrap())
-	case interface{ Unwrap() []error }:
-		for _, e := range e.Unwrap() {
-			fields = append(fields, complaints(e)...)
-		}
-	}
-	return fields
-}
-
 func TestAnyReadableIdIsAUser(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
@@ -316,91 +176,14 @@ func TestAdoptersAreThoseWhoHaveItOn(t *testing.T) {
 	})
 }
 
-func TestNoUpdateIsLost(t *testing.T) {
-	t.Parallel()
-	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
-		store, ctx, ok := newStore(t, pool), t.Context(), must[settings.Settings](t)
-		const writers = 64
-		var all sync.WaitGroup
-		versions := make([]int64, writers)
-		for i := range writers {
-			all.Go(func() {
-				// Each writes a value of its own, so each changes something.
-				got, err := store.Put(ctx, "u", on(time.Hour+time.Duration(i)*time.Second), settings.Always)
-				if err != nil {
-					t.Error(err)
-				}
-				versions[i] = got.Version
-			})
-		}
-		all.Wait()
-		slices.Sort(versions)
-		for i, v := range versions {
-			if v != int64(i+1) {
-				t.Fatalf("the versions of %d writes are %v", writers, versions)
-			}
-		}
-		if got := ok(store.Get(ctx, "u")); got.Version != writers {
-			t.Errorf("version %d after %d writes", got.Version, writers)
-		}
-	})
-}
-
-func TestPatchesOfDifferentFieldsBothHold(t *testing.T) {
-	t.Parallel()
-	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
-		store, ctx, ok := newStore(t, pool), t.Context(), must[settings.Settings](t)
-		for round := range 20 {
-			user := fmt.Sprint("user ", round)
-			var both sync.WaitGroup
-			for _, ch := range []settings.Change{{IsEnabled: new(true)}, {SessionDuration: new(2 * time.Hour)}} {
-				both.Go(func() {
-					if _, err := store.Patch(ctx, user, ch, settings.Always); err != nil {
-						t.Error(err)
-					}
-				})
-			}
-			both.Wait()
-			want(t, ok(store.Get(ctx, user)), settings.Settings{UserID: user, IsEnabled: true, SessionDuration: 2 * time.Hour, Version: 2})
-		}
-	})
-}
-
-func TestOfConditionalWritesOnOneVersionOneWins(t *testing.T) {
-	t.Parallel()
-	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
-		store, ctx := newStore(t, pool), t.Context()
-		for version := range int64(4) { // the first creates
-			var all sync.WaitGroup
-			var won atomic.Int64
-			for i := range 16 {
-				all.Go(func() {
-					d := time.Duration(version)*time.Hour + time.Hour + time.Duration(i)*time.Second
-					got, err := store.Put(ctx, "u", on(d), settings.IfVersion(version))
-					switch {
-					case err == nil && got.Version == version+1:
-						won.Add(1)
-					case !errors.Is(err, settings.ErrConflict):
-						t.Errorf("version %d, %v", got.Version, err)
-					}
-				})
-			}
-			all.Wait()
-			if n := won.Load(); n != 1 {
-				t.Fatalf("%d writes won on version %d", n, version)
-			}
-		}
-	})
-}
-
 func TestACancelledContextAndAClosedPoolAreUnavailable(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		store := newStore(t, pool)
 		calls := map[string]func(context.Context) error{
 			"get":      func(ctx context.Context) error { _, err := store.Get(ctx, "u"); return err },
-			"put":      func(ctx context.Context) error { _, err := put(store, ctx, "u", settings.Always); return err },
-			"patch":    func(ctx context.Context) error { _, err := patchNothing(store, ctx, "u", settings.Always); return err },
+			"put":      func(ctx context.Context) error { _, err := put(ctx, store, "u", settings.Always); return err },
+			"patch":    func(ctx context.Context) error { _, err := patchNothing(ctx, store, "u", settings.Always); return err },
 			"delete":   func(ctx context.Context) error { _, err := store.Delete(ctx, "u", settings.IfVersion(1)); return err },
 			"forget":   func(ctx context.Context) error { return store.Forget(ctx, "u") },
 			"adopters": func(ctx context.Context) error { _, _, err := store.Adopters(ctx); return err },
@@ -424,37 +207,4 @@ func TestACancelledContextAndAClosedPoolAreUnavailable(t *testing.T) {
 			}
 		}
 	})
-}
-
-func TestDefaultsAreCompletedOrAllThatIsWrongIsSaid(t *testing.T) {
-	t.Parallel()
-	pool := sqlite(t)
-	for _, test := range []struct {
-		name string
-		give settings.Defaults
-		want settings.Defaults
-		err  string
-	}{
-		{name: "zero is the documented", want: settings.Defaults{SessionDuration: time.Hour, Min: 5 * time.Minute, Max: 24 * time.Hour}},
-		{name: "what is set stays", give: settings.Defaults{IsEnabled: true, SessionDuration: time.Minute, Min: time.Minute, Max: time.Minute},
-			want: settings.Defaults{IsEnabled: true, SessionDuration: time.Minute, Min: time.Minute, Max: time.Minute}},
-		{name: "a default outside the bounds", give: settings.Defaults{SessionDuration: time.Minute},
-			err: "settings: defaults: SessionDuration is 1m0s, want 5m0s to 24h0m0s"},
-		{name: "everything", give: settings.Defaults{SessionDuration: time.Millisecond, Min: 1 << 62, Max: -1},
-			err: "settings: defaults: SessionDuration is 1ms, want whole seconds, 1 to 2147483647\n" +
-				"Min is 1281023h53m38.427387904s, want whole seconds, 1 to 2147483647\n" +
-				"Max is -1ns, want whole seconds, 1 to 2147483647\n" +
-				"Min is 1281023h53m38.427387904s, above Max, -1ns"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			t.Parallel()
-			store, err := settings.NewStore(pool, test.give)
-			if text := fmt.Sprint(err); err != nil && text != test.err || err == nil && test.err != "" {
-				t.Fatalf("got  %s\nwant %s", text, test.err)
-			}
-			if err == nil && store.Defaults() != test.want {
-				t.Error(cmp.Diff(test.want, store.Defaults()))
-			}
-		})
-	}
 }
