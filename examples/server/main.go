@@ -1,0 +1,90 @@
+// Command server is a small gateway for local trials of the automation module.
+// It needs nothing but Go: the database is the SQLite file automation.db, and
+// the Morpheus node is simulated in process. DATABASE_URL and PROXY_ROUTER_URL
+// put real ones in their places; docs/environment.md has all variables.
+//
+//	go run ./examples/server
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Environ(), os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "server:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves until ctx ends and returns when everything has ended.
+func run(ctx context.Context, environ []string, out, logs io.Writer) (err error) {
+	env := trialEnvironment(environ)
+	cfg, err := automation.ParseConfig(env)
+	if err != nil {
+		return err
+	}
+	logger := slog.New(slog.NewTextHandler(logs, nil))
+
+	db, err := openDatabase(ctx, cfg, logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+
+	endNode, err := useSimulatedNode(&cfg)
+	if err != nil {
+		return err
+	}
+	defer endNode()
+
+	m, err := automation.New(cfg, db.DB, identify, automation.Options{Logger: logger})
+	if err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", env["ADDR"])
+	if err != nil {
+		return fmt.Errorf("%w; set ADDR to another address", err)
+	}
+	server := &http.Server{Handler: routes(m), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn)}
+
+	// The module ends after the server, so that requests in flight keep their
+	// sessions until they are done.
+	live, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	worked, served := make(chan error, 1), make(chan error, 1)
+	go func() { worked <- m.Run(live) }()
+	go func() { served <- server.Serve(listener) }()
+	migrated := db.migrateUntilDone(live)
+	welcome(out, listener.Addr().String(), cfg)
+
+	select {
+	case <-ctx.Done():
+		logger.Info("ending: requests in flight finish first")
+	case err = <-worked:
+		worked <- nil
+	case err = <-served:
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.DrainTimeout+time.Second)
+	defer cancel()
+	if late := server.Shutdown(grace); late != nil {
+		err = errors.Join(err, late, server.Close())
+	}
+	end()
+	<-migrated
+	return errors.Join(err, <-worked)
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/dbopen"
+	"github.com/MorpheusAIs/gateway-automation/mapping"
+)
+
+// trialEnvironment is the environment with what a trial wants by default.
+func trialEnvironment(environ []string) map[string]string {
+	env := map[string]string{
+		"ADDR":                       "127.0.0.1:8080",
+		"DATABASE_URL":               "sqlite:automation.db",
+		"AUTOMATION_FEATURE_ENABLED": "true",
+		"AUTOMATION_DEFAULT_OPT_IN":  "true",
+	}
+	for _, pair := range environ {
+		if name, value, ok := strings.Cut(pair, "="); ok && value != "" {
+			env[name] = value
+		}
+	}
+	return env
+}
+
+// database is the pool, and what is known of its tables.
+type database struct {
+	*sqlx.DB
+	log      *slog.Logger
+	trial    bool // a new SQLite file, which starts with everybody in
+	migrated bool
+}
+
+// openDatabase opens it and brings its tables up to date. One that is away is
+// no error: the gateway serves without automation until it is there.
+func openDatabase(ctx context.Context, cfg automation.Config, logger *slog.Logger) (*database, error) {
+	pool, created, err := dbopen.Open(cfg.DatabaseURL.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	db := &database{DB: pool, log: logger, trial: created}
+	first, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	err = db.migrate(first)
+	switch {
+	case errors.Is(err, schema.ErrUnavailable):
+		logger.Warn("the database is away; automation is off until it is there", "error", err)
+	case err != nil:
+		return nil, errors.Join(err, pool.Close())
+	}
+	return db, nil
+}
+
+func (db *database) migrate(ctx context.Context) error {
+	if _, err := schema.Migrate(ctx, db.DB); err != nil {
+		return err
+	}
+	if db.trial {
+		all := 100 * flags.Percent
+		if _, err := flags.NewStore(db.DB).Update(ctx, automation.FlagName, flags.Change{Percentage: &all}, "examples/server", 0); err != nil {
+			return err
+		}
+	}
+	db.migrated = true
+	return nil
+}
+
+// migrateUntilDone tries until the tables are there; the channel is closed
+// when it has ended.
+func (db *database) migrateUntilDone(ctx context.Context) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for !db.migrated && ctx.Err() == nil {
+			if err := db.migrate(ctx); err == nil {
+				db.log.Info("the database is there")
+				return
+			}
+			select {
+			case <-time.After(2 * time.Second):
+			case <-ctx.Done():
+			}
+		}
+	}()
+	return done
+}
+
+// useSimulatedNode starts one if the configuration names none.
+func useSimulatedNode(cfg *automation.Config) (end func(), err error) {
+	if cfg.ProxyRouterURL != "" {
+		return func() {}, nil
+	}
+	table, err := mapping.Load(cfg.MappingsFile)
+	if err != nil {
+		return nil, fmt.Errorf("%w (MODEL_MAPPINGS_FILE names the file)", err)
+	}
+	opts := proxyroutertest.Options{Username: "trial", Password: "trial", OpenLatency: 300 * time.Millisecond,
+		ChunkDelay: 20 * time.Millisecond, SelfClose: true}
+	known := map[string]bool{}
+	for _, m := range append(table.Models(), table.Default()) {
+		if known[m.ID] {
+			continue
+		}
+		known[m.ID] = true
+		opts.Models = append(opts.Models, proxyroutertest.Model{ID: m.ID, Name: m.Name, Type: kindOf(m.Name),
+			Providers: []proxyroutertest.Provider{{Address: proxyroutertest.ProviderAddress(1)}, {Address: proxyroutertest.ProviderAddress(2)}}})
+	}
+	node, err := proxyroutertest.Start(opts)
+	if err != nil {
+		return nil, err
+	}
+	cfg.ProxyRouterURL, cfg.ProxyRouterUsername, cfg.ProxyRouterPassword = node.URL, "trial", automation.NewSecret("trial")
+	return node.Close, nil
+}
+
+// kindOf guesses a model's type from its name, for the simulated registry only.
+func kindOf(name string) string {
+	for part, kind := range map[string]string{"embedding": "EMBEDDING", "whisper": "STT", "tts": "TTS"} {
+		if strings.Contains(strings.ToLower(name), part) {
+			return kind
+		}
+	}
+	return "LLM"
+}
