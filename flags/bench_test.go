@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
@@ -25,12 +26,17 @@ func BenchmarkBareSHA256(b *testing.B) {
 	_ = sink
 }
 
+// ids is a list as it comes from the table.
 func ids(n int) flags.IDs {
 	list := make([]string, n)
 	for i := range list {
-		list[i] = "user-" + strconv.Itoa(i)
+		list[i] = strconv.Quote("user-" + strconv.Itoa(i))
 	}
-	return flags.NewIDs(list...)
+	set, err := flags.ParseIDs("[" + strings.Join(list, ", ") + "]")
+	if err != nil {
+		panic(err)
+	}
+	return set
 }
 
 func BenchmarkEvaluate(b *testing.B) {

@@ -114,16 +114,16 @@ func checkLength(s string, most int) error {
 // and ErrOutcomeUnknown. A change that changes nothing leaves the version.
 func (s *Store) Update(ctx context.Context, name string, c Change, actor string, ifVersion int64) (*Flag, error) {
 	err := c.check(actor)
-	var f *Flag
+	var r row
 	if err == nil {
-		f, err = sqldb.Write(ctx, s.db, "flags.update", func(tx *sqldb.Tx) (*Flag, error) {
+		r, err = sqldb.Write(ctx, s.db, "flags.update", func(tx *sqldb.Tx) (row, error) {
 			return c.apply(tx, name, actor, ifVersion)
 		})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("flags: update(%q): %w", name, err)
 	}
-	return f, nil
+	return r.certain()
 }
 
 // UpdateIn is Update as a part of a transaction of this module's other
@@ -132,7 +132,11 @@ func UpdateIn(tx *sqldb.Tx, name string, c Change, actor string, ifVersion int64
 	if err := c.check(actor); err != nil {
 		return nil, err
 	}
-	return c.apply(tx, name, actor, ifVersion)
+	r, err := c.apply(tx, name, actor, ifVersion)
+	if err != nil {
+		return nil, err
+	}
+	return r.certain()
 }
 
 func (c Change) check(actor string) error {
@@ -146,14 +150,14 @@ func (c Change) check(actor string) error {
 	return errors.Join(c.Validate(), err)
 }
 
-func (c Change) apply(tx *sqldb.Tx, name, actor string, ifVersion int64) (*Flag, error) {
+func (c Change) apply(tx *sqldb.Tx, name, actor string, ifVersion int64) (row, error) {
 	enabledIDs, err := listText(c.EnabledUserIDs)
 	if err != nil {
-		return nil, err
+		return row{}, err
 	}
 	disabledIDs, err := listText(c.DisabledUserIDs)
 	if err != nil {
-		return nil, err
+		return row{}, err
 	}
 	var percentage *string
 	if c.Percentage != nil {
@@ -161,7 +165,7 @@ func (c Change) apply(tx *sqldb.Tx, name, actor string, ifVersion int64) (*Flag,
 		percentage = &s
 	}
 	if err := setActor(tx, actor); err != nil {
-		return nil, err
+		return row{}, err
 	}
 	n, err := tx.Exec(`UPDATE feature_flags SET
 			enabled            = coalesce($2, enabled),
@@ -173,19 +177,19 @@ func (c Change) apply(tx *sqldb.Tx, name, actor string, ifVersion int64) (*Flag,
 		WHERE feature_name = $1 AND (CAST($8 AS bigint) = 0 OR version = $8)`,
 		name, c.Enabled, enabledIDs, disabledIDs, percentage, c.Seed, c.Notice, ifVersion)
 	if sqldb.IsConstraint(err) {
-		return nil, fmt.Errorf("%w: a constraint of the table refuses it: %w", ErrInvalid, err)
+		return row{}, fmt.Errorf("%w: a constraint of the table refuses it: %w", ErrInvalid, err)
 	}
 	if err != nil {
-		return nil, err
+		return row{}, err
 	}
 	if err := clearActor(tx); err != nil {
-		return nil, err
+		return row{}, err
 	}
-	f, err := get(tx, name)
+	r, err := get(tx, name)
 	if n == 0 && err == nil {
-		return nil, fmt.Errorf("%w: it is at version %d, not %d", ErrConflict, f.Version, ifVersion)
+		err = fmt.Errorf("%w: it is at version %v, not %d", ErrConflict, r.Version, ifVersion)
 	}
-	return f, err
+	return r, err
 }
 
 func listText(s *IDs) (*string, error) {

@@ -65,6 +65,15 @@ func (r *row) flag() (*Flag, error) {
 	return nil, &RowError{Name: r.Name, Err: errors.Join(errs...)}
 }
 
+// certain is flag for those who need all of it: nothing with an error.
+func (r *row) certain() (*Flag, error) {
+	f, err := r.flag()
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
 // stamp tells one state of a row from another. The version alone would not: a
 // flag deleted and inserted again starts at 1.
 func (r *row) stamp() Stamp {

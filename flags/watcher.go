@@ -52,7 +52,7 @@ func NewWatcher(source Source, o Options) *Watcher {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Now == nil {
-		o.Now = time.Now
+		o.Now = time.Now //nolint:forbidigo // the default
 	}
 	w := &Watcher{source: source, o: o, nudged: make(chan struct{}, 1)}
 	w.state.Store(&snapshot{flags: map[string]entry{}, bad: map[string]*RowError{}})

@@ -1,0 +1,164 @@
+package flags_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/MorpheusAIs/gateway-automation/flags"
+)
+
+func TestTheDatabaseRefusesWhatIsMalformed(t *testing.T) {
+	onBoth(t, func(t *testing.T, db database) {
+		store := flags.NewStore(db.DB)
+		before, err := store.Get(t.Context(), "automation")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, set := range []string{
+			`enabled_user_ids = '1,2,3'`, `enabled_user_ids = '{"1": true}'`, `enabled_user_ids = '7'`, `enabled_user_ids = 'null'`, `enabled_user_ids = NULL`,
+			`enabled_user_ids = '[[1]]'`, `enabled_user_ids = '[{}]'`, `enabled_user_ids = '[null]'`, `enabled_user_ids = '[true]'`,
+			`enabled_user_ids = '[1.5]'`, `enabled_user_ids = '[""]'`, `enabled_user_ids = '[1,'`,
+			`disabled_user_ids = '{}'`, `disabled_user_ids = '[1.5]'`, `disabled_user_ids = NULL`,
+			`rollout_percentage = -1`, `rollout_percentage = 150`, `rollout_percentage = 100.01`, `rollout_percentage = 'NaN'`, `rollout_percentage = 'abc'`, `rollout_percentage = NULL`,
+			`enabled = NULL`, `enabled = 'perhaps'`, `feature_name = ''`,
+		} {
+			if _, err := db.ExecContext(t.Context(), `UPDATE feature_flags SET `+set+` WHERE feature_name = 'automation'`); err == nil {
+				t.Errorf("UPDATE feature_flags SET %s was not refused", set)
+			}
+		}
+		after, err := store.Get(t.Context(), "automation")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(before, after); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// Without the constraints, as in a table that was restored carelessly.
+func TestAMalformedRowHarmsOnlyItself(t *testing.T) {
+	onBoth(t, func(t *testing.T, db database) {
+		db.sql(t, `DROP TABLE feature_flags`, `CREATE TABLE feature_flags (feature_name text, enabled boolean, enabled_user_ids text, disabled_user_ids text,
+			rollout_percentage text, seed text, notice text, version integer, updated_at text, updated_by text)`)
+		insert := func(name, values string) {
+			t.Helper()
+			db.sql(t, `DELETE FROM feature_flags WHERE feature_name = '`+name+`'`, `INSERT INTO feature_flags VALUES ('`+name+`', `+values+`)`)
+		}
+		const good = `true, '[1]', '[]', '0', '', '', 1, '2026-11-23 06:00:00.000', 'x'`
+		insert("good", good)
+		insert("turns bad", good)
+		insert("turns bad, but off", good)
+		insert("never good", `NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL`)
+		db.sql(t, `INSERT INTO feature_flags (feature_name) VALUES (NULL)`)
+		w := refreshed(t, flags.NewWatcher(flags.NewStore(db.DB), flags.Options{}))
+		check := func(name string, want flags.Reason) {
+			t.Helper()
+			if d := w.Decide(name, "1"); d.Reason != want {
+				t.Errorf("%s: %v, want %v", name, d.Reason, want)
+			}
+		}
+		check("good", flags.UserEnabled)
+		check("turns bad", flags.UserEnabled)
+		check("turns bad, but off", flags.UserEnabled)
+		check("never good", flags.Missing)
+
+		insert("turns bad", `true, '[1.5]', '[]', '101', '', '', 2, '2026-11-23 06:00:00.000', 'x'`)
+		insert("turns bad, but off", `false, '[1', '[]', '0', '', '', 2, '2026-11-23 06:00:00.000', 'x'`)
+		refreshed(t, w)
+		check("good", flags.UserEnabled)
+		check("turns bad", flags.UserEnabled)
+		check("turns bad, but off", flags.Disabled)
+		var got []string
+		for _, bad := range w.Health().Bad {
+			got = append(got, bad.Error())
+		}
+		if diff := cmp.Diff([]string{
+			`flags: the row of "never good" in feature_flags cannot be read; mend it: enabled: true or false is wanted, not NULL
+enabled_user_ids: a text is wanted, not NULL
+disabled_user_ids: a text is wanted, not NULL
+rollout_percentage: a number is wanted, not NULL
+seed: a text is wanted, not NULL
+notice: a text is wanted, not NULL
+version: a whole number is wanted, not NULL
+updated_at: a time is wanted, not NULL
+updated_by: a text is wanted, not NULL`,
+			`flags: the row of "turns bad" in feature_flags cannot be read; mend it: enabled_user_ids: element 1: a whole number is wanted, without fraction or exponent
+rollout_percentage: 101 is not within 0 and 100`,
+			`flags: the row of "turns bad, but off" in feature_flags cannot be read; mend it: enabled_user_ids: after element 1: a comma or the list's end is wanted, not the end`,
+		}, got); diff != "" {
+			t.Error(diff)
+		}
+		if _, err := flags.NewStore(db.DB).Get(t.Context(), "turns bad, but off"); err == nil {
+			t.Error("Get returns a flag that cannot be read")
+		}
+
+		// Mended, all is well.
+		insert("turns bad", `true, '[2]', '[]', '0', '', '', 3, '2026-11-23 06:00:00.000', 'x'`)
+		insert("turns bad, but off", good)
+		db.sql(t, `DELETE FROM feature_flags WHERE feature_name = 'never good'`)
+		refreshed(t, w)
+		check("turns bad", flags.OutsidePercentage)
+		check("turns bad, but off", flags.UserEnabled)
+		if h := w.Health(); len(h.Bad) != 0 {
+			t.Errorf("still bad: %v", h.Bad)
+		}
+	})
+}
+
+func TestWithoutTheTableOrTheDatabaseTheLastSnapshotServes(t *testing.T) {
+	onBoth(t, func(t *testing.T, db database) {
+		db.sql(t, `UPDATE feature_flags SET enabled_user_ids = '["1"]'`)
+		now := time.Unix(0, 0)
+		w := refreshed(t, flags.NewWatcher(flags.NewStore(db.DB), flags.Options{Now: func() time.Time { return now }}))
+		serves := func(age time.Duration, err bool) {
+			t.Helper()
+			if d := w.Decide("automation", "1"); !d.On {
+				t.Errorf("%+v", d)
+			}
+			if h := w.Health(); !h.Loaded || h.Age != age || (h.Err != nil) != err {
+				t.Errorf("%+v, want age %v", h, age)
+			}
+		}
+		serves(0, false)
+		now = now.Add(time.Minute)
+		db.sql(t, `ALTER TABLE feature_flags RENAME TO hidden`)
+		if err := w.Refresh(t.Context()); err == nil {
+			t.Error("a table that is not there can be read")
+		}
+		serves(time.Minute, true)
+		db.sql(t, `ALTER TABLE hidden RENAME TO feature_flags`)
+		refreshed(t, w)
+		serves(0, false)
+
+		now = now.Add(time.Hour)
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Refresh(t.Context()); !errors.Is(err, flags.ErrUnavailable) {
+			t.Errorf("a closed database: %v", err)
+		}
+		serves(time.Hour, true)
+		if _, err := flags.NewStore(db.DB).Events(t.Context(), "automation", 1, 0); !errors.Is(err, flags.ErrUnavailable) {
+			t.Errorf("a closed database: %v", err)
+		}
+	})
+}
+
+func TestACancelledCallChangesNothing(t *testing.T) {
+	onBoth(t, func(t *testing.T, db database) {
+		store := flags.NewStore(db.DB)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := store.Update(ctx, "automation", flags.Change{Enabled: ptr(false)}, "x", 0); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if f, err := store.Get(t.Context(), "automation"); err != nil || !f.Enabled {
+			t.Errorf("%+v, %v", f, err)
+		}
+	})
+}

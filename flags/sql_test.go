@@ -1,0 +1,124 @@
+package flags_test
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/MorpheusAIs/gateway-automation/flags"
+)
+
+// The deployment plan's statements, as they are typed.
+func TestThePlansStatements(t *testing.T) {
+	steps := []struct {
+		statement string
+		on, off   []string // users
+	}{
+		{`UPDATE feature_flags SET enabled_user_ids = '[1, 2, 3]' WHERE feature_name = 'automation';`, []string{"1", "2", "3"}, []string{"0", "4"}},
+		{`UPDATE feature_flags SET enabled_user_ids = '["1", "2", "x"]' WHERE feature_name = 'automation';`, []string{"1", "2", "x"}, []string{"0", "3"}},
+		// 0 has bucket 277; 1, 2, 3 and 4 are beyond 999 but on the list or not.
+		{`UPDATE feature_flags SET rollout_percentage = 10 WHERE feature_name = 'automation';`, []string{"0", "1", "2", "x"}, []string{"3"}},
+		{`UPDATE feature_flags SET enabled = false WHERE feature_name = 'automation';`, nil, []string{"0", "1", "2", "x", "3"}},
+	}
+	check := func(t *testing.T, w *flags.Watcher, on, off []string, version int64) {
+		t.Helper()
+		refreshed(t, w)
+		for _, user := range on {
+			if d := w.Decide("automation", user); !d.On || d.Version != version {
+				t.Errorf("user %s: %+v, want on at version %d", user, d, version)
+			}
+		}
+		for _, user := range off {
+			if d := w.Decide("automation", user); d.On || d.Version != version {
+				t.Errorf("user %s: %+v, want off at version %d", user, d, version)
+			}
+		}
+	}
+	onBoth(t, func(t *testing.T, db database) {
+		w := refreshed(t, flags.NewWatcher(flags.NewStore(db.DB), flags.Options{}))
+		for i, s := range steps {
+			db.sql(t, s.statement)
+			check(t, w, s.on, s.off, int64(i+2))
+		}
+	})
+	t.Run("psql", func(t *testing.T) {
+		psql, err := exec.LookPath("psql")
+		if err != nil {
+			t.Skip("psql is not on PATH")
+		}
+		db := postgres(t)
+		w := refreshed(t, flags.NewWatcher(flags.NewStore(db.DB), flags.Options{}))
+		for i, s := range steps {
+			out, err := exec.CommandContext(t.Context(), psql, "-X", "-v", "ON_ERROR_STOP=1", "-c", s.statement, db.dsn).CombinedOutput()
+			if err != nil || strings.TrimSpace(string(out)) != "UPDATE 1" {
+				t.Fatalf("%s: %v, %s", s.statement, err, out)
+			}
+			check(t, w, s.on, s.off, int64(i+2))
+		}
+	})
+}
+
+func TestAMillionIDs(t *testing.T) {
+	db := postgres(t)
+	db.sql(t, `UPDATE feature_flags SET enabled_user_ids = (SELECT jsonb_agg(i) FROM generate_series(1, 1000000) AS i)`)
+	w := refreshed(t, flags.NewWatcher(flags.NewStore(db.DB), flags.Options{}))
+	if n := w.Flag("automation").EnabledUserIDs.Len(); n != 1_000_000 {
+		t.Errorf("%d ids", n)
+	}
+	for user, want := range map[string]bool{"1": true, "1000000": true, "0": false, "1000001": false} {
+		if d := w.Decide("automation", user); d.On != want {
+			t.Errorf("user %s: %+v", user, d)
+		}
+	}
+}
+
+func TestGoAndSQLAgree(t *testing.T) {
+	db := postgres(t)
+	list := vectors(t)
+	r := rand.New(rand.NewPCG(3, 4))
+	ranges := [][2]rune{{' ', '~'}, {0xa0, 0x17f}, {0x400, 0x4ff}, {0x5d0, 0x5ea}, {0x4e00, 0x9fff}, {0x1f300, 0x1faff}, {0x10fff0, 0x10ffff}}
+	text := func() string {
+		var s strings.Builder
+		for range r.IntN(40) {
+			c := ranges[r.IntN(len(ranges))]
+			s.WriteRune(c[0] + rune(r.IntN(int(c[1]-c[0]+1))))
+		}
+		return s.String()
+	}
+	for range 5000 {
+		v := vector{Seed: text(), User: text()}
+		v.Bucket = flags.Bucket(v.Seed, v.User)
+		list = append(list, v)
+	}
+	input, err := json.Marshal(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []struct {
+		Seed string `db:"seed"`
+		User string `db:"user_id"`
+		Go   int    `db:"bucket"`
+		SQL  int    `db:"in_sql"`
+	}
+	if err := db.SelectContext(t.Context(), &got, `SELECT v.seed, v."user" AS user_id, v.bucket, automation_bucket(v.seed, v."user") AS in_sql
+		FROM jsonb_to_recordset(CAST($1 AS jsonb)) AS v(seed text, "user" text, bucket integer)`, string(input)); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != len(list) {
+		t.Fatalf("%d rows, want %d", len(got), len(list))
+	}
+	for _, g := range got {
+		if g.Go != g.SQL || flags.Explain(&flags.Flag{Name: "x", Seed: g.Seed}, g.User, true).Bucket != flags.Bucket(orX(g.Seed), g.User) {
+			t.Errorf("bucket of %q, %q: %d in Go, %d in SQL", g.Seed, g.User, g.Go, g.SQL)
+		}
+	}
+}
+
+func orX(seed string) string {
+	if seed == "" {
+		return "x"
+	}
+	return seed
+}
