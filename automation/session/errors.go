@@ -7,13 +7,13 @@ import (
 )
 
 var (
-	// ErrNotRunning: Run has not been called yet, or it is ending.
+	// ErrNotRunning says that Run has not been called yet, or it is ending.
 	ErrNotRunning = errors.New("session: the manager is not running")
-	// ErrUnmanaged: no session of ours has that id.
+	// ErrUnmanaged says that no session of ours has that id.
 	ErrUnmanaged = errors.New("session: not one of ours")
-	// ErrNotYours: the session belongs to another user.
+	// ErrNotYours says that the session belongs to another user.
 	ErrNotYours = errors.New("session: it belongs to another user")
-	// ErrEnded: the session is one of ours, but it has ended or is ending.
+	// ErrEnded says that the session is one of ours, but it has ended or is ending.
 	ErrEnded = errors.New("session: it has ended")
 	// ErrLeaseLost is the cause of a claim's context when this replica could
 	// not extend its lease in time: the session may be somebody else's by now.
