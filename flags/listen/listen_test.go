@@ -1,0 +1,141 @@
+package listen_test
+
+import (
+	"context"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"go.uber.org/goleak"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/flags/listen"
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// run listens until the test ends and returns the nudges.
+func run(tb testing.TB, dsn string, o listen.Options) <-chan struct{} {
+	tb.Helper()
+	nudges := make(chan struct{}, 100)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- listen.Run(ctx, dsn, func() { nudges <- struct{}{} }, o) }()
+	tb.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			tb.Error(err)
+		}
+	})
+	return nudges
+}
+
+func wait(t *testing.T, nudges <-chan struct{}, what string) {
+	t.Helper()
+	select {
+	case <-nudges:
+	case <-time.After(20 * time.Second):
+		t.Fatal("no nudge after " + what)
+	}
+}
+
+func change(t *testing.T, db *sqlx.DB, percentage int) {
+	t.Helper()
+	if _, err := db.ExecContext(t.Context(), `UPDATE feature_flags SET rollout_percentage = $1 WHERE feature_name = 'automation'`, percentage); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func migrated(tb testing.TB, dsn string) *sqlx.DB {
+	tb.Helper()
+	db := pglab.Open(tb, dsn)
+	if _, err := schema.Migrate(context.Background(), db); err != nil {
+		tb.Fatal(err)
+	}
+	return db
+}
+
+func TestAChangeByHandIsHeardAtOnce(t *testing.T) {
+	dsn := pglab.Database(t)
+	db := migrated(t, dsn)
+	nudges := run(t, dsn, listen.Options{})
+	wait(t, nudges, "it began to listen")
+	for i := range 5 {
+		change(t, db, i+1)
+		wait(t, nudges, "a change")
+	}
+}
+
+func TestItListensAgainAfterTheServerWasKilledOrFrozen(t *testing.T) {
+	cluster := pglab.Start(t, pglab.Options{})
+	dsn := cluster.Database(t)
+	db := migrated(t, dsn)
+	nudges := run(t, dsn, listen.Options{Silence: 300 * time.Millisecond, Pause: 200 * time.Millisecond})
+	wait(t, nudges, "it began to listen")
+	cluster.Kill()
+	cluster.Restart()
+	wait(t, nudges, "a restart")
+
+	// A frozen server is left after silence; what it hears after the thaw is
+	// a new beginning, or the change itself.
+	cluster.Freeze()
+	frozen := time.NewTimer(time.Second)
+	<-frozen.C
+	cluster.Thaw()
+	wait(t, nudges, "a thaw")
+	for len(nudges) > 0 {
+		<-nudges
+	}
+	change(t, db, 7)
+	wait(t, nudges, "a change after a thaw")
+}
+
+func TestADSNThatIsNoneIsAnErrorWithoutItsPassword(t *testing.T) {
+	err := listen.Run(t.Context(), "postgres://u:hunter2@[::1:x/db", func() {}, listen.Options{})
+	if err == nil || err.Error() != "listen: no valid PostgreSQL DSN" {
+		t.Errorf("got %v", err)
+	}
+}
+
+// BenchmarkKillSwitch is how long a hand-typed UPDATE takes to the last of
+// five replicas, each with a watcher of its own that polls every second.
+func BenchmarkKillSwitch(b *testing.B) {
+	if os.Getenv("AUTOMATION_TEST_REQUIRE_POSTGRES") == "" && testing.Short() {
+		b.Skip("short")
+	}
+	dsn := pglab.Database(b)
+	db := migrated(b, dsn)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var watchers []*flags.Watcher
+	var ready atomic.Int64
+	for range 5 {
+		w := flags.NewWatcher(flags.NewStore(pglab.Open(b, dsn)), flags.Options{})
+		watchers = append(watchers, w)
+		go w.Run(ctx)
+		go func() { _ = listen.Run(ctx, dsn, func() { ready.Add(1); w.Nudge() }, listen.Options{}) }()
+	}
+	for ready.Load() < 5 {
+		time.Sleep(time.Millisecond)
+	}
+	var worst time.Duration
+	on := false
+	for b.Loop() {
+		begun := time.Now()
+		if _, err := db.ExecContext(ctx, `UPDATE feature_flags SET enabled_user_ids = CASE WHEN $1 THEN '["u"]' ELSE '[]' END::jsonb WHERE feature_name = 'automation'`, !on); err != nil {
+			b.Fatal(err)
+		}
+		on = !on
+		for _, w := range watchers {
+			for w.Decide("automation", "u").On != on {
+				time.Sleep(100 * time.Microsecond)
+			}
+		}
+		worst = max(worst, time.Since(begun))
+	}
+	b.ReportMetric(float64(worst.Microseconds())/1000, "worst-ms")
+}
