@@ -1,0 +1,32 @@
+# `make` alone explains itself. `go run ./examples/server` and `go test ./...`
+# need none of this.
+
+.DEFAULT_GOAL := help
+.PHONY: help verify test test-quick lint cover fuzz bench run
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+verify: ## what CI runs, every step; cheapest first
+	.ci/run
+
+test: ## all tests with -race, the coverage and its bar
+	.ci/run tools test
+
+test-quick: ## all tests, without -race; skips PostgreSQL where it is not installed
+	go test -shuffle=on ./...
+
+lint: ## golangci-lint, installed if missing
+	.ci/run tools lint
+
+cover: test ## the tests, then their coverage in a browser
+	go tool cover -html cover.out
+
+fuzz: ## every fuzz target for a minute; FUZZTIME=10s for less
+	FUZZTIME=$${FUZZTIME:-1m} .ci/run fuzz
+
+bench: ## every benchmark, six times over; docs/benchmarks.md says how to read them
+	go test -run '^$$' -bench . -benchmem -count 6 ./...
+
+run: ## the example server on http://127.0.0.1:8080
+	go run ./examples/server
