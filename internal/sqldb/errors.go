@@ -30,7 +30,16 @@ func sqliteCode(err error) int {
 	return 0
 }
 
-const sqliteBusy, sqliteConstraint = 5, 19
+// SQLite's result codes, https://www.sqlite.org/rescode.html.
+const (
+	sqliteBusy       = 5
+	sqliteLocked     = 6
+	sqliteReadOnly   = 8
+	sqliteIOErr      = 10
+	sqliteFull       = 13
+	sqliteCantOpen   = 14
+	sqliteConstraint = 19
+)
 
 // IsConstraint tells whether the database refused a row: a CHECK, a NOT NULL,
 // a unique index, or a value it could not take (class 22 and 23).
@@ -45,56 +54,71 @@ func repeatable(err error) bool {
 		return false
 	}
 	switch SQLState(err) {
-	case "40001", "40P01", "25006":
+	case "40001", "40P01": // serialization failure, deadlock
 		return true
-	case "":
-		return disconnected(err) || sqliteCode(err) == sqliteBusy
 	}
-	return disconnected(err)
+	return spoiled(err) || sqliteCode(err) == sqliteBusy
 }
 
-// refused tells that the server, or database/sql before asking it, said no to
-// a COMMIT, so that it is certain that nothing was applied.
+// refused tells of a COMMIT that failed whether it is certain that nothing was
+// applied. When in doubt it is not.
 func refused(err error) bool {
-	// database/sql sends no COMMIT once the context has ended, and says so with
-	// the bare error; one that a driver wrapped may come from after the COMMIT.
-	if err == sql.ErrTxDone || err == context.Canceled || err == context.DeadlineExceeded { //nolint:errorlint // see above
+	switch {
+	case errors.Is(err, sql.ErrTxDone):
+		return true // rolled back before
+	case err == context.DeadlineExceeded: //nolint:errorlint // see below
+		// From database/sql before it sent COMMIT, or from SQLite, which rolled
+		// back. Pgx wraps its own, which comes from after the COMMIT.
 		return true
 	}
-	if code := sqliteCode(err); code != 0 {
+	switch sqliteCode(err) {
+	case sqliteBusy, sqliteLocked, sqliteConstraint:
 		return true
 	}
 	s := SQLState(err)
-	return s != "" && !disconnected(err)
+	if s == "" || s == "40003" {
+		return false
+	}
+	switch s[:2] {
+	case "08", "53", "57", "58", "XX": // may come from after the commit record
+		return s == "57014" // a cancel does not
+	}
+	return true
 }
 
 // disconnected errors cost the connection: classes 08 and 57P, and what the
 // drivers report without a code.
 func disconnected(err error) bool {
-	s := SQLState(err)
-	if strings.HasPrefix(s, "08") || strings.HasPrefix(s, "57P") || s == "53300" {
+	if s := SQLState(err); strings.HasPrefix(s, "08") || strings.HasPrefix(s, "57P") || s == "25P03" {
 		return true
 	}
-	var ne net.Error
-	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, net.ErrClosed) || errors.As(err, &ne) && !errors.Is(err, context.DeadlineExceeded)
+	var unsent interface{ SafeToRetry() bool } // pgx, of a connection that it has closed
+	if errors.As(err, &unsent) && unsent.SafeToRetry() {
+		return true
+	}
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && !errors.Is(ne, context.DeadlineExceeded) || errors.Is(err, driver.ErrBadConn) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
 
-// spoiled connections must not go back to the pool: the server behind them has
-// become a standby, or is going away.
-func spoiled(err error) bool {
-	s := SQLState(err)
-	return s == "25006" || strings.HasPrefix(s, "57P")
-}
+// spoiled connections must not go back to the pool: they are dead, or the
+// server behind them takes no writes.
+func spoiled(err error) bool { return disconnected(err) || SQLState(err) == "25006" }
 
-// lost adds ErrUnavailable to errors that say that the database is away.
+// lost adds ErrUnavailable to errors that say that the database is away, has
+// no room, or took too long.
 func lost(err error) error {
 	if errors.Is(err, ErrUnavailable) {
 		return err
 	}
-	switch s := SQLState(err); {
-	case disconnected(err), s == "57014", s == "55P03", s == "25006", s == "25P03", sqliteCode(err) == sqliteBusy,
-		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	s := SQLState(err)
+	away := spoiled(err) || s == "57014" || s == "55P03" || strings.HasPrefix(s, "53") || strings.HasPrefix(s, "58") ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	switch sqliteCode(err) {
+	case sqliteBusy, sqliteLocked, sqliteReadOnly, sqliteIOErr, sqliteFull, sqliteCantOpen:
+		away = true
+	}
+	if away {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err

@@ -1,0 +1,219 @@
+package sqldb_test
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+func one(tx *sqldb.Tx) (n int, err error) { return n, tx.Get(&n, `SELECT 1`) }
+
+func TestWaitingForASlotIsBounded(t *testing.T) {
+	type call struct {
+		name       string
+		wait, took time.Duration
+		err        error
+	}
+	var mu sync.Mutex
+	var seen []call
+	db := sqldb.New(sqlite(t), sqldb.Options{MaxConns: 1, Observe: func(name string, wait, took time.Duration, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen = append(seen, call{name, wait, took, err})
+	}})
+	held, goOn, done := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() {
+		_, err := sqldb.Read(t.Context(), db, "holder", func(*sqldb.Tx) (int, error) { close(held); <-goOn; return 0, nil })
+		done <- err
+	}()
+	<-held
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err := sqldb.Read(ctx, db, "waiter", one)
+	if !errors.Is(err, sqldb.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "all 1 database slots are busy") {
+		t.Errorf("error %v, want ErrUnavailable that says why", err)
+	}
+	close(goOn)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if n, err := sqldb.Read(t.Context(), db, "next", one); n != 1 || err != nil {
+		t.Errorf("got %d, %v once the slot is free", n, err)
+	}
+	if len(seen) != 3 || seen[0].name != "waiter" || seen[0].wait <= 0 || seen[0].err == nil || seen[1].name != "holder" || seen[1].err != nil || seen[1].took <= 0 {
+		t.Errorf("observed %+v", seen)
+	}
+}
+
+func TestAContextThatHasEndedRunsNothing(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := sqldb.Write(ctx, sqldb.New(pool, sqldb.Options{}), "w", func(*sqldb.Tx) (int, error) {
+			t.Error("ran")
+			return 0, nil
+		})
+		if !errors.Is(err, sqldb.ErrUnavailable) || !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v, want ErrUnavailable for a caller who gave up", err)
+		}
+	})
+}
+
+func TestACallerWhoGivesUpEndsTheStatementThatRuns(t *testing.T) {
+	onDrivers(t, func(t *testing.T) {
+		pool := pglab.Open(t, pglab.Database(t))
+		ctx, cancel := context.WithCancel(t.Context())
+		_, err := sqldb.Write(ctx, sqldb.New(pool, sqldb.Options{Timeout: time.Minute}), "w", func(tx *sqldb.Tx) (int, error) {
+			time.AfterFunc(10*time.Millisecond, cancel)
+			return 0, tx.Script(`SELECT pg_sleep(60)`)
+		})
+		if !errors.Is(err, sqldb.ErrUnavailable) || !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v, want ErrUnavailable for a caller who gave up", err)
+		}
+		settled(t, pool)
+	})
+}
+
+func TestAPanicOrAnExitInTheFunctionIsAnErrorThatReleasesEverything(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		execute(t, pool, `CREATE TABLE tokens (token text)`)
+		db := sqldb.New(pool, sqldb.Options{MaxConns: 1})
+		for name, end := range map[string]func(){"panic: on purpose": func() { panic("on purpose") }, "ended its goroutine": runtime.Goexit} {
+			_, err := sqldb.Write(t.Context(), db, "w", func(tx *sqldb.Tx) (int, error) {
+				if _, err := tx.Exec(`INSERT INTO tokens VALUES ('t')`); err != nil {
+					t.Error(err)
+				}
+				end()
+				return 0, nil
+			})
+			if err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("error %v, want %q", err, name)
+			}
+		}
+		if n := scalar[int](t, pool, `SELECT count(*) FROM tokens`); n != 0 || pool.Stats().InUse != 0 {
+			t.Errorf("%d rows, %d connections in use; want none", n, pool.Stats().InUse)
+		}
+		if _, err := sqldb.Read(t.Context(), db, "r", one); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+const timeouts = `SELECT concat_ws(' ', current_setting('statement_timeout'), current_setting('lock_timeout'), current_setting('idle_in_transaction_session_timeout'))`
+
+func TestTheSettingsHoldInTheTransactionAndEndWithIt(t *testing.T) {
+	onDrivers(t, func(t *testing.T) {
+		pool := pglab.Open(t, pglab.Database(t))
+		pool.SetMaxOpenConns(1)
+		db := sqldb.New(pool, sqldb.Options{})
+		for name, run := range map[string]func() (string, error){
+			"read":  func() (string, error) { return sqldb.Read(t.Context(), db, "r", settingsIn) },
+			"write": func() (string, error) { return sqldb.Write(t.Context(), db, "w", settingsIn) },
+		} {
+			if in, err := run(); err != nil || in != "5s 4s 5s" {
+				t.Errorf("%s: settings %q inside, error %v; want 5s 4s 5s", name, in, err)
+			}
+			if after := scalar[string](t, pool, timeouts); after != "0 0 0" {
+				t.Errorf("%s: settings %q afterwards on the same connection, want none", name, after)
+			}
+		}
+	})
+}
+
+func settingsIn(tx *sqldb.Tx) (s string, err error) { return s, tx.Get(&s, timeouts) }
+
+func TestTheSettingsDoNotLeakThroughAPooler(t *testing.T) {
+	onDrivers(t, func(t *testing.T) {
+		pool := bounced(t, pglab.PgBouncer(t, pglab.Database(t)))
+		db := sqldb.New(pool, sqldb.Options{})
+		var wait sync.WaitGroup
+		for range 8 {
+			wait.Go(func() {
+				for range 10 {
+					if in, err := sqldb.Write(t.Context(), db, "w", settingsIn); err != nil || in != "5s 4s 5s" {
+						t.Errorf("settings %q inside, error %v", in, err)
+					}
+					tx, err := pool.BeginTxx(t.Context(), nil) // another client of the pooler
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					var after string
+					if err := tx.GetContext(t.Context(), &after, timeouts); err != nil || after != "0 0 0" {
+						t.Errorf("another client has the settings %q, error %v; want none", after, err)
+					}
+					_ = tx.Rollback()
+				}
+			})
+		}
+		wait.Wait()
+	})
+}
+
+// bounced opens a pool through a transaction pooler, in the way its driver needs.
+func bounced(t *testing.T, dsn string) *sqlx.DB {
+	t.Helper()
+	if pglab.Open(t, dsn).DriverName() == "pgx" {
+		dsn += "&default_query_exec_mode=exec" // no prepared statements
+	}
+	return pglab.Open(t, dsn)
+}
+
+func TestParametersArriveThroughAPooler(t *testing.T) {
+	onDrivers(t, func(t *testing.T) {
+		db := sqldb.New(bounced(t, pglab.PgBouncer(t, pglab.Database(t))), sqldb.Options{})
+		var wait sync.WaitGroup
+		for i := range 8 {
+			wait.Go(func() {
+				for j := range 25 {
+					want := 100*i + j
+					got, err := sqldb.Read(t.Context(), db, "r", func(tx *sqldb.Tx) (n int, err error) {
+						return n, tx.Get(&n, `SELECT CAST($1 AS integer)`, want)
+					})
+					if err != nil || got != want {
+						t.Errorf("got %d, error %v; want %d", got, err, want)
+					}
+				}
+			})
+		}
+		wait.Wait()
+	})
+}
+
+func TestALockIsHeldUntilTheTransactionEnds(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		execute(t, pool, `CREATE TABLE n (v int)`, `INSERT INTO n VALUES (0)`)
+		db := sqldb.New(pool, sqldb.Options{Timeout: 20 * time.Second})
+		var wait sync.WaitGroup
+		for range 8 {
+			wait.Go(func() {
+				_, err := sqldb.Write(t.Context(), db, "w", func(tx *sqldb.Tx) (int64, error) {
+					if err := tx.Lock("n"); err != nil {
+						return 0, err
+					}
+					v, err := 0, error(nil)
+					if err = tx.Get(&v, `SELECT v FROM n`); err != nil {
+						return 0, err
+					}
+					return tx.Exec(`UPDATE n SET v = CAST($1 AS integer)`, v+1)
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wait.Wait()
+		if v := scalar[int](t, pool, `SELECT v FROM n`); v != 8 {
+			t.Errorf("counted to %d, want 8", v)
+		}
+	})
+}

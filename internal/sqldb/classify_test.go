@@ -1,0 +1,189 @@
+package sqldb_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+
+	"github.com/DATA-DOG/go-sqlmock"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+func mock(t *testing.T) (*sqldb.DB, sqlmock.Sqlmock) {
+	t.Helper()
+	pool, m, err := sqlmock.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.ExpectationsWereMet(); err != nil {
+			t.Error(err)
+		}
+		m.ExpectClose()
+		_ = pool.Close()
+	})
+	return sqldb.New(sqlx.NewDb(pool, "postgres"), sqldb.Options{}), m
+}
+
+type outcome int
+
+const (
+	refused outcome = iota // certainly not applied; the cause as it is
+	away                   // certainly not applied: ErrUnavailable
+	inDoubt                // ErrOutcomeUnknown
+)
+
+func (o outcome) String() string { return [...]string{"refused", "unavailable", "unknown"}[o] }
+
+func outcomeOf(err error) outcome {
+	switch {
+	case errors.Is(err, sqldb.ErrOutcomeUnknown):
+		return inDoubt
+	case errors.Is(err, sqldb.ErrUnavailable):
+		return away
+	}
+	return refused
+}
+
+// What a COMMIT may answer, in the words of both drivers.
+var commits = map[string]struct {
+	err  error
+	want outcome
+	runs int
+}{
+	"a broken connection in lib/pq's words":     {driver.ErrBadConn, inDoubt, 1},
+	"an end of the stream":                      {io.EOF, inDoubt, 1},
+	"an end in mid-message":                     {fmt.Errorf("failed to receive message: %w", io.ErrUnexpectedEOF), inDoubt, 1},
+	"a read deadline":                           {&net.OpError{Op: "read", Err: context.DeadlineExceeded}, inDoubt, 1},
+	"a deadline that the driver met on its way": {fmt.Errorf("timeout: %w", context.DeadlineExceeded), inDoubt, 1},
+	"a cancel in pgx's words":                   {context.Canceled, inDoubt, 1},
+	"a deadline before it was sent":             {context.DeadlineExceeded, away, 1},
+	"a transaction that was rolled back before": {sql.ErrTxDone, refused, 1},
+	"anything else":                             {errors.New("pq: unexpected command tag X"), inDoubt, 1},
+	"a deferred constraint in lib/pq's words":   {&pq.Error{Code: "23505"}, refused, 1},
+	"a deferred constraint in pgx's words":      {&pgconn.PgError{Code: "23505"}, refused, 1},
+	"a trigger's own code":                      {&pq.Error{Code: "P0001"}, refused, 1},
+	"a cancelled trigger":                       {&pq.Error{Code: "57014"}, away, 1},
+	"a serialization failure":                   {&pgconn.PgError{Code: "40001"}, refused, 3},
+	"a deadlock":                                {&pq.Error{Code: "40P01"}, refused, 3},
+	"an administrator's command":                {&pgconn.PgError{Code: "57P01"}, inDoubt, 1},
+	"a crash of another process":                {&pgconn.PgError{Code: "57P02"}, inDoubt, 1},
+	"a statement whose completion is unknown":   {&pgconn.PgError{Code: "40003"}, inDoubt, 1},
+	"a transaction whose resolution is unknown": {&pgconn.PgError{Code: "08007"}, inDoubt, 1},
+	"a pooler that lost its server":             {&pgconn.PgError{Code: "08P01"}, inDoubt, 1},
+	"a full disk":                               {&pgconn.PgError{Code: "53100"}, inDoubt, 1},
+	"an I/O error":                              {&pgconn.PgError{Code: "58030"}, inDoubt, 1},
+	"an internal error":                         {&pgconn.PgError{Code: "XX000"}, inDoubt, 1},
+}
+
+func TestWhatTheAnswerToACommitMeans(t *testing.T) {
+	for name, c := range commits {
+		t.Run(name, func(t *testing.T) {
+			db, m := mock(t)
+			for range c.runs {
+				m.ExpectBegin()
+				m.ExpectExec(`set_config`).WillReturnResult(sqlmock.NewResult(0, 1))
+				m.ExpectCommit().WillReturnError(c.err)
+			}
+			runs := 0
+			_, err := sqldb.Write(t.Context(), db, "w", func(*sqldb.Tx) (int, error) { runs++; return 0, nil })
+			if got := outcomeOf(err); got != c.want || runs != c.runs || !errors.Is(err, c.err) {
+				t.Errorf("%v after %d runs, error %v; want %v after %d", got, runs, err, c.want, c.runs)
+			}
+		})
+	}
+}
+
+// What a statement may answer. Errors that cost the connection are tested with
+// a real database: the mock has no second one.
+var statements = map[string]struct {
+	err  error
+	want outcome
+	runs int
+}{
+	"a time-out of the statement": {&pq.Error{Code: "57014"}, away, 1},
+	"a time-out of a lock":        {&pq.Error{Code: "55P03"}, away, 1},
+	"a full disk":                 {&pq.Error{Code: "53100"}, away, 1},
+	"a duplicate":                 {&pq.Error{Code: "23505"}, refused, 1},
+	"a syntax error":              {&pq.Error{Code: "42601"}, refused, 1},
+	"no row":                      {sql.ErrNoRows, refused, 1},
+	"an error of the function":    {errors.New("not found"), refused, 1},
+	"a deadline":                  {context.DeadlineExceeded, away, 1},
+}
+
+func TestWhatTheAnswerToAStatementMeans(t *testing.T) {
+	for name, c := range statements {
+		t.Run(name, func(t *testing.T) {
+			db, m := mock(t)
+			for range c.runs {
+				m.ExpectBegin()
+				m.ExpectExec(`set_config`).WillReturnResult(sqlmock.NewResult(0, 1))
+				m.ExpectRollback()
+			}
+			runs := 0
+			_, err := sqldb.Write(t.Context(), db, "w", func(*sqldb.Tx) (int, error) { runs++; return 0, c.err })
+			if got := outcomeOf(err); got != c.want || runs != c.runs || !errors.Is(err, c.err) {
+				t.Errorf("%v after %d runs, error %v; want %v after %d", got, runs, err, c.want, c.runs)
+			}
+		})
+	}
+}
+
+func TestOptional(t *testing.T) {
+	other := errors.New("other")
+	for _, c := range []struct {
+		err   error
+		found bool
+		want  error
+	}{{nil, true, nil}, {sql.ErrNoRows, false, nil}, {fmt.Errorf("wrapped: %w", sql.ErrNoRows), false, nil}, {other, false, other}} {
+		if found, err := sqldb.Optional(c.err); found != c.found || err != c.want {
+			t.Errorf("Optional(%v) = %v, %v; want %v, %v", c.err, found, err, c.found, c.want)
+		}
+	}
+}
+
+func TestIsConstraint(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		execute(t, pool, `CREATE TABLE t (id text PRIMARY KEY CHECK (id <> ''), n integer NOT NULL)`, `INSERT INTO t VALUES ('a', 1)`)
+		db := sqldb.New(pool, sqldb.Options{})
+		for statement, want := range map[string]bool{
+			`INSERT INTO t VALUES ('a', 1)`:    true,
+			`INSERT INTO t VALUES ('', 1)`:     true,
+			`INSERT INTO t VALUES ('b', NULL)`: true,
+			`INSERT INTO nowhere VALUES (1)`:   false,
+			`INSERT INTO t VALUES ('c', 1)`:    false,
+		} {
+			_, err := sqldb.Write(t.Context(), db, "w", func(tx *sqldb.Tx) (int64, error) { return tx.Exec(statement) })
+			if got := sqldb.IsConstraint(err); got != want {
+				t.Errorf("%s: %v for %v, want %v", statement, got, err, want)
+			}
+		}
+	})
+	if sqldb.IsConstraint(nil) || !sqldb.IsConstraint(fmt.Errorf("wrapped: %w", &pgconn.PgError{Code: "22P05"})) {
+		t.Error("nil is one, or a value that the database cannot take is none")
+	}
+}
+
+func TestAnSQLiteFileThatCannotBeUsedIsUnavailable(t *testing.T) {
+	pool := sqlite(t)
+	execute(t, pool, `CREATE TABLE t (id text)`, `PRAGMA query_only = on`)
+	db := sqldb.New(pool, sqldb.Options{})
+	_, err := sqldb.Write(t.Context(), db, "w", func(tx *sqldb.Tx) (int64, error) {
+		if !tx.SQLite() {
+			t.Error("it says that it is not SQLite")
+		}
+		return tx.Exec(`INSERT INTO t VALUES ('a')`)
+	})
+	if outcomeOf(err) != away {
+		t.Errorf("error %v, want ErrUnavailable", err)
+	}
+}

@@ -1,0 +1,123 @@
+package sqldb_test
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+const timeout = 300 * time.Millisecond
+
+// behind counts the transactions whose goroutines still run.
+func behind() int {
+	stacks := make([]byte, 1<<22)
+	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "sqldb.repeat[...](")
+}
+
+// settled waits until all transactions of a test have ended and the pool works.
+func settled(t *testing.T, pool *sqlx.DB) {
+	t.Helper()
+	until(t, "no transaction runs any more", func() bool { return behind() == 0 })
+	if err := pool.PingContext(t.Context()); err != nil {
+		t.Errorf("the pool does not work again: %v", err)
+	}
+}
+
+func TestEveryCallEndsByItsDeadlineWhenTheServerHangs(t *testing.T) {
+	onDrivers(t, func(t *testing.T) {
+		const most, calls = 3, 24
+		cluster := pglab.Start(t, pglab.Options{})
+		pool := pglab.Open(t, cluster.DSN("postgres"))
+		execute(t, pool, `CREATE TABLE tokens (token text)`)
+		db := sqldb.New(pool, sqldb.Options{MaxConns: most, Timeout: timeout})
+		before := runtime.NumGoroutine()
+		cluster.Freeze()
+		var wait sync.WaitGroup
+		for i := range calls {
+			wait.Go(func() {
+				begun := time.Now()
+				var err error
+				if i%2 == 0 {
+					var n int
+					err = insert(t.Context(), db, &n)
+				} else {
+					_, err = sqldb.Read(t.Context(), db, "read", func(tx *sqldb.Tx) (n int, err error) {
+						return n, tx.Get(&n, `SELECT count(*) FROM tokens WHERE token = $1`, "t")
+					})
+				}
+				if took := time.Since(begun); took > timeout+time.Second { // a loaded machine's second
+					t.Errorf("took %v, want %v and a little", took, timeout)
+				}
+				if !errors.Is(err, sqldb.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("error %v, want ErrUnavailable by the deadline", err)
+				}
+			})
+		}
+		wait.Wait()
+		if n := behind(); n > most {
+			t.Errorf("%d transactions stay behind, want at most %d", n, most)
+		}
+		// Besides ours: database/sql's, the driver's watcher, its cancel request.
+		if n := runtime.NumGoroutine() - before; n > 5*most {
+			t.Errorf("%d goroutines stay behind, want at most %d", n, 5*most)
+		}
+		if n := pool.Stats().OpenConnections; n > most+1 {
+			t.Errorf("%d connections are held, want at most %d and the one before", n, most)
+		}
+		cluster.Thaw()
+		settled(t, pool)
+		if n := scalar[int](t, pool, `SELECT count(*) FROM tokens`); n != 0 {
+			t.Errorf("%d rows of calls that failed, want none", n)
+		}
+		var n int
+		until(t, "service is back", func() bool { return insert(t.Context(), db, &n) == nil })
+	})
+}
+
+func TestAStatementThatHangsEndsByTheDeadlineAndLeavesThePoolUsable(t *testing.T) {
+	onDrivers(t, func(t *testing.T) {
+		pool, proxy := proxied(t)
+		db := sqldb.New(pool, sqldb.Options{Timeout: timeout})
+		proxy.LoseReplies(func(tag string) bool {
+			if strings.HasPrefix(tag, "INSERT") {
+				proxy.Freeze()
+			}
+			return false
+		})
+		var calls int
+		if err := insert(t.Context(), db, &calls); !errors.Is(err, sqldb.ErrUnavailable) || errors.Is(err, sqldb.ErrOutcomeUnknown) {
+			t.Errorf("error %v, want ErrUnavailable alone", err)
+		}
+		proxy.LoseReplies(nil)
+		proxy.Thaw()
+		settled(t, pool)
+		if n := scalar[int](t, pool, `SELECT count(*) FROM tokens`); n != 0 {
+			t.Errorf("%d rows, want none", n)
+		}
+	})
+}
+
+func TestASlowStatementIsCancelledOnTheServer(t *testing.T) {
+	onDrivers(t, func(t *testing.T) {
+		pool := pglab.Open(t, pglab.Database(t))
+		_, err := sqldb.Read(t.Context(), sqldb.New(pool, sqldb.Options{Timeout: timeout}), "slow", func(tx *sqldb.Tx) (int, error) {
+			return 0, tx.Script(`SELECT pg_sleep(60)`)
+		})
+		if !errors.Is(err, sqldb.ErrUnavailable) {
+			t.Errorf("error %v, want ErrUnavailable", err)
+		}
+		until(t, "the server has stopped working on it", func() bool {
+			return scalar[int](t, pool, `SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND state = 'active' AND pid <> pg_backend_pid()`) == 0
+		})
+		settled(t, pool)
+	})
+}

@@ -1,0 +1,98 @@
+package sqldb_test
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"go.uber.org/goleak"
+	_ "modernc.org/sqlite"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// onBoth runs a test on each database.
+func onBoth(t *testing.T, test func(t *testing.T, pool *sqlx.DB)) {
+	t.Helper()
+	t.Run("postgres", func(t *testing.T) { test(t, pglab.Open(t, pglab.Database(t))) })
+	t.Run("sqlite", func(t *testing.T) { test(t, sqlite(t)) })
+}
+
+// onDrivers runs a test with each driver of PostgreSQL.
+func onDrivers(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	for _, driver := range []string{"postgres", "pgx"} {
+		t.Run(driver, func(t *testing.T) {
+			t.Setenv("AUTOMATION_TEST_DRIVER", driver)
+			test(t)
+		})
+	}
+}
+
+func sqlite(tb testing.TB) *sqlx.DB {
+	tb.Helper()
+	pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(tb.TempDir(), "a.db")+"?_txlock=immediate&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	pool.SetMaxOpenConns(1)
+	tb.Cleanup(func() { _ = pool.Close() })
+	return pool
+}
+
+// proxied is a database with a table "tokens", and a pool that reaches it
+// through a proxy.
+func proxied(t *testing.T) (pool *sqlx.DB, proxy *pglab.Proxy) {
+	t.Helper()
+	dsn := pglab.Database(t)
+	execute(t, pglab.Open(t, dsn), `CREATE TABLE tokens (token text)`)
+	proxy = pglab.NewProxy(t, dsn)
+	return pglab.Open(t, proxy.DSN()), proxy
+}
+
+func execute(t *testing.T, pool *sqlx.DB, statements ...string) {
+	t.Helper()
+	for _, s := range statements {
+		if _, err := pool.ExecContext(t.Context(), s); err != nil {
+			t.Fatalf("%s: %v", s, err)
+		}
+	}
+}
+
+func scalar[T any](t *testing.T, pool *sqlx.DB, query string) (v T) {
+	t.Helper()
+	if err := pool.GetContext(t.Context(), &v, query); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return v
+}
+
+// insert writes one token, and counts in *calls how often it was run.
+func insert(ctx context.Context, db *sqldb.DB, calls *int) error {
+	_, err := sqldb.Write(ctx, db, "insert", func(tx *sqldb.Tx) (int64, error) {
+		*calls++
+		return tx.Exec(`INSERT INTO tokens VALUES ('t')`)
+	})
+	return err
+}
+
+// until waits for what another goroutine is about to do.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
