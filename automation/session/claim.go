@@ -36,41 +36,52 @@ func (c *Claim) EndsAt() time.Time { return c.row.EndsAt.Time }
 func (c *Claim) Context() context.Context { return c.ctx }
 
 // Release gives the session back. It works once and waits for the database at
-// most five seconds, whatever became of the request's context; where it fails
-// the lease ends by itself.
+// most five seconds, whatever became of the request's context; where that is
+// too short, the heartbeats go on trying until the lease ends by itself.
 func (c *Claim) Release() {
 	c.once.Do(func() {
-		m := c.m
-		m.keeper.drop(c.lease)
-		m.typical.observe(m.opts.Now().Sub(c.begun))
-		ctx, cancel := after(c.ctx)
-		defer cancel()
-		if err := m.store.release(ctx, c.lease); err != nil {
-			m.opts.Logger.Warn("session not released, its lease will end by itself",
-				"session_id", c.SessionID(), "lease", m.opts.Lease, "error", err)
-		}
-		c.cancel(context.Canceled)
-		m.lines.wake(pool{c.row.OwnerID, c.row.ModelID}, nil)
+		c.m.typical.observe(c.m.opts.Now().Sub(c.begun))
+		c.release()
 	})
 }
 
-// Expired tells that the node says that the session has ended. No other
-// request gets it. The claim must still be released.
-func (c *Claim) Expired() error { return c.retire("expired", true) }
+func (c *Claim) release() {
+	ctx, cancel := after(c.ctx)
+	defer cancel()
+	if err := c.m.keeper.giveBack(ctx, c.lease); err != nil {
+		c.m.opts.Logger.Warn("session not released yet", "session_id", c.SessionID(), "lease", c.m.opts.Lease, "error", err)
+	}
+	c.cancel(context.Canceled)
+	c.m.lines.wake(pool{c.row.OwnerID, c.row.ModelID}, nil)
+	c.m.lines.wake(named(c.SessionID()), nil)
+}
+
+// Expired tells that the node says that the session has ended, though its row
+// says otherwise. No other request gets it. The claim must still be released.
+func (c *Claim) Expired() error { return c.retire("expired") }
 
 // Broken tells that the session's provider failed beyond use. No other request
-// gets the session; it is closed after its end, since an earlier close would
-// lock its stake for longer. The claim must still be released.
-func (c *Claim) Broken() error { return c.retire("broken", false) }
+// gets the session. The claim must still be released.
+func (c *Claim) Broken() error { return c.retire("broken") }
 
-func (c *Claim) retire(reason string, ended bool) error {
+func (c *Claim) retire(reason string) error {
 	ctx, cancel := after(c.ctx)
 	defer cancel()
 	c.m.opts.Logger.Info("session retired", "session_id", c.SessionID(), "model_id", c.ModelID(), "reason", reason)
-	return c.m.store.retire(ctx, c.lease, reason, ended, c.m.opts.CloseAfter)
+	return c.m.store.retire(ctx, c.lease, reason)
 }
 
 // after is a context for what must be written though its request has ended.
 func after(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+}
+
+// patient is a context with the deadline of ctx and without its cancellation:
+// a client that goes away must not leave a statement's outcome in doubt.
+func patient(ctx context.Context) (context.Context, context.CancelFunc) {
+	detached := context.WithoutCancel(ctx)
+	if deadline, ok := ctx.Deadline(); ok {
+		return context.WithDeadline(detached, deadline)
+	}
+	return detached, func() {}
 }

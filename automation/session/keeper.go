@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 )
@@ -23,7 +24,16 @@ type held struct {
 	lease
 	until time.Time // our clock; from then on the lease may be another's
 	lost  context.CancelCauseFunc
+	use   use
 }
+
+type use int
+
+const (
+	inUse    use = iota
+	leaving      // being given back
+	leftOver     // to be given back by a later beat
+)
 
 func newKeeper(s *store, now func() time.Time) *keeper {
 	k := &keeper{store: s, lease: s.lease, now: now, held: map[string]*held{}}
@@ -43,10 +53,35 @@ func (k *keeper) drop(l lease) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if h := k.held[l.id]; h != nil && h.token == l.token {
-		delete(k.held, l.id)
+		k.remove(l.id)
 	}
+}
+
+// remove forgets a lease. The caller holds the lock.
+func (k *keeper) remove(id string) {
+	delete(k.held, id)
 	if len(k.held) == 0 {
 		k.empty.Broadcast()
+	}
+}
+
+// giveBack ends a lease. Where the database cannot be told in time, the beats
+// go on trying until the lease has ended by itself.
+func (k *keeper) giveBack(ctx context.Context, l lease) error {
+	k.mark(l, leaving)
+	if err := k.store.release(ctx, []lease{l}); err != nil {
+		k.mark(l, leftOver)
+		return err
+	}
+	k.drop(l)
+	return nil
+}
+
+func (k *keeper) mark(l lease, as use) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if h := k.held[l.id]; h != nil && h.token == l.token {
+		h.use = as
 	}
 }
 
@@ -54,15 +89,30 @@ func (k *keeper) drop(l lease) {
 // than the database has it, for a holder that needs time to stop.
 func (k *keeper) safe(asked time.Time) time.Time { return asked.Add(k.lease - k.lease/6) }
 
-// beat extends all leases.
+// beat extends all leases, and ends those that are left over.
 func (k *keeper) beat(ctx context.Context) error {
 	asked := k.now()
 	k.mu.Lock()
-	ids := make([]string, 0, len(k.held))
-	for id := range k.held {
-		ids = append(ids, id)
+	held := maps.Clone(k.held)
+	var ids []string
+	var over []lease
+	for id, h := range held {
+		switch h.use {
+		case inUse:
+			ids = append(ids, id)
+		case leftOver:
+			over = append(over, h.lease)
+		}
 	}
 	k.mu.Unlock()
+	if len(over) > 0 {
+		if err := k.store.release(ctx, over); err != nil {
+			return err
+		}
+		for _, l := range over {
+			k.drop(l)
+		}
+	}
 	if len(ids) == 0 {
 		return nil
 	}
@@ -73,11 +123,11 @@ func (k *keeper) beat(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, id := range ids {
-		switch h := k.held[id]; {
-		case h == nil: // released meanwhile
+		switch h := held[id]; {
+		case k.held[id] != h || h.use != inUse: // given back meanwhile, and perhaps leased anew
 		case kept[id] == h.token:
 			h.until = k.safe(asked)
-		case h.until.Before(k.safe(asked)): // taken before the beat, so it is gone
+		default: // another has it
 			h.until = time.Time{}
 		}
 	}
@@ -93,37 +143,40 @@ func (k *keeper) check() (lost int) {
 		if now.Before(h.until) {
 			continue
 		}
-		h.lost(ErrLeaseLost)
-		delete(k.held, id)
-		lost++
-	}
-	if len(k.held) == 0 {
-		k.empty.Broadcast()
+		if h.use == inUse {
+			h.lost(ErrLeaseLost)
+			lost++
+		}
+		k.remove(id)
 	}
 	return lost
 }
 
-// late tells whether a beat has failed: some lease is older than a beat's interval.
+// late tells whether a beat or a giving back has failed: some lease is older
+// than a beat's interval, or left over.
 func (k *keeper) late() bool {
 	least := k.now().Add(k.lease * 2 / 5)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, h := range k.held {
-		if h.until.Before(least) {
+		if h.use == leftOver || h.use == inUse && h.until.Before(least) {
 			return true
 		}
 	}
 	return false
 }
 
-// abandon ends all work under leases.
-func (k *keeper) abandon(cause error) int {
+// abandon ends all work under leases, and tells how much there was.
+func (k *keeper) abandon(cause error) (n int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, h := range k.held {
-		h.lost(cause)
+		if h.use == inUse {
+			h.lost(cause)
+			n++
+		}
 	}
-	return len(k.held)
+	return n
 }
 
 // wait returns when nothing is held any more, or with the context's error.
@@ -136,8 +189,11 @@ func (k *keeper) wait(ctx context.Context) error {
 	defer stop()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for len(k.held) > 0 && ctx.Err() == nil {
+	for len(k.held) > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		k.empty.Wait()
 	}
-	return ctx.Err()
+	return nil
 }

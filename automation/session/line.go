@@ -3,12 +3,14 @@ package session
 import (
 	"slices"
 	"sync"
+	"time"
 )
 
 // lines are the queues of this replica's waiting requests. Only the first of a
 // line asks the database, so a crowd costs no more statements than one, and
 // whoever came first is served first.
 type lines struct {
+	now   func() time.Time
 	mu    sync.Mutex
 	pools map[pool][]*line
 }
@@ -21,8 +23,16 @@ type line struct {
 
 	waiting []*waiter // the first one leads
 	opening int       // opens of ours under way
-	err     error     // why the last open failed; no new ones until the leader has seen it
+	err     error     // why the last open failed, until the leader has seen it
+	again   time.Time // no more opens before
 }
+
+// After a refusal of the node, and after one of a cap's, a line that has
+// sessions to wait for tries no open for this long.
+const (
+	holdRefused = 5 * time.Second
+	holdCapped  = time.Second
+)
 
 type waiter struct {
 	wake   chan struct{} // something changed, or it leads now
@@ -69,14 +79,24 @@ func (l *line) lead(w *waiter) (leads bool, wanted int, failed error) {
 		return false, 0, nil
 	}
 	failed, l.err = l.err, nil
-	return true, max(len(l.waiting)-l.opening, 0), failed
+	if failed != nil || l.all.now().Before(l.again) {
+		return true, 0, failed
+	}
+	return true, max(len(l.waiting)-l.opening, 0), nil
 }
 
-// begin counts n opens under way.
-func (l *line) begin(n int) {
+// capped notes that a cap has refused an open.
+func (l *line) capped() {
 	l.all.mu.Lock()
 	defer l.all.mu.Unlock()
-	l.opening += n
+	l.again = l.all.now().Add(holdCapped)
+}
+
+// begin counts one more open under way.
+func (l *line) begin() {
+	l.all.mu.Lock()
+	defer l.all.mu.Unlock()
+	l.opening++
 }
 
 // ended counts one open off, with the reason if nothing came of it.
@@ -85,7 +105,7 @@ func (l *line) ended(err error) {
 	defer l.all.mu.Unlock()
 	l.opening--
 	if err != nil {
-		l.err = err
+		l.err, l.again = err, l.all.now().Add(holdRefused)
 	}
 	l.signal()
 	l.tidy()

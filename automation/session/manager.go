@@ -22,14 +22,16 @@ type Manager struct {
 	store    *store
 	keeper   *keeper
 	lines    lines
-	typical  average // how long requests hold a session
-	nudge    chan struct{}
+	typical  average       // how long requests hold a session
+	gate     chan struct{} // held by the one open that asks for its turn at the wallet
+	settling chan struct{} // nudges
+	sweeping chan struct{}
 
-	mu      sync.Mutex
-	phase   phase
-	base    context.Context //nolint:containedctx // of the opens, which outlive their requests
-	ending  chan struct{}   // closed when no more claims are given
-	opening sync.WaitGroup  // opens under way
+	mu     sync.Mutex
+	phase  phase
+	base   context.Context //nolint:containedctx // of the work in the background, which outlives its requests
+	ending chan struct{}   // closed when no more claims are given
+	work   sync.WaitGroup  // in the background
 }
 
 type phase int
@@ -47,8 +49,8 @@ func New(db *sqldb.DB, provider Provider, opts Options) (*Manager, error) {
 		return nil, err
 	}
 	s := &store{db: db, holder: rand.Text(), lease: opts.Lease}
-	return &Manager{opts: opts, provider: provider, store: s, keeper: newKeeper(s, opts.Now),
-		nudge: make(chan struct{}, 1), ending: make(chan struct{})}, nil
+	return &Manager{opts: opts, provider: provider, store: s, keeper: newKeeper(s, opts.Now), lines: lines{now: opts.Now},
+		gate: make(chan struct{}, 1), settling: make(chan struct{}, 1), sweeping: make(chan struct{}, 1), ending: make(chan struct{})}, nil
 }
 
 // A Request asks for a session.
@@ -75,169 +77,15 @@ func (m *Manager) Acquire(ctx context.Context, req Request) (*Claim, error) {
 	if req.UserID == "" || req.ModelID == "" || req.Duration < time.Second {
 		return nil, fmt.Errorf("session: acquire(%q, %v): a user, a model and a duration of at least a second are needed", req.ModelID, req.Duration)
 	}
-	if !m.accepting() {
-		return nil, ErrNotRunning
-	}
-	p := m.poolOf(req.UserID, req.ModelID)
-	if !m.lines.crowded(p) {
-		if c, err := m.claim(ctx, p, req); c != nil || err != nil {
-			return c, err
-		}
-	}
-	l, w := m.lines.join(p, req.UserID, req.OmitProvider)
-	defer l.leave(w)
-	wait, cancel := context.WithTimeout(ctx, m.opts.AcquireTimeout)
-	defer cancel()
-	poll := time.NewTimer(0)
-	defer poll.Stop()
-	q := asking{m: m, req: req, pool: p, line: l}
-	for {
-		select {
-		case <-w.wake:
-		case <-poll.C:
-		case err := <-w.failed:
-			return nil, m.unavailable(err)
-		case <-m.ending:
-			return nil, ErrNotRunning
-		case <-wait.Done():
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			return nil, m.unavailable(q.why())
-		}
-		leads, wanted, failed := l.lead(w)
-		if !leads {
-			continue
-		}
-		c, err := q.ask(ctx, wanted, failed)
-		if c != nil || err != nil {
-			return c, err
-		}
-		poll.Reset(q.pause())
-	}
-}
-
-// asking is one request's questions to the database while it leads its line.
-type asking struct {
-	m     *Manager
-	req   Request
-	pool  pool
-	line  *line
-	last  answer
-	asked int
-	again time.Time // no reservation before, after a limit said no
-}
-
-// ask claims what is idle, or has opened what the line needs.
-func (q *asking) ask(ctx context.Context, wanted int, failed error) (*Claim, error) {
-	m := q.m
-	q.asked++
-	now := m.opts.Now()
-	if failed == nil && (wanted == 0 || now.Before(q.again)) {
-		return m.claim(ctx, q.pool, q.req)
-	}
-	if failed != nil {
-		wanted = 0
-	}
-	o := order{pool: q.pool, user: q.req.UserID, omit: q.req.OmitProvider, duration: q.req.Duration,
-		margin: m.margin(q.req.Duration), token: rand.Text()}
-	for range min(wanted, 64) {
-		o.opens = append(o.opens, lease{rand.Text(), rand.Text()})
-	}
-	m.opts.failpoint("before-intent")
-	a, err := m.reserve(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	m.opts.failpoint("after-intent")
-	if a.claimed != nil {
-		return m.claimed(ctx, a.claimed, o.token, now)
-	}
-	q.last = a
-	m.openAll(o, a.opens, now, q.line)
-	switch {
-	case len(a.opens) > 0 || a.Live+a.Opening > 0:
-	case failed != nil:
-		q.line.fail(failed)
-	case a.refused != nil && a.Unknown == 0:
-		return nil, a.refused
-	}
-	if a.refused != nil {
-		q.again = now.Add(time.Second)
-	}
-	return nil, nil
-}
-
-// pause is how long to wait for news before asking again: other replicas
-// release without a word.
-func (q *asking) pause() time.Duration {
-	return jitter(min(time.Duration(q.asked)*25*time.Millisecond, 250*time.Millisecond))
-}
-
-// why is what a request that has waited in vain is told.
-func (q *asking) why() error {
-	if q.last.Live > 0 {
-		return ErrBusy
-	}
-	return ErrOpening
-}
-
-func (m *Manager) claim(ctx context.Context, p pool, req Request) (*Claim, error) {
-	token, asked := rand.Text(), m.opts.Now()
-	// A client that goes away must not leave a claim behind half made.
-	r, err := m.store.claim(context.WithoutCancel(ctx), p, req.OmitProvider, token, m.margin(req.Duration))
-	if r == nil {
-		return nil, err
-	}
-	return m.claimed(ctx, r, token, asked)
-}
-
-func (m *Manager) reserve(ctx context.Context, o order) (answer, error) {
-	return m.store.reserve(context.WithoutCancel(ctx), o,
-		limits{m.opts.MaxPerUser, m.opts.OpensPerHour, m.opts.OpensPerDay, m.opts.MaxOpen})
-}
-
-// claimed makes a Claim of a row that was leased at asked.
-func (m *Manager) claimed(ctx context.Context, r *row, token string, asked time.Time) (*Claim, error) {
-	c := &Claim{m: m, row: r, lease: lease{r.ID, token}, begun: asked}
-	c.ctx, c.cancel = context.WithCancelCause(ctx)
-	m.keeper.add(c.lease, asked, c.cancel)
-	if err := ctx.Err(); err != nil {
-		c.Release()
-		return nil, err
-	}
-	if !m.accepting() {
-		c.Release()
-		return nil, ErrNotRunning
-	}
-	return c, nil
+	return m.queue(ctx, &asking{m: m, req: req, pool: m.poolOf(req.UserID, req.ModelID)})
 }
 
 // AcquireSession claims the session that a client named, for its own user
 // alone. ErrUnmanaged says that it is none of ours, ErrNotYours that it is
-// another's, ErrEnded that it has ended; a session in use is waited for.
+// another's, ErrEnded that it has ended or is about to; a session in use is
+// waited for.
 func (m *Manager) AcquireSession(ctx context.Context, userID, sessionID string) (*Claim, error) {
-	deadline := time.NewTimer(m.opts.AcquireTimeout)
-	defer deadline.Stop()
-	for i := 1; ; i++ {
-		token, asked := rand.Text(), m.opts.Now()
-		r, err := m.store.claimNamed(context.WithoutCancel(ctx), userID, sessionID, token)
-		if err != nil {
-			return nil, err
-		}
-		if r != nil {
-			return m.claimed(ctx, r, token, asked)
-		}
-		select {
-		case <-time.After(jitter(min(time.Duration(i)*25*time.Millisecond, 250*time.Millisecond))):
-		case <-deadline.C:
-			return nil, m.unavailable(ErrBusy)
-		case <-m.ending:
-			return nil, ErrNotRunning
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
+	return m.queue(ctx, &asking{m: m, req: Request{UserID: userID}, pool: named(sessionID), sessionID: sessionID})
 }
 
 // unavailable says why, and when to come back.
@@ -246,7 +94,7 @@ func (m *Manager) unavailable(err error) error {
 	switch {
 	case errors.Is(err, ErrBusy):
 		retry = time.Duration(math.Ceil(m.typical.load().Seconds())) * time.Second
-	case errors.Is(err, ErrOpening), errors.Is(err, ErrUnavailable), errors.Is(err, ErrWalletCollision):
+	case errors.Is(err, ErrOpening), errors.Is(err, ErrUnavailable):
 		retry = 5 * time.Second
 	}
 	return &UnavailableError{RetryAfter: min(max(retry, time.Second), time.Minute), Err: err}
@@ -262,6 +110,19 @@ func (m *Manager) accepting() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.phase == running
+}
+
+// background runs fn beside everything else; the end of Run waits for it. It
+// returns false, and runs nothing, when Run is ending.
+func (m *Manager) background(fn func(ctx context.Context)) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.phase != running {
+		return false
+	}
+	base := m.base
+	m.work.Go(func() { fn(base) })
+	return true
 }
 
 // Info is a session as its user sees it.
@@ -308,9 +169,11 @@ func (m *Manager) Forget(ctx context.Context, userID string) error {
 
 // Nudge makes the next round of maintenance come at once.
 func (m *Manager) Nudge() {
-	select {
-	case m.nudge <- struct{}{}:
-	default:
+	for _, c := range []chan struct{}{m.settling, m.sweeping} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 }
 

@@ -19,34 +19,36 @@ const collisionWindow = 20 * time.Second
 const skew = 2 * time.Minute
 
 // openAll starts the opens of intents that have just been written.
-func (m *Manager) openAll(o order, opens []lease, asked time.Time, l *line) {
-	if len(opens) == 0 {
-		return
-	}
-	m.mu.Lock()
-	if m.phase != running {
-		m.mu.Unlock()
-		return // their leases end, and nothing was asked of the node
-	}
-	base := m.base
-	m.opening.Add(len(opens))
-	m.mu.Unlock()
-	if l != nil {
-		l.begin(len(opens))
-	}
-	for _, in := range opens {
-		ctx, cancel := context.WithCancelCause(base)
-		m.keeper.add(in, asked, cancel)
-		go func() {
-			defer m.opening.Done()
+func (m *Manager) openAll(o order, asked time.Time, l *line) {
+	for i, in := range o.opens {
+		if l != nil {
+			l.begin()
+		}
+		started := m.background(func(ctx context.Context) {
+			ctx, cancel := context.WithCancelCause(ctx)
 			defer cancel(nil)
+			m.keeper.add(in, asked, cancel)
 			defer m.keeper.drop(in)
 			err := m.open(ctx, o, in)
 			if l != nil {
 				l.ended(err)
 			}
 			m.lines.wake(o.pool, nil)
-		}()
+		})
+		if started {
+			continue
+		}
+		// Run is ending, so nobody waits for them, and nothing was asked of the node.
+		ctx, cancel := after(context.Background())
+		defer cancel()
+		o.opens = o.opens[i:]
+		if err := m.store.undo(ctx, o); err != nil {
+			m.opts.Logger.Warn("intents not taken back, their leases will end", "error", err)
+		}
+		if l != nil {
+			l.ended(ErrNotRunning)
+		}
+		return
 	}
 }
 
@@ -56,7 +58,7 @@ func (m *Manager) open(ctx context.Context, o order, in lease) error {
 	log := m.opts.Logger.With("intent", in.id, "model_id", o.model)
 	called, err := m.enter(ctx, in, false)
 	if err != nil {
-		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in, "not_asked", err.Error()) })
+		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in, "not_asked", clip(err)) })
 		return err
 	}
 	ask := OpenRequest{ModelID: o.model, Duration: o.duration, OmitProvider: o.omit}
@@ -87,6 +89,7 @@ func (m *Manager) open(ctx context.Context, o order, in lease) error {
 // openAlone asks once more after a collision. When it is alone, every session
 // that a call before it opened is in a row, but for those in doubt; so an
 // orphan of the right kind is what the first call opened, or does as well.
+// A second collision leaves the outcome unknown: "already known" is no refusal.
 func (m *Manager) openAlone(ctx context.Context, o order, in lease, ask OpenRequest, called time.Time) (string, error) {
 	if err := sleep(ctx, 350*time.Millisecond); err != nil {
 		return "", err
@@ -94,22 +97,19 @@ func (m *Manager) openAlone(ctx context.Context, o order, in lease, ask OpenRequ
 	if _, err := m.enter(ctx, in, true); err != nil {
 		return "", fmt.Errorf("after a collision: %w", err)
 	}
-	for retried := false; ; retried = true {
-		found, err := m.orphans(ctx, called)
-		if err != nil {
-			return "", err
-		}
-		if i := bestMatch(found, o.model, o.duration, called); i >= 0 {
-			return found[i].ID, nil
-		}
-		if retried {
-			return "", fmt.Errorf("%w: the wallet collided twice", ErrNotOpened)
-		}
-		id, err := m.ask(ctx, ask)
-		if !errors.Is(err, ErrWalletCollision) {
-			return id, err
-		}
+	found, err := m.orphans(ctx, called)
+	if err != nil {
+		// The first call may have opened one, and the node cannot be asked.
+		return "", fmt.Errorf("after a collision: %s", err) //nolint:errorlint // its sentinels are about another call
 	}
+	if i := bestMatch(found, o.model, o.duration, called, false); i >= 0 {
+		return found[i].ID, nil
+	}
+	id, err := m.ask(ctx, ask)
+	if errors.Is(err, ErrUnavailable) {
+		return "", fmt.Errorf("after a collision: %s", err) //nolint:errorlint // as above
+	}
+	return id, err
 }
 
 // ask is the call that costs money.
@@ -123,21 +123,37 @@ func (m *Manager) ask(ctx context.Context, req OpenRequest) (string, error) {
 func (m *Manager) enter(ctx context.Context, in lease, alone bool) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.opts.OpenTimeout)
 	defer cancel()
-	for {
+	for waiting := false; ; waiting = true {
 		called, err := m.store.enter(ctx, in, alone, collisionWindow)
-		if err != nil || !called.IsZero() {
+		switch {
+		case err == nil && !called.IsZero():
+			return called, nil
+		case errors.Is(err, ErrLeaseLost):
 			return called, err
+		case err != nil:
+			m.opts.Logger.Warn("an open waits for the database", "intent", in.id, "error", err)
 		}
-		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+		if !waiting { // one a replica asks again and again
+			select {
+			case m.gate <- struct{}{}:
+				defer func() { <-m.gate }()
+			case <-ctx.Done():
+				return time.Time{}, context.Cause(ctx)
+			}
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
 			return time.Time{}, err
 		}
 	}
 }
 
+// readTimeout bounds a question to the node while a request waits for it.
+const readTimeout = 10 * time.Second
+
 // read asks the chain for a session's real end; the estimate serves where it
 // does not answer.
 func (m *Manager) read(ctx context.Context, id string, o order, called time.Time) ChainSession {
-	c, err := m.provider.GetSession(context.WithoutCancel(ctx), id)
+	c, err := m.get(context.WithoutCancel(ctx), id)
 	if err != nil || c.EndsAt.IsZero() {
 		m.opts.Logger.Warn("session's end not read from the chain, estimated", "session_id", id, "error", err)
 		c = ChainSession{OpenedAt: called, EndsAt: called.Add(o.duration)}
@@ -146,54 +162,70 @@ func (m *Manager) read(ctx context.Context, id string, o order, called time.Time
 	return c
 }
 
+func (m *Manager) get(ctx context.Context, id string) (ChainSession, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return m.provider.GetSession(ctx, id)
+}
+
 // complete puts an opened session into its row, or into one of its own.
 func (m *Manager) complete(ctx context.Context, in lease, c ChainSession) {
 	m.opts.failpoint("before-complete")
-	var took bool
-	m.write(ctx, "complete", func(ctx context.Context) (err error) {
+	var took, known bool
+	written := m.write(ctx, "complete", func(ctx context.Context) (err error) {
 		took, err = m.store.complete(ctx, in, c, m.opts.CloseAfter)
 		return err
 	})
-	if took {
+	if took || !written {
 		return
 	}
 	// The row has another session by now, or another row has this session: a
 	// reconciler was faster. It must have taken the one for the other, so what
 	// it looked for is still to be found.
-	known, err := m.store.known(context.WithoutCancel(ctx), []string{c.ID})
-	if err == nil && known[c.ID] {
-		m.write(ctx, "doubt", func(ctx context.Context) error { return m.store.doubt(ctx, in, "another row has the session") })
-		m.Nudge()
-		return
-	}
-	m.write(ctx, "track", func(ctx context.Context) error {
+	m.write(ctx, "complete", func(ctx context.Context) error {
+		ids, err := m.store.known(ctx, []string{c.ID})
+		known = ids[c.ID]
+		switch {
+		case err != nil:
+			return err
+		case known:
+			return m.store.doubt(ctx, in, "another row has the session")
+		}
 		return m.store.track(ctx, in.id+"-2", in, c, m.opts.CloseAfter)
 	})
+	if known {
+		m.Nudge()
+	}
 }
 
 // write repeats a write that may be repeated until it is done, for at most a
 // lease. What is not written then, the reconciler finds out.
-func (m *Manager) write(ctx context.Context, what string, fn func(context.Context) error) {
+func (m *Manager) write(ctx context.Context, what string, fn func(context.Context) error) (written bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.opts.Lease)
 	defer cancel()
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		err := fn(ctx)
 		if err == nil {
-			return
+			return true
 		}
 		if ctx.Err() != nil {
 			m.opts.Logger.Error("session's row not written, left to the reconciler", "what", what, "error", err)
-			return
+			return false
 		}
 		_ = sleep(ctx, pause)
 	}
 }
 
+// errNode marks the errors of the node where the database has its own.
+var errNode = errors.New("the node does not list the wallet's sessions")
+
 // orphans are the wallet's sessions since about then that no row has.
 func (m *Manager) orphans(ctx context.Context, since time.Time) ([]ChainSession, error) {
-	list, err := m.provider.WalletSessions(ctx, since.Add(-skew))
+	ask, cancel := context.WithTimeout(ctx, m.opts.Lease)
+	defer cancel()
+	list, err := m.provider.WalletSessions(ask, since.Add(-skew))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errNode, err)
 	}
 	ids := make([]string, len(list))
 	for i := range list {
@@ -209,12 +241,14 @@ func (m *Manager) orphans(ctx context.Context, since time.Time) ([]ChainSession,
 // bestMatch finds the session that an intent most likely opened: of its model,
 // not opened before it called, not longer than it asked (the chain shortens
 // what is above its maximum), and of these the one closest in length, then the
-// first one opened. It returns -1 where there is none.
-func bestMatch(list []ChainSession, model string, duration time.Duration, called time.Time) int {
+// first one opened. Exact wants the length that was asked for. It returns -1
+// where there is none.
+func bestMatch(list []ChainSession, model string, duration time.Duration, called time.Time, exact bool) int {
 	const slack = 10 * time.Second
 	best := -1
 	for i, c := range list {
-		if !strings.EqualFold(c.ModelID, model) || c.OpenedAt.Before(called.Add(-skew)) || c.EndsAt.Sub(c.OpenedAt) > duration+slack {
+		if !strings.EqualFold(c.ModelID, model) || c.OpenedAt.Before(called.Add(-skew)) || c.EndsAt.Sub(c.OpenedAt) > duration+slack ||
+			exact && distance(c, duration) > 0 {
 			continue
 		}
 		if best < 0 || cmp.Or(

@@ -9,8 +9,8 @@ import (
 
 // Run works until ctx ends: it extends leases and does the maintenance. Then
 // it gives no more claims, waits DrainTimeout at most for requests and opens
-// that are under way, ends the rest, and returns when all it started has
-// ended. It can be called once.
+// that are under way, ends the rest, writes down what became of it, and
+// returns when all it started has ended. It can be called once.
 func (m *Manager) Run(ctx context.Context) error {
 	live, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
@@ -22,14 +22,18 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.phase, m.base = running, live
 	m.mu.Unlock()
 
-	var hearts sync.WaitGroup
+	var hearts, rounds sync.WaitGroup
 	hearts.Go(func() { m.beat(live) })
-	m.tend(ctx)
+	hearts.Go(func() { m.check(live) })
+	rounds.Go(func() { m.again(ctx, m.settling, m.tendOpens) })
+	rounds.Go(func() { m.again(ctx, m.sweeping, m.sweep) })
 
+	<-ctx.Done()
 	m.mu.Lock()
 	m.phase = ending
 	close(m.ending)
 	m.mu.Unlock()
+	rounds.Wait()
 	m.drain(live, stop)
 	hearts.Wait()
 	return nil
@@ -39,16 +43,18 @@ func (m *Manager) Run(ctx context.Context) error {
 func (m *Manager) drain(live context.Context, stop context.CancelCauseFunc) {
 	ctx, cancel := context.WithTimeout(live, m.opts.DrainTimeout)
 	defer cancel()
-	if err := m.keeper.wait(ctx); err != nil {
+	if m.keeper.wait(ctx) != nil {
 		n := m.keeper.abandon(ErrNotRunning)
 		m.opts.Logger.Warn("ended work that did not end by itself in time", "count", n, "timeout", m.opts.DrainTimeout)
+		ctx, cancel := after(live)
+		defer cancel()
+		_ = m.keeper.wait(ctx) // who ended in time gives its lease back
 	}
 	stop(ErrNotRunning) // opens under way become intents in doubt
-	m.opening.Wait()
+	m.work.Wait()
 }
 
-// beat keeps the leases. It looks more often than it beats, since a lease that
-// cannot be extended must be given up in time.
+// beat extends the leases.
 func (m *Manager) beat(ctx context.Context) {
 	tick := time.NewTicker(max(m.opts.Lease/12, time.Millisecond))
 	defer tick.Stop()
@@ -58,33 +64,45 @@ func (m *Manager) beat(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if i%4 == 0 || m.keeper.late() {
-			// Bounded, so that a hanging database does not keep us from
-			// giving up what it holds.
-			beat, cancel := context.WithTimeout(ctx, m.opts.Lease/6)
-			if err := m.keeper.beat(beat); err != nil && ctx.Err() == nil {
-				m.opts.Logger.Warn("leases not extended, trying again", "error", err)
-			}
-			cancel()
+		if i%4 != 0 && !m.keeper.late() {
+			continue
+		}
+		beat, cancel := context.WithTimeout(ctx, m.opts.Lease/6)
+		if err := m.keeper.beat(beat); err != nil && ctx.Err() == nil {
+			m.opts.Logger.Warn("leases not extended, trying again", "error", err)
+		}
+		cancel()
+	}
+}
+
+// check gives up leases in time, also while a beat hangs.
+func (m *Manager) check(ctx context.Context) {
+	tick := time.NewTicker(max(m.opts.Lease/24, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
 		}
 		if n := m.keeper.check(); n > 0 {
-			m.opts.Logger.Error("leases lost, the requests that held them were ended", "count", n)
+			m.opts.Logger.Error("leases lost, the work under them was ended", "count", n)
 		}
 	}
 }
 
-// tend does rounds of maintenance until ctx ends.
-func (m *Manager) tend(ctx context.Context) {
+// again does rounds of maintenance until ctx ends.
+func (m *Manager) again(ctx context.Context, nudge <-chan struct{}, round func(context.Context) error) {
 	timer := time.NewTimer(jitter(m.opts.Interval))
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-m.nudge:
+		case <-nudge:
 		case <-timer.C:
 		}
-		if err := m.Tend(ctx); err != nil && ctx.Err() == nil {
+		if err := round(ctx); err != nil && ctx.Err() == nil {
 			m.opts.Logger.Warn("session maintenance", "error", err)
 		}
 		timer.Reset(jitter(m.opts.Interval))

@@ -74,7 +74,7 @@ func (s *store) claimIn(tx *sqldb.Tx, query string, p pool, omit, token string, 
 }
 
 // claimNamed takes the session with the chain's id for its own user.
-func (s *store) claimNamed(ctx context.Context, userID, sessionID, token string) (*row, error) {
+func (s *store) claimNamed(ctx context.Context, userID, sessionID, token string, shared bool, margin time.Duration) (*row, error) {
 	return sqldb.Write(ctx, s.db, "sessions.claim_named", func(tx *sqldb.Tx) (*row, error) {
 		var r row
 		found, err := sqldb.Optional(tx.Get(&r, `SELECT `+columns+` FROM automation_sessions WHERE session_id = $1`, sessionID))
@@ -83,14 +83,15 @@ func (s *store) claimNamed(ctx context.Context, userID, sessionID, token string)
 			return nil, err
 		case !found:
 			return nil, ErrUnmanaged
-		case r.OwnerID != userID && (r.OwnerID != "" || r.UserID == ""):
+		case r.OwnerID != userID && (r.OwnerID != "" || !shared && r.UserID != userID):
 			return nil, ErrNotYours
-		case r.State != "open" || r.Left <= 0:
+		case r.State != "open" || r.Left <= margin.Seconds():
 			return nil, ErrEnded
 		}
 		found, err = sqldb.Optional(tx.Get(&r, `UPDATE automation_sessions
 			SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, last_used_at = {now}
-			WHERE session_id = $4 AND state = 'open' AND ends_at > {now} AND `+free+` RETURNING `+columns, token, s.holder, s.lease.Seconds(), sessionID))
+			WHERE session_id = $4 AND owner_id = $5 AND state = 'open' AND ends_at > {in $6} AND `+free+` RETURNING `+columns,
+			token, s.holder, s.lease.Seconds(), sessionID, r.OwnerID, margin.Seconds()))
 		if !found {
 			return nil, err
 		}
@@ -115,23 +116,22 @@ func (s *store) heartbeat(ctx context.Context, ids []string) (map[string]string,
 	})
 }
 
-// release gives a lease back; late, twice or with a wrong token it does nothing.
-func (s *store) release(ctx context.Context, l lease) error {
-	return s.exec(ctx, "sessions.release", `UPDATE automation_sessions
-		SET lease_token = NULL, lease_holder = NULL, lease_until = NULL, lane = '' WHERE id = $1 AND lease_token = $2`, l.id, l.token)
+// release gives leases back; late, twice or with a wrong token it does nothing.
+func (s *store) release(ctx context.Context, list []lease) error {
+	if len(list) == 1 { // a request's, which is nearly always so
+		return s.exec(ctx, "sessions.release", `UPDATE automation_sessions SET `+leave+` WHERE id = $1 AND lease_token = $2`, list[0].id, list[0].token)
+	}
+	ids, tokens := split(list)
+	return s.exec(ctx, "sessions.release", `UPDATE automation_sessions SET `+leave+`
+		WHERE id IN {each $1} AND lease_token IN {each $2}`, ids, tokens)
 }
 
-// retire takes a claimed session out of service. One that has ended, says the
-// node, has its end moved to now; any other keeps it, because closing early
-// locks the stake for longer than a session lasts.
-func (s *store) retire(ctx context.Context, l lease, reason string, ended bool, closeAfter time.Duration) error {
-	if !ended {
-		return s.exec(ctx, "sessions.retire", `UPDATE automation_sessions SET state = 'ending', reason = $3
-			WHERE id = $1 AND lease_token = $2 AND state = 'open'`, l.id, l.token, reason)
-	}
-	return s.exec(ctx, "sessions.retire", `UPDATE automation_sessions
-		SET state = 'ending', reason = $3, next_at = {in $4}, ends_at = CASE WHEN ends_at > {now} THEN {now} ELSE ends_at END
-		WHERE id = $1 AND lease_token = $2 AND state = 'open'`, l.id, l.token, reason, closeAfter.Seconds())
+// retire takes a claimed session out of service. It is closed when the chain's
+// end has passed, because closing earlier locks the stake for longer than a
+// session lasts.
+func (s *store) retire(ctx context.Context, l lease, reason string) error {
+	return s.exec(ctx, "sessions.retire", `UPDATE automation_sessions SET state = 'ending', reason = $3
+		WHERE id = $1 AND lease_token = $2 AND state = 'open'`, l.id, l.token, reason)
 }
 
 // list returns a user's sessions that have not ended.
@@ -158,12 +158,12 @@ func (s *store) end(ctx context.Context, userID, sessionID, reason string) (*row
 	})
 }
 
-// forget takes the user's name off all rows. Open sessions serve nobody else
-// and ride to their end.
+// forget takes the user's name off all rows. Sessions that were theirs alone
+// serve nobody else and ride to their end.
 func (s *store) forget(ctx context.Context, userID string) error {
 	return s.exec(ctx, "sessions.forget", `UPDATE automation_sessions SET
-			reason = CASE WHEN state = 'open' THEN 'forgotten' ELSE reason END,
-			state = CASE WHEN state = 'open' THEN 'ending' ELSE state END,
+			reason = CASE WHEN state = 'open' AND owner_id <> '' THEN 'forgotten' ELSE reason END,
+			state = CASE WHEN state = 'open' AND owner_id <> '' THEN 'ending' ELSE state END,
 			owner_id = '', user_id = '', charged_at = NULL
 		WHERE user_id = $1 AND user_id <> ''`, userID)
 }

@@ -15,6 +15,7 @@ type limits struct{ perUser, perHour, perDay, total int }
 // order is what a request that found no idle session asks of the database.
 type order struct {
 	pool
+	named    string // the session that the client named, if it did
 	user     string
 	omit     string
 	duration time.Duration
@@ -33,7 +34,9 @@ type answer struct {
 	Live    int          `db:"live"`
 	Opening int          `db:"opening"`
 	Unknown int          `db:"unknown"`
-	refused *BudgetError // why there are fewer opens than asked for
+	Stuck   int          `db:"stuck"` // unknown, and the node cannot be asked
+	capped  bool         // there are fewer opens than asked for
+	refused *BudgetError // why there may be none at all
 }
 
 // takeIdleQuery is claimQuery for a session that was opened for nobody yet:
@@ -67,7 +70,8 @@ func (s *store) reserve(ctx context.Context, o order, l limits) (answer, error) 
 			}
 		}
 		if err := tx.Get(&a, `SELECT count(CASE WHEN state = 'open' THEN 1 END) AS live,
-				count(CASE WHEN state = 'opening' THEN 1 END) AS opening, count(CASE WHEN state = 'unknown' THEN 1 END) AS unknown
+				count(CASE WHEN state = 'opening' THEN 1 END) AS opening, count(CASE WHEN state = 'unknown' THEN 1 END) AS unknown,
+				count(CASE WHEN state = 'unknown' AND reason = 'unreachable' THEN 1 END) AS stuck
 			FROM automation_sessions
 			WHERE owner_id = $1 AND model_id = $2 AND state IN ('opening', 'unknown', 'open') AND (ends_at IS NULL OR ends_at > {in $3})
 				AND ($4 = '' OR provider <> $4)`,
@@ -86,7 +90,7 @@ func (s *store) reserve(ctx context.Context, o order, l limits) (answer, error) 
 		if err != nil {
 			return a, err
 		}
-		a.refused = refused
+		a.capped, a.refused = n < len(o.opens), refused
 		if n > 0 && o.owner != "" && o.token != "" {
 			if a.claimed, err = s.claimIn(tx, takeIdleQuery, o.pool, o.omit, o.token, o.margin); a.claimed != nil || err != nil {
 				return a, err
@@ -109,13 +113,15 @@ func (s *store) reserve(ctx context.Context, o order, l limits) (answer, error) 
 	})
 }
 
-// room tells how many sessions the user may open now, and what forbids more.
+// room tells how many sessions the user may open now. If none, it says what
+// forbids it for longest.
 func (s *store) room(tx *sqldb.Tx, o order, l limits) (n int, refused *BudgetError, err error) {
 	n = math.MaxInt
-	limit := func(name string, most, have int, retry float64) {
-		if most > 0 && most-have < n {
-			n = max(most-have, 0)
-			refused = &BudgetError{Limit: name, Max: most, RetryAfter: max(time.Second, time.Duration(math.Ceil(retry))*time.Second)}
+	limit := func(name string, most, have int, seconds float64) {
+		n = min(n, max(most-have, 0))
+		retry := max(time.Second, time.Duration(math.Ceil(seconds))*time.Second)
+		if have >= most && (refused == nil || retry > refused.RetryAfter) {
+			refused = &BudgetError{Limit: name, Max: most, RetryAfter: retry}
 		}
 	}
 	const live = `state IN ('opening', 'unknown', 'open', 'ending') AND (ends_at IS NULL OR ends_at > {now})`
@@ -133,11 +139,13 @@ func (s *store) room(tx *sqldb.Tx, o order, l limits) (n int, refused *BudgetErr
 		return n, refused, nil
 	}
 	if l.perUser > 0 {
-		// A successor takes its predecessor's place and does not count beside it,
-		// and a broken session keeps nobody from a better one.
-		if err := tx.Get(&c, `SELECT count(*) AS n, COALESCE(MIN({until ends_at}), 5) AS retry FROM automation_sessions s
-			WHERE user_id = $1 AND `+live+` AND reason <> 'broken' AND id <> $2 AND NOT EXISTS (SELECT 1 FROM automation_sessions old
-				WHERE old.id = s.replaces AND old.state IN ('open', 'ending') AND old.ends_at > {now})`, o.user, o.replaces); err != nil {
+		// A session that nobody would be given any more, retired or too near its
+		// end, keeps no user from a better one. A successor takes its
+		// predecessor's place and does not count beside it.
+		if err := tx.Get(&c, `SELECT count(*) AS n, COALESCE(MIN({until ends_at}) - $3, 5) AS retry FROM automation_sessions s
+			WHERE user_id = $1 AND state IN ('opening', 'unknown', 'open', 'ending') AND (ends_at IS NULL OR ends_at > {in $3})
+				AND reason NOT IN ('broken', 'expired') AND id <> $2 AND NOT EXISTS (SELECT 1 FROM automation_sessions old
+				WHERE old.id = s.replaces AND old.state IN ('open', 'ending') AND old.ends_at > {now})`, o.user, o.replaces, o.margin.Seconds()); err != nil {
 			return 0, nil, err
 		}
 		limit(LimitSessions, l.perUser, c.N, c.Retry)
@@ -187,7 +195,7 @@ func (s *store) enter(ctx context.Context, l lease, asked bool, window time.Dura
 		if !found {
 			return time.Time{}, ErrLeaseLost
 		}
-		if lane == "alone" {
+		if asked { // slides as long as collided calls are repeated
 			_, err = tx.Exec(`UPDATE automation_wallet SET alone_until = {in $1}`, window.Seconds())
 		}
 		return called.Time, err
@@ -227,6 +235,25 @@ func (s *store) collided(ctx context.Context, l lease, window time.Duration) err
 	return err
 }
 
+// undo takes back a reservation whose outcome is unknown, or that nobody can
+// use: a claim by its token, and the intents that have not called the node.
+func (s *store) undo(ctx context.Context, o order) error {
+	ids, tokens := split(o.opens)
+	_, err := sqldb.Write(ctx, s.db, "sessions.undo", func(tx *sqldb.Tx) (int64, error) {
+		if o.named != "" {
+			return tx.Exec(`UPDATE automation_sessions SET `+leave+` WHERE session_id = $1 AND lease_token = $2`, o.named, o.token)
+		}
+		if _, err := tx.Exec(`UPDATE automation_sessions SET `+leave+`
+			WHERE owner_id = $1 AND model_id = $2 AND state = 'open' AND lease_token = $3`, o.owner, o.model, o.token); err != nil {
+			return 0, err
+		}
+		return tx.Exec(`UPDATE automation_sessions
+			SET state = 'failed', reason = 'not_asked', closed_at = {now}, replaces = NULL, `+leave+`
+			WHERE id IN {each $1} AND lease_token IN {each $2} AND state = 'opening' AND called_at IS NULL`, ids, tokens)
+	})
+	return err
+}
+
 const leave = `lane = '', lease_token = NULL, lease_holder = NULL, lease_until = NULL`
 
 // complete makes an intent a session. It works with the lease, and without it
@@ -235,7 +262,7 @@ const leave = `lane = '', lease_token = NULL, lease_holder = NULL, lease_until =
 func (s *store) complete(ctx context.Context, l lease, c ChainSession, closeAfter time.Duration) (bool, error) {
 	n, err := s.count(ctx, "sessions.complete", `UPDATE automation_sessions
 		SET state = 'open', session_id = $3, provider = $4, opened_at = {unix $5}, ends_at = {unix $6}, next_at = {unix $7},
-			unknown_at = NULL, closed_at = NULL, attempts = 0, last_error = '', `+leave+`
+			unknown_at = NULL, closed_at = NULL, attempts = 0, reason = '', last_error = '', `+leave+`
 		WHERE id = $1 AND session_id IS NULL AND state IN ('opening', 'unknown', 'lost', 'failed')
 			AND (lease_token = $2 OR state <> 'opening')`,
 		l.id, l.token, c.ID, c.Provider, c.OpenedAt.Unix(), c.EndsAt.Unix(), c.EndsAt.Add(closeAfter).Unix())
@@ -264,8 +291,17 @@ func (s *store) fail(ctx context.Context, l lease, reason, text string) error {
 // doubt gives an intent to the reconciler, which looks at it at once.
 func (s *store) doubt(ctx context.Context, l lease, text string) error {
 	return s.exec(ctx, "sessions.doubt", `UPDATE automation_sessions
-		SET state = 'unknown', unknown_at = COALESCE(unknown_at, {now}), next_at = {now}, last_error = $3, `+leave+`
+		SET state = 'unknown', reason = '', unknown_at = COALESCE(unknown_at, {now}), next_at = {now}, last_error = $3, `+leave+`
 		WHERE id = $1 AND lease_token = $2 AND session_id IS NULL`, l.id, l.token, text)
+}
+
+// split makes two parameters of a list of leases.
+func split(list []lease) (ids, tokens string) {
+	i, t := make([]string, len(list)), make([]string, len(list))
+	for n, l := range list {
+		i[n], t[n] = l.id, l.token
+	}
+	return jsonList(i), jsonList(t)
 }
 
 // jsonList is a list of texts as one parameter.

@@ -43,7 +43,7 @@ func (s *store) underWay(ctx context.Context) (map[string][]time.Time, error) {
 			CalledAt sqldb.Time `db:"called_at"`
 		}
 		err := tx.Select(&rows, `SELECT model_id, called_at FROM automation_sessions
-			WHERE state = 'opening' AND state IN ('opening', 'unknown', 'open', 'ending', 'lost') AND called_at IS NOT NULL AND lease_until > {now}`)
+			WHERE state = 'opening' AND next_at <= {now} AND called_at IS NOT NULL AND lease_until > {now}`)
 		calls := map[string][]time.Time{}
 		for _, r := range rows {
 			calls[r.ModelID] = append(calls[r.ModelID], r.CalledAt.Time)
@@ -54,18 +54,27 @@ func (s *store) underWay(ctx context.Context) (map[string][]time.Time, error) {
 
 // unsettled puts an intent back to be looked for again, or gives it up for
 // lost once settle has passed, or for failed once it would have ended.
-func (s *store) unsettled(ctx context.Context, l lease, settle, pause time.Duration, text string) (state string, err error) {
+func (s *store) unsettled(ctx context.Context, l lease, settle, pause time.Duration) (state string, err error) {
 	return sqldb.Write(ctx, s.db, "sessions.unsettled", func(tx *sqldb.Tx) (string, error) {
 		var state string
-		err := tx.Get(&state, `UPDATE automation_sessions SET `+leave+`, last_error = CASE WHEN $3 = '' THEN last_error ELSE $3 END,
-				state = CASE WHEN unknown_at > {in -$4} THEN state WHEN unknown_at > {in -$4 - duration} THEN 'lost' ELSE 'failed' END,
-				replaces = CASE WHEN unknown_at > {in -$4} THEN replaces END,
-				closed_at = CASE WHEN unknown_at > {in -$4 - duration} THEN NULL ELSE {now} END,
-				next_at = CASE WHEN unknown_at > {in -$4} THEN {in $5} ELSE {in 60} END
-			WHERE id = $1 AND lease_token = $2 RETURNING state`, l.id, l.token, text, settle.Seconds(), pause.Seconds())
+		err := tx.Get(&state, `UPDATE automation_sessions SET `+leave+`, reason = '',
+				state = CASE WHEN unknown_at > {in -$3} THEN state WHEN unknown_at > {in -$3 - duration} THEN 'lost' ELSE 'failed' END,
+				replaces = CASE WHEN unknown_at > {in -$3} THEN replaces END,
+				closed_at = CASE WHEN unknown_at > {in -$3 - duration} THEN NULL ELSE {now} END,
+				next_at = CASE WHEN unknown_at > {in -$3} THEN {in $4} ELSE {in 60} END
+			WHERE id = $1 AND lease_token = $2 RETURNING state`, l.id, l.token, settle.Seconds(), pause.Seconds())
 		_, err = sqldb.Optional(err)
 		return state, err
 	})
+}
+
+// unreachable puts intents back because nobody could look for them. They are
+// not given up on that account.
+func (s *store) unreachable(ctx context.Context, list []lease, pause time.Duration, text string) error {
+	ids, tokens := split(list)
+	return s.exec(ctx, "sessions.unreachable", `UPDATE automation_sessions
+		SET reason = 'unreachable', last_error = $3, next_at = {in $4}, `+leave+`
+		WHERE id IN {each $1} AND lease_token IN {each $2}`, ids, tokens, text, pause.Seconds())
 }
 
 // takeDue leases sessions that are to be closed: past their end by the margin
@@ -99,6 +108,13 @@ func (s *store) notClosed(ctx context.Context, l lease, pause time.Duration, tex
 		SET next_at = {in $3}, last_error = $4, `+leave+` WHERE id = $1 AND lease_token = $2`, l.id, l.token, pause.Seconds(), text)
 }
 
+// correct puts the chain's end in the place of an estimate that was too early.
+func (s *store) correct(ctx context.Context, l lease, c ChainSession, closeAfter time.Duration) error {
+	return s.exec(ctx, "sessions.correct", `UPDATE automation_sessions
+		SET provider = $3, ends_at = {unix $4}, next_at = {unix $5}, `+leave+` WHERE id = $1 AND lease_token = $2`,
+		l.id, l.token, c.Provider, c.EndsAt.Unix(), c.EndsAt.Add(closeAfter).Unix())
+}
+
 // expiring lists sessions in use that end within ahead and have no successor.
 func (s *store) expiring(ctx context.Context, ahead, closeAfter time.Duration, limit int) ([]row, error) {
 	return sqldb.Read(ctx, s.db, "sessions.expiring", func(tx *sqldb.Tx) ([]row, error) {
@@ -121,6 +137,6 @@ func (s *store) idle(ctx context.Context, model string, ahead time.Duration) (in
 func idleIn(tx *sqldb.Tx, model string, ahead time.Duration) (n int, err error) {
 	err = tx.Get(&n, `SELECT count(*) FROM automation_sessions
 		WHERE owner_id = '' AND model_id = $1 AND state IN ('opening', 'unknown', 'open')
-			AND (ends_at IS NULL OR ends_at > {in $2}) AND (state <> 'open' OR `+"`+free+`"+`)`, model, ahead.Seconds())
+			AND (ends_at IS NULL OR ends_at > {in $2}) AND (state <> 'open' OR `+free+`)`, model, ahead.Seconds())
 	return n, err
 }

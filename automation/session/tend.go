@@ -5,19 +5,25 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
 )
 
-// Tend is one round of maintenance: it settles opens in doubt, closes what has
-// ended, renews what is in use and keeps prewarmed models ready. Run calls it
+// Tend is one round of maintenance: it settles opens in doubt, renews what is
+// in use, keeps prewarmed models ready and closes what has ended. Run calls it
 // again and again; any number of replicas may at the same time.
 func (m *Manager) Tend(ctx context.Context) error {
-	return errors.Join(m.settle(ctx), m.sweep(ctx), m.renew(ctx), m.prewarm(ctx))
+	return errors.Join(m.tendOpens(ctx), m.sweep(ctx))
 }
 
-// batch is how many rows a statement of the maintenance leases at most.
+// tendOpens is apart from the sweep, which may take long.
+func (m *Manager) tendOpens(ctx context.Context) error {
+	return errors.Join(m.settle(ctx), m.renew(ctx), m.prewarm(ctx))
+}
+
+// batch is how many rows a statement of the maintenance takes at most.
 const batch = 32
 
 // settle looks for opens in doubt among the wallet's sessions.
@@ -27,82 +33,87 @@ func (m *Manager) settle(ctx context.Context) error {
 	if err != nil || len(rows) == 0 {
 		return err
 	}
-	since := m.opts.Now()
 	work, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	for _, r := range rows {
 		m.keeper.add(lease{r.ID, token}, asked, cancel)
 		defer m.keeper.drop(lease{r.ID, token})
 	}
-	var called []row
+	write, stop := after(ctx)
+	defer stop()
 	var errs []error
-	for _, r := range rows {
+	rows = slices.DeleteFunc(rows, func(r row) bool {
 		if r.CalledAt.IsZero() { // its opener never came to ask the node
-			errs = append(errs, m.store.fail(ctx, lease{r.ID, token}, "not_asked", "the opener stopped before it asked the node"))
-			continue
+			errs = append(errs, m.store.fail(write, lease{r.ID, token}, "not_asked", "the opener stopped before it asked the node"))
+			m.lines.wake(pool{r.OwnerID, r.ModelID}, nil)
 		}
-		called = append(called, r)
-		if r.CalledAt.Before(since) {
-			since = r.CalledAt.Time
-		}
-	}
-	if len(called) == 0 {
+		return r.CalledAt.IsZero()
+	})
+	if len(rows) == 0 {
 		return errors.Join(errs...)
 	}
-	// Orphans before calls under way: an open that ends between the two reads
-	// then counts as under way, and its session is nobody's to adopt.
-	under, err := m.store.underWay(work)
+	slices.SortFunc(rows, func(a, b row) int { return a.CalledAt.Compare(b.CalledAt.Time) })
+	// Orphans before the calls under way: an open that starts after the first
+	// question has no session among its answers, and one that ends before the
+	// second has its session in a row, where no other can take it.
+	found, err := m.orphans(work, rows[0].CalledAt.Time)
 	if err == nil {
-		var found []ChainSession
-		if found, err = m.orphans(work, since); err == nil {
-			err = m.adopt(ctx, token, called, found, under)
+		var under map[string][]time.Time
+		if under, err = m.store.underWay(work); err == nil {
+			return errors.Join(append(errs, m.adopt(write, token, rows, found, under))...)
 		}
 	}
-	if err == nil {
-		return errors.Join(errs...)
+	if errors.Is(err, errNode) {
+		held := make([]lease, len(rows))
+		least := rows[0].Attempts
+		for i, r := range rows {
+			held[i], least = lease{r.ID, token}, min(least, r.Attempts)
+		}
+		errs = append(errs, m.store.unreachable(write, held, backoff(least, 500*time.Millisecond, 5*time.Second), clip(err)))
+		for _, r := range rows {
+			m.lines.wake(pool{r.OwnerID, r.ModelID}, errStuck)
+		}
 	}
-	for _, r := range called {
-		// Nobody could look, so it is not given up on that account.
-		_, e := m.store.unsettled(ctx, lease{r.ID, token}, 24*time.Hour, backoff(r.Attempts, time.Second, 15*time.Second), clip(err))
-		errs = append(errs, e)
-		m.lines.wake(pool{r.OwnerID, r.ModelID}, err)
-	}
-	return errors.Join(append(errs, fmt.Errorf("session: settle %d opens in doubt: %w", len(called), err))...)
+	return errors.Join(append(errs, fmt.Errorf("session: settle %d opens in doubt: %w", len(rows), err))...)
 }
 
-// adopt gives each intent the orphan that it opened, oldest intent first.
+// adopt gives each intent the orphan that it opened, oldest intent first: those
+// of the length that was asked for, then those that the chain has shortened.
 func (m *Manager) adopt(ctx context.Context, token string, rows []row, orphans []ChainSession, under map[string][]time.Time) error {
-	slices.SortFunc(rows, func(a, b row) int { return a.CalledAt.Compare(b.CalledAt.Time) })
 	var errs []error
-	for _, r := range rows {
-		in, asked := lease{r.ID, token}, time.Duration(r.Duration)*time.Second
-		i := bestMatch(orphans, r.ModelID, asked, r.CalledAt.Time)
-		if i >= 0 && ambiguous(orphans, i, r, under[r.ModelID]) {
-			i = -1
-		}
-		if i < 0 {
-			state, err := m.store.unsettled(ctx, in, m.opts.Settle, backoff(r.Attempts, time.Second, 15*time.Second), "")
+	for _, exact := range []bool{true, false} {
+		rows = slices.DeleteFunc(rows, func(r row) bool {
+			i := bestMatch(orphans, r.ModelID, r.asked(), r.CalledAt.Time, exact)
+			if i < 0 || ambiguous(orphans, i, r, under[r.ModelID]) {
+				return false
+			}
+			c := orphans[i]
+			orphans = slices.Delete(orphans, i, i+1)
+			if !c.ClosedAt.IsZero() && c.ClosedAt.Before(c.EndsAt) {
+				c.EndsAt = c.ClosedAt
+			}
+			took, err := m.store.complete(ctx, lease{r.ID, token}, c, m.opts.CloseAfter)
 			errs = append(errs, err)
-			if state == "lost" || state == "failed" {
-				m.opts.Logger.Warn("an open in doubt came to nothing so far", "intent", r.ID, "model_id", r.ModelID, "state", state)
+			if took {
+				m.opts.Logger.Warn("a session whose open was in doubt was found and adopted", "intent", r.ID, "session_id", c.ID, "model_id", c.ModelID)
 				m.lines.wake(pool{r.OwnerID, r.ModelID}, nil)
 			}
-			continue
-		}
-		c := orphans[i]
-		orphans = slices.Delete(orphans, i, i+1)
-		if !c.ClosedAt.IsZero() && c.ClosedAt.Before(c.EndsAt) {
-			c.EndsAt = c.ClosedAt
-		}
-		took, err := m.store.complete(ctx, in, c, m.opts.CloseAfter)
+			return took
+		})
+	}
+	for _, r := range rows {
+		state, err := m.store.unsettled(ctx, lease{r.ID, token}, m.opts.Settle, backoff(r.Attempts, time.Second, 15*time.Second))
 		errs = append(errs, err)
-		if took {
-			m.opts.Logger.Warn("a session whose open was in doubt was found and adopted", "intent", r.ID, "session_id", c.ID, "model_id", c.ModelID)
+		if state == "lost" || state == "failed" {
+			m.opts.Logger.Warn("an open in doubt came to nothing so far", "intent", r.ID, "model_id", r.ModelID, "state", state)
 			m.lines.wake(pool{r.OwnerID, r.ModelID}, nil)
 		}
 	}
 	return errors.Join(errs...)
 }
+
+// asked is how long the session was to last.
+func (r *row) asked() time.Duration { return time.Duration(r.Duration) * time.Second }
 
 // ambiguous tells whether the orphan at best, and all like it, may as well
 // belong to opens that are still under way and about to be told. One that was
@@ -115,53 +126,68 @@ func ambiguous(orphans []ChainSession, best int, r row, under []time.Time) bool 
 			calls++
 		}
 	}
-	for _, c := range orphans {
-		if bestMatch([]ChainSession{c}, r.ModelID, time.Duration(r.Duration)*time.Second, r.CalledAt.Time) == 0 {
+	for i := range orphans {
+		if bestMatch(orphans[i:i+1], r.ModelID, r.asked(), r.CalledAt.Time, false) == 0 {
 			alike++
 		}
 	}
 	return alike <= calls
 }
 
+// closers is how many sessions a replica closes at a time. It takes no more
+// than these from the others, and none of them waits with its lease running.
+const closers = 4
+
 // sweep closes what has ended, or was asked to be closed.
 func (m *Manager) sweep(ctx context.Context) error {
 	var errs []error
 	for ctx.Err() == nil {
 		token, asked := rand.Text(), m.opts.Now()
-		rows, err := m.store.takeDue(ctx, token, batch)
-		if err != nil || len(rows) == 0 {
-			return errors.Join(append(errs, err)...)
+		rows, err := m.store.takeDue(ctx, token, closers)
+		errs = append(errs, err)
+		if len(rows) == 0 {
+			break
 		}
 		var wg sync.WaitGroup
-		slots := make(chan struct{}, 4)
 		fails := make([]error, len(rows))
 		for i, r := range rows {
-			work, cancel := context.WithCancelCause(ctx)
-			m.keeper.add(lease{r.ID, token}, asked, cancel)
-			slots <- struct{}{}
 			wg.Go(func() {
-				defer func() { <-slots }()
+				work, cancel := context.WithCancelCause(ctx)
 				defer cancel(nil)
+				m.keeper.add(lease{r.ID, token}, asked, cancel)
 				defer m.keeper.drop(lease{r.ID, token})
 				fails[i] = m.close(work, r, lease{r.ID, token})
 			})
 		}
 		wg.Wait()
 		errs = append(errs, fails...)
-		if len(rows) < batch {
+		if len(rows) < closers {
 			break
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// closeTimeout bounds the wait for the node to close a session.
+const closeTimeout = time.Minute
+
 func (m *Manager) close(ctx context.Context, r row, l lease) error {
 	id := r.SessionID.String
-	err := m.provider.CloseSession(ctx, id)
+	if r.Provider == "" && r.Left <= 0 { // the end was estimated, and may be too early
+		c, err := m.get(ctx, id)
+		if err == nil && c.ClosedAt.IsZero() && c.EndsAt.After(r.EndsAt.Time) {
+			w, cancel := after(ctx)
+			defer cancel()
+			return m.store.correct(w, l, c, m.opts.CloseAfter)
+		}
+	}
+	ask, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	err := m.provider.CloseSession(ask, id)
 	m.opts.failpoint("during-close")
 	if err != nil && !errors.Is(err, ErrUnavailable) {
 		// The node closes ended sessions itself; perhaps it has.
-		if c, e := m.provider.GetSession(ctx, id); errors.Is(e, ErrSessionNotFound) || e == nil && !c.ClosedAt.IsZero() {
+		if c, e := m.get(ctx, id); errors.Is(e, ErrSessionNotFound) || e == nil && !c.ClosedAt.IsZero() {
 			err = nil
 		}
 	}
@@ -181,14 +207,19 @@ func (m *Manager) close(ctx context.Context, r row, l lease) error {
 	return m.store.notClosed(w, l, pause, clip(err))
 }
 
-// renew opens successors for sessions in use before they end.
+// renew opens successors for sessions in use before they end: while they are
+// still handed out, and early enough for an ordinary open.
 func (m *Manager) renew(ctx context.Context) error {
 	if m.opts.Renew == nil {
 		return nil
 	}
-	rows, err := m.store.expiring(ctx, m.opts.RenewAhead, m.opts.CloseAfter, batch)
+	ahead := func(d time.Duration) time.Duration { return m.opts.RenewAhead + m.margin(d) - m.opts.Margin }
+	rows, err := m.store.expiring(ctx, ahead(math.MaxInt64), m.opts.CloseAfter, batch)
 	errs := []error{err}
 	for _, r := range rows {
+		if r.Left > ahead(r.asked()).Seconds() {
+			continue
+		}
 		duration, wanted := m.opts.Renew(ctx, r.UserID)
 		if !wanted {
 			continue
@@ -223,7 +254,8 @@ func (m *Manager) openFor(ctx context.Context, o order) error {
 	if err != nil {
 		return err
 	}
-	m.openAll(o, a.opens, asked, nil)
+	o.opens = a.opens
+	m.openAll(o, asked, nil)
 	return nil
 }
 

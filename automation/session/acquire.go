@@ -1,0 +1,192 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// asking is one request's way to its session.
+type asking struct {
+	m         *Manager
+	req       Request
+	sessionID string // that the client named, or empty
+	pool      pool
+	line      *line
+	last      answer // to its last reservation
+	asked     int    // how often it has asked as the first of its line
+}
+
+// named is the pool of one session, for those who ask for it by its id.
+func named(sessionID string) pool { return pool{"session", sessionID} }
+
+// queue claims at once where nobody waits, and in the line's order otherwise.
+func (m *Manager) queue(ctx context.Context, q *asking) (*Claim, error) {
+	if !m.accepting() {
+		return nil, ErrNotRunning
+	}
+	wait, cancel := context.WithTimeout(ctx, m.opts.AcquireTimeout)
+	defer cancel()
+	database, cancel := patient(wait)
+	defer cancel()
+	if !m.lines.crowded(q.pool) {
+		if c, err := q.claim(ctx, database); c != nil || err != nil {
+			return c, err
+		}
+	}
+	l, w := m.lines.join(q.pool, q.req.UserID, q.req.OmitProvider)
+	defer l.leave(w)
+	q.line = l
+	poll := time.NewTimer(0)
+	defer poll.Stop()
+	for {
+		select {
+		case <-w.wake:
+		case <-poll.C:
+		case err := <-w.failed:
+			return nil, m.failed(err)
+		case <-m.ending:
+			return nil, ErrNotRunning
+		case <-wait.Done():
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			return nil, m.unavailable(q.why())
+		}
+		leads, wanted, failed := l.lead(w)
+		if !leads {
+			continue
+		}
+		q.asked++
+		var c *Claim
+		var err error
+		if failed == nil && wanted == 0 || q.sessionID != "" {
+			c, err = q.claim(ctx, database)
+		} else {
+			c, err = q.reserve(ctx, database, wanted, failed)
+		}
+		if c != nil || err != nil {
+			return c, err
+		}
+		poll.Reset(q.pause())
+	}
+}
+
+// claim takes an idle session, where there is one.
+func (q *asking) claim(ctx, database context.Context) (*Claim, error) {
+	m := q.m
+	o := order{pool: q.pool, named: q.sessionID, token: rand.Text()}
+	asked := m.opts.Now()
+	var r *row
+	var err error
+	if q.sessionID != "" {
+		r, err = m.store.claimNamed(database, q.req.UserID, q.sessionID, o.token, m.opts.Shared, m.opts.Margin)
+	} else {
+		r, err = m.store.claim(database, q.pool, q.req.OmitProvider, o.token, m.margin(q.req.Duration))
+	}
+	switch {
+	case errors.Is(err, sqldb.ErrOutcomeUnknown):
+		m.undo(o)
+		return nil, nil
+	case r == nil:
+		return nil, err
+	}
+	return m.claimed(ctx, r, o.token, asked)
+}
+
+// reserve claims what is idle, or has opened what the line needs.
+func (q *asking) reserve(ctx, database context.Context, wanted int, failed error) (*Claim, error) {
+	m := q.m
+	asked := m.opts.Now()
+	o := order{pool: q.pool, user: q.req.UserID, omit: q.req.OmitProvider, duration: q.req.Duration,
+		margin: m.margin(q.req.Duration), token: rand.Text()}
+	for range min(wanted, 64) {
+		o.opens = append(o.opens, lease{rand.Text(), rand.Text()})
+	}
+	m.opts.failpoint("before-intent")
+	a, err := m.reserve(database, o)
+	if errors.Is(err, sqldb.ErrOutcomeUnknown) {
+		m.undo(o)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	m.opts.failpoint("after-intent")
+	if a.claimed != nil {
+		return m.claimed(ctx, a.claimed, o.token, asked)
+	}
+	q.last = a
+	o.opens = a.opens
+	m.openAll(o, asked, q.line)
+	if a.capped {
+		q.line.capped()
+	}
+	switch {
+	case len(a.opens) > 0 || a.Live+a.Opening > 0: // something to wait for
+	case failed != nil:
+		q.line.fail(failed)
+	case a.Stuck > 0:
+		q.line.fail(errStuck)
+	case a.refused != nil:
+		q.line.fail(a.refused)
+	}
+	return nil, nil
+}
+
+var errStuck = fmt.Errorf("%w: it cannot be asked what became of an open", ErrUnavailable)
+
+// pause is how long to wait for news before asking again: other replicas
+// release without a word.
+func (q *asking) pause() time.Duration {
+	return jitter(min(time.Duration(q.asked)*25*time.Millisecond, 250*time.Millisecond))
+}
+
+// why is what a request that has waited in vain is told.
+func (q *asking) why() error {
+	if q.last.Live > 0 || q.sessionID != "" {
+		return ErrBusy
+	}
+	return ErrOpening
+}
+
+func (m *Manager) reserve(ctx context.Context, o order) (answer, error) {
+	return m.store.reserve(ctx, o, limits{m.opts.MaxPerUser, m.opts.OpensPerHour, m.opts.OpensPerDay, m.opts.MaxOpen})
+}
+
+// undo takes back what a statement whose outcome is unknown may have done.
+// What it cannot take back ends with its lease.
+func (m *Manager) undo(o order) {
+	m.background(func(ctx context.Context) {
+		m.write(ctx, "undo", func(ctx context.Context) error { return m.store.undo(ctx, o) })
+		m.lines.wake(o.pool, nil)
+	})
+}
+
+// claimed makes a Claim of a row that was leased at asked.
+func (m *Manager) claimed(ctx context.Context, r *row, token string, asked time.Time) (*Claim, error) {
+	c := &Claim{m: m, row: r, lease: lease{r.ID, token}, begun: asked}
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
+	m.keeper.add(c.lease, asked, c.cancel)
+	err := ctx.Err()
+	if err == nil && !m.accepting() {
+		err = ErrNotRunning
+	}
+	if err != nil {
+		c.once.Do(c.release)
+		return nil, err
+	}
+	return c, nil
+}
+
+// failed is what a request is told whose line has come to nothing.
+func (m *Manager) failed(err error) error {
+	if b, ok := errors.AsType[*BudgetError](err); ok {
+		return b
+	}
+	return m.unavailable(err)
+}
