@@ -22,24 +22,38 @@ const BasePath = "/api/v1/automation"
 // serves has all of them.
 func (m *Module) API() http.Handler {
 	mux := http.NewServeMux()
-	route := func(pattern string, serve func(http.ResponseWriter, *http.Request, Identity) error) {
-		method, path, _ := strings.Cut(pattern, " ")
-		mux.Handle(method+" "+BasePath+path, problem.Handler(m.log, m.member(method != http.MethodGet, serve)))
+	for _, r := range m.routes() {
+		mux.Handle(r.method+" "+BasePath+r.path, problem.Handler(m.log, r.serve))
 	}
-	route("GET /settings", m.getSettings)
-	route("PUT /settings", m.putSettings)
-	route("POST /settings", m.putSettings)
-	route("PATCH /settings", m.patchSettings)
-	route("DELETE /settings", m.deleteSettings)
-	route("GET /sessions", m.getSessions)
-	route("DELETE /sessions/{id}", m.deleteSession)
-	mux.Handle("GET "+BasePath+"/status", problem.Handler(m.log, m.getStatus))
 	// The mux's own 404 and 405 are plain text.
 	return problem.Routes(mux)
 }
 
+type route struct {
+	method, path string // the path below BasePath
+	serve        func(http.ResponseWriter, *http.Request) error
+}
+
+func (m *Module) routes() []route {
+	reads := func(serve memberFunc) func(http.ResponseWriter, *http.Request) error { return m.member(false, serve) }
+	writes := func(serve memberFunc) func(http.ResponseWriter, *http.Request) error { return m.member(true, serve) }
+	return []route{
+		{"GET", "/settings", reads(m.getSettings)},
+		{"PUT", "/settings", writes(m.putSettings)},
+		{"POST", "/settings", writes(m.putSettings)},
+		{"PATCH", "/settings", writes(m.patchSettings)},
+		{"DELETE", "/settings", writes(m.deleteSettings)},
+		{"GET", "/sessions", reads(m.getSessions)},
+		{"DELETE", "/sessions/{id}", writes(m.deleteSession)},
+		{"GET", "/status", m.getStatus},
+	}
+}
+
+// memberFunc serves those who have the feature.
+type memberFunc func(http.ResponseWriter, *http.Request, Identity) error
+
 // member lets those in who have the feature, and writers who may write.
-func (m *Module) member(writes bool, serve func(http.ResponseWriter, *http.Request, Identity) error) func(http.ResponseWriter, *http.Request) error {
+func (m *Module) member(writes bool, serve memberFunc) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		off := problem.New(http.StatusNotFound, "Automation is not available.")
 		if f := m.flags.Flag(FlagName); !m.cfg.FeatureEnabled || f == nil || !f.Enabled {
@@ -63,12 +77,20 @@ func (m *Module) member(writes bool, serve func(http.ResponseWriter, *http.Reque
 	}
 }
 
+// challenge adds the headers that belong to who's problems.
 func challenge(w http.ResponseWriter, err error) error {
-	if p, ok := errors.AsType[*problem.Problem](err); ok && p.Status == http.StatusUnauthorized {
-		w.Header().Set("WWW-Authenticate", `Bearer realm="automation"`)
+	p, _ := errors.AsType[*problem.Problem](err)
+	switch {
+	case p == nil:
+	case p.Status == http.StatusUnauthorized:
+		w.Header().Set("WWW-Authenticate", challengeBearer)
+	case p.Status == http.StatusServiceUnavailable:
+		w.Header().Set("Retry-After", strconv.Itoa(seconds(retrySoon)))
 	}
 	return err
 }
+
+const challengeBearer = `Bearer realm="automation"`
 
 type settingsAnswer struct {
 	UserID          string     `json:"user_id"`
@@ -172,7 +194,9 @@ func answerSettings(w http.ResponseWriter, s settings.Settings) error {
 	return problem.WriteJSON(w, http.StatusOK, a)
 }
 
-func etagOf(s settings.Settings) string { return `"` + strconv.FormatInt(s.Version, 10) + `"` }
+func etagOf(s settings.Settings) string { return etag(s.Version) }
+
+func etag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
 
 // etags takes a header's list of entity tags apart.
 func etags(values []string) []string {
@@ -194,19 +218,30 @@ func etagListed(values []string, etag string) bool {
 	return false
 }
 
-// ifMatch reads the condition of a write: "*" or nothing is any version. One
-// version is enough: nobody has reason to send more.
+// ifMatch reads the condition of a write.
 func ifMatch(values []string) (settings.Condition, error) {
-	tags := etags(values)
-	if len(tags) == 0 || len(tags) == 1 && tags[0] == "*" {
+	version, given, ok := matchVersion(values)
+	switch {
+	case !ok:
+		return settings.Always, preconditionFailed
+	case !given:
 		return settings.Always, nil
 	}
-	if len(tags) == 1 {
-		if n, err := strconv.ParseInt(strings.Trim(tags[0], `"`), 10, 64); err == nil && n >= 0 && tags[0] == `"`+strconv.FormatInt(n, 10)+`"` {
-			return settings.IfVersion(n), nil
-		}
+	return settings.IfVersion(version), nil
+}
+
+// matchVersion reads an If-Match: "*" or nothing is any version, which is not
+// given. One version is enough: nobody has reason to send more.
+func matchVersion(values []string) (version int64, given, ok bool) {
+	tags := etags(values)
+	if len(tags) == 0 || len(tags) == 1 && tags[0] == "*" {
+		return 0, false, true
 	}
-	return settings.Always, preconditionFailed
+	if len(tags) > 1 {
+		return 0, true, false
+	}
+	n, err := strconv.ParseInt(strings.Trim(tags[0], `"`), 10, 64)
+	return n, true, err == nil && n >= 0 && tags[0] == etag(n)
 }
 
 var preconditionFailed = problem.New(http.StatusPreconditionFailed, "The settings have changed meanwhile: get them again, and send their ETag as If-Match.")
@@ -223,7 +258,7 @@ func storeProblem(w http.ResponseWriter, err error) error {
 		w.Header().Set("Retry-After", "1")
 		return problem.New(http.StatusServiceUnavailable, "It is not known whether the change was made: get the settings, or send it again.").Because(err)
 	}
-	w.Header().Set("Retry-After", "5")
+	w.Header().Set("Retry-After", strconv.Itoa(seconds(retrySoon)))
 	return problem.New(http.StatusServiceUnavailable, "The database cannot be reached; nothing was changed.").Because(err)
 }
 
@@ -263,7 +298,8 @@ func (m *Module) getSessions(w http.ResponseWriter, r *http.Request, who Identit
 }
 
 func (m *Module) deleteSession(w http.ResponseWriter, r *http.Request, who Identity) error {
-	s, err := m.sessions.End(r.Context(), who.UserID, r.PathValue("id"))
+	id := storedID(r.PathValue("id"))
+	s, err := m.sessions.End(r.Context(), who.UserID, id)
 	if errors.Is(err, session.ErrUnmanaged) {
 		return problem.New(http.StatusNotFound, "You have no open session of that id.")
 	}

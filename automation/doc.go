@@ -21,8 +21,9 @@
 // handler byte for byte, and the answer is not buffered.
 //
 // [Module.Forward] is the whole way instead: it sends the request to the node,
-// renews a session that has expired, and turns to another provider where one
-// fails, each once at most and only before the first byte of the answer.
+// renews a session that has expired, or turns to another provider where one
+// fails: once, and only before the first byte of the answer. As no host's
+// handler follows, it refuses what belongs to nobody.
 //
 // # Errors
 //

@@ -1,35 +1,38 @@
 package automation
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/internal/modelscan"
 )
 
 // Forward sends requests to the node and passes its answers on as they come.
-// Requests that automation does not concern go as they are, with the client's
-// own session_id if any. On a session of ours that has expired the request is
-// sent once more on another; where the provider fails and the model has
-// another, once more there. Nothing is sent again once the first byte of an
-// answer has gone out.
+// It asks who makes a request, and refuses what belongs to nobody (401): the
+// node's credentials are the gateway's, and nobody else stands before it. A
+// request that automation does not concern goes out on the session that its
+// client names. On a session of ours that has expired the request is sent once
+// more on another; where the provider fails and the model has another, once
+// more there: one retry in all, and none once the first byte of an answer has
+// gone out.
 func (m *Module) Forward() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r, t, err := m.board(r)
-		if err != nil {
-			m.refuse(w, r, err)
-			return
-		}
-		f := forwarding{m: m, w: w, r: r, ride: t}
+		f := forwarding{m: m, w: w, r: r}
 		defer f.release()
-		f.serve()
+		if err := f.serve(); err != nil {
+			m.refuse(w, f.r, err)
+		}
 	})
 }
 
@@ -48,53 +51,79 @@ func (f *forwarding) release() {
 	}
 }
 
-// maxFailure is how much of a failed answer is read to understand it.
-const maxFailure = 64 << 10
-
-func (f *forwarding) serve() {
-	body, err := io.ReadAll(io.LimitReader(f.r.Body, f.m.cfg.MaxBodyBytes+1))
-	if err == nil && int64(len(body)) > f.m.cfg.MaxBodyBytes {
-		f.m.refuse(f.w, f.r, newAPIError(http.StatusRequestEntityTooLarge, typeInvalid, codeBodyTooLarge,
-			fmt.Sprintf("The request's body is larger than %d bytes.", f.m.cfg.MaxBodyBytes), nil))
-		return
-	}
-	if err != nil {
-		f.m.refuse(f.w, f.r, bodyError(err, f.m.cfg.MaxBodyBytes))
-		return
-	}
+func (f *forwarding) serve() error {
 	id := f.r.Header.Get("X-Request-Id")
 	if id == "" {
 		id = rand.Text()
 	}
-	f.request = proxyrouter.ChatRequest{Path: endpointOf(f.r.URL.Path).path, SessionID: f.r.Header.Get(headerSession),
-		ChatID: f.r.Header.Get("chat_id"), RequestID: id, Header: f.r.Header, Body: body}
-
-	failed := f.attempt()
-	if failed == nil {
-		return
-	}
-	if f.change(failed) {
-		if failed = f.attempt(); failed == nil {
-			return
-		}
-	}
 	f.w.Header().Set("X-Request-Id", id)
-	f.m.refuse(f.w, f.r, failed.answer())
+	to := endpointOf(f.r.URL.Path)
+	if to.kind == "" {
+		return newAPIError(http.StatusNotFound, typeInvalid, codeUnknownURL, "There is no such route.", nil)
+	}
+	if f.r.Method != http.MethodPost {
+		f.w.Header().Set("Allow", http.MethodPost)
+		return newAPIError(http.StatusMethodNotAllowed, typeInvalid, codeMethodNotAllowed, "Send a POST request.", nil)
+	}
+	body, err := f.prepare()
+	if err != nil {
+		return err
+	}
+	f.request = proxyrouter.ChatRequest{Path: to.path, SessionID: f.r.Header.Get(headerSession),
+		ChatID: f.r.Header.Get("chat_id"), RequestID: id, Header: f.r.Header, Body: body}
+	if f.ride == nil && f.request.SessionID == "" {
+		return newAPIError(http.StatusBadRequest, typeInvalid, codeSessionRequired,
+			"Automation is off for you: name a session in the header session_id.", nil)
+	}
+	failed := f.attempt()
+	if failed != nil && f.change(failed) {
+		failed = f.attempt()
+	}
+	if failed != nil {
+		return failed.answer
+	}
+	return nil
+}
+
+// prepare plans the request, reads its body, and takes its session only then:
+// a client that sends slowly must not hold one.
+func (f *forwarding) prepare() ([]byte, error) {
+	m := f.m
+	who, err := m.identify(f.r)
+	switch {
+	case errors.Is(err, ErrIdentityUnavailable):
+		return nil, unavailable("It cannot be told at the moment who you are.", retrySoon, err)
+	case err != nil, !validUser(who.UserID):
+		f.w.Header().Set("WWW-Authenticate", challengeBearer)
+		return nil, newAPIError(http.StatusUnauthorized, typeInvalid, codeInvalidKey, "Send a valid API key as a bearer token.", err)
+	}
+	r, t, err := m.plan(f.r, who)
+	f.r = r
+	if err != nil {
+		return nil, err
+	}
+	if t == nil && m.cfg.FeatureEnabled && f.r.Header.Get(headerSession) != "" {
+		t = namedRide(f.r, who) // nobody after us looks whose session it is
+	}
+	body, err := io.ReadAll(io.LimitReader(f.r.Body, m.cfg.MaxBodyBytes+1))
+	if err != nil {
+		return nil, bodyError(err, m.cfg.MaxBodyBytes)
+	}
+	if int64(len(body)) > m.cfg.MaxBodyBytes {
+		return nil, bodyError(modelscan.ErrTooLarge, m.cfg.MaxBodyBytes)
+	}
+	f.ride, err = m.take(f.r.Context(), t)
+	return body, err
 }
 
 // failure is an attempt of which the client has seen nothing.
 type failure struct {
-	proxyrouter.ChatError
-	cause error
+	remedy proxyrouter.Remedy
+	answer *apiError // where no remedy helps
 }
 
-func (e *failure) answer() *apiError {
-	kind := typeUpstream
-	if e.Status < http.StatusInternalServerError {
-		kind = typeInvalid
-	}
-	return newAPIError(e.Status, kind, "provider_error", e.Message, e.cause)
-}
+// maxFailure is how much of a failed answer is read to understand it.
+const maxFailure = 64 << 10
 
 // attempt sends the request and passes a good answer on.
 func (f *forwarding) attempt() *failure {
@@ -106,45 +135,64 @@ func (f *forwarding) attempt() *failure {
 	}
 	resp, err := f.m.node.Forward(ctx, f.request)
 	if err != nil {
-		if errors.Is(context.Cause(ctx), session.ErrLeaseLost) {
-			return &failure{proxyrouter.ChatError{Status: http.StatusServiceUnavailable, Message: "The session was lost; send the request again."}, err}
-		}
-		return &failure{proxyrouter.ChatError{Remedy: proxyrouter.RemedyFailover, Status: http.StatusBadGateway,
-			Message: "The Morpheus node does not answer."}, err}
+		return f.unanswered(ctx, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode >= http.StatusMultipleChoices {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxFailure)) // what came of it is enough to go by
-		return &failure{proxyrouter.Classify(resp.StatusCode, text), fmt.Errorf("the node answered %d", resp.StatusCode)}
+	if resp.StatusCode < http.StatusMultipleChoices {
+		f.pass(ctx, resp)
+		return nil
 	}
-	f.pass(ctx, resp)
-	return nil
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxFailure)) // what came of it is enough to go by
+	e := proxyrouter.Classify(resp.StatusCode, text)
+	answer := newAPIError(e.Status, typeUpstream, codeProviderError, cmp.Or(e.Message, http.StatusText(e.Status)),
+		fmt.Errorf("the node answered %d", resp.StatusCode))
+	switch {
+	case e.Status == http.StatusTooManyRequests:
+		answer.body.Type = typeLimit
+	case e.Status < http.StatusInternalServerError:
+		answer.body.Type = typeInvalid
+	}
+	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && e.Status == resp.StatusCode {
+		answer.retry = time.Duration(n) * time.Second
+	}
+	return &failure{e.Remedy, answer}
 }
 
-// change takes another session where that helps. What could be had instead is
-// made sure of before anything is given up: the request's own session goes out
-// of service only when there is a remedy, and its first error stands when the
-// other session cannot be had.
+// unanswered is a request that got no answer. Another provider helps only where
+// it was neither us nor the node itself that failed.
+func (f *forwarding) unanswered(ctx context.Context, err error) *failure {
+	switch {
+	case ctx.Err() != nil && f.r.Context().Err() == nil:
+		return &failure{answer: unavailable("The session was lost; send the request again.", time.Second, errors.Join(err, context.Cause(ctx)))}
+	case errors.Is(err, session.ErrUnavailable):
+		return &failure{answer: unavailable("The Morpheus node cannot be reached at the moment.", retrySoon, err)}
+	}
+	return &failure{proxyrouter.RemedyFailover, newAPIError(http.StatusBadGateway, typeUpstream, codeProviderError, "The Morpheus node gave no answer.", err)}
+}
+
+// change takes another session where that helps. The request's own goes out of
+// service only when there is a remedy, and its first error stands when no
+// other session can be had.
 func (f *forwarding) change(e *failure) bool {
 	t := f.ride
-	if t == nil || t.named || f.r.Context().Err() != nil {
+	if t == nil || t.named != "" || f.r.Context().Err() != nil {
 		return false
 	}
 	want := t.want
-	switch e.Remedy {
+	switch e.remedy {
 	case proxyrouter.RemedyRenew:
-		f.log("session expired at the node, taking another", e)
+		f.log("session expired at the node, taking another", e.answer)
 		if err := t.claim.Expired(); err != nil {
-			f.log("expired session not marked", &failure{cause: err})
+			f.log("expired session not marked", err)
 		}
 	case proxyrouter.RemedyFailover:
 		if !f.hasAlternative(t) {
 			return false
 		}
 		want.OmitProvider = t.claim.Provider()
-		f.log("provider failed, taking another", e)
+		f.log("provider failed, taking another", e.answer)
 		if err := t.claim.Broken(); err != nil {
-			f.log("broken session not marked", &failure{cause: err})
+			f.log("broken session not marked", err)
 		}
 	default:
 		return false
@@ -152,7 +200,7 @@ func (f *forwarding) change(e *failure) bool {
 	t.claim.Release()
 	claim, err := f.m.sessions.Acquire(f.r.Context(), want)
 	if err != nil {
-		f.log("no other session to be had", &failure{cause: err})
+		f.log("no other session to be had", err)
 		return false
 	}
 	t.claim = claim
@@ -166,75 +214,12 @@ func (f *forwarding) hasAlternative(t *ride) bool {
 	}
 	bids, err := f.m.node.RatedBids(f.r.Context(), t.claim.ModelID())
 	if err != nil {
-		f.log("bids not read, so no failover", &failure{cause: err})
+		f.log("bids not read, so no failover", err)
 	}
-	for _, b := range bids {
-		if !strings.EqualFold(b.Provider, t.claim.Provider()) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(bids, func(b proxyrouter.Bid) bool { return !strings.EqualFold(b.Provider, t.claim.Provider()) })
 }
 
-func (f *forwarding) log(what string, e *failure) {
+func (f *forwarding) log(what string, err error) {
 	f.m.log.WarnContext(f.r.Context(), what, "session_id", f.ride.claim.SessionID(), "model_id", f.ride.claim.ModelID(),
-		"request_id", clipped(f.request.RequestID), "reason", e.Message, "error", e.cause)
-}
-
-// passed are the headers of an answer that are the client's business.
-var passed = []string{"Content-Type", "Content-Length", "Content-Encoding", "Content-Disposition", "Cache-Control", "X-Request-Id"}
-
-// pass hands a good answer on, each piece as it comes.
-func (f *forwarding) pass(ctx context.Context, resp *http.Response) {
-	h := f.w.Header()
-	for _, name := range passed {
-		if v := resp.Header.Get(name); v != "" {
-			h.Set(name, v)
-		}
-	}
-	if h.Get("X-Request-Id") == "" {
-		h.Set("X-Request-Id", f.request.RequestID)
-	}
-	stream := strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream")
-	if stream {
-		h.Del("Content-Length") // an error may follow
-		h.Set("X-Accel-Buffering", "no")
-	}
-	f.w.WriteHeader(resp.StatusCode)
-	out := http.NewResponseController(f.w)
-	piece := make([]byte, 32<<10)
-	for {
-		n, err := resp.Body.Read(piece)
-		if n > 0 {
-			if _, err := f.w.Write(piece[:n]); err != nil {
-				return // the client has gone
-			}
-			if stream {
-				_ = out.Flush()
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return
-		}
-		if err != nil {
-			f.broken(ctx, stream, err)
-			return
-		}
-	}
-}
-
-// broken ends an answer that has begun: a stream with a last word, anything
-// else by cutting the connection, so that nobody takes half of it for all.
-func (f *forwarding) broken(ctx context.Context, stream bool, err error) {
-	if f.r.Context().Err() != nil {
-		return
-	}
-	f.m.log.WarnContext(f.r.Context(), "the answer broke off", "request_id", clipped(f.request.RequestID),
-		"error", errors.Join(err, context.Cause(ctx)))
-	if !stream {
-		panic(http.ErrAbortHandler)
-	}
-	e := newAPIError(http.StatusBadGateway, typeUpstream, "stream_interrupted", "The provider's answer broke off.", nil)
-	_, _ = f.w.Write(bytes.Join([][]byte{[]byte("\n\ndata: "), e.json(), []byte("\n\n")}, nil))
-	_ = http.NewResponseController(f.w).Flush()
+		"request_id", clipped(f.request.RequestID), "error", err)
 }

@@ -3,9 +3,11 @@ package automation
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 )
 
@@ -63,6 +65,8 @@ func (m *Module) Parts() map[string]Part {
 		parts["flags"] = Part{Detail: "never read"}
 	case h.Age > max(10*m.cfg.FlagPollInterval, 30*time.Second):
 		parts["flags"] = Part{Detail: "last read " + h.Age.Round(time.Second).String() + " ago"}
+	case slices.ContainsFunc(h.Bad, func(e *flags.RowError) bool { return e.Name == FlagName }):
+		parts["flags"] = Part{OK: true, Detail: "the row is malformed; the flag stays as it last was"}
 	}
 	switch err := m.node.Ready(); {
 	case errors.Is(err, session.ErrUnauthorized):

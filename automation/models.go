@@ -2,6 +2,7 @@ package automation
 
 import (
 	"net/http"
+	"strconv"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 )
@@ -19,6 +20,7 @@ func (m *Module) Models() http.Handler {
 	return problem.Handler(m.log, func(w http.ResponseWriter, _ *http.Request) error {
 		table := m.catalog.Table()
 		if table == nil {
+			w.Header().Set("Retry-After", strconv.Itoa(seconds(retrySoon)))
 			return problem.New(http.StatusServiceUnavailable, "The table of models is not loaded.")
 		}
 		list := []model{}

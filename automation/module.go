@@ -71,6 +71,7 @@ type Module struct {
 	sessions *session.Manager
 	writes   limiter
 	running  atomic.Bool
+	unknown  map[string]bool // names to be kept ready that were complained about
 }
 
 // New wires a Module on the host's pool; it does no I/O. The tables must be
@@ -87,7 +88,7 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	m := &Module{cfg: cfg, log: log, identify: identify, node: opts.Node}
+	m := &Module{cfg: cfg, log: log, identify: identify, node: opts.Node, unknown: map[string]bool{}}
 	var errs []error
 	check := func(err error) {
 		if err != nil {
@@ -120,8 +121,8 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 	m.sessions, err = session.New(shared, m.node, session.Options{
 		Shared:     cfg.SessionScope == ScopeShared,
 		MaxPerUser: cfg.MaxSessionsPerUser, OpensPerHour: cfg.MaxOpensPerHour, OpensPerDay: cfg.MaxOpensPerDay, MaxOpen: cfg.MaxOpenSessions,
-		Lease: cfg.SessionLease, Margin: cfg.SessionMargin, RenewAhead: cfg.RenewAhead, CloseAfter: cfg.CloseAfter,
-		AcquireTimeout: cfg.AcquireTimeout, DrainTimeout: cfg.DrainTimeout, Interval: cfg.SweepInterval,
+		Lease: cfg.SessionLease, Margin: none(cfg.SessionMargin), RenewAhead: none(cfg.RenewAhead), CloseAfter: none(cfg.CloseAfter),
+		AcquireTimeout: cfg.AcquireTimeout, DrainTimeout: none(cfg.DrainTimeout), Interval: cfg.SweepInterval,
 		// The client's own deadline comes first: only then does it know that
 		// it was the node that took too long.
 		OpenTimeout: cfg.OpenTimeout + 10*time.Second,
@@ -133,6 +134,10 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 	}
 	return m, nil
 }
+
+// none lets a zero of the Config be none at all, where a zero of the options
+// means their default.
+func none(d time.Duration) time.Duration { return max(d, time.Millisecond) }
 
 func newNode(cfg Config, log *slog.Logger) (*proxyrouter.Client, error) {
 	if cfg.ProxyRouterURL == "" {
@@ -154,8 +159,11 @@ func (m *Module) Run(ctx context.Context) error {
 	for _, name := range m.cfg.Unknown {
 		m.log.Warn("unknown variable in the environment", "variable", name)
 	}
-	m.running.Store(true)
+	if !m.running.CompareAndSwap(false, true) {
+		return errors.New("automation: Run was called twice")
+	}
 	defer m.running.Store(false)
+	defer context.AfterFunc(ctx, func() { m.running.Store(false) })() // what drains is not ready
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.catalog.Run(ctx) })
 	g.Go(func() error { m.flags.Run(ctx); return nil })
@@ -183,7 +191,7 @@ func (m *Module) renew(ctx context.Context, userID string) (time.Duration, bool)
 }
 
 // prewarm lists the models that keep an idle session ready, while the feature
-// is on for anybody at all.
+// is on for anybody at all. One goroutine calls it.
 func (m *Module) prewarm() []session.Prewarm {
 	f := m.flags.Flag(FlagName)
 	if !m.cfg.FeatureEnabled || f == nil || !f.Enabled {
@@ -193,9 +201,13 @@ func (m *Module) prewarm() []session.Prewarm {
 	for _, name := range m.cfg.PrewarmModels {
 		model, err := m.catalog.Resolve(name, "")
 		if err != nil {
-			m.log.Warn("model to be kept ready is unknown", "model", name, "error", err)
+			if !m.unknown[name] {
+				m.log.Warn("model to be kept ready is unknown", "model", name, "error", err)
+			}
+			m.unknown[name] = true
 			continue
 		}
+		delete(m.unknown, name)
 		list = append(list, session.Prewarm{ModelID: model.ID, Duration: m.cfg.DefaultSessionDuration})
 	}
 	return list

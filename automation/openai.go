@@ -90,7 +90,15 @@ const (
 	codeSessionEnded       = "session_ended"
 	codeInvalidBody        = "invalid_body"
 	codeBodyTooLarge       = "body_too_large"
+	codeProviderError      = "provider_error"
+	codeInvalidKey         = "invalid_api_key"
+	codeSessionRequired    = "session_required"
+	codeUnknownURL         = "unknown_url"
+	codeMethodNotAllowed   = "method_not_allowed"
 )
+
+// retrySoon is when to come back where nobody knows better.
+const retrySoon = 5 * time.Second
 
 // modelError is the answer to a model that cannot be had.
 func modelError(err error) *apiError {
@@ -109,7 +117,7 @@ func modelError(err error) *apiError {
 		e.body.RequestedType, e.body.ModelType = string(tm.RequestedType), string(tm.ModelType)
 		return e
 	}
-	return unavailable("The table of models is not loaded.", 5*time.Second, err)
+	return unavailable("The table of models is not loaded.", retrySoon, err)
 }
 
 // bodyError is the answer to a body in which no model can be looked for.
@@ -134,10 +142,11 @@ func sessionError(err error) *apiError {
 		e.retry = b.RetryAfter
 		return e
 	}
-	message, retry := "No session can be had at the moment.", 5*time.Second
+	message, retry := "No session can be had at the moment.", retrySoon
 	if u, ok := errors.AsType[*session.UnavailableError](err); ok {
 		retry = u.RetryAfter
 		switch {
+		case errors.Is(err, session.ErrUnauthorized): // the operators' business; the log has it
 		case errors.Is(err, session.ErrBusy):
 			message = "All of your sessions of this model stayed in use."
 		case errors.Is(err, session.ErrOpening):

@@ -1,6 +1,7 @@
 package automation
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -47,35 +48,21 @@ func endpointOf(path string) endpoint {
 
 // ride is a request that travels on a session of ours.
 type ride struct {
-	claim *session.Claim
+	claim *session.Claim // nil until it is taken
 	want  session.Request
 	model mapping.Model
-	named bool // the client brought the session, so it gets no other
+	named string // the session that the client brought, so it gets no other
 }
 
-// board decides what automation does for a request: a ride, or nil where the
-// request goes on untouched. The request that it returns has its whole body,
-// whatever was read of it, and is to be used from then on.
-func (m *Module) board(r *http.Request) (*http.Request, *ride, error) {
-	if r.Method != http.MethodPost || !m.cfg.FeatureEnabled {
+// plan decides what automation does for a user's request: a ride, or nil where
+// the request goes on untouched. The request that it returns has its whole
+// body, whatever was read of it, and is to be used from then on.
+func (m *Module) plan(r *http.Request, who Identity) (*http.Request, *ride, error) {
+	if !m.cfg.FeatureEnabled || !m.flags.Decide(FlagName, who.UserID).On {
 		return r, nil, nil
 	}
-	who, err := m.identify(r)
-	if err != nil || !validUser(who.UserID) {
-		return r, nil, nil // the host's own handler says so
-	}
-	if !m.flags.Decide(FlagName, who.UserID).On {
-		return r, nil, nil
-	}
-	if id := r.Header.Get(headerSession); id != "" {
-		claim, err := m.sessions.AcquireSession(r.Context(), who.UserID, id)
-		if errors.Is(err, session.ErrUnmanaged) {
-			return r, nil, nil
-		}
-		if err != nil {
-			return r, nil, sessionError(err)
-		}
-		return r, &ride{claim: claim, named: true}, nil
+	if r.Header.Get(headerSession) != "" {
+		return r, namedRide(r, who), nil
 	}
 	mine, err := m.settings.Get(r.Context(), who.UserID)
 	if err != nil {
@@ -94,12 +81,50 @@ func (m *Module) board(r *http.Request) (*http.Request, *ride, error) {
 	if err != nil {
 		return r, nil, err
 	}
-	want := session.Request{UserID: who.UserID, ModelID: model.ID, Duration: mine.SessionDuration}
-	claim, err := m.sessions.Acquire(r.Context(), want)
-	if err != nil {
-		return r, nil, sessionError(err)
+	return r, &ride{model: model, want: session.Request{UserID: who.UserID, ModelID: model.ID, Duration: mine.SessionDuration}}, nil
+}
+
+// namedRide is one on the session that the client names, or nil where that can
+// be none of ours.
+func namedRide(r *http.Request, who Identity) *ride {
+	id := storedID(r.Header.Get(headerSession))
+	if id == "" {
+		return nil
 	}
-	return r, &ride{claim: claim, want: want, model: model}, nil
+	return &ride{named: id, want: session.Request{UserID: who.UserID}}
+}
+
+// storedID is a session's id as it is stored, or "" where none of ours can have
+// it. A node takes hex digits in either case, so both must mean one session.
+func storedID(id string) string {
+	if len(id) > 128 || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return ""
+	}
+	if len(id) > 2 && strings.EqualFold(id[:2], "0x") {
+		return strings.ToLower(id)
+	}
+	return id
+}
+
+// take claims the session of a planned ride. It returns nil where the one that
+// the client named is none of ours.
+func (m *Module) take(ctx context.Context, t *ride) (*ride, error) {
+	if t == nil {
+		return nil, nil
+	}
+	var err error
+	if t.named != "" {
+		t.claim, err = m.sessions.AcquireSession(ctx, t.want.UserID, t.named)
+	} else {
+		t.claim, err = m.sessions.Acquire(ctx, t.want)
+	}
+	if t.named != "" && errors.Is(err, session.ErrUnmanaged) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, sessionError(err)
+	}
+	return t, nil
 }
 
 // findModel reads the model's name off the body and resolves it.
@@ -156,9 +181,10 @@ func headerText(s string) string {
 }
 
 // Sessions is the session middleware; see the package's comment for what it
-// does with a request. The handler finds the session in the request's header
-// session_id and should stop when the request's context ends, which it also
-// does when the session cannot be relied on any more.
+// does with a request. Mount it on routes in the OpenAI shape alone: every POST
+// through it may have a session opened. The handler finds the session in the
+// request's header session_id and should stop when the request's context ends,
+// which it also does when the session cannot be relied on any more.
 func (m *Module) Sessions(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r, t, err := m.board(r)
@@ -179,16 +205,31 @@ func (m *Module) Sessions(next http.Handler) http.Handler {
 	})
 }
 
+// board plans and takes the ride of a request on its way to a host's handler,
+// who is the one to turn away what belongs to nobody.
+func (m *Module) board(r *http.Request) (*http.Request, *ride, error) {
+	if r.Method != http.MethodPost || !m.cfg.FeatureEnabled {
+		return r, nil, nil
+	}
+	who, err := m.identify(r)
+	if err != nil || !validUser(who.UserID) {
+		return r, nil, nil
+	}
+	r, t, err := m.plan(r, who)
+	if err != nil {
+		return r, nil, err
+	}
+	t, err = m.take(r.Context(), t)
+	return r, t, err
+}
+
 // refuse answers with an error of the path of requests.
 func (m *Module) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil {
-		return // nobody waits for the answer
-	}
 	e, ok := errors.AsType[*apiError](err)
 	if !ok {
 		e = unavailable("The request could not be served.", 0, err)
 	}
-	if e.status >= http.StatusInternalServerError {
+	if e.status >= http.StatusInternalServerError && r.Context().Err() == nil { // else nobody waits for the answer
 		m.log.WarnContext(r.Context(), "request not served", "status", e.status, "code", e.body.Code,
 			"request_id", clipped(r.Header.Get("X-Request-Id")), "error", err)
 	}

@@ -1,0 +1,13 @@
+package automation
+
+// Routes are the users' API's, as "METHOD /path".
+func Routes() []string {
+	var list []string
+	for _, r := range (&Module{}).routes() {
+		list = append(list, r.method+" "+BasePath+r.path)
+	}
+	return list
+}
+
+// StoredID is storedID.
+var StoredID = storedID

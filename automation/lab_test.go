@@ -1,0 +1,394 @@
+package automation_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	_ "modernc.org/sqlite"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+)
+
+// setup is how a lab differs from the usual: a migrated SQLite file, a flag
+// for everybody, automation on by default, a node that answers at once, and a
+// module that runs.
+type setup struct {
+	db       func(testing.TB) *sqlx.DB
+	bare     bool // no tables yet
+	idle     bool // do not start Run
+	flag     string
+	config   func(*automation.Config)
+	node     proxyroutertest.Options
+	next     http.HandlerFunc // the host's own handler behind Sessions
+	identify automation.Identify
+	typed    bool // a live feed that states the models' types
+}
+
+// lab is a whole module behind a server of its own.
+type lab struct {
+	*automation.Module
+	t      testing.TB
+	cfg    automation.Config
+	db     *sqlx.DB
+	node   *proxyroutertest.Server
+	server *httptest.Server
+	log    *logbook
+	stop   func() error // ends Run and waits for it
+}
+
+const everybody = `UPDATE feature_flags SET rollout_percentage = 100 WHERE feature_name = 'automation'`
+
+// mappings are the models of a lab.
+var mappings = map[string]string{
+	"default": proxyroutertest.ModelID("llama"), "llama": proxyroutertest.ModelID("llama"),
+	"Qwen 3:web": proxyroutertest.ModelID("qwen"), "embedder": proxyroutertest.ModelID("embedder"),
+	"whisper": proxyroutertest.ModelID("whisper"), "möwe": proxyroutertest.ModelID("gull"),
+}
+
+func newLab(t testing.TB, s setup) *lab {
+	t.Helper()
+	if s.db == nil {
+		s.db = liteDB
+	}
+	l := &lab{t: t, db: s.db(t), node: proxyroutertest.NewServer(t, s.node), log: &logbook{}, cfg: testConfig(t)}
+	l.cfg.ProxyRouterURL, l.cfg.ProxyRouterUsername = l.node.URL, s.node.Username
+	l.cfg.ProxyRouterPassword = automation.NewSecret(s.node.Password)
+	if s.typed {
+		l.cfg.ActiveModelsURL = feed(t)
+	}
+	if s.config != nil {
+		s.config(&l.cfg)
+	}
+	if !s.bare {
+		migrate(t, l.db)
+		if s.flag == "" {
+			s.flag = everybody
+		}
+		l.sql(s.flag)
+	}
+	if s.identify == nil {
+		s.identify = byKey
+	}
+	client, err := proxyrouter.New(proxyrouter.Options{URL: l.cfg.ProxyRouterURL, Username: l.cfg.ProxyRouterUsername,
+		Password: l.cfg.ProxyRouterPassword.Reveal(), BreakerPause: 100 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.CloseIdleConnections)
+	l.Module, err = automation.New(l.cfg, l.db, s.identify, automation.Options{Node: client, Logger: slog.New(slog.NewJSONHandler(l.log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.next == nil {
+		s.next = func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			_, _ = io.WriteString(w, r.Header.Get("session_id"))
+		}
+	}
+	mux := http.NewServeMux()
+	mux.Handle(automation.BasePath+"/", l.API())
+	mux.Handle("/api/v1/", l.Forward())
+	mux.Handle("/api/v1/models", l.Models())
+	mux.Handle("/host/", l.Sessions(s.next))
+	mux.Handle("/healthz/live", l.Live())
+	mux.Handle("/healthz/ready", l.Ready())
+	mux.Handle("/openapi.json", l.OpenAPI())
+	l.server = httptest.NewServer(mux)
+	t.Cleanup(l.server.Close)
+	l.stop = func() error { return nil }
+	if !s.idle {
+		l.start()
+		if !s.bare {
+			l.until("the module has started", func() bool { return l.Parts()["flags"].OK })
+		}
+		if s.typed {
+			l.until("the feed has been read", func() bool { return strings.Contains(l.get("/api/v1/models", "").body, "EMBEDDING") })
+		}
+	}
+	return l
+}
+
+func testConfig(t testing.TB) automation.Config {
+	c := automation.DefaultConfig()
+	c.FeatureEnabled, c.DefaultOptIn = true, true
+	c.MappingsFile = filepath.Join(t.TempDir(), "model_mappings.json")
+	writeJSON(t, c.MappingsFile, mappings)
+	c.FlagPollInterval, c.MappingReloadInterval = 20*time.Millisecond, 10*time.Millisecond
+	c.SweepInterval, c.AcquireTimeout, c.DrainTimeout = 50*time.Millisecond, 20*time.Second, 10*time.Second
+	c.MaxOpensPerHour, c.MaxOpensPerDay = 0, 0
+	return c
+}
+
+func writeJSON(t testing.TB, path string, v any) {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err == nil {
+		err = os.WriteFile(path, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// feed states what the models of a lab are for.
+func feed(t testing.TB) string {
+	kinds := map[string]string{"llama": "LLM", "embedder": "EMBEDDING", "whisper": "STT"}
+	var models []map[string]any
+	for _, name := range []string{"llama", "embedder", "whisper"} {
+		models = append(models, map[string]any{"Id": proxyroutertest.ModelID(name), "Name": name, "ModelType": kinds[name], "IsDeleted": false})
+	}
+	text, err := json.Marshal(map[string]any{"models": models})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(text) }))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+func liteDB(t testing.TB) *sqlx.DB {
+	t.Helper()
+	return openLite(t, filepath.Join(t.TempDir(), "canary-file.db"))
+}
+
+func openLite(t testing.TB, path string) *sqlx.DB {
+	t.Helper()
+	db, err := sqlx.Open("sqlite", "file:"+path+"?_txlock=immediate&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(1)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func migrate(t testing.TB, db *sqlx.DB) {
+	t.Helper()
+	if _, err := schema.Migrate(context.Background(), db); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// byKey knows the users of the keys sk-<user> and sk-ro-<user>.
+func byKey(r *http.Request) (automation.Identity, error) {
+	key, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer sk-")
+	if key == "away" {
+		return automation.Identity{}, fmt.Errorf("canary-identity: %w", automation.ErrIdentityUnavailable)
+	}
+	if !ok {
+		return automation.Identity{}, errors.New("canary-identity: no key")
+	}
+	user, readOnly := strings.CutPrefix(key, "ro-")
+	return automation.Identity{UserID: user, ReadOnly: readOnly}, nil
+}
+
+// start runs the module until the test ends, or stop is called.
+func (l *lab) start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	l.stop = sync.OnceValue(func() error { cancel(); return <-done })
+	l.t.Cleanup(func() {
+		if err := l.stop(); err != nil {
+			l.t.Error("Run:", err)
+		}
+	})
+}
+
+func (l *lab) sql(query string, args ...any) {
+	l.t.Helper()
+	if _, err := l.db.Exec(query, args...); err != nil { //nolint:noctx // a test's own
+		l.t.Fatal(err)
+	}
+}
+
+// set changes the flag and has the module see it.
+func (l *lab) set(query string) {
+	l.t.Helper()
+	l.sql(query)
+	if err := l.Flags().Refresh(context.Background()); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *lab) count(query string, args ...any) (n int) {
+	l.t.Helper()
+	if err := l.db.Get(&n, query, args...); err != nil {
+		l.t.Fatal(err)
+	}
+	return n
+}
+
+func (l *lab) until(what string, ok func() bool) {
+	l.t.Helper()
+	deadline := time.NewTimer(30 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			l.t.Fatalf("waited in vain until %s; the log:\n%s", what, l.log)
+		}
+	}
+}
+
+// healthy asserts what may never happen at the node.
+func (l *lab) healthy() proxyroutertest.Stats {
+	l.t.Helper()
+	s := l.node.Stats()
+	if s.Overlaps != 0 || s.Unknown != 0 || s.EarlyCloses != 0 || s.ClosedInUse != 0 {
+		l.t.Errorf("overlaps %d, on unknown sessions %d, early closes %d, closed in use %d; want none", s.Overlaps, s.Unknown, s.EarlyCloses, s.ClosedInUse)
+	}
+	return s
+}
+
+// held counts the leases on sessions in the database.
+func (l *lab) held() int {
+	return l.count(`SELECT count(*) FROM automation_sessions WHERE lease_token IS NOT NULL`)
+}
+
+// answer is a response, read to its end.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func (a answer) json(t testing.TB) map[string]any {
+	t.Helper()
+	var v map[string]any
+	if err := json.Unmarshal([]byte(a.body), &v); err != nil {
+		t.Fatalf("%d %q: %v", a.status, a.body, err)
+	}
+	return v
+}
+
+// code is the error's code on the path of requests.
+func (a answer) code() string {
+	var v struct {
+		Error struct{ Code string }
+	}
+	_ = json.Unmarshal([]byte(a.body), &v)
+	return v.Error.Code
+}
+
+func (l *lab) request(method, path, user, body string, header ...string) *http.Request {
+	l.t.Helper()
+	r, err := http.NewRequestWithContext(context.Background(), method, l.server.URL+path, strings.NewReader(body))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	if user != "" {
+		r.Header.Set("Authorization", "Bearer sk-"+user)
+	}
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	return r
+}
+
+func (l *lab) send(r *http.Request) answer {
+	l.t.Helper()
+	resp, err := l.server.Client().Do(r)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	a := answer{resp.StatusCode, resp.Header, string(body)}
+	conforms(l.t, r.Method, r.URL.Path, a)
+	if i := strings.Index(a.body+fmt.Sprint(a.header), "canary"); i >= 0 || strings.Contains(strings.ToLower(a.body), "sql") {
+		l.t.Errorf("%s %s gives away what is internal: %s", r.Method, r.URL.Path, a.body)
+	}
+	return a
+}
+
+func (l *lab) do(method, path, user, body string, header ...string) answer {
+	l.t.Helper()
+	return l.send(l.request(method, path, user, body, header...))
+}
+
+func (l *lab) get(path, user string, header ...string) answer {
+	l.t.Helper()
+	return l.do(http.MethodGet, path, user, "", header...)
+}
+
+const (
+	chatPath = "/api/v1/chat/completions"
+	hostPath = "/host/v1/chat/completions"
+)
+
+// ask is the body of a chat request.
+func ask(model string) string {
+	text, _ := json.Marshal(map[string]any{"model": model, "messages": []any{map[string]any{"role": "user", "content": "hello"}}})
+	return string(text)
+}
+
+func (l *lab) chat(user string, header ...string) answer {
+	l.t.Helper()
+	return l.do(http.MethodPost, chatPath, user, ask("llama"), header...)
+}
+
+// logbook keeps what was logged.
+type logbook struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logbook) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logbook) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func (b *logbook) has(parts ...string) bool {
+	for line := range strings.Lines(b.String()) {
+		found := true
+		for _, p := range parts {
+			found = found && strings.Contains(line, p)
+		}
+		if found {
+			return true
+		}
+	}
+	return false
+}
+
+// without is a copy of the mapping that lacks a name.
+func without(name string) map[string]string {
+	m := maps.Clone(mappings)
+	delete(m, name)
+	return m
+}

@@ -1,0 +1,20 @@
+package automation
+
+import (
+	_ "embed" // the document
+	"net/http"
+)
+
+//go:embed openapi.json
+var openAPI []byte
+
+// OpenAPI serves the OpenAPI 3.1 document of the users' API and of the routes
+// that the module's other handlers are for, to be mounted at /openapi.json.
+// Its paths are those of [BasePath] and of the example server.
+func (m *Module) OpenAPI() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "max-age=300")
+		_, _ = w.Write(openAPI)
+	})
+}

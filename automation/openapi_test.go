@@ -1,0 +1,288 @@
+package automation_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"mime"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+)
+
+type object = map[string]any
+
+// document is openapi.json with every reference replaced by what it points to.
+var document = sync.OnceValues(func() (object, error) {
+	text, err := os.ReadFile("openapi.json")
+	if err != nil {
+		return nil, err
+	}
+	var doc object
+	if err := json.Unmarshal(text, &doc); err != nil {
+		return nil, err
+	}
+	resolved, err := resolve(doc, doc)
+	if err != nil {
+		return nil, err
+	}
+	return resolved.(object), nil
+})
+
+func resolve(doc object, v any) (any, error) {
+	switch v := v.(type) {
+	case object:
+		if ref, ok := v["$ref"].(string); ok {
+			var at any = doc
+			for name := range strings.SplitSeq(strings.TrimPrefix(ref, "#/"), "/") {
+				at = at.(object)[name]
+				if at == nil {
+					return nil, fmt.Errorf("%s leads nowhere", ref)
+				}
+			}
+			return resolve(doc, at)
+		}
+		out := object{}
+		for k, x := range v {
+			var err error
+			if out[k], err = resolve(doc, x); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	case []any:
+		out := make([]any, len(v))
+		for i, x := range v {
+			var err error
+			if out[i], err = resolve(doc, x); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	}
+	return v, nil
+}
+
+// declared finds the operation for a request, if its path is in the document.
+func declared(doc object, method, path string) object {
+	for template, item := range doc["paths"].(object) {
+		pattern := "^" + strings.ReplaceAll(regexp.QuoteMeta(template), `\{id\}`, "[^/]+") + "$"
+		if regexp.MustCompile(pattern).MatchString(path) {
+			op, _ := item.(object)[strings.ToLower(method)].(object)
+			return op
+		}
+	}
+	return nil
+}
+
+// conforms holds an answer against the document: its status, headers, media
+// type and body must be declared. Routes that are not in it are passed over.
+func conforms(t testing.TB, method, path string, a answer) {
+	t.Helper()
+	doc, err := document()
+	if err != nil {
+		t.Fatal(err)
+	}
+	op := declared(doc, method, path)
+	if op == nil {
+		return
+	}
+	responses := op["responses"].(object)
+	want, ok := responses[strconv.Itoa(a.status)].(object)
+	if !ok {
+		want, ok = responses["default"].(object)
+	}
+	if !ok {
+		t.Errorf("%s %s answers %d, which openapi.json does not declare", method, path, a.status)
+		return
+	}
+	headers, _ := want["headers"].(object)
+	for name, h := range headers {
+		if required, _ := h.(object)["required"].(bool); required && a.header.Get(name) == "" {
+			t.Errorf("%s %s answers %d without %s", method, path, a.status, name)
+		}
+	}
+	content, _ := want["content"].(object)
+	media, _, _ := mime.ParseMediaType(a.header.Get("Content-Type"))
+	body, ok := content[media].(object)
+	switch {
+	case content == nil && a.body == "":
+		return
+	case !ok:
+		t.Errorf("%s %s answers %d in %q, which openapi.json does not declare", method, path, a.status, media)
+		return
+	case !strings.HasSuffix(media, "json"):
+		return
+	}
+	var v any
+	if err := json.Unmarshal([]byte(a.body), &v); err != nil {
+		t.Errorf("%s %s answers %d with %q: %v", method, path, a.status, a.body, err)
+		return
+	}
+	if err := valid(body["schema"].(object), v, "body"); err != nil {
+		t.Errorf("%s %s answers %d with %s: %v", method, path, a.status, a.body, err)
+	}
+}
+
+// valid checks a value against the part of JSON Schema that the document uses.
+func valid(schema object, v any, at string) error {
+	var errs []error
+	complain := func(format string, args ...any) { errs = append(errs, fmt.Errorf(at+": "+format, args...)) }
+	if want := schema["type"]; want != nil && !slices.Contains(typesOf(want), typeOf(v)) &&
+		(typeOf(v) != "integer" || !slices.Contains(typesOf(want), "number")) {
+		complain("is %s, not %v", typeOf(v), want)
+	}
+	if enum, ok := schema["enum"].([]any); ok && !slices.Contains(enum, v) {
+		complain("%v is none of %v", v, enum)
+	}
+	if least, ok := schema["minimum"].(float64); ok {
+		if n, ok := v.(float64); ok && n < least {
+			complain("%v is below %v", n, least)
+		}
+	}
+	if text, ok := v.(string); ok && schema["format"] == "date-time" {
+		if _, err := time.Parse(time.RFC3339Nano, text); err != nil {
+			complain("%v", err)
+		}
+	}
+	switch v := v.(type) {
+	case []any:
+		if items, ok := schema["items"].(object); ok {
+			for i, x := range v {
+				errs = append(errs, valid(items, x, fmt.Sprintf("%s[%d]", at, i)))
+			}
+		}
+	case object:
+		required, _ := schema["required"].([]any)
+		for _, name := range required {
+			if _, ok := v[name.(string)]; !ok {
+				complain("%s is missing", name)
+			}
+		}
+		properties, _ := schema["properties"].(object)
+		for name, x := range v {
+			if p, ok := properties[name].(object); ok {
+				errs = append(errs, valid(p, x, at+"."+name))
+			} else if extra, ok := schema["additionalProperties"].(object); ok {
+				errs = append(errs, valid(extra, x, at+"."+name))
+			} else if schema["additionalProperties"] == false {
+				complain("%s is not declared", name)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func typesOf(v any) []string {
+	if list, ok := v.([]any); ok {
+		var names []string
+		for _, x := range list {
+			names = append(names, x.(string))
+		}
+		return names
+	}
+	return []string{v.(string)}
+}
+
+func typeOf(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "null"
+	case bool:
+		return "boolean"
+	case float64:
+		if v == math.Trunc(v) {
+			return "integer"
+		}
+		return "number"
+	case string:
+		return "string"
+	case []any:
+		return "array"
+	}
+	return "object"
+}
+
+func TestTheDocumentHasEveryRouteOfTheAPIAndNoOther(t *testing.T) {
+	doc, err := document()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	ids := map[any]bool{}
+	for path, item := range doc["paths"].(object) {
+		for method, op := range item.(object) {
+			id := op.(object)["operationId"]
+			if id == nil || ids[id] {
+				t.Errorf("%s %s: operationId %v is missing or not unique", method, path, id)
+			}
+			ids[id] = true
+			if strings.HasPrefix(path, automation.BasePath) {
+				got = append(got, strings.ToUpper(method)+" "+path)
+			}
+		}
+	}
+	want := automation.Routes()
+	slices.Sort(got)
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTheDocumentIsServedAndTrueOfTheOtherRoutes(t *testing.T) {
+	l := newLab(t, setup{typed: true})
+	served := l.get("/openapi.json", "")
+	file, err := os.ReadFile("openapi.json")
+	if err != nil || served.body != string(file) || served.header.Get("Content-Type") != "application/json" {
+		t.Errorf("%v, %q", err, served.header)
+	}
+	doc, _ := document()
+	for path, item := range doc["paths"].(object) {
+		for method := range maps.Keys(item.(object)) {
+			a := l.do(strings.ToUpper(method), strings.ReplaceAll(path, "{id}", "0x1"), "alice", "")
+			if a.status == 405 || a.status == 404 && !strings.Contains(path, "{id}") {
+				t.Errorf("%s %s is declared and answers %d", method, path, a.status)
+			}
+		}
+	}
+}
+
+// A checker that accepts everything would prove nothing.
+func TestTheCheckerOfTheDocumentFindsFaults(t *testing.T) {
+	doc, err := document()
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema := doc["components"].(object)["schemas"].(object)["Settings"].(object)
+	good := `{"user_id":"a","is_enabled":true,"session_duration":3600,"created_at":null,"updated_at":"2026-01-02T03:04:05Z"}`
+	for _, tt := range []struct{ old, new, want string }{
+		{`"a"`, `"a"`, ""},
+		{`"a"`, `7`, "body.user_id: is integer"},
+		{`3600`, `299`, "body.session_duration: 299 is below"},
+		{`3600`, `300.5`, "body.session_duration: is number"},
+		{`,"created_at":null`, ``, "created_at is missing"},
+		{`{`, `{"x":1,`, "x is not declared"},
+		{`2026-01`, `2026/01`, "body.updated_at: parsing time"},
+	} {
+		var v any
+		if err := json.Unmarshal([]byte(strings.Replace(good, tt.old, tt.new, 1)), &v); err != nil {
+			t.Fatal(err)
+		}
+		got := fmt.Sprint(valid(schema, v, "body"))
+		if tt.want == "" && got != "<nil>" || !strings.Contains(got, tt.want) {
+			t.Errorf("%s for %s: %s, want %s", tt.new, tt.old, got, tt.want)
+		}
+	}
+}
