@@ -1,0 +1,187 @@
+// Package cleanup removes what nobody needs any more, and nothing else.
+//
+//	cleaner, err := cleanup.New(sqldb.New(pool, sqldb.Options{}), cleanup.Options{})
+//	...
+//	report, err := cleaner.Pass(ctx, false) // once, or
+//	err = cleaner.Run(ctx)                  // every hour, until ctx ends
+//
+// # What goes
+//
+//   - settings that their user deleted more than the retention ago;
+//   - sessions that were closed, or were never opened, more than the retention
+//     ago. None that the budget of the last day counts, and none that is
+//     younger than an open whose outcome is still in doubt: as long as that is
+//     looked for, all sessions it might be taken for must be known;
+//   - the audit of flags and rollouts past a retention of its own;
+//   - settings that say what the defaults say, of users who have neither
+//     touched them nor used the feature for the retention. Removing them changes
+//     nothing for the user. Whoever switched automation off keeps that for ever,
+//     even while off is the default, because defaults change.
+//
+// # How
+//
+// In batches of a few hundred rows, oldest first, found by an index, each a
+// transaction of its own and each followed by a pause. One replica works at a
+// time: the row "cleanup" of automation_jobs is its lease, which every batch
+// extends. Nothing is held between batches. A replica that is killed leaves
+// removed what it removed, and another goes on once the lease has ended.
+package cleanup
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+var (
+	// ErrBusy says that another process is cleaning up, or has died at it
+	// within the last minute. Nothing was removed.
+	ErrBusy = errors.New("another process is cleaning up")
+	// ErrLeaseLost says that the pass took too long between two batches and
+	// another process may have gone on with it. What was removed stays removed.
+	ErrLeaseLost = errors.New("the clean-up's lease was lost")
+	// ErrUnavailable says that the database could not be used.
+	ErrUnavailable = sqldb.ErrUnavailable
+)
+
+// MinRetention is the shortest retention: a user's budget looks back one day.
+const MinRetention = 24 * time.Hour
+
+// Options of a Cleaner. The zero value works.
+type Options struct {
+	Retention      time.Duration // 0 means 30 days, at least MinRetention
+	AuditRetention time.Duration // 0 means 365 days, at least MinRetention
+
+	// What holds for a user who has nothing stored, as in settings.Defaults.
+	DefaultOptIn    bool
+	DefaultDuration time.Duration // 0 means 1 h
+
+	Interval time.Duration // between the passes of all replicas together; 0 means 1 h
+	Batch    int           // rows in a transaction, fewer where it takes long; 0 means 500
+	Pause    time.Duration // between two batches; 0 means 50 ms
+
+	// Progress, if set, is called after each batch with the report so far.
+	Progress func(Report)
+	// Observe, if set, is called after each pass that Run made.
+	Observe func(Report, error)
+
+	Logger *slog.Logger     // nil discards
+	Now    func() time.Time // the clock for durations; nil means time.Now
+}
+
+func (o Options) withDefaults() (Options, error) {
+	o.Retention = cmp.Or(o.Retention, 30*24*time.Hour)
+	o.AuditRetention = cmp.Or(o.AuditRetention, 365*24*time.Hour)
+	o.DefaultDuration = cmp.Or(o.DefaultDuration, time.Hour)
+	o.Interval = cmp.Or(o.Interval, time.Hour)
+	o.Batch = cmp.Or(o.Batch, 500)
+	o.Pause = cmp.Or(o.Pause, 50*time.Millisecond)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	var errs []error
+	for name, d := range map[string]time.Duration{"Retention": o.Retention, "AuditRetention": o.AuditRetention} {
+		if d < MinRetention {
+			errs = append(errs, fmt.Errorf("cleanup: %s is %v, expected at least %v", name, d, MinRetention))
+		}
+	}
+	if o.Batch < 0 || o.Pause < 0 || o.Interval < 0 || o.DefaultDuration < 0 {
+		errs = append(errs, errors.New("cleanup: an option is negative"))
+	}
+	return o, errors.Join(errs...)
+}
+
+// Cleaner removes what is past its retention. It is safe for concurrent use.
+type Cleaner struct {
+	db   *sqldb.DB
+	opts Options
+}
+
+// New makes a Cleaner; it does no I/O. The error names all that is wrong with
+// the options.
+func New(db *sqldb.DB, o Options) (*Cleaner, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return &Cleaner{db: db, opts: o}, nil
+}
+
+// Report is what a pass removed, or would remove.
+type Report struct {
+	DryRun  bool          `json:"dry_run"`
+	Removed []Count       `json:"removed"` // one for each kind, in the order of the work
+	Took    time.Duration `json:"took_ns"`
+}
+
+// Count is how many rows of one kind a pass removed, or would remove.
+type Count struct {
+	Kind  string        `json:"kind"`
+	Table string        `json:"table"`
+	Older time.Duration `json:"older_than_ns"` // the retention that they were past
+	Rows  int64         `json:"rows"`
+}
+
+// Total is the number of rows of all kinds.
+func (r Report) Total() (n int64) {
+	for _, c := range r.Removed {
+		n += c.Rows
+	}
+	return n
+}
+
+// Pass removes all there is to remove, or, with dryRun, tells what that is:
+// then nothing is written, and no lease is needed. It returns when done, when
+// ctx ends, or at the first error, with what it has removed until then. The
+// errors are ErrBusy, ErrLeaseLost, ctx's, or the database's.
+func (c *Cleaner) Pass(ctx context.Context, dryRun bool) (Report, error) {
+	return c.pass(ctx, dryRun, 0)
+}
+
+// Run makes a pass now and then until ctx ends, and returns nil then. However
+// many replicas run, there is one pass an interval. Troubles are logged; the
+// next pass tries again.
+func (c *Cleaner) Run(ctx context.Context) error {
+	for {
+		// A look costs one statement, so there are many to a pass: a gateway
+		// may be restarted more often than it cleans up.
+		look := min(c.opts.Interval/4, 5*time.Minute)
+		if err := sleep(ctx, time.Duration((0.5+rand.Float64())*float64(look))); err != nil {
+			return nil
+		}
+		r, err := c.pass(ctx, false, c.opts.Interval)
+		switch {
+		case errors.Is(err, ErrBusy):
+			continue
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			c.opts.Logger.Warn("clean-up stopped, the next pass goes on", "removed", r.Total(), "error", err)
+		default:
+			c.opts.Logger.Info("cleaned up", "removed", r.Total(), "took", r.Took)
+		}
+		if c.opts.Observe != nil {
+			c.opts.Observe(r, err)
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,264 @@
+package cleanup_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/cleanup"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+const (
+	usersLeft    = `SELECT user_id FROM user_automation_settings ORDER BY user_id`
+	sessionsLeft = `SELECT id FROM automation_sessions ORDER BY id`
+	eventsLeft   = `SELECT changed_by FROM feature_flag_events WHERE changed_by <> 'migration' ORDER BY id`
+)
+
+func event(by string, hours float64) string {
+	return `INSERT INTO feature_flag_events (feature_name, version, action, changed_at, changed_by, before, after)
+		VALUES ('automation', 1, 'update', ` + ago(hours) + `, '` + by + `', '{}', '{}')`
+}
+
+func TestWhatGoesAndWhatStays(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		run(t, pool,
+			setting("deleted-long-ago", false, 3600, 31*day, 31*day),
+			setting("deleted-lately", true, 3600, 29*day, 29*day),
+			setting("opted-out-long-ago", false, 3600, 500*day, 0),
+			setting("opted-in-long-ago", true, 3600, 500*day, 0),
+			session("closed-long-ago", "u", "closed", 32*day, 31*day),
+			session("failed-long-ago", "u", "failed", 31*day, 31*day),
+			session("closed-lately", "u", "closed", 29*day, 29*day),
+			session("failed-lately", "u", "failed", 1, 1),
+			session("open-for-long", "u", "open", 60*day, 0),
+			session("ending-for-long", "u", "ending", 60*day, 0),
+			event("old", 366*day), event("recent", 364*day))
+		c := newCleaner(t, pool, cleanup.Options{})
+
+		want := []int64{1, 2, 1}
+		if dry := pass(t, c, true); !dry.DryRun || dry.Total() != 4 || !cmp.Equal(want, counts(dry)) {
+			t.Errorf("the dry run counts %+v, want %v", dry, want)
+		}
+		if n := len(texts(t, pool, usersLeft)) + len(texts(t, pool, sessionsLeft)) + len(texts(t, pool, eventsLeft)); n != 12 {
+			t.Fatalf("%d rows after the dry run, want all 12", n)
+		}
+		if r := pass(t, c, false); r.DryRun || !cmp.Equal(want, counts(r)) {
+			t.Errorf("removed %+v, want %v", r, want)
+		}
+		for query, want := range map[string][]string{
+			usersLeft:    {"deleted-lately", "opted-in-long-ago", "opted-out-long-ago"},
+			sessionsLeft: {"closed-lately", "ending-for-long", "failed-lately", "open-for-long"},
+			eventsLeft:   {"recent"},
+		} {
+			if diff := cmp.Diff(want, texts(t, pool, query)); diff != "" {
+				t.Errorf("%s:\n%s", query, diff)
+			}
+		}
+		if r := pass(t, c, false); r.Total() != 0 {
+			t.Errorf("a second pass removed %+v", r)
+		}
+	})
+}
+
+func TestSettingsThatEqualTheDefaultsGoOnlyWhereThatSwitchesNobodyOn(t *testing.T) {
+	fixture := []string{
+		setting("equal", true, 3600, 31*day, 0),
+		setting("equal-but-new", true, 3600, 29*day, 0),
+		setting("equal-but-used", true, 3600, 31*day, 0),
+		setting("equal-failed-only", true, 3600, 31*day, 0),
+		setting("longer", true, 7200, 31*day, 0),
+		setting("out", false, 3600, 3000*day, 0),
+		session("s1", "equal-but-used", "open", 1, 0),
+		session("s2", "equal-failed-only", "failed", 1, 1),
+	}
+	all := []string{"equal", "equal-but-new", "equal-but-used", "equal-failed-only", "longer", "out"}
+	for name, test := range map[string]struct {
+		options cleanup.Options
+		want    []string
+	}{
+		"on is the default": {cleanup.Options{DefaultOptIn: true}, []string{"equal-but-new", "equal-but-used", "longer", "out"}},
+		"on is the default, in batches of one": {cleanup.Options{DefaultOptIn: true, Batch: 1},
+			[]string{"equal-but-new", "equal-but-used", "longer", "out"}},
+		"on is the default, for two hours": {cleanup.Options{DefaultOptIn: true, DefaultDuration: 2 * time.Hour},
+			[]string{"equal", "equal-but-new", "equal-but-used", "equal-failed-only", "out"}},
+		"off is the default": {cleanup.Options{}, all},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+				run(t, pool, fixture...)
+				c := newCleaner(t, pool, test.options)
+				if dry := pass(t, c, true); dry.Total() != int64(len(all)-len(test.want)) {
+					t.Errorf("the dry run counts %+v", dry)
+				}
+				pass(t, c, false)
+				if diff := cmp.Diff(test.want, texts(t, pool, usersLeft)); diff != "" {
+					t.Error(diff)
+				}
+			})
+		})
+	}
+}
+
+func TestNoSessionGoesThatAnOpenInDoubtMightBeTakenFor(t *testing.T) {
+	for _, state := range []string{"opening", "unknown", "lost"} {
+		t.Run(state, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+				run(t, pool,
+					session("doubt", "u", state, 40*day, 0),
+					session("before", "u", "closed", 42*day, 41*day),
+					session("after", "u", "closed", 39*day, 38*day),
+					session("long-after", "u", "closed", 33*day, 32*day))
+				c := newCleaner(t, pool, cleanup.Options{})
+				pass(t, c, false)
+				if diff := cmp.Diff([]string{"after", "doubt", "long-after"}, texts(t, pool, sessionsLeft)); diff != "" {
+					t.Error(diff)
+				}
+				run(t, pool, `UPDATE automation_sessions SET state = 'failed', closed_at = {now} WHERE id = 'doubt'`)
+				pass(t, c, false)
+				if diff := cmp.Diff([]string{"doubt"}, texts(t, pool, sessionsLeft)); diff != "" {
+					t.Error(diff)
+				}
+			})
+		})
+	}
+}
+
+func TestTheAuditStaysAppendOnlyForEverybodyElse(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		pool.SetMaxOpenConns(1) // the very connection that the clean-up used
+		run(t, pool, event("old", 400*day), event("recent", 1))
+		pass(t, newCleaner(t, pool, cleanup.Options{}), false)
+		if _, err := pool.ExecContext(t.Context(), `DELETE FROM feature_flag_events`); err == nil || !strings.Contains(err.Error(), "append-only") {
+			t.Errorf("error %v, want a refusal", err)
+		}
+		if diff := cmp.Diff([]string{"recent"}, texts(t, pool, eventsLeft)); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestAPassThatIsCutShortReportsWhatItDidAndTheNextGoesOn(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		const n = 100
+		fill(t, pool, n)
+		ctx, cancel := context.WithCancel(t.Context())
+		o := cleanup.Options{Batch: 10}
+		o.Progress = func(r cleanup.Report) {
+			if r.Total() >= 130 {
+				cancel()
+			}
+		}
+		r, err := newCleaner(t, pool, o).Pass(ctx, false)
+		if !errors.Is(err, context.Canceled) || r.Total() != 130 {
+			t.Errorf("removed %d, error %v; want 130 and the context's", r.Total(), err)
+		}
+		o.Progress = nil
+		if r := pass(t, newCleaner(t, pool, o), false); r.Total() != 3*n-130 {
+			t.Errorf("the next pass removed %d, want the other %d", r.Total(), 3*n-130)
+		}
+		left(t, pool, n)
+	})
+}
+
+func TestOneProcessCleansAtATime(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		fill(t, pool, 20)
+		other := newCleaner(t, pool, cleanup.Options{})
+		var busy error
+		var dry cleanup.Report
+		c := newCleaner(t, pool, cleanup.Options{Batch: 5, Progress: func(r cleanup.Report) {
+			if r.Total() == 5 {
+				_, busy = other.Pass(t.Context(), false)
+				dry = pass(t, other, true)
+			}
+		}})
+		if r := pass(t, c, false); r.Total() != 60 {
+			t.Errorf("removed %d, want all 60", r.Total())
+		}
+		if !errors.Is(busy, cleanup.ErrBusy) {
+			t.Errorf("the other got %v, want ErrBusy", busy)
+		}
+		if dry.Total() != 55 {
+			t.Errorf("a dry run beside it counts %d, want what is left, 55", dry.Total())
+		}
+		pass(t, other, false) // the lease was given back
+	})
+}
+
+func TestAPassWhoseLeaseIsTakenStops(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		fill(t, pool, 20)
+		c := newCleaner(t, pool, cleanup.Options{Batch: 5, Progress: func(cleanup.Report) {
+			run(t, pool, `UPDATE automation_jobs SET lease_token = 'another'`)
+		}})
+		r, err := c.Pass(t.Context(), false)
+		if !errors.Is(err, cleanup.ErrLeaseLost) || r.Total() != 5 {
+			t.Errorf("removed %d, error %v; want one batch and ErrLeaseLost", r.Total(), err)
+		}
+		if got := texts(t, pool, `SELECT lease_token FROM automation_jobs`); !cmp.Equal(got, []string{"another"}) {
+			t.Errorf("the lease is %v, want the other's", got)
+		}
+	})
+}
+
+func TestTheLeaseOfADeadProcessEnds(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		c := newCleaner(t, pool, cleanup.Options{})
+		run(t, pool, `UPDATE automation_jobs SET lease_token = 'dead', lease_until = {in 30}`)
+		if _, err := c.Pass(t.Context(), false); !errors.Is(err, cleanup.ErrBusy) {
+			t.Errorf("error %v, want ErrBusy before it has", err)
+		}
+		run(t, pool, `UPDATE automation_jobs SET lease_until = {in -0.1}`)
+		pass(t, c, false)
+		run(t, pool, `DELETE FROM automation_jobs`) // somebody's idea of order
+		pass(t, c, false)
+	})
+}
+
+func TestNewNamesAllThatIsWrong(t *testing.T) {
+	_, err := cleanup.New(nil, cleanup.Options{Retention: time.Hour, AuditRetention: time.Minute, Batch: -1})
+	for _, want := range []string{"Retention is 1h0m0s, expected at least 24h0m0s", "AuditRetention is 1m0s", "negative"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q in it", err, want)
+		}
+	}
+}
+
+func TestWithoutADatabaseAPassSaysSo(t *testing.T) {
+	pool := sqlite(t)
+	_ = pool.Close()
+	c := newCleaner(t, pool, cleanup.Options{})
+	for _, dryRun := range []bool{true, false} {
+		if _, err := c.Pass(t.Context(), dryRun); !errors.Is(err, cleanup.ErrUnavailable) {
+			t.Errorf("error %v, want ErrUnavailable", err)
+		}
+	}
+}
+
+func TestABatchThatTakesLongIsFollowedByASmallerOne(t *testing.T) {
+	pool := sqlite(t)
+	fill(t, pool, 400)
+	var now time.Time
+	var sizes []int64
+	var last int64
+	c, err := cleanup.New(sqldb.New(pool, sqldb.Options{}), cleanup.Options{Batch: 100, Pause: time.Microsecond,
+		Now: func() time.Time { now = now.Add(time.Second); return now },
+		Progress: func(r cleanup.Report) {
+			if n := r.Removed[0].Rows; len(r.Removed) == 1 {
+				sizes, last = append(sizes, n-last), n
+			}
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass(t, c, false)
+	if diff := cmp.Diff([]int64{100, 50, 25, 20, 20}, sizes[:5]); diff != "" {
+		t.Error(diff)
+	}
+}

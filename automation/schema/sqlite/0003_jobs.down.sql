@@ -1,0 +1,2 @@
+-- The way back: when the jobs ran last is forgotten.
+DROP TABLE IF EXISTS automation_jobs;
