@@ -33,7 +33,8 @@ const (
 // A field is required unless its type is a pointer, which stays nil when the
 // field is absent. Names are matched exactly. A whole number is written as one:
 // 3600.0 and 36e2 are refused. Strings hold no U+0000, as PostgreSQL has none.
-// Other types than bool, int, int64 and string are left to encoding/json,
+// A type that is a json.Unmarshaler reads its own values, and its errors are
+// shown. Others than bool, int, int64 and string are left to encoding/json,
 // unknown fields in them refused as well. After an error dst is not to be used.
 func Decode(r *http.Request, limit int64, dst any) error {
 	if err := checkMediaType(r.Header); err != nil {
@@ -187,6 +188,9 @@ func setField(field reflect.Value, name string, value json.RawMessage) []FieldEr
 		field.Set(reflect.New(field.Type().Elem()))
 		field = field.Elem()
 	}
+	if own, ok := field.Addr().Interface().(json.Unmarshaler); ok {
+		return decodeOwn(own, name, value)
+	}
 	var message string
 	switch field.Kind() {
 	case reflect.Bool:
@@ -217,6 +221,17 @@ func setField(field reflect.Value, name string, value json.RawMessage) []FieldEr
 		return decodeOther(field, name, value)
 	}
 	return []FieldError{{name, message}}
+}
+
+// decodeOwn leaves a value to its type, which knows best what is wrong with it.
+func decodeOwn(target json.Unmarshaler, name string, value json.RawMessage) []FieldError {
+	if wrong := doubledWithin(name, value); wrong != nil {
+		return wrong
+	}
+	if err := target.UnmarshalJSON(value); err != nil {
+		return []FieldError{{name, err.Error()}}
+	}
+	return nil
 }
 
 // decodeOther leaves a value to encoding/json, once no name in it is there twice.

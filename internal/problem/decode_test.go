@@ -135,16 +135,16 @@ func TestDecodeNamesTheFields(t *testing.T) {
 		var dst struct {
 			Address picky `json:"address"`
 		}
-		if p := refused(t, put(`{"address":{}}`), &dst); p.Errors[0].Message != "has the wrong form" {
+		if p := refused(t, put(`{"address":{}}`), &dst); p.Errors[0].Message != "must be green" {
 			t.Error(p)
 		}
 	})
 }
 
-// picky refuses to be unmarshalled, for a reason that is not for clients.
+// picky refuses to be unmarshalled, and says why.
 type picky struct{}
 
-func (*picky) UnmarshalJSON([]byte) error { return errors.New("internal reason") }
+func (*picky) UnmarshalJSON([]byte) error { return errors.New("must be green") }
 
 func nulls(names ...string) (all []problem.FieldError) {
 	for _, name := range names {

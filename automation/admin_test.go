@@ -1,0 +1,131 @@
+package automation_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+)
+
+// operator is a client of a lab's admin API.
+type operator struct {
+	*lab
+	handler http.Handler
+}
+
+func newOperator(t *testing.T, s setup) operator {
+	t.Helper()
+	configure := s.config
+	s.config = func(c *automation.Config) {
+		c.AdminToken = automation.NewSecret("admin-token")
+		if configure != nil {
+			configure(c)
+		}
+	}
+	l := newLab(t, s)
+	return operator{l, l.Admin(nil)}
+}
+
+func (o operator) call(method, path, body string, headers ...string) *httptest.ResponseRecorder {
+	o.t.Helper()
+	r := httptest.NewRequestWithContext(o.t.Context(), method, automation.AdminPath+path, strings.NewReader(body))
+	r.Header.Set("Authorization", "Bearer admin-token")
+	r.Header.Set("Content-Type", "application/json")
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	w := httptest.NewRecorder()
+	o.handler.ServeHTTP(w, r)
+	return w
+}
+
+// expect asserts a status and that the body holds a text.
+func (o operator) expect(w *httptest.ResponseRecorder, status int, holds string) {
+	o.t.Helper()
+	if w.Code != status || !strings.Contains(w.Body.String(), holds) {
+		o.t.Errorf("got %d %s, want %d and %q in it", w.Code, w.Body, status, holds)
+	}
+	if media := w.Header().Get("Content-Type"); status >= 400 && media != "application/problem+json" {
+		o.t.Errorf("an error came as %q", media)
+	}
+}
+
+func TestTheAdminAPIAsksForItsToken(t *testing.T) {
+	o := newOperator(t, setup{})
+	for name, authorization := range map[string]string{"none": "", "wrong": "Bearer admin-tokem", "longer": "Bearer admin-token2", "bare": "admin-token", "a user's": "Bearer sk-alice"} {
+		w := o.call("GET", "/flags", "", "Authorization", authorization)
+		if w.Code != http.StatusUnauthorized || w.Header().Get("WWW-Authenticate") == "" {
+			t.Errorf("%s: got %d, want 401 with a challenge", name, w.Code)
+		}
+	}
+	o.expect(o.call("GET", "/flags", ""), http.StatusOK, `"automation"`)
+	o.expect(o.call("GET", "/nothing", ""), http.StatusNotFound, "")
+	o.expect(o.call("DELETE", "/flags/automation", ""), http.StatusMethodNotAllowed, "")
+}
+
+func TestWithoutATokenThereIsNoAdminAPI(t *testing.T) {
+	l := newLab(t, setup{})
+	o := operator{l, l.Admin(nil)}
+	for _, path := range []string{"/flags", "/flags/automation"} {
+		o.expect(o.call("GET", path, "", "Authorization", "Bearer "), http.StatusNotFound, "")
+	}
+}
+
+func TestAHostMayAuthorizeItsOperatorsItself(t *testing.T) {
+	l := newLab(t, setup{})
+	o := operator{l, l.Admin(func(*http.Request) (string, error) { return "sso:olga", nil })}
+	o.expect(o.call("PATCH", "/flags/automation", `{"enabled":false}`), http.StatusOK, `"updated_by":"sso:olga"`)
+}
+
+func TestAFlagIsReadChangedAndExplained(t *testing.T) {
+	o := newOperator(t, setup{flag: `UPDATE feature_flags SET enabled_user_ids = '[7]' WHERE feature_name = 'automation'`})
+	got := o.call("GET", "/flags/automation", "")
+	o.expect(got, http.StatusOK, `"enabled_user_ids":["7"]`)
+	version := got.Header().Get("ETag")
+
+	o.expect(o.call("PATCH", "/flags/automation", `{"rollout_percentage":10.5,"notice":"soon"}`, "If-Match", version, "X-Automation-Actor", "olga"),
+		http.StatusOK, `"rollout_percentage":10.5`)
+	o.expect(o.call("PATCH", "/flags/automation", `{"rollout_percentage":50}`, "If-Match", version), http.StatusPreconditionFailed, "changed meanwhile")
+	o.expect(o.call("PATCH", "/flags/automation", `{"rollout_percentage":50}`, "If-Match", `W/"2"`), http.StatusPreconditionFailed, "")
+	o.expect(o.call("PATCH", "/flags/absent", `{"enabled":true}`), http.StatusNotFound, "")
+	for field, body := range map[string]string{
+		"rollout_percentage": `{"rollout_percentage":150}`, "enabled_user_ids": `{"enabled_user_ids":[1.5]}`,
+		"enabled": `{"enabled":"yes"}`, "colour": `{"colour":"red"}`, "seed": `{"seed":null}`, "notice": `{"notice":"a","notice":"b"}`,
+	} {
+		o.expect(o.call("PATCH", "/flags/automation", body), http.StatusBadRequest, field)
+	}
+
+	o.until("the watcher has seen the change", func() bool { return o.Flags().Flag("automation").Notice == "soon" })
+	o.expect(o.call("GET", "/flags/automation/users/7", ""), http.StatusOK, `"reason":"user_enabled"`)
+	o.expect(o.call("GET", "/flags/absent/users/7", ""), http.StatusNotFound, "")
+
+	w := o.call("GET", "/flags/automation/events?limit=1", "")
+	o.expect(w, http.StatusOK, `"changed_by":"admin:olga"`)
+	var list struct{ Events []struct{ ID int64 } }
+	if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || len(list.Events) != 1 {
+		t.Fatalf("events: %s, %v", w.Body, err)
+	}
+	o.expect(o.call("GET", "/flags/automation/events?limit=0&before=x", ""), http.StatusBadRequest, "before")
+	o.expect(o.call("PATCH", "/flags/automation", `{"enabled":true}`, "X-Automation-Actor", "o\x01lga"), http.StatusUnauthorized, "")
+}
+
+func TestWithoutADatabaseTheAdminAPISaysSo(t *testing.T) {
+	o := newOperator(t, setup{})
+	if err := o.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range []*httptest.ResponseRecorder{
+		o.call("GET", "/flags", ""), o.call("GET", "/flags/automation", ""), o.call("GET", "/flags/automation/events", ""),
+		o.call("PATCH", "/flags/automation", `{"enabled":false}`),
+	} {
+		o.expect(w, http.StatusServiceUnavailable, "database")
+		if w.Header().Get("Retry-After") == "" {
+			t.Error("503 without Retry-After")
+		}
+	}
+	// What this process decides, it still knows.
+	o.expect(o.call("GET", "/flags/automation/users/7", ""), http.StatusOK, `"reason"`)
+}
