@@ -88,7 +88,7 @@ func (c Change) Validate() error {
 
 func (s IDs) validate() error {
 	size := 2
-	for id := range s.set {
+	for id := range s.all() {
 		if err := checkID(id); err != nil {
 			return err
 		}

@@ -3,7 +3,10 @@ package flags_test
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
+	"math/rand/v2"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -95,6 +98,34 @@ func TestIDsAreAJSONListOfTexts(t *testing.T) {
 	}
 	if !s.A.Equal(flags.NewIDs("a", "10", "9")) || s.A.Equal(s.B) || !s.B.Equal(s.C) {
 		t.Error("Equal does not compare the ids")
+	}
+}
+
+// Ids of all lengths, some twice, against a map; long ones have a longer length.
+func TestASetHoldsWhatWasPutIn(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	for _, n := range []int{0, 1, 2, 3, 100, 20_000} {
+		var list []string
+		want := map[string]bool{}
+		for range n {
+			id := strings.Repeat("x", []int{0, 1, 7, 127, 128, 300}[r.IntN(6)]) + strconv.Itoa(r.IntN(n))
+			list = append(list, id)
+			want[id] = true
+		}
+		s := flags.NewIDs(list...)
+		if s.Len() != len(want) || !slices.Equal(s.List(), slices.Sorted(maps.Keys(want))) {
+			t.Fatalf("of %d ids, %d different, %d are in the set", n, len(want), s.Len())
+		}
+		for i := range 2 * n {
+			for _, id := range []string{strconv.Itoa(i), "x" + strconv.Itoa(i), strconv.Itoa(i) + "x"} {
+				if s.Has(id) != want[id] {
+					t.Fatalf("Has(%q) = %t among %d", id, s.Has(id), n)
+				}
+			}
+		}
+	}
+	if s := flags.NewIDs(""); !s.Has("") || s.Has("x") || s.Equal(flags.NewIDs("x")) || s.Equal(flags.IDs{}) {
+		t.Error("a set of the empty text")
 	}
 }
 

@@ -1,0 +1,65 @@
+package rollout
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// What errors.Is finds in this package's errors, beside flags.ErrNotFound
+// (there is no such flag).
+var (
+	// ErrNotFound says that there is no rollout of that name.
+	ErrNotFound = errors.New("no such rollout")
+	// ErrIllegal says that an action makes no sense in the rollout's state, see IllegalError.
+	ErrIllegal = errors.New("not possible now")
+	// ErrInvalid says that a plan or an argument is not acceptable, see PlanError.
+	ErrInvalid = errors.New("not acceptable")
+	// ErrConflict says that the flag was just changed by hand: look at it first.
+	ErrConflict = flags.ErrConflict
+	// ErrUnavailable says that the database could not be used and nothing was changed.
+	ErrUnavailable = sqldb.ErrUnavailable
+	// ErrOutcomeUnknown says that the database's answer was lost: read the
+	// rollout to find out whether it has changed.
+	ErrOutcomeUnknown = sqldb.ErrOutcomeUnknown
+)
+
+// IllegalError is an [ErrIllegal].
+type IllegalError struct {
+	Action Action
+	State  State    // "" where there is no rollout yet
+	Why    string   // "" where it is the state alone
+	Legal  []Action // what is possible in this state
+}
+
+func (e *IllegalError) Error() string {
+	if e.Why != "" {
+		return fmt.Sprintf("%s: %v: %s", e.Action, ErrIllegal, e.Why)
+	}
+	legal := make([]string, len(e.Legal))
+	for i, a := range e.Legal {
+		legal[i] = string(a)
+	}
+	return fmt.Sprintf("%s: %v: the rollout is %s; possible are: %s", e.Action, ErrIllegal, e.State, strings.Join(slices.Sorted(slices.Values(legal)), ", "))
+}
+
+// Unwrap returns ErrIllegal.
+func (e *IllegalError) Unwrap() error { return ErrIllegal }
+
+// RowError is a rollout whose row cannot be read, because somebody went round
+// the table's constraints. It harms no other rollout.
+type RowError struct {
+	Name string
+	Err  error
+}
+
+func (e *RowError) Error() string {
+	return fmt.Sprintf("rollout: the row of %q in automation_rollouts cannot be read; mend it: %v", e.Name, e.Err)
+}
+
+// Unwrap returns Err.
+func (e *RowError) Unwrap() error { return e.Err }

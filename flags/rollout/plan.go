@@ -1,0 +1,119 @@
+package rollout
+
+import (
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/flags"
+)
+
+// Plan is what a rollout shall do: its stages in their order, and when to take
+// the feature back. The zero value of a field is the default that its comment
+// names. In JSON, shares are numbers of per cents and durations are texts such
+// as "24h".
+type Plan struct {
+	Stages []Stage `json:"stages"` // 1 to 100
+	// OnBreach is what happens when a limit is passed; "" is Rollback.
+	OnBreach OnBreach `json:"on_breach"`
+	// Policy decides when a limit is passed; "" is Sequential.
+	Policy Policy `json:"policy"`
+	// Limit is the share of requests that may fail; 0 is 5 %.
+	Limit flags.Percentage `json:"limit"`
+	// LatencyP95 and DatabaseP95 are gates: at most 5 % of the requests may
+	// take longer, or spend longer in the database, by the same policy. 0 is
+	// no gate.
+	LatencyP95  time.Duration `json:"latency_p95"`
+	DatabaseP95 time.Duration `json:"database_p95"`
+	// Notice is the flag's notice to users from a rollback or an abort until
+	// the restart; "" leaves the flag's own. At most 4,096 bytes.
+	Notice string `json:"notice"`
+}
+
+// Stage is one step of a plan.
+type Stage struct {
+	Name       string           `json:"name"`       // unique in the plan, at most 64 bytes
+	Percentage flags.Percentage `json:"percentage"` // of the flag; never less than the stage before
+	// Users are added to the flag's enabled_user_ids, to those listed already
+	// and those of the stages before.
+	Users flags.IDs `json:"users"`
+	// Hold is how long the stage is watched at least; at most a year. Time in
+	// which no replica watched does not count.
+	Hold time.Duration `json:"hold"`
+	// MinSamples is how many outcomes the stage needs at least. Without them
+	// it holds, for as long as it takes.
+	MinSamples int64 `json:"min_samples"`
+	// Approval makes the stage wait for the action Approve.
+	Approval bool `json:"approval"`
+}
+
+// OnBreach is what happens when a limit is passed.
+type OnBreach string
+
+const (
+	// Rollback switches the flag off and ends the rollout.
+	Rollback OnBreach = "rollback"
+	// PauseOnBreach leaves the flag as it is and everything else to a human.
+	PauseOnBreach OnBreach = "pause"
+	// Notify says so, and holds the stage for as long as the breach lasts.
+	Notify OnBreach = "notify"
+)
+
+// DefaultPlan is the deployment plan: the users whom the flag lists already,
+// 10 %, 50 %, and 100 % under watch, rolled back when more than 5 % fail.
+func DefaultPlan() Plan {
+	const day = 24 * time.Hour
+	return Plan{
+		Stages: []Stage{
+			{Name: "internal", Hold: day, MinSamples: 20},
+			{Name: "10 %", Percentage: 10 * flags.Percent, Hold: day, MinSamples: 100},
+			{Name: "50 %", Percentage: 50 * flags.Percent, Hold: day, MinSamples: 200},
+			{Name: "100 %", Percentage: 100 * flags.Percent, Hold: 3 * day, MinSamples: 200},
+		},
+		OnBreach: Rollback, Policy: Sequential, Limit: 5 * flags.Percent,
+		LatencyP95: 30 * time.Second, DatabaseP95: 250 * time.Millisecond,
+		Notice: "Automation is switched off for the time being. Requests with a session of your own work as before.",
+	}
+}
+
+// withDefaults fills in what is zero.
+func (p Plan) withDefaults() Plan {
+	if p.OnBreach == "" {
+		p.OnBreach = Rollback
+	}
+	if p.Policy == "" {
+		p.Policy = Sequential
+	}
+	if p.Limit == 0 {
+		p.Limit = 5 * flags.Percent
+	}
+	return p
+}
+
+// users is the flag's list in a stage: what it has, without the users of later
+// stages, with those of this stage and the ones before.
+func (p Plan) users(has flags.IDs, stage int) flags.IDs {
+	var in, later []string
+	for i, s := range p.Stages {
+		if i <= stage {
+			in = append(in, s.Users.List()...)
+		} else {
+			later = append(later, s.Users.List()...)
+		}
+	}
+	out := flags.NewIDs(later...)
+	for _, id := range has.List() {
+		if !out.Has(id) {
+			in = append(in, id)
+		}
+	}
+	return flags.NewIDs(in...)
+}
+
+// namesUsers tells whether the plan touches the flag's list at all.
+func (p Plan) namesUsers() bool {
+	for _, s := range p.Stages {
+		if s.Users.Len() > 0 {
+			return true
+		}
+	}
+	return false
+}
