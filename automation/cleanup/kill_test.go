@@ -80,8 +80,8 @@ func TestTwoReplicasTogetherRemoveEachRowOnce(t *testing.T) {
 		}
 		// Users who come back in the middle keep what they chose.
 		for i := range 50 {
-			_, err := pool.ExecContext(t.Context(), pool.Rebind(`UPDATE user_automation_settings SET deleted_at = NULL, user_id = 'out-back-' || user_id, is_enabled = FALSE
-				WHERE user_id = (SELECT min(user_id) FROM user_automation_settings WHERE deleted_at IS NOT NULL)`))
+			_, err := pool.ExecContext(t.Context(), `UPDATE user_automation_settings SET deleted_at = NULL, user_id = 'out-back-' || user_id, is_enabled = FALSE
+				WHERE user_id = (SELECT min(user_id) FROM user_automation_settings WHERE deleted_at IS NOT NULL)`)
 			if err != nil {
 				t.Error(i, err)
 			}

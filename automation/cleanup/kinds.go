@@ -38,3 +38,33 @@ const (
 	untouched = adopters + ` AND s.user_id <= $2 AND s.updated_at < {in -$3} AND s.session_duration = $4
 		AND NOT EXISTS (SELECT 1 FROM automation_sessions AS used WHERE used.user_id = s.user_id AND used.user_id <> '' AND used.state <> 'failed')`
 )
+
+// removeUntouched is the statement that removes them.
+func removeUntouched(lite bool) string {
+	return `DELETE FROM ` + untouchedTable + ` WHERE user_id ` + among(lite, `SELECT s.user_id FROM `+untouched+` {skip}`)
+}
+
+// remove is the statement that removes a batch: $1 is the age in seconds, $2
+// how many at most, $3 from when on.
+func (k kind) remove(lite bool) string {
+	skip := " {skip}"
+	if k.audit {
+		skip = "" // nobody changes these rows, and locking them takes the right to
+	}
+	return `DELETE FROM ` + k.table + ` WHERE ` + k.key + ` ` + among(lite, `SELECT `+k.key+` FROM `+k.table+` WHERE `+k.where+
+		` AND `+k.at+` >= $3 AND `+k.at+` < {in -$1} ORDER BY `+k.at+` LIMIT $2`+skip) + ` RETURNING ` + k.at
+}
+
+// among is a condition that is looked up in an index, whatever PostgreSQL
+// thinks about the size of the table.
+func among(lite bool, query string) string {
+	if lite {
+		return `IN (` + query + `)`
+	}
+	return `= ANY (ARRAY(` + query + `))`
+}
+
+// doubtQuery is how long ago the oldest open in doubt was asked for, in
+// seconds. The second condition is an index's.
+const doubtQuery = `SELECT coalesce(max(-{until called_at}), 0) FROM automation_sessions
+	WHERE state IN ('opening', 'unknown', 'lost') AND state IN ('opening', 'unknown', 'open', 'ending', 'lost')`

@@ -161,10 +161,10 @@ func fill(tb testing.TB, pool *sqlx.DB, n int) {
 		`INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at)
 			SELECT 'in-' || i, TRUE, 3600, `+ago(100*day)+`, {in -8640000.0 + i} FROM `+old(n/10),
 		`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, created_at, called_at, opened_at, ends_at, closed_at, next_at)
-			SELECT 'closed-' || i, '0xc' || i, 'm', 'u' || i % 1000, 'u' || i % 1000, {in -8650000.0 + i}, 3600, 'closed',
+			SELECT 'closed-' || i, '0xc' || i, 'm', 'u' || (i % 1000), 'u' || (i % 1000), {in -8650000.0 + i}, 3600, 'closed',
 				{in -8650000.0 + i}, {in -8650000.0 + i}, {in -8650000.0 + i}, {in -8646400.0 + i}, {in -8640000.0 + i}, {in -8640000.0 + i} FROM `+old(n),
 		`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, created_at, called_at, opened_at, ends_at, next_at)
-			SELECT 'open-' || i, '0xo' || i, 'm', 'u' || i % 1000, 'u' || i % 1000, {in -60.0}, 3600, 'open',
+			SELECT 'open-' || i, '0xo' || i, 'm', 'u' || (i % 1000), 'u' || (i % 1000), {in -60.0}, 3600, 'open',
 				{in -60.0}, {in -60.0}, {in -60.0}, {in 3540.0}, {in 3600.0} FROM `+old(n/10),
 		`INSERT INTO feature_flag_events (feature_name, version, action, changed_at, changed_by, before, after)
 			SELECT 'automation', i, 'update', {in -40000000.0 + i}, 'test', '{}', '{}' FROM `+old(n))

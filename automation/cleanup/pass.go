@@ -89,7 +89,7 @@ func (p *pass) aged(ctx context.Context, k kind) error {
 				}
 			}
 			var gone []sqldb.Time
-			if err := tx.Select(&gone, k.remove(), age, limit, from); err != nil || !k.audit {
+			if err := tx.Select(&gone, k.remove(tx.SQLite()), age, limit, from); err != nil || !k.audit {
 				return gone, err
 			}
 			return gone, audit(tx, false)
@@ -108,16 +108,6 @@ func (p *pass) aged(ctx context.Context, k kind) error {
 	}
 }
 
-// remove: $1 is the age in seconds, $2 how many at most, $3 from when on.
-func (k kind) remove() string {
-	skip := " {skip}"
-	if k.audit {
-		skip = "" // nobody changes these rows, and locking them takes the right to
-	}
-	return `DELETE FROM ` + k.table + ` WHERE ` + k.key + ` IN (SELECT ` + k.key + ` FROM ` + k.table + ` WHERE ` + k.where +
-		` AND ` + k.at + ` >= $3 AND ` + k.at + ` < {in -$1} ORDER BY ` + k.at + ` LIMIT $2` + skip + `) RETURNING ` + k.at
-}
-
 // age is how old a row must be, in seconds.
 func (k kind) age(tx *sqldb.Tx) (float64, error) {
 	age := k.keep.Seconds()
@@ -125,8 +115,7 @@ func (k kind) age(tx *sqldb.Tx) (float64, error) {
 		return age, nil
 	}
 	var doubt float64
-	err := tx.Get(&doubt, `SELECT coalesce(max(-{until called_at}), 0) FROM automation_sessions
-		WHERE state IN ('opening', 'unknown', 'lost') AND state IN ('opening', 'unknown', 'open', 'ending', 'lost')`)
+	err := tx.Get(&doubt, doubtQuery)
 	return max(age, doubt+skew.Seconds()), err
 }
 
@@ -152,7 +141,7 @@ func (p *pass) untouched(ctx context.Context) error {
 				err = tx.Get(&w.gone, `SELECT count(*) FROM `+untouched, from, last, p.opts.Retention.Seconds(), seconds(p.opts.DefaultDuration))
 				return w, err
 			}
-			w.gone, err = tx.Exec(`DELETE FROM `+untouchedTable+` WHERE user_id IN (SELECT s.user_id FROM `+untouched+` {skip})`,
+			w.gone, err = tx.Exec(removeUntouched(tx.SQLite()),
 				from, last, p.opts.Retention.Seconds(), seconds(p.opts.DefaultDuration))
 			return w, err
 		}

@@ -7,7 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-
 	"github.com/MorpheusAIs/gateway-automation/automation/cleanup"
 )
 
@@ -88,4 +87,3 @@ func TestRunEndsInTheMiddleOfAPass(t *testing.T) {
 		}
 	})
 }
-

@@ -1,0 +1,116 @@
+package cleanup
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+	_ "modernc.org/sqlite"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// The worst case of each kind: a full table of which nearly nothing may go.
+var fixture = []string{
+	`INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at, deleted_at)
+		SELECT 'u' || i, i % 2 = 0, 3600, {in -9e6}, {in -9e6}, CASE WHEN i % 10 = 1 THEN {in -100.0 * i} END FROM numbers`,
+	`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, created_at, called_at, opened_at, ends_at, closed_at, next_at)
+		SELECT 's' || i, '0x' || i, 'm', 'u' || (i % 1000), 'u' || (i % 1000), {in -100.0 * i}, 3600, CASE WHEN i % 100 = 1 THEN 'open' ELSE 'closed' END,
+			{in -100.0 * i}, {in -100.0 * i}, {in -100.0 * i}, {in -100.0 * i}, {in -100.0 * i}, {in -100.0 * i} FROM numbers`,
+	`INSERT INTO feature_flag_events (feature_name, version, action, changed_at, changed_by, before, after)
+		SELECT 'automation', i, 'update', {in -1000.0 * i}, 'test', '{}', '{}' FROM numbers`,
+}
+
+const numbers = `CREATE TABLE numbers AS WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 30000) SELECT i FROM s`
+
+func TestEveryBatchIsServedByAnIndex(t *testing.T) {
+	type plan struct {
+		query string
+		args  []any
+		index string
+	}
+	o, err := Options{DefaultOptIn: true}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	plans := func(lite bool) []plan {
+		list := []plan{
+			{doubtQuery, nil, "automation_sessions_due"},
+			{`SELECT s.user_id FROM ` + adopters + ` ORDER BY s.user_id LIMIT $2`, []any{"u2", 500}, "user_automation_settings_adopters"},
+			{removeUntouched(lite), []any{"u2", "u25", o.Retention.Seconds(), 3600}, "automation_sessions_budget"},
+		}
+		for i, k := range kinds(o) {
+			index := []string{"user_automation_settings_deleted", "automation_sessions_ended", "feature_flag_events_by_time"}[i]
+			list = append(list, plan{k.remove(lite), []any{k.keep.Seconds(), o.Batch, "0001-01-01"}, index})
+		}
+		return list
+	}
+	for name, db := range map[string]struct {
+		open    func(*testing.T) *sqlx.DB
+		explain string
+		scans   []string
+	}{
+		"postgres": {func(t *testing.T) *sqlx.DB { return pglab.Open(t, pglab.Database(t)) }, `EXPLAIN `, []string{"Seq Scan", "Sort"}},
+		"sqlite": {func(t *testing.T) *sqlx.DB {
+			pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = pool.Close() })
+			return pool
+		}, `EXPLAIN QUERY PLAN `, []string{"SCAN user_automation_settings\n", "SCAN automation_sessions\n", "SCAN s\n", "SCAN used\n", "SCAN feature_flag_events\n", "TEMP B-TREE"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pool := db.open(t)
+			if _, err := schema.Migrate(t.Context(), pool); err != nil {
+				t.Fatal(err)
+			}
+			words := sqldb.New(pool, sqldb.Options{})
+			for _, s := range append(append([]string{numbers}, fixture...), `ANALYZE`) {
+				if _, err := pool.ExecContext(t.Context(), words.Expand(s)); err != nil {
+					t.Fatalf("%s: %v", s, err)
+				}
+			}
+			for _, p := range plans(words.SQLite()) {
+				text := explain(t, pool, db.explain+words.Expand(p.query), p.args)
+				if !strings.Contains(text, p.index) {
+					t.Errorf("%s\ndoes not use %s:\n%s", p.query, p.index, text)
+				}
+				for _, scan := range db.scans {
+					if strings.Contains(text, scan) {
+						t.Errorf("%s\nreads a whole table or sorts:\n%s", p.query, text)
+					}
+				}
+			}
+		})
+	}
+}
+
+func explain(t *testing.T, pool *sqlx.DB, query string, args []any) string {
+	t.Helper()
+	rows, err := pool.QueryxContext(t.Context(), query, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	defer rows.Close()
+	var b strings.Builder
+	for rows.Next() {
+		cells, err := rows.SliceScan()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch last := cells[len(cells)-1].(type) {
+		case string:
+			b.WriteString(last + "\n")
+		case []byte:
+			b.Write(append(last, '\n'))
+		}
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
