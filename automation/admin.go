@@ -46,7 +46,7 @@ func (m *Module) Admin(authorize Authorize) http.Handler {
 		}))
 	}
 	m.adminFlags(route)
-	return problem.Routes(mux)
+	return m.observed(problem.Routes(mux))
 }
 
 type adminRoute func(pattern string, serve func(w http.ResponseWriter, r *http.Request, actor string) error)

@@ -26,7 +26,7 @@ func (m *Module) API() http.Handler {
 		mux.Handle(r.method+" "+BasePath+r.path, problem.Handler(m.log, r.serve))
 	}
 	// The mux's own 404 and 405 are plain text.
-	return problem.Routes(mux)
+	return m.observed(problem.Routes(mux))
 }
 
 type route struct {
@@ -129,7 +129,7 @@ func (m *Module) putSettings(w http.ResponseWriter, r *http.Request, who Identit
 	if err != nil {
 		return err
 	}
-	return m.write(w, r, func(c settings.Condition) (settings.Settings, error) {
+	return m.write(w, r, who, func(c settings.Condition) (settings.Settings, error) {
 		return m.settings.Put(r.Context(), who.UserID, settings.Values{IsEnabled: body.IsEnabled, SessionDuration: d}, c)
 	})
 }
@@ -150,13 +150,13 @@ func (m *Module) patchSettings(w http.ResponseWriter, r *http.Request, who Ident
 		}
 		change.SessionDuration = &d
 	}
-	return m.write(w, r, func(c settings.Condition) (settings.Settings, error) {
+	return m.write(w, r, who, func(c settings.Condition) (settings.Settings, error) {
 		return m.settings.Patch(r.Context(), who.UserID, change, c)
 	})
 }
 
 func (m *Module) deleteSettings(w http.ResponseWriter, r *http.Request, who Identity) error {
-	return m.write(w, r, func(c settings.Condition) (settings.Settings, error) {
+	return m.write(w, r, who, func(c settings.Condition) (settings.Settings, error) {
 		return m.settings.Delete(r.Context(), who.UserID, c)
 	})
 }
@@ -171,14 +171,18 @@ func (m *Module) duration(seconds int64) (time.Duration, error) {
 }
 
 // write carries out a change under the request's condition.
-func (m *Module) write(w http.ResponseWriter, r *http.Request, change func(settings.Condition) (settings.Settings, error)) error {
+func (m *Module) write(w http.ResponseWriter, r *http.Request, who Identity, change func(settings.Condition) (settings.Settings, error)) error {
 	cond, err := ifMatch(r.Header.Values("If-Match"))
 	if err != nil {
 		return err
 	}
+	was, unread := m.settings.Get(r.Context(), who.UserID)
 	s, err := change(cond)
 	if err != nil {
 		return storeProblem(w, err)
+	}
+	if unread == nil {
+		m.observer.ObserveSettings(changeOf(was, s))
 	}
 	m.log.InfoContext(r.Context(), "settings changed", "method", r.Method, "is_enabled", s.IsEnabled,
 		"session_duration", s.SessionDuration, "request_id", clipped(r.Header.Get("X-Request-Id")))

@@ -31,7 +31,15 @@ func (m *Module) Forward() http.Handler {
 		f := forwarding{m: m, w: w, r: r}
 		defer f.release()
 		if err := f.serve(); err != nil {
-			m.refuse(w, f.r, err)
+			m.refuse(w, f.r, err, f.overhead)
+			return
+		}
+		outcome := Served
+		if f.aside != "" {
+			outcome = Untouched
+		}
+		if !f.broke {
+			m.observer.ObserveChat(outcome, f.aside, f.overhead)
 		}
 	})
 }
@@ -43,6 +51,10 @@ type forwarding struct {
 	r       *http.Request
 	ride    *ride // nil: not on a session of ours
 	request proxyrouter.ChatRequest
+
+	aside    string        // why not on a session of ours
+	overhead time.Duration // until the request went on to the node
+	broke    bool          // the answer did, after it had begun
 }
 
 func (f *forwarding) release() {
@@ -65,7 +77,9 @@ func (f *forwarding) serve() error {
 		f.w.Header().Set("Allow", http.MethodPost)
 		return newAPIError(http.StatusMethodNotAllowed, typeInvalid, codeMethodNotAllowed, "Send a POST request.", nil)
 	}
+	begun := f.m.now()
 	body, err := f.prepare()
+	f.overhead = f.m.now().Sub(begun)
 	if err != nil {
 		return err
 	}
@@ -102,7 +116,7 @@ func (f *forwarding) prepare() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t == nil && m.cfg.FeatureEnabled && f.r.Header.Get(headerSession) != "" {
+	if t.aside != "" && m.cfg.FeatureEnabled && f.r.Header.Get(headerSession) != "" {
 		t = namedRide(f.r, who) // nobody after us looks whose session it is
 	}
 	body, err := io.ReadAll(io.LimitReader(f.r.Body, m.cfg.MaxBodyBytes+1))
@@ -112,8 +126,13 @@ func (f *forwarding) prepare() ([]byte, error) {
 	if int64(len(body)) > m.cfg.MaxBodyBytes {
 		return nil, bodyError(modelscan.ErrTooLarge, m.cfg.MaxBodyBytes)
 	}
-	f.ride, err = m.take(f.r.Context(), t)
-	return body, err
+	if t, err = m.take(f.r.Context(), t); err != nil {
+		return nil, err
+	}
+	if f.aside = t.aside; f.aside == "" {
+		f.ride = t
+	}
+	return body, nil
 }
 
 // failure is an attempt of which the client has seen nothing.

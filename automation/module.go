@@ -51,10 +51,10 @@ type Options struct {
 	Node Node
 	// Logger gets what operators should know; nil discards.
 	Logger *slog.Logger
-	// ObserveSQL, if set, is called after each use of the database with the
-	// name of what was asked, how long it waited for one of the module's
-	// connections, how long it took in all, and its error.
-	ObserveSQL func(name string, wait, took time.Duration, err error)
+	// Observer hears what the module does, for metrics; nil is nobody.
+	Observer Observer
+	// Now is the clock that measures for the Observer; nil is the wall clock.
+	Now func() time.Time
 }
 
 // Module is the automation feature in one process.
@@ -62,6 +62,9 @@ type Module struct {
 	cfg      Config
 	log      *slog.Logger
 	identify Identify
+	observer Observer
+	now      func() time.Time
+	pool     *sqlx.DB
 	node     Node
 	catalog  *mapping.Catalog
 	flags    *flags.Watcher
@@ -88,7 +91,13 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	m := &Module{cfg: cfg, log: log, identify: identify, node: opts.Node, unknown: map[string]bool{}}
+	if opts.Observer == nil {
+		opts.Observer = unobserved{}
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	m := &Module{cfg: cfg, log: log, identify: identify, observer: opts.Observer, now: opts.Now, pool: db, node: opts.Node, unknown: map[string]bool{}}
 	var errs []error
 	check := func(err error) {
 		if err != nil {
@@ -110,10 +119,10 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 	// The flags have connections of their own: the brake must work when the
 	// sessions use up all of theirs.
 	brake := max(cfg.MaxDBConnections/8, 1)
-	m.store = flags.NewStoreOn(sqldb.New(db, sqldb.Options{MaxConns: brake, Observe: opts.ObserveSQL}))
+	m.store = flags.NewStoreOn(sqldb.New(db, sqldb.Options{MaxConns: brake, Observe: opts.Observer.ObserveSQL}))
 	m.flags = flags.NewWatcher(m.store, flags.Options{MasterOff: !cfg.FeatureEnabled, Interval: cfg.FlagPollInterval, Logger: log})
 
-	shared := sqldb.New(db, sqldb.Options{MaxConns: max(cfg.MaxDBConnections-brake, 1), Observe: opts.ObserveSQL})
+	shared := sqldb.New(db, sqldb.Options{MaxConns: max(cfg.MaxDBConnections-brake, 1), Observe: opts.Observer.ObserveSQL})
 	m.stored, err = settings.NewStoreOn(shared, settings.Defaults{IsEnabled: cfg.DefaultOptIn,
 		SessionDuration: cfg.DefaultSessionDuration, Min: cfg.MinSessionDuration, Max: cfg.MaxSessionDuration})
 	check(err)

@@ -95,6 +95,7 @@ const (
 	codeSessionRequired    = "session_required"
 	codeUnknownURL         = "unknown_url"
 	codeMethodNotAllowed   = "method_not_allowed"
+	codeInterrupted        = "stream_interrupted"
 )
 
 // retrySoon is when to come back where nobody knows better.

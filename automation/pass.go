@@ -82,10 +82,12 @@ func (f *forwarding) broken(ctx context.Context, stream bool, err error) {
 	if f.r.Context().Err() == nil {
 		f.m.log.WarnContext(f.r.Context(), "the answer broke off", "request_id", clipped(f.request.RequestID),
 			"error", errors.Join(err, context.Cause(ctx)))
+		f.broke = true
+		f.m.observer.ObserveChat(Failed, codeInterrupted, f.overhead)
 	}
 	if !stream {
 		panic(http.ErrAbortHandler)
 	}
-	e := newAPIError(http.StatusBadGateway, typeUpstream, "stream_interrupted", "The provider's answer broke off.", nil)
+	e := newAPIError(http.StatusBadGateway, typeUpstream, codeInterrupted, "The provider's answer broke off.", nil)
 	f.write(bytes.Join([][]byte{[]byte("\n\ndata: "), e.json(), []byte("\n\n")}, nil), true)
 }

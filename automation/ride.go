@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/modelscan"
@@ -46,20 +47,28 @@ func endpointOf(path string) endpoint {
 	return endpoint{path: path}
 }
 
-// ride is a request that travels on a session of ours.
+// ride is a request that travels on a session of ours, or one that goes on
+// untouched, with the reason.
 type ride struct {
+	aside string         // why it goes on untouched; empty for any other
 	claim *session.Claim // nil until it is taken
 	want  session.Request
 	model mapping.Model
 	named string // the session that the client brought, so it gets no other
 }
 
-// plan decides what automation does for a user's request: a ride, or nil where
-// the request goes on untouched. The request that it returns has its whole
-// body, whatever was read of it, and is to be used from then on.
+// untouched is a ride without a session.
+func untouched(reason string) *ride { return &ride{aside: reason} }
+
+// plan decides what automation does for a user's request. The request that it
+// returns has its whole body, whatever was read of it, and is to be used from
+// then on.
 func (m *Module) plan(r *http.Request, who Identity) (*http.Request, *ride, error) {
-	if !m.cfg.FeatureEnabled || !m.flags.Decide(FlagName, who.UserID).On {
-		return r, nil, nil
+	if !m.cfg.FeatureEnabled {
+		return r, untouched(AsideMaster), nil
+	}
+	if !m.flags.Decide(FlagName, who.UserID).On {
+		return r, untouched(AsideRollout), nil
 	}
 	if r.Header.Get(headerSession) != "" {
 		return r, namedRide(r, who), nil
@@ -70,12 +79,12 @@ func (m *Module) plan(r *http.Request, who Identity) (*http.Request, *ride, erro
 		// have not chosen automation, and are not to be harmed.
 		if !m.cfg.DefaultOptIn {
 			m.log.WarnContext(r.Context(), "settings not read, the request goes on without automation", "error", err)
-			return r, nil, nil
+			return r, untouched(AsideSettings), nil
 		}
 		return r, nil, sessionError(err)
 	}
 	if !mine.IsEnabled {
-		return r, nil, nil
+		return r, untouched(AsideOptedOut), nil
 	}
 	r, model, err := m.findModel(r)
 	if err != nil {
@@ -84,12 +93,12 @@ func (m *Module) plan(r *http.Request, who Identity) (*http.Request, *ride, erro
 	return r, &ride{model: model, want: session.Request{UserID: who.UserID, ModelID: model.ID, Duration: mine.SessionDuration}}, nil
 }
 
-// namedRide is one on the session that the client names, or nil where that can
-// be none of ours.
+// namedRide is one on the session that the client names, where that can be one
+// of ours.
 func namedRide(r *http.Request, who Identity) *ride {
 	id := storedID(r.Header.Get(headerSession))
 	if id == "" {
-		return nil
+		return untouched(AsideSession)
 	}
 	return &ride{named: id, want: session.Request{UserID: who.UserID}}
 }
@@ -106,11 +115,11 @@ func storedID(id string) string {
 	return id
 }
 
-// take claims the session of a planned ride. It returns nil where the one that
-// the client named is none of ours.
+// take claims the session of a planned ride. Where the one that the client
+// named is none of ours, the request goes on untouched.
 func (m *Module) take(ctx context.Context, t *ride) (*ride, error) {
-	if t == nil {
-		return nil, nil
+	if t.aside != "" {
+		return t, nil
 	}
 	var err error
 	if t.named != "" {
@@ -119,7 +128,7 @@ func (m *Module) take(ctx context.Context, t *ride) (*ride, error) {
 		t.claim, err = m.sessions.Acquire(ctx, t.want)
 	}
 	if t.named != "" && errors.Is(err, session.ErrUnmanaged) {
-		return nil, nil
+		return untouched(AsideSession), nil
 	}
 	if err != nil {
 		return nil, sessionError(err)
@@ -187,15 +196,19 @@ func headerText(s string) string {
 // which it also does when the session cannot be relied on any more.
 func (m *Module) Sessions(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		begun := m.now()
 		r, t, err := m.board(r)
-		if err != nil {
-			m.refuse(w, r, err)
+		overhead := m.now().Sub(begun)
+		switch {
+		case err != nil:
+			m.refuse(w, r, err, overhead)
 			return
-		}
-		if t == nil {
+		case t.aside != "":
+			m.observer.ObserveChat(Untouched, t.aside, overhead)
 			next.ServeHTTP(w, r)
 			return
 		}
+		m.observer.ObserveChat(Served, "", overhead)
 		defer t.claim.Release()
 		t.announce(w.Header())
 		r = r.WithContext(t.claim.Context())
@@ -208,12 +221,15 @@ func (m *Module) Sessions(next http.Handler) http.Handler {
 // board plans and takes the ride of a request on its way to a host's handler,
 // who is the one to turn away what belongs to nobody.
 func (m *Module) board(r *http.Request) (*http.Request, *ride, error) {
-	if r.Method != http.MethodPost || !m.cfg.FeatureEnabled {
-		return r, nil, nil
+	if r.Method != http.MethodPost {
+		return r, untouched(AsideMethod), nil
+	}
+	if !m.cfg.FeatureEnabled {
+		return r, untouched(AsideMaster), nil
 	}
 	who, err := m.identify(r)
 	if err != nil || !validUser(who.UserID) {
-		return r, nil, nil
+		return r, untouched(AsideNobody), nil
 	}
 	r, t, err := m.plan(r, who)
 	if err != nil {
@@ -224,11 +240,16 @@ func (m *Module) board(r *http.Request) (*http.Request, *ride, error) {
 }
 
 // refuse answers with an error of the path of requests.
-func (m *Module) refuse(w http.ResponseWriter, r *http.Request, err error) {
+func (m *Module) refuse(w http.ResponseWriter, r *http.Request, err error, overhead time.Duration) {
 	e, ok := errors.AsType[*apiError](err)
 	if !ok {
 		e = unavailable("The request could not be served.", 0, err)
 	}
+	outcome := Refused
+	if e.status >= http.StatusInternalServerError {
+		outcome = Failed
+	}
+	m.observer.ObserveChat(outcome, e.body.Code, overhead)
 	if e.status >= http.StatusInternalServerError && r.Context().Err() == nil { // else nobody waits for the answer
 		m.log.WarnContext(r.Context(), "request not served", "status", e.status, "code", e.body.Code,
 			"request_id", clipped(r.Header.Get("X-Request-Id")), "error", err)
