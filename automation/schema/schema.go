@@ -7,20 +7,16 @@
 //
 //	applied, err := schema.Migrate(ctx, db)
 //
-// A table feature_flags or user_automation_settings that the host has already
-// is adopted with its data; see docs/decisions/0004-adopted-tables.md.
+// On PostgreSQL a table feature_flags or user_automation_settings that the host
+// has already is adopted with its data, and given back by [Down].
 package schema
 
 import (
 	"context"
-	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
-	"path"
-	"regexp"
-	"strconv"
-	"strings"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -28,15 +24,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-//go:embed postgres/*.sql sqlite/*.sql
-var files embed.FS
-
 // ErrNewer says that the database has migrations that this binary does not
 // know, which is fine to run on (they only add) but not to migrate down from.
 var ErrNewer = errors.New("the database is newer than this program")
-
-// ErrUnavailable says that the database could not be used; nothing was changed.
-var ErrUnavailable = sqldb.ErrUnavailable
 
 // Migration is one step of the schema.
 type Migration struct {
@@ -45,112 +35,139 @@ type Migration struct {
 	AppliedAt time.Time `json:"applied_at"` // zero: not applied
 }
 
-// timeout bounds one migration, waiting for another replica's included.
-const timeout = 2 * time.Minute
+const (
+	// timeout bounds one migration, waiting for another replica's included.
+	timeout = 2 * time.Minute
+	// lockTimeout bounds how long a migration waits for a table that others
+	// use: whoever comes after it waits as well.
+	lockTimeout = "5s"
+)
 
 const table = `CREATE TABLE IF NOT EXISTS automation_schema_migrations (
 	version integer PRIMARY KEY, name text NOT NULL, applied_at %s NOT NULL)`
 
 // Migrate applies what is missing, in order, and returns what it applied. It
-// is safe to call from many processes at once and on every start. Each
-// migration waits at most two minutes for locks and for its own work.
+// is safe to call from many processes at once and on every start: where nothing
+// is missing it only reads. Each migration takes at most two minutes, waiting
+// for another process's included, and waits at most five seconds for a table.
 func Migrate(ctx context.Context, pool *sqlx.DB) ([]Migration, error) {
 	db := sqldb.New(pool, sqldb.Options{Timeout: timeout})
+	list, err := status(ctx, db)
 	var applied []Migration
-	for {
-		m, err := sqldb.Write(ctx, db, "schema.migrate", func(tx *sqldb.Tx) (*Migration, error) {
-			have, err := begin(tx)
-			if err != nil {
-				return nil, err
-			}
-			for _, m := range known(db.SQLite()) {
-				if _, ok := have[m.Version]; ok {
-					continue
-				}
-				if err := run(tx, m, "up"); err != nil {
-					return nil, err
-				}
-				if _, err := tx.Exec(`INSERT INTO automation_schema_migrations (version, name, applied_at) VALUES ($1, $2, {now})`, m.Version, m.Name); err != nil {
-					return nil, err
-				}
-				return &m, nil
-			}
-			return nil, nil
-		})
+	for _, m := range list {
 		if err != nil {
-			return applied, fmt.Errorf("schema: migrate: %w", err)
+			break
 		}
-		if m == nil {
-			return applied, nil
+		if !m.AppliedAt.IsZero() {
+			continue
 		}
-		applied = append(applied, *m)
+		var did bool
+		did, err = step(ctx, db, "schema.migrate", func(tx *sqldb.Tx, have map[int]Migration) (bool, error) {
+			if is, ok := have[m.Version]; ok {
+				m = is
+				return false, nil
+			}
+			if err := run(tx, m, "up"); err != nil {
+				return false, err
+			}
+			var at sqldb.Time
+			err := tx.Get(&at, `INSERT INTO automation_schema_migrations (version, name, applied_at) VALUES ($1, $2, {now}) RETURNING applied_at`, m.Version, m.Name)
+			m.AppliedAt = at.Time
+			return true, err
+		})
+		if did {
+			applied = append(applied, m)
+		}
 	}
+	if err != nil {
+		return applied, fmt.Errorf("schema: migrate: %w", advise(ctx, db, err))
+	}
+	return applied, nil
 }
 
 // Down takes back the last steps migrations, the newest first, and returns
-// what it took back. It deletes the data that the tables hold.
+// what it took back. It deletes the data of the module's own tables; a table
+// that was adopted stays, as it was. Nothing is taken back of a migration that
+// this program does not know: ErrNewer.
 func Down(ctx context.Context, pool *sqlx.DB, steps int) ([]Migration, error) {
 	db := sqldb.New(pool, sqldb.Options{Timeout: timeout})
+	list, err := status(ctx, db)
+	ours := known(db.SQLite())
 	var undone []Migration
-	for len(undone) < steps {
-		m, err := sqldb.Write(ctx, db, "schema.down", func(tx *sqldb.Tx) (*Migration, error) {
-			have, err := begin(tx)
-			if err != nil || len(have) == 0 {
-				return nil, err
-			}
-			last := 0
-			for v := range have {
-				last = max(last, v)
-			}
-			for _, m := range known(db.SQLite()) {
-				if m.Version != last {
-					continue
-				}
-				if err := run(tx, m, "down"); err != nil {
-					return nil, err
-				}
-				_, err := tx.Exec(`DELETE FROM automation_schema_migrations WHERE version = $1`, m.Version)
-				return &m, err
-			}
-			return nil, fmt.Errorf("%w: migration %d is not among ours; take it back with the program that applied it", ErrNewer, last)
-		})
-		if err != nil {
-			return undone, fmt.Errorf("schema: down: %w", err)
-		}
-		if m == nil {
+	for _, m := range slices.Backward(list) {
+		if err != nil || steps <= 0 {
 			break
 		}
-		undone = append(undone, *m)
+		if m.AppliedAt.IsZero() {
+			continue
+		}
+		steps--
+		var did bool
+		did, err = step(ctx, db, "schema.down", func(tx *sqldb.Tx, have map[int]Migration) (bool, error) {
+			if _, ok := have[m.Version]; !ok {
+				return false, nil
+			}
+			newest := slices.Max(slices.Collect(maps.Keys(have)))
+			if newest != m.Version || !slices.ContainsFunc(ours, func(o Migration) bool { return o.Version == m.Version }) {
+				return false, fmt.Errorf("%w: migration %d is not among ours; take it back with the program that applied it", ErrNewer, newest)
+			}
+			if err := run(tx, m, "down"); err != nil {
+				return false, err
+			}
+			_, err := tx.Exec(`DELETE FROM automation_schema_migrations WHERE version = $1`, m.Version)
+			return true, err
+		})
+		if did {
+			m.AppliedAt = time.Time{}
+			undone = append(undone, m)
+		}
+	}
+	if err != nil {
+		return undone, fmt.Errorf("schema: down: %w", advise(ctx, db, err))
 	}
 	return undone, nil
+}
+
+// step runs one migration, alone, and tells whether it did something. It is
+// done already where have says so; thus a COMMIT whose answer was lost is
+// settled by trying again.
+func step(ctx context.Context, db *sqldb.DB, name string, do func(tx *sqldb.Tx, have map[int]Migration) (bool, error)) (did bool, err error) {
+	inDoubt := false
+	for range 3 {
+		did, err = sqldb.Write(ctx, db, name, func(tx *sqldb.Tx) (bool, error) {
+			if err := tx.Lock("schema"); err != nil {
+				return false, fmt.Errorf("another process is migrating: %w", err)
+			}
+			kind := "timestamptz"
+			if tx.SQLite() {
+				kind = "text"
+			} else if err := tx.Script(`SELECT set_config('lock_timeout', '` + lockTimeout + `', true)`); err != nil {
+				return false, err
+			}
+			if err := tx.Script(fmt.Sprintf(table, kind)); err != nil {
+				return false, err
+			}
+			have, err := applied(tx)
+			if err != nil {
+				return false, err
+			}
+			return do(tx, have)
+		})
+		if !errors.Is(err, sqldb.ErrOutcomeUnknown) {
+			break
+		}
+		inDoubt = true
+	}
+	return err == nil && (did || inDoubt), err
 }
 
 // Status lists all migrations that this program or the database knows, oldest
 // first. It changes nothing.
 func Status(ctx context.Context, pool *sqlx.DB) ([]Migration, error) {
 	db := sqldb.New(pool, sqldb.Options{})
-	list, err := sqldb.Read(ctx, db, "schema.status", func(tx *sqldb.Tx) ([]Migration, error) {
-		have, err := applied(tx)
-		if err != nil {
-			return nil, err
-		}
-		list := known(db.SQLite())
-		for i, m := range list {
-			if a, ok := have[m.Version]; ok {
-				list[i].AppliedAt = a.AppliedAt
-				delete(have, m.Version)
-			}
-		}
-		for v := len(list) + 1; len(have) > 0 && v < 1<<16; v++ {
-			if a, ok := have[v]; ok {
-				list = append(list, a)
-				delete(have, v)
-			}
-		}
-		return list, nil
-	})
+	list, err := status(ctx, db)
 	if err != nil {
-		return nil, fmt.Errorf("schema: status: %w", err)
+		return nil, fmt.Errorf("schema: status: %w", advise(ctx, db, err))
 	}
 	return list, nil
 }
@@ -158,29 +175,27 @@ func Status(ctx context.Context, pool *sqlx.DB) ([]Migration, error) {
 // Pending tells whether Migrate would do something.
 func Pending(ctx context.Context, pool *sqlx.DB) (bool, error) {
 	list, err := Status(ctx, pool)
-	for _, m := range list {
-		if m.AppliedAt.IsZero() {
-			return true, err
-		}
-	}
-	return false, err
+	return slices.ContainsFunc(list, func(m Migration) bool { return m.AppliedAt.IsZero() }), err
 }
 
-// begin takes the lock and reads what has been applied.
-func begin(tx *sqldb.Tx) (map[int]Migration, error) {
-	if err := tx.Lock("schema"); err != nil {
-		return nil, fmt.Errorf("another process is migrating: %w", err)
-	}
-	kind := "timestamptz"
-	if tx.SQLite() {
-		kind = "text"
-	}
-	if _, err := tx.Exec(fmt.Sprintf(table, kind)); err != nil {
+func status(ctx context.Context, db *sqldb.DB) ([]Migration, error) {
+	have, err := sqldb.Read(ctx, db, "schema.status", applied)
+	if err != nil {
 		return nil, err
 	}
-	return applied(tx)
+	all := make(map[int]Migration)
+	for _, m := range known(db.SQLite()) {
+		all[m.Version] = m
+	}
+	maps.Copy(all, have)
+	list := make([]Migration, 0, len(all))
+	for _, v := range slices.Sorted(maps.Keys(all)) {
+		list = append(list, all[v])
+	}
+	return list, nil
 }
 
+// applied reads what has been applied.
 func applied(tx *sqldb.Tx) (map[int]Migration, error) {
 	exists := `SELECT count(*) FROM pg_class WHERE oid = to_regclass('automation_schema_migrations')`
 	if tx.SQLite() {
@@ -205,79 +220,21 @@ func applied(tx *sqldb.Tx) (map[int]Migration, error) {
 	return have, nil
 }
 
-func dir(lite bool) string {
-	if lite {
-		return "sqlite"
+// advise says what to do about errors that an operator can end.
+func advise(ctx context.Context, db *sqldb.DB, err error) error {
+	const ask = `SELECT quote_ident(current_user) AS role, quote_ident(coalesce(current_schema(), 'public')) AS schema`
+	switch sqldb.SQLState(err) {
+	case "42501", "3F000": // no privilege, no schema
+		type who struct{ Role, Schema string }
+		w, unknown := sqldb.Read(ctx, db, "schema.who", func(tx *sqldb.Tx) (w who, err error) { return w, tx.Get(&w, ask) })
+		if unknown != nil {
+			return err
+		}
+		return fmt.Errorf("%w; migrate as the role that owns the tables, or let its owner run "+
+			"GRANT USAGE, CREATE ON SCHEMA %[2]s TO %[3]s; to read the state alone, GRANT SELECT ON automation_schema_migrations TO %[3]s is enough",
+			err, w.Schema, w.Role)
+	case "55P03":
+		return fmt.Errorf("%w; a table is in use by a long transaction: try again, or find it in pg_stat_activity; nothing was changed", err)
 	}
-	return "postgres"
-}
-
-// known lists the embedded migrations, oldest first.
-func known(lite bool) []Migration {
-	names, err := fs.Glob(files, dir(lite)+"/*.up.sql")
-	if err != nil {
-		panic(err) // the pattern is ours
-	}
-	list := make([]Migration, 0, len(names))
-	for _, name := range names {
-		number, rest, _ := strings.Cut(strings.TrimSuffix(path.Base(name), ".up.sql"), "_")
-		version, err := strconv.Atoi(number)
-		if err != nil {
-			panic("schema: a migration's name must start with its number: " + name)
-		}
-		list = append(list, Migration{Version: version, Name: rest})
-	}
-	return list
-}
-
-func run(tx *sqldb.Tx, m Migration, way string) error {
-	name := fmt.Sprintf("%s/%04d_%s.%s.sql", dir(tx.SQLite()), m.Version, m.Name, way)
-	text, err := files.ReadFile(name)
-	if err != nil {
-		return err
-	}
-	for _, s := range statements(string(text)) {
-		if err := tx.Script(s); err != nil {
-			return fmt.Errorf("%s, line %d: %w", name, 1+strings.Count(string(text)[:strings.Index(string(text), s)], "\n"), err)
-		}
-	}
-	return nil
-}
-
-// A statement of a migration ends with a semicolon at the end of a line, but
-// for those inside $$ … $$ or a trigger's BEGIN … END.
-var (
-	dollars = regexp.MustCompile(`\$\$`)
-	opens   = regexp.MustCompile(`(?i)^BEGIN$`)
-	closes  = regexp.MustCompile(`(?i)^END;$`)
-)
-
-// statements splits a file, because a driver may send only one at a time.
-func statements(text string) []string {
-	var list []string
-	var begun, quoted, trigger bool
-	start := 0
-	for pos := 0; pos < len(text); {
-		end := strings.IndexByte(text[pos:], '\n') + pos + 1
-		if end == pos {
-			end = len(text)
-		}
-		line := strings.TrimSpace(text[pos:end])
-		code, _, _ := strings.Cut(line, "--")
-		code = strings.TrimSpace(code)
-		if code != "" && !begun {
-			begun, start = true, pos
-		}
-		if len(dollars.FindAllString(code, -1))%2 == 1 {
-			quoted = !quoted
-		}
-		if !quoted {
-			trigger = (trigger || opens.MatchString(code)) && !closes.MatchString(code)
-		}
-		pos = end
-		if begun && !quoted && !trigger && strings.HasSuffix(code, ";") {
-			list, begun = append(list, strings.TrimSpace(text[start:pos])), false
-		}
-	}
-	return list
+	return err
 }

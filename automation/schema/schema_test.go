@@ -1,46 +1,346 @@
 package schema_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/jmoiron/sqlx"
-	_ "modernc.org/sqlite"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
 )
 
-func sqlite(t *testing.T) *sqlx.DB {
-	t.Helper()
-	db, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
-	return db
+func TestUpAndDownAndUpAgain(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		for range 2 {
+			if pending, err := schema.Pending(t.Context(), pool); !pending || err != nil {
+				t.Errorf("pending %v, error %v before", pending, err)
+			}
+			applied := migrate(t, pool)
+			if len(applied) == 0 || applied[0].Version != 1 || applied[0].Name != "automation" {
+				t.Errorf("applied %v", applied)
+			}
+			if applied := migrate(t, pool); len(applied) != 0 {
+				t.Errorf("applied %v again", applied)
+			}
+			if pending, err := schema.Pending(t.Context(), pool); pending || err != nil {
+				t.Errorf("pending %v, error %v afterwards", pending, err)
+			}
+			status, err := schema.Status(t.Context(), pool)
+			if diff := cmp.Diff(applied, status); err != nil || diff != "" || time.Since(status[0].AppliedAt).Abs() > time.Minute {
+				t.Errorf("status %v, error %v: (-applied +status)\n%s", status, err, diff)
+			}
+			if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flags WHERE feature_name = 'automation' AND enabled AND rollout_percentage = 0`); n != 1 {
+				t.Error("the flag is not there, or somebody is in")
+			}
+			undone, err := schema.Down(t.Context(), pool, 99)
+			if err != nil || len(undone) != len(applied) || undone[len(undone)-1].Version != 1 || !undone[0].AppliedAt.IsZero() {
+				t.Errorf("undone %v, error %v", undone, err)
+			}
+			if left := objects(t, pool); len(left) != 0 {
+				t.Errorf("left behind: %q", left)
+			}
+			if undone, err := schema.Down(t.Context(), pool, 1); err != nil || len(undone) != 0 {
+				t.Errorf("undone %v, error %v where nothing is", undone, err)
+			}
+		}
+	})
 }
 
-func TestSQLite(t *testing.T) {
-	db := sqlite(t)
-	ms, err := schema.Migrate(t.Context(), db)
-	t.Log(ms, err)
+func TestTheStateOfAnEmptyDatabaseIsReadWithoutChangingIt(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		status, err := schema.Status(t.Context(), pool)
+		if err != nil || len(status) == 0 {
+			t.Errorf("status %v, error %v", status, err)
+		}
+		for _, m := range status {
+			if !m.AppliedAt.IsZero() {
+				t.Errorf("%v is said to be applied", m)
+			}
+		}
+		if left := objects(t, pool); len(left) != 0 {
+			t.Errorf("made %q", left)
+		}
+	})
+}
+
+func TestTheWayBackWithDataInTheTables(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		migrate(t, pool)
+		execute(t, pool,
+			`UPDATE feature_flags SET enabled_user_ids = '[1, 2, 3]' WHERE feature_name = 'automation'`,
+			`UPDATE feature_flags SET rollout_percentage = 10 WHERE feature_name = 'automation'`,
+			`UPDATE feature_flags SET enabled = false WHERE feature_name = 'automation'`,
+			`INSERT INTO user_automation_settings (user_id, is_enabled, session_duration) VALUES ('alice', true, 3600)`,
+			`INSERT INTO automation_sessions (id, model_id, owner_id, user_id, duration, state, created_at, next_at)
+				VALUES ('a', 'm', 'alice', 'alice', 3600, 'opening', '2026-01-01 00:00:00.000', '2026-01-01 00:00:00.000')`)
+		down(t, pool)
+		if left := objects(t, pool); len(left) != 0 {
+			t.Errorf("left behind: %q", left)
+		}
+		migrate(t, pool)
+	})
+}
+
+func TestTheFileMayBeAppliedTwice(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		migrate(t, pool)
+		execute(t, pool, `UPDATE feature_flags SET rollout_percentage = 10 WHERE feature_name = 'automation'`, `DELETE FROM automation_schema_migrations`)
+		before := objects(t, pool)
+		if applied := migrate(t, pool); len(applied) == 0 {
+			t.Error("applied nothing")
+		}
+		if diff := cmp.Diff(before, objects(t, pool)); diff != "" {
+			t.Errorf("(-before +after)\n%s", diff)
+		}
+		if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flags WHERE rollout_percentage = 10 AND version = 2`); n != 1 {
+			t.Error("the data has changed")
+		}
+		down(t, pool)
+		if left := objects(t, pool); len(left) != 0 {
+			t.Errorf("left behind: %q", left)
+		}
+	})
+}
+
+func TestTenReplicasMigrateAtOnce(t *testing.T) {
+	for name, open := range map[string]func(t *testing.T) func() *sqlx.DB{
+		"postgres": func(t *testing.T) func() *sqlx.DB {
+			dsn := pglab.Database(t)
+			return func() *sqlx.DB { return pglab.Open(t, dsn) }
+		},
+		"postgres through a pooler": func(t *testing.T) func() *sqlx.DB {
+			dsn := pglab.PgBouncer(t, pglab.Database(t))
+			if pglab.Open(t, dsn).DriverName() == "pgx" {
+				dsn += "&default_query_exec_mode=exec"
+			}
+			return func() *sqlx.DB { return pglab.Open(t, dsn) }
+		},
+		"sqlite": func(t *testing.T) func() *sqlx.DB {
+			file := filepath.Join(t.TempDir(), "a.db")
+			return func() *sqlx.DB { return sqlite(t, file) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			next := open(t)
+			var mu sync.Mutex
+			var applied []schema.Migration
+			var wait sync.WaitGroup
+			for range 10 {
+				pool := next()
+				wait.Go(func() {
+					list, err := schema.Migrate(t.Context(), pool)
+					mu.Lock()
+					defer mu.Unlock()
+					applied = append(applied, list...)
+					if err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wait.Wait()
+			slices.SortFunc(applied, func(a, b schema.Migration) int { return a.Version - b.Version })
+			if status, err := schema.Status(t.Context(), next()); err != nil || !cmp.Equal(applied, status) {
+				t.Errorf("applied %v, want each of %v once (%v)", applied, status, err)
+			}
+			if n := scalar[int](t, next(), `SELECT count(*) FROM feature_flags`); n != 1 {
+				t.Errorf("%d flags, want 1", n)
+			}
+		})
+	}
+}
+
+func TestAProcessThatDiesAfterAnyStatementLeavesNothingHalfDone(t *testing.T) {
+	for way, run := range map[string]func(context.Context, *sqlx.DB) error{
+		"up":   func(ctx context.Context, pool *sqlx.DB) error { _, err := schema.Migrate(ctx, pool); return err },
+		"down": func(ctx context.Context, pool *sqlx.DB) error { _, err := schema.Down(ctx, pool, 99); return err },
+	} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			dsn := pglab.Database(t)
+			direct := pglab.Open(t, dsn)
+			steps := len(migrate(t, direct))
+			states := make([][]string, steps+1) // what there is with so many migrations applied
+			for n := steps; n > 0; n-- {
+				states[n] = objects(t, direct)
+				if _, err := schema.Down(t.Context(), direct, 1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for dies := 1; ; dies++ {
+				if way == "up" {
+					down(t, direct)
+				} else {
+					migrate(t, direct)
+				}
+				proxy := pglab.NewProxy(t, dsn)
+				pool := pglab.Open(t, proxy.DSN())
+				ctx, cancel := context.WithCancel(t.Context())
+				replies := 0
+				proxy.LoseReplies(func(string) bool {
+					if replies++; replies != dies {
+						return false
+					}
+					cancel() // so that nobody tries again
+					return true
+				})
+				err := run(ctx, pool)
+				cancel()
+				if proxy.Lost() == 0 {
+					if err != nil || dies < 20 {
+						t.Errorf("error %v after %d replies", err, replies)
+					}
+					return
+				}
+				if err == nil {
+					t.Errorf("died after reply %d without an error", dies)
+				}
+				// The server rolls back when it notices that its client has gone.
+				until(t, func() (string, bool) {
+					n := scalar[int](t, direct, `SELECT count(*) FROM automation_schema_migrations`)
+					diff := cmp.Diff(states[n], objects(t, direct))
+					return fmt.Sprintf("died after reply %d, with %d migrations applied: (-want +got)\n%s", dies, n, diff), diff == ""
+				})
+			}
+		})
+	}
+}
+
+// until waits for what another process is about to do.
+func until(t *testing.T, ok func() (string, bool)) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		complaint, done := ok()
+		if done {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal(complaint)
+		}
+	}
+}
+
+func TestALostConnectionIsNoReasonToFail(t *testing.T) {
+	for tag, n := range map[string]int{"COMMIT": 2, "CREATE TABLE": 3} {
+		t.Run(tag, func(t *testing.T) {
+			dsn := pglab.Database(t)
+			proxy := pglab.NewProxy(t, dsn)
+			seen := 0
+			proxy.LoseReplies(func(got string) bool {
+				if got == tag {
+					seen++
+				}
+				return got == tag && seen == n
+			})
+			if applied := migrate(t, pglab.Open(t, proxy.DSN())); len(applied) == 0 || applied[0].Version != 1 || applied[0].AppliedAt.IsZero() || proxy.Lost() != 1 {
+				t.Errorf("applied %v with %d replies lost, want all migrations and 1", applied, proxy.Lost())
+			}
+			if pending, err := schema.Pending(t.Context(), pglab.Open(t, dsn)); pending || err != nil {
+				t.Errorf("pending %v, error %v", pending, err)
+			}
+		})
+	}
+}
+
+func TestADatabaseThatIsNewerIsLeftAlone(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		migrate(t, pool)
+		execute(t, pool, `INSERT INTO automation_schema_migrations (version, name, applied_at) VALUES (4711, 'future', '2030-01-02 03:04:05.000')`)
+		if applied := migrate(t, pool); len(applied) != 0 {
+			t.Errorf("applied %v", applied)
+		}
+		status, err := schema.Status(t.Context(), pool)
+		if err != nil || len(status) < 2 || status[len(status)-1].Name != "future" || status[len(status)-1].AppliedAt.Year() != 2030 {
+			t.Errorf("status %v, error %v", status, err)
+		}
+		undone, err := schema.Down(t.Context(), pool, 1)
+		if !errors.Is(err, schema.ErrNewer) || !strings.Contains(err.Error(), "4711") || len(undone) != 0 {
+			t.Errorf("undone %v, error %v; want ErrNewer", undone, err)
+		}
+	})
+}
+
+func TestARoleThatMayNotIsToldWhatToRun(t *testing.T) {
+	cluster := pglab.Start(t, pglab.Options{})
+	dsn := cluster.Database(t)
+	owner := pglab.Open(t, dsn)
+	execute(t, owner, `CREATE ROLE "gateway-app" LOGIN`, `REVOKE CREATE ON SCHEMA public FROM PUBLIC`)
+	u, err := url.Parse(dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, q := range []string{
-		`UPDATE feature_flags SET enabled_user_ids = '[1, 2, 3]' WHERE feature_name = 'automation'`,
-		`UPDATE feature_flags SET rollout_percentage = 10 WHERE feature_name = 'automation'`,
-		`UPDATE feature_flags SET enabled = false WHERE feature_name = 'automation'`,
-	} {
-		if _, err := db.Exec(q); err != nil {
-			t.Fatal(err)
+	u.User = url.User("gateway-app")
+	pool := pglab.Open(t, u.String())
+	_, err = schema.Migrate(t.Context(), pool)
+	const grant = `GRANT USAGE, CREATE ON SCHEMA public TO "gateway-app"`
+	if err == nil || !strings.Contains(err.Error(), grant) {
+		t.Fatalf("error %v, want it to say %s", err, grant)
+	}
+	t.Run("and needs no right where nothing is missing", func(t *testing.T) {
+		migrate(t, owner)
+		if _, err := schema.Status(t.Context(), pool); err == nil || !strings.Contains(err.Error(), `GRANT SELECT ON automation_schema_migrations TO "gateway-app"`) {
+			t.Errorf("error %v, want the right that is missing", err)
+		}
+		execute(t, owner, `GRANT SELECT ON automation_schema_migrations TO "gateway-app"`)
+		if applied, err := schema.Migrate(t.Context(), pool); err != nil || len(applied) != 0 {
+			t.Errorf("applied %v, error %v", applied, err)
+		}
+		down(t, owner)
+	})
+	t.Run("and is served by what it was told", func(t *testing.T) {
+		execute(t, owner, `DROP TABLE automation_schema_migrations`, grant)
+		migrate(t, pool)
+	})
+}
+
+func TestATableInUseIsWaitedForBriefly(t *testing.T) {
+	dsn := pglab.Database(t)
+	pool := pglab.Open(t, dsn)
+	execute(t, pool, `CREATE TABLE feature_flags (feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids text)`)
+	tx, err := pool.BeginTxx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	if _, err := tx.ExecContext(t.Context(), `SELECT * FROM feature_flags`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := schema.Migrate(t.Context(), pool); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("error %v, want it to say that the table is in use", err)
+	}
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	migrate(t, pool)
+}
+
+func TestADatabaseThatIsAwayIsAnError(t *testing.T) {
+	pool := sqlite(t, filepath.Join(t.TempDir(), "no", "such", "dir", "a.db"))
+	_, migrating := schema.Migrate(t.Context(), pool)
+	_, undoing := schema.Down(t.Context(), pool, 1)
+	_, asking := schema.Status(t.Context(), pool)
+	pending, err := schema.Pending(t.Context(), pool)
+	for _, err := range []error{migrating, undoing, asking, err} {
+		if err == nil {
+			t.Error("no error")
 		}
 	}
-	rows, _ := db.Queryx(`select version, action, changed_by, before, after from feature_flag_events`)
-	for rows.Next() {
-		r, _ := rows.SliceScan()
-		t.Log(r)
+	if pending {
+		t.Error("pending, though nobody knows")
 	}
-	t.Log(schema.Status(t.Context(), db))
-	t.Log(schema.Down(t.Context(), db, 1))
 }

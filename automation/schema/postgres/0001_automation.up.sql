@@ -1,14 +1,23 @@
 -- The automation feature's tables. One transaction; every statement can be run
 -- again. Tables named feature_flags and user_automation_settings that the host
--- has already are adopted with their data; what they were like is kept in
--- automation_adopted_tables, for the way back.
+-- has already are adopted with their data; what they were like is written down
+-- first, for the way back.
 
 CREATE TABLE IF NOT EXISTS automation_adopted_tables (
-    table_name  text PRIMARY KEY,
-    columns     jsonb NOT NULL,   -- name to type, of the columns whose type changed
-    constraints jsonb NOT NULL,   -- name to definition, of the foreign keys dropped
-    adopted_at  timestamptz NOT NULL DEFAULT now()
+    table_name text PRIMARY KEY,
+    was        jsonb,   -- columns, foreign keys and lists of ids; NULL: there was no such table
+    adopted_at timestamptz NOT NULL DEFAULT now()
 );
+INSERT INTO automation_adopted_tables (table_name, was)
+SELECT name, CASE WHEN to_regclass(name) IS NOT NULL THEN jsonb_build_object(
+    'columns', (SELECT jsonb_object_agg(a.attname, jsonb_build_object('type', format_type(a.atttypid, a.atttypmod), 'not_null', a.attnotnull, 'default', pg_get_expr(d.adbin, d.adrelid)))
+        FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+        WHERE a.attrelid = to_regclass(name) AND a.attnum > 0 AND NOT a.attisdropped),
+    'foreign_keys', (SELECT coalesce(jsonb_object_agg(c.conname, pg_get_constraintdef(c.oid)), '{}')
+        FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey)
+        WHERE c.conrelid = to_regclass(name) AND c.contype = 'f' AND a.attname = 'user_id')) END
+FROM unnest(ARRAY['feature_flags', 'user_automation_settings']) AS name
+ON CONFLICT DO NOTHING;
 
 -- A list of user ids: numbers without a fraction, or texts. 7 and "7" are one user.
 CREATE OR REPLACE FUNCTION automation_valid_ids(ids jsonb) RETURNS boolean
@@ -21,19 +30,24 @@ $$
     ELSE false END
 $$;
 
--- What hosts kept in a text column: JSON, a comma-separated list, or nothing.
+-- What hosts kept in a column of their own: JSON, a comma-separated list, an
+-- array, or nothing.
 CREATE OR REPLACE FUNCTION automation_parse_ids(list text) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE AS
 $$
 BEGIN
-    IF coalesce(btrim(list), '') IN ('', 'null') THEN
+    IF lower(coalesce(btrim(list), '')) IN ('', 'null') THEN
         RETURN '[]';
     END IF;
-    BEGIN
-        RETURN list::jsonb;
-    EXCEPTION WHEN invalid_text_representation THEN
-        RETURN (SELECT coalesce(jsonb_agg(btrim(v)), '[]') FROM unnest(string_to_array(btrim(list, '[]{} '), ',')) AS v WHERE btrim(v) <> '');
-    END;
+    IF btrim(list) LIKE '[%' THEN
+        BEGIN
+            RETURN list::jsonb;
+        EXCEPTION WHEN invalid_text_representation THEN
+            NULL;  -- [a, b]
+        END;
+    END IF;
+    RETURN (SELECT coalesce(jsonb_agg(btrim(id, ' "''') ORDER BY n), '[]')
+        FROM unnest(string_to_array(btrim(list, '[]{} '), ',')) WITH ORDINALITY AS e(id, n) WHERE btrim(id, ' "''') <> '');
 END
 $$;
 
@@ -45,49 +59,55 @@ $$
     SELECT ((('x' || substr(encode(sha256(convert_to(seed || '.' || user_id, 'UTF8')), 'hex'), 1, 8))::bit(32)::bigint) % 10000)::integer
 $$;
 
-CREATE TABLE IF NOT EXISTS feature_flags (
-    feature_name     text PRIMARY KEY,
-    enabled          boolean NOT NULL DEFAULT false,
-    enabled_user_ids jsonb NOT NULL DEFAULT '[]'
-);
-
-DO $$
+-- Sees to it that a table has a column as it is wanted, whether it has none, or
+-- one of the host's. Naive times are read as UTC.
+CREATE OR REPLACE FUNCTION automation_adopt(tbl text, col text, wanted text, fallback text) RETURNS void
+    LANGUAGE plpgsql AS
+$$
 DECLARE
     kind text;
 BEGIN
-    SELECT format_type(atttypid, atttypmod) INTO kind FROM pg_attribute
-    WHERE attrelid = 'feature_flags'::regclass AND attname = 'enabled_user_ids';
-    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'feature_flags'::regclass AND attname = 'rollout_percentage' AND NOT attisdropped)
-       AND (kind <> 'jsonb' OR EXISTS (SELECT FROM feature_flags)) THEN
-        INSERT INTO automation_adopted_tables (table_name, columns, constraints)
-        VALUES ('feature_flags', jsonb_build_object('enabled_user_ids', kind), '{}')
-        ON CONFLICT DO NOTHING;
+    SELECT format_type(atttypid, atttypmod) INTO kind FROM pg_attribute WHERE attrelid = tbl::regclass AND attname = col AND NOT attisdropped;
+    IF kind IS NULL THEN
+        EXECUTE format('ALTER TABLE %I ADD COLUMN %I %s NOT NULL DEFAULT %s', tbl, col, wanted, fallback);
+        RETURN;
     END IF;
-    IF kind <> 'jsonb' THEN
-        ALTER TABLE feature_flags ALTER COLUMN enabled_user_ids DROP DEFAULT;
-        ALTER TABLE feature_flags ALTER COLUMN enabled_user_ids TYPE jsonb USING automation_parse_ids(enabled_user_ids::text);
+    IF kind <> wanted THEN
+        EXECUTE format('ALTER TABLE %1$I ALTER COLUMN %2$I DROP DEFAULT, ALTER COLUMN %2$I TYPE %3$s USING %4$s', tbl, col, wanted, format(
+            CASE WHEN wanted = 'jsonb' THEN 'automation_parse_ids(%I::text)'
+                 WHEN wanted LIKE 'timestamp%' AND kind LIKE 'timestamp%without time zone' THEN '%I AT TIME ZONE ''UTC'''
+                 ELSE '%I::text::' || wanted END, col));
     END IF;
-    UPDATE feature_flags SET enabled_user_ids = '[]' WHERE enabled_user_ids IS NULL;
-    UPDATE feature_flags SET enabled = false WHERE enabled IS NULL;
-    ALTER TABLE feature_flags
-        ALTER COLUMN enabled SET DEFAULT false, ALTER COLUMN enabled SET NOT NULL,
-        ALTER COLUMN enabled_user_ids SET DEFAULT '[]', ALTER COLUMN enabled_user_ids SET NOT NULL;
+    EXECUTE format('UPDATE %1$I SET %2$I = %3$s WHERE %2$I IS NULL', tbl, col, fallback);
+    EXECUTE format('ALTER TABLE %1$I ALTER COLUMN %2$I SET NOT NULL, ALTER COLUMN %2$I SET DEFAULT %3$s', tbl, col, fallback);
 END
 $$;
 
-ALTER TABLE feature_flags
-    ADD COLUMN IF NOT EXISTS disabled_user_ids  jsonb NOT NULL DEFAULT '[]',
-    ADD COLUMN IF NOT EXISTS rollout_percentage numeric(5,2) NOT NULL DEFAULT 0,
-    ADD COLUMN IF NOT EXISTS seed               text NOT NULL DEFAULT '',
-    ADD COLUMN IF NOT EXISTS notice             text NOT NULL DEFAULT '',
-    ADD COLUMN IF NOT EXISTS version            bigint NOT NULL DEFAULT 1,
-    ADD COLUMN IF NOT EXISTS updated_at         timestamptz NOT NULL DEFAULT now(),
-    ADD COLUMN IF NOT EXISTS updated_by         text NOT NULL DEFAULT '';
+CREATE TABLE IF NOT EXISTS feature_flags (feature_name text PRIMARY KEY);
+DO $$
+BEGIN
+    ALTER TABLE feature_flags ALTER COLUMN feature_name SET NOT NULL;
+    IF EXISTS (SELECT FROM automation_adopted_tables WHERE table_name = 'feature_flags' AND was IS NOT NULL AND NOT was ? 'lists') THEN
+        UPDATE automation_adopted_tables
+        SET was = was || jsonb_build_object('lists', coalesce((SELECT jsonb_object_agg(feature_name, enabled_user_ids::text) FROM feature_flags), '{}'))
+        WHERE table_name = 'feature_flags';
+    END IF;
+END
+$$;
+SELECT automation_adopt('feature_flags', 'enabled', 'boolean', 'false'),
+       automation_adopt('feature_flags', 'enabled_user_ids', 'jsonb', quote_literal('[]')),
+       automation_adopt('feature_flags', 'disabled_user_ids', 'jsonb', quote_literal('[]')),
+       automation_adopt('feature_flags', 'rollout_percentage', 'numeric(5,2)', '0'),
+       automation_adopt('feature_flags', 'seed', 'text', quote_literal('')),
+       automation_adopt('feature_flags', 'notice', 'text', quote_literal('')),
+       automation_adopt('feature_flags', 'version', 'bigint', '1'),
+       automation_adopt('feature_flags', 'updated_at', 'timestamp with time zone', 'now()'),
+       automation_adopt('feature_flags', 'updated_by', 'text', quote_literal(''));
 
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-                   WHERE i.indrelid = 'feature_flags'::regclass AND i.indisunique AND i.indnkeyatts = 1 AND i.indpred IS NULL AND a.attname = 'feature_name') THEN
+                   WHERE i.indrelid = 'feature_flags'::regclass AND i.indisunique AND i.indimmediate AND i.indnkeyatts = 1 AND i.indpred IS NULL AND a.attname = 'feature_name') THEN
         ALTER TABLE feature_flags ADD CONSTRAINT automation_one_flag_a_name UNIQUE (feature_name);
     END IF;
     IF NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = 'feature_flags'::regclass AND conname = 'feature_flags_percentage_is_0_to_100') THEN
@@ -121,7 +141,7 @@ $$
     SELECT coalesce(nullif(current_setting('automation.actor', true), ''), nullif(given, ''), 'sql:' || session_user)
 $$;
 
-CREATE OR REPLACE FUNCTION automation_flag_changing() RETURNS trigger LANGUAGE plpgsql AS
+CREATE OR REPLACE FUNCTION automation_flag_changing() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS
 $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
@@ -138,7 +158,7 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION automation_flag_changed() RETURNS trigger LANGUAGE plpgsql AS
+CREATE OR REPLACE FUNCTION automation_flag_changed() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS
 $$
 DECLARE
     old_row jsonb := CASE WHEN TG_OP = 'INSERT' THEN '{}' ELSE to_jsonb(OLD) END;
@@ -165,6 +185,17 @@ CREATE OR REPLACE TRIGGER automation_flag_changing BEFORE INSERT OR UPDATE ON fe
 CREATE OR REPLACE TRIGGER automation_flag_changed AFTER INSERT OR UPDATE OR DELETE ON feature_flags
     FOR EACH ROW EXECUTE FUNCTION automation_flag_changed();
 
+-- TRUNCATE fires no row's trigger; this way it is in the audit as well.
+CREATE OR REPLACE FUNCTION automation_flags_truncated() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS
+$$
+BEGIN
+    DELETE FROM feature_flags;
+    RETURN NULL;
+END
+$$;
+CREATE OR REPLACE TRIGGER automation_flags_truncated BEFORE TRUNCATE ON feature_flags
+    FOR EACH STATEMENT EXECUTE FUNCTION automation_flags_truncated();
+
 -- The audit is append-only; only the clean-up may remove what is past retention.
 CREATE OR REPLACE FUNCTION automation_audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS
 $$
@@ -185,60 +216,32 @@ CREATE OR REPLACE TRIGGER automation_append_only_truncate BEFORE TRUNCATE ON fea
 INSERT INTO feature_flags (feature_name, enabled, updated_by) VALUES ('automation', true, 'migration')
 ON CONFLICT (feature_name) DO NOTHING;
 
-CREATE TABLE IF NOT EXISTS user_automation_settings (
-    user_id          text PRIMARY KEY,
-    is_enabled       boolean NOT NULL,
-    session_duration integer NOT NULL,
-    created_at       timestamptz NOT NULL DEFAULT now(),
-    updated_at       timestamptz NOT NULL DEFAULT now()
-);
-
+CREATE TABLE IF NOT EXISTS user_automation_settings (user_id text PRIMARY KEY);
 DO $$
 DECLARE
-    changed jsonb;
-    keys    jsonb;
-    fk      record;
-    col     record;
+    fk text;
 BEGIN
-    SELECT jsonb_object_agg(attname, format_type(atttypid, atttypmod)) INTO changed FROM pg_attribute
-    WHERE attrelid = 'user_automation_settings'::regclass AND NOT attisdropped
-      AND (attname = 'user_id' AND atttypid <> 'text'::regtype OR attname IN ('created_at', 'updated_at') AND atttypid <> 'timestamptz'::regtype);
-    SELECT coalesce(jsonb_object_agg(conname, pg_get_constraintdef(oid)), '{}') INTO keys FROM pg_constraint
-    WHERE conrelid = 'user_automation_settings'::regclass AND contype = 'f';
-    IF changed IS NOT NULL OR keys <> '{}' THEN
-        INSERT INTO automation_adopted_tables (table_name, columns, constraints)
-        VALUES ('user_automation_settings', coalesce(changed, '{}'), keys) ON CONFLICT DO NOTHING;
-        FOR fk IN SELECT conname FROM pg_constraint WHERE conrelid = 'user_automation_settings'::regclass AND contype = 'f' LOOP
-            EXECUTE format('ALTER TABLE user_automation_settings DROP CONSTRAINT %I', fk.conname);
-        END LOOP;
-        FOR col IN SELECT key, value #>> '{}' AS kind FROM jsonb_each(coalesce(changed, '{}')) LOOP
-            EXECUTE format('ALTER TABLE user_automation_settings ALTER COLUMN %I DROP DEFAULT', col.key);
-            IF col.key = 'user_id' THEN
-                ALTER TABLE user_automation_settings ALTER COLUMN user_id TYPE text USING user_id::text;
-            ELSIF col.kind LIKE 'timestamp%' THEN  -- naive times are read as UTC
-                EXECUTE format('ALTER TABLE user_automation_settings ALTER COLUMN %1$I TYPE timestamptz USING %1$I AT TIME ZONE ''UTC''', col.key);
-            ELSE
-                EXECUTE format('ALTER TABLE user_automation_settings ALTER COLUMN %1$I TYPE timestamptz USING %1$I::timestamptz', col.key);
-            END IF;
-        END LOOP;
-        UPDATE user_automation_settings SET is_enabled = coalesce(is_enabled, false), session_duration = coalesce(session_duration, 3600),
-            created_at = coalesce(created_at, now()), updated_at = coalesce(updated_at, now())
-        WHERE is_enabled IS NULL OR session_duration IS NULL OR created_at IS NULL OR updated_at IS NULL;
-        ALTER TABLE user_automation_settings
-            ALTER COLUMN user_id SET NOT NULL, ALTER COLUMN is_enabled SET NOT NULL, ALTER COLUMN session_duration SET NOT NULL,
-            ALTER COLUMN created_at SET DEFAULT now(), ALTER COLUMN created_at SET NOT NULL,
-            ALTER COLUMN updated_at SET DEFAULT now(), ALTER COLUMN updated_at SET NOT NULL;
+    FOR fk IN SELECT jsonb_object_keys(was -> 'foreign_keys') FROM automation_adopted_tables WHERE table_name = 'user_automation_settings' LOOP
+        EXECUTE format('ALTER TABLE user_automation_settings DROP CONSTRAINT IF EXISTS %I', fk);
+    END LOOP;
+    IF (SELECT atttypid <> 'text'::regtype FROM pg_attribute WHERE attrelid = 'user_automation_settings'::regclass AND attname = 'user_id') THEN
+        ALTER TABLE user_automation_settings ALTER COLUMN user_id DROP DEFAULT, ALTER COLUMN user_id TYPE text USING user_id::text;
     END IF;
+    ALTER TABLE user_automation_settings ALTER COLUMN user_id SET NOT NULL;
     IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-                   WHERE i.indrelid = 'user_automation_settings'::regclass AND i.indisunique AND i.indnkeyatts = 1 AND i.indpred IS NULL AND a.attname = 'user_id') THEN
+                   WHERE i.indrelid = 'user_automation_settings'::regclass AND i.indisunique AND i.indimmediate AND i.indnkeyatts = 1 AND i.indpred IS NULL AND a.attname = 'user_id') THEN
         ALTER TABLE user_automation_settings ADD CONSTRAINT automation_one_setting_a_user UNIQUE (user_id);
     END IF;
 END
 $$;
-
-ALTER TABLE user_automation_settings
-    ADD COLUMN IF NOT EXISTS version    bigint NOT NULL DEFAULT 1,
-    ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
+-- What a host left out becomes what does nothing.
+SELECT automation_adopt('user_automation_settings', 'is_enabled', 'boolean', 'false'),
+       automation_adopt('user_automation_settings', 'session_duration', 'integer', '3600'),
+       automation_adopt('user_automation_settings', 'version', 'bigint', '1'),
+       automation_adopt('user_automation_settings', 'created_at', 'timestamp with time zone', 'now()'),
+       automation_adopt('user_automation_settings', 'updated_at', 'timestamp with time zone', 'now()');
+ALTER TABLE user_automation_settings ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
+DROP FUNCTION automation_adopt(text, text, text, text);
 
 DO $$
 BEGIN

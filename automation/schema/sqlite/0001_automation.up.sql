@@ -2,7 +2,7 @@
 -- as on PostgreSQL; times are texts in UTC with milliseconds, which sort.
 
 CREATE TABLE IF NOT EXISTS feature_flags (
-    feature_name       TEXT PRIMARY KEY CHECK (feature_name <> ''),
+    feature_name       TEXT NOT NULL PRIMARY KEY CHECK (feature_name <> ''),
     enabled            BOOLEAN NOT NULL DEFAULT FALSE CHECK (enabled IN (0, 1)),
     enabled_user_ids   TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(enabled_user_ids) AND json_type(enabled_user_ids) = 'array'),
     disabled_user_ids  TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(disabled_user_ids) AND json_type(disabled_user_ids) = 'array'),
@@ -30,17 +30,17 @@ CREATE INDEX IF NOT EXISTS feature_flag_events_by_time ON feature_flag_events (c
 -- What PostgreSQL keeps in settings of the transaction: who is acting
 -- ('actor'), and that the clean-up is at work ('cleanup'). Set and removed
 -- within one transaction, so nobody else ever sees a row.
-CREATE TABLE IF NOT EXISTS automation_context (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS automation_context (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
 
 CREATE TRIGGER IF NOT EXISTS automation_flag_ids_insert BEFORE INSERT ON feature_flags
-WHEN EXISTS (SELECT 1 FROM json_each(NEW.enabled_user_ids) WHERE NOT (type = 'integer' OR type = 'text' AND value <> ''))
-  OR EXISTS (SELECT 1 FROM json_each(NEW.disabled_user_ids) WHERE NOT (type = 'integer' OR type = 'text' AND value <> ''))
+WHEN EXISTS (SELECT 1 FROM json_each(iif(json_valid(NEW.enabled_user_ids), NEW.enabled_user_ids, '[]')) WHERE NOT (type = 'integer' OR type = 'text' AND value <> ''))
+  OR EXISTS (SELECT 1 FROM json_each(iif(json_valid(NEW.disabled_user_ids), NEW.disabled_user_ids, '[]')) WHERE NOT (type = 'integer' OR type = 'text' AND value <> ''))
 BEGIN
     SELECT RAISE(ABORT, 'a list of user ids holds whole numbers and texts only');
 END;
 CREATE TRIGGER IF NOT EXISTS automation_flag_ids_update BEFORE UPDATE OF enabled_user_ids, disabled_user_ids ON feature_flags
-WHEN EXISTS (SELECT 1 FROM json_each(NEW.enabled_user_ids) WHERE NOT (type = 'integer' OR type = 'text' AND value <> ''))
-  OR EXISTS (SELECT 1 FROM json_each(NEW.disabled_user_ids) WHERE NOT (type = 'integer' OR type = 'text' AND value <> ''))
+WHEN EXISTS (SELECT 1 FROM json_each(iif(json_valid(NEW.enabled_user_ids), NEW.enabled_user_ids, '[]')) WHERE NOT (type = 'integer' OR type = 'text' AND value <> ''))
+  OR EXISTS (SELECT 1 FROM json_each(iif(json_valid(NEW.disabled_user_ids), NEW.disabled_user_ids, '[]')) WHERE NOT (type = 'integer' OR type = 'text' AND value <> ''))
 BEGIN
     SELECT RAISE(ABORT, 'a list of user ids holds whole numbers and texts only');
 END;
@@ -103,12 +103,12 @@ END;
 INSERT OR IGNORE INTO feature_flags (feature_name, enabled, updated_by) VALUES ('automation', TRUE, 'migration');
 
 CREATE TABLE IF NOT EXISTS user_automation_settings (
-    user_id          TEXT PRIMARY KEY CHECK (user_id <> ''),
-    is_enabled       BOOLEAN NOT NULL CHECK (is_enabled IN (0, 1)),
-    session_duration INTEGER NOT NULL CHECK (session_duration > 0),
+    user_id          TEXT NOT NULL PRIMARY KEY CHECK (user_id <> ''),
+    is_enabled       BOOLEAN NOT NULL DEFAULT FALSE CHECK (is_enabled IN (0, 1)),
+    session_duration INTEGER NOT NULL DEFAULT 3600 CHECK (typeof(session_duration) = 'integer' AND session_duration > 0),
     version          INTEGER NOT NULL DEFAULT 1,
-    created_at       TEXT NOT NULL,
-    updated_at       TEXT NOT NULL,
+    created_at       TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
+    updated_at       TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f', 'now')),
     deleted_at       TEXT
 );
 CREATE INDEX IF NOT EXISTS user_automation_settings_by_change ON user_automation_settings (updated_at);
@@ -116,7 +116,7 @@ CREATE INDEX IF NOT EXISTS user_automation_settings_adopters ON user_automation_
 CREATE INDEX IF NOT EXISTS user_automation_settings_deleted ON user_automation_settings (deleted_at) WHERE deleted_at IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS automation_sessions (
-    id            TEXT PRIMARY KEY,
+    id            TEXT NOT NULL PRIMARY KEY,
     session_id    TEXT UNIQUE,
     model_id      TEXT NOT NULL,
     owner_id      TEXT NOT NULL,
@@ -154,7 +154,7 @@ CREATE INDEX IF NOT EXISTS automation_sessions_lanes ON automation_sessions (id)
 CREATE INDEX IF NOT EXISTS automation_sessions_ended ON automation_sessions (closed_at) WHERE state IN ('closed', 'failed');
 
 CREATE TABLE IF NOT EXISTS automation_wallet (
-    name        TEXT PRIMARY KEY,
+    name        TEXT NOT NULL PRIMARY KEY,
     alone_until TEXT NOT NULL
 );
 INSERT OR IGNORE INTO automation_wallet (name, alone_until) VALUES ('wallet', '1970-01-01 00:00:00.000');

@@ -1,0 +1,106 @@
+package schema
+
+import (
+	"cmp"
+	"embed"
+	"fmt"
+	"io/fs"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+//go:embed postgres/*.sql sqlite/*.sql
+var files embed.FS
+
+func dir(lite bool) string {
+	if lite {
+		return "sqlite"
+	}
+	return "postgres"
+}
+
+// known lists the embedded migrations, oldest first.
+func known(lite bool) []Migration {
+	names, err := fs.Glob(files, dir(lite)+"/*.up.sql")
+	if err != nil {
+		panic(err) // the pattern is ours
+	}
+	list := make([]Migration, 0, len(names))
+	for _, name := range names {
+		number, rest, _ := strings.Cut(strings.TrimSuffix(path.Base(name), ".up.sql"), "_")
+		version, err := strconv.Atoi(number)
+		if err != nil {
+			panic("schema: a migration's name must start with its number: " + name)
+		}
+		list = append(list, Migration{Version: version, Name: rest})
+	}
+	slices.SortFunc(list, func(a, b Migration) int { return cmp.Compare(a.Version, b.Version) })
+	return list
+}
+
+// run runs a migration's file, one way or the other.
+func run(tx *sqldb.Tx, m Migration, way string) error {
+	name := fmt.Sprintf("%s/%04d_%s.%s.sql", dir(tx.SQLite()), m.Version, m.Name, way)
+	text, err := files.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	for _, s := range statements(string(text)) {
+		if err := tx.Script(s.text); err != nil {
+			return fmt.Errorf("%s, line %d: %w", name, s.line, err)
+		}
+	}
+	return nil
+}
+
+// A statement of a file, and the line where it begins.
+type statement struct {
+	line int
+	text string
+}
+
+// A statement ends with a semicolon at the end of a line, but for those inside
+// $$ … $$ or a trigger's BEGIN … END.
+var (
+	opens  = regexp.MustCompile(`(?i)^BEGIN$`)
+	closes = regexp.MustCompile(`(?i)^END;$`)
+)
+
+// statements splits a file, because a driver may send only one at a time.
+func statements(text string) []statement {
+	var list []statement
+	var now strings.Builder
+	var quoted, trigger bool
+	begun := 0
+	for i, line := range strings.SplitAfter(text, "\n") {
+		code, _, _ := strings.Cut(line, "--")
+		code = strings.TrimSpace(code)
+		if code == "" && begun == 0 {
+			continue // between two statements
+		}
+		if begun == 0 {
+			begun = i + 1
+		}
+		now.WriteString(line)
+		if strings.Count(code, "$$")%2 == 1 {
+			quoted = !quoted
+		}
+		if !quoted {
+			trigger = (trigger || opens.MatchString(code)) && !closes.MatchString(code)
+		}
+		if !quoted && !trigger && strings.HasSuffix(code, ";") {
+			list = append(list, statement{begun, strings.TrimSpace(now.String())})
+			now.Reset()
+			begun = 0
+		}
+	}
+	if begun > 0 { // the database says what is wrong with it
+		list = append(list, statement{begun, strings.TrimSpace(now.String())})
+	}
+	return list
+}
