@@ -24,7 +24,8 @@ type Step struct {
 }
 
 // Explain tells why a user has a flag or not, where the master switch is as
-// given. The decision is Evaluate's.
+// given. The decision is Evaluate's. PostgreSQL has the same, but for the master
+// switch, as automation_explain(feature_name, user_id).
 func Explain(f *Flag, user string, masterOn bool) Explanation {
 	e := Explanation{User: user, Decision: Evaluate(f, user)}
 	if !masterOn {
@@ -50,6 +51,12 @@ func Explain(f *Flag, user string, masterOn bool) Explanation {
 	}
 	step("rollout_percentage", share, "bucket %d of seed %q %s below %d, which is %v %%", e.Bucket, cmp.Or(f.Seed, f.Name), is, f.Percentage, f.Percentage)
 	return e
+}
+
+// Explain is the function Explain about the flag of that name as decisions see
+// it; unlike Decide, it does not count in Exposures.
+func (w *Watcher) Explain(name, user string) Explanation {
+	return Explain(w.Flag(name), user, !w.o.MasterOff)
 }
 
 func onOff(on bool) string {

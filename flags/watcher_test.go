@@ -228,8 +228,16 @@ func TestTheMasterSwitchBeatsEverything(t *testing.T) {
 		t.Errorf("before the first pass: %+v", d)
 	}
 	refreshed(t, w)
-	if d := w.Decide("a", "1"); d != (flags.Decision{Reason: flags.MasterOff, Bucket: flags.Bucket("a", "1"), Version: 1}) {
+	d := w.Decide("a", "1")
+	if d != (flags.Decision{Reason: flags.MasterOff, Bucket: flags.Bucket("a", "1"), Version: 1}) {
 		t.Errorf("%+v", d)
+	}
+	before := w.Exposures()
+	if e := w.Explain("a", "1"); e.Decision != d || e.Flag != "a" || !e.Steps[0].Decides {
+		t.Errorf("%+v", e)
+	}
+	if diff := cmp.Diff(before, w.Exposures()); diff != "" {
+		t.Error("an explanation counts as a decision", diff)
 	}
 }
 
