@@ -1,0 +1,464 @@
+package automation_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+)
+
+const (
+	settingsPath = automation.BasePath + "/settings"
+	sessionsPath = automation.BasePath + "/sessions"
+	statusPath   = automation.BasePath + "/status"
+
+	good = `{"is_enabled":true,"session_duration":1800}`
+)
+
+// problemOf asserts what every problem has, and returns the fields it names.
+func problemOf(t *testing.T, a answer, status int) []string {
+	t.Helper()
+	if a.status != status {
+		t.Fatalf("%d %s, want %d", a.status, a.body, status)
+	}
+	if got := a.header.Get("Content-Type"); got != "application/problem+json" {
+		t.Errorf("Content-Type is %q", got)
+	}
+	if got := a.header.Get("Cache-Control"); got != "no-store" {
+		t.Errorf("Cache-Control is %q", got)
+	}
+	p := a.json(t)
+	if p["status"] != float64(status) || p["title"] != http.StatusText(status) || p["detail"] == "" {
+		t.Errorf("problem %v", p)
+	}
+	var fields []string
+	list, _ := p["errors"].([]any)
+	for _, e := range list {
+		fields = append(fields, e.(object)["field"].(string))
+	}
+	return fields
+}
+
+// settingsOf is an answer's settings without its times.
+func settingsOf(t *testing.T, a answer) string {
+	t.Helper()
+	if a.status != http.StatusOK {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	v := a.json(t)
+	return fmt.Sprintf("%v %v %v stored=%v %s", v["user_id"], v["is_enabled"], v["session_duration"], v["created_at"] != nil, a.header.Get("ETag"))
+}
+
+func TestSettingsAreReadAndWritten(t *testing.T) {
+	l := newLab(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = false }})
+	for _, step := range []struct {
+		name, method, body string
+		header             []string
+		want               string
+	}{
+		{"nothing stored gives the defaults", "GET", "", nil, `alice false 3600 stored=false "0"`},
+		{"PUT stores both", "PUT", good, nil, `alice true 1800 stored=true "1"`},
+		{"and GET gives them", "GET", "", nil, `alice true 1800 stored=true "1"`},
+		{"the same again changes nothing", "PUT", good, nil, `alice true 1800 stored=true "1"`},
+		{"POST does as PUT", "POST", `{"session_duration":300,"is_enabled":false}`, nil, `alice false 300 stored=true "2"`},
+		{"PATCH leaves the switch", "PATCH", `{"session_duration":86400}`, nil, `alice false 86400 stored=true "3"`},
+		{"PATCH leaves the duration", "PATCH", `{"is_enabled":true}`, nil, `alice true 86400 stored=true "4"`},
+		{"PATCH of nothing changes nothing", "PATCH", `{}`, nil, `alice true 86400 stored=true "4"`},
+		{"a condition that holds", "PUT", good, []string{"If-Match", `"4"`}, `alice true 1800 stored=true "5"`},
+		{"any version", "PATCH", `{"is_enabled":false}`, []string{"If-Match", "*"}, `alice false 1800 stored=true "6"`},
+		{"a body without a media type is JSON", "PATCH", `{"is_enabled":true}`, []string{"Content-Type", ""}, `alice true 1800 stored=true "7"`},
+		{"the charset may be said", "PATCH", `{"is_enabled":false}`, []string{"Content-Type", "application/json; charset=UTF-8"}, `alice false 1800 stored=true "8"`},
+		{"DELETE goes back to the defaults", "DELETE", "", []string{"If-Match", `"8"`}, `alice false 3600 stored=false "0"`},
+		{"and again", "DELETE", "", nil, `alice false 3600 stored=false "0"`},
+		{"and GET gives them", "GET", "", nil, `alice false 3600 stored=false "0"`},
+		{"where nothing is stored the condition is 0", "PUT", good, []string{"If-Match", `"0"`}, `alice true 1800 stored=true "10"`},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			l.t = t
+			if diff := cmp.Diff(step.want, settingsOf(t, l.do(step.method, settingsPath, "alice", step.body, step.header...))); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	l.t = t
+	if got := settingsOf(t, l.get(settingsPath, "bob")); got != `bob false 3600 stored=false "0"` {
+		t.Errorf("bob sees %s", got)
+	}
+	if n := l.count(`SELECT count(*) FROM user_automation_settings WHERE user_id <> 'alice'`); n != 0 {
+		t.Errorf("reading wrote %d rows", n)
+	}
+}
+
+func TestReadingStoresNothing(t *testing.T) {
+	l := newLab(t, setup{})
+	for _, path := range []string{settingsPath, sessionsPath, statusPath} {
+		if a := l.get(path, "alice"); a.status != http.StatusOK {
+			t.Errorf("%s: %d", path, a.status)
+		}
+	}
+	if n := l.count(`SELECT (SELECT count(*) FROM user_automation_settings) + (SELECT count(*) FROM automation_sessions)`); n != 0 {
+		t.Errorf("%d rows", n)
+	}
+}
+
+func TestGetSaysThatNothingHasChanged(t *testing.T) {
+	l := newLab(t, setup{})
+	l.do("PUT", settingsPath, "alice", good)
+	for tag, want := range map[string]int{
+		`"1"`: 304, `W/"1"`: 304, `"7", "1"`: 304, `*`: 304,
+		`"0"`: 200, `1`: 200, `"1`: 200, "": 200,
+	} {
+		a := l.get(settingsPath, "alice", "If-None-Match", tag)
+		if a.status != want || a.header.Get("ETag") != `"1"` || want == 304 && a.body != "" {
+			t.Errorf("If-None-Match %s: %d, ETag %s, %q; want %d", tag, a.status, a.header.Get("ETag"), a.body, want)
+		}
+	}
+}
+
+func TestAConditionThatDoesNotHoldChangesNothing(t *testing.T) {
+	l := newLab(t, setup{})
+	for i, tag := range []string{`"0"`, `"2"`, `W/"1"`, `1`, `"01"`, `"+1"`, `"-1"`, `"1", "2"`, `"99999999999999999999"`, `"x"`, ``, `,`} {
+		user := fmt.Sprint("user-", i)
+		l.do("PUT", settingsPath, user, good)
+		for method, body := range map[string]string{"PUT": `{"is_enabled":false,"session_duration":300}`,
+			"POST": `{"is_enabled":false,"session_duration":300}`, "PATCH": `{"is_enabled":false}`, "DELETE": ""} {
+			problemOf(t, l.do(method, settingsPath, user, body, "If-Match", tag), http.StatusPreconditionFailed)
+		}
+		if got := settingsOf(t, l.get(settingsPath, user)); got != user+` true 1800 stored=true "1"` {
+			t.Error(got)
+		}
+	}
+}
+
+func TestABadBodyIsRefusedByField(t *testing.T) {
+	l := newLab(t, setup{})
+	both := []string{"PUT", "POST"}
+	all := []string{"PUT", "POST", "PATCH"}
+	for i, tt := range []struct {
+		name    string
+		methods []string
+		body    string
+		want    []string
+	}{
+		{"an empty body", all, ` `, nil},
+		{"broken JSON", all, `{"is_enabled":true,`, nil},
+		{"no object", all, `[]`, nil},
+		{"null", all, `null`, nil},
+		{"trailing data", all, good + `{}`, nil},
+		{"a comment", all, good + `//`, nil},
+		{"not UTF-8", all, "{\"is_enabled\":\"\xff\"}", nil},
+		{"both missing", both, `{}`, []string{"is_enabled", "session_duration"}},
+		{"one missing", both, `{"is_enabled":true}`, []string{"session_duration"}},
+		{"the other missing", both, `{"session_duration":300}`, []string{"is_enabled"}},
+		{"a null", all, `{"is_enabled":null,"session_duration":null}`, []string{"is_enabled", "session_duration"}},
+		{"an unknown field", all, `{"is_enabled":true,"session_duration":300,"user_id":"bob"}`, []string{"user_id"}},
+		{"another letter case", []string{"PATCH"}, `{"Is_Enabled":true}`, []string{"Is_Enabled"}},
+		{"a field twice", all, `{"is_enabled":true,"is_enabled":false,"session_duration":300}`, []string{"is_enabled"}},
+		{"text for the switch", all, `{"is_enabled":"true","session_duration":300}`, []string{"is_enabled"}},
+		{"a number for the switch", all, `{"is_enabled":1,"session_duration":300}`, []string{"is_enabled"}},
+		{"text for the duration", all, `{"is_enabled":true,"session_duration":"300"}`, []string{"session_duration"}},
+		{"a fraction", all, `{"is_enabled":true,"session_duration":300.5}`, []string{"session_duration"}},
+		{"an exponent", all, `{"is_enabled":true,"session_duration":3e2}`, []string{"session_duration"}},
+		{"below the bounds", all, `{"is_enabled":true,"session_duration":299}`, []string{"session_duration"}},
+		{"above the bounds", all, `{"is_enabled":true,"session_duration":86401}`, []string{"session_duration"}},
+		{"zero", all, `{"is_enabled":true,"session_duration":0}`, []string{"session_duration"}},
+		{"negative", all, `{"is_enabled":true,"session_duration":-300}`, []string{"session_duration"}},
+		{"what overflows a duration", all, `{"is_enabled":true,"session_duration":9223372036854775807}`, []string{"session_duration"}},
+		{"what wraps into the bounds", all, `{"is_enabled":true,"session_duration":18446744073709553416}`, []string{"session_duration"}},
+		{"all that is wrong at once", both, `{"is_enabled":"x","session_duration":"y","z":1}`, []string{"is_enabled", "session_duration", "z"}},
+	} {
+		for _, method := range tt.methods {
+			t.Run(method+" "+tt.name, func(t *testing.T) {
+				l.t = t
+				user := fmt.Sprint("user-", i)
+				fields := problemOf(t, l.do(method, settingsPath, user, tt.body), http.StatusBadRequest)
+				if diff := cmp.Diff(tt.want, fields); diff != "" {
+					t.Error(diff)
+				}
+			})
+		}
+	}
+	l.t = t
+	if n := l.count(`SELECT count(*) FROM user_automation_settings`); n != 0 {
+		t.Errorf("%d rows were written", n)
+	}
+}
+
+func TestABodyMustBeSmallJSON(t *testing.T) {
+	l := newLab(t, setup{})
+	large := strings.Repeat(" ", 4<<10) + good
+	for _, tt := range []struct {
+		name   string
+		body   string
+		header []string
+		want   int
+	}{
+		{"too large", large, nil, http.StatusRequestEntityTooLarge},
+		{"a form", good, []string{"Content-Type", "application/x-www-form-urlencoded"}, http.StatusUnsupportedMediaType},
+		{"text", good, []string{"Content-Type", "text/plain"}, http.StatusUnsupportedMediaType},
+		{"another JSON", good, []string{"Content-Type", "application/merge-patch+json"}, http.StatusUnsupportedMediaType},
+		{"no type at all", good, []string{"Content-Type", "x;y;"}, http.StatusUnsupportedMediaType},
+		{"another charset", good, []string{"Content-Type", "application/json; charset=latin1"}, http.StatusUnsupportedMediaType},
+		{"compressed", good, []string{"Content-Encoding", "gzip"}, http.StatusUnsupportedMediaType},
+	} {
+		for _, method := range []string{"PUT", "POST", "PATCH"} {
+			t.Run(method+" "+tt.name, func(t *testing.T) {
+				l.t = t
+				problemOf(t, l.do(method, settingsPath, "alice", tt.body, tt.header...), tt.want)
+			})
+		}
+	}
+	t.Run("too large in chunks", func(t *testing.T) {
+		l.t = t
+		r := l.request("PUT", settingsPath, "alice", "x")
+		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(large)), -1
+		problemOf(t, l.send(r), http.StatusRequestEntityTooLarge)
+	})
+}
+
+// everyCall is each route of the API, with a body that would do.
+func everyCall(do func(method, path, body string)) {
+	do("GET", settingsPath, "")
+	do("PUT", settingsPath, good)
+	do("POST", settingsPath, good)
+	do("PATCH", settingsPath, `{"is_enabled":true}`)
+	do("DELETE", settingsPath, "")
+	do("GET", sessionsPath, "")
+	do("DELETE", sessionsPath+"/0x1", "")
+}
+
+func TestWithoutTheFlagAllButTheStatusIs404(t *testing.T) {
+	const off = `UPDATE feature_flags SET enabled = false, rollout_percentage = 100, notice = 'back at noon' WHERE feature_name = 'automation'`
+	for name, tt := range map[string]struct {
+		setup  setup
+		key    string
+		reason string
+		notice string
+	}{
+		"the flag is disabled":           {setup{flag: off}, "alice", "off", "back at noon"},
+		"the flag is missing":            {setup{flag: `DELETE FROM feature_flags`}, "alice", "off", ""},
+		"the master switch is off":       {setup{config: func(c *automation.Config) { c.FeatureEnabled = false }}, "alice", "off", ""},
+		"the user is not in the rollout": {setup{flag: `UPDATE feature_flags SET enabled_user_ids = '["bob"]', notice = 'soon'`}, "alice", "not_in_rollout", "soon"},
+		"the user is shut out":           {setup{flag: `UPDATE feature_flags SET rollout_percentage = 100, disabled_user_ids = '["alice"]'`}, "alice", "not_in_rollout", ""},
+		"the flags were never read":      {setup{idle: true}, "alice", "off", ""},
+		"also to read-only users":        {setup{flag: off}, "ro-alice", "off", "back at noon"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, tt.setup)
+			everyCall(func(method, path, body string) { problemOf(t, l.do(method, path, tt.key, body), http.StatusNotFound) })
+			want := object{"enabled": false, "reason": tt.reason, "notice": tt.notice}
+			if diff := cmp.Diff(want, l.get(statusPath, tt.key).json(t)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestStatusFollowsTheFlagAndTheUser(t *testing.T) {
+	l := newLab(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = false }})
+	status := func() string {
+		a := l.get(statusPath, "alice")
+		return fmt.Sprint(a.status, " ", a.json(t)["enabled"], " ", a.json(t)["reason"])
+	}
+	check := func(want string) {
+		t.Helper()
+		if got := status(); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	check("200 false opted_out")
+	l.do("PUT", settingsPath, "alice", good)
+	check("200 true on")
+	l.set(`UPDATE feature_flags SET enabled = false`)
+	check("200 false off")
+	l.set(`UPDATE feature_flags SET enabled = true, rollout_percentage = 0`)
+	check("200 false not_in_rollout")
+	l.set(`UPDATE feature_flags SET enabled_user_ids = '["alice"]'`)
+	check("200 true on")
+}
+
+func TestNobodyIsToldWhoTheyAreNot(t *testing.T) {
+	l := newLab(t, setup{identify: func(r *http.Request) (automation.Identity, error) {
+		id, err := byKey(r)
+		if err == nil && strings.HasPrefix(id.UserID, "bad") { // what a host's mistake may bring
+			id.UserID = map[string]string{"bad-empty": "", "bad-control": "a\x00b", "bad-long": strings.Repeat("a", 257), "bad-utf8": "a\xff"}[id.UserID]
+		}
+		return id, err
+	}})
+	call := func(key string, status int, header string) {
+		t.Helper()
+		do := func(method, path, body string) {
+			a := l.do(method, path, key, body)
+			problemOf(t, a, status)
+			if a.header.Get(header) == "" {
+				t.Errorf("%s %s: %d without %s", method, path, status, header)
+			}
+		}
+		everyCall(do)
+		do("GET", statusPath, "")
+	}
+	call("", http.StatusUnauthorized, "WWW-Authenticate")
+	for _, key := range []string{"bad-empty", "bad-control", "bad-long", "bad-utf8"} {
+		call(key, http.StatusUnauthorized, "WWW-Authenticate")
+	}
+	call("away", http.StatusServiceUnavailable, "Retry-After")
+	if !l.log.has("canary-identity") {
+		t.Error("the log does not say why")
+	}
+}
+
+func TestReadOnlyKeysMayOnlyRead(t *testing.T) {
+	l := newLab(t, setup{})
+	everyCall(func(method, path, body string) {
+		a := l.do(method, path, "ro-alice", body)
+		if method == "GET" {
+			if a.status != http.StatusOK {
+				t.Errorf("%s %s: %d", method, path, a.status)
+			}
+			return
+		}
+		problemOf(t, a, http.StatusForbidden)
+	})
+	if n := l.count(`SELECT count(*) FROM user_automation_settings`); n != 0 {
+		t.Error("something was stored")
+	}
+}
+
+func TestTooManyWritesAreAskedToWait(t *testing.T) {
+	l := newLab(t, setup{})
+	for i := range 100 {
+		a := l.do("PATCH", settingsPath, "alice", `{}`)
+		if a.status != http.StatusTooManyRequests {
+			if i > 60 {
+				t.Fatal("no limit in sight")
+			}
+			continue
+		}
+		if i < 30 {
+			t.Errorf("refused the write %d", i)
+		}
+		problemOf(t, a, http.StatusTooManyRequests)
+		if a.header.Get("Retry-After") != "2" {
+			t.Errorf("Retry-After is %q", a.header.Get("Retry-After"))
+		}
+		break
+	}
+	if a := l.get(settingsPath, "alice"); a.status != http.StatusOK {
+		t.Errorf("reading is limited as well: %d", a.status)
+	}
+	if a := l.do("PATCH", settingsPath, "bob", `{}`); a.status != http.StatusOK {
+		t.Errorf("another user is limited as well: %d", a.status)
+	}
+}
+
+func TestWithoutTheDatabaseTheAPIAsksToComeBack(t *testing.T) {
+	l := newLab(t, setup{})
+	if err := l.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	everyCall(func(method, path, body string) {
+		a := l.do(method, path, "alice", body)
+		problemOf(t, a, http.StatusServiceUnavailable)
+		if a.header.Get("Retry-After") == "" {
+			t.Errorf("%s %s: no Retry-After", method, path)
+		}
+	})
+	problemOf(t, l.get(statusPath, "alice"), http.StatusServiceUnavailable)
+	l.until("readiness says that the database is away", func() bool { return !l.Parts()["database"].OK })
+	if a := l.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable {
+		t.Errorf("ready: %d %s", a.status, a.body)
+	}
+	if a := l.get("/healthz/live", ""); a.status != http.StatusOK {
+		t.Errorf("live: %d %s", a.status, a.body)
+	}
+}
+
+func TestRoutesAndMethodsThatAreNotThereAreProblems(t *testing.T) {
+	l := newLab(t, setup{})
+	for _, path := range []string{"/", "/nothing", "/settings/", "/settings/x", "/sessions/a/b"} {
+		problemOf(t, l.get(automation.BasePath+path, "alice"), http.StatusNotFound)
+	}
+	for _, tt := range []struct{ method, path, allow string }{
+		{"OPTIONS", settingsPath, "DELETE, GET, HEAD, PATCH, POST, PUT"},
+		{"POST", sessionsPath, "GET, HEAD"},
+		{"GET", sessionsPath + "/0x1", "DELETE"},
+		{"PUT", statusPath, "GET, HEAD"},
+	} {
+		a := l.do(tt.method, tt.path, "alice", "")
+		problemOf(t, a, http.StatusMethodNotAllowed)
+		if got := a.header.Get("Allow"); got != tt.allow {
+			t.Errorf("%s %s: Allow is %q, want %q", tt.method, tt.path, got, tt.allow)
+		}
+	}
+}
+
+func TestUsersSeeAndEndTheirOwnSessionsAlone(t *testing.T) {
+	l := newLab(t, setup{})
+	id := l.chat("alice").header.Get("X-Automation-Session")
+	l.until("the session is idle", func() bool { return l.held() == 0 })
+	list := l.get(sessionsPath, "alice").json(t)["sessions"].([]any)
+	if len(list) != 1 {
+		t.Fatal(list)
+	}
+	s := list[0].(object)
+	if s["id"] != id || s["model"] != "llama" || s["model_id"] != proxyroutertest.ModelID("llama") || s["state"] != "idle" {
+		t.Error(s)
+	}
+	opened, _ := time.Parse(time.RFC3339Nano, s["opened_at"].(string))
+	ends, _ := time.Parse(time.RFC3339Nano, s["ends_at"].(string))
+	if d := ends.Sub(opened); d != time.Hour-time.Second { // the simulated chain's
+		t.Errorf("it lasts %v", d)
+	}
+	if list := l.get(sessionsPath, "bob").json(t)["sessions"].([]any); len(list) != 0 {
+		t.Errorf("bob sees %v", list)
+	}
+	problemOf(t, l.do("DELETE", sessionsPath+"/"+id, "bob", ""), http.StatusNotFound)
+	for _, other := range []string{"0x1", "%00", "%ff", strings.Repeat("a", 3000)} {
+		problemOf(t, l.do("DELETE", sessionsPath+"/"+other, "alice", ""), http.StatusNotFound)
+	}
+	a := l.do("DELETE", sessionsPath+"/"+strings.ToUpper(id), "alice", "") // hex digits in either case
+	if a.status != http.StatusOK || a.json(t)["state"] != "ending" {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	l.until("it is closed", func() bool { return l.node.Stats().Closes == 1 })
+	l.until("it is in the list no more", func() bool { return len(l.get(sessionsPath, "alice").json(t)["sessions"].([]any)) == 0 })
+	problemOf(t, l.do("DELETE", sessionsPath+"/"+id, "alice", ""), http.StatusNotFound)
+}
+
+// A user whose list shows a session in use, and a model without a name.
+func TestTheListTellsHowASessionIs(t *testing.T) {
+	hold, seen := make(chan struct{}), make(chan struct{})
+	l := newLab(t, setup{next: func(http.ResponseWriter, *http.Request) { close(seen); <-hold }})
+	done := make(chan answer, 1)
+	r := l.request("POST", hostPath, "alice", ask(proxyroutertest.ModelID("qwen")))
+	go func() { done <- l.send(r) }()
+	<-seen
+	writeJSON(t, l.cfg.MappingsFile, without("Qwen 3:web"))
+	l.until("the name is gone", func() bool { return !strings.Contains(l.get("/api/v1/models", "").body, "Qwen") })
+	s := l.get(sessionsPath, "alice").json(t)["sessions"].([]any)[0].(object)
+	if s["state"] != "in_use" || s["model"] != proxyroutertest.ModelID("qwen") {
+		t.Error(s)
+	}
+	close(hold)
+	<-done
+}
+
+func TestModelsAreListedInOpenAIsShape(t *testing.T) {
+	l := newLab(t, setup{typed: true})
+	var got []string
+	for _, m := range l.get("/api/v1/models", "").json(t)["data"].([]any) {
+		got = append(got, fmt.Sprint(m.(object)["id"], " ", m.(object)["model_type"]))
+	}
+	if diff := cmp.Diff([]string{"embedder EMBEDDING", "llama LLM", "möwe <nil>", "Qwen 3:web <nil>", "whisper STT"}, got); diff != "" {
+		t.Error(diff)
+	}
+	idle := newLab(t, setup{idle: true})
+	problemOf(t, idle.get("/api/v1/models", ""), http.StatusServiceUnavailable)
+}

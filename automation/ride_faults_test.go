@@ -1,0 +1,203 @@
+package automation_test
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+)
+
+// postgresDB is an empty database of the cluster that the tests share.
+func postgresDB(t testing.TB) *sqlx.DB {
+	t.Helper()
+	return pglab.Open(t, pglab.Database(t))
+}
+
+var databases = map[string]func(testing.TB) *sqlx.DB{"sqlite": liteDB, "postgres": postgresDB}
+
+func TestSixtyFourChatsAtOnceOfOneUserNeverMeet(t *testing.T) {
+	for name, db := range databases {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, setup{db: db, node: proxyroutertest.Options{OpenLatency: 50 * time.Millisecond, ChunkDelay: 5 * time.Millisecond},
+				config: func(c *automation.Config) { c.MaxSessionsPerUser, c.MaxOpensPerHour = 4, 10 }})
+			var served, told atomic.Int32
+			var wg sync.WaitGroup
+			for range 64 {
+				wg.Go(func() {
+					switch a := l.chat("alice"); {
+					case a.status == http.StatusOK:
+						served.Add(1)
+					case (a.status == 429 || a.status == 503) && a.header.Get("Retry-After") != "":
+						told.Add(1)
+					default:
+						t.Errorf("%d %s", a.status, a.body)
+					}
+				})
+			}
+			wg.Wait()
+			s := l.healthy()
+			if served.Load()+told.Load() != 64 || served.Load() == 0 || s.Opens > 4 {
+				t.Errorf("%d served, %d told to come back, %d opens; want 64 in all and at most 4 opens", served.Load(), told.Load(), s.Opens)
+			}
+			if n := l.held(); n != 0 {
+				t.Errorf("%d leases are held still", n)
+			}
+			t.Logf("%d served, %d told to come back, %d opens", served.Load(), told.Load(), s.Opens)
+		})
+	}
+}
+
+// comeBack asserts a 503 of the path of requests that came at once.
+func comeBack(t *testing.T, a answer, took time.Duration) {
+	t.Helper()
+	retry, err := strconv.Atoi(a.header.Get("Retry-After"))
+	if a.status != http.StatusServiceUnavailable || a.code() != "session_unavailable" || err != nil || retry < 1 {
+		t.Errorf("%d %s, Retry-After %q", a.status, a.body, a.header.Get("Retry-After"))
+	}
+	if took > 2*time.Second { // it is milliseconds, but on a loaded machine
+		t.Errorf("it took %v", took)
+	}
+}
+
+func TestANodeThatIsAwayIsSaidAtOnce(t *testing.T) {
+	l := newLab(t, setup{})
+	if a := l.chat("alice"); a.status != http.StatusOK {
+		t.Fatal(a.body)
+	}
+	l.node.Close()
+	for _, tt := range []struct{ path, user string }{
+		{hostPath, "bob"},                                       // has no session
+		{chatPath, "bob"},                                       // the same, on the whole way
+		{chatPath, "alice"},                                     // has one that cannot be reached
+		{hostPath, "bob"}, {hostPath, "bob"}, {hostPath, "bob"}, // until the breaker opens
+	} {
+		begun := time.Now()
+		a := l.do("POST", tt.path, tt.user, ask("llama"))
+		took := time.Since(begun)
+		comeBack(t, a, took)
+		t.Logf("%s for %s: %d after %v", tt.path, tt.user, a.status, took)
+	}
+	l.until("readiness says so", func() bool { return !l.Parts()["node"].OK })
+	if p := l.get("/healthz/ready", "").json(t)["parts"].(object)["node"].(object); p["detail"] != "it does not answer" {
+		t.Error(p)
+	}
+	// Alice's session was not given up for it.
+	if n := l.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open'`); n != 1 {
+		t.Errorf("%d open sessions, want 1", n)
+	}
+}
+
+func TestWrongCredentialsForTheNodeAreSaid(t *testing.T) {
+	l := newLab(t, setup{node: proxyroutertest.Options{Username: "admin", Password: "canary-right"},
+		config: func(c *automation.Config) { c.ProxyRouterPassword = automation.NewSecret("canary-wrong") }})
+	begun := time.Now()
+	comeBack(t, l.do("POST", hostPath, "alice", ask("llama")), time.Since(begun))
+	if p := l.Parts()["node"]; p.OK || p.Detail != "it refuses our credentials" {
+		t.Errorf("%+v", p)
+	}
+	if a := l.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable {
+		t.Errorf("ready: %d", a.status)
+	}
+	if !l.log.has("401", "invalid username or password") || l.log.has("canary-wrong") {
+		t.Error("the log does not say so, or says too much:", l.log)
+	}
+}
+
+func TestWithoutTheDatabaseOnlyThoseWhoHaveAutomationAreAskedToComeBack(t *testing.T) {
+	for _, optIn := range []bool{true, false} {
+		t.Run(fmt.Sprintf("by default %v", optIn), func(t *testing.T) {
+			l := newLab(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = optIn }})
+			l.do("PUT", settingsPath, "alice", good)
+			l.do("PUT", settingsPath, "carol", `{"is_enabled":false,"session_duration":300}`)
+			l.do("POST", hostPath, "alice", ask("llama"))
+			l.do("POST", hostPath, "carol", ask("llama"))
+			if err := l.db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			post := func(user string) (answer, time.Duration) {
+				begun := time.Now()
+				a := l.do("POST", hostPath, user, ask("llama"))
+				return a, time.Since(begun)
+			}
+			a, took := post("alice")
+			comeBack(t, a, took)
+			if a, _ := post("carol"); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != "" {
+				t.Errorf("who has opted out: %d %s", a.status, a.body)
+			}
+			a, took = post("bob")
+			if optIn {
+				comeBack(t, a, took)
+			} else if a.status != http.StatusOK || a.header.Get("X-Automation-Session") != "" {
+				t.Errorf("who is not known: %d %s", a.status, a.body)
+			}
+			begun := time.Now()
+			comeBack(t, l.do("POST", hostPath, "bob", ask("llama"), "session_id", "0x12"), time.Since(begun))
+		})
+	}
+}
+
+func TestWhileTheModelsAreNotLoadedNobodyIsServed(t *testing.T) {
+	l := newLab(t, setup{idle: true})
+	l.set(everybody)
+	begun := time.Now()
+	comeBack(t, l.do("POST", hostPath, "alice", ask("llama")), time.Since(begun))
+	if p := l.Parts(); p["mapping"].OK || p["run"].OK {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestAProviderThatGivesNoSessionIsSaid(t *testing.T) {
+	l := newLab(t, setup{})
+	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Text: "no provider accepting session, key canary-node"})
+	begun := time.Now()
+	comeBack(t, l.do("POST", hostPath, "alice", ask("llama")), time.Since(begun))
+	if !l.log.has("session not opened", "no provider accepting session") {
+		t.Error("the log does not say why:", l.log)
+	}
+}
+
+func TestWhoWaitsInVainIsToldWhy(t *testing.T) {
+	for name, tt := range map[string]struct {
+		setup setup
+		want  string
+	}{
+		"all sessions in use":     {setup{config: func(c *automation.Config) { c.MaxSessionsPerUser = 1 }}, "stayed in use"},
+		"an open that takes long": {setup{node: proxyroutertest.Options{OpenLatency: 2 * time.Second}}, "still being opened"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hold, entered := make(chan struct{}), make(chan struct{}, 8)
+			s := tt.setup
+			s.next = func(http.ResponseWriter, *http.Request) { entered <- struct{}{}; <-hold }
+			config := s.config
+			s.config = func(c *automation.Config) {
+				c.AcquireTimeout = 300 * time.Millisecond
+				if config != nil {
+					config(c)
+				}
+			}
+			l := newLab(t, s)
+			var wg sync.WaitGroup
+			if config != nil { // somebody holds the only one
+				wg.Go(func() { l.do("POST", hostPath, "alice", ask("llama")) })
+				<-entered
+			}
+			a := l.do("POST", hostPath, "alice", ask("llama"))
+			e, _ := a.json(t)["error"].(object)
+			if message := fmt.Sprint(e["message"]); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" || !strings.Contains(message, tt.want) {
+				t.Errorf("%d %s; the log:\n%s", a.status, a.body, l.log)
+			}
+			close(hold)
+			wg.Wait()
+		})
+	}
+}

@@ -1,0 +1,478 @@
+package automation_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+)
+
+// seen is what the host's handler got.
+type seen struct {
+	mu     sync.Mutex
+	method string
+	header http.Header
+	body   [sha256.Size]byte
+	size   int64
+	length int64
+	calls  int
+}
+
+func (s *seen) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := sha256.New()
+	n, err := io.Copy(h, r.Body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusTeapot)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.method, s.header, s.size, s.length = r.Method, r.Header.Clone(), n, r.ContentLength
+	s.calls++
+	copy(s.body[:], h.Sum(nil))
+	_, _ = io.WriteString(w, "the host's answer")
+}
+
+func TestWhatAutomationDoesNotConcernIsUntouched(t *testing.T) {
+	optOut := func(l *lab) { l.do("PUT", settingsPath, "alice", `{"is_enabled":false,"session_duration":300}`) }
+	nothing := func(*lab) {}
+	for name, tt := range map[string]struct {
+		setup   setup
+		prepare func(*lab)
+		method  string
+		key     string
+		header  []string
+		body    string
+	}{
+		"the flag is off":              {setup{flag: `UPDATE feature_flags SET enabled = false`}, nothing, "POST", "alice", nil, ask("llama")},
+		"the flag is missing":          {setup{flag: `DELETE FROM feature_flags`}, nothing, "POST", "alice", nil, ask("llama")},
+		"the master switch is off":     {setup{config: func(c *automation.Config) { c.FeatureEnabled = false }}, nothing, "POST", "alice", nil, ask("llama")},
+		"outside the rollout":          {setup{flag: `UPDATE feature_flags SET rollout_percentage = 0`}, nothing, "POST", "alice", nil, ask("llama")},
+		"and the body makes no sense":  {setup{flag: `UPDATE feature_flags SET rollout_percentage = 0`}, nothing, "POST", "alice", nil, "no JSON"},
+		"before Run":                   {setup{idle: true}, nothing, "POST", "alice", nil, ask("llama")},
+		"the user has opted out":       {setup{}, optOut, "POST", "alice", nil, ask("llama")},
+		"the user has never opted in":  {setup{config: func(c *automation.Config) { c.DefaultOptIn = false }}, nothing, "POST", "alice", nil, ask("llama")},
+		"a GET":                        {setup{}, nothing, "GET", "alice", nil, ""},
+		"a PUT":                        {setup{}, nothing, "PUT", "alice", nil, ask("llama")},
+		"nobody":                       {setup{}, nothing, "POST", "", nil, ask("llama")},
+		"identity is away":             {setup{}, nothing, "POST", "away", nil, ask("llama")},
+		"a session that is not ours":   {setup{}, nothing, "POST", "alice", []string{"session_id", "0x" + strings.Repeat("ab", 32)}, ask("llama")},
+		"and for an unknown model":     {setup{}, nothing, "POST", "alice", []string{"session_id", "mine"}, ask("nonsense")},
+		"a session of no possible id":  {setup{}, nothing, "POST", "alice", []string{"session_id", "\xff\xfe"}, ask("llama")},
+		"one of an endless id":         {setup{}, nothing, "POST", "alice", []string{"session_id", strings.Repeat("0", 4000)}, ask("llama")},
+		"opted out, with a session":    {setup{}, optOut, "POST", "alice", []string{"session_id", "0x12"}, ask("llama")},
+		"off, with a session":          {setup{flag: `UPDATE feature_flags SET enabled = false`}, nothing, "POST", "alice", []string{"session_id", "0x12"}, ask("llama")},
+		"opted out, an unknown model":  {setup{}, optOut, "POST", "alice", nil, ask("nonsense")},
+		"opted out, a compressed body": {setup{}, optOut, "POST", "alice", []string{"Content-Encoding", "gzip"}, "\x1f\x8b"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got seen
+			tt.setup.next = got.ServeHTTP
+			l := newLab(t, tt.setup)
+			tt.prepare(l)
+			header := append([]string{"X-Own", "a", "Accept-Encoding", "identity"}, tt.header...)
+			r := l.request(tt.method, hostPath, tt.key, tt.body, header...)
+			want := r.Header.Clone()
+			a := l.send(r)
+			if a.status != http.StatusOK || a.body != "the host's answer" {
+				t.Fatalf("%d %s", a.status, a.body)
+			}
+			for name := range a.header {
+				if strings.HasPrefix(name, "X-Automation") {
+					t.Errorf("it got %s", name)
+				}
+			}
+			maps.DeleteFunc(got.header, func(name string, _ []string) bool { return name == "User-Agent" || name == "Content-Length" })
+			if diff := cmp.Diff(want, got.header); diff != "" {
+				t.Error(diff)
+			}
+			if got.body != sha256.Sum256([]byte(tt.body)) || got.method != tt.method {
+				t.Errorf("%s with a body of %d bytes", got.method, got.size)
+			}
+			if s := l.node.Stats(); s.OpenRequests != 0 {
+				t.Errorf("%d opens", s.OpenRequests)
+			}
+		})
+	}
+}
+
+func TestARequestGetsASessionAndTheNextOneReusesIt(t *testing.T) {
+	var got seen
+	l := newLab(t, setup{next: got.ServeHTTP})
+	first := l.do("POST", hostPath, "alice", ask("LLAMA"))
+	id := first.header.Get("X-Automation-Session")
+	if first.status != http.StatusOK || id == "" || first.header.Get("X-Automation-Model") != "llama" || got.header.Get("session_id") != id {
+		t.Fatalf("%d %v, handler saw %v", first.status, first.header, got.header)
+	}
+	if again := l.do("POST", hostPath, "alice", ask("")); again.header.Get("X-Automation-Session") != id {
+		t.Error("another session for the default model, which is the same")
+	}
+	if other := l.do("POST", hostPath, "bob", ask("llama")); other.header.Get("X-Automation-Session") == id {
+		t.Error("bob got alice's session")
+	}
+	if other := l.do("POST", hostPath, "alice", ask("möwe")); other.header.Get("X-Automation-Model") != "m%C3%B6we" {
+		t.Errorf("X-Automation-Model is %q", other.header.Get("X-Automation-Model"))
+	}
+	if s := l.healthy(); s.Opens != 3 {
+		t.Errorf("%d opens, want 3", s.Opens)
+	}
+}
+
+func TestASharedSessionServesEveryUser(t *testing.T) {
+	l := newLab(t, setup{config: func(c *automation.Config) { c.SessionScope = automation.ScopeShared }})
+	for _, user := range []string{"alice", "bob", "carol"} {
+		if a := l.do("POST", hostPath, user, ask("llama")); a.status != http.StatusOK {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		l.until("the session is free", func() bool { return l.held() == 0 })
+	}
+	if s := l.healthy(); s.Opens != 1 {
+		t.Errorf("%d opens", s.Opens)
+	}
+}
+
+func TestANamedSessionIsItsUsersAlone(t *testing.T) {
+	l := newLab(t, setup{})
+	id := l.do("POST", hostPath, "alice", ask("llama")).header.Get("X-Automation-Session")
+	l.until("it is idle", func() bool { return l.held() == 0 })
+	for _, written := range []string{id, "0X" + strings.ToUpper(id[2:])} {
+		a := l.do("POST", hostPath, "alice", "no JSON at all", "session_id", written)
+		if a.status != http.StatusOK || a.body != id || a.header.Get("X-Automation-Session") != id || a.header.Get("X-Automation-Model") != "" {
+			t.Errorf("%s: %d %s %v", written, a.status, a.body, a.header)
+		}
+		for _, path := range []string{hostPath, chatPath} {
+			a := l.do("POST", path, "bob", ask("llama"), "session_id", written)
+			if a.status != http.StatusNotFound || a.code() != "session_not_found" || a.header.Get("Content-Type") != "application/json" {
+				t.Errorf("bob on %s: %d %s", path, a.status, a.body)
+			}
+		}
+	}
+	l.do("DELETE", sessionsPath+"/"+id, "alice", "")
+	if a := l.do("POST", hostPath, "alice", ask("llama"), "session_id", id); a.status != http.StatusNotFound || a.code() != "session_ended" {
+		t.Errorf("an ended one: %d %s", a.status, a.body)
+	}
+	if s := l.node.Stats(); s.Opens != 1 || s.Overlaps != 0 {
+		t.Errorf("%d opens, %d overlaps", s.Opens, s.Overlaps)
+	}
+}
+
+func TestANamedSessionInUseIsWaitedFor(t *testing.T) {
+	hold, entered := make(chan struct{}), make(chan string, 2)
+	l := newLab(t, setup{next: func(_ http.ResponseWriter, r *http.Request) { entered <- r.Header.Get("session_id"); <-hold }})
+	var wg sync.WaitGroup
+	first, second := l.request("POST", hostPath, "alice", ask("llama")), l.request("POST", hostPath, "alice", "")
+	wg.Go(func() { l.send(first) })
+	id := <-entered
+	second.Header.Set("session_id", id)
+	wg.Go(func() { l.send(second) })
+	select {
+	case <-entered:
+		t.Error("two requests on one session")
+	case <-time.After(100 * time.Millisecond): // long enough for it to be wrong
+	}
+	close(hold)
+	if got := <-entered; got != id {
+		t.Errorf("it got %s", got)
+	}
+	wg.Wait()
+}
+
+func TestTheBodyReachesTheHandlerByteForByte(t *testing.T) {
+	var got seen
+	l := newLab(t, setup{next: got.ServeHTTP})
+	pad := func(n int) string { return strings.Repeat(`"é\"\\ `, n/8+1)[:n] }
+	filler := func(n int) string { return strings.Repeat("x", max(n, 0)) }
+	const most = 32 << 20
+	first := func(n int) string { return `{"model":"llama","x":"` + filler(n-25) + `"}` + "\n" }
+	last := func(n int) string { return `{"x":"` + filler(n-24) + `", "model":"llama"}` }
+	for name, body := range map[string]string{
+		"a small body":             ask("llama"),
+		"model missing":            `{"messages":[]}`,
+		"model null":               `{"model":null,"x":1}`,
+		"model empty":              `{"model":""}`,
+		"model twice":              `{"model":"llama","model":"whisper"}`,
+		"model escaped":            `{"mod\u0065l":"ll\u0061ma"}`,
+		"model nested before":      `{"x":{"model":"whisper"},"model":"llama"}`,
+		"rubbish behind":           `{"model":"llama",` + pad(1000),
+		"64 KiB, model first":      first(64 << 10),
+		"64 KiB, model last":       last(64 << 10),
+		"64 KiB, model missing":    `{"x":"` + filler(64<<10) + `"}`,
+		"32 MB, model first":       first(most),
+		"32 MB, model last":        last(most),
+		"spaces before and behind": "\n\t " + ask("llama") + "   \n",
+	} {
+		for _, chunked := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s chunked=%v", name, chunked), func(t *testing.T) {
+				l.t = t
+				got.calls = 0
+				r := l.request("POST", hostPath, "alice", body)
+				if chunked {
+					r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), -1
+				}
+				length := r.ContentLength
+				a := l.send(r)
+				if a.status != http.StatusOK || a.header.Get("X-Automation-Model") != "llama" {
+					t.Fatalf("%d %s %v", a.status, a.body, a.header)
+				}
+				if got.calls != 1 || got.size != int64(len(body)) || got.body != sha256.Sum256([]byte(body)) || got.length != length {
+					t.Errorf("the handler got %d bytes of %d, Content-Length %d of %d", got.size, len(body), got.length, length)
+				}
+			})
+		}
+	}
+	l.t = t
+	if s := l.node.Stats(); s.Opens > 4 || s.OpensByModel[proxyroutertest.ModelID("whisper")] != 0 {
+		t.Errorf("opens %v", s.OpensByModel)
+	}
+}
+
+func TestAFormNamesItsModelAnywhere(t *testing.T) {
+	var got seen
+	l := newLab(t, setup{next: got.ServeHTTP, typed: true})
+	file := strings.Repeat("\x00\xff--b\r\n", 20_000)
+	part := func(head, body string) string {
+		return "--b\r\nContent-Disposition: form-data; " + head + "\r\n\r\n" + body + "\r\n"
+	}
+	sound, model := part(`name="file"; filename="a.wav"`, file), part(`name="model"`, "whisper")
+	for name, body := range map[string]string{"before the file": model + sound, "behind it": sound + model} {
+		t.Run(name, func(t *testing.T) {
+			l.t = t
+			body += "--b--\r\n"
+			a := l.do("POST", "/host/v1/audio/transcriptions", "alice", body, "Content-Type", `multipart/form-data; boundary=b`)
+			if a.status != http.StatusOK || a.header.Get("X-Automation-Model") != "whisper" || got.body != sha256.Sum256([]byte(body)) {
+				t.Errorf("%d %s %v", a.status, a.body, a.header)
+			}
+		})
+	}
+}
+
+func TestABodyInWhichNoModelCanBeFoundIsRefused(t *testing.T) {
+	const limit = 64 << 10
+	large := `{"x":"` + strings.Repeat("x", limit) + `","model":"llama"}`
+	for name, tt := range map[string]struct {
+		body   string
+		header []string
+		status int
+		code   string
+	}{
+		"empty":                  {"", nil, 400, "invalid_body"},
+		"no JSON":                {"hello", nil, 400, "invalid_body"},
+		"a list":                 {"[]", nil, 400, "invalid_body"},
+		"a number for the model": {`{"model":7}`, nil, 400, "invalid_body"},
+		"an endless model":       {`{"model":"` + strings.Repeat("m", 2000) + `"}`, nil, 400, "invalid_body"},
+		"a form without end":     {"--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhis", []string{"Content-Type", "multipart/form-data; boundary=b"}, 400, "invalid_body"},
+		"compressed":             {"\x1f\x8b", []string{"Content-Encoding", "gzip"}, 415, "invalid_body"},
+		"beyond the limit":       {large, nil, 413, "body_too_large"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got seen
+			l := newLab(t, setup{next: got.ServeHTTP, config: func(c *automation.Config) { c.MaxBodyBytes = limit }})
+			for _, path := range []string{hostPath, chatPath} {
+				a := l.do("POST", path, "alice", tt.body, tt.header...)
+				if a.status != tt.status || a.code() != tt.code {
+					t.Errorf("%s: %d %s", path, a.status, a.body)
+				}
+			}
+			if got.calls != 0 || l.node.Stats().OpenRequests != 0 {
+				t.Error("it went on all the same")
+			}
+		})
+	}
+}
+
+func TestTheLimitIsOnWhatIsLookedAt(t *testing.T) {
+	var got seen
+	l := newLab(t, setup{next: got.ServeHTTP, config: func(c *automation.Config) { c.MaxBodyBytes = 1024 }})
+	body := `{"model":"llama","x":"` + strings.Repeat("x", 100<<10) + `"}`
+	if a := l.do("POST", hostPath, "alice", body); a.status != http.StatusOK || got.body != sha256.Sum256([]byte(body)) {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	// The forwarding handler keeps the body for a retry.
+	if a := l.do("POST", chatPath, "alice", body); a.status != http.StatusRequestEntityTooLarge || a.code() != "body_too_large" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+func TestAModelThatCannotBeHadIsExplained(t *testing.T) {
+	l := newLab(t, setup{typed: true})
+	a := l.do("POST", hostPath, "alice", ask("lama"))
+	e, _ := a.json(t)["error"].(object)
+	want := object{"message": `The model "lama" is not known. Did you mean llama?`, "type": "invalid_request_error", "code": "model_not_found",
+		"param": "model", "suggestions": []any{"llama"}}
+	if diff := cmp.Diff(want, e); diff != "" || a.status != http.StatusBadRequest {
+		t.Error(a.status, diff)
+	}
+	a = l.do("POST", "/host/v1/embeddings", "alice", ask("llama"))
+	e, _ = a.json(t)["error"].(object)
+	want = object{"message": `The model "llama" is of type LLM; this route takes EMBEDDING.`, "type": "invalid_request_error", "code": "model_type_mismatch",
+		"param": "model", "resolved_model": "llama", "resolved_id": proxyroutertest.ModelID("llama"), "requested_type": "EMBEDDING", "model_type": "LLM"}
+	if diff := cmp.Diff(want, e); diff != "" || a.status != http.StatusBadRequest {
+		t.Error(a.status, diff)
+	}
+	if a := l.do("POST", hostPath, "alice", ask("something else entirely")); a.code() != "model_not_found" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if n := l.node.Stats().OpenRequests; n != 0 {
+		t.Errorf("%d opens", n)
+	}
+}
+
+func TestAnUnknownModelMayBeTheDefault(t *testing.T) {
+	l := newLab(t, setup{config: func(c *automation.Config) { c.UnknownModel = automation.UnknownModelDefault }})
+	a := l.do("POST", hostPath, "alice", ask("something else entirely"))
+	if a.status != http.StatusOK || a.header.Get("X-Automation-Model") != "llama" {
+		t.Errorf("%d %s %v", a.status, a.body, a.header)
+	}
+}
+
+func TestStreamingIsNotBuffered(t *testing.T) {
+	more := make(chan struct{})
+	l := newLab(t, setup{next: func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "first\n")
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			t.Error(err)
+		}
+		if f, ok := w.(http.Flusher); !ok {
+			t.Error("no http.Flusher")
+		} else {
+			f.Flush()
+		}
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Error(err)
+		}
+		<-more
+		_, _ = io.WriteString(w, "second\n")
+	}})
+	resp, err := l.server.Client().Do(l.request("POST", hostPath, "alice", ask("llama")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	lines := bufio.NewReader(resp.Body)
+	if line, err := lines.ReadString('\n'); err != nil || line != "first\n" {
+		t.Errorf("%q, %v", line, err)
+	}
+	if resp.Header.Get("X-Automation-Session") == "" {
+		t.Error("no X-Automation-Session with the first byte")
+	}
+	close(more)
+	if line, err := lines.ReadString('\n'); err != nil || line != "second\n" {
+		t.Errorf("%q, %v", line, err)
+	}
+}
+
+func TestHoweverTheHandlerEndsTheSessionIsReleased(t *testing.T) {
+	for name, next := range map[string]http.HandlerFunc{
+		"by a panic": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"by a panic in mid-answer": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "half")
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		},
+		"by a hijack": func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				panic(err)
+			}
+			_ = conn.Close()
+		},
+		"by the client, who goes": func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			<-r.Context().Done()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fail := true
+			entered := make(chan struct{})
+			l := newLab(t, setup{next: func(w http.ResponseWriter, r *http.Request) {
+				if fail {
+					fail = false
+					close(entered)
+					next(w, r)
+				}
+			}})
+			ctx, leave := context.WithCancel(t.Context())
+			defer leave()
+			done := make(chan struct{})
+			r := l.request("POST", hostPath, "alice", ask("llama")).WithContext(ctx)
+			go func() {
+				defer close(done)
+				if resp, err := l.server.Client().Do(r); err == nil {
+					_ = resp.Body.Close()
+				}
+			}()
+			<-entered
+			if strings.Contains(name, "client") {
+				leave()
+			}
+			<-done
+			l.until("the session is free", func() bool { return l.held() == 0 })
+			if a := l.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+			if s := l.healthy(); s.Opens != 1 {
+				t.Errorf("%d opens, want 1", s.Opens)
+			}
+		})
+	}
+}
+
+func TestAClientThatGoesWhileItsSessionIsOpenedLeavesItForTheNext(t *testing.T) {
+	l := newLab(t, setup{node: proxyroutertest.Options{OpenLatency: 200 * time.Millisecond}})
+	ctx, leave := context.WithCancel(t.Context())
+	r := l.request("POST", hostPath, "alice", ask("llama")).WithContext(ctx)
+	done := make(chan error)
+	go func() { _, err := l.server.Client().Do(r); done <- err }() //nolint:bodyclose // there is no answer
+	l.until("the node is asked", func() bool { return l.node.Stats().OpenRequests == 1 })
+	leave()
+	if err := <-done; err == nil {
+		t.Fatal("it was served")
+	}
+	if a := l.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if s := l.healthy(); s.Opens != 1 {
+		t.Errorf("%d opens, want 1", s.Opens)
+	}
+}
+
+func TestABudgetThatIsUsedUpSaysWhenItAllowsMore(t *testing.T) {
+	l := newLab(t, setup{config: func(c *automation.Config) { c.MaxOpensPerHour = 1 }})
+	l.do("POST", hostPath, "alice", ask("llama"))
+	for _, path := range []string{hostPath, chatPath} {
+		a := l.do("POST", path, "alice", ask("Qwen 3:web"))
+		if a.status != http.StatusTooManyRequests || a.code() != "session_budget_exceeded" || a.header.Get("Retry-After") == "" {
+			t.Errorf("%d %s %v", a.status, a.body, a.header)
+		}
+	}
+	if a := l.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK {
+		t.Errorf("the open session: %d %s", a.status, a.body)
+	}
+}
+
+func TestEachLimitHasItsOwnWords(t *testing.T) {
+	for want, config := range map[string]func(*automation.Config){
+		"this hour":            func(c *automation.Config) { c.MaxOpensPerHour = 1 },
+		"today":                func(c *automation.Config) { c.MaxOpensPerDay = 1 },
+		"The gateway holds as": func(c *automation.Config) { c.MaxOpenSessions = 1 },
+	} {
+		l := newLab(t, setup{config: config})
+		l.do("POST", hostPath, "alice", ask("llama"))
+		a := l.do("POST", hostPath, "alice", ask("whisper"))
+		if a.status != http.StatusTooManyRequests || !strings.Contains(a.body, want) || a.header.Get("Retry-After") == "" {
+			t.Errorf("%d %s, want %q", a.status, a.body, want)
+		}
+	}
+}
