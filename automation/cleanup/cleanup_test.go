@@ -3,6 +3,7 @@ package cleanup_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,18 @@ func event(by string, hours float64) string {
 		VALUES ('automation', 1, 'update', ` + ago(hours) + `, '` + by + `', '{}', '{}')`
 }
 
+// rollout makes one row in each of a rollout's tables, named after its age.
+func rollout(hours float64) []string {
+	name, at := fmt.Sprintf("'%.0f'", hours), ago(hours)
+	return []string{
+		`INSERT INTO automation_rollout_events (rollout, seq, epoch, stage, bake, action, from_state, to_state, actor, detail, evidence, at)
+			VALUES (` + name + `, 1, 1, 1, 1, 'start', '', 'running', 't', '', '{}', ` + at + `)`,
+		`INSERT INTO automation_rollout_counts (rollout, bake, incarnation, arm, epoch, stage, outcomes, failures, ignored, slow, db_slow, latency_us, db_us, updated_at)
+			VALUES (` + name + `, 1, 'i', 'exposed', 1, 1, 0, 0, 0, 0, 0, 0, 0, ` + at + `)`,
+		`INSERT INTO automation_rollout_outbox (receiver, rollout, seq, body, created_at, next_at) VALUES ('r', ` + name + `, 1, '', ` + at + `, ` + at + `)`,
+	}
+}
+
 func TestWhatGoesAndWhatStays(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		run(t, pool,
@@ -39,10 +52,13 @@ func TestWhatGoesAndWhatStays(t *testing.T) {
 			session("open-for-long", "u", "open", 60*day, 0),
 			session("ending-for-long", "u", "ending", 60*day, 0),
 			event("old", 366*day), event("recent", 364*day))
+		for _, hours := range []float64{366 * day, 364 * day} {
+			run(t, pool, rollout(hours)...)
+		}
 		c := newCleaner(t, pool, cleanup.Options{})
 
-		want := []int64{1, 2, 1}
-		if dry := pass(t, c, true); !dry.DryRun || dry.Total() != 4 || !cmp.Equal(want, counts(dry)) {
+		want := []int64{1, 2, 1, 1, 1, 1}
+		if dry := pass(t, c, true); !dry.DryRun || dry.Total() != 7 || !cmp.Equal(want, counts(dry)) {
 			t.Errorf("the dry run counts %+v, want %v", dry, want)
 		}
 		if n := len(texts(t, pool, usersLeft)) + len(texts(t, pool, sessionsLeft)) + len(texts(t, pool, eventsLeft)); n != 12 {
@@ -55,6 +71,9 @@ func TestWhatGoesAndWhatStays(t *testing.T) {
 			usersLeft:    {"deleted-lately", "opted-in-long-ago", "opted-out-long-ago"},
 			sessionsLeft: {"closed-lately", "ending-for-long", "failed-lately", "open-for-long"},
 			eventsLeft:   {"recent"},
+			`SELECT rollout FROM automation_rollout_events`: {"8736"},
+			`SELECT rollout FROM automation_rollout_counts`: {"8736"},
+			`SELECT rollout FROM automation_rollout_outbox`: {"8736"},
 		} {
 			if diff := cmp.Diff(want, texts(t, pool, query)); diff != "" {
 				t.Errorf("%s:\n%s", query, diff)

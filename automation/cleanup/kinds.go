@@ -5,10 +5,9 @@ import "time"
 // kind is one kind of rows that are removed once they are old.
 type kind struct {
 	name, table string
-	key         string // a column that tells rows apart
 	at          string // the column of its age, with an index to go along
 	where       string // what else must hold; implies the index's own condition
-	audit       bool   // the table is append-only but for the clean-up
+	audit       bool   // the table is append-only but for us, and nobody locks its rows
 	keep        time.Duration
 	// below every session that an open in doubt might be taken for
 	sessions bool
@@ -17,13 +16,20 @@ type kind struct {
 // kinds are all kinds by age, in the order of the work.
 func kinds(o Options) []kind {
 	return []kind{
-		{name: "settings deleted by their user", table: "user_automation_settings", key: "user_id", at: "deleted_at",
+		{name: "settings deleted by their user", table: "user_automation_settings", at: "deleted_at",
 			where: "deleted_at IS NOT NULL", keep: o.Retention},
 		// What is closed was charged before, so the budget's day is safe.
-		{name: "sessions that ended", table: "automation_sessions", key: "id", at: "closed_at",
+		{name: "sessions that ended", table: "automation_sessions", at: "closed_at",
 			where: "state IN ('closed', 'failed')", keep: o.Retention, sessions: true},
-		{name: "audit of the flags", table: "feature_flag_events", key: "id", at: "changed_at",
+		{name: "audit of the flags", table: "feature_flag_events", at: "changed_at",
 			where: "TRUE", keep: o.AuditRetention, audit: true},
+		{name: "history of the rollouts", table: "automation_rollout_events", at: "at",
+			where: "TRUE", keep: o.AuditRetention, audit: true},
+		// Without an index: it has two rows for each replica's life and stage.
+		{name: "evidence of the rollouts", table: "automation_rollout_counts", at: "updated_at",
+			where: "TRUE", keep: o.AuditRetention},
+		{name: "messages about the rollouts", table: "automation_rollout_outbox", at: "created_at",
+			where: "TRUE", keep: o.AuditRetention},
 	}
 }
 
@@ -41,27 +47,27 @@ const (
 
 // removeUntouched is the statement that removes them.
 func removeUntouched(lite bool) string {
-	return `DELETE FROM ` + untouchedTable + ` WHERE user_id ` + among(lite, `SELECT s.user_id FROM `+untouched+` {skip}`)
+	return remove(lite, untouchedTable, untouched+` {skip}`)
 }
 
 // remove is the statement that removes a batch: $1 is the age in seconds, $2
 // how many at most, $3 from when on.
 func (k kind) remove(lite bool) string {
-	skip := " {skip}"
+	skip := ` {skip}`
 	if k.audit {
-		skip = "" // nobody changes these rows, and locking them takes the right to
+		skip = `` // to lock a row takes the right to change it
 	}
-	return `DELETE FROM ` + k.table + ` WHERE ` + k.key + ` ` + among(lite, `SELECT `+k.key+` FROM `+k.table+` WHERE `+k.where+
-		` AND `+k.at+` >= $3 AND `+k.at+` < {in -$1} ORDER BY `+k.at+` LIMIT $2`+skip) + ` RETURNING ` + k.at
+	return remove(lite, k.table, k.table+` WHERE `+k.where+` AND `+k.at+` >= $3 AND `+k.at+` < {in -$1}
+		ORDER BY `+k.at+` LIMIT $2`+skip) + ` RETURNING ` + k.at
 }
 
-// among is a condition that is looked up in an index, whatever PostgreSQL
-// thinks about the size of the table.
-func among(lite bool, query string) string {
+// remove deletes rows by where they lie, so that PostgreSQL needs no other way
+// to find them, whatever it thinks of the size of the table.
+func remove(lite bool, table, which string) string {
 	if lite {
-		return `IN (` + query + `)`
+		return `DELETE FROM ` + table + ` WHERE rowid IN (SELECT rowid FROM ` + which + `)`
 	}
-	return `= ANY (ARRAY(` + query + `))`
+	return `DELETE FROM ` + table + ` WHERE ctid = ANY (ARRAY(SELECT ctid FROM ` + which + `))`
 }
 
 // doubtQuery is how long ago the oldest open in doubt was asked for, in

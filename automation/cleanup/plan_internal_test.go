@@ -22,7 +22,14 @@ var fixture = []string{
 			{in -100.0 * i}, {in -100.0 * i}, {in -100.0 * i}, {in -100.0 * i}, {in -100.0 * i}, {in -100.0 * i} FROM numbers`,
 	`INSERT INTO feature_flag_events (feature_name, version, action, changed_at, changed_by, before, after)
 		SELECT 'automation', i, 'update', {in -1000.0 * i}, 'test', '{}', '{}' FROM numbers`,
+	`INSERT INTO automation_rollout_events (rollout, seq, epoch, stage, bake, action, from_state, to_state, actor, detail, evidence, at)
+		SELECT 'r', i, 1, 1, i, 'a', 's', 's', 't', '', '{}', {in -1000.0 * i} FROM numbers`,
+	`INSERT INTO automation_rollout_outbox (receiver, rollout, seq, body, created_at, next_at)
+		SELECT 'r', 'r', i, '', {in -1000.0 * i}, {in -1000.0 * i} FROM numbers`,
 }
+
+// small is a table that is read whole, on purpose; see kinds.
+const small = "automation_rollout_counts"
 
 const numbers = `CREATE TABLE numbers AS WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 30000) SELECT i FROM s`
 
@@ -43,7 +50,8 @@ func TestEveryBatchIsServedByAnIndex(t *testing.T) {
 			{removeUntouched(lite), []any{"u2", "u25", o.Retention.Seconds(), 3600}, "automation_sessions_budget"},
 		}
 		for i, k := range kinds(o) {
-			index := []string{"user_automation_settings_deleted", "automation_sessions_ended", "feature_flag_events_by_time"}[i]
+			index := []string{"user_automation_settings_deleted", "automation_sessions_ended", "feature_flag_events_by_time",
+				"automation_rollout_events_by_time", small, "automation_rollout_outbox_by_time"}[i]
 			list = append(list, plan{k.remove(lite), []any{k.keep.Seconds(), o.Batch, "0001-01-01"}, index})
 		}
 		return list
@@ -80,7 +88,7 @@ func TestEveryBatchIsServedByAnIndex(t *testing.T) {
 					t.Errorf("%s\ndoes not use %s:\n%s", p.query, p.index, text)
 				}
 				for _, scan := range db.scans {
-					if strings.Contains(text, scan) {
+					if strings.Contains(text, scan) && p.index != small {
 						t.Errorf("%s\nreads a whole table or sorts:\n%s", p.query, text)
 					}
 				}
