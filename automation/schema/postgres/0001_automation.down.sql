@@ -30,6 +30,7 @@ BEGIN
             EXECUTE format('ALTER TABLE %1$I ALTER COLUMN %2$I TYPE %3$s USING (%4$s)::%3$s', tbl, col, old ->> 'type', format(
                 CASE WHEN kind = 'jsonb' AND old ->> 'type' LIKE '%[]' THEN 'translate(%I::text, ''[]'', ''{}'')'
                      WHEN kind LIKE 'timestamp%' AND old ->> 'type' LIKE 'timestamp%without time zone' THEN '%I AT TIME ZONE ''UTC'''
+                     WHEN kind LIKE 'numeric%' THEN '%I'
                      ELSE '%I::text' END, col));
         END IF;
         IF old ->> 'default' IS NOT NULL THEN
@@ -64,7 +65,7 @@ BEGIN
         UPDATE feature_flags f SET enabled_user_ids = (CASE
             WHEN automation_parse_ids(l.list) = automation_parse_ids(f.enabled_user_ids::text) THEN l.list
             WHEN ltrim(l.list) NOT LIKE '[%%' AND ltrim(l.list) NOT LIKE '{%%'
-                THEN (SELECT string_agg(id, ',') FROM jsonb_array_elements_text(automation_parse_ids(f.enabled_user_ids::text)) AS id)
+                THEN (SELECT string_agg(e.id, ',') FROM jsonb_array_elements_text(automation_parse_ids(f.enabled_user_ids::text)) AS e(id))
             ELSE f.enabled_user_ids::text END)::%s
         FROM (SELECT key AS name, value #>> '{}' AS list FROM jsonb_each($1)) AS l WHERE l.name = f.feature_name$q$,
         old #>> '{columns,enabled_user_ids,type}') USING old -> 'lists';

@@ -3,7 +3,7 @@
 
 -- A rollout is named after the flag that it moves.
 CREATE TABLE IF NOT EXISTS automation_rollouts (
-    name         TEXT PRIMARY KEY CHECK (name <> ''),
+    name         TEXT NOT NULL PRIMARY KEY CHECK (name <> ''),
     plan         TEXT NOT NULL CHECK (json_valid(plan) AND json_type(plan) = 'object'),
     state        TEXT NOT NULL CHECK (state IN ('pending', 'running', 'paused', 'completed', 'rolled_back', 'aborted')),
     reason       TEXT NOT NULL DEFAULT '',     -- why it is paused or ended: operator, breach, hand_edit

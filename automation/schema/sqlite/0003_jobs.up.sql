@@ -1,7 +1,7 @@
 -- Work that one process at a time does. Whoever works holds the row's lease
 -- and extends it with each step; a lease that nobody extends ends by itself.
 CREATE TABLE IF NOT EXISTS automation_jobs (
-    name        TEXT PRIMARY KEY,
+    name        TEXT NOT NULL PRIMARY KEY,
     lease_token TEXT,
     lease_until TEXT,
     started_at  TEXT,

@@ -1,0 +1,232 @@
+package schema_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+	"github.com/MorpheusAIs/gateway-automation/settings"
+)
+
+// description is all there is to a host's table: columns, constraints, indexes,
+// triggers, rows.
+func description(t *testing.T, pool *sqlx.DB, table string) []string {
+	t.Helper()
+	return append(list[string](t, pool, `
+		SELECT concat_ws(' ', 'column', a.attname, format_type(a.atttypid, a.atttypmod), CASE WHEN a.attnotnull THEN 'not null' END, 'default ' || pg_get_expr(d.adbin, d.adrelid))
+		FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+		WHERE a.attrelid = to_regclass($1) AND a.attnum > 0 AND NOT a.attisdropped
+		UNION ALL SELECT 'constraint ' || conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = to_regclass($1)
+		UNION ALL SELECT 'index ' || indexdef FROM pg_indexes WHERE tablename = $1
+		UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgrelid = to_regclass($1) AND NOT tgisinternal
+		ORDER BY 1`, table), list[string](t, pool, `SELECT 'row ' || CAST(r AS text) FROM `+table+` AS r ORDER BY 1`)...)
+}
+
+func TestAHostsFlagsAreAdoptedAndGivenBack(t *testing.T) {
+	const plain = `CREATE TABLE feature_flags (feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids text)`
+	for name, c := range map[string]struct {
+		table, rows string
+		want        map[string]string // the adopted lists
+	}{
+		"text of all sorts": {plain, `INSERT INTO feature_flags VALUES ('automation', true, '1, 2,3'), ('none', false, NULL), ('empty', true, ''), ('blank', true, '  '),
+				('null', true, 'null'), ('json', true, '["7", 8, "a b"]'), ('spaced json', true, ' [1] '), ('one', true, '5'), ('quoted', true, '"5"'), ('single', true, '''a'',''b'''),
+				('array', true, '{1,2}'), ('no json', true, '[a, b]'), ('trailing', true, '1,,2,')`,
+			map[string]string{"automation": `["1","2","3"]`, "none": `[]`, "empty": `[]`, "blank": `[]`, "null": `[]`, "json": `["7",8,"a b"]`, "spaced json": `[1]`,
+				"one": `["5"]`, "quoted": `["5"]`, "single": `["a","b"]`, "array": `["1","2"]`, "no json": `["a","b"]`, "trailing": `["1","2"]`}},
+		"JSON, a serial id and defaults": {`CREATE TABLE feature_flags (id serial PRIMARY KEY, feature_name varchar(100) NOT NULL UNIQUE, enabled boolean DEFAULT true, enabled_user_ids json DEFAULT '[]')`,
+			`INSERT INTO feature_flags (feature_name, enabled_user_ids) VALUES ('other', '[1,  2]'), ('none', NULL)`,
+			map[string]string{"automation": `[]`, "other": `[1,2]`, "none": `[]`}},
+		"jsonb as ours": {`CREATE TABLE feature_flags (feature_name text PRIMARY KEY, enabled boolean NOT NULL DEFAULT false, enabled_user_ids jsonb NOT NULL DEFAULT '[]')`,
+			`INSERT INTO feature_flags VALUES ('automation', true, '["1"]')`, map[string]string{"automation": `["1"]`}},
+		"an array": {`CREATE TABLE feature_flags (feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids integer[])`,
+			`INSERT INTO feature_flags VALUES ('other', true, '{1,2}'), ('none', true, NULL), ('empty', true, '{}')`,
+			map[string]string{"automation": `[]`, "other": `["1","2"]`, "none": `[]`, "empty": `[]`}},
+		"names that nothing keeps unique": {`CREATE TABLE feature_flags (feature_name text NOT NULL, enabled boolean, enabled_user_ids text)`,
+			`INSERT INTO feature_flags VALUES ('other', true, '9')`, map[string]string{"automation": `[]`, "other": `["9"]`}},
+		"columns named like ours": {`CREATE TABLE feature_flags (feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids text, rollout_percentage integer, notice varchar(20))`,
+			`INSERT INTO feature_flags VALUES ('automation', true, '1', 25, 'hello')`, map[string]string{"automation": `["1"]`}},
+		"no rows": {plain, `SELECT 1`, map[string]string{"automation": `[]`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := postgres(t)
+			execute(t, pool, c.table, c.rows)
+			before := description(t, pool, "feature_flags")
+			migrate(t, pool)
+			if applied := migrate(t, pool); len(applied) != 0 {
+				t.Errorf("applied %v again", applied)
+			}
+			got := map[string]any{}
+			for _, r := range list[struct{ Name, List string }](t, pool, `SELECT feature_name AS name, enabled_user_ids AS list FROM feature_flags`) {
+				got[r.Name] = parseJSON(t, r.List)
+			}
+			want := map[string]any{}
+			for name, list := range c.want {
+				want[name] = parseJSON(t, list)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("adopted lists (-want +got)\n%s", diff)
+			}
+			execute(t, pool, `UPDATE feature_flags SET rollout_percentage = 10 WHERE feature_name = 'automation'`)
+			if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flag_events WHERE action = 'update'`); n != 1 {
+				t.Errorf("%d events, want 1", n)
+			}
+			execute(t, pool, `UPDATE feature_flags SET rollout_percentage = 25`) // what one of the tables had
+			down(t, pool)
+			if diff := cmp.Diff(before, description(t, pool, "feature_flags")); diff != "" {
+				t.Errorf("given back (-before +after)\n%s", diff)
+			}
+			migrate(t, pool)
+		})
+	}
+}
+
+func TestAListThatHasChangedIsGivenBackInTheHostsManner(t *testing.T) {
+	pool := postgres(t)
+	execute(t, pool, `CREATE TABLE feature_flags (feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids text)`,
+		`INSERT INTO feature_flags VALUES ('commas', true, '1,2'), ('json', true, '[1]'), ('gone', true, '1')`)
+	migrate(t, pool)
+	execute(t, pool, `UPDATE feature_flags SET enabled_user_ids = '[1, 2, "c"]' WHERE feature_name <> 'automation'`,
+		`DELETE FROM feature_flags WHERE feature_name = 'gone'`, `INSERT INTO feature_flags (feature_name, enabled) VALUES ('new', true)`)
+	down(t, pool)
+	got := list[string](t, pool, `SELECT feature_name || ' ' || enabled_user_ids FROM feature_flags ORDER BY 1`)
+	if diff := cmp.Diff([]string{`commas 1,2,c`, `json [1, 2, "c"]`, `new []`}, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+const hostsSettings = `
+	CREATE TABLE users (id serial PRIMARY KEY, name text);
+	INSERT INTO users (name) SELECT 'user ' || n FROM generate_series(1, 5) AS n;
+	CREATE TABLE teams (id integer PRIMARY KEY);
+	INSERT INTO teams VALUES (1);
+	CREATE TABLE user_automation_settings (
+		id serial PRIMARY KEY,
+		user_id integer UNIQUE REFERENCES users (id) ON DELETE CASCADE,
+		is_enabled boolean DEFAULT true,
+		session_duration integer DEFAULT 1800,
+		created_at timestamp DEFAULT now(),
+		updated_at timestamp,
+		team_id integer REFERENCES teams (id));
+	INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at, team_id) VALUES
+		(1, true, 3600, '2026-01-02 03:04:05.678901', '2026-02-03 04:05:06', 1),
+		(2, false, 600, '2026-07-02 03:04:05', '2026-07-03 04:05:06', NULL)`
+
+func TestAHostsSettingsAreAdoptedAndGivenBack(t *testing.T) {
+	pool := postgres(t)
+	execute(t, pool, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET timezone = ''America/New_York''', current_database()); END $$`)
+	if err := pool.PingContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pool.SetMaxIdleConns(0) // new connections have the zone
+	execute(t, pool, hostsSettings)
+	before := description(t, pool, "user_automation_settings")
+	migrate(t, pool)
+	if applied := migrate(t, pool); len(applied) != 0 {
+		t.Errorf("applied %v again", applied)
+	}
+	store, err := settings.NewStore(pool, settings.Defaults{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, err := store.Get(t.Context(), "1")
+	if err != nil || !one.IsEnabled || one.SessionDuration != time.Hour || !one.CreatedAt.Equal(time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC)) {
+		t.Errorf("adopted %+v, error %v", one, err)
+	}
+	for _, user := range []string{"alice", "3"} {
+		if _, err := store.Put(t.Context(), user, settings.Values{IsEnabled: true, SessionDuration: time.Hour}, settings.Always); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := store.Delete(t.Context(), "3", settings.Always); err != nil {
+		t.Error(err)
+	}
+	execute(t, pool, `DELETE FROM users WHERE id = 5`)
+
+	t.Run("what cannot go back stops the way back and loses nothing", func(t *testing.T) {
+		was := objects(t, pool)
+		_, err := schema.Down(t.Context(), pool, 99)
+		if err == nil || !strings.Contains(err.Error(), "not a number") {
+			t.Errorf("error %v, want it to say what is in the way", err)
+		}
+		migrate(t, pool) // later migrations went back; this one did not
+		if diff := cmp.Diff(was, objects(t, pool)); diff != "" {
+			t.Errorf("(-before +after)\n%s", diff)
+		}
+		if s, err := store.Get(t.Context(), "alice"); err != nil || !s.IsEnabled {
+			t.Errorf("alice has %+v, error %v", s, err)
+		}
+	})
+	if err := store.Forget(t.Context(), "alice"); err != nil {
+		t.Error(err)
+	}
+	down(t, pool)
+	if diff := cmp.Diff(before, description(t, pool, "user_automation_settings")); diff != "" {
+		t.Errorf("given back (-before +after)\n%s", diff)
+	}
+}
+
+func TestSettingsOfUsersWhoAreGoneDoNotStopTheWayBack(t *testing.T) {
+	pool := postgres(t)
+	execute(t, pool, hostsSettings)
+	migrate(t, pool)
+	execute(t, pool, `DELETE FROM users WHERE id = 1`)
+	down(t, pool)
+	if n := scalar[int](t, pool, `SELECT count(*) FROM user_automation_settings`); n != 2 {
+		t.Errorf("%d rows, want both", n)
+	}
+	if _, err := pool.ExecContext(t.Context(), `INSERT INTO user_automation_settings (user_id) VALUES (77)`); err == nil {
+		t.Error("the foreign key does not hold for new rows")
+	}
+}
+
+func TestATableLikeOursIsStillTheHosts(t *testing.T) {
+	pool := postgres(t)
+	execute(t, pool, `CREATE TABLE user_automation_settings (user_id text PRIMARY KEY, is_enabled boolean NOT NULL, session_duration integer NOT NULL,
+			created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now())`,
+		`INSERT INTO user_automation_settings (user_id, is_enabled, session_duration) VALUES ('a', false, 60)`)
+	before := description(t, pool, "user_automation_settings")
+	migrate(t, pool)
+	down(t, pool)
+	if diff := cmp.Diff(before, description(t, pool, "user_automation_settings")); diff != "" {
+		t.Errorf("given back (-before +after)\n%s", diff)
+	}
+}
+
+func TestWhatAHostLeftOutBecomesWhatDoesNothing(t *testing.T) {
+	pool := postgres(t)
+	execute(t, pool, hostsSettings, `INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at) VALUES (3, NULL, NULL, NULL)`,
+		`CREATE TABLE feature_flags (feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids text)`, `INSERT INTO feature_flags VALUES ('other', NULL, NULL)`)
+	migrate(t, pool)
+	if n := scalar[int](t, pool, `SELECT count(*) FROM user_automation_settings WHERE user_id = '3' AND NOT is_enabled AND session_duration = 3600 AND created_at IS NOT NULL`); n != 1 {
+		t.Error("the settings are others")
+	}
+	if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flags WHERE feature_name = 'other' AND NOT enabled AND rollout_percentage = 0`); n != 1 {
+		t.Error("the flag is another")
+	}
+}
+
+func TestWhatCannotBeAdoptedIsRefusedAndStaysAsItWas(t *testing.T) {
+	for name, c := range map[string]struct{ rows, says string }{
+		"a list of something else": {`INSERT INTO feature_flags VALUES ('a', true, '[1.5, null]')`, "is_a_list_of_ids"},
+		"a name twice":             {`INSERT INTO feature_flags VALUES ('a', true, ''), ('a', true, '')`, "automation_one_flag_a_name"},
+		"no name":                  {`INSERT INTO feature_flags VALUES (NULL, true, '')`, "feature_name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := postgres(t)
+			execute(t, pool, `CREATE TABLE feature_flags (feature_name text, enabled boolean, enabled_user_ids text)`, c.rows)
+			before := description(t, pool, "feature_flags")
+			if _, err := schema.Migrate(t.Context(), pool); err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("error %v, want %s", err, c.says)
+			}
+			if diff := cmp.Diff(before, description(t, pool, "feature_flags")); diff != "" {
+				t.Errorf("(-before +after)\n%s", diff)
+			}
+		})
+	}
+}

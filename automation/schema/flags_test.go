@@ -1,0 +1,272 @@
+package schema_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// set gives the transaction a setting; SQLite keeps it in a table.
+func set(t *testing.T, tx *sqlx.Tx, key, value string) {
+	t.Helper()
+	query := `SELECT set_config('automation.` + key + `', '` + value + `', true)`
+	if tx.DriverName() == "sqlite" {
+		query = `INSERT INTO automation_context (key, value) VALUES ('` + key + `', '` + value + `')`
+	}
+	if _, err := tx.ExecContext(t.Context(), query); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// as runs statements in a transaction with a setting.
+func as(t *testing.T, pool *sqlx.DB, key, value string, statements ...string) error {
+	t.Helper()
+	tx, err := pool.BeginTxx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	set(t, tx, key, value)
+	for _, s := range statements {
+		if _, err := tx.ExecContext(t.Context(), s); err != nil {
+			return err
+		}
+	}
+	if tx.DriverName() == "sqlite" {
+		if _, err := tx.ExecContext(t.Context(), `DELETE FROM automation_context`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return tx.Commit()
+}
+
+type event struct {
+	Name, Action, By string
+	Version          int64
+	Before, After    any
+}
+
+func events(t *testing.T, pool *sqlx.DB) (all []event) {
+	t.Helper()
+	for _, r := range list[struct {
+		Name, Action, By string
+		Version          int64
+		Before, After    string
+		At               sqldb.Time
+	}](t, pool, `SELECT feature_name AS name, action, changed_by AS by, version, before, after, changed_at AS at FROM feature_flag_events ORDER BY id`) {
+		if time.Since(r.At.Time).Abs() > time.Minute {
+			t.Errorf("event at %v", r.At)
+		}
+		by, _, _ := strings.Cut(r.By, ":") // sql:role on PostgreSQL
+		all = append(all, event{r.Name, r.Action, by, r.Version, parseJSON(t, r.Before), parseJSON(t, r.After)})
+	}
+	return all
+}
+
+type object = map[string]any
+
+func TestEveryChangeOfAFlagIsAnEventWithWhatChanged(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		migrated(t, pool)
+		full := func(name string, enabled bool, percentage float64, ids ...any) object {
+			return object{"feature_name": name, "enabled": enabled, "enabled_user_ids": append([]any{}, ids...), "disabled_user_ids": []any{},
+				"rollout_percentage": percentage, "seed": "", "notice": ""}
+		}
+		var want []event
+		expect := func(what string, more ...event) {
+			t.Helper()
+			want = append(want, more...)
+			if diff := cmp.Diff(want, events(t, pool)); diff != "" {
+				t.Fatalf("after %s (-want +got)\n%s", what, diff)
+			}
+		}
+		expect("the migration", event{"automation", "insert", "migration", 1, object{}, full("automation", true, 0)})
+
+		execute(t, pool, `UPDATE feature_flags SET rollout_percentage = 10 WHERE feature_name = 'automation'`)
+		expect("one column by hand", event{"automation", "update", "sql", 2, object{"rollout_percentage": 0.0}, object{"rollout_percentage": 10.0}})
+
+		execute(t, pool, `UPDATE feature_flags SET rollout_percentage = 10.00, enabled = true WHERE feature_name = 'automation'`)
+		expect("an update that changes nothing")
+
+		execute(t, pool, `UPDATE feature_flags SET enabled_user_ids = '[1, "x"]', notice = 'say "hi"', seed = 's', enabled = false WHERE feature_name = 'automation'`)
+		expect("several columns", event{"automation", "update", "sql", 3,
+			object{"enabled_user_ids": []any{}, "notice": "", "seed": "", "enabled": true},
+			object{"enabled_user_ids": []any{1.0, "x"}, "notice": `say "hi"`, "seed": "s", "enabled": false}})
+
+		if err := as(t, pool, "actor", "ann", `UPDATE feature_flags SET disabled_user_ids = '["z"]' WHERE feature_name = 'automation'`); err != nil {
+			t.Fatal(err)
+		}
+		expect("a change by an actor", event{"automation", "update", "ann", 4, object{"disabled_user_ids": []any{}}, object{"disabled_user_ids": []any{"z"}}})
+
+		execute(t, pool, `UPDATE feature_flags SET enabled = true WHERE feature_name = 'automation'`)
+		expect("a change by hand after it", event{"automation", "update", "sql", 5, object{"enabled": false}, object{"enabled": true}})
+
+		execute(t, pool, `UPDATE feature_flags SET enabled = false, updated_by = 'bob', version = 99 WHERE feature_name = 'automation'`)
+		expect("a change that says who, and a version of its own", event{"automation", "update", "bob", 6, object{"enabled": true}, object{"enabled": false}})
+
+		execute(t, pool, `INSERT INTO feature_flags (feature_name, enabled, enabled_user_ids, version) VALUES ('other', true, '[7]', 12)`)
+		expect("an insert", event{"other", "insert", "sql", 1, object{}, full("other", true, 0, 7.0)})
+
+		execute(t, pool, `UPDATE feature_flags SET feature_name = 'third' WHERE feature_name = 'other'`)
+		expect("a new name", event{"third", "update", "sql", 2, object{"feature_name": "other"}, object{"feature_name": "third"}})
+
+		if err := as(t, pool, "actor", "cleo", `DELETE FROM feature_flags WHERE feature_name = 'third'`); err != nil {
+			t.Fatal(err)
+		}
+		expect("a delete", event{"third", "delete", "cleo", 2, full("third", true, 0, 7.0), object{}})
+
+		type state struct {
+			Version int64
+			By      string
+			At      sqldb.Time
+		}
+		s := list[state](t, pool, `SELECT version, updated_by AS by, updated_at AS at FROM feature_flags`)
+		if len(s) != 1 || s[0].Version != 6 || s[0].By != "bob" || time.Since(s[0].At.Time).Abs() > time.Minute {
+			t.Errorf("the flag is at %+v", s)
+		}
+		if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flag_events WHERE changed_by LIKE 'sql:%'`); n == 0 && !isLite(pool) {
+			t.Error("no event names the role")
+		}
+	})
+}
+
+func TestTruncatingTheFlagsIsInTheAudit(t *testing.T) {
+	pool := migrated(t, postgres(t))
+	execute(t, pool, `INSERT INTO feature_flags (feature_name) VALUES ('other')`, `TRUNCATE feature_flags`)
+	if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flag_events WHERE action = 'delete'`); n != 2 {
+		t.Errorf("%d deletes in the audit, want 2", n)
+	}
+}
+
+func TestTheAuditIsAppendOnlyButForTheCleanUp(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		migrated(t, pool)
+		statements := []string{`UPDATE feature_flag_events SET changed_by = 'nobody'`, `DELETE FROM feature_flag_events`}
+		if !isLite(pool) {
+			statements = append(statements, `TRUNCATE feature_flag_events`)
+		}
+		for _, s := range statements {
+			if _, err := pool.ExecContext(t.Context(), s); err == nil || !strings.Contains(err.Error(), "append-only") {
+				t.Errorf("%s: error %v, want that it is append-only", s, err)
+			}
+		}
+		for _, s := range statements {
+			err := as(t, pool, "cleanup", "on", s)
+			if allowed := strings.HasPrefix(s, "DELETE"); (err == nil) != allowed {
+				t.Errorf("in the clean-up: %s: error %v, want allowed %v", s, err, allowed)
+			}
+		}
+		if n := len(events(t, pool)); n != 0 {
+			t.Errorf("%d events, want none", n)
+		}
+		execute(t, pool, `UPDATE feature_flags SET enabled = false`)
+		if _, err := pool.ExecContext(t.Context(), `DELETE FROM feature_flag_events`); err == nil {
+			t.Error("the clean-up's right outlives its transaction")
+		}
+	})
+}
+
+func TestAChangeIsToldToWhoListens(t *testing.T) {
+	dsn := pglab.Database(t)
+	pool := migrated(t, pglab.Open(t, dsn))
+	listener := pq.NewListener(dsn, time.Second, time.Minute, nil)
+	defer func() { _ = listener.Close() }()
+	if err := listener.Listen("automation_flags"); err != nil {
+		t.Fatal(err)
+	}
+	execute(t, pool, `UPDATE feature_flags SET enabled = enabled`, `UPDATE feature_flags SET enabled = false`)
+	select {
+	case n := <-listener.Notify:
+		if n.Extra != "automation" {
+			t.Errorf("told of %q", n.Extra)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("nothing was told")
+	}
+	execute(t, pool, `DELETE FROM feature_flags WHERE feature_name = 'automation'`)
+	if n := <-listener.Notify; n.Extra != "automation" {
+		t.Errorf("told of %q", n.Extra)
+	}
+}
+
+func TestAChangeFromAnotherSearchPathIsAudited(t *testing.T) {
+	pool := migrated(t, postgres(t))
+	pool.SetMaxOpenConns(1)
+	execute(t, pool, `SET search_path = pg_catalog`, `UPDATE public.feature_flags SET enabled = false`, `RESET search_path`)
+	if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flag_events WHERE action = 'update'`); n != 1 {
+		t.Errorf("%d events, want 1", n)
+	}
+}
+
+func TestMalformedRowsAreRefused(t *testing.T) {
+	flag := func(column, value string) string {
+		return `UPDATE feature_flags SET ` + column + ` = ` + value + ` WHERE feature_name = 'automation'`
+	}
+	const newFlag = `INSERT INTO feature_flags (feature_name, enabled_user_ids) VALUES `
+	const newSettings = `INSERT INTO user_automation_settings (user_id, is_enabled, session_duration) VALUES `
+	session := func(state, more, values string) string {
+		return `INSERT INTO automation_sessions (id, model_id, owner_id, user_id, created_at, next_at, state, duration` + more + `)
+			VALUES ('a', 'm', 'u', 'u', '2026-01-01 00:00:00.000', '2026-01-01 00:00:00.000', '` + state + `', ` + values + `)`
+	}
+	refused := []string{newFlag + `('', '[]')`, newFlag + `(NULL, '[]')`, newFlag + `('automation', '[]')`, newFlag + `('x', '{"a": 1}')`, newFlag + `('x', '[{}]')`,
+		flag("enabled", "NULL"),
+		newSettings + `('', true, 3600)`, newSettings + `(NULL, true, 3600)`, newSettings + `('u', true, 0)`, newSettings + `('u', true, -1)`,
+		newSettings + `('u', NULL, 3600)`, newSettings + `('u', true, NULL)`, newSettings + `('u', true, 'long')`,
+		session("nonsense", "", "3600"), session("opening", "", "0"), session("open", "", "3600"), session("closed", "", "3600"),
+		session("opening", ", lease_token", "3600, 't'"), session("opening", ", lane", "3600, 'fast'"),
+		session("open", ", session_id", "3600, '0x1'"),
+	}
+	for _, p := range []string{"-1", "-0.01", "100.01", "150", "'NaN'", "'Infinity'", "NULL", "'many'"} {
+		refused = append(refused, flag("rollout_percentage", p))
+	}
+	for _, ids := range []string{"NULL", "''", "'1, 2'", "'null'", "'7'", `'"7"'`, "'{}'", "'[1.5]'", "'[null]'", "'[true]'", `'[""]'`, "'[[1]]'", `'["a", 1'`} {
+		refused = append(refused, flag("enabled_user_ids", ids), flag("disabled_user_ids", ids))
+	}
+	accepted := []string{newFlag + `('y', '[]')`, newSettings + `('u', true, 1)`,
+		session("opening", ", lease_token, lease_holder, lease_until", "3600, 't', 'h', '2026-01-01 00:00:00.000'")}
+	for _, p := range []string{"0", "0.01", "33.33", "100"} {
+		accepted = append(accepted, flag("rollout_percentage", p))
+	}
+	for _, ids := range []string{"'[]'", "'[1, -2, 12345678901234567890]'", `'["7", "ü", " "]'`} {
+		accepted = append(accepted, flag("enabled_user_ids", ids), flag("disabled_user_ids", ids))
+	}
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		migrated(t, pool)
+		db := sqldb.New(pool, sqldb.Options{})
+		try := func(statement string) error {
+			_, err := sqldb.Write(t.Context(), db, "try", func(tx *sqldb.Tx) (int, error) { return 0, tx.Script(statement) })
+			return err
+		}
+		before := state(t, pool)
+		for _, s := range refused {
+			if err := try(s); !sqldb.IsConstraint(err) {
+				t.Errorf("%s: error %v, want a constraint's", s, err)
+			}
+		}
+		if diff := cmp.Diff(before, state(t, pool)); diff != "" {
+			t.Errorf("(-before +after)\n%s", diff)
+		}
+		for _, s := range accepted {
+			if err := try(s); err != nil {
+				t.Errorf("%s: %v", s, err)
+			}
+		}
+	})
+}
+
+func state(t *testing.T, pool *sqlx.DB) string {
+	t.Helper()
+	b, err := json.Marshal(events(t, pool))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
