@@ -2,7 +2,6 @@ package session_test
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -40,7 +39,21 @@ func lite(t *testing.T) *sqlx.DB {
 
 func postgres(t *testing.T) *sqlx.DB {
 	t.Helper()
-	return migrated(t, pglab.Open(t, pglab.Database(t)))
+	db, _ := replicated(t)
+	return db
+}
+
+// replicated is a PostgreSQL with its DSN, for replicas that are processes of
+// their own. AUTOMATION_TEST_POOLER=1 puts PgBouncer in front of it.
+func replicated(t *testing.T) (db *sqlx.DB, dsn string) {
+	t.Helper()
+	dsn = pglab.Database(t)
+	db = migrated(t, pglab.Open(t, dsn))
+	if os.Getenv("AUTOMATION_TEST_POOLER") == "1" {
+		dsn = pglab.PgBouncer(t, dsn)
+		db = pglab.Open(t, dsn)
+	}
+	return db, dsn
 }
 
 func migrated(t *testing.T, db *sqlx.DB) *sqlx.DB {
@@ -78,23 +91,24 @@ func start(t *testing.T, db *sqlx.DB, p session.Provider, o session.Options) (m 
 		}
 	})
 	t.Cleanup(stop)
-	for { // Run has begun when claims are given
-		_, err := m.AcquireSession(t.Context(), "nobody", "0xnone")
-		if !errors.Is(err, session.ErrNotRunning) {
-			return m, stop
-		}
-	}
+	running(t.Context(), m)
+	return m, stop
 }
 
 func node(t *testing.T, o proxyroutertest.Options) (*proxyroutertest.Server, *proxyrouter.Client) {
 	t.Helper()
 	s := proxyroutertest.NewServer(t, o)
-	c, err := proxyrouter.New(proxyrouter.Options{URL: s.URL, Username: o.Username, Password: o.Password, OpenTimeout: 3 * time.Second})
+	return s, client(t, s)
+}
+
+func client(t *testing.T, s *proxyroutertest.Server) *proxyrouter.Client {
+	t.Helper()
+	c, err := proxyrouter.New(proxyrouter.Options{URL: s.URL, OpenTimeout: 3 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.CloseIdleConnections)
-	return s, c
+	return c
 }
 
 var modelA = proxyroutertest.ModelID("llama")

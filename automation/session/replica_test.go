@@ -1,0 +1,314 @@
+package session_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+const replicaEnv = "SESSION_TEST_REPLICA"
+
+// replicaConfig is what a replica, a process of its own, is told. It runs until
+// it is killed, kills itself, or its standard input ends.
+type replicaConfig struct {
+	Driver, DSN, Node string
+	Options           options
+	Failpoint         string        // where it kills itself with SIGKILL
+	Clock             time.Duration // how far its clock is off
+}
+
+// options are those of session.Options that JSON can carry.
+type options struct {
+	Shared                               bool
+	MaxPerUser, MaxOpen                  int
+	Lease, Settle, Interval              time.Duration
+	OpenTimeout, AcquireTimeout          time.Duration
+	CloseAfter, DrainTimeout, RenewAhead time.Duration
+}
+
+func (o options) session() session.Options {
+	s := quick()
+	s.Shared, s.MaxPerUser, s.MaxOpen = o.Shared, o.MaxPerUser, o.MaxOpen
+	for _, d := range []struct {
+		to   *time.Duration
+		from time.Duration
+	}{
+		{&s.Lease, o.Lease}, {&s.Settle, o.Settle}, {&s.Interval, o.Interval}, {&s.OpenTimeout, o.OpenTimeout},
+		{&s.AcquireTimeout, o.AcquireTimeout}, {&s.CloseAfter, o.CloseAfter}, {&s.DrainTimeout, o.DrainTimeout}, {&s.RenewAhead, o.RenewAhead},
+	} {
+		if d.from != 0 {
+			*d.to = d.from
+		}
+	}
+	return s
+}
+
+// work is a line of a replica's standard input: requests to make at once, each
+// of them a claim, a chat with the node, and the release.
+type work struct {
+	Users    []string // one request each
+	Requests int      // of each user
+	Models   []string // at random
+	Forever  bool     // each user goes on until the replica ends
+	NoChat   bool     // the claim is released at once
+	Ends     bool     // wait for no answer: the request is what ends the process
+}
+
+// report is a line of its standard output.
+type report struct {
+	Served, Refused int
+	Slowest         time.Duration // of the claims
+	Errors          []string
+}
+
+// replica is a running one, as the test sees it.
+type replica struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Scanner
+}
+
+func startReplica(t *testing.T, c replicaConfig) *replica {
+	t.Helper()
+	config, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0]) //nolint:noctx // it ends with its input
+	cmd.Env = append(os.Environ(), replicaEnv+"="+string(config))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r := &replica{cmd: cmd, in: in, out: bufio.NewScanner(out)}
+	r.out.Buffer(nil, 1<<20)
+	t.Cleanup(r.kill)
+	if !r.out.Scan() { // it runs
+		t.Fatal("the replica did not start")
+	}
+	return r
+}
+
+func (r *replica) send(t *testing.T, w work) {
+	t.Helper()
+	if err := json.NewEncoder(r.in).Encode(w); err != nil {
+		t.Errorf("the replica takes no work: %v", err)
+	}
+}
+
+// report waits for the answer to the work that was sent.
+func (r *replica) report(t *testing.T) (rep report) {
+	t.Helper()
+	if !r.out.Scan() {
+		t.Error("the replica ended without a report")
+		return rep
+	}
+	if err := json.Unmarshal(r.out.Bytes(), &rep); err != nil {
+		t.Error(err)
+	}
+	return rep
+}
+
+// kill ends it as kill -9 does.
+func (r *replica) kill() {
+	_ = r.cmd.Process.Kill()
+	_ = r.cmd.Wait()
+}
+
+// stop ends it in an orderly way.
+func (r *replica) stop(t *testing.T) {
+	t.Helper()
+	_ = r.in.Close()
+	if err := r.cmd.Wait(); err != nil {
+		t.Errorf("the replica ended badly: %v", err)
+	}
+}
+
+// died waits until it has killed itself.
+func (r *replica) died(t *testing.T) {
+	t.Helper()
+	err := r.cmd.Wait()
+	if e, ok := errors.AsType[*exec.ExitError](err); !ok || e.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Errorf("the replica was to kill itself, it ended with %v", err)
+	}
+}
+
+// runReplica is the process's main function.
+func runReplica(config string) int {
+	var c replicaConfig
+	if err := json.Unmarshal([]byte(config), &c); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	db, err := sqlx.Open(c.Driver, c.DSN)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	db.SetMaxOpenConns(10)
+	db.SetMaxIdleConns(10)
+	client, err := proxyrouter.New(proxyrouter.Options{URL: c.Node, OpenTimeout: 3 * time.Second})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	o := c.Options.session()
+	if os.Getenv("SESSION_TEST_LOG") != "" {
+		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("pid", os.Getpid())
+	}
+	o.Now = func() time.Time { return time.Now().Add(c.Clock) }
+	o.SetFailpoint(func(name string) {
+		if name == c.Failpoint {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	})
+	m, err := session.New(sqldb.New(db, sqldb.Options{}), client, o)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	running(ctx, m)
+	fmt.Println("running")
+	var all sync.WaitGroup
+	for in := json.NewDecoder(os.Stdin); ; {
+		var w work
+		if in.Decode(&w) != nil {
+			break
+		}
+		all.Go(func() {
+			rep := w.do(ctx, m, client)
+			_ = json.NewEncoder(os.Stdout).Encode(rep)
+		})
+	}
+	cancel()
+	all.Wait()
+	if err := <-done; err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// do makes the requests and tells how they went.
+func (w work) do(ctx context.Context, m *session.Manager, client *proxyrouter.Client) (rep report) {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, user := range w.Users {
+		for range max(w.Requests, 1) {
+			wg.Go(func() {
+				for again := true; again; again = w.Forever && ctx.Err() == nil {
+					begun := time.Now()
+					err := w.one(ctx, m, client, user)
+					mu.Lock()
+					switch _, refused := errors.AsType[*session.BudgetError](err); {
+					case err == nil:
+						rep.Served++
+						rep.Slowest = max(rep.Slowest, time.Since(begun))
+					case refused:
+						rep.Refused++
+					case len(rep.Errors) < 20 && !errors.Is(err, context.Canceled) && !errors.Is(err, session.ErrNotRunning):
+						rep.Errors = append(rep.Errors, err.Error())
+					}
+					mu.Unlock()
+				}
+			})
+		}
+	}
+	wg.Wait()
+	return rep
+}
+
+var requestID atomic.Int64
+
+func (w work) one(ctx context.Context, m *session.Manager, client *proxyrouter.Client, user string) error {
+	c, err := m.Acquire(ctx, session.Request{UserID: user, ModelID: w.Models[rand.IntN(len(w.Models))], Duration: time.Hour})
+	if err != nil {
+		return err
+	}
+	defer c.Release()
+	if w.NoChat {
+		return nil
+	}
+	answer, err := client.Forward(c.Context(), proxyrouter.ChatRequest{Path: "/v1/chat/completions", SessionID: c.SessionID(), ModelID: c.ModelID(),
+		RequestID: fmt.Sprintf("%d-%d", os.Getpid(), requestID.Add(1)), Header: http.Header{"Content-Type": {"application/json"}},
+		Body: []byte(`{"messages":[{"role":"user","content":"hello"}]}`)})
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err == nil && answer.StatusCode != http.StatusOK {
+		err = fmt.Errorf("chat: %s: %s", answer.Status, text)
+	}
+	return err
+}
+
+// running waits until the manager gives claims.
+func running(ctx context.Context, m *session.Manager) {
+	for {
+		if _, err := m.AcquireSession(ctx, "nobody", "0xnone"); !errors.Is(err, session.ErrNotRunning) {
+			return
+		}
+	}
+}
+
+// audit waits until nothing is in doubt or leased any more, and holds the
+// database against the chain: every session has one row and every row its
+// session, no request overlapped with another, nothing was closed early, and
+// no user was ever given more sessions than they may hold.
+func audit(t *testing.T, db *sqlx.DB, n *proxyroutertest.Server, perUser int) {
+	t.Helper()
+	until(t, "nothing is in doubt or in use any more", func() bool {
+		var open int
+		err := db.Get(&open, `SELECT count(*) FROM automation_sessions WHERE state IN ('opening', 'unknown') OR lease_token IS NOT NULL AND lease_until > CURRENT_TIMESTAMP`)
+		return err == nil && open == 0
+	})
+	s := n.Stats()
+	healthy(t, db, s)
+	var rows []string
+	if err := db.Select(&rows, `SELECT session_id FROM automation_sessions WHERE session_id IS NOT NULL`); err != nil {
+		t.Fatal(err)
+	}
+	if len(rows) != len(s.Sessions) {
+		t.Errorf("%d rows have a session, the chain has %d", len(rows), len(s.Sessions))
+	}
+	var over []string
+	if err := db.Select(&over, `SELECT user_id FROM automation_sessions WHERE session_id IS NOT NULL AND user_id <> '' GROUP BY user_id HAVING count(*) > $1`, perUser); err != nil {
+		t.Fatal(err)
+	}
+	if perUser > 0 && len(over) > 0 {
+		t.Errorf("users %v were given more than %d sessions", over, perUser)
+	}
+}
