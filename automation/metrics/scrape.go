@@ -1,0 +1,190 @@
+package metrics
+
+import (
+	"context"
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/flags"
+)
+
+// maxFlags bounds the flags that are told apart; the rest are one.
+const maxFlags = 50
+
+// scrape are the metrics that are read when they are asked for.
+type scrape struct {
+	master, part *prometheus.Desc
+
+	flagEnabled, flagShare, flagListed, flagVersion, decisions *prometheus.Desc
+	flagsLoaded, flagsAge, flagsFailing, flagsMalformed        *prometheus.Desc
+
+	models, modelsLoaded, modelsRefused, feedModels, feedCurrent, feedFailing *prometheus.Desc
+
+	sessions, held, abandoned, due, overdue, users, counted *prometheus.Desc
+
+	poolConns, poolMax, poolWaits, poolWaited *prometheus.Desc
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+func newScrape() *scrape {
+	return &scrape{
+		master: desc("automation_feature_enabled", "1 while the process's master switch is on."),
+		part:   desc("automation_part_ok", "1 while a part that automation needs is well.", "part"),
+
+		flagEnabled:    desc("automation_flag_enabled", "1 while the flag is enabled.", "flag"),
+		flagShare:      desc("automation_flag_rollout_ratio", "The flag's rollout percentage, as a share of one.", "flag"),
+		flagListed:     desc("automation_flag_listed_users", "Users in the flag's lists.", "flag", "list"),
+		flagVersion:    desc("automation_flag_version", "The version of the flag's row, which grows with every change.", "flag"),
+		decisions:      desc("automation_flag_decisions_total", "Decisions about users, by flag and reason.", "flag", "reason"),
+		flagsLoaded:    desc("automation_flags_loaded", "1 once the flags have been read."),
+		flagsAge:       desc("automation_flags_snapshot_age_seconds", "Since when the flags have been as decisions see them."),
+		flagsFailing:   desc("automation_flags_read_failing", "1 while the flags cannot be read."),
+		flagsMalformed: desc("automation_flags_malformed_rows", "Rows of flags that cannot be read."),
+
+		models:        desc("automation_mapping_names", "Names of models that can be asked for."),
+		modelsLoaded:  desc("automation_mapping_loaded_timestamp_seconds", "When the mapping file's present content was taken in."),
+		modelsRefused: desc("automation_mapping_refused", "1 while the mapping file's newest state is refused."),
+		feedModels:    desc("automation_mapping_feed_models", "Live models in the feed's last good answer."),
+		feedCurrent:   desc("automation_mapping_feed_timestamp_seconds", "When the feed's last good answer was last known to be current; absent without a feed."),
+		feedFailing:   desc("automation_mapping_feed_failing", "1 while the feed cannot be read."),
+
+		sessions:  desc("automation_sessions", "Sessions of all replicas that have not ended, by state.", "state"),
+		held:      desc("automation_sessions_held", "Sessions of all replicas that are in use or worked on."),
+		abandoned: desc("automation_sessions_abandoned", "Sessions whose holder let its lease end, until somebody takes them over."),
+		due:       desc("automation_sessions_due", "Sessions of all replicas that maintenance should be looking at."),
+		overdue:   desc("automation_sessions_overdue_seconds", "For how long the first of the due sessions has been due."),
+		users:     desc("automation_users", "Users with settings of their own, by whether they have automation on.", "automation"),
+		counted:   desc("automation_census_ok", "1 while the database answers what scrapes ask it."),
+
+		poolConns:  desc("automation_db_pool_connections", "Connections of the host's pool.", "state"),
+		poolMax:    desc("automation_db_pool_max_connections", "The most connections that the host's pool opens; 0 is no limit."),
+		poolWaits:  desc("automation_db_pool_waits_total", "Waits for a connection of the host's pool."),
+		poolWaited: desc("automation_db_pool_wait_seconds_total", "Time spent waiting for a connection of the host's pool."),
+	}
+}
+
+func (s *scrape) all() []*prometheus.Desc {
+	return []*prometheus.Desc{s.master, s.part, s.flagEnabled, s.flagShare, s.flagListed, s.flagVersion, s.decisions,
+		s.flagsLoaded, s.flagsAge, s.flagsFailing, s.flagsMalformed,
+		s.models, s.modelsLoaded, s.modelsRefused, s.feedModels, s.feedCurrent, s.feedFailing,
+		s.sessions, s.held, s.abandoned, s.due, s.overdue, s.users, s.counted, s.poolConns, s.poolMax, s.poolWaits, s.poolWaited}
+}
+
+// sink takes metrics.
+type sink chan<- prometheus.Metric
+
+func (ch sink) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func (ch sink) counter(d *prometheus.Desc, v float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+}
+
+func truth(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
+func (s *scrape) collect(a *attached, ch sink) {
+	now := a.Snapshot()
+	ch.gauge(s.master, truth(now.MasterOn))
+	for name, p := range now.Parts {
+		ch.gauge(s.part, truth(p.OK), name)
+	}
+	s.collectFlags(a, ch)
+	s.collectMapping(now, ch)
+	s.collectPool(now, ch)
+	s.collectCensus(a, ch)
+}
+
+func (s *scrape) collectFlags(a *attached, ch sink) {
+	w := a.Flags()
+	h := w.Health()
+	ch.gauge(s.flagsLoaded, truth(h.Loaded))
+	if h.Loaded {
+		ch.gauge(s.flagsAge, h.Age.Seconds())
+	}
+	ch.gauge(s.flagsFailing, truth(h.Err != nil))
+	ch.gauge(s.flagsMalformed, float64(len(h.Bad)))
+
+	names := []string{automation.FlagName}
+	type decision struct{ flag, reason string }
+	counts := map[decision]uint64{}
+	for _, e := range w.Exposures() { // in the order of the names
+		switch {
+		case e.Flag == "" || slices.Contains(names, e.Flag):
+		case len(names) < maxFlags:
+			names = append(names, e.Flag)
+		default:
+			e.Flag = "other"
+		}
+		counts[decision{e.Flag, e.Reason.String()}] += e.Count
+	}
+	for d, n := range counts {
+		ch.counter(s.decisions, float64(n), d.flag, d.reason)
+	}
+	for _, name := range names {
+		f := w.Flag(name)
+		if f == nil {
+			continue
+		}
+		ch.gauge(s.flagEnabled, truth(f.Enabled), name)
+		ch.gauge(s.flagShare, float64(f.Percentage)/float64(100*flags.Percent), name)
+		ch.gauge(s.flagListed, float64(f.EnabledUserIDs.Len()), name, "enabled")
+		ch.gauge(s.flagListed, float64(f.DisabledUserIDs.Len()), name, "disabled")
+		ch.gauge(s.flagVersion, float64(f.Version), name)
+	}
+}
+
+func (s *scrape) collectMapping(now automation.Snapshot, ch sink) {
+	h := now.Mapping
+	ch.gauge(s.models, float64(h.Entries))
+	if !h.LoadedAt.IsZero() {
+		ch.gauge(s.modelsLoaded, unix(h.LoadedAt))
+	}
+	ch.gauge(s.modelsRefused, truth(h.Err != nil))
+	ch.gauge(s.feedModels, float64(h.FeedModels))
+	if !h.FeedAt.IsZero() {
+		ch.gauge(s.feedCurrent, unix(h.FeedAt))
+	}
+	ch.gauge(s.feedFailing, truth(h.FeedErr != nil))
+}
+
+func (s *scrape) collectPool(now automation.Snapshot, ch sink) {
+	ch.gauge(s.poolConns, float64(now.Pool.InUse), "in_use")
+	ch.gauge(s.poolConns, float64(now.Pool.Idle), "idle")
+	ch.gauge(s.poolMax, float64(now.Pool.MaxOpenConnections))
+	ch.counter(s.poolWaits, float64(now.Pool.WaitCount))
+	ch.counter(s.poolWaited, now.Pool.WaitDuration.Seconds())
+}
+
+// collectCensus asks the database. What it does not say is absent rather than
+// old or zero.
+func (s *scrape) collectCensus(a *attached, ch sink) {
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeDeadline)
+	defer cancel()
+	census, err := a.census.get(ctx)
+	if err == nil {
+		for state, n := range census.ByState {
+			ch.gauge(s.sessions, float64(n), state)
+		}
+		ch.gauge(s.held, float64(census.Held))
+		ch.gauge(s.abandoned, float64(census.Abandoned))
+		ch.gauge(s.due, float64(census.Due))
+		ch.gauge(s.overdue, census.Overdue.Seconds())
+	}
+	users, err2 := a.adopters.get(ctx)
+	if err2 == nil {
+		ch.gauge(s.users, float64(users.on), "on")
+		ch.gauge(s.users, float64(users.off), "off")
+	}
+	ch.gauge(s.counted, truth(err == nil && err2 == nil))
+}
