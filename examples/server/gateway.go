@@ -7,21 +7,34 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
 	"github.com/MorpheusAIs/gateway-automation/automation"
 )
 
 // routes is the whole gateway.
-func routes(m *automation.Module) http.Handler {
+func routes(m *automation.Module, recorder prometheus.Collector) http.Handler {
 	mux := http.NewServeMux()
 	for _, route := range []string{"chat/completions", "embeddings", "audio/transcriptions", "audio/speech"} {
 		mux.Handle("POST /api/v1/"+route, m.Forward())
 	}
 	mux.Handle("GET /api/v1/models", m.Models())
 	mux.Handle(automation.BasePath+"/", m.API())
+	mux.Handle(automation.AdminPath+"/", m.Admin(nil)) // 404 without AUTOMATION_ADMIN_TOKEN
 	mux.Handle("GET /healthz/live", m.Live())
 	mux.Handle("GET /healthz/ready", m.Ready())
 	mux.Handle("GET /openapi.json", m.OpenAPI())
+	mux.Handle("GET /metrics", exposition(recorder))
 	return mux
+}
+
+// exposition is what Prometheus scrapes: the module's metrics and the process's.
+func exposition(recorder prometheus.Collector) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(recorder, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }
 
 // identify takes "Bearer sk-alice" for alice, and "Bearer sk-ro-alice" for
@@ -52,9 +65,10 @@ Alice's settings, her open sessions, and whether automation is on for her:
     -d '{"is_enabled":true,"session_duration":1800}'
   curl %[1]s/api/v1/automation/sessions -H 'Authorization: Bearer sk-alice'
   curl %[1]s/api/v1/automation/status -H 'Authorization: Bearer sk-alice'
-The models, the parts' health, the API's description:
+The models, the parts' health, the metrics, the API's description:
   curl %[1]s/api/v1/models
   curl %[1]s/healthz/ready
+  curl %[1]s/metrics
   curl %[1]s/openapi.json
 
 `, base)

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/metrics"
 )
 
 func main() {
@@ -52,15 +53,17 @@ func run(ctx context.Context, environ []string, out, logs io.Writer) (err error)
 	}
 	defer endNode()
 
-	m, err := automation.New(cfg, db.DB, identify, automation.Options{Logger: logger})
+	recorder := metrics.New(metrics.Options{})
+	m, err := automation.New(cfg, db.DB, identify, automation.Options{Logger: logger, Observer: recorder})
 	if err != nil {
 		return err
 	}
+	recorder.Attach(m)
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", env["ADDR"])
 	if err != nil {
 		return fmt.Errorf("%w; set ADDR to another address", err)
 	}
-	server := &http.Server{Handler: routes(m), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn)}
+	server := &http.Server{Handler: routes(m, recorder), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn)}
 
 	// The module ends after the server, so that requests in flight keep their
 	// sessions until they are done.
