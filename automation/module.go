@@ -12,6 +12,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/MorpheusAIs/gateway-automation/automation/cleanup"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/flags"
@@ -72,6 +73,7 @@ type Module struct {
 	settings *settings.Cache
 	stored   *settings.Store
 	sessions *session.Manager
+	cleaner  *cleanup.Cleaner
 	writes   limiter
 	running  atomic.Bool
 	unknown  map[string]bool // names to be kept ready that were complained about
@@ -138,6 +140,8 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 		Renew:       m.renew, Prewarm: m.prewarm, Logger: log,
 	})
 	check(err)
+	m.cleaner, err = m.newCleaner(shared)
+	check(err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -157,10 +161,10 @@ func newNode(cfg Config, log *slog.Logger) (*proxyrouter.Client, error) {
 }
 
 // Run works until ctx ends: it watches the flags and the mapping, keeps what
-// is known of settings fresh, and looks after the sessions. It returns at once
-// if the mapping cannot be read, and otherwise when all it started has ended,
-// which waits up to the drain time-out for requests in flight. End the HTTP
-// server first.
+// is known of settings fresh, looks after the sessions, and cleans up. It
+// returns at once if the mapping cannot be read, and otherwise when all it
+// started has ended, which waits up to the drain time-out for requests in
+// flight. End the HTTP server first.
 func (m *Module) Run(ctx context.Context) error {
 	if err := m.catalog.Load(ctx); err != nil {
 		return fmt.Errorf("automation: %w", err)
@@ -178,6 +182,7 @@ func (m *Module) Run(ctx context.Context) error {
 	g.Go(func() error { m.flags.Run(ctx); return nil })
 	g.Go(func() error { return m.settings.Run(ctx) })
 	g.Go(func() error { return m.sessions.Run(ctx) })
+	g.Go(func() error { return m.cleaner.Run(ctx) })
 	return g.Wait()
 }
 

@@ -1,0 +1,41 @@
+package automation_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+)
+
+// A user who deleted their settings 8 days ago, and one who never touched what
+// the defaults say, 20 days ago; one who switched it off then.
+const longAgo = `INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at, deleted_at) VALUES
+	('deleted', TRUE, 3600, '2020-01-01 00:00:00.000', '2020-01-01 00:00:00.000', strftime('%Y-%m-%d %H:%M:%f', 'now', '-8 days')),
+	('untouched', TRUE, 7200, '2020-01-01 00:00:00.000', '2020-01-01 00:00:00.000', NULL),
+	('off', FALSE, 7200, '2020-01-01 00:00:00.000', '2020-01-01 00:00:00.000', NULL)`
+
+func TestTheModuleCleansUpByItsConfiguration(t *testing.T) {
+	l := newLab(t, setup{idle: true, config: func(c *automation.Config) {
+		c.Retention, c.DefaultSessionDuration = 7*24*time.Hour, 2*time.Hour
+	}})
+	l.sql(longAgo)
+	for _, dryRun := range []bool{true, false} {
+		r, err := l.Cleanup(t.Context(), dryRun)
+		if err != nil || r.Total() != 2 || r.DryRun != dryRun {
+			t.Errorf("removed %+v, error %v; want two rows", r, err)
+		}
+	}
+	if n := l.count(`SELECT count(*) FROM user_automation_settings WHERE user_id = 'off'`); n != 1 {
+		t.Error("who switched it off has lost that")
+	}
+}
+
+func TestTheModuleCleansUpByItselfOnceAnInterval(t *testing.T) {
+	l := newLab(t, setup{config: func(c *automation.Config) {
+		c.CleanupInterval, c.Retention = time.Second, 7*24*time.Hour
+	}})
+	l.sql(longAgo)
+	l.until("the clean-up has come by", func() bool {
+		return l.count(`SELECT count(*) FROM user_automation_settings WHERE user_id = 'deleted'`) == 0
+	})
+}
