@@ -2,6 +2,7 @@ package cleanup_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -11,112 +12,150 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jmoiron/sqlx"
+
 	"github.com/MorpheusAIs/gateway-automation/automation/cleanup"
 	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-// BenchmarkCleanup removes CLEANUP_BENCH_ROWS rows, 100,000 unless set, while
-// users read their settings, with two replicas that both want to clean up.
+// BenchmarkCleanup removes CLEANUP_BENCH_ROWS rows, 30,000 unless set, while
+// users read their settings. Two replicas want to clean up; every five seconds
+// they are stopped for as long, so that reads with and without them meet the
+// same noise.
 //
-//	CLEANUP_BENCH_ROWS=1000000 go test -run '^$' -bench Cleanup -benchtime 1x -timeout 30m ./automation/cleanup
+//	CLEANUP_BENCH_ROWS=1000000 CLEANUP_BENCH_PAUSE=20ms go test -run '^$' -bench Cleanup -benchtime 1x -timeout 60m ./automation/cleanup
 func BenchmarkCleanup(b *testing.B) {
-	n := 100_000
+	n, pause := 30_000, time.Duration(0)
+	var errs [2]error
 	if s := os.Getenv("CLEANUP_BENCH_ROWS"); s != "" {
-		var err error
-		if n, err = strconv.Atoi(s); err != nil {
-			b.Fatal(err)
-		}
+		n, errs[0] = strconv.Atoi(s)
+	}
+	if s := os.Getenv("CLEANUP_BENCH_PAUSE"); s != "" {
+		pause, errs[1] = time.ParseDuration(s)
+	}
+	if err := errors.Join(errs[:]...); err != nil {
+		b.Fatal(err)
 	}
 	for range b.N {
-		cluster := pglab.Start(b, pglab.Options{Durable: true, Settings: map[string]string{"shared_buffers": "'256MB'", "max_wal_size": "'1GB'"}})
+		cluster := pglab.Start(b, pglab.Options{Durable: true, Settings: map[string]string{"shared_buffers": "256MB", "max_wal_size": "1GB"}})
 		pool := migrated(b, pglab.Open(b, cluster.Database(b)))
 		fill(b, pool, n/3)
 		if _, err := pool.ExecContext(b.Context(), `VACUUM ANALYZE`); err != nil {
 			b.Fatal(err)
 		}
-		store, err := settings.NewStore(pool, settings.Defaults{})
-		if err != nil {
-			b.Fatal(err)
+		m := &measure{b: b, pool: pool, pause: pause, users: n / 30}
+		m.store, errs[0] = settings.NewStore(pool, settings.Defaults{})
+		if errs[0] != nil {
+			b.Fatal(errs[0])
 		}
-		alone := reads(b, store, n/30, func() { <-time.After(20 * time.Second) })
-
-		var mu sync.Mutex
-		var longest time.Duration
-		var batches []time.Duration
-		observe := func(name string, _, took time.Duration, _ error) {
-			if name == "cleanup.batch" {
-				mu.Lock()
-				defer mu.Unlock()
-				longest, batches = max(longest, took), append(batches, took)
-			}
+		reader, stop := context.WithCancel(b.Context())
+		var wait sync.WaitGroup
+		wait.Go(func() { m.read(reader) })
+		for done := false; !done && !b.Failed(); {
+			<-time.After(5 * time.Second)
+			done = m.clean(5 * time.Second)
 		}
-		var heap uint64
-		var removed int64
-		beside := reads(b, store, n/30, func() {
-			var replicas sync.WaitGroup
-			for range 2 {
-				c, err := cleanup.New(sqldb.New(pool, sqldb.Options{Observe: observe}), cleanup.Options{Progress: func(cleanup.Report) {
-					var m runtime.MemStats
-					if len(batches)%200 == 0 {
-						runtime.ReadMemStats(&m)
-						heap = max(heap, m.HeapInuse)
-					}
-				}})
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				replicas.Go(func() {
-					r, _ := c.Pass(b.Context(), false)
-					mu.Lock()
-					defer mu.Unlock()
-					removed += r.Total()
-				})
-			}
-			replicas.Wait()
-		})
+		stop()
+		wait.Wait()
 		left(b, pool, n/3)
-		slices.Sort(batches)
-		b.ReportMetric(float64(removed), "rows")
-		b.ReportMetric(ms(batches[len(batches)/2]), "batch-p50-ms")
-		b.ReportMetric(ms(longest), "batch-max-ms")
-		b.ReportMetric(ms(p(alone, 50)), "read-p50-alone-ms")
-		b.ReportMetric(ms(p(beside, 50)), "read-p50-beside-ms")
-		b.ReportMetric(ms(p(alone, 99)), "read-p99-alone-ms")
-		b.ReportMetric(ms(p(beside, 99)), "read-p99-beside-ms")
-		b.ReportMetric(float64(heap)/(1<<20), "heap-MB")
+		m.report()
 	}
 }
 
-func p(sorted []time.Duration, percent int) time.Duration { return sorted[len(sorted)*percent/100] }
+// measure is what a run of the benchmark finds.
+type measure struct {
+	b     *testing.B
+	pool  *sqlx.DB
+	store *settings.Store
+	pause time.Duration
+	users int
 
-func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	mu       sync.Mutex
+	cleaning bool
+	alone    []time.Duration // reads while nobody cleans up
+	beside   []time.Duration // and while somebody does
+	batches  []time.Duration
+	rows     int64
+	heap     uint64
+}
 
-// reads measures one user's reads, 200 a second, for as long as work takes.
-func reads(b *testing.B, store *settings.Store, users int, work func()) []time.Duration {
-	b.Helper()
-	ctx, cancel := context.WithCancel(b.Context())
-	var took []time.Duration
-	var wait sync.WaitGroup
-	wait.Go(func() {
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-		for i := 0; ctx.Err() == nil; i++ {
-			<-tick.C
-			began := time.Now()
-			s, err := store.Get(b.Context(), fmt.Sprintf("out-%d", 1+i%users))
-			if err != nil || s.IsEnabled || s.Version == 0 {
-				b.Errorf("an opt-out was lost: %+v, %v", s, err)
-				return
-			}
-			took = append(took, time.Since(began))
+// clean lets two replicas clean up for a while; done tells that all is gone.
+func (m *measure) clean(d time.Duration) (done bool) {
+	ctx, cancel := context.WithTimeout(m.b.Context(), d)
+	defer cancel()
+	m.set(func() { m.cleaning = true })
+	defer m.set(func() { m.cleaning = false })
+	var replicas sync.WaitGroup
+	for range 2 {
+		c, err := cleanup.New(sqldb.New(m.pool, sqldb.Options{Observe: m.observe}), cleanup.Options{Pause: m.pause})
+		if err != nil {
+			m.b.Error(err)
+			return true
+		}
+		replicas.Go(func() {
+			r, err := c.Pass(ctx, false)
+			m.set(func() { m.rows += r.Total(); done = done || err == nil })
+		})
+	}
+	replicas.Wait()
+	return done
+}
+
+func (m *measure) set(fn func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	fn()
+}
+
+func (m *measure) observe(name string, _, took time.Duration, _ error) {
+	if name != "cleanup.batch" {
+		return
+	}
+	m.set(func() {
+		m.batches = append(m.batches, took)
+		if len(m.batches)%100 == 0 {
+			var s runtime.MemStats
+			runtime.ReadMemStats(&s)
+			m.heap = max(m.heap, s.HeapInuse)
 		}
 	})
-	work()
-	cancel()
-	wait.Wait()
-	slices.Sort(took)
-	return took
+}
+
+// read reads one user's settings after the other, 200 a second.
+func (m *measure) read(ctx context.Context) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for i := 0; ctx.Err() == nil; i++ {
+		<-tick.C
+		began := time.Now()
+		s, err := m.store.Get(m.b.Context(), fmt.Sprintf("out-%d", 1+i%m.users))
+		if err != nil || s.IsEnabled || s.Version == 0 {
+			m.b.Errorf("an opt-out was lost: %+v, %v", s, err)
+			return
+		}
+		took := time.Since(began)
+		m.set(func() {
+			if m.cleaning {
+				m.beside = append(m.beside, took)
+			} else {
+				m.alone = append(m.alone, took)
+			}
+		})
+	}
+}
+
+func (m *measure) report() {
+	for name, list := range map[string][]time.Duration{"read-alone": m.alone, "read-beside": m.beside, "batch": m.batches} {
+		slices.Sort(list)
+		ms := func(i int) float64 { return float64(list[i].Microseconds()) / 1000 }
+		m.b.ReportMetric(ms(len(list)/2), name+"-p50-ms")
+		m.b.ReportMetric(ms(len(list)*99/100), name+"-p99-ms")
+		if name == "batch" {
+			m.b.ReportMetric(ms(len(list)-1), name+"-max-ms")
+		}
+	}
+	m.b.ReportMetric(float64(m.rows), "rows")
+	m.b.ReportMetric(float64(m.heap)/(1<<20), "heap-MB")
 }

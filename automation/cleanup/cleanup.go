@@ -20,8 +20,9 @@
 //
 // # How
 //
-// In batches of a few hundred rows, oldest first, found by an index, each a
-// transaction of its own and each followed by a pause. One replica works at a
+// In batches of 200 rows, oldest first, found by an index, each a transaction
+// of its own of a few milliseconds and each followed by a pause, long enough
+// that 99 of 100 of the others' statements do not notice. One replica works at a
 // time: the row "cleanup" of automation_jobs is its lease, which every batch
 // extends. Nothing is held between batches. A replica that is killed leaves
 // removed what it removed, and another goes on once the lease has ended.
@@ -63,8 +64,8 @@ type Options struct {
 	DefaultDuration time.Duration // 0 means 1 h
 
 	Interval time.Duration // between the passes of all replicas together; 0 means 1 h
-	Batch    int           // rows in a transaction, fewer where it takes long; 0 means 500
-	Pause    time.Duration // between two batches; 0 means 50 ms
+	Batch    int           // rows in a transaction, fewer where it takes long; 0 means 200
+	Pause    time.Duration // between two batches; 0 means 200 ms, so about 1,000 rows a second go
 
 	// Progress, if set, is called after each batch with the report so far.
 	Progress func(Report)
@@ -80,8 +81,8 @@ func (o Options) withDefaults() (Options, error) {
 	o.AuditRetention = cmp.Or(o.AuditRetention, 365*24*time.Hour)
 	o.DefaultDuration = cmp.Or(o.DefaultDuration, time.Hour)
 	o.Interval = cmp.Or(o.Interval, time.Hour)
-	o.Batch = cmp.Or(o.Batch, 500)
-	o.Pause = cmp.Or(o.Pause, 50*time.Millisecond)
+	o.Batch = cmp.Or(o.Batch, 200)
+	o.Pause = cmp.Or(o.Pause, 200*time.Millisecond)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
