@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// startHere runs a server within the test binary until end is called or the
+// test ends.
+func startHere(t *testing.T, env ...string) (s *server, printed func() string, end func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		environ := append([]string{"ADDR=127.0.0.1:0", "MODEL_MAPPINGS_FILE=" + mappings(t),
+			"DATABASE_URL=sqlite:" + filepath.Join(t.TempDir(), "automation.db")}, env...)
+		err := run(ctx, environ, w, t.Output())
+		_ = w.CloseWithError(io.EOF)
+		done <- err
+	}()
+	end = func() error {
+		cancel()
+		err := <-done
+		done <- err
+		return err
+	}
+	t.Cleanup(func() { _ = end() })
+	text := &bytes.Buffer{}
+	address, err := readAddress(io.TeeReader(r, text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &server{url: address}, text.String, end
+}
+
+func TestWhatItPrintsWorksWhenPasted(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("curl is not installed")
+	}
+	s, printed, end := startHere(t)
+	s.awaitReady(t)
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pasted := printed() + strings.ReplaceAll(string(readme), "http://127.0.0.1:8080", s.url)
+	commands := 0
+	for command := range strings.SplitSeq(strings.ReplaceAll(pasted, "\\\n", ""), "\n") {
+		if !strings.HasPrefix(strings.TrimSpace(command), "curl ") {
+			continue
+		}
+		commands++
+		out, err := exec.CommandContext(t.Context(), "bash", "-c", strings.Replace(command, "curl", "curl -fsS", 1)).CombinedOutput()
+		if err != nil || len(out) == 0 {
+			t.Errorf("%s\n%v\n%s", command, err, out)
+		}
+	}
+	if commands < 6 {
+		t.Errorf("only %d commands in:\n%s", commands, pasted)
+	}
+	if err := end(); err != nil {
+		t.Errorf("the server ended with %v", err)
+	}
+}
+
+func TestTheRoutesOfTheREADMEAreThere(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _, _ := startHere(t)
+	s.awaitReady(t)
+	row := regexp.MustCompile("(?m)^\\| (`[A-Z]+.*?) \\|")
+	methods, paths := regexp.MustCompile("[A-Z]{3,}"), regexp.MustCompile("/[a-z0-9_./{}]+")
+	asked := 0
+	for _, cell := range row.FindAllStringSubmatch(string(readme), -1) {
+		for _, path := range paths.FindAllString(cell[1], -1) {
+			for _, method := range methods.FindAllString(cell[1], -1) {
+				asked++
+				a := s.do(t, method, path, "alice", "")
+				if a.status == http.StatusMethodNotAllowed || a.status == http.StatusNotFound && !strings.Contains(a.body, "open session of that id") {
+					t.Errorf("%s %s: %+v", method, path, a)
+				}
+			}
+		}
+	}
+	if asked < 15 {
+		t.Errorf("README.md has only %d routes", asked)
+	}
+}
+
+func TestABadStartSaysWhatToDo(t *testing.T) {
+	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	broken := filepath.Join(t.TempDir(), "mappings.json")
+	if err := os.WriteFile(broken, []byte(`{"llama": "0x12"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		env  string
+		want []string
+	}{
+		"a port in use":               {"ADDR=" + taken.Addr().String(), []string{"in use", "set ADDR"}},
+		"a bad variable":              {"AUTOMATION_MAX_OPENS_PER_DAY=many", []string{"AUTOMATION_MAX_OPENS_PER_DAY"}},
+		"a database of another kind":  {"DATABASE_URL=mysql://x", []string{"DATABASE_URL", "postgres://", "sqlite:"}},
+		"a mapping that is not there": {"MODEL_MAPPINGS_FILE=" + broken + ".not", []string{broken + ".not"}},
+		"a mapping that is invalid":   {"MODEL_MAPPINGS_FILE=" + broken, []string{broken, "llama"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			environ := []string{"ADDR=127.0.0.1:0", "MODEL_MAPPINGS_FILE=" + mappings(t),
+				"DATABASE_URL=sqlite:" + filepath.Join(t.TempDir(), "automation.db"), c.env}
+			err := run(t.Context(), environ, io.Discard, io.Discard)
+			if err == nil {
+				t.Fatal("it started and ended well")
+			}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q does not mention %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestItStartsWithoutItsDatabase(t *testing.T) {
+	// A port that nobody listens on any more.
+	gone, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := gone.Addr().String()
+	if err := gone.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, _, end := startHere(t, "DATABASE_URL=postgres://postgres@"+address+"/gateway?sslmode=disable")
+	if a := s.do(t, http.MethodGet, "/healthz/live", "", ""); a.status != http.StatusOK {
+		t.Errorf("live answers %+v", a)
+	}
+	eventually(t, "readiness names the database", func() bool {
+		a := s.do(t, http.MethodGet, "/healthz/ready", "", "")
+		return a.status == http.StatusServiceUnavailable && strings.Contains(a.body, `"database":{"ok":false`)
+	})
+	if a := s.do(t, http.MethodGet, "/api/v1/automation/settings", "alice", ""); a.status != http.StatusNotFound {
+		t.Errorf("automation is not off: %+v", a)
+	}
+	if err := end(); err != nil {
+		t.Errorf("the server ended with %v", err)
+	}
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// patience bounds whatever a test waits for.
+const patience = 30 * time.Second
+
+// The test binary is the server itself where this variable says so, so that
+// servers are processes of their own that can be killed.
+const serverVariable = "EXAMPLE_SERVER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(serverVariable) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// A server is a process of this example.
+type server struct {
+	url string
+	cmd *exec.Cmd
+}
+
+// startProcess starts a server and waits until it is ready.
+func startProcess(t *testing.T, env ...string) *server {
+	t.Helper()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program)
+	cmd.Dir = t.TempDir()
+	cmd.Env = append([]string{serverVariable + "=1", "ADDR=127.0.0.1:0", "MODEL_MAPPINGS_FILE=" + mappings(t)}, env...)
+	var logs bytes.Buffer
+	cmd.Stderr = &logs
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("%s said:\n%s", cmd.Args[0], logs.String())
+		}
+	})
+	address, err := readAddress(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{url: address, cmd: cmd}
+	s.awaitReady(t)
+	return s
+}
+
+// readAddress reads the first line of what a server prints, which ends with
+// its URL.
+func readAddress(out io.Reader) (string, error) {
+	line, err := bufio.NewReader(out).ReadString('\n')
+	_, address, found := strings.Cut(strings.TrimSpace(line), "http://")
+	if err != nil || !found {
+		return "", fmt.Errorf("the server said %q: %w", line, err)
+	}
+	return "http://" + address, nil
+}
+
+func mappings(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs("../../model_mappings.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func (s *server) awaitReady(t *testing.T) {
+	t.Helper()
+	eventually(t, "the server is ready", func() bool {
+		return s.do(t, http.MethodGet, "/healthz/ready", "", "").status == http.StatusOK
+	})
+}
+
+// An answer is what came back, or status 0 where nothing did.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func (s *server) do(t *testing.T, method, path, user, body string) answer {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, s.url+path, strings.NewReader(body))
+	if err != nil {
+		t.Error(err)
+		return answer{}
+	}
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("Authorization", "Bearer sk-"+user)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return answer{body: err.Error()}
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return answer{body: err.Error()}
+	}
+	return answer{response.StatusCode, response.Header, string(text)}
+}
+
+func (s *server) chat(t *testing.T, user string) answer {
+	return s.do(t, http.MethodPost, "/api/v1/chat/completions", user,
+		`{"model":"llama-3.3-70b","messages":[{"role":"user","content":"Hello"}]}`)
+}
+
+// sessions lists a user's open sessions by id, each with its state.
+func (s *server) sessions(t *testing.T, user string) map[string]string {
+	t.Helper()
+	var list struct {
+		Sessions []struct{ ID, State string }
+	}
+	a := s.do(t, http.MethodGet, "/api/v1/automation/sessions", user, "")
+	if err := json.Unmarshal([]byte(a.body), &list); err != nil {
+		t.Fatalf("%d %s: %v", a.status, a.body, err)
+	}
+	states := map[string]string{}
+	for _, one := range list.Sessions {
+		states[one.ID] = one.State
+	}
+	return states
+}
+
+// eventually asks again and again until the answer is yes.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
+
+// together calls f n times at once and returns when all calls have.
+func together(n int, f func(i int)) {
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() { f(i) })
+	}
+	all.Wait()
+}
