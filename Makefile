@@ -28,7 +28,7 @@ fuzz: ## every fuzz target for a minute; FUZZTIME=10s for less
 bench: ## every benchmark, six interleaved passes; docs/benchmarks.md says how to read them
 	rm -f bench.txt
 	for pass in 1 2 3 4 5 6; do go test -run '^$$' -bench . -benchtime 100ms -benchmem ./... | grep -v 'no test files' | tee -a bench.txt || exit 1; done
-	go run golang.org/x/perf/cmd/benchstat@latest bench.txt
+	go run golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da bench.txt
 
 run: ## the example server on http://127.0.0.1:8080
 	go run ./examples/server
