@@ -28,6 +28,9 @@ import (
 // know, which is fine to run on (they only add) but not to migrate down from.
 var ErrNewer = errors.New("the database is newer than this program")
 
+// ErrUnavailable says that the database could not be used; nothing was changed.
+var ErrUnavailable = sqldb.ErrUnavailable
+
 // Migration is one step of the schema.
 type Migration struct {
 	Version   int       `json:"version"`

@@ -336,8 +336,8 @@ func TestADatabaseThatIsAwayIsAnError(t *testing.T) {
 	_, asking := schema.Status(t.Context(), pool)
 	pending, err := schema.Pending(t.Context(), pool)
 	for _, err := range []error{migrating, undoing, asking, err} {
-		if err == nil {
-			t.Error("no error")
+		if !errors.Is(err, schema.ErrUnavailable) {
+			t.Errorf("error %v, want ErrUnavailable", err)
 		}
 	}
 	if pending {

@@ -145,7 +145,7 @@ func TestOptional(t *testing.T) {
 		found bool
 		want  error
 	}{{nil, true, nil}, {sql.ErrNoRows, false, nil}, {fmt.Errorf("wrapped: %w", sql.ErrNoRows), false, nil}, {other, false, other}} {
-		if found, err := sqldb.Optional(c.err); found != c.found || err != c.want {
+		if found, err := sqldb.Optional(c.err); found != c.found || !errors.Is(err, c.want) {
 			t.Errorf("Optional(%v) = %v, %v; want %v, %v", c.err, found, err, c.found, c.want)
 		}
 	}

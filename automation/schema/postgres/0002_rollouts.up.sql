@@ -29,6 +29,8 @@ CREATE TABLE IF NOT EXISTS automation_rollout_events (
     epoch      integer NOT NULL,
     stage      integer NOT NULL,
     bake       bigint NOT NULL,
+    stage_name text NOT NULL,
+    percentage numeric(5,2) NOT NULL,
     action     text NOT NULL,
     from_state text NOT NULL,
     to_state   text NOT NULL,

@@ -29,6 +29,8 @@ CREATE TABLE IF NOT EXISTS automation_rollout_events (
     epoch      INTEGER NOT NULL,
     stage      INTEGER NOT NULL,
     bake       INTEGER NOT NULL,
+    stage_name TEXT NOT NULL,
+    percentage REAL NOT NULL,
     action     TEXT NOT NULL,
     from_state TEXT NOT NULL,
     to_state   TEXT NOT NULL,
