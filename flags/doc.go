@@ -36,7 +36,8 @@
 // # When things break
 //
 // Without the database, decisions go on from the last good snapshot, and
-// [Watcher.Health] shows its age. A row that is malformed, which takes somebody
+// [Watcher.Health] shows its age. With [Options.File], so it does after a
+// restart without the database. A row that is malformed, which takes somebody
 // going round the constraints, harms only its own flag, and that stays as it
 // was; if it was never good it is off. A row that says enabled = false is off
 // whatever else is wrong with it.

@@ -2,6 +2,7 @@ package flags
 
 import (
 	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -9,12 +10,15 @@ import (
 // snapshot is what a Watcher knows. Nothing in it changes once it is
 // published, but for the counts.
 type snapshot struct {
-	flags  map[string]entry
-	stamps map[string]Stamp
-	bad    map[string]*RowError
-	read   bool      // at least one pass succeeded
-	asOf   time.Time // when the last pass that succeeded began
-	err    error     // of the last pass
+	flags   map[string]entry
+	stamps  map[string]Stamp
+	bad     map[string]*RowError
+	read    bool      // at least one pass succeeded, or bridged
+	bridged bool      // from the snapshot file, which has no stamps: the next pass reads all
+	asOf    time.Time // when the last pass that succeeded began
+	err     error     // of the last pass
+
+	replaced chan struct{} // closed once another is in its place
 }
 
 type entry struct {
@@ -27,7 +31,7 @@ type counts [reasons]atomic.Uint64
 // with is the snapshot after a pass that began at asOf.
 func (s *snapshot) with(l Loaded, asOf time.Time) *snapshot {
 	next := &snapshot{flags: s.flags, stamps: l.Stamps, bad: s.bad, read: true, asOf: asOf}
-	if maps.Equal(s.stamps, l.Stamps) {
+	if !s.bridged && maps.Equal(s.stamps, l.Stamps) {
 		return next
 	}
 	next.flags, next.bad = maps.Clone(s.flags), maps.Clone(s.bad)
@@ -49,13 +53,24 @@ func (s *snapshot) with(l Loaded, asOf time.Time) *snapshot {
 		// instruction, neither to switch off nor to switch on.
 		put(bad.Name, next.flags[bad.Name].flag)
 	}
-	for name := range s.stamps {
+	for name := range s.flags {
 		if _, ok := l.Stamps[name]; !ok {
 			delete(next.bad, name)
 			put(name, nil)
 		}
 	}
 	return next
+}
+
+// list is the flags that there are, by name.
+func (s *snapshot) list() []*Flag {
+	list := []*Flag{}
+	for _, name := range slices.Sorted(maps.Keys(s.flags)) {
+		if f := s.flags[name].flag; f != nil {
+			list = append(list, f)
+		}
+	}
+	return list
 }
 
 // failed is the snapshot after a pass that failed.

@@ -1,0 +1,85 @@
+package flags_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/flags"
+)
+
+// swinging is a Source of one flag with a long list, another each time.
+type swinging struct{ lists []flags.IDs }
+
+func (s *swinging) Load(_ context.Context, known map[string]flags.Stamp) (flags.Loaded, error) {
+	i := 0
+	if known["a"] == "0" {
+		i = 1
+	}
+	stamp := flags.Stamp('0' + rune(i))
+	return flags.Loaded{
+		Stamps: map[string]flags.Stamp{"a": stamp},
+		Flags:  []*flags.Flag{{Name: "a", Enabled: true, EnabledUserIDs: s.lists[i], Version: int64(i)}},
+	}, nil
+}
+
+// Not a test of its own: the process that the next one kills.
+func TestProcessThatWritesTheFileAgainAndAgain(t *testing.T) {
+	path := os.Getenv("FLAGS_TEST_FILE")
+	if path == "" {
+		t.Skip("it has no parent")
+	}
+	source := &swinging{[]flags.IDs{ids(20_000), ids(10_000)}}
+	os.Stdout.WriteString("running\n")
+	flags.NewWatcher(source, flags.Options{File: path, Interval: time.Microsecond}).Run(t.Context())
+}
+
+func TestKilledInTheMiddleOfAWriteTheFileIsWhole(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "flags")
+	wrote(t, path, &flags.Flag{Name: "a", EnabledUserIDs: ids(10_000)})
+	unfinished := 0
+	for range 15 {
+		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProcessThatWritesTheFileAgainAndAgain$")
+		child.Env = append(os.Environ(), "FLAGS_TEST_FILE="+path)
+		out, err := child.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		<-time.NewTimer(rand.N(60 * time.Millisecond)).C // anywhere
+		if err := child.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = child.Wait()
+		if _, err := os.Stat(path + ".tmp"); err == nil {
+			unfinished++
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		w := flags.NewWatcher(away(), flags.Options{File: path})
+		_ = w.Refresh(t.Context())
+		if f := w.Flag("a"); f == nil || f.EnabledUserIDs.Len()%10_000 != 0 || f.EnabledUserIDs.Len() == 0 {
+			t.Fatalf("%v, %+v", f, w.Health())
+		}
+	}
+	if unfinished == 0 {
+		t.Error("no kill came in the middle of a write")
+	}
+	t.Logf("%d of 15 kills came in the middle of a write", unfinished)
+	left, err := filepath.Glob(path + "*")
+	if err != nil || len(left) > 2 {
+		t.Errorf("%v, %v", left, err)
+	}
+}
