@@ -99,7 +99,7 @@ func TestEveryBatchIsServedByAnIndex(t *testing.T) {
 
 func explain(t *testing.T, pool *sqlx.DB, query string, args []any) string {
 	t.Helper()
-	rows, err := pool.QueryxContext(t.Context(), query, args...)
+	rows, err := pool.QueryxContext(t.Context(), query, args...) //nolint:sqlclosecheck // it is closed below
 	if err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}

@@ -49,7 +49,7 @@ func identify(r *http.Request) (automation.Identity, error) {
 }
 
 // welcome says what to try. A test runs what it prints.
-func welcome(out io.Writer, addr string, cfg automation.Config) {
+func welcome(out io.Writer, addr string) {
 	base := "http://" + addr
 	_, _ = fmt.Fprintf(out, `The gateway listens on %[1]s
 

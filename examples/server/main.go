@@ -73,7 +73,7 @@ func run(ctx context.Context, environ []string, out, logs io.Writer) (err error)
 	go func() { worked <- m.Run(live) }()
 	go func() { served <- server.Serve(listener) }()
 	migrated := db.migrateUntilDone(live)
-	welcome(out, listener.Addr().String(), cfg)
+	welcome(out, listener.Addr().String())
 
 	select {
 	case <-ctx.Done():
