@@ -77,7 +77,12 @@ func quick() session.Options {
 // start runs a manager until the test ends, or stop is called.
 func start(t *testing.T, db *sqlx.DB, p session.Provider, o session.Options) (m *session.Manager, stop func()) {
 	t.Helper()
-	m, err := session.New(sqldb.New(db, sqldb.Options{}), p, o)
+	return startOn(t, sqldb.New(db, sqldb.Options{}), p, o)
+}
+
+func startOn(t *testing.T, db *sqldb.DB, p session.Provider, o session.Options) (m *session.Manager, stop func()) {
+	t.Helper()
+	m, err := session.New(db, p, o)
 	if err != nil {
 		t.Fatal(err)
 	}

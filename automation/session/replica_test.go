@@ -43,7 +43,7 @@ type options struct {
 	MaxPerUser, MaxOpen                  int
 	Lease, Settle, Interval              time.Duration
 	OpenTimeout, AcquireTimeout          time.Duration
-	CloseAfter, DrainTimeout, RenewAhead time.Duration
+	CloseAfter, Margin                   time.Duration
 }
 
 func (o options) session() session.Options {
@@ -54,7 +54,7 @@ func (o options) session() session.Options {
 		from time.Duration
 	}{
 		{&s.Lease, o.Lease}, {&s.Settle, o.Settle}, {&s.Interval, o.Interval}, {&s.OpenTimeout, o.OpenTimeout},
-		{&s.AcquireTimeout, o.AcquireTimeout}, {&s.CloseAfter, o.CloseAfter}, {&s.DrainTimeout, o.DrainTimeout}, {&s.RenewAhead, o.RenewAhead},
+		{&s.AcquireTimeout, o.AcquireTimeout}, {&s.CloseAfter, o.CloseAfter}, {&s.Margin, o.Margin},
 	} {
 		if d.from != 0 {
 			*d.to = d.from
@@ -70,8 +70,7 @@ type work struct {
 	Requests int      // of each user
 	Models   []string // at random
 	Forever  bool     // each user goes on until the replica ends
-	NoChat   bool     // the claim is released at once
-	Ends     bool     // wait for no answer: the request is what ends the process
+	Hold     bool     // the claim is kept until the replica ends
 }
 
 // report is a line of its standard output.
@@ -95,7 +94,7 @@ func startReplica(t *testing.T, c replicaConfig) *replica {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0]) //nolint:noctx // it ends with its input
-	cmd.Env = append(os.Environ(), replicaEnv+"="+string(config))
+	cmd.Env = append(os.Environ(), replicaEnv+"="+string(config), "GORACE=atexit_sleep_ms=0 halt_on_error=1")
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -258,8 +257,9 @@ func (w work) one(ctx context.Context, m *session.Manager, client *proxyrouter.C
 		return err
 	}
 	defer c.Release()
-	if w.NoChat {
-		return nil
+	if w.Hold {
+		fmt.Println("held")
+		select {}
 	}
 	answer, err := client.Forward(c.Context(), proxyrouter.ChatRequest{Path: "/v1/chat/completions", SessionID: c.SessionID(), ModelID: c.ModelID(),
 		RequestID: fmt.Sprintf("%d-%d", os.Getpid(), requestID.Add(1)), Header: http.Header{"Content-Type": {"application/json"}},

@@ -63,16 +63,17 @@ func (m *Manager) settle(ctx context.Context) error {
 			return errors.Join(append(errs, m.adopt(write, token, rows, found, under))...)
 		}
 	}
-	if errors.Is(err, errNode) {
-		held := make([]lease, len(rows))
-		least := rows[0].Attempts
-		for i, r := range rows {
-			held[i], least = lease{r.ID, token}, min(least, r.Attempts)
-		}
-		errs = append(errs, m.store.unreachable(write, held, backoff(least, 500*time.Millisecond, 5*time.Second), clip(err)))
-		for _, r := range rows {
-			m.lines.wake(pool{r.OwnerID, r.ModelID}, errStuck)
-		}
+	held := make([]lease, len(rows))
+	least := rows[0].Attempts
+	for i, r := range rows {
+		held[i], least = lease{r.ID, token}, min(least, r.Attempts)
+	}
+	if !errors.Is(err, errNode) || work.Err() != nil { // it is not the node's fault: whoever comes next
+		return errors.Join(append(errs, err, m.store.release(write, held))...)
+	}
+	errs = append(errs, m.store.unreachable(write, held, backoff(least, 500*time.Millisecond, 5*time.Second), clip(err)))
+	for _, r := range rows {
+		m.lines.wake(pool{r.OwnerID, r.ModelID}, errStuck)
 	}
 	return errors.Join(append(errs, fmt.Errorf("session: settle %d opens in doubt: %w", len(rows), err))...)
 }

@@ -1,0 +1,343 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// clock is a node's clock that a test can set.
+type clock struct{ off atomic.Int64 }
+
+func (c *clock) now() time.Time      { return time.Now().Add(time.Duration(c.off.Load())) }
+func (c *clock) set(d time.Duration) { c.off.Store(int64(d)) }
+
+func TestReplicasThatAreKilledInACloseLeaveNothingBehind(t *testing.T) {
+	db, dsn := replicated(t)
+	var chain clock
+	n := proxyroutertest.NewServer(t, proxyroutertest.Options{Now: chain.now, CloseLatency: 20 * time.Millisecond})
+	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{CloseAfter: time.Millisecond}}
+	kills := 4
+	if long() {
+		kills = 40
+	}
+	const sessions = 60
+	m, stop := start(t, db, client(t, n), config.Options.session())
+	var wg sync.WaitGroup
+	for _, user := range names("user", sessions) {
+		wg.Go(func() { use(t, m, user) })
+	}
+	wg.Wait()
+	stop()
+	chain.set(2 * time.Hour)
+	if _, err := db.Exec(`UPDATE automation_sessions SET ends_at = ends_at - interval '2 hours', next_at = next_at - interval '2 hours'`); err != nil {
+		t.Fatal(err)
+	}
+	c := config
+	c.Failpoint = "during-close"
+	for range kills / 2 {
+		a, b := startReplica(t, c), startReplica(t, c)
+		a.died(t)
+		b.died(t)
+		// Its sessions are taken over when the leases end, so that the next ones find some.
+	}
+	_, stop = start(t, db, client(t, n), config.Options.session())
+	until(t, "every session is closed", func() bool { return rows(t, db)["closed"] == sessions })
+	stop()
+	audit(t, db, n, 1)
+	if s := n.Stats(); s.Closes != sessions || s.OpenNow != 0 {
+		t.Errorf("%d closes, %d still open; want each of %d closed once", s.Closes, s.OpenNow, sessions)
+	}
+}
+
+// use makes one request.
+func use(t *testing.T, m *session.Manager, user string) {
+	t.Helper()
+	c, err := m.Acquire(t.Context(), ask(user))
+	if err != nil {
+		t.Errorf("%s: %v", user, err)
+		return
+	}
+	c.Release()
+}
+
+func TestADatabaseThatLosesTheRepliesToCommitsCostsNothing(t *testing.T) {
+	dsn := pglab.Database(t)
+	db := migrated(t, pglab.Open(t, dsn))
+	proxy := pglab.NewProxy(t, dsn)
+	n, node := node(t, proxyroutertest.Options{OpenLatency: 5 * time.Millisecond})
+	o := quick()
+	o.MaxPerUser = 1
+	m, stop := start(t, pglab.Open(t, proxy.DSN()), node, o)
+	proxy.LoseReplies(func(tag string) bool { return tag == "COMMIT" && rand.IntN(8) == 0 })
+	users := names("user", 30)
+	var wg sync.WaitGroup
+	for _, user := range users {
+		for range 4 {
+			wg.Go(func() { use(t, m, user) })
+		}
+	}
+	wg.Wait()
+	proxy.LoseReplies(nil)
+	stop()
+	_, stop = start(t, db, node, o)
+	audit(t, db, n, 1)
+	stop()
+	if s := n.Stats(); s.Opens != len(users) || proxy.Lost() < 10 {
+		t.Errorf("%d opens for %d users with a cap of 1, %d replies lost", s.Opens, len(users), proxy.Lost())
+	}
+	t.Logf("%d replies to COMMITs lost", proxy.Lost())
+}
+
+func TestClocksThatAreTenMinutesApartDoNotMatter(t *testing.T) {
+	db, dsn := replicated(t)
+	var chain clock
+	n := proxyroutertest.NewServer(t, proxyroutertest.Options{Now: chain.now, ChunkDelay: 10 * time.Millisecond})
+	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: 1, CloseAfter: 100 * time.Millisecond, Margin: time.Second}}
+	// These sessions end in a few seconds.
+	chain.set(-(time.Hour - 6*time.Second))
+	m, stop := start(t, db, client(t, n), config.Options.session())
+	users := names("user", 5)
+	for _, user := range users {
+		use(t, m, user)
+	}
+	stop()
+	chain.set(0)
+	var replicas []*replica
+	for _, off := range []time.Duration{-10 * time.Minute, 0, 10 * time.Minute} {
+		config.Clock = off
+		r := startReplica(t, config)
+		r.send(t, work{Users: users, Models: []string{modelA}, Forever: true})
+		replicas = append(replicas, r)
+	}
+	until(t, "the old sessions are closed and new ones used", func() bool {
+		s := n.Stats()
+		return s.Closes == len(users) && s.Opens == 2*len(users)
+	})
+	for _, r := range replicas {
+		_ = r.in.Close()
+		if rep := r.report(t); rep.Served == 0 || len(rep.Errors) > 0 {
+			t.Errorf("%d served, %v", rep.Served, rep.Errors)
+		}
+		r.stop(t)
+	}
+	audit(t, db, n, 2)
+}
+
+func TestABurstOverFiveReplicasThatCollideIsServedOneByOne(t *testing.T) {
+	db, dsn := replicated(t)
+	n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 60 * time.Millisecond, CollisionWindow: 30 * time.Millisecond})
+	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: 1, AcquireTimeout: time.Minute, OpenTimeout: time.Minute}}
+	var replicas []*replica
+	for range 5 {
+		replicas = append(replicas, startReplica(t, config))
+	}
+	begun := time.Now()
+	for i, r := range replicas {
+		r.send(t, work{Users: names(fmt.Sprint("replica-", i), 10), Models: models(1)})
+	}
+	var slowest time.Duration
+	for _, r := range replicas {
+		rep := r.report(t)
+		if rep.Served != 10 {
+			t.Errorf("%d of 10 served: %v", rep.Served, rep.Errors)
+		}
+		slowest = max(slowest, rep.Slowest)
+	}
+	for _, r := range replicas {
+		r.stop(t)
+	}
+	audit(t, db, n, 1)
+	s := n.Stats()
+	if s.Opens != 50 || s.OpenRequests > 100 || s.Collisions == 0 {
+		t.Errorf("%d opens of %d asked for, %d collisions; want 50 and one retry each at most", s.Opens, s.OpenRequests, s.Collisions)
+	}
+	// One after the other they take 3 s at the node; each needs its pause, its
+	// turn and a look at the wallet's sessions as well.
+	if slowest > 20*time.Second {
+		t.Errorf("the last was served after %v", slowest)
+	}
+	t.Logf("%d collisions, the last of 50 served after %v, all in %v", s.Collisions, slowest.Round(time.Millisecond), time.Since(begun).Round(time.Millisecond))
+}
+
+func TestADeadReplicasClaimIsFreeWithinItsLease(t *testing.T) {
+	db, dsn := replicated(t)
+	n := proxyroutertest.NewServer(t, proxyroutertest.Options{})
+	const lease = 2 * time.Second
+	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: 1, Lease: lease}}
+	r := startReplica(t, config)
+	r.send(t, work{Users: []string{"alice"}, Models: []string{modelA}, Hold: true})
+	if !r.out.Scan() {
+		t.Fatal("no claim")
+	}
+	m, _ := start(t, db, client(t, n), config.Options.session())
+	r.kill()
+	killed := time.Now()
+	use(t, m, "alice")
+	if took := time.Since(killed); took > lease+time.Second {
+		t.Errorf("the claim was free after %v, its lease is %v", took, lease)
+	}
+	audit(t, db, n, 1)
+}
+
+func TestAFrozenDatabaseHoldsNobodyPastTheirDeadline(t *testing.T) {
+	frozen := 8 * time.Second
+	if long() {
+		frozen = 30 * time.Second
+	}
+	cluster := pglab.Start(t, pglab.Options{})
+	db := migrated(t, pglab.Open(t, cluster.DSN("postgres")))
+	n, node := node(t, proxyroutertest.Options{})
+	m, stop := start(t, db, node, quick())
+	held, err := m.Acquire(t.Context(), ask("holder"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, user := range names("user", 10) {
+		use(t, m, user)
+	}
+	before := runtime.NumGoroutine()
+	cluster.Freeze()
+	thaw := time.NewTimer(frozen)
+	var wg sync.WaitGroup
+	for i := range 60 {
+		wg.Go(func() {
+			deadline := time.Duration(200+i*50) * time.Millisecond
+			ctx, cancel := context.WithTimeout(t.Context(), deadline)
+			defer cancel()
+			begun := time.Now()
+			c, err := m.Acquire(ctx, ask(fmt.Sprintf("user-%d", i%12)))
+			if c != nil || err == nil || errors.Is(err, session.ErrNotRunning) {
+				t.Errorf("got %v, %v from a frozen database", c, err)
+			}
+			if took := time.Since(begun); took > deadline+500*time.Millisecond {
+				t.Errorf("a deadline of %v took %v", deadline, took)
+			}
+		})
+	}
+	wg.Wait()
+	<-held.Context().Done()
+	if !errors.Is(context.Cause(held.Context()), session.ErrLeaseLost) {
+		t.Errorf("the holder of a claim was told %v", context.Cause(held.Context()))
+	}
+	begun := time.Now()
+	held.Release()
+	if took := time.Since(begun); took > 6*time.Second {
+		t.Errorf("a release took %v", took)
+	}
+	<-thaw.C
+	cluster.Thaw()
+	thawed := time.Now()
+	for _, user := range append(names("user", 10), "holder") {
+		use(t, m, user)
+	}
+	if took := time.Since(thawed); took > 5*time.Second {
+		t.Errorf("service was back %v after the thaw", took)
+	}
+	until(t, "the goroutines are back to where they were", func() bool { return runtime.NumGoroutine() <= before+5 })
+	audit(t, db, n, 4)
+	stop()
+}
+
+// ended is a provider whose sessions are rows that a test has made up.
+type ended struct {
+	session.Provider
+	closes, opens atomic.Int64
+}
+
+func (p *ended) CloseSession(context.Context, string) error { p.closes.Add(1); return nil }
+
+func (p *ended) OpenSession(context.Context, session.OpenRequest) (string, error) {
+	return fmt.Sprintf("0xnew%d", p.opens.Add(1)), nil
+}
+
+func (p *ended) GetSession(_ context.Context, id string) (session.ChainSession, error) {
+	return session.ChainSession{ID: id, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(time.Hour)}, nil
+}
+
+func TestThousandsOfSessionsThatEndTogetherCostNoMoreThanOneByOne(t *testing.T) {
+	sessions := 2000
+	if long() {
+		sessions = 10000
+	}
+	db := postgres(t)
+	var statements atomic.Int64
+	p := &ended{}
+	const most = 40
+	o := quick()
+	o.CloseAfter, o.Interval, o.MaxPerUser, o.MaxOpen = time.Millisecond, time.Hour, 1, most // rounds come when nudged
+	o.Renew = func(context.Context, string) (time.Duration, bool) { return time.Hour, true }
+	bounded := sqldb.New(db, sqldb.Options{Observe: func(string, time.Duration, time.Duration, error) { statements.Add(1) }})
+	end := func(prefix string, n int) {
+		t.Helper()
+		if _, err := db.Exec(`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, provider, created_at, called_at, opened_at, ends_at, last_used_at, next_at)
+			SELECT CAST($1 AS text) || i, CAST($1 AS text) || i, 'model', 'user-' || i, 'user-' || i, now(), 3600, 'open', '0xp', now(), now(), now(), now() - interval '1 second', now(), now() - interval '1 second'
+			FROM generate_series(1, $2) i`, prefix, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var managers []*session.Manager
+	for range 3 {
+		m, _ := startOn(t, bounded, p, o)
+		managers = append(managers, m)
+	}
+	round := func() {
+		var wg sync.WaitGroup
+		for _, m := range managers {
+			wg.Go(func() {
+				if err := m.Tend(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	statements.Store(0)
+	const oneByOne = 20
+	for i := range oneByOne {
+		end(fmt.Sprint("single", i, "-"), 1)
+		if err := managers[i%3].Tend(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	usual := float64(statements.Swap(0)) / oneByOne
+	end("crowd", sessions)
+	round()
+	crowd := float64(statements.Load()) / float64(sessions)
+	if got := p.closes.Load(); got != int64(sessions+oneByOne) {
+		t.Errorf("%d closes, want each of %d once", got, sessions+oneByOne)
+	}
+	if crowd > 2*usual {
+		t.Errorf("%.2f statements a session where all end together, %.2f where one does; want at most twice", crowd, usual)
+	}
+	var wg sync.WaitGroup
+	var refused atomic.Int64
+	for i, user := range names("user", 200) {
+		wg.Go(func() {
+			c, err := managers[i%3].Acquire(t.Context(), ask(user))
+			if b, ok := errors.AsType[*session.BudgetError](err); ok && b.Limit == session.LimitTotal {
+				refused.Add(1)
+			} else if err != nil {
+				t.Error(err)
+			} else {
+				c.Release()
+			}
+		})
+	}
+	wg.Wait()
+	if p.opens.Load() != most || refused.Load() != 200-most {
+		t.Errorf("%d opens and %d refusals, want %d of 200", p.opens.Load(), refused.Load(), most)
+	}
+	t.Logf("statements a session: %.2f together, %.2f one by one", crowd, usual)
+}
