@@ -43,9 +43,12 @@ func (p Plan) limit(gate int) float64 {
 
 const (
 	longWindow   = 1000 // outcomes of the exposed arm, for Wilson and Point
-	recentWindow = 50   // likewise, for comparing the arms
+	recentWindow = 100  // likewise, for comparing the arms
 	// minControl is how many outcomes of the control arm say something.
 	minControl = 10
+	// clearlyWorse is how many standard errors the exposed arm must be above
+	// the control arm to be at fault while both are above the limit.
+	clearlyWorse = 4
 )
 
 // watch is what a bake's looks remember of one another. The zero value is that
@@ -147,11 +150,16 @@ func (w watch) judge(p Plan, gate int, now Counts) (bets *logs, detail string) {
 		since.bad(gate), since.Outcomes, gateNames[gate], 100*since.rate(gate), 100*limit, measured)
 }
 
-// bothFail tells whether the control arm does badly as well: above the limit,
-// and at least half as badly as the exposed arm.
+// bothFail tells whether the control arm is above the limit as well, and the
+// exposed arm not clearly worse: the difference is below four standard errors.
 func bothFail(near Evidence, gate int, limit float64) bool {
-	control := near.Control.rate(gate)
-	return near.Control.Outcomes >= minControl && control > limit && control >= near.Exposed.rate(gate)/2
+	e, c := near.Exposed, near.Control
+	if c.Outcomes < minControl || c.rate(gate) <= limit {
+		return false
+	}
+	pooled := float64(e.bad(gate)+c.bad(gate)) / float64(e.Outcomes+c.Outcomes)
+	deviation := math.Sqrt(pooled * (1 - pooled) * (1/float64(max(e.Outcomes, 1)) + 1/float64(c.Outcomes)))
+	return e.rate(gate)-c.rate(gate) <= clearlyWorse*deviation
 }
 
 func outageDetail(near Evidence, gate int) string {

@@ -1,0 +1,230 @@
+package rollout_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+)
+
+// replica is the process of one of five: a watcher, a controller, and users
+// whose requests fail from the line "fail" on standard input on. It says on
+// standard output when the feature goes on and off.
+func replica(dsn string) {
+	db := sqlx.MustOpen("postgres", dsn)
+	offset, err := time.ParseDuration(os.Getenv("ROLLOUT_TEST_CLOCK"))
+	if err != nil {
+		panic(err)
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	w := flags.NewWatcher(flags.NewStore(db), flags.Options{Interval: time.Second, Logger: log})
+	c, err := rollout.New(db, rollout.Options{Interval: 20 * time.Millisecond, UserPerMinute: 255, Logger: log, Now: func() time.Time { return time.Now().Add(offset) }})
+	if err != nil {
+		panic(err)
+	}
+	if fast := os.Getenv("ROLLOUT_TEST_INTERVAL"); fast != "" {
+		interval, _ := time.ParseDuration(fast)
+		if c, err = rollout.New(db, rollout.Options{Interval: interval, UserPerMinute: 255, Logger: log}); err != nil {
+			panic(err)
+		}
+	}
+	var failing atomic.Bool
+	go func() {
+		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+			failing.Store(in.Text() == "fail")
+		}
+		os.Exit(0) // the test is gone
+	}()
+	go w.Run(context.Background())
+	go c.Run(context.Background())
+	// Other features ask the watcher; the trip is not what is tested here.
+	on, user := false, 0
+	rec := c.Recorder(flag)
+	for range time.Tick(time.Millisecond) {
+		user++
+		d := w.Decide(flag, strconv.Itoa(user%1000))
+		if arm, ok := rollout.ArmOf(d); ok {
+			outcome := rollout.Success
+			if failing.Load() && arm == rollout.Exposed {
+				outcome = rollout.Failure
+			}
+			rec.Record(arm, outcome, strconv.Itoa(user), time.Millisecond, 0)
+		}
+		if everybody := w.Flag(flag); everybody != nil && everybody.Enabled != on {
+			on = everybody.Enabled
+			fmt.Println(map[bool]string{true: "on", false: "off"}[on])
+		}
+	}
+}
+
+// process is a replica as the test sees it.
+type process struct {
+	cmd  *exec.Cmd
+	in   interface{ Write([]byte) (int, error) }
+	off  chan struct{}
+	done chan struct{}
+	kill func()
+}
+
+func begin(t *testing.T, dsn string, env ...string) *process {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(append(os.Environ(), "ROLLOUT_TEST_REPLICA="+dsn), env...)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &process{cmd: cmd, in: in, off: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		defer close(p.done)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if lines.Text() == "off" {
+				close(p.off)
+			}
+		}
+		_ = cmd.Wait() // it was killed
+	}()
+	p.kill = sync.OnceFunc(func() {
+		_ = cmd.Process.Kill()
+		<-p.done
+	})
+	t.Cleanup(p.kill)
+	return p
+}
+
+// A whole plan in fast-forward by five processes, whose clocks are up to ten
+// minutes off, and which are killed at random.
+func TestFiveReplicasKilledAtRandomAgree(t *testing.T) {
+	dsn := pglab.Database(t)
+	l := newLab(t, pglab.Open(t, dsn))
+	p := rollout.DefaultPlan()
+	p.Stages[0].Percentage = flags.Percent // somebody internal
+	for i := range p.Stages {
+		p.Stages[i].Hold, p.Stages[i].MinSamples = 400*time.Millisecond, 30
+	}
+	p.Stages[2].Approval = true
+	l.create(p)
+	clock := func() string { return fmt.Sprintf("ROLLOUT_TEST_CLOCK=%ds", rand.IntN(1201)-600) }
+	five := make([]*process, 5)
+	for i := range five {
+		five[i] = begin(t, dsn, clock())
+	}
+	l.do(rollout.Start)
+	kills := 0
+	next := time.NewTicker(100 * time.Millisecond)
+	defer next.Stop()
+	until(t, "the plan is over", func() bool {
+		select {
+		case <-next.C:
+			i := rand.IntN(len(five))
+			five[i].kill()
+			five[i] = begin(t, dsn, clock())
+			kills++
+		default:
+		}
+		s := l.status()
+		if s.Waiting == rollout.ForApproval && !s.Approved {
+			l.do(rollout.Approve)
+		}
+		return s.State == rollout.Completed
+	})
+	for _, one := range five {
+		one.kill()
+	}
+	t.Logf("killed %d times", kills)
+	// That few users came while replicas were dead is no fault.
+	history := slices.DeleteFunc(l.events(), func(e rollout.Event) bool { return e.Action == rollout.Waits && strings.Contains(e.Detail, "outcomes") })
+	l.happenedIn(history, rollout.Created, rollout.Start, rollout.Advanced, rollout.Advanced, rollout.Waits, rollout.Approve, rollout.Advanced, rollout.Finished)
+	l.stands(rollout.Completed, "", 3, true, 100*flags.Percent)
+	// The flag's own audit: each of its changes once, all by the rollout.
+	events, err := flags.NewStore(l.db).Events(t.Context(), flag, 100, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shares []string
+	for _, e := range events[:len(events)-1] {
+		var after struct {
+			Percentage json.Number `json:"rollout_percentage"`
+		}
+		if err := json.Unmarshal(e.After, &after); err != nil || e.By != "rollout:"+flag {
+			t.Errorf("%+v, %v", e, err)
+		}
+		shares = append(shares, after.Percentage.String())
+	}
+	if diff := cmp.Diff("100.00 50.00 10.00 1.00", strings.Join(shares, " ")); diff != "" {
+		t.Error(diff)
+	}
+	// No outcome is counted twice: no incarnation has more than it could see in its time.
+	var most int64
+	if err := l.db.Get(&most, `SELECT max(outcomes) FROM automation_rollout_counts`); err != nil || most > 60_000 {
+		t.Errorf("an incarnation counted %d outcomes, %v", most, err)
+	}
+}
+
+// With the intervals that are shipped.
+func TestABreachReachesFiveReplicasWithinTenSeconds(t *testing.T) {
+	dsn := pglab.Database(t)
+	l := newLab(t, pglab.Open(t, dsn))
+	p := rollout.DefaultPlan()
+	l.create(p)
+	l.do(rollout.Start)
+	l.do(rollout.Skip)
+	l.do(rollout.Skip)
+	var five []*process
+	for range 5 {
+		five = append(five, begin(t, dsn, "ROLLOUT_TEST_CLOCK=0s", "ROLLOUT_TEST_INTERVAL=2s"))
+	}
+	until(t, "all have counted something", func() bool {
+		var n int
+		if err := l.db.Get(&n, `SELECT count(*) FROM automation_rollout_counts WHERE outcomes > 0 AND arm = 'exposed'`); err != nil {
+			t.Fatal(err)
+		}
+		return n == 5
+	})
+	begun := time.Now()
+	for _, one := range five {
+		if _, err := one.in.Write([]byte("fail\n")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deadline := time.NewTimer(10 * time.Second)
+	defer deadline.Stop()
+	for i, one := range five {
+		select {
+		case <-one.off:
+		case <-deadline.C:
+			t.Fatalf("replica %d still has the feature on after 10 s", i)
+		}
+	}
+	t.Logf("all off after %v", time.Since(begun))
+	l.stands(rollout.RolledBack, rollout.ByBreach, 2, false, 50*flags.Percent)
+	if f := l.flag(); f.Notice != p.Notice {
+		t.Errorf("the users are told %q", f.Notice)
+	}
+}

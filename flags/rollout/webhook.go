@@ -1,0 +1,142 @@
+package rollout
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// Webhook is a receiver of events. Each is a POST of an Event in JSON, signed
+// as https://www.standardwebhooks.com has it, see VerifyWebhook; any 2xx takes
+// it. Otherwise it comes again, after 1 s at first and 10 min at most, until it
+// is taken. Events of one rollout come in their order; one may come more than
+// once, with the same webhook-id.
+//
+// The URL is requested as it stands, wherever it leads: that it does not lead
+// into places which it should not is the operator's choice to make.
+type Webhook struct {
+	// Name tells receivers apart in the outbox, and stays when a URL changes.
+	Name string
+	URL  string // http or https
+	// Secret signs; at least 16 bytes.
+	Secret string
+}
+
+// String leaves out the secret, and the URL, which may hold one.
+func (w Webhook) String() string { return "webhook " + w.Name }
+
+func checkWebhooks(list []Webhook) error {
+	var errs []error
+	names := map[string]bool{}
+	for i, w := range list {
+		complain := func(what string) {
+			errs = append(errs, fmt.Errorf("rollout: Options.Webhooks[%d].%s", i, what)) // never the values
+		}
+		if checkText("name", w.Name) != nil || names[w.Name] {
+			complain("Name must be there, and another for each")
+		}
+		names[w.Name] = true
+		if u, err := url.Parse(w.URL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+			complain("URL must be one of http or https")
+		}
+		if len(w.Secret) < 16 {
+			complain("Secret must have at least 16 bytes")
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sendTimeout bounds one request.
+const sendTimeout = 10 * time.Second
+
+func defaultClient() *http.Client {
+	return &http.Client{Timeout: sendTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// deliver sends one letter to a receiver, if there is one due.
+func (c *Controller) deliver(ctx context.Context, hook Webhook) (sent bool, err error) {
+	// The lease outlasts the request, so that two replicas do not send it at once.
+	l, err := sqldb.Write(ctx, c.db, "rollout.pick", func(tx *sqldb.Tx) (*letter, error) { return pick(tx, hook.Name, 2*sendTimeout) })
+	if err != nil || l == nil {
+		return false, err
+	}
+	failed := c.post(ctx, hook, *l)
+	if failed != nil {
+		c.log.WarnContext(ctx, "webhook not delivered, trying again", "webhook", hook.Name, "rollout", l.Rollout, "seq", l.Seq, "attempts", l.Attempts, "error", failed)
+	}
+	_, err = sqldb.Write(context.WithoutCancel(ctx), c.db, "rollout.mark", func(tx *sqldb.Tx) (any, error) {
+		return nil, mark(tx, hook.Name, *l, failed, backoff(l.Attempts))
+	})
+	return true, err
+}
+
+// backoff is 1 s after the first attempt, twice that after each more, and at
+// most 10 min.
+func backoff(attempts int) time.Duration {
+	return min(time.Second<<min(attempts-1, 10), 10*time.Minute)
+}
+
+func (c *Controller) post(ctx context.Context, hook Webhook, l letter) error {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, hook.URL, strings.NewReader(l.Body))
+	if err != nil {
+		return err
+	}
+	id, at := fmt.Sprintf("%s-%d", url.PathEscape(l.Rollout), l.Seq), strconv.FormatInt(c.now().Unix(), 10)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Webhook-Id", id)
+	req.Header.Set("Webhook-Timestamp", at)
+	req.Header.Set("Webhook-Signature", sign(hook.Secret, id, at, []byte(l.Body)))
+	res, err := c.o.Client.Do(req)
+	if err != nil {
+		if e, ok := errors.AsType[*url.Error](err); ok {
+			err = e.Err // without the URL
+		}
+		return err
+	}
+	defer func() { _ = res.Body.Close() }()
+	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10)) // so that the connection can serve again
+	if res.StatusCode/100 != 2 {
+		return fmt.Errorf("the receiver answered %s", res.Status)
+	}
+	return nil
+}
+
+func sign(secret, id, at string, body []byte) string {
+	mac := hmac.New(sha256.New, []byte(secret))
+	_, _ = fmt.Fprintf(mac, "%s.%s.%s", id, at, body)
+	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
+}
+
+// webhookAge is how far a timestamp may be off, either way.
+const webhookAge = 5 * time.Minute
+
+// VerifyWebhook tells a receiver whether a request comes from who knows the
+// secret and is not an old one sent again: its signature fits, and its
+// timestamp is within 5 minutes of now. The webhook-id is the event's own; who
+// must not act twice keeps it.
+func VerifyWebhook(secret string, h http.Header, body []byte, now time.Time) error {
+	at, err := strconv.ParseInt(h.Get("Webhook-Timestamp"), 10, 64)
+	if err != nil || now.Sub(time.Unix(at, 0)).Abs() > webhookAge {
+		return fmt.Errorf("rollout: webhook: the timestamp is missing or not of now: %w", ErrInvalid)
+	}
+	want := sign(secret, h.Get("Webhook-Id"), h.Get("Webhook-Timestamp"), body)
+	for given := range strings.FieldsSeq(h.Get("Webhook-Signature")) {
+		if hmac.Equal([]byte(given), []byte(want)) {
+			return nil
+		}
+	}
+	return fmt.Errorf("rollout: webhook: no signature fits: %w", ErrInvalid)
+}
