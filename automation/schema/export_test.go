@@ -1,5 +1,13 @@
 package schema
 
+import (
+	"context"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
 // Statements splits a migration's file.
 func Statements(text string) (list []string) {
 	for _, s := range statements(text) {
@@ -12,4 +20,9 @@ func Statements(text string) (list []string) {
 func File(name string) (string, error) {
 	b, err := files.ReadFile(name)
 	return string(b), err
+}
+
+// Inventory is what is there of ours.
+func Inventory(ctx context.Context, pool *sqlx.DB) (any, error) {
+	return sqldb.Read(ctx, sqldb.New(pool, sqldb.Options{}), "test", inventory)
 }

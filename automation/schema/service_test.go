@@ -1,0 +1,78 @@
+package schema_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/cleanup"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+	"github.com/MorpheusAIs/gateway-automation/settings"
+)
+
+// All that the module does with its tables, in the rights of deploy/grants.sql.
+func TestTheServicesRightsSuffice(t *testing.T) {
+	owner, pool := service(t)
+	execute(t, owner, `INSERT INTO feature_flag_events (feature_name, version, action, changed_at, changed_by, before, after)
+		VALUES ('automation', 1, 'update', now() - interval '2 years', 't', '{}', '{}')`)
+	db := sqldb.New(pool, sqldb.Options{})
+	check := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+
+	store, err := settings.NewStoreOn(db, settings.Defaults{})
+	check("settings", err)
+	_, err = store.Put(t.Context(), "7", settings.Values{IsEnabled: true, SessionDuration: time.Hour}, settings.Always)
+	check("put", err)
+	_, err = store.Delete(t.Context(), "7", settings.Always)
+	check("delete", err)
+	_, _, err = store.Adopters(t.Context())
+	check("adopters", err)
+	check("forget", store.Forget(t.Context(), "7"))
+
+	_, err = flags.NewStoreOn(db).Update(t.Context(), "automation", flags.Change{Percentage: new(10 * flags.Percent)}, "t", 0)
+	check("flags", err)
+	_, err = flags.NewStoreOn(db).Events(t.Context(), "automation", 10, 0)
+	check("events", err)
+
+	node := proxyroutertest.NewServer(t, proxyroutertest.Options{})
+	client, err := proxyrouter.New(proxyrouter.Options{URL: node.URL})
+	check("node", err)
+	defer client.CloseIdleConnections()
+	m, err := session.New(db, client, session.Options{MaxPerUser: 2, OpensPerHour: 5, MaxOpen: 10})
+	check("manager", err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- m.Run(ctx) }()
+	until(t, func() (string, bool) {
+		claim, err := m.Acquire(t.Context(), session.Request{UserID: "7", ModelID: proxyroutertest.ModelID("llama"), Duration: time.Hour})
+		if err != nil {
+			return err.Error(), false
+		}
+		claim.Release()
+		_, err = m.End(t.Context(), "7", claim.SessionID())
+		check("end", err)
+		return "", true
+	})
+	check("tend", m.Tend(t.Context()))
+	check("forget", m.Forget(t.Context(), "7"))
+	cancel()
+	check("run", <-done)
+
+	execute(t, owner, `UPDATE automation_sessions SET state = 'closed', closed_at = now() - interval '1 year'`)
+	cleaner, err := cleanup.New(db, cleanup.Options{DefaultOptIn: true, Pause: time.Millisecond})
+	check("cleaner", err)
+	r, err := cleaner.Pass(t.Context(), false)
+	check("clean-up", err)
+	if r.Total() != 2 {
+		t.Errorf("the clean-up removed %+v, want a session and an event", r)
+	}
+	migrate(t, pool)
+}

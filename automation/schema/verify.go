@@ -1,0 +1,277 @@
+package schema
+
+import (
+	"cmp"
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+//go:embed expected/*.json
+var expected embed.FS
+
+// ErrNoRole says that the database has no role of that name.
+var ErrNoRole = errors.New("no such role")
+
+// Problem is something that is not as the migrations make it, or a right that
+// the service lacks.
+type Problem struct {
+	Object  string `json:"object"`  // such as "index automation_sessions_due"
+	Problem string `json:"problem"` // such as "is missing"
+	SQL     string `json:"sql"`     // what the owner of the tables runs to mend it
+}
+
+func (p Problem) String() string { return p.Object + " " + p.Problem }
+
+// object is one thing that the migrations make. How it reads differs between
+// the databases; the two are never compared.
+type object struct {
+	Kind  string `json:"kind" db:"kind"`             // table, column, key, check, index, trigger, function
+	Table string `json:"table,omitempty" db:"tbl"`   // of what belongs to one
+	Name  string `json:"name" db:"name"`             // a key's are its columns
+	Is    string `json:"is,omitempty" db:"def"`      // what it has to be
+	SQL   string `json:"sql,omitempty" db:"creates"` // what makes it; empty: the same text
+}
+
+func (o object) create() string { return cmp.Or(o.SQL, o.Is) + ";" }
+
+func (o object) String() string {
+	switch o.Kind {
+	case "column", "check", "trigger":
+		return o.Kind + " " + o.Name + " of " + o.Table
+	case "key":
+		return "unique key (" + o.Name + ") of " + o.Table
+	}
+	return o.Kind + " " + o.Name
+}
+
+// Verify compares the database with what the migrations make: tables, columns,
+// keys, checks, indexes, triggers and functions, and the rows that must be
+// there. On PostgreSQL it also tells which rights the service's role lacks;
+// empty is the role that is connected. It changes nothing. What is there beside
+// is nobody's business, and a database newer than this program may differ
+// where something is there in another form.
+func Verify(ctx context.Context, pool *sqlx.DB, role string) ([]Problem, error) {
+	db := sqldb.New(pool, sqldb.Options{})
+	list, err := sqldb.Read(ctx, db, "schema.verify", func(tx *sqldb.Tx) ([]Problem, error) { return verify(tx, role) })
+	if sqldb.SQLState(err) == "42704" {
+		err = fmt.Errorf("%w: %q", ErrNoRole, role)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("schema: verify: %w", err)
+	}
+	return list, nil
+}
+
+func verify(tx *sqldb.Tx, role string) ([]Problem, error) {
+	var list []Problem
+	have, newer, err := versions(tx)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range known(tx.SQLite()) {
+		if !have[m.Version] {
+			list = append(list, Problem{fmt.Sprintf("migration %d, %s,", m.Version, m.Name), "has not been applied",
+				fmt.Sprintf("-- automationctl migrate up, or psql -f %s/%04d_%s.up.sql", dir(tx.SQLite()), m.Version, m.Name)})
+		}
+	}
+	want, err := wanted(tx.SQLite())
+	if err != nil {
+		return nil, err
+	}
+	found, err := inventory(tx)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, compare(want, found, newer)...)
+	rows, err := verifyRows(tx, found)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, rows...)
+	if tx.SQLite() {
+		return list, nil
+	}
+	rights, err := verifyRights(tx, role)
+	return append(list, rights...), err
+}
+
+// versions tells what has been applied, and whether that is more than we know.
+// The rights to read it are among those that are verified, so they may lack.
+func versions(tx *sqldb.Tx) (have map[int]bool, newer bool, err error) {
+	have = map[int]bool{}
+	if !tx.SQLite() {
+		var may bool
+		if err := tx.Get(&may, `SELECT coalesce(has_table_privilege(to_regclass('automation_schema_migrations'), 'SELECT'), true)`); err != nil {
+			return nil, false, err
+		}
+		if !may {
+			for _, m := range known(false) {
+				have[m.Version] = true // to be told by what is missing
+			}
+			return have, false, nil
+		}
+	}
+	list, err := applied(tx)
+	for v := range list {
+		have[v] = true
+	}
+	for _, m := range known(tx.SQLite()) {
+		delete(list, m.Version)
+	}
+	return have, len(list) > 0, err
+}
+
+func wanted(lite bool) ([]object, error) {
+	text, err := expected.ReadFile("expected/" + dir(lite) + ".json")
+	if err != nil {
+		return nil, err
+	}
+	var list []object
+	return list, json.Unmarshal(text, &list)
+}
+
+// compare says what is missing or different.
+func compare(want, found []object, newer bool) []Problem {
+	type key struct{ kind, table, name string }
+	have := map[key]object{}
+	for _, o := range found {
+		have[key{o.Kind, o.Table, o.Name}] = o
+	}
+	var list []Problem
+	for _, o := range want {
+		got, ok := have[key{o.Kind, o.Table, o.Name}]
+		_, table := have[key{"table", "", o.Table}]
+		switch {
+		case !ok && !table && slices.Contains([]string{"column", "key", "check"}, o.Kind):
+			// It comes with its table, which is missing.
+		case !ok:
+			list = append(list, Problem{o.String(), "is missing", o.create()})
+		case got.Is != o.Is && !newer && !alike(o, got):
+			what := "is not as it should be"
+			if !strings.Contains(got.Is+o.Is, "\n") {
+				what += ": " + got.Is + " instead of " + o.Is
+			}
+			list = append(list, Problem{o.String(), what, remedy(o, got)})
+		}
+	}
+	return list
+}
+
+// bare takes off a check what the type of a host's column puts in.
+var bare = strings.NewReplacer("::text", "", "(", "", ")", "")
+
+// alike tells whether what differs does as well: a column that the host
+// brought along as a longer integer or a shorter text, and a check on it.
+func alike(want, got object) bool {
+	switch want.Kind {
+	case "check":
+		return bare.Replace(want.Is) == bare.Replace(got.Is)
+	case "column":
+		kind, _, sized := strings.Cut(got.Is, "(")
+		if _, rest, ok := strings.Cut(got.Is, ")"); sized && ok {
+			kind += rest
+		}
+		return strings.NewReplacer("character varying", "text", "bigint", "integer").Replace(kind) == want.Is
+	}
+	return false
+}
+
+// remedy is what turns an object into what it should be.
+func remedy(want, got object) string {
+	switch want.Kind {
+	case "column":
+		kind, null := strings.CutSuffix(want.Is, " NOT NULL")
+		if got.Is == kind && null {
+			return fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL;", want.Table, want.Name)
+		}
+		return fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s TYPE %s;", want.Table, want.Name, kind)
+	case "check":
+		return fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT %s; %s", want.Table, want.Name, want.create())
+	case "index":
+		return fmt.Sprintf("DROP INDEX %s; %s", want.Name, want.create())
+	case "trigger":
+		return fmt.Sprintf("DROP TRIGGER %s ON %s; %s", want.Name, want.Table, want.create())
+	}
+	return want.create()
+}
+
+// The rows that must be there.
+var rows = []struct{ table, where, insert string }{
+	{"automation_wallet", "name = 'wallet'", "INSERT INTO automation_wallet (name, alone_until) VALUES ('wallet', '1970-01-01 00:00:00.000')"},
+	{"feature_flags", "feature_name = 'automation'", "INSERT INTO feature_flags (feature_name, enabled) VALUES ('automation', true)"},
+}
+
+func verifyRows(tx *sqldb.Tx, found []object) ([]Problem, error) {
+	var list []Problem
+	for _, r := range rows {
+		if !slices.ContainsFunc(found, func(o object) bool { return o.Kind == "table" && o.Name == r.table }) {
+			continue
+		}
+		if !tx.SQLite() {
+			var may bool
+			if err := tx.Get(&may, `SELECT has_table_privilege($1, 'SELECT')`, r.table); err != nil {
+				return nil, err
+			}
+			if !may {
+				continue
+			}
+		}
+		var n int
+		if err := tx.Get(&n, `SELECT count(*) FROM `+r.table+` WHERE `+r.where); err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			list = append(list, Problem{"row " + r.where + " of " + r.table, "is missing", r.insert + ";"})
+		}
+	}
+	return list, nil
+}
+
+// creation is the statement of a migration that makes a table.
+func creation(table string) string {
+	for _, m := range known(false) {
+		text, err := files.ReadFile(fmt.Sprintf("postgres/%04d_%s.up.sql", m.Version, m.Name))
+		if err != nil {
+			continue
+		}
+		for _, s := range statements(string(text)) {
+			if i := strings.Index(s.text, "CREATE TABLE IF NOT EXISTS "+table+" ("); i >= 0 {
+				return strings.TrimSuffix(s.text[i:], ";")
+			}
+		}
+	}
+	return "-- automationctl migrate up"
+}
+
+// inventory lists what there is of ours, in a fixed order.
+func inventory(tx *sqldb.Tx) ([]object, error) {
+	query := postgresInventory
+	if tx.SQLite() {
+		query = sqliteInventory
+	}
+	var list []object
+	err := tx.Select(&list, query)
+	for i, o := range list {
+		list[i].Is, list[i].SQL = strings.TrimSpace(o.Is), strings.TrimSpace(o.SQL)
+		if list[i].Is == list[i].SQL {
+			list[i].SQL = ""
+		}
+		if o.Kind == "table" && o.SQL == "" { // PostgreSQL does not keep the text
+			list[i].SQL = creation(o.Name)
+		}
+	}
+	order := []string{"table", "column", "key", "check", "function", "trigger", "index"}
+	slices.SortStableFunc(list, func(a, b object) int {
+		return cmp.Or(cmp.Compare(slices.Index(order, a.Kind), slices.Index(order, b.Kind)), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Name, b.Name))
+	})
+	return list, err
+}

@@ -1,0 +1,211 @@
+package schema_test
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+)
+
+var update = flag.Bool("update", false, "write automation/schema/expected/*.json")
+
+func TestWhatIsExpectedIsWhatTheMigrationsMake(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		list, err := schema.Inventory(t.Context(), migrated(t, pool))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var text strings.Builder
+		enc := json.NewEncoder(&text)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", " ")
+		if err := enc.Encode(list); err != nil {
+			t.Fatal(err)
+		}
+		name := "expected/postgres.json"
+		if isLite(pool) {
+			name = "expected/sqlite.json"
+		}
+		if *update {
+			if err := os.WriteFile(name, []byte(text.String()), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return // this binary has the old ones
+		}
+		want, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), text.String()); diff != "" {
+			t.Errorf("a migration has changed what Verify expects; look at it, then: go test ./automation/schema -run Expected -update\n%s", diff)
+		}
+		problems(t, pool, "")
+	})
+}
+
+// problems verifies, and wants just these problems, in any order.
+func problems(t *testing.T, pool *sqlx.DB, role string, want ...string) []schema.Problem {
+	t.Helper()
+	list, err := schema.Verify(t.Context(), pool, role)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]string, 0)
+	for _, p := range list {
+		got = append(got, p.String())
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if diff := cmp.Diff(append([]string{}, want...), got); diff != "" {
+		t.Errorf("problems (-want +got)\n%s", diff)
+	}
+	return list
+}
+
+func TestWhatIsMissingIsFoundAndItsSQLMendsIt(t *testing.T) {
+	for name, test := range map[string]struct {
+		damage string
+		want   []string
+	}{
+		"an index":                  {`DROP INDEX automation_sessions_due`, []string{"index automation_sessions_due is missing"}},
+		"a column":                  {`ALTER TABLE automation_sessions DROP COLUMN last_error`, []string{"column last_error of automation_sessions is missing"}},
+		"a NOT NULL":                {`ALTER TABLE automation_sessions ALTER COLUMN owner_id DROP NOT NULL`, []string{"column owner_id of automation_sessions is not as it should be: text instead of text NOT NULL"}},
+		"a column's type":           {`ALTER TABLE automation_sessions ALTER COLUMN charged_at TYPE timestamp`, []string{"column charged_at of automation_sessions is not as it should be: timestamp without time zone instead of timestamp with time zone"}},
+		"a unique key":              {`ALTER TABLE automation_sessions DROP CONSTRAINT automation_sessions_replaces_key`, []string{"unique key (replaces) of automation_sessions is missing"}},
+		"a check":                   {`ALTER TABLE feature_flags DROP CONSTRAINT feature_flags_percentage_is_0_to_100`, []string{"check feature_flags_percentage_is_0_to_100 of feature_flags is missing"}},
+		"a check that is not valid": {`ALTER TABLE feature_flags DROP CONSTRAINT feature_flags_name_is_not_empty, ADD CONSTRAINT feature_flags_name_is_not_empty CHECK (feature_name <> '') NOT VALID`, []string{"check feature_flags_name_is_not_empty of feature_flags is not *"}},
+		"a trigger":                 {`DROP TRIGGER automation_flag_changed ON feature_flags`, []string{"trigger automation_flag_changed of feature_flags is missing"}},
+		"a trigger that sleeps":     {`ALTER TABLE feature_flag_events DISABLE TRIGGER automation_append_only`, []string{"trigger automation_append_only of feature_flag_events is not *"}},
+		"a function's body":         {`CREATE OR REPLACE FUNCTION automation_bucket(seed text, user_id text) RETURNS integer LANGUAGE sql AS 'SELECT 1'`, []string{"function automation_bucket(seed text, user_id text) is not *"}},
+		"a row":                     {`DELETE FROM automation_wallet`, []string{"row name = 'wallet' of automation_wallet is missing"}},
+		"a table":                   {`DROP TABLE automation_jobs`, []string{"table automation_jobs is missing"}},
+		"nothing, but more is there": {`ALTER TABLE feature_flags ADD COLUMN host text; CREATE INDEX hosts ON feature_flags (host);
+			CREATE TABLE automation_hosts (n integer)`, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pool := migrated(t, postgres(t))
+			execute(t, pool, test.damage)
+			list, err := schema.Verify(t.Context(), pool, "")
+			if err != nil || len(list) != len(test.want) {
+				t.Fatalf("problems %v, error %v; want %v", list, err, test.want)
+			}
+			for i, p := range list {
+				if text, some := strings.CutSuffix(test.want[i], "*"); p.String() != text && (!some || !strings.HasPrefix(p.String(), text)) {
+					t.Errorf("%q, want %q", p, test.want[i])
+				}
+				execute(t, pool, p.SQL)
+			}
+			problems(t, pool, "")
+		})
+	}
+}
+
+func TestWhatIsMissingInSQLiteIsFound(t *testing.T) {
+	pool := migrated(t, sqlite(t, filepath.Join(t.TempDir(), "a.db")))
+	execute(t, pool, `DROP INDEX automation_sessions_due`, `DROP TRIGGER automation_flag_deleted`, `DELETE FROM feature_flags`,
+		`ALTER TABLE automation_sessions DROP COLUMN last_error`)
+	for _, p := range problems(t, pool, "", "index automation_sessions_due is missing", "trigger automation_flag_deleted of feature_flags is missing",
+		"row feature_name = 'automation' of feature_flags is missing", "column last_error of automation_sessions is missing") {
+		execute(t, pool, p.SQL)
+	}
+	problems(t, pool, "")
+}
+
+func TestWhatHasNotBeenMigratedIsSaid(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		list, err := schema.Verify(t.Context(), pool, "")
+		if err != nil || len(list) == 0 || !strings.HasPrefix(list[0].String(), "migration 1, automation, has not been applied") {
+			t.Errorf("problems %v, error %v", list, err)
+		}
+		if !strings.Contains(list[0].SQL, "automationctl migrate up") {
+			t.Errorf("%s does not say what to run", list[0].SQL)
+		}
+	})
+}
+
+func TestADatabaseThatIsNewerMayDiffer(t *testing.T) {
+	pool := migrated(t, postgres(t))
+	execute(t, pool, `INSERT INTO automation_schema_migrations VALUES (99, 'later', now())`,
+		`CREATE OR REPLACE FUNCTION automation_bucket(seed text, user_id text) RETURNS integer LANGUAGE sql AS 'SELECT 1'`,
+		`DROP INDEX automation_sessions_due`)
+	problems(t, pool, "", "index automation_sessions_due is missing")
+}
+
+const hosts = `CREATE TABLE users (id serial PRIMARY KEY);
+	CREATE TABLE feature_flags (feature_name varchar(100) PRIMARY KEY, enabled boolean, enabled_user_ids text);
+	CREATE TABLE user_automation_settings (id serial PRIMARY KEY, user_id integer NOT NULL UNIQUE REFERENCES users (id),
+		is_enabled boolean NOT NULL, session_duration bigint NOT NULL, created_at timestamp, updated_at timestamp)`
+
+func TestTablesOfTheHostsAreAsGoodAsOurs(t *testing.T) {
+	pool := postgres(t)
+	execute(t, pool, hosts)
+	migrate(t, pool)
+	problems(t, pool, "")
+}
+
+// service is a pool of a role that has deploy/grants.sql's rights, and its name.
+func service(t *testing.T, before ...string) (owner, pool *sqlx.DB) {
+	t.Helper()
+	grants, err := os.ReadFile(filepath.Join("..", "..", "deploy", "grants.sql"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dsn := pglab.Start(t, pglab.Options{}).Database(t)
+	owner = pglab.Open(t, dsn)
+	execute(t, owner, before...)
+	migrate(t, owner)
+	execute(t, owner, `REVOKE ALL ON SCHEMA public FROM PUBLIC`, `REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC`,
+		string(grants), string(grants), `CREATE ROLE "the-gateway" LOGIN`, `GRANT automation_service TO "the-gateway"`)
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.User("the-gateway")
+	return owner, pglab.Open(t, u.String())
+}
+
+func TestTheGrantsAreWhatVerifyAsksForAndNoMore(t *testing.T) {
+	owner, pool := service(t, hosts)
+	problems(t, owner, "the-gateway")
+	problems(t, owner, "automation_service")
+	problems(t, pool, "")
+	migrate(t, pool)
+	if _, err := schema.Verify(t.Context(), owner, "nobody-of-that-name"); !errors.Is(err, schema.ErrNoRole) {
+		t.Errorf("error %v, want ErrNoRole", err)
+	}
+	type grant struct{ Name, Right string }
+	granted := list[grant](t, owner, `SELECT table_name AS name, privilege_type AS right FROM information_schema.role_table_grants WHERE grantee = 'automation_service'`)
+	for _, g := range granted {
+		execute(t, owner, fmt.Sprintf(`REVOKE %s ON %s FROM automation_service`, g.Right, g.Name))
+		p := problems(t, owner, "the-gateway", "role the-gateway may not "+g.Right+" "+g.Name)
+		if want := fmt.Sprintf(`GRANT %s ON %s TO "the-gateway";`, g.Right, g.Name); len(p) == 1 && p[0].SQL != want {
+			t.Errorf("%s, want %s", p[0].SQL, want)
+		}
+		problems(t, pool, "", "role the-gateway may not "+g.Right+" "+g.Name)
+		execute(t, owner, fmt.Sprintf(`GRANT %s ON %s TO automation_service`, g.Right, g.Name))
+	}
+	if len(granted) < 20 {
+		t.Errorf("only %d rights are granted", len(granted))
+	}
+	execute(t, owner, `REVOKE USAGE ON SCHEMA public FROM automation_service`)
+	problems(t, owner, "the-gateway", "role the-gateway may not USAGE SCHEMA public")
+	execute(t, owner, `GRANT USAGE ON SCHEMA public TO automation_service`, `REVOKE EXECUTE ON FUNCTION automation_bucket(text, text) FROM automation_service`,
+		`REVOKE USAGE ON SEQUENCE user_automation_settings_id_seq FROM automation_service`)
+	for _, p := range problems(t, owner, "the-gateway", "role the-gateway may not EXECUTE FUNCTION automation_bucket(text,text)",
+		"role the-gateway may not USAGE SEQUENCE user_automation_settings_id_seq") {
+		execute(t, owner, p.SQL)
+	}
+	problems(t, owner, "the-gateway")
+}

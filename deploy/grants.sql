@@ -1,0 +1,54 @@
+-- What the gateway's role needs of the automation feature's tables, and no more.
+-- The owner of the tables runs it after every migration; it can be repeated:
+--
+--     psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -1 -f deploy/grants.sql
+--
+-- and once, for the role that the gateway connects as:
+--
+--     GRANT automation_service TO gateway;
+--
+-- `automationctl verify --role gateway` tells whether anything is missing.
+-- Migrations are not the gateway's business then: run `automationctl migrate up`
+-- as the owner. The gateway still may call Migrate, which does nothing where
+-- nothing is missing.
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'automation_service') THEN
+        CREATE ROLE automation_service NOLOGIN;
+    END IF;
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO automation_service', current_schema());
+END
+$$;
+
+-- A new flag is made by hand, by the owner; the gateway changes those there are.
+GRANT SELECT, UPDATE ON feature_flags TO automation_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON user_automation_settings TO automation_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON automation_sessions TO automation_service;
+GRANT SELECT, UPDATE ON automation_wallet TO automation_service;
+GRANT SELECT, INSERT, UPDATE ON automation_jobs TO automation_service;
+GRANT SELECT, INSERT, UPDATE ON automation_rollouts TO automation_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON automation_rollout_counts TO automation_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON automation_rollout_outbox TO automation_service;
+GRANT SELECT ON automation_schema_migrations TO automation_service;
+
+-- The audit: triggers let nobody change a row, and let only the clean-up
+-- remove one.
+GRANT SELECT, INSERT, DELETE ON feature_flag_events, automation_rollout_events TO automation_service;
+
+DO $$
+DECLARE
+    item text;
+BEGIN
+    FOR item IN SELECT p.oid::regprocedure FROM pg_proc p
+        WHERE p.proname LIKE 'automation\_%' AND p.prokind = 'f' AND p.pronamespace = current_schema()::regnamespace LOOP
+        EXECUTE 'GRANT EXECUTE ON FUNCTION ' || item || ' TO automation_service';
+    END LOOP;
+    -- A table of settings that the host had may number its rows.
+    FOR item IN SELECT s.oid::regclass FROM pg_class s
+        JOIN pg_depend d ON d.objid = s.oid AND d.deptype = 'a' AND d.refobjid = 'user_automation_settings'::regclass
+        WHERE s.relkind = 'S' LOOP
+        EXECUTE 'GRANT USAGE ON SEQUENCE ' || item || ' TO automation_service';
+    END LOOP;
+END
+$$;
