@@ -1,0 +1,36 @@
+package openfeature_test
+
+import (
+	"context"
+	"fmt"
+
+	of "github.com/open-feature/go-sdk/openfeature"
+	"github.com/open-feature/go-sdk/openfeature/isolated"
+
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/flags/openfeature"
+)
+
+func Example() {
+	ctx := context.Background()
+	// A gateway's Source is flags.NewStore(db), and watcher.Run goes on beside its server.
+	source := tableOf(&flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: flags.NewIDs("7"), Percentage: 10 * flags.Percent, Version: 3})
+	watcher := flags.NewWatcher(source, flags.Options{})
+
+	api := isolated.NewAPI() // or the package's functions, for one OpenFeature a process
+	defer func() { _ = api.Shutdown(ctx) }()
+	if err := api.SetProviderAndWait(ctx, openfeature.New(watcher)); err != nil {
+		fmt.Println(err)
+		return
+	}
+	client := api.NewClient()
+	for _, user := range []string{"7", "0", "1", ""} {
+		d, _ := client.BooleanValueDetails(ctx, "automation", false, of.NewEvaluationContext(user, nil))
+		fmt.Printf("%q: %t, for %s\n", user, d.Value, d.Reason)
+	}
+	// Output:
+	// "7": true, for TARGETING_MATCH
+	// "0": true, for SPLIT
+	// "1": false, for SPLIT
+	// "": false, for ERROR
+}

@@ -1,0 +1,160 @@
+// Package openfeature lets code that asks for flags by OpenFeature ask a
+// [flags.Watcher]:
+//
+//	err := openfeature.SetProviderAndWait(flagsopenfeature.New(watcher))
+//	on, err := openfeature.NewDefaultClient().BooleanValue(ctx, "automation", false,
+//		openfeature.NewEvaluationContext(userID, nil))
+//
+// The targeting key is the user. Flags are boolean, with the variants "on" and
+// "off"; FlagMetadata has the "version" of the flag and the user's "bucket".
+//
+//	decision                             reason
+//	master switch off, flag not enabled  DISABLED, and the value is false whatever the default
+//	user in a list                       TARGETING_MATCH
+//	by percentage                        SPLIT
+//	by a percentage of 0 or 100          STATIC, or DEFAULT where a list could have said otherwise
+//
+// Errors, with the caller's default: PROVIDER_NOT_READY before any flags were
+// read, FLAG_NOT_FOUND, TARGETING_KEY_MISSING, INVALID_CONTEXT for a targeting
+// key that is no text, TYPE_MISMATCH for types other than boolean.
+//
+// Events: PROVIDER_CONFIGURATION_CHANGED with the names of the flags that
+// changed; PROVIDER_STALE when a pass of the watcher fails and the last flags go
+// on, PROVIDER_READY when they can be read again.
+package openfeature
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	of "github.com/open-feature/go-sdk/openfeature"
+
+	"github.com/MorpheusAIs/gateway-automation/flags"
+)
+
+// Provider is an OpenFeature provider on a Watcher, which the host runs.
+type Provider struct {
+	watcher *flags.Watcher
+	events  chan of.Event
+	mu      sync.Mutex // of all below
+	stop    context.CancelFunc
+	stopped chan struct{}
+}
+
+var (
+	_ of.FeatureProvider          = (*Provider)(nil)
+	_ of.ContextAwareStateHandler = (*Provider)(nil)
+	_ of.EventHandler             = (*Provider)(nil)
+)
+
+// New is a provider that does nothing yet; OpenFeature calls its methods.
+func New(w *flags.Watcher) *Provider {
+	return &Provider{watcher: w, events: make(chan of.Event)}
+}
+
+// Metadata names the provider.
+func (p *Provider) Metadata() of.Metadata { return of.Metadata{Name: "gateway-automation/flags"} }
+
+// Hooks are none.
+func (p *Provider) Hooks() []of.Hook { return nil }
+
+// BooleanEvaluation decides about the user that the targeting key names.
+func (p *Provider) BooleanEvaluation(_ context.Context, flag string, defaultValue bool, about of.FlattenedContext) of.BoolResolutionDetail {
+	f := p.watcher.Flag(flag) // its lists and percentage tell reasons apart, nothing more
+	d, err := p.decide(flag, about)
+	if err != (of.ResolutionError{}) {
+		return of.BoolResolutionDetail{Value: defaultValue, ProviderResolutionDetail: failed(err)}
+	}
+	variant := "off"
+	if d.On {
+		variant = "on"
+	}
+	return of.BoolResolutionDetail{Value: d.On, ProviderResolutionDetail: of.ProviderResolutionDetail{
+		Reason:       reason(f, d.Reason),
+		Variant:      variant,
+		FlagMetadata: of.FlagMetadata{"version": d.Version, "bucket": int64(d.Bucket)},
+	}}
+}
+
+func failed(err of.ResolutionError) of.ProviderResolutionDetail {
+	return of.ProviderResolutionDetail{ResolutionError: err, Reason: of.ErrorReason}
+}
+
+func (p *Provider) decide(flag string, about of.FlattenedContext) (flags.Decision, of.ResolutionError) {
+	given, ok := about[of.TargetingKey]
+	user, isText := given.(string)
+	var d flags.Decision
+	switch {
+	case user != "":
+		d = p.watcher.Decide(flag, user)
+	case p.isOff(flag):
+		d = p.watcher.Decide(flag, "") // off for everybody, and so for nobody
+	case ok && !isText:
+		return d, of.NewInvalidContextResolutionError(fmt.Sprintf("the targeting key is the user's id, a text, not a %T", given))
+	case p.watcher.Flag(flag) != nil:
+		return d, of.NewTargetingKeyMissingResolutionError("the targeting key is wanted: the user's id")
+	}
+	if d.Reason == flags.Missing {
+		return d, p.missing(flag)
+	}
+	return d, of.ResolutionError{}
+}
+
+// isOff tells whether the flag is off whoever asks.
+func (p *Provider) isOff(flag string) bool {
+	reason := p.watcher.Explain(flag, "").Reason
+	return reason == flags.MasterOff || reason == flags.Disabled
+}
+
+func (p *Provider) missing(flag string) of.ResolutionError {
+	if !p.watcher.Health().Loaded {
+		return of.NewProviderNotReadyResolutionError("no flags were read yet")
+	}
+	return of.NewFlagNotFoundResolutionError(fmt.Sprintf("no flag is named %.100q", flag))
+}
+
+func reason(f *flags.Flag, r flags.Reason) of.Reason {
+	switch r {
+	case flags.MasterOff, flags.Disabled:
+		return of.DisabledReason
+	case flags.UserEnabled, flags.UserDisabled:
+		return of.TargetingMatchReason
+	}
+	switch {
+	case f == nil || 0 < f.Percentage && f.Percentage < 100*flags.Percent:
+		return of.SplitReason
+	case f.EnabledUserIDs.Len()+f.DisabledUserIDs.Len() > 0:
+		return of.DefaultReason
+	}
+	return of.StaticReason
+}
+
+// other answers for the types that no flag has.
+func other[T any](p *Provider, flag string, defaultValue T) of.GenericResolutionDetail[T] {
+	err := of.NewTypeMismatchResolutionError("all flags are boolean")
+	if p.watcher.Flag(flag) == nil {
+		err = p.missing(flag)
+	}
+	return of.GenericResolutionDetail[T]{Value: defaultValue, ProviderResolutionDetail: failed(err)}
+}
+
+// StringEvaluation is an error: all flags are boolean.
+func (p *Provider) StringEvaluation(_ context.Context, flag string, defaultValue string, _ of.FlattenedContext) of.StringResolutionDetail {
+	return other(p, flag, defaultValue)
+}
+
+// FloatEvaluation is an error: all flags are boolean.
+func (p *Provider) FloatEvaluation(_ context.Context, flag string, defaultValue float64, _ of.FlattenedContext) of.FloatResolutionDetail {
+	return other(p, flag, defaultValue)
+}
+
+// IntEvaluation is an error: all flags are boolean.
+func (p *Provider) IntEvaluation(_ context.Context, flag string, defaultValue int64, _ of.FlattenedContext) of.IntResolutionDetail {
+	return other(p, flag, defaultValue)
+}
+
+// ObjectEvaluation is an error: all flags are boolean.
+func (p *Provider) ObjectEvaluation(_ context.Context, flag string, defaultValue any, _ of.FlattenedContext) of.InterfaceResolutionDetail {
+	return other(p, flag, defaultValue)
+}
