@@ -155,6 +155,12 @@ func (q *asking) why() error {
 }
 
 func (m *Manager) reserve(ctx context.Context, o order) (answer, error) {
+	if m.opts.MaxOpen > 0 {
+		if err := m.budget.take(ctx); err != nil {
+			return answer{}, m.unavailable(ErrOpening)
+		}
+		defer m.budget.give()
+	}
 	return m.store.reserve(ctx, o, limits{m.opts.MaxPerUser, m.opts.OpensPerHour, m.opts.OpensPerDay, m.opts.MaxOpen})
 }
 

@@ -278,7 +278,7 @@ func TestThousandsOfSessionsThatEndTogetherCostNoMoreThanOneByOne(t *testing.T) 
 	o := quick()
 	o.CloseAfter, o.Interval, o.MaxPerUser, o.MaxOpen = time.Millisecond, time.Hour, 1, most // rounds come when nudged
 	o.Renew = func(context.Context, string) (time.Duration, bool) { return time.Hour, true }
-	bounded := sqldb.New(db, sqldb.Options{Observe: func(string, time.Duration, time.Duration, error) { statements.Add(1) }})
+	shared := bounded(db, sqldb.Options{Observe: func(string, time.Duration, time.Duration, error) { statements.Add(1) }})
 	end := func(prefix string, n int) {
 		t.Helper()
 		if _, err := db.Exec(`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, provider, created_at, called_at, opened_at, ends_at, last_used_at, next_at)
@@ -289,7 +289,7 @@ func TestThousandsOfSessionsThatEndTogetherCostNoMoreThanOneByOne(t *testing.T) 
 	}
 	var managers []*session.Manager
 	for range 3 {
-		m, _ := startOn(t, bounded, p, o)
+		m, _ := startOn(t, shared, p, o)
 		managers = append(managers, m)
 	}
 	round := func() {

@@ -43,17 +43,29 @@ func postgres(t *testing.T) *sqlx.DB {
 	return db
 }
 
-// replicated is a PostgreSQL with its DSN, for replicas that are processes of
-// their own. AUTOMATION_TEST_POOLER=1 puts PgBouncer in front of it.
+// replicated is a PostgreSQL, and the DSN for replicas that are processes of
+// their own. With AUTOMATION_TEST_POOLER=1 the module is given connections
+// through PgBouncer, while the tests look at the tables past it.
 func replicated(t *testing.T) (db *sqlx.DB, dsn string) {
 	t.Helper()
 	dsn = pglab.Database(t)
 	db = migrated(t, pglab.Open(t, dsn))
 	if os.Getenv("AUTOMATION_TEST_POOLER") == "1" {
 		dsn = pglab.PgBouncer(t, dsn)
-		db = pglab.Open(t, dsn)
+		poolers.Store(db, pglab.Open(t, dsn))
+		t.Cleanup(func() { poolers.Delete(db) })
 	}
 	return db, dsn
+}
+
+var poolers sync.Map // of *sqlx.DB to the same database through a pooler
+
+// bounded is what the module is given.
+func bounded(db *sqlx.DB, o sqldb.Options) *sqldb.DB {
+	if p, ok := poolers.Load(db); ok {
+		db = p.(*sqlx.DB)
+	}
+	return sqldb.New(db, o)
 }
 
 func migrated(t *testing.T, db *sqlx.DB) *sqlx.DB {
@@ -77,7 +89,7 @@ func quick() session.Options {
 // start runs a manager until the test ends, or stop is called.
 func start(t *testing.T, db *sqlx.DB, p session.Provider, o session.Options) (m *session.Manager, stop func()) {
 	t.Helper()
-	return startOn(t, sqldb.New(db, sqldb.Options{}), p, o)
+	return startOn(t, bounded(db, sqldb.Options{}), p, o)
 }
 
 func startOn(t *testing.T, db *sqldb.DB, p session.Provider, o session.Options) (m *session.Manager, stop func()) {

@@ -23,7 +23,8 @@ type Manager struct {
 	keeper   *keeper
 	lines    lines
 	typical  average       // how long requests hold a session
-	gate     chan struct{} // held by the one open that asks for its turn at the wallet
+	wallet   turn          // to enter the wallet's lane
+	budget   turn          // to reserve under the cap on all sessions
 	settling chan struct{} // nudges
 	sweeping chan struct{}
 
@@ -50,7 +51,7 @@ func New(db *sqldb.DB, provider Provider, opts Options) (*Manager, error) {
 	}
 	s := &store{db: db, holder: rand.Text(), lease: opts.Lease}
 	return &Manager{opts: opts, provider: provider, store: s, keeper: newKeeper(s, opts.Now), lines: lines{now: opts.Now},
-		gate: make(chan struct{}, 1), settling: make(chan struct{}, 1), sweeping: make(chan struct{}, 1), ending: make(chan struct{})}, nil
+		wallet: make(turn, 1), budget: make(turn, 1), settling: make(chan struct{}, 1), sweeping: make(chan struct{}, 1), ending: make(chan struct{})}, nil
 }
 
 // A Request asks for a session.
@@ -176,6 +177,21 @@ func (m *Manager) Nudge() {
 		}
 	}
 }
+
+// turn lets one at a time through. Whoever waits for a lock that all replicas
+// share holds a connection meanwhile, so a replica sends one at a time.
+type turn chan struct{}
+
+func (t turn) take(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (t turn) give() { <-t }
 
 // jitter is d give or take a quarter, so that replicas do not march in step.
 func jitter(d time.Duration) time.Duration {

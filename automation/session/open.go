@@ -123,7 +123,11 @@ func (m *Manager) ask(ctx context.Context, req OpenRequest) (string, error) {
 func (m *Manager) enter(ctx context.Context, in lease, alone bool) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.opts.OpenTimeout)
 	defer cancel()
-	for waiting := false; ; waiting = true {
+	if err := m.wallet.take(ctx); err != nil {
+		return time.Time{}, err
+	}
+	defer m.wallet.give()
+	for {
 		called, err := m.store.enter(ctx, in, alone, collisionWindow)
 		switch {
 		case err == nil && !called.IsZero():
@@ -132,14 +136,6 @@ func (m *Manager) enter(ctx context.Context, in lease, alone bool) (time.Time, e
 			return called, err
 		case err != nil:
 			m.opts.Logger.Warn("an open waits for the database", "intent", in.id, "error", err)
-		}
-		if !waiting { // one a replica asks again and again
-			select {
-			case m.gate <- struct{}{}:
-				defer func() { <-m.gate }()
-			case <-ctx.Done():
-				return time.Time{}, context.Cause(ctx)
-			}
 		}
 		if err := sleep(ctx, 50*time.Millisecond); err != nil {
 			return time.Time{}, err

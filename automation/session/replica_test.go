@@ -39,11 +39,11 @@ type replicaConfig struct {
 
 // options are those of session.Options that JSON can carry.
 type options struct {
-	Shared                               bool
-	MaxPerUser, MaxOpen                  int
-	Lease, Settle, Interval              time.Duration
-	OpenTimeout, AcquireTimeout          time.Duration
-	CloseAfter, Margin                   time.Duration
+	Shared                      bool
+	MaxPerUser, MaxOpen         int
+	Lease, Settle, Interval     time.Duration
+	OpenTimeout, AcquireTimeout time.Duration
+	CloseAfter, Margin          time.Duration
 }
 
 func (o options) session() session.Options {

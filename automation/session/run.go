@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 // Run works until ctx ends: it extends leases and does the maintenance. Then
@@ -67,7 +69,7 @@ func (m *Manager) beat(ctx context.Context) {
 		if i%4 != 0 && !m.keeper.late() {
 			continue
 		}
-		beat, cancel := context.WithTimeout(ctx, m.opts.Lease/6)
+		beat, cancel := context.WithTimeout(sqldb.Urgent(ctx), m.opts.Lease/6)
 		if err := m.keeper.beat(beat); err != nil && ctx.Err() == nil {
 			m.opts.Logger.Warn("leases not extended, trying again", "error", err)
 		}

@@ -54,6 +54,27 @@ func TestWaitingForASlotIsBounded(t *testing.T) {
 	}
 }
 
+func TestAnUrgentCallDoesNotWaitForASlot(t *testing.T) {
+	pool := pglab.Open(t, pglab.Database(t))
+	db := sqldb.New(pool, sqldb.Options{MaxConns: 1})
+	_, err := sqldb.Read(t.Context(), db, "holder", func(*sqldb.Tx) (int, error) {
+		return sqldb.Read(sqldb.Urgent(t.Context()), db, "urgent", func(*sqldb.Tx) (int, error) {
+			ctx, cancel := context.WithTimeout(sqldb.Urgent(t.Context()), 20*time.Millisecond)
+			defer cancel()
+			if _, err := sqldb.Read(ctx, db, "more", one); !errors.Is(err, sqldb.ErrUnavailable) {
+				t.Errorf("a second urgent call beside the first: %v, want that it waits", err)
+			}
+			return 0, nil
+		})
+	})
+	if err != nil {
+		t.Errorf("an urgent call waited for a slot: %v", err)
+	}
+	if n, err := sqldb.Read(t.Context(), db, "next", one); n != 1 || err != nil {
+		t.Errorf("got %d, %v afterwards", n, err)
+	}
+}
+
 func TestAContextThatHasEndedRunsNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		ctx, cancel := context.WithCancel(t.Context())

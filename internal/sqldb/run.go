@@ -39,12 +39,19 @@ func run[T any](ctx context.Context, db *DB, name string, fn func(*Tx) (T, error
 	if err := ctx.Err(); err != nil {
 		return v, fmt.Errorf("%s: %w: %w", name, ErrUnavailable, err)
 	}
+	slots := db.slots
 	select {
-	case db.slots <- struct{}{}:
+	case slots <- struct{}{}:
 	default:
+		var spare chan struct{} // nil, and so never ready, for ordinary calls
+		if ctx.Value(urgent{}) != nil {
+			spare = db.spare
+		}
 		select {
-		case db.slots <- struct{}{}:
+		case slots <- struct{}{}:
 			wait = now().Sub(begun)
+		case spare <- struct{}{}:
+			slots = spare
 		case <-ctx.Done():
 			wait = now().Sub(begun)
 			return v, fmt.Errorf("%s: all %d database slots are busy: %w: %w", name, cap(db.slots), ErrUnavailable, ctx.Err())
@@ -60,7 +67,7 @@ func run[T any](ctx context.Context, db *DB, name string, fn func(*Tx) (T, error
 			if c := recover(); c != nil {
 				r.err = fmt.Errorf("panic: %v", c)
 			}
-			<-db.slots
+			<-slots
 			done <- r
 		}()
 		r.v, r.err = repeat(ctx, db, &p, fn, readOnly)

@@ -30,7 +30,7 @@ var ErrUnavailable = errors.New("database unavailable")
 // Options are the bounds of a DB. The zero value works.
 type Options struct {
 	// MaxConns bounds how many of the pool's connections the module uses at
-	// once, those that hang included. 0 means 16.
+	// once, those that hang included; urgent calls may use one more. 0 means 16.
 	MaxConns int
 	// Timeout bounds one transaction, waiting for a slot and a connection
 	// included; an earlier deadline of the context wins. 0 means 5 s.
@@ -45,6 +45,7 @@ type DB struct {
 	pool    *sqlx.DB
 	lite    bool
 	slots   chan struct{}
+	spare   chan struct{} // for urgent calls
 	timeout time.Duration
 	setup   string
 	observe func(string, time.Duration, time.Duration, error)
@@ -65,6 +66,7 @@ func New(pool *sqlx.DB, o Options) *DB {
 		pool:    pool,
 		lite:    strings.Contains(pool.DriverName(), "sqlite"),
 		slots:   make(chan struct{}, o.MaxConns),
+		spare:   make(chan struct{}, 1),
 		timeout: o.Timeout,
 		observe: o.Observe,
 		// One statement, so that every driver sends it in one message. The
@@ -77,6 +79,14 @@ func New(pool *sqlx.DB, o Options) *DB {
 
 // SQLite tells which of the two databases this is.
 func (db *DB) SQLite() bool { return db.lite }
+
+type urgent struct{}
+
+// Urgent marks calls that must not wait behind a crowd for a slot, such as the
+// heartbeat that the crowd's leases depend on.
+func Urgent(ctx context.Context) context.Context {
+	return context.WithValue(ctx, urgent{}, true)
+}
 
 // Write runs fn in a transaction and commits it. Fn may run more than once, so
 // it must do nothing but SQL and return what it found; it must not keep tx. A
