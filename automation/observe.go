@@ -58,6 +58,9 @@ const (
 	AsideSession  = "own_session" // it names a session that is none of ours
 )
 
+// CodeInvalidKey is the reason of a Refused request without a valid key.
+const CodeInvalidKey = "invalid_api_key"
+
 // SettingsChange is what a change of settings meant.
 type SettingsChange string
 

@@ -91,7 +91,7 @@ const (
 	codeInvalidBody        = "invalid_body"
 	codeBodyTooLarge       = "body_too_large"
 	codeProviderError      = "provider_error"
-	codeInvalidKey         = "invalid_api_key"
+	codeInvalidKey         = CodeInvalidKey
 	codeSessionRequired    = "session_required"
 	codeUnknownURL         = "unknown_url"
 	codeMethodNotAllowed   = "method_not_allowed"

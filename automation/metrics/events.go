@@ -3,6 +3,7 @@ package metrics
 import (
 	"cmp"
 	"errors"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -44,6 +45,7 @@ type events struct {
 	apiTook  *prometheus.HistogramVec
 	chat     *prometheus.CounterVec
 	overhead *prometheus.HistogramVec
+	auth     *prometheus.CounterVec
 	changes  *prometheus.CounterVec
 
 	queries   *prometheus.CounterVec
@@ -109,6 +111,8 @@ func newEvents() *events {
 			"Requests on the path of chats, by what became of them and why.", "outcome", "reason"),
 		overhead: histograms("automation_chat_overhead_seconds",
 			"What automation added before requests went on or were refused.", requestBuckets, "outcome"),
+		auth: counters("automation_auth_failures_total",
+			"Requests without a valid key or token, by where they came.", "path"),
 		changes: counters("automation_settings_changes_total",
 			"Users' changes of their settings, by what they meant.", "change"),
 
@@ -162,7 +166,8 @@ func (e *events) begin() {
 		e.chat.WithLabelValues(string(automation.Untouched), reason)
 	}
 	e.chat.WithLabelValues(string(automation.Served), "")
-	e.chat.WithLabelValues(string(automation.Refused), "invalid_api_key")
+	e.auth.WithLabelValues(pathAPI)
+	e.auth.WithLabelValues(pathChat)
 	for _, code := range []string{"session_unavailable", "provider_error", "stream_interrupted"} {
 		e.chat.WithLabelValues(string(automation.Failed), code)
 	}
@@ -180,7 +185,7 @@ func (e *events) begin() {
 func (e *events) all() []prometheus.Collector {
 	return []prometheus.Collector{
 		e.acquire, e.opens, e.open, e.asked, e.collisions, e.takeovers, e.adopted, e.givenUp, e.leases, e.retired, e.closes, e.rounds, e.rounded,
-		e.api, e.apiTook, e.chat, e.overhead, e.changes, e.queries, e.queryTook, e.slotWait, e.passes, e.removed, e.cleaned, e.passed,
+		e.api, e.apiTook, e.chat, e.overhead, e.auth, e.changes, e.queries, e.queryTook, e.slotWait, e.passes, e.removed, e.cleaned, e.passed,
 	}
 }
 
@@ -204,17 +209,29 @@ func queryResult(err error) string {
 	return "refused"
 }
 
+// Where a key or token may be wrong.
+const (
+	pathAPI  = "api"
+	pathChat = "chat"
+)
+
 // ObserveAPI is that of an automation.Observer.
 func (r *Recorder) ObserveAPI(route string, status int, took time.Duration) {
 	route = cmp.Or(route, "other")
 	r.events.api.WithLabelValues(route, strconv.Itoa(status)).Inc()
 	r.events.apiTook.WithLabelValues(route).Observe(took.Seconds())
+	if status == http.StatusUnauthorized {
+		r.events.auth.WithLabelValues(pathAPI).Inc()
+	}
 }
 
 // ObserveChat is that of an automation.Observer.
 func (r *Recorder) ObserveChat(o automation.Outcome, reason string, overhead time.Duration) {
 	r.events.chat.WithLabelValues(string(o), reason).Inc()
 	r.events.overhead.WithLabelValues(string(o)).Observe(overhead.Seconds())
+	if reason == automation.CodeInvalidKey {
+		r.events.auth.WithLabelValues(pathChat).Inc()
+	}
 }
 
 // ObserveSettings is that of an automation.Observer.
