@@ -1,5 +1,7 @@
 package automation
 
+import "context"
+
 // Routes are the users' API's, as "METHOD /path".
 func Routes() []string {
 	var list []string
@@ -11,3 +13,6 @@ func Routes() []string {
 
 // StoredID is storedID.
 var StoredID = storedID
+
+// Tend is one round of the sessions' maintenance.
+func (m *Module) Tend(ctx context.Context) error { return m.sessions.Tend(ctx) }

@@ -1,0 +1,447 @@
+package automation_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+)
+
+func stream(model, said string) string {
+	text, _ := json.Marshal(map[string]any{"model": model, "stream": true, "messages": []any{map[string]any{"role": "user", "content": said}}})
+	return string(text)
+}
+
+func TestRequestsOfAllKindsGoThrough(t *testing.T) {
+	l := newLab(t, setup{typed: true})
+	form := "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\nRIFF\r\n" +
+		"--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n--b--\r\n"
+	for _, tt := range []struct {
+		path, body, media string
+		want, wantMedia   string
+	}{
+		{"chat/completions", ask("llama"), "application/json", `"You said: hello"`, "application/json"},
+		{"chat/completions", stream("llama", "one two"), "application/json", "data: [DONE]\n\n", "text/event-stream"},
+		{"embeddings", `{"model":"embedder","input":"x"}`, "application/json", `"embedding":[`, "application/json"},
+		{"audio/transcriptions", form, "multipart/form-data; boundary=b", "Transcript of a.wav, 4 bytes.", "application/json"},
+		{"audio/speech", `{"model":"möwe","input":"krah"}`, "application/json", "RIFF", "audio/wav"},
+	} {
+		a := l.do("POST", "/api/v1/"+tt.path, "alice", tt.body, "Content-Type", tt.media)
+		if a.status != http.StatusOK || !strings.Contains(a.body, tt.want) || !strings.HasPrefix(a.header.Get("Content-Type"), tt.wantMedia) {
+			t.Errorf("%s: %d %.300s %v", tt.path, a.status, a.body, a.header)
+		}
+		if a.header.Get("X-Automation-Session") == "" || a.header.Get("X-Request-Id") == "" {
+			t.Errorf("%s: %v", tt.path, a.header)
+		}
+	}
+	l.healthy()
+}
+
+// front stands before a node and answers the forwarded requests in its place.
+func front(t *testing.T, chain *proxyroutertest.Server, answer http.HandlerFunc) func(*automation.Config) {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, "/v1/") {
+			chain.ServeHTTP(w, r)
+			return
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		answer(w, r)
+	}))
+	t.Cleanup(s.Close)
+	return func(c *automation.Config) { c.ProxyRouterURL = s.URL }
+}
+
+func TestTheNextRequestReusesTheSessionHoweverSoonItComes(t *testing.T) {
+	large := `{"x":"` + strings.Repeat("x", 1<<20) + `"}`
+	for name, answer := range map[string]http.HandlerFunc{
+		"after a small answer": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{}`) },
+		"after a large one": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", strconv.Itoa(len(large)))
+			_, _ = io.WriteString(w, large)
+		},
+		"after a stream": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = io.WriteString(w, "data: {}\n\n")
+			_ = http.NewResponseController(w).Flush()
+			_, _ = io.WriteString(w, "data: [DONE]\n\n")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
+			l := newLab(t, setup{config: front(t, chain, answer)})
+			for range 30 {
+				// A client that reads no further than it must: to the Content-Length, or to [DONE].
+				resp, err := l.server.Client().Do(l.request("POST", chatPath, "alice", ask("llama")))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = resp.Body.Close() }()
+				if resp.ContentLength >= 0 {
+					_, err = io.CopyN(io.Discard, resp.Body, resp.ContentLength)
+				} else {
+					lines := bufio.NewScanner(resp.Body)
+					for lines.Scan() && lines.Text() != "data: [DONE]" {
+					}
+					err = lines.Err()
+				}
+				if err != nil || resp.StatusCode != http.StatusOK {
+					t.Fatal(resp.Status, err)
+				}
+			}
+			if s := chain.Stats(); s.Opens != 1 {
+				t.Errorf("%d opens, want 1; the log:\n%s", s.Opens, l.log)
+			}
+		})
+	}
+}
+
+func TestAnExpiredSessionIsRenewedOnce(t *testing.T) {
+	l := newLab(t, setup{})
+	first := l.chat("alice").header.Get("X-Automation-Session")
+	l.until("it is idle", func() bool { return l.held() == 0 })
+	l.node.Expire(first)
+	a := l.chat("alice")
+	second := a.header.Get("X-Automation-Session")
+	if a.status != http.StatusOK || second == first || !strings.Contains(a.body, "You said") {
+		t.Fatalf("%d %s on %s", a.status, a.body, second)
+	}
+	if a := l.chat("alice"); a.header.Get("X-Automation-Session") != second {
+		t.Error("the expired one was handed out again")
+	}
+	if s := l.healthy(); s.Opens != 2 {
+		t.Errorf("%d opens, want 2", s.Opens)
+	}
+	// Where the next one has expired as well, its error stands.
+	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Text: "provider request failed: provider error: session expired"})
+	if a := l.chat("alice"); a.status != http.StatusInternalServerError || a.code() != "provider_error" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if s := l.healthy(); s.Opens != 3 {
+		t.Errorf("%d opens, want 3: one retry a request", s.Opens)
+	}
+}
+
+var one = proxyroutertest.Options{Models: []proxyroutertest.Model{{ID: proxyroutertest.ModelID("llama"), Name: "llama",
+	Providers: []proxyroutertest.Provider{{Address: proxyroutertest.ProviderAddress(0)}}}}}
+
+func TestAFailingProviderIsLeftForAnother(t *testing.T) {
+	bad := proxyroutertest.ProviderAddress(0)
+	for name, fault := range map[string]proxyroutertest.Fault{
+		"a 500":               {Op: proxyroutertest.OpChat, Status: 500, Text: "provider request failed"},
+		"a 503":               {Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"},
+		"a 429":               {Op: proxyroutertest.OpChat, Status: 429, Text: "slow down"},
+		"the model's own 429": proxyroutertest.ProviderModelError(429, "slow down"),
+		"the provider's 401":  proxyroutertest.ProviderModelError(401, "bad key"),
+		"an older node's 400": proxyroutertest.OldProviderModelError("no"),
+		"a cut connection":    {Op: proxyroutertest.OpChat, Mode: proxyroutertest.Drop},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, setup{})
+			fault.Provider = bad
+			l.node.Inject(fault)
+			a := l.chat("alice")
+			if a.status != http.StatusOK || !strings.Contains(a.body, "You said") {
+				t.Fatalf("%d %s; the log:\n%s", a.status, a.body, l.log)
+			}
+			s := l.healthy() // no early close among others
+			if s.Opens != 2 || s.Sessions[0].Provider != bad || s.Sessions[1].Provider == bad || s.Sessions[1].ID != a.header.Get("X-Automation-Session") {
+				t.Errorf("sessions %+v", s.Sessions)
+			}
+			if s.Closes != 0 {
+				t.Errorf("%d closes", s.Closes)
+			}
+			if again := l.chat("alice"); again.header.Get("X-Automation-Session") != a.header.Get("X-Automation-Session") {
+				t.Error("the broken one was handed out again")
+			}
+		})
+	}
+}
+
+func TestWhereNothingHelpsTheFirstErrorStands(t *testing.T) {
+	busy := proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"}
+	for name, tt := range map[string]struct {
+		node   proxyroutertest.Options
+		faults []proxyroutertest.Fault
+		header []string
+		status int
+		want   string
+		opens  int
+		open   int // sessions in service afterwards
+	}{
+		"a single bid":               {one, []proxyroutertest.Fault{busy}, nil, 503, "overloaded", 1, 1},
+		"a single bid, 429":          {one, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 429, Text: "slow down"}}, nil, 429, "slow down", 1, 1},
+		"a single bid, no answer":    {one, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Mode: proxyroutertest.Drop}}, nil, 502, "no answer", 1, 1},
+		"no words":                   {one, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 503, Body: " "}}, nil, 503, "Service Unavailable", 1, 1},
+		"bids that cannot be read":   {proxyroutertest.Options{}, []proxyroutertest.Fault{busy, {Op: proxyroutertest.OpBids}}, nil, 503, "overloaded", 1, 1},
+		"both providers fail":        {proxyroutertest.Options{}, []proxyroutertest.Fault{busy}, nil, 503, "overloaded", 2, 1},
+		"no other session to be had": {proxyroutertest.Options{}, []proxyroutertest.Fault{busy, {Op: proxyroutertest.OpOpen, Skip: 1, Text: "no provider accepting session"}}, nil, 503, "overloaded", 1, 0},
+		"a 400 of the node":          {proxyroutertest.Options{}, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 400, Text: "no such tool"}}, nil, 400, "no such tool", 1, 1},
+		"a 404 of the node":          {proxyroutertest.Options{}, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 404, Text: "no route"}}, nil, 404, "no route", 1, 1},
+		"the model's own 422":        {proxyroutertest.Options{}, []proxyroutertest.Fault{proxyroutertest.ProviderModelError(422, "too long")}, nil, 422, "too long", 1, 1},
+		"the provider's 401":         {one, []proxyroutertest.Fault{proxyroutertest.ProviderModelError(401, "bad key")}, nil, 502, "bad key", 1, 1},
+		"the provider's 403":         {one, []proxyroutertest.Fault{proxyroutertest.ProviderModelError(403, "not you")}, nil, 502, "not you", 1, 1},
+		"the provider's 404":         {one, []proxyroutertest.Fault{proxyroutertest.ProviderModelError(404, "no model")}, nil, 502, "no model", 1, 1},
+		"the node's own 401":         {proxyroutertest.Options{}, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 401, Text: "invalid username or password"}}, nil, 502, "", 1, 1},
+		"a failed attestation":       {proxyroutertest.Options{}, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Text: "llm tee verification failed"}}, nil, 500, "tee", 1, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, setup{node: tt.node})
+			for _, f := range tt.faults {
+				l.node.Inject(f)
+			}
+			a := l.chat("alice", "X-Request-Id", "mine")
+			if a.status != tt.status || a.code() != "provider_error" || !strings.Contains(a.body, tt.want) || a.header.Get("X-Request-Id") != "mine" {
+				t.Errorf("%d %s, want %d; the log:\n%s", a.status, a.body, tt.status, l.log)
+			}
+			l.until("the session is free", func() bool { return l.held() == 0 })
+			if s := l.healthy(); s.Opens != tt.opens || s.Closes != 0 {
+				t.Errorf("%d opens, %d closes; want %d, 0", s.Opens, s.Closes, tt.opens)
+			}
+			if n := l.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND reason = ''`); n != tt.open {
+				t.Errorf("%d in service, want %d", n, tt.open)
+			}
+		})
+	}
+}
+
+func TestANamedSessionGetsNoOther(t *testing.T) {
+	l := newLab(t, setup{})
+	id := l.chat("alice").header.Get("X-Automation-Session")
+	l.until("it is idle", func() bool { return l.held() == 0 })
+	l.node.Expire(id)
+	a := l.chat("alice", "session_id", id)
+	if a.status != http.StatusInternalServerError || !strings.Contains(a.body, "session expired") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if s := l.healthy(); s.Opens != 1 {
+		t.Errorf("%d opens", s.Opens)
+	}
+}
+
+// What the module does not manage is the client's own affair.
+func TestASessionThatIsNotOursGoesThrough(t *testing.T) {
+	for name, flag := range map[string]string{"with automation": everybody, "without": `UPDATE feature_flags SET enabled = false`} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, setup{flag: flag})
+			id := l.openAtNode()
+			a := l.chat("alice", "session_id", id)
+			if a.status != http.StatusOK || a.header.Get("X-Automation-Session") != "" {
+				t.Errorf("%d %s %v", a.status, a.body, a.header)
+			}
+			if n := l.count(`SELECT count(*) FROM automation_sessions`); n != 0 {
+				t.Errorf("%d rows", n)
+			}
+		})
+	}
+}
+
+// openAtNode opens a session behind the module's back.
+func (l *lab) openAtNode() string {
+	l.t.Helper()
+	r, err := http.NewRequestWithContext(context.Background(), "POST", l.node.URL+"/blockchain/models/"+proxyroutertest.ModelID("llama")+"/session",
+		strings.NewReader(`{"sessionDuration":3600,"directPayment":false,"failover":false}`))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	resp, err := l.server.Client().Do(r)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var v struct{ SessionID string }
+	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil || v.SessionID == "" {
+		l.t.Fatal(resp.Status, err)
+	}
+	return v.SessionID
+}
+
+// Nobody after the forwarding handler looks whose session it is.
+func TestForwardGuardsSessionsAlsoFromThoseWithoutTheFeature(t *testing.T) {
+	l := newLab(t, setup{flag: `UPDATE feature_flags SET enabled_user_ids = '["alice"]'`})
+	id := l.chat("alice").header.Get("X-Automation-Session")
+	for _, key := range []string{"bob", "ro-bob"} {
+		if a := l.chat(key, "session_id", id); a.status != http.StatusNotFound || a.code() != "session_not_found" {
+			t.Errorf("%s: %d %s", key, a.status, a.body)
+		}
+	}
+	if a := l.chat("bob"); a.status != http.StatusBadRequest || a.code() != "session_required" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	l.set(`UPDATE feature_flags SET enabled = false`)
+	if a := l.chat("bob", "session_id", id); a.status != http.StatusNotFound {
+		t.Errorf("with the flag off: %d %s", a.status, a.body)
+	}
+	if a := l.chat("alice", "session_id", id); a.status != http.StatusOK {
+		t.Errorf("its own user: %d %s", a.status, a.body)
+	}
+	if s := l.node.Stats(); s.Chats != 2 {
+		t.Errorf("%d chats reached the node, want alice's 2", s.Chats)
+	}
+}
+
+func TestForwardRefusesWhatIsNobodysAndWhatItDoesNotKnow(t *testing.T) {
+	l := newLab(t, setup{})
+	for _, tt := range []struct {
+		method, path, key, body string
+		status                  int
+		code, header            string
+	}{
+		{"POST", chatPath, "", ask("llama"), 401, "invalid_api_key", "WWW-Authenticate"},
+		{"POST", chatPath, "away", ask("llama"), 503, "session_unavailable", "Retry-After"},
+		{"GET", chatPath, "alice", "", 405, "method_not_allowed", "Allow"},
+		{"POST", "/api/v1/files", "alice", ask("llama"), 404, "unknown_url", "X-Request-Id"},
+	} {
+		a := l.do(tt.method, tt.path, tt.key, tt.body)
+		if a.status != tt.status || a.code() != tt.code || a.header.Get(tt.header) == "" {
+			t.Errorf("%s %s for %q: %d %s %v", tt.method, tt.path, tt.key, a.status, a.body, a.header)
+		}
+	}
+	if n := l.node.Stats().OpenRequests; n != 0 {
+		t.Errorf("%d opens", n)
+	}
+}
+
+func TestTheNodeSeesNothingOfTheClientsCredentials(t *testing.T) {
+	var mu sync.Mutex
+	var got http.Header
+	var body []byte
+	l := newLab(t, setup{node: proxyroutertest.Options{Username: "admin", Password: "secret", OnChat: func(r *http.Request, b []byte) {
+		mu.Lock()
+		defer mu.Unlock()
+		got, body = r.Header.Clone(), bytes.Clone(b)
+	}}})
+	sent := "  " + ask("llama") + "\n"
+	a := l.do("POST", chatPath, "alice", sent, "Cookie", "canary=1", "X-Api-Key", "canary", "chat_id", "c1", "X-Request-Id", "r1", "Accept", "application/json")
+	if a.status != http.StatusOK || a.header.Get("X-Request-Id") != "r1" {
+		t.Fatalf("%d %s %v", a.status, a.body, a.header)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if string(body) != sent {
+		t.Errorf("the node got %q", body)
+	}
+	got.Del("Content-Length")
+	got.Del("Accept-Encoding")
+	want := http.Header{"Authorization": {"Basic YWRtaW46c2VjcmV0"}, "Content-Type": {"application/json"}, "Accept": {"application/json"}, "X-Request-Id": {"r1"},
+		"Session_id": {a.header.Get("X-Automation-Session")}, "Model_id": {proxyroutertest.ModelID("llama")}, "Chat_id": {"c1"}, "User-Agent": {"gateway-automation"}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAfterTheFirstByteNothingIsSentAgain(t *testing.T) {
+	for _, tt := range []struct{ name, media, part, want string }{
+		{"a stream ends with an error", "text/event-stream", "data: {\"choices\":[]}\n\n",
+			"data: {\"choices\":[]}\n\n\n\ndata: {\"error\":{\"message\":\"The provider's answer broke off.\",\"type\":\"upstream_error\",\"code\":\"stream_interrupted\"}}\n\n"},
+		{"anything else is cut", "application/json", `{"choices":[`, `{"choices":[`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
+			var chats atomic.Int32
+			l := newLab(t, setup{config: front(t, chain, func(w http.ResponseWriter, _ *http.Request) {
+				chats.Add(1)
+				w.Header().Set("Content-Type", tt.media)
+				_, _ = io.WriteString(w, tt.part)
+				_ = http.NewResponseController(w).Flush()
+				panic(http.ErrAbortHandler)
+			})})
+			resp, err := l.server.Client().Do(l.request("POST", chatPath, "alice", ask("llama")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = resp.Body.Close() }()
+			body, err := io.ReadAll(resp.Body)
+			if string(body) != tt.want || (err == nil) != (tt.media == "text/event-stream") {
+				t.Errorf("%q, %v", body, err)
+			}
+			if chats.Load() != 1 || chain.Stats().Opens != 1 {
+				t.Errorf("%d chats, %d opens", chats.Load(), chain.Stats().Opens)
+			}
+			l.until("the session is free", func() bool { return l.held() == 0 })
+			if !l.log.has("the answer broke off") {
+				t.Error("not in the log")
+			}
+		})
+	}
+}
+
+func TestAClientThatGoesInMidStreamFreesItsSession(t *testing.T) {
+	l := newLab(t, setup{node: proxyroutertest.Options{ChunkDelay: 50 * time.Millisecond}})
+	for i := range 3 {
+		ctx, leave := context.WithCancel(t.Context())
+		resp, err := l.server.Client().Do(l.request("POST", chatPath, "alice", stream("llama", strings.Repeat("word ", 1000))).WithContext(ctx))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if line, err := bufio.NewReader(resp.Body).ReadString('\n'); err != nil || !strings.HasPrefix(line, "data: ") {
+			t.Fatalf("%q, %v", line, err)
+		}
+		leave()
+		_ = resp.Body.Close()
+		l.until(fmt.Sprint("the session is free again, round ", i), func() bool { return l.held() == 0 })
+	}
+	if s := l.healthy(); s.Opens != 1 {
+		t.Errorf("%d opens", s.Opens)
+	}
+}
+
+func TestAStreamArrivesAsItIsSent(t *testing.T) {
+	l := newLab(t, setup{node: proxyroutertest.Options{ChunkDelay: 300 * time.Millisecond}})
+	begun := time.Now()
+	resp, err := l.server.Client().Do(l.request("POST", chatPath, "alice", stream("llama", "one two three four five six")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	lines := bufio.NewReader(resp.Body)
+	if _, err := lines.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	first := time.Since(begun)
+	rest, err := io.ReadAll(lines)
+	if all := time.Since(begun); err != nil || first > all/2 || !strings.HasSuffix(string(rest), "data: [DONE]\n\n") {
+		t.Errorf("first byte after %v of %v, %v", first, all, err)
+	}
+}
+
+func TestASlowUploadHoldsNoSession(t *testing.T) {
+	l := newLab(t, setup{})
+	r, w := io.Pipe()
+	req := l.request("POST", chatPath, "alice", "x")
+	req.Body, req.ContentLength = r, -1
+	done := make(chan answer, 1)
+	go func() { done <- l.send(req) }()
+	if _, err := io.WriteString(w, `{"model":"llama","messages":[`); err != nil {
+		t.Fatal(err)
+	}
+	if a := l.chat("alice"); a.status != http.StatusOK { // meanwhile
+		t.Fatal(a.body)
+	}
+	if s := l.node.Stats(); s.Opens != 1 {
+		t.Errorf("%d opens", s.Opens)
+	}
+	_, _ = io.WriteString(w, `{"role":"user","content":"late"}]}`)
+	_ = w.Close()
+	if a := <-done; a.status != http.StatusOK || !strings.Contains(a.body, "late") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if s := l.healthy(); s.Opens != 1 {
+		t.Errorf("%d opens", s.Opens)
+	}
+}

@@ -1,0 +1,433 @@
+package automation_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+)
+
+func TestNewNamesAllThatIsWrong(t *testing.T) {
+	db := liteDB(t)
+	bad := testConfig(t)
+	bad.MappingsFile, bad.MinSessionDuration = "", time.Second
+	lost := testConfig(t)
+	for name, tt := range map[string]struct {
+		cfg      automation.Config
+		db       *sqlx.DB
+		identify automation.Identify
+		want     []string
+	}{
+		"a Config out of bounds": {bad, db, byKey, []string{"AUTOMATION_MIN_SESSION_SECONDS"}},
+		"no database":            {lost, nil, byKey, []string{"needs a database"}},
+		"nobody who identifies":  {lost, db, nil, []string{"function that identifies"}},
+		"no node":                {lost, db, byKey, []string{"PROXY_ROUTER_URL"}},
+	} {
+		_, err := automation.New(tt.cfg, tt.db, tt.identify, automation.Options{})
+		for _, want := range tt.want {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v, want %q", name, err, want)
+			}
+		}
+	}
+	lost.ProxyRouterURL = "http://127.0.0.1:1"
+	if _, err := automation.New(lost, db, byKey, automation.Options{}); err != nil {
+		t.Error(err) // and it asked nobody
+	}
+}
+
+func TestAMappingThatCannotServeKeepsTheModuleFromRunning(t *testing.T) {
+	for name, tt := range map[string]struct {
+		text string
+		want []string
+	}{
+		"missing":       {"", []string{"model_mappings.json"}},
+		"no JSON":       {"nonsense", []string{"model_mappings.json"}},
+		"many problems": {"{\n\"llama\": \"0x12\",\n\"LLAMA\": \"0x" + strings.Repeat("1", 64) + "\"\n}", []string{"2", "3", "default"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, setup{idle: true})
+			err := os.Remove(l.cfg.MappingsFile)
+			if tt.text != "" {
+				err = os.WriteFile(l.cfg.MappingsFile, []byte(tt.text), 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = l.Run(t.Context())
+			for _, want := range tt.want {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("%v, want %q", err, want)
+				}
+			}
+			if l.Parts()["run"].OK {
+				t.Error("it runs")
+			}
+		})
+	}
+}
+
+func TestAReloadThatFailsKeepsTheLastGoodTable(t *testing.T) {
+	l := newLab(t, setup{})
+	if err := os.WriteFile(l.cfg.MappingsFile, []byte(`{"default": "canary"`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.until("the refusal shows", func() bool { return l.Parts()["mapping"].Detail != "" })
+	if a := l.get("/healthz/ready", ""); a.status != http.StatusOK || !strings.Contains(a.body, "the last good one serves") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := l.chat("alice"); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	changed := without("llama")
+	changed["lima"] = mappings["llama"]
+	writeJSON(t, l.cfg.MappingsFile, changed)
+	l.until("the new one serves", func() bool {
+		return l.do("POST", chatPath, "alice", ask("lima")).status == http.StatusOK
+	})
+	if a := l.chat("alice"); a.code() != "model_not_found" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+func TestItStartsWithoutTheDatabaseAndRecoversByItself(t *testing.T) {
+	t.Run("sqlite, migrated later", func(t *testing.T) {
+		l := newLab(t, setup{bare: true})
+		recovers(t, l, func() { migrate(t, l.db); l.sql(everybody) })
+	})
+	t.Run("postgres, started later", func(t *testing.T) {
+		c := pglab.Start(t, pglab.Options{})
+		db := func(t testing.TB) *sqlx.DB { return pglab.Open(t, c.DSN("postgres")) }
+		migrate(t, db(t))
+		if _, err := db(t).ExecContext(t.Context(), everybody); err != nil {
+			t.Fatal(err)
+		}
+		c.Stop()
+		l := newLab(t, setup{bare: true, db: db})
+		recovers(t, l, c.Restart)
+		// And it goes away and comes back while the module runs.
+		c.Stop()
+		l.until("the next request is told to come back", func() bool {
+			a := l.chat("alice")
+			return a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") != ""
+		})
+		l.until("readiness says so", func() bool { return !l.Parts()["database"].OK })
+		if !l.Parts()["flags"].OK {
+			t.Error("the last good flags are not served")
+		}
+		c.Restart()
+		l.until("alice is served again", func() bool { return l.chat("alice").status == http.StatusOK })
+		if s := l.healthy(); s.Opens != 1 {
+			t.Errorf("%d opens, want 1", s.Opens)
+		}
+	})
+}
+
+// recovers asserts that automation is off without the database, and on once it is there.
+func recovers(t *testing.T, l *lab, comes func()) {
+	t.Helper()
+	l.until("the mapping is loaded", func() bool { return l.Parts()["mapping"].OK })
+	l.until("the trouble shows", func() bool { return !l.Parts()["database"].OK })
+	if a := l.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable || l.Parts()["flags"].OK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := l.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != "" {
+		t.Errorf("not untouched: %d %s", a.status, a.body)
+	}
+	problemOf(t, l.get(settingsPath, "alice"), http.StatusNotFound)
+	if a := l.get(statusPath, "alice"); a.json(t)["reason"] != "off" {
+		t.Error(a.body)
+	}
+	comes()
+	l.until("it is ready", func() bool { return l.get("/healthz/ready", "").status == http.StatusOK })
+	l.until("alice is served", func() bool { return l.chat("alice").status == http.StatusOK })
+	if a := l.do("PUT", settingsPath, "alice", good); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+func TestAFrozenDatabaseKeepsNobodyForLong(t *testing.T) {
+	c := pglab.Start(t, pglab.Options{})
+	l := newLab(t, setup{db: func(t testing.TB) *sqlx.DB { return pglab.Open(t, c.DSN("postgres")) },
+		config: func(c *automation.Config) { c.DefaultOptIn = false }})
+	l.do("PUT", settingsPath, "alice", good)
+	l.chat("alice")
+	l.until("it is idle", func() bool { return l.held() == 0 })
+	c.Freeze()
+	thaw := sync.OnceFunc(c.Thaw)
+	defer thaw()
+	timed := func(what string, bound time.Duration, ask func() answer) answer {
+		t.Helper()
+		begun := time.Now()
+		a := ask()
+		took := time.Since(begun)
+		t.Logf("%s: %d after %v", what, a.status, took.Round(time.Millisecond))
+		if took > bound {
+			t.Errorf("%s took %v", what, took)
+		}
+		return a
+	}
+	const database = 5 * time.Second // is what one use of it may take
+	if a := timed("reading settings", database+3*time.Second, func() answer { return l.get(settingsPath, "alice") }); a.status != http.StatusServiceUnavailable {
+		t.Error(a.body)
+	}
+	timed("status", database+3*time.Second, func() answer { return l.get(statusPath, "bob") })
+	if a := timed("a chat of one who has it", 2*database+3*time.Second, func() answer { return l.chat("alice") }); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
+		t.Error(a.body)
+	}
+	if a := timed("a chat of one who has not", database+3*time.Second, func() answer { return l.do("POST", hostPath, "bob", ask("llama")) }); a.status != http.StatusOK {
+		t.Error(a.body)
+	}
+	if a := timed("a chat outside the rollout", time.Second, func() answer { return l.do("POST", hostPath, "", ask("llama")) }); a.status != http.StatusOK {
+		t.Error(a.body)
+	}
+	thaw()
+	l.until("alice is served again", func() bool { return l.chat("alice").status == http.StatusOK })
+	l.healthy()
+}
+
+func TestWhenRunEndsRequestsInFlightFinish(t *testing.T) {
+	hold, entered := make(chan struct{}), make(chan struct{})
+	l := newLab(t, setup{next: func(w http.ResponseWriter, r *http.Request) {
+		close(entered)
+		<-hold
+		if r.Context().Err() != nil {
+			w.WriteHeader(http.StatusTeapot)
+		}
+	}})
+	r := l.request("POST", hostPath, "alice", ask("llama"))
+	done := make(chan answer, 1)
+	go func() { done <- l.send(r) }()
+	<-entered
+	ended := make(chan error, 1)
+	go func() { ended <- l.stop() }()
+	l.until("it is not ready any more", func() bool { return l.get("/healthz/ready", "").status == http.StatusServiceUnavailable })
+	l.until("others are told to come back", func() bool {
+		a := l.do("POST", chatPath, "bob", ask("llama"))
+		return a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") != ""
+	})
+	select {
+	case err := <-ended:
+		t.Fatalf("Run returned %v with a request in flight", err)
+	default:
+	}
+	close(hold)
+	if a := <-done; a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if n := l.held(); n != 0 {
+		t.Errorf("%d leases are held", n)
+	}
+	if s := l.healthy(); s.Closes != 0 {
+		t.Errorf("%d sessions were closed on the way out", s.Closes)
+	}
+}
+
+// A drain that takes too long ends the requests, and breaks no session for it.
+func TestAfterTheDrainRequestsAreEnded(t *testing.T) {
+	l := newLab(t, setup{node: proxyroutertest.Options{ChunkDelay: time.Minute},
+		config: func(c *automation.Config) { c.DrainTimeout = 0 }})
+	r := l.request("POST", chatPath, "alice", ask("llama"))
+	done := make(chan answer, 1)
+	go func() { done <- l.send(r) }()
+	l.until("the node is at it", func() bool { return l.node.Stats().Chats == 1 })
+	if err := l.stop(); err != nil { // at once: none is none
+		t.Error(err)
+	}
+	if a := <-done; a.status != http.StatusServiceUnavailable || a.code() != "session_unavailable" || a.header.Get("Retry-After") == "" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if n := l.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND reason = ''`); n != 1 {
+		t.Errorf("%d sessions are in service, want the one", n)
+	}
+}
+
+func TestRunTwiceIsAnErrorAndHarmsNothing(t *testing.T) {
+	l := newLab(t, setup{})
+	if err := l.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "twice") {
+		t.Error(err)
+	}
+	if a := l.chat("alice"); a.status != http.StatusOK || !l.Parts()["run"].OK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+func TestForgetErasesAUser(t *testing.T) {
+	for name, db := range databases {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, setup{db: db})
+			l.do("PUT", settingsPath, "alice", good)
+			id := l.chat("alice").header.Get("X-Automation-Session")
+			l.until("it is idle", func() bool { return l.held() == 0 })
+			for range 2 {
+				if err := l.Forget(t.Context(), "alice"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := l.count(`SELECT (SELECT count(*) FROM user_automation_settings WHERE user_id = 'alice')
+				+ (SELECT count(*) FROM automation_sessions WHERE user_id = 'alice' OR owner_id = 'alice')`); n != 0 {
+				t.Errorf("%d rows name alice", n)
+			}
+			if got := settingsOf(t, l.get(settingsPath, "alice")); got != `alice true 3600 stored=false "0"` {
+				t.Error(got)
+			}
+			for _, user := range []string{"alice", "bob"} {
+				if a := l.chat(user, "session_id", id); a.status != http.StatusNotFound {
+					t.Errorf("%s on the session: %d %s", user, a.status, a.body)
+				}
+			}
+			if s := l.healthy(); s.Closes != 0 {
+				t.Error("the session was closed early")
+			}
+		})
+	}
+}
+
+func TestForgetSaysWhatFailed(t *testing.T) {
+	l := newLab(t, setup{})
+	_ = l.db.Close()
+	if err := l.Forget(t.Context(), "alice"); err == nil || strings.Contains(err.Error(), "alice") {
+		t.Error(err)
+	}
+}
+
+func TestModelsAreKeptReadyWhileTheFeatureIsOn(t *testing.T) {
+	l := newLab(t, setup{flag: `UPDATE feature_flags SET enabled = false`, config: func(c *automation.Config) {
+		c.PrewarmModels = []string{"llama", "misspelt"}
+	}})
+	if n := l.node.Stats().OpenRequests; n != 0 {
+		t.Errorf("%d opens while the flag is off", n)
+	}
+	l.set(`UPDATE feature_flags SET enabled = true, rollout_percentage = 100`)
+	l.until("one is ready", func() bool {
+		return l.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND user_id = ''`) == 1
+	})
+	id := l.node.Stats().Sessions[0].ID
+	if a := l.chat("alice"); a.header.Get("X-Automation-Session") != id {
+		t.Errorf("%d %s %v", a.status, a.body, a.header)
+	}
+	l.until("there is a next one", func() bool { return l.node.Stats().Opens == 2 })
+	if n := strings.Count(l.log.String(), "model to be kept ready is unknown"); n != 1 {
+		t.Errorf("complained %d times about a name", n)
+	}
+}
+
+func TestASessionInUseGetsASuccessor(t *testing.T) {
+	for name, tt := range map[string]struct {
+		prepare func(*lab)
+		opens   int
+	}{
+		"while its user has automation on":   {func(*lab) {}, 2},
+		"not when they have switched it off": {func(l *lab) { l.do("PUT", settingsPath, "alice", `{"is_enabled":false,"session_duration":300}`) }, 1},
+		"not without the feature":            {func(l *lab) { l.set(`UPDATE feature_flags SET enabled = false`) }, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, setup{config: func(c *automation.Config) {
+				c.DefaultSessionDuration, c.RenewAhead, c.SweepInterval = 300*time.Second, 299500*time.Millisecond, time.Hour
+			}})
+			l.chat("alice")
+			l.until("it is idle", func() bool { return l.held() == 0 })
+			tt.prepare(l)
+			if err := l.Tend(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if s := l.healthy(); s.Opens != tt.opens {
+				t.Errorf("%d opens, want %d", s.Opens, tt.opens)
+			}
+		})
+	}
+}
+
+func TestReadinessNamesAFlagThatCannotBeRead(t *testing.T) {
+	l := newLab(t, setup{})
+	l.sql(`PRAGMA ignore_check_constraints = 1`)
+	l.sql(`DROP TRIGGER automation_flag_ids_update`)
+	l.sql(`UPDATE feature_flags SET enabled_user_ids = '{"a":1}'`)
+	l.until("it shows", func() bool { return l.Parts()["flags"].Detail != "" })
+	if p := l.Parts()["flags"]; !p.OK || !strings.Contains(p.Detail, "malformed") {
+		t.Errorf("%+v", p)
+	}
+	if a := l.chat("alice"); a.status != http.StatusOK {
+		t.Errorf("the flag did not stay as it was: %d %s", a.status, a.body)
+	}
+}
+
+func TestReadinessIsNoConcernWhileTheMasterSwitchIsOff(t *testing.T) {
+	l := newLab(t, setup{idle: true, bare: true, config: func(c *automation.Config) { c.FeatureEnabled = false }})
+	a := l.get("/healthz/ready", "")
+	if v := a.json(t); a.status != http.StatusOK || v["enabled"] != false || v["parts"].(object)["mapping"].(object)["ok"] != false {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+func TestMisspeltVariablesAreWarnedAbout(t *testing.T) {
+	l := newLab(t, setup{config: func(c *automation.Config) { c.Unknown = []string{"AUTOMATION_RETENTOIN_DAYS"} }})
+	if !l.log.has("WARN", "AUTOMATION_RETENTOIN_DAYS") {
+		t.Error(l.log)
+	}
+}
+
+// Replicas share one database and one node, and a user has one budget.
+func TestTwoReplicasShareSessions(t *testing.T) {
+	for name, open := range map[string]func(testing.TB) func(testing.TB) *sqlx.DB{
+		"sqlite": func(t testing.TB) func(testing.TB) *sqlx.DB {
+			path := filepath.Join(t.TempDir(), "shared.db")
+			return func(t testing.TB) *sqlx.DB { return openLite(t, path) }
+		},
+		"postgres": func(t testing.TB) func(testing.TB) *sqlx.DB {
+			dsn := pglab.Database(t)
+			return func(t testing.TB) *sqlx.DB { return pglab.Open(t, dsn) }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := open(t)
+			a := newLab(t, setup{db: db, node: proxyroutertest.Options{ChunkDelay: 2 * time.Millisecond}})
+			b := newLab(t, setup{db: db, config: func(c *automation.Config) { c.ProxyRouterURL = a.node.URL }})
+			var wg sync.WaitGroup
+			for i := range 32 {
+				l := []*lab{a, b}[i%2]
+				wg.Go(func() {
+					if got := l.chat("alice"); got.status != http.StatusOK {
+						t.Errorf("%d %s", got.status, got.body)
+					}
+				})
+			}
+			wg.Wait()
+			if s := a.healthy(); s.Opens > 4 {
+				t.Errorf("%d opens", s.Opens)
+			}
+			// What is written by one shows in the other within two seconds.
+			if got := a.do("PUT", settingsPath, "alice", `{"is_enabled":false,"session_duration":300}`); got.status != http.StatusOK {
+				t.Fatal(got.body)
+			}
+			begun := time.Now()
+			b.until("the other knows", func() bool {
+				return b.do("POST", hostPath, "alice", ask("llama")).header.Get("X-Automation-Session") == ""
+			})
+			t.Log("the other replica knew after", time.Since(begun).Round(time.Millisecond))
+		})
+	}
+}
+
+func TestStoredIDIsOneForBothLetterCases(t *testing.T) {
+	for in, want := range map[string]string{
+		"0xAB": "0xab", "0Xab": "0xab", "session-A": "session-A", "": "", "a b": "", "a\x00": "", "é": "", "\xff": "",
+		strings.Repeat("a", 128): strings.Repeat("a", 128), strings.Repeat("a", 129): "",
+	} {
+		if got := automation.StoredID(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
