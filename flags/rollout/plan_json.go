@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -98,7 +99,7 @@ func readObject(b []byte, at string, fields map[string]any, f *faults) {
 
 func complaint(err error) string {
 	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Sprintf("a %v is wanted, not a %s", e.Type, e.Value)
+		return fmt.Sprintf("a %v is wanted, not a %s", e.Type.Kind(), e.Value)
 	}
 	return err.Error()
 }
@@ -132,10 +133,10 @@ type duration time.Duration
 
 func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
-func (d *duration) UnmarshalText(b []byte) error {
-	v, err := time.ParseDuration(string(b))
-	if err != nil {
-		return fmt.Errorf("%.40q is no duration such as \"24h\" or \"90s\"", b)
+func (d *duration) UnmarshalJSON(b []byte) error {
+	v, err := time.ParseDuration(strings.Trim(string(b), `"`))
+	if err != nil || b[0] != '"' {
+		return fmt.Errorf("%.40s is no duration such as \"24h\" or \"90s\"", b)
 	}
 	*d = duration(v)
 	return nil

@@ -124,30 +124,33 @@ func (w watch) judge(p Plan, gate int, now Counts) (bets *logs, detail string) {
 	if limit == 1 {
 		return nil, ""
 	}
-	var breach bool
-	since, measured := now.minus(w.Long[0]), ""
+	since, measure, breach := now.minus(w.Long[0]), 0.0, false
 	switch p.Policy {
 	case Sequential:
 		since = now.minus(w.Base)
-		if fresh := now.minus(w.Seen); fresh.Outcomes > 0 || w.Bets[gate] == nil {
-			bets = w.Bets[gate].next(limit, w.Seen.minus(w.Base).Outcomes, fresh.Outcomes, fresh.bad(gate))
-		} else {
-			bets = w.Bets[gate]
+		bets = w.Bets[gate]
+		if fresh := now.minus(w.Seen); fresh.Outcomes > 0 || bets == nil {
+			bets = bets.next(limit, w.Seen.minus(w.Base).Outcomes, fresh.Outcomes, fresh.bad(gate))
 		}
-		e := bets.sum()
-		breach, measured = e >= math.Log(eValue), fmt.Sprintf("e-value %.3g", math.Exp(min(e, 700)))
+		measure = bets.sum()
+		breach = measure >= math.Log(eValue)
 	case Wilson:
-		low := wilsonLower(since.Outcomes, since.bad(gate))
-		breach, measured = low > limit, fmt.Sprintf("at least %.2f %% with a confidence of 99.9 %%", 100*low)
+		measure = wilsonLower(since.Outcomes, since.bad(gate))
+		breach = measure > limit
 	case Point:
-		rate := pointRate(since.Outcomes, since.bad(gate))
-		breach, measured = rate > limit, fmt.Sprintf("%.2f %% with the floor", 100*rate)
+		measure = pointRate(since.Outcomes, since.bad(gate))
+		breach = measure > limit
 	}
 	if !breach || since.Outcomes < floor {
 		return bets, ""
 	}
+	measured := map[Policy]string{
+		Sequential: fmt.Sprintf("e-value %.3g", math.Exp(min(measure, 700))),
+		Wilson:     fmt.Sprintf("at least %.2f %% with a confidence of 99.9 %%", 100*measure),
+		Point:      fmt.Sprintf("%.2f %% with the floor", 100*measure),
+	}
 	return bets, fmt.Sprintf("%d of %d %s, %.1f %% where %.4g %% are allowed (%s)",
-		since.bad(gate), since.Outcomes, gateNames[gate], 100*since.rate(gate), 100*limit, measured)
+		since.bad(gate), since.Outcomes, gateNames[gate], 100*since.rate(gate), 100*limit, measured[p.Policy])
 }
 
 // bothFail tells whether the control arm is above the limit as well, and the
