@@ -1,0 +1,158 @@
+package metrics_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"go.uber.org/goleak"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/cleanup"
+	"github.com/MorpheusAIs/gateway-automation/automation/metrics"
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/mapping"
+	"github.com/MorpheusAIs/gateway-automation/settings"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fakeModule is a module in one state.
+type fakeModule struct {
+	flags    *flags.Watcher
+	snapshot automation.Snapshot
+	census   func(context.Context) (session.Census, error)
+	asked    int // for the adopters
+}
+
+func (m *fakeModule) Flags() *flags.Watcher         { return m.flags }
+func (m *fakeModule) Snapshot() automation.Snapshot { return m.snapshot }
+
+func (m *fakeModule) Census(ctx context.Context) (session.Census, error) { return m.census(ctx) }
+
+func (m *fakeModule) Adopters(context.Context) (on, off int64, err error) {
+	m.asked++
+	return 30, 12, nil
+}
+
+// source has so many flags; the first is the module's own.
+type source int
+
+func (n source) Load(context.Context, map[string]flags.Stamp) (flags.Loaded, error) {
+	l := flags.Loaded{Stamps: map[string]flags.Stamp{}}
+	for i := range n {
+		name := automation.FlagName
+		if i > 0 {
+			name = fmt.Sprintf("flag-%03d", int(i))
+		}
+		f := &flags.Flag{Name: name, Enabled: true, Percentage: 1250, Version: 7}
+		l.Stamps[name] = "1"
+		l.Flags = append(l.Flags, f)
+	}
+	return l, nil
+}
+
+// newModule is a module that is well, with so many flags, each decided once.
+func newModule(t *testing.T, n source) *fakeModule {
+	t.Helper()
+	now := time.Unix(1_700_000_000, 0)
+	w := flags.NewWatcher(n, flags.Options{Now: func() time.Time { return now }})
+	if err := w.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	loaded, _ := n.Load(t.Context(), nil)
+	for _, f := range loaded.Flags {
+		w.Decide(f.Name, "alice")
+	}
+	w.Decide("nonsense", "alice")
+	return &fakeModule{flags: w,
+		snapshot: automation.Snapshot{MasterOn: true,
+			Parts:   map[string]automation.Part{"node": {OK: true}, "run": {OK: true}, "database": {Detail: "the last read failed"}},
+			Mapping: mapping.Health{Entries: 9, LoadedAt: now, FeedModels: 4, FeedAt: now, FeedErr: errors.New("away")},
+			Pool:    sql.DBStats{MaxOpenConnections: 20, InUse: 3, Idle: 2, WaitCount: 5, WaitDuration: 1500 * time.Millisecond}},
+		census: func(context.Context) (session.Census, error) {
+			return session.Census{ByState: map[string]int64{"open": 4, "unknown": 1}, Held: 2, Abandoned: 1, Due: 3, Overdue: 90 * time.Second}, nil
+		},
+	}
+}
+
+// told is a Recorder that has been told one of everything.
+func told(o metrics.Options) *metrics.Recorder {
+	r := metrics.New(o)
+	r.ObserveSQL("sessions.claim", time.Millisecond, 3*time.Millisecond, nil)
+	r.ObserveSQL("settings.put", 0, time.Second, fmt.Errorf("x: %w", settings.ErrUnavailable))
+	r.ObserveSQL("settings.put", 0, time.Second, fmt.Errorf("x: %w", settings.ErrOutcomeUnknown))
+	r.ObserveSQL("settings.put", 0, time.Millisecond, settings.ErrConflict)
+	r.ObserveAPI("GET /api/v1/automation/settings", 200, 4*time.Millisecond)
+	r.ObserveAPI("", 404, time.Millisecond)
+	r.ObserveAPI("GET /api/v1/automation/settings", 401, time.Millisecond)
+	r.ObserveChat(automation.Served, "", 20*time.Millisecond)
+	r.ObserveChat(automation.Untouched, automation.AsideOptedOut, time.Microsecond)
+	r.ObserveChat(automation.Refused, automation.CodeInvalidKey, time.Microsecond)
+	r.ObserveSettings(automation.OptedOut)
+	for _, e := range []session.Event{
+		{Kind: session.Acquired, Result: "idle", Took: 2 * time.Millisecond},
+		{Kind: session.Opened, Cause: "request", Result: "opened", Took: 3 * time.Second, Asked: time.Hour},
+		{Kind: session.Opened, Cause: "renewal", Result: "refused", Took: time.Second, Asked: time.Hour},
+		{Kind: session.Collided}, {Kind: session.TakenOver}, {Kind: session.Adopted}, {Kind: session.GivenUp, Result: "lost"},
+		{Kind: session.LeaseLost}, {Kind: session.Retired, Result: "broken"}, {Kind: session.Closed, Result: "closed"},
+		{Kind: session.Maintained, Cause: "opens", Result: "ok"}, {Kind: session.Maintained, Cause: "closes", Result: "failed"},
+	} {
+		r.ObserveSession(e)
+	}
+	r.ObserveCleanup(cleanup.Report{Removed: []cleanup.Count{{Table: "automation_sessions", Rows: 40}}, Took: time.Second}, nil)
+	r.ObserveCleanup(cleanup.Report{}, cleanup.ErrBusy)
+	r.ObserveCleanup(cleanup.Report{}, errors.New("no"))
+	return r
+}
+
+// gather is a scrape; it fails where what is collected is not as described.
+func gather(t *testing.T, r prometheus.Collector) map[string]*dto.MetricFamily {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	if err := registry.Register(r); err != nil {
+		t.Fatal(err)
+	}
+	list, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	families := map[string]*dto.MetricFamily{}
+	for _, f := range list {
+		families[f.GetName()] = f
+	}
+	return families
+}
+
+// value is a series' value, or the count of a histogram's; labels are
+// alternately names and values.
+func value(t *testing.T, families map[string]*dto.MetricFamily, name string, labels ...string) float64 {
+	t.Helper()
+series:
+	for _, m := range families[name].GetMetric() {
+		has := map[string]string{}
+		for _, l := range m.GetLabel() {
+			has[l.GetName()] = l.GetValue()
+		}
+		for i := 0; i < len(labels); i += 2 {
+			if has[labels[i]] != labels[i+1] {
+				continue series
+			}
+		}
+		switch {
+		case m.Histogram != nil:
+			return float64(m.GetHistogram().GetSampleCount())
+		case m.Counter != nil:
+			return m.GetCounter().GetValue()
+		}
+		return m.GetGauge().GetValue()
+	}
+	t.Errorf("no series %s%v", name, labels)
+	return -1
+}
