@@ -1,0 +1,114 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/spf13/cobra"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/dbopen"
+)
+
+// app is one run of the command.
+type app struct {
+	getenv    func(string) string
+	in        io.Reader
+	out, errs io.Writer
+
+	database, actor string
+	json            bool
+	begun           bool // the command line made sense
+}
+
+// open opens the database that is there: only migrate makes a SQLite file.
+func (a *app) open(create bool) (*sqlx.DB, error) {
+	where := cmp.Or(a.database, a.getenv("DATABASE_URL"))
+	if where == "" {
+		return nil, usage(fmt.Errorf("no database: set DATABASE_URL, or say --database postgres://… or sqlite:PATH"))
+	}
+	if path, ok := strings.CutPrefix(where, "sqlite:"); ok && !create {
+		if _, err := os.Stat(path); err != nil {
+			return nil, &fault{code: codeNotFound, err: err, hint: "check the path; automationctl migrate up makes a new database"}
+		}
+	}
+	db, _, err := dbopen.Open(where)
+	if err != nil {
+		return nil, usage(err)
+	}
+	return db, nil
+}
+
+// withDB makes a command that needs the database.
+func (a *app) withDB(fn func(cmd *cobra.Command, args []string, db *sqlx.DB) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		db, err := a.open(cmd.CommandPath() == "automationctl migrate up")
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		return fn(cmd, args, db)
+	}
+}
+
+// who is the actor for the audit.
+func (a *app) who() string { return cmp.Or(a.actor, systemUser(a.getenv), "automationctl") }
+
+// print answers with v, as JSON or as the table that people writes.
+func (a *app) print(v any, people func(w io.Writer)) error {
+	if a.json {
+		enc := json.NewEncoder(a.out)
+		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false)
+		return enc.Encode(v)
+	}
+	w := tabwriter.NewWriter(a.out, 0, 0, 3, ' ', 0)
+	people(w)
+	return w.Flush()
+}
+
+// say tells people, not programs, what is going on.
+func (a *app) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.errs, format+"\n", args...)
+}
+
+// row writes one line of a table.
+func row(w io.Writer, cells ...any) {
+	texts := make([]string, len(cells))
+	for i, c := range cells {
+		if texts[i] = strings.ReplaceAll(fmt.Sprint(c), "\n", " "); texts[i] == "" {
+			texts[i] = "-"
+		}
+	}
+	_, _ = fmt.Fprintln(w, strings.Join(texts, "\t"))
+}
+
+// at is a time for people, in UTC.
+func at(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.UTC().Format("2006-01-02 15:04:05Z")
+}
+
+// count is a number for people.
+func count(n int64) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

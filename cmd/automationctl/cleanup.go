@@ -1,0 +1,99 @@
+package main
+
+import (
+	"io"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/spf13/cobra"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/cleanup"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+func (a *app) cleanup() *cobra.Command {
+	var dryRun, sure bool
+	var auditDays int
+	var pause time.Duration
+	cmd := &cobra.Command{
+		Use: "cleanup", Short: "Remove what is past its retention", Args: cobra.NoArgs,
+		Long: `Cleanup removes settings that their user deleted and sessions that ended more
+than AUTOMATION_RETENTION_DAYS ago, and audit and rollout rows past a retention
+of their own. It never removes what a user switched off. Where
+AUTOMATION_DEFAULT_OPT_IN is true it also removes settings that equal the
+defaults and were neither touched nor used for the retention: set these
+variables, and DEFAULT_SESSION_EXPIRATION, as the gateway has them.
+
+It works in small batches with pauses, beside running gateways, which do the
+same every AUTOMATION_CLEANUP_INTERVAL. It may be cut short and run again.`,
+		Example: `  automationctl cleanup --dry-run
+  automationctl cleanup --yes`,
+		RunE: a.withDB(func(cmd *cobra.Command, _ []string, db *sqlx.DB) error {
+			if dryRun == sure {
+				return refuse("cleanup removes rows: say either --dry-run, to see how many, or --yes, to remove them")
+			}
+			cfg, err := a.config("AUTOMATION_RETENTION_DAYS", "AUTOMATION_DEFAULT_OPT_IN", "DEFAULT_SESSION_EXPIRATION",
+				"AUTOMATION_MIN_SESSION_SECONDS", "AUTOMATION_MAX_SESSION_SECONDS")
+			if err != nil {
+				return err
+			}
+			var said int64
+			c, err := cleanup.New(sqldb.New(db, sqldb.Options{Timeout: 30 * time.Second}), cleanup.Options{
+				Retention: cfg.Retention, AuditRetention: time.Duration(auditDays) * 24 * time.Hour,
+				DefaultOptIn: cfg.DefaultOptIn, DefaultDuration: cfg.DefaultSessionDuration, Pause: pause,
+				Progress: func(r cleanup.Report) {
+					if n := r.Total(); !dryRun && n/10_000 > said/10_000 {
+						said = n
+						a.say("removed %s rows in %s", count(n), r.Took.Round(time.Second))
+					}
+				},
+			})
+			if err != nil {
+				return usage(err)
+			}
+			r, err := c.Pass(cmd.Context(), dryRun)
+			if err != nil && r.Total() == 0 {
+				return err
+			}
+			if printed := a.print(r, func(w io.Writer) { removed(w, r) }); printed != nil {
+				return printed
+			}
+			return err
+		}),
+	}
+	f := cmd.Flags()
+	f.BoolVar(&dryRun, "dry-run", false, "only count what would be removed")
+	f.BoolVar(&sure, "yes", false, "remove it")
+	f.IntVar(&auditDays, "audit-retention-days", 365, "how long audit and rollout rows are kept")
+	f.DurationVar(&pause, "pause", 20*time.Millisecond, "between two batches of 200 rows; gateways wait 200ms")
+	return cmd
+}
+
+func removed(w io.Writer, r cleanup.Report) {
+	word := "REMOVED"
+	if r.DryRun {
+		word = "WOULD BE REMOVED"
+	}
+	row(w, word, "OLDER THAN", "WHAT")
+	for _, c := range r.Removed {
+		row(w, count(c.Rows), days(c.Older), c.Kind)
+	}
+}
+
+func days(d time.Duration) string { return count(int64(d/(24*time.Hour))) + " days" }
+
+// config is the gateway's configuration as far as some variables say.
+func (a *app) config(names ...string) (automation.Config, error) {
+	env := map[string]string{}
+	for _, n := range names {
+		if v := a.getenv(n); v != "" {
+			env[n] = v
+		}
+	}
+	cfg, err := automation.ParseConfig(env)
+	if err != nil {
+		return cfg, usage(err)
+	}
+	return cfg, nil
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/spf13/cobra"
+
+	"github.com/MorpheusAIs/gateway-automation/flags"
+)
+
+func (a *app) flags() *cobra.Command {
+	cmd := &cobra.Command{Use: "flags", Short: "Look at flags and change them", Args: cobra.NoArgs, RunE: group,
+		Long: `Who has a feature: nobody while the gateway's AUTOMATION_FEATURE_ENABLED is
+false or the flag is not enabled; otherwise the users listed as enabled, and the
+percentage, but never the users listed as disabled. The feature's own flag is
+called automation.`}
+	cmd.AddCommand(
+		&cobra.Command{
+			Use: "list", Short: "List all flags", Args: cobra.NoArgs,
+			RunE: a.withDB(func(cmd *cobra.Command, _ []string, db *sqlx.DB) error { return a.listFlags(cmd, flags.NewStore(db)) }),
+		},
+		&cobra.Command{
+			Use: "get NAME", Short: "Show a flag", Args: cobra.ExactArgs(1),
+			RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
+				f, err := flags.NewStore(db).Get(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				return a.showFlag(f)
+			}),
+		},
+		a.setFlag(), a.explainFlag(), a.flagEvents())
+	return cmd
+}
+
+func (a *app) listFlags(cmd *cobra.Command, store *flags.Store) error {
+	loaded, err := store.Load(cmd.Context(), nil)
+	if err != nil {
+		return err
+	}
+	list := loaded.Flags
+	slices.SortFunc(list, func(x, y *flags.Flag) int { return strings.Compare(x.Name, y.Name) })
+	if list == nil {
+		list = []*flags.Flag{}
+	}
+	err = a.print(list, func(w io.Writer) {
+		row(w, "NAME", "ENABLED", "PERCENT", "LISTED IN", "LISTED OUT", "VERSION", "CHANGED", "BY")
+		for _, f := range list {
+			row(w, f.Name, yes(f.Enabled), f.Percentage, count(int64(f.EnabledUserIDs.Len())), count(int64(f.DisabledUserIDs.Len())), f.Version, at(f.UpdatedAt), f.UpdatedBy)
+		}
+	})
+	for _, bad := range loaded.Bad { // one that is broken hides no other
+		err = errors.Join(err, bad)
+	}
+	return err
+}
+
+func (a *app) showFlag(f *flags.Flag) error {
+	return a.print(f, func(w io.Writer) {
+		row(w, "name", f.Name)
+		row(w, "enabled", yes(f.Enabled))
+		row(w, "percentage", f.Percentage.String()+" %")
+		row(w, "enabled users", ids(f.EnabledUserIDs))
+		row(w, "disabled users", ids(f.DisabledUserIDs))
+		row(w, "seed", f.Seed)
+		row(w, "notice", f.Notice)
+		row(w, "version", f.Version)
+		row(w, "changed", at(f.UpdatedAt)+" by "+f.UpdatedBy)
+	})
+}
+
+// ids shows the first of many.
+func ids(s flags.IDs) string {
+	const most = 20
+	list := s.List()
+	if len(list) <= most {
+		return strings.Join(list, ", ")
+	}
+	return fmt.Sprintf("%s and %s more; --json has them all", strings.Join(list[:most], ", "), count(int64(len(list)-most)))
+}
+
+func (a *app) explainFlag() *cobra.Command {
+	var masterOff bool
+	cmd := &cobra.Command{
+		Use: "explain NAME USER", Short: "Tell why a user has a flag or not", Args: cobra.ExactArgs(2),
+		Long: `Explain goes through all rules in their order. The master switch is each
+gateway's own, AUTOMATION_FEATURE_ENABLED, and taken for on; --master-off tells
+what holds where it is off.`,
+		Example: "  automationctl flags explain automation 7",
+		RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
+			f, err := flags.NewStore(db).Get(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			e := flags.Explain(f, args[1], !masterOff)
+			return a.print(e, func(w io.Writer) {
+				_, _ = fmt.Fprintf(w, "%s: user %s is %s, by the rule %s\n\n", e.Flag, e.User, map[bool]string{true: "in", false: "out"}[e.On], e.Reason)
+				row(w, "", "RULE", "FINDING")
+				for _, s := range e.Steps {
+					row(w, map[bool]string{true: "=>", false: " "}[s.Decides], s.Rule, s.Finding)
+				}
+			})
+		}),
+	}
+	cmd.Flags().BoolVar(&masterOff, "master-off", false, "as where the gateway's master switch is off")
+	return cmd
+}
+
+func (a *app) flagEvents() *cobra.Command {
+	var limit int
+	var before int64
+	cmd := &cobra.Command{
+		Use: "events NAME", Short: "Show who changed a flag, when and how", Args: cobra.ExactArgs(1),
+		Long: "Events shows the audit of a flag, the newest first: every change, by whatever way it came.",
+		RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
+			list, err := flags.NewStore(db).Events(cmd.Context(), args[0], limit, before)
+			if err != nil {
+				return err
+			}
+			return a.print(list, func(w io.Writer) {
+				row(w, "ID", "WHEN", "WHO", "WHAT", "VERSION", "BEFORE", "AFTER")
+				for _, e := range list {
+					row(w, e.ID, at(e.At), e.By, e.Action, e.Version, short(string(e.Before)), short(string(e.After)))
+				}
+			})
+		}),
+	}
+	cmd.Flags().IntVar(&limit, "limit", 20, "how many at most, 1 to 1000")
+	cmd.Flags().Int64Var(&before, "before", 0, "only those with an id below this one, to see more")
+	return cmd
+}
+
+// short cuts a text for a table.
+func short(s string) string {
+	const most = 80
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return s
+}

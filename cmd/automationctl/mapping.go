@@ -1,0 +1,74 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+
+	"github.com/MorpheusAIs/gateway-automation/mapping"
+)
+
+// checked is what a check of a mapping file found.
+type checked struct {
+	File     string           `json:"file"`
+	OK       bool             `json:"ok"`
+	Models   int              `json:"models"`
+	Default  string           `json:"default,omitempty"`
+	Problems []mappingProblem `json:"problems"`
+}
+
+type mappingProblem struct {
+	Line    int    `json:"line"` // 0: the file as a whole
+	Name    string `json:"name,omitempty"`
+	Message string `json:"message"`
+}
+
+func (a *app) mapping() *cobra.Command {
+	cmd := &cobra.Command{Use: "mapping", Short: "Look at model_mappings.json", Args: cobra.NoArgs, RunE: group}
+	cmd.AddCommand(&cobra.Command{
+		Use: "check [FILE]", Short: "Check a mapping file before it is deployed", Args: cobra.MaximumNArgs(1),
+		Long: `Check reads a mapping file as the gateway does and names everything that is
+wrong with it, by line; the exit code is 1 then. Without FILE it is that of
+MODEL_MAPPINGS_FILE. It needs no database.`,
+		Example: "  automationctl mapping check model_mappings.json",
+		RunE: func(_ *cobra.Command, args []string) error {
+			c := checked{File: cmp.Or(a.getenv("MODEL_MAPPINGS_FILE"), "model_mappings.json"), Problems: []mappingProblem{}}
+			if len(args) > 0 {
+				c.File = args[0]
+			}
+			table, err := mapping.Load(c.File)
+			broken, parsed := errors.AsType[*mapping.ParseError](err)
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				return &fault{code: codeNotFound, err: err, hint: "name the file: automationctl mapping check FILE"}
+			case err != nil && !parsed:
+				return err
+			case parsed:
+				for _, p := range broken.Problems {
+					c.Problems = append(c.Problems, mappingProblem(p))
+				}
+			default:
+				c.OK, c.Models, c.Default = true, len(table.Models()), table.Default().Name
+			}
+			err = a.print(c, func(w io.Writer) {
+				if c.OK {
+					_, _ = fmt.Fprintf(w, "OK: %s has %d names; the default is %s.\n", c.File, c.Models, c.Default)
+					return
+				}
+				row(w, "LINE", "NAME", "PROBLEM")
+				for _, p := range c.Problems {
+					row(w, p.Line, p.Name, p.Message)
+				}
+			})
+			if err == nil && !c.OK {
+				err = found()
+			}
+			return err
+		},
+	})
+	return cmd
+}

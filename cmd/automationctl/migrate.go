@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/spf13/cobra"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+)
+
+func (a *app) migrate() *cobra.Command {
+	cmd := &cobra.Command{Use: "migrate", Short: "Bring the tables into the database, and out again", Args: cobra.NoArgs, RunE: group}
+	up := &cobra.Command{
+		Use: "up", Short: "Apply the migrations that are missing", Args: cobra.NoArgs,
+		Long: `Up applies the migrations that are missing, each in a transaction of its own.
+It can be run at any time, by many at once, and again after whatever cut it
+short. Tables feature_flags and user_automation_settings that are there already
+are adopted with their data. Nobody is in the rollout until you say so.`,
+		RunE: a.withDB(func(cmd *cobra.Command, _ []string, db *sqlx.DB) error {
+			list, err := schema.Migrate(cmd.Context(), db)
+			if err != nil {
+				return err
+			}
+			return a.migrations("Nothing was missing.", "Applied", list)
+		}),
+	}
+	var steps int
+	var sure bool
+	down := &cobra.Command{
+		Use: "down", Short: "Take migrations back, with the data in their tables", Args: cobra.NoArgs,
+		Long: `Down takes the newest migrations back, and DELETES what their tables hold.
+Tables that were adopted stay, as they were before. Dump the tables first:
+
+  pg_dump "$DATABASE_URL" -Fc -t 'automation_*' -t 'feature_flag*' -t user_automation_settings -f automation.dump
+
+To take the feature back from users, switch the flag off instead:
+
+  automationctl flags set automation --enabled=false`,
+		Example: "  automationctl migrate down --steps 1 --yes",
+		RunE: a.withDB(func(cmd *cobra.Command, _ []string, db *sqlx.DB) error {
+			if steps < 1 {
+				return refuse("--steps is %d, expected 1 or more", steps)
+			}
+			if !sure {
+				return a.wouldTakeBack(cmd, db, steps)
+			}
+			list, err := schema.Down(cmd.Context(), db, steps)
+			if err != nil {
+				return err
+			}
+			return a.migrations("Nothing was applied.", "Took back", list)
+		}),
+	}
+	down.Flags().IntVar(&steps, "steps", 1, "how many migrations to take back")
+	down.Flags().BoolVar(&sure, "yes", false, "delete the data; without it nothing is done")
+	status := &cobra.Command{
+		Use: "status", Short: "Show which migrations are applied", Args: cobra.NoArgs,
+		RunE: a.withDB(func(cmd *cobra.Command, _ []string, db *sqlx.DB) error {
+			list, err := schema.Status(cmd.Context(), db)
+			if err != nil {
+				return err
+			}
+			return a.print(list, func(w io.Writer) {
+				row(w, "VERSION", "NAME", "APPLIED")
+				for _, m := range list {
+					row(w, m.Version, m.Name, at(m.AppliedAt))
+				}
+			})
+		}),
+	}
+	cmd.AddCommand(up, down, status)
+	return cmd
+}
+
+// migrations answers with what was done.
+func (a *app) migrations(none, did string, list []schema.Migration) error {
+	if list == nil {
+		list = []schema.Migration{}
+	}
+	return a.print(list, func(w io.Writer) {
+		if len(list) == 0 {
+			_, _ = fmt.Fprintln(w, none)
+		}
+		for _, m := range list {
+			_, _ = fmt.Fprintf(w, "%s %d, %s.\n", did, m.Version, m.Name)
+		}
+	})
+}
+
+// wouldTakeBack names what down would take back, and refuses.
+func (a *app) wouldTakeBack(cmd *cobra.Command, db *sqlx.DB, steps int) error {
+	list, err := schema.Status(cmd.Context(), db)
+	if err != nil {
+		return err
+	}
+	names := ""
+	for i := len(list) - 1; i >= 0 && steps > 0; i-- {
+		if !list[i].AppliedAt.IsZero() {
+			names += fmt.Sprintf(" %d (%s)", list[i].Version, list[i].Name)
+			steps--
+		}
+	}
+	if names == "" {
+		return a.migrations("Nothing was applied.", "", nil)
+	}
+	return refuse("this would take back%s and delete the data in their tables; dump them first, then repeat it with --yes", names)
+}

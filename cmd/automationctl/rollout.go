@@ -1,0 +1,218 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/spf13/cobra"
+
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
+)
+
+func (a *app) rollout() *cobra.Command {
+	cmd := &cobra.Command{Use: "rollout", Short: "Move a flag through its stages", Args: cobra.NoArgs, RunE: group,
+		Long: `A rollout moves a flag through stages, such as internal users, 10 %, 50 % and
+100 %. Running gateways watch each for as long as the plan says, and take the
+feature back by themselves when too many requests fail. NAME is the flag's.`}
+	cmd.AddCommand(a.startRollout(), a.rolloutStatus(), a.watchRollout(),
+		a.act(rollout.Pause, "Stay in the stage; the watch goes on", ""),
+		a.act(rollout.Resume, "Go on after a pause", `Resume goes on, and sets the flag to what the stage says. After a breach the
+stage begins anew.`),
+		a.act(rollout.Approve, "Let a stage pass that waits for approval", ""),
+		a.act(rollout.Skip, "Go on to the next stage at once", ""),
+		a.act(rollout.Promote, "Go on to the last stage at once", "Promote goes to the last stage, which is watched as ever."),
+		a.act(rollout.Abort, "End it and switch the flag off", `Abort ends the rollout and switches the flag off, in whatever stage it is. It
+works while the rollout is paused, and while the gateways are down.`),
+		a.act(rollout.Restart, "Begin again with the first stage", "Restart begins a new epoch after the end of one: the same users, from the first stage."))
+	return cmd
+}
+
+// act is an operator's action on a rollout.
+func (a *app) act(action rollout.Action, short, long string) *cobra.Command {
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use: string(action) + " NAME", Short: short, Long: long, Args: cobra.ExactArgs(1),
+		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Controller) error {
+			e, err := c.Do(cmd.Context(), args[0], rollout.Order{Action: action, Actor: a.who(), DryRun: dryRun})
+			if err != nil {
+				return err
+			}
+			return a.did(e, dryRun)
+		}),
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell what it would do")
+	return cmd
+}
+
+func (a *app) withRollouts(fn func(*cobra.Command, []string, *rollout.Controller) error) func(*cobra.Command, []string) error {
+	return a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
+		c, err := rollout.New(db, rollout.Options{})
+		if err != nil {
+			return err
+		}
+		return fn(cmd, args, c)
+	})
+}
+
+// did answers with an event.
+func (a *app) did(e rollout.Event, dryRun bool) error {
+	return a.print(e, func(w io.Writer) {
+		would := ""
+		if dryRun {
+			would = "would be: "
+		}
+		_, _ = fmt.Fprintln(w, would+line(e))
+	})
+}
+
+func line(e rollout.Event) string {
+	s := fmt.Sprintf("%s: %s, now %s in stage %d, %s, %v %%", e.Rollout, e.Action, e.To, e.Stage+1, e.StageName, e.Percentage)
+	if e.Detail != "" {
+		s += ": " + e.Detail
+	}
+	return s
+}
+
+func (a *app) startRollout() *cobra.Command {
+	var file string
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use: "start NAME", Short: "Begin with the first stage", Args: cobra.ExactArgs(1),
+		Long: `Start begins a rollout of the flag NAME. The plan is --plan, or that of a rollout
+which was created and not started yet, or else the deployment plan: the users
+whom the flag lists already for 24 h, 10 % for 24 h, 50 % for 24 h, and 100 %
+under watch for 72 h, taken back when more than 5 % of the requests fail. After
+the end of a rollout, restart begins again; --plan begins with a new plan.`,
+		Example: `  automationctl rollout start automation
+  automationctl rollout start automation --dry-run > plan.json   # to edit it
+  automationctl rollout start automation --plan plan.json`,
+		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Controller) error {
+			ctx, name := cmd.Context(), args[0]
+			plan, create := rollout.DefaultPlan(), file != ""
+			if file != "" {
+				var err error
+				if plan, err = a.readPlan(file); err != nil {
+					return err
+				}
+			}
+			now, err := c.Get(ctx, name)
+			switch {
+			case errors.Is(err, rollout.ErrNotFound):
+				create = true
+			case err != nil:
+				return err
+			case !create:
+				plan = now.Plan
+			}
+			if dryRun {
+				b, err := json.MarshalIndent(plan, "", "  ")
+				if err == nil {
+					_, err = fmt.Fprintln(a.out, string(b))
+				}
+				return err
+			}
+			if create {
+				if _, err := c.Create(ctx, name, plan, a.who()); err != nil {
+					return err
+				}
+			}
+			e, err := c.Do(ctx, name, rollout.Order{Action: rollout.Start, Actor: a.who()})
+			if err != nil {
+				return err
+			}
+			return a.did(e, false)
+		}),
+	}
+	cmd.Flags().StringVar(&file, "plan", "", "a plan in JSON, as --dry-run shows one; - is standard input")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show the plan, in JSON")
+	return cmd
+}
+
+func (a *app) readPlan(file string) (rollout.Plan, error) {
+	var text []byte
+	var err error
+	if file == "-" {
+		text, err = io.ReadAll(a.in)
+	} else {
+		text, err = os.ReadFile(file) //nolint:gosec // the operator's own path
+	}
+	if err != nil {
+		return rollout.Plan{}, usage(err)
+	}
+	return rollout.ParsePlan(text)
+}
+
+func (a *app) rolloutStatus() *cobra.Command {
+	return &cobra.Command{
+		Use: "status [NAME]", Short: "Show how a rollout stands, or all", Args: cobra.MaximumNArgs(1),
+		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Controller) error {
+			if len(args) == 0 {
+				return a.rollouts(cmd, c)
+			}
+			s, err := c.Get(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return a.print(s, func(w io.Writer) { status(w, s) })
+		}),
+	}
+}
+
+func (a *app) rollouts(cmd *cobra.Command, c *rollout.Controller) error {
+	list, err := c.List(cmd.Context())
+	if len(list) == 0 && err != nil {
+		return err
+	}
+	if list == nil {
+		list = []rollout.Status{}
+	}
+	printed := a.print(list, func(w io.Writer) {
+		row(w, "NAME", "STATE", "STAGE", "PERCENT", "WAITS FOR", "REQUESTS", "FAILED", "CONTROL FAILED")
+		for _, s := range list {
+			row(w, s.Name, s.State, stage(s), s.Percentage, s.Waiting, count(s.Evidence.Exposed.Outcomes), rate(s.Evidence.Exposed), rate(s.Evidence.Control))
+		}
+	})
+	return errors.Join(printed, err)
+}
+
+func status(w io.Writer, s rollout.Status) {
+	row(w, "rollout", s.Name)
+	state := string(s.State)
+	if s.Reason != "" {
+		state += ", by " + s.Reason
+	}
+	row(w, "state", state)
+	row(w, "stage", stage(s))
+	row(w, "percentage", s.Percentage.String()+" %")
+	row(w, "waits for", s.Waiting)
+	row(w, "watched", fmt.Sprintf("%s of %s", seconds(s.WatchedSeconds), seconds(s.HoldSeconds)))
+	row(w, "requests", fmt.Sprintf("%s, %s failed", count(s.Evidence.Exposed.Outcomes), rate(s.Evidence.Exposed)))
+	row(w, "control", fmt.Sprintf("%s, %s failed", count(s.Evidence.Control.Outcomes), rate(s.Evidence.Control)))
+	row(w, "epoch", fmt.Sprintf("%d, since %s", s.Epoch, at(s.BeganAt)))
+	row(w, "entered", at(s.EnteredAt))
+	row(w, "looked at", at(s.LookedAt))
+	var possible []string
+	for _, p := range s.Possible {
+		possible = append(possible, string(p))
+	}
+	row(w, "possible", strings.Join(possible, ", "))
+}
+
+func stage(s rollout.Status) string {
+	return fmt.Sprintf("%d of %d, %s", s.Stage+1, len(s.Plan.Stages), s.StageName)
+}
+
+func rate(c rollout.Counts) string {
+	if c.Outcomes == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f %%", 100*c.ErrorRate())
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s) * time.Second }

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+func (a *app) watchRollout() *cobra.Command {
+	var interval time.Duration
+	cmd := &cobra.Command{
+		Use: "watch NAME", Short: "Follow a rollout until it ends", Args: cobra.ExactArgs(1),
+		Long: `Watch shows each step of a rollout as it is taken, on standard output, and how
+it stands on standard error, until it ends: 0 is the exit code of a rollout that
+was completed, 1 that of one that was rolled back or aborted. It only looks: the
+gateways do the work. A database that is away for a while is waited for.`,
+		Example: "  automationctl rollout watch automation",
+		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Controller) error {
+			if interval <= 0 {
+				return refuse("--interval is %v, expected more than 0", interval)
+			}
+			return a.follow(cmd.Context(), c, args[0], interval)
+		}),
+	}
+	cmd.Flags().DurationVar(&interval, "interval", 2*time.Second, "between two looks")
+	return cmd
+}
+
+func (a *app) follow(ctx context.Context, c *rollout.Controller, name string, interval time.Duration) error {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	var seen int64
+	stands := ""
+	for first := true; ; first = false {
+		s, err := c.Get(ctx, name)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && (first || !errors.Is(err, sqldb.ErrUnavailable)):
+			return err
+		case err != nil:
+			a.stands(&stands, "the database is away, waiting")
+		default:
+			if first {
+				seen = max(s.Seq-1, 0) // the last step, to begin with
+			}
+			if seen, err = a.steps(ctx, c, s, seen); err != nil {
+				return err
+			}
+			a.stands(&stands, fmt.Sprintf("%s: %s, stage %s, %v %%, watched %s of %s, %s requests, %s failed", name, s.State, stage(s), s.Percentage,
+				seconds(s.WatchedSeconds), seconds(s.HoldSeconds), count(s.Evidence.Exposed.Outcomes), rate(s.Evidence.Exposed)))
+			switch s.State {
+			case rollout.Completed:
+				return nil
+			case rollout.RolledBack, rollout.Aborted:
+				return found()
+			case rollout.Pending, rollout.Running, rollout.Paused:
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// stands says on standard error what has changed.
+func (a *app) stands(last *string, now string) {
+	if *last != now {
+		a.say("%s", now)
+	}
+	*last = now
+}
+
+// steps shows the events after seen and returns the number of the last.
+func (a *app) steps(ctx context.Context, c *rollout.Controller, s rollout.Status, seen int64) (int64, error) {
+	if s.Seq == seen {
+		return seen, nil
+	}
+	list, err := c.Events(ctx, s.Name, int(s.Seq-seen), 0)
+	if err != nil {
+		return seen, err
+	}
+	slices.Reverse(list)
+	for _, e := range list {
+		if e.Seq <= seen {
+			continue
+		}
+		seen = e.Seq
+		text := at(e.At) + " " + line(e)
+		if a.json {
+			b, err := json.Marshal(e)
+			if err != nil {
+				return seen, err
+			}
+			text = string(b)
+		}
+		if _, err := fmt.Fprintln(a.out, text); err != nil {
+			return seen, err
+		}
+	}
+	return seen, nil
+}
