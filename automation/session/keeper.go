@@ -10,13 +10,19 @@ import (
 // keeper extends the leases that this replica holds, all in one statement, and
 // gives up those that it cannot be sure of any more.
 type keeper struct {
-	store *store
+	store leases
 	lease time.Duration
 	now   func() time.Time
 
 	mu    sync.Mutex
 	held  map[string]*held
 	empty sync.Cond // signalled when nothing is held
+}
+
+// leases is what the keeper needs of the store.
+type leases interface {
+	heartbeat(ctx context.Context, ids []string) (kept map[string]string, err error)
+	release(ctx context.Context, list []lease) error
 }
 
 // held is a lease in use. Work under it must stop when its context does.
@@ -35,8 +41,8 @@ const (
 	leftOver     // to be given back by a later beat
 )
 
-func newKeeper(s *store, now func() time.Time) *keeper {
-	k := &keeper{store: s, lease: s.lease, now: now, held: map[string]*held{}}
+func newKeeper(s leases, lease time.Duration, now func() time.Time) *keeper {
+	k := &keeper{store: s, lease: lease, now: now, held: map[string]*held{}}
 	k.empty.L = &k.mu
 	return k
 }

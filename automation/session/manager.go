@@ -50,7 +50,7 @@ func New(db *sqldb.DB, provider Provider, opts Options) (*Manager, error) {
 		return nil, err
 	}
 	s := &store{db: db, holder: rand.Text(), lease: opts.Lease}
-	return &Manager{opts: opts, provider: provider, store: s, keeper: newKeeper(s, opts.Now), lines: lines{now: opts.Now},
+	return &Manager{opts: opts, provider: provider, store: s, keeper: newKeeper(s, opts.Lease, opts.Now), lines: lines{now: opts.Now},
 		wallet: make(turn, 1), budget: make(turn, 1), settling: make(chan struct{}, 1), sweeping: make(chan struct{}, 1), ending: make(chan struct{})}, nil
 }
 

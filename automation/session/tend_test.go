@@ -1,0 +1,609 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
+)
+
+// fakeNode is a provider whose sessions are what a test says.
+type fakeNode struct {
+	mu     sync.Mutex
+	opens  []session.OpenRequest
+	closes []string
+	open   func(n int) (string, error)
+	close  func(id string) error
+	chain  map[string]session.ChainSession
+	lists  error // of WalletSessions
+	gets   error // of GetSession
+	lasts  time.Duration
+}
+
+func (p *fakeNode) OpenSession(_ context.Context, r session.OpenRequest) (string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.opens = append(p.opens, r)
+	if p.open != nil {
+		if id, err := p.open(len(p.opens)); id == "" {
+			return "", err
+		}
+	}
+	id := fmt.Sprintf("0x%d", len(p.opens))
+	if p.lasts == 0 {
+		p.lasts = time.Hour
+	}
+	p.add(session.ChainSession{ID: id, ModelID: r.ModelID, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(p.lasts)})
+	return id, nil
+}
+
+func (p *fakeNode) add(c session.ChainSession) {
+	if p.chain == nil {
+		p.chain = map[string]session.ChainSession{}
+	}
+	p.chain[c.ID] = c
+}
+
+func (p *fakeNode) CloseSession(_ context.Context, id string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closes = append(p.closes, id)
+	if p.close != nil {
+		return p.close(id)
+	}
+	return nil
+}
+
+func (p *fakeNode) GetSession(_ context.Context, id string) (session.ChainSession, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gets != nil {
+		return session.ChainSession{}, p.gets
+	}
+	c, ok := p.chain[id]
+	if !ok {
+		return c, session.ErrSessionNotFound
+	}
+	return c, nil
+}
+
+func (p *fakeNode) WalletSessions(context.Context, time.Time) (list []session.ChainSession, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.chain {
+		list = append(list, c)
+	}
+	return list, p.lists
+}
+
+// with changes the node while it is in use.
+func (p *fakeNode) with(fn func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fn()
+}
+
+func (p *fakeNode) opened() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.opens)
+}
+
+func (p *fakeNode) closed() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.closes)
+}
+
+// shift moves the ends of all sessions, as if time had passed.
+func shift(t *testing.T, db *sqlx.DB, by time.Duration) {
+	t.Helper()
+	q := `UPDATE automation_sessions SET ends_at = ends_at - make_interval(secs => $1), next_at = next_at - make_interval(secs => $1)`
+	var args = []any{by.Seconds()}
+	if db.DriverName() == "sqlite" {
+		q = `UPDATE automation_sessions SET ends_at = strftime('%Y-%m-%d %H:%M:%f', ends_at, $1), next_at = strftime('%Y-%m-%d %H:%M:%f', next_at, $1)`
+		args = []any{fmt.Sprintf("-%d seconds", int(by.Seconds()))}
+	}
+	if _, err := db.Exec(q, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestABusyUserGetsASuccessorBeforeTheEnd(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{}
+		o := quick()
+		o.MaxPerUser = 1
+		var asked atomic.Value
+		o.Renew = func(_ context.Context, user string) (time.Duration, bool) {
+			asked.Store(user)
+			return 2 * time.Hour, user == "alice"
+		}
+		m, _ := start(t, db, p, o)
+		use(t, m, "alice")
+		use(t, m, "bob") // does not want one
+		shift(t, db, time.Hour-45*time.Second)
+		m.Nudge()
+		until(t, "there is a successor", func() bool { return p.opened() == 3 })
+		p.with(func() {
+			if p.opens[2].Duration != 2*time.Hour {
+				t.Errorf("a successor of %v, want the duration that the user has now", p.opens[2].Duration)
+			}
+		})
+		until(t, "it is open", func() bool { return rows(t, db)["open"] == 3 })
+		if err := m.Tend(t.Context()); err != nil {
+			t.Error(err)
+		}
+		old, err := m.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, err := m.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if old.SessionID() != "0x1" || next.SessionID() != "0x3" || p.opened() != 3 {
+			t.Errorf("got %s, then %s, after %d opens; want the one that ends first, then its successor", old.SessionID(), next.SessionID(), p.opened())
+		}
+		old.Release()
+		next.Release()
+	})
+}
+
+func TestWhatIsTooNearItsEndIsNotHandedOutAndKeepsNobodyFromAnother(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{}
+		o := quick()
+		o.MaxPerUser = 1
+		m, _ := start(t, db, p, o)
+		use(t, m, "alice")
+		shift(t, db, time.Hour-20*time.Second)
+		if _, err := m.AcquireSession(t.Context(), "alice", "0x1"); !errors.Is(err, session.ErrEnded) {
+			t.Errorf("by name: %v, want that it has ended", err)
+		}
+		c, err := m.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.SessionID() != "0x2" {
+			t.Errorf("got %s, want another than the one that ends", c.SessionID())
+		}
+		c.Release()
+	})
+}
+
+func TestAPrewarmedSessionServesTheFirstWhoAsks(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{}
+		o := quick()
+		o.OpensPerHour = 1
+		o.Prewarm = func() []session.Prewarm { return []session.Prewarm{{ModelID: modelA, Duration: time.Hour}} }
+		a, _ := start(t, db, p, o)
+		b, _ := start(t, db, p, o)
+		until(t, "one is ready", func() bool { return rows(t, db)["open"] == 1 })
+		for _, m := range []*session.Manager{a, b, a, b} {
+			if err := m.Tend(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if p.opened() != 1 {
+			t.Fatalf("%d opens, want one idle session and no more", p.opened())
+		}
+		c, err := b.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.SessionID() != "0x1" {
+			t.Errorf("got %s, want the one that was ready", c.SessionID())
+		}
+		until(t, "the next is ready", func() bool { return rows(t, db)["open"] == 2 })
+		c.Release()
+		if _, err := a.AcquireSession(t.Context(), "bob", "0x1"); !errors.Is(err, session.ErrNotYours) {
+			t.Errorf("bob claimed alice's session by its name: %v", err)
+		}
+		_, err = a.Acquire(t.Context(), session.Request{UserID: "alice", ModelID: "another", Duration: time.Hour})
+		if b, ok := errors.AsType[*session.BudgetError](err); !ok || b.Limit != session.LimitHour {
+			t.Errorf("what was taken ready counts as an open of hers: got %v", err)
+		}
+	})
+}
+
+func TestACloseIsTriedAgainAndOneThatIsDoneAlreadyIsDone(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{close: func(string) error { return errors.New("gas") }}
+		o := quick()
+		o.CloseAfter = time.Millisecond
+		m, _ := start(t, db, p, o)
+		use(t, m, "alice")
+		shift(t, db, time.Hour)
+		m.Nudge()
+		until(t, "it was tried", func() bool { return rows(t, db)["ending"] == 1 && p.closed() == 1 })
+		var pause float64
+		until(t, "it is put back", func() bool {
+			var leased int
+			q := `SELECT count(*) FROM automation_sessions WHERE lease_token IS NOT NULL`
+			return db.Get(&leased, q) == nil && leased == 0
+		})
+		q := `SELECT EXTRACT(EPOCH FROM next_at - now()) FROM automation_sessions`
+		if db.DriverName() == "sqlite" {
+			q = `SELECT (julianday(next_at) - julianday('now')) * 86400.0 FROM automation_sessions`
+		}
+		if err := db.Get(&pause, q); err != nil || pause < 15 || pause > 40 {
+			t.Errorf("the next try is in %.0f s (%v), want about 30", pause, err)
+		}
+		// The node closes what has ended itself, and then refuses.
+		p.with(func() {
+			c := p.chain["0x1"]
+			c.ClosedAt = time.Now()
+			p.chain["0x1"] = c
+		})
+		shift(t, db, time.Minute)
+		m.Nudge()
+		until(t, "it is closed", func() bool { return rows(t, db)["closed"] == 1 })
+	})
+}
+
+func TestASessionInUseIsClosedWhenItsUserIsDone(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{}
+		m, _ := start(t, db, p, quick())
+		c, err := m.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := m.End(t.Context(), "alice", c.SessionID()); err != nil || !info.InUse || !info.Ending {
+			t.Errorf("end: %+v, %v", info, err)
+		}
+		if err := m.Tend(t.Context()); err != nil || p.closed() != 0 {
+			t.Errorf("a session was closed under a request: %v", err)
+		}
+		c.Release()
+		until(t, "it is closed", func() bool { return rows(t, db)["closed"] == 1 })
+	})
+}
+
+func TestARetiredSessionServesNobodyAndRidesToItsEnd(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		for name, retire := range map[string]func(*session.Claim) error{"expired": (*session.Claim).Expired, "broken": (*session.Claim).Broken} {
+			t.Run(name, func(t *testing.T) {
+				if _, err := db.Exec(`DELETE FROM automation_sessions`); err != nil {
+					t.Fatal(err)
+				}
+				p := &fakeNode{}
+				o := quick()
+				o.MaxPerUser, o.CloseAfter = 1, time.Millisecond
+				m, stop := start(t, db, p, o)
+				defer stop()
+				c, err := m.Acquire(t.Context(), ask("alice"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := retire(c); err != nil {
+					t.Error(err)
+				}
+				next, err := m.Acquire(t.Context(), ask("alice"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if next.SessionID() == c.SessionID() || next.Provider() != "0xp" {
+					t.Errorf("got %s again", next.SessionID())
+				}
+				next.Release()
+				c.Release()
+				if err := m.Tend(t.Context()); err != nil || p.closed() != 0 {
+					t.Errorf("closed before the chain's end, %v", err)
+				}
+			})
+		}
+	})
+}
+
+func TestAForgottenUserLeavesNoName(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		for _, shared := range []bool{false, true} {
+			if _, err := db.Exec(`DELETE FROM automation_sessions`); err != nil {
+				t.Fatal(err)
+			}
+			p := &fakeNode{}
+			o := quick()
+			o.Shared = shared
+			m, stop := start(t, db, p, o)
+			use(t, m, "alice")
+			for range 2 {
+				if err := m.Forget(t.Context(), "alice"); err != nil {
+					t.Error(err)
+				}
+			}
+			var n int
+			if err := db.Get(&n, `SELECT count(*) FROM automation_sessions WHERE owner_id = 'alice' OR user_id = 'alice'`); err != nil || n != 0 {
+				t.Errorf("%d rows name her still, %v", n, err)
+			}
+			use(t, m, "bob")
+			if want := map[bool]int{false: 2, true: 1}[shared]; p.opened() != want {
+				t.Errorf("shared %v: %d opens, want %d", shared, p.opened(), want)
+			}
+			stop()
+		}
+	})
+}
+
+func TestAChangeOfScopeLeavesTheOldSessionsToTheirOwners(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{}
+		o := quick()
+		o.Shared = true
+		m, stop := start(t, db, p, o)
+		use(t, m, "alice")
+		if c, err := m.AcquireSession(t.Context(), "bob", "0x1"); err != nil {
+			t.Errorf("a shared session by its name: %v", err)
+		} else {
+			c.Release()
+		}
+		stop()
+		o.Shared = false
+		m, _ = start(t, db, p, o)
+		if _, err := m.AcquireSession(t.Context(), "bob", "0x1"); !errors.Is(err, session.ErrNotYours) {
+			t.Errorf("bob, by its name: %v", err)
+		}
+		if c, err := m.AcquireSession(t.Context(), "alice", "0x1"); err != nil {
+			t.Errorf("alice, by its name: %v", err)
+		} else {
+			c.Release()
+		}
+		use(t, m, "bob")
+		if p.opened() != 2 {
+			t.Errorf("%d opens", p.opened())
+		}
+	})
+}
+
+func TestAnOrphanThatHasEndedIsTrackedAndServesNobody(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{open: func(n int) (string, error) {
+			if n == 1 {
+				return "", errors.New("time-out")
+			}
+			return "yes", nil
+		}}
+		p.add(session.ChainSession{ID: "0xorphan", ModelID: modelA, OpenedAt: time.Now(), EndsAt: time.Now().Add(time.Hour), ClosedAt: time.Now().Add(-time.Second)})
+		o := quick()
+		o.CloseAfter = time.Millisecond
+		m, _ := start(t, db, p, o)
+		c, err := m.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.SessionID() != "0x2" {
+			t.Errorf("got %s", c.SessionID())
+		}
+		c.Release()
+		until(t, "the orphan's row is closed", func() bool { r := rows(t, db); return r["closed"] == 1 && r["open"] == 1 })
+	})
+}
+
+func TestAnEndThatWasOnlyEstimatedIsReadBeforeAClose(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{gets: errors.New("slow")}
+		o := quick()
+		o.CloseAfter = time.Millisecond
+		m, _ := start(t, db, p, o)
+		use(t, m, "alice")
+		shift(t, db, time.Hour)
+		p.with(func() { p.gets = nil })
+		m.Nudge()
+		until(t, "the chain's end is in the row", func() bool {
+			list, err := m.List(t.Context(), "alice")
+			return err == nil && len(list) == 1 && time.Until(list[0].EndsAt) > 50*time.Minute
+		})
+		if p.closed() != 0 {
+			t.Error("closed before its end")
+		}
+	})
+}
+
+func TestWhoAsksWhileANodeCannotSayWhatItOpenedIsToldAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{open: func(int) (string, error) { return "", errors.New("cut") }, lists: errors.New("away")}
+		a, _ := start(t, db, p, quick())
+		b, _ := start(t, db, p, quick())
+		for _, m := range []*session.Manager{a, b} {
+			begun := time.Now()
+			_, err := m.Acquire(t.Context(), ask("alice"))
+			if u, ok := errors.AsType[*session.UnavailableError](err); !ok || !errors.Is(err, session.ErrUnavailable) || u.RetryAfter != 5*time.Second {
+				t.Errorf("got %v", err)
+			}
+			if took := time.Since(begun); took > 5*time.Second {
+				t.Errorf("told after %v", took)
+			}
+		}
+		if p.opened() != 1 {
+			t.Errorf("%d opens asked for while the first is in doubt", p.opened())
+		}
+		p.with(func() {
+			p.lists = nil
+			p.add(session.ChainSession{ID: "0xfound", ModelID: modelA, OpenedAt: time.Now(), EndsAt: time.Now().Add(time.Hour)})
+		})
+		until(t, "it is adopted", func() bool { return rows(t, db)["open"] == 1 })
+		use(t, a, "alice")
+	})
+}
+
+func TestASecondCollisionIsLeftToTheReconciler(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{open: func(n int) (string, error) {
+			if n <= 2 {
+				return "", fmt.Errorf("%w: already known", session.ErrWalletCollision)
+			}
+			return "yes", nil
+		}}
+		o := quick()
+		o.Settle = 500 * time.Millisecond
+		m, _ := start(t, db, p, o)
+		use(t, m, "alice")
+		if r := rows(t, db); p.opened() != 3 || r["lost"] != 1 || r["open"] != 1 {
+			t.Errorf("%d opens asked for, rows %v; want one retry, and another once the first is given up", p.opened(), r)
+		}
+	})
+}
+
+func TestBudgetsAreExactHoweverManyAsk(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		for name, tc := range map[string]struct {
+			set   func(*session.Options)
+			limit string
+		}{
+			"an hour":  {func(o *session.Options) { o.OpensPerHour = 3 }, session.LimitHour},
+			"a day":    {func(o *session.Options) { o.OpensPerDay = 3 }, session.LimitDay},
+			"at once":  {func(o *session.Options) { o.MaxPerUser = 3 }, session.LimitSessions},
+			"over all": {func(o *session.Options) { o.MaxOpen = 3 }, session.LimitTotal},
+		} {
+			t.Run(name, func(t *testing.T) {
+				if _, err := db.Exec(`DELETE FROM automation_sessions`); err != nil {
+					t.Fatal(err)
+				}
+				p := &fakeNode{}
+				o := quick()
+				o.MaxPerUser = 0
+				tc.set(&o)
+				var ms []*session.Manager
+				for range 3 {
+					m, stop := start(t, db, p, o)
+					defer stop()
+					ms = append(ms, m)
+				}
+				var wg sync.WaitGroup
+				var served, refused atomic.Int64
+				for i := range 24 {
+					wg.Go(func() {
+						c, err := ms[i%3].Acquire(t.Context(), session.Request{UserID: "alice", ModelID: fmt.Sprint("model ", i), Duration: time.Hour})
+						if b, ok := errors.AsType[*session.BudgetError](err); ok && b.Limit == tc.limit {
+							refused.Add(1)
+						} else if err == nil {
+							served.Add(1)
+							c.Release()
+						} else {
+							t.Error(err)
+						}
+					})
+				}
+				wg.Wait()
+				if p.opened() != 3 || served.Load() != 3 || refused.Load() != 21 {
+					t.Errorf("%d opens, %d served, %d refused of 24 with a limit of 3", p.opened(), served.Load(), refused.Load())
+				}
+			})
+		}
+	})
+}
+
+func TestOfTwoLimitsTheOneThatHoldsLongerIsNamed(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		o := quick()
+		o.MaxPerUser, o.OpensPerDay = 1, 1
+		m, _ := start(t, db, &fakeNode{}, o)
+		use(t, m, "alice")
+		_, err := m.Acquire(t.Context(), session.Request{UserID: "alice", ModelID: "another", Duration: time.Hour})
+		if b, ok := errors.AsType[*session.BudgetError](err); !ok || b.Limit != session.LimitDay || b.RetryAfter < 23*time.Hour || b.Error() == "" {
+			t.Errorf("got %v, want the day's", err)
+		}
+	})
+}
+
+func TestTheEndOfRunLetsRequestsFinishAndEndsThoseThatDoNot(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{}
+		o := quick()
+		o.DrainTimeout = 200 * time.Millisecond
+		m, stop := start(t, db, p, o)
+		c, err := m.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		released := context.AfterFunc(c.Context(), func() {
+			if !errors.Is(context.Cause(c.Context()), session.ErrNotRunning) {
+				t.Errorf("told %v", context.Cause(c.Context()))
+			}
+			c.Release()
+		})
+		defer released()
+		waiting := make(chan error)
+		go func() {
+			_, err := m.AcquireSession(t.Context(), "alice", c.SessionID())
+			waiting <- err
+		}()
+		stop()
+		if err := <-waiting; !errors.Is(err, session.ErrNotRunning) {
+			t.Errorf("who waited was told %v", err)
+		}
+		if _, err := m.Acquire(t.Context(), ask("alice")); !errors.Is(err, session.ErrNotRunning) {
+			t.Errorf("who came afterwards was told %v", err)
+		}
+		var leased int
+		if err := db.Get(&leased, `SELECT count(*) FROM automation_sessions WHERE lease_token IS NOT NULL`); err != nil || leased != 0 {
+			t.Errorf("%d claims were left, %v", leased, err)
+		}
+		if m.Run(t.Context()) == nil {
+			t.Error("it ran twice")
+		}
+	})
+}
+
+func TestStartAndStopAgainAndAgain(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{}
+		for i := range 20 {
+			m, stop := start(t, db, p, quick())
+			var wg sync.WaitGroup
+			for range 4 {
+				wg.Go(func() {
+					c, err := m.Acquire(t.Context(), ask(fmt.Sprint("user ", i%3)))
+					switch {
+					case err == nil:
+						c.Release()
+					case !errors.Is(err, session.ErrNotRunning):
+						t.Error(err)
+					}
+				})
+			}
+			stop()
+			wg.Wait()
+		}
+		if n := len(p.chain); n > 12 {
+			t.Errorf("%d sessions for three users with four each", n)
+		}
+		var leased int
+		if err := db.Get(&leased, `SELECT count(*) FROM automation_sessions WHERE lease_token IS NOT NULL`); err != nil || leased != 0 {
+			t.Errorf("%d leases were left, %v", leased, err)
+		}
+	})
+}
+
+func TestOptionsThatMakeNoSenseAreAllNamed(t *testing.T) {
+	_, err := session.New(nil, nil, session.Options{Lease: time.Millisecond, Margin: -1, MaxPerUser: -1, OpensPerDay: -2})
+	for _, name := range []string{"Lease", "Margin", "MaxPerUser", "OpensPerDay"} {
+		if err == nil || !strings.Contains(err.Error(), "Options."+name) {
+			t.Errorf("%v does not name %s", err, name)
+		}
+	}
+}
+
+func TestARequestWithoutAUserAModelOrADurationIsRefused(t *testing.T) {
+	n, client := node(t, proxyroutertest.Options{})
+	m, _ := start(t, lite(t), client, quick())
+	for _, r := range []session.Request{{ModelID: "m", Duration: time.Hour}, {UserID: "u", Duration: time.Hour}, {UserID: "u", ModelID: "m"}} {
+		if c, err := m.Acquire(t.Context(), r); c != nil || err == nil {
+			t.Errorf("%+v was given a session", r)
+		}
+	}
+	if n.Stats().OpenRequests != 0 {
+		t.Error("an open was asked for")
+	}
+}
