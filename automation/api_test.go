@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -436,6 +437,8 @@ func TestUsersSeeAndEndTheirOwnSessionsAlone(t *testing.T) {
 func TestTheListTellsHowASessionIs(t *testing.T) {
 	hold, seen := make(chan struct{}), make(chan struct{})
 	l := newLab(t, setup{next: func(http.ResponseWriter, *http.Request) { close(seen); <-hold }})
+	letGo := sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(letGo) // or the server waits without end
 	done := make(chan answer, 1)
 	r := l.request("POST", hostPath, "alice", ask(proxyroutertest.ModelID("qwen")))
 	go func() { done <- l.send(r) }()
@@ -446,7 +449,7 @@ func TestTheListTellsHowASessionIs(t *testing.T) {
 	if s["state"] != "in_use" || s["model"] != proxyroutertest.ModelID("qwen") {
 		t.Error(s)
 	}
-	close(hold)
+	letGo()
 	<-done
 }
 

@@ -180,16 +180,26 @@ func TestWhoWaitsInVainIsToldWhy(t *testing.T) {
 			s.next = func(http.ResponseWriter, *http.Request) { entered <- struct{}{}; <-hold }
 			config := s.config
 			s.config = func(c *automation.Config) {
-				c.AcquireTimeout = 300 * time.Millisecond
+				c.AcquireTimeout = 2 * time.Second
 				if config != nil {
 					config(c)
 				}
 			}
 			l := newLab(t, s)
+			letGo := sync.OnceFunc(func() { close(hold) })
+			t.Cleanup(letGo) // or the server waits without end
 			var wg sync.WaitGroup
 			if config != nil { // somebody holds the only one
-				wg.Go(func() { l.do("POST", hostPath, "alice", ask("llama")) })
-				<-entered
+				wg.Go(func() {
+					if a := l.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK {
+						t.Error(a.body)
+						letGo()
+					}
+				})
+				select {
+				case <-entered:
+				case <-hold:
+				}
 			}
 			// Where the time is up within a statement, it is the database's error instead.
 			l.until("it is told why", func() bool {
@@ -199,7 +209,7 @@ func TestWhoWaitsInVainIsToldWhy(t *testing.T) {
 				}
 				return strings.Contains(a.body, tt.want)
 			})
-			close(hold)
+			letGo()
 			wg.Wait()
 		})
 	}

@@ -171,6 +171,8 @@ func TestANamedSessionIsItsUsersAlone(t *testing.T) {
 func TestANamedSessionInUseIsWaitedFor(t *testing.T) {
 	hold, entered := make(chan struct{}), make(chan string, 2)
 	l := newLab(t, setup{next: func(_ http.ResponseWriter, r *http.Request) { entered <- r.Header.Get("session_id"); <-hold }})
+	letGo := sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(letGo) // or the server waits without end
 	var wg sync.WaitGroup
 	first, second := l.request("POST", hostPath, "alice", ask("llama")), l.request("POST", hostPath, "alice", "")
 	wg.Go(func() { l.send(first) })
@@ -182,7 +184,7 @@ func TestANamedSessionInUseIsWaitedFor(t *testing.T) {
 		t.Error("two requests on one session")
 	case <-time.After(100 * time.Millisecond): // long enough for it to be wrong
 	}
-	close(hold)
+	letGo()
 	if got := <-entered; got != id {
 		t.Errorf("it got %s", got)
 	}
