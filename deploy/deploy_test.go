@@ -1,0 +1,138 @@
+package deploy_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Labels that Prometheus adds, and those of histograms.
+var addedLabels = []string{"job", "instance", "le"}
+
+func TestRulesAndDashboardAskOnlyForWhatTheCodeExports(t *testing.T) {
+	known := exported()
+	used := map[string]bool{}
+	for _, u := range asked(t) {
+		name := base(u.name, known)
+		if name == "" {
+			t.Errorf("%s is asked for, and the code exports no such metric", u.name)
+			continue
+		}
+		used[name] = true
+		for _, l := range u.labels {
+			if !slices.Contains(known[name], l) && !slices.Contains(addedLabels, l) {
+				t.Errorf("%s is asked for by the label %s, it has %v", u.name, l, known[name])
+			}
+		}
+	}
+	for name := range known {
+		if !used[name] {
+			t.Errorf("neither an alert nor the dashboard shows %s: why is it exported?", name)
+		}
+	}
+}
+
+func TestEveryAlertIsWhole(t *testing.T) {
+	rules := read(t, rulesFile)
+	tests := read(t, "prometheus/automation.test.yml") + read(t, "prometheus/automation.days.test.yml")
+	alerts := regexp.MustCompile(`(?m)^      - alert: (\w+)\n(?:(?:        .*)?\n)*`).FindAllStringSubmatch(rules+"\n", -1)
+	if len(alerts) != strings.Count(rules, "- alert:") || len(alerts) == 0 {
+		t.Fatalf("%d alerts found, %d are there", len(alerts), strings.Count(rules, "- alert:"))
+	}
+	runbook, missing := os.ReadFile("../docs/runbook.md")
+	for _, a := range alerts {
+		text, name := a[0], a[1]
+		for _, part := range []string{"labels: {severity: critical}|labels: {severity: warning}", "          summary: .{20,}", "runbook_url: .*/docs/runbook\\.md#" + strings.ToLower(name) + "\n"} {
+			if !regexp.MustCompile(part).MatchString(text) {
+				t.Errorf("%s lacks %s", name, part)
+			}
+		}
+		if missing == nil && !regexp.MustCompile(`(?mi)^#+ `+name+`$`).Match(runbook) {
+			t.Errorf("docs/runbook.md has no heading %s, which the alert links to", name)
+		}
+		fires, quiet := 0, 0
+		for _, c := range regexp.MustCompile(`alertname="`+name+`",alertstate="firing"\}\)\n.*\n *exp_samples: (\[.*\])`).FindAllStringSubmatch(tests, -1) {
+			if c[1] == "[]" {
+				quiet++
+			} else {
+				fires++
+			}
+		}
+		if fires == 0 || quiet == 0 {
+			t.Errorf("%s: %d tests in which it fires and %d in which it does not, want both", name, fires, quiet)
+		}
+	}
+}
+
+func TestPromtoolAcceptsTheRulesAndTheirTestsPass(t *testing.T) {
+	promtool := tool(t, "promtool")
+	for _, args := range [][]string{
+		{"check", "rules", "automation.rules.yml"},
+		{"test", "rules", "automation.test.yml"},
+		{"test", "rules", "automation.days.test.yml"},
+	} {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			t.Parallel()
+			c := exec.CommandContext(t.Context(), promtool, args...) //nolint:gosec // the tool that was found
+			c.Dir = "prometheus"
+			if out, err := c.CombinedOutput(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+}
+
+func TestTheDashboardsQueriesParse(t *testing.T) {
+	promtool := tool(t, "promtool")
+	var rules strings.Builder
+	rules.WriteString("groups:\n  - name: dashboard\n    rules:\n")
+	for i, q := range readDashboard(t).queries() {
+		fmt.Fprintf(&rules, "      - record: dashboard:query%d\n        expr: %q\n", i, q)
+	}
+	path := filepath.Join(t.TempDir(), "dashboard.yml")
+	if err := os.WriteFile(path, []byte(rules.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), promtool, "check", "rules", path).CombinedOutput(); err != nil { //nolint:gosec // as above
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestTheDashboardFitsAnyGrafana(t *testing.T) {
+	d := readDashboard(t)
+	if l := d.Templating.List; len(l) == 0 || l[0].Name != "datasource" || l[0].Type != "datasource" || string(l[0].Query) != `"prometheus"` {
+		t.Errorf("the first variable does not choose the data source: %+v", d.Templating.List)
+	}
+	var rows []string
+	ids := map[int]bool{}
+	filled := map[[2]int]string{}
+	for _, p := range d.Panels {
+		if ids[p.ID] {
+			t.Errorf("two panels have the id %d", p.ID)
+		}
+		ids[p.ID] = true
+		for x := range p.GridPos.W {
+			for y := range p.GridPos.H {
+				at := [2]int{p.GridPos.X + x, p.GridPos.Y + y}
+				if filled[at] != "" || at[0] >= 24 {
+					t.Errorf("%s does not fit beside %s", p.Title, filled[at])
+				}
+				filled[at] = p.Title
+			}
+		}
+		switch {
+		case p.Type == "row":
+			rows = append(rows, p.Title)
+		case p.Datasource.UID != "${datasource}" || len(p.Targets) == 0:
+			t.Errorf("%s asks nothing, or a source of its own", p.Title)
+		}
+	}
+	if got, want := strings.Join(rows, ", "), "Overview, Performance, Usage, Errors, Rollout"; got != want {
+		t.Errorf("rows are %s, want %s", got, want)
+	}
+}

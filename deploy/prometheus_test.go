@@ -1,0 +1,270 @@
+package deploy_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A Prometheus that scrapes the example server finds every series that the
+// rules and the dashboard ask for, and evaluates all rules.
+func TestPrometheusFindsEverySeriesAtTheExampleServer(t *testing.T) {
+	program := tool(t, "prometheus")
+	gateway := startGateway(t)
+	drive(t, gateway)
+	api := startPrometheus(t, program, gateway)
+	until(t, func() bool {
+		var up []struct{ Value []any }
+		return ask(t, api+"/api/v1/query?query="+url.QueryEscape(`automation_api_requests_total`), &up) && len(up) > 0
+	}, func() string { return "Prometheus has not scraped the server" })
+	drive(t, gateway) // an increase takes two scrapes
+
+	known := exported()
+	wanted := map[string]bool{}
+	for _, u := range asked(t) {
+		wanted[u.name] = true
+	}
+	for _, m := range regexp.MustCompile(`record: (\S+)`).FindAllStringSubmatch(read(t, rulesFile), -1) {
+		wanted[m[1]] = true
+	}
+	for name := range known {
+		wanted[name] = true
+	}
+	var names []string
+	for name := range wanted {
+		if known[name] == nil || base(name, known) != name || !isHistogram(name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	var missing []string
+	until(t, func() bool {
+		missing = nil
+		for _, name := range names {
+			var series []map[string]string
+			if !ask(t, api+"/api/v1/series?"+url.Values{"match[]": {`{__name__="` + name + `"}`}}.Encode(), &series) || len(series) == 0 {
+				missing = append(missing, name)
+			}
+		}
+		return len(missing) == 0
+	}, func() string { return fmt.Sprintf("Prometheus has no series of %v", missing) })
+
+	var sick []string
+	until(t, func() bool {
+		sick = nil
+		var rules struct {
+			Groups []struct {
+				Rules []struct{ Name, Health, LastError string }
+			}
+		}
+		if !ask(t, api+"/api/v1/rules", &rules) {
+			return false
+		}
+		n := 0
+		for _, g := range rules.Groups {
+			for _, r := range g.Rules {
+				n++
+				if r.Health != "ok" {
+					sick = append(sick, r.Name+": "+r.Health+" "+r.LastError)
+				}
+			}
+		}
+		return n > 0 && len(sick) == 0
+	}, func() string { return fmt.Sprintf("rules are not well: %v", sick) })
+
+	var count []struct{ Value []any }
+	if ask(t, api+"/api/v1/query?query="+url.QueryEscape(`count({__name__=~"automation_.+"})`), &count) && len(count) == 1 {
+		t.Logf("the module has %v series", count[0].Value[1])
+	}
+}
+
+// isHistogram tells whether a metric shows as _bucket, _count and _sum only.
+func isHistogram(name string) bool {
+	return strings.HasSuffix(name, "_duration_seconds") || strings.HasSuffix(name, "_overhead_seconds") ||
+		strings.HasSuffix(name, "_lifetime_seconds") || strings.HasSuffix(name, "_slot_wait_seconds")
+}
+
+// startGateway builds and runs the example server.
+func startGateway(t *testing.T) (base string) {
+	t.Helper()
+	dir := t.TempDir()
+	binary := filepath.Join(dir, "server")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../examples/server").CombinedOutput(); err != nil { //nolint:gosec // ours
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	feed := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"models":[{"Id":"0x`+strings.Repeat("ab", 32)+`","Name":"fed","IsDeleted":false,"ModelType":"LLM"}]}`)
+	}))
+	t.Cleanup(feed.Close)
+	mapping, err := filepath.Abs("../model_mappings.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := start(t, dir, []string{"ADDR=127.0.0.1:0", "DATABASE_URL=sqlite:" + filepath.Join(dir, "automation.db"), "MODEL_MAPPINGS_FILE=" + mapping,
+		"ACTIVE_MODELS_URL=" + feed.URL, "AUTOMATION_CLEANUP_INTERVAL=1s", "AUTOMATION_SWEEP_INTERVAL=200ms"}, binary)
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		if _, address, ok := strings.Cut(lines.Text(), "listens on "); ok {
+			go func() { _, _ = io.Copy(io.Discard, out) }()
+			base = strings.TrimSpace(address)
+			until(t, func() bool { return get(t, base+"/healthz/ready", "") == http.StatusOK }, func() string { return "the server is not ready" })
+			return base
+		}
+	}
+	t.Fatalf("the server did not say where it listens: %v", lines.Err())
+	return ""
+}
+
+// start runs a program until the test ends; it returns what it prints.
+func start(t *testing.T, dir string, env []string, name string, args ...string) io.Reader {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	c := exec.CommandContext(ctx, name, args...) //nolint:gosec // a program that was found or built
+	c.Dir, c.Env = dir, append(os.Environ(), env...)
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
+	c.WaitDelay = 20 * time.Second
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Stdout = w
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.Close()
+	t.Cleanup(func() {
+		cancel()
+		_ = c.Wait()
+		_ = r.Close()
+	})
+	return r
+}
+
+// drive sends some requests of each kind.
+func drive(t *testing.T, base string) {
+	t.Helper()
+	const chat = `{"model":"llama-3.3-70b","messages":[{"role":"user","content":"Hello"}]}`
+	for _, r := range []struct {
+		method, path, key, body string
+		want                    int
+	}{
+		{"POST", "/api/v1/chat/completions", "sk-alice", chat, 200},
+		{"POST", "/api/v1/chat/completions", "sk-alice", chat, 200},
+		{"POST", "/api/v1/chat/completions", "", chat, 401},
+		{"POST", "/api/v1/chat/completions", "sk-alice", `{"model":"no-such-model-anywhere"}`, 400},
+		{"PUT", "/api/v1/automation/settings", "sk-bob", `{"is_enabled":false,"session_duration":1800}`, 200},
+		{"POST", "/api/v1/chat/completions", "sk-bob", chat, 400},
+		{"GET", "/api/v1/automation/settings", "sk-bob", "", 200},
+		{"GET", "/api/v1/automation/settings", "", "", 401},
+	} {
+		if got := send(t, r.method, base+r.path, r.key, r.body); got != r.want {
+			t.Errorf("%s %s as %q: %d, want %d", r.method, r.path, r.key, got, r.want)
+		}
+	}
+}
+
+func startPrometheus(t *testing.T, program, gateway string) (base string) {
+	t.Helper()
+	dir := t.TempDir()
+	rules, err := filepath.Abs(rulesFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(dir, "prometheus.yml")
+	text := fmt.Sprintf("global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [%q]\nscrape_configs:\n  - job_name: gateway\n    static_configs: [{targets: [%q]}]\n",
+		rules, strings.TrimPrefix(gateway, "http://"))
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	_ = l.Close()
+	out := start(t, dir, nil, program, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address, "--log.level=error")
+	go func() { _, _ = io.Copy(io.Discard, out) }()
+	base = "http://" + address
+	until(t, func() bool { return get(t, base+"/-/ready", "") == http.StatusOK }, func() string { return "Prometheus is not ready" })
+	return base
+}
+
+var client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
+func get(t *testing.T, url, key string) int { return send(t, http.MethodGet, url, key, "") }
+
+// send returns the answer's status, or 0 where there is none.
+func send(t *testing.T, method, url, key, body string) int {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	if key != "" {
+		r.Header.Set("Authorization", "Bearer "+key)
+	}
+	resp, err := client.Do(r)
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode
+}
+
+// ask puts the data of Prometheus' answer into v; the results of a query are a
+// level further down.
+func ask(t *testing.T, url string, v any) bool {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := client.Do(r)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	var answer struct{ Data json.RawMessage }
+	if json.NewDecoder(resp.Body).Decode(&answer) != nil {
+		return false
+	}
+	var result struct{ Result json.RawMessage }
+	if json.Unmarshal(answer.Data, &result) == nil && result.Result != nil {
+		answer.Data = result.Result
+	}
+	return json.Unmarshal(answer.Data, v) == nil
+}
+
+// until asks again and again, for half a minute.
+func until(t *testing.T, done func() bool, why func() string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	again := time.NewTicker(200 * time.Millisecond)
+	defer again.Stop()
+	for !done() {
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			t.Fatal(why())
+		}
+	}
+}
