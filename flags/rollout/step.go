@@ -143,6 +143,7 @@ func (r rollout) look(in sight) (rollout, *step) {
 		return took(HandEdited, r.end(Paused, ByHandEdit), nothing, detail)
 	}
 	var found finding
+	shut := r.watch.Shut != nil
 	r.watch, found = r.watch.look(r.plan, in.evidence)
 	waiting := ForTime
 	switch {
@@ -155,9 +156,8 @@ func (r rollout) look(in sight) (rollout, *step) {
 	case found.outage:
 		waiting = ForOutage
 	default:
-		// Time that nobody watched is no hold: after an outage of ours it goes
-		// on where it was.
-		if in.elapsed > 0 && in.elapsed <= in.gap {
+		// Time in which nobody looked is no hold, nor is that of an outage.
+		if in.elapsed > 0 && in.elapsed <= in.gap && !shut {
 			r.watched += in.elapsed
 		}
 		waiting = r.waits(in.evidence.Exposed.Outcomes)

@@ -77,12 +77,11 @@ func (w watch) look(p Plan, now Evidence) (watch, finding) {
 	}
 	near := now.minus(w.Near[0])
 	var found finding
+	if w.Shut != nil && !bothFail(near, *w.Shut, p.limit(*w.Shut)) {
+		w.Shut = nil
+	}
 	if w.Shut != nil {
-		if gate := *w.Shut; bothFail(near, gate, p.limit(gate)) {
-			found = finding{outage: true, detail: outageDetail(near, gate)}
-		} else {
-			w.Shut = nil
-		}
+		found = finding{outage: true, detail: outageDetail(near, *w.Shut)}
 	} else {
 		for gate := range gates {
 			detail := ""
