@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	ffclient "github.com/thomaspoignant/go-feature-flag"
+	"github.com/thomaspoignant/go-feature-flag/modules/core/ffcontext"
+)
+
+// given is a Retriever of a text.
+type given []byte
+
+func (g given) Retrieve(context.Context) ([]byte, error) { return g, nil }
+
+func openGoFeatureFlag() (*opened, error) {
+	type object = map[string]any
+	half := object{"percentage": object{"yes": 50, "no": 50}}
+	users, err := json.Marshal(list())
+	if err != nil {
+		return nil, err
+	}
+	flag := func(more object) object {
+		more["variations"] = object{"yes": true, "no": false}
+		more["defaultRule"] = half
+		return more
+	}
+	text, err := json.Marshal(object{
+		rollout:  flag(object{}),
+		listed:   flag(object{"targeting": []object{{"query": `key in ` + string(users), "variation": "yes"}}}),
+		disabled: flag(object{"disable": true}),
+	})
+	if err != nil {
+		return nil, err
+	}
+	client, err := ffclient.New(ffclient.Config{Retriever: given(text), FileFormat: "json", PollingInterval: time.Hour})
+	if err != nil {
+		return nil, err
+	}
+	return &opened{
+		ask: func(flag, user string) func() bool {
+			return func() bool {
+				on, err := client.BoolVariation(flag, ffcontext.NewEvaluationContext(user), false)
+				return on && err == nil
+			}
+		},
+		close: client.Close,
+	}, nil
+}

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/Unleash/unleash-client-go/v4"
+	"github.com/Unleash/unleash-client-go/v4/api"
+	unleashcontext "github.com/Unleash/unleash-client-go/v4/context"
+)
+
+// answering is a server that is not there: every request gets the same answer.
+type answering string
+
+func (a answering) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(string(a))), Request: r}, nil
+}
+
+func openUnleash() (*opened, error) {
+	half := api.Strategy{Name: "flexibleRollout", Parameters: api.ParameterMap{"rollout": "50", "stickiness": "userId", "groupId": rollout}}
+	among := api.Strategy{
+		Name:        "default",
+		Constraints: []api.Constraint{{ContextName: "userId", Operator: api.OperatorIn, Values: list()}},
+	}
+	features, err := json.Marshal(api.FeatureResponse{Features: []api.Feature{
+		{Name: rollout, Enabled: true, Strategies: []api.Strategy{half}},
+		{Name: listed, Enabled: true, Strategies: []api.Strategy{among, half}},
+		{Name: disabled, Strategies: []api.Strategy{half}},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "unleash") // it keeps a backup
+	if err != nil {
+		return nil, err
+	}
+	client, err := unleash.NewClient(
+		unleash.WithAppName("bench"), unleash.WithUrl("http://unleash.invalid/api"), unleash.WithHttpClient(&http.Client{Transport: answering(features)}),
+		unleash.WithBackupPath(dir), unleash.WithDisableMetrics(true), unleash.WithListener(&unleash.NoopListener{}),
+	)
+	if err != nil {
+		return nil, err
+	}
+	client.WaitForReady()
+	return &opened{
+		ask: func(flag, user string) func() bool {
+			return func() bool {
+				return client.IsEnabled(flag, unleash.WithContext(unleashcontext.Context{UserId: user}))
+			}
+		},
+		close: func() { _ = client.Close(); _ = os.RemoveAll(dir) },
+	}, nil
+}
