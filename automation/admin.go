@@ -46,6 +46,8 @@ func (m *Module) Admin(authorize Authorize) http.Handler {
 		}))
 	}
 	m.adminFlags(route)
+	m.adminRollouts(route)
+	m.adminJobs(route)
 	return m.observed(problem.Routes(mux))
 }
 

@@ -63,7 +63,7 @@ func (m *Module) member(writes bool, serve memberFunc) func(http.ResponseWriter,
 		if err != nil {
 			return challenge(w, err)
 		}
-		if !m.flags.Decide(FlagName, who.UserID).On {
+		if !m.decider.Decide(FlagName, who.UserID).On {
 			return off
 		}
 		if writes && who.ReadOnly {
@@ -73,7 +73,12 @@ func (m *Module) member(writes bool, serve memberFunc) func(http.ResponseWriter,
 			w.Header().Set("Retry-After", strconv.Itoa(int(1/writesPerSecond)))
 			return problem.New(http.StatusTooManyRequests, "Too many changes; wait a little.")
 		}
-		return serve(w, r, who)
+		begun := m.now()
+		err = serve(w, r, who)
+		if r.Context().Err() == nil {
+			m.testify(who.UserID, m.now().Sub(begun), err)
+		}
+		return err
 	}
 }
 
@@ -333,7 +338,7 @@ func (m *Module) getStatus(w http.ResponseWriter, r *http.Request) error {
 	}
 	switch {
 	case !m.cfg.FeatureEnabled || f == nil || !f.Enabled:
-	case !m.flags.Decide(FlagName, who.UserID).On:
+	case !m.decider.Decide(FlagName, who.UserID).On:
 		a.Reason = "not_in_rollout"
 	default:
 		s, err := m.settings.Get(r.Context(), who.UserID)

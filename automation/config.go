@@ -63,6 +63,12 @@ type Config struct {
 
 	// How often the flags are read from the database; a listener may be faster.
 	FlagPollInterval time.Duration `env:"AUTOMATION_FLAG_POLL_INTERVAL" envDefault:"1s" range:"10ms..1h"`
+	// How often rollouts are looked at, and this replica's counts handed in.
+	RolloutInterval time.Duration `env:"AUTOMATION_ROLLOUT_INTERVAL" envDefault:"2s" range:"10ms..10m"`
+	// A receiver of the rollouts' events, http or https; none when empty.
+	RolloutWebhookURL Secret `env:"AUTOMATION_ROLLOUT_WEBHOOK_URL"`
+	// What the receiver checks the signatures with; at least 16 bytes.
+	RolloutWebhookSecret Secret `env:"AUTOMATION_ROLLOUT_WEBHOOK_SECRET"`
 	// How often the mapping file is looked at for a change.
 	MappingReloadInterval time.Duration `env:"AUTOMATION_MAPPING_RELOAD_INTERVAL" envDefault:"2s" range:"10ms..1h"`
 	// How often the live feed is asked for a change.
@@ -195,6 +201,12 @@ func (c Config) check(wrong complaints) {
 	}
 	if strings.ContainsFunc(c.AdminToken.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
 		wrong.add("AUTOMATION_ADMIN_TOKEN", errors.New("expected printable ASCII without spaces or line ends"))
+	}
+	if err := checkHTTPURL(c.RolloutWebhookURL.Reveal()); err != nil {
+		wrong.add("AUTOMATION_ROLLOUT_WEBHOOK_URL", err)
+	}
+	if c.RolloutWebhookURL.Reveal() != "" && len(c.RolloutWebhookSecret.Reveal()) < 16 {
+		wrong.add("AUTOMATION_ROLLOUT_WEBHOOK_SECRET", errors.New("expected at least 16 bytes where there is a webhook"))
 	}
 	if err := checkDatabaseURL(c.DatabaseURL.Reveal()); err != nil {
 		wrong.add("DATABASE_URL", err)

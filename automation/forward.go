@@ -27,7 +27,7 @@ import (
 // more there: one retry in all, and none once the first byte of an answer has
 // gone out.
 func (m *Module) Forward() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return m.evident(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f := forwarding{m: m, w: w, r: r}
 		defer f.release()
 		if err := f.serve(); err != nil {
@@ -41,7 +41,7 @@ func (m *Module) Forward() http.Handler {
 		if !f.broke {
 			m.observer.ObserveChat(outcome, f.aside, f.overhead)
 		}
-	})
+	}))
 }
 
 // forwarding is one request on its way.
@@ -131,6 +131,8 @@ func (f *forwarding) prepare() ([]byte, error) {
 	}
 	if f.aside = t.aside; f.aside == "" {
 		f.ride = t
+	} else {
+		clearWitness(f.r.Context())
 	}
 	return body, nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 	"github.com/MorpheusAIs/gateway-automation/settings"
@@ -54,6 +55,9 @@ type Options struct {
 	Logger *slog.Logger
 	// Observer hears what the module does, for metrics; nil is nobody.
 	Observer Observer
+	// Users counts the host's users, for the report's adoption; nil leaves
+	// that criterion open.
+	Users func(ctx context.Context) (int, error)
 	// Now is the clock that measures for the Observer; nil is the wall clock.
 	Now func() time.Time
 }
@@ -64,11 +68,15 @@ type Module struct {
 	log      *slog.Logger
 	identify Identify
 	observer Observer
+	users    func(context.Context) (int, error)
 	now      func() time.Time
 	pool     *sqlx.DB
 	node     Node
 	catalog  *mapping.Catalog
 	flags    *flags.Watcher
+	decider  flags.Decider // the watcher, and before it the trip of the rollout
+	rollouts *rollout.Controller
+	recorder *rollout.Recorder
 	store    *flags.Store
 	settings *settings.Cache
 	stored   *settings.Store
@@ -99,7 +107,7 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	m := &Module{cfg: cfg, log: log, identify: identify, observer: opts.Observer, now: opts.Now, pool: db, node: opts.Node, unknown: map[string]bool{}}
+	m := &Module{cfg: cfg, log: log, identify: identify, observer: opts.Observer, users: opts.Users, now: opts.Now, pool: db, node: opts.Node, unknown: map[string]bool{}}
 	var errs []error
 	check := func(err error) {
 		if err != nil {
@@ -121,8 +129,15 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 	// The flags have connections of their own: the brake must work when the
 	// sessions use up all of theirs.
 	brake := max(cfg.MaxDBConnections/8, 1)
-	m.store = flags.NewStoreOn(sqldb.New(db, sqldb.Options{MaxConns: brake, Observe: opts.Observer.ObserveSQL}))
+	braking := sqldb.New(db, sqldb.Options{MaxConns: brake, Observe: opts.Observer.ObserveSQL})
+	m.store = flags.NewStoreOn(braking)
 	m.flags = flags.NewWatcher(m.store, flags.Options{MasterOff: !cfg.FeatureEnabled, Interval: cfg.FlagPollInterval, Logger: log})
+
+	m.rollouts, err = rollout.NewOn(braking, rollout.Options{Interval: cfg.RolloutInterval, Webhooks: webhooks(cfg), Logger: log})
+	check(err)
+	if err == nil {
+		m.recorder, m.decider = m.rollouts.Recorder(FlagName), m.rollouts.Decider(m.flags)
+	}
 
 	shared := sqldb.New(db, sqldb.Options{MaxConns: max(cfg.MaxDBConnections-brake, 1), Observe: opts.Observer.ObserveSQL})
 	m.stored, err = settings.NewStoreOn(shared, settings.Defaults{IsEnabled: cfg.DefaultOptIn,
@@ -146,6 +161,14 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 		return nil, err
 	}
 	return m, nil
+}
+
+// webhooks are told of the rollouts' events.
+func webhooks(cfg Config) []rollout.Webhook {
+	if cfg.RolloutWebhookURL.Reveal() == "" {
+		return nil
+	}
+	return []rollout.Webhook{{Name: "default", URL: cfg.RolloutWebhookURL.Reveal(), Secret: cfg.RolloutWebhookSecret.Reveal()}}
 }
 
 // none lets a zero of the Config be none at all, where a zero of the options
@@ -180,6 +203,7 @@ func (m *Module) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.catalog.Run(ctx) })
 	g.Go(func() error { m.flags.Run(ctx); return nil })
+	g.Go(func() error { m.rollouts.Run(ctx); return nil })
 	g.Go(func() error { return m.settings.Run(ctx) })
 	g.Go(func() error { return m.sessions.Run(ctx) })
 	g.Go(func() error { return m.cleaner.Run(ctx) })
@@ -189,6 +213,9 @@ func (m *Module) Run(ctx context.Context) error {
 // Flags are the flags as this process sees them, for the host's own.
 func (m *Module) Flags() *flags.Watcher { return m.flags }
 
+// Rollouts moves the flags through their staged rollouts.
+func (m *Module) Rollouts() *rollout.Controller { return m.rollouts }
+
 // Forget erases everything about a user who goes. It can be repeated. Their
 // open sessions serve nobody any more and ride to their end.
 func (m *Module) Forget(ctx context.Context, userID string) error {
@@ -197,7 +224,7 @@ func (m *Module) Forget(ctx context.Context, userID string) error {
 
 // renew tells whether a user who uses a session still wants one, and for how long.
 func (m *Module) renew(ctx context.Context, userID string) (time.Duration, bool) {
-	if !m.flags.Decide(FlagName, userID).On {
+	if !m.decider.Decide(FlagName, userID).On {
 		return 0, false
 	}
 	s, err := m.settings.Get(ctx, userID)

@@ -83,6 +83,7 @@ func (f *forwarding) broken(ctx context.Context, stream bool, err error) {
 		f.m.log.WarnContext(f.r.Context(), "the answer broke off", "request_id", clipped(f.request.RequestID),
 			"error", errors.Join(err, context.Cause(ctx)))
 		f.broke = true
+		failWitness(f.r.Context())
 		f.m.observer.ObserveChat(Failed, codeInterrupted, f.overhead)
 	}
 	if !stream {

@@ -67,7 +67,9 @@ func (m *Module) plan(r *http.Request, who Identity) (*http.Request, *ride, erro
 	if !m.cfg.FeatureEnabled {
 		return r, untouched(AsideMaster), nil
 	}
-	if !m.flags.Decide(FlagName, who.UserID).On {
+	d := m.decider.Decide(FlagName, who.UserID)
+	m.witness(r.Context(), who.UserID, d)
+	if !d.On {
 		return r, untouched(AsideRollout), nil
 	}
 	if r.Header.Get(headerSession) != "" {
@@ -195,7 +197,7 @@ func headerText(s string) string {
 // request's header session_id and should stop when the request's context ends,
 // which it also does when the session cannot be relied on any more.
 func (m *Module) Sessions(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return m.evident(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun := m.now()
 		r, t, err := m.board(r)
 		overhead := m.now().Sub(begun)
@@ -205,6 +207,7 @@ func (m *Module) Sessions(next http.Handler) http.Handler {
 			return
 		case t.aside != "":
 			m.observer.ObserveChat(Untouched, t.aside, overhead)
+			clearWitness(r.Context())
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -215,7 +218,7 @@ func (m *Module) Sessions(next http.Handler) http.Handler {
 		r.Header = r.Header.Clone()
 		r.Header.Set(headerSession, t.claim.SessionID())
 		next.ServeHTTP(w, r)
-	})
+	}))
 }
 
 // board plans and takes the ride of a request on its way to a host's handler,

@@ -1,0 +1,117 @@
+package automation_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
+)
+
+func rollouts(c *automation.Config) { c.RolloutInterval = 20 * time.Millisecond }
+
+// twoStages has everybody in at once, and watches.
+const twoStages = `{"plan":{"stages":[
+	{"name":"internal","percentage":0,"users":["inside"],"hold":"10ms"},
+	{"name":"all","percentage":100,"hold":"1h"}],"notice":"We are on it."}}`
+
+func TestARolloutIsStartedPausedResumedAndEnded(t *testing.T) {
+	o := newOperator(t, setup{config: rollouts, flag: `UPDATE feature_flags SET rollout_percentage = 0`})
+	o.expect(o.call("GET", "/rollouts/automation", ""), http.StatusNotFound, "no rollout")
+	o.expect(o.call("POST", "/rollouts/automation/pause", ""), http.StatusNotFound, "no rollout")
+	o.expect(o.call("POST", "/rollouts/absent", ""), http.StatusNotFound, "no flag")
+	o.expect(o.call("POST", "/rollouts/automation", `{"plan":{"stages":[{"name":"x","percentage":150,"hold":"1h"}]}}`), http.StatusBadRequest, "percentage")
+	o.expect(o.call("POST", "/rollouts/automation", twoStages, "X-Automation-Actor", "olga"), http.StatusOK, `"actor":"admin:olga"`)
+	o.until("everybody is in", func() bool { return o.Flags().Decide("automation", "anybody").On })
+	o.expect(o.call("POST", "/rollouts/automation/approve", ""), http.StatusConflict, "")
+	o.expect(o.call("POST", "/rollouts/automation/abort", `{"dry_run":true}`), http.StatusOK, `"to":"aborted"`)
+	o.expect(o.call("GET", "/rollouts/automation", ""), http.StatusOK, `"state":"running"`)
+	o.expect(o.call("POST", "/rollouts/automation/pause", ""), http.StatusOK, `"to":"paused"`)
+	o.expect(o.call("POST", "/rollouts/automation/resume", `{"dry_run":"no"}`), http.StatusBadRequest, "dry_run")
+	o.expect(o.call("POST", "/rollouts/automation/resume", ""), http.StatusOK, `"to":"running"`)
+	o.expect(o.call("POST", "/rollouts/automation/abort", ""), http.StatusOK, `"to":"aborted"`)
+	o.until("nobody is in", func() bool { return !o.Flags().Decide("automation", "anybody").On })
+	o.expect(o.call("GET", "/rollouts/automation/events", ""), http.StatusOK, `"action":"abort"`)
+	o.expect(o.call("GET", "/rollouts", ""), http.StatusOK, `"state":"aborted"`)
+	o.expect(o.call("GET", "/report?open_bugs=0", ""), http.StatusOK, `"criteria"`)
+	o.expect(o.call("GET", "/report?open_bugs=-1", ""), http.StatusBadRequest, "open_bugs")
+	o.expect(o.call("POST", "/cleanup", `{"dry_run":true}`), http.StatusOK, "")
+}
+
+func TestErrorsOfAutomationTakeTheFeatureBack(t *testing.T) {
+	o := newOperator(t, setup{config: func(c *automation.Config) {
+		rollouts(c)
+		c.MaxSessionsPerUser = 1
+	}, flag: `UPDATE feature_flags SET rollout_percentage = 0`})
+	o.expect(o.call("POST", "/rollouts/automation", twoStages), http.StatusOK, "")
+	o.until("everybody is in", func() bool { return o.Flags().Decide("automation", "anybody").On })
+	o.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Status: 500, Text: "no provider accepting session"})
+	failed := 0
+	o.until("the rollout took the feature back", func() bool {
+		for i := range 5 {
+			a := o.send(o.request("POST", "/api/v1/chat/completions", fmt.Sprintf("user%d-%d", failed, i), `{"model":"llama"}`))
+			if a.status == http.StatusServiceUnavailable {
+				failed++
+			}
+		}
+		s, err := o.Rollouts().Get(t.Context(), "automation")
+		return err == nil && s.State == rollout.RolledBack
+	})
+	if failed == 0 {
+		t.Error("taken back without a failure")
+	}
+	o.until("users are told", func() bool {
+		return strings.Contains(o.get("/api/v1/automation/status", "alice").body, "We are on it.")
+	})
+}
+
+func TestOnlyWhatTheFeatureActedOnIsEvidence(t *testing.T) {
+	o := newOperator(t, setup{config: rollouts, flag: `UPDATE feature_flags SET rollout_percentage = 0`,
+		next: func(w http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("fail") != "" {
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+		}})
+	half := strings.ReplaceAll(strings.ReplaceAll(twoStages, `"percentage":100`, `"percentage":0`), `"users":["inside"]`, `"users":["alice","opted-out"]`)
+	o.expect(o.call("POST", "/rollouts/automation", half), http.StatusOK, "")
+	o.until("alice is in", func() bool { return o.Flags().Decide("automation", "alice").On })
+	o.until("the last stage has begun", func() bool {
+		s, err := o.Rollouts().Get(t.Context(), "automation")
+		return err == nil && s.Stage == 1
+	})
+	put := o.send(o.request("PUT", "/api/v1/automation/settings", "opted-out", `{"is_enabled":false,"session_duration":3600}`))
+	if put.status != http.StatusOK {
+		t.Fatal(put)
+	}
+	chat := func(user string, header ...string) {
+		o.send(o.request("POST", "/host/v1/chat/completions", user, `{"model":"llama"}`, header...))
+	}
+	chat("alice")                        // exposed, good
+	chat("alice", "fail", "1")           // exposed, failed
+	chat("bob")                          // control, good
+	chat("bob", "fail", "1")             // control, failed
+	chat("opted-out", "fail", "1")       // neither: automation did not act
+	chat("")                             // nobody's
+	chat("alice", "session_id", "0xabc") // not ours: automation did not act
+	o.send(o.request("POST", "/host/v1/chat/completions", "alice", `{"model":"lama"}`)) // the caller's error
+	want := rollout.Evidence{Exposed: rollout.Counts{Outcomes: 3, Failures: 1, Ignored: 1}, Control: rollout.Counts{Outcomes: 2, Failures: 1}}
+	var got rollout.Evidence
+	o.until("the counts are handed in", func() bool {
+		s, err := o.Rollouts().Get(t.Context(), "automation")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = s.Evidence
+		for _, c := range []*rollout.Counts{&got.Exposed, &got.Control} {
+			*c = rollout.Counts{Outcomes: c.Outcomes, Failures: c.Failures, Ignored: c.Ignored}
+		}
+		return got == want || got.Exposed.Outcomes > 3
+	})
+	if got != want {
+		t.Errorf("got %+v, want %+v (two chats and one PUT of alice and the opted-out user; bob's two)", got, want)
+	}
+}
