@@ -1,0 +1,69 @@
+package automation_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// Whatever is sent as settings: no 5xx, nothing stored beyond the bounds, and
+// what is stored is what was said.
+func FuzzSettingsDecoder(f *testing.F) {
+	for _, seed := range []string{
+		good, `{}`, `[]`, `null`, ``, `{"is_enabled":true}`, `{"session_duration":300}`, good + good, `{"is_enabled":true,"is_enabled":false,"session_duration":300}`,
+		`{"is_enabled":null,"session_duration":null}`, `{"is_enabled":true,"session_duration":3e2}`, `{"is_enabled":true,"session_duration":86401}`,
+		`{"is_enabled":true,"session_duration":-9223372036854775808}`, `{"is_enabled":true,"session_duration":18446744073709551916}`,
+		"{\"is_enabled\":true,\"session_duration\":300,\"\\u0000\":1}", "\xff", "\xef\xbb\xbf" + good, `{"is_\u0065nabled":true,"session_duration":300}`,
+		`{"Is_Enabled":true,"session_duration":300}`, strings.Repeat("[", 100), strings.Repeat(" ", 5000) + good,
+	} {
+		f.Add("PUT", "application/json", seed)
+		f.Add("PATCH", "", seed)
+	}
+	f.Add("POST", "text/plain;", good)
+	l := newLab(f, setup{})
+	api := l.API()
+	n := 0
+	f.Fuzz(func(t *testing.T, method, media, body string) {
+		if method != "PUT" && method != "POST" && method != "PATCH" {
+			return
+		}
+		n++
+		user := fmt.Sprint("user-", n) // each has a limit of their own
+		r := httptest.NewRequestWithContext(t.Context(), method, settingsPath, strings.NewReader(body))
+		r.Header.Set("Authorization", "Bearer sk-"+user)
+		if media != "" {
+			r.Header["Content-Type"] = []string{media}
+		}
+		w := httptest.NewRecorder()
+		api.ServeHTTP(w, r)
+		conforms(t, method, settingsPath, answer{w.Code, w.Header(), w.Body.String()})
+		var stored struct {
+			IsEnabled       bool  `db:"is_enabled"`
+			SessionDuration int64 `db:"session_duration"`
+		}
+		err := l.db.Get(&stored, `SELECT is_enabled, session_duration FROM user_automation_settings WHERE user_id = $1`, user)
+		switch {
+		case w.Code >= http.StatusInternalServerError:
+			t.Fatalf("%q: %d %s", body, w.Code, w.Body)
+		case w.Code != http.StatusOK && err == nil:
+			t.Fatalf("%q: %d, and stored all the same", body, w.Code)
+		case err != nil:
+			return
+		case stored.SessionDuration < 300 || stored.SessionDuration > 86400:
+			t.Fatalf("%q: stored %d", body, stored.SessionDuration)
+		}
+		said := struct {
+			IsEnabled       *bool  `json:"is_enabled"`
+			SessionDuration *int64 `json:"session_duration"`
+		}{}
+		if err := json.Unmarshal([]byte(body), &said); err != nil {
+			t.Fatalf("%q was taken: %v", body, err)
+		}
+		if said.IsEnabled != nil && *said.IsEnabled != stored.IsEnabled || said.SessionDuration != nil && *said.SessionDuration != stored.SessionDuration {
+			t.Fatalf("%q: stored %+v", body, stored)
+		}
+	})
+}
