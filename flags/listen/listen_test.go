@@ -2,8 +2,6 @@ package listen_test
 
 import (
 	"context"
-	"os"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -11,7 +9,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
-	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/flags/listen"
 	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
 )
@@ -99,43 +96,4 @@ func TestADSNThatIsNoneIsAnErrorWithoutItsPassword(t *testing.T) {
 	if err == nil || err.Error() != "listen: no valid PostgreSQL DSN" {
 		t.Errorf("got %v", err)
 	}
-}
-
-// BenchmarkKillSwitch is how long a hand-typed UPDATE takes to the last of
-// five replicas, each with a watcher of its own that polls every second.
-func BenchmarkKillSwitch(b *testing.B) {
-	if os.Getenv("AUTOMATION_TEST_REQUIRE_POSTGRES") == "" && testing.Short() {
-		b.Skip("short")
-	}
-	dsn := pglab.Database(b)
-	db := migrated(b, dsn)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	var watchers []*flags.Watcher
-	var ready atomic.Int64
-	for range 5 {
-		w := flags.NewWatcher(flags.NewStore(pglab.Open(b, dsn)), flags.Options{})
-		watchers = append(watchers, w)
-		go w.Run(ctx)
-		go func() { _ = listen.Run(ctx, dsn, func() { ready.Add(1); w.Nudge() }, listen.Options{}) }()
-	}
-	for ready.Load() < 5 {
-		time.Sleep(time.Millisecond)
-	}
-	var worst time.Duration
-	on := false
-	for b.Loop() {
-		begun := time.Now()
-		if _, err := db.ExecContext(ctx, `UPDATE feature_flags SET enabled_user_ids = CASE WHEN $1 THEN '["u"]' ELSE '[]' END::jsonb WHERE feature_name = 'automation'`, !on); err != nil {
-			b.Fatal(err)
-		}
-		on = !on
-		for _, w := range watchers {
-			for w.Decide("automation", "u").On != on {
-				time.Sleep(100 * time.Microsecond)
-			}
-		}
-		worst = max(worst, time.Since(begun))
-	}
-	b.ReportMetric(float64(worst.Microseconds())/1000, "worst-ms")
 }

@@ -1,0 +1,71 @@
+package listen_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/flags/listen"
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+)
+
+// BenchmarkKillSwitch is how long a hand-typed UPDATE takes to the last of five
+// replicas, each with a pool and a watcher of its own that polls every second.
+// For percentiles that mean something: -benchtime 200x.
+func BenchmarkKillSwitch(b *testing.B) {
+	b.Run("listening", func(b *testing.B) { killSwitch(b, true) })
+	b.Run("polling", func(b *testing.B) { killSwitch(b, false) })
+}
+
+func killSwitch(b *testing.B, listening bool) {
+	dsn := pglab.Database(b)
+	db := migrated(b, dsn)
+	ctx, cancel := context.WithCancel(context.Background())
+	var replicas sync.WaitGroup
+	defer replicas.Wait()
+	defer cancel()
+	var watchers []*flags.Watcher
+	var ready atomic.Int64
+	for range 5 {
+		w := flags.NewWatcher(flags.NewStore(pglab.Open(b, dsn)), flags.Options{})
+		watchers = append(watchers, w)
+		replicas.Go(func() { w.Run(ctx) })
+		if listening {
+			replicas.Go(func() { _ = listen.Run(ctx, dsn, func() { ready.Add(1); w.Nudge() }, listen.Options{}) })
+		} else {
+			ready.Add(1)
+		}
+	}
+	for ready.Load() < 5 {
+		time.Sleep(time.Millisecond)
+	}
+	var took []time.Duration
+	on := false
+	for b.Loop() {
+		time.Sleep(rand.N(time.Second / 10)) // a person does not keep time with the polls
+		begun := time.Now()
+		if _, err := db.ExecContext(ctx, `UPDATE feature_flags SET enabled_user_ids = CASE WHEN $1 THEN '["u"]' ELSE '[]' END::jsonb WHERE feature_name = 'automation'`, !on); err != nil {
+			b.Fatal(err)
+		}
+		on = !on
+		for _, w := range watchers {
+			for w.Decide("automation", "u").On != on {
+				time.Sleep(100 * time.Microsecond)
+			}
+		}
+		took = append(took, time.Since(begun))
+	}
+	slices.Sort(took)
+	ms := func(share float64) float64 {
+		return float64(took[int(share*float64(len(took)-1))].Microseconds()) / 1000
+	}
+	b.ReportMetric(ms(0.5), "p50-ms")
+	b.ReportMetric(ms(0.99), "p99-ms")
+	b.ReportMetric(ms(1), "worst-ms")
+	b.ReportMetric(0, "ns/op") // which would count the pauses
+}
