@@ -129,14 +129,7 @@ func (c *Controller) recorder(name string) *Recorder { return (*c.recorders.Load
 func (c *Controller) Run(ctx context.Context) {
 	var senders sync.WaitGroup
 	for _, hook := range c.o.Webhooks {
-		senders.Go(func() {
-			c.loop(ctx, func() time.Duration {
-				if sent, err := c.deliver(ctx, hook); sent && err == nil {
-					return 0 // there may be more
-				}
-				return c.o.Interval
-			})
-		})
+		senders.Go(func() { c.send(ctx, hook) })
 	}
 	c.loop(ctx, func() time.Duration {
 		_ = c.Tick(ctx)
@@ -259,7 +252,7 @@ func (c *Controller) look(tx *sqldb.Tx, w row, r rollout) (rollout, *Event, erro
 	if s == nil {
 		return after, nil, save(tx, after, c.o.Interval, false, false)
 	}
-	e, err := c.take(tx, r, *s, evidence)
+	e, err := take(tx, r, *s, evidence)
 	return s.next, &e, err
 }
 

@@ -64,7 +64,6 @@
 // # Telling people
 //
 // Every event goes to the [Webhook]s through an outbox, written in the event's
-// own transaction: at least once, in order, whatever crashes. Every process that
-// writes events, the operators' command included, must therefore know the
-// webhooks; any that runs sends them.
+// own transaction: at least once, in order, whatever crashes. Any replica that
+// runs sends what any process has written, the operators' command included.
 package rollout

@@ -97,6 +97,6 @@ func (c *Controller) sayTripped(tx *sqldb.Tx, rec *Recorder) (trips int64, err e
 	}
 	s := step{action: Tripped, actor: "replica:" + c.incarnation,
 		detail: fmt.Sprintf("at least %d of a replica's last %d requests failed: it has taken itself out for %v, or until the flag is changed", tripErrors, tripLast, c.o.CoolDown)}
-	_, err = c.record(tx, *r, next, s, Evidence{})
+	_, err = record(tx, *r, next, s, Evidence{})
 	return trips, err
 }

@@ -83,7 +83,7 @@ func (c *Controller) Create(ctx context.Context, name string, p Plan, actor stri
 		if err := save(tx, next, 0, true, true); err != nil {
 			return Event{}, err
 		}
-		return c.record(tx, from, next, step{action: Created, actor: actor}, Evidence{})
+		return record(tx, from, next, step{action: Created, actor: actor}, Evidence{})
 	})
 	if err != nil {
 		return fail(err)
@@ -117,7 +117,7 @@ func (c *Controller) Do(ctx context.Context, name string, o Order) (Event, error
 		if err != nil {
 			return Event{}, err
 		}
-		e, err := c.take(tx, *r, s, evidence)
+		e, err := take(tx, *r, s, evidence)
 		if err == nil && o.DryRun {
 			dry, err = e, errDryRun
 		}

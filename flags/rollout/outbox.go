@@ -7,23 +7,31 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
+const (
+	// A receiver is registered anew after registerEvery, and forgotten by the
+	// outbox when no replica has known it for receiverKept.
+	registerEvery = time.Hour
+	receiverKept  = 7 * 24 * time.Hour
+)
+
+// register makes a receiver known to whoever writes events.
+func register(tx *sqldb.Tx, receiver string) error {
+	_, err := tx.Exec(`INSERT INTO automation_rollout_receivers (name, seen_at) VALUES ($1, {now})
+		ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at`, receiver)
+	return err
+}
+
 // enqueue puts an event into the outbox, once for each receiver, in the
 // transaction that made it.
-func (c *Controller) enqueue(tx *sqldb.Tx, e Event) error {
-	if len(c.o.Webhooks) == 0 {
-		return nil
-	}
+func enqueue(tx *sqldb.Tx, e Event) error {
 	body, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
-	for _, hook := range c.o.Webhooks {
-		if _, err := tx.Exec(`INSERT INTO automation_rollout_outbox (receiver, rollout, seq, body, created_at, next_at)
-			VALUES ($1, $2, $3, $4, {now}, {now})`, hook.Name, e.Rollout, e.Seq, string(body)); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err = tx.Exec(`INSERT INTO automation_rollout_outbox (receiver, rollout, seq, body, created_at, next_at)
+		SELECT name, CAST($1 AS text), CAST($2 AS bigint), CAST($3 AS text), {now}, {now}
+		FROM automation_rollout_receivers WHERE seen_at > {in $4}`, e.Rollout, e.Seq, string(body), -receiverKept.Seconds())
+	return err
 }
 
 // letter is a message of the outbox.

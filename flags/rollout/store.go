@@ -96,7 +96,7 @@ func save(tx *sqldb.Tx, r rollout, next time.Duration, newEpoch, entered bool) e
 
 // take carries a step out: the flag, the rollout, one event, and what
 // receivers are to be told.
-func (c *Controller) take(tx *sqldb.Tx, from rollout, s step, evidence Evidence) (Event, error) {
+func take(tx *sqldb.Tx, from rollout, s step, evidence Evidence) (Event, error) {
 	next := s.next
 	if s.write != nothing {
 		// A change of nothing reads the flag and keeps others from changing it.
@@ -114,11 +114,11 @@ func (c *Controller) take(tx *sqldb.Tx, from rollout, s step, evidence Evidence)
 	if err := save(tx, next, 0, began, began || next.bake != from.bake || next.state != from.state); err != nil {
 		return Event{}, err
 	}
-	return c.record(tx, from, next, s, evidence)
+	return record(tx, from, next, s, evidence)
 }
 
 // record writes the event of a step, and puts it into the outbox.
-func (c *Controller) record(tx *sqldb.Tx, from, next rollout, s step, evidence Evidence) (Event, error) {
+func record(tx *sqldb.Tx, from, next rollout, s step, evidence Evidence) (Event, error) {
 	stage := next.plan.Stages[next.stage]
 	e := Event{
 		Rollout: next.name, Seq: next.seq, Epoch: next.epoch, Stage: next.stage, StageName: stage.Name, Percentage: stage.Percentage,
@@ -137,7 +137,7 @@ func (c *Controller) record(tx *sqldb.Tx, from, next rollout, s step, evidence E
 		return e, err
 	}
 	e.At = at.Time
-	return e, c.enqueue(tx, e)
+	return e, enqueue(tx, e)
 }
 
 // sumUp is the evidence of one bake, or of a whole stage or epoch.

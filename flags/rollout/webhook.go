@@ -21,7 +21,8 @@ import (
 // as https://www.standardwebhooks.com has it, see VerifyWebhook; any 2xx takes
 // it. Otherwise it comes again, after 1 s at first and 10 min at most, until it
 // is taken. Events of one rollout come in their order; one may come more than
-// once, with the same webhook-id.
+// once, with the same webhook-id. A receiver gets the events from its first Run
+// on, whichever process they come from, until no replica has known it for a week.
 //
 // The URL is requested as it stands, wherever it leads: that it does not lead
 // into places which it should not is the operator's choice to make.
@@ -62,6 +63,24 @@ const sendTimeout = 10 * time.Second
 
 func defaultClient() *http.Client {
 	return &http.Client{Timeout: sendTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// send delivers to one receiver until ctx ends. Each has a loop of its own, so
+// that a slow one delays no other.
+func (c *Controller) send(ctx context.Context, hook Webhook) {
+	var registered time.Time
+	c.loop(ctx, func() time.Duration {
+		if now := c.now(); now.Sub(registered) >= registerEvery {
+			if _, err := sqldb.Write(ctx, c.db, "rollout.register", func(tx *sqldb.Tx) (any, error) { return nil, register(tx, hook.Name) }); err != nil {
+				return c.o.Interval
+			}
+			registered = now
+		}
+		if sent, err := c.deliver(ctx, hook); sent && err == nil {
+			return 0 // there may be more
+		}
+		return c.o.Interval
+	})
 }
 
 // deliver sends one letter to a receiver, if there is one due.

@@ -72,7 +72,13 @@ CREATE TABLE IF NOT EXISTS automation_rollout_counts (
 );
 CREATE INDEX IF NOT EXISTS automation_rollout_counts_by_epoch ON automation_rollout_counts (rollout, epoch, stage);
 
--- What receivers of webhooks are still to be told, or were.
+-- Who is told of events by webhook: those that some replica has lately known.
+CREATE TABLE IF NOT EXISTS automation_rollout_receivers (
+    name    TEXT PRIMARY KEY,
+    seen_at TEXT NOT NULL
+);
+
+-- What receivers are still to be told, or were.
 CREATE TABLE IF NOT EXISTS automation_rollout_outbox (
     receiver   TEXT NOT NULL,
     rollout    TEXT NOT NULL,
