@@ -8,6 +8,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/cleanup"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
@@ -112,11 +113,12 @@ type Snapshot struct {
 	Parts    map[string]Part // as Parts tells them
 	Mapping  mapping.Health
 	Pool     sql.DBStats // of the host's pool
+	Tripped  bool        // this replica has taken itself out of the rollout
 }
 
 // Snapshot tells how things are, without I/O.
 func (m *Module) Snapshot() Snapshot {
-	return Snapshot{MasterOn: m.cfg.FeatureEnabled, Parts: m.Parts(), Mapping: m.catalog.Health(), Pool: m.pool.Stats()}
+	return Snapshot{MasterOn: m.cfg.FeatureEnabled, Parts: m.Parts(), Mapping: m.catalog.Health(), Pool: m.pool.Stats(), Tripped: m.recorder.Tripped()}
 }
 
 // Census counts the sessions of all replicas that have not ended: one
@@ -128,6 +130,12 @@ func (m *Module) Census(ctx context.Context) (session.Census, error) { return m.
 func (m *Module) Adopters(ctx context.Context) (on, off int64, err error) {
 	on, stored, err := m.stored.Adopters(ctx)
 	return on, stored - on, err
+}
+
+// RolloutStatus tells how all rollouts stand. One that cannot be read is in the
+// error.
+func (m *Module) RolloutStatus(ctx context.Context) ([]rollout.Status, error) {
+	return m.rollouts.List(ctx)
 }
 
 // changeOf tells what a change of settings meant.

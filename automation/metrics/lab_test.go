@@ -17,6 +17,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/metrics"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
@@ -29,6 +30,7 @@ type fakeModule struct {
 	snapshot automation.Snapshot
 	census   func(context.Context) (session.Census, error)
 	asked    int // for the adopters
+	rollouts []rollout.Status
 }
 
 func (m *fakeModule) Flags() *flags.Watcher         { return m.flags }
@@ -39,6 +41,10 @@ func (m *fakeModule) Census(ctx context.Context) (session.Census, error) { retur
 func (m *fakeModule) Adopters(context.Context) (on, off int64, err error) {
 	m.asked++
 	return 30, 12, nil
+}
+
+func (m *fakeModule) RolloutStatus(context.Context) ([]rollout.Status, error) {
+	return m.rollouts, nil
 }
 
 // source has so many flags; the first is the module's own.
@@ -72,9 +78,13 @@ func newModule(t *testing.T, n source) *fakeModule {
 	}
 	w.Decide("nonsense", "alice")
 	return &fakeModule{flags: w,
+		rollouts: []rollout.Status{{Name: "automation", State: rollout.Running, Waiting: rollout.ForSamples, Stage: 1, Percentage: 1000,
+			WatchedSeconds: 60, HoldSeconds: 86400, LookedAt: now,
+			Evidence: rollout.Evidence{Exposed: rollout.Counts{Outcomes: 90, Failures: 2}, Control: rollout.Counts{Outcomes: 900, Failures: 9}}}},
 		snapshot: automation.Snapshot{MasterOn: true,
 			Parts:   map[string]automation.Part{"node": {OK: true}, "run": {OK: true}, "database": {Detail: "the last read failed"}},
 			Mapping: mapping.Health{Entries: 9, LoadedAt: now, FeedModels: 4, FeedAt: now, FeedErr: errors.New("away")},
+			Tripped: true,
 			Pool:    sql.DBStats{MaxOpenConnections: 20, InUse: 3, Idle: 2, WaitCount: 5, WaitDuration: 1500 * time.Millisecond}},
 		census: func(context.Context) (session.Census, error) {
 			return session.Census{ByState: map[string]int64{"open": 4, "unknown": 1}, Held: 2, Abandoned: 1, Due: 3, Overdue: 90 * time.Second}, nil

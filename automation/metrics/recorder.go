@@ -10,6 +10,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 )
 
 // Module is what a Recorder asks when it is scraped; *automation.Module is one.
@@ -18,6 +19,7 @@ type Module interface {
 	Snapshot() automation.Snapshot
 	Census(ctx context.Context) (session.Census, error)
 	Adopters(ctx context.Context) (on, off int64, err error)
+	RolloutStatus(ctx context.Context) ([]rollout.Status, error)
 }
 
 // Options of a Recorder. The zero value works.
@@ -39,6 +41,7 @@ type attached struct {
 	Module
 	census   kept[session.Census]
 	adopters kept[adopters]
+	rollouts kept[[]rollout.Status]
 }
 
 type adopters struct{ on, off int64 }
@@ -68,6 +71,7 @@ func New(o Options) *Recorder {
 func (r *Recorder) Attach(m Module) {
 	a := &attached{Module: m}
 	a.census = kept[session.Census]{now: r.now, serves: censusServes, ask: m.Census}
+	a.rollouts = kept[[]rollout.Status]{now: r.now, serves: censusServes, ask: m.RolloutStatus}
 	a.adopters = kept[adopters]{now: r.now, serves: adoptersServe, ask: func(ctx context.Context) (adopters, error) {
 		on, off, err := m.Adopters(ctx)
 		return adopters{on, off}, err

@@ -107,6 +107,18 @@ func TestTheRestIsReadWhenItIsScraped(t *testing.T) {
 		{"automation_db_pool_max_connections", nil, 20},
 		{"automation_db_pool_waits_total", nil, 5},
 		{"automation_db_pool_wait_seconds_total", nil, 1.5},
+		{"automation_rollout_state", []string{"rollout", "automation", "state", "running"}, 1},
+		{"automation_rollout_state", []string{"rollout", "automation", "state", "rolled_back"}, 0},
+		{"automation_rollout_stage", []string{"rollout", "automation"}, 1},
+		{"automation_rollout_stage_ratio", []string{"rollout", "automation"}, 0.1},
+		{"automation_rollout_watched_seconds", []string{"rollout", "automation"}, 60},
+		{"automation_rollout_hold_seconds", []string{"rollout", "automation"}, 86400},
+		{"automation_rollout_waiting", []string{"rollout", "automation", "reason", "samples"}, 1},
+		{"automation_rollout_waiting", []string{"rollout", "automation", "reason", "time"}, 0},
+		{"automation_rollout_outcomes", []string{"rollout", "automation", "arm", "control"}, 900},
+		{"automation_rollout_failures", []string{"rollout", "automation", "arm", "exposed"}, 2},
+		{"automation_rollout_looked_timestamp_seconds", []string{"rollout", "automation"}, 1_700_000_000},
+		{"automation_rollout_tripped", nil, 1},
 	} {
 		if got := value(t, f, c.name, c.labels...); got != c.want {
 			t.Errorf("%s%v is %v, want %v", c.name, c.labels, got, c.want)

@@ -8,10 +8,15 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 )
 
-// maxFlags bounds the flags that are told apart; the rest are one.
-const maxFlags = 50
+// The most flags and rollouts that are told apart. Of the flags, the rest are
+// one; of the rollouts, they are left out.
+const (
+	maxFlags    = 50
+	maxRollouts = 20
+)
 
 // scrape are the metrics that are read when they are asked for.
 type scrape struct {
@@ -25,6 +30,9 @@ type scrape struct {
 	sessions, held, abandoned, due, overdue, users, counted *prometheus.Desc
 
 	poolConns, poolMax, poolWaits, poolWaited *prometheus.Desc
+
+	rolloutState, rolloutStage, rolloutShare, rolloutWatched, rolloutHold, rolloutWaiting *prometheus.Desc
+	rolloutOutcomes, rolloutFailures, rolloutLooked, tripped                              *prometheus.Desc
 }
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -65,6 +73,17 @@ func newScrape() *scrape {
 		poolMax:    desc("automation_db_pool_max_connections", "The most connections that the host's pool opens; 0 is no limit."),
 		poolWaits:  desc("automation_db_pool_waits_total", "Waits for a connection of the host's pool."),
 		poolWaited: desc("automation_db_pool_wait_seconds_total", "Time spent waiting for a connection of the host's pool."),
+
+		rolloutState:    desc("automation_rollout_state", "1 for the state that a rollout is in.", "rollout", "state"),
+		rolloutStage:    desc("automation_rollout_stage", "The stage of a rollout; 0 is the first.", "rollout"),
+		rolloutShare:    desc("automation_rollout_stage_ratio", "The stage's percentage, as a share of one.", "rollout"),
+		rolloutWatched:  desc("automation_rollout_watched_seconds", "For how long the stage has been watched.", "rollout"),
+		rolloutHold:     desc("automation_rollout_hold_seconds", "For how long the stage is to be watched.", "rollout"),
+		rolloutWaiting:  desc("automation_rollout_waiting", "1 for what the stage waits for.", "rollout", "reason"),
+		rolloutOutcomes: desc("automation_rollout_outcomes", "Requests in the stage's evidence, by arm.", "rollout", "arm"),
+		rolloutFailures: desc("automation_rollout_failures", "Failed requests in the stage's evidence, by arm.", "rollout", "arm"),
+		rolloutLooked:   desc("automation_rollout_looked_timestamp_seconds", "When a replica last looked at the rollout.", "rollout"),
+		tripped:         desc("automation_rollout_tripped", "1 while this replica has taken itself out of the rollout."),
 	}
 }
 
@@ -72,7 +91,9 @@ func (s *scrape) all() []*prometheus.Desc {
 	return []*prometheus.Desc{s.master, s.part, s.flagEnabled, s.flagShare, s.flagListed, s.flagVersion, s.decisions,
 		s.flagsLoaded, s.flagsAge, s.flagsFailing, s.flagsMalformed,
 		s.models, s.modelsLoaded, s.modelsRefused, s.feedModels, s.feedCurrent, s.feedFailing,
-		s.sessions, s.held, s.abandoned, s.due, s.overdue, s.users, s.counted, s.poolConns, s.poolMax, s.poolWaits, s.poolWaited}
+		s.sessions, s.held, s.abandoned, s.due, s.overdue, s.users, s.counted, s.poolConns, s.poolMax, s.poolWaits, s.poolWaited,
+		s.rolloutState, s.rolloutStage, s.rolloutShare, s.rolloutWatched, s.rolloutHold, s.rolloutWaiting,
+		s.rolloutOutcomes, s.rolloutFailures, s.rolloutLooked, s.tripped}
 }
 
 // sink takes metrics.
@@ -96,6 +117,7 @@ func truth(yes bool) float64 {
 func (s *scrape) collect(a *attached, ch sink) {
 	now := a.Snapshot()
 	ch.gauge(s.master, truth(now.MasterOn))
+	ch.gauge(s.tripped, truth(now.Tripped))
 	for name, p := range now.Parts {
 		ch.gauge(s.part, truth(p.OK), name)
 	}
@@ -186,5 +208,35 @@ func (s *scrape) collectCensus(a *attached, ch sink) {
 		ch.gauge(s.users, float64(users.on), "on")
 		ch.gauge(s.users, float64(users.off), "off")
 	}
-	ch.gauge(s.counted, truth(err == nil && err2 == nil))
+	rollouts, err3 := a.rollouts.get(ctx)
+	s.collectRollouts(rollouts, ch) // those that can be read, whatever the others are
+	ch.gauge(s.counted, truth(err == nil && err2 == nil && err3 == nil))
+}
+
+// states are all that a rollout can be in, and waits what a stage can wait for.
+var (
+	states = []rollout.State{rollout.Pending, rollout.Running, rollout.Paused, rollout.Completed, rollout.RolledBack, rollout.Aborted}
+	waits  = []string{rollout.ForTime, rollout.ForSamples, rollout.ForApproval, rollout.ForOutage, rollout.ForBreach}
+)
+
+func (s *scrape) collectRollouts(list []rollout.Status, ch sink) {
+	for _, r := range list[:min(len(list), maxRollouts)] {
+		for _, state := range states {
+			ch.gauge(s.rolloutState, truth(r.State == state), r.Name, string(state))
+		}
+		for _, reason := range waits {
+			ch.gauge(s.rolloutWaiting, truth(r.Waiting == reason), r.Name, reason)
+		}
+		ch.gauge(s.rolloutStage, float64(r.Stage), r.Name)
+		ch.gauge(s.rolloutShare, float64(r.Percentage)/float64(100*flags.Percent), r.Name)
+		ch.gauge(s.rolloutWatched, r.WatchedSeconds, r.Name)
+		ch.gauge(s.rolloutHold, r.HoldSeconds, r.Name)
+		if !r.LookedAt.IsZero() {
+			ch.gauge(s.rolloutLooked, unix(r.LookedAt), r.Name)
+		}
+		for arm, c := range map[rollout.Arm]rollout.Counts{rollout.Exposed: r.Evidence.Exposed, rollout.Control: r.Evidence.Control} {
+			ch.gauge(s.rolloutOutcomes, float64(c.Outcomes), r.Name, arm.String())
+			ch.gauge(s.rolloutFailures, float64(c.Failures), r.Name, arm.String())
+		}
+	}
 }
