@@ -197,6 +197,22 @@ func TestAFrozenDatabaseKeepsNobodyForLong(t *testing.T) {
 	l.healthy()
 }
 
+func TestAWriteWhoseOutcomeIsUnknownSaysSo(t *testing.T) {
+	proxy := pglab.NewProxy(t, pglab.Database(t))
+	l := newLab(t, setup{idle: true, db: func(t testing.TB) *sqlx.DB { return pglab.Open(t, proxy.DSN()) }})
+	l.set(everybody)
+	proxy.LoseReplies(func(tag string) bool { return tag == "COMMIT" })
+	a := l.do("PUT", settingsPath, "alice", good)
+	problemOf(t, a, http.StatusServiceUnavailable)
+	if !strings.Contains(a.body, "not known") || a.header.Get("Retry-After") != "1" || proxy.Lost() == 0 {
+		t.Errorf("%s %v", a.body, a.header)
+	}
+	proxy.LoseReplies(nil)
+	if got := settingsOf(t, l.do("PUT", settingsPath, "alice", good)); got != `alice true 1800 stored=true "1"` {
+		t.Error(got) // sent again it changes nothing
+	}
+}
+
 func TestWhenRunEndsRequestsInFlightFinish(t *testing.T) {
 	hold, entered := make(chan struct{}), make(chan struct{})
 	l := newLab(t, setup{next: func(w http.ResponseWriter, r *http.Request) {
