@@ -24,6 +24,21 @@ type asking struct {
 // named is the pool of one session, for those who ask for it by its id.
 func named(sessionID string) pool { return pool{"session", sessionID} }
 
+// acquire is queue, observed.
+func (m *Manager) acquire(ctx context.Context, q *asking) (*Claim, error) {
+	begun := m.opts.Now()
+	c, err := m.queue(ctx, q)
+	e := Event{Kind: Acquired, Result: "idle", Took: m.opts.Now().Sub(begun)}
+	switch {
+	case err != nil:
+		e.Result = acquired(err)
+	case q.line != nil:
+		e.Result = "waited"
+	}
+	m.opts.Observe(e)
+	return c, err
+}
+
 // queue claims at once where nobody waits, and in the line's order otherwise.
 func (m *Manager) queue(ctx context.Context, q *asking) (*Claim, error) {
 	if !m.accepting() {

@@ -67,6 +67,7 @@ func (c *Claim) Broken() error { return c.retire("broken") }
 func (c *Claim) retire(reason string) error {
 	ctx, cancel := after(c.ctx)
 	defer cancel()
+	c.m.opts.Observe(Event{Kind: Retired, Result: reason})
 	c.m.opts.Logger.Info("session retired", "session_id", c.SessionID(), "model_id", c.ModelID(), "reason", reason)
 	return c.m.store.retire(ctx, c.lease, reason)
 }

@@ -182,3 +182,26 @@ func healthy(t *testing.T, db *sqlx.DB, s proxyroutertest.Stats) {
 		}
 	}
 }
+
+// observed keeps events.
+type observed struct {
+	mu     sync.Mutex
+	events []session.Event
+}
+
+func (o *observed) add(e session.Event) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.events = append(o.events, e)
+}
+
+func (o *observed) count(k session.Kind, result string) (n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, e := range o.events {
+		if e.Kind == k && e.Result == result {
+			n++
+		}
+	}
+	return n
+}

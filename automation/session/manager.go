@@ -78,7 +78,7 @@ func (m *Manager) Acquire(ctx context.Context, req Request) (*Claim, error) {
 	if req.UserID == "" || req.ModelID == "" || req.Duration < time.Second {
 		return nil, fmt.Errorf("session: acquire(%q, %v): a user, a model and a duration of at least a second are needed", req.ModelID, req.Duration)
 	}
-	return m.queue(ctx, &asking{m: m, req: req, pool: m.poolOf(req.UserID, req.ModelID)})
+	return m.acquire(ctx, &asking{m: m, req: req, pool: m.poolOf(req.UserID, req.ModelID)})
 }
 
 // AcquireSession claims the session that a client named, for its own user
@@ -86,7 +86,7 @@ func (m *Manager) Acquire(ctx context.Context, req Request) (*Claim, error) {
 // another's, ErrEnded that it has ended or is about to; a session in use is
 // waited for.
 func (m *Manager) AcquireSession(ctx context.Context, userID, sessionID string) (*Claim, error) {
-	return m.queue(ctx, &asking{m: m, req: Request{UserID: userID}, pool: named(sessionID), sessionID: sessionID})
+	return m.acquire(ctx, &asking{m: m, req: Request{UserID: userID}, pool: named(sessionID), sessionID: sessionID})
 }
 
 // unavailable says why, and when to come back.

@@ -56,15 +56,21 @@ func (m *Manager) openAll(o order, asked time.Time, l *line) {
 // opened; an outcome in doubt is nil, and the reconciler's.
 func (m *Manager) open(ctx context.Context, o order, in lease) error {
 	log := m.opts.Logger.With("intent", in.id, "model_id", o.model)
+	begun := m.opts.Now()
+	ended := func(result string) {
+		m.opts.Observe(Event{Kind: Opened, Cause: o.cause(), Result: result, Took: m.opts.Now().Sub(begun), Asked: o.duration})
+	}
 	called, err := m.enter(ctx, in, false)
 	if err != nil {
 		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in, "not_asked", clip(err)) })
+		ended("abandoned")
 		return err
 	}
 	ask := OpenRequest{ModelID: o.model, Duration: o.duration, OmitProvider: o.omit}
 	id, err := m.ask(ctx, ask)
 	if errors.Is(err, ErrWalletCollision) {
 		log.Warn("wallet collision, opening once more, alone", "error", err)
+		m.opts.Observe(Event{Kind: Collided})
 		m.write(ctx, "collided", func(ctx context.Context) error { return m.store.collided(ctx, in, collisionWindow) })
 		id, err = m.openAlone(ctx, o, in, ask, called)
 	}
@@ -73,15 +79,22 @@ func (m *Manager) open(ctx context.Context, o order, in lease) error {
 	case err == nil:
 		m.complete(ctx, in, m.read(ctx, id, o, called))
 		log.Info("session opened", "session_id", id)
+		ended("opened")
 		return nil
 	case errors.Is(err, ErrNotOpened), errors.Is(err, ErrUnavailable):
 		log.Warn("session not opened", "error", err)
 		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in, "refused", clip(err)) })
+		if errors.Is(err, ErrUnavailable) {
+			ended("node")
+		} else {
+			ended("refused")
+		}
 		return err
 	default:
 		log.Warn("outcome of an open is unknown, looking for it among the wallet's sessions", "error", err)
 		m.write(ctx, "doubt", func(ctx context.Context) error { return m.store.doubt(ctx, in, clip(err)) })
 		m.Nudge()
+		ended("unknown")
 		return nil
 	}
 }

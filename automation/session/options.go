@@ -54,6 +54,10 @@ type Options struct {
 	// user still wants it, and for how long. Nil renews nothing ahead.
 	Renew func(ctx context.Context, userID string) (time.Duration, bool)
 
+	// Observe, if set, is called with what happens, from many goroutines. It
+	// must not block.
+	Observe func(Event)
+
 	Logger *slog.Logger     // nil discards
 	Now    func() time.Time // nil is the wall clock; only differences count
 
@@ -93,6 +97,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Observe == nil {
+		o.Observe = func(Event) {}
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -27,8 +27,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	var hearts, rounds sync.WaitGroup
 	hearts.Go(func() { m.beat(live) })
 	hearts.Go(func() { m.check(live) })
-	rounds.Go(func() { m.again(ctx, m.settling, m.tendOpens) })
-	rounds.Go(func() { m.again(ctx, m.sweeping, m.sweep) })
+	rounds.Go(func() { m.again(ctx, "opens", m.settling, m.tendOpens) })
+	rounds.Go(func() { m.again(ctx, "closes", m.sweeping, m.sweep) })
 
 	<-ctx.Done()
 	m.mu.Lock()
@@ -88,13 +88,16 @@ func (m *Manager) check(ctx context.Context) {
 		case <-tick.C:
 		}
 		if n := m.keeper.check(); n > 0 {
+			for range n {
+				m.opts.Observe(Event{Kind: LeaseLost})
+			}
 			m.opts.Logger.Error("leases lost, the work under them was ended", "count", n)
 		}
 	}
 }
 
 // again does rounds of maintenance until ctx ends.
-func (m *Manager) again(ctx context.Context, nudge <-chan struct{}, round func(context.Context) error) {
+func (m *Manager) again(ctx context.Context, what string, nudge <-chan struct{}, round func(context.Context) error) {
 	timer := time.NewTimer(jitter(m.opts.Interval))
 	defer timer.Stop()
 	for {
@@ -104,9 +107,14 @@ func (m *Manager) again(ctx context.Context, nudge <-chan struct{}, round func(c
 		case <-nudge:
 		case <-timer.C:
 		}
+		e := Event{Kind: Maintained, Cause: what, Result: "ok"}
+		begun := m.opts.Now()
 		if err := round(ctx); err != nil && ctx.Err() == nil {
-			m.opts.Logger.Warn("session maintenance", "error", err)
+			e.Result = "failed"
+			m.opts.Logger.Warn("session maintenance", "of", what, "error", err)
 		}
+		e.Took = m.opts.Now().Sub(begun)
+		m.opts.Observe(e)
 		timer.Reset(jitter(m.opts.Interval))
 	}
 }

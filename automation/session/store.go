@@ -37,6 +37,7 @@ type row struct {
 	Left         float64        `db:"seconds_left"` // to its end, on the database's clock
 	InUse        bool           `db:"in_use"`
 	Attempts     int            `db:"attempts"`
+	TakenOver    bool           `db:"taken_over"` // its opener let the lease end; takeUnsettled alone says so
 }
 
 const columns = `id, session_id, model_id, owner_id, user_id, duration, state, provider, omit_provider,

@@ -26,6 +26,17 @@ type order struct {
 	prewarm  bool    // only where no session is idle
 }
 
+// cause is why it wants a session, for an Event.
+func (o order) cause() string {
+	switch {
+	case o.prewarm:
+		return "prewarm"
+	case o.replaces != "":
+		return "renewal"
+	}
+	return "request"
+}
+
 // answer is what became of an order.
 type answer struct {
 	claimed *row

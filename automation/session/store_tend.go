@@ -17,7 +17,7 @@ func (s *store) takeUnsettled(ctx context.Context, token string, limit int) ([]r
 			UPDATE automation_sessions SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, lane = '',
 				state = CASE WHEN state = 'opening' THEN 'unknown' ELSE state END,
 				unknown_at = COALESCE(unknown_at, {now}), attempts = attempts + 1
-			WHERE id IN (SELECT id FROM due) RETURNING `+columns, token, s.holder, s.lease.Seconds(), limit)
+			WHERE id IN (SELECT id FROM due) RETURNING `+columns+`, (unknown_at = {now}) AS taken_over`, token, s.holder, s.lease.Seconds(), limit)
 		return rows, err
 	})
 }
@@ -35,15 +35,17 @@ func (s *store) known(ctx context.Context, ids []string) (map[string]bool, error
 	})
 }
 
-// underWay lists when opens of a model that are still under way called the node.
-func (s *store) underWay(ctx context.Context) (map[string][]time.Time, error) {
+// underWay lists when opens of a model that are still under way called the
+// node. None takes longer than longest; saying so keeps the planner to the
+// index of what is due.
+func (s *store) underWay(ctx context.Context, longest time.Duration) (map[string][]time.Time, error) {
 	return sqldb.Read(ctx, s.db, "sessions.under_way", func(tx *sqldb.Tx) (map[string][]time.Time, error) {
 		var rows []struct {
 			ModelID  string     `db:"model_id"`
 			CalledAt sqldb.Time `db:"called_at"`
 		}
 		err := tx.Select(&rows, `SELECT model_id, called_at FROM automation_sessions
-			WHERE state = 'opening' AND next_at <= {now} AND called_at IS NOT NULL AND lease_until > {now}`)
+			WHERE state = 'opening' AND next_at <= {now} AND next_at > {in -$1} AND called_at IS NOT NULL AND lease_until > {now}`, longest.Seconds())
 		calls := map[string][]time.Time{}
 		for _, r := range rows {
 			calls[r.ModelID] = append(calls[r.ModelID], r.CalledAt.Time)

@@ -43,6 +43,9 @@ func (m *Manager) settle(ctx context.Context) error {
 	defer stop()
 	var errs []error
 	rows = slices.DeleteFunc(rows, func(r row) bool {
+		if r.TakenOver {
+			m.opts.Observe(Event{Kind: TakenOver})
+		}
 		if r.CalledAt.IsZero() { // its opener never came to ask the node
 			errs = append(errs, m.store.fail(write, lease{r.ID, token}, "not_asked", "the opener stopped before it asked the node"))
 			m.lines.wake(pool{r.OwnerID, r.ModelID}, nil)
@@ -59,7 +62,7 @@ func (m *Manager) settle(ctx context.Context) error {
 	found, err := m.orphans(work, rows[0].CalledAt.Time)
 	if err == nil {
 		var under map[string][]time.Time
-		if under, err = m.store.underWay(work); err == nil {
+		if under, err = m.store.underWay(work, 5*m.opts.OpenTimeout); err == nil {
 			return errors.Join(append(errs, m.adopt(write, token, rows, found, under))...)
 		}
 	}
@@ -96,6 +99,7 @@ func (m *Manager) adopt(ctx context.Context, token string, rows []row, orphans [
 			took, err := m.store.complete(ctx, lease{r.ID, token}, c, m.opts.CloseAfter)
 			errs = append(errs, err)
 			if took {
+				m.opts.Observe(Event{Kind: Adopted})
 				m.opts.Logger.Warn("a session whose open was in doubt was found and adopted", "intent", r.ID, "session_id", c.ID, "model_id", c.ModelID)
 				m.lines.wake(pool{r.OwnerID, r.ModelID}, nil)
 			}
@@ -106,6 +110,7 @@ func (m *Manager) adopt(ctx context.Context, token string, rows []row, orphans [
 		state, err := m.store.unsettled(ctx, lease{r.ID, token}, m.opts.Settle, backoff(r.Attempts, time.Second, 15*time.Second))
 		errs = append(errs, err)
 		if state == "lost" || state == "failed" {
+			m.opts.Observe(Event{Kind: GivenUp, Result: state})
 			m.opts.Logger.Warn("an open in doubt came to nothing so far", "intent", r.ID, "model_id", r.ModelID, "state", state)
 			m.lines.wake(pool{r.OwnerID, r.ModelID}, nil)
 		}
@@ -184,6 +189,10 @@ func (m *Manager) close(ctx context.Context, r row, l lease) error {
 	}
 	ask, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
+	begun := m.opts.Now()
+	ended := func(result string) {
+		m.opts.Observe(Event{Kind: Closed, Result: result, Took: m.opts.Now().Sub(begun)})
+	}
 	err := m.provider.CloseSession(ask, id)
 	m.opts.failpoint("during-close")
 	if err != nil && !errors.Is(err, ErrUnavailable) {
@@ -195,10 +204,13 @@ func (m *Manager) close(ctx context.Context, r row, l lease) error {
 	w, cancel := after(ctx)
 	defer cancel()
 	if err == nil {
+		ended("closed")
 		m.opts.Logger.Info("session closed", "session_id", id, "model_id", r.ModelID)
 		return m.store.closed(w, l)
 	}
+	ended("failed")
 	if errors.Is(err, ErrWalletCollision) {
+		m.opts.Observe(Event{Kind: Collided})
 		if e := m.store.collided(w, l, collisionWindow); e != nil {
 			return e
 		}

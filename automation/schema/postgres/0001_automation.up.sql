@@ -291,7 +291,7 @@ CREATE TABLE IF NOT EXISTS automation_sessions (
     CHECK ((lease_token IS NULL) = (lease_until IS NULL) AND (lease_token IS NULL) = (lease_holder IS NULL))
 ) WITH (fillfactor = 70);
 CREATE INDEX IF NOT EXISTS automation_sessions_claim ON automation_sessions (owner_id, model_id, ends_at) WHERE state = 'open';
-CREATE INDEX IF NOT EXISTS automation_sessions_budget ON automation_sessions (user_id, charged_at) WHERE state <> 'failed' AND user_id <> '';
+CREATE INDEX IF NOT EXISTS automation_sessions_budget ON automation_sessions (user_id, charged_at) WHERE user_id <> '';
 CREATE INDEX IF NOT EXISTS automation_sessions_pool ON automation_sessions (owner_id, model_id) WHERE state IN ('opening', 'unknown', 'open', 'ending');
 CREATE INDEX IF NOT EXISTS automation_sessions_held ON automation_sessions (user_id) WHERE state IN ('opening', 'unknown', 'open', 'ending');
 CREATE INDEX IF NOT EXISTS automation_sessions_due ON automation_sessions (next_at) WHERE state IN ('opening', 'unknown', 'open', 'ending', 'lost');

@@ -1,0 +1,165 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// fill writes n sessions, each its own user's: one in twenty is open.
+func fill(tb testing.TB, db *sqlx.DB, n int) {
+	tb.Helper()
+	for _, q := range []string{
+		`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, provider, created_at, called_at, opened_at, ends_at, last_used_at, next_at, closed_at)
+			SELECT 'id-' || i, '0x' || i, 'model', 'user-' || i / 20, 'user-' || i / 20, now() - i % 90 * interval '1 day', 3600,
+				CASE WHEN i % 20 = 0 THEN 'open' ELSE 'closed' END, '0xp', now(), now(), now(),
+				now() + interval '1 day' * (CASE WHEN i % 20 = 0 THEN 1 ELSE -1 END), now() - interval '1 hour',
+				now() + interval '1 day' * (CASE WHEN i % 20 = 0 THEN 1 ELSE -1 END), CASE WHEN i % 20 <> 0 THEN now() END
+			FROM generate_series(20, 19 + CAST($1 AS int)) i`,
+		`ANALYZE automation_sessions`,
+	} {
+		var args []any
+		if q[0] == 'I' {
+			args = []any{n}
+		}
+		if _, err := db.Exec(q, args...); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+// PostgreSQL's own counters tell what was read; they are whole once the
+// connections that read are closed.
+func TestNoStatementReadsTheWholeTable(t *testing.T) {
+	const sessions = 200_000
+	dsn := pglab.Database(t)
+	look := migrated(t, pglab.Open(t, dsn))
+	fill(t, look, sessions)
+	read := func() (scans, entries int64) {
+		t.Helper()
+		if err := look.Get(&scans, `SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'automation_sessions'`); err != nil {
+			t.Fatal(err)
+		}
+		if err := look.Get(&entries, `SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'automation_sessions'`); err != nil {
+			t.Fatal(err)
+		}
+		return scans, entries
+	}
+	// The connection that filled the table has counters of its own.
+	look.SetMaxIdleConns(0)
+	until(t, "the filling is counted", func() bool {
+		var n int
+		return look.Get(&n, `SELECT count(*) FROM pg_stat_user_tables WHERE relname = 'automation_sessions' AND n_live_tup > 100000`) == nil && n == 1
+	})
+	scans, entries := read()
+
+	db, err := sqlx.Open(look.DriverName(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	statements := map[string]int{}
+	count := func(name string, _, _ time.Duration, _ error) {
+		mu.Lock()
+		defer mu.Unlock()
+		statements[name]++
+	}
+	p := &fakeNode{open: func(n int) (string, error) {
+		switch n {
+		case 2:
+			return "", session.ErrWalletCollision
+		case 4:
+			return "", session.ErrNotOpened
+		case 5:
+			return "", errors.New("cut")
+		}
+		return "yes", nil
+	}}
+	o := quick()
+	o.OpensPerHour, o.OpensPerDay, o.Lease, o.CloseAfter, o.Settle = 100, 100, time.Second, time.Millisecond, 100*time.Millisecond
+	o.AcquireTimeout = 3 * time.Second
+	o.Renew = func(context.Context, string) (time.Duration, bool) { return time.Hour, true }
+	o.Prewarm = func() []session.Prewarm { return []session.Prewarm{{ModelID: "warm", Duration: time.Hour}} }
+	m, stop := startOn(t, sqldb.New(db, sqldb.Options{Observe: count}), p, o)
+	model := func(user, model string) session.Request {
+		return session.Request{UserID: user, ModelID: model, Duration: time.Hour}
+	}
+	for i := range 40 { // warm and cold
+		c, err := m.Acquire(t.Context(), model(fmt.Sprint("user-", 1+i*200), "model"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			<-time.After(o.Lease) // for a heartbeat
+			if err := c.Broken(); err != nil {
+				t.Error(err)
+			}
+		}
+		c.Release()
+	}
+	for i := range 6 {
+		if c, err := m.Acquire(t.Context(), model(fmt.Sprint("new-", i), "another")); err == nil {
+			c.Release()
+		}
+	}
+	if c, err := m.AcquireSession(t.Context(), "user-2", "0x40"); err != nil {
+		t.Error(err)
+	} else {
+		c.Release()
+	}
+	if _, err := m.List(t.Context(), "user-2"); err != nil {
+		t.Error(err)
+	}
+	if _, err := m.End(t.Context(), "user-2", "0x40"); err != nil {
+		t.Error(err)
+	}
+	if err := m.Forget(t.Context(), "user-3"); err != nil {
+		t.Error(err)
+	}
+	// Closes wait for the end of the window after the collision.
+	if _, err := look.Exec(`UPDATE automation_wallet SET alone_until = now()`); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := m.Tend(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	stop()
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+	var scansAfter, entriesAfter int64
+	until(t, "the connections' reads are counted", func() bool {
+		scansAfter, entriesAfter = read()
+		var others int
+		err := look.Get(&others, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
+		return err == nil && others == 0 && entriesAfter > entries
+	})
+	scansAfter, entriesAfter = read()
+	total := 0
+	for _, n := range statements {
+		total += n
+	}
+	if scansAfter != scans {
+		t.Errorf("%d full scans in %v", scansAfter-scans, statements)
+	}
+	if per := (entriesAfter - entries) / int64(total); per > 5 {
+		t.Errorf("%d index entries read by %d calls, %d each, in a table of %d rows", entriesAfter-entries, total, per, sessions)
+	}
+	for _, name := range []string{"claim", "claim_named", "heartbeat", "release", "retire", "list", "end", "forget", "reserve", "enter", "collided",
+		"complete", "fail", "doubt", "take_unsettled", "known", "under_way", "take_due", "closed", "expiring", "idle"} {
+		if statements["sessions."+name] == 0 {
+			t.Errorf("no %s was run", name)
+		}
+	}
+}
