@@ -29,6 +29,7 @@ GRANT SELECT, UPDATE ON automation_wallet TO automation_service;
 GRANT SELECT, INSERT, UPDATE ON automation_jobs TO automation_service;
 GRANT SELECT, INSERT, UPDATE ON automation_rollouts TO automation_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON automation_rollout_counts TO automation_service;
+GRANT SELECT, INSERT, UPDATE ON automation_rollout_receivers TO automation_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON automation_rollout_outbox TO automation_service;
 GRANT SELECT ON automation_schema_migrations TO automation_service;
 

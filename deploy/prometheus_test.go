@@ -27,6 +27,9 @@ func TestPrometheusFindsEverySeriesAtTheExampleServer(t *testing.T) {
 	program := tool(t, "prometheus")
 	gateway := startGateway(t)
 	drive(t, gateway)
+	if got := send(t, "POST", gateway+"/admin/automation/rollouts/automation", adminToken, everybody); got != http.StatusOK {
+		t.Errorf("starting a rollout: %d", got)
+	}
 	api := startPrometheus(t, program, gateway)
 	until(t, func() bool {
 		var up []struct{ Value []any }
@@ -116,7 +119,7 @@ func startGateway(t *testing.T) (base string) {
 		t.Fatal(err)
 	}
 	out := start(t, dir, []string{"ADDR=127.0.0.1:0", "DATABASE_URL=sqlite:" + filepath.Join(dir, "automation.db"), "MODEL_MAPPINGS_FILE=" + mapping,
-		"ACTIVE_MODELS_URL=" + feed.URL, "AUTOMATION_CLEANUP_INTERVAL=1s", "AUTOMATION_SWEEP_INTERVAL=200ms"}, binary)
+		"ACTIVE_MODELS_URL=" + feed.URL, "AUTOMATION_ADMIN_TOKEN=" + adminToken, "AUTOMATION_CLEANUP_INTERVAL=1s", "AUTOMATION_SWEEP_INTERVAL=200ms"}, binary)
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if _, address, ok := strings.Cut(lines.Text(), "listens on "); ok {
@@ -156,6 +159,11 @@ func start(t *testing.T, dir string, env []string, name string, args ...string) 
 	return r
 }
 
+const (
+	adminToken = "operators-token"
+	everybody  = `{"plan":{"stages":[{"name":"all","percentage":100,"hold":"24h"}]}}`
+)
+
 // drive sends some requests of each kind.
 func drive(t *testing.T, base string) {
 	t.Helper()
@@ -172,6 +180,7 @@ func drive(t *testing.T, base string) {
 		{"POST", "/api/v1/chat/completions", "sk-bob", chat, 400},
 		{"GET", "/api/v1/automation/settings", "sk-bob", "", 200},
 		{"GET", "/api/v1/automation/settings", "", "", 401},
+		{"GET", "/admin/automation/rollouts", adminToken, "", 200},
 	} {
 		if got := send(t, r.method, base+r.path, r.key, r.body); got != r.want {
 			t.Errorf("%s %s as %q: %d, want %d", r.method, r.path, r.key, got, r.want)
