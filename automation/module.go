@@ -152,7 +152,7 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 		// The client's own deadline comes first: only then does it know that
 		// it was the node that took too long.
 		OpenTimeout: cfg.OpenTimeout + 10*time.Second,
-		Renew:       m.renew, Prewarm: m.prewarm, Logger: log,
+		Renew:       m.renew, Prewarm: m.prewarm, Observe: opts.Observer.ObserveSession, Logger: log,
 	})
 	check(err)
 	m.cleaner, err = m.newCleaner(shared)
