@@ -39,7 +39,9 @@ func (f *fault) Error() string {
 func (f *fault) Unwrap() error { return f.err }
 
 // usage says that the command line makes no sense.
-func usage(err error) error { return &fault{code: codeUsage, err: err, hint: "automationctl help tells more"} }
+func usage(err error) error {
+	return &fault{code: codeUsage, err: err, hint: "automationctl help tells more"}
+}
 
 // refuse is a usage that says itself what to do.
 func refuse(format string, args ...any) error {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -100,7 +102,7 @@ what holds where it is off.`,
 			e := flags.Explain(f, args[1], !masterOff)
 			return a.print(e, func(w io.Writer) {
 				_, _ = fmt.Fprintf(w, "%s: user %s is %s, by the rule %s\n\n", e.Flag, e.User, map[bool]string{true: "in", false: "out"}[e.On], e.Reason)
-				row(w, "", "RULE", "FINDING")
+				row(w, " ", "RULE", "FINDING")
 				for _, s := range e.Steps {
 					row(w, map[bool]string{true: "=>", false: " "}[s.Decides], s.Rule, s.Finding)
 				}
@@ -123,9 +125,9 @@ func (a *app) flagEvents() *cobra.Command {
 				return err
 			}
 			return a.print(list, func(w io.Writer) {
-				row(w, "ID", "WHEN", "WHO", "WHAT", "VERSION", "BEFORE", "AFTER")
+				row(w, "ID", "WHEN", "WHO", "WHAT", "VERSION", "CHANGES")
 				for _, e := range list {
-					row(w, e.ID, at(e.At), e.By, e.Action, e.Version, short(string(e.Before)), short(string(e.After)))
+					row(w, e.ID, at(e.At), e.By, e.Action, e.Version, changes(e))
 				}
 			})
 		}),
@@ -135,9 +137,39 @@ func (a *app) flagEvents() *cobra.Command {
 	return cmd
 }
 
+// changes tells what an event changed, column by column.
+func changes(e flags.Event) string {
+	before, after := map[string]any{}, map[string]any{}
+	if err := errors.Join(json.Unmarshal(e.Before, &before), json.Unmarshal(e.After, &after)); err != nil {
+		return short(string(e.Before)) + " to " + short(string(e.After))
+	}
+	keys := maps.Clone(before)
+	maps.Copy(keys, after)
+	var list []string
+	for _, k := range slices.Sorted(maps.Keys(keys)) {
+		text := k
+		if v, ok := before[k]; ok {
+			text += " from " + jsonText(v)
+		}
+		if v, ok := after[k]; ok {
+			text += " to " + jsonText(v)
+		}
+		list = append(list, text)
+	}
+	return strings.Join(list, "; ")
+}
+
+func jsonText(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return short(string(b))
+}
+
 // short cuts a text for a table.
 func short(s string) string {
-	const most = 80
+	const most = 60
 	if r := []rune(s); len(r) > most {
 		return string(r[:most]) + "…"
 	}

@@ -72,10 +72,6 @@ A list of users is a JSON list, or ids separated by commas, or @FILE with either
 	f.StringVar(&c.seed, "seed", "", "draws the cohort; a new seed draws new users")
 	f.StringVar(&c.notice, "notice", "", "the operators' word to the users")
 	f.Int64Var(&c.version, "if-version", 0, "only if the flag is still at this version")
-	cmd.MarkFlagsMutuallyExclusive("enabled-users", "add-enabled-user")
-	cmd.MarkFlagsMutuallyExclusive("enabled-users", "remove-enabled-user")
-	cmd.MarkFlagsMutuallyExclusive("disabled-users", "add-disabled-user")
-	cmd.MarkFlagsMutuallyExclusive("disabled-users", "remove-disabled-user")
 	return cmd
 }
 
@@ -84,21 +80,31 @@ func (c *change) read(cmd *cobra.Command) (flags.Change, error) {
 	var ch flags.Change
 	var errs []error
 	given := func(name string) bool { return cmd.Flags().Changed(name) }
+	check := func(name string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--%s: %w", name, err))
+		}
+	}
+	list := func(name, text string) *flags.IDs {
+		if !given(name + "-users") {
+			return nil
+		}
+		if given("add-"+name+"-user") || given("remove-"+name+"-user") {
+			check(name+"-users", errors.New("it is the whole list, so add nobody to it and remove nobody"))
+		}
+		ids, err := readIDs(text)
+		check(name+"-users", err)
+		return &ids
+	}
 	if given("enabled") {
 		ch.Enabled = &c.enabled
 	}
 	if given("percentage") {
 		p, err := flags.ParsePercentage(strings.TrimSuffix(c.percentage, "%"))
-		ch.Percentage, errs = &p, append(errs, err)
+		ch.Percentage = &p
+		check("percentage", err)
 	}
-	if given("enabled-users") {
-		list, err := readIDs(c.in)
-		ch.EnabledUserIDs, errs = &list, append(errs, err)
-	}
-	if given("disabled-users") {
-		list, err := readIDs(c.out)
-		ch.DisabledUserIDs, errs = &list, append(errs, err)
-	}
+	ch.EnabledUserIDs, ch.DisabledUserIDs = list("enabled", c.in), list("disabled", c.out)
 	if given("seed") {
 		ch.Seed = &c.seed
 	}
@@ -129,10 +135,9 @@ func readIDs(text string) (flags.IDs, error) {
 	}
 	var list []string
 	for id := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ',' || r == '\n' || r == '\r' }) {
-		if id = strings.TrimSpace(id); id == "" {
-			return flags.IDs{}, fmt.Errorf("a list of users has an empty id in it")
+		if id = strings.TrimSpace(id); id != "" {
+			list = append(list, id)
 		}
-		list = append(list, strings.TrimSpace(id))
 	}
 	return flags.NewIDs(list...), nil
 }

@@ -36,7 +36,7 @@ func main() {
 func run(ctx context.Context, args []string, getenv func(string) string, in io.Reader, out, errs io.Writer) int {
 	a := &app{getenv: getenv, in: in, out: out, errs: errs}
 	root := a.root()
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // nil would be the process's own
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errs)

@@ -56,7 +56,7 @@ MODEL_MAPPINGS_FILE. It needs no database.`,
 			}
 			err = a.print(c, func(w io.Writer) {
 				if c.OK {
-					_, _ = fmt.Fprintf(w, "OK: %s has %d names; the default is %s.\n", c.File, c.Models, c.Default)
+					_, _ = fmt.Fprintf(w, "OK: %s; names: %d; default: %s\n", c.File, c.Models, c.Default)
 					return
 				}
 				row(w, "LINE", "NAME", "PROBLEM")

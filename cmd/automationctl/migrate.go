@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/spf13/cobra"
@@ -95,15 +96,15 @@ func (a *app) wouldTakeBack(cmd *cobra.Command, db *sqlx.DB, steps int) error {
 	if err != nil {
 		return err
 	}
-	names := ""
+	var names []string
 	for i := len(list) - 1; i >= 0 && steps > 0; i-- {
 		if !list[i].AppliedAt.IsZero() {
-			names += fmt.Sprintf(" %d (%s)", list[i].Version, list[i].Name)
+			names = append(names, fmt.Sprintf("%d (%s)", list[i].Version, list[i].Name))
 			steps--
 		}
 	}
-	if names == "" {
+	if len(names) == 0 {
 		return a.migrations("Nothing was applied.", "", nil)
 	}
-	return refuse("this would take back%s and delete the data in their tables; dump them first, then repeat it with --yes", names)
+	return refuse("this would take back %s and delete the data in the tables; dump them first, then repeat it with --yes", strings.Join(names, ", "))
 }

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/dbopen"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// migrated is a shell with a database that has its tables, and that database.
+func migrated(t *testing.T, database string) (shell, *sqlx.DB) {
+	t.Helper()
+	s := shell{t, map[string]string{"DATABASE_URL": database}}
+	if r := s.run("migrate", "up"); r.code != 0 {
+		t.Fatal(r.errs)
+	}
+	db, _, err := dbopen.Open(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return s, db
+}
+
+func onBoth(t *testing.T, test func(t *testing.T, s shell, db *sqlx.DB)) {
+	t.Helper()
+	for name, open := range databases {
+		t.Run(name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			s, db := migrated(t, open(t))
+			test(t, s, db)
+		})
+	}
+}
+
+func execute(t *testing.T, db *sqlx.DB, statements ...string) {
+	t.Helper()
+	words := sqldb.New(db, sqldb.Options{})
+	for _, s := range statements {
+		if _, err := db.ExecContext(t.Context(), words.Expand(s)); err != nil {
+			t.Fatalf("%s: %v", s, err)
+		}
+	}
+}
+
+func TestEventsInJSONAreTheAuditsOwn(t *testing.T) {
+	onBoth(t, func(t *testing.T, s shell, _ *sqlx.DB) {
+		s.run("flags", "set", "automation", "--percentage", "10", "--actor", "ann")
+		var list []flags.Event
+		if err := json.Unmarshal([]byte(s.run("flags", "events", "automation", "--json").out), &list); err != nil || len(list) != 2 || list[0].By != "ann" {
+			t.Errorf("events %+v, error %v", list, err)
+		}
+	})
+}
+
+func TestTheSystemsUserIsInTheAudit(t *testing.T) {
+	onBoth(t, func(t *testing.T, s shell, _ *sqlx.DB) {
+		s.run("flags", "set", "automation", "--percentage", "10")
+		if r := s.run("flags", "list"); !strings.Contains(r.out, systemUser(func(string) string { return "" })) {
+			t.Error(r.out)
+		}
+	})
+}
+
+func TestCleanupRemovesWhatItSays(t *testing.T) {
+	onBoth(t, func(t *testing.T, s shell, db *sqlx.DB) {
+		execute(t, db, `INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at, deleted_at) VALUES
+			('gone', TRUE, 3600, {in -9e6}, {in -9e6}, {in -9e6}), ('off', FALSE, 3600, {in -9e6}, {in -9e6}, NULL),
+			('on', TRUE, 3600, {in -9e6}, {in -9e6}, NULL), ('deleted-lately', TRUE, 3600, {in -9e6}, {in -9e6}, {in -200000})`)
+		left := func() (list []string) {
+			t.Helper()
+			if err := db.SelectContext(t.Context(), &list, `SELECT user_id FROM user_automation_settings ORDER BY user_id`); err != nil {
+				t.Fatal(err)
+			}
+			return list
+		}
+		for _, step := range []struct{ out, left string }{
+			{"1                  30 days      settings deleted by their user", "[deleted-lately gone off on]"},
+			{"1         30 days      settings deleted by their user", "[deleted-lately off on]"},
+		} {
+			args := []string{"cleanup", "--yes"}
+			if strings.HasPrefix(step.out, "1          ") {
+				args = []string{"cleanup", "--dry-run"}
+			}
+			if r := s.run(args...); r.code != 0 || !strings.Contains(r.out, step.out) || fmt.Sprint(left()) != step.left {
+				t.Errorf("%v: exit %d, %v left\n%s%s", args, r.code, left(), r.out, r.errs)
+			}
+		}
+		s.env["AUTOMATION_RETENTION_DAYS"], s.env["AUTOMATION_DEFAULT_OPT_IN"] = "2", "true"
+		if r := s.run("cleanup", "--yes", "--json"); r.code != 0 || !strings.Contains(r.out, `"total": 2`) || fmt.Sprint(left()) != "[off]" {
+			t.Errorf("exit %d, %v left\n%s%s", r.code, left(), r.out, r.errs)
+		}
+		s.env["AUTOMATION_RETENTION_DAYS"] = "0"
+		if r := s.run("cleanup", "--yes"); r.code != codeUsage || !strings.Contains(r.errs, "AUTOMATION_RETENTION_DAYS") {
+			t.Errorf("exit %d\n%s", r.code, r.errs)
+		}
+		execute(t, db, `UPDATE automation_jobs SET lease_token = 'other', lease_until = {in 30}`)
+		s.env["AUTOMATION_RETENTION_DAYS"] = "2"
+		if r := s.run("cleanup", "--yes"); r.code != codeConflict || !strings.Contains(r.errs, "try again in a minute") {
+			t.Errorf("exit %d\n%s", r.code, r.errs)
+		}
+	})
+}
+
+func TestCleanupTellsHowFarItIs(t *testing.T) {
+	onBoth(t, func(t *testing.T, s shell, db *sqlx.DB) {
+		execute(t, db, `INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at, deleted_at)
+			WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10001) SELECT 'u' || i, TRUE, 3600, {in -9e6}, {in -9e6}, {in -9e6} FROM n`)
+		if r := s.run("cleanup", "--yes", "--pause", "1us"); r.code != 0 || !strings.HasPrefix(r.errs, "removed 10,000 rows in ") || !strings.Contains(r.out, "10,001 ") {
+			t.Errorf("exit %d\n%s%s", r.code, r.out, r.errs)
+		}
+	})
+}
+
+func TestVerifyShowsTheSQLThatMends(t *testing.T) {
+	onBoth(t, func(t *testing.T, s shell, db *sqlx.DB) {
+		execute(t, db, `DROP INDEX automation_sessions_due`)
+		r := s.run("verify")
+		if r.code != codeFailed || !strings.HasPrefix(r.out, "-- index automation_sessions_due is missing\nCREATE INDEX") || r.errs != "" {
+			t.Errorf("exit %d\n%s%s", r.code, r.out, r.errs)
+		}
+		var list []struct{ SQL string }
+		if err := json.Unmarshal([]byte(s.run("verify", "--json").out), &list); err != nil || len(list) != 1 {
+			t.Fatal(list, err)
+		}
+		execute(t, db, list[0].SQL)
+		if r := s.run("verify"); r.code != 0 {
+			t.Error(r.out)
+		}
+		if db.DriverName() != "sqlite" {
+			if r := s.run("verify", "--role", "nobody of that name"); r.code != codeNotFound || !strings.Contains(r.errs, `no such role: "nobody of that name"`) {
+				t.Errorf("exit %d\n%s", r.code, r.errs)
+			}
+		}
+	})
+}
+
+// signalled is a writer that tells of each write.
+type signalled struct {
+	bytes.Buffer
+	wrote chan string
+}
+
+func (s *signalled) Write(p []byte) (int, error) {
+	n, err := s.Buffer.Write(p)
+	s.wrote <- string(p)
+	return n, err
+}
+
+func TestWatchFollowsARolloutToItsEnd(t *testing.T) {
+	onBoth(t, func(t *testing.T, s shell, db *sqlx.DB) {
+		c, err := rollout.New(db, rollout.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		do := func(a rollout.Action) {
+			t.Helper()
+			if _, err := c.Do(t.Context(), "automation", rollout.Order{Action: a, Actor: "ann"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := c.Create(t.Context(), "automation", rollout.DefaultPlan(), "ann"); err != nil {
+			t.Fatal(err)
+		}
+		do(rollout.Start)
+
+		out := &signalled{wrote: make(chan string, 100)}
+		done := make(chan int)
+		go func() {
+			var errs bytes.Buffer
+			done <- run(t.Context(), []string{"rollout", "watch", "automation", "--interval", "5ms", "--json"}, func(n string) string { return s.env[n] }, nil, out, &errs)
+		}()
+		var seen []string
+		next := func() {
+			var e rollout.Event
+			if err := json.Unmarshal([]byte(<-out.wrote), &e); err != nil {
+				t.Fatal(err)
+			}
+			seen = append(seen, string(e.Action))
+		}
+		next()
+		do(rollout.Skip)
+		do(rollout.Pause)
+		next()
+		next()
+		do(rollout.Abort)
+		next()
+		if code := <-done; code != codeFailed || fmt.Sprint(seen) != "[start skip pause abort]" {
+			t.Errorf("exit %d, seen %v", code, seen)
+		}
+	})
+}
+
+func TestWatchEndsWhenItIsTold(t *testing.T) {
+	s, _ := migrated(t, "sqlite:"+t.TempDir()+"/a.db")
+	if r := s.run("rollout", "start", "automation"); r.code != 0 {
+		t.Fatal(r.errs)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	out := &signalled{wrote: make(chan string, 100)}
+	go func() { <-out.wrote; cancel() }()
+	if code := run(ctx, []string{"rollout", "watch", "automation"}, func(n string) string { return s.env[n] }, nil, out, &bytes.Buffer{}); code != 0 {
+		t.Errorf("exit %d", code)
+	}
+}
+
+func TestAPlanMayComeFromStandardInput(t *testing.T) {
+	s, _ := migrated(t, "sqlite:"+t.TempDir()+"/a.db")
+	var out, errs bytes.Buffer
+	code := run(t.Context(), []string{"rollout", "start", "automation", "--plan", "-", "--actor", "ann"}, func(n string) string { return s.env[n] }, strings.NewReader(files["plan.json"]), &out, &errs)
+	if code != 0 || !strings.Contains(out.String(), "stage 1, all, 100 %") {
+		t.Errorf("exit %d\n%s%s", code, &out, &errs)
+	}
+}
+
+func TestManyUsersAreCutShortForPeople(t *testing.T) {
+	var list []string
+	for i := range 1234 {
+		list = append(list, fmt.Sprint(1000+i))
+	}
+	if got := ids(flags.NewIDs(list...)); !strings.HasSuffix(got, "1019 and 1,214 more; --json has them all") {
+		t.Error(got)
+	}
+	if got := short(strings.Repeat("ä", 61)); got != strings.Repeat("ä", 60)+"…" {
+		t.Error(got)
+	}
+	if got := changes(flags.Event{Before: json.RawMessage("x"), After: json.RawMessage("{}")}); got != "x to {}" {
+		t.Error(got)
+	}
+}
+
+func TestEveryKindOfErrorHasItsCode(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		code int
+	}{
+		{sqldb.ErrUnavailable, codeUnavailable},
+		{sqldb.ErrOutcomeUnknown, codeFailed},
+		{rollout.ErrConflict, codeConflict},
+		{&rollout.IllegalError{}, codeConflict},
+		{&rollout.PlanError{}, codeUsage},
+		{&flags.FieldError{}, codeUsage},
+		{errors.New("anything"), codeFailed},
+		{usage(errors.New("x")), codeUsage},
+	} {
+		if code, _ := diagnose(fmt.Errorf("wrapped: %w", test.err)); code != test.code {
+			t.Errorf("%v: code %d, want %d", test.err, code, test.code)
+		}
+	}
+}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+)
+
+func TestMigrateUpStatusAndDown(t *testing.T) {
+	for name, open := range databases {
+		t.Run(name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			s := shell{t, map[string]string{"DATABASE_URL": open(t)}}
+			expect := func(code int, out, errs string, args ...string) result {
+				t.Helper()
+				r := s.run(args...)
+				if r.code != code || !strings.Contains(r.out, out) || !strings.Contains(r.errs, errs) {
+					t.Errorf("%v: exit %d\n%s%s\nwant exit %d, %q and %q", args, r.code, r.out, r.errs, code, out, errs)
+				}
+				return r
+			}
+			if name == "postgres" {
+				expect(1, "-- migration 1, automation, has not been applied\n-- automationctl migrate up, or run automation/schema/", "", "verify")
+				expect(0, "1         automation   -\n", "", "migrate", "status")
+			} else {
+				expect(3, "", "automationctl migrate up makes a new database", "migrate", "status")
+			}
+			expect(0, "Applied 1, automation.\nApplied 2, rollouts.\nApplied 3, jobs.\n", "", "migrate", "up")
+			expect(0, "Nothing was missing.\n", "", "migrate", "up")
+			expect(0, "[]\n", "", "migrate", "up", "--json")
+			expect(0, "OK: ", "", "verify")
+
+			var list []schema.Migration
+			if err := json.Unmarshal([]byte(expect(0, "[", "", "migrate", "status", "--json").out), &list); err != nil || len(list) < 3 || list[0].AppliedAt.IsZero() {
+				t.Errorf("status %v, error %v", list, err)
+			}
+			last := list[len(list)-1]
+			expect(2, "", fmt.Sprintf("this would take back %d (%s) and delete the data in the tables; dump them first, then repeat it with --yes", last.Version, last.Name), "migrate", "down")
+			expect(2, "", "--steps is 0", "migrate", "down", "--steps", "0")
+			expect(0, "OK: ", "", "verify")
+			expect(0, fmt.Sprintf("Took back %d, %s.\n", last.Version, last.Name), "", "migrate", "down", "--yes")
+			expect(1, fmt.Sprintf("-- migration %d, %s, has not been applied", last.Version, last.Name), "", "verify")
+			expect(0, "Took back 2, rollouts.\nTook back 1, automation.\n", "", "migrate", "down", "--steps", "99", "--yes")
+			expect(0, "Nothing was applied.\n", "", "migrate", "down", "--yes")
+			expect(0, "Nothing was applied.\n", "", "migrate", "down")
+		})
+	}
+}
