@@ -31,6 +31,7 @@ package cleanup
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -117,19 +118,40 @@ func New(db *sqldb.DB, o Options) (*Cleaner, error) {
 	return &Cleaner{db: db, opts: o}, nil
 }
 
-// Report is what a pass removed, or would remove.
+// Report is what a pass removed, or would remove. In JSON, durations are
+// numbers of seconds: took_seconds, older_than_seconds.
 type Report struct {
-	DryRun  bool          `json:"dry_run"`
-	Removed []Count       `json:"removed"` // one for each kind, in the order of the work
-	Took    time.Duration `json:"took_ns"`
+	DryRun  bool
+	Removed []Count // one for each kind, in the order of the work
+	Took    time.Duration
 }
 
 // Count is how many rows of one kind a pass removed, or would remove.
 type Count struct {
-	Kind  string        `json:"kind"`
-	Table string        `json:"table"`
-	Older time.Duration `json:"older_than_ns"` // the retention that they were past
-	Rows  int64         `json:"rows"`
+	Kind  string
+	Table string
+	Older time.Duration // the retention that they were past
+	Rows  int64
+}
+
+// MarshalJSON implements json.Marshaler.
+func (r Report) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		DryRun  bool    `json:"dry_run"`
+		Total   int64   `json:"total"`
+		Removed []Count `json:"removed"`
+		Took    float64 `json:"took_seconds"`
+	}{r.DryRun, r.Total(), r.Removed, r.Took.Seconds()})
+}
+
+// MarshalJSON implements json.Marshaler.
+func (c Count) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Kind  string  `json:"kind"`
+		Table string  `json:"table"`
+		Older float64 `json:"older_than_seconds"`
+		Rows  int64   `json:"rows"`
+	}{c.Kind, c.Table, c.Older.Seconds(), c.Rows})
 }
 
 // Total is the number of rows of all kinds.

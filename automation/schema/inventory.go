@@ -30,13 +30,15 @@ UNION ALL
 	SELECT 'trigger', t.relname, g.tgname, pg_get_triggerdef(g.oid) || CASE WHEN g.tgenabled IN ('O', 'A') THEN '' ELSE ' (disabled)' END, pg_get_triggerdef(g.oid)
 	FROM tables t JOIN pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal
 UNION ALL
-	SELECT 'function', '', format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)), pg_get_functiondef(p.oid), pg_get_functiondef(p.oid)
-	FROM pg_proc p WHERE p.proname LIKE 'automation\_%' AND p.prokind = 'f' AND pg_function_is_visible(p.oid)
+	SELECT 'function', '', format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)), d.def, d.def
+	-- The path is that of whoever made it.
+	FROM pg_proc p CROSS JOIN LATERAL (SELECT regexp_replace(pg_get_functiondef(p.oid), E'\n SET search_path TO [^\n]*', E'\n SET search_path FROM CURRENT') AS def) d
+	WHERE p.proname LIKE 'automation\_%' AND p.prokind = 'f' AND pg_function_is_visible(p.oid)
 )
 SELECT kind, tbl, name, replace(def, quote_ident(current_schema()) || '.', '') AS def, replace(creates, quote_ident(current_schema()) || '.', '') AS creates FROM objects`
 
 const sqliteInventory = `
-SELECT type AS kind, CASE WHEN type = 'table' THEN '' ELSE tbl_name END AS tbl, name, CASE WHEN type = 'table' THEN '' ELSE sql END AS def, sql AS creates
+SELECT type AS kind, CASE WHEN type = 'table' THEN '' ELSE tbl_name END AS tbl, name, CASE WHEN type = 'table' THEN '' ELSE sql END AS def, '' AS creates
 FROM sqlite_master WHERE sql IS NOT NULL
 	AND (tbl_name LIKE 'automation\_%' ESCAPE '\' OR tbl_name LIKE 'feature\_flag%' ESCAPE '\' OR tbl_name = 'user_automation_settings')
 UNION ALL

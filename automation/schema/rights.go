@@ -8,7 +8,8 @@ import (
 )
 
 // rights are what the service's role needs on PostgreSQL; deploy/grants.sql
-// grants just these. The audit is append-only but for the clean-up.
+// grants just these. The audit is append-only but for the clean-up. Of
+// automation_adopted_tables only the owner takes notice.
 var rights = []struct {
 	table string
 	needs []string
@@ -22,6 +23,7 @@ var rights = []struct {
 	{"automation_rollouts", []string{"SELECT", "INSERT", "UPDATE"}},
 	{"automation_rollout_events", []string{"SELECT", "INSERT", "DELETE"}},
 	{"automation_rollout_counts", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},
+	{"automation_rollout_receivers", []string{"SELECT", "INSERT", "UPDATE"}},
 	{"automation_rollout_outbox", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},
 	{"automation_schema_migrations", []string{"SELECT"}},
 }

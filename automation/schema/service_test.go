@@ -10,6 +10,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
@@ -65,6 +66,20 @@ func TestTheServicesRightsSuffice(t *testing.T) {
 	check("forget", m.Forget(t.Context(), "7"))
 	cancel()
 	check("run", <-done)
+
+	rollouts, err := rollout.NewOn(db, rollout.Options{Webhooks: []rollout.Webhook{{Name: "w", URL: "http://127.0.0.1:1", Secret: "0123456789abcdef"}}})
+	check("rollouts", err)
+	_, err = rollouts.Create(t.Context(), "automation", rollout.DefaultPlan(), "t")
+	check("create", err)
+	rollouts.Recorder("automation").Record(rollout.Exposed, rollout.Success, "7", time.Second, time.Millisecond)
+	check("tick", rollouts.Tick(t.Context()))
+	for _, action := range []rollout.Action{rollout.Start, rollout.Skip, rollout.Abort} {
+		_, err = rollouts.Do(t.Context(), "automation", rollout.Order{Action: action, Actor: "t"})
+		check(string(action), err)
+		check("tick", rollouts.Tick(t.Context()))
+	}
+	_, err = rollouts.Report(t.Context(), "automation", rollout.Goals{})
+	check("report", err)
 
 	execute(t, owner, `UPDATE automation_sessions SET state = 'closed', closed_at = now() - interval '1 year'`)
 	cleaner, err := cleanup.New(db, cleanup.Options{DefaultOptIn: true, Pause: time.Millisecond})

@@ -55,7 +55,7 @@ func (o object) String() string {
 
 // Verify compares the database with what the migrations make: tables, columns,
 // keys, checks, indexes, triggers and functions, and the rows that must be
-// there. On PostgreSQL it also tells which rights the service's role lacks;
+// there; but while a migration has not been applied it says just that. On PostgreSQL it also tells which rights the service's role lacks;
 // empty is the role that is connected. It changes nothing. What is there beside
 // is nobody's business, and a database newer than this program may differ
 // where something is there in another form.
@@ -80,8 +80,11 @@ func verify(tx *sqldb.Tx, role string) ([]Problem, error) {
 	for _, m := range known(tx.SQLite()) {
 		if !have[m.Version] {
 			list = append(list, Problem{fmt.Sprintf("migration %d, %s,", m.Version, m.Name), "has not been applied",
-				fmt.Sprintf("-- automationctl migrate up, or psql -f %s/%04d_%s.up.sql", dir(tx.SQLite()), m.Version, m.Name)})
+				fmt.Sprintf("-- automationctl migrate up, or run automation/schema/%s/%04d_%s.up.sql", dir(tx.SQLite()), m.Version, m.Name)})
 		}
+	}
+	if len(list) > 0 { // all else follows from that
+		return list, nil
 	}
 	want, err := wanted(tx.SQLite())
 	if err != nil {
@@ -91,7 +94,7 @@ func verify(tx *sqldb.Tx, role string) ([]Problem, error) {
 	if err != nil {
 		return nil, err
 	}
-	list = append(list, compare(want, found, newer)...)
+	list = append(list, compare(want, found, newer, tx.SQLite())...)
 	rows, err := verifyRows(tx, found)
 	if err != nil {
 		return nil, err
@@ -140,7 +143,7 @@ func wanted(lite bool) ([]object, error) {
 }
 
 // compare says what is missing or different.
-func compare(want, found []object, newer bool) []Problem {
+func compare(want, found []object, newer, lite bool) []Problem {
 	type key struct{ kind, table, name string }
 	have := map[key]object{}
 	for _, o := range found {
@@ -151,7 +154,9 @@ func compare(want, found []object, newer bool) []Problem {
 		got, ok := have[key{o.Kind, o.Table, o.Name}]
 		_, table := have[key{"table", "", o.Table}]
 		switch {
-		case !ok && !table && slices.Contains([]string{"column", "key", "check"}, o.Kind):
+		case !ok && o.Kind == "table":
+			list = append(list, Problem{o.String(), "is missing", again(lite, o.Name)})
+		case !ok && !table && o.Table != "":
 			// It comes with its table, which is missing.
 		case !ok:
 			list = append(list, Problem{o.String(), "is missing", o.create()})
@@ -236,17 +241,13 @@ func verifyRows(tx *sqldb.Tx, found []object) ([]Problem, error) {
 	return list, nil
 }
 
-// creation is the statement of a migration that makes a table.
-func creation(table string) string {
-	for _, m := range known(false) {
-		text, err := files.ReadFile(fmt.Sprintf("postgres/%04d_%s.up.sql", m.Version, m.Name))
-		if err != nil {
-			continue
-		}
-		for _, s := range statements(string(text)) {
-			if i := strings.Index(s.text, "CREATE TABLE IF NOT EXISTS "+table+" ("); i >= 0 {
-				return strings.TrimSuffix(s.text[i:], ";")
-			}
+// again has the migration that makes a table applied once more, which harms
+// nothing that is there.
+func again(lite bool, table string) string {
+	for _, m := range known(lite) {
+		text, err := files.ReadFile(fmt.Sprintf("%s/%04d_%s.up.sql", dir(lite), m.Version, m.Name))
+		if err == nil && strings.Contains(string(text), "CREATE TABLE IF NOT EXISTS "+table+" ") {
+			return fmt.Sprintf("DELETE FROM automation_schema_migrations WHERE version = %d; -- and then: automationctl migrate up", m.Version)
 		}
 	}
 	return "-- automationctl migrate up"
@@ -264,9 +265,6 @@ func inventory(tx *sqldb.Tx) ([]object, error) {
 		list[i].Is, list[i].SQL = strings.TrimSpace(o.Is), strings.TrimSpace(o.SQL)
 		if list[i].Is == list[i].SQL {
 			list[i].SQL = ""
-		}
-		if o.Kind == "table" && o.SQL == "" { // PostgreSQL does not keep the text
-			list[i].SQL = creation(o.Name)
 		}
 	}
 	order := []string{"table", "column", "key", "check", "function", "trigger", "index"}
