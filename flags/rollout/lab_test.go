@@ -42,9 +42,8 @@ func lite(t testing.TB) *sqlx.DB {
 // lab is a database with one controller, whose hours the test lets pass.
 type lab struct {
 	*rollout.Controller
-	t   *testing.T
-	db  *sqlx.DB
-	now func() time.Time
+	t  *testing.T
+	db *sqlx.DB
 }
 
 func newLab(t *testing.T, db *sqlx.DB) *lab {

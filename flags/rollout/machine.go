@@ -8,6 +8,7 @@ import (
 // State of a rollout.
 type State string
 
+// The states.
 const (
 	Pending    State = "pending"     // has a plan and has not been started
 	Running    State = "running"     // goes through its stages

@@ -52,18 +52,10 @@ func logGain(p, limit float64, n, bad int64) float64 {
 	return float64(bad)*math.Log(p/limit) + float64(n-bad)*math.Log((1-p)/(1-limit))
 }
 
-// logs are the logs of what Sequential's bets on each alternative are worth.
+// logs are the logs of what Sequential's bets on each alternative p are worth:
+// for a test that began with the first outcome, the share of the bet times
+// (p/limit)^bad · ((1−p)/(1−limit))^(n−bad).
 type logs [len(alternatives)]float64
-
-// logE is the log of the e-process of n outcomes that begins with the first:
-// the mean over the alternatives p of (p/limit)^bad · ((1−p)/(1−limit))^(n−bad).
-func logE(limit float64, n, bad int64) float64 {
-	var l logs
-	for i := range l {
-		l[i] = logGain(alternative(i, limit), limit, n, bad) - math.Log(float64(len(l)))
-	}
-	return l.sum()
-}
 
 // next are the bets after more outcomes, where before came earlier. The bets
 // are e-processes that begin at different outcomes, with weights that are 1 in

@@ -115,7 +115,7 @@ func TestPoliciesKeepTheirPromises(t *testing.T) {
 // A stage that has been healthy for a day falls ill.
 func TestLateFaultsAreCaught(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a simulation of 1,200 days")
+		t.Skip("a simulation of 600 days")
 	}
 	for _, c := range []struct {
 		policy Policy
@@ -124,7 +124,7 @@ func TestLateFaultsAreCaught(t *testing.T) {
 	}{{Sequential, .20, 8}, {Sequential, .60, 2}, {Wilson, .20, 16}, {Wilson, .60, 7}, {Point, .20, 16}, {Point, .60, 7}} {
 		t.Run(fmt.Sprintf("%s at %.0f %%", c.policy, 100*c.rate), func(t *testing.T) {
 			t.Parallel()
-			_, median, early := bakes(200, Plan{Policy: c.policy}.withDefaults(), 24*60, 120, c.rate, -1)
+			_, median, early := bakes(100, Plan{Policy: c.policy}.withDefaults(), 24*60, 120, c.rate, -1)
 			t.Logf("caught after %v min in the median; rolled back before %.1f %%", median, 100*early)
 			if median > c.median || early > .02 {
 				t.Errorf("caught after %v min in the median, %v wanted; rolled back before %.1f %%", median, c.median, 100*early)
@@ -137,7 +137,7 @@ func TestLateFaultsAreCaught(t *testing.T) {
 // in the one as in the other; and the same in the exposed arm alone.
 func TestAnOutageHolds(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a simulation of 6,000 bakes")
+		t.Skip("a simulation of 5,400 bakes")
 	}
 	for _, policy := range []Policy{Sequential, Wilson, Point} {
 		for _, rate := range []float64{.2, .6, .95} {
@@ -148,10 +148,10 @@ func TestAnOutageHolds(t *testing.T) {
 				if rate < .5 {
 					most = .03 // a small difference between small arms is not always seen
 				}
-				if share, _, _ := bakes(1000, p, 60, 120, rate, rate); share > most {
+				if share, _, _ := bakes(400, p, 60, 120, rate, rate); share > most {
 					t.Errorf("rolled back %.1f %% in an outage of both arms, at most %.0f %% wanted", 100*share, 100*most)
 				}
-				if share, median, _ := bakes(500, p, 60, 120, rate, .03); share < .99 || median > 20 {
+				if share, median, _ := bakes(200, p, 60, 120, rate, .03); share < .99 || median > 20 {
 					t.Errorf("rolled back %.1f %% of what is the feature's own fault, after %v min in the median", 100*share, median)
 				}
 			})
@@ -172,7 +172,7 @@ func TestThePlainEProcessIsTheOneThatIsKnown(t *testing.T) {
 		for range 500 {
 			n, bad := 20*c.healthy, 20*c.healthy*3/100
 			for minute := range 120 {
-				if n, bad = n+20, bad+d.next(); logE(.05, n, bad) >= math.Log(eValue) {
+				if n, bad = n+20, bad+d.next(); logE(n, bad) >= math.Log(eValue) {
 					took = append(took, minute+1)
 					break
 				}

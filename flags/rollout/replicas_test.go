@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -82,11 +83,13 @@ type process struct {
 	off  chan struct{}
 	done chan struct{}
 	kill func()
+
+	frozen bool
 }
 
 func begin(t *testing.T, dsn string, env ...string) *process {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(append(os.Environ(), "ROLLOUT_TEST_REPLICA="+dsn), env...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
@@ -118,8 +121,17 @@ func begin(t *testing.T, dsn string, env ...string) *process {
 	return p
 }
 
+// freeze stops a process where it stands, until it is killed.
+func (p *process) freeze(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	p.frozen = true
+}
+
 // A whole plan in fast-forward by five processes, whose clocks are up to ten
-// minutes off, and which are killed at random.
+// minutes off, and which are killed or frozen at random.
 func TestFiveReplicasKilledAtRandomAgree(t *testing.T) {
 	dsn := pglab.Database(t)
 	l := newLab(t, pglab.Open(t, dsn))
@@ -143,6 +155,10 @@ func TestFiveReplicasKilledAtRandomAgree(t *testing.T) {
 		select {
 		case <-next.C:
 			i := rand.IntN(len(five))
+			if rand.IntN(4) == 0 && !five[i].frozen {
+				five[i].freeze(t) // in the middle of whatever it was at
+				break
+			}
 			five[i].kill()
 			five[i] = begin(t, dsn, clock())
 			kills++

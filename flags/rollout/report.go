@@ -27,6 +27,7 @@ type Goals struct {
 // Verdict is whether a criterion is met.
 type Verdict string
 
+// The verdicts.
 const (
 	Met    Verdict = "met"
 	NotMet Verdict = "not_met"

@@ -145,7 +145,7 @@ func (r rollout) look(in sight) (rollout, *step) {
 	var found finding
 	shut := r.watch.Shut != nil
 	r.watch, found = r.watch.look(r.plan, in.evidence)
-	waiting := ForTime
+	var waiting string
 	switch {
 	case found.breach && r.plan.OnBreach == Rollback:
 		return took(TookBack, r.end(RolledBack, ByBreach), setOff, found.detail)
@@ -173,15 +173,17 @@ func (r rollout) look(in sight) (rollout, *step) {
 	}
 	was := r.waiting
 	r.waiting = waiting
-	switch {
-	case waiting == was:
-	case waiting == ForBreach:
+	if waiting == was {
+		return r, nil
+	}
+	switch waiting {
+	case ForBreach:
 		return took(Breached, r, nothing, found.detail)
-	case waiting == ForOutage:
+	case ForOutage:
 		return took(Waits, r, nothing, found.detail)
-	case waiting == ForSamples:
+	case ForSamples:
 		return took(Waits, r, nothing, fmt.Sprintf("the stage has held, but has only %d of %d outcomes", in.evidence.Exposed.Outcomes, r.plan.Stages[r.stage].MinSamples))
-	case waiting == ForApproval:
+	case ForApproval:
 		return took(Waits, r, nothing, "the stage has held and waits for approval")
 	}
 	return r, nil

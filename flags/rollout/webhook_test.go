@@ -44,6 +44,7 @@ func newReceiver(t *testing.T, answer func(n int) int) *receiver {
 		r.requests = append(r.requests, request{req.Header, body})
 		n := len(r.requests)
 		r.mu.Unlock()
+		w.Header().Set("Location", "/elsewhere")
 		w.WriteHeader(r.answer(n))
 	}))
 	t.Cleanup(r.Close)
@@ -184,7 +185,9 @@ func TestARefusedLetterWaitsLongerEachTime(t *testing.T) {
 			t.Errorf("waits %v", waits)
 		}
 	}
-	r.Close() // nobody listens any more
+	if n := len(r.got()); n < 3 || n > 4 {
+		t.Errorf("%d requests, for 3 or 4 attempts", n)
+	}
 }
 
 func TestVerifyWebhookRefuses(t *testing.T) {
