@@ -43,14 +43,18 @@
 //   - flags: who has a feature; works for the gateway's own features as well
 //   - settings: what each user chose
 //   - mapping: which model a name means
+//   - automation/metrics: what Prometheus scrapes
+//   - flags/rollout: a flag's way through stages, and back by itself
+//   - flags/listen, flags/openfeature: changes heard of at once; a provider
 //
 // What these stand on, usable by itself:
 //
 //   - automation/session: who may use which paid session, and until when
 //   - automation/proxyrouter: the client of a Morpheus node
 //   - automation/proxyrouter/proxyroutertest: a simulated node, for tests
+//   - automation/cleanup: the end of what is past its retention
 //
-// The command examples/server is a whole small gateway that needs nothing but
-// Go. PostgreSQL is the product's database; SQLite serves trials and a single
+// The command automationctl is the operators'. The command examples/server is a
+// whole small gateway that needs nothing but Go. PostgreSQL is the product's database; SQLite serves trials and a single
 // machine.
 package gatewayautomation

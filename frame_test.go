@@ -127,10 +127,19 @@ func TestTheDocsPointToWhatIsThere(t *testing.T) {
 	}
 }
 
+func TestEveryDecisionIsListed(t *testing.T) {
+	index := read(t, "docs/decisions/README.md")
+	for _, file := range files(t, ".md") {
+		if name := filepath.Base(file); filepath.Dir(file) == "docs/decisions" && name != "README.md" && !strings.Contains(index, "]("+name+")") {
+			t.Errorf("docs/decisions/README.md does not list %s", name)
+		}
+	}
+}
+
 // sleepers may sleep outside a bubble.
 var sleepers = map[string]string{
-	"frame_test.go":               "it names the function",
-	"flags/listen/listen_test.go": "its benchmark looks again and again for what a real database tells",
+	"frame_test.go":              "it names the function",
+	"flags/listen/bench_test.go": "its benchmark looks again and again for what a real database tells",
 }
 
 // The linter lets tests sleep, because a test in a synctest bubble does so to
