@@ -181,14 +181,12 @@ func (m *Module) write(w http.ResponseWriter, r *http.Request, who Identity, cha
 	if err != nil {
 		return err
 	}
-	was, unread := m.settings.Get(r.Context(), who.UserID)
+	told := m.settingsTold(r.Context(), who)
 	s, err := change(cond)
 	if err != nil {
 		return storeProblem(w, err)
 	}
-	if unread == nil {
-		m.observer.ObserveSettings(changeOf(was, s))
-	}
+	told(s)
 	m.log.InfoContext(r.Context(), "settings changed", "method", r.Method, "is_enabled", s.IsEnabled,
 		"session_duration", s.SessionDuration, "request_id", clipped(r.Header.Get("X-Request-Id")))
 	return answerSettings(w, s)

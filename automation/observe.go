@@ -138,6 +138,21 @@ func (m *Module) RolloutStatus(ctx context.Context) ([]rollout.Status, error) {
 	return m.rollouts.List(ctx)
 }
 
+// settingsTold returns what tells the observer of a change of a user's
+// settings, for which it reads what they are before; without an observer it
+// need not.
+func (m *Module) settingsTold(ctx context.Context, who Identity) func(settings.Settings) {
+	if _, nobody := m.observer.(unobserved); nobody {
+		return func(settings.Settings) {}
+	}
+	was, err := m.settings.Get(ctx, who.UserID)
+	return func(is settings.Settings) {
+		if err == nil {
+			m.observer.ObserveSettings(changeOf(was, is))
+		}
+	}
+}
+
 // changeOf tells what a change of settings meant.
 func changeOf(was, is settings.Settings) SettingsChange {
 	switch {

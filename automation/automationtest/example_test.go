@@ -1,0 +1,55 @@
+package automationtest_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/automationtest"
+)
+
+// A gateway's own handler gets the session that it needs, and no second one
+// while that lasts.
+func ExampleGateway() {
+	g, err := automationtest.Start(automationtest.Options{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = g.Close() }()
+
+	// What is to be tested: the host's handler behind the module.
+	handler := g.Sessions(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("session_id") == "" {
+			http.Error(w, "no session", http.StatusBadRequest)
+			return
+		}
+		_, _ = fmt.Fprint(w, "served")
+	}))
+	chat := func(user string) {
+		r := httptest.NewRequestWithContext(context.Background(), "POST", "/v1/chat/completions", strings.NewReader(`{"model":"llama"}`))
+		r.Header.Set("Authorization", "Bearer sk-"+user)
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		fmt.Printf("%s: %d %s, %d sessions paid\n", user, w.Code, strings.TrimSpace(w.Body.String()), g.Node.Stats().Opens)
+	}
+
+	chat("alice")
+	_ = g.On("alice")
+	chat("alice")
+	chat("alice")
+	_ = g.Advance(2 * time.Hour)
+	chat("alice")
+	_ = g.Off("alice")
+	chat("alice")
+	// Output:
+	// alice: 400 no session, 0 sessions paid
+	// alice: 200 served, 1 sessions paid
+	// alice: 200 served, 1 sessions paid
+	// alice: 200 served, 2 sessions paid
+	// alice: 400 no session, 2 sessions paid
+}
