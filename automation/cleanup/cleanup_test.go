@@ -2,6 +2,7 @@ package cleanup_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -30,8 +31,8 @@ func event(by string, hours float64) string {
 func rollout(hours float64) []string {
 	name, at := fmt.Sprintf("'%.0f'", hours), ago(hours)
 	return []string{
-		`INSERT INTO automation_rollout_events (rollout, seq, epoch, stage, bake, action, from_state, to_state, actor, detail, evidence, at)
-			VALUES (` + name + `, 1, 1, 1, 1, 'start', '', 'running', 't', '', '{}', ` + at + `)`,
+		`INSERT INTO automation_rollout_events (rollout, seq, epoch, stage, bake, stage_name, percentage, action, from_state, to_state, actor, detail, evidence, at)
+			VALUES (` + name + `, 1, 1, 1, 1, 's', 10, 'start', '', 'running', 't', '', '{}', ` + at + `)`,
 		`INSERT INTO automation_rollout_counts (rollout, bake, incarnation, arm, epoch, stage, outcomes, failures, ignored, slow, db_slow, latency_us, db_us, updated_at)
 			VALUES (` + name + `, 1, 'i', 'exposed', 1, 1, 0, 0, 0, 0, 0, 0, 0, ` + at + `)`,
 		`INSERT INTO automation_rollout_outbox (receiver, rollout, seq, body, created_at, next_at) VALUES ('r', ` + name + `, 1, '', ` + at + `, ` + at + `)`,
@@ -279,5 +280,25 @@ func TestABatchThatTakesLongIsFollowedByASmallerOne(t *testing.T) {
 	pass(t, c, false)
 	if diff := cmp.Diff([]int64{100, 50, 25, 20, 20}, sizes[:5]); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestWhatSomebodyTypedByHandDoesNotStopIt(t *testing.T) {
+	pool := sqlite(t)
+	run(t, pool, setting("a", true, 3600, 40*day, 40*day), setting("b", true, 3600, 40*day, 40*day), setting("c", true, 3600, 40*day, 40*day),
+		`UPDATE user_automation_settings SET deleted_at = 'yesterday' WHERE user_id = 'a'`,
+		`UPDATE user_automation_settings SET deleted_at = '2020-01-01' WHERE user_id = 'b'`)
+	pass(t, newCleaner(t, pool, cleanup.Options{Batch: 1}), false)
+	if diff := cmp.Diff([]string{"a"}, texts(t, pool, usersLeft)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAReportInJSONHasSeconds(t *testing.T) {
+	r := cleanup.Report{Took: 1500 * time.Millisecond, Removed: []cleanup.Count{{Kind: "k", Table: "t", Older: time.Hour, Rows: 2}}}
+	got, err := json.Marshal(r)
+	const want = `{"dry_run":false,"total":2,"removed":[{"kind":"k","table":"t","older_than_seconds":3600,"rows":2}],"took_seconds":1.5}`
+	if err != nil || string(got) != want {
+		t.Errorf("got %s, %v", got, err)
 	}
 }

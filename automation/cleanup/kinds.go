@@ -50,15 +50,19 @@ func removeUntouched(lite bool) string {
 	return remove(lite, untouchedTable, untouched+` {skip}`)
 }
 
-// remove is the statement that removes a batch: $1 is the age in seconds, $2
-// how many at most, $3 from when on.
+// remove is the statement that removes a batch and returns the rows' times, in
+// a form that sorts: $1 is the age in seconds, $2 how many at most, $3 from
+// when on.
 func (k kind) remove(lite bool) string {
-	skip := ` {skip}`
+	skip, at := ` {skip}`, k.at
 	if k.audit {
 		skip = `` // to lock a row takes the right to change it
 	}
+	if !lite {
+		at = `to_char(` + k.at + ` AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || 'Z'`
+	}
 	return remove(lite, k.table, k.table+` WHERE `+k.where+` AND `+k.at+` >= $3 AND `+k.at+` < {in -$1}
-		ORDER BY `+k.at+` LIMIT $2`+skip) + ` RETURNING ` + k.at
+		ORDER BY `+k.at+` LIMIT $2`+skip) + ` RETURNING ` + at
 }
 
 // remove deletes rows by where they lie, so that PostgreSQL needs no other way

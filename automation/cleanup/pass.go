@@ -78,7 +78,7 @@ func (p *pass) aged(ctx context.Context, k kind) error {
 	from := "0001-01-01"
 	for {
 		limit := p.batch
-		gone, err := step(ctx, p, func(tx *sqldb.Tx) ([]sqldb.Time, error) {
+		gone, err := step(ctx, p, func(tx *sqldb.Tx) ([]string, error) {
 			age, err := k.age(tx)
 			if err != nil {
 				return nil, err
@@ -88,7 +88,7 @@ func (p *pass) aged(ctx context.Context, k kind) error {
 					return nil, err
 				}
 			}
-			var gone []sqldb.Time
+			var gone []string
 			if err := tx.Select(&gone, k.remove(tx.SQLite()), age, limit, from); err != nil || !k.audit {
 				return gone, err
 			}
@@ -101,7 +101,7 @@ func (p *pass) aged(ctx context.Context, k kind) error {
 		if len(gone) < limit {
 			return nil
 		}
-		from = p.text(gone)
+		from = max(from, slices.Max(gone))
 		if err := sleep(ctx, p.opts.Pause); err != nil {
 			return err
 		}
@@ -176,15 +176,6 @@ func (p *pass) count(n int64) {
 		r.Removed, r.Took = append([]Count(nil), r.Removed...), p.opts.Now().Sub(p.began)
 		p.opts.Progress(r)
 	}
-}
-
-// text is the latest of some times, as the database reads and compares it.
-func (p *pass) text(list []sqldb.Time) string {
-	last := slices.MaxFunc(list, func(a, b sqldb.Time) int { return a.Compare(b.Time) })
-	if p.db.SQLite() {
-		return last.Format("2006-01-02 15:04:05.000")
-	}
-	return last.Format("2006-01-02 15:04:05.000000Z07:00")
 }
 
 // audit says within a transaction that the clean-up is at work, or ends it.

@@ -22,8 +22,8 @@ var fixture = []string{
 			{in -100.0 * i}, {in -100.0 * i}, {in -100.0 * i}, {in -100.0 * i}, {in -100.0 * i}, {in -100.0 * i} FROM numbers`,
 	`INSERT INTO feature_flag_events (feature_name, version, action, changed_at, changed_by, before, after)
 		SELECT 'automation', i, 'update', {in -1000.0 * i}, 'test', '{}', '{}' FROM numbers`,
-	`INSERT INTO automation_rollout_events (rollout, seq, epoch, stage, bake, action, from_state, to_state, actor, detail, evidence, at)
-		SELECT 'r', i, 1, 1, i, 'a', 's', 's', 't', '', '{}', {in -1000.0 * i} FROM numbers`,
+	`INSERT INTO automation_rollout_events (rollout, seq, epoch, stage, bake, stage_name, percentage, action, from_state, to_state, actor, detail, evidence, at)
+		SELECT 'r', i, 1, 1, i, 's', 10, 'a', 's', 's', 't', '', '{}', {in -1000.0 * i} FROM numbers`,
 	`INSERT INTO automation_rollout_outbox (receiver, rollout, seq, body, created_at, next_at)
 		SELECT 'r', 'r', i, '', {in -1000.0 * i}, {in -1000.0 * i} FROM numbers`,
 }
