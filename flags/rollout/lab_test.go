@@ -3,6 +3,7 @@ package rollout_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,11 +23,18 @@ import (
 
 const flag = "automation" // is there after the migrations
 
-// each runs a test on both databases.
+// each runs a test on both databases. AUTOMATION_TEST_POOLER=1 puts PgBouncer in
+// front of the one.
 func each(t *testing.T, fn func(t *testing.T, l *lab)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) { fn(t, newLab(t, lite(t))) })
-	t.Run("postgres", func(t *testing.T) { fn(t, newLab(t, pglab.Open(t, pglab.Database(t)))) })
+	t.Run("postgres", func(t *testing.T) {
+		dsn := pglab.Database(t)
+		if os.Getenv("AUTOMATION_TEST_POOLER") == "1" {
+			dsn = pglab.PgBouncer(t, dsn)
+		}
+		fn(t, newLab(t, pglab.Open(t, dsn)))
+	})
 }
 
 func lite(t testing.TB) *sqlx.DB {

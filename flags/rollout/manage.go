@@ -146,11 +146,13 @@ func (c *Controller) Preview(ctx context.Context, name string) (*Event, error) {
 			return nil, err
 		}
 		if dry = nil; r.watching() {
-			_, dry, err = c.look(tx, *w, *r)
+			if _, dry, err = c.look(tx, *w, *r); err != nil {
+				return nil, err
+			}
 		}
-		return nil, errors.Join(err, errDryRun)
+		return nil, errDryRun
 	})
-	if errors.Is(err, errDryRun) && ctx.Err() == nil {
+	if errors.Is(err, errDryRun) {
 		return dry, nil
 	}
 	return nil, fmt.Errorf("rollout: preview(%q): %w", name, err)

@@ -21,6 +21,7 @@ CREATE TABLE IF NOT EXISTS automation_rollouts (
     looked_at    timestamptz NOT NULL,         -- the last look at the evidence
     next_at      timestamptz NOT NULL          -- when the next one is due
 ) WITH (fillfactor = 50);
+CREATE INDEX IF NOT EXISTS automation_rollouts_active ON automation_rollouts (name) WHERE state IN ('running', 'paused');
 
 -- The history, append-only: one row for each transition, numbered without gaps.
 CREATE TABLE IF NOT EXISTS automation_rollout_events (
