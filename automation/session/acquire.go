@@ -19,6 +19,7 @@ type asking struct {
 	line      *line
 	last      answer // to its last reservation
 	asked     int    // how often it has asked as the first of its line
+	answered  bool   // the database has said that there is nothing idle
 }
 
 // named is the pool of one session, for those who ask for it by its id.
@@ -84,9 +85,13 @@ func (m *Manager) queue(ctx context.Context, q *asking) (*Claim, error) {
 		} else {
 			c, err = q.reserve(ctx, database, wanted, failed)
 		}
+		if err != nil && q.answered && wait.Err() != nil && ctx.Err() == nil {
+			return nil, m.unavailable(q.why()) // time was up while it asked once more
+		}
 		if c != nil || err != nil {
 			return c, err
 		}
+		q.answered = true
 		poll.Reset(q.pause())
 	}
 }

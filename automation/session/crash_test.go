@@ -31,6 +31,7 @@ func models(n int) []string {
 }
 
 func TestCoincidingFirstRequestsOfFiveReplicasOpenNoMoreThanTheCap(t *testing.T) {
+	t.Parallel()
 	for _, most := range []int{1, 4} {
 		t.Run(fmt.Sprintf("cap %d", most), func(t *testing.T) {
 			db, dsn := replicated(t)
@@ -64,6 +65,7 @@ func TestCoincidingFirstRequestsOfFiveReplicasOpenNoMoreThanTheCap(t *testing.T)
 }
 
 func TestReplicasThatAreKilledUnderLoadLeaveNothingBehind(t *testing.T) {
+	t.Parallel()
 	db, dsn := replicated(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 20 * time.Millisecond, OpenLatencyMax: 200 * time.Millisecond, ChunkDelay: 10 * time.Millisecond})
 	const perUser = 5
@@ -108,6 +110,7 @@ func TestReplicasThatAreKilledUnderLoadLeaveNothingBehind(t *testing.T) {
 // Each user's one request is killed somewhere on its way. Whatever was opened
 // is found: afterwards each has exactly one session, paid once.
 func TestReplicasThatAreKilledAnywhereInAnOpenLeaveNothingBehind(t *testing.T) {
+	t.Parallel()
 	db, dsn := replicated(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 30 * time.Millisecond, OpenLatencyMax: 100 * time.Millisecond})
 	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: 1, AcquireTimeout: 30 * time.Second}}

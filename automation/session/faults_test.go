@@ -24,6 +24,7 @@ func (c *clock) now() time.Time      { return time.Now().Add(time.Duration(c.off
 func (c *clock) set(d time.Duration) { c.off.Store(int64(d)) }
 
 func TestReplicasThatAreKilledInACloseLeaveNothingBehind(t *testing.T) {
+	t.Parallel()
 	db, dsn := replicated(t)
 	var chain clock
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{Now: chain.now, CloseLatency: 20 * time.Millisecond})
@@ -73,6 +74,7 @@ func use(t *testing.T, m *session.Manager, user string) {
 }
 
 func TestADatabaseThatLosesTheRepliesToCommitsCostsNothing(t *testing.T) {
+	t.Parallel()
 	dsn := pglab.Database(t)
 	db := migrated(t, pglab.Open(t, dsn))
 	proxy := pglab.NewProxy(t, dsn)
@@ -101,6 +103,7 @@ func TestADatabaseThatLosesTheRepliesToCommitsCostsNothing(t *testing.T) {
 }
 
 func TestClocksThatAreTenMinutesApartDoNotMatter(t *testing.T) {
+	t.Parallel()
 	db, dsn := replicated(t)
 	var chain clock
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{Now: chain.now, ChunkDelay: 10 * time.Millisecond})
@@ -136,6 +139,7 @@ func TestClocksThatAreTenMinutesApartDoNotMatter(t *testing.T) {
 }
 
 func TestABurstOverFiveReplicasThatCollideIsServedOneByOne(t *testing.T) {
+	t.Parallel()
 	db, dsn := replicated(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 60 * time.Millisecond, CollisionWindow: 30 * time.Millisecond})
 	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: 1, AcquireTimeout: time.Minute, OpenTimeout: time.Minute}}
@@ -172,6 +176,7 @@ func TestABurstOverFiveReplicasThatCollideIsServedOneByOne(t *testing.T) {
 }
 
 func TestADeadReplicasClaimIsFreeWithinItsLease(t *testing.T) {
+	t.Parallel()
 	db, dsn := replicated(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 	const lease = 2 * time.Second
@@ -267,6 +272,7 @@ func (p *ended) GetSession(_ context.Context, id string) (session.ChainSession, 
 }
 
 func TestThousandsOfSessionsThatEndTogetherCostNoMoreThanOneByOne(t *testing.T) {
+	t.Parallel()
 	sessions := 2000
 	if long() {
 		sessions = 10000

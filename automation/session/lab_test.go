@@ -22,8 +22,14 @@ import (
 
 // each runs a test on both databases.
 func each(t *testing.T, fn func(t *testing.T, db *sqlx.DB)) {
-	t.Run("sqlite", func(t *testing.T) { fn(t, lite(t)) })
-	t.Run("postgres", func(t *testing.T) { fn(t, postgres(t)) })
+	t.Helper()
+	t.Parallel()
+	for name, open := range map[string]func(*testing.T) *sqlx.DB{"sqlite": lite, "postgres": postgres} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fn(t, open(t))
+		})
+	}
 }
 
 func lite(t *testing.T) *sqlx.DB {

@@ -40,6 +40,7 @@ func fill(tb testing.TB, db *sqlx.DB, n int) {
 // PostgreSQL's own counters tell what was read; they are whole once the
 // connections that read are closed.
 func TestNoStatementReadsTheWholeTable(t *testing.T) {
+	t.Parallel()
 	const sessions = 200_000
 	dsn := pglab.Database(t)
 	look := migrated(t, pglab.Open(t, dsn))

@@ -117,10 +117,12 @@ func (s *store) heartbeat(ctx context.Context, ids []string) (map[string]string,
 	})
 }
 
+const releaseQuery = `UPDATE automation_sessions SET ` + leave + ` WHERE id = $1 AND lease_token = $2`
+
 // release gives leases back; late, twice or with a wrong token it does nothing.
 func (s *store) release(ctx context.Context, list []lease) error {
 	if len(list) == 1 { // a request's, which is nearly always so
-		return s.exec(ctx, "sessions.release", `UPDATE automation_sessions SET `+leave+` WHERE id = $1 AND lease_token = $2`, list[0].id, list[0].token)
+		return s.exec(ctx, "sessions.release", releaseQuery, list[0].id, list[0].token)
 	}
 	ids, tokens := split(list)
 	return s.exec(ctx, "sessions.release", `UPDATE automation_sessions SET `+leave+`
