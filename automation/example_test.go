@@ -56,7 +56,7 @@ func example() (m *automation.Module, end func()) {
 	must(err)
 	done := make(chan error)
 	go func() { done <- m.Run(ctx) }()
-	for !m.Parts()["flags"].OK { // a server takes requests at once: automation is off until the flags are read
+	for !m.Started(ctx) { // a server takes requests at once: automation is off until the flags are read
 		runtime.Gosched()
 	}
 	return m, func() {

@@ -232,6 +232,9 @@ func TestANamedSessionGetsNoOther(t *testing.T) {
 	if s := l.healthy(); s.Opens != 1 {
 		t.Errorf("%d opens", s.Opens)
 	}
+	if l.log.has("taking another") {
+		t.Error("it was about to take another")
+	}
 }
 
 // What the module does not manage is the client's own affair.

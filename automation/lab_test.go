@@ -117,7 +117,7 @@ func newLab(t testing.TB, s setup) *lab {
 	if !s.idle {
 		l.start()
 		if !s.bare {
-			l.until("the module has started", func() bool { return l.Parts()["flags"].OK })
+			l.until("the module has started", func() bool { return l.Started(context.Background()) })
 		}
 		if s.typed {
 			l.until("the feed has been read", func() bool { return strings.Contains(l.get("/api/v1/models", "").body, "EMBEDDING") })
