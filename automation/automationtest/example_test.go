@@ -2,6 +2,7 @@ package automationtest_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/automationtest"
+	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
 // A gateway's own handler gets the session that it needs, and no second one
@@ -52,4 +54,26 @@ func ExampleGateway() {
 	// alice: 200 served, 1 sessions paid
 	// alice: 200 served, 2 sessions paid
 	// alice: 400 no session, 2 sessions paid
+}
+
+// A host's test with go-sqlmock, of a handler that mounts the settings API.
+func ExampleMock() {
+	t := &fakeTB{} // in a test: its *testing.T
+	defer t.end()
+	db, mock := automationtest.NewMock(t)
+	mock.SettingsGet("alice").Returns(settings.Settings{IsEnabled: true, SessionDuration: time.Hour, Version: 1})
+	mock.SettingsPut("alice", settings.Values{SessionDuration: time.Hour}).Fails(errors.New("connection refused"))
+
+	store, err := settings.NewStore(db, settings.Defaults{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	mine, err := store.Get(context.Background(), "alice")
+	fmt.Println(mine.IsEnabled, mine.SessionDuration, err)
+	_, err = store.Put(context.Background(), "alice", settings.Values{SessionDuration: time.Hour}, settings.Always)
+	fmt.Println(err != nil)
+	// Output:
+	// true 1h0m0s <nil>
+	// true
 }

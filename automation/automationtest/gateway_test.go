@@ -1,0 +1,136 @@
+package automationtest_test
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/automationtest"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+)
+
+func chat(g *automationtest.Gateway, key, model string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest("POST", "/v1/chat/completions", strings.NewReader(`{"model":"`+model+`","messages":[{"role":"user","content":"hi"}]}`))
+	r.Header.Set("Content-Type", "application/json")
+	if key != "" {
+		r.Header.Set("Authorization", "Bearer "+key)
+	}
+	w := httptest.NewRecorder()
+	g.Forward().ServeHTTP(w, r)
+	return w
+}
+
+func TestUsersAreSwitchedOnAndOffAtOnce(t *testing.T) {
+	g := automationtest.New(t, automationtest.Options{Models: []string{"my-model"}})
+	for _, step := range []struct {
+		on, off []string
+		key     string
+		want    int
+	}{
+		{nil, nil, "", http.StatusUnauthorized},
+		{nil, nil, "sk-alice", http.StatusBadRequest}, // she would have to name a session
+		{[]string{"alice", "bob"}, nil, "sk-alice", http.StatusOK},
+		{nil, []string{"alice"}, "sk-alice", http.StatusBadRequest},
+		{nil, nil, "sk-bob", http.StatusOK},
+		{[]string{"alice"}, nil, "sk-alice", http.StatusOK},
+	} {
+		if err := errors.Join(g.On(step.on...), g.Off(step.off...)); err != nil {
+			t.Fatal(err)
+		}
+		if w := chat(g, step.key, "my-model"); w.Code != step.want {
+			t.Errorf("%+v: %d %s", step, w.Code, w.Body)
+		}
+	}
+}
+
+func TestTimePassesForSessions(t *testing.T) {
+	g := automationtest.New(t, automationtest.Options{Config: func(c *automation.Config) {
+		c.MaxOpensPerHour, c.DefaultSessionDuration = 2, 10*time.Minute
+	}})
+	if err := g.On("alice"); err != nil {
+		t.Fatal(err)
+	}
+	for i, step := range []struct {
+		advance time.Duration
+		want    int
+		opens   int
+	}{
+		{0, http.StatusOK, 1},
+		{5 * time.Minute, http.StatusOK, 1},
+		{6 * time.Minute, http.StatusOK, 2},
+		{11 * time.Minute, http.StatusTooManyRequests, 2}, // the hour's budget
+		{40 * time.Minute, http.StatusOK, 3},
+	} {
+		if err := g.Advance(step.advance); err != nil {
+			t.Fatal(err)
+		}
+		if w := chat(g, "sk-alice", "llama"); w.Code != step.want {
+			t.Errorf("step %d: %d %s", i, w.Code, w.Body)
+		}
+		if opens := g.Node.Stats().Opens; opens != step.opens {
+			t.Errorf("step %d: %d opens, want %d", i, opens, step.opens)
+		}
+	}
+	// What has ended is closed, and not before its end on the chain.
+	again, late := time.NewTicker(5*time.Millisecond), time.NewTimer(20*time.Second)
+	defer again.Stop()
+	defer late.Stop()
+	for g.Node.Stats().Closes < 2 {
+		select {
+		case <-again.C:
+		case <-late.C:
+			t.Fatal("the sessions were not closed")
+		}
+	}
+	if s := g.Node.Stats(); s.EarlyCloses > 0 || s.Overlaps > 0 {
+		t.Errorf("the node's books: %+v", s)
+	}
+}
+
+func TestAnOpenInDoubtIsFoundAfterTimeHasPassed(t *testing.T) {
+	g := automationtest.New(t, automationtest.Options{})
+	if err := errors.Join(g.On("alice"), g.Advance(3*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	g.Node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, After: true, Mode: proxyroutertest.Drop})
+	if w := chat(g, "sk-alice", "llama"); w.Code != http.StatusOK {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if opens := g.Node.Stats().Opens; opens != 1 {
+		t.Errorf("%d sessions paid, want the one that was in doubt", opens)
+	}
+}
+
+func TestABadConfigurationIsAnErrorAndLeavesNothing(t *testing.T) {
+	_, err := automationtest.Start(automationtest.Options{Config: func(c *automation.Config) { c.MappingsFile = "/no/such/file" }})
+	if err == nil {
+		t.Error("no error")
+	}
+	_, err = automationtest.Start(automationtest.Options{Config: func(c *automation.Config) { c.SessionScope = "everybody" }})
+	if err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestAHostsOwnIdentify(t *testing.T) {
+	g := automationtest.New(t, automationtest.Options{Identify: func(r *http.Request) (automation.Identity, error) {
+		return automation.Identity{UserID: r.Header.Get("X-User")}, nil
+	}})
+	if err := g.On("carol"); err != nil {
+		t.Fatal(err)
+	}
+	h := g.Sessions(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Header.Get("session_id")) }))
+	r := httptest.NewRequest("POST", "/v1/embeddings", strings.NewReader(`{"model":"embedder"}`))
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("X-User", "carol")
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	if !strings.HasPrefix(w.Body.String(), "0x") {
+		t.Errorf("the handler got no session: %d %q", w.Code, w.Body)
+	}
+}
