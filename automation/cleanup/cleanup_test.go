@@ -125,6 +125,23 @@ func TestSettingsThatEqualTheDefaultsGoOnlyWhereThatSwitchesNobodyOn(t *testing.
 	}
 }
 
+func TestTheEvidenceOfTheEpochThatRunsStays(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		run(t, pool, rollout(400*day)...)
+		run(t, pool, `INSERT INTO automation_rollouts (name, plan, state, epoch, stage, bake, seq, began_at, entered_at, looked_at, next_at)
+			VALUES ('9600', '{}', 'running', 1, 0, 1, 1, {now}, {now}, {now}, {now})`)
+		c := newCleaner(t, pool, cleanup.Options{})
+		left := func() int { return number(t, pool, `SELECT count(*) FROM automation_rollout_counts`) }
+		if pass(t, c, false); left() != 1 {
+			t.Error("it went")
+		}
+		run(t, pool, `UPDATE automation_rollouts SET epoch = 2`)
+		if pass(t, c, false); left() != 0 {
+			t.Error("it stayed after the epoch")
+		}
+	})
+}
+
 func TestNoSessionGoesThatAnOpenInDoubtMightBeTakenFor(t *testing.T) {
 	for _, state := range []string{"opening", "unknown", "lost"} {
 		t.Run(state, func(t *testing.T) {

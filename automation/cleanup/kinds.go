@@ -26,8 +26,10 @@ func kinds(o Options) []kind {
 		{name: "history of the rollouts", table: "automation_rollout_events", at: "at",
 			where: "TRUE", keep: o.AuditRetention, audit: true},
 		// Without an index: it has two rows for each replica's life and stage.
+		// What the present epoch has counted decides about it.
 		{name: "evidence of the rollouts", table: "automation_rollout_counts", at: "updated_at",
-			where: "TRUE", keep: o.AuditRetention},
+			where: "NOT EXISTS (SELECT 1 FROM automation_rollouts AS r WHERE r.name = automation_rollout_counts.rollout AND r.epoch = automation_rollout_counts.epoch)",
+			keep:  o.AuditRetention},
 		{name: "messages about the rollouts", table: "automation_rollout_outbox", at: "created_at",
 			where: "TRUE", keep: o.AuditRetention},
 	}
