@@ -20,7 +20,7 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	db := sqlx.MustOpen("sqlite", "file:"+filepath.Join(dir, "automation.db")+"?_txlock=immediate")
 	defer db.Close()
 	db.SetMaxOpenConns(1)
