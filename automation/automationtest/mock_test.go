@@ -30,11 +30,11 @@ func TestMain(m *testing.M) {
 }
 
 var (
-	at    = time.Date(2026, 11, 2, 3, 4, 5, 0, time.UTC)
-	away  = errors.New("the database is on fire")
-	hour  = settings.Settings{UserID: "alice", IsEnabled: true, SessionDuration: time.Hour, Version: 3, CreatedAt: at, UpdatedAt: at}
-	off   = false
-	short = 10 * time.Minute
+	at      = time.Date(2026, 11, 2, 3, 4, 5, 0, time.UTC)
+	errAway = errors.New("the database is on fire")
+	hour    = settings.Settings{UserID: "alice", IsEnabled: true, SessionDuration: time.Hour, Version: 3, CreatedAt: at, UpdatedAt: at}
+	off     = false
+	short   = 10 * time.Minute
 )
 
 // The stores themselves: what is expected is what they ask.
@@ -51,8 +51,8 @@ func TestTheExpectationsAreWhatTheStoresAsk(t *testing.T) {
 		{"nothing is stored", func(m *automationtest.Mock) { m.SettingsGet("alice").Nothing() },
 			func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) { return s.Get(ctx, "alice") },
 			settings.Settings{UserID: "alice", SessionDuration: time.Hour}, nil},
-		{"settings cannot be read", func(m *automationtest.Mock) { m.SettingsGet("alice").Fails(away) },
-			func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) { return s.Get(ctx, "alice") }, settings.Settings{}, away},
+		{"settings cannot be read", func(m *automationtest.Mock) { m.SettingsGet("alice").Fails(errAway) },
+			func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) { return s.Get(ctx, "alice") }, settings.Settings{}, errAway},
 		{"settings are put", func(m *automationtest.Mock) {
 			m.SettingsPut("alice", settings.Values{IsEnabled: true, SessionDuration: time.Hour}).Returns(hour)
 		}, func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) {
@@ -77,10 +77,10 @@ func TestTheExpectationsAreWhatTheStoresAsk(t *testing.T) {
 			func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) {
 				return s.Delete(ctx, "alice", settings.Always)
 			}, settings.Settings{UserID: "alice", SessionDuration: time.Hour}, nil},
-		{"settings cannot be deleted", func(m *automationtest.Mock) { m.SettingsDelete("alice").Fails(away) },
+		{"settings cannot be deleted", func(m *automationtest.Mock) { m.SettingsDelete("alice").Fails(errAway) },
 			func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) {
 				return s.Delete(ctx, "alice", settings.Always)
-			}, settings.Settings{}, away},
+			}, settings.Settings{}, errAway},
 		{"a user is forgotten", func(m *automationtest.Mock) { m.SettingsForget("alice").Done() },
 			func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) {
 				return nil, s.Forget(ctx, "alice")
@@ -96,11 +96,11 @@ func TestTheExpectationsAreWhatTheStoresAsk(t *testing.T) {
 		}, func(ctx context.Context, _ *settings.Store, f *flags.Store) (any, error) {
 			return f.Update(ctx, "beta", flags.Change{Enabled: &off}, "ops", 0)
 		}, &flags.Flag{Name: "beta", Version: 5, UpdatedAt: at}, nil},
-		{"flags cannot be read", func(m *automationtest.Mock) { m.FlagsLoad().Fails(away) },
+		{"flags cannot be read", func(m *automationtest.Mock) { m.FlagsLoad().Fails(errAway) },
 			func(ctx context.Context, _ *settings.Store, f *flags.Store) (any, error) {
 				_, err := f.Load(ctx, nil)
 				return nil, err
-			}, nil, away},
+			}, nil, errAway},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			db, mock := automationtest.NewMock(t)
@@ -143,13 +143,13 @@ func TestAGatewaysOwnTestOfTheSettingsAPI(t *testing.T) {
 	ask("GET", "/settings", "", http.StatusOK)
 	mock.SettingsPut("alice", settings.Values{IsEnabled: true, SessionDuration: time.Hour}).Returns(hour)
 	ask("PUT", "/settings", `{"is_enabled":true,"session_duration":3600}`, http.StatusOK)
-	mock.SettingsPatch("alice", settings.Change{IsEnabled: &off}).Fails(away)
+	mock.SettingsPatch("alice", settings.Change{IsEnabled: &off}).Fails(errAway)
 	ask("PATCH", "/settings", `{"is_enabled":false}`, http.StatusServiceUnavailable)
 	mock.SettingsDelete("alice").Done()
 	ask("DELETE", "/settings", "", http.StatusOK)
 	mock.SessionsList("alice").Returns(session.Info{SessionID: "0xa1", ModelID: "0xb2", OpenedAt: at, EndsAt: at.Add(time.Hour)})
 	ask("GET", "/sessions", "", http.StatusOK)
-	mock.SessionsList("alice").Fails(away)
+	mock.SessionsList("alice").Fails(errAway)
 	ask("GET", "/sessions", "", http.StatusServiceUnavailable)
 	mock.SessionEnd("alice", "0xa1").Returns(session.Info{SessionID: "0xa1", ModelID: "0xb2", OpenedAt: at, EndsAt: at.Add(time.Hour), Ending: true})
 	ask("DELETE", "/sessions/0xa1", "", http.StatusOK)
