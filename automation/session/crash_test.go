@@ -39,7 +39,7 @@ func TestCoincidingFirstRequestsOfFiveReplicasOpenNoMoreThanTheCap(t *testing.T)
 			var replicas []*replica
 			for range 5 {
 				replicas = append(replicas, startReplica(t, replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL,
-					Options: options{MaxPerUser: most, AcquireTimeout: 50 * time.Second}}))
+					Options: options{MaxPerUser: most, AcquireTimeout: time.Minute}}))
 			}
 			for _, r := range replicas {
 				r.send(t, work{Users: []string{"alice"}, Requests: 100, Models: models(1)})
@@ -69,7 +69,7 @@ func TestReplicasThatAreKilledUnderLoadLeaveNothingBehind(t *testing.T) {
 	db, dsn := replicated(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 20 * time.Millisecond, OpenLatencyMax: 200 * time.Millisecond, ChunkDelay: 10 * time.Millisecond})
 	const perUser = 5
-	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: perUser, AcquireTimeout: 10 * time.Second}}
+	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: perUser, AcquireTimeout: 20 * time.Second, Lease: 5 * time.Second}}
 	load := work{Users: names("user", 100), Models: models(5), Forever: true}
 	rounds, pause := 6, time.Second
 	if long() {
@@ -97,11 +97,10 @@ func TestReplicasThatAreKilledUnderLoadLeaveNothingBehind(t *testing.T) {
 		}
 		r.stop(t)
 	}
-	m, _ := start(t, db, client(t, n), config.Options.session())
-	_ = m
+	start(t, db, client(t, n), config.Options.session()) // it settles what was left
 	audit(t, db, n, perUser)
 	s := n.Stats()
-	if s.Chats < 100 || served == 0 {
+	if s.Chats < 20 || served == 0 {
 		t.Errorf("%d chats: there was no load", s.Chats)
 	}
 	t.Logf("%d kills, %d chats, %d opens", rounds, s.Chats, s.Opens)
@@ -113,7 +112,7 @@ func TestReplicasThatAreKilledAnywhereInAnOpenLeaveNothingBehind(t *testing.T) {
 	t.Parallel()
 	db, dsn := replicated(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 30 * time.Millisecond, OpenLatencyMax: 100 * time.Millisecond})
-	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: 1, AcquireTimeout: 30 * time.Second}}
+	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: 1, Lease: 3 * time.Second}}
 	kills := 6
 	if long() {
 		kills = 40
@@ -142,6 +141,7 @@ func TestReplicasThatAreKilledAnywhereInAnOpenLeaveNothingBehind(t *testing.T) {
 		t.Errorf("%d of %d served afterwards: %v", rep.Served, len(users), rep.Errors)
 	}
 	r.stop(t)
+	start(t, db, client(t, n), config.Options.session()) // it settles what was left
 	audit(t, db, n, 1)
 	if s := n.Stats(); s.Opens != len(users) {
 		t.Errorf("%d opens for %d users who may have one each and asked twice", s.Opens, len(users))

@@ -28,7 +28,7 @@ func TestReplicasThatAreKilledInACloseLeaveNothingBehind(t *testing.T) {
 	db, dsn := replicated(t)
 	var chain clock
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{Now: chain.now, CloseLatency: 20 * time.Millisecond})
-	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{CloseAfter: time.Millisecond}}
+	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{CloseAfter: time.Millisecond, Lease: 3 * time.Second}}
 	kills := 4
 	if long() {
 		kills = 40
@@ -204,7 +204,9 @@ func TestAFrozenDatabaseHoldsNobodyPastTheirDeadline(t *testing.T) {
 	cluster := pglab.Start(t, pglab.Options{})
 	db := migrated(t, pglab.Open(t, cluster.DSN("postgres")))
 	n, node := node(t, proxyroutertest.Options{})
-	m, stop := start(t, db, node, quick())
+	o := quick()
+	o.Lease = 3 * time.Second
+	m, stop := start(t, db, node, o)
 	held, err := m.Acquire(t.Context(), ask("holder"))
 	if err != nil {
 		t.Fatal(err)

@@ -82,10 +82,11 @@ func migrated(t *testing.T, db *sqlx.DB) *sqlx.DB {
 	return db
 }
 
-// quick are options for tests that cannot wait.
+// quick are options for tests that cannot wait. Leases are long enough for
+// holders on a busy machine; tests that wait for their end set shorter ones.
 func quick() session.Options {
-	o := session.Options{MaxPerUser: 4, Interval: 50 * time.Millisecond, AcquireTimeout: 20 * time.Second, Lease: 3 * time.Second,
-		OpenTimeout: 5 * time.Second, Settle: 2 * time.Second, DrainTimeout: 5 * time.Second}
+	o := session.Options{MaxPerUser: 4, Interval: 100 * time.Millisecond, AcquireTimeout: 40 * time.Second, Lease: 15 * time.Second,
+		OpenTimeout: 20 * time.Second, Settle: 2 * time.Second, DrainTimeout: 10 * time.Second}
 	if os.Getenv("SESSION_TEST_LOG") != "" {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
@@ -160,7 +161,7 @@ func rows(t *testing.T, db *sqlx.DB) map[string]int {
 // until waits for what another goroutine or replica is about to do.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(40 * time.Second)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

@@ -96,7 +96,7 @@ func TestReleaseWorksOnceAndFreesNobodyElsesClaim(t *testing.T) {
 		_, client := node(t, proxyroutertest.Options{})
 		o := quick()
 		o.MaxPerUser = 1
-		o.AcquireTimeout = 300 * time.Millisecond
+		o.AcquireTimeout = 2 * time.Second
 		m, _ := start(t, db, client, o)
 		first, err := m.Acquire(t.Context(), ask("alice"))
 		if err != nil {
