@@ -36,11 +36,13 @@ type errorBody struct {
 	ModelType     string   `json:"model_type,omitempty"`
 }
 
+// Error is for the log. It leaves the message out: a provider's may repeat the
+// user's prompt.
 func (e *apiError) Error() string {
 	if e.cause == nil {
-		return e.body.Message
+		return e.body.Code
 	}
-	return e.body.Message + ": " + e.cause.Error()
+	return e.body.Code + ": " + e.cause.Error()
 }
 
 func (e *apiError) Unwrap() error { return e.cause }

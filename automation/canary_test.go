@@ -1,0 +1,236 @@
+package automation_test
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	_ "github.com/lib/pq"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/automationtest"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+)
+
+// What no log may show: whatever a user sends, who they are, and the secrets
+// of the gateway.
+const (
+	canaryUser    = "canary.user@example.com"
+	canaryOther   = "canary.other@example.com"
+	canaryKey     = "sk-canary-key-0123456789"
+	canaryPrompt  = "canary-prompt: my password is hunter2"
+	canaryModel   = "canary-model-nobody-has"
+	canaryCookie  = "canary-cookie"
+	canaryToken   = "canary-operators-token"
+	canaryNode    = "canary-node-password"
+	canaryHook    = "canary-hook-path"
+	canaryHookKey = "canary-hook-secret-0123456789"
+	canaryWallet  = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
+	canaryMail    = "canary.provider@example.com"
+	canaryDSN     = "canary-dsn-password"
+)
+
+var canaries = []string{canaryUser, canaryOther, canaryKey, canaryPrompt, canaryModel, canaryCookie, canaryToken, canaryNode, canaryHook,
+	canaryHookKey, canaryWallet, canaryMail, canaryDSN, "hunter2"}
+
+// silent fails for each canary in what was logged.
+func silent(t *testing.T, log *logbook) {
+	t.Helper()
+	text := strings.ToLower(log.String())
+	for _, c := range canaries {
+		for _, form := range []string{c, url.QueryEscape(c)} {
+			if i := strings.Index(text, strings.ToLower(form)); i >= 0 {
+				from, to := strings.LastIndex(text[:i], "\n")+1, i+strings.Index(text[i:], "\n")
+				t.Errorf("the log shows %q:\n%s", c, text[from:max(to, i)])
+			}
+		}
+	}
+}
+
+func debugLog() (*slog.Logger, *logbook) {
+	log := &logbook{}
+	return slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true})), log
+}
+
+// byCanary knows two users by the ends of their keys.
+func byCanary(r *http.Request) (automation.Identity, error) {
+	switch r.Header.Get("Authorization") {
+	case "Bearer " + canaryKey:
+		return automation.Identity{UserID: canaryUser}, nil
+	case "Bearer " + canaryKey + "-other":
+		return automation.Identity{UserID: canaryOther}, nil
+	}
+	return automation.Identity{}, errors.New("no such key")
+}
+
+func TestNoLogShowsWhatUsersSendOrWhoTheyAre(t *testing.T) {
+	logger, log := debugLog()
+	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, canaryMail, http.StatusInternalServerError)
+	}))
+	defer hook.Close()
+	g := automationtest.New(t, automationtest.Options{Logger: logger, Identify: byCanary,
+		Node: proxyroutertest.Options{Username: "canary-node-user", Password: canaryNode},
+		Config: func(c *automation.Config) {
+			c.AdminToken = automation.NewSecret(canaryToken)
+			c.RolloutWebhookURL, c.RolloutWebhookSecret = automation.NewSecret(hook.URL+"/"+canaryHook), automation.NewSecret(canaryHookKey)
+			c.RolloutInterval = 20 * time.Millisecond
+		}})
+	mux := http.NewServeMux()
+	mux.Handle(automation.BasePath+"/", g.API())
+	mux.Handle(automation.AdminPath+"/", g.Admin(nil))
+	mux.Handle("/host/", g.Sessions(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })))
+	mux.Handle("/", g.Forward())
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	ask := func(key, method, path, body string, header ...string) int {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Cookie", "id="+canaryCookie)
+		r.Header.Set("Authorization", "Bearer "+key)
+		for i := 0; i < len(header); i += 2 {
+			r.Header.Set(header[i], header[i+1])
+		}
+		resp, err := server.Client().Do(r)
+		if err != nil {
+			return 0 // cut off on purpose
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	const chat, api = "/v1/chat/completions", automation.BasePath
+	prompt := `{"model":"llama","user":"` + canaryUser + `","messages":[{"role":"user","content":"` + canaryPrompt + `"}]}`
+	stream := strings.Replace(prompt, "{", `{"stream":true,`, 1)
+	node := func(f proxyroutertest.Fault) { g.Node.ClearFaults(); g.Node.Inject(f) }
+	nodeText := "signing with private key 0x" + canaryWallet + " failed, tell " + canaryMail + ", password " + canaryNode
+
+	// The flag, the lists of users in it, and the operators.
+	if ask("canary-wrong-token", "GET", automation.AdminPath+"/flags", "") != http.StatusUnauthorized {
+		t.Error("the operators' API lets anybody in")
+	}
+	ask(canaryToken, "PATCH", automation.AdminPath+"/flags/automation", `{"enabled_user_ids":["`+canaryUser+`","`+canaryOther+`"]}`)
+	ask(canaryToken, "PATCH", automation.AdminPath+"/flags/automation", `{"enabled_user_ids":["`+canaryUser+`",{}]}`)
+	ask(canaryToken, "PATCH", automation.AdminPath+"/flags/`+canaryUser+`", `{"enabled":true}`)
+	ask(canaryToken, "GET", automation.AdminPath+"/flags/automation/users/"+url.PathEscape(canaryUser), "")
+	if err := g.On(canaryUser, canaryOther); err != nil {
+		t.Fatal(err)
+	}
+	ask(canaryToken, "POST", automation.AdminPath+"/rollouts/automation", `{"plan":{"stages":[{"name":"some","percentage":0,"users":["`+canaryUser+`"],"hold":"1h"}]}}`)
+
+	// Settings, good and bad.
+	for _, body := range []string{`{"is_enabled":true,"session_duration":600}`, `{"is_enabled":"` + canaryPrompt + `"}`, `{"` + canaryPrompt + `":1}`, canaryPrompt} {
+		for _, method := range []string{"GET", "PUT", "PATCH"} {
+			ask(canaryKey, method, api+"/settings", body)
+			ask(canaryKey+"-nobody", method, api+"/settings", body)
+		}
+	}
+
+	// Requests, good and bad; a node that fails in each of its ways.
+	if got := ask(canaryKey, "POST", chat, prompt); got != http.StatusOK {
+		t.Fatalf("chat: %d", got)
+	}
+	if got := ask(canaryKey, "POST", "/host"+chat, prompt); got != http.StatusTeapot {
+		t.Fatalf("chat through the host: %d", got)
+	}
+	ask(canaryKey, "POST", chat, strings.Replace(prompt, "llama", canaryModel, 1))
+	ask(canaryKey, "POST", chat, strings.Replace(prompt, `"llama"`, `{"x":"`+canaryModel+`"}`, 1))
+	ask(canaryKey, "POST", chat, prompt[:30])
+	ask(canaryKey+"-nobody", "POST", chat, prompt)
+	ask(canaryKey, "POST", chat+"/"+url.PathEscape(canaryUser), prompt)
+	ask(canaryKey, "POST", chat, prompt, "session_id", canaryCookie)
+	for _, f := range []proxyroutertest.Fault{
+		proxyroutertest.ProviderModelError(500, "cannot answer "+canaryPrompt),
+		proxyroutertest.OldProviderModelError("cannot answer " + canaryPrompt),
+		{Op: proxyroutertest.OpChat, Status: 500, Text: nodeText + canaryPrompt},
+		{Op: proxyroutertest.OpChat, Status: 400, Body: canaryPrompt},
+		{Op: proxyroutertest.OpChat, Text: "session expired " + canaryPrompt},
+		{Op: proxyroutertest.OpChat, Mode: proxyroutertest.Drop},
+		{Op: proxyroutertest.OpChat, Mode: proxyroutertest.Cut},
+	} {
+		node(f)
+		ask(canaryKey, "POST", chat, prompt)
+		ask(canaryKey, "POST", chat, stream)
+		g.Node.ClearFaults()
+	}
+	for _, f := range []proxyroutertest.Fault{
+		{Op: proxyroutertest.OpOpen, Times: 1, Text: nodeText},
+		{Op: proxyroutertest.OpOpen, Times: 1, Text: "no provider accepting session; " + nodeText},
+		{Op: proxyroutertest.OpOpen, Times: 1, Text: "nonce too low; " + nodeText},
+		{Op: proxyroutertest.OpOpen, Times: 1, After: true, Text: nodeText},
+		{Op: proxyroutertest.OpGet, Text: nodeText},
+	} {
+		node(f)
+		ask(canaryKey+"-other", "POST", chat, prompt)
+		g.Node.ClearFaults()
+		if err := g.Advance(2 * time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	// Sessions, the end of one, and a node that refuses to close it.
+	node(proxyroutertest.Fault{Op: proxyroutertest.OpClose, Text: nodeText})
+	ask(canaryKey, "GET", api+"/sessions", "")
+	ask(canaryKey, "DELETE", api+"/sessions/"+url.PathEscape(canaryUser), "")
+	ask(canaryKey, "DELETE", api+"/settings", "")
+	if err := g.Forget(t.Context(), canaryUser); err != nil {
+		t.Error(err)
+	}
+
+	// The tables go; everything fails.
+	for _, table := range []string{"user_automation_settings", "automation_sessions", "feature_flags"} {
+		if _, err := g.DB.ExecContext(t.Context(), `DROP TABLE `+table); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, method := range []string{"GET", "PUT", "PATCH", "DELETE"} {
+		ask(canaryKey, method, api+"/settings", `{"is_enabled":true,"session_duration":600}`)
+	}
+	ask(canaryKey, "POST", chat, prompt)
+	ask(canaryKey, "POST", "/host"+chat, prompt)
+	ask(canaryKey, "GET", api+"/sessions", "")
+	ask(canaryKey, "GET", api+"/status", "")
+	_ = g.Forget(t.Context(), canaryUser)
+
+	for _, said := range []string{"session opened", "session not opened", "settings changed", "flag changed", "request failed", "request not served", "provider failed"} {
+		if !log.has(said) {
+			t.Errorf("the log does not say %q: this test has driven less than it should", said)
+		}
+	}
+	silent(t, log)
+}
+
+func TestNoLogShowsTheDatabasesPassword(t *testing.T) {
+	logger, log := debugLog()
+	db, err := sqlx.Open("postgres", "postgres://gateway:"+canaryDSN+"@127.0.0.1:1/gateway?sslmode=disable&connect_timeout=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	cfg := testConfig(t)
+	cfg.ProxyRouterURL, cfg.ProxyRouterPassword, cfg.ProxyRouterUsername = "http://127.0.0.1:1", automation.NewSecret(canaryNode), "canary-node-user"
+	cfg.DatabaseURL = automation.NewSecret("postgres://gateway:" + canaryDSN + "@127.0.0.1:1/gateway")
+	m, err := automation.New(cfg, db, byCanary, automation.Options{Logger: logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = m.Flags().Refresh(t.Context())
+	if err := m.Forget(t.Context(), canaryUser); err == nil || strings.Contains(err.Error(), canaryUser) || strings.Contains(err.Error(), canaryDSN) {
+		t.Errorf("Forget: %v", err)
+	}
+	logger.Info("configuration", "config", cfg, "file", filepath.Base(cfg.MappingsFile))
+	if !log.has("flags cannot be read") {
+		t.Error("the log does not say that the flags cannot be read")
+	}
+	silent(t, log)
+}
