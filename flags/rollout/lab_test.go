@@ -98,6 +98,7 @@ func (l *lab) after(d time.Duration) {
 
 func (l *lab) elapse(d time.Duration) {
 	l.t.Helper()
+	d += 5 * time.Millisecond // SQLite's clock has milliseconds, and rounds them
 	ago := fmt.Sprintf(`now() - interval '%f seconds'`, d.Seconds())
 	if l.sqlite() {
 		ago = fmt.Sprintf(`strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '-%.3f seconds')`, d.Seconds())

@@ -311,6 +311,9 @@ func BenchmarkRecord(b *testing.B) {
 		b.ReportAllocs()
 		b.RunParallel(func(pb *testing.PB) {
 			for i := 0; pb.Next(); i++ {
+				if i%100_000 == 0 {
+					r.caps.minute.Add(1)
+				}
 				r.Record(Exposed, Success, ids[i%len(ids)], time.Millisecond, time.Microsecond)
 			}
 		})

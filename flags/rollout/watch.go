@@ -127,10 +127,8 @@ func (w watch) judge(p Plan, gate int, now Counts) (bets *logs, detail string) {
 	switch p.Policy {
 	case Sequential:
 		since = now.minus(w.Base)
-		bets = w.Bets[gate]
-		if fresh := now.minus(w.Seen); fresh.Outcomes > 0 || bets == nil {
-			bets = bets.next(limit, w.Seen.minus(w.Base).Outcomes, fresh.Outcomes, fresh.bad(gate))
-		}
+		fresh := now.minus(w.Seen)
+		bets = w.Bets[gate].next(limit, w.Seen.minus(w.Base).Outcomes, fresh.Outcomes, fresh.bad(gate))
 		measure = bets.sum()
 		breach = measure >= math.Log(eValue)
 	case Wilson:
