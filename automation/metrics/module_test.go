@@ -1,0 +1,140 @@
+package metrics_test
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/automationtest"
+	"github.com/MorpheusAIs/gateway-automation/automation/metrics"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+)
+
+// A whole module, driven: what it tells the Recorder, and what that reads of it.
+func TestAModuleTellsWhatItDoes(t *testing.T) {
+	r := metrics.New(metrics.Options{})
+	g := automationtest.New(t, automationtest.Options{Observer: r, Config: func(c *automation.Config) { c.AdminToken = automation.NewSecret("operators") }})
+	r.Attach(g.Module)
+	if err := errors.Join(g.On("user-alice", "user-bob"), g.Off("user-carol")); err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle(automation.BasePath+"/", g.API())
+	mux.Handle(automation.AdminPath+"/", g.Admin(nil))
+	mux.Handle("/host/", g.Sessions(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })))
+	mux.Handle("/v1/", g.Forward())
+	ask := func(user, method, path, body string, header ...string) {
+		t.Helper()
+		q := httptest.NewRequest(method, path, strings.NewReader(body))
+		q.Header.Set("Content-Type", "application/json")
+		if user != "" {
+			q.Header.Set("Authorization", "Bearer sk-"+user)
+		}
+		for i := 0; i < len(header); i += 2 {
+			q.Header.Set(header[i], header[i+1])
+		}
+		mux.ServeHTTP(httptest.NewRecorder(), q)
+	}
+	const chat, host, settings = "/v1/chat/completions", "/host/v1/chat/completions", automation.BasePath + "/settings"
+	const llama = `{"model":"llama","messages":[{"role":"user","content":"hi"}]}`
+
+	ask("user-alice", "POST", chat, llama)                                             // opens
+	ask("user-alice", "POST", chat, llama)                                             // reuses
+	ask("user-alice", "POST", host, llama)                                             // reuses
+	ask("user-alice", "GET", host, "")                                                 // method
+	ask("", "POST", host, llama)                                                       // nobody
+	ask("user-carol", "POST", host, llama)                                             // not in
+	ask("user-alice", "POST", host, llama, "session_id", "0xf0reign")                  // own session
+	ask("user-alice", "POST", chat, `{"model":"nothing-like-it"}`)                     // refused
+	ask("", "POST", chat, llama)                                                       // no key
+	ask("user-bob", "PUT", settings, `{"is_enabled":false,"session_duration":600}`)    // out
+	ask("user-bob", "POST", host, llama)                                               // opted out
+	ask("user-bob", "PATCH", settings, `{"is_enabled":true}`)                          // in
+	ask("user-bob", "PATCH", settings, `{"session_duration":700}`)                     // other
+	ask("", "GET", settings, "")                                                       // 401
+	ask("user-alice", "GET", automation.BasePath+"/nothing/user-alice", "")            // 404
+	ask("", "GET", automation.AdminPath+"/flags", "", "Authorization", "Bearer wrong") // 401
+	g.Node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, Text: "no provider accepting session"})
+	ask("user-bob", "POST", chat, llama) // refused by the node
+	g.Node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Mode: proxyroutertest.Cut, Times: 1})
+	func() {
+		defer func() { _ = recover() }() // the answer is cut
+		ask("user-alice", "POST", chat, llama)
+	}()
+
+	maintained := func() bool {
+		f := gather(t, r)
+		return value(t, f, "automation_session_maintenance_rounds_total", "work", "opens", "result", "ok") > 0 &&
+			value(t, f, "automation_session_maintenance_rounds_total", "work", "closes", "result", "ok") > 0
+	}
+	again, late := time.NewTicker(5*time.Millisecond), time.NewTimer(20*time.Second)
+	defer again.Stop()
+	defer late.Stop()
+	for !maintained() {
+		select {
+		case <-again.C:
+		case <-late.C:
+			t.Fatal("no round of maintenance was told")
+		}
+	}
+	f := gather(t, r)
+	const put, patch = "PUT " + settings, "PATCH " + settings
+	for _, c := range []struct {
+		name   string
+		labels []string
+		want   float64
+	}{
+		{"automation_chat_requests_total", []string{"outcome", "served"}, 3},
+		{"automation_chat_overhead_seconds", []string{"outcome", "served"}, 3},
+		{"automation_chat_requests_total", []string{"outcome", "untouched", "reason", "method"}, 1},
+		{"automation_chat_requests_total", []string{"outcome", "untouched", "reason", "nobody"}, 1},
+		{"automation_chat_requests_total", []string{"outcome", "untouched", "reason", "not_in"}, 1},
+		{"automation_chat_requests_total", []string{"outcome", "untouched", "reason", "own_session"}, 1},
+		{"automation_chat_requests_total", []string{"outcome", "untouched", "reason", "opted_out"}, 1},
+		{"automation_chat_requests_total", []string{"outcome", "refused", "reason", "model_not_found"}, 1},
+		{"automation_chat_requests_total", []string{"outcome", "refused", "reason", "invalid_api_key"}, 1},
+		{"automation_chat_requests_total", []string{"outcome", "failed", "reason", "session_unavailable"}, 1},
+		{"automation_chat_requests_total", []string{"outcome", "failed", "reason", "stream_interrupted"}, 1},
+		{"automation_auth_failures_total", []string{"path", "chat"}, 1},
+		{"automation_auth_failures_total", []string{"path", "api"}, 2},
+		{"automation_settings_changes_total", []string{"change", "opt_out"}, 1},
+		{"automation_settings_changes_total", []string{"change", "opt_in"}, 1},
+		{"automation_settings_changes_total", []string{"change", "other"}, 1},
+		{"automation_api_requests_total", []string{"route", put, "code", "200"}, 1},
+		{"automation_api_requests_total", []string{"route", patch, "code", "200"}, 2},
+		{"automation_api_requests_total", []string{"route", "GET " + settings, "code", "401"}, 1},
+		{"automation_api_requests_total", []string{"code", "404"}, 1},
+		{"automation_session_opens_total", []string{"cause", "request", "result", "opened"}, 1},
+		{"automation_session_opens_total", []string{"cause", "request", "result", "refused"}, 1},
+		{"automation_session_lifetime_seconds", nil, 1},
+		{"automation_session_acquire_duration_seconds", []string{"result", "waited"}, 1},
+		{"automation_session_acquire_duration_seconds", []string{"result", "idle"}, 3},
+		{"automation_session_acquire_duration_seconds", []string{"result", "refused"}, 1},
+		{"automation_sessions", []string{"state", "open"}, 1},
+		{"automation_users", []string{"automation", "on"}, 1},
+		{"automation_census_ok", nil, 1},
+		{"automation_flag_enabled", []string{"flag", "automation"}, 1},
+		{"automation_part_ok", []string{"part", "node"}, 1},
+		{"automation_rollout_tripped", nil, 0},
+	} {
+		if got := value(t, f, c.name, c.labels...); got != c.want {
+			t.Errorf("%s%v is %v, want %v", c.name, c.labels, got, c.want)
+		}
+	}
+	for name, family := range f {
+		for _, m := range family.GetMetric() {
+			for _, l := range m.GetLabel() {
+				for _, personal := range []string{"user-", "sk-", "llama", "0x", "nothing"} {
+					if strings.Contains(l.GetValue(), personal) {
+						t.Errorf("%s has the label %s=%q", name, l.GetName(), l.GetValue())
+					}
+				}
+			}
+		}
+	}
+}
