@@ -79,7 +79,7 @@ func NewCache(store *Store, o CacheOptions) *Cache {
 }
 
 // Get returns what holds for a user, as [Store.Get] does. Callers who come
-// together for one user cause one query.
+// together for one user cause one query, for which they wait two seconds at most.
 func (c *Cache) Get(ctx context.Context, user string) (Settings, error) {
 	c.mu.RLock()
 	e, polled := c.entries[user], c.polled
@@ -96,40 +96,56 @@ func (e *entry) holds(now, polled time.Time) bool {
 	return age < trust || age < lifetime && now.Sub(polled) < trust
 }
 
+// patience is how long a Get waits for the database: a request's path is no
+// place to wait for one that hangs.
+const patience = 2 * time.Second
+
 // load reads through, or waits for who is doing so.
 func (c *Cache) load(ctx context.Context, user string) (Settings, error) {
 	for {
-		c.mu.Lock()
-		f, joined := c.flights[user]
-		if !joined {
-			user = strings.Clone(user) // it may be a part of a large request
-			f = &flight{done: make(chan struct{})}
-			c.flights[user] = f
+		s, again, err := c.try(ctx, user)
+		if !again {
+			return s, err
 		}
-		c.mu.Unlock()
-		if !joined {
-			c.fly(ctx, user, f)
-		}
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return Settings{}, fmt.Errorf("settings.get: %w: %w", ErrUnavailable, ctx.Err())
-		}
-		switch {
-		case f.err == nil:
-			return f.record.Settings, nil
-		case joined && f.gaveUp && ctx.Err() == nil:
-			continue // the other's deadline is not ours
-		case errors.Is(f.err, ErrUnavailable) && ctx.Err() == nil:
-			c.mu.RLock()
-			e := c.entries[user]
-			c.mu.RUnlock()
-			if e != nil {
-				return e.Settings, nil
-			}
-		}
-		return Settings{}, f.err
 	}
+}
+
+// try is load once; again says that another's deadline ended it, not ours.
+func (c *Cache) try(ctx context.Context, user string) (s Settings, again bool, err error) {
+	ask, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	c.mu.Lock()
+	f, joined := c.flights[user]
+	if !joined {
+		user = strings.Clone(user) // it may be a part of a large request
+		f = &flight{done: make(chan struct{})}
+		c.flights[user] = f
+	}
+	c.mu.Unlock()
+	if !joined {
+		c.fly(ask, user, f)
+	}
+	select {
+	case <-f.done:
+		if f.err == nil {
+			return f.record.Settings, false, nil
+		}
+		if joined && f.gaveUp && ctx.Err() == nil {
+			return s, true, nil
+		}
+		err = f.err
+	case <-ask.Done():
+		err = fmt.Errorf("settings.get: %w: %w", ErrUnavailable, ask.Err())
+	}
+	if errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
+		c.mu.RLock()
+		e := c.entries[user]
+		c.mu.RUnlock()
+		if e != nil {
+			return e.Settings, false, nil
+		}
+	}
+	return s, false, err
 }
 
 // fly makes the read and keeps what it found, unless a write came in between.

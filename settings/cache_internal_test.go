@@ -137,7 +137,7 @@ func TestAReadThatAWriteOvertookIsNotKept(t *testing.T) {
 func TestOneCallersDeadlineIsNotAnothers(t *testing.T) {
 	t.Parallel()
 	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, db *database) {
-		db.took = 3 * time.Second
+		db.took = 3 * time.Second / 2
 		short, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		shorter, cancel := context.WithTimeout(t.Context(), time.Second/2)
