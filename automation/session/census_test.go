@@ -1,0 +1,72 @@
+package session_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+func TestTheCensusCountsWhatHasNotEndedByIndex(t *testing.T) {
+	t.Parallel()
+	dsn := pglab.Database(t)
+	look := migrated(t, pglab.Open(t, dsn))
+	fill(t, look, 100_000) // one in twenty is open
+	for _, q := range []string{
+		`UPDATE automation_sessions SET lease_token = 't', lease_holder = 'h', lease_until = now() + interval '1 hour' WHERE id IN ('id-20', 'id-40')`,
+		`UPDATE automation_sessions SET lease_token = 't', lease_holder = 'h', lease_until = now() - interval '1 hour' WHERE id = 'id-60'`,
+		`UPDATE automation_sessions SET state = 'ending', next_at = now() - interval '10 minutes' WHERE id IN ('id-20', 'id-80', 'id-100')`,
+		`UPDATE automation_sessions SET state = 'unknown', next_at = now() - interval '1 minute' WHERE id = 'id-120'`,
+		`UPDATE automation_sessions SET state = 'lost' WHERE id = 'id-140'`,
+		`VACUUM ANALYZE automation_sessions`,
+	} {
+		if _, err := look.ExecContext(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	scans := func() (n int64) {
+		t.Helper()
+		if err := look.GetContext(t.Context(), &n, `SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'automation_sessions'`); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	look.SetMaxIdleConns(0) // the counters of a connection are whole once it is closed
+	before := scans()
+	db, err := sqlx.Open(look.DriverName(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := session.New(sqldb.New(db, sqldb.Options{}), nil, session.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := m.Census(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Overdue < 10*time.Minute || c.Overdue > 11*time.Minute {
+		t.Errorf("the first has been due for %v, want 10 minutes", c.Overdue)
+	}
+	c.Overdue = 0
+	want := session.Census{ByState: map[string]int64{"opening": 0, "unknown": 1, "open": 4995, "ending": 3, "lost": 1}, Held: 2, Abandoned: 1, Due: 3}
+	if diff := cmp.Diff(want, c); diff != "" {
+		t.Errorf("census (- want, + got):\n%s", diff)
+	}
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+	until(t, "the connection is closed", func() bool {
+		var others int
+		err := look.Get(&others, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
+		return err == nil && others == 0
+	})
+	if n := scans() - before; n != 0 {
+		t.Errorf("the census read the whole table %d times", n)
+	}
+}
