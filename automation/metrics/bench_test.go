@@ -1,0 +1,48 @@
+package metrics_test
+
+import (
+	"io"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/automationtest"
+	"github.com/MorpheusAIs/gateway-automation/automation/metrics"
+)
+
+// What a request costs beyond what it does: it is told once or twice, and some
+// uses of the database.
+func BenchmarkObserve(b *testing.B) {
+	r := metrics.New(metrics.Options{})
+	for name, observe := range map[string]func(){
+		"chat": func() { r.ObserveChat(automation.Served, "", 3*time.Millisecond) },
+		"sql":  func() { r.ObserveSQL("sessions.claim", 0, time.Millisecond, nil) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				observe()
+			}
+		})
+	}
+}
+
+// A whole scrape of a module with a database.
+func BenchmarkScrape(b *testing.B) {
+	r := metrics.New(metrics.Options{})
+	g := automationtest.New(b, automationtest.Options{Observer: r})
+	r.Attach(g.Module)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(r)
+	h := promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	b.ReportAllocs()
+	for b.Loop() {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		_, _ = io.Copy(io.Discard, w.Body)
+	}
+}
