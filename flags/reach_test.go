@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -134,20 +136,21 @@ func TestRowsThatNoConstraintHeldBackAreIsolatedWithOneAlertEach(t *testing.T) {
 			rollout_percentage numeric, seed text, notice text, version integer, updated_at text, updated_by text)`)
 		put := func(name, list, percentage string) {
 			t.Helper()
-			db.sql(t, `INSERT INTO feature_flags VALUES ('`+name+`', true, `+list+`, '[]', `+percentage+`, '', '', 1, '2026-11-23 06:00:00.000', 'x')`)
+			if _, err := db.ExecContext(t.Context(), `INSERT INTO feature_flags VALUES ('`+name+`', true, $1, '[]', `+percentage+`, '', '', 1, '2026-11-23 06:00:00.000', 'x')`, list); err != nil {
+				t.Fatal(err)
+			}
 		}
-		million := `'[' || (SELECT string_agg(CAST(i AS text), ',') FROM generate_series(1, 1000000) AS i) || `
-		if db.DriverName() == "sqlite" {
-			million = `'[' || (WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 1000000) SELECT group_concat(i) FROM s) || `
+		var ids strings.Builder
+		for i := range 1_000_000 {
+			ids.WriteString(strconv.Itoa(i) + ",")
 		}
 		bad := map[string]string{"NaN": `'NaN'`, "-1": `-1`, "150": `150`, "a little too much": `100.01`, "a little too little": `-0.01`, "NULL": `NULL`}
 		for name, percentage := range bad {
-			put(name, `'["1"]'`, percentage)
+			put(name, `["1"]`, percentage)
 		}
-		put("a million, cut off", million+`','`, `0`)
-		put("a million, one of them none", million+`', null]'`, `0`)
-		put("good", `'["1"]'`, `0`)
-		put("a million", million+`']'`, `0`)
+		put("a million and one that is none", "["+ids.String()+"null]", `0`)
+		put("a list that is cut off", `["1",`, `0`)
+		put("good", `["1"]`, `0`)
 		log, said := logging()
 		w := flags.NewWatcher(flags.NewStore(db.DB), flags.Options{Logger: log})
 		for range 3 {
@@ -161,10 +164,8 @@ func TestRowsThatNoConstraintHeldBackAreIsolatedWithOneAlertEach(t *testing.T) {
 				t.Errorf("%s: %+v", name, d)
 			}
 		}
-		for _, name := range []string{"good", "a million"} {
-			if d := w.Decide(name, "1"); d.Reason != flags.UserEnabled {
-				t.Errorf("%s: %+v", name, d)
-			}
+		if d := w.Decide("good", "1"); d.Reason != flags.UserEnabled {
+			t.Errorf("%+v", d)
 		}
 		if n := said("a flag's row is malformed"); n != len(bad)+2 {
 			t.Errorf("said %d times, want %d", n, len(bad)+2)
