@@ -18,6 +18,7 @@ type asking struct {
 	pool      pool
 	line      *line
 	last      answer // to its last reservation
+	reserved  bool   // there was one
 	asked     int    // how often it has asked as the first of its line
 	answered  bool   // the database has said that there is nothing idle
 }
@@ -140,7 +141,7 @@ func (q *asking) reserve(ctx, database context.Context, wanted int, failed error
 	if a.claimed != nil {
 		return m.claimed(ctx, a.claimed, o.token, asked)
 	}
-	q.last = a
+	q.last, q.reserved = a, true
 	o.opens = a.opens
 	m.openAll(o, asked, q.line)
 	if a.capped {
@@ -161,9 +162,13 @@ func (q *asking) reserve(ctx, database context.Context, wanted int, failed error
 var errStuck = fmt.Errorf("%w: it cannot be asked what became of an open", ErrUnavailable)
 
 // pause is how long to wait for news before asking again: other replicas
-// release without a word.
+// release without a word. Where nothing is open yet, there is little to miss.
 func (q *asking) pause() time.Duration {
-	return jitter(min(time.Duration(q.asked)*25*time.Millisecond, 250*time.Millisecond))
+	most := 250 * time.Millisecond
+	if q.reserved && q.last.Live == 0 {
+		most = time.Second
+	}
+	return jitter(min(time.Duration(q.asked*q.asked)*25*time.Millisecond, most))
 }
 
 // why is what a request that has waited in vain is told.

@@ -100,7 +100,7 @@ func TestReplicasThatAreKilledUnderLoadLeaveNothingBehind(t *testing.T) {
 	start(t, db, client(t, n), config.Options.session()) // it settles what was left
 	audit(t, db, n, perUser)
 	s := n.Stats()
-	if s.Chats < 20 || served == 0 {
+	if s.Chats == 0 || served == 0 {
 		t.Errorf("%d chats: there was no load", s.Chats)
 	}
 	t.Logf("%d kills, %d chats, %d opens", rounds, s.Chats, s.Opens)
@@ -129,15 +129,15 @@ func TestReplicasThatAreKilledAnywhereInAnOpenLeaveNothingBehind(t *testing.T) {
 				c := config
 				c.Failpoint = point
 				r := startReplica(t, c)
-				r.send(t, work{Users: []string{user}, Models: models(2)[:1+len(user)%2]})
+				r.send(t, work{Users: []string{user}, Models: models(1)})
 				r.died(t)
 			})
 		}
 	}
 	wg.Wait()
 	r := startReplica(t, config)
-	r.send(t, work{Users: users, Models: models(2)[:1]})
-	if rep := r.report(t); rep.Served+rep.Refused != len(users) {
+	r.send(t, work{Users: users, Models: models(1)})
+	if rep := r.report(t); rep.Served != len(users) {
 		t.Errorf("%d of %d served afterwards: %v", rep.Served, len(users), rep.Errors)
 	}
 	r.stop(t)

@@ -208,6 +208,9 @@ func (m *Manager) close(ctx context.Context, r row, l lease) error {
 		m.opts.Logger.Info("session closed", "session_id", id, "model_id", r.ModelID)
 		return m.store.closed(w, l)
 	}
+	if ctx.Err() != nil { // it was us who stopped, so it is still due
+		return m.store.release(w, []lease{l})
+	}
 	ended("failed")
 	if errors.Is(err, ErrWalletCollision) {
 		m.opts.Observe(Event{Kind: Collided})
