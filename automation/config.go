@@ -63,6 +63,8 @@ type Config struct {
 
 	// How often the flags are read from the database; a listener may be faster.
 	FlagPollInterval time.Duration `env:"AUTOMATION_FLAG_POLL_INTERVAL" envDefault:"1s" range:"10ms..1h"`
+	// A file that keeps the flags over a restart without the database, one for each process; none when empty.
+	FlagSnapshotFile string `env:"AUTOMATION_FLAG_SNAPSHOT_FILE"`
 	// How often rollouts are looked at, and this replica's counts handed in.
 	RolloutInterval time.Duration `env:"AUTOMATION_ROLLOUT_INTERVAL" envDefault:"2s" range:"10ms..10m"`
 	// A receiver of the rollouts' events, http or https; none when empty.

@@ -131,7 +131,7 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 	brake := max(cfg.MaxDBConnections/8, 1)
 	braking := sqldb.New(db, sqldb.Options{MaxConns: brake, Observe: opts.Observer.ObserveSQL})
 	m.store = flags.NewStoreOn(braking)
-	m.flags = flags.NewWatcher(m.store, flags.Options{MasterOff: !cfg.FeatureEnabled, Interval: cfg.FlagPollInterval, Logger: log})
+	m.flags = flags.NewWatcher(m.store, flags.Options{MasterOff: !cfg.FeatureEnabled, Interval: cfg.FlagPollInterval, File: cfg.FlagSnapshotFile, Logger: log})
 
 	m.rollouts, err = rollout.NewOn(braking, rollout.Options{Interval: cfg.RolloutInterval, Webhooks: webhooks(cfg), Logger: log})
 	check(err)
