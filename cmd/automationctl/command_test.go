@@ -14,6 +14,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/dbopen"
+	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -182,9 +183,15 @@ func TestWatchFollowsARolloutToItsEnd(t *testing.T) {
 		}()
 		var seen []string
 		next := func() {
+			t.Helper()
 			var e rollout.Event
-			if err := json.Unmarshal([]byte(<-out.wrote), &e); err != nil {
-				t.Fatal(err)
+			select {
+			case text := <-out.wrote:
+				if err := json.Unmarshal([]byte(text), &e); err != nil {
+					t.Fatal(err)
+				}
+			case code := <-done:
+				t.Fatalf("it ended with %d after %v", code, seen)
 			}
 			seen = append(seen, string(e.Action))
 		}
@@ -199,6 +206,62 @@ func TestWatchFollowsARolloutToItsEnd(t *testing.T) {
 			t.Errorf("exit %d, seen %v", code, seen)
 		}
 	})
+}
+
+func TestWatchLosesNoStepThatIsTakenWhileItLooks(t *testing.T) {
+	s, db := migrated(t, "sqlite:"+t.TempDir()+"/a.db")
+	for _, step := range []string{"start", "skip", "pause"} {
+		if r := s.run("rollout", step, "automation"); r.code != 0 {
+			t.Fatal(r.errs)
+		}
+	}
+	c, err := rollout.New(db, rollout.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	a := &app{out: &out}
+	seen, err := a.steps(t.Context(), c, rollout.Status{Name: "automation", Seq: 3}, 2) // 4, the pause, came after the look
+	if err != nil || seen != 3 || !strings.Contains(out.String(), "automation: skip, ") || strings.Count(out.String(), "\n") != 1 {
+		t.Errorf("seen %d, error %v\n%s", seen, err, &out)
+	}
+}
+
+func TestWatchWaitsForADatabaseThatIsAwayForAWhile(t *testing.T) {
+	cluster := pglab.Start(t, pglab.Options{})
+	s, _ := migrated(t, cluster.DSN("postgres"))
+	if r := s.run("rollout", "start", "automation"); r.code != 0 {
+		t.Fatal(r.errs)
+	}
+	errs := &signalled{wrote: make(chan string, 100)}
+	done := make(chan int)
+	go func() {
+		done <- run(t.Context(), []string{"rollout", "watch", "automation", "--interval", "5ms"}, func(n string) string { return s.env[n] }, nil, &bytes.Buffer{}, errs)
+	}()
+	until := func(part string) {
+		t.Helper()
+		for {
+			select {
+			case text := <-errs.wrote:
+				if strings.Contains(text, part) {
+					return
+				}
+			case code := <-done:
+				t.Fatalf("it ended with %d", code)
+			}
+		}
+	}
+	until("running")
+	cluster.Stop()
+	until("the database is away, waiting")
+	cluster.Restart()
+	until("running")
+	if r := s.run("rollout", "abort", "automation"); r.code != 0 {
+		t.Fatal(r.errs)
+	}
+	if code := <-done; code != codeFailed {
+		t.Errorf("exit %d", code)
+	}
 }
 
 func TestWatchEndsWhenItIsTold(t *testing.T) {

@@ -41,6 +41,12 @@ func (a *app) follow(ctx context.Context, c *rollout.Controller, name string, in
 	stands := ""
 	for first := true; ; first = false {
 		s, err := c.Get(ctx, name)
+		if first {
+			seen = max(s.Seq-1, 0) // the last step, to begin with
+		}
+		if err == nil {
+			seen, err = a.steps(ctx, c, s, seen)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -49,12 +55,6 @@ func (a *app) follow(ctx context.Context, c *rollout.Controller, name string, in
 		case err != nil:
 			a.stands(&stands, "the database is away, waiting")
 		default:
-			if first {
-				seen = max(s.Seq-1, 0) // the last step, to begin with
-			}
-			if seen, err = a.steps(ctx, c, s, seen); err != nil {
-				return err
-			}
 			a.stands(&stands, fmt.Sprintf("%s: %s, stage %s, %v %%, watched %s of %s, %s requests, %s failed", name, s.State, stage(s), s.Percentage,
 				seconds(s.WatchedSeconds), seconds(s.HoldSeconds), count(s.Evidence.Exposed.Outcomes), rate(s.Evidence.Exposed)))
 			switch s.State {
@@ -86,15 +86,13 @@ func (a *app) steps(ctx context.Context, c *rollout.Controller, s rollout.Status
 	if s.Seq == seen {
 		return seen, nil
 	}
-	list, err := c.Events(ctx, s.Name, int(s.Seq-seen), 0)
+	// Not the newest: more may have been taken since s was read.
+	list, err := c.Events(ctx, s.Name, int(s.Seq-seen), s.Seq+1)
 	if err != nil {
 		return seen, err
 	}
 	slices.Reverse(list)
 	for _, e := range list {
-		if e.Seq <= seen {
-			continue
-		}
 		seen = e.Seq
 		text := at(e.At) + " " + line(e)
 		if a.json {
