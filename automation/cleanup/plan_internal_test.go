@@ -1,6 +1,7 @@
 package cleanup
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -31,7 +32,8 @@ var fixture = []string{
 // small is a table that is read whole, on purpose; see kinds.
 const small = "automation_rollout_counts"
 
-const numbers = `CREATE TABLE numbers AS WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 30000) SELECT i FROM s`
+// numbers is a table of 1 to %d.
+const numbers = `CREATE TABLE numbers AS WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < %d) SELECT i FROM s`
 
 func TestEveryBatchIsServedByAnIndex(t *testing.T) {
 	type plan struct {
@@ -58,10 +60,11 @@ func TestEveryBatchIsServedByAnIndex(t *testing.T) {
 	}
 	for name, db := range map[string]struct {
 		open    func(*testing.T) *sqlx.DB
+		rows    int
 		explain string
 		scans   []string
 	}{
-		"postgres": {func(t *testing.T) *sqlx.DB { return pglab.Open(t, pglab.Database(t)) }, `EXPLAIN `, []string{"Seq Scan", "Sort"}},
+		"postgres": {func(t *testing.T) *sqlx.DB { return pglab.Open(t, pglab.Database(t)) }, 30_000, `EXPLAIN `, []string{"Seq Scan", "Sort"}},
 		"sqlite": {func(t *testing.T) *sqlx.DB {
 			pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db"))
 			if err != nil {
@@ -69,7 +72,7 @@ func TestEveryBatchIsServedByAnIndex(t *testing.T) {
 			}
 			t.Cleanup(func() { _ = pool.Close() })
 			return pool
-		}, `EXPLAIN QUERY PLAN `, []string{"SCAN user_automation_settings\n", "SCAN automation_sessions\n", "SCAN s\n", "SCAN used\n", "SCAN feature_flag_events\n", "TEMP B-TREE"}},
+		}, 2_000, `EXPLAIN QUERY PLAN `, []string{"SCAN user_automation_settings\n", "SCAN automation_sessions\n", "SCAN s\n", "SCAN used\n", "SCAN feature_flag_events\n", "TEMP B-TREE"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pool := db.open(t)
@@ -77,7 +80,7 @@ func TestEveryBatchIsServedByAnIndex(t *testing.T) {
 				t.Fatal(err)
 			}
 			words := sqldb.New(pool, sqldb.Options{})
-			for _, s := range append(append([]string{numbers}, fixture...), `ANALYZE`) {
+			for _, s := range append(append([]string{fmt.Sprintf(numbers, db.rows)}, fixture...), `ANALYZE`) {
 				if _, err := pool.ExecContext(t.Context(), words.Expand(s)); err != nil {
 					t.Fatalf("%s: %v", s, err)
 				}
