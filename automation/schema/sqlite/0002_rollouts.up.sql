@@ -75,7 +75,7 @@ CREATE INDEX IF NOT EXISTS automation_rollout_counts_by_epoch ON automation_roll
 
 -- Who is told of events by webhook: those that some replica has lately known.
 CREATE TABLE IF NOT EXISTS automation_rollout_receivers (
-    name    TEXT PRIMARY KEY,
+    name   TEXT NOT NULL PRIMARY KEY,
     seen_at TEXT NOT NULL
 );
 
