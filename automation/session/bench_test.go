@@ -31,17 +31,19 @@ const (
 // server: go test -run '^$' -bench Claim -benchtime 3x ./automation/session
 func BenchmarkClaimAndRelease(b *testing.B) {
 	for _, rows := range []int{1_000, 1_000_000} {
-		b.Run(fmt.Sprint(rows, " rows"), func(b *testing.B) { benchmarkClaims(b, rows) })
+		b.Run(fmt.Sprint(rows, " rows"), func(b *testing.B) { benchmarkClaims(b, rows, "") })
 	}
+	// lib/pq then sends a statement and its parameters in one round trip.
+	b.Run("1000 rows, binary_parameters", func(b *testing.B) { benchmarkClaims(b, 1_000, "&binary_parameters=yes") })
 }
 
-func benchmarkClaims(b *testing.B, rows int) {
+func benchmarkClaims(b *testing.B, rows int, option string) {
 	pgbench, err := exec.LookPath("pgbench")
 	if err != nil {
 		b.Skip("pgbench is not installed: apt-get install postgresql-contrib")
 	}
 	cluster := pglab.Start(b, pglab.Options{Settings: map[string]string{"shared_buffers": "256MB"}})
-	db := pglab.Open(b, cluster.DSN("postgres"))
+	db := pglab.Open(b, cluster.DSN("postgres")+option)
 	db.SetMaxOpenConns(atOnce)
 	db.SetMaxIdleConns(atOnce)
 	if _, err := schema.Migrate(b.Context(), db); err != nil {

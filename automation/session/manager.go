@@ -28,11 +28,12 @@ type Manager struct {
 	settling chan struct{} // nudges
 	sweeping chan struct{}
 
-	mu     sync.Mutex
-	phase  phase
-	base   context.Context //nolint:containedctx // of the work in the background, which outlives its requests
-	ending chan struct{}   // closed when no more claims are given
-	work   sync.WaitGroup  // in the background
+	mu      sync.Mutex
+	phase   phase
+	base    context.Context //nolint:containedctx // of the work in the background, which outlives its requests
+	started chan struct{}   // closed when claims are given
+	ending  chan struct{}   // closed when no more claims are given
+	work    sync.WaitGroup  // in the background
 }
 
 type phase int
@@ -51,7 +52,7 @@ func New(db *sqldb.DB, provider Provider, opts Options) (*Manager, error) {
 	}
 	s := &store{db: db, holder: rand.Text(), lease: opts.Lease}
 	return &Manager{opts: opts, provider: provider, store: s, keeper: newKeeper(s, opts.Lease, opts.Now), lines: lines{now: opts.Now},
-		wallet: make(turn, 1), budget: make(turn, 1), settling: make(chan struct{}, 1), sweeping: make(chan struct{}, 1), ending: make(chan struct{})}, nil
+		wallet: make(turn, 1), budget: make(turn, 1), settling: make(chan struct{}, 1), sweeping: make(chan struct{}, 1), started: make(chan struct{}), ending: make(chan struct{})}, nil
 }
 
 // A Request asks for a session.

@@ -22,6 +22,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		return errors.New("session: Run was called twice")
 	}
 	m.phase, m.base = running, live
+	close(m.started)
 	m.mu.Unlock()
 
 	var hearts, rounds sync.WaitGroup
@@ -40,6 +41,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	hearts.Wait()
 	return nil
 }
+
+// Started is closed when Run has begun to give claims.
+func (m *Manager) Started() <-chan struct{} { return m.started }
 
 // drain waits for what is under way, within bounds.
 func (m *Manager) drain(live context.Context, stop context.CancelCauseFunc) {

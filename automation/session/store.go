@@ -44,6 +44,9 @@ const columns = `id, session_id, model_id, owner_id, user_id, duration, state, p
 	called_at, opened_at, ends_at, COALESCE({until ends_at}, 0) AS seconds_left,
 	(lease_until IS NOT NULL AND lease_until > {now}) AS in_use, attempts`
 
+// claimColumns are those that a claim needs, of every request.
+const claimColumns = `id, session_id, model_id, owner_id, provider, ends_at`
+
 const free = `(lease_until IS NULL OR lease_until < {now})`
 
 // The claim: the usable session that ends first, so that the others can end
@@ -53,7 +56,7 @@ const claimQuery = `UPDATE automation_sessions
 	WHERE id = (SELECT id FROM automation_sessions
 		WHERE owner_id = $4 AND model_id = $5 AND state = 'open' AND ends_at > {in $6} AND ` + free + ` AND ($7 = '' OR provider <> $7)
 		ORDER BY ends_at LIMIT 1 {skip})
-	RETURNING ` + columns
+	RETURNING ` + claimColumns
 
 // pool says which sessions can serve a request.
 type pool struct{ owner, model string }

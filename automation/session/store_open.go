@@ -58,7 +58,7 @@ const takeIdleQuery = `UPDATE automation_sessions
 	WHERE id = (SELECT id FROM automation_sessions
 		WHERE owner_id = '' AND user_id = '' AND model_id = $5 AND state = 'open' AND ends_at > {in $6} AND ` + free + ` AND ($7 = '' OR provider <> $7)
 		ORDER BY ends_at LIMIT 1 {skip})
-	RETURNING ` + columns
+	RETURNING ` + claimColumns
 
 // reserve claims what has become idle meanwhile, or writes the intents to open
 // sessions, as many as the caps allow. It runs under the user's lock, so the
