@@ -202,10 +202,11 @@ func (m *Module) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { m.running.Store(false) })() // what drains is not ready
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.catalog.Run(ctx) })
+	g.Go(func() error { return m.sessions.Run(ctx) })
+	<-m.sessions.Started() // before the flags let anybody in
 	g.Go(func() error { m.flags.Run(ctx); return nil })
 	g.Go(func() error { m.rollouts.Run(ctx); return nil })
 	g.Go(func() error { return m.settings.Run(ctx) })
-	g.Go(func() error { return m.sessions.Run(ctx) })
 	g.Go(func() error { return m.cleaner.Run(ctx) })
 	return g.Wait()
 }
