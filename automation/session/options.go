@@ -38,7 +38,8 @@ type Options struct {
 	// OpenTimeout bounds the wait for the node to open a session: 3 min.
 	OpenTimeout time.Duration
 	// Settle is how long an open whose outcome is unknown is looked for among
-	// the wallet's sessions before its place is given free: 60 s. It is looked
+	// the wallet's sessions before its place is given free: 60 s, and OpenTimeout
+	// more while what is there may belong to other opens. It is looked
 	// for, more seldom, until the session would have ended.
 	Settle time.Duration
 	// DrainTimeout bounds how long the end of Run waits for requests: 30 s.

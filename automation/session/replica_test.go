@@ -297,12 +297,12 @@ func audit(t *testing.T, db *sqlx.DB, n *proxyroutertest.Server, perUser int) {
 	})
 	s := n.Stats()
 	healthy(t, db, s)
-	var rows []string
-	if err := db.Select(&rows, `SELECT session_id FROM automation_sessions WHERE session_id IS NOT NULL`); err != nil {
+	var known []string
+	if err := db.Select(&known, `SELECT session_id FROM automation_sessions WHERE session_id IS NOT NULL`); err != nil {
 		t.Fatal(err)
 	}
-	if len(rows) != len(s.Sessions) {
-		t.Errorf("%d rows have a session, the chain has %d", len(rows), len(s.Sessions))
+	if len(known) != len(s.Sessions) {
+		t.Errorf("%d rows have a session, the chain has %d; by state: %v", len(known), len(s.Sessions), rows(t, db))
 	}
 	var over []string
 	if err := db.Select(&over, `SELECT user_id FROM automation_sessions WHERE session_id IS NOT NULL AND user_id <> '' GROUP BY user_id HAVING count(*) > $1`, perUser); err != nil {

@@ -1,7 +1,10 @@
 package session_test
 
 import (
+	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,4 +129,54 @@ func TestAnOpenThatLosesItsLeaseIsNotAskedFor(t *testing.T) {
 			t.Errorf("%v, %d opens", err, p.opened())
 		}
 	})
+}
+
+// What alice's open has opened may as well be what bob's, under way, is about
+// to be told. Who gives up meanwhile, and opens another, pays twice.
+func TestAnOpenInDoubtIsNotGivenUpWhileItsSessionMayBeAnothers(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		answer, asked := make(chan struct{}), make(chan struct{})
+		p := &slowNode{answer: answer, asked: asked}
+		o := quick()
+		o.Settle = 200 * time.Millisecond
+		m, _ := start(t, db, p, o)
+		var wg sync.WaitGroup
+		wg.Go(func() { use(t, m, "bob") })
+		<-asked
+		wg.Go(func() { use(t, m, "alice") })
+		until(t, "it was looked for, and for longer than Settle", func() bool {
+			var n int
+			return db.Get(&n, `SELECT count(*) FROM automation_sessions WHERE user_id = 'alice' AND attempts >= 3`) == nil && n == 1
+		})
+		if r := rows(t, db); r["unknown"] != 1 || r["opening"] != 1 || p.opened() != 1 {
+			t.Errorf("rows %v; want alice's still in doubt, bob's under way", r)
+		}
+		close(answer)
+		wg.Wait()
+		if r := rows(t, db); r["open"] != 2 || len(r) != 1 {
+			t.Errorf("rows %v, want both open", r)
+		}
+	})
+}
+
+// slowNode answers the first open when it is told to, and cuts the answers to
+// the others.
+type slowNode struct {
+	fakeNode
+	calls         atomic.Int64
+	answer, asked chan struct{}
+}
+
+func (p *slowNode) OpenSession(ctx context.Context, r session.OpenRequest) (string, error) {
+	if p.calls.Add(1) > 1 {
+		_, err := p.fakeNode.OpenSession(ctx, r)
+		return "", errors.Join(errors.New("cut"), err)
+	}
+	close(p.asked)
+	select {
+	case <-p.answer:
+		return p.fakeNode.OpenSession(ctx, r)
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
 }

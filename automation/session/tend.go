@@ -85,10 +85,15 @@ func (m *Manager) settle(ctx context.Context) error {
 // of the length that was asked for, then those that the chain has shortened.
 func (m *Manager) adopt(ctx context.Context, token string, rows []row, orphans []ChainSession, under map[string][]time.Time) error {
 	var errs []error
+	unclear := map[string]bool{}
 	for _, exact := range []bool{true, false} {
 		rows = slices.DeleteFunc(rows, func(r row) bool {
 			i := bestMatch(orphans, r.ModelID, r.asked(), r.CalledAt.Time, exact)
-			if i < 0 || ambiguous(orphans, i, r, under[r.ModelID]) {
+			if i < 0 {
+				return false
+			}
+			if ambiguous(orphans, i, r, under[r.ModelID]) {
+				unclear[r.ID] = true
 				return false
 			}
 			c := orphans[i]
@@ -107,7 +112,13 @@ func (m *Manager) adopt(ctx context.Context, token string, rows []row, orphans [
 		})
 	}
 	for _, r := range rows {
-		state, err := m.store.unsettled(ctx, lease{r.ID, token}, m.opts.Settle, backoff(r.Attempts, time.Second, 15*time.Second))
+		settle, pause := m.opts.Settle, backoff(r.Attempts, time.Second, 15*time.Second)
+		if unclear[r.ID] {
+			// One is there, and it is this intent's or that of a call under way.
+			// Who gives up now may pay twice; the calls will have ended by then.
+			settle, pause = settle+m.opts.OpenTimeout, time.Second
+		}
+		state, err := m.store.unsettled(ctx, lease{r.ID, token}, settle, pause)
 		errs = append(errs, err)
 		if state == "lost" || state == "failed" {
 			m.opts.Observe(Event{Kind: GivenUp, Result: state})
