@@ -77,7 +77,7 @@ before, or the step is not possible now; 5 the database is away.`,
 	f.StringVar(&a.database, "database", "", "the database, postgres://… or sqlite:PATH (default $DATABASE_URL, which keeps its password out of the process list)")
 	f.BoolVar(&a.json, "json", false, "answer in JSON; errors too, on standard error")
 	f.StringVar(&a.actor, "actor", "", "who is doing this, for the audit (default the system's user)")
-	root.AddCommand(a.migrate(), a.verify(), a.mapping(), a.flags(), a.rollout(), a.cleanup(), a.report())
+	root.AddCommand(a.migrate(), a.verify(), a.check(), a.mapping(), a.flags(), a.rollout(), a.cleanup(), a.report())
 	return root
 }
 
