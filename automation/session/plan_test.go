@@ -23,7 +23,7 @@ func fill(tb testing.TB, db *sqlx.DB, n int) {
 			SELECT 'id-' || i, '0x' || i, 'model', 'user-' || i / 20, 'user-' || i / 20, now() - i % 90 * interval '1 day', 3600,
 				CASE WHEN i % 20 = 0 THEN 'open' ELSE 'closed' END, '0xp', now(), now(), now(),
 				now() + interval '1 day' * (CASE WHEN i % 20 = 0 THEN 1 ELSE -1 END), now() - interval '1 hour',
-				now() + interval '1 day' * (CASE WHEN i % 20 = 0 THEN 1 ELSE -1 END), CASE WHEN i % 20 <> 0 THEN now() END
+				now() + interval '1 day' * (CASE WHEN i % 20 = 0 THEN 1 ELSE -1 END), CASE WHEN i % 20 <> 0 THEN now() - interval '1 hour' - i % 90 * interval '1 day' END
 			FROM generate_series(20, 19 + CAST($1 AS int)) i`,
 		`ANALYZE automation_sessions`,
 	} {

@@ -140,5 +140,12 @@ func idleIn(tx *sqldb.Tx, model string, ahead time.Duration) (n int, err error) 
 	err = tx.Get(&n, `SELECT count(*) FROM automation_sessions
 		WHERE owner_id = '' AND model_id = $1 AND state IN ('opening', 'unknown', 'open')
 			AND (ends_at IS NULL OR ends_at > {in $2}) AND (state <> 'open' OR `+free+`)`, model, ahead.Seconds())
+	if err != nil || n > 0 {
+		return n, err
+	}
+	// One that failed within a minute counts as well: the node is not asked for
+	// the same thing at every round, by every replica.
+	err = tx.Get(&n, `SELECT count(*) FROM automation_sessions
+		WHERE state = 'failed' AND state IN ('closed', 'failed') AND closed_at > {in -60} AND owner_id = '' AND user_id = '' AND model_id = $1`, model)
 	return n, err
 }

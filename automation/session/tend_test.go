@@ -181,6 +181,26 @@ func TestWhatIsTooNearItsEndIsNotHandedOutAndKeepsNobodyFromAnother(t *testing.T
 	})
 }
 
+func TestAPrewarmedSessionThatIsRefusedIsNotAskedForAtEveryRound(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		n, client := node(t, proxyroutertest.Options{})
+		n.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Status: 500, Text: "no provider accepting session"})
+		o := quick()
+		var rounds atomic.Int64
+		o.Prewarm = func() []session.Prewarm {
+			rounds.Add(1)
+			return []session.Prewarm{{ModelID: modelA, Duration: time.Hour}}
+		}
+		start(t, db, client, o)
+		until(t, "one has failed", func() bool { return rows(t, db)["failed"] > 0 })
+		seen := rounds.Load()
+		until(t, "there were more rounds", func() bool { return rounds.Load() > seen+3 })
+		if r := rows(t, db); r["failed"] != 1 {
+			t.Errorf("rows %v, want one failed open", r)
+		}
+	})
+}
+
 func TestAPrewarmedSessionServesTheFirstWhoAsks(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
