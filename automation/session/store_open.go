@@ -43,6 +43,7 @@ type answer struct {
 	opens   []lease // the intents that were written
 	// How the pool stands, without the new intents.
 	Live    int          `db:"live"`
+	Idle    int          `db:"idle"` // of these, in nobody's use
 	Opening int          `db:"opening"`
 	Unknown int          `db:"unknown"`
 	Stuck   int          `db:"stuck"` // unknown, and the node cannot be asked
@@ -81,6 +82,7 @@ func (s *store) reserve(ctx context.Context, o order, l limits) (answer, error) 
 			}
 		}
 		if err := tx.Get(&a, `SELECT count(CASE WHEN state = 'open' THEN 1 END) AS live,
+				count(CASE WHEN state = 'open' AND `+free+` THEN 1 END) AS idle,
 				count(CASE WHEN state = 'opening' THEN 1 END) AS opening, count(CASE WHEN state = 'unknown' THEN 1 END) AS unknown,
 				count(CASE WHEN state = 'unknown' AND reason = 'unreachable' THEN 1 END) AS stuck
 			FROM automation_sessions
@@ -88,6 +90,11 @@ func (s *store) reserve(ctx context.Context, o order, l limits) (answer, error) 
 				AND ($4 = '' OR provider <> $4)`,
 			o.owner, o.model, o.margin.Seconds(), o.omit); err != nil {
 			return a, err
+		}
+		// What has become idle since the claim above looked, or is just being
+		// claimed, needs no open beside it: the next look claims it.
+		if o.token != "" {
+			o.opens = o.opens[:max(len(o.opens)-a.Idle, 0)]
 		}
 		if a.Unknown > 0 || len(o.opens) == 0 {
 			return a, nil // nothing more before it is known what was opened

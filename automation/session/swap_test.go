@@ -11,6 +11,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 // What a reconciler on another replica does while an open is under way here.
@@ -178,5 +179,48 @@ func (p *slowNode) OpenSession(ctx context.Context, r session.OpenRequest) (stri
 		return p.fakeNode.OpenSession(ctx, r)
 	case <-ctx.Done():
 		return "", ctx.Err()
+	}
+}
+
+// Between a look for an idle session and the intent to open another there is
+// room for a release. A row that another transaction has locked is such a
+// session: it is free, and cannot be claimed just now.
+func TestASessionThatIsJustBecomingIdleIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	db := postgres(t)
+	p := &fakeNode{}
+	var mu sync.Mutex
+	reservations := 0
+	m, _ := startOn(t, bounded(db, sqldb.Options{Observe: func(name string, _, _ time.Duration, _ error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if name == "sessions.reserve" {
+			reservations++
+		}
+	}}), p, quick())
+	seen := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return reservations
+	}
+	use(t, m, "alice")
+	tx, err := db.BeginTxx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	if _, err := tx.Exec(`SELECT id FROM automation_sessions FOR UPDATE`); err != nil {
+		t.Fatal(err)
+	}
+	before := seen()
+	var wg sync.WaitGroup
+	wg.Go(func() { use(t, m, "alice") })
+	until(t, "it has tried to reserve", func() bool { return seen() >= before+2 })
+	if err := tx.Rollback(); err != nil {
+		t.Error(err)
+	}
+	wg.Wait()
+	if p.opened() != 1 {
+		t.Errorf("%d opens, want the one session used again", p.opened())
 	}
 }
