@@ -13,7 +13,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
 func TestNewNamesAllThatIsWrong(t *testing.T) {
@@ -105,8 +105,8 @@ func TestItStartsWithoutTheDatabaseAndRecoversByItself(t *testing.T) {
 		recovers(t, l, func() { migrate(t, l.db); l.sql(everybody) })
 	})
 	t.Run("postgres, started later", func(t *testing.T) {
-		c := pglab.Start(t, pglab.Options{})
-		db := func(t testing.TB) *sqlx.DB { return pglab.Open(t, c.DSN("postgres")) }
+		c := pgtest.Start(t, pgtest.Options{})
+		db := func(t testing.TB) *sqlx.DB { return pgtest.Open(t, c.DSN("postgres")) }
 		first := db(t)
 		first.SetMaxIdleConns(0) // none that stands when the server goes
 		migrate(t, first)
@@ -158,8 +158,8 @@ func recovers(t *testing.T, l *lab, comes func()) {
 }
 
 func TestAFrozenDatabaseKeepsNobodyForLong(t *testing.T) {
-	c := pglab.Start(t, pglab.Options{})
-	l := newLab(t, setup{db: func(t testing.TB) *sqlx.DB { return pglab.Open(t, c.DSN("postgres")) },
+	c := pgtest.Start(t, pgtest.Options{})
+	l := newLab(t, setup{db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, c.DSN("postgres")) },
 		config: func(c *automation.Config) { c.DefaultOptIn = false }})
 	l.do("PUT", settingsPath, "alice", good)
 	l.chat("alice")
@@ -198,8 +198,8 @@ func TestAFrozenDatabaseKeepsNobodyForLong(t *testing.T) {
 }
 
 func TestAWriteWhoseOutcomeIsUnknownSaysSo(t *testing.T) {
-	proxy := pglab.NewProxy(t, pglab.Database(t))
-	l := newLab(t, setup{idle: true, db: func(t testing.TB) *sqlx.DB { return pglab.Open(t, proxy.DSN()) }})
+	proxy := pgtest.NewProxy(t, pgtest.Database(t))
+	l := newLab(t, setup{idle: true, db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, proxy.DSN()) }})
 	l.set(everybody)
 	proxy.LoseReplies(func(tag string) bool { return tag == "COMMIT" })
 	a := l.do("PUT", settingsPath, "alice", good)
@@ -408,8 +408,8 @@ func TestTwoReplicasShareSessions(t *testing.T) {
 			return func(t testing.TB) *sqlx.DB { return openLite(t, path) }
 		},
 		"postgres": func(t testing.TB) func(testing.TB) *sqlx.DB {
-			dsn := pglab.Database(t)
-			return func(t testing.TB) *sqlx.DB { return pglab.Open(t, dsn) }
+			dsn := pgtest.Database(t)
+			return func(t testing.TB) *sqlx.DB { return pgtest.Open(t, dsn) }
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/flags"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -27,8 +27,8 @@ type database struct {
 
 func postgres(t *testing.T) database {
 	t.Helper()
-	dsn := pglab.Database(t)
-	return migrated(t, database{pglab.Open(t, dsn), dsn})
+	dsn := pgtest.Database(t)
+	return migrated(t, database{pgtest.Open(t, dsn), dsn})
 }
 
 func sqlite(t *testing.T) database {

@@ -14,7 +14,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
 // replicas are five watchers with a pool each.
@@ -34,7 +34,7 @@ func replicas(t *testing.T, driver, dsn string, o flags.Options) []*flags.Watche
 
 func TestAChangeByHandReachesFiveReplicasThroughAPooler(t *testing.T) {
 	db := postgres(t)
-	all := replicas(t, db.DriverName(), pglab.PgBouncer(t, db.dsn), flags.Options{})
+	all := replicas(t, db.DriverName(), pgtest.PgBouncer(t, db.dsn), flags.Options{})
 	for i := range 20 {
 		user := fmt.Sprint(i)
 		db.sql(t, `UPDATE feature_flags SET enabled_user_ids = '["`+user+`"]' WHERE feature_name = 'automation'`)
@@ -47,9 +47,9 @@ func TestAChangeByHandReachesFiveReplicasThroughAPooler(t *testing.T) {
 }
 
 func TestAStandbyServes(t *testing.T) {
-	cluster := pglab.Start(t, pglab.Options{})
+	cluster := pgtest.Start(t, pgtest.Options{})
 	dsn := cluster.Database(t)
-	db := migrated(t, database{pglab.Open(t, dsn), dsn})
+	db := migrated(t, database{pgtest.Open(t, dsn), dsn})
 	db.sql(t, `UPDATE feature_flags SET enabled_user_ids = '["1"]'`, `CHECKPOINT`)
 	var dir string
 	if err := db.GetContext(t.Context(), &dir, `SHOW data_directory`); err != nil {
@@ -64,7 +64,7 @@ func TestAStandbyServes(t *testing.T) {
 		t.Fatal(err)
 	}
 	cluster.Restart()
-	pool := pglab.Open(t, dsn)
+	pool := pgtest.Open(t, dsn)
 	var standby bool
 	if err := pool.GetContext(t.Context(), &standby, `SELECT pg_is_in_recovery()`); err != nil || !standby {
 		t.Fatalf("no standby: %v", err)
@@ -79,9 +79,9 @@ func TestAStandbyServes(t *testing.T) {
 }
 
 func TestTheLastSnapshotServesWhileTheServerIsKilledOrFrozen(t *testing.T) {
-	cluster := pglab.Start(t, pglab.Options{})
+	cluster := pgtest.Start(t, pgtest.Options{})
 	dsn := cluster.Database(t)
-	db := migrated(t, database{pglab.Open(t, dsn), dsn})
+	db := migrated(t, database{pgtest.Open(t, dsn), dsn})
 	db.sql(t, `UPDATE feature_flags SET enabled_user_ids = '["1"]'`)
 	if err := db.Close(); err != nil {
 		t.Fatal(err)

@@ -10,7 +10,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
@@ -29,7 +29,7 @@ func onBoth(t *testing.T, test func(t *testing.T, pool *sqlx.DB)) {
 
 func postgres(tb testing.TB) *sqlx.DB {
 	tb.Helper()
-	return pglab.Open(tb, pglab.Database(tb))
+	return pgtest.Open(tb, pgtest.Database(tb))
 }
 
 func sqlite(tb testing.TB) *sqlx.DB {

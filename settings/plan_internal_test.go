@@ -9,7 +9,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -35,7 +35,7 @@ func TestEveryStatementIsServedByAnIndex(t *testing.T) {
 		fill, analyze, explain, scan string
 	}{
 		"postgres": {
-			func(t *testing.T) *sqlx.DB { return pglab.Open(t, pglab.Database(t)) },
+			func(t *testing.T) *sqlx.DB { return pgtest.Open(t, pgtest.Database(t)) },
 			`INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at, deleted_at)
 			SELECT i, i % 10 = 0, 3600, now() - interval '1 year', now() - make_interval(mins => i), CASE WHEN i % 100 = 1 THEN now() END FROM generate_series(1, 20000) AS i`,
 			`VACUUM ANALYZE user_automation_settings`, `EXPLAIN `, "Seq Scan",

@@ -15,7 +15,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/cleanup"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
@@ -39,8 +39,8 @@ func BenchmarkCleanup(b *testing.B) {
 		b.Fatal(err)
 	}
 	for range b.N {
-		cluster := pglab.Start(b, pglab.Options{Durable: true, Settings: map[string]string{"shared_buffers": "256MB", "max_wal_size": "1GB"}})
-		pool := migrated(b, pglab.Open(b, cluster.Database(b)))
+		cluster := pgtest.Start(b, pgtest.Options{Durable: true, Settings: map[string]string{"shared_buffers": "256MB", "max_wal_size": "1GB"}})
+		pool := migrated(b, pgtest.Open(b, cluster.Database(b)))
 		fill(b, pool, n/3)
 		if _, err := pool.ExecContext(b.Context(), `VACUUM ANALYZE`); err != nil {
 			b.Fatal(err)

@@ -13,7 +13,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/cleanup"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
 // child makes the test binary a replica that cleans up, for another test.
@@ -24,7 +24,7 @@ func TestReplica(t *testing.T) {
 	if dsn == "" {
 		t.Skip("it is run as a process of its own by another test")
 	}
-	pool := pglab.Open(t, dsn)
+	pool := pgtest.Open(t, dsn)
 	c := newCleaner(t, pool, cleanup.Options{Batch: 50, DefaultOptIn: true, DefaultDuration: 2 * time.Hour, Progress: func(cleanup.Report) {
 		_, _ = os.Stdout.WriteString("batch\n")
 	}})
@@ -33,8 +33,8 @@ func TestReplica(t *testing.T) {
 
 func TestAReplicaKilledInTheMiddleLosesNothingThatLives(t *testing.T) {
 	const n = 2000
-	dsn := pglab.Database(t)
-	pool := migrated(t, pglab.Open(t, dsn))
+	dsn := pgtest.Database(t)
+	pool := migrated(t, pgtest.Open(t, dsn))
 	fill(t, pool, n)
 
 	for i := range 3 {

@@ -12,7 +12,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/cleanup"
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -27,7 +27,7 @@ func onBoth(t *testing.T, test func(t *testing.T, pool *sqlx.DB)) {
 
 func postgres(tb testing.TB) *sqlx.DB {
 	tb.Helper()
-	return migrated(tb, pglab.Open(tb, pglab.Database(tb)))
+	return migrated(tb, pgtest.Open(tb, pgtest.Database(tb)))
 }
 
 func sqlite(tb testing.TB) *sqlx.DB {

@@ -10,7 +10,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -64,7 +64,7 @@ func TestEveryBatchIsServedByAnIndex(t *testing.T) {
 		explain string
 		scans   []string
 	}{
-		"postgres": {func(t *testing.T) *sqlx.DB { return pglab.Open(t, pglab.Database(t)) }, 30_000, `EXPLAIN `, []string{"Seq Scan", "Sort"}},
+		"postgres": {func(t *testing.T) *sqlx.DB { return pgtest.Open(t, pgtest.Database(t)) }, 30_000, `EXPLAIN `, []string{"Seq Scan", "Sort"}},
 		"sqlite": {func(t *testing.T) *sqlx.DB {
 			pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db"))
 			if err != nil {

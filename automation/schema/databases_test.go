@@ -10,7 +10,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -24,7 +24,7 @@ func onBoth(t *testing.T, test func(t *testing.T, pool *sqlx.DB)) {
 
 func postgres(t *testing.T) *sqlx.DB {
 	t.Helper()
-	return pglab.Open(t, pglab.Database(t))
+	return pgtest.Open(t, pgtest.Database(t))
 }
 
 func sqlite(t *testing.T, file string) *sqlx.DB {

@@ -10,7 +10,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -175,8 +175,8 @@ func TestTheAuditIsAppendOnlyButForTheCleanUp(t *testing.T) {
 }
 
 func TestAChangeIsToldToWhoListens(t *testing.T) {
-	dsn := pglab.Database(t)
-	pool := migrated(t, pglab.Open(t, dsn))
+	dsn := pgtest.Database(t)
+	pool := migrated(t, pgtest.Open(t, dsn))
 	listener := pq.NewListener(dsn, time.Second, time.Minute, nil)
 	defer func() { _ = listener.Close() }()
 	if err := listener.Listen("automation_flags"); err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
 func TestUpAndDownAndUpAgain(t *testing.T) {
@@ -115,15 +115,15 @@ func TestTheFileMayBeAppliedTwice(t *testing.T) {
 func TestTenReplicasMigrateAtOnce(t *testing.T) {
 	for name, open := range map[string]func(t *testing.T) func() *sqlx.DB{
 		"postgres": func(t *testing.T) func() *sqlx.DB {
-			dsn := pglab.Database(t)
-			return func() *sqlx.DB { return pglab.Open(t, dsn) }
+			dsn := pgtest.Database(t)
+			return func() *sqlx.DB { return pgtest.Open(t, dsn) }
 		},
 		"postgres through a pooler": func(t *testing.T) func() *sqlx.DB {
-			dsn := pglab.PgBouncer(t, pglab.Database(t))
-			if pglab.Open(t, dsn).DriverName() == "pgx" {
+			dsn := pgtest.PgBouncer(t, pgtest.Database(t))
+			if pgtest.Open(t, dsn).DriverName() == "pgx" {
 				dsn += "&default_query_exec_mode=exec"
 			}
-			return func() *sqlx.DB { return pglab.Open(t, dsn) }
+			return func() *sqlx.DB { return pgtest.Open(t, dsn) }
 		},
 		"sqlite": func(t *testing.T) func() *sqlx.DB {
 			file := filepath.Join(t.TempDir(), "a.db")
@@ -166,8 +166,8 @@ func TestAProcessThatDiesAfterAnyStatementLeavesNothingHalfDone(t *testing.T) {
 	} {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			dsn := pglab.Database(t)
-			direct := pglab.Open(t, dsn)
+			dsn := pgtest.Database(t)
+			direct := pgtest.Open(t, dsn)
 			steps := len(migrate(t, direct))
 			states := make([][]string, steps+1) // what there is with so many migrations applied
 			for n := steps; n > 0; n-- {
@@ -182,8 +182,8 @@ func TestAProcessThatDiesAfterAnyStatementLeavesNothingHalfDone(t *testing.T) {
 				} else {
 					migrate(t, direct)
 				}
-				proxy := pglab.NewProxy(t, dsn)
-				pool := pglab.Open(t, proxy.DSN())
+				proxy := pgtest.NewProxy(t, dsn)
+				pool := pgtest.Open(t, proxy.DSN())
 				ctx, cancel := context.WithCancel(t.Context())
 				replies := 0
 				proxy.LoseReplies(func(string) bool {
@@ -238,8 +238,8 @@ func until(t *testing.T, ok func() (string, bool)) {
 func TestALostConnectionIsNoReasonToFail(t *testing.T) {
 	for tag, n := range map[string]int{"COMMIT": 2, "CREATE TABLE": 3} {
 		t.Run(tag, func(t *testing.T) {
-			dsn := pglab.Database(t)
-			proxy := pglab.NewProxy(t, dsn)
+			dsn := pgtest.Database(t)
+			proxy := pgtest.NewProxy(t, dsn)
 			seen := 0
 			proxy.LoseReplies(func(got string) bool {
 				if got == tag {
@@ -247,10 +247,10 @@ func TestALostConnectionIsNoReasonToFail(t *testing.T) {
 				}
 				return got == tag && seen == n
 			})
-			if applied := migrate(t, pglab.Open(t, proxy.DSN())); len(applied) == 0 || applied[0].Version != 1 || applied[0].AppliedAt.IsZero() || proxy.Lost() != 1 {
+			if applied := migrate(t, pgtest.Open(t, proxy.DSN())); len(applied) == 0 || applied[0].Version != 1 || applied[0].AppliedAt.IsZero() || proxy.Lost() != 1 {
 				t.Errorf("applied %v with %d replies lost, want all migrations and 1", applied, proxy.Lost())
 			}
-			if pending, err := schema.Pending(t.Context(), pglab.Open(t, dsn)); pending || err != nil {
+			if pending, err := schema.Pending(t.Context(), pgtest.Open(t, dsn)); pending || err != nil {
 				t.Errorf("pending %v, error %v", pending, err)
 			}
 		})
@@ -276,16 +276,16 @@ func TestADatabaseThatIsNewerIsLeftAlone(t *testing.T) {
 }
 
 func TestARoleThatMayNotIsToldWhatToRun(t *testing.T) {
-	cluster := pglab.Start(t, pglab.Options{})
+	cluster := pgtest.Start(t, pgtest.Options{})
 	dsn := cluster.Database(t)
-	owner := pglab.Open(t, dsn)
+	owner := pgtest.Open(t, dsn)
 	execute(t, owner, `CREATE ROLE "gateway-app" LOGIN`, `REVOKE CREATE ON SCHEMA public FROM PUBLIC`)
 	u, err := url.Parse(dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
 	u.User = url.User("gateway-app")
-	pool := pglab.Open(t, u.String())
+	pool := pgtest.Open(t, u.String())
 	_, err = schema.Migrate(t.Context(), pool)
 	const grant = `GRANT USAGE, CREATE ON SCHEMA public TO "gateway-app"`
 	if err == nil || !strings.Contains(err.Error(), grant) {
@@ -309,8 +309,8 @@ func TestARoleThatMayNotIsToldWhatToRun(t *testing.T) {
 }
 
 func TestATableInUseIsWaitedForBriefly(t *testing.T) {
-	dsn := pglab.Database(t)
-	pool := pglab.Open(t, dsn)
+	dsn := pgtest.Database(t)
+	pool := pgtest.Open(t, dsn)
 	execute(t, pool, `CREATE TABLE feature_flags (feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids text)`)
 	tx, err := pool.BeginTxx(t.Context(), nil)
 	if err != nil {

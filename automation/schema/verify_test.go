@@ -16,7 +16,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
 var update = flag.Bool("update", false, "write automation/schema/expected/*.json")
@@ -114,9 +114,9 @@ func TestWhatIsMissingIsFoundAndItsSQLMendsIt(t *testing.T) {
 }
 
 func TestTheTablesMayBeInAnotherSchema(t *testing.T) {
-	dsn := pglab.Database(t)
-	execute(t, pglab.Open(t, dsn), `CREATE SCHEMA "the host's"`, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = "the host''s", public', current_database()); END $$`)
-	pool := migrated(t, pglab.Open(t, dsn))
+	dsn := pgtest.Database(t)
+	execute(t, pgtest.Open(t, dsn), `CREATE SCHEMA "the host's"`, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = "the host''s", public', current_database()); END $$`)
+	pool := migrated(t, pgtest.Open(t, dsn))
 	problems(t, pool, "")
 	execute(t, pool, `DROP FUNCTION automation_flag_changed CASCADE`)
 	for _, p := range problems(t, pool, "", "function automation_flag_changed() is missing", "trigger automation_flag_changed of feature_flags is missing") {
@@ -175,8 +175,8 @@ func service(t *testing.T, before ...string) (owner, pool *sqlx.DB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dsn := pglab.Start(t, pglab.Options{}).Database(t)
-	owner = pglab.Open(t, dsn)
+	dsn := pgtest.Start(t, pgtest.Options{}).Database(t)
+	owner = pgtest.Open(t, dsn)
 	execute(t, owner, before...)
 	migrate(t, owner)
 	execute(t, owner, `REVOKE ALL ON SCHEMA public FROM PUBLIC`, `REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA public FROM PUBLIC`,
@@ -186,7 +186,7 @@ func service(t *testing.T, before ...string) (owner, pool *sqlx.DB) {
 		t.Fatal(err)
 	}
 	u.User = url.User("the-gateway")
-	return owner, pglab.Open(t, u.String())
+	return owner, pgtest.Open(t, u.String())
 }
 
 func TestTheGrantsAreWhatVerifyAsksForAndNoMore(t *testing.T) {

@@ -17,7 +17,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -42,8 +42,8 @@ func benchmarkClaims(b *testing.B, rows int, option string) {
 	if err != nil {
 		b.Skip("pgbench is not installed: apt-get install postgresql-contrib")
 	}
-	cluster := pglab.Start(b, pglab.Options{Settings: map[string]string{"shared_buffers": "256MB"}})
-	db := pglab.Open(b, cluster.DSN("postgres")+option)
+	cluster := pgtest.Start(b, pgtest.Options{Settings: map[string]string{"shared_buffers": "256MB"}})
+	db := pgtest.Open(b, cluster.DSN("postgres")+option)
 	db.SetMaxOpenConns(atOnce)
 	db.SetMaxIdleConns(atOnce)
 	if _, err := schema.Migrate(b.Context(), db); err != nil {

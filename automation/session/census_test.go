@@ -8,14 +8,14 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 func TestTheCensusCountsWhatHasNotEndedByIndex(t *testing.T) {
 	t.Parallel()
-	dsn := pglab.Database(t)
-	look := migrated(t, pglab.Open(t, dsn))
+	dsn := pgtest.Database(t)
+	look := migrated(t, pgtest.Open(t, dsn))
 	fill(t, look, 100_000) // one in twenty is open
 	for _, q := range []string{
 		`UPDATE automation_sessions SET lease_token = 't', lease_holder = 'h', lease_until = now() + interval '1 hour' WHERE id IN ('id-20', 'id-40')`,

@@ -13,7 +13,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -75,13 +75,13 @@ func use(t *testing.T, m *session.Manager, user string) {
 
 func TestADatabaseThatLosesTheRepliesToCommitsCostsNothing(t *testing.T) {
 	t.Parallel()
-	dsn := pglab.Database(t)
-	db := migrated(t, pglab.Open(t, dsn))
-	proxy := pglab.NewProxy(t, dsn)
+	dsn := pgtest.Database(t)
+	db := migrated(t, pgtest.Open(t, dsn))
+	proxy := pgtest.NewProxy(t, dsn)
 	n, node := node(t, proxyroutertest.Options{OpenLatency: 5 * time.Millisecond})
 	o := quick()
 	o.MaxPerUser = 1
-	m, stop := start(t, pglab.Open(t, proxy.DSN()), node, o)
+	m, stop := start(t, pgtest.Open(t, proxy.DSN()), node, o)
 	proxy.LoseReplies(func(tag string) bool { return tag == "COMMIT" && rand.IntN(8) == 0 })
 	users := names("user", 30)
 	var wg sync.WaitGroup
@@ -201,8 +201,8 @@ func TestAFrozenDatabaseHoldsNobodyPastTheirDeadline(t *testing.T) {
 	if long() {
 		frozen = 30 * time.Second
 	}
-	cluster := pglab.Start(t, pglab.Options{})
-	db := migrated(t, pglab.Open(t, cluster.DSN("postgres")))
+	cluster := pgtest.Start(t, pgtest.Options{})
+	db := migrated(t, pgtest.Open(t, cluster.DSN("postgres")))
 	n, node := node(t, proxyroutertest.Options{})
 	o := quick()
 	o.Lease = 3 * time.Second

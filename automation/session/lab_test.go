@@ -16,7 +16,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -54,11 +54,11 @@ func postgres(t *testing.T) *sqlx.DB {
 // through PgBouncer, while the tests look at the tables past it.
 func replicated(t *testing.T) (db *sqlx.DB, dsn string) {
 	t.Helper()
-	dsn = pglab.Database(t)
-	db = migrated(t, pglab.Open(t, dsn))
+	dsn = pgtest.Database(t)
+	db = migrated(t, pgtest.Open(t, dsn))
 	if os.Getenv("AUTOMATION_TEST_POOLER") == "1" {
-		dsn = pglab.PgBouncer(t, dsn)
-		poolers.Store(db, pglab.Open(t, dsn))
+		dsn = pgtest.PgBouncer(t, dsn)
+		poolers.Store(db, pgtest.Open(t, dsn))
 		t.Cleanup(func() { poolers.Delete(db) })
 	}
 	return db, dsn

@@ -11,7 +11,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -42,8 +42,8 @@ func fill(tb testing.TB, db *sqlx.DB, n int) {
 func TestNoStatementReadsTheWholeTable(t *testing.T) {
 	t.Parallel()
 	const sessions = 200_000
-	dsn := pglab.Database(t)
-	look := migrated(t, pglab.Open(t, dsn))
+	dsn := pgtest.Database(t)
+	look := migrated(t, pgtest.Open(t, dsn))
 	fill(t, look, sessions)
 	read := func() (scans, entries int64) {
 		t.Helper()

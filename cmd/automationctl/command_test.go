@@ -14,7 +14,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/dbopen"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -228,7 +228,7 @@ func TestWatchLosesNoStepThatIsTakenWhileItLooks(t *testing.T) {
 }
 
 func TestWatchWaitsForADatabaseThatIsAwayForAWhile(t *testing.T) {
-	cluster := pglab.Start(t, pglab.Options{})
+	cluster := pgtest.Start(t, pgtest.Options{})
 	s, _ := migrated(t, cluster.DSN("postgres"))
 	if r := s.run("rollout", "start", "automation"); r.code != 0 {
 		t.Fatal(r.errs)

@@ -11,14 +11,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
 var update = flag.Bool("update", false, "write testdata/*.txt and docs/automationctl.md")
 
 // databases are those that every transcript runs on.
 var databases = map[string]func(*testing.T) string{
-	"postgres": func(t *testing.T) string { return pglab.Database(t) },
+	"postgres": func(t *testing.T) string { return pgtest.Database(t) },
 	"sqlite":   func(*testing.T) string { return "sqlite:a.db" },
 }
 

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
 func TestItIsShort(t *testing.T) {
@@ -28,7 +28,7 @@ func TestItIsShort(t *testing.T) {
 }
 
 func TestItMountsEverything(t *testing.T) {
-	dsn := pglab.Database(t)
+	dsn := pgtest.Database(t)
 	node := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 	for name, value := range map[string]string{
 		"DATABASE_URL": dsn, "PROXY_ROUTER_URL": node.URL, "MODEL_MAPPINGS_FILE": "../../model_mappings.json", "AUTOMATION_ADMIN_TOKEN": "operators",

@@ -9,14 +9,14 @@ import (
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
 // Two processes on one PostgreSQL and one node: the promises hold across
 // replicas, and one of them may be killed.
 func TestTwoServersShareADatabaseAndANode(t *testing.T) {
-	dsn := pglab.Database(t)
-	db := pglab.Open(t, dsn)
+	dsn := pgtest.Database(t)
+	db := pgtest.Open(t, dsn)
 	node := proxyroutertest.NewServer(t, proxyroutertest.Options{
 		OpenLatency: 100 * time.Millisecond, ChunkDelay: 20 * time.Millisecond})
 	env := []string{"DATABASE_URL=" + dsn, "PROXY_ROUTER_URL=" + node.URL,

@@ -19,7 +19,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
 // A block is one of the runbook's, to be run in a shell.
@@ -115,7 +115,7 @@ func hasten(t *testing.T, path string) {
 // TestRunbook carries out docs/runbook.md from an empty PostgreSQL to 100 %
 // and back, with two gateways under load.
 func TestRunbook(t *testing.T) {
-	cluster := pglab.Start(t, pglab.Options{})
+	cluster := pgtest.Start(t, pgtest.Options{})
 	dsn := cluster.Database(t)
 	work, bin := t.TempDir(), t.TempDir()
 	for _, name := range []string{"deploy", "model_mappings.json"} {

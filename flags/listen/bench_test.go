@@ -11,7 +11,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/flags/listen"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
 // BenchmarkKillSwitch is how long a hand-typed UPDATE takes to the last of five
@@ -23,7 +23,7 @@ func BenchmarkKillSwitch(b *testing.B) {
 }
 
 func killSwitch(b *testing.B, listening bool) {
-	dsn := pglab.Database(b)
+	dsn := pgtest.Database(b)
 	db := migrated(b, dsn)
 	ctx, cancel := context.WithCancel(context.Background())
 	var replicas sync.WaitGroup
@@ -32,7 +32,7 @@ func killSwitch(b *testing.B, listening bool) {
 	var watchers []*flags.Watcher
 	var ready atomic.Int64
 	for range 5 {
-		w := flags.NewWatcher(flags.NewStore(pglab.Open(b, dsn)), flags.Options{})
+		w := flags.NewWatcher(flags.NewStore(pgtest.Open(b, dsn)), flags.Options{})
 		watchers = append(watchers, w)
 		replicas.Go(func() { w.Run(ctx) })
 		if listening {

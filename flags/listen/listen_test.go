@@ -10,7 +10,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/flags/listen"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -49,7 +49,7 @@ func change(t *testing.T, db *sqlx.DB, percentage int) {
 
 func migrated(tb testing.TB, dsn string) *sqlx.DB {
 	tb.Helper()
-	db := pglab.Open(tb, dsn)
+	db := pgtest.Open(tb, dsn)
 	if _, err := schema.Migrate(context.Background(), db); err != nil {
 		tb.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func migrated(tb testing.TB, dsn string) *sqlx.DB {
 }
 
 func TestAChangeByHandIsHeardAtOnce(t *testing.T) {
-	dsn := pglab.Database(t)
+	dsn := pgtest.Database(t)
 	db := migrated(t, dsn)
 	nudges := run(t, dsn, listen.Options{})
 	wait(t, nudges, "it began to listen")
@@ -68,7 +68,7 @@ func TestAChangeByHandIsHeardAtOnce(t *testing.T) {
 }
 
 func TestItListensAgainAfterTheServerWasKilledOrFrozen(t *testing.T) {
-	cluster := pglab.Start(t, pglab.Options{})
+	cluster := pgtest.Start(t, pgtest.Options{})
 	dsn := cluster.Database(t)
 	db := migrated(t, dsn)
 	nudges := run(t, dsn, listen.Options{Silence: 300 * time.Millisecond, Pause: 200 * time.Millisecond})

@@ -18,7 +18,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
 const flag = "automation" // is there after the migrations
@@ -29,11 +29,11 @@ func each(t *testing.T, fn func(t *testing.T, l *lab)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) { fn(t, newLab(t, lite(t))) })
 	t.Run("postgres", func(t *testing.T) {
-		dsn := pglab.Database(t)
+		dsn := pgtest.Database(t)
 		if os.Getenv("AUTOMATION_TEST_POOLER") == "1" {
-			dsn = pglab.PgBouncer(t, dsn)
+			dsn = pgtest.PgBouncer(t, dsn)
 		}
-		fn(t, newLab(t, pglab.Open(t, dsn)))
+		fn(t, newLab(t, pgtest.Open(t, dsn)))
 	})
 }
 

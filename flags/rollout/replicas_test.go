@@ -23,7 +23,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
 // replica is the process of one of five: a watcher, a controller, and users
@@ -133,8 +133,8 @@ func (p *process) freeze(t *testing.T) {
 // A whole plan in fast-forward by five processes, whose clocks are up to ten
 // minutes off, and which are killed or frozen at random.
 func TestFiveReplicasKilledAtRandomAgree(t *testing.T) {
-	dsn := pglab.Database(t)
-	l := newLab(t, pglab.Open(t, dsn))
+	dsn := pgtest.Database(t)
+	l := newLab(t, pgtest.Open(t, dsn))
 	p := rollout.DefaultPlan()
 	p.Stages[0].Percentage = flags.Percent // somebody internal
 	for i := range p.Stages {
@@ -205,8 +205,8 @@ func TestFiveReplicasKilledAtRandomAgree(t *testing.T) {
 
 // With the intervals that are shipped.
 func TestABreachReachesFiveReplicasWithinTenSeconds(t *testing.T) {
-	dsn := pglab.Database(t)
-	l := newLab(t, pglab.Open(t, dsn))
+	dsn := pgtest.Database(t)
+	l := newLab(t, pgtest.Open(t, dsn))
 	p := rollout.DefaultPlan()
 	l.create(p)
 	l.do(rollout.Start)

@@ -12,13 +12,13 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/internal/dbopen"
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestPostgreSQLIsOpened(t *testing.T) {
-	dsn := pglab.Database(t)
+	dsn := pgtest.Database(t)
 	for _, u := range []string{dsn, strings.Replace(dsn, "postgres://", "postgresql://", 1)} {
 		db, created, err := dbopen.Open(u)
 		if err != nil || created {
@@ -102,7 +102,7 @@ func TestAnAddressWhereNobodyListensShowsNoPassword(t *testing.T) {
 }
 
 func TestEncryptionIsTheDefault(t *testing.T) {
-	u, err := url.Parse(pglab.NewProxy(t, pglab.Database(t)).DSN())
+	u, err := url.Parse(pgtest.NewProxy(t, pgtest.Database(t)).DSN())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,12 +9,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
 func TestAFrozenServerIsGivenUp(t *testing.T) {
 	const silence = 300 * time.Millisecond
-	cluster := pglab.Start(t, pglab.Options{})
+	cluster := pgtest.Start(t, pgtest.Options{})
 	db, err := openPostgres(cluster.DSN("postgres"), silence)
 	if err != nil {
 		t.Fatal(err)

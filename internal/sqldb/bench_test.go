@@ -3,7 +3,7 @@ package sqldb_test
 import (
 	"testing"
 
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -11,7 +11,7 @@ import (
 // statement by itself, and one in a transaction.
 func BenchmarkRead(b *testing.B) {
 	const query = `SELECT v FROM one WHERE id = $1`
-	pool := pglab.Open(b, pglab.Database(b))
+	pool := pgtest.Open(b, pgtest.Database(b))
 	pool.SetMaxIdleConns(4)
 	if _, err := pool.ExecContext(b.Context(), `CREATE TABLE one (id text PRIMARY KEY, v int NOT NULL); INSERT INTO one VALUES ('a', 1)`); err != nil {
 		b.Fatal(err)

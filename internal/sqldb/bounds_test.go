@@ -11,7 +11,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -55,7 +55,7 @@ func TestWaitingForASlotIsBounded(t *testing.T) {
 }
 
 func TestAnUrgentCallDoesNotWaitForASlot(t *testing.T) {
-	pool := pglab.Open(t, pglab.Database(t))
+	pool := pgtest.Open(t, pgtest.Database(t))
 	db := sqldb.New(pool, sqldb.Options{MaxConns: 1})
 	_, err := sqldb.Read(t.Context(), db, "holder", func(*sqldb.Tx) (int, error) {
 		return sqldb.Read(sqldb.Urgent(t.Context()), db, "urgent", func(*sqldb.Tx) (int, error) {
@@ -91,7 +91,7 @@ func TestAContextThatHasEndedRunsNothing(t *testing.T) {
 
 func TestACallerWhoGivesUpEndsTheStatementThatRuns(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
-		pool := pglab.Open(t, pglab.Database(t))
+		pool := pgtest.Open(t, pgtest.Database(t))
 		ctx, cancel := context.WithCancel(t.Context())
 		_, err := sqldb.Write(ctx, sqldb.New(pool, sqldb.Options{Timeout: time.Minute}), "w", func(tx *sqldb.Tx) (int, error) {
 			time.AfterFunc(10*time.Millisecond, cancel)
@@ -133,7 +133,7 @@ const timeouts = `SELECT concat_ws(' ', current_setting('statement_timeout'), cu
 
 func TestTheSettingsHoldInTheTransactionAndEndWithIt(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
-		pool := pglab.Open(t, pglab.Database(t))
+		pool := pgtest.Open(t, pgtest.Database(t))
 		pool.SetMaxOpenConns(1)
 		db := sqldb.New(pool, sqldb.Options{})
 		for name, run := range map[string]func() (string, error){
@@ -154,7 +154,7 @@ func settingsIn(tx *sqldb.Tx) (s string, err error) { return s, tx.Get(&s, timeo
 
 func TestTheSettingsDoNotLeakThroughAPooler(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
-		pool := bounced(t, pglab.PgBouncer(t, pglab.Database(t)))
+		pool := bounced(t, pgtest.PgBouncer(t, pgtest.Database(t)))
 		db := sqldb.New(pool, sqldb.Options{})
 		var wait sync.WaitGroup
 		for range 8 {
@@ -183,15 +183,15 @@ func TestTheSettingsDoNotLeakThroughAPooler(t *testing.T) {
 // bounced opens a pool through a transaction pooler, in the way its driver needs.
 func bounced(t *testing.T, dsn string) *sqlx.DB {
 	t.Helper()
-	if pglab.Open(t, dsn).DriverName() == "pgx" {
+	if pgtest.Open(t, dsn).DriverName() == "pgx" {
 		dsn += "&default_query_exec_mode=exec" // no prepared statements
 	}
-	return pglab.Open(t, dsn)
+	return pgtest.Open(t, dsn)
 }
 
 func TestParametersArriveThroughAPooler(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
-		db := sqldb.New(bounced(t, pglab.PgBouncer(t, pglab.Database(t))), sqldb.Options{})
+		db := sqldb.New(bounced(t, pgtest.PgBouncer(t, pgtest.Database(t))), sqldb.Options{})
 		var wait sync.WaitGroup
 		for i := range 8 {
 			wait.Go(func() {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -35,8 +35,8 @@ func settled(t *testing.T, pool *sqlx.DB) {
 func TestEveryCallEndsByItsDeadlineWhenTheServerHangs(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		const most, calls = 3, 24
-		cluster := pglab.Start(t, pglab.Options{})
-		pool := pglab.Open(t, cluster.DSN("postgres"))
+		cluster := pgtest.Start(t, pgtest.Options{})
+		pool := pgtest.Open(t, cluster.DSN("postgres"))
 		execute(t, pool, `CREATE TABLE tokens (token text)`)
 		db := sqldb.New(pool, sqldb.Options{MaxConns: most, Timeout: timeout})
 		before := runtime.NumGoroutine()
@@ -108,7 +108,7 @@ func TestAStatementThatHangsEndsByTheDeadlineAndLeavesThePoolUsable(t *testing.T
 
 func TestASlowStatementIsCancelledOnTheServer(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
-		pool := pglab.Open(t, pglab.Database(t))
+		pool := pgtest.Open(t, pgtest.Database(t))
 		_, err := sqldb.Read(t.Context(), sqldb.New(pool, sqldb.Options{Timeout: timeout}), "slow", func(tx *sqldb.Tx) (int, error) {
 			return 0, tx.Script(`SELECT pg_sleep(60)`)
 		})

@@ -10,7 +10,7 @@ import (
 	"go.uber.org/goleak"
 	_ "modernc.org/sqlite"
 
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // onBoth runs a test on each database.
 func onBoth(t *testing.T, test func(t *testing.T, pool *sqlx.DB)) {
 	t.Helper()
-	t.Run("postgres", func(t *testing.T) { test(t, pglab.Open(t, pglab.Database(t))) })
+	t.Run("postgres", func(t *testing.T) { test(t, pgtest.Open(t, pgtest.Database(t))) })
 	t.Run("sqlite", func(t *testing.T) { test(t, sqlite(t)) })
 }
 
@@ -47,12 +47,12 @@ func sqlite(tb testing.TB) *sqlx.DB {
 
 // proxied is a database with a table "tokens", and a pool that reaches it
 // through a proxy.
-func proxied(t *testing.T) (pool *sqlx.DB, proxy *pglab.Proxy) {
+func proxied(t *testing.T) (pool *sqlx.DB, proxy *pgtest.Proxy) {
 	t.Helper()
-	dsn := pglab.Database(t)
-	execute(t, pglab.Open(t, dsn), `CREATE TABLE tokens (token text)`)
-	proxy = pglab.NewProxy(t, dsn)
-	return pglab.Open(t, proxy.DSN()), proxy
+	dsn := pgtest.Database(t)
+	execute(t, pgtest.Open(t, dsn), `CREATE TABLE tokens (token text)`)
+	proxy = pgtest.NewProxy(t, dsn)
+	return pgtest.Open(t, proxy.DSN()), proxy
 }
 
 func execute(t *testing.T, pool *sqlx.DB, statements ...string) {

@@ -8,7 +8,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -72,20 +72,20 @@ func TestAConnectionLostBeforeCommitIsRepeatedAndAppliedOnce(t *testing.T) {
 }
 
 func TestAPoolOfDeadConnectionsIsNoReasonToFail(t *testing.T) {
-	kill := map[string]func(t *testing.T, pool *sqlx.DB, proxy *pglab.Proxy, direct *sqlx.DB){
-		"cut off": func(_ *testing.T, _ *sqlx.DB, proxy *pglab.Proxy, _ *sqlx.DB) { proxy.CutAll() },
-		"ended by the server": func(t *testing.T, _ *sqlx.DB, _ *pglab.Proxy, direct *sqlx.DB) {
+	kill := map[string]func(t *testing.T, pool *sqlx.DB, proxy *pgtest.Proxy, direct *sqlx.DB){
+		"cut off": func(_ *testing.T, _ *sqlx.DB, proxy *pgtest.Proxy, _ *sqlx.DB) { proxy.CutAll() },
+		"ended by the server": func(t *testing.T, _ *sqlx.DB, _ *pgtest.Proxy, direct *sqlx.DB) {
 			execute(t, direct, `SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
 		},
 	}
 	onDrivers(t, func(t *testing.T) {
 		for name, kill := range kill {
 			t.Run(name, func(t *testing.T) {
-				dsn := pglab.Database(t)
-				direct := pglab.Open(t, dsn)
+				dsn := pgtest.Database(t)
+				direct := pgtest.Open(t, dsn)
 				execute(t, direct, `CREATE TABLE tokens (token text)`)
-				proxy := pglab.NewProxy(t, dsn)
-				pool := pglab.Open(t, proxy.DSN())
+				proxy := pgtest.NewProxy(t, dsn)
+				pool := pgtest.Open(t, proxy.DSN())
 				const idle = 10
 				pool.SetMaxIdleConns(idle)
 				var conns []*sqlx.Conn
@@ -125,7 +125,7 @@ func TestWhatTheServerRolledBackIsRepeated(t *testing.T) {
 	for name, code := range map[string]string{"serialization failure": "40001", "deadlock": "40P01"} {
 		t.Run(name, func(t *testing.T) {
 			onDrivers(t, func(t *testing.T) {
-				pool := pglab.Open(t, pglab.Database(t))
+				pool := pgtest.Open(t, pgtest.Database(t))
 				var calls int
 				_, err := sqldb.Write(t.Context(), sqldb.New(pool, sqldb.Options{}), "w", func(tx *sqldb.Tx) (int, error) {
 					if calls++; calls < 3 {
@@ -149,7 +149,7 @@ func TestWhatTheServerRolledBackIsRepeated(t *testing.T) {
 }
 
 func TestARealDeadlockIsSettled(t *testing.T) {
-	pool := pglab.Open(t, pglab.Database(t))
+	pool := pgtest.Open(t, pgtest.Database(t))
 	execute(t, pool, `CREATE TABLE n (id int PRIMARY KEY, v int NOT NULL)`, `INSERT INTO n VALUES (1, 0), (2, 0)`)
 	db := sqldb.New(pool, sqldb.Options{})
 	var both sync.WaitGroup
@@ -189,7 +189,7 @@ CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON tokens DEFERRABLE INITIALLY DEF
 func TestACommitThatTheServerRefusesIsNotInDoubt(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		t.Run("for good", func(t *testing.T) {
-			pool := pglab.Open(t, pglab.Database(t))
+			pool := pgtest.Open(t, pgtest.Database(t))
 			execute(t, pool, deferred+`'23514')`)
 			var calls int
 			err := insert(t.Context(), sqldb.New(pool, sqldb.Options{}), &calls)
@@ -198,7 +198,7 @@ func TestACommitThatTheServerRefusesIsNotInDoubt(t *testing.T) {
 			}
 		})
 		t.Run("for now", func(t *testing.T) {
-			pool := pglab.Open(t, pglab.Database(t))
+			pool := pgtest.Open(t, pgtest.Database(t))
 			execute(t, pool, deferred+`'40001')`)
 			var calls int
 			if err := insert(t.Context(), sqldb.New(pool, sqldb.Options{}), &calls); err != nil || calls != 2 {
@@ -229,7 +229,7 @@ func TestAStatementThatFailedFailsTheTransactionWhateverTheFunctionSays(t *testi
 	onBoth(t, test)
 	t.Run("pgx", func(t *testing.T) {
 		t.Setenv("AUTOMATION_TEST_DRIVER", "pgx")
-		test(t, pglab.Open(t, pglab.Database(t)))
+		test(t, pgtest.Open(t, pgtest.Database(t)))
 	})
 }
 
@@ -310,7 +310,7 @@ func TestNothingIsAppliedOnceTheCallerHasGivenUp(t *testing.T) {
 
 func TestAServerThatTakesNoWritesCostsItsConnection(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
-		pool := pglab.Open(t, pglab.Database(t))
+		pool := pgtest.Open(t, pgtest.Database(t))
 		execute(t, pool, `CREATE TABLE tokens (token text)`)
 		pool.SetMaxOpenConns(1)
 		var pids []int
@@ -334,7 +334,7 @@ func TestAServerThatTakesNoWritesCostsItsConnection(t *testing.T) {
 
 func TestAReadCannotWriteOnPostgreSQL(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
-		pool := pglab.Open(t, pglab.Database(t))
+		pool := pgtest.Open(t, pgtest.Database(t))
 		execute(t, pool, `CREATE TABLE tokens (token text)`)
 		_, err := sqldb.Read(t.Context(), sqldb.New(pool, sqldb.Options{}), "r", func(tx *sqldb.Tx) (int64, error) {
 			return tx.Exec(`INSERT INTO tokens VALUES ('t')`)

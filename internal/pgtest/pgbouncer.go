@@ -1,4 +1,4 @@
-package pglab
+package pgtest
 
 import (
 	"errors"
@@ -81,5 +81,5 @@ func findPgBouncer(offPath string) (string, error) {
 	if executable(offPath) {
 		return offPath, nil
 	}
-	return "", fmt.Errorf("pglab: no pgbouncer on PATH or at %s: %w; try apt-get install pgbouncer, or brew install pgbouncer", offPath, errMissing)
+	return "", fmt.Errorf("pgtest: no pgbouncer on PATH or at %s: %w; try apt-get install pgbouncer, or brew install pgbouncer", offPath, errMissing)
 }

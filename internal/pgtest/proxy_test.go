@@ -1,4 +1,4 @@
-package pglab_test
+package pgtest_test
 
 import (
 	"context"
@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -26,12 +26,12 @@ func commitRow(t *testing.T, db *sqlx.DB) error {
 }
 
 // journal is an empty table behind a proxy; direct reaches it without.
-func journal(t *testing.T) (p *pglab.Proxy, proxied, direct *sqlx.DB) {
+func journal(t *testing.T) (p *pgtest.Proxy, proxied, direct *sqlx.DB) {
 	t.Helper()
-	dsn := pglab.Database(t)
-	p, direct = pglab.NewProxy(t, dsn), pglab.Open(t, dsn)
+	dsn := pgtest.Database(t)
+	p, direct = pgtest.NewProxy(t, dsn), pgtest.Open(t, dsn)
 	execute(t, direct, "CREATE TABLE journal (id bigserial)")
-	return p, pglab.Open(t, p.DSN()), direct
+	return p, pgtest.Open(t, p.DSN()), direct
 }
 
 func rows(t *testing.T, db *sqlx.DB) int {
@@ -122,10 +122,10 @@ func TestCutAllEndsEveryConnection(t *testing.T) {
 
 func TestLaterConnectionsGoToANewUpstream(t *testing.T) {
 	t.Parallel()
-	old, next := pglab.Start(t, pglab.Options{Settings: map[string]string{"cluster_name": "old"}}),
-		pglab.Start(t, pglab.Options{Settings: map[string]string{"cluster_name": "next"}})
-	p := pglab.NewProxy(t, old.DSN("postgres"))
-	db := pglab.Open(t, p.DSN())
+	old, next := pgtest.Start(t, pgtest.Options{Settings: map[string]string{"cluster_name": "old"}}),
+		pgtest.Start(t, pgtest.Options{Settings: map[string]string{"cluster_name": "next"}})
+	p := pgtest.NewProxy(t, old.DSN("postgres"))
+	db := pgtest.Open(t, p.DSN())
 	name := func() string { return scalar[string](t, db, "SHOW cluster_name") }
 	if got := name(); got != "old" {
 		t.Errorf("before the swap: %s", got)
@@ -136,23 +136,23 @@ func TestLaterConnectionsGoToANewUpstream(t *testing.T) {
 	}
 	old.Kill()
 	p.CutAll()
-	db = pglab.Open(t, p.DSN()) // pgx only finds out by failing that a pooled connection was cut
+	db = pgtest.Open(t, p.DSN()) // pgx only finds out by failing that a pooled connection was cut
 	if got := name(); got != "next" {
 		t.Errorf("after the swap: %s", got)
 	}
 	next.Stop()
-	if err := pglab.Open(t, p.DSN()).PingContext(t.Context()); err == nil {
+	if err := pgtest.Open(t, p.DSN()).PingContext(t.Context()); err == nil {
 		t.Errorf("the proxy answers for a server that is away")
 	}
 }
 
 func TestARequestForEncryptionIsDeclined(t *testing.T) {
 	t.Parallel()
-	dsn := pglab.NewProxy(t, pglab.Database(t)).DSN()
-	if err := pglab.Open(t, strings.Replace(dsn, "sslmode=disable", "sslmode=require", 1)).PingContext(t.Context()); err == nil {
+	dsn := pgtest.NewProxy(t, pgtest.Database(t)).DSN()
+	if err := pgtest.Open(t, strings.Replace(dsn, "sslmode=disable", "sslmode=require", 1)).PingContext(t.Context()); err == nil {
 		t.Errorf("a client that insists on encryption got it")
 	}
-	if err := pglab.Open(t, dsn).PingContext(t.Context()); err != nil {
+	if err := pgtest.Open(t, dsn).PingContext(t.Context()); err != nil {
 		t.Errorf("a client that does not: %v", err)
 	}
 }

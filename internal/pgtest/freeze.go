@@ -1,4 +1,4 @@
-package pglab
+package pgtest
 
 import (
 	"context"
@@ -34,7 +34,7 @@ func (c *Cluster) Thaw() {
 // one by one: each is a process group of its own.
 func (c *Cluster) freeze() error {
 	if c.running == nil {
-		return errors.New("pglab: freeze: the server does not run")
+		return errors.New("pgtest: freeze: the server does not run")
 	}
 	if c.frozen != nil {
 		return nil
@@ -60,7 +60,7 @@ func (c *Cluster) freeze() error {
 func (c *Cluster) thaw() error {
 	for _, pid := range slices.Backward(c.frozen) {
 		if err := syscall.Kill(pid, syscall.SIGCONT); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("pglab: thaw: process %d: %w", pid, err)
+			return fmt.Errorf("pgtest: thaw: process %d: %w", pid, err)
 		}
 	}
 	if c.frozen == nil {
@@ -74,7 +74,7 @@ func (c *Cluster) thaw() error {
 func (s *server) suspend(pids []int) error {
 	for _, pid := range pids {
 		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("pglab: freeze: process %d: %w", pid, err)
+			return fmt.Errorf("pgtest: freeze: process %d: %w", pid, err)
 		}
 	}
 	for deadline := time.Now().Add(patience); ; s.endsWithin(beat) {
@@ -87,7 +87,7 @@ func (s *server) suspend(pids []int) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("pglab: freeze: processes %v still move %v after SIGSTOP", pids, patience)
+			return fmt.Errorf("pgtest: freeze: processes %v still move %v after SIGSTOP", pids, patience)
 		}
 	}
 }
@@ -116,11 +116,11 @@ func processes() (map[int]process, error) {
 		// pid (name, which may hold anything) state parent …
 		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 		if len(fields) < 2 {
-			return nil, fmt.Errorf("pglab: /proc/%d/stat: cannot read %q", pid, stat)
+			return nil, fmt.Errorf("pgtest: /proc/%d/stat: cannot read %q", pid, stat)
 		}
 		parent, err := strconv.Atoi(fields[1])
 		if err != nil {
-			return nil, fmt.Errorf("pglab: /proc/%d/stat: %w", pid, err)
+			return nil, fmt.Errorf("pgtest: /proc/%d/stat: %w", pid, err)
 		}
 		all[pid] = process{parent, fields[0]}
 	}
@@ -130,14 +130,14 @@ func processes() (map[int]process, error) {
 func psProcesses() (map[int]process, error) {
 	out, err := exec.CommandContext(context.Background(), "ps", "-A", "-o", "pid=,ppid=,stat=").Output()
 	if err != nil {
-		return nil, fmt.Errorf("pglab: ps: %w", err)
+		return nil, fmt.Errorf("pgtest: ps: %w", err)
 	}
 	all := map[int]process{}
 	for line := range strings.Lines(string(out)) {
 		var pid int
 		var p process
 		if _, err := fmt.Sscan(line, &pid, &p.parent, &p.state); err != nil {
-			return nil, fmt.Errorf("pglab: ps: cannot read %q: %w", line, err)
+			return nil, fmt.Errorf("pgtest: ps: cannot read %q: %w", line, err)
 		}
 		all[pid] = p
 	}

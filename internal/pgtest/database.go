@@ -1,4 +1,4 @@
-package pglab
+package pgtest
 
 import (
 	"context"
@@ -63,7 +63,7 @@ func (c *Cluster) exec(statement string) error {
 	}
 	defer db.Close()
 	if _, err := db.ExecContext(ctx, statement); err != nil {
-		return fmt.Errorf("pglab: %s: %w", statement, err)
+		return fmt.Errorf("pgtest: %s: %w", statement, err)
 	}
 	return nil
 }
@@ -76,7 +76,7 @@ func Open(tb testing.TB, dsn string) *sqlx.DB {
 	check(tb, err)
 	tb.Cleanup(func() {
 		if err := db.Close(); err != nil {
-			tb.Errorf("pglab: close: %v", err)
+			tb.Errorf("pgtest: close: %v", err)
 		}
 	})
 	return db
@@ -91,7 +91,7 @@ func driver(tb testing.TB) string {
 		return "postgres"
 	case "postgres", "pgx":
 	default:
-		tb.Fatalf("pglab: AUTOMATION_TEST_DRIVER=%q: want postgres or pgx", name)
+		tb.Fatalf("pgtest: AUTOMATION_TEST_DRIVER=%q: want postgres or pgx", name)
 	}
 	return name
 }

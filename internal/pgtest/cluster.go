@@ -1,4 +1,4 @@
-package pglab
+package pgtest
 
 import (
 	"context"
@@ -135,7 +135,7 @@ func (s *server) answers(dsn, log string) error {
 		}
 		if s.endsWithin(beat) || ctx.Err() != nil {
 			text, logErr := os.ReadFile(log)
-			return fmt.Errorf("pglab: the server does not start: %w; its log:\n%s", errors.Join(err, logErr), text)
+			return fmt.Errorf("pgtest: the server does not start: %w; its log:\n%s", errors.Join(err, logErr), text)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package pglab_test
+package pgtest_test
 
 import (
 	"bufio"
@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
 // childEnv makes a test binary started by one of these tests the child they need.
@@ -24,7 +24,7 @@ func TestASecondTestBinary(t *testing.T) {
 	if os.Getenv(childEnv) == "" {
 		t.Skip("only run by the tests that kill it")
 	}
-	c := pglab.Start(t, pglab.Options{})
+	c := pgtest.Start(t, pgtest.Options{})
 	if os.Getenv(childEnv) == "frozen" {
 		c.Freeze()
 	}
@@ -98,7 +98,7 @@ func TestAnOrdinaryUserRunsItToo(t *testing.T) {
 	uid, _ := strconv.ParseUint(nobody.Uid, 10, 32)
 	gid, _ := strconv.ParseUint(nobody.Gid, 10, 32)
 	// The binary is in a directory that only root may enter.
-	dir, err := os.MkdirTemp("/tmp", "pglab-test-")
+	dir, err := os.MkdirTemp("/tmp", "pgtest-test-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestAnOrdinaryUserRunsItToo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program := filepath.Join(dir, "pglab.test")
+	program := filepath.Join(dir, "pgtest.test")
 	if err := os.WriteFile(program, binary, fs.FileMode(0o755)); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package pglab
+package pgtest
 
 import (
 	"fmt"
@@ -25,14 +25,14 @@ type endpoint struct{ network, address, database string }
 func parseEndpoint(dsn string) (endpoint, error) {
 	u, err := url.Parse(dsn)
 	if err != nil {
-		return endpoint{}, fmt.Errorf("pglab: parse DSN: %w", err)
+		return endpoint{}, fmt.Errorf("pgtest: parse DSN: %w", err)
 	}
 	to := endpoint{network: "tcp", address: u.Host, database: strings.TrimPrefix(u.Path, "/")}
 	if dir := u.Query().Get("host"); strings.HasPrefix(dir, "/") {
 		to.network, to.address = "unix", dir+"/.s.PGSQL."+u.Query().Get("port")
 	}
 	if u.Scheme != "postgres" || to.address == "" || to.database == "" {
-		return endpoint{}, fmt.Errorf("pglab: DSN %q: want one that this package gave", dsn)
+		return endpoint{}, fmt.Errorf("pgtest: DSN %q: want one that this package gave", dsn)
 	}
 	return to, nil
 }

@@ -1,11 +1,11 @@
-package pglab_test
+package pgtest_test
 
 import (
 	"context"
 	"testing"
 	"time"
 
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -30,19 +30,19 @@ func insert(ctx context.Context, db *sqlx.DB, after func(acknowledged int)) (ack
 
 func TestKillAndRestartKeepAcknowledgedRows(t *testing.T) {
 	t.Parallel()
-	for name, options := range map[string]pglab.Options{
+	for name, options := range map[string]pgtest.Options{
 		"fast":    {},
 		"durable": {Durable: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := pglab.Start(t, options)
+			c := pgtest.Start(t, options)
 			dsn := c.Database(t)
-			db := pglab.Open(t, dsn)
+			db := pgtest.Open(t, dsn)
 			execute(t, db, "CREATE TABLE journal (id bigserial)")
 
 			enough, done := make(chan struct{}), make(chan int)
 			go func() {
-				done <- insert(t.Context(), pglab.Open(t, dsn), func(n int) {
+				done <- insert(t.Context(), pgtest.Open(t, dsn), func(n int) {
 					if n == 100 {
 						close(enough)
 					}
@@ -56,7 +56,7 @@ func TestKillAndRestartKeepAcknowledgedRows(t *testing.T) {
 				t.Fatalf("a killed server answers")
 			}
 			c.Restart()
-			rows := scalar[int](t, pglab.Open(t, dsn), "SELECT count(*) FROM journal")
+			rows := scalar[int](t, pgtest.Open(t, dsn), "SELECT count(*) FROM journal")
 			if rows < acknowledged || rows > acknowledged+1 {
 				t.Errorf("%d rows, %d acknowledged and one that may be", rows, acknowledged)
 			}
@@ -66,8 +66,8 @@ func TestKillAndRestartKeepAcknowledgedRows(t *testing.T) {
 
 func TestAFrozenServerAnswersAgainWhenThawed(t *testing.T) {
 	t.Parallel()
-	c := pglab.Start(t, pglab.Options{})
-	db := pglab.Open(t, c.DSN("postgres"))
+	c := pgtest.Start(t, pgtest.Options{})
+	db := pgtest.Open(t, c.DSN("postgres"))
 	execute(t, db, "SELECT 1") // a connection that stands
 
 	c.Freeze()
@@ -88,7 +88,7 @@ func TestAFrozenServerAnswersAgainWhenThawed(t *testing.T) {
 
 func TestAFrozenClusterCanBeKilledStoppedAndRemoved(t *testing.T) {
 	t.Parallel()
-	c := pglab.Start(t, pglab.Options{})
+	c := pgtest.Start(t, pgtest.Options{})
 	c.Freeze()
 	c.Kill()
 	c.Restart()
@@ -96,20 +96,20 @@ func TestAFrozenClusterCanBeKilledStoppedAndRemoved(t *testing.T) {
 	c.Stop()
 	c.Stop() // nothing left to stop
 	c.Restart()
-	execute(t, pglab.Open(t, c.DSN("postgres")), "SELECT 1")
+	execute(t, pgtest.Open(t, c.DSN("postgres")), "SELECT 1")
 	c.Freeze() // and so it stays until the test removes it
 }
 
 func TestSettingsOfAClusterWinOverTheDefaults(t *testing.T) {
 	t.Parallel()
-	c := pglab.Start(t, pglab.Options{Settings: map[string]string{"max_connections": "7", "application_name": "it's a test"}})
-	db := pglab.Open(t, c.DSN("postgres"))
+	c := pgtest.Start(t, pgtest.Options{Settings: map[string]string{"max_connections": "7", "application_name": "it's a test"}})
+	db := pgtest.Open(t, c.DSN("postgres"))
 	for setting, want := range map[string]string{"max_connections": "7", "application_name": "it's a test", "fsync": "off", "synchronous_commit": "on"} {
 		if got := scalar[string](t, db, "SHOW "+setting); got != want {
 			t.Errorf("%s is %q, want %q", setting, got, want)
 		}
 	}
-	durable := pglab.Open(t, pglab.Start(t, pglab.Options{Durable: true}).DSN("postgres"))
+	durable := pgtest.Open(t, pgtest.Start(t, pgtest.Options{Durable: true}).DSN("postgres"))
 	if got := scalar[string](t, durable, "SHOW fsync"); got != "on" {
 		t.Errorf("fsync of a durable cluster is %s", got)
 	}

@@ -1,4 +1,4 @@
-package pglab
+package pgtest
 
 import (
 	"cmp"
@@ -35,12 +35,12 @@ func serverOwner(onDisk bool) (owner, error) {
 	if o.uid == 0 {
 		nobody, err := user.Lookup("nobody")
 		if err != nil {
-			return o, fmt.Errorf("pglab: PostgreSQL refuses to run as root, and there is no other user to run it: %w", err)
+			return o, fmt.Errorf("pgtest: PostgreSQL refuses to run as root, and there is no other user to run it: %w", err)
 		}
 		uid, uidErr := strconv.ParseUint(nobody.Uid, 10, 32)
 		gid, gidErr := strconv.ParseUint(nobody.Gid, 10, 32)
 		if err := errors.Join(uidErr, gidErr); err != nil {
-			return o, fmt.Errorf("pglab: user nobody: %w", err)
+			return o, fmt.Errorf("pgtest: user nobody: %w", err)
 		}
 		o.uid, o.credential = int(uid), &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	}
@@ -50,7 +50,7 @@ func serverOwner(onDisk bool) (owner, error) {
 	if !onDisk && roomy("/dev/shm") {
 		base = "/dev/shm"
 	}
-	o.home = filepath.Join(base, "pglab-"+strconv.Itoa(o.uid))
+	o.home = filepath.Join(base, "pgtest-"+strconv.Itoa(o.uid))
 	if err := o.run("mkdir", "-p", "-m", "700", o.home); err != nil {
 		return o, err
 	}
@@ -61,10 +61,10 @@ func serverOwner(onDisk bool) (owner, error) {
 func (o owner) owns(dir string) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
-		return fmt.Errorf("pglab: %w", err)
+		return fmt.Errorf("pgtest: %w", err)
 	}
 	if stat, ok := info.Sys().(*syscall.Stat_t); !ok || int(stat.Uid) != o.uid || !info.IsDir() || info.Mode().Perm() != 0o700 {
-		return fmt.Errorf("pglab: %s is not a private directory of uid %d: remove it", dir, o.uid)
+		return fmt.Errorf("pgtest: %s is not a private directory of uid %d: remove it", dir, o.uid)
 	}
 	return nil
 }
@@ -92,7 +92,7 @@ func (o owner) command(name string, args ...string) *exec.Cmd {
 func (o owner) run(name string, args ...string) error {
 	out, err := o.command(name, args...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("pglab: %s: %w\n%s", filepath.Base(name), err, out)
+		return fmt.Errorf("pgtest: %s: %w\n%s", filepath.Base(name), err, out)
 	}
 	return nil
 }
@@ -124,7 +124,7 @@ func serverBin(globs []string) (string, error) {
 		}
 	}
 	if len(found) == 0 {
-		return "", fmt.Errorf("pglab: no PostgreSQL server (initdb, postgres) on PATH or in %s: %w; try apt-get install postgresql, or brew install postgresql@17",
+		return "", fmt.Errorf("pgtest: no PostgreSQL server (initdb, postgres) on PATH or in %s: %w; try apt-get install postgresql, or brew install postgresql@17",
 			strings.Join(globs, ", "), errMissing)
 	}
 	return slices.MaxFunc(found, func(a, b string) int {
@@ -154,7 +154,7 @@ func executable(path string) bool {
 func (o owner) template(bin string) (dir string, major int, err error) {
 	version, err := o.command(filepath.Join(bin, "postgres"), "--version").Output()
 	if err != nil {
-		return "", 0, fmt.Errorf("pglab: %s --version: %w", filepath.Join(bin, "postgres"), err)
+		return "", 0, fmt.Errorf("pgtest: %s --version: %w", filepath.Join(bin, "postgres"), err)
 	}
 	locale := "C.UTF-8"
 	if runtime.GOOS == "darwin" {
@@ -163,7 +163,7 @@ func (o owner) template(bin string) (dir string, major int, err error) {
 	args := []string{"-U", superuser, "-A", "trust", "-E", "UTF8", "--locale=" + locale, "--no-sync", "--no-instructions", "--wal-segsize=1"}
 	key := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%q", version, bin, args))
 	if major, err = strconv.Atoi(digits.FindString(string(version))); err != nil {
-		return "", 0, fmt.Errorf("pglab: no version in %q", version)
+		return "", 0, fmt.Errorf("pgtest: no version in %q", version)
 	}
 	dir = filepath.Join(o.home, fmt.Sprintf("template-%d-%x", major, key[:6]))
 	if _, err := os.Stat(filepath.Join(dir, "global", "pg_control")); err == nil {
@@ -175,10 +175,10 @@ func (o owner) template(bin string) (dir string, major int, err error) {
 	}
 	if err := os.Rename(fresh, dir); err != nil {
 		if err := os.RemoveAll(fresh); err != nil {
-			return "", 0, fmt.Errorf("pglab: %w", err)
+			return "", 0, fmt.Errorf("pgtest: %w", err)
 		}
 		if !errors.Is(err, os.ErrExist) {
-			return "", 0, fmt.Errorf("pglab: %w", err)
+			return "", 0, fmt.Errorf("pgtest: %w", err)
 		}
 	}
 	return dir, major, nil

@@ -1,4 +1,4 @@
-package pglab
+package pgtest
 
 import (
 	"errors"

@@ -1,9 +1,9 @@
-package pglab_test
+package pgtest_test
 
 import (
 	"testing"
 
-	"github.com/MorpheusAIs/gateway-automation/internal/pglab"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/jmoiron/sqlx"
 	"go.uber.org/goleak"
 )
@@ -27,7 +27,7 @@ func scalar[T any](t *testing.T, db sqlx.QueryerContext, query string) (value T)
 
 func TestTwoDatabasesAreIsolated(t *testing.T) {
 	t.Parallel()
-	a, b := pglab.Open(t, pglab.Database(t)), pglab.Open(t, pglab.Database(t))
+	a, b := pgtest.Open(t, pgtest.Database(t)), pgtest.Open(t, pgtest.Database(t))
 	execute(t, a, "CREATE TABLE only_in_a (id int)")
 	if n := scalar[int](t, b, "SELECT count(*) FROM pg_tables WHERE tablename = 'only_in_a'"); n != 0 {
 		t.Errorf("a table made in one database shows in the other")
@@ -39,10 +39,10 @@ func TestTwoDatabasesAreIsolated(t *testing.T) {
 
 func TestADatabaseIsDroppedWithItsTestWhileSomebodyIsConnected(t *testing.T) {
 	t.Parallel()
-	outer := pglab.Open(t, pglab.Database(t))
+	outer := pgtest.Open(t, pgtest.Database(t))
 	var dsn string
-	t.Run("inner", func(t *testing.T) { dsn = pglab.Database(t); execute(t, pglab.Open(t, dsn), "SELECT 1") })
-	if err := pglab.Open(t, dsn).PingContext(t.Context()); err == nil {
+	t.Run("inner", func(t *testing.T) { dsn = pgtest.Database(t); execute(t, pgtest.Open(t, dsn), "SELECT 1") })
+	if err := pgtest.Open(t, dsn).PingContext(t.Context()); err == nil {
 		t.Errorf("%s still answers", dsn)
 	}
 	if got := scalar[int](t, outer, "SELECT 1"); got != 1 {
@@ -56,27 +56,27 @@ func TestBothDriversOpenTheSameDSN(t *testing.T) {
 			t.Setenv("AUTOMATION_TEST_DRIVER", driver)
 			t.Setenv("PGPORT", "1")
 			t.Setenv("PGHOST", "nowhere.invalid")
-			db := pglab.Open(t, pglab.Database(t))
+			db := pgtest.Open(t, pgtest.Database(t))
 			if db.DriverName() != driver {
 				t.Errorf("driver %s", db.DriverName())
 			}
 			execute(t, db, "SELECT 1")
-			execute(t, pglab.Open(t, pglab.NewProxy(t, pglab.Database(t)).DSN()), "SELECT 1")
+			execute(t, pgtest.Open(t, pgtest.NewProxy(t, pgtest.Database(t)).DSN()), "SELECT 1")
 		})
 	}
 }
 
 func TestPgBouncerAnswersInTransactionMode(t *testing.T) {
 	t.Parallel()
-	direct := pglab.Database(t)
-	pooled := pglab.Open(t, pglab.PgBouncer(t, direct))
+	direct := pgtest.Database(t)
+	pooled := pgtest.Open(t, pgtest.PgBouncer(t, direct))
 	execute(t, pooled, "CREATE TABLE seen (id int)")
-	if n := scalar[int](t, pglab.Open(t, direct), "SELECT count(*) FROM pg_tables WHERE tablename = 'seen'"); n != 1 {
+	if n := scalar[int](t, pgtest.Open(t, direct), "SELECT count(*) FROM pg_tables WHERE tablename = 'seen'"); n != 1 {
 		t.Errorf("what was written through the pooler is not in its database")
 	}
 	// Two clients with a transaction each need two backends; between transactions one serves both.
 	backend := func(db sqlx.QueryerContext) int { return scalar[int](t, db, "SELECT pg_backend_pid()") }
-	other := pglab.Open(t, pglab.PgBouncer(t, direct))
+	other := pgtest.Open(t, pgtest.PgBouncer(t, direct))
 	if a, b := backend(pooled), backend(other); a == b {
 		t.Errorf("two poolers share backend %d", a)
 	}
@@ -100,9 +100,9 @@ func TestPgBouncerAnswersInTransactionMode(t *testing.T) {
 
 func TestPgBouncerStandsBehindAndInFrontOfAProxy(t *testing.T) {
 	t.Parallel()
-	behind := pglab.NewProxy(t, pglab.Database(t))
-	front := pglab.NewProxy(t, pglab.PgBouncer(t, behind.DSN()))
-	if got := scalar[int](t, pglab.Open(t, front.DSN()), "SELECT 1"); got != 1 {
+	behind := pgtest.NewProxy(t, pgtest.Database(t))
+	front := pgtest.NewProxy(t, pgtest.PgBouncer(t, behind.DSN()))
+	if got := scalar[int](t, pgtest.Open(t, front.DSN()), "SELECT 1"); got != 1 {
 		t.Errorf("SELECT 1 answers %d", got)
 	}
 }

@@ -1,4 +1,4 @@
-package pglab
+package pgtest
 
 import (
 	"bufio"
@@ -73,7 +73,7 @@ func readStartup(client io.ReadWriter) ([]byte, error) {
 		}
 		size, code := binary.BigEndian.Uint32(head), binary.BigEndian.Uint32(head[4:])
 		if size < 8 || size > maxStartup {
-			return nil, fmt.Errorf("pglab: start-up message of %d bytes", size)
+			return nil, fmt.Errorf("pgtest: start-up message of %d bytes", size)
 		}
 		if code == sslRequest || code == gssEncRequest {
 			if _, err := client.Write([]byte{'N'}); err != nil {

@@ -1,4 +1,4 @@
-package pglab
+package pgtest
 
 import (
 	"errors"
@@ -82,7 +82,7 @@ func readPID(r io.Reader) (int, error) {
 	var line strings.Builder
 	for b := make([]byte, 1); ; {
 		if _, err := io.ReadFull(r, b); err != nil {
-			return 0, fmt.Errorf("pglab: the guard did not say which process it started: %w", err)
+			return 0, fmt.Errorf("pgtest: the guard did not say which process it started: %w", err)
 		}
 		if b[0] == '\n' {
 			return strconv.Atoi(line.String())
@@ -114,11 +114,11 @@ func (s *server) tell(word string, pids ...int) error {
 func (s *server) end(sig syscall.Signal, pids ...int) error {
 	for _, pid := range pids {
 		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("pglab: signal %v to process %d: %w", sig, pid, err)
+			return fmt.Errorf("pgtest: signal %v to process %d: %w", sig, pid, err)
 		}
 	}
 	if !s.endsWithin(patience) {
-		return fmt.Errorf("pglab: process %d or a child of it still runs %v after signal %v", s.pid, patience, sig)
+		return fmt.Errorf("pgtest: process %d or a child of it still runs %v after signal %v", s.pid, patience, sig)
 	}
 	return s.dismiss()
 }
