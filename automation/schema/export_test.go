@@ -22,7 +22,8 @@ func File(name string) (string, error) {
 	return string(b), err
 }
 
-// Inventory is what is there of ours.
-func Inventory(ctx context.Context, pool *sqlx.DB) (any, error) {
-	return sqldb.Read(ctx, sqldb.New(pool, sqldb.Options{}), "test", inventory)
+// Inventory lists the module's objects in a database, one a line.
+func Inventory(ctx context.Context, pool *sqlx.DB) (string, error) {
+	list, err := sqldb.Read(ctx, sqldb.New(pool, sqldb.Options{}), "test", inventory)
+	return format(list), err
 }

@@ -24,8 +24,8 @@ func dir(lite bool) string {
 	return "postgres"
 }
 
-// known lists the embedded migrations, oldest first.
-func known(lite bool) []Migration {
+// embedded lists the embedded migrations, oldest first.
+func embedded(lite bool) []Migration {
 	names, err := fs.Glob(files, dir(lite)+"/*.up.sql")
 	if err != nil {
 		panic(err) // the pattern is ours
@@ -43,9 +43,14 @@ func known(lite bool) []Migration {
 	return list
 }
 
-// run runs a migration's file, one way or the other.
-func run(tx *sqldb.Tx, m Migration, way string) error {
-	name := fmt.Sprintf("%s/%04d_%s.%s.sql", dir(tx.SQLite()), m.Version, m.Name, way)
+// file is the name of the migration's embedded file; direction is "up" or "down".
+func (m Migration) file(lite bool, direction string) string {
+	return fmt.Sprintf("%s/%04d_%s.%s.sql", dir(lite), m.Version, m.Name, direction)
+}
+
+// run executes a migration's file; direction is "up" or "down".
+func run(tx *sqldb.Tx, m Migration, direction string) error {
+	name := m.file(tx.SQLite(), direction)
 	text, err := files.ReadFile(name)
 	if err != nil {
 		return err

@@ -83,7 +83,7 @@ func Migrate(ctx context.Context, pool *sqlx.DB) ([]Migration, error) {
 		}
 	}
 	if err != nil {
-		return applied, fmt.Errorf("schema: migrate: %w", advise(ctx, db, err))
+		return applied, fmt.Errorf("schema: migrate: %w", hint(ctx, db, err))
 	}
 	return applied, nil
 }
@@ -95,7 +95,7 @@ func Migrate(ctx context.Context, pool *sqlx.DB) ([]Migration, error) {
 func Down(ctx context.Context, pool *sqlx.DB, steps int) ([]Migration, error) {
 	db := sqldb.New(pool, sqldb.Options{Timeout: timeout})
 	list, err := status(ctx, db)
-	ours := known(db.SQLite())
+	ours := embedded(db.SQLite())
 	var undone []Migration
 	for _, m := range slices.Backward(list) {
 		if err != nil || steps <= 0 {
@@ -126,7 +126,7 @@ func Down(ctx context.Context, pool *sqlx.DB, steps int) ([]Migration, error) {
 		}
 	}
 	if err != nil {
-		return undone, fmt.Errorf("schema: down: %w", advise(ctx, db, err))
+		return undone, fmt.Errorf("schema: down: %w", hint(ctx, db, err))
 	}
 	return undone, nil
 }
@@ -170,7 +170,7 @@ func Status(ctx context.Context, pool *sqlx.DB) ([]Migration, error) {
 	db := sqldb.New(pool, sqldb.Options{})
 	list, err := status(ctx, db)
 	if err != nil {
-		return nil, fmt.Errorf("schema: status: %w", advise(ctx, db, err))
+		return nil, fmt.Errorf("schema: status: %w", hint(ctx, db, err))
 	}
 	return list, nil
 }
@@ -187,7 +187,7 @@ func status(ctx context.Context, db *sqldb.DB) ([]Migration, error) {
 		return nil, err
 	}
 	all := make(map[int]Migration)
-	for _, m := range known(db.SQLite()) {
+	for _, m := range embedded(db.SQLite()) {
 		all[m.Version] = m
 	}
 	maps.Copy(all, have)
@@ -223,8 +223,8 @@ func applied(tx *sqldb.Tx) (map[int]Migration, error) {
 	return have, nil
 }
 
-// advise says what to do about errors that an operator can end.
-func advise(ctx context.Context, db *sqldb.DB, err error) error {
+// hint adds to an error what an operator can do about it.
+func hint(ctx context.Context, db *sqldb.DB, err error) error {
 	const ask = `SELECT quote_ident(current_user) AS role, quote_ident(coalesce(current_schema(), 'public')) AS schema`
 	switch sqldb.SQLState(err) {
 	case "42501", "3F000": // no privilege, no schema

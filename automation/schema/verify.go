@@ -1,10 +1,7 @@
 package schema
 
 import (
-	"cmp"
 	"context"
-	"embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,9 +11,6 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
-
-//go:embed expected/*.json
-var expected embed.FS
 
 // ErrNoRole says that the database has no role of that name.
 var ErrNoRole = errors.New("no such role")
@@ -30,28 +24,6 @@ type Problem struct {
 }
 
 func (p Problem) String() string { return p.Object + " " + p.Problem }
-
-// object is one thing that the migrations make. How it reads differs between
-// the databases; the two are never compared.
-type object struct {
-	Kind  string `json:"kind" db:"kind"`             // table, column, key, check, index, trigger, function
-	Table string `json:"table,omitempty" db:"tbl"`   // of what belongs to one
-	Name  string `json:"name" db:"name"`             // a key's are its columns
-	Is    string `json:"is,omitempty" db:"def"`      // what it has to be
-	SQL   string `json:"sql,omitempty" db:"creates"` // what makes it; empty: the same text
-}
-
-func (o object) create() string { return cmp.Or(o.SQL, o.Is) + ";" }
-
-func (o object) String() string {
-	switch o.Kind {
-	case "column", "check", "trigger":
-		return o.Kind + " " + o.Name + " of " + o.Table
-	case "key":
-		return "unique key (" + o.Name + ") of " + o.Table
-	}
-	return o.Kind + " " + o.Name
-}
 
 // Verify compares the database with what the migrations make: tables, columns,
 // keys, checks, indexes, triggers and functions, and the rows that must be
@@ -77,24 +49,20 @@ func verify(tx *sqldb.Tx, role string) ([]Problem, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range known(tx.SQLite()) {
+	for _, m := range embedded(tx.SQLite()) {
 		if !have[m.Version] {
 			list = append(list, Problem{fmt.Sprintf("migration %d, %s,", m.Version, m.Name), "has not been applied",
-				fmt.Sprintf("-- automationctl migrate up, or run automation/schema/%s/%04d_%s.up.sql", dir(tx.SQLite()), m.Version, m.Name)})
+				"-- automationctl migrate up, or run automation/schema/" + m.file(tx.SQLite(), "up")})
 		}
 	}
 	if len(list) > 0 { // all else follows from that
 		return list, nil
 	}
-	want, err := wanted(tx.SQLite())
-	if err != nil {
-		return nil, err
-	}
 	found, err := inventory(tx)
 	if err != nil {
 		return nil, err
 	}
-	list = append(list, compare(want, found, newer, tx.SQLite())...)
+	list = append(list, compare(expected(tx.SQLite()), found, newer, tx.SQLite())...)
 	rows, err := verifyRows(tx, found)
 	if err != nil {
 		return nil, err
@@ -117,7 +85,7 @@ func versions(tx *sqldb.Tx) (have map[int]bool, newer bool, err error) {
 			return nil, false, err
 		}
 		if !may {
-			for _, m := range known(false) {
+			for _, m := range embedded(false) {
 				have[m.Version] = true // to be told by what is missing
 			}
 			return have, false, nil
@@ -127,19 +95,10 @@ func versions(tx *sqldb.Tx) (have map[int]bool, newer bool, err error) {
 	for v := range list {
 		have[v] = true
 	}
-	for _, m := range known(tx.SQLite()) {
+	for _, m := range embedded(tx.SQLite()) {
 		delete(list, m.Version)
 	}
 	return have, len(list) > 0, err
-}
-
-func wanted(lite bool) ([]object, error) {
-	text, err := expected.ReadFile("expected/" + dir(lite) + ".json")
-	if err != nil {
-		return nil, err
-	}
-	var list []object
-	return list, json.Unmarshal(text, &list)
 }
 
 // compare says what is missing or different.
@@ -155,17 +114,17 @@ func compare(want, found []object, newer, lite bool) []Problem {
 		_, table := have[key{"table", "", o.Table}]
 		switch {
 		case !ok && o.Kind == "table":
-			list = append(list, Problem{o.String(), "is missing", again(lite, o.Name)})
+			list = append(list, Problem{o.String(), "is missing", reapply(lite, o.Name)})
 		case !ok && !table && o.Table != "":
 			// It comes with its table, which is missing.
 		case !ok:
-			list = append(list, Problem{o.String(), "is missing", o.create()})
+			list = append(list, Problem{o.String(), "is missing", o.create(lite)})
 		case got.Is != o.Is && !newer && !alike(o, got):
 			what := "is not as it should be"
-			if !strings.Contains(got.Is+o.Is, "\n") {
+			if !strings.HasPrefix(o.Is, digestPrefix) {
 				what += ": " + got.Is + " instead of " + o.Is
 			}
-			list = append(list, Problem{o.String(), what, remedy(o, got)})
+			list = append(list, Problem{o.String(), what, remedy(o, got, lite)})
 		}
 	}
 	return list
@@ -191,7 +150,7 @@ func alike(want, got object) bool {
 }
 
 // remedy is what turns an object into what it should be.
-func remedy(want, got object) string {
+func remedy(want, got object, lite bool) string {
 	switch want.Kind {
 	case "column":
 		kind, null := strings.CutSuffix(want.Is, " NOT NULL")
@@ -200,13 +159,13 @@ func remedy(want, got object) string {
 		}
 		return fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s TYPE %s;", want.Table, want.Name, kind)
 	case "check":
-		return fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT %s; %s", want.Table, want.Name, want.create())
+		return fmt.Sprintf("ALTER TABLE %s DROP CONSTRAINT %s; %s", want.Table, want.Name, want.create(lite))
 	case "index":
-		return fmt.Sprintf("DROP INDEX %s; %s", want.Name, want.create())
+		return fmt.Sprintf("DROP INDEX %s; %s", want.Name, want.create(lite))
 	case "trigger":
-		return fmt.Sprintf("DROP TRIGGER %s ON %s; %s", want.Name, want.Table, want.create())
+		return fmt.Sprintf("DROP TRIGGER %s ON %s; %s", want.Name, want.Table, want.create(lite))
 	}
-	return want.create()
+	return want.create(lite)
 }
 
 // The rows that must be there.
@@ -241,35 +200,14 @@ func verifyRows(tx *sqldb.Tx, found []object) ([]Problem, error) {
 	return list, nil
 }
 
-// again has the migration that makes a table applied once more, which harms
-// nothing that is there.
-func again(lite bool, table string) string {
-	for _, m := range known(lite) {
-		text, err := files.ReadFile(fmt.Sprintf("%s/%04d_%s.up.sql", dir(lite), m.Version, m.Name))
+// reapply returns what applies the migration that creates a table once more,
+// which changes nothing that exists.
+func reapply(lite bool, table string) string {
+	for _, m := range embedded(lite) {
+		text, err := files.ReadFile(m.file(lite, "up"))
 		if err == nil && strings.Contains(string(text), "CREATE TABLE IF NOT EXISTS "+table+" ") {
 			return fmt.Sprintf("DELETE FROM automation_schema_migrations WHERE version = %d; -- and then: automationctl migrate up", m.Version)
 		}
 	}
 	return "-- automationctl migrate up"
-}
-
-// inventory lists what there is of ours, in a fixed order.
-func inventory(tx *sqldb.Tx) ([]object, error) {
-	query := postgresInventory
-	if tx.SQLite() {
-		query = sqliteInventory
-	}
-	var list []object
-	err := tx.Select(&list, query)
-	for i, o := range list {
-		list[i].Is, list[i].SQL = strings.TrimSpace(o.Is), strings.TrimSpace(o.SQL)
-		if list[i].Is == list[i].SQL {
-			list[i].SQL = ""
-		}
-	}
-	order := []string{"table", "column", "key", "check", "function", "trigger", "index"}
-	slices.SortStableFunc(list, func(a, b object) int {
-		return cmp.Or(cmp.Compare(slices.Index(order, a.Kind), slices.Index(order, b.Kind)), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Name, b.Name))
-	})
-	return list, err
 }
