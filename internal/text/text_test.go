@@ -1,0 +1,48 @@
+package text_test
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/text"
+)
+
+func TestTruncate(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, s string
+		limit   int
+		want    string
+	}{
+		{"a short text stays", "short", 80, "short"},
+		{"a text of exactly the limit stays", "12345", 5, "12345"},
+		{"a longer one ends with an ellipsis that counts", "1234567", 6, "123…"},
+		{"no character is split", "aäöü", 6, "aä…"},
+		{"nor a wide one", "🙂🙂🙂", 10, "🙂…"},
+		{"no room for the ellipsis", "abcdef", 2, "ab"},
+		{"no room for half a character", "äöü", 1, ""},
+		{"no room at all", "abc", 0, ""},
+		{"a negative limit", "abc", -1, ""},
+		{"NUL is removed", "a\x00b", 80, "ab"},
+		{"what is no UTF-8 is removed", "a\xffb\xc3", 80, "ab"},
+		{"what fits once it is clean is not marked", "\x00\x00\x00abc", 3, "abc"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			if got := text.Truncate(c.s, c.limit); got != c.want {
+				t.Errorf("Truncate(%q, %d) = %q, want %q", c.s, c.limit, got, c.want)
+			}
+		})
+	}
+}
+
+func FuzzTruncate(f *testing.F) {
+	f.Add("aä🙂\x00\xff", 5)
+	f.Fuzz(func(t *testing.T, s string, limit int) {
+		got := text.Truncate(s, limit)
+		if !utf8.ValidString(got) || strings.ContainsRune(got, 0) || len(got) > max(limit, 0) {
+			t.Errorf("Truncate(%q, %d) = %q", s, limit, got)
+		}
+	})
+}
