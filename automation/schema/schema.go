@@ -46,9 +46,6 @@ const (
 	lockTimeout = "5s"
 )
 
-const table = `CREATE TABLE IF NOT EXISTS automation_schema_migrations (
-	version integer PRIMARY KEY, name text NOT NULL, applied_at %s NOT NULL)`
-
 // Migrate applies what is missing, in order, and returns what it applied. It
 // is safe to call from many processes at once and on every start: where nothing
 // is missing it only reads. Each migration takes at most two minutes, waiting
@@ -73,9 +70,8 @@ func Migrate(ctx context.Context, pool *sqlx.DB) ([]Migration, error) {
 			if err := run(tx, m, "up"); err != nil {
 				return false, err
 			}
-			var at sqldb.Time
-			err := tx.Get(&at, `INSERT INTO automation_schema_migrations (version, name, applied_at) VALUES ($1, $2, {now}) RETURNING applied_at`, m.Version, m.Name)
-			m.AppliedAt = at.Time
+			recorded, err := readApplied(tx)
+			m = recorded[m.Version]
 			return true, err
 		})
 		if did {
@@ -114,11 +110,7 @@ func Down(ctx context.Context, pool *sqlx.DB, steps int) ([]Migration, error) {
 			if newest != m.Version || !slices.ContainsFunc(ours, func(o Migration) bool { return o.Version == m.Version }) {
 				return false, fmt.Errorf("%w: migration %d is not among ours; take it back with the program that applied it", ErrNewer, newest)
 			}
-			if err := run(tx, m, "down"); err != nil {
-				return false, err
-			}
-			_, err := tx.Exec(`DELETE FROM automation_schema_migrations WHERE version = $1`, m.Version)
-			return true, err
+			return true, run(tx, m, "down")
 		})
 		if did {
 			m.AppliedAt = time.Time{}
@@ -141,16 +133,12 @@ func step(ctx context.Context, db *sqldb.DB, name string, do func(tx *sqldb.Tx, 
 			if err := tx.Lock("schema"); err != nil {
 				return false, fmt.Errorf("another process is migrating: %w", err)
 			}
-			kind := "timestamptz"
-			if tx.SQLite() {
-				kind = "text"
-			} else if err := tx.Script(`SELECT set_config('lock_timeout', '` + lockTimeout + `', true)`); err != nil {
-				return false, err
+			if !tx.SQLite() {
+				if err := tx.Script(`SELECT set_config('lock_timeout', '` + lockTimeout + `', true)`); err != nil {
+					return false, err
+				}
 			}
-			if err := tx.Script(fmt.Sprintf(table, kind)); err != nil {
-				return false, err
-			}
-			have, err := applied(tx)
+			have, err := readApplied(tx)
 			if err != nil {
 				return false, err
 			}
@@ -182,7 +170,7 @@ func Pending(ctx context.Context, pool *sqlx.DB) (bool, error) {
 }
 
 func status(ctx context.Context, db *sqldb.DB) ([]Migration, error) {
-	have, err := sqldb.Read(ctx, db, "schema.status", applied)
+	have, err := sqldb.Read(ctx, db, "schema.status", readApplied)
 	if err != nil {
 		return nil, err
 	}
@@ -198,8 +186,8 @@ func status(ctx context.Context, db *sqldb.DB) ([]Migration, error) {
 	return list, nil
 }
 
-// applied reads what has been applied.
-func applied(tx *sqldb.Tx) (map[int]Migration, error) {
+// readApplied returns the migrations that are recorded as applied.
+func readApplied(tx *sqldb.Tx) (map[int]Migration, error) {
 	exists := `SELECT count(*) FROM pg_class WHERE oid = to_regclass('automation_schema_migrations')`
 	if tx.SQLite() {
 		exists = `SELECT count(*) FROM sqlite_master WHERE name = 'automation_schema_migrations'`

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -206,13 +207,74 @@ func TestAProcessThatDiesAfterAnyStatementLeavesNothingHalfDone(t *testing.T) {
 				}
 				// The server rolls back when it notices that its client has gone.
 				until(t, func() (string, bool) {
-					n := scalar[int](t, direct, `SELECT count(*) FROM automation_schema_migrations`)
+					n := recorded(t, direct)
 					diff := cmp.Diff(states[n], objects(t, direct))
 					return fmt.Sprintf("died after reply %d, with %d migrations applied: (-want +got)\n%s", dies, n, diff), diff == ""
 				})
 			}
 		})
 	}
+}
+
+// files returns the texts of a database's migrations in one direction, oldest
+// first, as another tool reads them.
+func files(t *testing.T, pool *sqlx.DB, direction string) (texts []string) {
+	t.Helper()
+	dir := "postgres"
+	if isLite(pool) {
+		dir = "sqlite"
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "*."+direction+".sql"))
+	if err != nil || len(names) == 0 {
+		t.Fatalf("files %v, error %v", names, err)
+	}
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts = append(texts, string(text))
+	}
+	return texts
+}
+
+func TestMigrations_RecordThemselvesWhicheverToolAppliesThem(t *testing.T) {
+	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		up, down := files(t, pool, "up"), files(t, pool, "down")
+		for range 2 {
+			for i, text := range up {
+				if n := recorded(t, pool); n != i {
+					t.Errorf("%d migrations are recorded, want %d", n, i)
+				}
+				execute(t, pool, text)
+			}
+			if applied := migrate(t, pool); len(applied) != 0 {
+				t.Errorf("applied %v again", applied)
+			}
+			problems(t, pool, "")
+			for i, text := range slices.Backward(down) {
+				execute(t, pool, text)
+				if n := recorded(t, pool); n != i {
+					t.Errorf("%d migrations are recorded on the way back, want %d", n, i)
+				}
+			}
+		}
+	})
+}
+
+// recorded counts the migrations that are recorded as applied.
+func recorded(t *testing.T, pool *sqlx.DB) (n int) {
+	t.Helper()
+	status, err := schema.Status(t.Context(), pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range status {
+		if !m.AppliedAt.IsZero() {
+			n++
+		}
+	}
+	return n
 }
 
 // until waits for what another process is about to do.
@@ -303,7 +365,7 @@ func TestARoleThatMayNotIsToldWhatToRun(t *testing.T) {
 		down(t, owner)
 	})
 	t.Run("and is served by what it was told", func(t *testing.T) {
-		execute(t, owner, `DROP TABLE automation_schema_migrations`, grant)
+		execute(t, owner, grant)
 		migrate(t, pool)
 	})
 }

@@ -91,7 +91,7 @@ func versions(tx *sqldb.Tx) (have map[int]bool, newer bool, err error) {
 			return have, false, nil
 		}
 	}
-	list, err := applied(tx)
+	list, err := readApplied(tx)
 	for v := range list {
 		have[v] = true
 	}

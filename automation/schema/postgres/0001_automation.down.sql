@@ -119,3 +119,4 @@ DROP FUNCTION IF EXISTS automation_flag_actor(text);
 DROP FUNCTION IF EXISTS automation_bucket(text, text);
 DROP FUNCTION IF EXISTS automation_parse_ids(text);
 DROP FUNCTION IF EXISTS automation_valid_ids(jsonb);
+DROP TABLE automation_schema_migrations;

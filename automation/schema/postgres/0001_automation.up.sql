@@ -3,6 +3,14 @@
 -- has already are adopted with their data; what they were like is written down
 -- first, for the way back.
 
+-- Each migration records itself, whichever tool applies it, and its way back
+-- removes the record.
+CREATE TABLE IF NOT EXISTS automation_schema_migrations (
+    version    integer PRIMARY KEY,
+    name       text NOT NULL,
+    applied_at timestamptz NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS automation_adopted_tables (
     table_name text PRIMARY KEY,
     was        jsonb,   -- columns, foreign keys and lists of ids; NULL: there was no such table
@@ -304,3 +312,5 @@ CREATE TABLE IF NOT EXISTS automation_wallet (
     alone_until timestamptz NOT NULL
 );
 INSERT INTO automation_wallet (name, alone_until) VALUES ('wallet', 'epoch') ON CONFLICT DO NOTHING;
+
+INSERT INTO automation_schema_migrations (version, name, applied_at) VALUES (1, 'automation', now()) ON CONFLICT DO NOTHING;

@@ -89,3 +89,5 @@ CREATE TABLE IF NOT EXISTS automation_rollout_outbox (
 );
 CREATE INDEX IF NOT EXISTS automation_rollout_outbox_unsent ON automation_rollout_outbox (receiver, rollout, seq) WHERE sent_at IS NULL;
 CREATE INDEX IF NOT EXISTS automation_rollout_outbox_by_time ON automation_rollout_outbox (created_at);
+
+INSERT INTO automation_schema_migrations (version, name, applied_at) VALUES (2, 'rollouts', now()) ON CONFLICT DO NOTHING;

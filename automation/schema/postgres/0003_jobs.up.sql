@@ -9,3 +9,5 @@ CREATE TABLE IF NOT EXISTS automation_jobs (
     CHECK ((lease_token IS NULL) = (lease_until IS NULL))
 );
 INSERT INTO automation_jobs (name) VALUES ('cleanup') ON CONFLICT DO NOTHING;
+
+INSERT INTO automation_schema_migrations (version, name, applied_at) VALUES (3, 'jobs', now()) ON CONFLICT DO NOTHING;

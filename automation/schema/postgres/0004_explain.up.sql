@@ -23,3 +23,5 @@ $$
         WHEN its.bucket < f.rollout_percentage * 100 THEN 'in_percentage'
         ELSE 'outside_percentage' END AS reason) AS why
 $$;
+
+INSERT INTO automation_schema_migrations (version, name, applied_at) VALUES (4, 'explain', now()) ON CONFLICT DO NOTHING;

@@ -1,6 +1,14 @@
 -- The automation feature's tables for one machine. The same names and columns
 -- as on PostgreSQL; times are texts in UTC with milliseconds, which sort.
 
+-- Each migration records itself, whichever tool applies it, and its way back
+-- removes the record.
+CREATE TABLE IF NOT EXISTS automation_schema_migrations (
+    version    INTEGER PRIMARY KEY,
+    name       TEXT NOT NULL,
+    applied_at TEXT NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS feature_flags (
     feature_name       TEXT NOT NULL PRIMARY KEY CHECK (feature_name <> ''),
     enabled            BOOLEAN NOT NULL DEFAULT FALSE CHECK (enabled IN (0, 1)),
@@ -158,3 +166,5 @@ CREATE TABLE IF NOT EXISTS automation_wallet (
     alone_until TEXT NOT NULL
 );
 INSERT OR IGNORE INTO automation_wallet (name, alone_until) VALUES ('wallet', '1970-01-01 00:00:00.000');
+
+INSERT OR IGNORE INTO automation_schema_migrations (version, name, applied_at) VALUES (1, 'automation', strftime('%Y-%m-%d %H:%M:%f', 'now'));

@@ -9,3 +9,5 @@ CREATE TABLE IF NOT EXISTS automation_jobs (
     CHECK ((lease_token IS NULL) = (lease_until IS NULL))
 );
 INSERT OR IGNORE INTO automation_jobs (name) VALUES ('cleanup');
+
+INSERT OR IGNORE INTO automation_schema_migrations (version, name, applied_at) VALUES (3, 'jobs', strftime('%Y-%m-%d %H:%M:%f', 'now'));
