@@ -25,6 +25,7 @@ $$;
 GRANT SELECT, UPDATE ON feature_flags TO automation_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON user_automation_settings TO automation_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON automation_sessions TO automation_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON automation_feedback TO automation_service;
 GRANT SELECT, UPDATE ON automation_wallet TO automation_service;
 GRANT SELECT, INSERT, UPDATE ON automation_jobs TO automation_service;
 GRANT SELECT, INSERT, UPDATE ON automation_rollouts TO automation_service;

@@ -18,6 +18,7 @@ var rights = []struct {
 	{"feature_flag_events", []string{"SELECT", "INSERT", "DELETE"}},
 	{"user_automation_settings", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},
 	{"automation_sessions", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},
+	{"automation_feedback", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},
 	{"automation_wallet", []string{"SELECT", "UPDATE"}},
 	{"automation_jobs", []string{"SELECT", "INSERT", "UPDATE"}},
 	{"automation_rollouts", []string{"SELECT", "INSERT", "UPDATE"}},

@@ -1,0 +1,2 @@
+-- The way back: what users said goes with its table.
+DROP TABLE IF EXISTS automation_feedback;

@@ -1,0 +1,211 @@
+// Package feedback stores what users say about the automation feature, for the
+// operators who review it before they move a rollout.
+//
+// An entry keeps the stage of the rollout at the time it was written, so that a
+// review of one stage shows what that stage's users said.
+package feedback
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// The bounds of an entry. A message is counted in characters, not in bytes.
+const (
+	MaxMessage = 2000
+	MinRating  = 1
+	MaxRating  = 5
+)
+
+// MaxPage is the most entries of one page.
+const MaxPage = 1000
+
+// ErrNotFound means that no entry has the id.
+var ErrNotFound = errors.New("no such feedback")
+
+// ErrInvalid is wrapped by the errors of [Store.Add] for an entry that is out of bounds.
+var ErrInvalid = errors.New("invalid feedback")
+
+// Entry is what one user said once.
+type Entry struct {
+	ID        int64     `json:"id"`
+	UserID    string    `json:"user_id"`
+	Rating    *int      `json:"rating"` // 1 to 5, or nil where the user gave none
+	Message   string    `json:"message"`
+	Stage     string    `json:"stage"` // of the rollout when it was written, or the flag's percentage without one
+	CreatedAt time.Time `json:"created_at"`
+	DoneAt    time.Time `json:"done_at,omitzero"` // zero until an operator has dealt with it
+	DoneBy    string    `json:"done_by,omitempty"`
+}
+
+// Filter selects entries. The zero value selects the newest 100.
+type Filter struct {
+	Open   bool   // only those that nobody has dealt with
+	Stage  string // only those of this stage
+	UserID string // only those of this user
+	Before int64  // only ids below this one: the cursor of the next page
+	Limit  int    // 0 means 100, at most MaxPage
+}
+
+// StageCount sums up one stage's feedback.
+type StageCount struct {
+	Stage  string  `json:"stage"`
+	Count  int     `json:"count"`
+	Open   int     `json:"open"`
+	Rated  int     `json:"rated"`  // entries that have a rating
+	Rating float64 `json:"rating"` // their mean, 0 where there are none
+}
+
+// Store reads and writes the table automation_feedback.
+type Store struct{ db *sqldb.DB }
+
+// NewStore returns a Store on the host's pool. It does no I/O.
+func NewStore(pool *sqlx.DB, o sqldb.Options) *Store { return &Store{sqldb.New(pool, o)} }
+
+const columns = `id, user_id, rating, message, stage, created_at, done_at, done_by`
+
+// The stage of a flag $5: the name of its rollout's stage, else its percentage.
+const (
+	rolloutStage = `(SELECT e.stage_name FROM automation_rollouts r JOIN automation_rollout_events e ON e.rollout = r.name AND e.seq = r.seq
+		WHERE r.name = $5 AND r.state IN ('running', 'paused', 'completed'))`
+	flagStage = `(SELECT RTRIM(RTRIM(CAST(rollout_percentage AS text), '0'), '.') || ' %' FROM feature_flags WHERE feature_name = $5)`
+)
+
+type row struct {
+	ID        int64                `db:"id"`
+	UserID    string               `db:"user_id"`
+	Rating    sql.Null[int]        `db:"rating"`
+	Message   string               `db:"message"`
+	Stage     string               `db:"stage"`
+	CreatedAt sqldb.Time           `db:"created_at"`
+	DoneAt    sql.Null[sqldb.Time] `db:"done_at"`
+	DoneBy    string               `db:"done_by"`
+}
+
+func (r row) entry() Entry {
+	e := Entry{ID: r.ID, UserID: r.UserID, Message: r.Message, Stage: r.Stage, CreatedAt: r.CreatedAt.Time, DoneAt: r.DoneAt.V.Time, DoneBy: r.DoneBy}
+	if r.Rating.Valid {
+		e.Rating = &r.Rating.V
+	}
+	return e
+}
+
+// Check reports what is wrong with a rating and a message, or nil. Its errors
+// wrap [ErrInvalid] and name the field.
+func Check(rating *int, message string) error {
+	switch {
+	case rating != nil && (*rating < MinRating || *rating > MaxRating):
+		return fmt.Errorf("%w: rating: must be from %d to %d", ErrInvalid, MinRating, MaxRating)
+	case strings.TrimSpace(message) == "":
+		return fmt.Errorf("%w: message: must not be empty", ErrInvalid)
+	case !utf8.ValidString(message) || strings.ContainsRune(message, 0):
+		return fmt.Errorf("%w: message: must be UTF-8 text without NUL", ErrInvalid)
+	case utf8.RuneCountInString(message) > MaxMessage:
+		return fmt.Errorf("%w: message: must have at most %d characters", ErrInvalid, MaxMessage)
+	}
+	return nil
+}
+
+// Add stores what a user said, with the stage that the flag is in. Key identifies the submission:
+// repeated with the same key, Add returns the entry that is there, so that a
+// lost answer never stores an entry twice. It returns an error that wraps
+// [ErrInvalid], sqldb.ErrUnavailable or sqldb.ErrOutcomeUnknown.
+func (s *Store) Add(ctx context.Context, flag, userID, key string, rating *int, message string) (Entry, error) {
+	if err := Check(rating, message); err != nil {
+		return Entry{}, fmt.Errorf("feedback.add: %w", err)
+	}
+	add := func(tx *sqldb.Tx) (row, error) {
+		var r row
+		err := tx.Get(&r, `INSERT INTO automation_feedback (key, user_id, rating, message, stage, created_at)
+			VALUES ($1, $2, $3, $4, COALESCE(`+rolloutStage+`, `+flagStage+`, ''), {now})
+			ON CONFLICT (key) DO UPDATE SET key = automation_feedback.key RETURNING `+columns, key, userID, rating, message, flag)
+		return r, err
+	}
+	r, err := sqldb.Write(ctx, s.db, "feedback.add", add)
+	if errors.Is(err, sqldb.ErrOutcomeUnknown) && ctx.Err() == nil {
+		r, err = sqldb.Write(ctx, s.db, "feedback.add", add)
+	}
+	return r.entry(), err
+}
+
+// List returns entries, the newest first.
+func (s *Store) List(ctx context.Context, f Filter) ([]Entry, error) {
+	return sqldb.Read(ctx, s.db, "feedback.list", func(tx *sqldb.Tx) ([]Entry, error) {
+		var rows []row
+		query, args := f.query()
+		err := tx.Select(&rows, query, args...)
+		entries := make([]Entry, len(rows))
+		for i, r := range rows {
+			entries[i] = r.entry()
+		}
+		return entries, err
+	})
+}
+
+// query names only the conditions in force, so that each shape has an index.
+func (f Filter) query() (string, []any) {
+	conditions := []string{"id < $1"}
+	args := []any{cmp.Or(f.Before, 1<<62)}
+	where := func(condition string, arg any) {
+		args = append(args, arg)
+		conditions = append(conditions, fmt.Sprintf(condition, len(args)))
+	}
+	if f.Open {
+		conditions = append(conditions, "done_at IS NULL")
+	}
+	if f.Stage != "" {
+		where("stage = $%d", f.Stage)
+	}
+	if f.UserID != "" {
+		where("user_id = $%d", f.UserID)
+	}
+	args = append(args, min(max(cmp.Or(f.Limit, 100), 1), MaxPage))
+	return fmt.Sprintf(`SELECT %s FROM automation_feedback WHERE %s ORDER BY id DESC LIMIT $%d`,
+		columns, strings.Join(conditions, " AND "), len(args)), args
+}
+
+// MarkDone notes that actor has dealt with an entry. Repeated, it changes
+// nothing and returns the entry as it is. It returns [ErrNotFound] for an id
+// that does not exist.
+func (s *Store) MarkDone(ctx context.Context, id int64, actor string) (Entry, error) {
+	return sqldb.Write(ctx, s.db, "feedback.done", func(tx *sqldb.Tx) (Entry, error) {
+		var r row
+		found, err := sqldb.Optional(tx.Get(&r, `UPDATE automation_feedback
+			SET done_by = CASE WHEN done_at IS NULL THEN $2 ELSE done_by END, done_at = COALESCE(done_at, {now})
+			WHERE id = $1 RETURNING `+columns, id, actor))
+		if err == nil && !found {
+			err = fmt.Errorf("%w: %d", ErrNotFound, id)
+		}
+		return r.entry(), err
+	})
+}
+
+// CountByStage sums up all entries by the stage they were written in, the stage
+// with the newest entry first.
+func (s *Store) CountByStage(ctx context.Context) ([]StageCount, error) {
+	return sqldb.Read(ctx, s.db, "feedback.count", func(tx *sqldb.Tx) ([]StageCount, error) {
+		var counts []StageCount
+		err := tx.Select(&counts, `SELECT stage, count(*) AS count, count(CASE WHEN done_at IS NULL THEN 1 END) AS open,
+				count(rating) AS rated, CAST(COALESCE(avg(rating), 0) AS double precision) AS rating
+			FROM automation_feedback GROUP BY stage ORDER BY max(id) DESC`)
+		return counts, err
+	})
+}
+
+// Erase removes everything a user said. It can be repeated.
+func (s *Store) Erase(ctx context.Context, userID string) error {
+	_, err := sqldb.Write(ctx, s.db, "feedback.erase", func(tx *sqldb.Tx) (int64, error) {
+		return tx.Exec(`DELETE FROM automation_feedback WHERE user_id = $1`, userID)
+	})
+	return err
+}
