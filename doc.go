@@ -52,7 +52,6 @@
 //   - automation/session: who may use which paid session, and until when
 //   - automation/proxyrouter: the client of a Morpheus node
 //   - automation/proxyrouter/proxyroutertest: a simulated node, for tests
-//   - automation/cleanup: the end of what is past its retention
 //
 // The command automationctl is the operators'. The command examples/server is a
 // whole small gateway that needs nothing but Go. PostgreSQL is the product's database; SQLite serves trials and a single

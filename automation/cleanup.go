@@ -3,7 +3,7 @@ package automation
 import (
 	"context"
 
-	"github.com/MorpheusAIs/gateway-automation/automation/cleanup"
+	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -16,9 +16,16 @@ func (m *Module) newCleaner(db *sqldb.DB) (*cleanup.Cleaner, error) {
 	})
 }
 
-// Cleanup makes one pass of the clean-up now, or tells what it would remove.
-// See [cleanup.Cleaner.Pass].
-func (m *Module) Cleanup(ctx context.Context, dryRun bool) (cleanup.Report, error) {
+// CleanupReport is what a pass of the clean-up removed, or would remove.
+type CleanupReport = cleanup.Report
+
+// ErrCleanupBusy says that another process is cleaning up. Nothing was removed.
+var ErrCleanupBusy = cleanup.ErrBusy
+
+// Cleanup runs one pass of the clean-up now, or with dryRun reports what it
+// would remove and writes nothing. It returns when done, when ctx ends, or at
+// the first error, with what it has removed until then.
+func (m *Module) Cleanup(ctx context.Context, dryRun bool) (CleanupReport, error) {
 	r, err := m.cleaner.Pass(ctx, dryRun)
 	if !dryRun {
 		m.observer.ObserveCleanup(r, err)

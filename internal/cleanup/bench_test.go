@@ -14,7 +14,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/MorpheusAIs/gateway-automation/automation/cleanup"
+	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 	"github.com/MorpheusAIs/gateway-automation/settings"
@@ -25,7 +25,7 @@ import (
 // they are stopped for as long, so that reads with and without them meet the
 // same noise.
 //
-//	CLEANUP_BENCH_ROWS=1000000 CLEANUP_BENCH_PAUSE=20ms go test -run '^$' -bench Cleanup -benchtime 1x -timeout 60m ./automation/cleanup
+//	CLEANUP_BENCH_ROWS=1000000 CLEANUP_BENCH_PAUSE=20ms go test -run '^$' -bench Cleanup -benchtime 1x -timeout 60m ./internal/cleanup
 func BenchmarkCleanup(b *testing.B) {
 	n, pause := 30_000, time.Duration(0)
 	var errs [2]error
