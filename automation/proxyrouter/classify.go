@@ -6,58 +6,58 @@ import (
 	"strings"
 )
 
-// Remedy is what helps against a failed chat answer, before its first byte has
-// reached the client.
+// Remedy is what can help after a failed chat response, before its first byte
+// has reached the client.
 type Remedy int
 
 const (
-	// RemedyNone hands the answer on: the same request would fail again.
+	// RemedyNone passes the response on: the same request would fail again.
 	RemedyNone Remedy = iota
 	// RemedyRenew takes another session of the same model: this one has ended or
-	// is gone, whatever our records say.
+	// is unknown to the node.
 	RemedyRenew
-	// RemedyFailover takes a session with another provider, where the model has
-	// more than one rated bid: this provider failed.
+	// RemedyFailover takes a session with another provider, if the model has more
+	// than one rated bid: this provider failed.
 	RemedyFailover
 )
 
-// String names the remedy.
+// String returns the remedy's name.
 func (r Remedy) String() string {
 	return [...]string{"none", "renew", "failover"}[r]
 }
 
-// ChatError is a failed answer to a forwarded request, understood.
+// ChatError is a failed response to a forwarded request.
 type ChatError struct {
 	Remedy  Remedy
 	Missing bool   // with RemedyRenew: the node does not know the session at all
-	Status  int    // what the gateway answers with where no remedy helped
-	Message string // the node's words: bounded, without keys in URLs and addresses
+	Status  int    // the gateway's status if no remedy helped
+	Message string // the node's text: at most 300 bytes, redacted
 }
 
-// finalTexts name failures that a retry cannot mend, in lower case.
+// finalTexts are failures that a retry cannot fix, in lower case.
 var finalTexts = []string{
 	"llm tee verification failed", "p-node tee attestation failed",
 	"request cancelled while waiting in queue",
 }
 
-// Classify reads a failed answer, one with a status of 300 or more; a few
-// kilobytes of its body are enough. Of what a provider's model says itself
-// (providerModelError) only the status counts: its text may say anything.
+// Classify classifies a failed response, one with a status of 300 or more, by its
+// status and the first kilobytes of its body. Of a model's own error
+// (providerModelError) only the status counts, because its text may say anything.
 //
-// A 401 or 403 of the node means the gateway's own credentials, so it becomes a
-// 502 like the provider's 401, 403 and 404: no end user could do anything about them.
+// A 401 or 403 of the node concerns the gateway's own credentials, so it becomes
+// a 502 like the provider's 401, 403 and 404: no end user can fix them.
 func Classify(status int, body []byte) ChatError {
-	var shape struct {
+	var wire struct {
 		ProviderModelError json.RawMessage `json:"providerModelError"`
 		StatusCode         int             `json:"statusCode"`
 	}
-	if json.Unmarshal(body, &shape) == nil && len(shape.ProviderModelError) > 0 && string(shape.ProviderModelError) != "null" {
-		return classifyProvider(status, shape.StatusCode, shape.ProviderModelError)
+	if json.Unmarshal(body, &wire) == nil && len(wire.ProviderModelError) > 0 && string(wire.ProviderModelError) != "null" {
+		return classifyProvider(status, wire.StatusCode, wire.ProviderModelError)
 	}
 
-	words := errorText(body)
-	text := strings.ToLower(words)
-	e := ChatError{Status: status, Message: redactor{}.clean(words)}
+	message := errorText(body)
+	text := strings.ToLower(message)
+	e := ChatError{Status: status, Message: redactor{}.clean(message)}
 	if status < 400 || status == http.StatusUnauthorized || status == http.StatusForbidden {
 		e.Status = http.StatusBadGateway
 		return e
@@ -74,17 +74,17 @@ func Classify(status int, body []byte) ChatError {
 	return e
 }
 
-// classifyProvider: newer nodes send the model's status, in the body and as
-// their own; older ones a 400 that hides it.
-func classifyProvider(status, told int, said json.RawMessage) ChatError {
-	e := ChatError{Status: status, Message: redactor{}.clean(errorText(said))}
+// classifyProvider classifies a model's own error. Newer nodes send the model's
+// status, in the body and as their own; older ones send 400 for all of them.
+func classifyProvider(status, modelStatus int, modelError json.RawMessage) ChatError {
+	e := ChatError{Status: status, Message: redactor{}.clean(errorText(modelError))}
 	switch {
-	case told >= 400 && told <= 599:
-		e.Status = told
+	case modelStatus >= 400 && modelStatus <= 599:
+		e.Status = modelStatus
 	case status < 400:
 		e.Status = http.StatusBadGateway
 	}
-	hidden := told == 0 && status == http.StatusBadRequest
+	hidden := modelStatus == 0 && status == http.StatusBadRequest
 	switch {
 	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden, e.Status == http.StatusNotFound:
 		e.Remedy, e.Status = RemedyFailover, http.StatusBadGateway

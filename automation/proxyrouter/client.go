@@ -19,21 +19,21 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// maxAnswer bounds what is read of an answer that is not forwarded. A page of
-// 255 sessions takes about 200 KB.
-const maxAnswer = 8 << 20
+// maxResponse bounds a response that is not forwarded. A page of 255 sessions
+// takes about 200 KB.
+const maxResponse = 8 << 20
 
 // Client talks to one node for one wallet. It is safe for concurrent use.
 type Client struct {
-	opts   Options
-	base   string
-	pooled *http.Client // reads and chat
-	fresh  *http.Client // transactions
-	redact redactor
+	opts         Options
+	base         string
+	pooled       *http.Client // for reads and chat
+	transactions *http.Client
+	redact       redactor
 
-	breaker *gobreaker.CircuitBreaker[answer]
-	retryAt atomic.Pointer[time.Time] // when an open breaker lets the next call try
-	refusal atomic.Pointer[refusal]   // of our credentials, until the node takes them
+	breaker     *gobreaker.CircuitBreaker[response]
+	retryAt     atomic.Pointer[time.Time]   // when the open breaker lets the next call through
+	authFailure atomic.Pointer[authFailure] // nil while the node accepts the credentials
 
 	walletMu sync.Mutex
 	wallet   wallet
@@ -41,32 +41,34 @@ type Client struct {
 
 var _ session.Provider = (*Client)(nil)
 
-// New checks the options and returns a client. It asks the node nothing.
+// New validates the options and returns a client. It does no I/O.
 func New(opts Options) (*Client, error) {
 	opts = opts.withDefaults()
 	if err := opts.validate(); err != nil {
 		return nil, err
 	}
-	pool := opts.pool()
+	pooled, transactions := opts.transports()
 	c := &Client{
-		opts:   opts,
-		base:   strings.TrimRight(opts.URL, "/"),
-		pooled: &http.Client{Transport: pool, CheckRedirect: refuseRedirect},
-		fresh:  &http.Client{Transport: fresh(pool), CheckRedirect: refuseRedirect},
-		redact: newRedactor(opts.Username, opts.Password),
+		opts:         opts,
+		base:         strings.TrimRight(opts.URL, "/"),
+		pooled:       &http.Client{Transport: pooled, CheckRedirect: keepRedirect},
+		transactions: &http.Client{Transport: transactions, CheckRedirect: keepRedirect},
+		redact:       newRedactor(opts.Username, opts.Password),
 	}
 	c.breaker = c.newBreaker()
 	return c, nil
 }
 
-func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+// keepRedirect returns a redirect as it is: followed, it would carry a paid
+// request, or the credentials, to a host that nobody configured.
+func keepRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// CloseIdleConnections closes the pooled connections that nobody uses.
+// CloseIdleConnections closes the pooled connections that are not in use.
 func (c *Client) CloseIdleConnections() { c.pooled.CloseIdleConnections() }
 
 // call is one request that concerns the chain.
 type call struct {
-	op      string // as errors and logs name it
+	op      string // its name in errors and logs
 	method  string
 	path    string // escaped
 	query   url.Values
@@ -76,42 +78,43 @@ type call struct {
 	public  bool // without credentials
 }
 
-func (c *Client) read(op, path string) call {
-	return call{op: op, method: http.MethodGet, path: path, timeout: c.opts.ReadTimeout, client: c.pooled}
+func (c *Client) readCall(op, path string) call {
+	return call{op: op, method: http.MethodGet, path: path, timeout: readTimeout, client: c.pooled}
 }
 
-func (c *Client) transaction(op, path, body string, timeout time.Duration) call {
-	return call{op: op, method: http.MethodPost, path: path, body: body, timeout: timeout, client: c.fresh}
+func (c *Client) transactionCall(op, path, body string, timeout time.Duration) call {
+	return call{op: op, method: http.MethodPost, path: path, body: body, timeout: timeout, client: c.transactions}
 }
 
-// answer is what came back. Status is 0 when nothing did.
-type answer struct {
+// response is what the node answered. Status is 0 when it did not.
+type response struct {
 	status int
 	body   []byte
 }
 
-// do sends the call, once, through the breaker. A status beyond 2xx is a
-// *NodeError; so is a lost answer, and then the status tells how far it came.
-func (c *Client) do(ctx context.Context, k call) (answer, error) {
+// do sends the call, once, through the breaker. A status other than 2xx and a
+// missing or incomplete response are a *NodeError; the returned status is set
+// as soon as a status line arrived.
+func (c *Client) do(ctx context.Context, k call) (response, error) {
 	start := c.opts.Now()
-	a, err := c.guarded(ctx, k)
-	if err == nil && a.status/100 != 2 {
-		err = c.answered(k.op, a)
+	resp, err := c.throughBreaker(ctx, k)
+	if err == nil && resp.status/100 != 2 {
+		err = c.responseError(k.op, resp)
 	}
-	c.remember(k.op, a.status)
-	c.opts.Logger.DebugContext(ctx, "node call", "op", k.op, "status", a.status,
+	c.noteAuth(k.op, resp.status)
+	c.opts.Logger.DebugContext(ctx, "node call", "op", k.op, "status", resp.status,
 		"duration", c.opts.Now().Sub(start), "error", err)
-	return a, err
+	return resp, err
 }
 
-// send performs one exchange. Its errors are *lostError.
-func (c *Client) send(ctx context.Context, k call) (answer, error) {
+// send performs one exchange. Its errors are *exchangeError.
+func (c *Client) send(ctx context.Context, k call) (response, error) {
 	callCtx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
 
-	traced, connected := trace(callCtx)
-	lost := func(err error) error {
-		return &lostError{cause: err, connected: connected.Load(), byCaller: ctx.Err() != nil}
+	traced, connected := traceConnection(callCtx)
+	failed := func(err error) error {
+		return &exchangeError{cause: err, connected: connected.Load(), byCaller: ctx.Err() != nil}
 	}
 
 	target := c.base + k.path
@@ -120,13 +123,13 @@ func (c *Client) send(ctx context.Context, k call) (answer, error) {
 	}
 	req, err := http.NewRequestWithContext(traced, k.method, target, nil)
 	if err != nil {
-		return answer{}, lost(err)
+		return response{}, failed(err)
 	}
 	if k.body != "" {
 		req.Body = io.NopCloser(strings.NewReader(k.body))
 		req.ContentLength = int64(len(k.body))
 		req.Header.Set("Content-Type", "application/json")
-		// No GetBody: a body that cannot be rewound cannot be sent twice.
+		// Without GetBody the transport cannot send the body a second time.
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", userAgent)
@@ -134,26 +137,26 @@ func (c *Client) send(ctx context.Context, k call) (answer, error) {
 		c.authorize(req)
 	}
 
-	resp, err := k.client.Do(req)
+	httpResp, err := k.client.Do(req)
 	if err != nil {
-		return answer{}, lost(bare(err))
+		return response{}, failed(unwrapURL(err))
 	}
-	defer resp.Body.Close() //nolint:errcheck // nothing is left to lose
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	a := answer{status: resp.StatusCode, body: bytes.TrimSpace(body)}
+	defer httpResp.Body.Close() //nolint:errcheck // read to its end
+	body, err := io.ReadAll(io.LimitReader(httpResp.Body, maxResponse+1))
+	resp := response{status: httpResp.StatusCode, body: bytes.TrimSpace(body)}
 	switch {
 	case err != nil:
-		return a, lost(err)
-	case len(body) > maxAnswer:
-		return a, lost(fmt.Errorf("the answer is larger than %d bytes", maxAnswer))
+		return resp, failed(err)
+	case len(body) > maxResponse:
+		return resp, failed(fmt.Errorf("the response is larger than %d bytes", maxResponse))
 	}
-	return a, nil
+	return resp, nil
 }
 
-// trace watches whether a request has a connection, so that it may be sent. A
-// transport that asks for another one repeats a request of which nothing was
-// written, or a read; on the transport for transactions that never happens.
-func trace(ctx context.Context) (context.Context, *atomic.Bool) {
+// traceConnection reports whether the request has a connection and so may have
+// been sent. A transport that asks for another connection repeats a read, or a
+// request of which nothing was written; the one for transactions never does.
+func traceConnection(ctx context.Context) (context.Context, *atomic.Bool) {
 	var connected atomic.Bool
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) { connected.Store(false) },
@@ -169,16 +172,17 @@ func (c *Client) authorize(req *http.Request) {
 	}
 }
 
-// bare takes the *url.Error off: the operation is named already, and the URL tells nothing more.
-func bare(err error) error {
+// unwrapURL takes the *url.Error off: our own errors name the operation, and a
+// URL may be private.
+func unwrapURL(err error) error {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		return u.Err
 	}
 	return err
 }
 
-// segment checks an id that becomes part of a path.
-func segment(id string) error {
+// checkID checks an id that becomes part of a path.
+func checkID(id string) error {
 	if len(id) == 0 || len(id) > 128 {
 		return fmt.Errorf("an id of %d characters", len(id))
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// unixSeconds is a time of the chain. Sessions carry it as a JSON number, bids as
-// a quoted string; 0 and null are "not yet".
+// unixSeconds is a time of the chain: a JSON number in sessions, a quoted string
+// in bids; 0 and null are the zero time.
 type unixSeconds struct{ time.Time }
 
 // maxUnix is the end of the year 9999: later times cannot be written as RFC 3339.
@@ -26,7 +26,7 @@ func (u *unixSeconds) UnmarshalJSON(raw []byte) error {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 || n > maxUnix {
-		return errors.New("a time that is no unix seconds")
+		return errors.New("a time that is not unix seconds")
 	}
 	if n > 0 {
 		u.Time = time.Unix(n, 0).UTC()
@@ -47,7 +47,7 @@ func (i *integer) UnmarshalJSON(raw []byte) error {
 		n, ok = n.SetString(text, 10)
 	}
 	if !ok {
-		return errors.New("an integer that is none")
+		return errors.New("a malformed integer")
 	}
 	i.Int = n
 	return nil
@@ -63,7 +63,7 @@ type wireSession struct {
 }
 
 func (w wireSession) session() (session.ChainSession, error) {
-	if err := segment(w.ID); err != nil {
+	if err := checkID(w.ID); err != nil {
 		return session.ChainSession{}, fmt.Errorf("a session with %w", err)
 	}
 	if w.OpenedAt.IsZero() || w.EndsAt.IsZero() {
@@ -76,33 +76,33 @@ func (w wireSession) session() (session.ChainSession, error) {
 }
 
 func decodeSession(body []byte) (session.ChainSession, error) {
-	var shape struct {
+	var wire struct {
 		Session *wireSession `json:"session"`
 	}
-	if err := unmarshal(body, &shape); err != nil {
+	if err := unmarshal(body, &wire); err != nil {
 		return session.ChainSession{}, err
 	}
-	if shape.Session == nil {
-		return session.ChainSession{}, errors.New("an answer without a session")
+	if wire.Session == nil {
+		return session.ChainSession{}, errors.New("a response without a session")
 	}
-	return shape.Session.session()
+	return wire.Session.session()
 }
 
 func decodeSessions(body []byte) ([]session.ChainSession, error) {
-	var shape struct {
+	var wire struct {
 		Sessions *[]wireSession `json:"sessions"`
 	}
-	if err := unmarshal(body, &shape); err != nil {
+	if err := unmarshal(body, &wire); err != nil {
 		return nil, err
 	}
-	if shape.Sessions == nil && !strings.Contains(string(body), `"sessions"`) {
-		return nil, errors.New("an answer without sessions")
+	if wire.Sessions == nil && !strings.Contains(string(body), `"sessions"`) {
+		return nil, errors.New("a response without sessions")
 	}
-	if shape.Sessions == nil { // null: an empty list, as Go writes one
+	if wire.Sessions == nil { // null: an empty list, as Go writes one
 		return nil, nil
 	}
-	list := make([]session.ChainSession, 0, len(*shape.Sessions))
-	for _, w := range *shape.Sessions {
+	list := make([]session.ChainSession, 0, len(*wire.Sessions))
+	for _, w := range *wire.Sessions {
 		s, err := w.session()
 		if err != nil {
 			return nil, err
@@ -113,42 +113,42 @@ func decodeSessions(body []byte) ([]session.ChainSession, error) {
 }
 
 func decodeOpened(body []byte) (string, error) {
-	var shape struct {
+	var wire struct {
 		SessionID string `json:"sessionID"`
 	}
-	if err := unmarshal(body, &shape); err != nil {
+	if err := unmarshal(body, &wire); err != nil {
 		return "", err
 	}
-	if err := segment(shape.SessionID); err != nil {
-		return "", fmt.Errorf("an answer with %w", err)
+	if err := checkID(wire.SessionID); err != nil {
+		return "", fmt.Errorf("a response with %w", err)
 	}
-	if strings.Trim(shape.SessionID, "0x") == "" {
-		return "", errors.New("an answer with a zero id")
+	if strings.Trim(wire.SessionID, "0x") == "" {
+		return "", errors.New("a response with a zero id")
 	}
-	return shape.SessionID, nil
+	return wire.SessionID, nil
 }
 
 func decodeWallet(body []byte) (string, error) {
-	var shape struct {
+	var wire struct {
 		Address string `json:"address"`
 	}
-	if err := unmarshal(body, &shape); err != nil {
+	if err := unmarshal(body, &wire); err != nil {
 		return "", err
 	}
-	if err := segment(shape.Address); err != nil {
-		return "", fmt.Errorf("an answer with %w", err)
+	if err := checkID(wire.Address); err != nil {
+		return "", fmt.Errorf("a response with %w", err)
 	}
-	return shape.Address, nil
+	return wire.Address, nil
 }
 
-// unmarshal keeps the answer's own text out of the error.
+// unmarshal decodes a response without repeating its text in the error.
 func unmarshal(body []byte, into any) error {
 	err := json.Unmarshal(body, into)
 	if _, ok := errors.AsType[*json.SyntaxError](err); ok || (err != nil && len(body) == 0) {
-		return errors.New("an answer that is no JSON")
+		return errors.New("a response that is not JSON")
 	}
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Errorf("an answer with a wrong type in %q", wrong.Field)
+		return fmt.Errorf("a response with a wrong type in %q", wrong.Field)
 	}
 	return err
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// The operations, as errors and logs name them.
+// The names of the operations in errors and logs.
 const (
 	opOpen     = "open session"
 	opClose    = "close session"
@@ -20,41 +20,40 @@ const (
 	opBids     = "rated bids"
 	opModels   = "models"
 	opWallet   = "wallet"
-	opHealth   = "health"
 	opChat     = "forward"
 	opReady    = "ready"
 )
 
-// NodeError is a call that the node refused, or did not answer. It wraps what is
-// certain, and nothing else:
+// NodeError is a call that the node refused or did not answer. It wraps only
+// what is certain:
 //
-//   - [session.ErrUnavailable]: no connection came about, or the breaker is open;
+//   - [session.ErrUnavailable]: no connection was made, or the breaker is open;
 //   - [session.ErrUnauthorized]: 401 or 403, on an open with [session.ErrNotOpened];
 //   - [session.ErrNotOpened]: an open answered with 400, 404 or 405, or with a 500
-//     that words a refusal;
-//   - [session.ErrWalletCollision]: a 500 that tells of a nonce conflict;
-//   - [session.ErrSessionNotFound]: a read that says so;
+//     whose text is a known refusal;
+//   - [session.ErrWalletCollision]: a 500 whose text is a nonce conflict;
+//   - [session.ErrSessionNotFound]: a read whose text says so;
 //   - [context.Canceled], [context.DeadlineExceeded]: where one of them ended the call.
 type NodeError struct {
-	Op      string // what was asked
-	Status  int    // the HTTP status, or 0 when no answer came
-	Message string // what the node said or how it failed: bounded, without secrets
+	Op      string // the operation, such as "open session"
+	Status  int    // the HTTP status; 0 without a complete response
+	Message string // the node's text or the transport's: at most 300 bytes, redacted
 
 	wraps []error
 }
 
-// Error names the operation and what came back.
+// Error returns the operation, the status and the message.
 func (e *NodeError) Error() string {
 	if e.Status == 0 {
-		return fmt.Sprintf("proxyrouter: %s: no answer: %s", e.Op, e.Message)
+		return fmt.Sprintf("proxyrouter: %s: no response: %s", e.Op, e.Message)
 	}
 	return fmt.Sprintf("proxyrouter: %s: node answered %d: %s", e.Op, e.Status, e.Message)
 }
 
-// Unwrap returns the sentinels that hold.
+// Unwrap returns the errors listed at [NodeError].
 func (e *NodeError) Unwrap() []error { return e.wraps }
 
-// What the node says, in lower case.
+// Texts of the node, in lower case. Its statuses do not tell these cases apart.
 var (
 	collisionTexts = []string{
 		"nonce too low", "nonce too high", "replacement transaction underpriced",
@@ -80,29 +79,29 @@ func containsAny(text string, wanted []string) bool {
 	return false
 }
 
-// answered is the one place where an answer of the node becomes an error.
-func (c *Client) answered(op string, a answer) *NodeError {
-	raw := errorText(a.body)
-	e := &NodeError{Op: op, Status: a.status, Message: c.redact.clean(raw)}
+// responseError is the only place where a response of the node becomes an error.
+func (c *Client) responseError(op string, resp response) *NodeError {
+	raw := errorText(resp.body)
+	e := &NodeError{Op: op, Status: resp.status, Message: c.redact.clean(raw)}
 	if e.Message == "" {
-		e.Message = strings.ToLower(http.StatusText(a.status))
+		e.Message = strings.ToLower(http.StatusText(resp.status))
 	}
-	if a.status/100 == 3 {
-		e.Message = "a redirect, which is not followed: set the URL to where it leads"
+	if resp.status/100 == 3 {
+		e.Message = "a redirect, which is not followed: set the URL to its target"
 	}
 	text := strings.ToLower(raw)
 	switch {
-	case a.status == http.StatusUnauthorized, a.status == http.StatusForbidden:
+	case resp.status == http.StatusUnauthorized, resp.status == http.StatusForbidden:
 		e.wraps = append(e.wraps, session.ErrUnauthorized)
 		if op == opOpen {
 			e.wraps = append(e.wraps, session.ErrNotOpened)
 		}
-	case op == opOpen && (a.status == http.StatusBadRequest || a.status == http.StatusNotFound || a.status == http.StatusMethodNotAllowed):
+	case op == opOpen && (resp.status == http.StatusBadRequest || resp.status == http.StatusNotFound || resp.status == http.StatusMethodNotAllowed):
 		e.wraps = append(e.wraps, session.ErrNotOpened)
-	case (op == opOpen || op == opClose) && a.status == http.StatusInternalServerError && containsAny(text, collisionTexts):
-		// Before the refusals: a text may tell of both, and only this one is checked against the chain.
+	case (op == opOpen || op == opClose) && resp.status == http.StatusInternalServerError && containsAny(text, collisionTexts):
+		// Before the refusals: a text may contain both, and a collision is checked against the chain.
 		e.wraps = append(e.wraps, session.ErrWalletCollision)
-	case op == opOpen && a.status == http.StatusInternalServerError && containsAny(text, refusalTexts):
+	case op == opOpen && resp.status == http.StatusInternalServerError && containsAny(text, refusalTexts):
 		e.wraps = append(e.wraps, session.ErrNotOpened)
 	case (op == opGet || op == opClose) && strings.Contains(text, notFoundText):
 		e.wraps = append(e.wraps, session.ErrSessionNotFound)
@@ -114,49 +113,50 @@ func (c *Client) answered(op string, a answer) *NodeError {
 
 var errAlreadyClosed = errors.New("session already closed")
 
-// unanswered is its twin for calls without an answer.
-func (c *Client) unanswered(op string, lost *lostError) *NodeError {
-	e := &NodeError{Op: op, Message: c.redact.clean(lost.cause.Error())}
-	if lost.connected {
+// transportError is the only place where a call without a complete response
+// becomes an error.
+func (c *Client) transportError(op string, failed *exchangeError) *NodeError {
+	e := &NodeError{Op: op, Message: c.redact.clean(failed.cause.Error())}
+	if failed.connected {
 		e.Message = "the request was sent, then: " + e.Message
 	} else {
 		e.wraps = append(e.wraps, session.ErrUnavailable)
 	}
 	for _, ended := range []error{context.Canceled, context.DeadlineExceeded} {
-		if errors.Is(lost.cause, ended) {
+		if errors.Is(failed.cause, ended) {
 			e.wraps = append(e.wraps, ended)
 		}
 	}
 	return e
 }
 
-// lostError is an exchange that did not end with a whole answer.
-type lostError struct {
+// exchangeError is an exchange that ended without a complete response.
+type exchangeError struct {
 	cause     error
-	connected bool // so the request may have been sent
+	connected bool // the request may have been sent
 	byCaller  bool // the caller's context ended it
 }
 
-func (e *lostError) Error() string { return e.cause.Error() }
-func (e *lostError) Unwrap() error { return e.cause }
+func (e *exchangeError) Error() string { return e.cause.Error() }
+func (e *exchangeError) Unwrap() error { return e.cause }
 
-// malformed is an answer that was no refusal and makes no sense. For an open
-// this is an unknown outcome.
-func (c *Client) malformed(op string, a answer, why error) *NodeError {
-	return &NodeError{Op: op, Status: a.status, Message: c.redact.clean(why.Error())}
+// malformed is a 2xx response that cannot be decoded. Of an open it leaves the
+// outcome unknown.
+func (c *Client) malformed(op string, resp response, why error) *NodeError {
+	return &NodeError{Op: op, Status: resp.status, Message: c.redact.clean(why.Error())}
 }
 
-// errorText finds the node's words: the error member, or the body as it is.
+// errorText returns the error member of a body, or else the body.
 func errorText(body []byte) string {
-	var shape struct {
+	var wire struct {
 		Error json.RawMessage `json:"error"`
 	}
-	if json.Unmarshal(body, &shape) != nil || len(shape.Error) == 0 {
+	if json.Unmarshal(body, &wire) != nil || len(wire.Error) == 0 {
 		return string(body)
 	}
 	var text string
-	if json.Unmarshal(shape.Error, &text) == nil {
+	if json.Unmarshal(wire.Error, &text) == nil {
 		return text
 	}
-	return string(shape.Error)
+	return string(wire.Error)
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// ChatRequest is a request in the OpenAI shape, bound to a session.
+// ChatRequest is a request in the OpenAI format on a session.
 type ChatRequest struct {
 	Path      string // such as /v1/chat/completions
 	SessionID string
@@ -16,25 +16,26 @@ type ChatRequest struct {
 	ChatID    string // optional
 	RequestID string // optional: sent as X-Request-Id, which the node echoes
 
-	// Header holds what the client sent. Of it Content-Type, Content-Encoding and
-	// Accept go along; the rest, the client's own credentials first, stays here.
+	// Header is the client's. Content-Type, Content-Encoding and Accept are
+	// sent; everything else is not, the client's credentials above all.
 	Header http.Header
 
-	// Body is sent as it is, and kept: a retry needs it again.
+	// Body is sent unchanged.
 	Body []byte
 }
 
-// Forward posts the request to the node and returns the answer unread, whatever
-// its status; the caller closes its body, and hands an error's body to [Classify].
-// Nothing but ctx bounds the answer's body. An error is a *[NodeError].
+// Forward posts the request to the node and returns the response with its body
+// unread, whatever the status. The caller closes the body, and gives that of a
+// failed response to [Classify]. The wait for the response's header is bounded
+// by 10 minutes, its body by ctx alone. An error is a *[NodeError].
 func (c *Client) Forward(ctx context.Context, r ChatRequest) (*http.Response, error) {
-	if err := segment(r.SessionID); err != nil {
+	if err := checkID(r.SessionID); err != nil {
 		return nil, fmt.Errorf("proxyrouter: %s: session: %w", opChat, err)
 	}
 	if !strings.HasPrefix(r.Path, "/v1/") || strings.ContainsAny(r.Path, "?#% ") || strings.Contains(r.Path, "..") {
-		return nil, fmt.Errorf("proxyrouter: %s: path %q is not one below /v1/", opChat, r.Path)
+		return nil, fmt.Errorf("proxyrouter: %s: path %q is not below /v1/", opChat, r.Path)
 	}
-	traced, connected := trace(ctx)
+	traced, connected := traceConnection(ctx)
 	req, err := http.NewRequestWithContext(traced, http.MethodPost, c.base+r.Path, bytes.NewReader(r.Body))
 	if err != nil {
 		return nil, fmt.Errorf("proxyrouter: %s: %w", opChat, err)
@@ -56,7 +57,7 @@ func (c *Client) Forward(ctx context.Context, r ChatRequest) (*http.Response, er
 
 	resp, err := c.pooled.Do(req)
 	if err != nil {
-		return nil, c.unanswered(opChat, &lostError{cause: bare(err), connected: connected.Load()})
+		return nil, c.transportError(opChat, &exchangeError{cause: unwrapURL(err), connected: connected.Load()})
 	}
 	return resp, nil
 }

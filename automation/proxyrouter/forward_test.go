@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -25,14 +26,14 @@ func chatOn(id string) proxyrouter.ChatRequest {
 	}
 }
 
-func TestForwardSendsTheRequestWithItsSessionAndNothingOfTheClients(t *testing.T) {
+func TestForward_SendsOnlyAllowedHeaders(t *testing.T) {
 	c := serving(t, func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil || string(body) != hello || r.Method != http.MethodPost || r.URL.Path != "/v1/chat/completions" {
 			t.Errorf("%s %s: %s, %v", r.Method, r.URL, body, err)
 		}
 		if u, p, _ := r.BasicAuth(); u != username || p != password {
-			t.Error("our credentials are missing")
+			t.Error("the credentials are missing")
 		}
 		r.Header.Del("Authorization")
 		want := http.Header{
@@ -62,7 +63,7 @@ func TestForwardSendsTheRequestWithItsSessionAndNothingOfTheClients(t *testing.T
 	}
 }
 
-func TestForwardHandsTheStreamOnAsItComes(t *testing.T) {
+func TestForward_StreamsTheResponse(t *testing.T) {
 	step := make(chan struct{})
 	c := serving(t, func(w http.ResponseWriter, r *http.Request) {
 		for _, part := range []string{"one", "two"} {
@@ -88,7 +89,7 @@ func TestForwardHandsTheStreamOnAsItComes(t *testing.T) {
 	}
 }
 
-func TestForwardRefusesWhatWouldGoElsewhere(t *testing.T) {
+func TestForward_RejectsBadPathsAndHeaders(t *testing.T) {
 	c := serving(t, func(http.ResponseWriter, *http.Request) { t.Error("it was sent") })
 	for _, r := range []proxyrouter.ChatRequest{
 		{Path: "/v1/chat/completions"},
@@ -107,11 +108,11 @@ func TestForwardRefusesWhatWouldGoElsewhere(t *testing.T) {
 	resp, err := c.Forward(t.Context(), proxyrouter.ChatRequest{Path: "/v1/x", SessionID: "0xabc", RequestID: "a\nb"})
 	if err == nil {
 		_ = resp.Body.Close()
-		t.Error("a header with a line feed: no error")
+		t.Error("a line feed in a header: no error")
 	}
 }
 
-func TestForwardIsSentOnceAndSaysWhenItNeverLeft(t *testing.T) {
+func TestForward_SendsOnce(t *testing.T) {
 	node := newRawNode(t, func(c net.Conn) { _ = c.Close() })
 	c := connect(t, node.url)
 	if _, err := c.WalletSessions(t.Context(), time.Time{}); err != nil {
@@ -121,34 +122,38 @@ func TestForwardIsSentOnceAndSaysWhenItNeverLeft(t *testing.T) {
 	if err == nil {
 		_ = resp.Body.Close()
 	}
-	wraps(t, err)
+	wantErrors(t, err)
 	if n := node.posts.Load(); n != 1 {
 		t.Errorf("sent %d times", n)
 	}
 
 	gone := connect(t, "http://node", func(o *proxyrouter.Options) {
-		o.Transport = &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		o.HTTPClient = &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
 			return nil, errors.New("no route to host")
-		}}
+		}}}
 	})
 	resp, err = gone.Forward(t.Context(), chatOn("0xabc"))
 	if err == nil {
 		_ = resp.Body.Close()
 	}
-	wraps(t, err, "unavailable")
+	wantErrors(t, err, "unavailable")
 }
 
-func TestForwardWaitsForAnAnswerOnlySoLong(t *testing.T) {
-	node, c := start(t, proxyroutertest.Options{}, func(o *proxyrouter.Options) { o.ChatHeaderTimeout = 20 * time.Millisecond })
-	node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Mode: proxyroutertest.Hang})
-	resp, err := c.Forward(t.Context(), chatOn(open(t, c)))
-	if err == nil {
-		_ = resp.Body.Close()
-		t.Fatal("no error")
-	}
-	if !strings.Contains(err.Error(), "timeout awaiting response headers") {
-		t.Error(err)
-	}
+func TestForward_BoundsTheWaitForTheHeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		node, c, _ := newMemoryNode(t, proxyroutertest.Options{})
+		id := open(t, c)
+		node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Mode: proxyroutertest.Hang})
+		begun := time.Now()
+		resp, err := c.Forward(t.Context(), chatOn(id))
+		if err == nil {
+			_ = resp.Body.Close()
+			t.Fatal("no error")
+		}
+		if took := time.Since(begun); took != 10*time.Minute || !strings.Contains(err.Error(), "timeout awaiting response headers") {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
 }
 
 func TestClassify(t *testing.T) {
@@ -205,7 +210,7 @@ func TestClassify(t *testing.T) {
 	}
 }
 
-func TestTheSimulatedProvidersFailuresAreUnderstood(t *testing.T) {
+func TestClassify_UnderstandsTheSimulatedNode(t *testing.T) {
 	node, c := start(t, proxyroutertest.Options{})
 	id := open(t, c)
 	classify := func(id string) proxyrouter.Remedy {
@@ -240,7 +245,7 @@ func TestTheSimulatedProvidersFailuresAreUnderstood(t *testing.T) {
 	}
 }
 
-func TestRemediesHaveNames(t *testing.T) {
+func TestRemedy_String(t *testing.T) {
 	got := []string{proxyrouter.RemedyNone.String(), proxyrouter.RemedyRenew.String(), proxyrouter.RemedyFailover.String()}
 	if diff := cmp.Diff([]string{"none", "renew", "failover"}, got); diff != "" {
 		t.Error(diff)

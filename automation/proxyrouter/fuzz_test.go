@@ -19,12 +19,12 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if s, err := decodeSession(body); err == nil && (segment(s.ID) != nil || s.OpenedAt.Unix() <= 0 || s.EndsAt.Unix() <= 0 || s.EndsAt.Year() > 9999) {
+		if s, err := decodeSession(body); err == nil && (checkID(s.ID) != nil || s.OpenedAt.Unix() <= 0 || s.EndsAt.Unix() <= 0 || s.EndsAt.Year() > 9999) {
 			t.Errorf("session %+v from %s", s, body)
 		}
 		if list, err := decodeSessions(body); err == nil {
 			for _, s := range list {
-				if segment(s.ID) != nil || s.OpenedAt.IsZero() || s.EndsAt.IsZero() {
+				if checkID(s.ID) != nil || s.OpenedAt.IsZero() || s.EndsAt.IsZero() {
 					t.Errorf("session %+v from %s", s, body)
 				}
 			}
@@ -36,10 +36,10 @@ func FuzzDecode(f *testing.F) {
 				}
 			}
 		}
-		if id, err := decodeOpened(body); err == nil && segment(id) != nil {
+		if id, err := decodeOpened(body); err == nil && checkID(id) != nil {
 			t.Errorf("opened %q from %s", id, body)
 		}
-		if address, err := decodeWallet(body); err == nil && segment(address) != nil {
+		if address, err := decodeWallet(body); err == nil && checkID(address) != nil {
 			t.Errorf("wallet %q from %s", address, body)
 		}
 		_, _ = decodeModels(body)

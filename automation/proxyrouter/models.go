@@ -7,7 +7,7 @@ import (
 	"math/big"
 )
 
-// Bid is one provider's offer for a model.
+// Bid is a provider's offer for a model.
 type Bid struct {
 	ID             string
 	ModelID        string
@@ -16,24 +16,24 @@ type Bid struct {
 	Score          float64  // the node's rating, the higher the better
 }
 
-// RatedBids lists the offers for a model that stand, in the node's order, best
-// first. A failover makes sense only where there are two or more.
+// RatedBids lists the current bids for a model in the node's order, the best
+// first. Another provider can serve the model only where there are two or more.
 func (c *Client) RatedBids(ctx context.Context, modelID string) ([]Bid, error) {
-	if err := segment(modelID); err != nil {
+	if err := checkID(modelID); err != nil {
 		return nil, fmt.Errorf("proxyrouter: %s: %w", opBids, err)
 	}
-	a, err := c.do(ctx, c.read(opBids, "/blockchain/models/"+modelID+"/bids/rated"))
+	resp, err := c.do(ctx, c.readCall(opBids, "/blockchain/models/"+modelID+"/bids/rated"))
 	if err != nil {
 		return nil, err
 	}
-	bids, err := decodeBids(a.body)
+	bids, err := decodeBids(resp.body)
 	if err != nil {
-		return nil, c.malformed(opBids, a, err)
+		return nil, c.malformed(opBids, resp, err)
 	}
 	return bids, nil
 }
 
-// Model is a model of the registry. Names are not unique.
+// Model is a model of the node's registry. Names are not unique.
 type Model struct {
 	ID      string
 	Name    string
@@ -42,47 +42,21 @@ type Model struct {
 	Deleted bool
 }
 
-// Models lists the registry.
+// Models lists the registry, deleted models included.
 func (c *Client) Models(ctx context.Context) ([]Model, error) {
-	a, err := c.do(ctx, c.read(opModels, "/blockchain/models"))
+	resp, err := c.do(ctx, c.readCall(opModels, "/blockchain/models"))
 	if err != nil {
 		return nil, err
 	}
-	models, err := decodeModels(a.body)
+	models, err := decodeModels(resp.body)
 	if err != nil {
-		return nil, c.malformed(opModels, a, err)
+		return nil, c.malformed(opModels, resp, err)
 	}
 	return models, nil
 }
 
-// Health is what the node says of itself.
-type Health struct {
-	Status  string // healthy or degraded
-	Version string
-}
-
-// Health asks the node's open health check, past the breaker and without
-// credentials. A node that says anything but healthy is a *[NodeError] beside
-// the Health it told.
-func (c *Client) Health(ctx context.Context) (Health, error) {
-	k := c.read(opHealth, "/healthcheck")
-	k.public = true
-	a, err := c.send(ctx, k)
-	if lost, ok := errors.AsType[*lostError](err); ok {
-		return Health{}, c.unanswered(opHealth, lost)
-	}
-	var h Health
-	if err := unmarshal(a.body, &h); err != nil && a.status == 200 {
-		return Health{}, c.malformed(opHealth, a, err)
-	}
-	if a.status != 200 || h.Status != "healthy" {
-		return h, c.answered(opHealth, a)
-	}
-	return h, nil
-}
-
 func decodeBids(body []byte) ([]Bid, error) {
-	var shape struct {
+	var wire struct {
 		Bids []struct {
 			ID  string `json:"ID"`
 			Bid struct {
@@ -94,11 +68,11 @@ func decodeBids(body []byte) ([]Bid, error) {
 			Score float64
 		} `json:"bids"`
 	}
-	if err := unmarshal(body, &shape); err != nil {
+	if err := unmarshal(body, &wire); err != nil {
 		return nil, err
 	}
-	bids := make([]Bid, 0, len(shape.Bids))
-	for _, b := range shape.Bids {
+	bids := make([]Bid, 0, len(wire.Bids))
+	for _, b := range wire.Bids {
 		if b.Bid.Provider == "" {
 			return nil, errors.New("a bid without a provider")
 		}
@@ -118,7 +92,7 @@ func decodeBids(body []byte) ([]Bid, error) {
 }
 
 func decodeModels(body []byte) ([]Model, error) {
-	var shape struct {
+	var wire struct {
 		Models []struct {
 			ID        string `json:"Id"`
 			Name      string
@@ -127,11 +101,11 @@ func decodeModels(body []byte) ([]Model, error) {
 			IsDeleted bool
 		} `json:"models"`
 	}
-	if err := unmarshal(body, &shape); err != nil {
+	if err := unmarshal(body, &wire); err != nil {
 		return nil, err
 	}
-	models := make([]Model, 0, len(shape.Models))
-	for _, m := range shape.Models {
+	models := make([]Model, 0, len(wire.Models))
+	for _, m := range wire.Models {
 		models = append(models, Model{ID: m.ID, Name: m.Name, Tags: m.Tags, Type: m.ModelType, Deleted: m.IsDeleted})
 	}
 	return models, nil

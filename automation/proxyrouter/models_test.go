@@ -12,7 +12,7 @@ import (
 
 var compareInts = cmp.Comparer(func(a, b *big.Int) bool { return a.Cmp(b) == 0 })
 
-func TestRatedBidsDecodesQuotedIntegers(t *testing.T) {
+func TestRatedBids_DecodesQuotedIntegers(t *testing.T) {
 	price, _ := new(big.Int).SetString("10000000000000000000001", 10)
 	c := answering(t, 200, `{"bids":[
 		{"ID":"0xb1","Bid":{"Id":"0xb1","Provider":"0xp1","ModelAgentId":"0xm","PricePerSecond":"10000000000000000000001","Nonce":"0","CreatedAt":"1750000000","DeletedAt":"0"},"Score":0.75},
@@ -31,7 +31,7 @@ func TestRatedBidsDecodesQuotedIntegers(t *testing.T) {
 	}
 }
 
-func TestRatedBidsRefusesNonsense(t *testing.T) {
+func TestRatedBids_RejectsMalformedResponses(t *testing.T) {
 	for name, body := range map[string]string{
 		"no JSON":        `x`,
 		"no provider":    `{"bids":[{"ID":"0xb1","Bid":{}}]}`,
@@ -49,7 +49,7 @@ func TestRatedBidsRefusesNonsense(t *testing.T) {
 	}
 }
 
-func TestTheRegistryAndItsBidsAreListed(t *testing.T) {
+func TestModels_ListsTheRegistry(t *testing.T) {
 	node, c := start(t, proxyroutertest.Options{Models: []proxyroutertest.Model{
 		{ID: model, Name: "Llama", Providers: []proxyroutertest.Provider{{Address: "0x1"}, {Address: "0x2"}}},
 		{ID: proxyroutertest.ModelID("bge"), Name: "bge", Type: "EMBEDDING"},
@@ -80,22 +80,4 @@ func TestTheRegistryAndItsBidsAreListed(t *testing.T) {
 	if _, err := answering(t, 200, `[]`).Models(t.Context()); err == nil {
 		t.Error("models of another shape: no error")
 	}
-}
-
-func TestHealthIsWhatTheNodeSays(t *testing.T) {
-	node, c := start(t, proxyroutertest.Options{})
-	if h, err := c.Health(t.Context()); err != nil || h != (proxyrouter.Health{Status: "healthy", Version: "simulated"}) {
-		t.Errorf("health = %+v, %v", h, err)
-	}
-	node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpHealth, Times: 1, Status: 503, Body: `{"status":"degraded","version":"v1"}`})
-	if h, err := c.Health(t.Context()); err == nil || h.Status != "degraded" {
-		t.Errorf("degraded = %+v, %v", h, err)
-	}
-	node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpHealth, Status: 200, Body: `fine`})
-	if _, err := c.Health(t.Context()); err == nil {
-		t.Error("no JSON: no error")
-	}
-	node.Close()
-	_, err := c.Health(t.Context())
-	wraps(t, err, "unavailable")
 }

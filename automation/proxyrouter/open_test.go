@@ -27,8 +27,8 @@ var sentinels = map[string]error{
 	"deadline":     context.DeadlineExceeded,
 }
 
-// wraps checks that err wraps exactly these sentinels.
-func wraps(t *testing.T, err error, want ...string) {
+// wantErrors checks that err wraps exactly the named sentinels.
+func wantErrors(t *testing.T, err error, want ...string) {
 	t.Helper()
 	if err == nil {
 		t.Fatal("no error")
@@ -47,7 +47,7 @@ func wraps(t *testing.T, err error, want ...string) {
 	}
 }
 
-func TestASessionLivesFromItsOpenToItsClose(t *testing.T) {
+func TestSession_OpensAndCloses(t *testing.T) {
 	node, c := start(t, proxyroutertest.Options{})
 	id := open(t, c)
 	s, err := c.GetSession(t.Context(), id)
@@ -74,7 +74,7 @@ func TestASessionLivesFromItsOpenToItsClose(t *testing.T) {
 	}
 }
 
-func TestAnOpenSaysWhatItMustToTheNode(t *testing.T) {
+func TestOpenSession_SendsTheRequestBody(t *testing.T) {
 	for name, test := range map[string]struct {
 		req  session.OpenRequest
 		want map[string]any
@@ -111,9 +111,9 @@ func TestAnOpenSaysWhatItMustToTheNode(t *testing.T) {
 	}
 }
 
-func TestAnOpenOmitsTheProvider(t *testing.T) {
+func TestOpenSession_OmitsTheProvider(t *testing.T) {
 	_, c := start(t, proxyroutertest.Options{})
-	req := hour()
+	req := openRequest()
 	req.OmitProvider = strings.ToUpper(proxyroutertest.ProviderAddress(0))
 	id, err := c.OpenSession(t.Context(), req)
 	if err != nil {
@@ -124,7 +124,7 @@ func TestAnOpenOmitsTheProvider(t *testing.T) {
 	}
 }
 
-func TestAFailedOpenMeansWhatTheNodeSaid(t *testing.T) {
+func TestOpenSession_MapsErrors(t *testing.T) {
 	for name, test := range map[string]struct {
 		status int
 		text   string
@@ -158,11 +158,11 @@ func TestAFailedOpenMeansWhatTheNodeSaid(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			node, c := start(t, proxyroutertest.Options{})
 			node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Status: test.status, Text: test.text})
-			id, err := c.OpenSession(t.Context(), hour())
+			id, err := c.OpenSession(t.Context(), openRequest())
 			if id != "" {
 				t.Errorf("id = %q", id)
 			}
-			wraps(t, err, test.want...)
+			wantErrors(t, err, test.want...)
 			e, ok := errors.AsType[*proxyrouter.NodeError](err)
 			if !ok || e.Status != test.status || e.Op != "open session" || (test.text != "" && e.Message != test.text) || e.Message == "" {
 				t.Errorf("error = %+v", e)
@@ -171,23 +171,23 @@ func TestAFailedOpenMeansWhatTheNodeSaid(t *testing.T) {
 	}
 }
 
-func TestTheSimulatedChainsOwnRefusalsAreUnderstood(t *testing.T) {
+func TestOpenSession_UnderstandsTheSimulatedNodesRefusals(t *testing.T) {
 	_, c := start(t, proxyroutertest.Options{Models: []proxyroutertest.Model{
 		{ID: model, Providers: []proxyroutertest.Provider{{Address: "0x1", Refuses: true}}},
 	}})
-	short := hour()
+	short := openRequest()
 	short.Duration = 299 * time.Second
-	other := hour()
+	other := openRequest()
 	other.ModelID = proxyroutertest.ModelID("other")
-	malformed := hour()
+	malformed := openRequest()
 	malformed.ModelID = "0x12"
-	for _, req := range []session.OpenRequest{short, other, malformed, hour()} {
+	for _, req := range []session.OpenRequest{short, other, malformed, openRequest()} {
 		_, err := c.OpenSession(t.Context(), req)
-		wraps(t, err, "not opened")
+		wantErrors(t, err, "not opened")
 	}
 }
 
-func TestAnOpenThatMakesNoSenseIsNotSent(t *testing.T) {
+func TestOpenSession_RejectsBadRequests(t *testing.T) {
 	c := serving(t, func(http.ResponseWriter, *http.Request) { t.Error("it was sent") })
 	for name, req := range map[string]session.OpenRequest{
 		"no model":         {Duration: time.Hour},
@@ -198,19 +198,19 @@ func TestAnOpenThatMakesNoSenseIsNotSent(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := c.OpenSession(t.Context(), req)
-			wraps(t, err, "not opened")
+			wantErrors(t, err, "not opened")
 		})
 	}
 }
 
-func TestAnOpenWithoutAUsableAnswerIsUnknown(t *testing.T) {
+func TestOpenSession_OutcomeIsUnknownAfterAMalformedResponse(t *testing.T) {
 	for name, body := range map[string]string{
 		"no JSON": "ok", "nothing": "", "no id": "{}", "another shape": "[1]", "a number": `{"sessionID":7}`,
 		"an id with a path": `{"sessionID":"../x"}`, "a zero id": `{"sessionID":"0x0000"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := answering(t, 200, body).OpenSession(t.Context(), hour())
-			wraps(t, err)
+			_, err := answering(t, 200, body).OpenSession(t.Context(), openRequest())
+			wantErrors(t, err)
 		})
 	}
 	t.Run("a redirect", func(t *testing.T) {
@@ -220,8 +220,8 @@ func TestAnOpenWithoutAUsableAnswerIsUnknown(t *testing.T) {
 			}
 			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
 		})
-		_, err := c.OpenSession(t.Context(), hour())
-		wraps(t, err)
+		_, err := c.OpenSession(t.Context(), openRequest())
+		wantErrors(t, err)
 		if !strings.Contains(err.Error(), "redirect") {
 			t.Error(err)
 		}

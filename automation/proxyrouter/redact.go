@@ -6,22 +6,23 @@ import (
 	"regexp"
 	"strings"
 	"unicode"
-	"unicode/utf8"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
-// maxMessage bounds a message in bytes; what the node says beyond it is cut.
+// maxMessage bounds a message of the node, in bytes.
 const maxMessage = 300
 
 const redacted = "[redacted]"
 
 var (
-	urlTail   = regexp.MustCompile(`(?i)\b([a-z][a-z0-9+.-]*://)(?:[^\s/@"']*@)?([^\s/?#"'@]+)[^\s"']*`)
-	longHex   = regexp.MustCompile(`(?i)\b((?:0x)?[0-9a-f]{6})[0-9a-f]{58}\b`)
-	mailbox   = regexp.MustCompile(`[\w.+-]+@[\w-]+\.[\w.-]+`)
-	anyBearer = regexp.MustCompile(`(?i)\b(basic|bearer)\s+[\w+/=.~-]{6,}`)
+	urlTail      = regexp.MustCompile(`(?i)\b([a-z][a-z0-9+.-]*://)(?:[^\s/@"']*@)?([^\s/?#"'@]+)[^\s"']*`)
+	longHex      = regexp.MustCompile(`(?i)\b((?:0x)?[0-9a-f]{6})[0-9a-f]{58}\b`)
+	emailAddress = regexp.MustCompile(`[\w.+-]+@[\w-]+\.[\w.-]+`)
+	credentials  = regexp.MustCompile(`(?i)\b(basic|bearer)\s+[\w+/=.~-]{6,}`)
 )
 
-// redactor makes foreign text fit for an error or a log line.
+// redactor removes secrets and personal data from the node's text.
 type redactor struct{ secrets *strings.Replacer }
 
 func newRedactor(username, password string) redactor {
@@ -37,35 +38,27 @@ func newRedactor(username, password string) redactor {
 	if password != "" {
 		add(password)
 	}
-	if len(username) > 2 { // a shorter one would only tear words apart
+	if len(username) > 2 { // a shorter one occurs in ordinary words
 		add(username)
 	}
 	return redactor{strings.NewReplacer(pairs...)}
 }
 
-// clean removes secrets first, then what may be private, then cuts: cutting
-// first could leave half a secret that nothing recognises.
-func (r redactor) clean(text string) string {
+// clean redacts a text and bounds it. Truncation comes last: before, it could
+// leave half a secret that no pattern matches.
+func (r redactor) clean(s string) string {
 	if r.secrets != nil {
-		text = r.secrets.Replace(text)
+		s = r.secrets.Replace(s)
 	}
-	text = anyBearer.ReplaceAllString(text, "$1 "+redacted)
-	text = urlTail.ReplaceAllString(text, "$1$2")
-	text = mailbox.ReplaceAllString(text, redacted)
-	text = longHex.ReplaceAllString(text, "$1…")
-	text = strings.Map(func(r rune) rune {
+	s = credentials.ReplaceAllString(s, "$1 "+redacted)
+	s = urlTail.ReplaceAllString(s, "$1$2")
+	s = emailAddress.ReplaceAllString(s, redacted)
+	s = longHex.ReplaceAllString(s, "$1…")
+	s = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
 			return ' '
 		}
 		return r
-	}, strings.ToValidUTF8(text, "?"))
-	text = strings.TrimSpace(text)
-	if len(text) <= maxMessage {
-		return text
-	}
-	cut := maxMessage
-	for !utf8.RuneStart(text[cut]) {
-		cut--
-	}
-	return text[:cut] + "…"
+	}, strings.ToValidUTF8(s, "?"))
+	return text.Truncate(strings.TrimSpace(s), maxMessage)
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 )
 
-func TestNoCredentialsInErrorsOrLogs(t *testing.T) {
+func TestErrorsAndLogs_HoldNoSecrets(t *testing.T) {
 	basic := base64.StdEncoding.EncodeToString([]byte(username + ":" + password))
 	canaries := []string{
 		username, password, basic, url.QueryEscape(password), url.PathEscape(password),
@@ -37,7 +37,7 @@ func TestNoCredentialsInErrorsOrLogs(t *testing.T) {
 			}, func(o *proxyrouter.Options) {
 				o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 			})
-			_, err := c.OpenSession(t.Context(), hour())
+			_, err := c.OpenSession(t.Context(), openRequest())
 			_, err2 := c.WalletSessions(t.Context(), time.Time{})
 			err3 := c.CloseSession(t.Context(), "0xabc")
 			texts := err.Error() + err2.Error() + err3.Error() + log.String()
@@ -53,7 +53,7 @@ func TestNoCredentialsInErrorsOrLogs(t *testing.T) {
 	}
 }
 
-func TestMessagesAreShortAndOneLine(t *testing.T) {
+func TestMessages_AreShortAndOneLine(t *testing.T) {
 	for _, body := range []string{
 		strings.Repeat("ö", 5000), "one\ntwo\x00\x1b[31m", "\xff\xfe", `{"error":{"code":7}}`,
 		`execution at https://node.example.com/path failed`,

@@ -14,11 +14,11 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// OpenSession opens one paid session and returns its id; see [session.Provider]
-// and [NodeError] for what its errors mean. It sends the request at most once.
+// OpenSession opens one paid session and returns its id. It sends the request at
+// most once. [session.Provider] and [NodeError] say what its errors mean.
 func (c *Client) OpenSession(ctx context.Context, req session.OpenRequest) (string, error) {
 	seconds := int64(req.Duration / time.Second)
-	if err := segment(req.ModelID); err != nil {
+	if err := checkID(req.ModelID); err != nil {
 		return "", fmt.Errorf("proxyrouter: %s: model: %w: %w", opOpen, err, session.ErrNotOpened)
 	}
 	if seconds <= 0 {
@@ -27,30 +27,31 @@ func (c *Client) OpenSession(ctx context.Context, req session.OpenRequest) (stri
 	body, err := json.Marshal(struct {
 		SessionDuration int64  `json:"sessionDuration"`
 		DirectPayment   bool   `json:"directPayment"`
-		Failover        bool   `json:"failover"` // true would swap the session under us
+		Failover        bool   `json:"failover"` // true would let the node replace the session
 		OmitProvider    string `json:"omitProvider,omitempty"`
 	}{SessionDuration: seconds, OmitProvider: req.OmitProvider})
 	if err != nil {
 		return "", fmt.Errorf("proxyrouter: %s: %w: %w", opOpen, err, session.ErrNotOpened)
 	}
-	a, err := c.do(ctx, c.transaction(opOpen, "/blockchain/models/"+req.ModelID+"/session", string(body), c.opts.OpenTimeout))
+	resp, err := c.do(ctx, c.transactionCall(opOpen, "/blockchain/models/"+req.ModelID+"/session", string(body), c.opts.OpenTimeout))
 	if err != nil {
 		return "", err
 	}
-	id, err := decodeOpened(a.body)
+	id, err := decodeOpened(resp.body)
 	if err != nil {
-		return "", c.malformed(opOpen, a, err)
+		return "", c.malformed(opOpen, resp, err)
 	}
 	return id, nil
 }
 
-// CloseSession closes a session. Closed already, or unknown to the chain, is success.
+// CloseSession closes a session. One that is closed already, or unknown to the
+// chain, is success.
 func (c *Client) CloseSession(ctx context.Context, id string) error {
-	if err := segment(id); err != nil {
+	if err := checkID(id); err != nil {
 		return fmt.Errorf("proxyrouter: %s: %w", opClose, err)
 	}
-	a, err := c.do(ctx, c.transaction(opClose, "/blockchain/sessions/"+id+"/close", "{}", c.opts.CloseTimeout))
-	if a.status/100 == 2 { // the status says it all: some nodes answer with no JSON, or nothing
+	resp, err := c.do(ctx, c.transactionCall(opClose, "/blockchain/sessions/"+id+"/close", "{}", closeTimeout))
+	if resp.status/100 == 2 { // some versions answer without JSON, or without a body
 		return nil
 	}
 	if errors.Is(err, errAlreadyClosed) || errors.Is(err, session.ErrSessionNotFound) {
@@ -61,29 +62,29 @@ func (c *Client) CloseSession(ctx context.Context, id string) error {
 
 // GetSession reads one session from the chain, or [session.ErrSessionNotFound].
 func (c *Client) GetSession(ctx context.Context, id string) (session.ChainSession, error) {
-	if err := segment(id); err != nil {
+	if err := checkID(id); err != nil {
 		return session.ChainSession{}, fmt.Errorf("proxyrouter: %s: %w", opGet, err)
 	}
-	a, err := c.do(ctx, c.read(opGet, "/blockchain/sessions/"+id))
+	resp, err := c.do(ctx, c.readCall(opGet, "/blockchain/sessions/"+id))
 	if err != nil {
 		return session.ChainSession{}, err
 	}
-	s, err := decodeSession(a.body)
+	s, err := decodeSession(resp.body)
 	if err == nil && !strings.EqualFold(s.ID, id) {
-		err = errors.New("it answered with another session")
+		err = errors.New("a response with another session")
 	}
 	if err != nil {
-		return session.ChainSession{}, c.malformed(opGet, a, err)
+		return session.ChainSession{}, c.malformed(opGet, resp, err)
 	}
 	return s, nil
 }
 
-// The first page is small, because the newest few sessions are what is nearly
-// always asked for; 255 is the most the node gives.
+// The first page is small, because callers nearly always want the newest few
+// sessions; 255 is the node's maximum.
 const firstPage, nextPage = 20, 255
 
 // WalletSessions lists the wallet's sessions opened at or after since, the newest
-// first. It reads pages until one reaches back beyond since.
+// first. It reads pages until one contains a session older than since.
 func (c *Client) WalletSessions(ctx context.Context, since time.Time) ([]session.ChainSession, error) {
 	address, err := c.walletAddress(ctx)
 	if err != nil {
@@ -93,7 +94,7 @@ func (c *Client) WalletSessions(ctx context.Context, since time.Time) ([]session
 	var (
 		found  []session.ChainSession
 		seen   = make(map[string]bool)
-		sorted = true // what the node promises; where it does not hold, every page is read
+		sorted = true // if the node breaks its promised order, every page is read
 		last   time.Time
 	)
 	for offset, limit := 0, firstPage; ; offset, limit = offset+limit, nextPage {
@@ -101,13 +102,13 @@ func (c *Client) WalletSessions(ctx context.Context, since time.Time) ([]session
 		if err != nil {
 			return nil, err
 		}
-		news := false
+		fresh := false
 		for _, s := range page {
 			key := strings.ToLower(s.ID)
-			if seen[key] { // a session opened meanwhile moved the others down, into this page
+			if seen[key] { // a session opened meanwhile shifted the others into this page
 				continue
 			}
-			seen[key], news = true, true
+			seen[key], fresh = true, true
 			sorted = sorted && (last.IsZero() || !s.OpenedAt.After(last))
 			last = s.OpenedAt
 			if !s.OpenedAt.Before(since) {
@@ -118,57 +119,58 @@ func (c *Client) WalletSessions(ctx context.Context, since time.Time) ([]session
 		case len(page) < limit, sorted && last.Before(since):
 			slices.SortStableFunc(found, func(a, b session.ChainSession) int { return b.OpenedAt.Compare(a.OpenedAt) })
 			return found, nil
-		case !news:
+		case !fresh:
 			return nil, &NodeError{Op: opSessions, Status: 200, Message: fmt.Sprintf("the page at offset %d repeats the one before", offset)}
 		}
 	}
 }
 
 func (c *Client) sessionsPage(ctx context.Context, address string, offset, limit int) ([]session.ChainSession, error) {
-	k := c.read(opSessions, "/blockchain/sessions/user")
+	k := c.readCall(opSessions, "/blockchain/sessions/user")
 	k.query = url.Values{
 		"user":   {address},
 		"offset": {strconv.Itoa(offset)},
 		"limit":  {strconv.Itoa(limit)},
 		"order":  {"desc"},
 	}
-	a, err := c.do(ctx, k)
+	resp, err := c.do(ctx, k)
 	if err != nil {
 		return nil, err
 	}
-	page, err := decodeSessions(a.body)
+	page, err := decodeSessions(resp.body)
 	if err != nil {
-		return nil, c.malformed(opSessions, a, err)
+		return nil, c.malformed(opSessions, resp, err)
 	}
 	return page, nil
 }
 
-// wallet remembers the node's address for a minute: longer, and a node restarted
-// with another wallet would be asked for the old one's sessions.
+// wallet is the node's cached address.
 type wallet struct {
 	address string
 	until   time.Time
 }
 
-const walletFor = time.Minute
+// walletTTL is short because a node may be restarted with another wallet, and
+// the list of another wallet's sessions is empty rather than an error.
+const walletTTL = time.Minute
 
 func (c *Client) walletAddress(ctx context.Context) (string, error) {
 	c.walletMu.Lock()
-	known := c.wallet
+	cached := c.wallet
 	c.walletMu.Unlock()
-	if known.address != "" && c.opts.Now().Before(known.until) {
-		return known.address, nil
+	if cached.address != "" && c.opts.Now().Before(cached.until) {
+		return cached.address, nil
 	}
-	a, err := c.do(ctx, c.read(opWallet, "/wallet"))
+	resp, err := c.do(ctx, c.readCall(opWallet, "/wallet"))
 	if err != nil {
 		return "", err
 	}
-	address, err := decodeWallet(a.body)
+	address, err := decodeWallet(resp.body)
 	if err != nil {
-		return "", c.malformed(opWallet, a, err)
+		return "", c.malformed(opWallet, resp, err)
 	}
 	c.walletMu.Lock()
-	c.wallet = wallet{address: address, until: c.opts.Now().Add(walletFor)}
+	c.wallet = wallet{address: address, until: c.opts.Now().Add(walletTTL)}
 	c.walletMu.Unlock()
 	return address, nil
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-func TestACloseSucceedsWhenTheSessionIsClosedHoweverTheNodeSaysSo(t *testing.T) {
+func TestCloseSession_AcceptsEveryFormOfSuccess(t *testing.T) {
 	for name, answer := range map[string]struct {
 		status int
 		body   string
@@ -48,7 +48,7 @@ func TestACloseSucceedsWhenTheSessionIsClosedHoweverTheNodeSaysSo(t *testing.T) 
 	})
 }
 
-func TestAFailedCloseSaysWhatIsCertain(t *testing.T) {
+func TestCloseSession_MapsErrors(t *testing.T) {
 	for name, test := range map[string]struct {
 		status int
 		text   string
@@ -62,7 +62,7 @@ func TestAFailedCloseSaysWhatIsCertain(t *testing.T) {
 		"anything else":  {500, "no bids available", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			wraps(t, answering(t, test.status, test.text).CloseSession(t.Context(), "0xabc"), test.want...)
+			wantErrors(t, answering(t, test.status, test.text).CloseSession(t.Context(), "0xabc"), test.want...)
 		})
 	}
 	if err := answering(t, 200, "").CloseSession(t.Context(), "a/b"); err == nil {
@@ -70,7 +70,7 @@ func TestAFailedCloseSaysWhatIsCertain(t *testing.T) {
 	}
 }
 
-func TestGetSessionDecodesWhatNodesSend(t *testing.T) {
+func TestGetSession_Decodes(t *testing.T) {
 	opened, ends, closed := time.Unix(1750000000, 0).UTC(), time.Unix(1750003599, 0).UTC(), time.Unix(1750003700, 0).UTC()
 	for name, test := range map[string]struct {
 		body string
@@ -102,7 +102,7 @@ func TestGetSessionDecodesWhatNodesSend(t *testing.T) {
 	}
 }
 
-func TestGetSessionTrustsNoNonsense(t *testing.T) {
+func TestGetSession_RejectsMalformedResponses(t *testing.T) {
 	for name, body := range map[string]string{
 		"nothing":             ``,
 		"no JSON":             `<html>`,
@@ -121,7 +121,7 @@ func TestGetSessionTrustsNoNonsense(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := answering(t, 200, body).GetSession(t.Context(), "0xabc")
-			wraps(t, err)
+			wantErrors(t, err)
 			if s != (session.ChainSession{}) {
 				t.Errorf("session = %+v", s)
 			}
@@ -129,16 +129,16 @@ func TestGetSessionTrustsNoNonsense(t *testing.T) {
 	}
 }
 
-func TestAMissingSessionIsNotFound(t *testing.T) {
+func TestGetSession_ReportsAMissingSession(t *testing.T) {
 	_, c := start(t, proxyroutertest.Options{})
 	_, err := c.GetSession(t.Context(), proxyroutertest.ModelID("no such"))
-	wraps(t, err, "not found")
+	wantErrors(t, err, "not found")
 	_, err = answering(t, 500, `{"error":"connection refused"}`).GetSession(t.Context(), "0xabc")
-	wraps(t, err)
+	wantErrors(t, err)
 	_, err = answering(t, 401, `{"error":"session not found"}`).GetSession(t.Context(), "0xabc")
-	wraps(t, err, "unauthorized")
+	wantErrors(t, err, "unauthorized")
 	_, err = c.GetSession(t.Context(), "")
-	wraps(t, err)
+	wantErrors(t, err)
 }
 
 // sim is a simulated node with n sessions, a minute apart, the last at the returned time.
@@ -153,7 +153,7 @@ func sim(t *testing.T, n int) (*proxyroutertest.Server, *proxyrouter.Client, tim
 	return node, c, clock
 }
 
-func TestWalletSessionsListsTheNewestFirstAndStopsAtSince(t *testing.T) {
+func TestWalletSessions_ListsTheNewestFirst(t *testing.T) {
 	node, c, last := sim(t, 300)
 	for name, test := range map[string]struct {
 		since time.Time
@@ -207,7 +207,7 @@ func listing(t *testing.T, page func(offset, limit int) []string) (*proxyrouter.
 	}), &pages
 }
 
-func TestWalletSessionsReadsNoMorePagesThanNeeded(t *testing.T) {
+func TestWalletSessions_ReadsOnlyTheNeededPages(t *testing.T) {
 	c, pages := listing(t, func(offset, limit int) (page []string) {
 		for i := range limit {
 			page = append(page, wire(offset+i, 1_000_000-offset-i))
@@ -220,7 +220,7 @@ func TestWalletSessionsReadsNoMorePagesThanNeeded(t *testing.T) {
 	}
 }
 
-func TestWalletSessionsMissesNothingWhereTheNodeDoesNotSort(t *testing.T) {
+func TestWalletSessions_IsCompleteIfTheNodeDoesNotSort(t *testing.T) {
 	const n = 300
 	c, _ := listing(t, func(offset, limit int) (page []string) {
 		for i := offset; i < min(offset+limit, n); i++ {
@@ -234,7 +234,7 @@ func TestWalletSessionsMissesNothingWhereTheNodeDoesNotSort(t *testing.T) {
 	}
 }
 
-func TestWalletSessionsCountsASessionOnceWhenNewOnesShiftThePages(t *testing.T) {
+func TestWalletSessions_ListsASessionOnceWhenPagesShift(t *testing.T) {
 	calls := 0
 	c, _ := listing(t, func(offset, limit int) (page []string) {
 		n := 100 + 3*calls // three more before each page
@@ -250,7 +250,7 @@ func TestWalletSessionsCountsASessionOnceWhenNewOnesShiftThePages(t *testing.T) 
 	}
 }
 
-func TestWalletSessionsEndsWhereTheNodeRepeatsItself(t *testing.T) {
+func TestWalletSessions_EndsIfTheNodeRepeatsAPage(t *testing.T) {
 	c, pages := listing(t, func(_, limit int) (page []string) {
 		for i := range limit {
 			page = append(page, wire(i, 1000-i))
@@ -262,7 +262,7 @@ func TestWalletSessionsEndsWhereTheNodeRepeatsItself(t *testing.T) {
 	}
 }
 
-func TestWalletSessionsFailsRatherThanLeavingOneOut(t *testing.T) {
+func TestWalletSessions_FailsRatherThanOmittingASession(t *testing.T) {
 	for name, body := range map[string]string{
 		"no list":      `{"address":"0x1"}`,
 		"no JSON":      `{"address":"0x1","sessions":[`,
@@ -290,7 +290,7 @@ func TestWalletSessionsFailsRatherThanLeavingOneOut(t *testing.T) {
 	}
 }
 
-func TestTheWalletsAddressIsAskedForOnceAMinute(t *testing.T) {
+func TestWalletSessions_CachesTheAddressForAMinute(t *testing.T) {
 	clock := time.Unix(1750000000, 0)
 	node, c := start(t, proxyroutertest.Options{}, func(o *proxyrouter.Options) { o.Now = func() time.Time { return clock } })
 	list := func() error {

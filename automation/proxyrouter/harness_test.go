@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// Canaries must never turn up in an error or a log line.
+// These must never occur in an error or a log line.
 const (
 	username = "canary-user"
 	password = "canary:pa55/w%rd"
@@ -28,7 +28,7 @@ const (
 
 var model = proxyroutertest.ModelID("llama")
 
-func hour() session.OpenRequest {
+func openRequest() session.OpenRequest {
 	return session.OpenRequest{ModelID: model, Duration: time.Hour}
 }
 
@@ -57,14 +57,14 @@ func start(t *testing.T, opts proxyroutertest.Options, change ...func(*proxyrout
 
 func open(t *testing.T, c *proxyrouter.Client) string {
 	t.Helper()
-	id, err := c.OpenSession(t.Context(), hour())
+	id, err := c.OpenSession(t.Context(), openRequest())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return id
 }
 
-// answering serves one fixed answer to everything.
+// answering returns a client of a node that gives one fixed response.
 func answering(t *testing.T, status int, body string) *proxyrouter.Client {
 	t.Helper()
 	return serving(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -73,7 +73,7 @@ func answering(t *testing.T, status int, body string) *proxyrouter.Client {
 	})
 }
 
-// serving is a node of the test's own.
+// serving returns a client of a node with the handler h.
 func serving(t *testing.T, h http.HandlerFunc, change ...func(*proxyrouter.Options)) *proxyrouter.Client {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -90,8 +90,8 @@ func serving(t *testing.T, h http.HandlerFunc, change ...func(*proxyrouter.Optio
 	return connect(t, "http://"+l.Addr().String(), change...)
 }
 
-// rawNode speaks TCP: it answers GET /wallet properly, keeping the connection
-// alive, and treats every POST as told. It counts the POSTs it read.
+// rawNode speaks HTTP by hand: it answers each GET and keeps the connection
+// alive, and passes the connection of each POST to onPost. It counts the POSTs.
 type rawNode struct {
 	url   string
 	posts atomic.Int64
