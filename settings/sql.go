@@ -1,11 +1,12 @@
 package settings
 
 // The statements; sqldb's Expand explains the words in braces. An adopted table
-// may have columns of the host's, so the columns are always named.
+// keeps the host's columns as they were: user_id may be a number, and what the
+// host allowed to be NULL may be.
 
-const columns = `is_enabled, session_duration, version, created_at, updated_at, deleted_at`
+const columns = `coalesce(is_enabled, FALSE) AS is_enabled, coalesce(session_duration, 3600) AS session_duration, version, created_at, updated_at, deleted_at`
 
-const get = `SELECT ` + columns + ` FROM user_automation_settings WHERE user_id = $1`
+const get = `SELECT ` + columns + ` FROM user_automation_settings WHERE {text user_id} = $1`
 
 // $2 and $3 are the new is_enabled and session_duration, NULL where they stay.
 const (
@@ -36,18 +37,18 @@ UPDATE user_automation_settings AS s SET
 	session_duration = ` + newDuration + `,
 	version          = CASE WHEN ` + same + ` THEN s.version ELSE s.version + 1 END,
 	updated_at       = CASE WHEN ` + same + ` THEN s.updated_at ELSE {now} END
-WHERE user_id = $1 AND version = $4 AND deleted_at IS NULL
+WHERE {text user_id} = $1 AND version = $4 AND deleted_at IS NULL
 RETURNING ` + columns
 
 const remove = `
 UPDATE user_automation_settings SET version = version + 1, updated_at = {now}, deleted_at = {now}
-WHERE user_id = $1 AND deleted_at IS NULL AND (CAST($2 AS boolean) OR version = $3)`
+WHERE {text user_id} = $1 AND deleted_at IS NULL AND (CAST($2 AS boolean) OR version = $3)`
 
-const isStored = `SELECT EXISTS (SELECT 1 FROM user_automation_settings WHERE user_id = $1 AND deleted_at IS NULL)`
+const isStored = `SELECT EXISTS (SELECT 1 FROM user_automation_settings WHERE {text user_id} = $1 AND deleted_at IS NULL)`
 
 const adopters = `
 SELECT count(*) FILTER (WHERE is_enabled) AS enabled, count(*) AS stored FROM user_automation_settings WHERE deleted_at IS NULL`
 
 // changed: $1 is since when, in seconds from now; $2 how many at most.
 const changed = `
-SELECT user_id, version, updated_at FROM user_automation_settings WHERE updated_at > {in $1} LIMIT $2`
+SELECT {text user_id} AS user_id, version, updated_at FROM user_automation_settings WHERE updated_at > {in $1} AND user_id IS NOT NULL LIMIT $2`

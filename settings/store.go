@@ -125,7 +125,7 @@ func (s *Store) Forget(ctx context.Context, user string) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	_, err := write(ctx, s.db, name, true, func(tx *sqldb.Tx) (int64, error) {
-		return tx.Exec(`DELETE FROM user_automation_settings WHERE user_id = $1`, user)
+		return tx.Exec(`DELETE FROM user_automation_settings WHERE {text user_id} = $1`, user)
 	})
 	return err
 }

@@ -95,7 +95,7 @@ type SettingsCall struct {
 
 // SettingsGet expects that a user's settings are read.
 func (m *Mock) SettingsGet(user string) SettingsCall {
-	return SettingsCall{m, m.query(`SELECT is_enabled, session_duration, version, created_at, updated_at, deleted_at FROM user_automation_settings WHERE user_id = $1`, user), false}
+	return SettingsCall{m, m.query(`SELECT coalesce(is_enabled, FALSE) AS is_enabled, coalesce(session_duration, 3600) AS session_duration, version, created_at, updated_at, deleted_at FROM user_automation_settings WHERE CAST(user_id AS text) = $1`, user), false}
 }
 
 // SettingsPut expects that values are stored for a user, whatever is stored.
@@ -128,7 +128,7 @@ func (m *Mock) SettingsDelete(user string) WriteCall {
 
 // SettingsForget expects that a user's settings are erased.
 func (m *Mock) SettingsForget(user string) WriteCall {
-	return m.exec(`DELETE FROM user_automation_settings WHERE user_id = $1`, user)
+	return m.exec(`DELETE FROM user_automation_settings WHERE CAST(user_id AS text) = $1`, user)
 }
 
 // Returns lets the database have these settings, or have them from then on.

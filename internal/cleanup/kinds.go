@@ -41,10 +41,10 @@ const (
 	untouchedName  = "settings that equal the defaults, untouched and unused"
 	untouchedTable = "user_automation_settings"
 	// The live rows that switch automation on, in the order of an index.
-	adopters = `user_automation_settings AS s WHERE s.is_enabled AND s.deleted_at IS NULL AND s.user_id > $1`
+	adopters = `user_automation_settings AS s WHERE s.is_enabled AND s.deleted_at IS NULL AND {text s.user_id} > $1`
 	// $2 is the last user of the batch, $3 the retention, $4 the default duration.
-	untouched = adopters + ` AND s.user_id <= $2 AND s.updated_at < {in -$3} AND s.session_duration = $4
-		AND NOT EXISTS (SELECT 1 FROM automation_sessions AS used WHERE used.user_id = s.user_id AND used.user_id <> '' AND used.state <> 'failed')`
+	untouched = adopters + ` AND {text s.user_id} <= $2 AND s.updated_at < {in -$3} AND s.session_duration = $4
+		AND NOT EXISTS (SELECT 1 FROM automation_sessions AS used WHERE used.user_id = {text s.user_id} AND used.user_id <> '' AND used.state <> 'failed')`
 )
 
 // removeUntouched is the statement that removes them.

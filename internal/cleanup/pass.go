@@ -130,7 +130,7 @@ func (p *pass) untouched(ctx context.Context) error {
 		limit := p.batch
 		work := func(tx *sqldb.Tx) (w window, err error) {
 			var seen []string
-			if err := tx.Select(&seen, `SELECT s.user_id FROM `+adopters+` ORDER BY s.user_id LIMIT $2`, from, limit); err != nil || len(seen) == 0 {
+			if err := tx.Select(&seen, `SELECT {text s.user_id} FROM `+adopters+` ORDER BY {text s.user_id} LIMIT $2`, from, limit); err != nil || len(seen) == 0 {
 				return w, err
 			}
 			last := seen[len(seen)-1]

@@ -71,8 +71,9 @@ func New(pool *sqlx.DB, o Options) *DB {
 		observe: o.Observe,
 		// One statement, so that every driver sends it in one message. The
 		// settings end with the transaction: a pooler's next client never
-		// meets them.
-		setup: fmt.Sprintf(`SELECT set_config('statement_timeout', '%d', true), set_config('lock_timeout', '%d', true), set_config('idle_in_transaction_session_timeout', '%d', true)`,
+		// meets them. Times without a zone, which an adopted table may have,
+		// are UTC.
+		setup: fmt.Sprintf(`SELECT set_config('statement_timeout', '%d', true), set_config('lock_timeout', '%d', true), set_config('idle_in_transaction_session_timeout', '%d', true), set_config('TimeZone', 'UTC', true)`,
 			ms, max(ms*4/5, 1), ms),
 	}
 }

@@ -23,6 +23,7 @@ const liteTime = `'%Y-%m-%d %H:%M:%f'`
 //	{in $1}          that many seconds from now, a number, negative for the past
 //	{unix $1}        the time of so many unix seconds
 //	{until col}      the seconds from now until col, a number
+//	{text col}       a column that may be a number in an adopted table, as text
 //	{each $1}        the rows of a JSON array of texts, for IN
 //	{json $1}        a parameter that is JSON
 //	{skip}           FOR UPDATE SKIP LOCKED
@@ -57,6 +58,10 @@ func postgresWord(word, arg string) string {
 		return `to_timestamp(` + number + `)`
 	case "until":
 		return `CAST(EXTRACT(EPOCH FROM ` + arg + ` - statement_timestamp()) AS double precision)`
+	case "text":
+		// Where the column is text already this is the column itself, so the
+		// column's index serves.
+		return `CAST(` + arg + ` AS text)`
 	case "each":
 		return `(SELECT jsonb_array_elements_text(CAST(` + arg + ` AS jsonb)))`
 	case "json":
@@ -81,7 +86,7 @@ func liteWord(word, arg string) string {
 		return `((julianday(` + arg + `) - julianday('now')) * 86400.0)`
 	case "each":
 		return `(SELECT value FROM json_each(` + arg + `))`
-	case "json":
+	case "json", "text":
 		return arg
 	case "skip", "lock":
 		return ``
