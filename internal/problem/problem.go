@@ -1,9 +1,8 @@
-// Package problem is how our HTTP APIs say no: errors as application/problem+json
-// (RFC 9457), and JSON bodies decoded so strictly that nothing is guessed.
+// Package problem answers HTTP requests with errors as application/problem+json
+// (RFC 9457), and decodes JSON bodies strictly.
 //
-// A handler is a function that returns an error. A *Problem says what the
-// client sees; any other error stays inside, is logged, and the client sees a
-// bare 500:
+// A handler is a function that returns an error. A *Problem is what the client
+// sees; any other error is logged, and the client sees a 500 without details:
 //
 //	mux.Handle("PUT /settings", problem.Handler(logger, func(w http.ResponseWriter, r *http.Request) error {
 //		var body struct {
@@ -23,9 +22,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
-// Problem is an answer that is an error. All but the cause is public.
+// Problem is an error response. Everything but the cause is public.
 type Problem struct {
 	Type   string       `json:"type,omitempty"` // a URI; empty means about:blank, nothing beyond the status
 	Title  string       `json:"title"`
@@ -36,7 +37,7 @@ type Problem struct {
 	cause error
 }
 
-// FieldError is a complaint about one field of the body.
+// FieldError is what is wrong with one field of the body.
 type FieldError struct {
 	Field   string `json:"field"`
 	Message string `json:"message"`
@@ -54,50 +55,54 @@ func Invalid(fields ...FieldError) *Problem {
 	return p
 }
 
-// Because returns a copy with a cause, which is logged and never sent.
-func (p *Problem) Because(cause error) *Problem {
+// WithCause returns a copy with a cause, which is logged and never sent.
+func (p *Problem) WithCause(cause error) *Problem {
 	with := *p
 	with.cause = cause
 	return &with
 }
 
-// Error has the cause in it: it is for logs.
+// Because is WithCause.
+func (p *Problem) Because(cause error) *Problem { return p.WithCause(cause) }
+
+// Error includes the cause: it is for logs.
 func (p *Problem) Error() string {
-	text := fmt.Sprintf("%d %s", p.Status, p.Title)
+	message := fmt.Sprintf("%d %s", p.Status, p.Title)
 	if p.Detail != "" {
-		text += ": " + p.Detail
+		message += ": " + p.Detail
 	}
 	for _, f := range p.Errors {
-		text += "; " + f.Field + ": " + f.Message
+		message += "; " + f.Field + ": " + f.Message
 	}
 	if p.cause != nil {
-		text += ": " + p.cause.Error()
+		message += ": " + p.cause.Error()
 	}
-	return text
+	return message
 }
 
 // Unwrap returns the cause.
 func (p *Problem) Unwrap() error { return p.cause }
 
-// Handler answers with what serve returns, if it is an error: a *Problem in
-// its chain as it is; a deadline that passed, or anything after the client has
-// gone, as 503; anything else as 500. What is 500 or more, or has a cause, goes
-// to the logger with the request's X-Request-Id; nil discards. Serve must not
-// return an error once it has begun to answer; headers may be set before.
+// Handler turns the error that serve returns into the response: a *Problem in
+// its chain is sent as it is, an exceeded deadline and any error after the
+// client has left become 503, any other error 500. Errors of 500 and above, and
+// those with a cause, are logged with the request's X-Request-Id; a nil logger
+// discards them. Serve must not return an error after it has begun to write the
+// response; it may set headers before.
 func Handler(logger *slog.Logger, serve func(http.ResponseWriter, *http.Request) error) http.Handler {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := serve(w, r); err != nil {
-			p := public(r, err)
-			record(logger, r, p.Status, err)
+			p := problemFor(r, err)
+			logError(logger, r, p.Status, err)
 			p.write(w)
 		}
 	})
 }
 
-func public(r *http.Request, err error) *Problem {
+func problemFor(r *http.Request, err error) *Problem {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
 	}
@@ -107,11 +112,11 @@ func public(r *http.Request, err error) *Problem {
 	return New(http.StatusInternalServerError, "")
 }
 
-// record leaves the path out: it may hold a user's id.
-func record(logger *slog.Logger, r *http.Request, status int, err error) {
+// logError leaves the path out: it may contain a user's id.
+func logError(logger *slog.Logger, r *http.Request, status int, err error) {
 	level := slog.LevelError
 	switch {
-	case errors.Is(r.Context().Err(), context.Canceled): // nobody waits for the answer
+	case errors.Is(r.Context().Err(), context.Canceled): // the client has left
 		level = slog.LevelDebug
 	case status < http.StatusInternalServerError:
 		if p, ok := errors.AsType[*Problem](err); ok && p.cause == nil {
@@ -119,29 +124,28 @@ func record(logger *slog.Logger, r *http.Request, status int, err error) {
 		}
 		level = slog.LevelWarn
 	}
-	id := r.Header.Get("X-Request-Id")
 	logger.LogAttrs(r.Context(), level, "request failed", slog.String("method", r.Method), slog.String("route", r.Pattern),
-		slog.Int("status", status), slog.String("request_id", id[:min(len(id), 128)]), slog.Any("error", err))
+		slog.Int("status", status), slog.String("request_id", text.Truncate(r.Header.Get("X-Request-Id"), 128)), slog.Any("error", err))
 }
 
 func (p *Problem) write(w http.ResponseWriter) {
 	body, _ := json.Marshal(p) // strings and a number: it cannot fail
-	send(w, p.Status, "application/problem+json", body)
+	writeBody(w, p.Status, "application/problem+json", body)
 }
 
-// WriteJSON answers with v. It encodes first: an error means that nothing has
-// been sent. Answers are about one user, so they are not stored on the way
-// unless a Cache-Control has been set.
+// WriteJSON sends v. It encodes first: after an error nothing has been sent.
+// Responses are about one user, so caches must not store them unless a
+// Cache-Control has been set.
 func WriteJSON(w http.ResponseWriter, status int, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("problem: write json(%T): %w", v, err)
 	}
-	send(w, status, "application/json", append(body, '\n'))
+	writeBody(w, status, "application/json", append(body, '\n'))
 	return nil
 }
 
-func send(w http.ResponseWriter, status int, mediaType string, body []byte) {
+func writeBody(w http.ResponseWriter, status int, mediaType string, body []byte) {
 	h := w.Header()
 	if status >= http.StatusBadRequest || h.Get("Cache-Control") == "" {
 		h.Set("Cache-Control", "no-store")
@@ -149,5 +153,5 @@ func send(w http.ResponseWriter, status int, mediaType string, body []byte) {
 	h.Set("Content-Type", mediaType)
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // a client that has gone needs no answer
+	_, _ = w.Write(body) // the client may have left
 }

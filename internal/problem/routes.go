@@ -2,7 +2,7 @@ package problem
 
 import "net/http"
 
-// Routes answers as mux does, and as a problem where mux has no route or not
+// Routes serves mux, and answers with a Problem where mux has no route, or none
 // for the method.
 func Routes(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -11,27 +11,27 @@ func Routes(mux *http.ServeMux) http.Handler {
 			mux.ServeHTTP(w, r)
 			return
 		}
-		said := verdict{header: http.Header{}, status: http.StatusOK}
-		h.ServeHTTP(&said, r)
-		if said.status < http.StatusBadRequest { // a redirect to the clean path
+		answer := recorder{header: http.Header{}, status: http.StatusOK}
+		h.ServeHTTP(&answer, r)
+		if answer.status < http.StatusBadRequest { // a redirect to the cleaned path
 			mux.ServeHTTP(w, r)
 			return
 		}
 		detail := "There is nothing here."
-		if allow := said.header.Get("Allow"); allow != "" {
+		if allow := answer.header.Get("Allow"); allow != "" {
 			w.Header().Set("Allow", allow)
 			detail = "This can be asked with " + allow + " only."
 		}
-		New(said.status, detail).write(w)
+		New(answer.status, detail).write(w)
 	})
 }
 
-// verdict keeps what the mux would answer, without its text.
-type verdict struct {
+// recorder records the status and headers of mux's own error, without its text.
+type recorder struct {
 	header http.Header
 	status int
 }
 
-func (v *verdict) Header() http.Header         { return v.header }
-func (v *verdict) WriteHeader(status int)      { v.status = status }
-func (v *verdict) Write(p []byte) (int, error) { return len(p), nil }
+func (r *recorder) Header() http.Header         { return r.header }
+func (r *recorder) WriteHeader(status int)      { r.status = status }
+func (r *recorder) Write(p []byte) (int, error) { return len(p), nil }

@@ -8,7 +8,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 )
 
-func TestRoutesSayNoAsProblems(t *testing.T) {
+func TestRoutes_AnswersUnknownRoutesWithProblems(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /a", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("PUT /a", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) })

@@ -173,7 +173,7 @@ func (d *decoder) structure(dst reflect.Value, field string, raw []byte, offset 
 		if target, known := fields[m.Name]; known {
 			d.value(target, join(field, m.Name), m.Value, m.value)
 		} else {
-			d.add(join(field, text.Truncate(m.Name, maxName)), m.name, "is unknown")
+			d.add(join(field, shown(m.Name)), m.name, "is unknown")
 		}
 	}
 }
@@ -186,7 +186,7 @@ func (d *decoder) mapping(dst reflect.Value, field string, raw []byte, offset in
 	dst.Set(reflect.MakeMapWithSize(dst.Type(), len(members)))
 	for _, m := range members {
 		item := reflect.New(dst.Type().Elem()).Elem()
-		d.value(item, join(field, text.Truncate(m.Name, maxName)), m.Value, m.value)
+		d.value(item, join(field, shown(m.Name)), m.Value, m.value)
 		dst.SetMapIndex(reflect.ValueOf(m.Name).Convert(dst.Type().Key()), item)
 	}
 }
@@ -219,7 +219,7 @@ func (d *decoder) members(field string, raw []byte, offset int) (members []Membe
 		}
 		switch {
 		case message != "":
-			d.add(join(field, text.Truncate(m.Name, maxName)), m.name, message)
+			d.add(join(field, shown(m.Name)), m.name, message)
 		case times[m.Name] == 1:
 			members = append(members, m)
 		}
@@ -235,7 +235,7 @@ func (d *decoder) checkWithin(field string, raw []byte, offset int) bool {
 	case '{':
 		members, _ := d.members(field, raw, offset)
 		for _, m := range members {
-			d.checkWithin(join(field, text.Truncate(m.Name, maxName)), m.Value, m.value)
+			d.checkWithin(join(field, shown(m.Name)), m.Value, m.value)
 		}
 	case '[':
 		for i, e := range elements(raw, offset) {
@@ -257,6 +257,14 @@ func elements(list []byte, offset int) (all []Member) {
 		all = append(all, Member{Value: value, value: offset + int(d.InputOffset()) - len(value)})
 	}
 	return all
+}
+
+// shown is what an error repeats of a name that was sent.
+func shown(name string) string {
+	if name == "" {
+		return `""`
+	}
+	return text.Truncate(name, maxName)
 }
 
 // join appends a name, or an index in brackets, to the path of a field.

@@ -125,6 +125,7 @@ func TestUnmarshal_NamesEveryFieldAtFault(t *testing.T) {
 		"missing":                       {`{}`, errs{at(1, 1, "stages", "is required")}},
 		"unknown":                       {"{\"stages\":[],\n\"stage\":[]}", errs{at(2, 1, "stage", "is unknown")}},
 		"in another letter case":        {`{"Stages":[]}`, errs{at(1, 1, "stages", "is required"), at(1, 2, "Stages", "is unknown")}},
+		"unknown, with no name":         {`{"stages":[],"":1}`, errs{at(1, 14, `""`, "is unknown")}},
 		"unknown, with a long name":     {`{"stages":[],"` + strings.Repeat("é", 100) + `":1}`, errs{at(1, 14, strings.Repeat("é", 38)+"…", "is unknown")}},
 		"three times":                   {`{"stages":[],"stages":1,"st\u0061ges":2}`, errs{at(1, 14, "stages", "is there twice")}},
 		"null":                          {`{"stages":null,"notice":null,"since":null}`, errs{at(1, 11, "stages", "must not be null"), at(1, 25, "notice", "must not be null"), at(1, 38, "since", "must not be null")}},
