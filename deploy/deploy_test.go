@@ -14,7 +14,7 @@ import (
 // Labels that Prometheus adds, and those of histograms.
 var addedLabels = []string{"job", "instance", "le"}
 
-func TestRulesAndDashboardAskOnlyForWhatTheCodeExports(t *testing.T) {
+func TestQueries_UseExportedMetricsOnly(t *testing.T) {
 	known := exported()
 	used := map[string]bool{}
 	for _, u := range asked(t) {
@@ -37,7 +37,7 @@ func TestRulesAndDashboardAskOnlyForWhatTheCodeExports(t *testing.T) {
 	}
 }
 
-func TestEveryAlertIsWhole(t *testing.T) {
+func TestAlerts_AreComplete(t *testing.T) {
 	rules := read(t, rulesFile)
 	tests := read(t, "prometheus/automation.test.yml") + read(t, "prometheus/automation.days.test.yml")
 	alerts := regexp.MustCompile(`(?m)^      - alert: (\w+)\n(?:(?:        .*)?\n)*`).FindAllStringSubmatch(rules+"\n", -1)
@@ -69,7 +69,7 @@ func TestEveryAlertIsWhole(t *testing.T) {
 	}
 }
 
-func TestPromtoolAcceptsTheRulesAndTheirTestsPass(t *testing.T) {
+func TestAlerts_PassPromtool(t *testing.T) {
 	promtool := tool(t, "promtool")
 	for _, args := range [][]string{
 		{"check", "rules", "automation.rules.yml"},
@@ -87,7 +87,7 @@ func TestPromtoolAcceptsTheRulesAndTheirTestsPass(t *testing.T) {
 	}
 }
 
-func TestTheDashboardsQueriesParse(t *testing.T) {
+func TestDashboard_QueriesParse(t *testing.T) {
 	promtool := tool(t, "promtool")
 	var rules strings.Builder
 	rules.WriteString("groups:\n  - name: dashboard\n    rules:\n")
@@ -103,7 +103,7 @@ func TestTheDashboardsQueriesParse(t *testing.T) {
 	}
 }
 
-func TestTheDashboardFitsAnyGrafana(t *testing.T) {
+func TestDashboard_FitsAnyGrafana(t *testing.T) {
 	d := readDashboard(t)
 	if l := d.Templating.List; len(l) == 0 || l[0].Name != "datasource" || l[0].Type != "datasource" || string(l[0].Query) != `"prometheus"` {
 		t.Errorf("the first variable does not choose the data source: %+v", d.Templating.List)

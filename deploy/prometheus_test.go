@@ -23,7 +23,7 @@ import (
 
 // A Prometheus that scrapes the example server finds every series that the
 // rules and the dashboard ask for, and evaluates all rules.
-func TestPrometheusFindsEverySeriesAtTheExampleServer(t *testing.T) {
+func TestPrometheus_FindsEverySeriesAtTheExampleServer(t *testing.T) {
 	program := tool(t, "prometheus")
 	gateway := startGateway(t)
 	drive(t, gateway)

@@ -16,7 +16,7 @@ import (
 // row is a line of a table in docs/metrics.md: name, type, labels, meaning, normal range.
 var row = regexp.MustCompile("(?m)^\\| `(automation_[a-z0-9_]+)` \\| (\\w+) \\| ([^|]*) \\| ([^|]*) \\| ([^|]+) \\|$")
 
-func TestEveryMetricIsDocumentedAsItIs(t *testing.T) {
+func TestDocs_DescribeEveryMetric(t *testing.T) {
 	text, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {
 		t.Fatal(err)

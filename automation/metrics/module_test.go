@@ -16,7 +16,7 @@ import (
 )
 
 // A whole module, driven: what it tells the Recorder, and what that reads of it.
-func TestAModuleTellsWhatItDoes(t *testing.T) {
+func TestRecorder_CountsWhatAModuleDoes(t *testing.T) {
 	r := metrics.New(metrics.Options{})
 	g := automationtest.New(t, automationtest.Options{Observer: r, Config: func(c *automation.Config) { c.AdminToken = automation.NewSecret("operators") }})
 	r.Attach(g.Module)

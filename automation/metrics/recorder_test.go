@@ -15,7 +15,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-func TestWhatIsToldIsCounted(t *testing.T) {
+func TestRecorder_CountsEvents(t *testing.T) {
 	at := time.Unix(1_700_000_000, 0)
 	f := gather(t, told(metrics.Options{Now: func() time.Time { return at }}))
 	for _, c := range []struct {
@@ -68,7 +68,7 @@ func TestWhatIsToldIsCounted(t *testing.T) {
 	}
 }
 
-func TestTheRestIsReadWhenItIsScraped(t *testing.T) {
+func TestRecorder_ReadsStateOnScrape(t *testing.T) {
 	r := metrics.New(metrics.Options{})
 	r.Attach(newModule(t, 2))
 	f := gather(t, r)
@@ -126,7 +126,7 @@ func TestTheRestIsReadWhenItIsScraped(t *testing.T) {
 	}
 }
 
-func TestTheNumberOfFlagsThatAreToldApartIsBounded(t *testing.T) {
+func TestRecorder_BoundsTheNumberOfFlags(t *testing.T) {
 	r := metrics.New(metrics.Options{})
 	r.Attach(newModule(t, 500))
 	f := gather(t, r)
@@ -140,7 +140,7 @@ func TestTheNumberOfFlagsThatAreToldApartIsBounded(t *testing.T) {
 	value(t, f, "automation_flag_enabled", "flag", "automation")
 }
 
-func TestScrapesHardlyAskTheDatabase(t *testing.T) {
+func TestRecorder_CachesStatsBetweenScrapes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newModule(t, 1)
 		var mu sync.Mutex
@@ -196,7 +196,7 @@ func TestScrapesHardlyAskTheDatabase(t *testing.T) {
 	})
 }
 
-func TestAnErrorOfTheDatabaseLeavesTheRestThere(t *testing.T) {
+func TestRecorder_ExportsTheRestWhenTheDatabaseFails(t *testing.T) {
 	m := newModule(t, 1)
 	m.census = func(context.Context) (session.Census, error) { return session.Census{}, errors.New("away") }
 	r := told(metrics.Options{})
@@ -209,7 +209,7 @@ func TestAnErrorOfTheDatabaseLeavesTheRestThere(t *testing.T) {
 	value(t, f, "automation_session_opens_total", "cause", "request", "result", "opened")
 }
 
-func TestNamesAndUnitsFollowPrometheusConventions(t *testing.T) {
+func TestRecorder_FollowsPrometheusConventions(t *testing.T) {
 	r := told(metrics.Options{})
 	r.Attach(newModule(t, 1))
 	var list []*dto.MetricFamily

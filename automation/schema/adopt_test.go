@@ -26,7 +26,7 @@ func description(t *testing.T, pool *sqlx.DB, table string) []string {
 		ORDER BY 1`, table), list[string](t, pool, `SELECT 'row ' || CAST(r AS text) FROM `+table+` AS r ORDER BY 1`)...)
 }
 
-func TestAHostsFlagsAreAdoptedAndGivenBack(t *testing.T) {
+func TestMigrate_AdoptsFlagsAndDownReturnsThem(t *testing.T) {
 	const plain = `CREATE TABLE feature_flags (feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids text)`
 	for name, c := range map[string]struct {
 		table, rows string
@@ -85,7 +85,7 @@ func TestAHostsFlagsAreAdoptedAndGivenBack(t *testing.T) {
 	}
 }
 
-func TestAListThatHasChangedIsGivenBackInTheHostsManner(t *testing.T) {
+func TestDown_WritesChangedListsInTheHostsFormat(t *testing.T) {
 	pool := postgres(t)
 	execute(t, pool, `CREATE TABLE feature_flags (feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids text)`,
 		`INSERT INTO feature_flags VALUES ('commas', true, '1,2'), ('json', true, '[1]'), ('gone', true, '1')`)
@@ -116,7 +116,7 @@ const hostsSettings = `
 		(1, true, 3600, '2026-01-02 03:04:05.678901', '2026-02-03 04:05:06', 1),
 		(2, false, 600, '2026-07-02 03:04:05', '2026-07-03 04:05:06', NULL)`
 
-func TestAHostsSettingsAreAdoptedAndGivenBack(t *testing.T) {
+func TestMigrate_AdoptsSettingsAndDownReturnsThem(t *testing.T) {
 	pool := postgres(t)
 	execute(t, pool, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET timezone = ''America/New_York''', current_database()); END $$`)
 	if err := pool.PingContext(t.Context()); err != nil {
@@ -170,7 +170,7 @@ func TestAHostsSettingsAreAdoptedAndGivenBack(t *testing.T) {
 	}
 }
 
-func TestSettingsOfUsersWhoAreGoneDoNotStopTheWayBack(t *testing.T) {
+func TestDown_KeepsSettingsOfUsersWhoAreGone(t *testing.T) {
 	pool := postgres(t)
 	execute(t, pool, hostsSettings)
 	migrate(t, pool)
@@ -184,7 +184,7 @@ func TestSettingsOfUsersWhoAreGoneDoNotStopTheWayBack(t *testing.T) {
 	}
 }
 
-func TestATableLikeOursIsStillTheHosts(t *testing.T) {
+func TestDown_KeepsAHostsTableThatEqualsOurs(t *testing.T) {
 	pool := postgres(t)
 	execute(t, pool, `CREATE TABLE user_automation_settings (user_id text PRIMARY KEY, is_enabled boolean NOT NULL, session_duration integer NOT NULL,
 			created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now())`,
@@ -197,7 +197,7 @@ func TestATableLikeOursIsStillTheHosts(t *testing.T) {
 	}
 }
 
-func TestWhatAHostLeftOutBecomesWhatDoesNothing(t *testing.T) {
+func TestMigrate_ReadsNullsAsTheSafeValue(t *testing.T) {
 	pool := postgres(t)
 	execute(t, pool, hostsSettings, `INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at) VALUES (3, NULL, NULL, NULL)`,
 		`CREATE TABLE feature_flags (feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids text)`, `INSERT INTO feature_flags VALUES ('other', NULL, NULL)`)
@@ -210,7 +210,7 @@ func TestWhatAHostLeftOutBecomesWhatDoesNothing(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeAdoptedIsRefusedAndStaysAsItWas(t *testing.T) {
+func TestMigrate_RefusesWhatItCannotAdoptAndChangesNothing(t *testing.T) {
 	for name, c := range map[string]struct{ rows, says string }{
 		"a list of something else": {`INSERT INTO feature_flags VALUES ('a', true, '[1.5, null]')`, "is_a_list_of_ids"},
 		"a name twice":             {`INSERT INTO feature_flags VALUES ('a', true, ''), ('a', true, '')`, "automation_one_flag_a_name"},

@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestBothDatabasesHaveTheSameTablesColumnsAndIndexes(t *testing.T) {
+func TestMigrations_CreateTheSameTablesOnBothDatabases(t *testing.T) {
 	// What only one of them needs.
 	own := func(names []string) (list []string) {
 		for _, n := range names {

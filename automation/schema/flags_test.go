@@ -73,7 +73,7 @@ func events(t *testing.T, pool *sqlx.DB) (all []event) {
 
 type object = map[string]any
 
-func TestEveryChangeOfAFlagIsAnEventWithWhatChanged(t *testing.T) {
+func TestFlagAudit_RecordsWhatChanged(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		migrated(t, pool)
 		full := func(name string, enabled bool, percentage float64, ids ...any) object {
@@ -138,7 +138,7 @@ func TestEveryChangeOfAFlagIsAnEventWithWhatChanged(t *testing.T) {
 	})
 }
 
-func TestTruncatingTheFlagsIsInTheAudit(t *testing.T) {
+func TestFlagAudit_RecordsTruncate(t *testing.T) {
 	pool := migrated(t, postgres(t))
 	execute(t, pool, `INSERT INTO feature_flags (feature_name) VALUES ('other')`, `TRUNCATE feature_flags`)
 	if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flag_events WHERE action = 'delete'`); n != 2 {
@@ -146,7 +146,7 @@ func TestTruncatingTheFlagsIsInTheAudit(t *testing.T) {
 	}
 }
 
-func TestTheAuditIsAppendOnlyButForTheCleanUp(t *testing.T) {
+func TestFlagAudit_IsAppendOnly(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		migrated(t, pool)
 		statements := []string{`UPDATE feature_flag_events SET changed_by = 'nobody'`, `DELETE FROM feature_flag_events`}
@@ -174,7 +174,7 @@ func TestTheAuditIsAppendOnlyButForTheCleanUp(t *testing.T) {
 	})
 }
 
-func TestAChangeIsToldToWhoListens(t *testing.T) {
+func TestFlagAudit_NotifiesListeners(t *testing.T) {
 	dsn := pgtest.Database(t)
 	pool := migrated(t, pgtest.Open(t, dsn))
 	listener := pq.NewListener(dsn, time.Second, time.Minute, nil)
@@ -197,7 +197,7 @@ func TestAChangeIsToldToWhoListens(t *testing.T) {
 	}
 }
 
-func TestAChangeFromAnotherSearchPathIsAudited(t *testing.T) {
+func TestFlagAudit_WorksFromAnotherSearchPath(t *testing.T) {
 	pool := migrated(t, postgres(t))
 	pool.SetMaxOpenConns(1)
 	execute(t, pool, `SET search_path = pg_catalog`, `UPDATE public.feature_flags SET enabled = false`, `RESET search_path`)
@@ -206,7 +206,7 @@ func TestAChangeFromAnotherSearchPathIsAudited(t *testing.T) {
 	}
 }
 
-func TestMalformedRowsAreRefused(t *testing.T) {
+func TestConstraints_RefuseMalformedRows(t *testing.T) {
 	flag := func(column, value string) string {
 		return `UPDATE feature_flags SET ` + column + ` = ` + value + ` WHERE feature_name = 'automation'`
 	}

@@ -20,7 +20,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
-func TestUpAndDownAndUpAgain(t *testing.T) {
+func TestMigrate_GoesUpAndDownAndUp(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		for range 2 {
 			if pending, err := schema.Pending(t.Context(), pool); !pending || err != nil {
@@ -57,7 +57,7 @@ func TestUpAndDownAndUpAgain(t *testing.T) {
 	})
 }
 
-func TestTheStateOfAnEmptyDatabaseIsReadWithoutChangingIt(t *testing.T) {
+func TestStatus_ChangesNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		status, err := schema.Status(t.Context(), pool)
 		if err != nil || len(status) == 0 {
@@ -74,7 +74,7 @@ func TestTheStateOfAnEmptyDatabaseIsReadWithoutChangingIt(t *testing.T) {
 	})
 }
 
-func TestTheWayBackWithDataInTheTables(t *testing.T) {
+func TestDown_DropsTablesWithData(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		migrate(t, pool)
 		execute(t, pool,
@@ -92,7 +92,7 @@ func TestTheWayBackWithDataInTheTables(t *testing.T) {
 	})
 }
 
-func TestTheFileMayBeAppliedTwice(t *testing.T) {
+func TestMigrations_MayBeAppliedTwice(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		migrate(t, pool)
 		execute(t, pool, `UPDATE feature_flags SET rollout_percentage = 10 WHERE feature_name = 'automation'`, `DELETE FROM automation_schema_migrations`)
@@ -113,7 +113,7 @@ func TestTheFileMayBeAppliedTwice(t *testing.T) {
 	})
 }
 
-func TestTenReplicasMigrateAtOnce(t *testing.T) {
+func TestMigrate_RunsInTenReplicasAtOnce(t *testing.T) {
 	for name, open := range map[string]func(t *testing.T) func() *sqlx.DB{
 		"postgres": func(t *testing.T) func() *sqlx.DB {
 			dsn := pgtest.Database(t)
@@ -160,7 +160,7 @@ func TestTenReplicasMigrateAtOnce(t *testing.T) {
 	}
 }
 
-func TestAProcessThatDiesAfterAnyStatementLeavesNothingHalfDone(t *testing.T) {
+func TestMigrate_LeavesNothingHalfDoneWhereverItDies(t *testing.T) {
 	for way, run := range map[string]func(context.Context, *sqlx.DB) error{
 		"up":   func(ctx context.Context, pool *sqlx.DB) error { _, err := schema.Migrate(ctx, pool); return err },
 		"down": func(ctx context.Context, pool *sqlx.DB) error { _, err := schema.Down(ctx, pool, 99); return err },
@@ -297,7 +297,7 @@ func until(t *testing.T, ok func() (string, bool)) {
 	}
 }
 
-func TestALostConnectionIsNoReasonToFail(t *testing.T) {
+func TestMigrate_SurvivesALostConnection(t *testing.T) {
 	for tag, n := range map[string]int{"COMMIT": 2, "CREATE TABLE": 3} {
 		t.Run(tag, func(t *testing.T) {
 			dsn := pgtest.Database(t)
@@ -319,7 +319,7 @@ func TestALostConnectionIsNoReasonToFail(t *testing.T) {
 	}
 }
 
-func TestADatabaseThatIsNewerIsLeftAlone(t *testing.T) {
+func TestMigrate_LeavesANewerDatabaseAlone(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		migrate(t, pool)
 		execute(t, pool, `INSERT INTO automation_schema_migrations (version, name, applied_at) VALUES (4711, 'future', '2030-01-02 03:04:05.000')`)
@@ -337,7 +337,7 @@ func TestADatabaseThatIsNewerIsLeftAlone(t *testing.T) {
 	})
 }
 
-func TestARoleThatMayNotIsToldWhatToRun(t *testing.T) {
+func TestMigrate_TellsARoleWithoutRightsWhatToRun(t *testing.T) {
 	cluster := pgtest.Start(t, pgtest.Options{})
 	dsn := cluster.Database(t)
 	owner := pgtest.Open(t, dsn)
@@ -370,7 +370,7 @@ func TestARoleThatMayNotIsToldWhatToRun(t *testing.T) {
 	})
 }
 
-func TestATableInUseIsWaitedForBriefly(t *testing.T) {
+func TestMigrate_GivesUpOnATableInUse(t *testing.T) {
 	dsn := pgtest.Database(t)
 	pool := pgtest.Open(t, dsn)
 	execute(t, pool, `CREATE TABLE feature_flags (feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids text)`)
@@ -391,7 +391,7 @@ func TestATableInUseIsWaitedForBriefly(t *testing.T) {
 	migrate(t, pool)
 }
 
-func TestADatabaseThatIsAwayIsAnError(t *testing.T) {
+func TestMigrate_ReportsAnUnavailableDatabase(t *testing.T) {
 	pool := sqlite(t, filepath.Join(t.TempDir(), "no", "such", "dir", "a.db"))
 	_, migrating := schema.Migrate(t.Context(), pool)
 	_, undoing := schema.Down(t.Context(), pool, 1)

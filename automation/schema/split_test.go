@@ -8,7 +8,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 )
 
-func TestAFileIsSplitIntoStatements(t *testing.T) {
+func TestStatements_SplitsAFile(t *testing.T) {
 	for name, c := range map[string]struct {
 		text string
 		want []string

@@ -66,7 +66,7 @@ func problems(t *testing.T, pool *sqlx.DB, role string, want ...string) []schema
 	return list
 }
 
-func TestWhatIsMissingIsFoundAndItsSQLMendsIt(t *testing.T) {
+func TestVerify_FindsDamageAndItsSQLRepairsIt(t *testing.T) {
 	for name, test := range map[string]struct {
 		damage string
 		want   []string
@@ -105,7 +105,7 @@ func TestWhatIsMissingIsFoundAndItsSQLMendsIt(t *testing.T) {
 	}
 }
 
-func TestTheTablesMayBeInAnotherSchema(t *testing.T) {
+func TestVerify_WorksInAnotherSchema(t *testing.T) {
 	dsn := pgtest.Database(t)
 	execute(t, pgtest.Open(t, dsn), `CREATE SCHEMA "the host's"`, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = "the host''s", public', current_database()); END $$`)
 	pool := migrated(t, pgtest.Open(t, dsn))
@@ -117,7 +117,7 @@ func TestTheTablesMayBeInAnotherSchema(t *testing.T) {
 	problems(t, pool, "")
 }
 
-func TestWhatIsMissingInSQLiteIsFound(t *testing.T) {
+func TestVerify_FindsDamageInSQLite(t *testing.T) {
 	pool := migrated(t, sqlite(t, filepath.Join(t.TempDir(), "a.db")))
 	execute(t, pool, `DROP INDEX automation_sessions_due`, `DROP TRIGGER automation_flag_deleted`, `DELETE FROM feature_flags`,
 		`ALTER TABLE automation_sessions DROP COLUMN last_error`)
@@ -128,7 +128,7 @@ func TestWhatIsMissingInSQLiteIsFound(t *testing.T) {
 	problems(t, pool, "")
 }
 
-func TestWhatHasNotBeenMigratedIsSaid(t *testing.T) {
+func TestVerify_ReportsPendingMigrations(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		list, err := schema.Verify(t.Context(), pool, "")
 		if err != nil || len(list) != len(migrate(t, pool)) || !strings.HasPrefix(list[0].String(), "migration 1, automation, has not been applied") {
@@ -140,7 +140,7 @@ func TestWhatHasNotBeenMigratedIsSaid(t *testing.T) {
 	})
 }
 
-func TestADatabaseThatIsNewerMayDiffer(t *testing.T) {
+func TestVerify_AcceptsDifferencesOfANewerDatabase(t *testing.T) {
 	pool := migrated(t, postgres(t))
 	execute(t, pool, `INSERT INTO automation_schema_migrations VALUES (99, 'later', now())`,
 		`CREATE OR REPLACE FUNCTION automation_bucket(seed text, user_id text) RETURNS integer LANGUAGE sql AS 'SELECT 1'`,
@@ -153,7 +153,7 @@ const hosts = `CREATE TABLE users (id serial PRIMARY KEY);
 	CREATE TABLE user_automation_settings (id serial PRIMARY KEY, user_id integer NOT NULL UNIQUE REFERENCES users (id),
 		is_enabled boolean NOT NULL, session_duration bigint NOT NULL, created_at timestamp, updated_at timestamp)`
 
-func TestTablesOfTheHostsAreAsGoodAsOurs(t *testing.T) {
+func TestVerify_AcceptsAdoptedTables(t *testing.T) {
 	pool := postgres(t)
 	execute(t, pool, hosts)
 	migrate(t, pool)
@@ -181,7 +181,7 @@ func service(t *testing.T, before ...string) (owner, pool *sqlx.DB) {
 	return owner, pgtest.Open(t, u.String())
 }
 
-func TestTheGrantsAreWhatVerifyAsksForAndNoMore(t *testing.T) {
+func TestGrants_AreExactlyWhatVerifyChecks(t *testing.T) {
 	owner, pool := service(t, hosts)
 	problems(t, owner, "the-gateway")
 	problems(t, owner, "automation_service")

@@ -10,7 +10,7 @@ import (
 )
 
 // The codes that scripts see, from the command as it is built.
-func TestExitCodesOfTheBinary(t *testing.T) {
+func TestBinary_ExitCodes(t *testing.T) {
 	dir := t.TempDir()
 	bin := filepath.Join(dir, "automationctl")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, ".").CombinedOutput(); err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/automationtest"
 )
 
-func TestCheckTriesAGatewayAndOpensNothingPaidUnlessAsked(t *testing.T) {
+func TestCheck_OpensNothingPaidUnlessAsked(t *testing.T) {
 	g := automationtest.New(t, automationtest.Options{})
 	if err := g.On("probe"); err != nil {
 		t.Fatal(err)

@@ -77,7 +77,7 @@ func removed(w io.Writer, r cleanup.Report) {
 	}
 	row(w, word, "OLDER THAN", "WHAT")
 	for _, c := range r.Removed {
-		row(w, count(c.Rows), days(c.Older), c.Kind)
+		row(w, count(c.Rows), days(c.OlderThan), c.Kind)
 	}
 }
 

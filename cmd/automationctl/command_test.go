@@ -54,7 +54,7 @@ func execute(t *testing.T, db *sqlx.DB, statements ...string) {
 	}
 }
 
-func TestEventsInJSONAreTheAuditsOwn(t *testing.T) {
+func TestFlagsEvents_PrintsTheAuditAsJSON(t *testing.T) {
 	onBoth(t, func(t *testing.T, s shell, _ *sqlx.DB) {
 		s.run("flags", "set", "automation", "--percentage", "10", "--actor", "ann")
 		var list []flags.Event
@@ -64,7 +64,7 @@ func TestEventsInJSONAreTheAuditsOwn(t *testing.T) {
 	})
 }
 
-func TestTheSystemsUserIsInTheAudit(t *testing.T) {
+func TestFlagsSet_RecordsTheSystemUser(t *testing.T) {
 	onBoth(t, func(t *testing.T, s shell, _ *sqlx.DB) {
 		s.run("flags", "set", "automation", "--percentage", "10")
 		if r := s.run("flags", "list"); !strings.Contains(r.out, systemUser(func(string) string { return "" })) {
@@ -73,7 +73,7 @@ func TestTheSystemsUserIsInTheAudit(t *testing.T) {
 	})
 }
 
-func TestCleanupRemovesWhatItSays(t *testing.T) {
+func TestCleanup_RemovesWhatItReports(t *testing.T) {
 	onBoth(t, func(t *testing.T, s shell, db *sqlx.DB) {
 		execute(t, db, `INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at, deleted_at) VALUES
 			('gone', TRUE, 3600, {in -9e6}, {in -9e6}, {in -9e6}), ('off', FALSE, 3600, {in -9e6}, {in -9e6}, NULL),
@@ -113,7 +113,7 @@ func TestCleanupRemovesWhatItSays(t *testing.T) {
 	})
 }
 
-func TestCleanupTellsHowFarItIs(t *testing.T) {
+func TestCleanup_ShowsProgress(t *testing.T) {
 	onBoth(t, func(t *testing.T, s shell, db *sqlx.DB) {
 		execute(t, db, `INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at, deleted_at)
 			WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10001) SELECT 'u' || i, TRUE, 3600, {in -9e6}, {in -9e6}, {in -9e6} FROM n`)
@@ -123,7 +123,7 @@ func TestCleanupTellsHowFarItIs(t *testing.T) {
 	})
 }
 
-func TestVerifyShowsTheSQLThatMends(t *testing.T) {
+func TestVerify_PrintsTheSQLThatRepairs(t *testing.T) {
 	onBoth(t, func(t *testing.T, s shell, db *sqlx.DB) {
 		execute(t, db, `DROP INDEX automation_sessions_due`)
 		r := s.run("verify")
@@ -158,7 +158,7 @@ func (s *signalled) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func TestWatchFollowsARolloutToItsEnd(t *testing.T) {
+func TestRolloutWatch_FollowsARolloutToItsEnd(t *testing.T) {
 	onBoth(t, func(t *testing.T, s shell, db *sqlx.DB) {
 		c, err := rollout.New(db, rollout.Options{})
 		if err != nil {
@@ -208,7 +208,7 @@ func TestWatchFollowsARolloutToItsEnd(t *testing.T) {
 	})
 }
 
-func TestWatchLosesNoStepThatIsTakenWhileItLooks(t *testing.T) {
+func TestRolloutWatch_PrintsEveryStep(t *testing.T) {
 	s, db := migrated(t, "sqlite:"+t.TempDir()+"/a.db")
 	for _, step := range []string{"start", "skip", "pause"} {
 		if r := s.run("rollout", step, "automation"); r.code != 0 {
@@ -227,7 +227,7 @@ func TestWatchLosesNoStepThatIsTakenWhileItLooks(t *testing.T) {
 	}
 }
 
-func TestWatchWaitsForADatabaseThatIsAwayForAWhile(t *testing.T) {
+func TestRolloutWatch_WaitsForAnUnavailableDatabase(t *testing.T) {
 	cluster := pgtest.Start(t, pgtest.Options{})
 	s, _ := migrated(t, cluster.DSN("postgres"))
 	if r := s.run("rollout", "start", "automation"); r.code != 0 {
@@ -264,7 +264,7 @@ func TestWatchWaitsForADatabaseThatIsAwayForAWhile(t *testing.T) {
 	}
 }
 
-func TestWatchEndsWhenItIsTold(t *testing.T) {
+func TestRolloutWatch_EndsWithItsContext(t *testing.T) {
 	s, _ := migrated(t, "sqlite:"+t.TempDir()+"/a.db")
 	if r := s.run("rollout", "start", "automation"); r.code != 0 {
 		t.Fatal(r.errs)
@@ -277,7 +277,7 @@ func TestWatchEndsWhenItIsTold(t *testing.T) {
 	}
 }
 
-func TestAPlanMayComeFromStandardInput(t *testing.T) {
+func TestRolloutStart_ReadsAPlanFromStandardInput(t *testing.T) {
 	s, _ := migrated(t, "sqlite:"+t.TempDir()+"/a.db")
 	var out, errs bytes.Buffer
 	code := run(t.Context(), []string{"rollout", "start", "automation", "--plan", "-", "--actor", "ann"}, func(n string) string { return s.env[n] }, strings.NewReader(files["plan.json"]), &out, &errs)
@@ -286,7 +286,7 @@ func TestAPlanMayComeFromStandardInput(t *testing.T) {
 	}
 }
 
-func TestManyUsersAreCutShortForPeople(t *testing.T) {
+func TestFlagsList_ShortensLongListsInTables(t *testing.T) {
 	var list []string
 	for i := range 1234 {
 		list = append(list, fmt.Sprint(1000+i))
@@ -302,7 +302,7 @@ func TestManyUsersAreCutShortForPeople(t *testing.T) {
 	}
 }
 
-func TestEveryKindOfErrorHasItsCode(t *testing.T) {
+func TestErrors_HaveExitCodes(t *testing.T) {
 	for _, test := range []struct {
 		err  error
 		code int

@@ -14,7 +14,7 @@ import (
 const docs = "../../docs/automationctl.md"
 
 // The document is the command's own help, so it cannot say anything else.
-func TestTheDocumentIsTheHelp(t *testing.T) {
+func TestDocs_MatchTheHelp(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("# automationctl\n\nMade from the command's own help by `go test ./cmd/automationctl -run Document -update`; do not edit it.\n")
 	describe(&b, (&app{getenv: func(string) string { return "" }}).root())

@@ -9,7 +9,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 )
 
-func TestMigrateUpStatusAndDown(t *testing.T) {
+func TestMigrate_UpStatusAndDown(t *testing.T) {
 	for name, open := range databases {
 		t.Run(name, func(t *testing.T) {
 			t.Chdir(t.TempDir())

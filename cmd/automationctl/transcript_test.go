@@ -8,7 +8,7 @@ import (
 )
 
 // The same words on both databases.
-func TestTranscripts(t *testing.T) {
+func TestCommands_MatchTheirTranscripts(t *testing.T) {
 	for name, open := range databases {
 		for _, story := range []string{"empty-" + name, "checks", "flags", "rollout", "cleanup"} {
 			t.Run(story+" on "+name, func(t *testing.T) {

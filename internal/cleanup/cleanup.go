@@ -1,31 +1,31 @@
-// Package cleanup removes what nobody needs any more, and nothing else.
+// Package cleanup deletes rows that are past their retention, and nothing else.
 //
 //	cleaner, err := cleanup.New(sqldb.New(pool, sqldb.Options{}), cleanup.Options{})
 //	...
 //	report, err := cleaner.Pass(ctx, false) // once, or
 //	err = cleaner.Run(ctx)                  // every hour, until ctx ends
 //
-// # What goes
+// # What is deleted
 //
 //   - settings that their user deleted more than the retention ago;
 //   - sessions that were closed, or were never opened, more than the retention
-//     ago. None that the budget of the last day counts, and none that is
-//     younger than an open whose outcome is still in doubt: as long as that is
-//     looked for, all sessions it might be taken for must be known;
+//     ago. Kept are those that the budget of the last day counts, and all that
+//     are younger than an open whose outcome is unknown: reconciliation must
+//     know every session that it could mistake for that one;
 //   - the audit of flags and rollouts past a retention of its own;
-//   - settings that say what the defaults say, of users who have neither
-//     touched them nor used the feature for the retention. Removing them changes
-//     nothing for the user. Whoever switched automation off keeps that for ever,
-//     even while off is the default, because defaults change.
+//   - settings equal to the defaults of users who have neither changed them
+//     nor used the feature for the retention. Deleting them changes nothing
+//     for the user. An opt-out is kept for ever, even while off is the default,
+//     because defaults change.
 //
 // # How
 //
-// In batches of 200 rows, oldest first, found by an index, each a transaction
-// of its own of a few milliseconds and each followed by a pause, long enough
-// that 99 of 100 of the others' statements do not notice. One replica works at a
-// time: the row "cleanup" of automation_jobs is its lease, which every batch
-// extends. Nothing is held between batches. A replica that is killed leaves
-// removed what it removed, and another goes on once the lease has ended.
+// In batches of 200 rows, oldest first, found by an index. Each batch is a
+// transaction of a few milliseconds, followed by a pause that keeps the effect
+// on other statements small. One replica works at a time: the row "cleanup" of
+// automation_jobs is its lease, which every batch extends. Nothing is held
+// between batches. What a killed replica deleted stays deleted, and another
+// replica continues once the lease has expired.
 package cleanup
 
 import (
@@ -38,15 +38,16 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/MorpheusAIs/gateway-automation/internal/retry"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 var (
-	// ErrBusy says that another process is cleaning up, or has died at it
+	// ErrBusy says that another process is cleaning up, or died while doing so
 	// within the last minute. Nothing was removed.
 	ErrBusy = errors.New("another process is cleaning up")
 	// ErrLeaseLost says that the pass took too long between two batches and
-	// another process may have gone on with it. What was removed stays removed.
+	// another process may have continued it. What was removed stays removed.
 	ErrLeaseLost = errors.New("the clean-up's lease was lost")
 	// ErrUnavailable says that the database could not be used.
 	ErrUnavailable = sqldb.ErrUnavailable
@@ -66,7 +67,8 @@ type Options struct {
 
 	Interval time.Duration // between the passes of all replicas together; 0 means 1 h
 	Batch    int           // rows in a transaction, fewer where it takes long; 0 means 200
-	Pause    time.Duration // between two batches; 0 means 200 ms, so about 1,000 rows a second go
+	Pause    time.Duration // between two batches; 0 means 200 ms, so about 1,000 rows a second are deleted
+	NoPause  bool          // makes Pause 0
 
 	// Progress, if set, is called after each batch with the report so far.
 	Progress func(Report)
@@ -84,6 +86,9 @@ func (o Options) withDefaults() (Options, error) {
 	o.Interval = cmp.Or(o.Interval, time.Hour)
 	o.Batch = cmp.Or(o.Batch, 200)
 	o.Pause = cmp.Or(o.Pause, 200*time.Millisecond)
+	if o.NoPause {
+		o.Pause = 0
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -108,8 +113,7 @@ type Cleaner struct {
 	opts Options
 }
 
-// New makes a Cleaner; it does no I/O. The error names all that is wrong with
-// the options.
+// New returns a Cleaner; it does no I/O. The error names every invalid option.
 func New(db *sqldb.DB, o Options) (*Cleaner, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -128,10 +132,10 @@ type Report struct {
 
 // Count is how many rows of one kind a pass removed, or would remove.
 type Count struct {
-	Kind  string
-	Table string
-	Older time.Duration // the retention that they were past
-	Rows  int64
+	Kind      string
+	Table     string
+	OlderThan time.Duration // the retention that applied
+	Rows      int64
 }
 
 // MarshalJSON implements json.Marshaler.
@@ -147,11 +151,11 @@ func (r Report) MarshalJSON() ([]byte, error) {
 // MarshalJSON implements json.Marshaler.
 func (c Count) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
-		Kind  string  `json:"kind"`
-		Table string  `json:"table"`
-		Older float64 `json:"older_than_seconds"`
-		Rows  int64   `json:"rows"`
-	}{c.Kind, c.Table, c.Older.Seconds(), c.Rows})
+		Kind      string  `json:"kind"`
+		Table     string  `json:"table"`
+		OlderThan float64 `json:"older_than_seconds"`
+		Rows      int64   `json:"rows"`
+	}{c.Kind, c.Table, c.OlderThan.Seconds(), c.Rows})
 }
 
 // Total is the number of rows of all kinds.
@@ -162,49 +166,38 @@ func (r Report) Total() (n int64) {
 	return n
 }
 
-// Pass removes all there is to remove, or, with dryRun, tells what that is:
-// then nothing is written, and no lease is needed. It returns when done, when
-// ctx ends, or at the first error, with what it has removed until then. The
-// errors are ErrBusy, ErrLeaseLost, ctx's, or the database's.
+// Pass removes everything that is past its retention. With dryRun it reports
+// what that would be: nothing is written, and no lease is needed. It returns
+// when done, when ctx ends, or at the first error, with what it has removed
+// until then. The error is ErrBusy, ErrLeaseLost, ctx's, or the database's.
 func (c *Cleaner) Pass(ctx context.Context, dryRun bool) (Report, error) {
 	return c.pass(ctx, dryRun, 0)
 }
 
-// Run makes a pass now and then until ctx ends, and returns nil then. However
-// many replicas run, there is one pass an interval. Troubles are logged; the
-// next pass tries again.
+// Run makes a pass every Interval until ctx ends, and returns nil then. However
+// many replicas run, there is one pass an interval. Errors are logged; the next
+// pass tries again.
 func (c *Cleaner) Run(ctx context.Context) error {
-	for {
-		// A look costs one statement, so there are many to a pass: a gateway
-		// may be restarted more often than it cleans up.
-		look := min(c.opts.Interval/4, 5*time.Minute)
-		if err := sleep(ctx, time.Duration((0.5+rand.Float64())*float64(look))); err != nil {
-			return nil
-		}
+	// A gateway may be restarted more often than it cleans up, so it asks
+	// several times an interval whether a pass is due, with one statement.
+	wait := min(c.opts.Interval/4, 5*time.Minute)
+	if err := retry.Sleep(ctx, rand.N(wait+1)); err != nil {
+		return nil
+	}
+	retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
 		r, err := c.pass(ctx, false, c.opts.Interval)
-		switch {
-		case errors.Is(err, ErrBusy):
-			continue
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			c.opts.Logger.Warn("clean-up stopped, the next pass goes on", "removed", r.Total(), "error", err)
-		default:
+		if errors.Is(err, ErrBusy) || ctx.Err() != nil {
+			return wait
+		}
+		if err != nil {
+			c.opts.Logger.Warn("clean-up failed, the next pass continues", "removed", r.Total(), "error", err)
+		} else {
 			c.opts.Logger.Info("cleaned up", "removed", r.Total(), "took", r.Took)
 		}
 		if c.opts.Observe != nil {
 			c.opts.Observe(r, err)
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+		return wait
+	})
+	return nil
 }

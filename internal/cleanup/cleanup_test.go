@@ -39,7 +39,7 @@ func rollout(hours float64) []string {
 	}
 }
 
-func TestWhatGoesAndWhatStays(t *testing.T) {
+func TestPass_DeletesOnlyWhatIsPastItsRetention(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		run(t, pool,
 			setting("deleted-long-ago", false, 3600, 31*day, 31*day),
@@ -86,7 +86,7 @@ func TestWhatGoesAndWhatStays(t *testing.T) {
 	})
 }
 
-func TestSettingsThatEqualTheDefaultsGoOnlyWhereThatSwitchesNobodyOn(t *testing.T) {
+func TestPass_DeletesDefaultSettingsOnlyWhereThatEnablesNobody(t *testing.T) {
 	fixture := []string{
 		setting("equal", true, 3600, 31*day, 0),
 		setting("equal-but-new", true, 3600, 29*day, 0),
@@ -125,7 +125,7 @@ func TestSettingsThatEqualTheDefaultsGoOnlyWhereThatSwitchesNobodyOn(t *testing.
 	}
 }
 
-func TestTheEvidenceOfTheEpochThatRunsStays(t *testing.T) {
+func TestPass_KeepsTheEvidenceOfTheCurrentEpoch(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		run(t, pool, rollout(400*day)...)
 		run(t, pool, `INSERT INTO automation_rollouts (name, plan, state, epoch, stage, bake, seq, began_at, entered_at, looked_at, next_at)
@@ -142,7 +142,7 @@ func TestTheEvidenceOfTheEpochThatRunsStays(t *testing.T) {
 	})
 }
 
-func TestNoSessionGoesThatAnOpenInDoubtMightBeTakenFor(t *testing.T) {
+func TestPass_KeepsSessionsYoungerThanAnUncertainOpen(t *testing.T) {
 	for _, state := range []string{"opening", "unknown", "lost"} {
 		t.Run(state, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, pool *sqlx.DB) {
@@ -166,7 +166,7 @@ func TestNoSessionGoesThatAnOpenInDoubtMightBeTakenFor(t *testing.T) {
 	}
 }
 
-func TestTheAuditStaysAppendOnlyForEverybodyElse(t *testing.T) {
+func TestPass_LeavesTheAuditAppendOnlyForOthers(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		pool.SetMaxOpenConns(1) // the very connection that the clean-up used
 		run(t, pool, event("old", 400*day), event("recent", 1))
@@ -180,7 +180,7 @@ func TestTheAuditStaysAppendOnlyForEverybodyElse(t *testing.T) {
 	})
 }
 
-func TestAPassThatIsCutShortReportsWhatItDidAndTheNextGoesOn(t *testing.T) {
+func TestPass_ReportsWhatItDidWhenCanceledAndTheNextContinues(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		const n = 100
 		fill(t, pool, n)
@@ -203,7 +203,7 @@ func TestAPassThatIsCutShortReportsWhatItDidAndTheNextGoesOn(t *testing.T) {
 	})
 }
 
-func TestOneProcessCleansAtATime(t *testing.T) {
+func TestPass_RunsInOneProcessAtATime(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		fill(t, pool, 20)
 		other := newCleaner(t, pool, cleanup.Options{})
@@ -228,7 +228,7 @@ func TestOneProcessCleansAtATime(t *testing.T) {
 	})
 }
 
-func TestAPassWhoseLeaseIsTakenStops(t *testing.T) {
+func TestPass_StopsWhenItsLeaseIsLost(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		fill(t, pool, 20)
 		c := newCleaner(t, pool, cleanup.Options{Batch: 5, Progress: func(cleanup.Report) {
@@ -244,7 +244,7 @@ func TestAPassWhoseLeaseIsTakenStops(t *testing.T) {
 	})
 }
 
-func TestTheLeaseOfADeadProcessEnds(t *testing.T) {
+func TestPass_RunsAfterTheLeaseOfADeadProcessExpired(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		c := newCleaner(t, pool, cleanup.Options{})
 		run(t, pool, `UPDATE automation_jobs SET lease_token = 'dead', lease_until = {in 30}`)
@@ -258,7 +258,7 @@ func TestTheLeaseOfADeadProcessEnds(t *testing.T) {
 	})
 }
 
-func TestNewNamesAllThatIsWrong(t *testing.T) {
+func TestNew_NamesEveryInvalidOption(t *testing.T) {
 	_, err := cleanup.New(nil, cleanup.Options{Retention: time.Hour, AuditRetention: time.Minute, Batch: -1})
 	for _, want := range []string{"Retention is 1h0m0s, expected at least 24h0m0s", "AuditRetention is 1m0s", "negative"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -267,7 +267,7 @@ func TestNewNamesAllThatIsWrong(t *testing.T) {
 	}
 }
 
-func TestWithoutADatabaseAPassSaysSo(t *testing.T) {
+func TestPass_ReportsAnUnavailableDatabase(t *testing.T) {
 	pool := sqlite(t)
 	_ = pool.Close()
 	c := newCleaner(t, pool, cleanup.Options{})
@@ -278,7 +278,7 @@ func TestWithoutADatabaseAPassSaysSo(t *testing.T) {
 	}
 }
 
-func TestABatchThatTakesLongIsFollowedByASmallerOne(t *testing.T) {
+func TestPass_ShrinksSlowBatches(t *testing.T) {
 	pool := sqlite(t)
 	fill(t, pool, 400)
 	var now time.Time
@@ -300,7 +300,7 @@ func TestABatchThatTakesLongIsFollowedByASmallerOne(t *testing.T) {
 	}
 }
 
-func TestWhatSomebodyTypedByHandDoesNotStopIt(t *testing.T) {
+func TestPass_AcceptsDurationsTypedByHand(t *testing.T) {
 	pool := sqlite(t)
 	run(t, pool, setting("a", true, 3600, 40*day, 40*day), setting("b", true, 3600, 40*day, 40*day), setting("c", true, 3600, 40*day, 40*day),
 		`UPDATE user_automation_settings SET deleted_at = 'yesterday' WHERE user_id = 'a'`,
@@ -311,8 +311,8 @@ func TestWhatSomebodyTypedByHandDoesNotStopIt(t *testing.T) {
 	}
 }
 
-func TestAReportInJSONHasSeconds(t *testing.T) {
-	r := cleanup.Report{Took: 1500 * time.Millisecond, Removed: []cleanup.Count{{Kind: "k", Table: "t", Older: time.Hour, Rows: 2}}}
+func TestReport_EncodesDurationsAsSeconds(t *testing.T) {
+	r := cleanup.Report{Took: 1500 * time.Millisecond, Removed: []cleanup.Count{{Kind: "k", Table: "t", OlderThan: time.Hour, Rows: 2}}}
 	got, err := json.Marshal(r)
 	const want = `{"dry_run":false,"total":2,"removed":[{"kind":"k","table":"t","older_than_seconds":3600,"rows":2}],"took_seconds":1.5}`
 	if err != nil || string(got) != want {

@@ -19,7 +19,7 @@ import (
 // child makes the test binary a replica that cleans up, for another test.
 const child = "CLEANUP_TEST_CHILD"
 
-func TestReplica(t *testing.T) {
+func TestReplicaProcess(t *testing.T) {
 	dsn := os.Getenv(child)
 	if dsn == "" {
 		t.Skip("it is run as a process of its own by another test")
@@ -31,14 +31,14 @@ func TestReplica(t *testing.T) {
 	pass(t, c, false)
 }
 
-func TestAReplicaKilledInTheMiddleLosesNothingThatLives(t *testing.T) {
+func TestPass_KilledInTheMiddleDeletesNothingElse(t *testing.T) {
 	const n = 2000
 	dsn := pgtest.Database(t)
 	pool := migrated(t, pgtest.Open(t, dsn))
 	fill(t, pool, n)
 
 	for i := range 3 {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestReplica$")
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestReplicaProcess$")
 		cmd.Env = append(os.Environ(), child+"="+dsn)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
@@ -63,7 +63,7 @@ func TestAReplicaKilledInTheMiddleLosesNothingThatLives(t *testing.T) {
 	left(t, pool, n)
 }
 
-func TestTwoReplicasTogetherRemoveEachRowOnce(t *testing.T) {
+func TestPass_OfTwoReplicasDeletesEachRowOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		const n = 1000
 		fill(t, pool, n)

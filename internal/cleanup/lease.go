@@ -8,18 +8,19 @@ import (
 )
 
 const (
-	lease    = time.Minute            // how long a pass survives its process
-	slow     = 100 * time.Millisecond // a batch that takes longer is followed by a smaller one
-	smallest = 20                     // rows in a batch
+	leaseDuration = time.Minute            // how long a pass blocks others after its process died
+	slowBatch     = 100 * time.Millisecond // a batch that takes longer is followed by a smaller one
+	minBatch      = 20                     // rows
 )
 
-// take takes the lease if nobody has it and no pass has ended within since.
-func (p *pass) take(ctx context.Context, since time.Duration) error {
-	n, err := sqldb.Write(ctx, p.db, "cleanup.take", func(tx *sqldb.Tx) (int64, error) {
+// acquireLease takes the lease unless another process has it or a pass has
+// finished within since: then the error is ErrBusy.
+func (p *pass) acquireLease(ctx context.Context, since time.Duration) error {
+	n, err := sqldb.Write(ctx, p.db, "cleanup.acquire", func(tx *sqldb.Tx) (int64, error) {
 		return tx.Exec(`INSERT INTO automation_jobs AS j (name, lease_token, lease_until, started_at) VALUES ('cleanup', $1, {in $2}, {now})
 			ON CONFLICT (name) DO UPDATE SET lease_token = excluded.lease_token, lease_until = excluded.lease_until, started_at = excluded.started_at
 			WHERE (j.lease_until IS NULL OR j.lease_until < {now}) AND (j.finished_at IS NULL OR j.finished_at <= {in -$3})`,
-			p.token, lease.Seconds(), since.Seconds())
+			p.token, leaseDuration.Seconds(), since.Seconds())
 	})
 	if err == nil && n == 0 {
 		err = ErrBusy
@@ -27,11 +28,11 @@ func (p *pass) take(ctx context.Context, since time.Duration) error {
 	return err
 }
 
-// step runs one batch in a transaction that extends the lease.
-func step[T any](ctx context.Context, p *pass, fn func(*sqldb.Tx) (T, error)) (T, error) {
+// runBatch runs fn in a transaction that extends the lease.
+func runBatch[T any](ctx context.Context, p *pass, fn func(*sqldb.Tx) (T, error)) (T, error) {
 	began := p.opts.Now()
 	v, err := sqldb.Write(ctx, p.db, "cleanup.batch", func(tx *sqldb.Tx) (v T, err error) {
-		n, err := tx.Exec(`UPDATE automation_jobs SET lease_until = {in $2} WHERE name = 'cleanup' AND lease_token = $1`, p.token, lease.Seconds())
+		n, err := tx.Exec(`UPDATE automation_jobs SET lease_until = {in $2} WHERE name = 'cleanup' AND lease_token = $1`, p.token, leaseDuration.Seconds())
 		if err == nil && n == 0 {
 			err = ErrLeaseLost
 		}
@@ -40,27 +41,27 @@ func step[T any](ctx context.Context, p *pass, fn func(*sqldb.Tx) (T, error)) (T
 		}
 		return fn(tx)
 	})
-	if p.opts.Now().Sub(began) > slow {
-		p.batch = max(p.batch/2, min(smallest, p.batch))
+	if p.opts.Now().Sub(began) > slowBatch {
+		p.batch = max(p.batch/2, min(minBatch, p.batch))
 	}
 	return v, err
 }
 
-// finish notes that the pass came to its end.
-func (p *pass) finish(ctx context.Context) error {
-	_, err := step(ctx, p, func(tx *sqldb.Tx) (int64, error) {
+// markFinished records that the pass has finished.
+func (p *pass) markFinished(ctx context.Context) error {
+	_, err := runBatch(ctx, p, func(tx *sqldb.Tx) (int64, error) {
 		return tx.Exec(`UPDATE automation_jobs SET finished_at = {now} WHERE name = 'cleanup'`)
 	})
 	return err
 }
 
-// leave gives the lease back, also when ctx has ended. Where that fails, the
-// lease ends by itself.
-func (p *pass) leave(ctx context.Context) {
-	_, err := sqldb.Write(context.WithoutCancel(ctx), p.db, "cleanup.leave", func(tx *sqldb.Tx) (int64, error) {
+// releaseLease gives the lease back, also when ctx has ended. If that fails, the
+// lease expires.
+func (p *pass) releaseLease(ctx context.Context) {
+	_, err := sqldb.Write(context.WithoutCancel(ctx), p.db, "cleanup.release", func(tx *sqldb.Tx) (int64, error) {
 		return tx.Exec(`UPDATE automation_jobs SET lease_token = NULL, lease_until = NULL WHERE name = 'cleanup' AND lease_token = $1`, p.token)
 	})
 	if err != nil {
-		p.opts.Logger.Warn("clean-up's lease not given back, it ends by itself", "lease", lease, "error", err)
+		p.opts.Logger.Warn("releasing the clean-up's lease failed; it expires by itself", "lease", leaseDuration, "error", err)
 	}
 }

@@ -7,13 +7,14 @@ import (
 	"slices"
 	"time"
 
+	"github.com/MorpheusAIs/gateway-automation/internal/retry"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// skew is how far apart a session's times may be on the chain and in its row.
-const skew = time.Hour
+// clockSkew bounds how far a session's times on the chain and in its row differ.
+const clockSkew = time.Hour
 
-// pass is one pass, which holds the lease by its token.
+// pass is one pass; token identifies its lease.
 type pass struct {
 	*Cleaner
 	token  string
@@ -23,11 +24,11 @@ type pass struct {
 	report Report
 }
 
-// pass works if none has finished, or begun by a living process, within since.
+// pass runs unless another pass finished within since or is still running.
 func (c *Cleaner) pass(ctx context.Context, dryRun bool, since time.Duration) (Report, error) {
 	p := &pass{Cleaner: c, token: rand.Text(), dryRun: dryRun, began: c.opts.Now(), batch: c.opts.Batch,
 		report: Report{DryRun: dryRun, Removed: []Count{}}}
-	err := p.all(ctx, since)
+	err := p.run(ctx, since)
 	p.report.Took = c.opts.Now().Sub(p.began)
 	if err != nil {
 		err = fmt.Errorf("cleanup: %w", err)
@@ -35,102 +36,103 @@ func (c *Cleaner) pass(ctx context.Context, dryRun bool, since time.Duration) (R
 	return p.report, err
 }
 
-func (p *pass) all(ctx context.Context, since time.Duration) error {
+func (p *pass) run(ctx context.Context, since time.Duration) error {
 	if !p.dryRun {
-		if err := p.take(ctx, since); err != nil {
+		if err := p.acquireLease(ctx, since); err != nil {
 			return err
 		}
-		defer p.leave(ctx)
+		defer p.releaseLease(ctx)
 	}
 	for _, k := range kinds(p.opts) {
-		p.report.Removed = append(p.report.Removed, Count{Kind: k.name, Table: k.table, Older: k.keep})
-		if err := p.aged(ctx, k); err != nil {
+		p.report.Removed = append(p.report.Removed, Count{Kind: k.name, Table: k.table, OlderThan: k.retention})
+		if err := p.deleteExpired(ctx, k); err != nil {
 			return fmt.Errorf("%s: %w", k.name, err)
 		}
 	}
-	if p.opts.DefaultOptIn { // otherwise whoever is on differs from the default
-		p.report.Removed = append(p.report.Removed, Count{Kind: untouchedName, Table: untouchedTable, Older: p.opts.Retention})
-		if err := p.untouched(ctx); err != nil {
-			return fmt.Errorf("%s: %w", untouchedName, err)
+	if p.opts.DefaultOptIn { // otherwise a setting that is on differs from the default
+		p.report.Removed = append(p.report.Removed, Count{Kind: unusedName, Table: unusedTable, OlderThan: p.opts.Retention})
+		if err := p.deleteUnused(ctx); err != nil {
+			return fmt.Errorf("%s: %w", unusedName, err)
 		}
 	}
 	if p.dryRun {
 		return nil
 	}
-	return p.finish(ctx)
+	return p.markFinished(ctx)
 }
 
-// aged removes the rows of one kind, oldest first.
-func (p *pass) aged(ctx context.Context, k kind) error {
+// deleteExpired deletes the rows of one kind, oldest first.
+func (p *pass) deleteExpired(ctx context.Context, k kind) error {
 	if p.dryRun {
 		n, err := sqldb.Read(ctx, p.db, "cleanup.count", func(tx *sqldb.Tx) (n int64, err error) {
-			age, err := k.age(tx)
+			age, err := k.minAge(tx)
 			if err == nil {
-				err = tx.Get(&n, `SELECT count(*) FROM `+k.table+` WHERE `+k.where+` AND `+k.at+` < {in -$1}`, age)
+				err = tx.Get(&n, `SELECT count(*) FROM `+k.table+` WHERE `+k.where+` AND `+k.timeColumn+` < {in -$1}`, age)
 			}
 			return n, err
 		})
-		p.count(n)
+		p.addRows(n)
 		return err
 	}
-	// From the last batch's end on, not from the oldest row that there is:
-	// until a vacuum the index still leads through all that was removed.
+	// Start from the end of the last batch: until a vacuum the index still
+	// leads through all the rows that were deleted.
 	from := "0001-01-01"
 	for {
 		limit := p.batch
-		gone, err := step(ctx, p, func(tx *sqldb.Tx) ([]string, error) {
-			age, err := k.age(tx)
+		deleted, err := runBatch(ctx, p, func(tx *sqldb.Tx) ([]string, error) {
+			age, err := k.minAge(tx)
 			if err != nil {
 				return nil, err
 			}
-			if k.audit {
-				if err := audit(tx, true); err != nil {
+			if k.appendOnly {
+				if err := setCleanupMode(tx, true); err != nil {
 					return nil, err
 				}
 			}
-			var gone []string
-			if err := tx.Select(&gone, k.remove(tx.SQLite()), age, limit, from); err != nil || !k.audit {
-				return gone, err
+			var deleted []string
+			if err := tx.Select(&deleted, k.deleteQuery(tx.SQLite()), age, limit, from); err != nil || !k.appendOnly {
+				return deleted, err
 			}
-			return gone, audit(tx, false)
+			return deleted, setCleanupMode(tx, false)
 		})
 		if err != nil {
 			return err
 		}
-		p.count(int64(len(gone)))
-		if len(gone) < limit {
+		p.addRows(int64(len(deleted)))
+		if len(deleted) < limit {
 			return nil
 		}
-		from = max(from, slices.Max(gone))
-		if err := sleep(ctx, p.opts.Pause); err != nil {
+		from = max(from, slices.Max(deleted))
+		if err := retry.Sleep(ctx, p.opts.Pause); err != nil {
 			return err
 		}
 	}
 }
 
-// age is how old a row must be, in seconds.
-func (k kind) age(tx *sqldb.Tx) (float64, error) {
-	age := k.keep.Seconds()
-	if !k.sessions {
+// minAge returns how old a row must be, in seconds.
+func (k kind) minAge(tx *sqldb.Tx) (float64, error) {
+	age := k.retention.Seconds()
+	if !k.keepsUncertain {
 		return age, nil
 	}
-	var doubt float64
-	err := tx.Get(&doubt, doubtQuery)
-	return max(age, doubt+skew.Seconds()), err
+	var uncertain float64
+	err := tx.Get(&uncertain, uncertainOpenAge)
+	return max(age, uncertain+clockSkew.Seconds()), err
 }
 
-// untouched goes through the users who have automation on, by their ids.
-func (p *pass) untouched(ctx context.Context) error {
+// deleteUnused reads the users who have automation on in the order of their
+// ids, and deletes those whose settings equal the defaults and were not used.
+func (p *pass) deleteUnused(ctx context.Context) error {
 	type window struct {
-		last string
-		gone int64
+		last    string
+		deleted int64
 	}
 	from := ""
 	for {
 		limit := p.batch
 		work := func(tx *sqldb.Tx) (w window, err error) {
 			var seen []string
-			if err := tx.Select(&seen, `SELECT {text s.user_id} FROM `+adopters+` ORDER BY {text s.user_id} LIMIT $2`, from, limit); err != nil || len(seen) == 0 {
+			if err := tx.Select(&seen, `SELECT {text s.user_id} FROM `+optedIn+` ORDER BY {text s.user_id} LIMIT $2`, from, limit); err != nil || len(seen) == 0 {
 				return w, err
 			}
 			last := seen[len(seen)-1]
@@ -138,10 +140,10 @@ func (p *pass) untouched(ctx context.Context) error {
 				w.last = last
 			}
 			if p.dryRun {
-				err = tx.Get(&w.gone, `SELECT count(*) FROM `+untouched, from, last, p.opts.Retention.Seconds(), seconds(p.opts.DefaultDuration))
+				err = tx.Get(&w.deleted, `SELECT count(*) FROM `+unused, from, last, p.opts.Retention.Seconds(), seconds(p.opts.DefaultDuration))
 				return w, err
 			}
-			w.gone, err = tx.Exec(removeUntouched(tx.SQLite()),
+			w.deleted, err = tx.Exec(deleteUnusedQuery(tx.SQLite()),
 				from, last, p.opts.Retention.Seconds(), seconds(p.opts.DefaultDuration))
 			return w, err
 		}
@@ -150,17 +152,17 @@ func (p *pass) untouched(ctx context.Context) error {
 		if p.dryRun {
 			w, err = sqldb.Read(ctx, p.db, "cleanup.count", work)
 		} else {
-			w, err = step(ctx, p, work)
+			w, err = runBatch(ctx, p, work)
 		}
 		if err != nil {
 			return err
 		}
-		p.count(w.gone)
+		p.addRows(w.deleted)
 		if w.last == "" {
 			return nil
 		}
 		from = w.last
-		if err := sleep(ctx, p.opts.Pause); err != nil {
+		if err := retry.Sleep(ctx, p.opts.Pause); err != nil {
 			return err
 		}
 	}
@@ -168,8 +170,8 @@ func (p *pass) untouched(ctx context.Context) error {
 
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }
 
-// count adds to what is reported of the present kind.
-func (p *pass) count(n int64) {
+// addRows adds to the report of the current kind.
+func (p *pass) addRows(n int64) {
 	p.report.Removed[len(p.report.Removed)-1].Rows += n
 	if p.opts.Progress != nil {
 		r := p.report
@@ -178,8 +180,9 @@ func (p *pass) count(n int64) {
 	}
 }
 
-// audit says within a transaction that the clean-up is at work, or ends it.
-func audit(tx *sqldb.Tx, on bool) error {
+// setCleanupMode tells the append-only triggers whether this transaction is the
+// clean-up.
+func setCleanupMode(tx *sqldb.Tx, on bool) error {
 	var query string
 	switch {
 	case tx.SQLite() && on:

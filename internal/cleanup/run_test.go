@@ -12,7 +12,7 @@ import (
 
 // The database keeps its own time, which stands still for a bubble: that a
 // pass is due is told to it by hand.
-func TestRunMakesOnePassAnIntervalHoweverManyReplicasThereAre(t *testing.T) {
+func TestRun_MakesOnePassAnIntervalOverAllReplicas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool := sqlite(t)
 		var passes atomic.Int64
@@ -46,7 +46,7 @@ func TestRunMakesOnePassAnIntervalHoweverManyReplicasThereAre(t *testing.T) {
 	})
 }
 
-func TestRunGoesOnAfterAPassThatFailed(t *testing.T) {
+func TestRun_ContinuesAfterAFailedPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool := sqlite(t)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -69,7 +69,7 @@ func TestRunGoesOnAfterAPassThatFailed(t *testing.T) {
 	})
 }
 
-func TestRunEndsInTheMiddleOfAPass(t *testing.T) {
+func TestRun_EndsInTheMiddleOfAPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool := sqlite(t)
 		fill(t, pool, 50)

@@ -35,7 +35,7 @@ const small = "automation_rollout_counts"
 // numbers is a table of 1 to %d.
 const numbers = `CREATE TABLE numbers AS WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < %d) SELECT i FROM s`
 
-func TestEveryBatchIsServedByAnIndex(t *testing.T) {
+func TestPass_UsesAnIndexForEveryBatch(t *testing.T) {
 	type plan struct {
 		query string
 		args  []any
@@ -47,14 +47,14 @@ func TestEveryBatchIsServedByAnIndex(t *testing.T) {
 	}
 	plans := func(lite bool) []plan {
 		list := []plan{
-			{doubtQuery, nil, "automation_sessions_due"},
-			{`SELECT s.user_id FROM ` + adopters + ` ORDER BY s.user_id LIMIT $2`, []any{"u2", 500}, "user_automation_settings_adopters"},
-			{removeUntouched(lite), []any{"u2", "u25", o.Retention.Seconds(), 3600}, "automation_sessions_budget"},
+			{uncertainOpenAge, nil, "automation_sessions_due"},
+			{`SELECT s.user_id FROM ` + optedIn + ` ORDER BY s.user_id LIMIT $2`, []any{"u2", 500}, "user_automation_settings_adopters"},
+			{deleteUnusedQuery(lite), []any{"u2", "u25", o.Retention.Seconds(), 3600}, "automation_sessions_budget"},
 		}
 		for i, k := range kinds(o) {
 			index := []string{"user_automation_settings_deleted", "automation_sessions_ended", "feature_flag_events_by_time",
 				"automation_rollout_events_by_time", small, "automation_rollout_outbox_by_time"}[i]
-			list = append(list, plan{k.remove(lite), []any{k.keep.Seconds(), o.Batch, "0001-01-01"}, index})
+			list = append(list, plan{k.deleteQuery(lite), []any{k.retention.Seconds(), o.Batch, "0001-01-01"}, index})
 		}
 		return list
 	}
