@@ -92,11 +92,11 @@ func (m *Module) adminFlags(route adminRoute) {
 	})
 	route("PATCH /flags/{name}", m.patchFlag)
 	route("GET /flags/{name}/users/{id}", func(w http.ResponseWriter, r *http.Request, _ string) error {
-		f := m.flags.Flag(r.PathValue("name"))
-		if f == nil {
+		e := m.flags.Explain(r.PathValue("name"), r.PathValue("id"))
+		if e.Flag == "" {
 			return flagProblem(w, flags.ErrNotFound)
 		}
-		return problem.WriteJSON(w, http.StatusOK, flags.Explain(f, r.PathValue("id"), m.cfg.FeatureEnabled))
+		return problem.WriteJSON(w, http.StatusOK, e)
 	})
 	route("GET /flags/{name}/events", func(w http.ResponseWriter, r *http.Request, _ string) error {
 		limit, before, err := page(r.URL.Query())
@@ -112,7 +112,7 @@ func (m *Module) adminFlags(route adminRoute) {
 }
 
 // maxFlag is the most bytes of a change: two lists of ids.
-const maxFlag = 2*flags.MaxList + 64<<10
+const maxFlag = 2*flags.MaxIDs*300 + 64<<10
 
 func (m *Module) patchFlag(w http.ResponseWriter, r *http.Request, actor string) error {
 	var body struct {
@@ -134,7 +134,7 @@ func (m *Module) patchFlag(w http.ResponseWriter, r *http.Request, actor string)
 	if err != nil {
 		return flagProblem(w, err)
 	}
-	m.flags.Nudge()
+	m.flags.Trigger()
 	return answerFlag(w, f)
 }
 

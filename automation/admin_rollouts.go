@@ -93,7 +93,7 @@ func (m *Module) order(w http.ResponseWriter, r *http.Request, o rollout.Order) 
 	if err != nil {
 		return rolloutProblem(w, err)
 	}
-	m.flags.Nudge()
+	m.flags.Trigger()
 	return problem.WriteJSON(w, http.StatusOK, event)
 }
 

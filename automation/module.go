@@ -130,8 +130,12 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 	// sessions use up all of theirs.
 	brake := max(cfg.MaxDBConnections/8, 1)
 	braking := sqldb.New(db, sqldb.Options{MaxConns: brake, Observe: opts.Observer.ObserveSQL})
-	m.store = flags.NewStoreOn(braking)
-	m.flags = flags.NewWatcher(m.store, flags.Options{MasterOff: !cfg.FeatureEnabled, Interval: cfg.FlagPollInterval, File: cfg.FlagSnapshotFile, Logger: log})
+	m.store = flags.NewStore(db, flags.StoreOptions{MaxConns: brake, Observe: opts.Observer.ObserveSQL})
+	var masterOff []string
+	if !cfg.FeatureEnabled {
+		masterOff = []string{FlagName}
+	}
+	m.flags = flags.NewWatcher(m.store, flags.Options{MasterOff: masterOff, Interval: cfg.FlagPollInterval, File: cfg.FlagSnapshotFile, Logger: log})
 
 	m.rollouts, err = rollout.NewOn(braking, rollout.Options{Interval: cfg.RolloutInterval, Webhooks: webhooks(cfg), Logger: log})
 	check(err)

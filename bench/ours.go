@@ -9,10 +9,10 @@ import (
 // rows is a Source in memory.
 type rows []*flags.Flag
 
-func (r rows) Load(context.Context, map[string]flags.Stamp) (flags.Loaded, error) {
-	l := flags.Loaded{Stamps: map[string]flags.Stamp{}, Flags: r}
+func (r rows) Load(context.Context, map[string]flags.RowVersion) (flags.LoadResult, error) {
+	l := flags.LoadResult{Versions: map[string]flags.RowVersion{}, Flags: r}
 	for _, f := range r {
-		l.Stamps[f.Name] = "1"
+		l.Versions[f.Name] = "1"
 	}
 	return l, nil
 }

@@ -3,6 +3,7 @@ package flags_test
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"math/rand/v2"
 	"net/http"
 	"runtime"
@@ -33,8 +34,8 @@ func ids(n int) flags.IDs {
 	for i := range list {
 		list[i] = strconv.Quote("user-" + strconv.Itoa(i))
 	}
-	set, err := flags.ParseIDs("[" + strings.Join(list, ", ") + "]")
-	if err != nil {
+	var set flags.IDs
+	if err := json.Unmarshal([]byte("["+strings.Join(list, ", ")+"]"), &set); err != nil {
 		panic(err)
 	}
 	return set
@@ -48,9 +49,9 @@ func BenchmarkEvaluate(b *testing.B) {
 	}{
 		{"percentage", &flags.Flag{Name: "automation", Enabled: true, Percentage: 50 * flags.Percent}, benchUser},
 		{"listed among 1000", &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: ids(1000)}, "user-777"},
-		{"listed among 100000", &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: ids(100_000)}, "user-77777"},
+		{"listed among 10000", &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: ids(10_000)}, "user-7777"},
 		{"unlisted among 1000", &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: ids(1000), Percentage: 50 * flags.Percent}, benchUser},
-		{"unlisted among 100000", &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: ids(100_000), Percentage: 50 * flags.Percent}, benchUser},
+		{"unlisted among 10000", &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: ids(10_000), Percentage: 50 * flags.Percent}, benchUser},
 		{"disabled", &flags.Flag{Name: "automation"}, benchUser},
 		{"missing", nil, benchUser},
 	} {
@@ -66,7 +67,7 @@ func BenchmarkEvaluate(b *testing.B) {
 	}
 	// A different user each time, in an order of their own, so that the lists are
 	// not in the processor's caches; the users' ids are, as a request's would be.
-	for _, n := range []int{1000, 100_000} {
+	for _, n := range []int{1000, 10_000} {
 		b.Run("any of "+strconv.Itoa(n)+" listed", func(b *testing.B) {
 			f := &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: ids(n)}
 			var users []string

@@ -3,17 +3,19 @@ package flags
 import (
 	"crypto/sha256"
 	"encoding/binary"
+
+	"github.com/MorpheusAIs/gateway-automation/flags/internal/flagsql"
 )
 
 // Buckets is how many buckets there are; one is a hundredth of a per cent.
-const Buckets = 10_000
+const Buckets = flagsql.Buckets
 
-// Bucket is where a user falls in the cohort that seed draws, 0 to 9,999: the
+// Bucket returns the user's bucket in the cohort of a seed, 0 to 9,999: the
 // first four bytes, big-endian, of SHA-256 of seed + "." + user, modulo 10,000.
 //
-// SQL has the same as automation_bucket(seed, user_id). SHA-256, because both
-// sides have it and it keeps the cohorts of different seeds independent, which
-// shorter hashes such as FNV-1a do not.
+// SQL has the same as automation_bucket(seed, user_id). It is SHA-256 because
+// both sides have it and it keeps the cohorts of different seeds independent,
+// which shorter hashes such as FNV-1a do not.
 func Bucket(seed, user string) int {
 	var stack [128]byte // longer inputs move to the heap
 	b := append(stack[:0], seed...)

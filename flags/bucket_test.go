@@ -18,7 +18,7 @@ type vector struct {
 }
 
 // vectors were made by another implementation, Python's hashlib; the same run
-// in Go here and in SQL in TestGoAndSQLAgree.
+// in Go here and in SQL in TestBucket_InSQLIsTheSame.
 func vectors(t *testing.T) []vector {
 	t.Helper()
 	text, err := os.ReadFile("testdata/buckets.json")
@@ -35,7 +35,7 @@ func vectors(t *testing.T) []vector {
 	return list
 }
 
-func TestBucketIsThatOfTheGoldenVectors(t *testing.T) {
+func TestBucket_OfTheGoldenVectors(t *testing.T) {
 	for _, v := range vectors(t) {
 		if got := flags.Bucket(v.Seed, v.User); got != v.Bucket {
 			t.Errorf("Bucket(%q, %q) = %d, want %d", v.Seed, v.User, got, v.Bucket)
@@ -43,7 +43,7 @@ func TestBucketIsThatOfTheGoldenVectors(t *testing.T) {
 	}
 }
 
-func TestDecidingAllocatesNothing(t *testing.T) {
+func TestEvaluate_AllocatesNothing(t *testing.T) {
 	long := &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: ids(1000), DisabledUserIDs: flags.NewIDs("x"), Percentage: 1}
 	if n := testing.AllocsPerRun(100, func() { flags.Evaluate(long, benchUser) }); n != 0 {
 		t.Errorf("Evaluate allocates %v times", n)
@@ -54,7 +54,7 @@ func TestDecidingAllocatesNothing(t *testing.T) {
 }
 
 // The shares that the plan goes through, on a million users.
-func TestAMillionUsers(t *testing.T) {
+func TestEvaluate_SharesOfAMillionUsers(t *testing.T) {
 	const users = 1_000_000
 	in := func(p flags.Percentage) []bool {
 		f := &flags.Flag{Name: "automation", Enabled: true, Percentage: p}
@@ -82,7 +82,7 @@ func TestAMillionUsers(t *testing.T) {
 	}
 }
 
-func TestFlagsAreIndependentUnlessTheyShareASeed(t *testing.T) {
+func TestEvaluate_FlagsAreIndependentUnlessTheyShareASeed(t *testing.T) {
 	const n, users = 40, 20_000
 	cohort := make([][]bool, n)
 	for i := range cohort {

@@ -16,7 +16,6 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
-	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 // database is one with the module's tables.
@@ -93,9 +92,9 @@ func refreshed(t *testing.T, w *flags.Watcher) *flags.Watcher {
 	return w
 }
 
-func TestANewDatabaseHasTheFlagWithNobodyIn(t *testing.T) {
+func TestMigration_InsertsTheFlagWithNobodyIn(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
-		f, err := flags.NewStore(db.DB).Get(t.Context(), "automation")
+		f, err := flags.NewStore(db.DB, flags.StoreOptions{}).Get(t.Context(), "automation")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,9 +110,9 @@ func TestANewDatabaseHasTheFlagWithNobodyIn(t *testing.T) {
 
 func ptr[T any](v T) *T { return &v }
 
-func TestUpdate(t *testing.T) {
+func TestStore_Update(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
-		store := flags.NewStore(db.DB)
+		store := flags.NewStore(db.DB, flags.StoreOptions{})
 		f, err := store.Update(t.Context(), "automation", flags.Change{
 			EnabledUserIDs: ptr(flags.NewIDs("1", "ü")), DisabledUserIDs: ptr(flags.NewIDs("9")), Percentage: ptr(flags.Percentage(1)), Seed: ptr("s"), Notice: ptr("back at 5"),
 		}, "ops@example.com", 1)
@@ -160,39 +159,9 @@ func TestUpdate(t *testing.T) {
 	})
 }
 
-func TestUpdateInIsPartOfItsTransaction(t *testing.T) {
+func TestStore_UpdateOfOneVersionSucceedsOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
-		bounded := sqldb.New(db.DB, sqldb.Options{})
-		store := flags.NewStoreOn(bounded)
-		twice := func(second flags.Change) error {
-			_, err := sqldb.Write(t.Context(), bounded, "test", func(tx *sqldb.Tx) (*flags.Flag, error) {
-				f, err := flags.UpdateIn(tx, "automation", flags.Change{Percentage: ptr(flags.Percentage(7))}, "first", 0)
-				if err != nil {
-					return nil, err
-				}
-				return flags.UpdateIn(tx, "automation", second, "second", f.Version)
-			})
-			return err
-		}
-		if err := twice(flags.Change{Percentage: ptr(flags.Percentage(-1))}); !errors.Is(err, flags.ErrInvalid) {
-			t.Error(err)
-		}
-		if f, err := store.Get(t.Context(), "automation"); err != nil || f.Version != 1 {
-			t.Errorf("half a transaction: %+v, %v", f, err)
-		}
-		if err := twice(flags.Change{Seed: ptr("x")}); err != nil {
-			t.Fatal(err)
-		}
-		events, err := store.Events(t.Context(), "automation", 2, 0)
-		if err != nil || len(events) != 2 || events[0].By != "second" || events[1].By != "first" {
-			t.Errorf("%+v, %v", events, err)
-		}
-	})
-}
-
-func TestOfConcurrentUpdatesOfOneVersionOneWins(t *testing.T) {
-	onBoth(t, func(t *testing.T, db database) {
-		store := flags.NewStore(db.DB)
+		store := flags.NewStore(db.DB, flags.StoreOptions{})
 		results := make(chan error)
 		for range 8 {
 			go func() {
@@ -215,18 +184,18 @@ func TestOfConcurrentUpdatesOfOneVersionOneWins(t *testing.T) {
 	})
 }
 
-func TestAConstraintOfTheHostsOwnIsAClearError(t *testing.T) {
+func TestStore_UpdateNamesTheHostsConstraint(t *testing.T) {
 	db := postgres(t)
 	db.sql(t, `ALTER TABLE feature_flags ADD CONSTRAINT at_most_half CHECK (rollout_percentage <= 50)`)
-	_, err := flags.NewStore(db.DB).Update(t.Context(), "automation", flags.Change{Percentage: ptr(60 * flags.Percent)}, "x", 0)
+	_, err := flags.NewStore(db.DB, flags.StoreOptions{}).Update(t.Context(), "automation", flags.Change{Percentage: ptr(60 * flags.Percent)}, "x", 0)
 	if !errors.Is(err, flags.ErrInvalid) || !strings.Contains(err.Error(), "at_most_half") {
 		t.Error(err)
 	}
 }
 
-func TestEventsAreTheAudit(t *testing.T) {
+func TestStore_EventsReturnsTheAudit(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
-		store := flags.NewStore(db.DB)
+		store := flags.NewStore(db.DB, flags.StoreOptions{})
 		for _, p := range []flags.Percentage{10 * flags.Percent, 50 * flags.Percent} {
 			if _, err := store.Update(t.Context(), "automation", flags.Change{Percentage: ptr(p)}, "rollout", 0); err != nil {
 				t.Fatal(err)
@@ -273,11 +242,11 @@ func TestEventsAreTheAudit(t *testing.T) {
 	})
 }
 
-func TestLoadReadsOnlyWhatChanged(t *testing.T) {
+func TestStore_LoadReadsOnlyWhatChanged(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
 		db.sql(t, `INSERT INTO feature_flags (feature_name) VALUES ('b'), ('c')`)
-		store := flags.NewStore(db.DB)
-		load := func(known map[string]flags.Stamp, want ...string) flags.Loaded {
+		store := flags.NewStore(db.DB, flags.StoreOptions{})
+		load := func(known map[string]flags.RowVersion, want ...string) flags.LoadResult {
 			t.Helper()
 			l, err := store.Load(t.Context(), known)
 			if err != nil {
@@ -293,20 +262,20 @@ func TestLoadReadsOnlyWhatChanged(t *testing.T) {
 			return l
 		}
 		l := load(nil, "automation", "b", "c")
-		if len(l.Stamps) != 3 {
-			t.Errorf("stamps %v", l.Stamps)
+		if len(l.Versions) != 3 {
+			t.Errorf("versions %v", l.Versions)
 		}
-		l = load(l.Stamps)
+		l = load(l.Versions)
 		db.sql(t, `UPDATE feature_flags SET enabled = true WHERE feature_name = 'c'`, `DELETE FROM feature_flags WHERE feature_name = 'b'`)
-		l = load(l.Stamps, "c")
-		if _, ok := l.Stamps["b"]; ok || len(l.Stamps) != 2 {
-			t.Errorf("stamps %v", l.Stamps)
+		l = load(l.Versions, "c")
+		if _, ok := l.Versions["b"]; ok || len(l.Versions) != 2 {
+			t.Errorf("versions %v", l.Versions)
 		}
 		// At version 1 again, and still another.
 		db.sql(t, `INSERT INTO feature_flags (feature_name) VALUES ('b')`)
-		l = load(l.Stamps, "b")
+		l = load(l.Versions, "b")
 		db.tick(t)
 		db.sql(t, `DELETE FROM feature_flags WHERE feature_name = 'b'`, `INSERT INTO feature_flags (feature_name, enabled) VALUES ('b', true)`)
-		load(l.Stamps, "b")
+		load(l.Versions, "b")
 	})
 }

@@ -5,7 +5,7 @@
 // The smallest program, on the host's *sqlx.DB with the tables that
 // automation/schema makes:
 //
-//	watcher := flags.NewWatcher(flags.NewStore(db), flags.Options{})
+//	watcher := flags.NewWatcher(flags.NewStore(db, flags.StoreOptions{}), flags.Options{})
 //	go watcher.Run(ctx)
 //	...
 //	if watcher.Decide("automation", userID).On {
@@ -13,6 +13,8 @@
 // or, around a handler,
 //
 //	mux.Handle("/beta/", flags.Middleware(watcher, "automation", userOf, nil)(handler))
+//
+// A [Watcher] keeps its [View] fresh; code that only decides gets the View.
 //
 // # The decision
 //
@@ -31,14 +33,13 @@
 // By hand, in SQL: the table's constraints refuse what is malformed, its
 // triggers count the version and keep the audit. Or by [Store.Update]. A flag
 // is made by an INSERT of its name. Watchers see either at their next poll, or
-// sooner when nudged.
+// sooner by [Watcher.Trigger].
 //
 // # When things break
 //
-// Without the database, decisions go on from the last good snapshot, and
-// [Watcher.Health] shows its age. With [Options.File], so it does after a
-// restart without the database. A row that is malformed, which takes somebody
-// going round the constraints, harms only its own flag, and that stays as it
-// was; if it was never good it is off. A row that says enabled = false is off
-// whatever else is wrong with it.
+// Without the database, decisions continue from the last good snapshot, and
+// [View.Health] shows its age; with [Options.File] also after a restart. A
+// malformed row, which can only be written past the constraints, harms only its
+// own flag, and that stays as it was; if it was never good it is off. A row that
+// says enabled = false is off whatever else is wrong with it.
 package flags

@@ -4,18 +4,19 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/MorpheusAIs/gateway-automation/flags/internal/flagsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 // What errors.Is finds in this package's errors.
 var (
 	// ErrNotFound says that no row has that name.
-	ErrNotFound = errors.New("no such flag")
+	ErrNotFound = flagsql.ErrNotFound
 	// ErrConflict says that the flag is no longer at the version that the
-	// change was made for: read it again and decide anew.
-	ErrConflict = errors.New("the flag has been changed meanwhile")
+	// change was made for: read it and decide again.
+	ErrConflict = flagsql.ErrConflict
 	// ErrInvalid says that a value is not acceptable, see FieldError.
-	ErrInvalid = errors.New("not acceptable")
+	ErrInvalid = flagsql.ErrInvalid
 	// ErrUnavailable says that the database could not be used and nothing was
 	// changed.
 	ErrUnavailable = sqldb.ErrUnavailable
@@ -35,15 +36,27 @@ func (e *FieldError) Error() string { return e.Field + ": " + e.Problem }
 // Unwrap returns ErrInvalid.
 func (e *FieldError) Unwrap() error { return ErrInvalid }
 
+// fieldErrors returns the faults of a row as *FieldError, joined.
+func fieldErrors(faults []error) error {
+	errs := make([]error, len(faults))
+	for i, err := range faults {
+		errs[i] = err
+		if f, ok := errors.AsType[flagsql.FieldError](err); ok {
+			errs[i] = &FieldError{Field: f.Field, Problem: f.Problem}
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // RowError is a row of feature_flags that cannot be read, because somebody
-// went round the table's constraints. It holds no user's id.
+// bypassed the table's constraints. It holds no user's id.
 type RowError struct {
 	Name string
 	Err  error // joined, one for each column
 }
 
 func (e *RowError) Error() string {
-	return fmt.Sprintf("flags: the row of %q in feature_flags cannot be read; mend it: %v", e.Name, e.Err)
+	return fmt.Sprintf("flags: the row of %q in feature_flags cannot be read; correct it: %v", e.Name, e.Err)
 }
 
 // Unwrap returns Err.

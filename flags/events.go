@@ -26,7 +26,7 @@ type Event struct {
 const maxEvents = 1000
 
 // Events returns the audit of one flag, the newest first: at most limit events
-// (1 to 1,000; what is outside is taken for the nearest) with ids below
+// (1 to 1,000; beyond that, the nearest) with ids below
 // before; with 0, the newest there are.
 func (s *Store) Events(ctx context.Context, name string, limit int, before int64) ([]Event, error) {
 	list, err := sqldb.Read(ctx, s.db, "flags.events", func(tx *sqldb.Tx) ([]Event, error) {

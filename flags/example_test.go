@@ -21,8 +21,8 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	watcher := flags.NewWatcher(flags.NewStore(db), flags.Options{})
-	// A gateway runs watcher.Run(ctx) beside its server; here single passes do.
+	watcher := flags.NewWatcher(flags.NewStore(db, flags.StoreOptions{}), flags.Options{})
+	// A gateway runs watcher.Run(ctx) next to its server; here single passes do.
 	if err := watcher.Refresh(ctx); err != nil {
 		fmt.Println(err)
 		return
@@ -48,7 +48,7 @@ func ExampleStore_Update() {
 		fmt.Println(err)
 		return
 	}
-	store := flags.NewStore(db)
+	store := flags.NewStore(db, flags.StoreOptions{})
 	share := 10 * flags.Percent
 	flag, err := store.Update(ctx, "automation", flags.Change{Percentage: &share}, "ops@example.com", 1)
 	if err != nil {
@@ -70,7 +70,7 @@ func ExampleEvaluate() {
 		fmt.Println(user, d.On, d.Reason, d.Bucket)
 	}
 	// Output:
-	// 7 true user_enabled 2048
+	// 7 true user_enabled -1
 	// 0 true in_percentage 277
 	// 1 false outside_percentage 8199
 }

@@ -23,40 +23,37 @@ type Step struct {
 	Decides bool   `json:"decides"` // true in exactly one step
 }
 
-// Explain tells why a user has a flag or not, where the master switch is as
+// Explain returns why a user has a flag or not, with the master switch as
 // given. The decision is Evaluate's. PostgreSQL has the same, but for the master
 // switch, as automation_explain(feature_name, user_id).
 func Explain(f *Flag, user string, masterOn bool) Explanation {
 	e := Explanation{User: user, Decision: Evaluate(f, user)}
 	if !masterOn {
-		e.On, e.Reason = false, MasterOff
+		e.On, e.Reason = false, ReasonMasterOff
+	}
+	if f != nil {
+		e.Bucket = f.Bucket(user)
 	}
 	step := func(rule string, decides Reason, finding string, args ...any) {
 		e.Steps = append(e.Steps, Step{rule, fmt.Sprintf(finding, args...), e.Reason == decides})
 	}
-	step("master switch", MasterOff, "this process's is %s", onOff(masterOn))
+	step("master switch", ReasonMasterOff, "this process's is %s", onOff(masterOn))
 	if f == nil {
-		step("flag", Missing, "there is no such row, or none was ever read")
+		step("flag", ReasonMissing, "there is no such row, or none was ever read")
 		return e
 	}
 	e.Flag = f.Name
-	step("flag", Missing, "version %d, changed by %s at %s", f.Version, f.UpdatedBy, f.UpdatedAt.UTC().Format(time.RFC3339))
-	step("enabled", Disabled, "%t", f.Enabled)
-	step("disabled_user_ids", UserDisabled, "%s %d", among(f.DisabledUserIDs.Has(user)), f.DisabledUserIDs.Len())
-	step("enabled_user_ids", UserEnabled, "%s %d", among(f.EnabledUserIDs.Has(user)), f.EnabledUserIDs.Len())
-	below, share := e.Bucket < int(f.Percentage), InPercentage
+	step("flag", ReasonMissing, "version %d, changed by %s at %s", f.Version, f.UpdatedBy, f.UpdatedAt.UTC().Format(time.RFC3339))
+	step("enabled", ReasonDisabled, "%t", f.Enabled)
+	step("disabled_user_ids", ReasonUserDisabled, "%s %d", among(f.DisabledUserIDs.Has(user)), f.DisabledUserIDs.Len())
+	step("enabled_user_ids", ReasonUserEnabled, "%s %d", among(f.EnabledUserIDs.Has(user)), f.EnabledUserIDs.Len())
+	below, share := e.Bucket < int(f.Percentage), ReasonInPercentage
 	is := "is"
 	if !below {
-		is, share = "is not", OutsidePercentage
+		is, share = "is not", ReasonOutsidePercentage
 	}
 	step("rollout_percentage", share, "bucket %d of seed %q %s below %d, which is %v %%", e.Bucket, cmp.Or(f.Seed, f.Name), is, f.Percentage, f.Percentage)
 	return e
-}
-
-// Explain is the function Explain about the flag of that name as decisions see
-// it; unlike Decide, it does not count in Exposures.
-func (w *Watcher) Explain(name, user string) Explanation {
-	return Explain(w.Flag(name), user, !w.o.MasterOff)
 }
 
 func onOff(on bool) string {

@@ -11,9 +11,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags"
 )
 
-func TestTheDatabaseRefusesWhatIsMalformed(t *testing.T) {
+func TestTable_RefusesWhatIsMalformed(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
-		store := flags.NewStore(db.DB)
+		store := flags.NewStore(db.DB, flags.StoreOptions{})
 		before, err := store.Get(t.Context(), "automation")
 		if err != nil {
 			t.Fatal(err)
@@ -41,7 +41,7 @@ func TestTheDatabaseRefusesWhatIsMalformed(t *testing.T) {
 }
 
 // Without the constraints, as in a table that was restored carelessly.
-func TestAMalformedRowHarmsOnlyItself(t *testing.T) {
+func TestWatcher_MalformedRowHarmsOnlyItself(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
 		db.sql(t, `DROP TABLE feature_flags`, `CREATE TABLE feature_flags (feature_name text, enabled boolean, enabled_user_ids text, disabled_user_ids text,
 			rollout_percentage text, seed text, notice text, version integer, updated_at text, updated_by text)`)
@@ -55,66 +55,66 @@ func TestAMalformedRowHarmsOnlyItself(t *testing.T) {
 		insert("turns bad, but off", good)
 		insert("never good", `NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL`)
 		db.sql(t, `INSERT INTO feature_flags (feature_name) VALUES (NULL)`)
-		w := refreshed(t, flags.NewWatcher(flags.NewStore(db.DB), flags.Options{}))
+		w := refreshed(t, flags.NewWatcher(flags.NewStore(db.DB, flags.StoreOptions{}), flags.Options{}))
 		check := func(name string, want flags.Reason) {
 			t.Helper()
 			if d := w.Decide(name, "1"); d.Reason != want {
 				t.Errorf("%s: %v, want %v", name, d.Reason, want)
 			}
 		}
-		check("good", flags.UserEnabled)
-		check("turns bad", flags.UserEnabled)
-		check("turns bad, but off", flags.UserEnabled)
-		check("never good", flags.Missing)
+		check("good", flags.ReasonUserEnabled)
+		check("turns bad", flags.ReasonUserEnabled)
+		check("turns bad, but off", flags.ReasonUserEnabled)
+		check("never good", flags.ReasonMissing)
 
 		insert("turns bad", `true, '[1.5]', '[]', '101', '', '', 2, '2026-11-23 06:00:00.000', 'x'`)
 		insert("turns bad, but off", `false, '[1', '[]', '0', '', '', 2, '2026-11-23 06:00:00.000', 'x'`)
 		refreshed(t, w)
-		check("good", flags.UserEnabled)
-		check("turns bad", flags.UserEnabled)
-		check("turns bad, but off", flags.Disabled)
+		check("good", flags.ReasonUserEnabled)
+		check("turns bad", flags.ReasonUserEnabled)
+		check("turns bad, but off", flags.ReasonDisabled)
 		var got []string
 		for _, bad := range w.Health().Bad {
 			got = append(got, bad.Error())
 		}
 		if diff := cmp.Diff([]string{
-			`flags: the row of "never good" in feature_flags cannot be read; mend it: enabled: true or false is wanted, not NULL
-enabled_user_ids: a text is wanted, not NULL
-disabled_user_ids: a text is wanted, not NULL
-rollout_percentage: a number is wanted, not NULL
-seed: a text is wanted, not NULL
-notice: a text is wanted, not NULL
-version: a whole number is wanted, not NULL
-updated_at: a time is wanted, not NULL
-updated_by: a text is wanted, not NULL`,
-			`flags: the row of "turns bad" in feature_flags cannot be read; mend it: enabled_user_ids: element 1: a whole number is wanted, without fraction or exponent
+			`flags: the row of "never good" in feature_flags cannot be read; correct it: enabled: must be true or false, not NULL
+enabled_user_ids: must be a text, not NULL
+disabled_user_ids: must be a text, not NULL
+rollout_percentage: must be a number, not NULL
+seed: must be a text, not NULL
+notice: must be a text, not NULL
+version: must be a whole number, not NULL
+updated_at: must be a time, not NULL
+updated_by: must be a text, not NULL`,
+			`flags: the row of "turns bad" in feature_flags cannot be read; correct it: enabled_user_ids: element 1: must be a whole number, without fraction or exponent
 rollout_percentage: 101 is not within 0 and 100`,
-			`flags: the row of "turns bad, but off" in feature_flags cannot be read; mend it: enabled_user_ids: after element 1: a comma or the list's end is wanted, not the end`,
+			`flags: the row of "turns bad, but off" in feature_flags cannot be read; correct it: enabled_user_ids: not valid JSON: unexpected EOF`,
 		}, got); diff != "" {
 			t.Error(diff)
 		}
-		if _, err := flags.NewStore(db.DB).Get(t.Context(), "turns bad, but off"); err == nil {
+		if _, err := flags.NewStore(db.DB, flags.StoreOptions{}).Get(t.Context(), "turns bad, but off"); err == nil {
 			t.Error("Get returns a flag that cannot be read")
 		}
 
-		// Mended, all is well.
+		// Corrected, all is well.
 		insert("turns bad", `true, '[2]', '[]', '0', '', '', 3, '2026-11-23 06:00:00.000', 'x'`)
 		insert("turns bad, but off", good)
 		db.sql(t, `DELETE FROM feature_flags WHERE feature_name = 'never good'`)
 		refreshed(t, w)
-		check("turns bad", flags.OutsidePercentage)
-		check("turns bad, but off", flags.UserEnabled)
+		check("turns bad", flags.ReasonOutsidePercentage)
+		check("turns bad, but off", flags.ReasonUserEnabled)
 		if h := w.Health(); len(h.Bad) != 0 {
 			t.Errorf("still bad: %v", h.Bad)
 		}
 	})
 }
 
-func TestWithoutTheTableOrTheDatabaseTheLastSnapshotServes(t *testing.T) {
+func TestWatcher_LastSnapshotServesWithoutTheTableOrTheDatabase(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
 		db.sql(t, `UPDATE feature_flags SET enabled_user_ids = '["1"]'`)
 		now := time.Unix(0, 0)
-		w := refreshed(t, flags.NewWatcher(flags.NewStore(db.DB), flags.Options{Now: func() time.Time { return now }}))
+		w := refreshed(t, flags.NewWatcher(flags.NewStore(db.DB, flags.StoreOptions{}), flags.Options{Now: func() time.Time { return now }}))
 		serves := func(age time.Duration, err bool) {
 			t.Helper()
 			if d := w.Decide("automation", "1"); !d.On {
@@ -143,15 +143,15 @@ func TestWithoutTheTableOrTheDatabaseTheLastSnapshotServes(t *testing.T) {
 			t.Errorf("a closed database: %v", err)
 		}
 		serves(time.Hour, true)
-		if _, err := flags.NewStore(db.DB).Events(t.Context(), "automation", 1, 0); !errors.Is(err, flags.ErrUnavailable) {
+		if _, err := flags.NewStore(db.DB, flags.StoreOptions{}).Events(t.Context(), "automation", 1, 0); !errors.Is(err, flags.ErrUnavailable) {
 			t.Errorf("a closed database: %v", err)
 		}
 	})
 }
 
-func TestACancelledCallChangesNothing(t *testing.T) {
+func TestStore_CanceledUpdateChangesNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
-		store := flags.NewStore(db.DB)
+		store := flags.NewStore(db.DB, flags.StoreOptions{})
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if _, err := store.Update(ctx, "automation", flags.Change{Enabled: ptr(false)}, "x", 0); !errors.Is(err, context.Canceled) {

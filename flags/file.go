@@ -13,10 +13,13 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/atomicfile"
+	"github.com/MorpheusAIs/gateway-automation/internal/retry"
 )
 
 // The snapshot file is a line that holds the checksum of the JSON after it.
-// The checksum tells a file that was cut off, damaged or edited by hand. It is
+// The checksum detects a file that was cut off, damaged or edited by hand. It is
 // no signature: who may write to the file can give it a right one as well.
 const fileHead = "automation flags 1, sha256 "
 
@@ -26,46 +29,35 @@ type fileBody struct {
 }
 
 const (
-	maxFile = 1 << 30         // bytes; more is no snapshot of ours
-	fileAge = 5 * time.Minute // how old a file may be that nothing has changed since
+	maxFile    = 1 << 30         // bytes; more is no snapshot of ours
+	maxFileAge = 5 * time.Minute // how old a file may be that nothing has changed since
 )
 
 // file is the snapshot file of a Watcher.
 type file struct {
-	path   string
-	log    *slog.Logger
-	due    chan struct{} // flags have changed
-	once   sync.Once     // of reading it
-	mu     sync.Mutex    // of all below, and of writing it
-	saved  time.Time     // the asOf of what is in it
-	failed error         // of the last use
+	path    string
+	log     *slog.Logger
+	changed retry.Trigger // flags have changed
+	once    sync.Once     // of reading it
+	mu      sync.Mutex    // of all below, and of writing it
+	saved   time.Time     // the asOf of what is in it
+	err     error         // of the last use
 }
 
-// keep saves until ctx ends: after changes, and now and then without, so that
+func newFile(path string, log *slog.Logger) *file {
+	return &file{path: path, log: log, changed: retry.NewTrigger()}
+}
+
+// run saves until ctx ends: after changes, and now and then without, so that
 // the age of what is in the file stays near the truth.
-func (f *file) keep(ctx context.Context, state func() *snapshot) {
-	again := time.NewTicker(fileAge)
-	defer again.Stop()
-	for {
-		select {
-		case <-f.due:
-		case <-again.C:
-		case <-ctx.Done():
-			select {
-			case <-f.due:
-				f.save(ctx, state())
-			default:
-			}
-			return
-		}
+func (f *file) run(ctx context.Context, state func() *snapshot) {
+	retry.Loop(ctx, f.changed, func(ctx context.Context) time.Duration {
 		f.save(ctx, state())
-	}
-}
-
-// changed has keep save. It never blocks.
-func (f *file) changed() {
+		return maxFileAge
+	})
 	select {
-	case f.due <- struct{}{}:
+	case <-f.changed:
+		f.save(ctx, state())
 	default:
 	}
 }
@@ -74,7 +66,7 @@ func (f *file) changed() {
 func (f *file) save(ctx context.Context, s *snapshot) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !s.read || s.bridged || !s.asOf.After(f.saved) {
+	if !s.loaded || s.fromFile || !s.asOf.After(f.saved) {
 		return
 	}
 	err := s.write(f.path)
@@ -82,12 +74,12 @@ func (f *file) save(ctx context.Context, s *snapshot) {
 		f.saved = s.asOf
 	}
 	switch {
-	case err != nil && f.failed == nil:
+	case err != nil && f.err == nil:
 		f.log.WarnContext(ctx, "the flags' snapshot file cannot be written; decisions do not need it", "error", err)
-	case err == nil && f.failed != nil:
+	case err == nil && f.err != nil:
 		f.log.InfoContext(ctx, "the flags' snapshot file is written again")
 	}
-	f.failed = err
+	f.err = err
 }
 
 // load reads the file, the first time that it is called; nil if there is none,
@@ -101,43 +93,23 @@ func (f *file) load(ctx context.Context) (s *snapshot) {
 		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.failed = err
+		f.err = err
 	})
 	return s
 }
 
-func (f *file) err() error {
+func (f *file) lastError() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.failed
+	return f.err
 }
 
-// write puts a new file in the place of path: whoever reads it, whenever we
-// are killed, finds the old one or the new one. A symbolic link is replaced,
-// not followed.
-func (s *snapshot) write(path string) (err error) {
+func (s *snapshot) write(path string) error {
 	text, err := json.Marshal(fileBody{s.asOf, s.list()})
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256(text)
-	// Always of the same name, so that no number of kills leaves more than one.
-	unfinished := path + ".tmp"
-	if err := os.Remove(unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	out, err := os.OpenFile(unfinished, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(out, "%s%x\n%s", fileHead, sum, text)
-	if err = errors.Join(err, out.Sync(), out.Close()); err == nil {
-		err = os.Rename(unfinished, path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(unfinished))
-	}
-	return nil
+	return atomicfile.Write(path, fmt.Appendf(nil, "%s%x\n%s", fileHead, sha256.Sum256(text), text))
 }
 
 // readSnapshot reads what write wrote; nil where there is no file.
@@ -176,12 +148,12 @@ func parseSnapshot(text string) (*snapshot, error) {
 	if err := json.Unmarshal([]byte(text), &body); err != nil {
 		return nil, fmt.Errorf("it holds what no flag can: %w", err)
 	}
-	s := &snapshot{flags: map[string]entry{}, bad: map[string]*RowError{}, read: true, bridged: true, asOf: body.AsOf}
+	s := &snapshot{flags: map[string]entry{}, bad: map[string]*RowError{}, loaded: true, fromFile: true, asOf: body.AsOf}
 	for _, f := range body.Flags {
 		if f == nil || f.Name == "" {
 			return nil, errors.New("it holds a flag without a name")
 		}
-		s.flags[f.Name] = entry{f, new(counts)}
+		s.flags[f.Name] = entry{f, new(counters)}
 	}
 	if len(s.flags) != len(body.Flags) || body.AsOf.IsZero() {
 		return nil, errors.New("it holds a flag twice, or does not say of when it is")

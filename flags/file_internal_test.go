@@ -14,7 +14,7 @@ func signed(body string) string {
 	return fmt.Sprintf("%s%x\n%s", fileHead, sha256.Sum256([]byte(body)), body)
 }
 
-func TestAFileWithTheRightChecksumMayStillBeWrong(t *testing.T) {
+func TestParseSnapshot_RefusesWhatNoFlagHolds(t *testing.T) {
 	for name, body := range map[string]string{
 		"no JSON":            `{`,
 		"a list":             `[]`,
@@ -27,10 +27,10 @@ func TestAFileWithTheRightChecksumMayStillBeWrong(t *testing.T) {
 		"a list that is not": `{"as_of":"2026-11-23T06:00:00Z","flags":[{"feature_name":"a","enabled_user_ids":[[]]}]}`,
 	} {
 		if s, err := parseSnapshot(signed(body)); err == nil {
-			t.Errorf("%s is taken for %+v", name, s)
+			t.Errorf("%s is read as %+v", name, s)
 		}
 	}
-	if s, err := parseSnapshot(signed(`{"as_of":"2026-11-23T06:00:00Z","flags":[]}`)); err != nil || !s.read || len(s.flags) != 0 {
+	if s, err := parseSnapshot(signed(`{"as_of":"2026-11-23T06:00:00Z","flags":[]}`)); err != nil || !s.loaded || len(s.flags) != 0 {
 		t.Errorf("no flags at all: %+v, %v", s, err)
 	}
 	if _, err := parseSnapshot("hello"); err == nil {
@@ -74,20 +74,20 @@ func FuzzSnapshot(f *testing.F) {
 	})
 }
 
-func TestANewFileIsNeverOlderThanTheOne(t *testing.T) {
+func TestFile_SavesNothingOlder(t *testing.T) {
 	at := time.Date(2026, 11, 23, 6, 0, 0, 0, time.UTC)
 	path := filepath.Join(t.TempDir(), "flags")
 	f := &file{path: path}
-	s := &snapshot{read: true, asOf: at}
+	s := &snapshot{loaded: true, asOf: at}
 	f.save(t.Context(), s)
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
 	for name, s := range map[string]*snapshot{
-		"as old":        {read: true, asOf: at},
-		"older":         {read: true, asOf: at.Add(-time.Second)},
+		"as old":        {loaded: true, asOf: at},
+		"older":         {loaded: true, asOf: at.Add(-time.Second)},
 		"never read":    {asOf: at.Add(time.Second)},
-		"from the file": {read: true, bridged: true, asOf: at.Add(time.Second)},
+		"from the file": {loaded: true, fromFile: true, asOf: at.Add(time.Second)},
 	} {
 		f.save(t.Context(), s)
 		if _, err := os.Stat(path); err == nil {

@@ -20,32 +20,35 @@ func TestEvaluate(t *testing.T) {
 		on     bool
 		reason flags.Reason
 	}{
-		"no flag is off":                              {nil, false, flags.Missing},
-		"a flag that is not enabled is off":           {&flags.Flag{EnabledUserIDs: listed, Percentage: 10_000}, false, flags.Disabled},
-		"not enabled comes before the lists":          {&flags.Flag{DisabledUserIDs: listed, EnabledUserIDs: listed}, false, flags.Disabled},
-		"disabled beats enabled":                      {&flags.Flag{Enabled: true, DisabledUserIDs: listed, EnabledUserIDs: listed, Percentage: 10_000}, false, flags.UserDisabled},
-		"an enabled user needs no percentage":         {&flags.Flag{Enabled: true, DisabledUserIDs: other, EnabledUserIDs: listed}, true, flags.UserEnabled},
-		"the list comes before the percentage":        {&flags.Flag{Enabled: true, EnabledUserIDs: listed, Percentage: 10_000}, true, flags.UserEnabled},
-		"a bucket below the percentage is in":         {&flags.Flag{Enabled: true, EnabledUserIDs: other, Percentage: 8200}, true, flags.InPercentage},
-		"a bucket at the percentage is out":           {&flags.Flag{Enabled: true, EnabledUserIDs: other, Percentage: 8199}, false, flags.OutsidePercentage},
-		"0 % is nobody":                               {&flags.Flag{Enabled: true}, false, flags.OutsidePercentage},
-		"100 % is everybody, even with another's ban": {&flags.Flag{Enabled: true, DisabledUserIDs: other, Percentage: 10_000}, true, flags.InPercentage},
+		"no flag is off":                              {nil, false, flags.ReasonMissing},
+		"a flag that is not enabled is off":           {&flags.Flag{EnabledUserIDs: listed, Percentage: 10_000}, false, flags.ReasonDisabled},
+		"not enabled comes before the lists":          {&flags.Flag{DisabledUserIDs: listed, EnabledUserIDs: listed}, false, flags.ReasonDisabled},
+		"disabled beats enabled":                      {&flags.Flag{Enabled: true, DisabledUserIDs: listed, EnabledUserIDs: listed, Percentage: 10_000}, false, flags.ReasonUserDisabled},
+		"an enabled user needs no percentage":         {&flags.Flag{Enabled: true, DisabledUserIDs: other, EnabledUserIDs: listed}, true, flags.ReasonUserEnabled},
+		"the list comes before the percentage":        {&flags.Flag{Enabled: true, EnabledUserIDs: listed, Percentage: 10_000}, true, flags.ReasonUserEnabled},
+		"a bucket below the percentage is in":         {&flags.Flag{Enabled: true, EnabledUserIDs: other, Percentage: 8200}, true, flags.ReasonInPercentage},
+		"a bucket at the percentage is out":           {&flags.Flag{Enabled: true, EnabledUserIDs: other, Percentage: 8199}, false, flags.ReasonOutsidePercentage},
+		"0 % is nobody":                               {&flags.Flag{Enabled: true}, false, flags.ReasonOutsidePercentage},
+		"100 % is everybody, even with another's ban": {&flags.Flag{Enabled: true, DisabledUserIDs: other, Percentage: 10_000}, true, flags.ReasonInPercentage},
 	} {
-		want := flags.Decision{On: c.on, Reason: c.reason}
+		want := flags.Decision{On: c.on, Reason: c.reason, Bucket: -1}
 		if c.flag != nil {
 			c.flag.Name, c.flag.Version = "automation", 3
-			want.Bucket, want.Version = 8199, 3
+			want.Version = 3
+		}
+		if c.reason == flags.ReasonInPercentage || c.reason == flags.ReasonOutsidePercentage {
+			want.Bucket = 8199
 		}
 		if diff := cmp.Diff(want, flags.Evaluate(c.flag, user)); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
 	}
-	if d := flags.Evaluate(&flags.Flag{Name: "automation", Seed: "other"}, user); d.Bucket != flags.Bucket("other", user) {
+	if d := flags.Evaluate(&flags.Flag{Name: "automation", Enabled: true, Seed: "other"}, user); d.Bucket != flags.Bucket("other", user) {
 		t.Errorf("the seed does not draw the bucket: %+v", d)
 	}
 }
 
-func TestExplainDecidesAsEvaluateDoes(t *testing.T) {
+func TestExplain_DecidesAsEvaluateDoes(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	seen := map[flags.Reason]bool{}
 	for range 2000 {
@@ -63,7 +66,10 @@ func TestExplainDecidesAsEvaluateDoes(t *testing.T) {
 		user, master := strconv.Itoa(r.IntN(8)), r.IntN(8) > 0
 		want := flags.Evaluate(f, user)
 		if !master {
-			want.On, want.Reason = false, flags.MasterOff
+			want.On, want.Reason = false, flags.ReasonMasterOff
+		}
+		if f != nil {
+			want.Bucket = flags.Bucket("f", user)
 		}
 		e := flags.Explain(f, user, master)
 		if e.Decision != want {
@@ -85,7 +91,7 @@ func TestExplainDecidesAsEvaluateDoes(t *testing.T) {
 	}
 }
 
-func TestExplanationAsJSON(t *testing.T) {
+func TestExplanation_MarshalsToJSON(t *testing.T) {
 	f := &flags.Flag{
 		Name: "automation", Enabled: true, EnabledUserIDs: flags.NewIDs("7"), Percentage: 1250, Version: 4,
 		UpdatedBy: "ops", UpdatedAt: time.Date(2026, 11, 23, 6, 0, 0, 0, time.FixedZone("", 3600)),
@@ -139,8 +145,8 @@ func TestExplanationAsJSON(t *testing.T) {
 	}
 }
 
-func TestReasonsHaveTexts(t *testing.T) {
-	for r := flags.Missing; r <= flags.OutsidePercentage; r++ {
+func TestReason_HasAText(t *testing.T) {
+	for r := flags.ReasonMissing; r <= flags.ReasonOutsidePercentage; r++ {
 		text, err := r.MarshalText()
 		if err != nil {
 			t.Fatal(err)
@@ -168,7 +174,7 @@ func TestParsePercentage(t *testing.T) {
 	for text, want := range map[string]string{
 		"-1": "-1 is not within 0 and 100", "150": "150 is not within 0 and 100", "100.01": "100.01 is not within 0 and 100",
 		"NaN": "NaN is not within 0 and 100", "Inf": "+Inf is not within 0 and 100",
-		"abc": `"abc" is no number`, "": `"" is no number`, "0.001": "0.001 has more than two decimals", "10.005": "10.005 has more than two decimals",
+		"abc": `"abc" is not a number`, "": `"" is not a number`, "0.001": "0.001 has more than two decimals", "10.005": "10.005 has more than two decimals",
 	} {
 		if _, err := flags.ParsePercentage(text); err == nil || err.Error() != want {
 			t.Errorf("ParsePercentage(%q): %v, want %s", text, err, want)

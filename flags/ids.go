@@ -2,62 +2,51 @@ package flags
 
 import (
 	"encoding/json"
-	"iter"
+	"fmt"
+	"maps"
 	"slices"
+
+	"github.com/MorpheusAIs/gateway-automation/flags/internal/flagsql"
 )
 
-// MaxList is the most bytes that a list of ids may have as JSON: about six
-// million ids of ten digits.
-const MaxList = 64 << 20
+// MaxIDs is the most ids that a list of a flag may hold. More people are a
+// percentage, or a flag of their own.
+const MaxIDs = 10_000
 
 // IDs is an immutable set of user ids. The zero value is the empty set. In
-// JSON it is a list, read from numbers and texts alike (7 and "7" are one
-// user) and written as texts, sorted.
-type IDs struct{ set *packed }
+// JSON it is a list, read from numbers and strings alike (7 and "7" are one
+// user) and written as strings, sorted.
+type IDs struct{ set map[string]struct{} }
 
-// NewIDs is the set of the given ids.
+// NewIDs returns the set of the given ids.
 func NewIDs(ids ...string) IDs {
-	var text []byte
-	for _, id := range ids {
-		text = appendID(text, id)
+	if len(ids) == 0 {
+		return IDs{}
 	}
-	return pack(text, len(ids))
+	set := make(map[string]struct{}, len(ids))
+	for _, id := range ids {
+		set[id] = struct{}{}
+	}
+	return IDs{set}
 }
 
-// Has tells whether id is in the set.
-func (s IDs) Has(id string) bool { return s.set != nil && s.set.has(id) }
+// Has reports whether id is in the set.
+func (s IDs) Has(id string) bool {
+	_, ok := s.set[id]
+	return ok
+}
 
 // Len is the number of ids.
-func (s IDs) Len() int {
-	if s.set == nil {
-		return 0
-	}
-	return s.set.n
-}
+func (s IDs) Len() int { return len(s.set) }
 
-func (s IDs) all() iter.Seq[string] {
-	return func(yield func(string) bool) {
-		if s.set != nil {
-			s.set.each(yield)
-		}
-	}
-}
+// List returns the ids, sorted; the slice is the caller's own.
+func (s IDs) List() []string { return slices.Sorted(maps.Keys(s.set)) }
 
-// List is the ids, sorted; the slice is the caller's own.
-func (s IDs) List() []string { return slices.Sorted(s.all()) }
+// listed is List, and never nil.
+func (s IDs) listed() []string { return append([]string{}, s.List()...) }
 
-// Equal tells whether both sets hold the same ids.
-func (s IDs) Equal(t IDs) bool {
-	if s.Len() != t.Len() {
-		return false
-	}
-	for id := range s.all() {
-		if !t.Has(id) {
-			return false
-		}
-	}
-	return true
-}
+// Equal reports whether both sets hold the same ids.
+func (s IDs) Equal(t IDs) bool { return maps.Equal(s.set, t.set) }
 
 // MarshalJSON implements json.Marshaler.
 func (s IDs) MarshalJSON() ([]byte, error) {
@@ -67,8 +56,25 @@ func (s IDs) MarshalJSON() ([]byte, error) {
 	return json.Marshal(s.List())
 }
 
-// UnmarshalJSON implements json.Unmarshaler; it takes what ParseIDs does.
-func (s *IDs) UnmarshalJSON(b []byte) (err error) {
-	*s, err = ParseIDs(string(b))
+// UnmarshalJSON implements json.Unmarshaler. It reads whole numbers, as they
+// are written, and strings that are not empty. Anything else is an error,
+// which names the element and never shows an id.
+func (s *IDs) UnmarshalJSON(b []byte) error {
+	ids, err := flagsql.ParseIDs(string(b))
+	if err == nil {
+		*s = NewIDs(ids...)
+	}
 	return err
+}
+
+func (s IDs) validate() error {
+	if n := s.Len(); n > MaxIDs {
+		return fmt.Errorf("the list has %d ids, at most %d are allowed; more users are a percentage, or a flag of their own", n, MaxIDs)
+	}
+	for id := range s.set {
+		if err := flagsql.CheckID(id); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -5,37 +5,37 @@ import (
 	"net/http"
 )
 
-// Decider decides about a user; *Watcher is one.
+// Decider decides about a user; *View and *Watcher are.
 type Decider interface {
 	Decide(name, user string) Decision
 }
 
-// Middleware lets the users who have the flag through to the handler, and
-// sends the others to outside; nil answers 404, as if nothing were there.
-// It decides once: the handlers, outside included, find the decision by
-// FromContext. Where user finds nobody, the request is an outsider's.
-func Middleware(d Decider, name string, user func(*http.Request) (id string, ok bool), outside http.Handler) func(http.Handler) http.Handler {
-	if outside == nil {
-		outside = http.NotFoundHandler()
+// Middleware lets the users who have the flag through to the next handler, and
+// sends the others to fallback; nil answers 404, as if nothing were there. It
+// decides once: both handlers find the decision by FromContext. A request for
+// which user returns false goes to fallback.
+func Middleware(d Decider, name string, user func(*http.Request) (id string, ok bool), fallback http.Handler) func(http.Handler) http.Handler {
+	if fallback == nil {
+		fallback = http.NotFoundHandler()
 	}
-	return func(inside http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			decision := Decision{Reason: NoUser}
+			decision := Decision{Reason: ReasonNoUser}
 			if id, ok := user(r); ok {
 				decision = d.Decide(name, id)
 			}
 			r = withDecision(r, &name, decision)
 			if decision.On {
-				inside.ServeHTTP(w, r)
+				next.ServeHTTP(w, r)
 			} else {
-				outside.ServeHTTP(w, r)
+				fallback.ServeHTTP(w, r)
 			}
 		})
 	}
 }
 
-// withDecision makes the context and the copy of the request that carries it
-// in one allocation: the copy that WithContext returns stays on the stack.
+// withDecision allocates the context and the copy of the request that carries
+// it together: the copy that WithContext returns stays on the stack.
 func withDecision(r *http.Request, name *string, d Decision) *http.Request {
 	both := &struct {
 		ctx     decided

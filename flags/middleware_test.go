@@ -25,31 +25,31 @@ func TestMiddleware(t *testing.T) {
 		})
 	}
 	for name, c := range map[string]struct {
-		user    string
-		outside http.Handler
-		status  int
-		reason  flags.Reason
+		user     string
+		fallback http.Handler
+		status   int
+		reason   flags.Reason
 	}{
-		"a user who has it goes in":                  {"1", answer(http.StatusGone), http.StatusOK, flags.UserEnabled},
-		"another goes outside":                       {"2", answer(http.StatusGone), http.StatusGone, flags.OutsidePercentage},
-		"nobody goes outside":                        {"", answer(http.StatusGone), http.StatusGone, flags.NoUser},
-		"without outside there is nothing to be had": {"2", nil, http.StatusNotFound, flags.Missing},
+		"a user who has it goes to the next":  {"1", answer(http.StatusGone), http.StatusOK, flags.ReasonUserEnabled},
+		"another goes to the fallback":        {"2", answer(http.StatusGone), http.StatusGone, flags.ReasonOutsidePercentage},
+		"nobody goes to the fallback":         {"", answer(http.StatusGone), http.StatusGone, flags.ReasonNoUser},
+		"without a fallback nothing is found": {"2", nil, http.StatusNotFound, flags.ReasonMissing},
 	} {
 		seen = flags.Decision{}
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/x?y=z", nil)
 		r.Header.Set("User", c.user)
 		got := httptest.NewRecorder()
-		flags.Middleware(w, "a", userHeader, c.outside)(answer(http.StatusOK)).ServeHTTP(got, r)
+		flags.Middleware(w, "a", userHeader, c.fallback)(answer(http.StatusOK)).ServeHTTP(got, r)
 		if got.Code != c.status || seen.Reason != c.reason {
 			t.Errorf("%s: %d, %+v", name, got.Code, seen)
 		}
 	}
-	if n := w.Exposures(); len(n) != 2 {
+	if n := w.DecisionCounts(); len(n) != 2 {
 		t.Errorf("each request is decided once, and nobody not at all: %+v", n)
 	}
 }
 
-func TestTheRequestBehindTheMiddlewareIsTheSameButForItsContext(t *testing.T) {
+func TestMiddleware_ChangesOnlyTheContext(t *testing.T) {
 	w := refreshed(t, flags.NewWatcher(tableOf(everybody(1)), flags.Options{}))
 	type key struct{}
 	ctx, cancel := context.WithTimeout(context.WithValue(t.Context(), key{}, "kept"), time.Hour)
@@ -82,7 +82,7 @@ func TestTheRequestBehindTheMiddlewareIsTheSameButForItsContext(t *testing.T) {
 	}
 }
 
-func TestFromContextFindsTheFlagByName(t *testing.T) {
+func TestFromContext_FindsTheFlagByName(t *testing.T) {
 	ctx := flags.NewContext(t.Context(), "a", flags.Decision{On: true, Bucket: 1})
 	ctx = flags.NewContext(context.WithoutCancel(ctx), "b", flags.Decision{Bucket: 2})
 	for name, want := range map[string]int{"a": 1, "b": 2} {
@@ -98,7 +98,7 @@ func TestFromContextFindsTheFlagByName(t *testing.T) {
 	}
 }
 
-func TestTheMiddlewareAllocatesOnce(t *testing.T) {
+func TestMiddleware_AllocatesOnce(t *testing.T) {
 	w := refreshed(t, flags.NewWatcher(tableOf(everybody(1)), flags.Options{}))
 	h := flags.Middleware(w, "a", userHeader, nil)(nothing{})
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/x", nil)

@@ -7,38 +7,38 @@ import (
 	"time"
 )
 
-// snapshot is what a Watcher knows. Nothing in it changes once it is
-// published, but for the counts.
+// snapshot is what a View knows. Nothing in it changes once it is published,
+// except the counters.
 type snapshot struct {
-	flags   map[string]entry
-	stamps  map[string]Stamp
-	bad     map[string]*RowError
-	read    bool      // at least one pass succeeded, or bridged
-	bridged bool      // from the snapshot file, which has no stamps: the next pass reads all
-	asOf    time.Time // when the last pass that succeeded began
-	err     error     // of the last pass
+	flags    map[string]entry
+	versions map[string]RowVersion
+	bad      map[string]*RowError
+	loaded   bool      // at least one pass succeeded, or fromFile
+	fromFile bool      // the file has no row versions: the next pass reads everything
+	asOf     time.Time // when the last pass that succeeded began
+	err      error     // of the last pass
 
 	replaced chan struct{} // closed once another is in its place
 }
 
 type entry struct {
-	flag   *Flag // nil: gone, or never readable
-	counts *counts
+	flag     *Flag // nil: deleted, or never readable
+	counters *counters
 }
 
-type counts [reasons]atomic.Uint64
+type counters [reasonCount]atomic.Uint64
 
-// with is the snapshot after a pass that began at asOf.
-func (s *snapshot) with(l Loaded, asOf time.Time) *snapshot {
-	next := &snapshot{flags: s.flags, stamps: l.Stamps, bad: s.bad, read: true, asOf: asOf}
-	if !s.bridged && maps.Equal(s.stamps, l.Stamps) {
+// with returns the snapshot after a pass that began at asOf.
+func (s *snapshot) with(l LoadResult, asOf time.Time) *snapshot {
+	next := &snapshot{flags: s.flags, versions: l.Versions, bad: s.bad, loaded: true, asOf: asOf}
+	if !s.fromFile && maps.Equal(s.versions, l.Versions) {
 		return next
 	}
 	next.flags, next.bad = maps.Clone(s.flags), maps.Clone(s.bad)
 	put := func(name string, f *Flag) {
 		e := next.flags[name]
-		if e.counts == nil {
-			e.counts = new(counts)
+		if e.counters == nil {
+			e.counters = new(counters)
 		}
 		e.flag = f
 		next.flags[name] = e
@@ -49,12 +49,12 @@ func (s *snapshot) with(l Loaded, asOf time.Time) *snapshot {
 	}
 	for _, bad := range l.Bad {
 		next.bad[bad.Name] = bad
-		// The last good one goes on: a row that makes no sense is no
-		// instruction, neither to switch off nor to switch on.
+		// The last good flag stays: a malformed row is no instruction, neither
+		// to switch off nor to switch on.
 		put(bad.Name, next.flags[bad.Name].flag)
 	}
 	for name := range s.flags {
-		if _, ok := l.Stamps[name]; !ok {
+		if _, ok := l.Versions[name]; !ok {
 			delete(next.bad, name)
 			put(name, nil)
 		}
@@ -62,7 +62,7 @@ func (s *snapshot) with(l Loaded, asOf time.Time) *snapshot {
 	return next
 }
 
-// list is the flags that there are, by name.
+// list returns the flags that there are, by name.
 func (s *snapshot) list() []*Flag {
 	list := []*Flag{}
 	for _, name := range slices.Sorted(maps.Keys(s.flags)) {
@@ -73,7 +73,7 @@ func (s *snapshot) list() []*Flag {
 	return list
 }
 
-// failed is the snapshot after a pass that failed.
+// failed returns the snapshot after a pass that failed.
 func (s *snapshot) failed(err error) *snapshot {
 	next := *s
 	next.err = err

@@ -5,58 +5,72 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/MorpheusAIs/gateway-automation/flags/internal/flagsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Store is the table feature_flags in PostgreSQL or SQLite, with its audit.
+// StoreOptions of a Store. The zero value works.
+type StoreOptions struct {
+	// MaxConns is the most connections of the pool that are used at once; 0
+	// means 4.
+	MaxConns int
+	// Observe, if set, is called after each use of the database with its name
+	// ("flags.load"), how long it waited for a connection of the allowed ones,
+	// how long it took in all, and its error.
+	Observe func(name string, wait, took time.Duration, err error)
+}
+
+// Store reads and changes the table feature_flags in PostgreSQL or SQLite, and
+// reads its audit. No call takes longer than 5 s.
 type Store struct{ db *sqldb.DB }
 
-// NewStore is a store on the host's pool, of which it uses at most 4
-// connections at once; no call takes longer than 5 s.
-func NewStore(pool *sqlx.DB) *Store { return NewStoreOn(sqldb.New(pool, sqldb.Options{MaxConns: 4})) }
+// NewStore returns a store on the host's pool.
+func NewStore(pool *sqlx.DB, o StoreOptions) *Store {
+	if o.MaxConns <= 0 {
+		o.MaxConns = 4
+	}
+	return &Store{sqldb.New(pool, sqldb.Options{MaxConns: o.MaxConns, Observe: o.Observe})}
+}
 
-// NewStoreOn is NewStore with the bounds that this module's other packages
-// share. Hosts use NewStore.
-func NewStoreOn(db *sqldb.DB) *Store { return &Store{db} }
+// RowVersion identifies one state of a flag's row. Compare it for equality only.
+type RowVersion string
 
-// Stamp tells one state of a flag's row from another, and nothing else.
-type Stamp string
-
-// Loaded is what Load found.
-type Loaded struct {
-	Stamps map[string]Stamp // of every row there is, by name
-	// Flags are new or changed; each has its place in Stamps.
+// LoadResult is what Load found.
+type LoadResult struct {
+	Versions map[string]RowVersion // of every row there is, by name
+	// Flags are new or changed; each has its version in Versions.
 	Flags []*Flag
-	// Bad are rows, new or changed, that cannot be read. One that is certainly
+	// Bad are rows, new or changed, that cannot be read. One that certainly is
 	// not enabled is in Flags nevertheless, so that switching off always works.
 	Bad []*RowError
 }
 
-// Load reads the flags whose stamps are not those in known; with nil, all, in
+// Load reads the flags whose versions are not those in known; with nil, all, in
 // one statement. A row that cannot be read harms only itself.
-func (s *Store) Load(ctx context.Context, known map[string]Stamp) (Loaded, error) {
+func (s *Store) Load(ctx context.Context, known map[string]RowVersion) (LoadResult, error) {
 	type found struct {
-		unchanged map[string]Stamp
-		rows      []row
+		unchanged map[string]RowVersion
+		rows      []flagsql.Row
 	}
 	all, err := sqldb.Read(ctx, s.db, "flags.load", func(tx *sqldb.Tx) (found, error) {
-		unchanged := map[string]Stamp{}
-		var rows []row
+		unchanged := map[string]RowVersion{}
+		var rows []flagsql.Row
 		if len(known) == 0 {
-			err := tx.Select(&rows, `SELECT `+columns+` FROM feature_flags WHERE feature_name IS NOT NULL ORDER BY feature_name`)
+			err := tx.Select(&rows, `SELECT `+flagsql.Columns+` FROM feature_flags WHERE feature_name IS NOT NULL ORDER BY feature_name`)
 			return found{unchanged, rows}, err
 		}
-		// A list may be megabytes: only what has changed is read whole.
+		// Lists are long: only what has changed is read whole.
 		if err := tx.Select(&rows, `SELECT feature_name, version, updated_at FROM feature_flags WHERE feature_name IS NOT NULL`); err != nil {
 			return found{}, err
 		}
 		var changed []string
 		for _, r := range rows {
-			if stamp := r.stamp(); known[r.Name] == stamp {
-				unchanged[r.Name] = stamp
+			if v := RowVersion(r.VersionText()); known[r.Name] == v {
+				unchanged[r.Name] = v
 			} else {
 				changed = append(changed, r.Name)
 			}
@@ -69,17 +83,16 @@ func (s *Store) Load(ctx context.Context, known map[string]Stamp) (Loaded, error
 		if err != nil {
 			return found{}, err
 		}
-		err = tx.Select(&rows, `SELECT `+columns+` FROM feature_flags WHERE feature_name IN {each $1} ORDER BY feature_name`, string(names))
+		err = tx.Select(&rows, `SELECT `+flagsql.Columns+` FROM feature_flags WHERE feature_name IN {each $1} ORDER BY feature_name`, string(names))
 		return found{unchanged, rows}, err
 	})
 	if err != nil {
-		return Loaded{}, fmt.Errorf("flags: load: %w", err)
+		return LoadResult{}, fmt.Errorf("flags: load: %w", err)
 	}
-	// Not within the transaction: a million ids take a while.
-	l := Loaded{Stamps: all.unchanged}
+	l := LoadResult{Versions: all.unchanged}
 	for _, r := range all.rows {
-		l.Stamps[r.Name] = r.stamp()
-		f, err := r.flag()
+		l.Versions[r.Name] = RowVersion(r.VersionText())
+		f, err := parseRow(&r)
 		if f != nil {
 			l.Flags = append(l.Flags, f)
 		}
@@ -92,18 +105,9 @@ func (s *Store) Load(ctx context.Context, known map[string]Stamp) (Loaded, error
 
 // Get reads one flag. The errors are ErrNotFound, a *RowError, or the database's.
 func (s *Store) Get(ctx context.Context, name string) (*Flag, error) {
-	r, err := sqldb.Read(ctx, s.db, "flags.get", func(tx *sqldb.Tx) (row, error) { return get(tx, name) })
+	r, err := sqldb.Read(ctx, s.db, "flags.get", func(tx *sqldb.Tx) (flagsql.Row, error) { return flagsql.Get(tx, name) })
 	if err != nil {
 		return nil, fmt.Errorf("flags: get(%q): %w", name, err)
 	}
-	return r.certain()
-}
-
-func get(tx *sqldb.Tx, name string) (row, error) {
-	var r row
-	found, err := sqldb.Optional(tx.Get(&r, `SELECT `+columns+` FROM feature_flags WHERE feature_name = $1`, name))
-	if err == nil && !found {
-		err = ErrNotFound
-	}
-	return r, err
+	return parseRowStrictly(r)
 }

@@ -43,20 +43,20 @@ func (s *table) change(do func()) {
 	do()
 }
 
-func (s *table) Load(ctx context.Context, known map[string]flags.Stamp) (flags.Loaded, error) {
+func (s *table) Load(ctx context.Context, known map[string]flags.RowVersion) (flags.LoadResult, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.loads = append(s.loads, time.Now())
 	if err := errors.Join(ctx.Err(), s.err); err != nil {
-		return flags.Loaded{}, err
+		return flags.LoadResult{}, err
 	}
-	l := flags.Loaded{Stamps: map[string]flags.Stamp{}}
+	l := flags.LoadResult{Versions: map[string]flags.RowVersion{}}
 	for _, name := range slices.Sorted(maps.Keys(s.rows)) {
-		stamp := flags.Stamp(strconv.FormatInt(s.rows[name].Version, 10))
+		stamp := flags.RowVersion(strconv.FormatInt(s.rows[name].Version, 10))
 		if err := s.bad[name]; err != nil {
-			stamp += flags.Stamp(err.Error())
+			stamp += flags.RowVersion(err.Error())
 		}
-		l.Stamps[name] = stamp
+		l.Versions[name] = stamp
 		switch {
 		case known[name] == stamp:
 		case s.bad[name] != nil:
@@ -91,11 +91,11 @@ func running(t *testing.T, w *flags.Watcher) {
 	synctest.Wait()
 }
 
-func TestRunSeesAChangeWithinAnInterval(t *testing.T) {
+func TestWatcher_SeesAChangeWithinAnInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := tableOf(everybody(1))
 		w := flags.NewWatcher(source, flags.Options{})
-		if d := w.Decide("a", "1"); d != (flags.Decision{}) || w.Flag("a") != nil || w.Health().Loaded {
+		if d := w.Decide("a", "1"); d != (flags.Decision{Bucket: -1}) || w.Flag("a") != nil || w.Health().Loaded {
 			t.Errorf("before the first pass: %+v", d)
 		}
 		running(t, w)
@@ -112,7 +112,7 @@ func TestRunSeesAChangeWithinAnInterval(t *testing.T) {
 	})
 }
 
-func TestPollsComeWithJitter(t *testing.T) {
+func TestWatcher_PollsWithJitter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := tableOf()
 		w := flags.NewWatcher(source, flags.Options{Interval: time.Minute})
@@ -133,32 +133,32 @@ func TestPollsComeWithJitter(t *testing.T) {
 	})
 }
 
-func TestANudgeIsSeenAtOnceAndNeverBlocks(t *testing.T) {
+func TestWatcher_TriggerRefreshesAtOnceAndNeverBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := tableOf(everybody(1))
 		w := flags.NewWatcher(source, flags.Options{Interval: time.Hour})
 		for range 100 {
-			w.Nudge() // nobody runs yet
+			w.Trigger() // nobody runs yet
 		}
 		running(t, w)
 		begun := time.Now()
 		source.change(func() { source.rows["a"], source.loads = nobody(2), nil })
 		for range 100 {
-			w.Nudge()
+			w.Trigger()
 		}
 		synctest.Wait()
 		if d := w.Decide("a", "1"); d.On || time.Since(begun) != 0 {
-			t.Errorf("after a nudge: %+v", d)
+			t.Errorf("after a trigger: %+v", d)
 		}
 		source.change(func() {
 			if n := len(source.loads); n > 2 {
-				t.Errorf("%d loads for 100 nudges at once", n)
+				t.Errorf("%d loads for 100 triggers at once", n)
 			}
 		})
 	})
 }
 
-func TestTroublesAreLoggedOnceAndTheLastFlagsGoOn(t *testing.T) {
+func TestWatcher_LogsEachProblemOnceAndKeepsTheLastFlags(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		lines := func() string {
@@ -184,7 +184,7 @@ func TestTroublesAreLoggedOnceAndTheLastFlagsGoOn(t *testing.T) {
 			}
 		}
 		step(func() {}, "level=INFO msg=\"flag changed\" flag=a was=missing is=\"version 1: enabled true, 100 %, 0 in, 0 out, seed \\\"a\\\"\" by=ops\n")
-		step(func() { source.err = errors.New("no database") }, "level=WARN msg=\"flags cannot be read; the last ones go on\" error=\"no database\"\n")
+		step(func() { source.err = errors.New("no database") }, "level=WARN msg=\"flags cannot be read; the last ones stay in use\" error=\"no database\"\n")
 		if h := w.Health(); h.Err == nil || h.Age < 50*time.Second || h.Age > 75*time.Second || !w.Decide("a", "1").On {
 			t.Errorf("away for a minute: %+v", h)
 		}
@@ -202,17 +202,17 @@ func TestTroublesAreLoggedOnceAndTheLastFlagsGoOn(t *testing.T) {
 		step(func() { delete(source.bad, "a"); source.rows["a"] = nobody(2) },
 			"level=INFO msg=\"flag changed\" flag=a was=\"version 1: enabled true, 100 %, 0 in, 0 out, seed \\\"a\\\"\" is=\"version 2: enabled false, 0 %, 1 in, 0 out, seed \\\"s\\\"\" by=dba\n")
 		step(func() { delete(source.rows, "a") }, "level=INFO msg=\"flag changed\" flag=a was=\"version 2: enabled false, 0 %, 1 in, 0 out, seed \\\"s\\\"\" is=missing by=\"\"\n")
-		if d := w.Decide("a", "1"); d.Reason != flags.Missing {
+		if d := w.Decide("a", "1"); d.Reason != flags.ReasonMissing {
 			t.Errorf("a deleted flag: %+v", d)
 		}
 	})
 }
 
-func TestAMalformedRowThatIsDeletedIsForgotten(t *testing.T) {
+func TestWatcher_ForgetsAMalformedRowThatIsDeleted(t *testing.T) {
 	source := tableOf(everybody(1))
 	source.bad["a"] = errors.New("nonsense")
 	w := refreshed(t, flags.NewWatcher(source, flags.Options{}))
-	if h := w.Health(); len(h.Bad) != 1 || w.Decide("a", "1").Reason != flags.Missing {
+	if h := w.Health(); len(h.Bad) != 1 || w.Decide("a", "1").Reason != flags.ReasonMissing {
 		t.Errorf("never good: %+v", h)
 	}
 	delete(source.rows, "a")
@@ -222,26 +222,30 @@ func TestAMalformedRowThatIsDeletedIsForgotten(t *testing.T) {
 	}
 }
 
-func TestTheMasterSwitchBeatsEverything(t *testing.T) {
-	w := flags.NewWatcher(tableOf(everybody(1)), flags.Options{MasterOff: true})
-	if d := w.Decide("a", "1"); d != (flags.Decision{Reason: flags.MasterOff}) {
+func TestView_MasterSwitchComesFirstAndConcernsItsFlagsAlone(t *testing.T) {
+	w := flags.NewWatcher(tableOf(everybody(1), &flags.Flag{Name: "b", Enabled: true, Percentage: 100 * flags.Percent}), flags.Options{MasterOff: []string{"a"}})
+	if d := w.Decide("a", "1"); d != (flags.Decision{Reason: flags.ReasonMasterOff, Bucket: -1}) {
 		t.Errorf("before the first pass: %+v", d)
 	}
 	refreshed(t, w)
 	d := w.Decide("a", "1")
-	if d != (flags.Decision{Reason: flags.MasterOff, Bucket: flags.Bucket("a", "1"), Version: 1}) {
+	if d != (flags.Decision{Reason: flags.ReasonMasterOff, Bucket: -1, Version: 1}) {
 		t.Errorf("%+v", d)
 	}
-	before := w.Exposures()
+	if d := w.Decide("b", "1"); d.Reason != flags.ReasonInPercentage {
+		t.Errorf("the master switch of one flag switched another: %+v", d)
+	}
+	before := w.DecisionCounts()
+	d.Bucket = flags.Bucket("a", "1")
 	if e := w.Explain("a", "1"); e.Decision != d || e.Flag != "a" || !e.Steps[0].Decides {
 		t.Errorf("%+v", e)
 	}
-	if diff := cmp.Diff(before, w.Exposures()); diff != "" {
+	if diff := cmp.Diff(before, w.DecisionCounts()); diff != "" {
 		t.Error("an explanation counts as a decision", diff)
 	}
 }
 
-func TestExposuresCountByFlagAndReason(t *testing.T) {
+func TestView_DecisionCountsByFlagAndReason(t *testing.T) {
 	source := tableOf(everybody(1), &flags.Flag{Name: "b", Enabled: true, EnabledUserIDs: flags.NewIDs("1")})
 	w := refreshed(t, flags.NewWatcher(source, flags.Options{}))
 	decide := func() {
@@ -255,14 +259,14 @@ func TestExposuresCountByFlagAndReason(t *testing.T) {
 	delete(source.rows, "b")
 	refreshed(t, w)
 	decide()
-	if diff := cmp.Diff([]flags.Exposure{
-		{"", flags.Missing, 8},
-		{"a", flags.Disabled, 2},
-		{"a", flags.InPercentage, 2},
-		{"b", flags.Missing, 2},
-		{"b", flags.UserEnabled, 1},
-		{"b", flags.OutsidePercentage, 1},
-	}, w.Exposures()); diff != "" {
+	if diff := cmp.Diff([]flags.DecisionCount{
+		{"", flags.ReasonMissing, 8},
+		{"a", flags.ReasonDisabled, 2},
+		{"a", flags.ReasonInPercentage, 2},
+		{"b", flags.ReasonMissing, 2},
+		{"b", flags.ReasonUserEnabled, 1},
+		{"b", flags.ReasonOutsidePercentage, 1},
+	}, w.DecisionCounts()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -274,7 +278,7 @@ type slow struct {
 	taken, release chan struct{}
 }
 
-func (s *slow) Load(ctx context.Context, known map[string]flags.Stamp) (flags.Loaded, error) {
+func (s *slow) Load(ctx context.Context, known map[string]flags.RowVersion) (flags.LoadResult, error) {
 	l, err := s.table.Load(ctx, known)
 	if s.first.CompareAndSwap(false, true) {
 		close(s.taken)
@@ -283,7 +287,7 @@ func (s *slow) Load(ctx context.Context, known map[string]flags.Stamp) (flags.Lo
 	return l, err
 }
 
-func TestAPassThatIsOvertakenDoesNotBringOldFlagsBack(t *testing.T) {
+func TestWatcher_OvertakenPassDoesNotRestoreOldFlags(t *testing.T) {
 	source := &slow{table: tableOf(everybody(1)), taken: make(chan struct{}), release: make(chan struct{})}
 	w := flags.NewWatcher(source, flags.Options{})
 	overtaken := make(chan error)
@@ -300,7 +304,7 @@ func TestAPassThatIsOvertakenDoesNotBringOldFlagsBack(t *testing.T) {
 	}
 }
 
-func TestACallerWhoLeavesIsNoTrouble(t *testing.T) {
+func TestWatcher_CanceledRefreshIsNoProblem(t *testing.T) {
 	w := refreshed(t, flags.NewWatcher(tableOf(everybody(1)), flags.Options{}))
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -312,7 +316,7 @@ func TestACallerWhoLeavesIsNoTrouble(t *testing.T) {
 	}
 }
 
-func TestStartingAndStoppingManyTimes(t *testing.T) {
+func TestWatcher_StartsAndStopsManyTimes(t *testing.T) {
 	source := tableOf(everybody(1))
 	w := flags.NewWatcher(source, flags.Options{Interval: time.Microsecond})
 	for range 50 {
@@ -323,10 +327,10 @@ func TestStartingAndStoppingManyTimes(t *testing.T) {
 			all.Go(func() {
 				for version := range int64(20) {
 					source.change(func() { source.rows["a"] = everybody(version) })
-					w.Nudge()
+					w.Trigger()
 					w.Decide("a", "1")
 					w.Health()
-					w.Exposures()
+					w.DecisionCounts()
 				}
 			})
 		}

@@ -108,7 +108,7 @@ func (g *Gateway) start(o Options) error {
 	if _, err := schema.Migrate(context.Background(), g.DB); err != nil {
 		return err
 	}
-	g.flags = flags.NewStore(g.DB)
+	g.flags = flags.NewStore(g.DB, flags.StoreOptions{})
 
 	if o.Node.Username == "" {
 		o.Node.Username, o.Node.Password = "gateway", "secret"

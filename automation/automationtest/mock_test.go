@@ -109,7 +109,7 @@ func TestTheExpectationsAreWhatTheStoresAsk(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := c.call(t.Context(), store, flags.NewStore(db))
+			got, err := c.call(t.Context(), store, flags.NewStore(db, flags.StoreOptions{}))
 			if !errors.Is(err, c.err) {
 				t.Errorf("error %v, want %v", err, c.err)
 			}

@@ -50,15 +50,15 @@ func (m *fakeModule) RolloutStatus(context.Context) ([]rollout.Status, error) {
 // source has so many flags; the first is the module's own.
 type source int
 
-func (n source) Load(context.Context, map[string]flags.Stamp) (flags.Loaded, error) {
-	l := flags.Loaded{Stamps: map[string]flags.Stamp{}}
+func (n source) Load(context.Context, map[string]flags.RowVersion) (flags.LoadResult, error) {
+	l := flags.LoadResult{Versions: map[string]flags.RowVersion{}}
 	for i := range n {
 		name := automation.FlagName
 		if i > 0 {
 			name = fmt.Sprintf("flag-%03d", int(i))
 		}
 		f := &flags.Flag{Name: name, Enabled: true, Percentage: 1250, Version: 7}
-		l.Stamps[name] = "1"
+		l.Versions[name] = "1"
 		l.Flags = append(l.Flags, f)
 	}
 	return l, nil

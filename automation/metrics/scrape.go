@@ -140,7 +140,7 @@ func (s *scrape) collectFlags(a *attached, ch sink) {
 	names := []string{automation.FlagName}
 	type decision struct{ flag, reason string }
 	counts := map[decision]uint64{}
-	for _, e := range w.Exposures() { // in the order of the names
+	for _, e := range w.DecisionCounts() { // in the order of the names
 		switch {
 		case e.Flag == "" || slices.Contains(names, e.Flag):
 		case len(names) < maxFlags:

@@ -38,9 +38,9 @@ func TestGrants_SufficeForTheService(t *testing.T) {
 	check("adopters", err)
 	check("forget", store.Forget(t.Context(), "7"))
 
-	_, err = flags.NewStoreOn(db).Update(t.Context(), "automation", flags.Change{Percentage: new(10 * flags.Percent)}, "t", 0)
+	_, err = flags.NewStore(pool, flags.StoreOptions{}).Update(t.Context(), "automation", flags.Change{Percentage: new(10 * flags.Percent)}, "t", 0)
 	check("flags", err)
-	_, err = flags.NewStoreOn(db).Events(t.Context(), "automation", 10, 0)
+	_, err = flags.NewStore(pool, flags.StoreOptions{}).Events(t.Context(), "automation", 10, 0)
 	check("events", err)
 
 	node := proxyroutertest.NewServer(t, proxyroutertest.Options{})

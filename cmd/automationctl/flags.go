@@ -24,12 +24,14 @@ called automation.`}
 	cmd.AddCommand(
 		&cobra.Command{
 			Use: "list", Short: "List all flags", Args: cobra.NoArgs,
-			RunE: a.withDB(func(cmd *cobra.Command, _ []string, db *sqlx.DB) error { return a.listFlags(cmd, flags.NewStore(db)) }),
+			RunE: a.withDB(func(cmd *cobra.Command, _ []string, db *sqlx.DB) error {
+				return a.listFlags(cmd, flags.NewStore(db, flags.StoreOptions{}))
+			}),
 		},
 		&cobra.Command{
 			Use: "get NAME", Short: "Show a flag", Args: cobra.ExactArgs(1),
 			RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
-				f, err := flags.NewStore(db).Get(cmd.Context(), args[0])
+				f, err := flags.NewStore(db, flags.StoreOptions{}).Get(cmd.Context(), args[0])
 				if err != nil {
 					return err
 				}
@@ -95,7 +97,7 @@ gateway's own, AUTOMATION_FEATURE_ENABLED, and taken for on; --master-off tells
 what holds where it is off.`,
 		Example: "  automationctl flags explain automation 7",
 		RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
-			f, err := flags.NewStore(db).Get(cmd.Context(), args[0])
+			f, err := flags.NewStore(db, flags.StoreOptions{}).Get(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -120,7 +122,7 @@ func (a *app) flagEvents() *cobra.Command {
 		Use: "events NAME", Short: "Show who changed a flag, when and how", Args: cobra.ExactArgs(1),
 		Long: "Events shows the audit of a flag, the newest first: every change, by whatever way it came.",
 		RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
-			list, err := flags.NewStore(db).Events(cmd.Context(), args[0], limit, before)
+			list, err := flags.NewStore(db, flags.StoreOptions{}).Events(cmd.Context(), args[0], limit, before)
 			if err != nil {
 				return err
 			}

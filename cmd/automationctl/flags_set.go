@@ -36,7 +36,7 @@ A list of users is a JSON list, or ids separated by commas, or @FILE with either
   automationctl flags set automation --add-disabled-user 7
   automationctl flags set automation --enabled=false --notice "Automation is paused."`,
 		RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
-			store := flags.NewStore(db)
+			store := flags.NewStore(db, flags.StoreOptions{})
 			ch, err := c.read(cmd)
 			if err != nil {
 				return err
@@ -131,7 +131,9 @@ func readIDs(text string) (flags.IDs, error) {
 	}
 	text = strings.TrimSpace(text)
 	if strings.HasPrefix(text, "[") {
-		return flags.ParseIDs(text)
+		var ids flags.IDs
+		err := ids.UnmarshalJSON([]byte(text))
+		return ids, err
 	}
 	var list []string
 	for id := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ',' || r == '\n' || r == '\r' }) {

@@ -68,7 +68,7 @@ func (db *database) migrate(ctx context.Context) error {
 	}
 	if db.trial {
 		all := 100 * flags.Percent
-		if _, err := flags.NewStore(db.DB).Update(ctx, automation.FlagName, flags.Change{Percentage: &all}, "examples/server", 0); err != nil {
+		if _, err := flags.NewStore(db.DB, flags.StoreOptions{}).Update(ctx, automation.FlagName, flags.Change{Percentage: &all}, "examples/server", 0); err != nil {
 			return err
 		}
 	}

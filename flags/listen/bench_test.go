@@ -32,11 +32,11 @@ func killSwitch(b *testing.B, listening bool) {
 	var watchers []*flags.Watcher
 	var ready atomic.Int64
 	for range 5 {
-		w := flags.NewWatcher(flags.NewStore(pgtest.Open(b, dsn)), flags.Options{})
+		w := flags.NewWatcher(flags.NewStore(pgtest.Open(b, dsn), flags.StoreOptions{}), flags.Options{})
 		watchers = append(watchers, w)
 		replicas.Go(func() { w.Run(ctx) })
 		if listening {
-			replicas.Go(func() { _ = listen.Run(ctx, dsn, func() { ready.Add(1); w.Nudge() }, listen.Options{}) })
+			replicas.Go(func() { _ = listen.Run(ctx, dsn, func() { ready.Add(1); w.Trigger() }, listen.Options{}) })
 		} else {
 			ready.Add(1)
 		}

@@ -15,28 +15,28 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// run listens until the test ends and returns the nudges.
+// run listens until the test ends and returns the changes.
 func run(tb testing.TB, dsn string, o listen.Options) <-chan struct{} {
 	tb.Helper()
-	nudges := make(chan struct{}, 100)
+	changes := make(chan struct{}, 100)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- listen.Run(ctx, dsn, func() { nudges <- struct{}{} }, o) }()
+	go func() { done <- listen.Run(ctx, dsn, func() { changes <- struct{}{} }, o) }()
 	tb.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
 			tb.Error(err)
 		}
 	})
-	return nudges
+	return changes
 }
 
-func wait(t *testing.T, nudges <-chan struct{}, what string) {
+func wait(t *testing.T, changes <-chan struct{}, what string) {
 	t.Helper()
 	select {
-	case <-nudges:
+	case <-changes:
 	case <-time.After(20 * time.Second):
-		t.Fatal("no nudge after " + what)
+		t.Fatal("no change after " + what)
 	}
 }
 
@@ -56,44 +56,44 @@ func migrated(tb testing.TB, dsn string) *sqlx.DB {
 	return db
 }
 
-func TestAChangeByHandIsHeardAtOnce(t *testing.T) {
+func TestRun_ReceivesAChangeByHandAtOnce(t *testing.T) {
 	dsn := pgtest.Database(t)
 	db := migrated(t, dsn)
-	nudges := run(t, dsn, listen.Options{})
-	wait(t, nudges, "it began to listen")
+	changes := run(t, dsn, listen.Options{})
+	wait(t, changes, "it began to listen")
 	for i := range 5 {
 		change(t, db, i+1)
-		wait(t, nudges, "a change")
+		wait(t, changes, "a change")
 	}
 }
 
-func TestItListensAgainAfterTheServerWasKilledOrFrozen(t *testing.T) {
+func TestRun_ListensAgainAfterTheServerWasKilledOrFrozen(t *testing.T) {
 	cluster := pgtest.Start(t, pgtest.Options{})
 	dsn := cluster.Database(t)
 	db := migrated(t, dsn)
-	nudges := run(t, dsn, listen.Options{Silence: 300 * time.Millisecond, Pause: 200 * time.Millisecond})
-	wait(t, nudges, "it began to listen")
+	changes := run(t, dsn, listen.Options{KeepAlive: 300 * time.Millisecond, MaxBackoff: 200 * time.Millisecond})
+	wait(t, changes, "it began to listen")
 	cluster.Kill()
 	cluster.Restart()
-	wait(t, nudges, "a restart")
+	wait(t, changes, "a restart")
 
-	// A frozen server is left after silence; what it hears after the thaw is
+	// A frozen server is left after silence; what it receives after the thaw is
 	// a new beginning, or the change itself.
 	cluster.Freeze()
 	frozen := time.NewTimer(time.Second)
 	<-frozen.C
 	cluster.Thaw()
-	wait(t, nudges, "a thaw")
-	for len(nudges) > 0 {
-		<-nudges
+	wait(t, changes, "a thaw")
+	for len(changes) > 0 {
+		<-changes
 	}
 	change(t, db, 7)
-	wait(t, nudges, "a change after a thaw")
+	wait(t, changes, "a change after a thaw")
 }
 
-func TestADSNThatIsNoneIsAnErrorWithoutItsPassword(t *testing.T) {
+func TestRun_ErrorOfAnInvalidDSNHidesItsPassword(t *testing.T) {
 	err := listen.Run(t.Context(), "postgres://u:hunter2@[::1:x/db", func() {}, listen.Options{})
-	if err == nil || err.Error() != "listen: no valid PostgreSQL DSN" {
+	if err == nil || err.Error() != "listen: not a valid PostgreSQL DSN" {
 		t.Errorf("got %v", err)
 	}
 }

@@ -3,6 +3,7 @@ package openfeature
 import (
 	"context"
 	"slices"
+	"time"
 
 	of "github.com/open-feature/go-sdk/openfeature"
 
@@ -18,22 +19,21 @@ func (p *Provider) Init(about of.EvaluationContext) error {
 	return p.InitWithContext(context.Background(), about)
 }
 
-// InitWithContext reads the flags, unless the watcher has them already, and
-// begins with the events. It fails if there are no flags to decide from; the
-// provider becomes ready, and says so, once the watcher has some.
+// InitWithContext waits until the view has flags, until a pass of its watcher
+// fails, or for at most 5 s, and begins with the events. It fails if there are
+// no flags to decide from; the provider becomes ready, and says so, once there
+// are.
 func (p *Provider) InitWithContext(ctx context.Context, _ of.EvaluationContext) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.end()
-	if !p.watcher.Health().Loaded {
-		_ = p.watcher.Refresh(ctx) // Health says it as well
-	}
-	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	waitForPass(ctx, p.view)
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	p.stop, p.stopped = stop, make(chan struct{})
 	// OpenFeature makes the first event itself, of what we return. Ours begin
-	// with the pass after that, lest they overtake it.
-	next, ready := p.watcher.Next(), p.watcher.Health().Loaded
-	go p.watch(watching, p.stopped, next, known{ready: ready, flags: byName(p.watcher)})
+	// with the pass after that, so that they do not overtake it.
+	next, ready := p.view.Next(), p.view.Health().Loaded
+	go p.run(running, p.stopped, next, state{ready: ready, flags: byName(p.view)})
 	if !ready {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -43,7 +43,27 @@ func (p *Provider) InitWithContext(ctx context.Context, _ of.EvaluationContext) 
 	return nil
 }
 
-// Shutdown ends the events. The watcher is the host's, and goes on.
+// maxInitWait is how long Init waits for the first pass.
+const maxInitWait = 5 * time.Second
+
+// waitForPass waits until the view has flags or a problem.
+func waitForPass(ctx context.Context, v *flags.View) {
+	ctx, cancel := context.WithTimeout(ctx, maxInitWait)
+	defer cancel()
+	for {
+		next := v.Next()
+		if h := v.Health(); h.Loaded || h.Err != nil {
+			return
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Shutdown ends the events. The watcher is the host's, and continues.
 func (p *Provider) Shutdown() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -64,23 +84,23 @@ func (p *Provider) end() {
 	}
 }
 
-// known is what has been told.
-type known struct {
+// state is what events report changes of.
+type state struct {
 	ready bool
 	flags map[string]*flags.Flag
 }
 
-func byName(w *flags.Watcher) map[string]*flags.Flag {
+func byName(v *flags.View) map[string]*flags.Flag {
 	all := map[string]*flags.Flag{}
-	for _, f := range w.Flags() {
+	for _, f := range v.Flags() {
 		all[f.Name] = f
 	}
 	return all
 }
 
-// watch tells what each pass brought until ctx ends. While nobody takes the
-// events, it waits, and tells the latest afterwards.
-func (p *Provider) watch(ctx context.Context, stopped chan<- struct{}, next <-chan struct{}, told known) {
+// run sends what each pass changed until ctx ends. While nobody receives the
+// events, it waits, and sends the latest afterwards.
+func (p *Provider) run(ctx context.Context, stopped chan<- struct{}, next <-chan struct{}, sent state) {
 	defer close(stopped)
 	for {
 		select {
@@ -88,9 +108,9 @@ func (p *Provider) watch(ctx context.Context, stopped chan<- struct{}, next <-ch
 		case <-ctx.Done():
 			return
 		}
-		next = p.watcher.Next()
-		is := known{ready: p.watcher.Health().Err == nil, flags: byName(p.watcher)}
-		for _, event := range changes(told, is) {
+		next = p.view.Next()
+		is := state{ready: p.view.Health().Err == nil, flags: byName(p.view)}
+		for _, event := range changes(sent, is) {
 			event.ProviderName = p.Metadata().Name
 			select {
 			case p.events <- event:
@@ -98,16 +118,16 @@ func (p *Provider) watch(ctx context.Context, stopped chan<- struct{}, next <-ch
 				return
 			}
 		}
-		told = is
+		sent = is
 	}
 }
 
-func changes(was, is known) (events []of.Event) {
+func changes(was, is state) (events []of.Event) {
 	switch {
 	case is.ready && !was.ready:
 		events = append(events, of.Event{EventType: of.ProviderReady, ProviderEventDetails: of.ProviderEventDetails{Message: "the flags can be read"}})
 	case !is.ready && was.ready:
-		events = append(events, of.Event{EventType: of.ProviderStale, ProviderEventDetails: of.ProviderEventDetails{Message: "the flags cannot be read; the last ones go on"}})
+		events = append(events, of.Event{EventType: of.ProviderStale, ProviderEventDetails: of.ProviderEventDetails{Message: "the flags cannot be read; the last ones stay in use"}})
 	}
 	var names []string
 	for name, f := range is.flags {

@@ -16,21 +16,21 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags/openfeature"
 )
 
-// heard is what handlers were told.
-type heard struct {
+// received is what handlers were called with.
+type received struct {
 	mu     sync.Mutex
 	events []string
 }
 
-func (h *heard) all() []string {
+func (h *received) all() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	defer func() { h.events = nil }()
 	return h.events
 }
 
-// on has h hear every event of the client.
-func (h *heard) on(c *of.Client) {
+// on receives every event of the client.
+func (h *received) on(c *of.Client) {
 	for _, kind := range []of.EventType{of.ProviderReady, of.ProviderStale, of.ProviderError, of.ProviderConfigChange} {
 		callback := func(d of.EventDetails) {
 			h.mu.Lock()
@@ -48,7 +48,7 @@ func (h *heard) on(c *of.Client) {
 	}
 }
 
-// running has the watcher poll until the test ends.
+// running runs the watcher until the test ends.
 func running(t *testing.T, w *flags.Watcher) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
@@ -59,19 +59,19 @@ func running(t *testing.T, w *flags.Watcher) {
 	t.Cleanup(func() { cancel(); <-ended })
 }
 
-func TestEvents(t *testing.T) {
+func TestProvider_SendsEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := someFlags()
 		w := flags.NewWatcher(source, flags.Options{})
 		running(t, w)
 		api := isolated.NewAPI()
 		defer func() { _ = api.Shutdown(context.Background()) }()
-		p := openfeature.New(w)
+		p := openfeature.New(w.View)
 		if err := api.SetProviderAndWait(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
 		c, named := api.NewClient(), api.NewClient(of.WithDomain("billing"))
-		var h, other heard
+		var h, other received
 		synctest.Wait()
 		h.on(c)
 		step := func(do func(), state of.State, want ...string) {
@@ -110,7 +110,7 @@ func TestEvents(t *testing.T) {
 	})
 }
 
-func TestAProviderThatBeginsWithoutFlagsBecomesReady(t *testing.T) {
+func TestProvider_BecomesReadyLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := someFlags()
 		source.err = errors.New("away")
@@ -118,7 +118,7 @@ func TestAProviderThatBeginsWithoutFlagsBecomesReady(t *testing.T) {
 		running(t, w)
 		api := isolated.NewAPI()
 		defer func() { _ = api.Shutdown(context.Background()) }()
-		if err := api.SetProviderAndWait(t.Context(), openfeature.New(w)); err == nil {
+		if err := api.SetProviderAndWait(t.Context(), openfeature.New(w.View)); err == nil {
 			t.Fatal("ready without flags")
 		}
 		c := api.NewClient()
@@ -136,15 +136,15 @@ func TestAProviderThatBeginsWithoutFlagsBecomesReady(t *testing.T) {
 	})
 }
 
-func TestEventsThatNobodyTakesHoldNobodyUp(t *testing.T) {
+func TestProvider_UnreceivedEventsBlockNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := someFlags()
 		w := flags.NewWatcher(source, flags.Options{})
-		p := openfeature.New(w)
+		running(t, w)
+		p := openfeature.New(w.View)
 		if err := p.Init(of.EvaluationContext{}); err != nil {
 			t.Fatal(err)
 		}
-		running(t, w)
 		for version := range int64(10) {
 			source.change(func() { source.rows["all"] = &flags.Flag{Name: "all", Version: version + 2} })
 			time.Sleep(2 * time.Second)
@@ -156,10 +156,10 @@ func TestEventsThatNobodyTakesHoldNobodyUp(t *testing.T) {
 	})
 }
 
-func TestStartingAndStoppingManyTimes(t *testing.T) {
+func TestProvider_StartsAndStopsManyTimes(t *testing.T) {
 	w := flags.NewWatcher(someFlags(), flags.Options{Interval: time.Microsecond})
 	running(t, w)
-	p := openfeature.New(w)
+	p := openfeature.New(w.View)
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
@@ -172,4 +172,24 @@ func TestStartingAndStoppingManyTimes(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+func TestProvider_InitWaitsForTheFirstPass(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := flags.NewWatcher(someFlags(), flags.Options{})
+		p := openfeature.New(w.View)
+		defer p.Shutdown()
+		time.AfterFunc(3*time.Second, func() { _ = w.Refresh(t.Context()) })
+		if err := p.Init(of.EvaluationContext{}); err != nil {
+			t.Error(err)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		p := openfeature.New(flags.NewWatcher(someFlags(), flags.Options{}).View)
+		defer p.Shutdown()
+		begun := time.Now()
+		if err := p.Init(of.EvaluationContext{}); err == nil || time.Since(begun) != 5*time.Second {
+			t.Errorf("nobody runs the watcher: %v after %v", err, time.Since(begun))
+		}
+	})
 }

@@ -13,13 +13,17 @@ import (
 
 func Example() {
 	ctx := context.Background()
-	// A gateway's Source is flags.NewStore(db), and watcher.Run goes on beside its server.
+	// A gateway's Source is flags.NewStore(db, flags.StoreOptions{}), and watcher.Run runs next to its server.
 	source := tableOf(&flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: flags.NewIDs("7"), Percentage: 10 * flags.Percent, Version: 3})
 	watcher := flags.NewWatcher(source, flags.Options{})
+	if err := watcher.Refresh(ctx); err != nil {
+		fmt.Println(err)
+		return
+	}
 
 	api := isolated.NewAPI() // or the package's functions, for one OpenFeature a process
 	defer func() { _ = api.Shutdown(ctx) }()
-	if err := api.SetProviderAndWait(ctx, openfeature.New(watcher)); err != nil {
+	if err := api.SetProviderAndWait(ctx, openfeature.New(watcher.View)); err != nil {
 		fmt.Println(err)
 		return
 	}

@@ -1,12 +1,12 @@
 // Package openfeature lets code that asks for flags by OpenFeature ask a
-// [flags.Watcher]:
+// [flags.View]: a watcher's, or that of a whole automation module.
 //
-//	err := openfeature.SetProviderAndWait(flagsopenfeature.New(watcher))
+//	err := openfeature.SetProviderAndWait(flagsopenfeature.New(watcher.View))
 //	on, err := openfeature.NewDefaultClient().BooleanValue(ctx, "automation", false,
 //		openfeature.NewEvaluationContext(userID, nil))
 //
 // The targeting key is the user. Flags are boolean, with the variants "on" and
-// "off"; FlagMetadata has the "version" of the flag and the user's "bucket".
+// "off"; FlagMetadata has the "version" of the flag and, where it decided, the user's "bucket".
 //
 //	decision                             reason
 //	master switch off, flag not enabled  DISABLED, and the value is false whatever the default
@@ -16,11 +16,11 @@
 //
 // Errors, with the caller's default: PROVIDER_NOT_READY before any flags were
 // read, FLAG_NOT_FOUND, TARGETING_KEY_MISSING, INVALID_CONTEXT for a targeting
-// key that is no text, TYPE_MISMATCH for types other than boolean.
+// key that is no string, TYPE_MISMATCH for types other than boolean.
 //
 // Events: PROVIDER_CONFIGURATION_CHANGED with the names of the flags that
-// changed; PROVIDER_STALE when a pass of the watcher fails and the last flags go
-// on, PROVIDER_READY when they can be read again.
+// changed; PROVIDER_STALE when a pass of the watcher fails and the last flags stay
+// in use, PROVIDER_READY when they can be read again.
 package openfeature
 
 import (
@@ -33,9 +33,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags"
 )
 
-// Provider is an OpenFeature provider on a Watcher, which the host runs.
+// Provider is an OpenFeature provider on a View, whose watcher the host runs.
 type Provider struct {
-	watcher *flags.Watcher
+	view    *flags.View
 	events  chan of.Event
 	mu      sync.Mutex // of all below
 	stop    context.CancelFunc
@@ -48,20 +48,20 @@ var (
 	_ of.EventHandler             = (*Provider)(nil)
 )
 
-// New is a provider that does nothing yet; OpenFeature calls its methods.
-func New(w *flags.Watcher) *Provider {
-	return &Provider{watcher: w, events: make(chan of.Event)}
+// New returns a provider that does nothing yet; OpenFeature calls its methods.
+func New(v *flags.View) *Provider {
+	return &Provider{view: v, events: make(chan of.Event)}
 }
 
-// Metadata names the provider.
+// Metadata returns the provider's name.
 func (p *Provider) Metadata() of.Metadata { return of.Metadata{Name: "gateway-automation/flags"} }
 
-// Hooks are none.
+// Hooks returns none.
 func (p *Provider) Hooks() []of.Hook { return nil }
 
 // BooleanEvaluation decides about the user that the targeting key names.
 func (p *Provider) BooleanEvaluation(_ context.Context, flag string, defaultValue bool, about of.FlattenedContext) of.BoolResolutionDetail {
-	f := p.watcher.Flag(flag) // its lists and percentage tell reasons apart, nothing more
+	f := p.view.Flag(flag) // only for the reason
 	d, err := p.decide(flag, about)
 	if err != (of.ResolutionError{}) {
 		return of.BoolResolutionDetail{Value: defaultValue, ProviderResolutionDetail: failed(err)}
@@ -73,8 +73,16 @@ func (p *Provider) BooleanEvaluation(_ context.Context, flag string, defaultValu
 	return of.BoolResolutionDetail{Value: d.On, ProviderResolutionDetail: of.ProviderResolutionDetail{
 		Reason:       reason(f, d.Reason),
 		Variant:      variant,
-		FlagMetadata: of.FlagMetadata{"version": d.Version, "bucket": int64(d.Bucket)},
+		FlagMetadata: metadata(d),
 	}}
+}
+
+func metadata(d flags.Decision) of.FlagMetadata {
+	m := of.FlagMetadata{"version": d.Version}
+	if d.Bucket >= 0 {
+		m["bucket"] = int64(d.Bucket)
+	}
+	return m
 }
 
 func failed(err of.ResolutionError) of.ProviderResolutionDetail {
@@ -83,32 +91,32 @@ func failed(err of.ResolutionError) of.ProviderResolutionDetail {
 
 func (p *Provider) decide(flag string, about of.FlattenedContext) (flags.Decision, of.ResolutionError) {
 	given, ok := about[of.TargetingKey]
-	user, isText := given.(string)
+	user, isString := given.(string)
 	var d flags.Decision
 	switch {
 	case user != "":
-		d = p.watcher.Decide(flag, user)
+		d = p.view.Decide(flag, user)
 	case p.isOff(flag):
-		d = p.watcher.Decide(flag, "") // off for everybody, and so for nobody
-	case ok && !isText:
-		return d, of.NewInvalidContextResolutionError(fmt.Sprintf("the targeting key is the user's id, a text, not a %T", given))
-	case p.watcher.Flag(flag) != nil:
-		return d, of.NewTargetingKeyMissingResolutionError("the targeting key is wanted: the user's id")
+		d = p.view.Decide(flag, "") // off for everybody, and so for nobody
+	case ok && !isString:
+		return d, of.NewInvalidContextResolutionError(fmt.Sprintf("the targeting key must be the user's id, a string, not a %T", given))
+	case p.view.Flag(flag) != nil:
+		return d, of.NewTargetingKeyMissingResolutionError("the targeting key must be the user's id")
 	}
-	if d.Reason == flags.Missing {
+	if d.Reason == flags.ReasonMissing {
 		return d, p.missing(flag)
 	}
 	return d, of.ResolutionError{}
 }
 
-// isOff tells whether the flag is off whoever asks.
+// isOff reports whether the flag is off whoever asks.
 func (p *Provider) isOff(flag string) bool {
-	reason := p.watcher.Explain(flag, "").Reason
-	return reason == flags.MasterOff || reason == flags.Disabled
+	reason := p.view.Explain(flag, "").Reason
+	return reason == flags.ReasonMasterOff || reason == flags.ReasonDisabled
 }
 
 func (p *Provider) missing(flag string) of.ResolutionError {
-	if !p.watcher.Health().Loaded {
+	if !p.view.Health().Loaded {
 		return of.NewProviderNotReadyResolutionError("no flags were read yet")
 	}
 	return of.NewFlagNotFoundResolutionError(fmt.Sprintf("no flag is named %.100q", flag))
@@ -116,9 +124,9 @@ func (p *Provider) missing(flag string) of.ResolutionError {
 
 func reason(f *flags.Flag, r flags.Reason) of.Reason {
 	switch r {
-	case flags.MasterOff, flags.Disabled:
+	case flags.ReasonMasterOff, flags.ReasonDisabled:
 		return of.DisabledReason
-	case flags.UserEnabled, flags.UserDisabled:
+	case flags.ReasonUserEnabled, flags.ReasonUserDisabled:
 		return of.TargetingMatchReason
 	}
 	switch {
@@ -133,7 +141,7 @@ func reason(f *flags.Flag, r flags.Reason) of.Reason {
 // other answers for the types that no flag has.
 func other[T any](p *Provider, flag string, defaultValue T) of.GenericResolutionDetail[T] {
 	err := of.NewTypeMismatchResolutionError("all flags are boolean")
-	if p.watcher.Flag(flag) == nil {
+	if p.view.Flag(flag) == nil {
 		err = p.missing(flag)
 	}
 	return of.GenericResolutionDetail[T]{Value: defaultValue, ProviderResolutionDetail: failed(err)}

@@ -39,27 +39,35 @@ func (s *table) change(do func()) {
 	do()
 }
 
-func (s *table) Load(context.Context, map[string]flags.Stamp) (flags.Loaded, error) {
+func (s *table) Load(context.Context, map[string]flags.RowVersion) (flags.LoadResult, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := flags.Loaded{Stamps: map[string]flags.Stamp{}}
+	l := flags.LoadResult{Versions: map[string]flags.RowVersion{}}
 	for name, f := range maps.All(s.rows) {
-		l.Stamps[name] = flags.Stamp(string(rune('0' + f.Version)))
+		l.Versions[name] = flags.RowVersion(string(rune('0' + f.Version)))
 		l.Flags = append(l.Flags, f)
 	}
 	return l, s.err
 }
 
+func refresh(t *testing.T, w *flags.Watcher) {
+	t.Helper()
+	if err := w.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // client is one of a provider on the watcher, in an OpenFeature of its own.
 func client(t *testing.T, w *flags.Watcher) *of.Client {
 	t.Helper()
+	refresh(t, w)
 	api := isolated.NewAPI()
 	t.Cleanup(func() {
 		if err := api.Shutdown(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
-	if err := api.SetProviderAndWait(t.Context(), openfeature.New(w)); err != nil {
+	if err := api.SetProviderAndWait(t.Context(), openfeature.New(w.View)); err != nil {
 		t.Fatal(err)
 	}
 	return api.NewClient()
@@ -78,7 +86,7 @@ func someFlags() *table {
 	)
 }
 
-func TestBooleans(t *testing.T) {
+func TestProvider_BooleanEvaluation(t *testing.T) {
 	type answer struct {
 		Value   bool
 		Variant string
@@ -128,7 +136,7 @@ func TestBooleans(t *testing.T) {
 		})
 	}
 
-	c = client(t, flags.NewWatcher(someFlags(), flags.Options{MasterOff: true}))
+	c = client(t, flags.NewWatcher(someFlags(), flags.Options{MasterOff: []string{"all"}}))
 	for _, about := range []of.EvaluationContext{user("in"), {}} {
 		if diff := cmp.Diff(answer{false, "off", of.DisabledReason, "", 1}, ask(t, c, "all", true, about)); diff != "" {
 			t.Error("the master switch is off", diff)
@@ -136,7 +144,7 @@ func TestBooleans(t *testing.T) {
 	}
 }
 
-func TestOtherTypesAreAMismatch(t *testing.T) {
+func TestProvider_OtherTypesAreAMismatch(t *testing.T) {
 	w := flags.NewWatcher(someFlags(), flags.Options{})
 	c := client(t, w)
 	about := of.NewEvaluationContext("0", nil)
@@ -158,23 +166,23 @@ func TestOtherTypesAreAMismatch(t *testing.T) {
 			t.Errorf("object: %+v, %v", o, err)
 		}
 	}
-	if n := w.Exposures(); n != nil {
+	if n := w.DecisionCounts(); n != nil {
 		t.Errorf("what is no decision counts as one: %+v", n)
 	}
 }
 
-func TestDecisionsCountAsExposures(t *testing.T) {
+func TestProvider_DecisionsAreCounted(t *testing.T) {
 	w := flags.NewWatcher(someFlags(), flags.Options{})
 	c := client(t, w)
 	_ = c.Boolean(t.Context(), "half", false, of.NewEvaluationContext("in", nil))
 	_ = c.Boolean(t.Context(), "half", false, of.EvaluationContext{}) // an error
-	if diff := cmp.Diff([]flags.Exposure{{Flag: "half", Reason: flags.UserEnabled, Count: 1}}, w.Exposures()); diff != "" {
+	if diff := cmp.Diff([]flags.DecisionCount{{Flag: "half", Reason: flags.ReasonUserEnabled, Count: 1}}, w.DecisionCounts()); diff != "" {
 		t.Error(diff)
 	}
 }
 
-func TestMetadataAndHooks(t *testing.T) {
-	p := openfeature.New(flags.NewWatcher(tableOf(), flags.Options{}))
+func TestProvider_HasMetadataAndNoHooks(t *testing.T) {
+	p := openfeature.New(flags.NewWatcher(tableOf(), flags.Options{}).View)
 	if p.Metadata().Name != "gateway-automation/flags" || len(p.Hooks()) != 0 {
 		t.Errorf("%+v, %v", p.Metadata(), p.Hooks())
 	}
@@ -186,11 +194,13 @@ func TestMetadataAndHooks(t *testing.T) {
 	p.Shutdown()
 }
 
-func TestInitTellsWhetherThereAreFlags(t *testing.T) {
+func TestProvider_InitFailsWithoutFlags(t *testing.T) {
 	source := someFlags()
 	source.err = errors.New("no database")
-	p := openfeature.New(flags.NewWatcher(source, flags.Options{}))
+	w := flags.NewWatcher(source, flags.Options{})
+	p := openfeature.New(w.View)
 	defer p.Shutdown()
+	_ = w.Refresh(t.Context())
 	err := p.Init(of.EvaluationContext{})
 	if initErr, ok := errors.AsType[*of.ProviderInitError](err); !ok || initErr.ErrorCode != of.ProviderNotReadyCode {
 		t.Error(err)
@@ -201,6 +211,7 @@ func TestInitTellsWhetherThereAreFlags(t *testing.T) {
 		t.Error(err)
 	}
 	source.change(func() { source.err = nil })
+	refresh(t, w)
 	if err := p.Init(of.EvaluationContext{}); err != nil {
 		t.Error(err)
 	}

@@ -263,7 +263,7 @@ func TestCreateAndItsRefusals(t *testing.T) {
 			ids[i] = fmt.Sprint(i)
 		}
 		long.Stages[0].Users = flags.NewIDs(ids...)
-		if err := create(flag, long, "alice"); !errors.Is(err, rollout.ErrInvalid) || !strings.Contains(err.Error(), "long lists of users belong into the flag") {
+		if err := create(flag, long, "alice"); !errors.Is(err, rollout.ErrInvalid) || !strings.Contains(err.Error(), "at most 10000 are allowed") {
 			t.Error(err)
 		}
 		if _, err := l.Do(t.Context(), flag, rollout.Order{Action: rollout.Start, Actor: "alice"}); !errors.Is(err, rollout.ErrNotFound) {

@@ -146,7 +146,7 @@ func (l *lab) status() rollout.Status {
 
 func (l *lab) flag() *flags.Flag {
 	l.t.Helper()
-	f, err := flags.NewStore(l.db).Get(l.t.Context(), flag)
+	f, err := flags.NewStore(l.db, flags.StoreOptions{}).Get(l.t.Context(), flag)
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -109,5 +109,5 @@ func ArmOf(d flags.Decision) (arm Arm, ok bool) {
 	if d.On {
 		return Exposed, true
 	}
-	return Control, d.Reason == flags.OutsidePercentage
+	return Control, d.Reason == flags.ReasonOutsidePercentage
 }

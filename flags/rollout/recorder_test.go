@@ -148,7 +148,7 @@ func TestConcurrentOutcomesAllCount(t *testing.T) {
 type on struct{ version int64 }
 
 func (o *on) Decide(string, string) flags.Decision {
-	return flags.Decision{On: true, Reason: flags.InPercentage, Version: o.version}
+	return flags.Decision{On: true, Reason: flags.ReasonInPercentage, Version: o.version}
 }
 
 func TestAReplicaTakesItselfOut(t *testing.T) {
@@ -175,7 +175,7 @@ func TestAReplicaTakesItselfOut(t *testing.T) {
 	is := func(s *setup, want bool) {
 		t.Helper()
 		d := s.d.Decide("x", "1")
-		if d.On == want || s.r.Tripped() != want || want && d.Reason != flags.MasterOff {
+		if d.On == want || s.r.Tripped() != want || want && d.Reason != flags.ReasonMasterOff {
 			t.Errorf("%+v, tripped %t; want tripped %t", d, s.r.Tripped(), want)
 		}
 		if other := s.d.Decide("y", "1"); !other.On {
@@ -242,7 +242,7 @@ func TestAReplicaTakesItselfOut(t *testing.T) {
 		s := begin()
 		record(s, Exposed, Failure, 20)
 		s.d = s.c.Decider(off{})
-		if d := s.d.Decide("x", "1"); d.Reason != flags.Disabled {
+		if d := s.d.Decide("x", "1"); d.Reason != flags.ReasonDisabled {
 			t.Errorf("%+v", d)
 		}
 	})
@@ -250,7 +250,7 @@ func TestAReplicaTakesItselfOut(t *testing.T) {
 
 type off struct{}
 
-func (off) Decide(string, string) flags.Decision { return flags.Decision{Reason: flags.Disabled} }
+func (off) Decide(string, string) flags.Decision { return flags.Decision{Reason: flags.ReasonDisabled} }
 
 func TestArmOf(t *testing.T) {
 	for _, c := range []struct {
@@ -258,12 +258,12 @@ func TestArmOf(t *testing.T) {
 		want Arm
 		ok   bool
 	}{
-		{flags.Decision{On: true, Reason: flags.UserEnabled}, Exposed, true},
-		{flags.Decision{On: true, Reason: flags.InPercentage}, Exposed, true},
-		{flags.Decision{Reason: flags.OutsidePercentage}, Control, true},
-		{flags.Decision{Reason: flags.UserDisabled}, 0, false},
-		{flags.Decision{Reason: flags.Disabled}, 0, false},
-		{flags.Decision{Reason: flags.MasterOff}, 0, false},
+		{flags.Decision{On: true, Reason: flags.ReasonUserEnabled}, Exposed, true},
+		{flags.Decision{On: true, Reason: flags.ReasonInPercentage}, Exposed, true},
+		{flags.Decision{Reason: flags.ReasonOutsidePercentage}, Control, true},
+		{flags.Decision{Reason: flags.ReasonUserDisabled}, 0, false},
+		{flags.Decision{Reason: flags.ReasonDisabled}, 0, false},
+		{flags.Decision{Reason: flags.ReasonMasterOff}, 0, false},
 		{flags.Decision{}, 0, false},
 	} {
 		if arm, ok := ArmOf(c.d); ok != c.ok || ok && arm != c.want {

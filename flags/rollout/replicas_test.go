@@ -36,7 +36,7 @@ func replica(dsn string) {
 		panic(err)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	w := flags.NewWatcher(flags.NewStore(db), flags.Options{Interval: time.Second, Logger: log})
+	w := flags.NewWatcher(flags.NewStore(db, flags.StoreOptions{}), flags.Options{Interval: time.Second, Logger: log})
 	c, err := rollout.New(db, rollout.Options{Interval: 20 * time.Millisecond, UserPerMinute: 255, Logger: log, Now: func() time.Time { return time.Now().Add(offset) }})
 	if err != nil {
 		panic(err)
@@ -179,7 +179,7 @@ func TestFiveReplicasKilledAtRandomAgree(t *testing.T) {
 	l.happenedIn(history, rollout.Created, rollout.Start, rollout.Advanced, rollout.Advanced, rollout.Waits, rollout.Approve, rollout.Advanced, rollout.Finished)
 	l.stands(rollout.Completed, "", 3, true, 100*flags.Percent)
 	// The flag's own audit: each of its changes once, all by the rollout.
-	events, err := flags.NewStore(l.db).Events(t.Context(), flag, 100, 0)
+	events, err := flags.NewStore(l.db, flags.StoreOptions{}).Events(t.Context(), flag, 100, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

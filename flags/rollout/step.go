@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/flags/internal/flagsql"
 )
 
 // rollout is a row of automation_rollouts.
@@ -206,16 +207,14 @@ func (r rollout) waits(samples int64) string {
 func actorOf(name string) string { return "rollout:" + name }
 
 // change is what a step writes to the flag, as it is.
-func (s step) change(f *flags.Flag) flags.Change {
-	var c flags.Change
+func (s step) change(f flagsql.Flag) flagsql.Change {
+	var c flagsql.Change
 	p := s.next.plan
 	switch s.write {
 	case setStage:
-		on, share := true, p.Stages[s.next.stage].Percentage
-		c.Enabled, c.Percentage = &on, &share
+		c.Enabled, c.Percentage = new(true), new(int(p.Stages[s.next.stage].Percentage))
 		if p.namesUsers() {
-			users := p.users(f.EnabledUserIDs, s.next.stage)
-			c.EnabledUserIDs = &users
+			c.EnabledUserIDs = append([]string{}, p.users(flags.NewIDs(f.EnabledUserIDs...), s.next.stage).List()...)
 		}
 		if p.Notice != "" && f.Notice == p.Notice {
 			c.Notice = new(string)

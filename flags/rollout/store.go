@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/flags/internal/flagsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -99,15 +100,11 @@ func save(tx *sqldb.Tx, r rollout, next time.Duration, newEpoch, entered bool) e
 func take(tx *sqldb.Tx, from rollout, s step, evidence Evidence) (Event, error) {
 	next := s.next
 	if s.write != nothing {
-		// A change of nothing reads the flag and keeps others from changing it.
-		f, err := flags.UpdateIn(tx, next.name, flags.Change{}, actorOf(next.name), s.ifVersion)
-		if err == nil {
-			f, err = flags.UpdateIn(tx, next.name, s.change(f), actorOf(next.name), f.Version)
-		}
+		version, err := writeFlag(tx, s)
 		if err != nil {
 			return Event{}, err
 		}
-		next.flagVersion = f.Version
+		next.flagVersion = version
 	}
 	next.seq++
 	began := s.action == Start || s.action == Restart
@@ -115,6 +112,15 @@ func take(tx *sqldb.Tx, from rollout, s step, evidence Evidence) (Event, error) 
 		return Event{}, err
 	}
 	return record(tx, from, next, s, evidence)
+}
+
+// writeFlag makes the step's change of the flag, and returns its new version.
+func writeFlag(tx *sqldb.Tx, s step) (version int64, _ error) {
+	f, err := flagsql.Parsed(flagsql.Lock(tx, s.next.name, s.ifVersion))
+	if err == nil {
+		f, err = flagsql.Parsed(flagsql.Update(tx, s.next.name, s.change(f), actorOf(s.next.name), 0))
+	}
+	return f.Version, err
 }
 
 // record writes the event of a step, and puts it into the outbox.

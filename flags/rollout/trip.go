@@ -97,7 +97,7 @@ func (g guard) Decide(name, user string) flags.Decision {
 	d := g.Decider.Decide(name, user)
 	if d.On {
 		if r := g.c.recorder(name); r != nil && r.trip.tripped(d.Version, g.c.now) {
-			d.On, d.Reason = false, flags.MasterOff
+			d.On, d.Reason = false, flags.ReasonMasterOff
 		}
 	}
 	return d

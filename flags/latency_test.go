@@ -27,12 +27,12 @@ func replicas(t *testing.T, driver, dsn string, o flags.Options) []*flags.Watche
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = pool.Close() }) // of connections that a server may have left
-		list[i] = refreshed(t, flags.NewWatcher(flags.NewStore(pool), o))
+		list[i] = refreshed(t, flags.NewWatcher(flags.NewStore(pool, flags.StoreOptions{}), o))
 	}
 	return list
 }
 
-func TestAChangeByHandReachesFiveReplicasThroughAPooler(t *testing.T) {
+func TestWatcher_SeesAChangeByHandThroughAPooler(t *testing.T) {
 	db := postgres(t)
 	all := replicas(t, db.DriverName(), pgtest.PgBouncer(t, db.dsn), flags.Options{})
 	for i := range 20 {
@@ -46,7 +46,7 @@ func TestAChangeByHandReachesFiveReplicasThroughAPooler(t *testing.T) {
 	}
 }
 
-func TestAStandbyServes(t *testing.T) {
+func TestWatcher_ReadsAStandby(t *testing.T) {
 	cluster := pgtest.Start(t, pgtest.Options{})
 	dsn := cluster.Database(t)
 	db := migrated(t, database{pgtest.Open(t, dsn), dsn})
@@ -69,7 +69,7 @@ func TestAStandbyServes(t *testing.T) {
 	if err := pool.GetContext(t.Context(), &standby, `SELECT pg_is_in_recovery()`); err != nil || !standby {
 		t.Fatalf("no standby: %v", err)
 	}
-	store := flags.NewStore(pool)
+	store := flags.NewStore(pool, flags.StoreOptions{})
 	if d := refreshed(t, flags.NewWatcher(store, flags.Options{})).Decide("automation", "1"); !d.On {
 		t.Errorf("%+v", d)
 	}
@@ -78,7 +78,7 @@ func TestAStandbyServes(t *testing.T) {
 	}
 }
 
-func TestTheLastSnapshotServesWhileTheServerIsKilledOrFrozen(t *testing.T) {
+func TestWatcher_LastSnapshotServesWhileTheServerIsKilledOrFrozen(t *testing.T) {
 	cluster := pgtest.Start(t, pgtest.Options{})
 	dsn := cluster.Database(t)
 	db := migrated(t, database{pgtest.Open(t, dsn), dsn})
@@ -130,7 +130,7 @@ func TestTheLastSnapshotServesWhileTheServerIsKilledOrFrozen(t *testing.T) {
 	}
 }
 
-func TestRowsThatNoConstraintHeldBackAreIsolatedWithOneAlertEach(t *testing.T) {
+func TestWatcher_LogsEachMalformedRowOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
 		db.sql(t, `DROP TABLE feature_flags`, `CREATE TABLE feature_flags (feature_name text, enabled boolean, enabled_user_ids text, disabled_user_ids text,
 			rollout_percentage numeric, seed text, notice text, version integer, updated_at text, updated_by text)`)
@@ -152,7 +152,7 @@ func TestRowsThatNoConstraintHeldBackAreIsolatedWithOneAlertEach(t *testing.T) {
 		put("a list that is cut off", `["1",`, `0`)
 		put("good", `["1"]`, `0`)
 		log, said := logging()
-		w := flags.NewWatcher(flags.NewStore(db.DB), flags.Options{Logger: log})
+		w := flags.NewWatcher(flags.NewStore(db.DB, flags.StoreOptions{}), flags.Options{Logger: log})
 		for range 3 {
 			refreshed(t, w)
 		}
@@ -160,11 +160,11 @@ func TestRowsThatNoConstraintHeldBackAreIsolatedWithOneAlertEach(t *testing.T) {
 			t.Errorf("%d rows are bad, want %d: %v", n, len(bad)+2, w.Health().Bad)
 		}
 		for name := range bad {
-			if d := w.Decide(name, "1"); d.Reason != flags.Missing {
+			if d := w.Decide(name, "1"); d.Reason != flags.ReasonMissing {
 				t.Errorf("%s: %+v", name, d)
 			}
 		}
-		if d := w.Decide("good", "1"); d.Reason != flags.UserEnabled {
+		if d := w.Decide("good", "1"); d.Reason != flags.ReasonUserEnabled {
 			t.Errorf("%+v", d)
 		}
 		if n := said("a flag's row is malformed"); n != len(bad)+2 {

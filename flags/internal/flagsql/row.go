@@ -1,4 +1,4 @@
-package flags
+package flagsql
 
 import (
 	"errors"
@@ -8,11 +8,12 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-const columns = `feature_name, enabled, enabled_user_ids, disabled_user_ids, rollout_percentage, seed, notice, version, updated_at, updated_by`
+// Columns are those of a Row.
+const Columns = `feature_name, enabled, enabled_user_ids, disabled_user_ids, rollout_percentage, seed, notice, version, updated_at, updated_by`
 
-// row is a row as the driver gives it: what one column holds, however strange,
-// must not keep the others from being read.
-type row struct {
+// Row is a row as the driver returns it: what one column holds, however
+// strange, must not keep the others from being read.
+type Row struct {
 	Name        string `db:"feature_name"`
 	Enabled     any    `db:"enabled"`
 	EnabledIDs  any    `db:"enabled_user_ids"`
@@ -25,21 +26,20 @@ type row struct {
 	UpdatedBy   any    `db:"updated_by"`
 }
 
-// flag reads the row. The error is a *RowError; even then the flag is good if
-// the row says that it is not enabled, for the rest does not matter then and
-// switching off must always work. Otherwise the flag is nil.
-func (r *row) flag() (*Flag, error) {
-	var errs []error
+// Parse reads the row, and returns what is wrong with it. Off reports whether
+// the row certainly says that the flag is not enabled: whatever is wrong with
+// the rest does not matter then.
+func (r *Row) Parse() (f Flag, off bool, errs []error) {
 	check := func(field string, err error) {
 		if err != nil {
-			errs = append(errs, &FieldError{Field: field, Problem: err.Error()})
+			errs = append(errs, FieldError{field, err.Error()})
 		}
 	}
-	f := &Flag{Name: r.Name}
+	f.Name = r.Name
 	var err error
 	f.Enabled, err = readBool(r.Enabled)
 	check("enabled", err)
-	off := err == nil && !f.Enabled
+	off = err == nil && !f.Enabled
 	f.EnabledUserIDs, err = readIDs(r.EnabledIDs)
 	check("enabled_user_ids", err)
 	f.DisabledUserIDs, err = readIDs(r.DisabledIDs)
@@ -56,32 +56,30 @@ func (r *row) flag() (*Flag, error) {
 	check("updated_at", err)
 	f.UpdatedBy, err = readText(r.UpdatedBy)
 	check("updated_by", err)
-	switch {
-	case errs == nil:
-		return f, nil
-	case off:
-		return f, &RowError{Name: r.Name, Err: errors.Join(errs...)}
-	}
-	return nil, &RowError{Name: r.Name, Err: errors.Join(errs...)}
+	return f, off, errs
 }
 
-// certain is flag for those who need all of it: nothing with an error.
-func (r *row) certain() (*Flag, error) {
-	f, err := r.flag()
+// Parsed returns the flag of a row that was read without an error. A row that
+// cannot be read whole is one.
+func Parsed(r Row, err error) (Flag, error) {
 	if err != nil {
-		return nil, err
+		return Flag{}, err
+	}
+	f, _, faults := r.Parse()
+	if len(faults) > 0 {
+		return Flag{}, fmt.Errorf("the row of %q in feature_flags cannot be read: %w", r.Name, errors.Join(faults...))
 	}
 	return f, nil
 }
 
-// stamp tells one state of a row from another. The version alone would not: a
+// VersionText identifies a state of the row. The version alone would not: a
 // flag deleted and inserted again starts at 1.
-func (r *row) stamp() Stamp {
+func (r *Row) VersionText() string {
 	at := r.UpdatedAt
 	if t, ok := at.(time.Time); ok {
 		at = t.UnixMicro()
 	}
-	return Stamp(fmt.Sprintf("%v %s", r.Version, bytesAsText(at)))
+	return fmt.Sprintf("%v %s", r.Version, bytesAsText(at))
 }
 
 func bytesAsText(v any) any {
@@ -91,11 +89,11 @@ func bytesAsText(v any) any {
 	return v
 }
 
-func wanted(what string, v any) error {
+func mustBe(what string, v any) error {
 	if v == nil {
-		return fmt.Errorf("%s is wanted, not NULL", what)
+		return fmt.Errorf("must be %s, not NULL", what)
 	}
-	return fmt.Errorf("%s is wanted, not a %T", what, v)
+	return fmt.Errorf("must be %s, not a %T", what, v)
 }
 
 func readBool(v any) (bool, error) {
@@ -107,47 +105,47 @@ func readBool(v any) (bool, error) {
 			return v == 1, nil
 		}
 	}
-	return false, wanted("true or false", v)
+	return false, mustBe("true or false", v)
 }
 
 func readText(v any) (string, error) {
 	if s, ok := bytesAsText(v).(string); ok {
 		return s, nil
 	}
-	return "", wanted("a text", v)
+	return "", mustBe("a text", v)
 }
 
 func readInt(v any) (int64, error) {
 	if n, ok := v.(int64); ok {
 		return n, nil
 	}
-	return 0, wanted("a whole number", v)
+	return 0, mustBe("a whole number", v)
 }
 
-func readIDs(v any) (IDs, error) {
+func readIDs(v any) ([]string, error) {
 	s, err := readText(v)
 	if err != nil {
-		return IDs{}, err
+		return nil, err
 	}
 	return ParseIDs(s)
 }
 
-func readPercentage(v any) (Percentage, error) {
+func readPercentage(v any) (int, error) {
 	switch v := bytesAsText(v).(type) {
 	case float64: // SQLite, which keeps a third decimal that PostgreSQL rounds
-		return fromFloat(v)
+		return percentage(v)
 	case int64:
-		return fromFloat(float64(v))
+		return percentage(float64(v))
 	case string:
 		return ParsePercentage(v)
 	}
-	return 0, wanted("a number", v)
+	return 0, mustBe("a number", v)
 }
 
 func readTime(v any) (time.Time, error) {
 	var t sqldb.Time
 	if v == nil {
-		return t.Time, wanted("a time", v)
+		return t.Time, mustBe("a time", v)
 	}
 	err := t.Scan(v)
 	return t.Time, err
