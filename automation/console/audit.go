@@ -1,0 +1,76 @@
+package console
+
+import (
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// event is one of GET /flags/{name}/events and GET /rollouts/{name}/events.
+type event struct {
+	ID        int64           `json:"id"`
+	Seq       int64           `json:"seq"`
+	Action    string          `json:"action"`
+	ChangedAt time.Time       `json:"changed_at"`
+	ChangedBy string          `json:"changed_by"`
+	Before    json.RawMessage `json:"before"`
+	After     json.RawMessage `json:"after"`
+	At        time.Time       `json:"at"`
+	Actor     string          `json:"actor"`
+	From      string          `json:"from"`
+	To        string          `json:"to"`
+	StageName string          `json:"stage_name"`
+	Detail    string          `json:"detail"`
+}
+
+// Changes lists what a flag's event changed, one column a line.
+func (e event) Changes() []string {
+	var before, after map[string]json.RawMessage
+	_ = json.Unmarshal(e.Before, &before) // absent in a rollout's event
+	_ = json.Unmarshal(e.After, &after)
+	columns := map[string]bool{}
+	for column := range before {
+		columns[column] = true
+	}
+	for column := range after {
+		columns[column] = true
+	}
+	var list []string
+	for column := range columns {
+		list = append(list, fmt.Sprintf("%s: %s → %s", column, clipped(before[column]), clipped(after[column])))
+	}
+	slices.Sort(list)
+	return list
+}
+
+// clipped bounds a column's value on the page; a list of 10,000 ids is one.
+func clipped(value json.RawMessage) string {
+	const most = 200
+	if text := []rune(string(value)); len(text) > most {
+		return string(text[:most]) + "…"
+	}
+	return string(value)
+}
+
+func (c *console) audit(w http.ResponseWriter, r *request) error {
+	var d struct {
+		Events []event
+		Next   template.URL // the query of the next page
+	}
+	var page struct {
+		Events []event `json:"events"`
+	}
+	if err := c.admin.get(r, c.flagPath("/events"), keep(url.Values{"limit": {"100"}}, r, "before"), &page); err != nil {
+		return err
+	}
+	if d.Events = page.Events; len(d.Events) == 100 {
+		d.Next = nextPage(url.Values{"before": {strconv.FormatInt(d.Events[99].ID, 10)}})
+	}
+	c.pages.render(w, http.StatusOK, "audit.html", c.view(r, "Audit", d))
+	return nil
+}

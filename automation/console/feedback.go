@@ -1,0 +1,73 @@
+package console
+
+import (
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// entry is one of GET /feedback.
+type entry struct {
+	ID        int64     `json:"id"`
+	UserID    string    `json:"user_id"`
+	Rating    *int      `json:"rating"`
+	Message   string    `json:"message"`
+	Stage     string    `json:"stage"`
+	CreatedAt time.Time `json:"created_at"`
+	DoneAt    time.Time `json:"done_at"`
+	DoneBy    string    `json:"done_by"`
+}
+
+func (c *console) feedback(w http.ResponseWriter, r *request) error {
+	var d struct {
+		Open  bool
+		Stage string
+		List  struct {
+			Feedback []entry `json:"feedback"`
+			Stages   []struct {
+				Stage  string  `json:"stage"`
+				Count  int64   `json:"count"`
+				Open   int64   `json:"open"`
+				Rated  int64   `json:"rated"`
+				Rating float64 `json:"rating"`
+			} `json:"stages"`
+		}
+		Next template.URL // the query of the next page
+	}
+	d.Open, d.Stage = r.FormValue("open") != "", r.FormValue("stage")
+	query := keep(url.Values{"limit": {"100"}}, r, "stage", "before")
+	if d.Open {
+		query.Set("open", "true")
+	}
+	if err := c.admin.get(r, "/feedback", query, &d.List); err != nil {
+		return err
+	}
+	if list := d.List.Feedback; len(list) == 100 {
+		d.Next = nextPage(keep(url.Values{"before": {strconv.FormatInt(list[99].ID, 10)}}, r, "stage", "open"))
+	}
+	c.pages.render(w, http.StatusOK, "feedback.html", c.view(r, "Feedback", d))
+	return nil
+}
+
+// feedbackCSV passes the API's CSV on.
+func (c *console) feedbackCSV(w http.ResponseWriter, r *request) error {
+	answer, err := c.admin.raw(r, "/feedback", keep(url.Values{"limit": {"1000"}, "format": {"csv"}}, r, "stage", "open", "before"))
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
+	w.Header().Set("Content-Disposition", `attachment; filename="feedback.csv"`)
+	_, err = w.Write(answer)
+	return err
+}
+
+func (c *console) markFeedbackDone(r *request) (target, message string, err error) {
+	id, err := strconv.ParseInt(r.PostFormValue("id"), 10, 64)
+	if err != nil {
+		return "feedback", "", &statusError{http.StatusBadRequest, "Unknown feedback."}
+	}
+	return "feedback?open=true", "Marked as done.", c.admin.send(r, http.MethodPost, fmt.Sprintf("/feedback/%d/done", id), nil, map[string]any{}, nil)
+}

@@ -1,0 +1,138 @@
+package console
+
+import (
+	"bytes"
+	"fmt"
+	"html/template"
+	"math"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+)
+
+// renderer has each page's templates, parsed once.
+type renderer struct{ pages map[string]*template.Template }
+
+func newRenderer(now func() time.Time) *renderer {
+	funcs := template.FuncMap{
+		"ago":      func(t time.Time) string { return ago(now(), t) },
+		"left":     func(t time.Time) string { return left(now(), t) },
+		"stamp":    stamp,
+		"duration": formatDuration,
+		"percent":  formatPercent,
+		"words":    func(s string) string { return strings.ReplaceAll(s, "_", " ") },
+		"short":    shorten,
+		"count":    formatCount,
+	}
+	layout := template.Must(template.New("layout.html").Funcs(funcs).ParseFS(templateFiles, "templates/layout.html"))
+	names, err := templateFiles.ReadDir("templates")
+	if err != nil {
+		panic(err) // the folder is embedded
+	}
+	r := &renderer{pages: make(map[string]*template.Template, len(names))}
+	for _, name := range names {
+		if name.Name() != "layout.html" {
+			page := template.Must(template.Must(layout.Clone()).ParseFS(templateFiles, path.Join("templates", name.Name())))
+			r.pages[name.Name()] = page
+		}
+	}
+	return r
+}
+
+// view is what every template gets.
+type view struct {
+	Title    string
+	Operator Operator
+	Can      bool   // the operator may act
+	CSRF     string // for forms
+	Flash    flash
+	SignOut  bool // there is something to sign out of
+	Flag     string
+	Page     string // its path, to mark it in the navigation
+	Data     any
+}
+
+func (c *console) view(r *request, title string, data any) view {
+	return view{Title: title, Operator: r.operator, Can: r.operator.Name != "" && !r.operator.ReadOnly, CSRF: r.csrf,
+		Flash: r.flash, SignOut: c.opts.Authorize == nil && r.operator.Name != "", Flag: c.opts.Flag, Page: strings.TrimPrefix(r.URL.Path, "/"), Data: data}
+}
+
+// render writes a page as a whole, or none of it.
+func (p *renderer) render(w http.ResponseWriter, status int, name string, v view) {
+	var b bytes.Buffer
+	if err := p.pages[name].ExecuteTemplate(&b, "layout.html", v); err != nil {
+		panic(fmt.Errorf("console: %s: %w", name, err)) // a template that does not fit its data: tests render all of them
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write(b.Bytes())
+}
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return t.UTC().Format("2006-01-02 15:04:05 UTC")
+}
+
+func ago(now, t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	if d := now.Sub(t); d >= 2*time.Second {
+		return formatDuration(d) + " ago"
+	}
+	return "just now"
+}
+
+func left(now, t time.Time) string {
+	if d := t.Sub(now); d > 0 {
+		return formatDuration(d)
+	}
+	return "ended"
+}
+
+// formatDuration writes the two largest units that matter.
+func formatDuration(d time.Duration) string {
+	switch d = d.Round(time.Second); {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%d d %d h", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+	case d >= time.Hour:
+		return fmt.Sprintf("%d h %d min", d/time.Hour, d%time.Hour/time.Minute)
+	case d >= time.Minute:
+		return fmt.Sprintf("%d min %d s", d/time.Minute, d%time.Minute/time.Second)
+	}
+	return fmt.Sprintf("%d s", d/time.Second)
+}
+
+// formatPercent writes a share, with more digits the smaller it is.
+func formatPercent(share float64) string {
+	switch p := share * 100; {
+	case math.IsNaN(p) || math.IsInf(p, 0):
+		return "–"
+	case p == 0 || p >= 10:
+		return fmt.Sprintf("%.0f %%", p)
+	case p >= 1:
+		return fmt.Sprintf("%.1f %%", p)
+	default:
+		return fmt.Sprintf("%.2f %%", p)
+	}
+}
+
+// formatCount groups the digits of a number.
+func formatCount(n int64) string {
+	text := fmt.Sprint(n)
+	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {
+		text = text[:i] + " " + text[i:]
+	}
+	return text
+}
+
+// shorten keeps an id's head and tail.
+func shorten(id string) string {
+	if len(id) <= 16 {
+		return id
+	}
+	return id[:8] + "…" + id[len(id)-6:]
+}

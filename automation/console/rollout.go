@@ -1,0 +1,136 @@
+package console
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+)
+
+// rollout is GET /rollouts/{name}.
+type rollout struct {
+	Name           string    `json:"name"`
+	State          string    `json:"state"`
+	Reason         string    `json:"reason"`
+	Waiting        string    `json:"waiting"`
+	Stage          int       `json:"stage"`
+	StageName      string    `json:"stage_name"`
+	Percentage     float64   `json:"percentage"`
+	WatchedSeconds float64   `json:"watched_seconds"`
+	HoldSeconds    float64   `json:"hold_seconds"`
+	BeganAt        time.Time `json:"began_at"`
+	EnteredAt      time.Time `json:"entered_at"`
+	Possible       []string  `json:"possible"`
+	Evidence       struct {
+		Exposed counts `json:"exposed"`
+		Control counts `json:"control"`
+	} `json:"evidence"`
+	Plan struct {
+		Limit  float64 `json:"limit"` // per cent
+		Stages []struct {
+			Name       string  `json:"name"`
+			Percentage float64 `json:"percentage"`
+			Hold       string  `json:"hold"`
+			MinSamples int64   `json:"min_samples"`
+			Approval   bool    `json:"approval"`
+		} `json:"stages"`
+	} `json:"plan"`
+}
+
+// Left is how long the stage must still be watched.
+func (r rollout) Left() time.Duration {
+	return time.Duration(max(r.HoldSeconds-r.WatchedSeconds, 0) * float64(time.Second))
+}
+
+func (c *console) rolloutPath(rest string) string {
+	return "/rollouts/" + url.PathEscape(c.opts.Flag) + rest
+}
+
+// rolloutActions are the steps of a rollout with what they do.
+var rolloutActions = []struct{ Name, Label, Effect string }{
+	{"approve", "Approve", "lets a stage that waits for approval pass"},
+	{"pause", "Pause", "stops the advance; the flag stays as it is"},
+	{"resume", "Resume", "continues the advance"},
+	{"skip", "Skip", "goes to the next stage without waiting"},
+	{"promote", "Promote", "goes to 100 % at once"},
+	{"abort", "Abort", "ends the rollout and switches the feature off"},
+	{"restart", "Restart", "begins again at the first stage"},
+}
+
+func (c *console) rollout(w http.ResponseWriter, r *request) error {
+	var d struct {
+		Found   bool
+		Rollout rollout
+		Points  []point
+		Chart   any
+		Actions any
+		Missing []string // until the stage can pass
+		History struct {
+			Events []event `json:"events"`
+		}
+	}
+	found, err := optional(c.admin.get(r, c.rolloutPath(""), nil, &d.Rollout))
+	if err != nil {
+		return err
+	}
+	if d.Found = found; found {
+		var series struct {
+			Points []point `json:"points"`
+		}
+		if err := c.admin.get(r, c.rolloutPath("/series"), url.Values{"since": {"72h"}}, &series); err != nil {
+			return err
+		}
+		d.Points, d.Chart = series.Points, errorChart(series.Points, d.Rollout.Plan.Limit/100)
+		if err := c.admin.get(r, c.rolloutPath("/events"), url.Values{"limit": {"50"}}, &d.History); err != nil {
+			return err
+		}
+		d.Missing = missing(d.Rollout)
+	}
+	d.Actions = rolloutActions
+	c.pages.render(w, http.StatusOK, "rollout.html", c.view(r, "Rollout", d))
+	return nil
+}
+
+// missing lists what a running stage still needs before it passes.
+func missing(r rollout) []string {
+	if r.State != "running" || r.Stage >= len(r.Plan.Stages) {
+		return nil
+	}
+	var list []string
+	stage := r.Plan.Stages[r.Stage]
+	if left := r.Left(); left > 0 {
+		list = append(list, formatDuration(left)+" of its hold time")
+	}
+	if n := stage.MinSamples - r.Evidence.Exposed.Outcomes; n > 0 {
+		list = append(list, formatCount(n)+" more requests")
+	}
+	if stage.Approval {
+		list = append(list, "an operator's approval")
+	}
+	return list
+}
+
+// Legal reports whether the rollout allows an action now.
+func (r rollout) Legal(action string) bool { return slices.Contains(r.Possible, action) }
+
+func (c *console) startRollout(r *request) (target, message string, err error) {
+	return "rollout", "The rollout has started.", c.admin.send(r, http.MethodPost, c.rolloutPath(""), nil, map[string]any{}, nil)
+}
+
+func (c *console) actOnRollout(r *request) (target, message string, err error) {
+	action := r.PostFormValue("action")
+	if !slices.ContainsFunc(rolloutActions, func(a struct{ Name, Label, Effect string }) bool { return a.Name == action }) {
+		return "rollout", "", &statusError{http.StatusBadRequest, "Unknown action."}
+	}
+	dry := r.PostFormValue("dry_run") != ""
+	var e event
+	if err := c.admin.send(r, http.MethodPost, c.rolloutPath("/"+action), nil, map[string]any{"dry_run": dry}, &e); err != nil {
+		return "rollout", "", err
+	}
+	message = fmt.Sprintf("%s: from %s to %s, stage %s. %s", action, e.From, e.To, e.StageName, e.Detail)
+	if dry {
+		message = "Dry run, nothing was changed. " + message
+	}
+	return "rollout", message, nil
+}
