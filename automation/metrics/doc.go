@@ -1,5 +1,5 @@
-// Package metrics makes Prometheus metrics of what package automation does.
-// Nothing else of the module knows Prometheus.
+// Package metrics exports Prometheus metrics of a module. No other package of the
+// module links Prometheus.
 //
 //	recorder := metrics.New(metrics.Options{})
 //	m, err := automation.New(cfg, db, identify, automation.Options{Observer: recorder})
@@ -7,12 +7,11 @@
 //	recorder.Attach(m)
 //	registry.MustRegister(recorder)
 //
-// A [Recorder] counts what the module tells it, and asks the module for the rest
-// when it is scraped: the flags and the mapping from memory, the sessions and
-// the settings from the database. What the database said serves for a while,
-// so that scrapes, however many, cost it next to nothing; and a scrape waits
-// for it no longer than a second.
+// A [Recorder] counts the events of the module and reads its state at each
+// scrape: flags and mapping from memory, sessions and settings from the
+// database. Answers of the database are cached, so the number of scrapes hardly
+// matters to it, and a scrape waits for the database at most one second.
 //
-// No label tells users, models or sessions apart, so the number of series does
-// not grow with theirs. docs/metrics.md has every metric with its normal range.
+// No label has the id of a user, a model or a session, so the number of series is
+// bounded. docs/metrics.md lists every metric with its normal range.
 package metrics

@@ -15,8 +15,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-// The buckets of what waits for a database, for a request, and for the chain,
-// and of sessions' durations; all in seconds.
+// Histogram buckets in seconds.
 var (
 	databaseBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}
 	requestBuckets  = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .15, .2, .3, .5, 1, 2.5, 5, 10, 30, 60}
@@ -25,120 +24,132 @@ var (
 	cleanupBuckets  = []float64{.1, 1, 10, 60, 300, 900, 1800, 3600}
 )
 
-// events are the metrics that the module's Observer feeds.
+// events has the metrics that the module's events increment.
 type events struct {
-	acquire    *prometheus.HistogramVec
-	opens      *prometheus.CounterVec
-	open       *prometheus.HistogramVec
-	asked      prometheus.Histogram
-	collisions prometheus.Counter
-	takeovers  prometheus.Counter
-	adopted    prometheus.Counter
-	givenUp    *prometheus.CounterVec
-	leases     prometheus.Counter
-	retired    *prometheus.CounterVec
-	closes     *prometheus.CounterVec
-	rounds     *prometheus.CounterVec
-	rounded    *prometheus.GaugeVec
+	acquire      *prometheus.HistogramVec
+	opens        *prometheus.CounterVec
+	open         *prometheus.HistogramVec
+	lifetime     prometheus.Histogram
+	collisions   prometheus.Counter
+	takeovers    prometheus.Counter
+	adopted      prometheus.Counter
+	abandoned    *prometheus.CounterVec
+	leases       prometheus.Counter
+	retired      *prometheus.CounterVec
+	closes       *prometheus.CounterVec
+	maintenance  *prometheus.CounterVec
+	maintainedAt *prometheus.GaugeVec
 
-	api      *prometheus.CounterVec
-	apiTook  *prometheus.HistogramVec
-	chat     *prometheus.CounterVec
-	overhead *prometheus.HistogramVec
-	auth     *prometheus.CounterVec
-	changes  *prometheus.CounterVec
+	api             *prometheus.CounterVec
+	apiDuration     *prometheus.HistogramVec
+	chat            *prometheus.CounterVec
+	overhead        *prometheus.HistogramVec
+	auth            *prometheus.CounterVec
+	settingsChanges *prometheus.CounterVec
 
-	queries   *prometheus.CounterVec
-	queryTook *prometheus.HistogramVec
-	slotWait  prometheus.Histogram
+	queries       *prometheus.CounterVec
+	queryDuration *prometheus.HistogramVec
+	slotWait      prometheus.Histogram
 
-	passes  *prometheus.CounterVec
-	removed *prometheus.CounterVec
-	cleaned prometheus.Gauge
-	passed  prometheus.Histogram
+	cleanups        *prometheus.CounterVec
+	cleanedRows     *prometheus.CounterVec
+	cleanedAt       prometheus.Gauge
+	cleanupDuration prometheus.Histogram
 }
 
-func counter(name, help string) prometheus.Counter {
-	return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+// factory makes metrics with the recorder's constant labels.
+type factory struct{ constLabels prometheus.Labels }
+
+func (f factory) counter(name, help string) prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: f.constLabels})
 }
 
-func counters(name, help string, labels ...string) *prometheus.CounterVec {
-	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+func (f factory) counters(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: f.constLabels}, labels)
 }
 
-func histogram(name, help string, buckets []float64) prometheus.Histogram {
-	return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets})
+func (f factory) gauge(name, help string) prometheus.Gauge {
+	return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: f.constLabels})
 }
 
-func histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
-	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+func (f factory) gauges(name, help string, labels ...string) *prometheus.GaugeVec {
+	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: f.constLabels}, labels)
 }
 
-func newEvents() *events {
+func (f factory) histogram(name, help string, buckets []float64) prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets, ConstLabels: f.constLabels})
+}
+
+func (f factory) histograms(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets, ConstLabels: f.constLabels}, labels)
+}
+
+func newEvents(constLabels prometheus.Labels) *events {
+	f := factory{constLabels}
 	e := &events{
-		acquire: histograms("automation_session_acquire_duration_seconds",
+		acquire: f.histograms("automation_session_acquire_duration_seconds",
 			"How long requests waited for their session, by what came of it.", requestBuckets, "result"),
-		opens: counters("automation_session_opens_total",
+		opens: f.counters("automation_session_opens_total",
 			"Opens that have ended, by why they were made and what came of them.", "cause", "result"),
-		open: histograms("automation_session_open_duration_seconds",
+		open: f.histograms("automation_session_open_duration_seconds",
 			"How long opens took, by what came of them.", chainBuckets, "result"),
-		asked: histogram("automation_session_lifetime_seconds",
+		lifetime: f.histogram("automation_session_lifetime_seconds",
 			"For how long sessions were opened.", durationBuckets),
-		collisions: counter("automation_session_wallet_collisions_total",
+		collisions: f.counter("automation_session_wallet_collisions_total",
 			"Transactions of the wallet that met another."),
-		takeovers: counter("automation_session_takeovers_total",
+		takeovers: f.counter("automation_session_takeovers_total",
 			"Opens of replicas that have stopped, taken over by this one."),
-		adopted: counter("automation_session_orphans_adopted_total",
+		adopted: f.counter("automation_session_orphans_adopted_total",
 			"Paid sessions of opens in doubt that were found on the chain."),
-		givenUp: counters("automation_session_doubts_given_up_total",
+		abandoned: f.counters("automation_session_doubts_given_up_total",
 			"Opens in doubt that came to nothing.", "result"),
-		leases: counter("automation_session_leases_lost_total",
+		leases: f.counter("automation_session_leases_lost_total",
 			"Leases that this replica could not extend in time; the work under them was ended."),
-		retired: counters("automation_session_retired_total",
+		retired: f.counters("automation_session_retired_total",
 			"Sessions that went out of service before their end.", "reason"),
-		closes: counters("automation_session_closes_total",
+		closes: f.counters("automation_session_closes_total",
 			"Attempts to close sessions, by what came of them.", "result"),
-		rounds: counters("automation_session_maintenance_rounds_total",
+		maintenance: f.counters("automation_session_maintenance_rounds_total",
 			"Rounds of maintenance, by their work and what came of them.", "work", "result"),
-		rounded: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "automation_session_maintenance_last_success_timestamp_seconds",
-			Help: "When a round of maintenance last succeeded."}, []string{"work"}),
+		maintainedAt: f.gauges("automation_session_maintenance_last_success_timestamp_seconds",
+			"When a round of maintenance last succeeded.", "work"),
 
-		api: counters("automation_api_requests_total",
+		api: f.counters("automation_api_requests_total",
 			"Requests to the users' and the operators' API, by route and status.", "route", "code"),
-		apiTook: histograms("automation_api_request_duration_seconds",
+		apiDuration: f.histograms("automation_api_request_duration_seconds",
 			"How long answers of the users' and the operators' API took, by route.", requestBuckets, "route"),
-		chat: counters("automation_chat_requests_total",
+		chat: f.counters("automation_chat_requests_total",
 			"Requests on the path of chats, by what became of them and why.", "outcome", "reason"),
-		overhead: histograms("automation_chat_overhead_seconds",
+		overhead: f.histograms("automation_chat_overhead_seconds",
 			"What automation added before requests went on or were refused.", requestBuckets, "outcome"),
-		auth: counters("automation_auth_failures_total",
+		auth: f.counters("automation_auth_failures_total",
 			"Requests without a valid key or token, by where they came.", "path"),
-		changes: counters("automation_settings_changes_total",
+		settingsChanges: f.counters("automation_settings_changes_total",
 			"Users' changes of their settings, by what they meant.", "change"),
 
-		queries: counters("automation_db_queries_total",
+		queries: f.counters("automation_db_queries_total",
 			"Uses of the database, by query and what came of them.", "query", "result"),
-		queryTook: histograms("automation_db_query_duration_seconds",
+		queryDuration: f.histograms("automation_db_query_duration_seconds",
 			"How long uses of the database took, all waiting included.", databaseBuckets, "query"),
-		slotWait: histogram("automation_db_slot_wait_seconds",
+		slotWait: f.histogram("automation_db_slot_wait_seconds",
 			"How long uses of the database waited for one of the module's connections.", databaseBuckets),
 
-		passes: counters("automation_cleanup_passes_total",
+		cleanups: f.counters("automation_cleanup_passes_total",
 			"Passes of the clean-up, by what came of them.", "result"),
-		removed: counters("automation_cleanup_rows_removed_total",
+		cleanedRows: f.counters("automation_cleanup_rows_removed_total",
 			"Rows that the clean-up has removed.", "table"),
-		cleaned: prometheus.NewGauge(prometheus.GaugeOpts{Name: "automation_cleanup_last_success_timestamp_seconds",
-			Help: "When this replica last finished a pass of the clean-up."}),
-		passed: histogram("automation_cleanup_duration_seconds",
+		cleanedAt: f.gauge("automation_cleanup_last_success_timestamp_seconds",
+			"When this replica last finished a pass of the clean-up."),
+		cleanupDuration: f.histogram("automation_cleanup_duration_seconds",
 			"How long passes of the clean-up took.", cleanupBuckets),
 	}
-	e.begin()
+	e.initSeries()
 	return e
 }
 
-// begin makes the series whose labels are known, so that their first increase
-// shows as one.
-func (e *events) begin() {
+// initSeries creates the series whose labels are known: increase() sees the first
+// increment only of a series that existed before it.
+func (e *events) initSeries() {
 	for _, result := range []string{"idle", "waited", "budget", "busy", "opening", "node", "refused", "database"} {
 		e.acquire.WithLabelValues(result)
 	}
@@ -149,7 +160,7 @@ func (e *events) begin() {
 		}
 	}
 	for _, result := range []string{"lost", "failed"} {
-		e.givenUp.WithLabelValues(result)
+		e.abandoned.WithLabelValues(result)
 	}
 	for _, reason := range []string{"expired", "broken"} {
 		e.retired.WithLabelValues(reason)
@@ -158,8 +169,8 @@ func (e *events) begin() {
 		e.closes.WithLabelValues(result)
 	}
 	for _, work := range []string{"opens", "closes"} {
-		e.rounds.WithLabelValues(work, "ok")
-		e.rounds.WithLabelValues(work, "failed")
+		e.maintenance.WithLabelValues(work, "ok")
+		e.maintenance.WithLabelValues(work, "failed")
 	}
 	for _, reason := range []string{automation.AsideMethod, automation.AsideMaster, automation.AsideNobody, automation.AsideRollout,
 		automation.AsideOptedOut, automation.AsideSettings, automation.AsideSession} {
@@ -175,28 +186,28 @@ func (e *events) begin() {
 		e.overhead.WithLabelValues(string(o))
 	}
 	for _, c := range []automation.SettingsChange{automation.OptedIn, automation.OptedOut, automation.OtherSettings} {
-		e.changes.WithLabelValues(string(c))
+		e.settingsChanges.WithLabelValues(string(c))
 	}
 	for _, result := range []string{"ok", "busy", "failed"} {
-		e.passes.WithLabelValues(result)
+		e.cleanups.WithLabelValues(result)
 	}
 }
 
-func (e *events) all() []prometheus.Collector {
+func (e *events) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
-		e.acquire, e.opens, e.open, e.asked, e.collisions, e.takeovers, e.adopted, e.givenUp, e.leases, e.retired, e.closes, e.rounds, e.rounded,
-		e.api, e.apiTook, e.chat, e.overhead, e.auth, e.changes, e.queries, e.queryTook, e.slotWait, e.passes, e.removed, e.cleaned, e.passed,
+		e.acquire, e.opens, e.open, e.lifetime, e.collisions, e.takeovers, e.adopted, e.abandoned, e.leases, e.retired, e.closes, e.maintenance, e.maintainedAt,
+		e.api, e.apiDuration, e.chat, e.overhead, e.auth, e.settingsChanges, e.queries, e.queryDuration, e.slotWait, e.cleanups, e.cleanedRows, e.cleanedAt, e.cleanupDuration,
 	}
 }
 
-// ObserveSQL is that of an automation.Observer.
+// ObserveSQL implements automation.Observer.
 func (r *Recorder) ObserveSQL(name string, wait, took time.Duration, err error) {
 	r.events.queries.WithLabelValues(name, queryResult(err)).Inc()
-	r.events.queryTook.WithLabelValues(name).Observe(took.Seconds())
+	r.events.queryDuration.WithLabelValues(name).Observe(took.Seconds())
 	r.events.slotWait.Observe(wait.Seconds())
 }
 
-// queryResult tells the database's failures from its answers.
+// queryResult classifies a database error for the label result.
 func queryResult(err error) string {
 	switch {
 	case err == nil:
@@ -209,23 +220,23 @@ func queryResult(err error) string {
 	return "refused"
 }
 
-// Where a key or token may be wrong.
+// Values of the label path of authentication failures.
 const (
 	pathAPI  = "api"
 	pathChat = "chat"
 )
 
-// ObserveAPI is that of an automation.Observer.
+// ObserveAPI implements automation.Observer.
 func (r *Recorder) ObserveAPI(route string, status int, took time.Duration) {
 	route = cmp.Or(route, "other")
 	r.events.api.WithLabelValues(route, strconv.Itoa(status)).Inc()
-	r.events.apiTook.WithLabelValues(route).Observe(took.Seconds())
+	r.events.apiDuration.WithLabelValues(route).Observe(took.Seconds())
 	if status == http.StatusUnauthorized {
 		r.events.auth.WithLabelValues(pathAPI).Inc()
 	}
 }
 
-// ObserveChat is that of an automation.Observer.
+// ObserveChat implements automation.Observer.
 func (r *Recorder) ObserveChat(o automation.Outcome, reason string, overhead time.Duration) {
 	r.events.chat.WithLabelValues(string(o), reason).Inc()
 	r.events.overhead.WithLabelValues(string(o)).Observe(overhead.Seconds())
@@ -234,12 +245,12 @@ func (r *Recorder) ObserveChat(o automation.Outcome, reason string, overhead tim
 	}
 }
 
-// ObserveSettings is that of an automation.Observer.
+// ObserveSettings implements automation.Observer.
 func (r *Recorder) ObserveSettings(c automation.SettingsChange) {
-	r.events.changes.WithLabelValues(string(c)).Inc()
+	r.events.settingsChanges.WithLabelValues(string(c)).Inc()
 }
 
-// ObserveSession is that of an automation.Observer.
+// ObserveSession implements automation.Observer.
 func (r *Recorder) ObserveSession(v session.Event) {
 	e := r.events
 	switch v.Kind {
@@ -249,7 +260,7 @@ func (r *Recorder) ObserveSession(v session.Event) {
 		e.opens.WithLabelValues(v.Cause, v.Result).Inc()
 		e.open.WithLabelValues(v.Result).Observe(v.Took.Seconds())
 		if v.Result == "opened" {
-			e.asked.Observe(v.Asked.Seconds())
+			e.lifetime.Observe(v.Asked.Seconds())
 		}
 	case session.Collided:
 		e.collisions.Inc()
@@ -258,7 +269,7 @@ func (r *Recorder) ObserveSession(v session.Event) {
 	case session.Adopted:
 		e.adopted.Inc()
 	case session.GivenUp:
-		e.givenUp.WithLabelValues(v.Result).Inc()
+		e.abandoned.WithLabelValues(v.Result).Inc()
 	case session.LeaseLost:
 		e.leases.Inc()
 	case session.Retired:
@@ -266,27 +277,27 @@ func (r *Recorder) ObserveSession(v session.Event) {
 	case session.Closed:
 		e.closes.WithLabelValues(v.Result).Inc()
 	case session.Maintained:
-		e.rounds.WithLabelValues(v.Cause, v.Result).Inc()
+		e.maintenance.WithLabelValues(v.Cause, v.Result).Inc()
 		if v.Result == "ok" {
-			e.rounded.WithLabelValues(v.Cause).Set(unix(r.now()))
+			e.maintainedAt.WithLabelValues(v.Cause).Set(unix(r.now()))
 		}
 	}
 }
 
-// ObserveCleanup is that of an automation.Observer.
+// ObserveCleanup implements automation.Observer.
 func (r *Recorder) ObserveCleanup(c cleanup.Report, err error) {
 	for _, n := range c.Removed {
-		r.events.removed.WithLabelValues(n.Table).Add(float64(n.Rows))
+		r.events.cleanedRows.WithLabelValues(n.Table).Add(float64(n.Rows))
 	}
 	switch {
 	case errors.Is(err, cleanup.ErrBusy):
-		r.events.passes.WithLabelValues("busy").Inc()
+		r.events.cleanups.WithLabelValues("busy").Inc()
 	case err != nil:
-		r.events.passes.WithLabelValues("failed").Inc()
+		r.events.cleanups.WithLabelValues("failed").Inc()
 	default:
-		r.events.passes.WithLabelValues("ok").Inc()
-		r.events.passed.Observe(c.Took.Seconds())
-		r.events.cleaned.Set(unix(r.now()))
+		r.events.cleanups.WithLabelValues("ok").Inc()
+		r.events.cleanupDuration.Observe(c.Took.Seconds())
+		r.events.cleanedAt.Set(unix(r.now()))
 	}
 }
 

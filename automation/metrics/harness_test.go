@@ -92,8 +92,8 @@ func newModule(t *testing.T, n source) *fakeModule {
 	}
 }
 
-// told is a Recorder that has been told one of everything.
-func told(o metrics.Options) *metrics.Recorder {
+// observed returns a Recorder that has observed one of everything.
+func observed(o metrics.Options) *metrics.Recorder {
 	r := metrics.New(o)
 	r.ObserveSQL("sessions.claim", time.Millisecond, 3*time.Millisecond, nil)
 	r.ObserveSQL("settings.put", 0, time.Second, fmt.Errorf("x: %w", settings.ErrUnavailable))

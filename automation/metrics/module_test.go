@@ -117,7 +117,7 @@ func TestRecorder_CountsWhatAModuleDoes(t *testing.T) {
 		{"automation_session_acquire_duration_seconds", []string{"result", "refused"}, 1},
 		{"automation_sessions", []string{"state", "open"}, 1},
 		{"automation_users", []string{"automation", "on"}, 1},
-		{"automation_census_ok", nil, 1},
+		{"automation_scrape_ok", nil, 1},
 		{"automation_flag_enabled", []string{"flag", "automation"}, 1},
 		{"automation_part_ok", []string{"part", "node"}, 1},
 		{"automation_rollout_tripped", nil, 0},

@@ -13,7 +13,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 )
 
-// Module is what a Recorder asks when it is scraped; *automation.Module is one.
+// Module is what a Recorder reads when it is scraped. *automation.Module
+// implements it.
 type Module interface {
 	Flags() *flags.Watcher
 	Snapshot() automation.Snapshot
@@ -24,7 +25,10 @@ type Module interface {
 
 // Options of a Recorder. The zero value works.
 type Options struct {
-	Now func() time.Time // nil is the wall clock
+	// ConstLabels are added to every series. Two modules of one process need
+	// different values of the same label to be registered side by side.
+	ConstLabels prometheus.Labels
+	Now         func() time.Time // nil is the wall clock
 }
 
 // Recorder is an automation.Observer and a prometheus.Collector. It registers
@@ -33,24 +37,25 @@ type Recorder struct {
 	now    func() time.Time
 	events *events
 	scrape *scrape
-	module atomic.Pointer[attached]
+	module atomic.Pointer[source]
 }
 
-// attached is a module and what its database said last.
-type attached struct {
+// source is the attached module with the latest answers of its database.
+type source struct {
 	Module
-	census   kept[session.Census]
-	adopters kept[adopters]
-	rollouts kept[[]rollout.Status]
+	census   cached[session.Census]
+	users    cached[userCounts]
+	rollouts cached[[]rollout.Status]
 }
 
-type adopters struct{ on, off int64 }
+// userCounts are the users with stored settings.
+type userCounts struct{ on, off int64 }
 
-// How long an answer of the database serves. Counting the adopters reads a
-// whole table.
+// How long an answer of the database is served again. Counting the users reads
+// the whole table of settings.
 const (
-	censusServes   = 10 * time.Second
-	adoptersServe  = time.Minute
+	statsMaxAge    = 10 * time.Second
+	usersMaxAge    = time.Minute
 	scrapeDeadline = time.Second
 )
 
@@ -59,40 +64,41 @@ var (
 	_ prometheus.Collector = (*Recorder)(nil)
 )
 
-// New makes a Recorder. Until a module is attached it has only what that tells it.
+// New returns a Recorder. Until a module is attached it exports only what it has
+// observed.
 func New(o Options) *Recorder {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Recorder{now: o.Now, events: newEvents(), scrape: newScrape()}
+	return &Recorder{now: o.Now, events: newEvents(o.ConstLabels), scrape: newScrape(o.ConstLabels)}
 }
 
-// Attach lets the Recorder ask m whenever it is scraped.
+// Attach makes the Recorder read m whenever it is scraped.
 func (r *Recorder) Attach(m Module) {
-	a := &attached{Module: m}
-	a.census = kept[session.Census]{now: r.now, serves: censusServes, ask: m.Census}
-	a.rollouts = kept[[]rollout.Status]{now: r.now, serves: censusServes, ask: m.RolloutStatus}
-	a.adopters = kept[adopters]{now: r.now, serves: adoptersServe, ask: func(ctx context.Context) (adopters, error) {
+	a := &source{Module: m}
+	a.census = cached[session.Census]{now: r.now, maxAge: statsMaxAge, fetch: m.Census}
+	a.rollouts = cached[[]rollout.Status]{now: r.now, maxAge: statsMaxAge, fetch: m.RolloutStatus}
+	a.users = cached[userCounts]{now: r.now, maxAge: usersMaxAge, fetch: func(ctx context.Context) (userCounts, error) {
 		on, off, err := m.Adopters(ctx)
-		return adopters{on, off}, err
+		return userCounts{on, off}, err
 	}}
 	r.module.Store(a)
 }
 
-// Describe is that of a prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (r *Recorder) Describe(ch chan<- *prometheus.Desc) {
-	for _, c := range r.events.all() {
+	for _, c := range r.events.collectors() {
 		c.Describe(ch)
 	}
-	for _, d := range r.scrape.all() {
+	for _, d := range r.scrape.descs() {
 		ch <- d
 	}
 }
 
-// Collect is that of a prometheus.Collector. It takes a second at most, and
-// leaves out what the database did not say by then.
+// Collect implements prometheus.Collector. It takes a second at most, and leaves
+// out what the database has not answered by then.
 func (r *Recorder) Collect(ch chan<- prometheus.Metric) {
-	for _, c := range r.events.all() {
+	for _, c := range r.events.collectors() {
 		c.Collect(ch)
 	}
 	if a := r.module.Load(); a != nil {

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 
@@ -17,7 +18,7 @@ import (
 
 func TestRecorder_CountsEvents(t *testing.T) {
 	at := time.Unix(1_700_000_000, 0)
-	f := gather(t, told(metrics.Options{Now: func() time.Time { return at }}))
+	f := gather(t, observed(metrics.Options{Now: func() time.Time { return at }}))
 	for _, c := range []struct {
 		name   string
 		labels []string
@@ -102,7 +103,7 @@ func TestRecorder_ReadsStateOnScrape(t *testing.T) {
 		{"automation_sessions_overdue_seconds", nil, 90},
 		{"automation_users", []string{"automation", "on"}, 30},
 		{"automation_users", []string{"automation", "off"}, 12},
-		{"automation_census_ok", nil, 1},
+		{"automation_scrape_ok", nil, 1},
 		{"automation_db_pool_connections", []string{"state", "in_use"}, 3},
 		{"automation_db_pool_max_connections", nil, 20},
 		{"automation_db_pool_waits_total", nil, 5},
@@ -183,8 +184,8 @@ func TestRecorder_CachesStatsBetweenScrapes(t *testing.T) {
 			if took := time.Since(begun); took > time.Second {
 				t.Errorf("a scrape took %v while the database said nothing, want at most a second", took)
 			}
-			if got := value(t, f, "automation_census_ok"); got != 0 {
-				t.Errorf("automation_census_ok is %v while the database says nothing", got)
+			if got := value(t, f, "automation_scrape_ok"); got != 0 {
+				t.Errorf("automation_scrape_ok is %v while the database says nothing", got)
 			}
 			if f["automation_sessions_held"] != nil {
 				t.Error("what the database did not say is there")
@@ -199,18 +200,18 @@ func TestRecorder_CachesStatsBetweenScrapes(t *testing.T) {
 func TestRecorder_ExportsTheRestWhenTheDatabaseFails(t *testing.T) {
 	m := newModule(t, 1)
 	m.census = func(context.Context) (session.Census, error) { return session.Census{}, errors.New("away") }
-	r := told(metrics.Options{})
+	r := observed(metrics.Options{})
 	r.Attach(m)
 	f := gather(t, r)
-	if got := value(t, f, "automation_census_ok"); got != 0 {
-		t.Errorf("automation_census_ok is %v", got)
+	if got := value(t, f, "automation_scrape_ok"); got != 0 {
+		t.Errorf("automation_scrape_ok is %v", got)
 	}
 	value(t, f, "automation_feature_enabled")
 	value(t, f, "automation_session_opens_total", "cause", "request", "result", "opened")
 }
 
 func TestRecorder_FollowsPrometheusConventions(t *testing.T) {
-	r := told(metrics.Options{})
+	r := observed(metrics.Options{})
 	r.Attach(newModule(t, 1))
 	var list []*dto.MetricFamily
 	for _, f := range gather(t, r) {
@@ -222,5 +223,33 @@ func TestRecorder_FollowsPrometheusConventions(t *testing.T) {
 	}
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+func TestRecorders_RegisterSideBySideWithConstLabels(t *testing.T) {
+	registry := prometheus.NewPedanticRegistry()
+	for _, module := range []string{"chat", "batch"} {
+		r := observed(metrics.Options{ConstLabels: prometheus.Labels{"module": module}})
+		r.Attach(newModule(t, 1))
+		if err := registry.Register(r); err != nil {
+			t.Fatalf("module %s: %v", module, err)
+		}
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		modules := map[string]int{}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "module" {
+					modules[l.GetValue()]++
+				}
+			}
+		}
+		if modules["chat"] == 0 || modules["chat"] != modules["batch"] || modules["chat"]+modules["batch"] != len(f.GetMetric()) {
+			t.Errorf("%s has series by module %v of %d", f.GetName(), modules, len(f.GetMetric()))
+		}
 	}
 }

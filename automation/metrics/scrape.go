@@ -11,14 +11,14 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 )
 
-// The most flags and rollouts that are told apart. Of the flags, the rest are
-// one; of the rollouts, they are left out.
+// The most flags and rollouts that have series of their own. Further flags share
+// the label "other"; further rollouts are left out.
 const (
 	maxFlags    = 50
 	maxRollouts = 20
 )
 
-// scrape are the metrics that are read when they are asked for.
+// scrape has the metrics that are read from the module at each scrape.
 type scrape struct {
 	master, part *prometheus.Desc
 
@@ -27,7 +27,7 @@ type scrape struct {
 
 	models, modelsLoaded, modelsRefused, feedModels, feedCurrent, feedFailing *prometheus.Desc
 
-	sessions, held, abandoned, due, overdue, users, counted *prometheus.Desc
+	sessions, held, abandoned, due, overdue, users, scrapeOK *prometheus.Desc
 
 	poolConns, poolMax, poolWaits, poolWaited *prometheus.Desc
 
@@ -35,14 +35,13 @@ type scrape struct {
 	rolloutOutcomes, rolloutFailures, rolloutLooked, tripped                              *prometheus.Desc
 }
 
-func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc(name, help, labels, nil)
-}
-
-func newScrape() *scrape {
+func newScrape(constLabels prometheus.Labels) *scrape {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, constLabels)
+	}
 	return &scrape{
 		master: desc("automation_feature_enabled", "1 while the process's master switch is on."),
-		part:   desc("automation_part_ok", "1 while a part that automation needs is well.", "part"),
+		part:   desc("automation_part_ok", "1 while a component that automation needs works.", "part"),
 
 		flagEnabled:    desc("automation_flag_enabled", "1 while the flag is enabled.", "flag"),
 		flagShare:      desc("automation_flag_rollout_ratio", "The flag's rollout percentage, as a share of one.", "flag"),
@@ -67,7 +66,7 @@ func newScrape() *scrape {
 		due:       desc("automation_sessions_due", "Sessions of all replicas that maintenance should be looking at."),
 		overdue:   desc("automation_sessions_overdue_seconds", "For how long the first of the due sessions has been due."),
 		users:     desc("automation_users", "Users with settings of their own, by whether they have automation on.", "automation"),
-		counted:   desc("automation_census_ok", "1 while the database answers what scrapes ask it."),
+		scrapeOK:  desc("automation_scrape_ok", "1 while the database answers the queries of scrapes."),
 
 		poolConns:  desc("automation_db_pool_connections", "Connections of the host's pool.", "state"),
 		poolMax:    desc("automation_db_pool_max_connections", "The most connections that the host's pool opens; 0 is no limit."),
@@ -87,54 +86,54 @@ func newScrape() *scrape {
 	}
 }
 
-func (s *scrape) all() []*prometheus.Desc {
+func (s *scrape) descs() []*prometheus.Desc {
 	return []*prometheus.Desc{s.master, s.part, s.flagEnabled, s.flagShare, s.flagListed, s.flagVersion, s.decisions,
 		s.flagsLoaded, s.flagsAge, s.flagsFailing, s.flagsMalformed,
 		s.models, s.modelsLoaded, s.modelsRefused, s.feedModels, s.feedCurrent, s.feedFailing,
-		s.sessions, s.held, s.abandoned, s.due, s.overdue, s.users, s.counted, s.poolConns, s.poolMax, s.poolWaits, s.poolWaited,
+		s.sessions, s.held, s.abandoned, s.due, s.overdue, s.users, s.scrapeOK, s.poolConns, s.poolMax, s.poolWaits, s.poolWaited,
 		s.rolloutState, s.rolloutStage, s.rolloutShare, s.rolloutWatched, s.rolloutHold, s.rolloutWaiting,
 		s.rolloutOutcomes, s.rolloutFailures, s.rolloutLooked, s.tripped}
 }
 
-// sink takes metrics.
-type sink chan<- prometheus.Metric
+// metricSink receives metrics.
+type metricSink chan<- prometheus.Metric
 
-func (ch sink) gauge(d *prometheus.Desc, v float64, labels ...string) {
+func (ch metricSink) gauge(d *prometheus.Desc, v float64, labels ...string) {
 	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 }
 
-func (ch sink) counter(d *prometheus.Desc, v float64, labels ...string) {
+func (ch metricSink) counter(d *prometheus.Desc, v float64, labels ...string) {
 	ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
 }
 
-func truth(yes bool) float64 {
-	if yes {
+func boolToFloat(b bool) float64 {
+	if b {
 		return 1
 	}
 	return 0
 }
 
-func (s *scrape) collect(a *attached, ch sink) {
+func (s *scrape) collect(a *source, ch metricSink) {
 	now := a.Snapshot()
-	ch.gauge(s.master, truth(now.MasterOn))
-	ch.gauge(s.tripped, truth(now.Tripped))
+	ch.gauge(s.master, boolToFloat(now.MasterOn))
+	ch.gauge(s.tripped, boolToFloat(now.Tripped))
 	for name, p := range now.Parts {
-		ch.gauge(s.part, truth(p.OK), name)
+		ch.gauge(s.part, boolToFloat(p.OK), name)
 	}
 	s.collectFlags(a, ch)
 	s.collectMapping(now, ch)
 	s.collectPool(now, ch)
-	s.collectCensus(a, ch)
+	s.collectStats(a, ch)
 }
 
-func (s *scrape) collectFlags(a *attached, ch sink) {
+func (s *scrape) collectFlags(a *source, ch metricSink) {
 	w := a.Flags()
 	h := w.Health()
-	ch.gauge(s.flagsLoaded, truth(h.Loaded))
+	ch.gauge(s.flagsLoaded, boolToFloat(h.Loaded))
 	if h.Loaded {
 		ch.gauge(s.flagsAge, h.Age.Seconds())
 	}
-	ch.gauge(s.flagsFailing, truth(h.Err != nil))
+	ch.gauge(s.flagsFailing, boolToFloat(h.Err != nil))
 	ch.gauge(s.flagsMalformed, float64(len(h.Bad)))
 
 	names := []string{automation.FlagName}
@@ -158,7 +157,7 @@ func (s *scrape) collectFlags(a *attached, ch sink) {
 		if f == nil {
 			continue
 		}
-		ch.gauge(s.flagEnabled, truth(f.Enabled), name)
+		ch.gauge(s.flagEnabled, boolToFloat(f.Enabled), name)
 		ch.gauge(s.flagShare, float64(f.Percentage)/float64(100*flags.Percent), name)
 		ch.gauge(s.flagListed, float64(f.EnabledUserIDs.Len()), name, "enabled")
 		ch.gauge(s.flagListed, float64(f.DisabledUserIDs.Len()), name, "disabled")
@@ -166,21 +165,21 @@ func (s *scrape) collectFlags(a *attached, ch sink) {
 	}
 }
 
-func (s *scrape) collectMapping(now automation.Snapshot, ch sink) {
+func (s *scrape) collectMapping(now automation.Snapshot, ch metricSink) {
 	h := now.Mapping
 	ch.gauge(s.models, float64(h.Entries))
 	if !h.LoadedAt.IsZero() {
 		ch.gauge(s.modelsLoaded, unix(h.LoadedAt))
 	}
-	ch.gauge(s.modelsRefused, truth(h.Err != nil))
+	ch.gauge(s.modelsRefused, boolToFloat(h.Err != nil))
 	ch.gauge(s.feedModels, float64(h.FeedModels))
 	if !h.FeedAt.IsZero() {
 		ch.gauge(s.feedCurrent, unix(h.FeedAt))
 	}
-	ch.gauge(s.feedFailing, truth(h.FeedErr != nil))
+	ch.gauge(s.feedFailing, boolToFloat(h.FeedErr != nil))
 }
 
-func (s *scrape) collectPool(now automation.Snapshot, ch sink) {
+func (s *scrape) collectPool(now automation.Snapshot, ch metricSink) {
 	ch.gauge(s.poolConns, float64(now.Pool.InUse), "in_use")
 	ch.gauge(s.poolConns, float64(now.Pool.Idle), "idle")
 	ch.gauge(s.poolMax, float64(now.Pool.MaxOpenConnections))
@@ -188,9 +187,9 @@ func (s *scrape) collectPool(now automation.Snapshot, ch sink) {
 	ch.counter(s.poolWaited, now.Pool.WaitDuration.Seconds())
 }
 
-// collectCensus asks the database. What it does not say is absent rather than
-// old or zero.
-func (s *scrape) collectCensus(a *attached, ch sink) {
+// collectStats asks the database. What it does not answer is left out, rather
+// than old or zero.
+func (s *scrape) collectStats(a *source, ch metricSink) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeDeadline)
 	defer cancel()
 	census, err := a.census.get(ctx)
@@ -203,29 +202,29 @@ func (s *scrape) collectCensus(a *attached, ch sink) {
 		ch.gauge(s.due, float64(census.Due))
 		ch.gauge(s.overdue, census.Overdue.Seconds())
 	}
-	users, err2 := a.adopters.get(ctx)
+	users, err2 := a.users.get(ctx)
 	if err2 == nil {
 		ch.gauge(s.users, float64(users.on), "on")
 		ch.gauge(s.users, float64(users.off), "off")
 	}
 	rollouts, err3 := a.rollouts.get(ctx)
-	s.collectRollouts(rollouts, ch) // those that can be read, whatever the others are
-	ch.gauge(s.counted, truth(err == nil && err2 == nil && err3 == nil))
+	s.collectRollouts(rollouts, ch) // also those that were read before an error
+	ch.gauge(s.scrapeOK, boolToFloat(err == nil && err2 == nil && err3 == nil))
 }
 
-// states are all that a rollout can be in, and waits what a stage can wait for.
+// Every state that a rollout can be in, and everything a stage can wait for.
 var (
-	states = []rollout.State{rollout.Pending, rollout.Running, rollout.Paused, rollout.Completed, rollout.RolledBack, rollout.Aborted}
-	waits  = []string{rollout.ForTime, rollout.ForSamples, rollout.ForApproval, rollout.ForOutage, rollout.ForBreach}
+	rolloutStates = []rollout.State{rollout.Pending, rollout.Running, rollout.Paused, rollout.Completed, rollout.RolledBack, rollout.Aborted}
+	rolloutWaits  = []string{rollout.ForTime, rollout.ForSamples, rollout.ForApproval, rollout.ForOutage, rollout.ForBreach}
 )
 
-func (s *scrape) collectRollouts(list []rollout.Status, ch sink) {
+func (s *scrape) collectRollouts(list []rollout.Status, ch metricSink) {
 	for _, r := range list[:min(len(list), maxRollouts)] {
-		for _, state := range states {
-			ch.gauge(s.rolloutState, truth(r.State == state), r.Name, string(state))
+		for _, state := range rolloutStates {
+			ch.gauge(s.rolloutState, boolToFloat(r.State == state), r.Name, string(state))
 		}
-		for _, reason := range waits {
-			ch.gauge(s.rolloutWaiting, truth(r.Waiting == reason), r.Name, reason)
+		for _, reason := range rolloutWaits {
+			ch.gauge(s.rolloutWaiting, boolToFloat(r.Waiting == reason), r.Name, reason)
 		}
 		ch.gauge(s.rolloutStage, float64(r.Stage), r.Name)
 		ch.gauge(s.rolloutShare, float64(r.Percentage)/float64(100*flags.Percent), r.Name)
