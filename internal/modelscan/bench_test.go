@@ -13,7 +13,7 @@ import (
 
 // The bodies of the benchmarks are 10 MB.
 func benchmarkBodies() map[string]string {
-	prose := "She said:\n\t\"The path is C:\\temp, isn't it?\" Then they went on, and on, for a good while.\n"
+	prose := "She said:\n\t\"The path is C:\\temp, isn't it?\" Then they talked for a long while.\n"
 	messages := func(content string) string {
 		text, _ := json.Marshal(content)
 		message := `{"role":"user","content":` + string(text) + `},`
@@ -32,7 +32,7 @@ func benchmarkBodies() map[string]string {
 }
 
 func BenchmarkFind(b *testing.B) {
-	ways := []struct {
+	methods := []struct {
 		name string
 		find func(body io.Reader) (string, error)
 	}{
@@ -69,12 +69,12 @@ func BenchmarkFind(b *testing.B) {
 		}},
 	}
 	for name, body := range benchmarkBodies() {
-		for _, way := range ways {
-			b.Run(name+"/"+way.name, func(b *testing.B) {
+		for _, method := range methods {
+			b.Run(name+"/"+method.name, func(b *testing.B) {
 				b.SetBytes(int64(len(body)))
 				b.ReportAllocs()
 				for b.Loop() {
-					if model, err := way.find(strings.NewReader(body)); err != nil || model != "llama" {
+					if model, err := method.find(strings.NewReader(body)); err != nil || model != "llama" {
 						b.Fatal(model, err)
 					}
 				}
@@ -83,7 +83,7 @@ func BenchmarkFind(b *testing.B) {
 	}
 }
 
-func BenchmarkFindInAForm(b *testing.B) {
+func BenchmarkFind_Form(b *testing.B) {
 	body, contentType := formBody(b, "whisper-1", 10<<20)
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()

@@ -9,10 +9,10 @@
 //	found, err := modelscan.Find(r.Header.Get("Content-Type"), r.Body, limit)
 //	r.Body = found.Restore(r.Body)
 //
-// What Find does not need it does not judge: long strings are skipped, nested
-// values only have to close their brackets, and nothing after the model is
-// read. A body that is broken there is the next handler's to refuse. The same
-// goes for a model given twice: the first one counts, where most decoders take
-// the last, because waiting for a second would mean reading every body to its
-// end. The name is matched exactly, as OpenAI's API does.
+// Find does not validate what it does not need: long strings are skipped,
+// nested values only have to close their brackets, and nothing after the model
+// is looked at. The next handler refuses a body that is broken there. If the
+// model is given twice, the first one counts, though most decoders take the
+// last: waiting for a second would mean reading every body to its end. The name
+// is matched exactly, as OpenAI's API does.
 package modelscan

@@ -10,7 +10,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/modelscan"
 )
 
-// formBody is a transcription: a file of size bytes, then the fields.
+// formBody is the form of a transcription: a file of size bytes, then the fields.
 func formBody(t testing.TB, model string, size int) (body, contentType string) {
 	t.Helper()
 	var out bytes.Buffer
@@ -31,7 +31,7 @@ func formBody(t testing.TB, model string, size int) (body, contentType string) {
 	return out.String(), w.FormDataContentType()
 }
 
-func TestFindInAForm(t *testing.T) {
+func TestFind_LocatesTheModelInAForm(t *testing.T) {
 	t.Run("after a big file", func(t *testing.T) {
 		body, contentType := formBody(t, "whisper-1", 1<<20)
 		if found, err := find(t, contentType, body, noLimit); err != nil || found.Kind != modelscan.Text || found.Model != "whisper-1" {
@@ -58,7 +58,7 @@ func TestFindInAForm(t *testing.T) {
 	})
 	t.Run("cut off", func(t *testing.T) {
 		body, contentType := formBody(t, "whisper-1", 10)
-		for _, at := range []int{0, 10, strings.Index(body, "whisper") + 3} {
+		for at := range strings.Index(body, "whisper-1") + len("whisper-1") {
 			if _, err := find(t, contentType, body[:at], noLimit); !errors.Is(err, modelscan.ErrSyntax) {
 				t.Errorf("at %d: %v", at, err)
 			}

@@ -9,7 +9,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/modelscan"
 )
 
-// FuzzFind asks encoding/json about the first top-level model.
+// FuzzFind compares Find with encoding/json.
 func FuzzFind(f *testing.F) {
 	for _, seed := range []string{
 		`{"model":"m"}`, `{"x":[{"model":"a"},"\\\""],"mod\u0065l":"\ud83d"}`, `{"model":null}`, `{"model":[1]}`,
@@ -34,7 +34,7 @@ func FuzzFind(f *testing.F) {
 	})
 }
 
-// reference is what Find should say about a valid object.
+// reference finds the first top-level model of a valid object by encoding/json.
 func reference(body string) (kind modelscan.Kind, model string, ok bool) {
 	if !json.Valid([]byte(body)) || !strings.HasPrefix(strings.TrimLeft(body, " \t\r\n"), "{") {
 		return 0, "", false
