@@ -102,8 +102,12 @@ func disconnected(err error) bool {
 }
 
 // spoiled connections must not go back to the pool: they are dead, or the
-// server behind them takes no writes.
-func spoiled(err error) bool { return disconnected(err) || SQLState(err) == "25006" }
+// server behind them takes no writes: 0A000 is a standby's answer to a
+// transaction that is to write, 25006 its answer to the statement that does.
+func spoiled(err error) bool {
+	s := SQLState(err)
+	return disconnected(err) || s == "25006" || s == "0A000"
+}
 
 // lost adds ErrUnavailable to errors that say that the database is away, has
 // no room, or took too long.

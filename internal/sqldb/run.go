@@ -138,7 +138,7 @@ func repeat[T any](ctx context.Context, db *DB, p *phase, fn func(*Tx) (T, error
 		if err != nil {
 			return v, err
 		}
-		v, err = once(work, db, p, conn, tx, fn)
+		v, err = once(work, db, p, conn, tx, fn, readOnly)
 		if err == nil || i == tries || !repeatable(err) || !pause(ctx, i) {
 			return v, err
 		}
@@ -166,7 +166,7 @@ func begin(ctx context.Context, db *DB, readOnly bool) (*sqlx.Conn, *sqlx.Tx, er
 		if err != nil {
 			return nil, nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
-		tx, err := conn.BeginTxx(ctx, &sql.TxOptions{ReadOnly: readOnly})
+		tx, err := conn.BeginTxx(ctx, db.txOptions(readOnly))
 		if err == nil {
 			return conn, tx, nil
 		}
@@ -177,6 +177,16 @@ func begin(ctx context.Context, db *DB, readOnly bool) (*sqlx.Conn, *sqlx.Tx, er
 	}
 }
 
+// txOptions state the isolation that the statements are written for, whatever
+// the host's default: under a stricter one the caps on sessions would count an
+// old snapshot. SQLite knows no other than its own.
+func (db *DB) txOptions(readOnly bool) *sql.TxOptions {
+	if db.lite {
+		return &sql.TxOptions{ReadOnly: readOnly}
+	}
+	return &sql.TxOptions{Isolation: sql.LevelReadCommitted, ReadOnly: readOnly}
+}
+
 // release gives a connection back, or sees to it that nobody gets it again.
 func release(conn *sqlx.Conn, err error) {
 	if spoiled(err) {
@@ -185,14 +195,18 @@ func release(conn *sqlx.Conn, err error) {
 	_ = conn.Close() // says only that it is closed already
 }
 
-func once[T any](ctx context.Context, db *DB, p *phase, conn *sqlx.Conn, tx *sqlx.Tx, fn func(*Tx) (T, error)) (v T, err error) {
+func once[T any](ctx context.Context, db *DB, p *phase, conn *sqlx.Conn, tx *sqlx.Tx, fn func(*Tx) (T, error), readOnly bool) (v T, err error) {
 	defer func() {
 		_ = tx.Rollback()
 		release(conn, err)
 	}()
 	t := &Tx{tx: tx, db: db, ctx: ctx}
 	if !db.lite {
-		if _, err := tx.ExecContext(ctx, db.setup); err != nil {
+		setup := db.setup
+		if !readOnly { // pgx leaves it to the host's default
+			setup = `SET TRANSACTION READ WRITE; ` + setup
+		}
+		if _, err := tx.ExecContext(ctx, setup); err != nil {
 			return v, lost(err)
 		}
 	}

@@ -69,11 +69,13 @@ func New(pool *sqlx.DB, o Options) *DB {
 		spare:   make(chan struct{}, 1),
 		timeout: o.Timeout,
 		observe: o.Observe,
-		// One statement, so that every driver sends it in one message. The
+		// Without parameters, so that every driver sends it in one message. The
 		// settings end with the transaction: a pooler's next client never
 		// meets them. Times without a zone, which an adopted table may have,
-		// are UTC.
-		setup: fmt.Sprintf(`SELECT set_config('statement_timeout', '%d', true), set_config('lock_timeout', '%d', true), set_config('idle_in_transaction_session_timeout', '%d', true), set_config('TimeZone', 'UTC', true)`,
+		// are UTC. A commit that was reported survives a crash, whatever the
+		// host's default; a stronger one of the host's stays.
+		setup: fmt.Sprintf(`SELECT set_config('statement_timeout', '%d', true), set_config('lock_timeout', '%d', true), set_config('idle_in_transaction_session_timeout', '%d', true), set_config('TimeZone', 'UTC', true)`+
+			`, set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN 'on' ELSE current_setting('synchronous_commit') END, true)`,
 			ms, max(ms*4/5, 1), ms),
 	}
 }
