@@ -173,6 +173,17 @@ func (c *Cluster) Restart() {
 	check(c.tb, c.start())
 }
 
+// RestartAsStandby restarts the server in recovery: it serves reads and refuses
+// writes, until pg_promote().
+func (c *Cluster) RestartAsStandby() {
+	c.tb.Helper()
+	check(c.tb, c.stop(syscall.SIGINT))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	check(c.tb, c.owner.run("touch", filepath.Join(c.dir, "data", "standby.signal")))
+	check(c.tb, c.start())
+}
+
 func (c *Cluster) stop(sig syscall.Signal) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

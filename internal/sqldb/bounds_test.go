@@ -17,7 +17,7 @@ import (
 
 func one(tx *sqldb.Tx) (n int, err error) { return n, tx.Get(&n, `SELECT 1`) }
 
-func TestWaitingForASlotIsBounded(t *testing.T) {
+func TestDB_WaitsForASlotUntilTheDeadline(t *testing.T) {
 	type call struct {
 		name       string
 		wait, took time.Duration
@@ -54,7 +54,7 @@ func TestWaitingForASlotIsBounded(t *testing.T) {
 	}
 }
 
-func TestAnUrgentCallDoesNotWaitForASlot(t *testing.T) {
+func TestUrgent_DoesNotWaitForASlot(t *testing.T) {
 	pool := pgtest.Open(t, pgtest.Database(t))
 	db := sqldb.New(pool, sqldb.Options{MaxConns: 1})
 	_, err := sqldb.Read(t.Context(), db, "holder", func(*sqldb.Tx) (int, error) {
@@ -75,7 +75,7 @@ func TestAnUrgentCallDoesNotWaitForASlot(t *testing.T) {
 	}
 }
 
-func TestAContextThatHasEndedRunsNothing(t *testing.T) {
+func TestWrite_RunsNothingInAContextThatHasEnded(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -89,7 +89,7 @@ func TestAContextThatHasEndedRunsNothing(t *testing.T) {
 	})
 }
 
-func TestACallerWhoGivesUpEndsTheStatementThatRuns(t *testing.T) {
+func TestWrite_CancelsTheRunningStatementOfACallerThatGivesUp(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		pool := pgtest.Open(t, pgtest.Database(t))
 		ctx, cancel := context.WithCancel(t.Context())
@@ -104,7 +104,7 @@ func TestACallerWhoGivesUpEndsTheStatementThatRuns(t *testing.T) {
 	})
 }
 
-func TestAPanicOrAnExitInTheFunctionIsAnErrorThatReleasesEverything(t *testing.T) {
+func TestWrite_ReturnsAPanicAsAnErrorAndReleasesEverything(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		execute(t, pool, `CREATE TABLE tokens (token text)`)
 		db := sqldb.New(pool, sqldb.Options{MaxConns: 1})
@@ -131,7 +131,7 @@ func TestAPanicOrAnExitInTheFunctionIsAnErrorThatReleasesEverything(t *testing.T
 
 const timeouts = `SELECT concat_ws(' ', current_setting('statement_timeout'), current_setting('lock_timeout'), current_setting('idle_in_transaction_session_timeout'))`
 
-func TestTheSettingsHoldInTheTransactionAndEndWithIt(t *testing.T) {
+func TestSetup_HoldsInTheTransactionAndEndsWithIt(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		pool := pgtest.Open(t, pgtest.Database(t))
 		pool.SetMaxOpenConns(1)
@@ -152,9 +152,9 @@ func TestTheSettingsHoldInTheTransactionAndEndWithIt(t *testing.T) {
 
 func settingsIn(tx *sqldb.Tx) (s string, err error) { return s, tx.Get(&s, timeouts) }
 
-func TestTheSettingsDoNotLeakThroughAPooler(t *testing.T) {
+func TestSetup_DoesNotLeakThroughAPooler(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
-		pool := bounced(t, pgtest.PgBouncer(t, pgtest.Database(t)))
+		pool := pooled(t, pgtest.PgBouncer(t, pgtest.Database(t)))
 		db := sqldb.New(pool, sqldb.Options{})
 		var wait sync.WaitGroup
 		for range 8 {
@@ -180,8 +180,8 @@ func TestTheSettingsDoNotLeakThroughAPooler(t *testing.T) {
 	})
 }
 
-// bounced opens a pool through a transaction pooler, in the way its driver needs.
-func bounced(t *testing.T, dsn string) *sqlx.DB {
+// pooled opens a pool through a transaction pooler, in the way its driver needs.
+func pooled(t *testing.T, dsn string) *sqlx.DB {
 	t.Helper()
 	if pgtest.Open(t, dsn).DriverName() == "pgx" {
 		dsn += "&default_query_exec_mode=exec" // no prepared statements
@@ -189,9 +189,9 @@ func bounced(t *testing.T, dsn string) *sqlx.DB {
 	return pgtest.Open(t, dsn)
 }
 
-func TestParametersArriveThroughAPooler(t *testing.T) {
+func TestRead_GetsTheRightParametersThroughAPooler(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
-		db := sqldb.New(bounced(t, pgtest.PgBouncer(t, pgtest.Database(t))), sqldb.Options{})
+		db := sqldb.New(pooled(t, pgtest.PgBouncer(t, pgtest.Database(t))), sqldb.Options{})
 		var wait sync.WaitGroup
 		for i := range 8 {
 			wait.Go(func() {
@@ -210,7 +210,7 @@ func TestParametersArriveThroughAPooler(t *testing.T) {
 	})
 }
 
-func TestALockIsHeldUntilTheTransactionEnds(t *testing.T) {
+func TestTx_LockIsHeldUntilTheTransactionEnds(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		execute(t, pool, `CREATE TABLE n (v int)`, `INSERT INTO n VALUES (0)`)
 		db := sqldb.New(pool, sqldb.Options{Timeout: 20 * time.Second})

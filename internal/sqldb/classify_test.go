@@ -37,21 +37,21 @@ func mock(t *testing.T) (*sqldb.DB, sqlmock.Sqlmock) {
 type outcome int
 
 const (
-	refused outcome = iota // certainly not applied; the cause as it is
-	away                   // certainly not applied: ErrUnavailable
-	inDoubt                // ErrOutcomeUnknown
+	rejected    outcome = iota // certainly not applied; the cause as it is
+	unavailable                // certainly not applied: ErrUnavailable
+	unknown                    // ErrOutcomeUnknown
 )
 
-func (o outcome) String() string { return [...]string{"refused", "unavailable", "unknown"}[o] }
+func (o outcome) String() string { return [...]string{"rejected", "unavailable", "unknown"}[o] }
 
 func outcomeOf(err error) outcome {
 	switch {
 	case errors.Is(err, sqldb.ErrOutcomeUnknown):
-		return inDoubt
+		return unknown
 	case errors.Is(err, sqldb.ErrUnavailable):
-		return away
+		return unavailable
 	}
-	return refused
+	return rejected
 }
 
 // What a COMMIT may answer, in the words of both drivers.
@@ -60,32 +60,32 @@ var commits = map[string]struct {
 	want outcome
 	runs int
 }{
-	"a broken connection in lib/pq's words":     {driver.ErrBadConn, inDoubt, 1},
-	"an end of the stream":                      {io.EOF, inDoubt, 1},
-	"an end in mid-message":                     {fmt.Errorf("failed to receive message: %w", io.ErrUnexpectedEOF), inDoubt, 1},
-	"a read deadline":                           {&net.OpError{Op: "read", Err: context.DeadlineExceeded}, inDoubt, 1},
-	"a deadline that the driver met on its way": {fmt.Errorf("timeout: %w", context.DeadlineExceeded), inDoubt, 1},
-	"a cancel in pgx's words":                   {context.Canceled, inDoubt, 1},
-	"a deadline before it was sent":             {context.DeadlineExceeded, away, 1},
-	"a transaction that was rolled back before": {sql.ErrTxDone, refused, 1},
-	"anything else":                             {errors.New("pq: unexpected command tag X"), inDoubt, 1},
-	"a deferred constraint in lib/pq's words":   {&pq.Error{Code: "23505"}, refused, 1},
-	"a deferred constraint in pgx's words":      {&pgconn.PgError{Code: "23505"}, refused, 1},
-	"a trigger's own code":                      {&pq.Error{Code: "P0001"}, refused, 1},
-	"a cancelled trigger":                       {&pq.Error{Code: "57014"}, away, 1},
-	"a serialization failure":                   {&pgconn.PgError{Code: "40001"}, refused, 3},
-	"a deadlock":                                {&pq.Error{Code: "40P01"}, refused, 3},
-	"an administrator's command":                {&pgconn.PgError{Code: "57P01"}, inDoubt, 1},
-	"a crash of another process":                {&pgconn.PgError{Code: "57P02"}, inDoubt, 1},
-	"a statement whose completion is unknown":   {&pgconn.PgError{Code: "40003"}, inDoubt, 1},
-	"a transaction whose resolution is unknown": {&pgconn.PgError{Code: "08007"}, inDoubt, 1},
-	"a pooler that lost its server":             {&pgconn.PgError{Code: "08P01"}, inDoubt, 1},
-	"a full disk":                               {&pgconn.PgError{Code: "53100"}, inDoubt, 1},
-	"an I/O error":                              {&pgconn.PgError{Code: "58030"}, inDoubt, 1},
-	"an internal error":                         {&pgconn.PgError{Code: "XX000"}, inDoubt, 1},
+	"a broken connection in lib/pq's words":     {driver.ErrBadConn, unknown, 1},
+	"an end of the stream":                      {io.EOF, unknown, 1},
+	"an end in mid-message":                     {fmt.Errorf("failed to receive message: %w", io.ErrUnexpectedEOF), unknown, 1},
+	"a read deadline":                           {&net.OpError{Op: "read", Err: context.DeadlineExceeded}, unknown, 1},
+	"a deadline that the driver met on its way": {fmt.Errorf("timeout: %w", context.DeadlineExceeded), unknown, 1},
+	"a cancel in pgx's words":                   {context.Canceled, unknown, 1},
+	"a deadline before it was sent":             {context.DeadlineExceeded, unavailable, 1},
+	"a transaction that was rolled back before": {sql.ErrTxDone, rejected, 1},
+	"anything else":                             {errors.New("pq: unexpected command tag X"), unknown, 1},
+	"a deferred constraint in lib/pq's words":   {&pq.Error{Code: "23505"}, rejected, 1},
+	"a deferred constraint in pgx's words":      {&pgconn.PgError{Code: "23505"}, rejected, 1},
+	"a trigger's own code":                      {&pq.Error{Code: "P0001"}, rejected, 1},
+	"a cancelled trigger":                       {&pq.Error{Code: "57014"}, unavailable, 1},
+	"a serialization failure":                   {&pgconn.PgError{Code: "40001"}, rejected, 3},
+	"a deadlock":                                {&pq.Error{Code: "40P01"}, rejected, 3},
+	"an administrator's command":                {&pgconn.PgError{Code: "57P01"}, unknown, 1},
+	"a crash of another process":                {&pgconn.PgError{Code: "57P02"}, unknown, 1},
+	"a statement whose completion is unknown":   {&pgconn.PgError{Code: "40003"}, unknown, 1},
+	"a transaction whose resolution is unknown": {&pgconn.PgError{Code: "08007"}, unknown, 1},
+	"a pooler that lost its server":             {&pgconn.PgError{Code: "08P01"}, unknown, 1},
+	"a full disk":                               {&pgconn.PgError{Code: "53100"}, unknown, 1},
+	"an I/O error":                              {&pgconn.PgError{Code: "58030"}, unknown, 1},
+	"an internal error":                         {&pgconn.PgError{Code: "XX000"}, unknown, 1},
 }
 
-func TestWhatTheAnswerToACommitMeans(t *testing.T) {
+func TestWrite_ClassifiesTheReplyToCommit(t *testing.T) {
 	for name, c := range commits {
 		t.Run(name, func(t *testing.T) {
 			db, m := mock(t)
@@ -110,17 +110,17 @@ var statements = map[string]struct {
 	want outcome
 	runs int
 }{
-	"a time-out of the statement": {&pq.Error{Code: "57014"}, away, 1},
-	"a time-out of a lock":        {&pq.Error{Code: "55P03"}, away, 1},
-	"a full disk":                 {&pq.Error{Code: "53100"}, away, 1},
-	"a duplicate":                 {&pq.Error{Code: "23505"}, refused, 1},
-	"a syntax error":              {&pq.Error{Code: "42601"}, refused, 1},
-	"no row":                      {sql.ErrNoRows, refused, 1},
-	"an error of the function":    {errors.New("not found"), refused, 1},
-	"a deadline":                  {context.DeadlineExceeded, away, 1},
+	"a time-out of the statement": {&pq.Error{Code: "57014"}, unavailable, 1},
+	"a time-out of a lock":        {&pq.Error{Code: "55P03"}, unavailable, 1},
+	"a full disk":                 {&pq.Error{Code: "53100"}, unavailable, 1},
+	"a duplicate":                 {&pq.Error{Code: "23505"}, rejected, 1},
+	"a syntax error":              {&pq.Error{Code: "42601"}, rejected, 1},
+	"no row":                      {sql.ErrNoRows, rejected, 1},
+	"an error of the function":    {errors.New("not found"), rejected, 1},
+	"a deadline":                  {context.DeadlineExceeded, unavailable, 1},
 }
 
-func TestWhatTheAnswerToAStatementMeans(t *testing.T) {
+func TestWrite_ClassifiesTheReplyToAStatement(t *testing.T) {
 	for name, c := range statements {
 		t.Run(name, func(t *testing.T) {
 			db, m := mock(t)
@@ -173,7 +173,7 @@ func TestIsConstraint(t *testing.T) {
 	}
 }
 
-func TestAnSQLiteFileThatCannotBeUsedIsUnavailable(t *testing.T) {
+func TestWrite_ReportsAnUnusableSQLiteFileAsUnavailable(t *testing.T) {
 	pool := sqlite(t)
 	execute(t, pool, `CREATE TABLE t (id text)`, `PRAGMA query_only = on`)
 	db := sqldb.New(pool, sqldb.Options{})
@@ -183,7 +183,7 @@ func TestAnSQLiteFileThatCannotBeUsedIsUnavailable(t *testing.T) {
 		}
 		return tx.Exec(`INSERT INTO t VALUES ('a')`)
 	})
-	if outcomeOf(err) != away {
+	if outcomeOf(err) != unavailable {
 		t.Errorf("error %v, want ErrUnavailable", err)
 	}
 }

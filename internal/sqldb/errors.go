@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// SQLState is the five-character code of PostgreSQL's error, or "". It works
-// for lib/pq and pgx alike.
+// SQLState returns the five-character code of PostgreSQL's error, or "", with
+// lib/pq and pgx.
 func SQLState(err error) string {
 	var e interface{ SQLState() string }
 	if errors.As(err, &e) {
@@ -21,7 +21,7 @@ func SQLState(err error) string {
 	return ""
 }
 
-// sqliteCode is SQLite's primary result code, or 0.
+// sqliteCode returns SQLite's primary result code, or 0.
 func sqliteCode(err error) int {
 	var e interface{ Code() int }
 	if errors.As(err, &e) {
@@ -41,14 +41,16 @@ const (
 	sqliteConstraint = 19
 )
 
-// IsConstraint tells whether the database refused a row: a CHECK, a NOT NULL,
-// a unique index, or a value it could not take (class 22 and 23).
+// IsConstraint reports whether the database refused a row: because of a CHECK, a
+// NOT NULL, a unique index, or a value that the type does not have (classes 22
+// and 23).
 func IsConstraint(err error) bool {
 	s := SQLState(err)
 	return strings.HasPrefix(s, "23") || strings.HasPrefix(s, "22") || sqliteCode(err) == sqliteConstraint
 }
 
-// repeatable errors left nothing behind and may well pass the next time.
+// repeatable reports whether nothing was applied and another attempt may
+// succeed.
 func repeatable(err error) bool {
 	if errors.Is(err, ErrOutcomeUnknown) {
 		return false
@@ -57,18 +59,17 @@ func repeatable(err error) bool {
 	case "40001", "40P01": // serialization failure, deadlock
 		return true
 	}
-	return spoiled(err) || sqliteCode(err) == sqliteBusy
+	return unusable(err) || sqliteCode(err) == sqliteBusy
 }
 
-// refused tells of a COMMIT that failed whether it is certain that nothing was
-// applied. When in doubt it is not.
-func refused(err error) bool {
+// rolledBack reports whether a failed COMMIT certainly applied nothing.
+func rolledBack(err error) bool {
 	switch {
 	case errors.Is(err, sql.ErrTxDone):
 		return true // rolled back before
 	case err == context.DeadlineExceeded: //nolint:errorlint // see below
-		// From database/sql before it sent COMMIT, or from SQLite, which rolled
-		// back. Pgx wraps its own, which comes from after the COMMIT.
+		// Database/sql returns it bare before it sends COMMIT, and SQLite after
+		// it has rolled back. Pgx wraps its own, which may come after COMMIT.
 		return true
 	}
 	switch sqliteCode(err) {
@@ -80,19 +81,19 @@ func refused(err error) bool {
 		return false
 	}
 	switch s[:2] {
-	case "08", "53", "57", "58", "XX": // may come from after the commit record
-		return s == "57014" // a cancel does not
+	case "08", "53", "57", "58", "XX": // may be raised after the commit record
+		return s == "57014" // except for a cancelled statement
 	}
 	return true
 }
 
-// disconnected errors cost the connection: classes 08 and 57P, and what the
-// drivers report without a code.
+// disconnected reports whether the connection is lost: classes 08 and 57P, and
+// what the drivers report without a code.
 func disconnected(err error) bool {
 	if s := SQLState(err); strings.HasPrefix(s, "08") || strings.HasPrefix(s, "57P") || s == "25P03" {
 		return true
 	}
-	var unsent interface{ SafeToRetry() bool } // pgx, of a connection that it has closed
+	var unsent interface{ SafeToRetry() bool } // pgx, for a connection that it has closed
 	if errors.As(err, &unsent) && unsent.SafeToRetry() {
 		return true
 	}
@@ -101,22 +102,33 @@ func disconnected(err error) bool {
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
 
-// spoiled connections must not go back to the pool: they are dead, or the
-// server behind them takes no writes: 0A000 is a standby's answer to a
-// transaction that is to write, 25006 its answer to the statement that does.
-func spoiled(err error) bool {
-	s := SQLState(err)
-	return disconnected(err) || s == "25006" || s == "0A000"
+// errReadOnlyServer is a server that refuses READ WRITE transactions, such as a
+// standby.
+var errReadOnlyServer = errors.New("the server takes no writes")
+
+// asReadOnlyServer wraps errReadOnlyServer around the error of a statement that
+// asks for READ WRITE, whose only unsupported feature is writing on a standby.
+func asReadOnlyServer(err error) error {
+	if SQLState(err) == "0A000" {
+		return fmt.Errorf("%w: %w", errReadOnlyServer, err)
+	}
+	return err
 }
 
-// lost adds ErrUnavailable to errors that say that the database is away, has
-// no room, or took too long.
-func lost(err error) error {
+// unusable reports whether a connection must not return to the pool: it is lost,
+// or its server takes no writes.
+func unusable(err error) bool {
+	return disconnected(err) || SQLState(err) == "25006" || errors.Is(err, errReadOnlyServer)
+}
+
+// asUnavailable wraps ErrUnavailable around errors of a database that is away,
+// full, or too slow.
+func asUnavailable(err error) error {
 	if errors.Is(err, ErrUnavailable) {
 		return err
 	}
 	s := SQLState(err)
-	away := spoiled(err) || s == "57014" || s == "55P03" || strings.HasPrefix(s, "53") || strings.HasPrefix(s, "58") ||
+	away := unusable(err) || s == "57014" || s == "55P03" || strings.HasPrefix(s, "53") || strings.HasPrefix(s, "58") ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 	switch sqliteCode(err) {
 	case sqliteBusy, sqliteLocked, sqliteReadOnly, sqliteIOErr, sqliteFull, sqliteCantOpen:

@@ -81,10 +81,10 @@ func insert(ctx context.Context, db *sqldb.DB, calls *int) error {
 	return err
 }
 
-// until waits for what another goroutine is about to do.
-func until(t *testing.T, what string, ok func() bool) {
+// waitFor waits for what another goroutine is about to do.
+func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -12,7 +12,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-func TestALostReplyToCommitIsAnUnknownOutcomeAndAppliesAtMostOnce(t *testing.T) {
+func TestWrite_ReportsALostReplyToCommitAsUnknown(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		pool, proxy := proxied(t)
 		db := sqldb.New(pool, sqldb.Options{})
@@ -30,7 +30,7 @@ func TestALostReplyToCommitIsAnUnknownOutcomeAndAppliesAtMostOnce(t *testing.T) 
 	})
 }
 
-func TestALostReplyToTheCommitOfAReadIsNotInDoubt(t *testing.T) {
+func TestRead_IsNeverOfUnknownOutcome(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		pool, proxy := proxied(t)
 		proxy.LoseCommits(1)
@@ -43,7 +43,7 @@ func TestALostReplyToTheCommitOfAReadIsNotInDoubt(t *testing.T) {
 	})
 }
 
-func TestAConnectionLostBeforeCommitIsRepeatedAndAppliedOnce(t *testing.T) {
+func TestWrite_RepeatsWhatLostItsConnectionBeforeCommit(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		for _, tag := range []string{"BEGIN", "SELECT 1", "INSERT 0 1"} {
 			t.Run("after "+tag, func(t *testing.T) {
@@ -71,7 +71,7 @@ func TestAConnectionLostBeforeCommitIsRepeatedAndAppliedOnce(t *testing.T) {
 	})
 }
 
-func TestAPoolOfDeadConnectionsIsNoReasonToFail(t *testing.T) {
+func TestWrite_SkipsThePoolsDeadConnections(t *testing.T) {
 	kill := map[string]func(t *testing.T, pool *sqlx.DB, proxy *pgtest.Proxy, direct *sqlx.DB){
 		"cut off": func(_ *testing.T, _ *sqlx.DB, proxy *pgtest.Proxy, _ *sqlx.DB) { proxy.CutAll() },
 		"ended by the server": func(t *testing.T, _ *sqlx.DB, _ *pgtest.Proxy, direct *sqlx.DB) {
@@ -109,7 +109,7 @@ func TestAPoolOfDeadConnectionsIsNoReasonToFail(t *testing.T) {
 	})
 }
 
-func TestADatabaseThatIsAwayIsUnavailableAtOnce(t *testing.T) {
+func TestWrite_ReportsADatabaseThatIsAwayAsUnavailable(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		pool, proxy := proxied(t)
 		proxy.SetUpstream(t, "postgres://postgres@127.0.0.1:1/nothing?sslmode=disable")
@@ -121,7 +121,7 @@ func TestADatabaseThatIsAwayIsUnavailableAtOnce(t *testing.T) {
 	})
 }
 
-func TestWhatTheServerRolledBackIsRepeated(t *testing.T) {
+func TestWrite_RepeatsWhatTheServerRolledBack(t *testing.T) {
 	for name, code := range map[string]string{"serialization failure": "40001", "deadlock": "40P01"} {
 		t.Run(name, func(t *testing.T) {
 			onDrivers(t, func(t *testing.T) {
@@ -148,7 +148,7 @@ func TestWhatTheServerRolledBackIsRepeated(t *testing.T) {
 	}
 }
 
-func TestARealDeadlockIsSettled(t *testing.T) {
+func TestWrite_ResolvesADeadlock(t *testing.T) {
 	pool := pgtest.Open(t, pgtest.Database(t))
 	execute(t, pool, `CREATE TABLE n (id int PRIMARY KEY, v int NOT NULL)`, `INSERT INTO n VALUES (1, 0), (2, 0)`)
 	db := sqldb.New(pool, sqldb.Options{})
@@ -186,7 +186,7 @@ CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 END $$;
 CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON tokens DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse(`
 
-func TestACommitThatTheServerRefusesIsNotInDoubt(t *testing.T) {
+func TestWrite_KnowsTheOutcomeOfACommitThatTheServerRefuses(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		t.Run("for good", func(t *testing.T) {
 			pool := pgtest.Open(t, pgtest.Database(t))
@@ -211,7 +211,7 @@ func TestACommitThatTheServerRefusesIsNotInDoubt(t *testing.T) {
 	})
 }
 
-func TestAStatementThatFailedFailsTheTransactionWhateverTheFunctionSays(t *testing.T) {
+func TestWrite_FailsAfterAFailedStatementWhateverTheFunctionReturns(t *testing.T) {
 	test := func(t *testing.T, pool *sqlx.DB) {
 		execute(t, pool, `CREATE TABLE tokens (token text PRIMARY KEY)`)
 		_, err := sqldb.Write(t.Context(), sqldb.New(pool, sqldb.Options{}), "w", func(tx *sqldb.Tx) (int, error) {
@@ -233,7 +233,7 @@ func TestAStatementThatFailedFailsTheTransactionWhateverTheFunctionSays(t *testi
 	})
 }
 
-func TestACallerWhoGivesUpDuringCommitIsToldThatTheOutcomeIsUnknown(t *testing.T) {
+func TestWrite_ReportsUnknownToACallerThatGivesUpDuringCommit(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		pool, proxy := proxied(t)
 		db := sqldb.New(pool, sqldb.Options{})
@@ -260,7 +260,7 @@ func TestACallerWhoGivesUpDuringCommitIsToldThatTheOutcomeIsUnknown(t *testing.T
 	})
 }
 
-func TestADeadlineDuringCommitIsAnUnknownOutcome(t *testing.T) {
+func TestWrite_ReportsADeadlineDuringCommitAsUnknown(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		pool, proxy := proxied(t)
 		if err := pool.PingContext(t.Context()); err != nil {
@@ -282,7 +282,7 @@ func TestADeadlineDuringCommitIsAnUnknownOutcome(t *testing.T) {
 	})
 }
 
-func TestNothingIsAppliedOnceTheCallerHasGivenUp(t *testing.T) {
+func TestWrite_AppliesNothingAfterTheCallerHasGivenUp(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		execute(t, pool, `CREATE TABLE tokens (token text)`)
 		db := sqldb.New(pool, sqldb.Options{MaxConns: 1})
@@ -308,7 +308,7 @@ func TestNothingIsAppliedOnceTheCallerHasGivenUp(t *testing.T) {
 	})
 }
 
-func TestAServerThatTakesNoWritesCostsItsConnection(t *testing.T) {
+func TestWrite_DropsTheConnectionToAReadOnlyServer(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		pool := pgtest.Open(t, pgtest.Database(t))
 		execute(t, pool, `CREATE TABLE tokens (token text)`)
@@ -332,7 +332,7 @@ func TestAServerThatTakesNoWritesCostsItsConnection(t *testing.T) {
 	})
 }
 
-func TestAReadCannotWriteOnPostgreSQL(t *testing.T) {
+func TestRead_CannotWriteOnPostgreSQL(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		pool := pgtest.Open(t, pgtest.Database(t))
 		execute(t, pool, `CREATE TABLE tokens (token text)`)

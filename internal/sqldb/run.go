@@ -11,17 +11,19 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/retry"
 )
 
 const (
-	// tries is how often a transaction that the server rolled back, or that
-	// lost its connection before COMMIT, is run in all.
-	tries = 3
-	// grace is what a driver gets to end a call in an orderly way.
+	// maxAttempts is how often a transaction runs that the server rolled back,
+	// or that lost its connection before COMMIT.
+	maxAttempts = 3
+	// grace is how long after the deadline a driver may take to return.
 	grace = 50 * time.Millisecond
 )
 
-var errVanished = errors.New("the transaction's function ended its goroutine")
+var errGoexit = errors.New("the transaction's function ended its goroutine")
 
 type result[T any] struct {
 	v   T
@@ -31,10 +33,10 @@ type result[T any] struct {
 func run[T any](ctx context.Context, db *DB, name string, fn func(*Tx) (T, error), readOnly bool) (v T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, db.timeout)
 	defer cancel()
-	begun := now()
+	started := now()
 	var wait time.Duration
 	if db.observe != nil {
-		defer func() { db.observe(name, wait, now().Sub(begun), err) }()
+		defer func() { db.observe(name, wait, now().Sub(started), err) }()
 	}
 	if err := ctx.Err(); err != nil {
 		return v, fmt.Errorf("%s: %w: %w", name, ErrUnavailable, err)
@@ -43,26 +45,26 @@ func run[T any](ctx context.Context, db *DB, name string, fn func(*Tx) (T, error
 	select {
 	case slots <- struct{}{}:
 	default:
-		var spare chan struct{} // nil, and so never ready, for ordinary calls
+		var urgentSlot chan struct{} // nil, and so never ready, for other calls
 		if ctx.Value(urgent{}) != nil {
-			spare = db.spare
+			urgentSlot = db.urgentSlot
 		}
 		select {
 		case slots <- struct{}{}:
-			wait = now().Sub(begun)
-		case spare <- struct{}{}:
-			slots = spare
+			wait = now().Sub(started)
+		case urgentSlot <- struct{}{}:
+			slots = urgentSlot
 		case <-ctx.Done():
-			wait = now().Sub(begun)
+			wait = now().Sub(started)
 			return v, fmt.Errorf("%s: all %d database slots are busy: %w: %w", name, cap(db.slots), ErrUnavailable, ctx.Err())
 		}
 	}
-	// The driver may hang past the deadline, so the work has a goroutine of
-	// its own, which keeps its slot until the driver lets go.
+	// The driver may hang past the deadline, so the transaction has its own
+	// goroutine, which keeps its slot until the driver returns.
 	var p phase
 	done := make(chan result[T], 1)
 	go func() {
-		r := result[T]{err: errVanished}
+		r := result[T]{err: errGoexit}
 		defer func() {
 			if c := recover(); c != nil {
 				r.err = fmt.Errorf("panic: %v", c)
@@ -76,11 +78,11 @@ func run[T any](ctx context.Context, db *DB, name string, fn func(*Tx) (T, error
 	select {
 	case r = <-done:
 	case <-ctx.Done():
-		late := time.NewTimer(grace)
-		defer late.Stop()
+		timer := time.NewTimer(grace)
+		defer timer.Stop()
 		select {
 		case r = <-done:
-		case <-late.C:
+		case <-timer.C:
 			if p.abandon() || readOnly {
 				return v, fmt.Errorf("%s: %w: %w", name, ErrUnavailable, ctx.Err())
 			}
@@ -99,8 +101,8 @@ func run[T any](ctx context.Context, db *DB, name string, fn func(*Tx) (T, error
 	return v, fmt.Errorf("%s: %w", name, r.err)
 }
 
-// phase is the race between a caller that gives up and a transaction that is
-// about to commit: whoever comes first decides.
+// phase decides between a caller that gives up and a transaction that is about
+// to commit: the first of the two wins.
 type phase struct{ state atomic.Int32 }
 
 const (
@@ -109,22 +111,22 @@ const (
 	abandoned
 )
 
-// commit tells whether COMMIT may be sent.
+// commit reports whether COMMIT may be sent.
 func (p *phase) commit() bool { return p.state.CompareAndSwap(running, committing) }
 
-// refused takes commit back: the server said no.
-func (p *phase) refused() { p.state.Store(running) }
+// rolledBack undoes commit after the server has rolled back.
+func (p *phase) rolledBack() { p.state.Store(running) }
 
-// abandon tells whether it is certain that no COMMIT was or will be sent.
+// abandon reports whether no COMMIT was or will be sent.
 func (p *phase) abandon() bool {
 	return p.state.CompareAndSwap(running, abandoned) || p.state.Load() == abandoned
 }
 
-// repeat runs fn's transaction until it is committed, or another try is of no use.
+// repeat runs fn's transaction until it is committed or another attempt is
+// pointless.
 func repeat[T any](ctx context.Context, db *DB, p *phase, fn func(*Tx) (T, error), readOnly bool) (v T, err error) {
-	// A caller who gives up ends the statement that runs, but not a COMMIT: cut
-	// off, that would leave its outcome in doubt for nothing. The deadline
-	// ends both.
+	// A caller that gives up ends the running statement but not a COMMIT, whose
+	// outcome would become unknown without need. The deadline ends both.
 	deadline, _ := ctx.Deadline()
 	work, stop := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	defer stop()
@@ -133,66 +135,53 @@ func repeat[T any](ctx context.Context, db *DB, p *phase, fn func(*Tx) (T, error
 			stop()
 		}
 	})()
-	for i := 1; ; i++ {
+	for attempt := 1; ; attempt++ {
 		conn, tx, err := begin(work, db, readOnly)
 		if err != nil {
 			return v, err
 		}
 		v, err = once(work, db, p, conn, tx, fn, readOnly)
-		if err == nil || i == tries || !repeatable(err) || !pause(ctx, i) {
+		if err == nil || attempt == maxAttempts || !repeatable(err) {
+			return v, err
+		}
+		// After a deadlock the other transaction must be able to finish first.
+		pause := time.Duration(attempt) * 5 * time.Millisecond
+		if retry.Sleep(ctx, pause+rand.N(2*pause)) != nil {
 			return v, err
 		}
 	}
 }
 
-// pause lets the other side of a deadlock go first, who would lose its turn to
-// a transaction that came back at once. It tells whether ctx still lasts.
-func pause(ctx context.Context, tried int) bool {
-	least := time.Duration(tried) * 5 * time.Millisecond
-	t := time.NewTimer(least + rand.N(2*least))
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-	return ctx.Err() == nil
-}
-
-// begin takes the pool's connections until it finds one that lives. A server
-// that restarted leaves a whole pool of dead ones.
+// begin tries the pool's connections until one of them works: after a restart
+// of the server all of them are dead.
 func begin(ctx context.Context, db *DB, readOnly bool) (*sqlx.Conn, *sqlx.Tx, error) {
+	opts := &sql.TxOptions{Isolation: sql.LevelReadCommitted, ReadOnly: readOnly}
+	if db.sqlite {
+		opts.Isolation = sql.LevelDefault // SQLite's only one: serializable
+	}
 	for left := db.pool.Stats().OpenConnections; ; left-- {
 		conn, err := db.pool.Connx(ctx)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
-		tx, err := conn.BeginTxx(ctx, db.txOptions(readOnly))
+		tx, err := conn.BeginTxx(ctx, opts)
 		if err == nil {
 			return conn, tx, nil
 		}
+		err = asReadOnlyServer(err)
 		release(conn, err)
-		if left <= 0 || !spoiled(err) || ctx.Err() != nil {
+		if left <= 0 || !unusable(err) || ctx.Err() != nil {
 			return nil, nil, fmt.Errorf("%w: begin: %w", ErrUnavailable, err)
 		}
 	}
 }
 
-// txOptions state the isolation that the statements are written for, whatever
-// the host's default: under a stricter one the caps on sessions would count an
-// old snapshot. SQLite knows no other than its own.
-func (db *DB) txOptions(readOnly bool) *sql.TxOptions {
-	if db.lite {
-		return &sql.TxOptions{ReadOnly: readOnly}
-	}
-	return &sql.TxOptions{Isolation: sql.LevelReadCommitted, ReadOnly: readOnly}
-}
-
-// release gives a connection back, or sees to it that nobody gets it again.
+// release returns a connection to the pool, which drops it if it is unusable.
 func release(conn *sqlx.Conn, err error) {
-	if spoiled(err) {
+	if unusable(err) {
 		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 	}
-	_ = conn.Close() // says only that it is closed already
+	_ = conn.Close() // its only error is that it is closed already
 }
 
 func once[T any](ctx context.Context, db *DB, p *phase, conn *sqlx.Conn, tx *sqlx.Tx, fn func(*Tx) (T, error), readOnly bool) (v T, err error) {
@@ -201,13 +190,13 @@ func once[T any](ctx context.Context, db *DB, p *phase, conn *sqlx.Conn, tx *sql
 		release(conn, err)
 	}()
 	t := &Tx{tx: tx, db: db, ctx: ctx}
-	if !db.lite {
-		setup := db.setup
-		if !readOnly { // pgx leaves it to the host's default
-			setup = `SET TRANSACTION READ WRITE; ` + setup
+	if !db.sqlite {
+		setup := db.setupWrite
+		if readOnly {
+			setup = db.setupRead
 		}
 		if _, err := tx.ExecContext(ctx, setup); err != nil {
-			return v, lost(err)
+			return v, asUnavailable(asReadOnlyServer(err))
 		}
 	}
 	got, err := fn(t)
@@ -215,22 +204,22 @@ func once[T any](ctx context.Context, db *DB, p *phase, conn *sqlx.Conn, tx *sql
 		err = t.failed
 	}
 	if err != nil {
-		return v, lost(err)
+		return v, asUnavailable(err)
 	}
 	if ctx.Err() != nil || !p.commit() {
-		return v, fmt.Errorf("%w: given up before commit", ErrUnavailable)
+		return v, fmt.Errorf("%w: the caller gave up before COMMIT", ErrUnavailable)
 	}
 	if err := tx.Commit(); err != nil {
-		if refused(err) {
-			p.refused()
-			return v, lost(err)
+		if rolledBack(err) {
+			p.rolledBack()
+			return v, asUnavailable(err)
 		}
 		return v, &unknown{err}
 	}
 	return got, nil
 }
 
-// unknown is a lost answer to a COMMIT.
+// unknown is a lost reply to a COMMIT.
 type unknown struct{ err error }
 
 func (e *unknown) Error() string        { return ErrOutcomeUnknown.Error() + ": " + e.err.Error() }

@@ -6,50 +6,50 @@ import (
 	"sync"
 )
 
-// texts keeps expanded statements; the module has a fixed, small number.
-type texts struct{ m sync.Map }
+// cache holds expanded statements, of which the module has a small fixed number.
+type cache struct{ sync.Map }
 
-// argument is a parameter inside a word; PostgreSQL has to be told its type.
+// argument is a parameter inside a macro; PostgreSQL has to be told its type.
 var argument = regexp.MustCompile(`\$\d+`)
 
-var brace = regexp.MustCompile(`\{([a-z]+)(?: ([^{}]*))?\}`)
+var macro = regexp.MustCompile(`\{([a-z]+)(?: ([^{}]*))?\}`)
 
-// liteTime is SQLite's form of a time: UTC, milliseconds, sorts as text.
-const liteTime = `'%Y-%m-%d %H:%M:%f'`
+// sqliteTime is the format of a time in SQLite: UTC, milliseconds, sorts as text.
+const sqliteTime = `'%Y-%m-%d %H:%M:%f'`
 
-// Expand puts in what differs between the databases:
+// Expand replaces the macros, which stand for what differs between the databases:
 //
 //	{now}            the database's clock
 //	{in $1}          that many seconds from now, a number, negative for the past
-//	{unix $1}        the time of so many unix seconds
+//	{unix $1}        the time of that many Unix seconds
 //	{until col}      the seconds from now until col, a number
 //	{text col}       a column that may be a number in an adopted table, as text
-//	{each $1}        the rows of a JSON array of texts, for IN
+//	{each $1}        the elements of a JSON array of strings as rows, for IN
 //	{json $1}        a parameter that is JSON
 //	{skip}           FOR UPDATE SKIP LOCKED
 //	{lock}           FOR UPDATE
 //
-// An unknown word is a mistake in the program and panics.
+// An unknown macro is a programming error and panics.
 func (db *DB) Expand(query string) string {
-	if s, ok := db.texts.m.Load(query); ok {
+	if s, ok := db.expanded.Load(query); ok {
 		return s.(string)
 	}
-	s := brace.ReplaceAllStringFunc(query, func(m string) string {
-		p := brace.FindStringSubmatch(m)
-		if db.lite {
-			return liteWord(p[1], p[2])
+	s := macro.ReplaceAllStringFunc(query, func(m string) string {
+		p := macro.FindStringSubmatch(m)
+		if db.sqlite {
+			return sqliteMacro(p[1], p[2])
 		}
-		return postgresWord(p[1], p[2])
+		return postgresMacro(p[1], p[2])
 	})
-	db.texts.m.Store(query, s)
+	db.expanded.Store(query, s)
 	return s
 }
 
-// statement_timestamp, not clock_timestamp: only a stable function can be
-// looked up in an index.
-func postgresWord(word, arg string) string {
+// postgresMacro uses statement_timestamp and not clock_timestamp, because an
+// index can be searched only for the value of a stable function.
+func postgresMacro(name, arg string) string {
 	number := argument.ReplaceAllString(arg, "CAST($0 AS double precision)")
-	switch word {
+	switch name {
 	case "now":
 		return `statement_timestamp()`
 	case "in":
@@ -71,17 +71,17 @@ func postgresWord(word, arg string) string {
 	case "lock":
 		return `FOR UPDATE`
 	}
-	panic(fmt.Sprintf("sqldb: no such word in a query: {%s}", word))
+	panic(fmt.Sprintf("sqldb: no macro {%s}", name))
 }
 
-func liteWord(word, arg string) string {
-	switch word {
+func sqliteMacro(name, arg string) string {
+	switch name {
 	case "now":
-		return `strftime(` + liteTime + `, 'now')`
+		return `strftime(` + sqliteTime + `, 'now')`
 	case "in":
-		return `strftime(` + liteTime + `, 'now', printf('%+.3f seconds', ` + arg + `))`
+		return `strftime(` + sqliteTime + `, 'now', printf('%+.3f seconds', ` + arg + `))`
 	case "unix":
-		return `strftime(` + liteTime + `, ` + arg + `, 'unixepoch')`
+		return `strftime(` + sqliteTime + `, ` + arg + `, 'unixepoch')`
 	case "until":
 		return `((julianday(` + arg + `) - julianday('now')) * 86400.0)`
 	case "each":
@@ -91,5 +91,5 @@ func liteWord(word, arg string) string {
 	case "skip", "lock":
 		return ``
 	}
-	panic(fmt.Sprintf("sqldb: no such word in a query: {%s}", word))
+	panic(fmt.Sprintf("sqldb: no macro {%s}", name))
 }

@@ -28,7 +28,7 @@ func write(t *testing.T, db *sqldb.DB, query string, args ...any) {
 	}
 }
 
-func TestWordsMeanTheSameOnBothDatabases(t *testing.T) {
+func TestExpand_MeansTheSameOnBothDatabases(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		db := sqldb.New(pool, sqldb.Options{})
 		at, list := "timestamptz", "jsonb"
@@ -139,7 +139,7 @@ func ids(t *testing.T, db *sqldb.DB, query string, args ...any) []string {
 	return list
 }
 
-func TestSkipPassesOverWhatAnotherHolds(t *testing.T) {
+func TestExpand_SkipOmitsRowsThatAnotherTransactionLocks(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		pool, _ := proxied(t)
 		db := sqldb.New(pool, sqldb.Options{})
@@ -160,7 +160,7 @@ func TestSkipPassesOverWhatAnotherHolds(t *testing.T) {
 	})
 }
 
-func TestAnUnknownWordIsAMistakeInTheProgram(t *testing.T) {
+func TestExpand_PanicsOnAnUnknownMacro(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		defer func() {
 			if recover() == nil {
@@ -171,7 +171,7 @@ func TestAnUnknownWordIsAMistakeInTheProgram(t *testing.T) {
 	})
 }
 
-func TestBracesThatAreNoWordsStay(t *testing.T) {
+func TestExpand_KeepsOtherBraces(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		const query = `SELECT '{}', '{"a": 1}', '{1,2}'`
 		db := sqldb.New(pool, sqldb.Options{})

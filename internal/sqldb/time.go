@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// now is the one clock of this package, for durations of calls only; what is
-// stored comes from the database's clock.
+// now is this package's only clock, for the durations of calls. Times that are
+// stored come from the database's clock.
 func now() time.Time { return time.Now() }
 
 // Time reads a time column of either database. NULL is the zero Time.
@@ -26,13 +26,13 @@ func (t *Time) Scan(src any) error {
 	case string:
 		return t.parse(v)
 	}
-	return fmt.Errorf("sqldb: a %T is no time", src)
+	return fmt.Errorf("sqldb: a %T is not a time", src)
 }
 
 func (t *Time) parse(s string) error {
 	v, err := time.Parse("2006-01-02 15:04:05.999999999", s)
 	if err != nil {
-		return fmt.Errorf("sqldb: %q is no time: %w", s, err)
+		return fmt.Errorf("sqldb: %q is not a time: %w", s, err)
 	}
 	t.Time = v
 	return nil

@@ -7,7 +7,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-func TestTimeScan(t *testing.T) {
+func TestTime_Scan(t *testing.T) {
 	want := time.Date(2026, 2, 3, 4, 5, 6, 789e6, time.UTC)
 	for name, c := range map[string]struct {
 		src  any

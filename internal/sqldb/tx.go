@@ -8,17 +8,17 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// Tx is one transaction. Queries are templates, see [DB.Expand]. It belongs to
-// one goroutine.
+// Tx is one transaction, for one goroutine. Queries may contain the macros of
+// [DB.Expand].
 type Tx struct {
 	tx     *sqlx.Tx
 	db     *DB
-	ctx    context.Context //nolint:containedctx // a Tx lives within one call
-	failed error           // of the first statement that did: PostgreSQL would roll back at COMMIT
+	ctx    context.Context //nolint:containedctx // a Tx exists within one call
+	failed error           // the first statement's error, after which PostgreSQL would roll back at COMMIT
 }
 
-// SQLite tells which of the two databases this is.
-func (t *Tx) SQLite() bool { return t.db.lite }
+// SQLite reports whether this is SQLite; otherwise it is PostgreSQL.
+func (t *Tx) SQLite() bool { return t.db.sqlite }
 
 // Get reads one row into dest, or returns sql.ErrNoRows.
 func (t *Tx) Get(dest any, query string, args ...any) error {
@@ -30,7 +30,7 @@ func (t *Tx) Select(dest any, query string, args ...any) error {
 	return t.note(t.tx.SelectContext(t.ctx, dest, t.db.Expand(query), args...))
 }
 
-// Exec runs a statement and tells how many rows it touched.
+// Exec runs a statement and returns how many rows it affected.
 func (t *Tx) Exec(query string, args ...any) (int64, error) {
 	res, err := t.tx.ExecContext(t.ctx, t.db.Expand(query), args...)
 	if err != nil {
@@ -39,16 +39,16 @@ func (t *Tx) Exec(query string, args ...any) (int64, error) {
 	return res.RowsAffected()
 }
 
-// Script runs one statement as it stands, braces and all.
+// Script runs a statement without expanding macros.
 func (t *Tx) Script(statement string) error {
 	_, err := t.tx.ExecContext(t.ctx, statement)
 	return t.note(err)
 }
 
-// Lock takes the lock of that name until the transaction ends. SQLite, which
-// has one writer at a time, needs none.
+// Lock holds the advisory lock of that name until the transaction ends. SQLite
+// has one writer at a time and needs none.
 func (t *Tx) Lock(name string) error {
-	if t.db.lite {
+	if t.db.sqlite {
 		return nil
 	}
 	_, err := t.tx.ExecContext(t.ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "automation:"+name)
@@ -62,7 +62,7 @@ func (t *Tx) note(err error) error {
 	return err
 }
 
-// Optional turns sql.ErrNoRows into false.
+// Optional returns false instead of sql.ErrNoRows.
 func Optional(err error) (found bool, _ error) {
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
