@@ -96,7 +96,7 @@ func TestOnlyWhatTheFeatureActedOnIsEvidence(t *testing.T) {
 	chat("bob", "fail", "1")                                                            // control, failed
 	chat("opted-out", "fail", "1")                                                      // neither: automation did not act
 	chat("")                                                                            // nobody's
-	chat("alice", "session_id", "0xabc")                                                // not ours: automation did not act
+	chat("alice", "session_id", strings.Repeat("ab", 32))                               // not ours: automation did not act
 	o.send(o.request("POST", "/host/v1/chat/completions", "alice", `{"model":"lama"}`)) // the caller's error
 	want := rollout.Evidence{Exposed: rollout.Counts{Outcomes: 3, Failures: 1, Ignored: 1}, Control: rollout.Counts{Outcomes: 2, Failures: 1}}
 	var got rollout.Evidence

@@ -232,7 +232,7 @@ func everyCall(do func(method, path, body string)) {
 	do("PATCH", settingsPath, `{"is_enabled":true}`)
 	do("DELETE", settingsPath, "")
 	do("GET", sessionsPath, "")
-	do("DELETE", sessionsPath+"/0x1", "")
+	do("DELETE", sessionsPath+"/"+strings.Repeat("ab", 32), "")
 }
 
 func TestWithoutTheFlagAllButTheStatusIs404(t *testing.T) {
@@ -372,7 +372,7 @@ func TestWithoutTheDatabaseTheAPIAsksToComeBack(t *testing.T) {
 		}
 	})
 	problemOf(t, l.get(statusPath, "alice"), http.StatusServiceUnavailable)
-	l.until("readiness says that the database is away", func() bool { return !l.Parts()["database"].OK })
+	l.until("readiness says that the database is away", func() bool { return !l.Components()["database"].OK })
 	if a := l.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable {
 		t.Errorf("ready: %d %s", a.status, a.body)
 	}

@@ -183,7 +183,7 @@ func TestNoLogShowsWhatUsersSendOrWhoTheyAre(t *testing.T) {
 	ask(canaryKey, "GET", api+"/sessions", "")
 	ask(canaryKey, "DELETE", api+"/sessions/"+url.PathEscape(canaryUser), "")
 	ask(canaryKey, "DELETE", api+"/settings", "")
-	if err := g.Forget(t.Context(), canaryUser); err != nil {
+	if err := g.EraseUser(t.Context(), canaryUser); err != nil {
 		t.Error(err)
 	}
 
@@ -200,9 +200,9 @@ func TestNoLogShowsWhatUsersSendOrWhoTheyAre(t *testing.T) {
 	ask(canaryKey, "POST", "/host"+chat, prompt)
 	ask(canaryKey, "GET", api+"/sessions", "")
 	ask(canaryKey, "GET", api+"/status", "")
-	_ = g.Forget(t.Context(), canaryUser)
+	_ = g.EraseUser(t.Context(), canaryUser)
 
-	for _, said := range []string{"session opened", "session not opened", "settings changed", "flag changed", "request failed", "request not served", "provider failed"} {
+	for _, said := range []string{"session opened", "session not opened", "settings changed", "flag changed", "request ended", "provider failed"} {
 		if !log.has(said) {
 			t.Errorf("the log does not say %q: this test has driven less than it should", said)
 		}
@@ -225,7 +225,7 @@ func TestNoLogShowsTheDatabasesPassword(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = m.Flags().Refresh(t.Context())
-	if err := m.Forget(t.Context(), canaryUser); err == nil || strings.Contains(err.Error(), canaryUser) || strings.Contains(err.Error(), canaryDSN) {
+	if err := m.EraseUser(t.Context(), canaryUser); err == nil || strings.Contains(err.Error(), canaryUser) || strings.Contains(err.Error(), canaryDSN) {
 		t.Errorf("Forget: %v", err)
 	}
 	logger.Info("configuration", "config", cfg, "file", filepath.Base(cfg.MappingsFile))

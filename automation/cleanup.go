@@ -12,7 +12,7 @@ func (m *Module) newCleaner(db *sqldb.DB) (*cleanup.Cleaner, error) {
 	return cleanup.New(db, cleanup.Options{
 		Retention: m.cfg.Retention, Interval: m.cfg.CleanupInterval,
 		DefaultOptIn: m.cfg.DefaultOptIn, DefaultDuration: m.cfg.DefaultSessionDuration,
-		Observe: m.observer.ObserveCleanup, Logger: m.log,
+		Observe: m.observer.Cleanup, Logger: m.log,
 	})
 }
 
@@ -28,7 +28,7 @@ var ErrCleanupBusy = cleanup.ErrBusy
 func (m *Module) Cleanup(ctx context.Context, dryRun bool) (CleanupReport, error) {
 	r, err := m.cleaner.Pass(ctx, dryRun)
 	if !dryRun {
-		m.observer.ObserveCleanup(r, err)
+		m.observer.Cleanup(r, err)
 	}
 	return r, err
 }

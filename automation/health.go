@@ -19,8 +19,8 @@ func (m *Module) Live() http.Handler {
 	})
 }
 
-// Part is one thing that the module needs, and how it is.
-type Part struct {
+// Component is one thing that the module needs, and how it is.
+type Component struct {
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail,omitempty"` // what is wrong, and no more than the public may know
 }
@@ -31,48 +31,48 @@ type Part struct {
 // the answer is what the last work met.
 func (m *Module) Ready() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		parts := m.Parts()
+		components := m.Components()
 		status, word := http.StatusOK, "ready"
-		for _, p := range parts {
+		for _, p := range components {
 			if !p.OK && m.cfg.FeatureEnabled {
 				status, word = http.StatusServiceUnavailable, "not ready"
 			}
 		}
-		_ = problem.WriteJSON(w, status, map[string]any{"status": word, "enabled": m.cfg.FeatureEnabled, "parts": parts})
+		_ = problem.WriteJSON(w, status, map[string]any{"status": word, "enabled": m.cfg.FeatureEnabled, "parts": components})
 	})
 }
 
-// Parts tells how the parts are: run, mapping, flags, database, node.
-func (m *Module) Parts() map[string]Part {
-	well := Part{OK: true}
-	parts := map[string]Part{"run": well, "mapping": well, "flags": well, "database": well, "node": well}
+// Components returns how they are: run, mapping, flags, database, node.
+func (m *Module) Components() map[string]Component {
+	well := Component{OK: true}
+	parts := map[string]Component{"run": well, "mapping": well, "flags": well, "database": well, "node": well}
 	if !m.running.Load() {
-		parts["run"] = Part{Detail: "not running"}
+		parts["run"] = Component{Detail: "not running"}
 	}
 	switch h := m.catalog.Health(); {
 	case h.LoadedAt.IsZero():
-		parts["mapping"] = Part{Detail: "not loaded"}
+		parts["mapping"] = Component{Detail: "not loaded"}
 	case h.Err != nil:
 		// The last good table serves, so this takes nobody out of service.
-		parts["mapping"] = Part{OK: true, Detail: "the file's newest state is refused; the last good one serves"}
+		parts["mapping"] = Component{OK: true, Detail: "the file's newest state is refused; the last good one serves"}
 	}
 	h := m.flags.Health()
 	if h.Err != nil {
-		parts["database"] = Part{Detail: "the last read failed"}
+		parts["database"] = Component{Detail: "the last read failed"}
 	}
 	switch {
 	case !h.Loaded:
-		parts["flags"] = Part{Detail: "never read"}
+		parts["flags"] = Component{Detail: "never read"}
 	case h.Age > max(10*m.cfg.FlagPollInterval, 30*time.Second):
-		parts["flags"] = Part{Detail: "last read " + h.Age.Round(time.Second).String() + " ago"}
+		parts["flags"] = Component{Detail: "last read " + h.Age.Round(time.Second).String() + " ago"}
 	case slices.ContainsFunc(h.Bad, func(e *flags.RowError) bool { return e.Name == FlagName }):
-		parts["flags"] = Part{OK: true, Detail: "the row is malformed; the flag stays as it last was"}
+		parts["flags"] = Component{OK: true, Detail: "the row is malformed; the flag stays as it last was"}
 	}
 	switch err := m.node.Ready(); {
 	case errors.Is(err, session.ErrUnauthorized):
-		parts["node"] = Part{Detail: "it refuses our credentials"}
+		parts["node"] = Component{Detail: "it refuses our credentials"}
 	case err != nil:
-		parts["node"] = Part{Detail: "it does not answer"}
+		parts["node"] = Component{Detail: "it does not answer"}
 	}
 	return parts
 }

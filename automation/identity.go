@@ -2,63 +2,39 @@ package automation
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
-	"strings"
-	"sync"
-	"unicode"
-	"unicode/utf8"
 
-	lru "github.com/hashicorp/golang-lru/v2"
-	"golang.org/x/time/rate"
-
-	"github.com/MorpheusAIs/gateway-automation/internal/problem"
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/identity"
 )
 
-// validUser tells whether an id can be kept: the rule of package settings.
-func validUser(id string) bool {
-	return id != "" && len(id) <= 256 && utf8.ValidString(id) && !strings.ContainsFunc(id, unicode.IsControl)
+// Identity is who makes a request.
+type Identity struct {
+	UserID   string // at most 256 bytes of UTF-8, without control characters
+	ReadOnly bool   // may look at settings, not change them
 }
 
-// who identifies the user of a settings request.
-func (m *Module) who(r *http.Request) (Identity, error) {
-	id, err := m.identify(r)
-	switch {
-	case errors.Is(err, ErrIdentityUnavailable):
-		return id, problem.New(http.StatusServiceUnavailable, "It cannot be told at the moment who you are.").Because(err)
-	case err != nil:
-		return id, problem.New(http.StatusUnauthorized, "Send a valid API key as a bearer token.")
-	case !validUser(id.UserID):
-		return id, problem.New(http.StatusUnauthorized, "Send a valid API key as a bearer token.").
-			Because(errors.New("automation: Identify returned an id that cannot be kept: empty, over 256 bytes, or with control characters"))
+// Identify finds out who makes a request. An error means nobody (401), unless
+// it wraps ErrIdentityUnavailable (503).
+type Identify func(*http.Request) (Identity, error)
+
+// ErrIdentityUnavailable says that at the moment nobody can say who makes a
+// request.
+var ErrIdentityUnavailable = identity.ErrUnavailable
+
+// identifier adapts the host's function to what the handlers need.
+func (m *Module) identifier(identify Identify) identity.Func {
+	return func(r *http.Request) (identity.User, error) {
+		who, err := identify(r)
+		switch {
+		case errors.Is(err, ErrIdentityUnavailable):
+			return identity.User{}, err
+		case err != nil:
+			return identity.User{}, fmt.Errorf("%w: %w", identity.ErrUnknown, err)
+		case !identity.Valid(who.UserID):
+			m.log.WarnContext(r.Context(), "Identify returned an id that cannot be stored: it is empty, over 256 bytes, or has control characters")
+			return identity.User{}, identity.ErrUnknown
+		}
+		return identity.User{ID: who.UserID, ReadOnly: who.ReadOnly}, nil
 	}
-	return id, nil
 }
-
-// limiter bounds how often a user may write their settings: writesAtOnce, and
-// then one every two seconds.
-type limiter struct {
-	mu    sync.Mutex
-	users *lru.Cache[string, *rate.Limiter]
-}
-
-const (
-	writesAtOnce    = 30
-	writesPerSecond = 0.5
-)
-
-func (l *limiter) allow(user string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.users == nil {
-		l.users, _ = lru.New[string, *rate.Limiter](10_000) // fails for sizes below one only
-	}
-	u, ok := l.users.Get(user)
-	if !ok {
-		u = rate.NewLimiter(writesPerSecond, writesAtOnce)
-		l.users.Add(user, u)
-	}
-	return u.Allow()
-}
-
-// clipped bounds what a client sent, for the log.
-func clipped(s string) string { return s[:min(len(s), 128)] }

@@ -12,6 +12,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/chat"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/flags"
@@ -33,27 +34,13 @@ type Node interface {
 	Ready() error
 }
 
-// Identity is who makes a request.
-type Identity struct {
-	UserID   string // at most 256 bytes of UTF-8, without control characters
-	ReadOnly bool   // may look at settings, not change them
-}
-
-// Identify tells who makes a request. An error means nobody (401), unless it
-// wraps ErrIdentityUnavailable (503).
-type Identify func(*http.Request) (Identity, error)
-
-// ErrIdentityUnavailable says that it cannot be told at the moment who makes a
-// request.
-var ErrIdentityUnavailable = errors.New("automation: identity unavailable")
-
 // Options are what a Module can do without.
 type Options struct {
 	// Node replaces the client that is made from the Config's PROXY_ROUTER_…
 	Node Node
 	// Logger gets what operators should know; nil discards.
 	Logger *slog.Logger
-	// Observer hears what the module does, for metrics; nil is nobody.
+	// Observer receives what the module does, for metrics.
 	Observer Observer
 	// Users counts the host's users, for the report's adoption; nil leaves
 	// that criterion open.
@@ -66,7 +53,6 @@ type Options struct {
 type Module struct {
 	cfg      Config
 	log      *slog.Logger
-	identify Identify
 	observer Observer
 	users    func(context.Context) (int, error)
 	now      func() time.Time
@@ -74,17 +60,17 @@ type Module struct {
 	node     Node
 	catalog  *mapping.Catalog
 	flags    *flags.Watcher
-	decider  flags.Decider // the watcher, and before it the trip of the rollout
+	store    *flags.Store
 	rollouts *rollout.Controller
 	recorder *rollout.Recorder
-	store    *flags.Store
 	settings *settings.Cache
 	stored   *settings.Store
 	sessions *session.Manager
 	cleaner  *cleanup.Cleaner
-	writes   limiter
+	chat     *chat.Service
+	api      http.Handler
 	running  atomic.Bool
-	unknown  map[string]bool // names to be kept ready that were complained about
+	unknown  map[string]bool // names to be kept ready that have been logged as unknown
 }
 
 // New wires a Module on the host's pool; it does no I/O. The tables must be
@@ -101,13 +87,10 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	if opts.Observer == nil {
-		opts.Observer = unobserved{}
-	}
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	m := &Module{cfg: cfg, log: log, identify: identify, observer: opts.Observer, users: opts.Users, now: opts.Now, pool: db, node: opts.Node, unknown: map[string]bool{}}
+	m := &Module{cfg: cfg, log: log, observer: opts.Observer.withDefaults(), users: opts.Users, now: opts.Now, pool: db, node: opts.Node, unknown: map[string]bool{}}
 	var errs []error
 	check := func(err error) {
 		if err != nil {
@@ -126,24 +109,24 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 	})
 	check(err)
 
-	// The flags have connections of their own: the brake must work when the
-	// sessions use up all of theirs.
-	brake := max(cfg.MaxDBConnections/8, 1)
-	braking := sqldb.New(db, sqldb.Options{MaxConns: brake, Observe: opts.Observer.ObserveSQL})
-	m.store = flags.NewStore(db, flags.StoreOptions{MaxConns: brake, Observe: opts.Observer.ObserveSQL})
+	// The flags have connections of their own: switching off must work when
+	// the sessions use up all of theirs.
+	flagConns := max(cfg.MaxDBConnections/8, 1)
+	flagPool := sqldb.New(db, sqldb.Options{MaxConns: flagConns, Observe: m.observer.SQL})
+	m.store = flags.NewStore(db, flags.StoreOptions{MaxConns: flagConns, Observe: m.observer.SQL})
 	var masterOff []string
 	if !cfg.FeatureEnabled {
 		masterOff = []string{FlagName}
 	}
 	m.flags = flags.NewWatcher(m.store, flags.Options{MasterOff: masterOff, Interval: cfg.FlagPollInterval, File: cfg.FlagSnapshotFile, Logger: log})
 
-	m.rollouts, err = rollout.NewOn(braking, rollout.Options{Interval: cfg.RolloutInterval, Webhooks: webhooks(cfg), Logger: log})
+	m.rollouts, err = rollout.NewOn(flagPool, rollout.Options{Interval: cfg.RolloutInterval, Webhooks: webhooks(cfg), Logger: log})
 	check(err)
 	if err == nil {
-		m.recorder, m.decider = m.rollouts.Recorder(FlagName), m.rollouts.Decider(m.flags)
+		m.recorder = m.rollouts.Recorder(FlagName)
 	}
 
-	shared := sqldb.New(db, sqldb.Options{MaxConns: max(cfg.MaxDBConnections-brake, 1), Observe: opts.Observer.ObserveSQL})
+	shared := sqldb.New(db, sqldb.Options{MaxConns: max(cfg.MaxDBConnections-flagConns, 1), Observe: m.observer.SQL})
 	m.stored, err = settings.NewStoreOn(shared, settings.Defaults{IsEnabled: cfg.DefaultOptIn,
 		SessionDuration: cfg.DefaultSessionDuration, Min: cfg.MinSessionDuration, Max: cfg.MaxSessionDuration})
 	check(err)
@@ -156,7 +139,7 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 		// The client's own deadline comes first: only then does it know that
 		// it was the node that took too long.
 		OpenTimeout: cfg.OpenTimeout + 10*time.Second,
-		Renew:       m.renew, Prewarm: m.prewarm, Observe: opts.Observer.ObserveSession, Logger: log,
+		Renew:       m.renew, Prewarm: m.prewarm, Observe: m.observer.Session, Logger: log,
 	})
 	check(err)
 	m.cleaner, err = m.newCleaner(shared)
@@ -164,6 +147,7 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	m.newHandlers(identify)
 	return m, nil
 }
 
@@ -221,15 +205,15 @@ func (m *Module) Flags() *flags.Watcher { return m.flags }
 // Rollouts moves the flags through their staged rollouts.
 func (m *Module) Rollouts() *rollout.Controller { return m.rollouts }
 
-// Forget erases everything about a user who goes. It can be repeated. Their
-// open sessions serve nobody any more and ride to their end.
-func (m *Module) Forget(ctx context.Context, userID string) error {
+// EraseUser erases everything about a user who goes. It can be repeated. Their
+// open sessions serve nobody any more and stay open until they expire.
+func (m *Module) EraseUser(ctx context.Context, userID string) error {
 	return errors.Join(m.settings.Forget(ctx, userID), m.sessions.Forget(ctx, userID))
 }
 
-// renew tells whether a user who uses a session still wants one, and for how long.
+// renew reports whether a user who uses a session still wants one, and for how long.
 func (m *Module) renew(ctx context.Context, userID string) (time.Duration, bool) {
-	if !m.decider.Decide(FlagName, userID).On {
+	if !m.decide(userID).On {
 		return 0, false
 	}
 	s, err := m.settings.Get(ctx, userID)

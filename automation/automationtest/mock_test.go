@@ -25,6 +25,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
+// The ids of sessions on the chain.
+var sessionID, otherID = "0x" + strings.Repeat("a1", 32), "0x" + strings.Repeat("c3", 32)
+
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("database/sql.(*DB).connectionOpener"))
 }
@@ -147,18 +150,18 @@ func TestAGatewaysOwnTestOfTheSettingsAPI(t *testing.T) {
 	ask("PATCH", "/settings", `{"is_enabled":false}`, http.StatusServiceUnavailable)
 	mock.SettingsDelete("alice").Done()
 	ask("DELETE", "/settings", "", http.StatusOK)
-	mock.SessionsList("alice").Returns(session.Info{SessionID: "0xa1", ModelID: "0xb2", OpenedAt: at, EndsAt: at.Add(time.Hour)})
+	mock.SessionsList("alice").Returns(session.Info{SessionID: sessionID, ModelID: "0xb2", OpenedAt: at, EndsAt: at.Add(time.Hour)})
 	ask("GET", "/sessions", "", http.StatusOK)
 	mock.SessionsList("alice").Fails(errAway)
 	ask("GET", "/sessions", "", http.StatusServiceUnavailable)
-	mock.SessionEnd("alice", "0xa1").Returns(session.Info{SessionID: "0xa1", ModelID: "0xb2", OpenedAt: at, EndsAt: at.Add(time.Hour), Ending: true})
-	ask("DELETE", "/sessions/0xa1", "", http.StatusOK)
-	mock.SessionEnd("alice", "0xc3").Nothing()
-	ask("DELETE", "/sessions/0xc3", "", http.StatusNotFound)
+	mock.SessionEnd("alice", sessionID).Returns(session.Info{SessionID: sessionID, ModelID: "0xb2", OpenedAt: at, EndsAt: at.Add(time.Hour), Ending: true})
+	ask("DELETE", "/sessions/"+sessionID, "", http.StatusOK)
+	mock.SessionEnd("alice", otherID).Nothing()
+	ask("DELETE", "/sessions/"+otherID, "", http.StatusNotFound)
 
 	mock.SettingsForget("alice").Done()
 	mock.SessionsForget("alice").Done()
-	if err := m.Forget(t.Context(), "alice"); err != nil {
+	if err := m.EraseUser(t.Context(), "alice"); err != nil {
 		t.Error(err)
 	}
 }
@@ -172,7 +175,7 @@ func TestASessionIsClaimedAndReleased(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- m.Run(ctx) }()
-	mock.SessionClaim("alice", "0xb2").Returns(session.Info{SessionID: "0xa1", ModelID: "0xb2", OpenedAt: at, EndsAt: at.Add(time.Hour), InUse: true})
+	mock.SessionClaim("alice", "0xb2").Returns(session.Info{SessionID: sessionID, ModelID: "0xb2", OpenedAt: at, EndsAt: at.Add(time.Hour), InUse: true})
 	mock.SessionRelease().Done()
 	var c *session.Claim
 	for c == nil {
@@ -181,8 +184,8 @@ func TestASessionIsClaimedAndReleased(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if c.SessionID() != "0xa1" {
-		t.Errorf("claimed %s, want 0xa1", c.SessionID())
+	if c.SessionID() != sessionID {
+		t.Errorf("claimed %s, want %s", c.SessionID(), sessionID)
 	}
 	c.Release()
 	cancel()

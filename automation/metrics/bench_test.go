@@ -9,18 +9,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/MorpheusAIs/gateway-automation/automation"
 	"github.com/MorpheusAIs/gateway-automation/automation/automationtest"
 	"github.com/MorpheusAIs/gateway-automation/automation/metrics"
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 )
 
 // What a request costs beyond what it does: it is told once or twice, and some
 // uses of the database.
 func BenchmarkObserve(b *testing.B) {
-	r := metrics.New(metrics.Options{})
+	observer := metrics.New(metrics.Options{}).Observer()
 	for name, observe := range map[string]func(){
-		"chat": func() { r.ObserveChat(automation.Served, "", 3*time.Millisecond) },
-		"sql":  func() { r.ObserveSQL("sessions.claim", 0, time.Millisecond, nil) },
+		"chat": func() { observer.Chat(outcome.Outcome{Cause: outcome.None, Overhead: 3 * time.Millisecond}) },
+		"sql":  func() { observer.SQL("sessions.claim", 0, time.Millisecond, nil) },
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
@@ -34,7 +34,7 @@ func BenchmarkObserve(b *testing.B) {
 // A whole scrape of a module with a database.
 func BenchmarkScrape(b *testing.B) {
 	r := metrics.New(metrics.Options{})
-	g := automationtest.New(b, automationtest.Options{Observer: r})
+	g := automationtest.New(b, automationtest.Options{Observer: r.Observer()})
 	r.Attach(g.Module)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(r)

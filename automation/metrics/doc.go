@@ -2,7 +2,7 @@
 // module links Prometheus.
 //
 //	recorder := metrics.New(metrics.Options{})
-//	m, err := automation.New(cfg, db, identify, automation.Options{Observer: recorder})
+//	m, err := automation.New(cfg, db, identify, automation.Options{Observer: recorder.Observer()})
 //	...
 //	recorder.Attach(m)
 //	registry.MustRegister(recorder)

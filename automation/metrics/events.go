@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
 	"github.com/MorpheusAIs/gateway-automation/settings"
@@ -172,20 +173,19 @@ func (e *events) initSeries() {
 		e.maintenance.WithLabelValues(work, "ok")
 		e.maintenance.WithLabelValues(work, "failed")
 	}
-	for _, reason := range []string{automation.AsideMethod, automation.AsideMaster, automation.AsideNobody, automation.AsideRollout,
-		automation.AsideOptedOut, automation.AsideSettings, automation.AsideSession} {
-		e.chat.WithLabelValues(string(automation.Untouched), reason)
+	for _, reason := range outcome.Skips() {
+		e.chat.WithLabelValues(string(outcome.Untouched), string(reason))
 	}
-	e.chat.WithLabelValues(string(automation.Served), "")
+	e.chat.WithLabelValues(string(outcome.Served), "")
 	e.auth.WithLabelValues(pathAPI)
 	e.auth.WithLabelValues(pathChat)
-	for _, code := range []string{"session_unavailable", "provider_error", "stream_interrupted"} {
-		e.chat.WithLabelValues(string(automation.Failed), code)
+	for _, code := range []outcome.Code{outcome.CodeSessionUnavailable, outcome.CodeProviderError, outcome.CodeStreamInterrupted} {
+		e.chat.WithLabelValues(string(outcome.Failed), string(code))
 	}
-	for _, o := range []automation.Outcome{automation.Untouched, automation.Served, automation.Refused, automation.Failed} {
-		e.overhead.WithLabelValues(string(o))
+	for _, r := range []outcome.Result{outcome.Untouched, outcome.Served, outcome.Refused, outcome.Failed} {
+		e.overhead.WithLabelValues(string(r))
 	}
-	for _, c := range []automation.SettingsChange{automation.OptedIn, automation.OptedOut, automation.OtherSettings} {
+	for _, c := range []automation.SettingsChange{automation.SettingsOptedIn, automation.SettingsOptedOut, automation.SettingsOther} {
 		e.settingsChanges.WithLabelValues(string(c))
 	}
 	for _, result := range []string{"ok", "busy", "failed"} {
@@ -200,8 +200,13 @@ func (e *events) collectors() []prometheus.Collector {
 	}
 }
 
-// ObserveSQL implements automation.Observer.
-func (r *Recorder) ObserveSQL(name string, wait, took time.Duration, err error) {
+// Observer is what feeds the Recorder: set it as automation.Options.Observer.
+func (r *Recorder) Observer() automation.Observer {
+	return automation.Observer{SQL: r.observeSQL, API: r.observeAPI, Chat: r.observeChat, Settings: r.observeSettings,
+		Session: r.observeSession, Cleanup: r.observeCleanup}
+}
+
+func (r *Recorder) observeSQL(name string, wait, took time.Duration, err error) {
 	r.events.queries.WithLabelValues(name, queryResult(err)).Inc()
 	r.events.queryDuration.WithLabelValues(name).Observe(took.Seconds())
 	r.events.slotWait.Observe(wait.Seconds())
@@ -226,32 +231,29 @@ const (
 	pathChat = "chat"
 )
 
-// ObserveAPI implements automation.Observer.
-func (r *Recorder) ObserveAPI(route string, status int, took time.Duration) {
-	route = cmp.Or(route, "other")
-	r.events.api.WithLabelValues(route, strconv.Itoa(status)).Inc()
-	r.events.apiDuration.WithLabelValues(route).Observe(took.Seconds())
-	if status == http.StatusUnauthorized {
+func (r *Recorder) observeAPI(o outcome.Outcome) {
+	route := cmp.Or(o.Route, "other")
+	r.events.api.WithLabelValues(route, strconv.Itoa(o.Status)).Inc()
+	r.events.apiDuration.WithLabelValues(route).Observe(o.Latency.Seconds())
+	if o.Status == http.StatusUnauthorized {
 		r.events.auth.WithLabelValues(pathAPI).Inc()
 	}
 }
 
-// ObserveChat implements automation.Observer.
-func (r *Recorder) ObserveChat(o automation.Outcome, reason string, overhead time.Duration) {
-	r.events.chat.WithLabelValues(string(o), reason).Inc()
-	r.events.overhead.WithLabelValues(string(o)).Observe(overhead.Seconds())
-	if reason == automation.CodeInvalidKey {
+func (r *Recorder) observeChat(o outcome.Outcome) {
+	result := string(o.Result())
+	r.events.chat.WithLabelValues(result, string(o.Code)).Inc()
+	r.events.overhead.WithLabelValues(result).Observe(o.Overhead.Seconds())
+	if o.Code == outcome.CodeInvalidKey {
 		r.events.auth.WithLabelValues(pathChat).Inc()
 	}
 }
 
-// ObserveSettings implements automation.Observer.
-func (r *Recorder) ObserveSettings(c automation.SettingsChange) {
+func (r *Recorder) observeSettings(c automation.SettingsChange) {
 	r.events.settingsChanges.WithLabelValues(string(c)).Inc()
 }
 
-// ObserveSession implements automation.Observer.
-func (r *Recorder) ObserveSession(v session.Event) {
+func (r *Recorder) observeSession(v session.Event) {
 	e := r.events
 	switch v.Kind {
 	case session.Acquired:
@@ -284,8 +286,7 @@ func (r *Recorder) ObserveSession(v session.Event) {
 	}
 }
 
-// ObserveCleanup implements automation.Observer.
-func (r *Recorder) ObserveCleanup(c cleanup.Report, err error) {
+func (r *Recorder) observeCleanup(c cleanup.Report, err error) {
 	for _, n := range c.Removed {
 		r.events.cleanedRows.WithLabelValues(n.Table).Add(float64(n.Rows))
 	}

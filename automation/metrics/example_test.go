@@ -8,17 +8,18 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
 	"github.com/MorpheusAIs/gateway-automation/automation/metrics"
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 )
 
 // A gateway hands the recorder to automation.New, attaches the module to it,
 // and registers it where its own metrics are.
 func ExampleRecorder() {
 	recorder := metrics.New(metrics.Options{})
-	options := automation.Options{Observer: recorder} // for automation.New
+	options := automation.Options{Observer: recorder.Observer()} // for automation.New
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(recorder)
 
-	options.Observer.ObserveChat(automation.Served, "", 3*time.Millisecond) // as the module does
+	options.Observer.Chat(outcome.Outcome{Cause: outcome.None, Overhead: 3 * time.Millisecond}) // as the module does
 
 	families, err := registry.Gather()
 	if err != nil {

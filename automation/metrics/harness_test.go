@@ -14,6 +14,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
 	"github.com/MorpheusAIs/gateway-automation/automation/metrics"
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
@@ -36,9 +37,9 @@ type fakeModule struct {
 func (m *fakeModule) Flags() *flags.Watcher         { return m.flags }
 func (m *fakeModule) Snapshot() automation.Snapshot { return m.snapshot }
 
-func (m *fakeModule) Census(ctx context.Context) (session.Census, error) { return m.census(ctx) }
+func (m *fakeModule) Stats(ctx context.Context) (session.Census, error) { return m.census(ctx) }
 
-func (m *fakeModule) Adopters(context.Context) (on, off int64, err error) {
+func (m *fakeModule) OptInCounts(context.Context) (on, off int64, err error) {
 	m.asked++
 	return 30, 12, nil
 }
@@ -82,10 +83,10 @@ func newModule(t *testing.T, n source) *fakeModule {
 			WatchedSeconds: 60, HoldSeconds: 86400, LookedAt: now,
 			Evidence: rollout.Evidence{Exposed: rollout.Counts{Outcomes: 90, Failures: 2}, Control: rollout.Counts{Outcomes: 900, Failures: 9}}}},
 		snapshot: automation.Snapshot{MasterOn: true,
-			Parts:   map[string]automation.Part{"node": {OK: true}, "run": {OK: true}, "database": {Detail: "the last read failed"}},
-			Mapping: mapping.Health{Entries: 9, LoadedAt: now, FeedModels: 4, FeedAt: now, FeedErr: errors.New("away")},
-			Tripped: true,
-			Pool:    sql.DBStats{MaxOpenConnections: 20, InUse: 3, Idle: 2, WaitCount: 5, WaitDuration: 1500 * time.Millisecond}},
+			Components: map[string]automation.Component{"node": {OK: true}, "run": {OK: true}, "database": {Detail: "the last read failed"}},
+			Mapping:    mapping.Health{Entries: 9, LoadedAt: now, FeedModels: 4, FeedAt: now, FeedErr: errors.New("away")},
+			Tripped:    true,
+			Pool:       sql.DBStats{MaxOpenConnections: 20, InUse: 3, Idle: 2, WaitCount: 5, WaitDuration: 1500 * time.Millisecond}},
 		census: func(context.Context) (session.Census, error) {
 			return session.Census{ByState: map[string]int64{"open": 4, "unknown": 1}, Held: 2, Abandoned: 1, Due: 3, Overdue: 90 * time.Second}, nil
 		},
@@ -93,19 +94,20 @@ func newModule(t *testing.T, n source) *fakeModule {
 }
 
 // observed returns a Recorder that has observed one of everything.
-func observed(o metrics.Options) *metrics.Recorder {
-	r := metrics.New(o)
-	r.ObserveSQL("sessions.claim", time.Millisecond, 3*time.Millisecond, nil)
-	r.ObserveSQL("settings.put", 0, time.Second, fmt.Errorf("x: %w", settings.ErrUnavailable))
-	r.ObserveSQL("settings.put", 0, time.Second, fmt.Errorf("x: %w", settings.ErrOutcomeUnknown))
-	r.ObserveSQL("settings.put", 0, time.Millisecond, settings.ErrConflict)
-	r.ObserveAPI("GET /api/v1/automation/settings", 200, 4*time.Millisecond)
-	r.ObserveAPI("", 404, time.Millisecond)
-	r.ObserveAPI("GET /api/v1/automation/settings", 401, time.Millisecond)
-	r.ObserveChat(automation.Served, "", 20*time.Millisecond)
-	r.ObserveChat(automation.Untouched, automation.AsideOptedOut, time.Microsecond)
-	r.ObserveChat(automation.Refused, automation.CodeInvalidKey, time.Microsecond)
-	r.ObserveSettings(automation.OptedOut)
+func observed(options metrics.Options) *metrics.Recorder {
+	r := metrics.New(options)
+	o := r.Observer()
+	o.SQL("sessions.claim", time.Millisecond, 3*time.Millisecond, nil)
+	o.SQL("settings.put", 0, time.Second, fmt.Errorf("x: %w", settings.ErrUnavailable))
+	o.SQL("settings.put", 0, time.Second, fmt.Errorf("x: %w", settings.ErrOutcomeUnknown))
+	o.SQL("settings.put", 0, time.Millisecond, settings.ErrConflict)
+	o.API(outcome.Outcome{Cause: outcome.None, Route: "GET /api/v1/automation/settings", Status: 200, Latency: 4 * time.Millisecond})
+	o.API(outcome.Outcome{Cause: outcome.Client, Status: 404, Latency: time.Millisecond})
+	o.API(outcome.Outcome{Cause: outcome.Client, Route: "GET /api/v1/automation/settings", Status: 401, Latency: time.Millisecond})
+	o.Chat(outcome.Outcome{Cause: outcome.None, Overhead: 20 * time.Millisecond})
+	o.Chat(outcome.Outcome{Cause: outcome.None, Code: outcome.SkipOptedOut, Skipped: true, Overhead: time.Microsecond})
+	o.Chat(outcome.Outcome{Cause: outcome.Client, Code: outcome.CodeInvalidKey, Overhead: time.Microsecond})
+	o.Settings(automation.SettingsOptedOut)
 	for _, e := range []session.Event{
 		{Kind: session.Acquired, Result: "idle", Took: 2 * time.Millisecond},
 		{Kind: session.Opened, Cause: "request", Result: "opened", Took: 3 * time.Second, Asked: time.Hour},
@@ -114,11 +116,11 @@ func observed(o metrics.Options) *metrics.Recorder {
 		{Kind: session.LeaseLost}, {Kind: session.Retired, Result: "broken"}, {Kind: session.Closed, Result: "closed"},
 		{Kind: session.Maintained, Cause: "opens", Result: "ok"}, {Kind: session.Maintained, Cause: "closes", Result: "failed"},
 	} {
-		r.ObserveSession(e)
+		o.Session(e)
 	}
-	r.ObserveCleanup(cleanup.Report{Removed: []cleanup.Count{{Table: "automation_sessions", Rows: 40}}, Took: time.Second}, nil)
-	r.ObserveCleanup(cleanup.Report{}, cleanup.ErrBusy)
-	r.ObserveCleanup(cleanup.Report{}, errors.New("no"))
+	o.Cleanup(cleanup.Report{Removed: []cleanup.Count{{Table: "automation_sessions", Rows: 40}}, Took: time.Second}, nil)
+	o.Cleanup(cleanup.Report{}, cleanup.ErrBusy)
+	o.Cleanup(cleanup.Report{}, errors.New("no"))
 	return r
 }
 

@@ -18,7 +18,7 @@ import (
 // A whole module, driven: what it tells the Recorder, and what that reads of it.
 func TestRecorder_CountsWhatAModuleDoes(t *testing.T) {
 	r := metrics.New(metrics.Options{})
-	g := automationtest.New(t, automationtest.Options{Observer: r, Config: func(c *automation.Config) { c.AdminToken = automation.NewSecret("operators") }})
+	g := automationtest.New(t, automationtest.Options{Observer: r.Observer(), Config: func(c *automation.Config) { c.AdminToken = automation.NewSecret("operators") }})
 	r.Attach(g.Module)
 	if err := errors.Join(g.On("user-alice", "user-bob"), g.Off("user-carol")); err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func TestRecorder_CountsWhatAModuleDoes(t *testing.T) {
 	ask("user-alice", "GET", host, "")                                                 // method
 	ask("", "POST", host, llama)                                                       // nobody
 	ask("user-carol", "POST", host, llama)                                             // not in
-	ask("user-alice", "POST", host, llama, "session_id", "0xf0reign")                  // own session
+	ask("user-alice", "POST", host, llama, "session_id", strings.Repeat("f0", 32))     // own session
 	ask("user-alice", "POST", chat, `{"model":"nothing-like-it"}`)                     // refused
 	ask("", "POST", chat, llama)                                                       // no key
 	ask("user-bob", "PUT", settings, `{"is_enabled":false,"session_duration":600}`)    // out

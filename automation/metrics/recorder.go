@@ -18,8 +18,8 @@ import (
 type Module interface {
 	Flags() *flags.Watcher
 	Snapshot() automation.Snapshot
-	Census(ctx context.Context) (session.Census, error)
-	Adopters(ctx context.Context) (on, off int64, err error)
+	Stats(ctx context.Context) (session.Census, error)
+	OptInCounts(ctx context.Context) (on, off int64, err error)
 	RolloutStatus(ctx context.Context) ([]rollout.Status, error)
 }
 
@@ -31,8 +31,8 @@ type Options struct {
 	Now         func() time.Time // nil is the wall clock
 }
 
-// Recorder is an automation.Observer and a prometheus.Collector. It registers
-// itself nowhere.
+// Recorder is a prometheus.Collector that an automation.Observer feeds. It
+// registers itself nowhere.
 type Recorder struct {
 	now    func() time.Time
 	events *events
@@ -59,10 +59,7 @@ const (
 	scrapeDeadline = time.Second
 )
 
-var (
-	_ automation.Observer  = (*Recorder)(nil)
-	_ prometheus.Collector = (*Recorder)(nil)
-)
+var _ prometheus.Collector = (*Recorder)(nil)
 
 // New returns a Recorder. Until a module is attached it exports only what it has
 // observed.
@@ -76,10 +73,10 @@ func New(o Options) *Recorder {
 // Attach makes the Recorder read m whenever it is scraped.
 func (r *Recorder) Attach(m Module) {
 	a := &source{Module: m}
-	a.census = cached[session.Census]{now: r.now, maxAge: statsMaxAge, fetch: m.Census}
+	a.census = cached[session.Census]{now: r.now, maxAge: statsMaxAge, fetch: m.Stats}
 	a.rollouts = cached[[]rollout.Status]{now: r.now, maxAge: statsMaxAge, fetch: m.RolloutStatus}
 	a.users = cached[userCounts]{now: r.now, maxAge: usersMaxAge, fetch: func(ctx context.Context) (userCounts, error) {
-		on, off, err := m.Adopters(ctx)
+		on, off, err := m.OptInCounts(ctx)
 		return userCounts{on, off}, err
 	}}
 	r.module.Store(a)

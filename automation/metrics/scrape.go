@@ -117,7 +117,7 @@ func (s *scrape) collect(a *source, ch metricSink) {
 	now := a.Snapshot()
 	ch.gauge(s.master, boolToFloat(now.MasterOn))
 	ch.gauge(s.tripped, boolToFloat(now.Tripped))
-	for name, p := range now.Parts {
+	for name, p := range now.Components {
 		ch.gauge(s.part, boolToFloat(p.OK), name)
 	}
 	s.collectFlags(a, ch)

@@ -72,7 +72,7 @@ var codeRules = map[Code]codeRule{
 	CodeUnknownURL:         {404, []Cause{Client}},
 	CodeMethodNotAllowed:   {405, []Cause{Client}},
 	CodeBudgetExceeded:     {429, []Cause{Limit}},
-	CodeSessionUnavailable: {0, []Cause{Busy, Opening, Database, Host, Node, Session}},
+	CodeSessionUnavailable: {503, []Cause{Busy, Opening, Database, Host, Node, Session, Provider}},
 	CodeOverloaded:         {0, []Cause{Busy}},
 	CodeProviderError:      {502, []Cause{Provider}},
 	CodeProviderTimeout:    {504, []Cause{Provider}},

@@ -45,9 +45,10 @@ func Causes() []Cause {
 // Evidence is what a request says about the feature to a staged rollout.
 type Evidence string
 
-// The kinds of evidence.
+// The kinds of evidence. The zero Evidence is that of a request on neither arm,
+// or one that automation did not act on.
 const (
-	EvidenceNone     Evidence = "none"     // nothing: it does not count
+	EvidenceNone     Evidence = "none"     // nothing
 	EvidenceSuccess  Evidence = "success"  // for the feature
 	EvidenceFailure  Evidence = "failure"  // against it
 	EvidenceShared   Evidence = "shared"   // nothing, but both arms suffer: the stage is to hold
@@ -84,13 +85,12 @@ const (
 type Policy struct {
 	// Status answers where the Code has no status of its own; 0 is an answer
 	// that is not ours to make.
-	Status int
-	// RetryAfter says that an answer must say when to come back.
-	RetryAfter bool
-	Result     Result
-	Evidence   Evidence
-	Remedy     Remedy
-	Level      slog.Level // of the request's log line
+	// A 429 and a 503 say when to come back.
+	Status   int
+	Result   Result
+	Evidence Evidence
+	Remedy   Remedy
+	Level    slog.Level // of the request's log line
 }
 
 // Policy looks the cause up in the table.
@@ -106,13 +106,13 @@ var policies = map[Cause]Policy{
 	Client:     {Status: http.StatusBadRequest, Result: Refused, Evidence: EvidenceNone, Remedy: RemedyNone, Level: slog.LevelDebug},
 	ClientLeft: {Result: Canceled, Evidence: EvidenceNone, Remedy: RemedyDrain, Level: slog.LevelDebug},
 	Off:        {Status: http.StatusBadRequest, Result: Refused, Evidence: EvidenceNone, Remedy: RemedyNone, Level: slog.LevelDebug},
-	Limit:      {Status: http.StatusTooManyRequests, RetryAfter: true, Result: Refused, Evidence: EvidenceNone, Remedy: RemedyNone, Level: slog.LevelInfo},
-	Busy:       {Status: http.StatusServiceUnavailable, RetryAfter: true, Result: Failed, Evidence: EvidenceNone, Remedy: RemedyWait, Level: slog.LevelInfo},
-	Opening:    {Status: http.StatusServiceUnavailable, RetryAfter: true, Result: Failed, Evidence: EvidenceFailure, Remedy: RemedyWait, Level: slog.LevelWarn},
-	Database:   {Status: http.StatusServiceUnavailable, RetryAfter: true, Result: Failed, Evidence: EvidenceShared, Remedy: RemedyLastState, Level: slog.LevelWarn},
-	Host:       {Status: http.StatusServiceUnavailable, RetryAfter: true, Result: Failed, Evidence: EvidenceNone, Remedy: RemedyNone, Level: slog.LevelWarn},
-	Node:       {Status: http.StatusServiceUnavailable, RetryAfter: true, Result: Failed, Evidence: EvidenceShared, Remedy: RemedyBreaker, Level: slog.LevelWarn},
-	Session:    {Status: http.StatusServiceUnavailable, RetryAfter: true, Result: Failed, Evidence: EvidenceFailure, Remedy: RemedyVerify, Level: slog.LevelWarn},
+	Limit:      {Status: http.StatusTooManyRequests, Result: Refused, Evidence: EvidenceNone, Remedy: RemedyNone, Level: slog.LevelInfo},
+	Busy:       {Status: http.StatusServiceUnavailable, Result: Failed, Evidence: EvidenceNone, Remedy: RemedyWait, Level: slog.LevelInfo},
+	Opening:    {Status: http.StatusServiceUnavailable, Result: Failed, Evidence: EvidenceFailure, Remedy: RemedyWait, Level: slog.LevelWarn},
+	Database:   {Status: http.StatusServiceUnavailable, Result: Failed, Evidence: EvidenceShared, Remedy: RemedyLastState, Level: slog.LevelWarn},
+	Host:       {Status: http.StatusServiceUnavailable, Result: Failed, Evidence: EvidenceNone, Remedy: RemedyNone, Level: slog.LevelWarn},
+	Node:       {Status: http.StatusServiceUnavailable, Result: Failed, Evidence: EvidenceShared, Remedy: RemedyBreaker, Level: slog.LevelWarn},
+	Session:    {Status: http.StatusServiceUnavailable, Result: Failed, Evidence: EvidenceFailure, Remedy: RemedyVerify, Level: slog.LevelWarn},
 	Provider:   {Status: http.StatusBadGateway, Result: Failed, Evidence: EvidenceCompared, Remedy: RemedyOther, Level: slog.LevelWarn},
 	Model:      {Result: Refused, Evidence: EvidenceNone, Remedy: RemedyNone, Level: slog.LevelInfo},
 	Internal:   {Status: http.StatusInternalServerError, Result: Failed, Evidence: EvidenceFailure, Remedy: RemedyNone, Level: slog.LevelError},
@@ -148,10 +148,15 @@ type Outcome struct {
 	// Latency is the time from the request to the first byte of its answer, or
 	// to its end where it failed.
 	Latency time.Duration
+	// DatabaseTime is how much of it was spent in the database, where that is
+	// known; otherwise 0.
+	DatabaseTime time.Duration
 	// Arm and UserID are for the rollout's evidence. The id is nobody else's
 	// business: it belongs into no label and no log line.
 	Arm    Arm
 	UserID string
+	// RequestID is the X-Request-Id, bounded, for the log.
+	RequestID string
 	// Err is the cause's error, for the log; nil where there is none.
 	Err error
 }
@@ -168,7 +173,7 @@ func (o Outcome) Result() Result {
 // not act on says nothing against it; of the control arm all requests count.
 func (o Outcome) Evidence() Evidence {
 	if o.UserID == "" || o.Arm == ArmNone || o.Arm == ArmExposed && o.Skipped {
-		return EvidenceNone
+		return ""
 	}
 	return o.Cause.Policy().Evidence
 }

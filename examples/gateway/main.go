@@ -48,7 +48,7 @@ func run(ctx context.Context, addr string) error {
 		return err
 	}
 	recorder := metrics.New(metrics.Options{})
-	m, err := automation.New(cfg, db, identify, automation.Options{Observer: recorder, Logger: logger})
+	m, err := automation.New(cfg, db, identify, automation.Options{Observer: recorder.Observer(), Logger: logger})
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ func run(ctx context.Context, environ []string, out, logs io.Writer) (err error)
 	defer endNode()
 
 	recorder := metrics.New(metrics.Options{})
-	m, err := automation.New(cfg, db.DB, identify, automation.Options{Logger: logger, Observer: recorder})
+	m, err := automation.New(cfg, db.DB, identify, automation.Options{Logger: logger, Observer: recorder.Observer()})
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package automation
+package chat
 
 import (
 	"net/http"
@@ -7,8 +7,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 )
 
-// Models lists the models that can be named, in OpenAI's shape.
-func (m *Module) Models() http.Handler {
+// ListModels lists the models that can be named, in OpenAI's shape.
+func (s *Service) ListModels() http.Handler {
 	type model struct {
 		ID      string `json:"id"`
 		Object  string `json:"object"`
@@ -17,8 +17,8 @@ func (m *Module) Models() http.Handler {
 		Type    string `json:"model_type,omitempty"`
 		ModelID string `json:"model_id"`
 	}
-	return problem.Handler(m.log, func(w http.ResponseWriter, _ *http.Request) error {
-		table := m.catalog.Table()
+	return problem.Handler(s.Logger, func(w http.ResponseWriter, _ *http.Request) error {
+		table := s.Models.Table()
 		if table == nil {
 			w.Header().Set("Retry-After", strconv.Itoa(seconds(retrySoon)))
 			return problem.New(http.StatusServiceUnavailable, "The table of models is not loaded.")

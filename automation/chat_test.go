@@ -69,10 +69,8 @@ func TestWhatAutomationDoesNotConcernIsUntouched(t *testing.T) {
 		"nobody":                       {setup{}, nothing, "POST", "", nil, ask("llama")},
 		"identity is away":             {setup{}, nothing, "POST", "away", nil, ask("llama")},
 		"a session that is not ours":   {setup{}, nothing, "POST", "alice", []string{"session_id", "0x" + strings.Repeat("ab", 32)}, ask("llama")},
-		"and for an unknown model":     {setup{}, nothing, "POST", "alice", []string{"session_id", "mine"}, ask("nonsense")},
-		"a session of no possible id":  {setup{}, nothing, "POST", "alice", []string{"session_id", "\xff\xfe"}, ask("llama")},
-		"one of an endless id":         {setup{}, nothing, "POST", "alice", []string{"session_id", strings.Repeat("0", 4000)}, ask("llama")},
-		"opted out, with a session":    {setup{}, optOut, "POST", "alice", []string{"session_id", "0x12"}, ask("llama")},
+		"and for an unknown model":     {setup{}, nothing, "POST", "alice", []string{"session_id", strings.Repeat("ab", 32)}, ask("nonsense")},
+		"opted out, with a session":    {setup{}, optOut, "POST", "alice", []string{"session_id", "0x" + strings.Repeat("ab", 32)}, ask("llama")},
 		"off, with a session":          {setup{flag: `UPDATE feature_flags SET enabled = false`}, nothing, "POST", "alice", []string{"session_id", "0x12"}, ask("llama")},
 		"opted out, an unknown model":  {setup{}, optOut, "POST", "alice", nil, ask("nonsense")},
 		"opted out, a compressed body": {setup{}, optOut, "POST", "alice", []string{"Content-Encoding", "gzip"}, "\x1f\x8b"},
@@ -143,11 +141,35 @@ func TestASharedSessionServesEveryUser(t *testing.T) {
 	}
 }
 
+func TestSessionID_ThatCannotBeOneIsRefused(t *testing.T) {
+	var got seen
+	l := newLab(t, setup{next: got.ServeHTTP})
+	for name, id := range map[string]string{
+		"a word": "mine", "not text": "\xff\xfe", "too short": "0x12", "endless": strings.Repeat("0", 4000),
+		"no hex": "0x" + strings.Repeat("g", 64), "in quotes": `"` + strings.Repeat("ab", 32) + `"`,
+	} {
+		for _, path := range []string{hostPath, chatPath} {
+			a := l.do("POST", path, "alice", ask("llama"), "session_id", id)
+			if a.status != http.StatusBadRequest || a.code() != "invalid_session_id" {
+				t.Errorf("%s on %s: %d %s", name, path, a.status, a.body)
+			}
+		}
+	}
+	r := l.request("POST", chatPath, "alice", ask("llama"))
+	r.Header["Session_id"] = []string{strings.Repeat("ab", 32), strings.Repeat("cd", 32)}
+	if a := l.send(r); a.code() != "invalid_session_id" {
+		t.Errorf("two of them: %d %s", a.status, a.body)
+	}
+	if got.calls != 0 || l.node.Stats().OpenRequests != 0 {
+		t.Error("a request went on all the same")
+	}
+}
+
 func TestANamedSessionIsItsUsersAlone(t *testing.T) {
 	l := newLab(t, setup{})
 	id := l.do("POST", hostPath, "alice", ask("llama")).header.Get("X-Automation-Session")
 	l.until("it is idle", func() bool { return l.held() == 0 })
-	for _, written := range []string{id, "0X" + strings.ToUpper(id[2:])} {
+	for _, written := range []string{id, "0X" + strings.ToUpper(id[2:]), id[2:]} {
 		a := l.do("POST", hostPath, "alice", "no JSON at all", "session_id", written)
 		if a.status != http.StatusOK || a.body != id || a.header.Get("X-Automation-Session") != id || a.header.Get("X-Automation-Model") != "" {
 			t.Errorf("%s: %d %s %v", written, a.status, a.body, a.header)
@@ -275,7 +297,7 @@ func TestABodyInWhichNoModelCanBeFoundIsRefused(t *testing.T) {
 		"a number for the model": {`{"model":7}`, nil, 400, "invalid_body"},
 		"an endless model":       {`{"model":"` + strings.Repeat("m", 2000) + `"}`, nil, 400, "invalid_body"},
 		"a form without end":     {"--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhis", []string{"Content-Type", "multipart/form-data; boundary=b"}, 400, "invalid_body"},
-		"compressed":             {"\x1f\x8b", []string{"Content-Encoding", "gzip"}, 415, "invalid_body"},
+		"compressed":             {"\x1f\x8b", []string{"Content-Encoding", "gzip"}, 415, "unsupported_media_type"},
 		"beyond the limit":       {large, nil, 413, "body_too_large"},
 	} {
 		t.Run(name, func(t *testing.T) {

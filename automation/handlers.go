@@ -1,0 +1,92 @@
+package automation
+
+import (
+	"net/http"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/adminapi"
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/chat"
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/userapi"
+	"github.com/MorpheusAIs/gateway-automation/flags"
+)
+
+const (
+	// BasePath is where [Module.API] is to be mounted.
+	BasePath = "/api/v1/automation"
+	// AdminPath is where [Module.Admin] is to be mounted.
+	AdminPath = "/admin/automation"
+)
+
+// Sessions is the session middleware; see the package's comment for what it
+// does with a request. Mount it on routes in the OpenAI shape alone: every POST
+// through it may have a session opened. The handler finds the session in the
+// request's header session_id and should stop when the request's context ends,
+// which it also does when the session cannot be relied on any more.
+func (m *Module) Sessions(next http.Handler) http.Handler { return m.chat.Middleware(next) }
+
+// Forward sends requests to the node and relays its answers as they come. It
+// asks who makes a request, and refuses what belongs to nobody (401): the
+// node's credentials are the gateway's, and nobody else stands before it. A
+// request that automation does not concern goes out on the session that its
+// client names. On a session that has expired the request is sent once more on
+// another; where the provider fails and the model has another, once more there:
+// one retry in all, and none once the first byte of an answer has gone out.
+func (m *Module) Forward() http.Handler { return m.chat.Forwarder() }
+
+// Models lists the models that can be named, in OpenAI's shape.
+func (m *Module) Models() http.Handler { return m.chat.ListModels() }
+
+// API is the users' HTTP API, for [BasePath] + "/". A user reaches their own
+// data alone. While the feature is off for them, all but the status is 404.
+// Errors are application/problem+json; the document that [Module.OpenAPI]
+// serves has all of them.
+func (m *Module) API() http.Handler { return m.api }
+
+// Authorize returns the name of the operator who makes a request, for the
+// audit. An error is answered with 401.
+type Authorize func(*http.Request) (actor string, err error)
+
+// Admin is the operators' HTTP API, for [AdminPath] + "/". With nil, the
+// bearer token AUTOMATION_ADMIN_TOKEN is asked for, and everything is 404 while
+// there is none; the audit then shows "admin", or "admin:" and what the header
+// X-Automation-Actor says. No GET changes anything.
+func (m *Module) Admin(authorize Authorize) http.Handler {
+	if authorize == nil {
+		token := m.cfg.AdminToken.Reveal()
+		if token == "" {
+			return adminapi.NotFound()
+		}
+		authorize = adminapi.ByToken(token)
+	}
+	return adminapi.New(adminapi.Deps{
+		BasePath: AdminPath, Authorize: authorize, Explain: m.flags.Explain,
+		Store: m.store, Rollouts: m.rollouts, Refresh: m.flags.Trigger,
+		Cleanup: m.Cleanup, Report: m.Report, Record: m.recordAPI, Now: m.now,
+	})
+}
+
+// newHandlers makes the chat path and the users' API.
+func (m *Module) newHandlers(identify Identify) {
+	who := m.identifier(identify)
+	m.chat = chat.New(chat.Deps{
+		Enabled: m.cfg.FeatureEnabled, Identify: who, Decide: m.decide, Settings: m.settings, Models: m.catalog,
+		Sessions: m.sessions, Node: m.node, Record: m.recordChat, MaxBodyBytes: m.cfg.MaxBodyBytes, Logger: m.log, Now: m.now,
+	})
+	m.api = userapi.New(userapi.Deps{
+		BasePath: BasePath, Enabled: m.cfg.FeatureEnabled, Identify: who, Decide: m.decide,
+		Flag:     func() *flags.Flag { return m.flags.Flag(FlagName) },
+		Settings: m.settings, Stored: m.stored, Sessions: m.sessions, ModelName: m.modelName,
+		MinDuration: m.cfg.MinSessionDuration, MaxDuration: m.cfg.MaxSessionDuration,
+		Changed: m.observer.observeChange(), Record: m.recordAPI, Logger: m.log, Now: m.now,
+	})
+}
+
+// decide reports whether a user has the feature.
+func (m *Module) decide(userID string) flags.Decision { return m.flags.Decide(FlagName, userID) }
+
+// modelName returns the name of a model's id, or the id.
+func (m *Module) modelName(id string) string {
+	if model, err := m.catalog.Resolve(id, ""); err == nil {
+		return model.Name
+	}
+	return id
+}

@@ -1,0 +1,158 @@
+// Package adminapi is the operators' HTTP API: flags, rollouts, the clean-up
+// and the report. No GET changes anything, and the audit has who did what.
+package adminapi
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/identity"
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
+	"github.com/MorpheusAIs/gateway-automation/internal/problem"
+)
+
+// Deps are what the API works with. All are required.
+type Deps struct {
+	BasePath string // such as /admin/automation
+	// Authorize returns the name of the operator who makes a request, for the
+	// audit. An error is answered with 401.
+	Authorize func(*http.Request) (actor string, err error)
+	// Explain explains a decision as this process makes it; of no flag where
+	// there is none.
+	Explain  func(name, userID string) flags.Explanation
+	Store    FlagStore
+	Rollouts Rollouts
+	// Refresh makes this process read the flags again soon.
+	Refresh func()
+	Cleanup func(ctx context.Context, dryRun bool) (cleanup.Report, error)
+	Report  func(ctx context.Context, openBugs *int) (rollout.Report, error)
+	// Record is called once for each request, when it has ended.
+	Record func(context.Context, outcome.Outcome)
+	Now    func() time.Time
+}
+
+// FlagStore reads and changes flags; *flags.Store does.
+type FlagStore interface {
+	Load(ctx context.Context, known map[string]flags.RowVersion) (flags.LoadResult, error)
+	Get(ctx context.Context, name string) (*flags.Flag, error)
+	Update(ctx context.Context, name string, c flags.Change, actor string, ifVersion int64) (*flags.Flag, error)
+	Events(ctx context.Context, name string, limit int, before int64) ([]flags.Event, error)
+}
+
+// Rollouts shows and commands rollouts; *rollout.Controller does.
+type Rollouts interface {
+	List(ctx context.Context) ([]rollout.Status, error)
+	Get(ctx context.Context, name string) (rollout.Status, error)
+	Events(ctx context.Context, name string, limit int, before int64) ([]rollout.Event, error)
+	Create(ctx context.Context, name string, p rollout.Plan, actor string) (rollout.Event, error)
+	Do(ctx context.Context, name string, o rollout.Order) (rollout.Event, error)
+}
+
+type api struct{ Deps }
+
+// New makes the API's handler, for BasePath + "/".
+func New(d Deps) http.Handler {
+	a := &api{d}
+	mux := httpapi.NewMux(d.Record, d.Now)
+	for pattern, serve := range a.routes() {
+		method, path, _ := strings.Cut(pattern, " ")
+		mux.Handle(method+" "+d.BasePath+path, func(c *httpapi.Call) error {
+			actor, err := d.Authorize(c.R)
+			if err != nil {
+				c.W.Header().Set("WWW-Authenticate", identity.Challenge)
+				return httpapi.Fail(outcome.Client, problem.New(http.StatusUnauthorized, "Send the operators' token as a bearer token.").WithCause(err))
+			}
+			return serve(c, actor)
+		})
+	}
+	return mux
+}
+
+type handler func(c *httpapi.Call, actor string) error
+
+func (a *api) routes() map[string]handler {
+	routes := map[string]handler{
+		"GET /flags":                   a.listFlags,
+		"GET /flags/{name}":            a.getFlag,
+		"PATCH /flags/{name}":          a.patchFlag,
+		"GET /flags/{name}/users/{id}": a.explainFlag,
+		"GET /flags/{name}/events":     a.listFlagEvents,
+		"GET /rollouts":                a.listRollouts,
+		"GET /rollouts/{name}":         a.getRollout,
+		"GET /rollouts/{name}/events":  a.listRolloutEvents,
+		"POST /rollouts/{name}":        a.startRollout,
+		"POST /cleanup":                a.postCleanup,
+		"GET /report":                  a.getReport,
+	}
+	for _, action := range []rollout.Action{rollout.Pause, rollout.Resume, rollout.Approve, rollout.Skip, rollout.Abort, rollout.Promote, rollout.Restart} {
+		routes["POST /rollouts/{name}/"+string(action)] = a.commandRollout(action)
+	}
+	return routes
+}
+
+// headerActor names the operator behind the shared token, for the audit.
+const headerActor = "X-Automation-Actor"
+
+// ByToken authorizes whoever sends the bearer token. The audit shows "admin",
+// or "admin:" and what the header X-Automation-Actor says.
+func ByToken(token string) func(*http.Request) (actor string, err error) {
+	want := sha256.Sum256([]byte(token))
+	return func(r *http.Request) (string, error) {
+		sent, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		// Digests, so that the time it takes says nothing, not even about the length.
+		got := sha256.Sum256([]byte(sent))
+		if subtle.ConstantTimeCompare(want[:], got[:]) != 1 || !ok {
+			return "", errors.New("automation: not the operators' token")
+		}
+		name := r.Header.Get(headerActor)
+		switch {
+		case name == "":
+			return "admin", nil
+		case !identity.Valid(name):
+			return "", errors.New("automation: " + headerActor + " is no name")
+		}
+		return "admin:" + name, nil
+	}
+}
+
+// NotFound answers every request as if there were no such API.
+func NotFound() http.Handler { return problem.Routes(http.NewServeMux()) }
+
+// page reads ?limit= (1 to 1,000; 100) and ?before=, an id.
+func page(q url.Values) (limit int, before int64, err error) {
+	limit = 100
+	var invalid []problem.FieldError
+	if s := q.Get("limit"); s != "" {
+		if limit, err = strconv.Atoi(s); err != nil || limit < 1 || limit > 1000 {
+			invalid = append(invalid, problem.FieldError{Field: "limit", Message: "must be from 1 to 1000"})
+		}
+	}
+	if s := q.Get("before"); s != "" {
+		if before, err = strconv.ParseInt(s, 10, 64); err != nil || before < 1 {
+			invalid = append(invalid, problem.FieldError{Field: "before", Message: "must be the id of an event"})
+		}
+	}
+	if len(invalid) > 0 {
+		return 0, 0, problem.Invalid(invalid...)
+	}
+	return limit, before, nil
+}
+
+// decodeOptional decodes a body that need not be there.
+func decodeOptional(r *http.Request, dst any) error {
+	if r.ContentLength == 0 {
+		return nil
+	}
+	return problem.Decode(r, maxPlan, dst)
+}

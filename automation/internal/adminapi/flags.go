@@ -1,0 +1,138 @@
+package adminapi
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/problem"
+)
+
+func (a *api) listFlags(c *httpapi.Call, _ string) error {
+	loaded, err := a.Store.Load(c.R.Context(), nil)
+	if err != nil {
+		return flagProblem(c.W, err)
+	}
+	malformed := map[string]string{}
+	for _, row := range loaded.Bad {
+		malformed[row.Name] = row.Err.Error()
+	}
+	return problem.WriteJSON(c.W, http.StatusOK, map[string]any{"flags": append([]*flags.Flag{}, loaded.Flags...), "malformed": malformed})
+}
+
+func (a *api) getFlag(c *httpapi.Call, _ string) error {
+	f, err := a.Store.Get(c.R.Context(), c.R.PathValue("name"))
+	if err != nil {
+		return flagProblem(c.W, err)
+	}
+	return answerFlag(c.W, f)
+}
+
+func (a *api) explainFlag(c *httpapi.Call, _ string) error {
+	e := a.Explain(c.R.PathValue("name"), c.R.PathValue("id"))
+	if e.Flag == "" {
+		return flagProblem(c.W, flags.ErrNotFound)
+	}
+	return problem.WriteJSON(c.W, http.StatusOK, e)
+}
+
+func (a *api) listFlagEvents(c *httpapi.Call, _ string) error {
+	limit, before, err := page(c.R.URL.Query())
+	if err != nil {
+		return err
+	}
+	events, err := a.Store.Events(c.R.Context(), c.R.PathValue("name"), limit, before)
+	if err != nil {
+		return flagProblem(c.W, err)
+	}
+	return problem.WriteJSON(c.W, http.StatusOK, map[string]any{"events": append([]flags.Event{}, events...)})
+}
+
+// maxFlag is the most bytes of a change: two lists of ids.
+const maxFlag = 2*flags.MaxIDs*300 + 64<<10
+
+func (a *api) patchFlag(c *httpapi.Call, actor string) error {
+	var body struct {
+		Enabled         *bool             `json:"enabled"`
+		EnabledUserIDs  *flags.IDs        `json:"enabled_user_ids"`
+		DisabledUserIDs *flags.IDs        `json:"disabled_user_ids"`
+		Percentage      *flags.Percentage `json:"rollout_percentage"`
+		Seed            *string           `json:"seed"`
+		Notice          *string           `json:"notice"`
+	}
+	if err := problem.Decode(c.R, maxFlag, &body); err != nil {
+		return err
+	}
+	version, given, ok := httpapi.MatchVersion(c.R)
+	if !ok || given && version == 0 {
+		return flagChanged
+	}
+	f, err := a.Store.Update(c.R.Context(), c.R.PathValue("name"), flags.Change(body), actor, version)
+	if err != nil {
+		return flagProblem(c.W, err)
+	}
+	a.Refresh()
+	return answerFlag(c.W, f)
+}
+
+func answerFlag(w http.ResponseWriter, f *flags.Flag) error {
+	w.Header().Set("ETag", httpapi.ETag(f.Version))
+	return problem.WriteJSON(w, http.StatusOK, f)
+}
+
+var flagChanged = problem.New(http.StatusPreconditionFailed, "The flag has changed meanwhile: get it again, and send its ETag as If-Match.")
+
+// flagProblem is what a store's error means to an operator.
+func flagProblem(w http.ResponseWriter, err error) error {
+	switch {
+	case errors.Is(err, flags.ErrNotFound):
+		return problem.New(http.StatusNotFound, "There is no flag of that name.")
+	case errors.Is(err, flags.ErrConflict):
+		return flagChanged
+	case errors.Is(err, flags.ErrInvalid):
+		var fields []problem.FieldError
+		for _, e := range fieldErrors(err) {
+			fields = append(fields, problem.FieldError{Field: e.Field, Message: e.Problem})
+		}
+		return problem.Invalid(fields...).WithCause(err)
+	case errors.Is(err, flags.ErrOutcomeUnknown):
+		httpapi.RetryAfter(w, time.Second)
+		return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable,
+			"It is not known whether the change was made: get the flag to find out.").WithCause(err))
+	case errors.Is(err, flags.ErrUnavailable):
+		httpapi.RetryAfter(w, 5*time.Second)
+		return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable,
+			"The database cannot be reached; nothing was changed.").WithCause(err))
+	}
+	if row, ok := errors.AsType[*flags.RowError](err); ok {
+		return malformedRow("flag", row.Err, err)
+	}
+	return err
+}
+
+// malformedRow is for a row that somebody changed round the constraints.
+func malformedRow(of string, reason, err error) error {
+	return problem.New(http.StatusConflict, "The "+of+"'s row is malformed: "+reason.Error()+". Fix it with SQL.").WithCause(err)
+}
+
+// fieldErrors finds all of them in what may be joined errors.
+func fieldErrors(err error) []*flags.FieldError {
+	if e, ok := err.(*flags.FieldError); ok { //nolint:errorlint // the tree is walked by hand
+		return []*flags.FieldError{e}
+	}
+	var all []*flags.FieldError
+	switch e := err.(type) { //nolint:errorlint // the tree is walked by hand
+	case interface{ Unwrap() []error }:
+		for _, inner := range e.Unwrap() {
+			all = append(all, fieldErrors(inner)...)
+		}
+	case interface{ Unwrap() error }:
+		if inner := e.Unwrap(); inner != nil {
+			all = fieldErrors(inner)
+		}
+	}
+	return all
+}

@@ -1,0 +1,154 @@
+package adminapi
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/problem"
+)
+
+// maxPlan is the most bytes of a rollout's plan.
+const maxPlan = 8 << 20
+
+func (a *api) listRollouts(c *httpapi.Call, _ string) error {
+	list, err := a.Rollouts.List(c.R.Context())
+	if err != nil && list == nil {
+		return rolloutProblem(c.W, err)
+	}
+	answer := map[string]any{"rollouts": append([]rollout.Status{}, list...)}
+	if err != nil {
+		answer["malformed"] = err.Error()
+	}
+	return problem.WriteJSON(c.W, http.StatusOK, answer)
+}
+
+func (a *api) getRollout(c *httpapi.Call, _ string) error {
+	s, err := a.Rollouts.Get(c.R.Context(), c.R.PathValue("name"))
+	if err != nil {
+		return rolloutProblem(c.W, err)
+	}
+	return problem.WriteJSON(c.W, http.StatusOK, s)
+}
+
+func (a *api) listRolloutEvents(c *httpapi.Call, _ string) error {
+	limit, before, err := page(c.R.URL.Query())
+	if err != nil {
+		return err
+	}
+	events, err := a.Rollouts.Events(c.R.Context(), c.R.PathValue("name"), limit, before)
+	if err != nil {
+		return rolloutProblem(c.W, err)
+	}
+	return problem.WriteJSON(c.W, http.StatusOK, map[string]any{"events": append([]rollout.Event{}, events...)})
+}
+
+// startRollout makes a rollout, by the plan that is given or the deployment's,
+// and starts it; one that is pending is started as it is where none is given.
+func (a *api) startRollout(c *httpapi.Call, actor string) error {
+	var body struct {
+		Plan *rollout.Plan `json:"plan"`
+	}
+	if err := decodeOptional(c.R, &body); err != nil {
+		return err
+	}
+	name := c.R.PathValue("name")
+	now, err := a.Rollouts.Get(c.R.Context(), name)
+	if err != nil && !errors.Is(err, rollout.ErrNotFound) {
+		return rolloutProblem(c.W, err)
+	}
+	if body.Plan != nil || err != nil || now.State != rollout.Pending {
+		plan := rollout.DefaultPlan()
+		if body.Plan != nil {
+			plan = *body.Plan
+		}
+		if _, err := a.Rollouts.Create(c.R.Context(), name, plan, actor); err != nil {
+			return rolloutProblem(c.W, err)
+		}
+	}
+	return a.execute(c, rollout.Order{Action: rollout.Start, Actor: actor})
+}
+
+func (a *api) commandRollout(action rollout.Action) handler {
+	return func(c *httpapi.Call, actor string) error {
+		dry, err := decodeDryRun(c)
+		if err != nil {
+			return err
+		}
+		return a.execute(c, rollout.Order{Action: action, Actor: actor, DryRun: dry})
+	}
+}
+
+// execute carries out a command and answers with its event.
+func (a *api) execute(c *httpapi.Call, o rollout.Order) error {
+	event, err := a.Rollouts.Do(c.R.Context(), c.R.PathValue("name"), o)
+	if err != nil {
+		return rolloutProblem(c.W, err)
+	}
+	a.Refresh()
+	return problem.WriteJSON(c.W, http.StatusOK, event)
+}
+
+func decodeDryRun(c *httpapi.Call) (bool, error) {
+	var body struct {
+		DryRun *bool `json:"dry_run"`
+	}
+	if err := decodeOptional(c.R, &body); err != nil {
+		return false, err
+	}
+	return body.DryRun != nil && *body.DryRun, nil
+}
+
+// rolloutProblem is what the controller's error means to an operator.
+func rolloutProblem(w http.ResponseWriter, err error) error {
+	if illegal, ok := errors.AsType[*rollout.IllegalError](err); ok {
+		return problem.New(http.StatusConflict, illegal.Error()+".").WithCause(err)
+	}
+	switch {
+	case errors.Is(err, flags.ErrNotFound):
+		return problem.New(http.StatusNotFound, "There is no flag of that name.")
+	case errors.Is(err, rollout.ErrNotFound):
+		return problem.New(http.StatusNotFound, "There is no rollout of that name.")
+	case errors.Is(err, rollout.ErrConflict):
+		return problem.New(http.StatusConflict, "The flag was just changed by hand: look at it first.").WithCause(err)
+	case errors.Is(err, rollout.ErrInvalid):
+		return problem.New(http.StatusBadRequest, err.Error())
+	}
+	if row, ok := errors.AsType[*rollout.RowError](err); ok {
+		return malformedRow("rollout", row.Err, err)
+	}
+	return flagProblem(w, err)
+}
+
+// postCleanup makes one pass of the clean-up, or says what it would remove.
+func (a *api) postCleanup(c *httpapi.Call, _ string) error {
+	dry, err := decodeDryRun(c)
+	if err != nil {
+		return err
+	}
+	report, err := a.Cleanup(c.R.Context(), dry)
+	if err != nil {
+		return flagProblem(c.W, err)
+	}
+	return problem.WriteJSON(c.W, http.StatusOK, report)
+}
+
+// getReport measures the deployment plan's criteria of success.
+func (a *api) getReport(c *httpapi.Call, _ string) error {
+	var bugs *int
+	if text := c.R.URL.Query().Get("open_bugs"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 {
+			return problem.Invalid(problem.FieldError{Field: "open_bugs", Message: "must be a number of open P0 and P1 bugs"})
+		}
+		bugs = &n
+	}
+	report, err := a.Report(c.R.Context(), bugs)
+	if err != nil {
+		return rolloutProblem(c.W, err)
+	}
+	return problem.WriteJSON(c.W, http.StatusOK, report)
+}

@@ -1,0 +1,135 @@
+package chat
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/identity"
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/modelscan"
+	"github.com/MorpheusAIs/gateway-automation/mapping"
+)
+
+// admission is what has been decided about a call.
+type admission struct {
+	route route
+	user  identity.User // empty where the request belongs to nobody
+	arm   outcome.Arm
+	skip  outcome.Code // why automation does not act; empty where it does
+
+	clientSession session.ID // the session that the client named; it gets no other
+	want          session.Request
+	model         mapping.Model
+	body          io.ReadCloser  // the request's, once its model has been looked for
+	claim         *session.Claim // nil until acquired
+}
+
+// admit decides whether automation acts on the request of a known user. The
+// body has not been read afterwards.
+func (c *call) admit() error {
+	if !c.Enabled {
+		c.skip = outcome.SkipMasterOff
+		return nil
+	}
+	d := c.Decide(c.user.ID)
+	c.arm = armOf(d)
+	if !d.On {
+		c.skip = outcome.SkipNotIn
+		return nil
+	}
+	if c.r.Header.Get(headerSession) != "" {
+		return c.useClientSession()
+	}
+	mine, err := c.Settings.Get(c.r.Context(), c.user.ID)
+	if err != nil { // whether they have it off cannot be told
+		return unavailable(outcome.Database, "Your settings cannot be read at the moment.", retrySoon, err)
+	}
+	if !mine.IsEnabled {
+		c.skip = outcome.SkipOptedOut
+		return nil
+	}
+	c.want = session.Request{UserID: c.user.ID, Duration: mine.SessionDuration}
+	return nil
+}
+
+func armOf(d flags.Decision) outcome.Arm {
+	switch arm, ok := rollout.ArmOf(d); {
+	case !ok:
+		return outcome.ArmNone
+	case arm == rollout.Control:
+		return outcome.ArmControl
+	}
+	return outcome.ArmExposed
+}
+
+// useClientSession makes the call one on the session that the client names.
+func (c *call) useClientSession() error {
+	values := c.r.Header.Values(headerSession)
+	if len(values) > 1 { // which of them the node would take is not for the client to choose
+		return clientError(outcome.CodeInvalidSession, "Send one session_id.", nil)
+	}
+	id, err := session.ParseID(values[0])
+	if err != nil {
+		return clientError(outcome.CodeInvalidSession, "The header session_id is no session's id: 0x and 64 hex digits.", err)
+	}
+	c.skip, c.clientSession, c.want = "", id, session.Request{UserID: c.user.ID}
+	return nil
+}
+
+// resolve reads the model's name off the body and resolves it. The whole body
+// is c.body from then on.
+func (c *call) resolve() error {
+	if enc := c.r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
+		return clientError(outcome.CodeUnsupportedMedia, "Send the request's body without Content-Encoding.", nil)
+	}
+	body := c.r.Body
+	if body == nil {
+		body = http.NoBody
+	}
+	found, err := modelscan.Find(c.r.Header.Get("Content-Type"), body, c.MaxBodyBytes)
+	c.body = found.Restore(body)
+	if err != nil {
+		return bodyError(err, c.MaxBodyBytes)
+	}
+	if found.Kind == modelscan.Invalid {
+		e := clientError(outcome.CodeInvalidBody, "The field model must be a string.", nil)
+		e.body.Param = "model"
+		return e
+	}
+	c.model, err = c.Models.Resolve(found.Model, c.route.kind)
+	if err != nil {
+		return modelError(err)
+	}
+	c.want.ModelID = c.model.ID
+	return nil
+}
+
+// acquire claims the session of an admitted call. Where the one that the client
+// named is not managed, automation does not act.
+func (c *call) acquire(ctx context.Context) (err error) {
+	if c.clientSession != "" {
+		c.claim, err = c.Sessions.AcquireSession(ctx, c.user.ID, c.clientSession.String())
+		if errors.Is(err, session.ErrUnmanaged) {
+			c.skip = outcome.SkipOwnSession
+			return nil
+		}
+	} else {
+		c.claim, err = c.Sessions.Acquire(ctx, c.want)
+	}
+	if err != nil {
+		return sessionError(err)
+	}
+	return nil
+}
+
+func (c *call) release() {
+	if c.claim != nil {
+		c.claim.Release()
+	}
+}

@@ -1,0 +1,70 @@
+// Package chat serves requests in OpenAI's shape on paid sessions.
+//
+// A [Service] admits each request: it asks who makes it and whether automation
+// concerns it, finds the model in the body, and acquires a session.
+// [Service.Middleware] then hands the request to the host's handler;
+// [Service.Forwarder] sends it to the node and relays the answer. Both return
+// one outcome, from which everything that is counted and logged follows.
+package chat
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/identity"
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/mapping"
+	"github.com/MorpheusAIs/gateway-automation/settings"
+)
+
+// Deps are what a Service works with. All are required.
+type Deps struct {
+	Enabled  bool // the process's master switch
+	Identify identity.Func
+	Decide   func(userID string) flags.Decision
+	Settings Settings
+	Models   Models
+	Sessions Sessions
+	Node     Node
+	// Record is called once for each request, when it has ended.
+	Record func(context.Context, outcome.Outcome)
+	// MaxBodyBytes bounds a request's body, or, in Middleware, what is read of it
+	// to find the model.
+	MaxBodyBytes int64
+	Logger       *slog.Logger
+	Now          func() time.Time
+}
+
+// Settings are what users have chosen; *settings.Cache is one.
+type Settings interface {
+	Get(ctx context.Context, userID string) (settings.Settings, error)
+}
+
+// Models are the models that can be named; *mapping.Catalog is one.
+type Models interface {
+	Resolve(name string, want mapping.Type) (mapping.Model, error)
+	Table() *mapping.Table
+}
+
+// Sessions hands out sessions; *session.Manager is one.
+type Sessions interface {
+	Acquire(ctx context.Context, r session.Request) (*session.Claim, error)
+	AcquireSession(ctx context.Context, userID, sessionID string) (*session.Claim, error)
+}
+
+// Node is the Morpheus node; *proxyrouter.Client is one.
+type Node interface {
+	Forward(ctx context.Context, r proxyrouter.ChatRequest) (*http.Response, error)
+	RatedBids(ctx context.Context, modelID string) ([]proxyrouter.Bid, error)
+}
+
+// Service serves requests in OpenAI's shape.
+type Service struct{ Deps }
+
+// New makes a Service.
+func New(d Deps) *Service { return &Service{d} }

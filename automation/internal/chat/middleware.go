@@ -1,0 +1,91 @@
+package chat
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
+)
+
+// Middleware hands requests to next, on sessions where automation acts on them.
+func (s *Service) Middleware(next http.Handler) http.Handler {
+	return s.handler(func(c *call) outcome.Outcome {
+		defer c.release()
+		err := c.admitBeforeHost()
+		c.overhead = c.Now().Sub(c.began)
+		if err != nil {
+			return c.writeError(err)
+		}
+		r := c.r
+		if c.claim != nil {
+			c.setSessionHeaders()
+			r = r.WithContext(c.claim.Context()) // the one copy: a handler must not change what it is given
+			if c.body != nil {
+				r.Body = c.body
+			}
+			r.Header = r.Header.Clone()
+			r.Header.Set(headerSession, c.claim.SessionID())
+		}
+		c.hosted = true
+		next.ServeHTTP(c.w, r)
+		c.release()
+		if c.r.Context().Err() != nil {
+			return clientLeft()
+		}
+		return outcome.Outcome{Cause: outcome.OfStatus(c.status)}
+	})
+}
+
+// admitBeforeHost admits a request on its way to the host's handler, which is
+// the one to refuse what belongs to nobody.
+func (c *call) admitBeforeHost() error {
+	c.route = routeOf(c.r.URL.Path)
+	if c.r.Method != http.MethodPost {
+		c.skip = outcome.SkipMethod
+		return nil
+	}
+	if !c.Enabled {
+		c.skip = outcome.SkipMasterOff
+		return nil
+	}
+	user, err := c.Identify(c.r)
+	if err != nil {
+		c.skip = outcome.SkipNobody
+		return nil
+	}
+	c.user = user
+	if err := c.admit(); err != nil || c.skip != "" {
+		return err
+	}
+	if c.clientSession == "" {
+		if err := c.resolve(); err != nil {
+			return err
+		}
+	}
+	return c.acquire(c.r.Context())
+}
+
+// setSessionHeaders tells the client which session and model serve it.
+func (c *call) setSessionHeaders() {
+	h := c.w.Header()
+	h.Set(headerSessionUsed, c.claim.SessionID())
+	if c.model.Name != "" {
+		h.Set(headerModelUsed, escapeHeader(c.model.Name))
+	}
+}
+
+// escapeHeader percent-encodes what may not stand in a header's value.
+func escapeHeader(s string) string {
+	const hex = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '%' {
+			b.WriteByte('%')
+			b.WriteByte(hex[c>>4])
+			b.WriteByte(hex[c&15])
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,157 @@
+package userapi
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
+	"github.com/MorpheusAIs/gateway-automation/internal/problem"
+	"github.com/MorpheusAIs/gateway-automation/internal/text"
+	"github.com/MorpheusAIs/gateway-automation/settings"
+)
+
+type settingsAnswer struct {
+	UserID          string     `json:"user_id"`
+	IsEnabled       bool       `json:"is_enabled"`
+	SessionDuration int64      `json:"session_duration"` // seconds
+	CreatedAt       *time.Time `json:"created_at"`
+	UpdatedAt       *time.Time `json:"updated_at"`
+}
+
+func (a *api) getSettings(c *httpapi.Call) error {
+	s, err := a.Stored.Get(c.R.Context(), c.User.ID)
+	if err != nil {
+		return storeProblem(c.W, err)
+	}
+	if etag := httpapi.ETag(s.Version); httpapi.NotModified(c.R, etag) {
+		c.W.Header().Set("ETag", etag)
+		c.W.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	return answerSettings(c.W, s)
+}
+
+// maxSettings bounds a body. A write decodes before it looks at the database,
+// so that a bad request costs nothing.
+const maxSettings = 4 << 10
+
+func (a *api) putSettings(c *httpapi.Call) error {
+	var body struct {
+		IsEnabled       bool  `json:"is_enabled"`
+		SessionDuration int64 `json:"session_duration"`
+	}
+	if err := problem.Decode(c.R, maxSettings, &body); err != nil {
+		return err
+	}
+	d, err := a.duration(body.SessionDuration)
+	if err != nil {
+		return err
+	}
+	return a.change(c, func(cond settings.Condition) (settings.Settings, error) {
+		return a.Settings.Put(c.R.Context(), c.User.ID, settings.Values{IsEnabled: body.IsEnabled, SessionDuration: d}, cond)
+	})
+}
+
+func (a *api) patchSettings(c *httpapi.Call) error {
+	var body struct {
+		IsEnabled       *bool  `json:"is_enabled"`
+		SessionDuration *int64 `json:"session_duration"`
+	}
+	if err := problem.Decode(c.R, maxSettings, &body); err != nil {
+		return err
+	}
+	change := settings.Change{IsEnabled: body.IsEnabled}
+	if body.SessionDuration != nil {
+		d, err := a.duration(*body.SessionDuration)
+		if err != nil {
+			return err
+		}
+		change.SessionDuration = &d
+	}
+	return a.change(c, func(cond settings.Condition) (settings.Settings, error) {
+		return a.Settings.Patch(c.R.Context(), c.User.ID, change, cond)
+	})
+}
+
+func (a *api) deleteSettings(c *httpapi.Call) error {
+	return a.change(c, func(cond settings.Condition) (settings.Settings, error) {
+		return a.Settings.Delete(c.R.Context(), c.User.ID, cond)
+	})
+}
+
+// duration checks seconds before they become a Duration, which could overflow.
+func (a *api) duration(seconds int64) (time.Duration, error) {
+	least, most := int64(a.MinDuration.Seconds()), int64(a.MaxDuration.Seconds())
+	if seconds < least || seconds > most {
+		return 0, problem.Invalid(problem.FieldError{Field: "session_duration", Message: fmt.Sprintf("must be from %d to %d seconds", least, most)})
+	}
+	return time.Duration(seconds) * time.Second, nil
+}
+
+// change applies a change under the request's condition.
+func (a *api) change(c *httpapi.Call, apply func(settings.Condition) (settings.Settings, error)) error {
+	cond, err := condition(c.R)
+	if err != nil {
+		return err
+	}
+	var before settings.Settings
+	known := false
+	if a.Changed != nil { // nobody else wants to know
+		before, err = a.Settings.Get(c.R.Context(), c.User.ID)
+		known = err == nil
+	}
+	after, err := apply(cond)
+	if err != nil {
+		return storeProblem(c.W, err)
+	}
+	if known {
+		a.Changed(before, after)
+	}
+	a.Logger.InfoContext(c.R.Context(), "settings changed", "method", c.R.Method, "is_enabled", after.IsEnabled,
+		"session_duration", after.SessionDuration, "request_id", text.Truncate(c.R.Header.Get("X-Request-Id"), 128))
+	return answerSettings(c.W, after)
+}
+
+func answerSettings(w http.ResponseWriter, s settings.Settings) error {
+	a := settingsAnswer{UserID: s.UserID, IsEnabled: s.IsEnabled, SessionDuration: int64(s.SessionDuration.Seconds())}
+	if !s.CreatedAt.IsZero() {
+		a.CreatedAt, a.UpdatedAt = &s.CreatedAt, &s.UpdatedAt
+	}
+	w.Header().Set("ETag", httpapi.ETag(s.Version))
+	return problem.WriteJSON(w, http.StatusOK, a)
+}
+
+// condition reads the condition of a write.
+func condition(r *http.Request) (settings.Condition, error) {
+	version, given, ok := httpapi.MatchVersion(r)
+	switch {
+	case !ok:
+		return settings.Always, preconditionFailed
+	case !given:
+		return settings.Always, nil
+	}
+	return settings.IfVersion(version), nil
+}
+
+var preconditionFailed = problem.New(http.StatusPreconditionFailed, "The settings have changed meanwhile: get them again, and send their ETag as If-Match.")
+
+// storeProblem is what a store's error means to a client.
+func storeProblem(w http.ResponseWriter, err error) error {
+	var invalid *settings.InvalidError
+	switch {
+	case errors.Is(err, settings.ErrConflict):
+		return preconditionFailed
+	case errors.As(err, &invalid):
+		return problem.Invalid(problem.FieldError{Field: invalid.Field, Message: invalid.Reason}).WithCause(err)
+	case errors.Is(err, settings.ErrOutcomeUnknown):
+		httpapi.RetryAfter(w, time.Second)
+		return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable,
+			"It is not known whether the change was made: get the settings, or send it again.").WithCause(err))
+	}
+	httpapi.RetryAfter(w, retrySoon)
+	return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable,
+		"The database cannot be reached; nothing was changed.").WithCause(err))
+}

@@ -1,0 +1,31 @@
+package automation
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
+)
+
+// Report measures the deployment plan's criteria of success. Open P0 and P1
+// bugs are what the operator states; nil is not stated. Adoption needs to know
+// how many users could have the feature: Options.Users.
+func (m *Module) Report(ctx context.Context, openBugs *int) (rollout.Report, error) {
+	goals := rollout.Goals{OpenBugs: openBugs}
+	if m.users != nil {
+		goals.Adopters = func(ctx context.Context, _, _ time.Time) (adopters, users int, err error) {
+			enabled, _, err := m.stored.Adopters(ctx)
+			if err != nil {
+				return 0, 0, err
+			}
+			users, err = m.users(ctx)
+			return int(enabled), users, err
+		}
+	}
+	report, err := m.rollouts.Report(ctx, FlagName, goals)
+	if err != nil {
+		return report, fmt.Errorf("automation: report: %w", err)
+	}
+	return report, nil
+}
