@@ -71,6 +71,9 @@ func Migrate(ctx context.Context, pool *sqlx.DB) ([]Migration, error) {
 				return false, err
 			}
 			recorded, err := readApplied(tx)
+			if _, ok := recorded[m.Version]; !ok && err == nil {
+				err = fmt.Errorf("%s does not record itself in automation_schema_migrations", m.file(tx.SQLite(), "up"))
+			}
 			m = recorded[m.Version]
 			return true, err
 		})

@@ -14,3 +14,5 @@ CREATE INDEX IF NOT EXISTS automation_feedback_open ON automation_feedback (id) 
 CREATE INDEX IF NOT EXISTS automation_feedback_by_stage ON automation_feedback (stage, id);
 CREATE INDEX IF NOT EXISTS automation_feedback_by_user ON automation_feedback (user_id, id);
 CREATE INDEX IF NOT EXISTS automation_feedback_by_time ON automation_feedback (created_at);
+
+INSERT INTO automation_schema_migrations (version, name, applied_at) VALUES (5, 'feedback', now()) ON CONFLICT DO NOTHING;
