@@ -16,7 +16,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/dbopen"
 )
 
-// app is one run of the command.
+// app is one invocation of the command.
 type app struct {
 	getenv    func(string) string
 	in        io.Reader
@@ -24,10 +24,10 @@ type app struct {
 
 	database, actor string
 	json            bool
-	begun           bool // the command line made sense
+	parsed          bool // the command line made sense
 }
 
-// open opens the database that is there: only migrate makes a SQLite file.
+// open opens the database. Only migrate up creates a SQLite file.
 func (a *app) open(create bool) (*sqlx.DB, error) {
 	where := cmp.Or(a.database, a.getenv("DATABASE_URL"))
 	if where == "" {
@@ -35,7 +35,7 @@ func (a *app) open(create bool) (*sqlx.DB, error) {
 	}
 	if path, ok := strings.CutPrefix(where, "sqlite:"); ok && !create {
 		if _, err := os.Stat(path); err != nil {
-			return nil, &fault{code: codeNotFound, err: err, hint: "check the path; automationctl migrate up makes a new database"}
+			return nil, &cliError{code: codeNotFound, err: err, hint: "check the path; automationctl migrate up makes a new database"}
 		}
 	}
 	db, _, err := dbopen.Open(where)
@@ -45,7 +45,7 @@ func (a *app) open(create bool) (*sqlx.DB, error) {
 	return db, nil
 }
 
-// withDB makes a command that needs the database.
+// withDB wraps a command that needs the database.
 func (a *app) withDB(fn func(cmd *cobra.Command, args []string, db *sqlx.DB) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		db, err := a.open(cmd.CommandPath() == "automationctl migrate up")
@@ -57,11 +57,11 @@ func (a *app) withDB(fn func(cmd *cobra.Command, args []string, db *sqlx.DB) err
 	}
 }
 
-// who is the actor for the audit.
-func (a *app) who() string { return cmp.Or(a.actor, systemUser(a.getenv), "automationctl") }
+// actorName returns the actor for the audit.
+func (a *app) actorName() string { return cmp.Or(a.actor, systemUser(a.getenv), "automationctl") }
 
-// print answers with v, as JSON or as the table that people writes.
-func (a *app) print(v any, people func(w io.Writer)) error {
+// print prints v as JSON, or what table writes.
+func (a *app) print(v any, table func(w io.Writer)) error {
 	if a.json {
 		enc := json.NewEncoder(a.out)
 		enc.SetIndent("", "  ")
@@ -69,12 +69,12 @@ func (a *app) print(v any, people func(w io.Writer)) error {
 		return enc.Encode(v)
 	}
 	w := tabwriter.NewWriter(a.out, 0, 0, 3, ' ', 0)
-	people(w)
+	table(w)
 	return w.Flush()
 }
 
-// say tells people, not programs, what is going on.
-func (a *app) say(format string, args ...any) {
+// printf prints progress on standard error.
+func (a *app) printf(format string, args ...any) {
 	_, _ = fmt.Fprintf(a.errs, format+"\n", args...)
 }
 
@@ -89,16 +89,16 @@ func row(w io.Writer, cells ...any) {
 	_, _ = fmt.Fprintln(w, strings.Join(texts, "\t"))
 }
 
-// at is a time for people, in UTC.
-func at(t time.Time) string {
+// formatTime formats a time in UTC.
+func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
 	return t.UTC().Format("2006-01-02 15:04:05Z")
 }
 
-// count is a number for people.
-func count(n int64) string {
+// formatCount groups the digits of a number.
+func formatCount(n int64) string {
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0; i -= 3 {
 		s = s[:i] + "," + s[i:]
@@ -106,7 +106,7 @@ func count(n int64) string {
 	return s
 }
 
-func yes(b bool) string {
+func formatBool(b bool) string {
 	if b {
 		return "yes"
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// probe is one request of a check, and what came of it.
+// probe is one request of a check and its result.
 type probe struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
@@ -40,25 +40,25 @@ be. It needs no database.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			base, err := url.Parse(strings.TrimSuffix(args[0], "/"))
 			if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" || base.User != nil {
-				return refuse("expected the gateway's URL, such as https://gateway.example.com")
+				return usagef("expected the gateway's URL, such as https://gateway.example.com")
 			}
 			key := a.getenv("AUTOMATION_CHECK_KEY")
 			if chat != "" && key == "" {
-				return refuse("--chat needs a user's key in AUTOMATION_CHECK_KEY")
+				return usagef("--chat needs a user's key in AUTOMATION_CHECK_KEY")
 			}
-			ask := func(name, method, path, body string) probe {
-				return ask(cmd.Context(), name, method, base.String()+path, key, body)
+			try := func(name, method, path, body string) probe {
+				return send(cmd.Context(), name, method, base.String()+path, key, body)
 			}
-			probes := []probe{ask("live", http.MethodGet, "/healthz/live", ""), ask("ready", http.MethodGet, "/healthz/ready", "")}
+			probes := []probe{try("live", http.MethodGet, "/healthz/live", ""), try("ready", http.MethodGet, "/healthz/ready", "")}
 			if key != "" {
-				probes = append(probes, ask("status", http.MethodGet, "/api/v1/automation/status", ""))
+				probes = append(probes, try("status", http.MethodGet, "/api/v1/automation/status", ""))
 			}
 			if chat != "" {
 				text, err := json.Marshal(map[string]any{"model": chat, "max_tokens": 1, "messages": []any{map[string]string{"role": "user", "content": "ping"}}})
 				if err != nil {
 					return err
 				}
-				probes = append(probes, ask("chat", http.MethodPost, "/api/v1/chat/completions", string(text)))
+				probes = append(probes, try("chat", http.MethodPost, "/api/v1/chat/completions", string(text)))
 			}
 			well := true
 			for _, p := range probes {
@@ -71,7 +71,7 @@ be. It needs no database.`,
 				}
 			})
 			if err == nil && !well {
-				err = found()
+				err = errFindings
 			}
 			return err
 		},
@@ -80,8 +80,8 @@ be. It needs no database.`,
 	return cmd
 }
 
-// ask makes one request. The key goes into its header and nowhere else.
-func ask(ctx context.Context, name, method, to, key, body string) probe {
+// send sends one request. The key goes into its header and nowhere else.
+func send(ctx context.Context, name, method, to, key, body string) probe {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	p := probe{Name: name}
@@ -105,17 +105,17 @@ func ask(ctx context.Context, name, method, to, key, body string) probe {
 	defer func() { _ = resp.Body.Close() }()
 	p.Status, p.OK = resp.StatusCode, resp.StatusCode == http.StatusOK
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // what came of it is enough to tell
-	p.Detail = tell(text)
+	p.Detail = summarize(text)
 	if s := resp.Header.Get("X-Automation-Session"); s != "" {
 		p.Detail = "served by session " + s
 	} else if name == "chat" && p.OK {
-		p.OK, p.Detail = false, "answered, but without a session of automation's"
+		p.OK, p.Detail = false, "answered, but without a session of automation"
 	}
 	return p
 }
 
-// tell finds in an answer what is worth a word.
-func tell(text []byte) string {
+// summarize returns what an answer says about the gateway.
+func summarize(text []byte) string {
 	var answer struct {
 		Detail string
 		Reason string

@@ -31,7 +31,7 @@ same every AUTOMATION_CLEANUP_INTERVAL. It may be cut short and run again.`,
   automationctl cleanup --yes`,
 		RunE: a.withDB(func(cmd *cobra.Command, _ []string, db *sqlx.DB) error {
 			if dryRun == sure {
-				return refuse("cleanup removes rows: say either --dry-run, to see how many, or --yes, to remove them")
+				return usagef("cleanup removes rows: say either --dry-run, to see how many, or --yes, to remove them")
 			}
 			cfg, err := a.config("AUTOMATION_RETENTION_DAYS", "AUTOMATION_DEFAULT_OPT_IN", "DEFAULT_SESSION_EXPIRATION",
 				"AUTOMATION_MIN_SESSION_SECONDS", "AUTOMATION_MAX_SESSION_SECONDS")
@@ -45,7 +45,7 @@ same every AUTOMATION_CLEANUP_INTERVAL. It may be cut short and run again.`,
 				Progress: func(r cleanup.Report) {
 					if n := r.Total(); !dryRun && n/10_000 > said/10_000 {
 						said = n
-						a.say("removed %s rows in %s", count(n), r.Took.Round(time.Second))
+						a.printf("removed %s rows in %s", formatCount(n), r.Took.Round(time.Second))
 					}
 				},
 			})
@@ -77,13 +77,13 @@ func removed(w io.Writer, r cleanup.Report) {
 	}
 	row(w, word, "OLDER THAN", "WHAT")
 	for _, c := range r.Removed {
-		row(w, count(c.Rows), days(c.OlderThan), c.Kind)
+		row(w, formatCount(c.Rows), days(c.OlderThan), c.Kind)
 	}
 }
 
-func days(d time.Duration) string { return count(int64(d/(24*time.Hour))) + " days" }
+func days(d time.Duration) string { return formatCount(int64(d/(24*time.Hour))) + " days" }
 
-// config is the gateway's configuration as far as some variables say.
+// config reads the gateway's configuration from the given variables alone.
 func (a *app) config(names ...string) (automation.Config, error) {
 	env := map[string]string{}
 	for _, n := range names {

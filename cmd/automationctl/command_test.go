@@ -221,7 +221,7 @@ func TestRolloutWatch_PrintsEveryStep(t *testing.T) {
 	}
 	var out bytes.Buffer
 	a := &app{out: &out}
-	seen, err := a.steps(t.Context(), c, rollout.Status{Name: "automation", Seq: 3}, 2) // 4, the pause, came after the look
+	seen, err := a.printSteps(t.Context(), c, rollout.Status{Name: "automation", Seq: 3}, 2) // 4, the pause, came after the look
 	if err != nil || seen != 3 || !strings.Contains(out.String(), "automation: skip, ") || strings.Count(out.String(), "\n") != 1 {
 		t.Errorf("seen %d, error %v\n%s", seen, err, &out)
 	}
@@ -316,7 +316,7 @@ func TestErrors_HaveExitCodes(t *testing.T) {
 		{errors.New("anything"), codeFailed},
 		{usage(errors.New("x")), codeUsage},
 	} {
-		if code, _ := diagnose(fmt.Errorf("wrapped: %w", test.err)); code != test.code {
+		if code, _ := classify(fmt.Errorf("wrapped: %w", test.err)); code != test.code {
 			t.Errorf("%v: code %d, want %d", test.err, code, test.code)
 		}
 	}

@@ -22,38 +22,38 @@ const (
 	codeUnavailable
 )
 
-// fault is an error that has its exit code, and what to do about it.
-type fault struct {
+// cliError is an error with its exit code and a hint at what to do about it.
+type cliError struct {
 	code int
-	err  error // nil: all has been said
+	err  error // nil: everything has been printed
 	hint string
 }
 
-func (f *fault) Error() string {
-	if f.err == nil {
+func (e *cliError) Error() string {
+	if e.err == nil {
 		return ""
 	}
-	return f.err.Error()
+	return e.err.Error()
 }
 
-func (f *fault) Unwrap() error { return f.err }
+func (e *cliError) Unwrap() error { return e.err }
 
-// usage says that the command line makes no sense.
+// usage marks err as a mistake in the command line.
 func usage(err error) error {
-	return &fault{code: codeUsage, err: err, hint: "automationctl help tells more"}
+	return &cliError{code: codeUsage, err: err, hint: "automationctl help tells more"}
 }
 
-// refuse is a usage that says itself what to do.
-func refuse(format string, args ...any) error {
-	return &fault{code: codeUsage, err: fmt.Errorf(format, args...)}
+// usagef returns a mistake in the command line whose text says what to do.
+func usagef(format string, args ...any) error {
+	return &cliError{code: codeUsage, err: fmt.Errorf(format, args...)}
 }
 
-// found says that a check found what the answer lists.
-func found() error { return &fault{code: codeFailed} }
+// errFindings says that a check found the problems that were printed.
+var errFindings = &cliError{code: codeFailed}
 
-// diagnose tells an error's exit code and what to do about it.
-func diagnose(err error) (code int, hint string) {
-	if f, ok := errors.AsType[*fault](err); ok {
+// classify returns an error's exit code and a hint at what to do about it.
+func classify(err error) (code int, hint string) {
+	if f, ok := errors.AsType[*cliError](err); ok {
 		return f.code, f.hint
 	}
 	switch {
@@ -87,12 +87,12 @@ func diagnose(err error) (code int, hint string) {
 	return codeFailed, ""
 }
 
-// complain shows an error and returns the exit code.
-func (a *app) complain(err error) int {
+// printError prints an error and returns its exit code.
+func (a *app) printError(err error) int {
 	if err == nil {
 		return 0
 	}
-	code, hint := diagnose(err)
+	code, hint := classify(err)
 	switch text := err.Error(); {
 	case text == "":
 	case a.json:
@@ -101,11 +101,11 @@ func (a *app) complain(err error) int {
 			Hint  string `json:"hint,omitempty"`
 			Code  int    `json:"exit_code"`
 		}{text, hint, code})
-		a.say("%s", b)
+		a.printf("%s", b)
 	default:
-		a.say("automationctl: %s", text)
+		a.printf("automationctl: %s", text)
 		if hint != "" {
-			a.say("%s", hint)
+			a.printf("%s", hint)
 		}
 	}
 	return code

@@ -16,7 +16,7 @@ import (
 )
 
 func (a *app) flags() *cobra.Command {
-	cmd := &cobra.Command{Use: "flags", Short: "Look at flags and change them", Args: cobra.NoArgs, RunE: group,
+	cmd := &cobra.Command{Use: "flags", Short: "Look at flags and change them", Args: cobra.NoArgs, RunE: showHelp,
 		Long: `Who has a feature: nobody while the gateway's AUTOMATION_FEATURE_ENABLED is
 false or the flag is not enabled; otherwise the users listed as enabled, and the
 percentage, but never the users listed as disabled. The feature's own flag is
@@ -55,7 +55,7 @@ func (a *app) listFlags(cmd *cobra.Command, store *flags.Store) error {
 	err = a.print(list, func(w io.Writer) {
 		row(w, "NAME", "ENABLED", "PERCENT", "LISTED IN", "LISTED OUT", "VERSION", "CHANGED", "BY")
 		for _, f := range list {
-			row(w, f.Name, yes(f.Enabled), f.Percentage, count(int64(f.EnabledUserIDs.Len())), count(int64(f.DisabledUserIDs.Len())), f.Version, at(f.UpdatedAt), f.UpdatedBy)
+			row(w, f.Name, formatBool(f.Enabled), f.Percentage, formatCount(int64(f.EnabledUserIDs.Len())), formatCount(int64(f.DisabledUserIDs.Len())), f.Version, formatTime(f.UpdatedAt), f.UpdatedBy)
 		}
 	})
 	for _, bad := range loaded.Bad { // one that is broken hides no other
@@ -67,25 +67,25 @@ func (a *app) listFlags(cmd *cobra.Command, store *flags.Store) error {
 func (a *app) showFlag(f *flags.Flag) error {
 	return a.print(f, func(w io.Writer) {
 		row(w, "name", f.Name)
-		row(w, "enabled", yes(f.Enabled))
+		row(w, "enabled", formatBool(f.Enabled))
 		row(w, "percentage", f.Percentage.String()+" %")
 		row(w, "enabled users", ids(f.EnabledUserIDs))
 		row(w, "disabled users", ids(f.DisabledUserIDs))
 		row(w, "seed", f.Seed)
 		row(w, "notice", f.Notice)
 		row(w, "version", f.Version)
-		row(w, "changed", at(f.UpdatedAt)+" by "+f.UpdatedBy)
+		row(w, "changed", formatTime(f.UpdatedAt)+" by "+f.UpdatedBy)
 	})
 }
 
-// ids shows the first of many.
+// ids formats the first ids of a list.
 func ids(s flags.IDs) string {
 	const most = 20
 	list := s.List()
 	if len(list) <= most {
 		return strings.Join(list, ", ")
 	}
-	return fmt.Sprintf("%s and %s more; --json has them all", strings.Join(list[:most], ", "), count(int64(len(list)-most)))
+	return fmt.Sprintf("%s and %s more; --json has them all", strings.Join(list[:most], ", "), formatCount(int64(len(list)-most)))
 }
 
 func (a *app) explainFlag() *cobra.Command {
@@ -129,7 +129,7 @@ func (a *app) flagEvents() *cobra.Command {
 			return a.print(list, func(w io.Writer) {
 				row(w, "ID", "WHEN", "WHO", "WHAT", "VERSION", "CHANGES")
 				for _, e := range list {
-					row(w, e.ID, at(e.At), e.By, e.Action, e.Version, changes(e))
+					row(w, e.ID, formatTime(e.At), e.By, e.Action, e.Version, changes(e))
 				}
 			})
 		}),
@@ -139,7 +139,7 @@ func (a *app) flagEvents() *cobra.Command {
 	return cmd
 }
 
-// changes tells what an event changed, column by column.
+// changes formats what an event changed, column by column.
 func changes(e flags.Event) string {
 	before, after := map[string]any{}, map[string]any{}
 	if err := errors.Join(json.Unmarshal(e.Before, &before), json.Unmarshal(e.After, &after)); err != nil {
@@ -169,7 +169,7 @@ func jsonText(v any) string {
 	return short(string(b))
 }
 
-// short cuts a text for a table.
+// short truncates a text for a table.
 func short(s string) string {
 	const most = 60
 	if r := []rune(s); len(r) > most {

@@ -13,7 +13,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags"
 )
 
-// change is what the command line of flags set asks for.
+// change has the flags of the command flags set.
 type change struct {
 	enabled                        bool
 	percentage, seed, notice       string
@@ -47,13 +47,13 @@ A list of users is a JSON list, or ids separated by commas, or @FILE with either
 				if err != nil {
 					return err
 				}
-				ch.EnabledUserIDs = edited(ch.EnabledUserIDs, f.EnabledUserIDs, c.addIn, c.dropIn)
-				ch.DisabledUserIDs = edited(ch.DisabledUserIDs, f.DisabledUserIDs, c.addOut, c.dropOut)
+				ch.EnabledUserIDs = editedList(ch.EnabledUserIDs, f.EnabledUserIDs, c.addIn, c.dropIn)
+				ch.DisabledUserIDs = editedList(ch.DisabledUserIDs, f.DisabledUserIDs, c.addOut, c.dropOut)
 				if version == 0 {
 					version = f.Version // nobody else's change of a list is lost
 				}
 			}
-			f, err := store.Update(cmd.Context(), args[0], ch, a.who(), version)
+			f, err := store.Update(cmd.Context(), args[0], ch, a.actorName(), version)
 			if err != nil {
 				return err
 			}
@@ -75,7 +75,7 @@ A list of users is a JSON list, or ids separated by commas, or @FILE with either
 	return cmd
 }
 
-// read makes a change of what the command line names.
+// read returns the change that the command line asks for.
 func (c *change) read(cmd *cobra.Command) (flags.Change, error) {
 	var ch flags.Change
 	var errs []error
@@ -92,7 +92,7 @@ func (c *change) read(cmd *cobra.Command) (flags.Change, error) {
 		if given("add-"+name+"-user") || given("remove-"+name+"-user") {
 			check(name+"-users", errors.New("it is the whole list, so add nobody to it and remove nobody"))
 		}
-		ids, err := readIDs(text)
+		ids, err := parseIDs(text)
 		check(name+"-users", err)
 		return &ids
 	}
@@ -115,13 +115,13 @@ func (c *change) read(cmd *cobra.Command) (flags.Change, error) {
 		return ch, usage(err)
 	}
 	if ch == (flags.Change{}) && len(c.addIn)+len(c.addOut)+len(c.dropIn)+len(c.dropOut) == 0 {
-		return ch, refuse("nothing to change: name what, such as --percentage 10; automationctl flags set --help lists all")
+		return ch, usagef("nothing to change: name what, such as --percentage 10; automationctl flags set --help lists all")
 	}
 	return ch, nil
 }
 
-// readIDs reads a list of users as people write them.
-func readIDs(text string) (flags.IDs, error) {
+// parseIDs reads a list of users: JSON, commas, lines, or @FILE.
+func parseIDs(text string) (flags.IDs, error) {
 	if path, ok := strings.CutPrefix(text, "@"); ok {
 		b, err := os.ReadFile(path) //nolint:gosec // the operator's own path
 		if err != nil {
@@ -144,8 +144,8 @@ func readIDs(text string) (flags.IDs, error) {
 	return flags.NewIDs(list...), nil
 }
 
-// edited is a list with some users more and some less.
-func edited(whole *flags.IDs, now flags.IDs, add, drop []string) *flags.IDs {
+// editedList returns the list with users added and removed.
+func editedList(whole *flags.IDs, now flags.IDs, add, drop []string) *flags.IDs {
 	if whole != nil || len(add)+len(drop) == 0 {
 		return whole
 	}

@@ -32,7 +32,7 @@ func main() {
 	os.Exit(code)
 }
 
-// run carries out one command line and returns the exit code.
+// run executes one command line and returns the exit code.
 func run(ctx context.Context, args []string, getenv func(string) string, in io.Reader, out, errs io.Writer) int {
 	a := &app{getenv: getenv, in: in, out: out, errs: errs}
 	root := a.root()
@@ -41,13 +41,13 @@ func run(ctx context.Context, args []string, getenv func(string) string, in io.R
 	root.SetOut(out)
 	root.SetErr(errs)
 	err := root.ExecuteContext(ctx)
-	if err != nil && !a.begun {
-		err = usage(err) // cobra's own complaints
+	if err != nil && !a.parsed {
+		err = usage(err) // from cobra
 	}
-	return a.complain(err)
+	return a.printError(err)
 }
 
-// root is the whole tree of commands.
+// root returns the tree of commands.
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "automationctl",
@@ -68,9 +68,9 @@ before, or the step is not possible now; 5 the database is away.`,
   automationctl flags set automation --enabled=false   # the way back, in seconds`,
 		SilenceUsage: true, SilenceErrors: true,
 		Args: cobra.NoArgs,
-		RunE: group,
+		RunE: showHelp,
 		PersistentPreRun: func(*cobra.Command, []string) {
-			a.begun = true
+			a.parsed = true
 		},
 	}
 	f := root.PersistentFlags()
@@ -81,15 +81,15 @@ before, or the step is not possible now; 5 the database is away.`,
 	return root
 }
 
-// group is what a command of commands does without one.
-func group(cmd *cobra.Command, _ []string) error {
+// showHelp runs where a subcommand is missing.
+func showHelp(cmd *cobra.Command, _ []string) error {
 	if err := cmd.Help(); err != nil {
 		return err
 	}
 	return usage(nil)
 }
 
-// systemUser is who runs the command.
+// systemUser returns the user who runs the command.
 func systemUser(getenv func(string) string) string {
 	if u, err := user.Current(); err == nil && u.Username != "" {
 		return u.Username

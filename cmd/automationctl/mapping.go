@@ -12,7 +12,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 )
 
-// checked is what a check of a mapping file found.
+// checked is the result of checking a mapping file.
 type checked struct {
 	File     string           `json:"file"`
 	OK       bool             `json:"ok"`
@@ -28,7 +28,7 @@ type mappingProblem struct {
 }
 
 func (a *app) mapping() *cobra.Command {
-	cmd := &cobra.Command{Use: "mapping", Short: "Look at model_mappings.json", Args: cobra.NoArgs, RunE: group}
+	cmd := &cobra.Command{Use: "mapping", Short: "Look at model_mappings.json", Args: cobra.NoArgs, RunE: showHelp}
 	cmd.AddCommand(&cobra.Command{
 		Use: "check [FILE]", Short: "Check a mapping file before it is deployed", Args: cobra.MaximumNArgs(1),
 		Long: `Check reads a mapping file as the gateway does and names everything that is
@@ -44,7 +44,7 @@ MODEL_MAPPINGS_FILE. It needs no database.`,
 			broken, parsed := errors.AsType[*mapping.ParseError](err)
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
-				return &fault{code: codeNotFound, err: err, hint: "name the file: automationctl mapping check FILE"}
+				return &cliError{code: codeNotFound, err: err, hint: "name the file: automationctl mapping check FILE"}
 			case err != nil && !parsed:
 				return err
 			case parsed:
@@ -65,7 +65,7 @@ MODEL_MAPPINGS_FILE. It needs no database.`,
 				}
 			})
 			if err == nil && !c.OK {
-				err = found()
+				err = errFindings
 			}
 			return err
 		},

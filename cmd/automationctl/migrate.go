@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) migrate() *cobra.Command {
-	cmd := &cobra.Command{Use: "migrate", Short: "Bring the tables into the database, and out again", Args: cobra.NoArgs, RunE: group}
+	cmd := &cobra.Command{Use: "migrate", Short: "Bring the tables into the database, and out again", Args: cobra.NoArgs, RunE: showHelp}
 	up := &cobra.Command{
 		Use: "up", Short: "Apply the migrations that are missing", Args: cobra.NoArgs,
 		Long: `Up applies the migrations that are missing, each in a transaction of its own.
@@ -42,10 +42,10 @@ To take the feature back from users, switch the flag off instead:
 		Example: "  automationctl migrate down --steps 1 --yes",
 		RunE: a.withDB(func(cmd *cobra.Command, _ []string, db *sqlx.DB) error {
 			if steps < 1 {
-				return refuse("--steps is %d, expected 1 or more", steps)
+				return usagef("--steps is %d, expected 1 or more", steps)
 			}
 			if !sure {
-				return a.wouldTakeBack(cmd, db, steps)
+				return a.refuseDown(cmd, db, steps)
 			}
 			list, err := schema.Down(cmd.Context(), db, steps)
 			if err != nil {
@@ -66,7 +66,7 @@ To take the feature back from users, switch the flag off instead:
 			return a.print(list, func(w io.Writer) {
 				row(w, "VERSION", "NAME", "APPLIED")
 				for _, m := range list {
-					row(w, m.Version, m.Name, at(m.AppliedAt))
+					row(w, m.Version, m.Name, formatTime(m.AppliedAt))
 				}
 			})
 		}),
@@ -75,7 +75,7 @@ To take the feature back from users, switch the flag off instead:
 	return cmd
 }
 
-// migrations answers with what was done.
+// migrations prints what was done.
 func (a *app) migrations(none, did string, list []schema.Migration) error {
 	if list == nil {
 		list = []schema.Migration{}
@@ -90,8 +90,8 @@ func (a *app) migrations(none, did string, list []schema.Migration) error {
 	})
 }
 
-// wouldTakeBack names what down would take back, and refuses.
-func (a *app) wouldTakeBack(cmd *cobra.Command, db *sqlx.DB, steps int) error {
+// refuseDown names what down would take back, and refuses.
+func (a *app) refuseDown(cmd *cobra.Command, db *sqlx.DB, steps int) error {
 	list, err := schema.Status(cmd.Context(), db)
 	if err != nil {
 		return err
@@ -106,5 +106,5 @@ func (a *app) wouldTakeBack(cmd *cobra.Command, db *sqlx.DB, steps int) error {
 	if len(names) == 0 {
 		return a.migrations("Nothing was applied.", "", nil)
 	}
-	return refuse("this would take back %s and delete the data in the tables; dump them first, then repeat it with --yes", strings.Join(names, ", "))
+	return usagef("this would take back %s and delete the data in the tables; dump them first, then repeat it with --yes", strings.Join(names, ", "))
 }

@@ -55,7 +55,7 @@ their settings now.`,
 				}
 			})
 			if err == nil && r.Verdict == rollout.NotMet {
-				err = found()
+				err = errFindings
 			}
 			return err
 		}),

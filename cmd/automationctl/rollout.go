@@ -16,7 +16,7 @@ import (
 )
 
 func (a *app) rollout() *cobra.Command {
-	cmd := &cobra.Command{Use: "rollout", Short: "Move a flag through its stages", Args: cobra.NoArgs, RunE: group,
+	cmd := &cobra.Command{Use: "rollout", Short: "Move a flag through its stages", Args: cobra.NoArgs, RunE: showHelp,
 		Long: `A rollout moves a flag through stages, such as internal users, 10 %, 50 % and
 100 %. Running gateways watch each for as long as the plan says, and take the
 feature back by themselves when too many requests fail. NAME is the flag's.`}
@@ -33,17 +33,17 @@ works while the rollout is paused, and while the gateways are down.`),
 	return cmd
 }
 
-// act is an operator's action on a rollout.
+// act returns the command for an operator's action.
 func (a *app) act(action rollout.Action, short, long string) *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use: string(action) + " NAME", Short: short, Long: long, Args: cobra.ExactArgs(1),
 		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Controller) error {
-			e, err := c.Do(cmd.Context(), args[0], rollout.Order{Action: action, Actor: a.who(), DryRun: dryRun})
+			e, err := c.Do(cmd.Context(), args[0], rollout.Order{Action: action, Actor: a.actorName(), DryRun: dryRun})
 			if err != nil {
 				return err
 			}
-			return a.did(e, dryRun)
+			return a.printEvent(e, dryRun)
 		}),
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell what it would do")
@@ -60,18 +60,18 @@ func (a *app) withRollouts(fn func(*cobra.Command, []string, *rollout.Controller
 	})
 }
 
-// did answers with an event.
-func (a *app) did(e rollout.Event, dryRun bool) error {
+// printEvent prints a step of a rollout.
+func (a *app) printEvent(e rollout.Event, dryRun bool) error {
 	return a.print(e, func(w io.Writer) {
 		would := ""
 		if dryRun {
 			would = "would be: "
 		}
-		_, _ = fmt.Fprintln(w, would+line(e))
+		_, _ = fmt.Fprintln(w, would+formatEvent(e))
 	})
 }
 
-func line(e rollout.Event) string {
+func formatEvent(e rollout.Event) string {
 	s := fmt.Sprintf("%s: %s, now %s in stage %d, %s, %v %%", e.Rollout, e.Action, e.To, e.Stage+1, e.StageName, e.Percentage)
 	if e.Detail != "" {
 		s += ": " + e.Detail
@@ -118,15 +118,15 @@ the end of a rollout, restart begins again; --plan begins with a new plan.`,
 				return err
 			}
 			if create {
-				if _, err := c.Create(ctx, name, plan, a.who()); err != nil {
+				if _, err := c.Create(ctx, name, plan, a.actorName()); err != nil {
 					return err
 				}
 			}
-			e, err := c.Do(ctx, name, rollout.Order{Action: rollout.Start, Actor: a.who()})
+			e, err := c.Do(ctx, name, rollout.Order{Action: rollout.Start, Actor: a.actorName()})
 			if err != nil {
 				return err
 			}
-			return a.did(e, false)
+			return a.printEvent(e, false)
 		}),
 	}
 	cmd.Flags().StringVar(&file, "plan", "", "a plan in JSON, as --dry-run shows one; - is standard input")
@@ -175,7 +175,7 @@ func (a *app) rollouts(cmd *cobra.Command, c *rollout.Controller) error {
 	printed := a.print(list, func(w io.Writer) {
 		row(w, "NAME", "STATE", "STAGE", "PERCENT", "WAITS FOR", "REQUESTS", "FAILED", "CONTROL FAILED")
 		for _, s := range list {
-			row(w, s.Name, s.State, stage(s), s.Percentage, s.Waiting, count(s.Evidence.Exposed.Outcomes), rate(s.Evidence.Exposed), rate(s.Evidence.Control))
+			row(w, s.Name, s.State, formatStage(s), s.Percentage, s.Waiting, formatCount(s.Evidence.Exposed.Outcomes), formatRate(s.Evidence.Exposed), formatRate(s.Evidence.Control))
 		}
 	})
 	return errors.Join(printed, err)
@@ -188,15 +188,15 @@ func status(w io.Writer, s rollout.Status) {
 		state += ", by " + s.Reason
 	}
 	row(w, "state", state)
-	row(w, "stage", stage(s))
+	row(w, "stage", formatStage(s))
 	row(w, "percentage", s.Percentage.String()+" %")
 	row(w, "waits for", s.Waiting)
 	row(w, "watched", fmt.Sprintf("%s of %s", seconds(s.WatchedSeconds), seconds(s.HoldSeconds)))
-	row(w, "requests", fmt.Sprintf("%s, %s failed", count(s.Evidence.Exposed.Outcomes), rate(s.Evidence.Exposed)))
-	row(w, "control", fmt.Sprintf("%s, %s failed", count(s.Evidence.Control.Outcomes), rate(s.Evidence.Control)))
-	row(w, "epoch", fmt.Sprintf("%d, since %s", s.Epoch, at(s.BeganAt)))
-	row(w, "entered", at(s.EnteredAt))
-	row(w, "looked at", at(s.LookedAt))
+	row(w, "requests", fmt.Sprintf("%s, %s failed", formatCount(s.Evidence.Exposed.Outcomes), formatRate(s.Evidence.Exposed)))
+	row(w, "control", fmt.Sprintf("%s, %s failed", formatCount(s.Evidence.Control.Outcomes), formatRate(s.Evidence.Control)))
+	row(w, "epoch", fmt.Sprintf("%d, since %s", s.Epoch, formatTime(s.BeganAt)))
+	row(w, "entered", formatTime(s.EnteredAt))
+	row(w, "looked at", formatTime(s.LookedAt))
 	var possible []string
 	for _, p := range s.Possible {
 		possible = append(possible, string(p))
@@ -204,11 +204,11 @@ func status(w io.Writer, s rollout.Status) {
 	row(w, "possible", strings.Join(possible, ", "))
 }
 
-func stage(s rollout.Status) string {
+func formatStage(s rollout.Status) string {
 	return fmt.Sprintf("%d of %d, %s", s.Stage+1, len(s.Plan.Stages), s.StageName)
 }
 
-func rate(c rollout.Counts) string {
+func formatRate(c rollout.Counts) string {
 	if c.Outcomes == 0 {
 		return "-"
 	}

@@ -38,7 +38,7 @@ the exit code is 1. deploy/grants.sql has all the rights that the role needs.`,
 				}
 			})
 			if err == nil && len(list) > 0 {
-				err = found()
+				err = errFindings
 			}
 			return err
 		}),

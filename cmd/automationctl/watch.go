@@ -25,16 +25,16 @@ gateways do the work. A database that is away for a while is waited for.`,
 		Example: "  automationctl rollout watch automation",
 		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Controller) error {
 			if interval <= 0 {
-				return refuse("--interval is %v, expected more than 0", interval)
+				return usagef("--interval is %v, expected more than 0", interval)
 			}
-			return a.follow(cmd.Context(), c, args[0], interval)
+			return a.followRollout(cmd.Context(), c, args[0], interval)
 		}),
 	}
 	cmd.Flags().DurationVar(&interval, "interval", 2*time.Second, "between two looks")
 	return cmd
 }
 
-func (a *app) follow(ctx context.Context, c *rollout.Controller, name string, interval time.Duration) error {
+func (a *app) followRollout(ctx context.Context, c *rollout.Controller, name string, interval time.Duration) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	var seen int64
@@ -45,7 +45,7 @@ func (a *app) follow(ctx context.Context, c *rollout.Controller, name string, in
 			seen = max(s.Seq-1, 0) // the last step, to begin with
 		}
 		if err == nil {
-			seen, err = a.steps(ctx, c, s, seen)
+			seen, err = a.printSteps(ctx, c, s, seen)
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -53,15 +53,15 @@ func (a *app) follow(ctx context.Context, c *rollout.Controller, name string, in
 		case err != nil && (first || !errors.Is(err, sqldb.ErrUnavailable)):
 			return err
 		case err != nil:
-			a.stands(&stands, "the database is away, waiting")
+			a.printChange(&stands, "the database is away, waiting")
 		default:
-			a.stands(&stands, fmt.Sprintf("%s: %s, stage %s, %v %%, watched %s of %s, %s requests, %s failed", name, s.State, stage(s), s.Percentage,
-				seconds(s.WatchedSeconds), seconds(s.HoldSeconds), count(s.Evidence.Exposed.Outcomes), rate(s.Evidence.Exposed)))
+			a.printChange(&stands, fmt.Sprintf("%s: %s, stage %s, %v %%, watched %s of %s, %s requests, %s failed", name, s.State, formatStage(s), s.Percentage,
+				seconds(s.WatchedSeconds), seconds(s.HoldSeconds), formatCount(s.Evidence.Exposed.Outcomes), formatRate(s.Evidence.Exposed)))
 			switch s.State {
 			case rollout.Completed:
 				return nil
 			case rollout.RolledBack, rollout.Aborted:
-				return found()
+				return errFindings
 			case rollout.Pending, rollout.Running, rollout.Paused:
 			}
 		}
@@ -73,16 +73,16 @@ func (a *app) follow(ctx context.Context, c *rollout.Controller, name string, in
 	}
 }
 
-// stands says on standard error what has changed.
-func (a *app) stands(last *string, now string) {
+// printChange prints a line on standard error if it differs from the last.
+func (a *app) printChange(last *string, now string) {
 	if *last != now {
-		a.say("%s", now)
+		a.printf("%s", now)
 	}
 	*last = now
 }
 
-// steps shows the events after seen and returns the number of the last.
-func (a *app) steps(ctx context.Context, c *rollout.Controller, s rollout.Status, seen int64) (int64, error) {
+// printSteps prints the events after seen and returns the number of the last.
+func (a *app) printSteps(ctx context.Context, c *rollout.Controller, s rollout.Status, seen int64) (int64, error) {
 	if s.Seq == seen {
 		return seen, nil
 	}
@@ -94,7 +94,7 @@ func (a *app) steps(ctx context.Context, c *rollout.Controller, s rollout.Status
 	slices.Reverse(list)
 	for _, e := range list {
 		seen = e.Seq
-		text := at(e.At) + " " + line(e)
+		text := formatTime(e.At) + " " + formatEvent(e)
 		if a.json {
 			b, err := json.Marshal(e)
 			if err != nil {
