@@ -177,10 +177,10 @@ func (m *Mock) FlagsGet(name string) FlagsCall {
 // FlagsUpdate expects that somebody changes a flag.
 func (m *Mock) FlagsUpdate(name, actor string) FlagsCall {
 	m.begin()
-	m.ExpectExec(`automation.actor`).WithArgs(actor).WillReturnResult(sqlmock.NewResult(0, 1))
+	m.ExpectExec(`set_config\('automation`).WithArgs("actor", actor).WillReturnResult(sqlmock.NewResult(0, 1))
 	values := []driver.Value{name, sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg()}
 	m.ExpectExec(`UPDATE feature_flags SET`).WithArgs(values...).WillReturnResult(sqlmock.NewResult(0, 1))
-	m.ExpectExec(`automation.actor`).WillReturnResult(sqlmock.NewResult(0, 1))
+	m.ExpectExec(`set_config\('automation`).WithArgs("actor", "").WillReturnResult(sqlmock.NewResult(0, 1))
 	return FlagsCall{m, m.ExpectQuery(starts(flagColumns + ` WHERE feature_name = $1`)).WithArgs(name)}
 }
 

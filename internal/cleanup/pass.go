@@ -85,7 +85,7 @@ func (p *pass) deleteExpired(ctx context.Context, k kind) error {
 				return nil, err
 			}
 			if k.appendOnly {
-				if err := setCleanupMode(tx, true); err != nil {
+				if err := tx.SetContext("cleanup", "on"); err != nil {
 					return nil, err
 				}
 			}
@@ -93,7 +93,7 @@ func (p *pass) deleteExpired(ctx context.Context, k kind) error {
 			if err := tx.Select(&deleted, k.deleteQuery(tx.SQLite()), age, limit, from); err != nil || !k.appendOnly {
 				return deleted, err
 			}
-			return deleted, setCleanupMode(tx, false)
+			return deleted, tx.SetContext("cleanup", "")
 		})
 		if err != nil {
 			return err
@@ -178,22 +178,4 @@ func (p *pass) addRows(n int64) {
 		r.Removed, r.Took = append([]Count(nil), r.Removed...), p.opts.Now().Sub(p.began)
 		p.opts.Progress(r)
 	}
-}
-
-// setCleanupMode tells the append-only triggers whether this transaction is the
-// clean-up.
-func setCleanupMode(tx *sqldb.Tx, on bool) error {
-	var query string
-	switch {
-	case tx.SQLite() && on:
-		query = `INSERT OR REPLACE INTO automation_context (key, value) VALUES ('cleanup', 'on')`
-	case tx.SQLite():
-		query = `DELETE FROM automation_context WHERE key = 'cleanup'`
-	case on:
-		query = `SELECT set_config('automation.cleanup', 'on', true)`
-	default:
-		query = `SELECT set_config('automation.cleanup', '', true)`
-	}
-	_, err := tx.Exec(query)
-	return err
 }

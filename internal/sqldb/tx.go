@@ -55,6 +55,22 @@ func (t *Tx) Lock(name string) error {
 	return t.note(err)
 }
 
+// SetContext sets a value that the triggers read, such as the actor of a change.
+// Empty removes it, which the transaction has to do itself: PostgreSQL would
+// forget it at its end, but SQLite keeps it in the table automation_context.
+func (t *Tx) SetContext(key, value string) error {
+	query := `SELECT set_config('automation.' || $1, $2, true)`
+	args := []any{key, value}
+	if t.db.lite {
+		query = `INSERT OR REPLACE INTO automation_context (key, value) VALUES ($1, $2)`
+		if value == "" {
+			query, args = `DELETE FROM automation_context WHERE key = $1`, []any{key}
+		}
+	}
+	_, err := t.Exec(query, args...)
+	return err
+}
+
 func (t *Tx) note(err error) error {
 	if t.failed == nil && !errors.Is(err, sql.ErrNoRows) {
 		t.failed = err

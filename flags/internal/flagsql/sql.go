@@ -48,7 +48,7 @@ func Update(tx *sqldb.Tx, name string, c Change, actor string, ifVersion int64) 
 	if c.Percentage != nil {
 		percentage = new(FormatPercentage(*c.Percentage))
 	}
-	if err := setActor(tx, actor); err != nil {
+	if err := tx.SetContext("actor", actor); err != nil {
 		return Row{}, err
 	}
 	n, err := tx.Exec(`UPDATE feature_flags SET
@@ -66,7 +66,7 @@ func Update(tx *sqldb.Tx, name string, c Change, actor string, ifVersion int64) 
 	if err != nil {
 		return Row{}, err
 	}
-	if err := clearActor(tx); err != nil {
+	if err := tx.SetContext("actor", ""); err != nil {
 		return Row{}, err
 	}
 	r, err := Get(tx, name)
@@ -83,24 +83,4 @@ func listText(ids []string) (*string, error) {
 	}
 	b, err := json.Marshal(ids)
 	return new(string(b)), err
-}
-
-// setActor tells the table's triggers who acts, until clearActor or the end of
-// the transaction.
-func setActor(tx *sqldb.Tx, actor string) error {
-	query := `SELECT set_config('automation.actor', $1, true)`
-	if tx.SQLite() {
-		query = `INSERT OR REPLACE INTO automation_context (key, value) VALUES ('actor', $1)`
-	}
-	_, err := tx.Exec(query, actor)
-	return err
-}
-
-func clearActor(tx *sqldb.Tx) error {
-	query := `SELECT set_config('automation.actor', '', true)`
-	if tx.SQLite() {
-		query = `DELETE FROM automation_context WHERE key = 'actor'`
-	}
-	_, err := tx.Exec(query)
-	return err
 }
