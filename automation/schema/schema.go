@@ -126,9 +126,9 @@ func Down(ctx context.Context, pool *sqlx.DB, steps int) ([]Migration, error) {
 	return undone, nil
 }
 
-// step runs one migration, alone, and tells whether it did something. It is
-// done already where have says so; thus a COMMIT whose answer was lost is
-// settled by trying again.
+// step runs one migration under the lock of all migrations, and reports whether
+// it changed something. have lists what is applied, so running a step again
+// after a COMMIT whose answer was lost does no harm.
 func step(ctx context.Context, db *sqldb.DB, name string, do func(tx *sqldb.Tx, have map[int]Migration) (bool, error)) (did bool, err error) {
 	inDoubt := false
 	for range 3 {
@@ -164,12 +164,6 @@ func Status(ctx context.Context, pool *sqlx.DB) ([]Migration, error) {
 		return nil, fmt.Errorf("schema: status: %w", hint(ctx, db, err))
 	}
 	return list, nil
-}
-
-// Pending tells whether Migrate would do something.
-func Pending(ctx context.Context, pool *sqlx.DB) (bool, error) {
-	list, err := Status(ctx, pool)
-	return slices.ContainsFunc(list, func(m Migration) bool { return m.AppliedAt.IsZero() }), err
 }
 
 func status(ctx context.Context, db *sqldb.DB) ([]Migration, error) {
