@@ -61,7 +61,7 @@ func (t *Tx) Lock(name string) error {
 func (t *Tx) SetContext(key, value string) error {
 	query := `SELECT set_config('automation.' || $1, $2, true)`
 	args := []any{key, value}
-	if t.db.lite {
+	if t.SQLite() {
 		query = `INSERT OR REPLACE INTO automation_context (key, value) VALUES ($1, $2)`
 		if value == "" {
 			query, args = `DELETE FROM automation_context WHERE key = $1`, []any{key}
