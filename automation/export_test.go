@@ -12,7 +12,7 @@ import (
 func Routes() []string { return userapi.Routes(BasePath) }
 
 // Tend is one round of the sessions' maintenance.
-func (m *Module) Tend(ctx context.Context) error { return m.sessions.Tend(ctx) }
+func (m *Module) Tend(ctx context.Context) error { return m.sessions.Maintain(ctx) }
 
 // Started reports whether Run has come so far that requests are served.
 func (m *Module) Started(ctx context.Context) bool {

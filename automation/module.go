@@ -126,12 +126,14 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 		m.recorder = m.rollouts.Recorder(FlagName)
 	}
 
-	shared := sqldb.New(db, sqldb.Options{MaxConns: max(cfg.MaxDBConnections-flagConns, 1), Observe: m.observer.SQL})
+	settingsConns := max(cfg.MaxDBConnections/4, 1)
+	shared := sqldb.New(db, sqldb.Options{MaxConns: settingsConns, Observe: m.observer.SQL})
 	m.stored, err = settings.NewStoreOn(shared, settings.Defaults{IsEnabled: cfg.DefaultOptIn,
 		SessionDuration: cfg.DefaultSessionDuration, Min: cfg.MinSessionDuration, Max: cfg.MaxSessionDuration})
 	check(err)
 	m.settings = settings.NewCache(m.stored, settings.CacheOptions{Logger: log})
-	m.sessions, err = session.New(shared, m.node, session.Options{
+	m.sessions, err = session.New(db, m.node, session.Options{
+		MaxConns: max(cfg.MaxDBConnections-flagConns-settingsConns, 1), ObserveSQL: m.observer.SQL,
 		Shared:     cfg.SessionScope == ScopeShared,
 		MaxPerUser: cfg.MaxSessionsPerUser, OpensPerHour: cfg.MaxOpensPerHour, OpensPerDay: cfg.MaxOpensPerDay, MaxOpen: cfg.MaxOpenSessions,
 		Lease: cfg.SessionLease, Margin: none(cfg.SessionMargin), RenewAhead: none(cfg.RenewAhead), CloseAfter: none(cfg.CloseAfter),
@@ -208,7 +210,7 @@ func (m *Module) Rollouts() *rollout.Controller { return m.rollouts }
 // EraseUser erases everything about a user who goes. It can be repeated. Their
 // open sessions serve nobody any more and stay open until they expire.
 func (m *Module) EraseUser(ctx context.Context, userID string) error {
-	return errors.Join(m.settings.Forget(ctx, userID), m.sessions.Forget(ctx, userID))
+	return errors.Join(m.settings.Forget(ctx, userID), m.sessions.EraseUser(ctx, userID))
 }
 
 // renew reports whether a user who uses a session still wants one, and for how long.

@@ -97,7 +97,7 @@ func (m *Module) Snapshot() Snapshot {
 
 // Stats counts the sessions of all replicas that have not ended: one statement,
 // by index.
-func (m *Module) Stats(ctx context.Context) (session.Census, error) { return m.sessions.Census(ctx) }
+func (m *Module) Stats(ctx context.Context) (session.Stats, error) { return m.sessions.Stats(ctx) }
 
 // OptInCounts counts the users who have automation switched on or off by
 // settings of their own. It reads the whole table, about 0.1 s with a million

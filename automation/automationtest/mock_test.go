@@ -21,7 +21,6 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/automationtest"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/flags"
-	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
@@ -168,7 +167,7 @@ func TestAGatewaysOwnTestOfTheSettingsAPI(t *testing.T) {
 
 func TestASessionIsClaimedAndReleased(t *testing.T) {
 	db, mock := automationtest.NewMock(t)
-	m, err := session.New(sqldb.New(db, sqldb.Options{}), nil, session.Options{Interval: time.Hour, Lease: time.Hour})
+	m, err := session.New(db, nil, session.Options{Interval: time.Hour, Lease: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fakeModule struct {
 	flags    *flags.Watcher
 	snapshot automation.Snapshot
-	census   func(context.Context) (session.Census, error)
+	census   func(context.Context) (session.Stats, error)
 	asked    int // for the adopters
 	rollouts []rollout.Status
 }
@@ -37,7 +37,7 @@ type fakeModule struct {
 func (m *fakeModule) Flags() *flags.Watcher         { return m.flags }
 func (m *fakeModule) Snapshot() automation.Snapshot { return m.snapshot }
 
-func (m *fakeModule) Stats(ctx context.Context) (session.Census, error) { return m.census(ctx) }
+func (m *fakeModule) Stats(ctx context.Context) (session.Stats, error) { return m.census(ctx) }
 
 func (m *fakeModule) OptInCounts(context.Context) (on, off int64, err error) {
 	m.asked++
@@ -87,8 +87,8 @@ func newModule(t *testing.T, n source) *fakeModule {
 			Mapping:    mapping.Health{Entries: 9, LoadedAt: now, FeedModels: 4, FeedAt: now, FeedErr: errors.New("away")},
 			Tripped:    true,
 			Pool:       sql.DBStats{MaxOpenConnections: 20, InUse: 3, Idle: 2, WaitCount: 5, WaitDuration: 1500 * time.Millisecond}},
-		census: func(context.Context) (session.Census, error) {
-			return session.Census{ByState: map[string]int64{"open": 4, "unknown": 1}, Held: 2, Abandoned: 1, Due: 3, Overdue: 90 * time.Second}, nil
+		census: func(context.Context) (session.Stats, error) {
+			return session.Stats{ByState: map[string]int64{"open": 4, "unknown": 1}, Held: 2, Abandoned: 1, Due: 3, Overdue: 90 * time.Second}, nil
 		},
 	}
 }

@@ -146,15 +146,15 @@ func TestRecorder_CachesStatsBetweenScrapes(t *testing.T) {
 		m := newModule(t, 1)
 		var mu sync.Mutex
 		asked, slow := 0, 100*time.Millisecond
-		m.census = func(ctx context.Context) (session.Census, error) {
+		m.census = func(ctx context.Context) (session.Stats, error) {
 			mu.Lock()
 			asked++
 			mu.Unlock()
 			select {
 			case <-time.After(slow):
-				return session.Census{}, nil
+				return session.Stats{}, nil
 			case <-ctx.Done():
-				return session.Census{}, ctx.Err()
+				return session.Stats{}, ctx.Err()
 			}
 		}
 		r := metrics.New(metrics.Options{})
@@ -199,7 +199,7 @@ func TestRecorder_CachesStatsBetweenScrapes(t *testing.T) {
 
 func TestRecorder_ExportsTheRestWhenTheDatabaseFails(t *testing.T) {
 	m := newModule(t, 1)
-	m.census = func(context.Context) (session.Census, error) { return session.Census{}, errors.New("away") }
+	m.census = func(context.Context) (session.Stats, error) { return session.Stats{}, errors.New("away") }
 	r := observed(metrics.Options{})
 	r.Attach(m)
 	f := gather(t, r)

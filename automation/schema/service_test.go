@@ -47,7 +47,7 @@ func TestGrants_SufficeForTheService(t *testing.T) {
 	client, err := proxyrouter.New(proxyrouter.Options{URL: node.URL})
 	check("node", err)
 	defer client.CloseIdleConnections()
-	m, err := session.New(db, client, session.Options{MaxPerUser: 2, OpensPerHour: 5, MaxOpen: 10})
+	m, err := session.New(pool, client, session.Options{MaxPerUser: 2, OpensPerHour: 5, MaxOpen: 10})
 	check("manager", err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
@@ -62,8 +62,8 @@ func TestGrants_SufficeForTheService(t *testing.T) {
 		check("end", err)
 		return "", true
 	})
-	check("tend", m.Tend(t.Context()))
-	check("forget", m.Forget(t.Context(), "7"))
+	check("maintain", m.Maintain(t.Context()))
+	check("erase user", m.EraseUser(t.Context(), "7"))
 	cancel()
 	check("run", <-done)
 

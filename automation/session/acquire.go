@@ -10,54 +10,54 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// asking is one request's way to its session.
-type asking struct {
+// acquisition is one request's way to its session.
+type acquisition struct {
 	m         *Manager
 	req       Request
 	sessionID string // that the client named, or empty
 	pool      pool
-	line      *line
-	last      answer // to its last reservation
-	reserved  bool   // there was one
-	asked     int    // how often it has asked as the first of its line
-	answered  bool   // the database has said that there is nothing idle
+	queue     *waitQueue
+	last      reserveResult // to its last reservation
+	reserved  bool          // there was one
+	asked     int           // how often it has asked as the first of its line
+	answered  bool          // the database has said that there is nothing idle
 }
 
-// named is the pool of one session, for those who ask for it by its id.
-func named(sessionID string) pool { return pool{"session", sessionID} }
+// namedPool is the pool of one session, for those who ask for it by its id.
+func namedPool(sessionID string) pool { return pool{"session", sessionID} }
 
-// acquire is queue, observed.
-func (m *Manager) acquire(ctx context.Context, q *asking) (*Claim, error) {
+// acquire is waitForClaim, observed.
+func (m *Manager) acquire(ctx context.Context, q *acquisition) (*Claim, error) {
 	begun := m.opts.Now()
-	c, err := m.queue(ctx, q)
+	c, err := m.waitForClaim(ctx, q)
 	e := Event{Kind: Acquired, Result: "idle", Took: m.opts.Now().Sub(begun)}
 	switch {
 	case err != nil:
 		e.Result = acquired(err)
-	case q.line != nil:
+	case q.queue != nil:
 		e.Result = "waited"
 	}
 	m.opts.Observe(e)
 	return c, err
 }
 
-// queue claims at once where nobody waits, and in the line's order otherwise.
-func (m *Manager) queue(ctx context.Context, q *asking) (*Claim, error) {
+// waitForClaim claims at once where nobody waits, and in the line's order otherwise.
+func (m *Manager) waitForClaim(ctx context.Context, q *acquisition) (*Claim, error) {
 	if !m.accepting() {
 		return nil, ErrNotRunning
 	}
 	wait, cancel := context.WithTimeout(ctx, m.opts.AcquireTimeout)
 	defer cancel()
-	database, cancel := patient(wait)
+	database, cancel := withReadDeadline(wait)
 	defer cancel()
-	if !m.lines.crowded(q.pool) {
+	if !m.queues.hasWaiters(q.pool) {
 		if c, err := q.claim(ctx, database); c != nil || err != nil {
 			return c, err
 		}
 	}
-	l, w := m.lines.join(q.pool, q.req.UserID, q.req.OmitProvider)
+	l, w := m.queues.join(q.pool, q.req.UserID, q.req.OmitProvider)
 	defer l.leave(w)
-	q.line = l
+	q.queue = l
 	poll := time.NewTimer(0)
 	defer poll.Stop()
 	for {
@@ -72,9 +72,9 @@ func (m *Manager) queue(ctx context.Context, q *asking) (*Claim, error) {
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
-			return nil, m.unavailable(q.why())
+			return nil, m.unavailable(q.timeoutReason())
 		}
-		leads, wanted, failed := l.lead(w)
+		leads, wanted, failed := l.isHead(w)
 		if !leads {
 			continue
 		}
@@ -87,7 +87,7 @@ func (m *Manager) queue(ctx context.Context, q *asking) (*Claim, error) {
 			c, err = q.reserve(ctx, database, wanted, failed)
 		}
 		if err != nil && q.answered && wait.Err() != nil && ctx.Err() == nil {
-			return nil, m.unavailable(q.why()) // time was up while it asked once more
+			return nil, m.unavailable(q.timeoutReason()) // time was up while it asked once more
 		}
 		if c != nil || err != nil {
 			return c, err
@@ -98,9 +98,9 @@ func (m *Manager) queue(ctx context.Context, q *asking) (*Claim, error) {
 }
 
 // claim takes an idle session, where there is one.
-func (q *asking) claim(ctx, database context.Context) (*Claim, error) {
+func (q *acquisition) claim(ctx, database context.Context) (*Claim, error) {
 	m := q.m
-	o := order{pool: q.pool, named: q.sessionID, token: rand.Text()}
+	o := reserveRequest{pool: q.pool, named: q.sessionID, token: rand.Text()}
 	asked := m.opts.Now()
 	var r *row
 	var err error
@@ -120,10 +120,10 @@ func (q *asking) claim(ctx, database context.Context) (*Claim, error) {
 }
 
 // reserve claims what is idle, or has opened what the line needs.
-func (q *asking) reserve(ctx, database context.Context, wanted int, failed error) (*Claim, error) {
+func (q *acquisition) reserve(ctx, database context.Context, wanted int, failed error) (*Claim, error) {
 	m := q.m
 	asked := m.opts.Now()
-	o := order{pool: q.pool, user: q.req.UserID, omit: q.req.OmitProvider, duration: q.req.Duration,
+	o := reserveRequest{pool: q.pool, user: q.req.UserID, omit: q.req.OmitProvider, duration: q.req.Duration,
 		margin: m.margin(q.req.Duration), token: rand.Text()}
 	for range min(wanted, 64) {
 		o.opens = append(o.opens, lease{rand.Text(), rand.Text()})
@@ -143,18 +143,18 @@ func (q *asking) reserve(ctx, database context.Context, wanted int, failed error
 	}
 	q.last, q.reserved = a, true
 	o.opens = a.opens
-	m.openAll(o, asked, q.line)
+	m.openAll(o, asked, q.queue)
 	if a.capped {
-		q.line.capped()
+		q.queue.capped()
 	}
 	switch {
 	case len(a.opens) > 0 || a.Live+a.Opening > 0: // something to wait for
 	case failed != nil:
-		q.line.fail(failed)
+		q.queue.fail(failed)
 	case a.Stuck > 0:
-		q.line.fail(errStuck)
+		q.queue.fail(errStuck)
 	case a.refused != nil:
-		q.line.fail(a.refused)
+		q.queue.fail(a.refused)
 	}
 	return nil, nil
 }
@@ -163,7 +163,7 @@ var errStuck = fmt.Errorf("%w: it cannot be asked what became of an open", ErrUn
 
 // pause is how long to wait for news before asking again: other replicas
 // release without a word. Where nothing is open yet, there is little to miss.
-func (q *asking) pause() time.Duration {
+func (q *acquisition) pause() time.Duration {
 	most := 250 * time.Millisecond
 	if q.reserved && q.last.Live == 0 {
 		most = time.Second
@@ -171,18 +171,18 @@ func (q *asking) pause() time.Duration {
 	return jitter(min(time.Duration(q.asked*q.asked)*25*time.Millisecond, most))
 }
 
-// why is what a request that has waited in vain is told.
-func (q *asking) why() error {
+// timeoutReason is what a request that has waited in vain is told.
+func (q *acquisition) timeoutReason() error {
 	if q.last.Live > 0 || q.sessionID != "" {
 		return ErrBusy
 	}
 	return ErrOpening
 }
 
-func (m *Manager) reserve(ctx context.Context, o order) (answer, error) {
+func (m *Manager) reserve(ctx context.Context, o reserveRequest) (reserveResult, error) {
 	if m.opts.MaxOpen > 0 {
 		if err := m.budget.take(ctx); err != nil {
-			return answer{}, m.unavailable(ErrOpening)
+			return reserveResult{}, m.unavailable(ErrOpening)
 		}
 		defer m.budget.give()
 	}
@@ -191,10 +191,10 @@ func (m *Manager) reserve(ctx context.Context, o order) (answer, error) {
 
 // undo takes back what a statement whose outcome is unknown may have done.
 // What it cannot take back ends with its lease.
-func (m *Manager) undo(o order) {
+func (m *Manager) undo(o reserveRequest) {
 	m.background(func(ctx context.Context) {
 		m.write(ctx, "undo", func(ctx context.Context) error { return m.store.undo(ctx, o) })
-		m.lines.wake(o.pool, nil)
+		m.queues.wake(o.pool, nil)
 	})
 }
 
@@ -202,7 +202,7 @@ func (m *Manager) undo(o order) {
 func (m *Manager) claimed(ctx context.Context, r *row, token string, asked time.Time) (*Claim, error) {
 	c := &Claim{m: m, row: r, lease: lease{r.ID, token}, begun: asked}
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
-	m.keeper.add(c.lease, asked, c.cancel)
+	m.leases.add(c.lease, asked, c.cancel)
 	err := ctx.Err()
 	if err == nil && !m.accepting() {
 		err = ErrNotRunning

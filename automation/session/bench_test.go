@@ -18,7 +18,6 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
-	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 const (
@@ -55,7 +54,7 @@ func benchmarkClaims(b *testing.B, rows int, option string) {
 	if err := os.WriteFile(script, []byte(fmt.Sprintf(session.ClaimScript, users-1)), 0o600); err != nil {
 		b.Fatal(err)
 	}
-	m, err := session.New(sqldb.New(db, sqldb.Options{MaxConns: atOnce}), nil, session.Options{Interval: time.Hour})
+	m, err := session.New(db, nil, session.Options{Interval: time.Hour, MaxConns: atOnce})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -81,7 +80,7 @@ func benchmarkClaims(b *testing.B, rows int, option string) {
 	b.ReportMetric(allocs, "allocs/claim")
 }
 
-// claimFor claims and releases for a while, and tells how many a second.
+// claimFor claims and releases for a while, and reports how many a second.
 func claimFor(b *testing.B, m *session.Manager, users int, d time.Duration) (perSecond, allocs float64) {
 	b.Helper()
 	var before, after runtime.MemStats

@@ -37,7 +37,7 @@ func (c *Claim) Context() context.Context { return c.ctx }
 
 // Release gives the session back. It works once and waits for the database at
 // most five seconds, whatever became of the request's context; where that is
-// too short, the heartbeats go on trying until the lease ends by itself.
+// too short, the heartbeats continue trying until the lease ends by itself.
 func (c *Claim) Release() {
 	c.once.Do(func() {
 		c.m.typical.observe(c.m.opts.Now().Sub(c.begun))
@@ -46,40 +46,40 @@ func (c *Claim) Release() {
 }
 
 func (c *Claim) release() {
-	ctx, cancel := after(c.ctx)
+	ctx, cancel := detached(c.ctx)
 	defer cancel()
-	if err := c.m.keeper.giveBack(ctx, c.lease); err != nil {
+	if err := c.m.leases.release(ctx, c.lease); err != nil {
 		c.m.opts.Logger.Warn("session not released yet", "session_id", c.SessionID(), "lease", c.m.opts.Lease, "error", err)
 	}
 	c.cancel(context.Canceled)
-	c.m.lines.wake(pool{c.row.OwnerID, c.row.ModelID}, nil)
-	c.m.lines.wake(named(c.SessionID()), nil)
+	c.m.queues.wake(pool{c.row.OwnerID, c.row.ModelID}, nil)
+	c.m.queues.wake(namedPool(c.SessionID()), nil)
 }
 
 // Expired tells that the node says that the session has ended, though its row
 // says otherwise. No other request gets it. The claim must still be released.
-func (c *Claim) Expired() error { return c.retire("expired") }
+func (c *Claim) MarkExpired() error { return c.retire("expired") }
 
 // Broken tells that the session's provider failed beyond use. No other request
 // gets the session. The claim must still be released.
-func (c *Claim) Broken() error { return c.retire("broken") }
+func (c *Claim) MarkBroken() error { return c.retire("broken") }
 
 func (c *Claim) retire(reason string) error {
-	ctx, cancel := after(c.ctx)
+	ctx, cancel := detached(c.ctx)
 	defer cancel()
 	c.m.opts.Observe(Event{Kind: Retired, Result: reason})
 	c.m.opts.Logger.Info("session retired", "session_id", c.SessionID(), "model_id", c.ModelID(), "reason", reason)
 	return c.m.store.retire(ctx, c.lease, reason)
 }
 
-// after is a context for what must be written though its request has ended.
-func after(ctx context.Context) (context.Context, context.CancelFunc) {
+// detached is a context for what must be written though its request has ended.
+func detached(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 }
 
-// patient is a context with the deadline of ctx and without its cancellation:
-// a client that goes away must not leave a statement's outcome in doubt.
-func patient(ctx context.Context) (context.Context, context.CancelFunc) {
+// withReadDeadline is a context with the deadline of ctx and without its cancellation:
+// a client that goes away must not leave a statement's outcome of unknown outcome.
+func withReadDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	detached := context.WithoutCancel(ctx)
 	if deadline, ok := ctx.Deadline(); ok {
 		return context.WithDeadline(detached, deadline)

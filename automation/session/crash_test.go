@@ -10,7 +10,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
-// long tells whether the tests may take the minutes that the issue asks for:
+// long reports whether the tests may take the minutes that the issue asks for:
 // AUTOMATION_TEST_LONG=1. By default they do the same for seconds.
 func long() bool { return os.Getenv("AUTOMATION_TEST_LONG") == "1" }
 
@@ -30,7 +30,7 @@ func models(n int) []string {
 	return list
 }
 
-func TestCoincidingFirstRequestsOfFiveReplicasOpenNoMoreThanTheCap(t *testing.T) {
+func TestAcquire_OpensNoMoreThanTheCapForFirstRequestsOfFiveReplicas(t *testing.T) {
 	t.Parallel()
 	for _, most := range []int{1, 4} {
 		t.Run(fmt.Sprintf("cap %d", most), func(t *testing.T) {
@@ -64,7 +64,7 @@ func TestCoincidingFirstRequestsOfFiveReplicasOpenNoMoreThanTheCap(t *testing.T)
 	}
 }
 
-func TestReplicasThatAreKilledUnderLoadLeaveNothingBehind(t *testing.T) {
+func TestManager_LeavesNothingBehindWhenReplicasAreKilledUnderLoad(t *testing.T) {
 	t.Parallel()
 	db, dsn := replicated(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 20 * time.Millisecond, OpenLatencyMax: 200 * time.Millisecond, ChunkDelay: 10 * time.Millisecond})
@@ -108,7 +108,7 @@ func TestReplicasThatAreKilledUnderLoadLeaveNothingBehind(t *testing.T) {
 
 // Each user's one request is killed somewhere on its way. Whatever was opened
 // is found: afterwards each has exactly one session, paid once.
-func TestReplicasThatAreKilledAnywhereInAnOpenLeaveNothingBehind(t *testing.T) {
+func TestManager_LeavesNothingBehindWhenKilledAnywhereInAnOpen(t *testing.T) {
 	t.Parallel()
 	db, dsn := replicated(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 30 * time.Millisecond, OpenLatencyMax: 100 * time.Millisecond})

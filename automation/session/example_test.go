@@ -11,7 +11,6 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
-	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 // The first request opens a session, the second one uses it again.
@@ -28,7 +27,7 @@ func Example() {
 		panic(err)
 	}
 	node := &fakeNode{} // package proxyrouter has the real one
-	m, err := session.New(sqldb.New(db, sqldb.Options{}), node, session.Options{MaxPerUser: 4})
+	m, err := session.New(db, node, session.Options{MaxPerUser: 4})
 	if err != nil {
 		panic(err)
 	}

@@ -31,3 +31,6 @@ var ClaimScript = func() string {
 	}
 	return strings.Join(lines, "\n") + "\n"
 }()
+
+// Trigger makes the next round of maintenance come at once.
+func (m *Manager) Trigger() { m.trigger() }

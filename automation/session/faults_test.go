@@ -14,7 +14,6 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
-	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 // clock is a node's clock that a test can set.
@@ -23,7 +22,7 @@ type clock struct{ off atomic.Int64 }
 func (c *clock) now() time.Time      { return time.Now().Add(time.Duration(c.off.Load())) }
 func (c *clock) set(d time.Duration) { c.off.Store(int64(d)) }
 
-func TestReplicasThatAreKilledInACloseLeaveNothingBehind(t *testing.T) {
+func TestManager_LeavesNothingBehindWhenKilledInAClose(t *testing.T) {
 	t.Parallel()
 	db, dsn := replicated(t)
 	var chain clock
@@ -73,7 +72,7 @@ func use(t *testing.T, m *session.Manager, user string) {
 	c.Release()
 }
 
-func TestADatabaseThatLosesTheRepliesToCommitsCostsNothing(t *testing.T) {
+func TestAcquire_PaysOnceWhenRepliesToCommitsAreLost(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.Database(t)
 	db := migrated(t, pgtest.Open(t, dsn))
@@ -102,7 +101,7 @@ func TestADatabaseThatLosesTheRepliesToCommitsCostsNothing(t *testing.T) {
 	t.Logf("%d replies to COMMITs lost", proxy.Lost())
 }
 
-func TestClocksThatAreTenMinutesApartDoNotMatter(t *testing.T) {
+func TestManager_ToleratesClocksTenMinutesApart(t *testing.T) {
 	t.Parallel()
 	db, dsn := replicated(t)
 	var chain clock
@@ -138,7 +137,7 @@ func TestClocksThatAreTenMinutesApartDoNotMatter(t *testing.T) {
 	audit(t, db, n, 2)
 }
 
-func TestABurstOverFiveReplicasThatCollideIsServedOneByOne(t *testing.T) {
+func TestAcquire_SerialisesABurstThatCollidesOverFiveReplicas(t *testing.T) {
 	t.Parallel()
 	db, dsn := replicated(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 60 * time.Millisecond, CollisionWindow: 30 * time.Millisecond})
@@ -175,7 +174,7 @@ func TestABurstOverFiveReplicasThatCollideIsServedOneByOne(t *testing.T) {
 	t.Logf("%d collisions, the last of 50 served after %v, all in %v", s.Collisions, slowest.Round(time.Millisecond), time.Since(begun).Round(time.Millisecond))
 }
 
-func TestADeadReplicasClaimIsFreeWithinItsLease(t *testing.T) {
+func TestAcquire_TakesADeadReplicasSessionOnceItsLeaseEnds(t *testing.T) {
 	t.Parallel()
 	db, dsn := replicated(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{})
@@ -196,7 +195,7 @@ func TestADeadReplicasClaimIsFreeWithinItsLease(t *testing.T) {
 	audit(t, db, n, 1)
 }
 
-func TestAFrozenDatabaseHoldsNobodyPastTheirDeadline(t *testing.T) {
+func TestAcquire_EndsByItsDeadlineWhileTheDatabaseIsFrozen(t *testing.T) {
 	frozen := 8 * time.Second
 	if long() {
 		frozen = 30 * time.Second
@@ -273,7 +272,7 @@ func (p *ended) GetSession(_ context.Context, id string) (session.ChainSession, 
 	return session.ChainSession{ID: id, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(time.Hour)}, nil
 }
 
-func TestThousandsOfSessionsThatEndTogetherCostNoMoreThanOneByOne(t *testing.T) {
+func TestMaintain_ClosesThousandsTogetherAtTheCostOfOneByOne(t *testing.T) {
 	t.Parallel()
 	sessions := 2000
 	if long() {
@@ -286,7 +285,7 @@ func TestThousandsOfSessionsThatEndTogetherCostNoMoreThanOneByOne(t *testing.T) 
 	o := quick()
 	o.CloseAfter, o.Interval, o.MaxPerUser, o.MaxOpen = time.Millisecond, time.Hour, 1, most // rounds come when nudged
 	o.Renew = func(context.Context, string) (time.Duration, bool) { return time.Hour, true }
-	shared := bounded(db, sqldb.Options{Observe: func(string, time.Duration, time.Duration, error) { statements.Add(1) }})
+	o.ObserveSQL = func(string, time.Duration, time.Duration, error) { statements.Add(1) }
 	end := func(prefix string, n int) {
 		t.Helper()
 		if _, err := db.Exec(`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, provider, created_at, called_at, opened_at, ends_at, last_used_at, next_at)
@@ -297,14 +296,14 @@ func TestThousandsOfSessionsThatEndTogetherCostNoMoreThanOneByOne(t *testing.T) 
 	}
 	var managers []*session.Manager
 	for range 3 {
-		m, _ := startOn(t, shared, p, o)
+		m, _ := start(t, db, p, o)
 		managers = append(managers, m)
 	}
 	round := func() {
 		var wg sync.WaitGroup
 		for _, m := range managers {
 			wg.Go(func() {
-				if err := m.Tend(t.Context()); err != nil {
+				if err := m.Maintain(t.Context()); err != nil {
 					t.Error(err)
 				}
 			})
@@ -315,7 +314,7 @@ func TestThousandsOfSessionsThatEndTogetherCostNoMoreThanOneByOne(t *testing.T) 
 	const oneByOne = 20
 	for i := range oneByOne {
 		end(fmt.Sprint("single", i, "-"), 1)
-		if err := managers[i%3].Tend(t.Context()); err != nil {
+		if err := managers[i%3].Maintain(t.Context()); err != nil {
 			t.Error(err)
 		}
 	}

@@ -11,22 +11,24 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jmoiron/sqlx"
+
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 // Manager hands out paid sessions and looks after them. Many managers, one a
 // replica, share a database and a wallet.
 type Manager struct {
-	opts     Options
-	provider Provider
-	store    *store
-	keeper   *keeper
-	lines    lines
-	typical  average       // how long requests hold a session
-	wallet   turn          // to enter the wallet's lane
-	budget   turn          // to reserve under the cap on all sessions
-	settling chan struct{} // nudges
-	sweeping chan struct{}
+	opts         Options
+	provider     Provider
+	store        *store
+	leases       *leaseManager
+	queues       waitQueues
+	typical      average       // how long requests hold a session
+	wallet       semaphore     // to enter the wallet's lane
+	budget       semaphore     // to reserve under the cap on all sessions
+	reconcileNow chan struct{} // nudges
+	sweepNow     chan struct{}
 
 	mu      sync.Mutex
 	phase   phase
@@ -44,15 +46,20 @@ const (
 	ending
 )
 
-// New makes a manager. It does no I/O; [Manager.Run] starts it.
-func New(db *sqldb.DB, provider Provider, opts Options) (*Manager, error) {
+// New makes a manager on the host's pool, whose tables package schema has
+// created. It does no I/O; [Manager.Run] starts it. Its error names every
+// invalid option.
+func New(db *sqlx.DB, provider Provider, opts Options) (*Manager, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	s := &store{db: db, holder: rand.Text(), lease: opts.Lease}
-	return &Manager{opts: opts, provider: provider, store: s, keeper: newKeeper(s, opts.Lease, opts.Now), lines: lines{now: opts.Now},
-		wallet: make(turn, 1), budget: make(turn, 1), settling: make(chan struct{}, 1), sweeping: make(chan struct{}, 1), started: make(chan struct{}), ending: make(chan struct{})}, nil
+	if db == nil {
+		return nil, errors.New("session: New needs a database")
+	}
+	s := &store{db: sqldb.New(db, sqldb.Options{MaxConns: opts.MaxConns, Observe: opts.ObserveSQL}), holder: rand.Text(), lease: opts.Lease}
+	return &Manager{opts: opts, provider: provider, store: s, leases: newLeaseManager(s, opts.Lease, opts.Now), queues: waitQueues{now: opts.Now},
+		wallet: make(semaphore, 1), budget: make(semaphore, 1), reconcileNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1), started: make(chan struct{}), ending: make(chan struct{})}, nil
 }
 
 // A Request asks for a session.
@@ -79,7 +86,7 @@ func (m *Manager) Acquire(ctx context.Context, req Request) (*Claim, error) {
 	if req.UserID == "" || req.ModelID == "" || req.Duration < time.Second {
 		return nil, fmt.Errorf("session: acquire(%q, %v): a user, a model and a duration of at least a second are needed", req.ModelID, req.Duration)
 	}
-	return m.acquire(ctx, &asking{m: m, req: req, pool: m.poolOf(req.UserID, req.ModelID)})
+	return m.acquire(ctx, &acquisition{m: m, req: req, pool: m.poolOf(req.UserID, req.ModelID)})
 }
 
 // AcquireSession claims the session that a client named, for its own user
@@ -87,7 +94,7 @@ func (m *Manager) Acquire(ctx context.Context, req Request) (*Claim, error) {
 // another's, ErrEnded that it has ended or is about to; a session in use is
 // waited for.
 func (m *Manager) AcquireSession(ctx context.Context, userID, sessionID string) (*Claim, error) {
-	return m.acquire(ctx, &asking{m: m, req: Request{UserID: userID}, pool: named(sessionID), sessionID: sessionID})
+	return m.acquire(ctx, &acquisition{m: m, req: Request{UserID: userID}, pool: namedPool(sessionID), sessionID: sessionID})
 }
 
 // unavailable says why, and when to come back.
@@ -114,7 +121,7 @@ func (m *Manager) accepting() bool {
 	return m.phase == running
 }
 
-// background runs fn beside everything else; the end of Run waits for it. It
+// background runs fn next to everything else; the end of Run waits for it. It
 // returns false, and runs nothing, when Run is ending.
 func (m *Manager) background(fn func(ctx context.Context)) bool {
 	m.mu.Lock()
@@ -159,19 +166,19 @@ func (m *Manager) End(ctx context.Context, userID, sessionID string) (Info, erro
 	if err != nil {
 		return Info{}, err
 	}
-	m.Nudge()
+	m.trigger()
 	return r.info(), nil
 }
 
-// Forget takes the user's name off everything. Their open sessions serve
-// nobody any more and ride to their end.
-func (m *Manager) Forget(ctx context.Context, userID string) error {
-	return m.store.forget(ctx, userID)
+// EraseUser takes the user's name off everything. Their open sessions serve
+// nobody any more and are kept until they expire.
+func (m *Manager) EraseUser(ctx context.Context, userID string) error {
+	return m.store.eraseUser(ctx, userID)
 }
 
-// Nudge makes the next round of maintenance come at once.
-func (m *Manager) Nudge() {
-	for _, c := range []chan struct{}{m.settling, m.sweeping} {
+// trigger makes the next round of maintenance come at once.
+func (m *Manager) trigger() {
+	for _, c := range []chan struct{}{m.reconcileNow, m.sweepNow} {
 		select {
 		case c <- struct{}{}:
 		default:
@@ -179,11 +186,11 @@ func (m *Manager) Nudge() {
 	}
 }
 
-// turn lets one at a time through. Whoever waits for a lock that all replicas
+// semaphore lets one at a time through. Whoever waits for a lock that all replicas
 // share holds a connection meanwhile, so a replica sends one at a time.
-type turn chan struct{}
+type semaphore chan struct{}
 
-func (t turn) take(ctx context.Context) error {
+func (t semaphore) take(ctx context.Context) error {
 	select {
 	case t <- struct{}{}:
 		return nil
@@ -192,7 +199,7 @@ func (t turn) take(ctx context.Context) error {
 	}
 }
 
-func (t turn) give() { <-t }
+func (t semaphore) give() { <-t }
 
 // jitter is d give or take a quarter, so that replicas do not march in step.
 func jitter(d time.Duration) time.Duration {

@@ -14,7 +14,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-func TestTheFirstRequestOpensASessionAndTheNextOnesReuseIt(t *testing.T) {
+func TestAcquire_OpensOnceAndReuses(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		n, client := node(t, proxyroutertest.Options{})
 		m, _ := start(t, db, client, quick())
@@ -39,7 +39,7 @@ func TestTheFirstRequestOpensASessionAndTheNextOnesReuseIt(t *testing.T) {
 	})
 }
 
-func TestARequestHoldsItsSessionAlone(t *testing.T) {
+func TestAcquire_GivesASessionToOneRequestAtATime(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		n, client := node(t, proxyroutertest.Options{})
 		m, _ := start(t, db, client, quick())
@@ -69,7 +69,7 @@ func TestARequestHoldsItsSessionAlone(t *testing.T) {
 	})
 }
 
-func TestUsersDoNotShareSessionsUnlessTheScopeSaysSo(t *testing.T) {
+func TestAcquire_SharesSessionsOnlyWhenShared(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		for i, shared := range []bool{false, true} {
 			n, client := node(t, proxyroutertest.Options{Seed: uint64(i + 1)})
@@ -91,7 +91,7 @@ func TestUsersDoNotShareSessionsUnlessTheScopeSaysSo(t *testing.T) {
 	})
 }
 
-func TestReleaseWorksOnceAndFreesNobodyElsesClaim(t *testing.T) {
+func TestRelease_WorksOnceAndFreesNoOtherClaim(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		_, client := node(t, proxyroutertest.Options{})
 		o := quick()
@@ -119,7 +119,7 @@ func TestReleaseWorksOnceAndFreesNobodyElsesClaim(t *testing.T) {
 	})
 }
 
-func TestLimitsHoldAndSayWhenToComeBack(t *testing.T) {
+func TestAcquire_EnforcesLimitsWithRetryAfter(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		for name, tc := range map[string]struct {
 			set   func(*session.Options)
@@ -160,7 +160,7 @@ func TestLimitsHoldAndSayWhenToComeBack(t *testing.T) {
 	})
 }
 
-func TestANamedSessionServesItsOwnUserAlone(t *testing.T) {
+func TestAcquireSession_ServesTheOwnerOnly(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		_, client := node(t, proxyroutertest.Options{})
 		m, _ := start(t, db, client, quick())
@@ -203,7 +203,7 @@ func TestANamedSessionServesItsOwnUserAlone(t *testing.T) {
 	})
 }
 
-func TestAnOpenThatTheNodeRefusesFailsEverybodyWhoWaitsAtOnce(t *testing.T) {
+func TestAcquire_FailsAllWaitersOnARefusal(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		n, client := node(t, proxyroutertest.Options{OpenLatency: 50 * time.Millisecond})
 		n.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Status: 500, Text: "no provider accepting session"})
@@ -229,7 +229,7 @@ func TestAnOpenThatTheNodeRefusesFailsEverybodyWhoWaitsAtOnce(t *testing.T) {
 	})
 }
 
-func TestAnOpenInDoubtIsFoundAndAdopted(t *testing.T) {
+func TestReconcile_AdoptsAnOpenOfUnknownOutcome(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		for name, f := range map[string]proxyroutertest.Fault{
 			"answered with 500 after it opened": {Op: proxyroutertest.OpOpen, Times: 1, After: true, Status: 500, Text: "context deadline exceeded"},
@@ -259,7 +259,7 @@ func TestAnOpenInDoubtIsFoundAndAdopted(t *testing.T) {
 	})
 }
 
-func TestAnOpenInDoubtThatCameToNothingIsGivenUp(t *testing.T) {
+func TestReconcile_GivesUpAnOpenThatCameToNothing(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		n, client := node(t, proxyroutertest.Options{})
 		n.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, Status: 500, Text: "something odd"})
@@ -275,7 +275,7 @@ func TestAnOpenInDoubtThatCameToNothingIsGivenUp(t *testing.T) {
 	})
 }
 
-func TestACollisionIsRetriedOnceAlone(t *testing.T) {
+func TestOpen_RetriesACollisionOnce(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		n, client := node(t, proxyroutertest.Options{CollisionWindow: 50 * time.Millisecond, OpenLatency: 60 * time.Millisecond})
 		m, _ := start(t, db, client, quick())
@@ -299,7 +299,7 @@ func TestACollisionIsRetriedOnceAlone(t *testing.T) {
 	})
 }
 
-func TestADeadNodeCostsAWaiterLittle(t *testing.T) {
+func TestAcquire_FailsAtOnceWhenTheNodeIsDown(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		n, client := node(t, proxyroutertest.Options{})
 		n.Close()
@@ -314,7 +314,7 @@ func TestADeadNodeCostsAWaiterLittle(t *testing.T) {
 	})
 }
 
-func TestAClientThatLeavesLeavesNothingBehind(t *testing.T) {
+func TestAcquire_LeavesNothingBehindWhenTheClientLeaves(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		n, client := node(t, proxyroutertest.Options{OpenLatency: 300 * time.Millisecond})
 		m, _ := start(t, db, client, quick())

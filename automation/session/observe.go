@@ -35,9 +35,9 @@ const (
 	Collided
 	// TakenOver: an open of a replica that has stopped was taken over.
 	TakenOver
-	// Adopted: the session of an open in doubt was found on the chain.
+	// Adopted: the session of an open of unknown outcome was found on the chain.
 	Adopted
-	// GivenUp: an open in doubt came to nothing. Result is lost, where it is
+	// GivenUp: an open of unknown outcome came to nothing. Result is lost, where it is
 	// still looked for now and then, or failed.
 	GivenUp
 	// LeaseLost: this replica could not extend a lease in time.
@@ -73,8 +73,8 @@ func acquired(err error) string {
 	return "database"
 }
 
-// Census is how many sessions there are, of all replicas.
-type Census struct {
+// Stats is how many sessions there are, of all replicas.
+type Stats struct {
 	ByState   map[string]int64 // opening, unknown, open, ending, lost; ended ones are not counted
 	Held      int64            // those under a lease: in use, or worked on
 	Abandoned int64            // those whose holder let its lease end, until somebody takes them over
@@ -82,14 +82,14 @@ type Census struct {
 	Overdue   time.Duration    // for how long the first of these has been due
 }
 
-// Census counts the sessions that have not ended, in one statement by index.
-func (m *Manager) Census(ctx context.Context) (Census, error) {
-	return m.store.census(ctx)
+// Stats counts the sessions that have not ended, in one statement by index.
+func (m *Manager) Stats(ctx context.Context) (Stats, error) {
+	return m.store.stats(ctx)
 }
 
-func (s *store) census(ctx context.Context) (Census, error) {
-	const due = `next_at <= {now} AND ` + free
-	return sqldb.Read(ctx, s.db, "sessions.census", func(tx *sqldb.Tx) (Census, error) {
+func (s *store) stats(ctx context.Context) (Stats, error) {
+	const due = `next_at <= {now} AND ` + leaseFree
+	return sqldb.Read(ctx, s.db, "sessions.stats", func(tx *sqldb.Tx) (Stats, error) {
 		var rows []struct {
 			State     string  `db:"state"`
 			N         int64   `db:"n"`
@@ -104,7 +104,7 @@ func (s *store) census(ctx context.Context) (Census, error) {
 				count(CASE WHEN `+due+` THEN 1 END) AS due,
 				COALESCE(MAX(CASE WHEN `+due+` THEN -({until next_at}) END), 0) AS overdue
 			FROM automation_sessions WHERE state IN ('opening', 'unknown', 'open', 'ending', 'lost') GROUP BY state`)
-		c := Census{ByState: map[string]int64{"opening": 0, "unknown": 0, "open": 0, "ending": 0, "lost": 0}}
+		c := Stats{ByState: map[string]int64{"opening": 0, "unknown": 0, "open": 0, "ending": 0, "lost": 0}}
 		for _, r := range rows {
 			c.ByState[r.State] = r.N
 			c.Held += r.Held

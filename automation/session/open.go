@@ -19,7 +19,7 @@ const collisionWindow = 20 * time.Second
 const skew = 2 * time.Minute
 
 // openAll starts the opens of intents that have just been written.
-func (m *Manager) openAll(o order, asked time.Time, l *line) {
+func (m *Manager) openAll(o reserveRequest, asked time.Time, l *waitQueue) {
 	for i, in := range o.opens {
 		if l != nil {
 			l.begin()
@@ -27,19 +27,19 @@ func (m *Manager) openAll(o order, asked time.Time, l *line) {
 		started := m.background(func(ctx context.Context) {
 			ctx, cancel := context.WithCancelCause(ctx)
 			defer cancel(nil)
-			m.keeper.add(in, asked, cancel)
-			defer m.keeper.drop(in)
+			m.leases.add(in, asked, cancel)
+			defer m.leases.drop(in)
 			err := m.open(ctx, o, in)
 			if l != nil {
 				l.ended(err)
 			}
-			m.lines.wake(o.pool, nil)
+			m.queues.wake(o.pool, nil)
 		})
 		if started {
 			continue
 		}
 		// Run is ending, so nobody waits for them, and nothing was asked of the node.
-		ctx, cancel := after(context.Background())
+		ctx, cancel := detached(context.Background())
 		defer cancel()
 		o.opens = o.opens[i:]
 		if err := m.store.undo(ctx, o); err != nil {
@@ -53,16 +53,16 @@ func (m *Manager) openAll(o order, asked time.Time, l *line) {
 }
 
 // open carries out one intent. Its error says that certainly nothing was
-// opened; an outcome in doubt is nil, and the reconciler's.
-func (m *Manager) open(ctx context.Context, o order, in lease) error {
+// opened; an outcome of unknown outcome is nil, and the reconciler's.
+func (m *Manager) open(ctx context.Context, o reserveRequest, in lease) error {
 	log := m.opts.Logger.With("intent", in.id, "model_id", o.model)
 	begun := m.opts.Now()
 	ended := func(result string) {
 		m.opts.Observe(Event{Kind: Opened, Cause: o.cause(), Result: result, Took: m.opts.Now().Sub(begun), Asked: o.duration})
 	}
-	called, err := m.enter(ctx, in, false)
+	called, err := m.beginCall(ctx, in, false)
 	if err != nil {
-		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in, "not_asked", clip(err)) })
+		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in, "not_asked", truncate(err)) })
 		ended("abandoned")
 		return err
 	}
@@ -72,7 +72,7 @@ func (m *Manager) open(ctx context.Context, o order, in lease) error {
 		log.Warn("wallet collision, opening once more, alone", "error", err)
 		m.opts.Observe(Event{Kind: Collided})
 		m.write(ctx, "collided", func(ctx context.Context) error { return m.store.collided(ctx, in, collisionWindow) })
-		id, err = m.openAlone(ctx, o, in, ask, called)
+		id, err = m.openExclusively(ctx, o, in, ask, called)
 	}
 	m.opts.failpoint("after-open")
 	switch {
@@ -83,7 +83,7 @@ func (m *Manager) open(ctx context.Context, o order, in lease) error {
 		return nil
 	case errors.Is(err, ErrNotOpened), errors.Is(err, ErrUnavailable):
 		log.Warn("session not opened", "error", err)
-		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in, "refused", clip(err)) })
+		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in, "refused", truncate(err)) })
 		if errors.Is(err, ErrUnavailable) {
 			ended("node")
 		} else {
@@ -92,22 +92,22 @@ func (m *Manager) open(ctx context.Context, o order, in lease) error {
 		return err
 	default:
 		log.Warn("outcome of an open is unknown, looking for it among the wallet's sessions", "error", err)
-		m.write(ctx, "doubt", func(ctx context.Context) error { return m.store.doubt(ctx, in, clip(err)) })
-		m.Nudge()
+		m.write(ctx, "mark_unknown", func(ctx context.Context) error { return m.store.markUnknown(ctx, in, truncate(err)) })
+		m.trigger()
 		ended("unknown")
 		return nil
 	}
 }
 
-// openAlone asks once more after a collision. When it is alone, every session
-// that a call before it opened is in a row, but for those in doubt; so an
+// openExclusively asks once more after a collision. When it is alone, every session
+// that a call before it opened is in a row, but for those of unknown outcome; so an
 // orphan of the right kind is what the first call opened, or does as well.
 // A second collision leaves the outcome unknown: "already known" is no refusal.
-func (m *Manager) openAlone(ctx context.Context, o order, in lease, ask OpenRequest, called time.Time) (string, error) {
+func (m *Manager) openExclusively(ctx context.Context, o reserveRequest, in lease, ask OpenRequest, called time.Time) (string, error) {
 	if err := sleep(ctx, 350*time.Millisecond); err != nil {
 		return "", err
 	}
-	if _, err := m.enter(ctx, in, true); err != nil {
+	if _, err := m.beginCall(ctx, in, true); err != nil {
 		return "", fmt.Errorf("after a collision: %w", err)
 	}
 	found, err := m.orphans(ctx, called)
@@ -132,8 +132,8 @@ func (m *Manager) ask(ctx context.Context, req OpenRequest) (string, error) {
 	return m.provider.OpenSession(ctx, req)
 }
 
-// enter waits until the intent may call the node, for OpenTimeout at most.
-func (m *Manager) enter(ctx context.Context, in lease, alone bool) (time.Time, error) {
+// beginCall waits until the intent may call the node, for OpenTimeout at most.
+func (m *Manager) beginCall(ctx context.Context, in lease, alone bool) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.opts.OpenTimeout)
 	defer cancel()
 	if err := m.wallet.take(ctx); err != nil {
@@ -141,7 +141,7 @@ func (m *Manager) enter(ctx context.Context, in lease, alone bool) (time.Time, e
 	}
 	defer m.wallet.give()
 	for {
-		called, err := m.store.enter(ctx, in, alone, collisionWindow)
+		called, err := m.store.beginCall(ctx, in, alone, collisionWindow)
 		switch {
 		case err == nil && !called.IsZero():
 			return called, nil
@@ -161,7 +161,7 @@ const readTimeout = 10 * time.Second
 
 // read asks the chain for a session's real end; the estimate serves where it
 // does not answer.
-func (m *Manager) read(ctx context.Context, id string, o order, called time.Time) ChainSession {
+func (m *Manager) read(ctx context.Context, id string, o reserveRequest, called time.Time) ChainSession {
 	c, err := m.get(context.WithoutCancel(ctx), id)
 	if err != nil || c.EndsAt.IsZero() {
 		m.opts.Logger.Warn("session's end not read from the chain, estimated", "session_id", id, "error", err)
@@ -198,12 +198,12 @@ func (m *Manager) complete(ctx context.Context, in lease, c ChainSession) {
 		case err != nil:
 			return err
 		case known:
-			return m.store.doubt(ctx, in, "another row has the session")
+			return m.store.markUnknown(ctx, in, "another row has the session")
 		}
-		return m.store.track(ctx, in.id+"-2", in, c, m.opts.CloseAfter)
+		return m.store.insertOrphan(ctx, in.id+"-2", in, c, m.opts.CloseAfter)
 	})
 	if known {
-		m.Nudge()
+		m.trigger()
 	}
 }
 
@@ -274,7 +274,7 @@ func distance(c ChainSession, duration time.Duration) time.Duration {
 	return (duration - c.EndsAt.Sub(c.OpenedAt)).Abs().Round(20 * time.Second)
 }
 
-func clip(err error) string {
+func truncate(err error) string {
 	s := strings.ToValidUTF8(strings.ReplaceAll(err.Error(), "\x00", ""), "")
 	if len(s) > 500 {
 		s = strings.ToValidUTF8(s[:500], "")

@@ -37,11 +37,11 @@ type Options struct {
 	AcquireTimeout time.Duration
 	// OpenTimeout bounds the wait for the node to open a session: 3 min.
 	OpenTimeout time.Duration
-	// Settle is how long an open whose outcome is unknown is looked for among
+	// ReconcileTimeout is how long an open whose outcome is unknown is looked for among
 	// the wallet's sessions before its place is given free: 60 s, and OpenTimeout
 	// more while what is there may belong to other opens. It is looked
 	// for, more seldom, until the session would have ended.
-	Settle time.Duration
+	ReconcileTimeout time.Duration
 	// DrainTimeout bounds how long the end of Run waits for requests: 30 s.
 	DrainTimeout time.Duration
 	// Interval is the pause between two rounds of maintenance: 5 s.
@@ -58,6 +58,14 @@ type Options struct {
 	// Observe, if set, is called with what happens, from many goroutines. It
 	// must not block.
 	Observe func(Event)
+
+	// MaxConns bounds how many of the pool's connections are used at once; the
+	// heartbeat may use one more. 0 means 16.
+	MaxConns int
+	// ObserveSQL, if set, is called after each database transaction with its
+	// name, how long it waited for a connection, how long it took in all, and
+	// its error; from many goroutines. It must not block.
+	ObserveSQL func(name string, wait, took time.Duration, err error)
 
 	Logger *slog.Logger     // nil discards
 	Now    func() time.Time // nil is the wall clock; only differences count
@@ -88,10 +96,10 @@ func (o Options) withDefaults() (Options, error) {
 	duration(&o.CloseAfter, "CloseAfter", 60*time.Second, 0)
 	duration(&o.AcquireTimeout, "AcquireTimeout", 60*time.Second, time.Millisecond)
 	duration(&o.OpenTimeout, "OpenTimeout", 3*time.Minute, time.Millisecond)
-	duration(&o.Settle, "Settle", 60*time.Second, time.Millisecond)
+	duration(&o.ReconcileTimeout, "ReconcileTimeout", 60*time.Second, time.Millisecond)
 	duration(&o.DrainTimeout, "DrainTimeout", 30*time.Second, time.Millisecond)
 	duration(&o.Interval, "Interval", 5*time.Second, time.Millisecond)
-	for name, n := range map[string]int{"MaxPerUser": o.MaxPerUser, "OpensPerHour": o.OpensPerHour, "OpensPerDay": o.OpensPerDay, "MaxOpen": o.MaxOpen} {
+	for name, n := range map[string]int{"MaxPerUser": o.MaxPerUser, "OpensPerHour": o.OpensPerHour, "OpensPerDay": o.OpensPerDay, "MaxOpen": o.MaxOpen, "MaxConns": o.MaxConns} {
 		if n < 0 {
 			errs = append(errs, fmt.Errorf("session: Options.%s is %d, it must be 0 (no limit) or more", name, n))
 		}

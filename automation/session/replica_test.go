@@ -23,7 +23,6 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
-	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 const replicaEnv = "SESSION_TEST_REPLICA"
@@ -39,11 +38,11 @@ type replicaConfig struct {
 
 // options are those of session.Options that JSON can carry.
 type options struct {
-	Shared                      bool
-	MaxPerUser, MaxOpen         int
-	Lease, Settle, Interval     time.Duration
-	OpenTimeout, AcquireTimeout time.Duration
-	CloseAfter, Margin          time.Duration
+	Shared                            bool
+	MaxPerUser, MaxOpen               int
+	Lease, ReconcileTimeout, Interval time.Duration
+	OpenTimeout, AcquireTimeout       time.Duration
+	CloseAfter, Margin                time.Duration
 }
 
 func (o options) session() session.Options {
@@ -53,7 +52,7 @@ func (o options) session() session.Options {
 		to   *time.Duration
 		from time.Duration
 	}{
-		{&s.Lease, o.Lease}, {&s.Settle, o.Settle}, {&s.Interval, o.Interval}, {&s.OpenTimeout, o.OpenTimeout},
+		{&s.Lease, o.Lease}, {&s.ReconcileTimeout, o.ReconcileTimeout}, {&s.Interval, o.Interval}, {&s.OpenTimeout, o.OpenTimeout},
 		{&s.AcquireTimeout, o.AcquireTimeout}, {&s.CloseAfter, o.CloseAfter}, {&s.Margin, o.Margin},
 	} {
 		if d.from != 0 {
@@ -69,7 +68,7 @@ type work struct {
 	Users    []string // one request each
 	Requests int      // of each user
 	Models   []string // at random
-	Forever  bool     // each user goes on until the replica ends
+	Forever  bool     // each user continues until the replica ends
 	Hold     bool     // the claim is kept until the replica ends
 }
 
@@ -190,7 +189,7 @@ func runReplica(config string) int {
 			select {}
 		}
 	})
-	m, err := session.New(sqldb.New(db, sqldb.Options{}), client, o)
+	m, err := session.New(db, client, o)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
@@ -220,7 +219,7 @@ func runReplica(config string) int {
 	return 0
 }
 
-// do makes the requests and tells how they went.
+// do makes the requests and reports how they went.
 func (w work) do(ctx context.Context, m *session.Manager, client *proxyrouter.Client) (rep report) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -284,13 +283,13 @@ func running(ctx context.Context, m *session.Manager) {
 	}
 }
 
-// audit waits until nothing is in doubt or leased any more, and holds the
+// audit waits until nothing is of unknown outcome or leased any more, and holds the
 // database against the chain: every session has one row and every row its
 // session, no request overlapped with another, nothing was closed early, and
 // no user was ever given more sessions than they may hold.
 func audit(t *testing.T, db *sqlx.DB, n *proxyroutertest.Server, perUser int) {
 	t.Helper()
-	until(t, "nothing is in doubt or in use any more", func() bool {
+	until(t, "nothing is of unknown outcome or in use any more", func() bool {
 		var open int
 		err := db.Get(&open, `SELECT count(*) FROM automation_sessions WHERE state IN ('opening', 'unknown') OR lease_token IS NOT NULL AND lease_until > CURRENT_TIMESTAMP`)
 		return err == nil && open == 0

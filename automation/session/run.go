@@ -25,11 +25,11 @@ func (m *Manager) Run(ctx context.Context) error {
 	close(m.started)
 	m.mu.Unlock()
 
-	var hearts, rounds sync.WaitGroup
-	hearts.Go(func() { m.beat(live) })
-	hearts.Go(func() { m.check(live) })
-	rounds.Go(func() { m.again(ctx, "opens", m.settling, m.tendOpens) })
-	rounds.Go(func() { m.again(ctx, "closes", m.sweeping, m.sweep) })
+	var heartbeats, rounds sync.WaitGroup
+	heartbeats.Go(func() { m.heartbeatLoop(live) })
+	heartbeats.Go(func() { m.expiryLoop(live) })
+	rounds.Go(func() { m.maintenanceLoop(ctx, "opens", m.reconcileNow, m.maintainOpens) })
+	rounds.Go(func() { m.maintenanceLoop(ctx, "closes", m.sweepNow, m.sweep) })
 
 	<-ctx.Done()
 	m.mu.Lock()
@@ -38,7 +38,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.mu.Unlock()
 	rounds.Wait()
 	m.drain(live, stop)
-	hearts.Wait()
+	heartbeats.Wait()
 	return nil
 }
 
@@ -49,19 +49,19 @@ func (m *Manager) Started() <-chan struct{} { return m.started }
 func (m *Manager) drain(live context.Context, stop context.CancelCauseFunc) {
 	ctx, cancel := context.WithTimeout(live, m.opts.DrainTimeout)
 	defer cancel()
-	if m.keeper.wait(ctx) != nil {
-		n := m.keeper.abandon(ErrNotRunning)
+	if m.leases.wait(ctx) != nil {
+		n := m.leases.cancelAll(ErrNotRunning)
 		m.opts.Logger.Warn("ended work that did not end by itself in time", "count", n, "timeout", m.opts.DrainTimeout)
-		ctx, cancel := after(live)
+		ctx, cancel := detached(live)
 		defer cancel()
-		_ = m.keeper.wait(ctx) // who ended in time gives its lease back
+		_ = m.leases.wait(ctx) // who ended in time gives its lease back
 	}
-	stop(ErrNotRunning) // opens under way become intents in doubt
+	stop(ErrNotRunning) // opens under way become intents of unknown outcome
 	m.work.Wait()
 }
 
-// beat extends the leases.
-func (m *Manager) beat(ctx context.Context) {
+// heartbeatLoop extends the leases.
+func (m *Manager) heartbeatLoop(ctx context.Context) {
 	tick := time.NewTicker(max(m.opts.Lease/12, time.Millisecond))
 	defer tick.Stop()
 	for i := 1; ; i++ {
@@ -70,19 +70,19 @@ func (m *Manager) beat(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if i%4 != 0 && !m.keeper.late() {
+		if i%4 != 0 && !m.leases.overdue() {
 			continue
 		}
 		beat, cancel := context.WithTimeout(sqldb.Urgent(ctx), m.opts.Lease/6)
-		if err := m.keeper.beat(beat); err != nil && ctx.Err() == nil {
+		if err := m.leases.heartbeat(beat); err != nil && ctx.Err() == nil {
 			m.opts.Logger.Warn("leases not extended, trying again", "error", err)
 		}
 		cancel()
 	}
 }
 
-// check gives up leases in time, also while a beat hangs.
-func (m *Manager) check(ctx context.Context) {
+// expiryLoop gives up leases in time, also while a beat hangs.
+func (m *Manager) expiryLoop(ctx context.Context) {
 	tick := time.NewTicker(max(m.opts.Lease/24, time.Millisecond))
 	defer tick.Stop()
 	for {
@@ -91,7 +91,7 @@ func (m *Manager) check(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if n := m.keeper.check(); n > 0 {
+		if n := m.leases.expireLeases(); n > 0 {
 			for range n {
 				m.opts.Observe(Event{Kind: LeaseLost})
 			}
@@ -100,15 +100,15 @@ func (m *Manager) check(ctx context.Context) {
 	}
 }
 
-// again does rounds of maintenance until ctx ends.
-func (m *Manager) again(ctx context.Context, what string, nudge <-chan struct{}, round func(context.Context) error) {
+// maintenanceLoop does rounds of maintenance until ctx ends.
+func (m *Manager) maintenanceLoop(ctx context.Context, what string, trigger <-chan struct{}, round func(context.Context) error) {
 	timer := time.NewTimer(jitter(m.opts.Interval))
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-nudge:
+		case <-trigger:
 		case <-timer.C:
 		}
 		e := Event{Kind: Maintained, Cause: what, Result: "ok"}

@@ -37,7 +37,7 @@ type row struct {
 	Left         float64        `db:"seconds_left"` // to its end, on the database's clock
 	InUse        bool           `db:"in_use"`
 	Attempts     int            `db:"attempts"`
-	TakenOver    bool           `db:"taken_over"` // its opener let the lease end; takeUnsettled alone says so
+	TakenOver    bool           `db:"taken_over"` // its opener let the lease end; takeUnresolved alone says so
 }
 
 const columns = `id, session_id, model_id, owner_id, user_id, duration, state, provider, omit_provider,
@@ -47,14 +47,14 @@ const columns = `id, session_id, model_id, owner_id, user_id, duration, state, p
 // claimColumns are those that a claim needs, of every request.
 const claimColumns = `id, session_id, model_id, owner_id, provider, ends_at`
 
-const free = `(lease_until IS NULL OR lease_until < {now})`
+const leaseFree = `(lease_until IS NULL OR lease_until < {now})`
 
 // The claim: the usable session that ends first, so that the others can end
 // unused. $1 token, $2 holder, $3 lease, $4 owner, $5 model, $6 margin, $7 omit.
 const claimQuery = `UPDATE automation_sessions
 	SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, last_used_at = {now}
 	WHERE id = (SELECT id FROM automation_sessions
-		WHERE owner_id = $4 AND model_id = $5 AND state = 'open' AND ends_at > {in $6} AND ` + free + ` AND ($7 = '' OR provider <> $7)
+		WHERE owner_id = $4 AND model_id = $5 AND state = 'open' AND ends_at > {in $6} AND ` + leaseFree + ` AND ($7 = '' OR provider <> $7)
 		ORDER BY ends_at LIMIT 1 {skip})
 	RETURNING ` + claimColumns
 
@@ -94,7 +94,7 @@ func (s *store) claimNamed(ctx context.Context, userID, sessionID, token string,
 		}
 		found, err = sqldb.Optional(tx.Get(&r, `UPDATE automation_sessions
 			SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, last_used_at = {now}
-			WHERE session_id = $4 AND owner_id = $5 AND state = 'open' AND ends_at > {in $6} AND `+free+` RETURNING `+columns,
+			WHERE session_id = $4 AND owner_id = $5 AND state = 'open' AND ends_at > {in $6} AND `+leaseFree+` RETURNING `+columns,
 			token, s.holder, s.lease.Seconds(), sessionID, r.OwnerID, margin.Seconds()))
 		if !found {
 			return nil, err
@@ -120,7 +120,7 @@ func (s *store) heartbeat(ctx context.Context, ids []string) (map[string]string,
 	})
 }
 
-const releaseQuery = `UPDATE automation_sessions SET ` + leave + ` WHERE id = $1 AND lease_token = $2`
+const releaseQuery = `UPDATE automation_sessions SET ` + clearLease + ` WHERE id = $1 AND lease_token = $2`
 
 // release gives leases back; late, twice or with a wrong token it does nothing.
 func (s *store) release(ctx context.Context, list []lease) error {
@@ -128,7 +128,7 @@ func (s *store) release(ctx context.Context, list []lease) error {
 		return s.exec(ctx, "sessions.release", releaseQuery, list[0].id, list[0].token)
 	}
 	ids, tokens := split(list)
-	return s.exec(ctx, "sessions.release", `UPDATE automation_sessions SET `+leave+`
+	return s.exec(ctx, "sessions.release", `UPDATE automation_sessions SET `+clearLease+`
 		WHERE id IN {each $1} AND lease_token IN {each $2}`, ids, tokens)
 }
 
@@ -164,10 +164,10 @@ func (s *store) end(ctx context.Context, userID, sessionID, reason string) (*row
 	})
 }
 
-// forget takes the user's name off all rows. Sessions that were theirs alone
-// serve nobody else and ride to their end.
-func (s *store) forget(ctx context.Context, userID string) error {
-	return s.exec(ctx, "sessions.forget", `UPDATE automation_sessions SET
+// eraseUser takes the user's name off all rows. Sessions that were theirs alone
+// serve nobody else and are kept until they expire.
+func (s *store) eraseUser(ctx context.Context, userID string) error {
+	return s.exec(ctx, "sessions.erase_user", `UPDATE automation_sessions SET
 			reason = CASE WHEN state = 'open' AND owner_id <> '' THEN 'forgotten' ELSE reason END,
 			state = CASE WHEN state = 'open' AND owner_id <> '' THEN 'ending' ELSE state END,
 			owner_id = '', user_id = '', charged_at = NULL

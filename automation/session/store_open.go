@@ -12,8 +12,8 @@ import (
 // limits are the caps that a reservation obeys.
 type limits struct{ perUser, perHour, perDay, total int }
 
-// order is what a request that found no idle session asks of the database.
-type order struct {
+// reserveRequest is what a request that found no idle session asks of the database.
+type reserveRequest struct {
 	pool
 	named    string // the session that the client named, if it did
 	user     string
@@ -27,7 +27,7 @@ type order struct {
 }
 
 // cause is why it wants a session, for an Event.
-func (o order) cause() string {
+func (o reserveRequest) cause() string {
 	switch {
 	case o.prewarm:
 		return "prewarm"
@@ -38,7 +38,7 @@ func (o order) cause() string {
 }
 
 // answer is what became of an order.
-type answer struct {
+type reserveResult struct {
 	claimed *row
 	opens   []lease // the intents that were written
 	// How the pool stands, without the new intents.
@@ -57,16 +57,16 @@ const takeIdleQuery = `UPDATE automation_sessions
 	SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, last_used_at = {now},
 		owner_id = $4, user_id = $4, charged_at = {now}
 	WHERE id = (SELECT id FROM automation_sessions
-		WHERE owner_id = '' AND user_id = '' AND model_id = $5 AND state = 'open' AND ends_at > {in $6} AND ` + free + ` AND ($7 = '' OR provider <> $7)
+		WHERE owner_id = '' AND user_id = '' AND model_id = $5 AND state = 'open' AND ends_at > {in $6} AND ` + leaseFree + ` AND ($7 = '' OR provider <> $7)
 		ORDER BY ends_at LIMIT 1 {skip})
 	RETURNING ` + claimColumns
 
 // reserve claims what has become idle meanwhile, or writes the intents to open
 // sessions, as many as the caps allow. It runs under the user's lock, so the
-// caps are exact whoever else is asking.
-func (s *store) reserve(ctx context.Context, o order, l limits) (answer, error) {
-	return sqldb.Write(ctx, s.db, "sessions.reserve", func(tx *sqldb.Tx) (answer, error) {
-		var a answer
+// caps are exact whoever else is acquisition.
+func (s *store) reserve(ctx context.Context, o reserveRequest, l limits) (reserveResult, error) {
+	return sqldb.Write(ctx, s.db, "sessions.reserve", func(tx *sqldb.Tx) (reserveResult, error) {
+		var a reserveResult
 		if err := tx.Lock("user:" + o.user); err != nil {
 			return a, err
 		}
@@ -82,7 +82,7 @@ func (s *store) reserve(ctx context.Context, o order, l limits) (answer, error) 
 			}
 		}
 		if err := tx.Get(&a, `SELECT count(CASE WHEN state = 'open' THEN 1 END) AS live,
-				count(CASE WHEN state = 'open' AND `+free+` THEN 1 END) AS idle,
+				count(CASE WHEN state = 'open' AND `+leaseFree+` THEN 1 END) AS idle,
 				count(CASE WHEN state = 'opening' THEN 1 END) AS opening, count(CASE WHEN state = 'unknown' THEN 1 END) AS unknown,
 				count(CASE WHEN state = 'unknown' AND reason = 'unreachable' THEN 1 END) AS stuck
 			FROM automation_sessions
@@ -92,7 +92,7 @@ func (s *store) reserve(ctx context.Context, o order, l limits) (answer, error) 
 			return a, err
 		}
 		// What has become idle since the claim above looked, or is just being
-		// claimed, needs no open beside it: the next look claims it.
+		// claimed, needs no open next to it: the next look claims it.
 		if o.token != "" {
 			o.opens = o.opens[:max(len(o.opens)-a.Idle, 0)]
 		}
@@ -104,7 +104,7 @@ func (s *store) reserve(ctx context.Context, o order, l limits) (answer, error) 
 				return a, err
 			}
 		}
-		n, refused, err := s.room(tx, o, l)
+		n, refused, err := s.quota(tx, o, l)
 		if err != nil {
 			return a, err
 		}
@@ -131,9 +131,9 @@ func (s *store) reserve(ctx context.Context, o order, l limits) (answer, error) 
 	})
 }
 
-// room tells how many sessions the user may open now. If none, it says what
+// quota returns how many sessions the user may open now. If none, it says what
 // forbids it for longest.
-func (s *store) room(tx *sqldb.Tx, o order, l limits) (n int, refused *BudgetError, err error) {
+func (s *store) quota(tx *sqldb.Tx, o reserveRequest, l limits) (n int, refused *BudgetError, err error) {
 	n = math.MaxInt
 	limit := func(name string, most, have int, seconds float64) {
 		n = min(n, max(most-have, 0))
@@ -159,7 +159,7 @@ func (s *store) room(tx *sqldb.Tx, o order, l limits) (n int, refused *BudgetErr
 	if l.perUser > 0 {
 		// A session that nobody would be given any more, retired or too near its
 		// end, keeps no user from a better one. A successor takes its
-		// predecessor's place and does not count beside it.
+		// predecessor's place and does not count next to it.
 		if err := tx.Get(&c, `SELECT count(*) AS n, COALESCE(MIN({until ends_at}) - $3, 5) AS retry FROM automation_sessions s
 			WHERE user_id = $1 AND state IN ('opening', 'unknown', 'open', 'ending') AND (ends_at IS NULL OR ends_at > {in $3})
 				AND reason NOT IN ('broken', 'expired') AND id <> $2 AND NOT EXISTS (SELECT 1 FROM automation_sessions old
@@ -188,11 +188,11 @@ func (s *store) room(tx *sqldb.Tx, o order, l limits) (n int, refused *BudgetErr
 	return n, refused, nil
 }
 
-// enter lets an intent call the node: beside others, or alone where the wallet
+// beginCall lets an intent call the node: next to others, or alone where the wallet
 // has collided lately or asked is set. It returns when the call was entered,
 // or the zero time where it has to wait.
-func (s *store) enter(ctx context.Context, l lease, asked bool, window time.Duration) (time.Time, error) {
-	return sqldb.Write(ctx, s.db, "sessions.enter", func(tx *sqldb.Tx) (time.Time, error) {
+func (s *store) beginCall(ctx context.Context, l lease, asked bool, window time.Duration) (time.Time, error) {
+	return sqldb.Write(ctx, s.db, "sessions.begin_call", func(tx *sqldb.Tx) (time.Time, error) {
 		w, err := wallet(tx, l.id)
 		if err != nil {
 			return time.Time{}, err
@@ -255,24 +255,24 @@ func (s *store) collided(ctx context.Context, l lease, window time.Duration) err
 
 // undo takes back a reservation whose outcome is unknown, or that nobody can
 // use: a claim by its token, and the intents that have not called the node.
-func (s *store) undo(ctx context.Context, o order) error {
+func (s *store) undo(ctx context.Context, o reserveRequest) error {
 	ids, tokens := split(o.opens)
 	_, err := sqldb.Write(ctx, s.db, "sessions.undo", func(tx *sqldb.Tx) (int64, error) {
 		if o.named != "" {
-			return tx.Exec(`UPDATE automation_sessions SET `+leave+` WHERE session_id = $1 AND lease_token = $2`, o.named, o.token)
+			return tx.Exec(`UPDATE automation_sessions SET `+clearLease+` WHERE session_id = $1 AND lease_token = $2`, o.named, o.token)
 		}
-		if _, err := tx.Exec(`UPDATE automation_sessions SET `+leave+`
+		if _, err := tx.Exec(`UPDATE automation_sessions SET `+clearLease+`
 			WHERE owner_id = $1 AND model_id = $2 AND state = 'open' AND lease_token = $3`, o.owner, o.model, o.token); err != nil {
 			return 0, err
 		}
 		return tx.Exec(`UPDATE automation_sessions
-			SET state = 'failed', reason = 'not_asked', closed_at = {now}, replaces = NULL, `+leave+`
+			SET state = 'failed', reason = 'not_asked', closed_at = {now}, replaces = NULL, `+clearLease+`
 			WHERE id IN {each $1} AND lease_token IN {each $2} AND state = 'opening' AND called_at IS NULL`, ids, tokens)
 	})
 	return err
 }
 
-const leave = `lane = '', lease_token = NULL, lease_holder = NULL, lease_until = NULL`
+const clearLease = `lane = '', lease_token = NULL, lease_holder = NULL, lease_until = NULL`
 
 // complete makes an intent a session. It works with the lease, and without it
 // as long as the row has no session: what the node opened must be in a row,
@@ -280,7 +280,7 @@ const leave = `lane = '', lease_token = NULL, lease_holder = NULL, lease_until =
 func (s *store) complete(ctx context.Context, l lease, c ChainSession, closeAfter time.Duration) (bool, error) {
 	n, err := s.count(ctx, "sessions.complete", `UPDATE automation_sessions
 		SET state = 'open', session_id = $3, provider = $4, opened_at = {unix $5}, ends_at = {unix $6}, next_at = {unix $7},
-			unknown_at = NULL, closed_at = NULL, attempts = 0, reason = '', last_error = '', `+leave+`
+			unknown_at = NULL, closed_at = NULL, attempts = 0, reason = '', last_error = '', `+clearLease+`
 		WHERE id = $1 AND session_id IS NULL AND state IN ('opening', 'unknown', 'lost', 'failed')
 			AND (lease_token = $2 OR state <> 'opening')`,
 		l.id, l.token, c.ID, c.Provider, c.OpenedAt.Unix(), c.EndsAt.Unix(), c.EndsAt.Add(closeAfter).Unix())
@@ -290,9 +290,9 @@ func (s *store) complete(ctx context.Context, l lease, c ChainSession, closeAfte
 	return n > 0, err
 }
 
-// track writes a row for a session whose intent has got another one meanwhile.
-func (s *store) track(ctx context.Context, id string, of lease, c ChainSession, closeAfter time.Duration) error {
-	return s.exec(ctx, "sessions.track", `INSERT INTO automation_sessions
+// insertOrphan writes a row for a session whose intent has got another one meanwhile.
+func (s *store) insertOrphan(ctx context.Context, id string, of lease, c ChainSession, closeAfter time.Duration) error {
+	return s.exec(ctx, "sessions.insert_orphan", `INSERT INTO automation_sessions
 			(id, session_id, model_id, owner_id, user_id, charged_at, duration, state, provider, created_at, called_at, opened_at, ends_at, next_at)
 		SELECT $1, $2, model_id, owner_id, user_id, charged_at, duration, 'open', $3, {now}, called_at, {unix $4}, {unix $5}, {unix $6}
 		FROM automation_sessions WHERE id = $7 ON CONFLICT (session_id) DO NOTHING`,
@@ -302,14 +302,14 @@ func (s *store) track(ctx context.Context, id string, of lease, c ChainSession, 
 // fail ends an intent of which it is certain that nothing was opened.
 func (s *store) fail(ctx context.Context, l lease, reason, text string) error {
 	return s.exec(ctx, "sessions.fail", `UPDATE automation_sessions
-		SET state = 'failed', reason = $3, last_error = $4, closed_at = {now}, replaces = NULL, `+leave+`
+		SET state = 'failed', reason = $3, last_error = $4, closed_at = {now}, replaces = NULL, `+clearLease+`
 		WHERE id = $1 AND lease_token = $2 AND session_id IS NULL`, l.id, l.token, reason, text)
 }
 
-// doubt gives an intent to the reconciler, which looks at it at once.
-func (s *store) doubt(ctx context.Context, l lease, text string) error {
-	return s.exec(ctx, "sessions.doubt", `UPDATE automation_sessions
-		SET state = 'unknown', reason = '', unknown_at = COALESCE(unknown_at, {now}), next_at = {now}, last_error = $3, `+leave+`
+// markUnknown gives an intent to the reconciler, which looks at it at once.
+func (s *store) markUnknown(ctx context.Context, l lease, text string) error {
+	return s.exec(ctx, "sessions.mark_unknown", `UPDATE automation_sessions
+		SET state = 'unknown', reason = '', unknown_at = COALESCE(unknown_at, {now}), next_at = {now}, last_error = $3, `+clearLease+`
 		WHERE id = $1 AND lease_token = $2 AND session_id IS NULL`, l.id, l.token, text)
 }
 

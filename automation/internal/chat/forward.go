@@ -196,7 +196,7 @@ func (f *forwarding) switchSession(e *failure) bool {
 	switch e.remedy {
 	case proxyrouter.RemedyRenew:
 		f.warn("session expired at the node, taking another", e.answer)
-		if err := f.claim.Expired(); err != nil {
+		if err := f.claim.MarkExpired(); err != nil {
 			f.warn("expired session not marked", err)
 		}
 	case proxyrouter.RemedyFailover:
@@ -205,7 +205,7 @@ func (f *forwarding) switchSession(e *failure) bool {
 		}
 		want.OmitProvider = f.claim.Provider()
 		f.warn("provider failed, taking another", e.answer)
-		if err := f.claim.Broken(); err != nil {
+		if err := f.claim.MarkBroken(); err != nil {
 			f.warn("broken session not marked", err)
 		}
 	default:

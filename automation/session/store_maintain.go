@@ -7,13 +7,13 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// takeUnsettled leases intents whose outcome nobody knows: those in doubt,
+// takeUnresolved leases intents whose outcome nobody knows: those of unknown outcome,
 // and those whose opener has let its lease end.
-func (s *store) takeUnsettled(ctx context.Context, token string, limit int) ([]row, error) {
-	return sqldb.Write(ctx, s.db, "sessions.take_unsettled", func(tx *sqldb.Tx) ([]row, error) {
+func (s *store) takeUnresolved(ctx context.Context, token string, limit int) ([]row, error) {
+	return sqldb.Write(ctx, s.db, "sessions.take_unresolved", func(tx *sqldb.Tx) ([]row, error) {
 		var rows []row
 		err := tx.Select(&rows, `WITH due AS MATERIALIZED (SELECT id FROM automation_sessions
-				WHERE state IN ('opening', 'unknown', 'lost') AND next_at <= {now} AND `+free+` ORDER BY next_at LIMIT $4 {skip})
+				WHERE state IN ('opening', 'unknown', 'lost') AND next_at <= {now} AND `+leaseFree+` ORDER BY next_at LIMIT $4 {skip})
 			UPDATE automation_sessions SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, lane = '',
 				state = CASE WHEN state = 'opening' THEN 'unknown' ELSE state END,
 				unknown_at = COALESCE(unknown_at, {now}), attempts = attempts + 1
@@ -22,7 +22,7 @@ func (s *store) takeUnsettled(ctx context.Context, token string, limit int) ([]r
 	})
 }
 
-// known tells which of the chain's ids are in the table.
+// known reports which of the chain's ids are in the table.
 func (s *store) known(ctx context.Context, ids []string) (map[string]bool, error) {
 	return sqldb.Read(ctx, s.db, "sessions.known", func(tx *sqldb.Tx) (map[string]bool, error) {
 		var have []string
@@ -54,12 +54,12 @@ func (s *store) underWay(ctx context.Context, longest time.Duration) (map[string
 	})
 }
 
-// unsettled puts an intent back to be looked for again, or gives it up for
+// requeue puts an intent back to be looked for again, or gives it up for
 // lost once settle has passed, or for failed once it would have ended.
-func (s *store) unsettled(ctx context.Context, l lease, settle, pause time.Duration) (state string, err error) {
-	return sqldb.Write(ctx, s.db, "sessions.unsettled", func(tx *sqldb.Tx) (string, error) {
+func (s *store) requeue(ctx context.Context, l lease, settle, pause time.Duration) (state string, err error) {
+	return sqldb.Write(ctx, s.db, "sessions.requeue", func(tx *sqldb.Tx) (string, error) {
 		var state string
-		err := tx.Get(&state, `UPDATE automation_sessions SET `+leave+`, reason = '',
+		err := tx.Get(&state, `UPDATE automation_sessions SET `+clearLease+`, reason = '',
 				state = CASE WHEN unknown_at > {in -$3} THEN state WHEN unknown_at > {in -$3 - duration} THEN 'lost' ELSE 'failed' END,
 				replaces = CASE WHEN unknown_at > {in -$3} THEN replaces END,
 				closed_at = CASE WHEN unknown_at > {in -$3 - duration} THEN NULL ELSE {now} END,
@@ -75,7 +75,7 @@ func (s *store) unsettled(ctx context.Context, l lease, settle, pause time.Durat
 func (s *store) unreachable(ctx context.Context, list []lease, pause time.Duration, text string) error {
 	ids, tokens := split(list)
 	return s.exec(ctx, "sessions.unreachable", `UPDATE automation_sessions
-		SET reason = 'unreachable', last_error = $3, next_at = {in $4}, `+leave+`
+		SET reason = 'unreachable', last_error = $3, next_at = {in $4}, `+clearLease+`
 		WHERE id IN {each $1} AND lease_token IN {each $2}`, ids, tokens, text, pause.Seconds())
 }
 
@@ -90,7 +90,7 @@ func (s *store) takeDue(ctx context.Context, token string, limit int) ([]row, er
 		}
 		var rows []row
 		err = tx.Select(&rows, `WITH due AS MATERIALIZED (SELECT id FROM automation_sessions
-				WHERE state IN ('open', 'ending') AND next_at <= {now} AND `+free+` ORDER BY next_at LIMIT $4 {skip})
+				WHERE state IN ('open', 'ending') AND next_at <= {now} AND `+leaseFree+` ORDER BY next_at LIMIT $4 {skip})
 			UPDATE automation_sessions SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, lane = 'shared',
 				reason = CASE WHEN state = 'open' THEN 'ended' ELSE reason END, state = 'ending', attempts = attempts + 1
 			WHERE id IN (SELECT id FROM due) RETURNING `+columns, token, s.holder, s.lease.Seconds(), limit)
@@ -101,19 +101,19 @@ func (s *store) takeDue(ctx context.Context, token string, limit int) ([]row, er
 // closed ends a session's row.
 func (s *store) closed(ctx context.Context, l lease) error {
 	return s.exec(ctx, "sessions.closed", `UPDATE automation_sessions
-		SET state = 'closed', closed_at = {now}, last_error = '', `+leave+` WHERE id = $1 AND lease_token = $2`, l.id, l.token)
+		SET state = 'closed', closed_at = {now}, last_error = '', `+clearLease+` WHERE id = $1 AND lease_token = $2`, l.id, l.token)
 }
 
 // notClosed puts a session back to be closed later.
 func (s *store) notClosed(ctx context.Context, l lease, pause time.Duration, text string) error {
 	return s.exec(ctx, "sessions.not_closed", `UPDATE automation_sessions
-		SET next_at = {in $3}, last_error = $4, `+leave+` WHERE id = $1 AND lease_token = $2`, l.id, l.token, pause.Seconds(), text)
+		SET next_at = {in $3}, last_error = $4, `+clearLease+` WHERE id = $1 AND lease_token = $2`, l.id, l.token, pause.Seconds(), text)
 }
 
-// correct puts the chain's end in the place of an estimate that was too early.
-func (s *store) correct(ctx context.Context, l lease, c ChainSession, closeAfter time.Duration) error {
-	return s.exec(ctx, "sessions.correct", `UPDATE automation_sessions
-		SET provider = $3, ends_at = {unix $4}, next_at = {unix $5}, `+leave+` WHERE id = $1 AND lease_token = $2`,
+// updateExpiry puts the chain's end in the place of an estimate that was too early.
+func (s *store) updateExpiry(ctx context.Context, l lease, c ChainSession, closeAfter time.Duration) error {
+	return s.exec(ctx, "sessions.update_expiry", `UPDATE automation_sessions
+		SET provider = $3, ends_at = {unix $4}, next_at = {unix $5}, `+clearLease+` WHERE id = $1 AND lease_token = $2`,
 		l.id, l.token, c.Provider, c.EndsAt.Unix(), c.EndsAt.Add(closeAfter).Unix())
 }
 
@@ -139,7 +139,7 @@ func (s *store) idle(ctx context.Context, model string, ahead time.Duration) (in
 func idleIn(tx *sqldb.Tx, model string, ahead time.Duration) (n int, err error) {
 	err = tx.Get(&n, `SELECT count(*) FROM automation_sessions
 		WHERE owner_id = '' AND model_id = $1 AND state IN ('opening', 'unknown', 'open')
-			AND (ends_at IS NULL OR ends_at > {in $2}) AND (state <> 'open' OR `+free+`)`, model, ahead.Seconds())
+			AND (ends_at IS NULL OR ends_at > {in $2}) AND (state <> 'open' OR `+leaseFree+`)`, model, ahead.Seconds())
 	if err != nil || n > 0 {
 		return n, err
 	}

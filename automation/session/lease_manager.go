@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// keeper extends the leases that this replica holds, all in one statement, and
+// leaseManager extends the leases that this replica holds, all in one statement, and
 // gives up those that it cannot be sure of any more.
-type keeper struct {
-	store leases
+type leaseManager struct {
+	store leaseStore
 	lease time.Duration
 	now   func() time.Time
 
@@ -19,8 +19,8 @@ type keeper struct {
 	empty sync.Cond // signalled when nothing is held
 }
 
-// leases is what the keeper needs of the store.
-type leases interface {
+// leaseStore is what the leaseManager needs of the store.
+type leaseStore interface {
 	heartbeat(ctx context.Context, ids []string) (kept map[string]string, err error)
 	release(ctx context.Context, list []lease) error
 }
@@ -36,26 +36,26 @@ type held struct {
 type use int
 
 const (
-	inUse    use = iota
-	leaving      // being given back
-	leftOver     // to be given back by a later beat
+	inUse          use = iota
+	releasing          // being given back
+	pendingRelease     // to be given back by a later beat
 )
 
-func newKeeper(s leases, lease time.Duration, now func() time.Time) *keeper {
-	k := &keeper{store: s, lease: lease, now: now, held: map[string]*held{}}
+func newLeaseManager(s leaseStore, lease time.Duration, now func() time.Time) *leaseManager {
+	k := &leaseManager{store: s, lease: lease, now: now, held: map[string]*held{}}
 	k.empty.L = &k.mu
 	return k
 }
 
 // add starts to keep a lease that was asked for at asked, on our clock.
-func (k *keeper) add(l lease, asked time.Time, lost context.CancelCauseFunc) {
+func (k *leaseManager) add(l lease, asked time.Time, lost context.CancelCauseFunc) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.held[l.id] = &held{lease: l, until: k.safe(asked), lost: lost}
 }
 
-// drop stops keeping a lease, unless the row has been leased anew.
-func (k *keeper) drop(l lease) {
+// drop stops keeping a lease, unless the row has been leased again.
+func (k *leaseManager) drop(l lease) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if h := k.held[l.id]; h != nil && h.token == l.token {
@@ -64,26 +64,26 @@ func (k *keeper) drop(l lease) {
 }
 
 // remove forgets a lease. The caller holds the lock.
-func (k *keeper) remove(id string) {
+func (k *leaseManager) remove(id string) {
 	delete(k.held, id)
 	if len(k.held) == 0 {
 		k.empty.Broadcast()
 	}
 }
 
-// giveBack ends a lease. Where the database cannot be told in time, the beats
-// go on trying until the lease has ended by itself.
-func (k *keeper) giveBack(ctx context.Context, l lease) error {
-	k.mark(l, leaving)
+// release ends a lease. Where the database cannot be told in time, the beats
+// continue trying until the lease has ended by itself.
+func (k *leaseManager) release(ctx context.Context, l lease) error {
+	k.mark(l, releasing)
 	if err := k.store.release(ctx, []lease{l}); err != nil {
-		k.mark(l, leftOver)
+		k.mark(l, pendingRelease)
 		return err
 	}
 	k.drop(l)
 	return nil
 }
 
-func (k *keeper) mark(l lease, as use) {
+func (k *leaseManager) mark(l lease, as use) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if h := k.held[l.id]; h != nil && h.token == l.token {
@@ -93,10 +93,10 @@ func (k *keeper) mark(l lease, as use) {
 
 // safe is until when a lease taken at asked can be relied on: a sixth earlier
 // than the database has it, for a holder that needs time to stop.
-func (k *keeper) safe(asked time.Time) time.Time { return asked.Add(k.lease - k.lease/6) }
+func (k *leaseManager) safe(asked time.Time) time.Time { return asked.Add(k.lease - k.lease/6) }
 
-// beat extends all leases, and ends those that are left over.
-func (k *keeper) beat(ctx context.Context) error {
+// heartbeat extends all leases, and ends those that are left over.
+func (k *leaseManager) heartbeat(ctx context.Context) error {
 	asked := k.now()
 	k.mu.Lock()
 	held := maps.Clone(k.held)
@@ -106,7 +106,7 @@ func (k *keeper) beat(ctx context.Context) error {
 		switch h.use {
 		case inUse:
 			ids = append(ids, id)
-		case leftOver:
+		case pendingRelease:
 			over = append(over, h.lease)
 		}
 	}
@@ -130,7 +130,7 @@ func (k *keeper) beat(ctx context.Context) error {
 	defer k.mu.Unlock()
 	for _, id := range ids {
 		switch h := held[id]; {
-		case k.held[id] != h || h.use != inUse: // given back meanwhile, and perhaps leased anew
+		case k.held[id] != h || h.use != inUse: // given back meanwhile, and perhaps leased again
 		case kept[id] == h.token:
 			h.until = k.safe(asked)
 		default: // another has it
@@ -140,8 +140,8 @@ func (k *keeper) beat(ctx context.Context) error {
 	return nil
 }
 
-// check ends the work under leases that can no longer be relied on.
-func (k *keeper) check() (lost int) {
+// expireLeases ends the work under leases that can no longer be relied on.
+func (k *leaseManager) expireLeases() (lost int) {
 	now := k.now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -158,22 +158,22 @@ func (k *keeper) check() (lost int) {
 	return lost
 }
 
-// late tells whether a beat or a giving back has failed: some lease is older
+// overdue reports whether a beat or a giving back has failed: some lease is older
 // than a beat's interval, or left over.
-func (k *keeper) late() bool {
+func (k *leaseManager) overdue() bool {
 	least := k.now().Add(k.lease * 2 / 5)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, h := range k.held {
-		if h.use == leftOver || h.use == inUse && h.until.Before(least) {
+		if h.use == pendingRelease || h.use == inUse && h.until.Before(least) {
 			return true
 		}
 	}
 	return false
 }
 
-// abandon ends all work under leases, and tells how much there was.
-func (k *keeper) abandon(cause error) (n int) {
+// cancelAll ends all work under leases, and reports how much there was.
+func (k *leaseManager) cancelAll(cause error) (n int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, h := range k.held {
@@ -186,7 +186,7 @@ func (k *keeper) abandon(cause error) (n int) {
 }
 
 // wait returns when nothing is held any more, or with the context's error.
-func (k *keeper) wait(ctx context.Context) error {
+func (k *leaseManager) wait(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		k.mu.Lock()
 		defer k.mu.Unlock()

@@ -12,7 +12,6 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
-	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 // fill writes n sessions, each its own user's: one in twenty is open.
@@ -39,7 +38,7 @@ func fill(tb testing.TB, db *sqlx.DB, n int) {
 
 // PostgreSQL's own counters tell what was read; they are whole once the
 // connections that read are closed.
-func TestNoStatementReadsTheWholeTable(t *testing.T) {
+func TestStore_ReadsNoWholeTable(t *testing.T) {
 	t.Parallel()
 	const sessions = 200_000
 	dsn := pgtest.Database(t)
@@ -92,11 +91,12 @@ func TestNoStatementReadsTheWholeTable(t *testing.T) {
 		return "yes", nil
 	}}
 	o := quick()
-	o.OpensPerHour, o.OpensPerDay, o.Lease, o.CloseAfter, o.Settle = 100, 100, time.Second, time.Millisecond, 100*time.Millisecond
+	o.OpensPerHour, o.OpensPerDay, o.Lease, o.CloseAfter, o.ReconcileTimeout = 100, 100, time.Second, time.Millisecond, 100*time.Millisecond
 	o.AcquireTimeout = 3 * time.Second
 	o.Renew = func(context.Context, string) (time.Duration, bool) { return time.Hour, true }
 	o.Prewarm = func() []session.Prewarm { return []session.Prewarm{{ModelID: "warm", Duration: time.Hour}} }
-	m, stop := startOn(t, sqldb.New(db, sqldb.Options{Observe: count}), p, o)
+	o.ObserveSQL = count
+	m, stop := start(t, db, p, o)
 	model := func(user, model string) session.Request {
 		return session.Request{UserID: user, ModelID: model, Duration: time.Hour}
 	}
@@ -107,7 +107,7 @@ func TestNoStatementReadsTheWholeTable(t *testing.T) {
 		}
 		if i == 0 {
 			<-time.After(o.Lease) // for a heartbeat
-			if err := c.Broken(); err != nil {
+			if err := c.MarkBroken(); err != nil {
 				t.Error(err)
 			}
 		}
@@ -129,7 +129,7 @@ func TestNoStatementReadsTheWholeTable(t *testing.T) {
 	if _, err := m.End(t.Context(), "user-2", "0x40"); err != nil {
 		t.Error(err)
 	}
-	if err := m.Forget(t.Context(), "user-3"); err != nil {
+	if err := m.EraseUser(t.Context(), "user-3"); err != nil {
 		t.Error(err)
 	}
 	// Closes wait for the end of the window after the collision.
@@ -137,7 +137,7 @@ func TestNoStatementReadsTheWholeTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if err := m.Tend(t.Context()); err != nil {
+		if err := m.Maintain(t.Context()); err != nil {
 			t.Error(err)
 		}
 	}
@@ -157,8 +157,8 @@ func TestNoStatementReadsTheWholeTable(t *testing.T) {
 	if per := (entriesAfter - entries) / int64(total); per > 5 {
 		t.Errorf("%d index entries read by %d calls, %d each, in a table of %d rows", entriesAfter-entries, total, per, sessions)
 	}
-	for _, name := range []string{"claim", "claim_named", "heartbeat", "release", "retire", "list", "end", "forget", "reserve", "enter", "collided",
-		"complete", "fail", "doubt", "take_unsettled", "known", "under_way", "take_due", "closed", "expiring", "idle"} {
+	for _, name := range []string{"claim", "claim_named", "heartbeat", "release", "retire", "list", "end", "erase_user", "reserve", "begin_call", "collided",
+		"complete", "fail", "mark_unknown", "take_unresolved", "known", "under_way", "take_due", "closed", "expiring", "idle"} {
 		if statements["sessions."+name] == 0 {
 			t.Errorf("no %s was run", name)
 		}

@@ -11,7 +11,6 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
-	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 // What a reconciler on another replica does while an open is under way here.
@@ -22,7 +21,7 @@ const (
 		lease_token = NULL, lease_holder = NULL, lease_until = NULL`
 )
 
-func TestASessionThatAReconcilerTookForAnotherIsSwappedForIt(t *testing.T) {
+func TestComplete_SwapsASessionThatAReconcilerMisassigned(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{open: func(int) (string, error) {
 			_, err := db.Exec(gaveItToAnotherRow)
@@ -48,7 +47,7 @@ func TestASessionThatAReconcilerTookForAnotherIsSwappedForIt(t *testing.T) {
 	})
 }
 
-func TestASessionWhoseRowHasGotAnotherHasARowOfItsOwn(t *testing.T) {
+func TestComplete_InsertsARowWhenItsOwnIsTaken(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{open: func(int) (string, error) {
 			_, err := db.Exec(gaveTheRowAnother)
@@ -64,7 +63,7 @@ func TestASessionWhoseRowHasGotAnotherHasARowOfItsOwn(t *testing.T) {
 	})
 }
 
-func TestACollisionThatOpenedAfterAllIsNotPaidTwice(t *testing.T) {
+func TestOpen_AdoptsWhatACollisionOpened(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		p.open = func(int) (string, error) {
@@ -86,7 +85,7 @@ func TestACollisionThatOpenedAfterAllIsNotPaidTwice(t *testing.T) {
 	})
 }
 
-func TestACollisionOfACloseMakesTheWalletsCallsGoOneByOne(t *testing.T) {
+func TestMaintain_SerialisesTheWalletAfterACloseCollides(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{close: func(string) error { return session.ErrWalletCollision }}
 		var seen observed
@@ -96,22 +95,22 @@ func TestACollisionOfACloseMakesTheWalletsCallsGoOneByOne(t *testing.T) {
 		use(t, m, "alice")
 		use(t, m, "bob")
 		shift(t, db, time.Hour)
-		if err := m.Tend(t.Context()); err != nil {
+		if err := m.Maintain(t.Context()); err != nil {
 			t.Error(err)
 		}
 		tried := p.closed()
 		shift(t, db, time.Hour) // they are due again
-		if err := m.Tend(t.Context()); err != nil || p.closed() != tried || tried == 0 {
+		if err := m.Maintain(t.Context()); err != nil || p.closed() != tried || tried == 0 {
 			t.Errorf("%d closes, then %d, %v; want none in the window after a collision", tried, p.closed(), err)
 		}
 		if seen.count(session.Collided, "") != tried || seen.count(session.Closed, "failed") != tried {
 			t.Errorf("observed %v", seen.events)
 		}
-		use(t, m, "carol") // opens go on, alone
+		use(t, m, "carol") // opens continue, alone
 	})
 }
 
-func TestAnOpenThatLosesItsLeaseIsNotAskedFor(t *testing.T) {
+func TestOpen_IsNotSentAfterItsLeaseIsLost(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		o := quick()
@@ -134,12 +133,12 @@ func TestAnOpenThatLosesItsLeaseIsNotAskedFor(t *testing.T) {
 
 // What alice's open has opened may as well be what bob's, under way, is about
 // to be told. Who gives up meanwhile, and opens another, pays twice.
-func TestAnOpenInDoubtIsNotGivenUpWhileItsSessionMayBeAnothers(t *testing.T) {
+func TestReconcile_WaitsWhileASessionMayBeAnothers(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		answer, asked := make(chan struct{}), make(chan struct{})
 		p := &slowNode{answer: answer, asked: asked}
 		o := quick()
-		o.Settle = 200 * time.Millisecond
+		o.ReconcileTimeout = 200 * time.Millisecond
 		m, _ := start(t, db, p, o)
 		var wg sync.WaitGroup
 		wg.Go(func() { use(t, m, "bob") })
@@ -150,7 +149,7 @@ func TestAnOpenInDoubtIsNotGivenUpWhileItsSessionMayBeAnothers(t *testing.T) {
 			return db.Get(&n, `SELECT count(*) FROM automation_sessions WHERE user_id = 'alice' AND attempts >= 3`) == nil && n == 1
 		})
 		if r := rows(t, db); r["unknown"] != 1 || r["opening"] != 1 || p.opened() != 1 {
-			t.Errorf("rows %v; want alice's still in doubt, bob's under way", r)
+			t.Errorf("rows %v; want alice's still of unknown outcome, bob's under way", r)
 		}
 		close(answer)
 		wg.Wait()
@@ -185,19 +184,21 @@ func (p *slowNode) OpenSession(ctx context.Context, r session.OpenRequest) (stri
 // Between a look for an idle session and the intent to open another there is
 // room for a release. A row that another transaction has locked is such a
 // session: it is free, and cannot be claimed just now.
-func TestASessionThatIsJustBecomingIdleIsWaitedFor(t *testing.T) {
+func TestAcquire_WaitsForASessionThatIsBecomingIdle(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
 	p := &fakeNode{}
 	var mu sync.Mutex
 	reservations := 0
-	m, _ := startOn(t, bounded(db, sqldb.Options{Observe: func(name string, _, _ time.Duration, _ error) {
+	o := quick()
+	o.ObserveSQL = func(name string, _, _ time.Duration, _ error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if name == "sessions.reserve" {
 			reservations++
 		}
-	}}), p, quick())
+	}
+	m, _ := start(t, db, p, o)
 	seen := func() int {
 		mu.Lock()
 		defer mu.Unlock()

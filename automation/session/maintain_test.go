@@ -118,7 +118,7 @@ func shift(t *testing.T, db *sqlx.DB, by time.Duration) {
 	}
 }
 
-func TestABusyUserGetsASuccessorBeforeTheEnd(t *testing.T) {
+func TestMaintain_RenewsASessionInUseBeforeItsEnd(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		o := quick()
@@ -132,7 +132,7 @@ func TestABusyUserGetsASuccessorBeforeTheEnd(t *testing.T) {
 		use(t, m, "alice")
 		use(t, m, "bob") // does not want one
 		shift(t, db, time.Hour-45*time.Second)
-		m.Nudge()
+		m.Trigger()
 		until(t, "there is a successor", func() bool { return p.opened() == 3 })
 		p.with(func() {
 			if p.opens[2].Duration != 2*time.Hour {
@@ -140,7 +140,7 @@ func TestABusyUserGetsASuccessorBeforeTheEnd(t *testing.T) {
 			}
 		})
 		until(t, "it is open", func() bool { return rows(t, db)["open"] == 3 })
-		if err := m.Tend(t.Context()); err != nil {
+		if err := m.Maintain(t.Context()); err != nil {
 			t.Error(err)
 		}
 		old, err := m.Acquire(t.Context(), ask("alice"))
@@ -159,7 +159,7 @@ func TestABusyUserGetsASuccessorBeforeTheEnd(t *testing.T) {
 	})
 }
 
-func TestWhatIsTooNearItsEndIsNotHandedOutAndKeepsNobodyFromAnother(t *testing.T) {
+func TestAcquire_SkipsASessionTooNearItsEnd(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		o := quick()
@@ -181,7 +181,7 @@ func TestWhatIsTooNearItsEndIsNotHandedOutAndKeepsNobodyFromAnother(t *testing.T
 	})
 }
 
-func TestAPrewarmedSessionThatIsRefusedIsNotAskedForAtEveryRound(t *testing.T) {
+func TestMaintain_PausesPrewarmingAfterARefusal(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		n, client := node(t, proxyroutertest.Options{})
 		n.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Status: 500, Text: "no provider accepting session"})
@@ -201,7 +201,7 @@ func TestAPrewarmedSessionThatIsRefusedIsNotAskedForAtEveryRound(t *testing.T) {
 	})
 }
 
-func TestAPrewarmedSessionServesTheFirstWhoAsks(t *testing.T) {
+func TestAcquire_TakesAPrewarmedSession(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		o := quick()
@@ -211,7 +211,7 @@ func TestAPrewarmedSessionServesTheFirstWhoAsks(t *testing.T) {
 		b, _ := start(t, db, p, o)
 		until(t, "one is ready", func() bool { return rows(t, db)["open"] == 1 })
 		for _, m := range []*session.Manager{a, b, a, b} {
-			if err := m.Tend(t.Context()); err != nil {
+			if err := m.Maintain(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -237,7 +237,7 @@ func TestAPrewarmedSessionServesTheFirstWhoAsks(t *testing.T) {
 	})
 }
 
-func TestACloseIsTriedAgainAndOneThatIsDoneAlreadyIsDone(t *testing.T) {
+func TestMaintain_RetriesACloseUntilTheSessionIsClosed(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{close: func(string) error { return errors.New("gas") }}
 		o := quick()
@@ -245,7 +245,7 @@ func TestACloseIsTriedAgainAndOneThatIsDoneAlreadyIsDone(t *testing.T) {
 		m, _ := start(t, db, p, o)
 		use(t, m, "alice")
 		shift(t, db, time.Hour)
-		m.Nudge()
+		m.Trigger()
 		until(t, "it was tried", func() bool { return rows(t, db)["ending"] == 1 && p.closed() == 1 })
 		var pause float64
 		until(t, "it is put back", func() bool {
@@ -267,12 +267,12 @@ func TestACloseIsTriedAgainAndOneThatIsDoneAlreadyIsDone(t *testing.T) {
 			p.chain["0x1"] = c
 		})
 		shift(t, db, time.Minute)
-		m.Nudge()
+		m.Trigger()
 		until(t, "it is closed", func() bool { return rows(t, db)["closed"] == 1 })
 	})
 }
 
-func TestASessionInUseIsClosedWhenItsUserIsDone(t *testing.T) {
+func TestEnd_ClosesASessionInUseOnlyAfterItsRelease(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		m, _ := start(t, db, p, quick())
@@ -283,7 +283,7 @@ func TestASessionInUseIsClosedWhenItsUserIsDone(t *testing.T) {
 		if info, err := m.End(t.Context(), "alice", c.SessionID()); err != nil || !info.InUse || !info.Ending {
 			t.Errorf("end: %+v, %v", info, err)
 		}
-		if err := m.Tend(t.Context()); err != nil || p.closed() != 0 {
+		if err := m.Maintain(t.Context()); err != nil || p.closed() != 0 {
 			t.Errorf("a session was closed under a request: %v", err)
 		}
 		c.Release()
@@ -291,9 +291,9 @@ func TestASessionInUseIsClosedWhenItsUserIsDone(t *testing.T) {
 	})
 }
 
-func TestARetiredSessionServesNobodyAndRidesToItsEnd(t *testing.T) {
+func TestClaim_RetiredSessionServesNobodyAndIsKeptUntilItExpires(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
-		for name, retire := range map[string]func(*session.Claim) error{"expired": (*session.Claim).Expired, "broken": (*session.Claim).Broken} {
+		for name, retire := range map[string]func(*session.Claim) error{"expired": (*session.Claim).MarkExpired, "broken": (*session.Claim).MarkBroken} {
 			t.Run(name, func(t *testing.T) {
 				if _, err := db.Exec(`DELETE FROM automation_sessions`); err != nil {
 					t.Fatal(err)
@@ -319,7 +319,7 @@ func TestARetiredSessionServesNobodyAndRidesToItsEnd(t *testing.T) {
 				}
 				next.Release()
 				c.Release()
-				if err := m.Tend(t.Context()); err != nil || p.closed() != 0 {
+				if err := m.Maintain(t.Context()); err != nil || p.closed() != 0 {
 					t.Errorf("closed before the chain's end, %v", err)
 				}
 			})
@@ -327,7 +327,7 @@ func TestARetiredSessionServesNobodyAndRidesToItsEnd(t *testing.T) {
 	})
 }
 
-func TestAForgottenUserLeavesNoName(t *testing.T) {
+func TestEraseUser_LeavesNoName(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		for _, shared := range []bool{false, true} {
 			if _, err := db.Exec(`DELETE FROM automation_sessions`); err != nil {
@@ -339,7 +339,7 @@ func TestAForgottenUserLeavesNoName(t *testing.T) {
 			m, stop := start(t, db, p, o)
 			use(t, m, "alice")
 			for range 2 {
-				if err := m.Forget(t.Context(), "alice"); err != nil {
+				if err := m.EraseUser(t.Context(), "alice"); err != nil {
 					t.Error(err)
 				}
 			}
@@ -356,7 +356,7 @@ func TestAForgottenUserLeavesNoName(t *testing.T) {
 	})
 }
 
-func TestAChangeOfScopeLeavesTheOldSessionsToTheirOwners(t *testing.T) {
+func TestAcquire_KeepsOwnersWhenTheScopeChanges(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		o := quick()
@@ -386,7 +386,7 @@ func TestAChangeOfScopeLeavesTheOldSessionsToTheirOwners(t *testing.T) {
 	})
 }
 
-func TestAnOrphanThatHasEndedIsTrackedAndServesNobody(t *testing.T) {
+func TestReconcile_AdoptsAnEndedSessionWithoutServingIt(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{open: func(n int) (string, error) {
 			if n == 1 {
@@ -410,7 +410,7 @@ func TestAnOrphanThatHasEndedIsTrackedAndServesNobody(t *testing.T) {
 	})
 }
 
-func TestAnEndThatWasOnlyEstimatedIsReadBeforeAClose(t *testing.T) {
+func TestMaintain_ReadsAnEstimatedEndBeforeAClose(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{gets: errors.New("slow")}
 		o := quick()
@@ -419,7 +419,7 @@ func TestAnEndThatWasOnlyEstimatedIsReadBeforeAClose(t *testing.T) {
 		use(t, m, "alice")
 		shift(t, db, time.Hour)
 		p.with(func() { p.gets = nil })
-		m.Nudge()
+		m.Trigger()
 		until(t, "the chain's end is in the row", func() bool {
 			list, err := m.List(t.Context(), "alice")
 			return err == nil && len(list) == 1 && time.Until(list[0].EndsAt) > 50*time.Minute
@@ -430,7 +430,7 @@ func TestAnEndThatWasOnlyEstimatedIsReadBeforeAClose(t *testing.T) {
 	})
 }
 
-func TestWhoAsksWhileANodeCannotSayWhatItOpenedIsToldAtOnce(t *testing.T) {
+func TestAcquire_FailsAtOnceWhileAnUnknownOpenCannotBeLookedUp(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{open: func(int) (string, error) { return "", errors.New("cut") }, lists: errors.New("away")}
 		a, _ := start(t, db, p, quick())
@@ -446,7 +446,7 @@ func TestWhoAsksWhileANodeCannotSayWhatItOpenedIsToldAtOnce(t *testing.T) {
 			}
 		}
 		if p.opened() != 1 {
-			t.Errorf("%d opens asked for while the first is in doubt", p.opened())
+			t.Errorf("%d opens asked for while the first is of unknown outcome", p.opened())
 		}
 		p.with(func() {
 			p.lists = nil
@@ -457,7 +457,7 @@ func TestWhoAsksWhileANodeCannotSayWhatItOpenedIsToldAtOnce(t *testing.T) {
 	})
 }
 
-func TestASecondCollisionIsLeftToTheReconciler(t *testing.T) {
+func TestOpen_LeavesASecondCollisionToTheReconciler(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{open: func(n int) (string, error) {
 			if n <= 2 {
@@ -466,7 +466,7 @@ func TestASecondCollisionIsLeftToTheReconciler(t *testing.T) {
 			return "yes", nil
 		}}
 		o := quick()
-		o.Settle = 500 * time.Millisecond
+		o.ReconcileTimeout = 500 * time.Millisecond
 		m, _ := start(t, db, p, o)
 		use(t, m, "alice")
 		if r := rows(t, db); p.opened() != 3 || r["lost"] != 1 || r["open"] != 1 {
@@ -475,7 +475,7 @@ func TestASecondCollisionIsLeftToTheReconciler(t *testing.T) {
 	})
 }
 
-func TestBudgetsAreExactHoweverManyAsk(t *testing.T) {
+func TestAcquire_KeepsBudgetsExactUnderConcurrency(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		for name, tc := range map[string]struct {
 			set   func(*session.Options)
@@ -524,7 +524,7 @@ func TestBudgetsAreExactHoweverManyAsk(t *testing.T) {
 	})
 }
 
-func TestOfTwoLimitsTheOneThatHoldsLongerIsNamed(t *testing.T) {
+func TestAcquire_NamesTheLimitThatHoldsLongest(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		o := quick()
 		o.MaxPerUser, o.OpensPerDay = 1, 1
@@ -537,7 +537,7 @@ func TestOfTwoLimitsTheOneThatHoldsLongerIsNamed(t *testing.T) {
 	})
 }
 
-func TestTheEndOfRunLetsRequestsFinishAndEndsThoseThatDoNot(t *testing.T) {
+func TestRun_DrainsRequestsAndEndsThoseThatTakeTooLong(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		o := quick()
@@ -576,7 +576,7 @@ func TestTheEndOfRunLetsRequestsFinishAndEndsThoseThatDoNot(t *testing.T) {
 	})
 }
 
-func TestStartAndStopAgainAndAgain(t *testing.T) {
+func TestRun_StartsAndStopsManyTimes(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		for i := range 20 {
@@ -606,7 +606,7 @@ func TestStartAndStopAgainAndAgain(t *testing.T) {
 	})
 }
 
-func TestOptionsThatMakeNoSenseAreAllNamed(t *testing.T) {
+func TestNew_NamesEveryInvalidOption(t *testing.T) {
 	_, err := session.New(nil, nil, session.Options{Lease: time.Millisecond, Margin: -1, MaxPerUser: -1, OpensPerDay: -2})
 	for _, name := range []string{"Lease", "Margin", "MaxPerUser", "OpensPerDay"} {
 		if err == nil || !strings.Contains(err.Error(), "Options."+name) {
@@ -615,7 +615,7 @@ func TestOptionsThatMakeNoSenseAreAllNamed(t *testing.T) {
 	}
 }
 
-func TestARequestWithoutAUserAModelOrADurationIsRefused(t *testing.T) {
+func TestAcquire_RefusesAnIncompleteRequest(t *testing.T) {
 	n, client := node(t, proxyroutertest.Options{})
 	m, _ := start(t, lite(t), client, quick())
 	for _, r := range []session.Request{{ModelID: "m", Duration: time.Hour}, {UserID: "u", Duration: time.Hour}, {UserID: "u", ModelID: "m"}} {

@@ -9,10 +9,9 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
-	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-func TestTheCensusCountsWhatHasNotEndedByIndex(t *testing.T) {
+func TestStats_CountsSessionsByIndex(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.Database(t)
 	look := migrated(t, pgtest.Open(t, dsn))
@@ -42,11 +41,11 @@ func TestTheCensusCountsWhatHasNotEndedByIndex(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := session.New(sqldb.New(db, sqldb.Options{}), nil, session.Options{})
+	m, err := session.New(db, nil, session.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := m.Census(t.Context())
+	c, err := m.Stats(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,9 +53,9 @@ func TestTheCensusCountsWhatHasNotEndedByIndex(t *testing.T) {
 		t.Errorf("the first has been due for %v, want 10 minutes", c.Overdue)
 	}
 	c.Overdue = 0
-	want := session.Census{ByState: map[string]int64{"opening": 0, "unknown": 1, "open": 4995, "ending": 3, "lost": 1}, Held: 2, Abandoned: 1, Due: 3}
+	want := session.Stats{ByState: map[string]int64{"opening": 0, "unknown": 1, "open": 4995, "ending": 3, "lost": 1}, Held: 2, Abandoned: 1, Due: 3}
 	if diff := cmp.Diff(want, c); diff != "" {
-		t.Errorf("census (- want, + got):\n%s", diff)
+		t.Errorf("stats (- want, + got):\n%s", diff)
 	}
 	if err := db.Close(); err != nil {
 		t.Error(err)
@@ -67,6 +66,6 @@ func TestTheCensusCountsWhatHasNotEndedByIndex(t *testing.T) {
 		return err == nil && others == 0
 	})
 	if n := scans() - before; n != 0 {
-		t.Errorf("the census read the whole table %d times", n)
+		t.Errorf("the stats read the whole table %d times", n)
 	}
 }

@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// lines are the queues of this replica's waiting requests. Only the first of a
+// waitQueues are the queues of this replica's waiting requests. Only the first of a
 // line asks the database, so a crowd costs no more statements than one, and
 // whoever came first is served first.
-type lines struct {
+type waitQueues struct {
 	now   func() time.Time
 	mu    sync.Mutex
-	pools map[pool][]*line
+	pools map[pool][]*waitQueue
 }
 
-// line is the queue of one user for one pool, apart where a provider is omitted.
-type line struct {
-	all        *lines
+// waitQueue is the queue of one user for one pool, apart where a provider is omitted.
+type waitQueue struct {
+	all        *waitQueues
 	pool       pool
 	user, omit string
 
@@ -40,16 +40,16 @@ type waiter struct {
 }
 
 // join puts a new waiter at the end of its line.
-func (ls *lines) join(p pool, user, omit string) (*line, *waiter) {
+func (ls *waitQueues) join(p pool, user, omit string) (*waitQueue, *waiter) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	var l *line
-	if i := slices.IndexFunc(ls.pools[p], func(l *line) bool { return l.user == user && l.omit == omit }); i >= 0 {
+	var l *waitQueue
+	if i := slices.IndexFunc(ls.pools[p], func(l *waitQueue) bool { return l.user == user && l.omit == omit }); i >= 0 {
 		l = ls.pools[p][i]
 	} else {
-		l = &line{all: ls, pool: p, user: user, omit: omit}
+		l = &waitQueue{all: ls, pool: p, user: user, omit: omit}
 		if ls.pools == nil {
-			ls.pools = map[pool][]*line{}
+			ls.pools = map[pool][]*waitQueue{}
 		}
 		ls.pools[p] = append(ls.pools[p], l)
 	}
@@ -60,7 +60,7 @@ func (ls *lines) join(p pool, user, omit string) (*line, *waiter) {
 }
 
 // leave takes a waiter out, and lets the next one lead.
-func (l *line) leave(w *waiter) {
+func (l *waitQueue) leave(w *waiter) {
 	l.all.mu.Lock()
 	defer l.all.mu.Unlock()
 	if i := slices.Index(l.waiting, w); i >= 0 {
@@ -70,9 +70,9 @@ func (l *line) leave(w *waiter) {
 	l.tidy()
 }
 
-// lead tells whether it is the waiter's turn to ask the database, how many
+// isHead reports whether it is the waiter's semaphore to ask the database, how many
 // more opens the line could use, and whether one has failed since last asked.
-func (l *line) lead(w *waiter) (leads bool, wanted int, failed error) {
+func (l *waitQueue) isHead(w *waiter) (leads bool, wanted int, failed error) {
 	l.all.mu.Lock()
 	defer l.all.mu.Unlock()
 	if len(l.waiting) == 0 || l.waiting[0] != w {
@@ -86,21 +86,21 @@ func (l *line) lead(w *waiter) (leads bool, wanted int, failed error) {
 }
 
 // capped notes that a cap has refused an open.
-func (l *line) capped() {
+func (l *waitQueue) capped() {
 	l.all.mu.Lock()
 	defer l.all.mu.Unlock()
 	l.again = l.all.now().Add(holdCapped)
 }
 
 // begin counts one more open under way.
-func (l *line) begin() {
+func (l *waitQueue) begin() {
 	l.all.mu.Lock()
 	defer l.all.mu.Unlock()
 	l.opening++
 }
 
 // ended counts one open off, with the reason if nothing came of it.
-func (l *line) ended(err error) {
+func (l *waitQueue) ended(err error) {
 	l.all.mu.Lock()
 	defer l.all.mu.Unlock()
 	l.opening--
@@ -112,7 +112,7 @@ func (l *line) ended(err error) {
 }
 
 // fail sends everybody in the line away.
-func (l *line) fail(err error) {
+func (l *waitQueue) fail(err error) {
 	l.all.mu.Lock()
 	defer l.all.mu.Unlock()
 	for _, w := range l.waiting {
@@ -123,16 +123,16 @@ func (l *line) fail(err error) {
 	}
 }
 
-// crowded tells whether somebody waits for a pool, so that nobody jumps the queue.
-func (ls *lines) crowded(p pool) bool {
+// hasWaiters reports whether somebody waits for a pool, so that nobody jumps the queue.
+func (ls *waitQueues) hasWaiters(p pool) bool {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	return slices.ContainsFunc(ls.pools[p], func(l *line) bool { return len(l.waiting) > 0 })
+	return slices.ContainsFunc(ls.pools[p], func(l *waitQueue) bool { return len(l.waiting) > 0 })
 }
 
 // wake tells the leaders of a pool's lines that a session may have become
 // idle, or with an error that none will soon.
-func (ls *lines) wake(p pool, err error) {
+func (ls *waitQueues) wake(p pool, err error) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	for _, l := range ls.pools[p] {
@@ -144,7 +144,7 @@ func (ls *lines) wake(p pool, err error) {
 }
 
 // signal wakes the leader. The caller holds the lock.
-func (l *line) signal() {
+func (l *waitQueue) signal() {
 	if len(l.waiting) == 0 {
 		return
 	}
@@ -155,11 +155,11 @@ func (l *line) signal() {
 }
 
 // tidy forgets a line that nobody needs. The caller holds the lock.
-func (l *line) tidy() {
+func (l *waitQueue) tidy() {
 	if len(l.waiting) > 0 || l.opening > 0 {
 		return
 	}
-	list := slices.DeleteFunc(l.all.pools[l.pool], func(o *line) bool { return o == l })
+	list := slices.DeleteFunc(l.all.pools[l.pool], func(o *waitQueue) bool { return o == l })
 	if len(list) == 0 {
 		delete(l.all.pools, l.pool)
 	} else {

@@ -11,35 +11,35 @@ import (
 	"time"
 )
 
-// Tend is one round of maintenance: it settles opens in doubt, renews what is
+// Maintain is one round of maintenance: it settles opens of unknown outcome, renews what is
 // in use, keeps prewarmed models ready and closes what has ended. Run calls it
 // again and again; any number of replicas may at the same time.
-func (m *Manager) Tend(ctx context.Context) error {
-	return errors.Join(m.tendOpens(ctx), m.sweep(ctx))
+func (m *Manager) Maintain(ctx context.Context) error {
+	return errors.Join(m.maintainOpens(ctx), m.sweep(ctx))
 }
 
-// tendOpens is apart from the sweep, which may take long.
-func (m *Manager) tendOpens(ctx context.Context) error {
-	return errors.Join(m.settle(ctx), m.renew(ctx), m.prewarm(ctx))
+// maintainOpens is apart from the sweep, which may take long.
+func (m *Manager) maintainOpens(ctx context.Context) error {
+	return errors.Join(m.reconcile(ctx), m.renew(ctx), m.prewarm(ctx))
 }
 
 // batch is how many rows a statement of the maintenance takes at most.
 const batch = 32
 
-// settle looks for opens in doubt among the wallet's sessions.
-func (m *Manager) settle(ctx context.Context) error {
+// reconcile looks for opens of unknown outcome among the wallet's sessions.
+func (m *Manager) reconcile(ctx context.Context) error {
 	token, asked := rand.Text(), m.opts.Now()
-	rows, err := m.store.takeUnsettled(ctx, token, batch)
+	rows, err := m.store.takeUnresolved(ctx, token, batch)
 	if err != nil || len(rows) == 0 {
 		return err
 	}
 	work, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	for _, r := range rows {
-		m.keeper.add(lease{r.ID, token}, asked, cancel)
-		defer m.keeper.drop(lease{r.ID, token})
+		m.leases.add(lease{r.ID, token}, asked, cancel)
+		defer m.leases.drop(lease{r.ID, token})
 	}
-	write, stop := after(ctx)
+	write, stop := detached(ctx)
 	defer stop()
 	var errs []error
 	rows = slices.DeleteFunc(rows, func(r row) bool {
@@ -48,7 +48,7 @@ func (m *Manager) settle(ctx context.Context) error {
 		}
 		if r.CalledAt.IsZero() { // its opener never came to ask the node
 			errs = append(errs, m.store.fail(write, lease{r.ID, token}, "not_asked", "the opener stopped before it asked the node"))
-			m.lines.wake(pool{r.OwnerID, r.ModelID}, nil)
+			m.queues.wake(pool{r.OwnerID, r.ModelID}, nil)
 		}
 		return r.CalledAt.IsZero()
 	})
@@ -74,11 +74,11 @@ func (m *Manager) settle(ctx context.Context) error {
 	if !errors.Is(err, errNode) || work.Err() != nil { // it is not the node's fault: whoever comes next
 		return errors.Join(append(errs, err, m.store.release(write, held))...)
 	}
-	errs = append(errs, m.store.unreachable(write, held, backoff(least, 500*time.Millisecond, 5*time.Second), clip(err)))
+	errs = append(errs, m.store.unreachable(write, held, backoff(least, 500*time.Millisecond, 5*time.Second), truncate(err)))
 	for _, r := range rows {
-		m.lines.wake(pool{r.OwnerID, r.ModelID}, errStuck)
+		m.queues.wake(pool{r.OwnerID, r.ModelID}, errStuck)
 	}
-	return errors.Join(append(errs, fmt.Errorf("session: settle %d opens in doubt: %w", len(rows), err))...)
+	return errors.Join(append(errs, fmt.Errorf("session: settle %d opens of unknown outcome: %w", len(rows), err))...)
 }
 
 // adopt gives each intent the orphan that it opened, oldest intent first: those
@@ -105,25 +105,25 @@ func (m *Manager) adopt(ctx context.Context, token string, rows []row, orphans [
 			errs = append(errs, err)
 			if took {
 				m.opts.Observe(Event{Kind: Adopted})
-				m.opts.Logger.Warn("a session whose open was in doubt was found and adopted", "intent", r.ID, "session_id", c.ID, "model_id", c.ModelID)
-				m.lines.wake(pool{r.OwnerID, r.ModelID}, nil)
+				m.opts.Logger.Warn("a session whose open was of unknown outcome was found and adopted", "intent", r.ID, "session_id", c.ID, "model_id", c.ModelID)
+				m.queues.wake(pool{r.OwnerID, r.ModelID}, nil)
 			}
 			return took
 		})
 	}
 	for _, r := range rows {
-		settle, pause := m.opts.Settle, backoff(r.Attempts, time.Second, 15*time.Second)
+		settle, pause := m.opts.ReconcileTimeout, backoff(r.Attempts, time.Second, 15*time.Second)
 		if unclear[r.ID] {
 			// One is there, and it is this intent's or that of a call under way.
 			// Who gives up now may pay twice; the calls will have ended by then.
 			settle, pause = settle+m.opts.OpenTimeout, time.Second
 		}
-		state, err := m.store.unsettled(ctx, lease{r.ID, token}, settle, pause)
+		state, err := m.store.requeue(ctx, lease{r.ID, token}, settle, pause)
 		errs = append(errs, err)
 		if state == "lost" || state == "failed" {
 			m.opts.Observe(Event{Kind: GivenUp, Result: state})
-			m.opts.Logger.Warn("an open in doubt came to nothing so far", "intent", r.ID, "model_id", r.ModelID, "state", state)
-			m.lines.wake(pool{r.OwnerID, r.ModelID}, nil)
+			m.opts.Logger.Warn("an open of unknown outcome came to nothing so far", "intent", r.ID, "model_id", r.ModelID, "state", state)
+			m.queues.wake(pool{r.OwnerID, r.ModelID}, nil)
 		}
 	}
 	return errors.Join(errs...)
@@ -132,7 +132,7 @@ func (m *Manager) adopt(ctx context.Context, token string, rows []row, orphans [
 // asked is how long the session was to last.
 func (r *row) asked() time.Duration { return time.Duration(r.Duration) * time.Second }
 
-// ambiguous tells whether the orphan at best, and all like it, may as well
+// ambiguous reports whether the orphan at best, and all like it, may as well
 // belong to opens that are still under way and about to be told. One that was
 // opened well before a call cannot be that call's.
 func ambiguous(orphans []ChainSession, best int, r row, under []time.Time) bool {
@@ -171,8 +171,8 @@ func (m *Manager) sweep(ctx context.Context) error {
 			wg.Go(func() {
 				work, cancel := context.WithCancelCause(ctx)
 				defer cancel(nil)
-				m.keeper.add(lease{r.ID, token}, asked, cancel)
-				defer m.keeper.drop(lease{r.ID, token})
+				m.leases.add(lease{r.ID, token}, asked, cancel)
+				defer m.leases.drop(lease{r.ID, token})
 				fails[i] = m.close(work, r, lease{r.ID, token})
 			})
 		}
@@ -193,9 +193,9 @@ func (m *Manager) close(ctx context.Context, r row, l lease) error {
 	if r.Provider == "" && r.Left <= 0 { // the end was estimated, and may be too early
 		c, err := m.get(ctx, id)
 		if err == nil && c.ClosedAt.IsZero() && c.EndsAt.After(r.EndsAt.Time) {
-			w, cancel := after(ctx)
+			w, cancel := detached(ctx)
 			defer cancel()
-			return m.store.correct(w, l, c, m.opts.CloseAfter)
+			return m.store.updateExpiry(w, l, c, m.opts.CloseAfter)
 		}
 	}
 	ask, cancel := context.WithTimeout(ctx, closeTimeout)
@@ -212,7 +212,7 @@ func (m *Manager) close(ctx context.Context, r row, l lease) error {
 			err = nil
 		}
 	}
-	w, cancel := after(ctx)
+	w, cancel := detached(ctx)
 	defer cancel()
 	if err == nil {
 		ended("closed")
@@ -231,7 +231,7 @@ func (m *Manager) close(ctx context.Context, r row, l lease) error {
 	}
 	pause := backoff(r.Attempts, 30*time.Second, 10*time.Minute)
 	m.opts.Logger.Warn("session not closed, trying again later", "session_id", id, "attempt", r.Attempts, "pause", pause, "error", err)
-	return m.store.notClosed(w, l, pause, clip(err))
+	return m.store.notClosed(w, l, pause, truncate(err))
 }
 
 // renew opens successors for sessions in use before they end: while they are
@@ -251,7 +251,7 @@ func (m *Manager) renew(ctx context.Context) error {
 		if !wanted {
 			continue
 		}
-		errs = append(errs, m.openFor(ctx, order{pool: pool{r.OwnerID, r.ModelID}, user: r.UserID, duration: duration, replaces: r.ID}))
+		errs = append(errs, m.openFor(ctx, reserveRequest{pool: pool{r.OwnerID, r.ModelID}, user: r.UserID, duration: duration, replaces: r.ID}))
 	}
 	return errors.Join(errs...)
 }
@@ -268,13 +268,13 @@ func (m *Manager) prewarm(ctx context.Context) error {
 			errs = append(errs, err)
 			continue
 		}
-		errs = append(errs, m.openFor(ctx, order{pool: pool{"", p.ModelID}, duration: p.Duration, prewarm: true, margin: m.opts.RenewAhead}))
+		errs = append(errs, m.openFor(ctx, reserveRequest{pool: pool{"", p.ModelID}, duration: p.Duration, prewarm: true, margin: m.opts.RenewAhead}))
 	}
 	return errors.Join(errs...)
 }
 
 // openFor opens one session that no request waits for.
-func (m *Manager) openFor(ctx context.Context, o order) error {
+func (m *Manager) openFor(ctx context.Context, o reserveRequest) error {
 	asked := m.opts.Now()
 	o.opens = []lease{{rand.Text(), rand.Text()}}
 	a, err := m.reserve(ctx, o)

@@ -17,7 +17,6 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
-	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 // each runs a test on both databases.
@@ -66,12 +65,12 @@ func replicated(t *testing.T) (db *sqlx.DB, dsn string) {
 
 var poolers sync.Map // of *sqlx.DB to the same database through a pooler
 
-// bounded is what the module is given.
-func bounded(db *sqlx.DB, o sqldb.Options) *sqldb.DB {
+// pooled is the pool that the module is given for db.
+func pooled(db *sqlx.DB) *sqlx.DB {
 	if p, ok := poolers.Load(db); ok {
-		db = p.(*sqlx.DB)
+		return p.(*sqlx.DB)
 	}
-	return sqldb.New(db, o)
+	return db
 }
 
 func migrated(t *testing.T, db *sqlx.DB) *sqlx.DB {
@@ -86,7 +85,7 @@ func migrated(t *testing.T, db *sqlx.DB) *sqlx.DB {
 // holders on a busy machine; tests that wait for their end set shorter ones.
 func quick() session.Options {
 	o := session.Options{MaxPerUser: 4, Interval: 100 * time.Millisecond, AcquireTimeout: 40 * time.Second, Lease: 15 * time.Second,
-		OpenTimeout: 20 * time.Second, Settle: 2 * time.Second, DrainTimeout: 10 * time.Second}
+		OpenTimeout: 20 * time.Second, ReconcileTimeout: 2 * time.Second, DrainTimeout: 10 * time.Second}
 	if os.Getenv("SESSION_TEST_LOG") != "" {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
@@ -96,12 +95,7 @@ func quick() session.Options {
 // start runs a manager until the test ends, or stop is called.
 func start(t *testing.T, db *sqlx.DB, p session.Provider, o session.Options) (m *session.Manager, stop func()) {
 	t.Helper()
-	return startOn(t, bounded(db, sqldb.Options{}), p, o)
-}
-
-func startOn(t *testing.T, db *sqldb.DB, p session.Provider, o session.Options) (m *session.Manager, stop func()) {
-	t.Helper()
-	m, err := session.New(db, p, o)
+	m, err := session.New(pooled(db), p, o)
 	if err != nil {
 		t.Fatal(err)
 	}
