@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/MorpheusAIs/gateway-automation/internal/retry"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -168,7 +169,7 @@ func (q *acquisition) pause() time.Duration {
 	if q.reserved && q.last.Live == 0 {
 		most = time.Second
 	}
-	return jitter(min(time.Duration(q.asked*q.asked)*25*time.Millisecond, most))
+	return retry.Jitter(min(time.Duration(q.asked*q.asked)*25*time.Millisecond, most))
 }
 
 // timeoutReason is what a request that has waited in vain is told.

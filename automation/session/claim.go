@@ -58,11 +58,11 @@ func (c *Claim) release() {
 
 // Expired tells that the node says that the session has ended, though its row
 // says otherwise. No other request gets it. The claim must still be released.
-func (c *Claim) MarkExpired() error { return c.retire("expired") }
+func (c *Claim) MarkExpired() error { return c.retire(reasonExpired) }
 
 // Broken tells that the session's provider failed beyond use. No other request
 // gets the session. The claim must still be released.
-func (c *Claim) MarkBroken() error { return c.retire("broken") }
+func (c *Claim) MarkBroken() error { return c.retire(reasonBroken) }
 
 func (c *Claim) retire(reason string) error {
 	ctx, cancel := detached(c.ctx)

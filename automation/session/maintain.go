@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/retry"
 )
 
 // Maintain is one round of maintenance: it settles opens of unknown outcome, renews what is
@@ -47,7 +49,7 @@ func (m *Manager) reconcile(ctx context.Context) error {
 			m.opts.Observe(Event{Kind: TakenOver})
 		}
 		if r.CalledAt.IsZero() { // its opener never came to ask the node
-			errs = append(errs, m.store.fail(write, lease{r.ID, token}, "not_asked", "the opener stopped before it asked the node"))
+			errs = append(errs, m.store.fail(write, lease{r.ID, token}, reasonNotAsked, "the opener stopped before it asked the node"))
 			m.queues.wake(pool{r.OwnerID, r.ModelID}, nil)
 		}
 		return r.CalledAt.IsZero()
@@ -74,7 +76,7 @@ func (m *Manager) reconcile(ctx context.Context) error {
 	if !errors.Is(err, errNode) || work.Err() != nil { // it is not the node's fault: whoever comes next
 		return errors.Join(append(errs, err, m.store.release(write, held))...)
 	}
-	errs = append(errs, m.store.unreachable(write, held, backoff(least, 500*time.Millisecond, 5*time.Second), truncate(err)))
+	errs = append(errs, m.store.unreachable(write, held, backoff(least, 500*time.Millisecond, 5*time.Second), errorText(err)))
 	for _, r := range rows {
 		m.queues.wake(pool{r.OwnerID, r.ModelID}, errStuck)
 	}
@@ -120,7 +122,7 @@ func (m *Manager) adopt(ctx context.Context, token string, rows []row, orphans [
 		}
 		state, err := m.store.requeue(ctx, lease{r.ID, token}, settle, pause)
 		errs = append(errs, err)
-		if state == "lost" || state == "failed" {
+		if state == stateLost || state == stateFailed {
 			m.opts.Observe(Event{Kind: GivenUp, Result: state})
 			m.opts.Logger.Warn("an open of unknown outcome came to nothing so far", "intent", r.ID, "model_id", r.ModelID, "state", state)
 			m.queues.wake(pool{r.OwnerID, r.ModelID}, nil)
@@ -231,7 +233,7 @@ func (m *Manager) close(ctx context.Context, r row, l lease) error {
 	}
 	pause := backoff(r.Attempts, 30*time.Second, 10*time.Minute)
 	m.opts.Logger.Warn("session not closed, trying again later", "session_id", id, "attempt", r.Attempts, "pause", pause, "error", err)
-	return m.store.notClosed(w, l, pause, truncate(err))
+	return m.store.notClosed(w, l, pause, errorText(err))
 }
 
 // renew opens successors for sessions in use before they end: while they are
@@ -286,7 +288,7 @@ func (m *Manager) openFor(ctx context.Context, o reserveRequest) error {
 	return nil
 }
 
-// backoff doubles from least to most.
-func backoff(attempt int, least, most time.Duration) time.Duration {
-	return jitter(min(least<<min(max(attempt-1, 0), 20), most))
+// backoff is the jittered pause after an attempt, doubled from first to limit.
+func backoff(attempt int, first, limit time.Duration) time.Duration {
+	return retry.Jitter(retry.Backoff(attempt, first, limit))
 }

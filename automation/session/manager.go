@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	mathrand "math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/MorpheusAIs/gateway-automation/internal/retry"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -24,11 +24,11 @@ type Manager struct {
 	store        *store
 	leases       *leaseManager
 	queues       waitQueues
-	typical      average       // how long requests hold a session
-	wallet       semaphore     // to enter the wallet's lane
-	budget       semaphore     // to reserve under the cap on all sessions
-	reconcileNow chan struct{} // nudges
-	sweepNow     chan struct{}
+	typical      average   // how long requests hold a session
+	wallet       semaphore // to enter the wallet's lane
+	budget       semaphore // to reserve under the cap on all sessions
+	reconcileNow retry.Trigger
+	sweepNow     retry.Trigger
 
 	mu      sync.Mutex
 	phase   phase
@@ -59,7 +59,7 @@ func New(db *sqlx.DB, provider Provider, opts Options) (*Manager, error) {
 	}
 	s := &store{db: sqldb.New(db, sqldb.Options{MaxConns: opts.MaxConns, Observe: opts.ObserveSQL}), holder: rand.Text(), lease: opts.Lease}
 	return &Manager{opts: opts, provider: provider, store: s, leases: newLeaseManager(s, opts.Lease, opts.Now), queues: waitQueues{now: opts.Now},
-		wallet: make(semaphore, 1), budget: make(semaphore, 1), reconcileNow: make(chan struct{}, 1), sweepNow: make(chan struct{}, 1), started: make(chan struct{}), ending: make(chan struct{})}, nil
+		wallet: make(semaphore, 1), budget: make(semaphore, 1), reconcileNow: retry.NewTrigger(), sweepNow: retry.NewTrigger(), started: make(chan struct{}), ending: make(chan struct{})}, nil
 }
 
 // A Request asks for a session.
@@ -146,7 +146,7 @@ type Info struct {
 
 func (r *row) info() Info {
 	return Info{SessionID: r.SessionID.String, ModelID: r.ModelID, OpenedAt: r.OpenedAt.Time, EndsAt: r.EndsAt.Time,
-		Ending: r.State == "ending", InUse: r.InUse}
+		Ending: r.State == stateEnding, InUse: r.InUse}
 }
 
 // List returns the user's open sessions, the one that ends first before the others.
@@ -162,7 +162,7 @@ func (m *Manager) List(ctx context.Context, userID string) ([]Info, error) {
 // End closes a session of the user's on their word, as soon as the request
 // that holds it has ended. ErrUnmanaged says that they have none of that id.
 func (m *Manager) End(ctx context.Context, userID, sessionID string) (Info, error) {
-	r, err := m.store.end(ctx, userID, sessionID, "user")
+	r, err := m.store.end(ctx, userID, sessionID, reasonUser)
 	if err != nil {
 		return Info{}, err
 	}
@@ -178,12 +178,8 @@ func (m *Manager) EraseUser(ctx context.Context, userID string) error {
 
 // trigger makes the next round of maintenance come at once.
 func (m *Manager) trigger() {
-	for _, c := range []chan struct{}{m.reconcileNow, m.sweepNow} {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
-	}
+	m.reconcileNow.Fire()
+	m.sweepNow.Fire()
 }
 
 // semaphore lets one at a time through. Whoever waits for a lock that all replicas
@@ -200,11 +196,6 @@ func (t semaphore) take(ctx context.Context) error {
 }
 
 func (t semaphore) give() { <-t }
-
-// jitter is d give or take a quarter, so that replicas do not march in step.
-func jitter(d time.Duration) time.Duration {
-	return d*3/4 + time.Duration(mathrand.Int64N(int64(d)/2+1))
-}
 
 // average is an exponentially weighted one, of durations.
 type average struct{ ns atomic.Int64 }

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"errors"
 	"testing"
 	"time"
 )
@@ -63,27 +62,5 @@ func TestAmbiguous_CountsCallsUnderWay(t *testing.T) {
 				t.Errorf("got %v, want %v", got, tc.want)
 			}
 		})
-	}
-}
-
-func TestBackoff_GrowsToItsMaximum(t *testing.T) {
-	for attempt, want := range []time.Duration{time.Second, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 8 * time.Second} {
-		if got := backoff(attempt, time.Second, 8*time.Second); got < want*3/4 || got > want*5/4 {
-			t.Errorf("attempt %d: %v, want about %v", attempt, got, want)
-		}
-	}
-	if got := backoff(1000, time.Second, time.Minute); got > 75*time.Second {
-		t.Errorf("attempt 1000: %v", got)
-	}
-}
-
-func TestTruncate_KeepsErrorsShortAndStorable(t *testing.T) {
-	long := make([]byte, 2000)
-	for i := range long {
-		long[i] = 'x'
-	}
-	long[0], long[1], long[499], long[500] = 0, 0xff, 0xc3, 0xa4
-	if got := truncate(errors.New(string(long))); len(got) > 500 || got[0] != 'x' {
-		t.Errorf("got %d bytes: %q…", len(got), got[:5])
 	}
 }

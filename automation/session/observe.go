@@ -103,8 +103,8 @@ func (s *store) stats(ctx context.Context) (Stats, error) {
 				count(CASE WHEN lease_until < {now} THEN 1 END) AS abandoned,
 				count(CASE WHEN `+due+` THEN 1 END) AS due,
 				COALESCE(MAX(CASE WHEN `+due+` THEN -({until next_at}) END), 0) AS overdue
-			FROM automation_sessions WHERE state IN ('opening', 'unknown', 'open', 'ending', 'lost') GROUP BY state`)
-		c := Stats{ByState: map[string]int64{"opening": 0, "unknown": 0, "open": 0, "ending": 0, "lost": 0}}
+			FROM automation_sessions WHERE `+unfinished+` GROUP BY state`)
+		c := Stats{ByState: map[string]int64{stateOpening: 0, stateUnknown: 0, stateOpen: 0, stateEnding: 0, stateLost: 0}}
 		for _, r := range rows {
 			c.ByState[r.State] = r.N
 			c.Held += r.Held

@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/retry"
+	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
 // collisionWindow is for how long after a collision, sliding, the wallet's
@@ -62,7 +65,7 @@ func (m *Manager) open(ctx context.Context, o reserveRequest, in lease) error {
 	}
 	called, err := m.beginCall(ctx, in, false)
 	if err != nil {
-		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in, "not_asked", truncate(err)) })
+		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in, reasonNotAsked, errorText(err)) })
 		ended("abandoned")
 		return err
 	}
@@ -83,7 +86,7 @@ func (m *Manager) open(ctx context.Context, o reserveRequest, in lease) error {
 		return nil
 	case errors.Is(err, ErrNotOpened), errors.Is(err, ErrUnavailable):
 		log.Warn("session not opened", "error", err)
-		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in, "refused", truncate(err)) })
+		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in, reasonRefused, errorText(err)) })
 		if errors.Is(err, ErrUnavailable) {
 			ended("node")
 		} else {
@@ -92,7 +95,7 @@ func (m *Manager) open(ctx context.Context, o reserveRequest, in lease) error {
 		return err
 	default:
 		log.Warn("outcome of an open is unknown, looking for it among the wallet's sessions", "error", err)
-		m.write(ctx, "mark_unknown", func(ctx context.Context) error { return m.store.markUnknown(ctx, in, truncate(err)) })
+		m.write(ctx, "mark_unknown", func(ctx context.Context) error { return m.store.markUnknown(ctx, in, errorText(err)) })
 		m.trigger()
 		ended("unknown")
 		return nil
@@ -104,7 +107,7 @@ func (m *Manager) open(ctx context.Context, o reserveRequest, in lease) error {
 // orphan of the right kind is what the first call opened, or does as well.
 // A second collision leaves the outcome unknown: "already known" is no refusal.
 func (m *Manager) openExclusively(ctx context.Context, o reserveRequest, in lease, ask OpenRequest, called time.Time) (string, error) {
-	if err := sleep(ctx, 350*time.Millisecond); err != nil {
+	if err := retry.Sleep(ctx, retry.Jitter(350*time.Millisecond)); err != nil {
 		return "", err
 	}
 	if _, err := m.beginCall(ctx, in, true); err != nil {
@@ -150,7 +153,7 @@ func (m *Manager) beginCall(ctx context.Context, in lease, alone bool) (time.Tim
 		case err != nil:
 			m.opts.Logger.Warn("an open waits for the database", "intent", in.id, "error", err)
 		}
-		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+		if err := retry.Sleep(ctx, retry.Jitter(50*time.Millisecond)); err != nil {
 			return time.Time{}, err
 		}
 	}
@@ -221,7 +224,7 @@ func (m *Manager) write(ctx context.Context, what string, fn func(context.Contex
 			m.opts.Logger.Error("session's row not written, left to the reconciler", "what", what, "error", err)
 			return false
 		}
-		_ = sleep(ctx, pause)
+		_ = retry.Sleep(ctx, retry.Jitter(pause))
 	}
 }
 
@@ -274,22 +277,5 @@ func distance(c ChainSession, duration time.Duration) time.Duration {
 	return (duration - c.EndsAt.Sub(c.OpenedAt)).Abs().Round(20 * time.Second)
 }
 
-func truncate(err error) string {
-	s := strings.ToValidUTF8(strings.ReplaceAll(err.Error(), "\x00", ""), "")
-	if len(s) > 500 {
-		s = strings.ToValidUTF8(s[:500], "")
-	}
-	return s
-}
-
-// sleep pauses for about d.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(jitter(d))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
+// errorText is an error as it is stored: bounded, and what PostgreSQL takes.
+func errorText(err error) string { return text.Truncate(err.Error(), 500) }

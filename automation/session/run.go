@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/MorpheusAIs/gateway-automation/internal/retry"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -100,16 +101,14 @@ func (m *Manager) expiryLoop(ctx context.Context) {
 	}
 }
 
-// maintenanceLoop does rounds of maintenance until ctx ends.
-func (m *Manager) maintenanceLoop(ctx context.Context, what string, trigger <-chan struct{}, round func(context.Context) error) {
-	timer := time.NewTimer(jitter(m.opts.Interval))
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-trigger:
-		case <-timer.C:
+// maintenanceLoop does rounds of maintenance until ctx ends. The first one comes
+// an interval after the start, or when triggered.
+func (m *Manager) maintenanceLoop(ctx context.Context, what string, trigger retry.Trigger, round func(context.Context) error) {
+	started := false
+	retry.Loop(ctx, trigger, func(ctx context.Context) time.Duration {
+		if !started {
+			started = true
+			return m.opts.Interval
 		}
 		e := Event{Kind: Maintained, Cause: what, Result: "ok"}
 		begun := m.opts.Now()
@@ -119,6 +118,6 @@ func (m *Manager) maintenanceLoop(ctx context.Context, what string, trigger <-ch
 		}
 		e.Took = m.opts.Now().Sub(begun)
 		m.opts.Observe(e)
-		timer.Reset(jitter(m.opts.Interval))
-	}
+		return m.opts.Interval
+	})
 }

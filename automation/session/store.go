@@ -54,7 +54,7 @@ const leaseFree = `(lease_until IS NULL OR lease_until < {now})`
 const claimQuery = `UPDATE automation_sessions
 	SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, last_used_at = {now}
 	WHERE id = (SELECT id FROM automation_sessions
-		WHERE owner_id = $4 AND model_id = $5 AND state = 'open' AND ends_at > {in $6} AND ` + leaseFree + ` AND ($7 = '' OR provider <> $7)
+		WHERE owner_id = $4 AND model_id = $5 AND state = '` + stateOpen + `' AND ends_at > {in $6} AND ` + leaseFree + ` AND ($7 = '' OR provider <> $7)
 		ORDER BY ends_at LIMIT 1 {skip})
 	RETURNING ` + claimColumns
 
@@ -89,12 +89,12 @@ func (s *store) claimNamed(ctx context.Context, userID, sessionID, token string,
 			return nil, ErrUnmanaged
 		case r.OwnerID != userID && (r.OwnerID != "" || !shared && r.UserID != userID):
 			return nil, ErrNotYours
-		case r.State != "open" || r.Left <= margin.Seconds():
+		case r.State != stateOpen || r.Left <= margin.Seconds():
 			return nil, ErrEnded
 		}
 		found, err = sqldb.Optional(tx.Get(&r, `UPDATE automation_sessions
 			SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, last_used_at = {now}
-			WHERE session_id = $4 AND owner_id = $5 AND state = 'open' AND ends_at > {in $6} AND `+leaseFree+` RETURNING `+columns,
+			WHERE session_id = $4 AND owner_id = $5 AND state = '`+stateOpen+`' AND ends_at > {in $6} AND `+leaseFree+` RETURNING `+columns,
 			token, s.holder, s.lease.Seconds(), sessionID, r.OwnerID, margin.Seconds()))
 		if !found {
 			return nil, err
@@ -136,8 +136,8 @@ func (s *store) release(ctx context.Context, list []lease) error {
 // end has passed, because closing earlier locks the stake for longer than a
 // session lasts.
 func (s *store) retire(ctx context.Context, l lease, reason string) error {
-	return s.exec(ctx, "sessions.retire", `UPDATE automation_sessions SET state = 'ending', reason = $3
-		WHERE id = $1 AND lease_token = $2 AND state = 'open'`, l.id, l.token, reason)
+	return s.exec(ctx, "sessions.retire", `UPDATE automation_sessions SET state = '`+stateEnding+`', reason = $3
+		WHERE id = $1 AND lease_token = $2 AND state = '`+stateOpen+`'`, l.id, l.token, reason)
 }
 
 // list returns a user's sessions that have not ended.
@@ -145,7 +145,7 @@ func (s *store) list(ctx context.Context, userID string) ([]row, error) {
 	return sqldb.Read(ctx, s.db, "sessions.list", func(tx *sqldb.Tx) ([]row, error) {
 		var rows []row
 		err := tx.Select(&rows, `SELECT `+columns+` FROM automation_sessions
-			WHERE user_id = $1 AND state IN ('open', 'ending') AND ends_at > {now} ORDER BY ends_at, id`, userID)
+			WHERE user_id = $1 AND state IN ('`+stateOpen+`', '`+stateEnding+`') AND ends_at > {now} ORDER BY ends_at, id`, userID)
 		return rows, err
 	})
 }
@@ -155,8 +155,8 @@ func (s *store) end(ctx context.Context, userID, sessionID, reason string) (*row
 	return sqldb.Write(ctx, s.db, "sessions.end", func(tx *sqldb.Tx) (*row, error) {
 		var r row
 		found, err := sqldb.Optional(tx.Get(&r, `UPDATE automation_sessions
-			SET reason = CASE WHEN state = 'open' THEN $3 ELSE reason END, next_at = {now}, state = 'ending'
-			WHERE session_id = $1 AND user_id = $2 AND state IN ('open', 'ending') AND ends_at > {now} RETURNING `+columns, sessionID, userID, reason))
+			SET reason = CASE WHEN state = '`+stateOpen+`' THEN $3 ELSE reason END, next_at = {now}, state = '`+stateEnding+`'
+			WHERE session_id = $1 AND user_id = $2 AND state IN ('`+stateOpen+`', '`+stateEnding+`') AND ends_at > {now} RETURNING `+columns, sessionID, userID, reason))
 		if !found {
 			return nil, errors.Join(err, ErrUnmanaged)
 		}
@@ -168,8 +168,8 @@ func (s *store) end(ctx context.Context, userID, sessionID, reason string) (*row
 // serve nobody else and are kept until they expire.
 func (s *store) eraseUser(ctx context.Context, userID string) error {
 	return s.exec(ctx, "sessions.erase_user", `UPDATE automation_sessions SET
-			reason = CASE WHEN state = 'open' AND owner_id <> '' THEN 'forgotten' ELSE reason END,
-			state = CASE WHEN state = 'open' AND owner_id <> '' THEN 'ending' ELSE state END,
+			reason = CASE WHEN state = '`+stateOpen+`' AND owner_id <> '' THEN '`+reasonErased+`' ELSE reason END,
+			state = CASE WHEN state = '`+stateOpen+`' AND owner_id <> '' THEN '`+stateEnding+`' ELSE state END,
 			owner_id = '', user_id = '', charged_at = NULL
 		WHERE user_id = $1 AND user_id <> ''`, userID)
 }

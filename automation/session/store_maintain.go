@@ -13,9 +13,9 @@ func (s *store) takeUnresolved(ctx context.Context, token string, limit int) ([]
 	return sqldb.Write(ctx, s.db, "sessions.take_unresolved", func(tx *sqldb.Tx) ([]row, error) {
 		var rows []row
 		err := tx.Select(&rows, `WITH due AS MATERIALIZED (SELECT id FROM automation_sessions
-				WHERE state IN ('opening', 'unknown', 'lost') AND next_at <= {now} AND `+leaseFree+` ORDER BY next_at LIMIT $4 {skip})
+				WHERE state IN ('`+stateOpening+`', '`+stateUnknown+`', '`+stateLost+`') AND next_at <= {now} AND `+leaseFree+` ORDER BY next_at LIMIT $4 {skip})
 			UPDATE automation_sessions SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, lane = '',
-				state = CASE WHEN state = 'opening' THEN 'unknown' ELSE state END,
+				state = CASE WHEN state = '`+stateOpening+`' THEN '`+stateUnknown+`' ELSE state END,
 				unknown_at = COALESCE(unknown_at, {now}), attempts = attempts + 1
 			WHERE id IN (SELECT id FROM due) RETURNING `+columns+`, (unknown_at = {now}) AS taken_over`, token, s.holder, s.lease.Seconds(), limit)
 		return rows, err
@@ -45,7 +45,7 @@ func (s *store) underWay(ctx context.Context, longest time.Duration) (map[string
 			CalledAt sqldb.Time `db:"called_at"`
 		}
 		err := tx.Select(&rows, `SELECT model_id, called_at FROM automation_sessions
-			WHERE state = 'opening' AND next_at <= {now} AND next_at > {in -$1} AND called_at IS NOT NULL AND lease_until > {now}`, longest.Seconds())
+			WHERE state = '`+stateOpening+`' AND next_at <= {now} AND next_at > {in -$1} AND called_at IS NOT NULL AND lease_until > {now}`, longest.Seconds())
 		calls := map[string][]time.Time{}
 		for _, r := range rows {
 			calls[r.ModelID] = append(calls[r.ModelID], r.CalledAt.Time)
@@ -60,7 +60,7 @@ func (s *store) requeue(ctx context.Context, l lease, settle, pause time.Duratio
 	return sqldb.Write(ctx, s.db, "sessions.requeue", func(tx *sqldb.Tx) (string, error) {
 		var state string
 		err := tx.Get(&state, `UPDATE automation_sessions SET `+clearLease+`, reason = '',
-				state = CASE WHEN unknown_at > {in -$3} THEN state WHEN unknown_at > {in -$3 - duration} THEN 'lost' ELSE 'failed' END,
+				state = CASE WHEN unknown_at > {in -$3} THEN state WHEN unknown_at > {in -$3 - duration} THEN '`+stateLost+`' ELSE '`+stateFailed+`' END,
 				replaces = CASE WHEN unknown_at > {in -$3} THEN replaces END,
 				closed_at = CASE WHEN unknown_at > {in -$3 - duration} THEN NULL ELSE {now} END,
 				next_at = CASE WHEN unknown_at > {in -$3} THEN {in $4} ELSE {in 60} END
@@ -75,7 +75,7 @@ func (s *store) requeue(ctx context.Context, l lease, settle, pause time.Duratio
 func (s *store) unreachable(ctx context.Context, list []lease, pause time.Duration, text string) error {
 	ids, tokens := split(list)
 	return s.exec(ctx, "sessions.unreachable", `UPDATE automation_sessions
-		SET reason = 'unreachable', last_error = $3, next_at = {in $4}, `+clearLease+`
+		SET reason = '`+reasonUnreachable+`', last_error = $3, next_at = {in $4}, `+clearLease+`
 		WHERE id IN {each $1} AND lease_token IN {each $2}`, ids, tokens, text, pause.Seconds())
 }
 
@@ -90,9 +90,9 @@ func (s *store) takeDue(ctx context.Context, token string, limit int) ([]row, er
 		}
 		var rows []row
 		err = tx.Select(&rows, `WITH due AS MATERIALIZED (SELECT id FROM automation_sessions
-				WHERE state IN ('open', 'ending') AND next_at <= {now} AND `+leaseFree+` ORDER BY next_at LIMIT $4 {skip})
-			UPDATE automation_sessions SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, lane = 'shared',
-				reason = CASE WHEN state = 'open' THEN 'ended' ELSE reason END, state = 'ending', attempts = attempts + 1
+				WHERE state IN ('`+stateOpen+`', '`+stateEnding+`') AND next_at <= {now} AND `+leaseFree+` ORDER BY next_at LIMIT $4 {skip})
+			UPDATE automation_sessions SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, lane = '`+walletShared+`',
+				reason = CASE WHEN state = '`+stateOpen+`' THEN '`+reasonEnded+`' ELSE reason END, state = '`+stateEnding+`', attempts = attempts + 1
 			WHERE id IN (SELECT id FROM due) RETURNING `+columns, token, s.holder, s.lease.Seconds(), limit)
 		return rows, err
 	})
@@ -101,7 +101,7 @@ func (s *store) takeDue(ctx context.Context, token string, limit int) ([]row, er
 // closed ends a session's row.
 func (s *store) closed(ctx context.Context, l lease) error {
 	return s.exec(ctx, "sessions.closed", `UPDATE automation_sessions
-		SET state = 'closed', closed_at = {now}, last_error = '', `+clearLease+` WHERE id = $1 AND lease_token = $2`, l.id, l.token)
+		SET state = '`+stateClosed+`', closed_at = {now}, last_error = '', `+clearLease+` WHERE id = $1 AND lease_token = $2`, l.id, l.token)
 }
 
 // notClosed puts a session back to be closed later.
@@ -122,7 +122,7 @@ func (s *store) expiring(ctx context.Context, ahead, closeAfter time.Duration, l
 	return sqldb.Read(ctx, s.db, "sessions.expiring", func(tx *sqldb.Tx) ([]row, error) {
 		var rows []row
 		err := tx.Select(&rows, `SELECT `+columns+` FROM automation_sessions s
-			WHERE state = 'open' AND state IN ('opening', 'unknown', 'open', 'ending', 'lost') AND user_id <> ''
+			WHERE state = '`+stateOpen+`' AND `+unfinished+` AND user_id <> ''
 				AND next_at > {in $2} AND next_at <= {in $1 + $2} AND ends_at > {now}
 				AND (last_used_at > {in -$1} OR lease_until > {now})
 				AND NOT EXISTS (SELECT 1 FROM automation_sessions n WHERE n.replaces = s.id)
@@ -138,14 +138,14 @@ func (s *store) idle(ctx context.Context, model string, ahead time.Duration) (in
 
 func idleIn(tx *sqldb.Tx, model string, ahead time.Duration) (n int, err error) {
 	err = tx.Get(&n, `SELECT count(*) FROM automation_sessions
-		WHERE owner_id = '' AND model_id = $1 AND state IN ('opening', 'unknown', 'open')
-			AND (ends_at IS NULL OR ends_at > {in $2}) AND (state <> 'open' OR `+leaseFree+`)`, model, ahead.Seconds())
+		WHERE owner_id = '' AND model_id = $1 AND state IN ('`+stateOpening+`', '`+stateUnknown+`', '`+stateOpen+`')
+			AND (ends_at IS NULL OR ends_at > {in $2}) AND (state <> '`+stateOpen+`' OR `+leaseFree+`)`, model, ahead.Seconds())
 	if err != nil || n > 0 {
 		return n, err
 	}
 	// One that failed within a minute counts as well: the node is not asked for
 	// the same thing at every round, by every replica.
 	err = tx.Get(&n, `SELECT count(*) FROM automation_sessions
-		WHERE state = 'failed' AND state IN ('closed', 'failed') AND closed_at > {in -60} AND owner_id = '' AND user_id = '' AND model_id = $1`, model)
+		WHERE state = '`+stateFailed+`' AND `+finished+` AND closed_at > {in -60} AND owner_id = '' AND user_id = '' AND model_id = $1`, model)
 	return n, err
 }

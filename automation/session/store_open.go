@@ -57,7 +57,7 @@ const takeIdleQuery = `UPDATE automation_sessions
 	SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, last_used_at = {now},
 		owner_id = $4, user_id = $4, charged_at = {now}
 	WHERE id = (SELECT id FROM automation_sessions
-		WHERE owner_id = '' AND user_id = '' AND model_id = $5 AND state = 'open' AND ends_at > {in $6} AND ` + leaseFree + ` AND ($7 = '' OR provider <> $7)
+		WHERE owner_id = '' AND user_id = '' AND model_id = $5 AND state = '` + stateOpen + `' AND ends_at > {in $6} AND ` + leaseFree + ` AND ($7 = '' OR provider <> $7)
 		ORDER BY ends_at LIMIT 1 {skip})
 	RETURNING ` + claimColumns
 
@@ -81,12 +81,12 @@ func (s *store) reserve(ctx context.Context, o reserveRequest, l limits) (reserv
 				return a, err
 			}
 		}
-		if err := tx.Get(&a, `SELECT count(CASE WHEN state = 'open' THEN 1 END) AS live,
-				count(CASE WHEN state = 'open' AND `+leaseFree+` THEN 1 END) AS idle,
-				count(CASE WHEN state = 'opening' THEN 1 END) AS opening, count(CASE WHEN state = 'unknown' THEN 1 END) AS unknown,
-				count(CASE WHEN state = 'unknown' AND reason = 'unreachable' THEN 1 END) AS stuck
+		if err := tx.Get(&a, `SELECT count(CASE WHEN state = '`+stateOpen+`' THEN 1 END) AS live,
+				count(CASE WHEN state = '`+stateOpen+`' AND `+leaseFree+` THEN 1 END) AS idle,
+				count(CASE WHEN state = '`+stateOpening+`' THEN 1 END) AS opening, count(CASE WHEN state = '`+stateUnknown+`' THEN 1 END) AS unknown,
+				count(CASE WHEN state = '`+stateUnknown+`' AND reason = '`+reasonUnreachable+`' THEN 1 END) AS stuck
 			FROM automation_sessions
-			WHERE owner_id = $1 AND model_id = $2 AND state IN ('opening', 'unknown', 'open') AND (ends_at IS NULL OR ends_at > {in $3})
+			WHERE owner_id = $1 AND model_id = $2 AND state IN ('`+stateOpening+`', '`+stateUnknown+`', '`+stateOpen+`') AND (ends_at IS NULL OR ends_at > {in $3})
 				AND ($4 = '' OR provider <> $4)`,
 			o.owner, o.model, o.margin.Seconds(), o.omit); err != nil {
 			return a, err
@@ -117,7 +117,7 @@ func (s *store) reserve(ctx context.Context, o reserveRequest, l limits) (reserv
 		for _, in := range o.opens[:min(n, len(o.opens))] {
 			written, err := tx.Exec(`INSERT INTO automation_sessions (id, model_id, owner_id, user_id, charged_at, duration, state, omit_provider,
 					replaces, lease_token, lease_holder, lease_until, created_at, next_at)
-				VALUES ($1, $2, $3, $4, CASE WHEN $5 THEN {now} END, $6, 'opening', $7, NULLIF($8, ''), $9, $10, {in $11}, {now}, {now})
+				VALUES ($1, $2, $3, $4, CASE WHEN $5 THEN {now} END, $6, '`+stateOpening+`', $7, NULLIF($8, ''), $9, $10, {in $11}, {now}, {now})
 				ON CONFLICT (replaces) DO NOTHING`,
 				in.id, o.model, o.owner, o.user, o.user != "", int64(o.duration.Seconds()), o.omit, o.replaces, in.token, s.holder, s.lease.Seconds())
 			if err != nil {
@@ -142,7 +142,7 @@ func (s *store) quota(tx *sqldb.Tx, o reserveRequest, l limits) (n int, refused 
 			refused = &BudgetError{Limit: name, Max: most, RetryAfter: retry}
 		}
 	}
-	const live = `state IN ('opening', 'unknown', 'open', 'ending') AND (ends_at IS NULL OR ends_at > {now})`
+	const live = `` + counted + ` AND (ends_at IS NULL OR ends_at > {now})`
 	var c struct {
 		N     int     `db:"n"`
 		Retry float64 `db:"retry"`
@@ -161,9 +161,9 @@ func (s *store) quota(tx *sqldb.Tx, o reserveRequest, l limits) (n int, refused 
 		// end, keeps no user from a better one. A successor takes its
 		// predecessor's place and does not count next to it.
 		if err := tx.Get(&c, `SELECT count(*) AS n, COALESCE(MIN({until ends_at}) - $3, 5) AS retry FROM automation_sessions s
-			WHERE user_id = $1 AND state IN ('opening', 'unknown', 'open', 'ending') AND (ends_at IS NULL OR ends_at > {in $3})
-				AND reason NOT IN ('broken', 'expired') AND id <> $2 AND NOT EXISTS (SELECT 1 FROM automation_sessions old
-				WHERE old.id = s.replaces AND old.state IN ('open', 'ending') AND old.ends_at > {now})`, o.user, o.replaces, o.margin.Seconds()); err != nil {
+			WHERE user_id = $1 AND `+counted+` AND (ends_at IS NULL OR ends_at > {in $3})
+				AND reason NOT IN ('`+reasonBroken+`', '`+reasonExpired+`') AND id <> $2 AND NOT EXISTS (SELECT 1 FROM automation_sessions old
+				WHERE old.id = s.replaces AND old.state IN ('`+stateOpen+`', '`+stateEnding+`') AND old.ends_at > {now})`, o.user, o.replaces, o.margin.Seconds()); err != nil {
 			return 0, nil, err
 		}
 		limit(LimitSessions, l.perUser, c.N, c.Retry)
@@ -179,7 +179,7 @@ func (s *store) quota(tx *sqldb.Tx, o reserveRequest, l limits) (n int, refused 
 		// It opens again when the most-th newest open leaves the window.
 		if err := tx.Get(&c, `SELECT count(*) AS n, COALESCE(MIN(age), 0) AS retry FROM (
 				SELECT {until charged_at} + $2 AS age FROM automation_sessions
-				WHERE user_id = $1 AND user_id <> '' AND state <> 'failed' AND charged_at > {in -$2} ORDER BY charged_at DESC LIMIT $3) newest`,
+				WHERE user_id = $1 AND user_id <> '' AND state <> '`+stateFailed+`' AND charged_at > {in -$2} ORDER BY charged_at DESC LIMIT $3) newest`,
 			o.user, b.window, b.most); err != nil {
 			return 0, nil, err
 		}
@@ -197,16 +197,16 @@ func (s *store) beginCall(ctx context.Context, l lease, asked bool, window time.
 		if err != nil {
 			return time.Time{}, err
 		}
-		lane := "shared"
+		lane := walletShared
 		if asked || w.Alone {
-			lane = "alone"
+			lane = walletExclusive
 		}
-		if w.InAlone > 0 || lane == "alone" && w.InShared > 0 {
+		if w.InAlone > 0 || lane == walletExclusive && w.InShared > 0 {
 			return time.Time{}, nil
 		}
 		var called sqldb.Time
 		found, err := sqldb.Optional(tx.Get(&called, `UPDATE automation_sessions SET lane = $3, called_at = COALESCE(called_at, {now})
-			WHERE id = $1 AND lease_token = $2 AND state = 'opening' RETURNING called_at`, l.id, l.token, lane))
+			WHERE id = $1 AND lease_token = $2 AND state = '`+stateOpening+`' RETURNING called_at`, l.id, l.token, lane))
 		if err != nil {
 			return time.Time{}, err
 		}
@@ -233,8 +233,8 @@ func wallet(tx *sqldb.Tx, but string) (walletState, error) {
 		return w, err
 	}
 	err := tx.Get(&w, `SELECT w.alone_until > {now} AS alone,
-			(SELECT count(*) FROM automation_sessions WHERE lane <> '' AND lane = 'alone' AND id <> $1 AND lease_until > {now}) AS in_alone,
-			(SELECT count(*) FROM automation_sessions WHERE lane <> '' AND lane = 'shared' AND id <> $1 AND lease_until > {now}) AS in_shared
+			(SELECT count(*) FROM automation_sessions WHERE lane <> '' AND lane = '`+walletExclusive+`' AND id <> $1 AND lease_until > {now}) AS in_alone,
+			(SELECT count(*) FROM automation_sessions WHERE lane <> '' AND lane = '`+walletShared+`' AND id <> $1 AND lease_until > {now}) AS in_shared
 		FROM automation_wallet w`, but)
 	return w, err
 }
@@ -262,12 +262,12 @@ func (s *store) undo(ctx context.Context, o reserveRequest) error {
 			return tx.Exec(`UPDATE automation_sessions SET `+clearLease+` WHERE session_id = $1 AND lease_token = $2`, o.named, o.token)
 		}
 		if _, err := tx.Exec(`UPDATE automation_sessions SET `+clearLease+`
-			WHERE owner_id = $1 AND model_id = $2 AND state = 'open' AND lease_token = $3`, o.owner, o.model, o.token); err != nil {
+			WHERE owner_id = $1 AND model_id = $2 AND state = '`+stateOpen+`' AND lease_token = $3`, o.owner, o.model, o.token); err != nil {
 			return 0, err
 		}
 		return tx.Exec(`UPDATE automation_sessions
-			SET state = 'failed', reason = 'not_asked', closed_at = {now}, replaces = NULL, `+clearLease+`
-			WHERE id IN {each $1} AND lease_token IN {each $2} AND state = 'opening' AND called_at IS NULL`, ids, tokens)
+			SET state = '`+stateFailed+`', reason = '`+reasonNotAsked+`', closed_at = {now}, replaces = NULL, `+clearLease+`
+			WHERE id IN {each $1} AND lease_token IN {each $2} AND state = '`+stateOpening+`' AND called_at IS NULL`, ids, tokens)
 	})
 	return err
 }
@@ -279,10 +279,10 @@ const clearLease = `lane = '', lease_token = NULL, lease_holder = NULL, lease_un
 // however late the news. It returns false if the row is taken.
 func (s *store) complete(ctx context.Context, l lease, c ChainSession, closeAfter time.Duration) (bool, error) {
 	n, err := s.count(ctx, "sessions.complete", `UPDATE automation_sessions
-		SET state = 'open', session_id = $3, provider = $4, opened_at = {unix $5}, ends_at = {unix $6}, next_at = {unix $7},
+		SET state = '`+stateOpen+`', session_id = $3, provider = $4, opened_at = {unix $5}, ends_at = {unix $6}, next_at = {unix $7},
 			unknown_at = NULL, closed_at = NULL, attempts = 0, reason = '', last_error = '', `+clearLease+`
-		WHERE id = $1 AND session_id IS NULL AND state IN ('opening', 'unknown', 'lost', 'failed')
-			AND (lease_token = $2 OR state <> 'opening')`,
+		WHERE id = $1 AND session_id IS NULL AND state IN ('`+stateOpening+`', '`+stateUnknown+`', '`+stateLost+`', '`+stateFailed+`')
+			AND (lease_token = $2 OR state <> '`+stateOpening+`')`,
 		l.id, l.token, c.ID, c.Provider, c.OpenedAt.Unix(), c.EndsAt.Unix(), c.EndsAt.Add(closeAfter).Unix())
 	if sqldb.IsConstraint(err) {
 		return false, nil // session_id is unique: another row has it
@@ -294,7 +294,7 @@ func (s *store) complete(ctx context.Context, l lease, c ChainSession, closeAfte
 func (s *store) insertOrphan(ctx context.Context, id string, of lease, c ChainSession, closeAfter time.Duration) error {
 	return s.exec(ctx, "sessions.insert_orphan", `INSERT INTO automation_sessions
 			(id, session_id, model_id, owner_id, user_id, charged_at, duration, state, provider, created_at, called_at, opened_at, ends_at, next_at)
-		SELECT $1, $2, model_id, owner_id, user_id, charged_at, duration, 'open', $3, {now}, called_at, {unix $4}, {unix $5}, {unix $6}
+		SELECT $1, $2, model_id, owner_id, user_id, charged_at, duration, '`+stateOpen+`', $3, {now}, called_at, {unix $4}, {unix $5}, {unix $6}
 		FROM automation_sessions WHERE id = $7 ON CONFLICT (session_id) DO NOTHING`,
 		id, c.ID, c.Provider, c.OpenedAt.Unix(), c.EndsAt.Unix(), c.EndsAt.Add(closeAfter).Unix(), of.id)
 }
@@ -302,14 +302,14 @@ func (s *store) insertOrphan(ctx context.Context, id string, of lease, c ChainSe
 // fail ends an intent of which it is certain that nothing was opened.
 func (s *store) fail(ctx context.Context, l lease, reason, text string) error {
 	return s.exec(ctx, "sessions.fail", `UPDATE automation_sessions
-		SET state = 'failed', reason = $3, last_error = $4, closed_at = {now}, replaces = NULL, `+clearLease+`
+		SET state = '`+stateFailed+`', reason = $3, last_error = $4, closed_at = {now}, replaces = NULL, `+clearLease+`
 		WHERE id = $1 AND lease_token = $2 AND session_id IS NULL`, l.id, l.token, reason, text)
 }
 
 // markUnknown gives an intent to the reconciler, which looks at it at once.
 func (s *store) markUnknown(ctx context.Context, l lease, text string) error {
 	return s.exec(ctx, "sessions.mark_unknown", `UPDATE automation_sessions
-		SET state = 'unknown', reason = '', unknown_at = COALESCE(unknown_at, {now}), next_at = {now}, last_error = $3, `+clearLease+`
+		SET state = '`+stateUnknown+`', reason = '', unknown_at = COALESCE(unknown_at, {now}), next_at = {now}, last_error = $3, `+clearLease+`
 		WHERE id = $1 AND lease_token = $2 AND session_id IS NULL`, l.id, l.token, text)
 }
 
