@@ -27,6 +27,9 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON user_automation_settings TO automation_s
 GRANT SELECT, INSERT, UPDATE, DELETE ON automation_sessions TO automation_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON automation_feedback TO automation_service;
 GRANT SELECT, UPDATE ON automation_wallet TO automation_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON automation_foreign_sessions TO automation_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON automation_provider_failures TO automation_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON automation_waiters TO automation_service;
 GRANT SELECT, INSERT, UPDATE ON automation_jobs TO automation_service;
 GRANT SELECT, INSERT, UPDATE ON automation_rollouts TO automation_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON automation_rollout_counts TO automation_service;

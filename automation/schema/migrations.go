@@ -56,11 +56,30 @@ func run(tx *sqldb.Tx, m Migration, direction string) error {
 		return err
 	}
 	for _, s := range statements(string(text)) {
-		if err := tx.Script(s.text); err != nil {
+		there, err := hasColumn(tx, s.text)
+		if err == nil && !there {
+			err = tx.Script(s.text)
+		}
+		if err != nil {
 			return fmt.Errorf("%s, line %d: %w", name, s.line, err)
 		}
 	}
 	return nil
+}
+
+// addColumn is the one statement of the files that SQLite cannot run twice: it
+// knows no ADD COLUMN IF NOT EXISTS.
+var addColumn = regexp.MustCompile(`^ALTER TABLE (\w+) ADD COLUMN (\w+) `)
+
+// hasColumn reports whether a statement adds a column that SQLite has already.
+func hasColumn(tx *sqldb.Tx, statement string) (bool, error) {
+	m := addColumn.FindStringSubmatch(statement)
+	if m == nil || !tx.SQLite() {
+		return false, nil
+	}
+	var n int
+	err := tx.Get(&n, `SELECT count(*) FROM pragma_table_info($1) WHERE name = $2`, m[1], m[2])
+	return n > 0, err
 }
 
 // A statement of a file, and the line where it begins.
