@@ -1,0 +1,56 @@
+package sqldb
+
+import (
+	"reflect"
+	"runtime/debug"
+	"slices"
+
+	"github.com/jmoiron/sqlx"
+)
+
+const libpq = "github.com/lib/pq"
+
+// libpqWithPoisonedPools leave connections in the pool on which every further
+// query outside a transaction fails with "already a query being processed".
+var libpqWithPoisonedPools = []string{"v1.12.0", "v1.12.1", "v1.12.2", "v1.12.3"}
+
+// DriverWarning returns why the host should link another version of its
+// database driver, or "".
+func DriverWarning(pool *sqlx.DB) string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	return driverWarning(packageOf(pool.Driver()), info.Deps)
+}
+
+func driverWarning(driver string, linked []*debug.Module) string {
+	if driver != libpq {
+		return ""
+	}
+	for _, m := range linked {
+		if m.Path != libpq {
+			continue
+		}
+		if m.Replace != nil {
+			m = m.Replace
+		}
+		if m.Path == libpq && slices.Contains(libpqWithPoisonedPools, m.Version) {
+			return libpq + " " + m.Version + " can leave connections in the pool on which every query outside a transaction fails" +
+				" (already a query being processed); run: go get " + libpq + "@v1.11.2"
+		}
+	}
+	return ""
+}
+
+// packageOf returns the path of the package that defines v's type.
+func packageOf(v any) string {
+	t := reflect.TypeOf(v)
+	if t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t == nil {
+		return ""
+	}
+	return t.PkgPath()
+}
