@@ -62,9 +62,6 @@ func (p *Problem) WithCause(cause error) *Problem {
 	return &with
 }
 
-// Because is WithCause.
-func (p *Problem) Because(cause error) *Problem { return p.WithCause(cause) }
-
 // Error includes the cause: it is for logs.
 func (p *Problem) Error() string {
 	message := fmt.Sprintf("%d %s", p.Status, p.Title)
