@@ -10,6 +10,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation"
 )
 
+const adminToken = "the-admins-token"
+
 // operator is a client of a lab's admin API.
 type operator struct {
 	*lab
@@ -20,7 +22,7 @@ func newOperator(t *testing.T, s setup) operator {
 	t.Helper()
 	configure := s.config
 	s.config = func(c *automation.Config) {
-		c.AdminToken = automation.NewSecret("admin-token")
+		c.AdminToken = automation.NewSecret(adminToken)
 		if configure != nil {
 			configure(c)
 		}
@@ -32,7 +34,7 @@ func newOperator(t *testing.T, s setup) operator {
 func (o operator) call(method, path, body string, headers ...string) *httptest.ResponseRecorder {
 	o.t.Helper()
 	r := httptest.NewRequestWithContext(o.t.Context(), method, automation.AdminPath+path, strings.NewReader(body))
-	r.Header.Set("Authorization", "Bearer admin-token")
+	r.Header.Set("Authorization", "Bearer "+adminToken)
 	r.Header.Set("Content-Type", "application/json")
 	for i := 0; i+1 < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
@@ -55,7 +57,7 @@ func (o operator) expect(w *httptest.ResponseRecorder, status int, holds string)
 
 func TestTheAdminAPIAsksForItsToken(t *testing.T) {
 	o := newOperator(t, setup{})
-	for name, authorization := range map[string]string{"none": "", "wrong": "Bearer admin-tokem", "longer": "Bearer admin-token2", "bare": "admin-token", "a user's": "Bearer sk-alice"} {
+	for name, authorization := range map[string]string{"none": "", "wrong": "Bearer " + adminToken[:len(adminToken)-1] + "x", "longer": "Bearer " + adminToken + "2", "bare": adminToken, "a user's": "Bearer sk-alice"} {
 		w := o.call("GET", "/flags", "", "Authorization", authorization)
 		if w.Code != http.StatusUnauthorized || w.Header().Get("WWW-Authenticate") == "" {
 			t.Errorf("%s: got %d, want 401 with a challenge", name, w.Code)

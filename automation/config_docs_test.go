@@ -7,58 +7,49 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
-	"reflect"
-	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
 )
 
 var update = flag.Bool("update", false, "write docs/environment.md")
 
-// documented is a variable as config.go describes it.
+// documented is a variable as the table and the comments of Config describe it.
 type documented struct{ name, fallback, bounds, meaning string }
 
 // documentedVariables reads the source, so that the meaning is written once:
-// the field's comment.
+// in the field's comment, behind the variable's name.
 func documentedVariables(t *testing.T) []documented {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "config.go", nil, parser.ParseComments)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all []documented
+	meanings := map[string]string{}
 	ast.Inspect(file, func(n ast.Node) bool {
-		field, ok := n.(*ast.Field)
-		if !ok || field.Tag == nil {
-			return true
+		if field, ok := n.(*ast.Field); ok && field.Doc != nil {
+			name, meaning, _ := strings.Cut(strings.Join(strings.Fields(field.Doc.Text()), " "), ": ")
+			if meaning != "" {
+				meanings[name] = strings.ToUpper(meaning[:1]) + meaning[1:]
+			}
 		}
-		text, err := strconv.Unquote(field.Tag.Value)
-		if err != nil {
-			t.Fatal(err)
-		}
-		tag := reflect.StructTag(text)
-		v := documented{
-			name: tag.Get("env"), fallback: tag.Get("envDefault"),
-			meaning: strings.Join(strings.Fields(field.Doc.Text()), " "),
-		}
-		if low, high, ok := strings.Cut(tag.Get("range"), ".."); ok {
-			v.bounds = low + " to " + high
-		}
-		if unit := tag.Get("unit"); unit != "" {
-			v.bounds += " " + unit
-		}
-		if choices := tag.Get("oneof"); choices != "" {
-			v.bounds = strings.Join(strings.Fields(choices), ", ")
-		}
-		all = append(all, v)
 		return true
 	})
+	var all []documented
+	for _, v := range automation.Variables() {
+		all = append(all, documented{name: v.Name, fallback: v.Default, bounds: v.Bounds, meaning: meanings[v.Name]})
+		delete(meanings, v.Name)
+	}
+	for name := range meanings {
+		t.Errorf("Config says %s, which the table does not have", name)
+	}
 	return all
 }
 
-func TestTheDocumentedEnvironmentIsTheRealOne(t *testing.T) {
+func TestDocumentedEnvironment_IsTheRealOne(t *testing.T) {
 	const path = "../docs/environment.md"
 	var out strings.Builder
 	out.WriteString("# Environment\n\nEvery variable that `automation.LoadConfig` reads. An empty one is unset. A bad value ends the start with an\n" +
@@ -84,6 +75,6 @@ func TestTheDocumentedEnvironmentIsTheRealOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(out.String(), string(got)); diff != "" {
-		t.Errorf("%s has drifted; go test ./automation -run Documented -update writes it anew:\n%s", path, diff)
+		t.Errorf("%s has drifted; go test ./automation -run Documented -update writes it again:\n%s", path, diff)
 	}
 }

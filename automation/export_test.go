@@ -19,3 +19,19 @@ func (m *Module) Started(ctx context.Context) bool {
 	_, err := m.sessions.AcquireSession(ctx, "nobody", "none")
 	return m.flags.Health().Loaded && !errors.Is(err, session.ErrNotRunning)
 }
+
+// Variable is one of the environment's, for docs/environment.md.
+type Variable struct{ Name, Default, Bounds string }
+
+// Variables are the table of the environment.
+func Variables() []Variable {
+	var c Config
+	var list []Variable
+	for _, v := range c.variables() {
+		list = append(list, Variable{v.name, v.fallback, v.bounds})
+	}
+	return list
+}
+
+// UnknownIn is UnknownVariables of an environment.
+func UnknownIn(environ map[string]string) []string { return unknownVariables(environ) }

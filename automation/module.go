@@ -182,9 +182,6 @@ func (m *Module) Run(ctx context.Context) error {
 	if err := m.catalog.Load(ctx); err != nil {
 		return fmt.Errorf("automation: %w", err)
 	}
-	for _, name := range m.cfg.Unknown {
-		m.log.Warn("unknown variable in the environment", "variable", name)
-	}
 	if !m.running.CompareAndSwap(false, true) {
 		return errors.New("automation: Run was called twice")
 	}

@@ -393,13 +393,6 @@ func TestReadinessIsNoConcernWhileTheMasterSwitchIsOff(t *testing.T) {
 	}
 }
 
-func TestMisspeltVariablesAreWarnedAbout(t *testing.T) {
-	l := newLab(t, setup{config: func(c *automation.Config) { c.Unknown = []string{"AUTOMATION_RETENTOIN_DAYS"} }})
-	if !l.log.has("WARN", "AUTOMATION_RETENTOIN_DAYS") {
-		t.Error(l.log)
-	}
-}
-
 // Replicas share one database and one node, and a user has one budget.
 func TestTwoReplicasShareSessions(t *testing.T) {
 	for name, open := range map[string]func(testing.TB) func(testing.TB) *sqlx.DB{

@@ -15,7 +15,7 @@ func TestNoSecretIsPrinted(t *testing.T) {
 	const canary = "c4n4ry"
 	config := automation.DefaultConfig()
 	secret := automation.NewSecret(canary)
-	config.ProxyRouterPassword, config.AdminToken, config.DatabaseURL = secret, secret, automation.NewSecret("postgres://u:"+canary+"@h/d")
+	config.ProxyRouterPassword, config.AdminToken, config.RolloutWebhookURL = secret, secret, automation.NewSecret("https://u:"+canary+"@h/d")
 	nested := struct {
 		Config     *automation.Config
 		unexported automation.Config

@@ -160,7 +160,7 @@ func start(t *testing.T, dir string, env []string, name string, args ...string) 
 }
 
 const (
-	adminToken = "operators-token"
+	adminToken = "the-operators-token"
 	everybody  = `{"plan":{"stages":[{"name":"all","percentage":100,"hold":"24h"}]}}`
 )
 

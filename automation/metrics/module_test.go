@@ -18,7 +18,7 @@ import (
 // A whole module, driven: what it tells the Recorder, and what that reads of it.
 func TestRecorder_CountsWhatAModuleDoes(t *testing.T) {
 	r := metrics.New(metrics.Options{})
-	g := automationtest.New(t, automationtest.Options{Observer: r.Observer(), Config: func(c *automation.Config) { c.AdminToken = automation.NewSecret("operators") }})
+	g := automationtest.New(t, automationtest.Options{Observer: r.Observer(), Config: func(c *automation.Config) { c.AdminToken = automation.NewSecret("the-operators-token") }})
 	r.Attach(g.Module)
 	if err := errors.Join(g.On("user-alice", "user-bob"), g.Off("user-carol")); err != nil {
 		t.Fatal(err)

@@ -40,7 +40,7 @@ func run(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
-	db, err := sqlx.Open("postgres", cfg.DatabaseURL.Reveal())
+	db, err := sqlx.Open("postgres", os.Getenv("DATABASE_URL"))
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ func TestItMountsEverything(t *testing.T) {
 	dsn := pgtest.Database(t)
 	node := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 	for name, value := range map[string]string{
-		"DATABASE_URL": dsn, "PROXY_ROUTER_URL": node.URL, "MODEL_MAPPINGS_FILE": "../../model_mappings.json", "AUTOMATION_ADMIN_TOKEN": "operators",
+		"DATABASE_URL": dsn, "PROXY_ROUTER_URL": node.URL, "MODEL_MAPPINGS_FILE": "../../model_mappings.json", "AUTOMATION_ADMIN_TOKEN": "the-operators-token",
 		"AUTOMATION_FEATURE_ENABLED": "true", "AUTOMATION_DEFAULT_OPT_IN": "true", "AUTOMATION_FLAG_POLL_INTERVAL": "20ms",
 	} {
 		t.Setenv(name, value)
@@ -74,7 +74,7 @@ func TestItMountsEverything(t *testing.T) {
 			t.Fatal("not ready")
 		}
 	}
-	if status, text, _ := do("PATCH", "/admin/automation/flags/automation", "operators", `{"rollout_percentage":100}`); status != http.StatusOK {
+	if status, text, _ := do("PATCH", "/admin/automation/flags/automation", "the-operators-token", `{"rollout_percentage":100}`); status != http.StatusOK {
 		t.Fatalf("%d %s", status, text)
 	}
 	for {
@@ -88,7 +88,7 @@ func TestItMountsEverything(t *testing.T) {
 	}
 	for path, key := range map[string]string{
 		"/api/v1/models": "", "/api/v1/automation/settings": "sk-alice", "/api/v1/automation/sessions": "sk-alice", "/api/v1/automation/status": "sk-alice",
-		"/admin/automation/rollouts": "operators", "/healthz/live": "", "/openapi.json": "", "/metrics": "",
+		"/admin/automation/rollouts": "the-operators-token", "/healthz/live": "", "/openapi.json": "", "/metrics": "",
 	} {
 		if status, text, _ := do("GET", path, key, ""); status != http.StatusOK {
 			t.Errorf("%s: %d %s", path, status, text)

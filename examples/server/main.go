@@ -40,8 +40,11 @@ func run(ctx context.Context, environ []string, out, logs io.Writer) (err error)
 		return err
 	}
 	logger := slog.New(slog.NewTextHandler(logs, nil))
+	for _, name := range automation.UnknownVariables() {
+		logger.Warn("unknown variable in the environment", "variable", name)
+	}
 
-	db, err := openDatabase(ctx, cfg, logger)
+	db, err := openDatabase(ctx, env["DATABASE_URL"], logger)
 	if err != nil {
 		return err
 	}

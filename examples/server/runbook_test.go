@@ -135,7 +135,7 @@ func TestRunbook(t *testing.T) {
 	if found, _ := filepath.Glob("/usr/lib/postgresql/*/bin"); len(found) > 0 {
 		path += ":" + found[len(found)-1]
 	}
-	env := []string{"PATH=" + path, "HOME=" + work, "DATABASE_URL=" + dsn, "AUTOMATION_ADMIN_TOKEN=operators"}
+	env := []string{"PATH=" + path, "HOME=" + work, "DATABASE_URL=" + dsn, "AUTOMATION_ADMIN_TOKEN=the-operators-token"}
 	shell := func(b block) string {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", b.text)
@@ -155,7 +155,7 @@ func TestRunbook(t *testing.T) {
 	service.User = url.User("gateway")
 	node := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 	gateway := func() *server {
-		return startProcess(t, "DATABASE_URL="+service.String(), "PROXY_ROUTER_URL="+node.URL, "AUTOMATION_ADMIN_TOKEN=operators",
+		return startProcess(t, "DATABASE_URL="+service.String(), "PROXY_ROUTER_URL="+node.URL, "AUTOMATION_ADMIN_TOKEN=the-operators-token",
 			"AUTOMATION_FLAG_POLL_INTERVAL=100ms", "AUTOMATION_ROLLOUT_INTERVAL=200ms")
 	}
 	var gateways []*server

@@ -44,8 +44,8 @@ type database struct {
 
 // openDatabase opens it and brings its tables up to date. One that is away is
 // no error: the gateway serves without automation until it is there.
-func openDatabase(ctx context.Context, cfg automation.Config, logger *slog.Logger) (*database, error) {
-	pool, created, err := dbopen.Open(cfg.DatabaseURL.Reveal())
+func openDatabase(ctx context.Context, url string, logger *slog.Logger) (*database, error) {
+	pool, created, err := dbopen.Open(url)
 	if err != nil {
 		return nil, err
 	}
