@@ -59,7 +59,7 @@ func TestErrorsOfAutomationTakeTheFeatureBack(t *testing.T) {
 			}
 		}
 		s, err := o.Rollouts().Get(t.Context(), "automation")
-		return err == nil && s.State == rollout.RolledBack
+		return err == nil && s.State == rollout.StateRolledBack
 	})
 	if failed == 0 {
 		t.Error("taken back without a failure")

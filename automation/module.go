@@ -51,26 +51,27 @@ type Options struct {
 
 // Module is the automation feature in one process.
 type Module struct {
-	cfg      Config
-	log      *slog.Logger
-	observer Observer
-	users    func(context.Context) (int, error)
-	now      func() time.Time
-	pool     *sqlx.DB
-	node     Node
-	catalog  *mapping.Catalog
-	flags    *flags.Watcher
-	store    *flags.Store
-	rollouts *rollout.Controller
-	recorder *rollout.Recorder
-	settings *settings.Cache
-	stored   *settings.Store
-	sessions *session.Manager
-	cleaner  *cleanup.Cleaner
-	chat     *chat.Service
-	api      http.Handler
-	running  atomic.Bool
-	unknown  map[string]bool // names to be kept ready that have been logged as unknown
+	cfg        Config
+	log        *slog.Logger
+	observer   Observer
+	users      func(context.Context) (int, error)
+	now        func() time.Time
+	pool       *sqlx.DB
+	node       Node
+	catalog    *mapping.Catalog
+	flags      *flags.Watcher
+	store      *flags.Store
+	rollouts   *rollout.Store
+	controller *rollout.Controller
+	recorder   *rollout.Recorder
+	settings   *settings.Cache
+	stored     *settings.Store
+	sessions   *session.Manager
+	cleaner    *cleanup.Cleaner
+	chat       *chat.Service
+	api        http.Handler
+	running    atomic.Bool
+	unknown    map[string]bool // names to be kept ready that have been logged as unknown
 }
 
 // New wires a Module on the host's pool; it does no I/O. The tables must be
@@ -109,10 +110,9 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 	})
 	check(err)
 
-	// The flags have connections of their own: switching off must work when
-	// the sessions use up all of theirs.
+	// Flags and rollouts have connections of their own: switching off must work
+	// when the sessions use up all of theirs.
 	flagConns := max(cfg.MaxDBConnections/8, 1)
-	flagPool := sqldb.New(db, sqldb.Options{MaxConns: flagConns, Observe: m.observer.SQL})
 	m.store = flags.NewStore(db, flags.StoreOptions{MaxConns: flagConns, Observe: m.observer.SQL})
 	var masterOff []string
 	if !cfg.FeatureEnabled {
@@ -120,10 +120,11 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 	}
 	m.flags = flags.NewWatcher(m.store, flags.Options{MasterOff: masterOff, Interval: cfg.FlagPollInterval, File: cfg.FlagSnapshotFile, Logger: log})
 
-	m.rollouts, err = rollout.NewOn(flagPool, rollout.Options{Interval: cfg.RolloutInterval, Webhooks: webhooks(cfg), Logger: log})
+	m.controller, err = rollout.New(db, rollout.Options{MaxConns: flagConns, Observe: m.observer.SQL,
+		Interval: cfg.RolloutInterval, Webhooks: webhooks(cfg), Logger: log})
 	check(err)
 	if err == nil {
-		m.recorder = m.rollouts.Recorder(FlagName)
+		m.rollouts, m.recorder = m.controller.Store(), m.controller.Recorder(FlagName)
 	}
 
 	settingsConns := max(cfg.MaxDBConnections/4, 1)
@@ -192,7 +193,7 @@ func (m *Module) Run(ctx context.Context) error {
 	g.Go(func() error { return m.sessions.Run(ctx) })
 	<-m.sessions.Started() // before the flags let anybody in
 	g.Go(func() error { m.flags.Run(ctx); return nil })
-	g.Go(func() error { m.rollouts.Run(ctx); return nil })
+	g.Go(func() error { m.controller.Run(ctx); return nil })
 	g.Go(func() error { return m.settings.Run(ctx) })
 	g.Go(func() error { return m.cleaner.Run(ctx) })
 	return g.Wait()
@@ -201,8 +202,8 @@ func (m *Module) Run(ctx context.Context) error {
 // Flags are the flags as this process sees them, for the host's own.
 func (m *Module) Flags() *flags.Watcher { return m.flags }
 
-// Rollouts moves the flags through their staged rollouts.
-func (m *Module) Rollouts() *rollout.Controller { return m.rollouts }
+// Rollouts returns the staged rollouts: their commands, status and history.
+func (m *Module) Rollouts() *rollout.Store { return m.rollouts }
 
 // EraseUser erases everything about a user who goes. It can be repeated. Their
 // open sessions serve nobody any more and stay open until they expire.

@@ -87,12 +87,11 @@ type Snapshot struct {
 	Components map[string]Component // as Components returns them
 	Mapping    mapping.Health
 	Pool       sql.DBStats // of the host's pool
-	Tripped    bool        // this replica has taken itself out of the rollout
 }
 
 // Snapshot returns how things are, without I/O.
 func (m *Module) Snapshot() Snapshot {
-	return Snapshot{MasterOn: m.cfg.FeatureEnabled, Components: m.Components(), Mapping: m.catalog.Health(), Pool: m.pool.Stats(), Tripped: m.recorder.Tripped()}
+	return Snapshot{MasterOn: m.cfg.FeatureEnabled, Components: m.Components(), Mapping: m.catalog.Health(), Pool: m.pool.Stats()}
 }
 
 // Stats counts the sessions of all replicas that have not ended: one statement,

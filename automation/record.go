@@ -23,8 +23,8 @@ func (m *Module) recordAPI(ctx context.Context, o outcome.Outcome) {
 // record gives an outcome to the rollout and to the log. The causes' table
 // decides what it is to both.
 func (m *Module) record(ctx context.Context, o outcome.Outcome) {
-	if result, ok := rolloutOutcomes[o.Evidence()]; ok {
-		m.recorder.Record(rolloutArms[o.Arm], result, o.UserID, o.Latency, o.DatabaseTime)
+	if arm, ok := rolloutArms[o.Arm]; ok {
+		m.recorder.Record(rollout.Sample{Arm: arm, Outcome: rolloutOutcomes[o.Evidence()], UserID: o.UserID, Latency: o.Latency, DatabaseTime: o.DatabaseTime})
 	}
 	level := o.Cause.Policy().Level
 	if !m.log.Enabled(ctx, level) {
@@ -38,14 +38,13 @@ func (m *Module) record(ctx context.Context, o outcome.Outcome) {
 	m.log.LogAttrs(ctx, level, "request ended", attrs...)
 }
 
-var rolloutArms = map[outcome.Arm]rollout.Arm{outcome.ArmExposed: rollout.Exposed, outcome.ArmControl: rollout.Control}
+var rolloutArms = map[outcome.Arm]rollout.Arm{outcome.ArmExposed: rollout.ArmExposed, outcome.ArmControl: rollout.ArmControl}
 
-// rolloutOutcomes has what requests on either arm are to the rollout. What both
-// arms suffer is no evidence.
+// rolloutOutcomes has what requests on either arm are to the rollout.
 var rolloutOutcomes = map[outcome.Evidence]rollout.Outcome{
-	outcome.EvidenceSuccess:  rollout.Success,
-	outcome.EvidenceFailure:  rollout.Failure,
-	outcome.EvidenceCompared: rollout.Failure,
-	outcome.EvidenceShared:   rollout.HostError,
-	outcome.EvidenceNone:     rollout.CallerError,
+	outcome.EvidenceSuccess:  rollout.OutcomeSuccess,
+	outcome.EvidenceFailure:  rollout.OutcomeFailure,
+	outcome.EvidenceCompared: rollout.OutcomeProviderFailure,
+	outcome.EvidenceShared:   rollout.OutcomeSharedFailure,
+	outcome.EvidenceNone:     rollout.OutcomeIgnored,
 }

@@ -79,13 +79,12 @@ func newModule(t *testing.T, n source) *fakeModule {
 	}
 	w.Decide("nonsense", "alice")
 	return &fakeModule{flags: w,
-		rollouts: []rollout.Status{{Name: "automation", State: rollout.Running, Waiting: rollout.ForSamples, Stage: 1, Percentage: 1000,
+		rollouts: []rollout.Status{{Name: "automation", State: rollout.StateRunning, Waiting: rollout.WaitingSamples, Stage: 1, Percentage: 1000,
 			WatchedSeconds: 60, HoldSeconds: 86400, LookedAt: now,
 			Evidence: rollout.Evidence{Exposed: rollout.Counts{Outcomes: 90, Failures: 2}, Control: rollout.Counts{Outcomes: 900, Failures: 9}}}},
 		snapshot: automation.Snapshot{MasterOn: true,
 			Components: map[string]automation.Component{"node": {OK: true}, "run": {OK: true}, "database": {Detail: "the last read failed"}},
 			Mapping:    mapping.Health{Entries: 9, LoadedAt: now, FeedModels: 4, FeedAt: now, FeedErr: errors.New("away")},
-			Tripped:    true,
 			Pool:       sql.DBStats{MaxOpenConnections: 20, InUse: 3, Idle: 2, WaitCount: 5, WaitDuration: 1500 * time.Millisecond}},
 		census: func(context.Context) (session.Stats, error) {
 			return session.Stats{ByState: map[string]int64{"open": 4, "unknown": 1}, Held: 2, Abandoned: 1, Due: 3, Overdue: 90 * time.Second}, nil

@@ -120,7 +120,6 @@ func TestRecorder_CountsWhatAModuleDoes(t *testing.T) {
 		{"automation_scrape_ok", nil, 1},
 		{"automation_flag_enabled", []string{"flag", "automation"}, 1},
 		{"automation_part_ok", []string{"part", "node"}, 1},
-		{"automation_rollout_tripped", nil, 0},
 	} {
 		if got := value(t, f, c.name, c.labels...); got != c.want {
 			t.Errorf("%s%v is %v, want %v", c.name, c.labels, got, c.want)

@@ -119,7 +119,6 @@ func TestRecorder_ReadsStateOnScrape(t *testing.T) {
 		{"automation_rollout_outcomes", []string{"rollout", "automation", "arm", "control"}, 900},
 		{"automation_rollout_failures", []string{"rollout", "automation", "arm", "exposed"}, 2},
 		{"automation_rollout_looked_timestamp_seconds", []string{"rollout", "automation"}, 1_700_000_000},
-		{"automation_rollout_tripped", nil, 1},
 	} {
 		if got := value(t, f, c.name, c.labels...); got != c.want {
 			t.Errorf("%s%v is %v, want %v", c.name, c.labels, got, c.want)

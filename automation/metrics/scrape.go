@@ -32,7 +32,7 @@ type scrape struct {
 	poolConns, poolMax, poolWaits, poolWaited *prometheus.Desc
 
 	rolloutState, rolloutStage, rolloutShare, rolloutWatched, rolloutHold, rolloutWaiting *prometheus.Desc
-	rolloutOutcomes, rolloutFailures, rolloutLooked, tripped                              *prometheus.Desc
+	rolloutOutcomes, rolloutFailures, rolloutLooked                                       *prometheus.Desc
 }
 
 func newScrape(constLabels prometheus.Labels) *scrape {
@@ -82,7 +82,6 @@ func newScrape(constLabels prometheus.Labels) *scrape {
 		rolloutOutcomes: desc("automation_rollout_outcomes", "Requests in the stage's evidence, by arm.", "rollout", "arm"),
 		rolloutFailures: desc("automation_rollout_failures", "Failed requests in the stage's evidence, by arm.", "rollout", "arm"),
 		rolloutLooked:   desc("automation_rollout_looked_timestamp_seconds", "When a replica last looked at the rollout.", "rollout"),
-		tripped:         desc("automation_rollout_tripped", "1 while this replica has taken itself out of the rollout."),
 	}
 }
 
@@ -92,7 +91,7 @@ func (s *scrape) descs() []*prometheus.Desc {
 		s.models, s.modelsLoaded, s.modelsRefused, s.feedModels, s.feedCurrent, s.feedFailing,
 		s.sessions, s.held, s.abandoned, s.due, s.overdue, s.users, s.scrapeOK, s.poolConns, s.poolMax, s.poolWaits, s.poolWaited,
 		s.rolloutState, s.rolloutStage, s.rolloutShare, s.rolloutWatched, s.rolloutHold, s.rolloutWaiting,
-		s.rolloutOutcomes, s.rolloutFailures, s.rolloutLooked, s.tripped}
+		s.rolloutOutcomes, s.rolloutFailures, s.rolloutLooked}
 }
 
 // metricSink receives metrics.
@@ -116,7 +115,6 @@ func boolToFloat(b bool) float64 {
 func (s *scrape) collect(a *source, ch metricSink) {
 	now := a.Snapshot()
 	ch.gauge(s.master, boolToFloat(now.MasterOn))
-	ch.gauge(s.tripped, boolToFloat(now.Tripped))
 	for name, p := range now.Components {
 		ch.gauge(s.part, boolToFloat(p.OK), name)
 	}
@@ -214,8 +212,8 @@ func (s *scrape) collectStats(a *source, ch metricSink) {
 
 // Every state that a rollout can be in, and everything a stage can wait for.
 var (
-	rolloutStates = []rollout.State{rollout.Pending, rollout.Running, rollout.Paused, rollout.Completed, rollout.RolledBack, rollout.Aborted}
-	rolloutWaits  = []string{rollout.ForTime, rollout.ForSamples, rollout.ForApproval, rollout.ForOutage, rollout.ForBreach}
+	rolloutStates = []rollout.State{rollout.StatePending, rollout.StateRunning, rollout.StatePaused, rollout.StateCompleted, rollout.StateRolledBack, rollout.StateAborted}
+	rolloutWaits  = []string{rollout.WaitingTime, rollout.WaitingSamples, rollout.WaitingApproval, rollout.WaitingOutage, rollout.WaitingBreach}
 )
 
 func (s *scrape) collectRollouts(list []rollout.Status, ch metricSink) {
@@ -233,7 +231,7 @@ func (s *scrape) collectRollouts(list []rollout.Status, ch metricSink) {
 		if !r.LookedAt.IsZero() {
 			ch.gauge(s.rolloutLooked, unix(r.LookedAt), r.Name)
 		}
-		for arm, c := range map[rollout.Arm]rollout.Counts{rollout.Exposed: r.Evidence.Exposed, rollout.Control: r.Evidence.Control} {
+		for arm, c := range map[rollout.Arm]rollout.Counts{rollout.ArmExposed: r.Evidence.Exposed, rollout.ArmControl: r.Evidence.Control} {
 			ch.gauge(s.rolloutOutcomes, float64(c.Outcomes), r.Name, arm.String())
 			ch.gauge(s.rolloutFailures, float64(c.Failures), r.Name, arm.String())
 		}

@@ -67,18 +67,18 @@ func TestGrants_SufficeForTheService(t *testing.T) {
 	cancel()
 	check("run", <-done)
 
-	rollouts, err := rollout.NewOn(db, rollout.Options{Webhooks: []rollout.Webhook{{Name: "w", URL: "http://127.0.0.1:1", Secret: "0123456789abcdef"}}})
+	rollouts, err := rollout.New(pool, rollout.Options{Webhooks: []rollout.Webhook{{Name: "w", URL: "http://127.0.0.1:1", Secret: "0123456789abcdef"}}})
 	check("rollouts", err)
-	_, err = rollouts.Create(t.Context(), "automation", rollout.DefaultPlan(), "t")
+	_, err = rollouts.Store().Create(t.Context(), "automation", rollout.DefaultPlan(), "t")
 	check("create", err)
-	rollouts.Recorder("automation").Record(rollout.Exposed, rollout.Success, "7", time.Second, time.Millisecond)
+	rollouts.Recorder("automation").Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: rollout.OutcomeSuccess, UserID: "7", Latency: time.Second, DatabaseTime: time.Millisecond})
 	check("tick", rollouts.Tick(t.Context()))
-	for _, action := range []rollout.Action{rollout.Start, rollout.Skip, rollout.Abort} {
-		_, err = rollouts.Do(t.Context(), "automation", rollout.Order{Action: action, Actor: "t"})
+	for _, action := range []rollout.Action{rollout.ActionStart, rollout.ActionSkip, rollout.ActionAbort} {
+		_, err = rollouts.Store().Execute(t.Context(), "automation", rollout.Command{Action: action, Actor: "t"})
 		check(string(action), err)
 		check("tick", rollouts.Tick(t.Context()))
 	}
-	_, err = rollouts.Report(t.Context(), "automation", rollout.Goals{})
+	_, err = rollouts.Store().Report(t.Context(), "automation", rollout.Goals{})
 	check("report", err)
 
 	execute(t, owner, `UPDATE automation_sessions SET state = 'closed', closed_at = now() - interval '1 year'`)

@@ -166,14 +166,14 @@ func TestRolloutWatch_FollowsARolloutToItsEnd(t *testing.T) {
 		}
 		do := func(a rollout.Action) {
 			t.Helper()
-			if _, err := c.Do(t.Context(), "automation", rollout.Order{Action: a, Actor: "ann"}); err != nil {
+			if _, err := c.Store().Execute(t.Context(), "automation", rollout.Command{Action: a, Actor: "ann"}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if _, err := c.Create(t.Context(), "automation", rollout.DefaultPlan(), "ann"); err != nil {
+		if _, err := c.Store().Create(t.Context(), "automation", rollout.DefaultPlan(), "ann"); err != nil {
 			t.Fatal(err)
 		}
-		do(rollout.Start)
+		do(rollout.ActionStart)
 
 		out := &signalled{wrote: make(chan string, 100)}
 		done := make(chan int)
@@ -196,11 +196,11 @@ func TestRolloutWatch_FollowsARolloutToItsEnd(t *testing.T) {
 			seen = append(seen, string(e.Action))
 		}
 		next()
-		do(rollout.Skip)
-		do(rollout.Pause)
+		do(rollout.ActionSkip)
+		do(rollout.ActionPause)
 		next()
 		next()
-		do(rollout.Abort)
+		do(rollout.ActionAbort)
 		next()
 		if code := <-done; code != codeFailed || fmt.Sprint(seen) != "[start skip pause abort]" {
 			t.Errorf("exit %d, seen %v", code, seen)
@@ -221,7 +221,7 @@ func TestRolloutWatch_PrintsEveryStep(t *testing.T) {
 	}
 	var out bytes.Buffer
 	a := &app{out: &out}
-	seen, err := a.printSteps(t.Context(), c, rollout.Status{Name: "automation", Seq: 3}, 2) // 4, the pause, came after the look
+	seen, err := a.printSteps(t.Context(), c.Store(), rollout.Status{Name: "automation", Seq: 3}, 2) // 4, the pause, came after the look
 	if err != nil || seen != 3 || !strings.Contains(out.String(), "automation: skip, ") || strings.Count(out.String(), "\n") != 1 {
 		t.Errorf("seen %d, error %v\n%s", seen, err, &out)
 	}

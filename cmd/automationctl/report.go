@@ -43,7 +43,7 @@ their settings now.`,
 			if err != nil {
 				return err
 			}
-			r, err := c.Report(cmd.Context(), name, g)
+			r, err := c.Store().Report(cmd.Context(), name, g)
 			if err != nil {
 				return err
 			}
@@ -54,7 +54,7 @@ their settings now.`,
 					row(w, c.Name, c.Verdict, c.Wanted, c.Measured)
 				}
 			})
-			if err == nil && r.Verdict == rollout.NotMet {
+			if err == nil && r.Verdict == rollout.VerdictNotMet {
 				err = errFindings
 			}
 			return err

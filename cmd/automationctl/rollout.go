@@ -21,15 +21,15 @@ func (a *app) rollout() *cobra.Command {
 100 %. Running gateways watch each for as long as the plan says, and take the
 feature back by themselves when too many requests fail. NAME is the flag's.`}
 	cmd.AddCommand(a.startRollout(), a.rolloutStatus(), a.watchRollout(),
-		a.act(rollout.Pause, "Stay in the stage; the watch goes on", ""),
-		a.act(rollout.Resume, "Go on after a pause", `Resume goes on, and sets the flag to what the stage says. After a breach the
+		a.act(rollout.ActionPause, "Stay in the stage; the watch goes on", ""),
+		a.act(rollout.ActionResume, "Go on after a pause", `Resume goes on, and sets the flag to what the stage says. After a breach the
 stage begins anew.`),
-		a.act(rollout.Approve, "Let a stage pass that waits for approval", ""),
-		a.act(rollout.Skip, "Go on to the next stage at once", ""),
-		a.act(rollout.Promote, "Go on to the last stage at once", "Promote goes to the last stage, which is watched as ever."),
-		a.act(rollout.Abort, "End it and switch the flag off", `Abort ends the rollout and switches the flag off, in whatever stage it is. It
+		a.act(rollout.ActionApprove, "Let a stage pass that waits for approval", ""),
+		a.act(rollout.ActionSkip, "Go on to the next stage at once", ""),
+		a.act(rollout.ActionPromote, "Go on to the last stage at once", "Promote goes to the last stage, which is watched as ever."),
+		a.act(rollout.ActionAbort, "End it and switch the flag off", `Abort ends the rollout and switches the flag off, in whatever stage it is. It
 works while the rollout is paused, and while the gateways are down.`),
-		a.act(rollout.Restart, "Begin again with the first stage", "Restart begins a new epoch after the end of one: the same users, from the first stage."))
+		a.act(rollout.ActionRestart, "Begin again with the first stage", "Restart begins a new epoch after the end of one: the same users, from the first stage."))
 	return cmd
 }
 
@@ -38,8 +38,8 @@ func (a *app) act(action rollout.Action, short, long string) *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use: string(action) + " NAME", Short: short, Long: long, Args: cobra.ExactArgs(1),
-		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Controller) error {
-			e, err := c.Do(cmd.Context(), args[0], rollout.Order{Action: action, Actor: a.actorName(), DryRun: dryRun})
+		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Store) error {
+			e, err := c.Execute(cmd.Context(), args[0], rollout.Command{Action: action, Actor: a.actorName(), DryRun: dryRun})
 			if err != nil {
 				return err
 			}
@@ -50,13 +50,13 @@ func (a *app) act(action rollout.Action, short, long string) *cobra.Command {
 	return cmd
 }
 
-func (a *app) withRollouts(fn func(*cobra.Command, []string, *rollout.Controller) error) func(*cobra.Command, []string) error {
+func (a *app) withRollouts(fn func(*cobra.Command, []string, *rollout.Store) error) func(*cobra.Command, []string) error {
 	return a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
 		c, err := rollout.New(db, rollout.Options{})
 		if err != nil {
 			return err
 		}
-		return fn(cmd, args, c)
+		return fn(cmd, args, c.Store())
 	})
 }
 
@@ -92,7 +92,7 @@ the end of a rollout, restart begins again; --plan begins with a new plan.`,
 		Example: `  automationctl rollout start automation
   automationctl rollout start automation --dry-run > plan.json   # to edit it
   automationctl rollout start automation --plan plan.json`,
-		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Controller) error {
+		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Store) error {
 			ctx, name := cmd.Context(), args[0]
 			plan, create := rollout.DefaultPlan(), file != ""
 			if file != "" {
@@ -122,7 +122,7 @@ the end of a rollout, restart begins again; --plan begins with a new plan.`,
 					return err
 				}
 			}
-			e, err := c.Do(ctx, name, rollout.Order{Action: rollout.Start, Actor: a.actorName()})
+			e, err := c.Execute(ctx, name, rollout.Command{Action: rollout.ActionStart, Actor: a.actorName()})
 			if err != nil {
 				return err
 			}
@@ -151,7 +151,7 @@ func (a *app) readPlan(file string) (rollout.Plan, error) {
 func (a *app) rolloutStatus() *cobra.Command {
 	return &cobra.Command{
 		Use: "status [NAME]", Short: "Show how a rollout stands, or all", Args: cobra.MaximumNArgs(1),
-		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Controller) error {
+		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Store) error {
 			if len(args) == 0 {
 				return a.rollouts(cmd, c)
 			}
@@ -164,7 +164,7 @@ func (a *app) rolloutStatus() *cobra.Command {
 	}
 }
 
-func (a *app) rollouts(cmd *cobra.Command, c *rollout.Controller) error {
+func (a *app) rollouts(cmd *cobra.Command, c *rollout.Store) error {
 	list, err := c.List(cmd.Context())
 	if len(list) == 0 && err != nil {
 		return err

@@ -23,7 +23,7 @@ it stands on standard error, until it ends: 0 is the exit code of a rollout that
 was completed, 1 that of one that was rolled back or aborted. It only looks: the
 gateways do the work. A database that is away for a while is waited for.`,
 		Example: "  automationctl rollout watch automation",
-		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Controller) error {
+		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Store) error {
 			if interval <= 0 {
 				return usagef("--interval is %v, expected more than 0", interval)
 			}
@@ -34,7 +34,7 @@ gateways do the work. A database that is away for a while is waited for.`,
 	return cmd
 }
 
-func (a *app) followRollout(ctx context.Context, c *rollout.Controller, name string, interval time.Duration) error {
+func (a *app) followRollout(ctx context.Context, c *rollout.Store, name string, interval time.Duration) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	var seen int64
@@ -58,11 +58,11 @@ func (a *app) followRollout(ctx context.Context, c *rollout.Controller, name str
 			a.printChange(&stands, fmt.Sprintf("%s: %s, stage %s, %v %%, watched %s of %s, %s requests, %s failed", name, s.State, formatStage(s), s.Percentage,
 				seconds(s.WatchedSeconds), seconds(s.HoldSeconds), formatCount(s.Evidence.Exposed.Outcomes), formatRate(s.Evidence.Exposed)))
 			switch s.State {
-			case rollout.Completed:
+			case rollout.StateCompleted:
 				return nil
-			case rollout.RolledBack, rollout.Aborted:
+			case rollout.StateRolledBack, rollout.StateAborted:
 				return errFindings
-			case rollout.Pending, rollout.Running, rollout.Paused:
+			case rollout.StatePending, rollout.StateRunning, rollout.StatePaused:
 			}
 		}
 		select {
@@ -82,7 +82,7 @@ func (a *app) printChange(last *string, now string) {
 }
 
 // printSteps prints the events after seen and returns the number of the last.
-func (a *app) printSteps(ctx context.Context, c *rollout.Controller, s rollout.Status, seen int64) (int64, error) {
+func (a *app) printSteps(ctx context.Context, c *rollout.Store, s rollout.Status, seen int64) (int64, error) {
 	if s.Seq == seen {
 		return seen, nil
 	}

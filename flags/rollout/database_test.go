@@ -17,242 +17,231 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 )
 
-func TestAWholePlan(t *testing.T) {
-	each(t, func(t *testing.T, l *lab) {
+func TestRollout_PassesAllStages(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
 		p := hours()
 		p.Stages[0].Users = flags.NewIDs("7")
 		p.Stages[2].Users = flags.NewIDs("8")
 		p.Stages[1].Approval = true
-		l.sql(`UPDATE feature_flags SET enabled_user_ids = '["1", "8"]', enabled = false`)
-		l.create(p)
-		l.stands(rollout.Pending, "", 0, false, 0)
-		l.do(rollout.Start)
-		l.stands(rollout.Running, rollout.ForTime, 0, true, 0)
+		h.sql(`UPDATE feature_flags SET enabled_user_ids = '["1", "8"]', enabled = false`)
+		h.create(p)
+		h.stands(rollout.StatePending, "", 0, false, 0)
+		h.do(rollout.ActionStart)
+		h.stands(rollout.StateRunning, rollout.WaitingTime, 0, true, 0)
 		listed := func(want ...string) {
 			t.Helper()
-			if diff := cmp.Diff(want, l.flag().EnabledUserIDs.List()); diff != "" {
+			if diff := cmp.Diff(want, h.flag().EnabledUserIDs.List()); diff != "" {
 				t.Error(diff)
 			}
 		}
 		listed("1", "7")
-		l.after(59 * time.Minute)
-		l.stands(rollout.Running, rollout.ForTime, 0, true, 0)
-		l.after(time.Minute)
-		l.stands(rollout.Running, rollout.ForSamples, 0, true, 0)
-		l.evidence(rollout.Exposed, 10, 0)
-		l.after(time.Minute)
-		l.stands(rollout.Running, rollout.ForTime, 1, true, 10*flags.Percent)
-		l.evidence(rollout.Exposed, 10, 0)
-		l.after(time.Hour)
-		l.stands(rollout.Running, rollout.ForApproval, 1, true, 10*flags.Percent)
-		l.do(rollout.Approve)
-		l.after(0)
-		l.stands(rollout.Running, rollout.ForTime, 2, true, 50*flags.Percent)
+		h.after(59 * time.Minute)
+		h.stands(rollout.StateRunning, rollout.WaitingTime, 0, true, 0)
+		h.after(time.Minute)
+		h.stands(rollout.StateRunning, rollout.WaitingSamples, 0, true, 0)
+		h.evidence(rollout.ArmExposed, 10, 0)
+		h.after(time.Minute)
+		h.stands(rollout.StateRunning, rollout.WaitingTime, 1, true, 10*flags.Percent)
+		h.evidence(rollout.ArmExposed, 10, 0)
+		h.after(time.Hour)
+		h.stands(rollout.StateRunning, rollout.WaitingApproval, 1, true, 10*flags.Percent)
+		h.do(rollout.ActionApprove)
+		h.after(0)
+		h.stands(rollout.StateRunning, rollout.WaitingTime, 2, true, 50*flags.Percent)
 		listed("1", "7", "8")
-		l.do(rollout.Promote)
-		l.stands(rollout.Running, rollout.ForTime, 3, true, 100*flags.Percent)
-		l.evidence(rollout.Exposed, 10, 0)
-		l.after(time.Hour)
-		l.stands(rollout.Completed, "", 3, true, 100*flags.Percent)
-		l.after(time.Hour)
-		l.happened(rollout.Created, rollout.Start, rollout.Waits, rollout.Advanced, rollout.Waits, rollout.Approve, rollout.Advanced, rollout.Promote, rollout.Finished)
+		h.do(rollout.ActionPromote)
+		h.stands(rollout.StateRunning, rollout.WaitingTime, 3, true, 100*flags.Percent)
+		h.evidence(rollout.ArmExposed, 10, 0)
+		h.after(time.Hour)
+		h.stands(rollout.StateCompleted, "", 3, true, 100*flags.Percent)
+		h.after(time.Hour)
+		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionWait, rollout.ActionAdvance, rollout.ActionWait, rollout.ActionApprove, rollout.ActionAdvance, rollout.ActionPromote, rollout.ActionComplete)
 
 		// The same cohort again, from the beginning.
-		l.do(rollout.Restart)
-		l.stands(rollout.Running, rollout.ForTime, 0, true, 0)
+		h.do(rollout.ActionRestart)
+		h.stands(rollout.StateRunning, rollout.WaitingTime, 0, true, 0)
 		listed("1", "7")
-		if s := l.status(); s.Epoch != 2 || s.Evidence != (rollout.Evidence{}) || l.flag().Seed != "" {
-			t.Errorf("%+v, seed %q", s, l.flag().Seed)
+		if s := h.status(); s.Epoch != 2 || s.Evidence != (rollout.Evidence{}) || h.flag().Seed != "" {
+			t.Errorf("%+v, seed %q", s, h.flag().Seed)
 		}
-		if f := l.flag(); f.UpdatedBy != "rollout:"+flag || f.Version != l.status().FlagVersion {
+		if f := h.flag(); f.UpdatedBy != "rollout:"+flag || f.Version != h.status().FlagVersion {
 			t.Errorf("%+v", f)
 		}
 	})
 }
 
-func TestABreachRollsBackAndTellsTheUsers(t *testing.T) {
-	each(t, func(t *testing.T, l *lab) {
+func TestRollout_RollsBackAndSetsTheNotice(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
 		p := hours()
-		l.create(p)
-		l.do(rollout.Start)
-		l.do(rollout.Skip)
-		l.evidence(rollout.Exposed, 40, 24)
-		l.evidence(rollout.Control, 400, 4)
-		l.after(time.Second)
-		l.stands(rollout.RolledBack, rollout.ByBreach, 1, false, 10*flags.Percent)
-		if f := l.flag(); f.Notice != p.Notice {
+		h.create(p)
+		h.do(rollout.ActionStart)
+		h.do(rollout.ActionSkip)
+		h.evidence(rollout.ArmExposed, 40, 24)
+		h.evidence(rollout.ArmControl, 400, 4)
+		h.after(time.Second)
+		h.stands(rollout.StateRolledBack, rollout.ReasonBreach, 1, false, 10*flags.Percent)
+		if f := h.flag(); f.Notice != p.Notice {
 			t.Errorf("notice %q", f.Notice)
 		}
-		events := l.events()
+		events := h.events()
 		last := events[len(events)-1]
 		if last.Evidence.Exposed.Failures != 24 || last.Actor != "rollout:"+flag || last.StageName != "10 %" || last.Percentage != 10*flags.Percent ||
 			!strings.HasPrefix(last.Detail, "24 of 40 requests failed, 60.0 % where 5 % are allowed") || time.Since(last.At).Abs() > time.Minute {
 			t.Errorf("%+v", last)
 		}
 		// Terminal: nothing goes on by itself.
-		l.after(time.Hour)
-		l.happened(rollout.Created, rollout.Start, rollout.Skip, rollout.TookBack)
-		l.do(rollout.Restart)
-		if f := l.flag(); f.Notice != "" || !f.Enabled {
+		h.after(time.Hour)
+		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionSkip, rollout.ActionRollback)
+		h.do(rollout.ActionRestart)
+		if f := h.flag(); f.Notice != "" || !f.Enabled {
 			t.Errorf("restarted: %+v", f)
 		}
 	})
 }
 
-func TestANoticeOfAnotherIsLeftAlone(t *testing.T) {
-	l := newLab(t, lite(t))
+func TestRollout_LeavesAnothersNotice(t *testing.T) {
+	h := newHarness(t, sqlite(t))
 	p := hours()
 	p.Notice = ""
-	l.sql(`UPDATE feature_flags SET notice = 'new: automation'`)
-	l.create(p)
-	l.do(rollout.Start)
-	l.do(rollout.Abort)
-	if f := l.flag(); f.Notice != "new: automation" || f.Enabled {
+	h.sql(`UPDATE feature_flags SET notice = 'new: automation'`)
+	h.create(p)
+	h.do(rollout.ActionStart)
+	h.do(rollout.ActionAbort)
+	if f := h.flag(); f.Notice != "new: automation" || f.Enabled {
 		t.Errorf("%+v", f)
 	}
 }
 
-func TestAnOutageHoldsInTheDatabaseToo(t *testing.T) {
-	each(t, func(t *testing.T, l *lab) {
-		l.create(hours())
-		l.do(rollout.Start)
-		l.evidence(rollout.Exposed, 40, 24)
-		l.evidence(rollout.Control, 400, 220)
-		l.after(time.Hour)
-		l.stands(rollout.Running, rollout.ForOutage, 0, true, 0)
-		l.evidence(rollout.Exposed, 500, 5)
-		l.evidence(rollout.Control, 5000, 50)
-		l.after(time.Hour)
-		l.stands(rollout.Running, rollout.ForTime, 0, true, 0) // the hour of the outage was no hold
-		l.after(time.Hour)
-		l.happened(rollout.Created, rollout.Start, rollout.Waits, rollout.Advanced)
+func TestRollout_HoldsInAnOutage(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
+		h.create(hours())
+		h.do(rollout.ActionStart)
+		h.evidence(rollout.ArmExposed, 40, 24)
+		h.evidence(rollout.ArmControl, 400, 220)
+		h.after(time.Hour)
+		h.stands(rollout.StateRunning, rollout.WaitingOutage, 0, true, 0)
+		h.evidence(rollout.ArmExposed, 500, 5)
+		h.evidence(rollout.ArmControl, 5000, 50)
+		h.after(time.Hour)
+		h.stands(rollout.StateRunning, rollout.WaitingTime, 0, true, 0) // the hour of the outage was no hold
+		h.after(time.Hour)
+		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionWait, rollout.ActionAdvance)
 	})
 }
 
-func TestPlansThatPauseOrNotifyOnABreach(t *testing.T) {
-	each(t, func(t *testing.T, l *lab) {
+func TestRollout_PausesOrNotifiesOnABreach(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
 		p := hours()
-		p.OnBreach = rollout.PauseOnBreach
-		l.create(p)
-		l.do(rollout.Start)
-		l.evidence(rollout.Exposed, 40, 24)
-		l.after(time.Minute)
-		l.stands(rollout.Paused, rollout.ByBreach, 0, true, 0)
-		l.after(time.Hour)
-		l.do(rollout.Resume) // and the evidence begins anew
-		l.after(time.Minute)
-		l.stands(rollout.Running, rollout.ForTime, 0, true, 0)
-		l.do(rollout.Abort)
-		p.OnBreach = rollout.Notify
-		l.create(p)
-		l.do(rollout.Start)
-		l.evidence(rollout.Exposed, 40, 24)
-		l.after(time.Hour)
-		l.after(time.Hour)
-		l.stands(rollout.Running, rollout.ForBreach, 0, true, 0)
-		l.happened(rollout.Created, rollout.Start, rollout.Breached, rollout.Resume, rollout.Abort, rollout.Created, rollout.Start, rollout.Breached)
-		if s := l.status(); s.Epoch != 2 {
+		p.OnBreach = rollout.BreachPause
+		h.create(p)
+		h.do(rollout.ActionStart)
+		h.evidence(rollout.ArmExposed, 40, 24)
+		h.after(time.Minute)
+		h.stands(rollout.StatePaused, rollout.ReasonBreach, 0, true, 0)
+		h.after(time.Hour)
+		h.do(rollout.ActionResume) // and the evidence begins anew
+		h.after(time.Minute)
+		h.stands(rollout.StateRunning, rollout.WaitingTime, 0, true, 0)
+		h.do(rollout.ActionAbort)
+		p.OnBreach = rollout.BreachNotify
+		h.create(p)
+		h.do(rollout.ActionStart)
+		h.evidence(rollout.ArmExposed, 40, 24)
+		h.after(time.Hour)
+		h.after(time.Hour)
+		h.stands(rollout.StateRunning, rollout.WaitingBreach, 0, true, 0)
+		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionBreach, rollout.ActionResume, rollout.ActionAbort, rollout.ActionCreate, rollout.ActionStart, rollout.ActionBreach)
+		if s := h.status(); s.Epoch != 2 {
 			t.Errorf("epoch %d", s.Epoch)
 		}
 	})
 }
 
-func TestAHandEditPausesAndIsNotFought(t *testing.T) {
-	each(t, func(t *testing.T, l *lab) {
-		l.create(hours())
-		l.do(rollout.Start)
-		l.do(rollout.Skip)
-		l.sql(`UPDATE feature_flags SET rollout_percentage = 3, updated_by = 'dba' WHERE feature_name = 'automation'`)
+func TestRollout_PausesAfterAHandEdit(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
+		h.create(hours())
+		h.do(rollout.ActionStart)
+		h.do(rollout.ActionSkip)
+		h.sql(`UPDATE feature_flags SET rollout_percentage = 3, updated_by = 'dba' WHERE feature_name = 'automation'`)
 		// An action that would overwrite it is refused as long as nobody can know.
-		if _, err := l.Do(t.Context(), flag, rollout.Order{Action: rollout.Skip, Actor: "alice"}); !errors.Is(err, rollout.ErrConflict) {
+		if _, err := h.Execute(t.Context(), flag, rollout.Command{Action: rollout.ActionSkip, Actor: "alice"}); !errors.Is(err, rollout.ErrConflict) {
 			t.Errorf("skip over an unseen edit: %v", err)
 		}
-		l.after(time.Hour)
-		l.stands(rollout.Paused, rollout.ByHandEdit, 1, true, 3*flags.Percent)
-		l.evidence(rollout.Exposed, 40, 40)
-		l.after(time.Hour)
-		l.stands(rollout.Paused, rollout.ByHandEdit, 1, true, 3*flags.Percent)
-		events := l.events()
+		h.after(time.Hour)
+		h.stands(rollout.StatePaused, rollout.ReasonHandEdit, 1, true, 3*flags.Percent)
+		h.evidence(rollout.ArmExposed, 40, 40)
+		h.after(time.Hour)
+		h.stands(rollout.StatePaused, rollout.ReasonHandEdit, 1, true, 3*flags.Percent)
+		events := h.events()
 		if got, want := events[len(events)-1].Detail, "the flag was changed by dba: it is at version 3, the rollout left it at 2"; got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
-		l.sql(`DELETE FROM automation_rollout_counts`)
-		l.do(rollout.Resume) // a human says so
-		l.stands(rollout.Running, rollout.ForTime, 1, true, 10*flags.Percent)
-		l.sql(`DELETE FROM feature_flags`)
-		l.after(time.Minute)
-		if s := l.status(); s.State != rollout.Paused || s.Reason != rollout.ByHandEdit {
+		h.sql(`DELETE FROM automation_rollout_counts`)
+		h.do(rollout.ActionResume) // a human says so
+		h.stands(rollout.StateRunning, rollout.WaitingTime, 1, true, 10*flags.Percent)
+		h.sql(`DELETE FROM feature_flags`)
+		h.after(time.Minute)
+		if s := h.status(); s.State != rollout.StatePaused || s.Reason != rollout.ReasonHandEdit {
 			t.Errorf("without the flag: %+v", s)
 		}
-		if _, err := l.Do(t.Context(), flag, rollout.Order{Action: rollout.Abort, Actor: "alice"}); !errors.Is(err, flags.ErrNotFound) {
+		if _, err := h.Execute(t.Context(), flag, rollout.Command{Action: rollout.ActionAbort, Actor: "alice"}); !errors.Is(err, flags.ErrNotFound) {
 			t.Errorf("abort without the flag: %v", err)
 		}
-		l.happened(rollout.Created, rollout.Start, rollout.Skip, rollout.HandEdited, rollout.Resume, rollout.HandEdited)
+		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionSkip, rollout.ActionHandEdit, rollout.ActionResume, rollout.ActionHandEdit)
 	})
 }
 
-func TestDowntimeSkipsNothing(t *testing.T) {
-	each(t, func(t *testing.T, l *lab) {
+func TestRollout_CountsNoDowntimeAsWatched(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
 		p := hours()
 		p.Stages[1].Hold, p.Stages[1].MinSamples, p.Stages[1].Approval = 0, 0, true
-		l.create(p)
-		l.do(rollout.Start)
-		l.evidence(rollout.Exposed, 100, 0)
-		l.after(6 * time.Hour) // more than five intervals: nobody watched
-		l.stands(rollout.Running, rollout.ForTime, 0, true, 0)
-		l.after(time.Hour)
+		h.create(p)
+		h.do(rollout.ActionStart)
+		h.evidence(rollout.ArmExposed, 100, 0)
+		h.after(6 * time.Hour) // more than five intervals: nobody watched
+		h.stands(rollout.StateRunning, rollout.WaitingTime, 0, true, 0)
+		h.after(time.Hour)
 		for range 3 {
-			l.after(30 * 24 * time.Hour)
+			h.after(30 * 24 * time.Hour)
 		}
-		l.stands(rollout.Running, rollout.ForApproval, 1, true, 10*flags.Percent)
+		h.stands(rollout.StateRunning, rollout.WaitingApproval, 1, true, 10*flags.Percent)
 	})
 }
 
-func TestADryRunChangesNothing(t *testing.T) {
-	each(t, func(t *testing.T, l *lab) {
-		l.create(hours())
-		l.do(rollout.Start)
-		l.evidence(rollout.Exposed, 40, 24)
-		before, flagBefore := l.status(), l.flag()
-		e, err := l.Preview(t.Context(), flag)
-		if err != nil || e == nil || e.Action != rollout.TookBack || e.To != rollout.RolledBack {
-			t.Errorf("%+v, %v", e, err)
-		}
-		dry, err := l.Do(t.Context(), flag, rollout.Order{Action: rollout.Skip, Actor: "alice", DryRun: true})
-		if err != nil || dry.Action != rollout.Skip || dry.StageName != "10 %" {
+func TestExecute_ChangesNothingInADryRun(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
+		h.create(hours())
+		h.do(rollout.ActionStart)
+		h.evidence(rollout.ArmExposed, 40, 24)
+		before, flagBefore := h.status(), h.flag()
+		dry, err := h.Execute(t.Context(), flag, rollout.Command{Action: rollout.ActionSkip, Actor: "alice", DryRun: true})
+		if err != nil || dry.Action != rollout.ActionSkip || dry.StageName != "10 %" {
 			t.Errorf("%+v, %v", dry, err)
 		}
-		if _, err := l.Do(t.Context(), flag, rollout.Order{Action: rollout.Start, Actor: "alice", DryRun: true}); !errors.Is(err, rollout.ErrIllegal) {
+		if _, err := h.Execute(t.Context(), flag, rollout.Command{Action: rollout.ActionStart, Actor: "alice", DryRun: true}); !errors.Is(err, rollout.ErrIllegal) {
 			t.Errorf("an illegal dry run: %v", err)
 		}
-		if diff := cmp.Diff(before, l.status()); diff != "" {
+		if diff := cmp.Diff(before, h.status()); diff != "" {
 			t.Error(diff)
 		}
-		if diff := cmp.Diff(flagBefore, l.flag()); diff != "" {
+		if diff := cmp.Diff(flagBefore, h.flag()); diff != "" {
 			t.Error(diff)
 		}
-		l.happened(rollout.Created, rollout.Start)
-		l.after(time.Minute)
-		if e, err := l.Preview(t.Context(), flag); e != nil || err != nil {
-			t.Errorf("after the end: %+v, %v", e, err)
-		}
-		if _, err := l.Preview(t.Context(), "nothing"); !errors.Is(err, rollout.ErrNotFound) {
-			t.Error(err)
-		}
+		h.happened(rollout.ActionCreate, rollout.ActionStart)
 	})
 }
 
-func TestCreateAndItsRefusals(t *testing.T) {
-	each(t, func(t *testing.T, l *lab) {
+func TestCreate_RefusesInvalidPlansAndRunningRollouts(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
 		create := func(name string, p rollout.Plan, actor string) error {
-			_, err := l.Create(t.Context(), name, p, actor)
+			_, err := h.Create(t.Context(), name, p, actor)
 			return err
 		}
 		if err := create("nothing", hours(), "alice"); !errors.Is(err, flags.ErrNotFound) {
 			t.Error(err)
 		}
-		err := create("", rollout.Plan{Policy: "hope"}, strings.Repeat("x", 201))
-		for _, field := range []string{"name: ", "actor: ", "stages: ", "policy: "} {
+		err := create("", rollout.Plan{OnBreach: "hope"}, strings.Repeat("x", 201))
+		for _, field := range []string{"name: ", "actor: ", "stages: ", "on_breach: "} {
 			if !errors.Is(err, rollout.ErrInvalid) || !strings.Contains(err.Error(), field) {
 				t.Errorf("%v does not name %s", err, field)
 			}
@@ -266,43 +255,43 @@ func TestCreateAndItsRefusals(t *testing.T) {
 		if err := create(flag, long, "alice"); !errors.Is(err, rollout.ErrInvalid) || !strings.Contains(err.Error(), "at most 10000 are allowed") {
 			t.Error(err)
 		}
-		if _, err := l.Do(t.Context(), flag, rollout.Order{Action: rollout.Start, Actor: "alice"}); !errors.Is(err, rollout.ErrNotFound) {
+		if _, err := h.Execute(t.Context(), flag, rollout.Command{Action: rollout.ActionStart, Actor: "alice"}); !errors.Is(err, rollout.ErrNotFound) {
 			t.Error(err)
 		}
-		if _, err := l.Do(t.Context(), flag, rollout.Order{Action: rollout.Start}); !errors.Is(err, rollout.ErrInvalid) {
+		if _, err := h.Execute(t.Context(), flag, rollout.Command{Action: rollout.ActionStart}); !errors.Is(err, rollout.ErrInvalid) {
 			t.Error(err)
 		}
-		if _, err := l.Get(t.Context(), flag); !errors.Is(err, rollout.ErrNotFound) {
+		if _, err := h.Get(t.Context(), flag); !errors.Is(err, rollout.ErrNotFound) {
 			t.Error(err)
 		}
-		l.create(hours())
+		h.create(hours())
 		p := hours()
 		p.Stages = p.Stages[:2]
-		l.create(p) // in the place of one that has not begun
-		if s := l.status(); len(s.Plan.Stages) != 2 || s.Epoch != 1 || s.State != rollout.Pending {
+		h.create(p) // in the place of one that has not begun
+		if s := h.status(); len(s.Plan.Stages) != 2 || s.Epoch != 1 || s.State != rollout.StatePending {
 			t.Errorf("%+v", s)
 		}
-		l.do(rollout.Start)
+		h.do(rollout.ActionStart)
 		if err := create(flag, hours(), "alice"); !errors.Is(err, rollout.ErrIllegal) || !strings.Contains(err.Error(), "the rollout is running") {
 			t.Error(err)
 		}
-		l.do(rollout.Abort)
+		h.do(rollout.ActionAbort)
 		// A row that somebody deleted leaves its history, which goes on.
-		l.sql(`DELETE FROM automation_rollouts`)
-		l.create(hours())
-		l.do(rollout.Start)
-		if s := l.status(); s.Epoch != 2 || s.Seq != 6 {
+		h.sql(`DELETE FROM automation_rollouts`)
+		h.create(hours())
+		h.do(rollout.ActionStart)
+		if s := h.status(); s.Epoch != 2 || s.Seq != 6 {
 			t.Errorf("%+v", s)
 		}
-		l.happened(rollout.Created, rollout.Created, rollout.Start, rollout.Abort, rollout.Created, rollout.Start)
+		h.happened(rollout.ActionCreate, rollout.ActionCreate, rollout.ActionStart, rollout.ActionAbort, rollout.ActionCreate, rollout.ActionStart)
 	})
 }
 
-func TestCountsAreHandedInOnceHoweverOften(t *testing.T) {
-	each(t, func(t *testing.T, l *lab) {
-		l.create(hours())
-		l.do(rollout.Start)
-		one, two := l.Controller, l.controller(rollout.Options{UserPerMinute: 255})
+func TestTick_FlushesCountsOnceHoweverOften(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
+		h.create(hours())
+		h.do(rollout.ActionStart)
+		one, two := h.controller, h.newController(rollout.Options{})
 		pass := func(c *rollout.Controller) {
 			t.Helper()
 			if err := c.Tick(t.Context()); err != nil {
@@ -314,9 +303,9 @@ func TestCountsAreHandedInOnceHoweverOften(t *testing.T) {
 		pass(one)
 		pass(two) // both know the bake now
 		for i := range 30 {
-			one.Recorder(flag).Record(rollout.Exposed, rollout.Success, fmt.Sprint(i), 2*time.Millisecond, time.Millisecond)
-			two.Recorder(flag).Record(rollout.Exposed, rollout.Outcome(i%4), fmt.Sprint(i), 0, 0)
-			two.Recorder(flag).Record(rollout.Control, rollout.Failure, fmt.Sprint(i), 0, 0)
+			one.Recorder(flag).Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: rollout.OutcomeSuccess, UserID: fmt.Sprint(i), Latency: 2 * time.Millisecond, DatabaseTime: time.Millisecond})
+			two.Recorder(flag).Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: []rollout.Outcome{rollout.OutcomeSuccess, rollout.OutcomeFailure, rollout.OutcomeIgnored, rollout.OutcomeIgnored}[i%4], UserID: fmt.Sprint(i)})
+			two.Recorder(flag).Record(rollout.Sample{Arm: rollout.ArmControl, Outcome: rollout.OutcomeFailure, UserID: fmt.Sprint(i)})
 		}
 		for range 3 {
 			pass(one)
@@ -326,44 +315,44 @@ func TestCountsAreHandedInOnceHoweverOften(t *testing.T) {
 			Exposed: rollout.Counts{Outcomes: 46, Failures: 8, Ignored: 14, LatencyUS: 60_000, DatabaseUS: 30_000},
 			Control: rollout.Counts{Outcomes: 30, Failures: 30},
 		}
-		if diff := cmp.Diff(want, l.status().Evidence); diff != "" {
+		if diff := cmp.Diff(want, h.status().Evidence); diff != "" {
 			t.Error(diff)
 		}
 		// What comes late, from a replica that froze before, lowers nothing.
-		l.sql(`UPDATE automation_rollout_counts SET outcomes = 1000 WHERE arm = 'control'`)
-		two.Recorder(flag).Record(rollout.Control, rollout.Success, "late", 0, 0)
+		h.sql(`UPDATE automation_rollout_counts SET outcomes = 1000 WHERE arm = 'control'`)
+		two.Recorder(flag).Record(rollout.Sample{Arm: rollout.ArmControl, Outcome: rollout.OutcomeSuccess, UserID: "late"})
 		pass(two)
-		if got := l.status().Evidence.Control; got.Outcomes != 1000 || got.Failures != 30 {
+		if got := h.status().Evidence.Control; got.Outcomes != 1000 || got.Failures != 30 {
 			t.Errorf("%+v", got)
 		}
 		var ids int
-		if err := l.db.Get(&ids, `SELECT count(*) FROM automation_rollout_counts WHERE incarnation = '1'`); err != nil || ids != 0 {
+		if err := h.db.Get(&ids, `SELECT count(*) FROM automation_rollout_counts WHERE incarnation = '1'`); err != nil || ids != 0 {
 			t.Errorf("%d, %v", ids, err)
 		}
 	})
 }
 
-func TestAMalformedRowHarmsOnlyItself(t *testing.T) {
-	each(t, func(t *testing.T, l *lab) {
-		l.create(hours())
-		l.do(rollout.Start)
-		l.sql(`ALTER TABLE automation_rollouts RENAME TO good`)
-		l.sql(`CREATE TABLE automation_rollouts AS SELECT * FROM good`)
+func TestTick_ContinuesPastAMalformedRow(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
+		h.create(hours())
+		h.do(rollout.ActionStart)
+		h.sql(`ALTER TABLE automation_rollouts RENAME TO good`)
+		h.sql(`CREATE TABLE automation_rollouts AS SELECT * FROM good`)
 		for name, set := range map[string]string{
 			"plan":  `plan = '{"stages":7}'`,
 			"stage": `stage = 99`,
 			"watch": `watch = '[]'`,
 			"nulls": `epoch = NULL, seq = NULL`,
 		} {
-			l.sql(`INSERT INTO feature_flags (feature_name) VALUES ($1)`, name)
-			l.sql(`INSERT INTO automation_rollouts SELECT * FROM good`)
-			l.sql(`UPDATE automation_rollouts SET name = '`+name+`', `+set+` WHERE name = $1 AND `+ctid(l), flag)
+			h.sql(`INSERT INTO feature_flags (feature_name) VALUES ($1)`, name)
+			h.sql(`INSERT INTO automation_rollouts SELECT * FROM good`)
+			h.sql(`UPDATE automation_rollouts SET name = '`+name+`', `+set+` WHERE name = $1 AND `+ctid(h), flag)
 		}
-		l.sql(`INSERT INTO automation_rollouts (name, state) VALUES (NULL, 'running')`)
+		h.sql(`INSERT INTO automation_rollouts (name, state) VALUES (NULL, 'running')`)
 		var out bytes.Buffer
-		c := l.controller(rollout.Options{Logger: slog.New(slog.NewTextHandler(&out, nil))})
+		c := h.newController(rollout.Options{Logger: slog.New(slog.NewTextHandler(&out, nil))})
 		for range 3 {
-			l.elapse(time.Hour)
+			h.elapse(time.Hour)
 			err := c.Tick(t.Context())
 			bad := map[string]bool{}
 			for _, name := range []string{"plan", "stage", "watch", "nulls"} {
@@ -373,18 +362,18 @@ func TestAMalformedRowHarmsOnlyItself(t *testing.T) {
 				t.Errorf("%v: %s", err, diff)
 			}
 		}
-		if n := strings.Count(out.String(), "a rollout cannot be looked at"); n != 4 {
+		if n := strings.Count(out.String(), "a rollout cannot be evaluated"); n != 4 {
 			t.Errorf("%d alerts, want one each:\n%s", n, out.String())
 		}
-		list, err := l.List(t.Context())
+		list, err := h.List(t.Context())
 		if len(list) != 1 || list[0].Name != flag || err == nil {
 			t.Errorf("%+v, %v", list, err)
 		}
-		if _, err := l.Get(t.Context(), "plan"); err == nil || !errors.As(err, new(*rollout.RowError)) || !errors.Is(err, rollout.ErrInvalid) {
+		if _, err := h.Get(t.Context(), "plan"); err == nil || !errors.As(err, new(*rollout.RowError)) || !errors.Is(err, rollout.ErrInvalid) {
 			t.Errorf("%v", err)
 		}
-		l.stands(rollout.Running, rollout.ForSamples, 0, true, 0)
-		l.sql(`DELETE FROM automation_rollouts WHERE name IS NULL OR name <> $1`, flag)
+		h.stands(rollout.StateRunning, rollout.WaitingSamples, 0, true, 0)
+		h.sql(`DELETE FROM automation_rollouts WHERE name IS NULL OR name <> $1`, flag)
 		if err := c.Tick(t.Context()); err != nil {
 			t.Error(err)
 		}
@@ -392,27 +381,27 @@ func TestAMalformedRowHarmsOnlyItself(t *testing.T) {
 }
 
 // ctid picks one of the rows that are alike.
-func ctid(l *lab) string {
-	if l.sqlite() {
+func ctid(h *harness) string {
+	if h.isSQLite() {
 		return `rowid = (SELECT max(rowid) FROM automation_rollouts)`
 	}
 	return `ctid = (SELECT max(ctid) FROM automation_rollouts)`
 }
 
-func TestManyControllersTakeEachStepOnce(t *testing.T) {
-	each(t, func(t *testing.T, l *lab) {
+func TestTick_TakesEachStepOnceAmongManyControllers(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
 		p := hours()
 		for i := range p.Stages {
 			p.Stages[i].MinSamples = 0
 		}
-		l.create(p)
-		l.do(rollout.Start)
+		h.create(p)
+		h.do(rollout.ActionStart)
 		var all []*rollout.Controller
 		for range 6 {
-			all = append(all, l.controller(rollout.Options{}))
+			all = append(all, h.newController(rollout.Options{}))
 		}
 		for range 4 {
-			l.elapse(time.Hour)
+			h.elapse(time.Hour)
 			var g sync.WaitGroup
 			for _, c := range all {
 				g.Go(func() {
@@ -423,17 +412,17 @@ func TestManyControllersTakeEachStepOnce(t *testing.T) {
 			}
 			g.Wait()
 		}
-		l.happened(rollout.Created, rollout.Start, rollout.Advanced, rollout.Advanced, rollout.Advanced, rollout.Finished)
+		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionAdvance, rollout.ActionAdvance, rollout.ActionAdvance, rollout.ActionComplete)
 	})
 }
 
-func TestOfConcurrentActionsOneIsTaken(t *testing.T) {
-	each(t, func(t *testing.T, l *lab) {
-		l.create(hours())
+func TestExecute_TakesOneOfConcurrentCommands(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
+		h.create(hours())
 		errs := make(chan error, 6)
 		for range cap(errs) {
 			go func() {
-				_, err := l.Do(t.Context(), flag, rollout.Order{Action: rollout.Start, Actor: "alice"})
+				_, err := h.Execute(t.Context(), flag, rollout.Command{Action: rollout.ActionStart, Actor: "alice"})
 				errs <- err
 			}()
 		}
@@ -448,123 +437,95 @@ func TestOfConcurrentActionsOneIsTaken(t *testing.T) {
 		if started != 1 {
 			t.Errorf("started %d times", started)
 		}
-		l.happened(rollout.Created, rollout.Start)
+		h.happened(rollout.ActionCreate, rollout.ActionStart)
 	})
 }
 
-func TestEventsComeInPagesAndStay(t *testing.T) {
-	each(t, func(t *testing.T, l *lab) {
-		l.create(hours())
-		l.do(rollout.Start)
-		l.do(rollout.Pause)
-		page, err := l.Events(t.Context(), flag, 2, 0)
-		if err != nil || len(page) != 2 || page[0].Action != rollout.Pause || page[1].Action != rollout.Start {
+func TestEvents_ArePagedAndAppendOnly(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
+		h.create(hours())
+		h.do(rollout.ActionStart)
+		h.do(rollout.ActionPause)
+		page, err := h.Events(t.Context(), flag, 2, 0)
+		if err != nil || len(page) != 2 || page[0].Action != rollout.ActionPause || page[1].Action != rollout.ActionStart {
 			t.Fatalf("%+v, %v", page, err)
 		}
-		page, err = l.Events(t.Context(), flag, 0, page[1].Seq)
-		if err != nil || len(page) != 1 || page[0].Action != rollout.Created || page[0].From != "" || page[0].To != rollout.Pending || page[0].Actor != "alice" {
+		page, err = h.Events(t.Context(), flag, 0, page[1].Seq)
+		if err != nil || len(page) != 1 || page[0].Action != rollout.ActionCreate || page[0].From != "" || page[0].To != rollout.StatePending || page[0].Actor != "alice" {
 			t.Errorf("%+v, %v", page, err)
 		}
 		for _, change := range []string{`UPDATE automation_rollout_events SET actor = 'nobody'`, `DELETE FROM automation_rollout_events`} {
-			if _, err := l.db.Exec(change); err == nil {
+			if _, err := h.db.Exec(change); err == nil {
 				t.Errorf("%s was not refused", change)
 			}
 		}
 	})
 }
 
-func TestRunWorksUntilItsEnd(t *testing.T) {
-	each(t, func(t *testing.T, l *lab) {
+func TestRun_FlushesWhenItEnds(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
 		p := hours()
 		for i := range p.Stages {
 			p.Stages[i].Hold, p.Stages[i].MinSamples = 30*time.Millisecond, 1
 		}
-		l.create(p)
-		l.do(rollout.Start)
-		c := l.controller(rollout.Options{Interval: 10 * time.Millisecond, UserPerMinute: 255})
+		h.create(p)
+		h.do(rollout.ActionStart)
+		c := h.newController(rollout.Options{Interval: 10 * time.Millisecond})
 		rec := c.Recorder(flag)
-		stop := l.run(c)
+		stop := h.run(c)
 		user := 0
 		until(t, "the plan is over", func() bool {
 			user++
-			rec.Record(rollout.Exposed, rollout.Success, fmt.Sprint(user), 0, 0)
-			return l.status().State == rollout.Completed
+			rec.Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: rollout.OutcomeSuccess, UserID: fmt.Sprint(user)})
+			return h.status().State == rollout.StateCompleted
 		})
 		stop()
-		l.do(rollout.Restart)
+		h.do(rollout.ActionRestart)
 		// The last counts are handed in at the end.
-		slow := l.controller(rollout.Options{UserPerMinute: 255})
+		slow := h.newController(rollout.Options{})
 		rec = slow.Recorder(flag)
 		if err := slow.Tick(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		stop = l.run(slow)
+		stop = h.run(slow)
 		until(t, "it counts", func() bool {
-			rec.Record(rollout.Exposed, rollout.Success, "7", 0, 0)
-			rec.Record(rollout.Exposed, rollout.CallerError, "7", 0, 0)
+			rec.Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: rollout.OutcomeSuccess, UserID: "7"})
+			rec.Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: rollout.OutcomeIgnored, UserID: "7"})
 			return true
 		})
 		stop()
-		if got := l.status().Evidence.Exposed; got.Outcomes != 1 || got.Ignored != 1 {
+		if got := h.status().Evidence.Exposed; got.Outcomes != 1 || got.Ignored != 1 {
 			t.Errorf("%+v", got)
 		}
 	})
 }
 
-func TestATripIsToldOf(t *testing.T) {
-	each(t, func(t *testing.T, l *lab) {
-		p := hours()
-		p.OnBreach = rollout.Notify
-		l.create(p)
-		l.do(rollout.Start)
-		var out bytes.Buffer
-		c := l.controller(rollout.Options{Logger: slog.New(slog.NewTextHandler(&out, nil))})
-		rec := c.Recorder(flag)
-		for i := range 20 { // before it knows of a rollout
-			rec.Record(rollout.Exposed, rollout.Failure, fmt.Sprint(i), 0, 0)
-		}
-		if !rec.Tripped() {
-			t.Error("not tripped")
-		}
-		for range 3 {
-			if err := c.Tick(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		l.happened(rollout.Created, rollout.Start, rollout.Tripped)
-		if e := l.events()[2]; !strings.HasPrefix(e.Actor, "replica:") || !strings.HasPrefix(e.Detail, "at least 12 of a replica's last 20 requests failed") || e.To != rollout.Running {
-			t.Errorf("%+v", e)
-		}
-		if n := strings.Count(out.String(), "this replica does without the feature"); n != 1 {
-			t.Errorf("%d alerts:\n%s", n, out.String())
-		}
-	})
-}
-
-func TestWithoutTheDatabaseEverythingSaysSo(t *testing.T) {
-	l := newLab(t, lite(t))
+func TestStore_ReturnsErrUnavailableWithoutItsDatabase(t *testing.T) {
+	h := newHarness(t, sqlite(t))
 	var out bytes.Buffer
-	l.Controller = l.controller(rollout.Options{Logger: slog.New(slog.NewTextHandler(&out, nil))})
-	l.create(hours())
-	l.do(rollout.Start)
-	l.Recorder(flag)
-	if err := l.Tick(t.Context()); err != nil {
+	h.controller = h.newController(rollout.Options{Logger: slog.New(slog.NewTextHandler(&out, nil))})
+	h.create(hours())
+	h.do(rollout.ActionStart)
+	h.controller.Recorder(flag)
+	if err := h.controller.Tick(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.db.Close(); err != nil {
+	if err := h.db.Close(); err != nil {
 		t.Fatal(err)
 	}
 	ctx := t.Context()
 	for name, call := range map[string]func() error{
-		"tick":    func() error { return l.Tick(ctx) },
-		"again":   func() error { return l.Tick(ctx) },
-		"get":     func() error { _, err := l.Get(ctx, flag); return err },
-		"list":    func() error { _, err := l.List(ctx); return err },
-		"events":  func() error { _, err := l.Events(ctx, flag, 1, 0); return err },
-		"create":  func() error { _, err := l.Create(ctx, flag, hours(), "a"); return err },
-		"do":      func() error { _, err := l.Do(ctx, flag, rollout.Order{Action: rollout.Pause, Actor: "a"}); return err },
-		"preview": func() error { _, err := l.Preview(ctx, flag); return err },
-		"report":  func() error { _, err := l.Report(ctx, flag, rollout.Goals{}); return err },
+		"tick":   func() error { return h.controller.Tick(ctx) },
+		"again":  func() error { return h.controller.Tick(ctx) },
+		"get":    func() error { _, err := h.Get(ctx, flag); return err },
+		"list":   func() error { _, err := h.List(ctx); return err },
+		"events": func() error { _, err := h.Events(ctx, flag, 1, 0); return err },
+		"create": func() error { _, err := h.Create(ctx, flag, hours(), "a"); return err },
+		"do": func() error {
+			_, err := h.Execute(ctx, flag, rollout.Command{Action: rollout.ActionPause, Actor: "a"})
+			return err
+		},
+		"report": func() error { _, err := h.Report(ctx, flag, rollout.Goals{}); return err },
 	} {
 		if err := call(); !errors.Is(err, rollout.ErrUnavailable) {
 			t.Errorf("%s: %v", name, err)
@@ -575,5 +536,5 @@ func TestWithoutTheDatabaseEverythingSaysSo(t *testing.T) {
 	}
 	cancelled, cancel := context.WithCancel(ctx)
 	cancel()
-	l.Run(cancelled) // ends
+	h.controller.Run(cancelled) // ends
 }

@@ -3,19 +3,18 @@ package rollout
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// What errors.Is finds in this package's errors, beside flags.ErrNotFound
+// What errors.Is finds in this package's errors, besides flags.ErrNotFound
 // (there is no such flag).
 var (
 	// ErrNotFound says that there is no rollout of that name.
 	ErrNotFound = errors.New("no such rollout")
-	// ErrIllegal says that an action makes no sense in the rollout's state, see IllegalError.
+	// ErrIllegal says that an action is not legal in the rollout's state, see IllegalError.
 	ErrIllegal = errors.New("not possible now")
 	// ErrInvalid says that a plan or an argument is not acceptable, see PlanError.
 	ErrInvalid = errors.New("not acceptable")
@@ -30,21 +29,21 @@ var (
 
 // IllegalError is an [ErrIllegal].
 type IllegalError struct {
-	Action Action
-	State  State    // "" where there is no rollout yet
-	Why    string   // "" where it is the state alone
-	Legal  []Action // what is possible in this state
+	Action  Action
+	State   State    // "" where there is no rollout yet
+	Why     string   // "" where it is the state alone
+	Allowed []Action // AllowedActions of the state
 }
 
 func (e *IllegalError) Error() string {
 	if e.Why != "" {
 		return fmt.Sprintf("%s: %v: %s", e.Action, ErrIllegal, e.Why)
 	}
-	legal := make([]string, len(e.Legal))
-	for i, a := range e.Legal {
-		legal[i] = string(a)
+	allowed := make([]string, len(e.Allowed))
+	for i, a := range e.Allowed {
+		allowed[i] = string(a)
 	}
-	return fmt.Sprintf("%s: %v: the rollout is %s; possible are: %s", e.Action, ErrIllegal, e.State, strings.Join(slices.Sorted(slices.Values(legal)), ", "))
+	return fmt.Sprintf("%s: %v: the rollout is %s; possible are: %s", e.Action, ErrIllegal, e.State, strings.Join(allowed, ", "))
 }
 
 // Unwrap returns ErrIllegal.
@@ -58,7 +57,7 @@ type RowError struct {
 }
 
 func (e *RowError) Error() string {
-	return fmt.Sprintf("rollout: the row of %q in automation_rollouts cannot be read; mend it: %v", e.Name, e.Err)
+	return fmt.Sprintf("rollout: the row of %q in automation_rollouts cannot be read; fix it: %v", e.Name, e.Err)
 }
 
 // Unwrap returns Err.

@@ -14,7 +14,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 )
 
-// A stage that fails six times in ten is taken back.
+// A stage in which six requests of ten fail is rolled back.
 func Example() {
 	ctx := context.Background()
 	db := sqlx.MustOpen("sqlite", "file:rollout?mode=memory&cache=shared")
@@ -29,23 +29,24 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	if _, err := c.Create(ctx, "automation", rollout.DefaultPlan(), "ops@example.com"); err != nil {
+	store := c.Store()
+	if _, err := store.Create(ctx, "automation", rollout.DefaultPlan(), "ops@example.com"); err != nil {
 		fmt.Println(err)
 		return
 	}
-	for _, action := range []rollout.Action{rollout.Start, rollout.Skip} {
-		if _, err := c.Do(ctx, "automation", rollout.Order{Action: action, Actor: "ops@example.com"}); err != nil {
+	for _, action := range []rollout.Action{rollout.ActionStart, rollout.ActionSkip} {
+		if _, err := store.Execute(ctx, "automation", rollout.Command{Action: action, Actor: "ops@example.com"}); err != nil {
 			fmt.Println(err)
 			return
 		}
 	}
-	// A gateway runs c.Run(ctx) beside its server; here single passes do.
+	// A gateway runs c.Run(ctx) next to its server; here single passes do.
 	recorder := c.Recorder("automation")
 	show := func() {
 		if err := c.Tick(ctx); err != nil {
 			fmt.Println(err)
 		}
-		s, err := c.Get(ctx, "automation")
+		s, err := store.Get(ctx, "automation")
 		if err != nil {
 			fmt.Println(err)
 		}
@@ -53,11 +54,12 @@ func Example() {
 	}
 	show()
 	for i := range 50 {
-		outcome := rollout.Success
+		outcome := rollout.OutcomeSuccess
 		if i%5 < 3 {
-			outcome = rollout.Failure
+			outcome = rollout.OutcomeFailure
 		}
-		recorder.Record(rollout.Exposed, outcome, "user-"+strconv.Itoa(i), 900*time.Millisecond, 2*time.Millisecond)
+		recorder.Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: outcome, UserID: "user-" + strconv.Itoa(i),
+			Latency: 900 * time.Millisecond, DatabaseTime: 2 * time.Millisecond})
 	}
 	db.MustExecContext(ctx, `UPDATE automation_rollouts SET next_at = looked_at`) // two seconds later
 	show()
@@ -70,41 +72,42 @@ func ExampleParsePlan() {
 	_, err := rollout.ParsePlan([]byte(`{
 		"stages": [
 			{"name": "internal", "users": [1, 2, 3], "hold": "24h", "approval": true},
-			{"name": "half", "percentage": 50, "hold": "a day"},
+			{"name": "half", "percentage": 50, "hold": "a day"}
+		]
+	}`))
+	fmt.Println(err)
+	_, err = rollout.ParsePlan([]byte(`{
+		"stages": [
+			{"name": "half", "percentage": 50, "hold": "24h"},
 			{"name": "all", "percentage": 10, "min_samples": 100}
-		],
-		"polcy": "wilson"
+		]
 	}`))
 	fmt.Println(err)
 	// Output:
-	// polcy: there is no such field
-	// stages[1].hold: "a day" is no duration such as "24h" or "90s"
+	// stages[1].hold: "a day" is no duration such as "24h" or "90s" (line 4, column 47)
+	// stages[1].percentage: 10 is less than the stage before has, 50: a rollout only adds users
 }
 
-// Where a host's handler tells how requests ended.
-func ExampleRecorder_Record() {
-	var (
-		decider  flags.Decider // c.Decider(watcher)
-		recorder *rollout.Recorder
-		serve    func(*http.Request, bool) (status int, ours bool)
-	)
-	_ = func(r *http.Request, user string) {
-		begun := time.Now() //nolint:forbidigo // the host's own clock
-		d := decider.Decide("automation", user)
-		status, ours := serve(r, d.On)
-		outcome := rollout.Success
-		switch {
-		case status >= 500 && ours:
-			outcome = rollout.Failure // in the control arm: the provider's errors
-		case status >= 500:
-			outcome = rollout.HostError
-		case status >= 400:
-			outcome = rollout.CallerError
+func ExampleAllowedActions() {
+	fmt.Println(rollout.AllowedActions(rollout.StatePaused))
+	// Output: [abort promote resume skip]
+}
+
+// A host's handler decides by the flag and records what became of the request.
+func ExampleArmOf() {
+	f := &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: flags.NewIDs("7"), DisabledUserIDs: flags.NewIDs("8")}
+	for _, user := range []string{"7", "8", "9"} {
+		arm, ok := rollout.ArmOf(flags.Evaluate(f, user))
+		if !ok {
+			fmt.Println(user, "is not recorded")
+			continue
 		}
-		if arm, ok := rollout.ArmOf(d); ok {
-			recorder.Record(arm, outcome, user, time.Since(begun), 0) //nolint:forbidigo // the host's own clock
-		}
+		fmt.Println(user, "is recorded as", arm)
 	}
+	// Output:
+	// 7 is recorded as exposed
+	// 8 is not recorded
+	// 9 is recorded as control
 }
 
 // What a receiver of webhooks does first.

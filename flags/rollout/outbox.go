@@ -5,17 +5,18 @@ import (
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
 const (
-	// A receiver is registered anew after registerEvery, and forgotten by the
-	// outbox when no replica has known it for receiverKept.
+	// A receiver is registered again after registerEvery, and gets no more
+	// events when no replica has known it for receiverKept.
 	registerEvery = time.Hour
 	receiverKept  = 7 * 24 * time.Hour
 )
 
-// register makes a receiver known to whoever writes events.
-func register(tx *sqldb.Tx, receiver string) error {
+// registerReceiver makes a receiver known to every process that writes events.
+func registerReceiver(tx *sqldb.Tx, receiver string) error {
 	_, err := tx.Exec(`INSERT INTO automation_rollout_receivers (name, seen_at) VALUES ($1, {now})
 		ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at`, receiver)
 	return err
@@ -34,20 +35,20 @@ func enqueue(tx *sqldb.Tx, e Event) error {
 	return err
 }
 
-// letter is a message of the outbox.
-type letter struct {
+// message is a row of the outbox.
+type message struct {
 	Rollout  string `db:"rollout"`
 	Seq      int64  `db:"seq"`
 	Body     string `db:"body"`
 	Attempts int    `db:"attempts"`
 }
 
-// pick takes a receiver's oldest letter about some rollout, if one is due, and
-// keeps others from it for a while. Letters about one rollout go one after the
-// other.
-func pick(tx *sqldb.Tx, receiver string, lease time.Duration) (*letter, error) {
-	var l letter
-	found, err := sqldb.Optional(tx.Get(&l, `SELECT rollout, seq, body, attempts FROM automation_rollout_outbox AS o
+// claimNext takes a receiver's oldest message about some rollout, if one is due,
+// and keeps other replicas from it for a while. Messages about one rollout are
+// sent one after the other.
+func claimNext(tx *sqldb.Tx, receiver string, lease time.Duration) (*message, error) {
+	var m message
+	found, err := sqldb.Optional(tx.Get(&m, `SELECT rollout, seq, body, attempts FROM automation_rollout_outbox AS o
 		WHERE receiver = $1 AND sent_at IS NULL AND next_at <= {now} AND NOT EXISTS (
 			SELECT 1 FROM automation_rollout_outbox AS p
 			WHERE p.receiver = o.receiver AND p.rollout = o.rollout AND p.seq < o.seq AND p.sent_at IS NULL)
@@ -55,21 +56,21 @@ func pick(tx *sqldb.Tx, receiver string, lease time.Duration) (*letter, error) {
 	if !found {
 		return nil, err
 	}
-	l.Attempts++
+	m.Attempts++
 	_, err = tx.Exec(`UPDATE automation_rollout_outbox SET attempts = $4, next_at = {in $5} WHERE receiver = $1 AND rollout = $2 AND seq = $3`,
-		receiver, l.Rollout, l.Seq, l.Attempts, lease.Seconds())
-	return &l, err
+		receiver, m.Rollout, m.Seq, m.Attempts, lease.Seconds())
+	return &m, err
 }
 
-// mark notes how sending went.
-func mark(tx *sqldb.Tx, receiver string, l letter, failed error, again time.Duration) (err error) {
+// recordDelivery notes how sending went; after a failure the message is due
+// again after again.
+func recordDelivery(tx *sqldb.Tx, receiver string, m message, failed error, again time.Duration) (err error) {
 	if failed == nil {
 		_, err = tx.Exec(`UPDATE automation_rollout_outbox SET sent_at = {now}, last_error = '' WHERE receiver = $1 AND rollout = $2 AND seq = $3`,
-			receiver, l.Rollout, l.Seq)
+			receiver, m.Rollout, m.Seq)
 		return err
 	}
-	text := failed.Error()
 	_, err = tx.Exec(`UPDATE automation_rollout_outbox SET last_error = $4, next_at = {in $5}
-		WHERE receiver = $1 AND rollout = $2 AND seq = $3 AND sent_at IS NULL`, receiver, l.Rollout, l.Seq, text[:min(len(text), 500)], again.Seconds())
+		WHERE receiver = $1 AND rollout = $2 AND seq = $3 AND sent_at IS NULL`, receiver, m.Rollout, m.Seq, text.Truncate(failed.Error(), 500), again.Seconds())
 	return err
 }

@@ -6,21 +6,18 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags"
 )
 
-// Plan is what a rollout shall do: its stages in their order, and when to take
-// the feature back. The zero value of a field is the default that its comment
-// names. In JSON, shares are numbers of per cents and durations are texts such
-// as "24h".
+// Plan is the stages of a rollout in their order, and when to roll back. The
+// zero value of a field is the default that its comment names. In JSON, shares
+// are numbers of per cents and durations are texts such as "24h".
 type Plan struct {
 	Stages []Stage `json:"stages"` // 1 to 100
-	// OnBreach is what happens when a limit is passed; "" is Rollback.
+	// OnBreach is what happens when a limit is passed; "" is BreachRollback.
 	OnBreach OnBreach `json:"on_breach"`
-	// Policy decides when a limit is passed; "" is Sequential.
-	Policy Policy `json:"policy"`
 	// Limit is the share of requests that may fail; 0 is 5 %.
 	Limit flags.Percentage `json:"limit"`
 	// LatencyP95 and DatabaseP95 are gates: at most 5 % of the requests may
-	// take longer, or spend longer in the database, by the same policy. 0 is
-	// no gate.
+	// take longer, or spend longer in the database, by the same test. 0 is no
+	// gate.
 	LatencyP95  time.Duration `json:"latency_p95"`
 	DatabaseP95 time.Duration `json:"database_p95"`
 	// Notice is the flag's notice to users from a rollback or an abort until
@@ -41,7 +38,7 @@ type Stage struct {
 	// MinSamples is how many outcomes the stage needs at least. Without them
 	// it holds, for as long as it takes.
 	MinSamples int64 `json:"min_samples"`
-	// Approval makes the stage wait for the action Approve.
+	// Approval makes the stage wait for ActionApprove.
 	Approval bool `json:"approval"`
 }
 
@@ -49,15 +46,15 @@ type Stage struct {
 type OnBreach string
 
 const (
-	// Rollback switches the flag off and ends the rollout.
-	Rollback OnBreach = "rollback"
-	// PauseOnBreach leaves the flag as it is and everything else to a human.
-	PauseOnBreach OnBreach = "pause"
-	// Notify says so, and holds the stage for as long as the breach lasts.
-	Notify OnBreach = "notify"
+	// BreachRollback switches the flag off and ends the rollout.
+	BreachRollback OnBreach = "rollback"
+	// BreachPause leaves the flag as it is and everything else to a human.
+	BreachPause OnBreach = "pause"
+	// BreachNotify writes an event, and holds the stage while the breach lasts.
+	BreachNotify OnBreach = "notify"
 )
 
-// DefaultPlan is the deployment plan: the users whom the flag lists already,
+// DefaultPlan returns the deployment plan: the users whom the flag lists already,
 // 10 %, 50 %, and 100 % under watch, rolled back when more than 5 % fail.
 func DefaultPlan() Plan {
 	const day = 24 * time.Hour
@@ -68,7 +65,7 @@ func DefaultPlan() Plan {
 			{Name: "50 %", Percentage: 50 * flags.Percent, Hold: day, MinSamples: 200},
 			{Name: "100 %", Percentage: 100 * flags.Percent, Hold: 3 * day, MinSamples: 200},
 		},
-		OnBreach: Rollback, Policy: Sequential, Limit: 5 * flags.Percent,
+		OnBreach: BreachRollback, Limit: 5 * flags.Percent,
 		LatencyP95: 30 * time.Second, DatabaseP95: 250 * time.Millisecond,
 		Notice: "Automation is switched off for the time being. Requests with a session of your own work as before.",
 	}
@@ -77,10 +74,7 @@ func DefaultPlan() Plan {
 // withDefaults fills in what is zero.
 func (p Plan) withDefaults() Plan {
 	if p.OnBreach == "" {
-		p.OnBreach = Rollback
-	}
-	if p.Policy == "" {
-		p.Policy = Sequential
+		p.OnBreach = BreachRollback
 	}
 	if p.Limit == 0 {
 		p.Limit = 5 * flags.Percent
@@ -88,8 +82,8 @@ func (p Plan) withDefaults() Plan {
 	return p
 }
 
-// users is the flag's list in a stage: what it has, without the users of later
-// stages, with those of this stage and the ones before.
+// users returns the flag's list in a stage: what it has, without the users of
+// later stages, with those of this stage and the ones before.
 func (p Plan) users(has flags.IDs, stage int) flags.IDs {
 	var in, later []string
 	for i, s := range p.Stages {
@@ -108,7 +102,7 @@ func (p Plan) users(has flags.IDs, stage int) flags.IDs {
 	return flags.NewIDs(in...)
 }
 
-// namesUsers tells whether the plan touches the flag's list at all.
+// namesUsers reports whether the plan touches the flag's list at all.
 func (p Plan) namesUsers() bool {
 	for _, s := range p.Stages {
 		if s.Users.Len() > 0 {

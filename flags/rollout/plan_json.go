@@ -1,21 +1,30 @@
 package rollout
 
 import (
-	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"strings"
 	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/strictjson"
 )
 
-// ParsePlan reads a plan, with its defaults filled in. It takes nothing that
-// is not exactly meant: a field that is unknown, there twice, null, or of the
-// wrong type is a fault, and all faults are named, those of Validate included.
+// ParsePlan reads a plan and fills in its defaults. A field that is unknown,
+// there twice, null, or of the wrong type is an error. All errors are reported,
+// a *PlanError each, joined; if the text has none, those of Validate.
 func ParsePlan(b []byte) (Plan, error) {
 	var p Plan
-	if err := p.UnmarshalJSON(b); err != nil {
+	err := p.UnmarshalJSON(b)
+	if list, ok := errors.AsType[strictjson.Errors](err); ok {
+		var faults planErrors
+		for _, e := range list {
+			faults.add(cmp.Or(e.Field, "plan"), "%s (line %d, column %d)", e.Message, e.Line, e.Column)
+		}
+		err = errors.Join(faults...)
+	}
+	if err != nil {
 		return Plan{}, err
 	}
 	if err := p.Validate(); err != nil {
@@ -24,84 +33,35 @@ func ParsePlan(b []byte) (Plan, error) {
 	return p, nil
 }
 
-// UnmarshalJSON implements json.Unmarshaler: as ParsePlan, but without what
-// Validate checks.
+// UnmarshalJSON implements json.Unmarshaler: ParsePlan without Validate.
 func (p *Plan) UnmarshalJSON(b []byte) error {
 	if len(b) > maxPlan {
-		return &PlanError{"plan", fmt.Sprintf("%d bytes are too many, at most %d are allowed; long lists of users belong into the flag", len(b), maxPlan)}
+		return &PlanError{"plan", fmt.Sprintf("%d bytes are too many, at most %d are allowed; put long lists of users into the flag", len(b), maxPlan)}
 	}
-	var f faults
-	var stages []json.RawMessage
-	got := Plan{}
-	readObject(b, "", map[string]any{
-		"stages": &stages, "on_breach": &got.OnBreach, "policy": &got.Policy, "limit": &got.Limit,
-		"latency_p95": (*duration)(&got.LatencyP95), "database_p95": (*duration)(&got.DatabaseP95), "notice": &got.Notice,
-	}, &f)
-	for i, raw := range stages {
-		var s Stage
-		readObject(raw, fmt.Sprintf("stages[%d]", i), map[string]any{
-			"name": &s.Name, "percentage": &s.Percentage, "users": &s.Users, "hold": (*duration)(&s.Hold),
-			"min_samples": &s.MinSamples, "approval": &s.Approval,
-		}, &f)
-		got.Stages = append(got.Stages, s)
+	var given struct {
+		Stages []struct {
+			Name       string           `json:"name,omitzero"`
+			Percentage flags.Percentage `json:"percentage,omitzero"`
+			Users      flags.IDs        `json:"users,omitzero"`
+			Hold       duration         `json:"hold,omitzero"`
+			MinSamples int64            `json:"min_samples,omitzero"`
+			Approval   bool             `json:"approval,omitzero"`
+		} `json:"stages,omitzero"`
+		OnBreach    OnBreach         `json:"on_breach,omitzero"`
+		Limit       flags.Percentage `json:"limit,omitzero"`
+		LatencyP95  duration         `json:"latency_p95,omitzero"`
+		DatabaseP95 duration         `json:"database_p95,omitzero"`
+		Notice      string           `json:"notice,omitzero"`
 	}
-	if f != nil {
-		return errors.Join(f...)
+	if err := strictjson.Unmarshal(b, &given); err != nil {
+		return err
 	}
-	*p = got.withDefaults()
+	*p = Plan{OnBreach: given.OnBreach, Limit: given.Limit, LatencyP95: time.Duration(given.LatencyP95),
+		DatabaseP95: time.Duration(given.DatabaseP95), Notice: given.Notice}.withDefaults()
+	for _, s := range given.Stages {
+		p.Stages = append(p.Stages, Stage{s.Name, s.Percentage, s.Users, time.Duration(s.Hold), s.MinSamples, s.Approval})
+	}
 	return nil
-}
-
-// readObject reads an object into the fields given by name.
-func readObject(b []byte, at string, fields map[string]any, f *faults) {
-	where, field := "plan", func(name string) string { return name }
-	if at != "" {
-		where, field = at, func(name string) string { return at + "." + name }
-	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	if open, err := d.Token(); err != nil || open != json.Delim('{') {
-		f.add(where, "an object is wanted")
-		return
-	}
-	seen := map[string]bool{}
-	for d.More() {
-		key, err := d.Token()
-		name, _ := key.(string)
-		var raw json.RawMessage
-		if err == nil {
-			err = d.Decode(&raw)
-		}
-		if err != nil {
-			f.add(where, "no valid JSON: %v", err)
-			return
-		}
-		into, known := fields[name]
-		switch {
-		case !known:
-			f.add(field(fmt.Sprintf("%.40s", name)), "there is no such field")
-		case seen[name]:
-			f.add(field(name), "is there twice")
-		case string(raw) == "null":
-			f.add(field(name), "null is no value; leave the field out for its default")
-		default:
-			if err := json.Unmarshal(raw, into); err != nil {
-				f.add(field(name), "%s", complaint(err))
-			}
-		}
-		seen[name] = true
-	}
-	if _, err := d.Token(); err != nil {
-		f.add(where, "no valid JSON: %v", err)
-	} else if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		f.add(where, "something follows after its end")
-	}
-}
-
-func complaint(err error) string {
-	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Sprintf("a %v is wanted, not a %s", e.Type.Kind(), e.Value)
-	}
-	return err.Error()
 }
 
 // MarshalJSON implements json.Marshaler.
@@ -133,10 +93,10 @@ type duration time.Duration
 
 func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
-func (d *duration) UnmarshalJSON(b []byte) error {
-	v, err := time.ParseDuration(strings.Trim(string(b), `"`))
-	if err != nil || b[0] != '"' {
-		return fmt.Errorf("%.40s is no duration such as \"24h\" or \"90s\"", b)
+func (d *duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil {
+		return fmt.Errorf("%.40q is no duration such as \"24h\" or \"90s\"", b)
 	}
 	*d = duration(v)
 	return nil

@@ -14,7 +14,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 )
 
-func TestTheDefaultPlanIsTheDeploymentPlan(t *testing.T) {
+func TestDefaultPlan_IsTheDeploymentPlan(t *testing.T) {
 	p := rollout.DefaultPlan()
 	if err := p.Validate(); err != nil {
 		t.Fatal(err)
@@ -31,12 +31,12 @@ func TestTheDefaultPlanIsTheDeploymentPlan(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if p.Limit != 5*flags.Percent || p.Policy != rollout.Sequential || p.OnBreach != rollout.Rollback {
-		t.Errorf("limit %v, %s, %s", p.Limit, p.Policy, p.OnBreach)
+	if p.Limit != 5*flags.Percent || p.OnBreach != rollout.BreachRollback {
+		t.Errorf("limit %v, %s", p.Limit, p.OnBreach)
 	}
 }
 
-func TestAPlanSurvivesItsJSON(t *testing.T) {
+func TestPlan_SurvivesItsJSON(t *testing.T) {
 	p := rollout.DefaultPlan()
 	p.Stages[0].Users = flags.NewIDs("7", "ü")
 	p.Stages[1].Approval = true
@@ -58,59 +58,56 @@ func TestAPlanSurvivesItsJSON(t *testing.T) {
 	}
 }
 
-func TestAShortPlanHasTheDefaults(t *testing.T) {
+func TestParsePlan_FillsInDefaults(t *testing.T) {
 	got, err := rollout.ParsePlan([]byte(`{"stages":[{"name":"all","percentage":100,"users":[7,"x"],"hold":"90s"}]}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := rollout.Plan{
 		Stages:   []rollout.Stage{{Name: "all", Percentage: 10000, Users: flags.NewIDs("7", "x"), Hold: 90 * time.Second}},
-		OnBreach: rollout.Rollback, Policy: rollout.Sequential, Limit: 500,
+		OnBreach: rollout.BreachRollback, Limit: 500,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 }
 
-func TestEveryFaultOfAPlanIsNamed(t *testing.T) {
+func TestParsePlan_NamesEveryFault(t *testing.T) {
 	const ok = `{"name":"a","hold":"1h"}`
 	for _, c := range []struct{ name, plan, want string }{
-		{"nothing", ``, `plan: an object is wanted`},
-		{"a list", `[]`, `plan: an object is wanted`},
-		{"null", `null`, `plan: an object is wanted`},
-		{"cut off", `{"stages":[`, `plan: no valid JSON: unexpected EOF`},
-		{"cut off at the end", `{"limit":5`, `plan: no valid JSON: EOF`},
-		{"something after it", `{"stages":[` + ok + `]} {}`, `plan: something follows after its end`},
-		{"unknown, doubled, null and mistyped fields", `{"stage":1,"limit":5,"limit":6,"policy":null,"notice":7,"stages":[{"hold":3,"hld":"1h","name":[]},7]}`,
-			`stage: there is no such field
-limit: is there twice
-policy: null is no value; leave the field out for its default
-notice: a string is wanted, not a number
-stages[0].hold: 3 is no duration such as "24h" or "90s"
-stages[0].hld: there is no such field
-stages[0].name: a string is wanted, not a array
-stages[1]: an object is wanted`},
-		{"an unreadable duration", `{"stages":[{"name":"a","hold":"a day"}]}`, `stages[0].hold: "a day" is no duration such as "24h" or "90s"`},
-		{"an unreadable share", `{"stages":[{"name":"a","hold":"1h","percentage":10.001}]}`, `stages[0].percentage: 10.001 has more than two decimals`},
-		{"a share that is no number", `{"stages":[{"name":"a","hold":"1h","percentage":NaN}]}`, `plan: no valid JSON: invalid character 'N' looking for beginning of value`},
+		{"nothing", ``, `plan: is empty (line 1, column 1)`},
+		{"a list", `[]`, `plan: must be an object (line 1, column 1)`},
+		{"cut off", `{"stages":[`, `plan: is not valid JSON: unexpected end of JSON input (line 1, column 11)`},
+		{"something after it", `{"stages":[` + ok + `]} {}`, `plan: is not valid JSON: invalid character '{' after top-level value (line 1, column 39)`},
+		{"unknown, doubled, null and mistyped fields", `{"stage":1,"limit":5,"limit":6,"on_breach":null,"notice":7,
+"stages":[{"hold":3,"hld":"1h","name":[]},7]}`,
+			`stage: is unknown (line 1, column 2)
+limit: is there twice (line 1, column 22)
+on_breach: must not be null (line 1, column 44)
+notice: must be a string (line 1, column 58)
+stages[0].hold: must be a string (line 2, column 19)
+stages[0].hld: is unknown (line 2, column 21)
+stages[0].name: must be a string (line 2, column 39)
+stages[1]: must be an object (line 2, column 43)`},
+		{"an unreadable duration", `{"stages":[{"name":"a","hold":"a day"}]}`, `stages[0].hold: "a day" is no duration such as "24h" or "90s" (line 1, column 31)`},
+		{"an unreadable share", `{"stages":[{"name":"a","hold":"1h","percentage":10.001}]}`, `stages[0].percentage: 10.001 has more than two decimals (line 1, column 49)`},
 		{"no stages", `{}`, `stages: a plan needs at least one`},
 		{"too many stages", `{"stages":[` + strings.TrimSuffix(strings.Repeat(`{"name":"a","hold":"1h"},`, 101), ",") + `]}`, `stages: 101 are too many, at most 100 are allowed`},
 		{"impossible values", `{"stages":[{"name":" ","percentage":50},{"name":"x","percentage":10,"hold":"-1s","min_samples":-1},{"name":"x","hold":"9000h","percentage":50}],
-			"on_breach":"explode","policy":"hope","limit":60,"latency_p95":"-1s","notice":"` + strings.Repeat("x", 5000) + `"}`,
+			"on_breach":"explode","limit":60,"latency_p95":"-1s","notice":"` + strings.Repeat("x", 5000) + `"}`,
 			`stages[0].name: a stage needs a name
-stages[0]: a stage needs a hold, min_samples or approval: it would pass unseen
+stages[0]: a stage needs a hold, min_samples or approval: it would pass unwatched
 stages[1].percentage: 10 is less than the stage before has, 50: a rollout only adds users
 stages[1].hold: -1s is not within 0 and 8784h0m0s
 stages[1].min_samples: -1 is below 0
 stages[2].name: an earlier stage is called "x" as well
 stages[2].hold: 9000h0m0s is not within 0 and 8784h0m0s
 on_breach: "explode" is none of rollback, pause, notify
-policy: "hope" is none of sequential, wilson, point
 limit: 60 is not within 0.01 and 50 per cent
 latency_p95: -1s is not within 0 and 1h
 notice: the text has 5000 bytes, at most 4096 are allowed`},
 		{"a name with a line break", `{"stages":[{"name":"a\nb","hold":"1h"}]}`, `stages[0].name: at most 64 bytes of UTF-8 without control characters are allowed`},
-		{"too long", `{"notice":"` + strings.Repeat("x", 1<<20) + `"}`, `plan: 1048589 bytes are too many, at most 1048576 are allowed; long lists of users belong into the flag`},
+		{"too long", `{"notice":"` + strings.Repeat("x", 1<<20) + `"}`, `plan: 1048589 bytes are too many, at most 1048576 are allowed; put long lists of users into the flag`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, err := rollout.ParsePlan([]byte(c.plan))

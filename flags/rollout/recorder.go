@@ -1,36 +1,34 @@
 package rollout
 
 import (
+	"hash/maphash"
 	"sync/atomic"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
 )
 
-// Recorder takes the outcomes of requests that concern one rollout. It never
+// Recorder receives the outcomes of requests that concern one rollout. It never
 // waits, for the database or anything else, and works whether there is a
 // rollout or not.
 type Recorder struct {
-	name string
-	now  func() time.Time
-	caps caps
-	trip trip
-	// tally is the bake that is on, or nil.
-	tally atomic.Pointer[tally]
+	name  string
+	users userLimiter
+	run   atomic.Pointer[runCounters] // of the stage run that is under way, or nil
 }
 
-// tally counts one bake's outcomes in this process.
-type tally struct {
-	bake
-	latency, database time.Duration // gates; 0 is none
-	arms              [arms]counters
-	told              [arms]Counts // what the database has; the controller's own
-}
-
-// bake is one watch of one stage, from its beginning.
-type bake struct {
+// stageRun is one observation of one stage, from its beginning.
+type stageRun struct {
 	id           int64
 	epoch, stage int
+}
+
+// runCounters count the outcomes of one stage run in this process.
+type runCounters struct {
+	stageRun
+	latency, database time.Duration // gates; 0 is none
+	arms              [arms]counters
+	flushed           [arms]Counts // what the database has; used by the controller alone
 }
 
 // counters are the atomic Counts of one arm.
@@ -39,52 +37,58 @@ type counters struct {
 	_                                                      [64]byte // the arms do not share a cache line
 }
 
-// Record counts how one request ended. Latency is how long it took, as the
-// plan means it, and dbTime how much of that was spent in the database; 0 where
-// that is not known. The user's id goes no further than the memory of this
-// process: it bounds what one user can contribute to Options.UserPerMinute
-// outcomes a minute. What is over does not count. A negative duration is 0.
-//
-// A request whose user ArmOf gives no arm is not to be recorded.
-func (r *Recorder) Record(arm Arm, outcome Outcome, user string, latency, dbTime time.Duration) {
-	if arm >= arms || outcome >= outcomes {
+// Sample is how one request ended.
+type Sample struct {
+	Arm     Arm // see ArmOf; a request of neither arm is not to be recorded
+	Outcome Outcome
+	// UserID bounds what one user contributes: at most 5 outcomes a minute and
+	// replica count. It is kept nowhere.
+	UserID string
+	// Latency is how long the request took, as the plan means it, and
+	// DatabaseTime how much of that was spent in the database. 0 or less is
+	// not measured.
+	Latency, DatabaseTime time.Duration
+}
+
+func newRecorder(name string) *Recorder {
+	return &Recorder{name: name, users: userLimiter{seed: maphash.MakeSeed()}}
+}
+
+// Record counts how one request ended. It allocates nothing and may be called
+// from any goroutine.
+func (r *Recorder) Record(s Sample) {
+	run := r.run.Load()
+	if run == nil || s.Arm >= arms || s.Outcome >= outcomes {
 		return
 	}
-	t := r.tally.Load()
-	if outcome == CallerError || outcome == HostError {
-		if t != nil {
-			t.arms[arm].ignored.Add(1)
-		}
+	c := &run.arms[s.Arm]
+	if s.Outcome == OutcomeIgnored || s.Outcome == OutcomeSharedFailure && s.Arm == ArmExposed {
+		c.ignored.Add(1)
 		return
 	}
-	if !r.caps.admit(arm, user) {
+	if !r.users.allow(s.Arm, s.UserID) {
 		return
 	}
-	r.trip.note(arm, outcome == Failure, r.now)
-	if t == nil {
-		return
-	}
-	c := &t.arms[arm]
 	c.outcomes.Add(1) // first, see counts
-	if outcome == Failure {
+	if s.Outcome != OutcomeSuccess {
 		c.failures.Add(1)
 	}
-	if latency > 0 {
-		c.latency.Add(latency.Microseconds())
-		if t.latency > 0 && latency > t.latency {
+	if s.Latency > 0 {
+		c.latency.Add(s.Latency.Microseconds())
+		if run.latency > 0 && s.Latency > run.latency {
 			c.slow.Add(1)
 		}
 	}
-	if dbTime > 0 {
-		c.db.Add(dbTime.Microseconds())
-		if t.database > 0 && dbTime > t.database {
+	if s.DatabaseTime > 0 {
+		c.db.Add(s.DatabaseTime.Microseconds())
+		if run.database > 0 && s.DatabaseTime > run.database {
 			c.dbSlow.Add(1)
 		}
 	}
 }
 
-// counts are the figures by now. Outcomes are read last, as they are counted
-// first, so that there are never more bad ones than there are outcomes.
+// counts returns the figures so far. Outcomes are read last, as they are
+// counted first, so that there are never more failures than outcomes.
 func (c *counters) counts() Counts {
 	n := Counts{Failures: c.failures.Load(), Ignored: c.ignored.Load(), Slow: c.slow.Load(), DatabaseSlow: c.dbSlow.Load(),
 		LatencyUS: c.latency.Load(), DatabaseUS: c.db.Load()}
@@ -92,22 +96,22 @@ func (c *counters) counts() Counts {
 	return n
 }
 
-// watch makes the recorder count for a bake; nil is none.
-func (r *Recorder) watch(b *bake, p Plan) {
-	switch t := r.tally.Load(); {
-	case b == nil:
-		r.tally.Store(nil)
-	case t == nil || t.bake != *b:
-		r.tally.Store(&tally{bake: *b, latency: p.LatencyP95, database: p.DatabaseP95})
+// observe makes the recorder count for a stage run; nil is none.
+func (r *Recorder) observe(run *stageRun, p Plan) {
+	switch c := r.run.Load(); {
+	case run == nil:
+		r.run.Store(nil)
+	case c == nil || c.stageRun != *run:
+		r.run.Store(&runCounters{stageRun: *run, latency: p.LatencyP95, database: p.DatabaseP95})
 	}
 }
 
-// ArmOf tells on which side a request is by its flag's decision: who has the
-// feature is exposed, who is outside the percentage and no more is the control.
-// Others, whom the feature is kept from for another reason, belong to neither.
+// ArmOf returns the arm of a request by its flag's decision: users who have the
+// feature are exposed, users outside the percentage are the control. Users whom
+// the feature is kept from for another reason are in neither.
 func ArmOf(d flags.Decision) (arm Arm, ok bool) {
 	if d.On {
-		return Exposed, true
+		return ArmExposed, true
 	}
-	return Control, d.Reason == flags.ReasonOutsidePercentage
+	return ArmControl, d.Reason == flags.ReasonOutsidePercentage
 }

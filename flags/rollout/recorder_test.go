@@ -1,13 +1,13 @@
 package rollout
 
 import (
-	"context"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jmoiron/sqlx"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
 )
@@ -30,227 +30,119 @@ func (c *clock) add(d time.Duration) {
 	c.t = c.t.Add(d)
 }
 
-func bare(t testing.TB, o Options) (*Controller, *clock) {
+func newBare(t testing.TB) (*Controller, *clock) {
 	t.Helper()
 	at := &clock{t: time.Date(2026, 11, 23, 6, 0, 0, 0, time.UTC)}
-	o.Now = at.now
-	c, err := NewOn(nil, o)
+	o := Options{Now: at.now}
+	c, err := New(sqlx.NewDb(nil, "sqlite"), o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c, at
 }
 
-func TestRecord(t *testing.T) {
-	c, _ := bare(t, Options{})
+func TestRecord_CountsByArmAndOutcome(t *testing.T) {
+	c, _ := newBare(t)
 	r := c.Recorder("x")
 	if r != c.Recorder("x") || r == c.Recorder("y") {
 		t.Error("a name has more than one recorder, or two have one")
 	}
-	r.Record(Exposed, Success, "before the bake", time.Second, 0)
-	r.watch(&bake{id: 1}, Plan{LatencyP95: time.Second, DatabaseP95: 10 * time.Millisecond})
+	r.Record(Sample{ArmExposed, OutcomeSuccess, "before the bake", time.Second, 0})
+	r.observe(&stageRun{id: 1}, Plan{LatencyP95: time.Second, DatabaseP95: 10 * time.Millisecond})
 	for _, one := range []struct {
 		arm         Arm
 		outcome     Outcome
 		latency, db time.Duration
 	}{
-		{Exposed, Success, time.Second, 10 * time.Millisecond},
-		{Exposed, Failure, time.Second + 1, 11 * time.Millisecond},
-		{Exposed, Success, -time.Hour, -time.Hour},
-		{Exposed, CallerError, time.Hour, time.Hour},
-		{Exposed, HostError, time.Hour, time.Hour},
-		{Control, Success, 0, 0},
-		{Control, CallerError, 0, 0},
-		{arms, Success, time.Hour, time.Hour},
-		{Exposed, outcomes, time.Hour, time.Hour},
+		{ArmExposed, OutcomeSuccess, time.Second, 10 * time.Millisecond},
+		{ArmExposed, OutcomeFailure, time.Second + 1, 11 * time.Millisecond},
+		{ArmExposed, OutcomeSuccess, -time.Hour, -time.Hour},
+		{ArmExposed, OutcomeIgnored, time.Hour, time.Hour},
+		{ArmExposed, OutcomeIgnored, time.Hour, time.Hour},
+		{ArmControl, OutcomeSuccess, 0, 0},
+		{ArmControl, OutcomeIgnored, 0, 0},
+		{arms, OutcomeSuccess, time.Hour, time.Hour},
+		{ArmExposed, outcomes, time.Hour, time.Hour},
 	} {
-		r.Record(one.arm, one.outcome, "u", one.latency, one.db)
+		r.Record(Sample{one.arm, one.outcome, "u", one.latency, one.db})
 	}
-	tally := r.tally.Load()
+	run := r.run.Load()
 	want := Counts{Outcomes: 3, Failures: 1, Ignored: 2, Slow: 1, DatabaseSlow: 1, LatencyUS: 2_000_000, DatabaseUS: 21_000}
-	if diff := cmp.Diff(want, tally.arms[Exposed].counts()); diff != "" {
+	if diff := cmp.Diff(want, run.arms[ArmExposed].counts()); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(Counts{Outcomes: 1, Ignored: 1}, tally.arms[Control].counts()); diff != "" {
+	if diff := cmp.Diff(Counts{Outcomes: 1, Ignored: 1}, run.arms[ArmControl].counts()); diff != "" {
 		t.Error(diff)
 	}
 	// The same bake goes on; another begins at nothing; none counts nothing.
-	r.watch(&bake{id: 1}, Plan{})
-	if r.tally.Load() != tally {
+	r.observe(&stageRun{id: 1}, Plan{})
+	if r.run.Load() != run {
 		t.Error("the same bake has begun anew")
 	}
-	r.watch(&bake{id: 2}, Plan{})
-	r.Record(Exposed, Success, "v", time.Hour, time.Hour) // no gates
-	if diff := cmp.Diff(Counts{Outcomes: 1, LatencyUS: 3_600_000_000, DatabaseUS: 3_600_000_000}, r.tally.Load().arms[Exposed].counts()); diff != "" {
+	r.observe(&stageRun{id: 2}, Plan{})
+	r.Record(Sample{ArmExposed, OutcomeSuccess, "v", time.Hour, time.Hour}) // no gates
+	if diff := cmp.Diff(Counts{Outcomes: 1, LatencyUS: 3_600_000_000, DatabaseUS: 3_600_000_000}, r.run.Load().arms[ArmExposed].counts()); diff != "" {
 		t.Error(diff)
 	}
-	r.watch(nil, Plan{})
-	r.Record(Exposed, CallerError, "w", 0, 0)
-	if r.tally.Load() != nil {
+	r.observe(nil, Plan{})
+	r.Record(Sample{ArmExposed, OutcomeIgnored, "w", 0, 0})
+	if r.run.Load() != nil {
 		t.Error("counts without a bake")
 	}
 }
 
-func TestOneUserContributesSoManyOutcomesAMinute(t *testing.T) {
-	c, at := bare(t, Options{UserPerMinute: 3})
+func TestRecord_BoundsWhatOneUserContributes(t *testing.T) {
+	c, at := newBare(t)
 	r := c.Recorder("x")
-	r.watch(&bake{id: 1}, Plan{})
+	r.observe(&stageRun{id: 1}, Plan{})
 	c.beginMinute()
 	contribute := func(want int64) {
 		t.Helper()
-		before := r.tally.Load().arms[Exposed].counts().Outcomes
+		before := r.run.Load().arms[ArmExposed].counts().Outcomes
 		for range 100 {
-			r.Record(Exposed, Failure, "loud", 0, 0)
+			r.Record(Sample{ArmExposed, OutcomeFailure, "loud", 0, 0})
 		}
-		if got := r.tally.Load().arms[Exposed].counts().Outcomes - before; got != want {
+		if got := r.run.Load().arms[ArmExposed].counts().Outcomes - before; got != want {
 			t.Errorf("%d outcomes count, want %d", got, want)
 		}
 	}
-	contribute(3)
+	contribute(outcomesPerMinute)
 	at.add(59 * time.Second)
 	c.beginMinute()
 	contribute(0)
-	r.Record(Exposed, Failure, "quiet", 0, 0)
-	if got := r.tally.Load().arms[Exposed].counts().Outcomes; got != 4 {
+	r.Record(Sample{ArmExposed, OutcomeFailure, "quiet", 0, 0})
+	if got := r.run.Load().arms[ArmExposed].counts().Outcomes; got != outcomesPerMinute+1 {
 		t.Errorf("another user does not count: %d", got)
 	}
 	at.add(time.Second)
 	c.beginMinute()
-	contribute(3)
+	contribute(outcomesPerMinute)
 }
 
-func TestConcurrentOutcomesAllCount(t *testing.T) {
-	c, _ := bare(t, Options{UserPerMinute: 255})
+func TestRecord_CountsConcurrentOutcomes(t *testing.T) {
+	c, _ := newBare(t)
 	r := c.Recorder("x")
-	r.watch(&bake{id: 1}, Plan{})
+	r.observe(&stageRun{id: 1}, Plan{})
 	var g sync.WaitGroup
 	for w := range 8 {
 		g.Go(func() {
-			for i := range 1000 {
-				r.Record(Exposed, Outcome(i%2), strconv.Itoa(w*1000+i), time.Millisecond, 0)
+			for i := range 64 {
+				r.Record(Sample{ArmExposed, Outcome(i % 2), strconv.Itoa(w*64 + i), time.Millisecond, 0})
 			}
 		})
 	}
 	g.Go(func() {
 		for range 1000 {
-			if n := r.tally.Load().arms[Exposed].counts(); n.Failures > n.Outcomes {
+			if n := r.run.Load().arms[ArmExposed].counts(); n.Failures > n.Outcomes {
 				t.Errorf("%+v", n)
 			}
 		}
 	})
 	g.Wait()
-	if n := r.tally.Load().arms[Exposed].counts(); n.Outcomes != 8000 || n.Failures != 4000 {
+	if n := r.run.Load().arms[ArmExposed].counts(); n.Outcomes != 512 || n.Failures != 256 {
 		t.Errorf("%+v", n)
 	}
 }
-
-// on is a decider for which everybody has the feature.
-type on struct{ version int64 }
-
-func (o *on) Decide(string, string) flags.Decision {
-	return flags.Decision{On: true, Reason: flags.ReasonInPercentage, Version: o.version}
-}
-
-func TestAReplicaTakesItselfOut(t *testing.T) {
-	type setup struct {
-		c     *Controller
-		r     *Recorder
-		d     flags.Decider
-		inner *on
-		at    *clock
-		user  int
-	}
-	begin := func() *setup {
-		s := &setup{inner: &on{version: 3}}
-		s.c, s.at = bare(t, Options{})
-		s.r, s.d = s.c.Recorder("x"), s.c.Decider(s.inner)
-		return s
-	}
-	record := func(s *setup, a Arm, o Outcome, n int) {
-		for range n {
-			s.user++
-			s.r.Record(a, o, strconv.Itoa(s.user), 0, 0)
-		}
-	}
-	is := func(s *setup, want bool) {
-		t.Helper()
-		d := s.d.Decide("x", "1")
-		if d.On == want || s.r.Tripped() != want || want && d.Reason != flags.ReasonMasterOff {
-			t.Errorf("%+v, tripped %t; want tripped %t", d, s.r.Tripped(), want)
-		}
-		if other := s.d.Decide("y", "1"); !other.On {
-			t.Errorf("another flag: %+v", other)
-		}
-	}
-	t.Run("at twelve failures among twenty", func(t *testing.T) {
-		s := begin()
-		record(s, Exposed, Failure, 11)
-		record(s, Exposed, Success, 8)
-		is(s, false)
-		record(s, Exposed, Failure, 1)
-		is(s, true)
-	})
-	t.Run("not on fewer than twenty outcomes", func(t *testing.T) {
-		s := begin()
-		record(s, Exposed, Failure, 19)
-		is(s, false)
-	})
-	t.Run("not for others' errors, nor the control arm's", func(t *testing.T) {
-		s := begin()
-		record(s, Exposed, CallerError, 50)
-		record(s, Exposed, HostError, 50)
-		record(s, Control, Failure, 50)
-		is(s, false)
-	})
-	t.Run("not for one user's failures", func(t *testing.T) {
-		s := begin()
-		for range 100 {
-			s.r.Record(Exposed, Failure, "loud", 0, 0)
-		}
-		is(s, false)
-	})
-	t.Run("not when the control arm fails as well", func(t *testing.T) {
-		s := begin()
-		record(s, Control, Failure, 8)
-		record(s, Control, Success, 12)
-		record(s, Exposed, Failure, 30)
-		is(s, false)
-	})
-	t.Run("and comes back after the cool-down", func(t *testing.T) {
-		s := begin()
-		record(s, Exposed, Failure, 20)
-		is(s, true)
-		s.at.add(5*time.Minute - 1)
-		is(s, true)
-		s.at.add(1)
-		is(s, false)
-		record(s, Exposed, Failure, 19)
-		is(s, false)
-		record(s, Exposed, Failure, 1)
-		is(s, true)
-	})
-	t.Run("and comes back when the flag is changed", func(t *testing.T) {
-		s := begin()
-		record(s, Exposed, Failure, 20)
-		is(s, true)
-		s.inner.version = 4
-		is(s, false)
-		record(s, Exposed, Failure, 20)
-		is(s, true)
-	})
-	t.Run("and leaves who is off as they are", func(t *testing.T) {
-		s := begin()
-		record(s, Exposed, Failure, 20)
-		s.d = s.c.Decider(off{})
-		if d := s.d.Decide("x", "1"); d.Reason != flags.ReasonDisabled {
-			t.Errorf("%+v", d)
-		}
-	})
-}
-
-type off struct{}
-
-func (off) Decide(string, string) flags.Decision { return flags.Decision{Reason: flags.ReasonDisabled} }
 
 func TestArmOf(t *testing.T) {
 	for _, c := range []struct {
@@ -258,9 +150,9 @@ func TestArmOf(t *testing.T) {
 		want Arm
 		ok   bool
 	}{
-		{flags.Decision{On: true, Reason: flags.ReasonUserEnabled}, Exposed, true},
-		{flags.Decision{On: true, Reason: flags.ReasonInPercentage}, Exposed, true},
-		{flags.Decision{Reason: flags.ReasonOutsidePercentage}, Control, true},
+		{flags.Decision{On: true, Reason: flags.ReasonUserEnabled}, ArmExposed, true},
+		{flags.Decision{On: true, Reason: flags.ReasonInPercentage}, ArmExposed, true},
+		{flags.Decision{Reason: flags.ReasonOutsidePercentage}, ArmControl, true},
 		{flags.Decision{Reason: flags.ReasonUserDisabled}, 0, false},
 		{flags.Decision{Reason: flags.ReasonDisabled}, 0, false},
 		{flags.Decision{Reason: flags.ReasonMasterOff}, 0, false},
@@ -272,15 +164,14 @@ func TestArmOf(t *testing.T) {
 	}
 }
 
-func TestOptionsAreCheckedTogether(t *testing.T) {
-	_, err := NewOn(nil, Options{Interval: -1, UserPerMinute: 256, CoolDown: -1, Webhooks: []Webhook{
+func TestNew_NamesAllFaultyOptions(t *testing.T) {
+	_, err := New(nil, Options{Interval: -1, MaxConns: -1, Webhooks: []Webhook{
 		{Name: "a", URL: "ftp://user:pass@x/", Secret: "too-short"}, {Name: "a", URL: "https://x/", Secret: "0123456789abcdef"}}})
-	want := `rollout: Options.UserPerMinute is 256, it must be 1 to 255
-rollout: Options.Interval is -1ns, it must be above 0
-rollout: Options.CoolDown is -1ns, it must be above 0
-rollout: Options.Webhooks[0].URL must be one of http or https
+	want := `rollout: Options.Webhooks[0].URL must be one of http or https
 rollout: Options.Webhooks[0].Secret must have at least 16 bytes
-rollout: Options.Webhooks[1].Name must be there, and another for each`
+rollout: Options.Webhooks[1].Name must be there, and another for each
+rollout: Options.Interval is -1ns, it must not be negative
+rollout: Options.MaxConns is -1, it must not be negative`
 	if err == nil || err.Error() != want {
 		t.Error(cmp.Diff(want, err.Error()))
 	}
@@ -290,9 +181,9 @@ rollout: Options.Webhooks[1].Name must be there, and another for each`
 }
 
 func BenchmarkRecord(b *testing.B) {
-	c, _ := bare(b, Options{UserPerMinute: 255})
+	c, _ := newBare(b)
 	r := c.Recorder("x")
-	r.watch(&bake{id: 1}, DefaultPlan())
+	r.observe(&stageRun{id: 1}, DefaultPlan())
 	ids := make([]string, 4096)
 	for i := range ids {
 		ids[i] = "user-" + strconv.Itoa(i)
@@ -302,9 +193,9 @@ func BenchmarkRecord(b *testing.B) {
 		i := 0
 		for b.Loop() {
 			if i++; i%100_000 == 0 {
-				r.caps.minute.Add(1)
+				r.users.minute.Add(1)
 			}
-			r.Record(Exposed, Success, ids[i%len(ids)], time.Millisecond, time.Microsecond)
+			r.Record(Sample{ArmExposed, OutcomeSuccess, ids[i%len(ids)], time.Millisecond, time.Microsecond})
 		}
 	})
 	b.Run("in parallel", func(b *testing.B) {
@@ -312,30 +203,21 @@ func BenchmarkRecord(b *testing.B) {
 		b.RunParallel(func(pb *testing.PB) {
 			for i := 0; pb.Next(); i++ {
 				if i%100_000 == 0 {
-					r.caps.minute.Add(1)
+					r.users.minute.Add(1)
 				}
-				r.Record(Exposed, Success, ids[i%len(ids)], time.Millisecond, time.Microsecond)
+				r.Record(Sample{ArmExposed, OutcomeSuccess, ids[i%len(ids)], time.Millisecond, time.Microsecond})
 			}
 		})
 	})
 }
 
-func TestRecordAllocatesNothing(t *testing.T) {
-	c, _ := bare(t, Options{UserPerMinute: 255})
+func TestRecord_AllocatesNothing(t *testing.T) {
+	c, _ := newBare(t)
 	r := c.Recorder("x")
-	r.watch(&bake{id: 1}, DefaultPlan())
-	d := c.Decider(&on{})
+	r.observe(&stageRun{id: 1}, DefaultPlan())
 	if n := testing.AllocsPerRun(100, func() {
-		r.Record(Exposed, Failure, "u", time.Hour, time.Hour)
-		d.Decide("x", "u")
+		r.Record(Sample{ArmExposed, OutcomeFailure, "u", time.Hour, time.Hour})
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
-}
-
-func TestPassesEndWithTheContext(t *testing.T) {
-	c, _ := bare(t, Options{})
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	c.loop(ctx, func() time.Duration { t.Error("a pass after the end"); return 0 })
 }

@@ -37,13 +37,13 @@ func replica(dsn string) {
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	w := flags.NewWatcher(flags.NewStore(db, flags.StoreOptions{}), flags.Options{Interval: time.Second, Logger: log})
-	c, err := rollout.New(db, rollout.Options{Interval: 20 * time.Millisecond, UserPerMinute: 255, Logger: log, Now: func() time.Time { return time.Now().Add(offset) }})
+	c, err := rollout.New(db, rollout.Options{Interval: 20 * time.Millisecond, Logger: log, Now: func() time.Time { return time.Now().Add(offset) }})
 	if err != nil {
 		panic(err)
 	}
 	if fast := os.Getenv("ROLLOUT_TEST_INTERVAL"); fast != "" {
 		interval, _ := time.ParseDuration(fast)
-		if c, err = rollout.New(db, rollout.Options{Interval: interval, UserPerMinute: 255, Logger: log}); err != nil {
+		if c, err = rollout.New(db, rollout.Options{Interval: interval, Logger: log}); err != nil {
 			panic(err)
 		}
 	}
@@ -63,11 +63,11 @@ func replica(dsn string) {
 		user++
 		d := w.Decide(flag, strconv.Itoa(user%1000))
 		if arm, ok := rollout.ArmOf(d); ok {
-			outcome := rollout.Success
-			if failing.Load() && arm == rollout.Exposed {
-				outcome = rollout.Failure
+			outcome := rollout.OutcomeSuccess
+			if failing.Load() && arm == rollout.ArmExposed {
+				outcome = rollout.OutcomeFailure
 			}
-			rec.Record(arm, outcome, strconv.Itoa(user), time.Millisecond, 0)
+			rec.Record(rollout.Sample{Arm: arm, Outcome: outcome, UserID: strconv.Itoa(user), Latency: time.Millisecond})
 		}
 		if everybody := w.Flag(flag); everybody != nil && everybody.Enabled != on {
 			on = everybody.Enabled
@@ -132,9 +132,9 @@ func (p *process) freeze(t *testing.T) {
 
 // A whole plan in fast-forward by five processes, whose clocks are up to ten
 // minutes off, and which are killed or frozen at random.
-func TestFiveReplicasKilledAtRandomAgree(t *testing.T) {
+func TestReplicas_AgreeWhileKilledAtRandom(t *testing.T) {
 	dsn := pgtest.Database(t)
-	l := newLab(t, pgtest.Open(t, dsn))
+	l := newHarness(t, pgtest.Open(t, dsn))
 	p := rollout.DefaultPlan()
 	p.Stages[0].Percentage = flags.Percent // somebody internal
 	for i := range p.Stages {
@@ -147,7 +147,7 @@ func TestFiveReplicasKilledAtRandomAgree(t *testing.T) {
 	for i := range five {
 		five[i] = begin(t, dsn, clock())
 	}
-	l.do(rollout.Start)
+	l.do(rollout.ActionStart)
 	kills := 0
 	next := time.NewTicker(100 * time.Millisecond)
 	defer next.Stop()
@@ -165,19 +165,21 @@ func TestFiveReplicasKilledAtRandomAgree(t *testing.T) {
 		default:
 		}
 		s := l.status()
-		if s.Waiting == rollout.ForApproval && !s.Approved {
-			l.do(rollout.Approve)
+		if s.Waiting == rollout.WaitingApproval && !s.Approved {
+			l.do(rollout.ActionApprove)
 		}
-		return s.State == rollout.Completed
+		return s.State == rollout.StateCompleted
 	})
 	for _, one := range five {
 		one.kill()
 	}
 	t.Logf("killed %d times", kills)
 	// That few users came while replicas were dead is no fault.
-	history := slices.DeleteFunc(l.events(), func(e rollout.Event) bool { return e.Action == rollout.Waits && strings.Contains(e.Detail, "outcomes") })
-	l.happenedIn(history, rollout.Created, rollout.Start, rollout.Advanced, rollout.Advanced, rollout.Waits, rollout.Approve, rollout.Advanced, rollout.Finished)
-	l.stands(rollout.Completed, "", 3, true, 100*flags.Percent)
+	history := slices.DeleteFunc(l.events(), func(e rollout.Event) bool {
+		return e.Action == rollout.ActionWait && strings.Contains(e.Detail, "outcomes")
+	})
+	l.happenedIn(history, rollout.ActionCreate, rollout.ActionStart, rollout.ActionAdvance, rollout.ActionAdvance, rollout.ActionWait, rollout.ActionApprove, rollout.ActionAdvance, rollout.ActionComplete)
+	l.stands(rollout.StateCompleted, "", 3, true, 100*flags.Percent)
 	// The flag's own audit: each of its changes once, all by the rollout.
 	events, err := flags.NewStore(l.db, flags.StoreOptions{}).Events(t.Context(), flag, 100, 0)
 	if err != nil {
@@ -204,14 +206,14 @@ func TestFiveReplicasKilledAtRandomAgree(t *testing.T) {
 }
 
 // With the intervals that are shipped.
-func TestABreachReachesFiveReplicasWithinTenSeconds(t *testing.T) {
+func TestReplicas_SwitchOffAfterABreach(t *testing.T) {
 	dsn := pgtest.Database(t)
-	l := newLab(t, pgtest.Open(t, dsn))
+	l := newHarness(t, pgtest.Open(t, dsn))
 	p := rollout.DefaultPlan()
 	l.create(p)
-	l.do(rollout.Start)
-	l.do(rollout.Skip)
-	l.do(rollout.Skip)
+	l.do(rollout.ActionStart)
+	l.do(rollout.ActionSkip)
+	l.do(rollout.ActionSkip)
 	var five []*process
 	for range 5 {
 		five = append(five, begin(t, dsn, "ROLLOUT_TEST_CLOCK=0s", "ROLLOUT_TEST_INTERVAL=2s"))
@@ -239,7 +241,7 @@ func TestABreachReachesFiveReplicasWithinTenSeconds(t *testing.T) {
 		}
 	}
 	t.Logf("all off after %v", time.Since(begun))
-	l.stands(rollout.RolledBack, rollout.ByBreach, 2, false, 50*flags.Percent)
+	l.stands(rollout.StateRolledBack, rollout.ReasonBreach, 2, false, 50*flags.Percent)
 	if f := l.flag(); f.Notice != p.Notice {
 		t.Errorf("the users are told %q", f.Notice)
 	}

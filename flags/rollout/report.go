@@ -24,14 +24,14 @@ type Goals struct {
 	OpenBugs *int
 }
 
-// Verdict is whether a criterion is met.
+// Verdict is the answer to whether a criterion is met.
 type Verdict string
 
 // The verdicts.
 const (
-	Met    Verdict = "met"
-	NotMet Verdict = "not_met"
-	Open   Verdict = "open" // too early to tell, not measured, or not stated
+	VerdictMet    Verdict = "met"
+	VerdictNotMet Verdict = "not_met"
+	VerdictOpen   Verdict = "open" // too early to tell, not measured, or not stated
 )
 
 // Criterion is one criterion of success.
@@ -42,7 +42,7 @@ type Criterion struct {
 	Measured string  `json:"measured"`
 }
 
-// Report is how a rollout fares by its criteria of success.
+// Report measures a rollout by its criteria of success.
 type Report struct {
 	Rollout  string      `json:"rollout"`
 	State    State       `json:"state"`
@@ -55,13 +55,13 @@ type Report struct {
 }
 
 // Report measures the current epoch of a rollout. Rates are those of its last
-// stage; nothing that was not measured or stated is taken for met.
-func (c *Controller) Report(ctx context.Context, name string, g Goals) (Report, error) {
+// stage; what was neither measured nor stated is not met.
+func (s *Store) Report(ctx context.Context, name string, g Goals) (Report, error) {
 	fail := func(err error) (Report, error) { return Report{}, fmt.Errorf("rollout: report(%q): %w", name, err) }
 	var r *rollout
-	rep, err := sqldb.Read(ctx, c.db, "rollout.report", func(tx *sqldb.Tx) (Report, error) {
+	rep, err := sqldb.Read(ctx, s.db, "rollout.report", func(tx *sqldb.Tx) (Report, error) {
 		var err error
-		if _, r, err = read(tx, name, ""); err == nil && r == nil {
+		if _, r, err = readRollout(tx, name, ""); err == nil && r == nil {
 			err = ErrNotFound
 		}
 		if err != nil {
@@ -71,7 +71,7 @@ func (c *Controller) Report(ctx context.Context, name string, g Goals) (Report, 
 		if err := tx.Get(&now, `SELECT {now}`); err != nil {
 			return Report{}, err
 		}
-		e, err := sumUp(tx, `rollout = $1 AND epoch = $2 AND stage = $3`, name, r.epoch, len(r.plan.Stages)-1)
+		e, err := sumEvidence(tx, `rollout = $1 AND epoch = $2 AND stage = $3`, name, r.epoch, len(r.plan.Stages)-1)
 		return Report{Rollout: name, State: r.state, Epoch: r.epoch, At: now.Time, Evidence: e}, err
 	})
 	if err != nil {
@@ -85,9 +85,9 @@ func (c *Controller) Report(ctx context.Context, name string, g Goals) (Report, 
 	if rep.Criteria[2], err = g.adoption(ctx, *r, rep.At); err != nil {
 		return fail(err)
 	}
-	rep.Verdict = Met
+	rep.Verdict = VerdictMet
 	for _, one := range rep.Criteria {
-		if one.Verdict == NotMet || one.Verdict == Open && rep.Verdict == Met {
+		if one.Verdict == VerdictNotMet || one.Verdict == VerdictOpen && rep.Verdict == VerdictMet {
 			rep.Verdict = one.Verdict
 		}
 	}
@@ -112,23 +112,23 @@ func (g Goals) withDefaults() Goals {
 
 func verdict(met bool) Verdict {
 	if met {
-		return Met
+		return VerdictMet
 	}
-	return NotMet
+	return VerdictNotMet
 }
 
 func (g Goals) full(r rollout) Criterion {
 	watched, share := time.Duration(0), r.plan.Stages[r.stage].Percentage
-	if share == 100*flags.Percent && r.last() {
+	if share == 100*flags.Percent && r.isLastStage() {
 		watched = r.watched
 	}
 	c := Criterion{Name: "full_rollout", Verdict: verdict(watched >= g.Full), Wanted: fmt.Sprintf("100 %% for %v", g.Full),
 		Measured: fmt.Sprintf("100 %% for %v, %s", watched.Round(time.Second), r.state)}
 	switch {
-	case r.state == RolledBack || r.state == Aborted:
-		c.Verdict = NotMet
-	case !r.state.ended() && c.Verdict == NotMet:
-		c.Verdict = Open
+	case r.state == StateRolledBack || r.state == StateAborted:
+		c.Verdict = VerdictNotMet
+	case !r.state.hasEnded() && c.Verdict == VerdictNotMet:
+		c.Verdict = VerdictOpen
 	}
 	return c
 }
@@ -136,15 +136,15 @@ func (g Goals) full(r rollout) Criterion {
 func (g Goals) errorRate(n Counts) Criterion {
 	c := Criterion{Name: "error_rate", Verdict: verdict(n.ErrorRate() < g.ErrorRate), Wanted: fmt.Sprintf("below %.4g %%", 100*g.ErrorRate),
 		Measured: fmt.Sprintf("%.2f %%, %d of %d", 100*n.ErrorRate(), n.Failures, n.Outcomes)}
-	if n.Outcomes < floor {
-		c.Verdict = Open
+	if n.Outcomes < minOutcomes {
+		c.Verdict = VerdictOpen
 	}
 	return c
 }
 
 func (g Goals) adoption(ctx context.Context, r rollout, now time.Time) (Criterion, error) {
-	c := Criterion{Name: "adoption", Verdict: Open, Wanted: fmt.Sprintf("at least %.4g %% within %v", 100*g.Adoption, g.Within), Measured: "not measured"}
-	if g.Adopters == nil || r.state == Pending {
+	c := Criterion{Name: "adoption", Verdict: VerdictOpen, Wanted: fmt.Sprintf("at least %.4g %% within %v", 100*g.Adoption, g.Within), Measured: "not measured"}
+	if g.Adopters == nil || r.state == StatePending {
 		return c, nil
 	}
 	end := r.beganAt.Add(g.Within)
@@ -162,34 +162,34 @@ func (g Goals) adoption(ctx context.Context, r rollout, now time.Time) (Criterio
 	}
 	c.Measured = fmt.Sprintf("%.1f %%, %d of %d", 100*share, adopters, users)
 	if share >= g.Adoption {
-		c.Verdict = Met
+		c.Verdict = VerdictMet
 	} else if !now.Before(end) {
-		c.Verdict = NotMet
+		c.Verdict = VerdictNotMet
 	}
 	return c, nil
 }
 
-// timing is whether the plan's gate for a time was kept.
+// timing returns whether the plan's gate for a time was kept.
 func (p Plan) timing(gate int, n Counts) Criterion {
 	c, mean, most := Criterion{Name: "latency"}, n.Latency(), p.LatencyP95
 	if gate == gateDatabase {
 		c.Name, mean, most = "database", n.DatabaseTime(), p.DatabaseP95
 	}
 	if most == 0 {
-		c.Verdict, c.Wanted, c.Measured = Open, "the plan has no gate", fmt.Sprintf("%v on average", mean)
+		c.Verdict, c.Wanted, c.Measured = VerdictOpen, "the plan has no gate", fmt.Sprintf("%v on average", mean)
 		return c
 	}
 	c.Verdict = verdict(n.rate(gate) <= slowShare)
 	c.Wanted = fmt.Sprintf("at most %v in 95 %% of the requests", most)
 	c.Measured = fmt.Sprintf("more in %.2f %% of %d, %v on average", 100*n.rate(gate), n.Outcomes, mean)
-	if n.Outcomes < floor {
-		c.Verdict = Open
+	if n.Outcomes < minOutcomes {
+		c.Verdict = VerdictOpen
 	}
 	return c
 }
 
 func (g Goals) bugs() Criterion {
-	c := Criterion{Name: "open_bugs", Verdict: Open, Wanted: "no open P0 or P1 bug", Measured: "not stated"}
+	c := Criterion{Name: "open_bugs", Verdict: VerdictOpen, Wanted: "no open P0 or P1 bug", Measured: "not stated"}
 	if g.OpenBugs != nil {
 		c.Verdict, c.Measured = verdict(*g.OpenBugs == 0), fmt.Sprintf("%d, as stated", *g.OpenBugs)
 	}

@@ -14,8 +14,8 @@ import (
 
 func ptr[T any](v T) *T { return &v }
 
-func TestReport(t *testing.T) {
-	each(t, func(t *testing.T, l *lab) {
+func TestReport_MeasuresTheCriteria(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
 		adopters := func(n, of int) func(context.Context, time.Time, time.Time) (int, int, error) {
 			return func(_ context.Context, from, to time.Time) (int, int, error) {
 				if from.After(to) || time.Since(from).Abs() > 10*24*time.Hour {
@@ -26,7 +26,7 @@ func TestReport(t *testing.T) {
 		}
 		check := func(g rollout.Goals, want ...string) {
 			t.Helper()
-			r, err := l.Report(t.Context(), flag, g)
+			r, err := h.Report(t.Context(), flag, g)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -40,7 +40,7 @@ func TestReport(t *testing.T) {
 		}
 		p := hours()
 		p.Stages[3].Hold, p.LatencyP95, p.DatabaseP95 = 2*time.Hour, time.Second, 0
-		l.create(p)
+		h.create(p)
 		check(rollout.Goals{Adopters: adopters(1, 0)}, "open",
 			"full_rollout open: 100 % for 0s, pending; 100 % for 72h0m0s",
 			"error_rate open: 0.00 %, 0 of 0; below 1 %",
@@ -48,11 +48,11 @@ func TestReport(t *testing.T) {
 			"latency open: more in 0.00 % of 0, 0s on average; at most 1s in 95 % of the requests",
 			"database open: 0s on average; the plan has no gate",
 			"open_bugs open: not stated; no open P0 or P1 bug")
-		l.do(rollout.Start)
-		l.do(rollout.Promote)
-		l.evidence(rollout.Exposed, 1000, 9)
-		l.after(time.Hour)
-		l.sql(`UPDATE automation_rollout_counts SET slow = 51, latency_us = 2000000, db_us = 1000000`)
+		h.do(rollout.ActionStart)
+		h.do(rollout.ActionPromote)
+		h.evidence(rollout.ArmExposed, 1000, 9)
+		h.after(time.Hour)
+		h.sql(`UPDATE automation_rollout_counts SET slow = 51, latency_us = 2000000, db_us = 1000000`)
 		goals := rollout.Goals{Full: 2 * time.Hour, Adopters: adopters(29, 100), OpenBugs: ptr(0)}
 		check(goals, "not_met",
 			"full_rollout open: 100 % for 1h0m0s, running; 100 % for 2h0m0s",
@@ -61,8 +61,8 @@ func TestReport(t *testing.T) {
 			"latency not_met: more in 5.10 % of 1000, 2ms on average; at most 1s in 95 % of the requests",
 			"database open: 1ms on average; the plan has no gate",
 			"open_bugs met: 0, as stated; no open P0 or P1 bug")
-		l.sql(`UPDATE automation_rollout_counts SET slow = 50, failures = 10`)
-		l.after(time.Hour)
+		h.sql(`UPDATE automation_rollout_counts SET slow = 50, failures = 10`)
+		h.after(time.Hour)
 		goals.Adopters, goals.OpenBugs = adopters(30, 100), ptr(1)
 		check(goals, "not_met",
 			"full_rollout met: 100 % for 2h0m0s, completed; 100 % for 2h0m0s",
@@ -79,33 +79,33 @@ func TestReport(t *testing.T) {
 			"latency met: more in 5.00 % of 1000, 2ms on average; at most 1s in 95 % of the requests",
 			"database open: 1ms on average; the plan has no gate",
 			"open_bugs met: 0, as stated; no open P0 or P1 bug")
-		l.do(rollout.Restart)
-		l.do(rollout.Abort)
-		r, err := l.Report(t.Context(), flag, rollout.Goals{})
-		if err != nil || r.Criteria[0].Verdict != rollout.NotMet || r.Epoch != 2 || r.Evidence != (rollout.Evidence{}) {
+		h.do(rollout.ActionRestart)
+		h.do(rollout.ActionAbort)
+		r, err := h.Report(t.Context(), flag, rollout.Goals{})
+		if err != nil || r.Criteria[0].Verdict != rollout.VerdictNotMet || r.Epoch != 2 || r.Evidence != (rollout.Evidence{}) {
 			t.Errorf("%+v, %v", r, err)
 		}
 		broken := errors.New("no such table")
 		goals.Adopters = func(context.Context, time.Time, time.Time) (int, int, error) { return 0, 0, broken }
-		if _, err := l.Report(t.Context(), flag, goals); !errors.Is(err, broken) {
+		if _, err := h.Report(t.Context(), flag, goals); !errors.Is(err, broken) {
 			t.Error(err)
 		}
-		if _, err := l.Report(t.Context(), "nothing", goals); !errors.Is(err, rollout.ErrNotFound) {
+		if _, err := h.Report(t.Context(), "nothing", goals); !errors.Is(err, rollout.ErrNotFound) {
 			t.Error(err)
 		}
 	})
 }
 
-func TestAReportOfASuccess(t *testing.T) {
-	l := newLab(t, lite(t))
-	l.create(hours())
-	l.do(rollout.Start)
-	l.do(rollout.Promote)
-	l.evidence(rollout.Exposed, 1000, 9)
-	l.after(time.Hour)
-	r, err := l.Report(t.Context(), flag, rollout.Goals{Full: time.Hour, OpenBugs: ptr(0),
+func TestReport_IsMetAfterASuccess(t *testing.T) {
+	h := newHarness(t, sqlite(t))
+	h.create(hours())
+	h.do(rollout.ActionStart)
+	h.do(rollout.ActionPromote)
+	h.evidence(rollout.ArmExposed, 1000, 9)
+	h.after(time.Hour)
+	r, err := h.Report(t.Context(), flag, rollout.Goals{Full: time.Hour, OpenBugs: ptr(0),
 		Adopters: func(context.Context, time.Time, time.Time) (int, int, error) { return 1, 2, nil }})
-	if err != nil || r.Verdict != rollout.Met {
+	if err != nil || r.Verdict != rollout.VerdictMet {
 		t.Errorf("%+v, %v", r, err)
 	}
 }

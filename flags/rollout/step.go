@@ -17,10 +17,10 @@ type rollout struct {
 	waiting     string
 	epoch       int
 	stage       int
-	bake        int64
+	run         int64 // the stage run
 	approved    bool
 	watched     time.Duration
-	watch       watch
+	memory      memory
 	flagVersion int64
 	seq         int64
 	beganAt     time.Time
@@ -28,13 +28,13 @@ type rollout struct {
 	lookedAt    time.Time
 }
 
-// write is what a step does to the flag.
-type write int
+// flagWrite is what a step does to the flag.
+type flagWrite int
 
 const (
-	nothing  write = iota
-	setStage       // as the stage has it
-	setOff
+	writeNothing flagWrite = iota
+	writeStage             // as the stage has it
+	writeOff
 )
 
 // step is a transition: where it leads and what goes with it.
@@ -43,50 +43,51 @@ type step struct {
 	actor  string
 	detail string
 	next   rollout
-	write  write
+	write  flagWrite
 	// ifVersion is the version that the flag must be at; 0 is any.
 	ifVersion int64
 }
 
-// enter is the beginning of a stage's watch.
+// enter begins a run of a stage.
 func (r rollout) enter(stage int) rollout {
-	r.state, r.reason, r.waiting = Running, "", ForTime
-	r.stage, r.approved, r.watched, r.watch = stage, false, 0, watch{}
-	r.bake++
+	r.state, r.reason, r.waiting = StateRunning, "", WaitingTime
+	r.stage, r.approved, r.watched, r.memory = stage, false, 0, memory{}
+	r.run++
 	return r
 }
 
-func (r rollout) end(s State, reason string) rollout {
+// stop leaves the stage as it is, paused or ended.
+func (r rollout) stop(s State, reason string) rollout {
 	r.state, r.reason, r.waiting = s, reason, ""
 	return r
 }
 
-func (r rollout) last() bool { return r.stage == len(r.plan.Stages)-1 }
+func (r rollout) isLastStage() bool { return r.stage == len(r.plan.Stages)-1 }
 
-// do is what an operator's action leads to.
-func (r rollout) do(a Action, actor string) (step, error) {
-	to, ok := machine[r.state][a]
+// execute returns the step that an operator's action leads to.
+func (r rollout) execute(a Action, actor string) (step, error) {
+	to, ok := transitions[r.state][a]
 	if !ok {
-		return step{}, &IllegalError{Action: a, State: r.state, Legal: Legal(r.state)}
+		return step{}, &IllegalError{Action: a, State: r.state, Allowed: AllowedActions(r.state)}
 	}
 	illegal := func(why string) (step, error) {
-		return step{}, &IllegalError{Action: a, State: r.state, Why: why, Legal: Legal(r.state)}
+		return step{}, &IllegalError{Action: a, State: r.state, Why: why, Allowed: AllowedActions(r.state)}
 	}
 	s := step{action: a, actor: actor, next: r}
 	switch a {
-	case Start:
-		s.next, s.write = r.enter(0), setStage
-	case Restart:
-		s.next, s.write = r.enter(0), setStage
+	case ActionStart:
+		s.next, s.write = r.enter(0), writeStage
+	case ActionRestart:
+		s.next, s.write = r.enter(0), writeStage
 		s.next.epoch++
-	case Pause:
-		s.next = r.end(to, ByOperator)
-	case Resume:
-		s.next.state, s.next.reason, s.next.waiting, s.write = Running, "", ForTime, setStage
-		if r.reason == ByBreach {
+	case ActionPause:
+		s.next = r.stop(to, ReasonOperator)
+	case ActionResume:
+		s.next.state, s.next.reason, s.next.waiting, s.write = StateRunning, "", WaitingTime, writeStage
+		if r.reason == ReasonBreach {
 			s.next = r.enter(r.stage)
 		}
-	case Approve:
+	case ActionApprove:
 		if !r.plan.Stages[r.stage].Approval {
 			return illegal("this stage passes without approval")
 		}
@@ -94,46 +95,47 @@ func (r rollout) do(a Action, actor string) (step, error) {
 			return illegal("this stage is approved already")
 		}
 		s.next.approved = true
-	case Skip:
-		s.next, s.write = r.enter(r.stage+1), setStage
-		if r.last() {
-			s.next, s.write = r.end(Completed, ByOperator), nothing
+	case ActionSkip:
+		if r.isLastStage() {
+			s.next = r.stop(StateCompleted, ReasonOperator)
+		} else {
+			s.next, s.write = r.enter(r.stage+1), writeStage
 		}
-	case Promote:
-		if r.last() {
-			return illegal("it is in its last stage already; skip ends the watch")
+	case ActionPromote:
+		if r.isLastStage() {
+			return illegal("it is in its last stage already; skip completes it")
 		}
-		s.next, s.write = r.enter(len(r.plan.Stages)-1), setStage
-	case Abort:
-		s.next = r.end(to, ByOperator)
-		if r.state != Pending {
-			s.write = setOff
+		s.next, s.write = r.enter(len(r.plan.Stages)-1), writeStage
+	case ActionAbort:
+		s.next = r.stop(to, ReasonOperator)
+		if r.state != StatePending {
+			s.write = writeOff
 		}
 	}
-	if r.state == Running && a != Abort {
-		s.ifVersion = r.flagVersion // a hand edit that no look has seen yet
+	if r.state == StateRunning && a != ActionAbort {
+		s.ifVersion = r.flagVersion // a hand edit may be there that no evaluation has seen yet
 	}
 	return s, nil
 }
 
-// sight is what a look sees beside the rollout itself.
-type sight struct {
-	elapsed     time.Duration // since the last look, by the database's clock
-	gap         time.Duration // the longest that one is believed to have watched
+// inputs are what an evaluation knows besides the rollout itself.
+type inputs struct {
+	elapsed     time.Duration // since the last evaluation, by the database's clock
+	maxElapsed  time.Duration // a longer time was not watched
 	evidence    Evidence
 	flagVersion int64 // 0: the flag is gone
 	flagBy      string
 }
 
-// watching tells whether looks go on in this state.
-func (r rollout) watching() bool {
-	return r.state == Running || r.state == Paused && r.reason == ByOperator
+// isWatched reports whether the rollout is evaluated in this state.
+func (r rollout) isWatched() bool {
+	return r.state == StateRunning || r.state == StatePaused && r.reason == ReasonOperator
 }
 
-// look is what the controller does by itself: the rollout with what it has
-// learnt, and a step where there is one to take.
-func (r rollout) look(in sight) (rollout, *step) {
-	took := func(a Action, next rollout, w write, detail string) (rollout, *step) {
+// evaluate returns the rollout with what it has learnt, and the step that it
+// takes by itself, if any.
+func (r rollout) evaluate(in inputs) (rollout, *step) {
+	took := func(a Action, next rollout, w flagWrite, detail string) (rollout, *step) {
 		return r, &step{action: a, actor: actorOf(r.name), detail: detail, next: next, write: w, ifVersion: r.flagVersion}
 	}
 	if in.flagVersion != r.flagVersion {
@@ -141,35 +143,35 @@ func (r rollout) look(in sight) (rollout, *step) {
 		if in.flagVersion == 0 {
 			detail = "the flag is gone"
 		}
-		return took(HandEdited, r.end(Paused, ByHandEdit), nothing, detail)
+		return took(ActionHandEdit, r.stop(StatePaused, ReasonHandEdit), writeNothing, detail)
 	}
 	var found finding
-	shut := r.watch.Shut != nil
-	r.watch, found = r.watch.look(r.plan, in.evidence)
+	hadOutage := r.memory.Outage != nil
+	r.memory, found = r.memory.update(r.plan, in.evidence)
 	var waiting string
 	switch {
-	case found.breach && r.plan.OnBreach == Rollback:
-		return took(TookBack, r.end(RolledBack, ByBreach), setOff, found.detail)
-	case found.breach && r.plan.OnBreach == PauseOnBreach:
-		return took(Breached, r.end(Paused, ByBreach), nothing, found.detail)
+	case found.breach && r.plan.OnBreach == BreachRollback:
+		return took(ActionRollback, r.stop(StateRolledBack, ReasonBreach), writeOff, found.detail)
+	case found.breach && r.plan.OnBreach == BreachPause:
+		return took(ActionBreach, r.stop(StatePaused, ReasonBreach), writeNothing, found.detail)
 	case found.breach:
-		waiting = ForBreach
+		waiting = WaitingBreach
 	case found.outage:
-		waiting = ForOutage
+		waiting = WaitingOutage
 	default:
-		// Time in which nobody looked is no hold, nor is that of an outage.
-		if in.elapsed > 0 && in.elapsed <= in.gap && !shut {
+		// Neither time in which nobody watched nor that of an outage is a hold.
+		if in.elapsed > 0 && in.elapsed <= in.maxElapsed && !hadOutage {
 			r.watched += in.elapsed
 		}
-		waiting = r.waits(in.evidence.Exposed.Outcomes)
+		waiting = r.waitsFor(in.evidence.Exposed.Outcomes)
 	}
-	if waiting == "" && r.state == Running {
-		if r.last() {
-			return took(Finished, r.end(Completed, ""), nothing, "")
+	if waiting == "" && r.state == StateRunning {
+		if r.isLastStage() {
+			return took(ActionComplete, r.stop(StateCompleted, ""), writeNothing, "")
 		}
-		return took(Advanced, r.enter(r.stage+1), setStage, "")
+		return took(ActionAdvance, r.enter(r.stage+1), writeStage, "")
 	}
-	if r.state == Paused && waiting != ForBreach && waiting != ForOutage {
+	if r.state == StatePaused && waiting != WaitingBreach && waiting != WaitingOutage {
 		waiting = ""
 	}
 	was := r.waiting
@@ -178,40 +180,41 @@ func (r rollout) look(in sight) (rollout, *step) {
 		return r, nil
 	}
 	switch waiting {
-	case ForBreach:
-		return took(Breached, r, nothing, found.detail)
-	case ForOutage:
-		return took(Waits, r, nothing, found.detail)
-	case ForSamples:
-		return took(Waits, r, nothing, fmt.Sprintf("the stage has held, but has only %d of %d outcomes", in.evidence.Exposed.Outcomes, r.plan.Stages[r.stage].MinSamples))
-	case ForApproval:
-		return took(Waits, r, nothing, "the stage has held and waits for approval")
+	case WaitingBreach:
+		return took(ActionBreach, r, writeNothing, found.detail)
+	case WaitingOutage:
+		return took(ActionWait, r, writeNothing, found.detail)
+	case WaitingSamples:
+		return took(ActionWait, r, writeNothing, fmt.Sprintf("the stage has held, but has only %d of %d outcomes", in.evidence.Exposed.Outcomes, r.plan.Stages[r.stage].MinSamples))
+	case WaitingApproval:
+		return took(ActionWait, r, writeNothing, "the stage has held and waits for approval")
 	}
 	return r, nil
 }
 
-// waits tells what a healthy stage waits for, or "" where it can pass.
-func (r rollout) waits(samples int64) string {
+// waitsFor returns what a healthy stage waits for, or "" where it can pass.
+func (r rollout) waitsFor(samples int64) string {
 	switch s := r.plan.Stages[r.stage]; {
 	case r.watched < s.Hold:
-		return ForTime
+		return WaitingTime
 	case samples < s.MinSamples:
-		return ForSamples
+		return WaitingSamples
 	case s.Approval && !r.approved:
-		return ForApproval
+		return WaitingApproval
 	}
 	return ""
 }
 
-// actorOf is who the flag's audit says changed it.
+// actorOf is the actor of a rollout's own changes in the flag's audit.
 func actorOf(name string) string { return "rollout:" + name }
 
-// change is what a step writes to the flag, as it is.
+// change returns what a step writes to the flag f.
 func (s step) change(f flagsql.Flag) flagsql.Change {
 	var c flagsql.Change
 	p := s.next.plan
 	switch s.write {
-	case setStage:
+	case writeNothing:
+	case writeStage:
 		c.Enabled, c.Percentage = new(true), new(int(p.Stages[s.next.stage].Percentage))
 		if p.namesUsers() {
 			c.EnabledUserIDs = append([]string{}, p.users(flags.NewIDs(f.EnabledUserIDs...), s.next.stage).List()...)
@@ -219,7 +222,7 @@ func (s step) change(f flagsql.Flag) flagsql.Change {
 		if p.Notice != "" && f.Notice == p.Notice {
 			c.Notice = new(string)
 		}
-	case setOff:
+	case writeOff:
 		c.Enabled = new(bool)
 		if p.Notice != "" {
 			c.Notice = &p.Notice

@@ -13,39 +13,39 @@ import (
 )
 
 var (
-	states  = []State{Pending, Running, Paused, Completed, RolledBack, Aborted}
-	actions = []Action{Start, Pause, Resume, Approve, Skip, Promote, Abort, Restart, Created, Advanced, Finished, TookBack, Breached, HandEdited, Waits, Tripped, "", "explode"}
+	states  = []State{StatePending, StateRunning, StatePaused, StateCompleted, StateRolledBack, StateAborted}
+	actions = []Action{ActionStart, ActionPause, ActionResume, ActionApprove, ActionSkip, ActionPromote, ActionAbort, ActionRestart, ActionCreate, ActionAdvance, ActionComplete, ActionRollback, ActionBreach, ActionHandEdit, ActionWait, "", "explode"}
 )
 
 // at is a rollout of the default plan in its second stage, which needs approval.
 func at(s State) rollout {
 	p := DefaultPlan()
 	p.Stages[1].Approval = true
-	return rollout{name: "x", plan: p, state: s, epoch: 3, stage: 1, bake: 7, watched: time.Hour, flagVersion: 5, waiting: ForTime}
+	return rollout{name: "x", plan: p, state: s, epoch: 3, stage: 1, run: 7, watched: time.Hour, flagVersion: 5, waiting: WaitingTime}
 }
 
-func TestEveryActionInEveryState(t *testing.T) {
+func TestExecute_AllowsOnlyLegalTransitions(t *testing.T) {
 	// What is not here is illegal.
 	legal := map[string]string{
-		"pending start":       "running, stage 0, epoch 3, bake 8, sets the stage at any version",
-		"pending abort":       "aborted, stage 1, epoch 3, bake 7, leaves the flag at any version",
-		"running pause":       "paused, stage 1, epoch 3, bake 7, leaves the flag at version 5",
-		"running approve":     "running, stage 1, epoch 3, bake 7, leaves the flag at version 5",
-		"running skip":        "running, stage 2, epoch 3, bake 8, sets the stage at version 5",
-		"running promote":     "running, stage 3, epoch 3, bake 8, sets the stage at version 5",
-		"running abort":       "aborted, stage 1, epoch 3, bake 7, switches off at any version",
-		"paused resume":       "running, stage 1, epoch 3, bake 7, sets the stage at any version",
-		"paused skip":         "running, stage 2, epoch 3, bake 8, sets the stage at any version",
-		"paused promote":      "running, stage 3, epoch 3, bake 8, sets the stage at any version",
-		"paused abort":        "aborted, stage 1, epoch 3, bake 7, switches off at any version",
-		"completed restart":   "running, stage 0, epoch 4, bake 8, sets the stage at any version",
-		"rolled_back restart": "running, stage 0, epoch 4, bake 8, sets the stage at any version",
-		"aborted restart":     "running, stage 0, epoch 4, bake 8, sets the stage at any version",
+		"pending start":       "running, stage 0, epoch 3, run 8, sets the stage at any version",
+		"pending abort":       "aborted, stage 1, epoch 3, run 7, leaves the flag at any version",
+		"running pause":       "paused, stage 1, epoch 3, run 7, leaves the flag at version 5",
+		"running approve":     "running, stage 1, epoch 3, run 7, leaves the flag at version 5",
+		"running skip":        "running, stage 2, epoch 3, run 8, sets the stage at version 5",
+		"running promote":     "running, stage 3, epoch 3, run 8, sets the stage at version 5",
+		"running abort":       "aborted, stage 1, epoch 3, run 7, switches off at any version",
+		"paused resume":       "running, stage 1, epoch 3, run 7, sets the stage at any version",
+		"paused skip":         "running, stage 2, epoch 3, run 8, sets the stage at any version",
+		"paused promote":      "running, stage 3, epoch 3, run 8, sets the stage at any version",
+		"paused abort":        "aborted, stage 1, epoch 3, run 7, switches off at any version",
+		"completed restart":   "running, stage 0, epoch 4, run 8, sets the stage at any version",
+		"rolled_back restart": "running, stage 0, epoch 4, run 8, sets the stage at any version",
+		"aborted restart":     "running, stage 0, epoch 4, run 8, sets the stage at any version",
 	}
 	for _, state := range states {
 		for _, action := range actions {
 			pair := fmt.Sprintf("%s %s", state, action)
-			s, err := at(state).do(action, "alice")
+			s, err := at(state).execute(action, "alice")
 			want, ok := legal[pair]
 			if !ok {
 				var illegal *IllegalError
@@ -62,7 +62,7 @@ func TestEveryActionInEveryState(t *testing.T) {
 			if s.ifVersion != 0 {
 				version = fmt.Sprintf("at version %d", s.ifVersion)
 			}
-			got := fmt.Sprintf("%s, stage %d, epoch %d, bake %d, %s %s", s.next.state, s.next.stage, s.next.epoch, s.next.bake,
+			got := fmt.Sprintf("%s, stage %d, epoch %d, run %d, %s %s", s.next.state, s.next.stage, s.next.epoch, s.next.run,
 				[]string{"leaves the flag", "sets the stage", "switches off"}[s.write], version)
 			if got != want {
 				t.Errorf("%s: %s, want %s", pair, got, want)
@@ -74,30 +74,30 @@ func TestEveryActionInEveryState(t *testing.T) {
 	}
 }
 
-func TestActionsThatDependOnTheStage(t *testing.T) {
-	r := at(Running)
+func TestExecute_DependsOnTheStage(t *testing.T) {
+	r := at(StateRunning)
 	r.approved = true
-	if _, err := r.do(Approve, "a"); !errors.Is(err, ErrIllegal) || !strings.HasSuffix(err.Error(), "not possible now: this stage is approved already") {
+	if _, err := r.execute(ActionApprove, "a"); !errors.Is(err, ErrIllegal) || !strings.HasSuffix(err.Error(), "not possible now: this stage is approved already") {
 		t.Error(err)
 	}
 	r.stage = 0
-	if _, err := r.do(Approve, "a"); !errors.Is(err, ErrIllegal) || !strings.HasSuffix(err.Error(), "this stage passes without approval") {
+	if _, err := r.execute(ActionApprove, "a"); !errors.Is(err, ErrIllegal) || !strings.HasSuffix(err.Error(), "this stage passes without approval") {
 		t.Error(err)
 	}
 	r.stage = 3
-	if _, err := r.do(Promote, "a"); !errors.Is(err, ErrIllegal) || !strings.HasSuffix(err.Error(), "it is in its last stage already; skip ends the watch") {
+	if _, err := r.execute(ActionPromote, "a"); !errors.Is(err, ErrIllegal) || !strings.HasSuffix(err.Error(), "it is in its last stage already; skip completes it") {
 		t.Error(err)
 	}
-	if s, err := r.do(Skip, "a"); err != nil || s.next.state != Completed || s.write != nothing {
+	if s, err := r.execute(ActionSkip, "a"); err != nil || s.next.state != StateCompleted || s.write != writeNothing {
 		t.Errorf("skip in the last stage: %+v, %v", s, err)
 	}
-	if _, err := at(Paused).do(Approve, "a"); err == nil || err.Error() != "approve: not possible now: the rollout is paused; possible are: abort, promote, resume, skip" {
+	if _, err := at(StatePaused).execute(ActionApprove, "a"); err == nil || err.Error() != "approve: not possible now: the rollout is paused; possible are: abort, promote, resume, skip" {
 		t.Error(err)
 	}
-	r = at(Paused)
-	for reason, want := range map[string]time.Duration{ByOperator: time.Hour, ByHandEdit: time.Hour, ByBreach: 0} {
+	r = at(StatePaused)
+	for reason, want := range map[string]time.Duration{ReasonOperator: time.Hour, ReasonHandEdit: time.Hour, ReasonBreach: 0} {
 		r.reason = reason
-		if s, err := r.do(Resume, "a"); err != nil || s.next.watched != want || s.next.reason != "" {
+		if s, err := r.execute(ActionResume, "a"); err != nil || s.next.watched != want || s.next.reason != "" {
 			t.Errorf("resumed after %s: %+v, %v", reason, s.next, err)
 		}
 	}
@@ -112,61 +112,61 @@ func outage() Evidence {
 	return Evidence{Exposed: Counts{Outcomes: 100, Failures: 60}, Control: Counts{Outcomes: 100, Failures: 55}}
 }
 
-func TestLook(t *testing.T) {
+func TestEvaluate_TakesTheStepThatFollows(t *testing.T) {
 	const day = 24 * time.Hour
 	for _, c := range []struct {
 		name string
 		r    func(*rollout)
-		in   func(*sight)
+		in   func(*inputs)
 		want string // action, state, reason and what it waits for, stage, watched, what is written
 	}{
 		{"a stage holds", nil, nil, "- running time 1 1h0m10s"},
 		{"a stage passes after its hold", func(r *rollout) { r.watched, r.approved = day, true }, nil, "advance running time 2 0s sets"},
 		{"the last stage ends the rollout", func(r *rollout) { r.watched, r.stage = 3*day, 3 }, nil, "complete completed  3 72h0m10s leaves"},
 		{"too few samples hold", func(r *rollout) { r.watched, r.approved = day, true },
-			func(in *sight) { in.evidence = Evidence{Exposed: Counts{Outcomes: 99}} }, "wait running samples 1 24h0m10s leaves: the stage has held, but has only 99 of 100 outcomes"},
-		{"and are told of once", func(r *rollout) { r.watched, r.waiting = day, ForSamples },
-			func(in *sight) { in.evidence = Evidence{} }, "- running samples 1 24h0m10s"},
+			func(in *inputs) { in.evidence = Evidence{Exposed: Counts{Outcomes: 99}} }, "wait running samples 1 24h0m10s leaves: the stage has held, but has only 99 of 100 outcomes"},
+		{"and it is recorded once", func(r *rollout) { r.watched, r.waiting = day, WaitingSamples },
+			func(in *inputs) { in.evidence = Evidence{} }, "- running samples 1 24h0m10s"},
 		{"a stage waits for approval", func(r *rollout) { r.watched = day }, nil, "wait running approval 1 24h0m10s leaves: the stage has held and waits for approval"},
 		{"approval does not shorten the hold", func(r *rollout) { r.approved = true }, nil, "- running time 1 1h0m10s"},
-		{"downtime is no hold", nil, func(in *sight) { in.elapsed = 30 * day }, "- running time 1 1h0m0s"},
-		{"a clock that goes back is no hold", nil, func(in *sight) { in.elapsed = -day }, "- running time 1 1h0m0s"},
-		{"a breach rolls back", nil, func(in *sight) { in.evidence = bad() },
+		{"downtime is no hold", nil, func(in *inputs) { in.elapsed = 30 * day }, "- running time 1 1h0m0s"},
+		{"a clock that goes back is no hold", nil, func(in *inputs) { in.elapsed = -day }, "- running time 1 1h0m0s"},
+		{"a breach rolls back", nil, func(in *inputs) { in.evidence = bad() },
 			"rollback rolled_back breach 1 1h0m0s off: 60 of 100 requests failed, 60.0 % where 5 % are allowed (e-value 6.43e+47)"},
-		{"a breach counts though the hold is over", func(r *rollout) { r.watched, r.approved = day, true }, func(in *sight) { in.evidence = bad() },
+		{"a breach counts though the hold is over", func(r *rollout) { r.watched, r.approved = day, true }, func(in *inputs) { in.evidence = bad() },
 			"rollback rolled_back breach 1 24h0m0s off: 60 of 100 requests failed, 60.0 % where 5 % are allowed (e-value 6.43e+47)"},
-		{"a breach pauses", func(r *rollout) { r.plan.OnBreach = PauseOnBreach }, func(in *sight) { in.evidence = bad() },
+		{"a breach pauses", func(r *rollout) { r.plan.OnBreach = BreachPause }, func(in *inputs) { in.evidence = bad() },
 			"breach paused breach 1 1h0m0s leaves: 60 of 100 requests failed, 60.0 % where 5 % are allowed (e-value 6.43e+47)"},
-		{"a breach is told of, and holds", func(r *rollout) { r.plan.OnBreach, r.watched, r.approved = Notify, day, true }, func(in *sight) { in.evidence = bad() },
+		{"a breach is recorded, and holds", func(r *rollout) { r.plan.OnBreach, r.watched, r.approved = BreachNotify, day, true }, func(in *inputs) { in.evidence = bad() },
 			"breach running breach 1 24h0m0s leaves: 60 of 100 requests failed, 60.0 % where 5 % are allowed (e-value 6.43e+47)"},
-		{"and is told of once", func(r *rollout) { r.plan.OnBreach, r.waiting = Notify, ForBreach }, func(in *sight) { in.evidence = bad() }, "- running breach 1 1h0m0s"},
-		{"an outage holds", func(r *rollout) { r.watched, r.approved = day, true }, func(in *sight) { in.evidence = outage() },
+		{"and it is recorded once", func(r *rollout) { r.plan.OnBreach, r.waiting = BreachNotify, WaitingBreach }, func(in *inputs) { in.evidence = bad() }, "- running breach 1 1h0m0s"},
+		{"an outage holds", func(r *rollout) { r.watched, r.approved = day, true }, func(in *inputs) { in.evidence = outage() },
 			"wait running outage 1 24h0m0s leaves: lately 60 of 100 requests failed, and so did 55 of 100 without the feature: the cause is elsewhere"},
-		{"and is told of once", func(r *rollout) { r.waiting = ForOutage }, func(in *sight) { in.evidence = outage() }, "- running outage 1 1h0m0s"},
-		{"a hand edit pauses", nil, func(in *sight) { in.flagVersion, in.flagBy = 6, "sql:dba" },
+		{"and it is recorded once", func(r *rollout) { r.waiting = WaitingOutage }, func(in *inputs) { in.evidence = outage() }, "- running outage 1 1h0m0s"},
+		{"a hand edit pauses", nil, func(in *inputs) { in.flagVersion, in.flagBy = 6, "sql:dba" },
 			"hand_edit paused hand_edit 1 1h0m0s leaves: the flag was changed by sql:dba: it is at version 6, the rollout left it at 5"},
-		{"a hand edit goes before a breach", nil, func(in *sight) { in.flagVersion, in.flagBy, in.evidence = 6, "dba", bad() },
+		{"a hand edit goes before a breach", nil, func(in *inputs) { in.flagVersion, in.flagBy, in.evidence = 6, "dba", bad() },
 			"hand_edit paused hand_edit 1 1h0m0s leaves: the flag was changed by dba: it is at version 6, the rollout left it at 5"},
-		{"a flag that is gone pauses", nil, func(in *sight) { in.flagVersion = 0 }, "hand_edit paused hand_edit 1 1h0m0s leaves: the flag is gone"},
+		{"a flag that is gone pauses", nil, func(in *inputs) { in.flagVersion = 0 }, "hand_edit paused hand_edit 1 1h0m0s leaves: the flag is gone"},
 		{"an operator's pause stays where it is", func(r *rollout) {
-			r.state, r.reason, r.watched, r.approved, r.waiting = Paused, ByOperator, day, true, ""
+			r.state, r.reason, r.watched, r.approved, r.waiting = StatePaused, ReasonOperator, day, true, ""
 		}, nil, "- paused operator 1 24h0m10s"},
-		{"and is quiet", func(r *rollout) { r.state, r.reason, r.watched, r.waiting = Paused, ByOperator, day, "" }, nil, "- paused operator 1 24h0m10s"},
-		{"and keeps the way back", func(r *rollout) { r.state, r.reason, r.waiting = Paused, ByOperator, "" }, func(in *sight) { in.evidence = bad() },
+		{"and is quiet", func(r *rollout) { r.state, r.reason, r.watched, r.waiting = StatePaused, ReasonOperator, day, "" }, nil, "- paused operator 1 24h0m10s"},
+		{"and keeps the way back", func(r *rollout) { r.state, r.reason, r.waiting = StatePaused, ReasonOperator, "" }, func(in *inputs) { in.evidence = bad() },
 			"rollback rolled_back breach 1 1h0m0s off: 60 of 100 requests failed, 60.0 % where 5 % are allowed (e-value 6.43e+47)"},
-		{"and notices a hand edit", func(r *rollout) { r.state, r.reason, r.waiting = Paused, ByOperator, "" }, func(in *sight) { in.flagVersion, in.flagBy = 6, "dba" },
+		{"and notices a hand edit", func(r *rollout) { r.state, r.reason, r.waiting = StatePaused, ReasonOperator, "" }, func(in *inputs) { in.flagVersion, in.flagBy = 6, "dba" },
 			"hand_edit paused hand_edit 1 1h0m0s leaves: the flag was changed by dba: it is at version 6, the rollout left it at 5"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := at(Running)
-			in := sight{elapsed: 10 * time.Second, gap: 10 * time.Second, evidence: good(), flagVersion: 5, flagBy: "rollout:x"}
+			r := at(StateRunning)
+			in := inputs{elapsed: 10 * time.Second, maxElapsed: 10 * time.Second, evidence: good(), flagVersion: 5, flagBy: "rollout:x"}
 			if c.r != nil {
 				c.r(&r)
 			}
 			if c.in != nil {
 				c.in(&in)
 			}
-			after, s := r.look(in)
+			after, s := r.evaluate(in)
 			text := func(r rollout) string {
 				return fmt.Sprintf("%s %s %d %v", r.state, r.reason+r.waiting, r.stage, r.watched)
 			}
@@ -187,22 +187,22 @@ func TestLook(t *testing.T) {
 	}
 }
 
-func TestWhatIsWatched(t *testing.T) {
+func TestIsWatched(t *testing.T) {
 	for _, c := range []struct {
 		state  State
 		reason string
 		want   bool
 	}{
-		{Pending, "", false}, {Running, "", true}, {Paused, ByOperator, true}, {Paused, ByBreach, false}, {Paused, ByHandEdit, false},
-		{Completed, "", false}, {RolledBack, ByBreach, false}, {Aborted, ByOperator, false},
+		{StatePending, "", false}, {StateRunning, "", true}, {StatePaused, ReasonOperator, true}, {StatePaused, ReasonBreach, false}, {StatePaused, ReasonHandEdit, false},
+		{StateCompleted, "", false}, {StateRolledBack, ReasonBreach, false}, {StateAborted, ReasonOperator, false},
 	} {
-		if got := (rollout{state: c.state, reason: c.reason}).watching(); got != c.want {
+		if got := (rollout{state: c.state, reason: c.reason}).isWatched(); got != c.want {
 			t.Errorf("%s %s: %t", c.state, c.reason, got)
 		}
 	}
 }
 
-func TestUsersOfLaterStagesAreNotInBefore(t *testing.T) {
+func TestPlan_LeavesUsersOfLaterStagesOut(t *testing.T) {
 	p := Plan{Stages: []Stage{{Users: flags.NewIDs("a")}, {}, {Users: flags.NewIDs("b", "c")}}}
 	if !p.namesUsers() || DefaultPlan().namesUsers() {
 		t.Error("namesUsers")

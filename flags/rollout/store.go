@@ -1,245 +1,251 @@
 package rollout
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
+	"log/slog"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
-	"github.com/MorpheusAIs/gateway-automation/flags/internal/flagsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// row is a rollout as the database has it.
-type row struct {
-	Name        string     `db:"name"`
-	Plan        string     `db:"plan"`
-	State       string     `db:"state"`
-	Reason      string     `db:"reason"`
-	Waiting     string     `db:"waiting"`
-	Epoch       int        `db:"epoch"`
-	Stage       int        `db:"stage"`
-	Bake        int64      `db:"bake"`
-	Approved    bool       `db:"approved"`
-	Watched     float64    `db:"watched"`
-	Watch       string     `db:"watch"`
-	FlagVersion int64      `db:"flag_version"`
-	Seq         int64      `db:"seq"`
-	BeganAt     sqldb.Time `db:"began_at"`
-	EnteredAt   sqldb.Time `db:"entered_at"`
-	LookedAt    sqldb.Time `db:"looked_at"`
-	LookedIn    float64    `db:"looked_in"` // seconds from now until looked_at: below 0
-	DueIn       float64    `db:"due_in"`
+// Store is what operators do with rollouts, and what they see. It works whether
+// any Controller runs or not.
+type Store struct {
+	db  *sqldb.DB
+	log *slog.Logger
 }
 
-const columns = `name, plan, state, reason, waiting, epoch, stage, bake, approved, watched, watch, flag_version, seq,
-	began_at, entered_at, looked_at, {until looked_at} AS looked_in, {until next_at} AS due_in`
+// Command is what an operator wants done.
+type Command struct {
+	Action Action
+	Actor  string // for the history; required, at most 200 bytes
+	// DryRun returns the event that there would be and changes nothing.
+	DryRun bool
+}
 
-// read reads one rollout, or none; suffix is how it is locked. A row that
-// cannot be read is a *RowError.
-func read(tx *sqldb.Tx, name, suffix string) (*row, *rollout, error) {
-	var w row
-	found, err := sqldb.Optional(tx.Get(&w, `SELECT `+columns+` FROM automation_rollouts WHERE name = $1 `+suffix, name))
-	if err != nil && strings.Contains(err.Error(), "Scan error") {
-		err = &RowError{name, err}
+// Create creates a rollout of the flag of that name, pending. In place of a
+// rollout that has ended it begins a new epoch with the new plan; of one that
+// is pending it replaces the plan. The errors are PlanErrors,
+// flags.ErrNotFound, ErrIllegal, and the database's.
+func (s *Store) Create(ctx context.Context, name string, p Plan, actor string) (Event, error) {
+	fail := func(err error) (Event, error) { return Event{}, fmt.Errorf("rollout: create(%q): %w", name, err) }
+	p = p.withDefaults()
+	if err := errors.Join(checkText("name", name), checkText("actor", actor), p.Validate()); err != nil {
+		return fail(err)
 	}
-	if !found {
-		return nil, nil, err
-	}
-	r, err := w.rollout()
+	text, err := json.Marshal(p)
 	if err != nil {
-		return nil, nil, &RowError{name, err}
+		return fail(err)
 	}
-	return &w, r, nil
-}
-
-func (w row) rollout() (*rollout, error) {
-	r := &rollout{
-		name: w.Name, state: State(w.State), reason: w.Reason, waiting: w.Waiting, epoch: w.Epoch, stage: w.Stage, bake: w.Bake,
-		approved: w.Approved, watched: time.Duration(w.Watched * float64(time.Second)), flagVersion: w.FlagVersion, seq: w.Seq,
-		beganAt: w.BeganAt.Time, enteredAt: w.EnteredAt.Time, lookedAt: w.LookedAt.Time,
+	if len(text) > maxPlan {
+		return fail(new(Plan).UnmarshalJSON(text))
 	}
-	var err error
-	if r.plan, err = ParsePlan([]byte(w.Plan)); err != nil {
-		return nil, fmt.Errorf("plan: %w", err)
-	}
-	if err := json.Unmarshal([]byte(w.Watch), &r.watch); err != nil {
-		return nil, fmt.Errorf("watch: %w", err)
-	}
-	if _, ok := machine[r.state]; !ok {
-		return nil, fmt.Errorf("state: %.40q is none", w.State)
-	}
-	if r.stage < 0 || r.stage >= len(r.plan.Stages) {
-		return nil, fmt.Errorf("stage: %d is not among the plan's %d", r.stage, len(r.plan.Stages))
-	}
-	return r, nil
-}
-
-// save writes what a look has learnt, or a step has changed; the next look is
-// due after next.
-func save(tx *sqldb.Tx, r rollout, next time.Duration, newEpoch, entered bool) error {
-	memory, err := json.Marshal(r.watch)
-	if err != nil {
-		return err
-	}
-	_, err = tx.Exec(`UPDATE automation_rollouts SET state = $2, reason = $3, waiting = $4, epoch = $5, stage = $6, bake = $7, approved = $8,
-			watched = $9, watch = {json $10}, flag_version = $11, seq = $12, looked_at = {now}, next_at = {in $13},
-			began_at = CASE WHEN CAST($14 AS boolean) THEN {now} ELSE began_at END,
-			entered_at = CASE WHEN CAST($15 AS boolean) THEN {now} ELSE entered_at END
-		WHERE name = $1`,
-		r.name, string(r.state), r.reason, r.waiting, r.epoch, r.stage, r.bake, r.approved, r.watched.Seconds(), string(memory),
-		r.flagVersion, r.seq, next.Seconds(), newEpoch, entered)
-	return err
-}
-
-// take carries a step out: the flag, the rollout, one event, and what
-// receivers are to be told.
-func take(tx *sqldb.Tx, from rollout, s step, evidence Evidence) (Event, error) {
-	next := s.next
-	if s.write != nothing {
-		version, err := writeFlag(tx, s)
+	e, err := sqldb.Write(ctx, s.db, "rollout.create", func(tx *sqldb.Tx) (Event, error) {
+		version, _, err := readFlagVersion(tx, name)
+		if err == nil && version == 0 {
+			err = flags.ErrNotFound
+		}
 		if err != nil {
 			return Event{}, err
 		}
-		next.flagVersion = version
-	}
-	next.seq++
-	began := s.action == Start || s.action == Restart
-	if err := save(tx, next, 0, began, began || next.bake != from.bake || next.state != from.state); err != nil {
-		return Event{}, err
-	}
-	return record(tx, from, next, s, evidence)
-}
-
-// writeFlag makes the step's change of the flag, and returns its new version.
-func writeFlag(tx *sqldb.Tx, s step) (version int64, _ error) {
-	f, err := flagsql.Parsed(flagsql.Lock(tx, s.next.name, s.ifVersion))
-	if err == nil {
-		f, err = flagsql.Parsed(flagsql.Update(tx, s.next.name, s.change(f), actorOf(s.next.name), 0))
-	}
-	return f.Version, err
-}
-
-// record writes the event of a step, and puts it into the outbox.
-func record(tx *sqldb.Tx, from, next rollout, s step, evidence Evidence) (Event, error) {
-	stage := next.plan.Stages[next.stage]
-	e := Event{
-		Rollout: next.name, Seq: next.seq, Epoch: next.epoch, Stage: next.stage, StageName: stage.Name, Percentage: stage.Percentage,
-		Action: s.action, From: from.state, To: next.state, Actor: s.actor, Detail: s.detail, Evidence: evidence,
-	}
-	figures, err := json.Marshal(evidence)
-	if err != nil {
-		return e, err
-	}
-	var at sqldb.Time
-	if err := tx.Get(&at, `INSERT INTO automation_rollout_events
-			(rollout, seq, epoch, stage, bake, stage_name, percentage, action, from_state, to_state, actor, detail, evidence, at)
-		VALUES ($1, $2, $3, $4, $5, $6, CAST($7 AS numeric), $8, $9, $10, $11, $12, {json $13}, {now}) RETURNING at`,
-		e.Rollout, e.Seq, e.Epoch, e.Stage, next.bake, e.StageName, e.Percentage.String(), string(e.Action), string(e.From), string(e.To),
-		e.Actor, e.Detail, string(figures)); err != nil {
-		return e, err
-	}
-	e.At = at.Time
-	return e, enqueue(tx, e)
-}
-
-// sumUp is the evidence of one bake, or of a whole stage or epoch.
-func sumUp(tx *sqldb.Tx, where string, args ...any) (Evidence, error) {
-	var rows []struct {
-		Arm string `db:"arm"`
-		Counts
-	}
-	err := tx.Select(&rows, `SELECT arm, CAST(sum(outcomes) AS bigint) AS outcomes, CAST(sum(failures) AS bigint) AS failures,
-			CAST(sum(ignored) AS bigint) AS ignored, CAST(sum(slow) AS bigint) AS slow, CAST(sum(db_slow) AS bigint) AS db_slow,
-			CAST(sum(latency_us) AS bigint) AS latency_us, CAST(sum(db_us) AS bigint) AS db_us
-		FROM automation_rollout_counts WHERE `+where+` GROUP BY arm`, args...)
-	var e Evidence
-	for _, r := range rows {
-		if r.Arm == Control.String() {
-			e.Control = r.Counts
+		// Without the plan that is to be replaced, which may be a malformed one.
+		var was struct {
+			State string `db:"state"`
+			Epoch int    `db:"epoch"`
+			Run   int64  `db:"bake"`
+			Seq   int64  `db:"seq"`
+		}
+		found, err := sqldb.Optional(tx.Get(&was, `SELECT state, epoch, bake, seq FROM automation_rollouts WHERE name = $1 {lock}`, name))
+		if err != nil {
+			return Event{}, err
+		}
+		if !found {
+			// The history of an earlier rollout whose row somebody deleted continues.
+			if err := tx.Get(&was, `SELECT '' AS state, coalesce(max(epoch), 0) AS epoch, coalesce(max(bake), 0) AS bake, coalesce(max(seq), 0) AS seq
+				FROM automation_rollout_events WHERE rollout = $1`, name); err != nil {
+				return Event{}, err
+			}
+		}
+		from := rollout{state: State(was.State)}
+		next := rollout{name: name, plan: p, state: StatePending, epoch: was.Epoch, run: was.Run, seq: was.Seq + 1}
+		if found && from.state != StatePending && !from.state.hasEnded() {
+			return Event{}, &IllegalError{Action: ActionCreate, State: from.state, Allowed: AllowedActions(from.state)}
+		}
+		if from.state != StatePending {
+			next.epoch++
+		}
+		if found {
+			_, err = tx.Exec(`UPDATE automation_rollouts SET plan = {json $2} WHERE name = $1`, name, string(text))
 		} else {
-			e.Exposed = r.Counts
+			_, err = tx.Exec(`INSERT INTO automation_rollouts (name, plan, state, epoch, stage, bake, seq, began_at, entered_at, looked_at, next_at)
+				VALUES ($1, {json $2}, 'pending', 1, 0, 0, 0, {now}, {now}, {now}, {now})`, name, string(text))
+		}
+		if err != nil {
+			return Event{}, err
+		}
+		if err := save(tx, next, 0, true, true); err != nil {
+			return Event{}, err
+		}
+		return insertEvent(tx, from, next, step{action: ActionCreate, actor: actor}, Evidence{})
+	})
+	if err != nil {
+		return fail(err)
+	}
+	logEvent(ctx, s.log, e)
+	return e, nil
+}
+
+// Execute carries out an operator's command and returns its event. The errors
+// are ErrNotFound, ErrIllegal, ErrInvalid for the actor, ErrConflict where the
+// flag was changed by hand and no evaluation has seen it yet, and the database's.
+func (s *Store) Execute(ctx context.Context, name string, cmd Command) (Event, error) {
+	fail := func(err error) (Event, error) {
+		return Event{}, fmt.Errorf("rollout: %s(%q): %w", cmd.Action, name, err)
+	}
+	if err := checkText("actor", cmd.Actor); err != nil {
+		return fail(err)
+	}
+	var dry Event
+	e, err := sqldb.Write(ctx, s.db, "rollout.execute", func(tx *sqldb.Tx) (Event, error) {
+		_, r, err := readRollout(tx, name, `{lock}`)
+		if err == nil && r == nil {
+			err = ErrNotFound
+		}
+		if err != nil {
+			return Event{}, err
+		}
+		next, err := r.execute(cmd.Action, cmd.Actor)
+		if err != nil {
+			return Event{}, err
+		}
+		evidence, err := sumEvidence(tx, `rollout = $1 AND bake = $2`, name, r.run)
+		if err != nil {
+			return Event{}, err
+		}
+		e, err := applyStep(tx, *r, next, evidence)
+		if err == nil && cmd.DryRun {
+			dry, err = e, errDryRun
+		}
+		return e, err
+	})
+	if errors.Is(err, errDryRun) {
+		return dry, nil
+	}
+	if err != nil {
+		return fail(err)
+	}
+	logEvent(ctx, s.log, e)
+	return e, nil
+}
+
+// Status is the state of a rollout.
+type Status struct {
+	Name    string `json:"name"`
+	State   State  `json:"state"`
+	Reason  string `json:"reason"`  // ReasonOperator …, where it is paused or ended
+	Waiting string `json:"waiting"` // WaitingTime …, where it is running
+	Epoch   int    `json:"epoch"`
+	Stage   int    `json:"stage"` // 0 is the first
+	// StageName and Percentage are the stage's.
+	StageName  string           `json:"stage_name"`
+	Percentage flags.Percentage `json:"percentage"`
+	Approved   bool             `json:"approved"`
+	// WatchedSeconds of HoldSeconds have been watched in this stage.
+	WatchedSeconds float64   `json:"watched_seconds"`
+	HoldSeconds    float64   `json:"hold_seconds"`
+	Evidence       Evidence  `json:"evidence"`     // of this stage, since it began
+	FlagVersion    int64     `json:"flag_version"` // as the rollout left it
+	Seq            int64     `json:"seq"`          // of the last event
+	BeganAt        time.Time `json:"began_at"`     // the epoch
+	EnteredAt      time.Time `json:"entered_at"`   // the stage, or the state
+	LookedAt       time.Time `json:"looked_at"`
+	Possible       []Action  `json:"possible"` // AllowedActions
+	Plan           Plan      `json:"plan"`
+}
+
+func (r rollout) status(e Evidence) Status {
+	stage := r.plan.Stages[r.stage]
+	return Status{
+		Name: r.name, State: r.state, Reason: r.reason, Waiting: r.waiting, Epoch: r.epoch, Stage: r.stage, StageName: stage.Name,
+		Percentage: stage.Percentage, Approved: r.approved, WatchedSeconds: r.watched.Seconds(), HoldSeconds: stage.Hold.Seconds(),
+		Evidence: e, FlagVersion: r.flagVersion, Seq: r.seq, BeganAt: r.beganAt, EnteredAt: r.enteredAt, LookedAt: r.lookedAt,
+		Possible: AllowedActions(r.state), Plan: r.plan,
+	}
+}
+
+// Get returns the status of a rollout. The errors are ErrNotFound, a *RowError,
+// and the database's.
+func (s *Store) Get(ctx context.Context, name string) (Status, error) {
+	status, err := sqldb.Read(ctx, s.db, "rollout.get", func(tx *sqldb.Tx) (Status, error) {
+		_, r, err := readRollout(tx, name, "")
+		if err == nil && r == nil {
+			err = ErrNotFound
+		}
+		if err != nil {
+			return Status{}, err
+		}
+		e, err := sumEvidence(tx, `rollout = $1 AND bake = $2`, name, r.run)
+		return r.status(e), err
+	})
+	if err != nil {
+		return Status{}, fmt.Errorf("rollout: get(%q): %w", name, err)
+	}
+	return status, nil
+}
+
+// List returns the status of all rollouts, by name. One whose row cannot be
+// read is missing and named in the error; the others are good nevertheless.
+func (s *Store) List(ctx context.Context) ([]Status, error) {
+	names, err := sqldb.Read(ctx, s.db, "rollout.list", func(tx *sqldb.Tx) (names []string, err error) {
+		return names, tx.Select(&names, `SELECT name FROM automation_rollouts WHERE name IS NOT NULL ORDER BY name`)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("rollout: list: %w", err)
+	}
+	var list []Status
+	var errs []error
+	for _, name := range names {
+		if status, err := s.Get(ctx, name); err != nil {
+			errs = append(errs, err)
+		} else {
+			list = append(list, status)
 		}
 	}
-	return e, err
+	return list, errors.Join(errs...)
 }
 
-// flush writes an incarnation's counts of one arm. They only grow, and the
-// greater wins, so a repeated or late flush changes nothing.
-func flush(tx *sqldb.Tx, name, incarnation string, b bake, a Arm, n Counts) error {
-	query := `INSERT INTO automation_rollout_counts AS c
-			(rollout, bake, incarnation, arm, epoch, stage, outcomes, failures, ignored, slow, db_slow, latency_us, db_us, updated_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, {now})
-		ON CONFLICT (rollout, bake, incarnation, arm) DO UPDATE SET
-			outcomes = GREATEST(c.outcomes, excluded.outcomes), failures = GREATEST(c.failures, excluded.failures),
-			ignored = GREATEST(c.ignored, excluded.ignored), slow = GREATEST(c.slow, excluded.slow), db_slow = GREATEST(c.db_slow, excluded.db_slow),
-			latency_us = GREATEST(c.latency_us, excluded.latency_us), db_us = GREATEST(c.db_us, excluded.db_us), updated_at = excluded.updated_at`
-	if tx.SQLite() {
-		query = strings.ReplaceAll(query, "GREATEST", "max")
+// Events returns a rollout's history, the newest first: at most limit events
+// (1 to 1,000; a limit outside is replaced by the nearest) with numbers below
+// before; 0 is the newest there are.
+func (s *Store) Events(ctx context.Context, name string, limit int, before int64) ([]Event, error) {
+	list, err := sqldb.Read(ctx, s.db, "rollout.events", func(tx *sqldb.Tx) ([]Event, error) {
+		var rows []eventRow
+		err := tx.Select(&rows, `SELECT `+eventColumns+` FROM automation_rollout_events
+			WHERE rollout = $1 AND (CAST($2 AS bigint) = 0 OR seq < $2) ORDER BY seq DESC LIMIT $3`, name, before, min(max(limit, 1), 1000))
+		list := make([]Event, len(rows))
+		for i, r := range rows {
+			e, bad := r.event()
+			list[i], err = e, errors.Join(err, bad)
+		}
+		return list, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("rollout: events(%q): %w", name, err)
 	}
-	_, err := tx.Exec(query, name, b.id, incarnation, a.String(), b.epoch, b.stage,
-		n.Outcomes, n.Failures, n.Ignored, n.Slow, n.DatabaseSlow, n.LatencyUS, n.DatabaseUS)
-	return err
+	return list, nil
 }
 
-// flagNow is the flag's version and who changed it last; version 0 is no flag.
-func flagNow(tx *sqldb.Tx, name string) (version int64, by string, err error) {
-	var f struct {
-		Version int64  `db:"version"`
-		By      string `db:"updated_by"`
+// checkText checks a name or an actor. The flag's audit holds "rollout:" and a name.
+func checkText(field, s string) error {
+	const most = 200
+	if s == "" || len(s) > most || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' }) {
+		return &PlanError{field, fmt.Sprintf("expected 1 to %d bytes of UTF-8 without control characters", most)}
 	}
-	_, err = sqldb.Optional(tx.Get(&f, `SELECT coalesce(version, -1) AS version, coalesce(updated_by, '') AS updated_by
-		FROM feature_flags WHERE feature_name = $1`, name))
-	return f.Version, f.By, err
+	return nil
 }
-
-// Event is one line of a rollout's history, and the body of a webhook.
-type Event struct {
-	Rollout    string           `json:"rollout"`
-	Seq        int64            `json:"seq"` // 1 at first, without gaps
-	Epoch      int              `json:"epoch"`
-	Stage      int              `json:"stage"` // 0 is the first
-	StageName  string           `json:"stage_name"`
-	Percentage flags.Percentage `json:"percentage"` // the stage's
-	Action     Action           `json:"action"`
-	From       State            `json:"from"` // "" for a new rollout
-	To         State            `json:"to"`
-	Actor      string           `json:"actor"`
-	Detail     string           `json:"detail"`   // for people
-	Evidence   Evidence         `json:"evidence"` // of the bake that it was about
-	At         time.Time        `json:"at"`
-}
-
-const eventColumns = `rollout, seq, epoch, stage, stage_name, percentage, action, from_state, to_state, actor, detail, evidence, at`
-
-type eventRow struct {
-	Rollout    string     `db:"rollout"`
-	Seq        int64      `db:"seq"`
-	Epoch      int        `db:"epoch"`
-	Stage      int        `db:"stage"`
-	StageName  string     `db:"stage_name"`
-	Percentage float64    `db:"percentage"`
-	Action     string     `db:"action"`
-	From       string     `db:"from_state"`
-	To         string     `db:"to_state"`
-	Actor      string     `db:"actor"`
-	Detail     string     `db:"detail"`
-	Evidence   string     `db:"evidence"`
-	At         sqldb.Time `db:"at"`
-}
-
-func (r eventRow) event() (Event, error) {
-	e := Event{
-		Rollout: r.Rollout, Seq: r.Seq, Epoch: r.Epoch, Stage: r.Stage, StageName: r.StageName,
-		Percentage: flags.Percentage(math.Round(r.Percentage * float64(flags.Percent))), Action: Action(r.Action),
-		From: State(r.From), To: State(r.To), Actor: r.Actor, Detail: r.Detail, At: r.At.Time,
-	}
-	err := json.Unmarshal([]byte(r.Evidence), &e.Evidence)
-	return e, err
-}
-
-// errDryRun rolls back a transaction that was only to tell what it would do.
-var errDryRun = errors.New("a dry run")

@@ -14,13 +14,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/MorpheusAIs/gateway-automation/internal/retry"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 // Webhook is a receiver of events. Each is a POST of an Event in JSON, signed
-// as https://www.standardwebhooks.com has it, see VerifyWebhook; any 2xx takes
-// it. Otherwise it comes again, after 1 s at first and 10 min at most, until it
-// is taken. Events of one rollout come in their order; one may come more than
+// as https://www.standardwebhooks.com says, see VerifyWebhook; any 2xx accepts
+// it. Otherwise it is sent again, after 1 s at first and 10 min at most, until
+// it is accepted. Events of one rollout come in their order; one may come more than
 // once, with the same webhook-id. A receiver gets the events from its first Run
 // on, whichever process they come from, until no replica has known it for a week.
 //
@@ -69,9 +70,9 @@ func defaultClient() *http.Client {
 // that a slow one delays no other.
 func (c *Controller) send(ctx context.Context, hook Webhook) {
 	var registered time.Time
-	c.loop(ctx, func() time.Duration {
+	retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
 		if now := c.now(); now.Sub(registered) >= registerEvery {
-			if _, err := sqldb.Write(ctx, c.db, "rollout.register", func(tx *sqldb.Tx) (any, error) { return nil, register(tx, hook.Name) }); err != nil {
+			if _, err := sqldb.Write(ctx, c.db, "rollout.register", func(tx *sqldb.Tx) (any, error) { return nil, registerReceiver(tx, hook.Name) }); err != nil {
 				return c.o.Interval
 			}
 			registered = now
@@ -83,42 +84,36 @@ func (c *Controller) send(ctx context.Context, hook Webhook) {
 	})
 }
 
-// deliver sends one letter to a receiver, if there is one due.
+// deliver sends one message to a receiver, if one is due.
 func (c *Controller) deliver(ctx context.Context, hook Webhook) (sent bool, err error) {
 	// The lease outlasts the request, so that two replicas do not send it at once.
-	l, err := sqldb.Write(ctx, c.db, "rollout.pick", func(tx *sqldb.Tx) (*letter, error) { return pick(tx, hook.Name, 2*sendTimeout) })
-	if err != nil || l == nil {
+	m, err := sqldb.Write(ctx, c.db, "rollout.claim_next", func(tx *sqldb.Tx) (*message, error) { return claimNext(tx, hook.Name, 2*sendTimeout) })
+	if err != nil || m == nil {
 		return false, err
 	}
-	failed := c.post(ctx, hook, *l)
+	failed := c.post(ctx, hook, *m)
 	if failed != nil {
-		c.log.WarnContext(ctx, "webhook not delivered, trying again", "webhook", hook.Name, "rollout", l.Rollout, "seq", l.Seq, "attempts", l.Attempts, "error", failed)
+		c.log.WarnContext(ctx, "webhook not delivered, trying again", "webhook", hook.Name, "rollout", m.Rollout, "seq", m.Seq, "attempts", m.Attempts, "error", failed)
 	}
-	_, err = sqldb.Write(context.WithoutCancel(ctx), c.db, "rollout.mark", func(tx *sqldb.Tx) (any, error) {
-		return nil, mark(tx, hook.Name, *l, failed, backoff(l.Attempts))
+	_, err = sqldb.Write(context.WithoutCancel(ctx), c.db, "rollout.record_delivery", func(tx *sqldb.Tx) (any, error) {
+		return nil, recordDelivery(tx, hook.Name, *m, failed, retry.Backoff(m.Attempts, time.Second, 10*time.Minute))
 	})
 	return true, err
 }
 
-// backoff is 1 s after the first attempt, twice that after each more, and at
-// most 10 min.
-func backoff(attempts int) time.Duration {
-	return min(time.Second<<min(attempts-1, 10), 10*time.Minute)
-}
-
-func (c *Controller) post(ctx context.Context, hook Webhook, l letter) error {
+func (c *Controller) post(ctx context.Context, hook Webhook, m message) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, hook.URL, strings.NewReader(l.Body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, hook.URL, strings.NewReader(m.Body))
 	if err != nil {
 		return err
 	}
-	id, at := fmt.Sprintf("%s-%d", url.PathEscape(l.Rollout), l.Seq), strconv.FormatInt(c.now().Unix(), 10)
+	id, at := fmt.Sprintf("%s-%d", url.PathEscape(m.Rollout), m.Seq), strconv.FormatInt(c.now().Unix(), 10)
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Webhook-Id", id)
 	req.Header.Set("Webhook-Timestamp", at)
-	req.Header.Set("Webhook-Signature", sign(hook.Secret, id, at, []byte(l.Body)))
-	res, err := c.o.Client.Do(req)
+	req.Header.Set("Webhook-Signature", sign(hook.Secret, id, at, []byte(m.Body)))
+	res, err := c.o.HTTPClient.Do(req)
 	if err != nil {
 		if e, ok := errors.AsType[*url.Error](err); ok {
 			err = e.Err // without the URL
@@ -142,10 +137,9 @@ func sign(secret, id, at string, body []byte) string {
 // webhookAge is how far a timestamp may be off, either way.
 const webhookAge = 5 * time.Minute
 
-// VerifyWebhook tells a receiver whether a request comes from who knows the
-// secret and is not an old one sent again: its signature fits, and its
-// timestamp is within 5 minutes of now. The webhook-id is the event's own; who
-// must not act twice keeps it.
+// VerifyWebhook returns nil where a request was signed with the secret and is
+// not an old one sent again: its timestamp is within 5 minutes of now. The
+// webhook-id is the event's own; a receiver that must not act twice keeps it.
 func VerifyWebhook(secret string, h http.Header, body []byte, now time.Time) error {
 	at, err := strconv.ParseInt(h.Get("Webhook-Timestamp"), 10, 64)
 	if err != nil || now.Sub(time.Unix(at, 0)).Abs() > webhookAge {

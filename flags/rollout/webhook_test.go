@@ -60,20 +60,20 @@ func (r *receiver) got() []request {
 func always(status int) func(int) int { return func(int) int { return status } }
 
 // known waits until so many receivers are known to whoever writes events.
-func (l *lab) known(want int) {
-	l.t.Helper()
-	until(l.t, "the receivers are known", func() bool {
+func (h *harness) known(want int) {
+	h.t.Helper()
+	until(h.t, "the receivers are known", func() bool {
 		var n int
-		return l.db.Get(&n, `SELECT count(*) FROM automation_rollout_receivers`) == nil && n == want
+		return h.db.Get(&n, `SELECT count(*) FROM automation_rollout_receivers`) == nil && n == want
 	})
 }
 
-func TestAReceiverThatNobodyKnowsAnyMoreIsForgotten(t *testing.T) {
-	each(t, func(t *testing.T, l *lab) {
-		l.sql(`INSERT INTO automation_rollout_receivers (name, seen_at) VALUES ('gone', '2020-01-01 00:00:00.000'), ('known', '2100-01-01 00:00:00.000')`)
-		l.create(hours())
+func TestOutbox_ForgetsUnknownReceivers(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
+		h.sql(`INSERT INTO automation_rollout_receivers (name, seen_at) VALUES ('gone', '2020-01-01 00:00:00.000'), ('known', '2100-01-01 00:00:00.000')`)
+		h.create(hours())
 		var names []string
-		if err := l.db.Select(&names, `SELECT receiver FROM automation_rollout_outbox`); err != nil {
+		if err := h.db.Select(&names, `SELECT receiver FROM automation_rollout_outbox`); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff([]string{"known"}, names); diff != "" {
@@ -82,8 +82,8 @@ func TestAReceiverThatNobodyKnowsAnyMoreIsForgotten(t *testing.T) {
 	})
 }
 
-func TestWebhooksAreSignedAndComeInOrder(t *testing.T) {
-	each(t, func(t *testing.T, l *lab) {
+func TestWebhooks_AreSignedAndSentInOrder(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
 		r := newReceiver(t, func(n int) int {
 			if n == 1 || n == 3 { // refused, and comes again
 				return http.StatusServiceUnavailable
@@ -93,16 +93,16 @@ func TestWebhooksAreSignedAndComeInOrder(t *testing.T) {
 		hook := rollout.Webhook{Name: "ops", URL: r.URL + "/hook?token=hidden", Secret: secret}
 		var out bytes.Buffer
 		mine := rollout.Options{Interval: 5 * time.Millisecond, Webhooks: []rollout.Webhook{hook}, Logger: slog.New(slog.NewTextHandler(&out, nil))}
-		stop := l.run(l.controller(mine))
-		l.known(1)
+		stop := h.run(h.newController(mine))
+		h.known(1)
 		// By a controller that knows no webhooks, such as the operators' command.
-		l.create(hours())
-		l.do(rollout.Start)
-		l.do(rollout.Pause)
+		h.create(hours())
+		h.do(rollout.ActionStart)
+		h.do(rollout.ActionPause)
 		until(t, "all have been sent", func() bool {
-			l.sql(`UPDATE automation_rollout_outbox SET next_at = created_at WHERE last_error <> ''`) // do not wait for the second try
+			h.sql(`UPDATE automation_rollout_outbox SET next_at = created_at WHERE last_error <> ''`) // do not wait for the second try
 			var unsent int
-			if err := l.db.Get(&unsent, `SELECT count(*) FROM automation_rollout_outbox WHERE sent_at IS NULL`); err != nil {
+			if err := h.db.Get(&unsent, `SELECT count(*) FROM automation_rollout_outbox WHERE sent_at IS NULL`); err != nil {
 				t.Fatal(err)
 			}
 			return unsent == 0
@@ -133,35 +133,35 @@ func TestWebhooksAreSignedAndComeInOrder(t *testing.T) {
 	})
 }
 
-func TestAReceiverThatHangsDelaysNobody(t *testing.T) {
-	l := newLab(t, lite(t))
+func TestWebhooks_AreNotDelayedByAnotherReceiver(t *testing.T) {
+	h := newHarness(t, sqlite(t))
 	hang := make(chan struct{})
 	stuck := newReceiver(t, func(int) int { <-hang; return http.StatusOK })
 	t.Cleanup(func() { close(hang) })
 	good := newReceiver(t, always(http.StatusOK))
 	hooks := []rollout.Webhook{{Name: "stuck", URL: stuck.URL, Secret: secret}, {Name: "good", URL: good.URL, Secret: secret}}
-	c := l.controller(rollout.Options{Interval: 5 * time.Millisecond, Webhooks: hooks})
-	stop := l.run(c)
-	l.known(2)
-	l.create(hours())
+	c := h.newController(rollout.Options{Interval: 5 * time.Millisecond, Webhooks: hooks})
+	stop := h.run(c)
+	h.known(2)
+	h.create(hours())
 	until(t, "the other has it", func() bool { return len(good.got()) == 1 && len(stuck.got()) == 1 })
-	l.do(rollout.Start)
+	h.do(rollout.ActionStart)
 	until(t, "the other has the next as well", func() bool { return len(good.got()) == 2 })
-	l.evidence(rollout.Exposed, 40, 30)
-	until(t, "the rollout goes on", func() bool { return l.status().State == rollout.RolledBack })
+	h.evidence(rollout.ArmExposed, 40, 30)
+	until(t, "the rollout goes on", func() bool { return h.status().State == rollout.StateRolledBack })
 	stop() // which ends the request that hangs
 	if n := len(stuck.got()); n != 1 {
 		t.Errorf("%d requests to a receiver that hangs, which must have them in order", n)
 	}
 }
 
-func TestARefusedLetterWaitsLongerEachTime(t *testing.T) {
-	l := newLab(t, lite(t))
+func TestWebhooks_BackOff(t *testing.T) {
+	h := newHarness(t, sqlite(t))
 	r := newReceiver(t, always(http.StatusFound)) // a redirect is not followed, and no success
-	c := l.controller(rollout.Options{Interval: 5 * time.Millisecond, Webhooks: []rollout.Webhook{{Name: "x", URL: r.URL, Secret: secret}}})
-	stop := l.run(c)
-	l.known(1)
-	l.create(hours())
+	c := h.newController(rollout.Options{Interval: 5 * time.Millisecond, Webhooks: []rollout.Webhook{{Name: "x", URL: r.URL, Secret: secret}}})
+	stop := h.run(c)
+	h.known(1)
+	h.create(hours())
 	var waits []float64
 	for attempt := 1; attempt <= 3; attempt++ {
 		var row struct {
@@ -170,14 +170,14 @@ func TestARefusedLetterWaitsLongerEachTime(t *testing.T) {
 			Error    string  `db:"last_error"`
 		}
 		until(t, "it was refused", func() bool {
-			err := l.db.Get(&row, `SELECT attempts, last_error, (julianday(next_at) - julianday('now')) * 86400 AS wait FROM automation_rollout_outbox`)
+			err := h.db.Get(&row, `SELECT attempts, last_error, (julianday(next_at) - julianday('now')) * 86400 AS wait FROM automation_rollout_outbox`)
 			return err == nil && row.Attempts == attempt && row.Error != "" && row.Wait < 15
 		})
 		if row.Error != "the receiver answered 302 Found" {
 			t.Error(row.Error)
 		}
 		waits = append(waits, row.Wait)
-		l.sql(`UPDATE automation_rollout_outbox SET next_at = created_at`)
+		h.sql(`UPDATE automation_rollout_outbox SET next_at = created_at`)
 	}
 	stop()
 	for i, most := range []float64{1, 2, 4} {
@@ -190,7 +190,7 @@ func TestARefusedLetterWaitsLongerEachTime(t *testing.T) {
 	}
 }
 
-func TestVerifyWebhookRefuses(t *testing.T) {
+func TestVerifyWebhook_RefusesForgedAndOldRequests(t *testing.T) {
 	now := time.Unix(1_795_000_000, 0)
 	// By openssl dgst -sha256 -hmac 0123456789abcdef of automation-1.1795000000.{}
 	good := func() http.Header {

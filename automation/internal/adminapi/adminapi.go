@@ -50,13 +50,13 @@ type FlagStore interface {
 	Events(ctx context.Context, name string, limit int, before int64) ([]flags.Event, error)
 }
 
-// Rollouts shows and commands rollouts; *rollout.Controller does.
+// Rollouts shows and commands rollouts; *rollout.Store does.
 type Rollouts interface {
 	List(ctx context.Context) ([]rollout.Status, error)
 	Get(ctx context.Context, name string) (rollout.Status, error)
 	Events(ctx context.Context, name string, limit int, before int64) ([]rollout.Event, error)
 	Create(ctx context.Context, name string, p rollout.Plan, actor string) (rollout.Event, error)
-	Do(ctx context.Context, name string, o rollout.Order) (rollout.Event, error)
+	Execute(ctx context.Context, name string, c rollout.Command) (rollout.Event, error)
 }
 
 type api struct{ Deps }
@@ -95,7 +95,7 @@ func (a *api) routes() map[string]handler {
 		"POST /cleanup":                a.postCleanup,
 		"GET /report":                  a.getReport,
 	}
-	for _, action := range []rollout.Action{rollout.Pause, rollout.Resume, rollout.Approve, rollout.Skip, rollout.Abort, rollout.Promote, rollout.Restart} {
+	for _, action := range []rollout.Action{rollout.ActionPause, rollout.ActionResume, rollout.ActionApprove, rollout.ActionSkip, rollout.ActionAbort, rollout.ActionPromote, rollout.ActionRestart} {
 		routes["POST /rollouts/{name}/"+string(action)] = a.commandRollout(action)
 	}
 	return routes

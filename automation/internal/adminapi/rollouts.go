@@ -60,7 +60,7 @@ func (a *api) startRollout(c *httpapi.Call, actor string) error {
 	if err != nil && !errors.Is(err, rollout.ErrNotFound) {
 		return rolloutProblem(c.W, err)
 	}
-	if body.Plan != nil || err != nil || now.State != rollout.Pending {
+	if body.Plan != nil || err != nil || now.State != rollout.StatePending {
 		plan := rollout.DefaultPlan()
 		if body.Plan != nil {
 			plan = *body.Plan
@@ -69,7 +69,7 @@ func (a *api) startRollout(c *httpapi.Call, actor string) error {
 			return rolloutProblem(c.W, err)
 		}
 	}
-	return a.execute(c, rollout.Order{Action: rollout.Start, Actor: actor})
+	return a.execute(c, rollout.Command{Action: rollout.ActionStart, Actor: actor})
 }
 
 func (a *api) commandRollout(action rollout.Action) handler {
@@ -78,13 +78,13 @@ func (a *api) commandRollout(action rollout.Action) handler {
 		if err != nil {
 			return err
 		}
-		return a.execute(c, rollout.Order{Action: action, Actor: actor, DryRun: dry})
+		return a.execute(c, rollout.Command{Action: action, Actor: actor, DryRun: dry})
 	}
 }
 
 // execute carries out a command and answers with its event.
-func (a *api) execute(c *httpapi.Call, o rollout.Order) error {
-	event, err := a.Rollouts.Do(c.R.Context(), c.R.PathValue("name"), o)
+func (a *api) execute(c *httpapi.Call, cmd rollout.Command) error {
+	event, err := a.Rollouts.Execute(c.R.Context(), c.R.PathValue("name"), cmd)
 	if err != nil {
 		return rolloutProblem(c.W, err)
 	}

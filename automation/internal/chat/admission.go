@@ -62,7 +62,7 @@ func armOf(d flags.Decision) outcome.Arm {
 	switch arm, ok := rollout.ArmOf(d); {
 	case !ok:
 		return outcome.ArmNone
-	case arm == rollout.Control:
+	case arm == rollout.ArmControl:
 		return outcome.ArmControl
 	}
 	return outcome.ArmExposed

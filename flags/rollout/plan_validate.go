@@ -14,10 +14,10 @@ const (
 	maxStages = 100
 	maxName   = 64
 	maxHold   = 366 * 24 * time.Hour
-	maxPlan   = 1 << 20 // bytes of JSON; every look at a rollout reads it
+	maxPlan   = 1 << 20 // bytes of JSON; every evaluation reads it
 )
 
-// PlanError is one fault of a plan. It is an [ErrInvalid].
+// PlanError is one error of a plan. It is an [ErrInvalid].
 type PlanError struct {
 	Field   string // as in JSON: "stages[1].hold"
 	Problem string
@@ -28,17 +28,17 @@ func (e *PlanError) Error() string { return e.Field + ": " + e.Problem }
 // Unwrap returns ErrInvalid.
 func (e *PlanError) Unwrap() error { return ErrInvalid }
 
-// faults collects PlanErrors.
-type faults []error
+// planErrors collects PlanErrors.
+type planErrors []error
 
-func (f *faults) add(field, format string, args ...any) {
+func (f *planErrors) add(field, format string, args ...any) {
 	*f = append(*f, &PlanError{field, fmt.Sprintf(format, args...)})
 }
 
-// Validate names every fault: a *PlanError each, joined.
+// Validate returns every error of the plan, a *PlanError each, joined.
 func (p Plan) Validate() error {
 	p = p.withDefaults()
-	var f faults
+	var f planErrors
 	switch n := len(p.Stages); {
 	case n == 0:
 		f.add("stages", "a plan needs at least one")
@@ -52,14 +52,9 @@ func (p Plan) Validate() error {
 		names[s.Name], last = true, s.Percentage
 	}
 	switch p.OnBreach {
-	case Rollback, PauseOnBreach, Notify:
+	case BreachRollback, BreachPause, BreachNotify:
 	default:
 		f.add("on_breach", "%.40q is none of rollback, pause, notify", p.OnBreach)
-	}
-	switch p.Policy {
-	case Sequential, Wilson, Point:
-	default:
-		f.add("policy", "%.40q is none of sequential, wilson, point", p.Policy)
 	}
 	if p.Limit < 0 || p.Limit > 50*flags.Percent {
 		f.add("limit", "%v is not within 0.01 and 50 per cent", p.Limit)
@@ -75,7 +70,7 @@ func (p Plan) Validate() error {
 	return errors.Join(f...)
 }
 
-func (s Stage) check(at string, last flags.Percentage, names map[string]bool, f *faults) {
+func (s Stage) check(at string, last flags.Percentage, names map[string]bool, f *planErrors) {
 	switch {
 	case strings.TrimSpace(s.Name) == "":
 		f.add(at+".name", "a stage needs a name")
@@ -100,11 +95,11 @@ func (s Stage) check(at string, last flags.Percentage, names map[string]bool, f 
 		f.add(at+".min_samples", "%d is below 0", s.MinSamples)
 	}
 	if s.Hold == 0 && s.MinSamples == 0 && !s.Approval {
-		f.add(at, "a stage needs a hold, min_samples or approval: it would pass unseen")
+		f.add(at, "a stage needs a hold, min_samples or approval: it would pass unwatched")
 	}
 }
 
-// problem is a flag's complaint without its field, which is called otherwise here.
+// problem returns a flag's error without its field, which has another name here.
 func problem(err error) string {
 	if e, ok := errors.AsType[*flags.FieldError](err); ok {
 		return e.Problem

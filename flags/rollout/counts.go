@@ -2,45 +2,48 @@ package rollout
 
 import "time"
 
-// Arm is which side of the comparison a request was on.
+// Arm is the side of the comparison that a request is on.
 type Arm uint8
 
 const (
-	// Exposed requests are those that the feature acted on.
-	Exposed Arm = iota
-	// Control requests are those of users who may get the feature and do not
+	// ArmExposed has the requests that the feature acted on.
+	ArmExposed Arm = iota
+	// ArmControl has the requests of users who may get the feature and do not
 	// have it yet.
-	Control
+	ArmControl
 	arms
 )
 
-// String is the arm's name in the database.
+// String returns the arm's name in the database.
 func (a Arm) String() string { return [...]string{"exposed", "control"}[a] }
 
 // Outcome is how a request ended.
 type Outcome uint8
 
 const (
-	// Success counts.
-	Success Outcome = iota
-	// Failure is an error of the feature, or, in either arm, of what both arms
-	// stand on, such as the provider. It counts.
-	Failure
-	// CallerError is a request that could not have succeeded. It does not count.
-	CallerError
-	// HostError is an error of the gateway around the feature. It does not count.
-	HostError
+	// OutcomeSuccess counts for the feature.
+	OutcomeSuccess Outcome = iota
+	// OutcomeFailure is a failure of the feature itself, and counts against it.
+	OutcomeFailure
+	// OutcomeProviderFailure counts against the feature only where the control
+	// arm fares better.
+	OutcomeProviderFailure
+	// OutcomeSharedFailure is a failure of what both arms depend on, such as
+	// the node or the database. It is no evidence, and holds the stage.
+	OutcomeSharedFailure
+	// OutcomeIgnored is no evidence, such as an error of the caller.
+	OutcomeIgnored
 	outcomes
 )
 
-// Counts are an arm's requests.
+// Counts are the requests of one arm.
 type Counts struct {
 	Outcomes     int64 `json:"outcomes" db:"outcomes"`     // successes and failures
 	Failures     int64 `json:"failures" db:"failures"`     // of the outcomes
-	Ignored      int64 `json:"ignored" db:"ignored"`       // errors of callers and of the host, in no other figure
+	Ignored      int64 `json:"ignored" db:"ignored"`       // no evidence, and in no other figure
 	Slow         int64 `json:"slow" db:"slow"`             // outcomes over Plan.LatencyP95
 	DatabaseSlow int64 `json:"database_slow" db:"db_slow"` // outcomes over Plan.DatabaseP95
-	LatencyUS    int64 `json:"latency_us" db:"latency_us"` // the outcomes' sum, in microseconds
+	LatencyUS    int64 `json:"latency_us" db:"latency_us"` // the sum over the outcomes, in microseconds
 	DatabaseUS   int64 `json:"database_us" db:"db_us"`     // likewise
 }
 

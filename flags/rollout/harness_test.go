@@ -1,0 +1,239 @@
+package rollout_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jmoiron/sqlx"
+	_ "modernc.org/sqlite"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+)
+
+const flag = "automation" // is there after the migrations
+
+// each runs a test on both databases. AUTOMATION_TEST_POOLER=1 puts PgBouncer in
+// front of the one.
+func each(t *testing.T, fn func(t *testing.T, h *harness)) {
+	t.Helper()
+	t.Run("sqlite", func(t *testing.T) { fn(t, newHarness(t, sqlite(t))) })
+	t.Run("postgres", func(t *testing.T) {
+		dsn := pgtest.Database(t)
+		if os.Getenv("AUTOMATION_TEST_POOLER") == "1" {
+			dsn = pgtest.PgBouncer(t, dsn)
+		}
+		fn(t, newHarness(t, pgtest.Open(t, dsn)))
+	})
+}
+
+func sqlite(t testing.TB) *sqlx.DB {
+	t.Helper()
+	db, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// harness is a database with one controller, whose hours the test lets pass.
+type harness struct {
+	*rollout.Store
+	controller *rollout.Controller
+	t          *testing.T
+	db         *sqlx.DB
+}
+
+func newHarness(t *testing.T, db *sqlx.DB) *harness {
+	t.Helper()
+	if _, err := schema.Migrate(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
+	h := &harness{t: t, db: db}
+	h.controller = h.newController(rollout.Options{})
+	h.Store = h.controller.Store()
+	return h
+}
+
+// newController returns another replica's. A pass takes an hour to be due again, so that
+// only those that the test asks for look at anything.
+func (h *harness) newController(o rollout.Options) *rollout.Controller {
+	h.t.Helper()
+	if o.Interval == 0 {
+		o.Interval = time.Hour
+	}
+	c, err := rollout.New(h.db, o)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return c
+}
+
+func (h *harness) sql(statement string, args ...any) {
+	h.t.Helper()
+	if _, err := h.db.ExecContext(h.t.Context(), statement, args...); err != nil {
+		h.t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+func (h *harness) isSQLite() bool { return strings.Contains(h.db.DriverName(), "sqlite") }
+
+// after lets time pass since the last evaluation, and makes a pass.
+func (h *harness) after(d time.Duration) {
+	h.t.Helper()
+	h.elapse(d)
+	if err := h.controller.Tick(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *harness) elapse(d time.Duration) {
+	h.t.Helper()
+	d += 5 * time.Millisecond // SQLite's clock has milliseconds, and rounds them
+	ago := fmt.Sprintf(`now() - interval '%f seconds'`, d.Seconds())
+	if h.isSQLite() {
+		ago = fmt.Sprintf(`strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '-%.3f seconds')`, d.Seconds())
+	}
+	h.sql(`UPDATE automation_rollouts SET looked_at = ` + ago + `, next_at = ` + ago)
+}
+
+// evidence flushes outcomes as another replica would.
+func (h *harness) evidence(arm rollout.Arm, outcomes, failures int) {
+	h.t.Helper()
+	s := h.status()
+	var run int
+	if err := h.db.Get(&run, `SELECT bake FROM automation_rollouts WHERE name = $1`, flag); err != nil {
+		h.t.Fatal(err)
+	}
+	h.sql(`INSERT INTO automation_rollout_counts (rollout, bake, incarnation, arm, epoch, stage, outcomes, failures, ignored, slow, db_slow, latency_us, db_us, updated_at)
+		SELECT $1, $2, 'other' || count(*), $3, $4, $5, $6, $7, 0, 0, 0, 0, 0, CURRENT_TIMESTAMP FROM automation_rollout_counts`,
+		flag, run, arm.String(), s.Epoch, s.Stage, outcomes, failures)
+}
+
+func (h *harness) create(p rollout.Plan) {
+	h.t.Helper()
+	if _, err := h.Create(h.t.Context(), flag, p, "alice"); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *harness) do(a rollout.Action) rollout.Event {
+	h.t.Helper()
+	e, err := h.Execute(h.t.Context(), flag, rollout.Command{Action: a, Actor: "alice"})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return e
+}
+
+func (h *harness) status() rollout.Status {
+	h.t.Helper()
+	s, err := h.Get(h.t.Context(), flag)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return s
+}
+
+func (h *harness) flag() *flags.Flag {
+	h.t.Helper()
+	f, err := flags.NewStore(h.db, flags.StoreOptions{}).Get(h.t.Context(), flag)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return f
+}
+
+// stands asserts a rollout's state and why, its stage, and the flag.
+func (h *harness) stands(state rollout.State, why string, stage int, enabled bool, share flags.Percentage) {
+	h.t.Helper()
+	type standing struct {
+		State   rollout.State
+		Why     string
+		Stage   int
+		Enabled bool
+		Share   flags.Percentage
+	}
+	s, f := h.status(), h.flag()
+	if diff := cmp.Diff(standing{state, why, stage, enabled, share}, standing{s.State, s.Reason + s.Waiting, s.Stage, f.Enabled, f.Percentage}); diff != "" {
+		h.t.Errorf("%s", diff)
+	}
+}
+
+// events is the history, the oldest first, whose numbers it checks.
+func (h *harness) events() []rollout.Event {
+	h.t.Helper()
+	events, err := h.Events(h.t.Context(), flag, 1000, 0)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	slices.Reverse(events)
+	for i, e := range events {
+		if e.Seq != int64(i+1) {
+			h.t.Errorf("event %d has the number %d", i+1, e.Seq)
+		}
+	}
+	return events
+}
+
+func (h *harness) happened(want ...rollout.Action) {
+	h.t.Helper()
+	h.happenedIn(h.events(), want...)
+}
+
+func (h *harness) happenedIn(events []rollout.Event, want ...rollout.Action) {
+	h.t.Helper()
+	var got []rollout.Action
+	for _, e := range events {
+		got = append(got, e.Action)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		h.t.Error(diff)
+	}
+}
+
+// run runs a controller until stop is called, or the test ends.
+func (h *harness) run(c *rollout.Controller) (stop func()) {
+	ctx, cancel := context.WithCancel(h.t.Context())
+	var g sync.WaitGroup
+	g.Go(func() { c.Run(ctx) })
+	stop = func() { cancel(); g.Wait() }
+	h.t.Cleanup(stop)
+	return stop
+}
+
+// until waits for what another goroutine or process is about to do.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(2 * time.Minute)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// hours is a plan of four stages of an hour that take ten samples each.
+func hours() rollout.Plan {
+	p := rollout.DefaultPlan()
+	for i := range p.Stages {
+		p.Stages[i].Hold, p.Stages[i].MinSamples = time.Hour, 10
+	}
+	return p
+}

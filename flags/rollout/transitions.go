@@ -1,0 +1,82 @@
+package rollout
+
+import (
+	"maps"
+	"slices"
+)
+
+// State is the state of a rollout.
+type State string
+
+// The states.
+const (
+	StatePending    State = "pending"     // it has a plan and has not been started
+	StateRunning    State = "running"     // it advances through its stages
+	StatePaused     State = "paused"      // it stays in its stage, see Status.Reason
+	StateCompleted  State = "completed"   // it has passed its last stage; the flag is left as it is
+	StateRolledBack State = "rolled_back" // it has switched the flag off by itself
+	StateAborted    State = "aborted"     // an operator has ended it
+)
+
+// Action is what happened to a rollout. Operators' actions are given to
+// [Store.Execute]; the others are the controller's own.
+type Action string
+
+// The operators' actions.
+const (
+	ActionStart   Action = "start"   // begin with the first stage
+	ActionPause   Action = "pause"   // stay in the stage; it is still watched and rolled back
+	ActionResume  Action = "resume"  // continue, and set the flag to the stage; after a breach the stage begins again
+	ActionApprove Action = "approve" // let a stage that needs approval pass once everything else has
+	ActionSkip    Action = "skip"    // advance at once; from the last stage, complete
+	ActionPromote Action = "promote" // advance to the last stage at once; it is watched as usual
+	ActionAbort   Action = "abort"   // end, and switch the flag off if the rollout has begun
+	ActionRestart Action = "restart" // begin again with the first stage and the same cohort, in a new epoch
+)
+
+// The controller's actions.
+const (
+	ActionCreate   Action = "create"
+	ActionAdvance  Action = "advance"   // to the next stage
+	ActionComplete Action = "complete"  // the last stage has passed
+	ActionRollback Action = "rollback"  // a breach, by a plan that says rollback
+	ActionBreach   Action = "breach"    // a breach, by a plan that says pause or notify
+	ActionHandEdit Action = "hand_edit" // somebody else changed the flag
+	ActionWait     Action = "wait"      // the stage holds for something else than time
+)
+
+// transitions is where an operator's action leads; what is missing is illegal.
+var transitions = map[State]map[Action]State{
+	StatePending:    {ActionStart: StateRunning, ActionAbort: StateAborted},
+	StateRunning:    {ActionPause: StatePaused, ActionApprove: StateRunning, ActionSkip: StateRunning, ActionPromote: StateRunning, ActionAbort: StateAborted},
+	StatePaused:     {ActionResume: StateRunning, ActionSkip: StateRunning, ActionPromote: StateRunning, ActionAbort: StateAborted},
+	StateCompleted:  {ActionRestart: StateRunning},
+	StateRolledBack: {ActionRestart: StateRunning},
+	StateAborted:    {ActionRestart: StateRunning},
+}
+
+// AllowedActions lists the operators' actions that are legal in a state, in
+// alphabetical order.
+func AllowedActions(s State) []Action { return slices.Sorted(maps.Keys(transitions[s])) }
+
+// hasEnded reports whether nothing happens by itself any more, so that another
+// plan may follow.
+func (s State) hasEnded() bool {
+	return s == StateCompleted || s == StateRolledBack || s == StateAborted
+}
+
+// Why a rollout is paused, or has ended.
+const (
+	ReasonOperator = "operator"
+	ReasonBreach   = "breach"
+	ReasonHandEdit = "hand_edit"
+)
+
+// What a running stage waits for.
+const (
+	WaitingTime     = "time"     // its hold
+	WaitingSamples  = "samples"  // min_samples: there is too little traffic
+	WaitingApproval = "approval" // the action approve
+	WaitingOutage   = "outage"   // both arms fail: the feature is not the cause
+	WaitingBreach   = "breach"   // by a plan that says notify
+)
