@@ -128,9 +128,9 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 	}
 
 	settingsConns := max(cfg.MaxDBConnections/4, 1)
-	shared := sqldb.New(db, sqldb.Options{MaxConns: settingsConns, Observe: m.observer.SQL})
-	m.stored, err = settings.NewStoreOn(shared, settings.Defaults{IsEnabled: cfg.DefaultOptIn,
-		SessionDuration: cfg.DefaultSessionDuration, Min: cfg.MinSessionDuration, Max: cfg.MaxSessionDuration})
+	m.stored, err = settings.NewStore(db, settings.Defaults{IsEnabled: cfg.DefaultOptIn,
+		SessionDuration: cfg.DefaultSessionDuration, Min: cfg.MinSessionDuration, Max: cfg.MaxSessionDuration},
+		settings.StoreOptions{MaxConns: settingsConns, Observe: m.observer.SQL})
 	check(err)
 	m.settings = settings.NewCache(m.stored, settings.CacheOptions{Logger: log})
 	m.sessions, err = session.New(db, m.node, session.Options{
@@ -145,7 +145,7 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 		Renew:       m.renew, Prewarm: m.prewarm, Observe: m.observer.Session, Logger: log,
 	})
 	check(err)
-	m.cleaner, err = m.newCleaner(shared)
+	m.cleaner, err = m.newCleaner(sqldb.New(db, sqldb.Options{MaxConns: settingsConns, Observe: m.observer.SQL}))
 	check(err)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -208,7 +208,7 @@ func (m *Module) Rollouts() *rollout.Store { return m.rollouts }
 // EraseUser erases everything about a user who goes. It can be repeated. Their
 // open sessions serve nobody any more and stay open until they expire.
 func (m *Module) EraseUser(ctx context.Context, userID string) error {
-	return errors.Join(m.settings.Forget(ctx, userID), m.sessions.EraseUser(ctx, userID))
+	return errors.Join(m.settings.EraseUser(ctx, userID), m.sessions.EraseUser(ctx, userID))
 }
 
 // renew reports whether a user who uses a session still wants one, and for how long.

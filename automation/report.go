@@ -14,8 +14,8 @@ import (
 func (m *Module) Report(ctx context.Context, openBugs *int) (rollout.Report, error) {
 	goals := rollout.Goals{OpenBugs: openBugs}
 	if m.users != nil {
-		goals.Adopters = func(ctx context.Context, _, _ time.Time) (adopters, users int, err error) {
-			enabled, _, err := m.stored.Adopters(ctx)
+		goals.Adopters = func(ctx context.Context, from, to time.Time) (adopters, users int, err error) {
+			enabled, _, err := m.stored.OptInCounts(ctx, from, to)
 			if err != nil {
 				return 0, 0, err
 			}

@@ -37,7 +37,7 @@ func layout(t *testing.T, pool *sqlx.DB) (list []string) {
 	return list
 }
 
-func TestAHostsOwnTableIsAdoptedWithItsRowsAndGivenBack(t *testing.T) {
+func TestStore_WorksOnAnAdoptedTable(t *testing.T) {
 	t.Parallel()
 	pool, ctx, ok := postgres(t), t.Context(), must[settings.Settings](t)
 	exec(ctx, t, pool,
@@ -68,7 +68,7 @@ func TestAHostsOwnTableIsAdoptedWithItsRowsAndGivenBack(t *testing.T) {
 	want(t, ok(store.Put(ctx, "1", off(time.Hour), settings.IfVersion(1))), settings.Settings{UserID: "1", SessionDuration: time.Hour, Version: 2})
 	want(t, ok(store.Put(ctx, "4", on(time.Hour), settings.IfVersion(0))), settings.Settings{UserID: "4", IsEnabled: true, SessionDuration: time.Hour, Version: 1})
 	want(t, ok(store.Delete(ctx, "2", settings.Always)), settings.Settings{UserID: "2", SessionDuration: time.Hour})
-	if err := store.Forget(ctx, "3"); err != nil {
+	if err := store.EraseUser(ctx, "3"); err != nil {
 		t.Fatal(err)
 	}
 

@@ -11,24 +11,32 @@ import (
 )
 
 const (
-	// trust is how long a look at the database confirms what it did not find
-	// changed: the promise on the writes of other replicas.
-	trust = 2 * time.Second
-	// lifetime bounds what no look can find, such as Forget.
-	lifetime = 30 * time.Second
+	// maxStale is how old an entry may be that no poll has confirmed: the
+	// promise on the writes of other replicas.
+	maxStale = 2 * time.Second
+	// maxAge bounds what no poll can find, such as EraseUser.
+	maxAge = 30 * time.Second
+	// maxOutageAge is how old an entry may be that serves while the database
+	// is away.
+	maxOutageAge = 10 * time.Minute
+	// readTimeout is how long a Get waits for the database: a request must not
+	// wait for one that hangs.
+	readTimeout = time.Second
+	// failureTTL is how long after a failed read no Get asks again.
+	failureTTL = 500 * time.Millisecond
 )
 
 // CacheOptions of a Cache. The zero value works.
 type CacheOptions struct {
-	// Size is how many users' settings it holds at most, about 300 bytes each.
-	// 0 means 10,000.
+	// Size is the most users whose settings it holds, about 350 bytes each; 0
+	// means 100,000.
 	Size   int
 	Logger *slog.Logger     // nil discards
 	Now    func() time.Time // nil means time.Now
 }
 
 // Cache is a Store with a memory, for the path of requests. It is safe for
-// concurrent use. How old its answers can be is told in the package's comment;
+// concurrent use. The package's comment says how old its answers can be;
 // without [Cache.Run] they are two seconds old at most, and cost a query as often.
 type Cache struct {
 	store  *Store
@@ -36,16 +44,17 @@ type Cache struct {
 	logger *slog.Logger
 	now    func() time.Time
 
-	// The store's reads, which tests hold up.
+	// The store's reads, which tests replace.
 	find    func(ctx context.Context, user string) (record, error)
-	changed func(ctx context.Context, since time.Duration, most int) (map[string]mark, error)
+	changed func(ctx context.Context, since time.Duration, limit int) (map[string]rowVersion, error)
 
 	mu sync.RWMutex // never held over I/O
-	// entries are bounded by their lifetime first, so what to remove when there
-	// are too many is not worth a list in order of use: any one goes.
+	// entries are bounded by their age first, so what to remove when there are
+	// too many is not worth a list in order of use: any one goes.
 	entries map[string]*entry
-	flights map[string]*flight
-	polled  time.Time // when the last look at what changed began
+	calls   map[string]*call
+	polled  time.Time // when the last poll that succeeded began
+	failure failure   // of the database, as the last read found it
 }
 
 type entry struct {
@@ -53,20 +62,27 @@ type entry struct {
 	at time.Time // when the read began
 }
 
-// flight is one read of a user's settings that any number of callers wait for.
-// One that is no longer in Cache.flights may have read what is outdated now.
-type flight struct {
-	done   chan struct{} // closed when the rest is set
-	record record
-	err    error
-	gaveUp bool // the caller who flew it went away
+// failure is what a read of any user found: the database is one for all.
+type failure struct {
+	err     error // nil: the database answers
+	at      time.Time
+	probing bool // one Get is asking again; the others need not wait for it
 }
 
-// NewCache makes an empty cache. It shows a write at once if that goes through
-// it, and those of others, through store included, as those of other replicas.
+// call is one read of a user's settings that any number of callers wait for.
+// One that is no longer in Cache.calls may have read what is outdated now.
+type call struct {
+	done     chan struct{} // closed when the rest is set
+	record   record
+	err      error
+	canceled bool // by the context of the caller who reads
+}
+
+// NewCache returns an empty cache. It shows writes made through it at once, and
+// others, those made through store included, as those of other replicas.
 func NewCache(store *Store, o CacheOptions) *Cache {
 	if o.Size <= 0 {
-		o.Size = 10_000
+		o.Size = 100_000
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -75,99 +91,111 @@ func NewCache(store *Store, o CacheOptions) *Cache {
 		o.Now = time.Now
 	}
 	return &Cache{store: store, size: o.Size, logger: o.Logger, now: o.Now, find: store.find, changed: store.changed,
-		entries: map[string]*entry{}, flights: map[string]*flight{}}
+		entries: map[string]*entry{}, calls: map[string]*call{}}
 }
 
 // Get returns what holds for a user, as [Store.Get] does. Callers who come
-// together for one user cause one query, for which they wait two seconds at most.
+// together for one user cause one query, for which they wait 1 s at most. While
+// the database is away the answer is what was read within the last ten
+// minutes, or an [ErrUnavailable]: never the defaults.
 func (c *Cache) Get(ctx context.Context, user string) (Settings, error) {
 	c.mu.RLock()
 	e, polled := c.entries[user], c.polled
 	c.mu.RUnlock()
-	if e != nil && e.holds(c.now(), polled) {
+	if e != nil && e.isFresh(c.now(), polled) {
 		return e.Settings, nil
 	}
-	return c.load(ctx, user)
-}
-
-// holds tells whether e can be used without asking.
-func (e *entry) holds(now, polled time.Time) bool {
-	age := now.Sub(e.at)
-	return age < trust || age < lifetime && now.Sub(polled) < trust
-}
-
-// patience is how long a Get waits for the database: a request's path is no
-// place to wait for one that hangs.
-const patience = 2 * time.Second
-
-// load reads through, or waits for who is doing so.
-func (c *Cache) load(ctx context.Context, user string) (Settings, error) {
-	for {
-		s, again, err := c.try(ctx, user)
-		if !again {
-			return s, err
-		}
-	}
-}
-
-// try is load once; again says that another's deadline ended it, not ours.
-func (c *Cache) try(ctx context.Context, user string) (s Settings, again bool, err error) {
-	ask, cancel := context.WithTimeout(ctx, patience)
+	ask, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	c.mu.Lock()
-	f, joined := c.flights[user]
-	if !joined {
-		user = strings.Clone(user) // it may be a part of a large request
-		f = &flight{done: make(chan struct{})}
-		c.flights[user] = f
-	}
-	c.mu.Unlock()
-	if !joined {
-		c.fly(ask, user, f)
-	}
-	select {
-	case <-f.done:
-		if f.err == nil {
-			return f.record.Settings, false, nil
-		}
-		if joined && f.gaveUp && ctx.Err() == nil {
-			return s, true, nil
-		}
-		err = f.err
-	case <-ask.Done():
-		err = fmt.Errorf("settings.get: %w: %w", ErrUnavailable, ask.Err())
-	}
+	s, err := c.read(ask, user)
 	if errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
 		c.mu.RLock()
 		e := c.entries[user]
 		c.mu.RUnlock()
-		if e != nil {
-			return e.Settings, false, nil
+		if e != nil && c.now().Sub(e.at) < maxOutageAge {
+			return e.Settings, nil
 		}
 	}
-	return s, false, err
+	return s, err
 }
 
-// fly makes the read and keeps what it found, unless a write came in between.
-func (c *Cache) fly(ctx context.Context, user string, f *flight) {
+// isFresh reports whether e can be used without a query.
+func (e *entry) isFresh(now, polled time.Time) bool {
+	age := now.Sub(e.at)
+	return age < maxStale || age < maxAge && now.Sub(polled) < maxStale
+}
+
+// read reads through, or waits for the caller who does.
+func (c *Cache) read(ctx context.Context, user string) (Settings, error) {
+	for {
+		k, joined, err := c.join(user)
+		if err != nil {
+			return Settings{}, err
+		}
+		if !joined {
+			c.fetch(ctx, strings.Clone(user), k) // user may be a part of a large request
+		}
+		select {
+		case <-k.done:
+			if k.err == nil {
+				return k.record.Settings, nil
+			}
+			if joined && k.canceled && ctx.Err() == nil {
+				continue // the other caller left
+			}
+			return Settings{}, k.err
+		case <-ctx.Done():
+			return Settings{}, fmt.Errorf("settings.get: %w: %w", ErrUnavailable, ctx.Err())
+		}
+	}
+}
+
+// join returns the user's call, and whether another caller makes it. The error
+// is that of a read that failed a moment ago.
+func (c *Cache) join(user string) (_ *call, joined bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f := &c.failure
+	if f.err != nil && (f.probing || c.now().Sub(f.at) < failureTTL) {
+		return nil, false, f.err
+	}
+	if k, ok := c.calls[user]; ok {
+		return k, true, nil
+	}
+	f.probing = f.err != nil
+	k := &call{done: make(chan struct{})}
+	c.calls[user] = k
+	return k, false, nil
+}
+
+// fetch reads, and keeps what it found unless a write came in between.
+func (c *Cache) fetch(ctx context.Context, user string, k *call) {
 	at := c.now()
-	f.err = errors.New("settings.get: the read panicked") // unless it returns
+	k.err = errors.New("settings.get: the read panicked") // unless it returns
 	defer func() {
-		f.gaveUp = ctx.Err() != nil
+		k.canceled = errors.Is(ctx.Err(), context.Canceled) || ctx.Err() != nil && c.now().Sub(at) < readTimeout
 		c.mu.Lock()
-		if c.flights[user] == f {
-			delete(c.flights, user)
-			if f.err == nil {
-				c.keep(user, &entry{f.record, at})
+		if c.calls[user] == k {
+			delete(c.calls, user)
+			if k.err == nil {
+				c.add(user, &entry{k.record, at})
 			}
 		}
+		switch {
+		case k.canceled, errors.Is(k.err, ErrInvalid): // nobody knows more than before
+			c.failure.probing = false
+		case errors.Is(k.err, ErrUnavailable):
+			c.failure = failure{err: k.err, at: c.now()}
+		default:
+			c.failure = failure{}
+		}
 		c.mu.Unlock()
-		close(f.done)
+		close(k.done)
 	}()
-	f.record, f.err = c.find(ctx, user)
+	k.record, k.err = c.find(ctx, user)
 }
 
-func (c *Cache) keep(user string, e *entry) {
+func (c *Cache) add(user string, e *entry) {
 	if _, ok := c.entries[user]; !ok && len(c.entries) >= c.size {
 		for other := range c.entries {
 			delete(c.entries, other)
@@ -177,36 +205,36 @@ func (c *Cache) keep(user string, e *entry) {
 	c.entries[user] = e
 }
 
-// drop makes the next Get ask. A read under way may have missed what has
+// invalidate makes the next Get ask. A read under way may have missed what has
 // changed, so nobody else joins it, and it is not kept.
-func (c *Cache) drop(user string) {
+func (c *Cache) invalidate(user string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.entries, user)
-	delete(c.flights, user)
+	delete(c.calls, user)
 }
 
 // Put is [Store.Put], and shows at once.
 func (c *Cache) Put(ctx context.Context, user string, v Values, cond Condition) (Settings, error) {
-	defer c.drop(user) // whatever comes out: an error may have been applied
+	defer c.invalidate(user) // also after an error: it may have been applied
 	return c.store.Put(ctx, user, v, cond)
 }
 
 // Patch is [Store.Patch], and shows at once.
 func (c *Cache) Patch(ctx context.Context, user string, ch Change, cond Condition) (Settings, error) {
-	defer c.drop(user)
+	defer c.invalidate(user)
 	return c.store.Patch(ctx, user, ch, cond)
 }
 
 // Delete is [Store.Delete], and shows at once.
 func (c *Cache) Delete(ctx context.Context, user string, cond Condition) (Settings, error) {
-	defer c.drop(user)
+	defer c.invalidate(user)
 	return c.store.Delete(ctx, user, cond)
 }
 
-// Forget is [Store.Forget]. It shows here at once; other replicas may use what
-// they know, and keep it in memory, for 30 seconds more.
-func (c *Cache) Forget(ctx context.Context, user string) error {
-	defer c.drop(user)
-	return c.store.Forget(ctx, user)
+// EraseUser is [Store.EraseUser]. It shows here at once; other replicas may use
+// what they know for 30 seconds more, and hold it in memory for ten minutes.
+func (c *Cache) EraseUser(ctx context.Context, user string) error {
+	defer c.invalidate(user)
+	return c.store.EraseUser(ctx, user)
 }

@@ -21,24 +21,24 @@ type database struct {
 	err     error
 	finds   int
 	polls   []time.Time
-	changes map[string]mark
+	changes map[string]rowVersion
 }
 
 func (db *database) find(ctx context.Context, user string) (record, error) {
 	db.mu.Lock()
 	db.finds++
-	r, err, took := record{Settings{UserID: user, Version: db.version}, mark{version: db.version}}, db.err, db.took
+	r, err, took := record{Settings{UserID: user, Version: db.version}, rowVersion{version: db.version}}, db.err, db.took
 	db.mu.Unlock()
 	return r, errors.Join(err, wait(ctx, took))
 }
 
-func (db *database) changed(ctx context.Context, since time.Duration, most int) (map[string]mark, error) {
+func (db *database) changed(ctx context.Context, since time.Duration, limit int) (map[string]rowVersion, error) {
 	db.mu.Lock()
 	db.polls = append(db.polls, time.Now())
 	changes, err, took := db.changes, db.err, db.took
 	db.mu.Unlock()
-	if since != window || most != burst+1 {
-		return nil, fmt.Errorf("asked for %d changes since %v", most, since)
+	if since < commitLag || since > maxAge+commitLag || limit != maxChanges+1 {
+		return nil, fmt.Errorf("asked for %d changes since %v", limit, since)
 	}
 	return changes, errors.Join(err, wait(ctx, took))
 }
@@ -85,10 +85,10 @@ func wantFinds(t *testing.T, db *database, n int) {
 	}
 }
 
-func TestCallersWhoComeTogetherCauseOneRead(t *testing.T) {
+func TestCache_CallersWhoComeTogetherCauseOneRead(t *testing.T) {
 	t.Parallel()
 	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, db *database) {
-		db.took = time.Second
+		db.took = readTimeout / 2
 		var all sync.WaitGroup
 		for range 50 {
 			all.Go(func() { wantVersion(t, c, 1) })
@@ -100,24 +100,24 @@ func TestCallersWhoComeTogetherCauseOneRead(t *testing.T) {
 	})
 }
 
-func TestAReadThatAWriteOvertookIsNotKept(t *testing.T) {
+func TestCache_KeepsNoReadThatAWriteOvertook(t *testing.T) {
 	t.Parallel()
-	many := map[string]mark{}
-	for i := range burst + 1 {
-		many[fmt.Sprint(i)] = mark{version: 1}
+	many := map[string]rowVersion{}
+	for i := range maxChanges + 1 {
+		many[fmt.Sprint(i)] = rowVersion{version: 1}
 	}
 	for name, overtake := range map[string]func(c *Cache, db *database) error{
-		"a write of our own": func(c *Cache, _ *database) error { c.drop("u"); return nil },
-		"another's, seen by a look": func(c *Cache, db *database) error {
-			db.changes = map[string]mark{"u": {version: 2}}
+		"a write of our own": func(c *Cache, _ *database) error { c.invalidate("u"); return nil },
+		"another's, seen by a poll": func(c *Cache, db *database) error {
+			db.changes = map[string]rowVersion{"u": {version: 2}}
 			return c.Poll(context.Background())
 		},
-		"another's among too many to tell": func(c *Cache, db *database) error { db.changes = many; return c.Poll(context.Background()) },
+		"another's among too many changes": func(c *Cache, db *database) error { db.changes = many; return c.Poll(context.Background()) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, db *database) {
-				db.took = time.Second
+				db.took = readTimeout / 2
 				var read sync.WaitGroup
 				read.Go(func() { wantVersion(t, c, 1) })
 				synctest.Wait() // it has seen version 1, and is on its way back
@@ -134,13 +134,13 @@ func TestAReadThatAWriteOvertookIsNotKept(t *testing.T) {
 	}
 }
 
-func TestOneCallersDeadlineIsNotAnothers(t *testing.T) {
+func TestCache_OneCallersDeadlineIsNotAnothers(t *testing.T) {
 	t.Parallel()
 	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, db *database) {
-		db.took = 3 * time.Second / 2
-		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		db.took = 2 * readTimeout / 5
+		short, cancel := context.WithTimeout(t.Context(), readTimeout/3)
 		defer cancel()
-		shorter, cancel := context.WithTimeout(t.Context(), time.Second/2)
+		shorter, cancel := context.WithTimeout(t.Context(), readTimeout/4)
 		defer cancel()
 		var all sync.WaitGroup
 		all.Go(func() {
@@ -153,7 +153,7 @@ func TestOneCallersDeadlineIsNotAnothers(t *testing.T) {
 			all.Go(func() { wantVersion(t, c, 1) })
 		}
 		begun := time.Now()
-		if _, err := c.Get(shorter, "u"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) != time.Second/2 {
+		if _, err := c.Get(shorter, "u"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) != readTimeout/4 {
 			t.Errorf("who waits for another's read: %v after %v", err, time.Since(begun))
 		}
 		all.Wait()
@@ -161,7 +161,7 @@ func TestOneCallersDeadlineIsNotAnothers(t *testing.T) {
 	})
 }
 
-func TestAPanicOfOneReadIsAnErrorForThoseWhoWait(t *testing.T) {
+func TestCache_PanicOfOneReadIsAnErrorForThoseWhoWait(t *testing.T) {
 	t.Parallel()
 	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, _ *database) {
 		c.find = func(ctx context.Context, _ string) (record, error) {
@@ -185,7 +185,7 @@ func TestAPanicOfOneReadIsAnErrorForThoseWhoWait(t *testing.T) {
 	})
 }
 
-func TestWithoutALookAnEntryServesForTwoSeconds(t *testing.T) {
+func TestCache_ServesUnconfirmedEntryFor2s(t *testing.T) {
 	t.Parallel()
 	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, db *database) {
 		wantVersion(t, c, 1)
@@ -197,11 +197,11 @@ func TestWithoutALookAnEntryServesForTwoSeconds(t *testing.T) {
 	})
 }
 
-func TestWithLooksAnEntryServesForThirtySecondsUnlessItChanged(t *testing.T) {
+func TestCache_ServesUnchangedEntryFor30s(t *testing.T) {
 	t.Parallel()
 	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, db *database) {
-		db.changes = map[string]mark{"u": {version: 1}, "somebody else": {version: 9}}
-		look := func() {
+		db.changes = map[string]rowVersion{"u": {version: 1}, "somebody else": {version: 9}}
+		poll := func() {
 			t.Helper()
 			if err := c.Poll(t.Context()); err != nil {
 				t.Fatal(err)
@@ -209,58 +209,153 @@ func TestWithLooksAnEntryServesForThirtySecondsUnlessItChanged(t *testing.T) {
 		}
 		for range 30 {
 			wantVersion(t, c, 1)
-			look()
+			poll()
 			time.Sleep(time.Second)
 		}
 		wantFinds(t, db, 1)
-		look()
-		if len(c.entries) != 0 {
-			t.Error("the entry is in memory after its lifetime")
-		}
-		wantVersion(t, c, 1)
+		poll()
+		wantVersion(t, c, 1) // too old to be used, and read again
 		wantFinds(t, db, 2)
 
-		db.version, db.changes = 1, map[string]mark{"u": {version: 1, updatedAt: time.Now()}} // forgotten, and stored anew
-		look()
+		db.version, db.changes = 1, map[string]rowVersion{"u": {version: 1, updatedAt: time.Now()}} // erased, and stored again
+		poll()
 		wantVersion(t, c, 1)
 		wantFinds(t, db, 3)
 	})
 }
 
-func TestWhileTheDatabaseIsAwayAnOldEntryIsBetterThanNone(t *testing.T) {
+func TestCache_ServesWhatItKnowsForTenMinutesWhileTheDatabaseIsAway(t *testing.T) {
 	t.Parallel()
 	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, db *database) {
 		wantVersion(t, c, 1)
-		time.Sleep(time.Hour)
+		for range 9 { // idle, and polls that succeed
+			time.Sleep(time.Minute)
+			if err := c.Poll(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
 		db.err = ErrUnavailable
 		if err := c.Poll(t.Context()); !errors.Is(err, ErrUnavailable) {
 			t.Error(err)
 		}
 		wantVersion(t, c, 1)
 		wantFinds(t, db, 2) // it was asked first
-		if _, err := c.Get(t.Context(), "unknown"); !errors.Is(err, ErrUnavailable) {
-			t.Errorf("with no entry: %v", err)
+		if s, err := c.Get(t.Context(), "unknown"); !errors.Is(err, ErrUnavailable) || s != (Settings{}) {
+			t.Errorf("with no entry: %+v, %v", s, err)
 		}
-		cancelled, cancel := context.WithCancel(t.Context())
+		canceled, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := c.Get(cancelled, "u"); !errors.Is(err, context.Canceled) {
-			t.Errorf("for who is gone: %v", err)
+		time.Sleep(failureTTL)
+		if _, err := c.Get(canceled, "u"); !errors.Is(err, context.Canceled) && !errors.Is(err, ErrUnavailable) {
+			t.Errorf("for a caller who has left: %v", err)
 		}
+		time.Sleep(time.Minute)
+		if _, err := c.Get(t.Context(), "u"); !errors.Is(err, ErrUnavailable) {
+			t.Errorf("read more than ten minutes ago: %v", err)
+		}
+		db.err, db.version = nil, 2
+		time.Sleep(failureTTL)
+		wantVersion(t, c, 2)
 		db.err = errors.New("permission denied")
+		time.Sleep(maxAge)
 		if _, err := c.Get(t.Context(), "u"); !errors.Is(err, db.err) {
 			t.Errorf("when the database answers with an error: %v", err)
 		}
 		db.err = ErrUnavailable
-		c.drop("u") // by a write of our own
+		c.invalidate("u") // by a write of our own
 		if _, err := c.Get(t.Context(), "u"); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("what is known to be wrong was served, %v", err)
 		}
-		db.err, db.version = nil, 2
-		wantVersion(t, c, 2)
 	})
 }
 
-func TestRunLooksEverySecondAndLogsOnlyWhatIsNew(t *testing.T) {
+func TestCache_OneRequestWaitsForADeadDatabaseAndTheOthersDoNot(t *testing.T) {
+	t.Parallel()
+	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, db *database) {
+		wantVersion(t, c, 1)
+		time.Sleep(time.Minute)
+		db.set(func() { db.took, db.finds = time.Hour, 0 }) // frozen
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			begun := time.Now()
+			wantVersion(t, c, 1)
+			if took := time.Since(begun); took != readTimeout {
+				t.Errorf("the first request waited %v", took)
+			}
+		}()
+		<-ended
+		// Requests of many users for 30 s, 100 a second.
+		var all sync.WaitGroup
+		var mu sync.Mutex
+		var waited, longest time.Duration
+		for i := range 3000 {
+			all.Go(func() {
+				begun := time.Now()
+				user := fmt.Sprint("user ", i)
+				if i%2 == 0 {
+					user = "u"
+				}
+				s, err := c.Get(t.Context(), user)
+				if user == "u" && (err != nil || s.Version != 1) {
+					t.Errorf("a user who is known: %+v, %v", s, err)
+				}
+				if user != "u" && !errors.Is(err, ErrUnavailable) {
+					t.Errorf("a user who is not known: %+v, %v", s, err)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				waited += time.Since(begun)
+				longest = max(longest, time.Since(begun))
+			})
+			time.Sleep(10 * time.Millisecond)
+		}
+		all.Wait()
+		// One waits a second, then nobody asks for half a second.
+		if db.finds > 22 || longest > readTimeout || waited > time.Duration(db.finds)*readTimeout {
+			t.Errorf("%d reads in 30 s, the longest wait was %v", db.finds, longest)
+		}
+		t.Logf("3,000 requests in 30 s: %d reads, %v waited in all", db.finds, waited)
+		db.set(func() { db.took = 0 })
+		time.Sleep(failureTTL)
+		wantVersion(t, c, 1)
+		if _, err := c.Get(t.Context(), "another"); err != nil {
+			t.Errorf("the database is back: %v", err)
+		}
+	})
+}
+
+func TestCache_PollLooksBackToTheLastThatSucceeded(t *testing.T) {
+	t.Parallel()
+	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, _ *database) {
+		var since time.Duration
+		var failed error
+		c.changed = func(_ context.Context, d time.Duration, _ int) (map[string]rowVersion, error) {
+			since = d
+			return nil, failed
+		}
+		poll := func(want time.Duration) {
+			t.Helper()
+			_ = c.Poll(t.Context())
+			if since != want {
+				t.Errorf("looked back %v, want %v", since, want)
+			}
+		}
+		poll(maxAge + commitLag) // the first
+		time.Sleep(time.Second)
+		poll(time.Second + commitLag)
+		failed = ErrUnavailable
+		time.Sleep(time.Second)
+		poll(time.Second + commitLag)
+		time.Sleep(9 * time.Second)
+		failed = nil
+		poll(10*time.Second + commitLag)
+		time.Sleep(time.Hour)
+		poll(maxAge + commitLag)
+	})
+}
+
+func TestCache_RunPollsEverySecondAndLogsOnlyWhatIsNew(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	o := CacheOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}
@@ -291,10 +386,30 @@ func TestRunLooksEverySecondAndLogsOnlyWhatIsNew(t *testing.T) {
 			}
 		}
 		if pauses == 0 {
-			t.Error("replicas would look in step")
+			t.Error("replicas would poll in step")
 		}
-		if warned, mended := strings.Count(log.String(), "level=WARN"), strings.Count(log.String(), "level=INFO"); warned != 1 || mended != 1 {
-			t.Errorf("%d warnings and %d all-clears in the log, want one of each:\n%s", warned, mended, log.String())
+		if warned, recovered := strings.Count(log.String(), "level=WARN"), strings.Count(log.String(), "level=INFO"); warned != 1 || recovered != 1 {
+			t.Errorf("%d warnings and %d all-clears in the log, want one of each:\n%s", warned, recovered, log.String())
+		}
+	})
+}
+
+func TestCache_RemovesEntriesAfterTenMinutes(t *testing.T) {
+	t.Parallel()
+	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, _ *database) {
+		for i := range 3 * sweepBatch {
+			if _, err := c.Get(t.Context(), fmt.Sprint(i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(maxOutageAge)
+		for range 100 {
+			if err := c.Poll(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := len(c.entries); n > sweepBatch/10 {
+			t.Errorf("%d entries are left", n)
 		}
 	})
 }

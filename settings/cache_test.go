@@ -15,7 +15,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-func TestOwnWritesShowAtOnce(t *testing.T) {
+func TestCache_OwnWritesShowAtOnce(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		store, ctx, ok := newStore(t, pool), t.Context(), must[settings.Settings](t)
@@ -34,14 +34,14 @@ func TestOwnWritesShowAtOnce(t *testing.T) {
 		same(ok(cache.Patch(ctx, "u", settings.Change{IsEnabled: new(false)}, settings.IfVersion(1))))
 		same(ok(cache.Delete(ctx, "u", settings.Always)))
 		same(ok(cache.Put(ctx, "u", on(2*time.Hour), settings.IfVersion(0))))
-		if err := cache.Forget(ctx, "u"); err != nil {
+		if err := cache.EraseUser(ctx, "u"); err != nil {
 			t.Fatal(err)
 		}
 		same(nothing)
 	})
 }
 
-func TestWritesOfAnotherReplicaShowAfterTheNextLook(t *testing.T) {
+func TestCache_WritesOfAnotherReplicaShowAfterTheNextPoll(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		ctx, ok := t.Context(), must[settings.Settings](t)
@@ -56,7 +56,7 @@ func TestWritesOfAnotherReplicaShowAfterTheNextLook(t *testing.T) {
 			func() (settings.Settings, error) { return theirs.Delete(ctx, "u", settings.Always) },
 			func() (settings.Settings, error) { return theirs.Put(ctx, "u", on(time.Hour), settings.Always) },
 			func() (settings.Settings, error) { // the same version as at first, of another row
-				if err := theirs.Forget(ctx, "u"); err != nil {
+				if err := theirs.EraseUser(ctx, "u"); err != nil {
 					return settings.Settings{}, err
 				}
 				return theirs.Put(ctx, "u", off(2*time.Hour), settings.Always)
@@ -77,7 +77,7 @@ func TestWritesOfAnotherReplicaShowAfterTheNextLook(t *testing.T) {
 	})
 }
 
-func TestRunShowsOtherReplicasWritesWithinTwoSeconds(t *testing.T) {
+func TestCache_RunShowsOtherReplicasWritesWithinTwoSeconds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		pool := migrated(t, sqlite(t))
@@ -93,7 +93,7 @@ func TestRunShowsOtherReplicasWritesWithinTwoSeconds(t *testing.T) {
 		})
 		for i := range 20 {
 			before := ok(cache.Get(ctx, "u"))
-			// Of the bubble: so long that only looks can confirm the entry, and
+			// Of the bubble: so long that only polls can confirm the entry, and
 			// then to anywhere between two of them.
 			time.Sleep(3*time.Second + time.Duration(i)*97*time.Millisecond)
 			written := ok(store.Put(ctx, "u", on(time.Hour+time.Duration(i)*time.Second), settings.Always))
@@ -110,18 +110,21 @@ func TestRunShowsOtherReplicasWritesWithinTwoSeconds(t *testing.T) {
 	})
 }
 
-func TestALookFindsWhatWasCommittedLate(t *testing.T) {
+func TestCache_PollFindsWhatWasCommittedLate(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		ctx, ok := t.Context(), must[settings.Settings](t)
 		store := newStore(t, pool)
 		ok(store.Put(ctx, "u", on(time.Hour), settings.Always))
 		cache := settings.NewCache(store, settings.CacheOptions{})
+		if err := cache.Poll(ctx); err != nil {
+			t.Fatal(err)
+		}
 		ok(cache.Get(ctx, "u"))
-		// As it looks when a statement took 15 s to commit, 25 s ago.
-		ago := `statement_timestamp() - interval '40 seconds'`
+		// As it looks when a statement took 5 s.
+		ago := `statement_timestamp() - interval '5 seconds'`
 		if pool.DriverName() == "sqlite" {
-			ago = `strftime('%Y-%m-%d %H:%M:%f', 'now', '-40 seconds')`
+			ago = `strftime('%Y-%m-%d %H:%M:%f', 'now', '-5 seconds')`
 		}
 		exec(ctx, t, pool, `UPDATE user_automation_settings SET is_enabled = false, version = 2, updated_at = `+ago)
 		if err := cache.Poll(ctx); err != nil {
@@ -133,7 +136,7 @@ func TestALookFindsWhatWasCommittedLate(t *testing.T) {
 	})
 }
 
-func TestTheCacheHoldsNoMoreThanItsSize(t *testing.T) {
+func TestCache_HoldsNoMoreThanItsSize(t *testing.T) {
 	t.Parallel()
 	pool := migrated(t, sqlite(t))
 	ctx, ok := t.Context(), must[settings.Settings](t)
@@ -157,7 +160,7 @@ func TestTheCacheHoldsNoMoreThanItsSize(t *testing.T) {
 	}
 }
 
-func TestTheCachePassesOnWhatTheStoreRefuses(t *testing.T) {
+func TestCache_ReturnsWhatTheStoreRefuses(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	cache := settings.NewCache(newStore(t, migrated(t, sqlite(t))), settings.CacheOptions{})

@@ -36,7 +36,7 @@ func remove(ctx context.Context, s *settings.Store, user string, c settings.Cond
 	return s.Delete(ctx, user, c)
 }
 
-func TestAConditionDecidesWhetherAWriteHappens(t *testing.T) {
+func TestCondition_DecidesWhetherAWriteHappens(t *testing.T) {
 	t.Parallel()
 	const nothing, stored, deleted = "nothing stored", "version 1 stored", "version 1 stored and deleted"
 	tests := []struct {
@@ -102,7 +102,7 @@ func TestAConditionDecidesWhetherAWriteHappens(t *testing.T) {
 	})
 }
 
-func TestNoUpdateIsLost(t *testing.T) {
+func TestStore_LosesNoUpdate(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		store, ctx, ok := newStore(t, pool), t.Context(), must[settings.Settings](t)
@@ -132,7 +132,7 @@ func TestNoUpdateIsLost(t *testing.T) {
 	})
 }
 
-func TestPatchesOfDifferentFieldsBothHold(t *testing.T) {
+func TestStore_PatchesOfDifferentFieldsBothHold(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		store, ctx, ok := newStore(t, pool), t.Context(), must[settings.Settings](t)
@@ -152,7 +152,7 @@ func TestPatchesOfDifferentFieldsBothHold(t *testing.T) {
 	})
 }
 
-func TestOfConditionalWritesOnOneVersionOneWins(t *testing.T) {
+func TestStore_OneConditionalWriteOnAVersionWins(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		store, ctx := newStore(t, pool), t.Context()

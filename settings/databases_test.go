@@ -58,7 +58,7 @@ func migrated(tb testing.TB, pool *sqlx.DB) *sqlx.DB {
 
 func newStore(tb testing.TB, pool *sqlx.DB) *settings.Store {
 	tb.Helper()
-	store, err := settings.NewStore(pool, settings.Defaults{})
+	store, err := settings.NewStore(pool, settings.Defaults{}, settings.StoreOptions{})
 	if err != nil {
 		tb.Fatal(err)
 	}

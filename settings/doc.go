@@ -1,7 +1,7 @@
-// Package settings keeps what each user chose for the automation feature:
+// Package settings stores what each user chose for the automation feature:
 // whether it is on for them, and how long their sessions last.
 //
-//	store, err := settings.NewStore(pool, settings.Defaults{})
+//	store, err := settings.NewStore(pool, settings.Defaults{}, settings.StoreOptions{})
 //	...
 //	cache := settings.NewCache(store, settings.CacheOptions{})
 //	go cache.Run(ctx)
@@ -14,10 +14,10 @@
 // # What a user has
 //
 // A user with nothing stored has the [Defaults], with version 0 and no times;
-// reading writes nothing. Delete takes a user back there. The row stays, marked
-// as deleted, so that the versions of what is stored later go on from where they
-// were and an ETag never comes back with another meaning. Forget, for a user
-// who has gone, erases the row; nothing of it is left, the version included.
+// reading writes nothing. Delete returns a user to them. The row stays, marked
+// as deleted, so that the versions of what is stored later continue from there
+// and an ETag never returns with another meaning. EraseUser, for a user who
+// leaves, removes the row; nothing of it is left, the version included.
 //
 // What is written must lie within the bounds of Defaults. What is stored may
 // not: the host's rows may be older than the bounds, and bounds change. Such a
@@ -37,13 +37,17 @@
 //
 // Writes through a Cache show in it at once. Put, Patch and Delete of other
 // replicas show within two seconds: each cache asks every second what has
-// changed, and an entry that no such look within the last two seconds has
+// changed, and an entry that no such poll within the last two seconds has
 // confirmed is not used while the database answers. No entry is used for longer
-// than 30 seconds after it was read, which bounds what leaves no trace to look
-// for: Forget by another replica, and SQL typed by hand that does not set
-// updated_at. While the database is away an entry that may be older than
-// this is better than none, and is served; nothing can be spent on it, since
-// claiming or opening a session needs the database.
+// than 30 seconds after it was read, which bounds what no poll can find:
+// EraseUser by another replica, SQL typed by hand that does not set updated_at,
+// and a statement that took longer than the server allows ours.
+//
+// While the database is away, what was read within the last ten minutes serves;
+// nothing can be spent on it, since claiming or opening a session needs the
+// database. What is not known is an [ErrUnavailable], never the defaults. A read
+// waits for the database for a second at most, and after one that failed the
+// others do not wait at all: one of them asks again every half second.
 //
 // No error of this package names the user.
 package settings

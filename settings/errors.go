@@ -10,7 +10,7 @@ var (
 	// ErrInvalid is what every [InvalidError] is.
 	ErrInvalid = errors.New("invalid settings")
 	// ErrConflict says that another version is stored than the condition of a
-	// write insists on. Nothing was written: read again, then decide.
+	// write requires. Nothing was written: read again, then decide.
 	ErrConflict = errors.New("the settings have been changed meanwhile")
 	// ErrUnavailable says that the database could not be used. Nothing was
 	// written.

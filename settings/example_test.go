@@ -32,7 +32,7 @@ func Example() {
 	pool := inMemory(ctx)
 	defer func() { _ = pool.Close() }()
 
-	store, err := settings.NewStore(pool, settings.Defaults{})
+	store, err := settings.NewStore(pool, settings.Defaults{}, settings.StoreOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func ExampleIfVersion() {
 	ctx := context.Background()
 	pool := inMemory(ctx)
 	defer func() { _ = pool.Close() }()
-	store, err := settings.NewStore(pool, settings.Defaults{})
+	store, err := settings.NewStore(pool, settings.Defaults{}, settings.StoreOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func ExampleInvalidError() {
 	ctx := context.Background()
 	pool := inMemory(ctx)
 	defer func() { _ = pool.Close() }()
-	store, err := settings.NewStore(pool, settings.Defaults{})
+	store, err := settings.NewStore(pool, settings.Defaults{}, settings.StoreOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func ExampleCache() {
 	ctx, stop := context.WithCancel(context.Background())
 	pool := inMemory(ctx)
 	defer func() { _ = pool.Close() }()
-	store, err := settings.NewStore(pool, settings.Defaults{IsEnabled: true})
+	store, err := settings.NewStore(pool, settings.Defaults{IsEnabled: true}, settings.StoreOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // transaction is one that the database answers with these rows, or runs as a
-// statement without any, and whose COMMIT ends as told.
+// statement without any, and whose COMMIT ends as given.
 type transaction struct {
 	rows   *sqlmock.Rows
 	begin  error
@@ -60,7 +60,7 @@ func stored(version int64) *sqlmock.Rows {
 
 var errLost = errors.New("read tcp: connection reset by peer")
 
-func TestAnUnconditionalWriteIsRepeatedOnceWhenTheAnswerToCommitIsLost(t *testing.T) {
+func TestStore_RepeatsAnUnconditionalWriteWhenTheAnswerToCommitIsLost(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name string
@@ -80,8 +80,8 @@ func TestAnUnconditionalWriteIsRepeatedOnceWhenTheAnswerToCommitIsLost(t *testin
 		{"delete on a version", func(t *testing.T, s *settings.Store) (settings.Settings, error) {
 			return s.Delete(t.Context(), "u", settings.IfVersion(1))
 		}, func() *sqlmock.Rows { return nil }, 0},
-		{"forget", func(t *testing.T, s *settings.Store) (settings.Settings, error) {
-			return settings.Settings{}, s.Forget(t.Context(), "u")
+		{"erase", func(t *testing.T, s *settings.Store) (settings.Settings, error) {
+			return settings.Settings{}, s.EraseUser(t.Context(), "u")
 		}, func() *sqlmock.Rows { return nil }, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -102,7 +102,7 @@ func TestAnUnconditionalWriteIsRepeatedOnceWhenTheAnswerToCommitIsLost(t *testin
 	}
 }
 
-func TestAConditionalWriteIsNotRepeatedWhenTheAnswerToCommitIsLost(t *testing.T) {
+func TestStore_RepeatsNoConditionalWrite(t *testing.T) {
 	t.Parallel()
 	for version := range int64(2) {
 		store := faulty(t, transaction{rows: stored(version + 1), commit: errLost})
@@ -112,7 +112,7 @@ func TestAConditionalWriteIsNotRepeatedWhenTheAnswerToCommitIsLost(t *testing.T)
 	}
 }
 
-func TestWhatAHostStoredMayBeMoreThanADurationHolds(t *testing.T) {
+func TestStore_ReadsMoreThanADurationHolds(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	store := faulty(t, transaction{rows: sqlmock.NewRows([]string{"is_enabled", "session_duration", "version", "created_at", "updated_at", "deleted_at"}).

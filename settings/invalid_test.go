@@ -15,7 +15,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-func TestWhatIsInvalidIsNamedAndNeverReachesTheDatabase(t *testing.T) {
+func TestStore_NamesWhatIsInvalidWithoutTheDatabase(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		store, ctx := newStore(t, pool), t.Context()
@@ -28,10 +28,10 @@ func TestWhatIsInvalidIsNamedAndNeverReachesTheDatabase(t *testing.T) {
 				"put":    func() error { _, err := put(ctx, store, user, settings.Always); return err },
 				"patch":  func() error { _, err := patchNothing(ctx, store, user, settings.Always); return err },
 				"delete": func() error { _, err := store.Delete(ctx, user, settings.Always); return err },
-				"forget": func() error { return store.Forget(ctx, user) },
+				"erase":  func() error { return store.EraseUser(ctx, user) },
 			} {
 				err := call()
-				if fields := complaints(err); !errors.Is(err, settings.ErrInvalid) || !slices.Equal(fields, []string{"user_id"}) {
+				if fields := invalidFields(err); !errors.Is(err, settings.ErrInvalid) || !slices.Equal(fields, []string{"user_id"}) {
 					t.Errorf("%s(%q): %v, about %v", name, user, err, fields)
 				}
 				if len(user) > 1 && strings.Contains(err.Error(), user) {
@@ -41,12 +41,12 @@ func TestWhatIsInvalidIsNamedAndNeverReachesTheDatabase(t *testing.T) {
 		}
 		for _, d := range []time.Duration{0, -time.Hour, 299 * time.Second, 301*time.Second + 1, 24*time.Hour + time.Second, math.MaxInt64} {
 			_, err := store.Put(ctx, "u", on(d), settings.Always)
-			if fields := complaints(err); !errors.Is(err, settings.ErrInvalid) || !slices.Equal(fields, []string{"session_duration"}) {
+			if fields := invalidFields(err); !errors.Is(err, settings.ErrInvalid) || !slices.Equal(fields, []string{"session_duration"}) {
 				t.Errorf("%v: %v, about %v", d, err, fields)
 			}
 		}
 		_, err := store.Patch(ctx, "", settings.Change{SessionDuration: new(time.Second)}, settings.Always)
-		if fields := complaints(err); !slices.Equal(fields, []string{"user_id", "session_duration"}) {
+		if fields := invalidFields(err); !slices.Equal(fields, []string{"user_id", "session_duration"}) {
 			t.Errorf("two mistakes at once: %v, about %v", err, fields)
 		}
 		const text = "settings.patch: user_id: must be 1 to 256 bytes long, not 0\nsession_duration: must be whole seconds from 300 to 86400"
@@ -56,22 +56,22 @@ func TestWhatIsInvalidIsNamedAndNeverReachesTheDatabase(t *testing.T) {
 	})
 }
 
-// complaints are the fields that the InvalidErrors in err name.
-func complaints(err error) (fields []string) {
+// invalidFields are the fields that the InvalidErrors in err name.
+func invalidFields(err error) (fields []string) {
 	switch e := err.(type) { //nolint:errorlint // this walks the tree itself
 	case *settings.InvalidError:
 		return []string{e.Field}
 	case interface{ Unwrap() error }:
-		return complaints(e.Unwrap())
+		return invalidFields(e.Unwrap())
 	case interface{ Unwrap() []error }:
 		for _, e := range e.Unwrap() {
-			fields = append(fields, complaints(e)...)
+			fields = append(fields, invalidFields(e)...)
 		}
 	}
 	return fields
 }
 
-func TestDefaultsAreCompletedOrAllThatIsWrongIsSaid(t *testing.T) {
+func TestDefaults_AreCompletedOrRefused(t *testing.T) {
 	t.Parallel()
 	pool := sqlite(t)
 	for _, test := range []struct {
@@ -93,7 +93,7 @@ func TestDefaultsAreCompletedOrAllThatIsWrongIsSaid(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			store, err := settings.NewStore(pool, test.give)
+			store, err := settings.NewStore(pool, test.give, settings.StoreOptions{})
 			if text := fmt.Sprint(err); err != nil && text != test.err || err == nil && test.err != "" {
 				t.Fatalf("got  %s\nwant %s", text, test.err)
 			}

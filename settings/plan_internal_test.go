@@ -25,10 +25,10 @@ var plans = []struct {
 	{"update", update, []any{"7", true, 3600, 1}, primary},
 	{"remove", remove, []any{"7", false, 1}, primary},
 	{"is stored", isStored, []any{"7"}, primary},
-	{"changed", changed, []any{-window.Seconds(), burst + 1}, "user_automation_settings_by_change"},
+	{"changed", changed, []any{-(pollInterval + commitLag).Seconds(), maxChanges + 1}, "user_automation_settings_by_change"},
 }
 
-func TestEveryStatementIsServedByAnIndex(t *testing.T) {
+func TestStatements_AreServedByAnIndex(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		open                         func(*testing.T) *sqlx.DB

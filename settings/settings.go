@@ -50,7 +50,7 @@ func IfVersion(version int64) Condition {
 	return Condition(version + 1)
 }
 
-// allows tells whether a write may go ahead over the stored version.
+// allows reports whether a write may replace the stored version.
 func (c Condition) allows(version int64) bool { return c == Always || c == IfVersion(version) }
 
 // version is what c insists on; not for Always.
@@ -92,11 +92,11 @@ func (d Defaults) withDefaults() (Defaults, error) {
 	return d, errors.Join(errs...)
 }
 
-// clamp takes a duration to the nearest bound.
+// clamp returns the duration within the bounds that is nearest to v.
 func (d Defaults) clamp(v time.Duration) time.Duration { return min(max(v, d.Min), d.Max) }
 
-// of are the settings of a user who has nothing stored.
-func (d Defaults) of(user string) Settings {
+// forUser returns the settings of a user who has nothing stored.
+func (d Defaults) forUser(user string) Settings {
 	return Settings{UserID: user, IsEnabled: d.IsEnabled, SessionDuration: d.SessionDuration}
 }
 
@@ -110,7 +110,7 @@ func (d Defaults) check(user string, c Change) error {
 	return err
 }
 
-// checkUser refuses ids that no database takes, or no person can read in one.
+// checkUser refuses ids that a database does not store, or that nobody can read.
 func checkUser(user string) error {
 	switch {
 	case user == "" || len(user) > 256:

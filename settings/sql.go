@@ -1,6 +1,6 @@
 package settings
 
-// The statements; sqldb's Expand explains the words in braces. An adopted table
+// The statements; sqldb's Expand explains the macros in braces. An adopted table
 // keeps the host's columns as they were: user_id may be a number, and what the
 // host allowed to be NULL may be.
 
@@ -46,8 +46,10 @@ WHERE {text user_id} = $1 AND deleted_at IS NULL AND (CAST($2 AS boolean) OR ver
 
 const isStored = `SELECT EXISTS (SELECT 1 FROM user_automation_settings WHERE {text user_id} = $1 AND deleted_at IS NULL)`
 
-const adopters = `
-SELECT count(*) FILTER (WHERE is_enabled) AS enabled, count(*) AS stored FROM user_automation_settings WHERE deleted_at IS NULL`
+// optIns: $1 and $2 are the first and the last second of the window.
+const optIns = `
+SELECT count(*) FILTER (WHERE is_enabled) AS enabled, count(*) AS stored FROM user_automation_settings
+WHERE deleted_at IS NULL AND (created_at >= {unix $1} AND created_at < {unix $2} OR updated_at >= {unix $1} AND updated_at < {unix $2})`
 
 // changed: $1 is since when, in seconds from now; $2 how many at most.
 const changed = `

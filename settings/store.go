@@ -23,23 +23,31 @@ type Store struct {
 	defaults Defaults
 }
 
-// NewStore works on the host's pool. Its error names all that is wrong with the
-// defaults; the database is not asked.
-func NewStore(pool *sqlx.DB, d Defaults) (*Store, error) {
-	return NewStoreOn(sqldb.New(pool, sqldb.Options{}), d)
+// StoreOptions of a Store. The zero value works.
+type StoreOptions struct {
+	// MaxConns is the most connections of the pool that are used at once; 0
+	// means 4.
+	MaxConns int
+	// Observe, if set, is called after each use of the database with its name
+	// ("settings.get"), how long it waited for a connection of the allowed
+	// ones, how long it took in all, and its error.
+	Observe func(name string, wait, took time.Duration, err error)
 }
 
-// NewStoreOn is [NewStore] for the module's own packages, whose stores share
-// one bound on the connections they take from the pool.
-func NewStoreOn(db *sqldb.DB, d Defaults) (*Store, error) {
+// NewStore returns a store on the host's pool. Its error names everything that
+// is wrong with the defaults; the database is not queried.
+func NewStore(pool *sqlx.DB, d Defaults, o StoreOptions) (*Store, error) {
 	d, err := d.withDefaults()
 	if err != nil {
 		return nil, fmt.Errorf("settings: defaults: %w", err)
 	}
-	return &Store{db: db, defaults: d}, nil
+	if o.MaxConns <= 0 {
+		o.MaxConns = 4
+	}
+	return &Store{db: sqldb.New(pool, sqldb.Options{MaxConns: o.MaxConns, Observe: o.Observe}), defaults: d}, nil
 }
 
-// Defaults are those in use, complete.
+// Defaults returns those in use, complete.
 func (s *Store) Defaults() Defaults { return s.defaults }
 
 // Get returns what holds for a user: what is stored, or the defaults.
@@ -71,7 +79,7 @@ func (s *Store) change(ctx context.Context, name, user string, ch Change, c Cond
 	if err := s.defaults.check(user, ch); err != nil {
 		return Settings{}, fmt.Errorf("%s: %w", name, err)
 	}
-	isNew := s.defaults.of(user)
+	isNew := s.defaults.forUser(user)
 	var duration *int64
 	if ch.SessionDuration != nil {
 		isNew.SessionDuration = *ch.SessionDuration
@@ -98,8 +106,8 @@ func (s *Store) change(ctx context.Context, name, user string, ch Change, c Cond
 	return f.Settings, err
 }
 
-// Delete takes a user back to the defaults, which it returns. Where nothing is
-// stored that is so already, whatever the condition says, and nothing happens.
+// Delete returns a user to the defaults, and returns these. Where nothing is
+// stored nothing happens, whatever the condition says.
 func (s *Store) Delete(ctx context.Context, user string, c Condition) (Settings, error) {
 	const name = "settings.delete"
 	if err := checkUser(user); err != nil {
@@ -113,14 +121,14 @@ func (s *Store) Delete(ctx context.Context, user string, c Condition) (Settings,
 				err = ErrConflict
 			}
 		}
-		return s.defaults.of(user), err
+		return s.defaults.forUser(user), err
 	})
 }
 
-// Forget erases all there is of a user, for good. Call it when the user goes.
-// It is no error if there is nothing.
-func (s *Store) Forget(ctx context.Context, user string) error {
-	const name = "settings.forget"
+// EraseUser removes everything that is stored of a user, for good. Call it when
+// the user leaves. It is no error if there is nothing.
+func (s *Store) EraseUser(ctx context.Context, user string) error {
+	const name = "settings.erase_user"
 	if err := checkUser(user); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
@@ -130,16 +138,23 @@ func (s *Store) Forget(ctx context.Context, user string) error {
 	return err
 }
 
-// Adopters counts the users who have the feature switched on, and all who have
-// settings stored. It is for reports: it reads the whole table, which takes
-// about 0.1 s with a million users.
-func (s *Store) Adopters(ctx context.Context) (enabled, stored int64, err error) {
+// OptInCounts returns how many users have the feature switched on, and how many
+// have settings stored, among those who stored or last changed theirs from from
+// until before to; a zero time is no bound. It is for reports: it reads the
+// whole table, which takes about 0.1 s with a million users.
+func (s *Store) OptInCounts(ctx context.Context, from, to time.Time) (enabled, stored int64, err error) {
+	if to.IsZero() {
+		to = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+	}
 	type counts struct{ Enabled, Stored int64 }
-	n, err := sqldb.Read(ctx, s.db, "settings.adopters", func(tx *sqldb.Tx) (n counts, err error) {
-		return n, tx.Get(&n, adopters)
+	n, err := sqldb.Read(ctx, s.db, "settings.opt_ins", func(tx *sqldb.Tx) (n counts, err error) {
+		return n, tx.Get(&n, optIns, unixSeconds(from), unixSeconds(to))
 	})
 	return n.Enabled, n.Stored, err
 }
+
+// unixSeconds is t, and 1970 for what is earlier.
+func unixSeconds(t time.Time) float64 { return max(float64(t.UnixMilli())/1000, 0) }
 
 // write runs a write, and once more if its outcome is unknown and a second time
 // does no harm. What is still unknown then stays so, whatever the second said.
@@ -155,17 +170,21 @@ func write[T any](ctx context.Context, db *sqldb.DB, name string, again bool, fn
 	return v, nil
 }
 
-// record is a user's settings, with what tells one state of the row from another.
+// record is a user's settings, with the version of their row.
 type record struct {
 	Settings
-	mark mark
+	row rowVersion
 }
 
-// mark identifies a state of a row, a deleted one included. The version alone
-// would not: after Forget it begins again.
-type mark struct {
+// rowVersion identifies a state of a row, a deleted one included. The version
+// alone would not: after EraseUser it begins again.
+type rowVersion struct {
 	version   int64
 	updatedAt time.Time
+}
+
+func (v rowVersion) equal(o rowVersion) bool {
+	return v.version == o.version && v.updatedAt.Equal(o.updatedAt)
 }
 
 func (s *Store) find(ctx context.Context, user string) (record, error) {
@@ -176,13 +195,13 @@ func (s *Store) find(ctx context.Context, user string) (record, error) {
 	return sqldb.Read(ctx, s.db, name, func(tx *sqldb.Tx) (record, error) {
 		var r row
 		if ok, err := sqldb.Optional(tx.Get(&r, get, user)); err != nil || !ok {
-			return record{Settings: s.defaults.of(user)}, err
+			return record{Settings: s.defaults.forUser(user)}, err
 		}
 		return s.defaults.record(user, r), nil
 	})
 }
 
-// row is a stored row, see columns.
+// row holds the columns of a stored row.
 type row struct {
 	IsEnabled       bool                 `db:"is_enabled"`
 	SessionDuration int64                `db:"session_duration"`
@@ -192,9 +211,9 @@ type row struct {
 	DeletedAt       sql.Null[sqldb.Time] `db:"deleted_at"`
 }
 
-// record is what a row means to its user.
+// record returns what a row means to its user.
 func (d Defaults) record(user string, r row) record {
-	f := record{d.of(user), mark{r.Version, r.UpdatedAt.Time}}
+	f := record{d.forUser(user), rowVersion{r.Version, r.UpdatedAt.Time}}
 	if !r.DeletedAt.Valid {
 		f.IsEnabled = r.IsEnabled
 		// In seconds first: what a host stored may not fit a time.Duration.

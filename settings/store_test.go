@@ -36,10 +36,10 @@ func rows(t *testing.T, pool *sqlx.DB) (n int) {
 	return n
 }
 
-func TestAUserWithNothingStoredHasTheDefaultsAndReadingStoresNothing(t *testing.T) {
+func TestStore_UserWithNothingStoredHasTheDefaults(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
-		store, err := settings.NewStore(pool, settings.Defaults{IsEnabled: true, SessionDuration: 20 * time.Minute})
+		store, err := settings.NewStore(pool, settings.Defaults{IsEnabled: true, SessionDuration: 20 * time.Minute}, settings.StoreOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +53,7 @@ func TestAUserWithNothingStoredHasTheDefaultsAndReadingStoresNothing(t *testing.
 	})
 }
 
-func TestALife(t *testing.T) {
+func TestStore_PutPatchDeleteErase(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		store, ctx, ok := newStore(t, pool), t.Context(), must[settings.Settings](t)
@@ -96,12 +96,12 @@ func TestALife(t *testing.T) {
 		}
 
 		for range 2 {
-			if err := store.Forget(ctx, "u"); err != nil {
+			if err := store.EraseUser(ctx, "u"); err != nil {
 				t.Fatal(err)
 			}
 		}
 		if n := rows(t, pool); n != 0 {
-			t.Errorf("Forget left %d rows", n)
+			t.Errorf("EraseUser left %d rows", n)
 		}
 	})
 }
@@ -124,7 +124,7 @@ func tick(t *testing.T, pool *sqlx.DB) {
 	}
 }
 
-func TestAnyReadableIdIsAUser(t *testing.T) {
+func TestStore_TakesAnyReadableID(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		store, ctx, ok := newStore(t, pool), t.Context(), must[settings.Settings](t)
@@ -138,7 +138,7 @@ func TestAnyReadableIdIsAUser(t *testing.T) {
 	})
 }
 
-func TestAStoredDurationOutsideTheBoundsIsReadAsTheNearestAndStaysAsItIs(t *testing.T) {
+func TestStore_ReadsADurationOutsideTheBoundsAsTheNearest(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		store, ctx, ok := newStore(t, pool), t.Context(), must[settings.Settings](t)
@@ -162,7 +162,7 @@ func TestAStoredDurationOutsideTheBoundsIsReadAsTheNearestAndStaysAsItIs(t *test
 	})
 }
 
-func TestAdoptersAreThoseWhoHaveItOn(t *testing.T) {
+func TestStore_OptInCounts(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		store, ctx, ok := newStore(t, pool), t.Context(), must[settings.Settings](t)
@@ -170,23 +170,44 @@ func TestAdoptersAreThoseWhoHaveItOn(t *testing.T) {
 			ok(store.Put(ctx, fmt.Sprint(i), settings.Values{IsEnabled: i < 4, SessionDuration: time.Hour}, settings.Always))
 		}
 		ok(store.Delete(ctx, "0", settings.Always))
-		if enabled, stored, err := store.Adopters(ctx); enabled != 3 || stored != 5 || err != nil {
-			t.Errorf("%d enabled of %d stored, %v; want 3 of 5", enabled, stored, err)
+		// One opted in during the week and changed it later, one long before.
+		for user, times := range map[string]string{
+			"1": `created_at = '2026-11-03 12:00:00.000', updated_at = '2026-11-20 12:00:00.000'`,
+			"2": `created_at = '2020-01-01 12:00:00.000', updated_at = '2020-01-01 12:00:00.000'`,
+		} {
+			exec(ctx, t, pool, `UPDATE user_automation_settings SET `+times+` WHERE user_id = '`+user+`'`)
+		}
+		week := time.Date(2026, 11, 2, 0, 0, 0, 0, time.UTC)
+		for name, c := range map[string]struct {
+			from, to        time.Time
+			enabled, stored int64
+		}{
+			"ever":            {time.Time{}, time.Time{}, 3, 5},
+			"in a week":       {week, week.AddDate(0, 0, 7), 1, 1},
+			"in another week": {week.AddDate(0, 0, -7), week, 0, 0},
+			"until 2021":      {time.Time{}, time.Date(2021, 1, 1, 0, 0, 0, 0, time.UTC), 1, 1},
+		} {
+			if enabled, stored, err := store.OptInCounts(ctx, c.from, c.to); enabled != c.enabled || stored != c.stored || err != nil {
+				t.Errorf("%s: %d enabled of %d stored, %v; want %d of %d", name, enabled, stored, err, c.enabled, c.stored)
+			}
 		}
 	})
 }
 
-func TestACancelledContextAndAClosedPoolAreUnavailable(t *testing.T) {
+func TestStore_CanceledContextAndClosedPoolAreUnavailable(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		store := newStore(t, pool)
 		calls := map[string]func(context.Context) error{
-			"get":      func(ctx context.Context) error { _, err := store.Get(ctx, "u"); return err },
-			"put":      func(ctx context.Context) error { _, err := put(ctx, store, "u", settings.Always); return err },
-			"patch":    func(ctx context.Context) error { _, err := patchNothing(ctx, store, "u", settings.Always); return err },
-			"delete":   func(ctx context.Context) error { _, err := store.Delete(ctx, "u", settings.IfVersion(1)); return err },
-			"forget":   func(ctx context.Context) error { return store.Forget(ctx, "u") },
-			"adopters": func(ctx context.Context) error { _, _, err := store.Adopters(ctx); return err },
+			"get":    func(ctx context.Context) error { _, err := store.Get(ctx, "u"); return err },
+			"put":    func(ctx context.Context) error { _, err := put(ctx, store, "u", settings.Always); return err },
+			"patch":  func(ctx context.Context) error { _, err := patchNothing(ctx, store, "u", settings.Always); return err },
+			"delete": func(ctx context.Context) error { _, err := store.Delete(ctx, "u", settings.IfVersion(1)); return err },
+			"erase":  func(ctx context.Context) error { return store.EraseUser(ctx, "u") },
+			"opt-ins": func(ctx context.Context) error {
+				_, _, err := store.OptInCounts(ctx, time.Time{}, time.Time{})
+				return err
+			},
 		}
 		cancelled, cancel := context.WithCancel(t.Context())
 		cancel()

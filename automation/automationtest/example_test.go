@@ -64,7 +64,7 @@ func ExampleMock() {
 	mock.SettingsGet("alice").Returns(settings.Settings{IsEnabled: true, SessionDuration: time.Hour, Version: 1})
 	mock.SettingsPut("alice", settings.Values{SessionDuration: time.Hour}).Fails(errors.New("connection refused"))
 
-	store, err := settings.NewStore(db, settings.Defaults{})
+	store, err := settings.NewStore(db, settings.Defaults{}, settings.StoreOptions{})
 	if err != nil {
 		fmt.Println(err)
 		return

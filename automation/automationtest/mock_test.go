@@ -85,7 +85,7 @@ func TestTheExpectationsAreWhatTheStoresAsk(t *testing.T) {
 			}, settings.Settings{}, errAway},
 		{"a user is forgotten", func(m *automationtest.Mock) { m.SettingsForget("alice").Done() },
 			func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) {
-				return nil, s.Forget(ctx, "alice")
+				return nil, s.EraseUser(ctx, "alice")
 			}, nil, nil},
 		{"a flag is read", func(m *automationtest.Mock) {
 			m.FlagsGet("beta").Returns(&flags.Flag{Name: "beta", Enabled: true, EnabledUserIDs: flags.NewIDs("7"), Percentage: 1250, Version: 4, UpdatedAt: at, UpdatedBy: "ops"})
@@ -107,7 +107,7 @@ func TestTheExpectationsAreWhatTheStoresAsk(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			db, mock := automationtest.NewMock(t)
 			c.expect(mock)
-			store, err := settings.NewStore(db, settings.Defaults{})
+			store, err := settings.NewStore(db, settings.Defaults{}, settings.StoreOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -207,7 +207,7 @@ func TestWhatWasNotExpectedFails(t *testing.T) {
 	tb := &fakeTB{}
 	db, mock := automationtest.NewMock(tb)
 	defer tb.end()
-	store, err := settings.NewStore(db, settings.Defaults{})
+	store, err := settings.NewStore(db, settings.Defaults{}, settings.StoreOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

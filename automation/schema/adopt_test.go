@@ -129,7 +129,7 @@ func TestMigrate_AdoptsSettingsAndDownReturnsThem(t *testing.T) {
 	if applied := migrate(t, pool); len(applied) != 0 {
 		t.Errorf("applied %v again", applied)
 	}
-	store, err := settings.NewStore(pool, settings.Defaults{})
+	store, err := settings.NewStore(pool, settings.Defaults{}, settings.StoreOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func TestMigrate_AdoptsSettingsAndDownReturnsThem(t *testing.T) {
 			t.Errorf("alice has %+v, error %v", s, err)
 		}
 	})
-	if err := store.Forget(t.Context(), "alice"); err != nil {
+	if err := store.EraseUser(t.Context(), "alice"); err != nil {
 		t.Error(err)
 	}
 	down(t, pool)

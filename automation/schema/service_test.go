@@ -28,15 +28,15 @@ func TestGrants_SufficeForTheService(t *testing.T) {
 		}
 	}
 
-	store, err := settings.NewStoreOn(db, settings.Defaults{})
+	store, err := settings.NewStore(pool, settings.Defaults{}, settings.StoreOptions{})
 	check("settings", err)
 	_, err = store.Put(t.Context(), "7", settings.Values{IsEnabled: true, SessionDuration: time.Hour}, settings.Always)
 	check("put", err)
 	_, err = store.Delete(t.Context(), "7", settings.Always)
 	check("delete", err)
-	_, _, err = store.Adopters(t.Context())
+	_, _, err = store.OptInCounts(t.Context(), time.Time{}, time.Time{})
 	check("adopters", err)
-	check("forget", store.Forget(t.Context(), "7"))
+	check("erase", store.EraseUser(t.Context(), "7"))
 
 	_, err = flags.NewStore(pool, flags.StoreOptions{}).Update(t.Context(), "automation", flags.Change{Percentage: new(10 * flags.Percent)}, "t", 0)
 	check("flags", err)

@@ -70,12 +70,12 @@ const automationFlag = "automation"
 
 // adopters counts the users who have it on.
 func adopters(db *sqlx.DB, users int) func(context.Context, time.Time, time.Time) (int, int, error) {
-	return func(ctx context.Context, _, _ time.Time) (int, int, error) {
-		store, err := settings.NewStore(db, settings.Defaults{})
+	return func(ctx context.Context, from, to time.Time) (int, int, error) {
+		store, err := settings.NewStore(db, settings.Defaults{}, settings.StoreOptions{})
 		if err != nil {
 			return 0, 0, err
 		}
-		enabled, _, err := store.Adopters(ctx)
+		enabled, _, err := store.OptInCounts(ctx, from, to)
 		return int(enabled), users, err
 	}
 }

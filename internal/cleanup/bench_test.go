@@ -46,7 +46,7 @@ func BenchmarkCleanup(b *testing.B) {
 			b.Fatal(err)
 		}
 		m := &measure{b: b, pool: pool, pause: pause, users: n / 30}
-		m.store, errs[0] = settings.NewStore(pool, settings.Defaults{})
+		m.store, errs[0] = settings.NewStore(pool, settings.Defaults{}, settings.StoreOptions{})
 		if errs[0] != nil {
 			b.Fatal(errs[0])
 		}
