@@ -155,8 +155,8 @@ func TestNoLogShowsWhatUsersSendOrWhoTheyAre(t *testing.T) {
 		{Op: proxyroutertest.OpChat, Status: 500, Text: nodeText + canaryPrompt},
 		{Op: proxyroutertest.OpChat, Status: 400, Body: canaryPrompt},
 		{Op: proxyroutertest.OpChat, Text: "session expired " + canaryPrompt},
-		{Op: proxyroutertest.OpChat, Mode: proxyroutertest.Drop},
-		{Op: proxyroutertest.OpChat, Mode: proxyroutertest.Cut},
+		{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeDrop},
+		{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeCut},
 	} {
 		node(f)
 		ask(canaryKey, "POST", chat, prompt)

@@ -97,7 +97,7 @@ func TestAnOpenInDoubtIsFoundAfterTimeHasPassed(t *testing.T) {
 	if err := errors.Join(g.On("alice"), g.Advance(3*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	g.Node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, After: true, Mode: proxyroutertest.Drop})
+	g.Node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, After: true, Mode: proxyroutertest.ModeDrop})
 	if w := chat(g, "sk-alice", "llama"); w.Code != http.StatusOK {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}

@@ -34,7 +34,7 @@ func TestBreaker_FailsFastWhileTheNodeIsDown(t *testing.T) {
 				begun, dials := time.Now(), n.dials.Load()
 				_, err := c.OpenSession(t.Context(), openRequest())
 				wantErrors(t, err, "unavailable")
-				wantErrors(t, c.CloseSession(t.Context(), "0xabc"), "unavailable")
+				wantErrors(t, c.CloseSession(t.Context(), sessionID), "unavailable")
 				wantErrors(t, c.Ready(), "unavailable")
 				at := begun.Add(5 * time.Second).UTC().Format(time.RFC3339)
 				for _, text := range []string{err.Error(), c.Ready().Error()} {
@@ -128,7 +128,7 @@ func TestBreaker_StaysClosed(t *testing.T) {
 		"chats that fail": func(n *memoryNode, c *proxyrouter.Client) {
 			n.state.Store("refused")
 			for range 20 {
-				if resp, err := c.Forward(context.Background(), chatOn("0xabc")); err == nil {
+				if resp, err := c.Forward(context.Background(), chatOn(sessionID)); err == nil {
 					_ = resp.Body.Close()
 				}
 			}

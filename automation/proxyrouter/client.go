@@ -181,17 +181,12 @@ func unwrapURL(err error) error {
 	return err
 }
 
-// checkID checks an id that becomes part of a path.
-func checkID(id string) error {
-	if len(id) == 0 || len(id) > 128 {
-		return fmt.Errorf("an id of %d characters", len(id))
+// pathID returns the canonical form of a session's or a model's id, which is
+// safe in a path: both are 32 bytes.
+func pathID(id string) (string, error) {
+	canonical, err := session.ParseID(id)
+	if err != nil {
+		return "", errors.New("an id that is not 32 bytes in hex digits")
 	}
-	for _, r := range id {
-		switch {
-		case r >= '0' && r <= '9', r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r == '-', r == '_':
-		default:
-			return errors.New("an id with other characters than letters and digits")
-		}
-	}
-	return nil
+	return string(canonical), nil
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/big"
 	"strconv"
 	"strings"
 	"time"
@@ -34,25 +33,6 @@ func (u *unixSeconds) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// integer is one of the chain's 256-bit integers, quoted or not.
-type integer struct{ *big.Int }
-
-func (i *integer) UnmarshalJSON(raw []byte) error {
-	text := strings.Trim(string(raw), `"`)
-	if text == "null" || text == "" {
-		return nil
-	}
-	n, ok := new(big.Int), false
-	if len(text) <= 78 { // 2^256 has 78 digits
-		n, ok = n.SetString(text, 10)
-	}
-	if !ok {
-		return errors.New("a malformed integer")
-	}
-	i.Int = n
-	return nil
-}
-
 type wireSession struct {
 	ID           string `json:"Id"`
 	Provider     string
@@ -63,14 +43,15 @@ type wireSession struct {
 }
 
 func (w wireSession) session() (session.ChainSession, error) {
-	if err := checkID(w.ID); err != nil {
-		return session.ChainSession{}, fmt.Errorf("a session with %w", err)
+	id, err := pathID(w.ID)
+	if err != nil {
+		return session.ChainSession{}, errors.New("a session with a malformed id")
 	}
 	if w.OpenedAt.IsZero() || w.EndsAt.IsZero() {
 		return session.ChainSession{}, errors.New("a session without OpenedAt or EndsAt")
 	}
 	return session.ChainSession{
-		ID: w.ID, ModelID: w.ModelAgentID, Provider: w.Provider,
+		ID: id, ModelID: w.ModelAgentID, Provider: w.Provider,
 		OpenedAt: w.OpenedAt.Time, EndsAt: w.EndsAt.Time, ClosedAt: w.ClosedAt.Time,
 	}, nil
 }
@@ -119,13 +100,14 @@ func decodeOpened(body []byte) (string, error) {
 	if err := unmarshal(body, &wire); err != nil {
 		return "", err
 	}
-	if err := checkID(wire.SessionID); err != nil {
-		return "", fmt.Errorf("a response with %w", err)
+	id, err := pathID(wire.SessionID)
+	if err != nil {
+		return "", errors.New("a response with a malformed id")
 	}
-	if strings.Trim(wire.SessionID, "0x") == "" {
+	if strings.Trim(id, "0x") == "" {
 		return "", errors.New("a response with a zero id")
 	}
-	return wire.SessionID, nil
+	return id, nil
 }
 
 func decodeWallet(body []byte) (string, error) {
@@ -135,8 +117,8 @@ func decodeWallet(body []byte) (string, error) {
 	if err := unmarshal(body, &wire); err != nil {
 		return "", err
 	}
-	if err := checkID(wire.Address); err != nil {
-		return "", fmt.Errorf("a response with %w", err)
+	if wire.Address == "" {
+		return "", errors.New("a response without an address")
 	}
 	return wire.Address, nil
 }

@@ -63,9 +63,6 @@ var (
 		"sessiontooshort", "no provider accepting session", "no bids available",
 		"insufficient mor balance", "insufficient eth for gas",
 	}
-	closedTexts = []string{
-		"sessionalreadyclosed", "session already closed", "session is already closed",
-	}
 )
 
 const notFoundText = "session not found"
@@ -103,15 +100,12 @@ func (c *Client) responseError(op string, resp response) *NodeError {
 		e.wraps = append(e.wraps, session.ErrWalletCollision)
 	case op == opOpen && resp.status == http.StatusInternalServerError && containsAny(text, refusalTexts):
 		e.wraps = append(e.wraps, session.ErrNotOpened)
-	case (op == opGet || op == opClose) && strings.Contains(text, notFoundText):
+	case op == opGet && strings.Contains(text, notFoundText):
+		// Of a read alone: a close says so, too, when the RPC endpoint fails.
 		e.wraps = append(e.wraps, session.ErrSessionNotFound)
-	case op == opClose && containsAny(text, closedTexts):
-		e.wraps = append(e.wraps, errAlreadyClosed)
 	}
 	return e
 }
-
-var errAlreadyClosed = errors.New("session already closed")
 
 // transportError is the only place where a call without a complete response
 // becomes an error.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"regexp"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -64,12 +66,24 @@ func open(t *testing.T, c *proxyrouter.Client) string {
 	return id
 }
 
+var shortID = regexp.MustCompile(`\b0[xX]([0-9a-fA-F]{1,40})\b`)
+
+// pad writes out the ids of a text, so that 0xabc can stand for 32 bytes.
+func pad(text string) string {
+	return shortID.ReplaceAllStringFunc(text, func(id string) string {
+		return id[:2] + strings.Repeat("0", 66-len(id)) + id[2:]
+	})
+}
+
+// sessionID is one that no simulated node has.
+var sessionID = pad("0xabc")
+
 // answering returns a client of a node that gives one fixed response.
 func answering(t *testing.T, status int, body string) *proxyrouter.Client {
 	t.Helper()
 	return serving(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(status)
-		_, _ = fmt.Fprint(w, body)
+		_, _ = fmt.Fprint(w, pad(body))
 	})
 }
 
@@ -141,7 +155,7 @@ func (n *rawNode) serve(conn net.Conn, onPost func(net.Conn)) {
 			onPost(conn)
 			return
 		}
-		const body = `{"address":"0xabc","sessions":[]}`
+		body := pad(`{"address":"0xabc","sessions":[],"session":{"Id":"0xabc","OpenedAt":1,"EndsAt":2}}`)
 		_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 	}
 }

@@ -4,22 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/big"
 )
 
 // Bid is a provider's offer for a model.
 type Bid struct {
-	ID             string
-	ModelID        string
-	Provider       string   // address
-	PricePerSecond *big.Int // wei; never nil
-	Score          float64  // the node's rating, the higher the better
+	ID       string
+	Provider string  // address
+	Score    float64 // the node's rating, the higher the better
 }
 
 // RatedBids lists the current bids for a model in the node's order, the best
 // first. Another provider can serve the model only where there are two or more.
 func (c *Client) RatedBids(ctx context.Context, modelID string) ([]Bid, error) {
-	if err := checkID(modelID); err != nil {
+	modelID, err := pathID(modelID)
+	if err != nil {
 		return nil, fmt.Errorf("proxyrouter: %s: %w", opBids, err)
 	}
 	resp, err := c.do(ctx, c.readCall(opBids, "/blockchain/models/"+modelID+"/bids/rated"))
@@ -58,12 +56,10 @@ func (c *Client) Models(ctx context.Context) ([]Model, error) {
 func decodeBids(body []byte) ([]Bid, error) {
 	var wire struct {
 		Bids []struct {
-			ID  string `json:"ID"`
-			Bid struct {
-				Provider       string
-				ModelAgentID   string `json:"ModelAgentId"`
-				PricePerSecond integer
-				DeletedAt      unixSeconds
+			Bid struct { // the outer ID is zero
+				ID        string `json:"Id"`
+				Provider  string
+				DeletedAt unixSeconds
 			}
 			Score float64
 		} `json:"bids"`
@@ -76,17 +72,9 @@ func decodeBids(body []byte) ([]Bid, error) {
 		if b.Bid.Provider == "" {
 			return nil, errors.New("a bid without a provider")
 		}
-		if !b.Bid.DeletedAt.IsZero() {
-			continue
+		if b.Bid.DeletedAt.IsZero() {
+			bids = append(bids, Bid{ID: b.Bid.ID, Provider: b.Bid.Provider, Score: b.Score})
 		}
-		price := b.Bid.PricePerSecond.Int
-		if price == nil {
-			price = new(big.Int)
-		}
-		bids = append(bids, Bid{
-			ID: b.ID, ModelID: b.Bid.ModelAgentID, Provider: b.Bid.Provider,
-			PricePerSecond: price, Score: b.Score,
-		})
 	}
 	return bids, nil
 }

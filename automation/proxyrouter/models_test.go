@@ -1,7 +1,6 @@
 package proxyrouter_test
 
 import (
-	"math/big"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -10,36 +9,30 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
-var compareInts = cmp.Comparer(func(a, b *big.Int) bool { return a.Cmp(b) == 0 })
-
-func TestRatedBids_DecodesQuotedIntegers(t *testing.T) {
-	price, _ := new(big.Int).SetString("10000000000000000000001", 10)
+func TestRatedBids_Decodes(t *testing.T) {
 	c := answering(t, 200, `{"bids":[
-		{"ID":"0xb1","Bid":{"Id":"0xb1","Provider":"0xp1","ModelAgentId":"0xm","PricePerSecond":"10000000000000000000001","Nonce":"0","CreatedAt":"1750000000","DeletedAt":"0"},"Score":0.75},
-		{"ID":"0xb2","Bid":{"Id":"0xb2","Provider":"0xp2","ModelAgentId":"0xm","PricePerSecond":"5","DeletedAt":"1750000001"},"Score":0.5},
-		{"ID":"0xb3","Bid":{"Id":"0xb3","Provider":"0xp3","ModelAgentId":"0xm","DeletedAt":null},"Score":0}]}`)
-	got, err := c.RatedBids(t.Context(), "0xm")
+		{"ID":"0x0","Bid":{"Id":"0xb1","Provider":"0xp1","ModelAgentId":"0xm","PricePerSecond":"10000000000000000000001","Nonce":"0","CreatedAt":"1750000000","DeletedAt":"0"},"Score":0.75},
+		{"ID":"0x0","Bid":{"Id":"0xb2","Provider":"0xp2","ModelAgentId":"0xm","PricePerSecond":"5","DeletedAt":"1750000001"},"Score":0.5},
+		{"ID":"0x0","Bid":{"Id":"0xb3","Provider":"0xp3","ModelAgentId":"0xm","DeletedAt":null},"Score":0}]}`)
+	got, err := c.RatedBids(t.Context(), model)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []proxyrouter.Bid{
-		{ID: "0xb1", ModelID: "0xm", Provider: "0xp1", PricePerSecond: price, Score: 0.75},
-		{ID: "0xb3", ModelID: "0xm", Provider: "0xp3", PricePerSecond: new(big.Int)},
-	}
-	if diff := cmp.Diff(want, got, compareInts); diff != "" {
+	want := []proxyrouter.Bid{{ID: pad("0xb1"), Provider: "0xp1", Score: 0.75}, {ID: pad("0xb3"), Provider: "0xp3"}}
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("bids (-want +got):\n%s", diff)
 	}
 }
 
 func TestRatedBids_RejectsMalformedResponses(t *testing.T) {
 	for name, body := range map[string]string{
-		"no JSON":        `x`,
-		"no provider":    `{"bids":[{"ID":"0xb1","Bid":{}}]}`,
-		"a price in hex": `{"bids":[{"ID":"0xb1","Bid":{"Provider":"0x1","PricePerSecond":"0x10"}}]}`,
-		"an endless one": `{"bids":[{"ID":"0xb1","Bid":{"Provider":"0x1","PricePerSecond":"1000000000000000000000000000000000000000000000000000000000000000000000000000000"}}]}`,
+		"no JSON":             `x`,
+		"no provider":         `{"bids":[{"ID":"0xb1","Bid":{}}]}`,
+		"no score":            `{"bids":[{"ID":"0xb1","Bid":{"Provider":"0x1"},"Score":"high"}]}`,
+		"a time that is true": `{"bids":[{"ID":"0xb1","Bid":{"Provider":"0x1","DeletedAt":true}}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got, err := answering(t, 200, body).RatedBids(t.Context(), "0xm"); err == nil {
+			if got, err := answering(t, 200, body).RatedBids(t.Context(), model); err == nil {
 				t.Errorf("bids = %v", got)
 			}
 		})

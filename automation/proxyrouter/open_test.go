@@ -102,9 +102,9 @@ func TestOpenSession_SendsTheRequestBody(t *testing.T) {
 				if diff := cmp.Diff(test.want, got); diff != "" {
 					t.Errorf("body (-want +got):\n%s", diff)
 				}
-				_, _ = io.WriteString(w, `{"sessionID":"0xabc"}`)
+				_, _ = io.WriteString(w, pad(`{"sessionID":"0xABC"}`))
 			})
-			if id, err := c.OpenSession(t.Context(), test.req); err != nil || id != "0xabc" {
+			if id, err := c.OpenSession(t.Context(), test.req); err != nil || id != sessionID {
 				t.Errorf("OpenSession = %q, %v", id, err)
 			}
 		})

@@ -39,7 +39,7 @@ func TestErrorsAndLogs_HoldNoSecrets(t *testing.T) {
 			})
 			_, err := c.OpenSession(t.Context(), openRequest())
 			_, err2 := c.WalletSessions(t.Context(), time.Time{})
-			err3 := c.CloseSession(t.Context(), "0xabc")
+			err3 := c.CloseSession(t.Context(), sessionID)
 			texts := err.Error() + err2.Error() + err3.Error() + log.String()
 			for _, canary := range canaries {
 				if strings.Contains(texts, canary) {

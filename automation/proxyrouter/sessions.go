@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
@@ -18,7 +17,8 @@ import (
 // most once. [session.Provider] and [NodeError] say what its errors mean.
 func (c *Client) OpenSession(ctx context.Context, req session.OpenRequest) (string, error) {
 	seconds := int64(req.Duration / time.Second)
-	if err := checkID(req.ModelID); err != nil {
+	model, err := pathID(req.ModelID)
+	if err != nil {
 		return "", fmt.Errorf("proxyrouter: %s: model: %w: %w", opOpen, err, session.ErrNotOpened)
 	}
 	if seconds <= 0 {
@@ -33,7 +33,7 @@ func (c *Client) OpenSession(ctx context.Context, req session.OpenRequest) (stri
 	if err != nil {
 		return "", fmt.Errorf("proxyrouter: %s: %w: %w", opOpen, err, session.ErrNotOpened)
 	}
-	resp, err := c.do(ctx, c.transactionCall(opOpen, "/blockchain/models/"+req.ModelID+"/session", string(body), c.opts.OpenTimeout))
+	resp, err := c.do(ctx, c.transactionCall(opOpen, "/blockchain/models/"+model+"/session", string(body), c.opts.OpenTimeout))
 	if err != nil {
 		return "", err
 	}
@@ -45,24 +45,41 @@ func (c *Client) OpenSession(ctx context.Context, req session.OpenRequest) (stri
 }
 
 // CloseSession closes a session. One that is closed already, or unknown to the
-// chain, is success.
+// chain, is success. It reads the session first, because the node takes many
+// seconds to fail the close of a closed one; and it reads it again after a failed
+// close, because the text of that failure depends on the chain's RPC endpoint.
 func (c *Client) CloseSession(ctx context.Context, id string) error {
-	if err := checkID(id); err != nil {
+	id, err := pathID(id)
+	if err != nil {
 		return fmt.Errorf("proxyrouter: %s: %w", opClose, err)
 	}
+	if open, err := c.isOpen(ctx, id); err != nil || !open {
+		return err
+	}
 	resp, err := c.do(ctx, c.transactionCall(opClose, "/blockchain/sessions/"+id+"/close", "{}", closeTimeout))
-	if resp.status/100 == 2 { // some versions answer without JSON, or without a body
+	if err == nil || resp.status/100 == 2 { // some versions answer without JSON, or without a body
 		return nil
 	}
-	if errors.Is(err, errAlreadyClosed) || errors.Is(err, session.ErrSessionNotFound) {
+	if open, readErr := c.isOpen(ctx, id); readErr == nil && !open {
 		return nil
 	}
 	return err
 }
 
-// GetSession reads one session from the chain, or [session.ErrSessionNotFound].
+// isOpen reports whether the chain knows the session and it is not closed.
+func (c *Client) isOpen(ctx context.Context, id string) (bool, error) {
+	s, err := c.GetSession(ctx, id)
+	if errors.Is(err, session.ErrSessionNotFound) {
+		return false, nil
+	}
+	return err == nil && s.ClosedAt.IsZero(), err
+}
+
+// GetSession reads one session from the chain. It returns
+// [session.ErrSessionNotFound] only if the chain has no such session.
 func (c *Client) GetSession(ctx context.Context, id string) (session.ChainSession, error) {
-	if err := checkID(id); err != nil {
+	id, err := pathID(id)
+	if err != nil {
 		return session.ChainSession{}, fmt.Errorf("proxyrouter: %s: %w", opGet, err)
 	}
 	resp, err := c.do(ctx, c.readCall(opGet, "/blockchain/sessions/"+id))
@@ -70,7 +87,7 @@ func (c *Client) GetSession(ctx context.Context, id string) (session.ChainSessio
 		return session.ChainSession{}, err
 	}
 	s, err := decodeSession(resp.body)
-	if err == nil && !strings.EqualFold(s.ID, id) {
+	if err == nil && s.ID != id {
 		err = errors.New("a response with another session")
 	}
 	if err != nil {
@@ -104,11 +121,10 @@ func (c *Client) WalletSessions(ctx context.Context, since time.Time) ([]session
 		}
 		fresh := false
 		for _, s := range page {
-			key := strings.ToLower(s.ID)
-			if seen[key] { // a session opened meanwhile shifted the others into this page
+			if seen[s.ID] { // a session opened meanwhile shifted the others into this page
 				continue
 			}
-			seen[key], fresh = true, true
+			seen[s.ID], fresh = true, true
 			sorted = sorted && (last.IsZero() || !s.OpenedAt.After(last))
 			last = s.OpenedAt
 			if !s.OpenedAt.Before(since) {

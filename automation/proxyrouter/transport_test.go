@@ -18,9 +18,9 @@ import (
 func TestOpenSession_OutcomeIsUnknownWithoutAResponse(t *testing.T) {
 	for name, fault := range map[string]proxyroutertest.Fault{
 		"the node answers 500 after the open": {After: true, Status: 500, Text: "context deadline exceeded"},
-		"the connection breaks":               {After: true, Mode: proxyroutertest.Drop},
-		"the response is cut":                 {Mode: proxyroutertest.Cut},
-		"the node never answers":              {After: true, Mode: proxyroutertest.Hang},
+		"the connection breaks":               {After: true, Mode: proxyroutertest.ModeDrop},
+		"the response is cut":                 {Mode: proxyroutertest.ModeCut},
+		"the node never answers":              {After: true, Mode: proxyroutertest.ModeHang},
 		"the node answers too late":           {After: true, Status: 200, Delay: time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -29,7 +29,7 @@ func TestOpenSession_OutcomeIsUnknownWithoutAResponse(t *testing.T) {
 				fault.Op = proxyroutertest.OpOpen
 				node.Inject(fault)
 				_, err := c.OpenSession(t.Context(), openRequest())
-				if fault.Mode == proxyroutertest.Hang || fault.Delay > 0 {
+				if fault.Mode == proxyroutertest.ModeHang || fault.Delay > 0 {
 					wantErrors(t, err, "deadline")
 				} else {
 					wantErrors(t, err)
@@ -61,7 +61,7 @@ func TestTransactions_AreSentOnce(t *testing.T) {
 			}
 			_, err := c.OpenSession(t.Context(), openRequest())
 			wantErrors(t, err)
-			if err := c.CloseSession(t.Context(), "0xabc"); err == nil {
+			if err := c.CloseSession(t.Context(), sessionID); err == nil {
 				t.Error("close: no error")
 			}
 			if n := node.posts.Load(); n != 2 {

@@ -229,9 +229,9 @@ func TestReconcile_AdoptsAnOpenOfUnknownOutcome(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		for name, f := range map[string]proxyroutertest.Fault{
 			"answered with 500 after it opened": {Op: proxyroutertest.OpOpen, Times: 1, After: true, Status: 500, Text: "context deadline exceeded"},
-			"the answer was cut":                {Op: proxyroutertest.OpOpen, Times: 1, Mode: proxyroutertest.Cut},
-			"the connection dropped after":      {Op: proxyroutertest.OpOpen, Times: 1, After: true, Mode: proxyroutertest.Drop},
-			"it hung after it opened":           {Op: proxyroutertest.OpOpen, Times: 1, After: true, Mode: proxyroutertest.Hang},
+			"the answer was cut":                {Op: proxyroutertest.OpOpen, Times: 1, Mode: proxyroutertest.ModeCut},
+			"the connection dropped after":      {Op: proxyroutertest.OpOpen, Times: 1, After: true, Mode: proxyroutertest.ModeDrop},
+			"it hung after it opened":           {Op: proxyroutertest.OpOpen, Times: 1, After: true, Mode: proxyroutertest.ModeHang},
 		} {
 			t.Run(name, func(t *testing.T) {
 				if _, err := db.Exec(`DELETE FROM automation_sessions`); err != nil {

@@ -2,40 +2,35 @@ package proxyroutertest
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// holder is a request that a session serves.
-type holder struct {
-	ctx       context.Context
-	done      chan struct{} // closed when it is served
-	left      bool          // its client had gone by then; read after done
-	contended atomic.Bool   // somebody waits to see how it ends
-}
+// expiredError is what a chat fails with on a session that its provider ended.
+const expiredError = "provider request failed: provider error: session expired"
 
-const (
-	// A request that meets a holder waits this long to see whether the holder's
-	// client has left: the news of that may travel slower than the next request.
-	noticeLeave = 2 * time.Second
-	// And a holder somebody waits for looks that long before it says that its client stayed.
-	noticeLeaveAtEnd = 200 * time.Millisecond
-)
+// answerer writes a model's answer.
+type answerer func(x *chat)
 
-// answerer writes a model's answer. Free gives the session back; it is to be
-// called before the last byte is written, because the client may send the next
-// request as soon as it has that.
-type answerer func(x *exchange)
+// chat is a forwarded request at its provider.
+type chat struct {
+	n       *Node
+	w       http.ResponseWriter
+	r       *http.Request
+	body    []byte
+	history []exchange // of its chat_id
+	ending  Fault      // how a stream ends; the zero Fault ends it well
 
-type exchange struct {
-	w     http.ResponseWriter
-	r     *http.Request
-	body  []byte
-	delay time.Duration
-	free  func()
+	// release makes the session free. It is called before the last byte is
+	// written, because a client may send its next request as soon as it has that.
+	release func()
+
+	text string // the answer, for the transcript
 }
 
 // chat serves a forwarded request on its session.
@@ -46,110 +41,194 @@ func (n *Node) chat(answer answerer) http.Handler {
 		}
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
-			fail(w, http.StatusBadRequest, "cannot read the body")
+			writeError(w, http.StatusBadRequest, "cannot read the body")
 			return
 		}
-		id := strings.ToLower(r.Header.Get("session_id"))
-		if !hash32.MatchString(id) {
-			fail(w, http.StatusBadRequest, "session_id header is missing or malformed")
+		chatID := r.Header.Get("chat_id")
+		id, err := parseID(r.Header.Get("session_id"))
+		if err == nil && chatID != "" {
+			chatID, err = parseID(chatID)
+		}
+		if err == nil && r.Header.Get("model_id") != "" {
+			_, err = parseID(r.Header.Get("model_id"))
+		}
+		if err != nil {
+			writeError(w, http.StatusBadRequest, "session_id, model_id or chat_id: "+err.Error())
 			return
 		}
-		s, free, status, text := n.hold(r.Context(), id, r.Header.Get("model_id"))
-		if s == nil {
-			fail(w, status, text)
+		s, err := n.findSession(id)
+		if err != nil {
+			writeError(w, http.StatusInternalServerError, err.Error())
 			return
 		}
-		defer free()
+		release, err := n.acquire(r.Context(), s)
+		if err != nil {
+			writeError(w, http.StatusInternalServerError, err.Error())
+			return
+		}
+		defer release()
+		if err := n.askProvider(s); err != nil {
+			release()
+			writeError(w, http.StatusInternalServerError, err.Error())
+			return
+		}
+		x := &chat{n: n, w: w, r: r, body: body, release: release}
+		if chatID != "" && r.URL.Path == "/v1/chat/completions" {
+			x.history = n.transcript(chatID)
+			x.body = prependHistory(body, x.history)
+			defer func() { n.remember(chatID, body, x.text) }()
+		}
 		if n.opts.OnChat != nil {
-			n.opts.OnChat(r, body)
+			n.opts.OnChat(r, x.body)
 		}
-		work := func(w http.ResponseWriter, r *http.Request) {
-			answer(&exchange{w: w, r: r, body: body, delay: n.opts.ChunkDelay, free: free})
-		}
-		f, ok := n.next(OpChat, s.ModelID, s.Provider)
+		f, ok := n.takeFault(OpChat, s.ModelID, s.Provider)
 		if !ok {
-			work(w, r)
+			answer(x)
 			return
 		}
-		if f.Mode == Drop || (f.Mode == Answer && !f.After) {
-			sleep(r, f.Delay)
-			f.Delay = 0
-			free()
+		if f.Mode.endsStream() {
+			x.ending = f
+			answer(x)
+			return
 		}
-		f.run(w, r, work)
+		if f.Mode == ModeDrop || (f.Mode == ModeAnswer && !f.After) {
+			n.waitForCaller(r, f.Delay)
+			f.Delay = 0
+			release()
+		}
+		n.inject(f, w, r, func(w http.ResponseWriter, r *http.Request) {
+			x.w, x.r = w, r
+			answer(x)
+		})
 	})
 }
 
-// hold takes the session for a request, or tells why not.
-func (n *Node) hold(ctx context.Context, id, model string) (s *paid, free func(), status int, text string) {
+// findSession returns the session of a chat if the consumer's node knows it and
+// its provider.
+func (n *Node) findSession(id string) (*session, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.selfClose()
+	s := n.sessions[id]
+	if s == nil {
+		n.counts.Unknown++
+		return nil, errors.New("session not found")
+	}
+	if text := n.forgotten[strings.ToLower(s.Provider)]; text == consumerForgot {
+		return nil, errors.New(text)
+	}
+	return s, nil
+}
+
+// askProvider returns the provider's reason not to serve a chat. That a session
+// was closed before its end is none: no side looks at the chain for it.
+func (n *Node) askProvider(s *session) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch text := n.forgotten[strings.ToLower(s.Provider)]; {
+	case text != "":
+		return errors.New(text)
+	case s.expired, !n.opts.Now().Before(s.EndsAt):
+		return errors.New(expiredError)
+	}
+	n.counts.Chats++
+	s.Chats++
+	if !s.ClosedAt.IsZero() {
+		n.counts.ChatsOnClosed++
+	}
+	return nil
+}
+
+// activeRequest is the request that a session is busy with.
+type activeRequest struct {
+	ctx       context.Context
+	done      chan struct{} // closed at its end
+	left      bool          // its client had left by then; read after done
+	contended atomic.Bool   // another request waits for the session
+}
+
+// leaveNotice is how long the end of a contended request waits for the news
+// that its client has left, which may be slower than the next request.
+const leaveNotice = 200 * time.Millisecond
+
+// acquire waits until the session is free and takes it for a request. One that
+// finds it busy is an overlap, unless the node ends a request with its client
+// and the other's client had left.
+func (n *Node) acquire(ctx context.Context, s *session) (release func(), err error) {
+	left := ctx.Done()
+	if n.opts.KeepWorking {
+		left = nil
+	}
+	overlaps := false
 	for {
 		n.mu.Lock()
-		n.selfClose()
-		s = n.sessions[id]
-		switch {
-		case s == nil:
-			n.counts.Unknown++
-			n.mu.Unlock()
-			return nil, nil, http.StatusInternalServerError, "session not found"
-		case s.expired, !s.ClosedAt.IsZero(), !n.opts.Now().Before(s.EndsAt):
-			n.mu.Unlock()
-			return nil, nil, http.StatusInternalServerError, expiredText
-		case model != "" && !strings.EqualFold(model, s.ModelID):
-			n.mu.Unlock()
-			return nil, nil, http.StatusBadRequest, "model_id is not the session's"
-		}
-		other := s.holder
+		other := s.active
 		if other == nil {
-			h := &holder{ctx: ctx, done: make(chan struct{})}
-			s.holder = h
-			n.counts.Chats++
-			s.Chats++
+			a := &activeRequest{ctx: ctx, done: make(chan struct{})}
+			s.active = a
 			n.mu.Unlock()
-			var freed atomic.Bool
-			return s, func() {
-				if freed.CompareAndSwap(false, true) {
-					n.release(s, h)
-				}
-			}, 0, ""
+			return sync.OnceFunc(func() { n.release(s, a) }), nil
 		}
 		other.contended.Store(true)
 		n.mu.Unlock()
-		if !other.leaves() {
-			n.mu.Lock()
-			n.counts.Overlaps++
-			n.mu.Unlock()
-			return nil, nil, http.StatusConflict, "the session is serving another request"
+		if n.opts.KeepWorking && !overlaps {
+			overlaps = true
+			n.count(&n.counts.Overlaps)
+		}
+		select {
+		case <-other.done:
+			if !other.left && !overlaps {
+				overlaps = true
+				n.count(&n.counts.Overlaps)
+			}
+		case <-left:
+			return nil, errors.New(queueError)
+		case <-n.stopped:
+			return nil, errors.New(queueError)
 		}
 	}
 }
 
-// leaves tells whether the holder ends because its client is gone.
-func (h *holder) leaves() bool {
-	t := time.NewTimer(noticeLeave)
-	defer t.Stop()
-	select {
-	case <-h.ctx.Done():
-		<-h.done
-		return h.left
-	case <-h.done:
-		return h.left
-	case <-t.C:
-		return false
-	}
+// queueError is what a request fails with that gave up waiting for its session.
+const queueError = "request cancelled while waiting in queue: context canceled"
+
+func (n *Node) count(counter *int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	*counter++
 }
 
-func (n *Node) release(s *paid, h *holder) {
-	if h.contended.Load() {
-		t := time.NewTimer(noticeLeaveAtEnd)
+func (n *Node) release(s *session, a *activeRequest) {
+	if a.contended.Load() && !n.opts.KeepWorking {
+		t := time.NewTimer(leaveNotice)
 		defer t.Stop()
 		select {
-		case <-h.ctx.Done():
+		case <-a.ctx.Done():
 		case <-t.C:
 		}
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	h.left = h.ctx.Err() != nil
-	s.holder = nil
-	close(h.done)
+	a.left = a.ctx.Err() != nil
+	s.active = nil
+	close(a.done)
+}
+
+// waitForCaller waits for d or until the server is closed, and unless the node
+// keeps working also until the caller leaves.
+func (n *Node) waitForCaller(r *http.Request, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	left := r.Context().Done()
+	if n.opts.KeepWorking {
+		left = nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-left:
+	case <-n.stopped:
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"io"
 	"mime/multipart"
 	"net/http"
@@ -20,7 +21,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
-func TestAChatEchoesTheLastUserMessage(t *testing.T) {
+func TestChat_EchoesTheLastUserMessage(t *testing.T) {
 	var seen string
 	p := start(t, proxyroutertest.Options{OnChat: func(r *http.Request, body []byte) { seen = r.URL.Path + string(body) }})
 	header := on(p.open())
@@ -41,7 +42,7 @@ func TestAChatEchoesTheLastUserMessage(t *testing.T) {
 	wantText(t, p.call("POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":7}]}`, header, 200), "You said: ")
 }
 
-func TestAStreamComesInChunks(t *testing.T) {
+func TestStream_ComesInChunks(t *testing.T) {
 	p := start(t, proxyroutertest.Options{ChunkDelay: time.Millisecond})
 	id := p.open()
 	got := p.call("POST", "/v1/chat/completions",
@@ -84,7 +85,7 @@ func TestAStreamComesInChunks(t *testing.T) {
 	}
 }
 
-func TestEmbeddingsAreTheSameInBothFormats(t *testing.T) {
+func TestEmbeddings_AgreeInBothFormats(t *testing.T) {
 	p := start(t, proxyroutertest.Options{})
 	header := on(p.open())
 	vectors := func(body string) (all [][]float32) {
@@ -140,7 +141,7 @@ func TestEmbeddingsAreTheSameInBothFormats(t *testing.T) {
 	p.call("POST", "/v1/embeddings", `{"input":"a","dimensions":-1}`, header, 400)
 }
 
-func TestAudioGoesInAndOut(t *testing.T) {
+func TestAudio_TranscribesAndSpeaks(t *testing.T) {
 	p := start(t, proxyroutertest.Options{})
 	id := p.open()
 	form := func(field string) (string, http.Header) {
@@ -170,8 +171,8 @@ func TestAudioGoesInAndOut(t *testing.T) {
 	p.call("POST", "/v1/audio/speech", `{}`, on(id), 400)
 }
 
-func TestASessionMustBeThereAndLast(t *testing.T) {
-	clock := &moment{time.Unix(1750000000, 0).UTC()}
+func TestChat_NeedsASession(t *testing.T) {
+	clock := &fakeClock{time.Unix(1750000000, 0).UTC()}
 	p := start(t, proxyroutertest.Options{Now: clock.now})
 	id, closed, expired := p.open(), p.open(), p.open()
 	chat := func(header http.Header, status int) string {
@@ -181,12 +182,9 @@ func TestASessionMustBeThereAndLast(t *testing.T) {
 	wantText(t, chat(nil, 400), "session_id")
 	wantText(t, chat(on("0x1"), 400), "session_id")
 	wantText(t, chat(on(model), 500), "session not found")
-	other := on(id)
-	other.Set("model_id", proxyroutertest.ModelID("other"))
-	wantText(t, chat(other, 400), "model_id")
 	p.call("POST", "/blockchain/sessions/"+closed+"/close", "", nil, 200)
+	chat(on(closed), 200) // closed before its end: nobody looks at the chain
 	const ended = "provider request failed: provider error: session expired"
-	wantText(t, chat(on(closed), 500), ended)
 	if !p.node.Expire(expired) || p.node.Expire("0x1") {
 		t.Error("Expire is wrong about which sessions exist")
 	}
@@ -195,41 +193,56 @@ func TestASessionMustBeThereAndLast(t *testing.T) {
 	chat(on(id), 200)
 	clock.Time = clock.Add(time.Second)
 	wantText(t, chat(on(id), 500), ended)
-	if s := p.node.Stats(); s.Unknown != 1 || s.Chats != 1 || s.Overlaps != 0 {
+	wantText(t, chat(on(closed), 500), ended)
+	if s := p.node.Stats(); s.Unknown != 1 || s.Chats != 2 || s.ChatsOnClosed != 1 || s.Overlaps != 0 {
 		t.Errorf("stats = %+v", s)
 	}
 }
 
-func TestRequestsThatOverlapOnASessionAreCounted(t *testing.T) {
-	for name, first := range map[string]time.Duration{
-		"the first goes on for long":  time.Minute,
-		"the first ends well shortly": 60 * time.Millisecond,
-	} {
-		t.Run(name, func(t *testing.T) {
+func TestIDs_AreParsedAsTheNodeDoes(t *testing.T) {
+	p := start(t, proxyroutertest.Options{})
+	id := p.open()
+	for id[2] != '0' { // one whose first digit may be left out
+		id = p.open()
+	}
+	digits := strings.TrimPrefix(id, "0x")
+	for _, form := range []string{id, digits, strings.ToUpper(digits), "0X" + strings.ToUpper(digits), "0x" + digits[1:], digits[1:]} {
+		p.call("GET", "/blockchain/sessions/"+form, "", nil, 200)
+		p.call("POST", "/v1/chat/completions", hello, on(form), 200)
+	}
+	for _, form := range []string{id + "0", "0x" + digits[2:], "x" + digits, strings.Repeat("g", 64)} {
+		p.call("GET", "/blockchain/sessions/"+form, "", nil, 400)
+		p.call("POST", "/v1/chat/completions", hello, on(form), 400)
+	}
+}
+
+func TestOverlap_WaitsAndIsCounted(t *testing.T) {
+	for _, keepWorking := range []bool{false, true} {
+		t.Run(fmt.Sprintf("keep working: %t", keepWorking), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := proxyroutertest.New(proxyroutertest.Options{ChunkDelay: first})
+				n := proxyroutertest.New(proxyroutertest.Options{ChunkDelay: time.Minute, KeepWorking: keepWorking})
 				for range 2 {
-					ask(t.Context(), n, "/blockchain/models/"+model+"/session", openBody, nil)
+					serve(t.Context(), n, "/blockchain/models/"+model+"/session", openBody, nil)
 				}
 				id, free := n.Stats().Sessions[0].ID, n.Stats().Sessions[1].ID
 				var both sync.WaitGroup
 				for _, id := range []string{id, free} {
 					both.Go(func() {
-						if status, body := ask(context.Background(), n, "/v1/chat/completions", hello, on(id)); status != 200 {
+						if status, body := serve(context.Background(), n, "/v1/chat/completions", hello, on(id)); status != 200 {
 							t.Error(body)
 						}
 					})
 				}
 				synctest.Wait() // both are being served
-				if status, body := ask(t.Context(), n, "/v1/chat/completions", hello, on(id)); status != 409 {
+				begun := time.Now()
+				if status, body := serve(t.Context(), n, "/v1/chat/completions", hello, on(id)); status != 200 {
 					t.Errorf("the second: %d %s", status, body)
 				}
-				if first == time.Minute {
-					ask(t.Context(), n, "/blockchain/sessions/"+id+"/close", "", nil)
+				if took := time.Since(begun); took < 2*time.Minute {
+					t.Errorf("it did not wait for the first: %v", took)
 				}
 				both.Wait()
-				s := n.Stats()
-				if s.Overlaps != 1 || s.Chats != 2 || (s.ClosedInUse == 1) != (first == time.Minute) {
+				if s := n.Stats(); s.Overlaps != 1 || s.Chats != 3 {
 					t.Errorf("stats = %+v", s)
 				}
 			})
@@ -237,7 +250,23 @@ func TestRequestsThatOverlapOnASessionAreCounted(t *testing.T) {
 	}
 }
 
-func TestRequestsInTurnNeverOverlap(t *testing.T) {
+func TestClose_CountsASessionInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := proxyroutertest.New(proxyroutertest.Options{ChunkDelay: time.Minute})
+		serve(t.Context(), n, "/blockchain/models/"+model+"/session", openBody, nil)
+		id := n.Stats().Sessions[0].ID
+		var chat sync.WaitGroup
+		chat.Go(func() { serve(context.Background(), n, "/v1/chat/completions", hello, on(id)) })
+		synctest.Wait()
+		serve(t.Context(), n, "/blockchain/sessions/"+id+"/close", "", nil)
+		chat.Wait()
+		if s := n.Stats(); s.ClosedInUse != 1 {
+			t.Errorf("stats = %+v", s)
+		}
+	})
+}
+
+func TestOverlap_IsNotCountedForRequestsInTurn(t *testing.T) {
 	p := start(t, proxyroutertest.Options{})
 	id := p.open()
 	stream := `{"stream":true,"messages":[{"role":"user","content":"a b c"}]}`
@@ -253,7 +282,7 @@ func TestRequestsInTurnNeverOverlap(t *testing.T) {
 	}
 }
 
-func TestAClientThatLeavesFreesTheSessionForTheNext(t *testing.T) {
+func TestChat_EndsWhenItsClientLeaves(t *testing.T) {
 	inside := make(chan struct{}, 100)
 	p := start(t, proxyroutertest.Options{
 		ChunkDelay: 20 * time.Millisecond,
@@ -274,5 +303,30 @@ func TestAClientThatLeavesFreesTheSessionForTheNext(t *testing.T) {
 	}
 	if s := p.node.Stats(); s.Overlaps != 0 {
 		t.Errorf("stats = %+v", s)
+	}
+}
+
+func TestChat_ContinuesWithoutItsClientIfTheNodeKeepsWorking(t *testing.T) {
+	for name, body := range map[string]string{
+		"a stream":              `{"stream":true,"messages":[{"role":"user","content":"a b c d"}]}`,
+		"one that is no stream": hello,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := proxyroutertest.New(proxyroutertest.Options{ChunkDelay: time.Second, KeepWorking: true})
+				serve(t.Context(), n, "/blockchain/models/"+model+"/session", openBody, nil)
+				id := n.Stats().Sessions[0].ID
+				gone, cancel := context.WithCancel(t.Context())
+				cancel()
+				var first sync.WaitGroup
+				first.Go(func() { serve(gone, n, "/v1/chat/completions", body, on(id)) })
+				synctest.Wait()
+				serve(t.Context(), n, "/v1/embeddings", `{"input":"a"}`, on(id))
+				first.Wait()
+				if s := n.Stats(); s.Overlaps != 1 {
+					t.Errorf("the session was free: %+v", s)
+				}
+			})
+		})
 	}
 }

@@ -1,20 +1,26 @@
 // Package proxyroutertest is a simulated Morpheus node: a wallet, a chain of paid
-// sessions, providers with bids, and models that answer in the OpenAI shape.
+// sessions, providers with bids, and models that answer in the OpenAI format.
 // It serves tests, crash tests with several processes, and trials without a network.
 //
 //	node := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 //	client, err := proxyrouter.New(proxyrouter.Options{URL: node.URL})
 //	…
-//	node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, After: true, Status: 500})
+//	node.Inject(proxyroutertest.Fault{Name: "open-lost-reply", Times: 1})
 //	…
 //	if s := node.Stats(); s.Overlaps > 0 { … }
 //
-// It behaves as the real one does where that matters: an open takes its time,
-// goes on when its caller leaves, lasts a second less than was asked, and is
-// refused below 300 s; transactions of the wallet that meet collide; a session
-// serves one request at a time, and what breaks that rule is counted.
-// [Stats] tells what was opened and paid, so that a test can hold it against its
-// own books.
+// It is as unkind as the real node. An open takes its time, continues when its
+// caller leaves, lasts a second less than was asked, and is refused below 300 s;
+// transactions of the wallet collide; a session serves one request at a time, and
+// a second one waits; a closed session still serves chats; a body that does not
+// fit the node's struct is an error. Everything else that was seen to go wrong is
+// a fault with a name: [Presets] lists them.
 //
-// A [Node] is an http.Handler and starts nothing. [Start] puts one on a TCP port.
+// [Stats] counts what was opened and paid, for a test to compare with its own
+// records.
+//
+// The model is an echo. It calls a tool if there is one, keeps to a JSON schema,
+// and honours n, stop and max_tokens.
+//
+// A [Node] is an http.Handler and starts nothing. [Start] serves one on a TCP port.
 package proxyroutertest

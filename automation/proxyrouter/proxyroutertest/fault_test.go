@@ -12,7 +12,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
-func TestAFaultIsForTheNextCallsThatFit(t *testing.T) {
+func TestFault_MatchesCalls(t *testing.T) {
 	p := start(t, proxyroutertest.Options{})
 	p.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpWallet, Skip: 1, Times: 2, Status: 503, Text: "away"})
 	statuses := func(n int) (all []int) {
@@ -46,7 +46,7 @@ func TestAFaultIsForTheNextCallsThatFit(t *testing.T) {
 	}
 }
 
-func TestAFaultOfOneProviderOrModelSparesTheOthers(t *testing.T) {
+func TestFault_MatchesProviderAndModel(t *testing.T) {
 	other := proxyroutertest.ModelID("other")
 	p := start(t, proxyroutertest.Options{})
 	id := p.open()
@@ -57,7 +57,7 @@ func TestAFaultOfOneProviderOrModelSparesTheOthers(t *testing.T) {
 	p.open()
 }
 
-func TestEveryWayToFail(t *testing.T) {
+func TestFault_Modes(t *testing.T) {
 	for name, test := range map[string]struct {
 		fault  proxyroutertest.Fault
 		status int // 0: the connection breaks
@@ -69,19 +69,19 @@ func TestEveryWayToFail(t *testing.T) {
 		"an answer without body": {proxyroutertest.Fault{After: true, Status: 204}, 204, "", 1},
 		"paid, then a 500":       {proxyroutertest.Fault{After: true, Text: "timeout"}, 500, `{"error":"timeout"}`, 1},
 		"paid, then late":        {proxyroutertest.Fault{After: true, Status: 200, Delay: time.Millisecond}, 200, "", 1},
-		"no word":                {proxyroutertest.Fault{Mode: proxyroutertest.Drop}, 0, "", 0},
-		"paid, then no word":     {proxyroutertest.Fault{Mode: proxyroutertest.Drop, After: true}, 0, "", 1},
-		"half an answer":         {proxyroutertest.Fault{Mode: proxyroutertest.Cut}, 0, "", 1},
-		"silence":                {proxyroutertest.Fault{Mode: proxyroutertest.Hang}, 0, "", 0},
-		"paid, then silence":     {proxyroutertest.Fault{Mode: proxyroutertest.Hang, After: true}, 0, "", 1},
-		"a delay, we have left":  {proxyroutertest.Fault{Delay: time.Hour}, 0, "", 0},
+		"no answer":              {proxyroutertest.Fault{Mode: proxyroutertest.ModeDrop}, 0, "", 0},
+		"paid, then no answer":   {proxyroutertest.Fault{Mode: proxyroutertest.ModeDrop, After: true}, 0, "", 1},
+		"half an answer":         {proxyroutertest.Fault{Mode: proxyroutertest.ModeCut}, 0, "", 1},
+		"silence":                {proxyroutertest.Fault{Mode: proxyroutertest.ModeHang}, 0, "", 0},
+		"paid, then silence":     {proxyroutertest.Fault{Mode: proxyroutertest.ModeHang, After: true}, 0, "", 1},
+		"a delay, then nobody":   {proxyroutertest.Fault{Delay: time.Hour}, 0, "", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := start(t, proxyroutertest.Options{})
 			test.fault.Op = proxyroutertest.OpOpen
 			p.node.Inject(test.fault)
 			ctx := t.Context()
-			if test.fault.Mode == proxyroutertest.Hang || test.fault.Delay == time.Hour {
+			if test.fault.Mode == proxyroutertest.ModeHang || test.fault.Delay == time.Hour {
 				var cancel context.CancelFunc
 				ctx, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
 				defer cancel()
@@ -102,19 +102,19 @@ func TestEveryWayToFail(t *testing.T) {
 	}
 }
 
-func TestAfterAFailedChatTheSessionIsFree(t *testing.T) {
+func TestFault_LeavesTheSessionFree(t *testing.T) {
 	p := start(t, proxyroutertest.Options{})
 	id := p.open()
 	for _, fault := range []proxyroutertest.Fault{
-		{}, {After: true}, {Mode: proxyroutertest.Drop}, {Mode: proxyroutertest.Drop, After: true}, {Mode: proxyroutertest.Cut},
-		{Mode: proxyroutertest.Hang}, {Delay: time.Millisecond}, {After: true, Status: 200},
+		{}, {After: true}, {Mode: proxyroutertest.ModeDrop}, {Mode: proxyroutertest.ModeDrop, After: true}, {Mode: proxyroutertest.ModeCut},
+		{Mode: proxyroutertest.ModeHang}, {Delay: time.Millisecond}, {After: true, Status: 200},
 		proxyroutertest.ProviderModelError(503, "down"), proxyroutertest.OldProviderModelError("down"),
 	} {
 		for range 10 {
 			fault.Op, fault.Times = proxyroutertest.OpChat, 1
 			p.node.Inject(fault)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			if fault.Mode == proxyroutertest.Hang {
+			if fault.Mode == proxyroutertest.ModeHang {
 				ctx, cancel = context.WithTimeout(t.Context(), 10*time.Millisecond)
 			}
 			_, _, _ = p.send(ctx, "POST", "/v1/chat/completions", hello, on(id))
@@ -127,7 +127,7 @@ func TestAfterAFailedChatTheSessionIsFree(t *testing.T) {
 	}
 }
 
-func TestAnotherProcessSetsFaultsAndReadsTheBooks(t *testing.T) {
+func TestControl_ServesOtherProcesses(t *testing.T) {
 	p := start(t, proxyroutertest.Options{Control: true, Username: "u", Password: "p"})
 	auth := http.Header{"Authorization": {"Basic dTpw"}}
 	p.call("POST", "/_sim/faults", `{"op":"wallet","status":503,"text":"away"}`, nil, 204)
@@ -152,10 +152,10 @@ func TestAnotherProcessSetsFaultsAndReadsTheBooks(t *testing.T) {
 	start(t, proxyroutertest.Options{}).call("GET", "/_sim/stats", "", nil, 404)
 }
 
-func TestNewServerEndsWithTheTest(t *testing.T) {
+func TestNewServer_EndsWithTheTest(t *testing.T) {
 	var node *proxyroutertest.Server
 	t.Run("a test", func(t *testing.T) { node = proxyroutertest.NewServer(t, proxyroutertest.Options{}) })
-	p := person{t: t, node: node, http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+	p := caller{t: t, node: node, http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
 	if _, _, err := p.send(t.Context(), "GET", "/healthcheck", "", nil); err == nil {
 		t.Error("it still answers")
 	}

@@ -1,18 +1,17 @@
 package proxyroutertest
 
 import (
+	"encoding/json"
 	"math/rand/v2"
 	"net/http"
-	"regexp"
-	"strings"
 	"sync"
 	"time"
 )
 
-// Options shape a node. The zero value is a node without credentials that
+// Options configure a node. The zero value is a node without credentials that
 // answers at once and offers every well-formed model id by two providers.
 type Options struct {
-	// Username and Password are asked for on every route but the health check,
+	// Username and Password are required on every route but the health check,
 	// unless both are empty.
 	Username, Password string
 
@@ -23,8 +22,8 @@ type Options struct {
 	// with two providers.
 	Models []Model
 
-	// OpenLatency is how long an open takes, at random between the two; zero is at
-	// once. It ends with the session on the chain, also when the caller has left.
+	// OpenLatency is how long an open takes, at random between the two; zero is
+	// at once. At its end the session is on the chain, even if the caller has left.
 	OpenLatency, OpenLatencyMax time.Duration
 	CloseLatency                time.Duration
 
@@ -33,56 +32,51 @@ type Options struct {
 	// with a nonce conflict. Zero means that none ever does.
 	CollisionWindow time.Duration
 
-	// ChunkDelay is the pause between two chunks of a stream, and before an
-	// answer that is not streamed.
+	// ChunkDelay is the pause between two chunks of a stream, and before a
+	// response that is not streamed.
 	ChunkDelay time.Duration
 
-	// MaxDuration caps sessions, and nobody is told; zero means 24 h.
+	// MaxDuration is the longest session. A longer one is shortened without an
+	// error. Zero means 24 h.
 	MaxDuration time.Duration
 
 	// SelfClose lets the node close sessions past their end, at each full minute.
 	SelfClose bool
 
-	// Control serves GET /_sim/stats, POST and DELETE /_sim/faults and
-	// POST /_sim/expire?id=… without auth, for tests with several processes.
+	// KeepWorking lets a model finish an answer whose client has left, as the
+	// real node does. The session is busy until then.
+	KeepWorking bool
+
+	// Control serves /_sim/stats, /_sim/faults and /_sim/expire without
+	// credentials, for tests with several processes.
 	Control bool
 
-	// OnChat is called with each forwarded request that reached its provider, and its body.
+	// OnChat is called with each request that reached a provider, and its body
+	// as the provider receives it.
 	OnChat func(r *http.Request, body []byte)
 
-	// Now is the chain's clock; nil means time.Now. Latencies run on real timers.
+	// Now is the chain's clock; nil means time.Now. Latencies use real timers.
 	Now func() time.Time
 
-	// Seed makes ids, latencies and faults by probability repeat.
+	// Seed determines ids, latencies and faults by probability.
 	Seed uint64
-}
-
-// Model is a model of the registry.
-type Model struct {
-	ID        string // 0x and 64 hex digits
-	Name      string
-	Type      string // LLM, EMBEDDING, TTS, STT, UNKNOWN; empty means LLM
-	Providers []Provider
-}
-
-// Provider is a provider's bid for a model. The first is rated best.
-type Provider struct {
-	Address string
-	Refuses bool // accepts no session
 }
 
 // Node is a simulated node. It is safe for concurrent use.
 type Node struct {
-	opts Options
-	mux  *http.ServeMux
+	opts    Options
+	mux     *http.ServeMux
+	stopped chan struct{} // closed by Server.Close
 
-	mu       sync.Mutex
-	rand     *rand.Rand
-	sessions map[string]*paid
-	order    []*paid // as they were opened
-	inWindow int     // transactions being submitted
-	faults   []*Fault
-	counts   Stats
+	mu          sync.Mutex
+	rand        *rand.Rand
+	sessions    map[string]*session
+	order       []*session        // as they were opened
+	submitting  int               // transactions being submitted
+	forgotten   map[string]string // by provider: what a chat with it fails with
+	transcripts map[string][]exchange
+	faults      []*Fault
+	counts      Stats
 }
 
 // New returns a node with an empty chain.
@@ -97,11 +91,14 @@ func New(opts Options) *Node {
 		opts.MaxDuration = 24 * time.Hour
 	}
 	n := &Node{
-		opts:     opts,
-		mux:      http.NewServeMux(),
-		rand:     rand.New(rand.NewPCG(opts.Seed, 0x6d6f7270)),
-		sessions: make(map[string]*paid),
-		counts:   Stats{OpensByModel: make(map[string]int)},
+		opts:        opts,
+		mux:         http.NewServeMux(),
+		stopped:     make(chan struct{}),
+		rand:        rand.New(rand.NewPCG(opts.Seed, 0x6d6f7270)),
+		sessions:    make(map[string]*session),
+		forgotten:   make(map[string]string),
+		transcripts: make(map[string][]exchange),
+		counts:      Stats{OpensByModel: make(map[string]int)},
 	}
 	n.routes()
 	return n
@@ -109,7 +106,7 @@ func New(opts Options) *Node {
 
 func (n *Node) routes() {
 	handle := func(pattern string, op Op, h http.HandlerFunc) {
-		n.mux.Handle(pattern, n.authenticated(n.faulty(op, h)))
+		n.mux.Handle(pattern, n.authenticated(n.withFaults(op, h)))
 	}
 	handle("POST /blockchain/models/{id}/session", OpOpen, n.serveOpen)
 	handle("POST /blockchain/sessions/{id}/close", OpClose, n.serveClose)
@@ -117,13 +114,22 @@ func (n *Node) routes() {
 	handle("GET /blockchain/sessions/{id}", OpGet, n.serveSession)
 	handle("GET /blockchain/models/{id}/bids/rated", OpBids, n.serveBids)
 	handle("GET /blockchain/models", OpModels, n.serveModels)
+	handle("GET /blockchain/providers", OpProviders, n.serveProviders)
+	handle("GET /blockchain/stakes/onhold", OpStakes, n.serveStakes)
+	handle("POST /blockchain/stakes/withdraw", OpStakes, n.serveWithdraw)
+	handle("POST /proxy/sessions/initiate", OpInitiate, n.serveInitiate)
 	handle("GET /wallet", OpWallet, n.serveWallet)
-	// Faults of these belong to a provider, so they wait until the session is known.
-	n.mux.Handle("POST /v1/chat/completions", n.authenticated(n.chat(answerChat)))
-	n.mux.Handle("POST /v1/embeddings", n.authenticated(n.chat(answerEmbeddings)))
-	n.mux.Handle("POST /v1/audio/transcriptions", n.authenticated(n.chat(answerTranscription)))
-	n.mux.Handle("POST /v1/audio/speech", n.authenticated(n.chat(answerSpeech)))
-	n.mux.Handle("GET /healthcheck", n.faulty(OpHealth, n.serveHealth))
+	n.mux.Handle("GET /healthcheck", n.withFaults(OpHealth, n.serveHealth))
+	// A fault of these may concern one provider, so the session is found first.
+	for path, answer := range map[string]answerer{
+		"/v1/chat/completions":     answerChat,
+		"/v1/embeddings":           answerEmbeddings,
+		"/v1/audio/transcriptions": answerTranscription,
+		"/v1/audio/speech":         answerSpeech,
+	} {
+		n.mux.Handle("POST "+path, n.authenticated(n.chat(answer)))
+	}
+	n.mux.Handle("GET /v1/chats/{id}", n.authenticated(http.HandlerFunc(n.serveTranscript)))
 	if n.opts.Control {
 		n.controlRoutes()
 	}
@@ -142,11 +148,11 @@ func (n *Node) authenticated(next http.Handler) http.Handler {
 		username, password, ok := r.BasicAuth()
 		switch {
 		case r.Header.Get("Authorization") == "":
-			fail(w, http.StatusUnauthorized, "no basic auth provided")
+			writeError(w, http.StatusUnauthorized, "no basic auth provided")
 		case !ok:
-			fail(w, http.StatusUnauthorized, "invalid basic auth provided")
+			writeError(w, http.StatusUnauthorized, "invalid basic auth provided")
 		case username != n.opts.Username || password != n.opts.Password:
-			fail(w, http.StatusUnauthorized, "invalid username or password")
+			writeError(w, http.StatusUnauthorized, "invalid username or password")
 		default:
 			next.ServeHTTP(w, r)
 		}
@@ -154,35 +160,35 @@ func (n *Node) authenticated(next http.Handler) http.Handler {
 }
 
 func (n *Node) serveWallet(w http.ResponseWriter, _ *http.Request) {
-	reply(w, http.StatusOK, map[string]any{"address": n.opts.Wallet})
+	writeJSON(w, http.StatusOK, map[string]any{"address": n.opts.Wallet})
 }
 
 func (n *Node) serveHealth(w http.ResponseWriter, _ *http.Request) {
-	reply(w, http.StatusOK, map[string]any{"status": "healthy", "version": "simulated", "uptime": "1h0m0s"})
+	version := "v7.12.0-simulated"
+	if n.isOld() {
+		version = "v7.5.0-simulated"
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"status": "healthy", "version": version, "uptime": "1h0m0s"})
 }
 
-// providers returns a model's bids; false is an unknown model.
-func (n *Node) providers(model string) ([]Provider, bool) {
-	if len(n.opts.Models) == 0 {
-		return []Provider{{Address: ProviderAddress(0)}, {Address: ProviderAddress(1)}}, true
-	}
-	for _, m := range n.opts.Models {
-		if strings.EqualFold(m.ID, model) {
-			return m.Providers, true
-		}
-	}
-	return nil, false
-}
+// isOld reports whether the node is to behave like the versions before #797.
+func (n *Node) isOld() bool { return n.inState(ModeOldNode) }
 
-var hash32 = regexp.MustCompile(`^0x[0-9a-fA-F]{64}$`)
-
-func reply(w http.ResponseWriter, status int, body any) {
+func writeJSON(w http.ResponseWriter, status int, body any) {
 	raw := mustJSON(body)
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
 	w.Write(raw) //nolint:errcheck // the client may have left
 }
 
-func fail(w http.ResponseWriter, status int, text string) {
-	reply(w, status, map[string]any{"error": text})
+func writeError(w http.ResponseWriter, status int, text string) {
+	writeJSON(w, status, map[string]any{"error": text})
+}
+
+func mustJSON(v any) []byte {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // every value is one of this package
+	}
+	return raw
 }

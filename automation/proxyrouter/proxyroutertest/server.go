@@ -13,8 +13,8 @@ type Server struct {
 	*Node
 	URL string
 
-	http *http.Server
-	done sync.WaitGroup
+	http     *http.Server
+	handlers sync.WaitGroup
 
 	mu     sync.Mutex
 	closed bool
@@ -22,7 +22,7 @@ type Server struct {
 
 // Start serves a new node on a free port of 127.0.0.1 until Close.
 func Start(opts Options) (*Server, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // binding a local port waits for nothing
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // binding a local port does not block
 	if err != nil {
 		return nil, fmt.Errorf("proxyroutertest: start: %w", err)
 	}
@@ -31,7 +31,7 @@ func Start(opts Options) (*Server, error) {
 		Handler:           http.HandlerFunc(s.serve),
 		ReadHeaderTimeout: 10 * time.Second,
 	}
-	s.done.Go(func() { s.http.Serve(l) }) //nolint:errcheck // it ends by Close
+	s.handlers.Go(func() { s.http.Serve(l) }) //nolint:errcheck // Close ends it
 	return s, nil
 }
 
@@ -41,31 +41,33 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		s.mu.Unlock()
 		panic(http.ErrAbortHandler)
 	}
-	s.done.Add(1)
+	s.handlers.Add(1)
 	s.mu.Unlock()
-	defer s.done.Done()
+	defer s.handlers.Done()
 	s.ServeHTTP(w, r)
 }
 
-// Close cuts every connection and returns when all requests have ended. An open
-// that is under way ends first, as it would on the chain.
+// Close closes every connection and returns when all requests have ended. An
+// open that is under way ends first, as it would on the chain; answers of models
+// are cut.
 func (s *Server) Close() {
-	s.http.Close() //nolint:errcheck // nothing to do about a listener that is gone
+	s.http.Close() //nolint:errcheck // a closed listener needs nothing more
 	s.mu.Lock()
-	s.closed = true
+	if !s.closed {
+		s.closed = true
+		close(s.stopped)
+	}
 	s.mu.Unlock()
-	s.done.Wait()
+	s.handlers.Wait()
 }
 
-// TB is the part of testing.TB that NewServer needs.
-type TB interface {
+// NewServer starts a node that is closed with the test; tb is a *testing.T or a
+// *testing.B.
+func NewServer(tb interface {
 	Helper()
 	Fatal(args ...any)
 	Cleanup(func())
-}
-
-// NewServer starts a node that ends with the test.
-func NewServer(tb TB, opts Options) *Server {
+}, opts Options) *Server {
 	tb.Helper()
 	s, err := Start(opts)
 	if err != nil {

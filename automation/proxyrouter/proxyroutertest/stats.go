@@ -5,20 +5,23 @@ import (
 	"time"
 )
 
-// Stats is what happened on the node, for a test to hold against its own books.
+// Stats counts what happened on the node.
 type Stats struct {
-	OpenRequests int            `json:"open_requests"` // well-formed ones, whatever became of them
-	Opens        int            `json:"opens"`         // sessions opened and paid
-	OpensByModel map[string]int `json:"opens_by_model"`
-	Closes       int            `json:"closes"`        // asked for and done
-	EarlyCloses  int            `json:"early_closes"`  // before the end: the stake is locked
-	ClosedInUse  int            `json:"closed_in_use"` // while a request was served
-	Collisions   int            `json:"collisions"`    // transactions that met another
-	Chats        int            `json:"chats"`         // forwarded requests that reached a provider
-	Overlaps     int            `json:"overlaps"`      // those that came while their session served another
-	Unknown      int            `json:"unknown"`       // those on a session that was never opened
-	OpenNow      int            `json:"open_now"`      // sessions not closed
-	Sessions     []Session      `json:"sessions"`      // in the order they were opened
+	OpenRequests   int            `json:"open_requests"` // well-formed ones, whatever became of them
+	Opens          int            `json:"opens"`         // sessions opened and paid
+	OpensByModel   map[string]int `json:"opens_by_model"`
+	Closes         int            `json:"closes"`           // by request
+	ClosesOfClosed int            `json:"closes_of_closed"` // requests that failed because the session was closed
+	EarlyCloses    int            `json:"early_closes"`     // before the end, so the stake is locked
+	ClosedInUse    int            `json:"closed_in_use"`    // while a request was served
+	Initiations    int            `json:"initiations"`      // by request
+	Collisions     int            `json:"collisions"`       // transactions that collided with another
+	Chats          int            `json:"chats"`            // forwarded requests that reached a provider
+	ChatsOnClosed  int            `json:"chats_on_closed"`  // those on a session closed before its end
+	Overlaps       int            `json:"overlaps"`         // those that found their session busy
+	Unknown        int            `json:"unknown"`          // forwarded requests on a session that was never opened
+	OpenNow        int            `json:"open_now"`         // sessions not closed
+	Sessions       []Session      `json:"sessions"`         // in the order they were opened
 }
 
 // Session is a session on the simulated chain.
@@ -49,8 +52,8 @@ func (n *Node) Stats() Stats {
 	return s
 }
 
-// Expire makes a session's provider say that it has expired, though the chain
-// says otherwise. It tells whether the session exists.
+// Expire makes a session's provider say that it has expired, although it is
+// open on the chain. It reports whether the session exists.
 func (n *Node) Expire(id string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

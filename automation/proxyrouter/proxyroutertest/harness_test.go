@@ -19,17 +19,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var model = proxyroutertest.ModelID("llama")
 
 // person calls a node the plain way.
-type person struct {
+type caller struct {
 	t    *testing.T
 	node *proxyroutertest.Server
 	http *http.Client
 }
 
-func start(t *testing.T, opts proxyroutertest.Options) person {
+func start(t *testing.T, opts proxyroutertest.Options) caller {
 	t.Helper()
 	tr := &http.Transport{}
 	t.Cleanup(tr.CloseIdleConnections)
-	return person{t: t, node: proxyroutertest.NewServer(t, opts), http: &http.Client{Transport: tr}}
+	return caller{t: t, node: proxyroutertest.NewServer(t, opts), http: &http.Client{Transport: tr}}
 }
 
 // answer is what a test looks at.
@@ -39,7 +39,7 @@ type answer struct {
 }
 
 // send returns the answer and its body; err is a connection that broke.
-func (p person) send(ctx context.Context, method, path, body string, header http.Header) (*answer, []byte, error) {
+func (p caller) send(ctx context.Context, method, path, body string, header http.Header) (*answer, []byte, error) {
 	p.t.Helper()
 	req, err := http.NewRequestWithContext(ctx, method, p.node.URL+path, strings.NewReader(body))
 	if err != nil {
@@ -58,7 +58,7 @@ func (p person) send(ctx context.Context, method, path, body string, header http
 }
 
 // call wants that status and returns the answer.
-func (p person) call(method, path, body string, header http.Header, status int) string {
+func (p caller) call(method, path, body string, header http.Header, status int) string {
 	p.t.Helper()
 	resp, raw, err := p.send(p.t.Context(), method, path, body, header)
 	if err != nil {
@@ -72,7 +72,7 @@ func (p person) call(method, path, body string, header http.Header, status int) 
 
 const openBody = `{"sessionDuration":3600,"directPayment":false,"failover":false}`
 
-func (p person) open() string {
+func (p caller) open() string {
 	p.t.Helper()
 	var got struct{ SessionID string }
 	if err := json.Unmarshal([]byte(p.call("POST", "/blockchain/models/"+model+"/session", openBody, nil, 200)), &got); err != nil {
@@ -95,6 +95,6 @@ func wantText(t *testing.T, got string, wanted ...string) {
 }
 
 // moment is a clock that a test moves.
-type moment struct{ time.Time }
+type fakeClock struct{ time.Time }
 
-func (m *moment) now() time.Time { return m.Time }
+func (m *fakeClock) now() time.Time { return m.Time }
