@@ -149,7 +149,7 @@ func TestAFailingProviderIsLeftForAnother(t *testing.T) {
 		"the model's own 429": proxyroutertest.ProviderModelError(429, "slow down"),
 		"the provider's 401":  proxyroutertest.ProviderModelError(401, "bad key"),
 		"an older node's 400": proxyroutertest.OldProviderModelError("no"),
-		"a cut connection":    {Op: proxyroutertest.OpChat, Mode: proxyroutertest.Drop},
+		"a cut connection":    {Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeDrop},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, setup{})
@@ -186,7 +186,7 @@ func TestWhereNothingHelpsTheFirstErrorStands(t *testing.T) {
 	}{
 		"a single bid":               {one, []proxyroutertest.Fault{busy}, nil, 503, "overloaded", 1, 1},
 		"a single bid, 429":          {one, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 429, Text: "slow down"}}, nil, 429, "slow down", 1, 1},
-		"a single bid, no answer":    {one, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Mode: proxyroutertest.Drop}}, nil, 502, "no answer", 1, 1},
+		"a single bid, no answer":    {one, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeDrop}}, nil, 502, "no answer", 1, 1},
 		"no words":                   {one, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 503, Body: " "}}, nil, 503, "Service Unavailable", 1, 1},
 		"bids that cannot be read":   {proxyroutertest.Options{}, []proxyroutertest.Fault{busy, {Op: proxyroutertest.OpBids}}, nil, 503, "overloaded", 1, 1},
 		"both providers fail":        {proxyroutertest.Options{}, []proxyroutertest.Fault{busy}, nil, 503, "overloaded", 2, 1},
@@ -342,9 +342,12 @@ func TestTheNodeSeesNothingOfTheClientsCredentials(t *testing.T) {
 	got.Del("Content-Length")
 	got.Del("Accept-Encoding")
 	want := http.Header{"Authorization": {"Basic YWRtaW46c2VjcmV0"}, "Content-Type": {"application/json"}, "Accept": {"application/json"}, "X-Request-Id": {"r1"},
-		"Session_id": {a.header.Get("X-Automation-Session")}, "Model_id": {proxyroutertest.ModelID("llama")}, "Chat_id": {"c1"}, "User-Agent": {"gateway-automation"}}
+		"Session_id": {a.header.Get("X-Automation-Session")}, "Model_id": {proxyroutertest.ModelID("llama")}, "Chat_id": got["Chat_id"], "User-Agent": {"gateway-automation"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+	if len(got.Get("chat_id")) != 66 {
+		t.Errorf("the chat id is not scoped: %v", got["Chat_id"])
 	}
 }
 

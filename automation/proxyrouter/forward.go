@@ -1,9 +1,9 @@
 package proxyrouter
 
 import (
-	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 )
@@ -13,14 +13,16 @@ type ChatRequest struct {
 	Path      string // such as /v1/chat/completions
 	SessionID string
 	ModelID   string // optional: the model's id on the chain
-	ChatID    string // optional
-	RequestID string // optional: sent as X-Request-Id, which the node echoes
+	UserID    string // whose request it is; scopes ChatID, and is not sent
+	ChatID    string // optional: sent as a hash of UserID and ChatID
+	RequestID string // optional: sent as X-Request-Id, as [CleanRequestID] returns it
 
 	// Header is the client's. Content-Type, Content-Encoding and Accept are
 	// sent; everything else is not, the client's credentials above all.
 	Header http.Header
 
-	// Body is sent unchanged.
+	// Body is sent unchanged, but for a chat's stop that is a string: the node
+	// accepts a list alone.
 	Body []byte
 }
 
@@ -29,24 +31,28 @@ type ChatRequest struct {
 // failed response to [Classify]. The wait for the response's header is bounded
 // by 10 minutes, its body by ctx alone. An error is a *[NodeError].
 func (c *Client) Forward(ctx context.Context, r ChatRequest) (*http.Response, error) {
-	if err := checkID(r.SessionID); err != nil {
+	sessionID, err := pathID(r.SessionID)
+	if err != nil {
 		return nil, fmt.Errorf("proxyrouter: %s: session: %w", opChat, err)
 	}
 	if !strings.HasPrefix(r.Path, "/v1/") || strings.ContainsAny(r.Path, "?#% ") || strings.Contains(r.Path, "..") {
 		return nil, fmt.Errorf("proxyrouter: %s: path %q is not below /v1/", opChat, r.Path)
 	}
 	traced, connected := traceConnection(ctx)
-	req, err := http.NewRequestWithContext(traced, http.MethodPost, c.base+r.Path, bytes.NewReader(r.Body))
+	body, length := r.body()
+	req, err := http.NewRequestWithContext(traced, http.MethodPost, c.base+r.Path, body())
 	if err != nil {
 		return nil, fmt.Errorf("proxyrouter: %s: %w", opChat, err)
 	}
+	req.ContentLength = int64(length)
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(body()), nil }
 	for _, name := range []string{"Content-Type", "Content-Encoding", "Accept"} {
 		if values := r.Header.Values(name); len(values) > 0 {
 			req.Header[name] = values
 		}
 	}
 	for name, value := range map[string]string{
-		"session_id": r.SessionID, "model_id": r.ModelID, "chat_id": r.ChatID, "X-Request-Id": r.RequestID,
+		"session_id": sessionID, "model_id": r.ModelID, "chat_id": scopedChatID(r.UserID, r.ChatID), "X-Request-Id": CleanRequestID(r.RequestID),
 	} {
 		if value != "" {
 			req.Header.Set(name, value)

@@ -37,7 +37,7 @@ func TestForward_SendsOnlyAllowedHeaders(t *testing.T) {
 		}
 		r.Header.Del("Authorization")
 		want := http.Header{
-			"Session_id": {"0xabc"}, "Model_id": {"0xm"}, "Chat_id": {"chat-1"}, "X-Request-Id": {"req-1"},
+			"Session_id": {sessionID}, "Model_id": {"0xm"}, "Chat_id": {r.Header.Get("chat_id")}, "X-Request-Id": {"req-1"},
 			"Content-Type": {"application/json"}, "Content-Encoding": {"identity"}, "Accept": {"text/event-stream"},
 			"User-Agent": {"gateway-automation"}, "Content-Length": {"68"},
 		}
@@ -47,7 +47,7 @@ func TestForward_SendsOnlyAllowedHeaders(t *testing.T) {
 		w.WriteHeader(http.StatusTeapot)
 	})
 	resp, err := c.Forward(t.Context(), proxyrouter.ChatRequest{
-		Path: "/v1/chat/completions", SessionID: "0xabc", ModelID: "0xm", ChatID: "chat-1", RequestID: "req-1",
+		Path: "/v1/chat/completions", SessionID: sessionID, ModelID: "0xm", ChatID: "chat-1", RequestID: "req-1",
 		Header: http.Header{
 			"Authorization": {"Bearer sk-user"}, "Cookie": {"a=b"}, "Idempotency-Key": {"k"}, "Session_id": {"0xother"},
 			"Content-Type": {"application/json"}, "Content-Encoding": {"identity"}, "Accept": {"text/event-stream"},
@@ -75,7 +75,7 @@ func TestForward_StreamsTheResponse(t *testing.T) {
 			}
 		}
 	})
-	resp, err := c.Forward(t.Context(), chatOn("0xabc"))
+	resp, err := c.Forward(t.Context(), chatOn(sessionID))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,10 +94,10 @@ func TestForward_RejectsBadPathsAndHeaders(t *testing.T) {
 	for _, r := range []proxyrouter.ChatRequest{
 		{Path: "/v1/chat/completions"},
 		{Path: "/v1/chat/completions", SessionID: "a\r\nb"},
-		{Path: "/wallet", SessionID: "0xabc"},
-		{Path: "/v1/../wallet", SessionID: "0xabc"},
-		{Path: "/v1/chat?x=1", SessionID: "0xabc"},
-		{Path: "/v1/%2e%2e/wallet", SessionID: "0xabc"},
+		{Path: "/wallet", SessionID: sessionID},
+		{Path: "/v1/../wallet", SessionID: sessionID},
+		{Path: "/v1/chat?x=1", SessionID: sessionID},
+		{Path: "/v1/%2e%2e/wallet", SessionID: sessionID},
 	} {
 		resp, err := c.Forward(t.Context(), r)
 		if err == nil {
@@ -105,7 +105,7 @@ func TestForward_RejectsBadPathsAndHeaders(t *testing.T) {
 			t.Errorf("%+v: no error", r)
 		}
 	}
-	resp, err := c.Forward(t.Context(), proxyrouter.ChatRequest{Path: "/v1/x", SessionID: "0xabc", RequestID: "a\nb"})
+	resp, err := c.Forward(t.Context(), proxyrouter.ChatRequest{Path: "/v1/x", SessionID: sessionID, ModelID: "a\nb"})
 	if err == nil {
 		_ = resp.Body.Close()
 		t.Error("a line feed in a header: no error")
@@ -118,7 +118,7 @@ func TestForward_SendsOnce(t *testing.T) {
 	if _, err := c.WalletSessions(t.Context(), time.Time{}); err != nil {
 		t.Fatal(err)
 	}
-	resp, err := c.Forward(t.Context(), chatOn("0xabc"))
+	resp, err := c.Forward(t.Context(), chatOn(sessionID))
 	if err == nil {
 		_ = resp.Body.Close()
 	}
@@ -132,7 +132,7 @@ func TestForward_SendsOnce(t *testing.T) {
 			return nil, errors.New("no route to host")
 		}}}
 	})
-	resp, err = gone.Forward(t.Context(), chatOn("0xabc"))
+	resp, err = gone.Forward(t.Context(), chatOn(sessionID))
 	if err == nil {
 		_ = resp.Body.Close()
 	}
@@ -143,7 +143,7 @@ func TestForward_BoundsTheWaitForTheHeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		node, c, _ := newMemoryNode(t, proxyroutertest.Options{})
 		id := open(t, c)
-		node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Mode: proxyroutertest.Hang})
+		node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeHang})
 		begun := time.Now()
 		resp, err := c.Forward(t.Context(), chatOn(id))
 		if err == nil {

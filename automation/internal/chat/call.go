@@ -10,16 +10,15 @@ import (
 	"github.com/felixge/httpsnoop"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
-	"github.com/MorpheusAIs/gateway-automation/internal/text"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 )
 
 // The headers of a request and its answer.
 const (
-	headerSession      = "session_id"           // to the node, and from a client that brings its own
-	headerSessionUsed  = "X-Automation-Session" // the session that served a request
-	headerModelUsed    = "X-Automation-Model"   // the name of the model that did
-	headerRequestID    = "X-Request-Id"
-	maxRequestIDLength = 128
+	headerSession     = "session_id"           // to the node, and from a client that brings its own
+	headerSessionUsed = "X-Automation-Session" // the session that served a request
+	headerModelUsed   = "X-Automation-Model"   // the name of the model that did
+	headerRequestID   = "X-Request-Id"
 )
 
 // call is one request on its way through the service.
@@ -41,7 +40,7 @@ type call struct {
 // handler serves calls and records how each ends, panics included.
 func (s *Service) handler(serve func(*call) outcome.Outcome) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := &call{Service: s, r: r, requestID: text.Truncate(r.Header.Get(headerRequestID), maxRequestIDLength), began: s.Now()}
+		c := &call{Service: s, r: r, requestID: proxyrouter.CleanRequestID(r.Header.Get(headerRequestID)), began: s.Now()}
 		if c.w = w; s.Enabled {
 			c.w = c.observe(w)
 		}

@@ -59,7 +59,7 @@ func (f *forwarding) serve() (outcome.Outcome, error) {
 		return outcome.Outcome{}, err
 	}
 	f.request = proxyrouter.ChatRequest{Path: f.route.path, SessionID: f.clientSession.String(),
-		ChatID: f.r.Header.Get("chat_id"), RequestID: f.requestID, Header: f.r.Header, Body: body}
+		UserID: f.user.ID, ChatID: f.r.Header.Get("chat_id"), RequestID: f.requestID, Header: f.r.Header, Body: body}
 	if f.claim == nil && f.request.SessionID == "" {
 		return outcome.Outcome{}, newError(outcome.Off, outcome.CodeSessionRequired,
 			"Automation is off for you: name a session in the header session_id.", nil)

@@ -1,0 +1,107 @@
+package proxyrouter
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"strings"
+)
+
+// scopedChatID returns the chat id under which the node keeps its transcript. It
+// is a hash of the user and of what the client sent, because the node's
+// transcripts are shared by everyone who names one, and it accepts 32 bytes alone.
+func scopedChatID(userID, chatID string) string {
+	if chatID == "" {
+		return ""
+	}
+	user := sha256.Sum256([]byte(userID))
+	sum := sha256.Sum256(append(user[:], chatID...)) // a fixed-length prefix: no two pairs are alike
+	return "0x" + hex.EncodeToString(sum[:])
+}
+
+// maxRequestID is longer than any UUID or trace id.
+const maxRequestID = 128
+
+// CleanRequestID returns the letters, digits and -._:/+=@ of a request id, at most 128
+// of them: it is sent to the node and to providers, and written to logs.
+func CleanRequestID(id string) string {
+	clean := strings.Map(func(r rune) rune {
+		switch {
+		case r >= '0' && r <= '9', r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', strings.ContainsRune("-._:/+=@", r):
+			return r
+		}
+		return -1
+	}, id[:min(len(id), 4*maxRequestID)])
+	return clean[:min(len(clean), maxRequestID)]
+}
+
+// body returns a function that reads the request's body as the node accepts it, and
+// its length. The node decodes stop as a list alone, while OpenAI takes a string, too.
+func (r ChatRequest) body() (open func() io.Reader, length int) {
+	start, end := 0, 0
+	if strings.HasSuffix(r.Path, "/completions") {
+		start, end = findStop(r.Body)
+	}
+	if start == end {
+		return func() io.Reader { return bytes.NewReader(r.Body) }, len(r.Body)
+	}
+	return func() io.Reader {
+		return io.MultiReader(
+			bytes.NewReader(r.Body[:start]), strings.NewReader("["),
+			bytes.NewReader(r.Body[start:end]), strings.NewReader("]"),
+			bytes.NewReader(r.Body[end:]))
+	}, len(r.Body) + 2
+}
+
+// findStop returns where the string value of a top-level member "stop" starts
+// and ends, or equal numbers if there is none.
+func findStop(body []byte) (start, end int) {
+	const key = `"stop"`
+	if !bytes.Contains(body, []byte(key)) {
+		return 0, 0
+	}
+	depth := 0
+	for i := 0; i < len(body); i++ {
+		switch body[i] {
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		case '"':
+			next := stringEnd(body, i)
+			if depth == 1 && string(body[i:next]) == key {
+				value := skipSpace(body, next)
+				if value < len(body) && body[value] == ':' {
+					value = skipSpace(body, value+1)
+					if value < len(body) && body[value] == '"' {
+						return value, stringEnd(body, value)
+					}
+				}
+			}
+			i = next - 1
+		}
+	}
+	return 0, 0
+}
+
+// stringEnd returns the index after the string that starts at i, or the length
+// of body if it does not end.
+func stringEnd(body []byte, i int) int {
+	for i++; i < len(body); i++ {
+		switch body[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+	return len(body)
+}
+
+func skipSpace(body []byte, i int) int {
+	for i < len(body) && strings.IndexByte(" \t\r\n", body[i]) >= 0 {
+		i++
+	}
+	return i
+}
