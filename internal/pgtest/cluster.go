@@ -18,23 +18,24 @@ import (
 
 const (
 	superuser = "postgres"
-	// patience bounds each wait for a server: to answer, to end, to freeze.
-	patience = 30 * time.Second
-	// beat is the pause between two looks at a server that is not there yet.
-	beat = 2 * time.Millisecond
+	// serverTimeout bounds each wait for a server to answer, end or freeze. It is
+	// long because the machine may be loaded fifty times over.
+	serverTimeout = 3 * time.Minute
+	// pollInterval is the pause between two attempts to reach a starting server.
+	pollInterval = 2 * time.Millisecond
 )
 
-// Options of a cluster. The zero value is a fast cluster that survives the end of its
+// Options of a cluster. The zero value is a fast cluster whose data survive the end of its
 // processes, but not of the machine.
 type Options struct {
-	// Settings are parameters of postgresql.conf, which win over this package's own.
+	// Settings are parameters of postgresql.conf, which override this package's own.
 	Settings map[string]string
 	// Durable keeps the data on disk, fsync and full_page_writes on, as in production.
 	Durable bool
 }
 
-// A Cluster is one PostgreSQL server of a test's own, listening on a unix socket only. Its
-// methods fail the test when they do not succeed, so they belong to the test's goroutine.
+// A Cluster is one PostgreSQL server, listening on a unix socket only. Its methods fail the
+// test on an error, so only the test's goroutine may call them.
 type Cluster struct {
 	tb    testing.TB
 	owner owner
@@ -47,8 +48,8 @@ type Cluster struct {
 	frozen  []int   // stopped processes, the postmaster first
 }
 
-// Start starts a cluster that the test has for itself; it goes when the test ends.
-// For tests that break servers. The others share one: [Database].
+// Start starts a cluster for one test and removes it when the test ends. It is for tests that
+// break servers; the others share one: [Database].
 func Start(tb testing.TB, options Options) *Cluster {
 	tb.Helper()
 	c, err := newCluster(options)
@@ -101,12 +102,12 @@ func newCluster(options Options) (*Cluster, error) {
 	return c, nil
 }
 
-// newPath is a name for a directory of the owner's that nobody else has.
+// newPath returns a new name for a directory of the owner.
 func (o owner) newPath(kind string) string {
 	return filepath.Join(o.home, kind+"-"+rand.Text()[:12])
 }
 
-// start starts the server and waits for its first answer.
+// start starts the server and waits until it answers.
 func (c *Cluster) start() error {
 	log := filepath.Join(c.dir, "log")
 	s, err := launch(c.owner, c.dir, "QUIT", log, c.argv...)
@@ -127,31 +128,31 @@ func (s *server) answers(dsn, log string) error {
 		return err
 	}
 	defer db.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), serverTimeout)
 	defer cancel()
 	for {
 		if err = db.PingContext(ctx); err == nil {
 			return nil
 		}
-		if s.endsWithin(beat) || ctx.Err() != nil {
+		if s.endsWithin(pollInterval) || ctx.Err() != nil {
 			text, logErr := os.ReadFile(log)
 			return fmt.Errorf("pgtest: the server does not start: %w; its log:\n%s", errors.Join(err, logErr), text)
 		}
 	}
 }
 
-// DSN names a database of the cluster, in a URL that lib/pq and pgx take. A new cluster has
-// one database, "postgres".
+// DSN returns the URL of a database of the cluster, for lib/pq and pgx. A new cluster has one
+// database, "postgres".
 func (c *Cluster) DSN(database string) string { return socketDSN(c.dir, database) }
 
-// Stop ends the server in an orderly way; clients are cut off. Stopping twice is no error.
+// Stop shuts the server down and disconnects its clients. Stopping twice is not an error.
 func (c *Cluster) Stop() {
 	c.tb.Helper()
 	check(c.tb, c.stop(syscall.SIGINT))
 }
 
-// Kill ends every process of the server with SIGKILL, as the kernel would for want of memory,
-// and returns when all are gone. Killing twice is no error.
+// Kill ends every process of the server with SIGKILL, as the kernel does when it runs out of
+// memory, and returns when all have ended. Killing twice is not an error.
 func (c *Cluster) Kill() {
 	c.tb.Helper()
 	c.mu.Lock()
@@ -159,12 +160,12 @@ func (c *Cluster) Kill() {
 	if c.running == nil {
 		return
 	}
-	check(c.tb, c.freeze()) // so that no child is born meanwhile
+	check(c.tb, c.freeze()) // so that no child is started meanwhile
 	check(c.tb, c.running.end(syscall.SIGKILL, c.frozen...))
 	c.running, c.frozen = nil, nil
 }
 
-// Restart stops the server if it runs, and starts it on the data it left.
+// Restart stops the server if it runs, and starts it with the same data.
 func (c *Cluster) Restart() {
 	c.tb.Helper()
 	check(c.tb, c.stop(syscall.SIGINT))
@@ -197,7 +198,7 @@ func (c *Cluster) stop(sig syscall.Signal) error {
 	return nil
 }
 
-// remove ends the server at once and removes all it wrote.
+// remove ends the server at once and removes everything it wrote.
 func (c *Cluster) remove() {
 	if err := errors.Join(c.stop(syscall.SIGQUIT), os.RemoveAll(c.dir)); err != nil {
 		c.tb.Error(err)

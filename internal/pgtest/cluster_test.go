@@ -28,7 +28,7 @@ func insert(ctx context.Context, db *sqlx.DB, after func(acknowledged int)) (ack
 	}
 }
 
-func TestKillAndRestartKeepAcknowledgedRows(t *testing.T) {
+func TestCluster_KeepsAcknowledgedRowsWhenKilled(t *testing.T) {
 	t.Parallel()
 	for name, options := range map[string]pgtest.Options{
 		"fast":    {},
@@ -64,7 +64,7 @@ func TestKillAndRestartKeepAcknowledgedRows(t *testing.T) {
 	}
 }
 
-func TestAFrozenServerAnswersAgainWhenThawed(t *testing.T) {
+func TestCluster_AnswersAgainAfterThaw(t *testing.T) {
 	t.Parallel()
 	c := pgtest.Start(t, pgtest.Options{})
 	db := pgtest.Open(t, c.DSN("postgres"))
@@ -86,7 +86,7 @@ func TestAFrozenServerAnswersAgainWhenThawed(t *testing.T) {
 	}
 }
 
-func TestAFrozenClusterCanBeKilledStoppedAndRemoved(t *testing.T) {
+func TestCluster_CanBeKilledStoppedAndRemovedWhileFrozen(t *testing.T) {
 	t.Parallel()
 	c := pgtest.Start(t, pgtest.Options{})
 	c.Freeze()
@@ -100,7 +100,7 @@ func TestAFrozenClusterCanBeKilledStoppedAndRemoved(t *testing.T) {
 	c.Freeze() // and so it stays until the test removes it
 }
 
-func TestSettingsOfAClusterWinOverTheDefaults(t *testing.T) {
+func TestStart_LetsSettingsOverrideTheDefaults(t *testing.T) {
 	t.Parallel()
 	c := pgtest.Start(t, pgtest.Options{Settings: map[string]string{"max_connections": "7", "application_name": "it's a test"}})
 	db := pgtest.Open(t, c.DSN("postgres"))

@@ -15,11 +15,11 @@ import (
 	_ "github.com/lib/pq" // Open's driver "postgres"
 )
 
-// shared is the cluster of the test binary, started by whoever needs it first.
+// shared is the cluster of the test binary; the first test that needs it starts it.
 var shared = sync.OnceValues(func() (*Cluster, error) { return newCluster(Options{}) })
 
-// Database makes an empty database in the cluster that the test binary shares, and drops it
-// when the test ends, with whatever is still connected to it. Tests may run in parallel.
+// Database makes an empty database in the test binary's shared cluster, and drops it when the
+// test ends, even if a client is still connected. Tests may run in parallel.
 func Database(tb testing.TB) (dsn string) {
 	tb.Helper()
 	c, err := shared()
@@ -27,7 +27,7 @@ func Database(tb testing.TB) (dsn string) {
 	return c.database(tb)
 }
 
-// Database makes an empty database in this cluster; it goes with the cluster.
+// Database makes an empty database in this cluster, which is removed with the cluster.
 func (c *Cluster) Database(tb testing.TB) (dsn string) {
 	tb.Helper()
 	return c.database(tb)
@@ -53,9 +53,9 @@ func (c *Cluster) database(tb testing.TB) string {
 	return c.DSN(name)
 }
 
-// exec runs one statement over a connection of its own.
+// exec runs one statement over a new connection.
 func (c *Cluster) exec(statement string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), serverTimeout)
 	defer cancel()
 	db, err := sql.Open("postgres", c.DSN(superuser))
 	if err != nil {
@@ -82,7 +82,7 @@ func Open(tb testing.TB, dsn string) *sqlx.DB {
 	return db
 }
 
-// driver is the one that AUTOMATION_TEST_DRIVER chooses.
+// driver returns the name of the driver that AUTOMATION_TEST_DRIVER chooses.
 func driver(tb testing.TB) string {
 	tb.Helper()
 	name := os.Getenv("AUTOMATION_TEST_DRIVER")
@@ -96,7 +96,7 @@ func driver(tb testing.TB) string {
 	return name
 }
 
-// check ends the test on an error. What is not installed is a skip, unless
+// check ends the test on an error. A program that is not installed is a skip, unless
 // AUTOMATION_TEST_REQUIRE_POSTGRES=1.
 func check(tb testing.TB, err error) {
 	tb.Helper()

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Freeze stops every process of the server with SIGSTOP and returns when all stand still:
-// connections stay open, new ones are taken by the kernel, and nothing answers.
+// Freeze stops every process of the server with SIGSTOP and returns when all have stopped:
+// connections stay open, the kernel accepts new ones, and nothing answers.
 func (c *Cluster) Freeze() {
 	c.tb.Helper()
 	c.mu.Lock()
@@ -39,7 +39,7 @@ func (c *Cluster) freeze() error {
 	if c.frozen != nil {
 		return nil
 	}
-	// The guard hears of each before it stands still.
+	// The guard is told of each process before it stops.
 	pids := []int{c.running.pid}
 	if err := errors.Join(c.running.tell("frozen", pids...), c.running.suspend(pids)); err != nil {
 		return err
@@ -70,24 +70,24 @@ func (c *Cluster) thaw() error {
 	return c.running.tell("frozen")
 }
 
-// suspend stops processes and waits until each stands still or is gone.
+// suspend stops processes and waits until each has stopped or ended.
 func (s *server) suspend(pids []int) error {
 	for _, pid := range pids {
 		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("pgtest: freeze: process %d: %w", pid, err)
 		}
 	}
-	for deadline := time.Now().Add(patience); ; s.endsWithin(beat) {
+	for deadline := time.Now().Add(serverTimeout); ; s.endsWithin(pollInterval) {
 		all, err := processes()
 		if err != nil {
 			return err
 		}
-		moving := func(pid int) bool { p, ok := all[pid]; return ok && !strings.ContainsAny(p.state[:1], "TZX") }
-		if !slices.ContainsFunc(pids, moving) {
+		runs := func(pid int) bool { p, ok := all[pid]; return ok && !strings.ContainsAny(p.state[:1], "TZX") }
+		if !slices.ContainsFunc(pids, runs) {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("pgtest: freeze: processes %v still move %v after SIGSTOP", pids, patience)
+			return fmt.Errorf("pgtest: freeze: processes %v still run %v after SIGSTOP", pids, serverTimeout)
 		}
 	}
 }
@@ -97,7 +97,7 @@ type process struct {
 	state  string // as in ps: T stopped, Z zombie
 }
 
-// processes lists the machine's processes: from /proc where there is one, or else by ps.
+// processes lists the machine's processes, from /proc if it exists, otherwise by ps.
 func processes() (map[int]process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -111,9 +111,9 @@ func processes() (map[int]process, error) {
 		}
 		stat, err := os.ReadFile("/proc/" + entry.Name() + "/stat")
 		if err != nil {
-			continue // gone meanwhile
+			continue // ended meanwhile
 		}
-		// pid (name, which may hold anything) state parent …
+		// pid (name, which may contain anything) state parent …
 		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 		if len(fields) < 2 {
 			return nil, fmt.Errorf("pgtest: /proc/%d/stat: cannot read %q", pid, stat)

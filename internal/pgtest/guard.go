@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// guardScript runs a server and waits for its standard input to end, which happens when the
-// test binary ends, however it ends; then it stops the server and removes its directory.
-// Unless it was told "ended" before: then the server has ended already and nothing is removed.
-// "frozen" names the stopped processes, which could not obey otherwise.
+// guardScript runs a server and waits for the end of its standard input, which comes when the
+// test binary ends for whatever reason; then it stops the server and removes its directory.
+// After the line "ended" it does neither, because the server has ended already. The line
+// "frozen" lists stopped processes, which must continue before they can end.
 //
-// The server and all its children hold the script's standard output, so its end says that the
-// last of them is gone; the script itself lets go of it after printing the server's process id.
+// The server and all its children hold the script's standard output, so its end means that the
+// last of them has ended; the script itself closes it after printing the server's process id.
 const guardScript = `
 dir=$1 signal=$2; shift 2
 "$@" </dev/null &
@@ -38,12 +38,12 @@ wait "$server"
 rm -rf -- "$dir"
 `
 
-// A server is one running server process with its children, under guard.
+// A server is one running server process with its children and its guard.
 type server struct {
 	pid      int
 	guard    *exec.Cmd
-	lifeline *os.File // to the guard; its end is the server's end
-	alive    *os.File // ends when the last process of the server has ended
+	commands *os.File // to the guard, which ends the server when this is closed
+	alive    *os.File // at EOF when the last process of the server has ended
 }
 
 // launch starts argv as the owner; its standard error is appended to log. The guard ends it
@@ -54,30 +54,30 @@ func launch(o owner, dir, signal, log string, argv ...string) (_ *server, err er
 		return nil, err
 	}
 	defer stderr.Close()
-	stdin, lifeline, err := os.Pipe()
+	stdin, commands, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	defer stdin.Close()
 	alive, stdout, err := os.Pipe()
 	if err != nil {
-		return nil, errors.Join(err, lifeline.Close())
+		return nil, errors.Join(err, commands.Close())
 	}
 	defer stdout.Close()
 
 	guard := o.command("/bin/sh", append([]string{"-c", guardScript, "guard", dir, signal}, argv...)...)
 	guard.Stdin, guard.Stdout, guard.Stderr = stdin, stdout, stderr
-	s := &server{guard: guard, lifeline: lifeline, alive: alive}
+	s := &server{guard: guard, commands: commands, alive: alive}
 	if err := guard.Start(); err != nil {
-		return nil, errors.Join(err, lifeline.Close(), alive.Close())
+		return nil, errors.Join(err, commands.Close(), alive.Close())
 	}
 	if s.pid, err = readPID(alive); err != nil {
-		return nil, errors.Join(err, lifeline.Close(), alive.Close(), guard.Wait())
+		return nil, errors.Join(err, commands.Close(), alive.Close(), guard.Wait())
 	}
 	return s, nil
 }
 
-// readPID reads one line and not a byte more.
+// readPID reads one line, unbuffered.
 func readPID(r io.Reader) (int, error) {
 	var line strings.Builder
 	for b := make([]byte, 1); ; {
@@ -91,7 +91,7 @@ func readPID(r io.Reader) (int, error) {
 	}
 }
 
-// endsWithin waits at most d for the last process of the server to end.
+// endsWithin reports whether the last process of the server ends within d.
 func (s *server) endsWithin(d time.Duration) bool {
 	if err := s.alive.SetReadDeadline(time.Now().Add(d)); err != nil {
 		return true // closed: it had ended before
@@ -106,24 +106,24 @@ func (s *server) tell(word string, pids ...int) error {
 	for _, pid := range pids {
 		line += " " + strconv.Itoa(pid)
 	}
-	_, err := io.WriteString(s.lifeline, line+"\n")
+	_, err := io.WriteString(s.commands, line+"\n")
 	return err
 }
 
-// end signals every one of pids, waits for the server's last process, and dismisses the guard.
+// end signals every one of pids, waits for the server's last process, and ends the guard.
 func (s *server) end(sig syscall.Signal, pids ...int) error {
 	for _, pid := range pids {
 		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("pgtest: signal %v to process %d: %w", sig, pid, err)
 		}
 	}
-	if !s.endsWithin(patience) {
-		return fmt.Errorf("pgtest: process %d or a child of it still runs %v after signal %v", s.pid, patience, sig)
+	if !s.endsWithin(serverTimeout) {
+		return fmt.Errorf("pgtest: process %d or a child of it still runs %v after signal %v", s.pid, serverTimeout, sig)
 	}
 	return s.dismiss()
 }
 
-// dismiss releases the guard of a server that has ended, leaving its directory.
+// dismiss ends the guard of a server that has ended, and keeps the directory.
 func (s *server) dismiss() error {
-	return errors.Join(s.tell("ended"), s.lifeline.Close(), s.alive.Close(), s.guard.Wait())
+	return errors.Join(s.tell("ended"), s.commands.Close(), s.alive.Close(), s.guard.Wait())
 }

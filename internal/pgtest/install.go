@@ -18,18 +18,19 @@ import (
 	"syscall"
 )
 
-// errMissing says that a program has to be installed first.
+// errMissing means that a program has to be installed first.
 var errMissing = errors.New("not installed")
 
-// An owner is the user who runs the servers.
+// An owner is the user that runs the servers.
 type owner struct {
 	uid        int
-	credential *syscall.Credential // nil: the user who runs the test
+	credential *syscall.Credential // nil: the user that runs the test
 	home       string              // private directory of all clusters
 }
 
-// serverOwner is the user who runs the test, or nobody for root, whom PostgreSQL refuses.
-// The owner's home is in memory where there is room, 15 times faster; on disk if asked for.
+// serverOwner returns the user that runs the test, or nobody if that is root, as which
+// PostgreSQL does not run. The owner's home is in memory if there is room, which is 15 times
+// faster, unless it has to be on disk.
 func serverOwner(onDisk bool) (owner, error) {
 	o := owner{uid: os.Getuid()}
 	if o.uid == 0 {
@@ -44,8 +45,8 @@ func serverOwner(onDisk bool) (owner, error) {
 		}
 		o.uid, o.credential = int(uid), &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	}
-	// Never TMPDIR: a socket's path has room for about 100 bytes only, and root's TMPDIR may be
-	// closed to nobody.
+	// Never TMPDIR: a socket's path may have about 100 bytes, and nobody may not enter root's
+	// TMPDIR.
 	base := "/tmp"
 	if !onDisk && roomy("/dev/shm") {
 		base = "/dev/shm"
@@ -57,7 +58,7 @@ func serverOwner(onDisk bool) (owner, error) {
 	return o, o.owns(o.home)
 }
 
-// owns checks that nobody else made dir, in the hope that this user would trust what is in it.
+// owns checks that no other user made dir to have its content trusted.
 func (o owner) owns(dir string) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
@@ -69,17 +70,17 @@ func (o owner) owns(dir string) error {
 	return nil
 }
 
-// roomy tells whether a directory is there and has 1 GiB free; a container's /dev/shm often
+// roomy reports whether a directory exists and has 1 GiB free; a container's /dev/shm often
 // has 64 MiB, and a cluster takes 30.
 func roomy(dir string) bool {
 	var stat syscall.Statfs_t
 	return syscall.Statfs(dir, &stat) == nil && stat.Bavail*uint64(stat.Bsize) >= 1<<30
 }
 
-// command prepares a program of the owner's: with no variable of the environment to lead it
-// astray, and in a session of its own. A process group alone would keep off the terminal's
-// Ctrl-C too, but when the test binary dies, the kernel hangs up on a group that it leaves
-// behind with a stopped member: a frozen server's guard would die of that.
+// command prepares a program that runs as the owner, with a minimal environment and in a new
+// session. A new process group would ignore the terminal's Ctrl-C as well, but when the test
+// binary dies the kernel sends SIGHUP to an orphaned group with a stopped member, which would
+// end the guard of a frozen server.
 func (o owner) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(context.Background(), name, args...)
 	cmd.Dir = "/"
@@ -88,7 +89,7 @@ func (o owner) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs a program of the owner's to its end; the error holds what it printed.
+// run runs a program as the owner to its end; the error contains its output.
 func (o owner) run(name string, args ...string) error {
 	out, err := o.command(name, args...).CombinedOutput()
 	if err != nil {
@@ -97,7 +98,7 @@ func (o owner) run(name string, args ...string) error {
 	return nil
 }
 
-// Where packages put the servers' binaries, off PATH: Debian, Red Hat, Homebrew, Postgres.app.
+// binGlobs is where packages put the servers' binaries: Debian, Red Hat, Homebrew, Postgres.app.
 var binGlobs = []string{
 	"/usr/lib/postgresql/*/bin",
 	"/usr/pgsql-*/bin",
@@ -106,7 +107,8 @@ var binGlobs = []string{
 	"/Applications/Postgres.app/Contents/Versions/*/bin",
 }
 
-// serverBin finds the directory of initdb and postgres: PATH's, or the newest installed.
+// serverBin returns the directory of initdb and postgres: the one on PATH, or the newest
+// installed.
 func serverBin(globs []string) (string, error) {
 	if initdb, err := exec.LookPath("initdb"); err == nil {
 		// A link in /usr/bin leads to the directory that also has the rest.
@@ -134,7 +136,7 @@ func serverBin(globs []string) (string, error) {
 
 var digits = regexp.MustCompile(`\d+`)
 
-// lastNumber is where paths have the version; 0 if there is none.
+// lastNumber returns the last number in a path's base name, its version, or 0.
 func lastNumber(path string) int {
 	all := digits.FindAllString(filepath.Base(path), -1)
 	if len(all) == 0 {
@@ -149,8 +151,9 @@ func executable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
 }
 
-// template returns a directory that initdb made, to be copied, and its major version. It is made once per version of
-// PostgreSQL and set of options; whoever is second to finish uses the first one's.
+// template returns a directory that initdb made, to be copied, and its major version. It is
+// made once for each version of PostgreSQL and set of options; of two that make it at once the
+// first to finish wins.
 func (o owner) template(bin string) (dir string, major int, err error) {
 	version, err := o.command(filepath.Join(bin, "postgres"), "--version").Output()
 	if err != nil {

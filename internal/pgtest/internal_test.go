@@ -40,7 +40,7 @@ func ending(t *testing.T, f func(tb testing.TB)) string {
 	return r.ended
 }
 
-func TestWithoutAProgramATestIsSkippedUnlessItIsRequired(t *testing.T) {
+func TestCheck_SkipsWithoutAProgramUnlessItIsRequired(t *testing.T) {
 	t.Setenv("PATH", "")
 	_, noServer := serverBin([]string{"/nonexistent/*/bin"})
 	_, noPooler := findPgBouncer("/nonexistent/pgbouncer")
@@ -67,7 +67,7 @@ func TestWithoutAProgramATestIsSkippedUnlessItIsRequired(t *testing.T) {
 	}
 }
 
-func TestTheNewestServerIsFoundAndPATHComesFirst(t *testing.T) {
+func TestServerBin_PrefersPATHAndThenTheNewestServer(t *testing.T) {
 	root := t.TempDir()
 	install := func(parts ...string) string {
 		dir := filepath.Join(append([]string{root}, parts...)...)
@@ -100,7 +100,7 @@ func TestTheNewestServerIsFoundAndPATHComesFirst(t *testing.T) {
 	}
 }
 
-func TestATemplateIsMadeOnceThoughTwoWantItFirst(t *testing.T) {
+func TestOwner_MakesATemplateOnce(t *testing.T) {
 	t.Parallel()
 	bin, err := serverBin(binGlobs)
 	check(t, err)
@@ -127,7 +127,7 @@ func TestATemplateIsMadeOnceThoughTwoWantItFirst(t *testing.T) {
 	}
 }
 
-func TestADirectoryThatOthersCouldHaveMadeIsRefused(t *testing.T) {
+func TestOwner_RefusesADirectoryThatAnotherUserMayHaveMade(t *testing.T) {
 	t.Parallel()
 	o := owner{uid: os.Getuid()}
 	root := t.TempDir()
@@ -149,7 +149,7 @@ func TestADirectoryThatOthersCouldHaveMadeIsRefused(t *testing.T) {
 	}
 }
 
-func TestABadSettingFailsTheStartWithTheServersLog(t *testing.T) {
+func TestStart_ShowsTheServersLogWhenItFails(t *testing.T) {
 	t.Parallel()
 	got := ending(t, func(tb testing.TB) { Start(tb, Options{Settings: map[string]string{"no_such_parameter": "1"}}) })
 	if !strings.HasPrefix(got, "fatal: ") || !strings.Contains(got, `unrecognized configuration parameter "no_such_parameter"`) {
@@ -157,14 +157,14 @@ func TestABadSettingFailsTheStartWithTheServersLog(t *testing.T) {
 	}
 }
 
-func TestAnUnknownDriverFailsTheTest(t *testing.T) {
+func TestOpen_RefusesAnUnknownDriver(t *testing.T) {
 	t.Setenv("AUTOMATION_TEST_DRIVER", "mysql")
 	if got := ending(t, func(tb testing.TB) { Open(tb, "postgres://") }); !strings.Contains(got, `"mysql": want postgres or pgx`) {
 		t.Errorf("ended with %q", got)
 	}
 }
 
-func TestMisuseOfAClusterFailsTheTest(t *testing.T) {
+func TestCluster_FailsTheTestWhenItDoesNotRun(t *testing.T) {
 	t.Parallel()
 	c := Start(t, Options{})
 	c.Stop()
@@ -179,7 +179,7 @@ func TestMisuseOfAClusterFailsTheTest(t *testing.T) {
 	c.tb = t
 }
 
-func TestADSNNamesAnEndpoint(t *testing.T) {
+func TestParseEndpoint(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		dsn  string
@@ -208,7 +208,7 @@ func TestADSNNamesAnEndpoint(t *testing.T) {
 	}
 }
 
-func TestAServerThatDiesBeforeItIsDoneLosesNoReply(t *testing.T) {
+func TestProxy_CountsNoLostReplyOfAServerThatDies(t *testing.T) {
 	t.Parallel()
 	startup := []byte{0, 0, 0, 9, 0, 3, 0, 0, 0}
 	for _, sent := range []string{
@@ -246,7 +246,7 @@ func TestAServerThatDiesBeforeItIsDoneLosesNoReply(t *testing.T) {
 	}
 }
 
-func TestAMistakenStartUpMessageEndsItsConnection(t *testing.T) {
+func TestProxy_ClosesAConnectionWithAWrongStartupMessage(t *testing.T) {
 	t.Parallel()
 	p := NewProxy(t, "postgres://127.0.0.1:1/db")
 	for _, sent := range []string{"\x00\x00\x00\x07\x00\x03\x00\x00", "GET / HTTP/1.1\r\n", "\x00\x00\x00\x09\x00\x03\x00\x00\x00"} {
@@ -261,7 +261,7 @@ func TestAMistakenStartUpMessageEndsItsConnection(t *testing.T) {
 	}
 }
 
-func TestPsAndProcAgree(t *testing.T) {
+func TestProcesses_AreTheSameByPsAndProc(t *testing.T) {
 	t.Parallel()
 	byPs, err := psProcesses()
 	if err != nil {
@@ -277,7 +277,7 @@ func TestPsAndProcAgree(t *testing.T) {
 	}
 }
 
-func TestAGuardSaysWhenItCannotStartAnything(t *testing.T) {
+func TestLaunch_ReportsAProgramThatDoesNotStart(t *testing.T) {
 	t.Parallel()
 	o := owner{home: t.TempDir()}
 	log := filepath.Join(o.home, "log")

@@ -11,21 +11,21 @@ import (
 	"sync"
 )
 
-// A link is one client's connection to its server.
+// A link is one client's connection to its server through a proxy.
 type link struct {
 	proxy  *Proxy
 	client net.Conn
-	gone   <-chan struct{}
+	done   <-chan struct{}
 	cancel context.CancelFunc
 }
 
-// cut ends the link, from whichever goroutine.
+// cut ends the link; any goroutine may call it.
 func (l *link) cut() {
 	l.cancel()
 	_ = l.client.Close() // it is closed either way
 }
 
-// serve passes on what client and server say until one of them ends or the link is cut.
+// serve copies between client and server until one of them ends or the link is cut.
 func (l *link) serve(ctx context.Context) {
 	startup, err := readStartup(l.client)
 	if err != nil {
@@ -63,8 +63,8 @@ const (
 	maxStartup    = 10000 // the server's own bound
 )
 
-// readStartup answers no to requests for encryption, and returns the first message that is
-// for the server: a start-up or a cancel request.
+// readStartup declines requests for encryption, and returns the first message for the server:
+// a start-up or a cancel request.
 func readStartup(client io.ReadWriter) ([]byte, error) {
 	for {
 		head := make([]byte, 8)
@@ -87,8 +87,8 @@ func readStartup(client io.ReadWriter) ([]byte, error) {
 	}
 }
 
-// replies passes on the server's messages. From a reply that is to be lost on, it swallows
-// everything up to ReadyForQuery, since an autocommit statement is only committed by then.
+// replies forwards the server's messages. From the reply that is to be lost it drops
+// everything up to ReadyForQuery, because an autocommit statement is committed only by then.
 func (l *link) replies(server *bufio.Reader) {
 	out := bufio.NewWriter(gate{l, l.client})
 	for losing := false; ; {
@@ -128,7 +128,7 @@ func (l *link) replies(server *bufio.Reader) {
 	}
 }
 
-// A gate writes to one side of a link while bytes flow.
+// A gate writes to one side of a link, unless the proxy is frozen.
 type gate struct {
 	link *link
 	to   net.Conn
@@ -141,7 +141,7 @@ func (g gate) Write(b []byte) (int, error) {
 	select {
 	case <-flows:
 		return g.to.Write(b)
-	case <-g.link.gone:
+	case <-g.link.done:
 		return 0, net.ErrClosed
 	}
 }

@@ -10,12 +10,11 @@ import (
 	"testing"
 )
 
-// PgBouncer puts a PgBouncer in transaction mode in front of the server that dsn names, for
-// as long as the test runs, and returns a DSN of the same database through it. The pool holds
-// up to 20 connections to the server, so the statements of one client meet different backends.
-// For pgx the DSN asks for what its users have to ask for behind a pooler,
-// default_query_exec_mode=exec: no prepared statements by name.
-// Without PgBouncer installed the test is skipped, or fails, as without PostgreSQL.
+// PgBouncer starts a PgBouncer in transaction mode in front of the server of dsn until the test
+// ends, and returns the DSN of the same database through it. The pool has up to 20 connections
+// to the server, so different backends serve one client's statements. For pgx the DSN has
+// what its users need behind a pooler, default_query_exec_mode=exec: no named prepared
+// statements. Without PgBouncer the test is skipped or fails, as it does without PostgreSQL.
 func PgBouncer(tb testing.TB, dsn string) string {
 	tb.Helper()
 	to, err := parseEndpoint(dsn)
@@ -60,7 +59,7 @@ max_client_conn = 500
 ignore_startup_parameters = extra_float_digits
 `, host, port, superuser, dir)
 	ini, log := filepath.Join(dir, "pgbouncer.ini"), filepath.Join(dir, "log")
-	if err := os.WriteFile(ini, []byte(config), 0o644); err != nil { // for the owner to read, in the owner's private directory
+	if err := os.WriteFile(ini, []byte(config), 0o644); err != nil { // the owner must read it; the directory is private
 		return nil, err
 	}
 	s, err := launch(o, dir, "TERM", log, program, ini)
@@ -73,7 +72,7 @@ ignore_startup_parameters = extra_float_digits
 	return s, nil
 }
 
-// findPgBouncer looks on PATH, and off it where Debian has it, since users' PATHs lack /usr/sbin.
+// findPgBouncer looks on PATH and then where Debian installs it, which users' PATHs lack.
 func findPgBouncer(offPath string) (string, error) {
 	if program, err := exec.LookPath("pgbouncer"); err == nil {
 		return program, nil

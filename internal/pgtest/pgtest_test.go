@@ -25,7 +25,7 @@ func scalar[T any](t *testing.T, db sqlx.QueryerContext, query string) (value T)
 	return value
 }
 
-func TestTwoDatabasesAreIsolated(t *testing.T) {
+func TestDatabase_IsIsolatedFromOthers(t *testing.T) {
 	t.Parallel()
 	a, b := pgtest.Open(t, pgtest.Database(t)), pgtest.Open(t, pgtest.Database(t))
 	execute(t, a, "CREATE TABLE only_in_a (id int)")
@@ -37,7 +37,7 @@ func TestTwoDatabasesAreIsolated(t *testing.T) {
 	}
 }
 
-func TestADatabaseIsDroppedWithItsTestWhileSomebodyIsConnected(t *testing.T) {
+func TestDatabase_IsDroppedWithItsTestWhileAClientIsConnected(t *testing.T) {
 	t.Parallel()
 	outer := pgtest.Open(t, pgtest.Database(t))
 	var dsn string
@@ -50,7 +50,7 @@ func TestADatabaseIsDroppedWithItsTestWhileSomebodyIsConnected(t *testing.T) {
 	}
 }
 
-func TestBothDriversOpenTheSameDSN(t *testing.T) {
+func TestOpen_TakesTheSameDSNForBothDrivers(t *testing.T) {
 	for _, driver := range []string{"postgres", "pgx"} {
 		t.Run(driver, func(t *testing.T) {
 			t.Setenv("AUTOMATION_TEST_DRIVER", driver)
@@ -66,7 +66,7 @@ func TestBothDriversOpenTheSameDSN(t *testing.T) {
 	}
 }
 
-func TestPgBouncerAnswersInTransactionMode(t *testing.T) {
+func TestPgBouncer_PoolsTransactions(t *testing.T) {
 	t.Parallel()
 	direct := pgtest.Database(t)
 	pooled := pgtest.Open(t, pgtest.PgBouncer(t, direct))
@@ -98,7 +98,7 @@ func TestPgBouncerAnswersInTransactionMode(t *testing.T) {
 	}
 }
 
-func TestPgBouncerStandsBehindAndInFrontOfAProxy(t *testing.T) {
+func TestPgBouncer_CombinesWithProxies(t *testing.T) {
 	t.Parallel()
 	behind := pgtest.NewProxy(t, pgtest.Database(t))
 	front := pgtest.NewProxy(t, pgtest.PgBouncer(t, behind.DSN()))

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// A Proxy stands on 127.0.0.1 between clients and a server, and breaks what passes. It may be
-// used from any goroutine. A client whose server is away is closed without a word.
+// A Proxy listens on 127.0.0.1 between clients and a server, and simulates faults of the
+// network. Any goroutine may use it. It closes a client whose server does not answer.
 type Proxy struct {
 	listener net.Listener
 	dsn      string
@@ -19,13 +19,13 @@ type Proxy struct {
 	upstream endpoint
 	lose     func(tag string) bool
 	lost     int
-	flows    chan struct{} // closed while bytes pass
+	flows    chan struct{} // closed unless the proxy is frozen
 	links    map[*link]struct{}
 	closed   bool
 }
 
-// NewProxy starts a proxy in front of the server that dsn names: a cluster, a pooler, another
-// proxy. It ends, and its connections with it, when the test does.
+// NewProxy starts a proxy in front of the server of dsn: a cluster, a pooler or another proxy.
+// It closes all its connections when the test ends.
 func NewProxy(tb testing.TB, dsn string) *Proxy {
 	tb.Helper()
 	to, err := parseEndpoint(dsn)
@@ -39,11 +39,11 @@ func NewProxy(tb testing.TB, dsn string) *Proxy {
 	return p
 }
 
-// DSN names the database that the proxy was made for, over TCP and through the proxy.
+// DSN returns the URL of the database through the proxy, over TCP.
 func (p *Proxy) DSN() string { return p.dsn }
 
-// SetUpstream sends later connections to the server that dsn names. Those that stand, stay:
-// [Proxy.CutAll] ends them.
+// SetUpstream sends later connections to the server of dsn. Existing ones stay until
+// [Proxy.CutAll].
 func (p *Proxy) SetUpstream(tb testing.TB, dsn string) {
 	tb.Helper()
 	to, err := parseEndpoint(dsn)
@@ -64,10 +64,10 @@ func (p *Proxy) LoseCommits(n int) {
 	})
 }
 
-// LoseReplies cuts a connection when the server has done what it was asked, before the client
-// hears of it, wherever match says so of the reply's command tag: "COMMIT", "INSERT 0 1". A
-// COMMIT that failed has the tag "ROLLBACK". The calls of match follow one another; in place
-// of losing the reply, match may hold it back by calling [Proxy.Freeze]. Nil loses none.
+// LoseReplies cuts a connection after the server has executed a command and before the client
+// receives the reply, if match returns true for the reply's command tag, such as "COMMIT" or
+// "INSERT 0 1". The tag of a failed COMMIT is "ROLLBACK". Match is not called concurrently; to
+// hold the reply back and not lose it, it may call [Proxy.Freeze]. Nil loses none.
 func (p *Proxy) LoseReplies(match func(tag string) bool) {
 	var turn sync.Mutex
 	p.mu.Lock()
@@ -79,14 +79,14 @@ func (p *Proxy) LoseReplies(match func(tag string) bool) {
 	}
 }
 
-// Lost counts the replies lost so far, so that a test can tell that what it tests happened.
+// Lost returns how many replies were lost, so that a test can check that its fault occurred.
 func (p *Proxy) Lost() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.lost
 }
 
-// Freeze lets no more bytes pass, in both directions; connections stand, and new ones are taken.
+// Freeze stops all bytes in both directions; connections stay open, and new ones are accepted.
 func (p *Proxy) Freeze() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -95,7 +95,7 @@ func (p *Proxy) Freeze() {
 	}
 }
 
-// Thaw undoes Freeze; what waited passes.
+// Thaw undoes Freeze, and forwards what waited.
 func (p *Proxy) Thaw() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -113,7 +113,7 @@ func (p *Proxy) flowing() bool {
 	}
 }
 
-// CutAll closes every connection that stands.
+// CutAll closes every connection.
 func (p *Proxy) CutAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -126,7 +126,7 @@ func (p *Proxy) close() {
 	p.mu.Lock()
 	p.closed = true
 	p.mu.Unlock()
-	_ = p.listener.Close() // it listens no more either way
+	_ = p.listener.Close() // it does not listen any more either way
 	p.CutAll()
 	p.wait.Wait()
 }
@@ -138,10 +138,10 @@ func (p *Proxy) accept() {
 			return
 		}
 		if err != nil {
-			continue // this client went away meanwhile
+			continue // this client has left meanwhile
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		l := &link{proxy: p, client: client, gone: ctx.Done(), cancel: cancel}
+		l := &link{proxy: p, client: client, done: ctx.Done(), cancel: cancel}
 		p.mu.Lock()
 		if p.closed {
 			l.cut()

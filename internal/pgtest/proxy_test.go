@@ -39,7 +39,7 @@ func rows(t *testing.T, db *sqlx.DB) int {
 	return scalar[int](t, db, "SELECT count(*) FROM journal")
 }
 
-func TestALostReplyToACommitLeavesTheRowApplied(t *testing.T) {
+func TestProxy_LosesTheReplyToACommitThatIsApplied(t *testing.T) {
 	t.Parallel()
 	p, proxied, direct := journal(t)
 	p.LoseCommits(2)
@@ -56,7 +56,7 @@ func TestALostReplyToACommitLeavesTheRowApplied(t *testing.T) {
 	}
 }
 
-func TestAnAutocommitStatementIsCommittedWhenItsReplyIsLost(t *testing.T) {
+func TestProxy_LosesTheReplyToAnAutocommitStatementThatIsApplied(t *testing.T) {
 	t.Parallel()
 	p, proxied, direct := journal(t)
 	p.LoseReplies(func(tag string) bool { return strings.HasPrefix(tag, "INSERT ") && p.Lost() == 0 })
@@ -75,7 +75,7 @@ func TestAnAutocommitStatementIsCommittedWhenItsReplyIsLost(t *testing.T) {
 	}
 }
 
-func TestAReplyIsHeldBackWhenItsMatchFreezes(t *testing.T) {
+func TestProxy_HoldsAReplyBackWhenItsMatchFreezes(t *testing.T) {
 	t.Parallel()
 	p, proxied, direct := journal(t)
 	held := make(chan struct{})
@@ -103,7 +103,7 @@ func TestAReplyIsHeldBackWhenItsMatchFreezes(t *testing.T) {
 	}
 }
 
-func TestCutAllEndsEveryConnection(t *testing.T) {
+func TestProxy_CutAllClosesEveryConnection(t *testing.T) {
 	t.Parallel()
 	p, proxied, _ := journal(t)
 	tx, err := proxied.BeginTxx(t.Context(), nil)
@@ -120,7 +120,7 @@ func TestCutAllEndsEveryConnection(t *testing.T) {
 	execute(t, proxied, "SELECT 1")
 }
 
-func TestLaterConnectionsGoToANewUpstream(t *testing.T) {
+func TestProxy_SendsLaterConnectionsToANewUpstream(t *testing.T) {
 	t.Parallel()
 	old, next := pgtest.Start(t, pgtest.Options{Settings: map[string]string{"cluster_name": "old"}}),
 		pgtest.Start(t, pgtest.Options{Settings: map[string]string{"cluster_name": "next"}})
@@ -146,7 +146,7 @@ func TestLaterConnectionsGoToANewUpstream(t *testing.T) {
 	}
 }
 
-func TestARequestForEncryptionIsDeclined(t *testing.T) {
+func TestProxy_DeclinesEncryption(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.NewProxy(t, pgtest.Database(t)).DSN()
 	if err := pgtest.Open(t, strings.Replace(dsn, "sslmode=disable", "sslmode=require", 1)).PingContext(t.Context()); err == nil {
@@ -157,7 +157,7 @@ func TestARequestForEncryptionIsDeclined(t *testing.T) {
 	}
 }
 
-func TestACancelRequestPassesTheProxy(t *testing.T) {
+func TestProxy_ForwardsCancelRequests(t *testing.T) {
 	t.Parallel()
 	_, proxied, direct := journal(t)
 	ctx, cancel := context.WithCancel(t.Context())
