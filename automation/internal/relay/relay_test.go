@@ -1,0 +1,603 @@
+package relay_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/relay"
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
+)
+
+const sse = "text/event-stream"
+
+func TestCopy_PassesEventsOnAsTheyCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, c, n := relay.New(relay.Options{}), newClient(), answer(t.Context(), sse+"; charset=utf-8")
+		go func() {
+			n.send(delta)
+			time.Sleep(time.Second)
+			n.send(finish[:20])
+			time.Sleep(time.Second)
+			n.send(finish[20:])
+			time.Sleep(time.Second)
+			n.send(": ping\n\n" + done)
+			n.end()
+		}()
+		result := r.Copy(t.Context(), c, n.Answer)
+		if result.Failure != nil || !result.Begun || c.got() != delta+finish+": ping\n\n"+done {
+			t.Fatalf("%+v: %q", result, c.got())
+		}
+		if h, f, p := c.at(t, delta), c.at(t, finish), c.at(t, "ping"); h != 0 || f != 2*time.Second || p != 3*time.Second {
+			t.Errorf("events after %v, %v and %v", h, f, p)
+		}
+		if len(c.writes) != 4 {
+			t.Errorf("half an event was passed on: %+v", c.writes)
+		}
+		n.wantRelease(t, true)
+	})
+}
+
+func TestCopy_PassesDoneOnWhenTheSessionIsReleased(t *testing.T) {
+	for name, tt := range map[string]struct {
+		eofAfter, releaseTakes time.Duration // eofAfter < 0: never
+		doneAt, releasedAt     time.Duration
+		drained                bool
+	}{
+		"at once":                        {0, 0, 0, 0, true},
+		"after a slow release":           {0, 100 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond, true},
+		"but waits no longer than 250ms": {0, time.Second, 250 * time.Millisecond, time.Second, true},
+		"nor for a late end":             {8 * time.Second, 0, 250 * time.Millisecond, 8 * time.Second, true},
+		"nor for one that never comes":   {-1, 0, 250 * time.Millisecond, time.Minute, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, c, n := relay.New(relay.Options{DrainTimeout: time.Minute}), newClient(), answer(t.Context(), sse)
+				go func() {
+					n.send(delta + finish + done)
+					if tt.eofAfter >= 0 {
+						time.Sleep(tt.eofAfter)
+						n.end()
+					}
+				}()
+				begun := time.Now()
+				release := n.Release
+				n.Release = func(drained bool) {
+					time.Sleep(tt.releaseTakes)
+					release(drained)
+				}
+				if result := r.Copy(t.Context(), c, n.Answer); result.Failure != nil || c.got() != delta+finish+done {
+					t.Fatalf("%+v: %q", result, c.got())
+				}
+				if took := time.Since(begun); took != tt.doneAt || c.at(t, "[DONE]") != tt.doneAt || c.at(t, finish) != 0 {
+					t.Errorf("finish after %v, [DONE] after %v, returned after %v, want 0 and %v", c.at(t, finish), c.at(t, "[DONE]"), took, tt.doneAt)
+				}
+				n.wantRelease(t, tt.drained)
+				if took := time.Since(begun); took != tt.releasedAt {
+					t.Errorf("released after %v, want %v", took, tt.releasedAt)
+				}
+				r.Close()
+			})
+		})
+	}
+}
+
+func TestCopy_TakesWhatTheStreamSaysAsItsEnd(t *testing.T) {
+	for name, stream := range map[string]string{
+		"[DONE] without finish_reason":   delta + done,
+		"finish_reason without [DONE]":   delta + finish,
+		"[DONE] without its blank line":  delta + "data: [DONE]",
+		"finish without its blank line":  delta + strings.TrimSpace(finish),
+		"an event of the responses API":  "event: response.completed\ndata: {\"type\":\"response.completed\"}\n\n",
+		"usage after finish_reason":      delta + finish + "data: {\"choices\":[],\"usage\":{}}\n\n",
+		"carriage returns":               strings.ReplaceAll(delta+done, "\n", "\r\n"),
+		"an event larger than a buffer":  `data: {"choices":[{"delta":{"content":"` + strings.Repeat("x", 100<<10) + `"}}]}` + "\n\n" + done,
+		"events larger than one read of": strings.Repeat(delta, 10_000) + done,
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, c, n := relay.New(relay.Options{}), newClient(), of(t.Context(), sse, stream, io.EOF)
+			result := r.Copy(t.Context(), c, n.Answer)
+			if result.Failure != nil || strings.TrimSpace(c.got()) != strings.TrimSpace(stream) {
+				t.Errorf("%+v: %d bytes of %d", result, len(c.got()), len(stream))
+			}
+			n.wantRelease(t, true)
+			r.Close()
+		})
+	}
+	t.Run("a finish_reason and then silence", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r, c, n := relay.New(relay.Options{IdleTimeout: 2 * time.Minute, DrainTimeout: time.Minute}), newClient(), answer(t.Context(), sse)
+			go n.send(delta + finish)
+			begun := time.Now()
+			if result := r.Copy(t.Context(), c, n.Answer); result.Failure != nil {
+				t.Errorf("%+v", result.Failure)
+			}
+			if took := time.Since(begun); took > time.Minute {
+				t.Errorf("the stream ended after %v", took)
+			}
+			n.wantRelease(t, false)
+		})
+	})
+}
+
+// failures are the bodies of streams that are no whole answers.
+var failures = map[string]struct {
+	stream string
+	end    error
+	body   string // of the Failure
+	text   string // of its error
+}{
+	"an end without [DONE]":             {end: io.EOF, text: "without [DONE]"},
+	"bare JSON":                         {stream: `{"providerModelError":{"error":{"message":"x"}}}`, end: io.EOF, body: `{"providerModelError":{"error":{"message":"x"}}}`, text: "other than events"},
+	"bare JSON on a line":               {stream: `{"error":"session expired"}` + "\n", end: io.EOF, body: `{"error":"session expired"}` + "\n", text: "other than events"},
+	"text":                              {stream: "Bad Gateway\n", end: io.EOF, body: "Bad Gateway\n", text: "other than events"},
+	"an event with an error":            {stream: `data: {"error":{"message":"x"}}` + "\n\n" + done, end: io.EOF, body: `{"error":{"message":"x"}}`, text: "error in place"},
+	"half a line":                       {stream: `data: {"choices":[{"del`, end: io.EOF, text: "within an event"},
+	"half a line and bare JSON":         {stream: "data: 1\n" + `{"error":"x"}`, end: io.EOF, body: `{"error":"x"}`, text: "other than events"},
+	"a connection that breaks":          {end: io.ErrUnexpectedEOF, text: "broke off"},
+	"a connection that breaks in event": {stream: `data: {`, end: errors.New("reset by peer"), text: "reset by peer"},
+	"an event that is too long":         {stream: "data: " + strings.Repeat("x", 9<<20), end: io.EOF, text: "longer than 8 MiB"},
+}
+
+func TestCopy_LeavesFailuresBeforeTheFirstByteToItsCaller(t *testing.T) {
+	for name, tt := range failures {
+		t.Run(name, func(t *testing.T) {
+			r, c, n := relay.New(relay.Options{}), newClient(), of(t.Context(), sse, tt.stream, tt.end)
+			result := r.Copy(t.Context(), c, n.Answer)
+			f := result.Failure
+			if f == nil || f.Cause != outcome.Provider || f.Code != outcome.CodeProviderError || !result.Held || result.Begun || result.Abort {
+				t.Fatalf("%+v, %+v", result, f)
+			}
+			want := tt.text
+			if tt.stream == "" && tt.end == io.EOF { //nolint:errorlint // a table's value
+				want = "empty"
+			}
+			if !strings.Contains(f.Err.Error(), want) || tt.body != "" && string(f.Body) != tt.body {
+				t.Errorf("%v, %q", f.Err, f.Body)
+			}
+			if c.status != 0 || c.got() != "" || len(c.header) != 0 {
+				t.Errorf("the client got %d %v %q", c.status, c.header, c.got())
+			}
+			n.wantHeld(t)
+			r.Close()
+		})
+	}
+}
+
+func TestCopy_EndsABrokenStreamWithOneErrorEvent(t *testing.T) {
+	for name, tt := range failures {
+		t.Run(name, func(t *testing.T) {
+			r, c, n := relay.New(relay.Options{}), newClient(), of(t.Context(), sse, delta+tt.stream, tt.end)
+			n.Describe = func(f *relay.Failure) []byte {
+				f.Code = outcome.CodeModelError
+				return fmt.Appendf(nil, "{\n \"error\": {\"message\": %q}}", f.Err)
+			}
+			result := r.Copy(t.Context(), c, n.Answer)
+			f := result.Failure
+			if f == nil || f.Cause != outcome.Provider || f.Code != outcome.CodeModelError || result.Held || !result.Begun || result.Abort {
+				t.Fatalf("%+v, %+v", result, f)
+			}
+			if !strings.Contains(f.Err.Error(), tt.text) || tt.body != "" && string(f.Body) != tt.body {
+				t.Errorf("%v, %q", f.Err, f.Body)
+			}
+			rest, found := strings.CutPrefix(c.got(), delta)
+			want := fmt.Sprintf("data: {\"error\":{\"message\":%q}}\n\n", f.Err)
+			if !found || rest != want {
+				t.Errorf("the client got %q", c.got())
+			}
+			<-n.released
+			r.Close()
+		})
+	}
+}
+
+func TestCopy_NamesNoCauseToTheClientWithoutDescribe(t *testing.T) {
+	r, c, n := relay.New(relay.Options{}), newClient(), of(t.Context(), sse, delta+`{"error":"password=secret"}`, io.EOF)
+	r.Copy(t.Context(), c, n.Answer)
+	want := `data: {"error":{"message":"The answer broke off.","type":"upstream_error","code":"stream_interrupted"}}` + "\n\n"
+	if c.got() != delta+want {
+		t.Errorf("the client got %q", c.got())
+	}
+	<-n.released
+	r.Close()
+}
+
+func TestCopy_PassesABodyOnAsAWholeOrAborts(t *testing.T) {
+	small, large := `{"id":"x","object":"chat.completion","error":null}`, `{"data":["`+strings.Repeat("x", 1<<20)+`"]}`
+	for name, tt := range map[string]struct {
+		contentType string
+		body        string
+		length      int64 // -1: unknown
+		end         error
+		begun       bool
+		text        string // of the failure; empty: none
+	}{
+		"JSON":                                   {body: small, length: int64(len(small)), begun: true},
+		"JSON of unknown length":                 {body: small, length: -1, begun: true},
+		"large JSON":                             {body: large, length: int64(len(large)), begun: true},
+		"large JSON of unknown length":           {body: large, length: -1, begun: true},
+		"audio":                                  {contentType: "audio/mpeg", body: "ID3...", length: -1, begun: true},
+		"audio of known length":                  {contentType: "audio/mpeg", body: "ID3...", length: 6, begun: true},
+		"compressed JSON":                        {contentType: "application/json; gzip", body: "\x1f\x8b", length: 2, begun: true},
+		"nothing":                                {body: "", length: 0, text: "empty"},
+		"nothing of unknown length":              {body: "", length: -1, text: "empty"},
+		"audio that is empty":                    {contentType: "audio/mpeg", length: -1, text: "empty"},
+		"JSON cut off":                           {body: small[:9], length: -1, text: "no valid JSON"},
+		"JSON cut off by its length":             {body: small[:9], length: 9, text: "no valid JSON"},
+		"JSON and more":                          {body: small + small, length: -1, text: "no valid JSON"},
+		"JSON shorter than its length":           {body: small, length: 1000, text: "shorter"},
+		"JSON that breaks off":                   {body: small, length: 1000, end: io.ErrUnexpectedEOF, text: "broke off"},
+		"an error with the status of a success":  {body: `{"error":{"message":"x"}}`, length: -1, text: "error in place"},
+		"a provider's error":                     {body: `{"providerModelError":"x"}`, length: -1, text: "error in place"},
+		"large JSON that breaks off":             {body: large[:1<<19], length: int64(len(large)), end: io.ErrUnexpectedEOF, begun: true, text: "broke off"},
+		"large JSON shorter than its length":     {body: large, length: 2 << 20, begun: true, text: "shorter"},
+		"large JSON of unknown length, cut off":  {body: large[:1<<19], length: -1, end: io.ErrUnexpectedEOF, begun: true, text: "broke off"},
+		"audio that breaks off":                  {contentType: "audio/mpeg", body: "ID3", length: -1, end: io.ErrUnexpectedEOF, begun: true, text: "broke off"},
+		"large JSON, ends well after half of it": {body: large[:1<<19], length: -1, begun: true, text: "no valid JSON"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			contentType := tt.contentType
+			if contentType == "" {
+				contentType = "application/json"
+			}
+			contentType, encoding, _ := strings.Cut(contentType, "; ")
+			r, c, n := relay.New(relay.Options{}), newClient(), of(t.Context(), contentType, tt.body, tt.end)
+			n.Response.ContentLength = tt.length
+			if encoding != "" {
+				n.Response.Header.Set("Content-Encoding", encoding)
+			}
+			result := r.Copy(t.Context(), c, n.Answer)
+			if tt.text == "" {
+				if result.Failure != nil || c.got() != tt.body {
+					t.Fatalf("%+v: %v; %d bytes of %d", result, result.Failure, len(c.got()), len(tt.body))
+				}
+				wantLength := ""
+				if tt.length >= 0 || len(tt.body) < 1000 && contentType == "application/json" {
+					wantLength = fmt.Sprint(len(tt.body))
+				}
+				if got := c.header.Get("Content-Length"); got != wantLength {
+					t.Errorf("Content-Length %q, want %q", got, wantLength)
+				}
+				n.wantRelease(t, true)
+				return
+			}
+			if f := result.Failure; f == nil || f.Cause != outcome.Provider || !strings.Contains(f.Err.Error(), tt.text) {
+				t.Fatalf("%+v", f)
+			}
+			if result.Begun != tt.begun || result.Abort != tt.begun || result.Held == tt.begun || c.status != 0 != tt.begun {
+				t.Errorf("%+v, status %d", result, c.status)
+			}
+			if !tt.begun {
+				n.wantHeld(t)
+			} else {
+				<-n.released
+			}
+			r.Close()
+		})
+	}
+}
+
+func TestCopy_DrainsTheNodeAfterTheClientHasLeft(t *testing.T) {
+	for name, tt := range map[string]struct {
+		sent    string // before the client leaves
+		endsIn  time.Duration
+		drained bool
+	}{
+		"before the first byte":         {"", 10 * time.Second, true},
+		"after it":                      {delta, 10 * time.Second, true},
+		"and gives up when it is slow":  {delta, time.Hour, false},
+		"and gives up before the first": {"", time.Hour, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, c, n := relay.New(relay.Options{DrainTimeout: time.Minute}), newClient(), answer(t.Context(), sse)
+				ctx, leave := context.WithCancel(t.Context())
+				go func() {
+					n.send(tt.sent)
+					time.Sleep(time.Second)
+					leave()
+					time.Sleep(time.Second / 2)
+					for i := 0; i < int(tt.endsIn/time.Second) && n.ctx.Err() == nil; i++ {
+						n.send(delta)
+						time.Sleep(time.Second)
+					}
+					if n.ctx.Err() == nil {
+						n.send(done)
+						n.end()
+					}
+				}()
+				begun := time.Now()
+				result := r.Copy(ctx, c, n.Answer)
+				if took := time.Since(begun); took != time.Second {
+					t.Errorf("Copy returned after %v", took)
+				}
+				if f := result.Failure; f == nil || f.Cause != outcome.ClientLeft || result.Held || result.Begun != (tt.sent != "") {
+					t.Errorf("%+v, %+v", result, f)
+				}
+				n.wantRelease(t, tt.drained)
+				if took, want := time.Since(begun), time.Second+min(tt.endsIn+time.Second/2, time.Minute); took != want {
+					t.Errorf("released after %v, want %v", took, want)
+				}
+				if c.got() != tt.sent {
+					t.Errorf("the client got %q", c.got())
+				}
+				r.Close()
+				time.Sleep(time.Second)
+			})
+		})
+	}
+	t.Run("of which a failing write tells", func(t *testing.T) {
+		r, c, n := relay.New(relay.Options{}), newClient(), of(t.Context(), sse, delta+delta+done, io.EOF)
+		c.fail = errors.New("broken pipe")
+		if f := r.Copy(t.Context(), c, n.Answer).Failure; f == nil || f.Cause != outcome.ClientLeft {
+			t.Errorf("%+v", f)
+		}
+		n.wantRelease(t, true)
+		r.Close()
+	})
+}
+
+func TestCopy_TellsTheHostsDeadlineFromABrokenAnswer(t *testing.T) {
+	errStopping := errors.New("the server stops")
+	for name, tt := range map[string]struct {
+		context func(context.Context) (context.Context, context.CancelFunc)
+		want    error
+	}{
+		"a deadline": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, time.Second)
+		}, context.DeadlineExceeded},
+		"a cause": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeoutCause(ctx, time.Second, errStopping)
+		}, errStopping},
+	} {
+		for _, sent := range []string{"", delta} {
+			t.Run(fmt.Sprintf("%s after %d bytes", name, len(sent)), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					r, c, n := relay.New(relay.Options{}), newClient(), answer(t.Context(), sse)
+					ctx, cancel := tt.context(t.Context())
+					defer cancel()
+					go func() {
+						n.send(sent)
+						time.Sleep(5 * time.Second)
+						n.send(delta + done)
+						n.end()
+					}()
+					result := r.Copy(ctx, c, n.Answer)
+					if f := result.Failure; f == nil || f.Cause != outcome.Host || !errors.Is(f.Err, tt.want) {
+						t.Fatalf("%+v", f)
+					}
+					if sent != "" && !strings.HasPrefix(c.got(), delta+`data: {"error":`) || sent == "" && c.got() != "" {
+						t.Errorf("the client got %q", c.got())
+					}
+					n.wantRelease(t, true)
+				})
+			})
+		}
+	}
+	for _, err := range []error{os.ErrDeadlineExceeded, http.ErrHandlerTimeout} {
+		t.Run("a write fails with "+err.Error(), func(t *testing.T) {
+			r, c, n := relay.New(relay.Options{}), newClient(), of(t.Context(), sse, delta+done, io.EOF)
+			c.fail = err
+			if f := r.Copy(t.Context(), c, n.Answer).Failure; f == nil || f.Cause != outcome.Host || f.Code != outcome.CodeStreamInterrupted {
+				t.Errorf("%+v", f)
+			}
+			n.wantRelease(t, true)
+			r.Close()
+		})
+	}
+}
+
+func TestCopy_SaysThatTheSessionsLeaseWasLost(t *testing.T) {
+	lost := errors.New("lease lost")
+	for _, sent := range []string{"", delta} {
+		t.Run(fmt.Sprintf("after %d bytes", len(sent)), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				lease, lose := context.WithCancelCause(t.Context())
+				r, c, n := relay.New(relay.Options{}), newClient(), answer(lease, sse)
+				go func() {
+					n.send(sent)
+					time.Sleep(time.Second)
+					lose(lost)
+				}()
+				result := r.Copy(t.Context(), c, n.Answer)
+				if f := result.Failure; f == nil || f.Cause != outcome.Database || !errors.Is(f.Err, lost) || result.Held != (sent == "") {
+					t.Fatalf("%+v, %+v", result, f)
+				}
+			})
+		})
+	}
+}
+
+func TestCopy_EndsWhenNothingMoves(t *testing.T) {
+	t.Run("because the node is silent", func(t *testing.T) {
+		for _, sent := range []string{"", delta} {
+			synctest.Test(t, func(t *testing.T) {
+				r, c, n := relay.New(relay.Options{IdleTimeout: time.Minute}), newClient(), answer(t.Context(), sse)
+				go n.send(sent)
+				begun := time.Now()
+				result := r.Copy(t.Context(), c, n.Answer)
+				if f := result.Failure; f == nil || f.Cause != outcome.Provider || f.Code != outcome.CodeProviderTimeout {
+					t.Fatalf("%+v", f)
+				}
+				if took := time.Since(begun); took < time.Minute || took > 75*time.Second {
+					t.Errorf("ended after %v", took)
+				}
+				if sent != "" && !strings.HasPrefix(c.got(), delta+`data: {"error":`) {
+					t.Errorf("the client got %q", c.got())
+				}
+				n.wantRelease(t, false)
+			})
+		}
+	})
+	t.Run("but not while a node is slow", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r, c, n := relay.New(relay.Options{IdleTimeout: time.Minute}), newClient(), answer(t.Context(), sse)
+			go func() {
+				for range 20 {
+					time.Sleep(44 * time.Second)
+					n.send(": ping\n\n")
+				}
+				n.send(done)
+				n.end()
+			}()
+			if result := r.Copy(t.Context(), c, n.Answer); result.Failure != nil {
+				t.Errorf("%+v", result.Failure)
+			}
+			n.wantRelease(t, true)
+		})
+	})
+	t.Run("because the client does not read", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r, c, n := relay.New(relay.Options{IdleTimeout: time.Minute}), newClient(), of(t.Context(), sse, delta+done, io.EOF)
+			c.blocked = make(chan struct{})
+			begun := time.Now()
+			result := r.Copy(t.Context(), c, n.Answer)
+			if f := result.Failure; f == nil || f.Cause != outcome.ClientLeft {
+				t.Fatalf("%+v", f)
+			}
+			if took := time.Since(begun); took < time.Minute || took > 75*time.Second {
+				t.Errorf("ended after %v", took)
+			}
+			n.wantRelease(t, true)
+		})
+	})
+	t.Run("and the host's deadline passes meanwhile", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r, c, n := relay.New(relay.Options{}), newClient(), of(t.Context(), sse, delta+done, io.EOF)
+			c.blocked = make(chan struct{})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			begun := time.Now()
+			if f := r.Copy(ctx, c, n.Answer).Failure; f == nil || f.Cause != outcome.Host {
+				t.Errorf("%+v", f)
+			}
+			if took := time.Since(begun); took != 2*time.Second {
+				t.Errorf("ended after %v", took)
+			}
+			n.wantRelease(t, true)
+		})
+	})
+}
+
+func TestCopy_RefusesWhatIsNoSuccess(t *testing.T) {
+	for _, status := range []int{http.StatusSwitchingProtocols, http.StatusEarlyHints, http.StatusFound, http.StatusBadGateway} {
+		r, c, n := relay.New(relay.Options{}), newClient(), answer(t.Context(), sse)
+		n.Response.StatusCode = status
+		result := r.Copy(t.Context(), c, n.Answer)
+		if f := result.Failure; f == nil || f.Cause != outcome.Provider || !result.Held || c.status != 0 {
+			t.Errorf("%d: %+v, %+v", status, result, f)
+		}
+		if _, err := n.body.Write([]byte("x")); err == nil || n.ctx.Err() == nil {
+			t.Errorf("%d: the node's body is still open", status)
+		}
+		n.wantHeld(t)
+		r.Close()
+	}
+}
+
+func TestCopy_PassesPanicsOfTheWriterOn(t *testing.T) {
+	r, n := relay.New(relay.Options{}), of(t.Context(), sse, delta+done, io.EOF)
+	func() {
+		defer func() {
+			if p := recover(); p != "the host's" {
+				t.Errorf("recovered %v", p)
+			}
+		}()
+		r.Copy(t.Context(), panicking{newClient()}, n.Answer)
+	}()
+	n.wantRelease(t, true)
+	r.Close()
+}
+
+type panicking struct{ *client }
+
+func (panicking) Write([]byte) (int, error) { panic("the host's") }
+
+func TestClose_EndsAndJoinsWhatIsBeingRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, n, m := relay.New(relay.Options{}), answer(t.Context(), sse), answer(t.Context(), sse)
+		go n.send(delta + done)
+		if result := r.Copy(t.Context(), newClient(), n.Answer); result.Failure != nil {
+			t.Fatalf("%+v", result.Failure)
+		}
+		served := make(chan relay.Result, 1)
+		go func() { served <- r.Copy(t.Context(), newClient(), m.Answer) }()
+		synctest.Wait()
+		if active := r.Active(); active != 2 {
+			t.Errorf("%d answers are being read", active)
+		}
+		r.Close()
+		n.wantRelease(t, false)
+		if f := (<-served).Failure; f == nil || f.Cause != outcome.Host || !errors.Is(f.Err, relay.ErrClosed) {
+			t.Errorf("%+v", f)
+		}
+		if active := r.Active(); active != 0 {
+			t.Errorf("%d answers are still being read", active)
+		}
+		late := answer(t.Context(), sse)
+		if result := r.Copy(t.Context(), newClient(), late.Answer); !result.Held || !errors.Is(result.Failure.Err, relay.ErrClosed) {
+			t.Errorf("%+v", result)
+		}
+	})
+}
+
+func TestReadError_IsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := relay.New(relay.Options{})
+		for name, tt := range map[string]struct {
+			status  int
+			body    string
+			ends    bool
+			want    int
+			drained bool
+			takes   time.Duration
+		}{
+			"a short text":                 {500, "x", true, 1, true, 0},
+			"a long text":                  {500, strings.Repeat("x", 100<<10), true, 64 << 10, false, 0},
+			"a text that does not end":     {500, "x", false, 1, false, 5 * time.Second},
+			"a switch to another protocol": {101, "x", false, 0, false, 0},
+		} {
+			n := answer(t.Context(), "text/plain")
+			n.Response.StatusCode = tt.status
+			go func() {
+				n.send(tt.body)
+				if tt.ends {
+					n.end()
+				}
+			}()
+			begun := time.Now()
+			body, drained := r.ReadError(n.Response, n.Cancel)
+			if took := time.Since(begun); len(body) != tt.want || drained != tt.drained || took != tt.takes {
+				t.Errorf("%s: %d bytes, drained %t, after %v", name, len(body), drained, took)
+			}
+			n.Cancel(nil)
+		}
+	})
+}
+
+func TestCopyHeader_PassesOnWhatConcernsTheClient(t *testing.T) {
+	src := http.Header{
+		"Content-Type": {"application/json"}, "Content-Language": {"en"}, "Content-Length": {"5"}, "Retry-After": {"Wed, 21 Oct 2026 07:28:00 GMT"},
+		"Retry-After-Ms": {"20"}, "X-Ratelimit-Remaining-Tokens": {"7"}, "Openai-Processing-Ms": {"12"}, "x-ratelimit-limit-requests": {"9"},
+		"Connection": {"close"}, "Keep-Alive": {"x"}, "Transfer-Encoding": {"chunked"}, "Upgrade": {"x"}, "Trailer": {"x"}, "Te": {"x"},
+		"Set-Cookie": {"x"}, "Www-Authenticate": {"Basic"}, "Server": {"node"}, "Proxy-Authenticate": {"x"},
+	}
+	dst := http.Header{"X-Request-Id": {"r"}}
+	relay.CopyHeader(dst, src)
+	want := http.Header{
+		"Content-Type": {"application/json"}, "Content-Language": {"en"}, "Retry-After": {"Wed, 21 Oct 2026 07:28:00 GMT"}, "Retry-After-Ms": {"20"},
+		"X-Ratelimit-Remaining-Tokens": {"7"}, "Openai-Processing-Ms": {"12"}, "X-Ratelimit-Limit-Requests": {"9"}, "X-Request-Id": {"r"},
+	}
+	if diff := cmp.Diff(want, dst); diff != "" {
+		t.Error(diff)
+	}
+}
