@@ -60,7 +60,8 @@ func (m *Module) Admin(authorize Authorize) http.Handler {
 	return adminapi.New(adminapi.Deps{
 		BasePath: AdminPath, Authorize: authorize, Explain: m.flags.Explain,
 		Store: m.store, Rollouts: m.rollouts, Refresh: m.flags.Trigger,
-		Cleanup: m.Cleanup, Report: m.Report, Record: m.recordAPI, Now: m.now,
+		Cleanup: m.Cleanup, Report: m.Report, Overview: m.overview, Feedback: m.feedback, Settings: m.stored, Sessions: m.sessions,
+		Models: m.catalog, ModelName: m.modelName, Record: m.recordAPI, Now: m.now,
 	})
 }
 
@@ -74,7 +75,7 @@ func (m *Module) newHandlers(identify Identify) {
 	m.api = userapi.New(userapi.Deps{
 		BasePath: BasePath, Enabled: m.cfg.FeatureEnabled, Identify: who, Decide: m.decide,
 		Flag:     func() *flags.Flag { return m.flags.Flag(FlagName) },
-		Settings: m.settings, Stored: m.stored, Sessions: m.sessions, ModelName: m.modelName,
+		Settings: m.settings, Stored: m.stored, Sessions: m.sessions, Feedback: m.feedback, FlagName: FlagName, ModelName: m.modelName,
 		MinDuration: m.cfg.MinSessionDuration, MaxDuration: m.cfg.MaxSessionDuration,
 		Changed: m.observer.observeChange(), Record: m.recordAPI, Logger: m.log, Now: m.now,
 	})

@@ -18,6 +18,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
+	"github.com/MorpheusAIs/gateway-automation/internal/feedback"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 	"github.com/MorpheusAIs/gateway-automation/settings"
@@ -67,6 +68,7 @@ type Module struct {
 	settings   *settings.Cache
 	stored     *settings.Store
 	sessions   *session.Manager
+	feedback   *feedback.Store
 	cleaner    *cleanup.Cleaner
 	chat       *chat.Service
 	api        http.Handler
@@ -145,6 +147,7 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 		Renew:       m.renew, Prewarm: m.prewarm, Observe: m.observer.Session, Logger: log,
 	})
 	check(err)
+	m.feedback = feedback.NewStore(db, sqldb.Options{MaxConns: 1, Observe: m.observer.SQL})
 	m.cleaner, err = m.newCleaner(sqldb.New(db, sqldb.Options{MaxConns: settingsConns, Observe: m.observer.SQL}))
 	check(err)
 	if err := errors.Join(errs...); err != nil {
@@ -208,7 +211,7 @@ func (m *Module) Rollouts() *rollout.Store { return m.rollouts }
 // EraseUser erases everything about a user who goes. It can be repeated. Their
 // open sessions serve nobody any more and stay open until they expire.
 func (m *Module) EraseUser(ctx context.Context, userID string) error {
-	return errors.Join(m.settings.EraseUser(ctx, userID), m.sessions.EraseUser(ctx, userID))
+	return errors.Join(m.settings.EraseUser(ctx, userID), m.sessions.EraseUser(ctx, userID), m.feedback.Erase(ctx, userID))
 }
 
 // renew reports whether a user who uses a session still wants one, and for how long.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/adminapi"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 )
 
@@ -28,4 +29,21 @@ func (m *Module) Report(ctx context.Context, openBugs *int) (rollout.Report, err
 		return report, fmt.Errorf("automation: report: %w", err)
 	}
 	return report, nil
+}
+
+// overview gathers what the operators look at first.
+func (m *Module) overview(ctx context.Context) (adminapi.Overview, error) {
+	fail := func(err error) (adminapi.Overview, error) {
+		return adminapi.Overview{}, fmt.Errorf("automation: overview: %w", err)
+	}
+	sessions, err := m.Stats(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	on, off, err := m.OptInCounts(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	return adminapi.Overview{MasterOn: m.cfg.FeatureEnabled, Components: m.Components(), Sessions: sessions.ByState,
+		OptedIn: on, OptedOut: off, Replicas: []any{}}, nil
 }

@@ -131,6 +131,11 @@ func (m *Mock) SettingsForget(user string) WriteCall {
 	return m.exec(`DELETE FROM user_automation_settings WHERE CAST(user_id AS text) = $1`, user)
 }
 
+// FeedbackErase expects that what a user said is erased.
+func (m *Mock) FeedbackErase(user string) WriteCall {
+	return m.exec(`DELETE FROM automation_feedback WHERE user_id = $1`, user)
+}
+
 // Returns lets the database have these settings, or have them from then on.
 func (s SettingsCall) Returns(is settings.Settings) {
 	s.query.WillReturnRows(settingsRows().AddRow(is.IsEnabled, seconds(is.SessionDuration), is.Version, is.CreatedAt, is.UpdatedAt, nil))

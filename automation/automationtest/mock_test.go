@@ -160,6 +160,7 @@ func TestAGatewaysOwnTestOfTheSettingsAPI(t *testing.T) {
 
 	mock.SettingsForget("alice").Done()
 	mock.SessionsForget("alice").Done()
+	mock.FeedbackErase("alice").Done()
 	if err := m.EraseUser(t.Context(), "alice"); err != nil {
 		t.Error(err)
 	}

@@ -77,7 +77,7 @@ func (c *console) overview(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	if d.HasRollout = found; found {
-		if err := c.admin.get(r, c.rolloutPath("/series"), url.Values{"since": {"24h"}}, &series); err != nil {
+		if _, err := optional(c.admin.get(r, c.rolloutPath("/series"), url.Values{"since": {"24h"}}, &series)); err != nil {
 			return err
 		}
 		d.Points, d.Chart = series.Points, errorChart(series.Points, d.Rollout.Plan.Limit/100)

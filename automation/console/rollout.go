@@ -78,7 +78,7 @@ func (c *console) rollout(w http.ResponseWriter, r *request) error {
 		var series struct {
 			Points []point `json:"points"`
 		}
-		if err := c.admin.get(r, c.rolloutPath("/series"), url.Values{"since": {"72h"}}, &series); err != nil {
+		if _, err := optional(c.admin.get(r, c.rolloutPath("/series"), url.Values{"since": {"72h"}}, &series)); err != nil {
 			return err
 		}
 		d.Points, d.Chart = series.Points, errorChart(series.Points, d.Rollout.Plan.Limit/100)

@@ -33,8 +33,16 @@ const MaxPage = 1000
 // ErrNotFound means that no entry has the id.
 var ErrNotFound = errors.New("no such feedback")
 
-// ErrInvalid is wrapped by the errors of [Store.Add] for an entry that is out of bounds.
+// ErrInvalid is what every *InvalidError is.
 var ErrInvalid = errors.New("invalid feedback")
+
+// InvalidError says which field of an entry is out of bounds.
+type InvalidError struct{ Field, Reason string }
+
+func (e *InvalidError) Error() string { return "invalid feedback: " + e.Field + ": " + e.Reason }
+
+// Is reports whether target is [ErrInvalid].
+func (e *InvalidError) Is(target error) bool { return target == ErrInvalid }
 
 // Entry is what one user said once.
 type Entry struct {
@@ -100,26 +108,25 @@ func (r row) entry() Entry {
 	return e
 }
 
-// Check reports what is wrong with a rating and a message, or nil. Its errors
-// wrap [ErrInvalid] and name the field.
+// Check returns an *[InvalidError] for a rating or a message that is out of bounds.
 func Check(rating *int, message string) error {
 	switch {
 	case rating != nil && (*rating < MinRating || *rating > MaxRating):
-		return fmt.Errorf("%w: rating: must be from %d to %d", ErrInvalid, MinRating, MaxRating)
+		return &InvalidError{"rating", fmt.Sprintf("must be from %d to %d", MinRating, MaxRating)}
 	case strings.TrimSpace(message) == "":
-		return fmt.Errorf("%w: message: must not be empty", ErrInvalid)
+		return &InvalidError{"message", "must not be empty"}
 	case !utf8.ValidString(message) || strings.ContainsRune(message, 0):
-		return fmt.Errorf("%w: message: must be UTF-8 text without NUL", ErrInvalid)
+		return &InvalidError{"message", "must be UTF-8 text without NUL"}
 	case utf8.RuneCountInString(message) > MaxMessage:
-		return fmt.Errorf("%w: message: must have at most %d characters", ErrInvalid, MaxMessage)
+		return &InvalidError{"message", fmt.Sprintf("must have at most %d characters", MaxMessage)}
 	}
 	return nil
 }
 
 // Add stores what a user said, with the stage that the flag is in. Key identifies the submission:
 // repeated with the same key, Add returns the entry that is there, so that a
-// lost answer never stores an entry twice. It returns an error that wraps
-// [ErrInvalid], sqldb.ErrUnavailable or sqldb.ErrOutcomeUnknown.
+// lost answer never stores an entry twice. It returns an *[InvalidError],
+// or an error that wraps sqldb.ErrUnavailable or sqldb.ErrOutcomeUnknown.
 func (s *Store) Add(ctx context.Context, flag, userID, key string, rating *int, message string) (Entry, error) {
 	if err := Check(rating, message); err != nil {
 		return Entry{}, fmt.Errorf("feedback.add: %w", err)

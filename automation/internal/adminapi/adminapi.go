@@ -20,6 +20,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 // Deps are what the API works with. All are required.
@@ -37,6 +38,14 @@ type Deps struct {
 	Refresh func()
 	Cleanup func(ctx context.Context, dryRun bool) (cleanup.Report, error)
 	Report  func(ctx context.Context, openBugs *int) (rollout.Report, error)
+	// Overview is how the feature is on all replicas.
+	Overview func(ctx context.Context) (Overview, error)
+	Feedback Feedback
+	Settings UserSettings
+	Sessions Sessions
+	Models   Models
+	// ModelName returns the name of a model's id, or the id.
+	ModelName func(id string) string
 	// Record is called once for each request, when it has ended.
 	Record func(context.Context, outcome.Outcome)
 	Now    func() time.Time
@@ -94,6 +103,12 @@ func (a *api) routes() map[string]handler {
 		"POST /rollouts/{name}":        a.startRollout,
 		"POST /cleanup":                a.postCleanup,
 		"GET /report":                  a.getReport,
+		"GET /overview":                a.getOverview,
+		"GET /users/{id}":              a.getUser,
+		"GET /models":                  a.listModels,
+		"GET /models/resolve":          a.resolveModel,
+		"GET /feedback":                a.listFeedback,
+		"POST /feedback/{id}/done":     a.markFeedbackDone,
 	}
 	for _, action := range []rollout.Action{rollout.ActionPause, rollout.ActionResume, rollout.ActionApprove, rollout.ActionSkip, rollout.ActionAbort, rollout.ActionPromote, rollout.ActionRestart} {
 		routes["POST /rollouts/{name}/"+string(action)] = a.commandRollout(action)
@@ -124,6 +139,25 @@ func ByToken(token string) func(*http.Request) (actor string, err error) {
 		}
 		return "admin:" + name, nil
 	}
+}
+
+// retrySoon is when to come back where nobody knows better.
+const retrySoon = 5 * time.Second
+
+// databaseProblem is what a store's error means to an operator, where it is the
+// database's.
+func databaseProblem(w http.ResponseWriter, err error) error {
+	switch {
+	case errors.Is(err, sqldb.ErrOutcomeUnknown):
+		httpapi.RetryAfter(w, time.Second)
+		return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable,
+			"It is not known whether the change was made: look again to find out.").WithCause(err))
+	case errors.Is(err, sqldb.ErrUnavailable):
+		httpapi.RetryAfter(w, retrySoon)
+		return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable,
+			"The database cannot be reached; nothing was changed.").WithCause(err))
+	}
+	return err
 }
 
 // NotFound answers every request as if there were no such API.

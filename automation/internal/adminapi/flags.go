@@ -3,10 +3,8 @@ package adminapi
 import (
 	"errors"
 	"net/http"
-	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
-	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 )
@@ -98,19 +96,11 @@ func flagProblem(w http.ResponseWriter, err error) error {
 			fields = append(fields, problem.FieldError{Field: e.Field, Message: e.Problem})
 		}
 		return problem.Invalid(fields...).WithCause(err)
-	case errors.Is(err, flags.ErrOutcomeUnknown):
-		httpapi.RetryAfter(w, time.Second)
-		return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable,
-			"It is not known whether the change was made: get the flag to find out.").WithCause(err))
-	case errors.Is(err, flags.ErrUnavailable):
-		httpapi.RetryAfter(w, 5*time.Second)
-		return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable,
-			"The database cannot be reached; nothing was changed.").WithCause(err))
 	}
 	if row, ok := errors.AsType[*flags.RowError](err); ok {
 		return malformedRow("flag", row.Err, err)
 	}
-	return err
+	return databaseProblem(w, err)
 }
 
 // malformedRow is for a row that somebody changed round the constraints.

@@ -13,24 +13,31 @@ import (
 const (
 	changesAtOnce  = 30
 	changeInterval = 2 * time.Second
-	limitedUsers   = 10_000
 )
 
-// changeLimiter bounds how often each user changes settings.
-type changeLimiter struct {
+// limitedUsers is how many users a limiter remembers, the latest.
+const limitedUsers = 10_000
+
+// limiter bounds how often each user does something.
+type limiter struct {
+	atOnce   int
+	interval time.Duration
+
 	mu    sync.Mutex
 	users *lru.Cache[string, *rate.Limiter]
 }
 
-func (l *changeLimiter) allow(userID string) bool {
+func newLimiter(atOnce int, interval time.Duration) *limiter {
+	users, _ := lru.New[string, *rate.Limiter](limitedUsers) // fails for sizes below one only
+	return &limiter{atOnce: atOnce, interval: interval, users: users}
+}
+
+func (l *limiter) allow(userID string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.users == nil {
-		l.users, _ = lru.New[string, *rate.Limiter](limitedUsers) // fails for sizes below one only
-	}
 	u, ok := l.users.Get(userID)
 	if !ok {
-		u = rate.NewLimiter(rate.Every(changeInterval), changesAtOnce)
+		u = rate.NewLimiter(rate.Every(l.interval), l.atOnce)
 		l.users.Add(userID, u)
 	}
 	return u.Allow()

@@ -14,6 +14,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/feedback"
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
@@ -21,13 +22,17 @@ import (
 // Deps are what the API works with. All are required.
 type Deps struct {
 	BasePath string // such as /api/v1/automation
-	Enabled  bool   // the process's master switch
+	FlagName string
+	Enabled  bool // the process's master switch
 	Identify identity.Func
 	Flag     func() *flags.Flag // nil while there is none
 	Decide   func(userID string) flags.Decision
 	Settings Settings
 	Stored   Stored
 	Sessions Sessions
+	Feedback Feedback
+	// FeedbackCreated is called with each new entry; nil for none.
+	FeedbackCreated func(context.Context, feedback.Entry)
 	// ModelName returns the name of a model's id, or the id.
 	ModelName func(id string) string
 	// MinDuration and MaxDuration bound a session's duration.
@@ -62,12 +67,12 @@ type Sessions interface {
 // api is the handler of all routes.
 type api struct {
 	Deps
-	changes changeLimiter
+	changes, feedback *limiter
 }
 
 // New makes the API's handler, for BasePath + "/".
 func New(d Deps) http.Handler {
-	a := &api{Deps: d}
+	a := &api{Deps: d, changes: newLimiter(changesAtOnce, changeInterval), feedback: newLimiter(feedbackAtOnce, feedbackInterval)}
 	mux := httpapi.NewMux(d.Record, d.Now)
 	for _, r := range routes {
 		serve := func(c *httpapi.Call) error { return r.serve(a, c) }
@@ -101,6 +106,7 @@ var routes = []struct {
 	{http.MethodGet, "/sessions", reads, (*api).getSessions},
 	{http.MethodDelete, "/sessions/{id}", writes, (*api).deleteSession},
 	{http.MethodGet, "/status", open, (*api).getStatus},
+	{http.MethodPost, "/feedback", open, (*api).postFeedback},
 }
 
 // Routes lists the API's routes below a base path, as "METHOD /path".

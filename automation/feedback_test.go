@@ -1,0 +1,134 @@
+package automation_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/console"
+)
+
+const feedbackPath = automation.BasePath + "/feedback"
+
+func TestFeedback_IsStoredForUsersWhoHaveTheFeatureOrHadIt(t *testing.T) {
+	o := newOperator(t, setup{})
+	sent := o.do("POST", feedbackPath, "alice", `{"rating":2,"message":"=Sessions ended early."}`)
+	if sent.status != http.StatusCreated || sent.json(t)["rating"] != 2.0 {
+		t.Fatalf("sent: %d %s", sent.status, sent.body)
+	}
+	if a := o.do("PUT", settingsPath, "bob", good); a.status != http.StatusOK {
+		t.Fatalf("bob's settings: %d %s", a.status, a.body)
+	}
+	o.set(`UPDATE feature_flags SET enabled = false WHERE feature_name = 'automation'`)
+	o.until("the feature is off", func() bool { return o.get(settingsPath, "alice").status == http.StatusNotFound })
+	if a := o.do("POST", feedbackPath, "bob", `{"message":"I miss it."}`); a.status != http.StatusCreated || a.json(t)["rating"] != nil {
+		t.Errorf("of a user who had it: %d %s", a.status, a.body)
+	}
+	problemOf(t, o.do("POST", feedbackPath, "carol", `{"message":"What is it?"}`), http.StatusNotFound)
+
+	o.expect(o.call("GET", "/feedback", ""), http.StatusOK, `"user_id":"bob"`)
+	o.expect(o.call("GET", "/feedback?stage=100+%25&open=true&user=alice&limit=5", ""), http.StatusOK, `"stage":"100 %"`)
+	o.expect(o.call("GET", "/feedback?user=nobody", ""), http.StatusOK, `"feedback":[]`)
+	csv := o.call("GET", "/feedback?format=csv", "").Body.String()
+	if !strings.HasPrefix(csv, "id,created_at,user_id,stage,rating,message,done_at,done_by\n") || !strings.Contains(csv, ",'=Sessions ended early.,") {
+		t.Errorf("as CSV:\n%s", csv)
+	}
+	id := fmt.Sprint(sent.json(t)["id"])
+	o.expect(o.call("POST", "/feedback/"+id+"/done", "", "X-Automation-Actor", "dave"), http.StatusOK, `"done_by":"admin:dave"`)
+	o.expect(o.call("POST", "/feedback/999/done", ""), http.StatusNotFound, "no feedback")
+	o.expect(o.call("POST", "/feedback/x/done", ""), http.StatusNotFound, "no feedback")
+	for _, query := range []string{"open=maybe", "format=xml", "limit=0", "before=x"} {
+		o.expect(o.call("GET", "/feedback?"+query, ""), http.StatusBadRequest, "errors")
+	}
+
+	if err := o.EraseUser(t.Context(), "alice"); err != nil {
+		t.Fatal(err)
+	}
+	if left := o.call("GET", "/feedback", "").Body.String(); strings.Contains(left, "alice") || !strings.Contains(left, "bob") {
+		t.Errorf("after alice was erased: %s", left)
+	}
+	if o.log.has("Sessions ended early") || o.log.has("I miss it") {
+		t.Error("the log has what a user said")
+	}
+}
+
+func TestFeedback_RefusesWhatItCannotTake(t *testing.T) {
+	l := newLab(t, setup{})
+	for body, field := range map[string]string{
+		`{"message":" "}`:                                 "message",
+		`{"rating":3}`:                                    "message",
+		`{"rating":6,"message":"x"}`:                      "rating",
+		`{"rating":"3","message":"x"}`:                    "rating",
+		`{"message":"x","stage":"100 %"}`:                 "stage",
+		`{"message":"x","message":"y"}`:                   "message",
+		`{"message":"` + strings.Repeat("é", 2001) + `"}`: "message",
+	} {
+		if got := problemOf(t, l.do("POST", feedbackPath, "alice", body), http.StatusBadRequest); !slices.Equal(got, []string{field}) {
+			t.Errorf("%.60s: fields %v, want %s", body, got, field)
+		}
+	}
+	problemOf(t, l.do("POST", feedbackPath, "", `{"message":"x"}`), http.StatusUnauthorized)
+	problemOf(t, l.do("POST", feedbackPath, "ro-alice", `{"message":"x"}`), http.StatusForbidden)
+	problemOf(t, l.do("POST", feedbackPath, "alice", `{"message":"`+strings.Repeat("x", 40<<10)+`"}`), http.StatusRequestEntityTooLarge)
+}
+
+func TestFeedback_IsLimitedAndRepeatable(t *testing.T) {
+	l := newLab(t, setup{})
+	first := l.do("POST", feedbackPath, "alice", `{"message":"x"}`, "Idempotency-Key", "k1")
+	again := l.do("POST", feedbackPath, "alice", `{"message":"x"}`, "Idempotency-Key", "k1")
+	if first.status != http.StatusCreated || first.body != again.body {
+		t.Errorf("the same key gave %s and %s", first.body, again.body)
+	}
+	if other := l.do("POST", feedbackPath, "bob", `{"message":"x"}`, "Idempotency-Key", "k1"); other.body == first.body {
+		t.Error("two users' same key is one entry")
+	}
+	for range 3 {
+		l.do("POST", feedbackPath, "alice", `{"message":"x"}`)
+	}
+	if a := l.do("POST", feedbackPath, "alice", `{"message":"x"}`); a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") != "60" {
+		t.Errorf("the sixth in a minute: %d, Retry-After %q", a.status, a.header.Get("Retry-After"))
+	}
+	if n := l.count(`SELECT count(*) FROM automation_feedback WHERE user_id = 'alice'`); n != 4 {
+		t.Errorf("alice has %d entries, want 4", n)
+	}
+}
+
+// The console's pages fit what the admin API really answers.
+func TestConsole_FitsTheAdminAPI(t *testing.T) {
+	o := newOperator(t, setup{})
+	o.chat("alice")
+	if a := o.do("POST", feedbackPath, "alice", `{"rating":4,"message":"Good."}`); a.status != http.StatusCreated {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	pages := console.New(o.Module, console.Options{Authorize: func(*http.Request) (console.Operator, error) { return console.Operator{Name: "ann"}, nil }})
+	get := func(path string) string {
+		w := httptest.NewRecorder()
+		pages.ServeHTTP(w, httptest.NewRequestWithContext(context.Background(), http.MethodGet, path, http.NoBody))
+		if w.Code != http.StatusOK {
+			t.Errorf("%s: %d\n%s", path, w.Code, w.Body)
+		}
+		return w.Body.String()
+	}
+	look := func() {
+		for path, want := range map[string]string{
+			"/": "on</span> for 100 %", "/switch": "100 % now", "/rollout": "", "/user?id=alice": "Good.", "/models?name=LLAMA": "found by",
+			"/models?name=nothing": "does not resolve", "/audit": "rollout_percentage", "/feedback": "4.0 of 5", "/feedback.csv": "Good.", "/cleanup": "Dry run",
+			"/report": "",
+		} {
+			if html := get(path); !strings.Contains(html, want) {
+				t.Errorf("%s does not show %q:\n%s", path, want, html)
+			}
+		}
+	}
+	look()
+	o.expect(o.call("POST", "/rollouts/automation", ""), http.StatusOK, "running")
+	look2 := get("/rollout")
+	if !strings.Contains(look2, `aria-current="step"`) || !strings.Contains(look2, "Dry run") {
+		t.Errorf("a running rollout:\n%s", look2)
+	}
+}

@@ -1,0 +1,118 @@
+package adminapi
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/internal/problem"
+	"github.com/MorpheusAIs/gateway-automation/mapping"
+	"github.com/MorpheusAIs/gateway-automation/settings"
+)
+
+// Overview is how the feature is, on all replicas and on the one that answers.
+type Overview struct {
+	MasterOn   bool             `json:"master_on"`  // this process's master switch
+	Components any              `json:"components"` // of this process, as its readiness has them
+	Sessions   map[string]int64 `json:"sessions"`   // by state, of all replicas
+	OptedIn    int64            `json:"opted_in"`   // users whose stored settings have it on
+	OptedOut   int64            `json:"opted_out"`
+	ActiveWeek int64            `json:"users_last_week"` // users who used a session in the last seven days
+	Replicas   any              `json:"replicas"`        // those that reported themselves lately
+}
+
+func (a *api) getOverview(c *httpapi.Call, _ string) error {
+	overview, err := a.Overview(c.R.Context())
+	if err != nil {
+		return databaseProblem(c.W, err)
+	}
+	return problem.WriteJSON(c.W, http.StatusOK, overview)
+}
+
+// UserSettings reads what a user chose; *settings.Store does.
+type UserSettings interface {
+	Get(ctx context.Context, userID string) (settings.Settings, error)
+}
+
+// Sessions lists a user's sessions; *session.Manager does.
+type Sessions interface {
+	List(ctx context.Context, userID string) ([]session.Info, error)
+}
+
+// Models resolves names; *mapping.Catalog does.
+type Models interface {
+	Resolve(name string, want mapping.Type) (mapping.Model, error)
+	Table() *mapping.Table
+	Health() mapping.Health
+}
+
+// getUser answers with what support needs to know of one user; the decision is
+// at /flags/{name}/users/{id}.
+func (a *api) getUser(c *httpapi.Call, _ string) error {
+	id := c.R.PathValue("id")
+	chosen, err := a.Settings.Get(c.R.Context(), id)
+	if err != nil {
+		return databaseProblem(c.W, err)
+	}
+	open, err := a.Sessions.List(c.R.Context(), id)
+	if err != nil {
+		return databaseProblem(c.W, err)
+	}
+	type sessionAnswer struct {
+		ID       string `json:"id"`
+		Model    string `json:"model"`
+		State    string `json:"state"`
+		OpenedAt any    `json:"opened_at"`
+		EndsAt   any    `json:"ends_at"`
+	}
+	sessions := make([]sessionAnswer, len(open))
+	for i, s := range open {
+		sessions[i] = sessionAnswer{string(s.SessionID), a.ModelName(s.ModelID), stateOf(s), s.OpenedAt, s.EndsAt}
+	}
+	answer := map[string]any{"user_id": id, "sessions": sessions, "settings": map[string]any{
+		"is_enabled": chosen.IsEnabled, "session_duration": int64(chosen.SessionDuration.Seconds()), "updated_at": chosen.UpdatedAt}}
+	return problem.WriteJSON(c.W, http.StatusOK, answer)
+}
+
+func stateOf(s session.Info) string {
+	switch {
+	case s.Ending:
+		return "ending"
+	case s.InUse:
+		return "in_use"
+	}
+	return "idle"
+}
+
+type modelAnswer struct {
+	Name  string `json:"name"`
+	ID    string `json:"id"`
+	Type  string `json:"type"`
+	Match string `json:"match,omitempty"`
+}
+
+func (a *api) listModels(c *httpapi.Call, _ string) error {
+	table := a.Models.Table()
+	if table == nil {
+		httpapi.RetryAfter(c.W, retrySoon)
+		return httpapi.Fail(outcome.Host, problem.New(http.StatusServiceUnavailable, "The table of models is not loaded."))
+	}
+	models := []modelAnswer{}
+	for _, m := range table.Models() {
+		models = append(models, modelAnswer{Name: m.Name, ID: m.ID, Type: string(m.Type)})
+	}
+	return problem.WriteJSON(c.W, http.StatusOK, map[string]any{"models": models, "loaded_at": a.Models.Health().LoadedAt})
+}
+
+// resolveModel answers what a name means on a route of a type, as the gateway
+// resolves it.
+func (a *api) resolveModel(c *httpapi.Call, _ string) error {
+	q := c.R.URL.Query()
+	m, err := a.Models.Resolve(q.Get("name"), mapping.Type(q.Get("type")))
+	if err != nil {
+		return problem.New(http.StatusNotFound, "The name does not resolve: "+err.Error()+".")
+	}
+	return problem.WriteJSON(c.W, http.StatusOK, modelAnswer{m.Name, m.ID, string(m.Type), string(m.Match)})
+}
