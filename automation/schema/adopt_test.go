@@ -123,46 +123,33 @@ func TestMigrate_AdoptsSettingsAndDownReturnsThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	pool.SetMaxIdleConns(0) // new connections have the zone
-	execute(t, pool, hostsSettings)
+	execute(t, pool, hostsSettings, `INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at) VALUES (4, NULL, NULL, NULL), (NULL, true, 60, NULL)`,
+		`CREATE VIEW enabled_users AS SELECT user_id, created_at FROM user_automation_settings WHERE is_enabled`)
 	before := description(t, pool, "user_automation_settings")
 	migrate(t, pool)
 	if applied := migrate(t, pool); len(applied) != 0 {
 		t.Errorf("applied %v again", applied)
 	}
-	store, err := settings.NewStore(pool, settings.Defaults{}, settings.StoreOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	problems(t, pool, "")
+	store := newSettings(t, pool)
 	one, err := store.Get(t.Context(), "1")
 	if err != nil || !one.IsEnabled || one.SessionDuration != time.Hour || !one.CreatedAt.Equal(time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.UTC)) {
 		t.Errorf("adopted %+v, error %v", one, err)
 	}
-	for _, user := range []string{"alice", "3"} {
-		if _, err := store.Put(t.Context(), user, settings.Values{IsEnabled: true, SessionDuration: time.Hour}, settings.Always); err != nil {
-			t.Error(err)
-		}
+	if four, err := store.Get(t.Context(), "4"); err != nil || four.IsEnabled || four.SessionDuration != time.Hour || !four.CreatedAt.IsZero() {
+		t.Errorf("read NULLs as %+v, error %v; want the safe values", four, err)
+	}
+	three, err := store.Put(t.Context(), "3", settings.Values{IsEnabled: true, SessionDuration: time.Hour}, settings.Always)
+	if err != nil || time.Since(three.UpdatedAt).Abs() > time.Minute {
+		t.Errorf("put %+v, error %v; want now as the time, in UTC", three, err)
 	}
 	if _, err := store.Delete(t.Context(), "3", settings.Always); err != nil {
 		t.Error(err)
 	}
-	execute(t, pool, `DELETE FROM users WHERE id = 5`)
-
-	t.Run("what cannot go back stops the way back and loses nothing", func(t *testing.T) {
-		was := objects(t, pool)
-		_, err := schema.Down(t.Context(), pool, 99)
-		if err == nil || !strings.Contains(err.Error(), "not a number") {
-			t.Errorf("error %v, want it to say what is in the way", err)
+	for _, user := range []string{"alice", "77"} { // no number; no user of the host's
+		if _, err := store.Put(t.Context(), user, settings.Values{IsEnabled: true, SessionDuration: time.Hour}, settings.Always); err == nil {
+			t.Errorf("the host's table took the user %s", user)
 		}
-		migrate(t, pool) // later migrations went back; this one did not
-		if diff := cmp.Diff(was, objects(t, pool)); diff != "" {
-			t.Errorf("(-before +after)\n%s", diff)
-		}
-		if s, err := store.Get(t.Context(), "alice"); err != nil || !s.IsEnabled {
-			t.Errorf("alice has %+v, error %v", s, err)
-		}
-	})
-	if err := store.EraseUser(t.Context(), "alice"); err != nil {
-		t.Error(err)
 	}
 	down(t, pool)
 	if diff := cmp.Diff(before, description(t, pool, "user_automation_settings")); diff != "" {
@@ -170,17 +157,61 @@ func TestMigrate_AdoptsSettingsAndDownReturnsThem(t *testing.T) {
 	}
 }
 
-func TestDown_KeepsSettingsOfUsersWhoAreGone(t *testing.T) {
+func newSettings(t *testing.T, pool *sqlx.DB) *settings.Store {
+	t.Helper()
+	store, err := settings.NewStore(pool, settings.Defaults{}, settings.StoreOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+func TestSettingsTrigger_NoticesWritesOfOtherPrograms(t *testing.T) {
+	pool := postgres(t)
+	execute(t, pool, hostsSettings)
+	migrate(t, pool)
+	store := newSettings(t, pool)
+	get := func(user string) settings.Settings {
+		t.Helper()
+		s, err := store.Get(t.Context(), user)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	before := get("1")
+	execute(t, pool, `UPDATE user_automation_settings SET is_enabled = false WHERE user_id = 1`)
+	if after := get("1"); after.IsEnabled || after.Version != before.Version+1 || time.Since(after.UpdatedAt).Abs() > time.Minute {
+		t.Errorf("%+v after another program's update, want a new version and now", after)
+	}
+	execute(t, pool, `UPDATE user_automation_settings SET team_id = NULL WHERE user_id = 1`)
+	if same := get("1"); same.Version != before.Version+1 {
+		t.Errorf("version %d after an update of another column", same.Version)
+	}
+	if _, err := store.Delete(t.Context(), "1", settings.Always); err != nil {
+		t.Fatal(err)
+	}
+	execute(t, pool, `UPDATE user_automation_settings SET is_enabled = true WHERE user_id = 1`)
+	if back := get("1"); !back.IsEnabled || back.Version <= before.Version+1 {
+		t.Errorf("%+v after another program's update of removed settings, want them back", back)
+	}
+	execute(t, pool, `INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at) VALUES (3, true, 600, NULL, NULL)`)
+	if three := get("3"); !three.IsEnabled || time.Since(three.CreatedAt).Abs() > time.Minute {
+		t.Errorf("%+v after an insert with NULLs, want times", three)
+	}
+}
+
+func TestDown_KeepsTheHostsForeignKeys(t *testing.T) {
 	pool := postgres(t)
 	execute(t, pool, hostsSettings)
 	migrate(t, pool)
 	execute(t, pool, `DELETE FROM users WHERE id = 1`)
-	down(t, pool)
-	if n := scalar[int](t, pool, `SELECT count(*) FROM user_automation_settings`); n != 2 {
-		t.Errorf("%d rows, want both", n)
+	if n := scalar[int](t, pool, `SELECT count(*) FROM user_automation_settings`); n != 1 {
+		t.Errorf("%d rows after the host removed a user, want 1: the foreign key cascades", n)
 	}
+	down(t, pool)
 	if _, err := pool.ExecContext(t.Context(), `INSERT INTO user_automation_settings (user_id) VALUES (77)`); err == nil {
-		t.Error("the foreign key does not hold for new rows")
+		t.Error("the foreign key does not hold")
 	}
 }
 
@@ -197,34 +228,70 @@ func TestDown_KeepsAHostsTableThatEqualsOurs(t *testing.T) {
 	}
 }
 
-func TestMigrate_ReadsNullsAsTheSafeValue(t *testing.T) {
-	pool := postgres(t)
-	execute(t, pool, hostsSettings, `INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at) VALUES (3, NULL, NULL, NULL)`,
-		`CREATE TABLE feature_flags (feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids text)`, `INSERT INTO feature_flags VALUES ('other', NULL, NULL)`)
-	migrate(t, pool)
-	if n := scalar[int](t, pool, `SELECT count(*) FROM user_automation_settings WHERE user_id = '3' AND NOT is_enabled AND session_duration = 3600 AND created_at IS NOT NULL`); n != 1 {
-		t.Error("the settings are others")
-	}
-	if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flags WHERE feature_name = 'other' AND NOT enabled AND rollout_percentage = 0`); n != 1 {
-		t.Error("the flag is another")
-	}
-}
-
-func TestMigrate_RefusesWhatItCannotAdoptAndChangesNothing(t *testing.T) {
-	for name, c := range map[string]struct{ rows, says string }{
-		"a list of something else": {`INSERT INTO feature_flags VALUES ('a', true, '[1.5, null]')`, "is_a_list_of_ids"},
-		"a name twice":             {`INSERT INTO feature_flags VALUES ('a', true, ''), ('a', true, '')`, "automation_one_flag_a_name"},
-		"no name":                  {`INSERT INTO feature_flags VALUES (NULL, true, '')`, "feature_name"},
+func TestMigrate_AdoptsUsualFormsOfFlags(t *testing.T) {
+	for name, c := range map[string]struct{ columns, row, want string }{
+		"NULLs":                       {`feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids text`, `('other', NULL, NULL)`, `false []`},
+		"no enabled_user_ids":         {`feature_name text PRIMARY KEY, enabled boolean`, `('other', true)`, `true []`},
+		"a name alone":                {`feature_name text PRIMARY KEY`, `('other')`, `false []`},
+		"JSON null":                   {`feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids jsonb`, `('other', true, 'null')`, `true []`},
+		"enabled as a number":         {`feature_name text PRIMARY KEY, enabled integer DEFAULT 0, enabled_user_ids text`, `('other', 1, '7')`, `true ["7"]`},
+		"enabled as a missing number": {`feature_name text PRIMARY KEY, enabled smallint, enabled_user_ids text`, `('other', NULL, '7')`, `false ["7"]`},
+		"enabled as a text":           {`feature_name text PRIMARY KEY, enabled varchar(5), enabled_user_ids text`, `('other', 'Yes', '7')`, `true ["7"]`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			pool := postgres(t)
-			execute(t, pool, `CREATE TABLE feature_flags (feature_name text, enabled boolean, enabled_user_ids text)`, c.rows)
+			execute(t, pool, `CREATE TABLE feature_flags (`+c.columns+`)`, `INSERT INTO feature_flags VALUES `+c.row,
+				`CREATE VIEW names AS SELECT feature_name FROM feature_flags`)
 			before := description(t, pool, "feature_flags")
-			if _, err := schema.Migrate(t.Context(), pool); err == nil || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("error %v, want %s", err, c.says)
+			migrate(t, pool)
+			problems(t, pool, "")
+			if got := scalar[string](t, pool, `SELECT enabled || ' ' || enabled_user_ids FROM feature_flags WHERE feature_name = 'other'`); got != c.want {
+				t.Errorf("adopted %s, want %s", got, c.want)
 			}
+			down(t, pool)
 			if diff := cmp.Diff(before, description(t, pool, "feature_flags")); diff != "" {
+				t.Errorf("given back (-before +after)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestMigrate_RefusesWhatItCannotAdoptAndChangesNothing(t *testing.T) {
+	const flags = `CREATE TABLE feature_flags (feature_name text, enabled text, enabled_user_ids text, rollout_percentage text)`
+	const settings = `CREATE TABLE user_automation_settings `
+	for name, c := range map[string]struct {
+		create []string
+		says   []string // table and row, and the remedy
+	}{
+		"a list of something else": {[]string{flags, `INSERT INTO feature_flags VALUES ('a', 'true', '[1.5, null]')`}, []string{`feature_flags: enabled_user_ids of the flag 'a'`, `[1.5, null]`, `UPDATE feature_flags SET enabled_user_ids`}},
+		"a flag twice":             {[]string{flags, `INSERT INTO feature_flags VALUES ('a', 'true', ''), ('a', 'true', '')`}, []string{`feature_flags has 2 rows of the flag 'a'`, `SELECT ctid`}},
+		"a flag without a name":    {[]string{flags, `INSERT INTO feature_flags VALUES (NULL, 'true', '')`}, []string{`feature_flags has a row without a feature_name`, `DELETE FROM feature_flags`}},
+		"neither true nor false":   {[]string{flags, `INSERT INTO feature_flags VALUES ('a', 'maybe', '')`}, []string{`enabled of the flag 'a' is 'maybe'`, `UPDATE feature_flags SET enabled`}},
+		"more than all":            {[]string{flags, `INSERT INTO feature_flags VALUES ('a', 'true', '', '150')`}, []string{`rollout_percentage of the flag 'a' is 150`, `UPDATE feature_flags SET rollout_percentage = 0`}},
+		"no column of the name":    {[]string{`CREATE TABLE feature_flags (name text)`}, []string{`feature_flags has no column feature_name`, `RENAME COLUMN`}},
+		"a view on a list":         {[]string{flags, `CREATE VIEW lists AS SELECT enabled_user_ids FROM feature_flags`}, []string{`enabled_user_ids has to become jsonb`, `DROP VIEW lists`}},
+		"a view of that name":      {[]string{`CREATE VIEW feature_flags AS SELECT 'a'::text AS feature_name`}, []string{`feature_flags is not a table`, `Rename it`}},
+		"a user twice":             {[]string{settings + `(user_id integer, is_enabled boolean)`, `INSERT INTO user_automation_settings VALUES (7, true), (7, false)`}, []string{`2 rows of the user '7'`, `SELECT ctid`}},
+		"settings of nobody":       {[]string{settings + `(id integer, is_enabled boolean)`}, []string{`user_automation_settings has no column user_id`, `RENAME COLUMN`}},
+		"a duration as a text":     {[]string{settings + `(user_id integer, session_duration text)`}, []string{`the column session_duration is text`, `ALTER COLUMN session_duration TYPE int4`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool := postgres(t)
+			execute(t, pool, c.create...)
+			table := "feature_flags"
+			if strings.HasPrefix(c.create[0], settings) {
+				table = "user_automation_settings"
+			}
+			before := description(t, pool, table)
+			_, err := schema.Migrate(t.Context(), pool)
+			for _, part := range c.says {
+				if err == nil || !strings.Contains(err.Error(), part) {
+					t.Errorf("error %v, want it to say %s", err, part)
+				}
+			}
+			if diff := cmp.Diff(before, description(t, pool, table)); diff != "" {
 				t.Errorf("(-before +after)\n%s", diff)
 			}
 		})

@@ -8,8 +8,7 @@ import (
 )
 
 // rights are what the service's role needs on PostgreSQL; deploy/grants.sql
-// grants just these. The audit is append-only but for the clean-up. Of
-// automation_adopted_tables only the owner takes notice.
+// grants just these. The audit is append-only but for the clean-up.
 var rights = []struct {
 	table string
 	needs []string
@@ -30,6 +29,7 @@ var rights = []struct {
 	{"automation_rollout_receivers", []string{"SELECT", "INSERT", "UPDATE"}},
 	{"automation_rollout_outbox", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},
 	{"automation_schema_migrations", []string{"SELECT"}},
+	{"automation_adopted_tables", []string{"SELECT"}},
 }
 
 // verifyRights tells what the role lacks, on the tables that there are.

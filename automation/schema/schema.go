@@ -224,5 +224,8 @@ func hint(ctx context.Context, db *sqldb.DB, err error) error {
 	case "55P03":
 		return fmt.Errorf("%w; a table is in use by a long transaction: try again, or find it in pg_stat_activity; nothing was changed", err)
 	}
+	if h := sqldb.Hint(err); h != "" {
+		return fmt.Errorf("%w; %s", err, h)
+	}
 	return err
 }

@@ -62,7 +62,11 @@ func verify(tx *sqldb.Tx, role string) ([]Problem, error) {
 	if err != nil {
 		return nil, err
 	}
-	list = append(list, compare(expected(tx.SQLite()), found, newer, tx.SQLite())...)
+	kept, err := keptColumns(tx)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, compare(expected(tx.SQLite()), found, kept, newer, tx.SQLite())...)
 	rows, err := verifyRows(tx, found)
 	if err != nil {
 		return nil, err
@@ -101,8 +105,36 @@ func versions(tx *sqldb.Tx) (have map[int]bool, newer bool, err error) {
 	return have, len(list) > 0, err
 }
 
+const settingsTable = "user_automation_settings"
+
+// keptColumns returns the columns of an adopted table of settings, which keep
+// the host's types. A role that may not read which tables were adopted gets
+// all that an adopted table may have.
+func keptColumns(tx *sqldb.Tx) (map[string]bool, error) {
+	if tx.SQLite() {
+		return nil, nil
+	}
+	columns := []string{"user_id", "is_enabled", "session_duration", "version", "created_at", "updated_at", "deleted_at"}
+	var readable bool
+	if err := tx.Get(&readable, `SELECT coalesce(has_table_privilege(to_regclass('automation_adopted_tables'), 'SELECT'), false)`); err != nil {
+		return nil, err
+	}
+	if readable {
+		columns = nil
+		err := tx.Select(&columns, `SELECT key FROM automation_adopted_tables, jsonb_object_keys(was -> 'columns') AS key WHERE table_name = 'user_automation_settings'`)
+		if err != nil {
+			return nil, err
+		}
+	}
+	kept := map[string]bool{}
+	for _, c := range columns {
+		kept[c] = true
+	}
+	return kept, nil
+}
+
 // compare says what is missing or different.
-func compare(want, found []object, newer, lite bool) []Problem {
+func compare(want, found []object, kept map[string]bool, newer, lite bool) []Problem {
 	type key struct{ kind, table, name string }
 	have := map[key]object{}
 	for _, o := range found {
@@ -117,6 +149,8 @@ func compare(want, found []object, newer, lite bool) []Problem {
 			list = append(list, Problem{o.String(), "is missing", reapply(lite, o.Name)})
 		case !ok && !table && o.Table != "":
 			// It comes with its table, which is missing.
+		case len(kept) > 0 && o.Table == settingsTable && (o.Kind == "check" || kept[o.Name] && ok):
+			// The host's columns are as the host wants them.
 		case !ok:
 			list = append(list, Problem{o.String(), "is missing", o.create(lite)})
 		case got.Is != o.Is && !newer && !alike(o, got):
@@ -130,14 +164,14 @@ func compare(want, found []object, newer, lite bool) []Problem {
 	return list
 }
 
-// bare takes off a check what the type of a host's column puts in.
+// bare removes from a check or an index what the type of a host's column adds.
 var bare = strings.NewReplacer("::text", "", "(", "", ")", "")
 
 // alike tells whether what differs does as well: a column that the host
 // brought along as a longer integer or a shorter text, and a check on it.
 func alike(want, got object) bool {
 	switch want.Kind {
-	case "check":
+	case "check", "index":
 		return bare.Replace(want.Is) == bare.Replace(got.Is)
 	case "column":
 		kind, _, sized := strings.Cut(got.Is, "(")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"reflect"
 	"strings"
 )
 
@@ -17,6 +18,19 @@ func SQLState(err error) string {
 	var e interface{ SQLState() string }
 	if errors.As(err, &e) {
 		return e.SQLState()
+	}
+	return ""
+}
+
+// Hint returns the HINT of PostgreSQL's error, or "". Neither driver offers it by
+// a method of both.
+func Hint(err error) string {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if v := reflect.Indirect(reflect.ValueOf(err)); v.Kind() == reflect.Struct {
+			if f := v.FieldByName("Hint"); f.IsValid() && f.Kind() == reflect.String {
+				return f.String()
+			}
+		}
 	}
 	return ""
 }

@@ -13,19 +13,22 @@ CREATE TABLE IF NOT EXISTS automation_schema_migrations (
 
 CREATE TABLE IF NOT EXISTS automation_adopted_tables (
     table_name text PRIMARY KEY,
-    was        jsonb,   -- columns, foreign keys and lists of ids; NULL: there was no such table
+    was        jsonb,   -- the host's columns, and the flags' values; NULL: there was no such table
     adopted_at timestamptz NOT NULL DEFAULT now()
 );
+-- A table without our trigger and without any column that we add is the host's
+-- own, perhaps restored from a backup of before: it is described again.
 INSERT INTO automation_adopted_tables (table_name, was)
-SELECT name, CASE WHEN to_regclass(name) IS NOT NULL THEN jsonb_build_object(
-    'columns', (SELECT jsonb_object_agg(a.attname, jsonb_build_object('type', format_type(a.atttypid, a.atttypmod), 'not_null', a.attnotnull, 'default', pg_get_expr(d.adbin, d.adrelid)))
+SELECT name, CASE WHEN to_regclass(name) IS NOT NULL THEN jsonb_build_object('columns', (
+        SELECT coalesce(jsonb_object_agg(a.attname, jsonb_build_object('type', format_type(a.atttypid, a.atttypmod), 'not_null', a.attnotnull, 'default', pg_get_expr(d.adbin, d.adrelid))), '{}')
         FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-        WHERE a.attrelid = to_regclass(name) AND a.attnum > 0 AND NOT a.attisdropped),
-    'foreign_keys', (SELECT coalesce(jsonb_object_agg(c.conname, pg_get_constraintdef(c.oid)), '{}')
-        FROM pg_constraint c JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey)
-        WHERE c.conrelid = to_regclass(name) AND c.contype = 'f' AND a.attname = 'user_id')) END
+        WHERE a.attrelid = to_regclass(name) AND a.attnum > 0 AND NOT a.attisdropped)) END
 FROM unnest(ARRAY['feature_flags', 'user_automation_settings']) AS name
-ON CONFLICT DO NOTHING;
+ON CONFLICT (table_name) DO UPDATE SET was = excluded.was, adopted_at = now()
+WHERE excluded.was IS NOT NULL
+  AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass(excluded.table_name) AND tgname IN ('automation_flag_changing', 'automation_setting_changing'))
+  AND NOT EXISTS (SELECT FROM unnest(ARRAY['disabled_user_ids', 'rollout_percentage', 'seed', 'notice', 'version', 'updated_by', 'deleted_at']) AS added
+                  WHERE excluded.was -> 'columns' ? added AND NOT coalesce(automation_adopted_tables.was -> 'columns' ? added, false));
 
 -- A list of user ids: numbers without a fraction, or texts. 7 and "7" are one user.
 CREATE OR REPLACE FUNCTION automation_valid_ids(ids jsonb) RETURNS boolean
@@ -67,50 +70,114 @@ $$
     SELECT ((('x' || substr(encode(sha256(convert_to(seed || '.' || user_id, 'UTF8')), 'hex'), 1, 8))::bit(32)::bigint) % 10000)::integer
 $$;
 
--- Sees to it that a table has a column as it is wanted, whether it has none, or
--- one of the host's. Naive times are read as UTC.
-CREATE OR REPLACE FUNCTION automation_adopt(tbl text, col text, wanted text, fallback text) RETURNS void
+-- The three columns of the plan, unless the host has a table already.
+CREATE TABLE IF NOT EXISTS feature_flags (
+    feature_name     text PRIMARY KEY,
+    enabled          boolean NOT NULL DEFAULT false,
+    enabled_user_ids jsonb NOT NULL DEFAULT '[]'
+);
+
+-- What cannot be adopted is refused by table, row and remedy, before anything
+-- is changed.
+DO $$
+DECLARE
+    bad record;
+BEGIN
+    IF (SELECT relkind NOT IN ('r', 'p') FROM pg_class WHERE oid = 'feature_flags'::regclass) THEN
+        RAISE EXCEPTION 'feature_flags is not a table'
+            USING ERRCODE = 'wrong_object_type', HINT = 'Rename it and migrate again: the module creates a table of that name.';
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'feature_flags'::regclass AND attname = 'feature_name' AND NOT attisdropped) THEN
+        RAISE EXCEPTION 'feature_flags has no column feature_name'
+            USING ERRCODE = 'undefined_column', HINT = 'ALTER TABLE feature_flags RENAME COLUMN (the one with the name) TO feature_name; or rename the table, if it is something else.';
+    END IF;
+    FOR bad IN SELECT to_jsonb(f)::text AS is FROM feature_flags AS f WHERE coalesce(feature_name, '') = '' LOOP
+        RAISE EXCEPTION 'feature_flags has a row without a feature_name: %', bad.is
+            USING ERRCODE = 'not_null_violation', HINT = 'DELETE FROM feature_flags WHERE coalesce(feature_name, '''') = ''''';
+    END LOOP;
+    FOR bad IN SELECT feature_name AS name, count(*) AS n FROM feature_flags GROUP BY 1 HAVING count(*) > 1 LOOP
+        RAISE EXCEPTION 'feature_flags has % rows of the flag %', bad.n, quote_literal(bad.name)
+            USING ERRCODE = 'unique_violation', HINT = format('Keep one and delete the others by their ctid: SELECT ctid, * FROM feature_flags WHERE feature_name = %L', bad.name);
+    END LOOP;
+    FOR bad IN SELECT feature_name AS name, to_jsonb(f) ->> 'enabled' AS is FROM feature_flags AS f
+               WHERE lower(btrim(coalesce(to_jsonb(f) ->> 'enabled', 'false'))) NOT IN ('t', 'true', 'y', 'yes', 'on', '1', 'f', 'false', 'n', 'no', 'off', '0') LOOP
+        RAISE EXCEPTION 'feature_flags: enabled of the flag % is %, neither true nor false', quote_literal(bad.name), quote_literal(bad.is)
+            USING ERRCODE = 'invalid_text_representation', HINT = format('UPDATE feature_flags SET enabled = (true or false, as the column writes it) WHERE feature_name = %L', bad.name);
+    END LOOP;
+    FOR bad IN SELECT feature_name AS name, list.key AS col, list.value AS is FROM feature_flags AS f, jsonb_each_text(to_jsonb(f)) AS list
+               WHERE list.key IN ('enabled_user_ids', 'disabled_user_ids') AND NOT automation_valid_ids(automation_parse_ids(list.value)) LOOP
+        RAISE EXCEPTION 'feature_flags: % of the flag % is no list of user ids: %', bad.col, quote_literal(bad.name), left(bad.is, 200)
+            USING ERRCODE = 'check_violation', HINT = format('Whole numbers or texts, as a JSON list or separated by commas: UPDATE feature_flags SET %I = ''[1, 2, 3]'' WHERE feature_name = %L', bad.col, bad.name);
+    END LOOP;
+    FOR bad IN SELECT feature_name AS name, to_jsonb(f) ->> 'rollout_percentage' AS is FROM feature_flags AS f
+               WHERE to_jsonb(f) ->> 'rollout_percentage' !~ '^ *(100(\.0*)?|[0-9]{1,2}(\.[0-9]*)?) *$' LOOP
+        RAISE EXCEPTION 'feature_flags: rollout_percentage of the flag % is %, expected 0 to 100', quote_literal(bad.name), bad.is
+            USING ERRCODE = 'check_violation', HINT = format('UPDATE feature_flags SET rollout_percentage = 0 WHERE feature_name = %L', bad.name);
+    END LOOP;
+END
+$$;
+
+-- The host's values as they were, for the way back.
+DO $$
+DECLARE
+    list text := (SELECT string_agg(format('%L, %I::text', key, key), ', ') FROM automation_adopted_tables, jsonb_object_keys(was -> 'columns') AS key
+                  WHERE table_name = 'feature_flags' AND NOT was ? 'rows'
+                    AND key IN ('enabled', 'enabled_user_ids', 'disabled_user_ids', 'rollout_percentage', 'seed', 'notice', 'version', 'updated_at', 'updated_by'));
+    rows jsonb;
+BEGIN
+    ALTER TABLE feature_flags ALTER COLUMN feature_name SET NOT NULL;
+    IF EXISTS (SELECT FROM automation_adopted_tables WHERE table_name = 'feature_flags' AND NOT was ? 'rows') THEN
+        EXECUTE format('SELECT coalesce(jsonb_object_agg(feature_name, jsonb_build_object(%s)), ''{}'') FROM feature_flags', coalesce(list, '')) INTO rows;
+        UPDATE automation_adopted_tables SET was = was || jsonb_build_object('rows', rows) WHERE table_name = 'feature_flags';
+    END IF;
+END
+$$;
+
+-- Gives feature_flags a column as the module needs it, whether it has none or
+-- one of the host's. Times without a zone are read as UTC.
+CREATE OR REPLACE FUNCTION automation_adopt(col text, wanted text, fallback text) RETURNS void
     LANGUAGE plpgsql AS
 $$
 DECLARE
-    kind text;
+    kind  text;
+    views text;
 BEGIN
-    SELECT format_type(atttypid, atttypmod) INTO kind FROM pg_attribute WHERE attrelid = tbl::regclass AND attname = col AND NOT attisdropped;
+    SELECT format_type(atttypid, atttypmod) INTO kind FROM pg_attribute WHERE attrelid = 'feature_flags'::regclass AND attname = col AND NOT attisdropped;
     IF kind IS NULL THEN
-        EXECUTE format('ALTER TABLE %I ADD COLUMN %I %s NOT NULL DEFAULT %s', tbl, col, wanted, fallback);
+        EXECUTE format('ALTER TABLE feature_flags ADD COLUMN %I %s NOT NULL DEFAULT %s', col, wanted, fallback);
         RETURN;
     END IF;
     IF kind <> wanted THEN
-        EXECUTE format('ALTER TABLE %1$I ALTER COLUMN %2$I DROP DEFAULT, ALTER COLUMN %2$I TYPE %3$s USING %4$s', tbl, col, wanted, format(
+        SELECT string_agg(DISTINCT r.ev_class::regclass::text, ', ') INTO views
+        FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+        WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = 'feature_flags'::regclass AND a.attname = col;
+        IF views IS NOT NULL THEN
+            RAISE EXCEPTION 'feature_flags: the column % has to become %, and these views use it: %', col, wanted, views
+                USING ERRCODE = 'dependent_objects_still_exist',
+                HINT = format('Save their definition (\d+ in psql), DROP VIEW %s, migrate, and create them again.', views);
+        END IF;
+        EXECUTE format('ALTER TABLE feature_flags ALTER COLUMN %1$I DROP DEFAULT, ALTER COLUMN %1$I TYPE %2$s USING %3$s', col, wanted, format(
             CASE WHEN wanted = 'jsonb' THEN 'automation_parse_ids(%I::text)'
                  WHEN wanted LIKE 'timestamp%' AND kind LIKE 'timestamp%without time zone' THEN '%I AT TIME ZONE ''UTC'''
                  ELSE '%I::text::' || wanted END, col));
     END IF;
-    EXECUTE format('UPDATE %1$I SET %2$I = %3$s WHERE %2$I IS NULL', tbl, col, fallback);
-    EXECUTE format('ALTER TABLE %1$I ALTER COLUMN %2$I SET NOT NULL, ALTER COLUMN %2$I SET DEFAULT %3$s', tbl, col, fallback);
-END
-$$;
-
-CREATE TABLE IF NOT EXISTS feature_flags (feature_name text PRIMARY KEY);
-DO $$
-BEGIN
-    ALTER TABLE feature_flags ALTER COLUMN feature_name SET NOT NULL;
-    IF EXISTS (SELECT FROM automation_adopted_tables WHERE table_name = 'feature_flags' AND was IS NOT NULL AND NOT was ? 'lists') THEN
-        UPDATE automation_adopted_tables
-        SET was = was || jsonb_build_object('lists', coalesce((SELECT jsonb_object_agg(feature_name, enabled_user_ids::text) FROM feature_flags), '{}'))
-        WHERE table_name = 'feature_flags';
+    EXECUTE format('UPDATE feature_flags SET %1$I = %2$s WHERE %1$I IS NULL', col, fallback);
+    IF wanted = 'jsonb' THEN
+        EXECUTE format('UPDATE feature_flags SET %1$I = ''[]'' WHERE %1$I = ''null''', col);
     END IF;
+    EXECUTE format('ALTER TABLE feature_flags ALTER COLUMN %1$I SET NOT NULL, ALTER COLUMN %1$I SET DEFAULT %2$s', col, fallback);
 END
 $$;
-SELECT automation_adopt('feature_flags', 'enabled', 'boolean', 'false'),
-       automation_adopt('feature_flags', 'enabled_user_ids', 'jsonb', quote_literal('[]')),
-       automation_adopt('feature_flags', 'disabled_user_ids', 'jsonb', quote_literal('[]')),
-       automation_adopt('feature_flags', 'rollout_percentage', 'numeric(5,2)', '0'),
-       automation_adopt('feature_flags', 'seed', 'text', quote_literal('')),
-       automation_adopt('feature_flags', 'notice', 'text', quote_literal('')),
-       automation_adopt('feature_flags', 'version', 'bigint', '1'),
-       automation_adopt('feature_flags', 'updated_at', 'timestamp with time zone', 'now()'),
-       automation_adopt('feature_flags', 'updated_by', 'text', quote_literal(''));
+SELECT automation_adopt('enabled', 'boolean', 'false'),
+       automation_adopt('enabled_user_ids', 'jsonb', quote_literal('[]')),
+       automation_adopt('disabled_user_ids', 'jsonb', quote_literal('[]')),
+       automation_adopt('rollout_percentage', 'numeric(5,2)', '0'),
+       automation_adopt('seed', 'text', quote_literal('')),
+       automation_adopt('notice', 'text', quote_literal('')),
+       automation_adopt('version', 'bigint', '1'),
+       automation_adopt('updated_at', 'timestamp with time zone', 'now()'),
+       automation_adopt('updated_by', 'text', quote_literal(''));
+DROP FUNCTION automation_adopt(text, text, text);
 
 DO $$
 BEGIN
@@ -224,45 +291,87 @@ CREATE OR REPLACE TRIGGER automation_append_only_truncate BEFORE TRUNCATE ON fea
 INSERT INTO feature_flags (feature_name, enabled, updated_by) VALUES ('automation', true, 'migration')
 ON CONFLICT (feature_name) DO NOTHING;
 
-CREATE TABLE IF NOT EXISTS user_automation_settings (user_id text PRIMARY KEY);
+-- A host's table keeps its columns, with their types, NULLs and foreign keys,
+-- because programs of the host go on using it: the module's SQL compares users
+-- as text and reads NULL as the default. Only what is missing is added.
+CREATE TABLE IF NOT EXISTS user_automation_settings (
+    user_id          text PRIMARY KEY CONSTRAINT user_automation_settings_user_is_not_empty CHECK (user_id <> ''),
+    is_enabled       boolean NOT NULL DEFAULT false,
+    session_duration integer NOT NULL DEFAULT 3600 CONSTRAINT user_automation_settings_duration_is_positive CHECK (session_duration > 0),
+    version          bigint NOT NULL DEFAULT 1,
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    updated_at       timestamptz NOT NULL DEFAULT now(),
+    deleted_at       timestamptz
+);
 DO $$
 DECLARE
-    fk text;
+    bad record;
 BEGIN
-    FOR fk IN SELECT jsonb_object_keys(was -> 'foreign_keys') FROM automation_adopted_tables WHERE table_name = 'user_automation_settings' LOOP
-        EXECUTE format('ALTER TABLE user_automation_settings DROP CONSTRAINT IF EXISTS %I', fk);
-    END LOOP;
-    IF (SELECT atttypid <> 'text'::regtype FROM pg_attribute WHERE attrelid = 'user_automation_settings'::regclass AND attname = 'user_id') THEN
-        ALTER TABLE user_automation_settings ALTER COLUMN user_id DROP DEFAULT, ALTER COLUMN user_id TYPE text USING user_id::text;
+    IF (SELECT relkind NOT IN ('r', 'p') FROM pg_class WHERE oid = 'user_automation_settings'::regclass) THEN
+        RAISE EXCEPTION 'user_automation_settings is not a table'
+            USING ERRCODE = 'wrong_object_type', HINT = 'Rename it and migrate again: the module creates a table of that name.';
     END IF;
-    ALTER TABLE user_automation_settings ALTER COLUMN user_id SET NOT NULL;
+    FOR bad IN SELECT wanted.col, format_type(a.atttypid, a.atttypmod) AS kind, array_to_string(kinds, ', ') AS kinds, kinds[1] AS one
+               FROM (VALUES ('user_id', '{text,varchar,bpchar,int8,int4,int2,uuid}'::text[]), ('is_enabled', '{bool}'), ('session_duration', '{int4,int8,int2}'),
+                            ('version', '{int8,int4}'), ('created_at', '{timestamptz,timestamp}'), ('updated_at', '{timestamptz,timestamp}'), ('deleted_at', '{timestamptz,timestamp}')) AS wanted(col, kinds)
+               LEFT JOIN pg_attribute a ON a.attrelid = 'user_automation_settings'::regclass AND a.attname = wanted.col AND NOT a.attisdropped
+               LEFT JOIN pg_type t ON t.oid = a.atttypid
+               WHERE t.typname::text <> ALL (wanted.kinds) OR t.oid IS NULL AND wanted.col = 'user_id' LOOP
+        IF bad.kind IS NULL THEN
+            RAISE EXCEPTION 'user_automation_settings has no column user_id'
+                USING ERRCODE = 'undefined_column', HINT = 'ALTER TABLE user_automation_settings RENAME COLUMN (the one with the user) TO user_id; or rename the table, if it is something else.';
+        END IF;
+        RAISE EXCEPTION 'user_automation_settings: the column % is %, expected one of %', bad.col, bad.kind, bad.kinds
+            USING ERRCODE = 'datatype_mismatch', HINT = format('Convert it once your programs can follow: ALTER TABLE user_automation_settings ALTER COLUMN %I TYPE %s USING (an expression); or rename the table.', bad.col, bad.one);
+    END LOOP;
     IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
                    WHERE i.indrelid = 'user_automation_settings'::regclass AND i.indisunique AND i.indimmediate AND i.indnkeyatts = 1 AND i.indpred IS NULL AND a.attname = 'user_id') THEN
+        FOR bad IN SELECT user_id::text AS id, count(*) AS n FROM user_automation_settings WHERE user_id IS NOT NULL GROUP BY 1 HAVING count(*) > 1 LOOP
+            RAISE EXCEPTION 'user_automation_settings has % rows of the user %', bad.n, quote_literal(bad.id)
+                USING ERRCODE = 'unique_violation', HINT = format('Keep one and delete the others by their ctid: SELECT ctid, * FROM user_automation_settings WHERE user_id = %L', bad.id);
+        END LOOP;
         ALTER TABLE user_automation_settings ADD CONSTRAINT automation_one_setting_a_user UNIQUE (user_id);
     END IF;
-END
-$$;
--- What a host left out becomes what does nothing.
-SELECT automation_adopt('user_automation_settings', 'is_enabled', 'boolean', 'false'),
-       automation_adopt('user_automation_settings', 'session_duration', 'integer', '3600'),
-       automation_adopt('user_automation_settings', 'version', 'bigint', '1'),
-       automation_adopt('user_automation_settings', 'created_at', 'timestamp with time zone', 'now()'),
-       automation_adopt('user_automation_settings', 'updated_at', 'timestamp with time zone', 'now()');
-ALTER TABLE user_automation_settings ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
-DROP FUNCTION automation_adopt(text, text, text, text);
-
-DO $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = 'user_automation_settings'::regclass AND conname = 'user_automation_settings_duration_is_positive') THEN
-        ALTER TABLE user_automation_settings
-            ADD CONSTRAINT user_automation_settings_user_is_not_empty CHECK (user_id <> ''),
-            ADD CONSTRAINT user_automation_settings_duration_is_positive CHECK (session_duration > 0);
+    -- No index on a number serves a comparison as text.
+    IF (SELECT atttypid NOT IN ('text'::regtype, 'varchar'::regtype) FROM pg_attribute WHERE attrelid = 'user_automation_settings'::regclass AND attname = 'user_id') THEN
+        CREATE INDEX IF NOT EXISTS user_automation_settings_by_user ON user_automation_settings ((user_id::text));
     END IF;
 END
 $$;
--- For the caches' question "what changed lately", and for the clean-up.
+ALTER TABLE user_automation_settings
+    ADD COLUMN IF NOT EXISTS is_enabled boolean NOT NULL DEFAULT false,
+    ADD COLUMN IF NOT EXISTS session_duration integer NOT NULL DEFAULT 3600,
+    ADD COLUMN IF NOT EXISTS version bigint NOT NULL DEFAULT 1,
+    ADD COLUMN IF NOT EXISTS created_at timestamptz NOT NULL DEFAULT now(),
+    ADD COLUMN IF NOT EXISTS updated_at timestamptz NOT NULL DEFAULT now(),
+    ADD COLUMN IF NOT EXISTS deleted_at timestamptz;
+
+-- Writes by other programs and by hand get a new version and time, by which
+-- caches and If-Match notice them, and give settings back to a user who had
+-- removed them. NULL is what an object mapper writes into a column whose
+-- default it does not know.
+CREATE OR REPLACE FUNCTION automation_setting_changing() RETURNS trigger LANGUAGE plpgsql SET timezone = 'UTC' AS
+$$
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        NEW.version := coalesce(NEW.version, 1);
+        NEW.created_at := coalesce(NEW.created_at, clock_timestamp());
+        NEW.updated_at := coalesce(NEW.updated_at, clock_timestamp());
+    ELSIF NEW.version IS NOT DISTINCT FROM OLD.version
+        AND (NEW.is_enabled, NEW.session_duration) IS DISTINCT FROM (OLD.is_enabled, OLD.session_duration) THEN
+        NEW.version := coalesce(OLD.version, 0) + 1;
+        NEW.updated_at := clock_timestamp();
+        NEW.deleted_at := NULL;
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE OR REPLACE TRIGGER automation_setting_changing BEFORE INSERT OR UPDATE ON user_automation_settings
+    FOR EACH ROW EXECUTE FUNCTION automation_setting_changing();
+
+-- For the caches, which ask what changed lately, and for the clean-up.
 CREATE INDEX IF NOT EXISTS user_automation_settings_by_change ON user_automation_settings (updated_at);
-CREATE INDEX IF NOT EXISTS user_automation_settings_adopters ON user_automation_settings (user_id) WHERE is_enabled AND deleted_at IS NULL;
+CREATE INDEX IF NOT EXISTS user_automation_settings_adopters ON user_automation_settings ((user_id::text)) WHERE is_enabled AND deleted_at IS NULL;
 CREATE INDEX IF NOT EXISTS user_automation_settings_deleted ON user_automation_settings (deleted_at) WHERE deleted_at IS NOT NULL;
 
 -- A row is an intent first and a paid session later. Whoever works on a row, a
