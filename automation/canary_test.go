@@ -223,7 +223,7 @@ func TestNoLogShowsTheDatabasesPassword(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = m.Flags().Refresh(t.Context())
+	_ = m.RefreshFlags(t.Context())
 	if err := m.EraseUser(t.Context(), canaryUser); err == nil || strings.Contains(err.Error(), canaryUser) || strings.Contains(err.Error(), canaryDSN) {
 		t.Errorf("Forget: %v", err)
 	}

@@ -5,7 +5,10 @@
 //	...
 //	m, err := automation.New(cfg, db, identify, automation.Options{Logger: logger})
 //	...
-//	go m.Run(ctx)
+//	if err := m.Load(ctx); err != nil { // optional: do not start without a mapping or tables
+//		return err
+//	}
+//	go m.Run(ctx) // stop the server if it returns an error
 //
 //	mux.Handle("/api/v1/automation/", m.API())
 //	mux.Handle("/api/v1/chat/completions", m.Sessions(yourHandler)) // or m.Forward()

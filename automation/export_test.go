@@ -14,6 +14,9 @@ func Routes() []string { return userapi.Routes(BasePath) }
 // Tend is one round of the sessions' maintenance.
 func (m *Module) Tend(ctx context.Context) error { return m.sessions.Maintain(ctx) }
 
+// RefreshFlags reads the flags once.
+func (m *Module) RefreshFlags(ctx context.Context) error { return m.flags.Refresh(ctx) }
+
 // Started reports whether Run has come so far that requests are served.
 func (m *Module) Started(ctx context.Context) bool {
 	_, err := m.sessions.AcquireSession(ctx, "nobody", "none")

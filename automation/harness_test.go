@@ -224,7 +224,7 @@ func (l *lab) sql(query string, args ...any) {
 func (l *lab) set(query string) {
 	l.t.Helper()
 	l.sql(query)
-	if err := l.Flags().Refresh(context.Background()); err != nil {
+	if err := l.RefreshFlags(context.Background()); err != nil {
 		l.t.Fatal(err)
 	}
 }

@@ -39,6 +39,10 @@ type Node interface {
 type Options struct {
 	// Node replaces the client that is made from the Config's PROXY_ROUTER_…
 	Node Node
+	// HTTPClient sends the requests to the node, the live feed and the webhooks,
+	// with the host's proxies, TLS and dialers. Nil means clients of the
+	// module's own.
+	HTTPClient *http.Client
 	// Logger gets what operators should know; nil discards.
 	Logger *slog.Logger
 	// Observer receives what the module does, for metrics.
@@ -78,13 +82,20 @@ type Module struct {
 
 // New wires a Module on the host's pool; it does no I/O. The tables must be
 // there by the time they are needed: see package schema. Its error names all
-// that is wrong.
+// that is wrong at once.
 func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, err
+	errs := []error{cfg.Validate()}
+	if db == nil {
+		errs = append(errs, errors.New("automation: New needs the host's pool of connections, a *sqlx.DB"))
 	}
-	if db == nil || identify == nil {
-		return nil, errors.New("automation: New needs a database and a function that identifies users")
+	if identify == nil {
+		errs = append(errs, errors.New("automation: New needs a function that identifies the user of a request"))
+	}
+	if opts.Node == nil && cfg.FeatureEnabled && cfg.ProxyRouterURL == "" {
+		errs = append(errs, errors.New("automation: PROXY_ROUTER_URL is empty: set it to the Morpheus node's URL, or switch AUTOMATION_FEATURE_ENABLED off"))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	log := opts.Logger
 	if log == nil {
@@ -93,69 +104,101 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	m := &Module{cfg: cfg, log: log, observer: opts.Observer.withDefaults(), users: opts.Users, now: opts.Now, pool: db, node: opts.Node, unknown: map[string]bool{}}
-	var errs []error
-	check := func(err error) {
-		if err != nil {
-			errs = append(errs, err)
-		}
+	if warning := sqldb.DriverWarning(db); warning != "" {
+		log.Warn(warning)
 	}
-	if m.node == nil {
-		client, err := newNode(cfg, log)
-		check(err)
-		m.node = client
-	}
-	var err error
-	m.catalog, err = mapping.New(mapping.Options{
-		File: cfg.MappingsFile, UnknownIsDefault: cfg.UnknownModel == UnknownModelDefault, FeedURL: cfg.ActiveModelsURL,
-		FileInterval: cfg.MappingReloadInterval, FeedInterval: cfg.FeedRefreshInterval, Logger: log,
-	})
-	check(err)
-
-	// Flags and rollouts have connections of their own: switching off must work
-	// when the sessions use up all of theirs.
-	flagConns := max(cfg.MaxDBConnections/8, 1)
-	m.store = flags.NewStore(db, flags.StoreOptions{MaxConns: flagConns, Observe: m.observer.SQL})
-	var masterOff []string
-	if !cfg.FeatureEnabled {
-		masterOff = []string{FlagName}
-	}
-	m.flags = flags.NewWatcher(m.store, flags.Options{MasterOff: masterOff, Interval: cfg.FlagPollInterval, File: cfg.FlagSnapshotFile, Logger: log})
-
-	m.controller, err = rollout.New(db, rollout.Options{MaxConns: flagConns, Observe: m.observer.SQL,
-		Interval: cfg.RolloutInterval, Webhooks: webhooks(cfg), Logger: log})
-	check(err)
-	if err == nil {
-		m.rollouts, m.recorder = m.controller.Store(), m.controller.Recorder(FlagName)
-	}
-
-	settingsConns := max(cfg.MaxDBConnections/4, 1)
-	m.stored, err = settings.NewStore(db, settings.Defaults{IsEnabled: cfg.DefaultOptIn,
-		SessionDuration: cfg.DefaultSessionDuration, Min: cfg.MinSessionDuration, Max: cfg.MaxSessionDuration},
-		settings.StoreOptions{MaxConns: settingsConns, Observe: m.observer.SQL})
-	check(err)
-	m.settings = settings.NewCache(m.stored, settings.CacheOptions{Logger: log})
-	m.sessions, err = session.New(db, m.node, session.Options{
-		MaxConns: max(cfg.MaxDBConnections-flagConns-settingsConns, 1), ObserveSQL: m.observer.SQL,
-		Shared:     cfg.SessionScope == ScopeShared,
-		MaxPerUser: cfg.MaxSessionsPerUser, OpensPerHour: cfg.MaxOpensPerHour, OpensPerDay: cfg.MaxOpensPerDay, MaxOpen: cfg.MaxOpenSessions,
-		Lease: cfg.SessionLease, Margin: none(cfg.SessionMargin), RenewAhead: none(cfg.RenewAhead), CloseAfter: none(cfg.CloseAfter),
-		AcquireTimeout: cfg.AcquireTimeout, DrainTimeout: none(cfg.DrainTimeout), Interval: cfg.SweepInterval,
-		// The client's own deadline comes first: only then does it know that
-		// it was the node that took too long.
-		OpenTimeout: cfg.OpenTimeout + 10*time.Second,
-		Renew:       m.renew, Prewarm: m.prewarm, Observe: m.observer.Session, Logger: log,
-	})
-	check(err)
-	m.feedback = feedback.NewStore(db, sqldb.Options{MaxConns: 1, Observe: m.observer.SQL})
-	m.cleaner, err = m.newCleaner(sqldb.New(db, sqldb.Options{MaxConns: settingsConns, Observe: m.observer.SQL}))
-	check(err)
-	if err := errors.Join(errs...); err != nil {
+	m := &Module{cfg: cfg, log: log, observer: opts.Observer.withDefaults(), users: opts.Users, now: opts.Now, pool: db, unknown: map[string]bool{}}
+	if err := errors.Join(m.newNode(opts), m.newCatalog(opts), m.newFlags(), m.newStores()); err != nil {
 		return nil, err
 	}
 	m.newHandlers(identify)
 	return m, nil
 }
+
+// newNode makes the node's client. While the feature is off, no node is needed.
+func (m *Module) newNode(opts Options) error {
+	switch {
+	case opts.Node != nil:
+		m.node = opts.Node
+		return nil
+	case m.cfg.ProxyRouterURL == "":
+		m.node = noNode{}
+		return nil
+	}
+	client, err := proxyrouter.New(proxyrouter.Options{URL: m.cfg.ProxyRouterURL, Username: m.cfg.ProxyRouterUsername,
+		Password: m.cfg.ProxyRouterPassword.Reveal(), OpenTimeout: m.cfg.OpenTimeout, HTTPClient: opts.HTTPClient, Logger: m.log})
+	m.node = client
+	return err
+}
+
+func (m *Module) newCatalog(Options) (err error) {
+	m.catalog, err = mapping.New(mapping.Options{
+		File: m.cfg.MappingsFile, UnknownIsDefault: m.cfg.UnknownModel == UnknownModelDefault, FeedURL: m.cfg.ActiveModelsURL,
+		FileInterval: m.cfg.MappingReloadInterval, FeedInterval: m.cfg.FeedRefreshInterval, Logger: m.log,
+	})
+	return err
+}
+
+// The module's connections are divided: switching off must work when the
+// sessions use up all of theirs.
+func (m *Module) flagConns() int     { return max(m.cfg.MaxDBConnections/8, 1) }
+func (m *Module) settingsConns() int { return max(m.cfg.MaxDBConnections/4, 1) }
+func (m *Module) sessionConns() int {
+	return max(m.cfg.MaxDBConnections-m.flagConns()-m.settingsConns(), 1)
+}
+
+func (m *Module) newFlags() (err error) {
+	m.store = flags.NewStore(m.pool, flags.StoreOptions{MaxConns: m.flagConns(), Observe: m.observer.SQL})
+	var masterOff []string
+	if !m.cfg.FeatureEnabled {
+		masterOff = []string{FlagName}
+	}
+	m.flags = flags.NewWatcher(m.store, flags.Options{MasterOff: masterOff, Interval: m.cfg.FlagPollInterval, File: m.cfg.FlagSnapshotFile, Logger: m.log})
+	m.controller, err = rollout.New(m.pool, rollout.Options{MaxConns: m.flagConns(), Observe: m.observer.SQL,
+		Interval: m.cfg.RolloutInterval, Webhooks: webhooks(m.cfg), Logger: m.log})
+	if err != nil {
+		return err
+	}
+	m.rollouts, m.recorder = m.controller.Store(), m.controller.Recorder(FlagName)
+	return nil
+}
+
+// newStores makes the settings, the sessions and the clean-up.
+func (m *Module) newStores() (err error) {
+	m.stored, err = settings.NewStore(m.pool, settings.Defaults{IsEnabled: m.cfg.DefaultOptIn,
+		SessionDuration: m.cfg.DefaultSessionDuration, Min: m.cfg.MinSessionDuration, Max: m.cfg.MaxSessionDuration},
+		settings.StoreOptions{MaxConns: m.settingsConns(), Observe: m.observer.SQL})
+	if err != nil {
+		return err
+	}
+	m.settings = settings.NewCache(m.stored, settings.CacheOptions{Logger: m.log})
+	m.sessions, err = session.New(m.pool, m.node, m.sessionOptions())
+	if err != nil {
+		return err
+	}
+	m.feedback = feedback.NewStore(m.pool, sqldb.Options{MaxConns: 1, Observe: m.observer.SQL})
+	m.cleaner, err = m.newCleaner(sqldb.New(m.pool, sqldb.Options{MaxConns: m.settingsConns(), Observe: m.observer.SQL}))
+	return err
+}
+
+func (m *Module) sessionOptions() session.Options {
+	cfg := m.cfg
+	return session.Options{
+		MaxConns: m.sessionConns(), ObserveSQL: m.observer.SQL,
+		Shared:     cfg.SessionScope == ScopeShared,
+		MaxPerUser: cfg.MaxSessionsPerUser, OpensPerHour: cfg.MaxOpensPerHour, OpensPerDay: cfg.MaxOpensPerDay, MaxOpen: cfg.MaxOpenSessions,
+		Lease: cfg.SessionLease, Margin: orTiny(cfg.SessionMargin), RenewAhead: orTiny(cfg.RenewAhead), CloseAfter: orTiny(cfg.CloseAfter),
+		AcquireTimeout: cfg.AcquireTimeout, DrainTimeout: orTiny(cfg.DrainTimeout), Interval: cfg.SweepInterval,
+		// The client's own deadline comes first: only then does it know that
+		// it was the node that took too long.
+		OpenTimeout: cfg.OpenTimeout + 10*time.Second,
+		Renew:       m.renew, Prewarm: m.prewarm, Observe: m.observer.Session, Logger: m.log,
+	}
+}
+
+// orTiny makes a zero of the Config, which means none at all, one that is not
+// the zero of the options, which means their default.
+func orTiny(d time.Duration) time.Duration { return max(d, time.Millisecond) }
 
 // webhooks are told of the rollouts' events.
 func webhooks(cfg Config) []rollout.Webhook {
@@ -165,32 +208,61 @@ func webhooks(cfg Config) []rollout.Webhook {
 	return []rollout.Webhook{{Name: "default", URL: cfg.RolloutWebhookURL.Reveal(), Secret: cfg.RolloutWebhookSecret.Reveal()}}
 }
 
-// none lets a zero of the Config be none at all, where a zero of the options
-// means their default.
-func none(d time.Duration) time.Duration { return max(d, time.Millisecond) }
+// noNode stands for the node of a module that is switched off and has none.
+type noNode struct{ session.Provider }
 
-func newNode(cfg Config, log *slog.Logger) (*proxyrouter.Client, error) {
-	if cfg.ProxyRouterURL == "" {
-		return nil, errors.New("automation: PROXY_ROUTER_URL is empty; set it to the node's URL")
+var errNoNode = fmt.Errorf("automation: PROXY_ROUTER_URL is empty: %w", session.ErrUnavailable)
+
+func (noNode) Ready() error { return nil }
+
+func (noNode) CloseSession(context.Context, string) error { return errNoNode }
+
+func (noNode) OpenSession(context.Context, session.OpenRequest) (string, error) {
+	return "", errNoNode
+}
+
+func (noNode) GetSession(context.Context, string) (session.ChainSession, error) {
+	return session.ChainSession{}, errNoNode
+}
+
+func (noNode) WalletSessions(context.Context, time.Time) ([]session.ChainSession, error) {
+	return nil, errNoNode
+}
+
+func (noNode) Forward(context.Context, proxyrouter.ChatRequest) (*http.Response, error) {
+	return nil, errNoNode
+}
+
+func (noNode) RatedBids(context.Context, string) ([]proxyrouter.Bid, error) { return nil, errNoNode }
+
+// Load reads the mapping and the flags once, and reports what cannot be read: a
+// mapping that is missing or invalid, a database that is away or has no tables.
+// Run reads both as well and carries on without them, answering 503; a host
+// that does not want to start so calls Load first. While the master switch is
+// off no mapping is needed.
+func (m *Module) Load(ctx context.Context) error {
+	err := m.flags.Refresh(ctx)
+	if m.cfg.FeatureEnabled {
+		err = errors.Join(m.catalog.Load(ctx), err)
 	}
-	return proxyrouter.New(proxyrouter.Options{URL: cfg.ProxyRouterURL, Username: cfg.ProxyRouterUsername,
-		Password: cfg.ProxyRouterPassword.Reveal(), OpenTimeout: cfg.OpenTimeout, Logger: log})
+	if err != nil {
+		return fmt.Errorf("automation: load: %w", err)
+	}
+	return nil
 }
 
 // Run works until ctx ends: it watches the flags and the mapping, keeps what
-// is known of settings fresh, looks after the sessions, and cleans up. It
-// returns at once if the mapping cannot be read, and otherwise when all it
-// started has ended, which waits up to the drain time-out for requests in
-// flight. End the HTTP server first.
+// is known of settings fresh, maintains the sessions, and cleans up. What
+// cannot be read is logged and shows in Ready until it can. Run returns when
+// all it started has ended, which waits up to the drain time-out for requests
+// in flight: end the HTTP server first. It can be called once.
 func (m *Module) Run(ctx context.Context) error {
-	if err := m.catalog.Load(ctx); err != nil {
-		return fmt.Errorf("automation: %w", err)
-	}
 	if !m.running.CompareAndSwap(false, true) {
 		return errors.New("automation: Run was called twice")
 	}
 	defer m.running.Store(false)
 	defer context.AfterFunc(ctx, func() { m.running.Store(false) })() // what drains is not ready
+	_ = m.catalog.Load(ctx)                                           // before the flags let anybody in; an error is logged, and Run of the catalog tries again
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.catalog.Run(ctx) })
 	g.Go(func() error { return m.sessions.Run(ctx) })
@@ -202,8 +274,9 @@ func (m *Module) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Flags are the flags as this process sees them, for the host's own.
-func (m *Module) Flags() *flags.Watcher { return m.flags }
+// Flags decides by the flags as this process sees them, for the host's own as
+// well: the module itself decides by it. It is read-only.
+func (m *Module) Flags() *flags.View { return m.flags.View }
 
 // Rollouts returns the staged rollouts: their commands, status and history.
 func (m *Module) Rollouts() *rollout.Store { return m.rollouts }

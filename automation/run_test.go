@@ -2,6 +2,7 @@ package automation_test
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,7 +29,8 @@ func TestNewNamesAllThatIsWrong(t *testing.T) {
 		want     []string
 	}{
 		"a Config out of bounds": {bad, db, byKey, []string{"AUTOMATION_MIN_SESSION_SECONDS"}},
-		"no database":            {lost, nil, byKey, []string{"needs a database"}},
+		"no database":            {lost, nil, byKey, []string{"*sqlx.DB"}},
+		"everything":             {bad, nil, nil, []string{"AUTOMATION_MIN_SESSION_SECONDS", "*sqlx.DB", "function that identifies", "PROXY_ROUTER_URL"}},
 		"nobody who identifies":  {lost, db, nil, []string{"function that identifies"}},
 		"no node":                {lost, db, byKey, []string{"PROXY_ROUTER_URL"}},
 	} {
@@ -45,7 +47,7 @@ func TestNewNamesAllThatIsWrong(t *testing.T) {
 	}
 }
 
-func TestAMappingThatCannotServeKeepsTheModuleFromRunning(t *testing.T) {
+func TestLoad_SaysWhatIsWrongWithTheMapping(t *testing.T) {
 	for name, tt := range map[string]struct {
 		text string
 		want []string
@@ -63,16 +65,58 @@ func TestAMappingThatCannotServeKeepsTheModuleFromRunning(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = l.Run(t.Context())
+			err = l.Load(t.Context())
 			for _, want := range tt.want {
 				if err == nil || !strings.Contains(err.Error(), want) {
 					t.Errorf("%v, want %q", err, want)
 				}
 			}
-			if l.Components()["run"].OK {
-				t.Error("it runs")
-			}
 		})
+	}
+}
+
+func TestRun_WithoutAMappingAsksUsersToComeBackUntilItIsThere(t *testing.T) {
+	l := newLab(t, setup{idle: true})
+	if err := os.Remove(l.cfg.MappingsFile); err != nil {
+		t.Fatal(err)
+	}
+	l.start()
+	l.until("it runs", func() bool { return l.Components()["run"].OK && l.Components()["flags"].OK })
+	for _, path := range []string{hostPath, chatPath} {
+		a := l.do("POST", path, "alice", ask("llama"))
+		if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	if a := l.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "not loaded") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	writeJSON(t, l.cfg.MappingsFile, mappings)
+	l.until("alice is served", func() bool { return l.chat("alice").status == http.StatusOK })
+}
+
+func TestNew_NeedsNoNodeAndNoMappingWhileTheFeatureIsOff(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.FeatureEnabled, cfg.MappingsFile = false, filepath.Join(t.TempDir(), "absent.json")
+	db := liteDB(t)
+	migrate(t, db)
+	m, err := automation.New(cfg, db, byKey, automation.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Load(t.Context()); err != nil {
+		t.Error(err)
+	}
+	l := &lab{Module: m, t: t, cfg: cfg, db: db, log: &logbook{}}
+	l.start()
+	l.until("it runs", func() bool { return l.Components()["run"].OK })
+	called := false
+	next := m.Sessions(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called = true }))
+	r := httptest.NewRequest(http.MethodPost, chatPath, strings.NewReader(ask("llama")))
+	r.Header.Set("Authorization", "Bearer sk-alice")
+	next.ServeHTTP(httptest.NewRecorder(), r)
+	if !called {
+		t.Error("the host's own flow does not get the request")
 	}
 }
 

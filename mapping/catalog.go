@@ -156,13 +156,10 @@ func (c *Catalog) publish() {
 	c.table.Store(t)
 }
 
-// Run loads what Load has not, and then keeps the table in step until ctx
-// ends. It returns nil then, or at once the error of a first Load that failed.
-// What goes wrong later is logged and shown by Health.
+// Run keeps the table in step with the file and the feed until ctx ends, and
+// then returns nil. What goes wrong is logged and shown by Health; a file that
+// cannot be read at first is tried again.
 func (c *Catalog) Run(ctx context.Context) error {
-	if err := c.Load(ctx); err != nil && c.table.Load() == nil {
-		return err
-	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		every(ctx, func() time.Duration {

@@ -39,8 +39,8 @@ func TestWithoutALoadedFileNothingResolves(t *testing.T) {
 	if _, err := c.Resolve("a", ""); !errors.Is(err, mapping.ErrNotLoaded) {
 		t.Errorf("Resolve: %v", err)
 	}
-	if err := c.Run(t.Context()); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("Run: %v", err)
+	if err := c.Load(t.Context()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Load: %v", err)
 	}
 	if h := c.Health(); h.Err == nil || h.ErrAt.IsZero() || h.Entries != 0 || c.Table() != nil {
 		t.Errorf("Health: %+v", h)

@@ -216,7 +216,7 @@ func (g *Gateway) change(on, off []string) error {
 	if _, err := g.flags.Update(ctx, automation.FlagName, flags.Change{EnabledUserIDs: &in, DisabledUserIDs: &out}, "automationtest", 0); err != nil {
 		return fmt.Errorf("automationtest: %w", err)
 	}
-	if err := g.Flags().Refresh(ctx); err != nil {
+	if err := g.Load(ctx); err != nil {
 		return fmt.Errorf("automationtest: %w", err)
 	}
 	return nil

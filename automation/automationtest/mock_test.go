@@ -127,7 +127,7 @@ func TestAGatewaysOwnTestOfTheSettingsAPI(t *testing.T) {
 	db, mock := automationtest.NewMock(t)
 	m := stillModule(t, db)
 	mock.FlagsLoad().Returns(&flags.Flag{Name: automation.FlagName, Enabled: true, Percentage: 100 * flags.Percent, Version: 1, UpdatedAt: at})
-	if err := m.Flags().Refresh(t.Context()); err != nil {
+	if err := m.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	ask := func(method, path, body string, want int) {

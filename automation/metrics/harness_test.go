@@ -34,7 +34,7 @@ type fakeModule struct {
 	rollouts []rollout.Status
 }
 
-func (m *fakeModule) Flags() *flags.Watcher         { return m.flags }
+func (m *fakeModule) Flags() *flags.View            { return m.flags.View }
 func (m *fakeModule) Snapshot() automation.Snapshot { return m.snapshot }
 
 func (m *fakeModule) Stats(ctx context.Context) (session.Stats, error) { return m.census(ctx) }

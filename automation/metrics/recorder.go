@@ -16,7 +16,7 @@ import (
 // Module is what a Recorder reads when it is scraped. *automation.Module
 // implements it.
 type Module interface {
-	Flags() *flags.Watcher
+	Flags() *flags.View
 	Snapshot() automation.Snapshot
 	Stats(ctx context.Context) (session.Stats, error)
 	OptInCounts(ctx context.Context) (on, off int64, err error)

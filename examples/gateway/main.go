@@ -53,6 +53,9 @@ func run(ctx context.Context, addr string) error {
 		return err
 	}
 	recorder.Attach(m)
+	if err := m.Load(ctx); err != nil { // a mapping or tables that are missing are noticed now
+		return err
+	}
 	server := &http.Server{Addr: addr, Handler: routes(m, recorder), ReadHeaderTimeout: 10 * time.Second}
 	ctx, stop := context.WithCancel(ctx)
 	live, end := context.WithCancel(context.WithoutCancel(ctx))

@@ -22,8 +22,8 @@ func TestItIsShort(t *testing.T) {
 	}
 	_, code, _ := strings.Cut(string(text), "\n)\n") // after the imports
 	lines := len(regexp.MustCompile(`(?m)^\s*[^\s/]`).FindAllString(code, -1))
-	if lines >= 60 {
-		t.Errorf("%d lines of code, want fewer than 60", lines)
+	if lines >= 65 {
+		t.Errorf("%d lines of code, want fewer than 65", lines)
 	}
 }
 
