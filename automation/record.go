@@ -23,8 +23,8 @@ func (m *Module) recordAPI(ctx context.Context, o outcome.Outcome) {
 // record gives an outcome to the rollout and to the log. The causes' table
 // decides what it is to both.
 func (m *Module) record(ctx context.Context, o outcome.Outcome) {
-	if arm, ok := rolloutArms[o.Arm]; ok {
-		m.recorder.Record(rollout.Sample{Arm: arm, Outcome: rolloutOutcomes[o.Evidence()], UserID: o.UserID, Latency: o.Latency, DatabaseTime: o.DatabaseTime})
+	if result, ok := rolloutOutcomes[o.Evidence()]; ok {
+		m.recorder.Record(rollout.Sample{Arm: rolloutArms[o.Arm], Outcome: result, UserID: o.UserID, Latency: o.Latency, DatabaseTime: o.DatabaseTime})
 	}
 	level := o.Cause.Policy().Level
 	if !m.log.Enabled(ctx, level) {
