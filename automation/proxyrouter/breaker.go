@@ -89,12 +89,28 @@ func (c *Client) noteAuth(op string, status int) {
 	}
 }
 
+// noteDial counts a request that did not pass the breaker: a chat that got a
+// response, or one that got no connection. Others say nothing about the node.
+func (c *Client) noteDial(failed *exchangeError) {
+	var err error
+	if failed != nil {
+		if failed.connected {
+			return
+		}
+		err = failed
+	}
+	// A breaker that is open does not count it, and that is an error, too.
+	_, _ = c.breaker.Execute(func() (response, error) { return response{}, err })
+}
+
 // Ready reports, from the last calls and without I/O, whether the node answers
 // (else [session.ErrUnavailable]) and accepts the credentials (else
-// [session.ErrUnauthorized]). It returns nil before the first call, and again
-// once the breaker's pause is over, because only the next call can tell.
+// [session.ErrUnauthorized]). It returns nil before the first call. Once the
+// breaker's pause is over only the next call can tell: while Run makes such
+// calls, Ready waits for it, and otherwise it returns nil.
 func (c *Client) Ready() error {
-	if c.breaker.State() == gobreaker.StateOpen {
+	state := c.breaker.State()
+	if state == gobreaker.StateOpen || (state == gobreaker.StateHalfOpen && c.watched.Load()) {
 		return c.transportError(opReady, &exchangeError{cause: c.breakerOpen(gobreaker.ErrOpenState)})
 	}
 	if f := c.authFailure.Load(); f != nil {

@@ -125,12 +125,19 @@ func TestBreaker_StaysClosed(t *testing.T) {
 				_ = readBids(context.Background(), c)
 			}
 		},
-		"chats that fail": func(n *memoryNode, c *proxyrouter.Client) {
-			n.state.Store("refused")
+		"chats without an answer": func(n *memoryNode, c *proxyrouter.Client) {
+			id := n.openSession()
+			n.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeDrop})
 			for range 20 {
-				if resp, err := c.Forward(context.Background(), chatOn(sessionID)); err == nil {
-					_ = resp.Body.Close()
-				}
+				forward(context.Background(), c, id)
+			}
+		},
+		"chats whose clients leave": func(n *memoryNode, c *proxyrouter.Client) {
+			n.state.Store("hanging")
+			for range 20 {
+				ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+				forward(ctx, c, sessionID)
+				cancel()
 			}
 			n.state.Store("up")
 		},
@@ -180,4 +187,40 @@ func TestReady_ReportsRefusedCredentials(t *testing.T) {
 	if err := c.Ready(); err != nil {
 		t.Error(err)
 	}
+}
+
+// forward sends a chat whose answer does not matter.
+func forward(ctx context.Context, c *proxyrouter.Client, id string) {
+	if resp, err := c.Forward(ctx, chatOn(id)); err == nil {
+		_ = resp.Body.Close()
+	}
+}
+
+func TestBreaker_CountsTheDialsOfChats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, c, _ := newMemoryNode(t, proxyroutertest.Options{})
+		id := n.openSession()
+		n.state.Store("refused")
+		for range 3 {
+			if err := c.Ready(); err != nil {
+				t.Errorf("too early: %v", err)
+			}
+			forward(t.Context(), c, id)
+		}
+		wantErrors(t, c.Ready(), "unavailable")
+		dials := n.dials.Load()
+		forward(t.Context(), c, id)
+		if n.dials.Load() == dials {
+			t.Error("a chat must not fail fast: its session may be paid for")
+		}
+		n.state.Store("up")
+		time.Sleep(6 * time.Second)
+		forward(t.Context(), c, id) // a chat that is answered closes it, too
+		if err := c.Ready(); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.RatedBids(t.Context(), model); err != nil {
+			t.Error(err)
+		}
+	})
 }

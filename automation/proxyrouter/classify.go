@@ -1,95 +1,220 @@
 package proxyrouter
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
+	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
-// Remedy is what can help after a failed chat response, before its first byte
-// has reached the client.
-type Remedy int
-
-const (
-	// RemedyNone passes the response on: the same request would fail again.
-	RemedyNone Remedy = iota
-	// RemedyRenew takes another session of the same model: this one has ended or
-	// is unknown to the node.
-	RemedyRenew
-	// RemedyFailover takes a session with another provider, if the model has more
-	// than one rated bid: this provider failed.
-	RemedyFailover
-)
-
-// String returns the remedy's name.
-func (r Remedy) String() string {
-	return [...]string{"none", "renew", "failover"}[r]
-}
-
-// ChatError is a failed response to a forwarded request.
+// ChatError is a failed response to a forwarded request. Its texts are redacted,
+// so that a client may see them.
 type ChatError struct {
 	Remedy  Remedy
-	Missing bool   // with RemedyRenew: the node does not know the session at all
-	Status  int    // the gateway's status if no remedy helped
-	Message string // the node's text: at most 300 bytes, redacted
+	Missing bool // with RemedyRenew: the node does not know the session at all
+
+	// Cause is one of:
+	//   - [outcome.Client]: the node refused the request itself;
+	//   - [outcome.Session]: the session has ended, or is unknown;
+	//   - [outcome.Provider]: the provider failed, or the way to it;
+	//   - [outcome.Model]: the model's backend answered with an error;
+	//   - [outcome.Node]: the node refused the gateway, or is none.
+	Cause outcome.Cause
+
+	// Expired says, with [outcome.Session], that the provider ended the session.
+	// Otherwise the node or the provider does not know it, which can also be a
+	// lost storage or a failure of the chain's endpoint: ask GetSession.
+	Expired bool
+
+	// Final says, with [outcome.Provider], that no other session helps.
+	Final bool
+
+	// Status is what the gateway answers with if nothing helps: the model's own
+	// or the node's for [outcome.Model] and [outcome.Client], otherwise 502, 503
+	// or 504.
+	Status int
+
+	// Message, Code, Param and Type are the error's in the OpenAI format; all
+	// but Message may be empty. Message has at most 300 bytes, the others 64.
+	Message, Code, Param, Type string
+
+	// RetryAfter is how long the response says to wait, or 0.
+	RetryAfter time.Duration
 }
 
-// finalTexts are failures that a retry cannot fix, in lower case.
-var finalTexts = []string{
-	"llm tee verification failed", "p-node tee attestation failed",
-	"request cancelled while waiting in queue",
-}
+// Texts of the node, in lower case. Its statuses do not tell these cases apart.
+var (
+	unknownTexts = []string{notFoundText, "provider not found", "user not found"}
+	// finalTexts are failures that a retry cannot fix.
+	finalTexts = []string{
+		"llm tee verification failed", "p-node tee attestation failed",
+		"request cancelled while waiting in queue",
+	}
+	timeoutTexts   = []string{"i/o timeout", "deadline exceeded", "timed out"}
+	rateLimitTexts = []string{"rate limit", "rate_limit", "too many requests", "quota"}
+	capacityTexts  = []string{"capacity", "overloaded", "unavailable", "busy"}
+)
 
-// Classify classifies a failed response, one with a status of 300 or more, by its
-// status and the first kilobytes of its body. Of a model's own error
-// (providerModelError) only the status counts, because its text may say anything.
-//
-// A 401 or 403 of the node concerns the gateway's own credentials, so it becomes
-// a 502 like the provider's 401, 403 and 404: no end user can fix them.
-func Classify(status int, body []byte) ChatError {
+// What clients are told instead of the node's text.
+const (
+	refusedMessage  = "The Morpheus node refused the gateway's credentials."
+	redirectMessage = "The Morpheus node's address answers with something else."
+	noMessage       = "The Morpheus node answered with an error."
+)
+
+// Classify classifies a failed response by its status and header and the first
+// kilobytes of its body. It also takes what a stream ended with instead of an
+// event, with the response's status 200. A model's own error counts by its status
+// alone, because its text may say anything.
+func (c *Client) Classify(status int, header http.Header, body []byte) ChatError {
 	var wire struct {
-		ProviderModelError json.RawMessage `json:"providerModelError"`
-		StatusCode         int             `json:"statusCode"`
+		ModelError json.RawMessage `json:"providerModelError"`
+		StatusCode int             `json:"statusCode"`
 	}
-	if json.Unmarshal(body, &wire) == nil && len(wire.ProviderModelError) > 0 && string(wire.ProviderModelError) != "null" {
-		return classifyProvider(status, wire.StatusCode, wire.ProviderModelError)
+	var e ChatError
+	if json.Unmarshal(body, &wire) == nil && len(wire.ModelError) > 0 && string(wire.ModelError) != "null" {
+		e = classifyModel(status, wire.StatusCode, wire.ModelError)
+	} else {
+		e = classifyNode(status, body)
 	}
-
-	message := errorText(body)
-	text := strings.ToLower(message)
-	e := ChatError{Status: status, Message: redactor{}.clean(message)}
-	if status < 400 || status == http.StatusUnauthorized || status == http.StatusForbidden {
-		e.Status = http.StatusBadGateway
-		return e
+	e.Message = cmp.Or(c.redact.public(e.Message), noMessage)
+	for _, field := range []*string{&e.Code, &e.Param, &e.Type} {
+		*field = text.Truncate(c.redact.public(*field), maxField)
 	}
-	switch {
-	case containsAny(text, finalTexts):
-	case strings.Contains(text, "session expired"):
-		e.Remedy = RemedyRenew
-	case strings.Contains(text, notFoundText):
-		e.Remedy, e.Missing = RemedyRenew, true
-	case status >= 500 || status == http.StatusTooManyRequests:
-		e.Remedy = RemedyFailover
-	}
+	e.RetryAfter = c.retryAfter(header)
 	return e
 }
 
-// classifyProvider classifies a model's own error. Newer nodes send the model's
-// status, in the body and as their own; older ones send 400 for all of them.
-func classifyProvider(status, modelStatus int, modelError json.RawMessage) ChatError {
-	e := ChatError{Status: status, Message: redactor{}.clean(errorText(modelError))}
+const maxField = 64
+
+// classifyModel classifies an error of the model behind a provider. Newer nodes
+// send the model's status, in the body and as their own. Older ones send 400 for
+// every error, so there the text has to tell a limit from the user's mistake.
+func classifyModel(status, modelStatus int, raw json.RawMessage) ChatError {
+	e := ChatError{Cause: outcome.Model}
+	e.fill(raw)
+	said := strings.ToLower(e.Message + " " + e.Code + " " + e.Type)
 	switch {
 	case modelStatus >= 400 && modelStatus <= 599:
 		e.Status = modelStatus
-	case status < 400:
+	case status < 400 || status > 599:
 		e.Status = http.StatusBadGateway
+	case status == http.StatusBadRequest && containsAny(said, rateLimitTexts):
+		e.Status = http.StatusTooManyRequests
+	case status == http.StatusBadRequest && containsAny(said, capacityTexts):
+		e.Status = http.StatusServiceUnavailable
+	default:
+		e.Status = status
 	}
-	hidden := modelStatus == 0 && status == http.StatusBadRequest
-	switch {
-	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden, e.Status == http.StatusNotFound:
-		e.Remedy, e.Status = RemedyFailover, http.StatusBadGateway
-	case hidden, e.Status >= 500, e.Status == http.StatusTooManyRequests:
-		e.Remedy = RemedyFailover
+	switch e.Status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
+		// The provider's account with its backend; no user can fix it.
+		e.Cause, e.Status = outcome.Provider, http.StatusBadGateway
 	}
 	return e
+}
+
+// classifyNode classifies an error of the node itself or of the way to the provider.
+func classifyNode(status int, body []byte) ChatError {
+	var e ChatError
+	e.fill(body)
+	said := strings.ToLower(e.Message)
+	switch {
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		return ChatError{Cause: outcome.Node, Status: http.StatusServiceUnavailable, Message: refusedMessage}
+	case status < 200, status >= 300 && status < 400, status > 599:
+		return ChatError{Cause: outcome.Node, Status: http.StatusServiceUnavailable, Message: redirectMessage}
+	case strings.Contains(said, "session expired"):
+		e.Cause, e.Expired, e.Status = outcome.Session, true, http.StatusServiceUnavailable
+	case containsAny(said, unknownTexts):
+		e.Cause, e.Status = outcome.Session, http.StatusServiceUnavailable
+	case status == http.StatusTooManyRequests:
+		e.Cause, e.Status = outcome.Model, status
+	case status >= 400 && status < 500:
+		e.Cause, e.Status = outcome.Client, status
+	default:
+		e.Cause, e.Status = outcome.Provider, http.StatusBadGateway
+		e.Final = containsAny(said, finalTexts)
+		if status == http.StatusGatewayTimeout || containsAny(said, timeoutTexts) {
+			e.Status = http.StatusGatewayTimeout
+		}
+	}
+	return e
+}
+
+// fill sets the texts from an error: the OpenAI object, a text, either of them
+// in a member "error", or as JSON within a text. Providers wrap each other.
+func (e *ChatError) fill(raw []byte) {
+	for range 8 {
+		var object struct {
+			Error   json.RawMessage `json:"error"`
+			Message json.RawMessage `json:"message"`
+			Code    any             `json:"code"`
+			Param   any             `json:"param"`
+			Type    any             `json:"type"`
+		}
+		var inner string
+		switch {
+		case json.Unmarshal(raw, &inner) == nil:
+			e.Message = inner
+			raw = []byte(inner)
+			if start := strings.IndexByte(inner, '{'); start > 0 && json.Valid(raw[start:]) {
+				raw = raw[start:] // such as: error, status code: 400, message: {…}
+			}
+			if len(raw) == 0 || raw[0] != '{' {
+				return
+			}
+		case json.Unmarshal(raw, &object) != nil:
+			if e.Message == "" {
+				e.Message = string(raw)
+			}
+			return
+		case isSet(object.Error):
+			raw = object.Error
+		default:
+			e.Code, e.Param, e.Type = cmp.Or(scalar(object.Code), e.Code), cmp.Or(scalar(object.Param), e.Param), cmp.Or(scalar(object.Type), e.Type)
+			if !isSet(object.Message) {
+				if e.Message == "" {
+					e.Message = string(raw)
+				}
+				return
+			}
+			raw = object.Message
+		}
+	}
+}
+
+func isSet(raw json.RawMessage) bool { return len(raw) > 0 && string(raw) != "null" }
+
+// scalar returns a text or a number as text; some backends send a number as code.
+func scalar(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	}
+	return ""
+}
+
+// maxRetryAfter keeps absurd values out of the arithmetic.
+const maxRetryAfter = 24 * time.Hour
+
+// retryAfter reads how long to wait: seconds, a date, or retry-after-ms.
+func (c *Client) retryAfter(header http.Header) time.Duration {
+	var wait time.Duration
+	after := header.Get("Retry-After")
+	if ms, err := strconv.ParseFloat(header.Get("Retry-After-Ms"), 64); err == nil {
+		wait = time.Duration(min(ms, float64(maxRetryAfter/time.Millisecond)) * float64(time.Millisecond))
+	} else if seconds, err := strconv.ParseFloat(after, 64); err == nil {
+		wait = time.Duration(min(seconds, maxRetryAfter.Seconds()) * float64(time.Second))
+	} else if date, err := http.ParseTime(after); err == nil {
+		wait = date.Sub(c.opts.Now())
+	}
+	return min(max(wait, 0), maxRetryAfter)
 }

@@ -35,6 +35,11 @@ type Client struct {
 	retryAt     atomic.Pointer[time.Time]   // when the open breaker lets the next call through
 	authFailure atomic.Pointer[authFailure] // nil while the node accepts the credentials
 
+	lastContact   atomic.Int64           // when the node last answered, in unix nanoseconds
+	watched       atomic.Bool            // Run is running
+	degraded      atomic.Bool            // as the last health check said
+	omitIgnoredBy atomic.Pointer[string] // the version that ignored omitProvider
+
 	walletMu sync.Mutex
 	wallet   wallet
 }
@@ -53,10 +58,27 @@ func New(opts Options) (*Client, error) {
 		base:         strings.TrimRight(opts.URL, "/"),
 		pooled:       &http.Client{Transport: pooled, CheckRedirect: keepRedirect},
 		transactions: &http.Client{Transport: transactions, CheckRedirect: keepRedirect},
-		redact:       newRedactor(opts.Username, opts.Password),
+		redact:       newRedactor(opts.Username, opts.Password, hostsOf(opts.URL)...),
 	}
 	c.breaker = c.newBreaker()
 	return c, nil
+}
+
+// hostsOf returns the host of a valid URL as it may occur in a text. A name of
+// one word, such as node, occurs in any.
+func hostsOf(raw string) []string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil
+	}
+	var hosts []string
+	if u.Port() != "" {
+		hosts = append(hosts, u.Host)
+	}
+	if strings.ContainsAny(u.Hostname(), ".:") {
+		hosts = append(hosts, u.Hostname())
+	}
+	return hosts
 }
 
 // keepRedirect returns a redirect as it is: followed, it would carry a paid
@@ -100,6 +122,9 @@ func (c *Client) do(ctx context.Context, k call) (response, error) {
 	resp, err := c.throughBreaker(ctx, k)
 	if err == nil && resp.status/100 != 2 {
 		err = c.responseError(k.op, resp)
+	}
+	if resp.status != 0 {
+		c.noteContact()
 	}
 	c.noteAuth(k.op, resp.status)
 	c.opts.Logger.DebugContext(ctx, "node call", "op", k.op, "status", resp.status,

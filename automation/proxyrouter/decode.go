@@ -33,40 +33,55 @@ func (u *unixSeconds) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
+// wireSession is a session as the node sends it.
 type wireSession struct {
-	ID           string `json:"Id"`
-	Provider     string
-	ModelAgentID string `json:"ModelAgentId"`
-	OpenedAt     unixSeconds
-	EndsAt       unixSeconds
-	ClosedAt     unixSeconds
+	session.ChainSession `json:"-"`
+
+	User, Provider string
+	BidID          string
+	Stake          json.RawMessage // beyond what a float64 holds
 }
 
-func (w wireSession) session() (session.ChainSession, error) {
-	id, err := pathID(w.ID)
+// UnmarshalJSON rejects a session that lacks what every session has.
+func (w *wireSession) UnmarshalJSON(raw []byte) error {
+	type fields wireSession // without this method
+	var wire struct {
+		fields
+		ID           string `json:"Id"`
+		ModelAgentID string `json:"ModelAgentId"`
+		OpenedAt     unixSeconds
+		EndsAt       unixSeconds
+		ClosedAt     unixSeconds
+	}
+	if err := unmarshal(raw, &wire); err != nil {
+		return err
+	}
+	id, err := pathID(wire.ID)
 	if err != nil {
-		return session.ChainSession{}, errors.New("a session with a malformed id")
+		return errors.New("a session with a malformed id")
 	}
-	if w.OpenedAt.IsZero() || w.EndsAt.IsZero() {
-		return session.ChainSession{}, errors.New("a session without OpenedAt or EndsAt")
+	if wire.OpenedAt.IsZero() || wire.EndsAt.IsZero() {
+		return errors.New("a session without OpenedAt or EndsAt")
 	}
-	return session.ChainSession{
-		ID: id, ModelID: w.ModelAgentID, Provider: w.Provider,
-		OpenedAt: w.OpenedAt.Time, EndsAt: w.EndsAt.Time, ClosedAt: w.ClosedAt.Time,
-	}, nil
+	*w = wireSession(wire.fields)
+	w.ChainSession = session.ChainSession{
+		ID: id, ModelID: wire.ModelAgentID, Provider: w.Provider,
+		OpenedAt: wire.OpenedAt.Time, EndsAt: wire.EndsAt.Time, ClosedAt: wire.ClosedAt.Time,
+	}
+	return nil
 }
 
-func decodeSession(body []byte) (session.ChainSession, error) {
+func decodeSession(body []byte) (wireSession, error) {
 	var wire struct {
 		Session *wireSession `json:"session"`
 	}
 	if err := unmarshal(body, &wire); err != nil {
-		return session.ChainSession{}, err
+		return wireSession{}, err
 	}
 	if wire.Session == nil {
-		return session.ChainSession{}, errors.New("a response without a session")
+		return wireSession{}, errors.New("a response without a session")
 	}
-	return wire.Session.session()
+	return *wire.Session, nil
 }
 
 func decodeSessions(body []byte) ([]session.ChainSession, error) {
@@ -84,11 +99,10 @@ func decodeSessions(body []byte) ([]session.ChainSession, error) {
 	}
 	list := make([]session.ChainSession, 0, len(*wire.Sessions))
 	for _, w := range *wire.Sessions {
-		s, err := w.session()
-		if err != nil {
-			return nil, err
+		if w.ChainSession.ID == "" {
+			return nil, errors.New("a list with null in it")
 		}
-		list = append(list, s)
+		list = append(list, w.ChainSession)
 	}
 	return list, nil
 }

@@ -27,7 +27,16 @@
 // calls without a response, later ones fail at once with [session.ErrUnavailable]
 // and an error that says when the next try is due. Any response, even a 500,
 // counts as a success; a call that its caller cancelled does not count. So a
-// caller's own shorter deadline never opens the breaker. Chat does not pass it.
+// caller's own shorter deadline never opens the breaker. A chat that gets no
+// connection counts as well, but no chat fails fast, because its session is paid.
+// [Client.Run] asks the node's health check while nothing else talks to it.
+//
+// # Sessions in trouble
+//
+// What a chat's error says about its session proves little: ask [Client.GetSession].
+// If the chain still has the session open, [Client.InitiateSession] heals a node
+// or a provider that has lost its storage, for free. [Client.Classify] says which
+// error is about what.
 //
 // # Secrets
 //

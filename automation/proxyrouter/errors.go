@@ -13,15 +13,18 @@ import (
 
 // The names of the operations in errors and logs.
 const (
-	opOpen     = "open session"
-	opClose    = "close session"
-	opGet      = "get session"
-	opSessions = "list wallet sessions"
-	opBids     = "rated bids"
-	opModels   = "models"
-	opWallet   = "wallet"
-	opChat     = "forward"
-	opReady    = "ready"
+	opOpen      = "open session"
+	opClose     = "close session"
+	opGet       = "get session"
+	opSessions  = "list wallet sessions"
+	opBids      = "rated bids"
+	opModels    = "models"
+	opInitiate  = "initiate session"
+	opProviders = "providers"
+	opHealth    = "health"
+	opWallet    = "wallet"
+	opChat      = "forward"
+	opReady     = "ready"
 )
 
 // NodeError is a call that the node refused or did not answer. It wraps only
@@ -30,7 +33,7 @@ const (
 //   - [session.ErrUnavailable]: no connection was made, or the breaker is open;
 //   - [session.ErrUnauthorized]: 401 or 403, on an open with [session.ErrNotOpened];
 //   - [session.ErrNotOpened]: an open answered with 400, 404 or 405, or with a 500
-//     whose text is a known refusal;
+//     whose text comes from before the open's transaction;
 //   - [session.ErrWalletCollision]: a 500 whose text is a nonce conflict;
 //   - [session.ErrSessionNotFound]: a read whose text says so;
 //   - [context.Canceled], [context.DeadlineExceeded]: where one of them ended the call.
@@ -59,9 +62,14 @@ var (
 		"nonce too low", "nonce too high", "replacement transaction underpriced",
 		"transaction underpriced", "already known", "invalid nonce", "incorrect nonce",
 	}
+	// refusalTexts are those of an open that failed before its transaction. The
+	// ones for insufficient ETH or MOR are not among them: they may come while an
+	// earlier transaction of the same open is pending.
 	refusalTexts = []string{
 		"sessiontooshort", "no provider accepting session", "no bids available",
-		"insufficient mor balance", "insufficient eth for gas",
+		"approve mor allowance failed", "failed to initiate session", "failed to parse token supply",
+		"failed to parse token budget", "can't get model", "failed to get bid", "failed to get my address",
+		"failed to get min stake", "low agent user allowance", "cannot get private key",
 	}
 )
 

@@ -87,12 +87,55 @@ func ExampleClient_OpenSession_errors() {
 	// nothing was opened: proxyrouter: open session: node answered 500: failed to open session: EVM error: SessionTooShort() []
 }
 
-func ExampleClassify() {
-	e := proxyrouter.Classify(500, []byte(`{"error":"provider request failed: provider error: session expired"}`))
-	fmt.Println(e.Remedy)
-	e = proxyrouter.Classify(401, []byte(`{"providerModelError":{"error":"invalid api key"},"statusCode":401}`))
-	fmt.Println(e.Remedy, e.Status)
+func ExampleClient_Classify() {
+	client, err := proxyrouter.New(proxyrouter.Options{URL: "http://127.0.0.1:8082"})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	e := client.Classify(500, nil, []byte(`{"error":"provider request failed: provider error: session expired"}`))
+	fmt.Println(e.Cause, e.Expired)
+	e = client.Classify(400, nil, []byte(`{"providerModelError":{"error":{"message":"too long","code":"context_length_exceeded"}}}`))
+	fmt.Println(e.Cause, e.Status, e.Code)
 	// Output:
-	// renew
-	// failover 502
+	// session true
+	// model 400 context_length_exceeded
+}
+
+func ExampleClient_InitiateSession() {
+	node, err := proxyroutertest.Start(proxyroutertest.Options{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer node.Close()
+	client, err := proxyrouter.New(proxyrouter.Options{URL: node.URL})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx := context.Background()
+	id, err := client.OpenSession(ctx, session.OpenRequest{ModelID: proxyroutertest.ModelID("llama"), Duration: time.Hour})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	chat := proxyrouter.ChatRequest{Path: "/v1/embeddings", SessionID: id, Body: []byte(`{"input":"hi"}`)}
+	send := func() {
+		resp, err := client.Forward(ctx, chat)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		defer resp.Body.Close() //nolint:errcheck // only the status counts here
+		fmt.Println(resp.StatusCode)
+	}
+	node.Inject(proxyroutertest.Fault{Name: "lost-storage"})
+	send()
+	fmt.Println(client.InitiateSession(ctx, id))
+	send()
+	// Output:
+	// 500
+	// <nil>
+	// 200
 }

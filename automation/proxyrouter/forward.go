@@ -63,7 +63,11 @@ func (c *Client) Forward(ctx context.Context, r ChatRequest) (*http.Response, er
 
 	resp, err := c.pooled.Do(req)
 	if err != nil {
-		return nil, c.transportError(opChat, &exchangeError{cause: unwrapURL(err), connected: connected.Load()})
+		failed := &exchangeError{cause: unwrapURL(err), connected: connected.Load(), byCaller: ctx.Err() != nil}
+		c.noteDial(failed)
+		return nil, c.transportError(opChat, failed)
 	}
+	c.noteContact()
+	c.noteDial(nil)
 	return resp, nil
 }

@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 )
 
 func canonical(id string) bool {
@@ -50,24 +54,44 @@ func FuzzDecode(f *testing.F) {
 		if address, err := decodeWallet(body); err == nil && address == "" {
 			t.Errorf("wallet %q from %s", address, body)
 		}
-		_, _ = decodeModels(body)
+		_, _ = decodeModelTypes(body)
 	})
 }
 
 func FuzzClassify(f *testing.F) {
-	f.Add(500, []byte(`{"error":"provider request failed: provider error: session expired"}`))
-	f.Add(400, []byte(`{"providerModelError":{"error":{"message":"x"}},"statusCode":503}`))
-	f.Add(401, []byte(`{"providerModelError":null}`))
-	f.Add(344, []byte(`{"providerModelError":null}`))
-	f.Add(344, []byte(`{"providerModelError":{}}`))
-	f.Add(599, []byte("\xff"))
-	f.Fuzz(func(t *testing.T, status int, body []byte) {
-		e := Classify(status, body)
-		if status >= 300 && status <= 599 && (e.Status < 400 || e.Status > 599 || e.Status == 401 || e.Status == 403) {
-			t.Errorf("%d %s: answer with %d", status, body, e.Status)
+	for _, seed := range []struct {
+		status int
+		body   string
+	}{
+		{500, `{"error":"provider request failed: provider error: session expired"}`},
+		{400, `{"providerModelError":{"error":{"message":"x","code":7,"param":null,"type":"t"}},"statusCode":503}`},
+		{401, `{"providerModelError":null}`}, {344, `{"providerModelError":{}}`}, {599, "\xff"}, {200, `{"error":{"error":"\"{}\""}}`}, {-1, ``},
+		{400, `{"providerModelError":"error, status code: 429, message: {\"error\":{\"message\":\"slow\"}}"}`},
+	} {
+		f.Add(seed.status, []byte(seed.body), "7")
+	}
+	const secret = "Canary-8d2f"
+	c, err := New(Options{URL: "http://node.example.com:8082", Password: secret})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, status int, body []byte, retryAfter string) {
+		e := c.Classify(status, http.Header{"Retry-After": {retryAfter}}, body)
+		switch e.Cause {
+		case outcome.Client, outcome.Model, outcome.Node, outcome.Provider, outcome.Session:
+		default:
+			t.Errorf("cause %q", e.Cause)
 		}
-		if !utf8.ValidString(e.Message) || len(e.Message) > maxMessage+len("…") {
-			t.Errorf("message %q", e.Message)
+		if e.Status < 400 || e.Status > 599 || e.Status == 401 || e.Status == 403 {
+			t.Errorf("%d %s: status %d", status, body, e.Status)
+		}
+		if (e.Expired && e.Cause != outcome.Session) || (e.Final && e.Cause != outcome.Provider) || e.RetryAfter < 0 || e.RetryAfter > 24*time.Hour {
+			t.Errorf("%+v", e)
+		}
+		for _, said := range []string{e.Message, e.Code, e.Param, e.Type} {
+			if !utf8.ValidString(said) || len(said) > maxMessage || strings.Contains(said, secret) || strings.Contains(said, "node.example.com") {
+				t.Errorf("text %q", said)
+			}
 		}
 	})
 }
@@ -79,7 +103,7 @@ func FuzzRedact(f *testing.F) {
 		const secret = "Canary-8d2f"
 		r := newRedactor("", secret)
 		text := r.clean(strings.Repeat("y", min(max(padding, 0), 1000)) + before + secret + after)
-		if strings.Contains(text, secret) || len(text) > maxMessage+len("…") || !utf8.ValidString(text) {
+		if strings.Contains(text, secret) || len(text) > maxMessage || !utf8.ValidString(text) {
 			t.Errorf("%q", text)
 		}
 	})

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -83,3 +85,12 @@ func (n *memoryNode) Accept() (net.Conn, error) {
 
 func (n *memoryNode) Close() error   { return nil }
 func (n *memoryNode) Addr() net.Addr { return &net.TCPAddr{} }
+
+// openSession opens a session past the client.
+func (n *memoryNode) openSession() string {
+	r := httptest.NewRequest(http.MethodPost, "/blockchain/models/"+model+"/session", strings.NewReader(`{"sessionDuration":3600}`))
+	r.SetBasicAuth(username, password)
+	n.ServeHTTP(httptest.NewRecorder(), r)
+	all := n.Stats().Sessions
+	return all[len(all)-1].ID
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Bid is a provider's offer for a model.
@@ -31,26 +32,19 @@ func (c *Client) RatedBids(ctx context.Context, modelID string) ([]Bid, error) {
 	return bids, nil
 }
 
-// Model is a model of the node's registry. Names are not unique.
-type Model struct {
-	ID      string
-	Name    string
-	Tags    []string
-	Type    string // LLM, EMBEDDING, TTS, STT, UNKNOWN, or empty from older nodes
-	Deleted bool
-}
-
-// Models lists the registry, deleted models included.
-func (c *Client) Models(ctx context.Context) ([]Model, error) {
+// ModelTypes returns the types of the registry's models by their canonical id:
+// LLM, EMBEDDING, TTS, STT or UNKNOWN. Deleted models, and those for which an
+// older node gives no type, are left out.
+func (c *Client) ModelTypes(ctx context.Context) (map[string]string, error) {
 	resp, err := c.do(ctx, c.readCall(opModels, "/blockchain/models"))
 	if err != nil {
 		return nil, err
 	}
-	models, err := decodeModels(resp.body)
+	types, err := decodeModelTypes(resp.body)
 	if err != nil {
 		return nil, c.malformed(opModels, resp, err)
 	}
-	return models, nil
+	return types, nil
 }
 
 func decodeBids(body []byte) ([]Bid, error) {
@@ -79,12 +73,10 @@ func decodeBids(body []byte) ([]Bid, error) {
 	return bids, nil
 }
 
-func decodeModels(body []byte) ([]Model, error) {
+func decodeModelTypes(body []byte) (map[string]string, error) {
 	var wire struct {
-		Models []struct {
+		Models *[]struct {
 			ID        string `json:"Id"`
-			Name      string
-			Tags      []string
 			ModelType string
 			IsDeleted bool
 		} `json:"models"`
@@ -92,9 +84,18 @@ func decodeModels(body []byte) ([]Model, error) {
 	if err := unmarshal(body, &wire); err != nil {
 		return nil, err
 	}
-	models := make([]Model, 0, len(wire.Models))
-	for _, m := range wire.Models {
-		models = append(models, Model{ID: m.ID, Name: m.Name, Tags: m.Tags, Type: m.ModelType, Deleted: m.IsDeleted})
+	if wire.Models == nil {
+		return nil, errors.New("a response without models")
 	}
-	return models, nil
+	types := make(map[string]string, len(*wire.Models))
+	for _, m := range *wire.Models {
+		id, err := pathID(m.ID)
+		if err != nil {
+			return nil, errors.New("a model with a malformed id")
+		}
+		if !m.IsDeleted && m.ModelType != "" {
+			types[id] = strings.ToUpper(m.ModelType)
+		}
+	}
+	return types, nil
 }

@@ -1,6 +1,7 @@
 package proxyrouter_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -42,35 +43,55 @@ func TestRatedBids_RejectsMalformedResponses(t *testing.T) {
 	}
 }
 
-func TestModels_ListsTheRegistry(t *testing.T) {
+func TestRatedBids_ListsTheSimulatedNodes(t *testing.T) {
 	node, c := start(t, proxyroutertest.Options{Models: []proxyroutertest.Model{
 		{ID: model, Name: "Llama", Providers: []proxyroutertest.Provider{{Address: "0x1"}, {Address: "0x2"}}},
-		{ID: proxyroutertest.ModelID("bge"), Name: "bge", Type: "EMBEDDING"},
 	}})
-	models, err := c.Models(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []proxyrouter.Model{
-		{ID: model, Name: "Llama", Tags: []string{}, Type: "LLM"},
-		{ID: proxyroutertest.ModelID("bge"), Name: "bge", Tags: []string{}, Type: "EMBEDDING"},
-	}
-	if diff := cmp.Diff(want, models); diff != "" {
-		t.Errorf("models (-want +got):\n%s", diff)
-	}
 	bids, err := c.RatedBids(t.Context(), model)
-	if err != nil || len(bids) != 2 || bids[0].Provider != "0x1" || bids[0].Score <= bids[1].Score {
+	if err != nil || len(bids) != 2 || bids[0].Provider != "0x1" || bids[0].Score <= bids[1].Score || bids[0].ID == bids[1].ID {
 		t.Errorf("bids = %v, %v", bids, err)
 	}
 	node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpBids})
 	if _, err := c.RatedBids(t.Context(), model); err == nil {
-		t.Error("bids: no error")
+		t.Error("no error")
 	}
-	node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpModels})
-	if _, err := c.Models(t.Context()); err == nil {
-		t.Error("models: no error")
+}
+
+func TestModelTypes_AreByCanonicalID(t *testing.T) {
+	upper := "0X" + strings.ToUpper(model[2:])
+	_, c := start(t, proxyroutertest.Options{Models: []proxyroutertest.Model{
+		{ID: model, Name: "Llama"},
+		{ID: proxyroutertest.ModelID("bge"), Name: "bge", Type: "EMBEDDING"},
+	}})
+	types, err := c.ModelTypes(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := answering(t, 200, `[]`).Models(t.Context()); err == nil {
-		t.Error("models of another shape: no error")
+	want := map[string]string{model: "LLM", proxyroutertest.ModelID("bge"): "EMBEDDING"}
+	if diff := cmp.Diff(want, types); diff != "" {
+		t.Errorf("types (-want +got):\n%s", diff)
+	}
+	for name, test := range map[string]struct {
+		body string
+		want map[string]string // nil: an error
+	}{
+		"either case":    {`{"models":[{"Id":"` + upper + `","ModelType":"llm"}]}`, map[string]string{model: "LLM"}},
+		"deleted":        {`{"models":[{"Id":"` + model + `","ModelType":"LLM","IsDeleted":true}]}`, map[string]string{}},
+		"without a type": {`{"models":[{"Id":"` + model + `"}]}`, map[string]string{}},
+		"none":           {`{"models":[]}`, map[string]string{}},
+		"no list":        {`{}`, nil},
+		"another shape":  {`[]`, nil},
+		"a malformed id": {`{"models":[{"Id":"0x","ModelType":"LLM"}]}`, nil},
+		"no JSON":        {`<html>`, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := answering(t, 200, test.body).ModelTypes(t.Context())
+			if (err == nil) != (test.want != nil) || !cmp.Equal(got, test.want) {
+				t.Errorf("types = %v, %v", got, err)
+			}
+		})
+	}
+	if _, err := answering(t, 500, "").ModelTypes(t.Context()); err == nil {
+		t.Error("an error response: no error")
 	}
 }

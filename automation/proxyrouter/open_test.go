@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -90,6 +91,9 @@ func TestOpenSession_SendsTheRequestBody(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := serving(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodGet { // which provider it was
+					return
+				}
 				u, p, _ := r.BasicAuth()
 				if u != username || p != password || r.Method != http.MethodPost ||
 					r.URL.Path != "/blockchain/models/"+model+"/session" || r.Header.Get("Content-Type") != "application/json" {
@@ -139,8 +143,8 @@ func TestOpenSession_MapsErrors(t *testing.T) {
 		"too short":                {500, "EVM error: SessionTooShort() []", []string{"not opened"}},
 		"no provider":              {500, "No provider accepting session", []string{"not opened"}},
 		"no bids":                  {500, "no bids available", []string{"not opened"}},
-		"no MOR":                   {500, "insufficient MOR balance", []string{"not opened"}},
-		"no ETH":                   {500, "insufficient ETH for gas", []string{"not opened"}},
+		"no MOR, perhaps paid":     {500, "insufficient MOR balance", nil},
+		"no ETH, perhaps paid":     {500, "insufficient ETH for gas", nil},
 		"nonce too low":            {500, "failed: nonce too low: next nonce 7", []string{"collision"}},
 		"nonce too high":           {500, "Nonce Too High", []string{"collision"}},
 		"replacement":              {500, "replacement transaction underpriced", []string{"collision"}},
@@ -167,6 +171,52 @@ func TestOpenSession_MapsErrors(t *testing.T) {
 			if !ok || e.Status != test.status || e.Op != "open session" || (test.text != "" && e.Message != test.text) || e.Message == "" {
 				t.Errorf("error = %+v", e)
 			}
+		})
+	}
+}
+
+func TestOpenSession_KnowsTheRefusalsBeforeTheTransaction(t *testing.T) {
+	for _, text := range []string{
+		"approve MOR allowance failed: EOF", "failed to initiate session: timeout", "failed to parse token supply", "failed to parse token budget",
+		"can't get model", "failed to get bid: EOF", "failed to get my address", "failed to get min stake: EOF", "low agent user allowance",
+		"cannot get private key", `no provider accepting session: [{"provider":"0x1","reason":"tee_unverified"}]`,
+	} {
+		t.Run(text, func(t *testing.T) {
+			node, c := start(t, proxyroutertest.Options{})
+			node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Text: text})
+			_, err := c.OpenSession(t.Context(), openRequest())
+			wantErrors(t, err, "not opened")
+		})
+	}
+}
+
+// Every preset of an open, and what is certain after it.
+func TestOpenSession_UnderstandsTheSimulatedNodesPresets(t *testing.T) {
+	for name, test := range map[string]struct {
+		want  []string
+		opens int
+	}{
+		"open-refused":        {[]string{"not opened"}, 0},
+		"open-refused-stake":  {[]string{"not opened"}, 0},
+		"open-nonce":          {[]string{"collision"}, 0},
+		"open-no-eth-paid":    {nil, 1},
+		"open-lost-reply":     {nil, 1},
+		"open-error-paid":     {nil, 1},
+		"open-hangs":          {[]string{"deadline"}, 0},
+		"open-hangs-paid":     {[]string{"deadline"}, 1},
+		"credentials-refused": {[]string{"unauthorized", "not opened"}, 0},
+		"node-down":           {nil, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				node, c, _ := newMemoryNode(t, proxyroutertest.Options{})
+				node.Inject(proxyroutertest.Fault{Name: name})
+				_, err := c.OpenSession(t.Context(), openRequest())
+				wantErrors(t, err, test.want...)
+				if n := node.Stats().Opens; n != test.opens {
+					t.Errorf("%d opens", n)
+				}
+			})
 		})
 	}
 }

@@ -41,6 +41,9 @@ func (c *Client) OpenSession(ctx context.Context, req session.OpenRequest) (stri
 	if err != nil {
 		return "", c.malformed(opOpen, resp, err)
 	}
+	if req.OmitProvider != "" {
+		c.checkOmitted(ctx, id, req.OmitProvider)
+	}
 	return id, nil
 }
 
@@ -82,18 +85,23 @@ func (c *Client) GetSession(ctx context.Context, id string) (session.ChainSessio
 	if err != nil {
 		return session.ChainSession{}, fmt.Errorf("proxyrouter: %s: %w", opGet, err)
 	}
+	w, err := c.readSession(ctx, id)
+	return w.ChainSession, err
+}
+
+func (c *Client) readSession(ctx context.Context, id string) (wireSession, error) {
 	resp, err := c.do(ctx, c.readCall(opGet, "/blockchain/sessions/"+id))
 	if err != nil {
-		return session.ChainSession{}, err
+		return wireSession{}, err
 	}
-	s, err := decodeSession(resp.body)
-	if err == nil && s.ID != id {
+	w, err := decodeSession(resp.body)
+	if err == nil && w.ChainSession.ID != id {
 		err = errors.New("a response with another session")
 	}
 	if err != nil {
-		return session.ChainSession{}, c.malformed(opGet, resp, err)
+		return wireSession{}, c.malformed(opGet, resp, err)
 	}
-	return s, nil
+	return w, nil
 }
 
 // The first page is small, because callers nearly always want the newest few

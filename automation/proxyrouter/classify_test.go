@@ -1,0 +1,234 @@
+package proxyrouter_test
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+)
+
+// classifier is a client that is asked nothing.
+func classifier(t *testing.T) *proxyrouter.Client {
+	t.Helper()
+	return connect(t, "http://node.example.com:8082", func(o *proxyrouter.Options) {
+		o.Now = func() time.Time { return time.Unix(1750000000, 0) }
+	})
+}
+
+func TestClassify_GivesEachAnswerOneCause(t *testing.T) {
+	type verdict struct {
+		Cause          outcome.Cause
+		Status         int
+		Expired, Final bool
+	}
+	const session = outcome.Session
+	for name, test := range map[string]struct {
+		status int
+		body   string
+		want   verdict
+	}{
+		"expired":                      {500, `{"error":"provider request failed: provider error: session expired"}`, verdict{session, 503, true, false}},
+		"expired, in capitals, bare":   {500, `Session Expired`, verdict{session, 503, true, false}},
+		"missing":                      {500, `{"error":"session not found"}`, verdict{session, 503, false, false}},
+		"the node lost its storage":    {500, `{"error":"provider not found"}`, verdict{session, 503, false, false}},
+		"the provider lost its own":    {500, `{"error":"provider request failed: provider error: user not found"}`, verdict{session, 503, false, false}},
+		"expired, after a stream":      {200, `{"error":"provider request failed: session expired"}`, verdict{session, 503, true, false}},
+		"the model's TEE":              {500, `{"error":"LLM TEE verification failed: quote"}`, verdict{outcome.Provider, 502, false, true}},
+		"the provider's TEE":           {502, `{"error":"p-node TEE attestation failed"}`, verdict{outcome.Provider, 502, false, true}},
+		"cancelled in the queue":       {503, `{"error":"request cancelled while waiting in queue"}`, verdict{outcome.Provider, 502, false, true}},
+		"any 500":                      {500, `{"error":"provider request failed"}`, verdict{outcome.Provider, 502, false, false}},
+		"a timeout in a 500":           {500, `{"error":"provider request failed: read tcp: i/o timeout"}`, verdict{outcome.Provider, 504, false, false}},
+		"a 504 without text":           {504, ``, verdict{outcome.Provider, 504, false, false}},
+		"a proxy's page":               {502, `<html>bad gateway</html>`, verdict{outcome.Provider, 502, false, false}},
+		"anything after a stream":      {200, `{"error":"EOF"}`, verdict{outcome.Provider, 502, false, false}},
+		"a limit before the node":      {429, `{"error":"rate limited"}`, verdict{outcome.Model, 429, false, false}},
+		"a body the node rejects":      {400, `{"error":"json: cannot unmarshal string"}`, verdict{outcome.Client, 400, false, false}},
+		"a route the node lacks":       {404, `404 page not found`, verdict{outcome.Client, 404, false, false}},
+		"too large":                    {413, ``, verdict{outcome.Client, 413, false, false}},
+		"the gateway's credentials":    {401, `{"error":"invalid username or password"}`, verdict{outcome.Node, 503, false, false}},
+		"the gateway's rights":         {403, `{"error":"session not found"}`, verdict{outcome.Node, 503, false, false}},
+		"a redirect":                   {302, ``, verdict{outcome.Node, 503, false, false}},
+		"switching protocols":          {101, ``, verdict{outcome.Node, 503, false, false}},
+		"a status that is none":        {999, ``, verdict{outcome.Node, 503, false, false}},
+		"the model's 429":              {429, `{"providerModelError":{"error":{"message":"slow"}},"statusCode":429}`, verdict{outcome.Model, 429, false, false}},
+		"the model's 503":              {503, `{"providerModelError":"down","statusCode":503}`, verdict{outcome.Model, 503, false, false}},
+		"the model's status inside":    {400, `{"providerModelError":{},"statusCode":503}`, verdict{outcome.Model, 503, false, false}},
+		"the model's refusal":          {422, `{"providerModelError":{},"statusCode":422}`, verdict{outcome.Model, 422, false, false}},
+		"the model's 400":              {400, `{"providerModelError":{"error":{"message":"rate limit"}},"statusCode":400}`, verdict{outcome.Model, 400, false, false}},
+		"old: the user's mistake":      {400, `{"providerModelError":{"error":{"message":"too long","code":"context_length_exceeded"}}}`, verdict{outcome.Model, 400, false, false}},
+		"old: a rate limit":            {400, `{"providerModelError":{"error":{"message":"Rate limit reached"}}}`, verdict{outcome.Model, 429, false, false}},
+		"old: a rate limit, by code":   {400, `{"providerModelError":{"error":{"message":"slow down","code":"rate_limit_exceeded"}}}`, verdict{outcome.Model, 429, false, false}},
+		"old: no capacity":             {400, `{"providerModelError":{"error":{"message":"The engine is currently overloaded"}}}`, verdict{outcome.Model, 503, false, false}},
+		"old: after a stream":          {200, `{"providerModelError":{"error":{"message":"oops"}}}`, verdict{outcome.Model, 502, false, false}},
+		"the provider's own 401":       {401, `{"providerModelError":{"error":"bad key"},"statusCode":401}`, verdict{outcome.Provider, 502, false, false}},
+		"the provider's own 403":       {403, `{"providerModelError":{}}`, verdict{outcome.Provider, 502, false, false}},
+		"the provider's 404, inside":   {400, `{"providerModelError":{},"statusCode":404}`, verdict{outcome.Provider, 502, false, false}},
+		"a model that says expired":    {400, `{"providerModelError":{"error":"session expired"},"statusCode":400}`, verdict{outcome.Model, 400, false, false}},
+		"a model's error that is null": {500, `{"providerModelError":null,"error":"session expired"}`, verdict{session, 503, true, false}},
+		"a model's status that is 7":   {500, `{"providerModelError":{},"statusCode":7}`, verdict{outcome.Model, 500, false, false}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := classifier(t).Classify(test.status, nil, []byte(test.body))
+			if diff := cmp.Diff(test.want, verdict{e.Cause, e.Status, e.Expired, e.Final}); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if e.Message == "" {
+				t.Error("no message")
+			}
+		})
+	}
+}
+
+func TestClassify_UnwrapsErrors(t *testing.T) {
+	type texts struct{ Message, Code, Param, Type string }
+	full := texts{"too long", "context_length_exceeded", "messages", "invalid_request_error"}
+	const object = `{"message":"too long","code":"context_length_exceeded","param":"messages","type":"invalid_request_error"}`
+	for name, test := range map[string]struct {
+		body string
+		want texts
+	}{
+		"an object in error":     {`{"providerModelError":{"error":` + object + `}}`, full},
+		"an object alone":        {`{"providerModelError":` + object + `}`, full},
+		"a text in error":        {`{"providerModelError":{"error":"too long"}}`, texts{Message: "too long"}},
+		"a text alone":           {`{"providerModelError":"too long"}`, texts{Message: "too long"}},
+		"an object as a message": {`{"providerModelError":{"message":` + object + `}}`, full},
+		"JSON as a message":      {`{"providerModelError":{"error":{"message":"{\"error\":` + strings.ReplaceAll(object, `"`, `\"`) + `}"}}}`, full},
+		"JSON behind a text":     {`{"providerModelError":"error, status code: 400, message: ` + strings.ReplaceAll(object, `"`, `\"`) + `"}`, full},
+		"the outer code stays":   {`{"providerModelError":{"error":{"code":"c","message":"{\"message\":\"m\"}"}}}`, texts{Message: "m", Code: "c"}},
+		"numbers and nulls":      {`{"providerModelError":{"error":{"message":"m","code":429,"param":null,"type":null}}}`, texts{Message: "m", Code: "429"}},
+		"neither":                {`{"providerModelError":{"reason":"r"}}`, texts{Message: `{"reason":"r"}`}},
+		"the node's own text":    {`{"error":"session not found"}`, texts{Message: "session not found"}},
+		"no JSON":                {`oops`, texts{Message: "oops"}},
+		"nothing":                {``, texts{Message: "The Morpheus node answered with an error."}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := classifier(t).Classify(400, nil, []byte(test.body))
+			if diff := cmp.Diff(test.want, texts{e.Message, e.Code, e.Param, e.Type}); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestClassify_ReadsRetryAfter(t *testing.T) {
+	for name, test := range map[string]struct {
+		name, value string
+		want        time.Duration
+	}{
+		"seconds":          {"Retry-After", "7", 7 * time.Second},
+		"a fraction":       {"Retry-After", "0.5", 500 * time.Millisecond},
+		"a date":           {"Retry-After", time.Unix(1750000090, 0).UTC().Format(http.TimeFormat), 90 * time.Second},
+		"a date long past": {"Retry-After", time.Unix(1, 0).UTC().Format(http.TimeFormat), 0},
+		"milliseconds":     {"Retry-After-Ms", "1500", 1500 * time.Millisecond},
+		"a negative one":   {"Retry-After", "-7", 0},
+		"for ever":         {"Retry-After", "1e300", 24 * time.Hour},
+		"not a number":     {"Retry-After", "NaN", 0},
+		"a word":           {"Retry-After", "soon", 0},
+		"none":             {"X-Other", "7", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			header := http.Header{}
+			header.Set(test.name, test.value)
+			if got := classifier(t).Classify(429, header, nil).RetryAfter; got != test.want {
+				t.Errorf("%v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+func TestClassify_RedactsWhatIsNoClientsBusiness(t *testing.T) {
+	account := "0x" + strings.Repeat("aB", 20)
+	for name, test := range map[string]struct{ said, secret string }{
+		"the password":          {"user " + username + ":" + password, password},
+		"the node's address":    {"Post http://node.example.com:8082/v1: EOF", "node.example.com"},
+		"the node's host":       {"lookup of node.example.com failed", "node.example.com"},
+		"an IP address":         {"dial tcp 10.1.2.3:3333: connect: connection refused", "10.1.2.3"},
+		"both ends":             {"read tcp 10.1.2.3:1->10.4.5.6:2: i/o timeout", "10.4.5.6"},
+		"an IPv6 address":       {"connect to [fd00::1]:3333 failed", "fd00::1"},
+		"a provider's endpoint": {"provider.example.org:3333 is down", "provider.example.org"},
+		"a backend":             {"POST https://inference.internal/v1?key=1 failed", "inference.internal"},
+		"localhost":             {"localhost:11434 refused", "11434"},
+		"an account":            {"wallet " + account, account},
+		"a key":                 {"key " + strings.Repeat("ab", 32), strings.Repeat("ab", 32)},
+		"a mailbox":             {"contact ops@example.com", "ops@example.com"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, body := range []string{`{"error":"` + test.said + `"}`, `{"providerModelError":{"error":{"message":"` + test.said + `","code":"` + test.said + `"}}}`} {
+				e := classifier(t).Classify(500, nil, []byte(body))
+				if strings.Contains(e.Message+e.Code, test.secret) {
+					t.Errorf("%+v", e)
+				}
+			}
+		})
+	}
+	e := classifier(t).Classify(401, nil, []byte(`{"error":"invalid basic auth for admin2"}`))
+	if e.Message != "The Morpheus node refused the gateway's credentials." {
+		t.Errorf("of a 401: %q", e.Message)
+	}
+	plain := "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens (v1.2, 3:4)."
+	if got := classifier(t).Classify(400, nil, []byte(`{"error":"`+plain+`"}`)).Message; got != plain {
+		t.Errorf("an innocent text became %q", got)
+	}
+}
+
+// Every preset of a failed chat, as the client understands it.
+func TestClassify_UnderstandsTheSimulatedNodesPresets(t *testing.T) {
+	type verdict struct {
+		Cause  outcome.Cause
+		Status int
+		Code   string
+	}
+	for name, test := range map[string]struct{ now, old verdict }{
+		"chat-not-found":        {verdict{outcome.Session, 503, ""}, verdict{outcome.Session, 503, ""}},
+		"chat-expired":          {verdict{outcome.Session, 503, ""}, verdict{outcome.Session, 503, ""}},
+		"lost-storage":          {verdict{outcome.Session, 503, ""}, verdict{outcome.Session, 503, ""}},
+		"provider-lost-storage": {verdict{outcome.Session, 503, ""}, verdict{outcome.Session, 503, ""}},
+		"provider-down":         {verdict{outcome.Provider, 502, ""}, verdict{outcome.Provider, 502, ""}},
+		"tee-failed":            {verdict{outcome.Provider, 502, ""}, verdict{outcome.Provider, 502, ""}},
+		"model-context-length":  {verdict{outcome.Model, 400, "context_length_exceeded"}, verdict{outcome.Model, 400, "context_length_exceeded"}},
+		"model-content-filter":  {verdict{outcome.Model, 400, "content_filter"}, verdict{outcome.Model, 400, "content_filter"}},
+		"model-rate-limit":      {verdict{outcome.Model, 429, "rate_limit_exceeded"}, verdict{outcome.Model, 429, "rate_limit_exceeded"}},
+		"model-overloaded":      {verdict{outcome.Model, 503, ""}, verdict{outcome.Model, 503, ""}},
+		"switching-protocols":   {verdict{outcome.Node, 503, ""}, verdict{outcome.Node, 503, ""}},
+		"redirect":              {verdict{outcome.Node, 503, ""}, verdict{outcome.Node, 503, ""}},
+		"credentials-refused":   {verdict{outcome.Node, 503, ""}, verdict{outcome.Node, 503, ""}},
+	} {
+		for _, old := range []bool{false, true} {
+			t.Run(name, func(t *testing.T) {
+				node, c := start(t, proxyroutertest.Options{})
+				id := open(t, c)
+				want := test.now
+				if old {
+					node.Inject(proxyroutertest.Fault{Name: "old-node"})
+					want = test.old
+				}
+				node.Inject(proxyroutertest.Fault{Name: name})
+				resp, err := c.Forward(t.Context(), chatOn(id))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close() //nolint:errcheck // read as far as it goes
+				var body []byte
+				if resp.StatusCode >= 200 {
+					if body, err = io.ReadAll(resp.Body); err != nil {
+						t.Fatal(err)
+					}
+				}
+				e := c.Classify(resp.StatusCode, resp.Header, body)
+				if diff := cmp.Diff(want, verdict{e.Cause, e.Status, e.Code}); diff != "" {
+					t.Errorf("old: %t (-want +got):\n%s", old, diff)
+				}
+				if name == "model-rate-limit" && !old && e.RetryAfter != 7*time.Second {
+					t.Errorf("Retry-After is %v", e.RetryAfter)
+				}
+			})
+		}
+	}
+}
