@@ -54,7 +54,7 @@ func FuzzDecode(f *testing.F) {
 		if address, err := decodeWallet(body); err == nil && address == "" {
 			t.Errorf("wallet %q from %s", address, body)
 		}
-		_, _ = decodeModelTypes(body)
+		_, _ = decodeModels(body)
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Bid is a provider's offer for a model.
@@ -32,19 +33,25 @@ func (c *Client) RatedBids(ctx context.Context, modelID string) ([]Bid, error) {
 	return bids, nil
 }
 
-// ModelTypes returns the types of the registry's models by their canonical id:
-// LLM, EMBEDDING, TTS, STT or UNKNOWN. Deleted models, and those for which an
-// older node gives no type, are left out.
-func (c *Client) ModelTypes(ctx context.Context) (map[string]string, error) {
+// Model is a model of the node's registry.
+type Model struct {
+	ID      string // canonical
+	Type    string // LLM, EMBEDDING, TTS, STT or UNKNOWN; empty from older nodes
+	Created time.Time
+	Deleted bool
+}
+
+// Models lists the registry, deleted models included.
+func (c *Client) Models(ctx context.Context) ([]Model, error) {
 	resp, err := c.do(ctx, c.readCall(opModels, "/blockchain/models"))
 	if err != nil {
 		return nil, err
 	}
-	types, err := decodeModelTypes(resp.body)
+	models, err := decodeModels(resp.body)
 	if err != nil {
 		return nil, c.malformed(opModels, resp, err)
 	}
-	return types, nil
+	return models, nil
 }
 
 func decodeBids(body []byte) ([]Bid, error) {
@@ -73,11 +80,12 @@ func decodeBids(body []byte) ([]Bid, error) {
 	return bids, nil
 }
 
-func decodeModelTypes(body []byte) (map[string]string, error) {
+func decodeModels(body []byte) ([]Model, error) {
 	var wire struct {
 		Models *[]struct {
 			ID        string `json:"Id"`
 			ModelType string
+			CreatedAt unixSeconds
 			IsDeleted bool
 		} `json:"models"`
 	}
@@ -87,15 +95,13 @@ func decodeModelTypes(body []byte) (map[string]string, error) {
 	if wire.Models == nil {
 		return nil, errors.New("a response without models")
 	}
-	types := make(map[string]string, len(*wire.Models))
+	models := make([]Model, 0, len(*wire.Models))
 	for _, m := range *wire.Models {
 		id, err := pathID(m.ID)
 		if err != nil {
 			return nil, errors.New("a model with a malformed id")
 		}
-		if !m.IsDeleted && m.ModelType != "" {
-			types[id] = strings.ToUpper(m.ModelType)
-		}
+		models = append(models, Model{ID: id, Type: strings.ToUpper(m.ModelType), Created: m.CreatedAt.Time, Deleted: m.IsDeleted})
 	}
-	return types, nil
+	return models, nil
 }

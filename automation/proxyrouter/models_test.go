@@ -3,6 +3,7 @@ package proxyrouter_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -57,41 +58,42 @@ func TestRatedBids_ListsTheSimulatedNodes(t *testing.T) {
 	}
 }
 
-func TestModelTypes_AreByCanonicalID(t *testing.T) {
+func TestModels_HaveCanonicalIDs(t *testing.T) {
 	upper := "0X" + strings.ToUpper(model[2:])
+	created := time.Unix(1750000000, 0).UTC()
 	_, c := start(t, proxyroutertest.Options{Models: []proxyroutertest.Model{
 		{ID: model, Name: "Llama"},
 		{ID: proxyroutertest.ModelID("bge"), Name: "bge", Type: "EMBEDDING"},
 	}})
-	types, err := c.ModelTypes(t.Context())
+	models, err := c.Models(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]string{model: "LLM", proxyroutertest.ModelID("bge"): "EMBEDDING"}
-	if diff := cmp.Diff(want, types); diff != "" {
-		t.Errorf("types (-want +got):\n%s", diff)
+	want := []proxyrouter.Model{{ID: model, Type: "LLM", Created: created}, {ID: proxyroutertest.ModelID("bge"), Type: "EMBEDDING", Created: created}}
+	if diff := cmp.Diff(want, models); diff != "" {
+		t.Errorf("models (-want +got):\n%s", diff)
 	}
 	for name, test := range map[string]struct {
 		body string
-		want map[string]string // nil: an error
+		want []proxyrouter.Model // nil: an error
 	}{
-		"either case":    {`{"models":[{"Id":"` + upper + `","ModelType":"llm"}]}`, map[string]string{model: "LLM"}},
-		"deleted":        {`{"models":[{"Id":"` + model + `","ModelType":"LLM","IsDeleted":true}]}`, map[string]string{}},
-		"without a type": {`{"models":[{"Id":"` + model + `"}]}`, map[string]string{}},
-		"none":           {`{"models":[]}`, map[string]string{}},
+		"either case":    {`{"models":[{"Id":"` + upper + `","ModelType":"llm"}]}`, []proxyrouter.Model{{ID: model, Type: "LLM"}}},
+		"deleted":        {`{"models":[{"Id":"` + model + `","ModelType":"LLM","IsDeleted":true}]}`, []proxyrouter.Model{{ID: model, Type: "LLM", Deleted: true}}},
+		"without a type": {`{"models":[{"Id":"` + model + `","CreatedAt":"1750000000"}]}`, []proxyrouter.Model{{ID: model, Created: created}}},
+		"none":           {`{"models":[]}`, []proxyrouter.Model{}},
 		"no list":        {`{}`, nil},
 		"another shape":  {`[]`, nil},
 		"a malformed id": {`{"models":[{"Id":"0x","ModelType":"LLM"}]}`, nil},
 		"no JSON":        {`<html>`, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := answering(t, 200, test.body).ModelTypes(t.Context())
+			got, err := answering(t, 200, test.body).Models(t.Context())
 			if (err == nil) != (test.want != nil) || !cmp.Equal(got, test.want) {
-				t.Errorf("types = %v, %v", got, err)
+				t.Errorf("models = %v, %v", got, err)
 			}
 		})
 	}
-	if _, err := answering(t, 500, "").ModelTypes(t.Context()); err == nil {
+	if _, err := answering(t, 500, "").Models(t.Context()); err == nil {
 		t.Error("an error response: no error")
 	}
 }

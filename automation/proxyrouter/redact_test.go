@@ -58,7 +58,7 @@ func TestMessages_AreShortAndOneLine(t *testing.T) {
 		strings.Repeat("ö", 5000), "one\ntwo\x00\x1b[31m", "\xff\xfe", `{"error":{"code":7}}`,
 		`execution at https://node.example.com/path failed`,
 	} {
-		_, err := answering(t, 500, body).ModelTypes(t.Context())
+		_, err := answering(t, 500, body).Models(t.Context())
 		text := err.Error()
 		if len(text) > 400 || !utf8.ValidString(text) || strings.ContainsAny(text, "\n\x00\x1b") {
 			t.Errorf("%d bytes: %q", len(text), text)
