@@ -12,6 +12,7 @@
 package schema
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,10 +47,15 @@ const (
 	lockTimeout = "5s"
 )
 
-// Migrate applies what is missing, in order, and returns what it applied. It
-// is safe to call from many processes at once and on every start: where nothing
-// is missing it only reads. Each migration takes at most two minutes, waiting
-// for another process's included, and waits at most five seconds for a table.
+// Migrate applies the migrations that are missing, in order, and returns what it
+// applied. Where all are recorded but objects of theirs are gone, as after
+// another tool's way back or a restored backup, it applies all of them again,
+// which changes nothing that exists. [MakePlan] tells beforehand.
+//
+// It is safe to call from many processes at once and at every start: where
+// nothing is missing it only reads. Each migration takes at most two minutes,
+// waiting for another process included, and waits at most five seconds for a
+// table.
 func Migrate(ctx context.Context, pool *sqlx.DB) ([]Migration, error) {
 	db := sqldb.New(pool, sqldb.Options{Timeout: timeout})
 	list, err := status(ctx, db)
@@ -80,6 +86,16 @@ func Migrate(ctx context.Context, pool *sqlx.DB) ([]Migration, error) {
 		if did {
 			applied = append(applied, m)
 		}
+	}
+	// A migration may fail because something of an older one is gone.
+	incomplete := err != nil && slices.ContainsFunc(list, func(m Migration) bool { return !m.AppliedAt.IsZero() }) &&
+		!errors.Is(err, ErrUnavailable) && !errors.Is(err, sqldb.ErrOutcomeUnknown)
+	if err == nil || incomplete {
+		repaired, failed := repair(ctx, db, incomplete)
+		if repaired != nil {
+			applied, err = repaired, nil
+		}
+		err = cmp.Or(err, failed)
 	}
 	if err != nil {
 		return applied, fmt.Errorf("schema: migrate: %w", hint(ctx, db, err))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/jmoiron/sqlx"
@@ -133,32 +132,50 @@ func keptColumns(tx *sqldb.Tx) (map[string]bool, error) {
 	return kept, nil
 }
 
-// compare says what is missing or different.
-func compare(want, found []object, kept map[string]bool, newer, lite bool) []Problem {
+// difference is an object that is missing, or that another one has the place of.
+type difference struct {
+	want object
+	got  *object // nil: missing
+}
+
+// differences compares what the migrations create with what there is. What
+// belongs to a missing table is left out.
+func differences(want, found []object, kept map[string]bool) []difference {
 	type key struct{ kind, table, name string }
-	have := map[key]object{}
+	have := map[key]*object{}
 	for _, o := range found {
-		have[key{o.Kind, o.Table, o.Name}] = o
+		have[key{o.Kind, o.Table, o.Name}] = &o
 	}
-	var list []Problem
+	var list []difference
 	for _, o := range want {
-		got, ok := have[key{o.Kind, o.Table, o.Name}]
-		_, table := have[key{"table", "", o.Table}]
+		got := have[key{o.Kind, o.Table, o.Name}]
 		switch {
-		case !ok && o.Kind == "table":
-			list = append(list, Problem{o.String(), "is missing", reapply(lite, o.Name)})
-		case !ok && !table && o.Table != "":
-			// It comes with its table, which is missing.
-		case len(kept) > 0 && o.Table == settingsTable && (o.Kind == "check" || kept[o.Name] && ok):
+		case got == nil && o.Table != "" && have[key{"table", "", o.Table}] == nil:
+			// It comes with its table.
+		case len(kept) > 0 && o.Table == settingsTable && (o.Kind == "check" || kept[o.Name] && got != nil):
 			// The host's columns are as the host wants them.
-		case !ok:
-			list = append(list, Problem{o.String(), "is missing", o.create(lite)})
-		case got.Is != o.Is && !newer && !alike(o, got):
+		case got == nil || got.Is != o.Is && !alike(o, *got):
+			list = append(list, difference{o, got})
+		}
+	}
+	return list
+}
+
+// compare returns what is missing or, unless the database is newer, different.
+func compare(want, found []object, kept map[string]bool, newer, lite bool) []Problem {
+	var list []Problem
+	for _, d := range differences(want, found, kept) {
+		switch {
+		case d.got == nil && d.want.Kind == "table":
+			list = append(list, Problem{d.want.String(), "is missing", "-- automationctl migrate up"})
+		case d.got == nil:
+			list = append(list, Problem{d.want.String(), "is missing", d.want.create(lite)})
+		case !newer:
 			what := "is not as it should be"
-			if !strings.HasPrefix(o.Is, digestPrefix) {
-				what += ": " + got.Is + " instead of " + o.Is
+			if !strings.HasPrefix(d.want.Is, digestPrefix) {
+				what += ": " + d.got.Is + " instead of " + d.want.Is
 			}
-			list = append(list, Problem{o.String(), what, remedy(o, got, lite)})
+			list = append(list, Problem{d.want.String(), what, remedy(d.want, *d.got, lite)})
 		}
 	}
 	return list
@@ -211,7 +228,7 @@ var rows = []struct{ table, where, insert string }{
 func verifyRows(tx *sqldb.Tx, found []object) ([]Problem, error) {
 	var list []Problem
 	for _, r := range rows {
-		if !slices.ContainsFunc(found, func(o object) bool { return o.Kind == "table" && o.Name == r.table }) {
+		if !has(found, "table", r.table) {
 			continue
 		}
 		if !tx.SQLite() {
@@ -232,16 +249,4 @@ func verifyRows(tx *sqldb.Tx, found []object) ([]Problem, error) {
 		}
 	}
 	return list, nil
-}
-
-// reapply returns what applies the migration that creates a table once more,
-// which changes nothing that exists.
-func reapply(lite bool, table string) string {
-	for _, m := range embedded(lite) {
-		text, err := files.ReadFile(m.file(lite, "up"))
-		if err == nil && strings.Contains(string(text), "CREATE TABLE IF NOT EXISTS "+table+" ") {
-			return fmt.Sprintf("DELETE FROM automation_schema_migrations WHERE version = %d; -- and then: automationctl migrate up", m.Version)
-		}
-	}
-	return "-- automationctl migrate up"
 }
