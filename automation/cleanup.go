@@ -2,6 +2,7 @@ package automation
 
 import (
 	"context"
+	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
@@ -10,7 +11,7 @@ import (
 // newCleaner makes what removes rows past their retention.
 func (m *Module) newCleaner(db *sqldb.DB) (*cleanup.Cleaner, error) {
 	return cleanup.New(db, cleanup.Options{
-		Retention: m.cfg.Retention, Interval: m.cfg.CleanupInterval,
+		Retention: time.Duration(m.cfg.RetentionDays) * 24 * time.Hour, Interval: m.cfg.CleanupInterval,
 		DefaultOptIn: m.cfg.DefaultOptIn, DefaultDuration: m.cfg.DefaultSessionDuration,
 		Observe: m.observer.Cleanup, Logger: m.log,
 	})

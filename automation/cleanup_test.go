@@ -16,7 +16,7 @@ const longAgo = `INSERT INTO user_automation_settings (user_id, is_enabled, sess
 
 func TestTheModuleCleansUpByItsConfiguration(t *testing.T) {
 	l := newLab(t, setup{idle: true, config: func(c *automation.Config) {
-		c.Retention, c.DefaultSessionDuration = 7*24*time.Hour, 2*time.Hour
+		c.RetentionDays, c.DefaultSessionDuration = 7, 2*time.Hour
 	}})
 	l.sql(longAgo)
 	for _, dryRun := range []bool{true, false} {
@@ -32,7 +32,7 @@ func TestTheModuleCleansUpByItsConfiguration(t *testing.T) {
 
 func TestTheModuleCleansUpByItselfOnceAnInterval(t *testing.T) {
 	l := newLab(t, setup{config: func(c *automation.Config) {
-		c.CleanupInterval, c.Retention = time.Second, 7*24*time.Hour
+		c.CleanupInterval, c.RetentionDays = time.Second, 7
 	}})
 	l.sql(longAgo)
 	l.until("the clean-up has come by", func() bool {

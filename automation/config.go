@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+
+	"github.com/caarlos0/env/v11"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/httpurl"
 )
@@ -19,109 +22,109 @@ import (
 type Config struct {
 	// AUTOMATION_FEATURE_ENABLED: the master switch of this process; false beats
 	// everything in the database.
-	FeatureEnabled bool
+	FeatureEnabled bool `env:"AUTOMATION_FEATURE_ENABLED" envDefault:"false"`
 	// DEFAULT_SESSION_EXPIRATION: a user's session duration until they choose one.
-	DefaultSessionDuration time.Duration
-	// AUTOMATION_RETENTION_DAYS: how long the clean-up keeps what has ended or was
+	DefaultSessionDuration time.Duration `env:"DEFAULT_SESSION_EXPIRATION" envDefault:"3600"`
+	// AUTOMATION_RETENTION_DAYS: for how many days the clean-up keeps what has ended or was
 	// deleted.
-	Retention time.Duration
+	RetentionDays int `env:"AUTOMATION_RETENTION_DAYS" envDefault:"30"`
 	// AUTOMATION_DEFAULT_OPT_IN: whether a user without stored settings has
 	// automation on.
-	DefaultOptIn bool
+	DefaultOptIn bool `env:"AUTOMATION_DEFAULT_OPT_IN" envDefault:"false"`
 	// AUTOMATION_MIN_SESSION_SECONDS: the shortest session duration a user may
 	// choose; the chain refuses less than 300 s.
-	MinSessionDuration time.Duration
+	MinSessionDuration time.Duration `env:"AUTOMATION_MIN_SESSION_SECONDS" envDefault:"300"`
 	// AUTOMATION_MAX_SESSION_SECONDS: the longest session duration a user may
 	// choose; the chain has a maximum of its own and caps silently.
-	MaxSessionDuration time.Duration
+	MaxSessionDuration time.Duration `env:"AUTOMATION_MAX_SESSION_SECONDS" envDefault:"86400"`
 	// AUTOMATION_SESSION_SCOPE: whom a session serves: `user`, the user it was
 	// opened for, or `shared`, any user of the model.
-	SessionScope Scope
+	SessionScope Scope `env:"AUTOMATION_SESSION_SCOPE" envDefault:"user"`
 	// AUTOMATION_MAX_OPENS_PER_HOUR: sessions that may be opened for one user in
 	// an hour; 0 is no limit.
-	MaxOpensPerHour int
+	MaxOpensPerHour int `env:"AUTOMATION_MAX_OPENS_PER_HOUR" envDefault:"10"`
 	// AUTOMATION_MAX_OPENS_PER_DAY: sessions that may be opened for one user in a
 	// day; 0 is no limit.
-	MaxOpensPerDay int
+	MaxOpensPerDay int `env:"AUTOMATION_MAX_OPENS_PER_DAY" envDefault:"50"`
 	// AUTOMATION_MAX_SESSIONS_PER_USER: open sessions that one user may hold at
 	// once.
-	MaxSessionsPerUser int
+	MaxSessionsPerUser int `env:"AUTOMATION_MAX_SESSIONS_PER_USER" envDefault:"4"`
 	// AUTOMATION_MAX_OPEN_SESSIONS: open sessions of all users together; 0 is no
 	// limit.
-	MaxOpenSessions int
+	MaxOpenSessions int `env:"AUTOMATION_MAX_OPEN_SESSIONS" envDefault:"0"`
 	// AUTOMATION_PREWARM_MODELS: names of models that keep one idle session ready,
 	// separated by commas.
-	PrewarmModels []string
+	PrewarmModels []string `env:"AUTOMATION_PREWARM_MODELS"`
 	// AUTOMATION_UNKNOWN_MODEL: what a name that no model has gets: `reject`, an
 	// error with suggestions, or `default`, the default model.
-	UnknownModel UnknownModel
+	UnknownModel UnknownModel `env:"AUTOMATION_UNKNOWN_MODEL" envDefault:"reject"`
 	// MODEL_MAPPINGS_FILE: the file that maps names to model ids.
-	MappingsFile string
+	MappingsFile string `env:"MODEL_MAPPINGS_FILE" envDefault:"model_mappings.json"`
 	// ACTIVE_MODELS_URL: the live feed of models, http or https, without
 	// credentials: it is logged as it is. Off when empty.
-	ActiveModelsURL string
+	ActiveModelsURL string `env:"ACTIVE_MODELS_URL"`
 	// PROXY_ROUTER_URL: the Morpheus node, http or https, without credentials,
 	// query or fragment.
-	ProxyRouterURL string
+	ProxyRouterURL string `env:"PROXY_ROUTER_URL"`
 	// PROXY_ROUTER_USERNAME: the node's user for basic auth.
-	ProxyRouterUsername string
+	ProxyRouterUsername string `env:"PROXY_ROUTER_USERNAME"`
 	// PROXY_ROUTER_PASSWORD: the node's password for basic auth.
-	ProxyRouterPassword Secret
+	ProxyRouterPassword Secret `env:"PROXY_ROUTER_PASSWORD"`
 	// AUTOMATION_ADMIN_TOKEN: the bearer token of the admin API, printable ASCII
 	// without spaces; when empty, the admin API answers 404.
-	AdminToken Secret
+	AdminToken Secret `env:"AUTOMATION_ADMIN_TOKEN"`
 	// AUTOMATION_FLAG_POLL_INTERVAL: how often the flags are read from the
 	// database; a listener may be faster.
-	FlagPollInterval time.Duration
+	FlagPollInterval time.Duration `env:"AUTOMATION_FLAG_POLL_INTERVAL" envDefault:"1s"`
 	// AUTOMATION_FLAG_SNAPSHOT_FILE: a file that keeps the flags over a restart
 	// without the database, one for each process; none when empty.
-	FlagSnapshotFile string
+	FlagSnapshotFile string `env:"AUTOMATION_FLAG_SNAPSHOT_FILE"`
 	// AUTOMATION_ROLLOUT_INTERVAL: how often rollouts are looked at, and this
 	// replica's counts handed in.
-	RolloutInterval time.Duration
+	RolloutInterval time.Duration `env:"AUTOMATION_ROLLOUT_INTERVAL" envDefault:"2s"`
 	// AUTOMATION_ROLLOUT_WEBHOOK_URL: a receiver of the rollouts' events, http or
 	// https; none when empty.
-	RolloutWebhookURL Secret
+	RolloutWebhookURL Secret `env:"AUTOMATION_ROLLOUT_WEBHOOK_URL"`
 	// AUTOMATION_ROLLOUT_WEBHOOK_SECRET: what the receiver checks the signatures
 	// with; at least 16 bytes.
-	RolloutWebhookSecret Secret
+	RolloutWebhookSecret Secret `env:"AUTOMATION_ROLLOUT_WEBHOOK_SECRET"`
 	// AUTOMATION_MAPPING_RELOAD_INTERVAL: how often the mapping file is looked at
 	// for a change.
-	MappingReloadInterval time.Duration
+	MappingReloadInterval time.Duration `env:"AUTOMATION_MAPPING_RELOAD_INTERVAL" envDefault:"2s"`
 	// AUTOMATION_FEED_REFRESH_INTERVAL: how often the live feed is asked for a
 	// change.
-	FeedRefreshInterval time.Duration
+	FeedRefreshInterval time.Duration `env:"AUTOMATION_FEED_REFRESH_INTERVAL" envDefault:"5m"`
 	// AUTOMATION_SWEEP_INTERVAL: how often the sweeper looks for sessions to
 	// close, to reconcile and to renew.
-	SweepInterval time.Duration
+	SweepInterval time.Duration `env:"AUTOMATION_SWEEP_INTERVAL" envDefault:"5s"`
 	// AUTOMATION_CLEANUP_INTERVAL: how often the clean-up looks for rows past
 	// their retention.
-	CleanupInterval time.Duration
+	CleanupInterval time.Duration `env:"AUTOMATION_CLEANUP_INTERVAL" envDefault:"1h"`
 	// AUTOMATION_SESSION_LEASE: how long a claim outlives a holder that has
 	// stopped; the heartbeat comes every third of it.
-	SessionLease time.Duration
+	SessionLease time.Duration `env:"AUTOMATION_SESSION_LEASE" envDefault:"30s"`
 	// AUTOMATION_SESSION_MARGIN: the least time a session must have left to be
 	// handed out.
-	SessionMargin time.Duration
+	SessionMargin time.Duration `env:"AUTOMATION_SESSION_MARGIN" envDefault:"30s"`
 	// AUTOMATION_RENEW_AHEAD: how long before its end a session kept ready gets a
 	// successor.
-	RenewAhead time.Duration
+	RenewAhead time.Duration `env:"AUTOMATION_RENEW_AHEAD" envDefault:"1m"`
 	// AUTOMATION_CLOSE_AFTER: how long after its end a session is closed; closing
 	// early locks stake for a day.
-	CloseAfter time.Duration
+	CloseAfter time.Duration `env:"AUTOMATION_CLOSE_AFTER" envDefault:"1m"`
 	// AUTOMATION_ACQUIRE_TIMEOUT: how long a request waits for a session.
-	AcquireTimeout time.Duration
+	AcquireTimeout time.Duration `env:"AUTOMATION_ACQUIRE_TIMEOUT" envDefault:"1m"`
 	// AUTOMATION_OPEN_TIMEOUT: how long the node may take to open a session.
-	OpenTimeout time.Duration
+	OpenTimeout time.Duration `env:"AUTOMATION_OPEN_TIMEOUT" envDefault:"3m"`
 	// AUTOMATION_DRAIN_TIMEOUT: how long the end of the process waits for what is
 	// in flight.
-	DrainTimeout time.Duration
+	DrainTimeout time.Duration `env:"AUTOMATION_DRAIN_TIMEOUT" envDefault:"30s"`
 	// AUTOMATION_MAX_BODY_BYTES: the most bytes of a chat request that are read to
 	// find its model.
-	MaxBodyBytes int64
+	MaxBodyBytes int64 `env:"AUTOMATION_MAX_BODY_BYTES" envDefault:"33554432"`
 	// AUTOMATION_MAX_DB_CONNECTIONS: connections of the host's pool that the
 	// module uses at once.
-	MaxDBConnections int
+	MaxDBConnections int `env:"AUTOMATION_MAX_DB_CONNECTIONS" envDefault:"16"`
 }
 
 // Scope is whom a session serves.
@@ -144,22 +147,13 @@ const (
 
 // LoadConfig reads the process's environment. The error names every wrong
 // variable and what was expected of it, one a line, and repeats no secret.
-func LoadConfig() (Config, error) { return ParseConfig(environ()) }
-
-func environ() map[string]string {
-	all := map[string]string{}
-	for _, entry := range os.Environ() {
-		name, value, _ := strings.Cut(entry, "=")
-		all[name] = value
-	}
-	return all
-}
+func LoadConfig() (Config, error) { return ParseConfig(env.ToMap(os.Environ())) }
 
 // DefaultConfig is the Config of an empty environment.
 func DefaultConfig() Config {
 	c, err := ParseConfig(nil)
 	if err != nil {
-		panic(err) // a default in the table is wrong; a test says so first
+		panic(err) // a default in the tags is wrong; a test says so first
 	}
 	return c
 }
@@ -168,10 +162,7 @@ func DefaultConfig() Config {
 // variable is unset. White space around a value is ignored, but for secrets.
 func ParseConfig(environ map[string]string) (Config, error) {
 	var c Config
-	faults := fieldErrors{}
-	for _, v := range c.variables() {
-		faults.add(v.name, v.read(environ[v.name]))
-	}
+	faults := c.parse(environ)
 	c.PrewarmModels = normalize(c.PrewarmModels)
 	if err := c.validate(faults); err != nil {
 		return Config{}, err
@@ -182,7 +173,7 @@ func ParseConfig(environ map[string]string) (Config, error) {
 // UnknownVariables lists the variables of the process's environment that begin
 // with AUTOMATION_ and mean nothing to LoadConfig: probably misspelt, and worth
 // a warning.
-func UnknownVariables() []string { return unknownVariables(environ()) }
+func UnknownVariables() []string { return unknownVariables(env.ToMap(os.Environ())) }
 
 func unknownVariables(environ map[string]string) []string {
 	var c Config
@@ -220,7 +211,7 @@ func (c Config) Validate() error { return c.validate(fieldErrors{}) }
 func (c *Config) validate(faults fieldErrors) error {
 	all := c.variables()
 	for _, v := range all {
-		faults.add(v.name, v.check())
+		faults.add(v.name, v.err)
 	}
 	c.crossCheck(faults)
 	var errs []error
@@ -295,7 +286,7 @@ func checkUsername(text string) error {
 // checkLine refuses what a secret has that was read from a file with its last
 // line end.
 func checkLine(text string) error {
-	if strings.ContainsFunc(text, isControl) {
+	if strings.ContainsFunc(text, unicode.IsControl) {
 		return errors.New("expected no line end or other control character")
 	}
 	return nil

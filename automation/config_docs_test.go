@@ -53,7 +53,7 @@ func TestDocumentedEnvironment_IsTheRealOne(t *testing.T) {
 	const path = "../docs/environment.md"
 	var out strings.Builder
 	out.WriteString("# Environment\n\nEvery variable that `automation.LoadConfig` reads. An empty one is unset. A bad value ends the start with an\n" +
-		"error that names every wrong variable. Durations without a unit in the table are written like `30s`, `5m`, `1h30m`.\n\n" +
+		"error that names every wrong variable. Durations are written like `30s`, `5m`, `1h30m`; a plain number counts seconds.\n\n" +
 		"| variable | default | bounds | meaning |\n|---|---|---|---|\n")
 	for _, v := range documentedVariables(t) {
 		if v.meaning == "" {

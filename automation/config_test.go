@@ -29,16 +29,16 @@ func ExampleParseConfig_wrong() {
 	_, err := automation.ParseConfig(map[string]string{
 		"AUTOMATION_MIN_SESSION_SECONDS": "60",
 		"AUTOMATION_SESSION_SCOPE":       "everybody",
-		"AUTOMATION_SWEEP_INTERVAL":      "5",
+		"AUTOMATION_SWEEP_INTERVAL":      "5 seconds",
 		"PROXY_ROUTER_URL":               "http://admin:hunter2@node:8082",
 	})
 	fmt.Println(err)
 	// Output:
 	// automation: config:
-	// AUTOMATION_MIN_SESSION_SECONDS: expected a whole number of seconds from 300 to 31536000, got "60": the chain refuses shorter sessions
+	// AUTOMATION_MIN_SESSION_SECONDS: expected a whole number of seconds from 300, the chain's minimum, to 31536000, got "60"
 	// AUTOMATION_SESSION_SCOPE: expected user or shared, got "everybody"
 	// PROXY_ROUTER_URL: has credentials; expected a URL such as https://host:8082/path
-	// AUTOMATION_SWEEP_INTERVAL: expected a duration such as 5s, from 10ms to 1h, got "5"
+	// AUTOMATION_SWEEP_INTERVAL: expected a duration such as 30s or 5m, from 10ms to 1h, got "5 seconds"
 }
 
 func ExampleDefaultConfig() {
@@ -51,7 +51,7 @@ func ExampleDefaultConfig() {
 func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 	want := automation.Config{
 		DefaultSessionDuration: time.Hour,
-		Retention:              30 * 24 * time.Hour,
+		RetentionDays:          30,
 		MinSessionDuration:     5 * time.Minute,
 		MaxSessionDuration:     24 * time.Hour,
 		SessionScope:           automation.ScopeUser,
@@ -129,7 +129,7 @@ func TestEveryVariableReachesItsField(t *testing.T) {
 		"AUTOMATION_MAX_DB_CONNECTIONS":      "5",
 	}
 	want := automation.Config{
-		FeatureEnabled: true, DefaultSessionDuration: 1200 * time.Second, Retention: 3650 * 24 * time.Hour, DefaultOptIn: true,
+		FeatureEnabled: true, DefaultSessionDuration: 1200 * time.Second, RetentionDays: 3650, DefaultOptIn: true,
 		MinSessionDuration: 600 * time.Second, MaxSessionDuration: 31536000 * time.Second, SessionScope: "shared",
 		MaxOpensPerHour: 0, MaxOpensPerDay: 1, MaxSessionsPerUser: 2, MaxOpenSessions: 3,
 		PrewarmModels: []string{"qwen:4b", "Hermes 3"}, UnknownModel: "default",
@@ -161,8 +161,8 @@ func TestEveryVariableReachesItsField(t *testing.T) {
 func TestLoadConfigReadsTheProcess(t *testing.T) {
 	t.Setenv("AUTOMATION_RETENTION_DAYS", "7")
 	config, err := automation.LoadConfig()
-	if err != nil || config.Retention != 7*24*time.Hour {
-		t.Error(config.Retention, err)
+	if err != nil || config.RetentionDays != 7 {
+		t.Error(config.RetentionDays, err)
 	}
 }
 
@@ -176,21 +176,21 @@ func TestBadValuesAreNamed(t *testing.T) {
 			map[string]string{"AUTOMATION_FEATURE_ENABLED": "yes"},
 			[]string{`AUTOMATION_FEATURE_ENABLED: expected true or false, got "yes"`},
 		},
-		"a duration where seconds are plain": {
+		"fewer seconds than the chain takes": {
 			map[string]string{maximum: "1m"},
-			[]string{maximum + `: expected a whole number of seconds from 300 to 31536000, got "1m"`},
+			[]string{maximum + `: expected a whole number of seconds from 300, the chain's minimum, to 31536000, got "60"`},
 		},
 		"seconds that overflow": {
 			map[string]string{maximum: "9223372036854775807"},
-			[]string{maximum + `: expected a whole number of seconds from 300 to 31536000, got "9223372036854775807"`},
+			[]string{maximum + `: expected a whole number of seconds from 300, the chain's minimum, to 31536000, got "9223372036854775807"`},
 		},
 		"no retention": {
 			map[string]string{"AUTOMATION_RETENTION_DAYS": "0"},
-			[]string{`AUTOMATION_RETENTION_DAYS: expected a whole number of days from 1 to 3650, got "0"`},
+			[]string{`AUTOMATION_RETENTION_DAYS: expected a whole number from 1 to 3650, got "0"`},
 		},
 		"days that overflow": {
 			map[string]string{"AUTOMATION_RETENTION_DAYS": "213503982"},
-			[]string{`AUTOMATION_RETENTION_DAYS: expected a whole number of days from 1 to 3650, got "213503982"`},
+			[]string{`AUTOMATION_RETENTION_DAYS: expected a whole number from 1 to 3650, got "213503982"`},
 		},
 		"a number with a point": {
 			map[string]string{"AUTOMATION_MAX_OPENS_PER_DAY": "1.0"},
@@ -202,11 +202,11 @@ func TestBadValuesAreNamed(t *testing.T) {
 		},
 		"a lease too short for its heartbeat": {
 			map[string]string{"AUTOMATION_SESSION_LEASE": "2999ms"},
-			[]string{`AUTOMATION_SESSION_LEASE: expected a duration such as 30s, from 3s to 10m, got "2.999s"`},
+			[]string{`AUTOMATION_SESSION_LEASE: expected a duration such as 30s or 5m, from 3s to 10m, got "2.999s"`},
 		},
 		"a negative interval": {
 			map[string]string{"AUTOMATION_CLEANUP_INTERVAL": "-1s"},
-			[]string{`AUTOMATION_CLEANUP_INTERVAL: expected a duration such as 1h, from 1s to 168h, got "-1s"`},
+			[]string{`AUTOMATION_CLEANUP_INTERVAL: expected a duration such as 30s or 5m, from 1s to 168h, got "-1s"`},
 		},
 		"a quoted value, as some env files leave it": {
 			map[string]string{"AUTOMATION_UNKNOWN_MODEL": `"reject"`},
@@ -229,7 +229,7 @@ func TestBadValuesAreNamed(t *testing.T) {
 		},
 		"a default that only a broken maximum would forbid": {
 			map[string]string{maximum: "4OOO", standard: "90000"},
-			[]string{maximum + `: expected a whole number of seconds from 300 to 31536000, got "4OOO"`},
+			[]string{maximum + `: expected a whole number of seconds from 300, the chain's minimum, to 31536000, got "4OOO"`},
 		},
 		"margins as long as the shortest session": {
 			map[string]string{"AUTOMATION_SESSION_MARGIN": "5m", "AUTOMATION_RENEW_AHEAD": "5m"},
@@ -318,7 +318,7 @@ func TestValidateRefusesWhatTheEnvironmentCannotSay(t *testing.T) {
 	config := automation.DefaultConfig()
 	config.DefaultSessionDuration = 3600*time.Second + 1
 	err := config.Validate()
-	if err == nil || !strings.Contains(err.Error(), `got "1h0m0.000000001s"`) {
+	if err == nil || !strings.Contains(err.Error(), `got "3600.000000001"`) {
 		t.Error("a fraction of a second passes:", err)
 	}
 }

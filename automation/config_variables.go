@@ -1,107 +1,72 @@
 package automation
 
 import (
+	"errors"
 	"fmt"
+	"math"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
+
+	"github.com/caarlos0/env/v11"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
-// variables is the table of the environment, in the order of Config's fields:
-// each variable with its default, its field, and what may be there.
+// variables is the table of what each variable may be, in the order of Config's
+// fields. Names and defaults are in the fields' tags.
 func (c *Config) variables() []variable {
-	const (
-		forever = 365 * 24 * time.Hour
-		many    = 1_000_000
-	)
+	const many = 1_000_000
 	return []variable{
-		flagOf("AUTOMATION_FEATURE_ENABLED", "false", &c.FeatureEnabled),
-		units("DEFAULT_SESSION_EXPIRATION", "3600", &c.DefaultSessionDuration, time.Second, 300*time.Second, forever),
-		units("AUTOMATION_RETENTION_DAYS", "30", &c.Retention, day, day, 3650*day),
-		flagOf("AUTOMATION_DEFAULT_OPT_IN", "false", &c.DefaultOptIn),
-		units("AUTOMATION_MIN_SESSION_SECONDS", "300", &c.MinSessionDuration, time.Second, 300*time.Second, forever).
-			because("the chain refuses shorter sessions"),
-		units("AUTOMATION_MAX_SESSION_SECONDS", "86400", &c.MaxSessionDuration, time.Second, 300*time.Second, forever),
-		choice("AUTOMATION_SESSION_SCOPE", &c.SessionScope, ScopeUser, ScopeShared),
-		number("AUTOMATION_MAX_OPENS_PER_HOUR", "10", &c.MaxOpensPerHour, 0, many),
-		number("AUTOMATION_MAX_OPENS_PER_DAY", "50", &c.MaxOpensPerDay, 0, many),
-		number("AUTOMATION_MAX_SESSIONS_PER_USER", "4", &c.MaxSessionsPerUser, 1, many),
-		number("AUTOMATION_MAX_OPEN_SESSIONS", "0", &c.MaxOpenSessions, 0, many),
-		list("AUTOMATION_PREWARM_MODELS", &c.PrewarmModels),
-		choice("AUTOMATION_UNKNOWN_MODEL", &c.UnknownModel, UnknownModelReject, UnknownModelDefault),
-		line("MODEL_MAPPINGS_FILE", "model_mappings.json", &c.MappingsFile, nil),
-		line("ACTIVE_MODELS_URL", "", &c.ActiveModelsURL, checkURL),
-		line("PROXY_ROUTER_URL", "", &c.ProxyRouterURL, checkBaseURL),
-		line("PROXY_ROUTER_USERNAME", "", &c.ProxyRouterUsername, checkUsername),
-		secret("PROXY_ROUTER_PASSWORD", &c.ProxyRouterPassword, checkLine),
-		secret("AUTOMATION_ADMIN_TOKEN", &c.AdminToken, checkToken),
-		span("AUTOMATION_FLAG_POLL_INTERVAL", "1s", &c.FlagPollInterval, 10*time.Millisecond, time.Hour),
-		line("AUTOMATION_FLAG_SNAPSHOT_FILE", "", &c.FlagSnapshotFile, nil),
-		span("AUTOMATION_ROLLOUT_INTERVAL", "2s", &c.RolloutInterval, 10*time.Millisecond, 10*time.Minute),
-		secret("AUTOMATION_ROLLOUT_WEBHOOK_URL", &c.RolloutWebhookURL, checkURL),
-		secret("AUTOMATION_ROLLOUT_WEBHOOK_SECRET", &c.RolloutWebhookSecret, checkSecret),
-		span("AUTOMATION_MAPPING_RELOAD_INTERVAL", "2s", &c.MappingReloadInterval, 10*time.Millisecond, time.Hour),
-		span("AUTOMATION_FEED_REFRESH_INTERVAL", "5m", &c.FeedRefreshInterval, time.Second, 24*time.Hour),
-		span("AUTOMATION_SWEEP_INTERVAL", "5s", &c.SweepInterval, 10*time.Millisecond, time.Hour),
-		span("AUTOMATION_CLEANUP_INTERVAL", "1h", &c.CleanupInterval, time.Second, 168*time.Hour),
-		span("AUTOMATION_SESSION_LEASE", "30s", &c.SessionLease, 3*time.Second, 10*time.Minute),
-		span("AUTOMATION_SESSION_MARGIN", "30s", &c.SessionMargin, 0, time.Hour),
-		span("AUTOMATION_RENEW_AHEAD", "1m", &c.RenewAhead, 0, time.Hour),
-		span("AUTOMATION_CLOSE_AFTER", "1m", &c.CloseAfter, 0, time.Hour),
-		span("AUTOMATION_ACQUIRE_TIMEOUT", "1m", &c.AcquireTimeout, 100*time.Millisecond, 30*time.Minute),
-		span("AUTOMATION_OPEN_TIMEOUT", "3m", &c.OpenTimeout, time.Second, 30*time.Minute),
-		span("AUTOMATION_DRAIN_TIMEOUT", "30s", &c.DrainTimeout, 0, 30*time.Minute),
-		number("AUTOMATION_MAX_BODY_BYTES", "33554432", &c.MaxBodyBytes, 1024, 1<<30),
-		number("AUTOMATION_MAX_DB_CONNECTIONS", "16", &c.MaxDBConnections, 1, 10_000),
+		flagOf("AUTOMATION_FEATURE_ENABLED"),
+		seconds("DEFAULT_SESSION_EXPIRATION", c.DefaultSessionDuration),
+		number("AUTOMATION_RETENTION_DAYS", c.RetentionDays, 1, 3650),
+		flagOf("AUTOMATION_DEFAULT_OPT_IN"),
+		seconds("AUTOMATION_MIN_SESSION_SECONDS", c.MinSessionDuration),
+		seconds("AUTOMATION_MAX_SESSION_SECONDS", c.MaxSessionDuration),
+		choice("AUTOMATION_SESSION_SCOPE", c.SessionScope, ScopeUser, ScopeShared),
+		number("AUTOMATION_MAX_OPENS_PER_HOUR", c.MaxOpensPerHour, 0, many),
+		number("AUTOMATION_MAX_OPENS_PER_DAY", c.MaxOpensPerDay, 0, many),
+		number("AUTOMATION_MAX_SESSIONS_PER_USER", c.MaxSessionsPerUser, 1, many),
+		number("AUTOMATION_MAX_OPEN_SESSIONS", c.MaxOpenSessions, 0, many),
+		anything("AUTOMATION_PREWARM_MODELS"),
+		choice("AUTOMATION_UNKNOWN_MODEL", c.UnknownModel, UnknownModelReject, UnknownModelDefault),
+		anything("MODEL_MAPPINGS_FILE"),
+		checked("ACTIVE_MODELS_URL", checkURL(c.ActiveModelsURL)),
+		checked("PROXY_ROUTER_URL", checkBaseURL(c.ProxyRouterURL)),
+		checked("PROXY_ROUTER_USERNAME", checkUsername(c.ProxyRouterUsername)),
+		checked("PROXY_ROUTER_PASSWORD", checkLine(c.ProxyRouterPassword.Reveal())),
+		checked("AUTOMATION_ADMIN_TOKEN", checkToken(c.AdminToken.Reveal())),
+		span("AUTOMATION_FLAG_POLL_INTERVAL", c.FlagPollInterval, 10*time.Millisecond, time.Hour),
+		anything("AUTOMATION_FLAG_SNAPSHOT_FILE"),
+		span("AUTOMATION_ROLLOUT_INTERVAL", c.RolloutInterval, 10*time.Millisecond, 10*time.Minute),
+		checked("AUTOMATION_ROLLOUT_WEBHOOK_URL", checkURL(c.RolloutWebhookURL.Reveal())),
+		checked("AUTOMATION_ROLLOUT_WEBHOOK_SECRET", checkSecret(c.RolloutWebhookSecret.Reveal())),
+		span("AUTOMATION_MAPPING_RELOAD_INTERVAL", c.MappingReloadInterval, 10*time.Millisecond, time.Hour),
+		span("AUTOMATION_FEED_REFRESH_INTERVAL", c.FeedRefreshInterval, time.Second, 24*time.Hour),
+		span("AUTOMATION_SWEEP_INTERVAL", c.SweepInterval, 10*time.Millisecond, time.Hour),
+		span("AUTOMATION_CLEANUP_INTERVAL", c.CleanupInterval, time.Second, 168*time.Hour),
+		span("AUTOMATION_SESSION_LEASE", c.SessionLease, 3*time.Second, 10*time.Minute),
+		span("AUTOMATION_SESSION_MARGIN", c.SessionMargin, 0, time.Hour),
+		span("AUTOMATION_RENEW_AHEAD", c.RenewAhead, 0, time.Hour),
+		span("AUTOMATION_CLOSE_AFTER", c.CloseAfter, 0, time.Hour),
+		span("AUTOMATION_ACQUIRE_TIMEOUT", c.AcquireTimeout, 100*time.Millisecond, 30*time.Minute),
+		span("AUTOMATION_OPEN_TIMEOUT", c.OpenTimeout, time.Second, 30*time.Minute),
+		span("AUTOMATION_DRAIN_TIMEOUT", c.DrainTimeout, 0, 30*time.Minute),
+		number("AUTOMATION_MAX_BODY_BYTES", c.MaxBodyBytes, 1024, 1<<30),
+		number("AUTOMATION_MAX_DB_CONNECTIONS", c.MaxDBConnections, 1, 10_000),
 	}
 }
 
-const day = 24 * time.Hour
-
-// variable is one variable of the environment and its field.
+// variable is what one variable of the environment may be, and what is wrong
+// with its field as it is.
 type variable struct {
 	name     string
-	fallback string // what stands for an empty one
+	expected string // where something can fail to be parsed
 	bounds   string // for the documentation; empty where anything goes
-	secret   bool   // white space belongs to it
-	// set stores what text means; its error repeats no secret.
-	set func(text string) error
-	// check reports what is wrong with the field as it is.
-	check func() error
-}
-
-// read sets the field. After an error it has its default, so that comparing it
-// with others means something.
-func (v variable) read(text string) error {
-	if !v.secret {
-		text = strings.TrimSpace(text)
-	}
-	if text == "" {
-		text = v.fallback
-	}
-	err := v.set(text)
-	if err != nil {
-		_ = v.set(v.fallback)
-	}
-	return err
-}
-
-// because adds the reason of the bounds to the complaints about them.
-func (v variable) because(reason string) variable {
-	set, check := v.set, v.check
-	add := func(err error) error {
-		if err != nil {
-			err = fmt.Errorf("%w: %s", err, reason)
-		}
-		return err
-	}
-	v.set = func(text string) error { return add(set(text)) }
-	v.check = func() error { return add(check()) }
-	return v
+	err      error
 }
 
 // unexpected says what was expected. Only bounded kinds come here, so that got
@@ -110,77 +75,41 @@ func unexpected(expected, got string) error {
 	return fmt.Errorf("expected %s, got %q", expected, text.Truncate(got, 43))
 }
 
-func noError() error { return nil }
+func anything(name string) variable { return variable{name: name} }
 
-func flagOf(name, fallback string, field *bool) variable {
-	set := func(text string) (err error) {
-		if *field, err = strconv.ParseBool(text); err != nil {
-			return unexpected("true or false", text)
-		}
-		return nil
-	}
-	return variable{name: name, fallback: fallback, set: set, check: noError}
-}
+func checked(name string, err error) variable { return variable{name: name, err: err} }
+
+func flagOf(name string) variable { return variable{name: name, expected: "true or false"} }
 
 // number is a whole number from low to high.
-func number[T int | int64](name, fallback string, field *T, low, high T) variable {
-	expected := fmt.Sprintf("a whole number from %d to %d", low, high)
-	set := func(text string) error {
-		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil || n < int64(low) || n > int64(high) {
-			return unexpected(expected, text)
-		}
-		*field = T(n)
-		return nil
+func number[T int | int64](name string, value, low, high T) variable {
+	v := variable{name: name, expected: fmt.Sprintf("a whole number from %d to %d", low, high), bounds: fmt.Sprintf("%d to %d", low, high)}
+	if value < low || value > high {
+		v.err = unexpected(v.expected, strconv.FormatInt(int64(value), 10))
 	}
-	check := func() error {
-		if *field < low || *field > high {
-			return unexpected(expected, strconv.FormatInt(int64(*field), 10))
-		}
-		return nil
-	}
-	return variable{name: name, fallback: fallback, bounds: fmt.Sprintf("%d to %d", low, high), set: set, check: check}
+	return v
 }
 
-// units is a duration that is written as a whole number of its unit.
-func units(name, fallback string, field *time.Duration, unit, low, high time.Duration) variable {
-	noun := map[time.Duration]string{time.Second: "seconds", day: "days"}[unit]
-	expected := fmt.Sprintf("a whole number of %s from %d to %d", noun, low/unit, high/unit)
-	set := func(text string) error {
-		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil || n < int64(low/unit) || n > int64(high/unit) {
-			return unexpected(expected, text)
-		}
-		*field = time.Duration(n) * unit
-		return nil
+// seconds is a session's length, which is written as a number of seconds. The
+// chain refuses shorter sessions.
+func seconds(name string, value time.Duration) variable {
+	const low, high = 300, 365 * 24 * 3600
+	bounds := fmt.Sprintf("%d to %d seconds", low, high)
+	v := variable{name: name, expected: "a whole number of seconds from 300, the chain's minimum, to 31536000", bounds: bounds}
+	if value < low*time.Second || value > high*time.Second || value%time.Second != 0 {
+		v.err = unexpected(v.expected, strconv.FormatFloat(value.Seconds(), 'f', -1, 64))
 	}
-	check := func() error {
-		if *field < low || *field > high || *field%unit != 0 {
-			return unexpected(expected, field.String())
-		}
-		return nil
-	}
-	return variable{name: name, fallback: fallback, bounds: fmt.Sprintf("%d to %d %s", low/unit, high/unit, noun), set: set, check: check}
+	return v
 }
 
 // span is a duration that is written like 30s.
-func span(name, fallback string, field *time.Duration, low, high time.Duration) variable {
-	expected := fmt.Sprintf("a duration such as %s, from %s to %s", fallback, short(low), short(high))
-	check := func() error {
-		if *field < low || *field > high {
-			return unexpected(expected, short(*field))
-		}
-		return nil
+func span(name string, value, low, high time.Duration) variable {
+	bounds := short(low) + " to " + short(high)
+	v := variable{name: name, expected: "a duration such as 30s or 5m, from " + bounds, bounds: bounds}
+	if value < low || value > high {
+		v.err = unexpected(v.expected, short(value))
 	}
-	set := func(text string) error {
-		d, err := time.ParseDuration(text)
-		if err != nil {
-			return unexpected(expected, text)
-		}
-		*field = d
-		return check()
-	}
-	return variable{name: name, fallback: fallback, bounds: short(low) + " to " + short(high), set: set, check: check}
+	return v
 }
 
 // short writes a duration as people do: 1h, not 1h0m0s.
@@ -194,52 +123,77 @@ func short(d time.Duration) string {
 	return s
 }
 
-// choice is one of a few words, the first of which is the default.
-func choice[T ~string](name string, field *T, choices ...T) variable {
+// choice is one of a few words.
+func choice[T ~string](name string, value T, choices ...T) variable {
 	words := make([]string, len(choices))
 	for i, c := range choices {
 		words[i] = string(c)
 	}
-	check := func() error {
-		if !slices.Contains(choices, *field) {
-			return unexpected(strings.Join(words, " or "), string(*field))
+	v := variable{name: name, bounds: strings.Join(words, ", ")}
+	if !slices.Contains(choices, value) {
+		v.err = unexpected(strings.Join(words, " or "), string(value))
+	}
+	return v
+}
+
+// parse sets the fields from the environment, and returns what was expected of
+// the variables that cannot be parsed.
+func (c *Config) parse(environ map[string]string) fieldErrors {
+	values := map[string]string{}
+	for _, v := range c.variables() {
+		values[v.name] = environ[v.name]
+		if field, _ := fieldOf(v.name); field.Type != reflect.TypeFor[Secret]() {
+			values[v.name] = strings.TrimSpace(environ[v.name])
 		}
-		return nil
 	}
-	set := func(text string) error { *field = T(text); return check() }
-	return variable{name: name, fallback: words[0], bounds: strings.Join(words, ", "), set: set, check: check}
+	err := env.ParseWithOptions(c, env.Options{Environment: values, FuncMap: parsers})
+	faults, all := fieldErrors{}, c.variables()
+	for _, e := range parseErrors(err) {
+		i := slices.IndexFunc(all, func(v variable) bool {
+			field, _ := fieldOf(v.name)
+			return field.Name == e.Name
+		})
+		faults.add(all[i].name, unexpected(all[i].expected, values[all[i].name]))
+	}
+	return faults
 }
 
-// list is words between commas.
-func list(name string, field *[]string) variable {
-	set := func(text string) error {
-		*field = nil
-		if text != "" {
-			*field = strings.Split(text, ",")
+// fieldOf finds Config's field of a variable.
+func fieldOf(variable string) (reflect.StructField, bool) {
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
+		if f.Tag.Get("env") == variable {
+			return f, true
 		}
-		return nil
 	}
-	return variable{name: name, set: set, check: noError}
+	return reflect.StructField{}, false
 }
 
-// line is a text that is no secret.
-func line(name, fallback string, field *string, valid func(string) error) variable {
-	check := noError
-	if valid != nil {
-		check = func() error { return valid(*field) }
+// parseErrors are what package env could not parse.
+func parseErrors(err error) (list []env.ParseError) {
+	all, _ := errors.AsType[env.AggregateError](err)
+	for _, err := range all.Errors {
+		if p, ok := errors.AsType[env.ParseError](err); ok {
+			list = append(list, p)
+		}
 	}
-	set := func(text string) error { *field = text; return check() }
-	return variable{name: name, fallback: fallback, set: set, check: check}
+	return list
 }
 
-// secret is a text that no error repeats.
-func secret(name string, field *Secret, valid func(string) error) variable {
-	check := noError
-	if valid != nil {
-		check = func() error { return valid(field.Reveal()) }
-	}
-	set := func(text string) error { *field = NewSecret(text); return check() }
-	return variable{name: name, secret: true, set: set, check: check}
+// parsers teach package env two types. A secret's cannot fail, so that no error
+// repeats the text.
+var parsers = map[reflect.Type]env.ParserFunc{
+	reflect.TypeFor[Secret]():        func(text string) (any, error) { return NewSecret(text), nil },
+	reflect.TypeFor[time.Duration](): func(text string) (any, error) { return parseDuration(text) },
 }
 
-func isControl(r rune) bool { return unicode.IsControl(r) }
+// parseDuration reads 30s, and a plain number as seconds.
+func parseDuration(text string) (time.Duration, error) {
+	n, err := strconv.ParseInt(text, 10, 64)
+	switch {
+	case err != nil:
+		return time.ParseDuration(text)
+	case n < 0 || n > int64(math.MaxInt64/time.Second):
+		return 0, errors.New("out of range")
+	}
+	return time.Duration(n) * time.Second, nil
+}

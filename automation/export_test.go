@@ -31,7 +31,8 @@ func Variables() []Variable {
 	var c Config
 	var list []Variable
 	for _, v := range c.variables() {
-		list = append(list, Variable{v.name, v.fallback, v.bounds})
+		field, _ := fieldOf(v.name)
+		list = append(list, Variable{v.name, field.Tag.Get("envDefault"), v.bounds})
 	}
 	return list
 }

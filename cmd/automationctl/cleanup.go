@@ -40,7 +40,7 @@ same every AUTOMATION_CLEANUP_INTERVAL. It may be cut short and run again.`,
 			}
 			var said int64
 			c, err := cleanup.New(sqldb.New(db, sqldb.Options{Timeout: 30 * time.Second}), cleanup.Options{
-				Retention: cfg.Retention, AuditRetention: time.Duration(auditDays) * 24 * time.Hour,
+				Retention: time.Duration(cfg.RetentionDays) * 24 * time.Hour, AuditRetention: time.Duration(auditDays) * 24 * time.Hour,
 				DefaultOptIn: cfg.DefaultOptIn, DefaultDuration: cfg.DefaultSessionDuration, Pause: pause,
 				Progress: func(r cleanup.Report) {
 					if n := r.Total(); !dryRun && n/10_000 > said/10_000 {
