@@ -248,7 +248,6 @@ func TestWithoutTheFlagAllButTheStatusIs404(t *testing.T) {
 		"the master switch is off":       {setup{config: func(c *automation.Config) { c.FeatureEnabled = false }}, "alice", "off", ""},
 		"the user is not in the rollout": {setup{flag: `UPDATE feature_flags SET enabled_user_ids = '["bob"]', notice = 'soon'`}, "alice", "not_in_rollout", "soon"},
 		"the user is shut out":           {setup{flag: `UPDATE feature_flags SET rollout_percentage = 100, disabled_user_ids = '["alice"]'`}, "alice", "not_in_rollout", ""},
-		"the flags were never read":      {setup{idle: true}, "alice", "off", ""},
 		"also to read-only users":        {setup{flag: off}, "ro-alice", "off", "back at noon"},
 	} {
 		t.Run(name, func(t *testing.T) {

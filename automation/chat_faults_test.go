@@ -143,6 +143,37 @@ func TestWithoutTheDatabaseOnlyThoseWhoHaveAutomationAreAskedToComeBack(t *testi
 	}
 }
 
+func TestWhatCannotBeToldIsNeverOff(t *testing.T) {
+	t.Run("who makes the request", func(t *testing.T) {
+		var got seen
+		l := newLab(t, setup{next: got.ServeHTTP})
+		for _, path := range []string{hostPath, chatPath} {
+			comeBackSoon(t, l.do("POST", path, "away", ask("llama")))
+		}
+		if got.calls != 0 {
+			t.Error("the host's handler got it")
+		}
+	})
+	t.Run("what the flag says", func(t *testing.T) {
+		var got seen
+		l := newLab(t, setup{bare: true, next: got.ServeHTTP})
+		l.until("the flags cannot be read", func() bool { return l.Flags().Health().Err != nil })
+		comeBackSoon(t, l.chat("alice"))
+		problemOf(t, l.get(settingsPath, "alice"), http.StatusServiceUnavailable)
+		problemOf(t, l.get(statusPath, "alice"), http.StatusServiceUnavailable)
+		if a := l.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK || got.calls != 1 {
+			t.Errorf("the host's own flow: %d %s", a.status, a.body)
+		}
+	})
+}
+
+func comeBackSoon(t *testing.T, a answer) {
+	t.Helper()
+	if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" || a.code() != "session_unavailable" {
+		t.Errorf("%d %s, Retry-After %q", a.status, a.body, a.header.Get("Retry-After"))
+	}
+}
+
 func TestWhileTheModelsAreNotLoadedNobodyIsServed(t *testing.T) {
 	l := newLab(t, setup{idle: true})
 	l.set(everybody)

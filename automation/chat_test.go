@@ -8,12 +8,14 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jmoiron/sqlx"
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
@@ -67,7 +69,6 @@ func TestWhatAutomationDoesNotConcernIsUntouched(t *testing.T) {
 		"a GET":                        {setup{}, nothing, "GET", "alice", nil, ""},
 		"a PUT":                        {setup{}, nothing, "PUT", "alice", nil, ask("llama")},
 		"nobody":                       {setup{}, nothing, "POST", "", nil, ask("llama")},
-		"identity is away":             {setup{}, nothing, "POST", "away", nil, ask("llama")},
 		"a session that is not ours":   {setup{}, nothing, "POST", "alice", []string{"session_id", "0x" + strings.Repeat("ab", 32)}, ask("llama")},
 		"and for an unknown model":     {setup{}, nothing, "POST", "alice", []string{"session_id", strings.Repeat("ab", 32)}, ask("nonsense")},
 		"opted out, with a session":    {setup{}, optOut, "POST", "alice", []string{"session_id", "0x" + strings.Repeat("ab", 32)}, ask("llama")},
@@ -138,6 +139,74 @@ func TestASharedSessionServesEveryUser(t *testing.T) {
 	}
 	if s := l.healthy(); s.Opens != 1 {
 		t.Errorf("%d opens", s.Opens)
+	}
+}
+
+func TestManagedSession_IsItsUsersAloneWhateverTheFlagSays(t *testing.T) {
+	for name, tt := range map[string]struct {
+		setup setup
+		after string // what happens once alice has her session
+	}{
+		"for everybody":          {setup{}, ""},
+		"the flag is off":        {setup{}, `UPDATE feature_flags SET enabled = false`},
+		"outside the rollout":    {setup{}, `UPDATE feature_flags SET rollout_percentage = 0`},
+		"the user has it off":    {setup{config: func(c *automation.Config) { c.DefaultOptIn = false }}, `INSERT INTO user_automation_settings (user_id, is_enabled, session_duration) VALUES ('bob', false, 600)`},
+		"sessions may be shared": {setup{config: func(c *automation.Config) { c.SessionScope = automation.ScopeShared }}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got seen
+			tt.setup.next = got.ServeHTTP
+			l := newLab(t, tt.setup)
+			l.do("PUT", settingsPath, "alice", good)
+			id := l.chat("alice").header.Get("X-Automation-Session")
+			l.until("it is idle", func() bool { return l.held() == 0 })
+			if tt.after != "" {
+				l.set(tt.after)
+			}
+			shared := l.cfg.SessionScope == automation.ScopeShared
+			for _, written := range []string{id, id[2:], strings.ToUpper(id[2:])} {
+				for _, path := range []string{hostPath, chatPath} {
+					if a := l.do("POST", path, "bob", ask("llama"), "session_id", written); !shared && (a.status != http.StatusNotFound || a.code() != "session_not_found") {
+						t.Errorf("bob on %s with %s: %d %s", path, written, a.status, a.body)
+					}
+					a := l.do("POST", path, "alice", ask("llama"), "session_id", written)
+					if a.status != http.StatusOK || a.header.Get("X-Automation-Session") != id {
+						t.Errorf("alice on %s: %d %s", path, a.status, a.body)
+					}
+					l.until("it is idle", func() bool { return l.held() == 0 })
+				}
+				calls := got.calls
+				if a := l.do("POST", hostPath, "", ask("llama"), "session_id", written); a.status != http.StatusNotFound || got.calls != calls {
+					t.Errorf("nobody with %s: %d %s", written, a.status, a.body)
+				}
+			}
+			if s := l.healthy(); s.Opens != 1 {
+				t.Errorf("%d opens", s.Opens)
+			}
+		})
+	}
+}
+
+func TestManagedSession_IsGuardedWhileTheMasterSwitchIsOff(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "shared.db")
+	open := func(t testing.TB) *sqlx.DB { return openLite(t, path) }
+	on := newLab(t, setup{db: open})
+	id := on.chat("alice").header.Get("X-Automation-Session")
+	on.until("it is idle", func() bool { return on.held() == 0 })
+	var got seen
+	off := newLab(t, setup{db: open, next: got.ServeHTTP, config: func(c *automation.Config) { c.FeatureEnabled = false }})
+	if a := off.do("POST", hostPath, "bob", ask("llama"), "session_id", id[2:]); a.status != http.StatusNotFound || got.calls != 0 {
+		t.Errorf("bob: %d %s", a.status, a.body)
+	}
+	if a := off.do("POST", hostPath, "bob", ask("llama"), "session_id", strings.Repeat("ab", 32)); a.status != http.StatusOK || got.calls != 1 {
+		t.Errorf("a session of his own: %d %s", a.status, a.body)
+	}
+	if err := off.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// Switched off, the module is in nobody's way, whatever the database does.
+	if a := off.do("POST", hostPath, "bob", ask("llama"), "session_id", strings.Repeat("ab", 32)); a.status != http.StatusOK || got.calls != 2 {
+		t.Errorf("without the database: %d %s", a.status, a.body)
 	}
 }
 

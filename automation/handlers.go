@@ -69,11 +69,11 @@ func (m *Module) Admin(authorize Authorize) http.Handler {
 func (m *Module) newHandlers(identify Identify) {
 	who := m.identifier(identify)
 	m.chat = chat.New(chat.Deps{
-		Enabled: m.cfg.FeatureEnabled, Identify: who, Decide: m.decide, Settings: m.settings, Models: m.catalog,
+		Enabled: m.cfg.FeatureEnabled, Identify: who, Decide: m.decide, FlagsLoaded: m.flagsLoaded, Settings: m.settings, Models: m.catalog,
 		Sessions: m.sessions, Node: m.node, Record: m.recordChat, MaxBodyBytes: m.cfg.MaxBodyBytes, Logger: m.log, Now: m.now,
 	})
 	m.api = userapi.New(userapi.Deps{
-		BasePath: BasePath, Enabled: m.cfg.FeatureEnabled, Identify: who, Decide: m.decide,
+		BasePath: BasePath, Enabled: m.cfg.FeatureEnabled, Identify: who, Decide: m.decide, FlagsLoaded: m.flagsLoaded,
 		Flag:     func() *flags.Flag { return m.flags.Flag(FlagName) },
 		Settings: m.settings, Stored: m.stored, Sessions: m.sessions, Feedback: m.feedback, FlagName: FlagName, ModelName: m.modelName,
 		MinDuration: m.cfg.MinSessionDuration, MaxDuration: m.cfg.MaxSessionDuration,
@@ -83,6 +83,8 @@ func (m *Module) newHandlers(identify Identify) {
 
 // decide reports whether a user has the feature.
 func (m *Module) decide(userID string) flags.Decision { return m.flags.Decide(FlagName, userID) }
+
+func (m *Module) flagsLoaded() bool { return m.flags.Health().Loaded }
 
 // modelName returns the name of a model's id, or the id.
 func (m *Module) modelName(id string) string {

@@ -189,10 +189,8 @@ func recovers(t *testing.T, l *lab, comes func()) {
 	if a := l.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != "" {
 		t.Errorf("not untouched: %d %s", a.status, a.body)
 	}
-	problemOf(t, l.get(settingsPath, "alice"), http.StatusNotFound)
-	if a := l.get(statusPath, "alice"); a.json(t)["reason"] != "off" {
-		t.Error(a.body)
-	}
+	problemOf(t, l.get(settingsPath, "alice"), http.StatusServiceUnavailable)
+	problemOf(t, l.get(statusPath, "alice"), http.StatusServiceUnavailable)
 	comes()
 	l.until("it is ready", func() bool { return l.get("/healthz/ready", "").status == http.StatusOK })
 	l.until("alice is served", func() bool { return l.chat("alice").status == http.StatusOK })

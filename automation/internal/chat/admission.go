@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -30,8 +31,8 @@ type admission struct {
 	claim         *session.Claim // nil until acquired
 }
 
-// admit decides whether automation acts on the request of a known user. The
-// body has not been read afterwards.
+// admit decides whether automation acts on the request of a known user: c.skip
+// says why not. The body has not been read afterwards.
 func (c *call) admit() error {
 	if !c.Enabled {
 		c.skip = outcome.SkipMasterOff
@@ -43,8 +44,8 @@ func (c *call) admit() error {
 		c.skip = outcome.SkipNotIn
 		return nil
 	}
-	if c.r.Header.Get(headerSession) != "" {
-		return c.useClientSession()
+	if c.namesSession() {
+		return nil // whoever brings a session need not have automation on
 	}
 	mine, err := c.Settings.Get(c.r.Context(), c.user.ID)
 	if err != nil { // whether they have it off cannot be told
@@ -68,7 +69,11 @@ func armOf(d flags.Decision) outcome.Arm {
 	return outcome.ArmExposed
 }
 
-// useClientSession makes the call one on the session that the client names.
+// namesSession reports whether the client brings a session of its own.
+func (c *call) namesSession() bool { return len(c.r.Header.Values(headerSession)) > 0 }
+
+// useClientSession makes the call one on the session that the client names,
+// whatever the flag says: a managed one is its user's alone.
 func (c *call) useClientSession() error {
 	values := c.r.Header.Values(headerSession)
 	if len(values) > 1 { // which of them the node would take is not for the client to choose
@@ -78,7 +83,7 @@ func (c *call) useClientSession() error {
 	if err != nil {
 		return clientError(outcome.CodeInvalidSession, "The header session_id is no session's id: 0x and 64 hex digits.", err)
 	}
-	c.skip, c.clientSession, c.want = "", id, session.Request{UserID: c.user.ID}
+	c.clientSession, c.want = id, session.Request{UserID: c.user.ID}
 	return nil
 }
 
@@ -110,22 +115,43 @@ func (c *call) resolve() error {
 	return nil
 }
 
-// acquire claims the session of an admitted call. Where the one that the client
-// named is not managed, automation does not act.
+// acquire claims the session of an admitted call.
 func (c *call) acquire(ctx context.Context) (err error) {
 	if c.clientSession != "" {
-		c.claim, err = c.Sessions.AcquireSession(ctx, c.user.ID, c.clientSession.String())
-		if errors.Is(err, session.ErrUnmanaged) {
-			c.skip = outcome.SkipOwnSession
-			return nil
-		}
-	} else {
-		c.claim, err = c.Sessions.Acquire(ctx, c.want)
+		return c.acquireClientSession(ctx)
 	}
-	if err != nil {
+	if c.claim, err = c.Sessions.Acquire(ctx, c.want); err != nil {
 		return sessionError(err)
 	}
 	return nil
+}
+
+// acquireClientSession claims the session that the client names, where the
+// module manages it. Automation does not act on any other.
+func (c *call) acquireClientSession(ctx context.Context) error {
+	claim, err := c.Sessions.AcquireSession(ctx, c.user.ID, c.clientSession.String())
+	if err == nil && c.user.ID == "" {
+		claim.Release()
+		err = session.ErrNotYours // though any user may share it, nobody may
+	}
+	if err == nil {
+		c.claim, c.skip = claim, ""
+		return nil
+	}
+	c.skip = cmp.Or(c.skip, outcome.SkipOwnSession)
+	if errors.Is(err, session.ErrUnmanaged) {
+		return nil
+	}
+	refused := sessionError(err)
+	if !c.Enabled && (refused.cause == outcome.Database || refused.cause == outcome.Host) {
+		// Switched off, the module is in nobody's way: not even while it cannot
+		// see whose session this is.
+		return nil
+	}
+	if refused.cause == outcome.Client || c.skip == outcome.SkipOwnSession {
+		c.skip = ""
+	}
+	return refused
 }
 
 func (c *call) release() {

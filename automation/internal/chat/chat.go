@@ -27,10 +27,12 @@ type Deps struct {
 	Enabled  bool // the process's master switch
 	Identify identity.Func
 	Decide   func(userID string) flags.Decision
-	Settings Settings
-	Models   Models
-	Sessions Sessions
-	Node     Node
+	// FlagsLoaded reports whether decisions have anything to go by.
+	FlagsLoaded func() bool
+	Settings    Settings
+	Models      Models
+	Sessions    Sessions
+	Node        Node
 	// Record is called once for each request, when it has ended.
 	Record func(context.Context, outcome.Outcome)
 	// MaxBodyBytes bounds a request's body, or, in Middleware, what is read of it

@@ -131,6 +131,10 @@ func unavailable(cause outcome.Cause, message string, retry time.Duration, err e
 	return e
 }
 
+func identityUnavailable(err error) *apiError {
+	return unavailable(outcome.Host, "It cannot be told at the moment who you are.", retrySoon, err)
+}
+
 // modelError is the answer to a model that cannot be had.
 func modelError(err error) *apiError {
 	if nf, ok := errors.AsType[*mapping.NotFoundError](err); ok {

@@ -60,10 +60,6 @@ func (f *forwarding) serve() (outcome.Outcome, error) {
 	}
 	f.request = proxyrouter.ChatRequest{Path: f.route.path, SessionID: f.clientSession.String(),
 		UserID: f.user.ID, ChatID: f.r.Header.Get("chat_id"), RequestID: f.requestID, Header: f.r.Header, Body: body}
-	if f.claim == nil && f.request.SessionID == "" {
-		return outcome.Outcome{}, newError(outcome.Off, outcome.CodeSessionRequired,
-			"Automation is off for you: name a session in the header session_id.", nil)
-	}
 	o, failed := f.attempt()
 	if failed != nil && f.switchSession(failed) {
 		o, failed = f.attempt()
@@ -80,7 +76,7 @@ func (f *forwarding) prepare() ([]byte, error) {
 	user, err := f.Identify(f.r)
 	switch {
 	case errors.Is(err, identity.ErrUnavailable):
-		return nil, unavailable(outcome.Host, "It cannot be told at the moment who you are.", retrySoon, err)
+		return nil, identityUnavailable(err)
 	case err != nil:
 		f.w.Header().Set("WWW-Authenticate", identity.Challenge)
 		return nil, clientError(outcome.CodeInvalidKey, "Send a valid API key as a bearer token.", err)
@@ -90,12 +86,11 @@ func (f *forwarding) prepare() ([]byte, error) {
 		return nil, err
 	}
 	switch {
-	case f.skip != "" && f.r.Header.Get(headerSession) != "":
-		// No handler after this one looks whose session it is.
+	case f.namesSession():
 		if err := f.useClientSession(); err != nil {
 			return nil, err
 		}
-	case f.skip == "" && f.clientSession == "":
+	case f.skip == "":
 		if err := f.resolve(); err != nil {
 			return nil, err
 		}
@@ -104,10 +99,18 @@ func (f *forwarding) prepare() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.skip != "" {
-		return body, nil
+	if f.skip != "" && f.clientSession == "" {
+		return nil, f.sessionRequired()
 	}
 	return body, f.acquire(f.r.Context())
+}
+
+// sessionRequired refuses a request that brings no session and gets none.
+func (f *forwarding) sessionRequired() error {
+	if f.Enabled && !f.FlagsLoaded() { // whether automation is off cannot be told
+		return unavailable(outcome.Database, "Whether automation is on for you cannot be told at the moment.", retrySoon, nil)
+	}
+	return newError(outcome.Off, outcome.CodeSessionRequired, "Automation is off for you: name a session in the header session_id.", nil)
 }
 
 func (f *forwarding) readBody() ([]byte, error) {

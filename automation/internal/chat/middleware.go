@@ -1,9 +1,11 @@
 package chat
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/identity"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 )
 
@@ -44,23 +46,42 @@ func (c *call) admitBeforeHost() error {
 		c.skip = outcome.SkipMethod
 		return nil
 	}
-	if !c.Enabled {
+	if !c.Enabled && !c.namesSession() {
 		c.skip = outcome.SkipMasterOff
 		return nil
 	}
 	user, err := c.Identify(c.r)
-	if err != nil {
+	switch {
+	case errors.Is(err, identity.ErrUnavailable) && c.Enabled:
+		return identityUnavailable(err)
+	case err != nil:
 		c.skip = outcome.SkipNobody
-		return nil
-	}
-	c.user = user
-	if err := c.admit(); err != nil || c.skip != "" {
-		return err
-	}
-	if c.clientSession == "" {
-		if err := c.resolve(); err != nil {
+	default:
+		c.user = user
+		if err := c.admit(); err != nil {
 			return err
 		}
+	}
+	if c.namesSession() {
+		return c.guardSession()
+	}
+	if c.skip != "" {
+		return nil
+	}
+	if err := c.resolve(); err != nil {
+		return err
+	}
+	return c.acquire(c.r.Context())
+}
+
+// guardSession claims the session that the client names where it is managed, and
+// refuses another user's, whatever keeps automation from acting otherwise.
+func (c *call) guardSession() error {
+	if err := c.useClientSession(); err != nil {
+		if c.skip != "" && len(c.r.Header.Values(headerSession)) == 1 {
+			return nil // what is no id is none that is managed
+		}
+		return err
 	}
 	return c.acquire(c.r.Context())
 }

@@ -19,6 +19,9 @@ func (a *api) getStatus(c *httpapi.Call) error {
 	if err := a.authenticate(c); err != nil {
 		return err
 	}
+	if err := a.flagUnknown(c); err != nil {
+		return err
+	}
 	answer := statusAnswer{Reason: "off"}
 	f := a.Flag()
 	if f != nil {

@@ -27,10 +27,12 @@ type Deps struct {
 	Identify identity.Func
 	Flag     func() *flags.Flag // nil while there is none
 	Decide   func(userID string) flags.Decision
-	Settings Settings
-	Stored   Stored
-	Sessions Sessions
-	Feedback Feedback
+	// FlagsLoaded reports whether decisions have anything to go by.
+	FlagsLoaded func() bool
+	Settings    Settings
+	Stored      Stored
+	Sessions    Sessions
+	Feedback    Feedback
 	// FeedbackCreated is called with each new entry; nil for none.
 	FeedbackCreated func(context.Context, feedback.Entry)
 	// ModelName returns the name of a model's id, or the id.
@@ -122,6 +124,9 @@ func Routes(basePath string) []string {
 // who may write.
 func (a *api) requireFeature(access access, serve func(*httpapi.Call) error) func(*httpapi.Call) error {
 	return func(c *httpapi.Call) error {
+		if err := a.flagUnknown(c); err != nil {
+			return err
+		}
 		off := httpapi.Fail(outcome.Off, problem.New(http.StatusNotFound, "Automation is not available."))
 		if f := a.Flag(); !a.Enabled || f == nil || !f.Enabled {
 			return off
@@ -142,6 +147,15 @@ func (a *api) requireFeature(access access, serve func(*httpapi.Call) error) fun
 		c.Arm = outcome.ArmExposed
 		return serve(c)
 	}
+}
+
+// flagUnknown refuses a request while it cannot be told who has the feature.
+func (a *api) flagUnknown(c *httpapi.Call) error {
+	if !a.Enabled || a.FlagsLoaded() {
+		return nil
+	}
+	httpapi.RetryAfter(c.W, retrySoon)
+	return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable, "Whether automation is on for you cannot be told at the moment."))
 }
 
 // retrySoon is when to come back where nobody knows better.
