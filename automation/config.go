@@ -49,6 +49,9 @@ type Config struct {
 	// AUTOMATION_MAX_SESSIONS_PER_USER: open sessions that one user may hold at
 	// once.
 	MaxSessionsPerUser int `env:"AUTOMATION_MAX_SESSIONS_PER_USER" envDefault:"4"`
+	// AUTOMATION_MAX_REPLACEMENTS_PER_HOUR: paid sessions that may replace broken
+	// ones in an hour, of one user and model; the user's budget is not charged.
+	MaxReplacementsPerHour int `env:"AUTOMATION_MAX_REPLACEMENTS_PER_HOUR" envDefault:"3"`
 	// AUTOMATION_MAX_OPEN_SESSIONS: open sessions of all users together; 0 is no
 	// limit.
 	MaxOpenSessions int `env:"AUTOMATION_MAX_OPEN_SESSIONS" envDefault:"0"`
@@ -114,6 +117,9 @@ type Config struct {
 	CloseAfter time.Duration `env:"AUTOMATION_CLOSE_AFTER" envDefault:"1m"`
 	// AUTOMATION_ACQUIRE_TIMEOUT: how long a request waits for a session.
 	AcquireTimeout time.Duration `env:"AUTOMATION_ACQUIRE_TIMEOUT" envDefault:"1m"`
+	// AUTOMATION_RECONCILE_TIMEOUT: how long a request waits for an open of which
+	// nobody knows yet what became of it.
+	ReconcileTimeout time.Duration `env:"AUTOMATION_RECONCILE_TIMEOUT" envDefault:"20s"`
 	// AUTOMATION_OPEN_TIMEOUT: how long the node may take to open a session.
 	OpenTimeout time.Duration `env:"AUTOMATION_OPEN_TIMEOUT" envDefault:"3m"`
 	// AUTOMATION_DRAIN_TIMEOUT: how long the end of the process waits for what is
@@ -122,6 +128,9 @@ type Config struct {
 	// AUTOMATION_MAX_BODY_BYTES: the most bytes of a chat request that are read to
 	// find its model.
 	MaxBodyBytes int64 `env:"AUTOMATION_MAX_BODY_BYTES" envDefault:"33554432"`
+	// AUTOMATION_MAX_BUFFERED_BYTES: request bodies held in memory at once by this
+	// process; a request that finds no room is answered 503.
+	MaxBufferedBytes int64 `env:"AUTOMATION_MAX_BUFFERED_BYTES" envDefault:"268435456"`
 	// AUTOMATION_MAX_DB_CONNECTIONS: connections of the host's pool that the
 	// module uses at once.
 	MaxDBConnections int `env:"AUTOMATION_MAX_DB_CONNECTIONS" envDefault:"16"`
@@ -238,6 +247,7 @@ func (c *Config) crossCheck(faults fieldErrors) {
 	compare(c.MaxSessionDuration >= c.MinSessionDuration, maximum, "at least", minimum)
 	compare(c.DefaultSessionDuration >= c.MinSessionDuration, "DEFAULT_SESSION_EXPIRATION", "at least", minimum)
 	compare(c.DefaultSessionDuration <= c.MaxSessionDuration, "DEFAULT_SESSION_EXPIRATION", "at most", maximum)
+	compare(c.MaxBufferedBytes >= c.MaxBodyBytes, "AUTOMATION_MAX_BUFFERED_BYTES", "at least", "AUTOMATION_MAX_BODY_BYTES")
 	compare(c.SessionMargin < c.MinSessionDuration, "AUTOMATION_SESSION_MARGIN", "less than", minimum)
 	compare(c.RenewAhead < c.MinSessionDuration, "AUTOMATION_RENEW_AHEAD", "less than", minimum)
 	if c.RolloutWebhookURL.Reveal() != "" && c.RolloutWebhookSecret.Reveal() == "" {

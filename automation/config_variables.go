@@ -30,6 +30,7 @@ func (c *Config) variables() []variable {
 		number("AUTOMATION_MAX_OPENS_PER_HOUR", c.MaxOpensPerHour, 0, many),
 		number("AUTOMATION_MAX_OPENS_PER_DAY", c.MaxOpensPerDay, 0, many),
 		number("AUTOMATION_MAX_SESSIONS_PER_USER", c.MaxSessionsPerUser, 1, many),
+		number("AUTOMATION_MAX_REPLACEMENTS_PER_HOUR", c.MaxReplacementsPerHour, 0, many),
 		number("AUTOMATION_MAX_OPEN_SESSIONS", c.MaxOpenSessions, 0, many),
 		anything("AUTOMATION_PREWARM_MODELS"),
 		choice("AUTOMATION_UNKNOWN_MODEL", c.UnknownModel, UnknownModelReject, UnknownModelDefault),
@@ -53,9 +54,11 @@ func (c *Config) variables() []variable {
 		span("AUTOMATION_RENEW_AHEAD", c.RenewAhead, 0, time.Hour),
 		span("AUTOMATION_CLOSE_AFTER", c.CloseAfter, 0, time.Hour),
 		span("AUTOMATION_ACQUIRE_TIMEOUT", c.AcquireTimeout, 100*time.Millisecond, 30*time.Minute),
+		span("AUTOMATION_RECONCILE_TIMEOUT", c.ReconcileTimeout, time.Second, 10*time.Minute),
 		span("AUTOMATION_OPEN_TIMEOUT", c.OpenTimeout, time.Second, 30*time.Minute),
 		span("AUTOMATION_DRAIN_TIMEOUT", c.DrainTimeout, 0, 30*time.Minute),
 		number("AUTOMATION_MAX_BODY_BYTES", c.MaxBodyBytes, 1024, 1<<30),
+		number("AUTOMATION_MAX_BUFFERED_BYTES", c.MaxBufferedBytes, 1<<20, 1<<40),
 		number("AUTOMATION_MAX_DB_CONNECTIONS", c.MaxDBConnections, 1, 10_000),
 	}
 }
