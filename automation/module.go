@@ -131,10 +131,10 @@ func (m *Module) newNode(opts Options) error {
 	return err
 }
 
-func (m *Module) newCatalog(Options) (err error) {
+func (m *Module) newCatalog(opts Options) (err error) {
 	m.catalog, err = mapping.New(mapping.Options{
 		File: m.cfg.MappingsFile, UnknownIsDefault: m.cfg.UnknownModel == UnknownModelDefault, FeedURL: m.cfg.ActiveModelsURL,
-		FileInterval: m.cfg.MappingReloadInterval, FeedInterval: m.cfg.FeedRefreshInterval, Logger: m.log,
+		FileInterval: m.cfg.MappingReloadInterval, FeedInterval: m.cfg.FeedRefreshInterval, Registry: registryOf(m.node), HTTPClient: opts.HTTPClient, Logger: m.log,
 	})
 	return err
 }

@@ -33,7 +33,7 @@ var hits = []struct{ name, asked string }{
 	{"default", ""},
 }
 
-func TestAHitDoesNotAllocate(t *testing.T) {
+func TestTable_ResolveOfAHitDoesNotAllocate(t *testing.T) {
 	_, table := tenThousand(t)
 	for _, hit := range hits {
 		allocs := testing.AllocsPerRun(100, func() {

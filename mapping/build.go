@@ -1,59 +1,71 @@
 package mapping
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // feedModel is a live model of the feed. Ids are distinct within a feed.
 type feedModel struct {
 	name, id string
 	venice   string // another name for it, or empty
-	typ      Type
+	facts
 }
 
-// build makes a table of the file's models and the feed's. The file wins.
-func build(f file, feed []feedModel) *Table {
+// facts are what the feed or the registry states of a model.
+type facts struct {
+	typ     Type
+	created time.Time
+}
+
+// build makes a table of the file's models and the feed's. The file decides
+// about names; the registry completes what the feed states.
+func build(f file, feed []feedModel, registry map[string]facts) *Table {
 	b := builder{
-		Table:  Table{index: make(map[string]Model, 3*(len(f.models)+len(feed))+2)},
-		called: make(map[string]Model, len(f.models)+len(feed)+1),
+		Table:     Table{index: make(map[string]Model, 3*(len(f.models)+len(feed))+2)},
+		canonical: make(map[string]Model, len(f.models)+len(feed)+1),
+		facts:     make(map[string]facts, len(registry)+len(feed)),
 	}
-	types := make(map[string]Type, len(feed))
+	maps.Copy(b.facts, registry)
 	for _, m := range feed {
-		types[m.id] = m.typ
+		known := b.facts[m.id]
+		b.facts[m.id] = facts{cmp.Or(m.typ, known.typ), cmp.Or(m.created, known.created)}
 	}
-	b.addFile(f, types)
+	b.addFile(f)
 	b.addFeed(feed)
-	b.addDefault(f, types)
-	for id, m := range b.called {
+	b.addDefault(f)
+	for id, m := range b.canonical {
+		if m.Name != defaultName {
+			b.models = append(b.models, m)
+		}
 		m.Match = ByID
 		b.index[id] = m
 	}
+	slices.SortFunc(b.models, func(a, b Model) int {
+		return cmp.Or(strings.Compare(foldString(a.Name), foldString(b.Name)), strings.Compare(a.ID, b.ID))
+	})
 	b.addAliases(f, feed)
-	slices.SortFunc(b.listing, func(a, b listed) int { return strings.Compare(a.key, b.key) })
-	for _, l := range b.listing {
-		b.models = append(b.models, l.Model)
-	}
 	return &b.Table
 }
 
 type builder struct {
 	Table
-	called  map[string]Model // by id: the name that the id answers with
-	listing []listed
+	canonical map[string]Model // by id, under its canonical name
+	facts     map[string]facts // by id
 }
 
-type listed struct {
-	key string // the folded name
-	Model
+func (b *builder) model(name, id string, match Match) Model {
+	known := b.facts[id]
+	return Model{Name: name, ID: id, Type: known.typ, Created: known.created, Match: match}
 }
 
-func (b *builder) addFile(f file, types map[string]Type) {
+func (b *builder) addFile(f file) {
 	b.index[defaultName] = Model{ID: f.defaultID} // no feed may take it
 	for _, m := range f.models {
-		m.Type = types[m.ID]
-		b.addName(m)
+		b.addName(b.model(m.Name, m.ID, m.Match))
 	}
 }
 
@@ -66,36 +78,37 @@ func (b *builder) addFeed(feed []feedModel) {
 		key := foldString(fm.name)
 		_, taken := b.index[key]
 		if !taken && count[key] == 1 {
-			b.addName(Model{Name: fm.name, ID: fm.id, Type: fm.typ, Match: ByName})
+			b.addName(b.model(fm.name, fm.id, ByName))
 			continue
 		}
-		m, named := b.called[fm.id]
+		m, named := b.canonical[fm.id]
 		if !named {
-			m = Model{Name: fm.id, ID: fm.id, Type: fm.typ, Match: ByID}
-			b.listing = append(b.listing, listed{fm.id, m})
-			b.called[fm.id] = m
+			m = b.model(fm.id, fm.id, ByID)
+			b.canonical[fm.id] = m
 		}
-		if !taken { // listed twice: who asks for the name is shown both ids
+		if !taken { // listed twice: whoever asks for the name is shown both ids
 			b.near = append(b.near, candidate{key: slugString(key), Model: m})
 		}
 	}
 }
 
+// addName adds a name, which is the canonical one if it is the id's first.
 func (b *builder) addName(m Model) {
 	key := foldString(m.Name)
-	b.index[key] = m
-	b.listing = append(b.listing, listed{key, m})
 	b.near = append(b.near, candidate{key: slugString(key), Model: m})
-	if _, ok := b.called[m.ID]; !ok && m.Match == ByName {
-		b.called[m.ID] = m
+	if first, ok := b.canonical[m.ID]; ok {
+		m.Name = first.Name
+	} else if m.Match == ByName {
+		b.canonical[m.ID] = m
 	}
+	b.index[key] = m
 }
 
-func (b *builder) addDefault(f file, types map[string]Type) {
-	m, ok := b.called[f.defaultID]
+func (b *builder) addDefault(f file) {
+	m, ok := b.canonical[f.defaultID]
 	if !ok {
-		m = Model{Name: defaultName, ID: f.defaultID, Type: types[f.defaultID]}
-		b.called[m.ID] = m
+		m = b.model(defaultName, f.defaultID, ByDefault)
+		b.canonical[m.ID] = m
 	}
 	m.Match = ByDefault
 	b.index[defaultName] = m
@@ -115,7 +128,7 @@ func (b *builder) addAliases(f file, feed []feedModel) {
 		own.add(slugString(key), b.index[key])
 	}
 	for _, fm := range feed {
-		m := b.called[fm.id]
+		m := b.canonical[fm.id]
 		theirs.add(slugString(foldString(fm.name)), m)
 		if fm.venice != "" {
 			theirs.add(foldString(fm.venice), m)
@@ -126,7 +139,7 @@ func (b *builder) addAliases(f file, feed []feedModel) {
 	b.addUnique(theirs)
 	for _, fm := range feed {
 		if m, ok := b.index[foldString(fm.venice)]; ok && m.Match == ByAlias && m.ID == fm.id {
-			m.Name = fm.venice
+			m.Name = fm.venice // the name to suggest
 			b.near = append(b.near, candidate{key: slugString(foldString(fm.venice)), Model: m})
 		}
 	}

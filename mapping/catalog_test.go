@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestNewNamesEveryWrongOptionAndNoSecret(t *testing.T) {
+func TestNew_NamesEveryWrongOptionAndNoSecret(t *testing.T) {
 	_, err := mapping.New(mapping.Options{FeedURL: "ftp://user:hunter2@host/x", FileInterval: -1, FeedInterval: -1})
 	for _, want := range []string{"FeedURL", "FileInterval", "FeedInterval"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -34,7 +34,7 @@ func TestNewNamesEveryWrongOptionAndNoSecret(t *testing.T) {
 	}
 }
 
-func TestWithoutALoadedFileNothingResolves(t *testing.T) {
+func TestCatalog_ResolvesNothingWithoutAFile(t *testing.T) {
 	c := newCatalog(t, mapping.Options{File: filepath.Join(t.TempDir(), "absent")})
 	if _, err := c.Resolve("a", ""); !errors.Is(err, mapping.ErrNotLoaded) {
 		t.Errorf("Resolve: %v", err)
@@ -52,7 +52,7 @@ func TestWithoutALoadedFileNothingResolves(t *testing.T) {
 	}
 }
 
-func TestAnUnknownNameIsTheDefaultOnlyWhereThatIsChosenAndNothingIsNear(t *testing.T) {
+func TestCatalog_UnknownNameIsTheDefaultOnlyWhereChosen(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		chosen  bool
@@ -69,7 +69,7 @@ func TestAnUnknownNameIsTheDefaultOnlyWhereThatIsChosenAndNothingIsNear(t *testi
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			feed := &fakeFeed{body: `[{"Id":"` + id("a") + `","Name":"A","ModelType":"LLM"}]`}
-			c := newCatalog(t, mapping.Options{File: writeMapping(t, id("a")), UnknownIsDefault: tt.chosen, FeedURL: "http://feed", Client: feed.client()})
+			c := newCatalog(t, mapping.Options{File: writeMapping(t, id("a")), UnknownIsDefault: tt.chosen, FeedURL: "http://feed", HTTPClient: feed.client()})
 			if err := errors.Join(c.Load(t.Context()), c.LoadFeed(t.Context())); err != nil {
 				t.Fatal(err)
 			}
@@ -81,7 +81,7 @@ func TestAnUnknownNameIsTheDefaultOnlyWhereThatIsChosenAndNothingIsNear(t *testi
 	}
 }
 
-func TestTheFileIsFollowedHoweverItIsReplaced(t *testing.T) {
+func TestCatalog_FollowsTheFileHoweverItIsReplaced(t *testing.T) {
 	valid := func(digit string) string { return `{"default":"` + id(digit) + `","model":"` + id(digit) + `"}` }
 	for _, tt := range []struct {
 		name    string
@@ -169,13 +169,12 @@ func TestTheFileIsFollowedHoweverItIsReplaced(t *testing.T) {
 	}
 }
 
-func TestTheFeedIsAskedConditionallyAndNeverHarms(t *testing.T) {
+func TestCatalog_FeedIsAskedConditionallyAndNeverHarms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		feed := &fakeFeed{etag: `W/"1"`, body: `{"models":[{"Id":"` + id("a") + `","Name":"From Feed","ModelType":"EMBEDDING"},7]}`}
 		path := writeMapping(t, id("a"))
-		cache := filepath.Join(t.TempDir(), "feed.json")
 		var log bytes.Buffer
-		opts := mapping.Options{File: path, FeedURL: "https://feed.example/?token=hunter2", FeedCache: cache, Client: feed.client(),
+		opts := mapping.Options{File: path, FeedURL: "https://feed.example/?token=hunter2", HTTPClient: feed.client(),
 			Logger: slog.New(slog.NewTextHandler(&log, nil))}
 		c := newCatalog(t, opts)
 		stop := start(t, c)
@@ -187,7 +186,7 @@ func TestTheFeedIsAskedConditionallyAndNeverHarms(t *testing.T) {
 			if m, err := c.Resolve("MODEL", ""); err != nil || m.ID != id("a") {
 				t.Errorf("%s: the file's model: %+v, %v", when, m, err)
 			}
-			if h := c.Health(); h.FeedModels != 1 || h.FeedSkipped != 1 || h.Entries != 2 {
+			if h := c.Health(); h.FeedModels != 1 || h.FeedSkipped != 1 || h.Entries != 1 {
 				t.Errorf("%s: Health: %+v", when, h)
 			}
 		}
@@ -231,17 +230,10 @@ func TestTheFeedIsAskedConditionallyAndNeverHarms(t *testing.T) {
 		if n := strings.Count(log.String(), "level=ERROR"); n != 3 {
 			t.Errorf("%d errors logged, want one for each of 3 problems:\n%s", n, &log)
 		}
-
-		c = newCatalog(t, opts) // restarted while the feed is away
-		must(t, c.Load(t.Context()))
-		check("after a restart")
-		if h := c.Health(); h.FeedAt.IsZero() {
-			t.Errorf("Health after a restart: %+v", h)
-		}
 	})
 }
 
-func TestWhatTheFeedMayNotSay(t *testing.T) {
+func TestCatalog_RefusesMalformedFeeds(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		status int
@@ -259,7 +251,7 @@ func TestWhatTheFeedMayNotSay(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			feed := &fakeFeed{status: tt.status, body: tt.body}
-			c := newCatalog(t, mapping.Options{File: writeMapping(t, id("a")), FeedURL: "http://feed", Client: feed.client()})
+			c := newCatalog(t, mapping.Options{File: writeMapping(t, id("a")), FeedURL: "http://feed", HTTPClient: feed.client()})
 			must(t, c.Load(t.Context()))
 			if err := c.LoadFeed(t.Context()); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("LoadFeed: %v, want %q", err, tt.want)
@@ -271,12 +263,10 @@ func TestWhatTheFeedMayNotSay(t *testing.T) {
 	}
 }
 
-func TestTheFeedMayComeBeforeTheFileAndItsCopyMayBeSpoilt(t *testing.T) {
-	cache := filepath.Join(t.TempDir(), "feed.json")
-	overwrite(t, cache, "half a fi")
+func TestCatalog_FeedMayComeBeforeTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "model_mappings.json")
 	feed := &fakeFeed{body: `[{"Id":"` + id("b") + `","Name":"b"}]`}
-	c := newCatalog(t, mapping.Options{File: path, FeedURL: "http://feed", FeedCache: cache, Client: feed.client()})
+	c := newCatalog(t, mapping.Options{File: path, FeedURL: "http://feed", HTTPClient: feed.client()})
 	if err := c.LoadFeed(t.Context()); err != nil || c.Table() != nil {
 		t.Fatalf("the feed alone: %v, %v", err, c.Table())
 	}
@@ -285,25 +275,136 @@ func TestTheFeedMayComeBeforeTheFileAndItsCopyMayBeSpoilt(t *testing.T) {
 	if m, err := c.Resolve("b", ""); err != nil || m.ID != id("b") {
 		t.Errorf("Resolve = %+v, %v", m, err)
 	}
-
-	overwrite(t, cache, "half a fi")
-	c = newCatalog(t, mapping.Options{File: path, FeedURL: "http://feed", FeedCache: cache, Client: feed.client()})
-	if err := c.Load(t.Context()); err != nil || c.Health().FeedErr == nil {
-		t.Errorf("with a spoilt copy: %v, %+v", err, c.Health())
-	}
-	c = newCatalog(t, mapping.Options{File: path, FeedURL: "http://feed", FeedCache: filepath.Join(cache, "x"), Client: feed.client()})
-	must(t, c.Load(t.Context()))
-	if err := c.LoadFeed(t.Context()); err == nil || c.Health().FeedModels != 1 {
-		t.Errorf("a copy that cannot be written: %v, %+v", err, c.Health())
-	}
 	c = newCatalog(t, mapping.Options{File: path})
-	must(t, c.LoadFeed(t.Context())) // no feed, nothing to do
+	must(t, errors.Join(c.LoadFeed(t.Context()), c.LoadRegistry(t.Context()))) // neither is there, nothing to do
 }
 
-func TestStartingAndStoppingUnderLoad(t *testing.T) {
+func TestCatalog_RunContinuesAfterAFirstLoadThatFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "model_mappings.json")
+		c := newCatalog(t, mapping.Options{File: path})
+		stop := start(t, c)
+		defer stop()
+		if _, err := c.Resolve("a", ""); !errors.Is(err, mapping.ErrNotLoaded) || c.Health().Err == nil {
+			t.Errorf("without the file: %v, %+v", err, c.Health())
+		}
+		overwrite(t, path, `{"default":"`+id("a")+`","a":"`+id("a")+`"}`)
+		time.Sleep(6 * time.Second)
+		if _, err := c.Resolve("a", ""); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestCatalog_TypesComeFromTheFeedOrElseFromTheRegistry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		born, reborn := time.Unix(1_700_000_000, 0).UTC(), time.Unix(1_700_000_001, 0).UTC()
+		var failure error
+		registry := func(context.Context) ([]mapping.RegistryModel, error) {
+			return []mapping.RegistryModel{
+				{ID: id("a"), Type: "LLM", Created: born}, {ID: strings.ToUpper(id("b")[2:]), Type: "LLM"}, {ID: id("c"), Type: "EMBEDDING", Created: born},
+				{ID: id("d"), Type: "UNKNOWN"},
+			}, failure
+		}
+		path := filepath.Join(t.TempDir(), "model_mappings.json")
+		overwrite(t, path, `{"default":"`+id("a")+`","chat":"`+id("a")+`","no type":"`+id("b")+`","embed":"`+id("c")+`","untagged":"`+id("d")+`"}`)
+		feed := &fakeFeed{err: errors.New("away")}
+		c := newCatalog(t, mapping.Options{File: path, FeedURL: "http://feed", HTTPClient: feed.client(), Registry: registry})
+		stop := start(t, c)
+		defer stop()
+		check := func(name string, want mapping.Type, created time.Time) {
+			t.Helper()
+			if m, err := c.Resolve(name, ""); err != nil || m.Type != want || !m.Created.Equal(created) {
+				t.Errorf("%s: %+v, %v; want %s of %v", name, m, err, want, created)
+			}
+		}
+		check("chat", mapping.LLM, born)
+		check("embed", mapping.Embedding, born)
+		check("no type", "", time.Time{})
+		check("untagged", "", time.Time{}) // which passes in a chat
+		if _, err := c.Resolve("embed", mapping.LLM); !errors.Is(err, mapping.ErrTypeMismatch) {
+			t.Errorf("an embedding model in a chat: %v", err)
+		}
+		// The feed comes, and says otherwise about some.
+		feed.set(func(f *fakeFeed) {
+			f.err = nil
+			f.body = `[{"Id":"` + id("c") + `","Name":"c","ModelType":"TTS"},{"Id":"` + id("b") + `","Name":"b","ModelType":"STT","CreatedAt":"1700000001"},{"Id":"` + id("d") + `","Name":"d","ModelType":"UNKNOWN","CreatedAt":1700000001}]`
+		})
+		time.Sleep(331 * time.Second)
+		check("embed", mapping.TTS, born)
+		check("no type", mapping.STT, reborn)
+		check("chat", mapping.LLM, born)
+		check("untagged", mapping.Unknown, reborn)
+		failure = errors.New("no node")
+		time.Sleep(331 * time.Second)
+		check("chat", mapping.LLM, born)
+		if h := c.Health(); !errors.Is(h.RegistryErr, failure) || h.RegistryModels != 3 || h.RegistryAt.IsZero() || h.RegistryErrAt.IsZero() {
+			t.Errorf("%+v", h)
+		}
+	})
+}
+
+func TestCatalog_EmptyRegistryIsAnError(t *testing.T) {
+	c := newCatalog(t, mapping.Options{File: writeMapping(t, id("a")), Registry: func(context.Context) ([]mapping.RegistryModel, error) {
+		return []mapping.RegistryModel{{ID: "0x12", Type: "LLM"}}, nil
+	}})
+	if err := c.LoadRegistry(t.Context()); err == nil || c.Health().RegistryErr == nil {
+		t.Errorf("%v, %+v", err, c.Health())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.LoadRegistry(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("a caller who left: %v", err)
+	}
+}
+
+func TestCatalog_FeedFollowsNoRedirectToAnotherHost(t *testing.T) {
+	models := `[{"Id":"` + id("b") + `","Name":"b"}]`
+	for name, c := range map[string]struct {
+		from, to string
+		followed bool
+	}{
+		"on the same host":          {"https://feed.example/a", "https://feed.example/b", true},
+		"to another host":           {"https://feed.example/a", "https://evil.example/b", false},
+		"to another port":           {"https://feed.example/a", "https://feed.example:8443/b", false},
+		"to a host inside":          {"https://feed.example/a", "http://169.254.169.254/latest", false},
+		"from https to http":        {"https://feed.example/a", "http://feed.example/b", false},
+		"from http to https":        {"http://feed.example/a", "https://feed.example/b", true},
+		"for ever on the same host": {"https://feed.example/a", "https://feed.example/a", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := map[string]int{}
+			client := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+				asked[r.URL.String()]++
+				resp := &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(models)), Request: r}
+				if r.URL.String() == c.from {
+					resp.StatusCode = http.StatusFound
+					resp.Header.Set("Location", c.to)
+				}
+				return resp, nil
+			})}
+			catalog := newCatalog(t, mapping.Options{File: writeMapping(t, id("a")), FeedURL: c.from, HTTPClient: client})
+			if err := catalog.LoadFeed(t.Context()); (err == nil) != c.followed {
+				t.Errorf("LoadFeed: %v", err)
+			}
+			if c.from != c.to && asked[c.to] > 0 != c.followed {
+				t.Errorf("asked %v", asked)
+			}
+			if client.CheckRedirect != nil {
+				t.Error("the host's client was changed")
+			}
+		})
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestCatalog_StartsAndStopsUnderLoad(t *testing.T) {
 	feed := &fakeFeed{body: `[{"Id":"` + id("b") + `","Name":"b"}]`}
 	path := writeMapping(t, id("a"))
-	c := newCatalog(t, mapping.Options{File: path, FeedURL: "http://feed", Client: feed.client(), FileInterval: 1, FeedInterval: 1})
+	c := newCatalog(t, mapping.Options{File: path, FeedURL: "http://feed", HTTPClient: feed.client(), FileInterval: 1, FeedInterval: 1})
 	must(t, c.Load(t.Context()))
 	for range 20 {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 )
@@ -34,14 +35,29 @@ func Example() {
 	// did you mean hermes-4-14b
 }
 
-func ExampleParse() {
-	_, err := mapping.Parse([]byte(`{
+// written is a file of that text, which lives as long as the example.
+func written(text string) (path string, remove func()) {
+	f, err := os.CreateTemp("", "model_mappings.*.json")
+	if err != nil {
+		panic(err)
+	}
+	if _, err := f.WriteString(text); err != nil {
+		panic(err)
+	}
+	_ = f.Close()
+	return f.Name(), func() { _ = os.Remove(f.Name()) }
+}
+
+func ExampleLoad() {
+	path, remove := written(`{
 	"default": "default",
 	"qwen:4b": "0x12",
 	"Qwen:4B": "0x1111111111111111111111111111111111111111111111111111111111111111"
-}`))
-	if parse, ok := errors.AsType[*mapping.ParseError](err); ok {
-		for _, p := range parse.Problems {
+}`)
+	defer remove()
+	_, err := mapping.Load(path)
+	if invalid, ok := errors.AsType[*mapping.ParseError](err); ok {
+		for _, p := range invalid.Problems {
 			fmt.Println(p)
 		}
 	}
@@ -52,11 +68,13 @@ func ExampleParse() {
 }
 
 func ExampleTable_Resolve() {
-	table, err := mapping.Parse([]byte(`{
+	path, remove := written(`{
 	"default": "0x1111111111111111111111111111111111111111111111111111111111111111",
 	"GLM 5.1": "0x1111111111111111111111111111111111111111111111111111111111111111",
 	"GLM 5.1:web": "0x2222222222222222222222222222222222222222222222222222222222222222"
-}`))
+}`)
+	defer remove()
+	table, err := mapping.Load(path)
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -9,8 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -19,6 +18,8 @@ const (
 	// MaxFeedSize bounds an answer of the feed, in bytes: 4 MiB. The real one has some 8 KB.
 	MaxFeedSize = 4 << 20
 	feedTimeout = 10 * time.Second
+	// maxRedirects is http.Client's own default.
+	maxRedirects = 10
 )
 
 // feed fetches ACTIVE_MODELS_URL. It holds no state; the Catalog does.
@@ -27,22 +28,41 @@ type feed struct {
 	client *http.Client
 }
 
+// newFeed returns a feed whose client follows no redirect to another host: who
+// runs one open redirect there would choose the models here.
+func newFeed(o Options) feed {
+	client := *o.HTTPClient
+	check := client.CheckRedirect
+	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
+		first := via[0].URL
+		switch {
+		case req.URL.Host != first.Host || first.Scheme == "https" && req.URL.Scheme != "https":
+			return errors.New("the server redirects to another host")
+		case check != nil:
+			return check(req, via)
+		case len(via) >= maxRedirects:
+			return fmt.Errorf("more than %d redirects", maxRedirects)
+		}
+		return nil
+	}
+	return feed{url: o.FeedURL, client: &client}
+}
+
 // feedAnswer is a good answer of the feed.
 type feedAnswer struct {
 	models  []feedModel // never empty
 	skipped int         // entries that were no models
 	etag    string
-	body    []byte
 }
 
-// fetch asks for the models, where they are others than the etag's: nil says
-// that they are not. Its errors never show the address, which may hold a token.
+// fetch asks for the models, unless they are still those of the etag: nil says
+// that they are. Its errors never show the URL, which may hold a token.
 func (f *feed) fetch(ctx context.Context, etag string) (*feedAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, feedTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url, nil)
 	if err != nil {
-		return nil, errors.New("mapping: feed: the address is no URL")
+		return nil, errors.New("mapping: feed: not a URL")
 	}
 	req.Header.Set("Accept", "application/json")
 	if etag != "" {
@@ -75,8 +95,8 @@ func (f *feed) fetch(ctx context.Context, etag string) (*feedAnswer, error) {
 }
 
 // parseFeed reads {"models":[…]} or a bare array. Deleted models are left out,
-// entries that make no sense are counted, and no live model at all is an error:
-// an empty answer has wiped tables before.
+// malformed entries are counted, and no live model at all is an error: an empty
+// answer would otherwise empty the table.
 func parseFeed(body []byte) (*feedAnswer, error) {
 	if len(body) > MaxFeedSize {
 		return nil, fmt.Errorf("mapping: feed: the answer is larger than %d bytes", MaxFeedSize)
@@ -92,7 +112,7 @@ func parseFeed(body []byte) (*feedAnswer, error) {
 		return nil, fmt.Errorf("mapping: feed: %w", err)
 	}
 
-	answer := &feedAnswer{body: body}
+	answer := &feedAnswer{}
 	seen := make(map[string]bool, len(entries))
 	for _, text := range entries {
 		m, deleted, ok := parseFeedModel(text)
@@ -116,6 +136,7 @@ func parseFeedModel(text json.RawMessage) (m feedModel, deleted, ok bool) {
 		Name       string
 		IsDeleted  bool
 		ModelType  string
+		CreatedAt  json.RawMessage
 		VeniceID   string `json:"veniceId"`
 		VeniceID2  string `json:"venice_id"`
 		Enrichment struct {
@@ -131,7 +152,7 @@ func parseFeedModel(text json.RawMessage) (m feedModel, deleted, ok bool) {
 	if !ok || !e.IsDeleted && checkName(name) != "" {
 		return feedModel{}, false, false
 	}
-	m = feedModel{name: name, id: id, typ: parseType(e.ModelType)}
+	m = feedModel{name: name, id: id, facts: facts{parseType(e.ModelType), parseUnixTime(e.CreatedAt)}}
 	for _, venice := range []string{e.Enrichment.VeniceID, e.Enrichment.VeniceID2, e.VeniceID, e.VeniceID2} {
 		if venice = strings.TrimSpace(venice); checkName(venice) == "" {
 			m.venice = venice
@@ -141,7 +162,7 @@ func parseFeedModel(text json.RawMessage) (m feedModel, deleted, ok bool) {
 	return m, e.IsDeleted, true
 }
 
-// parseType takes a type that nobody knows for Unknown, and none for not stated.
+// parseType returns Unknown for a type that is none of ours, and "" for none.
 func parseType(s string) Type {
 	switch t := Type(strings.ToUpper(s)); t {
 	case "", LLM, Embedding, TTS, STT:
@@ -150,19 +171,12 @@ func parseType(s string) Type {
 	return Unknown
 }
 
-// writeFile replaces a file as a whole, so that no reader meets half of it.
-func writeFile(path string, data []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return err
+// parseUnixTime reads seconds since 1970, a number or a string, and returns the
+// zero time for anything else.
+func parseUnixTime(text json.RawMessage) time.Time {
+	n, err := strconv.ParseInt(strings.Trim(string(text), `"`), 10, 64)
+	if err != nil || n <= 0 || n > 1<<40 {
+		return time.Time{}
 	}
-	_, err = tmp.Write(data)
-	err = errors.Join(err, tmp.Sync(), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(tmp.Name()))
-	}
-	return nil
+	return time.Unix(n, 0).UTC()
 }

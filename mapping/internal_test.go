@@ -37,7 +37,7 @@ func FuzzFeed(f *testing.F) {
 		if err != nil {
 			return
 		}
-		table := build(own, answer.models)
+		table := build(own, answer.models, nil)
 		for _, asked := range []struct{ name, id string }{{"", own.defaultID}, {"Default", own.defaultID}, {"LLAMA-3.3-70b", own.models[0].ID}} {
 			if m, err := table.Resolve(asked.name, ""); err != nil || m.ID != asked.id {
 				t.Errorf("the feed changed %q to %+v, %v", asked.name, m, err)

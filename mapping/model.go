@@ -1,9 +1,11 @@
 package mapping
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Type is what a model is for, as the network's registry states it. The empty
@@ -32,19 +34,24 @@ const (
 	Fallback  Match = "unknown" // asked for a name that nobody knows; the default serves instead
 )
 
-// Model is a model of the network, under one of its names.
+// Model is a model of the network.
 type Model struct {
-	Name string // as the file or the feed writes it; the id where no name is the model's own
-	ID   string // 0x and 64 lower-case hex digits
-	Type Type   // empty where not stated
-	// Match is how it was found. In a listing: ByName; ByDefault for a name
-	// that the file maps to "default"; ByID for a model without a name of its own.
-	Match Match
+	// Name is its canonical name: the file's first, else the feed's, else the id.
+	Name    string
+	ID      string    // 0x and 64 lower-case hex digits
+	Type    Type      // empty where not stated
+	Created time.Time // when it was registered on the chain; zero where not known
+	Match   Match     // how it was found; in a listing ByName, or ByID where the id is the name
 }
 
 // serves reports whether a request of the wanted type may use the model: a
-// type that is not stated passes, one that is stated as Unknown does not.
+// type that is not stated passes, one that is stated as Unknown does not. The
+// default, which nobody chose for this request, is taken for an LLM where its
+// type is not stated.
 func (m Model) serves(want Type) bool {
+	if m.Type == "" && m.Match == ByDefault {
+		return want == "" || want == LLM
+	}
 	return want == "" || m.Type == "" || m.Type == want
 }
 
@@ -77,12 +84,12 @@ type TypeMismatchError struct {
 	ResolvedModel string // Model.Name
 	ResolvedID    string // Model.ID
 	RequestedType Type
-	ModelType     Type
+	ModelType     Type // empty: not stated, and the model is the default
 }
 
 func (e *TypeMismatchError) Error() string {
 	return fmt.Sprintf("mapping: resolve(%q): %v: the model is %s, the request needs %s",
-		e.ResolvedModel, ErrTypeMismatch, e.ModelType, e.RequestedType)
+		e.ResolvedModel, ErrTypeMismatch, cmp.Or(e.ModelType, "not stated"), e.RequestedType)
 }
 
 // Unwrap returns ErrTypeMismatch.

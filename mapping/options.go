@@ -1,12 +1,14 @@
 package mapping
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/httpurl"
 )
 
 // Options say where the models come from. The zero value is a good one.
@@ -17,13 +19,16 @@ type Options struct {
 	// (AUTOMATION_UNKNOWN_MODEL=default). A near miss stays an error.
 	UnknownIsDefault bool
 
-	FeedURL   string       // of active_models.json, http or https; empty: no feed
-	FeedCache string       // a file for the feed's last good answer, so that it outlives a restart; empty: none
-	Client    *http.Client // for the feed; default http.DefaultClient
+	FeedURL    string       // of active_models.json, http or https; empty: no feed
+	HTTPClient *http.Client // for the feed; default http.DefaultClient. It follows no redirect to another host
+
+	// Registry lists the models of the node's registry, whose types and times
+	// hold where the feed states none; nil: none.
+	Registry func(context.Context) ([]RegistryModel, error)
 
 	// How often Run looks, each time up to 10 % sooner or later.
 	FileInterval time.Duration // default 5 s
-	FeedInterval time.Duration // default 300 s; a tenth of it after a failure
+	FeedInterval time.Duration // of the feed and the registry; default 300 s; a tenth of it after a failure
 
 	Now    func() time.Time // default time.Now
 	Logger *slog.Logger     // nil discards
@@ -33,9 +38,8 @@ type Options struct {
 func (o Options) withDefaults() (Options, error) {
 	var errs []error
 	if o.FeedURL != "" {
-		u, err := url.Parse(o.FeedURL)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			errs = append(errs, errors.New("mapping: FeedURL: must be an http or https URL")) // it may hold a secret
+		if _, err := httpurl.Parse(o.FeedURL); err != nil {
+			errs = append(errs, fmt.Errorf("mapping: FeedURL: %w", err))
 		}
 	}
 	for _, interval := range []struct {
@@ -56,8 +60,8 @@ func (o Options) withDefaults() (Options, error) {
 	if o.File == "" {
 		o.File = "model_mappings.json"
 	}
-	if o.Client == nil {
-		o.Client = http.DefaultClient
+	if o.HTTPClient == nil {
+		o.HTTPClient = http.DefaultClient
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -66,4 +70,11 @@ func (o Options) withDefaults() (Options, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return o, errors.Join(errs...)
+}
+
+// RegistryModel is what the node's registry says of a model.
+type RegistryModel struct {
+	ID      string    // 0x and 64 hex digits; others are ignored
+	Type    string    // LLM, EMBEDDING, TTS, STT; anything else is not stated
+	Created time.Time // zero where not known
 }

@@ -16,7 +16,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
-func TestEveryComplaintAboutAFileIsReportedAtOnceWithItsLine(t *testing.T) {
+func TestLoad_ReportsEveryProblemWithItsLine(t *testing.T) {
 	files, err := filepath.Glob("testdata/invalid/*.json")
 	if err != nil || len(files) < 10 {
 		t.Fatalf("found %d files: %v", len(files), err)
@@ -52,7 +52,7 @@ func TestEveryComplaintAboutAFileIsReportedAtOnceWithItsLine(t *testing.T) {
 	}
 }
 
-func TestALongListOfComplaintsIsCutInTheErrorTextOnly(t *testing.T) {
+func TestParseError_TextIsCutAndProblemsAreNot(t *testing.T) {
 	var text strings.Builder
 	text.WriteString("{\"default\": \"" + id("a") + "\"")
 	for i := range 30 {
@@ -69,7 +69,7 @@ func TestALongListOfComplaintsIsCutInTheErrorTextOnly(t *testing.T) {
 	}
 }
 
-func TestWhatIsUnusualAndFine(t *testing.T) {
+func TestLoad_TakesWhatIsUnusual(t *testing.T) {
 	for name, text := range map[string]string{
 		"a byte order mark":              "\xef\xbb\xbf" + `{"default":"` + id("a") + `"}`,
 		"the default alone":              `{"default":"` + id("a") + `"}`,
@@ -90,7 +90,7 @@ func TestWhatIsUnusualAndFine(t *testing.T) {
 	}
 }
 
-func TestLoadRefusesWhatIsNoSmallRegularFile(t *testing.T) {
+func TestLoad_RefusesAnythingButASmallRegularFile(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := mapping.Load(filepath.Join(dir, "absent")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("an absent file: %v", err)
@@ -112,7 +112,7 @@ func TestLoadRefusesWhatIsNoSmallRegularFile(t *testing.T) {
 	}
 }
 
-func TestTheRepositorysOwnMappingIsValid(t *testing.T) {
+func TestReferenceMapping_IsValid(t *testing.T) {
 	table, err := mapping.Load("../model_mappings.json")
 	if err != nil {
 		t.Fatal(err)

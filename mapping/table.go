@@ -12,7 +12,7 @@ type Table struct {
 	// index holds ids, names and aliases by their folded spelling. They were
 	// put in by precedence, so that one look finds the right one.
 	index  map[string]Model
-	models []Model     // the listing, sorted
+	models []Model     // one for each id, sorted
 	near   []candidate // what may be suggested
 }
 
@@ -51,10 +51,11 @@ func (t *Table) lookup(name string) (Model, bool) {
 	return m, ok
 }
 
-// Models lists every name of the table but "default", sorted without regard to
-// letter case. The slice is the caller's own.
+// Models lists every model once, sorted by its canonical name without regard to
+// letter case; the default is among them only under a name of its own. The
+// slice is the caller's own.
 func (t *Table) Models() []Model { return slices.Clone(t.models) }
 
-// Default returns the model that an empty name means. Its name is one of those
-// that share its id, or "default" where it has no other.
+// Default returns the model that an empty name means. Its name is "default"
+// where it has no other.
 func (t *Table) Default() Model { return t.index[defaultName] }

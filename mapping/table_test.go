@@ -20,7 +20,7 @@ func merged(t testing.TB) *mapping.Table {
 		http.ServeFile(w, r, "testdata/feed.json")
 	}))
 	defer srv.Close()
-	c, err := mapping.New(mapping.Options{File: "testdata/mapping.json", FeedURL: srv.URL, Client: srv.Client()})
+	c, err := mapping.New(mapping.Options{File: "testdata/mapping.json", FeedURL: srv.URL, HTTPClient: srv.Client()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,12 +30,12 @@ func merged(t testing.TB) *mapping.Table {
 	return c.Table()
 }
 
-func TestResolveFollowsTheOrder(t *testing.T) {
+func TestTable_ResolveFollowsTheOrder(t *testing.T) {
 	table := merged(t)
 	m := func(name, digit string, typ mapping.Type, match mapping.Match) mapping.Model {
 		return mapping.Model{Name: name, ID: id(digit), Type: typ, Match: match}
 	}
-	llama := func(match mapping.Match) mapping.Model { return m("Llama 3.3 70B", "a", mapping.LLM, match) }
+	llama := func(match mapping.Match) mapping.Model { return m("llama-3.3-70b", "a", mapping.LLM, match) }
 	for _, tt := range []struct {
 		name  string
 		asked string
@@ -48,14 +48,14 @@ func TestResolveFollowsTheOrder(t *testing.T) {
 		{"a name in another letter case", "GLM-5.1", m("glm-5.1", "5", "", mapping.ByName)},
 		{"a name with a suffix is a model of its own", "glm-5.1:WEB", m("glm-5.1:web", "6", "", mapping.ByName)},
 		{"a name with spaces around", " glm-5.1\n", m("glm-5.1", "5", "", mapping.ByName)},
-		{"two names of one model", "LLAMA-3.3-70B", m("llama-3.3-70b", "a", mapping.LLM, mapping.ByName)},
+		{"another name answers with the canonical one", "LLAMA 3.3 70B", m("llama-3.3-70b", "a", mapping.LLM, mapping.ByName)},
 		{"a name beyond ASCII", "sTRAẞEN KERNEL", m("Straßen Kernel", "3", "", mapping.ByName)},
 		{"a letter that folds into ASCII", "\u212Aokoro Voice", m("Kokoro Voice", "b", mapping.TTS, mapping.ByName)},
 		{"a name of the feed", "kokoro voice", m("Kokoro Voice", "b", mapping.TTS, mapping.ByName)},
-		{"a feed's name for a model of the file", "bge m3", m("BGE M3", "e", mapping.Embedding, mapping.ByName)},
+		{"a feed's name for a model of the file", "bge m3", m("text-embedding-bge-m3", "e", mapping.Embedding, mapping.ByName)},
 		{"the slug of a name", "claude-opus-4.5", m("Claude Opus 4.5", "c", mapping.Unknown, mapping.ByAlias)},
 		{"the slug of a feed's name", "kokoro-voice", m("Kokoro Voice", "b", mapping.TTS, mapping.ByAlias)},
-		{"the slug of two names of one id", "Same-A-B-C", m("same a b-c", "1", "", mapping.ByAlias)},
+		{"the slug of two names of one id", "Same-A-B-C", m("odd a-b c", "1", "", mapping.ByAlias)},
 		{"a Venice id", "bge-M3", m("text-embedding-bge-m3", "e", mapping.Embedding, mapping.ByAlias)},
 		{"a Venice id of a model whose name is taken", "glm-mine", m(id("4"), "4", mapping.LLM, mapping.ByAlias)},
 		{"the slug of what was asked", "Claude-Opus 4.5", m("Claude Opus 4.5", "c", mapping.Unknown, mapping.BySlug)},
@@ -77,7 +77,7 @@ func TestResolveFollowsTheOrder(t *testing.T) {
 	}
 }
 
-func TestAMissIsAnErrorWithTheNearestNames(t *testing.T) {
+func TestTable_ResolveSuggestsTheNearestNames(t *testing.T) {
 	table := merged(t)
 	for _, tt := range []struct {
 		name, asked string
@@ -115,7 +115,7 @@ func TestAMissIsAnErrorWithTheNearestNames(t *testing.T) {
 	}
 }
 
-func TestAtMostFiveModelsAreSuggested(t *testing.T) {
+func TestTable_SuggestsAtMostFiveModels(t *testing.T) {
 	text := `{"default":"` + id("a") + `"`
 	for _, digit := range strings.Split("0123456789", "") {
 		text += `,"some-model-` + digit + `":"` + id(digit) + `","some model ` + digit + `":"` + id(digit) + `"`
@@ -135,7 +135,7 @@ func TestAtMostFiveModelsAreSuggested(t *testing.T) {
 	}
 }
 
-func TestTypesAreChecked(t *testing.T) {
+func TestTable_ResolveChecksTypes(t *testing.T) {
 	table := merged(t)
 	for _, tt := range []struct {
 		name, asked string
@@ -153,7 +153,7 @@ func TestTypesAreChecked(t *testing.T) {
 		{"a type that nobody knows is unknown", id("d")[:64] + "00", mapping.LLM,
 			&mapping.TypeMismatchError{ResolvedModel: id("d")[:64] + "00", ResolvedID: id("d")[:64] + "00", RequestedType: mapping.LLM, ModelType: mapping.Unknown}},
 		{"the default is checked as well", "", mapping.Embedding,
-			&mapping.TypeMismatchError{ResolvedModel: "Llama 3.3 70B", ResolvedID: id("a"), RequestedType: mapping.Embedding, ModelType: mapping.LLM}},
+			&mapping.TypeMismatchError{ResolvedModel: "llama-3.3-70b", ResolvedID: id("a"), RequestedType: mapping.Embedding, ModelType: mapping.LLM}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := table.Resolve(tt.asked, tt.want)
@@ -168,7 +168,7 @@ func TestTypesAreChecked(t *testing.T) {
 	}
 }
 
-func TestModelsListsEveryNameSorted(t *testing.T) {
+func TestTable_ModelsListsEveryModelOnceSorted(t *testing.T) {
 	table := merged(t)
 	var got []string
 	for _, m := range table.Models() {
@@ -176,9 +176,9 @@ func TestModelsListsEveryNameSorted(t *testing.T) {
 	}
 	want := []string{
 		id("4") + " 44 LLM id", id("8") + " 88 LLM id", id("9") + " 99 LLM id", id("d")[:64] + "00 dd UNKNOWN id",
-		"BGE M3 ee EMBEDDING name", "Claude Opus 4.5 cc UNKNOWN name", "glm-5.1 55  name", "glm-5.1:web 66  name",
-		"Kokoro Voice bb TTS name", "Llama 3.3 70B aa LLM name", "llama-3.3-70b aa LLM name", "odd a b-c 22  name", "odd a-b c 11  name",
-		"retired aa LLM default", "same a b-c 11  name", "same a-b c 11  name", "Straßen Kernel 33  name",
+		"Claude Opus 4.5 cc UNKNOWN name", "glm-5.1 55  name", "glm-5.1:web 66  name",
+		"Kokoro Voice bb TTS name", "llama-3.3-70b aa LLM name", "odd a b-c 22  name", "odd a-b c 11  name",
+		"Straßen Kernel 33  name",
 		"text-chatting-bge-m3 77  name", "text-embedding-bge-m3 ee EMBEDDING name",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -190,7 +190,7 @@ func TestModelsListsEveryNameSorted(t *testing.T) {
 	}
 }
 
-func TestAHostileNameIsCheapAndNotRepeated(t *testing.T) {
+func TestTable_HostileNameIsCheapAndNotRepeated(t *testing.T) {
 	table := merged(t)
 	for _, name := range []string{strings.Repeat("llama ", 1<<20), strings.Repeat(" ", 10<<20), strings.Repeat("\xff", 5<<20), strings.Repeat("é", 200)} {
 		allocs := testing.AllocsPerRun(1, func() {
@@ -202,6 +202,27 @@ func TestAHostileNameIsCheapAndNotRepeated(t *testing.T) {
 		})
 		if allocs > 20 {
 			t.Errorf("%.10q…: %v allocations", name, allocs)
+		}
+	}
+}
+
+func TestTable_DefaultWithoutATypeServesChatsAlone(t *testing.T) {
+	table, err := mapping.Parse([]byte(`{"default":"` + id("a") + `","a":"` + id("a") + `","old":"default"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		asked  string
+		want   mapping.Type
+		served bool
+	}{
+		{"", mapping.LLM, true}, {"", "", true}, {"old", mapping.LLM, true},
+		{"", mapping.Embedding, false}, {"", mapping.STT, false}, {"old", mapping.TTS, false},
+		{"a", mapping.Embedding, true}, // chosen by its name
+	} {
+		m, err := table.Resolve(c.asked, c.want)
+		if c.served != (err == nil) || err != nil && (!errors.Is(err, mapping.ErrTypeMismatch) || !strings.Contains(err.Error(), "not stated")) {
+			t.Errorf("%q for %q: %+v, %v", c.asked, c.want, m, err)
 		}
 	}
 }

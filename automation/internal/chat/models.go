@@ -12,7 +12,7 @@ func (s *Service) ListModels() http.Handler {
 	type model struct {
 		ID      string `json:"id"`
 		Object  string `json:"object"`
-		Created int64  `json:"created"` // not known: zero
+		Created int64  `json:"created"` // seconds since 1970; not known: zero
 		OwnedBy string `json:"owned_by"`
 		Type    string `json:"model_type,omitempty"`
 		ModelID string `json:"model_id"`
@@ -25,7 +25,7 @@ func (s *Service) ListModels() http.Handler {
 		}
 		list := []model{}
 		for _, x := range table.Models() {
-			list = append(list, model{ID: x.Name, Object: "model", OwnedBy: "morpheus", Type: string(x.Type), ModelID: x.ID})
+			list = append(list, model{ID: x.Name, Object: "model", Created: max(x.Created.Unix(), 0), OwnedBy: "morpheus", Type: string(x.Type), ModelID: x.ID})
 		}
 		return problem.WriteJSON(w, http.StatusOK, map[string]any{"object": "list", "data": list})
 	})

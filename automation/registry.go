@@ -1,0 +1,29 @@
+package automation
+
+import (
+	"context"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
+	"github.com/MorpheusAIs/gateway-automation/mapping"
+)
+
+// registryOf returns what lists a node's registry for the catalog of models,
+// or nil for a node that has none.
+func registryOf(n Node) func(context.Context) ([]mapping.RegistryModel, error) {
+	lister, ok := n.(interface {
+		Models(ctx context.Context) ([]proxyrouter.Model, error)
+	})
+	if !ok {
+		return nil
+	}
+	return func(ctx context.Context) ([]mapping.RegistryModel, error) {
+		models, err := lister.Models(ctx)
+		var list []mapping.RegistryModel
+		for _, m := range models {
+			if !m.Deleted {
+				list = append(list, mapping.RegistryModel{ID: m.ID, Type: m.Type, Created: m.Created})
+			}
+		}
+		return list, err
+	}
+}
