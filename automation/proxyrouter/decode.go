@@ -99,7 +99,7 @@ func decodeSessions(body []byte) ([]session.ChainSession, error) {
 	}
 	list := make([]session.ChainSession, 0, len(*wire.Sessions))
 	for _, w := range *wire.Sessions {
-		if w.ChainSession.ID == "" {
+		if w.ID == "" {
 			return nil, errors.New("a list with null in it")
 		}
 		list = append(list, w.ChainSession)

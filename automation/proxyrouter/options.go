@@ -81,7 +81,7 @@ func (o Options) validate() error {
 		errs = append(errs, fmt.Errorf("BreakerPause: %v is negative", o.BreakerPause))
 	}
 	if strings.Contains(o.Username, ":") {
-		errs = append(errs, errors.New("Username: basic auth allows no colon in it"))
+		errs = append(errs, errors.New("a colon in Username, which basic auth does not allow"))
 	}
 	if _, err := httpurl.ParseBase(o.URL); err != nil {
 		errs = append(errs, fmt.Errorf("URL: %w", err))

@@ -95,7 +95,7 @@ func (c *Client) readSession(ctx context.Context, id string) (wireSession, error
 		return wireSession{}, err
 	}
 	w, err := decodeSession(resp.body)
-	if err == nil && w.ChainSession.ID != id {
+	if err == nil && w.ID != id {
 		err = errors.New("a response with another session")
 	}
 	if err != nil {
@@ -111,10 +111,25 @@ const firstPage, nextPage = 20, 255
 // WalletSessions lists the wallet's sessions opened at or after since, the newest
 // first. It reads pages until one contains a session older than since.
 func (c *Client) WalletSessions(ctx context.Context, since time.Time) ([]session.ChainSession, error) {
-	address, err := c.walletAddress(ctx)
+	address, cached, err := c.walletAddress(ctx)
 	if err != nil {
 		return nil, err
 	}
+	found, err := c.listSessions(ctx, address, since)
+	if err != nil || len(found) > 0 || !cached {
+		return found, err
+	}
+	// Of an address that is not the wallet's the list is empty, too, and the node
+	// may have been given another wallet.
+	c.forgetWallet()
+	current, _, err := c.walletAddress(ctx)
+	if err != nil || current == address {
+		return nil, err
+	}
+	return c.listSessions(ctx, current, since)
+}
+
+func (c *Client) listSessions(ctx context.Context, address string, since time.Time) ([]session.ChainSession, error) {
 	since = since.Truncate(time.Second)
 	var (
 		found  []session.ChainSession
@@ -174,27 +189,33 @@ type wallet struct {
 	until   time.Time
 }
 
-// walletTTL is short because a node may be restarted with another wallet, and
-// the list of another wallet's sessions is empty rather than an error.
+// walletTTL is short because a node may be restarted with another wallet.
 const walletTTL = time.Minute
 
-func (c *Client) walletAddress(ctx context.Context) (string, error) {
+// walletAddress returns the node's address, and whether it is a cached one.
+func (c *Client) walletAddress(ctx context.Context) (address string, cached bool, err error) {
 	c.walletMu.Lock()
-	cached := c.wallet
+	known := c.wallet
 	c.walletMu.Unlock()
-	if cached.address != "" && c.opts.Now().Before(cached.until) {
-		return cached.address, nil
+	if known.address != "" && c.opts.Now().Before(known.until) {
+		return known.address, true, nil
 	}
 	resp, err := c.do(ctx, c.readCall(opWallet, "/wallet"))
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	address, err := decodeWallet(resp.body)
+	address, err = decodeWallet(resp.body)
 	if err != nil {
-		return "", c.malformed(opWallet, resp, err)
+		return "", false, c.malformed(opWallet, resp, err)
 	}
 	c.walletMu.Lock()
 	c.wallet = wallet{address: address, until: c.opts.Now().Add(walletTTL)}
 	c.walletMu.Unlock()
-	return address, nil
+	return address, false, nil
+}
+
+func (c *Client) forgetWallet() {
+	c.walletMu.Lock()
+	c.wallet = wallet{}
+	c.walletMu.Unlock()
 }

@@ -351,6 +351,7 @@ func TestWalletSessions_FailsRatherThanOmittingASession(t *testing.T) {
 func TestWalletSessions_CachesTheAddressForAMinute(t *testing.T) {
 	clock := time.Unix(1750000000, 0)
 	node, c := start(t, proxyroutertest.Options{}, func(o *proxyrouter.Options) { o.Now = func() time.Time { return clock } })
+	open(t, c)
 	list := func() error {
 		_, err := c.WalletSessions(t.Context(), time.Time{})
 		return err
@@ -366,5 +367,28 @@ func TestWalletSessions_CachesTheAddressForAMinute(t *testing.T) {
 	clock = clock.Add(time.Second)
 	if err := list(); err == nil {
 		t.Error("after the minute the old address was used")
+	}
+}
+
+func TestWalletSessions_NoticesAnotherWallet(t *testing.T) {
+	address := "0x1"
+	c := serving(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/wallet":
+			_, _ = fmt.Fprintf(w, `{"address":%q}`, address)
+		case r.URL.Query().Get("user") == "0x2":
+			_, _ = fmt.Fprintf(w, `{"sessions":[%s]}`, wire(1, 1000))
+		default:
+			_, _ = fmt.Fprint(w, `{"sessions":[]}`)
+		}
+	})
+	for _, want := range []int{0, 0} {
+		if got, err := c.WalletSessions(t.Context(), time.Time{}); err != nil || len(got) != want {
+			t.Errorf("sessions = %v, %v", got, err)
+		}
+	}
+	address = "0x2" // the node was restarted with another wallet
+	if got, err := c.WalletSessions(t.Context(), time.Time{}); err != nil || len(got) != 1 {
+		t.Errorf("sessions = %v, %v", got, err)
 	}
 }

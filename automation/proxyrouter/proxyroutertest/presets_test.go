@@ -2,6 +2,7 @@ package proxyroutertest_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -119,7 +120,7 @@ func serveOrBreak(t *testing.T, n *proxyroutertest.Node, method, path, body stri
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			if p != http.ErrAbortHandler {
+			if err, ok := p.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
 				panic(p)
 			}
 			status, got = 0, w.Body.String()
