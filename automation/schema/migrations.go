@@ -17,6 +17,12 @@ import (
 //go:embed postgres/*.sql sqlite/*.sql
 var files embed.FS
 
+// Files returns the migrations as files for another tool, such as
+// golang-migrate's source iofs: postgres/NNNN_name.up.sql, .down.sql, and the
+// same below sqlite. Each records itself in automation_schema_migrations, so
+// [Status], [Verify] and [Migrate] agree with the tool.
+func Files() fs.FS { return files }
+
 func dir(lite bool) string {
 	if lite {
 		return "sqlite"

@@ -16,7 +16,7 @@ const docs = "../../docs/automationctl.md"
 // The document is the command's own help, so it cannot say anything else.
 func TestDocs_MatchTheHelp(t *testing.T) {
 	var b strings.Builder
-	b.WriteString("# automationctl\n\nMade from the command's own help by `go test ./cmd/automationctl -run Document -update`; do not edit it.\n")
+	b.WriteString("# automationctl\n\nMade from the command's own help by `go test ./cmd/automationctl -run Docs -update`; do not edit it.\n")
 	describe(&b, (&app{getenv: func(string) string { return "" }}).root())
 	if *update {
 		if err := os.MkdirAll(filepath.Dir(docs), 0o750); err != nil {
@@ -31,7 +31,7 @@ func TestDocs_MatchTheHelp(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), b.String()); diff != "" {
-		t.Errorf("%s is out of date: go test ./cmd/automationctl -run Document -update\n%s", docs, diff)
+		t.Errorf("%s is out of date: go test ./cmd/automationctl -run Docs -update\n%s", docs, diff)
 	}
 }
 

@@ -13,20 +13,36 @@ import (
 
 func (a *app) migrate() *cobra.Command {
 	cmd := &cobra.Command{Use: "migrate", Short: "Bring the tables into the database, and out again", Args: cobra.NoArgs, RunE: showHelp}
+	var dryRun bool
 	up := &cobra.Command{
 		Use: "up", Short: "Apply the migrations that are missing", Args: cobra.NoArgs,
 		Long: `Up applies the migrations that are missing, each in a transaction of its own.
 It can be run at any time, by many at once, and again after whatever cut it
-short. Tables feature_flags and user_automation_settings that are there already
-are adopted with their data. Nobody is in the rollout until you say so.`,
+short. Where all are recorded but objects are gone, as after another tool's way
+back or a restored backup, it applies all of them again, which changes nothing
+that exists. Tables feature_flags and user_automation_settings that are there
+already are adopted with their data. Nobody is in the rollout until you say so.`,
+		Example: `  automationctl migrate up --dry-run
+  automationctl migrate up`,
 		RunE: a.withDB(func(cmd *cobra.Command, _ []string, db *sqlx.DB) error {
+			plan, err := schema.MakePlan(cmd.Context(), db)
+			if err != nil {
+				return err
+			}
+			if dryRun {
+				return a.print(plan, func(w io.Writer) { writePlan(w, plan) })
+			}
 			list, err := schema.Migrate(cmd.Context(), db)
 			if err != nil {
 				return err
 			}
+			if plan.Repair && len(list) > 0 {
+				a.printf("Applied again, because these were missing: %s.", strings.Join(plan.Create, ", "))
+			}
 			return a.migrations("Nothing was missing.", "Applied", list)
 		}),
 	}
+	up.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be created, adopted and converted")
 	var steps int
 	var sure bool
 	down := &cobra.Command{
@@ -71,8 +87,30 @@ To take the feature back from users, switch the flag off instead:
 			})
 		}),
 	}
-	cmd.AddCommand(up, down, status)
+	cmd.AddCommand(up, down, status, a.migrateSQL())
 	return cmd
+}
+
+// writePlan writes what migrate up would do.
+func writePlan(w io.Writer, p schema.Plan) {
+	if p.Empty() {
+		_, _ = fmt.Fprintln(w, "Nothing is missing.")
+		return
+	}
+	for _, m := range p.Apply {
+		_, _ = fmt.Fprintf(w, "apply migration %d, %s\n", m.Version, m.Name)
+	}
+	if p.Repair {
+		_, _ = fmt.Fprintln(w, "apply all migrations again, because something is missing")
+	}
+	for _, list := range []struct {
+		verb  string
+		items []string
+	}{{"adopt table", p.Adopt}, {"convert", p.Convert}, {"create", p.Create}} {
+		for _, item := range list.items {
+			_, _ = fmt.Fprintln(w, list.verb, item)
+		}
+	}
 }
 
 // migrations prints what was done.

@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -24,12 +26,18 @@ func TestMigrate_UpStatusAndDown(t *testing.T) {
 			}
 			if name == "postgres" {
 				expect(1, "-- migration 1, automation, has not been applied\n-- automationctl migrate up, or run automation/schema/", "", "verify")
-				expect(0, "1         automation   -\n", "", "migrate", "status")
+				expect(0, "1         automation ", "", "migrate", "status")
 			} else {
 				expect(3, "", "automationctl migrate up makes a new database", "migrate", "status")
 			}
+			if name == "postgres" {
+				expect(0, "apply migration 1, automation\n", "", "migrate", "up", "--dry-run")
+				expect(0, "create table automation_sessions\n", "", "migrate", "up", "--dry-run")
+				expect(0, "1         automation ", "", "migrate", "status") // the dry run did nothing
+			}
 			expect(0, "Applied 1, automation.\nApplied 2, rollouts.\nApplied 3, jobs.\n", "", "migrate", "up")
 			expect(0, "Nothing was missing.\n", "", "migrate", "up")
+			expect(0, "Nothing is missing.\n", "", "migrate", "up", "--dry-run")
 			expect(0, "[]\n", "", "migrate", "up", "--json")
 			expect(0, "OK: ", "", "verify")
 
@@ -47,5 +55,48 @@ func TestMigrate_UpStatusAndDown(t *testing.T) {
 			expect(0, "Nothing was applied.\n", "", "migrate", "down", "--yes")
 			expect(0, "Nothing was applied.\n", "", "migrate", "down")
 		})
+	}
+}
+
+func TestMigrateSQL_WritesFilesForOtherTools(t *testing.T) {
+	dir := t.TempDir()
+	s := shell{t, nil}
+	for format, want := range map[string][]string{
+		"golang-migrate": {"0001_automation.down.sql", "0001_automation.up.sql"},
+		"goose":          {"0001_automation.sql"},
+		"alembic":        {"automation/0001_automation.down.sql", "automation/0001_automation.up.sql", "versions/automation.py"},
+	} {
+		t.Run(format, func(t *testing.T) {
+			into := filepath.Join(dir, format)
+			if r := s.run("migrate", "sql", "--format", format, "--dir", into, "--after", "<your last revision>"); r.code != 0 {
+				t.Fatal(r.errs)
+			}
+			printed := s.run("migrate", "sql", "--format", format, "--after", "<your last revision>")
+			for _, name := range want {
+				text, err := os.ReadFile(filepath.Join(into, name))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !strings.Contains(printed.out, "-- "+name+"\n"+string(text)) {
+					t.Errorf("what is printed differs from the file %s", name)
+				}
+			}
+		})
+	}
+	t.Run("the runbook has alembic's revision", func(t *testing.T) {
+		revision, err := os.ReadFile(filepath.Join(dir, "alembic/versions/automation.py"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		runbook, err := os.ReadFile("../../docs/runbook.md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(runbook), "```python\n"+string(revision)+"```\n") {
+			t.Errorf("docs/runbook.md lacks\n%s", revision)
+		}
+	})
+	if r := s.run("migrate", "sql", "--format", "flyway"); r.code != codeUsage || !strings.Contains(r.errs, "golang-migrate, goose or alembic") {
+		t.Errorf("exit %d\n%s", r.code, r.errs)
 	}
 }
