@@ -1,13 +1,14 @@
 // Package relay passes a node's answer on to a client, so that the client can
 // tell a whole answer from half of one.
 //
-// [Relay.Copy] takes a 2xx answer:
+// [Relay.Send] waits for an answer and [Relay.Copy] passes a 2xx one on:
 //
 //	answers := relay.New(relay.Options{})
 //	defer answers.Close()
 //
 //	ctx, cancel := context.WithCancelCause(lease) // not the client's context
-//	resp, err := node.Forward(ctx, request)
+//	send := func() (*http.Response, error) { return node.Forward(ctx, request) }
+//	resp, err := answers.Send(r.Context(), relay.Attempt{Send: send, Cancel: cancel, Release: release})
 //	...
 //	result := answers.Copy(r.Context(), w, relay.Answer{Response: resp, Cancel: cancel, Release: release})
 //	if result.Held {

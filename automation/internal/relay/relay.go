@@ -47,15 +47,18 @@ type Relay struct {
 
 	mu     sync.Mutex
 	closed bool
-	active map[*transfer]struct{}
+	active map[*task]struct{}
 	idle   sync.Cond // active is empty
 }
+
+// task is a goroutine that reads a node.
+type task struct{ cancel context.CancelCauseFunc }
 
 // New returns a Relay. It starts nothing.
 func New(o Options) *Relay {
 	o.IdleTimeout = cmp.Or(o.IdleTimeout, 2*time.Minute)
 	o.DrainTimeout = cmp.Or(o.DrainTimeout, 2*time.Minute)
-	r := &Relay{opts: o, active: map[*transfer]struct{}{}}
+	r := &Relay{opts: o, active: map[*task]struct{}{}}
 	r.idle.L = &r.mu
 	r.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
 	return r
@@ -71,7 +74,7 @@ func (r *Relay) Close() {
 	defer r.mu.Unlock()
 	r.closed = true
 	for t := range r.active {
-		t.Cancel(ErrClosed)
+		t.cancel(ErrClosed)
 	}
 	for len(r.active) > 0 {
 		r.idle.Wait()
@@ -86,16 +89,24 @@ func (r *Relay) Active() int {
 	return len(r.active)
 }
 
-func (r *Relay) add(t *transfer) bool {
+// start runs work in a goroutine that Close ends by cancel and joins. It
+// reports whether it did: not after Close.
+func (r *Relay) start(cancel context.CancelCauseFunc, work func()) bool {
+	t := &task{cancel}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.closed {
-		r.active[t] = struct{}{}
+	if r.closed {
+		return false
 	}
-	return !r.closed
+	r.active[t] = struct{}{}
+	go func() {
+		defer r.end(t)
+		work()
+	}()
+	return true
 }
 
-func (r *Relay) remove(t *transfer) {
+func (r *Relay) end(t *task) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.active, t)
@@ -156,10 +167,9 @@ func (r *Relay) Copy(ctx context.Context, w http.ResponseWriter, a Answer) Resul
 	if status < http.StatusOK || status >= http.StatusMultipleChoices {
 		return t.refuse(&Failure{Cause: outcome.Provider, Code: outcome.CodeProviderError, Err: errors.New("relay: the status " + a.Response.Status + " is no answer")})
 	}
-	if !r.add(t) {
+	if !r.start(a.Cancel, t.read) {
 		return t.refuse(&Failure{Cause: outcome.Host, Code: outcome.CodeSessionUnavailable, Err: ErrClosed})
 	}
-	go t.read()
 	return t.wait()
 }
 

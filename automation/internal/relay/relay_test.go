@@ -587,7 +587,7 @@ func TestReadError_IsBounded(t *testing.T) {
 func TestCopyHeader_PassesOnWhatConcernsTheClient(t *testing.T) {
 	src := http.Header{
 		"Content-Type": {"application/json"}, "Content-Language": {"en"}, "Content-Length": {"5"}, "Retry-After": {"Wed, 21 Oct 2026 07:28:00 GMT"},
-		"Retry-After-Ms": {"20"}, "X-Ratelimit-Remaining-Tokens": {"7"}, "Openai-Processing-Ms": {"12"}, "x-ratelimit-limit-requests": {"9"},
+		"Retry-After-Ms": {"20"}, "X-Ratelimit-Remaining-Tokens": {"7"}, "Openai-Processing-Ms": {"12"}, "X-Ratelimit-Limit-Requests": {"9"},
 		"Connection": {"close"}, "Keep-Alive": {"x"}, "Transfer-Encoding": {"chunked"}, "Upgrade": {"x"}, "Trailer": {"x"}, "Te": {"x"},
 		"Set-Cookie": {"x"}, "Www-Authenticate": {"Basic"}, "Server": {"node"}, "Proxy-Authenticate": {"x"},
 	}
@@ -600,4 +600,84 @@ func TestCopyHeader_PassesOnWhatConcernsTheClient(t *testing.T) {
 	if diff := cmp.Diff(want, dst); diff != "" {
 		t.Error(diff)
 	}
+}
+
+func TestSend_ReturnsTheNodesAnswer(t *testing.T) {
+	r, n := relay.New(relay.Options{}), answer(t.Context(), sse)
+	defer r.Close()
+	resp, err := r.Send(t.Context(), relay.Attempt{Cancel: n.Cancel, Release: n.Release, Send: func() (*http.Response, error) { return n.Response, nil }})
+	if err != nil || resp != n.Response {
+		t.Errorf("%v, %v", resp, err)
+	}
+	failure := errors.New("no route to the node")
+	if _, err := r.Send(t.Context(), relay.Attempt{Cancel: n.Cancel, Release: n.Release, Send: func() (*http.Response, error) { return nil, failure }}); !errors.Is(err, failure) { //nolint:bodyclose // there is none
+		t.Error(err)
+	}
+	n.wantHeld(t)
+}
+
+func TestSend_DrainsWhatComesAfterTheClientHasLeft(t *testing.T) {
+	failure := errors.New("no route to the node")
+	for name, tt := range map[string]struct {
+		answers time.Duration // when the header comes
+		fails   error
+		status  int
+		ends    time.Duration // when the body ends
+		drained bool
+		took    time.Duration
+	}{
+		"an answer that ends":          {5 * time.Second, nil, 200, 10 * time.Second, true, 10 * time.Second},
+		"an error that ends":           {5 * time.Second, nil, 500, 10 * time.Second, true, 10 * time.Second},
+		"an answer that never ends":    {5 * time.Second, nil, 200, time.Hour, false, 61 * time.Second},
+		"an answer that never comes":   {time.Hour, nil, 200, time.Hour, false, 61 * time.Second},
+		"a request that fails":         {5 * time.Second, failure, 0, 0, false, 5 * time.Second},
+		"a switch to another protocol": {5 * time.Second, nil, 101, time.Hour, false, 5 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, n := relay.New(relay.Options{DrainTimeout: time.Minute}), answer(t.Context(), sse)
+				n.Response.StatusCode = tt.status
+				ctx, leave := context.WithCancel(t.Context())
+				time.AfterFunc(time.Second, leave)
+				if tt.ends < time.Hour {
+					time.AfterFunc(tt.ends, n.end)
+				}
+				begun := time.Now()
+				_, err := r.Send(ctx, relay.Attempt{Cancel: n.Cancel, Release: n.Release, Send: func() (*http.Response, error) { //nolint:bodyclose // there is none
+					select {
+					case <-time.After(tt.answers):
+						return n.Response, tt.fails
+					case <-n.ctx.Done():
+						return nil, n.ctx.Err()
+					}
+				}})
+				if !errors.Is(err, relay.ErrAbandoned) || !errors.Is(err, context.Canceled) || time.Since(begun) != time.Second {
+					t.Errorf("%v after %v", err, time.Since(begun))
+				}
+				n.wantRelease(t, tt.drained)
+				if took := time.Since(begun); took != tt.took {
+					t.Errorf("released after %v", took)
+				}
+				r.Close()
+				n.Cancel(nil)
+			})
+		})
+	}
+}
+
+func TestClose_EndsRequestsThatAreAbandoned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, n := relay.New(relay.Options{}), answer(t.Context(), sse)
+		ctx, leave := context.WithCancel(t.Context())
+		leave()
+		attempt := relay.Attempt{Cancel: n.Cancel, Release: n.Release, Send: func() (*http.Response, error) { <-n.ctx.Done(); return nil, n.ctx.Err() }}
+		if _, err := r.Send(ctx, attempt); !errors.Is(err, relay.ErrAbandoned) { //nolint:bodyclose // there is none
+			t.Error(err)
+		}
+		r.Close()
+		n.wantRelease(t, false)
+		if _, err := r.Send(t.Context(), attempt); !errors.Is(err, relay.ErrClosed) { //nolint:bodyclose // there is none
+			t.Error(err)
+		}
+	})
 }

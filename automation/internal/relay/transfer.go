@@ -95,15 +95,15 @@ func (t *transfer) refuse(f *Failure) Result {
 
 // read is the goroutine that reads the node.
 func (t *transfer) read() {
-	defer t.relay.remove(t)
 	t.drained = t.forward()
 	held := t.leaveToCaller()
 	close(t.settled)
 	if !t.drained && !held {
-		t.drained = t.drain()
+		t.boundDrain()
+		t.drained = drain(t.Response)
 	}
 	t.Cancel(nil)
-	_ = t.Response.Body.Close()
+	_ = t.Response.Body.Close() // again, where it was drained
 	if !held {
 		t.Release(t.drained)
 	}
@@ -355,13 +355,6 @@ func (t *transfer) begin() {
 		h.Set("Content-Length", strconv.FormatInt(t.Response.ContentLength, 10))
 	}
 	t.w.WriteHeader(t.Response.StatusCode)
-}
-
-// drain reads the rest of the node's answer. It reports whether that was all.
-func (t *transfer) drain() bool {
-	t.boundDrain()
-	n, err := io.Copy(io.Discard, io.LimitReader(t.Response.Body, drainBytes))
-	return err == nil && n < drainBytes
 }
 
 // boundDrain gives the node DrainTimeout from its first call on.

@@ -1,0 +1,81 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// ErrAbandoned is why Send has no answer: the client's context ended first.
+var ErrAbandoned = errors.New("relay: the client did not wait for the answer")
+
+// An Attempt is a request to the node.
+type Attempt struct {
+	// Send sends the request and returns the node's answer, with its body unread.
+	// The request's context must not end with the client's.
+	Send func() (*http.Response, error)
+	// Cancel ends the request's context.
+	Cancel context.CancelCauseFunc
+	// Release is called once, as Answer's, if Send returns ErrAbandoned.
+	Release func(drained bool)
+}
+
+// Send returns the node's answer to a request. A client that leaves does not
+// stop the node from working on it: when ctx, the client's, ends before there is
+// an answer, Send returns ErrAbandoned and the cause of ctx, and what the node
+// answers is drained in the background, within Options.DrainTimeout.
+func (r *Relay) Send(ctx context.Context, a Attempt) (*http.Response, error) {
+	type answer struct {
+		resp *http.Response
+		err  error
+	}
+	var decided atomic.Bool // by who comes first: the answer, or the end of ctx
+	answers := make(chan answer, 1)
+	timer := time.AfterFunc(r.opts.DrainTimeout, func() { a.Cancel(errDrained) })
+	timer.Stop()
+	started := r.start(a.Cancel, func() {
+		resp, err := a.Send() //nolint:bodyclose // closed below, or the caller's
+		if decided.CompareAndSwap(false, true) {
+			answers <- answer{resp, err}
+			return
+		}
+		defer timer.Stop()
+		drained := false
+		if err == nil {
+			drained = drain(resp)
+		}
+		a.Cancel(nil)
+		a.Release(drained)
+	})
+	if !started {
+		a.Cancel(ErrClosed)
+		return nil, ErrClosed
+	}
+	select {
+	case got := <-answers:
+		return got.resp, got.err
+	case <-ctx.Done():
+	}
+	timer.Reset(r.opts.DrainTimeout)
+	if decided.CompareAndSwap(false, true) {
+		return nil, fmt.Errorf("%w: %w", ErrAbandoned, context.Cause(ctx))
+	}
+	timer.Stop()
+	got := <-answers
+	return got.resp, got.err
+}
+
+// drain reads an answer to its end, within bounds, and closes it. It reports
+// whether that was all.
+func drain(resp *http.Response) bool {
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return false // the body is a connection, which has no end
+	}
+	n, err := io.Copy(io.Discard, io.LimitReader(resp.Body, drainBytes))
+	return err == nil && n < drainBytes
+}

@@ -1,0 +1,63 @@
+package reqbody
+
+import (
+	"runtime"
+	"sync"
+)
+
+const (
+	largeBuffer = 1 << 20
+	// Of large buffers that have been given back this many bytes may wait for the
+	// garbage collector in addition to the budget.
+	maxGarbage = 32 << 20
+)
+
+// A Budget bounds the memory that bodies take together. It is safe for
+// concurrent use.
+type Budget struct {
+	limit int64
+
+	mu      sync.Mutex
+	used    int64
+	garbage int64 // bytes of large buffers given back since the last collection
+}
+
+// NewBudget returns a Budget of so many bytes.
+func NewBudget(bytes int64) *Budget { return &Budget{limit: bytes} }
+
+// Used returns how many bytes are taken.
+func (b *Budget) Used() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used
+}
+
+// take reports whether n more bytes are within the budget, and takes them. The
+// collector lets garbage grow to the size of what is in use, which would be a
+// second budget, so it is started where large buffers make it necessary.
+func (b *Budget) take(n int64) bool {
+	b.mu.Lock()
+	if b.used+n > b.limit {
+		b.mu.Unlock()
+		return false
+	}
+	b.used += n
+	collect := n >= largeBuffer && b.used+b.garbage > b.limit+maxGarbage
+	if collect {
+		b.garbage = 0
+	}
+	b.mu.Unlock()
+	if collect {
+		runtime.GC()
+	}
+	return true
+}
+
+func (b *Budget) giveBack(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used -= n
+	if n >= largeBuffer {
+		b.garbage += n
+	}
+}
