@@ -70,7 +70,8 @@ func (m *Module) newHandlers(identify Identify) {
 	who := m.identifier(identify)
 	m.chat = chat.New(chat.Deps{
 		Enabled: m.cfg.FeatureEnabled, Identify: who, Decide: m.decide, FlagsLoaded: m.flagsLoaded, Settings: m.settings, Models: m.catalog,
-		Sessions: m.sessions, Node: m.node, Record: m.recordChat, MaxBodyBytes: m.cfg.MaxBodyBytes, Logger: m.log, Now: m.now,
+		Sessions: m.sessions, Node: m.node, Record: m.recordChat, MaxBodyBytes: m.cfg.MaxBodyBytes, MaxBufferedBytes: m.cfg.MaxBufferedBytes,
+		Logger: m.log, Now: m.now,
 	})
 	m.api = userapi.New(userapi.Deps{
 		BasePath: BasePath, Enabled: m.cfg.FeatureEnabled, Identify: who, Decide: m.decide, FlagsLoaded: m.flagsLoaded,

@@ -271,6 +271,7 @@ func (m *Module) Run(ctx context.Context) error {
 	g.Go(func() error { m.controller.Run(ctx); return nil })
 	g.Go(func() error { return m.settings.Run(ctx) })
 	g.Go(func() error { return m.cleaner.Run(ctx) })
+	defer m.chat.Close() // the sessions have ended what they could
 	return g.Wait()
 }
 

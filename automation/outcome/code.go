@@ -10,6 +10,7 @@ const (
 	CodeModelTypeMismatch  Code = "model_type_mismatch"
 	CodeInvalidBody        Code = "invalid_body"
 	CodeBodyTooLarge       Code = "body_too_large"
+	CodeBodyTimeout        Code = "body_timeout"
 	CodeUnsupportedMedia   Code = "unsupported_media_type"
 	CodeInvalidKey         Code = "invalid_api_key"
 	CodeInvalidSession     Code = "invalid_session_id"
@@ -41,7 +42,7 @@ const (
 
 // Codes lists the codes of errors.
 func Codes() []Code {
-	return []Code{CodeModelNotFound, CodeModelTypeMismatch, CodeInvalidBody, CodeBodyTooLarge, CodeUnsupportedMedia, CodeInvalidKey,
+	return []Code{CodeModelNotFound, CodeModelTypeMismatch, CodeInvalidBody, CodeBodyTooLarge, CodeBodyTimeout, CodeUnsupportedMedia, CodeInvalidKey,
 		CodeInvalidSession, CodeSessionNotFound, CodeSessionEnded, CodeSessionRequired, CodeUnknownURL, CodeMethodNotAllowed,
 		CodeBudgetExceeded, CodeSessionUnavailable, CodeOverloaded, CodeProviderError, CodeProviderTimeout, CodeModelError,
 		CodeStreamInterrupted, CodeClientLeft, CodeInternal}
@@ -63,6 +64,7 @@ var codeRules = map[Code]codeRule{
 	CodeModelTypeMismatch:  {400, []Cause{Client}},
 	CodeInvalidBody:        {400, []Cause{Client}},
 	CodeBodyTooLarge:       {413, []Cause{Client}},
+	CodeBodyTimeout:        {408, []Cause{Client}},
 	CodeUnsupportedMedia:   {415, []Cause{Client}},
 	CodeInvalidKey:         {401, []Cause{Client}},
 	CodeInvalidSession:     {400, []Cause{Client}},

@@ -34,13 +34,16 @@ func benchmarkBodies() map[string]string {
 func BenchmarkFind(b *testing.B) {
 	methods := []struct {
 		name string
-		find func(body io.Reader) (string, error)
+		find func(body io.Reader, size int) (string, error)
 	}{
-		{"find", func(body io.Reader) (string, error) {
-			found, err := modelscan.Find("application/json", body, 32<<20)
-			return found.Model, err
+		{"find", func(body io.Reader, size int) (string, error) {
+			text := make([]byte, size)
+			if _, err := io.ReadFull(body, text); err != nil {
+				return "", err
+			}
+			return modelscan.Find("application/json", text)
 		}},
-		{"unmarshal", func(body io.Reader) (string, error) {
+		{"unmarshal", func(body io.Reader, _ int) (string, error) {
 			var v struct{ Model string }
 			data, err := io.ReadAll(body)
 			if err != nil {
@@ -49,7 +52,7 @@ func BenchmarkFind(b *testing.B) {
 			err = json.Unmarshal(data, &v)
 			return v.Model, err
 		}},
-		{"decoder", func(body io.Reader) (string, error) {
+		{"decoder", func(body io.Reader, _ int) (string, error) {
 			d := json.NewDecoder(body)
 			_, _ = d.Token()
 			for d.More() {
@@ -74,7 +77,7 @@ func BenchmarkFind(b *testing.B) {
 				b.SetBytes(int64(len(body)))
 				b.ReportAllocs()
 				for b.Loop() {
-					if model, err := method.find(strings.NewReader(body)); err != nil || model != "llama" {
+					if model, err := method.find(strings.NewReader(body), len(body)); err != nil || model != "llama" {
 						b.Fatal(model, err)
 					}
 				}
@@ -88,8 +91,8 @@ func BenchmarkFind_Form(b *testing.B) {
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if found, err := modelscan.Find(contentType, strings.NewReader(body), 32<<20); err != nil || found.Model != "whisper-1" {
-			b.Fatal(found.Model, err)
+		if model, err := modelscan.Find(contentType, []byte(body)); err != nil || model != "whisper-1" {
+			b.Fatal(model, err)
 		}
 	}
 }

@@ -34,32 +34,28 @@ func formBody(t testing.TB, model string, size int) (body, contentType string) {
 func TestFind_LocatesTheModelInAForm(t *testing.T) {
 	t.Run("after a big file", func(t *testing.T) {
 		body, contentType := formBody(t, "whisper-1", 1<<20)
-		if found, err := find(t, contentType, body, noLimit); err != nil || found.Kind != modelscan.Text || found.Model != "whisper-1" {
-			t.Error(found.Kind, found.Model, err)
+		if model, err := modelscan.Find(contentType, []byte(body)); err != nil || model != "whisper-1" {
+			t.Error(model, err)
 		}
 	})
 	t.Run("missing", func(t *testing.T) {
 		body, contentType := formBody(t, "", 10)
-		if found, err := find(t, contentType, body, noLimit); err != nil || found.Kind != modelscan.Missing {
-			t.Error(found.Kind, err)
+		if model, err := modelscan.Find(contentType, []byte(body)); err != nil || model != "" {
+			t.Error(model, err)
 		}
+		wantSameOfPrefixes(t, contentType, body)
 	})
 	t.Run("too long", func(t *testing.T) {
 		body, contentType := formBody(t, strings.Repeat("x", modelscan.MaxModel+1), 10)
-		if found, err := find(t, contentType, body, noLimit); err != nil || found.Kind != modelscan.Invalid {
-			t.Error(found.Kind, err)
-		}
-	})
-	t.Run("beyond the limit", func(t *testing.T) {
-		body, contentType := formBody(t, "whisper-1", 1<<20)
-		if _, err := find(t, contentType, body, 1<<19); !errors.Is(err, modelscan.ErrTooLarge) {
+		if _, err := modelscan.Find(contentType, []byte(body)); !errors.Is(err, modelscan.ErrNoString) {
 			t.Error(err)
 		}
 	})
 	t.Run("cut off", func(t *testing.T) {
 		body, contentType := formBody(t, "whisper-1", 10)
+		wantSameOfPrefixes(t, contentType, body)
 		for at := range strings.Index(body, "whisper-1") + len("whisper-1") {
-			if _, err := find(t, contentType, body[:at], noLimit); !errors.Is(err, modelscan.ErrSyntax) {
+			if _, err := modelscan.Find(contentType, []byte(body[:at])); !errors.Is(err, modelscan.ErrIncomplete) {
 				t.Errorf("at %d: %v", at, err)
 			}
 		}
@@ -70,12 +66,12 @@ func TestFind_LocatesTheModelInAForm(t *testing.T) {
 		file, _ := w.CreateFormFile("model", "model.txt")
 		_, _ = file.Write([]byte("x"))
 		_ = w.Close()
-		if found, err := find(t, w.FormDataContentType(), out.String(), noLimit); err != nil || found.Kind != modelscan.Missing {
-			t.Error(found.Kind, err)
+		if model, err := modelscan.Find(w.FormDataContentType(), out.Bytes()); err != nil || model != "" {
+			t.Error(model, err)
 		}
 	})
 	t.Run("without a boundary", func(t *testing.T) {
-		if _, err := find(t, "multipart/form-data", "x", noLimit); !errors.Is(err, modelscan.ErrSyntax) {
+		if _, err := modelscan.Find("multipart/form-data", []byte("x")); !errors.Is(err, modelscan.ErrSyntax) {
 			t.Error(err)
 		}
 	})

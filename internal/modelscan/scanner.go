@@ -17,36 +17,36 @@ type scanner struct {
 }
 
 // findInJSON looks for the model in data, the beginning of a JSON object.
-func findInJSON(data []byte) (Kind, string, error) {
+func findInJSON(data []byte) (string, error) {
 	s := scanner{data: data}
 	if err := s.skipBOM(); err != nil {
-		return Missing, "", err
+		return "", err
 	}
 	if err := s.expect('{', "an object"); err != nil {
-		return Missing, "", err
+		return "", err
 	}
 	if c, err := s.peek(); err != nil || c == '}' {
-		return Missing, "", err
+		return "", err
 	}
 	for {
 		key, err := s.key()
 		if err != nil {
-			return Missing, "", err
+			return "", err
 		}
 		if err := s.expect(':', "a colon"); err != nil {
-			return Missing, "", err
+			return "", err
 		}
 		if key == "model" {
 			return s.model()
 		}
 		if err := s.skipValue(); err != nil {
-			return Missing, "", err
+			return "", err
 		}
 		if c, err := s.peek(); err != nil || c == '}' {
-			return Missing, "", err
+			return "", err
 		}
 		if err := s.expect(',', "a comma or the end of the object"); err != nil {
-			return Missing, "", err
+			return "", err
 		}
 	}
 }
@@ -73,37 +73,37 @@ func (s *scanner) key() (string, error) {
 
 // model reads the model's value. Of a value that cannot be one it reads only
 // the beginning.
-func (s *scanner) model() (Kind, string, error) {
+func (s *scanner) model() (string, error) {
 	c, err := s.peek()
 	if err != nil {
-		return Missing, "", err
+		return "", err
 	}
 	switch c {
 	case '{', '[':
-		return Invalid, "", nil
+		return "", ErrNoString
 	case '"':
 		s.pos++
 		raw, err := s.restOfString()
 		if len(raw) > MaxModel+len(`""`) {
-			return Invalid, "", nil // even if its end is still to come
+			return "", ErrNoString // even if its end is still to come
 		}
 		if err != nil {
-			return Missing, "", err
+			return "", err
 		}
 		model, err := s.unquote(raw)
 		if err != nil {
-			return Missing, "", err
+			return "", err
 		}
-		return Text, model, nil
+		return model, nil
 	}
 	literal, err := s.scalar()
 	switch {
 	case err != nil:
-		return Missing, "", err
+		return "", err
 	case literal == "null":
-		return Null, "", nil
+		return "", nil
 	}
-	return Invalid, "", nil
+	return "", ErrNoString
 }
 
 func (s *scanner) skipValue() error {
@@ -270,5 +270,5 @@ func (s *scanner) syntaxError(expected string) error {
 
 func (s *scanner) incomplete() error {
 	s.pos = len(s.data)
-	return errIncomplete
+	return ErrIncomplete
 }

@@ -21,7 +21,7 @@ const (
 
 // Why a body cannot be had.
 var (
-	// ErrTooLarge: it is longer than MaxBytes.
+	// ErrTooLarge: more than MaxBytes would have to be read.
 	ErrTooLarge = errors.New("reqbody: the body is too large")
 	// ErrOverBudget: other bodies take the memory. Later it may be free.
 	ErrOverBudget = errors.New("reqbody: the memory for bodies is in use")
@@ -59,36 +59,52 @@ func New(w http.ResponseWriter, r *http.Request, o Options) *Body {
 }
 
 // Model returns the name of the model that the body asks for, or "" if it names
-// none. It reads as far as it must. Besides the errors of this package and of
+// none. It reads as far as it must, at most MaxBytes. Besides the errors of this package and of
 // reading it returns modelscan.ErrSyntax and modelscan.ErrNoString.
 func (b *Body) Model() (string, error) {
 	for scanned := 0; ; {
 		b.read()
+		more := b.err == nil && !b.isTooLarge()
 		// Each scan starts from the beginning, so wait until there is much more
 		// to look at.
-		if b.err == nil && len(b.buf) < 8*scanned {
+		if more && len(b.buf) < 8*scanned {
 			continue
 		}
 		if b.err != nil && b.err != io.EOF { //nolint:errorlint // io.Reader's contract
 			return "", b.err
 		}
 		scanned = len(b.buf)
-		model, err := modelscan.Find(b.contentType, b.buf)
-		if errors.Is(err, modelscan.ErrIncomplete) && b.err == nil {
-			continue
+		model, err := modelscan.Find(b.contentType, b.buf[:min(int64(scanned), b.opts.MaxBytes)])
+		if errors.Is(err, modelscan.ErrIncomplete) {
+			if more {
+				continue
+			}
+			if b.isTooLarge() {
+				err = ErrTooLarge
+			}
 		}
 		b.slow.stop()
 		return model, err
 	}
 }
 
+// isTooLarge reports whether more than MaxBytes have been read.
+func (b *Body) isTooLarge() bool { return int64(len(b.buf)) > b.opts.MaxBytes }
+
 // Bytes reads the body to its end and returns it. It remains valid after Close,
 // but is not counted in the budget any more.
 func (b *Body) Bytes() ([]byte, error) {
-	for b.err == nil {
+	if b.err == nil && b.length > b.opts.MaxBytes {
+		return nil, ErrTooLarge
+	}
+	for b.err == nil && !b.isTooLarge() {
 		b.read()
 	}
-	if b.err != io.EOF { //nolint:errorlint // io.Reader's contract
+	switch {
+	case b.isTooLarge():
+		b.slow.stop()
+		return nil, ErrTooLarge
+	case b.err != io.EOF: //nolint:errorlint // io.Reader's contract
 		return nil, b.err
 	}
 	return b.buf, nil
@@ -122,13 +138,10 @@ func (b *Body) Close() {
 	}
 }
 
-// read reads once, unless reading has ended.
+// read reads once, unless reading has ended. It reads at most one byte more
+// than MaxBytes.
 func (b *Body) read() {
-	if b.err != nil {
-		return
-	}
-	if b.length > b.opts.MaxBytes {
-		b.err = ErrTooLarge
+	if b.err != nil || b.isTooLarge() {
 		return
 	}
 	var beyond [1]byte
@@ -147,9 +160,6 @@ func (b *Body) read() {
 		err = ErrTooLarge // than it said
 	default:
 		b.buf = b.buf[:len(b.buf)+n]
-	}
-	if int64(len(b.buf)) > b.opts.MaxBytes {
-		err = ErrTooLarge
 	}
 	if err != nil {
 		if b.slow.stop() {

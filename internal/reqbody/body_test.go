@@ -145,7 +145,7 @@ func TestBody_SaysWhatIsWrong(t *testing.T) {
 		"a number for a model":              {strings.NewReader(`{"model":1}`), 11, modelscan.ErrNoString, `{"model":1}`},
 		"an end that comes too early":       {strings.NewReader(`{"x":`), -1, modelscan.ErrSyntax, `{"x":`},
 		"a connection that breaks":          {io.MultiReader(strings.NewReader(`{"x":`), iotest.ErrReader(cause)), -1, cause, `{"x":`},
-		"a length over the limit":           {iotest.ErrReader(errors.New("was read")), 2 << 20, reqbody.ErrTooLarge, ""},
+		"a body of known length over it":    {strings.NewReader(`{"x":"` + strings.Repeat("y", 2<<20)), 2<<20 + 6, reqbody.ErrTooLarge, ""},
 		"a body over the limit":             {strings.NewReader(`{"x":"` + strings.Repeat("y", 1<<20)), -1, reqbody.ErrTooLarge, ""},
 		"a body longer than its length":     {strings.NewReader(`{"x":1,"model":"m"}`), 6, reqbody.ErrTooLarge, ""},
 		"a body that exceeds the budget":    {strings.NewReader(`{"x":"` + strings.Repeat("y", 1<<19) + `","model":"m"}`), 1<<19 + 19, reqbody.ErrOverBudget, ""},
@@ -175,6 +175,28 @@ func TestBody_SaysWhatIsWrong(t *testing.T) {
 				t.Errorf("reading again: %v", err)
 			}
 		})
+	}
+}
+
+func TestBody_IsLimitedInWhatIsReadForTheModel(t *testing.T) {
+	for _, length := range []int64{1<<20 + 15, -1} {
+		text := `{"model":"m",` + strings.Repeat(" ", 1<<20) + "}}"
+		body := reqbody.New(httptest.NewRecorder(), request(strings.NewReader(text), length), reqbody.Options{MaxBytes: 1 << 10, Budget: reqbody.NewBudget(1 << 22)})
+		if model, err := body.Model(); err != nil || model != "m" {
+			t.Error(model, err)
+		}
+		if rest, err := io.ReadAll(body.Reader()); string(rest) != text || err != nil {
+			t.Errorf("%d bytes of %d, %v", len(rest), len(text), err)
+		}
+		body.Close()
+	}
+}
+
+func TestBody_RefusesAnAnnouncedLengthUnread(t *testing.T) {
+	body := reqbody.New(httptest.NewRecorder(), request(iotest.ErrReader(errors.New("was read")), 2<<20), reqbody.Options{MaxBytes: 1 << 20, Budget: reqbody.NewBudget(1 << 22)})
+	defer body.Close()
+	if _, err := body.Bytes(); !errors.Is(err, reqbody.ErrTooLarge) {
+		t.Error(err)
 	}
 }
 

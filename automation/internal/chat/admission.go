@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io"
-	"net/http"
 	"strings"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/identity"
@@ -13,7 +11,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
-	"github.com/MorpheusAIs/gateway-automation/internal/modelscan"
+	"github.com/MorpheusAIs/gateway-automation/internal/reqbody"
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 )
 
@@ -27,7 +25,7 @@ type admission struct {
 	clientSession session.ID // the session that the client named; it gets no other
 	want          session.Request
 	model         mapping.Model
-	body          io.ReadCloser  // the request's, once its model has been looked for
+	body          *reqbody.Body  // the request's, once any of it has been read
 	claim         *session.Claim // nil until acquired
 }
 
@@ -87,27 +85,16 @@ func (c *call) useClientSession() error {
 	return nil
 }
 
-// resolve reads the model's name off the body and resolves it. The whole body
-// is c.body from then on.
+// resolve reads the model's name off the body and resolves it.
 func (c *call) resolve() error {
 	if enc := c.r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
 		return clientError(outcome.CodeUnsupportedMedia, "Send the request's body without Content-Encoding.", nil)
 	}
-	body := c.r.Body
-	if body == nil {
-		body = http.NoBody
-	}
-	found, err := modelscan.Find(c.r.Header.Get("Content-Type"), body, c.MaxBodyBytes)
-	c.body = found.Restore(body)
+	name, err := c.openBody().Model()
 	if err != nil {
 		return bodyError(err, c.MaxBodyBytes)
 	}
-	if found.Kind == modelscan.Invalid {
-		e := clientError(outcome.CodeInvalidBody, "The field model must be a string.", nil)
-		e.body.Param = "model"
-		return e
-	}
-	c.model, err = c.Models.Resolve(found.Model, c.route.kind)
+	c.model, err = c.Models.Resolve(name, c.route.kind)
 	if err != nil {
 		return modelError(err)
 	}
@@ -152,6 +139,14 @@ func (c *call) acquireClientSession(ctx context.Context) error {
 		c.skip = ""
 	}
 	return refused
+}
+
+// openBody returns the request's body, of which each byte is read once.
+func (c *call) openBody() *reqbody.Body {
+	if c.body == nil {
+		c.body = reqbody.New(c.w, c.r, reqbody.Options{MaxBytes: c.MaxBodyBytes, Budget: c.bodies})
+	}
+	return c.body
 }
 
 func (c *call) release() {

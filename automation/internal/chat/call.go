@@ -34,6 +34,7 @@ type call struct {
 	status   int           // of the answer; 0 until it begins
 	answered time.Time     // when the answer began
 	hosted   bool          // the host's handler has the request
+	relayed  bool          // how the answer ended has been told already
 	abort    bool          // the connection must not look as if the answer were complete
 }
 
@@ -46,6 +47,9 @@ func (s *Service) handler(serve func(*call) outcome.Outcome) http.Handler {
 		}
 		o := outcome.Outcome{Cause: outcome.Internal, Code: outcome.CodeInternal} // of a panic
 		defer func() {
+			if c.body != nil {
+				c.body.Close()
+			}
 			s.Record(r.Context(), c.complete(o))
 			if c.abort {
 				panic(http.ErrAbortHandler)
@@ -79,7 +83,7 @@ func (c *call) observe(w http.ResponseWriter) http.ResponseWriter {
 func (c *call) complete(o outcome.Outcome) outcome.Outcome {
 	ended := c.r.Context().Err()
 	switch {
-	case ended != nil && o.Cause != outcome.None:
+	case ended != nil && o.Cause != outcome.None && !c.relayed:
 		if o.Cause, o.Code = outcome.ClientLeft, outcome.CodeClientLeft; errors.Is(ended, context.DeadlineExceeded) {
 			o.Cause, o.Code = outcome.Host, outcome.CodeStreamInterrupted // a deadline of its own
 		}

@@ -14,10 +14,12 @@ import (
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/identity"
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/relay"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/reqbody"
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
@@ -38,8 +40,10 @@ type Deps struct {
 	// MaxBodyBytes bounds a request's body, or, in Middleware, what is read of it
 	// to find the model.
 	MaxBodyBytes int64
-	Logger       *slog.Logger
-	Now          func() time.Time
+	// MaxBufferedBytes bounds the memory that the bodies of all requests take.
+	MaxBufferedBytes int64
+	Logger           *slog.Logger
+	Now              func() time.Time
 }
 
 // Settings are what users have chosen; *settings.Cache is one.
@@ -66,7 +70,17 @@ type Node interface {
 }
 
 // Service serves requests in OpenAI's shape.
-type Service struct{ Deps }
+type Service struct {
+	Deps
+	bodies  *reqbody.Budget
+	answers *relay.Relay
+}
 
 // New makes a Service.
-func New(d Deps) *Service { return &Service{d} }
+func New(d Deps) *Service {
+	return &Service{Deps: d, bodies: reqbody.NewBudget(d.MaxBufferedBytes), answers: relay.New(relay.Options{})}
+}
+
+// Close ends the answers that are still being read from the node, though their
+// clients have left, and returns when their sessions have been released.
+func (s *Service) Close() { s.answers.Close() }

@@ -13,6 +13,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/modelscan"
+	"github.com/MorpheusAIs/gateway-automation/internal/reqbody"
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 )
 
@@ -107,6 +108,10 @@ func (e *apiError) json() []byte {
 // seconds is a Retry-After: whole ones, at least one.
 func seconds(d time.Duration) int { return max(int(math.Ceil(d.Seconds())), 1) }
 
+// unreadTimeout bounds the time that a client has to finish a body that nobody
+// wants, before the server closes the connection.
+const unreadTimeout = time.Second
+
 // retrySoon is when to come back where nobody knows better.
 const retrySoon = 5 * time.Second
 
@@ -115,6 +120,9 @@ func (c *call) writeError(err error) outcome.Outcome {
 	e, ok := errors.AsType[*apiError](err)
 	if !ok {
 		e = newError(outcome.Internal, outcome.CodeInternal, "The request could not be served.", err)
+	}
+	if c.body == nil && c.r.ContentLength != 0 {
+		reqbody.LimitUnread(c.w, unreadTimeout)
 	}
 	e.write(c.w)
 	return e.outcome()
@@ -157,8 +165,17 @@ func modelError(err error) *apiError {
 
 // bodyError is the answer to a body in which no model can be looked for.
 func bodyError(err error, limit int64) *apiError {
-	if errors.Is(err, modelscan.ErrTooLarge) {
+	switch {
+	case errors.Is(err, reqbody.ErrTooLarge):
 		return clientError(outcome.CodeBodyTooLarge, fmt.Sprintf("The request's body is larger than %d bytes.", limit), err)
+	case errors.Is(err, reqbody.ErrTooSlow):
+		return clientError(outcome.CodeBodyTimeout, "The request's body came too slowly.", err)
+	case errors.Is(err, reqbody.ErrOverBudget):
+		return newError(outcome.Busy, outcome.CodeOverloaded, "The gateway is busy with large requests. Send yours again.", err)
+	case errors.Is(err, modelscan.ErrNoString):
+		e := clientError(outcome.CodeInvalidBody, "The field model must be a string of at most 1024 bytes.", err)
+		e.body.Param = "model"
+		return e
 	}
 	return clientError(outcome.CodeInvalidBody, "The request's body cannot be read, or is not what its Content-Type says.", err)
 }

@@ -6,18 +6,16 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/identity"
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/relay"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
-	"github.com/MorpheusAIs/gateway-automation/internal/modelscan"
 )
 
 // Forwarder sends requests to the node and relays its answers.
@@ -65,6 +63,10 @@ func (f *forwarding) serve() (outcome.Outcome, error) {
 		o, failed = f.attempt()
 	}
 	if failed != nil {
+		relay.CopyLimits(f.w.Header(), failed.header)
+		if failed.header.Get("Retry-After") != "" {
+			failed.answer.retry = 0 // the node knows better
+		}
 		return outcome.Outcome{}, failed.answer
 	}
 	return o, nil
@@ -114,14 +116,7 @@ func (f *forwarding) sessionRequired() error {
 }
 
 func (f *forwarding) readBody() ([]byte, error) {
-	from := f.body
-	if from == nil {
-		from = f.r.Body
-	}
-	body, err := io.ReadAll(io.LimitReader(from, f.MaxBodyBytes+1))
-	if err == nil && int64(len(body)) > f.MaxBodyBytes {
-		err = modelscan.ErrTooLarge
-	}
+	body, err := f.openBody().Bytes()
 	if err != nil {
 		return nil, bodyError(err, f.MaxBodyBytes)
 	}
@@ -131,36 +126,43 @@ func (f *forwarding) readBody() ([]byte, error) {
 // failure is an attempt of which the client has seen nothing.
 type failure struct {
 	remedy proxyrouter.Remedy
-	answer *apiError // where no remedy helps
+	answer *apiError   // where no remedy helps
+	header http.Header // of the node's, that it concerns
 }
 
-// maxErrorBody is how much of a failed answer is read to understand it.
-const maxErrorBody = 64 << 10
-
-// attempt sends the request and relays a good answer.
+// attempt sends the request and relays a good answer. The claim is the relay's
+// where there is no failure.
 func (f *forwarding) attempt() (outcome.Outcome, *failure) {
-	ctx := f.r.Context()
+	ctx, cancel := f.upstream()
 	if f.claim != nil {
-		ctx = f.claim.Context()
 		f.request.SessionID, f.request.ModelID = f.claim.SessionID(), f.claim.ModelID()
 		f.setSessionHeaders()
 	}
-	resp, err := f.Node.Forward(ctx, f.request)
-	if err != nil {
-		return outcome.Outcome{}, f.transportError(ctx, err)
+	release := f.releaser()
+	request := f.request
+	send := func() (*http.Response, error) { return f.Node.Forward(ctx, request) }
+	resp, err := f.answers.Send(f.r.Context(), relay.Attempt{Send: send, Cancel: cancel, Release: release}) //nolint:bodyclose // relay and ReadError close it
+	switch {
+	case errors.Is(err, relay.ErrAbandoned):
+		f.claim = nil
+		return clientLeft(), nil
+	case err != nil:
+		failed := f.transportError(ctx, err)
+		cancel(nil)
+		return outcome.Outcome{}, failed
+	case resp.StatusCode >= http.StatusMultipleChoices:
+		text, _ := f.answers.ReadError(resp, cancel)
+		cancel(nil)
+		return outcome.Outcome{}, responseError(resp.StatusCode, resp.Header, text)
 	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode < http.StatusMultipleChoices {
-		return f.relay(ctx, resp), nil
-	}
-	return outcome.Outcome{}, responseError(resp)
+	return f.relay(resp, cancel, release)
 }
 
-// responseError understands an answer of the node that is an error.
-func responseError(resp *http.Response) *failure {
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody)) // what came of it is enough to go by
-	e := proxyrouter.Classify(resp.StatusCode, text)
-	err := fmt.Errorf("the node answered %d", resp.StatusCode)
+// responseError understands an error that the node answered with, or sent in
+// place of an answer.
+func responseError(status int, header http.Header, text []byte) *failure {
+	e := proxyrouter.Classify(status, text)
+	err := fmt.Errorf("the node answered %d", status)
 	answer := newError(outcome.Provider, outcome.CodeProviderError, cmp.Or(e.Message, http.StatusText(e.Status)), err)
 	switch {
 	case e.Remedy == proxyrouter.RemedyRenew:
@@ -170,22 +172,25 @@ func responseError(resp *http.Response) *failure {
 		answer.body.Type = errorType(e.Status)
 	}
 	answer.status = e.Status
-	if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && e.Status == resp.StatusCode {
-		answer.retry = time.Duration(n) * time.Second
+	failed := &failure{remedy: e.Remedy, answer: answer}
+	if e.Status == status {
+		failed.header = header
 	}
-	return &failure{e.Remedy, answer}
+	return failed
 }
 
 // transportError is for a request that got no answer. Another provider helps
 // only where it was neither the replica nor the node itself that failed.
 func (f *forwarding) transportError(ctx context.Context, err error) *failure {
 	switch {
-	case ctx.Err() != nil && f.r.Context().Err() == nil:
+	case errors.Is(err, relay.ErrClosed), errors.Is(context.Cause(ctx), session.ErrNotRunning):
+		return &failure{answer: unavailable(outcome.Host, "This replica is stopping.", time.Second, err)}
+	case ctx.Err() != nil:
 		return &failure{answer: unavailable(outcome.Database, "The session was lost; send the request again.", time.Second, errors.Join(err, context.Cause(ctx)))}
 	case errors.Is(err, session.ErrUnavailable):
 		return &failure{answer: unavailable(outcome.Node, "The Morpheus node cannot be reached at the moment.", retrySoon, err)}
 	}
-	return &failure{proxyrouter.RemedyFailover, newError(outcome.Provider, outcome.CodeProviderError, "The Morpheus node gave no answer.", err)}
+	return &failure{remedy: proxyrouter.RemedyFailover, answer: newError(outcome.Provider, outcome.CodeProviderError, "The Morpheus node gave no answer.", err)}
 }
 
 // switchSession takes another session where that helps. The request's own goes

@@ -23,7 +23,7 @@ func (s *Service) Middleware(next http.Handler) http.Handler {
 			c.setSessionHeaders()
 			r = r.WithContext(c.claim.Context()) // the one copy: a handler must not change what it is given
 			if c.body != nil {
-				r.Body = c.body
+				r.Body = c.body.Reader()
 			}
 			r.Header = r.Header.Clone()
 			r.Header.Set(headerSession, c.claim.SessionID())

@@ -1,95 +1,85 @@
 package chat
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net/http"
-	"strings"
 
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/relay"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// forwardedHeaders are the headers of an answer that the client receives.
-var forwardedHeaders = []string{"Content-Type", "Content-Length", "Content-Encoding", "Content-Disposition", "Cache-Control"}
+// upstream is the context of the request to the node. It ends with the
+// session's lease, not with the client's request: the node works on after a
+// client has left, and has to be read to its end.
+func (f *forwarding) upstream() (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(f.r.Context()))
+	if claim := f.claim; claim != nil {
+		stop := context.AfterFunc(claim.Context(), func() {
+			if f.r.Context().Err() == nil {
+				cancel(context.Cause(claim.Context()))
+			}
+		})
+		context.AfterFunc(ctx, func() { stop() })
+	}
+	return ctx, cancel
+}
 
-// relay writes a good answer, each chunk as it comes. Its last chunk waits
-// until the session is free again: a client that has seen it may send the next
-// request at once, which is not to open a session of its own.
-func (f *forwarding) relay(ctx context.Context, resp *http.Response) outcome.Outcome {
-	h := f.w.Header()
-	for _, name := range forwardedHeaders {
-		if v := resp.Header.Get(name); v != "" {
-			h.Set(name, v)
+// releaser returns what the relay calls when the node is done with the request.
+func (f *forwarding) releaser() func(drained bool) {
+	claim := f.claim
+	return func(bool) {
+		if claim != nil {
+			claim.Release()
 		}
 	}
-	stream := strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream")
-	if stream {
-		h.Del("Content-Length") // an error may follow
-		h.Set("X-Accel-Buffering", "no")
+}
+
+// relay passes a good answer on to the client.
+func (f *forwarding) relay(resp *http.Response, cancel context.CancelCauseFunc, release func(bool)) (outcome.Outcome, *failure) {
+	result := f.answers.Copy(f.r.Context(), f.w, relay.Answer{Response: resp, Cancel: cancel, Release: release,
+		Describe: func(e *relay.Failure) []byte {
+			answer := truncated(resp, e).answer
+			e.Cause, e.Code = answer.cause, answer.code
+			return answer.json()
+		}})
+	switch {
+	case result.Held:
+		return outcome.Outcome{}, truncated(resp, result.Failure)
+	case result.Failure == nil:
+		f.claim = nil
+		return outcome.Outcome{Cause: outcome.None}, nil
 	}
-	f.w.WriteHeader(resp.StatusCode)
-	whole := resp.ContentLength >= 0
-	left := resp.ContentLength
-	chunk, last := make([]byte, 32<<10), []byte(nil)
-	for {
-		n, err := resp.Body.Read(chunk)
-		if n > 0 {
-			if !f.write(last, !whole) {
-				return clientLeft()
-			}
-			last = nil
-			left -= int64(n)
-			if whole && left <= 0 || stream && endsStream(chunk[:n]) {
-				last = bytes.Clone(chunk[:n])
-			} else if !f.write(chunk[:n], !whole) {
-				return clientLeft()
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			f.release()
-			f.write(last, !whole)
-			return outcome.Outcome{Cause: outcome.None}
-		}
-		if err != nil {
-			f.write(last, !whole)
-			return f.abortStream(ctx, stream, err)
-		}
+	f.claim, f.relayed, f.abort = nil, true, result.Abort
+	return outcome.Outcome{Cause: result.Failure.Cause, Code: result.Failure.Code, Err: result.Failure.Err}, nil
+}
+
+// truncated understands an answer that is not whole.
+func truncated(resp *http.Response, e *relay.Failure) *failure {
+	switch {
+	case e.Body != nil:
+		failed := responseError(resp.StatusCode, resp.Header, e.Body)
+		failed.answer.err = errors.Join(e.Err, failed.answer.err)
+		return failed
+	case errors.Is(e.Err, session.ErrNotRunning):
+		e.Cause = outcome.Host
 	}
+	message := "The provider's answer broke off."
+	switch e.Cause {
+	case outcome.Host:
+		message = "The gateway ended the answer: its time is over, or it is stopping."
+	case outcome.Database:
+		message = "The session was lost; send the request again."
+	}
+	failed := &failure{answer: newError(e.Cause, e.Code, message, e.Err)}
+	if e.Cause == outcome.Provider {
+		failed.remedy = proxyrouter.RemedyFailover
+	}
+	return failed
 }
 
 func clientLeft() outcome.Outcome {
 	return outcome.Outcome{Cause: outcome.ClientLeft, Code: outcome.CodeClientLeft}
-}
-
-// endsStream reports whether a chunk holds the last event of OpenAI's streams,
-// after which clients read no further.
-func endsStream(chunk []byte) bool {
-	return bytes.HasSuffix(bytes.TrimRight(chunk, "\r\n"), []byte("data: [DONE]"))
-}
-
-// write reports whether the client is still there.
-func (f *forwarding) write(chunk []byte, flush bool) bool {
-	if len(chunk) == 0 {
-		return true
-	}
-	_, err := f.w.Write(chunk)
-	if err == nil && flush {
-		_ = http.NewResponseController(f.w).Flush()
-	}
-	return err == nil
-}
-
-// abortStream ends an answer that was truncated: a stream with an event that
-// says so, anything else by cutting the connection, so that nobody takes half
-// of it for all.
-func (f *forwarding) abortStream(ctx context.Context, stream bool, err error) outcome.Outcome {
-	e := newError(outcome.Provider, outcome.CodeStreamInterrupted, "The provider's answer broke off.", errors.Join(err, context.Cause(ctx)))
-	if stream {
-		f.write(bytes.Join([][]byte{[]byte("\n\ndata: "), e.json(), []byte("\n\n")}, nil), true)
-	} else {
-		f.abort = true
-	}
-	return e.outcome()
 }
