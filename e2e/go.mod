@@ -1,0 +1,27 @@
+// Tests against programs that nobody here wrote. A module of its own, so that
+// what they link never reaches a gateway.
+module github.com/MorpheusAIs/gateway-automation/e2e
+
+go 1.26.0
+
+replace github.com/MorpheusAIs/gateway-automation => ../
+
+require (
+	github.com/MorpheusAIs/gateway-automation v0.0.0-00010101000000-000000000000
+	github.com/golang-migrate/migrate/v4 v4.19.1
+	github.com/jmoiron/sqlx v1.4.0
+	github.com/pressly/goose/v3 v3.27.3
+)
+
+require (
+	github.com/jackc/pgpassfile v1.0.0 // indirect
+	github.com/jackc/pgservicefile v0.0.0-20240606120523-5a60cdf6a761 // indirect
+	github.com/jackc/pgx/v5 v5.12.0 // indirect
+	github.com/jackc/puddle/v2 v2.2.3 // indirect
+	github.com/lib/pq v1.11.2 // indirect
+	github.com/mfridman/interpolate v0.0.2 // indirect
+	github.com/sethvargo/go-retry v0.4.0 // indirect
+	go.uber.org/multierr v1.11.0 // indirect
+	golang.org/x/sync v0.24.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
+)
