@@ -24,6 +24,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"regexp"
 	"strings"
@@ -85,7 +86,7 @@ func parse(dsn string) (pq.Config, error) {
 	if scheme, _, found := strings.Cut(dsn, "://"); dsn == "" || found && scheme != "postgres" && scheme != "postgresql" && !strings.ContainsAny(scheme, "= ") {
 		return pq.Config{}, errors.New("pgpool: expected postgres://user:password@host/database or host=… dbname=…")
 	}
-	cfg, err := pq.NewConfig(dsn)
+	cfg, err := pq.NewConfig(splitHosts(dsn))
 	if err != nil {
 		return pq.Config{}, withoutPassword(dsn)
 	}
@@ -99,6 +100,28 @@ func parse(dsn string) (pq.Config, error) {
 		cfg.SSLMode = pq.SSLModeRequire // lib/pq's default today, in words, because it is about to change
 	}
 	return cfg, nil
+}
+
+// splitHosts moves the hosts and ports of a URL with several of them, such as
+// postgres://a:5432,b:5432/d, into its parameters, where lib/pq expects them.
+func splitHosts(dsn string) string {
+	u, err := url.Parse(dsn)
+	if err != nil || !strings.Contains(u.Host, ",") {
+		return dsn
+	}
+	var hosts, ports []string
+	for address := range strings.SplitSeq(u.Host, ",") {
+		host, port, err := net.SplitHostPort(address)
+		if err != nil {
+			host, port = address, "5432"
+		}
+		hosts, ports = append(hosts, host), append(ports, port)
+	}
+	q := u.Query()
+	q.Set("host", strings.Join(hosts, ","))
+	q.Set("port", strings.Join(ports, ","))
+	u.Host, u.RawQuery = "", q.Encode()
+	return u.String()
 }
 
 // parseSSL reads asyncpg's parameter, which has sslmode's values and true.
