@@ -549,6 +549,10 @@ func TestABudgetThatIsUsedUpSaysWhenItAllowsMore(t *testing.T) {
 		if a.status != http.StatusTooManyRequests || a.code() != "session_budget_exceeded" || a.header.Get("Retry-After") == "" {
 			t.Errorf("%d %s %v", a.status, a.body, a.header)
 		}
+		// OpenAI's SDKs would sleep for the whole hour.
+		if a.header.Get("X-Should-Retry") != "false" || !strings.Contains(a.body, "/api/v1/automation/status") {
+			t.Errorf("an hour's wait without a way out: %s %v", a.body, a.header)
+		}
 	}
 	if a := l.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK {
 		t.Errorf("the open session: %d %s", a.status, a.body)

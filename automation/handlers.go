@@ -32,8 +32,10 @@ func (m *Module) Sessions(next http.Handler) http.Handler { return m.chat.Middle
 // one retry in all, and none once the first byte of an answer has gone out.
 func (m *Module) Forward() http.Handler { return m.chat.Forwarder() }
 
-// Models lists the models that can be named, in OpenAI's shape.
-func (m *Module) Models() http.Handler { return m.chat.ListModels() }
+// Models serves the models that can be named, in OpenAI's shape: the list for
+// paths that end in /models, and one model for /models/{id}, whose id may hold
+// slashes. Forward serves them as well.
+func (m *Module) Models() http.Handler { return m.chat.ServeModels() }
 
 // API is the users' HTTP API, for [BasePath] + "/". A user reaches their own
 // data alone. While the feature is off for them, all but the status is 404.

@@ -107,6 +107,8 @@ func newLab(t testing.TB, s setup) *lab {
 	mux.Handle(automation.BasePath+"/", l.API())
 	mux.Handle("/api/v1/", l.Forward())
 	mux.Handle("/api/v1/models", l.Models())
+	mux.Handle("/api/v1/models/", l.Models())
+	mux.Handle("/forward/", l.Forward())
 	mux.Handle("/host/", l.Sessions(s.next))
 	mux.Handle("/healthz/live", l.Live())
 	mux.Handle("/healthz/ready", l.Ready())

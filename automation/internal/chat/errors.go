@@ -88,6 +88,10 @@ func (e *apiError) write(w http.ResponseWriter) {
 	if e.retry > 0 {
 		h.Set("Retry-After", strconv.Itoa(seconds(e.retry)))
 	}
+	if e.retry >= longWait {
+		// OpenAI's SDKs would sleep for as long in silence, and then give up.
+		h.Set("X-Should-Retry", "false")
+	}
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Del("Content-Length")
@@ -114,6 +118,10 @@ const unreadTimeout = time.Second
 
 // retrySoon is when to come back where nobody knows better.
 const retrySoon = 5 * time.Second
+
+// longWait is a Retry-After that an interactive client should tell its user of
+// instead of sleeping.
+const longWait = time.Minute
 
 // writeError answers with an error and returns what became of the call.
 func (c *call) writeError(err error) outcome.Outcome {
@@ -212,9 +220,13 @@ func sessionError(err error) *apiError {
 	return unavailable(outcome.Database, "No session can be had at the moment.", retry, err)
 }
 
+// budgetMessages name the limit and the way out.
 var budgetMessages = map[string]string{
-	session.LimitHour:     "You have opened as many sessions in this hour as you may.",
-	session.LimitDay:      "You have opened as many sessions today as you may.",
-	session.LimitSessions: "You hold as many open sessions of other models as you may.",
-	session.LimitTotal:    "The gateway holds as many open sessions as it may.",
+	session.LimitHour: "You have opened as many sessions in this hour as you may. " +
+		"The models of your open sessions go on serving you; GET /api/v1/automation/status says when the next open is free.",
+	session.LimitDay: "You have opened as many sessions today as you may. " +
+		"The models of your open sessions go on serving you; GET /api/v1/automation/status says when the next open is free.",
+	session.LimitSessions: "You hold as many open sessions of other models as you may. " +
+		"Use one of those models, or end a session: GET and DELETE /api/v1/automation/sessions.",
+	session.LimitTotal: "The gateway holds as many open sessions as it may. Use a model that you have an open session of, or come back later.",
 }

@@ -18,8 +18,20 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// Forwarder sends requests to the node and relays its answers.
+// Forwarder sends requests to the node and relays its answers. It serves the
+// models as well, so that it can be mounted for all of OpenAI's routes.
 func (s *Service) Forwarder() http.Handler {
+	forward, models := s.forward(), s.ServeModels()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, ok := modelPath(r.URL.Path); ok {
+			models.ServeHTTP(w, r)
+			return
+		}
+		forward.ServeHTTP(w, r)
+	})
+}
+
+func (s *Service) forward() http.Handler {
 	return s.handler(func(c *call) outcome.Outcome {
 		f := forwarding{call: c}
 		defer f.release()

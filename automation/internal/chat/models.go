@@ -1,32 +1,100 @@
 package chat
 
 import (
+	"encoding/json"
+	"errors"
 	"net/http"
-	"strconv"
+	"strings"
 
-	"github.com/MorpheusAIs/gateway-automation/internal/problem"
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
+	"github.com/MorpheusAIs/gateway-automation/mapping"
 )
 
-// ListModels lists the models that can be named, in OpenAI's shape.
-func (s *Service) ListModels() http.Handler {
-	type model struct {
-		ID      string `json:"id"`
-		Object  string `json:"object"`
-		Created int64  `json:"created"` // seconds since 1970; not known: zero
-		OwnedBy string `json:"owned_by"`
-		Type    string `json:"model_type,omitempty"`
-		ModelID string `json:"model_id"`
-	}
-	return problem.Handler(s.Logger, func(w http.ResponseWriter, _ *http.Request) error {
-		table := s.Models.Table()
-		if table == nil {
-			w.Header().Set("Retry-After", strconv.Itoa(seconds(retrySoon)))
-			return problem.New(http.StatusServiceUnavailable, "The table of models is not loaded.")
+// modelAnswer is a model in OpenAI's shape.
+type modelAnswer struct {
+	ID      string `json:"id"`
+	Object  string `json:"object"`
+	Created int64  `json:"created"` // seconds since 1970; not known: zero
+	OwnedBy string `json:"owned_by"`
+	Type    string `json:"model_type,omitempty"`
+	ModelID string `json:"model_id"`
+}
+
+func newModelAnswer(m mapping.Model) modelAnswer {
+	return modelAnswer{ID: m.Name, Object: "model", Created: max(m.Created.Unix(), 0), OwnedBy: "morpheus", Type: string(m.Type), ModelID: m.ID}
+}
+
+// ServeModels serves GET …/models, the models that can be named, and
+// GET …/models/{id}, one of them, whatever stands before. An id may hold
+// slashes and colons.
+func (s *Service) ServeModels() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		answer, e := s.answerModels(r)
+		if e != nil {
+			if e.code == outcome.CodeMethodNotAllowed {
+				h.Set("Allow", "GET, HEAD")
+			}
+			e.write(w)
+			return
 		}
-		list := []model{}
-		for _, x := range table.Models() {
-			list = append(list, model{ID: x.Name, Object: "model", Created: max(x.Created.Unix(), 0), OwnedBy: "morpheus", Type: string(x.Type), ModelID: x.ID})
+		body, err := json.Marshal(answer)
+		if err != nil {
+			panic(err) // texts and numbers only
 		}
-		return problem.WriteJSON(w, http.StatusOK, map[string]any{"object": "list", "data": list})
+		h.Set("Content-Type", "application/json")
+		_, _ = w.Write(append(body, '\n'))
 	})
+}
+
+func (s *Service) answerModels(r *http.Request) (any, *apiError) {
+	id, ok := modelPath(r.URL.Path)
+	switch {
+	case !ok:
+		return nil, clientError(outcome.CodeUnknownURL, "There is no such route.", nil)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		return nil, clientError(outcome.CodeMethodNotAllowed, "Send a GET request.", nil)
+	case id != "":
+		return s.answerModel(id)
+	}
+	table := s.Models.Table()
+	if table == nil {
+		return nil, modelError(mapping.ErrNotLoaded)
+	}
+	list := []modelAnswer{}
+	for _, m := range table.Models() {
+		list = append(list, newModelAnswer(m))
+	}
+	return map[string]any{"object": "list", "data": list}, nil
+}
+
+// answerModel finds one model by what a request may name it.
+func (s *Service) answerModel(id string) (any, *apiError) {
+	m, err := s.Models.Resolve(id, "")
+	if err == nil && m.Match == mapping.Fallback {
+		err = &mapping.NotFoundError{Name: id} // the default serves unknown names, but is not what they name
+	}
+	if err != nil {
+		e := modelError(err)
+		if errors.Is(err, mapping.ErrNotFound) {
+			e.status = http.StatusNotFound // as OpenAI's: the model is the resource here
+		}
+		return nil, e
+	}
+	return newModelAnswer(m), nil
+}
+
+// modelPath finds the id behind …/models/ in a path, which is empty for the
+// list.
+func modelPath(path string) (id string, ok bool) {
+	for rest := path; ; {
+		var found bool
+		if _, rest, found = strings.Cut(rest, "/models"); !found {
+			return "", false
+		}
+		if rest == "" || rest[0] == '/' {
+			return strings.Trim(rest, "/"), true
+		}
+	}
 }
