@@ -27,7 +27,9 @@ import (
 // FlagName is the row of feature_flags that says who has the feature.
 const FlagName = "automation"
 
-// Node is what the module asks of a Morpheus node; *proxyrouter.Client is one.
+// Node is what the module asks of a Morpheus node; *proxyrouter.Client is one. If
+// it has a method Run(context.Context), Module.Run runs it while the master
+// switch is on.
 type Node interface {
 	session.Provider
 	Forward(ctx context.Context, r proxyrouter.ChatRequest) (*http.Response, error)
@@ -271,6 +273,9 @@ func (m *Module) Run(ctx context.Context) error {
 	g.Go(func() error { m.controller.Run(ctx); return nil })
 	g.Go(func() error { return m.settings.Run(ctx) })
 	g.Go(func() error { return m.cleaner.Run(ctx) })
+	if node, ok := m.node.(interface{ Run(context.Context) }); ok && m.cfg.FeatureEnabled {
+		g.Go(func() error { node.Run(ctx); return nil }) // its health, while nobody else asks it anything
+	}
 	defer m.chat.Close() // the sessions have ended what they could
 	return g.Wait()
 }

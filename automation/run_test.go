@@ -476,3 +476,10 @@ func TestTwoReplicasShareSessions(t *testing.T) {
 		})
 	}
 }
+
+func TestRun_WatchesTheNodesHealth(t *testing.T) {
+	l := newLab(t, setup{idle: true})
+	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpHealth, Times: 1})
+	l.start()
+	l.until("the node has been asked for its health", func() bool { return len(l.node.Faults()) == 0 })
+}

@@ -16,9 +16,8 @@ const (
 )
 
 // Run asks the node's health check while nothing else talks to the node, so that
-// Ready notices a node that dies in the meantime. It returns when ctx ends, with
-// its cause.
-func (c *Client) Run(ctx context.Context) error {
+// Ready notices a node that dies in the meantime. It returns when ctx ends.
+func (c *Client) Run(ctx context.Context) {
 	c.watched.Store(true)
 	defer c.watched.Store(false)
 	retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
@@ -30,7 +29,6 @@ func (c *Client) Run(ctx context.Context) error {
 		}
 		return healthInterval
 	})
-	return context.Cause(ctx)
 }
 
 // checkHealth calls the health check through the breaker and returns the node's
