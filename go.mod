@@ -14,6 +14,7 @@ require (
 	github.com/open-feature/go-sdk v1.18.0
 	github.com/prometheus/client_golang v1.19.1
 	github.com/prometheus/client_model v0.5.0
+	github.com/rs/cors v1.11.1
 	github.com/sony/gobreaker/v2 v2.4.0
 	github.com/spf13/cobra v1.8.0
 	go.uber.org/goleak v1.3.0

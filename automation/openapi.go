@@ -1,6 +1,7 @@
 package automation
 
 import (
+	"bytes"
 	_ "embed" // the document
 	"net/http"
 )
@@ -18,3 +19,6 @@ func (m *Module) OpenAPI() http.Handler {
 		_, _ = w.Write(openAPI)
 	})
 }
+
+// OpenAPIDocument returns the document that [Module.OpenAPI] serves.
+func OpenAPIDocument() []byte { return bytes.Clone(openAPI) }

@@ -70,6 +70,9 @@ var templateFiles embed.FS
 //go:embed assets
 var assetFiles embed.FS
 
+//go:embed apidoc/apidoc.html
+var documentFiles embed.FS
+
 type console struct {
 	opts  Options
 	admin *client

@@ -10,24 +10,41 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/rs/cors"
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/console"
 )
 
 // routes is the whole gateway.
-func routes(m *automation.Module, recorder prometheus.Collector) http.Handler {
+func routes(m *automation.Module, recorder prometheus.Collector, adminToken string) *http.ServeMux {
 	mux := http.NewServeMux()
-	for _, route := range []string{"chat/completions", "embeddings", "audio/transcriptions", "audio/speech"} {
-		mux.Handle("POST /api/v1/"+route, m.Forward())
-	}
+	mux.Handle("/api/v1/", m.Forward())
+	mux.Handle("/v1/", m.Forward())
 	mux.Handle("GET /api/v1/models", m.Models())
+	mux.Handle("GET /v1/models", m.Models())
 	mux.Handle(automation.BasePath+"/", m.API())
-	mux.Handle(automation.AdminPath+"/", m.Admin(nil)) // 404 without AUTOMATION_ADMIN_TOKEN
+	mux.Handle(automation.AdminPath+"/", m.Admin(nil))
+	mux.Handle("/console/", http.StripPrefix("/console", console.New(m, console.Options{Token: adminToken})))
 	mux.Handle("GET /healthz/live", m.Live())
 	mux.Handle("GET /healthz/ready", m.Ready())
 	mux.Handle("GET /openapi.json", m.OpenAPI())
+	mux.Handle("/docs/", http.StripPrefix("/docs", console.APIDocument(automation.OpenAPIDocument())))
 	mux.Handle("GET /metrics", exposition(recorder))
 	return mux
+}
+
+// allowOrigins lets browsers call the gateway from the origins that are listed;
+// an empty list allows none but the gateway's own.
+func allowOrigins(h http.Handler, origins string) http.Handler {
+	list := func(text string) []string {
+		return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })
+	}
+	if len(list(origins)) == 0 {
+		return h
+	}
+	return cors.New(cors.Options{AllowedOrigins: list(origins), AllowedMethods: list(automation.CORSMethods),
+		AllowedHeaders: list(automation.CORSAllowHeaders), ExposedHeaders: list(automation.CORSExposeHeaders)}).Handler(h)
 }
 
 // exposition is what Prometheus scrapes: the module's metrics and the process's.
@@ -49,9 +66,12 @@ func identify(r *http.Request) (automation.Identity, error) {
 }
 
 // welcome says what to try. A test runs what it prints.
-func welcome(out io.Writer, addr string) {
+func welcome(out io.Writer, addr, adminToken string) {
 	base := "http://" + addr
 	_, _ = fmt.Fprintf(out, `The gateway listens on %[1]s
+
+Open it in a browser: a chat, your sessions, your settings, faults to try.
+The operators' console is %[1]s/console/ (token: %[2]s)
 
 A chat without a session gets one (see X-Automation-Session), and the next one reuses it:
   curl -i %[1]s/api/v1/chat/completions -H 'Authorization: Bearer sk-alice' -H 'Content-Type: application/json' \
@@ -71,5 +91,5 @@ The models, the parts' health, the metrics, the API's description:
   curl %[1]s/metrics
   curl %[1]s/openapi.json
 
-`, base)
+`, base, adminToken)
 }

@@ -9,6 +9,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -24,6 +26,13 @@ import (
 )
 
 func main() {
+	help := flag.NewFlagSet("server", flag.ExitOnError)
+	help.Usage = func() { fmt.Fprint(help.Output(), usage) }
+	_ = help.Parse(os.Args[1:]) // it has no flags but -h and --help
+	if help.NArg() > 0 {
+		help.Usage()
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Environ(), os.Stdout, os.Stderr); err != nil {
@@ -31,6 +40,21 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+const usage = `server is a small gateway for local trials of the automation module.
+
+It takes no arguments. Open the address that it prints in a browser. These
+variables change what it does, besides those in docs/environment.md:
+
+  ADDR                    the address to listen on (127.0.0.1:8080)
+  DATABASE_URL            postgres://… or sqlite:PATH (sqlite:automation.db)
+  PROXY_ROUTER_URL        a real Morpheus node; without one it is simulated
+  MODEL_MAPPINGS_FILE     names and ids of models (model_mappings.json, or the
+                          one in the program)
+  AUTOMATION_ADMIN_TOKEN  the operators' token (a new one at each start)
+  CORS_ORIGINS            origins whose pages may call the gateway, with commas
+                          (none)
+`
 
 // run serves until ctx ends and returns when everything has ended.
 func run(ctx context.Context, environ []string, out, logs io.Writer) (err error) {
@@ -50,11 +74,21 @@ func run(ctx context.Context, environ []string, out, logs io.Writer) (err error)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 
-	endNode, err := useSimulatedNode(&cfg)
+	removeMapping, err := useEmbeddedMapping(&cfg, env["MODEL_MAPPINGS_FILE"])
 	if err != nil {
 		return err
 	}
-	defer endNode()
+	defer removeMapping()
+	node, err := useSimulatedNode(&cfg)
+	if err != nil {
+		return err
+	}
+	about := "A small gateway on the node " + cfg.ProxyRouterURL
+	if node != nil {
+		defer node.Close()
+		about = "A small gateway on a simulated node"
+	}
+	about += " and a database of " + strings.ToUpper(db.DriverName()) + "."
 
 	recorder := metrics.New(metrics.Options{})
 	m, err := automation.New(cfg, db.DB, identify, automation.Options{Logger: logger, Observer: recorder.Observer()})
@@ -66,7 +100,9 @@ func run(ctx context.Context, environ []string, out, logs io.Writer) (err error)
 	if err != nil {
 		return fmt.Errorf("%w; set ADDR to another address", err)
 	}
-	server := &http.Server{Handler: routes(m, recorder), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn)}
+	mux := routes(m, recorder, cfg.AdminToken.Reveal())
+	trialPage(mux, about, node)
+	server := &http.Server{Handler: allowOrigins(mux, env["CORS_ORIGINS"]), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn)}
 
 	// The module ends after the server, so that requests in flight keep their
 	// sessions until they are done.
@@ -76,7 +112,7 @@ func run(ctx context.Context, environ []string, out, logs io.Writer) (err error)
 	go func() { worked <- m.Run(live) }()
 	go func() { served <- server.Serve(listener) }()
 	migrated := db.migrateUntilDone(live)
-	welcome(out, listener.Addr().String())
+	welcome(out, listener.Addr().String(), cfg.AdminToken.Reveal())
 
 	select {
 	case <-ctx.Done():

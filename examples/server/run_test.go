@@ -153,8 +153,8 @@ func TestItStartsWithoutItsDatabase(t *testing.T) {
 		a := s.do(t, http.MethodGet, "/healthz/ready", "", "")
 		return a.status == http.StatusServiceUnavailable && strings.Contains(a.body, `"database":{"ok":false`)
 	})
-	if a := s.do(t, http.MethodGet, "/api/v1/automation/settings", "alice", ""); a.status != http.StatusNotFound {
-		t.Errorf("automation is not off: %+v", a)
+	if a := s.do(t, http.MethodGet, "/api/v1/automation/settings", "alice", ""); a.status != http.StatusServiceUnavailable {
+		t.Errorf("what cannot be read is not 503: %+v", a)
 	}
 	if err := end(); err != nil {
 		t.Errorf("the server ended with %v", err)

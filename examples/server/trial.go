@@ -2,14 +2,17 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/jmoiron/sqlx"
 
+	gatewayautomation "github.com/MorpheusAIs/gateway-automation"
 	"github.com/MorpheusAIs/gateway-automation/automation"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
@@ -25,6 +28,7 @@ func trialEnvironment(environ []string) map[string]string {
 		"DATABASE_URL":               "sqlite:automation.db",
 		"AUTOMATION_FEATURE_ENABLED": "true",
 		"AUTOMATION_DEFAULT_OPT_IN":  "true",
+		"AUTOMATION_ADMIN_TOKEN":     rand.Text(),
 	}
 	for _, pair := range environ {
 		if name, value, ok := strings.Cut(pair, "="); ok && value != "" {
@@ -96,10 +100,25 @@ func (db *database) migrateUntilDone(ctx context.Context) <-chan struct{} {
 	return done
 }
 
-// useSimulatedNode starts one if the configuration names none.
-func useSimulatedNode(cfg *automation.Config) (end func(), err error) {
-	if cfg.ProxyRouterURL != "" {
+// useEmbeddedMapping writes the mapping in the program to a file where none is
+// named and none lies in the working directory.
+func useEmbeddedMapping(cfg *automation.Config, named string) (remove func(), err error) {
+	if _, err := os.Stat(cfg.MappingsFile); named != "" || err == nil {
 		return func() {}, nil
+	}
+	file, err := os.CreateTemp("", "model_mappings-*.json")
+	if err != nil {
+		return nil, err
+	}
+	_, err = file.Write(gatewayautomation.ReferenceMappings)
+	cfg.MappingsFile = file.Name()
+	return func() { _ = os.Remove(file.Name()) }, errors.Join(err, file.Close())
+}
+
+// useSimulatedNode starts one if the configuration names none.
+func useSimulatedNode(cfg *automation.Config) (*proxyroutertest.Server, error) {
+	if cfg.ProxyRouterURL != "" {
+		return nil, nil
 	}
 	table, err := mapping.Load(cfg.MappingsFile)
 	if err != nil {
@@ -121,7 +140,7 @@ func useSimulatedNode(cfg *automation.Config) (end func(), err error) {
 		return nil, err
 	}
 	cfg.ProxyRouterURL, cfg.ProxyRouterUsername, cfg.ProxyRouterPassword = node.URL, "trial", automation.NewSecret("trial")
-	return node.Close, nil
+	return node, nil
 }
 
 // kindOf guesses a model's type from its name, for the simulated registry only.

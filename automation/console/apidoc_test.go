@@ -1,0 +1,45 @@
+package console_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/console"
+)
+
+func TestAPIDocument_ShowsEveryOperation(t *testing.T) {
+	document, err := os.ReadFile("../openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := console.APIDocument(document)
+	get := func(path string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, http.NoBody))
+		return w
+	}
+	page := get("/")
+	for _, want := range []string{"<strong>PATCH</strong> /api/v1/automation/settings", "Idempotency-Key", "FeedbackWrite", `id="shape-Settings"`} {
+		if !strings.Contains(page.Body.String(), want) {
+			t.Errorf("the page does not show %q", want)
+		}
+	}
+	if strings.Contains(page.Body.String(), "<no value>") || strings.Contains(page.Body.String(), "<nil>") {
+		t.Error("something has no value")
+	}
+	if page.Header().Get("Content-Security-Policy") == "" || get("/assets/console.css").Code != http.StatusOK {
+		t.Error("no policy, or no style")
+	}
+}
+
+func TestAPIDocument_PanicsOnWhatIsNoJSON(t *testing.T) {
+	defer func() {
+		if recover() == nil {
+			t.Error("no panic")
+		}
+	}()
+	console.APIDocument([]byte("openapi: 3.1.0"))
+}
