@@ -167,6 +167,29 @@ func TestWhatCannotBeToldIsNeverOff(t *testing.T) {
 	})
 }
 
+func TestReadiness_SaysThatThisReplicaFailsItsRequests(t *testing.T) {
+	l := newLab(t, setup{})
+	l.chat("alice") // settings and a session are known
+	l.until("it is idle", func() bool { return l.held() == 0 })
+	l.sql(`ALTER TABLE automation_sessions RENAME TO automation_sessions_away`)
+	for range 6 {
+		comeBackSoon(t, l.chat("alice"))
+	}
+	a := l.get("/healthz/ready", "")
+	if c := l.Components()["requests"]; c.OK || a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "requests failed on this replica") {
+		t.Errorf("%+v, %d %s", c, a.status, a.body)
+	}
+	l.sql(`ALTER TABLE automation_sessions_away RENAME TO automation_sessions`)
+	for range 6 {
+		if a := l.chat("alice"); a.status != http.StatusOK {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	}
+	if c := l.Components()["requests"]; !c.OK {
+		t.Errorf("%+v", c)
+	}
+}
+
 func comeBackSoon(t *testing.T, a answer) {
 	t.Helper()
 	if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" || a.code() != "session_unavailable" {

@@ -42,10 +42,12 @@ func (m *Module) Ready() http.Handler {
 	})
 }
 
-// Components returns how they are: run, mapping, flags, database, node.
+// Components returns how they are: run, mapping, flags, database, node, and
+// requests, which is not well where most of this replica's requests have failed
+// of late for reasons that other replicas may not share.
 func (m *Module) Components() map[string]Component {
 	well := Component{OK: true}
-	parts := map[string]Component{"run": well, "mapping": well, "flags": well, "database": well, "node": well}
+	parts := map[string]Component{"run": well, "mapping": well, "flags": well, "database": well, "node": well, "requests": m.recent.component(m.now())}
 	if !m.running.Load() {
 		parts["run"] = Component{Detail: "not running"}
 	}

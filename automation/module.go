@@ -79,6 +79,7 @@ type Module struct {
 	chat       *chat.Service
 	api        http.Handler
 	running    atomic.Bool
+	recent     recentFaults
 	unknown    map[string]bool // names to be kept ready that have been logged as unknown
 }
 

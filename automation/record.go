@@ -10,6 +10,7 @@ import (
 
 // recordChat is called with how each request through Sessions or Forward ended.
 func (m *Module) recordChat(ctx context.Context, o outcome.Outcome) {
+	m.recent.add(m.now(), o)
 	m.observer.Chat(o)
 	m.record(ctx, o)
 }
