@@ -61,10 +61,10 @@ func TestRecorder_CountsWhatAModuleDoes(t *testing.T) {
 	ask("", "GET", automation.AdminPath+"/flags", "", "Authorization", "Bearer wrong") // 401
 	g.Node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, Text: "no provider accepting session"})
 	ask("user-bob", "POST", chat, llama) // refused by the node
-	g.Node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeCut, Times: 1})
+	g.Node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeNoEnd, Times: 1})
 	func() {
 		defer func() { _ = recover() }() // the answer is cut
-		ask("user-alice", "POST", chat, llama)
+		ask("user-alice", "POST", chat, strings.Replace(llama, "{", `{"stream":true,`, 1))
 	}()
 
 	maintained := func() bool {
