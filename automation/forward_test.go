@@ -129,7 +129,7 @@ func TestAnExpiredSessionIsRenewedOnce(t *testing.T) {
 	}
 	// Where the next one has expired as well, its error stands.
 	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Text: "provider request failed: provider error: session expired"})
-	if a := l.chat("alice"); a.status != http.StatusInternalServerError || a.code() != "provider_error" {
+	if a := l.chat("alice"); a.status != http.StatusServiceUnavailable || a.code() != "session_unavailable" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	if s := l.healthy(); s.Opens != 3 {
@@ -143,13 +143,10 @@ var one = proxyroutertest.Options{Models: []proxyroutertest.Model{{ID: proxyrout
 func TestAFailingProviderIsLeftForAnother(t *testing.T) {
 	bad := proxyroutertest.ProviderAddress(0)
 	for name, fault := range map[string]proxyroutertest.Fault{
-		"a 500":               {Op: proxyroutertest.OpChat, Status: 500, Text: "provider request failed"},
-		"a 503":               {Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"},
-		"a 429":               {Op: proxyroutertest.OpChat, Status: 429, Text: "slow down"},
-		"the model's own 429": proxyroutertest.ProviderModelError(429, "slow down"),
-		"the provider's 401":  proxyroutertest.ProviderModelError(401, "bad key"),
-		"an older node's 400": proxyroutertest.OldProviderModelError("no"),
-		"a cut connection":    {Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeDrop},
+		"a 500":              {Op: proxyroutertest.OpChat, Status: 500, Text: "provider request failed"},
+		"a 503":              {Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"},
+		"the provider's 401": proxyroutertest.ProviderModelError(401, "bad key"),
+		"a cut connection":   {Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeDrop},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, setup{})
@@ -175,30 +172,43 @@ func TestAFailingProviderIsLeftForAnother(t *testing.T) {
 
 func TestWhereNothingHelpsTheFirstErrorStands(t *testing.T) {
 	busy := proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"}
+	chat := func(status int, text string) []proxyroutertest.Fault {
+		return []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: status, Text: text}}
+	}
+	model := func(status int, text string) []proxyroutertest.Fault {
+		return []proxyroutertest.Fault{proxyroutertest.ProviderModelError(status, text)}
+	}
+	any := proxyroutertest.Options{}
 	for name, tt := range map[string]struct {
 		node   proxyroutertest.Options
 		faults []proxyroutertest.Fault
-		header []string
 		status int
+		code   string
 		want   string
 		opens  int
 		open   int // sessions in service afterwards
 	}{
-		"a single bid":               {one, []proxyroutertest.Fault{busy}, nil, 503, "overloaded", 1, 1},
-		"a single bid, 429":          {one, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 429, Text: "slow down"}}, nil, 429, "slow down", 1, 1},
-		"a single bid, no answer":    {one, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeDrop}}, nil, 502, "no answer", 1, 1},
-		"no words":                   {one, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 503, Body: " "}}, nil, 503, "Service Unavailable", 1, 1},
-		"bids that cannot be read":   {proxyroutertest.Options{}, []proxyroutertest.Fault{busy, {Op: proxyroutertest.OpBids}}, nil, 503, "overloaded", 1, 1},
-		"both providers fail":        {proxyroutertest.Options{}, []proxyroutertest.Fault{busy}, nil, 503, "overloaded", 2, 1},
-		"no other session to be had": {proxyroutertest.Options{}, []proxyroutertest.Fault{busy, {Op: proxyroutertest.OpOpen, Skip: 1, Text: "no provider accepting session"}}, nil, 503, "overloaded", 1, 0},
-		"a 400 of the node":          {proxyroutertest.Options{}, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 400, Text: "no such tool"}}, nil, 400, "no such tool", 1, 1},
-		"a 404 of the node":          {proxyroutertest.Options{}, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 404, Text: "no route"}}, nil, 404, "no route", 1, 1},
-		"the model's own 422":        {proxyroutertest.Options{}, []proxyroutertest.Fault{proxyroutertest.ProviderModelError(422, "too long")}, nil, 422, "too long", 1, 1},
-		"the provider's 401":         {one, []proxyroutertest.Fault{proxyroutertest.ProviderModelError(401, "bad key")}, nil, 502, "bad key", 1, 1},
-		"the provider's 403":         {one, []proxyroutertest.Fault{proxyroutertest.ProviderModelError(403, "not you")}, nil, 502, "not you", 1, 1},
-		"the provider's 404":         {one, []proxyroutertest.Fault{proxyroutertest.ProviderModelError(404, "no model")}, nil, 502, "no model", 1, 1},
-		"the node's own 401":         {proxyroutertest.Options{}, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 401, Text: "invalid username or password"}}, nil, 502, "", 1, 1},
-		"a failed attestation":       {proxyroutertest.Options{}, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Text: "llm tee verification failed"}}, nil, 500, "tee", 1, 1},
+		"a single bid":               {one, []proxyroutertest.Fault{busy}, 502, "provider_error", "overloaded", 1, 1},
+		"a single bid, no answer":    {one, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeDrop}}, 502, "provider_error", "no answer", 1, 1},
+		"no text":                    {one, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 503, Body: " "}}, 502, "provider_error", "The Morpheus node answered with an error.", 1, 1},
+		"bids that cannot be read":   {any, []proxyroutertest.Fault{busy, {Op: proxyroutertest.OpBids}}, 502, "provider_error", "overloaded", 1, 1},
+		"both providers fail":        {any, []proxyroutertest.Fault{busy}, 502, "provider_error", "overloaded", 2, 1},
+		"no other session to be had": {any, []proxyroutertest.Fault{busy, {Op: proxyroutertest.OpOpen, Skip: 1, Text: "no provider accepting session"}}, 502, "provider_error", "overloaded", 1, 0},
+		"a timeout":                  {one, chat(500, "read: i/o timeout"), 504, "provider_timeout", "timeout", 1, 1},
+		"a failed attestation":       {any, chat(500, "llm tee verification failed"), 502, "provider_error", "tee", 1, 1},
+		"a 400 of the node":          {any, chat(400, "no such tool"), 400, "invalid_body", "no such tool", 1, 1},
+		"a 404 of the node":          {any, chat(404, "no route"), 404, "unknown_url", "no route", 1, 1},
+		"the node's own 401":         {any, chat(401, "invalid username or password"), 503, "session_unavailable", "refused the gateway's credentials", 1, 1},
+		"a 429 of the node":          {any, chat(429, "slow down"), 429, "model_error", "slow down", 1, 1},
+		"the model's own 422":        {any, model(422, "too long"), 422, "model_error", "too long", 1, 1},
+		"the model's own 429":        {any, model(429, "slow down"), 429, "model_error", "slow down", 1, 1},
+		"the model's own 503":        {any, model(503, "overloaded"), 503, "model_error", "overloaded", 1, 1},
+		"the model's own code":       {any, []proxyroutertest.Fault{{Name: "model-context-length"}}, 400, "context_length_exceeded", `"param":"messages"`, 1, 1},
+		"the same of an old node":    {any, []proxyroutertest.Fault{{Name: "old-node"}, {Name: "model-context-length"}}, 400, "context_length_exceeded", `"type":"invalid_request_error"`, 1, 1},
+		"an old node's rate limit":   {any, []proxyroutertest.Fault{{Name: "old-node"}, {Name: "model-rate-limit"}}, 429, "rate_limit_exceeded", "Rate limit", 1, 1},
+		"the provider's 401":         {one, model(401, "bad key"), 502, "provider_error", "bad key", 1, 1},
+		"the provider's 403":         {one, model(403, "not you"), 502, "provider_error", "not you", 1, 1},
+		"the provider's 404":         {one, model(404, "no model"), 502, "provider_error", "no model", 1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, setup{node: tt.node})
@@ -206,7 +216,7 @@ func TestWhereNothingHelpsTheFirstErrorStands(t *testing.T) {
 				l.node.Inject(f)
 			}
 			a := l.chat("alice", "X-Request-Id", "mine")
-			if a.status != tt.status || a.code() != "provider_error" || !strings.Contains(a.body, tt.want) || a.header.Get("X-Request-Id") != "mine" {
+			if a.status != tt.status || a.code() != tt.code || !strings.Contains(a.body, tt.want) || a.header.Get("X-Request-Id") != "mine" {
 				t.Errorf("%d %s, want %d; the log:\n%s", a.status, a.body, tt.status, l.log)
 			}
 			l.until("the session is free", func() bool { return l.held() == 0 })
@@ -226,7 +236,7 @@ func TestANamedSessionGetsNoOther(t *testing.T) {
 	l.until("it is idle", func() bool { return l.held() == 0 })
 	l.node.Expire(id)
 	a := l.chat("alice", "session_id", id)
-	if a.status != http.StatusInternalServerError || !strings.Contains(a.body, "session expired") {
+	if a.status != http.StatusNotFound || a.code() != "session_ended" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	if s := l.healthy(); s.Opens != 1 {
@@ -234,6 +244,50 @@ func TestANamedSessionGetsNoOther(t *testing.T) {
 	}
 	if l.log.has("taking another") {
 		t.Error("it was about to take another")
+	}
+}
+
+// A node or a provider that lost its storage is healed for free, whoever named the session.
+func TestForward_HealsLostStorage(t *testing.T) {
+	for _, fault := range []string{"lost-storage", "provider-lost-storage", "chat-not-found"} {
+		for _, named := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, named: %t", fault, named), func(t *testing.T) {
+				l := newLab(t, setup{})
+				id := l.chat("alice").header.Get("X-Automation-Session")
+				l.until("it is idle", func() bool { return l.held() == 0 })
+				l.node.Inject(proxyroutertest.Fault{Name: fault, Times: 1})
+				var header []string
+				if named {
+					header = []string{"session_id", id}
+				}
+				a := l.chat("alice", header...)
+				if a.status != http.StatusOK || a.header.Get("X-Automation-Session") != id {
+					t.Errorf("%d %s on %s; the log:\n%s", a.status, a.body, a.header.Get("X-Automation-Session"), l.log)
+				}
+				if s := l.healthy(); s.Opens != 1 || s.Closes != 0 || s.Initiations != 1 {
+					t.Errorf("stats = %+v", s)
+				}
+			})
+		}
+	}
+}
+
+// A session that cannot be healed at the moment is not given up.
+func TestForward_KeepsASessionThatItCannotAskAbout(t *testing.T) {
+	l := newLab(t, setup{})
+	id := l.chat("alice").header.Get("X-Automation-Session")
+	l.until("it is idle", func() bool { return l.held() == 0 })
+	l.node.Inject(proxyroutertest.Fault{Name: "lost-storage"})
+	l.node.Inject(proxyroutertest.Fault{Name: "get-rpc-error"})
+	if a := l.chat("alice"); a.status != http.StatusServiceUnavailable || a.code() != "session_unavailable" || a.header.Get("Retry-After") == "" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	l.node.ClearFaults()
+	if a := l.chat("alice"); a.header.Get("X-Automation-Session") != id {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if s := l.healthy(); s.Opens != 1 {
+		t.Errorf("%d opens", s.Opens)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/chat"
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/flags"
@@ -34,6 +35,8 @@ type Node interface {
 	session.Provider
 	Forward(ctx context.Context, r proxyrouter.ChatRequest) (*http.Response, error)
 	RatedBids(ctx context.Context, modelID string) ([]proxyrouter.Bid, error)
+	Classify(status int, header http.Header, body []byte) proxyrouter.ChatError
+	InitiateSession(ctx context.Context, id string) error
 	Ready() error
 }
 
@@ -237,6 +240,12 @@ func (noNode) Forward(context.Context, proxyrouter.ChatRequest) (*http.Response,
 }
 
 func (noNode) RatedBids(context.Context, string) ([]proxyrouter.Bid, error) { return nil, errNoNode }
+
+func (noNode) InitiateSession(context.Context, string) error { return errNoNode }
+
+func (noNode) Classify(int, http.Header, []byte) proxyrouter.ChatError {
+	return proxyrouter.ChatError{Cause: outcome.Node, Status: http.StatusServiceUnavailable}
+}
 
 // Load reads the mapping and the flags once, and reports what cannot be read: a
 // mapping that is missing or invalid, a database that is away or has no tables.

@@ -15,9 +15,6 @@ import (
 // ChatError is a failed response to a forwarded request. Its texts are redacted,
 // so that a client may see them.
 type ChatError struct {
-	Remedy  Remedy
-	Missing bool // with RemedyRenew: the node does not know the session at all
-
 	// Cause is one of:
 	//   - [outcome.Client]: the node refused the request itself;
 	//   - [outcome.Session]: the session has ended, or is unknown;

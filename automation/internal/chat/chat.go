@@ -67,6 +67,8 @@ type Sessions interface {
 type Node interface {
 	Forward(ctx context.Context, r proxyrouter.ChatRequest) (*http.Response, error)
 	RatedBids(ctx context.Context, modelID string) ([]proxyrouter.Bid, error)
+	Classify(status int, header http.Header, body []byte) proxyrouter.ChatError
+	InitiateSession(ctx context.Context, id string) error
 }
 
 // Service serves requests in OpenAI's shape.

@@ -71,7 +71,7 @@ func (f *forwarding) serve() (outcome.Outcome, error) {
 	f.request = proxyrouter.ChatRequest{Path: f.route.path, SessionID: f.clientSession.String(),
 		UserID: f.user.ID, ChatID: f.r.Header.Get("chat_id"), RequestID: f.requestID, Header: f.r.Header, Body: body}
 	o, failed := f.attempt()
-	if failed != nil && f.switchSession(failed) {
+	if failed != nil && f.remedy(failed) {
 		o, failed = f.attempt()
 	}
 	if failed != nil {
@@ -137,9 +137,10 @@ func (f *forwarding) readBody() ([]byte, error) {
 
 // failure is an attempt of which the client has seen nothing.
 type failure struct {
-	remedy proxyrouter.Remedy
-	answer *apiError   // where no remedy helps
-	header http.Header // of the node's, that it concerns
+	answer  *apiError   // where no remedy helps
+	expired bool        // with outcome.Session: the provider has ended the session
+	final   bool        // with outcome.Provider: another session would not help
+	header  http.Header // of the node's, that it concerns
 }
 
 // attempt sends the request and relays a good answer. The claim is the relay's
@@ -165,30 +166,51 @@ func (f *forwarding) attempt() (outcome.Outcome, *failure) {
 	case resp.StatusCode >= http.StatusMultipleChoices:
 		text, _ := f.answers.ReadError(resp, cancel)
 		cancel(nil)
-		return outcome.Outcome{}, responseError(resp.StatusCode, resp.Header, text)
+		return outcome.Outcome{}, f.responseError(resp.StatusCode, resp.Header, text)
 	}
 	return f.relay(resp, cancel, release)
 }
 
 // responseError understands an error that the node answered with, or sent in
 // place of an answer.
-func responseError(status int, header http.Header, text []byte) *failure {
-	e := proxyrouter.Classify(status, text)
-	err := fmt.Errorf("the node answered %d", status)
-	answer := newError(outcome.Provider, outcome.CodeProviderError, cmp.Or(e.Message, http.StatusText(e.Status)), err)
-	switch {
-	case e.Remedy == proxyrouter.RemedyRenew:
-		answer.cause, answer.code = outcome.Session, outcome.CodeSessionUnavailable
-	case e.Status < http.StatusInternalServerError:
-		answer.cause, answer.code = outcome.Model, outcome.CodeModelError
-		answer.body.Type = errorType(e.Status)
+func (f *forwarding) responseError(status int, header http.Header, text []byte) *failure {
+	e := f.Node.Classify(status, header, text)
+	answer := newError(e.Cause, errorCode(e), e.Message, fmt.Errorf("the node answered %d", status))
+	answer.status, answer.body.Type = e.Status, errorType(e.Status)
+	if e.Cause == outcome.Model {
+		answer.body.Param = e.Param
+		answer.body.Code, answer.body.Type = cmp.Or(e.Code, answer.body.Code), cmp.Or(e.Type, answer.body.Type)
 	}
-	answer.status = e.Status
-	failed := &failure{remedy: e.Remedy, answer: answer}
+	if e.RetryAfter > 0 {
+		answer.retry = e.RetryAfter
+	}
+	failed := &failure{answer: answer, expired: e.Expired, final: e.Final}
 	if e.Status == status {
 		failed.header = header
 	}
 	return failed
+}
+
+// errorCode is the code of an error that the node answered with.
+func errorCode(e proxyrouter.ChatError) outcome.Code {
+	switch e.Cause {
+	case outcome.Model:
+		return outcome.CodeModelError
+	case outcome.Session, outcome.Node:
+		return outcome.CodeSessionUnavailable
+	case outcome.Client:
+		switch e.Status {
+		case http.StatusNotFound:
+			return outcome.CodeUnknownURL
+		case http.StatusRequestEntityTooLarge:
+			return outcome.CodeBodyTooLarge
+		}
+		return outcome.CodeInvalidBody
+	}
+	if e.Status == http.StatusGatewayTimeout {
+		return outcome.CodeProviderTimeout
+	}
+	return outcome.CodeProviderError
 }
 
 // transportError is for a request that got no answer. Another provider helps
@@ -202,35 +224,60 @@ func (f *forwarding) transportError(ctx context.Context, err error) *failure {
 	case errors.Is(err, session.ErrUnavailable):
 		return &failure{answer: unavailable(outcome.Node, "The Morpheus node cannot be reached at the moment.", retrySoon, err)}
 	}
-	return &failure{remedy: proxyrouter.RemedyFailover, answer: newError(outcome.Provider, outcome.CodeProviderError, "The Morpheus node gave no answer.", err)}
+	return &failure{answer: newError(outcome.Provider, outcome.CodeProviderError, "The Morpheus node gave no answer.", err)}
 }
 
-// switchSession takes another session where that helps. The request's own goes
-// out of service only when there is a remedy, and its first error stands when
-// no other session can be had.
-func (f *forwarding) switchSession(e *failure) bool {
-	if f.claim == nil || f.clientSession != "" || f.r.Context().Err() != nil {
+// remedy does what can help against a failure, and reports whether to send the
+// request once more. A model's own words never cost a session.
+func (f *forwarding) remedy(e *failure) bool {
+	switch {
+	case f.r.Context().Err() != nil:
+		return false
+	case e.answer.cause == outcome.Session:
+		return f.remedySession(e)
+	case e.answer.cause != outcome.Provider, e.final, f.claim == nil, f.clientSession != "", !f.hasAlternative():
 		return false
 	}
 	want := f.want
-	switch e.remedy {
-	case proxyrouter.RemedyRenew:
-		f.warn("session expired at the node, taking another", e.answer)
-		if err := f.claim.MarkExpired(); err != nil {
-			f.warn("expired session not marked", err)
+	want.OmitProvider = f.claim.Provider()
+	f.warn("provider failed, taking another", e.answer)
+	if err := f.claim.MarkBroken(); err != nil {
+		f.warn("broken session not marked", err)
+	}
+	return f.replace(want)
+}
+
+// remedySession begins with what costs nothing: a session that the node or the
+// provider does not know any more is initiated again.
+func (f *forwarding) remedySession(e *failure) bool {
+	if f.claim != nil && !e.expired {
+		err := f.Node.InitiateSession(f.r.Context(), f.claim.SessionID())
+		if err == nil {
+			f.warn("session initiated again", e.answer)
+			return true
 		}
-	case proxyrouter.RemedyFailover:
-		if !f.hasAlternative() {
+		if !errors.Is(err, session.ErrSessionNotFound) {
+			f.warn("session not initiated again", err)
 			return false
 		}
-		want.OmitProvider = f.claim.Provider()
-		f.warn("provider failed, taking another", e.answer)
-		if err := f.claim.MarkBroken(); err != nil {
-			f.warn("broken session not marked", err)
+	}
+	if f.clientSession != "" || f.claim == nil {
+		ended := clientError(outcome.CodeSessionNotFound, "There is no such session.", e.answer.err)
+		if e.expired {
+			ended = clientError(outcome.CodeSessionEnded, "The session has ended. Leave session_id out to get another.", e.answer.err)
 		}
-	default:
+		e.answer = ended
 		return false
 	}
+	f.warn("session ended at the node, taking another", e.answer)
+	if err := f.claim.MarkExpired(); err != nil {
+		f.warn("expired session not marked", err)
+	}
+	return f.replace(f.want)
+}
+
+// replace takes another session; the first error stands when none can be had.
+func (f *forwarding) replace(want session.Request) bool {
 	f.claim.Release()
 	claim, err := f.Sessions.Acquire(f.r.Context(), want)
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/relay"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
-	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
@@ -41,13 +40,13 @@ func (f *forwarding) releaser() func(drained bool) {
 func (f *forwarding) relay(resp *http.Response, cancel context.CancelCauseFunc, release func(bool)) (outcome.Outcome, *failure) {
 	result := f.answers.Copy(f.r.Context(), f.w, relay.Answer{Response: resp, Cancel: cancel, Release: release,
 		Describe: func(e *relay.Failure) []byte {
-			answer := truncated(resp, e).answer
+			answer := f.truncated(resp, e).answer
 			e.Cause, e.Code = answer.cause, answer.code
 			return answer.json()
 		}})
 	switch {
 	case result.Held:
-		return outcome.Outcome{}, truncated(resp, result.Failure)
+		return outcome.Outcome{}, f.truncated(resp, result.Failure)
 	case result.Failure == nil:
 		f.claim = nil
 		return outcome.Outcome{Cause: outcome.None}, nil
@@ -57,10 +56,10 @@ func (f *forwarding) relay(resp *http.Response, cancel context.CancelCauseFunc, 
 }
 
 // truncated understands an answer that is not whole.
-func truncated(resp *http.Response, e *relay.Failure) *failure {
+func (f *forwarding) truncated(resp *http.Response, e *relay.Failure) *failure {
 	switch {
 	case e.Body != nil:
-		failed := responseError(resp.StatusCode, resp.Header, e.Body)
+		failed := f.responseError(resp.StatusCode, resp.Header, e.Body)
 		failed.answer.err = errors.Join(e.Err, failed.answer.err)
 		return failed
 	case errors.Is(e.Err, session.ErrNotRunning):
@@ -73,11 +72,7 @@ func truncated(resp *http.Response, e *relay.Failure) *failure {
 	case outcome.Database:
 		message = "The session was lost; send the request again."
 	}
-	failed := &failure{answer: newError(e.Cause, e.Code, message, e.Err)}
-	if e.Cause == outcome.Provider {
-		failed.remedy = proxyrouter.RemedyFailover
-	}
-	return failed
+	return &failure{answer: newError(e.Cause, e.Code, message, e.Err)}
 }
 
 func clientLeft() outcome.Outcome {
