@@ -68,6 +68,65 @@ func TestTheAdminAPIAsksForItsToken(t *testing.T) {
 	o.expect(o.call("DELETE", "/flags/automation", ""), http.StatusMethodNotAllowed, "")
 }
 
+func TestAdmin_TakesBearerInAnyCase(t *testing.T) {
+	o := newOperator(t, setup{})
+	for _, scheme := range []string{"Bearer", "bearer", "BEARER"} {
+		o.expect(o.call("GET", "/flags", "", "Authorization", scheme+" "+adminToken), http.StatusOK, "")
+	}
+}
+
+func TestAdmin_RefusesASourceThatGuesses(t *testing.T) {
+	o := newOperator(t, setup{})
+	from := func(source, token string) *httptest.ResponseRecorder {
+		r := httptest.NewRequestWithContext(t.Context(), "GET", automation.AdminPath+"/flags", nil)
+		r.RemoteAddr = source
+		r.Header.Set("Authorization", "Bearer "+token)
+		w := httptest.NewRecorder()
+		o.handler.ServeHTTP(w, r)
+		return w
+	}
+	for range 10 {
+		o.expect(from("192.0.2.7:1000", "wrong"), http.StatusUnauthorized, "")
+	}
+	for _, token := range []string{"wrong", adminToken} {
+		w := from("192.0.2.7:2000", token)
+		o.expect(w, http.StatusTooManyRequests, "")
+		if w.Header().Get("Retry-After") == "" {
+			t.Error("no Retry-After")
+		}
+	}
+	o.expect(from("192.0.2.8:1000", adminToken), http.StatusOK, "")
+	if !o.log.has("WARN", "wrong token", "192.0.2.7") {
+		t.Error("the log does not name the source")
+	}
+}
+
+func TestAdmin_PathsThatNameNothingAreNotFound(t *testing.T) {
+	o := newOperator(t, setup{})
+	for _, path := range []string{"/flags/%00", "/flags/a%00b/events", "/flags/%ff", "/flags/..", "/flags/automation/users/%0a"} {
+		o.expect(o.call("GET", path, ""), http.StatusNotFound, "")
+	}
+}
+
+func TestAdmin_PreconditionsListVersions(t *testing.T) {
+	o := newOperator(t, setup{})
+	version := func() string { return o.call("GET", "/flags/automation", "").Header().Get("ETag") }
+	for _, tt := range []struct {
+		name, header, value string
+		status              int
+	}{
+		{"one of them holds", "If-Match", `"900", ` + version() + `, W/"1"`, http.StatusOK},
+		{"none of them holds", "If-Match", `"900", "901"`, http.StatusPreconditionFailed},
+		{"anything", "If-Match", "*", http.StatusOK},
+		{"not these", "If-None-Match", `"900"`, http.StatusOK},
+		{"nothing may be there", "If-None-Match", "*", http.StatusPreconditionFailed},
+		{"no version", "If-Match", "2", http.StatusPreconditionFailed},
+	} {
+		w := o.call("PATCH", "/flags/automation", `{"notice":"`+tt.name+`"}`, tt.header, tt.value)
+		o.expect(w, tt.status, "")
+	}
+}
+
 func TestWithoutATokenThereIsNoAdminAPI(t *testing.T) {
 	l := newLab(t, setup{})
 	o := operator{l, l.Admin(nil)}

@@ -79,7 +79,12 @@ func TestSettingsAreReadAndWritten(t *testing.T) {
 		{"DELETE goes back to the defaults", "DELETE", "", []string{"If-Match", `"8"`}, `alice false 3600 stored=false "0"`},
 		{"and again", "DELETE", "", nil, `alice false 3600 stored=false "0"`},
 		{"and GET gives them", "GET", "", nil, `alice false 3600 stored=false "0"`},
-		{"where nothing is stored the condition is 0", "PUT", good, []string{"If-Match", `"0"`}, `alice true 1800 stored=true "10"`},
+		{"nothing may be stored", "PUT", good, []string{"If-None-Match", "*"}, `alice true 1800 stored=true "10"`},
+		{"one of a list holds", "PATCH", `{"session_duration":600.0}`, []string{"If-Match", `"3", "10"`}, `alice true 600 stored=true "11"`},
+		{"not these versions", "PATCH", `{"session_duration":6e2,"is_enabled":false}`, []string{"If-None-Match", `"10", W/"9"`}, `alice false 600 stored=true "12"`},
+		{"a merge patch is one", "PATCH", `{"is_enabled":true}`, []string{"Content-Type", "application/merge-patch+json"}, `alice true 600 stored=true "13"`},
+		{"and back again", "DELETE", "", nil, `alice false 3600 stored=false "0"`},
+		{"where nothing is stored the condition is 0", "PUT", good, []string{"If-Match", `"0"`}, `alice true 1800 stored=true "15"`},
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			l.t = t
@@ -125,7 +130,7 @@ func TestGetSaysThatNothingHasChanged(t *testing.T) {
 
 func TestAConditionThatDoesNotHoldChangesNothing(t *testing.T) {
 	l := newLab(t, setup{})
-	for i, tag := range []string{`"0"`, `"2"`, `W/"1"`, `1`, `"01"`, `"+1"`, `"-1"`, `"1", "2"`, `"99999999999999999999"`, `"x"`, ``, `,`} {
+	for i, tag := range []string{`"0"`, `"2"`, `W/"1"`, `1`, `"01"`, `"+1"`, `"-1"`, `"3", "2"`, `"99999999999999999999"`, `"x"`, ``, `,`} {
 		user := fmt.Sprint("user-", i)
 		l.do("PUT", settingsPath, user, good)
 		for method, body := range map[string]string{"PUT": `{"is_enabled":false,"session_duration":300}`,
@@ -166,7 +171,7 @@ func TestABadBodyIsRefusedByField(t *testing.T) {
 		{"a number for the switch", all, `{"is_enabled":1,"session_duration":300}`, []string{"is_enabled"}},
 		{"text for the duration", all, `{"is_enabled":true,"session_duration":"300"}`, []string{"session_duration"}},
 		{"a fraction", all, `{"is_enabled":true,"session_duration":300.5}`, []string{"session_duration"}},
-		{"an exponent", all, `{"is_enabled":true,"session_duration":3e2}`, []string{"session_duration"}},
+		{"a negative exponent", all, `{"is_enabled":true,"session_duration":3e-2}`, []string{"session_duration"}},
 		{"below the bounds", all, `{"is_enabled":true,"session_duration":299}`, []string{"session_duration"}},
 		{"above the bounds", all, `{"is_enabled":true,"session_duration":86401}`, []string{"session_duration"}},
 		{"zero", all, `{"is_enabled":true,"session_duration":0}`, []string{"session_duration"}},
@@ -204,7 +209,7 @@ func TestABodyMustBeSmallJSON(t *testing.T) {
 		{"too large", large, nil, http.StatusRequestEntityTooLarge},
 		{"a form", good, []string{"Content-Type", "application/x-www-form-urlencoded"}, http.StatusUnsupportedMediaType},
 		{"text", good, []string{"Content-Type", "text/plain"}, http.StatusUnsupportedMediaType},
-		{"another JSON", good, []string{"Content-Type", "application/merge-patch+json"}, http.StatusUnsupportedMediaType},
+		{"another JSON", good, []string{"Content-Type", "application/json-patch+json"}, http.StatusUnsupportedMediaType},
 		{"no type at all", good, []string{"Content-Type", "x;y;"}, http.StatusUnsupportedMediaType},
 		{"another charset", good, []string{"Content-Type", "application/json; charset=latin1"}, http.StatusUnsupportedMediaType},
 		{"compressed", good, []string{"Content-Encoding", "gzip"}, http.StatusUnsupportedMediaType},

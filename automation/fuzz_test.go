@@ -56,13 +56,13 @@ func FuzzSettingsDecoder(f *testing.F) {
 			t.Fatalf("%q: stored %d", body, stored.SessionDuration)
 		}
 		said := struct {
-			IsEnabled       *bool  `json:"is_enabled"`
-			SessionDuration *int64 `json:"session_duration"`
+			IsEnabled       *bool    `json:"is_enabled"`
+			SessionDuration *float64 `json:"session_duration"` // 600.0 is 600
 		}{}
 		if err := json.Unmarshal([]byte(body), &said); err != nil {
 			t.Fatalf("%q was taken: %v", body, err)
 		}
-		if said.IsEnabled != nil && *said.IsEnabled != stored.IsEnabled || said.SessionDuration != nil && *said.SessionDuration != stored.SessionDuration {
+		if said.IsEnabled != nil && *said.IsEnabled != stored.IsEnabled || said.SessionDuration != nil && *said.SessionDuration != float64(stored.SessionDuration) {
 			t.Fatalf("%q: stored %+v", body, stored)
 		}
 	})

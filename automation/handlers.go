@@ -57,7 +57,7 @@ func (m *Module) Admin(authorize Authorize) http.Handler {
 		if token == "" {
 			return adminapi.NotFound()
 		}
-		authorize = adminapi.ByToken(token)
+		authorize = adminapi.ByToken(token, m.now, m.log)
 	}
 	return adminapi.New(adminapi.Deps{
 		BasePath: AdminPath, Authorize: authorize, Explain: m.flags.Explain,

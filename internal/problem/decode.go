@@ -21,14 +21,14 @@ const (
 // pointer to a struct, as [strictjson.Unmarshal] does. It returns a *Problem
 // that names all fields at fault:
 //
-//   - 415 for a Content-Type other than application/json in UTF-8, or an
-//     encoded body; a body without a Content-Type is read as JSON
+//   - 415 for a Content-Type other than application/json in UTF-8 (of a PATCH
+//     also application/merge-patch+json), or an encoded body; a body without a Content-Type is read as JSON
 //   - 413 for more than limit bytes
 //   - 400 for what strictjson refuses
 //
 // After an error dst is not to be used.
 func Decode(r *http.Request, limit int64, dst any) error {
-	if err := checkMediaType(r.Header); err != nil {
+	if err := checkMediaType(r); err != nil {
 		return err
 	}
 	data, err := readBody(r, limit)
@@ -50,17 +50,18 @@ func Decode(r *http.Request, limit int64, dst any) error {
 	return Invalid(fields...)
 }
 
-func checkMediaType(h http.Header) error {
-	if encoding := h.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+func checkMediaType(r *http.Request) error {
+	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return New(http.StatusUnsupportedMediaType, "Send the body without Content-Encoding.")
 	}
-	contentType := h.Get("Content-Type")
+	contentType := r.Header.Get("Content-Type")
 	if contentType == "" {
 		return nil
 	}
 	mediaType, params, err := mime.ParseMediaType(contentType)
 	charset, stated := params["charset"]
-	if err != nil || mediaType != "application/json" || stated && !strings.EqualFold(charset, "utf-8") {
+	isJSON := mediaType == "application/json" || r.Method == http.MethodPatch && mediaType == "application/merge-patch+json"
+	if err != nil || !isJSON || stated && !strings.EqualFold(charset, "utf-8") {
 		return New(http.StatusUnsupportedMediaType, "Send the body as application/json in UTF-8.")
 	}
 	return nil

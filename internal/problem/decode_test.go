@@ -251,6 +251,12 @@ func TestDecode_ChecksTheMediaType(t *testing.T) {
 			t.Errorf("%q: %v", contentType, err)
 		}
 	}
+	patch := put(`{"is_enabled":true,"session_duration":1}`)
+	patch.Method = http.MethodPatch
+	patch.Header.Set("Content-Type", "application/merge-patch+json")
+	if err := problem.Decode(patch, limit, &settings{}); err != nil {
+		t.Errorf("a PATCH: %v", err)
+	}
 	for encoding, ok := range map[string]bool{"identity": true, "gzip": false} {
 		r := put(`{"is_enabled":true,"session_duration":1}`)
 		r.Header.Set("Content-Encoding", encoding)

@@ -4,8 +4,6 @@ package adminapi
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"net/http"
 	"net/url"
@@ -78,6 +76,10 @@ func New(d Deps) http.Handler {
 		method, path, _ := strings.Cut(pattern, " ")
 		mux.Handle(method+" "+d.BasePath+path, func(c *httpapi.Call) error {
 			actor, err := d.Authorize(c.R)
+			if limited, ok := errors.AsType[*guessLimitError](err); ok {
+				httpapi.RetryAfter(c.W, limited.retry)
+				return httpapi.Fail(outcome.Limit, problem.New(http.StatusTooManyRequests, "Too many wrong tokens; wait a little.").WithCause(err))
+			}
 			if err != nil {
 				c.W.Header().Set("WWW-Authenticate", identity.Challenge)
 				return httpapi.Fail(outcome.Client, problem.New(http.StatusUnauthorized, "Send the operators' token as a bearer token.").WithCause(err))
@@ -114,31 +116,6 @@ func (a *api) routes() map[string]handler {
 		routes["POST /rollouts/{name}/"+string(action)] = a.commandRollout(action)
 	}
 	return routes
-}
-
-// headerActor names the operator behind the shared token, for the audit.
-const headerActor = "X-Automation-Actor"
-
-// ByToken authorizes whoever sends the bearer token. The audit shows "admin",
-// or "admin:" and what the header X-Automation-Actor says.
-func ByToken(token string) func(*http.Request) (actor string, err error) {
-	want := sha256.Sum256([]byte(token))
-	return func(r *http.Request) (string, error) {
-		sent, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		// Digests, so that the time it takes says nothing, not even about the length.
-		got := sha256.Sum256([]byte(sent))
-		if subtle.ConstantTimeCompare(want[:], got[:]) != 1 || !ok {
-			return "", errors.New("automation: not the operators' token")
-		}
-		name := r.Header.Get(headerActor)
-		switch {
-		case name == "":
-			return "admin", nil
-		case !identity.Valid(name):
-			return "", errors.New("automation: " + headerActor + " is no name")
-		}
-		return "admin:" + name, nil
-	}
 }
 
 // retrySoon is when to come back where nobody knows better.

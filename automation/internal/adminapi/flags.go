@@ -64,16 +64,34 @@ func (a *api) patchFlag(c *httpapi.Call, actor string) error {
 	if err := problem.Decode(c.R, maxFlag, &body); err != nil {
 		return err
 	}
-	version, given, ok := httpapi.MatchVersion(c.R)
-	if !ok || given && version == 0 {
-		return flagChanged
-	}
-	f, err := a.Store.Update(c.R.Context(), c.R.PathValue("name"), flags.Change(body), actor, version)
+	f, err := a.updateIf(c, flags.Change(body), actor)
 	if err != nil {
 		return flagProblem(c.W, err)
 	}
 	a.Refresh()
 	return answerFlag(c.W, f)
+}
+
+// updateIf changes a flag where the request's preconditions hold.
+func (a *api) updateIf(c *httpapi.Call, change flags.Change, actor string) (*flags.Flag, error) {
+	p, name := httpapi.ReadPreconditions(c.R), c.R.PathValue("name")
+	version, one := p.Version()
+	switch {
+	case p.None():
+		version = 0 // any
+	case !one:
+		now, err := a.Store.Get(c.R.Context(), name)
+		if err != nil {
+			return nil, err
+		}
+		if !p.Hold(now.Version, true) {
+			return nil, flags.ErrConflict
+		}
+		version = now.Version
+	case version == 0: // no flag has it
+		return nil, flags.ErrConflict
+	}
+	return a.Store.Update(c.R.Context(), name, change, actor, version)
 }
 
 func answerFlag(w http.ResponseWriter, f *flags.Flag) error {

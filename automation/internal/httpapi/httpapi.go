@@ -7,9 +7,12 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"path"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/identity"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
@@ -57,15 +60,34 @@ func (m *Mux) Handle(pattern string, serve func(*Call) error) {
 
 // ServeHTTP implements http.Handler.
 func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := &Call{W: w, R: r}
+	if !cleanPath(r.URL.Path) {
+		m.observe(c, func() error {
+			http.HandlerFunc(notFound).ServeHTTP(c.W, r)
+			return nil
+		})
+		return
+	}
 	if _, pattern := m.mux.Handler(r); pattern != "" {
 		m.mux.ServeHTTP(w, r)
 		return
 	}
-	c := &Call{W: w, R: r}
 	m.observe(c, func() error {
 		problem.Routes(m.mux).ServeHTTP(c.W, r)
 		return nil
 	})
+}
+
+// cleanPath reports whether a path can be a route's: one with dots would be
+// redirected to another resource, and what is no text is no name in a database.
+func cleanPath(p string) bool {
+	return utf8.ValidString(p) && !strings.ContainsFunc(p, unicode.IsControl) && path.Clean(p) == strings.TrimSuffix(p, "/")
+}
+
+func notFound(w http.ResponseWriter, r *http.Request) {
+	problem.Handler(nil, func(http.ResponseWriter, *http.Request) error {
+		return problem.New(http.StatusNotFound, "There is nothing here.")
+	}).ServeHTTP(w, r)
 }
 
 // observe records how serve ends, a panic included.
@@ -132,42 +154,4 @@ func causeOf(err error, status int) outcome.Cause {
 // RetryAfter sets the header of that name.
 func RetryAfter(w http.ResponseWriter, d time.Duration) {
 	w.Header().Set("Retry-After", strconv.Itoa(max(int((d+time.Second-1)/time.Second), 1)))
-}
-
-// ETag is the entity tag of a version.
-func ETag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
-
-// tags takes the lists of entity tags in a header apart.
-func tags(values []string) []string {
-	var list []string
-	for _, v := range values {
-		for tag := range strings.SplitSeq(v, ",") {
-			list = append(list, strings.TrimSpace(tag))
-		}
-	}
-	return list
-}
-
-// NotModified reports whether the request's If-None-Match lists etag.
-func NotModified(r *http.Request, etag string) bool {
-	for _, tag := range tags(r.Header.Values("If-None-Match")) {
-		if tag == "*" || strings.TrimPrefix(tag, "W/") == etag {
-			return true
-		}
-	}
-	return false
-}
-
-// MatchVersion reads an If-Match: "*" or nothing is any version, which is not
-// given. One version is enough: nobody has reason to send more.
-func MatchVersion(r *http.Request) (version int64, given, ok bool) {
-	list := tags(r.Header.Values("If-Match"))
-	if len(list) == 0 || len(list) == 1 && list[0] == "*" {
-		return 0, false, true
-	}
-	if len(list) > 1 {
-		return 0, true, false
-	}
-	n, err := strconv.ParseInt(strings.Trim(list[0], `"`), 10, 64)
-	return n, true, err == nil && n >= 0 && list[0] == ETag(n)
 }

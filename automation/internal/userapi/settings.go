@@ -3,7 +3,9 @@ package userapi
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
@@ -34,14 +36,32 @@ func (a *api) getSettings(c *httpapi.Call) error {
 	return answerSettings(c.W, s)
 }
 
+// wholeNumber is written in JSON in any way that means a whole number: 600.0
+// and 6e2 are 600.
+type wholeNumber int64
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (n *wholeNumber) UnmarshalJSON(b []byte) error {
+	if i, err := strconv.ParseInt(string(b), 10, 64); err == nil {
+		*n = wholeNumber(i)
+		return nil
+	}
+	f, err := strconv.ParseFloat(string(b), 64)
+	if err != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
+		return errors.New("must be a whole number")
+	}
+	*n = wholeNumber(f)
+	return nil
+}
+
 // maxSettings bounds a body. A write decodes before it looks at the database,
 // so that a bad request costs nothing.
 const maxSettings = 4 << 10
 
 func (a *api) putSettings(c *httpapi.Call) error {
 	var body struct {
-		IsEnabled       bool  `json:"is_enabled"`
-		SessionDuration int64 `json:"session_duration"`
+		IsEnabled       bool        `json:"is_enabled"`
+		SessionDuration wholeNumber `json:"session_duration"`
 	}
 	if err := problem.Decode(c.R, maxSettings, &body); err != nil {
 		return err
@@ -57,8 +77,8 @@ func (a *api) putSettings(c *httpapi.Call) error {
 
 func (a *api) patchSettings(c *httpapi.Call) error {
 	var body struct {
-		IsEnabled       *bool  `json:"is_enabled"`
-		SessionDuration *int64 `json:"session_duration"`
+		IsEnabled       *bool        `json:"is_enabled"`
+		SessionDuration *wholeNumber `json:"session_duration"`
 	}
 	if err := problem.Decode(c.R, maxSettings, &body); err != nil {
 		return err
@@ -83,7 +103,8 @@ func (a *api) deleteSettings(c *httpapi.Call) error {
 }
 
 // duration checks seconds before they become a Duration, which could overflow.
-func (a *api) duration(seconds int64) (time.Duration, error) {
+func (a *api) duration(n wholeNumber) (time.Duration, error) {
+	seconds := int64(n)
 	least, most := int64(a.MinDuration.Seconds()), int64(a.MaxDuration.Seconds())
 	if seconds < least || seconds > most {
 		return 0, problem.Invalid(problem.FieldError{Field: "session_duration", Message: fmt.Sprintf("must be from %d to %d seconds", least, most)})
@@ -93,17 +114,14 @@ func (a *api) duration(seconds int64) (time.Duration, error) {
 
 // change applies a change under the request's condition.
 func (a *api) change(c *httpapi.Call, apply func(settings.Condition) (settings.Settings, error)) error {
-	cond, err := condition(c.R)
-	if err != nil {
-		return err
-	}
 	var before settings.Settings
 	known := false
 	if a.Changed != nil { // nobody else wants to know
+		var err error
 		before, err = a.Settings.Get(c.R.Context(), c.User.ID)
 		known = err == nil
 	}
-	after, err := apply(cond)
+	after, err := a.applyIf(c, apply)
 	if err != nil {
 		return storeProblem(c.W, err)
 	}
@@ -124,16 +142,34 @@ func answerSettings(w http.ResponseWriter, s settings.Settings) error {
 	return problem.WriteJSON(w, http.StatusOK, a)
 }
 
-// condition reads the condition of a write.
-func condition(r *http.Request) (settings.Condition, error) {
-	version, given, ok := httpapi.MatchVersion(r)
-	switch {
-	case !ok:
-		return settings.Always, preconditionFailed
-	case !given:
-		return settings.Always, nil
+// maxConflicts is how often a write whose condition lists several versions is
+// tried again while others change the settings.
+const maxConflicts = 3
+
+// applyIf applies a change where the request's preconditions hold.
+func (a *api) applyIf(c *httpapi.Call, apply func(settings.Condition) (settings.Settings, error)) (settings.Settings, error) {
+	p := httpapi.ReadPreconditions(c.R)
+	if p.None() {
+		return apply(settings.Always)
 	}
-	return settings.IfVersion(version), nil
+	if version, ok := p.Version(); ok {
+		return apply(settings.IfVersion(version))
+	}
+	// The store compares one version: the one that is checked here.
+	for range maxConflicts {
+		now, err := a.Stored.Get(c.R.Context(), c.User.ID)
+		if err != nil {
+			return settings.Settings{}, err
+		}
+		if !p.Hold(now.Version, now.Version > 0) {
+			return settings.Settings{}, settings.ErrConflict
+		}
+		after, err := apply(settings.IfVersion(now.Version))
+		if !errors.Is(err, settings.ErrConflict) {
+			return after, err
+		}
+	}
+	return settings.Settings{}, settings.ErrConflict
 }
 
 var preconditionFailed = problem.New(http.StatusPreconditionFailed, "The settings have changed meanwhile: get them again, and send their ETag as If-Match.")
