@@ -9,6 +9,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
+	"github.com/MorpheusAIs/gateway-automation/internal/replica"
 )
 
 // Live answers 200 as long as the process serves requests. It looks at
@@ -77,4 +78,19 @@ func (m *Module) Components() map[string]Component {
 		parts["node"] = Component{Detail: "it does not answer"}
 	}
 	return parts
+}
+
+// replicaState is what this process reports to the others' operators.
+func (m *Module) replicaState() replica.State {
+	h := m.flags.Health()
+	s := replica.State{FeatureEnabled: m.cfg.FeatureEnabled, FlagAge: h.Age, Problems: map[string]string{}, Rates: m.requests.Rates()}
+	if f := m.flags.Flag(FlagName); f != nil {
+		s.FlagVersion = f.Version
+	}
+	for name, c := range m.Components() {
+		if !c.OK {
+			s.Problems[name] = c.Detail
+		}
+	}
+	return s
 }

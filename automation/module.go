@@ -20,6 +20,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
 	"github.com/MorpheusAIs/gateway-automation/internal/feedback"
+	"github.com/MorpheusAIs/gateway-automation/internal/replica"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 	"github.com/MorpheusAIs/gateway-automation/settings"
@@ -79,6 +80,8 @@ type Module struct {
 	sessions   *session.Manager
 	feedback   *feedback.Store
 	cleaner    *cleanup.Cleaner
+	replicas   *replica.Store
+	requests   *replica.Counter
 	chat       *chat.Service
 	api        http.Handler
 	running    atomic.Bool
@@ -182,6 +185,7 @@ func (m *Module) newStores() (err error) {
 	if err != nil {
 		return err
 	}
+	m.replicas, m.requests = replica.NewStore(m.pool, m.observer.SQL), replica.NewCounter(m.now)
 	m.feedback = feedback.NewStore(m.pool, sqldb.Options{MaxConns: 1, Observe: m.observer.SQL})
 	m.cleaner, err = m.newCleaner(sqldb.New(m.pool, sqldb.Options{MaxConns: m.settingsConns(), Observe: m.observer.SQL}))
 	return err
@@ -286,6 +290,7 @@ func (m *Module) Run(ctx context.Context) error {
 	if node, ok := m.node.(interface{ Run(context.Context) }); ok && m.cfg.FeatureEnabled {
 		g.Go(func() error { node.Run(ctx); return nil }) // its health, while nobody else asks it anything
 	}
+	g.Go(func() error { m.replicas.Run(ctx, m.log, m.replicaState); return nil })
 	defer m.chat.Close() // the sessions have ended what they could
 	return g.Wait()
 }

@@ -12,6 +12,9 @@ import (
 func (m *Module) recordChat(ctx context.Context, o outcome.Outcome) {
 	m.recent.add(m.now(), o)
 	m.observer.Chat(o)
+	if r := o.Result(); r == outcome.Served || r == outcome.Failed {
+		m.requests.Add(r == outcome.Failed, o.Cause == outcome.Node)
+	}
 	m.record(ctx, o)
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/adminapi"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/replica"
 )
 
 // Report measures the deployment plan's criteria of success. Open P0 and P1
@@ -44,6 +45,10 @@ func (m *Module) overview(ctx context.Context) (adminapi.Overview, error) {
 	if err != nil {
 		return fail(err)
 	}
+	replicas, err := m.replicas.List(ctx, replica.Alive)
+	if err != nil {
+		return fail(err)
+	}
 	return adminapi.Overview{MasterOn: m.cfg.FeatureEnabled, Components: m.Components(), Sessions: sessions.ByState,
-		OptedIn: on, OptedOut: off, Replicas: []any{}}, nil
+		OptedIn: on, OptedOut: off, Replicas: replicas}, nil
 }

@@ -146,30 +146,34 @@ func TestFlagAudit_RecordsTruncate(t *testing.T) {
 	}
 }
 
-func TestFlagAudit_IsAppendOnly(t *testing.T) {
+func TestFlagAudit_IsAppendOnlyFor90Days(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		migrated(t, pool)
 		statements := []string{`UPDATE feature_flag_events SET changed_by = 'nobody'`, `DELETE FROM feature_flag_events`}
 		if !isLite(pool) {
-			statements = append(statements, `TRUNCATE feature_flag_events`)
+			// What anybody could set once.
+			statements = append(statements, `TRUNCATE feature_flag_events`, `SET automation.cleanup = 'on'; DELETE FROM feature_flag_events`)
 		}
 		for _, s := range statements {
 			if _, err := pool.ExecContext(t.Context(), s); err == nil || !strings.Contains(err.Error(), "append-only") {
 				t.Errorf("%s: error %v, want that it is append-only", s, err)
 			}
 		}
-		for _, s := range statements {
-			err := as(t, pool, "cleanup", "on", s)
-			if allowed := strings.HasPrefix(s, "DELETE"); (err == nil) != allowed {
-				t.Errorf("in the clean-up: %s: error %v, want allowed %v", s, err, allowed)
+		day := func(age string) string {
+			if isLite(pool) {
+				return "strftime('%Y-%m-%d %H:%M:%f', 'now', '-" + age + "')"
+			}
+			return "now() - interval '" + age + "'"
+		}
+		for age, allowed := range map[string]bool{"89 days": false, "91 days": true} {
+			execute(t, pool, `INSERT INTO feature_flag_events (feature_name, version, action, changed_at, changed_by, before, after)
+				VALUES ('`+age+`', 1, 'update', `+day(age)+`, 't', '{}', '{}')`)
+			if _, err := pool.ExecContext(t.Context(), `DELETE FROM feature_flag_events WHERE feature_name = '`+age+`'`); (err == nil) != allowed {
+				t.Errorf("a row of %s: error %v, want allowed %v", age, err, allowed)
 			}
 		}
-		if n := len(events(t, pool)); n != 0 {
-			t.Errorf("%d events, want none", n)
-		}
-		execute(t, pool, `UPDATE feature_flags SET enabled = false`)
-		if _, err := pool.ExecContext(t.Context(), `DELETE FROM feature_flag_events`); err == nil {
-			t.Error("the clean-up's right outlives its transaction")
+		if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flag_events`); n != 2 {
+			t.Errorf("%d events, want the flag's and the one of 89 days", n)
 		}
 	})
 }

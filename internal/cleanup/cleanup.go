@@ -12,7 +12,10 @@
 //     ago. Kept are those that the budget of the last day counts, and all that
 //     are younger than an open whose outcome is unknown: reconciliation must
 //     know every session that it could mistake for that one;
-//   - the audit of flags and rollouts past a retention of its own;
+//   - the audit of flags and rollouts past a retention of its own, which the
+//     tables' triggers enforce: a row younger than 90 days nobody can delete;
+//   - users' feedback, the retention after it was done, or past the audit's
+//     retention; reports of processes that ended a day ago;
 //   - settings equal to the defaults of users who have neither changed them
 //     nor used the feature for the retention. Deleting them changes nothing
 //     for the user. An opt-out is kept for ever, even while off is the default,
@@ -53,13 +56,18 @@ var (
 	ErrUnavailable = sqldb.ErrUnavailable
 )
 
-// MinRetention is the shortest retention: a user's budget looks back one day.
-const MinRetention = 24 * time.Hour
+const (
+	// MinRetention is the shortest retention: a user's budget looks back one day.
+	MinRetention = 24 * time.Hour
+	// MinAuditRetention is the shortest retention of the audit, and the age
+	// below which its triggers let nobody delete a row.
+	MinAuditRetention = 90 * 24 * time.Hour
+)
 
 // Options of a Cleaner. The zero value works.
 type Options struct {
 	Retention      time.Duration // 0 means 30 days, at least MinRetention
-	AuditRetention time.Duration // 0 means 365 days, at least MinRetention
+	AuditRetention time.Duration // 0 means 365 days, at least MinAuditRetention
 
 	// What holds for a user who has nothing stored, as in settings.Defaults.
 	DefaultOptIn    bool
@@ -96,10 +104,11 @@ func (o Options) withDefaults() (Options, error) {
 		o.Now = time.Now
 	}
 	var errs []error
-	for name, d := range map[string]time.Duration{"Retention": o.Retention, "AuditRetention": o.AuditRetention} {
-		if d < MinRetention {
-			errs = append(errs, fmt.Errorf("cleanup: %s is %v, expected at least %v", name, d, MinRetention))
-		}
+	if o.Retention < MinRetention {
+		errs = append(errs, fmt.Errorf("cleanup: Retention is %v, expected at least %v", o.Retention, MinRetention))
+	}
+	if o.AuditRetention < MinAuditRetention {
+		errs = append(errs, fmt.Errorf("cleanup: AuditRetention is %v, expected at least %v (90 days)", o.AuditRetention, MinAuditRetention))
 	}
 	if o.Batch < 0 || o.Pause < 0 || o.Interval < 0 || o.DefaultDuration < 0 {
 		errs = append(errs, errors.New("cleanup: an option is negative"))

@@ -56,10 +56,21 @@ func TestPass_DeletesOnlyWhatIsPastItsRetention(t *testing.T) {
 		for _, hours := range []float64{366 * day, 364 * day} {
 			run(t, pool, rollout(hours)...)
 		}
+		for key, age := range map[string]struct{ created, done float64 }{"done-long-ago": {31 * day, 1}, "done": {29 * day, 1}, "open": {31 * day, 0}, "forgotten": {366 * day, 0}} {
+			done := "NULL"
+			if age.done > 0 {
+				done = ago(age.done)
+			}
+			run(t, pool, `INSERT INTO automation_feedback (key, user_id, message, created_at, done_at) VALUES ('`+key+`', 'u', 'm', `+ago(age.created)+`, `+done+`)`)
+		}
+		for id, age := range map[string]float64{"gone": 25, "late": 1} {
+			run(t, pool, `INSERT INTO automation_replicas (id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, requests, failures, node_failures)
+				VALUES ('`+id+`', 'h', 'v', `+ago(age)+`, `+ago(age)+`, TRUE, 1, 0, 0, 0, 0)`)
+		}
 		c := newCleaner(t, pool, cleanup.Options{})
 
-		want := []int64{1, 2, 1, 1, 1, 1}
-		if dry := pass(t, c, true); !dry.DryRun || dry.Total() != 7 || !cmp.Equal(want, counts(dry)) {
+		want := []int64{1, 2, 1, 1, 1, 1, 1, 1, 1}
+		if dry := pass(t, c, true); !dry.DryRun || dry.Total() != 10 || !cmp.Equal(want, counts(dry)) {
 			t.Errorf("the dry run counts %+v, want %v", dry, want)
 		}
 		if n := len(texts(t, pool, usersLeft)) + len(texts(t, pool, sessionsLeft)) + len(texts(t, pool, eventsLeft)); n != 12 {
@@ -72,9 +83,11 @@ func TestPass_DeletesOnlyWhatIsPastItsRetention(t *testing.T) {
 			usersLeft:    {"deleted-lately", "opted-in-long-ago", "opted-out-long-ago"},
 			sessionsLeft: {"closed-lately", "ending-for-long", "failed-lately", "open-for-long"},
 			eventsLeft:   {"recent"},
-			`SELECT rollout FROM automation_rollout_events`: {"8736"},
-			`SELECT rollout FROM automation_rollout_counts`: {"8736"},
-			`SELECT rollout FROM automation_rollout_outbox`: {"8736"},
+			`SELECT rollout FROM automation_rollout_events`:    {"8736"},
+			`SELECT rollout FROM automation_rollout_counts`:    {"8736"},
+			`SELECT rollout FROM automation_rollout_outbox`:    {"8736"},
+			`SELECT key FROM automation_feedback ORDER BY key`: {"done", "open"},
+			`SELECT id FROM automation_replicas`:               {"late"},
 		} {
 			if diff := cmp.Diff(want, texts(t, pool, query)); diff != "" {
 				t.Errorf("%s:\n%s", query, diff)
@@ -260,7 +273,7 @@ func TestPass_RunsAfterTheLeaseOfADeadProcessExpired(t *testing.T) {
 
 func TestNew_NamesEveryInvalidOption(t *testing.T) {
 	_, err := cleanup.New(nil, cleanup.Options{Retention: time.Hour, AuditRetention: time.Minute, Batch: -1})
-	for _, want := range []string{"Retention is 1h0m0s, expected at least 24h0m0s", "AuditRetention is 1m0s", "negative"} {
+	for _, want := range []string{"Retention is 1h0m0s, expected at least 24h0m0s", "AuditRetention is 1m0s, expected at least 2160h0m0s (90 days)", "negative"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q in it", err, want)
 		}

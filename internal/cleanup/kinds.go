@@ -7,7 +7,7 @@ type kind struct {
 	name, table string
 	timeColumn  string // the row's age; an index leads along it
 	where       string // what else must hold; implies the index's own condition
-	appendOnly  bool   // only the clean-up may delete, and nobody locks the rows
+	appendOnly  bool   // the service may not change the rows, so not lock them either
 	retention   time.Duration
 	// keepsUncertain keeps every row that may belong to an open whose outcome
 	// is still unknown.
@@ -33,6 +33,12 @@ func kinds(o Options) []kind {
 			retention: o.AuditRetention},
 		{name: "messages about the rollouts", table: "automation_rollout_outbox", timeColumn: "created_at",
 			where: "TRUE", retention: o.AuditRetention},
+		{name: "feedback that was done", table: "automation_feedback", timeColumn: "created_at",
+			where: "done_at IS NOT NULL", retention: o.Retention},
+		{name: "feedback that nobody did", table: "automation_feedback", timeColumn: "created_at",
+			where: "done_at IS NULL", retention: o.AuditRetention},
+		{name: "reports of replicas that are gone", table: "automation_replicas", timeColumn: "seen_at",
+			where: "TRUE", retention: MinRetention},
 	}
 }
 

@@ -84,16 +84,9 @@ func (p *pass) deleteExpired(ctx context.Context, k kind) error {
 			if err != nil {
 				return nil, err
 			}
-			if k.appendOnly {
-				if err := tx.SetContext("cleanup", "on"); err != nil {
-					return nil, err
-				}
-			}
 			var deleted []string
-			if err := tx.Select(&deleted, k.deleteQuery(tx.SQLite()), age, limit, from); err != nil || !k.appendOnly {
-				return deleted, err
-			}
-			return deleted, tx.SetContext("cleanup", "")
+			err = tx.Select(&deleted, k.deleteQuery(tx.SQLite()), age, limit, from)
+			return deleted, err
 		})
 		if err != nil {
 			return err

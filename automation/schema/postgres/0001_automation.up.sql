@@ -271,19 +271,21 @@ $$;
 CREATE OR REPLACE TRIGGER automation_flags_truncated BEFORE TRUNCATE ON feature_flags
     FOR EACH STATEMENT EXECUTE FUNCTION automation_flags_truncated();
 
--- The audit is append-only; only the clean-up may remove what is past retention.
+-- The audit is append-only. A row can be deleted once it is 90 days old, which
+-- is less than any retention of the clean-up; younger ones nobody can delete,
+-- whatever the role may do to the table.
 CREATE OR REPLACE FUNCTION automation_audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS
 $$
 BEGIN
-    IF TG_OP = 'DELETE' AND current_setting('automation.cleanup', true) = 'on' THEN
+    IF TG_OP = 'DELETE' AND (to_jsonb(OLD) ->> TG_ARGV[0])::timestamptz < now() - interval '90 days' THEN
         RETURN OLD;
     END IF;
     RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege',
-        HINT = 'The module''s clean-up removes rows that are past their retention.';
+        HINT = 'Rows can be deleted once they are 90 days old; the clean-up deletes those past their retention.';
 END
 $$;
 CREATE OR REPLACE TRIGGER automation_append_only BEFORE UPDATE OR DELETE ON feature_flag_events
-    FOR EACH ROW EXECUTE FUNCTION automation_audit_is_append_only();
+    FOR EACH ROW EXECUTE FUNCTION automation_audit_is_append_only('changed_at');
 CREATE OR REPLACE TRIGGER automation_append_only_truncate BEFORE TRUNCATE ON feature_flag_events
     FOR EACH STATEMENT EXECUTE FUNCTION automation_audit_is_append_only();
 

@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS automation_rollout_events (
 );
 CREATE INDEX IF NOT EXISTS automation_rollout_events_by_time ON automation_rollout_events (at);
 CREATE OR REPLACE TRIGGER automation_append_only BEFORE UPDATE OR DELETE ON automation_rollout_events
-    FOR EACH ROW EXECUTE FUNCTION automation_audit_is_append_only();
+    FOR EACH ROW EXECUTE FUNCTION automation_audit_is_append_only('at');
 CREATE OR REPLACE TRIGGER automation_append_only_truncate BEFORE TRUNCATE ON automation_rollout_events
     FOR EACH STATEMENT EXECUTE FUNCTION automation_audit_is_append_only();
 

@@ -35,9 +35,9 @@ CREATE TABLE IF NOT EXISTS feature_flag_events (
 CREATE INDEX IF NOT EXISTS feature_flag_events_by_flag ON feature_flag_events (feature_name, id);
 CREATE INDEX IF NOT EXISTS feature_flag_events_by_time ON feature_flag_events (changed_at);
 
--- What PostgreSQL keeps in settings of the transaction: who is acting
--- ('actor'), and that the clean-up is at work ('cleanup'). Set and removed
--- within one transaction, so nobody else ever sees a row.
+-- What PostgreSQL keeps in a setting of the transaction: who is acting
+-- ('actor'). Set and removed within one transaction, so nobody else ever sees
+-- a row.
 CREATE TABLE IF NOT EXISTS automation_context (key TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
 
 CREATE TRIGGER IF NOT EXISTS automation_flag_ids_insert BEFORE INSERT ON feature_flags
@@ -103,7 +103,7 @@ BEGIN
     SELECT RAISE(ABORT, 'feature_flag_events is append-only');
 END;
 CREATE TRIGGER IF NOT EXISTS automation_append_only_delete BEFORE DELETE ON feature_flag_events
-WHEN NOT EXISTS (SELECT 1 FROM automation_context WHERE key = 'cleanup')
+WHEN OLD.changed_at >= strftime('%Y-%m-%d %H:%M:%f', 'now', '-90 days')
 BEGIN
     SELECT RAISE(ABORT, 'feature_flag_events is append-only');
 END;

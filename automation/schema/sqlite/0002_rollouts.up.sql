@@ -47,7 +47,7 @@ BEGIN
     SELECT RAISE(ABORT, 'automation_rollout_events is append-only');
 END;
 CREATE TRIGGER IF NOT EXISTS automation_rollout_append_only_delete BEFORE DELETE ON automation_rollout_events
-WHEN NOT EXISTS (SELECT 1 FROM automation_context WHERE key = 'cleanup')
+WHEN OLD.at >= strftime('%Y-%m-%d %H:%M:%f', 'now', '-90 days')
 BEGIN
     SELECT RAISE(ABORT, 'automation_rollout_events is append-only');
 END;

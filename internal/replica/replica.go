@@ -1,0 +1,149 @@
+// Package replica lets the processes of a fleet report themselves, so that
+// operators see what users get: which run, which have the master switch on, and
+// which fail.
+//
+// Each process writes one row of automation_replicas, with one statement every
+// [Interval], and deletes it when it ends in an orderly way. A row that was not
+// written for a minute is of a process that is gone or has lost its database;
+// the clean-up deletes it a day later.
+package replica
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/buildinfo"
+	"github.com/MorpheusAIs/gateway-automation/internal/retry"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+	"github.com/MorpheusAIs/gateway-automation/internal/text"
+)
+
+const (
+	// Interval is how often a process reports.
+	Interval = 10 * time.Second
+	// Alive is how long after its last report a process counts as running.
+	Alive = time.Minute
+)
+
+// State is what a process says of itself.
+type State struct {
+	FeatureEnabled bool              `json:"master_on"`    // its master switch
+	FlagVersion    int64             `json:"flag_version"` // of the flag that it decides by; 0: never read
+	FlagAge        time.Duration     `json:"-"`            // since it last read the flags
+	Problems       map[string]string `json:"problems"`     // what does not work, by component
+	Rates
+}
+
+// Rates count the requests of the last minute.
+type Rates struct {
+	Requests     int64 `json:"outcomes"`      // that automation acted on
+	Failures     int64 `json:"failures"`      // of those
+	NodeFailures int64 `json:"node_failures"` // of those, because of the node
+}
+
+// Replica is one process, as it last reported.
+type Replica struct {
+	ID         string    `json:"id"`
+	Host       string    `json:"host"`
+	Version    string    `json:"version"`
+	StartedAt  time.Time `json:"started_at"`
+	SeenAt     time.Time `json:"seen_at"`
+	DatabaseAt time.Time `json:"database_at"` // when it last had an answer, which the report itself is
+	FlagsAt    time.Time `json:"flags_at"`    // when it last read the flags
+	NodeOK     bool      `json:"node_ok"`
+	State
+}
+
+// Store reads and writes the table automation_replicas.
+type Store struct{ db *sqldb.DB }
+
+// NewStore returns a Store on the host's pool; it uses one connection at most.
+func NewStore(pool *sqlx.DB, observe func(name string, wait, took time.Duration, err error)) *Store {
+	return &Store{sqldb.New(pool, sqldb.Options{MaxConns: 1, Observe: observe})}
+}
+
+// Run reports state every Interval until ctx ends. A report that fails is logged
+// once until one succeeds: the others show that it is missing.
+func (s *Store) Run(ctx context.Context, log *slog.Logger, state func() State) {
+	id, failing := rand.Text(), false
+	retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
+		err := s.Report(ctx, id, state())
+		if err != nil && !failing && ctx.Err() == nil {
+			log.Warn("replica cannot report itself", "error", err)
+		}
+		failing = err != nil
+		return Interval
+	})
+	_, err := sqldb.Write(context.WithoutCancel(ctx), s.db, "replicas.leave", func(tx *sqldb.Tx) (int64, error) {
+		return tx.Exec(`DELETE FROM automation_replicas WHERE id = $1`, id)
+	})
+	if err != nil {
+		log.Warn("replica cannot withdraw its report; it counts as running for a minute", "error", err)
+	}
+}
+
+// Report writes the row of the process id.
+func (s *Store) Report(ctx context.Context, id string, state State) error {
+	problems, err := json.Marshal(state.Problems)
+	if err != nil || state.Problems == nil {
+		problems = []byte("{}")
+	}
+	host, _ := os.Hostname() // a replica without a name is still one
+	_, err = sqldb.Write(ctx, s.db, "replicas.report", func(tx *sqldb.Tx) (int64, error) {
+		return tx.Exec(`
+INSERT INTO automation_replicas (id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, problems, requests, failures, node_failures)
+VALUES ($1, $2, $3, {now}, {now}, $4, $5, $6, {json $7}, $8, $9, $10)
+ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, feature_enabled = excluded.feature_enabled, flag_version = excluded.flag_version,
+	flag_age = excluded.flag_age, problems = excluded.problems, requests = excluded.requests, failures = excluded.failures, node_failures = excluded.node_failures`,
+			id, text.Truncate(host, 200), text.Truncate(buildinfo.Version(), 100), state.FeatureEnabled, state.FlagVersion, state.FlagAge.Seconds(),
+			string(problems), state.Requests, state.Failures, state.NodeFailures)
+	})
+	return err
+}
+
+// List returns the processes that reported within the given time, by host and
+// start.
+func (s *Store) List(ctx context.Context, within time.Duration) ([]Replica, error) {
+	list, err := sqldb.Read(ctx, s.db, "replicas.list", func(tx *sqldb.Tx) ([]Replica, error) {
+		var rows []struct {
+			ID             string     `db:"id"`
+			Host           string     `db:"host"`
+			Version        string     `db:"version"`
+			StartedAt      sqldb.Time `db:"started_at"`
+			SeenAt         sqldb.Time `db:"seen_at"`
+			FeatureEnabled bool       `db:"feature_enabled"`
+			FlagVersion    int64      `db:"flag_version"`
+			FlagAge        float64    `db:"flag_age"`
+			Problems       []byte     `db:"problems"`
+			Requests       int64      `db:"requests"`
+			Failures       int64      `db:"failures"`
+			NodeFailures   int64      `db:"node_failures"`
+		}
+		err := tx.Select(&rows, `
+SELECT id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, problems, requests, failures, node_failures
+FROM automation_replicas WHERE seen_at > {in -$1} ORDER BY host, started_at, id`, within.Seconds())
+		list := make([]Replica, 0, len(rows))
+		for _, r := range rows {
+			age := time.Duration(r.FlagAge * float64(time.Second))
+			v := Replica{ID: r.ID, Host: r.Host, Version: r.Version, StartedAt: r.StartedAt.Time, SeenAt: r.SeenAt.Time, DatabaseAt: r.SeenAt.Time, FlagsAt: r.SeenAt.Add(-age),
+				State: State{FeatureEnabled: r.FeatureEnabled, FlagVersion: r.FlagVersion, FlagAge: age, Rates: Rates{r.Requests, r.Failures, r.NodeFailures}}}
+			if err := json.Unmarshal(r.Problems, &v.Problems); err != nil {
+				return nil, fmt.Errorf("automation_replicas: problems of %s: %w", r.ID, err)
+			}
+			v.NodeOK = v.Problems["node"] == ""
+			list = append(list, v)
+		}
+		return list, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("replica: list: %w", err)
+	}
+	return list, nil
+}

@@ -1,0 +1,157 @@
+package replica_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jmoiron/sqlx"
+	"go.uber.org/goleak"
+	_ "modernc.org/sqlite"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/replica"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func migrated(t *testing.T, pool *sqlx.DB) *sqlx.DB {
+	t.Helper()
+	if _, err := schema.Migrate(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	return pool
+}
+
+func sqlite(t *testing.T) *sqlx.DB {
+	t.Helper()
+	pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=busy_timeout(5000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool.SetMaxOpenConns(1)
+	t.Cleanup(func() { _ = pool.Close() })
+	return pool
+}
+
+func TestStore_ListsWhatProcessesReport(t *testing.T) {
+	for name, open := range map[string]func(*testing.T) *sqlx.DB{
+		"postgres": func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, pgtest.Database(t)) },
+		"sqlite":   sqlite,
+	} {
+		t.Run(name, func(t *testing.T) {
+			pool := migrated(t, open(t))
+			s := replica.NewStore(pool, nil)
+			well := replica.State{FeatureEnabled: true, FlagVersion: 7, FlagAge: 1500 * time.Millisecond, Rates: replica.Rates{Requests: 10, Failures: 1}}
+			ill := replica.State{Problems: map[string]string{"node": "it does not answer"}, Rates: replica.Rates{Requests: 9, Failures: 9, NodeFailures: 9}}
+			for range 2 { // a report replaces the one before
+				for id, state := range map[string]replica.State{"a": well, "b": ill, "gone": well} {
+					if err := s.Report(t.Context(), id, state); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if _, err := pool.ExecContext(t.Context(), `UPDATE automation_replicas SET seen_at = '2026-01-01 00:00:00.000' WHERE id = 'gone'`); err != nil {
+				t.Fatal(err)
+			}
+			list, err := s.List(t.Context(), replica.Alive)
+			if err != nil || len(list) != 2 {
+				t.Fatalf("list %+v, error %v; want two processes", list, err)
+			}
+			got := map[string]replica.State{}
+			for _, r := range list {
+				if r.Host == "" || r.Version == "" || time.Since(r.StartedAt).Abs() > time.Minute || r.NodeOK != (r.ID == "a") || r.SeenAt.Sub(r.FlagsAt) != r.FlagAge {
+					t.Errorf("reported %+v", r)
+				}
+				got[r.ID] = r.State
+			}
+			well.Problems = map[string]string{}
+			if diff := cmp.Diff(map[string]replica.State{"a": well, "b": ill}, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+			if all, err := s.List(t.Context(), 100*365*24*time.Hour); err != nil || len(all) != 3 {
+				t.Errorf("%d processes in all, error %v", len(all), err)
+			}
+		})
+	}
+}
+
+func TestRun_ReportsUntilItEndsAndWithdraws(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool := migrated(t, sqlite(t))
+		var statements sync.Map
+		s := replica.NewStore(pool, func(name string, _, _ time.Duration, _ error) {
+			n, _ := statements.LoadOrStore(name, new(int))
+			*n.(*int)++
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.Run(ctx, slog.New(slog.DiscardHandler), func() replica.State { return replica.State{FeatureEnabled: true} })
+		}()
+		time.Sleep(10 * time.Minute)
+		if n, ok := statements.Load("replicas.report"); !ok || *n.(*int) < 54 || *n.(*int) > 67 {
+			t.Errorf("%v reports in ten minutes, want about one every ten seconds", n)
+		}
+		other := replica.NewStore(pool, nil)
+		if list, err := other.List(t.Context(), 100*365*24*time.Hour); err != nil || len(list) != 1 {
+			t.Errorf("list %v, error %v; want one process", list, err)
+		}
+		cancel()
+		<-done
+		if list, err := other.List(t.Context(), 100*365*24*time.Hour); err != nil || len(list) != 0 {
+			t.Errorf("list %v, error %v; want nobody after the end", list, err)
+		}
+	})
+}
+
+func TestRun_WarnsOnceWhileItCannotReport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text bytes.Buffer // the bubble has one writer
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			replica.NewStore(sqlite(t), nil).Run(ctx, slog.New(slog.NewTextHandler(&text, nil)), func() replica.State { return replica.State{} })
+		}()
+		time.Sleep(10 * time.Minute)
+		cancel()
+		<-done
+		if n := strings.Count(text.String(), "cannot report"); n != 1 {
+			t.Errorf("%d warnings in ten minutes, want 1:\n%s", n, text.String())
+		}
+	})
+}
+
+func TestCounter_CountsTheLastMinute(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	c := replica.NewCounter(func() time.Time { return now })
+	c.Add(false, false)
+	c.Add(true, false)
+	c.Add(true, true)
+	if got, want := c.Rates(), (replica.Rates{Requests: 3, Failures: 2, NodeFailures: 1}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	now = now.Add(50 * time.Second)
+	c.Add(false, false)
+	if got, want := c.Rates(), (replica.Rates{Requests: 4, Failures: 2, NodeFailures: 1}); got != want {
+		t.Errorf("%+v after 50 s, want %+v", got, want)
+	}
+	now = now.Add(30 * time.Second)
+	if got, want := c.Rates(), (replica.Rates{Requests: 1}); got != want {
+		t.Errorf("%+v after 80 s, want %+v", got, want)
+	}
+	now = now.Add(time.Hour)
+	if got := c.Rates(); got != (replica.Rates{}) {
+		t.Errorf("%+v after an hour", got)
+	}
+}
