@@ -443,7 +443,7 @@ func TestAfterTheFirstByteNothingIsSentAgain(t *testing.T) {
 
 // The session is free once the node is done with it, and not before.
 func TestAClientThatGoesInMidStreamFreesItsSession(t *testing.T) {
-	l := newLab(t, setup{node: proxyroutertest.Options{ChunkDelay: 20 * time.Millisecond, KeepWorking: true}})
+	l := newLab(t, setup{node: proxyroutertest.Options{ChunkDelay: 20 * time.Millisecond}})
 	for i := range 3 {
 		ctx, leave := context.WithCancel(t.Context())
 		resp, err := l.server.Client().Do(l.request("POST", chatPath, "alice", stream("llama", strings.Repeat("word ", 20))).WithContext(ctx))

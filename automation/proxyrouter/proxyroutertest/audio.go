@@ -22,7 +22,7 @@ func answerTranscription(x *chat) {
 		x.reject("file is missing")
 		return
 	}
-	x.n.waitForCaller(x.r, x.n.opts.ChunkDelay)
+	x.n.pause(x.n.opts.ChunkDelay)
 	x.respond("application/json; charset=utf-8", mustJSON(map[string]any{
 		"text": fmt.Sprintf("Transcript of %s, %d bytes.", files[0].Filename, files[0].Size),
 	}))
@@ -45,6 +45,6 @@ func answerSpeech(x *chat) {
 	wav = le.AppendUint32(le.AppendUint32(wav, 8000), 8000)
 	wav = le.AppendUint16(le.AppendUint16(wav, 1), 8)
 	wav = le.AppendUint32(append(wav, "data"...), uint32(len(silence)))
-	x.n.waitForCaller(x.r, x.n.opts.ChunkDelay)
+	x.n.pause(x.n.opts.ChunkDelay)
 	x.respond("audio/wav", append(wav, silence...))
 }

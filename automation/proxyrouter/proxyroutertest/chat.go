@@ -1,13 +1,11 @@
 package proxyroutertest
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -61,7 +59,7 @@ func (n *Node) chat(answer answerer) http.Handler {
 			writeError(w, http.StatusInternalServerError, err.Error())
 			return
 		}
-		release, err := n.acquire(r.Context(), s)
+		release, err := n.acquire(s)
 		if err != nil {
 			writeError(w, http.StatusInternalServerError, err.Error())
 			return
@@ -92,7 +90,7 @@ func (n *Node) chat(answer answerer) http.Handler {
 			return
 		}
 		if f.Mode == ModeDrop || (f.Mode == ModeAnswer && !f.After) {
-			n.waitForCaller(r, f.Delay)
+			n.pause(f.Delay)
 			f.Delay = 0
 			release()
 		}
@@ -139,96 +137,36 @@ func (n *Node) askProvider(s *session) error {
 	return nil
 }
 
-// activeRequest is the request that a session is busy with.
-type activeRequest struct {
-	ctx       context.Context
-	done      chan struct{} // closed at its end
-	left      bool          // its client had left by then; read after done
-	contended atomic.Bool   // another request waits for the session
-}
-
-// leaveNotice is how long the end of a contended request waits for the news
-// that its client has left, which may be slower than the next request.
-const leaveNotice = 200 * time.Millisecond
-
-// acquire waits until the session is free and takes it for a request. One that
-// finds it busy is an overlap, unless the node ends a request with its client
-// and the other's client had left.
-func (n *Node) acquire(ctx context.Context, s *session) (release func(), err error) {
-	left := ctx.Done()
-	if n.opts.KeepWorking {
-		left = nil
-	}
-	overlaps := false
-	for {
-		n.mu.Lock()
-		other := s.active
-		if other == nil {
-			a := &activeRequest{ctx: ctx, done: make(chan struct{})}
-			s.active = a
-			n.mu.Unlock()
-			return sync.OnceFunc(func() { n.release(s, a) }), nil
-		}
-		other.contended.Store(true)
-		n.mu.Unlock()
-		if n.opts.KeepWorking && !overlaps {
-			overlaps = true
-			n.count(&n.counts.Overlaps)
-		}
-		select {
-		case <-other.done:
-			if !other.left && !overlaps {
-				overlaps = true
-				n.count(&n.counts.Overlaps)
-			}
-		case <-left:
-			return nil, errors.New(queueError)
-		case <-n.stopped:
-			return nil, errors.New(queueError)
-		}
-	}
-}
-
-// queueError is what a request fails with that gave up waiting for its session.
-const queueError = "request cancelled while waiting in queue: context canceled"
-
-func (n *Node) count(counter *int) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	*counter++
-}
-
-func (n *Node) release(s *session, a *activeRequest) {
-	if a.contended.Load() && !n.opts.KeepWorking {
-		t := time.NewTimer(leaveNotice)
-		defer t.Stop()
-		select {
-		case <-a.ctx.Done():
-		case <-t.C:
-		}
+// acquire waits until the session is free and takes it. A request that finds it
+// busy is an overlap. One whose client has left goes on like any other: the node
+// does not notice.
+func (n *Node) acquire(s *session) (release func(), err error) {
+	release = sync.OnceFunc(func() { <-s.busy })
+	select {
+	case s.busy <- struct{}{}:
+		return release, nil
+	default:
 	}
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	a.left = a.ctx.Err() != nil
-	s.active = nil
-	close(a.done)
+	n.counts.Overlaps++
+	n.mu.Unlock()
+	select {
+	case s.busy <- struct{}{}:
+		return release, nil
+	case <-n.stopped:
+		return nil, errors.New("request cancelled while waiting in queue: context canceled")
+	}
 }
 
-// waitForCaller waits for d or until the server is closed, and unless the node
-// keeps working also until the caller leaves.
-func (n *Node) waitForCaller(r *http.Request, d time.Duration) {
+// pause waits for d, or until the server is closed.
+func (n *Node) pause(d time.Duration) {
 	if d <= 0 {
 		return
-	}
-	left := r.Context().Done()
-	if n.opts.KeepWorking {
-		left = nil
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-left:
 	case <-n.stopped:
 	}
 }

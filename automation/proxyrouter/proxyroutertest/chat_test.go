@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
-	"fmt"
 	"io"
 	"mime/multipart"
 	"net/http"
@@ -217,37 +216,33 @@ func TestIDs_AreParsedAsTheNodeDoes(t *testing.T) {
 }
 
 func TestOverlap_WaitsAndIsCounted(t *testing.T) {
-	for _, keepWorking := range []bool{false, true} {
-		t.Run(fmt.Sprintf("keep working: %t", keepWorking), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				n := proxyroutertest.New(proxyroutertest.Options{ChunkDelay: time.Minute, KeepWorking: keepWorking})
-				for range 2 {
-					serve(t.Context(), n, "/blockchain/models/"+model+"/session", openBody, nil)
-				}
-				id, free := n.Stats().Sessions[0].ID, n.Stats().Sessions[1].ID
-				var both sync.WaitGroup
-				for _, id := range []string{id, free} {
-					both.Go(func() {
-						if status, body := serve(context.Background(), n, "/v1/chat/completions", hello, on(id)); status != 200 {
-							t.Error(body)
-						}
-					})
-				}
-				synctest.Wait() // both are being served
-				begun := time.Now()
-				if status, body := serve(t.Context(), n, "/v1/chat/completions", hello, on(id)); status != 200 {
-					t.Errorf("the second: %d %s", status, body)
-				}
-				if took := time.Since(begun); took < 2*time.Minute {
-					t.Errorf("it did not wait for the first: %v", took)
-				}
-				both.Wait()
-				if s := n.Stats(); s.Overlaps != 1 || s.Chats != 3 {
-					t.Errorf("stats = %+v", s)
+	synctest.Test(t, func(t *testing.T) {
+		n := proxyroutertest.New(proxyroutertest.Options{ChunkDelay: time.Minute})
+		for range 2 {
+			serve(t.Context(), n, "/blockchain/models/"+model+"/session", openBody, nil)
+		}
+		id, free := n.Stats().Sessions[0].ID, n.Stats().Sessions[1].ID
+		var both sync.WaitGroup
+		for _, id := range []string{id, free} {
+			both.Go(func() {
+				if status, body := serve(context.Background(), n, "/v1/chat/completions", hello, on(id)); status != 200 {
+					t.Error(body)
 				}
 			})
-		})
-	}
+		}
+		synctest.Wait() // both are being served
+		begun := time.Now()
+		if status, body := serve(t.Context(), n, "/v1/chat/completions", hello, on(id)); status != 200 {
+			t.Errorf("the second: %d %s", status, body)
+		}
+		if took := time.Since(begun); took != 2*time.Minute {
+			t.Errorf("it did not wait for the first: %v", took)
+		}
+		both.Wait()
+		if s := n.Stats(); s.Overlaps != 1 || s.Chats != 3 {
+			t.Errorf("stats = %+v", s)
+		}
+	})
 }
 
 func TestClose_CountsASessionInUse(t *testing.T) {
@@ -282,38 +277,14 @@ func TestOverlap_IsNotCountedForRequestsInTurn(t *testing.T) {
 	}
 }
 
-func TestChat_EndsWhenItsClientLeaves(t *testing.T) {
-	inside := make(chan struct{}, 100)
-	p := start(t, proxyroutertest.Options{
-		ChunkDelay: 20 * time.Millisecond,
-		OnChat:     func(*http.Request, []byte) { inside <- struct{}{} },
-	})
-	id := p.open()
-	for _, body := range []string{hello, `{"stream":true,"messages":[{"role":"user","content":"` + strings.Repeat("word ", 1000) + `"}]}`} {
-		for range 20 {
-			ctx, cancel := context.WithCancel(t.Context())
-			var gone sync.WaitGroup
-			gone.Go(func() { _, _, _ = p.send(ctx, "POST", "/v1/chat/completions", body, on(id)) })
-			<-inside
-			cancel()
-			gone.Wait()
-			p.call("POST", "/v1/embeddings", `{"input":"a"}`, on(id), 200)
-			<-inside
-		}
-	}
-	if s := p.node.Stats(); s.Overlaps != 0 {
-		t.Errorf("stats = %+v", s)
-	}
-}
-
-func TestChat_ContinuesWithoutItsClientIfTheNodeKeepsWorking(t *testing.T) {
+func TestChat_ContinuesWithoutItsClient(t *testing.T) {
 	for name, body := range map[string]string{
 		"a stream":              `{"stream":true,"messages":[{"role":"user","content":"a b c d"}]}`,
 		"one that is no stream": hello,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				n := proxyroutertest.New(proxyroutertest.Options{ChunkDelay: time.Second, KeepWorking: true})
+				n := proxyroutertest.New(proxyroutertest.Options{ChunkDelay: time.Second})
 				serve(t.Context(), n, "/blockchain/models/"+model+"/session", openBody, nil)
 				id := n.Stats().Sessions[0].ID
 				gone, cancel := context.WithCancel(t.Context())

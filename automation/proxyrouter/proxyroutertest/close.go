@@ -67,7 +67,7 @@ func (n *Node) close(s *session) bool {
 	if now.Before(s.EndsAt) {
 		n.counts.EarlyCloses++
 	}
-	if s.active != nil {
+	if len(s.busy) > 0 {
 		n.counts.ClosedInUse++
 	}
 	n.counts.Closes++

@@ -91,7 +91,7 @@ func answerChat(x *chat) {
 		x.stream(req.Model, req.N, done, usage)
 		return
 	}
-	x.n.waitForCaller(x.r, x.n.opts.ChunkDelay)
+	x.n.pause(x.n.opts.ChunkDelay)
 	reply := map[string]any{"role": "assistant", "content": done.content, "refusal": nil}
 	if done.call != nil {
 		reply["content"], reply["tool_calls"] = nil, []any{done.call}
@@ -172,7 +172,7 @@ func (x *chat) respond(contentType string, body []byte) {
 	x.w.Write(body) //nolint:errcheck // the client may have left
 	if x.ending.Mode == ModeLinger {
 		http.NewResponseController(x.w).Flush() //nolint:errcheck // the client may have left
-		x.n.waitForCaller(x.r, x.ending.Delay)
+		x.n.pause(x.ending.Delay)
 	}
 }
 

@@ -12,8 +12,8 @@
 // It is as unkind as the real node. An open takes its time, continues when its
 // caller leaves, lasts a second less than was asked, and is refused below 300 s;
 // transactions of the wallet collide; a session serves one request at a time, and
-// a second one waits; a closed session still serves chats; a body that does not
-// fit the node's struct is an error. Everything else that was seen to go wrong is
+// a second one waits, also for one whose client has left; a closed session still
+// serves chats; a body that does not fit the node's struct is an error. Everything else that was seen to go wrong is
 // a fault with a name: [Presets] lists them.
 //
 // [Stats] counts what was opened and paid, for a test to compare with its own

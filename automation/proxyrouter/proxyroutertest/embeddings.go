@@ -40,7 +40,7 @@ func answerEmbeddings(x *chat) {
 		}
 		data = append(data, map[string]any{"object": "embedding", "index": i, "embedding": value})
 	}
-	x.n.waitForCaller(x.r, x.n.opts.ChunkDelay)
+	x.n.pause(x.n.opts.ChunkDelay)
 	x.respond("application/json; charset=utf-8", mustJSON(map[string]any{
 		"object": "list", "model": req.Model, "data": data,
 		"usage": map[string]any{"prompt_tokens": len(req.Input), "total_tokens": len(req.Input)},

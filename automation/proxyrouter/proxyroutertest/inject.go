@@ -27,7 +27,7 @@ func (n *Node) inject(f Fault, w http.ResponseWriter, r *http.Request, work http
 	} else {
 		io.Copy(io.Discard, r.Body) //nolint:errcheck // the server notices a client that leaves only after the body
 	}
-	n.waitForCaller(r, f.Delay)
+	n.pause(f.Delay)
 	switch f.Mode {
 	case ModeHang:
 		n.hang(r)

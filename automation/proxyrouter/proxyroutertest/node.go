@@ -43,10 +43,6 @@ type Options struct {
 	// SelfClose lets the node close sessions past their end, at each full minute.
 	SelfClose bool
 
-	// KeepWorking lets a model finish an answer whose client has left, as the
-	// real node does. The session is busy until then.
-	KeepWorking bool
-
 	// Control serves /_sim/stats, /_sim/faults and /_sim/expire without
 	// credentials, for tests with several processes.
 	Control bool

@@ -26,8 +26,8 @@ var nonceErrors = []string{
 // session is a session on the chain, and what its provider knows of it.
 type session struct {
 	Session
-	active  *activeRequest // nil while it is free
-	expired bool           // at the provider, by Expire
+	busy    chan struct{} // holds a value while a request is served
+	expired bool          // at the provider, by Expire
 
 	withdrawn bool // its stake, after an early close
 }
@@ -148,7 +148,7 @@ func (n *Node) open(model, provider string, duration time.Duration) string {
 	n.counts.OpensByModel[model]++
 	delete(n.forgotten, strings.ToLower(provider)) // an open initiates the session with its provider
 	now := n.opts.Now().UTC().Truncate(time.Second)
-	s := &session{Session: Session{
+	s := &session{busy: make(chan struct{}, 1), Session: Session{
 		ID:       digest("session", n.opts.Seed, n.counts.Opens),
 		ModelID:  model,
 		Provider: provider,

@@ -6,8 +6,7 @@ import (
 	"strings"
 )
 
-// stream sends the answer word by word as server-sent events. Unless the node
-// keeps working it stops when the client leaves.
+// stream sends the answer word by word as server-sent events.
 func (x *chat) stream(model string, choices int, done completion, usage map[string]any) {
 	x.w.Header().Set("Content-Type", "text/event-stream")
 	x.w.Header().Set("Cache-Control", "no-cache")
@@ -23,7 +22,7 @@ func (x *chat) stream(model string, choices int, done completion, usage map[stri
 	}
 	for i, event := range events {
 		if i > 0 {
-			x.n.waitForCaller(x.r, x.n.opts.ChunkDelay)
+			x.n.pause(x.n.opts.ChunkDelay)
 		}
 		if !x.send(event) {
 			return
@@ -41,7 +40,7 @@ func (x *chat) stream(model string, choices int, done completion, usage map[stri
 	default:
 		x.send(append(last, "data: [DONE]\n\n"...))
 		if x.ending.Mode == ModeLinger {
-			x.n.waitForCaller(x.r, x.ending.Delay)
+			x.n.pause(x.ending.Delay)
 		}
 	}
 }
@@ -88,16 +87,16 @@ func (x *chat) event(model string, choices []any, usage map[string]any) []byte {
 	return fmt.Appendf(nil, "data: %s\n\n", mustJSON(event))
 }
 
-// send reports whether to continue.
+// send reports whether to continue: also without the client, but not when the
+// server is closed.
 func (x *chat) send(events []byte) bool {
-	_, err := x.w.Write(events)
-	if err == nil {
-		err = http.NewResponseController(x.w).Flush()
+	if _, err := x.w.Write(events); err == nil {
+		http.NewResponseController(x.w).Flush() //nolint:errcheck // the client may have left
 	}
 	select {
 	case <-x.n.stopped:
 		return false
 	default:
-		return x.n.opts.KeepWorking || (err == nil && x.r.Context().Err() == nil)
+		return true
 	}
 }
