@@ -258,11 +258,36 @@ func TestWithoutTheFlagAllButTheStatusIs404(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, tt.setup)
 			everyCall(func(method, path, body string) { problemOf(t, l.do(method, path, tt.key, body), http.StatusNotFound) })
-			want := object{"enabled": false, "reason": tt.reason, "notice": tt.notice}
+			want := object{"enabled": false, "reason": tt.reason, "notice": tt.notice, "budget": nil}
 			if diff := cmp.Diff(want, l.get(statusPath, tt.key).json(t)); diff != "" {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+func TestStatus_HasTheBudget(t *testing.T) {
+	l := newLab(t, setup{config: func(c *automation.Config) { c.MaxOpensPerHour = 1 }})
+	budget := func() object { return l.get(statusPath, "alice").json(t)["budget"].(object) }
+	if diff := cmp.Diff(object{"sessions_held": 0.0, "sessions_max": 4.0, "opens_left_hour": 1.0, "opens_left_day": nil, "next_free_at": nil}, budget()); diff != "" {
+		t.Error(diff)
+	}
+	l.chat("alice")
+	b := budget()
+	at, err := time.Parse(time.RFC3339, fmt.Sprint(b["next_free_at"]))
+	if b["sessions_held"] != 1.0 || b["opens_left_hour"] != 0.0 || err != nil {
+		t.Errorf("%v, %v", b, err)
+	}
+	// It agrees with what the next open is told.
+	refused := l.do("POST", chatPath, "alice", ask("Qwen 3:web"))
+	wait, err := time.ParseDuration(refused.header.Get("Retry-After") + "s")
+	if d := time.Until(at) - wait; refused.status != http.StatusTooManyRequests || err != nil || d < -2*time.Minute || d > 2*time.Minute {
+		t.Errorf("free at %v, and the open is told to wait %v", at, wait)
+	}
+	// Who uses no session any more still learns the rest.
+	l.sql(`ALTER TABLE automation_sessions RENAME TO automation_sessions_away`)
+	if a := l.get(statusPath, "alice"); a.status != http.StatusOK || a.json(t)["reason"] != "on" || a.json(t)["budget"] != nil {
+		t.Errorf("%d %s", a.status, a.body)
 	}
 }
 

@@ -39,6 +39,7 @@ type UserSettings interface {
 // Sessions lists a user's sessions; *session.Manager does.
 type Sessions interface {
 	List(ctx context.Context, userID string) ([]session.Info, error)
+	Usage(ctx context.Context, userID string) (session.Usage, error)
 }
 
 // Models resolves names; *mapping.Catalog does.
@@ -71,7 +72,11 @@ func (a *api) getUser(c *httpapi.Call, _ string) error {
 	for i, s := range open {
 		sessions[i] = sessionAnswer{string(s.SessionID), a.ModelName(s.ModelID), stateOf(s), s.OpenedAt, s.EndsAt}
 	}
-	answer := map[string]any{"user_id": id, "sessions": sessions, "settings": map[string]any{
+	used, err := a.Sessions.Usage(c.R.Context(), id)
+	if err != nil {
+		return databaseProblem(c.W, err)
+	}
+	answer := map[string]any{"user_id": id, "sessions": sessions, "budget": httpapi.NewBudget(used, a.Now()), "settings": map[string]any{
 		"is_enabled": chosen.IsEnabled, "session_duration": int64(chosen.SessionDuration.Seconds()), "updated_at": chosen.UpdatedAt}}
 	return problem.WriteJSON(c.W, http.StatusOK, answer)
 }

@@ -12,6 +12,20 @@ type statusAnswer struct {
 	// Reason is why not: off (for everybody), not_in_rollout, opted_out; or on.
 	Reason string `json:"reason"`
 	Notice string `json:"notice"` // the operators' word, or empty
+	// Budget is what the user's limits leave; null for who does not have the
+	// feature, and while it cannot be read.
+	Budget *httpapi.Budget `json:"budget"`
+}
+
+// budget reads what the user's limits leave. That it cannot be read at the
+// moment is no reason to withhold the rest of the status.
+func (a *api) budget(c *httpapi.Call) *httpapi.Budget {
+	used, err := a.Sessions.Usage(c.R.Context(), c.User.ID)
+	if err != nil {
+		a.Logger.WarnContext(c.R.Context(), "budget not read", "error", err)
+		return nil
+	}
+	return httpapi.NewBudget(used, a.Now())
 }
 
 // getStatus answers also while the flag is off.
@@ -40,6 +54,7 @@ func (a *api) getStatus(c *httpapi.Call) error {
 		if !s.IsEnabled {
 			answer.Reason = "opted_out"
 		}
+		answer.Budget = a.budget(c)
 	}
 	return problem.WriteJSON(c.W, http.StatusOK, answer)
 }

@@ -63,6 +63,7 @@ type Stored interface {
 // Sessions lists and ends a user's sessions; *session.Manager does.
 type Sessions interface {
 	List(ctx context.Context, userID string) ([]session.Info, error)
+	Usage(ctx context.Context, userID string) (session.Usage, error)
 	End(ctx context.Context, userID, sessionID string) (session.Info, error)
 }
 
