@@ -291,6 +291,7 @@ func (m *Module) Run(ctx context.Context) error {
 		g.Go(func() error { node.Run(ctx); return nil }) // its health, while nobody else asks it anything
 	}
 	g.Go(func() error { m.replicas.Run(ctx, m.log, m.replicaState); return nil })
+	defer context.AfterFunc(ctx, m.chat.StopDraining)()
 	defer m.chat.Close() // the sessions have ended what they could
 	return g.Wait()
 }

@@ -83,6 +83,10 @@ func New(d Deps) *Service {
 	return &Service{Deps: d, bodies: reqbody.NewBudget(d.MaxBufferedBytes), answers: relay.New(relay.Options{})}
 }
 
+// StopDraining ends the answers that are only read so that their sessions can
+// be released. Requests in flight continue.
+func (s *Service) StopDraining() { s.answers.StopDraining() }
+
 // Close ends the answers that are still being read from the node, though their
 // clients have left, and returns when their sessions have been released.
 func (s *Service) Close() { s.answers.Close() }

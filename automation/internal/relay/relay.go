@@ -45,14 +45,18 @@ type Relay struct {
 	opts    Options
 	buffers sync.Pool // of *[]byte of bufferSize
 
-	mu     sync.Mutex
-	closed bool
-	active map[*task]struct{}
-	idle   sync.Cond // active is empty
+	mu      sync.Mutex
+	noDrain bool // StopDraining or Close was called
+	closed  bool
+	active  map[*task]struct{}
+	idle    sync.Cond // active is empty
 }
 
 // task is a goroutine that reads a node.
-type task struct{ cancel context.CancelCauseFunc }
+type task struct {
+	cancel     context.CancelCauseFunc
+	background bool // no client waits for it
+}
 
 // New returns a Relay. It starts nothing.
 func New(o Options) *Relay {
@@ -67,12 +71,35 @@ func New(o Options) *Relay {
 // ErrClosed is why an answer ends when its Relay is closed.
 var ErrClosed = errors.New("relay: closed")
 
+// StopDraining ends all answers that no client waits for, and those of which
+// that will be true. Answers on their way to a client continue.
+func (r *Relay) StopDraining() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.noDrain = true
+	for t := range r.active {
+		if t.background {
+			t.cancel(ErrClosed)
+		}
+	}
+}
+
+// leave notes that no client waits for t.
+func (r *Relay) leave(t *task) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t.background = true
+	if r.noDrain {
+		t.cancel(ErrClosed)
+	}
+}
+
 // Close ends all answers that are still being read and waits until each has
 // been released. Answers that come later are refused.
 func (r *Relay) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.closed = true
+	r.noDrain, r.closed = true, true
 	for t := range r.active {
 		t.cancel(ErrClosed)
 	}
@@ -90,20 +117,20 @@ func (r *Relay) Active() int {
 }
 
 // start runs work in a goroutine that Close ends by cancel and joins. It
-// reports whether it did: not after Close.
-func (r *Relay) start(cancel context.CancelCauseFunc, work func()) bool {
-	t := &task{cancel}
+// returns nil after Close.
+func (r *Relay) start(cancel context.CancelCauseFunc, work func()) *task {
+	t := &task{cancel: cancel}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
-		return false
+		return nil
 	}
 	r.active[t] = struct{}{}
 	go func() {
 		defer r.end(t)
 		work()
 	}()
-	return true
+	return t
 }
 
 func (r *Relay) end(t *task) {
@@ -167,9 +194,11 @@ func (r *Relay) Copy(ctx context.Context, w http.ResponseWriter, a Answer) Resul
 	if status < http.StatusOK || status >= http.StatusMultipleChoices {
 		return t.refuse(&Failure{Cause: outcome.Provider, Code: outcome.CodeProviderError, Err: errors.New("relay: the status " + a.Response.Status + " is no answer")})
 	}
-	if !r.start(a.Cancel, t.read) {
+	task := r.start(a.Cancel, t.read)
+	if task == nil {
 		return t.refuse(&Failure{Cause: outcome.Host, Code: outcome.CodeSessionUnavailable, Err: ErrClosed})
 	}
+	defer r.leave(task)
 	return t.wait()
 }
 

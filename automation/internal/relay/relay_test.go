@@ -550,6 +550,27 @@ func TestClose_EndsAndJoinsWhatIsBeingRead(t *testing.T) {
 	})
 }
 
+func TestStopDraining_LeavesAloneWhatClientsWaitFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, late, early := relay.New(relay.Options{}), answer(t.Context(), sse), answer(t.Context(), sse)
+		go early.send(delta + done)
+		if result := r.Copy(t.Context(), newClient(), early.Answer); result.Failure != nil {
+			t.Fatalf("%+v", result.Failure)
+		}
+		c, served := newClient(), make(chan relay.Result, 1)
+		go func() { served <- r.Copy(t.Context(), c, late.Answer) }()
+		synctest.Wait()
+		r.StopDraining()
+		early.wantRelease(t, false)
+		late.send(delta + done)
+		if result := <-served; result.Failure != nil || c.got() != delta+done {
+			t.Errorf("%+v: %q", result, c.got())
+		}
+		late.wantRelease(t, false)
+		r.Close()
+	})
+}
+
 func TestReadError_IsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := relay.New(relay.Options{})

@@ -37,7 +37,7 @@ func (r *Relay) Send(ctx context.Context, a Attempt) (*http.Response, error) {
 	answers := make(chan answer, 1)
 	timer := time.AfterFunc(r.opts.DrainTimeout, func() { a.Cancel(errDrained) })
 	timer.Stop()
-	started := r.start(a.Cancel, func() {
+	task := r.start(a.Cancel, func() {
 		resp, err := a.Send() //nolint:bodyclose // closed below, or the caller's
 		if decided.CompareAndSwap(false, true) {
 			answers <- answer{resp, err}
@@ -51,7 +51,7 @@ func (r *Relay) Send(ctx context.Context, a Attempt) (*http.Response, error) {
 		a.Cancel(nil)
 		a.Release(drained)
 	})
-	if !started {
+	if task == nil {
 		a.Cancel(ErrClosed)
 		return nil, ErrClosed
 	}
@@ -62,6 +62,7 @@ func (r *Relay) Send(ctx context.Context, a Attempt) (*http.Response, error) {
 	}
 	timer.Reset(r.opts.DrainTimeout)
 	if decided.CompareAndSwap(false, true) {
+		r.leave(task)
 		return nil, fmt.Errorf("%w: %w", ErrAbandoned, context.Cause(ctx))
 	}
 	timer.Stop()
