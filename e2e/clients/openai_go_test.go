@@ -1,4 +1,4 @@
-package openaisdk_test
+package clients_test
 
 import (
 	"encoding/json"
@@ -21,7 +21,7 @@ func hello(model string) openai.ChatCompletionNewParams {
 	}
 }
 
-func TestTheSDKChatsStreamsAndEmbedsWithoutASession(t *testing.T) {
+func TestGoSDK_ChatsStreamsAndEmbedsWithoutASession(t *testing.T) {
 	s := start(t, t.TempDir())
 	alice := s.client("sk-alice")
 
@@ -66,7 +66,7 @@ func TestTheSDKChatsStreamsAndEmbedsWithoutASession(t *testing.T) {
 	s.end(t)
 }
 
-func TestTheSDKShowsWhatIsWrong(t *testing.T) {
+func TestGoSDK_ShowsWhatIsWrong(t *testing.T) {
 	s := start(t, t.TempDir(), "AUTOMATION_MAX_OPENS_PER_HOUR=1")
 	alice := s.client("sk-alice")
 
@@ -98,7 +98,7 @@ func TestTheSDKShowsWhatIsWrong(t *testing.T) {
 
 // The node is the test's own here, so that it survives the gateway, as the
 // chain does.
-func TestAGatewayThatIsKilledLosesNoPaidSession(t *testing.T) {
+func TestGateway_LosesNoPaidSessionWhenKilled(t *testing.T) {
 	restart := func(t *testing.T, dir string, node *proxyroutertest.Server) *server {
 		return start(t, dir, "PROXY_ROUTER_URL="+node.URL,
 			"AUTOMATION_SESSION_LEASE=3s", "AUTOMATION_SWEEP_INTERVAL=100ms", "AUTOMATION_OPEN_TIMEOUT=5s")
@@ -118,7 +118,7 @@ func TestAGatewayThatIsKilledLosesNoPaidSession(t *testing.T) {
 			t.Fatal("the stream ended well: the server was killed too late")
 		}
 		second := restart(t, dir, node)
-		knowsAllOf(t, second, node)
+		wantAllKnown(t, second, node)
 		second.end(t)
 	})
 	t.Run("in the middle of an open", func(t *testing.T) {
@@ -137,7 +137,7 @@ func TestAGatewayThatIsKilledLosesNoPaidSession(t *testing.T) {
 		}
 		eventually(t, "the session is on the chain all the same", func() bool { return node.Stats().Opens == 1 })
 		second := restart(t, dir, node)
-		knowsAllOf(t, second, node)
+		wantAllKnown(t, second, node)
 		if opens := node.Stats().Opens; opens != 1 {
 			t.Errorf("the session was paid %d times", opens)
 		}
@@ -145,9 +145,9 @@ func TestAGatewayThatIsKilledLosesNoPaidSession(t *testing.T) {
 	})
 }
 
-// knowsAllOf waits until a server lists every session that was paid as
+// wantAllKnown waits until a server lists every session that was paid as
 // Alice's and idle, and chats on one of them.
-func knowsAllOf(t *testing.T, s *server, node *proxyroutertest.Server) {
+func wantAllKnown(t *testing.T, s *server, node *proxyroutertest.Server) {
 	t.Helper()
 	var list string
 	defer func() { t.Logf("the server lists %s", list) }()

@@ -1,4 +1,4 @@
-package openaisdk_test
+package clients_test
 
 import (
 	"bufio"
@@ -16,18 +16,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/MorpheusAIs/gateway-automation/mapping"
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
 )
 
-// patience bounds whatever a test waits for.
-const patience = 30 * time.Second
+// timeout bounds whatever a test waits for.
+const timeout = 30 * time.Second
 
 // binary is examples/server, built by TestMain.
 var binary string
 
 func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "openai-sdk")
+	dir, err := os.MkdirTemp("", "e2e")
 	if err != nil {
 		panic(err)
 	}
@@ -94,7 +96,7 @@ func start(t *testing.T, dir string, env ...string) *server {
 	return s
 }
 
-// end asks the server to end, and tells how it did.
+// end asks the server to end and checks that it does.
 func (s *server) end(t *testing.T) {
 	t.Helper()
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -124,7 +126,7 @@ func (s *server) client(key string) openai.Client {
 // eventually asks again and again until the answer is yes.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -132,7 +134,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("not within %v: %s", patience, what)
+			t.Fatalf("not within %v: %s", timeout, what)
 		}
 	}
 }
@@ -153,4 +155,26 @@ func (b *buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
+}
+
+// startNode starts a simulated node that knows the models of the mapping, with
+// their types, each with two providers.
+func startNode(t *testing.T, o proxyroutertest.Options) *proxyroutertest.Server {
+	t.Helper()
+	table, err := mapping.Load("../../model_mappings.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	types := map[string]string{"text-embedding-bge-m3": "EMBEDDING", "whisper-v3-large-turbo": "STT", "tts-kokoro": "TTS"}
+	for _, m := range table.Models() {
+		kind := "LLM"
+		for name, other := range types {
+			if typed, err := table.Resolve(name, mapping.Type(other)); err == nil && typed.ID == m.ID {
+				kind = other
+			}
+		}
+		o.Models = append(o.Models, proxyroutertest.Model{ID: m.ID, Name: m.Name, Type: kind,
+			Providers: []proxyroutertest.Provider{{Address: proxyroutertest.ProviderAddress(1)}, {Address: proxyroutertest.ProviderAddress(2)}}})
+	}
+	return proxyroutertest.NewServer(t, o)
 }

@@ -1,0 +1,46 @@
+// What the tests share: users, the simulated node's faults, and checks.
+import assert from 'node:assert/strict'
+
+export const base = process.env.BASE_URL + '/api/v1'
+export const limited = process.env.LIMITED_URL + '/api/v1' // one open an hour
+export const chatModel = 'llama-3.3-70b'
+export const embeddingModel = 'text-embedding-bge-m3'
+export const speechModel = 'tts-kokoro'
+export const transcriptionModel = 'whisper-v3-large-turbo'
+
+let users = 0
+// key is a new user's, so that no test meets another's sessions or budget.
+export const key = () => `sk-js-${process.pid}-${++users}`
+
+async function node(method, path, body) {
+  const response = await fetch(process.env.NODE_URL + path, { method, body: body && JSON.stringify(body) })
+  assert.ok(response.ok, `${method} ${path}: ${response.status} ${await response.text()}`)
+}
+
+// withFault runs a test while the node has a fault, named as in
+// proxyroutertest.Presets.
+export async function withFault(fault, test) {
+  await node('POST', '/_sim/faults', typeof fault === 'string' ? { name: fault } : fault)
+  try {
+    return await test()
+  } finally {
+    await node('DELETE', '/_sim/faults')
+  }
+}
+
+// failureOf returns what a promise is rejected with.
+export async function failureOf(promise) {
+  let value
+  try {
+    value = await promise
+  } catch (error) {
+    return error
+  }
+  assert.fail(`no error, but ${JSON.stringify(value)}`)
+}
+
+// brokenStreams are the faults with which a stream ends in its middle.
+export const brokenStreams = ['stream-bare-json', 'stream-ends', 'stream-half-line', 'chat-cut']
+
+// linger keeps a stream open long after [DONE], longer than any test may take.
+export const linger = { name: 'stream-lingers', delay: 600e9 }

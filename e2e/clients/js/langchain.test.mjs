@@ -1,0 +1,75 @@
+// LangChain.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { tool } from '@langchain/core/tools'
+import { ChatOpenAI, OpenAIEmbeddings } from '@langchain/openai'
+import { z } from 'zod'
+import { base, limited, key, chatModel, embeddingModel, withFault, failureOf, brokenStreams, linger } from './harness.mjs'
+
+const chat = (options = {}, baseURL = base) =>
+  new ChatOpenAI({ model: chatModel, apiKey: key(), maxRetries: 0, timeout: 60_000, configuration: { baseURL }, ...options })
+
+async function read(model) {
+  let text = ''
+  for await (const chunk of await model.stream('Hello there')) text += chunk.content
+  return text
+}
+
+test('chats and streams', async () => {
+  const model = chat()
+  assert.match((await model.invoke('Hello there')).content, /Hello there/)
+  assert.match(await read(model), /Hello there/)
+})
+
+test('tools and structured output', async () => {
+  const city = z.object({ city: z.string() })
+  const weather = tool(async () => 'sunny', { name: 'weather', description: 'The weather', schema: city })
+  const answer = await chat().bindTools([weather]).invoke('What is the weather?')
+  assert.equal(answer.tool_calls[0].name, 'weather')
+  const structured = await chat().withStructuredOutput(city, { method: 'jsonSchema' }).invoke('Hello there')
+  assert.equal(typeof structured.city, 'string')
+})
+
+test('embeddings', async () => {
+  const embeddings = new OpenAIEmbeddings({ model: embeddingModel, apiKey: key(), maxRetries: 0, configuration: { baseURL: base } })
+  assert.ok((await embeddings.embedQuery('one')).length > 0)
+  assert.equal((await embeddings.embedDocuments(['one', 'two'])).length, 2)
+})
+
+test('an abort ends a chat, and the user can go on', async () => {
+  const model = chat()
+  const controller = new AbortController()
+  const stream = await model.stream('word '.repeat(20), { signal: controller.signal })
+  await failureOf((async () => {
+    for await (const _ of stream) controller.abort()
+  })())
+  assert.match((await model.invoke('Hello there')).content, /Hello there/)
+})
+
+test('a stream ends though the node does not close', async () => {
+  await withFault(linger, async () => assert.match(await read(chat()), /Hello there/))
+})
+
+for (const fault of [...brokenStreams, 'empty-answer']) {
+  test(`a broken stream is an error: ${fault}`, async () => {
+    await withFault(fault, async () => {
+      const error = await failureOf(read(chat()))
+      assert.ok(error.message.length > 0)
+    })
+  })
+}
+
+test('errors have their status, code and message', async () => {
+  await withFault('model-context-length', async () => {
+    const error = await failureOf(chat().invoke('Hello there'))
+    assert.match(error.message, /maximum context length/)
+  })
+  let error = await failureOf(chat({ model: 'llama-3.3-70c' }).invoke('Hello there'))
+  assert.match(error.message, /llama-3\.3-70b/)
+  error = await failureOf(chat({ apiKey: 'nobody' }).invoke('Hello there'))
+  assert.equal(error.status, 401)
+  const model = key()
+  await chat({ apiKey: model }, limited).invoke('Hello there')
+  error = await failureOf(chat({ apiKey: model, model: 'gpt-oss-120b' }, limited).invoke('Hello there'))
+  assert.equal(error.status, 429)
+})

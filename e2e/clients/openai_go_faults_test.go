@@ -1,0 +1,165 @@
+package clients_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/openai/openai-go/v3"
+	"github.com/openai/openai-go/v3/option"
+)
+
+const chatModel = "llama-3.3-70b"
+
+// read returns a stream's text and its error.
+func read(ctx context.Context, client openai.Client) (text, finish string, err error) {
+	stream := client.Chat.Completions.NewStreaming(ctx, hello(chatModel))
+	defer func() { _ = stream.Close() }()
+	for stream.Next() {
+		for _, choice := range stream.Current().Choices {
+			text += choice.Delta.Content
+			finish += choice.FinishReason
+		}
+	}
+	return text, finish, stream.Err()
+}
+
+func TestGoSDK_RaisesWhatTheNodeDoesWrong(t *testing.T) {
+	node := startNode(t, proxyroutertest.Options{KeepWorking: true, ChunkDelay: 5 * time.Millisecond})
+	s := start(t, t.TempDir(), "PROXY_ROUTER_URL="+node.URL)
+	inject := func(t *testing.T, f proxyroutertest.Fault) openai.Client {
+		node.Inject(f)
+		t.Cleanup(node.ClearFaults)
+		return s.client("sk-" + strings.Map(func(r rune) rune {
+			if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+				return r
+			}
+			return '-'
+		}, strings.ToLower(t.Name())))
+	}
+	for _, name := range []string{"stream-bare-json", "stream-ends", "stream-half-line", "chat-cut"} {
+		t.Run("a stream: "+name, func(t *testing.T) {
+			text, _, err := read(t.Context(), inject(t, proxyroutertest.Fault{Name: name}))
+			if err == nil || text == "" {
+				t.Errorf("got %q and the error %v", text, err)
+			}
+		})
+	}
+	for name, want := range map[string]struct {
+		status            int
+		code, param, text string
+	}{
+		"empty-answer":         {502, "provider_error", "", ""},
+		"chat-cut":             {502, "provider_error", "", ""},
+		"chat-drop":            {502, "provider_error", "", ""},
+		"switching-protocols":  {502, "provider_error", "", ""},
+		"model-context-length": {400, "context_length_exceeded", "messages", "This model's maximum context length is 8192 tokens."},
+		"model-content-filter": {400, "content_filter", "prompt", "The prompt was filtered."},
+		"model-rate-limit":     {429, "rate_limit_exceeded", "", "Rate limit reached for requests"},
+	} {
+		t.Run("an answer: "+name, func(t *testing.T) {
+			client := inject(t, proxyroutertest.Fault{Name: name})
+			_, err := client.Chat.Completions.New(t.Context(), hello(chatModel))
+			e, ok := errors.AsType[*openai.Error](err)
+			if !ok || e.StatusCode != want.status || e.Code != want.code || e.Param != want.param || want.text != "" && e.Message != want.text {
+				t.Fatalf("got %v", err)
+			}
+			if want.status == http.StatusTooManyRequests && e.Response.Header.Get("Retry-After") != "7" {
+				t.Errorf("Retry-After is %q", e.Response.Header.Get("Retry-After"))
+			}
+		})
+	}
+	t.Run("but a node that does not close costs no time", func(t *testing.T) {
+		text, finish, err := read(t.Context(), inject(t, proxyroutertest.Fault{Name: "stream-lingers", Delay: time.Hour}))
+		if err != nil || finish != "stop" || text == "" {
+			t.Errorf("%q, %q, %v", text, finish, err)
+		}
+	})
+	s.end(t)
+}
+
+func TestGoSDK_CallsToolsSpeaksAndListsModels(t *testing.T) {
+	s := start(t, t.TempDir())
+	alice := s.client("sk-alice")
+
+	t.Run("tools", func(t *testing.T) {
+		params := hello(chatModel)
+		params.Tools = []openai.ChatCompletionToolUnionParam{openai.ChatCompletionFunctionTool(openai.FunctionDefinitionParam{
+			Name: "weather", Parameters: openai.FunctionParameters{"type": "object", "properties": map[string]any{"city": map[string]any{"type": "string"}}},
+		})}
+		completion, err := alice.Chat.Completions.New(t.Context(), params)
+		if err != nil || len(completion.Choices[0].Message.ToolCalls) != 1 {
+			t.Fatal(completion, err)
+		}
+		if call := completion.Choices[0].Message.ToolCalls[0].Function; call.Name != "weather" || !json.Valid([]byte(call.Arguments)) {
+			t.Errorf("got %+v", call)
+		}
+	})
+	t.Run("audio", func(t *testing.T) {
+		speech, err := alice.Audio.Speech.New(t.Context(), openai.AudioSpeechNewParams{Model: "tts-kokoro", Input: "Hello", Voice: openai.AudioSpeechNewParamsVoiceUnion{OfString: openai.String("alloy")}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer speech.Body.Close()
+		audio, err := io.ReadAll(speech.Body)
+		if err != nil || len(audio) == 0 {
+			t.Fatal(len(audio), err)
+		}
+		text, err := alice.Audio.Transcriptions.New(t.Context(), openai.AudioTranscriptionNewParams{
+			Model: "whisper-v3-large-turbo", File: openai.File(strings.NewReader(string(audio)), "hello.wav", "audio/wav")})
+		if err != nil || text.Text == "" {
+			t.Error(text, err)
+		}
+	})
+	t.Run("models", func(t *testing.T) {
+		models := alice.Models.ListAutoPaging(t.Context())
+		n := 0
+		for models.Next() {
+			n++
+			id := models.Current().ID
+			if model, err := alice.Models.Get(t.Context(), id); err != nil || model.ID != id {
+				t.Errorf("%s: %v", id, err)
+			}
+		}
+		if models.Err() != nil || n == 0 {
+			t.Errorf("%d models, %v", n, models.Err())
+		}
+	})
+	t.Run("an abort, after which the user can go on", func(t *testing.T) {
+		params := hello(chatModel)
+		params.Messages = []openai.ChatCompletionMessageParamUnion{openai.UserMessage(strings.Repeat("word ", 20))}
+		for range 3 {
+			ctx, cancel := context.WithCancel(t.Context())
+			stream := alice.Chat.Completions.NewStreaming(ctx, params)
+			if !stream.Next() {
+				t.Fatal(stream.Err())
+			}
+			cancel()
+			_ = stream.Close()
+		}
+		if _, err := alice.Chat.Completions.New(t.Context(), hello(chatModel)); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("another's session, in every spelling", func(t *testing.T) {
+		var first *http.Response
+		if _, err := alice.Chat.Completions.New(t.Context(), hello(chatModel), option.WithResponseInto(&first)); err != nil {
+			t.Fatal(err)
+		}
+		id := first.Header.Get("X-Automation-Session")
+		mallory := s.client("sk-mallory")
+		for _, spelling := range []string{id, strings.TrimPrefix(id, "0x"), "0x" + strings.ToUpper(id[2:])} {
+			_, err := mallory.Chat.Completions.New(t.Context(), hello(chatModel), option.WithHeader("session_id", spelling))
+			if e, ok := errors.AsType[*openai.Error](err); !ok || e.StatusCode != http.StatusNotFound || e.Code != "session_not_found" {
+				t.Errorf("%s: %v", spelling, err)
+			}
+		}
+	})
+	s.end(t)
+}
