@@ -197,7 +197,10 @@ func (m *Module) sessionOptions() session.Options {
 		MaxConns: m.sessionConns(), ObserveSQL: m.observer.SQL,
 		Shared:     cfg.SessionScope == ScopeShared,
 		MaxPerUser: cfg.MaxSessionsPerUser, OpensPerHour: cfg.MaxOpensPerHour, OpensPerDay: cfg.MaxOpensPerDay, MaxOpen: cfg.MaxOpenSessions,
-		Lease: cfg.SessionLease, Margin: orTiny(cfg.SessionMargin), RenewAhead: orTiny(cfg.RenewAhead), CloseAfter: orTiny(cfg.CloseAfter),
+		// All users together may have as many replaced as ten do.
+		MaxReplacementsPerHour: cfg.MaxReplacementsPerHour, MaxReplacementsPerHourTotal: 10 * cfg.MaxReplacementsPerHour,
+		ReconcileTimeout: cfg.ReconcileTimeout,
+		Lease:            cfg.SessionLease, Margin: orTiny(cfg.SessionMargin), RenewAhead: orTiny(cfg.RenewAhead), CloseAfter: orTiny(cfg.CloseAfter),
 		AcquireTimeout: cfg.AcquireTimeout, DrainTimeout: orTiny(cfg.DrainTimeout), Interval: cfg.SweepInterval,
 		// The client's own deadline comes first: only then does it know that
 		// it was the node that took too long.

@@ -1,6 +1,7 @@
 package automation_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -397,11 +398,12 @@ func TestASessionInUseGetsASuccessor(t *testing.T) {
 		"not without the feature":            {func(l *lab) { l.set(`UPDATE feature_flags SET enabled = false`) }, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newLab(t, setup{config: func(c *automation.Config) {
-				c.DefaultSessionDuration, c.RenewAhead, c.SweepInterval = 300*time.Second, 299500*time.Millisecond, time.Hour
-			}})
+			l := newLab(t, setup{config: func(c *automation.Config) { c.SweepInterval = time.Hour }})
 			l.chat("alice")
 			l.until("it is idle", func() bool { return l.held() == 0 })
+			const format = "2006-01-02 15:04:05.000"
+			ends := time.Now().UTC().Add(45 * time.Second)
+			l.set(fmt.Sprintf(`UPDATE automation_sessions SET ends_at = '%s', next_at = '%s'`, ends.Format(format), ends.Add(time.Minute).Format(format)))
 			tt.prepare(l)
 			if err := l.Tend(t.Context()); err != nil {
 				t.Fatal(err)

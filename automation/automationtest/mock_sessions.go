@@ -27,7 +27,7 @@ func (m *Mock) SessionEnd(user, sessionID string) SessionsCall {
 // SessionClaim expects that an idle session is claimed.
 func (m *Mock) SessionClaim(owner, modelID string) SessionsCall {
 	return SessionsCall{m, m.query(`UPDATE automation_sessions SET lease_token = $1`, sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(),
-		owner, modelID, sqlmock.AnyArg(), sqlmock.AnyArg()), false}
+		owner, modelID, sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg()), false}
 }
 
 // SessionRelease expects that a claimed session is given back.
@@ -37,7 +37,9 @@ func (m *Mock) SessionRelease() WriteCall {
 
 // SessionsForget expects that a user's name is taken off all sessions.
 func (m *Mock) SessionsForget(user string) WriteCall {
-	return m.exec(`UPDATE automation_sessions SET`, user)
+	m.begin()
+	m.ExpectExec(starts(`DELETE FROM automation_provider_failures WHERE user_id = $1`)).WithArgs(user).WillReturnResult(sqlmock.NewResult(0, 0))
+	return WriteCall{m, m.ExpectExec(starts(`UPDATE automation_sessions SET`)).WithArgs(user)}
 }
 
 // Returns lets the database have these sessions, or the one that was asked for.
@@ -48,7 +50,7 @@ func (s SessionsCall) Returns(list ...session.Info) {
 		if x.Ending {
 			state = "ending"
 		}
-		rows.AddRow("row-"+x.SessionID, x.SessionID, x.ModelID, "", "", int64(x.EndsAt.Sub(x.OpenedAt).Seconds()), state, "", "",
+		rows.AddRow("row-"+x.SessionID, x.SessionID, x.ModelID, "", "", int64(x.EndsAt.Sub(x.OpenedAt).Seconds()), nil, state, "", "",
 			x.OpenedAt, x.OpenedAt, x.EndsAt, x.EndsAt.Sub(x.OpenedAt).Seconds(), x.InUse, 0)
 	}
 	s.query.WillReturnRows(rows)
@@ -72,6 +74,6 @@ func (s SessionsCall) Fails(err error) {
 }
 
 func sessionRows() *sqlmock.Rows {
-	return sqlmock.NewRows([]string{"id", "session_id", "model_id", "owner_id", "user_id", "duration", "state", "provider", "omit_provider",
+	return sqlmock.NewRows([]string{"id", "session_id", "model_id", "owner_id", "user_id", "duration", "fingerprint", "state", "provider", "omit_provider",
 		"called_at", "opened_at", "ends_at", "seconds_left", "in_use", "attempts"})
 }

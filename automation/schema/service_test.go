@@ -58,7 +58,7 @@ func TestGrants_SufficeForTheService(t *testing.T) {
 			return err.Error(), false
 		}
 		claim.Release()
-		_, err = m.End(t.Context(), "7", claim.SessionID())
+		_, err = m.End(t.Context(), "7", session.ID(claim.SessionID()))
 		check("end", err)
 		return "", true
 	})

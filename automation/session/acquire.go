@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/retry"
@@ -15,35 +16,37 @@ import (
 type acquisition struct {
 	m         *Manager
 	req       Request
-	sessionID string // that the client named, or empty
+	sessionID ID // that the client named, or empty
 	pool      pool
 	queue     *waitQueue
-	last      reserveResult // to its last reservation
+	waiter    *waiter
+	last      reserveResult // of its last reservation
 	reserved  bool          // there was one
-	asked     int           // how often it has asked as the first of its line
+	asked     int           // how often it has asked as the head of its queue
 	answered  bool          // the database has said that there is nothing idle
 }
 
 // namedPool is the pool of one session, for those who ask for it by its id.
-func namedPool(sessionID string) pool { return pool{"session", sessionID} }
+func namedPool(id ID) pool { return pool{"session", id.String()} }
 
 // acquire is waitForClaim, observed.
-func (m *Manager) acquire(ctx context.Context, q *acquisition) (*Claim, error) {
+func (m *Manager) acquire(ctx context.Context, a *acquisition) (*Claim, error) {
 	begun := m.opts.Now()
-	c, err := m.waitForClaim(ctx, q)
+	c, err := m.waitForClaim(ctx, a)
 	e := Event{Kind: Acquired, Result: "idle", Took: m.opts.Now().Sub(begun)}
 	switch {
 	case err != nil:
 		e.Result = acquired(err)
-	case q.queue != nil:
+	case a.queue != nil:
 		e.Result = "waited"
 	}
 	m.opts.Observe(e)
 	return c, err
 }
 
-// waitForClaim claims at once where nobody waits, and in the line's order otherwise.
-func (m *Manager) waitForClaim(ctx context.Context, q *acquisition) (*Claim, error) {
+// waitForClaim claims at once where nobody waits, and in the queue's order
+// otherwise.
+func (m *Manager) waitForClaim(ctx context.Context, a *acquisition) (c *Claim, err error) {
 	if !m.accepting() {
 		return nil, ErrNotRunning
 	}
@@ -51,21 +54,20 @@ func (m *Manager) waitForClaim(ctx context.Context, q *acquisition) (*Claim, err
 	defer cancel()
 	database, cancel := withReadDeadline(wait)
 	defer cancel()
-	if !m.queues.hasWaiters(q.pool) {
-		if c, err := q.claim(ctx, database); c != nil || err != nil {
+	if !m.queues.hasWaiters(a.pool) {
+		if c, err := a.claim(ctx, database, place{}); c != nil || err != nil {
 			return c, err
 		}
 	}
-	l, w := m.queues.join(q.pool, q.req.UserID, q.req.OmitProvider)
-	defer l.leave(w)
-	q.queue = l
+	a.queue, a.waiter = m.queues.join(a.pool, a.req.UserID, a.req.OmitProvider)
+	defer func() { m.leaveQueue(a.queue, a.waiter, c) }()
 	poll := time.NewTimer(0)
 	defer poll.Stop()
 	for {
 		select {
-		case <-w.wake:
+		case <-a.waiter.wake:
 		case <-poll.C:
-		case err := <-w.failed:
+		case err := <-a.waiter.failed:
 			return nil, m.failed(err)
 		case <-m.ending:
 			return nil, ErrNotRunning
@@ -73,152 +75,226 @@ func (m *Manager) waitForClaim(ctx context.Context, q *acquisition) (*Claim, err
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
-			return nil, m.unavailable(q.timeoutReason())
+			return nil, m.unavailable(a.timeoutReason())
 		}
-		leads, wanted, failed := l.isHead(w)
-		if !leads {
+		v, head := a.queue.isHead(a.waiter)
+		if !head {
 			continue
 		}
-		q.asked++
-		var c *Claim
-		var err error
-		if failed == nil && wanted == 0 || q.sessionID != "" {
-			c, err = q.claim(ctx, database)
-		} else {
-			c, err = q.reserve(ctx, database, wanted, failed)
+		a.asked++
+		c, err := a.ask(ctx, database, v)
+		if err != nil && a.answered && wait.Err() != nil && ctx.Err() == nil {
+			return nil, m.unavailable(a.timeoutReason()) // time was up while it asked once more
 		}
-		if err != nil && q.answered && wait.Err() != nil && ctx.Err() == nil {
-			return nil, m.unavailable(q.timeoutReason()) // time was up while it asked once more
+		if c == nil && err == nil {
+			err = a.giveUp(v)
 		}
 		if c != nil || err != nil {
 			return c, err
 		}
-		q.answered = true
-		poll.Reset(q.pause())
+		a.answered = true
+		poll.Reset(a.pause())
 	}
 }
 
+// leaveQueue takes a request out of its queue, and out of that of all replicas.
+func (m *Manager) leaveQueue(q *waitQueue, w *waiter, c *Claim) {
+	if !q.leave(w, c != nil) {
+		return
+	}
+	m.background(func(ctx context.Context) {
+		ctx, cancel := detached(ctx)
+		defer cancel()
+		if err := m.store.leaveQueue(ctx, q.id); err != nil {
+			m.opts.Logger.Debug("place in the queue not given up, it ends by itself", "error", err)
+		}
+	})
+}
+
+// ask looks for an idle session, and has one opened where that is worthwhile.
+func (a *acquisition) ask(ctx, database context.Context, v headView) (*Claim, error) {
+	p := place{id: a.queue.id, waited: v.waited, next: v.next, omit: a.queue.omit}
+	if a.sessionID != "" || v.paused && v.failed == nil {
+		return a.claim(ctx, database, p)
+	}
+	return a.reserve(ctx, database, v, p)
+}
+
 // claim takes an idle session, where there is one.
-func (q *acquisition) claim(ctx, database context.Context) (*Claim, error) {
-	m := q.m
-	o := reserveRequest{pool: q.pool, named: q.sessionID, token: rand.Text()}
+func (a *acquisition) claim(ctx, database context.Context, p place) (*Claim, error) {
+	m := a.m
+	c := claimRequest{pool: a.pool, token: rand.Text(), margin: m.margin(a.req.Duration), place: p}
 	asked := m.opts.Now()
 	var r *row
 	var err error
-	if q.sessionID != "" {
-		r, err = m.store.claimNamed(database, q.req.UserID, q.sessionID, o.token, m.opts.Shared, m.opts.Margin)
+	if a.sessionID != "" {
+		c.margin = m.opts.Margin
+		r, err = m.store.claimNamed(database, a.req.UserID, a.sessionID, m.opts.Shared, c)
 	} else {
-		r, err = m.store.claim(database, q.pool, q.req.OmitProvider, o.token, m.margin(q.req.Duration))
+		r, err = m.claimAny(database, c, a.req.OmitProvider)
 	}
 	switch {
 	case errors.Is(err, sqldb.ErrOutcomeUnknown):
-		m.undo(o)
+		m.undo(reserveRequest{claimRequest: c, named: a.sessionID})
 		return nil, nil
 	case r == nil:
 		return nil, err
 	}
-	return m.claimed(ctx, r, o.token, asked)
+	return m.claimed(ctx, r, a.req, lease{r.ID, c.token}, asked, a.paid())
 }
 
-// reserve claims what is idle, or has opened what the line needs.
-func (q *acquisition) reserve(ctx, database context.Context, wanted int, failed error) (*Claim, error) {
-	m := q.m
+// claimAny takes an idle session of a pool, one whose provider works before
+// one whose provider has lately failed for several users.
+func (m *Manager) claimAny(ctx context.Context, c claimRequest, omit string) (*row, error) {
+	if omit != "" {
+		c.omit = []string{omit}
+	}
+	avoided := m.avoidedProviders()
+	if len(avoided) > 0 {
+		first := c
+		first.omit = append(avoided, c.omit...) //nolint:gocritic // a new list
+		first.place = place{}
+		if r, err := m.store.claim(ctx, first); r != nil || err != nil {
+			return r, err
+		}
+	}
+	return m.store.claim(ctx, c)
+}
+
+// reserve claims what is idle, or has opened what the queue needs.
+func (a *acquisition) reserve(ctx, database context.Context, v headView, p place) (*Claim, error) {
+	m := a.m
 	asked := m.opts.Now()
-	o := reserveRequest{pool: q.pool, user: q.req.UserID, omit: q.req.OmitProvider, duration: q.req.Duration,
-		margin: m.margin(q.req.Duration), token: rand.Text()}
-	for range min(wanted, 64) {
-		o.opens = append(o.opens, lease{rand.Text(), rand.Text()})
+	r := reserveRequest{claimRequest: claimRequest{pool: a.pool, token: rand.Text(), margin: m.margin(a.req.Duration), place: p},
+		user: a.req.UserID, omitProvider: a.req.OmitProvider, duration: a.req.Duration, purpose: purposeRequest}
+	if r.omitProvider != "" {
+		r.omit = []string{r.omitProvider}
+	}
+	if !v.paused {
+		r.demand = &demand{waiting: v.waiting, unpaid: v.unpaid, hold: m.typical.load(), open: m.typicalOpen(), stalled: v.stalled}
 	}
 	m.opts.failpoint("before-intent")
-	a, err := m.reserve(database, o)
+	res, err := m.reserve(database, &r)
 	if errors.Is(err, sqldb.ErrOutcomeUnknown) {
-		m.undo(o)
+		m.undo(r)
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	m.opts.failpoint("after-intent")
-	if a.claimed != nil {
-		return m.claimed(ctx, a.claimed, o.token, asked)
+	if res.claimed != nil {
+		return m.claimed(ctx, res.claimed, a.req, lease{res.claimed.ID, r.token}, asked, a.paid())
 	}
-	q.last, q.reserved = a, true
-	o.opens = a.opens
-	m.openAll(o, asked, q.queue)
-	if a.capped {
-		q.queue.capped()
+	a.last, a.reserved = res, true
+	m.openAll(r, res.opens, asked, a.queue)
+	if res.capped {
+		a.queue.pauseOpens()
 	}
 	switch {
-	case len(a.opens) > 0 || a.Live+a.Opening > 0: // something to wait for
-	case failed != nil:
-		q.queue.fail(failed)
-	case a.Stuck > 0:
-		q.queue.fail(errStuck)
-	case a.refused != nil:
-		q.queue.fail(a.refused)
+	case len(res.opens) > 0 || res.Live+res.Opening > 0: // something to wait for
+	case v.failed != nil:
+		a.queue.fail(v.failed)
+	case res.Stuck > 0:
+		a.queue.fail(errStuck)
+	case res.refused != nil:
+		a.queue.fail(res.refused)
 	}
 	return nil, nil
 }
 
 var errStuck = fmt.Errorf("%w: it cannot be asked what became of an open", ErrUnavailable)
 
-// pause is how long to wait for news before asking again: other replicas
-// release without a word. Where nothing is open yet, there is little to miss.
-func (q *acquisition) pause() time.Duration {
-	most := 250 * time.Millisecond
-	if q.reserved && q.last.Live == 0 {
-		most = time.Second
+// giveUp returns why a request should wait no longer: its only hope has been
+// an open of unknown outcome for ReconcileTimeout, or the open for which it has
+// perhaps paid came to nothing. It is told to come back, and pays no second time.
+func (a *acquisition) giveUp(v headView) error {
+	if !a.reserved {
+		return nil
 	}
-	return retry.Jitter(min(time.Duration(q.asked*q.asked)*25*time.Millisecond, most))
+	hopeless := a.last.Live+a.last.Opening+len(a.last.opens) == 0 && (a.last.Unknown > 0 || v.headPaid && v.failed == nil)
+	since, again := a.queue.noteHopeless(hopeless)
+	switch {
+	case !hopeless || !again: // what was seen once may be a moment between two writes
+		return nil
+	case a.last.Unknown == 0, a.m.opts.Now().Sub(later(since, a.waiter.joined)) >= a.m.opts.ReconcileTimeout:
+		return a.m.unavailable(ErrOpening)
+	}
+	return nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// pause is how long to wait for news before asking again: other replicas
+// release without a word.
+func (a *acquisition) pause() time.Duration {
+	return retry.Jitter(min(time.Duration(a.asked*a.asked)*25*time.Millisecond, 150*time.Millisecond))
 }
 
 // timeoutReason is what a request that has waited in vain is told.
-func (q *acquisition) timeoutReason() error {
-	if q.last.Live > 0 || q.sessionID != "" {
+func (a *acquisition) timeoutReason() error {
+	if a.last.Live > 0 || a.sessionID != "" {
 		return ErrBusy
 	}
 	return ErrOpening
 }
 
-func (m *Manager) reserve(ctx context.Context, o reserveRequest) (reserveResult, error) {
+func (m *Manager) reserve(ctx context.Context, r *reserveRequest) (reserveResult, error) {
 	if m.opts.MaxOpen > 0 {
 		if err := m.budget.take(ctx); err != nil {
 			return reserveResult{}, m.unavailable(ErrOpening)
 		}
 		defer m.budget.give()
 	}
-	return m.store.reserve(ctx, o, limits{m.opts.MaxPerUser, m.opts.OpensPerHour, m.opts.OpensPerDay, m.opts.MaxOpen})
+	r.ceiling = m.ceilingOf(r.model)
+	r.ids = newIntents(r.demand, r.purpose)
+	return m.store.reserve(ctx, *r, m.limits())
 }
 
 // undo takes back what a statement whose outcome is unknown may have done.
 // What it cannot take back ends with its lease.
-func (m *Manager) undo(o reserveRequest) {
+func (m *Manager) undo(r reserveRequest) {
 	m.background(func(ctx context.Context) {
-		m.write(ctx, "undo", func(ctx context.Context) error { return m.store.undo(ctx, o) })
-		m.queues.wake(o.pool, nil)
+		m.write(ctx, "undo", func(ctx context.Context) error { return m.store.undo(ctx, r) })
+		m.queues.wake(r.pool, nil)
 	})
 }
 
+// paid reports whether the node was asked to open a session for the request.
+func (a *acquisition) paid() bool { return a.queue != nil && a.queue.isPaid(a.waiter) }
+
 // claimed makes a Claim of a row that was leased at asked.
-func (m *Manager) claimed(ctx context.Context, r *row, token string, asked time.Time) (*Claim, error) {
-	c := &Claim{m: m, row: r, lease: lease{r.ID, token}, begun: asked}
+func (m *Manager) claimed(ctx context.Context, r *row, req Request, l lease, asked time.Time, paid bool) (*Claim, error) {
+	c := &Claim{m: m, row: r, req: req, lease: l, begun: asked, paid: paid}
+	c.leaseCtx, c.endLease = context.WithCancelCause(context.WithoutCancel(ctx))
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
-	m.leases.add(c.lease, asked, c.cancel)
+	m.leases.add(l, asked, func(cause error) {
+		c.endLease(cause)
+		c.cancel(cause)
+	})
 	err := ctx.Err()
 	if err == nil && !m.accepting() {
 		err = ErrNotRunning
 	}
 	if err != nil {
-		c.once.Do(c.release)
+		c.once.Do(func() { c.release(m.leases.release) })
 		return nil, err
 	}
 	return c, nil
 }
 
-// failed is what a request is told whose line has come to nothing.
+// failed is what a request is told whose queue has come to nothing.
 func (m *Manager) failed(err error) error {
 	if b, ok := errors.AsType[*BudgetError](err); ok {
 		return b
 	}
 	return m.unavailable(err)
 }
+
+// sameProvider compares addresses, which have digits in either case.
+func sameProvider(a, b string) bool { return strings.EqualFold(a, b) }

@@ -7,15 +7,19 @@ import (
 )
 
 // A Claim is the sole use of one paid session, for one request. Its holder
-// must Release it, however the request ends.
+// must call Release or ReleaseBusy, however the request ends.
 type Claim struct {
-	m      *Manager
-	row    *row
-	lease  lease
-	begun  time.Time
-	ctx    context.Context //nolint:containedctx // it is what the claim is about
-	cancel context.CancelCauseFunc
-	once   sync.Once
+	m        *Manager
+	row      *row
+	req      Request // as it was made; without a model where the client named the session
+	lease    lease
+	begun    time.Time
+	paid     bool            // the node was asked to open a session for the request
+	ctx      context.Context //nolint:containedctx // it is what the claim is about
+	cancel   context.CancelCauseFunc
+	leaseCtx context.Context //nolint:containedctx // it is what the claim is about
+	endLease context.CancelCauseFunc
+	once     sync.Once
 }
 
 // SessionID is the session's id on the chain.
@@ -35,41 +39,69 @@ func (c *Claim) EndsAt() time.Time { return c.row.EndsAt.Time }
 // with it: another request may hold the session from then on.
 func (c *Claim) Context() context.Context { return c.ctx }
 
-// Release gives the session back. It works once and waits for the database at
-// most five seconds, whatever became of the request's context; where that is
-// too short, the heartbeats continue trying until the lease ends by itself.
+// LeaseContext is [Claim.Context] for work that goes on after the request has
+// ended, such as reading the rest of the node's answer: it ends with the lease
+// alone, and with the claim.
+func (c *Claim) LeaseContext() context.Context { return c.leaseCtx }
+
+// Release gives the session back, with which the node is done. It works once
+// and waits for the database at most five seconds, whatever became of the
+// request's context; where that is too short, the heartbeats try again until
+// the lease ends by itself.
 func (c *Claim) Release() {
 	c.once.Do(func() {
 		c.m.typical.observe(c.m.opts.Now().Sub(c.begun))
-		c.release()
+		c.release(c.m.leases.release)
 	})
 }
 
-func (c *Claim) release() {
-	ctx, cancel := detached(c.ctx)
+// ReleaseBusy is Release where the node may still be working for the request:
+// the session serves nobody for Options.CoolDown.
+func (c *Claim) ReleaseBusy() {
+	c.once.Do(func() {
+		c.m.opts.Observe(Event{Kind: CooledDown})
+		c.release(c.m.leases.lapse)
+	})
+}
+
+func (c *Claim) release(giveBack func(context.Context, lease) error) {
+	ctx, cancel := detached(c.leaseCtx)
 	defer cancel()
-	if err := c.m.leases.release(ctx, c.lease); err != nil {
+	if err := giveBack(ctx, c.lease); err != nil {
 		c.m.opts.Logger.Warn("session not released yet", "session_id", c.SessionID(), "lease", c.m.opts.Lease, "error", err)
 	}
 	c.cancel(context.Canceled)
+	c.endLease(context.Canceled)
 	c.m.queues.wake(pool{c.row.OwnerID, c.row.ModelID}, nil)
-	c.m.queues.wake(namedPool(c.SessionID()), nil)
+	c.m.queues.wake(namedPool(ID(c.SessionID())), nil)
 }
 
-// Expired tells that the node says that the session has ended, though its row
-// says otherwise. No other request gets it. The claim must still be released.
+// MarkExpired takes a session out of service that has ended, though its row
+// says otherwise: no other request gets it. The claim must still be released.
 func (c *Claim) MarkExpired() error { return c.retire(reasonExpired) }
 
-// Broken tells that the session's provider failed beyond use. No other request
-// gets the session. The claim must still be released.
+// MarkBroken takes a session out of service whose provider failed beyond use:
+// no other request gets it. The claim must still be released.
 func (c *Claim) MarkBroken() error { return c.retire(reasonBroken) }
 
 func (c *Claim) retire(reason string) error {
-	ctx, cancel := detached(c.ctx)
+	ctx, cancel := detached(c.leaseCtx)
 	defer cancel()
 	c.m.opts.Observe(Event{Kind: Retired, Result: reason})
 	c.m.opts.Logger.Info("session retired", "session_id", c.SessionID(), "model_id", c.ModelID(), "reason", reason)
 	return c.m.store.retire(ctx, c.lease, reason)
+}
+
+// ReportFailure notes that the session's provider failed for this user. One that
+// has failed for several users within minutes is avoided for a while, by all
+// replicas; a single failure changes nothing.
+func (c *Claim) ReportFailure() error {
+	if c.Provider() == "" {
+		return nil
+	}
+	ctx, cancel := detached(c.leaseCtx)
+	defer cancel()
+	return c.m.store.providerFailed(ctx, c.Provider(), c.req.UserID)
 }
 
 // detached is a context for what must be written though its request has ended.
@@ -77,8 +109,8 @@ func detached(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 }
 
-// withReadDeadline is a context with the deadline of ctx and without its cancellation:
-// a client that goes away must not leave a statement's outcome of unknown outcome.
+// withReadDeadline is a context with the deadline of ctx and without its
+// cancellation: a client that leaves must not make a statement's outcome unknown.
 func withReadDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	detached := context.WithoutCancel(ctx)
 	if deadline, ok := ctx.Deadline(); ok {

@@ -20,12 +20,24 @@ var (
 	ErrLeaseLost = errors.New("session: the lease on it was lost")
 )
 
+// Why a session is not replaced, see [Manager.Replace].
+var (
+	// ErrPaid says that the node was already asked to open a session for the
+	// request, which may cause one at most.
+	ErrPaid = errors.New("session: the request has caused an open already")
+	// ErrNoOtherProvider says that the node cannot be made to choose another
+	// provider.
+	ErrNoOtherProvider = errors.New("session: the node chooses no other provider")
+)
+
 // The limits that a BudgetError names.
 const (
-	LimitHour     = "opens_per_hour"
-	LimitDay      = "opens_per_day"
-	LimitSessions = "sessions_per_user"
-	LimitTotal    = "sessions_in_all"
+	LimitHour              = "opens_per_hour"
+	LimitDay               = "opens_per_day"
+	LimitSessions          = "sessions_per_user"
+	LimitTotal             = "sessions_in_all"
+	LimitReplacements      = "replacements_per_hour"
+	LimitReplacementsTotal = "replacements_per_hour_in_all"
 )
 
 // A BudgetError says that a user needs a session and may not open one now.

@@ -2,6 +2,7 @@ package session
 
 import (
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/jmoiron/sqlx"
@@ -22,11 +23,17 @@ var ClaimScript = func() string {
 		query, end string
 		args       []string
 	}{
-		{claimQuery, ` \gset`, []string{"CAST(:t AS text)", "CAST('holder' AS text)", "30", "CAST('user-' || :n AS text)", "CAST('model' AS text)", "30", "CAST('' AS text)"}},
+		{claimQuery, ` \gset`, []string{"CAST(:t AS text)", "CAST('holder' AS text)", "30", "CAST('user-' || :n AS text)", "CAST('model' AS text)", "30", "CAST('[]' AS text)", "30", "CAST('' AS text)", "0"}},
 		{releaseQuery, ";", []string{":id", "CAST(:t AS text)"}},
 	} {
 		q := strings.ReplaceAll(strings.Join(strings.Fields(db.Expand(s.query)), " "), "%", "%%")
-		q = regexp.MustCompile(`\$\d`).ReplaceAllStringFunc(q, func(p string) string { return s.args[p[1]-'1'] })
+		q = regexp.MustCompile(`\$\d+`).ReplaceAllStringFunc(q, func(p string) string {
+			n, err := strconv.Atoi(p[1:])
+			if err != nil {
+				panic(err)
+			}
+			return s.args[n-1]
+		})
 		lines = append(lines, "BEGIN;", setup+";", q+s.end, "COMMIT;")
 	}
 	return strings.Join(lines, "\n") + "\n"

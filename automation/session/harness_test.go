@@ -89,7 +89,7 @@ const patience = 5 * time.Minute
 // enough for a busy machine; tests that wait for their end set shorter ones.
 func quick() session.Options {
 	o := session.Options{MaxPerUser: 4, Interval: 100 * time.Millisecond, AcquireTimeout: patience, Lease: time.Minute,
-		OpenTimeout: patience, ReconcileTimeout: 2 * time.Second, DrainTimeout: time.Minute}
+		OpenTimeout: patience, ReconcileTimeout: 2 * time.Second, DrainTimeout: time.Minute, CoolDown: 500 * time.Millisecond}
 	if os.Getenv("SESSION_TEST_LOG") != "" {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}

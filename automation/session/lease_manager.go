@@ -21,8 +21,9 @@ type leaseManager struct {
 
 // leaseStore is what the leaseManager needs of the store.
 type leaseStore interface {
-	heartbeat(ctx context.Context, ids []string) (kept map[string]string, err error)
+	heartbeat(ctx context.Context, ids []string) (extended, locked map[string]string, err error)
 	release(ctx context.Context, list []lease) error
+	lapse(ctx context.Context, list []lease) error
 }
 
 // held is a lease in use. Work under it must stop when its context does.
@@ -38,7 +39,8 @@ type use int
 const (
 	inUse          use = iota
 	releasing          // being given back
-	pendingRelease     // to be given back by a later beat
+	pendingRelease     // to be given back by a later heartbeat
+	pendingLapse       // the same, to cool down
 )
 
 func newLeaseManager(s leaseStore, lease time.Duration, now func() time.Time) *leaseManager {
@@ -71,12 +73,21 @@ func (k *leaseManager) remove(id string) {
 	}
 }
 
-// release ends a lease. Where the database cannot be told in time, the beats
-// continue trying until the lease has ended by itself.
+// release gives a lease back. Where the database cannot be told in time, the
+// heartbeats try again until the lease has ended by itself.
 func (k *leaseManager) release(ctx context.Context, l lease) error {
+	return k.end(ctx, l, k.store.release, pendingRelease)
+}
+
+// lapse is release for a session that has to cool down.
+func (k *leaseManager) lapse(ctx context.Context, l lease) error {
+	return k.end(ctx, l, k.store.lapse, pendingLapse)
+}
+
+func (k *leaseManager) end(ctx context.Context, l lease, end func(context.Context, []lease) error, pending use) error {
 	k.mark(l, releasing)
-	if err := k.store.release(ctx, []lease{l}); err != nil {
-		k.mark(l, pendingRelease)
+	if err := end(ctx, []lease{l}); err != nil {
+		k.mark(l, pending)
 		return err
 	}
 	k.drop(l)
@@ -101,28 +112,36 @@ func (k *leaseManager) heartbeat(ctx context.Context) error {
 	k.mu.Lock()
 	held := maps.Clone(k.held)
 	var ids []string
-	var over []lease
+	var release, lapse []lease
 	for id, h := range held {
 		switch h.use {
 		case inUse:
 			ids = append(ids, id)
 		case pendingRelease:
-			over = append(over, h.lease)
+			release = append(release, h.lease)
+		case pendingLapse:
+			lapse = append(lapse, h.lease)
 		}
 	}
 	k.mu.Unlock()
-	if len(over) > 0 {
-		if err := k.store.release(ctx, over); err != nil {
+	for _, pending := range []struct {
+		list []lease
+		end  func(context.Context, []lease) error
+	}{{release, k.store.release}, {lapse, k.store.lapse}} {
+		if len(pending.list) == 0 {
+			continue
+		}
+		if err := pending.end(ctx, pending.list); err != nil {
 			return err
 		}
-		for _, l := range over {
+		for _, l := range pending.list {
 			k.drop(l)
 		}
 	}
 	if len(ids) == 0 {
 		return nil
 	}
-	kept, err := k.store.heartbeat(ctx, ids)
+	extended, locked, err := k.store.heartbeat(ctx, ids)
 	if err != nil {
 		return err
 	}
@@ -131,8 +150,9 @@ func (k *leaseManager) heartbeat(ctx context.Context) error {
 	for _, id := range ids {
 		switch h := held[id]; {
 		case k.held[id] != h || h.use != inUse: // given back meanwhile, and perhaps leased again
-		case kept[id] == h.token:
+		case extended[id] == h.token:
 			h.until = k.safe(asked)
+		case locked[id] == h.token: // it lasts until it ends by itself
 		default: // another has it
 			h.until = time.Time{}
 		}
@@ -165,7 +185,7 @@ func (k *leaseManager) overdue() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, h := range k.held {
-		if h.use == pendingRelease || h.use == inUse && h.until.Before(least) {
+		if h.use == pendingRelease || h.use == pendingLapse || h.use == inUse && h.until.Before(least) {
 			return true
 		}
 	}

@@ -13,6 +13,8 @@ import (
 type table struct {
 	mu     sync.Mutex
 	tokens map[string]string // by id
+	locked map[string]bool   // rows that another transaction has locked
+	lapsed []string
 	away   bool
 	beats  int
 }
@@ -23,19 +25,35 @@ func (s *table) set(away bool) {
 	s.away = away
 }
 
-func (s *table) heartbeat(_ context.Context, ids []string) (map[string]string, error) {
+func (s *table) heartbeat(_ context.Context, ids []string) (extended, locked map[string]string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.beats++; s.away {
-		return nil, errors.New("away")
+		return nil, nil, errors.New("away")
 	}
-	kept := map[string]string{}
+	extended, locked = map[string]string{}, map[string]string{}
 	for _, id := range ids {
-		if token, ok := s.tokens[id]; ok {
-			kept[id] = token
+		token, ok := s.tokens[id]
+		switch {
+		case ok && s.locked[id]:
+			locked[id] = token
+		case ok:
+			extended[id] = token
 		}
 	}
-	return kept, nil
+	return extended, locked, nil
+}
+
+func (s *table) lapse(ctx context.Context, list []lease) error {
+	if err := s.release(ctx, list); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range list {
+		s.lapsed = append(s.lapsed, l.id)
+	}
+	return nil
 }
 
 func (s *table) release(_ context.Context, list []lease) error {
@@ -112,26 +130,48 @@ func TestHeartbeat_EndsWorkWhoseLeaseAnotherHolds(t *testing.T) {
 	})
 }
 
-func TestHeartbeat_RetriesAFailedRelease(t *testing.T) {
-	s := &table{tokens: map[string]string{"row": "mine"}, away: true}
-	beating(t, s, func(t *testing.T, k *leaseManager, hold func(lease) context.Context) {
-		work := hold(lease{"row", "mine"})
-		if k.release(t.Context(), lease{"row", "mine"}) == nil {
-			t.Error("given back to a database that is away")
+func TestHeartbeat_KeepsALeaseWhoseRowIsLocked(t *testing.T) {
+	s := &table{tokens: map[string]string{"row": "mine", "free": "mine"}, locked: map[string]bool{"row": true}}
+	beating(t, s, func(t *testing.T, _ *leaseManager, hold func(lease) context.Context) {
+		locked, free := hold(lease{"row", "mine"}), hold(lease{"free", "mine"})
+		time.Sleep(9 * time.Second)
+		if locked.Err() != nil {
+			t.Errorf("a locked row was called lost: %v", context.Cause(locked))
 		}
-		short, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if err := k.wait(short); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("wait: %v, want that something is left", err)
-		}
-		s.set(false)
-		if err := k.wait(t.Context()); err != nil || len(s.tokens) != 0 {
-			t.Errorf("wait: %v, still leased: %v", err, s.tokens)
-		}
-		if work.Err() != nil {
-			t.Errorf("what was given back was told %v", context.Cause(work))
+		<-locked.Done() // its lease has not been extended, so it ends
+		if !errors.Is(context.Cause(locked), ErrLeaseLost) || free.Err() != nil {
+			t.Errorf("locked row: %v, the other one: %v", context.Cause(locked), free.Err())
 		}
 	})
+}
+
+func TestHeartbeat_RetriesAFailedRelease(t *testing.T) {
+	for name, end := range map[string]func(*leaseManager, context.Context, lease) error{"release": (*leaseManager).release, "lapse": (*leaseManager).lapse} {
+		t.Run(name, func(t *testing.T) {
+			s := &table{tokens: map[string]string{"row": "mine"}, away: true}
+			beating(t, s, func(t *testing.T, k *leaseManager, hold func(lease) context.Context) {
+				work := hold(lease{"row", "mine"})
+				if end(k, t.Context(), lease{"row", "mine"}) == nil {
+					t.Error("given back to a database that is away")
+				}
+				short, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				if err := k.wait(short); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("wait: %v, want that something is left", err)
+				}
+				s.set(false)
+				if err := k.wait(t.Context()); err != nil || len(s.tokens) != 0 {
+					t.Errorf("wait: %v, still leased: %v", err, s.tokens)
+				}
+				if work.Err() != nil {
+					t.Errorf("what was given back was told %v", context.Cause(work))
+				}
+			})
+			if cooled := len(s.lapsed) == 1; cooled != (name == "lapse") {
+				t.Errorf("lapsed: %v", s.lapsed)
+			}
+		})
+	}
 }
 
 func TestHeartbeat_KeepsALeaseTakenWhileItRan(t *testing.T) {
@@ -160,9 +200,9 @@ type during struct {
 	fn func(*leaseManager)
 }
 
-func (d *during) heartbeat(ctx context.Context, ids []string) (map[string]string, error) {
-	kept, err := d.table.heartbeat(ctx, ids)
+func (d *during) heartbeat(ctx context.Context, ids []string) (extended, locked map[string]string, err error) {
+	extended, locked, err = d.table.heartbeat(ctx, ids)
 	d.fn(d.k)
 	d.k.held["row"].lost = func(error) {} // from here on only abandon may tell it
-	return kept, err
+	return extended, locked, err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"math"
 	"slices"
 	"sync"
@@ -13,144 +12,43 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/retry"
 )
 
-// Maintain is one round of maintenance: it settles opens of unknown outcome, renews what is
-// in use, keeps prewarmed models ready and closes what has ended. Run calls it
-// again and again; any number of replicas may at the same time.
+// Maintain is one round of maintenance: it finds out what became of opens of
+// unknown outcome, renews what is in use, keeps prewarmed models ready and
+// closes what has ended. Run calls it again and again; any number of replicas
+// may at the same time.
 func (m *Manager) Maintain(ctx context.Context) error {
 	return errors.Join(m.maintainOpens(ctx), m.sweep(ctx))
 }
 
 // maintainOpens is apart from the sweep, which may take long.
 func (m *Manager) maintainOpens(ctx context.Context) error {
-	return errors.Join(m.reconcile(ctx), m.renew(ctx), m.prewarm(ctx))
+	return errors.Join(m.reconcile(ctx), m.readProviders(ctx), m.renew(ctx), m.prewarm(ctx), m.audit(ctx))
 }
 
-// batch is how many rows a statement of the maintenance takes at most.
-const batch = 32
+// failingUsers is for how many users a provider must have failed lately before
+// it is avoided.
+const failingUsers = 3
 
-// reconcile looks for opens of unknown outcome among the wallet's sessions.
-func (m *Manager) reconcile(ctx context.Context) error {
-	token, asked := rand.Text(), m.opts.Now()
-	rows, err := m.store.takeUnresolved(ctx, token, batch)
-	if err != nil || len(rows) == 0 {
+// readProviders learns which providers are to be avoided.
+func (m *Manager) readProviders(ctx context.Context) error {
+	list, err := m.store.failingProviders(ctx, failingUsers)
+	if err != nil {
 		return err
 	}
-	work, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	for _, r := range rows {
-		m.leases.add(lease{r.ID, token}, asked, cancel)
-		defer m.leases.drop(lease{r.ID, token})
+	if old := m.avoidedProviders(); !slices.Equal(old, list) {
+		m.opts.Logger.Info("providers that failed for several users are avoided", "providers", list)
 	}
-	write, stop := detached(ctx)
-	defer stop()
-	var errs []error
-	rows = slices.DeleteFunc(rows, func(r row) bool {
-		if r.TakenOver {
-			m.opts.Observe(Event{Kind: TakenOver})
-		}
-		if r.CalledAt.IsZero() { // its opener never came to ask the node
-			errs = append(errs, m.store.fail(write, lease{r.ID, token}, reasonNotAsked, "the opener stopped before it asked the node"))
-			m.queues.wake(pool{r.OwnerID, r.ModelID}, nil)
-		}
-		return r.CalledAt.IsZero()
-	})
-	if len(rows) == 0 {
-		return errors.Join(errs...)
-	}
-	slices.SortFunc(rows, func(a, b row) int { return a.CalledAt.Compare(b.CalledAt.Time) })
-	// Orphans before the calls under way: an open that starts after the first
-	// question has no session among its answers, and one that ends before the
-	// second has its session in a row, where no other can take it.
-	found, err := m.orphans(work, rows[0].CalledAt.Time)
-	if err == nil {
-		var under map[string][]time.Time
-		if under, err = m.store.underWay(work, 5*m.opts.OpenTimeout); err == nil {
-			return errors.Join(append(errs, m.adopt(write, token, rows, found, under))...)
-		}
-	}
-	held := make([]lease, len(rows))
-	least := rows[0].Attempts
-	for i, r := range rows {
-		held[i], least = lease{r.ID, token}, min(least, r.Attempts)
-	}
-	if !errors.Is(err, errNode) || work.Err() != nil { // it is not the node's fault: whoever comes next
-		return errors.Join(append(errs, err, m.store.release(write, held))...)
-	}
-	errs = append(errs, m.store.unreachable(write, held, backoff(least, 500*time.Millisecond, 5*time.Second), errorText(err)))
-	for _, r := range rows {
-		m.queues.wake(pool{r.OwnerID, r.ModelID}, errStuck)
-	}
-	return errors.Join(append(errs, fmt.Errorf("session: settle %d opens of unknown outcome: %w", len(rows), err))...)
+	m.avoided.Store(&list)
+	return nil
 }
 
-// adopt gives each intent the orphan that it opened, oldest intent first: those
-// of the length that was asked for, then those that the chain has shortened.
-func (m *Manager) adopt(ctx context.Context, token string, rows []row, orphans []ChainSession, under map[string][]time.Time) error {
-	var errs []error
-	unclear := map[string]bool{}
-	for _, exact := range []bool{true, false} {
-		rows = slices.DeleteFunc(rows, func(r row) bool {
-			i := bestMatch(orphans, r.ModelID, r.asked(), r.CalledAt.Time, exact)
-			if i < 0 {
-				return false
-			}
-			if ambiguous(orphans, i, r, under[r.ModelID]) {
-				unclear[r.ID] = true
-				return false
-			}
-			c := orphans[i]
-			orphans = slices.Delete(orphans, i, i+1)
-			if !c.ClosedAt.IsZero() && c.ClosedAt.Before(c.EndsAt) {
-				c.EndsAt = c.ClosedAt
-			}
-			took, err := m.store.complete(ctx, lease{r.ID, token}, c, m.opts.CloseAfter)
-			errs = append(errs, err)
-			if took {
-				m.opts.Observe(Event{Kind: Adopted})
-				m.opts.Logger.Warn("a session whose open was of unknown outcome was found and adopted", "intent", r.ID, "session_id", c.ID, "model_id", c.ModelID)
-				m.queues.wake(pool{r.OwnerID, r.ModelID}, nil)
-			}
-			return took
-		})
+// avoidedProviders are those that have lately failed for several users, the
+// worst first.
+func (m *Manager) avoidedProviders() []string {
+	if list := m.avoided.Load(); list != nil {
+		return slices.Clone(*list)
 	}
-	for _, r := range rows {
-		settle, pause := m.opts.ReconcileTimeout, backoff(r.Attempts, time.Second, 15*time.Second)
-		if unclear[r.ID] {
-			// One is there, and it is this intent's or that of a call under way.
-			// Who gives up now may pay twice; the calls will have ended by then.
-			settle, pause = settle+m.opts.OpenTimeout, time.Second
-		}
-		state, err := m.store.requeue(ctx, lease{r.ID, token}, settle, pause)
-		errs = append(errs, err)
-		if state == stateLost || state == stateFailed {
-			m.opts.Observe(Event{Kind: GivenUp, Result: state})
-			m.opts.Logger.Warn("an open of unknown outcome came to nothing so far", "intent", r.ID, "model_id", r.ModelID, "state", state)
-			m.queues.wake(pool{r.OwnerID, r.ModelID}, nil)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// asked is how long the session was to last.
-func (r *row) asked() time.Duration { return time.Duration(r.Duration) * time.Second }
-
-// ambiguous reports whether the orphan at best, and all like it, may as well
-// belong to opens that are still under way and about to be told. One that was
-// opened well before a call cannot be that call's.
-func ambiguous(orphans []ChainSession, best int, r row, under []time.Time) bool {
-	const clocks = 30 * time.Second // the chain's against the database's
-	calls, alike := 0, 0
-	for _, called := range under {
-		if called.Before(orphans[best].OpenedAt.Add(clocks)) {
-			calls++
-		}
-	}
-	for i := range orphans {
-		if bestMatch(orphans[i:i+1], r.ModelID, r.asked(), r.CalledAt.Time, false) == 0 {
-			alike++
-		}
-	}
-	return alike <= calls
+	return nil
 }
 
 // closers is how many sessions a replica closes at a time. It takes no more
@@ -190,41 +88,41 @@ func (m *Manager) sweep(ctx context.Context) error {
 // closeTimeout bounds the wait for the node to close a session.
 const closeTimeout = time.Minute
 
+// close asks the chain first, and closes only what is open and has ended, or
+// was asked to be closed: the node closes ended sessions itself, and takes long
+// to say so.
 func (m *Manager) close(ctx context.Context, r row, l lease) error {
 	id := r.SessionID.String
-	if r.Provider == "" && r.Left <= 0 { // the end was estimated, and may be too early
-		c, err := m.get(ctx, id)
-		if err == nil && c.ClosedAt.IsZero() && c.EndsAt.After(r.EndsAt.Time) {
-			w, cancel := detached(ctx)
-			defer cancel()
-			return m.store.updateExpiry(w, l, c, m.opts.CloseAfter)
-		}
-	}
-	ask, cancel := context.WithTimeout(ctx, closeTimeout)
-	defer cancel()
 	begun := m.opts.Now()
-	ended := func(result string) {
+	observe := func(result string) {
 		m.opts.Observe(Event{Kind: Closed, Result: result, Took: m.opts.Now().Sub(begun)})
 	}
-	err := m.provider.CloseSession(ask, id)
-	m.opts.failpoint("during-close")
-	if err != nil && !errors.Is(err, ErrUnavailable) {
-		// The node closes ended sessions itself; perhaps it has.
-		if c, e := m.get(ctx, id); errors.Is(e, ErrSessionNotFound) || e == nil && !c.ClosedAt.IsZero() {
-			err = nil
-		}
+	chain, err := m.get(ctx, id)
+	switch {
+	case errors.Is(err, ErrSessionNotFound), err == nil && !chain.ClosedAt.IsZero():
+		err = nil
+	case err == nil && r.Provider == "" && r.Left <= 0 && chain.EndsAt.After(r.EndsAt.Time): // its end was estimated, too early
+		w, cancel := detached(ctx)
+		defer cancel()
+		return m.store.updateExpiry(w, l, chain, m.opts.CloseAfter)
+	case errors.Is(err, ErrUnavailable), err != nil && r.Provider == "" && r.Left <= 0: // nobody can tell whether it has ended
+	default:
+		ask, cancel := context.WithTimeout(ctx, closeTimeout)
+		defer cancel()
+		err = m.provider.CloseSession(ask, id)
+		m.opts.failpoint("during-close")
 	}
 	w, cancel := detached(ctx)
 	defer cancel()
 	if err == nil {
-		ended("closed")
+		observe("closed")
 		m.opts.Logger.Info("session closed", "session_id", id, "model_id", r.ModelID)
 		return m.store.closed(w, l)
 	}
 	if ctx.Err() != nil { // it was us who stopped, so it is still due
 		return m.store.release(w, []lease{l})
 	}
-	ended("failed")
+	observe("failed")
 	if errors.Is(err, ErrWalletCollision) {
 		m.opts.Observe(Event{Kind: Collided})
 		if e := m.store.collided(w, l, collisionWindow); e != nil {
@@ -246,14 +144,16 @@ func (m *Manager) renew(ctx context.Context) error {
 	rows, err := m.store.expiring(ctx, ahead(math.MaxInt64), m.opts.CloseAfter, batch)
 	errs := []error{err}
 	for _, r := range rows {
-		if r.Left > ahead(r.asked()).Seconds() {
+		if r.Left > ahead(r.chosen()).Seconds() {
 			continue
 		}
 		duration, wanted := m.opts.Renew(ctx, r.UserID)
 		if !wanted {
 			continue
 		}
-		errs = append(errs, m.openFor(ctx, reserveRequest{pool: pool{r.OwnerID, r.ModelID}, user: r.UserID, duration: duration, replaces: r.ID}))
+		errs = append(errs, m.openFor(ctx, reserveRequest{claimRequest: claimRequest{pool: pool{r.OwnerID, r.ModelID}}, user: r.UserID,
+			duration: duration, purpose: purposeRenewal, replaces: r.ID},
+			func(ctx context.Context) bool { _, wanted := m.opts.Renew(ctx, r.UserID); return wanted }))
 	}
 	return errors.Join(errs...)
 }
@@ -270,21 +170,21 @@ func (m *Manager) prewarm(ctx context.Context) error {
 			errs = append(errs, err)
 			continue
 		}
-		errs = append(errs, m.openFor(ctx, reserveRequest{pool: pool{"", p.ModelID}, duration: p.Duration, prewarm: true, margin: m.opts.RenewAhead}))
+		errs = append(errs, m.openFor(ctx, reserveRequest{claimRequest: claimRequest{pool: pool{"", p.ModelID}, margin: m.opts.RenewAhead},
+			duration: p.Duration, purpose: purposePrewarm}, func(context.Context) bool { return true }))
 	}
 	return errors.Join(errs...)
 }
 
-// openFor opens one session that no request waits for.
-func (m *Manager) openFor(ctx context.Context, o reserveRequest) error {
+// openFor opens one session that no request waits for, if it is still needed
+// when its turn comes.
+func (m *Manager) openFor(ctx context.Context, r reserveRequest, needed func(context.Context) bool) error {
 	asked := m.opts.Now()
-	o.opens = []lease{{rand.Text(), rand.Text()}}
-	a, err := m.reserve(ctx, o)
+	res, err := m.reserve(ctx, &r)
 	if err != nil {
 		return err
 	}
-	o.opens = a.opens
-	m.openAll(o, asked, nil)
+	m.openAll(r, res.opens, asked, &soloOpen{needed: needed})
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,13 +20,20 @@ import (
 // Manager hands out paid sessions and looks after them. Many managers, one a
 // replica, share a database and a wallet.
 type Manager struct {
-	opts         Options
-	provider     Provider
-	store        *store
-	leases       *leaseManager
-	queues       waitQueues
-	typical      average   // how long requests hold a session
-	wallet       semaphore // to enter the wallet's lane
+	opts     Options
+	provider Provider
+	store    *store
+	leases   *leaseManager
+	queues   waitQueues
+
+	// What it has learned.
+	typical          average                  // how long a request holds a session
+	opens            average                  // how long an open takes
+	avoided          atomic.Pointer[[]string] // the providers that fail
+	ceilings         sync.Map                 // of a model's id to its ceiling
+	omitIgnoredUntil atomic.Int64             // unix nanoseconds: until then the node is taken to ignore OmitProvider
+
+	wallet       semaphore // to wait for the wallet
 	budget       semaphore // to reserve under the cap on all sessions
 	reconcileNow retry.Trigger
 	sweepNow     retry.Trigger
@@ -57,16 +65,20 @@ func New(db *sqlx.DB, provider Provider, opts Options) (*Manager, error) {
 	if db == nil {
 		return nil, errors.New("session: New needs a database")
 	}
-	s := &store{db: sqldb.New(db, sqldb.Options{MaxConns: opts.MaxConns, Observe: opts.ObserveSQL}), holder: rand.Text(), lease: opts.Lease}
-	return &Manager{opts: opts, provider: provider, store: s, leases: newLeaseManager(s, opts.Lease, opts.Now), queues: waitQueues{now: opts.Now},
-		wallet: make(semaphore, 1), budget: make(semaphore, 1), reconcileNow: retry.NewTrigger(), sweepNow: retry.NewTrigger(), started: make(chan struct{}), ending: make(chan struct{})}, nil
+	s := &store{db: sqldb.New(db, sqldb.Options{MaxConns: opts.MaxConns, Observe: opts.ObserveSQL}),
+		holder: rand.Text(), lease: opts.Lease, coolDown: opts.CoolDown}
+	return &Manager{
+		opts: opts, provider: provider, store: s, leases: newLeaseManager(s, opts.Lease, opts.Now), queues: waitQueues{now: opts.Now},
+		wallet: make(semaphore, 1), budget: make(semaphore, 1), reconcileNow: retry.NewTrigger(), sweepNow: retry.NewTrigger(),
+		started: make(chan struct{}), ending: make(chan struct{}),
+	}, nil
 }
 
 // A Request asks for a session.
 type Request struct {
 	UserID   string
 	ModelID  string
-	Duration time.Duration // of a session that has to be opened for it
+	Duration time.Duration // of a session that has to be opened for it; a few seconds are added
 	// OmitProvider is the address of a provider whose sessions will not do.
 	OmitProvider string
 }
@@ -79,34 +91,38 @@ func (m *Manager) poolOf(userID, modelID string) pool {
 }
 
 // Acquire claims a session for one request: an idle one, one that becomes
-// idle, or one that it has opened. It waits for AcquireTimeout at most, and
-// returns a *BudgetError, an *UnavailableError, ErrNotRunning, the context's
-// error, or the database's.
+// idle, or one that is opened for it, of which there is one at most. It waits
+// for AcquireTimeout at most, and returns a *BudgetError, an *UnavailableError,
+// ErrNotRunning, the context's error, or the database's.
 func (m *Manager) Acquire(ctx context.Context, req Request) (*Claim, error) {
 	if req.UserID == "" || req.ModelID == "" || req.Duration < time.Second {
 		return nil, fmt.Errorf("session: acquire(%q, %v): a user, a model and a duration of at least a second are needed", req.ModelID, req.Duration)
 	}
+	req.OmitProvider = strings.ToLower(req.OmitProvider)
 	return m.acquire(ctx, &acquisition{m: m, req: req, pool: m.poolOf(req.UserID, req.ModelID)})
 }
 
 // AcquireSession claims the session that a client named, for its own user
-// alone. ErrUnmanaged says that it is none of ours, ErrNotYours that it is
-// another's, ErrEnded that it has ended or is about to; a session in use is
-// waited for.
-func (m *Manager) AcquireSession(ctx context.Context, userID, sessionID string) (*Claim, error) {
-	return m.acquire(ctx, &acquisition{m: m, req: Request{UserID: userID}, pool: namedPool(sessionID), sessionID: sessionID})
+// alone. ErrUnmanaged says that it is none of ours; it will never be adopted as
+// one. ErrNotYours says that it is another's, ErrEnded that it has ended or is
+// about to; a session in use is waited for.
+func (m *Manager) AcquireSession(ctx context.Context, userID string, id ID) (*Claim, error) {
+	if id == "" {
+		return nil, ErrBadID
+	}
+	return m.acquire(ctx, &acquisition{m: m, req: Request{UserID: userID}, pool: namedPool(id), sessionID: id})
 }
 
 // unavailable says why, and when to come back.
 func (m *Manager) unavailable(err error) error {
-	retry := 10 * time.Second
+	after := 10 * time.Second
 	switch {
 	case errors.Is(err, ErrBusy):
-		retry = time.Duration(math.Ceil(m.typical.load().Seconds())) * time.Second
+		after = time.Duration(math.Ceil(m.typical.load().Seconds())) * time.Second
 	case errors.Is(err, ErrOpening), errors.Is(err, ErrUnavailable):
-		retry = 5 * time.Second
+		after = 5 * time.Second
 	}
-	return &UnavailableError{RetryAfter: min(max(retry, time.Second), time.Minute), Err: err}
+	return &UnavailableError{RetryAfter: min(max(after, time.Second), time.Minute), Err: err}
 }
 
 // margin is the least time to its end that a session of that duration is
@@ -139,14 +155,18 @@ type Info struct {
 	SessionID string
 	ModelID   string
 	OpenedAt  time.Time
-	EndsAt    time.Time
-	Ending    bool // to be closed as soon as nobody uses it
+	EndsAt    time.Time // as its user chose; on the chain it is a little later
+	Ending    bool      // to be closed as soon as nobody uses it
 	InUse     bool
 }
 
 func (r *row) info() Info {
-	return Info{SessionID: r.SessionID.String, ModelID: r.ModelID, OpenedAt: r.OpenedAt.Time, EndsAt: r.EndsAt.Time,
+	info := Info{SessionID: r.SessionID.String, ModelID: r.ModelID, OpenedAt: r.OpenedAt.Time, EndsAt: r.EndsAt.Time,
 		Ending: r.State == stateEnding, InUse: r.InUse}
+	if chosen := r.OpenedAt.Add(r.chosen()); r.Fingerprint.Valid && chosen.Before(info.EndsAt) {
+		info.EndsAt = chosen
+	}
+	return info
 }
 
 // List returns the user's open sessions, the one that ends first before the others.
@@ -161,8 +181,15 @@ func (m *Manager) List(ctx context.Context, userID string) ([]Info, error) {
 
 // End closes a session of the user's on their word, as soon as the request
 // that holds it has ended. ErrUnmanaged says that they have none of that id.
-func (m *Manager) End(ctx context.Context, userID, sessionID string) (Info, error) {
-	r, err := m.store.end(ctx, userID, sessionID, reasonUser)
+func (m *Manager) End(ctx context.Context, userID string, id ID) (Info, error) {
+	if userID == "" {
+		return Info{}, ErrUnmanaged
+	}
+	return m.end(ctx, userID, id, reasonUser)
+}
+
+func (m *Manager) end(ctx context.Context, userID string, id ID, reason string) (Info, error) {
+	r, err := m.store.end(ctx, userID, id, reason)
 	if err != nil {
 		return Info{}, err
 	}
@@ -186,22 +213,25 @@ func (m *Manager) trigger() {
 // share holds a connection meanwhile, so a replica sends one at a time.
 type semaphore chan struct{}
 
-func (t semaphore) take(ctx context.Context) error {
+func (s semaphore) take(ctx context.Context) error {
 	select {
-	case t <- struct{}{}:
+	case s <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-func (t semaphore) give() { <-t }
+func (s semaphore) give() { <-s }
 
 // average is an exponentially weighted one, of durations.
 type average struct{ ns atomic.Int64 }
 
 func (a *average) observe(d time.Duration) {
 	old := a.ns.Load()
+	if old == 0 {
+		old = int64(d)
+	}
 	a.ns.Store(old + (int64(d)-old)/8) // a lost race loses one sample
 }
 

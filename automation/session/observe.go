@@ -16,6 +16,7 @@ type Event struct {
 	Cause  string        // why it was done, see Kind
 	Took   time.Duration // how long it took; 0 where that has no meaning
 	Asked  time.Duration // Opened: how long the session was to last
+	Count  int           // Unexplained: how many
 }
 
 // Kind says what an Event is about.
@@ -27,9 +28,9 @@ const (
 	// opening, node, refused, not_yours, ended, unmanaged, canceled, ending,
 	// database.
 	Acquired Kind = iota
-	// Opened ends an open. Cause is request, renewal or prewarm; Result is
-	// opened, refused, node (it was not reached), abandoned (it was not
-	// asked), or unknown.
+	// Opened ends an open. Cause is request, renewal, prewarm or replacement;
+	// Result is opened, refused, node (it was not reached), abandoned (it was
+	// not asked), not_needed (nobody waited any more), or unknown.
 	Opened
 	// Collided: two of the wallet's transactions met.
 	Collided
@@ -50,6 +51,19 @@ const (
 	// Maintained ends a round of maintenance. Cause is opens or closes, Result
 	// is ok or failed.
 	Maintained
+	// Replaced ends a search for another session in the place of one that does
+	// not work. Result is idle or opened, or why there is none: those of
+	// Acquired, paid, or provider.
+	Replaced
+	// Mismatched: an opened session is not what was asked for. Result is
+	// provider, model or length.
+	Mismatched
+	// CooledDown: a request left its session while the node may still be
+	// working for it.
+	CooledDown
+	// Unexplained ends a comparison of the wallet's sessions with the rows.
+	// Count is how many open ones no row explains.
+	Unexplained
 )
 
 // acquired is the Result of an Acquired that has no session.
@@ -62,7 +76,7 @@ func acquired(err error) string {
 		result string
 	}{
 		{ErrBusy, "busy"}, {ErrOpening, "opening"}, {ErrNotOpened, "refused"}, {ErrUnavailable, "node"},
-		{ErrNotYours, "not_yours"}, {ErrEnded, "ended"}, {ErrUnmanaged, "unmanaged"}, {ErrNotRunning, "ending"},
+		{ErrPaid, "paid"}, {ErrNoOtherProvider, "provider"}, {ErrNotYours, "not_yours"}, {ErrEnded, "ended"}, {ErrUnmanaged, "unmanaged"}, {ErrNotRunning, "ending"},
 		{sqldb.ErrUnavailable, "database"}, {sqldb.ErrOutcomeUnknown, "database"},
 		{context.Canceled, "canceled"}, {context.DeadlineExceeded, "canceled"},
 	} {
@@ -80,9 +94,11 @@ type Stats struct {
 	Abandoned int64            // those whose holder let its lease end, until somebody takes them over
 	Due       int64            // those that maintenance should be looking at
 	Overdue   time.Duration    // for how long the first of these has been due
+
+	Unexplained int64 // open sessions of the wallet that no row explains, when it was last compared
 }
 
-// Stats counts the sessions that have not ended, in one statement by index.
+// Stats counts the sessions that have not ended, by index.
 func (m *Manager) Stats(ctx context.Context) (Stats, error) {
 	return m.store.stats(ctx)
 }
@@ -100,7 +116,7 @@ func (s *store) stats(ctx context.Context) (Stats, error) {
 		}
 		err := tx.Select(&rows, `SELECT state, count(*) AS n,
 				count(CASE WHEN lease_until >= {now} THEN 1 END) AS held,
-				count(CASE WHEN lease_until < {now} THEN 1 END) AS abandoned,
+				count(CASE WHEN lease_until < {now} AND lease_holder <> '' THEN 1 END) AS abandoned,
 				count(CASE WHEN `+due+` THEN 1 END) AS due,
 				COALESCE(MAX(CASE WHEN `+due+` THEN -({until next_at}) END), 0) AS overdue
 			FROM automation_sessions WHERE `+unfinished+` GROUP BY state`)
@@ -112,6 +128,9 @@ func (s *store) stats(ctx context.Context) (Stats, error) {
 			c.Due += r.Due
 			c.Overdue = max(c.Overdue, time.Duration(r.Overdue*float64(time.Second)))
 		}
-		return c, err
+		if err != nil {
+			return c, err
+		}
+		return c, tx.Get(&c.Unexplained, `SELECT unexplained FROM automation_wallet`)
 	})
 }

@@ -1,12 +1,12 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/retry"
@@ -17,26 +17,66 @@ import (
 // transactions go one at a time (facts: 20 s).
 const collisionWindow = 20 * time.Second
 
-// skew is how far the chain's clock and the database's may be apart when an
-// intent is looked for among the wallet's sessions.
-const skew = 2 * time.Minute
+// clockSkew is how far the chain's clock and the database's may be apart when
+// an intent is looked for among the wallet's sessions.
+const clockSkew = 2 * time.Minute
+
+// opener is on whose behalf intents are carried out.
+type opener interface {
+	written()
+	// needsCall reports whether anybody still needs another open.
+	needsCall(ctx context.Context) bool
+	// beginCall is called immediately before the node is. It returns nil where
+	// nobody needs the call any more, and otherwise what to call at its end,
+	// with an error where certainly nothing was opened.
+	beginCall(ctx context.Context) func(error)
+	// dropped ends an intent for which the node was not called.
+	dropped(err error)
+}
+
+// soloOpen is the opener of one open that no queue waits for.
+type soloOpen struct {
+	needed func(ctx context.Context) bool
+	called atomic.Bool
+	ended  chan error // gets what came of it; nil, where nobody looks
+}
+
+func (o *soloOpen) written() {}
+
+func (o *soloOpen) needsCall(ctx context.Context) bool { return o.needed(ctx) }
+
+func (o *soloOpen) beginCall(ctx context.Context) func(error) {
+	if !o.needed(ctx) {
+		return nil
+	}
+	o.called.Store(true)
+	return func(err error) {
+		if err != nil {
+			o.called.Store(false)
+		}
+		o.dropped(err)
+	}
+}
+
+func (o *soloOpen) dropped(err error) {
+	if o.ended != nil {
+		o.ended <- err
+	}
+}
 
 // openAll starts the opens of intents that have just been written.
-func (m *Manager) openAll(o reserveRequest, asked time.Time, l *waitQueue) {
-	for i, in := range o.opens {
-		if l != nil {
-			l.begin()
-		}
+func (m *Manager) openAll(r reserveRequest, intents []intent, asked time.Time, by opener) {
+	for range intents {
+		by.written()
+	}
+	for i, in := range intents {
 		started := m.background(func(ctx context.Context) {
 			ctx, cancel := context.WithCancelCause(ctx)
 			defer cancel(nil)
-			m.leases.add(in, asked, cancel)
-			defer m.leases.drop(in)
-			err := m.open(ctx, o, in)
-			if l != nil {
-				l.ended(err)
-			}
-			m.queues.wake(o.pool, nil)
+			m.leases.add(in.lease, asked, cancel)
+			defer m.leases.drop(in.lease)
+			m.open(ctx, r, in, by)
+			m.queues.wake(r.pool, nil)
 		})
 		if started {
 			continue
@@ -44,73 +84,104 @@ func (m *Manager) openAll(o reserveRequest, asked time.Time, l *waitQueue) {
 		// Run is ending, so nobody waits for them, and nothing was asked of the node.
 		ctx, cancel := detached(context.Background())
 		defer cancel()
-		o.opens = o.opens[i:]
-		if err := m.store.undo(ctx, o); err != nil {
-			m.opts.Logger.Warn("intents not taken back, their leases will end", "error", err)
+		r.ids = nil
+		for _, left := range intents[i:] {
+			r.ids = append(r.ids, left.lease)
+			by.dropped(ErrNotRunning)
 		}
-		if l != nil {
-			l.ended(ErrNotRunning)
+		if err := m.store.undo(ctx, r); err != nil {
+			m.opts.Logger.Warn("intents not taken back, their leases will end", "error", err)
 		}
 		return
 	}
 }
 
-// open carries out one intent. Its error says that certainly nothing was
-// opened; an outcome of unknown outcome is nil, and the reconciler's.
-func (m *Manager) open(ctx context.Context, o reserveRequest, in lease) error {
-	log := m.opts.Logger.With("intent", in.id, "model_id", o.model)
+// errNotNeeded ends an intent for which nobody waits any more.
+var errNotNeeded = errors.New("nobody waits for it any more")
+
+// open carries out one intent.
+func (m *Manager) open(ctx context.Context, r reserveRequest, in intent, by opener) {
+	log := m.opts.Logger.With("intent", in.id, "model_id", r.model)
 	begun := m.opts.Now()
-	ended := func(result string) {
-		m.opts.Observe(Event{Kind: Opened, Cause: o.cause(), Result: result, Took: m.opts.Now().Sub(begun), Asked: o.duration})
+	observe := func(result string) {
+		m.opts.Observe(Event{Kind: Opened, Cause: r.purpose, Result: result, Took: m.opts.Now().Sub(begun), Asked: r.duration})
 	}
-	called, err := m.beginCall(ctx, in, false)
-	if err != nil {
-		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in, reasonNotAsked, errorText(err)) })
-		ended("abandoned")
-		return err
+	called, err := m.beginCall(ctx, in.lease, false, by.needsCall)
+	var end func(error)
+	if err == nil {
+		if end = by.beginCall(ctx); end == nil {
+			err = errNotNeeded
+		}
 	}
-	ask := OpenRequest{ModelID: o.model, Duration: o.duration, OmitProvider: o.omit}
-	id, err := m.ask(ctx, ask)
+	switch {
+	case errors.Is(err, errNotNeeded):
+		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in.lease, reasonNotNeeded, err.Error()) })
+		observe("not_needed")
+		by.dropped(nil)
+		return
+	case err != nil:
+		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in.lease, reasonNotAsked, errorText(err)) })
+		observe("abandoned")
+		by.dropped(err)
+		return
+	}
+	req := OpenRequest{ModelID: r.model, Duration: in.length, OmitProvider: m.omission(r)}
+	id, err := m.call(ctx, req)
+	if errors.Is(err, ErrNotOpened) && req.OmitProvider != r.omitProvider {
+		// Nothing was sent, and the provider to be avoided may be the only one.
+		req.OmitProvider = r.omitProvider
+		id, err = m.call(ctx, req)
+	}
 	if errors.Is(err, ErrWalletCollision) {
 		log.Warn("wallet collision, opening once more, alone", "error", err)
 		m.opts.Observe(Event{Kind: Collided})
-		m.write(ctx, "collided", func(ctx context.Context) error { return m.store.collided(ctx, in, collisionWindow) })
-		id, err = m.openExclusively(ctx, o, in, ask, called)
+		m.write(ctx, "collided", func(ctx context.Context) error { return m.store.collided(ctx, in.lease, collisionWindow) })
+		id, err = m.openExclusively(ctx, r, in, req, called)
 	}
 	m.opts.failpoint("after-open")
 	switch {
 	case err == nil:
-		m.complete(ctx, in, m.read(ctx, id, o, called))
+		m.opens.observe(m.opts.Now().Sub(begun))
+		m.complete(ctx, in.lease, req, m.read(ctx, id, in.length, called))
 		log.Info("session opened", "session_id", id)
-		ended("opened")
-		return nil
+		observe("opened")
+		end(nil)
 	case errors.Is(err, ErrNotOpened), errors.Is(err, ErrUnavailable):
 		log.Warn("session not opened", "error", err)
-		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in, reasonRefused, errorText(err)) })
+		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in.lease, reasonRefused, errorText(err)) })
 		if errors.Is(err, ErrUnavailable) {
-			ended("node")
+			observe("node")
 		} else {
-			ended("refused")
+			observe("refused")
 		}
-		return err
+		end(err)
 	default:
 		log.Warn("outcome of an open is unknown, looking for it among the wallet's sessions", "error", err)
-		m.write(ctx, "mark_unknown", func(ctx context.Context) error { return m.store.markUnknown(ctx, in, errorText(err)) })
+		m.write(ctx, "mark_unknown", func(ctx context.Context) error { return m.store.markUnknown(ctx, in.lease, errorText(err)) })
 		m.trigger()
-		ended("unknown")
-		return nil
+		observe("unknown")
+		end(nil)
 	}
 }
 
-// openExclusively asks once more after a collision. When it is alone, every session
-// that a call before it opened is in a row, but for those of unknown outcome; so an
-// orphan of the right kind is what the first call opened, or does as well.
+// omission is the provider that the node is told to omit: the one that the
+// request does not want, or else the one that has lately failed for most users.
+func (m *Manager) omission(r reserveRequest) string {
+	avoided := m.avoidedProviders()
+	if r.omitProvider != "" || len(avoided) == 0 || m.ignoresOmission() {
+		return r.omitProvider
+	}
+	return avoided[0]
+}
+
+// openExclusively asks once more after a collision, alone. What the first call
+// may have opened has the length of this intent and is looked for before.
 // A second collision leaves the outcome unknown: "already known" is no refusal.
-func (m *Manager) openExclusively(ctx context.Context, o reserveRequest, in lease, ask OpenRequest, called time.Time) (string, error) {
+func (m *Manager) openExclusively(ctx context.Context, r reserveRequest, in intent, req OpenRequest, called time.Time) (string, error) {
 	if err := retry.Sleep(ctx, retry.Jitter(350*time.Millisecond)); err != nil {
 		return "", err
 	}
-	if _, err := m.beginCall(ctx, in, true); err != nil {
+	if _, err := m.beginCall(ctx, in.lease, true, nil); err != nil {
 		return "", fmt.Errorf("after a collision: %w", err)
 	}
 	found, err := m.orphans(ctx, called)
@@ -118,25 +189,35 @@ func (m *Manager) openExclusively(ctx context.Context, o reserveRequest, in leas
 		// The first call may have opened one, and the node cannot be asked.
 		return "", fmt.Errorf("after a collision: %s", err) //nolint:errorlint // its sentinels are about another call
 	}
-	if i := bestMatch(found, o.model, o.duration, called, false); i >= 0 {
+	if i := slices.IndexFunc(found, func(c ChainSession) bool { return hasFingerprint(c, r.model, in.length, called) }); i >= 0 {
 		return found[i].ID, nil
 	}
-	id, err := m.ask(ctx, ask)
+	id, err := m.call(ctx, req)
 	if errors.Is(err, ErrUnavailable) {
 		return "", fmt.Errorf("after a collision: %s", err) //nolint:errorlint // as above
 	}
 	return id, err
 }
 
-// ask is the call that costs money.
-func (m *Manager) ask(ctx context.Context, req OpenRequest) (string, error) {
+// call is the call that costs money.
+func (m *Manager) call(ctx context.Context, req OpenRequest) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.opts.OpenTimeout)
 	defer cancel()
-	return m.provider.OpenSession(ctx, req)
+	id, err := m.provider.OpenSession(ctx, req)
+	return canonical(id), err
+}
+
+// canonical is a session's id as the rows have it.
+func canonical(id string) string {
+	if parsed, err := ParseID(id); err == nil {
+		return parsed.String()
+	}
+	return id
 }
 
 // beginCall waits until the intent may call the node, for OpenTimeout at most.
-func (m *Manager) beginCall(ctx context.Context, in lease, alone bool) (time.Time, error) {
+// Who waits holds up only those of this replica that wait for the same.
+func (m *Manager) beginCall(ctx context.Context, in lease, exclusive bool, needed func(context.Context) bool) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.opts.OpenTimeout)
 	defer cancel()
 	if err := m.wallet.take(ctx); err != nil {
@@ -144,7 +225,10 @@ func (m *Manager) beginCall(ctx context.Context, in lease, alone bool) (time.Tim
 	}
 	defer m.wallet.give()
 	for {
-		called, err := m.store.beginCall(ctx, in, alone, collisionWindow)
+		if needed != nil && !needed(ctx) {
+			return time.Time{}, errNotNeeded
+		}
+		called, err := m.store.beginCall(ctx, in, exclusive, collisionWindow)
 		switch {
 		case err == nil && !called.IsZero():
 			return called, nil
@@ -164,11 +248,11 @@ const readTimeout = 10 * time.Second
 
 // read asks the chain for a session's real end; the estimate serves where it
 // does not answer.
-func (m *Manager) read(ctx context.Context, id string, o reserveRequest, called time.Time) ChainSession {
+func (m *Manager) read(ctx context.Context, id string, length time.Duration, called time.Time) ChainSession {
 	c, err := m.get(context.WithoutCancel(ctx), id)
 	if err != nil || c.EndsAt.IsZero() {
 		m.opts.Logger.Warn("session's end not read from the chain, estimated", "session_id", id, "error", err)
-		c = ChainSession{OpenedAt: called, EndsAt: called.Add(o.duration)}
+		c = ChainSession{OpenedAt: called, EndsAt: called.Add(length)}
 	}
 	c.ID = id
 	return c
@@ -177,36 +261,25 @@ func (m *Manager) read(ctx context.Context, id string, o reserveRequest, called 
 func (m *Manager) get(ctx context.Context, id string) (ChainSession, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	return m.provider.GetSession(ctx, id)
+	c, err := m.provider.GetSession(ctx, id)
+	c.ID, c.Provider = canonical(c.ID), strings.ToLower(c.Provider)
+	return c, err
 }
 
 // complete puts an opened session into its row, or into one of its own.
-func (m *Manager) complete(ctx context.Context, in lease, c ChainSession) {
+func (m *Manager) complete(ctx context.Context, in lease, asked OpenRequest, c ChainSession) {
 	m.opts.failpoint("before-complete")
-	var took, known bool
+	serves := m.compare(asked, c)
+	var took bool
 	written := m.write(ctx, "complete", func(ctx context.Context) (err error) {
-		took, err = m.store.complete(ctx, in, c, m.opts.CloseAfter)
+		took, err = m.store.complete(ctx, in, c, serves, m.opts.CloseAfter)
 		return err
 	})
-	if took || !written {
-		return
-	}
-	// The row has another session by now, or another row has this session: a
-	// reconciler was faster. It must have taken the one for the other, so what
-	// it looked for is still to be found.
-	m.write(ctx, "complete", func(ctx context.Context) error {
-		ids, err := m.store.known(ctx, []string{c.ID})
-		known = ids[c.ID]
-		switch {
-		case err != nil:
-			return err
-		case known:
-			return m.store.markUnknown(ctx, in, "another row has the session")
-		}
-		return m.store.insertOrphan(ctx, in.id+"-2", in, c, m.opts.CloseAfter)
-	})
-	if known {
-		m.trigger()
+	if written && !took {
+		// A reconciler was faster, and has found this session or another one.
+		m.write(ctx, "complete", func(ctx context.Context) error {
+			return m.store.insertOrphan(ctx, in.id+"-2", in, c, m.opts.CloseAfter)
+		})
 	}
 }
 
@@ -226,55 +299,6 @@ func (m *Manager) write(ctx context.Context, what string, fn func(context.Contex
 		}
 		_ = retry.Sleep(ctx, retry.Jitter(pause))
 	}
-}
-
-// errNode marks the errors of the node where the database has its own.
-var errNode = errors.New("the node does not list the wallet's sessions")
-
-// orphans are the wallet's sessions since about then that no row has.
-func (m *Manager) orphans(ctx context.Context, since time.Time) ([]ChainSession, error) {
-	ask, cancel := context.WithTimeout(ctx, m.opts.Lease)
-	defer cancel()
-	list, err := m.provider.WalletSessions(ask, since.Add(-skew))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errNode, err)
-	}
-	ids := make([]string, len(list))
-	for i := range list {
-		ids[i] = list[i].ID
-	}
-	known, err := m.store.known(ctx, ids)
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(list, func(c ChainSession) bool { return known[c.ID] }), nil
-}
-
-// bestMatch finds the session that an intent most likely opened: of its model,
-// not opened before it called, not longer than it asked (the chain shortens
-// what is above its maximum), and of these the one closest in length, then the
-// first one opened. Exact wants the length that was asked for. It returns -1
-// where there is none.
-func bestMatch(list []ChainSession, model string, duration time.Duration, called time.Time, exact bool) int {
-	const slack = 10 * time.Second
-	best := -1
-	for i, c := range list {
-		if !strings.EqualFold(c.ModelID, model) || c.OpenedAt.Before(called.Add(-skew)) || c.EndsAt.Sub(c.OpenedAt) > duration+slack ||
-			exact && distance(c, duration) > 0 {
-			continue
-		}
-		if best < 0 || cmp.Or(
-			cmp.Compare(distance(c, duration), distance(list[best], duration)),
-			c.OpenedAt.Compare(list[best].OpenedAt), cmp.Compare(c.ID, list[best].ID)) < 0 {
-			best = i
-		}
-	}
-	return best
-}
-
-// distance is how far a session's length is from what was asked, to ten seconds.
-func distance(c ChainSession, duration time.Duration) time.Duration {
-	return (duration - c.EndsAt.Sub(c.OpenedAt)).Abs().Round(20 * time.Second)
 }
 
 // errorText is an error as it is stored: bounded, and what PostgreSQL takes.

@@ -20,9 +20,18 @@ type Options struct {
 	OpensPerDay  int // the same in any 24 hours
 	MaxOpen      int // open sessions of all users together
 
+	// Paid sessions that take the place of broken ones within any sixty
+	// minutes: of one user and model, and of all together. They are not charged
+	// to the user. Zero is none.
+	MaxReplacementsPerHour      int
+	MaxReplacementsPerHourTotal int
+
 	// Lease is how long a claim, or an open under way, outlives a replica that
 	// died: 30 s, at least 1 s. A third of it is the heartbeat's interval.
 	Lease time.Duration
+	// CoolDown is how long a session serves nobody after its lease lapsed, or
+	// after a request left it while the node was perhaps still working: 30 s.
+	CoolDown time.Duration
 	// Margin is the least time to its end that a session is handed out with:
 	// 30 s. Where requests have lately held their sessions for longer, it is
 	// twice that, up to a quarter of the session's duration.
@@ -37,10 +46,10 @@ type Options struct {
 	AcquireTimeout time.Duration
 	// OpenTimeout bounds the wait for the node to open a session: 3 min.
 	OpenTimeout time.Duration
-	// ReconcileTimeout is how long an open whose outcome is unknown is looked for among
-	// the wallet's sessions before its place is given free: 60 s, and OpenTimeout
-	// more while what is there may belong to other opens. It is looked
-	// for, more seldom, until the session would have ended.
+	// ReconcileTimeout is how long a request waits for an open whose outcome is
+	// unknown, and how long that is looked for among the wallet's sessions
+	// before its place is given free: 20 s. It is looked for, more seldom,
+	// until the session would have ended.
 	ReconcileTimeout time.Duration
 	// DrainTimeout bounds how long the end of Run waits for requests: 30 s.
 	DrainTimeout time.Duration
@@ -54,6 +63,10 @@ type Options struct {
 	// Renew is asked before a session is renewed ahead of its end: whether the
 	// user still wants it, and for how long. Nil renews nothing ahead.
 	Renew func(ctx context.Context, userID string) (time.Duration, bool)
+
+	// Foreign, if set, reports whether the host itself opened a session of the
+	// wallet. Such a session is never adopted.
+	Foreign func(ctx context.Context, s ChainSession) (bool, error)
 
 	// Observe, if set, is called with what happens, from many goroutines. It
 	// must not block.
@@ -91,17 +104,19 @@ func (o Options) withDefaults() (Options, error) {
 		}
 	}
 	duration(&o.Lease, "Lease", 30*time.Second, time.Second)
+	duration(&o.CoolDown, "CoolDown", 30*time.Second, 0)
 	duration(&o.Margin, "Margin", 30*time.Second, 0)
 	duration(&o.RenewAhead, "RenewAhead", 60*time.Second, 0)
 	duration(&o.CloseAfter, "CloseAfter", 60*time.Second, 0)
 	duration(&o.AcquireTimeout, "AcquireTimeout", 60*time.Second, time.Millisecond)
 	duration(&o.OpenTimeout, "OpenTimeout", 3*time.Minute, time.Millisecond)
-	duration(&o.ReconcileTimeout, "ReconcileTimeout", 60*time.Second, time.Millisecond)
+	duration(&o.ReconcileTimeout, "ReconcileTimeout", 20*time.Second, time.Millisecond)
 	duration(&o.DrainTimeout, "DrainTimeout", 30*time.Second, time.Millisecond)
 	duration(&o.Interval, "Interval", 5*time.Second, time.Millisecond)
-	for name, n := range map[string]int{"MaxPerUser": o.MaxPerUser, "OpensPerHour": o.OpensPerHour, "OpensPerDay": o.OpensPerDay, "MaxOpen": o.MaxOpen, "MaxConns": o.MaxConns} {
+	for name, n := range map[string]int{"MaxReplacementsPerHour": o.MaxReplacementsPerHour, "MaxReplacementsPerHourTotal": o.MaxReplacementsPerHourTotal,
+		"MaxPerUser": o.MaxPerUser, "OpensPerHour": o.OpensPerHour, "OpensPerDay": o.OpensPerDay, "MaxOpen": o.MaxOpen, "MaxConns": o.MaxConns} {
 		if n < 0 {
-			errs = append(errs, fmt.Errorf("session: Options.%s is %d, it must be 0 (no limit) or more", name, n))
+			errs = append(errs, fmt.Errorf("session: Options.%s is %d, it must not be negative", name, n))
 		}
 	}
 	if o.Logger == nil {

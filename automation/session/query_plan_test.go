@@ -158,7 +158,7 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 		t.Errorf("%d index entries read by %d calls, %d each, in a table of %d rows", entriesAfter-entries, total, per, sessions)
 	}
 	for _, name := range []string{"claim", "claim_named", "heartbeat", "release", "retire", "list", "end", "erase_user", "reserve", "begin_call", "collided",
-		"complete", "fail", "mark_unknown", "take_unresolved", "known", "under_way", "take_due", "closed", "expiring", "idle"} {
+		"complete", "fail", "mark_unknown", "take_unresolved", "known", "foreign", "unresolved", "take_audit", "set_unexplained", "failing_providers", "forget", "take_due", "closed", "expiring", "idle"} {
 		if statements["sessions."+name] == 0 {
 			t.Errorf("no %s was run", name)
 		}

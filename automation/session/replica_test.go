@@ -276,10 +276,9 @@ func (w work) one(ctx context.Context, m *session.Manager, client *proxyrouter.C
 
 // running waits until the manager gives claims.
 func running(ctx context.Context, m *session.Manager) {
-	for {
-		if _, err := m.AcquireSession(ctx, "nobody", "0xnone"); !errors.Is(err, session.ErrNotRunning) {
-			return
-		}
+	select {
+	case <-m.Started():
+	case <-ctx.Done():
 	}
 }
 

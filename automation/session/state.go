@@ -30,8 +30,18 @@ const (
 	reasonExpired     = "expired"     // the chain or its provider says so
 	reasonBroken      = "broken"      // its provider failed
 	reasonNotAsked    = "not_asked"   // the node was never asked to open it
+	reasonNotNeeded   = "not_needed"  // nobody waited for it any more
 	reasonRefused     = "refused"     // the node opened nothing
+	reasonMismatch    = "mismatch"    // it is not what was asked for
 	reasonUnreachable = "unreachable" // of an unknown open: the node cannot be asked about it
+)
+
+// Why a session was opened: the column purpose.
+const (
+	purposeRequest     = "request"     // a request needed one
+	purposeRenewal     = "renewal"     // one in use is about to end
+	purposePrewarm     = "prewarm"     // a model keeps one ready
+	purposeReplacement = "replacement" // one in use broke
 )
 
 // How a row's call to the node shares the wallet: the column lane.

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -12,9 +13,10 @@ import (
 // store is the table automation_sessions. A row's lease is held by whoever
 // works on the row; every change of a leased row names the lease's token.
 type store struct {
-	db     *sqldb.DB
-	holder string // this replica, for as long as it runs
-	lease  time.Duration
+	db       *sqldb.DB
+	holder   string // this replica, for as long as it runs
+	lease    time.Duration
+	coolDown time.Duration
 }
 
 // lease names a row and the token that it is held with.
@@ -27,7 +29,8 @@ type row struct {
 	ModelID      string         `db:"model_id"`
 	OwnerID      string         `db:"owner_id"`
 	UserID       string         `db:"user_id"`
-	Duration     int64          `db:"duration"`
+	Duration     int64          `db:"duration"`    // seconds that the user chose
+	Fingerprint  sql.NullInt64  `db:"fingerprint"` // seconds asked of the chain
 	State        string         `db:"state"`
 	Provider     string         `db:"provider"`
 	OmitProvider string         `db:"omit_provider"`
@@ -40,84 +43,148 @@ type row struct {
 	TakenOver    bool           `db:"taken_over"` // its opener let the lease end; takeUnresolved alone says so
 }
 
-const columns = `id, session_id, model_id, owner_id, user_id, duration, state, provider, omit_provider,
+// chosen is how long the user wanted the session to last.
+func (r *row) chosen() time.Duration { return time.Duration(r.Duration) * time.Second }
+
+const columns = `id, session_id, model_id, owner_id, user_id, duration, fingerprint, state, provider, omit_provider,
 	called_at, opened_at, ends_at, COALESCE({until ends_at}, 0) AS seconds_left,
 	(lease_until IS NOT NULL AND lease_until > {now}) AS in_use, attempts`
 
 // claimColumns are those that a claim needs, of every request.
-const claimColumns = `id, session_id, model_id, owner_id, provider, ends_at`
+const claimColumns = `id, session_id, model_id, owner_id, user_id, duration, provider, ends_at`
 
+// leaseFree: nobody works on the row.
 const leaseFree = `(lease_until IS NULL OR lease_until < {now})`
 
-// The claim: the usable session that ends first, so that the others can end
-// unused. $1 token, $2 holder, $3 lease, $4 owner, $5 model, $6 margin, $7 omit.
-const claimQuery = `UPDATE automation_sessions
-	SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, last_used_at = {now}
-	WHERE id = (SELECT id FROM automation_sessions
-		WHERE owner_id = $4 AND model_id = $5 AND state = '` + stateOpen + `' AND ends_at > {in $6} AND ` + leaseFree + ` AND ($7 = '' OR provider <> $7)
-		ORDER BY ends_at LIMIT 1 {skip})
-	RETURNING ` + claimColumns
+// clearLease gives a row's lease back.
+const clearLease = `lane = '', lease_token = NULL, lease_holder = NULL, lease_until = NULL`
 
 // pool says which sessions can serve a request.
 type pool struct{ owner, model string }
 
-// claim takes an idle session, or returns nil where there is none.
-func (s *store) claim(ctx context.Context, p pool, omit, token string, margin time.Duration) (*row, error) {
+// claimRequest is what a claim needs to know.
+type claimRequest struct {
+	pool
+	token  string
+	omit   []string // providers whose sessions will not do
+	margin time.Duration
+	place  place // in the queue of all replicas
+}
+
+// The claim: the usable session that ends first, so that the others can end
+// unused, unless somebody who came earlier waits for it elsewhere. A session
+// whose lease lapsed has cooled down first: the node may still be working.
+// $1 token, $2 holder, $3 lease, $4 owner, $5 model, $6 margin, $7 omitted
+// providers, $8 cool-down, $9 the waiter's id, $10 for how long it has waited.
+const claimQuery = `UPDATE automation_sessions
+	SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, last_used_at = {now}
+	WHERE id = (SELECT id FROM automation_sessions s
+		WHERE owner_id = $4 AND model_id = $5 AND state = '` + stateOpen + `' AND ends_at > {in $6}
+			AND (lease_until IS NULL OR lease_until < {in -$8}) AND provider NOT IN {each $7} AND NOT ` + earlierWaiter + `
+		ORDER BY ends_at LIMIT 1 {skip})
+	RETURNING ` + claimColumns
+
+// earlierWaiter: somebody who came earlier waits for session s.
+const earlierWaiter = `EXISTS (SELECT 1 FROM automation_waiters w
+	WHERE w.owner_id = $4 AND w.model_id = $5 AND w.id <> $9 AND w.until > {now} AND w.since < {in -$10}
+		AND (w.omit_provider = '' OR w.omit_provider <> s.provider) AND (w.session_id = '' OR w.session_id = s.session_id))`
+
+// claim takes an idle session, or returns nil where there is none. A request
+// that waits keeps or loses its place in the queue with it.
+func (s *store) claim(ctx context.Context, c claimRequest) (*row, error) {
 	return sqldb.Write(ctx, s.db, "sessions.claim", func(tx *sqldb.Tx) (*row, error) {
-		return s.claimIn(tx, claimQuery, p, omit, token, margin)
+		r, err := s.claimIn(tx, c)
+		if err != nil {
+			return nil, err
+		}
+		return r, c.place.keep(tx, c.pool, r != nil)
 	})
 }
 
-func (s *store) claimIn(tx *sqldb.Tx, query string, p pool, omit, token string, margin time.Duration) (*row, error) {
+func (s *store) claimIn(tx *sqldb.Tx, c claimRequest) (*row, error) {
+	return s.claimWith(tx, claimQuery, c, s.coolDown.Seconds(), c.place.id, (c.place.waited + tolerance).Seconds())
+}
+
+func (s *store) claimWith(tx *sqldb.Tx, query string, c claimRequest, more ...any) (*row, error) {
 	var r row
-	found, err := sqldb.Optional(tx.Get(&r, query, token, s.holder, s.lease.Seconds(), p.owner, p.model, margin.Seconds(), omit))
+	args := append([]any{c.token, s.holder, s.lease.Seconds(), c.owner, c.model, c.margin.Seconds(), jsonList(c.omit)}, more...)
+	found, err := sqldb.Optional(tx.Get(&r, query, args...))
 	if !found {
 		return nil, err
 	}
 	return &r, nil
 }
 
-// claimNamed takes the session with the chain's id for its own user.
-func (s *store) claimNamed(ctx context.Context, userID, sessionID, token string, shared bool, margin time.Duration) (*row, error) {
-	return sqldb.Write(ctx, s.db, "sessions.claim_named", func(tx *sqldb.Tx) (*row, error) {
+// claimNamed takes the session with the chain's id for its own user. An id that
+// is none of ours is noted as somebody else's, so that it is never adopted.
+func (s *store) claimNamed(ctx context.Context, userID string, id ID, shared bool, c claimRequest) (*row, error) {
+	type result struct {
+		row *row
+		err error // why it cannot be claimed
+	}
+	res, err := sqldb.Write(ctx, s.db, "sessions.claim_named", func(tx *sqldb.Tx) (result, error) {
 		var r row
-		found, err := sqldb.Optional(tx.Get(&r, `SELECT `+columns+` FROM automation_sessions WHERE session_id = $1`, sessionID))
+		found, err := sqldb.Optional(tx.Get(&r, `SELECT `+columns+` FROM automation_sessions WHERE session_id = $1`, id.String()))
 		switch {
 		case err != nil:
-			return nil, err
+			return result{}, err
 		case !found:
-			return nil, ErrUnmanaged
+			_, err := tx.Exec(`INSERT INTO automation_foreign_sessions (session_id, seen_at) VALUES ($1, {now}) ON CONFLICT DO NOTHING`, id.String())
+			return result{err: ErrUnmanaged}, err
 		case r.OwnerID != userID && (r.OwnerID != "" || !shared && r.UserID != userID):
-			return nil, ErrNotYours
-		case r.State != stateOpen || r.Left <= margin.Seconds():
-			return nil, ErrEnded
+			return result{err: ErrNotYours}, nil
+		case r.State != stateOpen || r.Left <= c.margin.Seconds():
+			return result{err: ErrEnded}, nil
 		}
+		place, p := c.place, pool{r.OwnerID, r.ModelID}
+		place.session = id.String()
 		found, err = sqldb.Optional(tx.Get(&r, `UPDATE automation_sessions
 			SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, last_used_at = {now}
-			WHERE session_id = $4 AND owner_id = $5 AND state = '`+stateOpen+`' AND ends_at > {in $6} AND `+leaseFree+` RETURNING `+columns,
-			token, s.holder, s.lease.Seconds(), sessionID, r.OwnerID, margin.Seconds()))
-		if !found {
-			return nil, err
+			WHERE id = (SELECT id FROM automation_sessions s WHERE session_id = $7 AND owner_id = $4 AND model_id = $5 AND state = '`+stateOpen+`'
+				AND ends_at > {in $6} AND (lease_until IS NULL OR lease_until < {in -$8}) AND NOT `+earlierWaiter+` {skip})
+			RETURNING `+columns,
+			c.token, s.holder, s.lease.Seconds(), p.owner, p.model, c.margin.Seconds(), id.String(), s.coolDown.Seconds(), place.id, (place.waited + tolerance).Seconds()))
+		if err != nil {
+			return result{}, err
 		}
-		return &r, nil
+		if err := place.keep(tx, p, found); err != nil || !found {
+			return result{}, err
+		}
+		return result{row: &r}, nil
 	})
+	return res.row, errors.Join(err, res.err)
 }
 
-// heartbeat extends this replica's leases and returns those it still has.
-func (s *store) heartbeat(ctx context.Context, ids []string) (map[string]string, error) {
-	return sqldb.Write(ctx, s.db, "sessions.heartbeat", func(tx *sqldb.Tx) (map[string]string, error) {
-		var rows []struct {
-			ID    string `db:"id"`
-			Token string `db:"lease_token"`
-		}
+// heartbeat extends this replica's leases. It returns the tokens of those that
+// the replica has, and of these the ones that it could not extend because
+// another transaction has locked the row.
+func (s *store) heartbeat(ctx context.Context, ids []string) (extended, locked map[string]string, err error) {
+	type token struct {
+		ID    string `db:"id"`
+		Token string `db:"lease_token"`
+	}
+	type leases struct{ extended, locked map[string]string }
+	res, err := sqldb.Write(ctx, s.db, "sessions.heartbeat", func(tx *sqldb.Tx) (leases, error) {
+		l := leases{map[string]string{}, map[string]string{}}
+		var rows []token
 		err := tx.Select(&rows, `UPDATE automation_sessions SET lease_until = {in $1}
-			WHERE id IN {each $2} AND lease_holder = $3 RETURNING id, lease_token`, s.lease.Seconds(), jsonList(ids), s.holder)
-		kept := make(map[string]string, len(rows))
+			WHERE id IN (SELECT id FROM automation_sessions WHERE id IN {each $2} AND lease_holder = $3 {skip}) RETURNING id, lease_token`,
+			s.lease.Seconds(), jsonList(ids), s.holder)
 		for _, r := range rows {
-			kept[r.ID] = r.Token
+			l.extended[r.ID] = r.Token
 		}
-		return kept, err
+		if err != nil || len(rows) == len(ids) {
+			return l, err
+		}
+		err = tx.Select(&rows, `SELECT id, lease_token FROM automation_sessions WHERE id IN {each $1} AND lease_holder = $2`, jsonList(ids), s.holder)
+		for _, r := range rows {
+			if l.extended[r.ID] == "" {
+				l.locked[r.ID] = r.Token
+			}
+		}
+		return l, err
 	})
+	return res.extended, res.locked, err
 }
 
 const releaseQuery = `UPDATE automation_sessions SET ` + clearLease + ` WHERE id = $1 AND lease_token = $2`
@@ -129,6 +196,13 @@ func (s *store) release(ctx context.Context, list []lease) error {
 	}
 	ids, tokens := split(list)
 	return s.exec(ctx, "sessions.release", `UPDATE automation_sessions SET `+clearLease+`
+		WHERE id IN {each $1} AND lease_token IN {each $2}`, ids, tokens)
+}
+
+// lapse ends leases as if their holder had died: the sessions cool down.
+func (s *store) lapse(ctx context.Context, list []lease) error {
+	ids, tokens := split(list)
+	return s.exec(ctx, "sessions.lapse", `UPDATE automation_sessions SET lane = '', lease_holder = '', lease_until = {now}
 		WHERE id IN {each $1} AND lease_token IN {each $2}`, ids, tokens)
 }
 
@@ -150,13 +224,15 @@ func (s *store) list(ctx context.Context, userID string) ([]row, error) {
 	})
 }
 
-// end marks a user's session for closing as soon as nobody uses it.
-func (s *store) end(ctx context.Context, userID, sessionID, reason string) (*row, error) {
+// end marks a session for closing as soon as nobody uses it: a user's own, or
+// anybody's where userID is empty.
+func (s *store) end(ctx context.Context, userID string, id ID, reason string) (*row, error) {
 	return sqldb.Write(ctx, s.db, "sessions.end", func(tx *sqldb.Tx) (*row, error) {
 		var r row
 		found, err := sqldb.Optional(tx.Get(&r, `UPDATE automation_sessions
 			SET reason = CASE WHEN state = '`+stateOpen+`' THEN $3 ELSE reason END, next_at = {now}, state = '`+stateEnding+`'
-			WHERE session_id = $1 AND user_id = $2 AND state IN ('`+stateOpen+`', '`+stateEnding+`') AND ends_at > {now} RETURNING `+columns, sessionID, userID, reason))
+			WHERE session_id = $1 AND ($2 = '' OR user_id = $2) AND state IN ('`+stateOpen+`', '`+stateEnding+`') AND ends_at > {now} RETURNING `+columns,
+			id.String(), userID, reason))
 		if !found {
 			return nil, errors.Join(err, ErrUnmanaged)
 		}
@@ -167,11 +243,17 @@ func (s *store) end(ctx context.Context, userID, sessionID, reason string) (*row
 // eraseUser takes the user's name off all rows. Sessions that were theirs alone
 // serve nobody else and are kept until they expire.
 func (s *store) eraseUser(ctx context.Context, userID string) error {
-	return s.exec(ctx, "sessions.erase_user", `UPDATE automation_sessions SET
-			reason = CASE WHEN state = '`+stateOpen+`' AND owner_id <> '' THEN '`+reasonErased+`' ELSE reason END,
-			state = CASE WHEN state = '`+stateOpen+`' AND owner_id <> '' THEN '`+stateEnding+`' ELSE state END,
-			owner_id = '', user_id = '', charged_at = NULL
-		WHERE user_id = $1 AND user_id <> ''`, userID)
+	_, err := sqldb.Write(ctx, s.db, "sessions.erase_user", func(tx *sqldb.Tx) (int64, error) {
+		if _, err := tx.Exec(`DELETE FROM automation_provider_failures WHERE user_id = $1`, userID); err != nil {
+			return 0, err
+		}
+		return tx.Exec(`UPDATE automation_sessions SET
+				reason = CASE WHEN state = '`+stateOpen+`' AND owner_id <> '' THEN '`+reasonErased+`' ELSE reason END,
+				state = CASE WHEN state = '`+stateOpen+`' AND owner_id <> '' THEN '`+stateEnding+`' ELSE state END,
+				owner_id = '', user_id = '', charged_at = NULL
+			WHERE user_id = $1 AND user_id <> ''`, userID)
+	})
+	return err
 }
 
 func (s *store) exec(ctx context.Context, name, query string, args ...any) error {
@@ -181,4 +263,25 @@ func (s *store) exec(ctx context.Context, name, query string, args ...any) error
 
 func (s *store) count(ctx context.Context, name, query string, args ...any) (int64, error) {
 	return sqldb.Write(ctx, s.db, name, func(tx *sqldb.Tx) (int64, error) { return tx.Exec(query, args...) })
+}
+
+// split makes two parameters of a list of leases.
+func split(list []lease) (ids, tokens string) {
+	i, t := make([]string, len(list)), make([]string, len(list))
+	for n, l := range list {
+		i[n], t[n] = l.id, l.token
+	}
+	return jsonList(i), jsonList(t)
+}
+
+// jsonList is a list of texts as one parameter.
+func jsonList(list []string) string {
+	if len(list) == 0 {
+		return "[]"
+	}
+	b, err := json.Marshal(list)
+	if err != nil {
+		panic(err) // texts always marshal
+	}
+	return string(b)
 }

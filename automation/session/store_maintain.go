@@ -7,8 +7,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// takeUnresolved leases intents whose outcome nobody knows: those of unknown outcome,
-// and those whose opener has let its lease end.
+// takeUnresolved leases intents whose outcome nobody knows: those of unknown
+// outcome, and those whose opener has let its lease end.
 func (s *store) takeUnresolved(ctx context.Context, token string, limit int) ([]row, error) {
 	return sqldb.Write(ctx, s.db, "sessions.take_unresolved", func(tx *sqldb.Tx) ([]row, error) {
 		var rows []row
@@ -22,41 +22,9 @@ func (s *store) takeUnresolved(ctx context.Context, token string, limit int) ([]
 	})
 }
 
-// known reports which of the chain's ids are in the table.
-func (s *store) known(ctx context.Context, ids []string) (map[string]bool, error) {
-	return sqldb.Read(ctx, s.db, "sessions.known", func(tx *sqldb.Tx) (map[string]bool, error) {
-		var have []string
-		err := tx.Select(&have, `SELECT session_id FROM automation_sessions WHERE session_id IN {each $1}`, jsonList(ids))
-		known := make(map[string]bool, len(have))
-		for _, id := range have {
-			known[id] = true
-		}
-		return known, err
-	})
-}
-
-// underWay lists when opens of a model that are still under way called the
-// node. None takes longer than longest; saying so keeps the planner to the
-// index of what is due.
-func (s *store) underWay(ctx context.Context, longest time.Duration) (map[string][]time.Time, error) {
-	return sqldb.Read(ctx, s.db, "sessions.under_way", func(tx *sqldb.Tx) (map[string][]time.Time, error) {
-		var rows []struct {
-			ModelID  string     `db:"model_id"`
-			CalledAt sqldb.Time `db:"called_at"`
-		}
-		err := tx.Select(&rows, `SELECT model_id, called_at FROM automation_sessions
-			WHERE state = '`+stateOpening+`' AND next_at <= {now} AND next_at > {in -$1} AND called_at IS NOT NULL AND lease_until > {now}`, longest.Seconds())
-		calls := map[string][]time.Time{}
-		for _, r := range rows {
-			calls[r.ModelID] = append(calls[r.ModelID], r.CalledAt.Time)
-		}
-		return calls, err
-	})
-}
-
-// requeue puts an intent back to be looked for again, or gives it up for
-// lost once settle has passed, or for failed once it would have ended.
-func (s *store) requeue(ctx context.Context, l lease, settle, pause time.Duration) (state string, err error) {
+// requeue puts an intent back to be looked for again, or gives it up for lost
+// once timeout has passed, or for failed once it would have ended.
+func (s *store) requeue(ctx context.Context, l lease, timeout, pause time.Duration) (state string, err error) {
 	return sqldb.Write(ctx, s.db, "sessions.requeue", func(tx *sqldb.Tx) (string, error) {
 		var state string
 		err := tx.Get(&state, `UPDATE automation_sessions SET `+clearLease+`, reason = '',
@@ -64,7 +32,7 @@ func (s *store) requeue(ctx context.Context, l lease, settle, pause time.Duratio
 				replaces = CASE WHEN unknown_at > {in -$3} THEN replaces END,
 				closed_at = CASE WHEN unknown_at > {in -$3 - duration} THEN NULL ELSE {now} END,
 				next_at = CASE WHEN unknown_at > {in -$3} THEN {in $4} ELSE {in 60} END
-			WHERE id = $1 AND lease_token = $2 RETURNING state`, l.id, l.token, settle.Seconds(), pause.Seconds())
+			WHERE id = $1 AND lease_token = $2 RETURNING state`, l.id, l.token, timeout.Seconds(), pause.Seconds())
 		_, err = sqldb.Optional(err)
 		return state, err
 	})
@@ -77,25 +45,6 @@ func (s *store) unreachable(ctx context.Context, list []lease, pause time.Durati
 	return s.exec(ctx, "sessions.unreachable", `UPDATE automation_sessions
 		SET reason = '`+reasonUnreachable+`', last_error = $3, next_at = {in $4}, `+clearLease+`
 		WHERE id IN {each $1} AND lease_token IN {each $2}`, ids, tokens, text, pause.Seconds())
-}
-
-// takeDue leases sessions that are to be closed: past their end by the margin
-// that next_at holds, or asked for, and in nobody's use. While the wallet's
-// calls go one at a time, closes wait: the node closes ended sessions itself.
-func (s *store) takeDue(ctx context.Context, token string, limit int) ([]row, error) {
-	return sqldb.Write(ctx, s.db, "sessions.take_due", func(tx *sqldb.Tx) ([]row, error) {
-		w, err := wallet(tx, "")
-		if err != nil || w.Alone || w.InAlone > 0 {
-			return nil, err
-		}
-		var rows []row
-		err = tx.Select(&rows, `WITH due AS MATERIALIZED (SELECT id FROM automation_sessions
-				WHERE state IN ('`+stateOpen+`', '`+stateEnding+`') AND next_at <= {now} AND `+leaseFree+` ORDER BY next_at LIMIT $4 {skip})
-			UPDATE automation_sessions SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, lane = '`+walletShared+`',
-				reason = CASE WHEN state = '`+stateOpen+`' THEN '`+reasonEnded+`' ELSE reason END, state = '`+stateEnding+`', attempts = attempts + 1
-			WHERE id IN (SELECT id FROM due) RETURNING `+columns, token, s.holder, s.lease.Seconds(), limit)
-		return rows, err
-	})
 }
 
 // closed ends a session's row.
@@ -133,10 +82,10 @@ func (s *store) expiring(ctx context.Context, ahead, closeAfter time.Duration, l
 
 // idle counts the unowned sessions of a model that are ready or on their way.
 func (s *store) idle(ctx context.Context, model string, ahead time.Duration) (int, error) {
-	return sqldb.Read(ctx, s.db, "sessions.idle", func(tx *sqldb.Tx) (int, error) { return idleIn(tx, model, ahead) })
+	return sqldb.Read(ctx, s.db, "sessions.idle", func(tx *sqldb.Tx) (int, error) { return s.idleIn(tx, model, ahead) })
 }
 
-func idleIn(tx *sqldb.Tx, model string, ahead time.Duration) (n int, err error) {
+func (s *store) idleIn(tx *sqldb.Tx, model string, ahead time.Duration) (n int, err error) {
 	err = tx.Get(&n, `SELECT count(*) FROM automation_sessions
 		WHERE owner_id = '' AND model_id = $1 AND state IN ('`+stateOpening+`', '`+stateUnknown+`', '`+stateOpen+`')
 			AND (ends_at IS NULL OR ends_at > {in $2}) AND (state <> '`+stateOpen+`' OR `+leaseFree+`)`, model, ahead.Seconds())
@@ -148,4 +97,38 @@ func idleIn(tx *sqldb.Tx, model string, ahead time.Duration) (n int, err error) 
 	err = tx.Get(&n, `SELECT count(*) FROM automation_sessions
 		WHERE state = '`+stateFailed+`' AND `+finished+` AND closed_at > {in -60} AND owner_id = '' AND user_id = '' AND model_id = $1`, model)
 	return n, err
+}
+
+// avoidance is for how long a provider's failures count.
+const avoidance = 5 * time.Minute
+
+// providerFailed notes that a provider has failed for a user.
+func (s *store) providerFailed(ctx context.Context, provider, userID string) error {
+	return s.exec(ctx, "sessions.provider_failed", `INSERT INTO automation_provider_failures (provider, user_id, failed_at) VALUES ($1, $2, {now})
+		ON CONFLICT (provider, user_id) DO UPDATE SET failed_at = excluded.failed_at`, provider, userID)
+}
+
+// failingProviders lists those that have lately failed for at least that many
+// users, the worst first.
+func (s *store) failingProviders(ctx context.Context, users int) ([]string, error) {
+	return sqldb.Read(ctx, s.db, "sessions.failing_providers", func(tx *sqldb.Tx) (list []string, err error) {
+		err = tx.Select(&list, `SELECT provider FROM automation_provider_failures WHERE failed_at > {in -$1}
+			GROUP BY provider HAVING count(*) >= $2 ORDER BY count(*) DESC, provider`, avoidance.Seconds(), users)
+		return list, err
+	})
+}
+
+// forget removes what serves nobody any more: notes of foreign sessions that
+// have ended, failures that no longer count, and places of dead waiters.
+func (s *store) forget(ctx context.Context) error {
+	_, err := sqldb.Write(ctx, s.db, "sessions.forget", func(tx *sqldb.Tx) (int64, error) {
+		if _, err := tx.Exec(`DELETE FROM automation_foreign_sessions WHERE seen_at < {in -$1}`, foreignKept.Seconds()); err != nil {
+			return 0, err
+		}
+		if _, err := tx.Exec(`DELETE FROM automation_provider_failures WHERE failed_at < {in -$1}`, avoidance.Seconds()); err != nil {
+			return 0, err
+		}
+		return tx.Exec(`DELETE FROM automation_waiters WHERE until < {in -60}`)
+	})
+	return err
 }

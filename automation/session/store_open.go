@@ -2,7 +2,7 @@ package session
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/rand"
 	"math"
 	"time"
 
@@ -10,44 +10,61 @@ import (
 )
 
 // limits are the caps that a reservation obeys.
-type limits struct{ perUser, perHour, perDay, total int }
+type limits struct{ perUser, perHour, perDay, total, replacements, allReplacements int }
 
-// reserveRequest is what a request that found no idle session asks of the database.
+func (m *Manager) limits() limits {
+	return limits{m.opts.MaxPerUser, m.opts.OpensPerHour, m.opts.OpensPerDay, m.opts.MaxOpen,
+		m.opts.MaxReplacementsPerHour, m.opts.MaxReplacementsPerHourTotal}
+}
+
+// reserveRequest is what a request that found no idle session asks of the
+// database, and what the maintenance asks that wants one opened.
 type reserveRequest struct {
-	pool
-	named    string // the session that the client named, if it did
-	user     string
-	omit     string
-	duration time.Duration
-	margin   time.Duration
-	token    string  // for a claim
-	opens    []lease // what may be opened, fewer where a cap says so
-	replaces string  // the row that an open ahead of its end succeeds
-	prewarm  bool    // only where no session is idle
+	claimRequest               // with a token where an idle session will do
+	named        ID            // the session that the client named, if it did
+	user         string        // who pays, or empty
+	omitProvider string        // for the node
+	duration     time.Duration // that the user chose
+	ceiling      time.Duration // to which the chain shortens, or zero
+	purpose      string
+	replaces     string  // the row whose successor is to be opened
+	demand       *demand // of a queue; nil: one session, or none for a request
+	ids          []lease // of the intents that may be written
 }
 
-// cause is why it wants a session, for an Event.
-func (o reserveRequest) cause() string {
+// newIntents returns the names of as many intents as there may be.
+func newIntents(d *demand, purpose string) []lease {
+	n := 1
 	switch {
-	case o.prewarm:
-		return "prewarm"
-	case o.replaces != "":
-		return "renewal"
+	case d != nil:
+		n = min(d.unpaid, 64)
+	case purpose == purposeRequest:
+		n = 0
 	}
-	return "request"
+	list := make([]lease, n)
+	for i := range list {
+		list[i] = lease{rand.Text(), rand.Text()}
+	}
+	return list
 }
 
-// answer is what became of an order.
+// intent is an open that has been written down.
+type intent struct {
+	lease
+	length time.Duration // to ask of the chain
+}
+
+// reserveResult is what became of a reserveRequest.
 type reserveResult struct {
 	claimed *row
-	opens   []lease // the intents that were written
+	opens   []intent
 	// How the pool stands, without the new intents.
 	Live    int          `db:"live"`
 	Idle    int          `db:"idle"` // of these, in nobody's use
 	Opening int          `db:"opening"`
 	Unknown int          `db:"unknown"`
 	Stuck   int          `db:"stuck"` // unknown, and the node cannot be asked
-	capped  bool         // there are fewer opens than asked for
+	capped  bool         // there are fewer opens than wanted
 	refused *BudgetError // why there may be none at all
 }
 
@@ -57,92 +74,129 @@ const takeIdleQuery = `UPDATE automation_sessions
 	SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, last_used_at = {now},
 		owner_id = $4, user_id = $4, charged_at = {now}
 	WHERE id = (SELECT id FROM automation_sessions
-		WHERE owner_id = '' AND user_id = '' AND model_id = $5 AND state = '` + stateOpen + `' AND ends_at > {in $6} AND ` + leaseFree + ` AND ($7 = '' OR provider <> $7)
+		WHERE owner_id = '' AND user_id = '' AND model_id = $5 AND state = '` + stateOpen + `' AND ends_at > {in $6}
+			AND (lease_until IS NULL OR lease_until < {in -$8}) AND provider NOT IN {each $7}
 		ORDER BY ends_at LIMIT 1 {skip})
 	RETURNING ` + claimColumns
 
 // reserve claims what has become idle meanwhile, or writes the intents to open
 // sessions, as many as the caps allow. It runs under the user's lock, so the
-// caps are exact whoever else is acquisition.
-func (s *store) reserve(ctx context.Context, o reserveRequest, l limits) (reserveResult, error) {
+// caps are exact whoever else is asking.
+func (s *store) reserve(ctx context.Context, r reserveRequest, l limits) (reserveResult, error) {
 	return sqldb.Write(ctx, s.db, "sessions.reserve", func(tx *sqldb.Tx) (reserveResult, error) {
-		var a reserveResult
-		if err := tx.Lock("user:" + o.user); err != nil {
-			return a, err
+		if err := tx.Lock("user:" + r.user); err != nil {
+			return reserveResult{}, err
 		}
-		if l.total > 0 {
+		if l.total > 0 || r.purpose == purposeReplacement {
 			if err := tx.Lock("sessions"); err != nil {
-				return a, err
+				return reserveResult{}, err
 			}
 		}
-		var err error
-		if o.token != "" {
-			if a.claimed, err = s.claimIn(tx, claimQuery, o.pool, o.omit, o.token, o.margin); a.claimed != nil || err != nil {
-				return a, err
-			}
-		}
-		if err := tx.Get(&a, `SELECT count(CASE WHEN state = '`+stateOpen+`' THEN 1 END) AS live,
-				count(CASE WHEN state = '`+stateOpen+`' AND `+leaseFree+` THEN 1 END) AS idle,
-				count(CASE WHEN state = '`+stateOpening+`' THEN 1 END) AS opening, count(CASE WHEN state = '`+stateUnknown+`' THEN 1 END) AS unknown,
-				count(CASE WHEN state = '`+stateUnknown+`' AND reason = '`+reasonUnreachable+`' THEN 1 END) AS stuck
-			FROM automation_sessions
-			WHERE owner_id = $1 AND model_id = $2 AND state IN ('`+stateOpening+`', '`+stateUnknown+`', '`+stateOpen+`') AND (ends_at IS NULL OR ends_at > {in $3})
-				AND ($4 = '' OR provider <> $4)`,
-			o.owner, o.model, o.margin.Seconds(), o.omit); err != nil {
-			return a, err
-		}
-		// What has become idle since the claim above looked, or is just being
-		// claimed, needs no open next to it: the next look claims it.
-		if o.token != "" {
-			o.opens = o.opens[:max(len(o.opens)-a.Idle, 0)]
-		}
-		if a.Unknown > 0 || len(o.opens) == 0 {
-			return a, nil // nothing more before it is known what was opened
-		}
-		if o.prewarm {
-			if n, err := idleIn(tx, o.model, o.margin); n > 0 || err != nil {
-				return a, err
-			}
-		}
-		n, refused, err := s.quota(tx, o, l)
+		res, err := s.reserveIn(tx, r, l)
 		if err != nil {
-			return a, err
+			return reserveResult{}, err
 		}
-		a.capped, a.refused = n < len(o.opens), refused
-		if n > 0 && o.owner != "" && o.token != "" {
-			if a.claimed, err = s.claimIn(tx, takeIdleQuery, o.pool, o.omit, o.token, o.margin); a.claimed != nil || err != nil {
-				return a, err
-			}
-		}
-		for _, in := range o.opens[:min(n, len(o.opens))] {
-			written, err := tx.Exec(`INSERT INTO automation_sessions (id, model_id, owner_id, user_id, charged_at, duration, state, omit_provider,
-					replaces, lease_token, lease_holder, lease_until, created_at, next_at)
-				VALUES ($1, $2, $3, $4, CASE WHEN $5 THEN {now} END, $6, '`+stateOpening+`', $7, NULLIF($8, ''), $9, $10, {in $11}, {now}, {now})
-				ON CONFLICT (replaces) DO NOTHING`,
-				in.id, o.model, o.owner, o.user, o.user != "", int64(o.duration.Seconds()), o.omit, o.replaces, in.token, s.holder, s.lease.Seconds())
-			if err != nil {
-				return a, err
-			}
-			if written > 0 {
-				a.opens = append(a.opens, in)
-			}
-		}
-		return a, nil
+		return res, r.place.keep(tx, r.pool, res.claimed != nil)
 	})
 }
 
+func (s *store) reserveIn(tx *sqldb.Tx, r reserveRequest, l limits) (res reserveResult, err error) {
+	if r.token != "" {
+		if res.claimed, err = s.claimIn(tx, r.claimRequest); res.claimed != nil || err != nil {
+			return res, err
+		}
+	}
+	if err := s.countPool(tx, r, &res); err != nil {
+		return res, err
+	}
+	n := len(r.ids)
+	if r.demand != nil {
+		d := *r.demand
+		d.live, d.idle, d.opening = res.Live, res.Idle, res.Opening
+		n = min(n, d.opens())
+	}
+	if res.Unknown > 0 || n == 0 {
+		return res, nil // nothing more before it is known what was opened
+	}
+	if r.purpose == purposePrewarm {
+		if ready, err := s.idleIn(tx, r.model, r.margin); ready > 0 || err != nil {
+			return res, err
+		}
+	}
+	allowed, refused, err := s.quota(tx, r, l, res.Live+res.Opening)
+	if err != nil {
+		return res, err
+	}
+	res.capped, res.refused = allowed < n, refused
+	if allowed > 0 && r.owner != "" && r.token != "" {
+		if res.claimed, err = s.claimWith(tx, takeIdleQuery, r.claimRequest, s.coolDown.Seconds()); res.claimed != nil || err != nil {
+			return res, err
+		}
+	}
+	res.opens, err = s.insertIntents(tx, r, min(n, allowed))
+	return res, err
+}
+
+// countPool counts the pool's sessions: those that serve, and those on their way.
+func (s *store) countPool(tx *sqldb.Tx, r reserveRequest, res *reserveResult) error {
+	return tx.Get(res, `SELECT count(CASE WHEN state = '`+stateOpen+`' THEN 1 END) AS live,
+			count(CASE WHEN state = '`+stateOpen+`' AND (lease_until IS NULL OR lease_until < {in -$5}) THEN 1 END) AS idle,
+			count(CASE WHEN state = '`+stateOpening+`' THEN 1 END) AS opening, count(CASE WHEN state = '`+stateUnknown+`' THEN 1 END) AS unknown,
+			count(CASE WHEN state = '`+stateUnknown+`' AND reason = '`+reasonUnreachable+`' THEN 1 END) AS stuck
+		FROM automation_sessions
+		WHERE owner_id = $1 AND model_id = $2 AND state IN ('`+stateOpening+`', '`+stateUnknown+`', '`+stateOpen+`') AND (ends_at IS NULL OR ends_at > {in $3})
+			AND provider NOT IN {each $4}`, r.owner, r.model, r.margin.Seconds(), jsonList(r.omit), s.coolDown.Seconds())
+}
+
+// insertIntents writes up to n intents, each with a length of its own.
+func (s *store) insertIntents(tx *sqldb.Tx, r reserveRequest, n int) (list []intent, err error) {
+	if n <= 0 {
+		return nil, nil
+	}
+	free, err := freeFingerprints(tx, r.duration, r.ceiling, n)
+	if err != nil {
+		return nil, err
+	}
+	charged := r.user != "" && r.purpose != purposeReplacement
+	for _, f := range free {
+		if len(list) == n {
+			break
+		}
+		in := r.ids[len(list)]
+		written, err := tx.Exec(`INSERT INTO automation_sessions (id, model_id, owner_id, user_id, charged_at, duration, fingerprint, purpose, state, omit_provider,
+				replaces, lease_token, lease_holder, lease_until, created_at, next_at)
+			VALUES ($1, $2, $3, $4, CASE WHEN $5 THEN {now} END, $6, $7, $8, '`+stateOpening+`', $9, NULLIF($10, ''), $11, $12, {in $13}, {now}, {now})
+			ON CONFLICT DO NOTHING`,
+			in.id, r.model, r.owner, r.user, charged, int64(r.duration.Seconds()), f, r.purpose, r.omitProvider, r.replaces, in.token, s.holder, s.lease.Seconds())
+		if err != nil {
+			return nil, err
+		}
+		if written > 0 {
+			list = append(list, intent{in, time.Duration(f) * time.Second})
+			continue
+		}
+		if r.replaces != "" { // it has a successor, or another replica was faster with the length
+			var successors int
+			if err := tx.Get(&successors, `SELECT count(*) FROM automation_sessions WHERE replaces = $1`, r.replaces); err != nil || successors > 0 {
+				return list, err
+			}
+		}
+	}
+	return list, nil
+}
+
 // quota returns how many sessions the user may open now. If none, it says what
-// forbids it for longest.
-func (s *store) quota(tx *sqldb.Tx, o reserveRequest, l limits) (n int, refused *BudgetError, err error) {
+// forbids it for longest. The pool has that many sessions already, or soon.
+func (s *store) quota(tx *sqldb.Tx, r reserveRequest, l limits, inPool int) (n int, refused *BudgetError, err error) {
 	n = math.MaxInt
-	limit := func(name string, most, have int, seconds float64) {
-		n = min(n, max(most-have, 0))
+	limit := func(name string, most, allowed int, seconds float64) {
+		n = min(n, max(allowed, 0))
 		retry := max(time.Second, time.Duration(math.Ceil(seconds))*time.Second)
-		if have >= most && (refused == nil || retry > refused.RetryAfter) {
+		if allowed <= 0 && (refused == nil || retry > refused.RetryAfter) {
 			refused = &BudgetError{Limit: name, Max: most, RetryAfter: retry}
 		}
 	}
-	const live = `` + counted + ` AND (ends_at IS NULL OR ends_at > {now})`
+	const live = counted + ` AND (ends_at IS NULL OR ends_at > {now})`
 	var c struct {
 		N     int     `db:"n"`
 		Retry float64 `db:"retry"`
@@ -151,9 +205,9 @@ func (s *store) quota(tx *sqldb.Tx, o reserveRequest, l limits) (n int, refused 
 		if err := tx.Get(&c, `SELECT count(*) AS n, COALESCE(MIN({until ends_at}), 5) AS retry FROM automation_sessions WHERE `+live); err != nil {
 			return 0, nil, err
 		}
-		limit(LimitTotal, l.total, c.N, c.Retry)
+		limit(LimitTotal, l.total, l.total-c.N, c.Retry)
 	}
-	if o.user == "" {
+	if r.user == "" {
 		return n, refused, nil
 	}
 	if l.perUser > 0 {
@@ -163,10 +217,13 @@ func (s *store) quota(tx *sqldb.Tx, o reserveRequest, l limits) (n int, refused 
 		if err := tx.Get(&c, `SELECT count(*) AS n, COALESCE(MIN({until ends_at}) - $3, 5) AS retry FROM automation_sessions s
 			WHERE user_id = $1 AND `+counted+` AND (ends_at IS NULL OR ends_at > {in $3})
 				AND reason NOT IN ('`+reasonBroken+`', '`+reasonExpired+`') AND id <> $2 AND NOT EXISTS (SELECT 1 FROM automation_sessions old
-				WHERE old.id = s.replaces AND old.state IN ('`+stateOpen+`', '`+stateEnding+`') AND old.ends_at > {now})`, o.user, o.replaces, o.margin.Seconds()); err != nil {
+				WHERE old.id = s.replaces AND old.state IN ('`+stateOpen+`', '`+stateEnding+`') AND old.ends_at > {now})`, r.user, r.replaces, r.margin.Seconds()); err != nil {
 			return 0, nil, err
 		}
-		limit(LimitSessions, l.perUser, c.N, c.Retry)
+		limit(LimitSessions, l.perUser, placesFor(r, l.perUser-c.N, inPool), c.Retry)
+	}
+	if r.purpose == purposeReplacement {
+		return n, refused, s.replacementQuota(tx, r, l, limit)
 	}
 	for _, b := range []struct {
 		name   string
@@ -180,89 +237,56 @@ func (s *store) quota(tx *sqldb.Tx, o reserveRequest, l limits) (n int, refused 
 		if err := tx.Get(&c, `SELECT count(*) AS n, COALESCE(MIN(age), 0) AS retry FROM (
 				SELECT {until charged_at} + $2 AS age FROM automation_sessions
 				WHERE user_id = $1 AND user_id <> '' AND state <> '`+stateFailed+`' AND charged_at > {in -$2} ORDER BY charged_at DESC LIMIT $3) newest`,
-			o.user, b.window, b.most); err != nil {
+			r.user, b.window, b.most); err != nil {
 			return 0, nil, err
 		}
-		limit(b.name, b.most, c.N, c.Retry)
+		limit(b.name, b.most, b.most-c.N, c.Retry)
 	}
 	return n, refused, nil
 }
 
-// beginCall lets an intent call the node: next to others, or alone where the wallet
-// has collided lately or asked is set. It returns when the call was entered,
-// or the zero time where it has to wait.
-func (s *store) beginCall(ctx context.Context, l lease, asked bool, window time.Duration) (time.Time, error) {
-	return sqldb.Write(ctx, s.db, "sessions.begin_call", func(tx *sqldb.Tx) (time.Time, error) {
-		w, err := wallet(tx, l.id)
-		if err != nil {
-			return time.Time{}, err
-		}
-		lane := walletShared
-		if asked || w.Alone {
-			lane = walletExclusive
-		}
-		if w.InAlone > 0 || lane == walletExclusive && w.InShared > 0 {
-			return time.Time{}, nil
-		}
-		var called sqldb.Time
-		found, err := sqldb.Optional(tx.Get(&called, `UPDATE automation_sessions SET lane = $3, called_at = COALESCE(called_at, {now})
-			WHERE id = $1 AND lease_token = $2 AND state = '`+stateOpening+`' RETURNING called_at`, l.id, l.token, lane))
-		if err != nil {
-			return time.Time{}, err
-		}
-		if !found {
-			return time.Time{}, ErrLeaseLost
-		}
-		if asked { // slides as long as collided calls are repeated
-			_, err = tx.Exec(`UPDATE automation_wallet SET alone_until = {in $1}`, window.Seconds())
-		}
-		return called.Time, err
-	})
-}
-
-type walletState struct {
-	Alone    bool `db:"alone"`     // within the window after a collision
-	InAlone  int  `db:"in_alone"`  // others in their call, alone
-	InShared int  `db:"in_shared"` // others in their call, side by side
-}
-
-// wallet reads it under its lock.
-func wallet(tx *sqldb.Tx, but string) (walletState, error) {
-	var w walletState
-	if err := tx.Lock("wallet"); err != nil {
-		return w, err
+// placesFor returns how many of a user's free places a pool may take. A second
+// session of a model leaves one place for another model.
+func placesFor(r reserveRequest, free, inPool int) int {
+	if r.purpose != purposeRequest {
+		return free
 	}
-	err := tx.Get(&w, `SELECT w.alone_until > {now} AS alone,
-			(SELECT count(*) FROM automation_sessions WHERE lane <> '' AND lane = '`+walletExclusive+`' AND id <> $1 AND lease_until > {now}) AS in_alone,
-			(SELECT count(*) FROM automation_sessions WHERE lane <> '' AND lane = '`+walletShared+`' AND id <> $1 AND lease_until > {now}) AS in_shared
-		FROM automation_wallet w`, but)
-	return w, err
+	if inPool > 0 {
+		return free - 1
+	}
+	return max(free-1, min(free, 1))
 }
 
-// collided leaves the lane and makes the wallet's calls go one at a time.
-func (s *store) collided(ctx context.Context, l lease, window time.Duration) error {
-	_, err := sqldb.Write(ctx, s.db, "sessions.collided", func(tx *sqldb.Tx) (int64, error) {
-		if err := tx.Lock("wallet"); err != nil {
-			return 0, err
-		}
-		if _, err := tx.Exec(`UPDATE automation_wallet SET alone_until = {in $1}`, window.Seconds()); err != nil {
-			return 0, err
-		}
-		return tx.Exec(`UPDATE automation_sessions SET lane = '' WHERE id = $1 AND lease_token = $2`, l.id, l.token)
-	})
-	return err
+// replacementQuota counts the sessions that were opened in the place of broken
+// ones within the hour: of the user and model, and in all.
+func (s *store) replacementQuota(tx *sqldb.Tx, r reserveRequest, l limits, limit func(name string, most, allowed int, seconds float64)) error {
+	var c struct {
+		Mine    int     `db:"mine"`
+		All     int     `db:"everybody"`
+		MyRetry float64 `db:"my_retry"`
+		Retry   float64 `db:"retry"`
+	}
+	if err := tx.Get(&c, `SELECT count(CASE WHEN user_id = $1 AND model_id = $2 THEN 1 END) AS mine, count(*) AS everybody,
+			COALESCE(MIN(CASE WHEN user_id = $1 AND model_id = $2 THEN {until created_at} END), 0) + 3600 AS my_retry,
+			COALESCE(MIN({until created_at}), 0) + 3600 AS retry
+		FROM automation_sessions WHERE purpose = '`+purposeReplacement+`' AND created_at > {in -3600} AND state <> '`+stateFailed+`'`, r.user, r.model); err != nil {
+		return err
+	}
+	limit(LimitReplacements, l.replacements, l.replacements-c.Mine, c.MyRetry)
+	limit(LimitReplacementsTotal, l.allReplacements, l.allReplacements-c.All, c.Retry)
+	return nil
 }
 
 // undo takes back a reservation whose outcome is unknown, or that nobody can
 // use: a claim by its token, and the intents that have not called the node.
-func (s *store) undo(ctx context.Context, o reserveRequest) error {
-	ids, tokens := split(o.opens)
+func (s *store) undo(ctx context.Context, r reserveRequest) error {
+	ids, tokens := split(r.ids)
 	_, err := sqldb.Write(ctx, s.db, "sessions.undo", func(tx *sqldb.Tx) (int64, error) {
-		if o.named != "" {
-			return tx.Exec(`UPDATE automation_sessions SET `+clearLease+` WHERE session_id = $1 AND lease_token = $2`, o.named, o.token)
+		if r.named != "" {
+			return tx.Exec(`UPDATE automation_sessions SET `+clearLease+` WHERE session_id = $1 AND lease_token = $2`, r.named.String(), r.token)
 		}
 		if _, err := tx.Exec(`UPDATE automation_sessions SET `+clearLease+`
-			WHERE owner_id = $1 AND model_id = $2 AND state = '`+stateOpen+`' AND lease_token = $3`, o.owner, o.model, o.token); err != nil {
+			WHERE owner_id = $1 AND model_id = $2 AND state = '`+stateOpen+`' AND lease_token = $3`, r.owner, r.model, r.token); err != nil {
 			return 0, err
 		}
 		return tx.Exec(`UPDATE automation_sessions
@@ -272,29 +296,33 @@ func (s *store) undo(ctx context.Context, o reserveRequest) error {
 	return err
 }
 
-const clearLease = `lane = '', lease_token = NULL, lease_holder = NULL, lease_until = NULL`
-
 // complete makes an intent a session. It works with the lease, and without it
 // as long as the row has no session: what the node opened must be in a row,
-// however late the news. It returns false if the row is taken.
-func (s *store) complete(ctx context.Context, l lease, c ChainSession, closeAfter time.Duration) (bool, error) {
+// however late the news. It returns false if the row has a session, or another
+// row has this one. A session that is not what was asked for serves nobody.
+func (s *store) complete(ctx context.Context, l lease, c ChainSession, serves bool, closeAfter time.Duration) (bool, error) {
+	state, reason := stateOpen, ""
+	if !serves {
+		state, reason = stateEnding, reasonMismatch
+	}
 	n, err := s.count(ctx, "sessions.complete", `UPDATE automation_sessions
-		SET state = '`+stateOpen+`', session_id = $3, provider = $4, opened_at = {unix $5}, ends_at = {unix $6}, next_at = {unix $7},
-			unknown_at = NULL, closed_at = NULL, attempts = 0, reason = '', last_error = '', `+clearLease+`
+		SET state = $8, session_id = $3, provider = $4, opened_at = {unix $5}, ends_at = {unix $6}, next_at = {unix $7},
+			unknown_at = NULL, closed_at = NULL, attempts = 0, reason = $9, last_error = '', `+clearLease+`
 		WHERE id = $1 AND session_id IS NULL AND state IN ('`+stateOpening+`', '`+stateUnknown+`', '`+stateLost+`', '`+stateFailed+`')
 			AND (lease_token = $2 OR state <> '`+stateOpening+`')`,
-		l.id, l.token, c.ID, c.Provider, c.OpenedAt.Unix(), c.EndsAt.Unix(), c.EndsAt.Add(closeAfter).Unix())
+		l.id, l.token, c.ID, c.Provider, c.OpenedAt.Unix(), c.EndsAt.Unix(), c.EndsAt.Add(closeAfter).Unix(), state, reason)
 	if sqldb.IsConstraint(err) {
 		return false, nil // session_id is unique: another row has it
 	}
 	return n > 0, err
 }
 
-// insertOrphan writes a row for a session whose intent has got another one meanwhile.
+// insertOrphan writes a row for a session whose intent has got another one
+// meanwhile. It does nothing where a row has the session.
 func (s *store) insertOrphan(ctx context.Context, id string, of lease, c ChainSession, closeAfter time.Duration) error {
 	return s.exec(ctx, "sessions.insert_orphan", `INSERT INTO automation_sessions
-			(id, session_id, model_id, owner_id, user_id, charged_at, duration, state, provider, created_at, called_at, opened_at, ends_at, next_at)
-		SELECT $1, $2, model_id, owner_id, user_id, charged_at, duration, '`+stateOpen+`', $3, {now}, called_at, {unix $4}, {unix $5}, {unix $6}
+			(id, session_id, model_id, owner_id, user_id, charged_at, duration, purpose, state, provider, created_at, called_at, opened_at, ends_at, next_at)
+		SELECT $1, $2, model_id, owner_id, user_id, charged_at, duration, purpose, '`+stateOpen+`', $3, {now}, called_at, {unix $4}, {unix $5}, {unix $6}
 		FROM automation_sessions WHERE id = $7 ON CONFLICT (session_id) DO NOTHING`,
 		id, c.ID, c.Provider, c.OpenedAt.Unix(), c.EndsAt.Unix(), c.EndsAt.Add(closeAfter).Unix(), of.id)
 }
@@ -311,25 +339,4 @@ func (s *store) markUnknown(ctx context.Context, l lease, text string) error {
 	return s.exec(ctx, "sessions.mark_unknown", `UPDATE automation_sessions
 		SET state = '`+stateUnknown+`', reason = '', unknown_at = COALESCE(unknown_at, {now}), next_at = {now}, last_error = $3, `+clearLease+`
 		WHERE id = $1 AND lease_token = $2 AND session_id IS NULL`, l.id, l.token, text)
-}
-
-// split makes two parameters of a list of leases.
-func split(list []lease) (ids, tokens string) {
-	i, t := make([]string, len(list)), make([]string, len(list))
-	for n, l := range list {
-		i[n], t[n] = l.id, l.token
-	}
-	return jsonList(i), jsonList(t)
-}
-
-// jsonList is a list of texts as one parameter.
-func jsonList(list []string) string {
-	if list == nil {
-		list = []string{}
-	}
-	b, err := json.Marshal(list)
-	if err != nil {
-		panic(err) // texts always marshal
-	}
-	return string(b)
 }

@@ -20,7 +20,7 @@ type Usage struct {
 // Usage reads what a user has used of their limits, by the rules that an open
 // is held against.
 func (m *Manager) Usage(ctx context.Context, userID string) (Usage, error) {
-	return m.store.usage(ctx, userID, limits{m.opts.MaxPerUser, m.opts.OpensPerHour, m.opts.OpensPerDay, 0}, m.opts.Margin)
+	return m.store.usage(ctx, userID, m.limits(), m.opts.Margin)
 }
 
 func (s *store) usage(ctx context.Context, user string, l limits, margin time.Duration) (Usage, error) {

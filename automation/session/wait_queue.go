@@ -1,121 +1,241 @@
 package session
 
 import (
+	"context"
+	"crypto/rand"
 	"slices"
 	"sync"
 	"time"
 )
 
-// waitQueues are the queues of this replica's waiting requests. Only the first of a
-// line asks the database, so a crowd costs no more statements than one, and
-// whoever came first is served first.
+// waitQueues are the queues of this replica's waiting requests. Only the head
+// of a queue asks the database, so a crowd costs no more statements than one,
+// and whoever came first is served first.
 type waitQueues struct {
 	now   func() time.Time
 	mu    sync.Mutex
 	pools map[pool][]*waitQueue
 }
 
-// waitQueue is the queue of one user for one pool, apart where a provider is omitted.
+// waitQueue holds the requests of one user that wait for one pool, apart where
+// a provider is omitted.
 type waitQueue struct {
 	all        *waitQueues
+	id         string // of its place in the queue of all replicas
 	pool       pool
 	user, omit string
 
-	waiting []*waiter // the first one leads
-	opening int       // opens of ours under way
-	err     error     // why the last open failed, until the leader has seen it
-	again   time.Time // no more opens before
+	waiters  []*waiter // the first one is the head
+	intents  int       // opens of ours that have not called the node yet
+	calls    int       // opens of ours under way at the node
+	err      error     // why the last open failed, until the head has seen it
+	pausedTo time.Time // no more opens before
+	progress time.Time // when a request was last served, or an open ended
+	hasPlace bool      // the database knows of its head
+	hopeless time.Time // since when nothing is there to wait for but opens of unknown outcome
 }
 
-// After a refusal of the node, and after one of a cap's, a line that has
+// After a refusal of the node, and after one of a cap's, a queue that has
 // sessions to wait for tries no open for this long.
 const (
-	holdRefused = 5 * time.Second
-	holdCapped  = time.Second
+	pauseRefused = 5 * time.Second
+	pauseCapped  = time.Second
 )
 
 type waiter struct {
-	wake   chan struct{} // something changed, or it leads now
+	wake   chan struct{} // something changed, or it is the head now
 	failed chan error    // the opens it waited for have failed
+	joined time.Time
+	paid   bool // the node was asked to open a session for it
 }
 
-// join puts a new waiter at the end of its line.
-func (ls *waitQueues) join(p pool, user, omit string) (*waitQueue, *waiter) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	var l *waitQueue
-	if i := slices.IndexFunc(ls.pools[p], func(l *waitQueue) bool { return l.user == user && l.omit == omit }); i >= 0 {
-		l = ls.pools[p][i]
+// join puts a new waiter at the end of its queue.
+func (qs *waitQueues) join(p pool, user, omit string) (*waitQueue, *waiter) {
+	qs.mu.Lock()
+	defer qs.mu.Unlock()
+	var q *waitQueue
+	if i := slices.IndexFunc(qs.pools[p], func(q *waitQueue) bool { return q.user == user && q.omit == omit }); i >= 0 {
+		q = qs.pools[p][i]
 	} else {
-		l = &waitQueue{all: ls, pool: p, user: user, omit: omit}
-		if ls.pools == nil {
-			ls.pools = map[pool][]*waitQueue{}
+		q = &waitQueue{all: qs, id: rand.Text(), pool: p, user: user, omit: omit}
+		if qs.pools == nil {
+			qs.pools = map[pool][]*waitQueue{}
 		}
-		ls.pools[p] = append(ls.pools[p], l)
+		qs.pools[p] = append(qs.pools[p], q)
 	}
-	w := &waiter{wake: make(chan struct{}, 1), failed: make(chan error, 1)}
-	l.waiting = append(l.waiting, w)
-	l.signal()
-	return l, w
+	w := &waiter{wake: make(chan struct{}, 1), failed: make(chan error, 1), joined: qs.now()}
+	q.waiters = append(q.waiters, w)
+	q.signal()
+	return q, w
 }
 
-// leave takes a waiter out, and lets the next one lead.
-func (l *waitQueue) leave(w *waiter) {
-	l.all.mu.Lock()
-	defer l.all.mu.Unlock()
-	if i := slices.Index(l.waiting, w); i >= 0 {
-		l.waiting = slices.Delete(l.waiting, i, i+1)
+// leave takes a waiter out, and lets the next one be the head. It reports
+// whether the queue leaves behind a place that nobody needs any more.
+func (q *waitQueue) leave(w *waiter, served bool) (abandoned bool) {
+	q.all.mu.Lock()
+	defer q.all.mu.Unlock()
+	if i := slices.Index(q.waiters, w); i >= 0 {
+		q.waiters = slices.Delete(q.waiters, i, i+1)
 	}
-	l.signal()
-	l.tidy()
-}
-
-// isHead reports whether it is the waiter's semaphore to ask the database, how many
-// more opens the line could use, and whether one has failed since last asked.
-func (l *waitQueue) isHead(w *waiter) (leads bool, wanted int, failed error) {
-	l.all.mu.Lock()
-	defer l.all.mu.Unlock()
-	if len(l.waiting) == 0 || l.waiting[0] != w {
-		return false, 0, nil
+	if served {
+		q.progress = q.all.now()
 	}
-	failed, l.err = l.err, nil
-	if failed != nil || l.all.now().Before(l.again) {
-		return true, 0, failed
+	q.signal()
+	q.remove()
+	if len(q.waiters) > 0 || !q.hasPlace {
+		return false
 	}
-	return true, max(len(l.waiting)-l.opening, 0), nil
+	q.hasPlace = false
+	return !served // a claim gives the place up by itself
 }
 
-// capped notes that a cap has refused an open.
-func (l *waitQueue) capped() {
-	l.all.mu.Lock()
-	defer l.all.mu.Unlock()
-	l.again = l.all.now().Add(holdCapped)
+// headView is what the head of a queue sees when it is its turn to ask.
+type headView struct {
+	waiting  int           // how many wait, itself included
+	unpaid   int           // of these, how many may have a session opened for them
+	paused   bool          // no open is to be tried now
+	waited   time.Duration // for how long the head has waited
+	stalled  time.Duration // for how long nothing has happened to its queue
+	next     time.Duration // for how long the one behind it has waited, negative: there is none
+	failed   error         // why an open failed since it last asked
+	headPaid bool          // an open was tried for the head itself
 }
 
-// begin counts one more open under way.
-func (l *waitQueue) begin() {
-	l.all.mu.Lock()
-	defer l.all.mu.Unlock()
-	l.opening++
+// isHead reports whether it is the waiter's turn to ask the database, and what
+// it has to know for that.
+func (q *waitQueue) isHead(w *waiter) (v headView, head bool) {
+	q.all.mu.Lock()
+	defer q.all.mu.Unlock()
+	if len(q.waiters) == 0 || q.waiters[0] != w {
+		return v, false
+	}
+	now := q.all.now()
+	v = headView{waiting: len(q.waiters), waited: now.Sub(w.joined), stalled: now.Sub(w.joined), next: -1, failed: q.err, headPaid: w.paid}
+	v.paused = q.err != nil || now.Before(q.pausedTo)
+	q.err = nil
+	if q.progress.After(w.joined) {
+		v.stalled = now.Sub(q.progress)
+	}
+	if len(q.waiters) > 1 {
+		v.next = now.Sub(q.waiters[1].joined)
+	}
+	for _, o := range q.waiters {
+		if !o.paid {
+			v.unpaid++
+		}
+	}
+	v.unpaid = max(v.unpaid-q.intents, 0)
+	q.hasPlace = true
+	return v, true
 }
 
-// ended counts one open off, with the reason if nothing came of it.
-func (l *waitQueue) ended(err error) {
-	l.all.mu.Lock()
-	defer l.all.mu.Unlock()
-	l.opening--
+// pauseOpens notes that a cap has refused an open.
+func (q *waitQueue) pauseOpens() {
+	q.all.mu.Lock()
+	defer q.all.mu.Unlock()
+	q.pausedTo = q.all.now().Add(pauseCapped)
+}
+
+// written counts one more intent that is about to call the node.
+func (q *waitQueue) written() {
+	q.all.mu.Lock()
+	defer q.all.mu.Unlock()
+	q.intents++
+}
+
+// needsCall reports whether somebody still waits whom another open would serve.
+func (q *waitQueue) needsCall(context.Context) bool {
+	q.all.mu.Lock()
+	defer q.all.mu.Unlock()
+	return q.payer() != nil
+}
+
+// payer is the waiter for whom the next call is made: the first of those who
+// have had none, as long as not all are served by the calls under way. The
+// caller holds the lock.
+func (q *waitQueue) payer() *waiter {
+	if len(q.waiters) <= q.calls {
+		return nil
+	}
+	for _, w := range q.waiters {
+		if !w.paid {
+			return w
+		}
+	}
+	return nil
+}
+
+// beginCall turns an intent into a call for the first waiter who has had none,
+// and returns what to call at its end: with an error where certainly nothing
+// was opened, so that the waiter has paid nothing. It returns nil where nobody
+// needs the call any more.
+func (q *waitQueue) beginCall(context.Context) func(error) {
+	q.all.mu.Lock()
+	defer q.all.mu.Unlock()
+	w := q.payer()
+	if w == nil {
+		return nil
+	}
+	w.paid = true
+	q.intents--
+	q.calls++
+	return func(err error) {
+		q.all.mu.Lock()
+		defer q.all.mu.Unlock()
+		q.calls--
+		if err != nil {
+			w.paid = false
+		}
+		q.ended(err)
+	}
+}
+
+// dropped counts one intent off that did not call the node.
+func (q *waitQueue) dropped(err error) {
+	q.all.mu.Lock()
+	defer q.all.mu.Unlock()
+	q.intents--
+	q.ended(err)
+}
+
+// ended notes what came of an open. The caller holds the lock.
+func (q *waitQueue) ended(err error) {
+	q.progress = q.all.now()
 	if err != nil {
-		l.err, l.again = err, l.all.now().Add(holdRefused)
+		q.err, q.pausedTo = err, q.progress.Add(pauseRefused)
 	}
-	l.signal()
-	l.tidy()
+	q.signal()
+	q.remove()
 }
 
-// fail sends everybody in the line away.
-func (l *waitQueue) fail(err error) {
-	l.all.mu.Lock()
-	defer l.all.mu.Unlock()
-	for _, w := range l.waiting {
+// noteHopeless notes whether the head has something to wait for besides opens
+// of unknown outcome. It returns since when it has not, and whether that was
+// seen before.
+func (q *waitQueue) noteHopeless(is bool) (since time.Time, again bool) {
+	q.all.mu.Lock()
+	defer q.all.mu.Unlock()
+	again = !q.hopeless.IsZero()
+	switch {
+	case !is:
+		q.hopeless = time.Time{}
+	case !again:
+		q.hopeless = q.all.now()
+	}
+	return q.hopeless, again
+}
+
+// isPaid reports whether the node was asked to open a session for a waiter.
+func (q *waitQueue) isPaid(w *waiter) bool {
+	q.all.mu.Lock()
+	defer q.all.mu.Unlock()
+	return w.paid
+}
+
+// fail sends everybody in the queue away.
+func (q *waitQueue) fail(err error) {
+	q.all.mu.Lock()
+	defer q.all.mu.Unlock()
+	for _, w := range q.waiters {
 		select {
 		case w.failed <- err:
 		default:
@@ -123,46 +243,47 @@ func (l *waitQueue) fail(err error) {
 	}
 }
 
-// hasWaiters reports whether somebody waits for a pool, so that nobody jumps the queue.
-func (ls *waitQueues) hasWaiters(p pool) bool {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	return slices.ContainsFunc(ls.pools[p], func(l *waitQueue) bool { return len(l.waiting) > 0 })
+// hasWaiters reports whether somebody waits for a pool, so that nobody takes
+// another's turn.
+func (qs *waitQueues) hasWaiters(p pool) bool {
+	qs.mu.Lock()
+	defer qs.mu.Unlock()
+	return slices.ContainsFunc(qs.pools[p], func(q *waitQueue) bool { return len(q.waiters) > 0 })
 }
 
-// wake tells the leaders of a pool's lines that a session may have become
-// idle, or with an error that none will soon.
-func (ls *waitQueues) wake(p pool, err error) {
-	ls.mu.Lock()
-	defer ls.mu.Unlock()
-	for _, l := range ls.pools[p] {
+// wake lets the heads of a pool's queues ask again, because a session may have
+// become idle, or with an error because none will soon.
+func (qs *waitQueues) wake(p pool, err error) {
+	qs.mu.Lock()
+	defer qs.mu.Unlock()
+	for _, q := range qs.pools[p] {
 		if err != nil {
-			l.err = err
+			q.err = err
 		}
-		l.signal()
+		q.signal()
 	}
 }
 
-// signal wakes the leader. The caller holds the lock.
-func (l *waitQueue) signal() {
-	if len(l.waiting) == 0 {
+// signal wakes the head. The caller holds the lock.
+func (q *waitQueue) signal() {
+	if len(q.waiters) == 0 {
 		return
 	}
 	select {
-	case l.waiting[0].wake <- struct{}{}:
+	case q.waiters[0].wake <- struct{}{}:
 	default:
 	}
 }
 
-// tidy forgets a line that nobody needs. The caller holds the lock.
-func (l *waitQueue) tidy() {
-	if len(l.waiting) > 0 || l.opening > 0 {
+// remove forgets a queue that nobody needs. The caller holds the lock.
+func (q *waitQueue) remove() {
+	if len(q.waiters) > 0 || q.intents+q.calls > 0 {
 		return
 	}
-	list := slices.DeleteFunc(l.all.pools[l.pool], func(o *waitQueue) bool { return o == l })
+	list := slices.DeleteFunc(q.all.pools[q.pool], func(o *waitQueue) bool { return o == q })
 	if len(list) == 0 {
-		delete(l.all.pools, l.pool)
+		delete(q.all.pools, q.pool)
 	} else {
-		l.all.pools[l.pool] = list
+		q.all.pools[q.pool] = list
 	}
 }

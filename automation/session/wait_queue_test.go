@@ -8,55 +8,83 @@ import (
 
 func TestWaitQueue_LetsTheHeadAloneAsk(t *testing.T) {
 	now := time.Now()
-	ls := &waitQueues{now: func() time.Time { return now }}
+	qs := &waitQueues{now: func() time.Time { return now }}
 	p := pool{"alice", "model"}
-	leads := func(l *waitQueue, w *waiter, want bool, wanted int) {
-		t.Helper()
-		if got, n, _ := l.isHead(w); got != want || n != wanted {
-			t.Errorf("leads %v and wants %d, want %v and %d", got, n, want, wanted)
-		}
+	q, first := qs.join(p, "alice", "")
+	now = now.Add(time.Second)
+	_, second := qs.join(p, "alice", "")
+	if other, _ := qs.join(p, "alice", "0xomit"); other == q {
+		t.Error("those who omit a provider wait in the same queue")
 	}
-	l, first := ls.join(p, "alice", "")
-	_, second := ls.join(p, "alice", "")
-	if other, _ := ls.join(p, "alice", "0xomit"); other == l {
-		t.Error("those who omit a provider wait in the same line")
+	if _, head := q.isHead(second); head {
+		t.Error("the second is the head")
 	}
-	leads(l, second, false, 0)
-	leads(l, first, true, 2)
-	l.begin()
-	leads(l, first, true, 1)
-	l.ended(nil)
-	leads(l, first, true, 2)
-	l.capped()
-	leads(l, first, true, 0)
-	now = now.Add(holdCapped)
-	leads(l, first, true, 2)
-
-	l.begin()
-	refusal := errors.New("no bids")
-	l.ended(refusal)
-	if _, n, err := l.isHead(first); n != 0 || !errors.Is(err, refusal) {
-		t.Errorf("after a refusal it wants %d, told %v", n, err)
+	if v, head := q.isHead(first); !head || v.waiting != 2 || v.unpaid != 2 || v.waited != time.Second || v.next != 0 || v.paused {
+		t.Errorf("the first sees %+v, head %v", v, head)
 	}
-	leads(l, first, true, 0)
-	now = now.Add(holdRefused)
-	leads(l, first, true, 2)
-
+	q.pauseOpens()
+	if v, _ := q.isHead(first); !v.paused {
+		t.Error("it opens more at once after a cap refused it")
+	}
+	now = now.Add(pauseCapped)
+	if v, _ := q.isHead(first); v.paused {
+		t.Error("it stays paused")
+	}
 	for len(second.wake) > 0 {
 		<-second.wake
 	}
-	l.leave(first)
+	if q.leave(first, true) {
+		t.Error("a queue in which somebody waits leaves its place behind")
+	}
 	if len(second.wake) != 1 {
-		t.Error("nobody told the second that it leads now")
+		t.Error("nobody woke the second, which is the head now")
 	}
-	leads(l, second, true, 1)
-	l.fail(refusal)
-	l.fail(refusal)
+	if v, head := q.isHead(second); !head || v.waiting != 1 || v.next != -1 || v.stalled != 0 {
+		t.Errorf("the second sees %+v, head %v", v, head)
+	}
+	refusal := errors.New("no bids")
+	q.fail(refusal)
+	q.fail(refusal)
 	if err := <-second.failed; !errors.Is(err, refusal) {
-		t.Errorf("told %v", err)
+		t.Errorf("it was told %v", err)
 	}
-	l.leave(second)
-	if len(ls.pools[p]) != 1 || !ls.hasWaiters(p) || ls.hasWaiters(pool{"bob", "model"}) {
-		t.Errorf("lines left: %v", ls.pools)
+	if !q.leave(second, false) {
+		t.Error("the place of an empty queue is not given up")
+	}
+	if len(qs.pools[p]) != 1 || !qs.hasWaiters(p) || qs.hasWaiters(pool{"bob", "model"}) {
+		t.Errorf("queues left: %v", qs.pools)
+	}
+}
+
+func TestWaitQueue_CallsOnceForEachWhoStillWaits(t *testing.T) {
+	qs := &waitQueues{now: time.Now}
+	q, first := qs.join(pool{"alice", "model"}, "alice", "")
+	_, second := qs.join(pool{"alice", "model"}, "alice", "")
+	for range 3 {
+		q.written()
+	}
+	if v, _ := q.isHead(first); v.unpaid != 0 {
+		t.Errorf("with 3 intents for 2 requests it wants %d more", v.unpaid)
+	}
+	end1, end2 := q.beginCall(t.Context()), q.beginCall(t.Context())
+	if end1 == nil || end2 == nil || q.needsCall(t.Context()) || q.beginCall(t.Context()) != nil {
+		t.Fatal("want one call for each of two requests and no third")
+	}
+	q.dropped(nil)
+	refusal := errors.New("no bids")
+	end1(refusal)
+	if v, _ := q.isHead(first); v.headPaid || v.unpaid != 1 || !errors.Is(v.failed, refusal) || !v.paused {
+		t.Errorf("after a refusal the head sees %+v", v)
+	}
+	end2(nil)
+	q.leave(second, true)
+	q.written()
+	q.leave(first, false)
+	if q.needsCall(t.Context()) || q.beginCall(t.Context()) != nil {
+		t.Error("it calls for a request that has left")
+	}
+	q.dropped(nil)
+	if len(qs.pools) != 0 {
+		t.Errorf("queues left: %v", qs.pools)
 	}
 }

@@ -83,6 +83,6 @@ func deleteRows(lite bool, table, which string) string {
 }
 
 // uncertainOpenAge returns how many seconds ago the oldest open whose outcome is
-// unknown was requested. The second condition selects the index.
+// unknown was requested.
 const uncertainOpenAge = `SELECT coalesce(max(-{until called_at}), 0) FROM automation_sessions
-	WHERE state IN ('opening', 'unknown', 'lost') AND state IN ('opening', 'unknown', 'open', 'ending', 'lost')`
+	WHERE state IN ('opening', 'unknown', 'lost')`

@@ -116,7 +116,7 @@ func (c *call) acquire(ctx context.Context) (err error) {
 // acquireClientSession claims the session that the client names, where the
 // module manages it. Automation does not act on any other.
 func (c *call) acquireClientSession(ctx context.Context) error {
-	claim, err := c.Sessions.AcquireSession(ctx, c.user.ID, c.clientSession.String())
+	claim, err := c.Sessions.AcquireSession(ctx, c.user.ID, c.clientSession)
 	if err == nil && c.user.ID == "" {
 		claim.Release()
 		err = session.ErrNotYours // though any user may share it, nobody may

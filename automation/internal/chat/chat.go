@@ -60,7 +60,7 @@ type Models interface {
 // Sessions hands out sessions; *session.Manager is one.
 type Sessions interface {
 	Acquire(ctx context.Context, r session.Request) (*session.Claim, error)
-	AcquireSession(ctx context.Context, userID, sessionID string) (*session.Claim, error)
+	AcquireSession(ctx context.Context, userID string, id session.ID) (*session.Claim, error)
 }
 
 // Node is the Morpheus node; *proxyrouter.Client is one.

@@ -48,7 +48,7 @@ func (a *api) deleteSession(c *httpapi.Call) error {
 	if err != nil {
 		return notFound.WithCause(err)
 	}
-	s, err := a.Sessions.End(c.R.Context(), c.User.ID, id.String())
+	s, err := a.Sessions.End(c.R.Context(), c.User.ID, id)
 	if errors.Is(err, session.ErrUnmanaged) {
 		return notFound
 	}

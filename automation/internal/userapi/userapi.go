@@ -64,7 +64,7 @@ type Stored interface {
 type Sessions interface {
 	List(ctx context.Context, userID string) ([]session.Info, error)
 	Usage(ctx context.Context, userID string) (session.Usage, error)
-	End(ctx context.Context, userID, sessionID string) (session.Info, error)
+	End(ctx context.Context, userID string, id session.ID) (session.Info, error)
 }
 
 // api is the handler of all routes.

@@ -1,0 +1,183 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// batch is how many rows a statement of the maintenance takes at most.
+const batch = 32
+
+// reconcile looks for opens of unknown outcome among the wallet's sessions.
+func (m *Manager) reconcile(ctx context.Context) error {
+	token, asked := rand.Text(), m.opts.Now()
+	rows, err := m.store.takeUnresolved(ctx, token, batch)
+	if err != nil || len(rows) == 0 {
+		return err
+	}
+	work, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	for _, r := range rows {
+		m.leases.add(lease{r.ID, token}, asked, cancel)
+		defer m.leases.drop(lease{r.ID, token})
+	}
+	called, errs := m.failUncalled(ctx, token, rows)
+	if len(called) == 0 {
+		return errors.Join(errs...)
+	}
+	slices.SortFunc(called, func(a, b row) int { return a.CalledAt.Compare(b.CalledAt.Time) })
+	found, err := m.orphans(work, called[0].CalledAt.Time)
+	// What the node took to answer must not be missing for the writes.
+	write, stop := detached(ctx)
+	defer stop()
+	if err == nil {
+		return errors.Join(append(errs, m.adopt(write, token, called, found))...)
+	}
+	held := make([]lease, len(called))
+	least := called[0].Attempts
+	for i, r := range called {
+		held[i], least = lease{r.ID, token}, min(least, r.Attempts)
+	}
+	if !errors.Is(err, errNode) || work.Err() != nil { // it is not the node's fault: whoever comes next
+		return errors.Join(append(errs, err, m.store.release(write, held))...)
+	}
+	errs = append(errs, m.store.unreachable(write, held, backoff(least, 500*time.Millisecond, 5*time.Second), errorText(err)))
+	for _, r := range called {
+		m.queues.wake(pool{r.OwnerID, r.ModelID}, errStuck)
+	}
+	return errors.Join(append(errs, fmt.Errorf("session: reconcile %d opens of unknown outcome: %w", len(called), err))...)
+}
+
+// failUncalled ends the intents whose opener never came to ask the node, and
+// returns the others.
+func (m *Manager) failUncalled(ctx context.Context, token string, rows []row) (called []row, errs []error) {
+	write, stop := detached(ctx)
+	defer stop()
+	for _, r := range rows {
+		if r.TakenOver {
+			m.opts.Observe(Event{Kind: TakenOver})
+		}
+		if !r.CalledAt.IsZero() {
+			called = append(called, r)
+			continue
+		}
+		errs = append(errs, m.store.fail(write, lease{r.ID, token}, reasonNotAsked, "the opener stopped before it asked the node"))
+		m.queues.wake(pool{r.OwnerID, r.ModelID}, nil)
+	}
+	return called, errs
+}
+
+// adopt gives each intent the session that it opened, and puts the others back.
+func (m *Manager) adopt(ctx context.Context, token string, rows []row, orphans []ChainSession) error {
+	var errs []error
+	for _, r := range rows {
+		l, p := lease{r.ID, token}, pool{r.OwnerID, r.ModelID}
+		if i := slices.IndexFunc(orphans, func(c ChainSession) bool { return hasFingerprint(c, r.ModelID, r.asked(), r.CalledAt.Time) }); i >= 0 {
+			c := orphans[i]
+			if !c.ClosedAt.IsZero() && c.ClosedAt.Before(c.EndsAt) {
+				c.EndsAt = c.ClosedAt
+			}
+			took, err := m.store.complete(ctx, l, c, true, m.opts.CloseAfter)
+			errs = append(errs, err)
+			if took {
+				m.opts.Observe(Event{Kind: Adopted})
+				m.opts.Logger.Warn("a session whose open was of unknown outcome was found and adopted", "intent", r.ID, "session_id", c.ID, "model_id", c.ModelID)
+				m.queues.wake(p, nil)
+				continue
+			}
+		}
+		state, err := m.store.requeue(ctx, l, m.opts.ReconcileTimeout, backoff(r.Attempts, 500*time.Millisecond, 5*time.Second))
+		errs = append(errs, err)
+		if state == stateLost || state == stateFailed {
+			m.opts.Observe(Event{Kind: GivenUp, Result: state})
+			m.opts.Logger.Warn("an open of unknown outcome came to nothing so far", "intent", r.ID, "model_id", r.ModelID, "state", state)
+		}
+		m.queues.wake(p, nil)
+	}
+	return errors.Join(errs...)
+}
+
+// errNode marks the errors of the node where the database has its own.
+var errNode = errors.New("the node does not list the wallet's sessions")
+
+// orphans are the wallet's sessions since about then that no row has, no client
+// has named, and the host does not call its own.
+func (m *Manager) orphans(ctx context.Context, since time.Time) ([]ChainSession, error) {
+	ask, cancel := context.WithTimeout(ctx, m.opts.Lease)
+	defer cancel()
+	list, err := m.provider.WalletSessions(ask, since.Add(-clockSkew))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNode, err)
+	}
+	ids := make([]string, len(list))
+	for i := range list {
+		list[i].ID, list[i].Provider = canonical(list[i].ID), strings.ToLower(list[i].Provider)
+		ids[i] = list[i].ID
+	}
+	known, err := m.store.known(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	named, err := m.store.foreign(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	left := list[:0]
+	for _, c := range list {
+		if known[c.ID] || named[c.ID] {
+			continue
+		}
+		foreign := false
+		if m.opts.Foreign != nil {
+			if foreign, err = m.opts.Foreign(ctx, c); err != nil {
+				return nil, fmt.Errorf("Options.Foreign: %w", err)
+			}
+		}
+		if !foreign {
+			left = append(left, c)
+		}
+	}
+	return left, nil
+}
+
+// The wallet is compared with the rows every auditInterval, as far back as a
+// session may last.
+const (
+	auditInterval = 10 * time.Minute
+	auditWindow   = 25 * time.Hour
+	foreignKept   = 2 * auditWindow
+)
+
+// audit counts the wallet's open sessions that no row explains, for operators
+// to look at: they are paid and serve nobody. None is adopted.
+func (m *Manager) audit(ctx context.Context) error {
+	mine, err := m.store.takeAudit(ctx, auditInterval)
+	if !mine || err != nil {
+		return err
+	}
+	now := m.opts.Now()
+	found, err := m.orphans(ctx, now.Add(-auditWindow))
+	if err != nil {
+		return fmt.Errorf("session: audit of the wallet: %w", err)
+	}
+	opens, err := m.store.unresolved(ctx)
+	if err != nil {
+		return err
+	}
+	found = slices.DeleteFunc(found, func(c ChainSession) bool {
+		return !c.ClosedAt.IsZero() || !c.EndsAt.After(now) ||
+			slices.ContainsFunc(opens, func(r row) bool { return hasFingerprint(c, r.ModelID, r.asked(), r.CalledAt.Time) })
+	})
+	m.opts.Observe(Event{Kind: Unexplained, Count: len(found)})
+	for _, c := range found {
+		m.opts.Logger.Warn("an open session of the wallet has no row", "session_id", c.ID, "model_id", c.ModelID, "ends_at", c.EndsAt)
+	}
+	write, stop := detached(ctx)
+	defer stop()
+	return errors.Join(m.store.setUnexplained(write, len(found)), m.store.forget(write))
+}

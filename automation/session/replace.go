@@ -1,0 +1,218 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// Status is what the chain says of a session.
+type Status string
+
+// The statuses.
+const (
+	StatusOpen    Status = "open"
+	StatusExpired Status = "expired" // its end has passed
+	StatusClosed  Status = "closed"  // it was closed, perhaps before its end
+	StatusMissing Status = "missing" // the chain does not know it
+)
+
+// Verify asks the chain about the session, which costs nothing. Where the node
+// cannot tell, it returns an error and nothing should be concluded.
+func (c *Claim) Verify(ctx context.Context) (Status, error) {
+	s, err := c.m.get(ctx, c.SessionID())
+	switch {
+	case errors.Is(err, ErrSessionNotFound):
+		return StatusMissing, nil
+	case err != nil:
+		return "", err
+	case !s.ClosedAt.IsZero():
+		return StatusClosed, nil
+	case !s.EndsAt.IsZero() && !c.m.opts.Now().Before(s.EndsAt):
+		return StatusExpired, nil
+	}
+	return StatusOpen, nil
+}
+
+// Replacement says what is to take a session's place.
+type Replacement struct {
+	// AnotherProvider asks for a session of another provider than the present one's.
+	AnotherProvider bool
+}
+
+// Replace claims another session of the same user and model for a request whose
+// session does not work: an idle one, or else one that is opened for it, which
+// is not charged to the user but has limits of its own. The old claim is held
+// meanwhile; its holder retires and releases it once it has the new one.
+//
+// Errors are *BudgetError, ErrPaid, ErrNoOtherProvider, *UnavailableError,
+// ErrNotRunning, the context's, or the database's. The old claim is then all
+// that the request has.
+func (m *Manager) Replace(ctx context.Context, old *Claim, r Replacement) (*Claim, error) {
+	c, paid, err := m.replace(ctx, old, r)
+	e := Event{Kind: Replaced, Result: "idle"}
+	switch {
+	case err != nil:
+		e.Result = acquired(err)
+	case paid:
+		e.Result = "opened"
+	}
+	m.opts.Observe(e)
+	return c, err
+}
+
+func (m *Manager) replace(ctx context.Context, old *Claim, r Replacement) (c *Claim, paid bool, err error) {
+	if !m.accepting() {
+		return nil, false, ErrNotRunning
+	}
+	req := old.req
+	req.ModelID = old.row.ModelID
+	if req.Duration == 0 {
+		req.Duration = old.row.chosen()
+	}
+	if r.AnotherProvider {
+		req.OmitProvider = old.row.Provider
+	}
+	p := pool{old.row.OwnerID, old.row.ModelID}
+	if c, err := m.claimIdle(ctx, p, req, old.paid); c != nil || err != nil {
+		return c, false, err
+	}
+	switch {
+	case old.paid:
+		return nil, false, ErrPaid
+	case r.AnotherProvider && (req.OmitProvider == "" || m.ignoresOmission()):
+		return nil, false, ErrNoOtherProvider
+	}
+	c, err = m.openReplacement(ctx, p, req, old)
+	return c, true, err
+}
+
+// claimIdle takes an idle session of a pool for a request that does not wait.
+func (m *Manager) claimIdle(ctx context.Context, p pool, req Request, paid bool) (*Claim, error) {
+	database, cancel := withReadDeadline(ctx)
+	defer cancel()
+	asked := m.opts.Now()
+	c := claimRequest{pool: p, token: rand.Text(), margin: m.margin(req.Duration)}
+	r, err := m.claimAny(database, c, req.OmitProvider)
+	if errors.Is(err, sqldb.ErrOutcomeUnknown) {
+		m.undo(reserveRequest{claimRequest: c})
+		return nil, nil
+	}
+	if r == nil || err != nil {
+		return nil, err
+	}
+	return m.claimed(ctx, r, req, lease{r.ID, c.token}, asked, paid)
+}
+
+// openReplacement has one session opened and claims it. Whatever becomes of it
+// is the pool's: a request that cannot wait for it leaves it to the next.
+func (m *Manager) openReplacement(ctx context.Context, p pool, req Request, old *Claim) (*Claim, error) {
+	asked := m.opts.Now()
+	r := reserveRequest{claimRequest: claimRequest{pool: p, margin: m.margin(req.Duration)}, user: old.row.UserID, omitProvider: req.OmitProvider,
+		duration: req.Duration, purpose: purposeReplacement, replaces: old.row.ID}
+	if r.user == "" {
+		r.user = req.UserID
+	}
+	res, err := m.reserve(ctx, &r)
+	switch {
+	case errors.Is(err, sqldb.ErrOutcomeUnknown):
+		m.undo(r)
+		return nil, m.unavailable(ErrOpening)
+	case err != nil:
+		return nil, err
+	case res.Unknown > 0:
+		return nil, m.unavailable(ErrOpening)
+	case len(res.opens) == 0 && res.refused != nil:
+		return nil, res.refused
+	}
+	// Without an intent it has a successor already, which is waited for as well.
+	work := &soloOpen{needed: func(context.Context) bool { return ctx.Err() == nil }, ended: make(chan error, 1)}
+	m.openAll(r, res.opens, asked, work)
+	timeout := time.NewTimer(m.opts.AcquireTimeout)
+	defer timeout.Stop()
+	poll := time.NewTicker(100 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		select {
+		case err := <-work.ended:
+			if err != nil {
+				return nil, m.unavailable(err)
+			}
+		case <-poll.C:
+		case <-timeout.C:
+			return nil, m.unavailable(ErrOpening)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-m.ending:
+			return nil, ErrNotRunning
+		}
+		old.paid = old.paid || work.called.Load()
+		if c, err := m.claimIdle(ctx, p, req, old.paid); c != nil || err != nil {
+			return c, err
+		}
+	}
+}
+
+// ignoresOmission reports whether the node opens with the provider that it was
+// told to omit. Nodes before July 2026 do not know the field.
+func (m *Manager) ignoresOmission() bool {
+	if p, ok := m.provider.(interface{ IgnoresOmitProvider() bool }); ok && p.IgnoresOmitProvider() {
+		return true
+	}
+	return m.opts.Now().Before(time.Unix(0, m.omitIgnoredUntil.Load()))
+}
+
+// omissionMemory is for how long it is remembered that a node ignores the
+// field; by then it may have been upgraded.
+const omissionMemory = time.Hour
+
+// compare holds an opened session against what was asked for. One of another
+// model must serve nobody; the others are worth knowing.
+func (m *Manager) compare(asked OpenRequest, got ChainSession) (serves bool) {
+	mismatch := func(what, want, have string) {
+		m.opts.Observe(Event{Kind: Mismatched, Result: what})
+		m.opts.Logger.Warn("an opened session is not what was asked for", "session_id", got.ID, "what", what, "want", want, "have", have)
+	}
+	if asked.OmitProvider != "" && sameProvider(asked.OmitProvider, got.Provider) {
+		m.omitIgnoredUntil.Store(m.opts.Now().Add(omissionMemory).UnixNano())
+		mismatch("provider", "not "+asked.OmitProvider, got.Provider)
+	}
+	if length := got.EndsAt.Sub(got.OpenedAt); got.Provider != "" && length < asked.Duration-roundedDown {
+		m.learnCeiling(asked, length)
+		mismatch("length", asked.Duration.String(), length.String())
+	}
+	if got.ModelID != "" && !strings.EqualFold(got.ModelID, asked.ModelID) {
+		mismatch("model", asked.ModelID, got.ModelID)
+		return false
+	}
+	return true
+}
+
+// ceiling is the length to which the chain shortens a model's sessions. It is
+// taken for one once two opens that asked for different lengths got the same.
+type ceiling struct {
+	asked, got time.Duration
+	certain    bool
+}
+
+func (m *Manager) learnCeiling(asked OpenRequest, got time.Duration) {
+	now := ceiling{asked: asked.Duration, got: got.Truncate(time.Second)}
+	if old, ok := m.ceilings.Load(asked.ModelID); ok {
+		o := old.(ceiling)
+		now.certain = o.got == now.got && (o.certain || o.asked != now.asked)
+	}
+	m.ceilings.Store(asked.ModelID, now)
+}
+
+// ceilingOf returns the length to which the chain shortens a model's sessions,
+// or zero where none is known.
+func (m *Manager) ceilingOf(model string) time.Duration {
+	if c, ok := m.ceilings.Load(model); ok && c.(ceiling).certain {
+		return c.(ceiling).got
+	}
+	return 0
+}
