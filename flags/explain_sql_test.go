@@ -97,7 +97,7 @@ func TestExplainInSQL_IsTheSame(t *testing.T) {
 		for i, g := range got {
 			e := flags.Explain(w.Flag(name), users[i], true)
 			seen[e.Reason]++
-			if g.User != users[i] || g.Enabled != e.On || g.Reason != e.Reason.String() || g.Bucket != max(e.Bucket, 0) || g.Version != e.Version {
+			if g.User != users[i] || g.Enabled != e.On || g.Reason != e.Reason.String() || g.Bucket != e.Bucket || g.Version != e.Version {
 				t.Fatalf("%s: of %.60q SQL says %.200v, Go %+v", name, users[i], g, e.Decision)
 			}
 		}

@@ -2,7 +2,6 @@ package flags
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -51,46 +50,28 @@ type LoadResult struct {
 
 // Load reads the flags whose versions are not those in known; with nil, all, in
 // one statement. A row that cannot be read harms only itself.
+//
+// A table that lost a column is read all the same: a flag that says that it is
+// not enabled must be off.
 func (s *Store) Load(ctx context.Context, known map[string]RowVersion) (LoadResult, error) {
-	type found struct {
-		unchanged map[string]RowVersion
-		rows      []flagsql.Row
+	var unchanged func(flagsql.Row) bool
+	if len(known) > 0 {
+		unchanged = func(r flagsql.Row) bool { return known[r.Name] == RowVersion(r.VersionText()) }
 	}
-	all, err := sqldb.Read(ctx, s.db, "flags.load", func(tx *sqldb.Tx) (found, error) {
-		unchanged := map[string]RowVersion{}
-		var rows []flagsql.Row
-		if len(known) == 0 {
-			err := tx.Select(&rows, `SELECT `+flagsql.Columns+` FROM feature_flags WHERE feature_name IS NOT NULL ORDER BY feature_name`)
-			return found{unchanged, rows}, err
+	all, err := sqldb.Read(ctx, s.db, "flags.load", func(tx *sqldb.Tx) (flagsql.Loaded, error) { return flagsql.Load(tx, unchanged) })
+	if err != nil && !errors.Is(err, ErrUnavailable) {
+		if rest, restErr := sqldb.Read(ctx, s.db, "flags.load", flagsql.LoadWhatIsThere); restErr == nil {
+			all, err = rest, nil
 		}
-		// Lists are long: only what has changed is read whole.
-		if err := tx.Select(&rows, `SELECT feature_name, version, updated_at FROM feature_flags WHERE feature_name IS NOT NULL`); err != nil {
-			return found{}, err
-		}
-		var changed []string
-		for _, r := range rows {
-			if v := RowVersion(r.VersionText()); known[r.Name] == v {
-				unchanged[r.Name] = v
-			} else {
-				changed = append(changed, r.Name)
-			}
-		}
-		rows = nil
-		if len(changed) == 0 {
-			return found{unchanged, nil}, nil
-		}
-		names, err := json.Marshal(changed)
-		if err != nil {
-			return found{}, err
-		}
-		err = tx.Select(&rows, `SELECT `+flagsql.Columns+` FROM feature_flags WHERE feature_name IN {each $1} ORDER BY feature_name`, string(names))
-		return found{unchanged, rows}, err
-	})
+	}
 	if err != nil {
 		return LoadResult{}, fmt.Errorf("flags: load: %w", err)
 	}
-	l := LoadResult{Versions: all.unchanged}
-	for _, r := range all.rows {
+	l := LoadResult{Versions: map[string]RowVersion{}}
+	for _, r := range all.Unchanged {
+		l.Versions[r.Name] = RowVersion(r.VersionText())
+	}
+	for _, r := range all.Rows {
 		l.Versions[r.Name] = RowVersion(r.VersionText())
 		f, err := parseRow(&r)
 		if f != nil {

@@ -107,10 +107,17 @@ func TestFlagAudit_RecordsWhatChanged(t *testing.T) {
 		expect("a change by an actor", event{"automation", "update", "ann", 4, object{"disabled_user_ids": []any{}}, object{"disabled_user_ids": []any{"z"}}})
 
 		execute(t, pool, `UPDATE feature_flags SET enabled = true WHERE feature_name = 'automation'`)
-		expect("a change by hand after it", event{"automation", "update", "sql", 5, object{"enabled": false}, object{"enabled": true}})
+		expect("a change by hand after it", event{"automation", "update", "sql", 5,
+			object{"enabled": false, "notice": `say "hi"`}, object{"enabled": true, "notice": ""}})
 
 		execute(t, pool, `UPDATE feature_flags SET enabled = false, updated_by = 'bob', version = 99 WHERE feature_name = 'automation'`)
 		expect("a change that says who, and a version of its own", event{"automation", "update", "bob", 6, object{"enabled": true}, object{"enabled": false}})
+
+		execute(t, pool, `UPDATE feature_flags SET seed = '', updated_by = 'bob' WHERE feature_name = 'automation'`)
+		expect("another by the same hand", event{"automation", "update", "bob", 7, object{"seed": "s"}, object{"seed": ""}})
+
+		execute(t, pool, `UPDATE feature_flags SET updated_by = 'eve' WHERE feature_name = 'automation'`, `UPDATE feature_flags SET seed = 't' WHERE feature_name = 'automation'`)
+		expect("one by nobody after a change that changed nothing", event{"automation", "update", "sql", 8, object{"seed": ""}, object{"seed": "t"}})
 
 		execute(t, pool, `INSERT INTO feature_flags (feature_name, enabled, enabled_user_ids, version) VALUES ('other', true, '[7]', 12)`)
 		expect("an insert", event{"other", "insert", "sql", 1, object{}, full("other", true, 0, 7.0)})
@@ -129,7 +136,7 @@ func TestFlagAudit_RecordsWhatChanged(t *testing.T) {
 			At      sqldb.Time
 		}
 		s := list[state](t, pool, `SELECT version, updated_by AS by, updated_at AS at FROM feature_flags`)
-		if len(s) != 1 || s[0].Version != 6 || s[0].By != "bob" || time.Since(s[0].At.Time).Abs() > time.Minute {
+		if len(s) != 1 || s[0].Version != 8 || !strings.HasPrefix(s[0].By, "sql") || time.Since(s[0].At.Time).Abs() > time.Minute {
 			t.Errorf("the flag is at %+v", s)
 		}
 		if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flag_events WHERE changed_by LIKE 'sql:%'`); n == 0 && !isLite(pool) {

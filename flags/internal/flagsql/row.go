@@ -1,8 +1,11 @@
 package flagsql
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
@@ -10,6 +13,26 @@ import (
 
 // Columns are those of a Row.
 const Columns = `feature_name, enabled, enabled_user_ids, disabled_user_ids, rollout_percentage, seed, notice, version, updated_at, updated_by`
+
+// columnsThere returns Columns with NULL in the place of those that the table
+// does not have, or Columns where it has all of them or is not there.
+func columnsThere(tx *sqldb.Tx) (string, error) {
+	query := `SELECT CAST(attname AS text) FROM pg_attribute WHERE attrelid = to_regclass('feature_flags') AND attnum > 0 AND NOT attisdropped`
+	if tx.SQLite() {
+		query = `SELECT name FROM pragma_table_info('feature_flags')`
+	}
+	var there []string
+	if err := tx.Select(&there, query); err != nil || !slices.Contains(there, "feature_name") {
+		return Columns, err
+	}
+	columns := strings.Split(Columns, ", ")
+	for i, c := range columns {
+		if !slices.Contains(there, c) {
+			columns[i] = "NULL AS " + c
+		}
+	}
+	return strings.Join(columns, ", "), nil
+}
 
 // Row is a row as the driver returns it: what one column holds, however
 // strange, must not keep the others from being read.
@@ -73,13 +96,17 @@ func Parsed(r Row, err error) (Flag, error) {
 }
 
 // VersionText identifies a state of the row. The version alone would not: a
-// flag deleted and inserted again starts at 1.
+// flag deleted and inserted again starts at 1, and where somebody has dropped
+// the triggers nothing counts it.
 func (r *Row) VersionText() string {
+	if r.Version == nil || r.UpdatedAt == nil || r.Enabled == nil { // of a table that lost a column
+		return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%v", *r)))
+	}
 	at := r.UpdatedAt
 	if t, ok := at.(time.Time); ok {
 		at = t.UnixMicro()
 	}
-	return fmt.Sprintf("%v %s", r.Version, bytesAsText(at))
+	return fmt.Sprintf("%v %s %v", r.Version, bytesAsText(at), bytesAsText(r.Enabled))
 }
 
 func bytesAsText(v any) any {

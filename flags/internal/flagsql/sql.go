@@ -7,6 +7,51 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
+// Loaded is what Load found.
+type Loaded struct {
+	Unchanged []Row // only their names and versions
+	Rows      []Row
+}
+
+// Load reads the rows for which unchanged is false, by name; with nil, all, in
+// one statement.
+func Load(tx *sqldb.Tx, unchanged func(Row) bool) (l Loaded, err error) {
+	if unchanged == nil {
+		err = tx.Select(&l.Rows, `SELECT `+Columns+` FROM feature_flags WHERE feature_name IS NOT NULL ORDER BY feature_name`)
+		return l, err
+	}
+	// Lists are long: only what has changed is read whole.
+	var versions []Row
+	if err := tx.Select(&versions, `SELECT feature_name, enabled, version, updated_at FROM feature_flags WHERE feature_name IS NOT NULL`); err != nil {
+		return l, err
+	}
+	var changed []string
+	for _, r := range versions {
+		if unchanged(r) {
+			l.Unchanged = append(l.Unchanged, r)
+		} else {
+			changed = append(changed, r.Name)
+		}
+	}
+	if len(changed) == 0 {
+		return l, nil
+	}
+	names, err := json.Marshal(changed)
+	if err == nil {
+		err = tx.Select(&l.Rows, `SELECT `+Columns+` FROM feature_flags WHERE feature_name IN {each $1} ORDER BY feature_name`, string(names))
+	}
+	return l, err
+}
+
+// LoadWhatIsThere reads all rows of a table that lacks columns.
+func LoadWhatIsThere(tx *sqldb.Tx) (l Loaded, err error) {
+	columns, err := columnsThere(tx)
+	if err == nil {
+		err = tx.Select(&l.Rows, `SELECT `+columns+` FROM feature_flags WHERE feature_name IS NOT NULL ORDER BY feature_name`)
+	}
+	return l, err
+}
+
 // Get reads one row, or returns ErrNotFound.
 func Get(tx *sqldb.Tx, name string) (Row, error) { return get(tx, name, "") }
 
