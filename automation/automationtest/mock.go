@@ -1,6 +1,7 @@
 package automationtest
 
 import (
+	"database/sql"
 	"database/sql/driver"
 	"strings"
 	"time"
@@ -20,11 +21,24 @@ import (
 // unless MatchExpectationsInOrder says otherwise.
 type Mock struct{ sqlmock.Sqlmock }
 
-// NewMock makes a pool on a Mock. When the test ends, all that was expected
-// must have happened.
+// NewMock makes a pool on a Mock. What was not expected fails the test, which
+// says what to expect; and when the test ends, all that was expected must have
+// happened.
 func NewMock(tb TB) (*sqlx.DB, *Mock) {
 	tb.Helper()
 	db, mock, err := sqlmock.New()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return NewMockOn(tb, db, mock)
+}
+
+// NewMockOn is NewMock on what sqlmock.New returned, for options of its own such
+// as another query matcher. The module's expectations are regular expressions,
+// so a matcher has to take those as well.
+func NewMockOn(tb TB, db *sql.DB, mock sqlmock.Sqlmock) (*sqlx.DB, *Mock) {
+	tb.Helper()
+	pool, err := strict(tb, db)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -32,9 +46,10 @@ func NewMock(tb TB) (*sqlx.DB, *Mock) {
 		if err := mock.ExpectationsWereMet(); err != nil {
 			tb.Errorf("automationtest: %v", err)
 		}
+		_ = pool.Close()
 		_ = db.Close()
 	})
-	return sqlx.NewDb(db, "postgres"), &Mock{mock}
+	return sqlx.NewDb(pool, "postgres"), &Mock{mock}
 }
 
 // begin expects a transaction, and its time-outs.

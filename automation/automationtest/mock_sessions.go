@@ -24,6 +24,31 @@ func (m *Mock) SessionEnd(user, sessionID string) SessionsCall {
 	return SessionsCall{m, m.query(`UPDATE automation_sessions SET reason = CASE`, sessionID, user, sqlmock.AnyArg()), true}
 }
 
+// UsageCall is a call about what a user has used of their limits.
+type UsageCall struct {
+	mock    *Mock
+	queries [3]*sqlmock.ExpectedQuery
+}
+
+// SessionsUsage expects that a user's use of their limits is read, as for
+// GET /status.
+func (m *Mock) SessionsUsage(user string) UsageCall {
+	c := UsageCall{mock: m}
+	m.begin()
+	for i := range c.queries {
+		c.queries[i] = m.ExpectQuery(`^SELECT count\(\*\) AS n, `).WithArgs(user, sqlmock.AnyArg(), sqlmock.AnyArg())
+	}
+	return c
+}
+
+// Returns lets the user hold so many sessions, and have opened so many.
+func (c UsageCall) Returns(held, opensHour, opensDay int) {
+	for i, n := range []int{held, opensHour, opensDay} {
+		c.queries[i].WillReturnRows(sqlmock.NewRows([]string{"n", "free"}).AddRow(n, 1800.0))
+	}
+	c.mock.ExpectCommit()
+}
+
 // SessionClaim expects that an idle session is claimed.
 func (m *Mock) SessionClaim(owner, modelID string) SessionsCall {
 	return SessionsCall{m, m.query(`UPDATE automation_sessions SET lease_token = $1`, sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(),

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/DATA-DOG/go-sqlmock"
 	"github.com/google/go-cmp/cmp"
 	"github.com/jmoiron/sqlx"
 	"go.uber.org/goleak"
@@ -158,6 +159,10 @@ func TestAGatewaysOwnTestOfTheSettingsAPI(t *testing.T) {
 	mock.SessionEnd("alice", otherID).Nothing()
 	ask("DELETE", "/sessions/"+otherID, "", http.StatusNotFound)
 
+	mock.SettingsGet("alice").Returns(hour)
+	mock.SessionsUsage("alice").Returns(4, 1, 1)
+	ask("GET", "/status", "", http.StatusOK)
+
 	mock.SettingsForget("alice").Done()
 	mock.SessionsForget("alice").Done()
 	mock.FeedbackErase("alice").Done()
@@ -191,6 +196,54 @@ func TestASessionIsClaimedAndReleased(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+func TestMock_WhatWasNotExpectedFailsTheTestAndSaysWhatToExpect(t *testing.T) {
+	for name, tt := range map[string]struct {
+		expect func(*automationtest.Mock)
+		want   string
+	}{
+		"nothing is expected":      {func(*automationtest.Mock) {}, "SettingsGet"},
+		"another user is expected": {func(m *automationtest.Mock) { m.SettingsGet("bob").Returns(hour) }, "arguments do not match"},
+		"another call is expected": {func(m *automationtest.Mock) { m.SettingsDelete("alice").Done() }, "SettingsGet"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tb := &fakeTB{}
+			db, mock := automationtest.NewMock(tb)
+			tt.expect(mock)
+			store, err := settings.NewStore(db, settings.Defaults{}, settings.StoreOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := store.Get(t.Context(), "alice"); err == nil {
+				t.Error("the call succeeded")
+			}
+			if !strings.Contains(strings.Join(tb.errors, "\n"), tt.want) {
+				t.Errorf("the test is told %q, want %q", strings.Join(tb.errors, "\n"), tt.want)
+			}
+			tb.end()
+		})
+	}
+}
+
+func TestNewMockOn_TakesSqlmocksOptions(t *testing.T) {
+	var asked []string
+	inner, outer, err := sqlmock.New(sqlmock.QueryMatcherOption(sqlmock.QueryMatcherFunc(func(want, got string) error {
+		asked = append(asked, got)
+		return sqlmock.QueryMatcherRegexp.Match(want, got)
+	})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, mock := automationtest.NewMockOn(t, inner, outer)
+	mock.SettingsGet("alice").Returns(hour)
+	store, err := settings.NewStore(db, settings.Defaults{}, settings.StoreOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := store.Get(t.Context(), "alice"); err != nil || got.SessionDuration != time.Hour || len(asked) == 0 {
+		t.Errorf("%+v, %v, %q", got, err, asked)
 	}
 }
 
