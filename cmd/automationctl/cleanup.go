@@ -41,7 +41,7 @@ same every AUTOMATION_CLEANUP_INTERVAL. It may be cut short and run again.`,
 			var said int64
 			c, err := cleanup.New(sqldb.New(db, sqldb.Options{Timeout: 30 * time.Second}), cleanup.Options{
 				Retention: time.Duration(cfg.RetentionDays) * 24 * time.Hour, AuditRetention: time.Duration(auditDays) * 24 * time.Hour,
-				DefaultOptIn: cfg.DefaultOptIn, DefaultDuration: cfg.DefaultSessionDuration, Pause: pause,
+				DefaultOptIn: cfg.DefaultOptIn, DefaultDuration: cfg.DefaultSessionDuration, Pause: pause, NoPause: pause == 0,
 				Progress: func(r cleanup.Report) {
 					if n := r.Total(); !dryRun && n/10_000 > said/10_000 {
 						said = n
@@ -66,7 +66,7 @@ same every AUTOMATION_CLEANUP_INTERVAL. It may be cut short and run again.`,
 	f.BoolVar(&dryRun, "dry-run", false, "only count what would be removed")
 	f.BoolVar(&sure, "yes", false, "remove it")
 	f.IntVar(&auditDays, "audit-retention-days", 365, "how long audit and rollout rows are kept")
-	f.DurationVar(&pause, "pause", 20*time.Millisecond, "between two batches of 200 rows; gateways wait 200ms")
+	f.DurationVar(&pause, "pause", 20*time.Millisecond, "between two batches of 200 rows; 0s is none; gateways wait 200ms")
 	return cmd
 }
 

@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/lib/pq"
+
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
+	"github.com/MorpheusAIs/gateway-automation/internal/feedback"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -67,12 +70,14 @@ func classify(err error) (code int, hint string) {
 		return codeNotFound, "automationctl flags list shows those there are; a new one is made in SQL: INSERT INTO feature_flags (feature_name) VALUES ('…')"
 	case errors.Is(err, rollout.ErrNotFound):
 		return codeNotFound, "automationctl rollout status shows those there are; automationctl rollout start begins one"
+	case errors.Is(err, feedback.ErrNotFound):
+		return codeNotFound, "automationctl feedback list shows those there are"
 	case errors.Is(err, schema.ErrNoRole):
 		return codeNotFound, "\\du in psql shows those there are"
 	case errors.Is(err, rollout.ErrIllegal):
 		return codeConflict, "automationctl rollout status shows how it stands"
 	case errors.Is(err, flags.ErrConflict): // rollout.ErrConflict is the same
-		return codeConflict, "automationctl flags get shows the flag as it is now; look at it, then decide anew"
+		return codeConflict, "automationctl flags get shows the flag as it is now; look at it, then decide again"
 	case errors.Is(err, cleanup.ErrBusy):
 		return codeConflict, "try again in a minute; --dry-run works meanwhile"
 	case errors.Is(err, cleanup.ErrLeaseLost):
@@ -81,6 +86,10 @@ func classify(err error) (code int, hint string) {
 		return codeConflict, ""
 	case errors.Is(err, flags.ErrInvalid), errors.Is(err, rollout.ErrInvalid):
 		return codeUsage, "nothing was changed"
+	case errors.Is(err, pq.ErrSSLNotSupported):
+		return codeUnavailable, "the server has no TLS: append ?sslmode=disable to DATABASE_URL (or sslmode=disable to host=…) if the network is trusted"
+	case sqldb.SQLState(err) == "28000":
+		return codeUnavailable, "the server refuses this role, database or connection without TLS: see pg_hba.conf, and append ?sslmode=require to DATABASE_URL"
 	case errors.Is(err, sqldb.ErrUnavailable):
 		return codeUnavailable, "check that the database runs and that DATABASE_URL leads to it; nothing was changed"
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 func (a *app) flags() *cobra.Command {
-	cmd := &cobra.Command{Use: "flags", Short: "Look at flags and change them", Args: cobra.NoArgs, RunE: showHelp,
+	cmd := &cobra.Command{Use: "flags", Short: "Look at flags and change them", Args: noSuchCommand, RunE: showHelp,
 		Long: `Who has a feature: nobody while the gateway's AUTOMATION_FEATURE_ENABLED is
 false or the flag is not enabled; otherwise the users listed as enabled, and the
 percentage, but never the users listed as disabled. The feature's own flag is
@@ -102,6 +102,9 @@ what holds where it is off.`,
 				return err
 			}
 			e := flags.Explain(f, args[1], !masterOff)
+			if f.Name == automationFlag {
+				a.noteReplicas(cmd, db, f.Version)
+			}
 			return a.print(e, func(w io.Writer) {
 				_, _ = fmt.Fprintf(w, "%s: user %s is %s, by the rule %s\n\n", e.Flag, e.User, map[bool]string{true: "in", false: "out"}[e.On], e.Reason)
 				row(w, " ", "RULE", "FINDING")

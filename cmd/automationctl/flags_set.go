@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/spf13/cobra"
@@ -25,7 +27,7 @@ type change struct {
 func (a *app) setFlag() *cobra.Command {
 	var c change
 	cmd := &cobra.Command{
-		Use: "set NAME", Short: "Change a flag", Args: cobra.ExactArgs(1),
+		Use: "set NAME", Short: "Change a flag", Args: c.args,
 		Long: `Set changes what is named and leaves the rest. The change is in the audit under
 the name of --actor. Raising the percentage only adds users.
 
@@ -61,7 +63,7 @@ A list of users is a JSON list, or ids separated by commas, or @FILE with either
 		}),
 	}
 	f := cmd.Flags()
-	f.BoolVar(&c.enabled, "enabled", false, "whether anybody has it at all; --enabled=false is the way back")
+	f.BoolVar(&c.enabled, "enabled", false, "whether anybody has it at all; false is the way back")
 	f.StringVar(&c.percentage, "percentage", "", "of the users, 0 to 100 with at most two decimals")
 	f.StringVar(&c.in, "enabled-users", "", "all users who have it whatever the percentage")
 	f.StringVar(&c.out, "disabled-users", "", "all users who never have it")
@@ -73,6 +75,18 @@ A list of users is a JSON list, or ids separated by commas, or @FILE with either
 	f.StringVar(&c.notice, "notice", "", "the operators' word to the users")
 	f.Int64Var(&c.version, "if-version", 0, "only if the flag is still at this version")
 	return cmd
+}
+
+// args takes --enabled false, with a space, for --enabled=false: a mistake here
+// would switch the feature on where somebody wants it off.
+func (c *change) args(cmd *cobra.Command, args []string) error {
+	if len(args) == 2 && cmd.Flags().Changed("enabled") {
+		if enabled, err := strconv.ParseBool(args[1]); err == nil {
+			c.enabled = enabled
+			return nil
+		}
+	}
+	return cobra.ExactArgs(1)(cmd, args)
 }
 
 // read returns the change that the command line asks for.
@@ -137,7 +151,11 @@ func parseIDs(text string) (flags.IDs, error) {
 	}
 	var list []string
 	for id := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ',' || r == '\n' || r == '\r' }) {
-		if id = strings.TrimSpace(id); id != "" {
+		id = strings.TrimSpace(id)
+		if strings.ContainsFunc(id, unicode.IsSpace) {
+			return flags.IDs{}, fmt.Errorf("%q has a space in it: separate ids by commas, or write a JSON list", id)
+		}
+		if id != "" {
 			list = append(list, id)
 		}
 	}

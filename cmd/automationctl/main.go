@@ -16,13 +16,17 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"os/user"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/buildinfo"
 )
 
 func main() {
@@ -65,10 +69,11 @@ before, or the step is not possible now; 5 the database is away.`,
 		Example: `  export DATABASE_URL=postgres://owner@db/gateway
   automationctl migrate up
   automationctl flags set automation --percentage 10
-  automationctl flags set automation --enabled=false   # the way back, in seconds`,
+  automationctl off   # the way back, in seconds`,
 		SilenceUsage: true, SilenceErrors: true,
-		Args: cobra.NoArgs,
-		RunE: showHelp,
+		Args:    noSuchCommand,
+		RunE:    showHelp,
+		Version: buildinfo.Version(),
 		PersistentPreRun: func(*cobra.Command, []string) {
 			a.parsed = true
 		},
@@ -77,8 +82,22 @@ before, or the step is not possible now; 5 the database is away.`,
 	f.StringVar(&a.database, "database", "", "the database, postgres://… or sqlite:PATH (default $DATABASE_URL, which keeps its password out of the process list)")
 	f.BoolVar(&a.json, "json", false, "answer in JSON; errors too, on standard error")
 	f.StringVar(&a.actor, "actor", "", "who is doing this, for the audit (default the system's user)")
-	root.AddCommand(a.migrate(), a.verify(), a.check(), a.mapping(), a.flags(), a.rollout(), a.cleanup(), a.report())
+	root.AddCommand(a.offCommand(), a.onCommand(), a.doctor(), a.migrate(), a.verify(), a.check(), a.mapping(), a.flags(), a.rollout(), a.cleanup(), a.report(), a.feedback(), a.version())
+	root.SetFlagErrorFunc(noSuchFlag)
 	return root
+}
+
+func (a *app) version() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the module's version, and Go's", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			v := struct {
+				Version string `json:"version"`
+				Go      string `json:"go"`
+			}{buildinfo.Version(), runtime.Version()}
+			return a.print(v, func(w io.Writer) { _, _ = fmt.Fprintf(w, "automationctl %s, %s\n", v.Version, v.Go) })
+		},
+	}
 }
 
 // showHelp runs where a subcommand is missing.

@@ -28,7 +28,7 @@ type mappingProblem struct {
 }
 
 func (a *app) mapping() *cobra.Command {
-	cmd := &cobra.Command{Use: "mapping", Short: "Look at model_mappings.json", Args: cobra.NoArgs, RunE: showHelp}
+	cmd := &cobra.Command{Use: "mapping", Short: "Look at model_mappings.json", Args: noSuchCommand, RunE: showHelp}
 	cmd.AddCommand(&cobra.Command{
 		Use: "check [FILE]", Short: "Check a mapping file before it is deployed", Args: cobra.MaximumNArgs(1),
 		Long: `Check reads a mapping file as the gateway does and names everything that is

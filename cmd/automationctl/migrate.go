@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) migrate() *cobra.Command {
-	cmd := &cobra.Command{Use: "migrate", Short: "Bring the tables into the database, and out again", Args: cobra.NoArgs, RunE: showHelp}
+	cmd := &cobra.Command{Use: "migrate", Short: "Bring the tables into the database, and out again", Args: noSuchCommand, RunE: showHelp}
 	var dryRun bool
 	up := &cobra.Command{
 		Use: "up", Short: "Apply the migrations that are missing", Args: cobra.NoArgs,

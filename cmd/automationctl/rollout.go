@@ -16,11 +16,11 @@ import (
 )
 
 func (a *app) rollout() *cobra.Command {
-	cmd := &cobra.Command{Use: "rollout", Short: "Move a flag through its stages", Args: cobra.NoArgs, RunE: showHelp,
+	cmd := &cobra.Command{Use: "rollout", Short: "Move a flag through its stages", Args: noSuchCommand, RunE: showHelp,
 		Long: `A rollout moves a flag through stages, such as internal users, 10 %, 50 % and
 100 %. Running gateways watch each for as long as the plan says, and take the
 feature back by themselves when too many requests fail. NAME is the flag's.`}
-	cmd.AddCommand(a.startRollout(), a.rolloutStatus(), a.watchRollout(),
+	cmd.AddCommand(a.startRollout(), a.rolloutStatus(), a.watchRollout(), a.rolloutHistory(),
 		a.act(rollout.ActionPause, "Stay in the stage; the watch goes on", ""),
 		a.act(rollout.ActionResume, "Go on after a pause", `Resume goes on, and sets the flag to what the stage says. After a breach the
 stage begins anew.`),
@@ -162,6 +162,30 @@ func (a *app) rolloutStatus() *cobra.Command {
 			return a.print(s, func(w io.Writer) { status(w, s) })
 		}),
 	}
+}
+
+func (a *app) rolloutHistory() *cobra.Command {
+	var limit int
+	var before int64
+	cmd := &cobra.Command{
+		Use: "history NAME", Short: "Show every step that a rollout took", Args: cobra.ExactArgs(1),
+		Long: "History shows who or what moved a rollout, when and why, the newest first, over all its epochs.",
+		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Store) error {
+			list, err := c.Events(cmd.Context(), args[0], limit, before)
+			if err != nil {
+				return err
+			}
+			return a.print(list, func(w io.Writer) {
+				row(w, "STEP", "WHEN", "WHO", "WHAT", "STATE", "STAGE", "PERCENT", "WHY")
+				for _, e := range list {
+					row(w, e.Seq, formatTime(e.At), e.Actor, e.Action, e.To, e.StageName, e.Percentage, e.Detail)
+				}
+			})
+		}),
+	}
+	cmd.Flags().IntVar(&limit, "limit", 20, "how many at most, 1 to 1000")
+	cmd.Flags().Int64Var(&before, "before", 0, "only steps below this number, to see more")
+	return cmd
 }
 
 func (a *app) rollouts(cmd *cobra.Command, c *rollout.Store) error {

@@ -10,7 +10,7 @@ import (
 // The same words on both databases.
 func TestCommands_MatchTheirTranscripts(t *testing.T) {
 	for name, open := range databases {
-		for _, story := range []string{"empty-" + name, "checks", "flags", "rollout", "cleanup"} {
+		for _, story := range []string{"empty-" + name, "checks", "flags", "rollout", "cleanup", "night"} {
 			t.Run(story+" on "+name, func(t *testing.T) {
 				if *update && name != "sqlite" && !strings.HasPrefix(story, "empty") {
 					t.Skip("written by the other")
