@@ -163,6 +163,10 @@ func (f *forwarding) attempt() (outcome.Outcome, *failure) {
 		failed := f.transportError(ctx, err)
 		cancel(nil)
 		return outcome.Outcome{}, failed
+	case resp.StatusCode < http.StatusOK: // 101 has no body that ends
+		_ = resp.Body.Close()
+		cancel(nil)
+		return outcome.Outcome{}, f.responseError(resp.StatusCode, resp.Header, nil)
 	case resp.StatusCode >= http.StatusMultipleChoices:
 		text, _ := f.answers.ReadError(resp, cancel)
 		cancel(nil)

@@ -1,0 +1,222 @@
+package automation_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+)
+
+const askStream = `{"model":"llama","stream":true,"messages":[{"role":"user","content":"one two three"}]}`
+
+// hostile are the presets of a chat that end by themselves: what a client sees
+// while the fault lasts, with and without a stream, and how many sessions have
+// been paid for when two requests have met it.
+var hostile = map[string]struct {
+	plain  result
+	stream result
+	opens  int // at most
+}{
+	"chat-not-found":        {result{503, "session_unavailable"}, result{503, "session_unavailable"}, 1},
+	"lost-storage":          {served, served, 1},
+	"provider-lost-storage": {served, served, 1},
+	"provider-down":         {result{502, "provider_error"}, result{502, "provider_error"}, 4},
+	"tee-failed":            {result{502, "provider_error"}, result{502, "provider_error"}, 1},
+	"chat-drop":             {result{502, "provider_error"}, result{502, "provider_error"}, 4},
+	"model-context-length":  {result{400, "context_length_exceeded"}, result{400, "context_length_exceeded"}, 1},
+	"model-content-filter":  {result{400, "content_filter"}, result{400, "content_filter"}, 1},
+	"model-rate-limit":      {result{429, "rate_limit_exceeded"}, result{429, "rate_limit_exceeded"}, 1},
+	"model-overloaded":      {result{503, "model_error"}, result{503, "model_error"}, 1},
+	"stream-lingers":        {served, served, 1},
+	"switching-protocols":   {result{503, "session_unavailable"}, result{503, "session_unavailable"}, 1},
+	"redirect":              {result{503, "session_unavailable"}, result{503, "session_unavailable"}, 1},
+	"empty-answer":          {result{502, "provider_error"}, result{502, "provider_error"}, 4},
+	"stream-bare-json":      {result{502, ""}, result{200, "model_error"}, 4},
+	"stream-ends":           {result{502, "provider_error"}, result{200, "stream_interrupted"}, 4},
+	"stream-half-line":      {result{502, "provider_error"}, result{200, "stream_interrupted"}, 4},
+	"old-node":              {served, served, 1},
+}
+
+// result is what a client sees: a status, and an error's code in the body or in
+// an event of a stream; empty where the code does not matter.
+type result struct {
+	status int
+	code   string
+}
+
+var served = result{200, ""}
+
+func TestHostileNode_EachFaultHasOneResult(t *testing.T) {
+	for _, p := range proxyroutertest.Presets() {
+		want, ok := hostile[p.Name]
+		if !ok {
+			continue
+		}
+		t.Run(p.Name, func(t *testing.T) {
+			l := newLab(t, setup{})
+			first := l.chat("alice").header.Get("X-Automation-Session")
+			l.until("it is idle", func() bool { return l.held() == 0 })
+			l.node.Inject(proxyroutertest.Fault{Name: p.Name, Delay: 50 * time.Millisecond})
+			for body, want := range map[string]result{ask("llama"): want.plain, askStream: want.stream} {
+				got := l.result(l.do(http.MethodPost, chatPath, "alice", body))
+				if got.status != want.status || (want.code != "" && got.code != want.code) || (want == served && got.code != "") {
+					t.Errorf("%+v, want %+v; the log:\n%s", got, want, l.log)
+				}
+			}
+			if s := l.healthy(); s.Opens > want.opens || s.Closes > 0 {
+				t.Errorf("%d opens, want at most %d, and %d closes", s.Opens, want.opens, s.Closes)
+			}
+			l.node.ClearFaults()
+			l.until("its sessions are free", func() bool { return l.held() == 0 })
+			a := l.chat("alice")
+			if a.status != http.StatusOK {
+				t.Errorf("afterwards: %d %s", a.status, a.body)
+			}
+			if id := a.header.Get("X-Automation-Session"); want.opens == 1 && id != first {
+				t.Errorf("afterwards on %s, want the first session again", id)
+			}
+		})
+	}
+}
+
+// result finds the error of an answer, which a stream has in an event.
+func (l *lab) result(a answer) result {
+	r := result{status: a.status, code: a.code()}
+	if !strings.HasPrefix(a.header.Get("Content-Type"), "text/event-stream") {
+		return r
+	}
+	whole := strings.HasSuffix(a.body, "data: [DONE]\n\n")
+	for event := range strings.SplitSeq(a.body, "\n\n") {
+		if data := strings.TrimPrefix(event, "data: "); strings.Contains(data, `"error"`) {
+			r.code, whole = answer{body: data}.code(), true
+		}
+	}
+	if !whole {
+		l.t.Errorf("half an answer that looks whole: %q", a.body)
+	}
+	return r
+}
+
+// An answer that never comes is left by its client; its session serves nobody
+// else as long as the node works on it.
+func TestHostileNode_AHangingAnswerKeepsItsSessionAlone(t *testing.T) {
+	for _, name := range []string{"provider-hangs", "stream-silent", "error-stalls"} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, setup{config: func(c *automation.Config) { c.DrainTimeout = 10 * time.Millisecond }})
+			l.node.Inject(proxyroutertest.Fault{Name: name, Times: 1})
+			ctx, cancel := context.WithCancel(t.Context())
+			r := l.request(http.MethodPost, chatPath, "alice", askStream).WithContext(ctx)
+			var left sync.WaitGroup
+			left.Go(func() {
+				if resp, err := l.server.Client().Do(r); err == nil {
+					_, _ = io.Copy(io.Discard, resp.Body)
+					_ = resp.Body.Close()
+				}
+			})
+			l.until("the node has it", func() bool { return l.node.Stats().Chats == 1 })
+			cancel()
+			left.Wait()
+			if a := l.chat("alice"); a.status != http.StatusOK {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+			l.healthy()
+		})
+	}
+}
+
+// descriptors counts the open files of the process, or returns 0 where the
+// system does not list them.
+func descriptors() int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	return len(entries)
+}
+
+// Whatever fails or is left, nothing of it stays.
+func TestHostileNode_LeavesNothingBehind(t *testing.T) {
+	requests := 1000
+	switch {
+	case os.Getenv("AUTOMATION_TEST_LONG") == "1":
+		requests = 10_000
+	case testing.Short():
+		requests = 100
+	}
+	faults := []string{"provider-down", "chat-drop", "chat-cut", "model-context-length", "model-rate-limit", "stream-bare-json", "stream-ends",
+		"stream-half-line", "empty-answer", "redirect", "tee-failed", "chat-not-found", "switching-protocols"}
+	l := newLab(t, setup{node: one})
+	for i := range 4 {
+		l.chat(fmt.Sprint("user", i))
+	}
+	measure := func() (goroutines, files int, heap uint64) {
+		l.until("all answers have ended", func() bool { return l.held() == 0 })
+		l.server.Client().CloseIdleConnections()
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return runtime.NumGoroutine(), descriptors(), m.HeapAlloc
+	}
+	goroutines, files, heap := measure()
+
+	var all sync.WaitGroup
+	next := make(chan int)
+	for range 4 {
+		all.Go(func() {
+			for i := range next {
+				l.abuse(i, faults[i%len(faults)])
+			}
+		})
+	}
+	for i := range requests {
+		next <- i
+	}
+	close(next)
+	all.Wait()
+	l.node.ClearFaults()
+
+	l.until("goroutines and files are back where they were", func() bool {
+		g, f, _ := measure()
+		return g <= goroutines+20 && f <= files+20
+	})
+	g, f, h := measure()
+	t.Logf("%d requests: goroutines %d -> %d, files %d -> %d, heap %d KiB -> %d KiB", requests, goroutines, g, files, f, heap>>10, h>>10)
+	if h > heap+32<<20 {
+		t.Errorf("the heap grew from %d to %d bytes", heap, h)
+	}
+	if a := l.chat("user0"); a.status != http.StatusOK {
+		t.Errorf("afterwards: %d %s", a.status, a.body)
+	}
+	if s := l.node.Stats(); s.Overlaps != 0 || s.Closes != 0 {
+		t.Errorf("%d overlaps, %d closes", s.Overlaps, s.Closes)
+	}
+}
+
+// abuse sends one request that fails or that its client leaves.
+func (l *lab) abuse(i int, fault string) {
+	l.node.Inject(proxyroutertest.Fault{Name: fault, Times: 1})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(40))*time.Millisecond)
+	defer cancel()
+	body := askStream
+	if i%2 == 0 {
+		body = ask("llama")
+	}
+	r := l.request(http.MethodPost, chatPath, fmt.Sprint("user", i%4), body).WithContext(ctx)
+	resp, err := l.server.Client().Do(r)
+	if err != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, resp.Body, int64(rand.IntN(2000)))
+	_ = resp.Body.Close()
+}
