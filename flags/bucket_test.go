@@ -55,6 +55,9 @@ func TestEvaluate_AllocatesNothing(t *testing.T) {
 
 // The shares that the plan goes through, on a million users.
 func TestEvaluate_SharesOfAMillionUsers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 2 s")
+	}
 	const users = 1_000_000
 	in := func(p flags.Percentage) []bool {
 		f := &flags.Flag{Name: "automation", Enabled: true, Percentage: p}

@@ -279,6 +279,9 @@ func TestTable_NoticeOfAnOutageGoesWhenTheFlagIsOnAgain(t *testing.T) {
 }
 
 func TestWatcher_SeesThatAFlagIsOffWhateverColumnsThereAre(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 2 s: migrates ten databases")
+	}
 	for _, column := range []string{"notice", "seed", "updated_by", "updated_at", "version", "rollout_percentage", "enabled_user_ids", "disabled_user_ids"} {
 		t.Run(column, func(t *testing.T) {
 			db := postgres(t)

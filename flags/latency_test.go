@@ -47,6 +47,9 @@ func TestWatcher_SeesAChangeByHandThroughAPooler(t *testing.T) {
 }
 
 func TestWatcher_ReadsAStandby(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 3 s: starts a cluster twice")
+	}
 	cluster := pgtest.Start(t, pgtest.Options{})
 	dsn := cluster.Database(t)
 	db := migrated(t, database{pgtest.Open(t, dsn), dsn})
@@ -79,6 +82,9 @@ func TestWatcher_ReadsAStandby(t *testing.T) {
 }
 
 func TestWatcher_LastSnapshotServesWhileTheServerIsKilledOrFrozen(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 7 s: kills and freezes a server")
+	}
 	cluster := pgtest.Start(t, pgtest.Options{})
 	dsn := cluster.Database(t)
 	db := migrated(t, database{pgtest.Open(t, dsn), dsn})
@@ -96,9 +102,9 @@ func TestWatcher_LastSnapshotServesWhileTheServerIsKilledOrFrozen(t *testing.T) 
 			}
 		}
 	}
-	pass := func() (failed int) {
+	pass := func(timeout time.Duration) (failed int) {
 		for _, w := range all {
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), timeout)
 			if w.Refresh(ctx) != nil {
 				failed++
 			}
@@ -108,8 +114,8 @@ func TestWatcher_LastSnapshotServesWhileTheServerIsKilledOrFrozen(t *testing.T) 
 	}
 	again := func() {
 		t.Helper()
-		for begun := time.Now(); pass() > 0; {
-			if time.Since(begun) > 20*time.Second {
+		for begun := time.Now(); pass(time.Minute) > 0; {
+			if time.Since(begun) > 5*time.Minute {
 				t.Fatal("the server is back, and cannot be read")
 			}
 		}
@@ -119,7 +125,7 @@ func TestWatcher_LastSnapshotServesWhileTheServerIsKilledOrFrozen(t *testing.T) 
 		fault[0]()
 		for range 3 {
 			now = now.Add(time.Minute)
-			if n := pass(); n != len(all) {
+			if n := pass(300 * time.Millisecond); n != len(all) {
 				t.Errorf("%s: %d of %d passes fail", name, n, len(all))
 			}
 		}
@@ -141,14 +147,14 @@ func TestWatcher_LogsEachMalformedRowOnce(t *testing.T) {
 			}
 		}
 		var ids strings.Builder
-		for i := range 1_000_000 {
+		for i := range 10_000 {
 			ids.WriteString(strconv.Itoa(i) + ",")
 		}
 		bad := map[string]string{"NaN": `'NaN'`, "-1": `-1`, "150": `150`, "a little too much": `100.01`, "a little too little": `-0.01`, "NULL": `NULL`}
 		for name, percentage := range bad {
 			put(name, `["1"]`, percentage)
 		}
-		put("a million and one that is none", "["+ids.String()+"null]", `0`)
+		put("ten thousand and one that is none", "["+ids.String()+"null]", `0`)
 		put("a list that is cut off", `["1",`, `0`)
 		put("good", `["1"]`, `0`)
 		log, said := logging()

@@ -165,7 +165,7 @@ func TestCache_PanicOfOneReadIsAnErrorForThoseWhoWait(t *testing.T) {
 	t.Parallel()
 	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, _ *database) {
 		c.find = func(ctx context.Context, _ string) (record, error) {
-			_ = wait(ctx, time.Second)
+			_ = wait(ctx, readTimeout/2)
 			panic("broken")
 		}
 		var all sync.WaitGroup

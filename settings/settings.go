@@ -16,8 +16,8 @@ type Settings struct {
 	IsEnabled       bool
 	SessionDuration time.Duration // within the bounds, whatever is stored
 	Version         int64         // grows with every change; 0: nothing is stored
-	CreatedAt       time.Time     // UTC, the database's clock; zero: nothing is stored
-	UpdatedAt       time.Time
+	CreatedAt       time.Time     // UTC, the database's clock; zero: nothing is stored, or a host's row states none
+	UpdatedAt       time.Time     // likewise
 }
 
 // Values are all that a user can set.
