@@ -47,7 +47,7 @@ func foldRune(r rune) rune {
 		least = min(least, o)
 	}
 	if least < utf8.RuneSelf {
-		return rune(lower(byte(least)))
+		return rune(lower(byte(least))) //nolint:gosec // below utf8.RuneSelf
 	}
 	return least
 }

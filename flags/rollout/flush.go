@@ -11,7 +11,7 @@ import (
 // beginMinute lets users contribute again whose minute is over. Recorders read
 // no clock themselves.
 func (c *Controller) beginMinute() {
-	minute := uint64(c.now().Unix() / 60)
+	minute := uint64(c.now().Unix() / 60) //nolint:gosec // positive since 1970
 	for _, r := range *c.recorders.Load() {
 		r.users.minute.Store(minute)
 	}
