@@ -1,6 +1,8 @@
 package pgtest_test
 
 import (
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
@@ -104,5 +106,17 @@ func TestPgBouncer_CombinesWithProxies(t *testing.T) {
 	front := pgtest.NewProxy(t, pgtest.PgBouncer(t, behind.DSN()))
 	if got := scalar[int](t, pgtest.Open(t, front.DSN()), "SELECT 1"); got != 1 {
 		t.Errorf("SELECT 1 answers %d", got)
+	}
+}
+
+// CI runs the suites with several versions, and must not run one of them twice.
+func TestDatabase_IsOfTheVersionThatTheRunIsFor(t *testing.T) {
+	t.Parallel()
+	want := os.Getenv("AUTOMATION_TEST_VERSION")
+	if want == "" {
+		t.Skip("AUTOMATION_TEST_VERSION is not set: any version will do")
+	}
+	if got := scalar[string](t, pgtest.Open(t, pgtest.Database(t)), "SHOW server_version"); !strings.HasPrefix(got, want+".") {
+		t.Errorf("the server is PostgreSQL %s, want %s", got, want)
 	}
 }
