@@ -105,10 +105,10 @@ func TestSleep(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Minute, func() { cancel(why) })
 		begun = time.Now()
-		if err := retry.Sleep(ctx, time.Hour); err != why || time.Since(begun) != time.Minute {
+		if err := retry.Sleep(ctx, time.Hour); !errors.Is(err, why) || time.Since(begun) != time.Minute {
 			t.Errorf("slept %v, %v, want a minute and the cause", time.Since(begun), err)
 		}
-		if err := retry.Sleep(ctx, 0); err != why {
+		if err := retry.Sleep(ctx, 0); !errors.Is(err, why) {
 			t.Errorf("in an ended context %v", err)
 		}
 	})
