@@ -17,7 +17,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -39,6 +38,13 @@ func main() {
 		fmt.Fprintln(os.Stderr, "server:", err)
 		os.Exit(1)
 	}
+}
+
+func databaseName(driver string) string {
+	if driver == "sqlite" {
+		return "a SQLite file"
+	}
+	return "PostgreSQL"
 }
 
 const usage = `server is a small gateway for local trials of the automation module.
@@ -88,7 +94,7 @@ func run(ctx context.Context, environ []string, out, logs io.Writer) (err error)
 		defer node.Close()
 		about = "A small gateway on a simulated node"
 	}
-	about += " and a database of " + strings.ToUpper(db.DriverName()) + "."
+	about += " and " + databaseName(db.DriverName()) + "."
 
 	recorder := metrics.New(metrics.Options{})
 	m, err := automation.New(cfg, db.DB, identify, automation.Options{Logger: logger, Observer: recorder.Observer()})

@@ -158,15 +158,17 @@ async function showFaults() {
 	}
 	const { faults, active } = await answer.json();
 	$("faults").replaceChildren(...[{ name: "", description: "none" }, ...faults].map((f) => {
-		const button = element("button", "", f.description);
-		button.setAttribute("aria-pressed", String(f.name === active));
-		button.addEventListener("click", async () => {
-			await fetch("trial/faults", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ name: f.name }) });
-			$("fault-note").textContent = f.name ? `Now: ${f.description}.` : "The node works again.";
-			showFaults();
-		});
-		return button;
+		const option = element("option", "", f.description);
+		option.value = f.name;
+		option.selected = f.name === active;
+		return option;
 	}));
+}
+
+async function chooseFault() {
+	const name = $("faults").value;
+	const answer = await fetch("trial/faults", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ name }) });
+	$("fault-note").textContent = !answer.ok ? "The fault was not set." : name ? "Now chat and see." : "The node works again.";
 }
 
 async function start() {
@@ -204,6 +206,7 @@ $("feedback").addEventListener("submit", async (event) => {
 		$("message").value = "";
 	}
 });
+$("faults").addEventListener("change", chooseFault);
 setInterval(countDown, 1000);
 setInterval(() => { if (!document.hidden && running === null) refresh(); }, 5000);
 start();
