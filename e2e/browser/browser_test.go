@@ -1,0 +1,222 @@
+// Package browser drives the operators' console and the trial page in a real
+// Chromium, against the example server.
+package browser
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/chromedp"
+)
+
+// token is the operators' token of the server.
+const token = "a-token-of-the-tests"
+
+// patience bounds every wait for the browser or the server.
+const patience = 3 * time.Minute
+
+// required makes a missing program a failure instead of a skip.
+var required = os.Getenv("AUTOMATION_TEST_REQUIRE_BROWSER") != ""
+
+func missing(t *testing.T, what string) {
+	t.Helper()
+	if required {
+		t.Fatal(what + " is missing, and AUTOMATION_TEST_REQUIRE_BROWSER is set")
+	}
+	t.Skip(what + " is missing")
+}
+
+// server is the example server, as a process.
+type server struct{ url string }
+
+func startServer(t *testing.T) *server {
+	t.Helper()
+	folder := t.TempDir()
+	program := filepath.Join(folder, "server")
+	build := exec.CommandContext(t.Context(), "go", "build", "-C", "../..", "-o", program, "./examples/server") // in its own module
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	cmd := exec.CommandContext(t.Context(), program)
+	cmd.Dir = folder
+	cmd.Env = append(os.Environ(), "ADDR=127.0.0.1:0", "AUTOMATION_ADMIN_TOKEN="+token, "AUTOMATION_FLAG_POLL_INTERVAL=100ms")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+	})
+	lines := bufio.NewScanner(out)
+	address := regexp.MustCompile(`http://[0-9.:]+`)
+	for lines.Scan() {
+		if at := address.FindString(lines.Text()); at != "" {
+			go func() {
+				for lines.Scan() { // so that the server never waits for a reader
+				}
+			}()
+			return &server{at}
+		}
+	}
+	t.Fatal("the server ended before it said where it listens")
+	return nil
+}
+
+// tab is one tab of a browser with its own cookies.
+type tab struct {
+	t   *testing.T
+	ctx context.Context
+
+	mu       sync.Mutex
+	requests []string // every address that was asked for
+}
+
+func openTab(t *testing.T) *tab {
+	t.Helper()
+	path, err := exec.LookPath("chromium")
+	if err != nil {
+		missing(t, "chromium")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.WSURLReadTimeout(patience))
+	allocator, stop := chromedp.NewExecAllocator(t.Context(), options...)
+	t.Cleanup(stop)
+	ctx, cancel := chromedp.NewContext(allocator)
+	t.Cleanup(cancel)
+	b := &tab{t: t, ctx: ctx}
+	chromedp.ListenTarget(ctx, func(event any) {
+		if r, ok := event.(*network.EventRequestWillBeSent); ok {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.requests = append(b.requests, r.Request.URL)
+		}
+	})
+	if err := chromedp.Run(ctx, network.Enable()); err != nil { // without a time-out, which would end the browser with it
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (b *tab) run(actions ...chromedp.Action) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	if err := chromedp.Run(ctx, actions...); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// until waits for an element with a text, on this page or on the one that the
+// browser is on its way to.
+func (b *tab) until(selector, text string) {
+	b.t.Helper()
+	script := fmt.Sprintf(`[...document.querySelectorAll(%q)].some(e => e.textContent.includes(%q))`, selector, text)
+	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	defer cancel()
+	for {
+		var found bool
+		err := chromedp.Run(ctx, chromedp.Evaluate(script, &found)) // fails while the page changes
+		if err == nil && found {
+			return
+		}
+		if chromedp.Run(ctx, chromedp.Sleep(100*time.Millisecond)) != nil {
+			b.t.Fatalf("no %s has %q: %v", selector, text, err)
+		}
+	}
+}
+
+func (b *tab) text(selector string) (text string) {
+	b.t.Helper()
+	b.run(chromedp.Text(selector, &text, chromedp.ByQuery))
+	return text
+}
+
+// signIn gives the console its token and a name.
+func (b *tab) signIn(s *server) {
+	b.t.Helper()
+	b.run(chromedp.Navigate(s.url+"/console/"), chromedp.WaitVisible("#token"), chromedp.SendKeys("#name", "ann"), chromedp.SendKeys("#token", token),
+		chromedp.Submit("#token"), chromedp.WaitVisible("nav"))
+}
+
+// checkAccessibility fails the test for every serious finding of axe-core.
+func (b *tab) checkAccessibility(page string) {
+	b.t.Helper()
+	axe, err := os.ReadFile("node_modules/axe-core/axe.min.js")
+	if err != nil {
+		missing(b.t, "axe-core (npm install in e2e/browser)")
+	}
+	var result string
+	b.run(chromedp.Evaluate(string(axe)+"\n;undefined", nil), chromedp.Evaluate(`axe.run(document, {resultTypes: ["violations"]}).then(r => JSON.stringify(
+		r.violations.filter(v => v.impact === "serious" || v.impact === "critical").map(v => v.id + ": " + v.help + " at " + v.nodes.map(n => n.target.join(" ")).join(", "))))`,
+		&result, chromedp.EvalAsValue, awaitPromise))
+	var findings []string
+	if err := json.Unmarshal([]byte(result), &findings); err != nil {
+		b.t.Fatal(err)
+	}
+	for _, finding := range findings {
+		b.t.Errorf("%s: %s", page, finding)
+	}
+}
+
+// screenshots takes a picture of the page on a desktop and a phone, light and
+// dark, into the folder that git ignores.
+func (b *tab) screenshots(name string, check func(variant string)) {
+	b.t.Helper()
+	for _, size := range []struct {
+		name          string
+		width, height int64
+	}{{"desktop", 1440, 900}, {"phone", 375, 812}} {
+		for _, scheme := range []string{"light", "dark"} {
+			var picture []byte
+			b.run(chromedp.EmulateViewport(size.width, size.height),
+				emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
+				chromedp.FullScreenshot(&picture, 90))
+			variant := name + "-" + size.name + "-" + scheme
+			if err := os.WriteFile(filepath.Join("screenshots", variant+".jpg"), picture, 0o644); err != nil {
+				b.t.Fatal(err)
+			}
+			var overflow bool
+			b.run(chromedp.Evaluate(`document.documentElement.scrollWidth > document.documentElement.clientWidth + 1`, &overflow))
+			if overflow {
+				b.t.Errorf("%s is wider than its screen", variant)
+			}
+			if check != nil {
+				check(variant)
+			}
+		}
+	}
+}
+
+// onlyFrom fails the test for each request that left the server.
+func (b *tab) onlyFrom(s *server) {
+	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	host := strings.TrimPrefix(s.url, "http://")
+	for _, address := range b.requests {
+		u, err := url.Parse(address)
+		if err != nil || u.Host != host && u.Scheme != "data" && u.Scheme != "about" && u.Scheme != "chrome" {
+			b.t.Errorf("a request left the server: %s", address)
+		}
+	}
+	if len(b.requests) == 0 {
+		b.t.Error("no request was seen at all")
+	}
+}

@@ -1,0 +1,116 @@
+package browser
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+)
+
+func awaitPromise(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }
+
+// An operator's evening: a user chats, the operator signs in, switches the
+// feature off with a notice, the user reads it and gives feedback, and the
+// operator reads that.
+func TestConsole_OperatorSwitchesOffAndAUserReadsWhy(t *testing.T) {
+	s := startServer(t)
+	user, operator := openTab(t), openTab(t)
+
+	user.run(chromedp.Navigate(s.url+"/"), chromedp.WaitReady("#model option"), chromedp.Click("#ask button"))
+	user.until(".turn .meta", "opened and paid for this request")
+	user.run(chromedp.Click("#ask button"))
+	user.until(".turn .meta", "reused, nothing was paid")
+	user.until("#sessions code", "0x")
+	user.until("#status", "on")
+
+	operator.signIn(s)
+	operator.until("main", "for 100 %")
+	operator.run(chromedp.Navigate(s.url+"/console/switch"), chromedp.WaitVisible("#notice"),
+		chromedp.Clear("#notice"), chromedp.SendKeys("#notice", "Back at 18:00 UTC."))
+	operator.until("#preview", "Back at 18:00 UTC.")
+	operator.run(chromedp.SendKeys("#why-off", "errors above the limit"), chromedp.Click("form .check input"), chromedp.Click("button.danger"))
+	operator.until(".flash", "The feature is off.")
+
+	user.run(chromedp.Reload(), chromedp.WaitReady("#model option"))
+	user.until("#notice", "Back at 18:00 UTC.")
+	user.until("#status", "off")
+	user.run(chromedp.SendKeys("#message", "It stopped in the middle."), chromedp.SendKeys("#rating", "2"), chromedp.Click("#feedback button"))
+	user.until("#thanks", "Thank you.")
+
+	operator.run(chromedp.Navigate(s.url + "/console/feedback?open=true"))
+	operator.until(".said", "It stopped in the middle.")
+	operator.run(chromedp.Click(".entry button"))
+	operator.until(".flash", "Marked as done.")
+	operator.run(chromedp.Navigate(s.url + "/console/audit"))
+	operator.until("td", "console:ann")
+	operator.run(chromedp.Navigate(s.url+"/console/switch"), chromedp.Click("button.primary"))
+	operator.until(".flash", "The feature is on.")
+
+	operator.run(chromedp.Navigate(s.url+"/console/rollout"), chromedp.WaitVisible("button.primary"), chromedp.Click("button.primary"))
+	operator.until(".flash", "The rollout has started.")
+	operator.until("li[aria-current=step]", "internal")
+	operator.run(chromedp.Click(`button[aria-label="Dry run: Pause"]`))
+	operator.until(".flash", "Dry run, nothing was changed.")
+
+	user.onlyFrom(s)
+	operator.onlyFrom(s)
+}
+
+// Every page, light and dark, on a desktop and a phone: accessible, no wider
+// than its screen, small and quick to show.
+func TestConsole_EveryPageIsAccessible(t *testing.T) {
+	s := startServer(t)
+	if err := os.MkdirAll("screenshots", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b := openTab(t)
+	b.run(chromedp.Navigate(s.url+"/"), chromedp.WaitReady("#model option"), chromedp.Click("#ask button"))
+	b.until(".turn .meta", "opened and paid")
+	check := func(variant string) { b.checkAccessibility(variant) }
+	b.screenshots("trial", check)
+	b.run(chromedp.Navigate(s.url + "/docs/"))
+	b.until("main", "/api/v1/automation/settings")
+	b.screenshots("docs", check)
+	b.run(chromedp.Navigate(s.url+"/console/"), chromedp.WaitVisible("#token"))
+	b.screenshots("login", check)
+	b.signIn(s)
+	b.run(chromedp.Navigate(s.url+"/console/rollout"), chromedp.WaitVisible("button.primary"))
+	b.screenshots("rollout-none", check)
+	b.run(chromedp.Click("button.primary"))
+	b.until(".flash", "The rollout has started.")
+	for name, path := range map[string]string{
+		"overview": "", "switch": "switch", "rollout": "rollout", "user": "user?id=alice", "sessions": "sessions", "models": "models?name=llama",
+		"audit": "audit", "feedback": "feedback", "report": "report", "cleanup": "cleanup",
+	} {
+		b.run(chromedp.Navigate(s.url+"/console/"+path), chromedp.WaitVisible("main h1"))
+		if heading := b.text("main h1"); heading == "Error" {
+			t.Errorf("%s shows %s", name, b.text("main"))
+		}
+		b.screenshots(name, check)
+		var size float64
+		b.run(chromedp.Evaluate(`performance.getEntriesByType("navigation")[0].encodedBodySize`, &size))
+		if size > 300<<10 {
+			t.Errorf("%s has %.0f bytes, over 300 KB", name, size)
+		}
+	}
+	b.onlyFrom(s)
+}
+
+// Another site can neither frame the console nor send its forms.
+func TestConsole_CannotBeFramed(t *testing.T) {
+	s := startServer(t)
+	b := openTab(t)
+	b.signIn(s)
+	var framed string
+	b.run(chromedp.Navigate("about:blank"), chromedp.Evaluate(fmt.Sprintf(`new Promise(done => {
+		const f = document.createElement("iframe");
+		f.onload = () => { try { done(f.contentDocument?.title ?? "blocked") } catch { done("blocked") } };
+		f.src = %q;
+		document.body.append(f);
+	})`, s.url+"/console/switch"), &framed, chromedp.EvalAsValue, awaitPromise))
+	if framed != "blocked" && framed != "" {
+		t.Errorf("the console in a frame has the title %q", framed)
+	}
+}
