@@ -26,6 +26,7 @@ const (
 const (
 	reasonEnded       = "ended"       // its end on the chain has passed
 	reasonUser        = "user"        // its user asked for it
+	reasonOperator    = "operator"    // an operator asked for it
 	reasonErased      = "forgotten"   // its user was erased
 	reasonExpired     = "expired"     // the chain or its provider says so
 	reasonBroken      = "broken"      // its provider failed

@@ -187,9 +187,9 @@ func (b *tab) screenshots(name string, check func(variant string)) {
 			var picture []byte
 			b.run(chromedp.EmulateViewport(size.width, size.height),
 				emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
-				chromedp.FullScreenshot(&picture, 90))
+				chromedp.FullScreenshot(&picture, 100))
 			variant := name + "-" + size.name + "-" + scheme
-			if err := os.WriteFile(filepath.Join("screenshots", variant+".jpg"), picture, 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join("screenshots", variant+".png"), picture, 0o644); err != nil {
 				b.t.Fatal(err)
 			}
 			var overflow bool

@@ -1,0 +1,167 @@
+package session
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// Usage is how much of their budget a user has used up.
+type Usage struct {
+	Held, MaxHeld int // sessions at once; MaxHeld 0 is no limit
+	// OpensLeftHour and OpensLeftDay are how many more sessions may be opened
+	// for the user in the hour and the day that end now; -1 is no limit.
+	OpensLeftHour, OpensLeftDay int
+	// NextFreeAt is when a limit that is used up now allows the next open; zero
+	// where none is used up.
+	NextFreeAt time.Time
+}
+
+// Usage reads a user's budget, in one transaction and by index.
+func (m *Manager) Usage(ctx context.Context, userID string) (Usage, error) {
+	o := m.opts
+	return sqldb.Read(ctx, m.store.db, "sessions.usage", func(tx *sqldb.Tx) (Usage, error) {
+		u := Usage{MaxHeld: o.MaxPerUser, OpensLeftHour: -1, OpensLeftDay: -1}
+		var held struct {
+			N    int        `db:"n"`
+			Free sqldb.Time `db:"free"`
+		}
+		if err := tx.Get(&held, `SELECT count(*) AS n, MIN(ends_at) AS free FROM automation_sessions
+			WHERE user_id = $1 AND `+counted+` AND (ends_at IS NULL OR ends_at > {now})
+				AND reason NOT IN ('`+reasonBroken+`', '`+reasonExpired+`')`, userID); err != nil {
+			return u, err
+		}
+		u.Held = held.N
+		if u.MaxHeld > 0 && u.Held >= u.MaxHeld {
+			u.NextFreeAt = held.Free.Time
+		}
+		for _, window := range []struct {
+			length time.Duration
+			most   int
+			left   *int
+		}{{time.Hour, o.OpensPerHour, &u.OpensLeftHour}, {24 * time.Hour, o.OpensPerDay, &u.OpensLeftDay}} {
+			if window.most == 0 {
+				continue
+			}
+			// The most-th newest open is the one whose age decides.
+			var opens struct {
+				N      int        `db:"n"`
+				Oldest sqldb.Time `db:"oldest"`
+			}
+			if err := tx.Get(&opens, `SELECT count(*) AS n, MIN(charged_at) AS oldest FROM (
+					SELECT charged_at FROM automation_sessions
+					WHERE user_id = $1 AND user_id <> '' AND state <> '`+stateFailed+`' AND charged_at > {in -$2}
+					ORDER BY charged_at DESC LIMIT $3) newest`, userID, window.length.Seconds(), window.most); err != nil {
+				return u, err
+			}
+			*window.left = window.most - opens.N
+			if free := opens.Oldest.Add(window.length); *window.left == 0 && free.After(u.NextFreeAt) {
+				u.NextFreeAt = free
+			}
+		}
+		return u, nil
+	})
+}
+
+// Record is a session as operators see it, an intent or an ended one included.
+type Record struct {
+	ID        ID     // empty until it is known
+	RowID     string // the row's own, a cursor
+	UserID    string
+	ModelID   string
+	State     string // opening, unknown, open, ending, closed, failed, lost
+	Reason    string // why it left the state open, or failed
+	Provider  string
+	LastError string
+	CreatedAt time.Time // of the intent
+	OpenedAt  time.Time
+	EndsAt    time.Time
+}
+
+// Filter selects records. The zero value selects the newest 100.
+type Filter struct {
+	UserID string
+	State  string
+	Before string // the RowID of the last record of the page before
+	Limit  int    // 0 means 100, at most 1000
+}
+
+// maxRecords is the most records of one page.
+const maxRecords = 1000
+
+type recordRow struct {
+	row
+
+	Reason    string     `db:"reason"`
+	LastError string     `db:"last_error"`
+	CreatedAt sqldb.Time `db:"created_at"`
+}
+
+// ListAll returns sessions of all users, the newest first, and the cursor of
+// the next page, which is empty on the last. A state or a cursor that is none
+// matches nothing.
+func (m *Manager) ListAll(ctx context.Context, f Filter) (page []Record, next string, err error) {
+	limit := min(max(cmp.Or(f.Limit, 100), 1), maxRecords)
+	conditions, args := []string{"1 = 1"}, []any{limit + 1}
+	where := func(condition string, values ...any) {
+		for _, v := range values {
+			args = append(args, v)
+			condition = strings.Replace(condition, "?", fmt.Sprintf("$%d", len(args)), 1)
+		}
+		conditions = append(conditions, condition)
+	}
+	if f.State != "" {
+		where("state = ?", f.State)
+	}
+	if f.UserID != "" {
+		where("user_id = ? AND user_id <> ''", f.UserID)
+	}
+	if f.Before != "" {
+		const at = `(SELECT created_at FROM automation_sessions WHERE id = ?)`
+		where("created_at <= "+at+" AND (created_at < "+at+" OR id < ?)", f.Before, f.Before, f.Before)
+	}
+	query := `SELECT ` + columns + `, reason, last_error, created_at FROM automation_sessions WHERE ` +
+		strings.Join(conditions, " AND ") + ` ORDER BY created_at DESC, id DESC LIMIT $1`
+	rows, err := sqldb.Read(ctx, m.store.db, "sessions.list_all", func(tx *sqldb.Tx) ([]recordRow, error) {
+		var rows []recordRow
+		return rows, tx.Select(&rows, query, args...)
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	if len(rows) > limit {
+		next = rows[limit-1].ID
+		rows = rows[:limit]
+	}
+	for _, r := range rows {
+		page = append(page, Record{ID: ID(r.SessionID.String), RowID: r.row.ID, UserID: r.UserID, ModelID: r.ModelID, State: r.State, Reason: r.Reason,
+			Provider: r.Provider, LastError: r.LastError, CreatedAt: r.CreatedAt.Time, OpenedAt: r.OpenedAt.Time, EndsAt: r.EndsAt.Time})
+	}
+	return page, next, nil
+}
+
+// EndAny closes a session on an operator's word, as soon as the request that
+// holds it has ended. ErrUnmanaged means that no open session has the id.
+func (m *Manager) EndAny(ctx context.Context, id ID) error {
+	n, err := m.store.count(ctx, "sessions.end_any", `UPDATE automation_sessions
+		SET reason = CASE WHEN state = '`+stateOpen+`' THEN '`+reasonOperator+`' ELSE reason END, next_at = {now}, state = '`+stateEnding+`'
+		WHERE session_id = $1 AND state IN ('`+stateOpen+`', '`+stateEnding+`') AND ends_at > {now}`, string(id))
+	if err == nil && n == 0 {
+		err = ErrUnmanaged
+	}
+	if err == nil {
+		m.trigger()
+	}
+	return err
+}
+
+// CountActiveUsers counts the users for whom a session was opened since a time.
+func (m *Manager) CountActiveUsers(ctx context.Context, since time.Duration) (int64, error) {
+	return sqldb.Read(ctx, m.store.db, "sessions.active_users", func(tx *sqldb.Tx) (n int64, err error) {
+		return n, tx.Get(&n, `SELECT count(DISTINCT user_id) FROM automation_sessions WHERE created_at > {in -$1} AND user_id <> ''`, since.Seconds())
+	})
+}
