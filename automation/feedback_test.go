@@ -116,9 +116,9 @@ func TestConsole_FitsTheAdminAPI(t *testing.T) {
 	}
 	look := func() {
 		for path, want := range map[string]string{
-			"/": "on</span> for 100 %", "/switch": "100 % now", "/rollout": "", "/user?id=alice": "Good.", "/models?name=LLAMA": "found by",
+			"/": "1 used a session", "/switch": "100 % now", "/rollout": "", "/user?id=alice": "Good.", "/models?name=LLAMA": "found by",
 			"/models?name=nothing": "does not resolve", "/audit": "rollout_percentage", "/feedback": "4.0 of 5", "/feedback.csv": "Good.", "/cleanup": "Dry run",
-			"/report": "",
+			"/report": "", "/sessions": "0x", "/sessions?state=unknown": "None.",
 		} {
 			if html := get(path); !strings.Contains(html, want) {
 				t.Errorf("%s does not show %q:\n%s", path, want, html)
@@ -127,8 +127,25 @@ func TestConsole_FitsTheAdminAPI(t *testing.T) {
 	}
 	look()
 	o.expect(o.call("POST", "/rollouts/automation", ""), http.StatusOK, "running")
-	look2 := get("/rollout")
-	if !strings.Contains(look2, `aria-current="step"`) || !strings.Contains(look2, "Dry run") {
-		t.Errorf("a running rollout:\n%s", look2)
+	if html := get("/rollout"); !strings.Contains(html, `aria-current="step"`) || !strings.Contains(html, "Dry run") {
+		t.Errorf("a running rollout:\n%s", html)
+	}
+}
+
+func TestAdmin_ListsAndEndsSessions(t *testing.T) {
+	o := newOperator(t, setup{typed: true, config: func(c *automation.Config) { c.MaxOpensPerHour, c.MaxOpensPerDay = 10, 50 }})
+	opened := o.chat("alice")
+	id := opened.header.Get("X-Automation-Session")
+	o.expect(o.call("GET", "/sessions?user=alice&state=open&limit=1", ""), http.StatusOK, `"id":"`+id+`"`)
+	o.expect(o.call("GET", "/sessions?before=nonsense", ""), http.StatusOK, `"sessions":[]`)
+	o.expect(o.call("GET", "/sessions?limit=0", ""), http.StatusBadRequest, "limit")
+	o.expect(o.call("GET", "/users/alice", ""), http.StatusOK, `"sessions_held":1,"sessions_max":4,"opens_left_hour":9,"opens_left_day":49`)
+	o.expect(o.call("DELETE", "/sessions/"+id, ""), http.StatusOK, `"state":"ending"`)
+	o.expect(o.call("DELETE", "/sessions/0x12", ""), http.StatusNotFound, "no open session")
+	o.expect(o.call("DELETE", "/sessions/nonsense", ""), http.StatusNotFound, "no open session")
+	o.expect(o.call("GET", "/models/resolve?name=llama&type=EMBEDDING", ""), http.StatusNotFound, "does not resolve")
+	budget, _ := o.get(statusPath, "alice").json(t)["budget"].(object)
+	if budget["sessions_held"] != 1.0 || budget["opens_left_hour"] != 9.0 || budget["next_free_at"] != nil {
+		t.Errorf("alice's budget: %v", budget)
 	}
 }

@@ -49,6 +49,10 @@ func (m *Module) overview(ctx context.Context) (adminapi.Overview, error) {
 	if err != nil {
 		return fail(err)
 	}
+	active, err := m.sessions.CountActiveUsers(ctx, 7*24*time.Hour)
+	if err != nil {
+		return fail(err)
+	}
 	return adminapi.Overview{MasterOn: m.cfg.FeatureEnabled, Components: m.Components(), Sessions: sessions.ByState,
-		OptedIn: on, OptedOut: off, Replicas: replicas}, nil
+		OptedIn: on, OptedOut: off, ActiveWeek: active, Replicas: replicas}, nil
 }

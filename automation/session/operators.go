@@ -10,63 +10,6 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Usage is how much of their budget a user has used up.
-type Usage struct {
-	Held, MaxHeld int // sessions at once; MaxHeld 0 is no limit
-	// OpensLeftHour and OpensLeftDay are how many more sessions may be opened
-	// for the user in the hour and the day that end now; -1 is no limit.
-	OpensLeftHour, OpensLeftDay int
-	// NextFreeAt is when a limit that is used up now allows the next open; zero
-	// where none is used up.
-	NextFreeAt time.Time
-}
-
-// Usage reads a user's budget, in one transaction and by index.
-func (m *Manager) Usage(ctx context.Context, userID string) (Usage, error) {
-	o := m.opts
-	return sqldb.Read(ctx, m.store.db, "sessions.usage", func(tx *sqldb.Tx) (Usage, error) {
-		u := Usage{MaxHeld: o.MaxPerUser, OpensLeftHour: -1, OpensLeftDay: -1}
-		var held struct {
-			N    int        `db:"n"`
-			Free sqldb.Time `db:"free"`
-		}
-		if err := tx.Get(&held, `SELECT count(*) AS n, MIN(ends_at) AS free FROM automation_sessions
-			WHERE user_id = $1 AND `+counted+` AND (ends_at IS NULL OR ends_at > {now})
-				AND reason NOT IN ('`+reasonBroken+`', '`+reasonExpired+`')`, userID); err != nil {
-			return u, err
-		}
-		u.Held = held.N
-		if u.MaxHeld > 0 && u.Held >= u.MaxHeld {
-			u.NextFreeAt = held.Free.Time
-		}
-		for _, window := range []struct {
-			length time.Duration
-			most   int
-			left   *int
-		}{{time.Hour, o.OpensPerHour, &u.OpensLeftHour}, {24 * time.Hour, o.OpensPerDay, &u.OpensLeftDay}} {
-			if window.most == 0 {
-				continue
-			}
-			// The most-th newest open is the one whose age decides.
-			var opens struct {
-				N      int        `db:"n"`
-				Oldest sqldb.Time `db:"oldest"`
-			}
-			if err := tx.Get(&opens, `SELECT count(*) AS n, MIN(charged_at) AS oldest FROM (
-					SELECT charged_at FROM automation_sessions
-					WHERE user_id = $1 AND user_id <> '' AND state <> '`+stateFailed+`' AND charged_at > {in -$2}
-					ORDER BY charged_at DESC LIMIT $3) newest`, userID, window.length.Seconds(), window.most); err != nil {
-				return u, err
-			}
-			*window.left = window.most - opens.N
-			if free := opens.Oldest.Add(window.length); *window.left == 0 && free.After(u.NextFreeAt) {
-				u.NextFreeAt = free
-			}
-		}
-		return u, nil
-	})
-}
-
 // Record is a session as operators see it, an intent or an ended one included.
 type Record struct {
 	ID        ID     // empty until it is known

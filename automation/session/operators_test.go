@@ -151,34 +151,10 @@ func TestEndAny_EndsAnOpenSession(t *testing.T) {
 	})
 }
 
-func TestUsage_CountsWhatTheBudgetCounts(t *testing.T) {
+func TestCountActiveUsers_CountsEachOnce(t *testing.T) {
 	t.Parallel()
-	operated(t, session.Options{MaxPerUser: 2, OpensPerHour: 3, OpensPerDay: 5}, func(t *testing.T, m *session.Manager, insert func(...sessionRow)) {
-		usage := func() session.Usage {
-			t.Helper()
-			u, err := m.Usage(t.Context(), "ann")
-			if err != nil {
-				t.Fatal(err)
-			}
-			return u
-		}
-		if got := usage(); got != (session.Usage{MaxHeld: 2, OpensLeftHour: 3, OpensLeftDay: 5}) {
-			t.Errorf("of a newcomer: %+v", got)
-		}
-		insert(sessionRow{"a", "ann", "open", -7200, 600}, sessionRow{"b", "ann", "failed", -60, 0}, sessionRow{"c", "bob", "open", -60, 600})
-		if got := usage(); got != (session.Usage{Held: 1, MaxHeld: 2, OpensLeftHour: 3, OpensLeftDay: 4}) {
-			t.Errorf("with a session of two hours ago: %+v", got)
-		}
-		insert(sessionRow{"d", "ann", "open", -1800, 1200}, sessionRow{"e", "ann", "closed", -1200, -60}, sessionRow{"f", "ann", "closed", -600, -60})
-		got := usage()
-		wait := time.Until(got.NextFreeAt)
-		got.NextFreeAt = time.Time{}
-		if got != (session.Usage{Held: 2, MaxHeld: 2, OpensLeftHour: 0, OpensLeftDay: 1}) {
-			t.Errorf("with the hour used up: %+v", got)
-		}
-		if wait < 25*time.Minute || wait > 30*time.Minute { // when the open of 30 minutes ago leaves the hour
-			t.Errorf("the next is free in %v, want 30 minutes", wait)
-		}
+	operated(t, session.Options{}, func(t *testing.T, m *session.Manager, insert func(...sessionRow)) {
+		insert(sessionRow{"a", "ann", "open", -7200, 600}, sessionRow{"b", "ann", "closed", -60, -10}, sessionRow{"c", "bob", "open", -60, 600}, sessionRow{"d", "carol", "closed", -700000, -690000})
 		if n, err := m.CountActiveUsers(t.Context(), 7*24*time.Hour); err != nil || n != 2 {
 			t.Errorf("%d active users, %v", n, err)
 		}

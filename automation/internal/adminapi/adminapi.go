@@ -107,6 +107,8 @@ func (a *api) routes() map[string]handler {
 		"GET /report":                  a.getReport,
 		"GET /overview":                a.getOverview,
 		"GET /users/{id}":              a.getUser,
+		"GET /sessions":                a.listSessions,
+		"DELETE /sessions/{id}":        a.endSession,
 		"GET /models":                  a.listModels,
 		"GET /models/resolve":          a.resolveModel,
 		"GET /feedback":                a.listFeedback,

@@ -36,12 +36,6 @@ type UserSettings interface {
 	Get(ctx context.Context, userID string) (settings.Settings, error)
 }
 
-// Sessions lists a user's sessions; *session.Manager does.
-type Sessions interface {
-	List(ctx context.Context, userID string) ([]session.Info, error)
-	Usage(ctx context.Context, userID string) (session.Usage, error)
-}
-
 // Models resolves names; *mapping.Catalog does.
 type Models interface {
 	Resolve(name string, want mapping.Type) (mapping.Model, error)
