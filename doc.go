@@ -5,26 +5,16 @@
 // long their sessions last. Operators roll it out to a few users, to 10 %, to
 // everybody, and take it back in seconds.
 //
-// The gateway brings its database pool, its way to tell users, and a handler;
-// package automation brings the rest:
+// The gateway brings its database pool, a function that identifies users, and a
+// router; package automation brings the handlers:
 //
-//	cfg, err := automation.LoadConfig() // docs/environment.md has the variables
-//	if err != nil {
-//		return nil, err
-//	}
-//	if _, err := schema.Migrate(ctx, db); err != nil {
-//		return nil, err
-//	}
-//	m, err := automation.New(cfg, db, identify, automation.Options{Logger: logger})
-//	if err != nil {
-//		return nil, err
-//	}
-//	stopped := make(chan error, 1)
-//	go func() { stopped <- m.Run(ctx) }()
-//
+//	m, err := automation.New(cfg, db, identify, automation.Options{})
+//	...
+//	mux.Handle("/api/v1/", m.Forward()) // or m.Sessions(handler)
 //	mux.Handle(automation.BasePath+"/", m.API())
-//	mux.Handle("POST /api/v1/chat/completions", m.Sessions(chat)) // or m.Forward()
-//	mux.Handle("GET /healthz/ready", m.Ready())
+//	go m.Run(ctx)
+//
+// The README shows a whole gateway.
 //
 // # Why
 //
@@ -38,22 +28,22 @@
 //
 // What a gateway uses:
 //
-//   - automation: the configuration, the middleware, the HTTP API, health
-//   - automation/schema: the tables, brought in and taken out again
-//   - flags: who has a feature; works for the gateway's own features as well
+//   - automation: configuration, handlers, health
+//   - automation/schema: the tables
+//   - automation/metrics, automation/console: Prometheus collectors; the operators' pages
+//   - automation/automationtest: what a gateway's own unit tests need
+//   - pgpool: opens a pool of connections that survive a frozen server
+//
+// What these stand on, each usable by itself:
+//
+//   - flags: who has a feature; flags/rollout moves it through stages, and back
+//     by itself; flags/listen and flags/openfeature
 //   - settings: what each user chose
 //   - mapping: which model a name means
-//   - automation/metrics: what Prometheus scrapes
-//   - flags/rollout: a flag's way through stages, and back by itself
-//   - flags/listen, flags/openfeature: changes heard of at once; a provider
-//
-// What these stand on, usable by itself:
-//
 //   - automation/session: who may use which paid session, and until when
 //   - automation/proxyrouter: the client of a Morpheus node
-//   - automation/proxyrouter/proxyroutertest: a simulated node, for tests
+//   - automation/outcome: how requests end
 //
-// The command automationctl is the operators'. The command examples/server is a
-// whole small gateway that needs nothing but Go. PostgreSQL is the product's database; SQLite serves trials and a single
+// PostgreSQL is the product's database; SQLite serves trials and a single
 // machine.
 package gatewayautomation
