@@ -462,6 +462,43 @@ func TestAClientThatGoesInMidStreamFreesItsSession(t *testing.T) {
 	}
 }
 
+func TestForward_AnswersWhenTheHostsDeadlineComesFirst(t *testing.T) {
+	for _, tt := range []struct{ fault, body, want string }{
+		{"provider-hangs", ask("llama"), `"code":"session_unavailable"`},
+		{"stream-silent", stream("llama", "Hello"), `data: {"error":{"message":"The gateway ended the answer`},
+	} {
+		t.Run(tt.fault, func(t *testing.T) {
+			l := newLab(t, setup{})
+			if a := l.chat("alice"); a.status != http.StatusOK { // the session is there
+				t.Fatal(a.body)
+			}
+			forward := l.Forward()
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				ctx, cancel := context.WithTimeout(r.Context(), 300*time.Millisecond)
+				defer cancel()
+				forward.ServeHTTP(w, r.WithContext(ctx))
+			}))
+			defer server.Close()
+			l.node.Inject(proxyroutertest.Fault{Name: tt.fault})
+			request := l.request("POST", chatPath, "alice", tt.body)
+			request.URL.Host = strings.TrimPrefix(server.URL, "http://")
+			resp, err := server.Client().Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = resp.Body.Close() }()
+			body, err := io.ReadAll(resp.Body)
+			if err != nil || !strings.Contains(string(body), tt.want) {
+				t.Errorf("%d %s, %v", resp.StatusCode, body, err)
+			}
+			if !l.log.has("request ended", "cause\":\"host") {
+				t.Error("the host's deadline is not in the log")
+			}
+			l.node.ClearFaults()
+		})
+	}
+}
+
 func TestAStreamArrivesAsItIsSent(t *testing.T) {
 	l := newLab(t, setup{node: proxyroutertest.Options{ChunkDelay: 300 * time.Millisecond}})
 	begun := time.Now()

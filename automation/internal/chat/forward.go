@@ -157,8 +157,7 @@ func (f *forwarding) attempt() (outcome.Outcome, *failure) {
 	resp, err := f.answers.Send(f.r.Context(), relay.Attempt{Send: send, Cancel: cancel, Release: release}) //nolint:bodyclose // relay and ReadError close it
 	switch {
 	case errors.Is(err, relay.ErrAbandoned):
-		f.claim = nil
-		return clientLeft(), nil
+		return f.abandoned(err)
 	case err != nil:
 		failed := f.transportError(ctx, err)
 		cancel(nil)

@@ -52,6 +52,10 @@ func (f *forwarding) relay(resp *http.Response, cancel context.CancelCauseFunc, 
 		return outcome.Outcome{Cause: outcome.None}, nil
 	}
 	f.claim, f.relayed, f.abort = nil, true, result.Abort
+	if !result.Begun && result.Failure.Cause != outcome.ClientLeft {
+		failed := f.truncated(resp, result.Failure)
+		return outcome.Outcome{}, &failure{answer: failed.answer, header: failed.header} // without a session nothing helps
+	}
 	return outcome.Outcome{Cause: result.Failure.Cause, Code: result.Failure.Code, Err: result.Failure.Err}, nil
 }
 
@@ -73,6 +77,16 @@ func (f *forwarding) truncated(resp *http.Response, e *relay.Failure) *failure {
 		message = "The session was lost; send the request again."
 	}
 	return &failure{answer: newError(e.Cause, e.Code, message, e.Err)}
+}
+
+// abandoned is the end of a call whose context ended before the node answered.
+func (f *forwarding) abandoned(err error) (outcome.Outcome, *failure) {
+	f.claim = nil // the relay's, which waits for the node
+	if errors.Is(err, context.Canceled) {
+		return clientLeft(), nil
+	}
+	f.relayed = true
+	return outcome.Outcome{}, &failure{answer: unavailable(outcome.Host, "The gateway's time for the request was over before the model answered.", retrySoon, err)}
 }
 
 func clientLeft() outcome.Outcome {
