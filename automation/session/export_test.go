@@ -41,3 +41,15 @@ var ClaimScript = func() string {
 
 // Trigger makes the next round of maintenance come at once.
 func (m *Manager) Trigger() { m.trigger() }
+
+// Waiting is how many requests wait in this replica.
+func (m *Manager) Waiting() (n int) {
+	m.queues.mu.Lock()
+	defer m.queues.mu.Unlock()
+	for _, list := range m.queues.pools {
+		for _, q := range list {
+			n += len(q.waiters)
+		}
+	}
+	return n
+}

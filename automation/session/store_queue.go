@@ -23,7 +23,7 @@ const tolerance = 500 * time.Millisecond
 
 // placeTimeout is how long a place is kept for a waiter that does not look
 // again. It is longer than any pause between two looks.
-const placeTimeout = 2 * time.Second
+const placeTimeout = 5 * time.Second
 
 // keep writes the place down for those who come later, or, once the request is
 // served, hands it to the one behind it.

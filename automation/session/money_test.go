@@ -1,0 +1,366 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
+)
+
+func request(user, model string) session.Request {
+	return session.Request{UserID: user, ModelID: model, Duration: time.Hour}
+}
+
+func TestOpen_AsksForALengthThatNoOtherOpenHas(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		const users = 40
+		all := make(chan struct{})
+		p := &heldNode{held: make(chan struct{})}
+		p.onCall = func(n int64) {
+			if n == users {
+				close(all)
+			}
+		}
+		o := quick()
+		o.MaxPerUser = 1
+		var ms []*session.Manager
+		for range 3 {
+			m, _ := start(t, db, p, o)
+			ms = append(ms, m)
+		}
+		var wg sync.WaitGroup
+		for i, user := range names("user", users) {
+			wg.Go(func() { use(t, ms[i%3], user) })
+		}
+		<-all // every one of them is under way
+		p.with(func() {
+			seen := map[time.Duration]bool{}
+			for _, r := range p.asked {
+				if seen[r.Duration] || r.Duration <= time.Hour || r.Duration%(5*time.Second) != 3*time.Second {
+					t.Errorf("a length of %v: another has it, or somebody may type it", r.Duration)
+				}
+				seen[r.Duration] = true
+			}
+		})
+		close(p.held)
+		wg.Wait()
+	})
+}
+
+// heldNode answers no open before it is told to.
+type heldNode struct {
+	fakeNode
+	held   chan struct{}
+	asked  []session.OpenRequest
+	onCall func(n int64)
+	calls  atomic.Int64
+}
+
+func (p *heldNode) OpenSession(ctx context.Context, r session.OpenRequest) (string, error) {
+	p.with(func() { p.asked = append(p.asked, r) })
+	if p.onCall != nil {
+		p.onCall(p.calls.Add(1))
+	}
+	select {
+	case <-p.held:
+		return p.fakeNode.OpenSession(ctx, r)
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// Everything but the length speaks for these sessions, or the length as well.
+func TestReconcile_AdoptsNobodyElsesSession(t *testing.T) {
+	named := session.ID("0x" + fmt.Sprintf("%064d", 7))
+	for name, tc := range map[string]struct {
+		id     string
+		length func(asked time.Duration) time.Duration
+		set    func(*session.Options)
+		named  bool
+	}{
+		"one of a length that somebody typed": {id: "0xtyped", length: func(time.Duration) time.Duration { return time.Hour }},
+		"one that a client has named":         {id: named.String(), length: func(asked time.Duration) time.Duration { return asked }, named: true},
+		"one that the host calls its own": {id: "0xhost", length: func(asked time.Duration) time.Duration { return asked }, set: func(o *session.Options) {
+			o.Foreign = func(_ context.Context, s session.ChainSession) (bool, error) { return s.ID == "0xhost", nil }
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			each(t, func(t *testing.T, db *sqlx.DB) {
+				p := &fakeNode{}
+				p.open = func(n int) (string, error) {
+					if n > 1 {
+						return "yes", nil
+					}
+					p.add(session.ChainSession{ID: tc.id, ModelID: modelA, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(tc.length(p.opens[0].Duration))})
+					return "", errors.New("cut")
+				}
+				o := quick()
+				o.ReconcileTimeout = 500 * time.Millisecond
+				if tc.set != nil {
+					tc.set(&o)
+				}
+				m, _ := start(t, db, p, o)
+				if tc.named {
+					if _, err := m.AcquireSession(t.Context(), "bob", named); !errors.Is(err, session.ErrUnmanaged) {
+						t.Fatalf("bob's own session: %v", err)
+					}
+				}
+				if _, err := m.Acquire(t.Context(), ask("alice")); !errors.Is(err, session.ErrOpening) {
+					t.Errorf("got %v, want that alice is told to come back", err)
+				}
+				until(t, "it is given up", func() bool { return rows(t, db)["lost"] == 1 })
+				c, err := m.Acquire(t.Context(), ask("alice"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.Release()
+				if c.SessionID() != "0x2" {
+					t.Errorf("alice was given %s", c.SessionID())
+				}
+				var n int
+				if err := db.Get(&n, `SELECT count(*) FROM automation_sessions WHERE session_id = $1`, tc.id); err != nil || n != 0 {
+					t.Errorf("%d rows have the foreign session, %v", n, err)
+				}
+			})
+		})
+	}
+}
+
+func TestMaintain_CountsTheWalletsSessionsThatNoRowExplains(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{}
+		now := time.Now()
+		p.add(session.ChainSession{ID: "0xopen", ModelID: modelA, OpenedAt: now, EndsAt: now.Add(time.Hour)})
+		p.add(session.ChainSession{ID: "0xopen2", ModelID: modelA, OpenedAt: now, EndsAt: now.Add(time.Hour)})
+		p.add(session.ChainSession{ID: "0xclosed", ModelID: modelA, OpenedAt: now, EndsAt: now.Add(time.Hour), ClosedAt: now})
+		p.add(session.ChainSession{ID: "0xended", ModelID: modelA, OpenedAt: now.Add(-2 * time.Hour), EndsAt: now.Add(-time.Hour)})
+		var seen observed
+		o := quick()
+		o.Observe, o.Interval = seen.add, time.Hour
+		m, _ := start(t, db, p, o)
+		use(t, m, "alice") // has a row
+		if err := m.Maintain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s, err := m.Stats(t.Context())
+		if err != nil || s.Unexplained != 2 {
+			t.Errorf("%d unexplained, %v; want 2", s.Unexplained, err)
+		}
+		if seen.count(session.Unexplained, "") != 1 {
+			t.Error("nobody was told")
+		}
+		if err := m.Maintain(t.Context()); err != nil || seen.count(session.Unexplained, "") != 1 {
+			t.Errorf("the wallet is compared at every round, %v", err)
+		}
+	})
+}
+
+// What is being opened, or was perhaps opened, is not unexplained.
+func TestReconcile_WritesHoweverLongTheNodeTakes(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		if testing.Short() {
+			t.Skip("it waits for longer than a write may take")
+		}
+		p := &lateLister{}
+		p.open = func(int) (string, error) {
+			p.add(session.ChainSession{ID: "0xfound", ModelID: modelA, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(p.opens[0].Duration)})
+			return "", errors.New("cut")
+		}
+		m, _ := start(t, db, p, quick())
+		_, _ = m.Acquire(t.Context(), ask("alice"))
+		until(t, "it is adopted", func() bool { return rows(t, db)["open"] == 1 })
+		use(t, m, "alice")
+		if p.opened() != 1 {
+			t.Errorf("%d opens", p.opened())
+		}
+	})
+}
+
+// lateLister takes longer to list the wallet's sessions than a write may take.
+type lateLister struct{ fakeNode }
+
+func (p *lateLister) WalletSessions(ctx context.Context, since time.Time) ([]session.ChainSession, error) {
+	late := time.NewTimer(6 * time.Second)
+	defer late.Stop()
+	select {
+	case <-late.C:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return p.fakeNode.WalletSessions(ctx, since)
+}
+
+// The first replica is killed while the node opens. Whoever asks next waits for
+// what may come of it, or is told to come back; the node is not asked again.
+func TestAcquire_PaysNoSecondTimeAfterAKillDuringAnOpen(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{}
+		o := quick()
+		o.Interval = 50 * time.Millisecond
+		m, _ := start(t, db, p, o)
+		// An intent whose opener has called the node and is gone.
+		q := `INSERT INTO automation_sessions (id, model_id, owner_id, user_id, charged_at, duration, fingerprint, state, lease_token, lease_holder, lease_until, created_at, called_at, next_at)
+			VALUES ('dead', $1, 'alice', 'alice', now(), 3600, 3608, 'opening', 't', 'dead', now() + interval '2 seconds', now(), now(), now())`
+		if db.DriverName() == "sqlite" {
+			q = `INSERT INTO automation_sessions (id, model_id, owner_id, user_id, charged_at, duration, fingerprint, state, lease_token, lease_holder, lease_until, created_at, called_at, next_at)
+			VALUES ('dead', $1, 'alice', 'alice', strftime('%Y-%m-%d %H:%M:%f', 'now'), 3600, 3608, 'opening', 't', 'dead', strftime('%Y-%m-%d %H:%M:%f', 'now', '+2 seconds'),
+				strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now'), strftime('%Y-%m-%d %H:%M:%f', 'now'))`
+		}
+		if _, err := db.Exec(q, modelA); err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan *session.Claim)
+		go func() {
+			c, err := m.Acquire(t.Context(), ask("alice"))
+			if err != nil {
+				t.Error(err)
+			}
+			served <- c
+		}()
+		until(t, "its outcome is known to be unknown", func() bool { return rows(t, db)["unknown"] == 1 })
+		p.with(func() { // now the chain has it
+			p.add(session.ChainSession{ID: "0xfound", ModelID: modelA, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(3607 * time.Second)})
+		})
+		if c := <-served; c != nil {
+			if c.SessionID() != "0xfound" {
+				t.Errorf("got %s", c.SessionID())
+			}
+			c.Release()
+		}
+		if p.opened() != 0 {
+			t.Errorf("the node was asked %d times more", p.opened())
+		}
+	})
+}
+
+// One call collides, and its repetition hangs: the others wait for the seconds
+// that sending a transaction may take, not for the node's answer.
+func TestOpen_AHangingCallKeepsTheWalletForSecondsAlone(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		if testing.Short() {
+			t.Skip("it waits for ten seconds")
+		}
+		p := &hangsAfterCollision{hanging: make(chan struct{}), end: make(chan struct{})}
+		m, _ := start(t, db, p, quick())
+		var wg sync.WaitGroup
+		wg.Go(func() { use(t, m, "unlucky") })
+		<-p.hanging
+		use(t, m, "alice")
+		use(t, m, "bob")
+		select {
+		case <-p.end:
+			t.Error("the hanging call has ended")
+		default:
+		}
+		close(p.end)
+		wg.Wait()
+	})
+}
+
+type hangsAfterCollision struct {
+	fakeNode
+	calls        atomic.Int64
+	hanging, end chan struct{}
+}
+
+func (p *hangsAfterCollision) OpenSession(ctx context.Context, r session.OpenRequest) (string, error) {
+	switch p.calls.Add(1) {
+	case 1:
+		return "", session.ErrWalletCollision
+	case 2:
+		close(p.hanging)
+		select {
+		case <-p.end:
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+	return p.fakeNode.OpenSession(ctx, r)
+}
+
+// Twelve users ask while the wallet is taken, and leave. None of them is given
+// a session afterwards.
+func TestOpen_PaysForNobodyWhoHasLeft(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{}
+		var seen observed
+		o := quick()
+		o.Observe = seen.add
+		m, _ := start(t, db, p, o)
+		const taken = `UPDATE automation_wallet SET alone_until = '2100-01-01 00:00:00.000'`
+		const holder = `INSERT INTO automation_sessions (id, model_id, owner_id, user_id, duration, state, lane, lane_until, lease_token, lease_holder, lease_until, created_at, called_at, next_at)
+			VALUES ('holder', 'm', 'x', 'x', 60, 'opening', 'alone', '2100-01-01 00:00:00.000', 't', 'h', '2100-01-01 00:00:00.000', '2026-01-01 00:00:00.000', '2026-01-01 00:00:00.000', '2100-01-01 00:00:00.000')`
+		for _, q := range []string{taken, holder} {
+			if _, err := db.Exec(q); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for _, user := range names("user", 12) {
+			wg.Go(func() {
+				if c, err := m.Acquire(ctx, ask(user)); err == nil {
+					t.Errorf("%s was given %s", user, c.SessionID())
+				}
+			})
+		}
+		until(t, "all have an intent", func() bool { return rows(t, db)["opening"] == 13 })
+		leave()
+		wg.Wait()
+		if _, err := db.Exec(`DELETE FROM automation_sessions WHERE id = 'holder'`); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the intents are ended", func() bool { return rows(t, db)["failed"] == 12 })
+		if p.opened() != 0 || seen.count(session.Opened, "not_needed") != 12 {
+			t.Errorf("%d sessions were paid for users who had left, %d intents ended", p.opened(), seen.count(session.Opened, "not_needed"))
+		}
+	})
+}
+
+func TestAcquire_LeavesTheLastPlaceToAnotherModel(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{}
+		o := quick()
+		o.MaxPerUser = 3
+		m, _ := start(t, db, p, o)
+		var claims []*session.Claim
+		hold := func(model string) {
+			t.Helper()
+			c, err := m.Acquire(t.Context(), request("alice", model))
+			if err != nil {
+				t.Fatal(err)
+			}
+			claims = append(claims, c)
+		}
+		hold("one")
+		hold("one") // opens are quick here, so a second one is worthwhile
+		third := make(chan error, 1)
+		go func() { // a third of one model would take the last place
+			c, err := m.Acquire(t.Context(), request("alice", "one"))
+			if err == nil {
+				c.Release()
+			}
+			third <- err
+		}()
+		hold("two")
+		if p.opened() != 3 {
+			t.Errorf("%d opens, want two of one model and one of the other", p.opened())
+		}
+		for _, c := range claims {
+			c.Release()
+		}
+		if err := <-third; err != nil {
+			t.Errorf("the third of one model: %v", err)
+		}
+		if p.opened() != 3 {
+			t.Errorf("%d opens after all were served", p.opened())
+		}
+	})
+}

@@ -1,0 +1,404 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
+)
+
+func TestVerify_SaysWhatTheChainSays(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{}
+		m, _ := start(t, db, p, quick())
+		c, err := m.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Release()
+		open := p.chain[c.SessionID()]
+		expired, closed := open, open
+		expired.EndsAt, closed.ClosedAt = time.Now().Add(-time.Second), time.Now()
+		for _, tc := range []struct {
+			name string
+			set  func()
+			want session.Status
+		}{
+			{"open", func() {}, session.StatusOpen},
+			{"past its end", func() { p.chain[open.ID] = expired }, session.StatusExpired},
+			{"closed before its end", func() { p.chain[open.ID] = closed }, session.StatusClosed},
+			{"unknown", func() { delete(p.chain, open.ID) }, session.StatusMissing},
+		} {
+			p.with(tc.set)
+			if got, err := c.Verify(t.Context()); err != nil || got != tc.want {
+				t.Errorf("%s: %q, %v; want %q", tc.name, got, err, tc.want)
+			}
+		}
+		p.with(func() { p.gets = session.ErrUnavailable })
+		if got, err := c.Verify(t.Context()); !errors.Is(err, session.ErrUnavailable) || got != "" {
+			t.Errorf("a node that cannot be asked: %q, %v", got, err)
+		}
+	})
+}
+
+// twoProviders opens with 0xp, or with 0xq where 0xp is omitted.
+type twoProviders struct {
+	fakeNode
+	ignores bool // the field OmitProvider, as older nodes do
+}
+
+func (p *twoProviders) OpenSession(ctx context.Context, r session.OpenRequest) (string, error) {
+	id, err := p.fakeNode.OpenSession(ctx, r)
+	p.with(func() {
+		if c := p.chain[id]; err == nil && r.OmitProvider == "0xp" && !p.ignores {
+			c.Provider = "0xQ"
+			p.chain[id] = c
+		}
+	})
+	return id, err
+}
+
+// broken is a request that holds a session of 0xp and has paid for none.
+func broken(t *testing.T, m *session.Manager, user string) *session.Claim {
+	t.Helper()
+	use(t, m, user)
+	c, err := m.Acquire(t.Context(), ask(user))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func replacing() session.Options {
+	o := quick()
+	o.MaxPerUser, o.OpensPerHour, o.MaxReplacementsPerHour, o.MaxReplacementsPerHourTotal = 1, 1, 2, 3
+	return o
+}
+
+func TestReplace_OpensAnotherBeforeTheOldOneIsLetGo(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &twoProviders{}
+		var seen observed
+		o := replacing()
+		o.Observe = seen.add
+		m, _ := start(t, db, p, o)
+		old := broken(t, m, "alice")
+		next, err := m.Replace(t.Context(), old, session.Replacement{AnotherProvider: true})
+		if err != nil {
+			t.Fatal(err) // neither her places nor her opens of the hour allow one more
+		}
+		if old.Context().Err() != nil || next.Provider() != "0xq" || next.SessionID() == old.SessionID() {
+			t.Errorf("old %v, next %s of %s", old.Context().Err(), next.SessionID(), next.Provider())
+		}
+		if err := old.MarkBroken(); err != nil {
+			t.Error(err)
+		}
+		old.Release()
+		if _, err := m.Replace(t.Context(), next, session.Replacement{}); !errors.Is(err, session.ErrPaid) {
+			t.Errorf("a request that has caused an open was told %v", err)
+		}
+		next.Release()
+		use(t, m, "alice")
+		if p.opened() != 2 || seen.count(session.Replaced, "opened") != 1 || seen.count(session.Replaced, "paid") != 1 {
+			t.Errorf("%d opens, observed %v", p.opened(), seen.events)
+		}
+		u, err := m.Usage(t.Context(), "alice")
+		if err != nil || u.OpensHour != 1 {
+			t.Errorf("she was charged %d opens, %v; want her own alone", u.OpensHour, err)
+		}
+	})
+}
+
+func TestReplace_TakesAnIdleSessionBeforeItPays(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &twoProviders{}
+		o := quick()
+		m, _ := start(t, db, p, o)
+		one, err := m.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		two, err := m.Acquire(t.Context(), session.Request{UserID: "alice", ModelID: modelA, Duration: time.Hour, OmitProvider: "0xP"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		one.Release()
+		two.Release()
+		old := broken(t, m, "alice") // the one that ends first
+		next, err := m.Replace(t.Context(), old, session.Replacement{AnotherProvider: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next.Provider() == old.Provider() || p.opened() != 2 {
+			t.Errorf("got one of %s in the place of one of %s, after %d opens", next.Provider(), old.Provider(), p.opened())
+		}
+		next.Release()
+		old.Release()
+	})
+}
+
+func TestReplace_HasLimitsOfItsOwn(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		m, _ := start(t, db, &twoProviders{}, replacing())
+		replace := func(user string) error {
+			t.Helper()
+			old := broken(t, m, user)
+			defer old.Release()
+			next, err := m.Replace(t.Context(), old, session.Replacement{})
+			if err != nil {
+				return err
+			}
+			if err := old.MarkBroken(); err != nil {
+				t.Error(err)
+			}
+			next.Release()
+			return nil
+		}
+		limit := func(err error) string {
+			if b, ok := errors.AsType[*session.BudgetError](err); ok && b.RetryAfter > 59*time.Minute && b.RetryAfter <= time.Hour {
+				return b.Limit
+			}
+			return ""
+		}
+		for range 2 {
+			if err := replace("alice"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := replace("alice"); limit(err) != session.LimitReplacements {
+			t.Errorf("her third within the hour: %v", err)
+		}
+		if err := replace("bob"); err != nil {
+			t.Errorf("bob's first: %v", err)
+		}
+		if err := replace("carol"); limit(err) != session.LimitReplacementsTotal {
+			t.Errorf("the fourth of all: %v", err)
+		}
+	})
+}
+
+// A node that ignores the field opens with the provider that failed: that is
+// found out once, and costs one session.
+func TestReplace_RemembersANodeThatOmitsNobody(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &twoProviders{ignores: true}
+		var seen observed
+		o := replacing()
+		o.Observe = seen.add
+		o.AcquireTimeout = 2 * time.Second
+		m, _ := start(t, db, p, o)
+		old := broken(t, m, "alice")
+		defer old.Release()
+		if c, err := m.Replace(t.Context(), old, session.Replacement{AnotherProvider: true}); err == nil {
+			t.Errorf("she was given %s of %s", c.SessionID(), c.Provider())
+		}
+		other := broken(t, m, "bob")
+		defer other.Release()
+		if _, err := m.Replace(t.Context(), other, session.Replacement{AnotherProvider: true}); !errors.Is(err, session.ErrNoOtherProvider) {
+			t.Errorf("the next one was told %v", err)
+		}
+		if p.opened() != 3 || seen.count(session.Mismatched, "provider") != 1 {
+			t.Errorf("%d opens, observed %v", p.opened(), seen.events)
+		}
+	})
+}
+
+func TestOpen_SessionOfAnotherModelServesNobody(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		var seen observed
+		o := quick()
+		o.Observe, o.AcquireTimeout = seen.add, 2*time.Second
+		m, _ := start(t, db, &wrongModel{}, o)
+		if c, err := m.Acquire(t.Context(), ask("alice")); err == nil {
+			t.Errorf("she was given %s", c.SessionID())
+		}
+		if seen.count(session.Mismatched, "model") != 1 || rows(t, db)["ending"] != 1 {
+			t.Errorf("rows %v, observed %v", rows(t, db), seen.events)
+		}
+		c, err := m.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Release()
+	})
+}
+
+// wrongModel opens the first session for another model.
+type wrongModel struct{ fakeNode }
+
+func (p *wrongModel) OpenSession(ctx context.Context, r session.OpenRequest) (string, error) {
+	if p.opened() == 0 {
+		r.ModelID = "0xother"
+	}
+	return p.fakeNode.OpenSession(ctx, r)
+}
+
+// The chain shortens what is above its maximum. Two opens show it; from then on
+// lengths are chosen below, so that opens stay recognisable.
+func TestOpen_LearnsTheLongestSessionOfTheChain(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{lasts: 30 * time.Minute}
+		var seen observed
+		o := quick()
+		o.Observe = seen.add
+		m, _ := start(t, db, p, o)
+		open := func(user string) time.Duration {
+			t.Helper()
+			use(t, m, user)
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.opens[len(p.opens)-1].Duration
+		}
+		users := names("user", 20)
+		first := open(users[0])
+		i := slices.IndexFunc(users[1:], func(user string) bool { return open(user) != first })
+		if i < 0 {
+			t.Fatal("twenty opens asked for the same length")
+		}
+		if d := open("last"); d > 30*time.Minute || d < 29*time.Minute {
+			t.Errorf("asked for %v of a chain that gives 30m0s", d)
+		}
+		if seen.count(session.Mismatched, "length") == 0 {
+			t.Error("nobody was told")
+		}
+	})
+}
+
+func TestAcquire_AvoidsAProviderThatFailedForSeveralUsers(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &twoProviders{}
+		o := quick()
+		a, _ := start(t, db, p, o)
+		b, _ := start(t, db, p, o) // another replica
+		fail := func(user string) {
+			t.Helper()
+			c, err := a.Acquire(t.Context(), ask(user))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Release()
+			for range 5 {
+				if err := c.ReportFailure(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		provider := func(m *session.Manager, user string) string {
+			t.Helper()
+			if err := m.Maintain(t.Context()); err != nil {
+				t.Error(err)
+			}
+			c, err := m.Acquire(t.Context(), ask(user))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Release()
+			return c.Provider()
+		}
+		fail("one")
+		fail("two")
+		if got := provider(b, "alice"); got != "0xp" {
+			t.Errorf("after the failures of two users a session of %s was opened", got)
+		}
+		fail("three")
+		if got := provider(b, "bob"); got != "0xq" {
+			t.Errorf("after the failures of three users a session of %s was opened", got)
+		}
+		if got := provider(a, "alice"); got != "0xp" {
+			t.Errorf("alice, who has a session of the failing one alone, was given one of %s", got)
+		}
+		if err := a.EraseUser(t.Context(), "three"); err != nil {
+			t.Error(err)
+		}
+		if got := provider(b, "carol"); got != "0xp" {
+			t.Errorf("after one of the three was erased: %s", got)
+		}
+	})
+}
+
+func TestReleaseBusy_LetsTheSessionCoolDown(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		for name, leave := range map[string]func(*session.Claim){
+			"left while the node was busy": (*session.Claim).ReleaseBusy,
+			"its lease lapsed": func(*session.Claim) {
+				q := `UPDATE automation_sessions SET lease_until = now() - interval '1 second'`
+				if db.DriverName() == "sqlite" {
+					q = `UPDATE automation_sessions SET lease_until = strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 seconds')`
+				}
+				if _, err := db.Exec(q); err != nil {
+					t.Fatal(err)
+				}
+			},
+		} {
+			t.Run(name, func(t *testing.T) {
+				if _, err := db.Exec(`DELETE FROM automation_sessions`); err != nil {
+					t.Fatal(err)
+				}
+				p := &fakeNode{}
+				o := quick()
+				o.MaxPerUser, o.CoolDown, o.AcquireTimeout, o.DrainTimeout, o.Lease = 1, time.Hour, time.Second, time.Second, time.Hour
+				m, stop := start(t, db, p, o)
+				defer stop()
+				c, err := m.Acquire(t.Context(), ask("alice"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				leave(c)
+				for _, acquire := range []func() (*session.Claim, error){
+					func() (*session.Claim, error) { return m.Acquire(t.Context(), ask("alice")) },
+					func() (*session.Claim, error) {
+						return m.AcquireSession(t.Context(), "alice", session.ID(c.SessionID()))
+					},
+				} {
+					if got, err := acquire(); !errors.Is(err, session.ErrBusy) {
+						t.Errorf("got %v, %v; want that it stays busy", got, err)
+					}
+				}
+				if s, err := m.Stats(t.Context()); err != nil || name == "left while the node was busy" && s.Abandoned != 0 {
+					t.Errorf("%d abandoned, %v", s.Abandoned, err)
+				}
+				shiftLease(t, db, time.Hour)
+				use(t, m, "alice")
+				if p.opened() != 1 {
+					t.Errorf("%d opens", p.opened())
+				}
+				c.Release()
+			})
+		}
+	})
+}
+
+// shiftLease lets time pass for all leases.
+func shiftLease(t *testing.T, db *sqlx.DB, by time.Duration) {
+	t.Helper()
+	q := `UPDATE automation_sessions SET lease_until = lease_until - make_interval(secs => $1)`
+	if db.DriverName() == "sqlite" {
+		q = `UPDATE automation_sessions SET lease_until = strftime('%Y-%m-%d %H:%M:%f', lease_until, '-' || $1 || ' seconds')`
+	}
+	if _, err := db.Exec(q, by.Seconds()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestClaim_LeaseContextOutlivesTheRequest(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		m, _ := start(t, db, &fakeNode{}, quick())
+		ctx, leave := context.WithCancel(t.Context())
+		c, err := m.Acquire(ctx, ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		leave()
+		<-c.Context().Done()
+		if c.LeaseContext().Err() != nil {
+			t.Error("the lease ended with the request")
+		}
+		c.Release()
+		<-c.LeaseContext().Done()
+	})
+}
