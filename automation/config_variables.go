@@ -145,7 +145,7 @@ func (c *Config) parse(environ map[string]string) fieldErrors {
 	values := map[string]string{}
 	for _, v := range c.variables() {
 		values[v.name] = environ[v.name]
-		if field, _ := fieldOf(v.name); field.Type != reflect.TypeFor[Secret]() {
+		if field := fieldOf(v.name); field.Type != reflect.TypeFor[Secret]() {
 			values[v.name] = strings.TrimSpace(environ[v.name])
 		}
 	}
@@ -153,8 +153,7 @@ func (c *Config) parse(environ map[string]string) fieldErrors {
 	faults, all := fieldErrors{}, c.variables()
 	for _, e := range parseErrors(err) {
 		i := slices.IndexFunc(all, func(v variable) bool {
-			field, _ := fieldOf(v.name)
-			return field.Name == e.Name
+			return fieldOf(v.name).Name == e.Name
 		})
 		faults.add(all[i].name, unexpected(all[i].expected, values[all[i].name]))
 	}
@@ -162,13 +161,13 @@ func (c *Config) parse(environ map[string]string) fieldErrors {
 }
 
 // fieldOf finds Config's field of a variable.
-func fieldOf(variable string) (reflect.StructField, bool) {
+func fieldOf(variable string) (field reflect.StructField) {
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[Config]()) {
 		if f.Tag.Get("env") == variable {
-			return f, true
+			return f
 		}
 	}
-	return reflect.StructField{}, false
+	return field
 }
 
 // parseErrors are what package env could not parse.

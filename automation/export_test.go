@@ -31,8 +31,7 @@ func Variables() []Variable {
 	var c Config
 	var list []Variable
 	for _, v := range c.variables() {
-		field, _ := fieldOf(v.name)
-		list = append(list, Variable{v.name, field.Tag.Get("envDefault"), v.bounds})
+		list = append(list, Variable{v.name, fieldOf(v.name).Tag.Get("envDefault"), v.bounds})
 	}
 	return list
 }

@@ -184,13 +184,6 @@ func (b *browser) submit(from, path string, fields ...string) page {
 	return b.post(path, form)
 }
 
-func (b *browser) signIn() {
-	b.t.Helper()
-	if p := b.submit("login", "login", "name", "ann", "token", token); p.status != http.StatusOK || p.path != "" {
-		b.t.Fatalf("signing in led to %d at %q: %s", p.status, p.path, p.html)
-	}
-}
-
 // as is an Options.Authorize that knows one operator.
 func as(name string, readOnly bool) func(*http.Request) (console.Operator, error) {
 	return func(*http.Request) (console.Operator, error) {

@@ -40,7 +40,6 @@ func (c *console) flagSwitch(w http.ResponseWriter, r *request) error {
 // operator looked at goes along, so that nobody overwrites another's change.
 func (c *console) changeFlag(r *request) (target, message string, err error) {
 	body := map[string]any{}
-	message = "Saved."
 	switch form := r.PostFormValue("form"); form {
 	case "off":
 		body["enabled"], body["notice"] = false, r.PostFormValue("notice")

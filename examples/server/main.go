@@ -26,7 +26,7 @@ import (
 
 func main() {
 	help := flag.NewFlagSet("server", flag.ExitOnError)
-	help.Usage = func() { fmt.Fprint(help.Output(), usage) }
+	help.Usage = func() { _, _ = fmt.Fprint(help.Output(), usage) }
 	_ = help.Parse(os.Args[1:]) // it has no flags but -h and --help
 	if help.NArg() > 0 {
 		help.Usage()

@@ -64,7 +64,7 @@ func (a *api) getUser(c *httpapi.Call, _ string) error {
 	}
 	sessions := make([]sessionAnswer, len(open))
 	for i, s := range open {
-		sessions[i] = sessionAnswer{string(s.SessionID), a.ModelName(s.ModelID), stateOf(s), s.OpenedAt, s.EndsAt}
+		sessions[i] = sessionAnswer{s.SessionID, a.ModelName(s.ModelID), stateOf(s), s.OpenedAt, s.EndsAt}
 	}
 	used, err := a.Sessions.Usage(c.R.Context(), id)
 	if err != nil {
