@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/identity"
@@ -19,6 +20,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
 // Deps are what the API works with. All are required.
@@ -84,13 +86,32 @@ func New(d Deps) http.Handler {
 				c.W.Header().Set("WWW-Authenticate", identity.Challenge)
 				return httpapi.Fail(outcome.Client, problem.New(http.StatusUnauthorized, "Send the operators' token as a bearer token.").WithCause(err))
 			}
-			return serve(c, actor)
+			return serve(c, withComment(actor, c.R))
 		})
 	}
 	return mux
 }
 
 type handler func(c *httpapi.Call, actor string) error
+
+// headerComment says why an operator does something, percent-encoded.
+const headerComment = "X-Automation-Comment"
+
+// withComment adds the operator's reason to their name, so that the audit has
+// both.
+func withComment(actor string, r *http.Request) string {
+	comment, err := url.QueryUnescape(r.Header.Get(headerComment))
+	comment = strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, comment))
+	if err != nil || comment == "" {
+		return actor
+	}
+	return actor + " (" + text.Truncate(comment, 200) + ")"
+}
 
 func (a *api) routes() map[string]handler {
 	routes := map[string]handler{

@@ -149,3 +149,9 @@ func TestAdmin_ListsAndEndsSessions(t *testing.T) {
 		t.Errorf("alice's budget: %v", budget)
 	}
 }
+
+func TestAdmin_KeepsTheReasonInTheAudit(t *testing.T) {
+	o := newOperator(t, setup{})
+	o.expect(o.call("PATCH", "/flags/automation", `{"rollout_percentage":50}`, "X-Automation-Actor", "dave", "X-Automation-Comment", "errors+above%0A5+%25"), http.StatusOK, `"rollout_percentage":50`)
+	o.expect(o.call("GET", "/flags/automation/events?limit=1", ""), http.StatusOK, `"changed_by":"admin:dave (errors above 5 %)"`)
+}
