@@ -9,6 +9,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/metrics"
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 )
 
 // Labels that Prometheus adds, and those of histograms.
@@ -39,7 +46,7 @@ func TestQueries_UseExportedMetricsOnly(t *testing.T) {
 
 func TestAlerts_AreComplete(t *testing.T) {
 	rules := read(t, rulesFile)
-	tests := read(t, "prometheus/automation.test.yml") + read(t, "prometheus/automation.days.test.yml")
+	tests := read(t, "prometheus/automation.test.yml") + read(t, "prometheus/automation.days.test.yml") + read(t, "prometheus/automation.critical.test.yml")
 	alerts := regexp.MustCompile(`(?m)^      - alert: (\w+)\n(?:(?:        .*)?\n)*`).FindAllStringSubmatch(rules+"\n", -1)
 	if len(alerts) != strings.Count(rules, "- alert:") || len(alerts) == 0 {
 		t.Fatalf("%d alerts found, %d are there", len(alerts), strings.Count(rules, "- alert:"))
@@ -74,6 +81,7 @@ func TestAlerts_PassPromtool(t *testing.T) {
 	for _, args := range [][]string{
 		{"check", "rules", "automation.rules.yml"},
 		{"test", "rules", "automation.test.yml"},
+		{"test", "rules", "automation.critical.test.yml"},
 		{"test", "rules", "automation.days.test.yml"},
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
@@ -134,5 +142,70 @@ func TestDashboard_FitsAnyGrafana(t *testing.T) {
 	}
 	if got, want := strings.Join(rows, ", "), "Overview, Performance, Usage, Errors, Rollout"; got != want {
 		t.Errorf("rows are %s, want %s", got, want)
+	}
+}
+
+// The causes' table is in Go, and the alert that tells to roll back in PromQL.
+func TestAlerts_RollBackForEvidenceAgainstTheFeatureOnly(t *testing.T) {
+	want := []string{}
+	for _, c := range outcome.Causes() {
+		if c.Policy().Evidence == outcome.EvidenceFailure {
+			want = append(want, string(c))
+		}
+	}
+	slices.Sort(want)
+	found := regexp.MustCompile(`outcome="failed",cause=~"([a-z|]+)"`).FindAllStringSubmatch(read(t, rulesFile), -1)
+	if len(found) == 0 {
+		t.Fatal("no rule has the causes")
+	}
+	for _, m := range found {
+		got := strings.Split(m[1], "|")
+		slices.Sort(got)
+		if diff := cmp.Diff(slices.Compact(slices.Clone(want)), got); diff != "" {
+			t.Errorf("causes (-table +rules)\n%s", diff)
+		}
+	}
+}
+
+// increase() takes a series that appears with its first event for one without
+// any, so an alert would miss it.
+func TestAlerts_IncreaseOnlySeriesThatExistFromTheStart(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(metrics.New(metrics.Options{}))
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	increases := regexp.MustCompile(`(?:increase|rate)\((automation_[a-z_]+)(?:\{([^}]*)\})?\[`).FindAllStringSubmatch(read(t, rulesFile), -1)
+	if len(increases) < 10 {
+		t.Fatalf("only %d increases in the rules", len(increases))
+	}
+	matcher := regexp.MustCompile(`([a-z]+)(=~|=)"([^"]*)"`)
+	for _, inc := range increases {
+		name := inc[1]
+		for _, suffix := range []string{"_bucket", "_count"} {
+			if base := strings.TrimSuffix(name, suffix); slices.ContainsFunc(families, func(f *dto.MetricFamily) bool { return f.GetName() == base }) {
+				name = base
+			}
+		}
+		exists := false
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				labels := map[string]string{}
+				for _, l := range m.GetLabel() {
+					labels[l.GetName()] = l.GetValue()
+				}
+				matches := f.GetName() == name
+				for _, c := range matcher.FindAllStringSubmatch(inc[2], -1) {
+					if c[1] != "le" {
+						matches = matches && regexp.MustCompile("^(?:"+c[3]+")$").MatchString(labels[c[1]])
+					}
+				}
+				exists = exists || matches
+			}
+		}
+		if !exists && name != "automation_db_pool_wait_seconds_total" { // read from the pool at each scrape
+			t.Errorf("%s does not exist before its first event", inc[0])
+		}
 	}
 }

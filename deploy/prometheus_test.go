@@ -19,11 +19,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
 // A Prometheus that scrapes the example server finds every series that the
 // rules and the dashboard ask for, and evaluates all rules.
 func TestPrometheus_FindsEverySeriesAtTheExampleServer(t *testing.T) {
+	t.Parallel()
 	program := tool(t, "prometheus")
 	gateway := startGateway(t)
 	drive(t, gateway)
@@ -96,6 +99,56 @@ func TestPrometheus_FindsEverySeriesAtTheExampleServer(t *testing.T) {
 	}
 }
 
+// The whole way from a node that is killed to the alerts that say so. That they
+// come within two minutes is tried by promtool, whose clock no load slows down.
+func TestAlerts_FireWhenTheNodeIsKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute or two")
+	}
+	t.Parallel()
+	program := tool(t, "prometheus")
+	node := proxyroutertest.NewServer(t, proxyroutertest.Options{})
+	gateway := startGateway(t, "PROXY_ROUTER_URL="+node.URL)
+	api := startPrometheus(t, program, gateway)
+	const chat = `{"model":"llama-3.3-70b","messages":[{"role":"user","content":"Hello"}]}`
+	firing := func() map[string]bool {
+		var alerts []struct{ Metric map[string]string }
+		found := map[string]bool{}
+		if ask(t, api+"/api/v1/query?query="+url.QueryEscape(`ALERTS{alertstate="firing"}`), &alerts) {
+			for _, a := range alerts {
+				found[a.Metric["alertname"]] = true
+			}
+		}
+		return found
+	}
+	served := 0
+	untilWithin(t, 2*time.Minute, func() bool {
+		if send(t, "POST", gateway+"/api/v1/chat/completions", "sk-alice", chat) == http.StatusOK {
+			served++
+		}
+		return served >= 20
+	}, func() string { return fmt.Sprintf("only %d chats were served", served) })
+	if f := firing(); f["AutomationNodeUnavailable"] || f["AutomationRequestsFailing"] {
+		t.Errorf("alerts before anything happened: %v", f)
+	}
+
+	node.Close()
+	killed := time.Now()
+	var seen map[string]bool
+	untilWithin(t, 5*time.Minute, func() bool {
+		send(t, "POST", gateway+"/api/v1/chat/completions", "sk-alice", chat)
+		seen = firing()
+		return seen["AutomationNodeUnavailable"] && seen["AutomationRequestsFailing"]
+	}, func() string { return fmt.Sprintf("the node is dead, and these alerts fire: %v", seen) })
+	t.Logf("AutomationNodeUnavailable and AutomationRequestsFailing fired %v after the node was killed", time.Since(killed).Round(time.Second))
+	if get(t, gateway+"/healthz/ready", "") != http.StatusServiceUnavailable {
+		t.Error("readiness does not see the dead node")
+	}
+	if seen["AutomationErrorRateHigh"] {
+		t.Error("a dead node is said to be a reason to roll back")
+	}
+}
+
 // isHistogram tells whether a metric shows as _bucket, _count and _sum only.
 func isHistogram(name string) bool {
 	return strings.HasSuffix(name, "_duration_seconds") || strings.HasSuffix(name, "_overhead_seconds") ||
@@ -103,7 +156,7 @@ func isHistogram(name string) bool {
 }
 
 // startGateway builds and runs the example server.
-func startGateway(t *testing.T) (base string) {
+func startGateway(t *testing.T, env ...string) (base string) {
 	t.Helper()
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "server")
@@ -118,8 +171,8 @@ func startGateway(t *testing.T) (base string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := start(t, dir, []string{"ADDR=127.0.0.1:0", "DATABASE_URL=sqlite:" + filepath.Join(dir, "automation.db"), "MODEL_MAPPINGS_FILE=" + mapping,
-		"ACTIVE_MODELS_URL=" + feed.URL, "AUTOMATION_ADMIN_TOKEN=" + adminToken, "AUTOMATION_CLEANUP_INTERVAL=1s", "AUTOMATION_SWEEP_INTERVAL=200ms"}, binary)
+	out := start(t, dir, append([]string{"ADDR=127.0.0.1:0", "DATABASE_URL=sqlite:" + filepath.Join(dir, "automation.db"), "MODEL_MAPPINGS_FILE=" + mapping,
+		"ACTIVE_MODELS_URL=" + feed.URL, "AUTOMATION_ADMIN_TOKEN=" + adminToken, "AUTOMATION_CLEANUP_INTERVAL=1s", "AUTOMATION_SWEEP_INTERVAL=200ms"}, env...), binary)
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if _, address, ok := strings.Cut(lines.Text(), "listens on "); ok {
@@ -262,10 +315,15 @@ func ask(t *testing.T, url string, v any) bool {
 	return json.Unmarshal(answer.Data, v) == nil
 }
 
-// until asks again and again, for half a minute.
+// until asks again and again, for two minutes at most.
 func until(t *testing.T, done func() bool, why func() string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	untilWithin(t, 2*time.Minute, done, why)
+}
+
+func untilWithin(t *testing.T, bound time.Duration, done func() bool, why func() string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
 	again := time.NewTicker(200 * time.Millisecond)
 	defer again.Stop()

@@ -120,7 +120,7 @@ func newEvents(constLabels prometheus.Labels) *events {
 		apiDuration: f.histograms("automation_api_request_duration_seconds",
 			"How long answers of the users' and the operators' API took, by route.", requestBuckets, "route"),
 		chat: f.counters("automation_chat_requests_total",
-			"Requests on the path of chats, by what became of them and why.", "outcome", "reason"),
+			"Requests on the path of chats, by what became of them, why, and the code that the client saw.", "outcome", "cause", "reason"),
 		overhead: f.histograms("automation_chat_overhead_seconds",
 			"What automation added before requests went on or were refused.", requestBuckets, "outcome"),
 		auth: f.counters("automation_auth_failures_total",
@@ -151,12 +151,12 @@ func newEvents(constLabels prometheus.Labels) *events {
 // initSeries creates the series whose labels are known: increase() sees the first
 // increment only of a series that existed before it.
 func (e *events) initSeries() {
-	for _, result := range []string{"idle", "waited", "budget", "busy", "opening", "node", "refused", "database"} {
+	for _, result := range []string{"idle", "waited", "budget", "busy", "opening", "node", "refused", "database", "paid", "provider"} {
 		e.acquire.WithLabelValues(result)
 	}
 	for _, result := range []string{"opened", "refused", "node", "abandoned", "unknown"} {
 		e.open.WithLabelValues(result)
-		for _, cause := range []string{"request", "renewal", "prewarm"} {
+		for _, cause := range []string{"request", "renewal", "prewarm", "replacement"} {
 			e.opens.WithLabelValues(cause, result)
 		}
 	}
@@ -173,14 +173,28 @@ func (e *events) initSeries() {
 		e.maintenance.WithLabelValues(work, "ok")
 		e.maintenance.WithLabelValues(work, "failed")
 	}
-	for _, reason := range outcome.Skips() {
-		e.chat.WithLabelValues(string(outcome.Untouched), string(reason))
+	chat := func(o outcome.Outcome) {
+		e.chat.WithLabelValues(string(o.Result()), string(o.Cause), string(o.Code))
 	}
-	e.chat.WithLabelValues(string(outcome.Served), "")
+	chat(outcome.Outcome{Cause: outcome.None})
+	for _, skip := range outcome.Skips() {
+		chat(outcome.Outcome{Cause: outcome.Off, Code: skip, Skipped: true})
+	}
+	for _, code := range outcome.Codes() {
+		for _, cause := range code.Causes() {
+			chat(outcome.Outcome{Cause: cause, Code: code})
+		}
+	}
 	e.auth.WithLabelValues(pathAPI)
 	e.auth.WithLabelValues(pathChat)
-	for _, code := range []outcome.Code{outcome.CodeSessionUnavailable, outcome.CodeProviderError, outcome.CodeStreamInterrupted} {
-		e.chat.WithLabelValues(string(outcome.Failed), string(code))
+	for _, method := range []string{"GET", "PUT", "POST", "PATCH", "DELETE"} {
+		for _, code := range []string{"200", "500", "503"} {
+			e.api.WithLabelValues(method+" /api/v1/automation/settings", code)
+		}
+		e.apiDuration.WithLabelValues(method + " /api/v1/automation/settings")
+	}
+	for _, result := range []string{"ok", "unavailable", "unknown"} {
+		e.queries.WithLabelValues("flags.load", result)
 	}
 	for _, r := range []outcome.Result{outcome.Untouched, outcome.Served, outcome.Refused, outcome.Failed} {
 		e.overhead.WithLabelValues(string(r))
@@ -242,7 +256,7 @@ func (r *Recorder) observeAPI(o outcome.Outcome) {
 
 func (r *Recorder) observeChat(o outcome.Outcome) {
 	result := string(o.Result())
-	r.events.chat.WithLabelValues(result, string(o.Code)).Inc()
+	r.events.chat.WithLabelValues(result, string(o.Cause), string(o.Code)).Inc()
 	r.events.overhead.WithLabelValues(result).Observe(o.Overhead.Seconds())
 	if o.Code == outcome.CodeInvalidKey {
 		r.events.auth.WithLabelValues(pathChat).Inc()

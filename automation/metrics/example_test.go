@@ -29,7 +29,7 @@ func ExampleRecorder() {
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
 			if m.GetCounter().GetValue() > 0 {
-				fmt.Println(f.GetName(), m.GetLabel()[0].GetValue(), m.GetCounter().GetValue())
+				fmt.Println(f.GetName(), m.GetLabel()[1].GetValue(), m.GetCounter().GetValue())
 			}
 		}
 	}

@@ -141,10 +141,11 @@ func gather(t *testing.T, r prometheus.Collector) map[string]*dto.MetricFamily {
 	return families
 }
 
-// value is a series' value, or the count of a histogram's; labels are
-// alternately names and values.
-func value(t *testing.T, families map[string]*dto.MetricFamily, name string, labels ...string) float64 {
+// value is the sum of the series that have the labels, alternately names and
+// values; of histograms it is the number of observations.
+func value(t *testing.T, families map[string]*dto.MetricFamily, name string, labels ...string) (sum float64) {
 	t.Helper()
+	found := false
 series:
 	for _, m := range families[name].GetMetric() {
 		has := map[string]string{}
@@ -156,14 +157,12 @@ series:
 				continue series
 			}
 		}
-		switch {
-		case m.Histogram != nil:
-			return float64(m.GetHistogram().GetSampleCount())
-		case m.Counter != nil:
-			return m.GetCounter().GetValue()
-		}
-		return m.GetGauge().GetValue()
+		found = true
+		sum += float64(m.GetHistogram().GetSampleCount()) + m.GetCounter().GetValue() + m.GetGauge().GetValue()
 	}
-	t.Errorf("no series %s%v", name, labels)
-	return -1
+	if !found {
+		t.Errorf("no series %s%v", name, labels)
+		return -1
+	}
+	return sum
 }
