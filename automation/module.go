@@ -117,7 +117,7 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 		log.Warn(warning)
 	}
 	m := &Module{cfg: cfg, log: log, observer: opts.Observer.withDefaults(), users: opts.Users, now: opts.Now, pool: db, unknown: map[string]bool{}}
-	if err := errors.Join(m.newNode(opts), m.newCatalog(opts), m.newFlags(), m.newStores()); err != nil {
+	if err := errors.Join(m.newNode(opts), m.newCatalog(opts), m.newFlags(opts), m.newStores()); err != nil {
 		return nil, err
 	}
 	m.newHandlers(identify)
@@ -149,14 +149,14 @@ func (m *Module) newCatalog(opts Options) (err error) {
 }
 
 // The module's connections are divided: switching off must work when the
-// sessions use up all of theirs.
+// sessions use up all of theirs. Flags and rollouts have flagConns each.
 func (m *Module) flagConns() int     { return max(m.cfg.MaxDBConnections/8, 1) }
 func (m *Module) settingsConns() int { return max(m.cfg.MaxDBConnections/4, 1) }
 func (m *Module) sessionConns() int {
-	return max(m.cfg.MaxDBConnections-m.flagConns()-m.settingsConns(), 1)
+	return max(m.cfg.MaxDBConnections-2*m.flagConns()-m.settingsConns(), 1)
 }
 
-func (m *Module) newFlags() (err error) {
+func (m *Module) newFlags(opts Options) (err error) {
 	m.store = flags.NewStore(m.pool, flags.StoreOptions{MaxConns: m.flagConns(), Observe: m.observer.SQL})
 	var masterOff []string
 	if !m.cfg.FeatureEnabled {
@@ -164,7 +164,7 @@ func (m *Module) newFlags() (err error) {
 	}
 	m.flags = flags.NewWatcher(m.store, flags.Options{MasterOff: masterOff, Interval: m.cfg.FlagPollInterval, File: m.cfg.FlagSnapshotFile, Logger: m.log})
 	m.controller, err = rollout.New(m.pool, rollout.Options{MaxConns: m.flagConns(), Observe: m.observer.SQL,
-		Interval: m.cfg.RolloutInterval, Webhooks: webhooks(m.cfg), Logger: m.log})
+		Interval: m.cfg.RolloutInterval, Webhooks: webhooks(m.cfg), HTTPClient: opts.HTTPClient, Logger: m.log})
 	if err != nil {
 		return err
 	}

@@ -33,6 +33,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON automation_waiters TO automation_service
 GRANT SELECT, INSERT, UPDATE ON automation_jobs TO automation_service;
 GRANT SELECT, INSERT, UPDATE ON automation_rollouts TO automation_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON automation_rollout_counts TO automation_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON automation_rollout_failures TO automation_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON automation_rollout_minutes TO automation_service;
 GRANT SELECT, INSERT, UPDATE ON automation_rollout_receivers TO automation_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON automation_rollout_outbox TO automation_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON automation_replicas TO automation_service;

@@ -26,6 +26,8 @@ var rights = []struct {
 	{"automation_rollouts", []string{"SELECT", "INSERT", "UPDATE"}},
 	{"automation_rollout_events", []string{"SELECT", "INSERT", "DELETE"}},
 	{"automation_rollout_counts", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},
+	{"automation_rollout_failures", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},
+	{"automation_rollout_minutes", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},
 	{"automation_rollout_receivers", []string{"SELECT", "INSERT", "UPDATE"}},
 	{"automation_rollout_outbox", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},
 	{"automation_replicas", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},

@@ -52,6 +52,7 @@ type Controller struct {
 
 	mu        sync.Mutex // of passes
 	failing   map[string]bool
+	minute    uint64     // of the last pass
 	creating  sync.Mutex // of recorders
 	recorders atomic.Pointer[map[string]*Recorder]
 }
@@ -140,9 +141,13 @@ func (c *Controller) Run(ctx context.Context) {
 func (c *Controller) Tick(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.beginMinute()
+	if err := c.beginMinute(ctx); err != nil {
+		c.logFailing(ctx, "", err)
+		return fmt.Errorf("rollout: tick: %w", err)
+	}
 	names, err := sqldb.Read(ctx, c.db, "rollout.active", func(tx *sqldb.Tx) (names []string, err error) {
-		return names, tx.Select(&names, `SELECT name FROM automation_rollouts WHERE state IN ('running', 'paused') AND name IS NOT NULL ORDER BY name`)
+		return names, tx.Select(&names, `SELECT name FROM automation_rollouts 
+			WHERE state IN ('running', 'paused', 'completed') AND (state <> 'completed' OR watched_until > {now}) AND name IS NOT NULL ORDER BY name`)
 	})
 	c.logFailing(ctx, "", err)
 	if err != nil {
@@ -167,13 +172,13 @@ func (c *Controller) Tick(ctx context.Context) error {
 // pass flushes the counts of one rollout and evaluates it if it is due.
 func (c *Controller) pass(ctx context.Context, name string) error {
 	type result struct {
-		now    rollout
-		event  *Event
-		counts [arms]Counts
+		now   rollout
+		event *Event
 	}
 	rec := c.recorder(name)
+	b := rec.takeBatch()
 	got, err := sqldb.Write(ctx, c.db, "rollout.pass", func(tx *sqldb.Tx) (got result, err error) {
-		if got.counts, err = c.flush(tx, rec); err != nil {
+		if err := b.write(tx, name, c.instanceID); err != nil {
 			return got, err
 		}
 		w, r, err := readRollout(tx, name, "")
@@ -193,16 +198,17 @@ func (c *Controller) pass(ctx context.Context, name string) error {
 		return got, err
 	})
 	if err != nil {
+		b.undo()
 		return err
 	}
+	b.done()
 	if got.event != nil {
 		logEvent(ctx, c.log, *got.event)
 	}
 	if rec == nil {
 		return nil
 	}
-	rec.setFlushed(got.counts)
-	if r := got.now; r.state == StateRunning || r.state == StatePaused {
+	if r := got.now; r.isWatched() {
 		rec.observe(&stageRun{id: r.run, epoch: r.epoch, stage: r.stage}, r.plan)
 	} else {
 		rec.observe(nil, Plan{})
@@ -220,11 +226,24 @@ func (c *Controller) evaluate(tx *sqldb.Tx, w row, r rollout) (rollout, *Event, 
 	if err != nil {
 		return r, nil, err
 	}
-	in := inputs{elapsed: time.Duration(-w.LookedIn * float64(time.Second)), maxElapsed: maxElapsedIntervals * c.o.Interval, evidence: evidence}
-	if in.flagVersion, in.flagBy, err = readFlagVersion(tx, r.name); err != nil {
+	elapsed := time.Duration(-w.LookedIn * float64(time.Second))
+	in := inputs{at: r.lookedAt.Add(elapsed), elapsed: elapsed, maxElapsed: maxElapsedIntervals * c.o.Interval, evidence: evidence,
+		users: func(gate int, since time.Time) (int64, error) {
+			return countUsers(tx, r.name, r.run, gateKinds[gate], since)
+		}}
+	if in.flag, err = readFlagHead(tx, r.name); err != nil {
 		return r, nil, err
 	}
-	after, s := r.evaluate(in)
+	if minute := in.at.Unix() / 60; minute != r.memory.Minute {
+		r.memory.Minute = minute
+		if err := saveMinute(tx, r, in.at, evidence); err != nil {
+			return r, nil, err
+		}
+	}
+	after, s, err := r.evaluate(in)
+	if err != nil {
+		return r, nil, err
+	}
 	if s == nil {
 		return after, nil, save(tx, after, c.o.Interval, false, false)
 	}
@@ -235,7 +254,7 @@ func (c *Controller) evaluate(tx *sqldb.Tx, w row, r rollout) (rollout, *Event, 
 // logEvent logs a transition.
 func logEvent(ctx context.Context, log *slog.Logger, e Event) {
 	level := slog.LevelInfo
-	if e.Action == ActionRollback || e.Action == ActionBreach {
+	if e.Action == ActionRollback || e.Action == ActionStepBack || e.Action == ActionBreach {
 		level = slog.LevelError
 	}
 	log.Log(ctx, level, "rollout: "+string(e.Action), "rollout", e.Rollout, "epoch", e.Epoch, "stage", e.StageName,

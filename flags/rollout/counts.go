@@ -17,7 +17,8 @@ const (
 // String returns the arm's name in the database.
 func (a Arm) String() string { return [...]string{"exposed", "control"}[a] }
 
-// Outcome is how a request ended.
+// Outcome is how a request ended. It is a failure by its cause: what both arms
+// suffer is no evidence against the feature.
 type Outcome uint8
 
 const (
@@ -38,17 +39,19 @@ const (
 
 // Counts are the requests of one arm.
 type Counts struct {
-	Outcomes     int64 `json:"outcomes" db:"outcomes"`     // successes and failures
-	Failures     int64 `json:"failures" db:"failures"`     // of the outcomes
-	Ignored      int64 `json:"ignored" db:"ignored"`       // no evidence, and in no other figure
-	Slow         int64 `json:"slow" db:"slow"`             // outcomes over Plan.LatencyP95
-	DatabaseSlow int64 `json:"database_slow" db:"db_slow"` // outcomes over Plan.DatabaseP95
-	LatencyUS    int64 `json:"latency_us" db:"latency_us"` // the sum over the outcomes, in microseconds
-	DatabaseUS   int64 `json:"database_us" db:"db_us"`     // likewise
+	Outcomes         int64 `json:"outcomes" db:"outcomes"`                   // successes and failures
+	Failures         int64 `json:"failures" db:"failures"`                   // of the outcomes
+	ProviderFailures int64 `json:"provider_failures" db:"provider_failures"` // of the failures
+	Slow             int64 `json:"slow" db:"slow"`                           // successes over Plan.LatencyP95
+	DatabaseSlow     int64 `json:"database_slow" db:"db_slow"`               // outcomes over Plan.DatabaseP95
+	LatencyUS        int64 `json:"latency_us" db:"latency_us"`               // the sum over the outcomes, in microseconds
+	DatabaseUS       int64 `json:"database_us" db:"db_us"`                   // likewise
+	SharedFailures   int64 `json:"shared_failures" db:"shared_failures"`     // no evidence, and in no other figure
+	Ignored          int64 `json:"ignored" db:"ignored"`                     // likewise
 }
 
 // ErrorRate is the share of outcomes that failed, 0 to 1; 0 where there are none.
-func (c Counts) ErrorRate() float64 { return c.rate(gateErrors) }
+func (c Counts) ErrorRate() float64 { return share(c.Failures, c.Outcomes) }
 
 // Latency is the outcomes' mean.
 func (c Counts) Latency() time.Duration { return mean(c.LatencyUS, c.Outcomes) }
@@ -63,9 +66,16 @@ func mean(us, n int64) time.Duration {
 	return time.Duration(float64(us) / float64(n) * float64(time.Microsecond))
 }
 
+func share(part, whole int64) float64 {
+	if whole == 0 {
+		return 0
+	}
+	return float64(part) / float64(whole)
+}
+
 func (c Counts) minus(d Counts) Counts {
-	return Counts{c.Outcomes - d.Outcomes, c.Failures - d.Failures, c.Ignored - d.Ignored, c.Slow - d.Slow,
-		c.DatabaseSlow - d.DatabaseSlow, c.LatencyUS - d.LatencyUS, c.DatabaseUS - d.DatabaseUS}
+	return Counts{c.Outcomes - d.Outcomes, c.Failures - d.Failures, c.ProviderFailures - d.ProviderFailures, c.Slow - d.Slow,
+		c.DatabaseSlow - d.DatabaseSlow, c.LatencyUS - d.LatencyUS, c.DatabaseUS - d.DatabaseUS, c.SharedFailures - d.SharedFailures, c.Ignored - d.Ignored}
 }
 
 // Evidence is what has been counted of both arms.
@@ -76,4 +86,11 @@ type Evidence struct {
 
 func (e Evidence) minus(d Evidence) Evidence {
 	return Evidence{e.Exposed.minus(d.Exposed), e.Control.minus(d.Control)}
+}
+
+// Point is the evidence of some minutes of a rollout.
+type Point struct {
+	At time.Time `json:"at"` // their end
+	Evidence
+	FailingUsers int64 `json:"failing_users"` // most in one minute, exposed
 }

@@ -35,15 +35,15 @@ func TestRollout_PassesAllStages(t *testing.T) {
 			}
 		}
 		listed("1", "7")
-		h.after(59 * time.Minute)
+		h.after(14 * time.Minute)
 		h.stands(rollout.StateRunning, rollout.WaitingTime, 0, true, 0)
 		h.after(time.Minute)
 		h.stands(rollout.StateRunning, rollout.WaitingSamples, 0, true, 0)
-		h.evidence(rollout.ArmExposed, 10, 0)
-		h.after(time.Minute)
+		h.after(time.Hour) // the first quarter of the hold has had no requests
+		h.stands(rollout.StateRunning, rollout.WaitingSamples, 0, true, 0)
+		h.hold()
 		h.stands(rollout.StateRunning, rollout.WaitingTime, 1, true, 10*flags.Percent)
-		h.evidence(rollout.ArmExposed, 10, 0)
-		h.after(time.Hour)
+		h.hold()
 		h.stands(rollout.StateRunning, rollout.WaitingApproval, 1, true, 10*flags.Percent)
 		h.do(rollout.ActionApprove)
 		h.after(0)
@@ -51,8 +51,7 @@ func TestRollout_PassesAllStages(t *testing.T) {
 		listed("1", "7", "8")
 		h.do(rollout.ActionPromote)
 		h.stands(rollout.StateRunning, rollout.WaitingTime, 3, true, 100*flags.Percent)
-		h.evidence(rollout.ArmExposed, 10, 0)
-		h.after(time.Hour)
+		h.hold()
 		h.stands(rollout.StateCompleted, "", 3, true, 100*flags.Percent)
 		h.after(time.Hour)
 		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionWait, rollout.ActionAdvance, rollout.ActionWait, rollout.ActionApprove, rollout.ActionAdvance, rollout.ActionPromote, rollout.ActionComplete)
@@ -70,32 +69,72 @@ func TestRollout_PassesAllStages(t *testing.T) {
 	})
 }
 
-func TestRollout_RollsBackAndSetsTheNotice(t *testing.T) {
+func TestRollout_StepsBackAndThenSwitchesOff(t *testing.T) {
 	each(t, func(t *testing.T, h *harness) {
 		p := hours()
 		h.create(p)
 		h.do(rollout.ActionStart)
 		h.do(rollout.ActionSkip)
-		h.evidence(rollout.ArmExposed, 40, 24)
-		h.evidence(rollout.ArmControl, 400, 4)
-		h.after(time.Second)
+		h.do(rollout.ActionSkip)
+		h.breach()
+		h.stands(rollout.StatePaused, rollout.ReasonBreach, 1, true, 10*flags.Percent)
+		const detail = "48 of 80 requests failed in 2m0s, 60.0 % where 5 % are allowed, for 7 users"
+		events := h.events()
+		if last := events[len(events)-1]; last.Action != rollout.ActionStepBack || last.Evidence.Exposed.Failures != 48 || last.Actor != "rollout:"+flag ||
+			!strings.HasPrefix(last.Detail, detail) || time.Since(last.At).Abs() > time.Hour || !strings.HasPrefix(h.status().Detail, detail) {
+			t.Errorf("%+v", last)
+		}
+		if f := h.flag(); f.Notice != "" {
+			t.Errorf("who still has the feature is told %q", f.Notice)
+		}
+		h.after(3 * time.Hour) // it does not advance by itself again
+		h.stands(rollout.StatePaused, rollout.ReasonBreach, 1, true, 10*flags.Percent)
+		h.breach()
 		h.stands(rollout.StateRolledBack, rollout.ReasonBreach, 1, false, 10*flags.Percent)
 		if f := h.flag(); f.Notice != p.Notice {
 			t.Errorf("notice %q", f.Notice)
 		}
-		events := h.events()
-		last := events[len(events)-1]
-		if last.Evidence.Exposed.Failures != 24 || last.Actor != "rollout:"+flag || last.StageName != "10 %" || last.Percentage != 10*flags.Percent ||
-			!strings.HasPrefix(last.Detail, "24 of 40 requests failed, 60.0 % where 5 % are allowed") || time.Since(last.At).Abs() > time.Minute {
-			t.Errorf("%+v", last)
-		}
-		// Terminal: nothing goes on by itself.
-		h.after(time.Hour)
-		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionSkip, rollout.ActionRollback)
+		h.after(time.Hour) // nothing happens by itself any more
+		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionSkip, rollout.ActionSkip, rollout.ActionStepBack, rollout.ActionRollback)
 		h.do(rollout.ActionRestart)
 		if f := h.flag(); f.Notice != "" || !f.Enabled {
 			t.Errorf("restarted: %+v", f)
 		}
+	})
+}
+
+func TestRollout_ContinuesAfterAStepBackWasResumed(t *testing.T) {
+	h := newHarness(t, sqlite(t))
+	h.create(hours())
+	h.do(rollout.ActionStart)
+	h.do(rollout.ActionSkip)
+	h.breach()
+	h.stands(rollout.StatePaused, rollout.ReasonBreach, 0, true, 0)
+	h.do(rollout.ActionResume)
+	h.stands(rollout.StateRunning, rollout.WaitingTime, 0, true, 0)
+	h.hold()
+	h.stands(rollout.StateRunning, rollout.WaitingTime, 1, true, 10*flags.Percent)
+	h.breach()
+	h.stands(rollout.StatePaused, rollout.ReasonBreach, 0, true, 0) // and not off: the stage before had passed
+	h.do(rollout.ActionResume)
+	h.breach()
+	h.stands(rollout.StateRolledBack, rollout.ReasonBreach, 0, false, 0)
+}
+
+func TestRollout_WatchesACompletedRollout(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
+		h.create(hours())
+		h.do(rollout.ActionStart)
+		h.do(rollout.ActionPromote)
+		h.do(rollout.ActionSkip)
+		h.stands(rollout.StateCompleted, rollout.ReasonOperator, 3, true, 100*flags.Percent)
+		h.breach()
+		h.stands(rollout.StatePaused, rollout.ReasonBreach, 2, true, 50*flags.Percent)
+		h.do(rollout.ActionPromote)
+		h.do(rollout.ActionSkip)
+		h.sql(`UPDATE automation_rollouts SET watched_until = looked_at`) // its hold is over
+		h.breach()
+		h.stands(rollout.StateCompleted, rollout.ReasonOperator, 3, true, 100*flags.Percent)
 	})
 }
 
@@ -116,16 +155,17 @@ func TestRollout_HoldsInAnOutage(t *testing.T) {
 	each(t, func(t *testing.T, h *harness) {
 		h.create(hours())
 		h.do(rollout.ActionStart)
-		h.evidence(rollout.ArmExposed, 40, 24)
-		h.evidence(rollout.ArmControl, 400, 220)
+		h.windows(6, rollout.Counts{Outcomes: 20, Failures: 12, ProviderFailures: 12}, rollout.Counts{Outcomes: 200, Failures: 110})
+		h.stands(rollout.StateRunning, rollout.WaitingOutage, 0, true, 0)
+		h.windows(1, rollout.Counts{Outcomes: 5, SharedFailures: 15}, rollout.Counts{})
 		h.after(time.Hour)
 		h.stands(rollout.StateRunning, rollout.WaitingOutage, 0, true, 0)
-		h.evidence(rollout.ArmExposed, 500, 5)
-		h.evidence(rollout.ArmControl, 5000, 50)
-		h.after(time.Hour)
+		if s := h.status(); s.WatchedSeconds > 120 || !strings.Contains(s.Detail, "because of the node or the database") {
+			t.Errorf("watched for %v s: %s", s.WatchedSeconds, s.Detail)
+		}
+		h.windows(6, rollout.Counts{Outcomes: 20}, rollout.Counts{Outcomes: 200})
 		h.stands(rollout.StateRunning, rollout.WaitingTime, 0, true, 0) // the hour of the outage was no hold
-		h.after(time.Hour)
-		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionWait, rollout.ActionAdvance)
+		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionWait)
 	})
 }
 
@@ -135,18 +175,17 @@ func TestRollout_PausesOrNotifiesOnABreach(t *testing.T) {
 		p.OnBreach = rollout.BreachPause
 		h.create(p)
 		h.do(rollout.ActionStart)
-		h.evidence(rollout.ArmExposed, 40, 24)
-		h.after(time.Minute)
+		h.breach()
 		h.stands(rollout.StatePaused, rollout.ReasonBreach, 0, true, 0)
 		h.after(time.Hour)
-		h.do(rollout.ActionResume) // and the evidence begins anew
+		h.do(rollout.ActionResume) // and the evidence begins again
 		h.after(time.Minute)
 		h.stands(rollout.StateRunning, rollout.WaitingTime, 0, true, 0)
 		h.do(rollout.ActionAbort)
 		p.OnBreach = rollout.BreachNotify
 		h.create(p)
 		h.do(rollout.ActionStart)
-		h.evidence(rollout.ArmExposed, 40, 24)
+		h.breach()
 		h.after(time.Hour)
 		h.after(time.Hour)
 		h.stands(rollout.StateRunning, rollout.WaitingBreach, 0, true, 0)
@@ -157,37 +196,66 @@ func TestRollout_PausesOrNotifiesOnABreach(t *testing.T) {
 	})
 }
 
-func TestRollout_PausesAfterAHandEdit(t *testing.T) {
+func TestRollout_PausesItsAdvanceAfterAHandEdit(t *testing.T) {
 	each(t, func(t *testing.T, h *harness) {
 		h.create(hours())
 		h.do(rollout.ActionStart)
 		h.do(rollout.ActionSkip)
+		effect := func(want string) {
+			t.Helper()
+			got, err := h.HandEditEffect(t.Context(), flag)
+			if err != nil || got != want {
+				t.Errorf("%q, %v; want %q", got, err, want)
+			}
+		}
+		effect("")
 		h.sql(`UPDATE feature_flags SET rollout_percentage = 3, updated_by = 'dba' WHERE feature_name = 'automation'`)
+		effect(`The rollout of "automation" pauses: dba set the flag to 3 %, the stage has 10 %; it is still rolled back if it fails. Resuming it sets the flag to its stage again.`)
 		// An action that would overwrite it is refused as long as nobody can know.
 		if _, err := h.Execute(t.Context(), flag, rollout.Command{Action: rollout.ActionSkip, Actor: "alice"}); !errors.Is(err, rollout.ErrConflict) {
 			t.Errorf("skip over an unseen edit: %v", err)
 		}
 		h.after(time.Hour)
 		h.stands(rollout.StatePaused, rollout.ReasonHandEdit, 1, true, 3*flags.Percent)
-		h.evidence(rollout.ArmExposed, 40, 40)
-		h.after(time.Hour)
-		h.stands(rollout.StatePaused, rollout.ReasonHandEdit, 1, true, 3*flags.Percent)
-		events := h.events()
-		if got, want := events[len(events)-1].Detail, "the flag was changed by dba: it is at version 3, the rollout left it at 2"; got != want {
-			t.Errorf("%s, want %s", got, want)
-		}
-		h.sql(`DELETE FROM automation_rollout_counts`)
-		h.do(rollout.ActionResume) // a human says so
-		h.stands(rollout.StateRunning, rollout.WaitingTime, 1, true, 10*flags.Percent)
+		h.sql(`UPDATE feature_flags SET enabled = false WHERE feature_name = 'automation'`)
+		h.breach() // nobody has it
+		h.stands(rollout.StatePaused, rollout.ReasonHandEdit, 1, false, 3*flags.Percent)
+		h.sql(`UPDATE feature_flags SET enabled = true WHERE feature_name = 'automation'`)
+		h.breach()
+		h.stands(rollout.StateRolledBack, rollout.ReasonBreach, 1, false, 3*flags.Percent)
+		h.do(rollout.ActionRestart)
 		h.sql(`DELETE FROM feature_flags`)
 		h.after(time.Minute)
 		if s := h.status(); s.State != rollout.StatePaused || s.Reason != rollout.ReasonHandEdit {
 			t.Errorf("without the flag: %+v", s)
 		}
+		h.after(time.Minute)
 		if _, err := h.Execute(t.Context(), flag, rollout.Command{Action: rollout.ActionAbort, Actor: "alice"}); !errors.Is(err, flags.ErrNotFound) {
 			t.Errorf("abort without the flag: %v", err)
 		}
-		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionSkip, rollout.ActionHandEdit, rollout.ActionResume, rollout.ActionHandEdit)
+		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionSkip, rollout.ActionHandEdit, rollout.ActionRollback, rollout.ActionRestart, rollout.ActionHandEdit)
+	})
+}
+
+func TestRollout_AdoptsUsersAndNoticesEditedByHand(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
+		h.create(hours())
+		h.do(rollout.ActionStart)
+		h.do(rollout.ActionSkip)
+		h.sql(`UPDATE feature_flags SET enabled_user_ids = '["7"]', disabled_user_ids = '["8"]', notice = 'soon for all', updated_by = 'dba' WHERE feature_name = 'automation'`)
+		if got, err := h.HandEditEffect(t.Context(), flag); err != nil || got != `The rollout of "automation" continues with it.` {
+			t.Errorf("%q, %v", got, err)
+		}
+		h.after(time.Minute)
+		h.stands(rollout.StateRunning, rollout.WaitingTime, 1, true, 10*flags.Percent)
+		h.hold()
+		h.stands(rollout.StateRunning, rollout.WaitingTime, 2, true, 50*flags.Percent)
+		h.sql(`UPDATE feature_flags SET enabled_user_ids = '["7", "9"]' WHERE feature_name = 'automation'`)
+		h.do(rollout.ActionSkip) // before an evaluation has seen it
+		if f := h.flag(); f.Notice != "soon for all" || f.EnabledUserIDs.Len() != 2 || f.DisabledUserIDs.Len() != 1 {
+			t.Errorf("%+v", f)
+		}
+		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionSkip, rollout.ActionAdopt, rollout.ActionAdvance, rollout.ActionSkip)
 	})
 }
 
@@ -197,10 +265,13 @@ func TestRollout_CountsNoDowntimeAsWatched(t *testing.T) {
 		p.Stages[1].Hold, p.Stages[1].MinSamples, p.Stages[1].Approval = 0, 0, true
 		h.create(p)
 		h.do(rollout.ActionStart)
-		h.evidence(rollout.ArmExposed, 100, 0)
+		h.evidence(rollout.ArmExposed, rollout.Counts{Outcomes: 100})
 		h.after(6 * time.Hour) // more than five intervals: nobody watched
 		h.stands(rollout.StateRunning, rollout.WaitingTime, 0, true, 0)
-		h.after(time.Hour)
+		if s := h.status(); s.WatchedSeconds != 0 {
+			t.Errorf("watched for %v s", s.WatchedSeconds)
+		}
+		h.hold()
 		for range 3 {
 			h.after(30 * 24 * time.Hour)
 		}
@@ -212,7 +283,6 @@ func TestExecute_ChangesNothingInADryRun(t *testing.T) {
 	each(t, func(t *testing.T, h *harness) {
 		h.create(hours())
 		h.do(rollout.ActionStart)
-		h.evidence(rollout.ArmExposed, 40, 24)
 		before, flagBefore := h.status(), h.flag()
 		dry, err := h.Execute(t.Context(), flag, rollout.Command{Action: rollout.ActionSkip, Actor: "alice", DryRun: true})
 		if err != nil || dry.Action != rollout.ActionSkip || dry.StageName != "10 %" {
@@ -289,7 +359,9 @@ func TestCreate_RefusesInvalidPlansAndRunningRollouts(t *testing.T) {
 
 func TestTick_FlushesCountsOnceHoweverOften(t *testing.T) {
 	each(t, func(t *testing.T, h *harness) {
-		h.create(hours())
+		p := hours()
+		p.LatencyP95 = time.Second
+		h.create(p)
 		h.do(rollout.ActionStart)
 		one, two := h.controller, h.newController(rollout.Options{})
 		pass := func(c *rollout.Controller) {
@@ -301,19 +373,22 @@ func TestTick_FlushesCountsOnceHoweverOften(t *testing.T) {
 		one.Recorder(flag)
 		two.Recorder(flag)
 		pass(one)
-		pass(two) // both know the bake now
+		pass(two) // both know the stage run now
+		outcomes := []rollout.Outcome{rollout.OutcomeSuccess, rollout.OutcomeFailure, rollout.OutcomeProviderFailure, rollout.OutcomeSharedFailure, rollout.OutcomeIgnored}
 		for i := range 30 {
-			one.Recorder(flag).Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: rollout.OutcomeSuccess, UserID: fmt.Sprint(i), Latency: 2 * time.Millisecond, DatabaseTime: time.Millisecond})
-			two.Recorder(flag).Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: []rollout.Outcome{rollout.OutcomeSuccess, rollout.OutcomeFailure, rollout.OutcomeIgnored, rollout.OutcomeIgnored}[i%4], UserID: fmt.Sprint(i)})
-			two.Recorder(flag).Record(rollout.Sample{Arm: rollout.ArmControl, Outcome: rollout.OutcomeFailure, UserID: fmt.Sprint(i)})
+			user := fmt.Sprint(i)
+			one.Recorder(flag).Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: rollout.OutcomeSuccess, UserID: user, Latency: 2 * time.Millisecond, DatabaseTime: time.Millisecond})
+			two.Recorder(flag).Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: outcomes[i%5], UserID: user})
+			two.Recorder(flag).Record(rollout.Sample{Arm: rollout.ArmControl, Outcome: rollout.OutcomeProviderFailure, UserID: user})
 		}
+		one.Recorder(flag).Record(rollout.Sample{Arm: rollout.ArmExposed, UserID: "slow", Latency: 2 * time.Second})
 		for range 3 {
 			pass(one)
 			pass(two)
 		}
 		want := rollout.Evidence{
-			Exposed: rollout.Counts{Outcomes: 46, Failures: 8, Ignored: 14, LatencyUS: 60_000, DatabaseUS: 30_000},
-			Control: rollout.Counts{Outcomes: 30, Failures: 30},
+			Exposed: rollout.Counts{Outcomes: 49, Failures: 12, ProviderFailures: 6, Slow: 1, LatencyUS: 2_060_000, DatabaseUS: 30_000, SharedFailures: 6, Ignored: 6},
+			Control: rollout.Counts{Outcomes: 30, Failures: 30, ProviderFailures: 30},
 		}
 		if diff := cmp.Diff(want, h.status().Evidence); diff != "" {
 			t.Error(diff)
@@ -326,8 +401,68 @@ func TestTick_FlushesCountsOnceHoweverOften(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 		var ids int
-		if err := h.db.Get(&ids, `SELECT count(*) FROM automation_rollout_counts WHERE incarnation = '1'`); err != nil || ids != 0 {
-			t.Errorf("%d, %v", ids, err)
+		if err := h.db.Get(&ids, `SELECT count(*) FROM automation_rollout_failures WHERE length(user_hash) <> 16`); err != nil || ids != 0 {
+			t.Errorf("%d rows do not have a hash, %v", ids, err)
+		}
+	})
+}
+
+func TestTick_CountsAUsersFailuresOnceAMinute(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
+		h.create(hours())
+		h.do(rollout.ActionStart)
+		now := time.Now()
+		o := rollout.Options{Now: func() time.Time { return now }}
+		three := []*rollout.Controller{h.newController(o), h.newController(o), h.newController(o)}
+		tick := func() {
+			t.Helper()
+			for _, c := range three {
+				c.Recorder(flag)
+				if err := c.Tick(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		tick()
+		count := func() int64 { return h.status().Evidence.Exposed.Failures }
+		// The minute may change while the replicas pass: then it is once more.
+		passMinute := func(users int) (added int64) {
+			before := count()
+			for _, c := range three {
+				for range 5 {
+					for user := range users {
+						c.Recorder(flag).Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: rollout.OutcomeFailure, UserID: fmt.Sprint(user)})
+					}
+				}
+			}
+			tick()
+			// A minute later, which the database's clock is not to be waited for.
+			now = now.Add(time.Minute)
+			minute := `minute - interval '1 minute'`
+			if h.isSQLite() {
+				minute = `strftime('%Y-%m-%d %H:%M:%f', minute, '-60 seconds')`
+			}
+			h.sql(`UPDATE automation_rollout_failures SET minute = ` + minute)
+			return count() - before
+		}
+		if n := passMinute(1); n < 1 || n > 2 {
+			t.Errorf("one user's failures on three replicas count %d times in a minute", n)
+		}
+		for range 30 {
+			passMinute(1)
+		}
+		if n := count(); n < 10 || n > 11 {
+			t.Errorf("one user's failures count %d times in half an hour, want 10", n)
+		}
+		if n := passMinute(5); n < 4 || n > 8 {
+			t.Errorf("the failures of four others count %d times", n)
+		}
+		h.sql(`UPDATE automation_rollout_failures SET minute = '2020-01-01 00:00:00.000' WHERE minute = (SELECT min(minute) FROM automation_rollout_failures)`)
+		now = now.Add(time.Minute)
+		tick()
+		var old int
+		if err := h.db.Get(&old, `SELECT count(*) FROM automation_rollout_failures WHERE minute < '2021-01-01 00:00:00.000'`); err != nil || old != 0 {
+			t.Errorf("%d users are remembered for years, %v", old, err)
 		}
 	})
 }
@@ -341,7 +476,7 @@ func TestTick_ContinuesPastAMalformedRow(t *testing.T) {
 		for name, set := range map[string]string{
 			"plan":  `plan = '{"stages":7}'`,
 			"stage": `stage = 99`,
-			"watch": `watch = '[]'`,
+			"watch": `watch = '7'`,
 			"nulls": `epoch = NULL, seq = NULL`,
 		} {
 			h.sql(`INSERT INTO feature_flags (feature_name) VALUES ($1)`, name)
@@ -466,13 +601,13 @@ func TestRun_FlushesWhenItEnds(t *testing.T) {
 	each(t, func(t *testing.T, h *harness) {
 		p := hours()
 		for i := range p.Stages {
-			p.Stages[i].Hold, p.Stages[i].MinSamples = 30*time.Millisecond, 1
+			p.Stages[i].Hold, p.Stages[i].MinSamples = 80*time.Millisecond, 1
 		}
 		h.create(p)
 		h.do(rollout.ActionStart)
-		c := h.newController(rollout.Options{Interval: 10 * time.Millisecond})
+		c := h.newController(rollout.Options{Interval: 20 * time.Millisecond})
 		rec := c.Recorder(flag)
-		stop := h.run(c)
+		stop := h.start(c)
 		user := 0
 		until(t, "the plan is over", func() bool {
 			user++
@@ -487,7 +622,7 @@ func TestRun_FlushesWhenItEnds(t *testing.T) {
 		if err := slow.Tick(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		stop = h.run(slow)
+		stop = h.start(slow)
 		until(t, "it counts", func() bool {
 			rec.Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: rollout.OutcomeSuccess, UserID: "7"})
 			rec.Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: rollout.OutcomeIgnored, UserID: "7"})

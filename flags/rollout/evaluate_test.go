@@ -2,6 +2,8 @@ package rollout
 
 import (
 	"encoding/json"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,100 +12,251 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags"
 )
 
-func counted(n, failures int64) Counts { return Counts{Outcomes: n, Failures: failures} }
+var start = time.Date(2026, 11, 26, 0, 0, 0, 0, time.UTC)
 
-func TestUpdate_DecidesOnNoFewerThanTwentyOutcomes(t *testing.T) {
-	p := Plan{}.withDefaults()
-	if _, f := (memory{}).update(p, Evidence{Exposed: counted(minOutcomes-1, minOutcomes-1)}); f.breach {
-		t.Errorf("%d outcomes: %s", minOutcomes-1, f.detail)
+// observed is a stage run whose evidence the test makes, a window at a time.
+type observed struct {
+	t     *testing.T
+	plan  Plan
+	m     memory
+	e     Evidence
+	at    time.Time
+	users int64 // who fail
+	asked []time.Time
+}
+
+func newObserved(t *testing.T) *observed {
+	o := &observed{t: t, plan: DefaultPlan(), at: start, users: 100}
+	o.update() // where the first window begins
+	return o
+}
+
+func (o *observed) update() finding {
+	o.t.Helper()
+	// What is remembered goes through the database.
+	b, err := json.Marshal(o.m)
+	if err != nil {
+		o.t.Fatal(err)
 	}
-	if _, f := (memory{}).update(p, Evidence{Exposed: counted(minOutcomes, minOutcomes)}); !f.breach {
-		t.Errorf("%d failures of %d are no breach", minOutcomes, minOutcomes)
+	o.m = memory{}
+	if err := json.Unmarshal(b, &o.m); err != nil {
+		o.t.Fatal(err)
+	}
+	m, f, err := o.m.update(o.plan, o.e, o.at, func(_ int, since time.Time) (int64, error) {
+		o.asked = append(o.asked, since)
+		return o.users, nil
+	})
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	o.m = m
+	return f
+}
+
+// window adds the requests of half a minute.
+func (o *observed) window(exposed, control Counts) finding {
+	o.t.Helper()
+	o.at = o.at.Add(windowMin)
+	plus := func(a *Counts, b Counts) { *a = a.minus(Counts{}.minus(b)) }
+	plus(&o.e.Exposed, exposed)
+	plus(&o.e.Control, control)
+	return o.update()
+}
+
+// windows adds the same window n times and returns what the last one found.
+func (o *observed) windows(n int, exposed, control Counts) (f finding) {
+	o.t.Helper()
+	for range n {
+		f = o.window(exposed, control)
+	}
+	return f
+}
+
+func failing(outcomes, failures int64) Counts { return Counts{Outcomes: outcomes, Failures: failures} }
+
+func fromProvider(outcomes, failures int64) Counts {
+	return Counts{Outcomes: outcomes, Failures: failures, ProviderFailures: failures}
+}
+
+func TestUpdate_NeedsARateInEachOfTheLastWindows(t *testing.T) {
+	o := newObserved(t)
+	if f := o.windows(3, failing(20, 12), Counts{}); f != (finding{}) {
+		t.Fatalf("after a minute and a half: %+v", f)
+	}
+	f := o.window(failing(20, 12), Counts{})
+	if want := "48 of 80 requests failed in 2m0s, 60.0 % where 5 % are allowed, for 100 users (e-value 1.02e+38)"; !f.breach || f.detail != want {
+		t.Errorf("%+v, want %s", f, want)
+	}
+	if diff := cmp.Diff([]time.Time{start}, o.asked); diff != "" {
+		t.Errorf("users are counted since the first of the windows: %s", diff)
+	}
+	t.Run("a healthy window in between starts it again", func(t *testing.T) {
+		o := newObserved(t)
+		o.windows(3, failing(20, 12), Counts{})
+		if f := o.window(failing(20, 1), Counts{}); f != (finding{}) {
+			t.Errorf("%+v", f)
+		}
+		if f := o.windows(3, failing(20, 12), Counts{}); f != (finding{}) {
+			t.Errorf("%+v", f)
+		}
+		if f := o.window(failing(20, 12), Counts{}); !f.breach {
+			t.Errorf("%+v", f)
+		}
+	})
+	t.Run("a window lasts until it has five requests", func(t *testing.T) {
+		o := newObserved(t)
+		if f := o.windows(15, failing(1, 1), Counts{}); f != (finding{}) {
+			t.Errorf("after three windows: %+v", f)
+		}
+		if f := o.windows(5, failing(1, 1), Counts{}); !f.breach || !strings.HasPrefix(f.detail, "20 of 20 requests failed in 10m0s") {
+			t.Errorf("%+v", f)
+		}
+	})
+}
+
+// A healthy day and then some failures in a row once took a rollout back, which
+// said that 0.03 % failed where 5 % are allowed.
+func TestUpdate_NeverQuotesARateBelowTheLimit(t *testing.T) {
+	o := newObserved(t)
+	o.windows(2880, failing(10, 0), Counts{})
+	for range 3 {
+		if f := o.window(failing(10, 9), Counts{}); f != (finding{}) {
+			t.Fatalf("%+v", f)
+		}
+	}
+	f := o.window(failing(10, 9), Counts{})
+	if want := "36 of 40 requests failed in 2m0s, 90.0 % where 5 % are allowed"; !f.breach || !strings.HasPrefix(f.detail, want) {
+		t.Errorf("%+v, want %s", f, want)
 	}
 }
 
-func TestUpdate_TestsTimesLikeTheErrorRate(t *testing.T) {
-	slow := Evidence{Exposed: Counts{Outcomes: 100, Slow: 30}}
-	db := Evidence{Exposed: Counts{Outcomes: 100, DatabaseSlow: 30}}
-	p := Plan{LatencyP95: time.Second, DatabaseP95: time.Second, Limit: 20 * flags.Percent}.withDefaults()
-	for _, e := range []Evidence{slow, db} {
-		if _, f := (memory{}).update(p, e); !f.breach {
-			t.Errorf("%+v is no breach", e)
-		}
+func TestUpdate_NeedsFailuresOfSeveralUsers(t *testing.T) {
+	o := newObserved(t)
+	o.users = 4
+	f := o.windows(6, failing(20, 12), Counts{})
+	want := finding{waiting: WaitingUsers, detail: "48 of 80 requests failed in 2m0s, 60.0 % where 5 % are allowed, but for 4 users, and only 5 would be reason to roll back"}
+	if f != want {
+		t.Errorf("%+v, want %+v", f, want)
 	}
-	p.LatencyP95, p.DatabaseP95 = 0, 0
-	for _, e := range []Evidence{slow, db} {
-		if _, f := (memory{}).update(p, e); f.breach {
-			t.Errorf("without a gate: %s", f.detail)
-		}
+	o.at = o.at.Add(2 * time.Second)
+	if f := o.window(failing(20, 0), Counts{}); f != want {
+		t.Errorf("while the test still objects: %+v", f)
 	}
-	p = Plan{LatencyP95: time.Second}.withDefaults()
-	_, f := memory{}.update(p, slow)
-	if want := "30 of 100 requests took longer than the plan's latency, 30.0 % where 5 % are allowed (e-value 5.52e+12)"; f.detail != want {
-		t.Errorf("%s, want %s", f.detail, want)
+	if f := o.windows(100, failing(20, 0), Counts{}); f != (finding{}) {
+		t.Errorf("after an hour of health: %+v", f)
 	}
-}
-
-func TestUpdate_HoldsInAnOutageOfBothArms(t *testing.T) {
-	p := Plan{}.withDefaults()
-	var m memory
-	var f finding
-	var e Evidence
-	add := func(n, exposed, control int64) finding {
-		e.Exposed.Outcomes += n
-		e.Exposed.Failures += exposed
-		e.Control.Outcomes += n
-		e.Control.Failures += control
-		// What is remembered goes through the database.
-		b, err := json.Marshal(m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m = memory{}
-		if err := json.Unmarshal(b, &m); err != nil {
-			t.Fatal(err)
-		}
-		m, f = m.update(p, e)
-		return f
-	}
-	if f = add(500, 5, 5); f != (finding{}) {
-		t.Fatalf("healthy: %+v", f)
-	}
-	for range 20 {
-		if f = add(40, 36, 34); !f.outage || f.breach {
-			t.Fatalf("an outage: %+v", f)
-		}
-	}
-	for range 20 {
-		f = add(40, 0, 0)
-	}
-	if f != (finding{}) {
-		t.Fatalf("after the outage: %+v", f)
-	}
-	if f = add(40, 30, 1); !f.breach || f.outage {
-		t.Fatalf("a fault of the feature: %+v", f)
-	}
-}
-
-func TestUpdate_ComparesOnlyWithEnoughOfTheControlArm(t *testing.T) {
-	p := Plan{}.withDefaults()
-	if _, f := (memory{}).update(p, Evidence{Exposed: counted(40, 30), Control: counted(minControl-1, minControl-1)}); !f.breach {
+	o.users = 5
+	if f := o.windows(5, failing(20, 12), Counts{}); !f.breach {
 		t.Errorf("%+v", f)
 	}
-	if _, f := (memory{}).update(p, Evidence{Exposed: counted(200, 150), Control: counted(200, 20)}); !f.breach {
-		t.Errorf("the control arm fails as well, but clearly less: %+v", f)
+	o.plan.MinUsers, o.users = 1, 1
+	if f := o.windows(5, failing(20, 12), Counts{}); !f.breach {
+		t.Errorf("of a plan that one user is enough for: %+v", f)
+	}
+	t.Run("an error of the count is returned", func(t *testing.T) {
+		broken := errors.New("no such table")
+		_, _, err := o.m.update(o.plan, o.e, o.at, func(int, time.Time) (int64, error) { return 0, broken })
+		if !errors.Is(err, broken) {
+			t.Error(err)
+		}
+	})
+}
+
+func TestUpdate_CountsProviderFailuresOnlyBeyondTheControlArm(t *testing.T) {
+	t.Run("where both arms fail the stage holds", func(t *testing.T) {
+		o := newObserved(t)
+		f := o.windows(5, fromProvider(20, 12), failing(200, 110))
+		want := finding{waiting: WaitingOutage, detail: "48 of 80 requests failed here or at their provider in 2m0s, 60.0 % where 5 % are allowed, and so did 440 of 800 without the feature: the cause is elsewhere"}
+		if f != want {
+			t.Errorf("%+v, want %+v", f, want)
+		}
+		if f := o.windows(200, fromProvider(20, 12), failing(200, 110)); f != want {
+			t.Errorf("however long it lasts: %+v", f)
+		}
+		if f := o.windows(5, failing(20, 0), failing(200, 0)); f != (finding{}) {
+			t.Errorf("afterwards: %+v", f)
+		}
+		if f := o.windows(8, fromProvider(20, 12), failing(200, 2)); !f.breach || !strings.Contains(f.detail, "60.0 % where 5 % are allowed and without the feature 1.0 %, for 100 users") {
+			t.Errorf("and then the feature's alone: %+v", f)
+		}
+	})
+	t.Run("without a control arm the stage holds", func(t *testing.T) {
+		o := newObserved(t)
+		f := o.windows(200, fromProvider(20, 20), failing(0, 0))
+		if want := (finding{waiting: WaitingOutage, detail: "80 of 80 requests failed here or at their provider in 2m0s, 100.0 % where 5 % are allowed, and there is no control arm to compare with"}); f != want {
+			t.Errorf("%+v, want %+v", f, want)
+		}
+	})
+	t.Run("an outage that ends for the control arm alone is the feature's", func(t *testing.T) {
+		o := newObserved(t)
+		o.windows(10, fromProvider(20, 12), failing(200, 110))
+		if f := o.windows(9, fromProvider(20, 12), failing(200, 0)); !f.breach {
+			t.Errorf("%+v", f)
+		}
+	})
+	t.Run("the feature's own failures count meanwhile", func(t *testing.T) {
+		o := newObserved(t)
+		o.windows(10, fromProvider(20, 12), failing(200, 110))
+		if f := o.windows(6, Counts{Outcomes: 20, Failures: 18, ProviderFailures: 6}, failing(200, 60)); !f.breach || !strings.Contains(f.detail, "48 of 80 requests failed in 2m0s") {
+			t.Errorf("%+v", f)
+		}
+	})
+}
+
+func TestUpdate_HoldsWhileTheNodeOrTheDatabaseFails(t *testing.T) {
+	o := newObserved(t)
+	o.windows(10, failing(20, 0), Counts{})
+	f := o.window(Counts{Outcomes: 2, SharedFailures: 18}, Counts{})
+	if want := (finding{waiting: WaitingOutage, detail: "lately 18 of 20 requests failed because of the node or the database, with or without the feature"}); f != want {
+		t.Errorf("%+v, want %+v", f, want)
+	}
+	if f := o.windows(1000, Counts{SharedFailures: 20}, Counts{}); f.breach || f.waiting != WaitingOutage {
+		t.Errorf("however long it lasts: %+v", f)
+	}
+	o.window(failing(20, 0), Counts{})
+	if f := o.windows(2, failing(20, 0), Counts{}); f != (finding{}) {
+		t.Errorf("afterwards: %+v", f)
+	}
+	if f := o.window(Counts{Outcomes: 20, SharedFailures: 4}, Counts{}); f != (finding{}) {
+		t.Errorf("four failures hold nothing: %+v", f)
+	}
+}
+
+func TestUpdate_JudgesTimes(t *testing.T) {
+	slow, fast := Counts{Outcomes: 20, Slow: 8}, Counts{Outcomes: 200, Slow: 1}
+	for _, c := range []struct {
+		name             string
+		exposed, control Counts
+		want             finding
+	}{
+		{"latency beyond the control arm's", slow, fast, finding{breach: true, detail: "32 of 80 requests took longer than the plan's latency in 2m0s, 40.0 % where 5 % are allowed and without the feature 0.5 %, for 100 users (e-value 3.77e+17)"}},
+		{"latency of both arms", slow, Counts{Outcomes: 200, Slow: 80}, finding{waiting: WaitingOutage, detail: "32 of 80 requests took longer than the plan's latency in 2m0s, 40.0 % where 5 % are allowed, and so did 320 of 800 without the feature: the cause is elsewhere"}},
+		{"a slow database", Counts{Outcomes: 20, DatabaseSlow: 8}, fast, finding{waiting: WaitingOutage, detail: "32 of 80 requests spent longer in the database than the plan allows in 2m0s, 40.0 % where 5 % are allowed: the database is slow"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := newObserved(t)
+			o.plan.Limit = 20 * flags.Percent // has nothing to do with times
+			if f := o.windows(windows, c.exposed, c.control); f != c.want {
+				t.Errorf("%+v, want %+v", f, c.want)
+			}
+			o = newObserved(t)
+			o.plan.LatencyP95, o.plan.DatabaseP95 = 0, 0
+			if f := o.windows(10, c.exposed, c.control); f != (finding{}) {
+				t.Errorf("of a plan without gates: %+v", f)
+			}
+		})
 	}
 }
 
 func TestUpdate_StartsAgainWhenCountersWereRemoved(t *testing.T) {
-	p := Plan{}.withDefaults()
-	m, _ := memory{}.update(p, Evidence{Exposed: counted(1000, 10)})
-	m, f := m.update(p, Evidence{Exposed: counted(10, 9)})
-	if f != (finding{}) || m.Seen.Outcomes != 10 {
-		t.Errorf("%+v, %+v", f, m.Seen)
+	o := newObserved(t)
+	o.windows(10, failing(20, 1), Counts{})
+	o.e = Evidence{Exposed: failing(10, 9)}
+	if f := o.update(); f != (finding{}) || o.m.Seen != o.e {
+		t.Errorf("%+v, %+v", f, o.m.Seen)
 	}
-	if _, f = m.update(p, Evidence{Exposed: counted(50, 40)}); !f.breach {
-		t.Errorf("and then nothing is seen: %+v", f)
+	if f := o.windows(windows, failing(20, 12), Counts{}); !f.breach || !strings.HasPrefix(f.detail, "48 of 80") {
+		t.Errorf("%+v", f)
 	}
 }
 
@@ -115,7 +268,8 @@ func TestCounts_Means(t *testing.T) {
 	if z := (Counts{}); z.ErrorRate() != 0 || z.Latency() != 0 || z.DatabaseTime() != 0 {
 		t.Error("nothing has a rate")
 	}
-	if diff := cmp.Diff(Counts{3, 1, 2, 1, 1, 5, 6}, Counts{6, 2, 4, 2, 2, 10, 12}.minus(Counts{3, 1, 2, 1, 1, 5, 6})); diff != "" {
+	all := Counts{9, 8, 7, 6, 5, 4, 3, 2, 1}
+	if diff := cmp.Diff(Counts{1, 1, 1, 1, 1, 1, 1, 1, 1}, all.minus(Counts{8, 7, 6, 5, 4, 3, 2, 1, 0})); diff != "" {
 		t.Error(diff)
 	}
 }

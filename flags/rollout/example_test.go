@@ -14,7 +14,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 )
 
-// A stage in which six requests of ten fail is rolled back.
+// A rollout is started, and what becomes of its requests is recorded. Running
+// gateways roll it back when too many fail for two minutes.
 func Example() {
 	ctx := context.Background()
 	db := sqlx.MustOpen("sqlite", "file:rollout?mode=memory&cache=shared")
@@ -50,7 +51,7 @@ func Example() {
 		if err != nil {
 			fmt.Println(err)
 		}
-		fmt.Printf("%s at %v %%, %d of %d failed\n", s.State, s.Percentage, s.Evidence.Exposed.Failures, s.Evidence.Exposed.Outcomes)
+		fmt.Printf("%s at %v %%, %d of %d failed, waits for %s\n", s.State, s.Percentage, s.Evidence.Exposed.Failures, s.Evidence.Exposed.Outcomes, s.Waiting)
 	}
 	show()
 	for i := range 50 {
@@ -61,11 +62,10 @@ func Example() {
 		recorder.Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: outcome, UserID: "user-" + strconv.Itoa(i),
 			Latency: 900 * time.Millisecond, DatabaseTime: 2 * time.Millisecond})
 	}
-	db.MustExecContext(ctx, `UPDATE automation_rollouts SET next_at = looked_at`) // two seconds later
 	show()
 	// Output:
-	// running at 10 %, 0 of 0 failed
-	// rolled_back at 10 %, 30 of 50 failed
+	// running at 10 %, 0 of 0 failed, waits for time
+	// running at 10 %, 30 of 50 failed, waits for time
 }
 
 func ExampleParsePlan() {

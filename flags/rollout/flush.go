@@ -2,47 +2,110 @@ package rollout
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// beginMinute lets users contribute again whose minute is over. Recorders read
-// no clock themselves.
-func (c *Controller) beginMinute() {
+// beginMinute lets users contribute again whose minute is over, as recorders
+// read no clock themselves, and forgets the users whose failures no longer count.
+func (c *Controller) beginMinute(ctx context.Context) error {
 	minute := uint64(c.now().Unix() / 60) //nolint:gosec // positive since 1970
 	for _, r := range *c.recorders.Load() {
 		r.users.minute.Store(minute)
 	}
+	if minute == c.minute {
+		return nil
+	}
+	_, err := sqldb.Write(ctx, c.db, "rollout.forget_users", func(tx *sqldb.Tx) (int64, error) {
+		return tx.Exec(`DELETE FROM automation_rollout_failures WHERE minute < {in $1}`, -failuresKept)
+	})
+	if err == nil {
+		c.minute = minute
+	}
+	return err
 }
 
-// flush writes a recorder's counts, if there are new ones, and returns them for
-// setFlushed.
-func (c *Controller) flush(tx *sqldb.Tx, r *Recorder) (counts [arms]Counts, err error) {
+// batch is what a recorder has to flush.
+type batch struct {
+	run     *runCounters
+	counts  [arms]Counts
+	pending map[userFailure]struct{}
+}
+
+// takeBatch takes what a recorder has counted; the batch is then either written
+// and done, or undone.
+func (r *Recorder) takeBatch() batch {
 	if r == nil {
-		return counts, nil
+		return batch{}
 	}
-	run := r.run.Load()
-	if run == nil {
-		return counts, nil
+	b := batch{run: r.run.Load()}
+	if b.run != nil {
+		b.pending = b.run.takePending()
+		for a := range arms {
+			b.counts[a] = b.run.arms[a].counts()
+		}
+	}
+	return b
+}
+
+// write writes the batch, if there is anything new in it.
+func (b batch) write(tx *sqldb.Tx, name, instanceID string) error {
+	if b.run == nil {
+		return nil
 	}
 	for a := range arms {
-		counts[a] = run.arms[a].counts()
-		if counts[a] == run.flushed[a] {
+		if b.counts[a] == b.run.flushed[a] {
 			continue
 		}
-		if err := writeCounts(tx, r.name, c.instanceID, run.stageRun, a, counts[a]); err != nil {
-			return counts, err
+		if err := writeCounts(tx, name, instanceID, b.run.stageRun, a, b.counts[a], false); err != nil {
+			return err
 		}
 	}
-	return counts, nil
+	return b.writeFailures(tx, name, instanceID)
 }
 
-// setFlushed notes what the database has.
-func (r *Recorder) setFlushed(counts [arms]Counts) {
-	if run := r.run.Load(); run != nil {
-		run.flushed = counts
+// writeFailures writes the failing users, and adds those that count to the
+// process's counts: a repeated write finds them there and adds nothing.
+func (b batch) writeFailures(tx *sqldb.Tx, name, instanceID string) error {
+	var added [failureKinds]int64
+	for kind := range failureKinds {
+		var users []string
+		for f := range b.pending {
+			if f.kind == kind {
+				users = append(users, f.hash())
+			}
+		}
+		if users == nil {
+			continue
+		}
+		slices.Sort(users) // in one order, so that replicas cannot deadlock
+		var err error
+		if added[kind], err = insertFailures(tx, name, b.run.id, kind, users); err != nil {
+			return err
+		}
+	}
+	n := Counts{Failures: added[kindFailure] + added[kindProvider], ProviderFailures: added[kindProvider], Slow: added[kindSlow]}
+	if n.Outcomes = n.Failures + n.Slow; n.Outcomes == 0 {
+		return nil
+	}
+	return writeCounts(tx, name, instanceID+failuresSuffix, b.run.stageRun, ArmExposed, n, true)
+}
+
+// done notes that the database has the batch.
+func (b batch) done() {
+	if b.run != nil {
+		b.run.flushed = b.counts
+	}
+}
+
+// undo puts the batch back.
+func (b batch) undo() {
+	if b.run != nil && len(b.pending) > 0 {
+		b.run.giveBack(b.pending)
 	}
 }
 
@@ -52,15 +115,47 @@ func (c *Controller) flushAll(ctx context.Context) error {
 	defer c.mu.Unlock()
 	var errs []error
 	for name, r := range *c.recorders.Load() {
-		if r.run.Load() == nil {
+		b := r.takeBatch()
+		if b.run == nil {
 			continue
 		}
-		counts, err := sqldb.Write(ctx, c.db, "rollout.flush", func(tx *sqldb.Tx) ([arms]Counts, error) { return c.flush(tx, r) })
-		if err != nil {
+		if _, err := sqldb.Write(ctx, c.db, "rollout.flush", func(tx *sqldb.Tx) (any, error) { return nil, b.write(tx, name, c.instanceID) }); err != nil {
+			b.undo()
 			errs = append(errs, fmt.Errorf("rollout: flush(%q): %w", name, err))
 			continue
 		}
-		r.setFlushed(counts)
+		b.done()
 	}
 	return errors.Join(errs...)
+}
+
+const (
+	// failuresSuffix marks the row with a process's failing users among those
+	// of automation_rollout_counts.
+	failuresSuffix = "/users"
+	// A user's failures count at most failuresPerHour times an hour: one user
+	// who fails all the time is no rate that the feature has.
+	failuresPerHour = 10
+	// failuresKept is how long the failing users are kept, in seconds.
+	failuresKept = 2 * 3600
+)
+
+// insertFailures notes that requests of users failed in this minute, and
+// returns for how many of them that counts: for those whose requests have not
+// failed in it before, on whatever replica.
+func insertFailures(tx *sqldb.Tx, name string, run int64, kind failureKind, users []string) (int64, error) {
+	var now sqldb.Time
+	if err := tx.Get(&now, `SELECT {now}`); err != nil {
+		return 0, err
+	}
+	list, err := json.Marshal(users)
+	if err != nil {
+		return 0, err
+	}
+	return tx.Exec(`WITH u (user_hash) AS {each $5}
+		INSERT INTO automation_rollout_failures (rollout, stage_run, kind, user_hash, minute)
+		SELECT CAST($1 AS text), CAST($2 AS bigint), CAST($3 AS text), u.user_hash, {unix $4} FROM u
+		WHERE (SELECT count(*) FROM automation_rollout_failures AS f
+			WHERE f.rollout = $1 AND f.stage_run = $2 AND f.kind = $3 AND f.user_hash = u.user_hash AND f.minute > {in -3600}) < CAST($6 AS bigint)
+		ON CONFLICT DO NOTHING`, name, run, kind.String(), now.Unix()/60*60, string(list), failuresPerHour)
 }

@@ -2,6 +2,7 @@ package rollout_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -106,19 +107,87 @@ func (h *harness) elapse(d time.Duration) {
 		ago = fmt.Sprintf(`strftime('%%Y-%%m-%%d %%H:%%M:%%f', 'now', '-%.3f seconds')`, d.Seconds())
 	}
 	h.sql(`UPDATE automation_rollouts SET looked_at = ` + ago + `, next_at = ` + ago)
+	var rows []struct{ Name, Watch string }
+	if err := h.db.Select(&rows, `SELECT name, watch FROM automation_rollouts WHERE name IS NOT NULL`); err != nil {
+		h.t.Fatal(err)
+	}
+	for _, r := range rows {
+		var memory map[string]any
+		if json.Unmarshal([]byte(r.Watch), &memory) != nil || memory["marks"] == nil {
+			continue
+		}
+		for _, m := range memory["marks"].([]any) {
+			mark := m.(map[string]any)
+			at, err := time.Parse(time.RFC3339Nano, mark["at"].(string))
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			mark["at"] = at.Add(-d)
+		}
+		b, err := json.Marshal(memory)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		h.sql(`UPDATE automation_rollouts SET watch = $2 WHERE name = $1`, r.Name, string(b))
+	}
 }
 
 // evidence flushes outcomes as another replica would.
-func (h *harness) evidence(arm rollout.Arm, outcomes, failures int) {
+func (h *harness) evidence(arm rollout.Arm, c rollout.Counts) {
 	h.t.Helper()
 	s := h.status()
-	var run int
+	h.sql(`INSERT INTO automation_rollout_counts (rollout, bake, incarnation, arm, epoch, stage, outcomes, failures, provider_failures, shared_failures, ignored, slow, db_slow, latency_us, db_us, updated_at)
+		SELECT $1, $2, 'other' || count(*), $3, $4, $5, $6, $7, $8, $9, 0, 0, 0, 0, 0, CURRENT_TIMESTAMP FROM automation_rollout_counts`,
+		flag, h.run(), arm.String(), s.Epoch, s.Stage, c.Outcomes, c.Failures, c.ProviderFailures, c.SharedFailures)
+}
+
+// run returns the number of the stage run.
+func (h *harness) run() (run int) {
+	h.t.Helper()
 	if err := h.db.Get(&run, `SELECT bake FROM automation_rollouts WHERE name = $1`, flag); err != nil {
 		h.t.Fatal(err)
 	}
-	h.sql(`INSERT INTO automation_rollout_counts (rollout, bake, incarnation, arm, epoch, stage, outcomes, failures, ignored, slow, db_slow, latency_us, db_us, updated_at)
-		SELECT $1, $2, 'other' || count(*), $3, $4, $5, $6, $7, 0, 0, 0, 0, 0, CURRENT_TIMESTAMP FROM automation_rollout_counts`,
-		flag, run, arm.String(), s.Epoch, s.Stage, outcomes, failures)
+	return run
+}
+
+// failingUsers notes that requests of users failed just now.
+func (h *harness) failingUsers(n int) {
+	h.t.Helper()
+	now := `date_trunc('minute', now())`
+	if h.isSQLite() {
+		now = `strftime('%Y-%m-%d %H:%M:00.000', 'now')`
+	}
+	for i := range n {
+		h.sql(`INSERT INTO automation_rollout_failures (rollout, stage_run, kind, user_hash, minute)
+			VALUES ($1, $2, 'failure', $3, `+now+`) ON CONFLICT DO NOTHING`, flag, h.run(), fmt.Sprint(i))
+	}
+}
+
+// windows evaluates n windows of half a minute with the same evidence.
+func (h *harness) windows(n int, exposed, control rollout.Counts) {
+	h.t.Helper()
+	h.after(0) // where the first one begins
+	for range n {
+		h.evidence(rollout.ArmExposed, exposed)
+		h.evidence(rollout.ArmControl, control)
+		h.failingUsers(7)
+		h.after(30 * time.Second)
+	}
+}
+
+// breach lets the stage fail for two minutes.
+func (h *harness) breach() {
+	h.t.Helper()
+	h.windows(4, rollout.Counts{Outcomes: 20, Failures: 12}, rollout.Counts{Outcomes: 200, Failures: 2})
+}
+
+// hold lets an hour pass in which the stage is healthy.
+func (h *harness) hold() {
+	h.t.Helper()
+	for range 4 {
+		h.evidence(rollout.ArmExposed, rollout.Counts{Outcomes: 3})
+		h.after(15 * time.Minute)
+	}
 }
 
 func (h *harness) create(p rollout.Plan) {
@@ -203,8 +272,8 @@ func (h *harness) happenedIn(events []rollout.Event, want ...rollout.Action) {
 	}
 }
 
-// run runs a controller until stop is called, or the test ends.
-func (h *harness) run(c *rollout.Controller) (stop func()) {
+// start runs a controller until stop is called, or the test ends.
+func (h *harness) start(c *rollout.Controller) (stop func()) {
 	ctx, cancel := context.WithCancel(h.t.Context())
 	var g sync.WaitGroup
 	g.Go(func() { c.Run(ctx) })

@@ -15,9 +15,12 @@ type Plan struct {
 	OnBreach OnBreach `json:"on_breach"`
 	// Limit is the share of requests that may fail; 0 is 5 %.
 	Limit flags.Percentage `json:"limit"`
+	// MinUsers is how many different users must fail for a rollback; 0 is 5.
+	MinUsers int `json:"min_users"`
 	// LatencyP95 and DatabaseP95 are gates: at most 5 % of the requests may
 	// take longer, or spend longer in the database, by the same test. 0 is no
-	// gate.
+	// gate. A latency counts only beyond the control arm's; a slow database
+	// holds the stage, and never rolls back.
 	LatencyP95  time.Duration `json:"latency_p95"`
 	DatabaseP95 time.Duration `json:"database_p95"`
 	// Notice is the flag's notice to users from a rollback or an abort until
@@ -35,8 +38,9 @@ type Stage struct {
 	// Hold is how long the stage is watched at least; at most a year. Time in
 	// which no replica watched does not count.
 	Hold time.Duration `json:"hold"`
-	// MinSamples is how many outcomes the stage needs at least. Without them
-	// it holds, for as long as it takes.
+	// MinSamples is how many outcomes the stage needs at least, a quarter of
+	// them in each quarter of the hold. Without them it holds, for as long as
+	// it takes.
 	MinSamples int64 `json:"min_samples"`
 	// Approval makes the stage wait for ActionApprove.
 	Approval bool `json:"approval"`
@@ -46,8 +50,11 @@ type Stage struct {
 type OnBreach string
 
 const (
-	// BreachRollback switches the flag off and ends the rollout.
+	// BreachRollback goes back to the stage before, where the rollout pauses,
+	// and switches the flag off if that fails as well or is the first.
 	BreachRollback OnBreach = "rollback"
+	// BreachOff switches the flag off and ends the rollout.
+	BreachOff OnBreach = "off"
 	// BreachPause leaves the flag as it is and everything else to a human.
 	BreachPause OnBreach = "pause"
 	// BreachNotify writes an event, and holds the stage while the breach lasts.
@@ -65,7 +72,7 @@ func DefaultPlan() Plan {
 			{Name: "50 %", Percentage: 50 * flags.Percent, Hold: day, MinSamples: 200},
 			{Name: "100 %", Percentage: 100 * flags.Percent, Hold: 3 * day, MinSamples: 200},
 		},
-		OnBreach: BreachRollback, Limit: 5 * flags.Percent,
+		OnBreach: BreachRollback, Limit: 5 * flags.Percent, MinUsers: 5,
 		LatencyP95: 30 * time.Second, DatabaseP95: 250 * time.Millisecond,
 		Notice: "Automation is switched off for the time being. Requests with a session of your own work as before.",
 	}
@@ -78,6 +85,9 @@ func (p Plan) withDefaults() Plan {
 	}
 	if p.Limit == 0 {
 		p.Limit = 5 * flags.Percent
+	}
+	if p.MinUsers == 0 {
+		p.MinUsers = 5
 	}
 	return p
 }
@@ -100,6 +110,18 @@ func (p Plan) users(has flags.IDs, stage int) flags.IDs {
 		}
 	}
 	return flags.NewIDs(in...)
+}
+
+// stepBack returns the stage before one in which fewer users have the feature.
+func (p Plan) stepBack(stage int) (before int, ok bool) {
+	fewer := false
+	for before = stage - 1; before >= 0; before-- {
+		fewer = fewer || p.Stages[before+1].Users.Len() > 0 || p.Stages[before].Percentage < p.Stages[before+1].Percentage
+		if fewer {
+			return before, true
+		}
+	}
+	return 0, false
 }
 
 // namesUsers reports whether the plan touches the flag's list at all.

@@ -49,6 +49,7 @@ func (p *Plan) UnmarshalJSON(b []byte) error {
 		} `json:"stages,omitzero"`
 		OnBreach    OnBreach         `json:"on_breach,omitzero"`
 		Limit       flags.Percentage `json:"limit,omitzero"`
+		MinUsers    int              `json:"min_users,omitzero"`
 		LatencyP95  duration         `json:"latency_p95,omitzero"`
 		DatabaseP95 duration         `json:"database_p95,omitzero"`
 		Notice      string           `json:"notice,omitzero"`
@@ -56,7 +57,7 @@ func (p *Plan) UnmarshalJSON(b []byte) error {
 	if err := strictjson.Unmarshal(b, &given); err != nil {
 		return err
 	}
-	*p = Plan{OnBreach: given.OnBreach, Limit: given.Limit, LatencyP95: time.Duration(given.LatencyP95),
+	*p = Plan{OnBreach: given.OnBreach, Limit: given.Limit, MinUsers: given.MinUsers, LatencyP95: time.Duration(given.LatencyP95),
 		DatabaseP95: time.Duration(given.DatabaseP95), Notice: given.Notice}.withDefaults()
 	for _, s := range given.Stages {
 		p.Stages = append(p.Stages, Stage{s.Name, s.Percentage, s.Users, time.Duration(s.Hold), s.MinSamples, s.Approval})

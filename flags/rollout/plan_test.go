@@ -31,7 +31,7 @@ func TestDefaultPlan_IsTheDeploymentPlan(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if p.Limit != 5*flags.Percent || p.OnBreach != rollout.BreachRollback {
+	if p.Limit != 5*flags.Percent || p.MinUsers != 5 || p.OnBreach != rollout.BreachRollback {
 		t.Errorf("limit %v, %s", p.Limit, p.OnBreach)
 	}
 }
@@ -65,7 +65,7 @@ func TestParsePlan_FillsInDefaults(t *testing.T) {
 	}
 	want := rollout.Plan{
 		Stages:   []rollout.Stage{{Name: "all", Percentage: 10000, Users: flags.NewIDs("7", "x"), Hold: 90 * time.Second}},
-		OnBreach: rollout.BreachRollback, Limit: 500,
+		OnBreach: rollout.BreachRollback, Limit: 500, MinUsers: 5,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -94,7 +94,7 @@ stages[1]: must be an object (line 2, column 43)`},
 		{"no stages", `{}`, `stages: a plan needs at least one`},
 		{"too many stages", `{"stages":[` + strings.TrimSuffix(strings.Repeat(`{"name":"a","hold":"1h"},`, 101), ",") + `]}`, `stages: 101 are too many, at most 100 are allowed`},
 		{"impossible values", `{"stages":[{"name":" ","percentage":50},{"name":"x","percentage":10,"hold":"-1s","min_samples":-1},{"name":"x","hold":"9000h","percentage":50}],
-			"on_breach":"explode","limit":60,"latency_p95":"-1s","notice":"` + strings.Repeat("x", 5000) + `"}`,
+			"on_breach":"explode","limit":60,"min_users":-1,"latency_p95":"-1s","notice":"` + strings.Repeat("x", 5000) + `"}`,
 			`stages[0].name: a stage needs a name
 stages[0]: a stage needs a hold, min_samples or approval: it would pass unwatched
 stages[1].percentage: 10 is less than the stage before has, 50: a rollout only adds users
@@ -102,8 +102,9 @@ stages[1].hold: -1s is not within 0 and 8784h0m0s
 stages[1].min_samples: -1 is below 0
 stages[2].name: an earlier stage is called "x" as well
 stages[2].hold: 9000h0m0s is not within 0 and 8784h0m0s
-on_breach: "explode" is none of rollback, pause, notify
+on_breach: "explode" is none of rollback, off, pause, notify
 limit: 60 is not within 0.01 and 50 per cent
+min_users: -1 is not within 1 and 1000
 latency_p95: -1s is not within 0 and 1h
 notice: the text has 5000 bytes, at most 4096 are allowed`},
 		{"a name with a line break", `{"stages":[{"name":"a\nb","hold":"1h"}]}`, `stages[0].name: at most 64 bytes of UTF-8 without control characters are allowed`},

@@ -11,10 +11,11 @@ import (
 )
 
 const (
-	maxStages = 100
-	maxName   = 64
-	maxHold   = 366 * 24 * time.Hour
-	maxPlan   = 1 << 20 // bytes of JSON; every evaluation reads it
+	maxStages   = 100
+	maxName     = 64
+	maxMinUsers = 1000
+	maxHold     = 366 * 24 * time.Hour
+	maxPlan     = 1 << 20 // bytes of JSON; every evaluation reads it
 )
 
 // PlanError is one error of a plan. It is an [ErrInvalid].
@@ -52,12 +53,15 @@ func (p Plan) Validate() error {
 		names[s.Name], last = true, s.Percentage
 	}
 	switch p.OnBreach {
-	case BreachRollback, BreachPause, BreachNotify:
+	case BreachRollback, BreachOff, BreachPause, BreachNotify:
 	default:
-		f.add("on_breach", "%.40q is none of rollback, pause, notify", p.OnBreach)
+		f.add("on_breach", "%.40q is none of rollback, off, pause, notify", p.OnBreach)
 	}
 	if p.Limit < 0 || p.Limit > 50*flags.Percent {
 		f.add("limit", "%v is not within 0.01 and 50 per cent", p.Limit)
+	}
+	if p.MinUsers < 0 || p.MinUsers > maxMinUsers {
+		f.add("min_users", "%d is not within 1 and %d", p.MinUsers, maxMinUsers)
 	}
 	for field, d := range map[string]time.Duration{"latency_p95": p.LatencyP95, "database_p95": p.DatabaseP95} {
 		if d < 0 || d > time.Hour {

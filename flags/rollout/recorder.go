@@ -1,7 +1,11 @@
 package rollout
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"hash/maphash"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -9,8 +13,7 @@ import (
 )
 
 // Recorder receives the outcomes of requests that concern one rollout. It never
-// waits, for the database or anything else, and works whether there is a
-// rollout or not.
+// waits for the database, and works whether there is a rollout or not.
 type Recorder struct {
 	name  string
 	users userLimiter
@@ -26,15 +29,44 @@ type stageRun struct {
 // runCounters count the outcomes of one stage run in this process.
 type runCounters struct {
 	stageRun
+	name              string
 	latency, database time.Duration // gates; 0 is none
 	arms              [arms]counters
 	flushed           [arms]Counts // what the database has; used by the controller alone
+
+	mu      sync.Mutex
+	pending map[userFailure]struct{} // not flushed yet
 }
 
-// counters are the atomic Counts of one arm.
+// userFailure is a user of the exposed arm one of whose requests failed, or was
+// slow. It counts once a minute over all replicas, which the database sees to.
+type userFailure struct {
+	kind failureKind
+	user [8]byte // a hash that differs from one stage run to the next
+}
+
+// failureKind is a kind of automation_rollout_failures.
+type failureKind uint8
+
+const (
+	kindFailure failureKind = iota
+	kindProvider
+	kindSlow
+	failureKinds
+)
+
+func (k failureKind) String() string { return [...]string{"failure", "provider", "slow"}[k] }
+
+func (f userFailure) hash() string { return hex.EncodeToString(f.user[:]) }
+
+// maxPending bounds the failing users of one flush. More would change no verdict.
+const maxPending = 10_000
+
+// counters are the atomic Counts of one arm. Of the exposed arm they have
+// neither failures nor slow requests.
 type counters struct {
-	outcomes, failures, ignored, slow, dbSlow, latency, db atomic.Int64
-	_                                                      [64]byte // the arms do not share a cache line
+	outcomes, failures, provider, slow, dbSlow, latency, db, shared, ignored atomic.Int64
+	_                                                                        [56]byte // the arms do not share a cache line
 }
 
 // Sample is how one request ended.
@@ -42,7 +74,8 @@ type Sample struct {
 	Arm     Arm // see ArmOf; a request of neither arm is not to be recorded
 	Outcome Outcome
 	// UserID bounds what one user contributes: at most 5 outcomes a minute and
-	// replica count. It is kept nowhere.
+	// replica, and of the exposed arm's failures at most one a minute over all
+	// replicas. It is kept nowhere; the database has a hash for two hours.
 	UserID string
 	// Latency is how long the request took, as the plan means it, and
 	// DatabaseTime how much of that was spent in the database. 0 or less is
@@ -54,30 +87,26 @@ func newRecorder(name string) *Recorder {
 	return &Recorder{name: name, users: userLimiter{seed: maphash.MakeSeed()}}
 }
 
-// Record counts how one request ended. It allocates nothing and may be called
-// from any goroutine.
+// Record counts how one request ended. It may be called from any goroutine, and
+// allocates nothing for a success.
 func (r *Recorder) Record(s Sample) {
 	run := r.run.Load()
 	if run == nil || s.Arm >= arms || s.Outcome >= outcomes {
 		return
 	}
 	c := &run.arms[s.Arm]
-	if s.Outcome == OutcomeIgnored || s.Outcome == OutcomeSharedFailure && s.Arm == ArmExposed {
+	switch {
+	case s.Outcome == OutcomeIgnored:
 		c.ignored.Add(1)
 		return
-	}
-	if !r.users.allow(s.Arm, s.UserID) {
+	case !r.users.allow(s.Arm, s.UserID):
 		return
-	}
-	c.outcomes.Add(1) // first, see counts
-	if s.Outcome != OutcomeSuccess {
-		c.failures.Add(1)
+	case s.Outcome == OutcomeSharedFailure:
+		c.shared.Add(1)
+		return
 	}
 	if s.Latency > 0 {
 		c.latency.Add(s.Latency.Microseconds())
-		if run.latency > 0 && s.Latency > run.latency {
-			c.slow.Add(1)
-		}
 	}
 	if s.DatabaseTime > 0 {
 		c.db.Add(s.DatabaseTime.Microseconds())
@@ -85,13 +114,75 @@ func (r *Recorder) Record(s Sample) {
 			c.dbSlow.Add(1)
 		}
 	}
+	kind := failureKinds
+	switch {
+	case s.Outcome == OutcomeFailure:
+		kind = kindFailure
+	case s.Outcome == OutcomeProviderFailure:
+		kind = kindProvider
+	case run.latency > 0 && s.Latency > run.latency:
+		kind = kindSlow
+	}
+	if s.Arm == ArmExposed && kind != failureKinds {
+		run.addPending(kind, s.UserID)
+		return
+	}
+	c.outcomes.Add(1) // first, see counts
+	switch kind {
+	case kindFailure:
+		c.failures.Add(1)
+	case kindProvider:
+		c.failures.Add(1)
+		c.provider.Add(1)
+	case kindSlow:
+		c.slow.Add(1)
+	case failureKinds:
+	}
+}
+
+func (r *runCounters) addPending(kind failureKind, user string) {
+	hash := sha256.New()
+	_, _ = hash.Write([]byte(r.name))
+	_, _ = hash.Write(binary.BigEndian.AppendUint64([]byte{0}, uint64(r.id)))
+	_, _ = hash.Write([]byte(user))
+	f := userFailure{kind: kind}
+	copy(f.user[:], hash.Sum(nil))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pending == nil {
+		r.pending = map[userFailure]struct{}{}
+	}
+	if len(r.pending) < maxPending {
+		r.pending[f] = struct{}{}
+	}
+}
+
+// takePending returns the failing users that are to be flushed; giveBack
+// returns them where that did not succeed.
+func (r *runCounters) takePending() map[userFailure]struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	taken := r.pending
+	r.pending = nil
+	return taken
+}
+
+func (r *runCounters) giveBack(taken map[userFailure]struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for f := range r.pending {
+		taken[f] = struct{}{}
+	}
+	if len(taken) > 0 {
+		r.pending = taken
+	}
 }
 
 // counts returns the figures so far. Outcomes are read last, as they are
 // counted first, so that there are never more failures than outcomes.
 func (c *counters) counts() Counts {
-	n := Counts{Failures: c.failures.Load(), Ignored: c.ignored.Load(), Slow: c.slow.Load(), DatabaseSlow: c.dbSlow.Load(),
-		LatencyUS: c.latency.Load(), DatabaseUS: c.db.Load()}
+	n := Counts{Failures: c.failures.Load(), ProviderFailures: c.provider.Load(), Slow: c.slow.Load(), DatabaseSlow: c.dbSlow.Load(),
+		LatencyUS: c.latency.Load(), DatabaseUS: c.db.Load(), SharedFailures: c.shared.Load(), Ignored: c.ignored.Load()}
 	n.Outcomes = c.outcomes.Load()
 	return n
 }
@@ -102,7 +193,7 @@ func (r *Recorder) observe(run *stageRun, p Plan) {
 	case run == nil:
 		r.run.Store(nil)
 	case c == nil || c.stageRun != *run:
-		r.run.Store(&runCounters{stageRun: *run, latency: p.LatencyP95, database: p.DatabaseP95})
+		r.run.Store(&runCounters{stageRun: *run, name: r.name, latency: p.LatencyP95, database: p.DatabaseP95})
 	}
 }
 

@@ -47,47 +47,107 @@ func TestRecord_CountsByArmAndOutcome(t *testing.T) {
 	if r != c.Recorder("x") || r == c.Recorder("y") {
 		t.Error("a name has more than one recorder, or two have one")
 	}
-	r.Record(Sample{ArmExposed, OutcomeSuccess, "before the bake", time.Second, 0})
+	r.Record(Sample{ArmExposed, OutcomeSuccess, "before the run", time.Second, 0})
 	r.observe(&stageRun{id: 1}, Plan{LatencyP95: time.Second, DatabaseP95: 10 * time.Millisecond})
-	for _, one := range []struct {
+	for i, one := range []struct {
 		arm         Arm
 		outcome     Outcome
 		latency, db time.Duration
 	}{
 		{ArmExposed, OutcomeSuccess, time.Second, 10 * time.Millisecond},
-		{ArmExposed, OutcomeFailure, time.Second + 1, 11 * time.Millisecond},
+		{ArmExposed, OutcomeSuccess, time.Second + 1, 11 * time.Millisecond},
+		{ArmExposed, OutcomeFailure, time.Second, 0},
+		{ArmExposed, OutcomeProviderFailure, 0, 0},
+		{ArmExposed, OutcomeSharedFailure, time.Hour, time.Hour},
 		{ArmExposed, OutcomeSuccess, -time.Hour, -time.Hour},
 		{ArmExposed, OutcomeIgnored, time.Hour, time.Hour},
-		{ArmExposed, OutcomeIgnored, time.Hour, time.Hour},
 		{ArmControl, OutcomeSuccess, 0, 0},
+		{ArmControl, OutcomeSuccess, time.Second + 1, 0},
+		{ArmControl, OutcomeFailure, 0, 0},
+		{ArmControl, OutcomeProviderFailure, 0, 0},
+		{ArmControl, OutcomeSharedFailure, 0, 0},
 		{ArmControl, OutcomeIgnored, 0, 0},
 		{arms, OutcomeSuccess, time.Hour, time.Hour},
 		{ArmExposed, outcomes, time.Hour, time.Hour},
 	} {
-		r.Record(Sample{one.arm, one.outcome, "u", one.latency, one.db})
+		r.Record(Sample{one.arm, one.outcome, strconv.Itoa(i), one.latency, one.db})
 	}
 	run := r.run.Load()
-	want := Counts{Outcomes: 3, Failures: 1, Ignored: 2, Slow: 1, DatabaseSlow: 1, LatencyUS: 2_000_000, DatabaseUS: 21_000}
+	want := Counts{Outcomes: 2, DatabaseSlow: 1, LatencyUS: 3_000_000, DatabaseUS: 21_000, SharedFailures: 1, Ignored: 1}
 	if diff := cmp.Diff(want, run.arms[ArmExposed].counts()); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(Counts{Outcomes: 1, Ignored: 1}, run.arms[ArmControl].counts()); diff != "" {
+	want = Counts{Outcomes: 4, Failures: 2, ProviderFailures: 1, Slow: 1, LatencyUS: 1_000_000, SharedFailures: 1, Ignored: 1}
+	if diff := cmp.Diff(want, run.arms[ArmControl].counts()); diff != "" {
 		t.Error(diff)
 	}
-	// The same bake goes on; another begins at nothing; none counts nothing.
+	kinds := map[failureKind]int{}
+	for f := range run.pending {
+		kinds[f.kind]++
+	}
+	if diff := cmp.Diff(map[failureKind]int{kindFailure: 1, kindProvider: 1, kindSlow: 1}, kinds); diff != "" {
+		t.Errorf("what the database is to count: %s", diff)
+	}
+	t.Run("the same stage run continues", func(t *testing.T) {
+		r.observe(&stageRun{id: 1}, Plan{})
+		if r.run.Load() != run {
+			t.Error("it has begun again")
+		}
+	})
+	t.Run("another stage run begins with nothing", func(t *testing.T) {
+		r.observe(&stageRun{id: 2}, Plan{})
+		r.Record(Sample{ArmExposed, OutcomeSuccess, "v", time.Hour, time.Hour}) // no gates
+		if diff := cmp.Diff(Counts{Outcomes: 1, LatencyUS: 3_600_000_000, DatabaseUS: 3_600_000_000}, r.run.Load().arms[ArmExposed].counts()); diff != "" {
+			t.Error(diff)
+		}
+	})
+	t.Run("without a stage run nothing counts", func(t *testing.T) {
+		r.observe(nil, Plan{})
+		r.Record(Sample{ArmExposed, OutcomeIgnored, "w", 0, 0})
+		if r.run.Load() != nil {
+			t.Error("it counts")
+		}
+	})
+}
+
+func TestRecord_KeepsNoIDOfAFailingUser(t *testing.T) {
+	c, _ := newBare(t)
+	r := c.Recorder("x")
+	hash := func(run int64, user string) string {
+		r.observe(&stageRun{id: run}, Plan{})
+		r.Record(Sample{ArmExposed, OutcomeFailure, user, 0, 0})
+		for f := range r.run.Load().takePending() {
+			return f.hash()
+		}
+		t.Fatal("nothing is pending")
+		return ""
+	}
+	seven := hash(1, "7")
+	r.run.Store(nil)
+	if again := hash(1, "7"); again != seven || len(seven) != 16 {
+		t.Errorf("replicas do not agree: %q and %q", seven, again)
+	}
+	if eight, other := hash(2, "8"), hash(3, "7"); eight == seven || other == seven {
+		t.Errorf("%q, of another user %q, in another stage run %q", seven, eight, other)
+	}
+}
+
+func TestRecord_BoundsPendingUsers(t *testing.T) {
+	c, _ := newBare(t)
+	r := c.Recorder("x")
 	r.observe(&stageRun{id: 1}, Plan{})
-	if r.run.Load() != run {
-		t.Error("the same bake has begun anew")
+	run := r.run.Load()
+	for i := range maxPending + 1000 {
+		run.addPending(kindFailure, strconv.Itoa(i))
 	}
-	r.observe(&stageRun{id: 2}, Plan{})
-	r.Record(Sample{ArmExposed, OutcomeSuccess, "v", time.Hour, time.Hour}) // no gates
-	if diff := cmp.Diff(Counts{Outcomes: 1, LatencyUS: 3_600_000_000, DatabaseUS: 3_600_000_000}, r.run.Load().arms[ArmExposed].counts()); diff != "" {
-		t.Error(diff)
+	taken := run.takePending()
+	if len(taken) != maxPending || run.pending != nil {
+		t.Errorf("%d were taken, %d are left", len(taken), len(run.pending))
 	}
-	r.observe(nil, Plan{})
-	r.Record(Sample{ArmExposed, OutcomeIgnored, "w", 0, 0})
-	if r.run.Load() != nil {
-		t.Error("counts without a bake")
+	run.addPending(kindFailure, "late")
+	run.giveBack(taken)
+	if len(run.pending) != maxPending+1 {
+		t.Errorf("%d are pending again", len(run.pending))
 	}
 }
 
@@ -95,27 +155,33 @@ func TestRecord_BoundsWhatOneUserContributes(t *testing.T) {
 	c, at := newBare(t)
 	r := c.Recorder("x")
 	r.observe(&stageRun{id: 1}, Plan{})
-	c.beginMinute()
+	beginMinute := func() {
+		c.minute = uint64(at.now().Unix() / 60) // so that it needs no database
+		if err := c.beginMinute(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	beginMinute()
 	contribute := func(want int64) {
 		t.Helper()
-		before := r.run.Load().arms[ArmExposed].counts().Outcomes
+		before := r.run.Load().arms[ArmControl].counts().Outcomes
 		for range 100 {
-			r.Record(Sample{ArmExposed, OutcomeFailure, "loud", 0, 0})
+			r.Record(Sample{ArmControl, OutcomeFailure, "loud", 0, 0})
 		}
-		if got := r.run.Load().arms[ArmExposed].counts().Outcomes - before; got != want {
+		if got := r.run.Load().arms[ArmControl].counts().Outcomes - before; got != want {
 			t.Errorf("%d outcomes count, want %d", got, want)
 		}
 	}
 	contribute(outcomesPerMinute)
 	at.add(59 * time.Second)
-	c.beginMinute()
+	beginMinute()
 	contribute(0)
-	r.Record(Sample{ArmExposed, OutcomeFailure, "quiet", 0, 0})
-	if got := r.run.Load().arms[ArmExposed].counts().Outcomes; got != outcomesPerMinute+1 {
+	r.Record(Sample{ArmControl, OutcomeFailure, "quiet", 0, 0})
+	if got := r.run.Load().arms[ArmControl].counts().Outcomes; got != outcomesPerMinute+1 {
 		t.Errorf("another user does not count: %d", got)
 	}
 	at.add(time.Second)
-	c.beginMinute()
+	beginMinute()
 	contribute(outcomesPerMinute)
 }
 
@@ -127,24 +193,24 @@ func TestRecord_CountsConcurrentOutcomes(t *testing.T) {
 	for w := range 8 {
 		g.Go(func() {
 			for i := range 64 {
-				r.Record(Sample{ArmExposed, Outcome(i % 2), strconv.Itoa(w*64 + i), time.Millisecond, 0})
+				r.Record(Sample{ArmControl, Outcome(i % 2), strconv.Itoa(w*64 + i), time.Millisecond, 0})
 			}
 		})
 	}
 	g.Go(func() {
 		for range 1000 {
-			if n := r.run.Load().arms[ArmExposed].counts(); n.Failures > n.Outcomes {
+			if n := r.run.Load().arms[ArmControl].counts(); n.Failures > n.Outcomes {
 				t.Errorf("%+v", n)
 			}
 		}
 	})
 	g.Wait()
-	if n := r.run.Load().arms[ArmExposed].counts(); n.Outcomes != 512 || n.Failures != 256 {
+	if n := r.run.Load().arms[ArmControl].counts(); n.Outcomes != 512 || n.Failures != 256 {
 		t.Errorf("%+v", n)
 	}
 }
 
-func TestArmOf(t *testing.T) {
+func TestArmOf_FollowsTheDecision(t *testing.T) {
 	for _, c := range []struct {
 		d    flags.Decision
 		want Arm
@@ -211,12 +277,12 @@ func BenchmarkRecord(b *testing.B) {
 	})
 }
 
-func TestRecord_AllocatesNothing(t *testing.T) {
+func TestRecord_AllocatesNothingForASuccess(t *testing.T) {
 	c, _ := newBare(t)
 	r := c.Recorder("x")
 	r.observe(&stageRun{id: 1}, DefaultPlan())
 	if n := testing.AllocsPerRun(100, func() {
-		r.Record(Sample{ArmExposed, OutcomeFailure, "u", time.Hour, time.Hour})
+		r.Record(Sample{ArmExposed, OutcomeSuccess, "u", time.Second, time.Hour})
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

@@ -136,7 +136,7 @@ func (g Goals) full(r rollout) Criterion {
 func (g Goals) errorRate(n Counts) Criterion {
 	c := Criterion{Name: "error_rate", Verdict: verdict(n.ErrorRate() < g.ErrorRate), Wanted: fmt.Sprintf("below %.4g %%", 100*g.ErrorRate),
 		Measured: fmt.Sprintf("%.2f %%, %d of %d", 100*n.ErrorRate(), n.Failures, n.Outcomes)}
-	if n.Outcomes < minOutcomes {
+	if n.Outcomes < minTrials {
 		c.Verdict = VerdictOpen
 	}
 	return c
@@ -179,10 +179,10 @@ func (p Plan) timing(gate int, n Counts) Criterion {
 		c.Verdict, c.Wanted, c.Measured = VerdictOpen, "the plan has no gate", fmt.Sprintf("%v on average", mean)
 		return c
 	}
-	c.Verdict = verdict(n.rate(gate) <= slowShare)
+	c.Verdict = verdict(share(n.bad(gate), n.Outcomes) <= slowShare)
 	c.Wanted = fmt.Sprintf("at most %v in 95 %% of the requests", most)
-	c.Measured = fmt.Sprintf("more in %.2f %% of %d, %v on average", 100*n.rate(gate), n.Outcomes, mean)
-	if n.Outcomes < minOutcomes {
+	c.Measured = fmt.Sprintf("more in %.2f %% of %d, %v on average", 100*share(n.bad(gate), n.Outcomes), n.Outcomes, mean)
+	if n.Outcomes < minTrials {
 		c.Verdict = VerdictOpen
 	}
 	return c

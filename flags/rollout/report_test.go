@@ -39,7 +39,7 @@ func TestReport_MeasuresTheCriteria(t *testing.T) {
 			}
 		}
 		p := hours()
-		p.Stages[3].Hold, p.LatencyP95, p.DatabaseP95 = 2*time.Hour, time.Second, 0
+		p.Stages[3].Hold, p.Stages[3].MinSamples, p.LatencyP95, p.DatabaseP95 = 2*time.Hour, 0, time.Second, 0
 		h.create(p)
 		check(rollout.Goals{Adopters: adopters(1, 0)}, "open",
 			"full_rollout open: 100 % for 0s, pending; 100 % for 72h0m0s",
@@ -50,7 +50,7 @@ func TestReport_MeasuresTheCriteria(t *testing.T) {
 			"open_bugs open: not stated; no open P0 or P1 bug")
 		h.do(rollout.ActionStart)
 		h.do(rollout.ActionPromote)
-		h.evidence(rollout.ArmExposed, 1000, 9)
+		h.evidence(rollout.ArmExposed, rollout.Counts{Outcomes: 1000, Failures: 9})
 		h.after(time.Hour)
 		h.sql(`UPDATE automation_rollout_counts SET slow = 51, latency_us = 2000000, db_us = 1000000`)
 		goals := rollout.Goals{Full: 2 * time.Hour, Adopters: adopters(29, 100), OpenBugs: ptr(0)}
@@ -98,10 +98,12 @@ func TestReport_MeasuresTheCriteria(t *testing.T) {
 
 func TestReport_IsMetAfterASuccess(t *testing.T) {
 	h := newHarness(t, sqlite(t))
-	h.create(hours())
+	p := hours()
+	p.Stages[3].MinSamples = 0
+	h.create(p)
 	h.do(rollout.ActionStart)
 	h.do(rollout.ActionPromote)
-	h.evidence(rollout.ArmExposed, 1000, 9)
+	h.evidence(rollout.ArmExposed, rollout.Counts{Outcomes: 1000, Failures: 9})
 	h.after(time.Hour)
 	r, err := h.Report(t.Context(), flag, rollout.Goals{Full: time.Hour, OpenBugs: ptr(0),
 		Adopters: func(context.Context, time.Time, time.Time) (int, int, error) { return 1, 2, nil }})

@@ -88,10 +88,11 @@ func save(tx *sqldb.Tx, r rollout, next time.Duration, newEpoch, entered bool) e
 	_, err = tx.Exec(`UPDATE automation_rollouts SET state = $2, reason = $3, waiting = $4, epoch = $5, stage = $6, bake = $7, approved = $8,
 			watched = $9, watch = {json $10}, flag_version = $11, seq = $12, looked_at = {now}, next_at = {in $13},
 			began_at = CASE WHEN CAST($14 AS boolean) THEN {now} ELSE began_at END,
-			entered_at = CASE WHEN CAST($15 AS boolean) THEN {now} ELSE entered_at END
+			entered_at = CASE WHEN CAST($15 AS boolean) THEN {now} ELSE entered_at END,
+			watched_until = CASE WHEN CAST($16 AS boolean) THEN {in $17} ELSE watched_until END
 		WHERE name = $1`,
 		r.name, string(r.state), r.reason, r.waiting, r.epoch, r.stage, r.run, r.approved, r.watched.Seconds(), string(memory),
-		r.flagVersion, r.seq, next.Seconds(), newEpoch, entered)
+		r.flagVersion, r.seq, next.Seconds(), newEpoch, entered, entered && r.state == StateCompleted, r.plan.Stages[r.stage].Hold.Seconds())
 	return err
 }
 
@@ -100,11 +101,11 @@ func save(tx *sqldb.Tx, r rollout, next time.Duration, newEpoch, entered bool) e
 func applyStep(tx *sqldb.Tx, from rollout, s step, evidence Evidence) (Event, error) {
 	next := s.next
 	if s.write != writeNothing {
-		version, err := writeFlag(tx, s)
+		f, err := writeFlag(tx, s)
 		if err != nil {
 			return Event{}, err
 		}
-		next.flagVersion = version
+		next.flagVersion, next.memory.FlagSeed = f.Version, &f.Seed
 	}
 	next.seq++
 	began := s.action == ActionStart || s.action == ActionRestart
@@ -114,13 +115,13 @@ func applyStep(tx *sqldb.Tx, from rollout, s step, evidence Evidence) (Event, er
 	return insertEvent(tx, from, next, s, evidence)
 }
 
-// writeFlag makes the step's change of the flag, and returns its new version.
-func writeFlag(tx *sqldb.Tx, s step) (version int64, _ error) {
+// writeFlag makes the step's change of the flag, and returns the flag.
+func writeFlag(tx *sqldb.Tx, s step) (flagsql.Flag, error) {
 	f, err := flagsql.Parsed(flagsql.Lock(tx, s.next.name, s.ifVersion))
-	if err == nil {
-		f, err = flagsql.Parsed(flagsql.Update(tx, s.next.name, s.change(f), actorOf(s.next.name), 0))
+	if err != nil {
+		return f, err
 	}
-	return f.Version, err
+	return flagsql.Parsed(flagsql.Update(tx, s.next.name, s.change(f), actorOf(s.next.name), 0))
 }
 
 // insertEvent writes the event of a step, and puts it into the outbox.
@@ -152,10 +153,11 @@ func sumEvidence(tx *sqldb.Tx, where string, args ...any) (Evidence, error) {
 		Arm string `db:"arm"`
 		Counts
 	}
-	err := tx.Select(&rows, `SELECT arm, CAST(sum(outcomes) AS bigint) AS outcomes, CAST(sum(failures) AS bigint) AS failures,
-			CAST(sum(ignored) AS bigint) AS ignored, CAST(sum(slow) AS bigint) AS slow, CAST(sum(db_slow) AS bigint) AS db_slow,
-			CAST(sum(latency_us) AS bigint) AS latency_us, CAST(sum(db_us) AS bigint) AS db_us
-		FROM automation_rollout_counts WHERE `+where+` GROUP BY arm`, args...)
+	sums := make([]string, len(countColumns))
+	for i, column := range countColumns {
+		sums[i] = fmt.Sprintf("CAST(sum(%s) AS bigint) AS %s", column, column)
+	}
+	err := tx.Select(&rows, `SELECT arm, `+strings.Join(sums, ", ")+` FROM automation_rollout_counts WHERE `+where+` GROUP BY arm`, args...)
 	var e Evidence
 	for _, r := range rows {
 		if r.Arm == ArmControl.String() {
@@ -167,34 +169,80 @@ func sumEvidence(tx *sqldb.Tx, where string, args ...any) (Evidence, error) {
 	return e, err
 }
 
-// writeCounts writes what a process has counted for one arm. The counts only
-// grow and the greater wins, so a repeated or late write changes nothing.
-func writeCounts(tx *sqldb.Tx, name, instanceID string, run stageRun, a Arm, n Counts) error {
-	query := `INSERT INTO automation_rollout_counts AS c
-			(rollout, bake, incarnation, arm, epoch, stage, outcomes, failures, ignored, slow, db_slow, latency_us, db_us, updated_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, {now})
-		ON CONFLICT (rollout, bake, incarnation, arm) DO UPDATE SET
-			outcomes = GREATEST(c.outcomes, excluded.outcomes), failures = GREATEST(c.failures, excluded.failures),
-			ignored = GREATEST(c.ignored, excluded.ignored), slow = GREATEST(c.slow, excluded.slow), db_slow = GREATEST(c.db_slow, excluded.db_slow),
-			latency_us = GREATEST(c.latency_us, excluded.latency_us), db_us = GREATEST(c.db_us, excluded.db_us), updated_at = excluded.updated_at`
+// countColumns are those of Counts in automation_rollout_counts.
+var countColumns = []string{"outcomes", "failures", "provider_failures", "slow", "db_slow", "latency_us", "db_us", "shared_failures", "ignored"}
+
+// writeCounts writes what a process has counted for one arm. Added counts are
+// added to those that are there. Others are the sums so far, which only grow:
+// the greater wins, so that a repeated or late write changes nothing.
+func writeCounts(tx *sqldb.Tx, name, instanceID string, run stageRun, a Arm, n Counts, added bool) error {
+	greatest := "GREATEST"
 	if tx.SQLite() {
-		query = strings.ReplaceAll(query, "GREATEST", "max")
+		greatest = "max"
 	}
-	_, err := tx.Exec(query, name, run.id, instanceID, a.String(), run.epoch, run.stage,
-		n.Outcomes, n.Failures, n.Ignored, n.Slow, n.DatabaseSlow, n.LatencyUS, n.DatabaseUS)
+	values, sets := make([]string, len(countColumns)), make([]string, len(countColumns))
+	for i, column := range countColumns {
+		values[i] = fmt.Sprintf("$%d", i+7)
+		sets[i] = fmt.Sprintf("%s = %s(c.%s, excluded.%s)", column, greatest, column, column)
+		if added {
+			sets[i] = fmt.Sprintf("%s = c.%s + excluded.%s", column, column, column)
+		}
+	}
+	_, err := tx.Exec(`INSERT INTO automation_rollout_counts AS c (rollout, bake, incarnation, arm, epoch, stage, `+strings.Join(countColumns, ", ")+`, updated_at)
+		VALUES ($1, $2, $3, $4, $5, $6, `+strings.Join(values, ", ")+`, {now})
+		ON CONFLICT (rollout, bake, incarnation, arm) DO UPDATE SET `+strings.Join(sets, ", ")+`, updated_at = excluded.updated_at`,
+		name, run.id, instanceID, a.String(), run.epoch, run.stage,
+		n.Outcomes, n.Failures, n.ProviderFailures, n.Slow, n.DatabaseSlow, n.LatencyUS, n.DatabaseUS, n.SharedFailures, n.Ignored)
 	return err
 }
 
-// readFlagVersion returns the flag's version and who changed it last; version 0
-// is no flag.
-func readFlagVersion(tx *sqldb.Tx, name string) (version int64, by string, err error) {
-	var f struct {
-		Version int64  `db:"version"`
-		By      string `db:"updated_by"`
+// countUsers returns how many different users of a stage run failed a gate
+// since a time.
+func countUsers(tx *sqldb.Tx, name string, run int64, kinds []failureKind, since time.Time) (n int64, _ error) {
+	list := make([]string, len(kinds))
+	for i, kind := range kinds {
+		list[i] = "'" + kind.String() + "'"
 	}
-	_, err = sqldb.Optional(tx.Get(&f, `SELECT coalesce(version, -1) AS version, coalesce(updated_by, '') AS updated_by
+	return n, tx.Get(&n, `SELECT count(DISTINCT user_hash) FROM automation_rollout_failures
+		WHERE rollout = $1 AND stage_run = $2 AND kind IN (`+strings.Join(list, ", ")+`) AND minute >= {unix $3}`, name, run, since.Unix()/60*60)
+}
+
+// saveMinute keeps the evidence as it stands in this minute.
+func saveMinute(tx *sqldb.Tx, r rollout, now time.Time, e Evidence) error {
+	minute := now.Truncate(time.Minute)
+	users, err := countUsers(tx, r.name, r.run, []failureKind{kindFailure, kindProvider}, minute.Add(-time.Minute))
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(`INSERT INTO automation_rollout_minutes (rollout, minute, stage_run, evidence, failing_users)
+		VALUES ($1, {unix $2}, $3, {json $4}, $5) ON CONFLICT (rollout, minute) DO UPDATE SET
+			stage_run = excluded.stage_run, evidence = excluded.evidence, failing_users = excluded.failing_users`,
+		r.name, minute.Unix(), r.run, string(text), users)
+	return err
+}
+
+// flagHead is what a rollout needs to know of its flag. Version 0 is no flag.
+type flagHead struct {
+	Version    int64   `db:"version"`
+	By         string  `db:"updated_by"`
+	Enabled    bool    `db:"enabled"`
+	Percentage float64 `db:"rollout_percentage"` // per cent
+	Seed       string  `db:"seed"`
+}
+
+func (f flagHead) percentage() flags.Percentage {
+	return flags.Percentage(math.Round(f.Percentage * float64(flags.Percent)))
+}
+
+func readFlagHead(tx *sqldb.Tx, name string) (f flagHead, err error) {
+	_, err = sqldb.Optional(tx.Get(&f, `SELECT coalesce(version, -1) AS version, coalesce(updated_by, '') AS updated_by, coalesce(enabled, false) AS enabled,
+			coalesce(rollout_percentage, -1) AS rollout_percentage, coalesce(seed, '') AS seed
 		FROM feature_flags WHERE feature_name = $1`, name))
-	return f.Version, f.By, err
+	return f, err
 }
 
 // Event is one line of a rollout's history, and the body of a webhook.

@@ -1,144 +1,269 @@
 package rollout
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
+	"time"
 )
 
-// draws is a fast source of binomial numbers with a fixed n and p.
-type draws struct {
-	cdf []float64
-	r   *rand.Rand
+// fleet simulates the evidence of one stage: what replicas count of their
+// users' requests, and what the database makes of it.
+type fleet struct {
+	plan     Plan
+	memory   memory
+	evidence Evidence
+	at       time.Time
+	failed   map[failedUser][]time.Time // minutes that count
 }
 
-func binomial(r *rand.Rand, n int, p float64) draws {
-	d := draws{make([]float64, n+1), r}
-	sum := 0.0
-	for k := range d.cdf {
-		lg := func(x int) float64 { v, _ := math.Lgamma(float64(x + 1)); return v }
-		sum += math.Exp(lg(n) - lg(k) - lg(n-k) + float64(k)*math.Log(p) + float64(n-k)*math.Log1p(-p))
-		d.cdf[k] = sum
+type failedUser struct {
+	kind failureKind
+	user int
+}
+
+func newFleet() *fleet {
+	return &fleet{plan: Plan{}.withDefaults(), // the gates for times, which nothing here fails, would only cost time
+		at: time.Date(2026, 11, 26, 0, 0, 0, 0, time.UTC), failed: map[failedUser][]time.Time{}}
+}
+
+// request counts one request of the exposed arm, by the rule that is tested
+// against the databases in TestTick_CountsAUsersFailuresOnceAMinute.
+func (f *fleet) request(user int, o Outcome) {
+	kind := failureKinds
+	switch o {
+	case OutcomeFailure:
+		kind = kindFailure
+	case OutcomeProviderFailure:
+		kind = kindProvider
 	}
-	return d
-}
-
-func (d draws) next() int64 {
-	u := d.r.Float64()
-	for k, c := range d.cdf {
-		if u < c {
-			return int64(k)
+	if kind != failureKinds {
+		key, minute := failedUser{kind, user}, f.at.Truncate(time.Minute)
+		counted := slices.DeleteFunc(f.failed[key], func(t time.Time) bool { return f.at.Sub(t) >= time.Hour })
+		if f.failed[key] = counted; slices.Contains(counted, minute) || len(counted) >= failuresPerHour {
+			return
+		}
+		f.failed[key] = append(counted, minute)
+		f.evidence.Exposed.Failures++
+		if kind == kindProvider {
+			f.evidence.Exposed.ProviderFailures++
 		}
 	}
-	return int64(len(d.cdf) - 1)
+	f.evidence.Exposed.Outcomes++
 }
 
-// simulate runs n stages of both arms with 20 requests a minute each: first
-// healthy minutes at 3 %, then minutes at the given rates, and an evaluation
-// each minute. A control rate below 0 is no control arm. It returns the share
-// rolled back in the second part, the median minutes that took, and the share
-// rolled back before it.
-func simulate(n, healthy, minutes int, exposed, control float64) (rolledBack, median, before float64) {
-	const perMinute = 20
-	p := Plan{}.withDefaults()
-	r := rand.New(rand.NewPCG(1, 2))
-	calm, failing, other := binomial(r, perMinute, .03), binomial(r, perMinute, exposed), binomial(r, perMinute, max(control, 1e-9))
-	var took []int
-	early := 0
-	for range n {
-		var m memory
-		var e Evidence
-		for minute := range healthy + minutes {
-			from, fromControl := calm, calm
-			if minute >= healthy {
-				from, fromControl = failing, other
+// control counts one request of the control arm.
+func (f *fleet) control(failed bool) {
+	f.evidence.Control.Outcomes++
+	if failed {
+		f.evidence.Control.Failures++
+		f.evidence.Control.ProviderFailures++
+	}
+}
+
+// evaluate lets time pass and reports whether the stage is rolled back.
+func (f *fleet) evaluate(t *testing.T, step time.Duration) bool {
+	f.at = f.at.Add(step)
+	m, found, err := f.memory.update(f.plan, f.evidence, f.at, func(gate int, since time.Time) (int64, error) {
+		users := map[int]bool{}
+		for key, minutes := range f.failed {
+			if slices.Contains(gateKinds[gate], key.kind) && slices.ContainsFunc(minutes, func(t time.Time) bool { return !t.Before(since.Truncate(time.Minute)) }) {
+				users[key.user] = true
 			}
-			e.Exposed.Outcomes += perMinute
-			e.Exposed.Failures += from.next()
-			if control >= 0 {
-				e.Control.Outcomes += perMinute
-				e.Control.Failures += fromControl.next()
-			}
-			var found finding
-			if m, found = m.update(p, e); found.breach {
-				if minute < healthy {
-					early++
-				} else {
-					took = append(took, minute-healthy+1)
-				}
+		}
+		return int64(len(users)), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.memory = m
+	return found.breach
+}
+
+// arrivals returns how many requests come in a step, at a rate per minute.
+func arrivals(r *rand.Rand, perMinute float64, step time.Duration) (n int) {
+	const slots = 50
+	for range slots {
+		if r.Float64() < perMinute*step.Minutes()/slots {
+			n++
+		}
+	}
+	return n
+}
+
+// rolledBack runs stages of 24 hours and returns the share that was rolled
+// back. Traffic makes the requests of one step.
+func rolledBack(t *testing.T, stages int, traffic func(f *fleet, r *rand.Rand, elapsed, step time.Duration)) float64 {
+	t.Helper()
+	const step = 30 * time.Second
+	if os.Getenv("AUTOMATION_TEST_LONG") == "1" {
+		stages *= 10
+	}
+	n := 0
+	for i := range stages {
+		r, f := rand.New(rand.NewPCG(13, uint64(i))), newFleet()
+		for elapsed := time.Duration(0); elapsed < 24*time.Hour; elapsed += step {
+			traffic(f, r, elapsed, step)
+			if f.evaluate(t, step) {
+				n++
 				break
 			}
 		}
 	}
-	median = math.Inf(1)
-	slices.Sort(took)
-	if len(took) > n/2 {
-		median = float64(took[(n-1)/2])
-	}
-	return float64(len(took)) / float64(n), median, float64(early) / float64(n)
+	return float64(n) / float64(stages)
 }
 
-// 2,000 stages of two hours a cell, 20 requests a minute, limit 5 %.
-func TestSimulation_IndependentOutcomes(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a simulation of 12,000 stages")
+const population = 1000 // users who take turns
+
+func outcomeAt(r *rand.Rand, rate float64, o Outcome) Outcome {
+	if r.Float64() < rate {
+		return o
 	}
-	const n, never = 2000, 1 << 20
+	return OutcomeSuccess
+}
+
+func TestSimulation_RollsBackNoHealthyStage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("simulates 1,900 days")
+	}
+	independent := func(rate float64) func(*fleet, *rand.Rand, time.Duration, time.Duration) {
+		return func(f *fleet, r *rand.Rand, _, step time.Duration) {
+			for range arrivals(r, 20, step) {
+				f.request(r.IntN(population), outcomeAt(r, rate, OutcomeFailure))
+			}
+		}
+	}
+	// A minute in each hour all requests to the provider fail, and 1 % of the
+	// others for the feature: 2.65 % in the mean.
+	outages := func(perMinute float64, control bool, cause Outcome) func(*fleet, *rand.Rand, time.Duration, time.Duration) {
+		return func(f *fleet, r *rand.Rand, elapsed, step time.Duration) {
+			away := (elapsed+17*time.Second).Truncate(time.Second)%time.Hour < time.Minute && elapsed > time.Minute
+			for range arrivals(r, perMinute, step) {
+				o := outcomeAt(r, .01, OutcomeFailure)
+				if away {
+					o = cause
+				}
+				f.request(r.IntN(population), o)
+			}
+			if control {
+				for range arrivals(r, perMinute, step) {
+					f.control(away)
+				}
+			}
+		}
+	}
+	oneUser := func(background float64) func(*fleet, *rand.Rand, time.Duration, time.Duration) {
+		return func(f *fleet, r *rand.Rand, _, step time.Duration) {
+			for range arrivals(r, 15, step) { // five a minute on each of three replicas
+				f.request(-1, OutcomeFailure)
+			}
+			for range arrivals(r, 20, step) {
+				f.request(r.IntN(population), outcomeAt(r, background, OutcomeFailure))
+			}
+		}
+	}
 	for _, c := range []struct {
-		rate             float64
-		most, caughtWith float64 // share rolled back at most; median minutes at most
-	}{{.03, .01, never}, {.04, .01, never}, {.05, .01, never}, {.10, 1, 15}, {.20, 1, 3}, {.60, 1, 1}} {
-		t.Run(fmt.Sprintf("%.0f %%", 100*c.rate), func(t *testing.T) {
+		name    string
+		traffic func(*fleet, *rand.Rand, time.Duration, time.Duration)
+		stages  int
+		most    float64
+	}{
+		{"independent failures of 3 %", independent(.03), 200, .01},
+		{"independent failures of 4.5 %", independent(.045), 200, .01},
+		{"independent failures of 5 %", independent(.05), 200, .01},
+		{"hourly outages of the provider at 20 a minute with a control arm", outages(20, true, OutcomeProviderFailure), 200, .01},
+		{"hourly outages of the provider at 20 a minute without a control arm", outages(20, false, OutcomeProviderFailure), 200, .01},
+		{"hourly outages of the provider at 100 a minute with a control arm", outages(100, true, OutcomeProviderFailure), 100, .01},
+		{"hourly outages of the provider at 100 a minute without a control arm", outages(100, false, OutcomeProviderFailure), 100, .01},
+		{"hourly outages taken for the feature's own failures at 100 a minute", outages(100, false, OutcomeFailure), 100, .01},
+		{"one user who always fails among healthy users", oneUser(0), 200, 0},
+		{"one user who always fails among users with 1 % failures", oneUser(.01), 200, 0},
+		{"one user who always fails among users with 3 % failures", oneUser(.03), 200, .01},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			share, median, _ := simulate(n, 0, 120, c.rate, -1)
-			t.Logf("rolled back %.2f %%, in the median after %v min", 100*share, median)
-			if share > c.most {
-				t.Errorf("rolled back %.2f %%, at most %.0f %% wanted", 100*share, 100*c.most)
-			}
-			if c.caughtWith < never && median > c.caughtWith {
-				t.Errorf("caught after %v min in the median, %v wanted", median, c.caughtWith)
+			got := rolledBack(t, c.stages, c.traffic)
+			t.Logf("rolled back %.2f %% of %d stages", 100*got, c.stages)
+			if got > c.most {
+				t.Errorf("rolled back %.2f %% of %d stages, at most %.0f %% wanted", 100*got, c.stages, 100*c.most)
 			}
 		})
 	}
 }
 
-// A stage that has been healthy for a day begins to fail.
-func TestSimulation_LateFaults(t *testing.T) {
+func TestSimulation_CatchesFailingStages(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a simulation of 200 days")
+		t.Skip("simulates 2,600 stages")
 	}
-	for _, c := range []struct{ rate, median float64 }{{.20, 8}, {.60, 2}} {
-		t.Run(fmt.Sprintf("%.0f %%", 100*c.rate), func(t *testing.T) {
+	many := func(f *fleet, r *rand.Rand, rate float64, step time.Duration) {
+		for range arrivals(r, 20, step) {
+			f.request(r.IntN(population), outcomeAt(r, rate, OutcomeFailure))
+		}
+	}
+	five := func(f *fleet, r *rand.Rand, rate float64, step time.Duration) {
+		for range arrivals(r, 20, step) {
+			user, o := r.IntN(20), OutcomeSuccess
+			if user < 5 {
+				o = outcomeAt(r, rate, OutcomeFailure)
+			}
+			f.request(user, o)
+		}
+	}
+	for _, c := range []struct {
+		name    string
+		healthy time.Duration
+		rate    float64
+		traffic func(*fleet, *rand.Rand, float64, time.Duration)
+		stages  int
+		median  time.Duration
+	}{
+		{"20 % from the beginning", 0, .2, many, 500, 5 * time.Minute},
+		{"60 % from the beginning", 0, .6, many, 500, 2 * time.Minute},
+		{"20 % after ten healthy minutes", 10 * time.Minute, .2, many, 500, 5 * time.Minute},
+		{"60 % after ten healthy minutes", 10 * time.Minute, .6, many, 500, 2 * time.Minute},
+		{"20 % after a healthy day", 24 * time.Hour, .2, many, 50, 8 * time.Minute},
+		{"60 % after a healthy day", 24 * time.Hour, .6, many, 50, 2*time.Minute + 15*time.Second},
+		{"five users of twenty who always fail", 0, 1, five, 500, 5 * time.Minute},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			_, median, early := simulate(100, 24*60, 120, c.rate, -1)
-			t.Logf("caught after %v min in the median; rolled back before %.1f %%", median, 100*early)
-			if median > c.median || early > .02 {
-				t.Errorf("caught after %v min in the median, %v wanted; rolled back before %.1f %%", median, c.median, 100*early)
+			var took []time.Duration
+			early := 0
+			for i := range c.stages {
+				r, f := rand.New(rand.NewPCG(15, uint64(i))), newFleet()
+				const step = 2 * time.Second
+				healthy := c.healthy + time.Duration(r.IntN(30))*time.Second // in whatever part of a window
+				elapsed := time.Duration(0)
+				for elapsed < healthy {
+					step := step
+					if healthy-elapsed > 30*time.Minute {
+						step = 10 * time.Second
+					}
+					many(f, r, .01, step)
+					elapsed += step
+					if f.evaluate(t, step) {
+						early++
+					}
+				}
+				begun := f.at
+				for f.at.Sub(begun) < time.Hour {
+					c.traffic(f, r, c.rate, step)
+					if f.evaluate(t, step) {
+						took = append(took, f.at.Sub(begun)+step) // what is counted is flushed within one more interval
+						break
+					}
+				}
 			}
-		})
-	}
-}
-
-// An outage after an hour, in both arms alike, with as much traffic in one as
-// in the other; and the same in the exposed arm alone.
-func TestSimulation_Outages(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a simulation of 1,800 stages")
-	}
-	for _, rate := range []float64{.2, .6, .95} {
-		t.Run(fmt.Sprintf("%.0f %%", 100*rate), func(t *testing.T) {
-			t.Parallel()
-			most := .01
-			if rate < .5 {
-				most = .03 // a small difference between small arms is not always seen
+			slices.Sort(took)
+			if share := float64(len(took)) / float64(c.stages); share < .99 {
+				t.Fatalf("caught %.1f %% of the stages within an hour", 100*share)
 			}
-			if share, _, _ := simulate(400, 60, 120, rate, rate); share > most {
-				t.Errorf("rolled back %.1f %% in an outage of both arms, at most %.0f %% wanted", 100*share, 100*most)
-			}
-			if share, median, _ := simulate(200, 60, 120, rate, .03); share < .99 || median > 20 {
-				t.Errorf("rolled back %.1f %% of what is the feature's own fault, after %v min in the median", 100*share, median)
+			at := func(share float64) time.Duration { return took[int(math.Ceil(share*float64(len(took))))-1] }
+			t.Logf("caught after %v in the median, %v in 90 %%, %v in 99 %%; rolled back before: %d", at(.5), at(.9), at(.99), early)
+			if at(.5) > c.median || early > max(c.stages/100, 1) {
+				t.Errorf("caught after %v in the median, %v wanted; rolled back before: %d", at(.5), c.median, early)
 			}
 		})
 	}

@@ -86,6 +86,7 @@ func (r rollout) execute(a Action, actor string) (step, error) {
 		s.next.state, s.next.reason, s.next.waiting, s.write = StateRunning, "", WaitingTime, writeStage
 		if r.reason == ReasonBreach {
 			s.next = r.enter(r.stage)
+			s.next.memory.SteppedBack = r.memory.SteppedBack
 		}
 	case ActionApprove:
 		if !r.plan.Stages[r.stage].Approval {
@@ -120,89 +121,168 @@ func (r rollout) execute(a Action, actor string) (step, error) {
 
 // inputs are what an evaluation knows besides the rollout itself.
 type inputs struct {
-	elapsed     time.Duration // since the last evaluation, by the database's clock
-	maxElapsed  time.Duration // a longer time was not watched
-	evidence    Evidence
-	flagVersion int64 // 0: the flag is gone
-	flagBy      string
+	at         time.Time     // by the database's clock
+	elapsed    time.Duration // since the last evaluation
+	maxElapsed time.Duration // a longer time was not watched
+	evidence   Evidence
+	flag       flagHead
+	users      userCounter
 }
 
-// isWatched reports whether the rollout is evaluated in this state.
+// isWatched reports whether the rollout is evaluated in this state. Whatever
+// paused it, the way back stays open.
 func (r rollout) isWatched() bool {
-	return r.state == StateRunning || r.state == StatePaused && r.reason == ReasonOperator
+	return r.state == StateRunning || r.state == StatePaused || r.state == StateCompleted && r.reason != ReasonHandEdit
 }
 
 // evaluate returns the rollout with what it has learnt, and the step that it
 // takes by itself, if any.
-func (r rollout) evaluate(in inputs) (rollout, *step) {
-	took := func(a Action, next rollout, w flagWrite, detail string) (rollout, *step) {
-		return r, &step{action: a, actor: actorOf(r.name), detail: detail, next: next, write: w, ifVersion: r.flagVersion}
-	}
-	if in.flagVersion != r.flagVersion {
-		detail := fmt.Sprintf("the flag was changed by %s: it is at version %d, the rollout left it at %d", in.flagBy, in.flagVersion, r.flagVersion)
-		if in.flagVersion == 0 {
-			detail = "the flag is gone"
+func (r rollout) evaluate(in inputs) (rollout, *step, error) {
+	took := func(a Action, next rollout, w flagWrite, detail string) (rollout, *step, error) {
+		if a != ActionAdopt {
+			next.memory.Detail = detail
 		}
-		return took(ActionHandEdit, r.stop(StatePaused, ReasonHandEdit), writeNothing, detail)
+		return r, &step{action: a, actor: actorOf(r.name), detail: detail, next: next, write: w, ifVersion: in.flag.Version}, nil
+	}
+	if in.flag.Version != r.flagVersion {
+		adopted := r.adopt(in.flag)
+		switch {
+		case r.isUsersOnly(in.flag):
+			return took(ActionAdopt, adopted, writeNothing, fmt.Sprintf("%s changed the flag's users or its notice", in.flag.By))
+		case r.reason != ReasonHandEdit:
+			state := StatePaused
+			if r.state == StateCompleted {
+				state = StateCompleted
+			}
+			return took(ActionHandEdit, adopted.stop(state, ReasonHandEdit), writeNothing, r.editDetail(in.flag))
+		}
+		r = adopted
+	}
+	if !in.flag.Enabled {
+		return r, nil, nil // nobody has the feature: there is nothing to judge
 	}
 	var found finding
-	hadOutage := r.memory.Outage != nil
-	r.memory, found = r.memory.update(r.plan, in.evidence)
-	var waiting string
+	var err error
+	if r.memory, found, err = r.memory.update(r.plan, in.evidence, in.at, in.users); err != nil {
+		return r, nil, err
+	}
+	if found.breach {
+		back, ok := r.plan.stepBack(r.stage)
+		switch {
+		case r.plan.OnBreach == BreachRollback && ok && !r.memory.SteppedBack && r.reason != ReasonHandEdit:
+			return took(ActionStepBack, r.enterBack(back), writeStage, found.detail)
+		case r.plan.OnBreach == BreachRollback, r.plan.OnBreach == BreachOff:
+			return took(ActionRollback, r.stop(StateRolledBack, ReasonBreach), writeOff, found.detail)
+		case r.plan.OnBreach == BreachPause && r.reason != ReasonBreach:
+			return took(ActionBreach, r.stop(StatePaused, ReasonBreach), writeNothing, found.detail)
+		case r.plan.OnBreach == BreachPause:
+			return r, nil, nil
+		}
+		found.waiting = WaitingBreach
+	}
+	waiting, detail := found.waiting, found.detail
+	if waiting == "" {
+		r = r.watch(in)
+		waiting, detail = r.waitsFor(in.evidence.Exposed.Outcomes)
+	}
 	switch {
-	case found.breach && r.plan.OnBreach == BreachRollback:
-		return took(ActionRollback, r.stop(StateRolledBack, ReasonBreach), writeOff, found.detail)
-	case found.breach && r.plan.OnBreach == BreachPause:
-		return took(ActionBreach, r.stop(StatePaused, ReasonBreach), writeNothing, found.detail)
-	case found.breach:
-		waiting = WaitingBreach
-	case found.outage:
-		waiting = WaitingOutage
-	default:
-		// Neither time in which nobody watched nor that of an outage is a hold.
-		if in.elapsed > 0 && in.elapsed <= in.maxElapsed && !hadOutage {
-			r.watched += in.elapsed
-		}
-		waiting = r.waitsFor(in.evidence.Exposed.Outcomes)
-	}
-	if waiting == "" && r.state == StateRunning {
-		if r.isLastStage() {
-			return took(ActionComplete, r.stop(StateCompleted, ""), writeNothing, "")
-		}
+	case waiting == "" && r.state == StateRunning && r.isLastStage():
+		return took(ActionComplete, r.stop(StateCompleted, ""), writeNothing, "")
+	case waiting == "" && r.state == StateRunning:
 		return took(ActionAdvance, r.enter(r.stage+1), writeStage, "")
+	case r.state != StateRunning && found.waiting == "":
+		waiting, detail = "", r.memory.Detail
 	}
-	if r.state == StatePaused && waiting != WaitingBreach && waiting != WaitingOutage {
-		waiting = ""
+	changed := r.waiting != waiting
+	r.waiting, r.memory.Detail = waiting, detail
+	switch {
+	case !changed || waiting == "" || waiting == WaitingTime:
+		return r, nil, nil
+	case waiting == WaitingBreach:
+		return took(ActionBreach, r, writeNothing, detail)
 	}
-	was := r.waiting
-	r.waiting = waiting
-	if waiting == was {
-		return r, nil
-	}
-	switch waiting {
-	case WaitingBreach:
-		return took(ActionBreach, r, writeNothing, found.detail)
-	case WaitingOutage:
-		return took(ActionWait, r, writeNothing, found.detail)
-	case WaitingSamples:
-		return took(ActionWait, r, writeNothing, fmt.Sprintf("the stage has held, but has only %d of %d outcomes", in.evidence.Exposed.Outcomes, r.plan.Stages[r.stage].MinSamples))
-	case WaitingApproval:
-		return took(ActionWait, r, writeNothing, "the stage has held and waits for approval")
-	}
-	return r, nil
+	return took(ActionWait, r, writeNothing, detail)
 }
 
-// waitsFor returns what a healthy stage waits for, or "" where it can pass.
-func (r rollout) waitsFor(samples int64) string {
-	switch s := r.plan.Stages[r.stage]; {
-	case r.watched < s.Hold:
-		return WaitingTime
-	case samples < s.MinSamples:
-		return WaitingSamples
-	case s.Approval && !r.approved:
-		return WaitingApproval
+// enterBack begins a run of an earlier stage, in which the rollout is paused.
+func (r rollout) enterBack(stage int) rollout {
+	back := r.enter(stage).stop(StatePaused, ReasonBreach)
+	back.memory.SteppedBack = true
+	return back
+}
+
+// adopt returns the rollout with the flag as somebody else has left it.
+func (r rollout) adopt(f flagHead) rollout {
+	r.flagVersion, r.memory.FlagSeed = f.Version, &f.Seed
+	return r
+}
+
+// isUsersOnly reports whether a flag that somebody else changed is still as the
+// stage says: only its users or its notice can have changed.
+func (r rollout) isUsersOnly(f flagHead) bool {
+	return f.Version != 0 && f.Enabled && f.percentage() == r.plan.Stages[r.stage].Percentage &&
+		(r.memory.FlagSeed == nil || *r.memory.FlagSeed == f.Seed)
+}
+
+// editDetail says what a change by somebody else means for the rollout.
+func (r rollout) editDetail(f flagHead) string {
+	switch want := r.plan.Stages[r.stage].Percentage; {
+	case f.Version == 0:
+		return "the flag is gone"
+	case !f.Enabled:
+		return f.By + " disabled the flag"
+	case f.percentage() != want:
+		return fmt.Sprintf("%s set the flag to %v %%, the stage has %v %%; it is still rolled back if it fails", f.By, f.percentage(), want)
 	}
-	return ""
+	return f.By + " changed the flag's seed; it is still rolled back if it fails"
+}
+
+// watch adds the time since the last evaluation to what was watched. Neither
+// time in which nobody watched nor that of an outage counts, nor more than a
+// quarter of the hold for which there are not enough outcomes.
+func (r rollout) watch(in inputs) rollout {
+	s := r.plan.Stages[r.stage]
+	if in.elapsed <= 0 || in.elapsed > in.maxElapsed {
+		return r
+	}
+	r.watched += in.elapsed
+	if r.memory.Quarters >= quarters || s.MinSamples == 0 {
+		return r
+	}
+	end := s.Hold * time.Duration(r.memory.Quarters+1) / quarters
+	if r.watched < end {
+		return r
+	}
+	if n := in.evidence.Exposed.Outcomes; n-r.memory.QuarterOutcomes >= s.quarterSamples() {
+		r.memory.Quarters, r.memory.QuarterOutcomes = r.memory.Quarters+1, n
+		end = s.Hold * time.Duration(min(r.memory.Quarters+1, quarters)) / quarters
+	}
+	if r.memory.Quarters < quarters {
+		r.watched = min(r.watched, end)
+	}
+	return r
+}
+
+// quarters of a hold each need their share of the samples.
+const quarters = 4
+
+func (s Stage) quarterSamples() int64 { return (s.MinSamples + quarters - 1) / quarters }
+
+// waitsFor returns what a healthy stage waits for, and why, or "" where it can pass.
+func (r rollout) waitsFor(outcomes int64) (waiting, detail string) {
+	s := r.plan.Stages[r.stage]
+	end := s.Hold * time.Duration(min(r.memory.Quarters+1, quarters)) / quarters
+	switch {
+	case s.Hold > 0 && s.MinSamples > 0 && r.memory.Quarters < quarters && r.watched >= end:
+		return WaitingSamples, fmt.Sprintf("watched for %v; this quarter of the hold has %d of %d outcomes", r.watched.Round(time.Second), outcomes-r.memory.QuarterOutcomes, s.quarterSamples())
+	case r.watched < s.Hold:
+		return WaitingTime, ""
+	case outcomes < s.MinSamples:
+		return WaitingSamples, fmt.Sprintf("the stage has %d of %d outcomes", outcomes, s.MinSamples)
+	case s.Approval && !r.approved:
+		return WaitingApproval, "the stage has held and waits for approval"
+	}
+	return "", ""
 }
 
 // actorOf is the actor of a rollout's own changes in the flag's audit.

@@ -21,7 +21,7 @@ var (
 func at(s State) rollout {
 	p := DefaultPlan()
 	p.Stages[1].Approval = true
-	return rollout{name: "x", plan: p, state: s, epoch: 3, stage: 1, run: 7, watched: time.Hour, flagVersion: 5, waiting: WaitingTime}
+	return rollout{name: "x", plan: p, state: s, epoch: 3, stage: 1, run: 7, watched: time.Hour, flagVersion: 5, waiting: WaitingTime, memory: memory{FlagSeed: new(string)}}
 }
 
 func TestExecute_AllowsOnlyLegalTransitions(t *testing.T) {
@@ -103,70 +103,93 @@ func TestExecute_DependsOnTheStage(t *testing.T) {
 	}
 }
 
-// bad is evidence of a breach.
-func bad() Evidence { return Evidence{Exposed: Counts{Outcomes: 100, Failures: 60}} }
-
-func good() Evidence { return Evidence{Exposed: Counts{Outcomes: 1000, Failures: 10}} }
-
-func outage() Evidence {
-	return Evidence{Exposed: Counts{Outcomes: 100, Failures: 60}, Control: Counts{Outcomes: 100, Failures: 55}}
+// judged is a rollout whose evidence is about to be found what a case says: the
+// last of its windows ends now.
+func judged(r rollout, exposed, control Counts) (rollout, Evidence) {
+	r.memory.Marks = nil
+	var e Evidence
+	for i := range windows {
+		r.memory.Marks = append(r.memory.Marks, mark{start.Add(time.Duration(i) * windowMin), e})
+		e = Evidence{Exposed: Counts{}.minus(Counts{}.minus(e.Exposed).minus(exposed)), Control: Counts{}.minus(Counts{}.minus(e.Control).minus(control))}
+	}
+	return r, e
 }
 
 func TestEvaluate_TakesTheStepThatFollows(t *testing.T) {
 	const day = 24 * time.Hour
+	const detail = "48 of 80 requests failed in 2m0s, 60.0 % where 5 % are allowed, for 7 users (e-value 1.08e+38)"
+	good, bad := Counts{Outcomes: 250, Failures: 2}, Counts{Outcomes: 20, Failures: 12}
+	shared := Counts{Outcomes: 10, SharedFailures: 10}
+	edited := func(version int64, percentage float64, enabled bool, seed string) func(*inputs) {
+		return func(in *inputs) { in.flag = flagHead{version, "sql:dba", enabled, percentage, seed} }
+	}
+	over := func(r *rollout) { r.watched, r.memory.Quarters, r.approved = day, quarters, true } // its hold
 	for _, c := range []struct {
-		name string
-		r    func(*rollout)
-		in   func(*inputs)
-		want string // action, state, reason and what it waits for, stage, watched, what is written
+		name    string
+		r       func(*rollout)
+		in      func(*inputs)
+		exposed Counts // of each window
+		want    string // action, state, reason and what it waits for, stage, watched, what is written: detail
 	}{
-		{"a stage holds", nil, nil, "- running time 1 1h0m10s"},
-		{"a stage passes after its hold", func(r *rollout) { r.watched, r.approved = day, true }, nil, "advance running time 2 0s sets"},
-		{"the last stage ends the rollout", func(r *rollout) { r.watched, r.stage = 3*day, 3 }, nil, "complete completed  3 72h0m10s leaves"},
-		{"too few samples hold", func(r *rollout) { r.watched, r.approved = day, true },
-			func(in *inputs) { in.evidence = Evidence{Exposed: Counts{Outcomes: 99}} }, "wait running samples 1 24h0m10s leaves: the stage has held, but has only 99 of 100 outcomes"},
-		{"and it is recorded once", func(r *rollout) { r.watched, r.waiting = day, WaitingSamples },
-			func(in *inputs) { in.evidence = Evidence{} }, "- running samples 1 24h0m10s"},
-		{"a stage waits for approval", func(r *rollout) { r.watched = day }, nil, "wait running approval 1 24h0m10s leaves: the stage has held and waits for approval"},
-		{"approval does not shorten the hold", func(r *rollout) { r.approved = true }, nil, "- running time 1 1h0m10s"},
-		{"downtime is no hold", nil, func(in *inputs) { in.elapsed = 30 * day }, "- running time 1 1h0m0s"},
-		{"a clock that goes back is no hold", nil, func(in *inputs) { in.elapsed = -day }, "- running time 1 1h0m0s"},
-		{"a breach rolls back", nil, func(in *inputs) { in.evidence = bad() },
-			"rollback rolled_back breach 1 1h0m0s off: 60 of 100 requests failed, 60.0 % where 5 % are allowed (e-value 6.43e+47)"},
-		{"a breach counts though the hold is over", func(r *rollout) { r.watched, r.approved = day, true }, func(in *inputs) { in.evidence = bad() },
-			"rollback rolled_back breach 1 24h0m0s off: 60 of 100 requests failed, 60.0 % where 5 % are allowed (e-value 6.43e+47)"},
-		{"a breach pauses", func(r *rollout) { r.plan.OnBreach = BreachPause }, func(in *inputs) { in.evidence = bad() },
-			"breach paused breach 1 1h0m0s leaves: 60 of 100 requests failed, 60.0 % where 5 % are allowed (e-value 6.43e+47)"},
-		{"a breach is recorded, and holds", func(r *rollout) { r.plan.OnBreach, r.watched, r.approved = BreachNotify, day, true }, func(in *inputs) { in.evidence = bad() },
-			"breach running breach 1 24h0m0s leaves: 60 of 100 requests failed, 60.0 % where 5 % are allowed (e-value 6.43e+47)"},
-		{"and it is recorded once", func(r *rollout) { r.plan.OnBreach, r.waiting = BreachNotify, WaitingBreach }, func(in *inputs) { in.evidence = bad() }, "- running breach 1 1h0m0s"},
-		{"an outage holds", func(r *rollout) { r.watched, r.approved = day, true }, func(in *inputs) { in.evidence = outage() },
-			"wait running outage 1 24h0m0s leaves: lately 60 of 100 requests failed, and so did 55 of 100 without the feature: the cause is elsewhere"},
-		{"and it is recorded once", func(r *rollout) { r.waiting = WaitingOutage }, func(in *inputs) { in.evidence = outage() }, "- running outage 1 1h0m0s"},
-		{"a hand edit pauses", nil, func(in *inputs) { in.flagVersion, in.flagBy = 6, "sql:dba" },
-			"hand_edit paused hand_edit 1 1h0m0s leaves: the flag was changed by sql:dba: it is at version 6, the rollout left it at 5"},
-		{"a hand edit goes before a breach", nil, func(in *inputs) { in.flagVersion, in.flagBy, in.evidence = 6, "dba", bad() },
-			"hand_edit paused hand_edit 1 1h0m0s leaves: the flag was changed by dba: it is at version 6, the rollout left it at 5"},
-		{"a flag that is gone pauses", nil, func(in *inputs) { in.flagVersion = 0 }, "hand_edit paused hand_edit 1 1h0m0s leaves: the flag is gone"},
-		{"an operator's pause stays where it is", func(r *rollout) {
-			r.state, r.reason, r.watched, r.approved, r.waiting = StatePaused, ReasonOperator, day, true, ""
-		}, nil, "- paused operator 1 24h0m10s"},
-		{"and is quiet", func(r *rollout) { r.state, r.reason, r.watched, r.waiting = StatePaused, ReasonOperator, day, "" }, nil, "- paused operator 1 24h0m10s"},
-		{"and keeps the way back", func(r *rollout) { r.state, r.reason, r.waiting = StatePaused, ReasonOperator, "" }, func(in *inputs) { in.evidence = bad() },
-			"rollback rolled_back breach 1 1h0m0s off: 60 of 100 requests failed, 60.0 % where 5 % are allowed (e-value 6.43e+47)"},
-		{"and notices a hand edit", func(r *rollout) { r.state, r.reason, r.waiting = StatePaused, ReasonOperator, "" }, func(in *inputs) { in.flagVersion, in.flagBy = 6, "dba" },
-			"hand_edit paused hand_edit 1 1h0m0s leaves: the flag was changed by dba: it is at version 6, the rollout left it at 5"},
+		{"a stage holds", nil, nil, good, "- running time 1 1h0m10s"},
+		{"a stage passes after its hold", over, nil, good, "advance running time 2 0s sets"},
+		{"the last stage completes the rollout", func(r *rollout) { over(r); r.watched, r.stage = 3*day, 3 }, nil, good, "complete completed  3 72h0m10s leaves"},
+		{"too few samples hold", over, nil, Counts{Outcomes: 24}, "wait running samples 1 24h0m10s leaves: the stage has 96 of 100 outcomes"},
+		{"and this is recorded once", func(r *rollout) { over(r); r.waiting = WaitingSamples }, nil, Counts{Outcomes: 24}, "- running samples 1 24h0m10s"},
+		{"samples of the first seconds are not those of the hold", func(r *rollout) { r.watched, r.memory.QuarterOutcomes = 6*time.Hour, 1000 }, nil, good,
+			"wait running samples 1 6h0m0s leaves: watched for 6h0m0s; this quarter of the hold has 0 of 25 outcomes"},
+		{"a quarter of the hold that has its samples passes", func(r *rollout) { r.watched, r.memory.QuarterOutcomes = 6*time.Hour, 975 }, nil, good, "- running time 1 6h0m10s"},
+		{"a stage waits for approval", func(r *rollout) { over(r); r.approved = false }, nil, good, "wait running approval 1 24h0m10s leaves: the stage has held and waits for approval"},
+		{"approval does not shorten the hold", func(r *rollout) { r.approved = true }, nil, good, "- running time 1 1h0m10s"},
+		{"downtime is no hold", nil, func(in *inputs) { in.elapsed = 30 * day }, good, "- running time 1 1h0m0s"},
+		{"a clock that goes back is no hold", nil, func(in *inputs) { in.elapsed = -day }, good, "- running time 1 1h0m0s"},
+
+		{"a breach goes back to the stage before", nil, nil, bad, "step_back paused breach 0 0s sets: " + detail},
+		{"a breach goes back though the hold is over", over, nil, bad, "step_back paused breach 0 0s sets: " + detail},
+		{"a breach of the stage before switches off", func(r *rollout) { *r = r.enterBack(1) }, nil, bad, "rollback rolled_back breach 1 0s off: " + detail},
+		{"so it does after that stage was resumed", func(r *rollout) { r.memory.SteppedBack = true }, nil, bad, "rollback rolled_back breach 1 1h0m0s off: " + detail},
+		{"a breach of the first stage switches off", func(r *rollout) { r.stage = 0 }, func(in *inputs) { in.flag.Percentage = 0 }, bad, "rollback rolled_back breach 0 1h0m0s off: " + detail},
+		{"a breach switches off where the plan says so", func(r *rollout) { r.plan.OnBreach = BreachOff }, nil, bad, "rollback rolled_back breach 1 1h0m0s off: " + detail},
+		{"a breach pauses where the plan says so", func(r *rollout) { r.plan.OnBreach = BreachPause }, nil, bad, "breach paused breach 1 1h0m0s leaves: " + detail},
+		{"and does nothing more then", func(r *rollout) { r.plan.OnBreach = BreachPause; *r = r.stop(StatePaused, ReasonBreach) }, nil, bad, "- paused breach 1 1h0m0s"},
+		{"a breach is recorded, and holds", func(r *rollout) { over(r); r.plan.OnBreach = BreachNotify }, nil, bad, "breach running breach 1 24h0m0s leaves: " + detail},
+		{"and this is recorded once", func(r *rollout) { r.plan.OnBreach, r.waiting = BreachNotify, WaitingBreach }, nil, bad, "- running breach 1 1h0m0s"},
+		{"too few failing users hold", over, func(in *inputs) { in.users = func(int, time.Time) (int64, error) { return 4, nil } }, bad,
+			"wait running users 1 24h0m0s leaves: 48 of 80 requests failed in 2m0s, 60.0 % where 5 % are allowed, but for 4 users, and only 5 would be reason to roll back"},
+		{"an outage holds", over, nil, shared, "wait running outage 1 24h0m0s leaves: lately 10 of 20 requests failed because of the node or the database, with or without the feature"},
+		{"and this is recorded once", func(r *rollout) { r.waiting = WaitingOutage }, nil, shared, "- running outage 1 1h0m0s"},
+
+		{"an operator's pause keeps the stage", func(r *rollout) { over(r); *r = r.stop(StatePaused, ReasonOperator) }, nil, good, "- paused operator 1 24h0m10s"},
+		{"and keeps the way back", func(r *rollout) { *r = r.stop(StatePaused, ReasonOperator) }, nil, bad, "step_back paused breach 0 0s sets: " + detail},
+		{"a completed rollout keeps the way back", func(r *rollout) { *r = r.stop(StateCompleted, "") }, nil, bad, "step_back paused breach 0 0s sets: " + detail},
+		{"a completed rollout is quiet", func(r *rollout) { *r = r.stop(StateCompleted, "") }, nil, good, "- completed  1 1h0m10s"},
+
+		{"a change of users or the notice is adopted", nil, edited(6, 10, true, ""), good, "adopt running time 1 1h0m0s leaves: sql:dba changed the flag's users or its notice"},
+		{"another percentage pauses", nil, edited(6, 3, true, ""), good, "hand_edit paused hand_edit 1 1h0m0s leaves: sql:dba set the flag to 3 %, the stage has 10 %; it is still rolled back if it fails"},
+		{"another seed pauses", nil, edited(6, 10, true, "x"), good, "hand_edit paused hand_edit 1 1h0m0s leaves: sql:dba changed the flag's seed; it is still rolled back if it fails"},
+		{"disabling pauses", nil, edited(6, 10, false, ""), good, "hand_edit paused hand_edit 1 1h0m0s leaves: sql:dba disabled the flag"},
+		{"a flag that is gone pauses", nil, func(in *inputs) { in.flag = flagHead{} }, good, "hand_edit paused hand_edit 1 1h0m0s leaves: the flag is gone"},
+		{"a second change by hand is no news", func(r *rollout) { *r = r.stop(StatePaused, ReasonHandEdit) }, edited(6, 3, true, ""), good, "- paused hand_edit 1 1h0m10s"},
+		{"a change by hand keeps the way back, which is off", func(r *rollout) { *r = r.stop(StatePaused, ReasonHandEdit) }, edited(5, 3, true, ""), bad, "rollback rolled_back breach 1 1h0m0s off: " + detail},
+		{"nobody who has the feature is no evidence", func(r *rollout) { *r = r.stop(StatePaused, ReasonHandEdit) }, edited(5, 3, false, ""), bad, "- paused hand_edit 1 1h0m0s"},
+		{"a change by hand ends a completed rollout's watch", func(r *rollout) { *r = r.stop(StateCompleted, "") }, edited(6, 3, true, ""), good, "hand_edit completed hand_edit 1 1h0m0s leaves: sql:dba set the flag to 3 %, the stage has 10 %; it is still rolled back if it fails"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := at(StateRunning)
-			in := inputs{elapsed: 10 * time.Second, maxElapsed: 10 * time.Second, evidence: good(), flagVersion: 5, flagBy: "rollout:x"}
+			r, e := judged(at(StateRunning), c.exposed, Counts{})
+			in := inputs{at: start.Add(windows * windowMin), elapsed: 10 * time.Second, maxElapsed: 10 * time.Second, evidence: e,
+				flag: flagHead{5, "rollout:x", true, 10, ""}, users: func(int, time.Time) (int64, error) { return 7, nil }}
 			if c.r != nil {
+				marks := r.memory.Marks
 				c.r(&r)
+				r.memory.Marks = marks
 			}
 			if c.in != nil {
 				c.in(&in)
 			}
-			after, s := r.evaluate(in)
+			after, s, err := r.evaluate(in)
+			if err != nil {
+				t.Fatal(err)
+			}
 			text := func(r rollout) string {
 				return fmt.Sprintf("%s %s %d %v", r.state, r.reason+r.waiting, r.stage, r.watched)
 			}
@@ -176,7 +199,7 @@ func TestEvaluate_TakesTheStepThatFollows(t *testing.T) {
 				if s.detail != "" {
 					got += ": " + s.detail
 				}
-				if s.ifVersion != 5 || s.actor != "rollout:x" {
+				if s.ifVersion != in.flag.Version || s.actor != "rollout:x" {
 					t.Errorf("at version %d by %s", s.ifVersion, s.actor)
 				}
 			}
@@ -193,11 +216,21 @@ func TestIsWatched(t *testing.T) {
 		reason string
 		want   bool
 	}{
-		{StatePending, "", false}, {StateRunning, "", true}, {StatePaused, ReasonOperator, true}, {StatePaused, ReasonBreach, false}, {StatePaused, ReasonHandEdit, false},
-		{StateCompleted, "", false}, {StateRolledBack, ReasonBreach, false}, {StateAborted, ReasonOperator, false},
+		{StatePending, "", false}, {StateRunning, "", true}, {StatePaused, ReasonOperator, true}, {StatePaused, ReasonBreach, true}, {StatePaused, ReasonHandEdit, true},
+		{StateCompleted, "", true}, {StateCompleted, ReasonHandEdit, false}, {StateRolledBack, ReasonBreach, false}, {StateAborted, ReasonOperator, false},
 	} {
 		if got := (rollout{state: c.state, reason: c.reason}).isWatched(); got != c.want {
 			t.Errorf("%s %s: %t", c.state, c.reason, got)
+		}
+	}
+}
+
+func TestPlan_StepsBackToFewerUsers(t *testing.T) {
+	p := Plan{Stages: []Stage{{}, {Percentage: 10}, {Percentage: 10}, {Percentage: 10, Users: flags.NewIDs("7")}, {Percentage: 10}}}
+	for stage, want := range []int{-1, 0, 0, 2, 2} {
+		before, ok := p.stepBack(stage)
+		if ok != (want >= 0) || ok && before != want {
+			t.Errorf("from stage %d to %d, %t; want %d", stage, before, ok, want)
 		}
 	}
 }

@@ -47,8 +47,8 @@ func (s *Store) Create(ctx context.Context, name string, p Plan, actor string) (
 		return fail(new(Plan).UnmarshalJSON(text))
 	}
 	e, err := sqldb.Write(ctx, s.db, "rollout.create", func(tx *sqldb.Tx) (Event, error) {
-		version, _, err := readFlagVersion(tx, name)
-		if err == nil && version == 0 {
+		f, err := readFlagHead(tx, name)
+		if err == nil && f.Version == 0 {
 			err = flags.ErrNotFound
 		}
 		if err != nil {
@@ -120,6 +120,13 @@ func (s *Store) Execute(ctx context.Context, name string, cmd Command) (Event, e
 		if err != nil {
 			return Event{}, err
 		}
+		f, err := readFlagHead(tx, name)
+		if err != nil {
+			return Event{}, err
+		}
+		if r.flagVersion != 0 && f.Version != r.flagVersion && r.isUsersOnly(f) {
+			*r = r.adopt(f)
+		}
 		next, err := r.execute(cmd.Action, cmd.Actor)
 		if err != nil {
 			return Event{}, err
@@ -144,12 +151,37 @@ func (s *Store) Execute(ctx context.Context, name string, cmd Command) (Event, e
 	return e, nil
 }
 
+// HandEditEffect says, in a sentence for people, what a rollout makes of its
+// flag as it is now: whoever has just changed the flag is to be told. It is ""
+// where nobody else has changed it, and where no rollout is under way.
+func (s *Store) HandEditEffect(ctx context.Context, name string) (string, error) {
+	effect, err := sqldb.Read(ctx, s.db, "rollout.hand_edit_effect", func(tx *sqldb.Tx) (string, error) {
+		_, r, err := readRollout(tx, name, "")
+		if err != nil || r == nil || r.state != StateRunning && r.state != StatePaused {
+			return "", err
+		}
+		f, err := readFlagHead(tx, name)
+		switch {
+		case err != nil || f.Version == r.flagVersion && r.reason != ReasonHandEdit:
+			return "", err
+		case r.isUsersOnly(f) && r.reason != ReasonHandEdit:
+			return fmt.Sprintf("The rollout of %q continues with it.", name), nil
+		}
+		return fmt.Sprintf("The rollout of %q pauses: %s. Resuming it sets the flag to its stage again.", name, r.editDetail(f)), nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("rollout: hand edit effect(%q): %w", name, err)
+	}
+	return effect, nil
+}
+
 // Status is the state of a rollout.
 type Status struct {
 	Name    string `json:"name"`
 	State   State  `json:"state"`
 	Reason  string `json:"reason"`  // ReasonOperator …, where it is paused or ended
 	Waiting string `json:"waiting"` // WaitingTime …, where it is running
+	Detail  string `json:"detail"`  // why it waits, is paused or has ended, for people
 	Epoch   int    `json:"epoch"`
 	Stage   int    `json:"stage"` // 0 is the first
 	// StageName and Percentage are the stage's.
@@ -172,7 +204,7 @@ type Status struct {
 func (r rollout) status(e Evidence) Status {
 	stage := r.plan.Stages[r.stage]
 	return Status{
-		Name: r.name, State: r.state, Reason: r.reason, Waiting: r.waiting, Epoch: r.epoch, Stage: r.stage, StageName: stage.Name,
+		Name: r.name, State: r.state, Reason: r.reason, Waiting: r.waiting, Detail: r.memory.Detail, Epoch: r.epoch, Stage: r.stage, StageName: stage.Name,
 		Percentage: stage.Percentage, Approved: r.approved, WatchedSeconds: r.watched.Seconds(), HoldSeconds: stage.Hold.Seconds(),
 		Evidence: e, FlagVersion: r.flagVersion, Seq: r.seq, BeganAt: r.beganAt, EnteredAt: r.enteredAt, LookedAt: r.lookedAt,
 		Possible: AllowedActions(r.state), Plan: r.plan,

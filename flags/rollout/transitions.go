@@ -39,9 +39,11 @@ const (
 	ActionCreate   Action = "create"
 	ActionAdvance  Action = "advance"   // to the next stage
 	ActionComplete Action = "complete"  // the last stage has passed
-	ActionRollback Action = "rollback"  // a breach, by a plan that says rollback
+	ActionStepBack Action = "step_back" // a breach: to the stage before, paused
+	ActionRollback Action = "rollback"  // a breach: the flag is switched off
 	ActionBreach   Action = "breach"    // a breach, by a plan that says pause or notify
-	ActionHandEdit Action = "hand_edit" // somebody else changed the flag
+	ActionHandEdit Action = "hand_edit" // somebody else changed the flag: the rollout does not advance
+	ActionAdopt    Action = "adopt"     // somebody else changed the flag's users, or its notice
 	ActionWait     Action = "wait"      // the stage holds for something else than time
 )
 
@@ -77,6 +79,7 @@ const (
 	WaitingTime     = "time"     // its hold
 	WaitingSamples  = "samples"  // min_samples: there is too little traffic
 	WaitingApproval = "approval" // the action approve
-	WaitingOutage   = "outage"   // both arms fail: the feature is not the cause
+	WaitingOutage   = "outage"   // the feature is not the cause of what fails
+	WaitingUsers    = "users"    // too few users fail for a rollback
 	WaitingBreach   = "breach"   // by a plan that says notify
 )

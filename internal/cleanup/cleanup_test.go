@@ -35,6 +35,8 @@ func rollout(hours float64) []string {
 			VALUES (` + name + `, 1, 1, 1, 1, 's', 10, 'start', '', 'running', 't', '', '{}', ` + at + `)`,
 		`INSERT INTO automation_rollout_counts (rollout, bake, incarnation, arm, epoch, stage, outcomes, failures, ignored, slow, db_slow, latency_us, db_us, updated_at)
 			VALUES (` + name + `, 1, 'i', 'exposed', 1, 1, 0, 0, 0, 0, 0, 0, 0, ` + at + `)`,
+		`INSERT INTO automation_rollout_failures (rollout, stage_run, kind, user_hash, minute) VALUES (` + name + `, 1, 'failure', 'h', ` + at + `)`,
+		`INSERT INTO automation_rollout_minutes (rollout, minute, stage_run, evidence, failing_users) VALUES (` + name + `, ` + at + `, 1, '{}', 0)`,
 		`INSERT INTO automation_rollout_outbox (receiver, rollout, seq, body, created_at, next_at) VALUES ('r', ` + name + `, 1, '', ` + at + `, ` + at + `)`,
 	}
 }
@@ -69,8 +71,8 @@ func TestPass_DeletesOnlyWhatIsPastItsRetention(t *testing.T) {
 		}
 		c := newCleaner(t, pool, cleanup.Options{})
 
-		want := []int64{1, 2, 1, 1, 1, 1, 1, 1, 1}
-		if dry := pass(t, c, true); !dry.DryRun || dry.Total() != 10 || !cmp.Equal(want, counts(dry)) {
+		want := []int64{1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1}
+		if dry := pass(t, c, true); !dry.DryRun || dry.Total() != 12 || !cmp.Equal(want, counts(dry)) {
 			t.Errorf("the dry run counts %+v, want %v", dry, want)
 		}
 		if n := len(texts(t, pool, usersLeft)) + len(texts(t, pool, sessionsLeft)) + len(texts(t, pool, eventsLeft)); n != 12 {
@@ -88,6 +90,8 @@ func TestPass_DeletesOnlyWhatIsPastItsRetention(t *testing.T) {
 			`SELECT rollout FROM automation_rollout_outbox`:    {"8736"},
 			`SELECT key FROM automation_feedback ORDER BY key`: {"done", "open"},
 			`SELECT id FROM automation_replicas`:               {"late"},
+			`SELECT rollout FROM automation_rollout_failures`:  {"8736"},
+			`SELECT rollout FROM automation_rollout_minutes`:   {"8736"},
 		} {
 			if diff := cmp.Diff(want, texts(t, pool, query)); diff != "" {
 				t.Errorf("%s:\n%s", query, diff)

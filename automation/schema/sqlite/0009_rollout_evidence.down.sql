@@ -1,0 +1,9 @@
+-- The way back: the counts stay; which users they came from is forgotten.
+ALTER TABLE automation_rollout_receivers DROP COLUMN registered_at;
+DROP TABLE IF EXISTS automation_rollout_minutes;
+DROP TABLE IF EXISTS automation_rollout_failures;
+ALTER TABLE automation_rollout_counts DROP COLUMN shared_failures;
+ALTER TABLE automation_rollout_counts DROP COLUMN provider_failures;
+DROP INDEX IF EXISTS automation_rollouts_watched;
+ALTER TABLE automation_rollouts DROP COLUMN watched_until;
+DELETE FROM automation_schema_migrations WHERE version = 9;
