@@ -33,4 +33,4 @@ CREATE INDEX IF NOT EXISTS automation_rollout_minutes_by_time ON automation_roll
 -- A receiver gets what happens after it was registered, and nothing older.
 ALTER TABLE automation_rollout_receivers ADD COLUMN IF NOT EXISTS registered_at timestamptz;
 
-INSERT INTO automation_schema_migrations (version, name, applied_at) VALUES (9, 'rollout_evidence', now()) ON CONFLICT DO NOTHING;
+INSERT INTO automation_schema_migrations (version, name, applied_at) VALUES (11, 'rollout_evidence', now()) ON CONFLICT DO NOTHING;

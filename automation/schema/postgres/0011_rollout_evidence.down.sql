@@ -6,4 +6,4 @@ ALTER TABLE automation_rollout_counts DROP COLUMN IF EXISTS shared_failures;
 ALTER TABLE automation_rollout_counts DROP COLUMN IF EXISTS provider_failures;
 DROP INDEX IF EXISTS automation_rollouts_watched;
 ALTER TABLE automation_rollouts DROP COLUMN IF EXISTS watched_until;
-DELETE FROM automation_schema_migrations WHERE version = 9;
+DELETE FROM automation_schema_migrations WHERE version = 11;
