@@ -24,7 +24,7 @@ func TestREADME_ShowsTheGatewayThatIsTested(t *testing.T) {
 }
 
 // A path in the docs, or a package's, is there.
-func TestTheDocsPointToWhatIsThere(t *testing.T) {
+func TestDocs_LinkToFilesThatExist(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
 	for _, file := range files(t, ".md") {
 		for _, m := range link.FindAllStringSubmatch(read(t, file), -1) {
@@ -35,7 +35,7 @@ func TestTheDocsPointToWhatIsThere(t *testing.T) {
 	}
 }
 
-func TestEveryDecisionIsListed(t *testing.T) {
+func TestDecisions_AreAllListed(t *testing.T) {
 	index := read(t, "docs/decisions/README.md")
 	for _, file := range files(t, ".md") {
 		if name := filepath.Base(file); filepath.Dir(file) == "docs/decisions" && name != "README.md" && !strings.Contains(index, "]("+name+")") {
@@ -44,19 +44,19 @@ func TestEveryDecisionIsListed(t *testing.T) {
 	}
 }
 
-// sleepers may sleep outside a bubble.
+// sleepers may sleep outside a synctest bubble.
 var sleepers = map[string]string{
-	"frame_test.go":              "it names the function",
+	"docs_test.go":               "it names the function",
 	"flags/listen/bench_test.go": "its benchmark looks again and again for what a real database tells",
 }
 
 // The linter lets tests sleep, because a test in a synctest bubble does so to
 // let time pass. This holds them to it.
-func TestNoTestSleepsOutsideABubble(t *testing.T) {
+func TestTests_SleepOnlyInSynctest(t *testing.T) {
 	for _, file := range files(t, "_test.go") {
 		text := read(t, file)
 		if sleepers[file] == "" && strings.Contains(text, "time.Sleep(") && !strings.Contains(text, `"testing/synctest"`) {
-			t.Errorf("%s sleeps and knows no synctest", file)
+			t.Errorf("%s sleeps and does not use testing/synctest", file)
 		}
 	}
 }
