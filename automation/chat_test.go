@@ -515,8 +515,14 @@ func TestHoweverTheHandlerEndsTheSessionIsReleased(t *testing.T) {
 			if a := l.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK {
 				t.Errorf("%d %s", a.status, a.body)
 			}
-			if s := l.healthy(); s.Opens != 1 {
-				t.Errorf("%d opens, want 1", s.Opens)
+			// Where the node may still be at work for the handler, the session
+			// cools down, and the next request gets another.
+			want := 2
+			if strings.Contains(name, "hijack") {
+				want = 1
+			}
+			if s := l.healthy(); s.Opens != want {
+				t.Errorf("%d opens, want %d", s.Opens, want)
 			}
 		})
 	}

@@ -111,30 +111,159 @@ func TestTheNextRequestReusesTheSessionHoweverSoonItComes(t *testing.T) {
 	}
 }
 
-func TestAnExpiredSessionIsRenewedOnce(t *testing.T) {
-	l := newLab(t, setup{})
-	first := l.chat("alice").header.Get("X-Automation-Session")
+// warm gives alice a session that is idle and returns its id.
+func (l *lab) warm() string {
+	l.t.Helper()
+	a := l.chat("alice")
+	if a.status != http.StatusOK {
+		l.t.Fatalf("%d %s", a.status, a.body)
+	}
 	l.until("it is idle", func() bool { return l.held() == 0 })
-	l.node.Expire(first)
+	return a.header.Get("X-Automation-Session")
+}
+
+func TestSession_ThatEndedOnTheChainIsReplacedOnce(t *testing.T) {
+	l := newLab(t, setup{})
+	first := l.warm()
+	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Times: 1, Text: "provider request failed: provider error: session expired"})
+	l.closeAtNode(first)
 	a := l.chat("alice")
 	second := a.header.Get("X-Automation-Session")
 	if a.status != http.StatusOK || second == first || !strings.Contains(a.body, "You said") {
 		t.Fatalf("%d %s on %s", a.status, a.body, second)
 	}
+	l.until("it is idle", func() bool { return l.held() == 0 })
 	if a := l.chat("alice"); a.header.Get("X-Automation-Session") != second {
-		t.Error("the expired one was handed out again")
+		t.Error("the ended one was handed out again")
 	}
-	if s := l.healthy(); s.Opens != 2 {
+	if s := l.node.Stats(); s.Opens != 2 {
 		t.Errorf("%d opens, want 2", s.Opens)
 	}
-	// Where the next one has expired as well, its error stands.
-	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Text: "provider request failed: provider error: session expired"})
-	if a := l.chat("alice"); a.status != http.StatusServiceUnavailable || a.code() != "session_unavailable" {
+	if !l.log.has("session ended on the chain", "closed") {
+		t.Error("the log does not say why")
+	}
+}
+
+func TestSession_ThatTheProviderDeniesIsInitiatedBeforeItIsReplaced(t *testing.T) {
+	denied := proxyroutertest.Fault{Op: proxyroutertest.OpChat, Text: "provider request failed: provider error: session expired"}
+	t.Run("initiating it helps", func(t *testing.T) {
+		l := newLab(t, setup{node: one})
+		id := l.warm()
+		denied := denied
+		denied.Times = 1
+		l.node.Inject(denied)
+		if a := l.chat("alice"); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != id {
+			t.Errorf("%d %s on %s", a.status, a.body, a.header.Get("X-Automation-Session"))
+		}
+		if s := l.healthy(); s.Opens != 1 {
+			t.Errorf("%d opens, want 1: it is open on the chain", s.Opens)
+		}
+	})
+	t.Run("it does not help", func(t *testing.T) {
+		l := newLab(t, setup{node: one})
+		id := l.warm()
+		l.node.Expire(id)
+		a := l.chat("alice")
+		if a.status != http.StatusOK || a.header.Get("X-Automation-Session") == id {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+		l.until("it is idle", func() bool { return l.held() == 0 })
+		if n := l.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND reason = ''`); n != 2 {
+			t.Errorf("%d in service, want 2: nothing shows the first one broken", n)
+		}
+		// The replacement is there: nothing more is paid.
+		for range 3 {
+			if a := l.chat("alice"); a.status != http.StatusOK {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		}
+		if s := l.healthy(); s.Opens != 2 {
+			t.Errorf("%d opens, want 2", s.Opens)
+		}
+	})
+}
+
+func TestSession_IsNotReplacedWhileTheChainCannotBeAsked(t *testing.T) {
+	l := newLab(t, setup{})
+	id := l.warm()
+	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Text: "session not found"})
+	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpGet, Text: "rpc error"})
+	if a := l.chat("alice"); a.status != http.StatusServiceUnavailable || a.code() != "session_unavailable" || a.header.Get("Retry-After") == "" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	if s := l.healthy(); s.Opens != 3 {
-		t.Errorf("%d opens, want 3: one retry a request", s.Opens)
+	l.node.ClearFaults()
+	l.until("it is idle", func() bool { return l.held() == 0 })
+	if a := l.chat("alice"); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != id {
+		t.Errorf("the session was given up: %d %s", a.status, a.body)
 	}
+	if s := l.healthy(); s.Opens != 1 {
+		t.Errorf("%d opens", s.Opens)
+	}
+}
+
+// At most one paid session comes of a request, whatever happens, and the paid
+// ones that replace others have a budget of their own.
+func TestMoney_FailuresPayForNoMoreThanTheirBudget(t *testing.T) {
+	t.Run("a first request that fails pays once", func(t *testing.T) {
+		l := newLab(t, setup{})
+		l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"})
+		if a := l.chat("alice"); a.status != http.StatusBadGateway {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+		if s := l.healthy(); s.Opens != 1 {
+			t.Errorf("%d opens, want 1", s.Opens)
+		}
+	})
+	t.Run("many requests that fail pay for the budget's replacements", func(t *testing.T) {
+		l := newLab(t, setup{config: func(c *automation.Config) { c.MaxReplacementsPerHour, c.MaxOpensPerHour = 2, 10 }})
+		l.warm()
+		l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"})
+		for range 12 {
+			if a := l.chat("alice"); a.status != http.StatusBadGateway {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		}
+		if s := l.healthy(); s.Opens > 3 {
+			t.Errorf("%d opens, want at most 3", s.Opens)
+		}
+		if b := l.get(statusPath, "alice").json(t)["budget"].(object); b["opens_left_hour"] != 9.0 {
+			t.Errorf("replacements are charged to the user: %v", b)
+		}
+		l.node.ClearFaults()
+		if a := l.chat("alice"); a.status != http.StatusOK {
+			t.Errorf("after the failure: %d %s", a.status, a.body)
+		}
+	})
+	t.Run("the model's own errors pay for nothing", func(t *testing.T) {
+		l := newLab(t, setup{})
+		id := l.warm()
+		for _, status := range []int{400, 422, 429, 500, 503} {
+			l.node.Inject(proxyroutertest.ProviderModelError(status, "the model says so"))
+			if a := l.chat("alice"); a.status != status || a.header.Get("X-Automation-Session") != id {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+			l.node.ClearFaults()
+			l.until("it is idle", func() bool { return l.held() == 0 })
+		}
+		if s := l.healthy(); s.Opens != 1 {
+			t.Errorf("%d opens, want 1", s.Opens)
+		}
+	})
+	t.Run("another open session comes before a paid one", func(t *testing.T) {
+		l := newLab(t, setup{})
+		bad := proxyroutertest.ProviderAddress(0)
+		l.warm()
+		l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded", Provider: bad})
+		for range 4 {
+			if a := l.chat("alice"); a.status != http.StatusOK {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+			l.until("it is idle", func() bool { return l.held() == 0 })
+		}
+		if s := l.healthy(); s.Opens != 2 {
+			t.Errorf("%d opens, want 2", s.Opens)
+		}
+	})
 }
 
 var one = proxyroutertest.Options{Models: []proxyroutertest.Model{{ID: proxyroutertest.ModelID("llama"), Name: "llama",
@@ -150,6 +279,7 @@ func TestAFailingProviderIsLeftForAnother(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, setup{})
+			l.warm() // a request that has caused an open causes no second one
 			fault.Provider = bad
 			l.node.Inject(fault)
 			a := l.chat("alice")
@@ -192,8 +322,8 @@ func TestWhereNothingHelpsTheFirstErrorStands(t *testing.T) {
 		"a single bid, no answer":    {one, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeDrop}}, 502, "provider_error", "no answer", 1, 1},
 		"no text":                    {one, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 503, Body: " "}}, 502, "provider_error", "The Morpheus node answered with an error.", 1, 1},
 		"bids that cannot be read":   {any, []proxyroutertest.Fault{busy, {Op: proxyroutertest.OpBids}}, 502, "provider_error", "overloaded", 1, 1},
-		"both providers fail":        {any, []proxyroutertest.Fault{busy}, 502, "provider_error", "overloaded", 2, 1},
-		"no other session to be had": {any, []proxyroutertest.Fault{busy, {Op: proxyroutertest.OpOpen, Skip: 1, Text: "no provider accepting session"}}, 502, "provider_error", "overloaded", 1, 0},
+		"both providers fail":        {any, []proxyroutertest.Fault{busy}, 502, "provider_error", "overloaded", 2, 2},
+		"no other session to be had": {any, []proxyroutertest.Fault{busy, {Op: proxyroutertest.OpOpen, Text: "no provider accepting session"}}, 502, "provider_error", "overloaded", 1, 1},
 		"a timeout":                  {one, chat(500, "read: i/o timeout"), 504, "provider_timeout", "timeout", 1, 1},
 		"a failed attestation":       {any, chat(500, "llm tee verification failed"), 502, "provider_error", "tee", 1, 1},
 		"a 400 of the node":          {any, chat(400, "no such tool"), 400, "invalid_body", "no such tool", 1, 1},
@@ -212,6 +342,7 @@ func TestWhereNothingHelpsTheFirstErrorStands(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, setup{node: tt.node})
+			l.warm()
 			for _, f := range tt.faults {
 				l.node.Inject(f)
 			}
@@ -305,6 +436,23 @@ func TestASessionThatIsNotOursGoesThrough(t *testing.T) {
 				t.Errorf("%d rows", n)
 			}
 		})
+	}
+}
+
+// closeAtNode closes a session behind the module's back.
+func (l *lab) closeAtNode(id string) {
+	l.t.Helper()
+	r, err := http.NewRequestWithContext(context.Background(), "POST", l.node.URL+"/blockchain/sessions/"+id+"/close", nil)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	resp, err := l.server.Client().Do(r)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		l.t.Fatal(resp.Status)
 	}
 }
 

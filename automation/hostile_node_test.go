@@ -195,9 +195,8 @@ func TestHostileNode_LeavesNothingBehind(t *testing.T) {
 	if h > heap+32<<20 {
 		t.Errorf("the heap grew from %d to %d bytes", heap, h)
 	}
-	if a := l.chat("user0"); a.status != http.StatusOK {
-		t.Errorf("afterwards: %d %s", a.status, a.body)
-	}
+	// Sessions that the node may still work on cool down first.
+	l.until("users are served again", func() bool { return l.chat("user0").status == http.StatusOK })
 	if s := l.node.Stats(); s.Overlaps != 0 || s.Closes != 0 {
 		t.Errorf("%d overlaps, %d closes", s.Overlaps, s.Closes)
 	}

@@ -83,8 +83,13 @@ func (t strayTx) Rollback() error { t.stray = false; return nil }
 
 func (c *strictConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	if c.stray {
-		if isSetup(query) {
+		switch {
+		case isSetup(query):
 			return noRows{}, nil
+		case strings.Contains(query, "FROM pg_attribute"):
+			// Where flags cannot be read, the module looks which columns there
+			// are. A test that lets reading fail need not expect that.
+			return nil, errNotExpected
 		}
 		return nil, c.report(query, nil)
 	}

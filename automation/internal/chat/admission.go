@@ -27,6 +27,7 @@ type admission struct {
 	model         mapping.Model
 	body          *reqbody.Body  // the request's, once any of it has been read
 	claim         *session.Claim // nil until acquired
+	busy          bool           // the node may still work on the session for the call
 }
 
 // admit decides whether automation acts on the request of a known user: c.skip
@@ -149,8 +150,13 @@ func (c *call) openBody() *reqbody.Body {
 	return c.body
 }
 
+// release gives the session back, if the call still has it.
 func (c *call) release() {
-	if c.claim != nil {
+	switch {
+	case c.claim == nil:
+	case c.busy:
+		c.claim.ReleaseBusy()
+	default:
 		c.claim.Release()
 	}
 }

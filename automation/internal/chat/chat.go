@@ -61,6 +61,7 @@ type Models interface {
 type Sessions interface {
 	Acquire(ctx context.Context, r session.Request) (*session.Claim, error)
 	AcquireSession(ctx context.Context, userID string, id session.ID) (*session.Claim, error)
+	Replace(ctx context.Context, old *session.Claim, r session.Replacement) (*session.Claim, error)
 }
 
 // Node is the Morpheus node; *proxyrouter.Client is one.

@@ -47,6 +47,9 @@ func (s *Service) forward() http.Handler {
 type forwarding struct {
 	*call
 	request proxyrouter.ChatRequest
+
+	initiated, replaced bool // the remedies that the call has had
+	ended               bool // the chain says that the present session has ended
 }
 
 // serve returns an error as long as the answer has not begun.
@@ -71,7 +74,7 @@ func (f *forwarding) serve() (outcome.Outcome, error) {
 	f.request = proxyrouter.ChatRequest{Path: f.route.path, SessionID: f.clientSession.String(),
 		UserID: f.user.ID, ChatID: f.r.Header.Get("chat_id"), RequestID: f.requestID, Header: f.r.Header, Body: body}
 	o, failed := f.attempt()
-	if failed != nil && f.remedy(failed) {
+	for failed != nil && f.remedy(failed) {
 		o, failed = f.attempt()
 	}
 	if failed != nil {
@@ -147,6 +150,7 @@ type failure struct {
 // where there is no failure.
 func (f *forwarding) attempt() (outcome.Outcome, *failure) {
 	ctx, cancel := f.upstream()
+	f.busy = false
 	if f.claim != nil {
 		f.request.SessionID, f.request.ModelID = f.claim.SessionID(), f.claim.ModelID()
 		f.setSessionHeaders()
@@ -159,6 +163,7 @@ func (f *forwarding) attempt() (outcome.Outcome, *failure) {
 	case errors.Is(err, relay.ErrAbandoned):
 		return f.abandoned(err)
 	case err != nil:
+		f.busy = !errors.Is(err, session.ErrUnavailable) // the node may have got it
 		failed := f.transportError(ctx, err)
 		cancel(nil)
 		return outcome.Outcome{}, failed
@@ -167,7 +172,8 @@ func (f *forwarding) attempt() (outcome.Outcome, *failure) {
 		cancel(nil)
 		return outcome.Outcome{}, f.responseError(resp.StatusCode, resp.Header, nil)
 	case resp.StatusCode >= http.StatusMultipleChoices:
-		text, _ := f.answers.ReadError(resp, cancel)
+		text, drained := f.answers.ReadError(resp, cancel)
+		f.busy = !drained
 		cancel(nil)
 		return outcome.Outcome{}, f.responseError(resp.StatusCode, resp.Header, text)
 	}
@@ -231,64 +237,127 @@ func (f *forwarding) transportError(ctx context.Context, err error) *failure {
 }
 
 // remedy does what can help against a failure, and reports whether to send the
-// request once more. A model's own words never cost a session.
+// request once more: after each remedy once. A model's own words never cost a
+// session.
 func (f *forwarding) remedy(e *failure) bool {
 	switch {
 	case f.r.Context().Err() != nil:
 		return false
 	case e.answer.cause == outcome.Session:
 		return f.remedySession(e)
-	case e.answer.cause != outcome.Provider, e.final, f.claim == nil, f.clientSession != "", !f.hasAlternative():
-		return false
+	case e.answer.cause == outcome.Provider && !e.final:
+		return f.remedyProvider(e)
 	}
-	want := f.want
-	want.OmitProvider = f.claim.Provider()
-	f.warn("provider failed, taking another", e.answer)
-	if err := f.claim.MarkBroken(); err != nil {
-		f.warn("broken session not marked", err)
-	}
-	return f.replace(want)
+	return false
 }
 
-// remedySession begins with what costs nothing: a session that the node or the
-// provider does not know any more is initiated again.
+// remedyProvider takes a session of another provider, an open one before a paid
+// one. The failing one stays in service: one failure is no verdict, and only
+// the chain can show a session broken.
+func (f *forwarding) remedyProvider(e *failure) bool {
+	if f.claim == nil {
+		return false
+	}
+	f.reportFailure()
+	if f.replaced || f.clientSession != "" || !f.hasAlternative() {
+		return false
+	}
+	f.warn("provider failed, taking another", e.answer)
+	return f.replace(session.Replacement{AnotherProvider: true})
+}
+
+// reportFailure notes that the session's provider failed for this user.
+func (f *forwarding) reportFailure() {
+	if err := f.claim.ReportFailure(); err != nil {
+		f.warn("provider's failure not noted", err)
+	}
+}
+
+// remedySession asks the chain, for nothing, before it believes that a session
+// has ended.
 func (f *forwarding) remedySession(e *failure) bool {
-	if f.claim != nil && !e.expired {
+	if f.claim == nil {
+		e.answer = sessionGone(e)
+		return false
+	}
+	status, err := f.claim.Verify(f.r.Context())
+	switch {
+	case err != nil:
+		f.warn("session not verified", err)
+		return false
+	case status == session.StatusOpen:
+		return f.initiate(e)
+	}
+	f.warn("session ended on the chain", fmt.Errorf("%s: %w", status, e.answer))
+	if f.clientSession != "" {
+		f.markExpired()
+		e.answer = sessionGone(e)
+		return false
+	}
+	f.ended = true
+	if f.replaced || !f.replace(session.Replacement{}) {
+		f.markExpired()
+		return false
+	}
+	return true
+}
+
+// markExpired takes the session out of service, which the chain says has ended.
+func (f *forwarding) markExpired() {
+	if err := f.claim.MarkExpired(); err != nil {
+		f.warn("ended session not marked", err)
+	}
+}
+
+// initiate makes the node and the provider know a session again that is open on
+// the chain, which costs nothing. Where the provider insists that it has ended,
+// the session is worth nothing to the request.
+func (f *forwarding) initiate(e *failure) bool {
+	if !f.initiated {
+		f.initiated = true
 		err := f.Node.InitiateSession(f.r.Context(), f.claim.SessionID())
 		if err == nil {
 			f.warn("session initiated again", e.answer)
 			return true
 		}
-		if !errors.Is(err, session.ErrSessionNotFound) {
-			f.warn("session not initiated again", err)
-			return false
-		}
+		f.warn("session not initiated again", err)
 	}
-	if f.clientSession != "" || f.claim == nil {
-		ended := clientError(outcome.CodeSessionNotFound, "There is no such session.", e.answer.err)
-		if e.expired {
-			ended = clientError(outcome.CodeSessionEnded, "The session has ended. Leave session_id out to get another.", e.answer.err)
-		}
-		e.answer = ended
+	if f.clientSession != "" {
+		e.answer = sessionGone(e)
 		return false
 	}
-	f.warn("session ended at the node, taking another", e.answer)
-	if err := f.claim.MarkExpired(); err != nil {
-		f.warn("expired session not marked", err)
+	if !e.expired {
+		// The node says this of all that it cannot read from the chain, and then
+		// a session more would not be known either.
+		return false
 	}
-	return f.replace(f.want)
+	f.reportFailure()
+	return !f.replaced && f.replace(session.Replacement{AnotherProvider: f.hasAlternative()})
 }
 
-// replace takes another session; the first error stands when none can be had.
-func (f *forwarding) replace(want session.Request) bool {
-	f.claim.Release()
-	claim, err := f.Sessions.Acquire(f.r.Context(), want)
+// replace claims another session before the present one is let go; the first
+// error stands where none can be had.
+func (f *forwarding) replace(r session.Replacement) bool {
+	f.replaced = true
+	claim, err := f.Sessions.Replace(f.r.Context(), f.claim, r)
 	if err != nil {
 		f.warn("no other session to be had", err)
 		return false
 	}
-	f.claim = claim
+	if f.ended {
+		f.markExpired()
+	}
+	f.release()
+	f.claim, f.busy, f.ended = claim, false, false
 	return true
+}
+
+// sessionGone is the answer to a client whose own session is none.
+func sessionGone(e *failure) *apiError {
+	if e.expired {
+		return clientError(outcome.CodeSessionEnded, "The session has ended. Leave session_id out to get another.", e.answer.err)
+	}
+	return clientError(outcome.CodeSessionNotFound, "There is no such session.", e.answer.err)
 }
 
 // hasAlternative reports whether another provider offers the model.

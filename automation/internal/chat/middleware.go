@@ -28,8 +28,11 @@ func (s *Service) Middleware(next http.Handler) http.Handler {
 			r.Header = r.Header.Clone()
 			r.Header.Set(headerSession, c.claim.SessionID())
 		}
-		c.hosted = true
+		// A handler that panics, or whose client has left, may have left the
+		// node at work.
+		c.hosted, c.busy = true, true
 		next.ServeHTTP(c.w, r)
+		c.busy = c.r.Context().Err() != nil
 		c.release()
 		if c.r.Context().Err() != nil {
 			return clientLeft()

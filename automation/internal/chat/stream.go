@@ -46,6 +46,7 @@ func (f *forwarding) relay(resp *http.Response, cancel context.CancelCauseFunc, 
 		}})
 	switch {
 	case result.Held:
+		f.busy = !result.Drained
 		return outcome.Outcome{}, f.truncated(resp, result.Failure)
 	case result.Failure == nil:
 		f.claim = nil
