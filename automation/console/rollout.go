@@ -8,6 +8,24 @@ import (
 	"time"
 )
 
+// stage is one of a rollout's plan.
+type stage struct {
+	Name       string  `json:"name"`
+	Percentage float64 `json:"percentage"`
+	Hold       string  `json:"hold"` // such as 24h0m0s
+	MinSamples int64   `json:"min_samples"`
+	Approval   bool    `json:"approval"`
+}
+
+// HoldTime is Hold as people write it.
+func (s stage) HoldTime() string {
+	d, err := time.ParseDuration(s.Hold)
+	if err != nil {
+		return s.Hold
+	}
+	return formatDuration(d)
+}
+
 // rollout is GET /rollouts/{name}.
 type rollout struct {
 	Name           string    `json:"name"`
@@ -28,13 +46,7 @@ type rollout struct {
 	} `json:"evidence"`
 	Plan struct {
 		Limit  float64 `json:"limit"` // per cent
-		Stages []struct {
-			Name       string  `json:"name"`
-			Percentage float64 `json:"percentage"`
-			Hold       string  `json:"hold"`
-			MinSamples int64   `json:"min_samples"`
-			Approval   bool    `json:"approval"`
-		} `json:"stages"`
+		Stages []stage `json:"stages"`
 	} `json:"plan"`
 }
 
@@ -98,14 +110,14 @@ func missing(r rollout) []string {
 		return nil
 	}
 	var list []string
-	stage := r.Plan.Stages[r.Stage]
+	now := r.Plan.Stages[r.Stage]
 	if left := r.Left(); left > 0 {
 		list = append(list, formatDuration(left)+" of its hold time")
 	}
-	if n := stage.MinSamples - r.Evidence.Exposed.Outcomes; n > 0 {
+	if n := now.MinSamples - r.Evidence.Exposed.Outcomes; n > 0 {
 		list = append(list, formatCount(n)+" more requests")
 	}
-	if stage.Approval {
+	if now.Approval {
 		list = append(list, "an operator's approval")
 	}
 	return list

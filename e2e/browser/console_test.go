@@ -28,7 +28,7 @@ func TestConsole_OperatorSwitchesOffAndAUserReadsWhy(t *testing.T) {
 	operator.signIn(s)
 	operator.until("main", "for 100 %")
 	operator.run(chromedp.Navigate(s.url+"/console/switch"), chromedp.WaitVisible("#notice"),
-		chromedp.Clear("#notice"), chromedp.SendKeys("#notice", "Back at 18:00 UTC."))
+		chromedp.SendKeys("#notice", "Back at 18:00 UTC."))
 	operator.until("#preview", "Back at 18:00 UTC.")
 	operator.run(chromedp.SendKeys("#why-off", "errors above the limit"), chromedp.Click("form .check input"), chromedp.Click("button.danger"))
 	operator.until(".flash", "The feature is off.")
