@@ -75,13 +75,18 @@ func (c *Client) breakerOpen(err error) error {
 type authFailure struct {
 	op     string
 	status int
+	at     time.Time
 }
+
+// forbiddenFor is how long a 403 counts: nothing but the same operation can tell
+// that the node permits it by now, and a replica that is not ready may get none.
+const forbiddenFor = time.Minute
 
 func (c *Client) noteAuth(op string, status int) {
 	was := c.authFailure.Load()
 	switch {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		c.authFailure.Store(&authFailure{op, status})
+		c.authFailure.Store(&authFailure{op, status, c.opts.Now()})
 	case status == 0, status > http.StatusInternalServerError:
 		// No response, or one of a proxy before the node: it says nothing about the credentials.
 	case was != nil && (was.status == http.StatusUnauthorized || was.op == op):
@@ -107,13 +112,15 @@ func (c *Client) noteDial(failed *exchangeError) {
 // (else [session.ErrUnavailable]) and accepts the credentials (else
 // [session.ErrUnauthorized]). It returns nil before the first call. Once the
 // breaker's pause is over only the next call can tell: while Run makes such
-// calls, Ready waits for it, and otherwise it returns nil.
+// calls, Ready waits for it, and otherwise it returns nil. A 401 counts until the
+// node accepts the credentials, a 403 for a minute.
 func (c *Client) Ready() error {
 	state := c.breaker.State()
 	if state == gobreaker.StateOpen || (state == gobreaker.StateHalfOpen && c.watched.Load()) {
 		return c.transportError(opReady, &exchangeError{cause: c.breakerOpen(gobreaker.ErrOpenState)})
 	}
-	if f := c.authFailure.Load(); f != nil {
+	f := c.authFailure.Load()
+	if f != nil && (f.status == http.StatusUnauthorized || c.opts.Now().Sub(f.at) < forbiddenFor) {
 		return fmt.Errorf("proxyrouter: %s: %w: %d on %q; check the user name, the password and the user's rights",
 			opReady, session.ErrUnauthorized, f.status, f.op)
 	}

@@ -69,5 +69,8 @@ func (c *Client) Forward(ctx context.Context, r ChatRequest) (*http.Response, er
 	}
 	c.noteContact()
 	c.noteDial(nil)
+	if resp.StatusCode/100 == 2 { // a 401 may be the provider's
+		c.noteAuth(opChat, resp.StatusCode)
+	}
 	return resp, nil
 }

@@ -21,6 +21,11 @@ func (c *Client) Run(ctx context.Context) {
 	c.watched.Store(true)
 	defer c.watched.Store(false)
 	retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
+		if f := c.authFailure.Load(); f != nil && f.status == http.StatusUnauthorized {
+			// The health check needs no credentials, so another read has to try them.
+			_, _ = c.do(ctx, c.readCall(opWallet, "/wallet"))
+			return healthInterval
+		}
 		if idle := c.opts.Now().Sub(time.Unix(0, c.lastContact.Load())); idle < healthInterval {
 			return healthInterval - idle
 		}

@@ -119,3 +119,25 @@ func TestRun_ADegradedNodeIsNotDown(t *testing.T) {
 		}
 	})
 }
+
+func TestRun_NoticesThatTheNodeAcceptsTheCredentialsAgain(t *testing.T) {
+	for status, patience := range map[int]time.Duration{401: time.Minute, 403: 2 * time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			n, c, _ := newMemoryNode(t, proxyroutertest.Options{})
+			watch(t, c)
+			n.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, Status: status, Text: "invalid username or password"})
+			_, err := c.OpenSession(t.Context(), openRequest())
+			wantErrors(t, err, "unauthorized", "not opened")
+			wantErrors(t, c.Ready(), "unauthorized")
+			time.Sleep(patience) // nobody calls
+			if err := c.Ready(); err != nil {
+				t.Errorf("%d: %v", status, err)
+			}
+			n.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpWallet, Status: 401})
+			n.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpBids, Status: 401})
+			_ = readBids(t.Context(), c)
+			time.Sleep(time.Hour)
+			wantErrors(t, c.Ready(), "unauthorized") // as long as it refuses them
+		})
+	}
+}

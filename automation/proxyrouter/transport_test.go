@@ -38,6 +38,7 @@ func TestOpenSession_OutcomeIsUnknownWithoutAResponse(t *testing.T) {
 				if err != nil || len(list) != 1 || node.Stats().Opens != 1 {
 					t.Errorf("on the chain: %v, %v", list, err)
 				}
+				time.Sleep(fault.Delay) // the node's handler ends
 			})
 		})
 	}
