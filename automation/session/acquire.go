@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -131,7 +132,7 @@ func (a *acquisition) claim(ctx, database context.Context, p place) (*Claim, err
 		c.margin = m.opts.Margin
 		r, err = m.store.claimNamed(database, a.req.UserID, a.sessionID, m.opts.Shared, c)
 	} else {
-		r, err = m.claimAny(database, c, a.req.OmitProvider)
+		r, err = m.claimAny(database, c, a.req)
 	}
 	switch {
 	case errors.Is(err, sqldb.ErrOutcomeUnknown):
@@ -144,16 +145,14 @@ func (a *acquisition) claim(ctx, database context.Context, p place) (*Claim, err
 }
 
 // claimAny takes an idle session of a pool, one whose provider works before
-// one whose provider has lately failed for several users.
-func (m *Manager) claimAny(ctx context.Context, c claimRequest, omit string) (*row, error) {
-	if omit != "" {
-		c.omit = []string{omit}
+// one whose provider has lately failed for this user or for several.
+func (m *Manager) claimAny(ctx context.Context, c claimRequest, req Request) (*row, error) {
+	if req.OmitProvider != "" {
+		c.omit = []string{req.OmitProvider}
 	}
-	avoided := m.avoidedProviders()
-	if len(avoided) > 0 {
+	if avoided := m.providers.avoided(req.UserID); len(avoided) > 0 {
 		first := c
-		first.omit = append(avoided, c.omit...) //nolint:gocritic // a new list
-		first.place = place{}
+		first.omit = slices.Concat(avoided, c.omit)
 		if r, err := m.store.claim(ctx, first); r != nil || err != nil {
 			return r, err
 		}
@@ -187,6 +186,7 @@ func (a *acquisition) reserve(ctx, database context.Context, v headView, p place
 		return m.claimed(ctx, res.claimed, a.req, lease{res.claimed.ID, r.token}, asked, a.paid())
 	}
 	a.last, a.reserved = res, true
+	a.queue.noteLive(res.Live > 0)
 	m.openAll(r, res.opens, asked, a.queue)
 	if res.capped {
 		a.queue.pauseOpens()
@@ -238,7 +238,7 @@ func (a *acquisition) pause() time.Duration {
 
 // timeoutReason is what a request that has waited in vain is told.
 func (a *acquisition) timeoutReason() error {
-	if a.last.Live > 0 || a.sessionID != "" {
+	if a.sessionID != "" || a.queue.hasLive() {
 		return ErrBusy
 	}
 	return ErrOpening

@@ -76,8 +76,8 @@ func (c *Claim) release(giveBack func(context.Context, lease) error) {
 	c.m.queues.wake(namedPool(ID(c.SessionID())), nil)
 }
 
-// MarkExpired takes a session out of service that has ended, though its row
-// says otherwise: no other request gets it. The claim must still be released.
+// MarkExpired takes the session out of service because it has ended, though its
+// row says otherwise: no other request gets it. The claim must still be released.
 func (c *Claim) MarkExpired() error { return c.retire(reasonExpired) }
 
 // MarkBroken takes a session out of service whose provider failed beyond use:
@@ -92,13 +92,14 @@ func (c *Claim) retire(reason string) error {
 	return c.m.store.retire(ctx, c.lease, reason)
 }
 
-// ReportFailure notes that the session's provider failed for this user. One that
-// has failed for several users within minutes is avoided for a while, by all
-// replicas; a single failure changes nothing.
+// ReportFailure notes that the session's provider failed for this user, who is
+// given other providers' sessions first for some minutes. One that has failed
+// for several users is avoided for all, by all replicas.
 func (c *Claim) ReportFailure() error {
 	if c.Provider() == "" {
 		return nil
 	}
+	c.m.providers.add(c.Provider(), c.req.UserID)
 	ctx, cancel := detached(c.leaseCtx)
 	defer cancel()
 	return c.m.store.providerFailed(ctx, c.Provider(), c.req.UserID)

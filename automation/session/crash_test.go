@@ -31,6 +31,7 @@ func models(n int) []string {
 }
 
 func TestAcquire_OpensNoMoreThanTheCapForFirstRequestsOfFiveReplicas(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	for _, most := range []int{1, 4} {
 		t.Run(fmt.Sprintf("cap %d", most), func(t *testing.T) {
@@ -65,6 +66,7 @@ func TestAcquire_OpensNoMoreThanTheCapForFirstRequestsOfFiveReplicas(t *testing.
 }
 
 func TestManager_LeavesNothingBehindWhenReplicasAreKilledUnderLoad(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	db, dsn := replicated(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 20 * time.Millisecond, OpenLatencyMax: 200 * time.Millisecond, ChunkDelay: 10 * time.Millisecond})
@@ -109,6 +111,7 @@ func TestManager_LeavesNothingBehindWhenReplicasAreKilledUnderLoad(t *testing.T)
 // Each user's one request is killed somewhere on its way. Whatever was opened
 // is found: afterwards each has exactly one session, paid once.
 func TestManager_LeavesNothingBehindWhenKilledAnywhereInAnOpen(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	db, dsn := replicated(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 30 * time.Millisecond, OpenLatencyMax: 100 * time.Millisecond})

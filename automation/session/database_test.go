@@ -16,6 +16,7 @@ import (
 // A row that somebody has locked in psql costs neither its own lease nor, by
 // making the heartbeat wait, those of all other requests.
 func TestHeartbeat_SkipsALockedRowWithoutCallingItLost(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	db := postgres(t)
 	p := &fakeNode{}
@@ -103,6 +104,7 @@ func TestAcquire_KeepsBudgetsUnderAHostsIsolation(t *testing.T) {
 // Two replicas, one session, and twenty requests waiting in each: they come in
 // turn, and are to be served in turn.
 func TestAcquire_ServesReplicasInTheOrderInWhichRequestsCame(t *testing.T) {
+	slow(t)
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		o := quick()
@@ -150,6 +152,7 @@ func TestAcquire_ServesReplicasInTheOrderInWhichRequestsCame(t *testing.T) {
 // Two replicas and endless load on one session: neither gets more than twice as
 // many turns as the other.
 func TestAcquire_SharesTurnsBetweenReplicas(t *testing.T) {
+	slow(t)
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		o := quick()

@@ -24,6 +24,7 @@ func (c *clock) now() time.Time      { return time.Now().Add(time.Duration(c.off
 func (c *clock) set(d time.Duration) { c.off.Store(int64(d)) }
 
 func TestManager_LeavesNothingBehindWhenKilledInAClose(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	db, dsn := replicated(t)
 	var chain clock
@@ -74,6 +75,7 @@ func use(t *testing.T, m *session.Manager, user string) {
 }
 
 func TestAcquire_PaysOnceWhenRepliesToCommitsAreLost(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	dsn := pgtest.Database(t)
 	db := migrated(t, pgtest.Open(t, dsn))
@@ -103,6 +105,7 @@ func TestAcquire_PaysOnceWhenRepliesToCommitsAreLost(t *testing.T) {
 }
 
 func TestManager_ToleratesClocksTenMinutesApart(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	db, dsn := replicated(t)
 	var chain clock
@@ -139,6 +142,7 @@ func TestManager_ToleratesClocksTenMinutesApart(t *testing.T) {
 }
 
 func TestAcquire_SerialisesABurstThatCollidesOverFiveReplicas(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	db, dsn := replicated(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 60 * time.Millisecond, CollisionWindow: 30 * time.Millisecond})
@@ -198,6 +202,7 @@ func TestAcquire_TakesADeadReplicasSessionOnceItsLeaseEnds(t *testing.T) {
 }
 
 func TestAcquire_EndsByItsDeadlineWhileTheDatabaseIsFrozen(t *testing.T) {
+	slow(t)
 	cluster := pgtest.Start(t, pgtest.Options{})
 	db := migrated(t, pgtest.Open(t, cluster.DSN("postgres")))
 	n, node := node(t, proxyroutertest.Options{})
@@ -265,6 +270,7 @@ func (p *ended) WalletSessions(context.Context, time.Time) ([]session.ChainSessi
 }
 
 func TestMaintain_ClosesThousandsTogetherAtTheCostOfOneByOne(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	sessions := 2000
 	if long() {

@@ -79,7 +79,7 @@ func freeFingerprints(tx *sqldb.Tx, duration, ceiling time.Duration, wanted int)
 			}
 		}
 		if len(free) >= wanted+spare || n >= 2048 || len(list) < n {
-			rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] })
+			rand.Shuffle(len(free), func(i, j int) { free[i], free[j] = free[j], free[i] }) //nolint:gosec // no secret: it only spreads replicas
 			return free, nil
 		}
 	}

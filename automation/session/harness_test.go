@@ -19,6 +19,14 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
+// slow skips a test that takes seconds where only a short run is asked for.
+func slow(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("slow; run without -short")
+	}
+}
+
 // each runs a test on both databases.
 func each(t *testing.T, fn func(t *testing.T, db *sqlx.DB)) {
 	t.Helper()

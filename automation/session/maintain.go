@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"math"
-	"slices"
 	"sync"
 	"time"
 
@@ -23,32 +22,6 @@ func (m *Manager) Maintain(ctx context.Context) error {
 // maintainOpens is apart from the sweep, which may take long.
 func (m *Manager) maintainOpens(ctx context.Context) error {
 	return errors.Join(m.reconcile(ctx), m.readProviders(ctx), m.renew(ctx), m.prewarm(ctx), m.audit(ctx))
-}
-
-// failingUsers is for how many users a provider must have failed lately before
-// it is avoided.
-const failingUsers = 3
-
-// readProviders learns which providers are to be avoided.
-func (m *Manager) readProviders(ctx context.Context) error {
-	list, err := m.store.failingProviders(ctx, failingUsers)
-	if err != nil {
-		return err
-	}
-	if old := m.avoidedProviders(); !slices.Equal(old, list) {
-		m.opts.Logger.Info("providers that failed for several users are avoided", "providers", list)
-	}
-	m.avoided.Store(&list)
-	return nil
-}
-
-// avoidedProviders are those that have lately failed for several users, the
-// worst first.
-func (m *Manager) avoidedProviders() []string {
-	if list := m.avoided.Load(); list != nil {
-		return slices.Clone(*list)
-	}
-	return nil
 }
 
 // closers is how many sessions a replica closes at a time. It takes no more

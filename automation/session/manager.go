@@ -27,11 +27,11 @@ type Manager struct {
 	queues   waitQueues
 
 	// What it has learned.
-	typical          average                  // how long a request holds a session
-	opens            average                  // how long an open takes
-	avoided          atomic.Pointer[[]string] // the providers that fail
-	ceilings         sync.Map                 // of a model's id to its ceiling
-	omitIgnoredUntil atomic.Int64             // unix nanoseconds: until then the node is taken to ignore OmitProvider
+	typical          average // how long a request holds a session
+	opens            average // how long an open takes
+	providers        providers
+	ceilings         sync.Map     // of a model's id to its ceiling
+	omitIgnoredUntil atomic.Int64 // unix nanoseconds: until then the node is taken to ignore OmitProvider
 
 	wallet       semaphore // to wait for the wallet
 	budget       semaphore // to reserve under the cap on all sessions

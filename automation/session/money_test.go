@@ -164,10 +164,8 @@ func TestMaintain_CountsTheWalletsSessionsThatNoRowExplains(t *testing.T) {
 
 // What is being opened, or was perhaps opened, is not unexplained.
 func TestReconcile_WritesHoweverLongTheNodeTakes(t *testing.T) {
+	slow(t)
 	each(t, func(t *testing.T, db *sqlx.DB) {
-		if testing.Short() {
-			t.Skip("it waits for longer than a write may take")
-		}
 		p := &lateLister{}
 		p.open = func(int) (string, error) {
 			p.add(session.ChainSession{ID: "0xfound", ModelID: modelA, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(p.opens[0].Duration)})
@@ -243,10 +241,8 @@ func TestAcquire_PaysNoSecondTimeAfterAKillDuringAnOpen(t *testing.T) {
 // One call collides, and its repetition hangs: the others wait for the seconds
 // that sending a transaction may take, not for the node's answer.
 func TestOpen_AHangingCallKeepsTheWalletForSecondsAlone(t *testing.T) {
+	slow(t)
 	each(t, func(t *testing.T, db *sqlx.DB) {
-		if testing.Short() {
-			t.Skip("it waits for ten seconds")
-		}
 		p := &hangsAfterCollision{hanging: make(chan struct{}), end: make(chan struct{})}
 		m, _ := start(t, db, p, quick())
 		var wg sync.WaitGroup

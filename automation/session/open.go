@@ -167,11 +167,10 @@ func (m *Manager) open(ctx context.Context, r reserveRequest, in intent, by open
 // omission is the provider that the node is told to omit: the one that the
 // request does not want, or else the one that has lately failed for most users.
 func (m *Manager) omission(r reserveRequest) string {
-	avoided := m.avoidedProviders()
-	if r.omitProvider != "" || len(avoided) == 0 || m.ignoresOmission() {
+	if r.omitProvider != "" || m.ignoresOmission() {
 		return r.omitProvider
 	}
-	return avoided[0]
+	return m.providers.worst()
 }
 
 // openExclusively asks once more after a collision, alone. What the first call

@@ -81,7 +81,7 @@ func (m *Manager) ListAll(ctx context.Context, f Filter) (page []Record, next st
 		rows = rows[:limit]
 	}
 	for _, r := range rows {
-		page = append(page, Record{ID: ID(r.SessionID.String), RowID: r.row.ID, UserID: r.UserID, ModelID: r.ModelID, State: r.State, Reason: r.Reason,
+		page = append(page, Record{ID: ID(r.SessionID.String), RowID: r.ID, UserID: r.UserID, ModelID: r.ModelID, State: r.State, Reason: r.Reason,
 			Provider: r.Provider, LastError: r.LastError, CreatedAt: r.CreatedAt.Time, OpenedAt: r.OpenedAt.Time, EndsAt: r.EndsAt.Time})
 	}
 	return page, next, nil

@@ -39,6 +39,7 @@ func fill(tb testing.TB, db *sqlx.DB, n int) {
 // PostgreSQL's own counters tell what was read; they are whole once the
 // connections that read are closed.
 func TestStore_ReadsNoWholeTable(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	const sessions = 200_000
 	dsn := pgtest.Database(t)
@@ -158,7 +159,7 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 		t.Errorf("%d index entries read by %d calls, %d each, in a table of %d rows", entriesAfter-entries, total, per, sessions)
 	}
 	for _, name := range []string{"claim", "claim_named", "heartbeat", "release", "retire", "list", "end", "erase_user", "reserve", "begin_call", "collided",
-		"complete", "fail", "mark_unknown", "take_unresolved", "known", "foreign", "unresolved", "take_audit", "set_unexplained", "failing_providers", "forget", "take_due", "closed", "expiring", "idle"} {
+		"complete", "fail", "mark_unknown", "take_unresolved", "known", "foreign", "unresolved", "take_audit", "set_unexplained", "provider_failures", "forget", "take_due", "closed", "expiring", "idle"} {
 		if statements["sessions."+name] == 0 {
 			t.Errorf("no %s was run", name)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -317,6 +318,85 @@ func TestAcquire_AvoidsAProviderThatFailedForSeveralUsers(t *testing.T) {
 		}
 		if got := provider(b, "carol"); got != "0xp" {
 			t.Errorf("after one of the three was erased: %s", got)
+		}
+	})
+}
+
+// The provider that fails may be the only one: then the node refuses, has sent
+// nothing, and is asked once more without the omission.
+func TestOpen_AsksAgainWhereTheAvoidedProviderIsTheOnlyOne(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &onlyProvider{}
+		m, _ := start(t, db, p, quick())
+		for _, user := range names("user", 3) {
+			c, err := m.Acquire(t.Context(), ask(user))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := c.ReportFailure(); err != nil {
+				t.Error(err)
+			}
+			c.Release()
+		}
+		if err := m.Maintain(t.Context()); err != nil {
+			t.Error(err)
+		}
+		use(t, m, "alice")
+		if p.opened() != 4 || p.refused.Load() != 1 {
+			t.Errorf("%d opens, %d refused", p.opened(), p.refused.Load())
+		}
+	})
+}
+
+type onlyProvider struct {
+	fakeNode
+	refused atomic.Int64
+}
+
+func (p *onlyProvider) OpenSession(ctx context.Context, r session.OpenRequest) (string, error) {
+	if r.OmitProvider != "" {
+		p.refused.Add(1)
+		return "", session.ErrNotOpened
+	}
+	return p.fakeNode.OpenSession(ctx, r)
+}
+
+// A provider may work for everybody but one user; and the failure is theirs at
+// once, in every replica.
+func TestAcquire_PrefersAProviderThatDidNotFailForTheUser(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &twoProviders{}
+		a, _ := start(t, db, p, quick())
+		b, _ := start(t, db, p, quick())
+		one, err := a.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		two, err := a.Acquire(t.Context(), session.Request{UserID: "alice", ModelID: modelA, Duration: time.Hour, OmitProvider: "0xp"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		endIn(t, db, 30*time.Minute)
+		if _, err := db.Exec(`UPDATE automation_sessions SET ends_at = next_at WHERE provider = '0xq'`); err != nil { // so that 0xp's ends first
+			t.Fatal(err)
+		}
+		two.Release()
+		if err := one.ReportFailure(); err != nil {
+			t.Error(err)
+		}
+		one.Release()
+		if err := b.Maintain(t.Context()); err != nil {
+			t.Error(err)
+		}
+		for _, m := range []*session.Manager{a, b} {
+			c, err := m.Acquire(t.Context(), ask("alice"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Provider() != "0xq" {
+				t.Errorf("she was given a session of %s, which has just failed for her", c.Provider())
+			}
+			c.Release()
 		}
 	})
 }

@@ -11,9 +11,6 @@ const (
 	stateLost    = "lost"    // given up, but still looked for now and then
 )
 
-// states are all of them, in the order of a session's life.
-var states = []string{stateOpening, stateUnknown, stateOpen, stateEnding, stateClosed, stateFailed, stateLost}
-
 // Sets of states, as SQL. Each names exactly the states of a partial index, so
 // that the planner can use it.
 const (

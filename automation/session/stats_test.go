@@ -12,6 +12,7 @@ import (
 )
 
 func TestStats_CountsSessionsByIndex(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	dsn := pgtest.Database(t)
 	look := migrated(t, pgtest.Open(t, dsn))

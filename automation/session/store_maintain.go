@@ -99,25 +99,6 @@ func (s *store) idleIn(tx *sqldb.Tx, model string, ahead time.Duration) (n int, 
 	return n, err
 }
 
-// avoidance is for how long a provider's failures count.
-const avoidance = 5 * time.Minute
-
-// providerFailed notes that a provider has failed for a user.
-func (s *store) providerFailed(ctx context.Context, provider, userID string) error {
-	return s.exec(ctx, "sessions.provider_failed", `INSERT INTO automation_provider_failures (provider, user_id, failed_at) VALUES ($1, $2, {now})
-		ON CONFLICT (provider, user_id) DO UPDATE SET failed_at = excluded.failed_at`, provider, userID)
-}
-
-// failingProviders lists those that have lately failed for at least that many
-// users, the worst first.
-func (s *store) failingProviders(ctx context.Context, users int) ([]string, error) {
-	return sqldb.Read(ctx, s.db, "sessions.failing_providers", func(tx *sqldb.Tx) (list []string, err error) {
-		err = tx.Select(&list, `SELECT provider FROM automation_provider_failures WHERE failed_at > {in -$1}
-			GROUP BY provider HAVING count(*) >= $2 ORDER BY count(*) DESC, provider`, avoidance.Seconds(), users)
-		return list, err
-	})
-}
-
 // forget removes what serves nobody any more: notes of foreign sessions that
 // have ended, failures that no longer count, and places of dead waiters.
 func (s *store) forget(ctx context.Context) error {

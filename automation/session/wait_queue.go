@@ -32,6 +32,7 @@ type waitQueue struct {
 	pausedTo time.Time // no more opens before
 	progress time.Time // when a request was last served, or an open ended
 	hasPlace bool      // the database knows of its head
+	live     bool      // there were sessions of its pool when a head last asked
 	hopeless time.Time // since when nothing is there to wait for but opens of unknown outcome
 }
 
@@ -222,6 +223,20 @@ func (q *waitQueue) noteHopeless(is bool) (since time.Time, again bool) {
 		q.hopeless = q.all.now()
 	}
 	return q.hopeless, again
+}
+
+// noteLive notes whether the pool has sessions.
+func (q *waitQueue) noteLive(live bool) {
+	q.all.mu.Lock()
+	defer q.all.mu.Unlock()
+	q.live = live
+}
+
+// hasLive reports whether the pool had sessions when a head last asked.
+func (q *waitQueue) hasLive() bool {
+	q.all.mu.Lock()
+	defer q.all.mu.Unlock()
+	return q.live
 }
 
 // isPaid reports whether the node was asked to open a session for a waiter.

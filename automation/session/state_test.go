@@ -1,0 +1,146 @@
+package session
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// constants are the values of the constants of state.go that begin with prefix.
+func constants(t *testing.T, prefix string) (values []string) {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "state.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		for i, name := range spec.Names {
+			literal, ok := spec.Values[i].(*ast.BasicLit)
+			if !ok || !strings.HasPrefix(name.Name, prefix) {
+				continue
+			}
+			value, err := strconv.Unquote(literal.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if value != "" {
+				values = append(values, value)
+			}
+		}
+		return true
+	})
+	slices.Sort(values)
+	return values
+}
+
+// column returns the code words of a column of the table that follows a heading.
+func column(t *testing.T, page, heading string, n int) (words []string) {
+	t.Helper()
+	_, rest, found := strings.Cut(page, "\n## "+heading+"\n")
+	if !found {
+		t.Fatalf("no heading %q", heading)
+	}
+	rest, _, _ = strings.Cut(rest, "\n## ")
+	for line := range strings.Lines(rest) {
+		cells := strings.Split(line, "|")
+		if len(cells) <= n+1 {
+			continue
+		}
+		for _, m := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(cells[n+1], -1) {
+			words = append(words, m[1])
+		}
+	}
+	slices.Sort(words)
+	return slices.Compact(words)
+}
+
+func TestStatesPage_IsTrue(t *testing.T) {
+	text, err := os.ReadFile("../../docs/session-states.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(text)
+	states := constants(t, "state")
+	for _, c := range []struct {
+		what      string
+		got, want []string
+	}{
+		{"the states", column(t, page, "States", 0), states},
+		{"where transitions lead", column(t, page, "Transitions", 2), states},
+		{"the reasons", column(t, page, "Transitions", 3), constants(t, "reason")},
+	} {
+		if !slices.Equal(c.got, c.want) {
+			t.Errorf("%s: the page has %v, the code %v", c.what, c.got, c.want)
+		}
+	}
+	var migrations strings.Builder
+	for _, dir := range []string{"postgres", "sqlite"} {
+		files, err := os.ReadDir("../schema/" + dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			sql, err := os.ReadFile("../schema/" + dir + "/" + f.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			migrations.Write(sql)
+		}
+	}
+	for _, index := range column(t, page, "States", 3) {
+		if !strings.Contains(migrations.String(), "CREATE INDEX IF NOT EXISTS "+index+" ") && !strings.Contains(migrations.String(), "CREATE UNIQUE INDEX IF NOT EXISTS "+index+" ") {
+			t.Errorf("the page names the index %s, which there is not", index)
+		}
+	}
+	for _, state := range states {
+		if !strings.Contains(migrations.String(), "'"+state+"'") {
+			t.Errorf("the table knows no state %s", state)
+		}
+	}
+	for _, prefix := range []string{"purpose", "wallet"} {
+		for _, word := range constants(t, prefix) {
+			if !strings.Contains(page, "`"+word+"`") {
+				t.Errorf("the page does not tell of %s", word)
+			}
+		}
+	}
+}
+
+// The transitions that the statements allow are those of the page.
+func TestStatesPage_HasEveryTransitionOfTheStatements(t *testing.T) {
+	text, err := os.ReadFile("../../docs/session-states.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "\n## Transitions\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	told := map[string]bool{}
+	for line := range strings.Lines(table) {
+		if cells := strings.Split(line, "|"); len(cells) > 4 {
+			from, to := strings.Trim(cells[1], " `"), strings.Trim(cells[3], " `")
+			told[from+" "+to] = true
+		}
+	}
+	for _, allowed := range []string{
+		// complete
+		stateOpening + " " + stateOpen, stateUnknown + " " + stateOpen, stateLost + " " + stateOpen, stateFailed + " " + stateOpen, stateOpening + " " + stateEnding,
+		// fail, markUnknown, takeUnresolved, requeue
+		stateOpening + " " + stateFailed, stateOpening + " " + stateUnknown, stateUnknown + " " + stateLost, stateLost + " " + stateFailed,
+		// retire, end, eraseUser, takeDue, closed, notClosed
+		stateOpen + " " + stateEnding, stateEnding + " " + stateClosed, stateEnding + " " + stateEnding,
+	} {
+		if !told[allowed] {
+			t.Errorf("the page lacks the transition %s", allowed)
+		}
+	}
+}
