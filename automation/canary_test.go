@@ -71,6 +71,9 @@ func byCanary(r *http.Request) (automation.Identity, error) {
 }
 
 func TestNoLogShowsWhatUsersSendOrWhoTheyAre(t *testing.T) {
+	if testing.Short() {
+		t.Skip("drives everything there is, about 10 s")
+	}
 	logger, log := debugLog()
 	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, canaryMail, http.StatusInternalServerError)

@@ -39,6 +39,7 @@ type setup struct {
 	node     proxyroutertest.Options
 	next     http.HandlerFunc // the host's own handler behind Sessions
 	identify automation.Identify
+	options  func(*automation.Options)
 	typed    bool // a live feed that states the models' types
 }
 
@@ -93,7 +94,11 @@ func newLab(t testing.TB, s setup) *lab {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.CloseIdleConnections)
-	l.Module, err = automation.New(l.cfg, l.db, s.identify, automation.Options{Node: client, Logger: slog.New(slog.NewJSONHandler(l.log, nil))})
+	options := automation.Options{Node: client, Logger: slog.New(slog.NewJSONHandler(l.log, nil))}
+	if s.options != nil {
+		s.options(&options)
+	}
+	l.Module, err = automation.New(l.cfg, l.db, s.identify, options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,6 +56,9 @@ type Options struct {
 	// Users counts the host's users, for the report's adoption; nil leaves
 	// that criterion open.
 	Users func(ctx context.Context) (int, error)
+	// Foreign reports whether a session of the wallet is the host's own, opened
+	// past the module: such a session is never adopted. Nil knows of none.
+	Foreign func(ctx context.Context, s session.ChainSession) (bool, error)
 	// Now is the clock that measures for the Observer; nil is the wall clock.
 	Now func() time.Time
 }
@@ -117,7 +120,7 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 		log.Warn(warning)
 	}
 	m := &Module{cfg: cfg, log: log, observer: opts.Observer.withDefaults(), users: opts.Users, now: opts.Now, pool: db, unknown: map[string]bool{}}
-	if err := errors.Join(m.newNode(opts), m.newCatalog(opts), m.newFlags(opts), m.newStores()); err != nil {
+	if err := errors.Join(m.newNode(opts), m.newCatalog(opts), m.newFlags(opts), m.newStores(opts)); err != nil {
 		return nil, err
 	}
 	m.newHandlers(identify)
@@ -173,7 +176,7 @@ func (m *Module) newFlags(opts Options) (err error) {
 }
 
 // newStores makes the settings, the sessions and the clean-up.
-func (m *Module) newStores() (err error) {
+func (m *Module) newStores(opts Options) (err error) {
 	m.stored, err = settings.NewStore(m.pool, settings.Defaults{IsEnabled: m.cfg.DefaultOptIn,
 		SessionDuration: m.cfg.DefaultSessionDuration, Min: m.cfg.MinSessionDuration, Max: m.cfg.MaxSessionDuration},
 		settings.StoreOptions{MaxConns: m.settingsConns(), Observe: m.observer.SQL})
@@ -181,7 +184,7 @@ func (m *Module) newStores() (err error) {
 		return err
 	}
 	m.settings = settings.NewCache(m.stored, settings.CacheOptions{Logger: m.log})
-	m.sessions, err = session.New(m.pool, m.node, m.sessionOptions())
+	m.sessions, err = session.New(m.pool, m.node, m.sessionOptions(opts))
 	if err != nil {
 		return err
 	}
@@ -191,7 +194,7 @@ func (m *Module) newStores() (err error) {
 	return err
 }
 
-func (m *Module) sessionOptions() session.Options {
+func (m *Module) sessionOptions(opts Options) session.Options {
 	cfg := m.cfg
 	return session.Options{
 		MaxConns: m.sessionConns(), ObserveSQL: m.observer.SQL,
@@ -205,7 +208,7 @@ func (m *Module) sessionOptions() session.Options {
 		// The client's own deadline comes first: only then does it know that
 		// it was the node that took too long.
 		OpenTimeout: cfg.OpenTimeout + 10*time.Second,
-		Renew:       m.renew, Prewarm: m.prewarm, Observe: m.observer.Session, Logger: m.log,
+		Renew:       m.renew, Prewarm: m.prewarm, Foreign: opts.Foreign, Observe: m.observer.Session, Logger: m.log,
 	}
 }
 

@@ -15,6 +15,9 @@ import (
 // Two processes on one PostgreSQL and one node: the promises hold across
 // replicas, and one of them may be killed.
 func TestTwoServersShareADatabaseAndANode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds and starts two servers, about 6 s")
+	}
 	dsn := pgtest.Database(t)
 	db := pgtest.Open(t, dsn)
 	node := proxyroutertest.NewServer(t, proxyroutertest.Options{

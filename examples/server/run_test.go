@@ -81,11 +81,26 @@ func TestTheRoutesOfTheREADMEAreThere(t *testing.T) {
 	s, _, _ := startHere(t)
 	s.awaitReady(t)
 	row := regexp.MustCompile("(?m)^\\| (`[A-Z]+.*?) \\|")
-	methods, paths := regexp.MustCompile("[A-Z]{3,}"), regexp.MustCompile("/[a-z0-9_./{}]+")
+	// A row has methods, and then the paths that they are for.
+	word := regexp.MustCompile("[A-Z]{3,}|/[a-z0-9_./{}]+")
 	asked := 0
 	for _, cell := range row.FindAllStringSubmatch(string(readme), -1) {
-		for _, path := range paths.FindAllString(cell[1], -1) {
-			for _, method := range methods.FindAllString(cell[1], -1) {
+		var methods []string
+		pathBefore := false
+		for _, w := range word.FindAllString(cell[1], -1) {
+			if w[0] != '/' {
+				if pathBefore {
+					methods = nil
+				}
+				methods, pathBefore = append(methods, w), false
+				continue
+			}
+			pathBefore = true
+			path := strings.ReplaceAll(w, "{id}", "default")
+			if strings.HasPrefix(path, "/completions") || strings.HasPrefix(path, "/responses") || strings.HasPrefix(path, "/embeddings") || strings.HasPrefix(path, "/audio") {
+				path = "/api/v1" + path
+			}
+			for _, method := range methods {
 				asked++
 				a := s.do(t, method, path, "alice", "")
 				if a.status == http.StatusMethodNotAllowed || a.status == http.StatusNotFound && !strings.Contains(a.body, "open session of that id") {

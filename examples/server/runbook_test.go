@@ -115,6 +115,9 @@ func hasten(t *testing.T, path string) {
 // TestRunbook carries out docs/runbook.md from an empty PostgreSQL to 100 %
 // and back, with two gateways under load.
 func TestRunbook(t *testing.T) {
+	if testing.Short() {
+		t.Skip("carries out the runbook, about 8 s")
+	}
 	cluster := pgtest.Start(t, pgtest.Options{})
 	dsn := cluster.Database(t)
 	work, bin := t.TempDir(), t.TempDir()

@@ -1,0 +1,32 @@
+package automation_test
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
+)
+
+// A session that the host opened past the module, while an open of the module
+// is in doubt, is not adopted though it fits.
+func TestOptions_ForeignSessionsAreNotAdopted(t *testing.T) {
+	asked := make(chan session.ChainSession, 100)
+	l := newLab(t, setup{idle: true, options: func(o *automation.Options) {
+		o.Foreign = func(_ context.Context, s session.ChainSession) (bool, error) { asked <- s; return true, nil }
+	}, config: func(c *automation.Config) { c.ReconcileTimeout = time.Second }})
+	l.start()
+	l.until("it runs", func() bool { return l.Started(t.Context()) })
+	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, After: true, Text: "the reply is lost"})
+	a := l.chat("alice")
+	if a.status != http.StatusServiceUnavailable {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	l.until("the host has been asked", func() bool { return len(asked) > 0 })
+	if n := l.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open'`); n != 0 {
+		t.Errorf("%d sessions adopted, want none: the host says that it is its own", n)
+	}
+}
