@@ -25,8 +25,8 @@ type Config struct {
 	FeatureEnabled bool `env:"AUTOMATION_FEATURE_ENABLED" envDefault:"false"`
 	// DEFAULT_SESSION_EXPIRATION: a user's session duration until they choose one.
 	DefaultSessionDuration time.Duration `env:"DEFAULT_SESSION_EXPIRATION" envDefault:"3600"`
-	// AUTOMATION_RETENTION_DAYS: for how many days the clean-up keeps what has ended or was
-	// deleted.
+	// AUTOMATION_RETENTION_DAYS: for how many days the clean-up keeps what has
+	// ended or was deleted.
 	RetentionDays int `env:"AUTOMATION_RETENTION_DAYS" envDefault:"30"`
 	// AUTOMATION_DEFAULT_OPT_IN: whether a user without stored settings has
 	// automation on.
@@ -82,8 +82,8 @@ type Config struct {
 	// AUTOMATION_FLAG_SNAPSHOT_FILE: a file that keeps the flags over a restart
 	// without the database, one for each process; none when empty.
 	FlagSnapshotFile string `env:"AUTOMATION_FLAG_SNAPSHOT_FILE"`
-	// AUTOMATION_ROLLOUT_INTERVAL: how often rollouts are looked at, and this
-	// replica's counts handed in.
+	// AUTOMATION_ROLLOUT_INTERVAL: how often rollouts are evaluated, and this
+	// replica's counts written.
 	RolloutInterval time.Duration `env:"AUTOMATION_ROLLOUT_INTERVAL" envDefault:"2s"`
 	// AUTOMATION_ROLLOUT_WEBHOOK_URL: a receiver of the rollouts' events, http or
 	// https; none when empty.
@@ -145,7 +145,7 @@ const (
 	ScopeShared Scope = "shared" // any user of the model
 )
 
-// UnknownModel is what a request gets that names no model we know.
+// UnknownModel says what a request gets that names an unknown model.
 type UnknownModel string
 
 // What an unknown model's name leads to.
@@ -211,12 +211,12 @@ func normalize(names []string) []string {
 	return list
 }
 
-// Validate names every field that is out of bounds or at odds with another, by
-// its variable.
+// Validate returns an error that names every field that is out of bounds or
+// contradicts another, by its variable.
 func (c Config) Validate() error { return c.validate(fieldErrors{}) }
 
-// validate adds to faults those of single fields, then those of fields that do
-// not go together where each is right by itself.
+// validate adds to faults those of single fields, then those of fields that
+// contradict each other.
 func (c *Config) validate(faults fieldErrors) error {
 	all := c.variables()
 	for _, v := range all {
@@ -267,8 +267,8 @@ func (f fieldErrors) add(name string, err error) {
 	}
 }
 
-// checkURL is of a URL that may be empty. It repeats nothing of it: what is in
-// the wrong place may be a password.
+// checkURL checks a URL, which may be empty. Its error repeats nothing of it,
+// because what is in the wrong place may be a password.
 func checkURL(text string) error {
 	if text == "" {
 		return nil
@@ -277,7 +277,7 @@ func checkURL(text string) error {
 	return err
 }
 
-// checkBaseURL is checkURL of one that paths are added to.
+// checkBaseURL is checkURL for a URL to which paths are appended.
 func checkBaseURL(text string) error {
 	if text == "" {
 		return nil

@@ -1,5 +1,5 @@
-// Package automation is the face of the module: what a gateway imports to give
-// its users paid sessions without their asking.
+// Package automation is what a gateway imports to give its users paid sessions
+// that they do not have to open themselves.
 //
 //	cfg, err := automation.LoadConfig()
 //	...
@@ -15,29 +15,29 @@
 //
 // # What happens to a request
 //
-// [Module.Sessions] stands before the host's own handler. A request that is
-// not a POST, that belongs to nobody, or whose user does not have the feature,
-// goes on untouched. So does one that brings a session_id that is not ours.
-// For any other the middleware finds the model in the body, claims a paid
-// session or has one opened, puts it into the header session_id, and gives it
-// back when the handler returns, however it returns. The body reaches the
-// handler byte for byte, and the answer is not buffered.
+// [Module.Sessions] is a middleware for the host's own handler. It passes a
+// request through unchanged if it is not a POST, if Identify finds no user, if the
+// user does not have the feature, or if it names a session that the module did not
+// open. For any other request it finds the model in the body, claims a paid session
+// or opens one, sets the header session_id, and releases the session when the
+// handler returns. The handler reads the body as the client sent it, and the answer
+// is not buffered.
 //
-// [Module.Forward] is the whole way instead: it sends the request to the node,
-// renews a session that has expired, or turns to another provider where one
-// fails: once, and only before the first byte of the answer. As no host's
-// handler follows, it refuses what belongs to nobody.
+// [Module.Forward] is a handler that does all of it: it sends the request to the
+// node and relays the answer. Before the first byte of the answer it remedies a
+// failure once: it verifies an expired session and replaces it, or turns to another
+// provider. It answers 401 where Identify finds no user.
 //
 // # Errors
 //
-// On the path of requests errors have OpenAI's shape, so that its SDKs show
-// them; the API for settings answers with problem+json (RFC 9457). Neither
-// shows a cause: that goes to the log.
+// Errors of Sessions and Forward have OpenAI's shape, so that its SDKs show them;
+// the other handlers answer with problem+json (RFC 9457). Package outcome has the
+// causes and what follows from each. The cause's details go to the log alone.
 //
 // # When something is away
 //
-// Without the database nothing new is claimed: a request that needs a session
-// is answered 503, and one that automation does not concern goes on as ever.
-// The flags go on from their last good snapshot. [Module.Ready] says which
-// part is missing.
+// Without the database no session is claimed: a request that needs one is
+// answered 503, and a request that automation does not act on is not affected.
+// Flags and settings are served as they were last read. [Module.Ready] names the
+// component that fails.
 package automation

@@ -20,16 +20,15 @@ const (
 // does with a request. Mount it on routes in the OpenAI shape alone: every POST
 // through it may have a session opened. The handler finds the session in the
 // request's header session_id and should stop when the request's context ends,
-// which it also does when the session cannot be relied on any more.
+// which it also does when the session's lease is lost.
 func (m *Module) Sessions(next http.Handler) http.Handler { return m.chat.Middleware(next) }
 
-// Forward sends requests to the node and relays its answers as they come. It
-// asks who makes a request, and refuses what belongs to nobody (401): the
-// node's credentials are the gateway's, and nobody else stands before it. A
-// request that automation does not concern goes out on the session that its
-// client names. On a session that has expired the request is sent once more on
-// another; where the provider fails and the model has another, once more there:
-// one retry in all, and none once the first byte of an answer has gone out.
+// Forward sends requests to the node and relays its answers as they come. A
+// request without a valid key is answered 401, because the node is called with
+// the gateway's credentials. A request that automation does not act on is sent on
+// the session that its client names, and is answered 400 if it names none. A
+// failure before the first byte of the answer is remedied at most once: an expired
+// session is verified and replaced, a failing provider is replaced by another.
 func (m *Module) Forward() http.Handler { return m.chat.Forwarder() }
 
 // Models serves the models that can be named, in OpenAI's shape: the list for

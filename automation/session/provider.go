@@ -9,9 +9,9 @@ import (
 // Provider is what the module asks of a Morpheus node, for one wallet.
 // Package proxyrouter implements it.
 //
-// Every call must return by its context's deadline. The errors below are what
-// the rules of money hang on: an implementation wraps them, so that errors.Is
-// finds them, and wraps nothing it is not sure of.
+// Every call must return by its context's deadline. An implementation wraps the
+// errors below, so that errors.Is finds them, and wraps one only when it is
+// certain: they decide whether a session may be paid again.
 type Provider interface {
 	// OpenSession opens one paid session and returns its id on the chain.
 	// It must not retry. An error that is none of ErrNotOpened, ErrUnavailable

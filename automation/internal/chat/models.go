@@ -25,8 +25,8 @@ func newModelAnswer(m mapping.Model) modelAnswer {
 }
 
 // ServeModels serves GET …/models, the models that can be named, and
-// GET …/models/{id}, one of them, whatever stands before. An id may hold
-// slashes and colons.
+// GET …/models/{id}, one of them, below any prefix. An id may hold slashes and
+// colons.
 func (s *Service) ServeModels() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()

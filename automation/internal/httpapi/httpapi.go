@@ -79,7 +79,7 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // cleanPath reports whether a path can be a route's: one with dots would be
-// redirected to another resource, and what is no text is no name in a database.
+// redirected to another resource, and the database stores no invalid UTF-8.
 func cleanPath(p string) bool {
 	return utf8.ValidString(p) && !strings.ContainsFunc(p, unicode.IsControl) && path.Clean(p) == strings.TrimSuffix(p, "/")
 }
