@@ -306,6 +306,10 @@ func (m *Module) Run(ctx context.Context) error {
 // well: the module itself decides by it. It is read-only.
 func (m *Module) Flags() *flags.View { return m.flags.View }
 
+// FlagsChanged makes the module read the flags now instead of at its next poll:
+// a hint, for flags/listen or a host's own way to learn of a change.
+func (m *Module) FlagsChanged() { m.flags.Trigger() }
+
 // Rollouts returns the staged rollouts: their commands, status and history.
 func (m *Module) Rollouts() *rollout.Store { return m.rollouts }
 

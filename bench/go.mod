@@ -7,6 +7,7 @@ replace github.com/MorpheusAIs/gateway-automation => ../
 require (
 	github.com/MorpheusAIs/gateway-automation v0.0.0-00010101000000-000000000000
 	github.com/Unleash/unleash-client-go/v4 v4.5.0
+	github.com/configcat/go-sdk/v9 v9.1.0
 	github.com/growthbook/growthbook-golang v0.7.0
 	github.com/launchdarkly/go-sdk-common/v3 v3.4.0
 	github.com/launchdarkly/go-server-sdk-evaluation/v3 v3.0.1
@@ -20,6 +21,7 @@ require (
 	github.com/Masterminds/semver/v3 v3.3.1 // indirect
 	github.com/antlr4-go/antlr/v4 v4.13.0 // indirect
 	github.com/blang/semver v3.5.1+incompatible // indirect
+	github.com/blang/semver/v4 v4.0.0 // indirect
 	github.com/diegoholiveira/jsonlogic/v3 v3.10.1 // indirect
 	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/google/uuid v1.6.0 // indirect

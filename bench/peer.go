@@ -44,6 +44,7 @@ func peers() []peer {
 		{"**this module**", openOurs},
 		{"Unleash v4.5.0", openUnleash},
 		{"LaunchDarkly v7.14.6", openLaunchDarkly},
+		{"ConfigCat v9.1.0", openConfigCat},
 		{"GrowthBook v0.7.0", openGrowthBook},
 		{"GO Feature Flag v1.55.2", openGoFeatureFlag},
 	}

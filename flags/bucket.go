@@ -17,10 +17,15 @@ const Buckets = flagsql.Buckets
 // both sides have it and it keeps the cohorts of different seeds independent,
 // which shorter hashes such as FNV-1a do not.
 func Bucket(seed, user string) int {
-	var stack [128]byte // longer inputs move to the heap
-	b := append(stack[:0], seed...)
-	b = append(b, '.')
-	b = append(b, user...)
-	sum := sha256.Sum256(b)
+	if len(seed)+1+len(user) <= 64 { // most; to clear more than needed takes time
+		var stack [64]byte
+		return bucketOf(append(append(append(stack[:0], seed...), '.'), user...))
+	}
+	var stack [320]byte // longer inputs move to the heap
+	return bucketOf(append(append(append(stack[:0], seed...), '.'), user...))
+}
+
+func bucketOf(input []byte) int {
+	sum := sha256.Sum256(input)
 	return int(binary.BigEndian.Uint32(sum[:4]) % Buckets)
 }

@@ -22,11 +22,11 @@ func TestStore_UpdateNamesEveryFieldThatIsNotAcceptable(t *testing.T) {
 	if !errors.Is(err, flags.ErrInvalid) {
 		t.Fatal(err)
 	}
-	want := `flags: update("automation"): enabled_user_ids: an empty string is no id
-disabled_user_ids: the text is not valid UTF-8
+	want := `flags: update("automation"): enabled_user_ids: must not be empty
+disabled_user_ids: must be valid UTF-8
 rollout_percentage: 101 is not within 0 and 100
 seed: the text has 256 bytes, at most 255 are allowed
-notice: the text holds U+0000
+notice: must not contain the character U+0000
 actor: must name who makes the change, for the audit`
 	if diff := cmp.Diff(want, err.Error()); diff != "" {
 		t.Error(diff)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
@@ -22,20 +23,6 @@ type Event struct {
 	After   json.RawMessage `json:"after"`
 }
 
-// eventsQuery follows renames back: an event that gave the flag its name says
-// which it had before, and up to when.
-const eventsQuery = `
-WITH RECURSIVE names(name, until) AS (
-	SELECT CAST($1 AS text), CAST(9223372036854775807 AS bigint)
-	UNION
-	SELECT e.before ->> 'feature_name', e.id FROM names AS n JOIN feature_flag_events AS e ON e.feature_name = n.name AND e.id < n.until
-	WHERE e.action = 'update' AND e.before ->> 'feature_name' IS NOT NULL
-)
-SELECT e.id, e.feature_name, e.version, e.action, e.changed_at, e.changed_by, e.before, e.after
-FROM (SELECT name, max(until) AS until FROM names GROUP BY name) AS n JOIN feature_flag_events AS e ON e.feature_name = n.name AND e.id < n.until
-WHERE CAST($2 AS bigint) = 0 OR e.id < $2
-ORDER BY e.id DESC LIMIT $3`
-
 // maxEvents is the most events that one call returns.
 const maxEvents = 1000
 
@@ -44,26 +31,70 @@ const maxEvents = 1000
 // (1 to 1,000; beyond that, the nearest) with ids below
 // before; with 0, the newest there are.
 func (s *Store) Events(ctx context.Context, name string, limit int, before int64) ([]Event, error) {
+	limit = min(max(limit, 1), maxEvents)
+	if before <= 0 {
+		before = math.MaxInt64
+	}
 	list, err := sqldb.Read(ctx, s.db, "flags.events", func(tx *sqldb.Tx) ([]Event, error) {
-		var rows []struct {
-			ID      int64      `db:"id"`
-			Flag    string     `db:"feature_name"`
-			Version int64      `db:"version"`
-			Action  string     `db:"action"`
-			At      sqldb.Time `db:"changed_at"`
-			By      string     `db:"changed_by"`
-			Before  string     `db:"before"`
-			After   string     `db:"after"`
+		list := []Event{}
+		for until := int64(math.MaxInt64); len(list) < limit; {
+			from, was, err := lastRename(tx, name, until)
+			if err != nil {
+				return nil, err
+			}
+			if from < before {
+				if list, err = readEvents(tx, list, name, from, min(until, before), limit); err != nil {
+					return nil, err
+				}
+			}
+			if was == "" {
+				break
+			}
+			name, until = was, from
 		}
-		err := tx.Select(&rows, eventsQuery, name, before, min(max(limit, 1), maxEvents))
-		list := make([]Event, len(rows))
-		for i, r := range rows {
-			list[i] = Event{r.ID, r.Flag, r.Version, r.Action, r.At.Time, r.By, json.RawMessage(r.Before), json.RawMessage(r.After)}
-		}
-		return list, err
+		return list, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("flags: events(%q): %w", name, err)
+	}
+	return list, nil
+}
+
+const lastRenameQuery = `SELECT id, before ->> 'feature_name' AS was FROM feature_flag_events
+	WHERE feature_name = $1 AND id < $2 AND action = 'update' AND before ->> 'feature_name' IS NOT NULL ORDER BY id DESC LIMIT 1`
+
+// lastRename returns the last event before until that gave a flag the name, and
+// the name that it had; 0 and "" if there is none.
+func lastRename(tx *sqldb.Tx, name string, until int64) (id int64, was string, err error) {
+	var r struct {
+		ID  int64  `db:"id"`
+		Was string `db:"was"`
+	}
+	_, err = sqldb.Optional(tx.Get(&r, lastRenameQuery, name, until))
+	return r.ID, r.Was, err
+}
+
+const eventsQuery = `SELECT id, feature_name, version, action, changed_at, changed_by, before, after FROM feature_flag_events
+	WHERE feature_name = $1 AND id >= $2 AND id < $3 ORDER BY id DESC LIMIT $4`
+
+// readEvents adds the events of a name with ids from from to before until, until
+// the list has so many as limit.
+func readEvents(tx *sqldb.Tx, list []Event, name string, from, until int64, limit int) ([]Event, error) {
+	var rows []struct {
+		ID      int64      `db:"id"`
+		Flag    string     `db:"feature_name"`
+		Version int64      `db:"version"`
+		Action  string     `db:"action"`
+		At      sqldb.Time `db:"changed_at"`
+		By      string     `db:"changed_by"`
+		Before  string     `db:"before"`
+		After   string     `db:"after"`
+	}
+	if err := tx.Select(&rows, eventsQuery, name, from, until, limit-len(list)); err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
+		list = append(list, Event{r.ID, r.Flag, r.Version, r.Action, r.At.Time, r.By, json.RawMessage(r.Before), json.RawMessage(r.After)})
 	}
 	return list, nil
 }

@@ -16,22 +16,33 @@ const MaxIDs = 10_000
 // IDs is an immutable set of user ids. The zero value is the empty set. In
 // JSON it is a list, read from numbers and strings alike (7 and "7" are one
 // user) and written as strings, sorted.
-type IDs struct{ set map[string]struct{} }
+type IDs struct {
+	set map[string]struct{}
+	// lengths has a bit for each length of an id, the last for all from 63: who
+	// is not listed often has an id of another length, and costs no look-up.
+	lengths uint64
+}
+
+func lengthBit(id string) uint64 { return 1 << min(len(id), 63) }
 
 // NewIDs returns the set of the given ids.
 func NewIDs(ids ...string) IDs {
 	if len(ids) == 0 {
 		return IDs{}
 	}
-	set := make(map[string]struct{}, len(ids))
+	s := IDs{set: make(map[string]struct{}, len(ids))}
 	for _, id := range ids {
-		set[id] = struct{}{}
+		s.set[id] = struct{}{}
+		s.lengths |= lengthBit(id)
 	}
-	return IDs{set}
+	return s
 }
 
 // Has reports whether id is in the set.
 func (s IDs) Has(id string) bool {
+	if s.lengths&lengthBit(id) == 0 {
+		return false
+	}
 	_, ok := s.set[id]
 	return ok
 }

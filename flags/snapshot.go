@@ -11,6 +11,7 @@ import (
 // except the counters.
 type snapshot struct {
 	flags    map[string]entry
+	few      []named // of the flags, if they are no more than maxFew
 	versions map[string]RowVersion
 	bad      map[string]*RowError
 	loaded   bool      // at least one pass succeeded, or fromFile
@@ -24,6 +25,36 @@ type snapshot struct {
 type entry struct {
 	flag     *Flag // nil: deleted, or never readable
 	counters *counters
+}
+
+// named is an entry with its flag's name.
+type named struct {
+	name string
+	entry
+}
+
+// maxFew flags are found sooner by comparing names than by a hash.
+const maxFew = 8
+
+// find returns the entry of a flag; a zero one if no row ever had that name.
+func (s *snapshot) find(name string) entry {
+	for i := range s.few {
+		if s.few[i].name == name {
+			return s.few[i].entry
+		}
+	}
+	return s.flags[name]
+}
+
+// index sets few.
+func (s *snapshot) index() {
+	s.few = nil
+	if len(s.flags) > maxFew {
+		return
+	}
+	for name, e := range s.flags {
+		s.few = append(s.few, named{name, e})
+	}
 }
 
 type counters [reasonCount]atomic.Uint64

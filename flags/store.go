@@ -59,7 +59,7 @@ func (s *Store) Load(ctx context.Context, known map[string]RowVersion) (LoadResu
 		unchanged = func(r flagsql.Row) bool { return known[r.Name] == RowVersion(r.VersionText()) }
 	}
 	all, err := sqldb.Read(ctx, s.db, "flags.load", func(tx *sqldb.Tx) (flagsql.Loaded, error) { return flagsql.Load(tx, unchanged) })
-	if err != nil && !errors.Is(err, ErrUnavailable) {
+	if err != nil && mayLackColumns(s.db, err) {
 		if rest, restErr := sqldb.Read(ctx, s.db, "flags.load", flagsql.LoadWhatIsThere); restErr == nil {
 			all, err = rest, nil
 		}
@@ -82,6 +82,13 @@ func (s *Store) Load(ctx context.Context, known map[string]RowVersion) (LoadResu
 		}
 	}
 	return l, nil
+}
+
+// mayLackColumns reports whether an error may be that of a column that the
+// table does not have; SQLite has no code of its own for it.
+func mayLackColumns(db *sqldb.DB, err error) bool {
+	const undefinedColumn = "42703"
+	return sqldb.SQLState(err) == undefinedColumn || db.SQLite() && !errors.Is(err, ErrUnavailable)
 }
 
 // Get reads one flag. The errors are ErrNotFound, a *RowError, or the database's.

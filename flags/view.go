@@ -21,7 +21,7 @@ type View struct {
 // Decide is Evaluate on the flag of that name, with the master switch before
 // it. It allocates nothing, and counts in DecisionCounts.
 func (v *View) Decide(name, user string) Decision {
-	e := v.state.Load().flags[name]
+	e := v.state.Load().find(name)
 	d := Decision{Reason: ReasonMasterOff, Bucket: noBucket}
 	switch {
 	case !v.isMasterOff(name):
@@ -48,7 +48,7 @@ func (v *View) Explain(name, user string) Explanation {
 }
 
 // Flag returns the flag of that name as decisions see it, or nil.
-func (v *View) Flag(name string) *Flag { return v.state.Load().flags[name].flag }
+func (v *View) Flag(name string) *Flag { return v.state.Load().find(name).flag }
 
 // Flags returns the flags as decisions see them, by name.
 func (v *View) Flags() []*Flag { return v.state.Load().list() }

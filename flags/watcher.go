@@ -126,6 +126,7 @@ func (w *Watcher) restoreFromFile(ctx context.Context) {
 // publish replaces last by next, unless last has been replaced already.
 func (w *Watcher) publish(ctx context.Context, last, next *snapshot) bool {
 	next.replaced = make(chan struct{})
+	next.index()
 	if !w.state.CompareAndSwap(last, next) {
 		return false
 	}

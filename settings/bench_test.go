@@ -2,6 +2,7 @@ package settings_test
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -85,4 +86,53 @@ func BenchmarkStorePostgres(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkCacheMemory reports what a user's settings take in memory.
+func BenchmarkCacheMemory(b *testing.B) {
+	const users = 1_000_000
+	now := time.Now()
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	for b.Loop() {
+		before := heap()
+		cache := settings.NewFilledCache(users, now)
+		b.ReportMetric(float64(heap()-before)/users, "B/user")
+		runtime.KeepAlive(cache)
+	}
+}
+
+// BenchmarkPollOfAMillionUsers is the statement that each replica sends once a
+// second, while 1,000 of a million users change their settings every second.
+func BenchmarkPollOfAMillionUsers(b *testing.B) {
+	pool := migrated(b, postgres(b))
+	for _, s := range []string{
+		`INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at)
+		SELECT 'user-' || i, true, 3600, now() - interval '1 year', now() - make_interval(secs => i * 0.001) FROM generate_series(1, 1000000) AS i`,
+		`VACUUM ANALYZE user_automation_settings`,
+	} {
+		if _, err := pool.ExecContext(b.Context(), s); err != nil {
+			b.Fatal(err)
+		}
+	}
+	cache := settings.NewCache(newStore(b, pool), settings.CacheOptions{})
+	if err := cache.Poll(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	change := `UPDATE user_automation_settings SET version = version + 1, updated_at = clock_timestamp()
+		WHERE user_id IN (SELECT 'user-' || (random() * 1000000)::int FROM generate_series(1, 1000))`
+	for b.Loop() {
+		b.StopTimer()
+		if _, err := pool.ExecContext(b.Context(), change); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		if err := cache.Poll(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

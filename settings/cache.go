@@ -28,7 +28,7 @@ const (
 
 // CacheOptions of a Cache. The zero value works.
 type CacheOptions struct {
-	// Size is the most users whose settings it holds, about 350 bytes each; 0
+	// Size is the most users whose settings it holds, about 220 bytes each; 0
 	// means 100,000.
 	Size   int
 	Logger *slog.Logger     // nil discards

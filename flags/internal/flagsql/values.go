@@ -4,92 +4,58 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/strictjson"
 )
 
 // ParseIDs reads a JSON list of ids: whole numbers, as they are written, and
-// strings that are not empty. Anything else is an error, which names the
-// element and never shows an id.
+// strings that are not empty. Anything else is an error, which names every
+// element that is wrong and never shows an id.
 func ParseIDs(list string) ([]string, error) {
-	if !utf8.ValidString(list) {
-		return nil, errors.New("the list is not valid UTF-8")
+	var elements []element
+	if err := strictjson.Unmarshal([]byte(list), &elements); err != nil {
+		return nil, err
 	}
-	dec := json.NewDecoder(strings.NewReader(list))
-	dec.UseNumber() // a float64 would round long numbers
-	var elements []any
-	if err := dec.Decode(&elements); err != nil {
-		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return nil, fmt.Errorf("must be a list, not %s", article(wrong.Value))
-		}
-		return nil, fmt.Errorf("not valid JSON: %w", noEOF(err))
-	}
-	if _, err := dec.Token(); err != io.EOF { //nolint:errorlint // Token documents it
-		return nil, errors.New("something follows the list")
-	}
-	if elements == nil {
-		return nil, errors.New("must be a list, not null")
-	}
-	// The decoder puts U+FFFD where an escape is half a surrogate pair, which
-	// PostgreSQL refuses.
-	replaced := !strings.ContainsRune(list, utf8.RuneError)
 	ids := make([]string, len(elements))
 	for i, e := range elements {
-		id, err := parseID(e)
-		if err == nil && replaced && strings.ContainsRune(id, utf8.RuneError) {
-			err = errors.New("an escape is half a surrogate pair")
-		}
-		if err != nil {
-			return nil, fmt.Errorf("element %d: %w", i+1, err)
-		}
-		ids[i] = id
+		ids[i] = string(e)
 	}
 	return ids, nil
 }
 
-func noEOF(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
-}
+// element is an id in a list.
+type element string
 
-func parseID(element any) (string, error) {
-	switch e := element.(type) {
-	case string:
-		return e, CheckID(e)
-	case json.Number:
-		if strings.ContainsAny(e.String(), ".eE") {
-			return "", errors.New("must be a whole number, without fraction or exponent")
+// UnmarshalJSON implements json.Unmarshaler.
+func (e *element) UnmarshalJSON(b []byte) error {
+	var id string
+	switch c := b[0]; {
+	case c == '"':
+		if err := json.Unmarshal(b, &id); err != nil {
+			return err
 		}
-		if e == "-0" {
-			return "0", nil
+	case c == '-' || '0' <= c && c <= '9':
+		if id = string(b); strings.ContainsAny(id, ".eE") {
+			return errors.New("must be a whole number, without fraction or exponent")
 		}
-		return e.String(), nil
-	case bool:
-		return "", errors.New("must be a whole number or a string, not true or false")
-	case nil:
-		return "", errors.New("must be a whole number or a string, not null")
-	case []any:
-		return "", errors.New("must be a whole number or a string, not a list")
+		if id == "-0" {
+			id = "0"
+		}
+	default:
+		return errors.New("must be a whole number or a string")
 	}
-	return "", errors.New("must be a whole number or a string, not an object")
-}
-
-func article(kind string) string {
-	if kind == "object" {
-		return "an object"
-	}
-	return "a " + kind
+	*e = element(id)
+	return CheckID(id)
 }
 
 // CheckID returns what PostgreSQL or the tables' constraints refuse in an id.
 func CheckID(id string) error {
 	if id == "" {
-		return errors.New("an empty string is no id")
+		return errors.New("must not be empty")
 	}
 	return CheckText(id)
 }
@@ -97,10 +63,10 @@ func CheckID(id string) error {
 // CheckText returns what PostgreSQL refuses in a text.
 func CheckText(s string) error {
 	if !utf8.ValidString(s) {
-		return errors.New("the text is not valid UTF-8")
+		return errors.New("must be valid UTF-8")
 	}
 	if strings.IndexByte(s, 0) >= 0 {
-		return errors.New("the text holds U+0000")
+		return errors.New("must not contain the character U+0000")
 	}
 	return nil
 }
