@@ -60,7 +60,19 @@ variables change what it does, besides those in docs/environment.md:
   AUTOMATION_ADMIN_TOKEN  the operators' token (a new one at each start)
   CORS_ORIGINS            origins whose pages may call the gateway, with commas
                           (none)
+  SHUTDOWN_DELAY          how long it still accepts requests after SIGTERM, while
+                          GET /healthz/serving says 503 (0s)
 `
+
+// serving answers 200 until the process is asked to end. It says nothing about
+// automation: a replica that cannot serve that serves every other route.
+func serving(ctx context.Context) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if ctx.Err() != nil {
+			http.Error(w, "ending", http.StatusServiceUnavailable)
+		}
+	})
+}
 
 // run serves until ctx ends and returns when everything has ended.
 func run(ctx context.Context, environ []string, out, logs io.Writer) (err error) {
@@ -106,7 +118,12 @@ func run(ctx context.Context, environ []string, out, logs io.Writer) (err error)
 	if err != nil {
 		return fmt.Errorf("%w; set ADDR to another address", err)
 	}
+	delay, err := time.ParseDuration(env["SHUTDOWN_DELAY"])
+	if err != nil || delay < 0 {
+		return fmt.Errorf("SHUTDOWN_DELAY: %q is no duration such as 5s", env["SHUTDOWN_DELAY"])
+	}
 	mux := routes(m, recorder, cfg.AdminToken.Reveal())
+	mux.Handle("GET /healthz/serving", serving(ctx))
 	trialPage(mux, about, node)
 	server := &http.Server{Handler: allowOrigins(mux, env["CORS_ORIGINS"]), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn)}
 
@@ -122,7 +139,12 @@ func run(ctx context.Context, environ []string, out, logs io.Writer) (err error)
 
 	select {
 	case <-ctx.Done():
-		logger.Info("ending: requests in flight finish first")
+		logger.Info("ending: requests in flight finish first", "accepts_for", delay)
+		// A load balancer needs a moment to see that this replica ends.
+		select {
+		case <-time.After(delay):
+		case err = <-served:
+		}
 	case err = <-worked:
 		worked <- nil
 	case err = <-served:

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -174,4 +175,23 @@ func together(n int, f func(i int)) {
 		all.Go(func() { f(i) })
 	}
 	all.Wait()
+}
+
+// A load balancer needs a moment to see that a replica ends.
+func TestServer_AcceptsRequestsForAWhileAfterSIGTERM(t *testing.T) {
+	s := startProcess(t, "SHUTDOWN_DELAY=1h") // it is killed at the end of the test
+	get := func(path string) int { return s.do(t, http.MethodGet, path, "", "").status }
+	if got := get("/healthz/serving"); got != http.StatusOK {
+		t.Fatalf("serving: %d", got)
+	}
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the replica says that it ends", func() bool { return get("/healthz/serving") == http.StatusServiceUnavailable })
+	if a := s.chat(t, "alice"); a.status != http.StatusOK {
+		t.Errorf("a chat after SIGTERM: %d %s", a.status, a.body)
+	}
+	if got := get("/healthz/live"); got != http.StatusOK {
+		t.Errorf("live: %d, want 200: nobody is to restart it", got)
+	}
 }

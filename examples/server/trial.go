@@ -25,6 +25,7 @@ import (
 func trialEnvironment(environ []string) map[string]string {
 	env := map[string]string{
 		"ADDR":                       "127.0.0.1:8080",
+		"SHUTDOWN_DELAY":             "0s",
 		"DATABASE_URL":               "sqlite:automation.db",
 		"AUTOMATION_FEATURE_ENABLED": "true",
 		"AUTOMATION_DEFAULT_OPT_IN":  "true",
