@@ -7,9 +7,6 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags/internal/flagsql"
 )
 
-// Buckets is how many buckets there are; one is a hundredth of a per cent.
-const Buckets = flagsql.Buckets
-
 // Bucket returns the user's bucket in the cohort of a seed, 0 to 9,999: the
 // first four bytes, big-endian, of SHA-256 of seed + "." + user, modulo 10,000.
 //
@@ -27,5 +24,5 @@ func Bucket(seed, user string) int {
 
 func bucketOf(input []byte) int {
 	sum := sha256.Sum256(input)
-	return int(binary.BigEndian.Uint32(sum[:4]) % Buckets)
+	return int(binary.BigEndian.Uint32(sum[:4]) % flagsql.Buckets)
 }

@@ -61,12 +61,6 @@ func (c *decided) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// NewContext returns a context in which FromContext finds d, as a handler
-// behind Middleware does.
-func NewContext(ctx context.Context, name string, d Decision) context.Context {
-	return &decided{ctx, &name, d}
-}
-
 // FromContext returns what Middleware decided about the flag of that name.
 func FromContext(ctx context.Context, name string) (d Decision, ok bool) {
 	for {

@@ -83,15 +83,25 @@ func TestMiddleware_ChangesOnlyTheContext(t *testing.T) {
 }
 
 func TestFromContext_FindsTheFlagByName(t *testing.T) {
-	ctx := flags.NewContext(t.Context(), "a", flags.Decision{On: true, Bucket: 1})
-	ctx = flags.NewContext(context.WithoutCancel(ctx), "b", flags.Decision{Bucket: 2})
-	for name, want := range map[string]int{"a": 1, "b": 2} {
-		if d, ok := flags.FromContext(ctx, name); !ok || d.Bucket != want {
-			t.Errorf("%s: %+v, %t", name, d, ok)
+	w := refreshed(t, flags.NewWatcher(tableOf(everybody(1), &flags.Flag{Name: "b", Enabled: true, Percentage: 100 * flags.Percent, Version: 2}), flags.Options{}))
+	called := false
+	last := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		called = true
+		ctx := context.WithoutCancel(r.Context())
+		for name, want := range map[string]int64{"a": 1, "b": 2} {
+			if d, ok := flags.FromContext(ctx, name); !ok || d.Version != want {
+				t.Errorf("%s: %+v, %t", name, d, ok)
+			}
 		}
-	}
-	if d, ok := flags.FromContext(ctx, "c"); ok {
-		t.Errorf("c: %+v", d)
+		if d, ok := flags.FromContext(ctx, "c"); ok {
+			t.Errorf("c: %+v", d)
+		}
+	})
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+	r.Header.Set("User", "1")
+	flags.Middleware(w, "a", userHeader, nil)(flags.Middleware(w, "b", userHeader, nil)(last)).ServeHTTP(httptest.NewRecorder(), r)
+	if !called {
+		t.Error("not called")
 	}
 	if d, ok := flags.FromContext(t.Context(), "a"); ok {
 		t.Errorf("an empty context: %+v", d)

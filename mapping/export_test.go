@@ -10,3 +10,8 @@ func Parse(data []byte) (*Table, error) {
 	}
 	return build(f, nil, nil), nil
 }
+
+const (
+	MaxName     = maxName
+	MaxFeedSize = maxFeedSize
+)

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// MaxFeedSize bounds an answer of the feed, in bytes: 4 MiB. The real one has some 8 KB.
-	MaxFeedSize = 4 << 20
+	// maxFeedSize bounds an answer of the feed, in bytes: 4 MiB. The real one has some 8 KB.
+	maxFeedSize = 4 << 20
 	feedTimeout = 10 * time.Second
 	// maxRedirects is http.Client's own default.
 	maxRedirects = 10
@@ -82,7 +82,7 @@ func (f *feed) fetch(ctx context.Context, etag string) (*feedAnswer, error) {
 	case resp.StatusCode != http.StatusOK:
 		return nil, fmt.Errorf("mapping: feed: the server answered %d", resp.StatusCode)
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxFeedSize+1))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxFeedSize+1))
 	if err != nil {
 		return nil, fmt.Errorf("mapping: feed: %w", err)
 	}
@@ -98,8 +98,8 @@ func (f *feed) fetch(ctx context.Context, etag string) (*feedAnswer, error) {
 // malformed entries are counted, and no live model at all is an error: an empty
 // answer would otherwise empty the table.
 func parseFeed(body []byte) (*feedAnswer, error) {
-	if len(body) > MaxFeedSize {
-		return nil, fmt.Errorf("mapping: feed: the answer is larger than %d bytes", MaxFeedSize)
+	if len(body) > maxFeedSize {
+		return nil, fmt.Errorf("mapping: feed: the answer is larger than %d bytes", maxFeedSize)
 	}
 	var entries []json.RawMessage
 	var err error

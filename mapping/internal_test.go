@@ -61,7 +61,7 @@ func FuzzSimilarityIsTheLongestCommonSubsequence(f *testing.F) {
 	f.Add(strings.Repeat("abc", 60), strings.Repeat("acb", 70))
 	f.Add("", "")
 	f.Fuzz(func(t *testing.T, a, b string) {
-		if len(a) > MaxName || len(b) > MaxName {
+		if len(a) > maxName || len(b) > maxName {
 			return
 		}
 		row := make([]int, len(b)+1) // the textbook's table, row by row

@@ -64,7 +64,7 @@ var (
 
 // NotFoundError is an [ErrNotFound].
 type NotFoundError struct {
-	Name        string   // what was asked, cut to MaxName bytes of valid UTF-8
+	Name        string   // what was asked, cut to 256 bytes of valid UTF-8
 	Suggestions []string // at most 5 names that resolve, the nearest first; none where nothing is near
 }
 

@@ -7,16 +7,16 @@ import (
 	"unicode/utf8"
 )
 
-// MaxName bounds a name, in bytes. Nothing longer is in a table, so nothing
+// maxName bounds a name, in bytes. Nothing longer is in a table, so nothing
 // longer is looked for.
-const MaxName = 256
+const maxName = 256
 
 // defaultName is the reserved name, in any letter case.
 const defaultName = "default"
 
 // fold writes s into the empty dst, in the one spelling that all its letter
 // cases share: two valid strings fold alike exactly when strings.EqualFold
-// holds. The spelling is never longer than s, so MaxName bytes always do.
+// holds. The spelling is never longer than s, so maxName bytes always do.
 func fold(dst []byte, s string) []byte {
 	dst = append(dst, s...)
 	for i, c := range dst {
@@ -71,8 +71,8 @@ func checkName(name string) string {
 	switch {
 	case name == "":
 		return "the name is empty"
-	case len(name) > MaxName:
-		return fmt.Sprintf("the name has %d bytes, at most %d are allowed", len(name), MaxName)
+	case len(name) > maxName:
+		return fmt.Sprintf("the name has %d bytes, at most %d are allowed", len(name), maxName)
 	case strings.TrimSpace(name) != name:
 		return "the name starts or ends with a space"
 	}

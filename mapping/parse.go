@@ -14,8 +14,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/strictjson"
 )
 
-// MaxFileSize bounds model_mappings.json, in bytes: 8 MiB, some 80,000 names.
-const MaxFileSize = 8 << 20
+// maxFileSize bounds model_mappings.json, in bytes: 8 MiB, some 80,000 names.
+const maxFileSize = 8 << 20
 
 // Problem is one fault of model_mappings.json.
 type Problem struct {
@@ -56,19 +56,19 @@ func (e *ParseError) Error() string {
 	return b.String()
 }
 
-// Load reads model_mappings.json, at most [MaxFileSize] bytes: one flat JSON
+// Load reads model_mappings.json, at most 8 MiB of it: one flat JSON
 // object from names to model ids, with an entry named "default".
 //
 // Hex digits of an id may be in either case, the table holds them in lower
 // case. The value "default" stands for whatever the default maps to. Names are
-// distinct in any letter case, have 1 to [MaxName] bytes, printing characters
+// distinct in any letter case, have 1 to 256 bytes, printing characters
 // only, no space at either end, and do not look like an id. Of several names of
 // one id the first is the model's canonical name.
 //
 // The error of a file that could be read is a [*ParseError] with every problem
 // there is; of text that is not JSON, every problem up to the fault, and the fault.
 func Load(path string) (*Table, error) {
-	data, err := readFile(path, MaxFileSize)
+	data, err := readFile(path, maxFileSize)
 	if err != nil {
 		return nil, err
 	}
@@ -116,8 +116,8 @@ func readFile(path string, limit int64) ([]byte, error) {
 }
 
 func parseFile(data []byte) (file, error) {
-	if len(data) > MaxFileSize {
-		return file{}, &ParseError{Problems: []Problem{{Message: fmt.Sprintf("the file is larger than %d bytes", MaxFileSize)}}}
+	if len(data) > maxFileSize {
+		return file{}, &ParseError{Problems: []Problem{{Message: fmt.Sprintf("the file is larger than %d bytes", maxFileSize)}}}
 	}
 	p := parser{seen: make(map[string]*entry)}
 	members, err := strictjson.Members(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")))

@@ -20,10 +20,10 @@ type candidate struct {
 }
 
 // notFound looks for near misses: one pass over the names, for valid names of
-// at most MaxName bytes only.
+// at most maxName bytes only.
 func (t *Table) notFound(name string, want Type) *NotFoundError {
-	err := &NotFoundError{Name: strings.ToValidUTF8(name[:min(len(name), MaxName)], "")}
-	if len(name) > MaxName || !utf8.ValidString(name) {
+	err := &NotFoundError{Name: strings.ToValidUTF8(name[:min(len(name), maxName)], "")}
+	if len(name) > maxName || !utf8.ValidString(name) {
 		return err
 	}
 	asked := slugString(foldString(strings.TrimSpace(name)))
@@ -77,7 +77,7 @@ func (t *Table) notFound(name string, want Type) *NotFoundError {
 type pattern struct {
 	length int
 	words  int
-	places [256][MaxName / 64]uint64
+	places [256][maxName / 64]uint64
 }
 
 func newPattern(s string) *pattern {
@@ -97,7 +97,7 @@ func (p *pattern) similarity(s string) float64 {
 	if best := 2 * float64(min(p.length, len(s))) / total; !(best >= minSimilarity) {
 		return 0
 	}
-	var row [MaxName / 64]uint64 // a cleared bit is a match
+	var row [maxName / 64]uint64 // a cleared bit is a match
 	for w := range row {
 		row[w] = ^uint64(0)
 	}

@@ -32,14 +32,14 @@ func (t *Table) Resolve(name string, want Type) (Model, error) {
 }
 
 func (t *Table) lookup(name string) (Model, bool) {
-	if len(name) > MaxName || !utf8.ValidString(name) {
+	if len(name) > maxName || !utf8.ValidString(name) {
 		return Model{}, false
 	}
 	name = strings.TrimSpace(name)
 	if name == "" {
 		name = defaultName
 	}
-	var buf [MaxName]byte
+	var buf [maxName]byte
 	key := fold(buf[:0], name)
 	if m, ok := t.index[string(key)]; ok {
 		return m, true
