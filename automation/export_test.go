@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/adminapi"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/userapi"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
@@ -16,6 +17,9 @@ func (m *Module) Tend(ctx context.Context) error { return m.sessions.Maintain(ct
 
 // RefreshFlags reads the flags once.
 func (m *Module) RefreshFlags(ctx context.Context) error { return m.flags.Refresh(ctx) }
+
+// AdminRoutes are the operators' API's, as "METHOD /path".
+func AdminRoutes() []string { return adminapi.Routes(AdminPath) }
 
 // Started reports whether Run has come so far that requests are served.
 func (m *Module) Started(ctx context.Context) bool {

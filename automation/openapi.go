@@ -20,5 +20,11 @@ func (m *Module) OpenAPI() http.Handler {
 	})
 }
 
+//go:embed openapi_admin.json
+var openAPIAdmin []byte
+
+// AdminOpenAPIDocument returns the OpenAPI 3.1 document of [Module.Admin].
+func AdminOpenAPIDocument() []byte { return bytes.Clone(openAPIAdmin) }
+
 // OpenAPIDocument returns the document that [Module.OpenAPI] serves.
 func OpenAPIDocument() []byte { return bytes.Clone(openAPI) }

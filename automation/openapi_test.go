@@ -241,6 +241,32 @@ func TestTheDocumentHasEveryRouteOfTheAPIAndNoOther(t *testing.T) {
 	}
 }
 
+func TestAdminDocument_HasEveryRouteAndNoOther(t *testing.T) {
+	var doc struct {
+		Paths map[string]map[string]struct{ OperationID string }
+	}
+	if err := json.Unmarshal(automation.AdminOpenAPIDocument(), &doc); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	ids := map[string]bool{}
+	for path, item := range doc.Paths {
+		for method, op := range item {
+			if op.OperationID == "" || ids[op.OperationID] {
+				t.Errorf("%s %s: operationId %q is missing or not unique", method, path, op.OperationID)
+			}
+			ids[op.OperationID] = true
+			got = append(got, strings.ToUpper(method)+" "+path)
+		}
+	}
+	want := automation.AdminRoutes()
+	slices.Sort(got)
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestTheDocumentIsServedAndTrueOfTheOtherRoutes(t *testing.T) {
 	l := newLab(t, setup{typed: true})
 	served := l.get("/openapi.json", "")

@@ -30,6 +30,7 @@ func routes(m *automation.Module, recorder prometheus.Collector, adminToken stri
 	mux.Handle("GET /healthz/ready", m.Ready())
 	mux.Handle("GET /openapi.json", m.OpenAPI())
 	mux.Handle("/docs/", http.StripPrefix("/docs", console.APIDocument(automation.OpenAPIDocument())))
+	mux.Handle("/docs/operators/", http.StripPrefix("/docs/operators", console.APIDocument(automation.AdminOpenAPIDocument())))
 	mux.Handle("GET /metrics", exposition(recorder))
 	return mux
 }

@@ -141,6 +141,16 @@ func (a *api) routes() map[string]handler {
 	return routes
 }
 
+// Routes lists the API's routes below a base path, as "METHOD /path".
+func Routes(basePath string) []string {
+	var list []string
+	for pattern := range (&api{}).routes() {
+		method, path, _ := strings.Cut(pattern, " ")
+		list = append(list, method+" "+basePath+path)
+	}
+	return list
+}
+
 // retrySoon is when to come back where nobody knows better.
 const retrySoon = 5 * time.Second
 
