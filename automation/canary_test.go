@@ -31,7 +31,7 @@ const (
 	canaryToken   = "canary-operators-token"
 	canaryNode    = "canary-node-password"
 	canaryHook    = "canary-hook-path"
-	canaryHookKey = "canary-hook-secret-0123456789"
+	canaryHookKey = "whsec_Y2FuYXJ5LWhvb2stc2VjcmV0LTAxMjM0NTY3ODk="
 	canaryWallet  = "4c0883a69102937d6231471b5dbb6204fe5129617082792ae468d01a3f362318"
 	canaryMail    = "canary.provider@example.com"
 	canaryDSN     = "canary-dsn-password"

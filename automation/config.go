@@ -13,6 +13,7 @@ import (
 	"github.com/caarlos0/env/v11"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/httpurl"
+	"github.com/MorpheusAIs/gateway-automation/internal/webhooksecret"
 )
 
 // Config is what the environment says. Start from LoadConfig or DefaultConfig:
@@ -89,7 +90,7 @@ type Config struct {
 	// https; none when empty.
 	RolloutWebhookURL Secret `env:"AUTOMATION_ROLLOUT_WEBHOOK_URL"`
 	// AUTOMATION_ROLLOUT_WEBHOOK_SECRET: what the receiver checks the signatures
-	// with; at least 16 bytes.
+	// with, by https://www.standardwebhooks.com: whsec_ and base64.
 	RolloutWebhookSecret Secret `env:"AUTOMATION_ROLLOUT_WEBHOOK_SECRET"`
 	// AUTOMATION_MAPPING_RELOAD_INTERVAL: how often the mapping file is looked at
 	// for a change.
@@ -302,13 +303,14 @@ func checkLine(text string) error {
 	return nil
 }
 
-var errSecret = errors.New("expected at least 16 bytes where there is a webhook")
+var errSecret = errors.New("expected a secret where there is a webhook: echo whsec_$(openssl rand -base64 32)")
 
 func checkSecret(text string) error {
-	if text != "" && len(text) < minSecret {
-		return errSecret
+	if text == "" {
+		return nil
 	}
-	return nil
+	_, err := webhooksecret.Key(text)
+	return err
 }
 
 func checkToken(text string) error {

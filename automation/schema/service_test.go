@@ -67,7 +67,7 @@ func TestGrants_SufficeForTheService(t *testing.T) {
 	cancel()
 	check("run", <-done)
 
-	rollouts, err := rollout.New(pool, rollout.Options{Webhooks: []rollout.Webhook{{Name: "w", URL: "http://127.0.0.1:1", Secret: "0123456789abcdef"}}})
+	rollouts, err := rollout.New(pool, rollout.Options{Webhooks: []rollout.Webhook{{Name: "w", URL: "http://127.0.0.1:1", Secret: "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"}}})
 	check("rollouts", err)
 	_, err = rollouts.Store().Create(t.Context(), "automation", rollout.DefaultPlan(), "t")
 	check("create", err)

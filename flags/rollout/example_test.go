@@ -3,7 +3,6 @@ package rollout_test
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"strconv"
 	"time"
 
@@ -108,12 +107,4 @@ func ExampleArmOf() {
 	// 7 is recorded as exposed
 	// 8 is not recorded
 	// 9 is recorded as control
-}
-
-// What a receiver of webhooks does first.
-func ExampleVerifyWebhook() {
-	h := http.Header{"Webhook-Id": {"automation-7"}, "Webhook-Timestamp": {"1795000000"}, "Webhook-Signature": {"v1,c29tZXRoaW5nIGVsc2U="}}
-	fmt.Println(rollout.VerifyWebhook("0123456789abcdef", h, []byte(`{}`), time.Unix(1795000000, 0)))
-	// Output:
-	// rollout: webhook: no signature fits: not acceptable
 }

@@ -1,7 +1,10 @@
 package rollout
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
@@ -13,19 +16,32 @@ const (
 	// events when no replica has known it for receiverKept.
 	registerEvery = time.Hour
 	receiverKept  = 7 * 24 * time.Hour
+	// messageKept is how long a message is sent again: older ones would be taken for news.
+	messageKept = 3 * 24 * time.Hour
 )
 
 // registerReceiver makes a receiver known to every process that writes events.
+// One that nobody has known for receiverKept is a new one.
 func registerReceiver(tx *sqldb.Tx, receiver string) error {
-	_, err := tx.Exec(`INSERT INTO automation_rollout_receivers (name, seen_at) VALUES ($1, {now})
-		ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at`, receiver)
+	_, err := tx.Exec(`INSERT INTO automation_rollout_receivers AS r (name, seen_at, registered_at) VALUES ($1, {now}, {now})
+		ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at,
+			registered_at = CASE WHEN r.seen_at > {in $2} THEN coalesce(r.registered_at, excluded.registered_at) ELSE excluded.registered_at END`,
+		receiver, -receiverKept.Seconds())
 	return err
+}
+
+// payload is the body of a message. Its type is "rollout." and the event's
+// action, or "flag.changed".
+type payload struct {
+	Type      string    `json:"type"`
+	Timestamp time.Time `json:"timestamp"` // when it happened
+	Data      any       `json:"data"`
 }
 
 // enqueue puts an event into the outbox, once for each receiver, in the
 // transaction that made it.
 func enqueue(tx *sqldb.Tx, e Event) error {
-	body, err := json.Marshal(e)
+	body, err := json.Marshal(payload{"rollout." + string(e.Action), e.At, e})
 	if err != nil {
 		return err
 	}
@@ -33,6 +49,68 @@ func enqueue(tx *sqldb.Tx, e Event) error {
 		SELECT name, CAST($1 AS text), CAST($2 AS bigint), CAST($3 AS text), {now}, {now}
 		FROM automation_rollout_receivers WHERE seen_at > {in $4}`, e.Rollout, e.Seq, string(body), -receiverKept.Seconds())
 	return err
+}
+
+// flagChange is the data of a "flag.changed": a change that no rollout made.
+// The lists of users are left out; UsersChanged says that one of them changed.
+type flagChange struct {
+	Flag         string         `json:"flag"`
+	Version      int64          `json:"version"`
+	Action       string         `json:"action"` // insert, update or delete
+	Actor        string         `json:"actor"`
+	Before       map[string]any `json:"before"` // only what changed
+	After        map[string]any `json:"after"`
+	UsersChanged bool           `json:"users_changed"`
+}
+
+// flagPrefix marks the messages about flags among those about rollouts.
+const flagPrefix = "flag:"
+
+// enqueueFlagChanges puts into a receiver's outbox the changes of flags that are
+// not there yet, from its registration on and for one day.
+func enqueueFlagChanges(tx *sqldb.Tx, receiver string) error {
+	var rows []struct {
+		ID      int64      `db:"id"`
+		Flag    string     `db:"feature_name"`
+		Version int64      `db:"version"`
+		Action  string     `db:"action"`
+		At      sqldb.Time `db:"changed_at"`
+		Actor   string     `db:"changed_by"`
+		Before  string     `db:"before"`
+		After   string     `db:"after"`
+	}
+	if err := tx.Select(&rows, `SELECT e.id, e.feature_name, e.version, e.action, e.changed_at, e.changed_by, e.before, e.after
+		FROM automation_rollout_receivers AS r JOIN feature_flag_events AS e ON e.changed_at >= r.registered_at
+		WHERE r.name = $1 AND e.changed_at > {in -86400} AND e.changed_by NOT LIKE 'rollout:%' AND NOT EXISTS (
+			SELECT 1 FROM automation_rollout_outbox AS o WHERE o.receiver = $1 AND o.rollout = '`+flagPrefix+`' || e.feature_name AND o.seq = e.id)
+		ORDER BY e.id LIMIT 100`, receiver); err != nil {
+		return err
+	}
+	for _, r := range rows {
+		change := flagChange{Flag: r.Flag, Version: r.Version, Action: r.Action, Actor: r.Actor}
+		for _, side := range []struct {
+			text string
+			into *map[string]any
+		}{{r.Before, &change.Before}, {r.After, &change.After}} {
+			if err := json.Unmarshal([]byte(side.text), side.into); err != nil {
+				return err
+			}
+			for _, list := range []string{"enabled_user_ids", "disabled_user_ids"} {
+				_, listed := (*side.into)[list]
+				change.UsersChanged = change.UsersChanged || listed
+				delete(*side.into, list)
+			}
+		}
+		body, err := json.Marshal(payload{"flag.changed", r.At.Time, change})
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(`INSERT INTO automation_rollout_outbox (receiver, rollout, seq, body, created_at, next_at)
+			VALUES ($1, $2, $3, $4, {now}, {now}) ON CONFLICT DO NOTHING`, receiver, flagPrefix+r.Flag, r.ID, string(body)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // message is a row of the outbox.
@@ -43,16 +121,23 @@ type message struct {
 	Attempts int    `db:"attempts"`
 }
 
+// id identifies the message to its receiver. Without dots, which separate what
+// is signed.
+func (m message) id() string {
+	hash := sha256.Sum256(fmt.Appendf(nil, "%s\x00%d", m.Rollout, m.Seq))
+	return "msg_" + hex.EncodeToString(hash[:12])
+}
+
 // claimNext takes a receiver's oldest message about some rollout, if one is due,
 // and keeps other replicas from it for a while. Messages about one rollout are
 // sent one after the other.
 func claimNext(tx *sqldb.Tx, receiver string, lease time.Duration) (*message, error) {
 	var m message
 	found, err := sqldb.Optional(tx.Get(&m, `SELECT rollout, seq, body, attempts FROM automation_rollout_outbox AS o
-		WHERE receiver = $1 AND sent_at IS NULL AND next_at <= {now} AND NOT EXISTS (
+		WHERE receiver = $1 AND sent_at IS NULL AND next_at <= {now} AND created_at > {in $2} AND NOT EXISTS (
 			SELECT 1 FROM automation_rollout_outbox AS p
-			WHERE p.receiver = o.receiver AND p.rollout = o.rollout AND p.seq < o.seq AND p.sent_at IS NULL)
-		ORDER BY next_at LIMIT 1 {skip}`, receiver))
+			WHERE p.receiver = o.receiver AND p.rollout = o.rollout AND p.seq < o.seq AND p.sent_at IS NULL AND p.created_at > {in $2})
+		ORDER BY next_at LIMIT 1 {skip}`, receiver, -messageKept.Seconds()))
 	if !found {
 		return nil, err
 	}

@@ -16,14 +16,17 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/internal/retry"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+	"github.com/MorpheusAIs/gateway-automation/internal/webhooksecret"
 )
 
-// Webhook is a receiver of events. Each is a POST of an Event in JSON, signed
-// as https://www.standardwebhooks.com says, see VerifyWebhook; any 2xx accepts
-// it. Otherwise it is sent again, after 1 s at first and 10 min at most, until
-// it is accepted. Events of one rollout come in their order; one may come more than
-// once, with the same webhook-id. A receiver gets the events from its first Run
-// on, whichever process they come from, until no replica has known it for a week.
+// Webhook is a receiver of events, by https://www.standardwebhooks.com: each is
+// a POST of {"type", "timestamp", "data"} in JSON, signed with the headers
+// webhook-id, webhook-timestamp and webhook-signature. docs/webhooks.md has the
+// types, and shows how to verify one. Any 2xx accepts an event; otherwise it is
+// sent again, after 1 s at first and 10 min at most, for three days. Those of
+// one rollout come in their order; one may come more than once, with the same
+// webhook-id. A receiver gets what happens after its first Run, in whatever
+// process, until no replica has known it for a week.
 //
 // The URL is requested as it stands, wherever it leads: that it does not lead
 // into places which it should not is the operator's choice to make.
@@ -31,7 +34,7 @@ type Webhook struct {
 	// Name tells receivers apart in the outbox, and stays when a URL changes.
 	Name string
 	URL  string // http or https
-	// Secret signs; at least 16 bytes.
+	// Secret signs: "whsec_" and 24 to 64 bytes in base64.
 	Secret string
 }
 
@@ -42,18 +45,18 @@ func checkWebhooks(list []Webhook) error {
 	var errs []error
 	names := map[string]bool{}
 	for i, w := range list {
-		complain := func(what string) {
+		add := func(what string) {
 			errs = append(errs, fmt.Errorf("rollout: Options.Webhooks[%d].%s", i, what)) // never the values
 		}
 		if checkText("name", w.Name) != nil || names[w.Name] {
-			complain("Name must be there, and another for each")
+			add("Name must be there, and another for each")
 		}
 		names[w.Name] = true
 		if u, err := url.Parse(w.URL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-			complain("URL must be one of http or https")
+			add("URL must be one of http or https")
 		}
-		if len(w.Secret) < 16 {
-			complain("Secret must have at least 16 bytes")
+		if _, err := webhooksecret.Key(w.Secret); err != nil {
+			add("Secret " + err.Error())
 		}
 	}
 	return errors.Join(errs...)
@@ -87,7 +90,12 @@ func (c *Controller) send(ctx context.Context, hook Webhook) {
 // deliver sends one message to a receiver, if one is due.
 func (c *Controller) deliver(ctx context.Context, hook Webhook) (sent bool, err error) {
 	// The lease outlasts the request, so that two replicas do not send it at once.
-	m, err := sqldb.Write(ctx, c.db, "rollout.claim_next", func(tx *sqldb.Tx) (*message, error) { return claimNext(tx, hook.Name, 2*sendTimeout) })
+	m, err := sqldb.Write(ctx, c.db, "rollout.claim_next", func(tx *sqldb.Tx) (*message, error) {
+		if err := enqueueFlagChanges(tx, hook.Name); err != nil {
+			return nil, err
+		}
+		return claimNext(tx, hook.Name, 2*sendTimeout)
+	})
 	if err != nil || m == nil {
 		return false, err
 	}
@@ -108,11 +116,15 @@ func (c *Controller) post(ctx context.Context, hook Webhook, m message) error {
 	if err != nil {
 		return err
 	}
-	id, at := fmt.Sprintf("%s-%d", url.PathEscape(m.Rollout), m.Seq), strconv.FormatInt(c.now().Unix(), 10)
+	id, at := m.id(), strconv.FormatInt(c.now().Unix(), 10)
+	signature, err := sign(hook.Secret, id, at, m.Body)
+	if err != nil {
+		return err
+	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Webhook-Id", id)
 	req.Header.Set("Webhook-Timestamp", at)
-	req.Header.Set("Webhook-Signature", sign(hook.Secret, id, at, []byte(m.Body)))
+	req.Header.Set("Webhook-Signature", signature)
 	res, err := c.o.HTTPClient.Do(req)
 	if err != nil {
 		if e, ok := errors.AsType[*url.Error](err); ok {
@@ -128,28 +140,13 @@ func (c *Controller) post(ctx context.Context, hook Webhook, m message) error {
 	return nil
 }
 
-func sign(secret, id, at string, body []byte) string {
-	mac := hmac.New(sha256.New, []byte(secret))
-	_, _ = fmt.Fprintf(mac, "%s.%s.%s", id, at, body)
-	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil))
-}
-
-// webhookAge is how far a timestamp may be off, either way.
-const webhookAge = 5 * time.Minute
-
-// VerifyWebhook returns nil where a request was signed with the secret and is
-// not an old one sent again: its timestamp is within 5 minutes of now. The
-// webhook-id is the event's own; a receiver that must not act twice keeps it.
-func VerifyWebhook(secret string, h http.Header, body []byte, now time.Time) error {
-	at, err := strconv.ParseInt(h.Get("Webhook-Timestamp"), 10, 64)
-	if err != nil || now.Sub(time.Unix(at, 0)).Abs() > webhookAge {
-		return fmt.Errorf("rollout: webhook: the timestamp is missing or not of now: %w", ErrInvalid)
+// sign returns the signature of a message that is sent at a time.
+func sign(secret, id, at, body string) (string, error) {
+	key, err := webhooksecret.Key(secret)
+	if err != nil {
+		return "", err
 	}
-	want := sign(secret, h.Get("Webhook-Id"), h.Get("Webhook-Timestamp"), body)
-	for given := range strings.FieldsSeq(h.Get("Webhook-Signature")) {
-		if hmac.Equal([]byte(given), []byte(want)) {
-			return nil
-		}
-	}
-	return fmt.Errorf("rollout: webhook: no signature fits: %w", ErrInvalid)
+	mac := hmac.New(sha256.New, key)
+	_, _ = io.WriteString(mac, id+"."+at+"."+body)
+	return "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil)), nil
 }

@@ -2,23 +2,65 @@ package rollout_test
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 )
 
-const secret = "0123456789abcdef"
+// secret is "whsec_" and the bytes of key in base64.
+const (
+	key    = "0123456789abcdef01234567"
+	secret = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"
+)
+
+// verify checks a signature by the words of the specification. The official
+// libraries do the same in e2e/webhooks.
+func (r request) verify(t *testing.T) {
+	t.Helper()
+	id, at := r.header.Get("webhook-id"), r.header.Get("webhook-timestamp")
+	mac := hmac.New(sha256.New, []byte(key))
+	mac.Write([]byte(id + "." + at + "." + string(r.body)))
+	if want := "v1," + base64.StdEncoding.EncodeToString(mac.Sum(nil)); r.header.Get("webhook-signature") != want {
+		t.Errorf("signed %q, want %q", r.header.Get("webhook-signature"), want)
+	}
+	if seconds, err := strconv.ParseInt(at, 10, 64); err != nil || time.Since(time.Unix(seconds, 0)).Abs() > 5*time.Minute || id == "" || strings.Contains(id, ".") {
+		t.Errorf("id %q at %q, %v", id, at, err)
+	}
+}
+
+// event reads the body of a message about a rollout.
+func (r request) event(t *testing.T) rollout.Event {
+	t.Helper()
+	var body struct {
+		Type      string        `json:"type"`
+		Timestamp time.Time     `json:"timestamp"`
+		Data      rollout.Event `json:"data"`
+	}
+	if err := json.Unmarshal(r.body, &body); err != nil {
+		t.Fatal(err)
+	}
+	if body.Type != "rollout."+string(body.Data.Action) || !body.Timestamp.Equal(body.Data.At) {
+		t.Errorf("%s", r.body)
+	}
+	return body.Data
+}
 
 // receiver keeps what it is sent, and answers as it is told.
 type receiver struct {
@@ -111,21 +153,15 @@ func TestWebhooks_AreSignedAndSentInOrder(t *testing.T) {
 		var seqs []int64
 		ids := map[string]bool{}
 		for _, one := range r.got() {
-			if err := rollout.VerifyWebhook(secret, one.header, one.body, time.Now()); err != nil {
-				t.Error(err)
-			}
-			var e rollout.Event
-			if err := json.Unmarshal(one.body, &e); err != nil {
-				t.Fatal(err)
-			}
-			seqs = append(seqs, e.Seq)
-			ids[one.header.Get("Webhook-Id")] = true
+			one.verify(t)
+			seqs = append(seqs, one.event(t).Seq)
+			ids[one.header.Get("webhook-id")] = true
 		}
 		if diff := cmp.Diff([]int64{1, 1, 2, 2, 3}, seqs); diff != "" {
 			t.Error(diff)
 		}
-		if diff := cmp.Diff(map[string]bool{flag + "-1": true, flag + "-2": true, flag + "-3": true}, ids); diff != "" {
-			t.Error(diff)
+		if len(ids) != 3 {
+			t.Errorf("three events have the ids %v", ids)
 		}
 		if s := out.String(); strings.Contains(s, "hidden") || strings.Contains(s, secret) || !strings.Contains(s, "the receiver answered 503") {
 			t.Error(s)
@@ -190,44 +226,85 @@ func TestWebhooks_BackOff(t *testing.T) {
 	}
 }
 
-func TestVerifyWebhook_RefusesForgedAndOldRequests(t *testing.T) {
-	now := time.Unix(1_795_000_000, 0)
-	// By openssl dgst -sha256 -hmac 0123456789abcdef of automation-1.1795000000.{}
-	good := func() http.Header {
-		return http.Header{"Webhook-Id": {"automation-1"}, "Webhook-Timestamp": {"1795000000"}, "Webhook-Signature": {"v1,Kt18aZkXAcDUeVi7zKVL0c6Gq4BLcdESs44xipqVuoM="}}
-	}
-	if err := rollout.VerifyWebhook(secret, good(), []byte("{}"), now); err != nil {
-		t.Error(err)
-	}
-	two := good()
-	two.Set("Webhook-Signature", "v1,b3RoZXI= "+two.Get("Webhook-Signature"))
-	if err := rollout.VerifyWebhook(secret, two, []byte("{}"), now.Add(4*time.Minute)); err != nil {
-		t.Errorf("of two signatures one fits: %v", err)
-	}
-	with := func(key, value string) http.Header {
-		h := good()
-		h.Set(key, value)
-		return h
-	}
-	for _, c := range []struct {
-		name   string
-		secret string
-		h      http.Header
-		body   string
-		now    time.Time
-	}{
-		{"another secret", "0123456789abcdeF", good(), "{}", now},
-		{"another body", secret, good(), "{ }", now},
-		{"another id", secret, with("Webhook-Id", "automation-2"), "{}", now},
-		{"another time", secret, with("Webhook-Timestamp", "1795000001"), "{}", now},
-		{"no time", secret, with("Webhook-Timestamp", ""), "{}", now},
-		{"no signature", secret, with("Webhook-Signature", ""), "{}", now},
-		{"an old one", secret, good(), "{}", now.Add(5*time.Minute + time.Second)},
-		{"one of the future", secret, good(), "{}", now.Add(-5*time.Minute - time.Second)},
-		{"nothing", secret, http.Header{}, "", now},
-	} {
-		if err := rollout.VerifyWebhook(c.secret, c.h, []byte(c.body), c.now); !errors.Is(err, rollout.ErrInvalid) {
-			t.Errorf("%s: %v", c.name, err)
+func TestWebhooks_TellOfFlagsChangedByHand(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
+		h.sql(`UPDATE feature_flags SET notice = 'before anybody listened'`)
+		r := newReceiver(t, always(http.StatusNoContent))
+		o := rollout.Options{Interval: 5 * time.Millisecond, Webhooks: []rollout.Webhook{{Name: "ops", URL: r.URL, Secret: secret}}}
+		stop, also := h.start(h.newController(o)), h.start(h.newController(o)) // of two replicas one sends it
+		h.known(1)
+		h.sql(`UPDATE feature_flags SET enabled = false, enabled_user_ids = '["7"]', updated_by = 'dba' WHERE feature_name = 'automation'`)
+		h.create(hours())
+		h.do(rollout.ActionStart) // which changes the flag, and is told as an event of the rollout
+		until(t, "all have been sent", func() bool {
+			var unsent int
+			if err := h.db.Get(&unsent, `SELECT count(*) FROM automation_rollout_outbox WHERE sent_at IS NULL`); err != nil {
+				t.Fatal(err)
+			}
+			return unsent == 0 && len(r.got()) >= 3
+		})
+		stop()
+		also()
+		var changes []string
+		for _, one := range r.got() {
+			one.verify(t)
+			if strings.Contains(string(one.body), `"type":"flag.changed"`) {
+				var body struct{ Data json.RawMessage }
+				if err := json.Unmarshal(one.body, &body); err != nil {
+					t.Fatal(err)
+				}
+				changes = append(changes, string(body.Data))
+			}
 		}
-	}
+		version := h.flag().Version - 1
+		want := []string{fmt.Sprintf(`{"flag":"automation","version":%d,"action":"update","actor":"dba","before":{"enabled":true},"after":{"enabled":false},"users_changed":true}`, version)}
+		if diff := cmp.Diff(want, changes); diff != "" {
+			t.Error(diff)
+		}
+	})
 }
+
+func TestOutbox_TellsNothingOldAsNew(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
+		r := newReceiver(t, always(http.StatusNoContent))
+		c := h.newController(rollout.Options{Interval: 5 * time.Millisecond, Webhooks: []rollout.Webhook{{Name: "ops", URL: r.URL, Secret: secret}}})
+		// A receiver that was last known long ago, when the flag was changed.
+		h.sql(`INSERT INTO automation_rollout_receivers (name, seen_at, registered_at) VALUES ('ops', '2020-01-01 00:00:00.000', '2020-01-01 00:00:00.000')`)
+		h.sql(`UPDATE feature_flags SET notice = 'old'`)
+		// And messages that it did not accept in three days.
+		for _, row := range []string{"1, 'four days ago', '2020-01-01 00:00:00.000'", "2, '{}', CURRENT_TIMESTAMP"} {
+			h.sql(`INSERT INTO automation_rollout_outbox (receiver, rollout, seq, body, created_at, next_at) VALUES ('ops', 'automation', ` + row + `, '2020-01-01 00:00:00.000')`)
+		}
+		stop := h.start(c)
+		until(t, "the recent message has been sent", func() bool { return len(r.got()) > 0 })
+		stop()
+		for _, one := range r.got() {
+			if string(one.body) != "{}" {
+				t.Errorf("sent %s", one.body)
+			}
+		}
+	})
+}
+
+func TestOutbox_KeepsWhateverAFailureSays(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
+		text := strings.Repeat("ü", 249) + "é\x00\xff\xc3€"
+		failing := http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) { return nil, errors.New(text) })}
+		c := h.newController(rollout.Options{Interval: 5 * time.Millisecond, HTTPClient: &failing, Webhooks: []rollout.Webhook{{Name: "ops", URL: "http://127.0.0.1:1", Secret: secret}}})
+		stop := h.start(c)
+		h.known(1)
+		h.create(hours())
+		var got string
+		until(t, "the failure is recorded", func() bool {
+			return h.db.Get(&got, `SELECT last_error FROM automation_rollout_outbox`) == nil && got != ""
+		})
+		stop()
+		if !utf8.ValidString(got) || len(got) > 500 || !strings.HasPrefix(got, "üüü") {
+			t.Errorf("%q", got)
+		}
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

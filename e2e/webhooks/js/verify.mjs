@@ -1,0 +1,11 @@
+// Reads {secret, headers, body} from standard input, and ends with 0 where the
+// official library accepts the webhook.
+import { Webhook } from "standardwebhooks";
+
+let input = "";
+for await (const chunk of process.stdin) input += chunk;
+const { secret, headers, body } = JSON.parse(input);
+const event = new Webhook(secret).verify(body, headers);
+if (typeof event.type !== "string" || Number.isNaN(Date.parse(event.timestamp)) || typeof event.data !== "object") {
+  throw new Error("not an event: " + body);
+}
