@@ -2,6 +2,7 @@ package deploy_test
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -133,12 +134,22 @@ func TestDashboard_FitsAnyGrafana(t *testing.T) {
 				filled[at] = p.Title
 			}
 		}
+		if p.Type != "row" && !strings.Contains(p.Description, "Normal: ") {
+			t.Errorf("the description of %s has no normal range: %q", p.Title, p.Description)
+		}
 		switch {
 		case p.Type == "row":
 			rows = append(rows, p.Title)
 		case p.Datasource.UID != "${datasource}" || len(p.Targets) == 0:
 			t.Errorf("%s asks nothing, or a source of its own", p.Title)
 		}
+	}
+	annotated := map[string]bool{}
+	for _, a := range d.Annotations.List {
+		annotated[a.Name] = a.Enable && a.Datasource.UID == "${datasource}"
+	}
+	if want := (map[string]bool{"Changes of flags": true, "Rollout steps": true, "Rollout states": true}); !maps.Equal(want, annotated) {
+		t.Errorf("annotations %v, want %v", annotated, want)
 	}
 	if got, want := strings.Join(rows, ", "), "Overview, Performance, Usage, Errors, Rollout"; got != want {
 		t.Errorf("rows are %s, want %s", got, want)

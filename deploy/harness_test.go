@@ -99,6 +99,13 @@ func base(name string, known map[string][]string) string {
 
 // dashboard is what of Grafana's model the tests look at.
 type dashboard struct {
+	Annotations struct {
+		List []struct {
+			Name, Expr string
+			Enable     bool
+			Datasource struct{ UID string }
+		}
+	}
 	Templating struct {
 		List []struct {
 			Name, Type string
@@ -109,11 +116,12 @@ type dashboard struct {
 }
 
 type panel struct {
-	ID      int
-	Title   string
-	Type    string
-	GridPos struct{ H, W, X, Y int }
-	Targets []struct{ Expr string }
+	ID          int
+	Title       string
+	Description string
+	Type        string
+	GridPos     struct{ H, W, X, Y int }
+	Targets     []struct{ Expr string }
 	// The source is asked for by name, so that the dashboard fits any Grafana.
 	Datasource struct{ UID string }
 }
@@ -130,6 +138,9 @@ func readDashboard(t *testing.T) dashboard {
 // queries are the dashboard's, as Prometheus gets them.
 func (d dashboard) queries() []string {
 	var list []string
+	for _, a := range d.Annotations.List {
+		list = append(list, strings.ReplaceAll(a.Expr, "$job", ".*"))
+	}
 	for _, p := range d.Panels {
 		for _, q := range p.Targets {
 			list = append(list, strings.NewReplacer("$__rate_interval", "5m", "$job", ".*").Replace(q.Expr))
