@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -299,12 +300,12 @@ func TestCatalog_RunContinuesAfterAFirstLoadThatFailed(t *testing.T) {
 func TestCatalog_TypesComeFromTheFeedOrElseFromTheRegistry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		born, reborn := time.Unix(1_700_000_000, 0).UTC(), time.Unix(1_700_000_001, 0).UTC()
-		var failure error
+		failure, failing := errors.New("no node"), atomic.Bool{}
 		registry := func(context.Context) ([]mapping.RegistryModel, error) {
 			return []mapping.RegistryModel{
 				{ID: id("a"), Type: "LLM", Created: born}, {ID: strings.ToUpper(id("b")[2:]), Type: "LLM"}, {ID: id("c"), Type: "EMBEDDING", Created: born},
 				{ID: id("d"), Type: "UNKNOWN"},
-			}, failure
+			}, map[bool]error{true: failure}[failing.Load()]
 		}
 		path := filepath.Join(t.TempDir(), "model_mappings.json")
 		overwrite(t, path, `{"default":"`+id("a")+`","chat":"`+id("a")+`","no type":"`+id("b")+`","embed":"`+id("c")+`","untagged":"`+id("d")+`"}`)
@@ -335,7 +336,7 @@ func TestCatalog_TypesComeFromTheFeedOrElseFromTheRegistry(t *testing.T) {
 		check("no type", mapping.STT, reborn)
 		check("chat", mapping.LLM, born)
 		check("untagged", mapping.Unknown, reborn)
-		failure = errors.New("no node")
+		failing.Store(true)
 		time.Sleep(331 * time.Second)
 		check("chat", mapping.LLM, born)
 		if h := c.Health(); !errors.Is(h.RegistryErr, failure) || h.RegistryModels != 3 || h.RegistryAt.IsZero() || h.RegistryErrAt.IsZero() {
