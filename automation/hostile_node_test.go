@@ -57,6 +57,9 @@ type result struct {
 var served = result{200, ""}
 
 func TestHostileNode_EachFaultHasOneResult(t *testing.T) {
+	if testing.Short() {
+		t.Skip("plays every fault of a node")
+	}
 	for _, p := range proxyroutertest.Presets() {
 		want, ok := hostile[p.Name]
 		if !ok {
@@ -110,6 +113,9 @@ func (l *lab) result(a answer) result {
 // An answer that never comes is left by its client; its session serves nobody
 // else as long as the node works on it.
 func TestHostileNode_AHangingAnswerKeepsItsSessionAlone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for real timeouts")
+	}
 	for _, name := range []string{"provider-hangs", "stream-silent", "error-stalls"} {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, setup{config: func(c *automation.Config) { c.DrainTimeout = 10 * time.Millisecond }})

@@ -361,6 +361,9 @@ func TestForgetSaysWhatFailed(t *testing.T) {
 }
 
 func TestModelsAreKeptReadyWhileTheFeatureIsOn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for real intervals")
+	}
 	l := newLab(t, setup{flag: `UPDATE feature_flags SET enabled = false`, config: func(c *automation.Config) {
 		c.PrewarmModels = []string{"llama", "misspelt"}
 	}})
@@ -382,6 +385,9 @@ func TestModelsAreKeptReadyWhileTheFeatureIsOn(t *testing.T) {
 }
 
 func TestASessionInUseGetsASuccessor(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for real intervals")
+	}
 	for name, tt := range map[string]struct {
 		prepare func(*lab)
 		opens   int

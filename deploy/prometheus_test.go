@@ -26,6 +26,9 @@ import (
 // A Prometheus that scrapes the example server finds every series that the
 // rules and the dashboard ask for, and evaluates all rules.
 func TestPrometheus_FindsEverySeriesAtTheExampleServer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs the example server and a Prometheus")
+	}
 	t.Parallel()
 	program := tool(t, "prometheus")
 	gateway := startGateway(t)

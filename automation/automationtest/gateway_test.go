@@ -107,6 +107,9 @@ func TestAnOpenInDoubtIsFoundAfterTimeHasPassed(t *testing.T) {
 }
 
 func TestABadConfigurationIsAnErrorAndLeavesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a real timeout")
+	}
 	_, err := automationtest.Start(automationtest.Options{Config: func(c *automation.Config) { c.MappingsFile = "/no/such/file" }})
 	if err == nil {
 		t.Error("no error")

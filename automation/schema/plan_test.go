@@ -65,6 +65,9 @@ func TestMakePlan_NamesTheTablesOfTheHost(t *testing.T) {
 // Another tool took everything back, or somebody dropped a part, and the
 // migrations are still recorded.
 func TestMigrate_RepairsWhatIsMissing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("migrates a database for every object of the schema")
+	}
 	for name, damage := range map[string]func(t *testing.T, pool *sqlx.DB){
 		"everything but the record": func(t *testing.T, pool *sqlx.DB) {
 			rows := list[struct {

@@ -11,6 +11,9 @@ import (
 
 // The codes that scripts see, from the command as it is built.
 func TestBinary_ExitCodes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the command")
+	}
 	dir := t.TempDir()
 	bin := filepath.Join(dir, "automationctl")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, ".").CombinedOutput(); err != nil {

@@ -52,6 +52,7 @@ type Cluster struct {
 // break servers; the others share one: [Database].
 func Start(tb testing.TB, options Options) *Cluster {
 	tb.Helper()
+	skipShort(tb)
 	c, err := newCluster(options)
 	check(tb, err)
 	c.tb = tb

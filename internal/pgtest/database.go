@@ -22,9 +22,19 @@ var shared = sync.OnceValues(func() (*Cluster, error) { return newCluster(Option
 // test ends, even if a client is still connected. Tests may run in parallel.
 func Database(tb testing.TB) (dsn string) {
 	tb.Helper()
+	skipShort(tb)
 	c, err := shared()
 	check(tb, err)
 	return c.database(tb)
+}
+
+// skipShort leaves a test out of go test -short, except where PostgreSQL is
+// required: there -short leaves out what takes long, and not PostgreSQL.
+func skipShort(tb testing.TB) {
+	tb.Helper()
+	if testing.Short() && os.Getenv("AUTOMATION_TEST_REQUIRE_POSTGRES") != "1" {
+		tb.Skip("pgtest: -short leaves out what needs PostgreSQL")
+	}
 }
 
 // Database makes an empty database in this cluster, which is removed with the cluster.

@@ -17,7 +17,8 @@
 // PostgreSQL's server binaries (13 or newer), first on PATH and then where packages put them.
 // Without them a test is skipped and says how to install them, or fails if
 // AUTOMATION_TEST_REQUIRE_POSTGRES=1. PostgreSQL does not run as root, so root's servers run
-// as nobody; any other user runs them as itself.
+// as nobody; any other user runs them as itself. go test -short skips these tests as well,
+// unless AUTOMATION_TEST_REQUIRE_POSTGRES=1.
 //
 // # What it leaves behind
 //

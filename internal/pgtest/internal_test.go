@@ -101,6 +101,9 @@ func TestServerBin_PrefersPATHAndThenTheNewestServer(t *testing.T) {
 }
 
 func TestOwner_MakesATemplateOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs initdb twice")
+	}
 	t.Parallel()
 	bin, err := serverBin(binGlobs)
 	check(t, err)
@@ -150,6 +153,9 @@ func TestOwner_RefusesADirectoryThatAnotherUserMayHaveMade(t *testing.T) {
 }
 
 func TestStart_ShowsTheServersLogWhenItFails(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs PostgreSQL")
+	}
 	t.Parallel()
 	got := ending(t, func(tb testing.TB) { Start(tb, Options{Settings: map[string]string{"no_such_parameter": "1"}}) })
 	if !strings.HasPrefix(got, "fatal: ") || !strings.Contains(got, `unrecognized configuration parameter "no_such_parameter"`) {

@@ -88,6 +88,9 @@ func TestGuard_RemovesEverythingOfATestBinaryThatIsKilled(t *testing.T) {
 }
 
 func TestStart_RunsAsAnOrdinaryUser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs this test binary again, with PostgreSQL")
+	}
 	if os.Getuid() != 0 {
 		t.Skip("this run is an ordinary user's already")
 	}
