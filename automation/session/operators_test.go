@@ -27,9 +27,9 @@ type sessionRow struct {
 // operated runs a test on each database with a manager of these options.
 func operated(t *testing.T, o session.Options, test func(t *testing.T, m *session.Manager, insert func(...sessionRow))) {
 	t.Helper()
-	for name, open := range map[string]func() *sqlx.DB{
-		"postgres": func() *sqlx.DB { return pgtest.Open(t, pgtest.Database(t)) },
-		"sqlite": func() *sqlx.DB {
+	for name, open := range map[string]func(t *testing.T) *sqlx.DB{
+		"postgres": func(t *testing.T) *sqlx.DB { return pgtest.Open(t, pgtest.Database(t)) },
+		"sqlite": func(t *testing.T) *sqlx.DB {
 			db, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=busy_timeout(5000)")
 			if err != nil {
 				t.Fatal(err)
@@ -40,7 +40,7 @@ func operated(t *testing.T, o session.Options, test func(t *testing.T, m *sessio
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			db := open()
+			db := open(t)
 			if _, err := schema.Migrate(t.Context(), db); err != nil {
 				t.Fatal(err)
 			}

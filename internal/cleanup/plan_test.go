@@ -56,7 +56,7 @@ func TestPass_UsesAnIndexForEveryBatch(t *testing.T) {
 	}
 	plans := func(lite bool) []plan {
 		list := []plan{
-			{uncertainOpenAge, nil, "automation_sessions_(due|fingerprint)"},
+			{uncertainOpenAge, nil, "automation_sessions_(due|fingerprint|by_state)"},
 			{`SELECT s.user_id FROM ` + optedIn + ` ORDER BY s.user_id LIMIT $2`, []any{"u2", 500}, "user_automation_settings_adopters"},
 			{deleteUnusedQuery(lite), []any{"u2", "u25", o.Retention.Seconds(), 3600}, "automation_sessions_budget"},
 		}
