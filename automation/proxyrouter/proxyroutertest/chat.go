@@ -138,7 +138,7 @@ func (n *Node) askProvider(s *session) error {
 }
 
 // acquire waits until the session is free and takes it. A request that finds it
-// busy is an overlap. One whose client has left goes on like any other: the node
+// busy is an overlap. One whose client has left continues like any other: the node
 // does not notice.
 func (n *Node) acquire(s *session) (release func(), err error) {
 	release = sync.OnceFunc(func() { <-s.busy })
