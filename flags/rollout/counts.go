@@ -87,10 +87,3 @@ type Evidence struct {
 func (e Evidence) minus(d Evidence) Evidence {
 	return Evidence{e.Exposed.minus(d.Exposed), e.Control.minus(d.Control)}
 }
-
-// Point is the evidence of some minutes of a rollout.
-type Point struct {
-	At time.Time `json:"at"` // their end
-	Evidence
-	FailingUsers int64 `json:"failing_users"` // most in one minute, exposed
-}

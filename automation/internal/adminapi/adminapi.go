@@ -64,6 +64,7 @@ type Rollouts interface {
 	List(ctx context.Context) ([]rollout.Status, error)
 	Get(ctx context.Context, name string) (rollout.Status, error)
 	Events(ctx context.Context, name string, limit int, before int64) ([]rollout.Event, error)
+	Series(ctx context.Context, name string, span time.Duration) ([]rollout.Point, error)
 	Create(ctx context.Context, name string, p rollout.Plan, actor string) (rollout.Event, error)
 	Execute(ctx context.Context, name string, c rollout.Command) (rollout.Event, error)
 }
@@ -123,6 +124,7 @@ func (a *api) routes() map[string]handler {
 		"GET /rollouts":                a.listRollouts,
 		"GET /rollouts/{name}":         a.getRollout,
 		"GET /rollouts/{name}/events":  a.listRolloutEvents,
+		"GET /rollouts/{name}/series":  a.getSeries,
 		"POST /rollouts/{name}":        a.startRollout,
 		"POST /cleanup":                a.postCleanup,
 		"GET /report":                  a.getReport,

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
 	"github.com/MorpheusAIs/gateway-automation/flags"
@@ -151,4 +152,24 @@ func (a *api) getReport(c *httpapi.Call, _ string) error {
 		return rolloutProblem(c.W, err)
 	}
 	return problem.WriteJSON(c.W, http.StatusOK, report)
+}
+
+// maxSpan bounds ?since=: what the clean-up keeps is longer.
+const maxSpan = 30 * 24 * time.Hour
+
+// getSeries answers with a rollout's evidence over time, for charts: ?since= is
+// a duration such as 24h, the default.
+func (a *api) getSeries(c *httpapi.Call, _ string) error {
+	span := 24 * time.Hour
+	if s := c.R.URL.Query().Get("since"); s != "" {
+		var err error
+		if span, err = time.ParseDuration(s); err != nil || span < time.Minute || span > maxSpan {
+			return problem.Invalid(problem.FieldError{Field: "since", Message: "must be a duration from 1m to 720h"})
+		}
+	}
+	points, err := a.Rollouts.Series(c.R.Context(), c.R.PathValue("name"), span)
+	if err != nil {
+		return rolloutProblem(c.W, err)
+	}
+	return problem.WriteJSON(c.W, http.StatusOK, map[string]any{"points": append([]rollout.Point{}, points...)})
 }

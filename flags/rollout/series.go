@@ -1,0 +1,67 @@
+package rollout
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// Point is what was counted in one stretch of a rollout.
+type Point struct {
+	At           time.Time `json:"at"` // its end
+	Exposed      Counts    `json:"exposed"`
+	Control      Counts    `json:"control"`
+	FailingUsers int64     `json:"failing_users"` // the most of its minutes
+}
+
+// maxPoints bounds a series; a longer span has coarser points.
+const maxPoints = 300
+
+// Series returns the evidence of the last span by minute, the oldest first, and
+// by coarser points where it has more than 300 minutes. Spans without evidence
+// have no point. A rollout that does not exist has none.
+func (s *Store) Series(ctx context.Context, name string, span time.Duration) ([]Point, error) {
+	type row struct {
+		Minute   sqldb.Time `db:"minute"`
+		Run      int64      `db:"stage_run"`
+		Evidence string     `db:"evidence"`
+		Users    int64      `db:"failing_users"`
+	}
+	rows, err := sqldb.Read(ctx, s.db, "rollout.series", func(tx *sqldb.Tx) ([]row, error) {
+		var rows []row
+		return rows, tx.Select(&rows, `SELECT minute, stage_run, evidence, failing_users FROM automation_rollout_minutes
+			WHERE rollout = $1 AND minute > {in -$2} ORDER BY minute`, name, span.Seconds())
+	})
+	if err != nil {
+		return nil, fmt.Errorf("rollout: series(%q): %w", name, err)
+	}
+	width := max(time.Minute, (span / maxPoints).Round(time.Minute))
+	var points []Point
+	var before Evidence // at the end of the row before, within one run of a stage
+	for i, r := range rows {
+		var total Evidence
+		if err := json.Unmarshal([]byte(r.Evidence), &total); err != nil {
+			return nil, fmt.Errorf("rollout: series(%q): evidence of %s: %w", name, r.Minute, err)
+		}
+		if i > 0 && rows[i-1].Run != r.Run {
+			before = Evidence{}
+		}
+		since := total.minus(before)
+		before = total
+		if i == 0 { // what came before the span is unknown
+			continue
+		}
+		if end := r.Minute.Truncate(width).Add(width); len(points) == 0 || points[len(points)-1].At.Before(end) {
+			points = append(points, Point{At: end})
+		}
+		p := &points[len(points)-1]
+		p.Exposed, p.Control = p.Exposed.plus(since.Exposed), p.Control.plus(since.Control)
+		p.FailingUsers = max(p.FailingUsers, r.Users)
+	}
+	return points, nil
+}
+
+func (c Counts) plus(d Counts) Counts { return c.minus(Counts{}.minus(d)) }
