@@ -137,7 +137,7 @@ func TestWithoutTheDatabaseOnlyThoseWhoHaveAutomationAreAskedToComeBack(t *testi
 				t.Errorf("who has opted out: %d %s", a.status, a.body)
 			}
 			a, took = post("bob")
-			comeBack(t, a, took) // whether bob has it off cannot be told
+			comeBack(t, a, took) // whether bob has it off is not known
 			begun := time.Now()
 			comeBack(t, l.do("POST", hostPath, "bob", ask("llama"), "session_id", strings.Repeat("ab", 32)), time.Since(begun))
 		})

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
@@ -94,7 +96,7 @@ func newLab(t testing.TB, s setup) *lab {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.CloseIdleConnections)
-	options := automation.Options{Node: client, Logger: slog.New(slog.NewJSONHandler(l.log, nil))}
+	options := automation.Options{Node: client, Logger: slog.New(slog.NewJSONHandler(l.log, nil)), Observer: automation.Observer{Chat: l.checkOutcome}}
 	if s.options != nil {
 		s.options(&options)
 	}
@@ -131,6 +133,23 @@ func newLab(t testing.TB, s setup) *lab {
 		}
 	}
 	return l
+}
+
+// checkOutcome asserts of every request through a lab that its end has one
+// cause, which its code can have.
+func (l *lab) checkOutcome(o outcome.Outcome) {
+	var ok bool
+	switch {
+	case o.Skipped:
+		ok = slices.Contains(outcome.Skips(), o.Code)
+	case o.Cause == outcome.None:
+		ok = o.Code == ""
+	default:
+		ok = slices.Contains(o.Code.Causes(), o.Cause)
+	}
+	if !ok || !slices.Contains(outcome.Causes(), o.Cause) {
+		l.t.Errorf("a request ended for %q with the code %q (skipped: %v): %v", o.Cause, o.Code, o.Skipped, o.Err)
+	}
 }
 
 func testConfig(t testing.TB) automation.Config {

@@ -216,7 +216,7 @@ func (m *Module) sessionOptions(opts Options) session.Options {
 // the zero of the options, which means their default.
 func orTiny(d time.Duration) time.Duration { return max(d, time.Millisecond) }
 
-// webhooks are told of the rollouts' events.
+// webhooks are the receivers of the rollouts' events.
 func webhooks(cfg Config) []rollout.Webhook {
 	if cfg.RolloutWebhookURL.Reveal() == "" {
 		return nil

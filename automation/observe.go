@@ -62,8 +62,8 @@ const (
 	SettingsOther    SettingsChange = "other" // a duration, or nothing
 )
 
-// observeChange returns what tells the observer of a user's change of
-// settings, or nil where nobody observes.
+// observeChange returns what reports a user's change of settings to the
+// observer, or nil where nobody observes.
 func (o Observer) observeChange() func(before, after settings.Settings) {
 	if o.Settings == nil {
 		return nil

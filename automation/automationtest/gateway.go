@@ -38,7 +38,7 @@ type Options struct {
 	// Config may change the configuration, which is that of an empty
 	// environment, with automation on by default, no budgets, and short intervals.
 	Config func(*automation.Config)
-	// Identify replaces what takes "Bearer sk-alice" for alice.
+	// Identify replaces the default, by which the key sk-alice is alice's.
 	Identify automation.Identify
 	// Node shapes the simulated node; its clock is the Gateway's.
 	Node     proxyroutertest.Options
@@ -187,7 +187,7 @@ func configuration(dir string, o Options) (automation.Config, error) {
 	return cfg, os.WriteFile(filepath.Join(dir, "model_mappings.json"), text, 0o600)
 }
 
-// byKey takes "Bearer sk-alice" for alice.
+// byKey identifies alice by "Bearer sk-alice".
 func byKey(r *http.Request) (automation.Identity, error) {
 	user, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer sk-")
 	if !ok || user == "" {

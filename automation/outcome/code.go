@@ -26,7 +26,8 @@ const (
 	CodeProviderTimeout    Code = "provider_timeout"
 	CodeModelError         Code = "model_error" // the client sees the model's own code
 	CodeStreamInterrupted  Code = "stream_interrupted"
-	CodeClientLeft         Code = "client_left" // nobody sees it
+	CodeHandlerError       Code = "handler_error" // the host's handler answered with an error; no client sees the code
+	CodeClientLeft         Code = "client_left"   // no client sees it
 	CodeInternal           Code = "internal_error"
 )
 
@@ -45,7 +46,7 @@ func Codes() []Code {
 	return []Code{CodeModelNotFound, CodeModelTypeMismatch, CodeInvalidBody, CodeBodyTooLarge, CodeBodyTimeout, CodeUnsupportedMedia, CodeInvalidKey,
 		CodeInvalidSession, CodeSessionNotFound, CodeSessionEnded, CodeSessionRequired, CodeUnknownURL, CodeMethodNotAllowed,
 		CodeBudgetExceeded, CodeSessionUnavailable, CodeOverloaded, CodeProviderError, CodeProviderTimeout, CodeModelError,
-		CodeStreamInterrupted, CodeClientLeft, CodeInternal}
+		CodeStreamInterrupted, CodeHandlerError, CodeClientLeft, CodeInternal}
 }
 
 // Skips lists the reasons why automation did not act.
@@ -80,6 +81,7 @@ var codeRules = map[Code]codeRule{
 	CodeProviderTimeout:    {504, []Cause{Provider}},
 	CodeModelError:         {0, []Cause{Model}},
 	CodeStreamInterrupted:  {502, []Cause{Provider, Database, Host, Node, Session}},
+	CodeHandlerError:       {0, []Cause{Client, Model, Provider, Host}},
 	CodeClientLeft:         {0, []Cause{ClientLeft}},
 	CodeInternal:           {0, []Cause{Internal}},
 }

@@ -34,7 +34,7 @@ type call struct {
 	status   int           // of the answer; 0 until it begins
 	answered time.Time     // when the answer began
 	hosted   bool          // the host's handler has the request
-	relayed  bool          // how the answer ended has been told already
+	relayed  bool          // the relay has ended the answer
 	abort    bool          // the connection must not look as if the answer were complete
 }
 
@@ -88,7 +88,7 @@ func (c *call) complete(o outcome.Outcome) outcome.Outcome {
 			o.Cause, o.Code = outcome.Host, outcome.CodeStreamInterrupted // a deadline of its own
 		}
 	case c.hosted && o.Cause == outcome.Internal:
-		o.Cause = outcome.Host // its handler panicked
+		o.Cause, o.Code = outcome.Host, outcome.CodeHandlerError // its handler panicked
 	}
 	if c.skip != "" && o.Cause != outcome.Off {
 		o.Skipped, o.Code = true, c.skip

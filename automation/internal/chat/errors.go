@@ -148,7 +148,7 @@ func unavailable(cause outcome.Cause, message string, retry time.Duration, err e
 }
 
 func identityUnavailable(err error) *apiError {
-	return unavailable(outcome.Host, "It cannot be told at the moment who you are.", retrySoon, err)
+	return unavailable(outcome.Host, "Who you are cannot be found out at the moment.", retrySoon, err)
 }
 
 // modelError is the answer to a model that cannot be had.

@@ -124,8 +124,8 @@ func (f *forwarding) prepare() ([]byte, error) {
 
 // sessionRequired refuses a request that brings no session and gets none.
 func (f *forwarding) sessionRequired() error {
-	if f.Enabled && !f.FlagsLoaded() { // whether automation is off cannot be told
-		return unavailable(outcome.Database, "Whether automation is on for you cannot be told at the moment.", retrySoon, nil)
+	if f.Enabled && !f.FlagsLoaded() { // whether automation is off is not known
+		return unavailable(outcome.Database, "Whether automation is on for you is not known at the moment.", retrySoon, nil)
 	}
 	return newError(outcome.Off, outcome.CodeSessionRequired, "Automation is off for you: name a session in the header session_id.", nil)
 }

@@ -37,7 +37,10 @@ func (s *Service) Middleware(next http.Handler) http.Handler {
 		if c.r.Context().Err() != nil {
 			return clientLeft()
 		}
-		return outcome.Outcome{Cause: outcome.OfStatus(c.status)}
+		if cause := outcome.OfStatus(c.status); cause != outcome.None {
+			return outcome.Outcome{Cause: cause, Code: outcome.CodeHandlerError}
+		}
+		return outcome.Outcome{Cause: outcome.None}
 	})
 }
 
@@ -89,7 +92,7 @@ func (c *call) guardSession() error {
 	return c.acquire(c.r.Context())
 }
 
-// setSessionHeaders tells the client which session and model serve it.
+// setSessionHeaders sets the headers that name the session and the model.
 func (c *call) setSessionHeaders() {
 	h := c.w.Header()
 	h.Set(headerSessionUsed, c.claim.SessionID())

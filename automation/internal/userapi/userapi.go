@@ -150,13 +150,13 @@ func (a *api) requireFeature(access access, serve func(*httpapi.Call) error) fun
 	}
 }
 
-// flagUnknown refuses a request while it cannot be told who has the feature.
+// flagUnknown refuses a request while nobody knows who has the feature.
 func (a *api) flagUnknown(c *httpapi.Call) error {
 	if !a.Enabled || a.FlagsLoaded() {
 		return nil
 	}
 	httpapi.RetryAfter(c.W, retrySoon)
-	return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable, "Whether automation is on for you cannot be told at the moment."))
+	return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable, "Whether automation is on for you is not known at the moment."))
 }
 
 // retrySoon is when to come back where nobody knows better.
@@ -168,7 +168,7 @@ func (a *api) authenticate(c *httpapi.Call) error {
 	switch {
 	case errors.Is(err, identity.ErrUnavailable):
 		httpapi.RetryAfter(c.W, retrySoon)
-		return httpapi.Fail(outcome.Host, problem.New(http.StatusServiceUnavailable, "It cannot be told at the moment who you are.").WithCause(err))
+		return httpapi.Fail(outcome.Host, problem.New(http.StatusServiceUnavailable, "Who you are cannot be found out at the moment.").WithCause(err))
 	case err != nil:
 		c.W.Header().Set("WWW-Authenticate", identity.Challenge)
 		return httpapi.Fail(outcome.Client, problem.New(http.StatusUnauthorized, "Send a valid API key as a bearer token.").WithCause(err))
