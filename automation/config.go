@@ -107,6 +107,9 @@ type Config struct {
 	// AUTOMATION_SESSION_LEASE: how long a claim outlives a holder that has
 	// stopped; the heartbeat comes every third of it.
 	SessionLease time.Duration `env:"AUTOMATION_SESSION_LEASE" envDefault:"30s"`
+	// AUTOMATION_SESSION_COOLDOWN: how long a session serves nobody after a request
+	// that the node may still be working on, such as one whose answer broke off.
+	SessionCoolDown time.Duration `env:"AUTOMATION_SESSION_COOLDOWN" envDefault:"30s"`
 	// AUTOMATION_SESSION_MARGIN: the least time a session must have left to be
 	// handed out.
 	SessionMargin time.Duration `env:"AUTOMATION_SESSION_MARGIN" envDefault:"30s"`

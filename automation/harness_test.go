@@ -159,6 +159,7 @@ func testConfig(t testing.TB) automation.Config {
 	writeJSON(t, c.MappingsFile, mappings)
 	c.FlagPollInterval, c.MappingReloadInterval = 20*time.Millisecond, 10*time.Millisecond
 	c.SweepInterval, c.AcquireTimeout, c.DrainTimeout = 50*time.Millisecond, 20*time.Second, 10*time.Second
+	c.SessionCoolDown = 100 * time.Millisecond
 	c.MaxOpensPerHour, c.MaxOpensPerDay = 0, 0
 	return c
 }

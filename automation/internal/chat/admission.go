@@ -151,12 +151,16 @@ func (c *call) openBody() *reqbody.Body {
 }
 
 // release gives the session back, if the call still has it.
-func (c *call) release() {
+func (c *call) release() { releaseClaim(c.claim, c.busy) }
+
+// releaseClaim releases a claim, if there is one; the session cools down where
+// the node may be busy with it.
+func releaseClaim(claim *session.Claim, busy bool) {
 	switch {
-	case c.claim == nil:
-	case c.busy:
-		c.claim.ReleaseBusy()
+	case claim == nil:
+	case busy:
+		claim.ReleaseBusy()
 	default:
-		c.claim.Release()
+		claim.Release()
 	}
 }

@@ -14,26 +14,18 @@ import (
 // session's lease, not with the client's request: the node works on after a
 // client has left, and has to be read to its end.
 func (f *forwarding) upstream() (context.Context, context.CancelCauseFunc) {
-	ctx, cancel := context.WithCancelCause(context.WithoutCancel(f.r.Context()))
-	if claim := f.claim; claim != nil {
-		stop := context.AfterFunc(claim.Context(), func() {
-			if f.r.Context().Err() == nil {
-				cancel(context.Cause(claim.Context()))
-			}
-		})
-		context.AfterFunc(ctx, func() { stop() })
+	lease := context.WithoutCancel(f.r.Context())
+	if f.claim != nil {
+		lease = f.claim.LeaseContext()
 	}
-	return ctx, cancel
+	return context.WithCancelCause(lease)
 }
 
-// releaser returns what the relay calls when the node is done with the request.
+// releaser returns what the relay calls when the node is done with the request,
+// or given up.
 func (f *forwarding) releaser() func(drained bool) {
 	claim := f.claim
-	return func(bool) {
-		if claim != nil {
-			claim.Release()
-		}
-	}
+	return func(drained bool) { releaseClaim(claim, !drained) }
 }
 
 // relay passes a good answer on to the client.

@@ -155,7 +155,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.requests.Add(1)
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context()))
 	release := func(bool) { g.ended.Add(1) }
-	resp, err := g.Send(r.Context(), relay.Attempt{Cancel: cancel, Release: release, Send: func() (*http.Response, error) {
+	resp, err := g.Send(r.Context(), relay.Attempt{Cancel: cancel, Release: release, Send: func() (*http.Response, error) { //nolint:bodyclose // Copy and ReadError close it
 		request, err := http.NewRequestWithContext(ctx, http.MethodPost, g.node+r.URL.Path, strings.NewReader("{}"))
 		if err != nil {
 			return nil, err

@@ -626,7 +626,7 @@ func TestCopyHeader_PassesOnWhatConcernsTheClient(t *testing.T) {
 func TestSend_ReturnsTheNodesAnswer(t *testing.T) {
 	r, n := relay.New(relay.Options{}), answer(t.Context(), sse)
 	defer r.Close()
-	resp, err := r.Send(t.Context(), relay.Attempt{Cancel: n.Cancel, Release: n.Release, Send: func() (*http.Response, error) { return n.Response, nil }})
+	resp, err := r.Send(t.Context(), relay.Attempt{Cancel: n.Cancel, Release: n.Release, Send: func() (*http.Response, error) { return n.Response, nil }}) //nolint:bodyclose // there is none
 	if err != nil || resp != n.Response {
 		t.Errorf("%v, %v", resp, err)
 	}
