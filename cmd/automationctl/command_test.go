@@ -208,6 +208,26 @@ func TestRolloutWatch_FollowsARolloutToItsEnd(t *testing.T) {
 	})
 }
 
+func TestFlagsSet_SaysWhatTheRolloutMakesOfIt(t *testing.T) {
+	onBoth(t, func(t *testing.T, s shell, _ *sqlx.DB) {
+		if r := s.run("rollout", "start", "automation", "--actor", "ann"); r.code != 0 {
+			t.Fatal(r)
+		}
+		for _, c := range []struct {
+			args []string
+			want string
+		}{
+			{[]string{"flags", "set", "automation", "--add-enabled-user", "7"}, `The rollout of "automation" continues with it.`},
+			{[]string{"flags", "set", "automation", "--percentage", "3"}, `The rollout of "automation" pauses:`},
+			{[]string{"off", "--actor", "ann"}, `The rollout of "automation" pauses: ann disabled the flag.`},
+		} {
+			if r := s.run(c.args...); r.code != 0 || !strings.Contains(r.errs, c.want) {
+				t.Errorf("%v: %+v, want %q", c.args, r, c.want)
+			}
+		}
+	})
+}
+
 func TestRolloutWatch_PrintsEveryStep(t *testing.T) {
 	s, db := migrated(t, "sqlite:"+t.TempDir()+"/a.db")
 	for _, step := range []string{"start", "skip", "pause"} {

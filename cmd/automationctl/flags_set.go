@@ -59,6 +59,7 @@ A list of users is a JSON list, or ids separated by commas, or @FILE with either
 			if err != nil {
 				return err
 			}
+			a.noteRollout(cmd, db, f.Name)
 			return a.showFlag(f)
 		}),
 	}

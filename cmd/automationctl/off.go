@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
 )
 
@@ -60,7 +61,19 @@ func (a *app) switchFlag(cmd *cobra.Command, db *sqlx.DB, args []string, ch flag
 	if f.Name == automationFlag {
 		a.noteReplicas(cmd, db, f.Version)
 	}
+	a.noteRollout(cmd, db, f.Name)
 	return a.showFlag(f)
+}
+
+// noteRollout prints what a rollout makes of a change of its flag by hand.
+func (a *app) noteRollout(cmd *cobra.Command, db *sqlx.DB, name string) {
+	c, err := rollout.New(db, rollout.Options{})
+	if err != nil {
+		return
+	}
+	if effect, err := c.Store().HandEditEffect(cmd.Context(), name); err == nil && effect != "" {
+		a.printf("%s", effect)
+	}
 }
 
 // noteReplicas prints which gateways will follow a change, and whether some

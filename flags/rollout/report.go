@@ -46,11 +46,13 @@ type Criterion struct {
 type Report struct {
 	Rollout  string      `json:"rollout"`
 	State    State       `json:"state"`
+	Detail   string      `json:"detail"` // why it waits, is paused or was rolled back
 	Epoch    int         `json:"epoch"`
 	At       time.Time   `json:"at"`
 	Verdict  Verdict     `json:"verdict"` // met if all are, not_met if one is not, otherwise open
 	Criteria []Criterion `json:"criteria"`
-	// Evidence is that of the last stage, in this epoch.
+	// Evidence is that of the last stage in this epoch, or of the one in which
+	// the rollout was rolled back or aborted.
 	Evidence Evidence `json:"evidence"`
 }
 
@@ -71,8 +73,12 @@ func (s *Store) Report(ctx context.Context, name string, g Goals) (Report, error
 		if err := tx.Get(&now, `SELECT {now}`); err != nil {
 			return Report{}, err
 		}
-		e, err := sumEvidence(tx, `rollout = $1 AND epoch = $2 AND stage = $3`, name, r.epoch, len(r.plan.Stages)-1)
-		return Report{Rollout: name, State: r.state, Epoch: r.epoch, At: now.Time, Evidence: e}, err
+		stage := len(r.plan.Stages) - 1
+		if r.state == StateRolledBack || r.state == StateAborted {
+			stage = r.stage // it came no further
+		}
+		e, err := sumEvidence(tx, `rollout = $1 AND epoch = $2 AND stage = $3`, name, r.epoch, stage)
+		return Report{Rollout: name, State: r.state, Detail: r.memory.Detail, Epoch: r.epoch, At: now.Time, Evidence: e}, err
 	})
 	if err != nil {
 		return fail(err)

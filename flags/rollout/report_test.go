@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,6 +85,16 @@ func TestReport_MeasuresTheCriteria(t *testing.T) {
 		r, err := h.Report(t.Context(), flag, rollout.Goals{})
 		if err != nil || r.Criteria[0].Verdict != rollout.VerdictNotMet || r.Epoch != 2 || r.Evidence != (rollout.Evidence{}) {
 			t.Errorf("%+v, %v", r, err)
+		}
+		h.do(rollout.ActionRestart)
+		h.breach()
+		r, err = h.Report(t.Context(), flag, rollout.Goals{})
+		if err != nil || r.State != rollout.StateRolledBack || r.Evidence.Exposed.Failures != 48 || !strings.HasPrefix(r.Detail, "48 of 80 requests failed in 2m0s") {
+			t.Errorf("after a rollback: %+v, %v", r, err)
+		}
+		if _, err := h.Execute(t.Context(), flag, rollout.Command{Action: rollout.ActionAbort, Actor: "alice"}); !errors.Is(err, rollout.ErrIllegal) ||
+			!strings.HasSuffix(err.Error(), "it is rolled_back already; to take the feature away, switch the flag off") {
+			t.Errorf("abort after the end: %v", err)
 		}
 		broken := errors.New("no such table")
 		goals.Adopters = func(context.Context, time.Time, time.Time) (int, int, error) { return 0, 0, broken }

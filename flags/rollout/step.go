@@ -66,12 +66,15 @@ func (r rollout) isLastStage() bool { return r.stage == len(r.plan.Stages)-1 }
 
 // execute returns the step that an operator's action leads to.
 func (r rollout) execute(a Action, actor string) (step, error) {
-	to, ok := transitions[r.state][a]
-	if !ok {
-		return step{}, &IllegalError{Action: a, State: r.state, Allowed: AllowedActions(r.state)}
-	}
 	illegal := func(why string) (step, error) {
 		return step{}, &IllegalError{Action: a, State: r.state, Why: why, Allowed: AllowedActions(r.state)}
+	}
+	to, ok := transitions[r.state][a]
+	switch {
+	case !ok && a == ActionAbort && r.state.hasEnded():
+		return illegal(fmt.Sprintf("it is %s already; to take the feature away, switch the flag off", r.state))
+	case !ok:
+		return illegal("")
 	}
 	s := step{action: a, actor: actor, next: r}
 	switch a {
