@@ -28,6 +28,9 @@ import (
 const (
 	// Interval is how often a process reports.
 	Interval = 10 * time.Second
+	// problemInterval is how often it does while something does not work, such
+	// as in its first moments, so that a recovery shows at once.
+	problemInterval = 2 * time.Second
 	// Alive is how long after its last report a process counts as running.
 	Alive = time.Minute
 )
@@ -74,11 +77,15 @@ func NewStore(pool *sqlx.DB, observe func(name string, wait, took time.Duration,
 func (s *Store) Run(ctx context.Context, log *slog.Logger, state func() State) {
 	id, failing := rand.Text(), false
 	retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
-		err := s.Report(ctx, id, state())
+		now := state()
+		err := s.Report(ctx, id, now)
 		if err != nil && !failing && ctx.Err() == nil {
 			log.Warn("replica cannot report itself", "error", err)
 		}
 		failing = err != nil
+		if len(now.Problems) > 0 {
+			return problemInterval
+		}
 		return Interval
 	})
 	_, err := sqldb.Write(context.WithoutCancel(ctx), s.db, "replicas.leave", func(tx *sqldb.Tx) (int64, error) {

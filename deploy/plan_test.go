@@ -1,0 +1,84 @@
+package deploy_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Every line of the plan has a test that exists, and every line of the
+// monitoring plan a metric, an alert and a panel that exist.
+func TestRunbook_MapsThePlanToWhatExists(t *testing.T) {
+	runbook := read(t, "../docs/runbook.md")
+	_, table, _ := strings.Cut(runbook, "\n## The plan, line by line\n")
+	plan, monitoring, found := strings.Cut(table, "\n### What to watch, from metric to panel\n")
+	monitoring, _, _ = strings.Cut(monitoring, "\n## ")
+	if !found {
+		t.Fatal("docs/runbook.md has not both tables")
+	}
+	tests := map[string]bool{}
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(path) //nolint:gosec // a file of ours
+		for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(string(text), -1) {
+			tests[m[1]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := func(text string) (list [][]string) {
+		for line := range strings.Lines(text) {
+			if cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), " | "); strings.HasPrefix(line, "| ") && len(cells) == 4 {
+				list = append(list, cells)
+			}
+		}
+		return list[1:]
+	}
+	lines := rows(plan)
+	if len(lines) < 10 {
+		t.Errorf("only %d lines of the plan", len(lines))
+	}
+	for _, cells := range lines {
+		names := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(cells[3], -1)
+		if len(names) == 0 {
+			t.Errorf("%s: no test", cells[0])
+		}
+		for _, n := range names {
+			if !tests[n[1]] {
+				t.Errorf("%s: there is no %s", cells[0], n[1])
+			}
+		}
+		for _, anchor := range regexp.MustCompile(`\]\(#([a-z0-9-]+)\)`).FindAllStringSubmatch(cells[2], -1) {
+			words := strings.ReplaceAll(anchor[1], "-", "[ .-]+")
+			if !regexp.MustCompile(`(?mi)^#+ ` + words + `$`).MatchString(runbook) {
+				t.Errorf("%s: there is no heading #%s", cells[0], anchor[1])
+			}
+		}
+	}
+	known, rules, dashboard := exported(), read(t, rulesFile), readDashboard(t)
+	for _, cells := range rows(monitoring) {
+		for _, m := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(cells[1], -1) {
+			if known[m[1]] == nil {
+				t.Errorf("%s: there is no metric %s", cells[0], m[1])
+			}
+		}
+		for _, a := range strings.Split(cells[2], ", ") {
+			if !strings.Contains(rules, "- alert: "+a+"\n") {
+				t.Errorf("%s: there is no alert %s", cells[0], a)
+			}
+		}
+		for _, title := range strings.Split(strings.TrimSpace(cells[3]), ", ") {
+			if !slices.ContainsFunc(dashboard.Panels, func(p panel) bool { return strings.HasPrefix(p.Title, title) }) {
+				t.Errorf("%s: there is no panel %s", cells[0], title)
+			}
+		}
+	}
+}
