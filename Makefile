@@ -2,7 +2,7 @@
 # need none of this.
 
 .DEFAULT_GOAL := help
-.PHONY: help verify test test-quick lint cover fuzz bench run
+.PHONY: help verify test test-short test-quick lint cover fuzz bench run
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,6 +12,9 @@ verify: ## what CI runs, every step; cheapest first
 
 test: ## all tests with -race, the coverage and its bar
 	.ci/run tools test
+
+test-short: ## what needs neither PostgreSQL nor long waits: half a minute
+	go test -short ./...
 
 test-quick: ## all tests, without -race; skips PostgreSQL where it is not installed
 	go test -shuffle=on ./...
