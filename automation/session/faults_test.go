@@ -15,6 +15,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 // clock is a node's clock that a test can set.
@@ -63,10 +64,16 @@ func TestManager_LeavesNothingBehindWhenKilledInAClose(t *testing.T) {
 	}
 }
 
-// use makes one request.
+// use makes one request. A busy machine's database may take longer than a
+// statement may: then it is made again.
 func use(t *testing.T, m *session.Manager, user string) {
 	t.Helper()
-	c, err := m.Acquire(t.Context(), ask(user))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c, err := m.Acquire(ctx, ask(user))
+	for errors.Is(err, sqldb.ErrUnavailable) && ctx.Err() == nil {
+		c, err = m.Acquire(ctx, ask(user))
+	}
 	if err != nil {
 		t.Errorf("%s: %v", user, err)
 		return

@@ -20,7 +20,7 @@ func request(user, model string) session.Request {
 
 func TestOpen_AsksForALengthThatNoOtherOpenHas(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
-		const users = 40
+		const users = 16
 		all := make(chan struct{})
 		p := &heldNode{held: make(chan struct{})}
 		p.onCall = func(n int64) {
