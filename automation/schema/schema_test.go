@@ -371,6 +371,9 @@ func TestMigrate_TellsARoleWithoutRightsWhatToRun(t *testing.T) {
 }
 
 func TestMigrate_GivesUpOnATableInUse(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes several seconds")
+	}
 	dsn := pgtest.Database(t)
 	pool := pgtest.Open(t, dsn)
 	execute(t, pool, `CREATE TABLE feature_flags (feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids text)`)

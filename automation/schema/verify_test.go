@@ -67,6 +67,9 @@ func problems(t *testing.T, pool *sqlx.DB, role string, want ...string) []schema
 }
 
 func TestVerify_FindsDamageAndItsSQLRepairsIt(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes several seconds")
+	}
 	for name, test := range map[string]struct {
 		damage string
 		want   []string
@@ -182,6 +185,9 @@ func service(t *testing.T, before ...string) (owner, pool *sqlx.DB) {
 }
 
 func TestGrants_AreExactlyWhatVerifyChecks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes several seconds")
+	}
 	owner, pool := service(t, hosts)
 	problems(t, owner, "the-gateway")
 	problems(t, owner, "automation_service")
