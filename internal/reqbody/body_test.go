@@ -409,3 +409,31 @@ func BenchmarkBody(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkThirtyBodiesOf30MB reports the heap while all of them are held at
+// once, as a multiple of their bytes.
+func BenchmarkThirtyBodiesOf30MB(b *testing.B) {
+	const bodies, size = 30, int64(30 << 20)
+	for b.Loop() {
+		budget := reqbody.NewBudget(bodies*size + 64<<20) // a body that grows needs both buffers for a moment
+		base := heapInUse()
+		held := make(chan struct{})
+		var all, read sync.WaitGroup
+		read.Add(bodies)
+		for range bodies {
+			all.Go(func() {
+				body := reqbody.New(httptest.NewRecorder(), request(io.LimitReader(zeros{}, size), size), reqbody.Options{MaxBytes: 32 << 20, Budget: budget})
+				defer body.Close()
+				if _, err := body.Bytes(); err != nil {
+					b.Error(err)
+				}
+				read.Done()
+				<-held
+			})
+		}
+		read.Wait()
+		b.ReportMetric((float64(heapInUse())-float64(base))/float64(bodies*size), "heap/bodies")
+		close(held)
+		all.Wait()
+	}
+}
