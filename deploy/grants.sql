@@ -7,7 +7,7 @@
 --
 --     GRANT automation_service TO gateway;
 --
--- `automationctl verify --role gateway` tells whether anything is missing.
+-- `automationctl verify --role gateway` reports what is missing.
 -- Migrations are not the gateway's business then: run `automationctl migrate up`
 -- as the owner. The gateway still may call Migrate, which does nothing where
 -- nothing is missing.

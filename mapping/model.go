@@ -46,7 +46,7 @@ type Model struct {
 
 // serves reports whether a request of the wanted type may use the model: a
 // type that is not stated passes, one that is stated as Unknown does not. The
-// default, which nobody chose for this request, is taken for an LLM where its
+// default, which nobody chose for this request, is treated as an LLM where its
 // type is not stated.
 func (m Model) serves(want Type) bool {
 	if m.Type == "" && m.Match == ByDefault {

@@ -22,7 +22,7 @@ type mockConn interface {
 }
 
 // strict puts a pool before that of a sqlmock, which fails the test for what
-// was not expected: the module itself would answer 503 and go on.
+// was not expected: the module itself would answer 503 and continue.
 func strict(tb TB, db *sql.DB) (*sql.DB, error) {
 	conn, err := db.Conn(context.Background())
 	if err != nil {

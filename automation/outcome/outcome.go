@@ -63,7 +63,7 @@ const (
 	RemedyNone      Remedy = "none"
 	RemedyWait      Remedy = "wait"       // until the request's deadline
 	RemedyLastState Remedy = "last_state" // the last good state serves meanwhile
-	RemedyBreaker   Remedy = "breaker"    // stop asking for a while
+	RemedyBreaker   Remedy = "breaker"    // stop calling it for a while
 	RemedyVerify    Remedy = "verify"     // ask the chain, initiate again, replace
 	RemedyOther     Remedy = "other"      // another provider's session
 	RemedyDrain     Remedy = "drain"      // read the answer to its end, then release

@@ -19,7 +19,7 @@ var ErrNoRole = errors.New("no such role")
 type Problem struct {
 	Object  string `json:"object"`  // such as "index automation_sessions_due"
 	Problem string `json:"problem"` // such as "is missing"
-	SQL     string `json:"sql"`     // what the owner of the tables runs to mend it
+	SQL     string `json:"sql"`     // what the owner of the tables runs to repair it
 }
 
 func (p Problem) String() string { return p.Object + " " + p.Problem }
@@ -27,7 +27,7 @@ func (p Problem) String() string { return p.Object + " " + p.Problem }
 // Verify compares the database with what the migrations make: tables, columns,
 // keys, checks, indexes, triggers and functions, and the rows that must be
 // there; but while a migration has not been applied it says just that. On PostgreSQL it also tells which rights the service's role lacks;
-// empty is the role that is connected. It changes nothing. What is there beside
+// empty is the role that is connected. It changes nothing. What is there besides
 // is nobody's business, and a database newer than this program may differ
 // where something is there in another form.
 func Verify(ctx context.Context, pool *sqlx.DB, role string) ([]Problem, error) {
@@ -89,7 +89,7 @@ func versions(tx *sqldb.Tx) (have map[int]bool, newer bool, err error) {
 		}
 		if !may {
 			for _, m := range embedded(false) {
-				have[m.Version] = true // to be told by what is missing
+				have[m.Version] = true // what is missing tells it
 			}
 			return have, false, nil
 		}
@@ -184,7 +184,7 @@ func compare(want, found []object, kept map[string]bool, newer, lite bool) []Pro
 // bare removes from a check or an index what the type of a host's column adds.
 var bare = strings.NewReplacer("::text", "", "(", "", ")", "")
 
-// alike tells whether what differs does as well: a column that the host
+// alike reports whether what differs does as well: a column that the host
 // brought along as a longer integer or a shorter text, and a check on it.
 func alike(want, got object) bool {
 	switch want.Kind {

@@ -39,7 +39,7 @@ func (c *Claim) EndsAt() time.Time { return c.row.EndsAt.Time }
 // with it: another request may hold the session from then on.
 func (c *Claim) Context() context.Context { return c.ctx }
 
-// LeaseContext is [Claim.Context] for work that goes on after the request has
+// LeaseContext is [Claim.Context] for work that continues after the request has
 // ended, such as reading the rest of the node's answer: it ends with the lease
 // alone, and with the claim.
 func (c *Claim) LeaseContext() context.Context { return c.leaseCtx }
@@ -64,10 +64,10 @@ func (c *Claim) ReleaseBusy() {
 	})
 }
 
-func (c *Claim) release(giveBack func(context.Context, lease) error) {
+func (c *Claim) release(free func(context.Context, lease) error) {
 	ctx, cancel := detached(c.leaseCtx)
 	defer cancel()
-	if err := giveBack(ctx, c.lease); err != nil {
+	if err := free(ctx, c.lease); err != nil {
 		c.m.opts.Logger.Warn("session not released yet", "session_id", c.SessionID(), "lease", c.m.opts.Lease, "error", err)
 	}
 	c.cancel(context.Canceled)

@@ -57,6 +57,6 @@
 // Options.MaxPerUser: sessions that were retired or are too near their end to
 // be handed out, and successors of sessions that are still there.
 //
-// The states of a session and what moves it from one to the next are told in
+// The states of a session and what moves it from one to the next are described in
 // docs/session-states.md.
 package session

@@ -73,7 +73,7 @@ func (k *leaseManager) remove(id string) {
 	}
 }
 
-// release gives a lease back. Where the database cannot be told in time, the
+// release gives a lease back. Where the database cannot be reached in time, the
 // heartbeats try again until the lease has ended by itself.
 func (k *leaseManager) release(ctx context.Context, l lease) error {
 	return k.end(ctx, l, k.store.release, pendingRelease)

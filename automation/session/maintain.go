@@ -78,7 +78,7 @@ func (m *Manager) close(ctx context.Context, r row, l lease) error {
 		w, cancel := detached(ctx)
 		defer cancel()
 		return m.store.updateExpiry(w, l, chain, m.opts.CloseAfter)
-	case errors.Is(err, ErrUnavailable), err != nil && r.Provider == "" && r.Left <= 0: // nobody can tell whether it has ended
+	case errors.Is(err, ErrUnavailable), err != nil && r.Provider == "" && r.Left <= 0: // it is not known whether it has ended
 	default:
 		ask, cancel := context.WithTimeout(ctx, closeTimeout)
 		defer cancel()

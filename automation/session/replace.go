@@ -193,7 +193,7 @@ func (m *Manager) compare(asked OpenRequest, got ChainSession) (serves bool) {
 }
 
 // ceiling is the length to which the chain shortens a model's sessions. It is
-// taken for one once two opens that asked for different lengths got the same.
+// mistaken for one once two opens that asked for different lengths got the same.
 type ceiling struct {
 	asked, got time.Duration
 	certain    bool

@@ -81,7 +81,7 @@ const takeIdleQuery = `UPDATE automation_sessions
 
 // reserve claims what has become idle meanwhile, or writes the intents to open
 // sessions, as many as the caps allow. It runs under the user's lock, so the
-// caps are exact whoever else is asking.
+// caps are exact whoever else asks.
 func (s *store) reserve(ctx context.Context, r reserveRequest, l limits) (reserveResult, error) {
 	return sqldb.Write(ctx, s.db, "sessions.reserve", func(tx *sqldb.Tx) (reserveResult, error) {
 		if err := tx.Lock("user:" + r.user); err != nil {

@@ -25,7 +25,7 @@ AUTOMATION_DEFAULT_OPT_IN is true it also removes settings that equal the
 defaults and were neither touched nor used for the retention: set these
 variables, and DEFAULT_SESSION_EXPIRATION, as the gateway has them.
 
-It works in small batches with pauses, beside running gateways, which do the
+It works in small batches with pauses, next to running gateways, which do the
 same every AUTOMATION_CLEANUP_INTERVAL. It may be cut short and run again.`,
 		Example: `  automationctl cleanup --dry-run
   automationctl cleanup --yes`,

@@ -81,7 +81,7 @@ func classify(err error) (code int, hint string) {
 	case errors.Is(err, cleanup.ErrBusy):
 		return codeConflict, "try again in a minute; --dry-run works meanwhile"
 	case errors.Is(err, cleanup.ErrLeaseLost):
-		return codeConflict, "what was removed stays removed; run it again to go on"
+		return codeConflict, "what was removed stays removed; run it again to continue"
 	case errors.Is(err, schema.ErrNewer):
 		return codeConflict, ""
 	case errors.Is(err, flags.ErrInvalid), errors.Is(err, rollout.ErrInvalid):

@@ -91,9 +91,9 @@ func ids(s flags.IDs) string {
 func (a *app) explainFlag() *cobra.Command {
 	var masterOff bool
 	cmd := &cobra.Command{
-		Use: "explain NAME USER", Short: "Tell why a user has a flag or not", Args: cobra.ExactArgs(2),
+		Use: "explain NAME USER", Short: "Explain why a user has a flag or not", Args: cobra.ExactArgs(2),
 		Long: `Explain goes through all rules in their order. The master switch is each
-gateway's own, AUTOMATION_FEATURE_ENABLED, and taken for on; --master-off tells
+gateway's own, AUTOMATION_FEATURE_ENABLED, and is assumed to be on; --master-off explains
 what holds where it is off.`,
 		Example: "  automationctl flags explain automation 7",
 		RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {

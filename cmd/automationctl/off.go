@@ -31,7 +31,7 @@ seconds. The notice is what users read in GET …/status.`,
 			return a.switchFlag(cmd, db, args, ch)
 		}),
 	}
-	cmd.Flags().StringVar(&notice, "notice", "", "what users are told; unless given, the notice stays")
+	cmd.Flags().StringVar(&notice, "notice", "", "what users read; unless given, the notice stays")
 	return cmd
 }
 

@@ -21,12 +21,12 @@ func (a *app) rollout() *cobra.Command {
 100 %. Running gateways watch each for as long as the plan says, and take the
 feature back by themselves when too many requests fail. NAME is the flag's.`}
 	cmd.AddCommand(a.startRollout(), a.rolloutStatus(), a.watchRollout(), a.rolloutHistory(),
-		a.act(rollout.ActionPause, "Stay in the stage; the watch goes on", ""),
-		a.act(rollout.ActionResume, "Go on after a pause", `Resume goes on, and sets the flag to what the stage says. After a breach the
-stage begins anew.`),
+		a.act(rollout.ActionPause, "Stay in the stage; it stays watched", ""),
+		a.act(rollout.ActionResume, "Continue after a pause", `Resume continues, and sets the flag to what the stage says. After a breach the
+stage begins again.`),
 		a.act(rollout.ActionApprove, "Let a stage pass that waits for approval", ""),
-		a.act(rollout.ActionSkip, "Go on to the next stage at once", ""),
-		a.act(rollout.ActionPromote, "Go on to the last stage at once", "Promote goes to the last stage, which is watched as ever."),
+		a.act(rollout.ActionSkip, "Go to the next stage at once", ""),
+		a.act(rollout.ActionPromote, "Go to the last stage at once", "Promote goes to the last stage, which is watched as ever."),
 		a.act(rollout.ActionAbort, "End it and switch the flag off", `Abort ends the rollout and switches the flag off, in whatever stage it is. It
 works while the rollout is paused, and while the gateways are down.`),
 		a.act(rollout.ActionRestart, "Begin again with the first stage", "Restart begins a new epoch after the end of one: the same users, from the first stage."))

@@ -16,7 +16,7 @@ func (a *app) verify() *cobra.Command {
 		Use: "verify", Short: "Compare the database with what the feature needs", Args: cobra.NoArgs,
 		Long: `Verify compares tables, columns, keys, checks, indexes, triggers and functions
 with what the migrations make, and looks at what the gateway's role may do. It
-changes nothing; where something is missing it shows the SQL that mends it, and
+changes nothing; where something is missing it shows the SQL that repairs it, and
 the exit code is 1. deploy/grants.sql has all the rights that the role needs.`,
 		Example: `  automationctl verify --role gateway
   automationctl verify --json | jq -r '.[].sql' | psql "$DATABASE_URL"`,

@@ -16,7 +16,7 @@ type Goals struct {
 	ErrorRate float64       // the share of failures must be below; 0 is 0.01
 	Adoption  float64       // the share of users who switched the feature on; 0 is 0.3
 	Within    time.Duration // of the beginning, for adoption; 0 is 7 days
-	// Adopters tells how many of the users who could switched the feature on
+	// Adopters returns how many of the users who could switched the feature on
 	// between two times, by the database's clock. Nil leaves that open.
 	Adopters func(ctx context.Context, from, to time.Time) (adopters, users int, err error)
 	// OpenBugs is the number of open P0 and P1 bugs as the operator states it;

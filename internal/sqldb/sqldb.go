@@ -76,7 +76,7 @@ func New(pool *sqlx.DB, o Options) *DB {
 	}
 }
 
-// setup returns what PostgreSQL is told first in a transaction, in one message.
+// setup returns what is sent to PostgreSQL first in a transaction, in one message.
 // BEGIN itself states the isolation level and, for reads, the access mode. The
 // host's defaults decide nothing, and the settings end with the transaction, so
 // that the next client of a pooler does not inherit them. Times without a zone,

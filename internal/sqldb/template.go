@@ -9,7 +9,7 @@ import (
 // cache holds expanded statements, of which the module has a small fixed number.
 type cache struct{ sync.Map }
 
-// argument is a parameter inside a macro; PostgreSQL has to be told its type.
+// argument is a parameter inside a macro; PostgreSQL needs its type.
 var argument = regexp.MustCompile(`\$\d+`)
 
 var macro = regexp.MustCompile(`\{([a-z]+)(?: ([^{}]*))?\}`)

@@ -223,9 +223,9 @@ func sessionError(err error) *apiError {
 // budgetMessages name the limit and the way out.
 var budgetMessages = map[string]string{
 	session.LimitHour: "You have opened as many sessions in this hour as you may. " +
-		"The models of your open sessions go on serving you; GET /api/v1/automation/status says when the next open is free.",
+		"The models of your open sessions still serve you; GET /api/v1/automation/status says when the next open is free.",
 	session.LimitDay: "You have opened as many sessions today as you may. " +
-		"The models of your open sessions go on serving you; GET /api/v1/automation/status says when the next open is free.",
+		"The models of your open sessions still serve you; GET /api/v1/automation/status says when the next open is free.",
 	session.LimitSessions: "You hold as many open sessions of other models as you may. " +
 		"Use one of those models, or end a session: GET and DELETE /api/v1/automation/sessions.",
 	session.LimitTotal: "The gateway holds as many open sessions as it may. Use a model that you have an open session of, or come back later.",
