@@ -59,8 +59,9 @@ func TestRollout_TakesTheFeatureBackForItsOwnErrors(t *testing.T) {
 		var group sync.WaitGroup
 		for range 10 {
 			user++
+			name := fmt.Sprint("user", user)
 			group.Go(func() {
-				o.send(o.request("POST", "/api/v1/chat/completions", fmt.Sprint("user", user), `{"model":"llama"}`))
+				o.send(o.request("POST", "/api/v1/chat/completions", name, `{"model":"llama"}`))
 			})
 		}
 		group.Wait()
