@@ -23,7 +23,7 @@ func TestJavaScript(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal("no tests in js", err)
 	}
-	node := startNode(t, proxyroutertest.Options{Control: true, KeepWorking: true, ChunkDelay: 5 * time.Millisecond})
+	node := startNode(t, proxyroutertest.Options{Control: true, ChunkDelay: 5 * time.Millisecond})
 	gateway := start(t, t.TempDir(), "PROXY_ROUTER_URL="+node.URL)
 	limited := start(t, t.TempDir(), "PROXY_ROUTER_URL="+node.URL, "AUTOMATION_MAX_OPENS_PER_HOUR=1")
 	for _, file := range files {

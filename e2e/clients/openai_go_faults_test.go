@@ -31,7 +31,7 @@ func read(ctx context.Context, client openai.Client) (text, finish string, err e
 }
 
 func TestGoSDK_RaisesWhatTheNodeDoesWrong(t *testing.T) {
-	node := startNode(t, proxyroutertest.Options{KeepWorking: true, ChunkDelay: 5 * time.Millisecond})
+	node := startNode(t, proxyroutertest.Options{ChunkDelay: 5 * time.Millisecond})
 	s := start(t, t.TempDir(), "PROXY_ROUTER_URL="+node.URL)
 	inject := func(t *testing.T, f proxyroutertest.Fault) openai.Client {
 		node.Inject(f)
