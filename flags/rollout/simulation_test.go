@@ -125,7 +125,7 @@ func outcomeAt(r *rand.Rand, rate float64, o Outcome) Outcome {
 }
 
 func TestSimulation_RollsBackNoHealthyStage(t *testing.T) {
-	if testing.Short() {
+	if testing.Short() || underRace {
 		t.Skip("simulates 1,900 days")
 	}
 	independent := func(rate float64) func(*fleet, *rand.Rand, time.Duration, time.Duration) {
@@ -194,7 +194,7 @@ func TestSimulation_RollsBackNoHealthyStage(t *testing.T) {
 }
 
 func TestSimulation_CatchesFailingStages(t *testing.T) {
-	if testing.Short() {
+	if testing.Short() || underRace {
 		t.Skip("simulates 2,600 stages")
 	}
 	many := func(f *fleet, r *rand.Rand, rate float64, step time.Duration) {
