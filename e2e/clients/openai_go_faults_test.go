@@ -58,7 +58,7 @@ func TestGoSDK_RaisesWhatTheNodeDoesWrong(t *testing.T) {
 		"empty-answer":         {502, "provider_error", "", ""},
 		"chat-cut":             {502, "provider_error", "", ""},
 		"chat-drop":            {502, "provider_error", "", ""},
-		"switching-protocols":  {502, "provider_error", "", ""},
+		"switching-protocols":  {503, "session_unavailable", "", ""},
 		"model-context-length": {400, "context_length_exceeded", "messages", "This model's maximum context length is 8192 tokens."},
 		"model-content-filter": {400, "content_filter", "prompt", "The prompt was filtered."},
 		"model-rate-limit":     {429, "rate_limit_exceeded", "", "Rate limit reached for requests"},

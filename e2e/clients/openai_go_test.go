@@ -101,7 +101,8 @@ func TestGoSDK_ShowsWhatIsWrong(t *testing.T) {
 func TestGateway_LosesNoPaidSessionWhenKilled(t *testing.T) {
 	restart := func(t *testing.T, dir string, node *proxyroutertest.Server) *server {
 		return start(t, dir, "PROXY_ROUTER_URL="+node.URL,
-			"AUTOMATION_SESSION_LEASE=3s", "AUTOMATION_SWEEP_INTERVAL=100ms", "AUTOMATION_OPEN_TIMEOUT=5s")
+			"AUTOMATION_SESSION_LEASE=3s", "AUTOMATION_SESSION_COOLDOWN=1s", "AUTOMATION_MAX_SESSIONS_PER_USER=1",
+			"AUTOMATION_SWEEP_INTERVAL=100ms", "AUTOMATION_OPEN_TIMEOUT=5s")
 	}
 	t.Run("in the middle of a stream", func(t *testing.T) {
 		dir, node := t.TempDir(), proxyroutertest.NewServer(t, proxyroutertest.Options{ChunkDelay: 50 * time.Millisecond})
