@@ -43,7 +43,7 @@ func BenchmarkSessions(b *testing.B) {
 		for b.Loop() {
 			content.Reset(text)
 			once := *r
-			once.Body = content
+			once.Body, once.ContentLength = content, int64(len(text))
 			h.ServeHTTP(w, &once)
 		}
 		if w.status >= http.StatusBadRequest {

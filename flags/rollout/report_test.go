@@ -89,7 +89,7 @@ func TestReport_MeasuresTheCriteria(t *testing.T) {
 		h.do(rollout.ActionRestart)
 		h.breach()
 		r, err = h.Report(t.Context(), flag, rollout.Goals{})
-		if err != nil || r.State != rollout.StateRolledBack || r.Evidence.Exposed.Failures != 48 || !strings.HasPrefix(r.Detail, "48 of 80 requests failed in 2m0s") {
+		if err != nil || r.State != rollout.StateRolledBack || r.Evidence.Exposed.Failures != 48 || !strings.HasPrefix(r.Detail, "48 of 80 requests failed in 2m") {
 			t.Errorf("after a rollback: %+v, %v", r, err)
 		}
 		if _, err := h.Execute(t.Context(), flag, rollout.Command{Action: rollout.ActionAbort, Actor: "alice"}); !errors.Is(err, rollout.ErrIllegal) ||
