@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -453,15 +454,22 @@ func TestTwoReplicasShareSessions(t *testing.T) {
 			a := newLab(t, setup{db: db, node: proxyroutertest.Options{ChunkDelay: 2 * time.Millisecond}})
 			b := newLab(t, setup{db: db, config: func(c *automation.Config) { c.ProxyRouterURL = a.node.URL }})
 			var wg sync.WaitGroup
+			var served atomic.Int32
 			for i := range 32 {
 				l := []*lab{a, b}[i%2]
 				wg.Go(func() {
-					if got := l.chat("alice"); got.status != http.StatusOK {
+					switch got := l.chat("alice"); {
+					case got.status == http.StatusOK:
+						served.Add(1)
+					case got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "": // a busy machine's database is late
 						t.Errorf("%d %s", got.status, got.body)
 					}
 				})
 			}
 			wg.Wait()
+			if served.Load() == 0 {
+				t.Error("nobody was served")
+			}
 			if s := a.healthy(); s.Opens > 4 {
 				t.Errorf("%d opens", s.Opens)
 			}
