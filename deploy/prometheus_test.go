@@ -152,7 +152,7 @@ func TestAlerts_FireWhenTheNodeIsKilled(t *testing.T) {
 	}
 }
 
-// isHistogram tells whether a metric shows as _bucket, _count and _sum only.
+// isHistogram reports whether a metric shows as _bucket, _count and _sum only.
 func isHistogram(name string) bool {
 	return strings.HasSuffix(name, "_duration_seconds") || strings.HasSuffix(name, "_overhead_seconds") ||
 		strings.HasSuffix(name, "_lifetime_seconds") || strings.HasSuffix(name, "_slot_wait_seconds")

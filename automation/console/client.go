@@ -74,12 +74,19 @@ func (c *client) get(r *request, path string, query url.Values, answer any) erro
 	if len(query) > 0 {
 		path += "?" + query.Encode()
 	}
-	return c.do(r, http.MethodGet, path, nil, nil, answer)
+	return c.send(r, http.MethodGet, path, nil, nil, answer)
 }
 
 // send sends body as JSON and decodes the answer, if it is wanted.
 func (c *client) send(r *request, method, path string, header http.Header, body, answer any) error {
-	return c.do(r, method, path, header, body, answer)
+	w, err := c.call(r, method, path, header, body)
+	if err != nil || answer == nil {
+		return err
+	}
+	if err := json.Unmarshal(w.body.Bytes(), answer); err != nil {
+		return fmt.Errorf("console: %s %s: %w", method, path, err)
+	}
+	return nil
 }
 
 // raw returns the answer to a GET as it is.
@@ -89,17 +96,6 @@ func (c *client) raw(r *request, path string, query url.Values) ([]byte, error) 
 		return nil, err
 	}
 	return w.body.Bytes(), nil
-}
-
-func (c *client) do(r *request, method, path string, header http.Header, body, answer any) error {
-	w, err := c.call(r, method, path, header, body)
-	if err != nil || answer == nil {
-		return err
-	}
-	if err := json.Unmarshal(w.body.Bytes(), answer); err != nil {
-		return fmt.Errorf("console: %s %s: %w", method, path, err)
-	}
-	return nil
 }
 
 // call makes one request. An answer that is no success is a *statusError.
