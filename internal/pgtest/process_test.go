@@ -3,7 +3,6 @@ package pgtest_test
 import (
 	"bufio"
 	"io"
-	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
@@ -114,13 +113,11 @@ func TestStart_RunsAsAnOrdinaryUser(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	binary, err := os.ReadFile(os.Args[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	// Another process writes the copy: a file that this one has open for writing is inherited by
+	// what parallel tests fork at that moment, and cannot be executed until they exec.
 	program := filepath.Join(dir, "pgtest.test")
-	if err := os.WriteFile(program, binary, fs.FileMode(0o755)); err != nil {
-		t.Fatal(err)
+	if out, err := exec.CommandContext(t.Context(), "install", "-m", "755", os.Args[0], program).CombinedOutput(); err != nil {
+		t.Fatalf("copy the test binary: %v\n%s", err, out)
 	}
 	for name, tests := range map[string]string{
 		"a server": "^(TestDatabase_IsIsolatedFromOthers|TestCluster_KeepsAcknowledgedRowsWhenKilled|TestCluster_AnswersAgainAfterThaw)$",
