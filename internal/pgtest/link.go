@@ -49,7 +49,7 @@ func (l *link) serve(ctx context.Context) {
 		defer l.cut()
 		out := gate{l, server}
 		if _, err := out.Write(startup); err == nil {
-			_, _ = io.Copy(out, l.client) // an error ends the link, as it should
+			_ = l.requests(bufio.NewReaderSize(l.client, 64<<10), out) // an error ends the link, as it should
 		}
 	})
 	l.replies(bufio.NewReader(server))
@@ -91,7 +91,7 @@ func readStartup(client io.ReadWriter) ([]byte, error) {
 // everything up to ReadyForQuery, because an autocommit statement is committed only by then.
 func (l *link) replies(server *bufio.Reader) {
 	out := bufio.NewWriter(gate{l, l.client})
-	for losing := false; ; {
+	for losing, ready := false, false; ; {
 		head := make([]byte, 5)
 		if _, err := io.ReadFull(server, head); err != nil {
 			return
@@ -104,11 +104,24 @@ func (l *link) replies(server *bufio.Reader) {
 			}
 			losing = l.proxy.loses(strings.TrimRight(string(tag), "\x00"))
 		}
+		switch kind {
+		case 'C':
+			l.proxy.count(func(t *Traffic) { t.Statements++ })
+		case 'Z': // ReadyForQuery
+			l.proxy.count(func(t *Traffic) {
+				if ready {
+					t.RoundTrips++
+				} else {
+					t.Connections++
+				}
+			})
+			ready = true
+		}
 		if losing {
 			if _, err := io.CopyN(io.Discard, server, size); err != nil {
 				return
 			}
-			if kind == 'Z' { // ReadyForQuery
+			if kind == 'Z' {
 				l.proxy.mu.Lock()
 				l.proxy.lost++
 				l.proxy.mu.Unlock()

@@ -6,10 +6,11 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
-// A Proxy listens on 127.0.0.1 between clients and a server, and simulates faults of the
-// network. Any goroutine may use it. It closes a client whose server does not answer.
+// A Proxy listens on 127.0.0.1 between clients and a server, simulates faults and latency of
+// the network, and counts what crosses it. Any goroutine may use it. It closes a client whose server does not answer.
 type Proxy struct {
 	listener net.Listener
 	dsn      string
@@ -22,6 +23,8 @@ type Proxy struct {
 	flows    chan struct{} // closed unless the proxy is frozen
 	links    map[*link]struct{}
 	closed   bool
+	traffic  Traffic
+	latency  time.Duration
 }
 
 // NewProxy starts a proxy in front of the server of dsn: a cluster, a pooler or another proxy.
@@ -32,7 +35,7 @@ func NewProxy(tb testing.TB, dsn string) *Proxy {
 	check(tb, err)
 	listener, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	check(tb, err)
-	p := &Proxy{listener: listener, dsn: overTCP(dsn, listener.Addr().String()), upstream: to, flows: make(chan struct{}), links: map[*link]struct{}{}}
+	p := &Proxy{listener: listener, dsn: overTCP(dsn, listener.Addr().String()), upstream: to, flows: make(chan struct{}), links: map[*link]struct{}{}, traffic: Traffic{Queries: map[string]int{}}}
 	close(p.flows)
 	p.wait.Go(p.accept)
 	tb.Cleanup(p.close)

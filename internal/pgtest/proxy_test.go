@@ -2,12 +2,15 @@ package pgtest_test
 
 import (
 	"context"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -182,5 +185,60 @@ func TestProxy_ForwardsCancelRequests(t *testing.T) {
 	}
 	for waiters() != 0 { // the cancel request is on its way
 		runtime.Gosched()
+	}
+}
+
+func TestProxy_CountsWhatCrossesIt(t *testing.T) {
+	t.Parallel()
+	p, proxied, _ := journal(t)
+	conn, err := proxied.Connx(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got := p.TakeTraffic(); got.Connections != 1 || got.RoundTrips != got.Statements {
+		t.Errorf("a new connection is %+v, want 1 connection and nothing but the driver's own statements", got)
+	}
+	for query, want := range map[string]pgtest.Traffic{
+		"INSERT INTO journal DEFAULT VALUES": {RoundTrips: 1, Statements: 1},
+		"SELECT 1; SELECT 2":                 {RoundTrips: 1, Statements: 2},
+	} {
+		// Without parameters lib/pq sends the simple protocol, and pgx with this mode.
+		args := []any{}
+		if os.Getenv("AUTOMATION_TEST_DRIVER") == "pgx" {
+			args = append(args, pgx.QueryExecModeSimpleProtocol)
+		}
+		if _, err := conn.ExecContext(t.Context(), query, args...); err != nil {
+			t.Fatal(err)
+		}
+		want.Queries = map[string]int{query: 1}
+		if diff := cmp.Diff(want, p.TakeTraffic()); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", query, diff)
+		}
+	}
+	const bound = "SELECT $1::int"
+	for range 3 {
+		var n int
+		if err := conn.GetContext(t.Context(), &n, bound, 7); err != nil || n != 7 {
+			t.Fatalf("%d, %v", n, err)
+		}
+	}
+	if got := p.TakeTraffic(); got.Statements != 3 || got.Queries[bound] != 3 || got.RoundTrips < 3 {
+		t.Errorf("three executions are %+v", got)
+	}
+}
+
+func TestProxy_AddsItsLatencyToEachRoundTrip(t *testing.T) {
+	t.Parallel()
+	const latency = 20 * time.Millisecond
+	p, proxied, _ := journal(t)
+	execute(t, proxied, "SELECT 1")
+	p.SetLatency(latency)
+	begun := time.Now()
+	for range 3 {
+		execute(t, proxied, "SELECT 1")
+	}
+	if took := time.Since(begun); took < 3*latency {
+		t.Errorf("three round trips took %v, want at least %v", took, 3*latency)
 	}
 }
