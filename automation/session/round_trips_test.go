@@ -1,0 +1,96 @@
+package session_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+)
+
+// TestAcquire_TakesFewRoundTrips counts, on the wire, how often a request waits for the database.
+func TestAcquire_TakesFewRoundTrips(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name, driver, option string
+		warm, cold           int // at most; Acquire, Release and what they cause
+	}{
+		{"lib/pq", "postgres", "", 10, 52},
+		{"lib/pq with binary_parameters", "postgres", "&binary_parameters=yes", 8, 35},
+		{"pgx", "pgx", "", 8, 35},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			dsn := pgtest.Database(t)
+			migrated(t, pgtest.Open(t, dsn))
+			proxy := pgtest.NewProxy(t, dsn)
+			db, err := sqlx.Open(tt.driver, proxy.DSN()+tt.option)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = db.Close() })
+			db.SetMaxOpenConns(1) // pgx prepares each statement once on each connection
+			_, provider := node(t, proxyroutertest.Options{})
+			o := quick()
+			o.Interval, o.Lease = time.Hour, time.Hour // only what the requests need
+			use := func(m *session.Manager, user string) {
+				t.Helper()
+				c, err := m.Acquire(t.Context(), ask(user))
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.Release()
+			}
+			m, stop := start(t, db, provider, o)
+			use(m, "anna")
+			use(m, "anna")
+			proxy.TakeTraffic()
+			const chats = 10
+			for range chats {
+				use(m, "anna")
+			}
+			warm := proxy.TakeTraffic()
+			stop()
+			checkRoundTrips(t, "a warm chat", warm, chats, tt.warm)
+
+			// A request asks again while its open takes long, as it may on a busy machine,
+			// so the best of many counts.
+			var cold pgtest.Traffic
+			for i := range 100 {
+				m, stop := start(t, db, provider, o)
+				proxy.TakeTraffic()
+				use(m, fmt.Sprint("user-", i))
+				stop() // waits for what goes on in the background
+				if got := proxy.TakeTraffic(); i == 0 || got.RoundTrips < cold.RoundTrips {
+					cold = got
+				}
+				if i > 0 && cold.RoundTrips <= tt.cold {
+					break
+				}
+			}
+			checkRoundTrips(t, "a cold chat", cold, 1, tt.cold)
+		})
+	}
+}
+
+// checkRoundTrips asserts that each of several chats took at most that many round trips on
+// average, and prints its statements otherwise.
+func checkRoundTrips(t *testing.T, what string, got pgtest.Traffic, chats, most int) {
+	t.Helper()
+	t.Logf("%s: %.1f round trips, %.1f statements", what, float64(got.RoundTrips)/float64(chats), float64(got.Statements)/float64(chats))
+	if got.RoundTrips <= most*chats {
+		return
+	}
+	var text strings.Builder
+	for _, query := range slices.Sorted(maps.Keys(got.Queries)) {
+		fmt.Fprintf(&text, "\n%4d × %.150s", got.Queries[query], strings.Join(strings.Fields(query), " "))
+	}
+	t.Errorf("%s takes %.1f round trips, want at most %d:%s", what, float64(got.RoundTrips)/float64(chats), most, text.String())
+}
