@@ -41,7 +41,7 @@ func build(f file, feed []feedModel, registry map[string]facts) *Table {
 		if m.Name != defaultName {
 			b.models = append(b.models, m)
 		}
-		m.Match = ByID
+		m.Match = matchID
 		b.index[id] = m
 	}
 	slices.SortFunc(b.models, func(a, b Model) int {
@@ -57,7 +57,7 @@ type builder struct {
 	facts     map[string]facts // by id
 }
 
-func (b *builder) model(name, id string, match Match) Model {
+func (b *builder) model(name, id, match string) Model {
 	known := b.facts[id]
 	return Model{Name: name, ID: id, Type: known.typ, Created: known.created, Match: match}
 }
@@ -78,12 +78,12 @@ func (b *builder) addFeed(feed []feedModel) {
 		key := foldString(fm.name)
 		_, taken := b.index[key]
 		if !taken && count[key] == 1 {
-			b.addName(b.model(fm.name, fm.id, ByName))
+			b.addName(b.model(fm.name, fm.id, matchName))
 			continue
 		}
 		m, named := b.canonical[fm.id]
 		if !named {
-			m = b.model(fm.id, fm.id, ByID)
+			m = b.model(fm.id, fm.id, matchID)
 			b.canonical[fm.id] = m
 		}
 		if !taken { // listed twice: whoever asks for the name is shown both ids
@@ -98,7 +98,7 @@ func (b *builder) addName(m Model) {
 	b.near = append(b.near, candidate{key: slugString(key), Model: m})
 	if first, ok := b.canonical[m.ID]; ok {
 		m.Name = first.Name
-	} else if m.Match == ByName {
+	} else if m.Match == matchName {
 		b.canonical[m.ID] = m
 	}
 	b.index[key] = m
@@ -107,13 +107,13 @@ func (b *builder) addName(m Model) {
 func (b *builder) addDefault(f file) {
 	m, ok := b.canonical[f.defaultID]
 	if !ok {
-		m = b.model(defaultName, f.defaultID, ByDefault)
+		m = b.model(defaultName, f.defaultID, matchDefault)
 		b.canonical[m.ID] = m
 	}
-	m.Match = ByDefault
+	m.Match = matchDefault
 	b.index[defaultName] = m
 	for _, named := range f.models {
-		if named.Match == ByDefault {
+		if named.Match == matchDefault {
 			b.index[foldString(named.Name)] = m
 		}
 	}
@@ -138,7 +138,7 @@ func (b *builder) addAliases(f file, feed []feedModel) {
 	b.addUnique(own)
 	b.addUnique(theirs)
 	for _, fm := range feed {
-		if m, ok := b.index[foldString(fm.venice)]; ok && m.Match == ByAlias && m.ID == fm.id {
+		if m, ok := b.index[foldString(fm.venice)]; ok && m.Match == matchAlias && m.ID == fm.id {
 			m.Name = fm.venice // the name to suggest
 			b.near = append(b.near, candidate{key: slugString(foldString(fm.venice)), Model: m})
 		}
@@ -150,8 +150,8 @@ func (b *builder) addUnique(as aliases) {
 		if _, taken := b.index[key]; taken || m.ID == "" {
 			continue
 		}
-		if m.Match != ByDefault {
-			m.Match = ByAlias
+		if m.Match != matchDefault {
+			m.Match = matchAlias
 		}
 		b.index[key] = m
 	}

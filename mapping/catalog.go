@@ -96,9 +96,9 @@ func (c *Catalog) Load(ctx context.Context) error {
 	return c.noteFile(err)
 }
 
-// LoadFeed asks the feed once and replaces the table if it changed. An error
+// loadFeed asks the feed once and replaces the table if it changed. An error
 // leaves everything as it is. Without a feed it does nothing.
-func (c *Catalog) LoadFeed(ctx context.Context) error {
+func (c *Catalog) loadFeed(ctx context.Context) error {
 	if c.opts.FeedURL == "" {
 		return nil
 	}
@@ -123,9 +123,9 @@ func (c *Catalog) LoadFeed(ctx context.Context) error {
 	return c.noteFeed(nil)
 }
 
-// LoadRegistry asks the registry once and replaces the table. An error leaves
+// loadRegistry asks the registry once and replaces the table. An error leaves
 // everything as it is. Without a registry it does nothing.
-func (c *Catalog) LoadRegistry(ctx context.Context) error {
+func (c *Catalog) loadRegistry(ctx context.Context) error {
 	if c.opts.Registry == nil {
 		return nil
 	}
@@ -177,10 +177,10 @@ func (c *Catalog) Run(ctx context.Context) error {
 		}
 	}
 	if c.opts.FeedURL != "" {
-		wg.Go(remote(c.LoadFeed))
+		wg.Go(remote(c.loadFeed))
 	}
 	if c.opts.Registry != nil {
-		wg.Go(remote(c.LoadRegistry))
+		wg.Go(remote(c.loadRegistry))
 	}
 	return nil
 }
@@ -199,7 +199,7 @@ func (c *Catalog) Resolve(name string, want Type) (Model, error) {
 	}
 	if miss, ok := errors.AsType[*NotFoundError](err); ok && len(miss.Suggestions) == 0 {
 		if m, err = t.Resolve(defaultName, want); err == nil {
-			m.Match = Fallback
+			m.Match = matchFallback
 		}
 	}
 	return m, err

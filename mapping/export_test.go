@@ -1,6 +1,9 @@
 package mapping
 
-import "fmt"
+import (
+	"context"
+	"fmt"
+)
 
 // Parse is Load of a text.
 func Parse(data []byte) (*Table, error) {
@@ -15,3 +18,16 @@ const (
 	MaxName     = maxName
 	MaxFeedSize = maxFeedSize
 )
+
+// How a name found its model.
+const (
+	MatchID       = matchID
+	MatchName     = matchName
+	MatchAlias    = matchAlias
+	MatchSlug     = matchSlug
+	MatchDefault  = matchDefault
+	MatchFallback = matchFallback
+)
+
+func (c *Catalog) LoadFeed(ctx context.Context) error     { return c.loadFeed(ctx) }
+func (c *Catalog) LoadRegistry(ctx context.Context) error { return c.loadRegistry(ctx) }

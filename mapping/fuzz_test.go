@@ -57,7 +57,7 @@ func encode(t *testing.T, table *mapping.Table) []byte {
 	text := map[string]string{"default": table.Default().ID}
 	for _, m := range table.Models() {
 		text[m.Name] = m.ID
-		if m.Match == mapping.ByDefault {
+		if m.Match == mapping.MatchDefault {
 			text[m.Name] = "default"
 		}
 	}
@@ -104,7 +104,7 @@ func FuzzResolve(f *testing.F) {
 					t.Errorf("a suggestion that does not resolve: %v", err)
 				}
 			}
-		case !errors.Is(err, mapping.ErrTypeMismatch):
+		case !isTypeMismatch(err):
 			t.Error(err)
 		}
 	})

@@ -31,7 +31,7 @@ func FuzzFeed(f *testing.F) {
 	}
 	f.Add(data)
 	f.Add([]byte(`[{"id":"0x` + strings.Repeat("1", 64) + `","name":"x"}]`))
-	own := file{defaultID: "0x" + strings.Repeat("a", 64), models: []Model{{Name: "llama-3.3-70b", ID: "0x" + strings.Repeat("c", 64), Match: ByName}}}
+	own := file{defaultID: "0x" + strings.Repeat("a", 64), models: []Model{{Name: "llama-3.3-70b", ID: "0x" + strings.Repeat("c", 64), Match: matchName}}}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		answer, err := parseFeed(data)
 		if err != nil {

@@ -21,17 +21,14 @@ const (
 	Unknown   Type = "UNKNOWN" // stated, but as none of the others
 )
 
-// Match is how a name found its model.
-type Match string
-
-// From the most literal to the most lenient.
+// The values of Model.Match.
 const (
-	ByID      Match = "id"
-	ByName    Match = "name"
-	ByAlias   Match = "alias"   // the slug of a name, or the feed's Venice id
-	BySlug    Match = "slug"    // the slug of what was asked
-	ByDefault Match = "default" // asked for nothing, for "default", or for a name that the file maps to "default"
-	Fallback  Match = "unknown" // asked for a name that nobody knows; the default serves instead
+	matchID       = "id"
+	matchName     = "name"
+	matchAlias    = "alias"
+	matchSlug     = "slug"
+	matchDefault  = "default"
+	matchFallback = "unknown"
 )
 
 // Model is a model of the network.
@@ -41,7 +38,12 @@ type Model struct {
 	ID      string    // 0x and 64 lower-case hex digits
 	Type    Type      // empty where not stated
 	Created time.Time // when it was registered on the chain; zero where not known
-	Match   Match     // how it was found; in a listing ByName, or ByID where the id is the name
+	// Match is how it was found, from the most literal to the most lenient: "id",
+	// "name", "alias" (the slug of a name, or the feed's Venice id), "slug" (of what
+	// was asked), "default" (asked for nothing, for "default", or for a name that the
+	// file maps to it), "unknown" (asked for a name that nobody knows). In a
+	// listing it is "name", or "id" where the id is the name.
+	Match string
 }
 
 // serves reports whether a request of the wanted type may use the model: a
@@ -49,20 +51,16 @@ type Model struct {
 // default, which nobody chose for this request, is treated as an LLM where its
 // type is not stated.
 func (m Model) serves(want Type) bool {
-	if m.Type == "" && m.Match == ByDefault {
+	if m.Type == "" && m.Match == matchDefault {
 		return want == "" || want == LLM
 	}
 	return want == "" || m.Type == "" || m.Type == want
 }
 
-// What errors.Is finds in the errors of Resolve.
-var (
-	ErrNotFound     = errors.New("model not found")
-	ErrTypeMismatch = errors.New("model type mismatch")
-	ErrNotLoaded    = errors.New("mapping: not loaded: call Load first")
-)
+// ErrNotLoaded is the error of Resolve before the first Load.
+var ErrNotLoaded = errors.New("mapping: not loaded: call Load first")
 
-// NotFoundError is an [ErrNotFound].
+// NotFoundError says that no model has the name.
 type NotFoundError struct {
 	Name        string   // what was asked, cut to 256 bytes of valid UTF-8
 	Suggestions []string // at most 5 names that resolve, the nearest first; none where nothing is near
@@ -70,16 +68,12 @@ type NotFoundError struct {
 
 func (e *NotFoundError) Error() string {
 	if len(e.Suggestions) == 0 {
-		return fmt.Sprintf("mapping: resolve(%q): %v", e.Name, ErrNotFound)
+		return fmt.Sprintf("mapping: resolve(%q): model not found", e.Name)
 	}
-	return fmt.Sprintf("mapping: resolve(%q): %v; did you mean %s?", e.Name, ErrNotFound, strings.Join(e.Suggestions, ", "))
+	return fmt.Sprintf("mapping: resolve(%q): model not found; did you mean %s?", e.Name, strings.Join(e.Suggestions, ", "))
 }
 
-// Unwrap returns ErrNotFound.
-func (e *NotFoundError) Unwrap() error { return ErrNotFound }
-
-// TypeMismatchError is an [ErrTypeMismatch]: the model exists and is for
-// something else.
+// TypeMismatchError says that the model exists and is for something else.
 type TypeMismatchError struct {
 	ResolvedModel string // Model.Name
 	ResolvedID    string // Model.ID
@@ -88,9 +82,6 @@ type TypeMismatchError struct {
 }
 
 func (e *TypeMismatchError) Error() string {
-	return fmt.Sprintf("mapping: resolve(%q): %v: the model is %s, the request needs %s",
-		e.ResolvedModel, ErrTypeMismatch, cmp.Or(e.ModelType, "not stated"), e.RequestedType)
+	return fmt.Sprintf("mapping: resolve(%q): model type mismatch: the model is %s, the request needs %s",
+		e.ResolvedModel, cmp.Or(e.ModelType, "not stated"), e.RequestedType)
 }
-
-// Unwrap returns ErrTypeMismatch.
-func (e *TypeMismatchError) Unwrap() error { return ErrTypeMismatch }

@@ -156,7 +156,7 @@ func (p *parser) addProblem(line int, name, format string, args ...any) {
 }
 
 func (p *parser) add(line int, name string, value json.RawMessage) {
-	e := &entry{Model: Model{Name: name, Match: ByName}, key: foldString(name), line: line}
+	e := &entry{Model: Model{Name: name, Match: matchName}, key: foldString(name), line: line}
 	if problem := checkName(name); problem != "" {
 		p.addProblem(line, name, "%s", problem)
 	}
@@ -185,7 +185,7 @@ func (p *parser) add(line int, name string, value json.RawMessage) {
 	case e.key == defaultName:
 		p.addProblem(line, name, "the default maps to itself; give it a model id")
 	default:
-		e.Match = ByDefault
+		e.Match = matchDefault
 	}
 }
 
@@ -219,7 +219,7 @@ func (p *parser) finish() file {
 		if e.key == defaultName {
 			continue
 		}
-		if e.Match == ByDefault {
+		if e.Match == matchDefault {
 			e.ID = f.defaultID
 		}
 		f.models = append(f.models, e.Model)

@@ -45,8 +45,8 @@ func (t *Table) lookup(name string) (Model, bool) {
 		return m, true
 	}
 	m, ok := t.index[string(slug(key))]
-	if ok && m.Match != ByDefault {
-		m.Match = BySlug
+	if ok && m.Match != matchDefault {
+		m.Match = matchSlug
 	}
 	return m, ok
 }

@@ -12,10 +12,10 @@ import (
 
 // EventChannel is where the provider's events come from between Init and
 // Shutdown. It is never closed.
-func (p *Provider) EventChannel() <-chan of.Event { return p.events }
+func (p *provider) EventChannel() <-chan of.Event { return p.events }
 
 // Init is InitWithContext without an end.
-func (p *Provider) Init(about of.EvaluationContext) error {
+func (p *provider) Init(about of.EvaluationContext) error {
 	return p.InitWithContext(context.Background(), about)
 }
 
@@ -23,7 +23,7 @@ func (p *Provider) Init(about of.EvaluationContext) error {
 // fails, or for at most 5 s, and begins with the events. It fails if there are
 // no flags to decide from; the provider becomes ready, and says so, once there
 // are.
-func (p *Provider) InitWithContext(ctx context.Context, _ of.EvaluationContext) error {
+func (p *provider) InitWithContext(ctx context.Context, _ of.EvaluationContext) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.end()
@@ -64,19 +64,19 @@ func waitForPass(ctx context.Context, v *flags.View) {
 }
 
 // Shutdown ends the events. The watcher is the host's, and continues.
-func (p *Provider) Shutdown() {
+func (p *provider) Shutdown() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.end()
 }
 
 // ShutdownWithContext is Shutdown, which waits for nobody.
-func (p *Provider) ShutdownWithContext(context.Context) error {
+func (p *provider) ShutdownWithContext(context.Context) error {
 	p.Shutdown()
 	return nil
 }
 
-func (p *Provider) end() {
+func (p *provider) end() {
 	if p.stop != nil {
 		p.stop()
 		<-p.stopped
@@ -100,7 +100,7 @@ func byName(v *flags.View) map[string]*flags.Flag {
 
 // run sends what each pass changed until ctx ends. While nobody receives the
 // events, it waits, and sends the latest afterwards.
-func (p *Provider) run(ctx context.Context, stopped chan<- struct{}, next <-chan struct{}, sent state) {
+func (p *provider) run(ctx context.Context, stopped chan<- struct{}, next <-chan struct{}, sent state) {
 	defer close(stopped)
 	for {
 		select {

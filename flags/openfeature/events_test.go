@@ -66,7 +66,7 @@ func TestProvider_SendsEvents(t *testing.T) {
 		running(t, w)
 		api := isolated.NewAPI()
 		defer func() { _ = api.Shutdown(context.Background()) }()
-		p := openfeature.New(w.View)
+		p := newProvider(w.View)
 		if err := api.SetProviderAndWait(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
@@ -141,7 +141,7 @@ func TestProvider_UnreceivedEventsBlockNobody(t *testing.T) {
 		source := someFlags()
 		w := flags.NewWatcher(source, flags.Options{})
 		running(t, w)
-		p := openfeature.New(w.View)
+		p := newProvider(w.View)
 		if err := p.Init(of.EvaluationContext{}); err != nil {
 			t.Fatal(err)
 		}
@@ -159,7 +159,7 @@ func TestProvider_UnreceivedEventsBlockNobody(t *testing.T) {
 func TestProvider_StartsAndStopsManyTimes(t *testing.T) {
 	w := flags.NewWatcher(someFlags(), flags.Options{Interval: time.Microsecond})
 	running(t, w)
-	p := openfeature.New(w.View)
+	p := newProvider(w.View)
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
@@ -177,7 +177,7 @@ func TestProvider_StartsAndStopsManyTimes(t *testing.T) {
 func TestProvider_InitWaitsForTheFirstPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := flags.NewWatcher(someFlags(), flags.Options{})
-		p := openfeature.New(w.View)
+		p := newProvider(w.View)
 		defer p.Shutdown()
 		time.AfterFunc(3*time.Second, func() { _ = w.Refresh(t.Context()) })
 		if err := p.Init(of.EvaluationContext{}); err != nil {
@@ -185,7 +185,7 @@ func TestProvider_InitWaitsForTheFirstPass(t *testing.T) {
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
-		p := openfeature.New(flags.NewWatcher(someFlags(), flags.Options{}).View)
+		p := newProvider(flags.NewWatcher(someFlags(), flags.Options{}).View)
 		defer p.Shutdown()
 		begun := time.Now()
 		if err := p.Init(of.EvaluationContext{}); err == nil || time.Since(begun) != 5*time.Second {

@@ -33,8 +33,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags"
 )
 
-// Provider is an OpenFeature provider on a View, whose watcher the host runs.
-type Provider struct {
+// provider decides by a View, whose watcher the host runs.
+type provider struct {
 	view    *flags.View
 	events  chan of.Event
 	mu      sync.Mutex // of all below
@@ -43,24 +43,25 @@ type Provider struct {
 }
 
 var (
-	_ of.FeatureProvider          = (*Provider)(nil)
-	_ of.ContextAwareStateHandler = (*Provider)(nil)
-	_ of.EventHandler             = (*Provider)(nil)
+	_ of.FeatureProvider          = (*provider)(nil)
+	_ of.ContextAwareStateHandler = (*provider)(nil)
+	_ of.EventHandler             = (*provider)(nil)
 )
 
-// New returns a provider that does nothing yet; OpenFeature calls its methods.
-func New(v *flags.View) *Provider {
-	return &Provider{view: v, events: make(chan of.Event)}
+// New returns a provider that decides by v, for OpenFeature to start and stop. It
+// does nothing yet, and implements ContextAwareStateHandler and EventHandler.
+func New(v *flags.View) of.FeatureProvider {
+	return &provider{view: v, events: make(chan of.Event)}
 }
 
 // Metadata returns the provider's name.
-func (p *Provider) Metadata() of.Metadata { return of.Metadata{Name: "gateway-automation/flags"} }
+func (p *provider) Metadata() of.Metadata { return of.Metadata{Name: "gateway-automation/flags"} }
 
 // Hooks returns none.
-func (p *Provider) Hooks() []of.Hook { return nil }
+func (p *provider) Hooks() []of.Hook { return nil }
 
 // BooleanEvaluation decides about the user that the targeting key names.
-func (p *Provider) BooleanEvaluation(_ context.Context, flag string, defaultValue bool, about of.FlattenedContext) of.BoolResolutionDetail {
+func (p *provider) BooleanEvaluation(_ context.Context, flag string, defaultValue bool, about of.FlattenedContext) of.BoolResolutionDetail {
 	f := p.view.Flag(flag) // only for the reason
 	d, err := p.decide(flag, about)
 	if err != (of.ResolutionError{}) {
@@ -89,7 +90,7 @@ func failed(err of.ResolutionError) of.ProviderResolutionDetail {
 	return of.ProviderResolutionDetail{ResolutionError: err, Reason: of.ErrorReason}
 }
 
-func (p *Provider) decide(flag string, about of.FlattenedContext) (flags.Decision, of.ResolutionError) {
+func (p *provider) decide(flag string, about of.FlattenedContext) (flags.Decision, of.ResolutionError) {
 	given, ok := about[of.TargetingKey]
 	user, isString := given.(string)
 	var d flags.Decision
@@ -110,12 +111,12 @@ func (p *Provider) decide(flag string, about of.FlattenedContext) (flags.Decisio
 }
 
 // isOff reports whether the flag is off whoever asks.
-func (p *Provider) isOff(flag string) bool {
+func (p *provider) isOff(flag string) bool {
 	reason := p.view.Explain(flag, "").Reason
 	return reason == flags.ReasonMasterOff || reason == flags.ReasonDisabled
 }
 
-func (p *Provider) missing(flag string) of.ResolutionError {
+func (p *provider) missing(flag string) of.ResolutionError {
 	if !p.view.Health().Loaded {
 		return of.NewProviderNotReadyResolutionError("no flags were read yet")
 	}
@@ -139,7 +140,7 @@ func reason(f *flags.Flag, r flags.Reason) of.Reason {
 }
 
 // other answers for the types that no flag has.
-func other[T any](p *Provider, flag string, defaultValue T) of.GenericResolutionDetail[T] {
+func other[T any](p *provider, flag string, defaultValue T) of.GenericResolutionDetail[T] {
 	err := of.NewTypeMismatchResolutionError("all flags are boolean")
 	if p.view.Flag(flag) == nil {
 		err = p.missing(flag)
@@ -148,21 +149,21 @@ func other[T any](p *Provider, flag string, defaultValue T) of.GenericResolution
 }
 
 // StringEvaluation is an error: all flags are boolean.
-func (p *Provider) StringEvaluation(_ context.Context, flag string, defaultValue string, _ of.FlattenedContext) of.StringResolutionDetail {
+func (p *provider) StringEvaluation(_ context.Context, flag string, defaultValue string, _ of.FlattenedContext) of.StringResolutionDetail {
 	return other(p, flag, defaultValue)
 }
 
 // FloatEvaluation is an error: all flags are boolean.
-func (p *Provider) FloatEvaluation(_ context.Context, flag string, defaultValue float64, _ of.FlattenedContext) of.FloatResolutionDetail {
+func (p *provider) FloatEvaluation(_ context.Context, flag string, defaultValue float64, _ of.FlattenedContext) of.FloatResolutionDetail {
 	return other(p, flag, defaultValue)
 }
 
 // IntEvaluation is an error: all flags are boolean.
-func (p *Provider) IntEvaluation(_ context.Context, flag string, defaultValue int64, _ of.FlattenedContext) of.IntResolutionDetail {
+func (p *provider) IntEvaluation(_ context.Context, flag string, defaultValue int64, _ of.FlattenedContext) of.IntResolutionDetail {
 	return other(p, flag, defaultValue)
 }
 
 // ObjectEvaluation is an error: all flags are boolean.
-func (p *Provider) ObjectEvaluation(_ context.Context, flag string, defaultValue any, _ of.FlattenedContext) of.InterfaceResolutionDetail {
+func (p *provider) ObjectEvaluation(_ context.Context, flag string, defaultValue any, _ of.FlattenedContext) of.InterfaceResolutionDetail {
 	return other(p, flag, defaultValue)
 }

@@ -182,7 +182,7 @@ func TestProvider_DecisionsAreCounted(t *testing.T) {
 }
 
 func TestProvider_HasMetadataAndNoHooks(t *testing.T) {
-	p := openfeature.New(flags.NewWatcher(tableOf(), flags.Options{}).View)
+	p := newProvider(flags.NewWatcher(tableOf(), flags.Options{}).View)
 	if p.Metadata().Name != "gateway-automation/flags" || len(p.Hooks()) != 0 {
 		t.Errorf("%+v, %v", p.Metadata(), p.Hooks())
 	}
@@ -198,7 +198,7 @@ func TestProvider_InitFailsWithoutFlags(t *testing.T) {
 	source := someFlags()
 	source.err = errors.New("no database")
 	w := flags.NewWatcher(source, flags.Options{})
-	p := openfeature.New(w.View)
+	p := newProvider(w.View)
 	defer p.Shutdown()
 	_ = w.Refresh(t.Context())
 	err := p.Init(of.EvaluationContext{})
@@ -222,3 +222,11 @@ func TestProvider_InitFailsWithoutFlags(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// provider is what OpenFeature calls of one.
+type provider interface {
+	of.FeatureProvider
+	of.ContextAwareStateHandler
+}
+
+func newProvider(v *flags.View) provider { return openfeature.New(v).(provider) }

@@ -168,7 +168,8 @@ func TestMapping_WorksAlone(t *testing.T) {
 	if m, err := catalog.Resolve("LLaMA", mapping.LLM); err != nil || m.ID != proxyroutertest.ModelID("llama") {
 		t.Errorf("resolved to %+v, %v", m, err)
 	}
-	if _, err := catalog.Resolve("lama", mapping.LLM); !errors.Is(err, mapping.ErrNotFound) {
+	_, err = catalog.Resolve("lama", mapping.LLM)
+	if _, ok := errors.AsType[*mapping.NotFoundError](err); !ok {
 		t.Errorf("a name that is not there: %v", err)
 	}
 }

@@ -113,5 +113,5 @@ func (a *api) resolveModel(c *httpapi.Call, _ string) error {
 	if err != nil {
 		return problem.New(http.StatusNotFound, "The name does not resolve: "+err.Error()+".")
 	}
-	return problem.WriteJSON(c.W, http.StatusOK, modelAnswer{m.Name, m.ID, string(m.Type), string(m.Match)})
+	return problem.WriteJSON(c.W, http.StatusOK, modelAnswer{m.Name, m.ID, string(m.Type), m.Match})
 }

@@ -2,7 +2,6 @@ package chat
 
 import (
 	"encoding/json"
-	"errors"
 	"net/http"
 	"strings"
 
@@ -55,12 +54,13 @@ func (s *Service) answerModels(r *http.Request) (any, *apiError) {
 		return nil, clientError(outcome.CodeUnknownURL, "There is no such route.", nil)
 	case r.Method != http.MethodGet && r.Method != http.MethodHead:
 		return nil, clientError(outcome.CodeMethodNotAllowed, "Send a GET request.", nil)
-	case id != "":
-		return s.answerModel(id)
 	}
 	table := s.Models.Table()
 	if table == nil {
 		return nil, modelError(mapping.ErrNotLoaded)
+	}
+	if id != "" {
+		return answerModel(table, id)
 	}
 	list := []modelAnswer{}
 	for _, m := range table.Models() {
@@ -69,17 +69,13 @@ func (s *Service) answerModels(r *http.Request) (any, *apiError) {
 	return map[string]any{"object": "list", "data": list}, nil
 }
 
-// answerModel finds one model by what a request may name it.
-func (s *Service) answerModel(id string) (any, *apiError) {
-	m, err := s.Models.Resolve(id, "")
-	if err == nil && m.Match == mapping.Fallback {
-		err = &mapping.NotFoundError{Name: id} // the default serves unknown names, but is not what they name
-	}
+// answerModel finds one model by what a request may name it. The default serves
+// unknown names on other routes, but is not what they name.
+func answerModel(table *mapping.Table, id string) (any, *apiError) {
+	m, err := table.Resolve(id, "")
 	if err != nil {
 		e := modelError(err)
-		if errors.Is(err, mapping.ErrNotFound) {
-			e.status = http.StatusNotFound // as OpenAI's: the model is the resource here
-		}
+		e.status = http.StatusNotFound // as OpenAI's: the model is the resource here
 		return nil, e
 	}
 	return newModelAnswer(m), nil
