@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"crypto/sha256"
+	"database/sql"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -31,7 +32,7 @@ func registerReceiver(tx *sqldb.Tx, receiver string) error {
 }
 
 // payload is the body of a message. Its type is "rollout." and the event's
-// action, or "flag.changed".
+// action, "flag.changed", or "feedback.created".
 type payload struct {
 	Type      string    `json:"type"`
 	Timestamp time.Time `json:"timestamp"` // when it happened
@@ -105,12 +106,62 @@ func enqueueFlagChanges(tx *sqldb.Tx, receiver string) error {
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Exec(`INSERT INTO automation_rollout_outbox (receiver, rollout, seq, body, created_at, next_at)
-			VALUES ($1, $2, $3, $4, {now}, {now}) ON CONFLICT DO NOTHING`, receiver, flagPrefix+r.Flag, r.ID, string(body)); err != nil {
+		if err := insertMessage(tx, receiver, flagPrefix+r.Flag, r.ID, body); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// feedbackCreated is the data of a "feedback.created". Who wrote it, and what,
+// stays in the database: a receiver may be a chat room.
+type feedbackCreated struct {
+	ID     int64  `json:"id"`
+	Stage  string `json:"stage"`
+	Rating *int   `json:"rating"` // 1 to 5, or null
+}
+
+// feedbackTopic is what the messages about feedback have in place of a rollout.
+const feedbackTopic = "feedback:"
+
+// enqueueFeedback puts into a receiver's outbox the feedback that is not there
+// yet, from its registration on and for one day.
+func enqueueFeedback(tx *sqldb.Tx, receiver string) error {
+	var rows []struct {
+		ID     int64         `db:"id"`
+		Stage  string        `db:"stage"`
+		Rating sql.Null[int] `db:"rating"`
+		At     sqldb.Time    `db:"created_at"`
+	}
+	if err := tx.Select(&rows, `SELECT f.id, f.stage, f.rating, f.created_at
+		FROM automation_rollout_receivers AS r JOIN automation_feedback AS f ON f.created_at >= r.registered_at
+		WHERE r.name = $1 AND f.created_at > {in -86400} AND NOT EXISTS (
+			SELECT 1 FROM automation_rollout_outbox AS o WHERE o.receiver = $1 AND o.rollout = '`+feedbackTopic+`' AND o.seq = f.id)
+		ORDER BY f.id LIMIT 100`, receiver); err != nil {
+		return err
+	}
+	for _, r := range rows {
+		data := feedbackCreated{ID: r.ID, Stage: r.Stage}
+		if r.Rating.Valid {
+			data.Rating = &r.Rating.V
+		}
+		body, err := json.Marshal(payload{"feedback.created", r.At.Time, data})
+		if err != nil {
+			return err
+		}
+		if err := insertMessage(tx, receiver, feedbackTopic, r.ID, body); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// insertMessage puts a message into a receiver's outbox, unless another replica
+// has done so.
+func insertMessage(tx *sqldb.Tx, receiver, rollout string, seq int64, body []byte) error {
+	_, err := tx.Exec(`INSERT INTO automation_rollout_outbox (receiver, rollout, seq, body, created_at, next_at)
+		VALUES ($1, $2, $3, $4, {now}, {now}) ON CONFLICT DO NOTHING`, receiver, rollout, seq, string(body))
+	return err
 }
 
 // message is a row of the outbox.

@@ -91,7 +91,7 @@ func (c *Controller) send(ctx context.Context, hook Webhook) {
 func (c *Controller) deliver(ctx context.Context, hook Webhook) (sent bool, err error) {
 	// The lease outlasts the request, so that two replicas do not send it at once.
 	m, err := sqldb.Write(ctx, c.db, "rollout.claim_next", func(tx *sqldb.Tx) (*message, error) {
-		if err := enqueueFlagChanges(tx, hook.Name); err != nil {
+		if err := errors.Join(enqueueFlagChanges(tx, hook.Name), enqueueFeedback(tx, hook.Name)); err != nil {
 			return nil, err
 		}
 		return claimNext(tx, hook.Name, 2*sendTimeout)

@@ -22,6 +22,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/feedback"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 // secret is "whsec_" and the bytes of key in base64.
@@ -259,6 +261,53 @@ func TestWebhooks_TellOfFlagsChangedByHand(t *testing.T) {
 		version := h.flag().Version - 1
 		want := []string{fmt.Sprintf(`{"flag":"automation","version":%d,"action":"update","actor":"dba","before":{"enabled":true},"after":{"enabled":false},"users_changed":true}`, version)}
 		if diff := cmp.Diff(want, changes); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestWebhooks_TellOfFeedbackWithoutItsText(t *testing.T) {
+	each(t, func(t *testing.T, h *harness) {
+		store, bad := feedback.NewStore(h.db, sqldb.Options{}), 2
+		say := func(key string, rating *int) {
+			if _, err := store.Add(t.Context(), flag, "mallory", key, rating, "my key is sk-secret"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		say("before anybody listened", nil)
+		h.sql(`UPDATE automation_feedback SET created_at = '2020-01-01 00:00:00.000'`)
+		r := newReceiver(t, always(http.StatusNoContent))
+		o := rollout.Options{Interval: 5 * time.Millisecond, Webhooks: []rollout.Webhook{{Name: "ops", URL: r.URL, Secret: secret}}}
+		stop, also := h.start(h.newController(o)), h.start(h.newController(o)) // of two replicas one sends it
+		h.known(1)
+		say("one", &bad)
+		say("two", nil)
+		until(t, "both are sent and noted", func() bool {
+			var sent int
+			if err := h.db.Get(&sent, `SELECT count(*) FROM automation_rollout_outbox WHERE sent_at IS NOT NULL`); err != nil {
+				t.Fatal(err)
+			}
+			return sent == 2
+		})
+		stop()
+		also()
+		var told []string
+		for _, one := range r.got() {
+			one.verify(t)
+			var body struct {
+				Type string
+				Data json.RawMessage
+			}
+			if err := json.Unmarshal(one.body, &body); err != nil {
+				t.Fatal(err)
+			}
+			told = append(told, body.Type+" "+string(body.Data))
+			if s := string(one.body); strings.Contains(s, "mallory") || strings.Contains(s, "secret") {
+				t.Errorf("it says who wrote, or what: %s", s)
+			}
+		}
+		want := []string{`feedback.created {"id":2,"stage":"0 %","rating":2}`, `feedback.created {"id":3,"stage":"0 %","rating":null}`}
+		if diff := cmp.Diff(want, told); diff != "" {
 			t.Error(diff)
 		}
 	})
