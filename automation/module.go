@@ -85,6 +85,7 @@ type Module struct {
 	cleaner    *cleanup.Cleaner
 	replicas   *replica.Store
 	requests   *replica.Counter
+	usual      rollout.Plan // whose latencies reports measure by
 	chat       *chat.Service
 	api        http.Handler
 	running    atomic.Bool
@@ -188,7 +189,7 @@ func (m *Module) newStores(opts Options) (err error) {
 	if err != nil {
 		return err
 	}
-	m.replicas, m.requests = replica.NewStore(m.pool, m.observer.SQL), replica.NewCounter(m.now)
+	m.replicas, m.requests, m.usual = replica.NewStore(m.pool, m.observer.SQL), replica.NewCounter(m.now), rollout.DefaultPlan()
 	m.feedback = feedback.NewStore(m.pool, sqldb.Options{MaxConns: 1, Observe: m.observer.SQL})
 	m.cleaner, err = m.newCleaner(sqldb.New(m.pool, sqldb.Options{MaxConns: m.settingsConns(), Observe: m.observer.SQL}))
 	return err
@@ -296,7 +297,7 @@ func (m *Module) Run(ctx context.Context) error {
 	if node, ok := m.node.(interface{ Run(context.Context) }); ok && m.cfg.FeatureEnabled {
 		g.Go(func() error { node.Run(ctx); return nil }) // its health, while nobody else asks it anything
 	}
-	g.Go(func() error { m.replicas.Run(ctx, m.log, m.replicaState); return nil })
+	g.Go(func() error { m.replicas.Run(ctx, m.log, m.requests, m.replicaState); return nil })
 	defer context.AfterFunc(ctx, m.chat.StopDraining)()
 	defer m.chat.Close() // the sessions have ended what they could
 	return g.Wait()

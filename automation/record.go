@@ -6,6 +6,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/replica"
 )
 
 // recordChat is called with how each request through Sessions or Forward ended.
@@ -15,13 +16,32 @@ func (m *Module) recordChat(ctx context.Context, o outcome.Outcome) {
 	if r := o.Result(); r == outcome.Served || r == outcome.Failed {
 		m.requests.Add(r == outcome.Failed, o.Cause == outcome.Node)
 	}
+	m.count("chat", o)
 	m.record(ctx, o)
 }
 
 // recordAPI is called with how each request to the APIs ended.
 func (m *Module) recordAPI(ctx context.Context, o outcome.Outcome) {
 	m.observer.API(o)
+	if o.UserID != "" { // the operators' API is used by nobody in particular
+		m.count("api", o)
+	}
 	m.record(ctx, o)
+}
+
+// count adds a request that automation acted on to what this replica reports.
+func (m *Module) count(kind string, o outcome.Outcome) {
+	if o.Skipped || o.Cause == outcome.Off {
+		return
+	}
+	a := replica.Activity{Kind: kind, Cause: string(o.Cause), Requests: 1, LatencyUS: o.Latency.Microseconds(), DatabaseUS: o.DatabaseTime.Microseconds()}
+	if o.Cause == outcome.None && o.Latency > m.usual.LatencyP95 {
+		a.Slow = 1
+	}
+	if o.DatabaseTime > m.usual.DatabaseP95 {
+		a.DatabaseSlow = 1
+	}
+	m.requests.AddActivity(a)
 }
 
 // record gives an outcome to the rollout and to the log. The causes' table

@@ -55,7 +55,7 @@ func TestDoctor_NamesWhatIsWrong(t *testing.T) {
 	store := replica.NewStore(db, nil)
 	report := func(id string, state replica.State) {
 		t.Helper()
-		if err := store.Report(t.Context(), id, state); err != nil {
+		if err := store.Report(t.Context(), replica.Report{ID: id, Number: 1, State: state}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -65,14 +65,17 @@ func TestPass_DeletesOnlyWhatIsPastItsRetention(t *testing.T) {
 			}
 			run(t, pool, `INSERT INTO automation_feedback (key, user_id, message, created_at, done_at) VALUES ('`+key+`', 'u', 'm', `+ago(age.created)+`, `+done+`)`)
 		}
+		for cause, age := range map[string]float64{"long-ago": 366 * day, "lately": 364 * day} {
+			run(t, pool, `INSERT INTO automation_activity (period, kind, cause, requests, slow, db_slow, latency_us, db_us) VALUES (`+ago(age)+`, 'chat', '`+cause+`', 1, 0, 0, 0, 0)`)
+		}
 		for id, age := range map[string]float64{"gone": 25, "late": 1} {
 			run(t, pool, `INSERT INTO automation_replicas (id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, requests, failures, node_failures)
 				VALUES ('`+id+`', 'h', 'v', `+ago(age)+`, `+ago(age)+`, TRUE, 1, 0, 0, 0, 0)`)
 		}
 		c := newCleaner(t, pool, cleanup.Options{})
 
-		want := []int64{1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1}
-		if dry := pass(t, c, true); !dry.DryRun || dry.Total() != 12 || !cmp.Equal(want, counts(dry)) {
+		want := []int64{1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}
+		if dry := pass(t, c, true); !dry.DryRun || dry.Total() != 13 || !cmp.Equal(want, counts(dry)) {
 			t.Errorf("the dry run counts %+v, want %v", dry, want)
 		}
 		if n := len(texts(t, pool, usersLeft)) + len(texts(t, pool, sessionsLeft)) + len(texts(t, pool, eventsLeft)); n != 12 {
@@ -90,6 +93,7 @@ func TestPass_DeletesOnlyWhatIsPastItsRetention(t *testing.T) {
 			`SELECT rollout FROM automation_rollout_outbox`:    {"8736"},
 			`SELECT key FROM automation_feedback ORDER BY key`: {"done", "open"},
 			`SELECT id FROM automation_replicas`:               {"late"},
+			`SELECT cause FROM automation_activity`:            {"lately"},
 			`SELECT rollout FROM automation_rollout_failures`:  {"8736"},
 			`SELECT rollout FROM automation_rollout_minutes`:   {"8736"},
 		} {

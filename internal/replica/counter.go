@@ -1,17 +1,36 @@
 package replica
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 	"time"
 )
 
-// Counter counts the requests of the last minute, in steps of ten seconds. It is
-// safe for concurrent use.
+// Counter counts the requests of the last minute, in steps of ten seconds, and
+// how requests ended since it was last asked. It is safe for concurrent use.
 type Counter struct {
 	now func() time.Time
 
-	mu    sync.Mutex
-	steps [7]step // six whole steps and the current one
+	mu       sync.Mutex
+	steps    [7]step // six whole steps and the current one
+	activity map[activityKey]*Activity
+}
+
+type activityKey struct{ kind, cause string }
+
+// Period is the length of a row of automation_activity.
+const Period = 10 * time.Minute
+
+// Activity counts the requests of one kind that ended with one cause.
+type Activity struct {
+	Kind         string `json:"kind" db:"kind"`   // chat or api
+	Cause        string `json:"cause" db:"cause"` // of package automation/outcome
+	Requests     int64  `json:"requests" db:"requests"`
+	Slow         int64  `json:"slow" db:"slow"`             // over the deployment plan's latency
+	DatabaseSlow int64  `json:"database_slow" db:"db_slow"` // over its time in the database
+	LatencyUS    int64  `json:"latency_us" db:"latency_us"` // the sum, in microseconds
+	DatabaseUS   int64  `json:"database_us" db:"db_us"`     // likewise
 }
 
 type step struct {
@@ -22,9 +41,41 @@ type step struct {
 const stepLength = 10 * time.Second
 
 // NewCounter returns a Counter that reads the given clock.
-func NewCounter(now func() time.Time) *Counter { return &Counter{now: now} }
+func NewCounter(now func() time.Time) *Counter {
+	return &Counter{now: now, activity: map[activityKey]*Activity{}}
+}
 
-// Add counts one request.
+// AddActivity counts one request, or several.
+func (c *Counter) AddActivity(a Activity) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := activityKey{a.Kind, a.Cause}
+	sum := c.activity[key]
+	if sum == nil {
+		sum = &Activity{Kind: a.Kind, Cause: a.Cause}
+		c.activity[key] = sum
+	}
+	sum.Requests += a.Requests
+	sum.Slow += a.Slow
+	sum.DatabaseSlow += a.DatabaseSlow
+	sum.LatencyUS += a.LatencyUS
+	sum.DatabaseUS += a.DatabaseUS
+}
+
+// Take returns what was counted since it was last called, by kind and cause.
+func (c *Counter) Take() []Activity {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := make([]Activity, 0, len(c.activity))
+	for _, a := range c.activity {
+		list = append(list, *a)
+	}
+	clear(c.activity)
+	slices.SortFunc(list, func(a, b Activity) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Cause, b.Cause)) })
+	return list
+}
+
+// Add counts one request of the last minute.
 func (c *Counter) Add(failed, becauseOfNode bool) {
 	number := c.now().UnixNano() / int64(stepLength)
 	c.mu.Lock()

@@ -2,19 +2,22 @@
 // operators see what users get: which run, which have the master switch on, and
 // which fail.
 //
-// Each process writes one row of automation_replicas, with one statement every
-// [Interval], and deletes it when it ends in an orderly way. A row that was not
-// written for a minute is of a process that is gone or has lost its database;
-// the clean-up deletes it a day later.
+// Each process writes one row of automation_replicas every [Interval], and
+// deletes it when it ends in an orderly way. A row that was not written for a
+// minute is of a process that is gone or has lost its database; the clean-up
+// deletes it a day later. In the same transaction it adds how requests ended
+// since its last report to automation_activity, by which rollouts are reviewed.
 package replica
 
 import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -72,46 +75,99 @@ func NewStore(pool *sqlx.DB, observe func(name string, wait, took time.Duration,
 	return &Store{sqldb.New(pool, sqldb.Options{MaxConns: 1, Observe: observe})}
 }
 
-// Run reports state every Interval until ctx ends. A report that fails is logged
-// once until one succeeds: the others show that it is missing.
-func (s *Store) Run(ctx context.Context, log *slog.Logger, state func() State) {
-	id, failing := rand.Text(), false
+// Run reports state, and what counter has counted, every Interval until ctx
+// ends. A report that fails is logged once until one succeeds: the others show
+// that it is missing.
+func (s *Store) Run(ctx context.Context, log *slog.Logger, counter *Counter, state func() State) {
+	r, failing := Report{ID: rand.Text(), Number: 1}, false
 	retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
-		now := state()
-		err := s.Report(ctx, id, now)
-		if err != nil && !failing && ctx.Err() == nil {
+		if r.Activity == nil { // otherwise a report that failed is made again as it was
+			r.Activity = counter.Take()
+		}
+		r.State = state()
+		err := s.Report(ctx, r)
+		if err == nil {
+			r.Number, r.Activity = r.Number+1, nil
+		} else if !failing && ctx.Err() == nil {
 			log.Warn("replica cannot report itself", "error", err)
 		}
 		failing = err != nil
-		if len(now.Problems) > 0 {
+		if len(r.Problems) > 0 {
 			return problemInterval
 		}
 		return Interval
 	})
-	_, err := sqldb.Write(context.WithoutCancel(ctx), s.db, "replicas.leave", func(tx *sqldb.Tx) (int64, error) {
-		return tx.Exec(`DELETE FROM automation_replicas WHERE id = $1`, id)
+	s.leave(context.WithoutCancel(ctx), log, r, counter)
+}
+
+// leave reports what is still to be counted and withdraws the process.
+func (s *Store) leave(ctx context.Context, log *slog.Logger, r Report, counter *Counter) {
+	var errs []error
+	if len(r.Activity) > 0 { // of a report that failed
+		errs = append(errs, s.Report(ctx, r))
+		r.Number++
+	}
+	if r.Activity = counter.Take(); len(r.Activity) > 0 {
+		errs = append(errs, s.Report(ctx, r))
+	}
+	_, err := sqldb.Write(ctx, s.db, "replicas.leave", func(tx *sqldb.Tx) (int64, error) {
+		return tx.Exec(`DELETE FROM automation_replicas WHERE id = $1`, r.ID)
 	})
-	if err != nil {
+	if err := errors.Join(append(errs, err)...); err != nil {
 		log.Warn("replica cannot withdraw its report; it counts as running for a minute", "error", err)
 	}
 }
 
-// Report writes the row of the process id.
-func (s *Store) Report(ctx context.Context, id string, state State) error {
-	problems, err := json.Marshal(state.Problems)
-	if err != nil || state.Problems == nil {
+// Report is what a process says at one time.
+type Report struct {
+	ID     string // the process's
+	Number int64  // 1 at first; a number that was written already writes nothing
+	State
+	Activity []Activity // since the report before
+}
+
+// Report writes the row of a process, and adds its activity.
+func (s *Store) Report(ctx context.Context, r Report) error {
+	problems, err := json.Marshal(r.Problems)
+	if err != nil || r.Problems == nil {
 		problems = []byte("{}")
 	}
 	host, _ := os.Hostname() // a replica without a name is still one
-	_, err = sqldb.Write(ctx, s.db, "replicas.report", func(tx *sqldb.Tx) (int64, error) {
-		return tx.Exec(`
-INSERT INTO automation_replicas (id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, problems, requests, failures, node_failures)
-VALUES ($1, $2, $3, {now}, {now}, $4, $5, $6, {json $7}, $8, $9, $10)
+	_, err = sqldb.Write(ctx, s.db, "replicas.report", func(tx *sqldb.Tx) (bool, error) {
+		var seen sqldb.Time
+		isNew, err := sqldb.Optional(tx.Get(&seen, `
+INSERT INTO automation_replicas (id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, problems, requests, failures, node_failures, reports)
+VALUES ($1, $2, $3, {now}, {now}, $4, $5, $6, {json $7}, $8, $9, $10, $11)
 ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, feature_enabled = excluded.feature_enabled, flag_version = excluded.flag_version,
-	flag_age = excluded.flag_age, problems = excluded.problems, requests = excluded.requests, failures = excluded.failures, node_failures = excluded.node_failures`,
-			id, text.Truncate(host, 200), text.Truncate(buildinfo.Version(), 100), state.FeatureEnabled, state.FlagVersion, state.FlagAge.Seconds(),
-			string(problems), state.Requests, state.Failures, state.NodeFailures)
+	flag_age = excluded.flag_age, problems = excluded.problems, requests = excluded.requests, failures = excluded.failures, node_failures = excluded.node_failures,
+	reports = excluded.reports
+WHERE automation_replicas.reports < excluded.reports RETURNING seen_at`,
+			r.ID, text.Truncate(host, 200), text.Truncate(buildinfo.Version(), 100), r.FeatureEnabled, r.FlagVersion, r.FlagAge.Seconds(),
+			string(problems), r.Requests, r.Failures, r.NodeFailures, r.Number))
+		if err != nil || !isNew {
+			return isNew, err
+		}
+		return true, add(tx, seen.Time, r.Activity)
 	})
+	return err
+}
+
+// add adds activity to its period. All replicas take the rows in one order, so
+// that none waits for another in a circle.
+func add(tx *sqldb.Tx, now time.Time, list []Activity) error {
+	if len(list) == 0 {
+		return nil
+	}
+	args := []any{now.Truncate(Period).Unix()}
+	rows := make([]string, len(list))
+	for i, a := range list {
+		n := len(args)
+		rows[i] = fmt.Sprintf("({unix $1}, $%d, $%d, $%d, $%d, $%d, $%d, $%d)", n+1, n+2, n+3, n+4, n+5, n+6, n+7)
+		args = append(args, a.Kind, a.Cause, a.Requests, a.Slow, a.DatabaseSlow, a.LatencyUS, a.DatabaseUS)
+	}
+	_, err := tx.Exec(`INSERT INTO automation_activity AS a (period, kind, cause, requests, slow, db_slow, latency_us, db_us) VALUES `+strings.Join(rows, ", ")+`
+ON CONFLICT (period, kind, cause) DO UPDATE SET requests = a.requests + excluded.requests, slow = a.slow + excluded.slow, db_slow = a.db_slow + excluded.db_slow,
+	latency_us = a.latency_us + excluded.latency_us, db_us = a.db_us + excluded.db_us`, args...)
 	return err
 }
 

@@ -52,9 +52,9 @@ func TestStore_ListsWhatProcessesReport(t *testing.T) {
 			s := replica.NewStore(pool, nil)
 			well := replica.State{FeatureEnabled: true, FlagVersion: 7, FlagAge: 1500 * time.Millisecond, Rates: replica.Rates{Requests: 10, Failures: 1}}
 			ill := replica.State{Problems: map[string]string{"node": "it does not answer"}, Rates: replica.Rates{Requests: 9, Failures: 9, NodeFailures: 9}}
-			for range 2 { // a report replaces the one before
+			for number := range int64(2) { // a report replaces the one before
 				for id, state := range map[string]replica.State{"a": well, "b": ill, "gone": well} {
-					if err := s.Report(t.Context(), id, state); err != nil {
+					if err := s.Report(t.Context(), replica.Report{ID: id, Number: number + 1, State: state}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -84,6 +84,49 @@ func TestStore_ListsWhatProcessesReport(t *testing.T) {
 	}
 }
 
+// activity returns what all replicas have reported.
+func activity(t *testing.T, pool *sqlx.DB) []replica.Activity {
+	t.Helper()
+	var list []replica.Activity
+	if err := pool.SelectContext(t.Context(), &list, `SELECT kind, cause, sum(requests) AS requests, sum(slow) AS slow, sum(db_slow) AS db_slow,
+		sum(latency_us) AS latency_us, sum(db_us) AS db_us FROM automation_activity GROUP BY kind, cause ORDER BY kind, cause`); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func TestReport_AddsActivityOnce(t *testing.T) {
+	for name, open := range map[string]func(*testing.T) *sqlx.DB{
+		"postgres": func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, pgtest.Database(t)) },
+		"sqlite":   sqlite,
+	} {
+		t.Run(name, func(t *testing.T) {
+			pool := migrated(t, open(t))
+			s := replica.NewStore(pool, nil)
+			one := []replica.Activity{{Kind: "chat", Cause: "node", Requests: 1, LatencyUS: 10}, {Kind: "chat", Cause: "none", Requests: 2, Slow: 1, DatabaseSlow: 1, LatencyUS: 30, DatabaseUS: 4}}
+			for _, r := range []replica.Report{
+				{ID: "a", Number: 1, Activity: one},
+				{ID: "a", Number: 1, Activity: one}, // made again because its outcome was unknown
+				{ID: "b", Number: 1, Activity: one},
+				{ID: "a", Number: 2, Activity: one[:1]},
+				{ID: "a", Number: 3},
+			} {
+				if err := s.Report(t.Context(), r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want := []replica.Activity{{Kind: "chat", Cause: "node", Requests: 3, LatencyUS: 30}, {Kind: "chat", Cause: "none", Requests: 4, Slow: 2, DatabaseSlow: 2, LatencyUS: 60, DatabaseUS: 8}}
+			if diff := cmp.Diff(want, activity(t, pool)); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+			var period string
+			if err := pool.GetContext(t.Context(), &period, `SELECT CAST(max(period) AS text) FROM automation_activity`); err != nil || !strings.Contains(period, "0:00") {
+				t.Errorf("period %q, error %v; want ten whole minutes", period, err)
+			}
+		})
+	}
+}
+
 func TestRun_ReportsUntilItEndsAndWithdraws(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool := migrated(t, sqlite(t))
@@ -95,9 +138,11 @@ func TestRun_ReportsUntilItEndsAndWithdraws(t *testing.T) {
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
+		counter := replica.NewCounter(time.Now)
+		counter.AddActivity(replica.Activity{Kind: "chat", Cause: "none", Requests: 1})
 		go func() {
 			defer close(done)
-			s.Run(ctx, slog.New(slog.DiscardHandler), func() replica.State { return replica.State{FeatureEnabled: true} })
+			s.Run(ctx, slog.New(slog.DiscardHandler), counter, func() replica.State { return replica.State{FeatureEnabled: true} })
 		}()
 		time.Sleep(10 * time.Minute)
 		if n := reports.Load(); n < 54 || n > 67 {
@@ -107,8 +152,12 @@ func TestRun_ReportsUntilItEndsAndWithdraws(t *testing.T) {
 		if list, err := other.List(t.Context(), 100*365*24*time.Hour); err != nil || len(list) != 1 {
 			t.Errorf("list %v, error %v; want one process", list, err)
 		}
+		counter.AddActivity(replica.Activity{Kind: "chat", Cause: "none", Requests: 1})
 		cancel()
 		<-done
+		if list := activity(t, pool); len(list) != 1 || list[0].Requests != 2 {
+			t.Errorf("reported %+v, want one request at first and one at the end", list)
+		}
 		if list, err := other.List(t.Context(), 100*365*24*time.Hour); err != nil || len(list) != 0 {
 			t.Errorf("list %v, error %v; want nobody after the end", list, err)
 		}
@@ -122,7 +171,7 @@ func TestRun_WarnsOnceWhileItCannotReport(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			replica.NewStore(sqlite(t), nil).Run(ctx, slog.New(slog.NewTextHandler(&text, nil)), func() replica.State { return replica.State{} })
+			replica.NewStore(sqlite(t), nil).Run(ctx, slog.New(slog.NewTextHandler(&text, nil)), replica.NewCounter(time.Now), func() replica.State { return replica.State{} })
 		}()
 		time.Sleep(10 * time.Minute)
 		cancel()
