@@ -38,8 +38,8 @@
 // # How requests end
 //
 // Each request ends with one [outcome.Outcome], whose cause decides the answer, the
-// metric, the log line and the evidence for a rollout; package outcome has the
-// table. Errors of Sessions and Forward have OpenAI's shape, so that its SDKs show
+// metric, the log line and the evidence for a rollout; package outcome
+// names them. Errors of Sessions and Forward have OpenAI's shape, so that its SDKs show
 // them; the other handlers answer with problem+json (RFC 9457). The cause's details
 // go to the log alone.
 //

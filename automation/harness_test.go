@@ -23,6 +23,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/policy"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
@@ -141,13 +142,13 @@ func (l *lab) checkOutcome(o outcome.Outcome) {
 	var ok bool
 	switch {
 	case o.Skipped:
-		ok = slices.Contains(outcome.Skips(), o.Code)
+		ok = slices.Contains(policy.Skips(), o.Code)
 	case o.Cause == outcome.None:
 		ok = o.Code == ""
 	default:
-		ok = slices.Contains(o.Code.Causes(), o.Cause)
+		ok = slices.Contains(policy.CausesOf(o.Code), o.Cause)
 	}
-	if !ok || !slices.Contains(outcome.Causes(), o.Cause) {
+	if !ok || !slices.Contains(policy.Causes(), o.Cause) {
 		l.t.Errorf("a request ended for %q with the code %q (skipped: %v): %v", o.Cause, o.Code, o.Skipped, o.Err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/policy"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
@@ -47,10 +48,10 @@ func (m *Module) count(kind string, o outcome.Outcome) {
 // record gives an outcome to the rollout and to the log. The causes' table
 // decides what it is to both.
 func (m *Module) record(ctx context.Context, o outcome.Outcome) {
-	if result, ok := rolloutOutcomes[o.Evidence()]; ok {
+	if result, ok := rolloutOutcomes[policy.EvidenceOf(o)]; ok {
 		m.recorder.Record(rollout.Sample{Arm: rolloutArms[o.Arm], Outcome: result, UserID: o.UserID, Latency: o.Latency, DatabaseTime: o.DatabaseTime})
 	}
-	level := o.Cause.Policy().Level
+	level := policy.Of(o.Cause).Level
 	if !m.log.Enabled(ctx, level) {
 		return
 	}
@@ -65,10 +66,10 @@ func (m *Module) record(ctx context.Context, o outcome.Outcome) {
 var rolloutArms = map[outcome.Arm]rollout.Arm{outcome.ArmExposed: rollout.ArmExposed, outcome.ArmControl: rollout.ArmControl}
 
 // rolloutOutcomes has what requests on either arm are to the rollout.
-var rolloutOutcomes = map[outcome.Evidence]rollout.Outcome{
-	outcome.EvidenceSuccess:  rollout.OutcomeSuccess,
-	outcome.EvidenceFailure:  rollout.OutcomeFailure,
-	outcome.EvidenceCompared: rollout.OutcomeProviderFailure,
-	outcome.EvidenceShared:   rollout.OutcomeSharedFailure,
-	outcome.EvidenceNone:     rollout.OutcomeIgnored,
+var rolloutOutcomes = map[policy.Evidence]rollout.Outcome{
+	policy.EvidenceSuccess:  rollout.OutcomeSuccess,
+	policy.EvidenceFailure:  rollout.OutcomeFailure,
+	policy.EvidenceCompared: rollout.OutcomeProviderFailure,
+	policy.EvidenceShared:   rollout.OutcomeSharedFailure,
+	policy.EvidenceNone:     rollout.OutcomeIgnored,
 }

@@ -11,12 +11,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/metrics"
-	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 )
 
 // Labels that Prometheus adds, and those of histograms.
@@ -153,28 +151,6 @@ func TestDashboard_FitsAnyGrafana(t *testing.T) {
 	}
 	if got, want := strings.Join(rows, ", "), "Overview, Performance, Usage, Errors, Rollout"; got != want {
 		t.Errorf("rows are %s, want %s", got, want)
-	}
-}
-
-// The causes' table is in Go, and the alert that tells to roll back in PromQL.
-func TestAlerts_RollBackForEvidenceAgainstTheFeatureOnly(t *testing.T) {
-	want := []string{}
-	for _, c := range outcome.Causes() {
-		if c.Policy().Evidence == outcome.EvidenceFailure {
-			want = append(want, string(c))
-		}
-	}
-	slices.Sort(want)
-	found := regexp.MustCompile(`outcome="failed",cause=~"([a-z|]+)"`).FindAllStringSubmatch(read(t, rulesFile), -1)
-	if len(found) == 0 {
-		t.Fatal("no rule has the causes")
-	}
-	for _, m := range found {
-		got := strings.Split(m[1], "|")
-		slices.Sort(got)
-		if diff := cmp.Diff(slices.Compact(slices.Clone(want)), got); diff != "" {
-			t.Errorf("causes (-table +rules)\n%s", diff)
-		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/policy"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
@@ -177,11 +178,11 @@ func (e *events) initSeries() {
 		e.chat.WithLabelValues(string(o.Result()), string(o.Cause), string(o.Code))
 	}
 	chat(outcome.Outcome{Cause: outcome.None})
-	for _, skip := range outcome.Skips() {
+	for _, skip := range policy.Skips() {
 		chat(outcome.Outcome{Cause: outcome.Off, Code: skip, Skipped: true})
 	}
-	for _, code := range outcome.Codes() {
-		for _, cause := range code.Causes() {
+	for _, code := range policy.Codes() {
+		for _, cause := range policy.CausesOf(code) {
 			chat(outcome.Outcome{Cause: cause, Code: code})
 		}
 	}

@@ -1,21 +1,16 @@
 // Package outcome names how requests end. Each request through the module
 // ends with one [Outcome], and its [Cause] decides everything that follows: the
-// status of the answer, the metric's label, the level of the log line, whether
-// it is evidence against the feature, and what helps. [Cause.Policy] is the one
-// table of it.
+// status of the answer, the metric's label, the level of the log line, and
+// whether it is evidence against the feature.
 //
 // The package imports the standard library alone, so that an observer can use
 // it without linking anything else.
 package outcome
 
-import (
-	"log/slog"
-	"net/http"
-	"time"
-)
+import "time"
 
 // Cause is why a request ended as it did. The zero Cause is none of the
-// constants and has the policy of [Internal]: a request whose end nobody
+// constants and is treated as [Internal]: a request whose end nobody
 // explained is a fault of ours.
 type Cause string
 
@@ -37,38 +32,6 @@ const (
 	Internal   Cause = "internal"    // a fault of ours: a panic, a broken invariant
 )
 
-// Causes lists all of them.
-func Causes() []Cause {
-	return []Cause{None, Client, ClientLeft, Off, Limit, Busy, Opening, Database, Host, Node, Session, Provider, Model, Internal}
-}
-
-// Evidence is what a request says about the feature to a staged rollout.
-type Evidence string
-
-// The kinds of evidence. The zero Evidence is that of a request on neither arm,
-// or one that automation did not act on.
-const (
-	EvidenceNone     Evidence = "none"     // nothing
-	EvidenceSuccess  Evidence = "success"  // for the feature
-	EvidenceFailure  Evidence = "failure"  // against it
-	EvidenceShared   Evidence = "shared"   // nothing, but both arms suffer: the stage is to hold
-	EvidenceCompared Evidence = "compared" // against it only beyond the control arm's rate
-)
-
-// Remedy is what the module tries before it answers with an error.
-type Remedy string
-
-// The remedies.
-const (
-	RemedyNone      Remedy = "none"
-	RemedyWait      Remedy = "wait"       // until the request's deadline
-	RemedyLastState Remedy = "last_state" // the last good state serves meanwhile
-	RemedyBreaker   Remedy = "breaker"    // stop calling it for a while
-	RemedyVerify    Remedy = "verify"     // ask the chain, initiate again, replace
-	RemedyOther     Remedy = "other"      // another provider's session
-	RemedyDrain     Remedy = "drain"      // read the answer to its end, then release
-)
-
 // Result is what became of a request, in the few words that metrics use.
 type Result string
 
@@ -80,43 +43,6 @@ const (
 	Failed    Result = "failed"    // it could have been served
 	Canceled  Result = "canceled"  // its client left
 )
-
-// Policy is what follows from a cause.
-type Policy struct {
-	// Status answers where the Code has no status of its own; 0 is an answer
-	// that is not ours to make.
-	// A 429 and a 503 say when to come back.
-	Status   int
-	Result   Result
-	Evidence Evidence
-	Remedy   Remedy
-	Level    slog.Level // of the request's log line
-}
-
-// Policy looks the cause up in the table.
-func (c Cause) Policy() Policy {
-	if p, ok := policies[c]; ok {
-		return p
-	}
-	return policies[Internal]
-}
-
-var policies = map[Cause]Policy{
-	None:       {Status: http.StatusOK, Result: Served, Evidence: EvidenceSuccess, Remedy: RemedyNone, Level: slog.LevelDebug},
-	Client:     {Status: http.StatusBadRequest, Result: Refused, Evidence: EvidenceNone, Remedy: RemedyNone, Level: slog.LevelDebug},
-	ClientLeft: {Result: Canceled, Evidence: EvidenceNone, Remedy: RemedyDrain, Level: slog.LevelDebug},
-	Off:        {Status: http.StatusBadRequest, Result: Refused, Evidence: EvidenceNone, Remedy: RemedyNone, Level: slog.LevelDebug},
-	Limit:      {Status: http.StatusTooManyRequests, Result: Refused, Evidence: EvidenceNone, Remedy: RemedyNone, Level: slog.LevelInfo},
-	Busy:       {Status: http.StatusServiceUnavailable, Result: Failed, Evidence: EvidenceNone, Remedy: RemedyWait, Level: slog.LevelInfo},
-	Opening:    {Status: http.StatusServiceUnavailable, Result: Failed, Evidence: EvidenceFailure, Remedy: RemedyWait, Level: slog.LevelWarn},
-	Database:   {Status: http.StatusServiceUnavailable, Result: Failed, Evidence: EvidenceShared, Remedy: RemedyLastState, Level: slog.LevelWarn},
-	Host:       {Status: http.StatusServiceUnavailable, Result: Failed, Evidence: EvidenceNone, Remedy: RemedyNone, Level: slog.LevelWarn},
-	Node:       {Status: http.StatusServiceUnavailable, Result: Failed, Evidence: EvidenceShared, Remedy: RemedyBreaker, Level: slog.LevelWarn},
-	Session:    {Status: http.StatusServiceUnavailable, Result: Failed, Evidence: EvidenceFailure, Remedy: RemedyVerify, Level: slog.LevelWarn},
-	Provider:   {Status: http.StatusBadGateway, Result: Failed, Evidence: EvidenceCompared, Remedy: RemedyOther, Level: slog.LevelWarn},
-	Model:      {Result: Refused, Evidence: EvidenceNone, Remedy: RemedyNone, Level: slog.LevelInfo},
-	Internal:   {Status: http.StatusInternalServerError, Result: Failed, Evidence: EvidenceFailure, Remedy: RemedyNone, Level: slog.LevelError},
-}
 
 // Arm is the side of a staged rollout that a request is on.
 type Arm string
@@ -163,33 +89,15 @@ type Outcome struct {
 
 // Result is what became of the request.
 func (o Outcome) Result() Result {
-	if o.Skipped {
-		return Untouched
-	}
-	return o.Cause.Policy().Result
-}
-
-// Evidence is what the request says about the feature. One that automation did
-// not act on says nothing against it; of the control arm all requests count.
-func (o Outcome) Evidence() Evidence {
-	if o.UserID == "" || o.Arm == ArmNone || o.Arm == ArmExposed && o.Skipped {
-		return ""
-	}
-	return o.Cause.Policy().Evidence
-}
-
-// OfStatus is the cause of an answer of which only the status is known, as of
-// a host's own handler: a good one has none, a 4xx is the client's or, where it
-// is a limit, the model's own, and a 5xx is charged to the provider, because
-// behind a session it is the likeliest.
-func OfStatus(status int) Cause {
 	switch {
-	case status >= http.StatusInternalServerError:
-		return Provider
-	case status == http.StatusTooManyRequests:
-		return Model
-	case status >= http.StatusBadRequest:
-		return Client
+	case o.Skipped:
+		return Untouched
+	case o.Cause == None:
+		return Served
+	case o.Cause == ClientLeft:
+		return Canceled
+	case o.Cause == Client, o.Cause == Off, o.Cause == Limit, o.Cause == Model:
+		return Refused
 	}
-	return None
+	return Failed
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/policy"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/modelscan"
@@ -54,7 +55,7 @@ func (e *apiError) Unwrap() error { return e.err }
 
 // newError makes the error that the causes' table has for a cause and a code.
 func newError(cause outcome.Cause, code outcome.Code, message string, err error) *apiError {
-	status := outcome.Status(cause, code)
+	status := policy.Status(cause, code)
 	e := &apiError{cause: cause, code: code, status: status, err: err,
 		body: errorBody{Message: message, Type: errorType(status), Code: string(code)}}
 	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {

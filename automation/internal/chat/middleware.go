@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/identity"
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/policy"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 )
 
@@ -37,7 +38,7 @@ func (s *Service) Middleware(next http.Handler) http.Handler {
 		if c.r.Context().Err() != nil {
 			return clientLeft()
 		}
-		if cause := outcome.OfStatus(c.status); cause != outcome.None {
+		if cause := policy.CauseOf(c.status); cause != outcome.None {
 			return outcome.Outcome{Cause: cause, Code: outcome.CodeHandlerError}
 		}
 		return outcome.Outcome{Cause: outcome.None}

@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/identity"
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/policy"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 	"github.com/MorpheusAIs/gateway-automation/internal/text"
@@ -145,7 +146,7 @@ func causeOf(err error, status int) outcome.Cause {
 	} else if err != nil {
 		return outcome.Internal
 	}
-	if cause := outcome.OfStatus(status); cause == outcome.None || cause == outcome.Client {
+	if cause := policy.CauseOf(status); cause == outcome.None || cause == outcome.Client {
 		return cause
 	}
 	return outcome.Internal
