@@ -74,6 +74,7 @@ const (
 // zero value is that of a run's beginning.
 type memory struct {
 	Seen  Evidence    `json:"seen"`           // by the last evaluation
+	At    time.Time   `json:"at"`             // of the last evaluation
 	Tests [gates]test `json:"tests"`          // sequential
 	Marks []mark      `json:"marks"`          // where the last windows begin, and where the last one ends
 	Hold  *int        `json:"hold,omitempty"` // the gate that holds the stage
@@ -122,6 +123,11 @@ func (m memory) update(p Plan, now Evidence, at time.Time, users userCounter) (m
 			m.Tests[gate].Base = now.Exposed.trials()
 		}
 	}
+	var elapsed time.Duration
+	if !m.At.IsZero() {
+		elapsed = at.Sub(m.At)
+	}
+	m.At = at
 	m.Marks = addMark(m.Marks, now, at)
 	if m.Hold != nil && (m.recent().Exposed.rate(*m.Hold) <= p.limit(*m.Hold) || isCompared(*m.Hold) && m.isClearlyWorse(*m.Hold)) {
 		m.Hold = nil
@@ -139,7 +145,7 @@ func (m memory) update(p Plan, now Evidence, at time.Time, users userCounter) (m
 			continue
 		}
 		fresh := now.Exposed.minus(m.Seen.Exposed)
-		t.EValues = t.EValues.next(limit, m.Seen.Exposed.trials()-t.Base, fresh.trials(), fresh.bad(gate))
+		t.EValues = t.EValues.next(limit, elapsed, fresh.trials(), fresh.bad(gate))
 		over := t.EValues.log() >= math.Log(eValueLimit) && now.Exposed.trials()-t.Base >= minTrials
 		if !over {
 			continue

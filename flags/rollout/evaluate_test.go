@@ -84,7 +84,7 @@ func TestUpdate_NeedsARateInEachOfTheLastWindows(t *testing.T) {
 		t.Fatalf("after a minute and a half: %+v", f)
 	}
 	f := o.window(failing(20, 12), Counts{})
-	if want := "48 of 80 requests failed in 2m0s, 60.0 % where 5 % are allowed, for 100 users (e-value 1.02e+38)"; !f.breach || f.detail != want {
+	if want := "48 of 80 requests failed in 2m0s, 60.0 % where 5 % are allowed, for 100 users (e-value 5.01e+37)"; !f.breach || f.detail != want {
 		t.Errorf("%+v, want %s", f, want)
 	}
 	if diff := cmp.Diff([]time.Time{start}, o.asked); diff != "" {
@@ -229,7 +229,7 @@ func TestUpdate_JudgesTimes(t *testing.T) {
 		exposed, control Counts
 		want             finding
 	}{
-		{"latency beyond the control arm's", slow, fast, finding{breach: true, detail: "32 of 80 requests took longer than the plan's latency in 2m0s, 40.0 % where 5 % are allowed and without the feature 0.5 %, for 100 users (e-value 3.77e+17)"}},
+		{"latency beyond the control arm's", slow, fast, finding{breach: true, detail: "32 of 80 requests took longer than the plan's latency in 2m0s, 40.0 % where 5 % are allowed and without the feature 0.5 %, for 100 users (e-value 1.85e+17)"}},
 		{"latency of both arms", slow, Counts{Outcomes: 200, Slow: 80}, finding{waiting: WaitingOutage, detail: "32 of 80 requests took longer than the plan's latency in 2m0s, 40.0 % where 5 % are allowed, and so did 320 of 800 without the feature: the cause is elsewhere"}},
 		{"a slow database", Counts{Outcomes: 20, DatabaseSlow: 8}, fast, finding{waiting: WaitingOutage, detail: "32 of 80 requests spent longer in the database than the plan allows in 2m0s, 40.0 % where 5 % are allowed: the database is slow"}},
 	} {

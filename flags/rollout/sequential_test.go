@@ -3,6 +3,7 @@ package rollout
 import (
 	"math"
 	"testing"
+	"time"
 )
 
 func near(a, b float64) bool { return math.Abs(a-b) <= 1e-9*max(1, math.Abs(a), math.Abs(b)) }
@@ -40,9 +41,10 @@ func TestSequential_IsTheMeanOfItsBets(t *testing.T) {
 }
 
 // What makes the promise true: whatever is bet, nothing is won on average where
-// the rate is the limit. All ways that 12 outcomes can go, three a look.
+// the rate is the limit, so the mean is the weight of the tests that have begun.
+// All ways that 12 outcomes can go, three a look.
 func TestSequential_GainsNothingOnAverageAtTheLimit(t *testing.T) {
-	const limit, n, perLook = .05, 12, 3
+	const limit, n, perLook, pause = .05, 12, 3, 30 * time.Second
 	mean := 0.0
 	for way := range 1 << n {
 		chance := 1.0
@@ -57,20 +59,41 @@ func TestSequential_GainsNothingOnAverageAtTheLimit(t *testing.T) {
 					chance *= 1 - limit
 				}
 			}
-			e = e.next(limit, int64(look*perLook), perLook, bad)
+			e = e.next(limit, pause, perLook, bad)
 		}
-		unspent := lateShare * (1 - begun(n))
-		mean += chance * (math.Exp(e.log()) + unspent)
+		mean += chance * math.Exp(e.log())
 	}
-	if !near(mean, 1) {
-		t.Errorf("on average %v, want 1", mean)
+	if want := 1 - lateShare + lateShare*(n/perLook*pause).Hours()/24; !near(mean, want) {
+		t.Errorf("on average %v, want %v", mean, want)
 	}
 }
 
-func TestSequential_HasHalfItsWeightOnTheTestFromTheBeginning(t *testing.T) {
+// The tests' weights are 1 in the first day, and less than that in any other.
+func TestSequential_SpendsOneADay(t *testing.T) {
+	late := 0.0
+	for _, w := range lateWeights {
+		late += w
+	}
+	if !near(late, 1) {
+		t.Errorf("late tests weigh the alternatives with %v in all, want 1", late)
+	}
 	var e *eValues
-	for i := range int64(10) {
-		e = e.next(.05, 20*i, 20, 4)
+	for range 24 * 60 {
+		e = e.next(.05, time.Minute, 0, 0)
+	}
+	if spent := math.Exp(e.log()); !near(spent, 1) {
+		t.Errorf("after a day without outcomes %v, want 1", spent)
+	}
+	before := math.Exp(e.log())
+	if spent := math.Exp(e.next(.05, 24*time.Hour, 0, 0).log()) - before; spent > 1.0/24/60 {
+		t.Errorf("an evaluation after a day's absence spends %v, at most a minute's wanted", spent)
+	}
+}
+
+func TestSequential_KeepsTheTestFromTheBeginning(t *testing.T) {
+	var e *eValues
+	for range 10 {
+		e = e.next(.05, time.Minute, 20, 4)
 	}
 	first := logE(200, 40) + math.Log(1-lateShare)
 	if e.log() < first {

@@ -126,7 +126,7 @@ func outcomeAt(r *rand.Rand, rate float64, o Outcome) Outcome {
 
 func TestSimulation_RollsBackNoHealthyStage(t *testing.T) {
 	if testing.Short() || underRace {
-		t.Skip("simulates 1,900 days")
+		t.Skip("simulates 1,400 days")
 	}
 	independent := func(rate float64) func(*fleet, *rand.Rand, time.Duration, time.Duration) {
 		return func(f *fleet, r *rand.Rand, _, step time.Duration) {
@@ -173,14 +173,14 @@ func TestSimulation_RollsBackNoHealthyStage(t *testing.T) {
 		{"independent failures of 3 %", independent(.03), 200, .01},
 		{"independent failures of 4.5 %", independent(.045), 200, .01},
 		{"independent failures of 5 %", independent(.05), 200, .01},
-		{"hourly outages of the provider at 20 a minute with a control arm", outages(20, true, OutcomeProviderFailure), 200, .01},
-		{"hourly outages of the provider at 20 a minute without a control arm", outages(20, false, OutcomeProviderFailure), 200, .01},
+		{"hourly outages of the provider at 20 a minute with a control arm", outages(20, true, OutcomeProviderFailure), 100, .01},
+		{"hourly outages of the provider at 20 a minute without a control arm", outages(20, false, OutcomeProviderFailure), 100, .01},
 		{"hourly outages of the provider at 100 a minute with a control arm", outages(100, true, OutcomeProviderFailure), 100, .01},
 		{"hourly outages of the provider at 100 a minute without a control arm", outages(100, false, OutcomeProviderFailure), 100, .01},
 		{"hourly outages taken for the feature's own failures at 100 a minute", outages(100, false, OutcomeFailure), 100, .01},
-		{"one user who always fails among healthy users", oneUser(0), 200, 0},
-		{"one user who always fails among users with 1 % failures", oneUser(.01), 200, 0},
-		{"one user who always fails among users with 3 % failures", oneUser(.03), 200, .01},
+		{"one user who always fails among healthy users", oneUser(0), 100, 0},
+		{"one user who always fails among users with 1 % failures", oneUser(.01), 100, 0},
+		{"one user who always fails among users with 3 % failures", oneUser(.03), 100, .01},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -195,7 +195,7 @@ func TestSimulation_RollsBackNoHealthyStage(t *testing.T) {
 
 func TestSimulation_CatchesFailingStages(t *testing.T) {
 	if testing.Short() || underRace {
-		t.Skip("simulates 2,600 stages")
+		t.Skip("simulates 2,750 stages")
 	}
 	many := func(f *fleet, r *rand.Rand, rate float64, step time.Duration) {
 		for range arrivals(r, 20, step) {
@@ -223,8 +223,8 @@ func TestSimulation_CatchesFailingStages(t *testing.T) {
 		{"60 % from the beginning", 0, .6, many, 500, 2 * time.Minute},
 		{"20 % after ten healthy minutes", 10 * time.Minute, .2, many, 500, 5 * time.Minute},
 		{"60 % after ten healthy minutes", 10 * time.Minute, .6, many, 500, 2 * time.Minute},
-		{"20 % after a healthy day", 24 * time.Hour, .2, many, 50, 8 * time.Minute},
-		{"60 % after a healthy day", 24 * time.Hour, .6, many, 50, 2*time.Minute + 15*time.Second},
+		{"20 % after a healthy day", 24 * time.Hour, .2, many, 200, 5 * time.Minute},
+		{"60 % after a healthy day", 24 * time.Hour, .6, many, 50, 2 * time.Minute},
 		{"five users of twenty who always fail", 0, 1, five, 500, 5 * time.Minute},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -238,8 +238,8 @@ func TestSimulation_CatchesFailingStages(t *testing.T) {
 				elapsed := time.Duration(0)
 				for elapsed < healthy {
 					step := step
-					if healthy-elapsed > 30*time.Minute {
-						step = 10 * time.Second
+					if healthy-elapsed > 10*time.Minute {
+						step = time.Minute
 					}
 					many(f, r, .01, step)
 					elapsed += step

@@ -117,7 +117,7 @@ func judged(r rollout, exposed, control Counts) (rollout, Evidence) {
 
 func TestEvaluate_TakesTheStepThatFollows(t *testing.T) {
 	const day = 24 * time.Hour
-	const detail = "48 of 80 requests failed in 2m0s, 60.0 % where 5 % are allowed, for 7 users (e-value 1.08e+38)"
+	const detail = "48 of 80 requests failed in 2m0s, 60.0 % where 5 % are allowed, for 7 users (e-value 5.01e+37)"
 	good, bad := Counts{Outcomes: 250, Failures: 2}, Counts{Outcomes: 20, Failures: 12}
 	shared := Counts{Outcomes: 10, SharedFailures: 10}
 	edited := func(version int64, percentage float64, enabled bool, seed string) func(*inputs) {
