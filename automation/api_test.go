@@ -401,7 +401,7 @@ func TestWithoutTheDatabaseTheAPIAsksToComeBack(t *testing.T) {
 		}
 	})
 	problemOf(t, l.get(statusPath, "alice"), http.StatusServiceUnavailable)
-	l.until("readiness says that the database is away", func() bool { return !l.Components()["database"].OK })
+	l.until("readiness says that the database is away", func() bool { return !l.Snapshot().Components["database"].OK })
 	if a := l.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable {
 		t.Errorf("ready: %d %s", a.status, a.body)
 	}

@@ -102,7 +102,7 @@ func TestWrongCredentialsForTheNodeAreSaid(t *testing.T) {
 		config: func(c *automation.Config) { c.ProxyRouterPassword = automation.NewSecret("canary-wrong") }})
 	begun := time.Now()
 	comeBack(t, l.do("POST", hostPath, "alice", ask("llama")), time.Since(begun))
-	if p := l.Components()["node"]; p.OK || p.Detail != "it refuses our credentials" {
+	if p := l.Snapshot().Components["node"]; p.OK || p.Detail != "it refuses our credentials" {
 		t.Errorf("%+v", p)
 	}
 	if a := l.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable {
@@ -175,7 +175,7 @@ func TestReadiness_SaysThatThisReplicaFailsItsRequests(t *testing.T) {
 		comeBackSoon(t, l.chat("alice"))
 	}
 	a := l.get("/healthz/ready", "")
-	if c := l.Components()["requests"]; c.OK || a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "requests failed on this replica") {
+	if c := l.Snapshot().Components["requests"]; c.OK || a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "requests failed on this replica") {
 		t.Errorf("%+v, %d %s", c, a.status, a.body)
 	}
 	l.sql(`ALTER TABLE automation_sessions_away RENAME TO automation_sessions`)
@@ -184,7 +184,7 @@ func TestReadiness_SaysThatThisReplicaFailsItsRequests(t *testing.T) {
 			t.Errorf("%d %s", a.status, a.body)
 		}
 	}
-	if c := l.Components()["requests"]; !c.OK {
+	if c := l.Snapshot().Components["requests"]; !c.OK {
 		t.Errorf("%+v", c)
 	}
 }
@@ -201,7 +201,7 @@ func TestWhileTheModelsAreNotLoadedNobodyIsServed(t *testing.T) {
 	l.set(everybody)
 	begun := time.Now()
 	comeBack(t, l.do("POST", hostPath, "alice", ask("llama")), time.Since(begun))
-	if p := l.Components(); p["mapping"].OK || p["run"].OK {
+	if p := l.Snapshot().Components; p["mapping"].OK || p["run"].OK {
 		t.Errorf("%+v", p)
 	}
 }

@@ -20,13 +20,10 @@ func (m *Module) newCleaner(db *sqldb.DB) (*cleanup.Cleaner, error) {
 // CleanupReport is what a pass of the clean-up removed, or would remove.
 type CleanupReport = cleanup.Report
 
-// ErrCleanupBusy says that another process is cleaning up. Nothing was removed.
-var ErrCleanupBusy = cleanup.ErrBusy
-
-// Cleanup runs one pass of the clean-up now, or with dryRun reports what it
+// cleanup runs one pass of the clean-up now, or with dryRun reports what it
 // would remove and writes nothing. It returns when done, when ctx ends, or at
 // the first error, with what it has removed until then.
-func (m *Module) Cleanup(ctx context.Context, dryRun bool) (CleanupReport, error) {
+func (m *Module) cleanup(ctx context.Context, dryRun bool) (CleanupReport, error) {
 	r, err := m.cleaner.Pass(ctx, dryRun)
 	if !dryRun {
 		m.observer.Cleanup(r, err)

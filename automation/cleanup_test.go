@@ -20,7 +20,7 @@ func TestTheModuleCleansUpByItsConfiguration(t *testing.T) {
 	}})
 	l.sql(longAgo)
 	for _, dryRun := range []bool{true, false} {
-		r, err := l.Cleanup(t.Context(), dryRun)
+		r, err := l.CleanUp(t.Context(), dryRun)
 		if err != nil || r.Total() != 2 || r.DryRun != dryRun {
 			t.Errorf("removed %+v, error %v; want two rows", r, err)
 		}

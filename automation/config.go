@@ -215,9 +215,9 @@ func normalize(names []string) []string {
 	return list
 }
 
-// Validate returns an error that names every field that is out of bounds or
+// check returns an error that names every field that is out of bounds or
 // contradicts another, by its variable.
-func (c Config) Validate() error { return c.validate(fieldErrors{}) }
+func (c Config) check() error { return c.validate(fieldErrors{}) }
 
 // validate adds to faults those of single fields, then those of fields that
 // contradict each other.

@@ -44,8 +44,8 @@ func ExampleParseConfig_wrong() {
 func ExampleDefaultConfig() {
 	config := automation.DefaultConfig()
 	config.SessionScope = automation.ScopeShared
-	fmt.Println(config.DefaultSessionDuration, config.MaxOpensPerHour, config.Validate())
-	// Output: 1h0m0s 10 <nil>
+	fmt.Println(config.DefaultSessionDuration, config.MaxOpensPerHour, config.SessionScope)
+	// Output: 1h0m0s 10 shared
 }
 
 func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
@@ -323,13 +323,13 @@ func TestEveryWrongVariableIsNamedAtOnce(t *testing.T) {
 	}
 }
 
-func TestValidateRefusesWhatTheEnvironmentCannotSay(t *testing.T) {
-	if err := (automation.Config{}).Validate(); err == nil {
+func TestConfig_RefusesWhatTheEnvironmentCannotSay(t *testing.T) {
+	if err := (automation.Config{}).Check(); err == nil {
 		t.Error("the zero config is valid")
 	}
 	config := automation.DefaultConfig()
 	config.DefaultSessionDuration = 3600*time.Second + 1
-	err := config.Validate()
+	err := config.Check()
 	if err == nil || !strings.Contains(err.Error(), `got "3600.000000001"`) {
 		t.Error("a fraction of a second passes:", err)
 	}

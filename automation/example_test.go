@@ -98,7 +98,7 @@ func ExampleNew() {
 
 	resp := send(mux, "GET", "/healthz/ready", "", "")
 	fmt.Println(resp.Code, resp.Body.String()[:38])
-	fmt.Println(m.Components()["run"].Detail, db.Close())
+	fmt.Println(m.Snapshot().Components["run"].Detail, db.Close())
 	// Output:
 	// 200 {"enabled":false,"parts":{"database":{
 	// not running <nil>

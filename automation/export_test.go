@@ -18,6 +18,14 @@ func (m *Module) Tend(ctx context.Context) error { return m.sessions.Maintain(ct
 // RefreshFlags reads the flags once.
 func (m *Module) RefreshFlags(ctx context.Context) error { return m.flags.Refresh(ctx) }
 
+// CleanUp runs one pass of the clean-up.
+func (m *Module) CleanUp(ctx context.Context, dryRun bool) (CleanupReport, error) {
+	return m.cleanup(ctx, dryRun)
+}
+
+// Check is what New does with a Config.
+func (c Config) Check() error { return c.check() }
+
 // AdminRoutes are the operators' API's, as "METHOD /path".
 func AdminRoutes() []string { return adminapi.Routes(AdminPath) }
 

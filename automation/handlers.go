@@ -61,7 +61,7 @@ func (m *Module) Admin(authorize Authorize) http.Handler {
 	return adminapi.New(adminapi.Deps{
 		BasePath: AdminPath, Authorize: authorize, Explain: m.flags.Explain,
 		Store: m.store, Rollouts: m.rollouts, Refresh: m.flags.Trigger,
-		Cleanup: m.Cleanup, Report: m.Report, Overview: m.overview, Feedback: m.feedback, Settings: m.stored, Sessions: m.sessions,
+		Cleanup: m.cleanup, Report: m.report, Overview: m.overview, Feedback: m.feedback, Settings: m.stored, Sessions: m.sessions,
 		Models: m.catalog, ModelName: m.modelName, Record: m.recordAPI, Now: m.now,
 	})
 }
@@ -79,7 +79,7 @@ func (m *Module) newHandlers(identify Identify) {
 		Flag:     func() *flags.Flag { return m.flags.Flag(FlagName) },
 		Settings: m.settings, Stored: m.stored, Sessions: m.sessions, Feedback: m.feedback, FlagName: FlagName, ModelName: m.modelName,
 		MinDuration: m.cfg.MinSessionDuration, MaxDuration: m.cfg.MaxSessionDuration,
-		Changed: m.observer.observeChange(), Record: m.recordAPI, Logger: m.log, Now: m.now,
+		Changed: m.observer.Settings, Record: m.recordAPI, Logger: m.log, Now: m.now,
 	})
 }
 

@@ -32,7 +32,7 @@ type Component struct {
 // the answer is what the last work met.
 func (m *Module) Ready() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		components := m.Components()
+		components := m.components()
 		status, word := http.StatusOK, "ready"
 		for _, p := range components {
 			if !p.OK && m.cfg.FeatureEnabled {
@@ -43,10 +43,8 @@ func (m *Module) Ready() http.Handler {
 	})
 }
 
-// Components returns how they are: run, mapping, flags, database, node, and
-// requests, which is not well where most of this replica's requests have failed
-// of late for reasons that other replicas may not share.
-func (m *Module) Components() map[string]Component {
+// components returns how each thing is that the module needs.
+func (m *Module) components() map[string]Component {
 	well := Component{OK: true}
 	parts := map[string]Component{"run": well, "mapping": well, "flags": well, "database": well, "node": well, "requests": m.recent.component(m.now())}
 	if !m.running.Load() {
@@ -87,7 +85,7 @@ func (m *Module) replicaState() replica.State {
 	if f := m.flags.Flag(FlagName); f != nil {
 		s.FlagVersion = f.Version
 	}
-	for name, c := range m.Components() {
+	for name, c := range m.components() {
 		if !c.OK {
 			s.Problems[name] = c.Detail
 		}

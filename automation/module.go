@@ -97,7 +97,7 @@ type Module struct {
 // there by the time they are needed: see package schema. Its error names all
 // that is wrong at once.
 func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, error) {
-	errs := []error{cfg.Validate()}
+	errs := []error{cfg.check()}
 	if db == nil {
 		errs = append(errs, errors.New("automation: New needs the host's pool of connections, a *sqlx.DB"))
 	}

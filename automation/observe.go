@@ -24,7 +24,7 @@ type Observer struct {
 	// Chat ends a request through Sessions or Forward.
 	Chat func(outcome.Outcome)
 	// Settings is called after a user's settings have been changed.
-	Settings func(SettingsChange)
+	Settings func(before, after settings.Settings)
 	// Session is called with what happens to sessions.
 	Session func(session.Event)
 	// Cleanup ends a pass of the clean-up.
@@ -52,46 +52,21 @@ func (o Observer) withDefaults() Observer {
 	return o
 }
 
-// SettingsChange is what a change of settings meant.
-type SettingsChange string
-
-// The changes of settings.
-const (
-	SettingsOptedIn  SettingsChange = "opt_in"
-	SettingsOptedOut SettingsChange = "opt_out"
-	SettingsOther    SettingsChange = "other" // a duration, or nothing
-)
-
-// observeChange returns what reports a user's change of settings to the
-// observer, or nil where nobody observes.
-func (o Observer) observeChange() func(before, after settings.Settings) {
-	if o.Settings == nil {
-		return nil
-	}
-	return func(before, after settings.Settings) {
-		switch {
-		case !before.IsEnabled && after.IsEnabled:
-			o.Settings(SettingsOptedIn)
-		case before.IsEnabled && !after.IsEnabled:
-			o.Settings(SettingsOptedOut)
-		default:
-			o.Settings(SettingsOther)
-		}
-	}
-}
-
 // Snapshot is how the module is at a moment, as far as it knows without asking
 // anybody.
 type Snapshot struct {
-	MasterOn   bool                 // the process's master switch
-	Components map[string]Component // as Components returns them
+	MasterOn bool // the process's master switch
+	// Components are run, mapping, flags, database, node, and requests, which is
+	// not well where most of this replica's requests have failed of late for
+	// reasons that other replicas may not share.
+	Components map[string]Component
 	Mapping    mapping.Health
 	Pool       sql.DBStats // of the host's pool
 }
 
 // Snapshot returns how things are, without I/O.
 func (m *Module) Snapshot() Snapshot {
-	return Snapshot{MasterOn: m.cfg.FeatureEnabled, Components: m.Components(), Mapping: m.catalog.Health(), Pool: m.pool.Stats()}
+	return Snapshot{MasterOn: m.cfg.FeatureEnabled, Components: m.components(), Mapping: m.catalog.Health(), Pool: m.pool.Stats()}
 }
 
 // Stats counts the sessions of all replicas that have not ended: one statement,

@@ -10,10 +10,10 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
 )
 
-// Report measures the deployment plan's criteria of success. Open P0 and P1
+// report measures the deployment plan's criteria of success. Open P0 and P1
 // bugs are what the operator states; nil is not stated. Adoption needs to know
 // how many users could have the feature: Options.Users.
-func (m *Module) Report(ctx context.Context, openBugs *int) (rollout.Report, error) {
+func (m *Module) report(ctx context.Context, openBugs *int) (rollout.Report, error) {
 	goals := rollout.Goals{OpenBugs: openBugs}
 	if m.users != nil {
 		goals.Adopters = func(ctx context.Context, from, to time.Time) (adopters, users int, err error) {
@@ -53,6 +53,6 @@ func (m *Module) overview(ctx context.Context) (adminapi.Overview, error) {
 	if err != nil {
 		return fail(err)
 	}
-	return adminapi.Overview{MasterOn: m.cfg.FeatureEnabled, Components: m.Components(), Sessions: sessions.ByState,
+	return adminapi.Overview{MasterOn: m.cfg.FeatureEnabled, Components: m.components(), Sessions: sessions.ByState,
 		OptedIn: on, OptedOut: off, ActiveWeek: active, Replicas: replicas}, nil
 }

@@ -83,7 +83,7 @@ func TestRun_WithoutAMappingAsksUsersToComeBackUntilItIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.start()
-	l.until("it runs", func() bool { return l.Components()["run"].OK && l.Components()["flags"].OK })
+	l.until("it runs", func() bool { return l.Snapshot().Components["run"].OK && l.Snapshot().Components["flags"].OK })
 	for _, path := range []string{hostPath, chatPath} {
 		a := l.do("POST", path, "alice", ask("llama"))
 		if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
@@ -111,7 +111,7 @@ func TestNew_NeedsNoNodeAndNoMappingWhileTheFeatureIsOff(t *testing.T) {
 	}
 	l := &lab{Module: m, t: t, cfg: cfg, db: db, log: &logbook{}}
 	l.start()
-	l.until("it runs", func() bool { return l.Components()["run"].OK })
+	l.until("it runs", func() bool { return l.Snapshot().Components["run"].OK })
 	called := false
 	next := m.Sessions(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called = true }))
 	r := httptest.NewRequest(http.MethodPost, chatPath, strings.NewReader(ask("llama")))
@@ -127,7 +127,7 @@ func TestAReloadThatFailsKeepsTheLastGoodTable(t *testing.T) {
 	if err := os.WriteFile(l.cfg.MappingsFile, []byte(`{"default": "canary"`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l.until("the refusal shows", func() bool { return l.Components()["mapping"].Detail != "" })
+	l.until("the refusal shows", func() bool { return l.Snapshot().Components["mapping"].Detail != "" })
 	if a := l.get("/healthz/ready", ""); a.status != http.StatusOK || !strings.Contains(a.body, "the last good one serves") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
@@ -168,8 +168,8 @@ func TestItStartsWithoutTheDatabaseAndRecoversByItself(t *testing.T) {
 			a := l.chat("alice")
 			return a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") != ""
 		})
-		l.until("readiness says so", func() bool { return !l.Components()["database"].OK })
-		if !l.Components()["flags"].OK {
+		l.until("readiness says so", func() bool { return !l.Snapshot().Components["database"].OK })
+		if !l.Snapshot().Components["flags"].OK {
 			t.Error("the last good flags are not served")
 		}
 		c.Restart()
@@ -183,9 +183,9 @@ func TestItStartsWithoutTheDatabaseAndRecoversByItself(t *testing.T) {
 // recovers asserts that automation is off without the database, and on once it is there.
 func recovers(t *testing.T, l *lab, comes func()) {
 	t.Helper()
-	l.until("the mapping is loaded", func() bool { return l.Components()["mapping"].OK })
-	l.until("the trouble shows", func() bool { return !l.Components()["database"].OK })
-	if a := l.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable || l.Components()["flags"].OK {
+	l.until("the mapping is loaded", func() bool { return l.Snapshot().Components["mapping"].OK })
+	l.until("the trouble shows", func() bool { return !l.Snapshot().Components["database"].OK })
+	if a := l.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable || l.Snapshot().Components["flags"].OK {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	if a := l.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != "" {
@@ -317,7 +317,7 @@ func TestRunTwiceIsAnErrorAndHarmsNothing(t *testing.T) {
 	if err := l.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "twice") {
 		t.Error(err)
 	}
-	if a := l.chat("alice"); a.status != http.StatusOK || !l.Components()["run"].OK {
+	if a := l.chat("alice"); a.status != http.StatusOK || !l.Snapshot().Components["run"].OK {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 }
@@ -420,8 +420,8 @@ func TestReadinessNamesAFlagThatCannotBeRead(t *testing.T) {
 	l.sql(`PRAGMA ignore_check_constraints = 1`)
 	l.sql(`DROP TRIGGER automation_flag_ids_update`)
 	l.sql(`UPDATE feature_flags SET enabled_user_ids = '{"a":1}'`)
-	l.until("it shows", func() bool { return l.Components()["flags"].Detail != "" })
-	if p := l.Components()["flags"]; !p.OK || !strings.Contains(p.Detail, "malformed") {
+	l.until("it shows", func() bool { return l.Snapshot().Components["flags"].Detail != "" })
+	if p := l.Snapshot().Components["flags"]; !p.OK || !strings.Contains(p.Detail, "malformed") {
 		t.Errorf("%+v", p)
 	}
 	if a := l.chat("alice"); a.status != http.StatusOK {

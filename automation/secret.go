@@ -3,7 +3,6 @@ package automation
 import (
 	"fmt"
 	"io"
-	"log/slog"
 )
 
 // Secret is text that does not print: fmt with any verb, slog and encoding/json
@@ -30,23 +29,19 @@ func (s Secret) Reveal() string {
 	return *s.text
 }
 
-// Equal reports whether both hold the same text. It takes no care to take the
-// same time for all: compare what a client sends in another way.
+// Equal reports whether both hold the same text, for go-cmp. It takes no care to
+// take the same time for all: compare what a client sends in another way.
 func (s Secret) Equal(other Secret) bool { return s.Reveal() == other.Reveal() }
 
-// String returns [redacted], or "" for an empty secret.
-func (s Secret) String() string {
+func (s Secret) redacted() string {
 	if s.text == nil {
 		return ""
 	}
 	return "[redacted]"
 }
 
-// Format writes String, whatever the verb.
-func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+// Format writes [redacted], or nothing for an empty secret, whatever the verb.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.redacted()) }
 
-// LogValue is String, for slog.
-func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
-
-// MarshalText is String, for encoding/json and its like.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+// MarshalText is the same for encoding/json, log/slog and their like.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.redacted()), nil }

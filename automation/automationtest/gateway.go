@@ -149,7 +149,7 @@ func (g *Gateway) run() error {
 	late := time.NewTimer(10 * time.Second)
 	defer late.Stop()
 	for {
-		if p := g.Components(); p["run"].OK && p["flags"].OK && p["mapping"].OK {
+		if p := g.Snapshot().Components; p["run"].OK && p["flags"].OK && p["mapping"].OK {
 			return nil
 		}
 		select {
@@ -158,7 +158,7 @@ func (g *Gateway) run() error {
 			done <- err
 			return errors.Join(err, errors.New("the module has ended"))
 		case <-late.C:
-			return fmt.Errorf("the module is not ready: %v", g.Components())
+			return fmt.Errorf("the module is not ready: %v", g.Snapshot().Components)
 		}
 	}
 }

@@ -200,8 +200,8 @@ func (e *events) initSeries() {
 	for _, r := range []outcome.Result{outcome.Untouched, outcome.Served, outcome.Refused, outcome.Failed} {
 		e.overhead.WithLabelValues(string(r))
 	}
-	for _, c := range []automation.SettingsChange{automation.SettingsOptedIn, automation.SettingsOptedOut, automation.SettingsOther} {
-		e.settingsChanges.WithLabelValues(string(c))
+	for _, c := range []string{"opt_in", "opt_out", "other"} {
+		e.settingsChanges.WithLabelValues(c)
 	}
 	for _, result := range []string{"ok", "busy", "failed"} {
 		e.cleanups.WithLabelValues(result)
@@ -264,8 +264,15 @@ func (r *Recorder) observeChat(o outcome.Outcome) {
 	}
 }
 
-func (r *Recorder) observeSettings(c automation.SettingsChange) {
-	r.events.settingsChanges.WithLabelValues(string(c)).Inc()
+func (r *Recorder) observeSettings(before, after settings.Settings) {
+	change := "other" // a duration, or nothing
+	switch {
+	case !before.IsEnabled && after.IsEnabled:
+		change = "opt_in"
+	case before.IsEnabled && !after.IsEnabled:
+		change = "opt_out"
+	}
+	r.events.settingsChanges.WithLabelValues(change).Inc()
 }
 
 func (r *Recorder) observeSession(v session.Event) {

@@ -106,7 +106,7 @@ func observed(options metrics.Options) *metrics.Recorder {
 	o.Chat(outcome.Outcome{Cause: outcome.None, Overhead: 20 * time.Millisecond})
 	o.Chat(outcome.Outcome{Cause: outcome.None, Code: outcome.SkipOptedOut, Skipped: true, Overhead: time.Microsecond})
 	o.Chat(outcome.Outcome{Cause: outcome.Client, Code: outcome.CodeInvalidKey, Overhead: time.Microsecond})
-	o.Settings(automation.SettingsOptedOut)
+	o.Settings(settings.Settings{IsEnabled: true}, settings.Settings{})
 	for _, e := range []session.Event{
 		{Kind: session.Acquired, Result: "idle", Took: 2 * time.Millisecond},
 		{Kind: session.Opened, Cause: "request", Result: "opened", Took: 3 * time.Second, Asked: time.Hour},
