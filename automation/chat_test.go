@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -562,6 +563,57 @@ func TestABudgetThatIsUsedUpSaysWhenItAllowsMore(t *testing.T) {
 	}
 	if a := l.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK {
 		t.Errorf("the open session: %d %s", a.status, a.body)
+	}
+}
+
+func TestANewcomerTriesModelAfterModel(t *testing.T) {
+	shipped := automation.DefaultConfig()
+	models := map[string]string{}
+	name := func(i int) string { return fmt.Sprint("model-", i) }
+	for i := range 10 {
+		models[name(i)] = proxyroutertest.ModelID(name(i))
+	}
+	models["default"] = models[name(0)]
+	l := newLab(t, setup{config: func(c *automation.Config) {
+		writeJSON(t, c.MappingsFile, models)
+		c.MaxOpensPerHour, c.MaxOpensPerDay = shipped.MaxOpensPerHour, shipped.MaxOpensPerDay
+	}})
+	budget := func() object { return l.get(statusPath, "newcomer").json(t)["budget"].(object) }
+	for i := range 8 { // five in a minute, and three more
+		if a := l.do("POST", chatPath, "newcomer", ask(name(i))); a.status != http.StatusOK {
+			t.Fatalf("model %d: %d %s", i+1, a.status, a.body)
+		}
+	}
+	if b := budget(); b["sessions_held"] != 8.0 || b["sessions_max"] != 8.0 || b["next_free_at"] == nil {
+		t.Errorf("after eight models the budget is %v", b)
+	}
+	refused := l.do("POST", chatPath, "newcomer", ask(name(8)))
+	wait, err := strconv.Atoi(refused.header.Get("Retry-After"))
+	if refused.status != http.StatusTooManyRequests || refused.code() != "session_budget_exceeded" || refused.header.Get("X-Should-Retry") != "false" {
+		t.Fatalf("the ninth model: %d %s %v", refused.status, refused.body, refused.header)
+	}
+	// The first session of an hour is out of the way half a minute before its end.
+	if d := time.Hour - time.Duration(wait)*time.Second; err != nil || d < -time.Minute || d > 5*time.Minute {
+		t.Errorf("told to come back in %d s: %v", wait, err)
+	}
+	// Every model that was tried still serves, and the way out that the answer names is one.
+	for i := range 8 {
+		if a := l.do("POST", chatPath, "newcomer", ask(name(i))); a.status != http.StatusOK {
+			t.Errorf("model %d once more: %d %s", i+1, a.status, a.body)
+		}
+	}
+	if !strings.Contains(refused.body, "DELETE /api/v1/automation/sessions") {
+		t.Errorf("no way out is named: %s", refused.body)
+	}
+	held := l.get(sessionsPath, "newcomer").json(t)["sessions"].([]any)
+	if a := l.do("DELETE", sessionsPath+"/"+held[0].(object)["id"].(string), "newcomer", ""); a.status != http.StatusOK {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	l.until("an ended session gives its place", func() bool {
+		return l.do("POST", chatPath, "newcomer", ask(name(8))).status == http.StatusOK
+	})
+	if s := l.node.Stats(); s.Opens != 9 || s.EarlyCloses != 1 { // the one that she ended
+		t.Errorf("%d sessions were paid for nine models, %d closed before their end", s.Opens, s.EarlyCloses)
 	}
 }
 

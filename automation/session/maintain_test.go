@@ -500,10 +500,10 @@ func TestAcquire_KeepsBudgetsExactUnderConcurrency(t *testing.T) {
 			set   func(*session.Options)
 			limit string
 		}{
-			"an hour":  {func(o *session.Options) { o.OpensPerHour = 3 }, session.LimitHour},
-			"a day":    {func(o *session.Options) { o.OpensPerDay = 3 }, session.LimitDay},
-			"at once":  {func(o *session.Options) { o.MaxPerUser = 3 }, session.LimitSessions},
-			"over all": {func(o *session.Options) { o.MaxOpen = 3 }, session.LimitTotal},
+			"an hour":  {func(o *session.Options) { o.OpensPerHour = 4 }, session.LimitHour},
+			"a day":    {func(o *session.Options) { o.OpensPerDay = 4 }, session.LimitDay},
+			"at once":  {func(o *session.Options) { o.MaxPerUser = 2 }, session.LimitSessions},
+			"over all": {func(o *session.Options) { o.MaxOpen = 4 }, session.LimitTotal},
 		} {
 			t.Run(name, func(t *testing.T) {
 				if _, err := db.Exec(`DELETE FROM automation_sessions`); err != nil {
@@ -535,8 +535,8 @@ func TestAcquire_KeepsBudgetsExactUnderConcurrency(t *testing.T) {
 					})
 				}
 				wg.Wait()
-				if p.opened() != 3 || served.Load() != 3 || refused.Load() != 21 {
-					t.Errorf("%d opens, %d served, %d refused of 24 with a limit of 3", p.opened(), served.Load(), refused.Load())
+				if p.opened() != 4 || served.Load() != 4 || refused.Load() != 20 {
+					t.Errorf("%d opens, %d served, %d refused of 24 with a limit of 4", p.opened(), served.Load(), refused.Load())
 				}
 			})
 		}
@@ -546,10 +546,15 @@ func TestAcquire_KeepsBudgetsExactUnderConcurrency(t *testing.T) {
 func TestAcquire_NamesTheLimitThatHoldsLongest(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		o := quick()
-		o.MaxPerUser, o.OpensPerDay = 1, 1
+		o.MaxPerUser, o.OpensPerDay = 1, 2
 		m, _ := start(t, db, &fakeNode{}, o)
 		use(t, m, "alice")
-		_, err := m.Acquire(t.Context(), session.Request{UserID: "alice", ModelID: "another", Duration: time.Hour})
+		c, err := m.Acquire(t.Context(), request("alice", "one"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Release()
+		_, err = m.Acquire(t.Context(), request("alice", "another"))
 		if b, ok := errors.AsType[*session.BudgetError](err); !ok || b.Limit != session.LimitDay || b.RetryAfter < 23*time.Hour || b.Error() == "" {
 			t.Errorf("got %v, want the day's", err)
 		}

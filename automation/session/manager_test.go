@@ -128,7 +128,7 @@ func TestAcquire_EnforcesLimitsWithRetryAfter(t *testing.T) {
 		}{
 			"opens an hour":   {func(o *session.Options) { o.OpensPerHour = 2 }, session.LimitHour, time.Hour},
 			"opens a day":     {func(o *session.Options) { o.OpensPerDay = 2 }, session.LimitDay, 24 * time.Hour},
-			"sessions a user": {func(o *session.Options) { o.MaxPerUser = 2 }, session.LimitSessions, time.Hour},
+			"sessions a user": {func(o *session.Options) { o.MaxPerUser = 1 }, session.LimitSessions, time.Hour},
 			"sessions in all": {func(o *session.Options) { o.MaxOpen = 2; o.MaxPerUser = 0 }, session.LimitTotal, time.Hour},
 		} {
 			t.Run(name, func(t *testing.T) {

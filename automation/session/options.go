@@ -15,7 +15,10 @@ type Options struct {
 	// session serves the user whom it was opened for.
 	Shared bool
 
-	MaxPerUser   int // open sessions a user may hold at once
+	// MaxPerUser is how many open sessions a user may hold at once. A first
+	// session of a model may be one of up to twice as many, so that trying models
+	// one after the other does not use up the places.
+	MaxPerUser   int
 	OpensPerHour int // opens charged to a user in any sixty minutes
 	OpensPerDay  int // the same in any 24 hours
 	MaxOpen      int // open sessions of all users together

@@ -220,7 +220,7 @@ func (s *store) quota(tx *sqldb.Tx, r reserveRequest, l limits, inPool int) (n i
 				WHERE old.id = s.replaces AND old.state IN ('`+stateOpen+`', '`+stateEnding+`') AND old.ends_at > {now})`, r.user, r.replaces, r.margin.Seconds()); err != nil {
 			return 0, nil, err
 		}
-		limit(LimitSessions, l.perUser, placesFor(r, l.perUser-c.N, inPool), c.Retry)
+		limit(LimitSessions, mostHeld(l.perUser), placesFor(r, l.perUser, c.N, inPool), c.Retry)
 	}
 	if r.purpose == purposeReplacement {
 		return n, refused, s.replacementQuota(tx, r, l, limit)
@@ -245,16 +245,25 @@ func (s *store) quota(tx *sqldb.Tx, r reserveRequest, l limits, inPool int) (n i
 	return n, refused, nil
 }
 
-// placesFor returns how many of a user's free places a pool may take. A second
-// session of a model leaves one place for another model.
-func placesFor(r reserveRequest, free, inPool int) int {
+// mostHeld is how many open sessions a user may hold in all. A user who tries one
+// model after the other would otherwise have no place left for the rest of an
+// hour, held by sessions that are idle and, once paid, are kept to their end.
+func mostHeld(perUser int) int { return 2 * perUser }
+
+// placesFor returns how many sessions a pool may add to those that its user
+// holds. The first session of a model, and one in the place of a broken one, may
+// be any of mostHeld; further ones of the model are among the first perUser, and
+// leave one of these to another model.
+func placesFor(r reserveRequest, perUser, held, inPool int) int {
+	places := mostHeld(perUser) - held
 	if r.purpose != purposeRequest {
-		return free
+		return places
 	}
+	further := perUser - 1 - held
 	if inPool > 0 {
-		return free - 1
+		return further
 	}
-	return max(free-1, min(free, 1))
+	return max(further, min(places, 1))
 }
 
 // replacementQuota counts the sessions that were opened in the place of broken

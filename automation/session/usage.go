@@ -10,7 +10,7 @@ import (
 
 // Usage is what a user has used of their limits. A maximum of 0 is no limit.
 type Usage struct {
-	Held, MaxHeld           int // open sessions
+	Held, MaxHeld           int // open sessions; MaxHeld is twice Options.MaxPerUser
 	OpensHour, MaxOpensHour int // opens charged in the last sixty minutes
 	OpensDay, MaxOpensDay   int // and in the last 24 hours
 	// FreeIn is when all limits allow an open again; 0 while they do.
@@ -25,14 +25,14 @@ func (m *Manager) Usage(ctx context.Context, userID string) (Usage, error) {
 
 func (s *store) usage(ctx context.Context, user string, l limits, margin time.Duration) (Usage, error) {
 	return sqldb.Read(ctx, s.db, "sessions.usage", func(tx *sqldb.Tx) (Usage, error) {
-		u := Usage{MaxHeld: l.perUser, MaxOpensHour: l.perHour, MaxOpensDay: l.perDay}
+		u := Usage{MaxHeld: mostHeld(l.perUser), MaxOpensHour: l.perHour, MaxOpensDay: l.perDay}
 		for _, c := range []struct {
 			have  *int
 			most  int
 			query string
 			arg   float64
 		}{
-			{&u.Held, l.perUser, heldQuery, margin.Seconds()},
+			{&u.Held, mostHeld(l.perUser), heldQuery, margin.Seconds()},
 			{&u.OpensHour, l.perHour, chargedQuery, time.Hour.Seconds()},
 			{&u.OpensDay, l.perDay, chargedQuery, (24 * time.Hour).Seconds()},
 		} {

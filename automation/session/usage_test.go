@@ -26,7 +26,7 @@ func TestUsage_SaysWhatTheLimitsLeave(t *testing.T) {
 			}
 			return u
 		}
-		empty := session.Usage{MaxHeld: 4, MaxOpensHour: 2, MaxOpensDay: 50}
+		empty := session.Usage{MaxHeld: 8, MaxOpensHour: 2, MaxOpensDay: 50}
 		if diff := cmp.Diff(empty, usage("alice")); diff != "" {
 			t.Error(diff)
 		}
