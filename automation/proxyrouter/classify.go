@@ -79,9 +79,9 @@ func (c *Client) Classify(status int, header http.Header, body []byte) ChatError
 	} else {
 		e = classifyNode(status, body)
 	}
-	e.Message = cmp.Or(c.redact.public(e.Message), noMessage)
+	e.Message = cmp.Or(c.redact.public(e.Message, e.Cause == outcome.Model), noMessage)
 	for _, field := range []*string{&e.Code, &e.Param, &e.Type} {
-		*field = text.Truncate(c.redact.public(*field), maxField)
+		*field = text.Truncate(c.redact.public(*field, false), maxField)
 	}
 	e.RetryAfter = c.retryAfter(header)
 	return e

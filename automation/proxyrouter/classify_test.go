@@ -158,6 +158,18 @@ func TestClassify_RedactsWhatIsNoClientsBusiness(t *testing.T) {
 		"an account":            {"wallet " + account, account},
 		"a key":                 {"key " + strings.Repeat("ab", 32), strings.Repeat("ab", 32)},
 		"a mailbox":             {"contact ops@example.com", "ops@example.com"},
+		"an API key":            {"Incorrect API key provided: sk-proj-abcdEFGH12345678", "abcdEFGH"},
+		"a called backend":      {"Post https://api.example.org/v1/chat/completions: EOF", "example.org"},
+		"a cluster's service":   {"see https://models.default.svc.cluster.local/docs", "default"},
+		"a bare host":           {"see https://backend/docs", "backend"},
+		"an address by number":  {"see http://10.1.2.3/docs", "10.1.2.3"},
+		"a host after one":      {"see https://ip-10-1-2-3.example.org/docs", "10-1-2-3"},
+		"a port":                {"see https://docs.example.org:8443/docs", "8443"},
+		"a user in a URL":       {"see https://someone:geheim@docs.example.org/docs", "geheim"},
+		"a key in a path":       {"see https://arb.example.org/v2/AbCdEfGh12", "AbCdEfGh12"},
+		"a hexadecimal key":     {"see https://arb.example.org/v2/0123456789abcdef", "0123456789abcdef"},
+		"a key in a query":      {"see https://docs.example.org/docs?token=geheim", "geheim"},
+		"a database":            {"see postgres://db.example.org/gateway", "db.example.org"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, body := range []string{`{"error":"` + test.said + `"}`, `{"providerModelError":{"error":{"message":"` + test.said + `","code":"` + test.said + `"}}}`} {
@@ -175,6 +187,32 @@ func TestClassify_RedactsWhatIsNoClientsBusiness(t *testing.T) {
 	plain := "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens (v1.2, 3:4)."
 	if got := classifier(t).Classify(400, nil, []byte(`{"error":"`+plain+`"}`)).Message; got != plain {
 		t.Errorf("an innocent text became %q", got)
+	}
+}
+
+// A model's own error may say where help is to be found. The texts of the node
+// name addresses that are called.
+func TestClassify_KeepsAModelsLinks(t *testing.T) {
+	for said, want := range map[string]string{
+		"Rate limit reached. Visit https://platform.openai.com/account/rate-limits to learn more.":    "",
+		"You can find your usage at https://example.org/docs/error-codes.":                            "",
+		"See https://docs.example.org/models/gpt-4o-2024-08-06, or (https://example.com).":            "",
+		"See https://docs.example.org/guide?utm=1#limits.":                                            "See https://docs.example.org/guide.",
+		"See https://docs.example.org/Files/AbCdEfGh and https://docs.example.org/a/b":                "See https://docs.example.org/[redacted] and https://docs.example.org/a/b",
+		"See https://node.example.com/docs and https://docs.example.org/help":                         "See [redacted] and https://docs.example.org/help",
+		"GET https://api.example.org/v1/models failed, see https://docs.example.org/help for reasons": "GET [redacted] failed, see https://docs.example.org/help for reasons",
+	} {
+		if want == "" {
+			want = said
+		}
+		e := classifier(t).Classify(429, nil, []byte(`{"providerModelError":{"error":{"message":"`+said+`"}},"statusCode":429}`))
+		if e.Message != want {
+			t.Errorf("%q\nbecame %q\nwant   %q", said, e.Message, want)
+		}
+		e = classifier(t).Classify(500, nil, []byte(`{"error":"`+said+`"}`))
+		if strings.Contains(e.Message, "://") {
+			t.Errorf("of the node: %q", e.Message)
+		}
 	}
 }
 

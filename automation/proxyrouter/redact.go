@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -25,7 +26,19 @@ var (
 	longHex      = regexp.MustCompile(`(?i)\b((?:0x)?[0-9a-f]{6})[0-9a-f]{58}\b`)
 	emailAddress = regexp.MustCompile(`[\w.+-]+@[\w-]+\.[\w.-]+`)
 	credentials  = regexp.MustCompile(`(?i)\b(basic|bearer)\s+[\w+/=.~-]{6,}`)
+	apiKey       = regexp.MustCompile(`\b(sk|pk|rk|gsk|hf|xai|ghp)[-_][\w*-]{16,}`)
+
+	// called is what stands before an address that was called, not recommended.
+	called       = regexp.MustCompile(`(?i)\b(?:get|post|put|patch|head|delete|dial|connect|connecting|request) (?:to )?["']?$`)
+	publicDomain = regexp.MustCompile(`^[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}$`)
+	numberedHost = regexp.MustCompile(`\d+-\d+-\d+-\d+`) // after an IP address
+	// A path of plain words, in which no key can stand.
+	plainPath = regexp.MustCompile(`^[a-z0-9/._-]*$`)
+	keyLike   = regexp.MustCompile(`[a-z0-9]{16,}|(?:[^0-9]*[0-9]){12,}`)
 )
+
+// internalDomains are top-level domains that are no public ones.
+var internalDomains = []string{"internal", "local", "localdomain", "localhost", "lan", "corp", "home", "intranet", "private", "svc", "cluster", "consul", "arpa"}
 
 // redactor removes secrets and personal data from the node's text.
 type redactor struct {
@@ -58,26 +71,68 @@ func newRedactor(username, password string, hosts ...string) redactor {
 }
 
 // public redacts a text for a client, who has no business with the addresses of
-// nodes, providers and backends either.
-func (r redactor) public(s string) string {
+// nodes, providers and backends either. A model's own error keeps its links to
+// public pages, such as the one about its limits.
+func (r redactor) public(s string, links bool) string {
 	if r.withHosts != nil {
 		s = r.withHosts.Replace(s)
 	}
-	s = anyURL.ReplaceAllString(s, redacted)
+	s = redactURLs(s, links)
 	s = netError.ReplaceAllString(s, "$1 "+redacted)
 	s = hostPort.ReplaceAllString(s, redacted)
 	s = shortHex.ReplaceAllString(s, "$1…")
-	return r.clean(s)
+	return removePersonal(s)
 }
 
-// clean redacts a text and bounds it. Truncation comes last: before, it could
-// leave half a secret that no pattern matches.
+// redactURLs redacts every URL, or every one that is no link to a public page.
+func redactURLs(s string, links bool) string {
+	var b strings.Builder
+	end := 0
+	for _, at := range anyURL.FindAllStringIndex(s, -1) {
+		b.WriteString(s[end:at[0]])
+		found := redacted
+		if links && !called.MatchString(s[:at[0]]) {
+			found = publicLink(s[at[0]:at[1]])
+		}
+		b.WriteString(found)
+		end = at[1]
+	}
+	return b.String() + s[end:]
+}
+
+// publicLink returns a link to a public page without its query, and without its
+// path where that may hold a key. It redacts what may be an internal address.
+func publicLink(link string) string {
+	end := len(strings.TrimRight(link, ".,;:!?)]}")) // the sentence's
+	u, err := url.Parse(link[:end])
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.Port() != "" || !isPublic(strings.ToLower(u.Hostname())) {
+		return redacted + link[end:]
+	}
+	path := u.EscapedPath()
+	if !plainPath.MatchString(path) || keyLike.MatchString(path) {
+		path = "/" + redacted
+	}
+	return u.Scheme + "://" + u.Host + path + link[end:]
+}
+
+func isPublic(host string) bool {
+	return publicDomain.MatchString(host) && !numberedHost.MatchString(host) &&
+		!slices.Contains(internalDomains, host[strings.LastIndexByte(host, '.')+1:])
+}
+
+// clean redacts a text for the log and for errors, which keep the hosts.
 func (r redactor) clean(s string) string {
 	if r.secrets != nil {
 		s = r.secrets.Replace(s)
 	}
+	return removePersonal(urlTail.ReplaceAllString(s, "$1$2"))
+}
+
+// removePersonal removes credentials and personal data, and bounds the text. Truncation
+// comes last: before, it could leave half a secret that no pattern matches.
+func removePersonal(s string) string {
 	s = credentials.ReplaceAllString(s, "$1 "+redacted)
-	s = urlTail.ReplaceAllString(s, "$1$2")
+	s = apiKey.ReplaceAllString(s, redacted)
 	s = emailAddress.ReplaceAllString(s, redacted)
 	s = longHex.ReplaceAllString(s, "$1…")
 	s = strings.Map(func(r rune) rune {
