@@ -322,7 +322,7 @@ func TestRunTwiceIsAnErrorAndHarmsNothing(t *testing.T) {
 	}
 }
 
-func TestForgetErasesAUser(t *testing.T) {
+func TestEraseUser_LeavesNoRowThatNamesThem(t *testing.T) {
 	for name, db := range databases {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t, setup{db: db})
@@ -353,7 +353,7 @@ func TestForgetErasesAUser(t *testing.T) {
 	}
 }
 
-func TestForgetSaysWhatFailed(t *testing.T) {
+func TestEraseUser_SaysWhatFailed(t *testing.T) {
 	l := newLab(t, setup{})
 	_ = l.db.Close()
 	if err := l.EraseUser(t.Context(), "alice"); err == nil || strings.Contains(err.Error(), "alice") {

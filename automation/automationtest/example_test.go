@@ -16,12 +16,9 @@ import (
 // A gateway's own handler gets the session that it needs, and no second one
 // while that lasts.
 func ExampleGateway() {
-	g, err := automationtest.Start(automationtest.Options{})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer func() { _ = g.Close() }()
+	t := &fakeTB{} // in a test: its *testing.T
+	defer t.end()
+	g := automationtest.New(t, automationtest.Options{})
 
 	// What is to be tested: the host's handler behind the module.
 	handler := g.Sessions(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -41,12 +38,12 @@ func ExampleGateway() {
 	}
 
 	chat("alice")
-	_ = g.On("alice")
+	g.On("alice")
 	chat("alice")
 	chat("alice")
-	_ = g.Advance(2 * time.Hour)
+	g.Advance(2 * time.Hour)
 	chat("alice")
-	_ = g.Off("alice")
+	g.Off("alice")
 	chat("alice")
 	// Output:
 	// alice: 400 no session, 0 sessions paid

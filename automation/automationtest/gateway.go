@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,42 +56,35 @@ type Gateway struct {
 	// DB is the database, SQLite, for what a test wants to look at.
 	DB *sqlx.DB
 
+	tb    TB
 	flags *flags.Store
 	clock *clock
 	end   []func() error
 }
 
-// New is Start for a test, which ends with it.
+// New starts a Gateway and returns when that is ready. It ends with the test,
+// which fails where anything of this does.
 func New(tb TB, o Options) *Gateway {
 	tb.Helper()
-	g, err := Start(o)
-	if err != nil {
-		tb.Fatal(err)
+	g := &Gateway{tb: tb, clock: &clock{}}
+	if err := g.start(o); err != nil {
+		tb.Fatal(errors.Join(fmt.Errorf("automationtest: %w", err), g.close()))
+		return nil
 	}
 	tb.Cleanup(func() {
-		if err := g.Close(); err != nil {
-			tb.Errorf("%v", err)
+		if err := g.close(); err != nil {
+			tb.Errorf("automationtest: %v", err)
 		}
 	})
 	return g
 }
 
-// Start starts a Gateway. It returns when that is ready.
-func Start(o Options) (*Gateway, error) {
-	g := &Gateway{clock: &clock{}}
-	if err := g.start(o); err != nil {
-		return nil, errors.Join(fmt.Errorf("automationtest: %w", err), g.Close())
-	}
-	return g, nil
-}
-
-// Close ends everything, in the order in which a gateway does.
-func (g *Gateway) Close() error {
+// close ends everything, in the order in which a gateway does.
+func (g *Gateway) close() error {
 	var errs []error
-	for i := len(g.end) - 1; i >= 0; i-- {
-		errs = append(errs, g.end[i]())
+	for _, end := range slices.Backward(g.end) {
+		errs = append(errs, end())
 	}
-	g.end = nil
 	return errors.Join(errs...)
 }
 
@@ -146,7 +140,7 @@ func (g *Gateway) run() error {
 	g.end = append(g.end, func() error { cancel(); return <-done })
 	again := time.NewTicker(time.Millisecond)
 	defer again.Stop()
-	late := time.NewTimer(10 * time.Second)
+	late := time.NewTimer(time.Minute)
 	defer late.Stop()
 	for {
 		if p := g.Snapshot().Components; p["run"].OK && p["flags"].OK && p["mapping"].OK {
@@ -198,28 +192,34 @@ func byKey(r *http.Request) (automation.Identity, error) {
 
 // On gives users the feature, and Off takes it from them, at once. Whether a
 // user who has the feature also wants it is theirs to say, by the settings API;
-// in a Gateway they do unless they say no.
-func (g *Gateway) On(users ...string) error { return g.change(users, nil) }
+// in a Gateway they do unless they say no. Where it fails, the test does.
+func (g *Gateway) On(users ...string) {
+	g.tb.Helper()
+	g.change(users, nil)
+}
 
 // Off is the opposite of On.
-func (g *Gateway) Off(users ...string) error { return g.change(nil, users) }
+func (g *Gateway) Off(users ...string) {
+	g.tb.Helper()
+	g.change(nil, users)
+}
 
-func (g *Gateway) change(on, off []string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+func (g *Gateway) change(on, off []string) {
+	g.tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	f, err := g.flags.Get(ctx, automation.FlagName)
+	if err == nil {
+		in := flags.NewIDs(append(without(f.EnabledUserIDs, off), on...)...)
+		out := flags.NewIDs(append(without(f.DisabledUserIDs, on), off...)...)
+		_, err = g.flags.Update(ctx, automation.FlagName, flags.Change{EnabledUserIDs: &in, DisabledUserIDs: &out}, "automationtest", 0)
+	}
+	if err == nil {
+		err = g.Load(ctx)
+	}
 	if err != nil {
-		return fmt.Errorf("automationtest: %w", err)
+		g.tb.Fatal(fmt.Errorf("automationtest: %w", err))
 	}
-	in := flags.NewIDs(append(without(f.EnabledUserIDs, off), on...)...)
-	out := flags.NewIDs(append(without(f.DisabledUserIDs, on), off...)...)
-	if _, err := g.flags.Update(ctx, automation.FlagName, flags.Change{EnabledUserIDs: &in, DisabledUserIDs: &out}, "automationtest", 0); err != nil {
-		return fmt.Errorf("automationtest: %w", err)
-	}
-	if err := g.Load(ctx); err != nil {
-		return fmt.Errorf("automationtest: %w", err)
-	}
-	return nil
 }
 
 func without(ids flags.IDs, gone []string) []string {

@@ -1,7 +1,6 @@
 package automationtest_test
 
 import (
-	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -39,9 +38,8 @@ func TestUsersAreSwitchedOnAndOffAtOnce(t *testing.T) {
 		{nil, nil, "sk-bob", http.StatusOK},
 		{[]string{"alice"}, nil, "sk-alice", http.StatusOK},
 	} {
-		if err := errors.Join(g.On(step.on...), g.Off(step.off...)); err != nil {
-			t.Fatal(err)
-		}
+		g.On(step.on...)
+		g.Off(step.off...)
 		if w := chat(g, step.key, "my-model"); w.Code != step.want {
 			t.Errorf("%+v: %d %s", step, w.Code, w.Body)
 		}
@@ -52,9 +50,7 @@ func TestTimePassesForSessions(t *testing.T) {
 	g := automationtest.New(t, automationtest.Options{Config: func(c *automation.Config) {
 		c.MaxOpensPerHour, c.DefaultSessionDuration = 2, 10*time.Minute
 	}})
-	if err := g.On("alice"); err != nil {
-		t.Fatal(err)
-	}
+	g.On("alice")
 	for i, step := range []struct {
 		advance time.Duration
 		want    int
@@ -66,9 +62,7 @@ func TestTimePassesForSessions(t *testing.T) {
 		{11 * time.Minute, http.StatusTooManyRequests, 2}, // the hour's budget
 		{40 * time.Minute, http.StatusOK, 3},
 	} {
-		if err := g.Advance(step.advance); err != nil {
-			t.Fatal(err)
-		}
+		g.Advance(step.advance)
 		if w := chat(g, "sk-alice", "llama"); w.Code != step.want {
 			t.Errorf("step %d: %d %s", i, w.Code, w.Body)
 		}
@@ -94,9 +88,8 @@ func TestTimePassesForSessions(t *testing.T) {
 
 func TestAnOpenInDoubtIsFoundAfterTimeHasPassed(t *testing.T) {
 	g := automationtest.New(t, automationtest.Options{})
-	if err := errors.Join(g.On("alice"), g.Advance(3*time.Hour)); err != nil {
-		t.Fatal(err)
-	}
+	g.On("alice")
+	g.Advance(3 * time.Hour)
 	g.Node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, After: true, Mode: proxyroutertest.ModeDrop})
 	if w := chat(g, "sk-alice", "llama"); w.Code != http.StatusOK {
 		t.Errorf("%d %s", w.Code, w.Body)
@@ -106,27 +99,30 @@ func TestAnOpenInDoubtIsFoundAfterTimeHasPassed(t *testing.T) {
 	}
 }
 
-func TestABadConfigurationIsAnErrorAndLeavesNothing(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for a real timeout")
+func TestGateway_FailsTheTestItself(t *testing.T) {
+	tb := &fakeTB{}
+	if g := automationtest.New(tb, automationtest.Options{Config: func(c *automation.Config) { c.SessionScope = "everybody" }}); g != nil || len(tb.errors) != 1 {
+		t.Errorf("with a bad configuration the test is told %q", tb.errors)
+	} // nothing is left, as TestMain checks
+	tb.end()
+
+	tb = &fakeTB{}
+	g := automationtest.New(tb, automationtest.Options{})
+	_ = g.DB.Close()
+	g.On("alice")
+	g.Off("alice")
+	g.Advance(time.Hour)
+	if len(tb.errors) != 3 {
+		t.Errorf("without a database the test is told %q", tb.errors)
 	}
-	_, err := automationtest.Start(automationtest.Options{Config: func(c *automation.Config) { c.MappingsFile = "/no/such/file" }})
-	if err == nil {
-		t.Error("no error")
-	}
-	_, err = automationtest.Start(automationtest.Options{Config: func(c *automation.Config) { c.SessionScope = "everybody" }})
-	if err == nil {
-		t.Error("no error")
-	}
+	tb.end()
 }
 
 func TestAHostsOwnIdentify(t *testing.T) {
 	g := automationtest.New(t, automationtest.Options{Identify: func(r *http.Request) (automation.Identity, error) {
 		return automation.Identity{UserID: r.Header.Get("X-User")}, nil
 	}})
-	if err := g.On("carol"); err != nil {
-		t.Fatal(err)
-	}
+	g.On("carol")
 	h := g.Sessions(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Header.Get("session_id")) }))
 	r := httptest.NewRequest("POST", "/v1/embeddings", strings.NewReader(`{"model":"embedder"}`))
 	r.Header.Set("Content-Type", "application/json")

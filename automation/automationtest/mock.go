@@ -141,8 +141,8 @@ func (m *Mock) SettingsDelete(user string) WriteCall {
 	return m.exec(`UPDATE user_automation_settings SET version = version + 1`, user, true, sqlmock.AnyArg())
 }
 
-// SettingsForget expects that a user's settings are erased.
-func (m *Mock) SettingsForget(user string) WriteCall {
+// SettingsErase expects that a user's settings are erased.
+func (m *Mock) SettingsErase(user string) WriteCall {
 	return m.exec(`DELETE FROM user_automation_settings WHERE CAST(user_id AS text) = $1`, user)
 }
 

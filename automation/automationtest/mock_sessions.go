@@ -60,8 +60,8 @@ func (m *Mock) SessionRelease() WriteCall {
 	return m.exec(`UPDATE automation_sessions SET lane = '', lease_token = NULL`)
 }
 
-// SessionsForget expects that a user's name is taken off all sessions.
-func (m *Mock) SessionsForget(user string) WriteCall {
+// SessionsErase expects that a user's name is taken off all sessions.
+func (m *Mock) SessionsErase(user string) WriteCall {
 	m.begin()
 	m.ExpectExec(starts(`DELETE FROM automation_provider_failures WHERE user_id = $1`)).WithArgs(user).WillReturnResult(sqlmock.NewResult(0, 0))
 	return WriteCall{m, m.ExpectExec(starts(`UPDATE automation_sessions SET`)).WithArgs(user)}

@@ -84,7 +84,7 @@ func TestTheExpectationsAreWhatTheStoresAsk(t *testing.T) {
 			func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) {
 				return s.Delete(ctx, "alice", settings.Always)
 			}, settings.Settings{}, errAway},
-		{"a user is forgotten", func(m *automationtest.Mock) { m.SettingsForget("alice").Done() },
+		{"a user is erased", func(m *automationtest.Mock) { m.SettingsErase("alice").Done() },
 			func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) {
 				return nil, s.EraseUser(ctx, "alice")
 			}, nil, nil},
@@ -163,8 +163,8 @@ func TestAGatewaysOwnTestOfTheSettingsAPI(t *testing.T) {
 	mock.SessionsUsage("alice").Returns(4, 1, 1)
 	ask("GET", "/status", "", http.StatusOK)
 
-	mock.SettingsForget("alice").Done()
-	mock.SessionsForget("alice").Done()
+	mock.SettingsErase("alice").Done()
+	mock.SessionsErase("alice").Done()
 	mock.FeedbackErase("alice").Done()
 	if err := m.EraseUser(t.Context(), "alice"); err != nil {
 		t.Error(err)

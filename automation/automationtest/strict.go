@@ -147,7 +147,7 @@ var suggestions = []struct{ prefix, expectation string }{
 	{"INSERT INTO user_automation_settings", "SettingsPut, SettingsPatch, or SettingsUpdate with version 0"},
 	{"UPDATE user_automation_settings AS s", "SettingsUpdate"},
 	{"UPDATE user_automation_settings", "SettingsDelete"},
-	{"DELETE FROM user_automation_settings", "SettingsForget"},
+	{"DELETE FROM user_automation_settings", "SettingsErase"},
 	{"SELECT feature_name, enabled", "FlagsLoad or FlagsGet"},
 	{"UPDATE feature_flags", "FlagsUpdate"},
 	{"SELECT id, session_id", "SessionsList"},
