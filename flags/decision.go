@@ -34,7 +34,7 @@ func Evaluate(f *Flag, user string) Decision {
 	case f.EnabledUserIDs.Has(user):
 		d.On, d.Reason = true, ReasonUserEnabled
 	default:
-		d.Bucket = f.Bucket(user)
+		d.Bucket = f.bucket(user)
 		d.On, d.Reason = d.Bucket < int(f.Percentage), ReasonOutsidePercentage
 		if d.On {
 			d.Reason = ReasonInPercentage

@@ -32,7 +32,7 @@ func Explain(f *Flag, user string, masterOn bool) Explanation {
 		e.On, e.Reason = false, ReasonMasterOff
 	}
 	if f != nil {
-		e.Bucket = f.Bucket(user)
+		e.Bucket = f.bucket(user)
 	}
 	step := func(rule string, decides Reason, finding string, args ...any) {
 		e.Steps = append(e.Steps, Step{rule, fmt.Sprintf(finding, args...), e.Reason == decides})

@@ -23,8 +23,8 @@ type Flag struct {
 	UpdatedBy       string     `json:"updated_by"`
 }
 
-// Bucket returns the user's bucket in the flag's cohort, see the function Bucket.
-func (f *Flag) Bucket(user string) int {
+// bucket returns the user's bucket in the flag's cohort.
+func (f *Flag) bucket(user string) int {
 	if f.Seed != "" {
 		return Bucket(f.Seed, user)
 	}

@@ -181,8 +181,9 @@ func (c *Cache) fetch(ctx context.Context, user string, k *call) {
 				c.add(user, &entry{k.record, at})
 			}
 		}
+		_, invalid := errors.AsType[*InvalidError](k.err)
 		switch {
-		case k.canceled, errors.Is(k.err, ErrInvalid): // nobody knows more than before
+		case k.canceled, invalid: // nobody knows more than before
 			c.failure.probing = false
 		case errors.Is(k.err, ErrUnavailable):
 			c.failure = failure{err: k.err, at: c.now()}

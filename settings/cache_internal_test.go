@@ -110,9 +110,9 @@ func TestCache_KeepsNoReadThatAWriteOvertook(t *testing.T) {
 		"a write of our own": func(c *Cache, _ *database) error { c.invalidate("u"); return nil },
 		"another's, seen by a poll": func(c *Cache, db *database) error {
 			db.changes = map[string]rowVersion{"u": {version: 2}}
-			return c.Poll(context.Background())
+			return c.poll(context.Background())
 		},
-		"another's among too many changes": func(c *Cache, db *database) error { db.changes = many; return c.Poll(context.Background()) },
+		"another's among too many changes": func(c *Cache, db *database) error { db.changes = many; return c.poll(context.Background()) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -203,7 +203,7 @@ func TestCache_ServesUnchangedEntryFor30s(t *testing.T) {
 		db.changes = map[string]rowVersion{"u": {version: 1}, "somebody else": {version: 9}}
 		poll := func() {
 			t.Helper()
-			if err := c.Poll(t.Context()); err != nil {
+			if err := c.poll(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -230,12 +230,12 @@ func TestCache_ServesWhatItKnowsForTenMinutesWhileTheDatabaseIsAway(t *testing.T
 		wantVersion(t, c, 1)
 		for range 9 { // idle, and polls that succeed
 			time.Sleep(time.Minute)
-			if err := c.Poll(t.Context()); err != nil {
+			if err := c.poll(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
 		db.err = ErrUnavailable
-		if err := c.Poll(t.Context()); !errors.Is(err, ErrUnavailable) {
+		if err := c.poll(t.Context()); !errors.Is(err, ErrUnavailable) {
 			t.Error(err)
 		}
 		wantVersion(t, c, 1)
@@ -336,7 +336,7 @@ func TestCache_PollLooksBackToTheLastThatSucceeded(t *testing.T) {
 		}
 		poll := func(want time.Duration) {
 			t.Helper()
-			_ = c.Poll(t.Context())
+			_ = c.poll(t.Context())
 			if since != want {
 				t.Errorf("looked back %v, want %v", since, want)
 			}
@@ -404,7 +404,7 @@ func TestCache_RemovesEntriesAfterTenMinutes(t *testing.T) {
 		}
 		time.Sleep(maxOutageAge)
 		for range 100 {
-			if err := c.Poll(t.Context()); err != nil {
+			if err := c.poll(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -7,8 +7,6 @@ import (
 )
 
 var (
-	// ErrInvalid is what every [InvalidError] is.
-	ErrInvalid = errors.New("invalid settings")
 	// ErrConflict says that another version is stored than the condition of a
 	// write requires. Nothing was written: read again, then decide.
 	ErrConflict = errors.New("the settings have been changed meanwhile")
@@ -29,6 +27,3 @@ type InvalidError struct {
 }
 
 func (e *InvalidError) Error() string { return e.Field + ": " + e.Reason }
-
-// Is makes every InvalidError an [ErrInvalid].
-func (e *InvalidError) Is(target error) bool { return target == ErrInvalid }

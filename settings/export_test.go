@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"context"
 	"fmt"
 	"time"
 )
@@ -14,3 +15,9 @@ func NewFilledCache(users int, now time.Time) *Cache {
 	}
 	return c
 }
+
+// Poll reads once what has changed.
+func (c *Cache) Poll(ctx context.Context) error { return c.poll(ctx) }
+
+// Defaults returns those in use, complete.
+func (s *Store) Defaults() Defaults { return s.defaults }

@@ -28,7 +28,7 @@ const (
 func (c *Cache) Run(ctx context.Context) error {
 	failing := false
 	retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
-		err := c.Poll(ctx)
+		err := c.poll(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return 0
@@ -43,10 +43,10 @@ func (c *Cache) Run(ctx context.Context) error {
 	return nil
 }
 
-// Poll invalidates what has changed since the last Poll that succeeded, and
-// removes entries that are too old to be used. Two seconds without a Poll that
+// poll invalidates what has changed since the last one that succeeded, and
+// removes entries that are too old to be used. Two seconds without one that
 // succeeded, and every Get asks.
-func (c *Cache) Poll(ctx context.Context) error {
+func (c *Cache) poll(ctx context.Context) error {
 	begun := c.now()
 	// What comes later than this confirms nothing any more.
 	ctx, cancel := context.WithTimeout(ctx, maxStale)

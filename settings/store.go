@@ -16,7 +16,7 @@ import (
 // use and holds nothing; a call takes at most the database's time-out, 5 s, or
 // twice that for a write that had to be repeated.
 //
-// The errors of all methods wrap [ErrInvalid], [ErrConflict], [ErrUnavailable]
+// The errors of all methods wrap [*InvalidError], [ErrConflict], [ErrUnavailable]
 // or [ErrOutcomeUnknown], if any of these is the reason.
 type Store struct {
 	db       *sqldb.DB
@@ -46,9 +46,6 @@ func NewStore(pool *sqlx.DB, d Defaults, o StoreOptions) (*Store, error) {
 	}
 	return &Store{db: sqldb.New(pool, sqldb.Options{MaxConns: o.MaxConns, Observe: o.Observe}), defaults: d}, nil
 }
-
-// Defaults returns those in use, complete.
-func (s *Store) Defaults() Defaults { return s.defaults }
 
 // Get returns what holds for a user: what is stored, or the defaults.
 func (s *Store) Get(ctx context.Context, user string) (Settings, error) {

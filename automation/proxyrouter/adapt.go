@@ -20,22 +20,6 @@ func scopedChatID(userID, chatID string) string {
 	return "0x" + hex.EncodeToString(sum[:])
 }
 
-// maxRequestID is longer than any UUID or trace id.
-const maxRequestID = 128
-
-// CleanRequestID returns the letters, digits and -._:/+=@ of a request id, at most 128
-// of them: it is sent to the node and to providers, and written to logs.
-func CleanRequestID(id string) string {
-	clean := strings.Map(func(r rune) rune {
-		switch {
-		case r >= '0' && r <= '9', r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', strings.ContainsRune("-._:/+=@", r):
-			return r
-		}
-		return -1
-	}, id[:min(len(id), 4*maxRequestID)])
-	return clean[:min(len(clean), maxRequestID)]
-}
-
 // body returns a function that reads the request's body as the node accepts it, and
 // its length. The node decodes stop as a list alone, while OpenAI takes a string, too.
 func (r ChatRequest) body() (open func() io.Reader, length int) {

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"strings"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
 // ChatRequest is a request in the OpenAI format on a session.
@@ -15,7 +17,7 @@ type ChatRequest struct {
 	ModelID   string // optional: the model's id on the chain
 	UserID    string // whose request it is; scopes ChatID, and is not sent
 	ChatID    string // optional: sent as a hash of UserID and ChatID
-	RequestID string // optional: sent as X-Request-Id, as [CleanRequestID] returns it
+	RequestID string // optional: sent as X-Request-Id, without what no header or log may hold
 
 	// Header is the client's. Content-Type, Content-Encoding and Accept are
 	// sent; everything else is not, the client's credentials above all.
@@ -52,7 +54,7 @@ func (c *Client) Forward(ctx context.Context, r ChatRequest) (*http.Response, er
 		}
 	}
 	for name, value := range map[string]string{
-		"session_id": sessionID, "model_id": r.ModelID, "chat_id": scopedChatID(r.UserID, r.ChatID), "X-Request-Id": CleanRequestID(r.RequestID),
+		"session_id": sessionID, "model_id": r.ModelID, "chat_id": scopedChatID(r.UserID, r.ChatID), "X-Request-Id": text.RequestID(r.RequestID),
 	} {
 		if value != "" {
 			req.Header.Set(name, value)

@@ -26,3 +26,19 @@ func Truncate(s string, limit int) string {
 	}
 	return s[:end] + mark
 }
+
+// maxRequestID is longer than any UUID or trace id.
+const maxRequestID = 128
+
+// RequestID returns the letters, digits and -._:/+=@ of a request id, at most 128
+// of them: it is sent to the node and to providers, and written to logs.
+func RequestID(id string) string {
+	clean := strings.Map(func(r rune) rune {
+		switch {
+		case r >= '0' && r <= '9', r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', strings.ContainsRune("-._:/+=@", r):
+			return r
+		}
+		return -1
+	}, id[:min(len(id), 4*maxRequestID)])
+	return clean[:min(len(clean), maxRequestID)]
+}

@@ -46,3 +46,18 @@ func FuzzTruncate(f *testing.F) {
 		}
 	})
 }
+
+func TestRequestID_KeepsWhatHeadersAndLogsMayHold(t *testing.T) {
+	for id, want := range map[string]string{
+		"":                               "",
+		"req-1_a.b:c/d+e=@":              "req-1_a.b:c/d+e=@",
+		"a\r\nSet-Cookie: x\x00":         "aSet-Cookie:x",
+		"ünïcode":                        "ncode",
+		strings.Repeat("é", 1<<20) + "a": "",
+		strings.Repeat("a", 1<<20):       strings.Repeat("a", 128),
+	} {
+		if got := text.RequestID(id); got != want {
+			t.Errorf("RequestID(%.20q) = %.20q, want %.20q", id, got, want)
+		}
+	}
+}

@@ -10,7 +10,7 @@ import (
 	"github.com/felixge/httpsnoop"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
-	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
+	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
 // The headers of a request and its answer.
@@ -41,7 +41,7 @@ type call struct {
 // handler serves calls and records how each ends, panics included.
 func (s *Service) handler(serve func(*call) outcome.Outcome) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := &call{Service: s, r: r, requestID: proxyrouter.CleanRequestID(r.Header.Get(headerRequestID)), began: s.Now()}
+		c := &call{Service: s, r: r, requestID: text.RequestID(r.Header.Get(headerRequestID)), began: s.Now()}
 		if c.w = w; s.Enabled {
 			c.w = c.observe(w)
 		}
