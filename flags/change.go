@@ -61,7 +61,9 @@ func checkLength(s string, most int) error {
 // did it. With ifVersion, the flag must be at that version; 0 is any.
 //
 // The errors are those of Validate, ErrNotFound, ErrConflict, ErrUnavailable,
-// and ErrOutcomeUnknown. A change that changes nothing leaves the version.
+// and ErrOutcomeUnknown. A change that changes nothing leaves the version. A row
+// that cannot be read whole is a *RowError, though it has been changed; one that
+// certainly is not enabled now is returned nevertheless.
 func (s *Store) Update(ctx context.Context, name string, c Change, actor string, ifVersion int64) (*Flag, error) {
 	err := c.check(actor)
 	var r flagsql.Row
@@ -73,7 +75,11 @@ func (s *Store) Update(ctx context.Context, name string, c Change, actor string,
 	if err != nil {
 		return nil, fmt.Errorf("flags: update(%q): %w", name, err)
 	}
-	return parseRowStrictly(r)
+	f, err := parseRow(&r)
+	if f != nil {
+		return f, nil
+	}
+	return nil, err
 }
 
 func (c Change) check(actor string) error {

@@ -320,6 +320,48 @@ func TestWatcher_SeesThatAFlagIsOffWhateverColumnsThereAre(t *testing.T) {
 	})
 }
 
+func TestStore_SwitchesOffWhateverColumnsThereAre(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes 2 s: migrates eight databases")
+	}
+	for _, column := range []string{"notice", "seed", "updated_by", "updated_at", "version", "rollout_percentage", "enabled_user_ids", "disabled_user_ids"} {
+		t.Run(column, func(t *testing.T) {
+			db := postgres(t)
+			db.sql(t, `ALTER TABLE feature_flags ADD COLUMN owner text DEFAULT 'us'`, `ALTER TABLE feature_flags DROP COLUMN `+column+` CASCADE`)
+			f, err := flags.NewStore(db.DB, flags.StoreOptions{}).Update(t.Context(), "automation", flags.Change{Enabled: ptr(false)}, "ann", 0)
+			if err != nil || f.Enabled {
+				t.Errorf("%+v, %v", f, err)
+			}
+			var enabled bool
+			if err := db.GetContext(t.Context(), &enabled, `SELECT enabled FROM feature_flags WHERE feature_name = 'automation'`); err != nil || enabled {
+				t.Errorf("the row says %t, %v", enabled, err)
+			}
+		})
+	}
+	t.Run("sqlite", func(t *testing.T) {
+		db := sqlite(t)
+		db.sql(t, `DROP TRIGGER automation_flag_inserted`, `DROP TRIGGER automation_flag_updated`, `DROP TRIGGER automation_flag_deleted`, `DROP TRIGGER automation_flag_actor`,
+			`ALTER TABLE feature_flags DROP COLUMN notice`, `ALTER TABLE feature_flags ADD COLUMN owner text`)
+		if f, err := flags.NewStore(db.DB, flags.StoreOptions{}).Update(t.Context(), "automation", flags.Change{Enabled: ptr(false)}, "ann", 0); err != nil || f.Enabled {
+			t.Errorf("%+v, %v", f, err)
+		}
+	})
+}
+
+func TestStore_ChangesNothingWithoutAChange(t *testing.T) {
+	onBoth(t, func(t *testing.T, db database) {
+		store := flags.NewStore(db.DB, flags.StoreOptions{})
+		before, err := store.Get(t.Context(), "automation")
+		if err != nil {
+			t.Fatal(err)
+		}
+		after, err := store.Update(t.Context(), "automation", flags.Change{}, "ann", before.Version)
+		if err != nil || after.Version != before.Version {
+			t.Errorf("%+v, %v", after, err)
+		}
+	})
+}
+
 // BenchmarkKillSwitchOfTheLongestList is the UPDATE alone, as it is typed.
 func BenchmarkKillSwitchOfTheLongestList(b *testing.B) {
 	dsn := pgtest.Database(b)

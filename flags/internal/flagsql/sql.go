@@ -3,6 +3,7 @@ package flagsql
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
@@ -53,21 +54,21 @@ func LoadWhatIsThere(tx *sqldb.Tx) (l Loaded, err error) {
 }
 
 // Get reads one row, or returns ErrNotFound.
-func Get(tx *sqldb.Tx, name string) (Row, error) { return get(tx, name, "") }
+func Get(tx *sqldb.Tx, name string) (Row, error) { return get(tx, name, Columns, "") }
 
 // Lock reads one row and keeps others from changing it until the transaction
 // ends. The flag must be at ifVersion, where that is not 0, or it is ErrConflict.
 func Lock(tx *sqldb.Tx, name string, ifVersion int64) (Row, error) {
-	r, err := get(tx, name, "{lock}")
+	r, err := get(tx, name, Columns, "{lock}")
 	if err == nil && ifVersion != 0 && r.Version != ifVersion {
 		err = conflict(r, ifVersion)
 	}
 	return r, err
 }
 
-func get(tx *sqldb.Tx, name, lock string) (Row, error) {
+func get(tx *sqldb.Tx, name, columns, lock string) (Row, error) {
 	var r Row
-	found, err := sqldb.Optional(tx.Get(&r, `SELECT `+Columns+` FROM feature_flags WHERE feature_name = $1 `+lock, name))
+	found, err := sqldb.Optional(tx.Get(&r, `SELECT `+columns+` FROM feature_flags WHERE feature_name = $1 `+lock, name))
 	if err == nil && !found {
 		err = ErrNotFound
 	}
@@ -79,32 +80,23 @@ func conflict(r Row, ifVersion int64) error {
 }
 
 // Update changes a flag and returns its row as it is now; the audit says that
-// actor did it. With ifVersion, the flag must be at that version; 0 is any.
+// actor did it. With ifVersion, the flag must be at that version; 0 is any. It
+// names only the columns that change, so that a table that lost another one
+// does not keep anybody from switching a flag off.
 func Update(tx *sqldb.Tx, name string, c Change, actor string, ifVersion int64) (Row, error) {
-	enabledIDs, err := listText(c.EnabledUserIDs)
+	set, args, err := c.assignments(name)
 	if err != nil {
 		return Row{}, err
 	}
-	disabledIDs, err := listText(c.DisabledUserIDs)
-	if err != nil {
-		return Row{}, err
-	}
-	var percentage *string
-	if c.Percentage != nil {
-		percentage = new(FormatPercentage(*c.Percentage))
+	where := `feature_name = $1`
+	if ifVersion != 0 {
+		args = append(args, ifVersion)
+		where += fmt.Sprintf(` AND version = $%d`, len(args))
 	}
 	if err := tx.SetContext("actor", actor); err != nil {
 		return Row{}, err
 	}
-	n, err := tx.Exec(`UPDATE feature_flags SET
-			enabled            = coalesce($2, enabled),
-			enabled_user_ids   = coalesce({json $3}, enabled_user_ids),
-			disabled_user_ids  = coalesce({json $4}, disabled_user_ids),
-			rollout_percentage = coalesce(CAST($5 AS numeric), rollout_percentage),
-			seed               = coalesce($6, seed),
-			notice             = coalesce($7, notice)
-		WHERE feature_name = $1 AND (CAST($8 AS bigint) = 0 OR version = $8)`,
-		name, c.Enabled, enabledIDs, disabledIDs, percentage, c.Seed, c.Notice, ifVersion)
+	n, err := tx.Exec(`UPDATE feature_flags SET `+set+` WHERE `+where, args...)
 	if sqldb.IsConstraint(err) {
 		return Row{}, fmt.Errorf("%w: a constraint of the table refuses it: %w", ErrInvalid, err)
 	}
@@ -114,18 +106,53 @@ func Update(tx *sqldb.Tx, name string, c Change, actor string, ifVersion int64) 
 	if err := tx.SetContext("actor", ""); err != nil {
 		return Row{}, err
 	}
-	r, err := Get(tx, name)
+	columns, err := columnsThere(tx)
+	if err != nil {
+		return Row{}, err
+	}
+	r, err := get(tx, name, columns, "")
 	if n == 0 && err == nil {
 		err = conflict(r, ifVersion)
 	}
 	return r, err
 }
 
-// listText is a list as JSON, or nil where there is none.
-func listText(ids []string) (*string, error) {
-	if ids == nil {
-		return nil, nil
+// assignments returns what an UPDATE of the flag sets, and its parameters, of
+// which the name is the first.
+func (c Change) assignments(name string) (set string, args []any, err error) {
+	args = []any{name}
+	var list []string
+	add := func(column, value string, v any) {
+		args = append(args, v)
+		list = append(list, column+" = "+fmt.Sprintf(value, len(args)))
 	}
-	b, err := json.Marshal(ids)
-	return new(string(b)), err
+	if c.Enabled != nil {
+		add("enabled", "$%d", *c.Enabled)
+	}
+	for _, l := range []struct {
+		column string
+		ids    []string
+	}{{"enabled_user_ids", c.EnabledUserIDs}, {"disabled_user_ids", c.DisabledUserIDs}} {
+		if l.ids == nil {
+			continue
+		}
+		b, err := json.Marshal(l.ids)
+		if err != nil {
+			return "", nil, err
+		}
+		add(l.column, "{json $%d}", string(b))
+	}
+	if c.Percentage != nil {
+		add("rollout_percentage", "CAST($%d AS numeric)", FormatPercentage(*c.Percentage))
+	}
+	if c.Seed != nil {
+		add("seed", "$%d", *c.Seed)
+	}
+	if c.Notice != nil {
+		add("notice", "$%d", *c.Notice)
+	}
+	if len(list) == 0 { // a change of nothing is a statement as well
+		list = []string{"feature_name = feature_name"}
+	}
+	return strings.Join(list, ", "), args, nil
 }
