@@ -43,6 +43,21 @@ func TestARolloutIsStartedPausedResumedAndEnded(t *testing.T) {
 	o.expect(o.call("POST", "/cleanup", `{"dry_run":true}`), http.StatusOK, "")
 }
 
+// Whoever changes the flag by hand is told what that does to its rollout.
+func TestPatchFlag_SaysWhatItsRolloutMakesOfIt(t *testing.T) {
+	o := newOperator(t, setup{config: rollouts, flag: `UPDATE feature_flags SET rollout_percentage = 0`})
+	if w := o.call("PATCH", "/flags/automation", `{"rollout_percentage":1}`); strings.Contains(w.Body.String(), "rollout_effect") {
+		t.Errorf("without a rollout: %s", w.Body)
+	}
+	o.expect(o.call("POST", "/rollouts/automation", twoStages), http.StatusOK, "")
+	o.until("everybody is in", func() bool { return o.Flags().Decide("automation", "anybody").On })
+	o.expect(o.call("PATCH", "/flags/automation", `{"rollout_percentage":50}`), http.StatusOK, `"rollout_effect":"The rollout of \"automation\" pauses: `)
+	o.until("the rollout has paused", func() bool {
+		return strings.Contains(o.call("GET", "/rollouts/automation", "").Body.String(), `"state":"paused"`)
+	})
+	o.expect(o.call("PATCH", "/flags/automation", `{"enabled":false}`), http.StatusOK, `"rollout_effect":"The rollout of \"automation\" pauses: `)
+}
+
 func TestRollout_TakesTheFeatureBackForItsOwnErrors(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 10 s: opens that hang")

@@ -36,7 +36,7 @@ func newFakeAdmin() *fakeAdmin {
 	return &fakeAdmin{fail: map[string]int{}, answers: map[string]string{
 		"/flags": `{"flags":[]}`,
 		"/flags/automation": `{"feature_name":"automation","enabled":true,"enabled_user_ids":["7","<b>x</b>"],"disabled_user_ids":[],
-			"rollout_percentage":10,"notice":"Back at <i>ten</i>.","version":4,"updated_at":"2026-01-02T03:04:05Z","updated_by":"admin:ann"}`,
+			"rollout_percentage":10,"notice":"Back at <i>ten</i>.","version":4,"updated_at":"2026-01-02T03:04:05Z","updated_by":"admin:ann","rollout_effect":"The rollout pauses."}`,
 		"/flags/automation/events": `{"events":[{"id":9,"version":4,"action":"update","changed_at":"2026-01-02T03:04:05Z","changed_by":"sql:dba",
 			"before":{"rollout_percentage":0},"after":{"rollout_percentage":10}}]}`,
 		"/flags/automation/users/7": `{"feature_name":"automation","user_id":"7","on":true,"reason":"listed","bucket":1234,"version":4,
@@ -259,7 +259,7 @@ func TestConsole_ActionsReachTheAPIInTheOperatorsName(t *testing.T) {
 		{"switch", "switch", []string{"form", "on", "version", "4"},
 			call{"PATCH", "/flags/automation", "console:ann", `{"enabled":true,"notice":""}`, `"4"`}, "The feature is on."},
 		{"switch", "switch", []string{"form", "percentage", "percentage", "12.5", "version", "4"},
-			call{"PATCH", "/flags/automation", "console:ann", `{"rollout_percentage":12.5}`, `"4"`}, "12.5 % now"},
+			call{"PATCH", "/flags/automation", "console:ann", `{"rollout_percentage":12.5}`, `"4"`}, "12.5 % now. The rollout pauses."},
 		{"switch", "switch", []string{"form", "add", "user", "8", "version", "4"},
 			call{"PATCH", "/flags/automation", "console:ann", `{"enabled_user_ids":["7","\u003cb\u003ex\u003c/b\u003e","8"]}`, `"4"`}, "8 is an internal user now"},
 		{"switch", "switch", []string{"form", "remove", "user", "7", "version", "4"},

@@ -79,5 +79,11 @@ func (c *console) changeFlag(r *request) (target, message string, err error) {
 	if comment := strings.TrimSpace(r.PostFormValue("comment")); comment != "" {
 		header.Set("X-Automation-Comment", url.QueryEscape(comment))
 	}
-	return "switch", message, c.admin.send(r, http.MethodPatch, c.flagPath(""), header, body, nil)
+	var changed struct {
+		RolloutEffect string `json:"rollout_effect"`
+	}
+	if err := c.admin.send(r, http.MethodPatch, c.flagPath(""), header, body, &changed); err != nil {
+		return "switch", "", err
+	}
+	return "switch", strings.TrimSpace(message + " " + changed.RolloutEffect), nil
 }

@@ -67,6 +67,7 @@ type Rollouts interface {
 	Series(ctx context.Context, name string, span time.Duration) ([]rollout.Point, error)
 	Create(ctx context.Context, name string, p rollout.Plan, actor string) (rollout.Event, error)
 	Execute(ctx context.Context, name string, c rollout.Command) (rollout.Event, error)
+	HandEditEffect(ctx context.Context, name string) (string, error)
 }
 
 type api struct{ Deps }

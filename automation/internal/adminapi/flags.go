@@ -69,7 +69,15 @@ func (a *api) patchFlag(c *httpapi.Call, actor string) error {
 		return flagProblem(c.W, err)
 	}
 	a.Refresh()
-	return answerFlag(c.W, f)
+	effect, err := a.Rollouts.HandEditEffect(c.R.Context(), f.Name)
+	if err != nil { // the flag has been changed, and whoever did it must hear that first
+		effect = "What its rollout makes of it cannot be read at the moment: look at the rollout."
+	}
+	c.W.Header().Set("ETag", httpapi.ETag(f.Version))
+	return problem.WriteJSON(c.W, http.StatusOK, struct {
+		*flags.Flag
+		RolloutEffect string `json:"rollout_effect,omitempty"`
+	}{f, effect})
 }
 
 // updateIf changes a flag where the request's preconditions hold.
