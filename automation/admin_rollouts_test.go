@@ -20,7 +20,7 @@ const twoStages = `{"plan":{"stages":[
 	{"name":"internal","percentage":0,"users":["inside"],"hold":"10ms"},
 	{"name":"all","percentage":100,"hold":"1h"}],"on_breach":"off","notice":"We are on it."}}`
 
-func TestARolloutIsStartedPausedResumedAndEnded(t *testing.T) {
+func TestAdmin_StartsPausesResumesAndEndsARollout(t *testing.T) {
 	o := newOperator(t, setup{config: rollouts, flag: `UPDATE feature_flags SET rollout_percentage = 0`})
 	o.expect(o.call("GET", "/rollouts/automation", ""), http.StatusNotFound, "no rollout")
 	o.expect(o.call("POST", "/rollouts/automation/pause", ""), http.StatusNotFound, "no rollout")
@@ -116,7 +116,7 @@ func elapse(o operator, d time.Duration) {
 	}
 }
 
-func TestOnlyWhatTheFeatureActedOnIsEvidence(t *testing.T) {
+func TestEvidence_CountsOnlyWhatTheFeatureActedOn(t *testing.T) {
 	o := newOperator(t, setup{config: rollouts, flag: `UPDATE feature_flags SET rollout_percentage = 0`,
 		next: func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("fail") != "" {

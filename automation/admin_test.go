@@ -12,9 +12,9 @@ import (
 
 const adminToken = "the-admins-token"
 
-// operator is a client of a lab's admin API.
+// operator is a client of a harness's admin API.
 type operator struct {
-	*lab
+	*harness
 	handler http.Handler
 }
 
@@ -27,7 +27,7 @@ func newOperator(t *testing.T, s setup) operator {
 			configure(c)
 		}
 	}
-	l := newLab(t, s)
+	l := newHarness(t, s)
 	return operator{l, l.Admin(nil)}
 }
 
@@ -55,7 +55,7 @@ func (o operator) expect(w *httptest.ResponseRecorder, status int, holds string)
 	}
 }
 
-func TestTheAdminAPIAsksForItsToken(t *testing.T) {
+func TestAdmin_AsksForItsToken(t *testing.T) {
 	o := newOperator(t, setup{})
 	for name, authorization := range map[string]string{"none": "", "wrong": "Bearer " + adminToken[:len(adminToken)-1] + "x", "longer": "Bearer " + adminToken + "2", "bare": adminToken, "a user's": "Bearer sk-alice"} {
 		w := o.call("GET", "/flags", "", "Authorization", authorization)
@@ -127,21 +127,21 @@ func TestAdmin_PreconditionsListVersions(t *testing.T) {
 	}
 }
 
-func TestWithoutATokenThereIsNoAdminAPI(t *testing.T) {
-	l := newLab(t, setup{})
+func TestAdmin_IsNotThereWithoutAToken(t *testing.T) {
+	l := newHarness(t, setup{})
 	o := operator{l, l.Admin(nil)}
 	for _, path := range []string{"/flags", "/flags/automation"} {
 		o.expect(o.call("GET", path, "", "Authorization", "Bearer "), http.StatusNotFound, "")
 	}
 }
 
-func TestAHostMayAuthorizeItsOperatorsItself(t *testing.T) {
-	l := newLab(t, setup{})
+func TestAdmin_LetsAHostAuthorizeItsOperators(t *testing.T) {
+	l := newHarness(t, setup{})
 	o := operator{l, l.Admin(func(*http.Request) (string, error) { return "sso:olga", nil })}
 	o.expect(o.call("PATCH", "/flags/automation", `{"enabled":false}`), http.StatusOK, `"updated_by":"sso:olga"`)
 }
 
-func TestAFlagIsReadChangedAndExplained(t *testing.T) {
+func TestAdmin_ReadsChangesAndExplainsAFlag(t *testing.T) {
 	o := newOperator(t, setup{flag: `UPDATE feature_flags SET enabled_user_ids = '[7]' WHERE feature_name = 'automation'`})
 	got := o.call("GET", "/flags/automation", "")
 	o.expect(got, http.StatusOK, `"enabled_user_ids":["7"]`)
@@ -173,7 +173,7 @@ func TestAFlagIsReadChangedAndExplained(t *testing.T) {
 	o.expect(o.call("PATCH", "/flags/automation", `{"enabled":true}`, "X-Automation-Actor", "o\x01lga"), http.StatusUnauthorized, "")
 }
 
-func TestWithoutADatabaseTheAdminAPISaysSo(t *testing.T) {
+func TestAdmin_AnswersUnavailableWithoutTheDatabase(t *testing.T) {
 	o := newOperator(t, setup{})
 	if err := o.db.Close(); err != nil {
 		t.Fatal(err)

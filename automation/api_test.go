@@ -57,8 +57,8 @@ func settingsOf(t *testing.T, a answer) string {
 	return fmt.Sprintf("%v %v %v stored=%v %s", v["user_id"], v["is_enabled"], v["session_duration"], v["created_at"] != nil, a.header.Get("ETag"))
 }
 
-func TestSettingsAreReadAndWritten(t *testing.T) {
-	l := newLab(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = false }})
+func TestAPI_ReadsAndWritesSettings(t *testing.T) {
+	l := newHarness(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = false }})
 	for _, step := range []struct {
 		name, method, body string
 		header             []string
@@ -102,8 +102,8 @@ func TestSettingsAreReadAndWritten(t *testing.T) {
 	}
 }
 
-func TestReadingStoresNothing(t *testing.T) {
-	l := newLab(t, setup{})
+func TestAPI_StoresNothingOnReads(t *testing.T) {
+	l := newHarness(t, setup{})
 	for _, path := range []string{settingsPath, sessionsPath, statusPath} {
 		if a := l.get(path, "alice"); a.status != http.StatusOK {
 			t.Errorf("%s: %d", path, a.status)
@@ -114,8 +114,8 @@ func TestReadingStoresNothing(t *testing.T) {
 	}
 }
 
-func TestGetSaysThatNothingHasChanged(t *testing.T) {
-	l := newLab(t, setup{})
+func TestAPI_AnswersNotModified(t *testing.T) {
+	l := newHarness(t, setup{})
 	l.do("PUT", settingsPath, "alice", good)
 	for tag, want := range map[string]int{
 		`"1"`: 304, `W/"1"`: 304, `"7", "1"`: 304, `*`: 304,
@@ -128,8 +128,8 @@ func TestGetSaysThatNothingHasChanged(t *testing.T) {
 	}
 }
 
-func TestAConditionThatDoesNotHoldChangesNothing(t *testing.T) {
-	l := newLab(t, setup{})
+func TestAPI_ChangesNothingWhenAPreconditionFails(t *testing.T) {
+	l := newHarness(t, setup{})
 	for i, tag := range []string{`"0"`, `"2"`, `W/"1"`, `1`, `"01"`, `"+1"`, `"-1"`, `"3", "2"`, `"99999999999999999999"`, `"x"`, ``, `,`} {
 		user := fmt.Sprint("user-", i)
 		l.do("PUT", settingsPath, user, good)
@@ -143,8 +143,8 @@ func TestAConditionThatDoesNotHoldChangesNothing(t *testing.T) {
 	}
 }
 
-func TestABadBodyIsRefusedByField(t *testing.T) {
-	l := newLab(t, setup{})
+func TestAPI_NamesEachBadField(t *testing.T) {
+	l := newHarness(t, setup{})
 	both := []string{"PUT", "POST"}
 	all := []string{"PUT", "POST", "PATCH"}
 	for i, tt := range []struct {
@@ -197,8 +197,8 @@ func TestABadBodyIsRefusedByField(t *testing.T) {
 	}
 }
 
-func TestABodyMustBeSmallJSON(t *testing.T) {
-	l := newLab(t, setup{})
+func TestAPI_TakesSmallJSONAlone(t *testing.T) {
+	l := newHarness(t, setup{})
 	large := strings.Repeat(" ", 4<<10) + good
 	for _, tt := range []struct {
 		name   string
@@ -240,7 +240,7 @@ func everyCall(do func(method, path, body string)) {
 	do("DELETE", sessionsPath+"/"+strings.Repeat("ab", 32), "")
 }
 
-func TestWithoutTheFlagAllButTheStatusIs404(t *testing.T) {
+func TestAPI_HidesAllButTheStatusWithoutTheFlag(t *testing.T) {
 	const off = `UPDATE feature_flags SET enabled = false, rollout_percentage = 100, notice = 'back at noon' WHERE feature_name = 'automation'`
 	for name, tt := range map[string]struct {
 		setup  setup
@@ -256,7 +256,7 @@ func TestWithoutTheFlagAllButTheStatusIs404(t *testing.T) {
 		"also to read-only users":        {setup{flag: off}, "ro-alice", "off", "back at noon"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newLab(t, tt.setup)
+			l := newHarness(t, tt.setup)
 			everyCall(func(method, path, body string) { problemOf(t, l.do(method, path, tt.key, body), http.StatusNotFound) })
 			want := object{"enabled": false, "reason": tt.reason, "notice": tt.notice, "budget": nil}
 			if diff := cmp.Diff(want, l.get(statusPath, tt.key).json(t)); diff != "" {
@@ -267,7 +267,7 @@ func TestWithoutTheFlagAllButTheStatusIs404(t *testing.T) {
 }
 
 func TestStatus_HasTheBudget(t *testing.T) {
-	l := newLab(t, setup{config: func(c *automation.Config) { c.MaxOpensPerHour = 1 }})
+	l := newHarness(t, setup{config: func(c *automation.Config) { c.MaxOpensPerHour = 1 }})
 	budget := func() object { return l.get(statusPath, "alice").json(t)["budget"].(object) }
 	if diff := cmp.Diff(object{"sessions_held": 0.0, "sessions_max": 8.0, "opens_left_hour": 1.0, "opens_left_day": nil, "next_free_at": nil}, budget()); diff != "" {
 		t.Error(diff)
@@ -291,8 +291,8 @@ func TestStatus_HasTheBudget(t *testing.T) {
 	}
 }
 
-func TestStatusFollowsTheFlagAndTheUser(t *testing.T) {
-	l := newLab(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = false }})
+func TestStatus_FollowsTheFlagAndTheUser(t *testing.T) {
+	l := newHarness(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = false }})
 	status := func() string {
 		a := l.get(statusPath, "alice")
 		return fmt.Sprint(a.status, " ", a.json(t)["enabled"], " ", a.json(t)["reason"])
@@ -314,8 +314,8 @@ func TestStatusFollowsTheFlagAndTheUser(t *testing.T) {
 	check("200 true on")
 }
 
-func TestNobodyIsToldWhoTheyAreNot(t *testing.T) {
-	l := newLab(t, setup{identify: func(r *http.Request) (automation.Identity, error) {
+func TestAPI_RefusesWhoeverIsNotIdentified(t *testing.T) {
+	l := newHarness(t, setup{identify: func(r *http.Request) (automation.Identity, error) {
 		id, err := byKey(r)
 		if err == nil && strings.HasPrefix(id.UserID, "bad") { // what a host's mistake may bring
 			id.UserID = map[string]string{"bad-empty": "", "bad-control": "a\x00b", "bad-long": strings.Repeat("a", 257), "bad-utf8": "a\xff"}[id.UserID]
@@ -344,8 +344,8 @@ func TestNobodyIsToldWhoTheyAreNot(t *testing.T) {
 	}
 }
 
-func TestReadOnlyKeysMayOnlyRead(t *testing.T) {
-	l := newLab(t, setup{})
+func TestAPI_LetsReadOnlyKeysReadAlone(t *testing.T) {
+	l := newHarness(t, setup{})
 	everyCall(func(method, path, body string) {
 		a := l.do(method, path, "ro-alice", body)
 		if method == "GET" {
@@ -361,8 +361,8 @@ func TestReadOnlyKeysMayOnlyRead(t *testing.T) {
 	}
 }
 
-func TestTooManyWritesAreAskedToWait(t *testing.T) {
-	l := newLab(t, setup{})
+func TestAPI_LimitsWrites(t *testing.T) {
+	l := newHarness(t, setup{})
 	for i := range 100 {
 		a := l.do("PATCH", settingsPath, "alice", `{}`)
 		if a.status != http.StatusTooManyRequests {
@@ -388,8 +388,8 @@ func TestTooManyWritesAreAskedToWait(t *testing.T) {
 	}
 }
 
-func TestWithoutTheDatabaseTheAPIAsksToComeBack(t *testing.T) {
-	l := newLab(t, setup{})
+func TestAPI_AnswersUnavailableWithoutTheDatabase(t *testing.T) {
+	l := newHarness(t, setup{})
 	if err := l.db.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -410,8 +410,8 @@ func TestWithoutTheDatabaseTheAPIAsksToComeBack(t *testing.T) {
 	}
 }
 
-func TestRoutesAndMethodsThatAreNotThereAreProblems(t *testing.T) {
-	l := newLab(t, setup{})
+func TestAPI_AnswersUnknownRoutesAndMethodsWithProblems(t *testing.T) {
+	l := newHarness(t, setup{})
 	for _, path := range []string{"/", "/nothing", "/settings/", "/settings/x", "/sessions/a/b"} {
 		problemOf(t, l.get(automation.BasePath+path, "alice"), http.StatusNotFound)
 	}
@@ -429,8 +429,8 @@ func TestRoutesAndMethodsThatAreNotThereAreProblems(t *testing.T) {
 	}
 }
 
-func TestUsersSeeAndEndTheirOwnSessionsAlone(t *testing.T) {
-	l := newLab(t, setup{})
+func TestAPI_ListsAndEndsOwnSessionsAlone(t *testing.T) {
+	l := newHarness(t, setup{})
 	id := l.chat("alice").header.Get("X-Automation-Session")
 	l.until("the session is idle", func() bool { return l.held() == 0 })
 	list := l.get(sessionsPath, "alice").json(t)["sessions"].([]any)
@@ -463,9 +463,9 @@ func TestUsersSeeAndEndTheirOwnSessionsAlone(t *testing.T) {
 }
 
 // A user whose list shows a session in use, and a model without a name.
-func TestTheListTellsHowASessionIs(t *testing.T) {
+func TestAPI_ListsHowASessionIs(t *testing.T) {
 	hold, seen := make(chan struct{}), make(chan struct{})
-	l := newLab(t, setup{next: func(http.ResponseWriter, *http.Request) { close(seen); <-hold }})
+	l := newHarness(t, setup{next: func(http.ResponseWriter, *http.Request) { close(seen); <-hold }})
 	letGo := sync.OnceFunc(func() { close(hold) })
 	t.Cleanup(letGo) // or the server waits without end
 	done := make(chan answer, 1)
@@ -482,8 +482,8 @@ func TestTheListTellsHowASessionIs(t *testing.T) {
 	<-done
 }
 
-func TestModelsAreListedInOpenAIsShape(t *testing.T) {
-	l := newLab(t, setup{typed: true})
+func TestModels_AreListedInOpenAIsShape(t *testing.T) {
+	l := newHarness(t, setup{typed: true})
 	var got []string
 	for _, m := range l.get("/api/v1/models", "").json(t)["data"].([]any) {
 		got = append(got, fmt.Sprint(m.(object)["id"], " ", m.(object)["model_type"]))
@@ -491,6 +491,6 @@ func TestModelsAreListedInOpenAIsShape(t *testing.T) {
 	if diff := cmp.Diff([]string{"embedder EMBEDDING", "llama LLM", "möwe <nil>", "Qwen 3:web <nil>", "whisper STT"}, got); diff != "" {
 		t.Error(diff)
 	}
-	idle := newLab(t, setup{idle: true})
+	idle := newHarness(t, setup{idle: true})
 	comeBackSoon(t, idle.get("/api/v1/models", ""))
 }

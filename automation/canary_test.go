@@ -70,7 +70,7 @@ func byCanary(r *http.Request) (automation.Identity, error) {
 	return automation.Identity{}, errors.New("no such key")
 }
 
-func TestNoLogShowsWhatUsersSendOrWhoTheyAre(t *testing.T) {
+func TestLog_HidesUsersAndTheirTexts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives everything there is, about 10 s")
 	}
@@ -209,7 +209,7 @@ func TestNoLogShowsWhatUsersSendOrWhoTheyAre(t *testing.T) {
 	silent(t, log)
 }
 
-func TestNoLogShowsTheDatabasesPassword(t *testing.T) {
+func TestLog_HidesTheDatabasesPassword(t *testing.T) {
 	logger, log := debugLog()
 	db, err := sqlx.Open("postgres", "postgres://gateway:"+canaryDSN+"@127.0.0.1:1/gateway?sslmode=disable&connect_timeout=1")
 	if err != nil {

@@ -25,10 +25,10 @@ func postgresDB(t testing.TB) *sqlx.DB {
 
 var databases = map[string]func(testing.TB) *sqlx.DB{"sqlite": liteDB, "postgres": postgresDB}
 
-func TestSixtyFourChatsAtOnceOfOneUserNeverMeet(t *testing.T) {
+func TestForward_NeverOverlapsOnASession(t *testing.T) {
 	for name, db := range databases {
 		t.Run(name, func(t *testing.T) {
-			l := newLab(t, setup{db: db, node: proxyroutertest.Options{OpenLatency: 50 * time.Millisecond, ChunkDelay: 5 * time.Millisecond},
+			l := newHarness(t, setup{db: db, node: proxyroutertest.Options{OpenLatency: 50 * time.Millisecond, ChunkDelay: 5 * time.Millisecond},
 				config: func(c *automation.Config) { c.MaxSessionsPerUser, c.MaxOpensPerHour = 4, 10 }})
 			var served, told atomic.Int32
 			var wg sync.WaitGroup
@@ -68,8 +68,8 @@ func comeBack(t *testing.T, a answer, took time.Duration) {
 	}
 }
 
-func TestANodeThatIsAwayIsSaidAtOnce(t *testing.T) {
-	l := newLab(t, setup{})
+func TestForward_AnswersAtOnceWhenTheNodeIsAway(t *testing.T) {
+	l := newHarness(t, setup{})
 	if a := l.chat("alice"); a.status != http.StatusOK {
 		t.Fatal(a.body)
 	}
@@ -97,8 +97,8 @@ func TestANodeThatIsAwayIsSaidAtOnce(t *testing.T) {
 	}
 }
 
-func TestWrongCredentialsForTheNodeAreSaid(t *testing.T) {
-	l := newLab(t, setup{node: proxyroutertest.Options{Username: "admin", Password: "canary-right"},
+func TestForward_ReportsWrongNodeCredentials(t *testing.T) {
+	l := newHarness(t, setup{node: proxyroutertest.Options{Username: "admin", Password: "canary-right"},
 		config: func(c *automation.Config) { c.ProxyRouterPassword = automation.NewSecret("canary-wrong") }})
 	begun := time.Now()
 	comeBack(t, l.do("POST", hostPath, "alice", ask("llama")), time.Since(begun))
@@ -113,10 +113,10 @@ func TestWrongCredentialsForTheNodeAreSaid(t *testing.T) {
 	}
 }
 
-func TestWithoutTheDatabaseOnlyThoseWhoHaveAutomationAreAskedToComeBack(t *testing.T) {
+func TestSessions_RefusesOnlyUsersOfTheFeatureWithoutTheDatabase(t *testing.T) {
 	for _, optIn := range []bool{true, false} {
 		t.Run(fmt.Sprintf("by default %v", optIn), func(t *testing.T) {
-			l := newLab(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = optIn }})
+			l := newHarness(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = optIn }})
 			l.do("PUT", settingsPath, "alice", good)
 			l.do("PUT", settingsPath, "carol", `{"is_enabled":false,"session_duration":300}`)
 			l.do("POST", hostPath, "alice", ask("llama"))
@@ -142,10 +142,10 @@ func TestWithoutTheDatabaseOnlyThoseWhoHaveAutomationAreAskedToComeBack(t *testi
 	}
 }
 
-func TestWhatCannotBeToldIsNeverOff(t *testing.T) {
+func TestSessions_NeverTreatsUnknownAsOff(t *testing.T) {
 	t.Run("who makes the request", func(t *testing.T) {
 		var got seen
-		l := newLab(t, setup{next: got.ServeHTTP})
+		l := newHarness(t, setup{next: got.ServeHTTP})
 		for _, path := range []string{hostPath, chatPath} {
 			comeBackSoon(t, l.do("POST", path, "away", ask("llama")))
 		}
@@ -155,7 +155,7 @@ func TestWhatCannotBeToldIsNeverOff(t *testing.T) {
 	})
 	t.Run("what the flag says", func(t *testing.T) {
 		var got seen
-		l := newLab(t, setup{bare: true, next: got.ServeHTTP})
+		l := newHarness(t, setup{bare: true, next: got.ServeHTTP})
 		l.until("the flags cannot be read", func() bool { return l.Flags().Health().Err != nil })
 		comeBackSoon(t, l.chat("alice"))
 		problemOf(t, l.get(settingsPath, "alice"), http.StatusServiceUnavailable)
@@ -167,7 +167,7 @@ func TestWhatCannotBeToldIsNeverOff(t *testing.T) {
 }
 
 func TestReadiness_SaysThatThisReplicaFailsItsRequests(t *testing.T) {
-	l := newLab(t, setup{})
+	l := newHarness(t, setup{})
 	l.chat("alice") // settings and a session are known
 	l.until("it is idle", func() bool { return l.held() == 0 })
 	l.sql(`ALTER TABLE automation_sessions RENAME TO automation_sessions_away`)
@@ -196,8 +196,8 @@ func comeBackSoon(t *testing.T, a answer) {
 	}
 }
 
-func TestWhileTheModelsAreNotLoadedNobodyIsServed(t *testing.T) {
-	l := newLab(t, setup{idle: true})
+func TestSessions_ServesNobodyBeforeTheModelsAreLoaded(t *testing.T) {
+	l := newHarness(t, setup{idle: true})
 	l.set(everybody)
 	begun := time.Now()
 	comeBack(t, l.do("POST", hostPath, "alice", ask("llama")), time.Since(begun))
@@ -206,8 +206,8 @@ func TestWhileTheModelsAreNotLoadedNobodyIsServed(t *testing.T) {
 	}
 }
 
-func TestAProviderThatGivesNoSessionIsSaid(t *testing.T) {
-	l := newLab(t, setup{})
+func TestSessions_ReportsAProviderWithoutSessions(t *testing.T) {
+	l := newHarness(t, setup{})
 	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Text: "no provider accepting session, key canary-node"})
 	begun := time.Now()
 	comeBack(t, l.do("POST", hostPath, "alice", ask("llama")), time.Since(begun))
@@ -216,7 +216,7 @@ func TestAProviderThatGivesNoSessionIsSaid(t *testing.T) {
 	}
 }
 
-func TestWhoWaitsInVainIsToldWhy(t *testing.T) {
+func TestSessions_ExplainsAWaitInVain(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for time-outs, about 7 s")
 	}
@@ -238,7 +238,7 @@ func TestWhoWaitsInVainIsToldWhy(t *testing.T) {
 					config(c)
 				}
 			}
-			l := newLab(t, s)
+			l := newHarness(t, s)
 			letGo := sync.OnceFunc(func() { close(hold) })
 			t.Cleanup(letGo) // or the server waits without end
 			var wg sync.WaitGroup

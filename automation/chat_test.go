@@ -48,12 +48,12 @@ func (s *seen) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "the host's answer")
 }
 
-func TestWhatAutomationDoesNotConcernIsUntouched(t *testing.T) {
-	optOut := func(l *lab) { l.do("PUT", settingsPath, "alice", `{"is_enabled":false,"session_duration":300}`) }
-	nothing := func(*lab) {}
+func TestSessions_PassesThroughWhatIsNotItsConcern(t *testing.T) {
+	optOut := func(l *harness) { l.do("PUT", settingsPath, "alice", `{"is_enabled":false,"session_duration":300}`) }
+	nothing := func(*harness) {}
 	for name, tt := range map[string]struct {
 		setup   setup
-		prepare func(*lab)
+		prepare func(*harness)
 		method  string
 		key     string
 		header  []string
@@ -80,7 +80,7 @@ func TestWhatAutomationDoesNotConcernIsUntouched(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var got seen
 			tt.setup.next = got.ServeHTTP
-			l := newLab(t, tt.setup)
+			l := newHarness(t, tt.setup)
 			tt.prepare(l)
 			header := append([]string{"X-Own", "a", "Accept-Encoding", "identity"}, tt.header...)
 			r := l.request(tt.method, hostPath, tt.key, tt.body, header...)
@@ -108,9 +108,9 @@ func TestWhatAutomationDoesNotConcernIsUntouched(t *testing.T) {
 	}
 }
 
-func TestARequestGetsASessionAndTheNextOneReusesIt(t *testing.T) {
+func TestSessions_OpensOnceAndReuses(t *testing.T) {
 	var got seen
-	l := newLab(t, setup{next: got.ServeHTTP})
+	l := newHarness(t, setup{next: got.ServeHTTP})
 	first := l.do("POST", hostPath, "alice", ask("LLAMA"))
 	id := first.header.Get("X-Automation-Session")
 	if first.status != http.StatusOK || id == "" || first.header.Get("X-Automation-Model") != "llama" || got.header.Get("session_id") != id {
@@ -130,8 +130,8 @@ func TestARequestGetsASessionAndTheNextOneReusesIt(t *testing.T) {
 	}
 }
 
-func TestASharedSessionServesEveryUser(t *testing.T) {
-	l := newLab(t, setup{config: func(c *automation.Config) { c.SessionScope = automation.ScopeShared }})
+func TestSessions_SharedScopeServesEveryUser(t *testing.T) {
+	l := newHarness(t, setup{config: func(c *automation.Config) { c.SessionScope = automation.ScopeShared }})
 	for _, user := range []string{"alice", "bob", "carol"} {
 		if a := l.do("POST", hostPath, user, ask("llama")); a.status != http.StatusOK {
 			t.Fatalf("%d %s", a.status, a.body)
@@ -157,7 +157,7 @@ func TestManagedSession_IsItsUsersAloneWhateverTheFlagSays(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var got seen
 			tt.setup.next = got.ServeHTTP
-			l := newLab(t, tt.setup)
+			l := newHarness(t, tt.setup)
 			l.do("PUT", settingsPath, "alice", good)
 			id := l.chat("alice").header.Get("X-Automation-Session")
 			l.until("it is idle", func() bool { return l.held() == 0 })
@@ -191,11 +191,11 @@ func TestManagedSession_IsItsUsersAloneWhateverTheFlagSays(t *testing.T) {
 func TestManagedSession_IsGuardedWhileTheMasterSwitchIsOff(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "shared.db")
 	open := func(t testing.TB) *sqlx.DB { return openLite(t, path) }
-	on := newLab(t, setup{db: open})
+	on := newHarness(t, setup{db: open})
 	id := on.chat("alice").header.Get("X-Automation-Session")
 	on.until("it is idle", func() bool { return on.held() == 0 })
 	var got seen
-	off := newLab(t, setup{db: open, next: got.ServeHTTP, config: func(c *automation.Config) { c.FeatureEnabled = false }})
+	off := newHarness(t, setup{db: open, next: got.ServeHTTP, config: func(c *automation.Config) { c.FeatureEnabled = false }})
 	if a := off.do("POST", hostPath, "bob", ask("llama"), "session_id", id[2:]); a.status != http.StatusNotFound || got.calls != 0 {
 		t.Errorf("bob: %d %s", a.status, a.body)
 	}
@@ -213,7 +213,7 @@ func TestManagedSession_IsGuardedWhileTheMasterSwitchIsOff(t *testing.T) {
 
 func TestSessionID_ThatCannotBeOneIsRefused(t *testing.T) {
 	var got seen
-	l := newLab(t, setup{next: got.ServeHTTP})
+	l := newHarness(t, setup{next: got.ServeHTTP})
 	for name, id := range map[string]string{
 		"a word": "mine", "not text": "\xff\xfe", "too short": "0x12", "endless": strings.Repeat("0", 4000),
 		"no hex": "0x" + strings.Repeat("g", 64), "in quotes": `"` + strings.Repeat("ab", 32) + `"`,
@@ -235,8 +235,8 @@ func TestSessionID_ThatCannotBeOneIsRefused(t *testing.T) {
 	}
 }
 
-func TestANamedSessionIsItsUsersAlone(t *testing.T) {
-	l := newLab(t, setup{})
+func TestSessions_GuardsNamedSessionsOfOtherUsers(t *testing.T) {
+	l := newHarness(t, setup{})
 	id := l.do("POST", hostPath, "alice", ask("llama")).header.Get("X-Automation-Session")
 	l.until("it is idle", func() bool { return l.held() == 0 })
 	for _, written := range []string{id, "0X" + strings.ToUpper(id[2:]), id[2:]} {
@@ -260,9 +260,9 @@ func TestANamedSessionIsItsUsersAlone(t *testing.T) {
 	}
 }
 
-func TestANamedSessionInUseIsWaitedFor(t *testing.T) {
+func TestSessions_WaitsForANamedSessionInUse(t *testing.T) {
 	hold, entered := make(chan struct{}), make(chan string, 2)
-	l := newLab(t, setup{next: func(_ http.ResponseWriter, r *http.Request) { entered <- r.Header.Get("session_id"); <-hold }})
+	l := newHarness(t, setup{next: func(_ http.ResponseWriter, r *http.Request) { entered <- r.Header.Get("session_id"); <-hold }})
 	letGo := sync.OnceFunc(func() { close(hold) })
 	t.Cleanup(letGo) // or the server waits without end
 	var wg sync.WaitGroup
@@ -283,9 +283,9 @@ func TestANamedSessionInUseIsWaitedFor(t *testing.T) {
 	wg.Wait()
 }
 
-func TestTheBodyReachesTheHandlerByteForByte(t *testing.T) {
+func TestSessions_PassesTheBodyByteForByte(t *testing.T) {
 	var got seen
-	l := newLab(t, setup{next: got.ServeHTTP})
+	l := newHarness(t, setup{next: got.ServeHTTP})
 	pad := func(n int) string { return strings.Repeat(`"é\"\\ `, n/8+1)[:n] }
 	filler := func(n int) string { return strings.Repeat("x", max(n, 0)) }
 	const most = 32 << 20
@@ -332,9 +332,9 @@ func TestTheBodyReachesTheHandlerByteForByte(t *testing.T) {
 	}
 }
 
-func TestAFormNamesItsModelAnywhere(t *testing.T) {
+func TestSessions_FindsTheModelAnywhereInAForm(t *testing.T) {
 	var got seen
-	l := newLab(t, setup{next: got.ServeHTTP, typed: true})
+	l := newHarness(t, setup{next: got.ServeHTTP, typed: true})
 	file := strings.Repeat("\x00\xff--b\r\n", 20_000)
 	part := func(head, body string) string {
 		return "--b\r\nContent-Disposition: form-data; " + head + "\r\n\r\n" + body + "\r\n"
@@ -352,7 +352,7 @@ func TestAFormNamesItsModelAnywhere(t *testing.T) {
 	}
 }
 
-func TestABodyInWhichNoModelCanBeFoundIsRefused(t *testing.T) {
+func TestSessions_RefusesABodyWithoutAModel(t *testing.T) {
 	const limit = 64 << 10
 	large := `{"x":"` + strings.Repeat("x", limit) + `","model":"llama"}`
 	for name, tt := range map[string]struct {
@@ -372,7 +372,7 @@ func TestABodyInWhichNoModelCanBeFoundIsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got seen
-			l := newLab(t, setup{next: got.ServeHTTP, config: func(c *automation.Config) { c.MaxBodyBytes = limit }})
+			l := newHarness(t, setup{next: got.ServeHTTP, config: func(c *automation.Config) { c.MaxBodyBytes = limit }})
 			for _, path := range []string{hostPath, chatPath} {
 				a := l.do("POST", path, "alice", tt.body, tt.header...)
 				if a.status != tt.status || a.code() != tt.code {
@@ -386,9 +386,9 @@ func TestABodyInWhichNoModelCanBeFoundIsRefused(t *testing.T) {
 	}
 }
 
-func TestTheLimitIsOnWhatIsLookedAt(t *testing.T) {
+func TestSessions_LimitsOnlyWhatItReads(t *testing.T) {
 	var got seen
-	l := newLab(t, setup{next: got.ServeHTTP, config: func(c *automation.Config) { c.MaxBodyBytes = 1024 }})
+	l := newHarness(t, setup{next: got.ServeHTTP, config: func(c *automation.Config) { c.MaxBodyBytes = 1024 }})
 	body := `{"model":"llama","x":"` + strings.Repeat("x", 100<<10) + `"}`
 	if a := l.do("POST", hostPath, "alice", body); a.status != http.StatusOK || got.body != sha256.Sum256([]byte(body)) {
 		t.Errorf("%d %s", a.status, a.body)
@@ -399,8 +399,8 @@ func TestTheLimitIsOnWhatIsLookedAt(t *testing.T) {
 	}
 }
 
-func TestAModelThatCannotBeHadIsExplained(t *testing.T) {
-	l := newLab(t, setup{typed: true})
+func TestSessions_ExplainsAModelItCannotServe(t *testing.T) {
+	l := newHarness(t, setup{typed: true})
 	a := l.do("POST", hostPath, "alice", ask("lama"))
 	e, _ := a.json(t)["error"].(object)
 	want := object{"message": `The model "lama" is not known. Did you mean llama?`, "type": "invalid_request_error", "code": "model_not_found",
@@ -423,17 +423,17 @@ func TestAModelThatCannotBeHadIsExplained(t *testing.T) {
 	}
 }
 
-func TestAnUnknownModelMayBeTheDefault(t *testing.T) {
-	l := newLab(t, setup{config: func(c *automation.Config) { c.UnknownModel = automation.UnknownModelDefault }})
+func TestSessions_ServesUnknownModelsByDefaultWhereConfigured(t *testing.T) {
+	l := newHarness(t, setup{config: func(c *automation.Config) { c.UnknownModel = automation.UnknownModelDefault }})
 	a := l.do("POST", hostPath, "alice", ask("something else entirely"))
 	if a.status != http.StatusOK || a.header.Get("X-Automation-Model") != "llama" {
 		t.Errorf("%d %s %v", a.status, a.body, a.header)
 	}
 }
 
-func TestStreamingIsNotBuffered(t *testing.T) {
+func TestSessions_DoesNotBufferStreams(t *testing.T) {
 	more := make(chan struct{})
-	l := newLab(t, setup{next: func(w http.ResponseWriter, _ *http.Request) {
+	l := newHarness(t, setup{next: func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "first\n")
 		if err := http.NewResponseController(w).Flush(); err != nil {
 			t.Error(err)
@@ -467,7 +467,7 @@ func TestStreamingIsNotBuffered(t *testing.T) {
 	}
 }
 
-func TestHoweverTheHandlerEndsTheSessionIsReleased(t *testing.T) {
+func TestSessions_ReleasesHoweverTheHandlerEnds(t *testing.T) {
 	for name, next := range map[string]http.HandlerFunc{
 		"by a panic": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		"by a panic in mid-answer": func(w http.ResponseWriter, _ *http.Request) {
@@ -490,7 +490,7 @@ func TestHoweverTheHandlerEndsTheSessionIsReleased(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			fail := true
 			entered := make(chan struct{})
-			l := newLab(t, setup{next: func(w http.ResponseWriter, r *http.Request) {
+			l := newHarness(t, setup{next: func(w http.ResponseWriter, r *http.Request) {
 				if fail {
 					fail = false
 					close(entered)
@@ -529,8 +529,8 @@ func TestHoweverTheHandlerEndsTheSessionIsReleased(t *testing.T) {
 	}
 }
 
-func TestAClientThatGoesWhileItsSessionIsOpenedLeavesItForTheNext(t *testing.T) {
-	l := newLab(t, setup{node: proxyroutertest.Options{OpenLatency: 200 * time.Millisecond}})
+func TestSessions_KeepsTheSessionOfAClientThatLeft(t *testing.T) {
+	l := newHarness(t, setup{node: proxyroutertest.Options{OpenLatency: 200 * time.Millisecond}})
 	ctx, leave := context.WithCancel(t.Context())
 	r := l.request("POST", hostPath, "alice", ask("llama")).WithContext(ctx)
 	done := make(chan error)
@@ -548,8 +548,8 @@ func TestAClientThatGoesWhileItsSessionIsOpenedLeavesItForTheNext(t *testing.T) 
 	}
 }
 
-func TestABudgetThatIsUsedUpSaysWhenItAllowsMore(t *testing.T) {
-	l := newLab(t, setup{config: func(c *automation.Config) { c.MaxOpensPerHour = 1 }})
+func TestSessions_SaysWhenTheBudgetAllowsMore(t *testing.T) {
+	l := newHarness(t, setup{config: func(c *automation.Config) { c.MaxOpensPerHour = 1 }})
 	l.do("POST", hostPath, "alice", ask("llama"))
 	for _, path := range []string{hostPath, chatPath} {
 		a := l.do("POST", path, "alice", ask("Qwen 3:web"))
@@ -566,7 +566,7 @@ func TestABudgetThatIsUsedUpSaysWhenItAllowsMore(t *testing.T) {
 	}
 }
 
-func TestANewcomerTriesModelAfterModel(t *testing.T) {
+func TestSessions_LetANewcomerTryManyModels(t *testing.T) {
 	shipped := automation.DefaultConfig()
 	models := map[string]string{}
 	name := func(i int) string { return fmt.Sprint("model-", i) }
@@ -574,7 +574,7 @@ func TestANewcomerTriesModelAfterModel(t *testing.T) {
 		models[name(i)] = proxyroutertest.ModelID(name(i))
 	}
 	models["default"] = models[name(0)]
-	l := newLab(t, setup{config: func(c *automation.Config) {
+	l := newHarness(t, setup{config: func(c *automation.Config) {
 		writeJSON(t, c.MappingsFile, models)
 		c.MaxOpensPerHour, c.MaxOpensPerDay = shipped.MaxOpensPerHour, shipped.MaxOpensPerDay
 	}})
@@ -617,13 +617,13 @@ func TestANewcomerTriesModelAfterModel(t *testing.T) {
 	}
 }
 
-func TestEachLimitHasItsOwnWords(t *testing.T) {
+func TestSessions_NamesEachLimit(t *testing.T) {
 	for want, config := range map[string]func(*automation.Config){
 		"this hour":            func(c *automation.Config) { c.MaxOpensPerHour = 1 },
 		"today":                func(c *automation.Config) { c.MaxOpensPerDay = 1 },
 		"The gateway holds as": func(c *automation.Config) { c.MaxOpenSessions = 1 },
 	} {
-		l := newLab(t, setup{config: config})
+		l := newHarness(t, setup{config: config})
 		l.do("POST", hostPath, "alice", ask("llama"))
 		a := l.do("POST", hostPath, "alice", ask("whisper"))
 		if a.status != http.StatusTooManyRequests || !strings.Contains(a.body, want) || a.header.Get("Retry-After") == "" {

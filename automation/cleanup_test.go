@@ -14,8 +14,8 @@ const longAgo = `INSERT INTO user_automation_settings (user_id, is_enabled, sess
 	('untouched', TRUE, 7200, '2020-01-01 00:00:00.000', '2020-01-01 00:00:00.000', NULL),
 	('off', FALSE, 7200, '2020-01-01 00:00:00.000', '2020-01-01 00:00:00.000', NULL)`
 
-func TestTheModuleCleansUpByItsConfiguration(t *testing.T) {
-	l := newLab(t, setup{idle: true, config: func(c *automation.Config) {
+func TestCleanup_FollowsTheConfiguration(t *testing.T) {
+	l := newHarness(t, setup{idle: true, config: func(c *automation.Config) {
 		c.RetentionDays, c.DefaultSessionDuration = 7, 2*time.Hour
 	}})
 	l.sql(longAgo)
@@ -30,8 +30,8 @@ func TestTheModuleCleansUpByItsConfiguration(t *testing.T) {
 	}
 }
 
-func TestTheModuleCleansUpByItselfOnceAnInterval(t *testing.T) {
-	l := newLab(t, setup{config: func(c *automation.Config) {
+func TestCleanup_RunsOnceAnInterval(t *testing.T) {
+	l := newHarness(t, setup{config: func(c *automation.Config) {
 		c.CleanupInterval, c.RetentionDays = time.Second, 7
 	}})
 	l.sql(longAgo)

@@ -48,7 +48,7 @@ func ExampleDefaultConfig() {
 	// Output: 1h0m0s 10 shared
 }
 
-func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
+func TestDefaultConfig_IsTheDocumentedOne(t *testing.T) {
 	want := automation.Config{
 		DefaultSessionDuration: time.Hour,
 		RetentionDays:          30,
@@ -92,7 +92,7 @@ func TestDefaultsAreTheDocumentedOnes(t *testing.T) {
 	}
 }
 
-func TestEveryVariableReachesItsField(t *testing.T) {
+func TestParseConfig_SetsEveryField(t *testing.T) {
 	environ := map[string]string{
 		"AUTOMATION_FEATURE_ENABLED":           "true",
 		"DEFAULT_SESSION_EXPIRATION":           " 1200\n",
@@ -166,7 +166,7 @@ func TestEveryVariableReachesItsField(t *testing.T) {
 	}
 }
 
-func TestLoadConfigReadsTheProcess(t *testing.T) {
+func TestLoadConfig_ReadsTheProcess(t *testing.T) {
 	t.Setenv("AUTOMATION_RETENTION_DAYS", "7")
 	config, err := automation.LoadConfig()
 	if err != nil || config.RetentionDays != 7 {
@@ -174,7 +174,7 @@ func TestLoadConfigReadsTheProcess(t *testing.T) {
 	}
 }
 
-func TestBadValuesAreNamed(t *testing.T) {
+func TestParseConfig_NamesBadValues(t *testing.T) {
 	const minimum, maximum, standard = "AUTOMATION_MIN_SESSION_SECONDS", "AUTOMATION_MAX_SESSION_SECONDS", "DEFAULT_SESSION_EXPIRATION"
 	for name, tt := range map[string]struct {
 		environ map[string]string
@@ -293,7 +293,7 @@ func TestBadValuesAreNamed(t *testing.T) {
 	}
 }
 
-func TestEveryWrongVariableIsNamedAtOnce(t *testing.T) {
+func TestParseConfig_NamesEveryWrongVariableAtOnce(t *testing.T) {
 	const canary = "c4n4ry"
 	environ := map[string]string{}
 	var want []string

@@ -15,7 +15,7 @@ import (
 // is in doubt, is not adopted though it fits.
 func TestOptions_ForeignSessionsAreNotAdopted(t *testing.T) {
 	asked := make(chan session.ChainSession, 100)
-	l := newLab(t, setup{idle: true, options: func(o *automation.Options) {
+	l := newHarness(t, setup{idle: true, options: func(o *automation.Options) {
 		o.Foreign = func(_ context.Context, s session.ChainSession) (bool, error) { asked <- s; return true, nil }
 	}, config: func(c *automation.Config) { c.ReconcileTimeout = time.Second }})
 	l.start()

@@ -27,8 +27,8 @@ func stream(model, said string) string {
 	return string(text)
 }
 
-func TestRequestsOfAllKindsGoThrough(t *testing.T) {
-	l := newLab(t, setup{typed: true})
+func TestForward_SendsRequestsOfAllKinds(t *testing.T) {
+	l := newHarness(t, setup{typed: true})
 	form := "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\nRIFF\r\n" +
 		"--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n--b--\r\n"
 	for _, tt := range []struct {
@@ -67,7 +67,7 @@ func front(t *testing.T, chain *proxyroutertest.Server, answer http.HandlerFunc)
 	return func(c *automation.Config) { c.ProxyRouterURL = s.URL }
 }
 
-func TestTheNextRequestReusesTheSessionHoweverSoonItComes(t *testing.T) {
+func TestForward_ReusesTheSessionHoweverSoon(t *testing.T) {
 	large := `{"x":"` + strings.Repeat("x", 1<<20) + `"}`
 	for name, answer := range map[string]http.HandlerFunc{
 		"after a small answer": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{}`) },
@@ -84,7 +84,7 @@ func TestTheNextRequestReusesTheSessionHoweverSoonItComes(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
-			l := newLab(t, setup{config: front(t, chain, answer)})
+			l := newHarness(t, setup{config: front(t, chain, answer)})
 			for range 30 {
 				// A client that reads no further than it must: to the Content-Length, or to [DONE].
 				resp, err := l.server.Client().Do(l.request("POST", chatPath, "alice", ask("llama")))
@@ -112,7 +112,7 @@ func TestTheNextRequestReusesTheSessionHoweverSoonItComes(t *testing.T) {
 }
 
 // warm gives alice a session that is idle and returns its id.
-func (l *lab) warm() string {
+func (l *harness) warm() string {
 	l.t.Helper()
 	a := l.chat("alice")
 	if a.status != http.StatusOK {
@@ -123,7 +123,7 @@ func (l *lab) warm() string {
 }
 
 func TestSession_ThatEndedOnTheChainIsReplacedOnce(t *testing.T) {
-	l := newLab(t, setup{})
+	l := newHarness(t, setup{})
 	first := l.warm()
 	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Times: 1, Text: "provider request failed: provider error: session expired"})
 	l.closeAtNode(first)
@@ -147,7 +147,7 @@ func TestSession_ThatEndedOnTheChainIsReplacedOnce(t *testing.T) {
 func TestSession_ThatTheProviderDeniesIsInitiatedBeforeItIsReplaced(t *testing.T) {
 	denied := proxyroutertest.Fault{Op: proxyroutertest.OpChat, Text: "provider request failed: provider error: session expired"}
 	t.Run("initiating it helps", func(t *testing.T) {
-		l := newLab(t, setup{node: one})
+		l := newHarness(t, setup{node: one})
 		id := l.warm()
 		denied := denied
 		denied.Times = 1
@@ -160,7 +160,7 @@ func TestSession_ThatTheProviderDeniesIsInitiatedBeforeItIsReplaced(t *testing.T
 		}
 	})
 	t.Run("it does not help", func(t *testing.T) {
-		l := newLab(t, setup{node: one})
+		l := newHarness(t, setup{node: one})
 		id := l.warm()
 		l.node.Expire(id)
 		a := l.chat("alice")
@@ -184,7 +184,7 @@ func TestSession_ThatTheProviderDeniesIsInitiatedBeforeItIsReplaced(t *testing.T
 }
 
 func TestSession_IsNotReplacedWhileTheChainCannotBeAsked(t *testing.T) {
-	l := newLab(t, setup{})
+	l := newHarness(t, setup{})
 	id := l.warm()
 	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Text: "session not found"})
 	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpGet, Text: "rpc error"})
@@ -205,7 +205,7 @@ func TestSession_IsNotReplacedWhileTheChainCannotBeAsked(t *testing.T) {
 // ones that replace others have a budget of their own.
 func TestMoney_FailuresPayForNoMoreThanTheirBudget(t *testing.T) {
 	t.Run("a first request that fails pays once", func(t *testing.T) {
-		l := newLab(t, setup{})
+		l := newHarness(t, setup{})
 		l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"})
 		if a := l.chat("alice"); a.status != http.StatusBadGateway {
 			t.Errorf("%d %s", a.status, a.body)
@@ -215,7 +215,7 @@ func TestMoney_FailuresPayForNoMoreThanTheirBudget(t *testing.T) {
 		}
 	})
 	t.Run("many requests that fail pay for the budget's replacements", func(t *testing.T) {
-		l := newLab(t, setup{config: func(c *automation.Config) { c.MaxReplacementsPerHour, c.MaxOpensPerHour = 2, 10 }})
+		l := newHarness(t, setup{config: func(c *automation.Config) { c.MaxReplacementsPerHour, c.MaxOpensPerHour = 2, 10 }})
 		l.warm()
 		l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"})
 		for range 12 {
@@ -235,7 +235,7 @@ func TestMoney_FailuresPayForNoMoreThanTheirBudget(t *testing.T) {
 		}
 	})
 	t.Run("the model's own errors pay for nothing", func(t *testing.T) {
-		l := newLab(t, setup{})
+		l := newHarness(t, setup{})
 		id := l.warm()
 		for _, status := range []int{400, 422, 429, 500, 503} {
 			l.node.Inject(proxyroutertest.ProviderModelError(status, "the model says so"))
@@ -250,7 +250,7 @@ func TestMoney_FailuresPayForNoMoreThanTheirBudget(t *testing.T) {
 		}
 	})
 	t.Run("another open session comes before a paid one", func(t *testing.T) {
-		l := newLab(t, setup{})
+		l := newHarness(t, setup{})
 		bad := proxyroutertest.ProviderAddress(0)
 		l.warm()
 		l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded", Provider: bad})
@@ -269,7 +269,7 @@ func TestMoney_FailuresPayForNoMoreThanTheirBudget(t *testing.T) {
 var one = proxyroutertest.Options{Models: []proxyroutertest.Model{{ID: proxyroutertest.ModelID("llama"), Name: "llama",
 	Providers: []proxyroutertest.Provider{{Address: proxyroutertest.ProviderAddress(0)}}}}}
 
-func TestAFailingProviderIsLeftForAnother(t *testing.T) {
+func TestForward_LeavesAFailingProvider(t *testing.T) {
 	bad := proxyroutertest.ProviderAddress(0)
 	for name, fault := range map[string]proxyroutertest.Fault{
 		"a 500":              {Op: proxyroutertest.OpChat, Status: 500, Text: "provider request failed"},
@@ -278,7 +278,7 @@ func TestAFailingProviderIsLeftForAnother(t *testing.T) {
 		"a cut connection":   {Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeDrop},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newLab(t, setup{})
+			l := newHarness(t, setup{})
 			l.warm() // a request that has caused an open causes no second one
 			fault.Provider = bad
 			l.node.Inject(fault)
@@ -300,7 +300,7 @@ func TestAFailingProviderIsLeftForAnother(t *testing.T) {
 	}
 }
 
-func TestWhereNothingHelpsTheFirstErrorStands(t *testing.T) {
+func TestForward_AnswersTheFirstErrorWhereNothingHelps(t *testing.T) {
 	busy := proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"}
 	chat := func(status int, text string) []proxyroutertest.Fault {
 		return []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: status, Text: text}}
@@ -341,7 +341,7 @@ func TestWhereNothingHelpsTheFirstErrorStands(t *testing.T) {
 		"the provider's 404":         {one, model(404, "no model"), 502, "provider_error", "no model", 1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newLab(t, setup{node: tt.node})
+			l := newHarness(t, setup{node: tt.node})
 			l.warm()
 			for _, f := range tt.faults {
 				l.node.Inject(f)
@@ -361,8 +361,8 @@ func TestWhereNothingHelpsTheFirstErrorStands(t *testing.T) {
 	}
 }
 
-func TestANamedSessionGetsNoOther(t *testing.T) {
-	l := newLab(t, setup{})
+func TestForward_ReplacesNoNamedSession(t *testing.T) {
+	l := newHarness(t, setup{})
 	id := l.chat("alice").header.Get("X-Automation-Session")
 	l.until("it is idle", func() bool { return l.held() == 0 })
 	l.node.Expire(id)
@@ -383,7 +383,7 @@ func TestForward_HealsLostStorage(t *testing.T) {
 	for _, fault := range []string{"lost-storage", "provider-lost-storage", "chat-not-found"} {
 		for _, named := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, named: %t", fault, named), func(t *testing.T) {
-				l := newLab(t, setup{})
+				l := newHarness(t, setup{})
 				id := l.chat("alice").header.Get("X-Automation-Session")
 				l.until("it is idle", func() bool { return l.held() == 0 })
 				l.node.Inject(proxyroutertest.Fault{Name: fault, Times: 1})
@@ -405,7 +405,7 @@ func TestForward_HealsLostStorage(t *testing.T) {
 
 // A session that cannot be healed at the moment is not given up.
 func TestForward_KeepsASessionThatItCannotAskAbout(t *testing.T) {
-	l := newLab(t, setup{})
+	l := newHarness(t, setup{})
 	id := l.chat("alice").header.Get("X-Automation-Session")
 	l.until("it is idle", func() bool { return l.held() == 0 })
 	l.node.Inject(proxyroutertest.Fault{Name: "lost-storage"})
@@ -423,10 +423,10 @@ func TestForward_KeepsASessionThatItCannotAskAbout(t *testing.T) {
 }
 
 // What the module does not manage is the client's own affair.
-func TestASessionThatIsNotOursGoesThrough(t *testing.T) {
+func TestForward_SendsOnSessionsItDoesNotManage(t *testing.T) {
 	for name, flag := range map[string]string{"with automation": everybody, "without": `UPDATE feature_flags SET enabled = false`} {
 		t.Run(name, func(t *testing.T) {
-			l := newLab(t, setup{flag: flag})
+			l := newHarness(t, setup{flag: flag})
 			id := l.openAtNode()
 			a := l.chat("alice", "session_id", id)
 			if a.status != http.StatusOK || a.header.Get("X-Automation-Session") != "" {
@@ -440,7 +440,7 @@ func TestASessionThatIsNotOursGoesThrough(t *testing.T) {
 }
 
 // closeAtNode closes a session behind the module's back.
-func (l *lab) closeAtNode(id string) {
+func (l *harness) closeAtNode(id string) {
 	l.t.Helper()
 	r, err := http.NewRequestWithContext(context.Background(), "POST", l.node.URL+"/blockchain/sessions/"+id+"/close", nil)
 	if err != nil {
@@ -457,7 +457,7 @@ func (l *lab) closeAtNode(id string) {
 }
 
 // openAtNode opens a session behind the module's back.
-func (l *lab) openAtNode() string {
+func (l *harness) openAtNode() string {
 	l.t.Helper()
 	r, err := http.NewRequestWithContext(context.Background(), "POST", l.node.URL+"/blockchain/models/"+proxyroutertest.ModelID("llama")+"/session",
 		strings.NewReader(`{"sessionDuration":3600,"directPayment":false,"failover":false}`))
@@ -477,8 +477,8 @@ func (l *lab) openAtNode() string {
 }
 
 // Nobody after the forwarding handler looks whose session it is.
-func TestForwardGuardsSessionsAlsoFromThoseWithoutTheFeature(t *testing.T) {
-	l := newLab(t, setup{flag: `UPDATE feature_flags SET enabled_user_ids = '["alice"]'`})
+func TestForward_GuardsSessionsFromUsersWithoutTheFeature(t *testing.T) {
+	l := newHarness(t, setup{flag: `UPDATE feature_flags SET enabled_user_ids = '["alice"]'`})
 	id := l.chat("alice").header.Get("X-Automation-Session")
 	for _, key := range []string{"bob", "ro-bob"} {
 		if a := l.chat(key, "session_id", id); a.status != http.StatusNotFound || a.code() != "session_not_found" {
@@ -500,8 +500,8 @@ func TestForwardGuardsSessionsAlsoFromThoseWithoutTheFeature(t *testing.T) {
 	}
 }
 
-func TestForwardRefusesWhatIsNobodysAndWhatItDoesNotKnow(t *testing.T) {
-	l := newLab(t, setup{})
+func TestForward_RefusesUnknownUsersAndRoutes(t *testing.T) {
+	l := newHarness(t, setup{})
 	for _, tt := range []struct {
 		method, path, key, body string
 		status                  int
@@ -522,11 +522,11 @@ func TestForwardRefusesWhatIsNobodysAndWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
-func TestTheNodeSeesNothingOfTheClientsCredentials(t *testing.T) {
+func TestForward_HidesTheClientsCredentialsFromTheNode(t *testing.T) {
 	var mu sync.Mutex
 	var got http.Header
 	var body []byte
-	l := newLab(t, setup{node: proxyroutertest.Options{Username: "admin", Password: "secret", OnChat: func(r *http.Request, b []byte) {
+	l := newHarness(t, setup{node: proxyroutertest.Options{Username: "admin", Password: "secret", OnChat: func(r *http.Request, b []byte) {
 		mu.Lock()
 		defer mu.Unlock()
 		got, body = r.Header.Clone(), bytes.Clone(b)
@@ -553,7 +553,7 @@ func TestTheNodeSeesNothingOfTheClientsCredentials(t *testing.T) {
 	}
 }
 
-func TestAfterTheFirstByteNothingIsSentAgain(t *testing.T) {
+func TestForward_SendsNothingAgainAfterTheFirstByte(t *testing.T) {
 	for _, tt := range []struct{ name, media, part, want string }{
 		{"a stream ends with an error", "text/event-stream", "data: {\"choices\":[]}\n\n",
 			"data: {\"choices\":[]}\n\ndata: {\"error\":{\"message\":\"The provider's answer broke off.\",\"type\":\"upstream_error\",\"code\":\"stream_interrupted\"}}\n\n"},
@@ -562,7 +562,7 @@ func TestAfterTheFirstByteNothingIsSentAgain(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 			var chats atomic.Int32
-			l := newLab(t, setup{config: front(t, chain, func(w http.ResponseWriter, _ *http.Request) {
+			l := newHarness(t, setup{config: front(t, chain, func(w http.ResponseWriter, _ *http.Request) {
 				chats.Add(1)
 				w.Header().Set("Content-Type", tt.media)
 				_, _ = io.WriteString(w, tt.part)
@@ -590,8 +590,8 @@ func TestAfterTheFirstByteNothingIsSentAgain(t *testing.T) {
 }
 
 // The session is free once the node is done with it, and not before.
-func TestAClientThatGoesInMidStreamFreesItsSession(t *testing.T) {
-	l := newLab(t, setup{node: proxyroutertest.Options{ChunkDelay: 20 * time.Millisecond}})
+func TestForward_FreesTheSessionOfAClientThatLeft(t *testing.T) {
+	l := newHarness(t, setup{node: proxyroutertest.Options{ChunkDelay: 20 * time.Millisecond}})
 	for i := range 3 {
 		ctx, leave := context.WithCancel(t.Context())
 		resp, err := l.server.Client().Do(l.request("POST", chatPath, "alice", stream("llama", strings.Repeat("word ", 20))).WithContext(ctx))
@@ -616,7 +616,7 @@ func TestForward_AnswersWhenTheHostsDeadlineComesFirst(t *testing.T) {
 		{"stream-silent", stream("llama", "Hello"), `data: {"error":{"message":"The gateway ended the answer`},
 	} {
 		t.Run(tt.fault, func(t *testing.T) {
-			l := newLab(t, setup{})
+			l := newHarness(t, setup{})
 			if a := l.chat("alice"); a.status != http.StatusOK { // the session is there
 				t.Fatal(a.body)
 			}
@@ -647,8 +647,8 @@ func TestForward_AnswersWhenTheHostsDeadlineComesFirst(t *testing.T) {
 	}
 }
 
-func TestAStreamArrivesAsItIsSent(t *testing.T) {
-	l := newLab(t, setup{node: proxyroutertest.Options{ChunkDelay: 300 * time.Millisecond}})
+func TestForward_RelaysAStreamAsItIsSent(t *testing.T) {
+	l := newHarness(t, setup{node: proxyroutertest.Options{ChunkDelay: 300 * time.Millisecond}})
 	begun := time.Now()
 	resp, err := l.server.Client().Do(l.request("POST", chatPath, "alice", stream("llama", "one two three four five six")))
 	if err != nil {
@@ -667,8 +667,8 @@ func TestAStreamArrivesAsItIsSent(t *testing.T) {
 	}
 }
 
-func TestASlowUploadHoldsNoSession(t *testing.T) {
-	l := newLab(t, setup{})
+func TestForward_HoldsNoSessionDuringASlowUpload(t *testing.T) {
+	l := newHarness(t, setup{})
 	r, w := io.Pipe()
 	req := l.request("POST", chatPath, "alice", "x")
 	req.Body, req.ContentLength = r, -1

@@ -23,7 +23,7 @@ func FuzzSettingsDecoder(f *testing.F) {
 		f.Add("PATCH", "", seed)
 	}
 	f.Add("POST", "text/plain;", good)
-	l := newLab(f, setup{})
+	l := newHarness(f, setup{})
 	api := l.API()
 	n := 0
 	f.Fuzz(func(t *testing.T, method, media, body string) {

@@ -30,7 +30,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 )
 
-// setup is how a lab differs from the usual: a migrated SQLite file, a flag
+// setup is how a harness differs from the usual: a migrated SQLite file, a flag
 // for everybody, automation on by default, a node that answers at once, and a
 // module that runs.
 type setup struct {
@@ -46,8 +46,8 @@ type setup struct {
 	typed    bool // a live feed that states the models' types
 }
 
-// lab is a whole module behind a server of its own.
-type lab struct {
+// harness is a whole module behind a server of its own.
+type harness struct {
 	*automation.Module
 	t      testing.TB
 	cfg    automation.Config
@@ -60,19 +60,19 @@ type lab struct {
 
 const everybody = `UPDATE feature_flags SET rollout_percentage = 100 WHERE feature_name = 'automation'`
 
-// mappings are the models of a lab.
+// mappings are the models of a harness.
 var mappings = map[string]string{
 	"default": proxyroutertest.ModelID("llama"), "llama": proxyroutertest.ModelID("llama"),
 	"Qwen 3:web": proxyroutertest.ModelID("qwen"), "embedder": proxyroutertest.ModelID("embedder"),
 	"whisper": proxyroutertest.ModelID("whisper"), "möwe": proxyroutertest.ModelID("gull"),
 }
 
-func newLab(t testing.TB, s setup) *lab {
+func newHarness(t testing.TB, s setup) *harness {
 	t.Helper()
 	if s.db == nil {
 		s.db = liteDB
 	}
-	l := &lab{t: t, db: s.db(t), node: proxyroutertest.NewServer(t, s.node), log: &logbook{}, cfg: testConfig(t)}
+	l := &harness{t: t, db: s.db(t), node: proxyroutertest.NewServer(t, s.node), log: &logbook{}, cfg: testConfig(t)}
 	l.cfg.ProxyRouterURL, l.cfg.ProxyRouterUsername = l.node.URL, s.node.Username
 	l.cfg.ProxyRouterPassword = automation.NewSecret(s.node.Password)
 	if s.typed {
@@ -136,9 +136,9 @@ func newLab(t testing.TB, s setup) *lab {
 	return l
 }
 
-// checkOutcome asserts of every request through a lab that its end has one
+// checkOutcome asserts of every request through a harness that its end has one
 // cause, which its code can have.
-func (l *lab) checkOutcome(o outcome.Outcome) {
+func (l *harness) checkOutcome(o outcome.Outcome) {
 	var ok bool
 	switch {
 	case o.Skipped:
@@ -176,7 +176,7 @@ func writeJSON(t testing.TB, path string, v any) {
 	}
 }
 
-// feed states what the models of a lab are for.
+// feed states what the models of a harness are for.
 func feed(t testing.TB) string {
 	kinds := map[string]string{"llama": "LLM", "embedder": "EMBEDDING", "whisper": "STT"}
 	var models []map[string]any
@@ -229,7 +229,7 @@ func byKey(r *http.Request) (automation.Identity, error) {
 }
 
 // start runs the module until the test ends, or stop is called.
-func (l *lab) start() {
+func (l *harness) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()
@@ -241,7 +241,7 @@ func (l *lab) start() {
 	})
 }
 
-func (l *lab) sql(query string, args ...any) {
+func (l *harness) sql(query string, args ...any) {
 	l.t.Helper()
 	if _, err := l.db.Exec(query, args...); err != nil { //nolint:noctx // a test's own
 		l.t.Fatal(err)
@@ -249,7 +249,7 @@ func (l *lab) sql(query string, args ...any) {
 }
 
 // set changes the flag and has the module see it.
-func (l *lab) set(query string) {
+func (l *harness) set(query string) {
 	l.t.Helper()
 	l.sql(query)
 	if err := l.RefreshFlags(context.Background()); err != nil {
@@ -257,7 +257,7 @@ func (l *lab) set(query string) {
 	}
 }
 
-func (l *lab) count(query string, args ...any) (n int) {
+func (l *harness) count(query string, args ...any) (n int) {
 	l.t.Helper()
 	if err := l.db.Get(&n, query, args...); err != nil {
 		l.t.Fatal(err)
@@ -269,7 +269,7 @@ func (l *lab) count(query string, args ...any) (n int) {
 // of anything: a machine at a load of 50 must stay within it.
 const patience = 5 * time.Minute
 
-func (l *lab) until(what string, ok func() bool) {
+func (l *harness) until(what string, ok func() bool) {
 	l.t.Helper()
 	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
@@ -285,7 +285,7 @@ func (l *lab) until(what string, ok func() bool) {
 }
 
 // healthy asserts what may never happen at the node.
-func (l *lab) healthy() proxyroutertest.Stats {
+func (l *harness) healthy() proxyroutertest.Stats {
 	l.t.Helper()
 	s := l.node.Stats()
 	if s.Overlaps != 0 || s.Unknown != 0 || s.EarlyCloses != 0 || s.ClosedInUse != 0 {
@@ -296,7 +296,7 @@ func (l *lab) healthy() proxyroutertest.Stats {
 
 // held counts the sessions that somebody holds; one that cools down is held by
 // nobody.
-func (l *lab) held() int {
+func (l *harness) held() int {
 	return l.count(`SELECT count(*) FROM automation_sessions WHERE lease_token IS NOT NULL AND lease_holder <> ''`)
 }
 
@@ -325,7 +325,7 @@ func (a answer) code() string {
 	return v.Error.Code
 }
 
-func (l *lab) request(method, path, user, body string, header ...string) *http.Request {
+func (l *harness) request(method, path, user, body string, header ...string) *http.Request {
 	l.t.Helper()
 	r, err := http.NewRequestWithContext(context.Background(), method, l.server.URL+path, strings.NewReader(body))
 	if err != nil {
@@ -343,7 +343,7 @@ func (l *lab) request(method, path, user, body string, header ...string) *http.R
 	return r
 }
 
-func (l *lab) send(r *http.Request) answer {
+func (l *harness) send(r *http.Request) answer {
 	l.t.Helper()
 	resp, err := l.server.Client().Do(r)
 	if err != nil {
@@ -362,12 +362,12 @@ func (l *lab) send(r *http.Request) answer {
 	return a
 }
 
-func (l *lab) do(method, path, user, body string, header ...string) answer {
+func (l *harness) do(method, path, user, body string, header ...string) answer {
 	l.t.Helper()
 	return l.send(l.request(method, path, user, body, header...))
 }
 
-func (l *lab) get(path, user string, header ...string) answer {
+func (l *harness) get(path, user string, header ...string) answer {
 	l.t.Helper()
 	return l.do(http.MethodGet, path, user, "", header...)
 }
@@ -383,7 +383,7 @@ func ask(model string) string {
 	return string(text)
 }
 
-func (l *lab) chat(user string, header ...string) answer {
+func (l *harness) chat(user string, header ...string) answer {
 	l.t.Helper()
 	return l.do(http.MethodPost, chatPath, user, ask("llama"), header...)
 }

@@ -66,7 +66,7 @@ func TestHostileNode_EachFaultHasOneResult(t *testing.T) {
 			continue
 		}
 		t.Run(p.Name, func(t *testing.T) {
-			l := newLab(t, setup{})
+			l := newHarness(t, setup{})
 			first := l.chat("alice").header.Get("X-Automation-Session")
 			l.until("it is idle", func() bool { return l.held() == 0 })
 			l.node.Inject(proxyroutertest.Fault{Name: p.Name, Delay: 50 * time.Millisecond})
@@ -93,7 +93,7 @@ func TestHostileNode_EachFaultHasOneResult(t *testing.T) {
 }
 
 // result finds the error of an answer, which a stream has in an event.
-func (l *lab) result(a answer) result {
+func (l *harness) result(a answer) result {
 	r := result{status: a.status, code: a.code()}
 	if !strings.HasPrefix(a.header.Get("Content-Type"), "text/event-stream") {
 		return r
@@ -118,7 +118,7 @@ func TestHostileNode_AHangingAnswerKeepsItsSessionAlone(t *testing.T) {
 	}
 	for _, name := range []string{"provider-hangs", "stream-silent", "error-stalls"} {
 		t.Run(name, func(t *testing.T) {
-			l := newLab(t, setup{config: func(c *automation.Config) { c.DrainTimeout = 10 * time.Millisecond }})
+			l := newHarness(t, setup{config: func(c *automation.Config) { c.DrainTimeout = 10 * time.Millisecond }})
 			l.node.Inject(proxyroutertest.Fault{Name: name, Times: 1})
 			ctx, cancel := context.WithCancel(t.Context())
 			r := l.request(http.MethodPost, chatPath, "alice", askStream).WithContext(ctx)
@@ -161,7 +161,7 @@ func TestHostileNode_LeavesNothingBehind(t *testing.T) {
 	}
 	faults := []string{"provider-down", "chat-drop", "chat-cut", "model-context-length", "model-rate-limit", "stream-bare-json", "stream-ends",
 		"stream-half-line", "empty-answer", "redirect", "tee-failed", "chat-not-found", "switching-protocols"}
-	l := newLab(t, setup{node: one})
+	l := newHarness(t, setup{node: one})
 	for i := range 4 {
 		l.chat(fmt.Sprint("user", i))
 	}
@@ -209,7 +209,7 @@ func TestHostileNode_LeavesNothingBehind(t *testing.T) {
 }
 
 // abuse sends one request that fails or that its client leaves.
-func (l *lab) abuse(i int, fault string) {
+func (l *harness) abuse(i int, fault string) {
 	l.node.Inject(proxyroutertest.Fault{Name: fault, Times: 1})
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(40))*time.Millisecond)
 	defer cancel()

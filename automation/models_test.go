@@ -12,7 +12,7 @@ import (
 
 func TestModels_AreServedAloneAndThroughForward(t *testing.T) {
 	names := map[string]string{"default": proxyroutertest.ModelID("llama"), "meta-llama/Llama-3.2-3B": proxyroutertest.ModelID("llama"), "glm-5.1:web": proxyroutertest.ModelID("glm")}
-	l := newLab(t, setup{})
+	l := newHarness(t, setup{})
 	writeJSON(t, l.cfg.MappingsFile, names)
 	l.until("the new names are loaded", func() bool { return strings.Contains(l.get("/api/v1/models", "").body, "glm-5.1:web") })
 	for _, mount := range []string{"/api/v1/models", "/forward/v1/models"} {
@@ -44,7 +44,7 @@ func TestModels_AreServedAloneAndThroughForward(t *testing.T) {
 }
 
 func TestModels_ThatOnlyTheDefaultWouldServeAreNotFound(t *testing.T) {
-	l := newLab(t, setup{config: func(c *automation.Config) { c.UnknownModel = automation.UnknownModelDefault }})
+	l := newHarness(t, setup{config: func(c *automation.Config) { c.UnknownModel = automation.UnknownModelDefault }})
 	if a := l.get("/api/v1/models/nothing-like-it", ""); a.status != http.StatusNotFound || a.code() != "model_not_found" {
 		t.Errorf("%d %s", a.status, a.body)
 	}

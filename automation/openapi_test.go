@@ -214,7 +214,7 @@ func typeOf(v any) string {
 	return "object"
 }
 
-func TestTheDocumentHasEveryRouteOfTheAPIAndNoOther(t *testing.T) {
+func TestOpenAPI_HasEveryRouteAndNoOther(t *testing.T) {
 	doc, err := document()
 	if err != nil {
 		t.Fatal(err)
@@ -267,8 +267,8 @@ func TestAdminDocument_HasEveryRouteAndNoOther(t *testing.T) {
 	}
 }
 
-func TestTheDocumentIsServedAndTrueOfTheOtherRoutes(t *testing.T) {
-	l := newLab(t, setup{typed: true})
+func TestOpenAPI_IsServedAndTrueOfTheOtherRoutes(t *testing.T) {
+	l := newHarness(t, setup{typed: true})
 	served := l.get("/openapi.json", "")
 	file, err := os.ReadFile("openapi.json")
 	if err != nil || served.body != string(file) || served.header.Get("Content-Type") != "application/json" {
@@ -286,7 +286,7 @@ func TestTheDocumentIsServedAndTrueOfTheOtherRoutes(t *testing.T) {
 }
 
 // A checker that accepts everything would prove nothing.
-func TestTheCheckerOfTheDocumentFindsFaults(t *testing.T) {
+func TestOpenAPI_CheckFindsFaults(t *testing.T) {
 	doc, err := document()
 	if err != nil {
 		t.Fatal(err)

@@ -58,7 +58,7 @@ func TestFeedback_IsStoredForUsersWhoHaveTheFeatureOrHadIt(t *testing.T) {
 }
 
 func TestFeedback_RefusesWhatItCannotTake(t *testing.T) {
-	l := newLab(t, setup{})
+	l := newHarness(t, setup{})
 	for body, field := range map[string]string{
 		`{"message":" "}`:                                 "message",
 		`{"rating":3}`:                                    "message",
@@ -78,7 +78,7 @@ func TestFeedback_RefusesWhatItCannotTake(t *testing.T) {
 }
 
 func TestFeedback_IsLimitedAndRepeatable(t *testing.T) {
-	l := newLab(t, setup{})
+	l := newHarness(t, setup{})
 	first := l.do("POST", feedbackPath, "alice", `{"message":"x"}`, "Idempotency-Key", "k1")
 	again := l.do("POST", feedbackPath, "alice", `{"message":"x"}`, "Idempotency-Key", "k1")
 	if first.status != http.StatusCreated || first.body != again.body {

@@ -19,7 +19,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
-func TestNewNamesAllThatIsWrong(t *testing.T) {
+func TestNew_NamesAllThatIsWrong(t *testing.T) {
 	db := liteDB(t)
 	bad := testConfig(t)
 	bad.MappingsFile, bad.MinSessionDuration = "", time.Second
@@ -59,7 +59,7 @@ func TestLoad_SaysWhatIsWrongWithTheMapping(t *testing.T) {
 		"many problems": {"{\n\"llama\": \"0x12\",\n\"LLAMA\": \"0x" + strings.Repeat("1", 64) + "\"\n}", []string{"2", "3", "default"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newLab(t, setup{idle: true})
+			l := newHarness(t, setup{idle: true})
 			err := os.Remove(l.cfg.MappingsFile)
 			if tt.text != "" {
 				err = os.WriteFile(l.cfg.MappingsFile, []byte(tt.text), 0o600)
@@ -78,7 +78,7 @@ func TestLoad_SaysWhatIsWrongWithTheMapping(t *testing.T) {
 }
 
 func TestRun_WithoutAMappingAsksUsersToComeBackUntilItIsThere(t *testing.T) {
-	l := newLab(t, setup{idle: true})
+	l := newHarness(t, setup{idle: true})
 	if err := os.Remove(l.cfg.MappingsFile); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestNew_NeedsNoNodeAndNoMappingWhileTheFeatureIsOff(t *testing.T) {
 	if err := m.Load(t.Context()); err != nil {
 		t.Error(err)
 	}
-	l := &lab{Module: m, t: t, cfg: cfg, db: db, log: &logbook{}}
+	l := &harness{Module: m, t: t, cfg: cfg, db: db, log: &logbook{}}
 	l.start()
 	l.until("it runs", func() bool { return l.Snapshot().Components["run"].OK })
 	called := false
@@ -122,8 +122,8 @@ func TestNew_NeedsNoNodeAndNoMappingWhileTheFeatureIsOff(t *testing.T) {
 	}
 }
 
-func TestAReloadThatFailsKeepsTheLastGoodTable(t *testing.T) {
-	l := newLab(t, setup{})
+func TestRun_KeepsTheLastGoodMapping(t *testing.T) {
+	l := newHarness(t, setup{})
 	if err := os.WriteFile(l.cfg.MappingsFile, []byte(`{"default": "canary"`), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -145,9 +145,9 @@ func TestAReloadThatFailsKeepsTheLastGoodTable(t *testing.T) {
 	}
 }
 
-func TestItStartsWithoutTheDatabaseAndRecoversByItself(t *testing.T) {
+func TestRun_StartsWithoutTheDatabaseAndRecovers(t *testing.T) {
 	t.Run("sqlite, migrated later", func(t *testing.T) {
-		l := newLab(t, setup{bare: true})
+		l := newHarness(t, setup{bare: true})
 		recovers(t, l, func() { migrate(t, l.db); l.sql(everybody) })
 	})
 	t.Run("postgres, started later", func(t *testing.T) {
@@ -160,7 +160,7 @@ func TestItStartsWithoutTheDatabaseAndRecoversByItself(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Stop()
-		l := newLab(t, setup{bare: true, db: db})
+		l := newHarness(t, setup{bare: true, db: db})
 		recovers(t, l, c.Restart)
 		// And it goes away and comes back while the module runs.
 		c.Stop()
@@ -181,7 +181,7 @@ func TestItStartsWithoutTheDatabaseAndRecoversByItself(t *testing.T) {
 }
 
 // recovers asserts that automation is off without the database, and on once it is there.
-func recovers(t *testing.T, l *lab, comes func()) {
+func recovers(t *testing.T, l *harness, comes func()) {
 	t.Helper()
 	l.until("the mapping is loaded", func() bool { return l.Snapshot().Components["mapping"].OK })
 	l.until("the trouble shows", func() bool { return !l.Snapshot().Components["database"].OK })
@@ -201,12 +201,12 @@ func recovers(t *testing.T, l *lab, comes func()) {
 	}
 }
 
-func TestAFrozenDatabaseKeepsNobodyForLong(t *testing.T) {
+func TestModule_KeepsNobodyLongOnAFrozenDatabase(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for the database's time-outs, about 20 s")
 	}
 	c := pgtest.Start(t, pgtest.Options{})
-	l := newLab(t, setup{db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, c.DSN("postgres")) },
+	l := newHarness(t, setup{db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, c.DSN("postgres")) },
 		config: func(c *automation.Config) { c.DefaultOptIn = false }})
 	l.do("PUT", settingsPath, "alice", good)
 	l.chat("alice")
@@ -234,9 +234,9 @@ func TestAFrozenDatabaseKeepsNobodyForLong(t *testing.T) {
 	l.healthy()
 }
 
-func TestAWriteWhoseOutcomeIsUnknownSaysSo(t *testing.T) {
+func TestAPI_SaysThatAWritesOutcomeIsUnknown(t *testing.T) {
 	proxy := pgtest.NewProxy(t, pgtest.Database(t))
-	l := newLab(t, setup{idle: true, db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, proxy.DSN()) }})
+	l := newHarness(t, setup{idle: true, db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, proxy.DSN()) }})
 	l.set(everybody)
 	proxy.LoseReplies(func(tag string) bool { return tag == "COMMIT" })
 	a := l.do("PUT", settingsPath, "alice", good)
@@ -250,9 +250,9 @@ func TestAWriteWhoseOutcomeIsUnknownSaysSo(t *testing.T) {
 	}
 }
 
-func TestWhenRunEndsRequestsInFlightFinish(t *testing.T) {
+func TestRun_LetsRequestsInFlightFinish(t *testing.T) {
 	hold, entered := make(chan struct{}), make(chan struct{})
-	l := newLab(t, setup{next: func(w http.ResponseWriter, r *http.Request) {
+	l := newHarness(t, setup{next: func(w http.ResponseWriter, r *http.Request) {
 		close(entered)
 		<-hold
 		if r.Context().Err() != nil {
@@ -293,8 +293,8 @@ func TestWhenRunEndsRequestsInFlightFinish(t *testing.T) {
 }
 
 // A drain that takes too long ends the requests, and breaks no session for it.
-func TestAfterTheDrainRequestsAreEnded(t *testing.T) {
-	l := newLab(t, setup{node: proxyroutertest.Options{ChunkDelay: time.Minute},
+func TestRun_EndsRequestsAfterTheDrain(t *testing.T) {
+	l := newHarness(t, setup{node: proxyroutertest.Options{ChunkDelay: time.Minute},
 		config: func(c *automation.Config) { c.DrainTimeout = 0 }})
 	r := l.request("POST", chatPath, "alice", ask("llama"))
 	done := make(chan answer, 1)
@@ -312,8 +312,8 @@ func TestAfterTheDrainRequestsAreEnded(t *testing.T) {
 	}
 }
 
-func TestRunTwiceIsAnErrorAndHarmsNothing(t *testing.T) {
-	l := newLab(t, setup{})
+func TestRun_RefusesASecondCall(t *testing.T) {
+	l := newHarness(t, setup{})
 	if err := l.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "twice") {
 		t.Error(err)
 	}
@@ -325,7 +325,7 @@ func TestRunTwiceIsAnErrorAndHarmsNothing(t *testing.T) {
 func TestEraseUser_LeavesNoRowThatNamesThem(t *testing.T) {
 	for name, db := range databases {
 		t.Run(name, func(t *testing.T) {
-			l := newLab(t, setup{db: db})
+			l := newHarness(t, setup{db: db})
 			l.do("PUT", settingsPath, "alice", good)
 			id := l.chat("alice").header.Get("X-Automation-Session")
 			l.until("it is idle", func() bool { return l.held() == 0 })
@@ -354,18 +354,18 @@ func TestEraseUser_LeavesNoRowThatNamesThem(t *testing.T) {
 }
 
 func TestEraseUser_SaysWhatFailed(t *testing.T) {
-	l := newLab(t, setup{})
+	l := newHarness(t, setup{})
 	_ = l.db.Close()
 	if err := l.EraseUser(t.Context(), "alice"); err == nil || strings.Contains(err.Error(), "alice") {
 		t.Error(err)
 	}
 }
 
-func TestModelsAreKeptReadyWhileTheFeatureIsOn(t *testing.T) {
+func TestRun_PrewarmsModelsWhileTheFeatureIsOn(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for real intervals")
 	}
-	l := newLab(t, setup{flag: `UPDATE feature_flags SET enabled = false`, config: func(c *automation.Config) {
+	l := newHarness(t, setup{flag: `UPDATE feature_flags SET enabled = false`, config: func(c *automation.Config) {
 		c.PrewarmModels = []string{"llama", "misspelt"}
 	}})
 	if n := l.node.Stats().OpenRequests; n != 0 {
@@ -385,20 +385,20 @@ func TestModelsAreKeptReadyWhileTheFeatureIsOn(t *testing.T) {
 	}
 }
 
-func TestASessionInUseGetsASuccessor(t *testing.T) {
+func TestRun_RenewsASessionInUse(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for real intervals")
 	}
 	for name, tt := range map[string]struct {
-		prepare func(*lab)
+		prepare func(*harness)
 		opens   int
 	}{
-		"while its user has automation on":   {func(*lab) {}, 2},
-		"not when they have switched it off": {func(l *lab) { l.do("PUT", settingsPath, "alice", `{"is_enabled":false,"session_duration":300}`) }, 1},
-		"not without the feature":            {func(l *lab) { l.set(`UPDATE feature_flags SET enabled = false`) }, 1},
+		"while its user has automation on":   {func(*harness) {}, 2},
+		"not when they have switched it off": {func(l *harness) { l.do("PUT", settingsPath, "alice", `{"is_enabled":false,"session_duration":300}`) }, 1},
+		"not without the feature":            {func(l *harness) { l.set(`UPDATE feature_flags SET enabled = false`) }, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newLab(t, setup{config: func(c *automation.Config) { c.SweepInterval = time.Hour }})
+			l := newHarness(t, setup{config: func(c *automation.Config) { c.SweepInterval = time.Hour }})
 			l.chat("alice")
 			l.until("it is idle", func() bool { return l.held() == 0 })
 			const format = "2006-01-02 15:04:05.000"
@@ -415,8 +415,8 @@ func TestASessionInUseGetsASuccessor(t *testing.T) {
 	}
 }
 
-func TestReadinessNamesAFlagThatCannotBeRead(t *testing.T) {
-	l := newLab(t, setup{})
+func TestReady_NamesAFlagThatCannotBeRead(t *testing.T) {
+	l := newHarness(t, setup{})
 	l.sql(`PRAGMA ignore_check_constraints = 1`)
 	l.sql(`DROP TRIGGER automation_flag_ids_update`)
 	l.sql(`UPDATE feature_flags SET enabled_user_ids = '{"a":1}'`)
@@ -429,8 +429,8 @@ func TestReadinessNamesAFlagThatCannotBeRead(t *testing.T) {
 	}
 }
 
-func TestReadinessIsNoConcernWhileTheMasterSwitchIsOff(t *testing.T) {
-	l := newLab(t, setup{idle: true, bare: true, config: func(c *automation.Config) { c.FeatureEnabled = false }})
+func TestReady_NeedsNothingWhileTheMasterSwitchIsOff(t *testing.T) {
+	l := newHarness(t, setup{idle: true, bare: true, config: func(c *automation.Config) { c.FeatureEnabled = false }})
 	a := l.get("/healthz/ready", "")
 	if v := a.json(t); a.status != http.StatusOK || v["enabled"] != false || v["parts"].(object)["mapping"].(object)["ok"] != false {
 		t.Errorf("%d %s", a.status, a.body)
@@ -438,7 +438,7 @@ func TestReadinessIsNoConcernWhileTheMasterSwitchIsOff(t *testing.T) {
 }
 
 // Replicas share one database and one node, and a user has one budget.
-func TestTwoReplicasShareSessions(t *testing.T) {
+func TestReplicas_ShareSessions(t *testing.T) {
 	for name, open := range map[string]func(testing.TB) func(testing.TB) *sqlx.DB{
 		"sqlite": func(t testing.TB) func(testing.TB) *sqlx.DB {
 			path := filepath.Join(t.TempDir(), "shared.db")
@@ -451,12 +451,12 @@ func TestTwoReplicasShareSessions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t)
-			a := newLab(t, setup{db: db, node: proxyroutertest.Options{ChunkDelay: 2 * time.Millisecond}})
-			b := newLab(t, setup{db: db, config: func(c *automation.Config) { c.ProxyRouterURL = a.node.URL }})
+			a := newHarness(t, setup{db: db, node: proxyroutertest.Options{ChunkDelay: 2 * time.Millisecond}})
+			b := newHarness(t, setup{db: db, config: func(c *automation.Config) { c.ProxyRouterURL = a.node.URL }})
 			var wg sync.WaitGroup
 			var served atomic.Int32
 			for i := range 32 {
-				l := []*lab{a, b}[i%2]
+				l := []*harness{a, b}[i%2]
 				wg.Go(func() {
 					switch got := l.chat("alice"); {
 					case got.status == http.StatusOK:
@@ -487,7 +487,7 @@ func TestTwoReplicasShareSessions(t *testing.T) {
 }
 
 func TestRun_WatchesTheNodesHealth(t *testing.T) {
-	l := newLab(t, setup{idle: true})
+	l := newHarness(t, setup{idle: true})
 	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpHealth, Times: 1})
 	l.start()
 	l.until("the node has been asked for its health", func() bool { return len(l.node.Faults()) == 0 })

@@ -11,7 +11,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation"
 )
 
-func TestNoSecretIsPrinted(t *testing.T) {
+func TestSecret_IsNeverPrinted(t *testing.T) {
 	const canary = "c4n4ry"
 	config := automation.DefaultConfig()
 	secret := automation.NewSecret(canary)

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestEveryPeerAnswersRightly(t *testing.T) {
+func TestPeers_AnswerRightly(t *testing.T) {
 	for _, p := range peers() {
 		t.Run(p.name, func(t *testing.T) {
 			o, err := p.open()

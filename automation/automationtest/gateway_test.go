@@ -24,7 +24,7 @@ func chat(g *automationtest.Gateway, key, model string) *httptest.ResponseRecord
 	return w
 }
 
-func TestUsersAreSwitchedOnAndOffAtOnce(t *testing.T) {
+func TestGateway_SwitchesUsersAtOnce(t *testing.T) {
 	g := automationtest.New(t, automationtest.Options{Models: []string{"my-model"}})
 	for _, step := range []struct {
 		on, off []string
@@ -46,7 +46,7 @@ func TestUsersAreSwitchedOnAndOffAtOnce(t *testing.T) {
 	}
 }
 
-func TestTimePassesForSessions(t *testing.T) {
+func TestGateway_AdvancesTheSessionsClock(t *testing.T) {
 	g := automationtest.New(t, automationtest.Options{Config: func(c *automation.Config) {
 		c.MaxOpensPerHour, c.DefaultSessionDuration = 2, 10*time.Minute
 	}})
@@ -86,7 +86,7 @@ func TestTimePassesForSessions(t *testing.T) {
 	}
 }
 
-func TestAnOpenInDoubtIsFoundAfterTimeHasPassed(t *testing.T) {
+func TestGateway_FindsAnOpenOfUnknownOutcomeLater(t *testing.T) {
 	g := automationtest.New(t, automationtest.Options{})
 	g.On("alice")
 	g.Advance(3 * time.Hour)
@@ -118,7 +118,7 @@ func TestGateway_FailsTheTestItself(t *testing.T) {
 	tb.end()
 }
 
-func TestAHostsOwnIdentify(t *testing.T) {
+func TestGateway_TakesTheHostsIdentify(t *testing.T) {
 	g := automationtest.New(t, automationtest.Options{Identify: func(r *http.Request) (automation.Identity, error) {
 		return automation.Identity{UserID: r.Header.Get("X-User")}, nil
 	}})

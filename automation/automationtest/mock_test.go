@@ -41,7 +41,7 @@ var (
 )
 
 // The stores themselves: what is expected is what they ask.
-func TestTheExpectationsAreWhatTheStoresAsk(t *testing.T) {
+func TestMock_ExpectsWhatTheStoresAsk(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		expect func(*automationtest.Mock)
@@ -124,7 +124,7 @@ func TestTheExpectationsAreWhatTheStoresAsk(t *testing.T) {
 }
 
 // A module that does not run asks for what its handlers need and nothing else.
-func TestAGatewaysOwnTestOfTheSettingsAPI(t *testing.T) {
+func TestMock_ServesAGatewaysOwnTest(t *testing.T) {
 	db, mock := automationtest.NewMock(t)
 	m := stillModule(t, db)
 	mock.FlagsLoad().Returns(&flags.Flag{Name: automation.FlagName, Enabled: true, Percentage: 100 * flags.Percent, Version: 1, UpdatedAt: at})
@@ -171,7 +171,7 @@ func TestAGatewaysOwnTestOfTheSettingsAPI(t *testing.T) {
 	}
 }
 
-func TestASessionIsClaimedAndReleased(t *testing.T) {
+func TestMock_ClaimsAndReleasesASession(t *testing.T) {
 	db, mock := automationtest.NewMock(t)
 	m, err := session.New(db, nil, session.Options{Interval: time.Hour, Lease: time.Hour})
 	if err != nil {
@@ -247,7 +247,7 @@ func TestNewMockOn_TakesSqlmocksOptions(t *testing.T) {
 	}
 }
 
-func TestWhatWasExpectedAndDidNotHappenFailsTheTest(t *testing.T) {
+func TestMock_FailsForWhatDidNotHappen(t *testing.T) {
 	tb := &fakeTB{}
 	_, mock := automationtest.NewMock(tb)
 	mock.SettingsGet("alice").Returns(hour)
@@ -257,7 +257,7 @@ func TestWhatWasExpectedAndDidNotHappenFailsTheTest(t *testing.T) {
 	}
 }
 
-func TestWhatWasNotExpectedFails(t *testing.T) {
+func TestMock_FailsForWhatWasNotExpected(t *testing.T) {
 	tb := &fakeTB{}
 	db, mock := automationtest.NewMock(tb)
 	defer tb.end()

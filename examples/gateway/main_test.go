@@ -15,7 +15,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
-func TestItIsShort(t *testing.T) {
+func TestGateway_IsShort(t *testing.T) {
 	text, err := os.ReadFile("main.go")
 	if err != nil {
 		t.Fatal(err)
@@ -27,7 +27,7 @@ func TestItIsShort(t *testing.T) {
 	}
 }
 
-func TestItMountsEverything(t *testing.T) {
+func TestGateway_MountsEverything(t *testing.T) {
 	dsn := pgtest.Database(t)
 	node := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 	for name, value := range map[string]string{

@@ -14,7 +14,7 @@ import (
 
 // Two processes on one PostgreSQL and one node: the promises hold across
 // replicas, and one of them may be killed.
-func TestTwoServersShareADatabaseAndANode(t *testing.T) {
+func TestServer_SharesADatabaseAndANodeWithAnother(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and starts two servers, about 6 s")
 	}

@@ -43,7 +43,7 @@ func startHere(t *testing.T, env ...string) (s *server, printed func() string, e
 	return &server{url: address}, text.String, end
 }
 
-func TestWhatItPrintsWorksWhenPasted(t *testing.T) {
+func TestServer_PrintsCommandsThatWork(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("curl is not installed")
 	}
@@ -73,7 +73,7 @@ func TestWhatItPrintsWorksWhenPasted(t *testing.T) {
 	}
 }
 
-func TestTheRoutesOfTheREADMEAreThere(t *testing.T) {
+func TestServer_HasTheRoutesOfTheREADME(t *testing.T) {
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +114,7 @@ func TestTheRoutesOfTheREADMEAreThere(t *testing.T) {
 	}
 }
 
-func TestABadStartSaysWhatToDo(t *testing.T) {
+func TestServer_SaysWhatToDoAfterABadStart(t *testing.T) {
 	taken, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -150,7 +150,7 @@ func TestABadStartSaysWhatToDo(t *testing.T) {
 	}
 }
 
-func TestItStartsWithoutItsDatabase(t *testing.T) {
+func TestServer_StartsWithoutItsDatabase(t *testing.T) {
 	// A port that nobody listens on any more.
 	gone, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
