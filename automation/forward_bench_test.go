@@ -1,0 +1,200 @@
+package automation_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+)
+
+// arm is one of the ways that a benchmark sends its requests, in turn.
+type arm struct {
+	name   string
+	server *httptest.Server
+	path   string
+	took   []time.Duration
+}
+
+// send sends one request and reads the answer to its end.
+func (a *arm) send(b *testing.B, user, body string) {
+	b.Helper()
+	begun := time.Now()
+	r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, a.server.URL+a.path, strings.NewReader(body))
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer sk-"+user)
+	r.Header.Set("Content-Type", "application/json")
+	resp, err := a.server.Client().Do(r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+	if err != nil || resp.StatusCode != http.StatusOK {
+		b.Fatal(a.name, resp.Status, err)
+	}
+	a.took = append(a.took, time.Since(begun))
+}
+
+// report reports the arm's quantiles, and its median as a multiple of another arm's.
+func (a *arm) report(b *testing.B, base *arm) {
+	b.Helper()
+	slices.Sort(a.took)
+	quantile := func(a *arm, q float64) float64 {
+		return float64(a.took[int(q*float64(len(a.took)-1))].Microseconds()) / 1000
+	}
+	b.ReportMetric(quantile(a, 0.5), a.name+"-p50-ms")
+	b.ReportMetric(quantile(a, 0.99), a.name+"-p99-ms")
+	if base != nil && base != a {
+		b.ReportMetric(quantile(a, 0.5)/quantile(base, 0.5), a.name+"/"+base.name)
+	}
+}
+
+// quietNode answers chats by a handler of the benchmark's own, and everything else as the
+// simulated node does. It returns the option with which a harness uses it.
+func quietNode(b *testing.B, answer http.HandlerFunc) (*httptest.Server, func(*automation.Config)) {
+	b.Helper()
+	chain := proxyroutertest.NewServer(b, proxyroutertest.Options{})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, "/v1/") {
+			chain.ServeHTTP(w, r)
+			return
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		answer(w, r)
+	}))
+	b.Cleanup(s.Close)
+	return s, func(c *automation.Config) {
+		c.ProxyRouterURL = s.URL
+		c.FlagPollInterval, c.MappingReloadInterval, c.SweepInterval = time.Second, 2*time.Second, 5*time.Second
+		c.MaxSessionsPerUser = 1 // the benchmarks' users send one request after the other
+	}
+}
+
+const shortAnswer = `{"id":"1","object":"chat.completion","model":"llama","choices":[{"index":0,"message":{"role":"assistant","content":"Hello."},"finish_reason":"stop"}]}`
+
+// answerShort is a node that answers at once.
+func answerShort(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = io.WriteString(w, shortAnswer)
+}
+
+// BenchmarkForward compares a request through the whole module, on a PostgreSQL over a unix
+// socket, with the same one to the node alone and through httputil.ReverseProxy. The three take
+// turns, so that a busy machine slows all of them.
+func BenchmarkForward(b *testing.B) {
+	large := `{"data":["` + strings.Repeat("x", 10<<20) + `"]}`
+	const event = `data: {"choices":[{"index":0,"delta":{"content":"word "}}]}` + "\n\n"
+	for _, tt := range []struct {
+		name, body string
+		answer     http.HandlerFunc
+	}{
+		{"short", ask("llama"), answerShort},
+		{"stream_20000", stream("llama", "hello"), func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			rc := http.NewResponseController(w)
+			for range 20_000 {
+				_, _ = io.WriteString(w, event)
+				_ = rc.Flush()
+			}
+			_, _ = io.WriteString(w, `data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}`+"\n\ndata: [DONE]\n\n")
+		}},
+		{"answer_10MB", ask("llama"), func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set("Content-Length", strconv.Itoa(len(large)))
+			_, _ = io.WriteString(w, large)
+		}},
+		{"request_5MB", `{"messages":[{"role":"user","content":"` + strings.Repeat("x", 5<<20) + `"}],"model":"llama"}`, answerShort},
+	} {
+		b.Run(tt.name, func(b *testing.B) {
+			server, config := quietNode(b, tt.answer)
+			to, err := url.Parse(server.URL)
+			if err != nil {
+				b.Fatal(err)
+			}
+			proxy := httptest.NewServer(&httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }})
+			b.Cleanup(proxy.Close)
+			l := newHarness(b, setup{db: postgresDB, config: config})
+			node := &arm{name: "node", server: server, path: "/v1/chat/completions"}
+			arms := []*arm{node, {name: "proxy", server: proxy, path: node.path}, {name: "module", server: l.server, path: chatPath}}
+			for _, a := range arms { // connections and a session
+				a.send(b, "alice", tt.body)
+				a.took = nil
+			}
+			for b.Loop() {
+				for _, a := range arms {
+					a.send(b, "alice", tt.body)
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+			for _, a := range arms {
+				a.report(b, node)
+			}
+		})
+	}
+}
+
+// BenchmarkForward_DatabaseAway is a chat whose database is a network away: warm, with an idle
+// session, and cold, where each chat is a new user's and opens one.
+func BenchmarkForward_DatabaseAway(b *testing.B) {
+	for _, latency := range []time.Duration{0, time.Millisecond, 10 * time.Millisecond} {
+		for _, driver := range []struct{ name, driver, option string }{
+			{"pq", "postgres", ""}, {"pq_binary_parameters", "postgres", "&binary_parameters=yes"}, {"pgx", "pgx", ""},
+		} {
+			for _, warm := range []bool{true, false} {
+				temperature := map[bool]string{true: "warm", false: "cold"}[warm]
+				b.Run(fmt.Sprintf("%s/%s/+%v", temperature, driver.name, latency), func(b *testing.B) {
+					_, config := quietNode(b, answerShort)
+					var proxy *pgtest.Proxy
+					l := newHarness(b, setup{db: func(tb testing.TB) *sqlx.DB {
+						tb.Helper()
+						proxy = pgtest.NewProxy(tb, pgtest.Database(tb))
+						db, err := sqlx.Open(driver.driver, proxy.DSN()+driver.option)
+						if err != nil {
+							tb.Fatal(err)
+						}
+						tb.Cleanup(func() { _ = db.Close() })
+						db.SetMaxIdleConns(16)
+						return db
+					}, config: config})
+					proxy.SetLatency(latency)
+					a := &arm{name: "chat", server: l.server, path: chatPath}
+					n := 0
+					user := func() string {
+						if warm {
+							return "alice"
+						}
+						n++
+						return fmt.Sprint("user-", n)
+					}
+					for range 5 { // connections, prepared statements
+						a.send(b, user(), ask("llama"))
+					}
+					a.took = nil
+					proxy.TakeTraffic()
+					for b.Loop() {
+						a.send(b, user(), ask("llama"))
+					}
+					traffic := proxy.TakeTraffic()
+					b.ReportMetric(0, "ns/op")
+					b.ReportMetric(float64(traffic.RoundTrips)/float64(b.N), "round-trips/chat")
+					a.report(b, nil)
+				})
+			}
+		}
+	}
+}
