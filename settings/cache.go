@@ -53,6 +53,7 @@ type Cache struct {
 	// too many is not worth a list in order of use: any one goes.
 	entries map[string]*entry
 	calls   map[string]*call
+	asked   time.Time // when the last read began
 	polled  time.Time // when the last poll that succeeded began
 	failure failure   // of the database, as the last read found it
 }
@@ -165,6 +166,7 @@ func (c *Cache) join(user string) (_ *call, joined bool, err error) {
 	f.probing = f.err != nil
 	k := &call{done: make(chan struct{})}
 	c.calls[user] = k
+	c.asked = c.now()
 	return k, false, nil
 }
 

@@ -367,13 +367,19 @@ func TestCache_RunPollsEverySecondAndLogsOnlyWhatIsNew(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		time.Sleep(30 * time.Second)
+		inUse := func() { // for half a minute
+			for range 6 {
+				_, _ = c.Get(ctx, "u")
+				time.Sleep(5 * time.Second)
+			}
+		}
+		inUse()
 		db.set(func() { db.err = ErrUnavailable })
-		time.Sleep(30 * time.Second)
+		inUse()
 		db.set(func() { db.err, db.took = nil, time.Hour }) // frozen
-		time.Sleep(30 * time.Second)
+		inUse()
 		db.set(func() { db.took = 0 })
-		time.Sleep(30 * time.Second)
+		inUse()
 		stop()
 		run.Wait()
 
@@ -390,6 +396,36 @@ func TestCache_RunPollsEverySecondAndLogsOnlyWhatIsNew(t *testing.T) {
 		}
 		if warned, recovered := strings.Count(log.String(), "level=WARN"), strings.Count(log.String(), "level=INFO"); warned != 1 || recovered != 1 {
 			t.Errorf("%d warnings and %d all-clears in the log, want one of each:\n%s", warned, recovered, log.String())
+		}
+	})
+}
+
+func TestCache_RunDoesNotPollWhileNobodyAsks(t *testing.T) {
+	t.Parallel()
+	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, db *database) {
+		ctx, stop := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() {
+			if err := c.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		polls := func() (n int) { db.set(func() { n = len(db.polls) }); return n }
+		time.Sleep(time.Hour)
+		if n := polls(); n != 0 {
+			t.Errorf("%d polls without an entry", n)
+		}
+		if _, err := c.Get(ctx, "u"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if n := polls(); n < 26 || n > 35 {
+			t.Errorf("%d polls after one entry, want them for the 30 s for which it serves", n)
+		}
+		stop()
+		run.Wait()
+		if n := len(c.entries); n != 0 {
+			t.Errorf("%d entries after an hour, want none", n)
 		}
 	})
 }

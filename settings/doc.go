@@ -36,7 +36,7 @@
 // # How old an answer of the cache can be
 //
 // Writes through a Cache show in it at once. Put, Patch and Delete of other
-// replicas show within two seconds: each cache asks every second what has
+// replicas show within two seconds: each cache in use asks every second what has
 // changed, and an entry that no such poll within the last two seconds has
 // confirmed is not used while the database answers. No entry is used for longer
 // than 30 seconds after it was read, which bounds what no poll can find:

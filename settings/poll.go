@@ -25,9 +25,14 @@ const (
 
 // Run polls every second for what has changed, until ctx ends, and returns nil
 // then. A poll that fails is logged once, and so is the first that succeeds again.
+// While nobody has asked the database for a user for so long that no entry can be
+// used without a query, there is nothing to confirm, and it does not poll.
 func (c *Cache) Run(ctx context.Context) error {
 	failing := false
 	retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
+		if !failing && c.isIdle() {
+			return pollInterval
+		}
 		err := c.poll(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -41,6 +46,19 @@ func (c *Cache) Run(ctx context.Context) error {
 		return pollInterval
 	})
 	return nil
+}
+
+// isIdle reports whether every entry is older than maxAge and none is being read.
+// It then removes some of those that are too old for an outage.
+func (c *Cache) isIdle() bool {
+	now := c.now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.calls) > 0 || now.Sub(c.asked) < maxAge {
+		return false
+	}
+	c.sweep(now)
+	return true
 }
 
 // poll invalidates what has changed since the last one that succeeded, and
