@@ -8,7 +8,11 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-const libpq = "github.com/lib/pq"
+// Packages of drivers.
+const (
+	libpq     = "github.com/lib/pq"
+	pgxStdlib = "github.com/jackc/pgx/v5/stdlib"
+)
 
 // libpqWithPoisonedPools leave connections in the pool on which every further
 // query outside a transaction fails with "already a query being processed".
@@ -41,6 +45,15 @@ func driverWarning(driver string, linked []*debug.Module) string {
 		}
 	}
 	return ""
+}
+
+// driverOf returns the path of the package of a pool's driver, or "" for a pool
+// of none, on which nothing can be run.
+func driverOf(pool *sqlx.DB) string {
+	if pool.DB == nil {
+		return ""
+	}
+	return packageOf(pool.Driver())
 }
 
 // packageOf returns the path of the package that defines v's type.

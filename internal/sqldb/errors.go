@@ -90,13 +90,18 @@ func rolledBack(err error) bool {
 	case sqliteBusy, sqliteLocked, sqliteConstraint:
 		return true
 	}
-	s := SQLState(err)
-	if s == "" || s == "40003" {
+	return certain(SQLState(err))
+}
+
+// certain reports whether an error of that SQLSTATE means that nothing was
+// applied, when COMMIT may have been under way.
+func certain(state string) bool {
+	if state == "" || state == "40003" {
 		return false
 	}
-	switch s[:2] {
+	switch state[:2] {
 	case "08", "53", "57", "58", "XX": // may be raised after the commit record
-		return s == "57014" // except for a cancelled statement
+		return state == "57014" // except for a cancelled statement
 	}
 	return true
 }

@@ -30,7 +30,7 @@ type result[T any] struct {
 	err error
 }
 
-func run[T any](ctx context.Context, db *DB, name string, fn func(*Tx) (T, error), readOnly bool) (v T, err error) {
+func run[T any](ctx context.Context, db *DB, name string, fn func(context.Context, *phase) (T, error), readOnly bool) (v T, err error) {
 	ctx, cancel := context.WithTimeout(ctx, db.timeout)
 	defer cancel()
 	started := now()
@@ -72,7 +72,7 @@ func run[T any](ctx context.Context, db *DB, name string, fn func(*Tx) (T, error
 			<-slots
 			done <- r
 		}()
-		r.v, r.err = repeat(ctx, db, &p, fn, readOnly)
+		r.v, r.err = fn(ctx, &p)
 	}()
 	var r result[T]
 	select {
@@ -83,7 +83,7 @@ func run[T any](ctx context.Context, db *DB, name string, fn func(*Tx) (T, error
 		select {
 		case r = <-done:
 		case <-timer.C:
-			if p.abandon() || readOnly {
+			if p.abandon() && !p.doubt.Load() || readOnly {
 				return v, fmt.Errorf("%s: %w: %w", name, ErrUnavailable, ctx.Err())
 			}
 			return v, fmt.Errorf("%s: %w: %w", name, ErrOutcomeUnknown, ctx.Err())
@@ -91,6 +91,9 @@ func run[T any](ctx context.Context, db *DB, name string, fn func(*Tx) (T, error
 	}
 	if r.err == nil {
 		return r.v, nil
+	}
+	if p.doubt.Load() && !errors.Is(r.err, ErrOutcomeUnknown) {
+		r.err = &unknown{r.err}
 	}
 	if u, ok := errors.AsType[*unknown](r.err); ok && readOnly {
 		r.err = fmt.Errorf("%w: commit: %w", ErrUnavailable, u.err)
@@ -103,7 +106,10 @@ func run[T any](ctx context.Context, db *DB, name string, fn func(*Tx) (T, error
 
 // phase decides between a caller that gives up and a transaction that is about
 // to commit: the first of the two wins.
-type phase struct{ state atomic.Int32 }
+type phase struct {
+	state atomic.Int32
+	doubt atomic.Bool // an earlier attempt may have been applied
+}
 
 const (
 	running int32 = iota
@@ -116,6 +122,13 @@ func (p *phase) commit() bool { return p.state.CompareAndSwap(running, committin
 
 // rolledBack undoes commit after the server has rolled back.
 func (p *phase) rolledBack() { p.state.Store(running) }
+
+// again undoes commit before another attempt, after one that was rolled back or,
+// in doubt, perhaps not.
+func (p *phase) again(doubt bool) {
+	p.doubt.Store(doubt)
+	p.rolledBack()
+}
 
 // abandon reports whether no COMMIT was or will be sent.
 func (p *phase) abandon() bool {
@@ -178,7 +191,7 @@ func begin(ctx context.Context, db *DB, readOnly bool) (*sqlx.Conn, *sqlx.Tx, er
 
 // release returns a connection to the pool, which drops it if it is unusable.
 func release(conn *sqlx.Conn, err error) {
-	if unusable(err) {
+	if unusable(err) || errors.Is(err, ErrOutcomeUnknown) {
 		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 	}
 	_ = conn.Close() // its only error is that it is closed already

@@ -1,8 +1,9 @@
 // Package sqldb runs the module's SQL on the host's connection pool.
 //
-// Every statement runs in an explicit transaction that states its own isolation
-// level, access mode, durability and timeouts. It takes one of a few slots and
-// ends by its deadline even when the driver hangs.
+// Every statement runs in a transaction that states its own isolation level,
+// access mode, durability and timeouts. It takes one of a few slots and ends by
+// its deadline even when the driver hangs. [Exec] and [Query] send a transaction
+// of one statement in one message.
 // docs/decisions/0002-database-access.md gives the reasons.
 //
 // Statements are written once for PostgreSQL and SQLite; macros, which
@@ -19,9 +20,9 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// ErrOutcomeUnknown means that a COMMIT was sent and its reply was lost: the
-// transaction was applied once or not at all. The caller repeats an idempotent
-// write, and reads to find out otherwise.
+// ErrOutcomeUnknown means that a COMMIT, or a transaction of one statement, was
+// sent and its reply was lost: it was applied once or not at all. The caller
+// repeats an idempotent write, and reads to find out otherwise.
 var ErrOutcomeUnknown = errors.New("outcome of the database transaction is unknown")
 
 // ErrUnavailable means that the database could not be used: no connection, no
@@ -45,6 +46,7 @@ type Options struct {
 type DB struct {
 	pool       *sqlx.DB
 	sqlite     bool
+	driver     string // the path of its package
 	slots      chan struct{}
 	urgentSlot chan struct{}
 	timeout    time.Duration
@@ -67,6 +69,7 @@ func New(pool *sqlx.DB, o Options) *DB {
 	return &DB{
 		pool:       pool,
 		sqlite:     strings.Contains(pool.DriverName(), "sqlite"),
+		driver:     driverOf(pool),
 		slots:      make(chan struct{}, o.MaxConns),
 		urgentSlot: make(chan struct{}, 1),
 		timeout:    o.Timeout,
@@ -87,10 +90,12 @@ func setup(timeout time.Duration) (read, write string) {
 		ms, max(ms*4/5, 1), ms)
 	// Only pgx needs SET TRANSACTION: lib/pq's BEGIN says READ WRITE. Remote_apply
 	// waits for more than on does, so it stays.
-	write = `SET TRANSACTION READ WRITE; ` + read +
-		`, set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)`
+	write = `SET TRANSACTION READ WRITE; ` + read + `, ` + durability
 	return read, write
 }
+
+// durability makes the transaction's end wait until it is on disk.
+const durability = `set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)`
 
 // SQLite reports whether this is SQLite; otherwise it is PostgreSQL.
 func (db *DB) SQLite() bool { return db.sqlite }
@@ -111,11 +116,11 @@ func Urgent(ctx context.Context) context.Context {
 // Only after an error that wraps ErrOutcomeUnknown may the transaction have
 // been applied.
 func Write[T any](ctx context.Context, db *DB, name string, fn func(*Tx) (T, error)) (T, error) {
-	return run(ctx, db, name, fn, false)
+	return run(ctx, db, name, func(ctx context.Context, p *phase) (T, error) { return repeat(ctx, db, p, fn, false) }, false)
 }
 
 // Read is Write for a fn that changes nothing: the transaction is READ ONLY, its
 // outcome is never unknown, and a standby can serve it.
 func Read[T any](ctx context.Context, db *DB, name string, fn func(*Tx) (T, error)) (T, error) {
-	return run(ctx, db, name, fn, true)
+	return run(ctx, db, name, func(ctx context.Context, p *phase) (T, error) { return repeat(ctx, db, p, fn, true) }, true)
 }

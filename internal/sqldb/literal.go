@@ -1,0 +1,74 @@
+package sqldb
+
+import (
+	"math"
+	"strconv"
+	"strings"
+)
+
+// withLiterals puts the arguments into an expanded query, so that it needs no
+// parameters. It returns false where an argument is neither a number, a bool nor
+// a text in ASCII, which then has to be sent as a parameter.
+func withLiterals(query string, args []any) (string, bool) {
+	var b strings.Builder
+	for {
+		i := strings.IndexByte(query, '$')
+		if i < 0 {
+			b.WriteString(query)
+			return b.String(), true
+		}
+		b.WriteString(query[:i])
+		query = query[i+1:]
+		digits := len(query) - len(strings.TrimLeft(query, "0123456789"))
+		n, err := strconv.Atoi(query[:digits])
+		if err != nil || n < 1 || n > len(args) || !writeLiteral(&b, args[n-1]) {
+			return "", false
+		}
+		query = query[digits:]
+	}
+}
+
+// writeLiteral writes a value as PostgreSQL reads it under every setting. A text
+// is of unknown type as a parameter is, and nothing in it but its own quotes can
+// end it: what is neither a letter, a digit nor a harmless sign is an escape.
+func writeLiteral(b *strings.Builder, v any) bool {
+	switch v := v.(type) {
+	case bool:
+		b.WriteString(strconv.FormatBool(v))
+	case int:
+		writeNumber(b, strconv.Itoa(v))
+	case int64:
+		writeNumber(b, strconv.FormatInt(v, 10))
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return false
+		}
+		writeNumber(b, strconv.FormatFloat(v, 'f', -1, 64))
+	case string:
+		b.WriteString("E'")
+		for i := range len(v) {
+			switch c := v[i]; {
+			case c == 0 || c >= 0x80: // another encoding of the server's may have other bytes for it
+				return false
+			case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', strings.IndexByte(` -_.:,/+=@"[]{}`, c) >= 0:
+				b.WriteByte(c)
+			default:
+				const hex = "0123456789abcdef"
+				b.WriteString(`\x`)
+				b.WriteByte(hex[c>>4])
+				b.WriteByte(hex[c&15])
+			}
+		}
+		b.WriteByte('\'')
+	default:
+		return false
+	}
+	return true
+}
+
+// writeNumber sets a number apart: two signs in a row begin a comment.
+func writeNumber(b *strings.Builder, s string) {
+	b.WriteByte('(')
+	b.WriteString(s)
+	b.WriteByte(')')
+}

@@ -1,0 +1,171 @@
+package sqldb_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+type token struct {
+	Token string `db:"token"`
+}
+
+// insertOne writes one token, as one statement that returns it.
+func insertOne(ctx context.Context, db *sqldb.DB, text string) ([]token, error) {
+	return sqldb.Query[token](ctx, db, "q", `INSERT INTO tokens VALUES ($1) RETURNING token`, text)
+}
+
+func execOne(ctx context.Context, db *sqldb.DB, text string) (int64, error) {
+	return sqldb.Exec(ctx, db, "e", `INSERT INTO tokens VALUES ($1)`, text)
+}
+
+func TestSingle_DoesWhatATransactionDoes(t *testing.T) {
+	run := func(t *testing.T, pool *sqlx.DB) {
+		execute(t, pool, `CREATE TABLE tokens (token text CHECK (token <> 'refused'))`)
+		db := sqldb.New(pool, sqldb.Options{MaxConns: 1})
+		for _, text := range []string{"plain", "", `it's \ "quoted"`, "Zoë 例", "$1 -- ; /*"} {
+			if n, err := execOne(t.Context(), db, text); n != 1 || err != nil {
+				t.Errorf("Exec of %q: %d rows, %v", text, n, err)
+			}
+			list, err := insertOne(t.Context(), db, text)
+			if err != nil || len(list) != 1 || list[0].Token != text {
+				t.Errorf("Query of %q: %v, %v", text, list, err)
+			}
+		}
+		if list, err := sqldb.Query[token](t.Context(), db, "q", `DELETE FROM tokens WHERE token = $1 RETURNING token`, "absent"); len(list) != 0 || err != nil {
+			t.Errorf("no row: %v, %v", list, err)
+		}
+		if _, err := execOne(t.Context(), db, "refused"); !sqldb.IsConstraint(err) || errors.Is(err, sqldb.ErrOutcomeUnknown) {
+			t.Errorf("Exec that is refused: %v", err)
+		}
+		if _, err := insertOne(t.Context(), db, "refused"); !sqldb.IsConstraint(err) || errors.Is(err, sqldb.ErrOutcomeUnknown) {
+			t.Errorf("Query that is refused: %v", err)
+		}
+		if n := scalar[int](t, pool, `SELECT count(*) FROM tokens`); n != 10 {
+			t.Errorf("%d rows, want 10", n)
+		}
+	}
+	t.Run("sqlite", func(t *testing.T) { run(t, sqlite(t)) })
+	onDrivers(t, func(t *testing.T) {
+		t.Run("direct", func(t *testing.T) { run(t, pgtest.Open(t, pgtest.Database(t))) })
+		t.Run("pooler", func(t *testing.T) { run(t, pgtest.Open(t, pgtest.PgBouncer(t, pgtest.Database(t)))) })
+	})
+}
+
+func TestSingle_OverridesTheHostsDefaults(t *testing.T) {
+	onDrivers(t, func(t *testing.T) {
+		dsn := pgtest.Database(t)
+		admin := pgtest.Open(t, dsn)
+		// A trigger notes under which settings each row was written.
+		execute(t, admin, `CREATE TABLE tokens (token text, modes text)`,
+			`CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+				NEW.modes := concat_ws(', ', current_setting('transaction_isolation'), current_setting('synchronous_commit')); RETURN NEW; END $$`,
+			`CREATE TRIGGER note BEFORE INSERT ON tokens FOR EACH ROW EXECUTE FUNCTION note()`,
+			`DO $$ BEGIN
+				EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = ''repeatable read''', current_database());
+				EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database());
+				EXECUTE format('ALTER DATABASE %I SET synchronous_commit = off', current_database());
+			END $$`)
+		pool := pgtest.Open(t, dsn)
+		pool.SetMaxOpenConns(1)
+		db := sqldb.New(pool, sqldb.Options{})
+		if _, err := execOne(t.Context(), db, "exec"); err != nil {
+			t.Error(err)
+		}
+		if _, err := insertOne(t.Context(), db, "query"); err != nil {
+			t.Error(err)
+		}
+		if got := scalar[string](t, admin, `SELECT string_agg(modes, '; ' ORDER BY token) FROM tokens`); got != "read committed, on; read committed, on" {
+			t.Errorf("written with %s, want READ COMMITTED and a synchronous commit", got)
+		}
+		if got := scalar[string](t, pool, modes); got != "repeatable read, on, off" {
+			t.Errorf("afterwards the host's own statements run with %s", got)
+		}
+	})
+}
+
+func TestQuery_IsDurableWithoutATransactionOfItsOwn(t *testing.T) {
+	onDrivers(t, func(t *testing.T) {
+		pool := pgtest.Open(t, pgtest.Database(t))
+		pool.SetMaxOpenConns(1)
+		execute(t, pool, `CREATE TABLE tokens (token text)`, `SET synchronous_commit = off`,
+			`CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.token := current_setting('synchronous_commit'); RETURN NEW; END $$`,
+			`CREATE TRIGGER note BEFORE INSERT ON tokens FOR EACH ROW EXECUTE FUNCTION note()`)
+		list, err := insertOne(t.Context(), sqldb.New(pool, sqldb.Options{}), "t")
+		if err != nil || len(list) != 1 || list[0].Token != "on" {
+			t.Errorf("written with synchronous_commit %v, %v; want on", list, err)
+		}
+		if got := scalar[string](t, pool, `SHOW synchronous_commit`); got != "off" {
+			t.Errorf("afterwards the host's is %s", got)
+		}
+	})
+}
+
+// loseOnce loses the first reply to an INSERT.
+func loseOnce(proxy *pgtest.Proxy) {
+	lost := false
+	proxy.LoseReplies(func(tag string) bool {
+		if lost || !strings.HasPrefix(tag, "INSERT") && !strings.HasPrefix(tag, "SELECT 1") {
+			return false
+		}
+		lost = strings.HasPrefix(tag, "INSERT") || os.Getenv("AUTOMATION_TEST_DRIVER") == "pgx" // whose statement is part of a SELECT
+		return lost
+	})
+}
+
+func TestQuery_ReportsALostReplyAsUnknownAndRunsOnce(t *testing.T) {
+	onDrivers(t, func(t *testing.T) {
+		pool, proxy := proxied(t)
+		db := sqldb.New(pool, sqldb.Options{})
+		loseOnce(proxy)
+		if _, err := insertOne(t.Context(), db, "t"); !errors.Is(err, sqldb.ErrOutcomeUnknown) || errors.Is(err, sqldb.ErrUnavailable) {
+			t.Errorf("error %v, want ErrOutcomeUnknown alone", err)
+		}
+		if n := scalar[int](t, pool, `SELECT count(*) FROM tokens`); n != 1 || proxy.Lost() != 1 {
+			t.Errorf("applied %d times, %d replies lost; want 1, 1", n, proxy.Lost())
+		}
+	})
+}
+
+func TestExec_RunsAgainAfterALostReply(t *testing.T) {
+	onDrivers(t, func(t *testing.T) {
+		pool, proxy := proxied(t)
+		db := sqldb.New(pool, sqldb.Options{})
+		execute(t, pool, `INSERT INTO tokens VALUES ('t')`)
+		lost := 0
+		proxy.LoseReplies(func(tag string) bool {
+			if strings.HasPrefix(tag, "UPDATE") {
+				lost++
+			}
+			return strings.HasPrefix(tag, "UPDATE") && lost == 1
+		})
+		n, err := sqldb.Exec(t.Context(), db, "e", `UPDATE tokens SET token = $1`, "u")
+		if n != 1 || err != nil || lost != 2 {
+			t.Errorf("%d rows, %v, sent %d times; want 1 row, sent twice", n, err, lost)
+		}
+		proxy.LoseReplies(func(string) bool { return true })
+		if _, err := sqldb.Exec(t.Context(), db, "e", `UPDATE tokens SET token = $1`, "v"); !errors.Is(err, sqldb.ErrOutcomeUnknown) {
+			t.Errorf("error %v, want ErrOutcomeUnknown: the first of them may have been applied", err)
+		}
+	})
+}
+
+func TestSingle_SkipsThePoolsDeadConnections(t *testing.T) {
+	onDrivers(t, func(t *testing.T) {
+		pool, proxy := proxied(t)
+		if err := pool.PingContext(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		proxy.CutAll()
+		if n, err := execOne(t.Context(), sqldb.New(pool, sqldb.Options{}), "t"); n != 1 || err != nil {
+			t.Errorf("%d rows, %v; want one", n, err)
+		}
+	})
+}
