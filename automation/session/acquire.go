@@ -132,7 +132,11 @@ func (a *acquisition) claim(ctx, database context.Context, p place) (*Claim, err
 		c.margin = m.opts.Margin
 		r, err = m.store.claimNamed(database, a.req.UserID, a.sessionID, m.opts.Shared, c)
 	} else {
-		r, err = m.claimAny(database, c, a.req)
+		claim := m.store.claim
+		if a.queue == nil {
+			claim = m.store.claimAtOnce
+		}
+		r, err = m.claimAny(database, claim, c, a.req)
 	}
 	switch {
 	case errors.Is(err, sqldb.ErrOutcomeUnknown):
@@ -146,18 +150,18 @@ func (a *acquisition) claim(ctx, database context.Context, p place) (*Claim, err
 
 // claimAny takes an idle session of a pool, one whose provider works before
 // one whose provider has lately failed for this user or for several.
-func (m *Manager) claimAny(ctx context.Context, c claimRequest, req Request) (*row, error) {
+func (m *Manager) claimAny(ctx context.Context, claim func(context.Context, claimRequest) (*row, error), c claimRequest, req Request) (*row, error) {
 	if req.OmitProvider != "" {
 		c.omit = []string{req.OmitProvider}
 	}
 	if avoided := m.providers.avoided(req.UserID); len(avoided) > 0 {
 		first := c
 		first.omit = slices.Concat(avoided, c.omit)
-		if r, err := m.store.claim(ctx, first); r != nil || err != nil {
+		if r, err := claim(ctx, first); r != nil || err != nil {
 			return r, err
 		}
 	}
-	return m.store.claim(ctx, c)
+	return claim(ctx, c)
 }
 
 // reserve claims what is idle, or has opened what the queue needs.

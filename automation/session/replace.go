@@ -97,7 +97,7 @@ func (m *Manager) claimIdle(ctx context.Context, p pool, req Request, paid bool)
 	defer cancel()
 	asked := m.opts.Now()
 	c := claimRequest{pool: p, token: rand.Text(), margin: m.margin(req.Duration)}
-	r, err := m.claimAny(database, c, req)
+	r, err := m.claimAny(database, m.store.claim, c, req)
 	if errors.Is(err, sqldb.ErrOutcomeUnknown) {
 		m.undo(reserveRequest{claimRequest: c})
 		return nil, nil

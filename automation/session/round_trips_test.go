@@ -22,9 +22,9 @@ func TestAcquire_TakesFewRoundTrips(t *testing.T) {
 		name, driver, option string
 		warm, cold           int // at most; Acquire, Release and what they cause
 	}{
-		{"lib/pq", "postgres", "", 10, 52},
-		{"lib/pq with binary_parameters", "postgres", "&binary_parameters=yes", 8, 35},
-		{"pgx", "pgx", "", 8, 35},
+		{"lib/pq", "postgres", "", 2, 40},
+		{"lib/pq with binary_parameters", "postgres", "&binary_parameters=yes", 2, 26},
+		{"pgx", "pgx", "", 2, 33},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

@@ -89,6 +89,15 @@ const earlierWaiter = `EXISTS (SELECT 1 FROM automation_waiters w
 	WHERE w.owner_id = $4 AND w.model_id = $5 AND w.id <> $9 AND w.until > {now} AND w.since < {in -$10}
 		AND (w.omit_provider = '' OR w.omit_provider <> s.provider) AND (w.session_id = '' OR w.session_id = s.session_id))`
 
+// claimAtOnce is claim for a request that does not wait, in one statement.
+func (s *store) claimAtOnce(ctx context.Context, c claimRequest) (*row, error) {
+	list, err := sqldb.Query[row](ctx, s.db, "sessions.claim", claimQuery, s.claimArgs(c, s.coolDown.Seconds(), "", tolerance.Seconds())...)
+	if len(list) == 0 {
+		return nil, err
+	}
+	return &list[0], err
+}
+
 // claim takes an idle session, or returns nil where there is none. A request
 // that waits keeps or loses its place in the queue with it.
 func (s *store) claim(ctx context.Context, c claimRequest) (*row, error) {
@@ -107,12 +116,15 @@ func (s *store) claimIn(tx *sqldb.Tx, c claimRequest) (*row, error) {
 
 func (s *store) claimWith(tx *sqldb.Tx, query string, c claimRequest, more ...any) (*row, error) {
 	var r row
-	args := append([]any{c.token, s.holder, s.lease.Seconds(), c.owner, c.model, c.margin.Seconds(), jsonList(c.omit)}, more...)
-	found, err := sqldb.Optional(tx.Get(&r, query, args...))
+	found, err := sqldb.Optional(tx.Get(&r, query, s.claimArgs(c, more...)...))
 	if !found {
 		return nil, err
 	}
 	return &r, nil
+}
+
+func (s *store) claimArgs(c claimRequest, more ...any) []any {
+	return append([]any{c.token, s.holder, s.lease.Seconds(), c.owner, c.model, c.margin.Seconds(), jsonList(c.omit)}, more...)
 }
 
 // claimNamed takes the session with the chain's id for its own user. An id that
@@ -261,8 +273,10 @@ func (s *store) exec(ctx context.Context, name, query string, args ...any) error
 	return err
 }
 
+// count is exec, with the number of rows. All its statements may be repeated: they
+// name a lease's token or a state, or set what a repetition sets as well.
 func (s *store) count(ctx context.Context, name, query string, args ...any) (int64, error) {
-	return sqldb.Write(ctx, s.db, name, func(tx *sqldb.Tx) (int64, error) { return tx.Exec(query, args...) })
+	return sqldb.Exec(ctx, s.db, name, query, args...)
 }
 
 // split makes two parameters of a list of leases.
