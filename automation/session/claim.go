@@ -102,7 +102,9 @@ func (c *Claim) ReportFailure() error {
 	c.m.providers.add(c.Provider(), c.req.UserID)
 	ctx, cancel := detached(c.leaseCtx)
 	defer cancel()
-	return c.m.store.providerFailed(ctx, c.Provider(), c.req.UserID)
+	err := c.m.store.providerFailed(ctx, c.Provider(), c.req.UserID)
+	c.m.providers.add(c.Provider(), c.req.UserID) // a reading may have begun meanwhile
+	return err
 }
 
 // detached is a context for what must be written though its request has ended.

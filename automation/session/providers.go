@@ -21,6 +21,16 @@ type providers struct {
 	mu      sync.Mutex
 	forAll  []string            // those that failed for several users, the worst first
 	forUser map[string][]string // by user
+	clock   int                 // counts what follows
+	applied int                 // when the reading began that was applied last
+	added   []addedFailure      // since then
+}
+
+// addedFailure is a failure of a user of this replica's, which a reading that
+// began before it was written does not have.
+type addedFailure struct {
+	providerFailure
+	at int
 }
 
 // avoided returns the providers to be avoided for a user, who may be empty.
@@ -44,17 +54,33 @@ func (p *providers) worst() string {
 func (p *providers) add(provider, userID string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.clock++
+	f := providerFailure{Provider: provider, UserID: userID}
+	p.added = append(p.added, addedFailure{f, p.clock})
+	p.note(f)
+}
+
+// note makes a user avoid a provider. The caller holds the lock.
+func (p *providers) note(f providerFailure) {
 	if p.forUser == nil {
 		p.forUser = map[string][]string{}
 	}
-	if !slices.Contains(p.forUser[userID], provider) {
-		p.forUser[userID] = append(p.forUser[userID], provider)
+	if !slices.Contains(p.forUser[f.UserID], f.Provider) {
+		p.forUser[f.UserID] = append(p.forUser[f.UserID], f.Provider)
 	}
 }
 
-// set replaces what is known, and reports whether other providers than before
-// are avoided for all.
-func (p *providers) set(failures []providerFailure) (changed bool) {
+// beginRead returns when a reading of the failures begins, for set.
+func (p *providers) beginRead() (at int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clock++
+	return p.clock
+}
+
+// set replaces what was known when the reading began, unless a later one was
+// faster, and reports whether other providers than before are avoided for all.
+func (p *providers) set(failures []providerFailure, begun int) (changed bool) {
 	forUser, users := map[string][]string{}, map[string]int{}
 	for _, f := range failures {
 		forUser[f.UserID] = append(forUser[f.UserID], f.Provider)
@@ -77,18 +103,26 @@ func (p *providers) set(failures []providerFailure) (changed bool) {
 	})
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if begun < p.applied {
+		return false
+	}
 	changed = !slices.Equal(p.forAll, forAll)
-	p.forAll, p.forUser = forAll, forUser
+	p.forAll, p.forUser, p.applied = forAll, forUser, begun
+	p.added = slices.DeleteFunc(p.added, func(f addedFailure) bool { return f.at < begun })
+	for _, f := range p.added {
+		p.note(f.providerFailure)
+	}
 	return changed
 }
 
 // readProviders learns what all replicas know of failing providers.
 func (m *Manager) readProviders(ctx context.Context) error {
+	begun := m.providers.beginRead()
 	list, err := m.store.providerFailures(ctx)
 	if err != nil {
 		return err
 	}
-	if m.providers.set(list) {
+	if m.providers.set(list, begun) {
 		m.opts.Logger.Info("providers that failed for several users are avoided", "providers", m.providers.avoided(""))
 	}
 	return nil
