@@ -286,10 +286,7 @@ func (p *hangsAfterCollision) OpenSession(ctx context.Context, r session.OpenReq
 func TestOpen_PaysForNobodyWhoHasLeft(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		var seen observed
-		o := quick()
-		o.Observe = seen.add
-		m, _ := start(t, db, p, o)
+		m, _ := start(t, db, p, quick())
 		const taken = `UPDATE automation_wallet SET alone_until = '2100-01-01 00:00:00.000'`
 		const holder = `INSERT INTO automation_sessions (id, model_id, owner_id, user_id, duration, state, lane, lane_until, lease_token, lease_holder, lease_until, created_at, called_at, next_at)
 			VALUES ('holder', 'm', 'x', 'x', 60, 'opening', 'alone', '2100-01-01 00:00:00.000', 't', 'h', '2100-01-01 00:00:00.000', '2026-01-01 00:00:00.000', '2026-01-01 00:00:00.000', '2100-01-01 00:00:00.000')`
@@ -302,20 +299,28 @@ func TestOpen_PaysForNobodyWhoHasLeft(t *testing.T) {
 		var wg sync.WaitGroup
 		for _, user := range names("user", 12) {
 			wg.Go(func() {
-				if c, err := m.Acquire(ctx, ask(user)); err == nil {
-					t.Errorf("%s was given %s", user, c.SessionID())
+				for ctx.Err() == nil { // a busy machine's database may be too slow for a request
+					if c, err := m.Acquire(ctx, ask(user)); err == nil {
+						t.Errorf("%s was given %s", user, c.SessionID())
+					}
 				}
 			})
 		}
-		until(t, "all have an intent", func() bool { return rows(t, db)["opening"] == 13 })
+		until(t, "all have an intent", func() bool {
+			var users int
+			if err := db.Get(&users, `SELECT count(DISTINCT user_id) FROM automation_sessions WHERE state = 'opening'`); err != nil {
+				t.Fatal(err)
+			}
+			return users == 13
+		})
 		leave()
 		wg.Wait()
 		if _, err := db.Exec(`DELETE FROM automation_sessions WHERE id = 'holder'`); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "the intents are ended", func() bool { return rows(t, db)["failed"] == 12 })
-		if p.opened() != 0 || seen.count(session.Opened, "not_needed") != 12 {
-			t.Errorf("%d sessions were paid for users who had left, %d intents ended", p.opened(), seen.count(session.Opened, "not_needed"))
+		until(t, "the intents are ended", func() bool { return rows(t, db)["opening"] == 0 })
+		if got := rows(t, db); p.opened() != 0 || len(got) != 1 || got["failed"] < 12 {
+			t.Errorf("%d sessions were paid for users who had left; the rows' states are %v", p.opened(), got)
 		}
 	})
 }
