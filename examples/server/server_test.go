@@ -18,8 +18,9 @@ import (
 	"time"
 )
 
-// patience bounds whatever a test waits for.
-const patience = 30 * time.Second
+// patience bounds whatever a test waits for. It is no measure of anything: a
+// machine at a load of 50 must stay within it.
+const patience = 5 * time.Minute
 
 // The test binary is the server itself where this variable says so, so that
 // servers are processes of their own that can be killed.
