@@ -81,7 +81,7 @@ func (m *Module) components() map[string]Component {
 // replicaState is what this process reports to the others' operators.
 func (m *Module) replicaState() replica.State {
 	h := m.flags.Health()
-	s := replica.State{FeatureEnabled: m.cfg.FeatureEnabled, FlagAge: h.Age, Problems: map[string]string{}, Rates: m.requests.Rates()}
+	s := replica.State{FeatureEnabled: m.cfg.FeatureEnabled, FlagAge: h.Age, Problems: map[string]string{}, Rates: m.requests.Rates(), Figures: m.figures.Figures()}
 	if f := m.flags.Flag(FlagName); f != nil {
 		s.FlagVersion = f.Version
 	}

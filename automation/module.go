@@ -85,6 +85,7 @@ type Module struct {
 	cleaner    *cleanup.Cleaner
 	replicas   *replica.Store
 	requests   *replica.Counter
+	figures    *replica.FiguresCounter
 	usual      rollout.Plan // whose latencies reports measure by
 	chat       *chat.Service
 	api        http.Handler
@@ -190,6 +191,7 @@ func (m *Module) newStores(opts Options) (err error) {
 		return err
 	}
 	m.replicas, m.requests, m.usual = replica.NewStore(m.pool, m.observer.SQL), replica.NewCounter(m.now), rollout.DefaultPlan()
+	m.figures = replica.NewFiguresCounter(m.now)
 	m.feedback = feedback.NewStore(m.pool, sqldb.Options{MaxConns: 1, Observe: m.observer.SQL})
 	m.cleaner, err = m.newCleaner(sqldb.New(m.pool, sqldb.Options{MaxConns: m.settingsConns(), Observe: m.observer.SQL}))
 	return err

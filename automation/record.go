@@ -14,8 +14,13 @@ import (
 func (m *Module) recordChat(ctx context.Context, o outcome.Outcome) {
 	m.recent.add(m.now(), o)
 	m.observer.Chat(o)
-	if r := o.Result(); r == outcome.Served || r == outcome.Failed {
-		m.requests.Add(r == outcome.Failed, o.Cause == outcome.Node)
+	switch o.Result() {
+	case outcome.Served:
+		m.requests.Add(false, false)
+		m.figures.Served(o.Overhead)
+	case outcome.Failed:
+		m.requests.Add(true, o.Cause == outcome.Node)
+		m.figures.Failed(string(o.Cause))
 	}
 	m.count("chat", o)
 	m.record(ctx, o)

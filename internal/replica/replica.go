@@ -44,6 +44,7 @@ type State struct {
 	FlagVersion    int64             `json:"flag_version"` // of the flag that it decides by; 0: never read
 	FlagAge        time.Duration     `json:"-"`            // since it last read the flags
 	Problems       map[string]string `json:"problems"`     // what does not work, by component
+	Figures        Figures           `json:"-"`            // of the chat requests of the last five minutes
 	Rates
 }
 
@@ -132,18 +133,22 @@ func (s *Store) Report(ctx context.Context, r Report) error {
 	if err != nil || r.Problems == nil {
 		problems = []byte("{}")
 	}
+	figures, err := json.Marshal(r.Figures)
+	if err != nil {
+		return fmt.Errorf("replica: report: %w", err)
+	}
 	host, _ := os.Hostname() // a replica without a name is still one
 	_, err = sqldb.Write(ctx, s.db, "replicas.report", func(tx *sqldb.Tx) (bool, error) {
 		var seen sqldb.Time
 		isNew, err := sqldb.Optional(tx.Get(&seen, `
-INSERT INTO automation_replicas (id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, problems, requests, failures, node_failures, reports)
-VALUES ($1, $2, $3, {now}, {now}, $4, $5, $6, {json $7}, $8, $9, $10, $11)
+INSERT INTO automation_replicas (id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, problems, requests, failures, node_failures, reports, figures)
+VALUES ($1, $2, $3, {now}, {now}, $4, $5, $6, {json $7}, $8, $9, $10, $11, {json $12})
 ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, feature_enabled = excluded.feature_enabled, flag_version = excluded.flag_version,
 	flag_age = excluded.flag_age, problems = excluded.problems, requests = excluded.requests, failures = excluded.failures, node_failures = excluded.node_failures,
-	reports = excluded.reports
+	reports = excluded.reports, figures = excluded.figures
 WHERE automation_replicas.reports < excluded.reports RETURNING seen_at`,
 			r.ID, text.Truncate(host, 200), text.Truncate(buildinfo.Version(), 100), r.FeatureEnabled, r.FlagVersion, r.FlagAge.Seconds(),
-			string(problems), r.Requests, r.Failures, r.NodeFailures, r.Number))
+			string(problems), r.Requests, r.Failures, r.NodeFailures, r.Number, string(figures)))
 		if err != nil || !isNew {
 			return isNew, err
 		}
@@ -188,9 +193,10 @@ func (s *Store) List(ctx context.Context, within time.Duration) ([]Replica, erro
 			Requests       int64      `db:"requests"`
 			Failures       int64      `db:"failures"`
 			NodeFailures   int64      `db:"node_failures"`
+			Figures        []byte     `db:"figures"`
 		}
 		err := tx.Select(&rows, `
-SELECT id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, problems, requests, failures, node_failures
+SELECT id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, problems, requests, failures, node_failures, figures
 FROM automation_replicas WHERE seen_at > {in -$1} ORDER BY host, started_at, id`, within.Seconds())
 		list := make([]Replica, 0, len(rows))
 		for _, r := range rows {
@@ -199,6 +205,9 @@ FROM automation_replicas WHERE seen_at > {in -$1} ORDER BY host, started_at, id`
 				State: State{FeatureEnabled: r.FeatureEnabled, FlagVersion: r.FlagVersion, FlagAge: age, Rates: Rates{r.Requests, r.Failures, r.NodeFailures}}}
 			if err := json.Unmarshal(r.Problems, &v.Problems); err != nil {
 				return nil, fmt.Errorf("automation_replicas: problems of %s: %w", r.ID, err)
+			}
+			if err := json.Unmarshal(r.Figures, &v.Figures); err != nil {
+				return nil, fmt.Errorf("automation_replicas: figures of %s: %w", r.ID, err)
 			}
 			v.NodeOK = v.Problems["node"] == ""
 			list = append(list, v)

@@ -51,7 +51,8 @@ func TestStore_ListsWhatProcessesReport(t *testing.T) {
 			pool := migrated(t, open(t))
 			s := replica.NewStore(pool, nil)
 			well := replica.State{FeatureEnabled: true, FlagVersion: 7, FlagAge: 1500 * time.Millisecond, Rates: replica.Rates{Requests: 10, Failures: 1}}
-			ill := replica.State{Problems: map[string]string{"node": "it does not answer"}, Rates: replica.Rates{Requests: 9, Failures: 9, NodeFailures: 9}}
+			ill := replica.State{Problems: map[string]string{"node": "it does not answer"}, Rates: replica.Rates{Requests: 9, Failures: 9, NodeFailures: 9},
+				Figures: replica.Figures{Served: 3, Failed: map[string]int64{"node": 9}, Overhead: []int64{1, 2}}}
 			for number := range int64(2) { // a report replaces the one before
 				for id, state := range map[string]replica.State{"a": well, "b": ill, "gone": well} {
 					if err := s.Report(t.Context(), replica.Report{ID: id, Number: number + 1, State: state}); err != nil {
