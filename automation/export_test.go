@@ -7,6 +7,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/adminapi"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/userapi"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/internal/replica"
 )
 
 // Routes are the users' API's, as "METHOD /path".
@@ -50,3 +51,6 @@ func Variables() []Variable {
 
 // UnknownIn is UnknownVariables of an environment.
 func UnknownIn(environ map[string]string) []string { return unknownVariables(environ) }
+
+// ReplicaFigures is what the process reports of its last five minutes.
+func (m *Module) ReplicaFigures() replica.Figures { return m.replicaState().Figures }

@@ -61,7 +61,7 @@ func (m *Module) Admin(authorize Authorize) http.Handler {
 	return adminapi.New(adminapi.Deps{
 		BasePath: AdminPath, Authorize: authorize, Explain: m.flags.Explain,
 		Store: m.store, Rollouts: m.rollouts, Refresh: m.flags.Trigger,
-		Cleanup: m.cleanup, Report: m.report, Overview: m.overview, Feedback: m.feedback, Settings: m.stored, Sessions: m.sessions,
+		Cleanup: m.cleanup, Report: m.report, Overview: m.overview, Failures: m.fleet.Failures, Feedback: m.feedback, Settings: m.stored, Sessions: m.sessions,
 		Models: m.catalog, ModelName: m.modelName, Record: m.recordAPI, Now: m.now,
 	})
 }

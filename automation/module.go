@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/chat"
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/fleet"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
@@ -86,6 +87,7 @@ type Module struct {
 	replicas   *replica.Store
 	requests   *replica.Counter
 	figures    *replica.FiguresCounter
+	fleet      *fleet.Store
 	usual      rollout.Plan // whose latencies reports measure by
 	chat       *chat.Service
 	api        http.Handler
@@ -191,7 +193,7 @@ func (m *Module) newStores(opts Options) (err error) {
 		return err
 	}
 	m.replicas, m.requests, m.usual = replica.NewStore(m.pool, m.observer.SQL), replica.NewCounter(m.now), rollout.DefaultPlan()
-	m.figures = replica.NewFiguresCounter(m.now)
+	m.figures, m.fleet = replica.NewFiguresCounter(m.now), fleet.NewStore(m.pool, m.observer.SQL, m.OptInCounts, m.now)
 	m.feedback = feedback.NewStore(m.pool, sqldb.Options{MaxConns: 1, Observe: m.observer.SQL})
 	m.cleaner, err = m.newCleaner(sqldb.New(m.pool, sqldb.Options{MaxConns: m.settingsConns(), Observe: m.observer.SQL}))
 	return err

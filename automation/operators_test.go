@@ -2,6 +2,7 @@ package automation_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
 	"github.com/MorpheusAIs/gateway-automation/automation/console"
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
 const feedbackPath = automation.BasePath + "/feedback"
@@ -130,6 +132,55 @@ func TestConsole_FitsTheAdminAPI(t *testing.T) {
 	if html := get("/rollout"); !strings.Contains(html, `aria-current="step"`) || !strings.Contains(html, "Dry run") {
 		t.Errorf("a running rollout:\n%s", html)
 	}
+}
+
+func TestAdmin_OverviewSumsUpAllReplicas(t *testing.T) {
+	o := newOperator(t, setup{})
+	o.chat("alice")
+	o.node.Inject(proxyroutertest.Fault{Name: "open-refused"})
+	if a := o.chat("bob"); a.status != http.StatusServiceUnavailable {
+		t.Fatalf("a refused open: %d %s", a.status, a.body)
+	}
+	own := o.ReplicaFigures()
+	overhead := int64(0)
+	for _, n := range own.Overhead {
+		overhead += n
+	}
+	if own.Served != 1 || overhead != 1 || own.Failed["session"]+own.Failed["opening"]+own.Failed["provider"] != 1 {
+		t.Errorf("this replica counted %+v", own)
+	}
+
+	o.sql(`INSERT INTO automation_replicas (id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, problems, requests, failures, node_failures, figures)
+		VALUES ('x', 'other', 'v1', '2026-01-01 00:00:00.000', '2100-01-01 00:00:00.000', true, 1, 90, '{"requests": "5 of 5 failed"}', 5, 5, 0,
+			'{"served": 5, "failed": {"database": 45}, "overhead": [0, 0, 5]}')`)
+	var got struct {
+		Alerts []struct{ Name string }
+		Opens  []struct {
+			Purpose        string
+			Opened, Failed int
+		}
+		Chats struct {
+			Failed int
+			Causes map[string]int
+			P95    float64 `json:"overhead_p95_ms"`
+		}
+	}
+	if err := json.Unmarshal(o.call("GET", "/overview", "").Body.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"AutomationRequestsFailing", "AutomationReplicaFailing", "AutomationFlagsStale"} {
+		if !slices.ContainsFunc(got.Alerts, func(a struct{ Name string }) bool { return a.Name == name }) {
+			t.Errorf("%s is missing: %+v", name, got.Alerts)
+		}
+	}
+	if got.Chats.Causes["database"] != 45 || got.Chats.Failed < 45 || got.Chats.P95 <= 2.5 {
+		t.Errorf("chats: %+v", got.Chats)
+	}
+	if len(got.Opens) != 1 || got.Opens[0].Purpose != "request" || got.Opens[0].Opened != 1 || got.Opens[0].Failed < 1 {
+		t.Errorf("opens: %+v", got.Opens)
+	}
+	o.expect(o.call("GET", "/users/bob", ""), http.StatusOK, `"cause":"open_failed","model":"llama"`)
+	o.expect(o.call("GET", "/users/alice", ""), http.StatusOK, `"failures":[]`)
 }
 
 func TestAdmin_ListsAndEndsSessions(t *testing.T) {

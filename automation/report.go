@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/adminapi"
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/fleet"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
 )
@@ -41,18 +42,26 @@ func (m *Module) overview(ctx context.Context) (adminapi.Overview, error) {
 	if err != nil {
 		return fail(err)
 	}
-	on, off, err := m.OptInCounts(ctx)
-	if err != nil {
-		return fail(err)
-	}
 	replicas, err := m.replicas.List(ctx, replica.Alive)
 	if err != nil {
 		return fail(err)
 	}
-	active, err := m.sessions.CountActiveUsers(ctx, 7*24*time.Hour)
+	counts, err := m.fleet.Counts(ctx)
 	if err != nil {
 		return fail(err)
 	}
-	return adminapi.Overview{MasterOn: m.cfg.FeatureEnabled, Components: m.components(), Sessions: sessions.ByState,
-		OptedIn: on, OptedOut: off, ActiveWeek: active, Replicas: replicas}, nil
+	figures, err := m.fleet.Figures(ctx, FlagName)
+	if err != nil {
+		return fail(err)
+	}
+	rollouts, err := m.rollouts.List(ctx)
+	if err != nil && rollouts == nil { // one that cannot be read hides no other
+		return fail(err)
+	}
+	components, chats := m.components(), fleet.SumChats(replicas)
+	return adminapi.Overview{MasterOn: m.cfg.FeatureEnabled, Components: components, Sessions: sessions.ByState,
+		OptedIn: counts.OptedIn, OptedOut: counts.OptedOut, ActiveWeek: counts.ActiveWeek, CountedAt: counts.At,
+		Chats: chats, Opens: figures.Opens, Replicas: replicas,
+		Alerts: fleet.Alerts(fleet.Facts{Now: m.now(), Replicas: replicas, Chats: chats, Figures: figures, Sessions: sessions, Rollouts: rollouts,
+			BadFlags: len(m.flags.Health().Bad), StaleMapping: components["mapping"].Detail != ""})}, nil
 }

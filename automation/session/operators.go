@@ -101,10 +101,3 @@ func (m *Manager) EndAny(ctx context.Context, id ID) error {
 	}
 	return err
 }
-
-// CountActiveUsers counts the users for whom a session was opened since a time.
-func (m *Manager) CountActiveUsers(ctx context.Context, since time.Duration) (int64, error) {
-	return sqldb.Read(ctx, m.store.db, "sessions.active_users", func(tx *sqldb.Tx) (n int64, err error) {
-		return n, tx.Get(&n, `SELECT count(DISTINCT user_id) FROM automation_sessions WHERE created_at > {in -$1} AND user_id <> ''`, since.Seconds())
-	})
-}

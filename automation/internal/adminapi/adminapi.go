@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/fleet"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/identity"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
@@ -40,6 +41,8 @@ type Deps struct {
 	Report  func(ctx context.Context, openBugs *int) (rollout.Report, error)
 	// Overview is how the feature is on all replicas.
 	Overview func(ctx context.Context) (Overview, error)
+	// Failures is what lately went wrong for a user, the latest first.
+	Failures func(ctx context.Context, userID string) ([]fleet.Failure, error)
 	Feedback Feedback
 	Settings UserSettings
 	Sessions Sessions

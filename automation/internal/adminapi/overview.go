@@ -3,7 +3,9 @@ package adminapi
 import (
 	"context"
 	"net/http"
+	"time"
 
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/fleet"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
@@ -20,7 +22,11 @@ type Overview struct {
 	OptedIn    int64            `json:"opted_in"`   // users whose stored settings have it on
 	OptedOut   int64            `json:"opted_out"`
 	ActiveWeek int64            `json:"users_last_week"` // users who used a session in the last seven days
-	Replicas   any              `json:"replicas"`        // those that reported themselves lately
+	CountedAt  time.Time        `json:"counted_at"`      // when the users were counted
+	Chats      fleet.Chats      `json:"chats"`
+	Opens      []fleet.Opens    `json:"opens"`    // of the last hour, by what they were for
+	Alerts     []fleet.Alert    `json:"alerts"`   // those of deploy/prometheus whose condition is met
+	Replicas   any              `json:"replicas"` // those that reported themselves lately
 }
 
 func (a *api) getOverview(c *httpapi.Call, _ string) error {
@@ -70,7 +76,16 @@ func (a *api) getUser(c *httpapi.Call, _ string) error {
 	if err != nil {
 		return databaseProblem(c.W, err)
 	}
-	answer := map[string]any{"user_id": id, "sessions": sessions, "budget": httpapi.NewBudget(used, a.Now()), "settings": map[string]any{
+	failures, err := a.Failures(c.R.Context(), id)
+	if err != nil {
+		return databaseProblem(c.W, err)
+	}
+	for i, f := range failures {
+		if f.ModelID != "" {
+			failures[i].Model = a.ModelName(f.ModelID)
+		}
+	}
+	answer := map[string]any{"user_id": id, "sessions": sessions, "failures": failures, "budget": httpapi.NewBudget(used, a.Now()), "settings": map[string]any{
 		"is_enabled": chosen.IsEnabled, "session_duration": int64(chosen.SessionDuration.Seconds()), "updated_at": chosen.UpdatedAt}}
 	return problem.WriteJSON(c.W, http.StatusOK, answer)
 }

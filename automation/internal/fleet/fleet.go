@@ -1,0 +1,224 @@
+// Package fleet gathers what operators look at first: how the feature fares on
+// all replicas together, what sessions were opened for, why one user's requests
+// failed, and which alerts have their condition met.
+package fleet
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// Store reads it from the database. Every query is served by an index; the
+// counts that read much are made once a minute at most.
+type Store struct {
+	db     *sqldb.DB
+	optIns func(context.Context) (on, off int64, err error)
+	now    func() time.Time
+
+	counting sync.Mutex // held while the counts are made
+	mu       sync.Mutex
+	counts   Counts
+}
+
+// NewStore returns a Store on the host's pool. OptIns counts the users by their
+// stored settings. It does no I/O.
+func NewStore(pool *sqlx.DB, observe func(name string, wait, took time.Duration, err error), optIns func(context.Context) (on, off int64, err error), now func() time.Time) *Store {
+	return &Store{db: sqldb.New(pool, sqldb.Options{MaxConns: 1, Observe: observe}), optIns: optIns, now: now}
+}
+
+// Counts are figures that change slowly and read many rows.
+type Counts struct {
+	At         time.Time // when they were made
+	OptedIn    int64     // users whose stored settings have automation on
+	OptedOut   int64
+	ActiveWeek int64 // users for whom a session was opened in the last seven days
+}
+
+// countsMaxAge is how long counts are served again.
+const countsMaxAge = time.Minute
+
+// Counts returns the counts, at most a minute old. While they are being made
+// again, others get the ones before.
+func (s *Store) Counts(ctx context.Context) (Counts, error) {
+	if c := s.last(); s.isFresh(c) {
+		return c, nil
+	}
+	if !s.counting.TryLock() {
+		if c := s.last(); !c.At.IsZero() {
+			return c, nil
+		}
+		s.counting.Lock() // there are none yet
+	}
+	defer s.counting.Unlock()
+	if c := s.last(); s.isFresh(c) {
+		return c, nil // another request has just made them
+	}
+	c := Counts{At: s.now()}
+	var err error
+	if c.OptedIn, c.OptedOut, err = s.optIns(ctx); err != nil {
+		return Counts{}, err
+	}
+	if c.ActiveWeek, err = s.countActive(ctx); err != nil {
+		return Counts{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts = c
+	return c, nil
+}
+
+func (s *Store) last() Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.counts
+}
+
+func (s *Store) isFresh(c Counts) bool { return !c.At.IsZero() && s.now().Sub(c.At) < countsMaxAge }
+
+const activeQuery = `SELECT count(DISTINCT user_id) FROM automation_sessions WHERE created_at > {in -604800} AND user_id <> ''`
+
+func (s *Store) countActive(ctx context.Context) (int64, error) {
+	return sqldb.Read(ctx, s.db, "fleet.active_users", func(tx *sqldb.Tx) (n int64, err error) {
+		return n, tx.Get(&n, activeQuery)
+	})
+}
+
+// Opens counts the sessions that were asked for within the last hour for one
+// purpose: request, renewal, prewarm or replacement.
+type Opens struct {
+	Purpose string `json:"purpose"`
+	Opened  int64  `json:"opened"`
+	Failed  int64  `json:"failed"`  // the node opened nothing, or nobody knows
+	Pending int64  `json:"pending"` // being opened, or to be looked for on the chain
+	// RecentOpened and RecentFailed are those of the last half hour.
+	RecentOpened int64 `json:"-"`
+	RecentFailed int64 `json:"-"`
+}
+
+// Figures are small counts that are read each time.
+type Figures struct {
+	Opens       []Opens
+	FlagChanges int64     // of the flag within the last hour
+	Orphans     int64     // opens of which nobody knows for a quarter of an hour whether they were paid
+	CleanedAt   time.Time // when a clean-up last came to its end; zero: never
+}
+
+// Opens that were given up before the node was asked are neither opened nor failed.
+const opensQuery = `SELECT purpose,
+		count(CASE WHEN state IN ('open', 'ending', 'closed') THEN 1 END) AS opened,
+		count(CASE WHEN state IN ('failed', 'lost') THEN 1 END) AS failed,
+		count(CASE WHEN state IN ('opening', 'unknown') THEN 1 END) AS pending,
+		count(CASE WHEN state IN ('open', 'ending', 'closed') AND created_at > {in -1800} THEN 1 END) AS recent_opened,
+		count(CASE WHEN state IN ('failed', 'lost') AND created_at > {in -1800} THEN 1 END) AS recent_failed
+	FROM automation_sessions WHERE created_at > {in -3600} AND NOT (state = 'failed' AND reason IN ('not_asked', 'not_needed'))
+	GROUP BY purpose ORDER BY purpose`
+
+const (
+	flagChangesQuery = `SELECT count(*) FROM feature_flag_events WHERE feature_name = $1 AND changed_at > {in -3600}`
+	orphansQuery     = `SELECT count(*) FROM automation_sessions WHERE state = 'unknown' AND created_at < {in -900}`
+)
+
+// Figures reads them, for the flag of that name.
+func (s *Store) Figures(ctx context.Context, flag string) (Figures, error) {
+	return sqldb.Read(ctx, s.db, "fleet.figures", func(tx *sqldb.Tx) (Figures, error) {
+		var f Figures
+		var rows []struct {
+			Purpose      string `db:"purpose"`
+			Opened       int64  `db:"opened"`
+			Failed       int64  `db:"failed"`
+			Pending      int64  `db:"pending"`
+			RecentOpened int64  `db:"recent_opened"`
+			RecentFailed int64  `db:"recent_failed"`
+		}
+		if err := tx.Select(&rows, opensQuery); err != nil {
+			return f, err
+		}
+		f.Opens = make([]Opens, len(rows))
+		for i, r := range rows {
+			f.Opens[i] = Opens(r)
+		}
+		if err := tx.Get(&f.FlagChanges, flagChangesQuery, flag); err != nil {
+			return f, err
+		}
+		if err := tx.Get(&f.Orphans, orphansQuery); err != nil {
+			return f, err
+		}
+		var cleaned []sqldb.Time
+		if err := tx.Select(&cleaned, `SELECT finished_at FROM automation_jobs WHERE name = 'cleanup' AND finished_at IS NOT NULL`); err != nil {
+			return f, err
+		}
+		if len(cleaned) > 0 {
+			f.CleanedAt = cleaned[0].Time
+		}
+		return f, nil
+	})
+}
+
+// Failure is one thing that went wrong for a user, as the database has it:
+// nothing of it says what they asked.
+type Failure struct {
+	At       time.Time `json:"at"`
+	Cause    string    `json:"cause"` // open_failed, session or provider
+	ModelID  string    `json:"-"`
+	Model    string    `json:"model"`
+	Provider string    `json:"provider"`
+	Detail   string    `json:"detail"`
+}
+
+// maxFailures is the most that are returned of each kind.
+const maxFailures = 20
+
+// The user's sessions that could not be opened, or that broke; and the
+// providers that failed for them.
+const (
+	brokenQuery = `SELECT COALESCE(closed_at, created_at) AS at, model_id, provider, state, reason, last_error FROM automation_sessions
+		WHERE user_id = $1 AND user_id <> '' AND (state IN ('failed', 'lost') AND reason NOT IN ('not_asked', 'not_needed') OR reason IN ('expired', 'broken', 'mismatch'))
+		ORDER BY created_at DESC LIMIT $2`
+	providerQuery = `SELECT provider, failed_at FROM automation_provider_failures WHERE user_id = $1 ORDER BY failed_at DESC LIMIT $2`
+)
+
+// Failures returns what lately went wrong for a user, the latest first. What
+// leaves no row behind, such as a node or a database that is away, is not in it.
+func (s *Store) Failures(ctx context.Context, userID string) ([]Failure, error) {
+	return sqldb.Read(ctx, s.db, "fleet.failures", func(tx *sqldb.Tx) ([]Failure, error) {
+		var broken []struct {
+			At        sqldb.Time `db:"at"`
+			ModelID   string     `db:"model_id"`
+			Provider  string     `db:"provider"`
+			State     string     `db:"state"`
+			Reason    string     `db:"reason"`
+			LastError string     `db:"last_error"`
+		}
+		if err := tx.Select(&broken, brokenQuery, userID, maxFailures); err != nil {
+			return nil, err
+		}
+		var providers []struct {
+			Provider string     `db:"provider"`
+			At       sqldb.Time `db:"failed_at"`
+		}
+		if err := tx.Select(&providers, providerQuery, userID, maxFailures); err != nil {
+			return nil, err
+		}
+		list := []Failure{}
+		for _, r := range broken {
+			f := Failure{At: r.At.Time, Cause: "session", ModelID: r.ModelID, Provider: r.Provider, Detail: r.Reason}
+			if r.State == "failed" || r.State == "lost" {
+				f.Cause = "open_failed"
+			}
+			if r.LastError != "" {
+				f.Detail += ": " + r.LastError
+			}
+			list = append(list, f)
+		}
+		for _, r := range providers {
+			list = append(list, Failure{At: r.At.Time, Cause: "provider", Provider: r.Provider})
+		}
+		sortByTime(list)
+		return list, nil
+	})
+}

@@ -1,0 +1,197 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/jmoiron/sqlx"
+	_ "modernc.org/sqlite"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+)
+
+func noOptIns(context.Context) (on, off int64, err error) { return 0, 0, nil }
+
+func migrated(t *testing.T, pool *sqlx.DB) *sqlx.DB {
+	t.Helper()
+	if _, err := schema.Migrate(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	return pool
+}
+
+// onEach runs a test on each database. Exec expands the macros of sqldb.
+func onEach(t *testing.T, test func(t *testing.T, s *Store, exec func(statements ...string))) {
+	t.Helper()
+	for name, open := range map[string]func() *sqlx.DB{
+		"postgres": func() *sqlx.DB { return pgtest.Open(t, pgtest.Database(t)) },
+		"sqlite": func() *sqlx.DB {
+			pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=busy_timeout(5000)")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = pool.Close() })
+			return pool
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pool := migrated(t, open())
+			s := NewStore(pool, nil, noOptIns, time.Now)
+			test(t, s, func(statements ...string) {
+				t.Helper()
+				for _, statement := range statements {
+					if _, err := pool.ExecContext(t.Context(), s.db.Expand(statement)); err != nil {
+						t.Fatalf("%s: %v", statement, err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// insertSession makes a session that was asked for some seconds ago.
+func insertSession(id, user, purpose, state, reason, lastError string, ago int) string {
+	return fmt.Sprintf(`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, duration, state, reason, last_error, provider, purpose, created_at, ends_at, next_at)
+		VALUES ('%[1]s', '0x%[1]s', 'm', '%[2]s', '%[2]s', 3600, '%[3]s', '%[4]s', '%[5]s', 'p', '%[6]s', {in -%[7]d}, {now}, {now})`, id, user, state, reason, lastError, purpose, ago)
+}
+
+func TestStore_FiguresCountWhatSessionsWereFor(t *testing.T) {
+	onEach(t, func(t *testing.T, s *Store, exec func(...string)) {
+		exec(insertSession("a", "ann", "request", "open", "", "", 60), insertSession("b", "ann", "request", "closed", "ended", "", 2400),
+			insertSession("c", "bob", "request", "failed", "refused", "", 60), insertSession("d", "bob", "request", "failed", "not_needed", "", 60),
+			insertSession("e", "", "prewarm", "unknown", "", "", 1000), insertSession("f", "bob", "replacement", "lost", "", "", 2400),
+			insertSession("g", "bob", "request", "open", "", "", 4000),
+			`UPDATE automation_jobs SET finished_at = {in -7200} WHERE name = 'cleanup'`,
+			`UPDATE feature_flags SET notice = 'one' WHERE feature_name = 'automation'`, `UPDATE feature_flags SET notice = 'two' WHERE feature_name = 'automation'`)
+		got, err := s.Figures(t.Context(), "automation")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := Figures{Opens: []Opens{
+			{Purpose: "prewarm", Pending: 1},
+			{Purpose: "replacement", Failed: 1},
+			{Purpose: "request", Opened: 2, Failed: 1, RecentOpened: 1, RecentFailed: 1},
+		}, FlagChanges: 3, Orphans: 1} // the migration's own insert is a change
+		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Figures{}, "CleanedAt")); diff != "" {
+			t.Error(diff)
+		}
+		if age := time.Since(got.CleanedAt); age < 100*time.Minute || age > 140*time.Minute {
+			t.Errorf("cleaned %v ago", age)
+		}
+	})
+}
+
+func TestStore_FailuresAreTheUsersOwn(t *testing.T) {
+	onEach(t, func(t *testing.T, s *Store, exec func(...string)) {
+		exec(insertSession("a", "ann", "request", "failed", "refused", "no provider", 300), insertSession("b", "ann", "request", "open", "", "", 10),
+			insertSession("c", "ann", "request", "ending", "expired", "", 200), insertSession("d", "bob", "request", "failed", "refused", "", 60),
+			insertSession("e", "ann", "request", "failed", "not_needed", "", 60), insertSession("f", "", "prewarm", "failed", "refused", "", 60),
+			`INSERT INTO automation_provider_failures (provider, user_id, failed_at) VALUES ('p1', 'ann', {in -100}), ('p1', 'bob', {in -50})`)
+		list, err := s.Failures(t.Context(), "ann")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, f := range list {
+			got = append(got, strings.TrimSpace(f.Cause+" "+f.ModelID+" "+f.Provider+" "+f.Detail))
+		}
+		if diff := cmp.Diff([]string{"provider  p1", "session m p expired", "open_failed m p refused: no provider"}, got); diff != "" {
+			t.Error(diff)
+		}
+		if none, err := s.Failures(t.Context(), ""); err != nil || none == nil || len(none) != 0 {
+			t.Errorf("of nobody: %v, %v", none, err)
+		}
+	})
+}
+
+func TestStore_CountsAreMadeOnceAMinute(t *testing.T) {
+	onEach(t, func(t *testing.T, s *Store, exec func(...string)) {
+		exec(insertSession("a", "ann", "request", "open", "", "", 60), insertSession("b", "ann", "request", "closed", "", "", 600),
+			insertSession("c", "bob", "request", "open", "", "", 700_000), insertSession("d", "", "prewarm", "open", "", "", 60))
+		at, made, away := time.Now(), int64(0), false
+		s.now = func() time.Time { return at }
+		s.optIns = func(context.Context) (on, off int64, err error) {
+			if made++; away {
+				return 0, 0, errors.New("away")
+			}
+			return 10 * made, made, nil
+		}
+		read := func() Counts {
+			t.Helper()
+			c, err := s.Counts(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+		first := Counts{At: at, OptedIn: 10, OptedOut: 1, ActiveWeek: 1}
+		if diff := cmp.Diff(first, read()); diff != "" {
+			t.Error(diff)
+		}
+		at = at.Add(59 * time.Second)
+		if diff := cmp.Diff(first, read()); diff != "" {
+			t.Errorf("within the minute: %s", diff)
+		}
+		at = at.Add(time.Second)
+		s.counting.Lock() // by another request
+		if diff := cmp.Diff(first, read()); diff != "" {
+			t.Errorf("while they are made: %s", diff)
+		}
+		s.counting.Unlock()
+		if c := read(); c.OptedIn != 20 || !c.At.Equal(at) {
+			t.Errorf("after the minute: %+v", c)
+		}
+		at, away = at.Add(time.Minute), true
+		if _, err := s.Counts(t.Context()); err == nil {
+			t.Error("a database that is away goes unnoticed")
+		}
+	})
+}
+
+// With many sessions nothing that is read each time reads a table.
+func TestStore_IsServedByIndexes(t *testing.T) {
+	pool := migrated(t, pgtest.Open(t, pgtest.Database(t)))
+	for _, s := range []string{
+		`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, created_at, ends_at, next_at)
+		SELECT i, 'x' || i, 'm', i % 1000, i % 1000, t, 3600, CASE WHEN i % 5000 = 0 THEN 'failed' WHEN i % 4000 = 0 THEN 'unknown' ELSE 'closed' END, t, t, t
+		FROM generate_series(1, 30000) AS i, LATERAL (SELECT now() - make_interval(mins => i) AS t) AS x`,
+		`INSERT INTO feature_flag_events (feature_name, version, action, changed_at, changed_by, before, after)
+		SELECT 'automation', i, 'update', now() - make_interval(mins => i), 'x', '{}', '{}' FROM generate_series(1, 30000) AS i`,
+		`INSERT INTO automation_provider_failures (provider, user_id, failed_at) SELECT i % 10, i, now() FROM generate_series(1, 10000) AS i`,
+		`VACUUM ANALYZE automation_sessions`, `VACUUM ANALYZE feature_flag_events`, `VACUUM ANALYZE automation_provider_failures`,
+	} {
+		if _, err := pool.ExecContext(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := NewStore(pool, nil, noOptIns, time.Now)
+	for _, query := range []struct {
+		name, text, index string
+		args              []any
+	}{
+		{"opens", opensQuery, "automation_sessions_(created|users)", nil},
+		{"flag changes", flagChangesQuery, "feature_flag_events_by_", []any{"automation"}},
+		{"orphans", orphansQuery, "automation_sessions_", nil},
+		{"active users", activeQuery, "Index Only Scan using automation_sessions_users", nil},
+		{"broken", brokenQuery, "automation_sessions_budget", []any{"7", 20}},
+		{"providers", providerQuery, "automation_provider_failures_user", []any{"7", 20}},
+	} {
+		var plan []string
+		if err := pool.SelectContext(t.Context(), &plan, `EXPLAIN `+s.db.Expand(query.text), query.args...); err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Join(plan, "\n")
+		if strings.Contains(text, "Seq Scan") || !regexp.MustCompile(query.index).MatchString(text) {
+			t.Errorf("%s:\n%s", query.name, text)
+		}
+	}
+}
