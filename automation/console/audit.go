@@ -49,12 +49,17 @@ func (e event) Changes() []string {
 }
 
 // clipped bounds a column's value on the page; a list of 10,000 ids is one.
-func clipped(value json.RawMessage) string {
-	const most = 200
-	if text := []rune(string(value)); len(text) > most {
-		return string(text[:most]) + "…"
+func clipped(value json.RawMessage) string { return clip(string(value), 200) }
+
+// clip returns at most so many characters of a text.
+func clip(text string, most int) string {
+	n := 0
+	for i := range text {
+		if n++; n > most {
+			return text[:i] + "…"
+		}
 	}
-	return string(value)
+	return text
 }
 
 func (c *console) audit(w http.ResponseWriter, r *request) error {

@@ -14,6 +14,7 @@ type point struct {
 	At      time.Time `json:"at"`
 	Exposed counts    `json:"exposed"`
 	Control counts    `json:"control"`
+	Users   int64     `json:"failing_users"`
 }
 
 // counts are one arm's outcomes.

@@ -42,19 +42,25 @@ func newFakeAdmin() *fakeAdmin {
 		"/flags/automation/users/7": `{"feature_name":"automation","user_id":"7","on":true,"reason":"listed","bucket":1234,"version":4,
 			"steps":[{"rule":"master switch","finding":"on","decides":false},{"rule":"enabled_user_ids","finding":"listed","decides":true}]}`,
 		"/overview": `{"master_on":true,"components":{"node":{"ok":false,"detail":"it does not answer"},"database":{"ok":true}},
-			"sessions":{"open":12345,"unknown":1},"opted_in":40,"opted_out":2,"users_last_week":4000,
-			"replicas":[{"id":"r1","version":"v0.1.0","started_at":"2026-01-02T00:00:00Z","seen_at":"2026-01-02T03:04:05Z","flags_at":"2026-01-02T03:04:05Z",
-				"database_at":"2026-01-02T03:04:05Z","master_on":true,"node_ok":true,"outcomes":100,"failures":3}]}`,
-		"/rollouts/automation": `{"name":"automation","state":"running","reason":"","waiting":"time","stage":1,"stage_name":"ten","percentage":10,
+			"sessions":{"open":12345,"unknown":1},"opted_in":40,"opted_out":2,"users_last_week":4000,"counted_at":"2026-01-02T03:04:00Z",
+			"chats":{"served":960,"failed":40,"causes":{"session":30,"client_left":10},"overhead_p95_ms":12.3},
+			"opens":[{"purpose":"replacement","opened":7,"failed":2,"pending":1}],
+			"alerts":[{"name":"AutomationErrorRateHigh","severity":"critical","summary":"30 of <b>1000</b> failed."}],
+			"replicas":[{"id":"r1","host":"gw-well","version":"v0.1.0","started_at":"2026-01-02T00:00:00Z","seen_at":"2026-01-02T03:04:05Z","flags_at":"2026-01-02T03:04:02Z",
+				"master_on":true,"node_ok":true,"outcomes":100,"failures":3},
+				{"id":"r2","host":"gw-ill","version":"v0.1.0","started_at":"2026-01-02T00:00:00Z","seen_at":"2026-01-02T03:04:05Z","flags_at":"2026-01-02T03:04:02Z",
+				"master_on":false,"problems":{"node":"it <i>refuses</i>"},"outcomes":0,"failures":0}]}`,
+		"/rollouts/automation": `{"name":"automation","state":"running","reason":"","waiting":"time","detail":"it <b>waits</b>","stage":1,"stage_name":"ten","percentage":10,
 			"watched_seconds":3600,"hold_seconds":86400,"began_at":"2026-01-01T00:00:00Z","entered_at":"2026-01-02T00:00:00Z","possible":["pause","abort","skip"],
 			"evidence":{"exposed":{"outcomes":1000,"failures":31},"control":{"outcomes":9000,"failures":9}},
-			"plan":{"limit":5,"stages":[{"name":"internal","percentage":0,"hold":"24h","min_samples":10},{"name":"ten","percentage":10,"hold":"24h","min_samples":2000,"approval":true}]}}`,
+			"plan":{"limit":5,"min_users":5,"stages":[{"name":"internal","percentage":0,"hold":"24h","min_samples":10},{"name":"ten","percentage":10,"hold":"24h","min_samples":2000,"approval":true}]}}`,
 		"/rollouts/automation/series": `{"points":[{"at":"2026-01-02T00:00:00Z","exposed":{"outcomes":100,"failures":3},"control":{"outcomes":100,"failures":0}},
 			{"at":"2026-01-02T00:01:00Z","exposed":{"outcomes":0,"failures":0},"control":{"outcomes":100,"failures":1}},
-			{"at":"2026-01-02T00:02:00Z","exposed":{"outcomes":100,"failures":12},"control":{"outcomes":100,"failures":1}}]}`,
+			{"at":"2026-01-02T00:02:00Z","exposed":{"outcomes":100,"failures":12},"control":{"outcomes":100,"failures":1},"failing_users":11}]}`,
 		"/rollouts/automation/events": `{"events":[{"seq":2,"action":"advance","from":"running","to":"running","actor":"rollout:automation","detail":"the stage passed","stage_name":"ten","at":"2026-01-02T00:00:00Z"}]}`,
 		"/users/7": `{"settings":{"is_enabled":true,"session_duration":3600},"sessions":[{"id":"` + hash + `","model":"llama","state":"idle",
-			"opened_at":"2026-01-02T03:00:00Z","ends_at":"2026-01-02T04:00:00Z"}],"budget":{"sessions_held":1,"sessions_max":4,"opens_left_hour":9}}`,
+			"opened_at":"2026-01-02T03:00:00Z","ends_at":"2026-01-02T04:00:00Z"}],
+			"failures":[{"at":"2026-01-02T03:00:00Z","cause":"open_failed","model":"llama","provider":"0xprovider","detail":"refused: <b>no</b> provider"}],"budget":{"sessions_held":1,"sessions_max":4,"opens_left_hour":9}}`,
 		"/sessions":       `{"sessions":[{"id":"` + hash + `","user_id":"7","model":"llama","state":"open","provider":"0xprovider","opened_at":"2026-01-02T03:00:00Z","ends_at":"2026-01-02T04:00:00Z"}],"next":"c1"}`,
 		"/models":         `{"models":[{"name":"llama","id":"` + hash + `","type":"LLM"}],"loaded_at":"2026-01-02T03:00:00Z"}`,
 		"/models/resolve": `{"name":"llama","id":"` + hash + `","type":"LLM","match":"name"}`,
@@ -201,7 +207,7 @@ func TestConsole_RendersEveryPage(t *testing.T) {
 		if p.status != http.StatusOK || !strings.HasSuffix(strings.TrimSpace(p.html), "</html>") {
 			t.Errorf("%q: status %d, %d bytes", path, p.status, len(p.html))
 		}
-		for _, bad := range []string{"<script>alert", "<b>x</b>", "<i>ten</i>", "<no value>", "%!", `href="/`, `src="/`, `action="/`, "ZgotmplZ"} {
+		for _, bad := range []string{"<script>alert", "<b>", "<i>", "<no value>", "%!", `href="/`, `src="/`, `action="/`, "ZgotmplZ"} {
 			if strings.Contains(p.html, bad) {
 				t.Errorf("%q contains %q", path, bad)
 			}
@@ -211,10 +217,11 @@ func TestConsole_RendersEveryPage(t *testing.T) {
 		}
 	}
 	for path, want := range map[string][]string{
-		"":                           {"10 %", "12 345", "3.1 % of 1 000", "it does not answer", "<svg", "rollout_percentage: 0 → 10", "r1"},
+		"": {"10 %", "12 345", "3.1 % of 1 000", "it does not answer", "<svg", "rollout_percentage: 0 → 10", "gw-well", "AutomationErrorRateHigh",
+			"client left", "12 ms", "replacement", "2, <span class=\"badge bad\">1 not well", "Why: it &lt;b&gt;waits"},
 		"switch?percentage=50":       {"about 2 000 of the 4 000 users"},
-		"rollout":                    {"1 000 more requests", "an operator&#39;s approval", `aria-current="step"`},
-		"user?id=7":                  {"enabled_user_ids: listed", "1 of 4", "no limit"},
+		"rollout":                    {"1 000 more requests", "an operator&#39;s approval", `aria-current="step"`, "1.9 points left", "<dd>11</dd>", "Why: it &lt;b&gt;waits", "Nobody has said", "All of this stage"},
+		"user?id=7":                  {"enabled_user_ids: listed", "1 of 4", "no limit", "open failed", "refused: &lt;b&gt;no"},
 		"models?name=llama&type=LLM": {"found by"},
 		"feedback":                   {"&lt;script&gt;alert(1)", "2.0 of 5"},
 		"report":                     {"below 1 %"},

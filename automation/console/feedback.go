@@ -21,32 +21,50 @@ type entry struct {
 	DoneBy    string    `json:"done_by"`
 }
 
+// feedbackList is GET /feedback.
+type feedbackList struct {
+	Feedback []entry      `json:"feedback"`
+	Stages   []stageCount `json:"stages"`
+}
+
+type stageCount struct {
+	Stage  string  `json:"stage"`
+	Count  int64   `json:"count"`
+	Open   int64   `json:"open"`
+	Rated  int64   `json:"rated"`
+	Rating float64 `json:"rating"`
+}
+
+// Of returns the counts of a stage, or nil where nobody said anything in it.
+func (l feedbackList) Of(stage string) *stageCount {
+	for _, s := range l.Stages {
+		if s.Stage == stage {
+			return &s
+		}
+	}
+	return nil
+}
+
+// feedbackPage is how many entries a page has: each may have 2,000 characters.
+const feedbackPage = 25
+
 func (c *console) feedback(w http.ResponseWriter, r *request) error {
 	var d struct {
 		Open  bool
 		Stage string
-		List  struct {
-			Feedback []entry `json:"feedback"`
-			Stages   []struct {
-				Stage  string  `json:"stage"`
-				Count  int64   `json:"count"`
-				Open   int64   `json:"open"`
-				Rated  int64   `json:"rated"`
-				Rating float64 `json:"rating"`
-			} `json:"stages"`
-		}
-		Next template.URL // the query of the next page
+		List  feedbackList
+		Next  template.URL // the query of the next page
 	}
 	d.Open, d.Stage = r.FormValue("open") != "", r.FormValue("stage")
-	query := keep(url.Values{"limit": {"100"}}, r, "stage", "before")
+	query := keep(url.Values{"limit": {strconv.Itoa(feedbackPage)}}, r, "stage", "before")
 	if d.Open {
 		query.Set("open", "true")
 	}
 	if err := c.admin.get(r, "/feedback", query, &d.List); err != nil {
 		return err
 	}
-	if list := d.List.Feedback; len(list) == 100 {
-		d.Next = nextPage(keep(url.Values{"before": {strconv.FormatInt(list[99].ID, 10)}}, r, "stage", "open"))
+	if list := d.List.Feedback; len(list) == feedbackPage {
+		d.Next = nextPage(keep(url.Values{"before": {strconv.FormatInt(list[feedbackPage-1].ID, 10)}}, r, "stage", "open"))
 	}
 	c.pages.render(w, http.StatusOK, "feedback.html", c.view(r, "Feedback", d))
 	return nil

@@ -7,11 +7,15 @@ import (
 	"time"
 )
 
+// maxModels is the most models that the page lists.
+const maxModels = 500
+
 func (c *console) models(w http.ResponseWriter, r *request) error {
 	var d struct {
 		Name, Type string
 		Types      []string
 		Problem    string
+		Hidden     int // models that the page does not list
 		Resolved   struct {
 			Name  string `json:"name"`
 			ID    string `json:"id"`
@@ -39,6 +43,9 @@ func (c *console) models(w http.ResponseWriter, r *request) error {
 	}
 	if err := c.admin.get(r, "/models", nil, &d.Catalog); err != nil {
 		return err
+	}
+	if all := len(d.Catalog.Models); all > maxModels {
+		d.Catalog.Models, d.Hidden = d.Catalog.Models[:maxModels], all-maxModels
 	}
 	c.pages.render(w, http.StatusOK, "models.html", c.view(r, "Models", d))
 	return nil

@@ -1,8 +1,11 @@
 package console
 
 import (
+	"cmp"
+	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 )
 
@@ -27,7 +30,67 @@ type fleet struct {
 	OptedIn    int64                `json:"opted_in"`
 	OptedOut   int64                `json:"opted_out"`
 	SeenUsers  int64                `json:"users_last_week"` // who used a session in the last seven days
+	CountedAt  time.Time            `json:"counted_at"`
 	Replicas   []replica            `json:"replicas"`
+	Chats      struct {
+		Served      int64            `json:"served"`
+		Failed      int64            `json:"failed"`
+		Causes      map[string]int64 `json:"causes"`
+		OverheadP95 *float64         `json:"overhead_p95_ms"`
+	} `json:"chats"`
+	Opens []struct {
+		Purpose string `json:"purpose"`
+		Opened  int64  `json:"opened"`
+		Failed  int64  `json:"failed"`
+		Pending int64  `json:"pending"`
+	} `json:"opens"`
+	Alerts []struct {
+		Name     string `json:"name"`
+		Severity string `json:"severity"`
+		Summary  string `json:"summary"`
+	} `json:"alerts"`
+}
+
+// ChatCounts are the requests of the last five minutes.
+func (f fleet) ChatCounts() counts {
+	return counts{Outcomes: f.Chats.Served + f.Chats.Failed, Failures: f.Chats.Failed}
+}
+
+// Overhead is what automation added to 95 of 100 requests at most, for people.
+func (f fleet) Overhead() string {
+	switch ms := f.Chats.OverheadP95; {
+	case ms == nil:
+		return ""
+	case *ms < 10:
+		return fmt.Sprintf("%.1f ms", *ms)
+	case *ms < 1000:
+		return fmt.Sprintf("%.0f ms", *ms)
+	default:
+		return fmt.Sprintf("%.1f s", *ms/1000)
+	}
+}
+
+// maxReplicas is the most replicas that the page lists.
+const maxReplicas = 50
+
+// Listed are the replicas that the page lists: those with something wrong first.
+func (f fleet) Listed() []replica {
+	list := slices.Clone(f.Replicas)
+	slices.SortStableFunc(list, func(a, b replica) int { return cmp.Compare(b.trouble(), a.trouble()) })
+	return list[:min(len(list), maxReplicas)]
+}
+
+// Hidden is how many replicas are not listed, and well.
+func (f fleet) Hidden() int { return max(len(f.Replicas)-maxReplicas, 0) }
+
+// Unwell is how many replicas have something wrong.
+func (f fleet) Unwell() (n int) {
+	for _, r := range f.Replicas {
+		if r.trouble() > 0 {
+			n++
+		}
+	}
+	return n
 }
 
 type component struct {
@@ -36,17 +99,28 @@ type component struct {
 }
 
 type replica struct {
-	ID        string    `json:"id"`
-	Version   string    `json:"version"`
-	StartedAt time.Time `json:"started_at"`
-	SeenAt    time.Time `json:"seen_at"`
-	MasterOn  bool      `json:"master_on"`
-	FlagsAt   time.Time `json:"flags_at"`    // its last good look at the flags
-	Database  time.Time `json:"database_at"` // its last answer of the database
-	NodeOK    bool      `json:"node_ok"`
-	Outcomes  int64     `json:"outcomes"` // in its last minute
-	Failures  int64     `json:"failures"`
+	Host      string            `json:"host"`
+	Version   string            `json:"version"`
+	StartedAt time.Time         `json:"started_at"`
+	SeenAt    time.Time         `json:"seen_at"`
+	MasterOn  bool              `json:"master_on"`
+	FlagsAt   time.Time         `json:"flags_at"` // its last good look at the flags
+	Problems  map[string]string `json:"problems"` // what does not work, by component
+	Outcomes  int64             `json:"outcomes"` // in its last minute
+	Failures  int64             `json:"failures"`
 }
+
+// trouble orders replicas by how much is wrong with them.
+func (r replica) trouble() int {
+	n := 2 * len(r.Problems)
+	if !r.MasterOn {
+		n++
+	}
+	return n
+}
+
+// FlagsAge is how old the flags are by which the replica decides.
+func (r replica) FlagsAge() time.Duration { return max(r.SeenAt.Sub(r.FlagsAt), 0) }
 
 func (c *console) overview(w http.ResponseWriter, r *request) error {
 	var d struct {
@@ -59,9 +133,7 @@ func (c *console) overview(w http.ResponseWriter, r *request) error {
 		Changes    struct {
 			Events []event `json:"events"`
 		}
-		Feedback struct {
-			Feedback []entry `json:"feedback"`
-		}
+		Feedback feedbackList
 	}
 	var series struct {
 		Points []point `json:"points"`

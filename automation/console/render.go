@@ -24,6 +24,7 @@ func newRenderer(now func() time.Time) *renderer {
 		"words":    func(s string) string { return strings.ReplaceAll(s, "_", " ") },
 		"short":    shorten,
 		"count":    formatCount,
+		"excerpt":  func(s string) string { return clip(s, 300) },
 	}
 	layout := template.Must(template.New("layout.html").Funcs(funcs).ParseFS(templateFiles, "templates/layout.html"))
 	names, err := templateFiles.ReadDir("templates")

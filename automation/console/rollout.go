@@ -2,6 +2,7 @@ package console
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -32,6 +33,7 @@ type rollout struct {
 	State          string    `json:"state"`
 	Reason         string    `json:"reason"`
 	Waiting        string    `json:"waiting"`
+	Detail         string    `json:"detail"`
 	Stage          int       `json:"stage"`
 	StageName      string    `json:"stage_name"`
 	Percentage     float64   `json:"percentage"`
@@ -45,8 +47,9 @@ type rollout struct {
 		Control counts `json:"control"`
 	} `json:"evidence"`
 	Plan struct {
-		Limit  float64 `json:"limit"` // per cent
-		Stages []stage `json:"stages"`
+		Limit    float64 `json:"limit"` // per cent
+		MinUsers int64   `json:"min_users"`
+		Stages   []stage `json:"stages"`
 	} `json:"plan"`
 }
 
@@ -54,6 +57,21 @@ type rollout struct {
 func (r rollout) Left() time.Duration {
 	return time.Duration(max(r.HoldSeconds-r.WatchedSeconds, 0) * float64(time.Second))
 }
+
+// Distance is how far the error rate is from the limit, for people.
+func (r rollout) Distance() string {
+	switch d := r.Plan.Limit - 100*r.Evidence.Exposed.Rate(); {
+	case math.IsNaN(d):
+		return "–"
+	case d < 0:
+		return fmt.Sprintf("%.1f points over", -d)
+	default:
+		return fmt.Sprintf("%.1f points left", d)
+	}
+}
+
+// TakenBack reports whether the rollout went back or holds because of failures.
+func (r rollout) TakenBack() bool { return r.Reason == "breach" }
 
 func (c *console) rolloutPath(rest string) string {
 	return "/rollouts/" + url.PathEscape(c.opts.Flag) + rest
@@ -78,9 +96,11 @@ func (c *console) rollout(w http.ResponseWriter, r *request) error {
 		Chart   any
 		Actions any
 		Missing []string // until the stage can pass
+		Failing int64    // users whose requests failed in the last minute that was counted
 		History struct {
 			Events []event `json:"events"`
 		}
+		Said feedbackList // of this stage
 	}
 	found, err := optional(c.admin.get(r, c.rolloutPath(""), nil, &d.Rollout))
 	if err != nil {
@@ -97,7 +117,13 @@ func (c *console) rollout(w http.ResponseWriter, r *request) error {
 		if err := c.admin.get(r, c.rolloutPath("/events"), url.Values{"limit": {"50"}}, &d.History); err != nil {
 			return err
 		}
+		if err := c.admin.get(r, "/feedback", url.Values{"limit": {"3"}, "open": {"true"}, "stage": {d.Rollout.StageName}}, &d.Said); err != nil {
+			return err
+		}
 		d.Missing = missing(d.Rollout)
+		if n := len(d.Points); n > 0 {
+			d.Failing = d.Points[n-1].Users
+		}
 	}
 	d.Actions = rolloutActions
 	c.pages.render(w, http.StatusOK, "rollout.html", c.view(r, "Rollout", d))

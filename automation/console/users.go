@@ -28,7 +28,14 @@ func (c *console) user(w http.ResponseWriter, r *request) error {
 				UpdatedAt       time.Time `json:"updated_at"`
 			} `json:"settings"`
 			Sessions []session `json:"sessions"`
-			Budget   struct {
+			Failures []struct {
+				At       time.Time `json:"at"`
+				Cause    string    `json:"cause"`
+				Model    string    `json:"model"`
+				Provider string    `json:"provider"`
+				Detail   string    `json:"detail"`
+			} `json:"failures"`
+			Budget struct {
 				Held       int       `json:"sessions_held"`
 				MaxHeld    int       `json:"sessions_max"`
 				LeftHour   *int      `json:"opens_left_hour"`
@@ -36,9 +43,7 @@ func (c *console) user(w http.ResponseWriter, r *request) error {
 				NextFreeAt time.Time `json:"next_free_at"`
 			} `json:"budget"`
 		}
-		Feedback struct {
-			Feedback []entry `json:"feedback"`
-		}
+		Feedback feedbackList
 	}
 	if d.ID = strings.TrimSpace(r.FormValue("id")); d.ID != "" {
 		id := url.PathEscape(d.ID)

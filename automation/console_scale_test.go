@@ -1,0 +1,113 @@
+package automation_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/console"
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+)
+
+// largeConsole is the console of a deployment with a thousand replicas, lists of
+// 10,000 ids, feedback as long as it may be, a rollout of three days, and so many
+// sessions over a month.
+func largeConsole(t testing.TB, sessions int) (l *harness, pages http.Handler) {
+	t.Helper()
+	l = newHarness(t, setup{db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, pgtest.Database(t)) }})
+	if _, err := l.Rollouts().Create(t.Context(), automation.FlagName, rollout.DefaultPlan(), "test"); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{
+		fmt.Sprintf(`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, reason, last_error, provider, created_at, opened_at, ends_at, next_at, closed_at)
+			SELECT 'id-' || i, '0x' || encode(sha256(i::text::bytea), 'hex'), '%[2]s', 'u' || i %% 20000, 'u' || i %% 20000, at, 3600,
+				CASE WHEN i <= %[1]d / 100 THEN 'open' WHEN i %% 50 = 0 THEN 'failed' ELSE 'closed' END, CASE WHEN i %% 50 = 0 THEN 'refused' ELSE '' END,
+				CASE WHEN i %% 50 = 0 THEN repeat('<', 500) ELSE '' END, '0x' || repeat('ab', 20), at, at, at + interval '31 days', now() + interval '1 day', at
+			FROM generate_series(1, %[1]d) AS i, LATERAL (SELECT now() - i * interval '30 days' / %[1]d AS at) AS x`, sessions, mappings["llama"]),
+		`INSERT INTO user_automation_settings (user_id, is_enabled, session_duration) SELECT 'u' || i, i % 10 > 0, 3600 FROM generate_series(1, 20000) AS i`,
+		`INSERT INTO automation_replicas (id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, problems, requests, failures, node_failures, figures)
+			SELECT i, 'gateway-' || i, 'v0.1.0', now(), now() + interval '1 day', true, 1, 1, '{"node": "it does not answer"}', 10, 1, 1,
+				'{"served": 9, "failed": {"node": 1}, "overhead": [5, 4]}' FROM generate_series(1, 1000) AS i`,
+		`UPDATE feature_flags SET enabled_user_ids = (SELECT jsonb_agg('00000000-0000-4000-8000-' || lpad(i::text, 12, '0')) FROM generate_series(1, 10000) AS i),
+			disabled_user_ids = (SELECT jsonb_agg('10000000-0000-4000-8000-' || lpad(i::text, 12, '0')) FROM generate_series(1, 10000) AS i) WHERE feature_name = 'automation'`,
+		`INSERT INTO automation_feedback (key, user_id, rating, message, stage, created_at) SELECT i, 'u' || i, 1 + i % 5, repeat('"', 2000), i % 5, now() FROM generate_series(1, 5000) AS i`,
+		`INSERT INTO feature_flag_events (feature_name, version, action, changed_at, changed_by, before, after)
+			SELECT 'automation', i, 'update', now(), 'x', jsonb_build_object('notice', repeat('<', 4000)), jsonb_build_object('notice', repeat('"', 4000)) FROM generate_series(1, 5000) AS i`,
+		`INSERT INTO automation_rollout_minutes (rollout, minute, stage_run, evidence, failing_users)
+			SELECT 'automation', now() - i * interval '1 minute', 1, jsonb_build_object('exposed', jsonb_build_object('outcomes', 5000 - i, 'failures', 0), 'control', jsonb_build_object('outcomes', 5000 - i)), 0
+			FROM generate_series(1, 4320) AS i ON CONFLICT DO NOTHING`,
+		`INSERT INTO automation_provider_failures (provider, user_id, failed_at) SELECT '0x' || i % 10, 'u' || i, now() FROM generate_series(1, 10000) AS i`,
+		`ANALYZE`,
+	} {
+		if _, err := l.db.ExecContext(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	version := l.count(`SELECT version FROM feature_flags WHERE feature_name = 'automation'`)
+	l.until("the flag is read", func() bool { return l.Flags().Explain(automation.FlagName, "u1").Version == int64(version) })
+	return l, console.New(l.Module, console.Options{Authorize: func(*http.Request) (console.Operator, error) { return console.Operator{Name: "ann"}, nil }})
+}
+
+var largePages = []string{"/", "/switch", "/rollout", "/user?id=u7", "/sessions", "/sessions?state=open", "/sessions?state=failed", "/sessions?user=u7", "/sessions?before=id-9000",
+	"/models", "/audit", "/audit?before=2000", "/feedback", "/feedback?open=true&stage=3", "/feedback?before=2000", "/report", "/cleanup"}
+
+// render asks for a page as a browser does.
+func render(t testing.TB, pages http.Handler, path string) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	pages.ServeHTTP(w, httptest.NewRequestWithContext(context.Background(), http.MethodGet, path, http.NoBody))
+	if w.Code != http.StatusOK {
+		t.Fatalf("%s: %d\n%s", path, w.Code, w.Body)
+	}
+	return w.Body.String()
+}
+
+// maxPage is the most bytes of a page.
+const maxPage = 300 << 10
+
+func TestConsole_PagesOfALargeDeploymentStaySmall(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills a database")
+	}
+	_, pages := largeConsole(t, 20_000)
+	for _, path := range largePages {
+		if html := render(t, pages, path); len(html) > maxPage {
+			t.Errorf("%s has %d bytes, over 300 KB", path, len(html))
+		}
+	}
+	if html := render(t, pages, "/"); !strings.Contains(html, "1000 not well") || !strings.Contains(html, "951 more are not listed") {
+		t.Error("the overview does not say how many replicas are not well")
+	}
+}
+
+// BenchmarkConsole renders each page of a deployment with a million sessions. The
+// first overview in a minute also counts the users: "counted".
+func BenchmarkConsole(b *testing.B) {
+	l, pages := largeConsole(b, 1_000_000)
+	measure := func(name, path string, pages func() http.Handler) {
+		b.Run(name, func(b *testing.B) {
+			size := 0
+			for b.Loop() {
+				size = len(render(b, pages(), path))
+			}
+			b.ReportMetric(float64(size), "bytes")
+		})
+	}
+	for _, path := range largePages {
+		measure(path, path, func() http.Handler { return pages })
+	}
+	measure("counted", "/", func() http.Handler { // a module that has counted nothing yet
+		m, err := automation.New(l.cfg, l.db, byKey, automation.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return console.New(m, console.Options{Authorize: func(*http.Request) (console.Operator, error) { return console.Operator{Name: "ann"}, nil }})
+	})
+}
