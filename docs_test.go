@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode"
 
 	_ "modernc.org/sqlite"
 )
@@ -57,6 +58,46 @@ func TestTests_SleepOnlyInSynctest(t *testing.T) {
 		text := read(t, file)
 		if sleepers[file] == "" && strings.Contains(text, "time.Sleep(") && !strings.Contains(text, `"testing/synctest"`) {
 			t.Errorf("%s sleeps and does not use testing/synctest", file)
+		}
+	}
+}
+
+// unclear are words that nobody outside knows, or that need a second reading,
+// and what to write instead.
+var unclear = map[string]string{
+	"tells whether": "reports whether", "goes on": "continues", "went on": "continued", "gone on": "continued", "anew": "again",
+	"beside": "besides, next to", "mend": "fix", "mends": "fixes", "mended": "fixed", "hears": "receives", "heard": "received",
+	"trouble": "error, failure", "troubles": "errors", "takes for": "treats as", "took for": "treated as",
+	"lab": "harness", "newLab": "newHarness", "pglab": "pgtest", "witness": "Outcome", "testify": "record", "census": "Stats", "Census": "Stats",
+	"giveBack": "release", "brake": "limit, breaker", "braking": "limited", "clipped": "truncated", "nudge": "trigger", "Nudge": "Trigger",
+	"Tend": "Maintain", "handIn": "flush", "TookBack": "RolledBackByPolicy", "namedRide": "clientSession", "ride": "request", "rides": "requests",
+	"unsettled": "unknown", "tidyList": "normalize", "keeper": "leaseManager", "hearts": "heartbeats", "leftOver": "pendingRelease",
+}
+
+var sentence = regexp.MustCompile(`(?m)^func Test(([A-Z][a-z0-9]+){4,}|I[tf][A-Z]\w*)\(`)
+
+func TestWords_NeedNoGlossary(t *testing.T) {
+	notLetter := func(r rune) bool { return !unicode.IsLetter(r) }
+	for _, suffix := range []string{".go", ".md", ".sql", ".yml", ".html"} {
+		for _, file := range files(t, suffix) {
+			if file == "docs_test.go" || file == "CHANGELOG.md" { // one lists them, the other names what is gone
+				continue
+			}
+			text := read(t, file)
+			for i, line := range strings.Split(text, "\n") {
+				last := ""
+				for word := range strings.FieldsFuncSeq(line, notLetter) {
+					for _, found := range []string{word, last + " " + word} {
+						if instead := unclear[found]; instead != "" {
+							t.Errorf("%s:%d: write %q instead of %q", file, i+1, instead, found)
+						}
+					}
+					last = word
+				}
+			}
+			if name := sentence.FindString(text); name != "" && suffix == ".go" {
+				t.Errorf("%s: %s…: name the thing and then what it does, such as TestThing_DoesWhat", file, name)
+			}
 		}
 	}
 }

@@ -231,7 +231,7 @@ func TestSessionID_ThatCannotBeOneIsRefused(t *testing.T) {
 		t.Errorf("two of them: %d %s", a.status, a.body)
 	}
 	if got.calls != 0 || l.node.Stats().OpenRequests != 0 {
-		t.Error("a request went on all the same")
+		t.Error("a request was passed on nevertheless")
 	}
 }
 
@@ -380,7 +380,7 @@ func TestSessions_RefusesABodyWithoutAModel(t *testing.T) {
 				}
 			}
 			if got.calls != 0 || l.node.Stats().OpenRequests != 0 {
-				t.Error("it went on all the same")
+				t.Error("it was passed on nevertheless")
 			}
 		})
 	}

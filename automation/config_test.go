@@ -287,7 +287,7 @@ func TestParseConfig_NamesBadValues(t *testing.T) {
 				t.Error(diff)
 			}
 			if !reflect.DeepEqual(config, automation.Config{}) {
-				t.Error("a config beside the error")
+				t.Error("a config besides the error")
 			}
 		})
 	}

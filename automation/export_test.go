@@ -13,8 +13,8 @@ import (
 // Routes are the users' API's, as "METHOD /path".
 func Routes() []string { return userapi.Routes(BasePath) }
 
-// Tend is one round of the sessions' maintenance.
-func (m *Module) Tend(ctx context.Context) error { return m.sessions.Maintain(ctx) }
+// Maintain is one round of the sessions' maintenance.
+func (m *Module) Maintain(ctx context.Context) error { return m.sessions.Maintain(ctx) }
 
 // RefreshFlags reads the flags once.
 func (m *Module) RefreshFlags(ctx context.Context) error { return m.flags.Refresh(ctx) }

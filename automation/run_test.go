@@ -184,7 +184,7 @@ func TestRun_StartsWithoutTheDatabaseAndRecovers(t *testing.T) {
 func recovers(t *testing.T, l *harness, comes func()) {
 	t.Helper()
 	l.until("the mapping is loaded", func() bool { return l.Snapshot().Components["mapping"].OK })
-	l.until("the trouble shows", func() bool { return !l.Snapshot().Components["database"].OK })
+	l.until("readiness says that the database is away", func() bool { return !l.Snapshot().Components["database"].OK })
 	if a := l.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable || l.Snapshot().Components["flags"].OK {
 		t.Errorf("%d %s", a.status, a.body)
 	}
@@ -405,7 +405,7 @@ func TestRun_RenewsASessionInUse(t *testing.T) {
 			ends := time.Now().UTC().Add(45 * time.Second)
 			l.set(fmt.Sprintf(`UPDATE automation_sessions SET ends_at = '%s', next_at = '%s'`, ends.Format(format), ends.Add(time.Minute).Format(format)))
 			tt.prepare(l)
-			if err := l.Tend(t.Context()); err != nil {
+			if err := l.Maintain(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			if n := l.count(`SELECT count(*) FROM automation_sessions`); n != tt.opens {

@@ -127,7 +127,7 @@ func TestDashboard_FitsAnyGrafana(t *testing.T) {
 			for y := range p.GridPos.H {
 				at := [2]int{p.GridPos.X + x, p.GridPos.Y + y}
 				if filled[at] != "" || at[0] >= 24 {
-					t.Errorf("%s does not fit beside %s", p.Title, filled[at])
+					t.Errorf("%s does not fit next to %s", p.Title, filled[at])
 				}
 				filled[at] = p.Title
 			}

@@ -67,7 +67,7 @@ type entry struct {
 type failure struct {
 	err     error // nil: the database answers
 	at      time.Time
-	probing bool // one Get is asking again; the others need not wait for it
+	probing bool // one Get queries again; the others need not wait for it
 }
 
 // call is one read of a user's settings that any number of callers wait for.

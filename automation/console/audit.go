@@ -42,14 +42,14 @@ func (e event) Changes() []string {
 	}
 	var list []string
 	for column := range columns {
-		list = append(list, fmt.Sprintf("%s: %s → %s", column, clipped(before[column]), clipped(after[column])))
+		list = append(list, fmt.Sprintf("%s: %s → %s", column, truncate(before[column]), clipped(after[column])))
 	}
 	slices.Sort(list)
 	return list
 }
 
-// clipped bounds a column's value on the page; a list of 10,000 ids is one.
-func clipped(value json.RawMessage) string { return clip(string(value), 200) }
+// truncate bounds a column's value on the page; a list of 10,000 ids is one.
+func truncate(value json.RawMessage) string { return clip(string(value), 200) }
 
 // clip returns at most so many characters of a text.
 func clip(text string, most int) string {

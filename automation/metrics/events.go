@@ -123,7 +123,7 @@ func newEvents(constLabels prometheus.Labels) *events {
 		chat: f.counters("automation_chat_requests_total",
 			"Requests on the path of chats, by what became of them, why, and the code that the client saw.", "outcome", "cause", "reason"),
 		overhead: f.histograms("automation_chat_overhead_seconds",
-			"What automation added before requests went on or were refused.", requestBuckets, "outcome"),
+			"What automation added before requests were passed on or refused.", requestBuckets, "outcome"),
 		auth: f.counters("automation_auth_failures_total",
 			"Requests without a valid key or token, by where they came.", "path"),
 		settingsChanges: f.counters("automation_settings_changes_total",

@@ -29,15 +29,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fakeModule struct {
 	flags    *flags.Watcher
 	snapshot automation.Snapshot
-	census   func(context.Context) (session.Stats, error)
-	asked    int // for the adopters
+	stats    func(context.Context) (session.Stats, error)
+	asked    int // for the opt-ins
 	rollouts []rollout.Status
 }
 
 func (m *fakeModule) Flags() *flags.View            { return m.flags.View }
 func (m *fakeModule) Snapshot() automation.Snapshot { return m.snapshot }
 
-func (m *fakeModule) Stats(ctx context.Context) (session.Stats, error) { return m.census(ctx) }
+func (m *fakeModule) Stats(ctx context.Context) (session.Stats, error) { return m.stats(ctx) }
 
 func (m *fakeModule) OptInCounts(context.Context) (on, off int64, err error) {
 	m.asked++
@@ -86,7 +86,7 @@ func newModule(t *testing.T, n source) *fakeModule {
 			Components: map[string]automation.Component{"node": {OK: true}, "run": {OK: true}, "database": {Detail: "the last read failed"}},
 			Mapping:    mapping.Health{Entries: 9, LoadedAt: now, FeedModels: 4, FeedAt: now, FeedErr: errors.New("away")},
 			Pool:       sql.DBStats{MaxOpenConnections: 20, InUse: 3, Idle: 2, WaitCount: 5, WaitDuration: 1500 * time.Millisecond}},
-		census: func(context.Context) (session.Stats, error) {
+		stats: func(context.Context) (session.Stats, error) {
 			return session.Stats{ByState: map[string]int64{"open": 4, "unknown": 1}, Held: 2, Abandoned: 1, Due: 3, Overdue: 90 * time.Second}, nil
 		},
 	}

@@ -43,7 +43,7 @@ type Recorder struct {
 // source is the attached module with the latest answers of its database.
 type source struct {
 	Module
-	census   cached[session.Stats]
+	stats    cached[session.Stats]
 	users    cached[userCounts]
 	rollouts cached[[]rollout.Status]
 }
@@ -73,7 +73,7 @@ func New(o Options) *Recorder {
 // Attach makes the Recorder read m whenever it is scraped.
 func (r *Recorder) Attach(m Module) {
 	a := &source{Module: m}
-	a.census = cached[session.Stats]{now: r.now, maxAge: statsMaxAge, fetch: m.Stats}
+	a.stats = cached[session.Stats]{now: r.now, maxAge: statsMaxAge, fetch: m.Stats}
 	a.rollouts = cached[[]rollout.Status]{now: r.now, maxAge: statsMaxAge, fetch: m.RolloutStatus}
 	a.users = cached[userCounts]{now: r.now, maxAge: usersMaxAge, fetch: func(ctx context.Context) (userCounts, error) {
 		on, off, err := m.OptInCounts(ctx)

@@ -145,7 +145,7 @@ func TestRecorder_CachesStatsBetweenScrapes(t *testing.T) {
 		m := newModule(t, 1)
 		var mu sync.Mutex
 		asked, slow := 0, 100*time.Millisecond
-		m.census = func(ctx context.Context) (session.Stats, error) {
+		m.stats = func(ctx context.Context) (session.Stats, error) {
 			mu.Lock()
 			asked++
 			mu.Unlock()
@@ -164,14 +164,14 @@ func TestRecorder_CachesStatsBetweenScrapes(t *testing.T) {
 		}
 		crowd.Wait()
 		if asked != 1 || m.asked != 1 {
-			t.Errorf("20 scrapes at once asked for %d censuses and %d adopters, want one each", asked, m.asked)
+			t.Errorf("20 scrapes at once asked for %d statistics and %d opt-ins, want one each", asked, m.asked)
 		}
 		for range 60 {
 			time.Sleep(time.Second)
 			gather(t, r)
 		}
 		if asked > 7 || asked < 6 || m.asked != 2 {
-			t.Errorf("a minute of scrapes, one a second, asked for %d censuses and %d adopters, want 6 or 7, and 2", asked, m.asked)
+			t.Errorf("a minute of scrapes, one a second, asked for %d statistics and %d opt-ins, want 6 or 7, and 2", asked, m.asked)
 		}
 
 		slow = time.Hour
@@ -198,7 +198,7 @@ func TestRecorder_CachesStatsBetweenScrapes(t *testing.T) {
 
 func TestRecorder_ExportsTheRestWhenTheDatabaseFails(t *testing.T) {
 	m := newModule(t, 1)
-	m.census = func(context.Context) (session.Stats, error) { return session.Stats{}, errors.New("away") }
+	m.stats = func(context.Context) (session.Stats, error) { return session.Stats{}, errors.New("away") }
 	r := observed(metrics.Options{})
 	r.Attach(m)
 	f := gather(t, r)

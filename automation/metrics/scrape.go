@@ -190,15 +190,15 @@ func (s *scrape) collectPool(now automation.Snapshot, ch metricSink) {
 func (s *scrape) collectStats(a *source, ch metricSink) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeDeadline)
 	defer cancel()
-	census, err := a.census.get(ctx)
+	sessions, err := a.stats.get(ctx)
 	if err == nil {
-		for state, n := range census.ByState {
+		for state, n := range sessions.ByState {
 			ch.gauge(s.sessions, float64(n), state)
 		}
-		ch.gauge(s.held, float64(census.Held))
-		ch.gauge(s.abandoned, float64(census.Abandoned))
-		ch.gauge(s.due, float64(census.Due))
-		ch.gauge(s.overdue, census.Overdue.Seconds())
+		ch.gauge(s.held, float64(sessions.Held))
+		ch.gauge(s.abandoned, float64(sessions.Abandoned))
+		ch.gauge(s.due, float64(sessions.Due))
+		ch.gauge(s.overdue, sessions.Overdue.Seconds())
 	}
 	users, err2 := a.users.get(ctx)
 	if err2 == nil {

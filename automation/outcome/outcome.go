@@ -60,15 +60,15 @@ type Outcome struct {
 	// Code is the error's code, or why automation did not act, one of Skip…;
 	// empty for a request that automation served.
 	Code Code
-	// Skipped says that automation did not act on the request: it went on as
-	// it was. It is never a failure of automation's.
+	// Skipped says that automation did not act on the request, which was
+	// passed on unchanged. It is never a failure of automation's.
 	Skipped bool
 	// Route is the pattern of an API's route, or a path in OpenAI's shape such
 	// as /v1/chat/completions; empty where there is none.
 	Route string
 	// Status of the answer; 0 where none was sent.
 	Status int
-	// Overhead is what automation added before the request went on or was
+	// Overhead is what automation added before the request was passed on or
 	// refused, reading of the body included.
 	Overhead time.Duration
 	// Latency is the time from the request to the first byte of its answer, or

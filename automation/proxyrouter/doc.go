@@ -31,7 +31,7 @@
 // connection counts as well, but no chat fails fast, because its session is paid.
 // [Client.Run] asks the node's health check while nothing else talks to it.
 //
-// # Sessions in trouble
+// # Sessions that fail
 //
 // What a chat's error says about its session proves little: ask [Client.GetSession].
 // If the chain still has the session open, [Client.InitiateSession] heals a node

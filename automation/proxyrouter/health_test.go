@@ -70,7 +70,7 @@ func TestRun_AsksOnlyWhileNothingElseDoes(t *testing.T) {
 			}
 		}
 		if busy := n.dials.Load() - before - 360; busy > 1 {
-			t.Errorf("%d checks beside 360 reads", busy)
+			t.Errorf("%d checks besides 360 reads", busy)
 		}
 		before = n.dials.Load()
 		time.Sleep(time.Hour)

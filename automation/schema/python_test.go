@@ -60,7 +60,7 @@ func TestMigrate_LeavesSQLAlchemyWorking(t *testing.T) {
 	}
 	want := "OK select\nOK insert\nOK update\nOK relationship\nOK cascade\nOK flag\n"
 	if diff := cmp.Diff(want, gateway("work")); diff != "" {
-		t.Errorf("the Python gateway beside the module (-want +got)\n%s", diff)
+		t.Errorf("the Python gateway next to the module (-want +got)\n%s", diff)
 	}
 	if three, err := store.Get(t.Context(), "3"); err != nil || !three.IsEnabled || time.Since(three.CreatedAt).Abs() > time.Minute {
 		t.Errorf("what SQLAlchemy inserted reads as %+v, error %v", three, err)

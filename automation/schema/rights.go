@@ -36,7 +36,7 @@ var rights = []struct {
 	{"automation_adopted_tables", []string{"SELECT"}},
 }
 
-// verifyRights tells what the role lacks, on the tables that there are.
+// verifyRights returns what the role lacks, on the tables that there are.
 func verifyRights(tx *sqldb.Tx, role string) ([]Problem, error) {
 	var who struct {
 		Name, Quoted, Schema string

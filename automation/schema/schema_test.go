@@ -398,8 +398,8 @@ func TestMigrate_ReportsAnUnavailableDatabase(t *testing.T) {
 	pool := sqlite(t, filepath.Join(t.TempDir(), "no", "such", "dir", "a.db"))
 	_, migrating := schema.Migrate(t.Context(), pool)
 	_, undoing := schema.Down(t.Context(), pool, 1)
-	_, asking := schema.Status(t.Context(), pool)
-	for _, err := range []error{migrating, undoing, asking} {
+	_, reading := schema.Status(t.Context(), pool)
+	for _, err := range []error{migrating, undoing, reading} {
 		if !errors.Is(err, schema.ErrUnavailable) {
 			t.Errorf("error %v, want ErrUnavailable", err)
 		}

@@ -78,7 +78,7 @@ func verify(tx *sqldb.Tx, role string) ([]Problem, error) {
 	return append(list, rights...), err
 }
 
-// versions tells what has been applied, and whether that is more than we know.
+// versions returns what has been applied, and whether that is more than we know.
 // The rights to read it are among those that are verified, so they may lack.
 func versions(tx *sqldb.Tx) (have map[int]bool, newer bool, err error) {
 	have = map[int]bool{}

@@ -67,7 +67,7 @@ func TestAcquire_TakesFewRoundTrips(t *testing.T) {
 				m, stop := start(t, db, provider, o)
 				proxy.TakeTraffic()
 				use(m, fmt.Sprint("user-", i))
-				stop() // waits for what goes on in the background
+				stop() // waits for the work in the background
 				if got := proxy.TakeTraffic(); i == 0 || got.RoundTrips < cold.RoundTrips {
 					cold = got
 				}

@@ -106,7 +106,7 @@ func checkConnection(ctx context.Context, db *sqlx.DB) finding {
 	return f
 }
 
-// checkTables tells what is missing apart from what the role may not do.
+// checkTables reports what is missing apart from what the role may not do.
 func checkTables(ctx context.Context, db *sqlx.DB, role string) []finding {
 	problems, err := schema.Verify(ctx, db, role)
 	if err != nil {

@@ -261,7 +261,7 @@ func (c *chaos) audit(db *sqlx.DB, foreign map[string]bool) {
 	if s.Overlaps != 0 || s.Unknown != 0 || s.ClosedInUse != 0 {
 		c.t.Errorf("%d overlaps, %d requests on unknown sessions, %d sessions closed in use", s.Overlaps, s.Unknown, s.ClosedInUse)
 	}
-	// What came of a doubtful open is found within the reconcile time-out, and a bit.
+	// The session of an open with an unknown outcome is found within the reconcile time-out, and a bit.
 	var missing []string
 	eventually(c.t, "every paid session is known", func() bool {
 		var ids []string

@@ -38,7 +38,7 @@ func TestServer_SharesADatabaseAndANodeWithAnother(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, s := range servers {
-			eventually(t, "both servers have heard of: "+statement, func() bool { return settings(s) == want })
+			eventually(t, "both servers have read: "+statement, func() bool { return settings(s) == want })
 		}
 	}
 	if got := settings(first); got != http.StatusNotFound {

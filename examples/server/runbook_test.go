@@ -149,7 +149,7 @@ func TestRunbook(t *testing.T) {
 		}
 		return string(out)
 	}
-	// The role that the runbook takes for granted, and gateways that use it.
+	// The role that the runbook assumes, and gateways that use it.
 	shell(block{"set-up", `psql "$DATABASE_URL" -c 'CREATE ROLE gateway LOGIN'`})
 	service, err := url.Parse(dsn)
 	if err != nil {

@@ -346,7 +346,7 @@ func TestCreate_RefusesInvalidPlansAndRunningRollouts(t *testing.T) {
 			t.Error(err)
 		}
 		h.do(rollout.ActionAbort)
-		// A row that somebody deleted leaves its history, which goes on.
+		// A row that somebody deleted leaves its history, which continues.
 		h.sql(`DELETE FROM automation_rollouts`)
 		h.create(hours())
 		h.do(rollout.ActionStart)

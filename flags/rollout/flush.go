@@ -105,7 +105,7 @@ func (b batch) done() {
 // undo puts the batch back.
 func (b batch) undo() {
 	if b.run != nil && len(b.pending) > 0 {
-		b.run.giveBack(b.pending)
+		b.run.restorePending(b.pending)
 	}
 }
 

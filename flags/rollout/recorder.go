@@ -157,7 +157,7 @@ func (r *runCounters) addPending(kind failureKind, user string) {
 	}
 }
 
-// takePending returns the failing users that are to be flushed; giveBack
+// takePending returns the failing users that are to be flushed; restorePending
 // returns them where that did not succeed.
 func (r *runCounters) takePending() map[userFailure]struct{} {
 	r.mu.Lock()
@@ -167,7 +167,7 @@ func (r *runCounters) takePending() map[userFailure]struct{} {
 	return taken
 }
 
-func (r *runCounters) giveBack(taken map[userFailure]struct{}) {
+func (r *runCounters) restorePending(taken map[userFailure]struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for f := range r.pending {

@@ -145,7 +145,7 @@ func TestRecord_BoundsPendingUsers(t *testing.T) {
 		t.Errorf("%d were taken, %d are left", len(taken), len(run.pending))
 	}
 	run.addPending(kindFailure, "late")
-	run.giveBack(taken)
+	run.restorePending(taken)
 	if len(run.pending) != maxPending+1 {
 		t.Errorf("%d are pending again", len(run.pending))
 	}

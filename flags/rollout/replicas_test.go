@@ -28,7 +28,7 @@ import (
 
 // replica is the process of one of five: a watcher, a controller, and users
 // whose requests fail from the line "fail" on standard input on. It says on
-// standard output when the feature goes on and off.
+// standard output when the feature is switched on and off.
 func replica(dsn string) {
 	db := sqlx.MustOpen("postgres", dsn)
 	offset, err := time.ParseDuration(os.Getenv("ROLLOUT_TEST_CLOCK"))

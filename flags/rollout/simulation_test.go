@@ -177,7 +177,7 @@ func TestSimulation_RollsBackNoHealthyStage(t *testing.T) {
 		{"hourly outages of the provider at 20 a minute without a control arm", outages(20, false, OutcomeProviderFailure), 100, .01},
 		{"hourly outages of the provider at 100 a minute with a control arm", outages(100, true, OutcomeProviderFailure), 100, .01},
 		{"hourly outages of the provider at 100 a minute without a control arm", outages(100, false, OutcomeProviderFailure), 100, .01},
-		{"hourly outages taken for the feature's own failures at 100 a minute", outages(100, false, OutcomeFailure), 100, .01},
+		{"hourly outages counted as the feature's own failures at 100 a minute", outages(100, false, OutcomeFailure), 100, .01},
 		{"one user who always fails among healthy users", oneUser(0), 100, 0},
 		{"one user who always fails among users with 1 % failures", oneUser(.01), 100, 0},
 		{"one user who always fails among users with 3 % failures", oneUser(.03), 100, .01},

@@ -75,13 +75,13 @@ type measure struct {
 	mu       sync.Mutex
 	cleaning bool
 	alone    []time.Duration // reads while nobody cleans up
-	beside   []time.Duration // and while somebody does
+	during   []time.Duration // and while somebody does
 	batches  []time.Duration
 	rows     int64
 	heap     uint64
 }
 
-// clean lets two replicas clean up for a while; done tells that all is gone.
+// clean lets two replicas clean up for a while; done reports that all is gone.
 func (m *measure) clean(d time.Duration) (done bool) {
 	ctx, cancel := context.WithTimeout(m.b.Context(), d)
 	defer cancel()
@@ -138,7 +138,7 @@ func (m *measure) read(ctx context.Context) {
 		took := time.Since(began)
 		m.set(func() {
 			if m.cleaning {
-				m.beside = append(m.beside, took)
+				m.during = append(m.during, took)
 			} else {
 				m.alone = append(m.alone, took)
 			}
@@ -147,7 +147,7 @@ func (m *measure) read(ctx context.Context) {
 }
 
 func (m *measure) report() {
-	for name, list := range map[string][]time.Duration{"read-alone": m.alone, "read-beside": m.beside, "batch": m.batches} {
+	for name, list := range map[string][]time.Duration{"read-alone": m.alone, "read-during": m.during, "batch": m.batches} {
 		slices.Sort(list)
 		ms := func(i int) float64 { return float64(list[i].Microseconds()) / 1000 }
 		m.b.ReportMetric(ms(len(list)/2), name+"-p50-ms")

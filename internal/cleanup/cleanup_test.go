@@ -243,7 +243,7 @@ func TestPass_RunsInOneProcessAtATime(t *testing.T) {
 			t.Errorf("the other got %v, want ErrBusy", busy)
 		}
 		if dry.Total() != 55 {
-			t.Errorf("a dry run beside it counts %d, want what is left, 55", dry.Total())
+			t.Errorf("a dry run meanwhile counts %d, want what is left, 55", dry.Total())
 		}
 		pass(t, other, false) // the lease was given back
 	})

@@ -169,15 +169,15 @@ func TestDecode_RefusesBodiesThatAreNoObject(t *testing.T) {
 		body   string
 		detail string
 	}{
-		"empty":                    {"", "The body is empty (line 1, column 1)."},
-		"cut off":                  {`{"is_enabled":"tr`, "The body is not valid JSON: unexpected end of JSON input (line 1, column 17)."},
-		"trailing data":            {`{} {}`, "The body is not valid JSON: invalid character '{' after top-level value (line 1, column 4)."},
-		"no UTF-8":                 {"{\"note\":\"\xff\"}", "The body is not valid UTF-8 (line 1, column 10)."},
-		"a list":                   {`[{}]`, "The body must be an object (line 1, column 1)."},
-		"null":                     {`null`, "The body must not be null (line 1, column 1)."},
-		"too deep":                 {`{"x":` + strings.Repeat("[", 16) + strings.Repeat("]", 16) + `}`, "The body is nested too deeply (line 1, column 21)."},
-		"deep enough for trouble":  {strings.Repeat("[", limit), "The body is not valid JSON: unexpected end of JSON input (line 1, column 8192)."},
-		"a word that is no number": {"{\n\"session_duration\":NaN}", "The body is not valid JSON: invalid character 'N' looking for beginning of value (line 2, column 20)."},
+		"empty":                             {"", "The body is empty (line 1, column 1)."},
+		"cut off":                           {`{"is_enabled":"tr`, "The body is not valid JSON: unexpected end of JSON input (line 1, column 17)."},
+		"trailing data":                     {`{} {}`, "The body is not valid JSON: invalid character '{' after top-level value (line 1, column 4)."},
+		"no UTF-8":                          {"{\"note\":\"\xff\"}", "The body is not valid UTF-8 (line 1, column 10)."},
+		"a list":                            {`[{}]`, "The body must be an object (line 1, column 1)."},
+		"null":                              {`null`, "The body must not be null (line 1, column 1)."},
+		"nested too deeply":                 {`{"x":` + strings.Repeat("[", 16) + strings.Repeat("]", 16) + `}`, "The body is nested too deeply (line 1, column 21)."},
+		"as deep as it may be, and cut off": {strings.Repeat("[", limit), "The body is not valid JSON: unexpected end of JSON input (line 1, column 8192)."},
+		"a word that is no number":          {"{\n\"session_duration\":NaN}", "The body is not valid JSON: invalid character 'N' looking for beginning of value (line 2, column 20)."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := refused(t, put(tt.body), &settings{})

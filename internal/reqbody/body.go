@@ -131,7 +131,7 @@ func (f failedReader) Read([]byte) (int, error) { return 0, f.err }
 // Close gives the body's memory back to the budget. It works once.
 func (b *Body) Close() {
 	b.slow.stop()
-	b.opts.Budget.giveBack(int64(cap(b.buf)))
+	b.opts.Budget.release(int64(cap(b.buf)))
 	b.buf = nil
 	if b.err == nil {
 		b.err = http.ErrBodyReadAfterClose
@@ -191,7 +191,7 @@ func (b *Body) grow() error {
 	}
 	grown := make([]byte, len(b.buf), size)
 	copy(grown, b.buf)
-	b.opts.Budget.giveBack(int64(cap(b.buf)))
+	b.opts.Budget.release(int64(cap(b.buf)))
 	b.buf = grown
 	return nil
 }

@@ -53,7 +53,7 @@ func (b *Budget) take(n int64) bool {
 	return true
 }
 
-func (b *Budget) giveBack(n int64) {
+func (b *Budget) release(n int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.used -= n

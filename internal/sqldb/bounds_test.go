@@ -62,7 +62,7 @@ func TestUrgent_DoesNotWaitForASlot(t *testing.T) {
 			ctx, cancel := context.WithTimeout(sqldb.Urgent(t.Context()), 20*time.Millisecond)
 			defer cancel()
 			if _, err := sqldb.Read(ctx, db, "more", one); !errors.Is(err, sqldb.ErrUnavailable) {
-				t.Errorf("a second urgent call beside the first: %v, want that it waits", err)
+				t.Errorf("a second urgent call next to the first: %v, want that it waits", err)
 			}
 			return 0, nil
 		})

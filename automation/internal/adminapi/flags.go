@@ -70,7 +70,7 @@ func (a *api) patchFlag(c *httpapi.Call, actor string) error {
 	}
 	a.Refresh()
 	effect, err := a.Rollouts.HandEditEffect(c.R.Context(), f.Name)
-	if err != nil { // the flag has been changed, and whoever did it must hear that first
+	if err != nil { // the flag has been changed, and whoever did it must learn that first
 		effect = "What its rollout makes of it cannot be read at the moment: look at the rollout."
 	}
 	c.W.Header().Set("ETag", httpapi.ETag(f.Version))

@@ -30,7 +30,7 @@ type call struct {
 	began     time.Time
 	admission
 
-	overhead time.Duration // until the request went on or was refused
+	overhead time.Duration // until the request was passed on or refused
 	status   int           // of the answer; 0 until it begins
 	answered time.Time     // when the answer began
 	hosted   bool          // the host's handler has the request

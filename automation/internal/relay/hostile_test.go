@@ -389,7 +389,7 @@ func FuzzCopy(f *testing.F) {
 				t.Errorf("%q became %q", body, got)
 			}
 			if stream && !strings.Contains(got, "[DONE]") && !strings.Contains(got, "finish_reason") && !strings.Contains(got, `"type"`) {
-				t.Errorf("%q is taken for a whole answer", got)
+				t.Errorf("%q is treated as a whole answer", got)
 			}
 		case result.Failure.Cause != outcome.Provider:
 			t.Errorf("%+v", result.Failure)

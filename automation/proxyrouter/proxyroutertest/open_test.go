@@ -217,7 +217,7 @@ func TestTransactions_Collide(t *testing.T) {
 			{0, openPath, 200},
 			{499 * time.Millisecond, openPath, 500},
 			{499 * time.Millisecond, closePath, 500},
-			{501 * time.Millisecond, closePath, 200}, // the first open goes on, past its window
+			{501 * time.Millisecond, closePath, 200}, // the first open continues past its window
 			{700 * time.Millisecond, openPath, 500},
 			{1100 * time.Millisecond, openPath, 200},
 		} {
