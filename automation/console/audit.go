@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
 // event is one of GET /flags/{name}/events and GET /rollouts/{name}/events.
@@ -42,24 +44,10 @@ func (e event) Changes() []string {
 	}
 	var list []string
 	for column := range columns {
-		list = append(list, fmt.Sprintf("%s: %s → %s", column, truncate(before[column]), clipped(after[column])))
+		list = append(list, fmt.Sprintf("%s: %s → %s", column, text.Truncate(string(before[column]), 200), text.Truncate(string(after[column]), 200)))
 	}
 	slices.Sort(list)
 	return list
-}
-
-// truncate bounds a column's value on the page; a list of 10,000 ids is one.
-func truncate(value json.RawMessage) string { return clip(string(value), 200) }
-
-// clip returns at most so many characters of a text.
-func clip(text string, most int) string {
-	n := 0
-	for i := range text {
-		if n++; n > most {
-			return text[:i] + "…"
-		}
-	}
-	return text
 }
 
 func (c *console) audit(w http.ResponseWriter, r *request) error {

@@ -76,7 +76,7 @@ const maxReplicas = 50
 // Listed are the replicas that the page lists: those with something wrong first.
 func (f fleet) Listed() []replica {
 	list := slices.Clone(f.Replicas)
-	slices.SortStableFunc(list, func(a, b replica) int { return cmp.Compare(b.trouble(), a.trouble()) })
+	slices.SortStableFunc(list, func(a, b replica) int { return cmp.Compare(b.severity(), a.severity()) })
 	return list[:min(len(list), maxReplicas)]
 }
 
@@ -86,7 +86,7 @@ func (f fleet) Hidden() int { return max(len(f.Replicas)-maxReplicas, 0) }
 // Unwell is how many replicas have something wrong.
 func (f fleet) Unwell() (n int) {
 	for _, r := range f.Replicas {
-		if r.trouble() > 0 {
+		if r.severity() > 0 {
 			n++
 		}
 	}
@@ -110,8 +110,8 @@ type replica struct {
 	Failures  int64             `json:"failures"`
 }
 
-// trouble orders replicas by how much is wrong with them.
-func (r replica) trouble() int {
+// severity orders replicas by how much is wrong with them.
+func (r replica) severity() int {
 	n := 2 * len(r.Problems)
 	if !r.MasterOn {
 		n++

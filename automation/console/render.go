@@ -9,6 +9,8 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
 // renderer has each page's templates, parsed once.
@@ -24,7 +26,7 @@ func newRenderer(now func() time.Time) *renderer {
 		"words":    func(s string) string { return strings.ReplaceAll(s, "_", " ") },
 		"short":    shorten,
 		"count":    formatCount,
-		"excerpt":  func(s string) string { return clip(s, 300) },
+		"excerpt":  func(s string) string { return text.Truncate(s, 300) },
 	}
 	layout := template.Must(template.New("layout.html").Funcs(funcs).ParseFS(templateFiles, "templates/layout.html"))
 	names, err := templateFiles.ReadDir("templates")
