@@ -39,7 +39,9 @@ func TestAdmin_StartsPausesResumesAndEndsARollout(t *testing.T) {
 	o.expect(o.call("GET", "/rollouts/automation/events", ""), http.StatusOK, `"action":"abort"`)
 	o.expect(o.call("GET", "/rollouts", ""), http.StatusOK, `"state":"aborted"`)
 	o.expect(o.call("GET", "/report?open_bugs=0", ""), http.StatusOK, `"criteria"`)
+	o.expect(o.call("GET", "/report?since=24h", ""), http.StatusOK, `"review":{"from":`)
 	o.expect(o.call("GET", "/report?open_bugs=-1", ""), http.StatusBadRequest, "open_bugs")
+	o.expect(o.call("GET", "/report?since=-1h", ""), http.StatusBadRequest, "since")
 	o.expect(o.call("POST", "/cleanup", `{"dry_run":true}`), http.StatusOK, "")
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
 	"github.com/MorpheusAIs/gateway-automation/internal/feedback"
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
+	"github.com/MorpheusAIs/gateway-automation/internal/report"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 	"github.com/MorpheusAIs/gateway-automation/settings"
@@ -85,6 +86,7 @@ type Module struct {
 	feedback   *feedback.Store
 	cleaner    *cleanup.Cleaner
 	replicas   *replica.Store
+	reports    *report.Maker
 	requests   *replica.Counter
 	figures    *replica.FiguresCounter
 	fleet      *fleet.Store
@@ -195,6 +197,7 @@ func (m *Module) newStores(opts Options) (err error) {
 	m.replicas, m.requests, m.usual = replica.NewStore(m.pool, m.observer.SQL), replica.NewCounter(m.now), rollout.DefaultPlan()
 	m.figures, m.fleet = replica.NewFiguresCounter(m.now), fleet.NewStore(m.pool, m.observer.SQL, m.OptInCounts, m.now)
 	m.feedback = feedback.NewStore(m.pool, sqldb.Options{MaxConns: 1, Observe: m.observer.SQL})
+	m.reports = report.New(m.pool, m.rollouts, sqldb.Options{MaxConns: 1, Observe: m.observer.SQL})
 	m.cleaner, err = m.newCleaner(sqldb.New(m.pool, sqldb.Options{MaxConns: m.settingsConns(), Observe: m.observer.SQL}))
 	return err
 }

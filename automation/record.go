@@ -40,7 +40,7 @@ func (m *Module) count(kind string, o outcome.Outcome) {
 	if o.Skipped || o.Cause == outcome.Off {
 		return
 	}
-	a := replica.Activity{Kind: kind, Cause: string(o.Cause), Requests: 1, LatencyUS: o.Latency.Microseconds(), DatabaseUS: o.DatabaseTime.Microseconds()}
+	a := replica.Activity{Kind: kind, Cause: string(o.Cause), Evidence: string(policy.Of(o.Cause).Evidence), Requests: 1, LatencyUS: o.Latency.Microseconds(), DatabaseUS: o.DatabaseTime.Microseconds()}
 	if o.Cause == outcome.None && o.Latency > m.usual.LatencyP95 {
 		a.Slow = 1
 	}

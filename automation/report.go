@@ -7,30 +7,21 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/adminapi"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/fleet"
-	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
+	"github.com/MorpheusAIs/gateway-automation/internal/report"
 )
 
-// report measures the deployment plan's criteria of success. Open P0 and P1
-// bugs are what the operator states; nil is not stated. Adoption needs to know
-// how many users could have the feature: Options.Users.
-func (m *Module) report(ctx context.Context, openBugs *int) (rollout.Report, error) {
-	goals := rollout.Goals{OpenBugs: openBugs}
-	if m.users != nil {
-		goals.Adopters = func(ctx context.Context, from, to time.Time) (adopters, users int, err error) {
-			enabled, _, err := m.stored.OptInCounts(ctx, from, to)
-			if err != nil {
-				return 0, 0, err
-			}
-			users, err = m.users(ctx)
-			return int(enabled), users, err
-		}
-	}
-	report, err := m.rollouts.Report(ctx, FlagName, goals)
+// report measures the deployment plan's criteria of success and reviews the
+// last span. Open P0 and P1 bugs are what the operator states; nil is not
+// stated. Adoption needs to know how many users could have the feature:
+// Options.Users.
+func (m *Module) report(ctx context.Context, openBugs *int, since time.Duration) (report.Report, error) {
+	r, err := m.reports.Make(ctx, report.Options{Flag: FlagName, Users: m.users, OpenBugs: openBugs, Since: since,
+		Retention: time.Duration(m.cfg.RetentionDays) * 24 * time.Hour})
 	if err != nil {
-		return report, fmt.Errorf("automation: report: %w", err)
+		return r, fmt.Errorf("automation: %w", err)
 	}
-	return report, nil
+	return r, nil
 }
 
 // overview gathers what the operators look at first.

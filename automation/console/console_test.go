@@ -66,7 +66,11 @@ func newFakeAdmin() *fakeAdmin {
 		"/models/resolve": `{"name":"llama","id":"` + hash + `","type":"LLM","match":"name"}`,
 		"/feedback": `{"feedback":[{"id":3,"user_id":"7","rating":2,"message":"<script>alert(1)</script>","stage":"10 %","created_at":"2026-01-02T03:00:00Z"}],
 			"stages":[{"stage":"10 %","count":1,"open":1,"rated":1,"rating":2}]}`,
-		"/report":  `{"state":"running","at":"2026-01-02T03:00:00Z","verdict":"open","criteria":[{"name":"error_rate","verdict":"met","wanted":"below 1 %","measured":"0.3 %"}]}`,
+		"/report": `{"state":"rolled_back","by_hand":true,"at":"2026-01-02T03:00:00Z","verdict":"open","criteria":[{"name":"error_rate","verdict":"met","wanted":"below 1 %","measured":"0.3 %"}],
+			"steps":[{"at":"2026-01-01T03:00:00Z","by":"sql:owner","enabled":true,"percentage":12.5,"listed":3}],
+			"taken_back":{"at":"2026-01-02T02:00:00Z","by":"bob","detail":"Back at six.","stage":"12.5 %","since":"2026-01-01T03:00:00Z","activity":[{"kind":"chat","cause":"opening","requests":31}]},
+			"review":{"from":"2025-12-26T03:00:00Z","to":"2026-01-02T03:00:00Z","opens":[{"purpose":"renewal","opened":1200,"failed":7}],"activity":[{"kind":"api","cause":"client_left","requests":9}],
+				"users":{"active":41,"opted_in":5,"opted_out":2},"unused":[{"what":"opened and never used","sessions":17}],"feedback":{"count":6,"open":4,"rated":2,"rating":3.5}}}`,
 		"/cleanup": `{"removed":[{"kind":"deleted_settings","rows":1200},{"kind":"sessions","rows":0}]}`,
 	}}
 }
@@ -224,7 +228,8 @@ func TestConsole_RendersEveryPage(t *testing.T) {
 		"user?id=7":                  {"enabled_user_ids: listed", "1 of 4", "no limit", "open failed", "refused: &lt;b&gt;no"},
 		"models?name=llama&type=LLM": {"found by"},
 		"feedback":                   {"&lt;script&gt;alert(1)", "2.0 of 5"},
-		"report":                     {"below 1 %"},
+		"report": {"below 1 %", "rolled back, by hand", "By bob", "Back at six.", "opening", "12.5 %, 3 users listed", "renewal", "client left", "<td class=\"n\">41</td>",
+			"sessions opened and never used", "feedback, 4 open, 3.5 of 5"},
 		"sessions?state=open&user=7": {`before=c1`, `user=7`},
 		"assets/console.css":         {"prefers-color-scheme"},
 		"assets/console.js":          {"use strict"},
@@ -244,7 +249,7 @@ func TestConsole_WithoutARolloutOffersToStartOne(t *testing.T) {
 	delete(admin.answers, "/rollouts/automation")
 	delete(admin.answers, "/report")
 	b := open(t, admin, console.Options{Authorize: as("ann", false)})
-	for path, want := range map[string]string{"": "There is no rollout", "rollout": "Start the plan", "report": "no rollout to report on"} {
+	for path, want := range map[string]string{"": "There is no rollout", "rollout": "Start the plan", "report": "no flag to report on"} {
 		if p := b.get(path); p.status != http.StatusOK || !strings.Contains(p.html, want) {
 			t.Errorf("%q: %d, without %q", path, p.status, want)
 		}

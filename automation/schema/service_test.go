@@ -11,6 +11,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
+	"github.com/MorpheusAIs/gateway-automation/internal/replica"
+	"github.com/MorpheusAIs/gateway-automation/internal/report"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
@@ -78,8 +80,9 @@ func TestGrants_SufficeForTheService(t *testing.T) {
 		check(string(action), err)
 		check("tick", rollouts.Tick(t.Context()))
 	}
-	_, err = rollouts.Store().Report(t.Context(), "automation", rollout.Goals{})
+	_, err = report.New(pool, rollouts.Store(), sqldb.Options{}).Make(t.Context(), report.Options{Flag: "automation", Users: func(context.Context) (int, error) { return 1, nil }})
 	check("report", err)
+	check("replica", replica.NewStore(pool, nil).Report(t.Context(), replica.Report{ID: "a", Number: 1, Activity: []replica.Activity{{Kind: "chat", Cause: "none", Evidence: "success", Requests: 1}}}))
 
 	execute(t, owner, `UPDATE automation_sessions SET state = 'closed', closed_at = now() - interval '1 year'`)
 	cleaner, err := cleanup.New(db, cleanup.Options{DefaultOptIn: true, Pause: time.Millisecond})

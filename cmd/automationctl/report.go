@@ -9,73 +9,130 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/spf13/cobra"
 
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
-	"github.com/MorpheusAIs/gateway-automation/settings"
+	"github.com/MorpheusAIs/gateway-automation/internal/report"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 func (a *app) report() *cobra.Command {
 	var bugs, users int
+	var markdown bool
+	o := report.Options{}
 	cmd := &cobra.Command{
-		Use: "report [NAME]", Short: "Measure a rollout by its criteria of success", Args: cobra.MaximumNArgs(1),
+		Use: "report [NAME]", Short: "Measure a rollout by its criteria of success, and review a week", Args: cobra.MaximumNArgs(1),
 		Long: `Report measures the current rollout of NAME, automation unless named, by the
 plan's criteria: 100 % for 72 h, an error rate below 1 %, adoption of at least
 30 % in the first week, no open P0 or P1 bug, and latencies within their range.
-What was neither measured nor stated stays open. The exit code is 1 where a
-criterion is not met.
+It does not matter whether gateways carry the rollout out or people do by hand:
+then the flag's audit says when it began. What was neither measured nor stated
+stays open, without a figure. After a way back the report shows what led to it.
+The exit code is 1 where a criterion is not met.
+
+It also reviews the last week, or --since: opens, errors by cause, users, what
+was paid for nothing, feedback. --markdown writes all of it for the weekly
+review.
 
 The database does not know how many users there are, nor what bugs are open:
-say --users and --open-bugs. Who has adopted it is who has it switched on in
-their settings now.`,
-		Example: "  automationctl report --users 5000 --open-bugs 0",
+say --users and --open-bugs. Who has adopted it is who used it or switched it
+on within the first week. AUTOMATION_RETENTION_DAYS is how long gateways keep
+sessions, 30 unless set.`,
+		Example: "  automationctl report --users 5000 --open-bugs 0\n" +
+			"  automationctl report --users 5000 --open-bugs 0 --since 168h --markdown > review.md",
 		RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
-			name := automationFlag
-			if len(args) > 0 {
-				name = args[0]
+			if o.Since <= 0 {
+				return usagef("--since is %v, expected more than 0, such as 168h", o.Since)
 			}
-			var g rollout.Goals
+			if o.Flag = automationFlag; len(args) > 0 {
+				o.Flag = args[0]
+			}
 			if cmd.Flags().Changed("open-bugs") {
-				g.OpenBugs = &bugs
+				o.OpenBugs = &bugs
 			}
 			if cmd.Flags().Changed("users") {
-				g.Adopters = adopters(db, users)
+				o.Users = func(context.Context) (int, error) { return users, nil }
 			}
+			cfg, err := a.config("AUTOMATION_RETENTION_DAYS")
+			if err != nil {
+				return err
+			}
+			o.Retention = time.Duration(cfg.RetentionDays) * 24 * time.Hour
 			c, err := rollout.New(db, rollout.Options{})
 			if err != nil {
 				return err
 			}
-			r, err := c.Store().Report(cmd.Context(), name, g)
+			r, err := report.New(db, c.Store(), sqldb.Options{}).Make(cmd.Context(), o)
 			if err != nil {
 				return err
 			}
-			err = a.print(r, func(w io.Writer) {
-				_, _ = fmt.Fprintf(w, "%s: %s, epoch %d: %s\n\n", r.Rollout, r.State, r.Epoch, r.Verdict)
-				row(w, "CRITERION", "VERDICT", "WANTED", "MEASURED")
-				for _, c := range r.Criteria {
-					row(w, c.Name, c.Verdict, c.Wanted, c.Measured)
-				}
-			})
-			if err == nil && r.Verdict == rollout.VerdictNotMet {
+			if markdown && !a.json {
+				_, err = fmt.Fprint(a.out, r.Markdown())
+			} else {
+				err = a.print(r, func(w io.Writer) { writeReport(w, r) })
+			}
+			if err == nil && r.Verdict == report.VerdictNotMet {
 				err = errFindings
 			}
 			return err
 		}),
 	}
 	cmd.Flags().IntVar(&bugs, "open-bugs", 0, "open P0 and P1 bugs")
-	cmd.Flags().IntVar(&users, "users", 0, "users who could have switched it on")
+	cmd.Flags().IntVar(&users, "users", 0, "users who could have the feature")
+	cmd.Flags().DurationVar(&o.Since, "since", 7*24*time.Hour, "the span to review")
+	cmd.Flags().BoolVar(&markdown, "markdown", false, "write a document for the weekly review")
 	return cmd
 }
 
 // automationFlag is the feature's own flag.
 const automationFlag = "automation"
 
-// adopters counts the users who have it on.
-func adopters(db *sqlx.DB, users int) func(context.Context, time.Time, time.Time) (int, int, error) {
-	return func(ctx context.Context, from, to time.Time) (int, int, error) {
-		store, err := settings.NewStore(db, settings.Defaults{}, settings.StoreOptions{})
-		if err != nil {
-			return 0, 0, err
-		}
-		enabled, _, err := store.OptInCounts(ctx, from, to)
-		return int(enabled), users, err
+// writeReport writes a report for a terminal.
+func writeReport(w io.Writer, r report.Report) {
+	by := fmt.Sprintf("epoch %d", r.Epoch)
+	if r.ByHand {
+		by = "by hand"
 	}
+	_, _ = fmt.Fprintf(w, "%s: %s, %s: %s\n\n", r.Rollout, r.State, by, r.Verdict)
+	row(w, "CRITERION", "VERDICT", "WANTED", "MEASURED")
+	for _, c := range r.Criteria {
+		row(w, c.Name, c.Verdict, c.Wanted, c.Measured)
+	}
+	if len(r.Steps) > 0 {
+		_, _ = fmt.Fprintln(w)
+		row(w, "SINCE", "WHO", "WHO HAS IT")
+		for _, s := range r.Steps {
+			row(w, formatTime(s.At), s.By, s)
+		}
+	}
+	if b := r.TakenBack; b != nil {
+		_, _ = fmt.Fprintf(w, "\ntaken back by %s at %s, in the stage %s since %s: %d of %d requests had failed\n", b.By, formatTime(b.At), b.Stage, formatTime(b.Since),
+			b.Evidence.Failures, b.Evidence.Outcomes)
+		if b.Detail != "" {
+			_, _ = fmt.Fprintln(w, b.Detail)
+		}
+		for _, c := range b.Activity {
+			if c.Cause != string(outcome.None) {
+				row(w, c.Kind, c.Cause, formatCount(c.Requests))
+			}
+		}
+	}
+	writeReview(w, r.Review)
+}
+
+func writeReview(w io.Writer, v report.Review) {
+	_, _ = fmt.Fprintf(w, "\nfrom %s to %s\n\n", formatTime(v.From), formatTime(v.To))
+	row(w, "WHAT", "COUNT")
+	for _, o := range v.Opens {
+		row(w, "sessions opened for: "+o.Purpose, fmt.Sprintf("%s, %s failed", formatCount(o.Opened), formatCount(o.Failed)))
+	}
+	for _, c := range v.Activity {
+		row(w, "requests: "+c.Kind+", "+c.Cause, formatCount(c.Requests))
+	}
+	row(w, "users who used it", formatCount(v.Users.Active))
+	row(w, "settings written, on", formatCount(v.Users.OptedIn))
+	row(w, "settings written, off", formatCount(v.Users.OptedOut))
+	for _, u := range v.Unused {
+		row(w, "sessions "+u.What, formatCount(u.Sessions))
+	}
+	row(w, "feedback", fmt.Sprintf("%d, %d open", v.Feedback.Count, v.Feedback.Open))
 }

@@ -660,7 +660,6 @@ func TestStore_ReturnsErrUnavailableWithoutItsDatabase(t *testing.T) {
 			_, err := h.Execute(ctx, flag, rollout.Command{Action: rollout.ActionPause, Actor: "a"})
 			return err
 		},
-		"report": func() error { _, err := h.Report(ctx, flag, rollout.Goals{}); return err },
 	} {
 		if err := call(); !errors.Is(err, rollout.ErrUnavailable) {
 			t.Errorf("%s: %v", name, err)
@@ -672,4 +671,15 @@ func TestStore_ReturnsErrUnavailableWithoutItsDatabase(t *testing.T) {
 	cancelled, cancel := context.WithCancel(ctx)
 	cancel()
 	h.controller.Run(cancelled) // ends
+}
+
+func TestExecute_SaysHowToTakeTheFeatureAwayAfterTheEnd(t *testing.T) {
+	h := newHarness(t, sqlite(t))
+	h.create(hours())
+	h.do(rollout.ActionStart)
+	h.breach()
+	if _, err := h.Execute(t.Context(), flag, rollout.Command{Action: rollout.ActionAbort, Actor: "alice"}); !errors.Is(err, rollout.ErrIllegal) ||
+		!strings.HasSuffix(err.Error(), "it is rolled_back already; to take the feature away, switch the flag off") {
+		t.Errorf("abort after the end: %v", err)
+	}
 }

@@ -66,7 +66,7 @@ func TestPass_DeletesOnlyWhatIsPastItsRetention(t *testing.T) {
 			run(t, pool, `INSERT INTO automation_feedback (key, user_id, message, created_at, done_at) VALUES ('`+key+`', 'u', 'm', `+ago(age.created)+`, `+done+`)`)
 		}
 		for cause, age := range map[string]float64{"long-ago": 366 * day, "lately": 364 * day} {
-			run(t, pool, `INSERT INTO automation_activity (period, kind, cause, requests, slow, db_slow, latency_us, db_us) VALUES (`+ago(age)+`, 'chat', '`+cause+`', 1, 0, 0, 0, 0)`)
+			run(t, pool, `INSERT INTO automation_activity (period, kind, cause, evidence, requests, slow, db_slow, latency_us, db_us) VALUES (`+ago(age)+`, 'chat', '`+cause+`', 'none', 1, 0, 0, 0, 0)`)
 		}
 		for id, age := range map[string]float64{"gone": 25, "late": 1} {
 			run(t, pool, `INSERT INTO automation_replicas (id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, requests, failures, node_failures)

@@ -34,8 +34,8 @@ var fixture = []string{
 		SELECT 'r', 1, 'failure', 'h' || i, {in -1000.0 * i} FROM numbers`,
 	`INSERT INTO automation_rollout_minutes (rollout, minute, stage_run, evidence, failing_users)
 		SELECT 'r', {in -1000.0 * i}, 1, '{}', 0 FROM numbers`,
-	`INSERT INTO automation_activity (period, kind, cause, requests, slow, db_slow, latency_us, db_us)
-		SELECT {in -1000.0 * i}, 'chat', 'none', 1, 0, 0, 0, 0 FROM numbers`,
+	`INSERT INTO automation_activity (period, kind, cause, evidence, requests, slow, db_slow, latency_us, db_us)
+		SELECT {in -1000.0 * i}, 'chat', 'none', 'success', 1, 0, 0, 0, 0 FROM numbers`,
 	`INSERT INTO automation_rollout_outbox (receiver, rollout, seq, body, created_at, next_at)
 		SELECT 'r', 'r', i, '', {in -1000.0 * i}, {in -1000.0 * i} FROM numbers`,
 }

@@ -24,8 +24,9 @@ const Period = 10 * time.Minute
 
 // Activity counts the requests of one kind that ended with one cause.
 type Activity struct {
-	Kind         string `json:"kind" db:"kind"`   // chat or api
-	Cause        string `json:"cause" db:"cause"` // of package automation/outcome
+	Kind         string `json:"kind" db:"kind"`         // chat or api
+	Cause        string `json:"cause" db:"cause"`       // of package automation/outcome
+	Evidence     string `json:"evidence" db:"evidence"` // what the cause says about the feature: none, success, failure, shared, compared
 	Requests     int64  `json:"requests" db:"requests"`
 	Slow         int64  `json:"slow" db:"slow"`             // over the deployment plan's latency
 	DatabaseSlow int64  `json:"database_slow" db:"db_slow"` // over its time in the database
@@ -52,7 +53,7 @@ func (c *Counter) AddActivity(a Activity) {
 	key := activityKey{a.Kind, a.Cause}
 	sum := c.activity[key]
 	if sum == nil {
-		sum = &Activity{Kind: a.Kind, Cause: a.Cause}
+		sum = &Activity{Kind: a.Kind, Cause: a.Cause, Evidence: a.Evidence}
 		c.activity[key] = sum
 	}
 	sum.Requests += a.Requests

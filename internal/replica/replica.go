@@ -167,10 +167,10 @@ func add(tx *sqldb.Tx, now time.Time, list []Activity) error {
 	rows := make([]string, len(list))
 	for i, a := range list {
 		n := len(args)
-		rows[i] = fmt.Sprintf("({unix $1}, $%d, $%d, $%d, $%d, $%d, $%d, $%d)", n+1, n+2, n+3, n+4, n+5, n+6, n+7)
-		args = append(args, a.Kind, a.Cause, a.Requests, a.Slow, a.DatabaseSlow, a.LatencyUS, a.DatabaseUS)
+		rows[i] = fmt.Sprintf("({unix $1}, $%d, $%d, $%d, $%d, $%d, $%d, $%d, $%d)", n+1, n+2, n+3, n+4, n+5, n+6, n+7, n+8)
+		args = append(args, a.Kind, a.Cause, a.Evidence, a.Requests, a.Slow, a.DatabaseSlow, a.LatencyUS, a.DatabaseUS)
 	}
-	_, err := tx.Exec(`INSERT INTO automation_activity AS a (period, kind, cause, requests, slow, db_slow, latency_us, db_us) VALUES `+strings.Join(rows, ", ")+`
+	_, err := tx.Exec(`INSERT INTO automation_activity AS a (period, kind, cause, evidence, requests, slow, db_slow, latency_us, db_us) VALUES `+strings.Join(rows, ", ")+`
 ON CONFLICT (period, kind, cause) DO UPDATE SET requests = a.requests + excluded.requests, slow = a.slow + excluded.slow, db_slow = a.db_slow + excluded.db_slow,
 	latency_us = a.latency_us + excluded.latency_us, db_us = a.db_us + excluded.db_us`, args...)
 	return err

@@ -89,7 +89,7 @@ func TestStore_ListsWhatProcessesReport(t *testing.T) {
 func activity(t *testing.T, pool *sqlx.DB) []replica.Activity {
 	t.Helper()
 	var list []replica.Activity
-	if err := pool.SelectContext(t.Context(), &list, `SELECT kind, cause, sum(requests) AS requests, sum(slow) AS slow, sum(db_slow) AS db_slow,
+	if err := pool.SelectContext(t.Context(), &list, `SELECT kind, cause, max(evidence) AS evidence, sum(requests) AS requests, sum(slow) AS slow, sum(db_slow) AS db_slow,
 		sum(latency_us) AS latency_us, sum(db_us) AS db_us FROM automation_activity GROUP BY kind, cause ORDER BY kind, cause`); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func TestReport_AddsActivityOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pool := migrated(t, open(t))
 			s := replica.NewStore(pool, nil)
-			one := []replica.Activity{{Kind: "chat", Cause: "node", Requests: 1, LatencyUS: 10}, {Kind: "chat", Cause: "none", Requests: 2, Slow: 1, DatabaseSlow: 1, LatencyUS: 30, DatabaseUS: 4}}
+			one := []replica.Activity{{Kind: "chat", Cause: "node", Evidence: "shared", Requests: 1, LatencyUS: 10}, {Kind: "chat", Cause: "none", Evidence: "success", Requests: 2, Slow: 1, DatabaseSlow: 1, LatencyUS: 30, DatabaseUS: 4}}
 			for _, r := range []replica.Report{
 				{ID: "a", Number: 1, Activity: one},
 				{ID: "a", Number: 1, Activity: one}, // made again because its outcome was unknown
@@ -116,7 +116,7 @@ func TestReport_AddsActivityOnce(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			want := []replica.Activity{{Kind: "chat", Cause: "node", Requests: 3, LatencyUS: 30}, {Kind: "chat", Cause: "none", Requests: 4, Slow: 2, DatabaseSlow: 2, LatencyUS: 60, DatabaseUS: 8}}
+			want := []replica.Activity{{Kind: "chat", Cause: "node", Evidence: "shared", Requests: 3, LatencyUS: 30}, {Kind: "chat", Cause: "none", Evidence: "success", Requests: 4, Slow: 2, DatabaseSlow: 2, LatencyUS: 60, DatabaseUS: 8}}
 			if diff := cmp.Diff(want, activity(t, pool)); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
@@ -140,7 +140,7 @@ func TestRun_ReportsUntilItEndsAndWithdraws(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		counter := replica.NewCounter(time.Now)
-		counter.AddActivity(replica.Activity{Kind: "chat", Cause: "none", Requests: 1})
+		counter.AddActivity(replica.Activity{Kind: "chat", Cause: "none", Evidence: "success", Requests: 1})
 		go func() {
 			defer close(done)
 			s.Run(ctx, slog.New(slog.DiscardHandler), counter, func() replica.State { return replica.State{FeatureEnabled: true} })
@@ -153,7 +153,7 @@ func TestRun_ReportsUntilItEndsAndWithdraws(t *testing.T) {
 		if list, err := other.List(t.Context(), 100*365*24*time.Hour); err != nil || len(list) != 1 {
 			t.Errorf("list %v, error %v; want one process", list, err)
 		}
-		counter.AddActivity(replica.Activity{Kind: "chat", Cause: "none", Requests: 1})
+		counter.AddActivity(replica.Activity{Kind: "chat", Cause: "none", Evidence: "success", Requests: 1})
 		cancel()
 		<-done
 		if list := activity(t, pool); len(list) != 1 || list[0].Requests != 2 {

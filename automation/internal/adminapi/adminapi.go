@@ -20,6 +20,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
+	"github.com/MorpheusAIs/gateway-automation/internal/report"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
@@ -38,7 +39,7 @@ type Deps struct {
 	// Refresh makes this process read the flags again soon.
 	Refresh func()
 	Cleanup func(ctx context.Context, dryRun bool) (cleanup.Report, error)
-	Report  func(ctx context.Context, openBugs *int) (rollout.Report, error)
+	Report  func(ctx context.Context, openBugs *int, since time.Duration) (report.Report, error)
 	// Overview is how the feature is on all replicas.
 	Overview func(ctx context.Context) (Overview, error)
 	// Failures is what lately went wrong for a user, the latest first.

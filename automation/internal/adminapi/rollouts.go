@@ -137,8 +137,19 @@ func (a *api) postCleanup(c *httpapi.Call, _ string) error {
 	return problem.WriteJSON(c.W, http.StatusOK, report)
 }
 
-// getReport measures the deployment plan's criteria of success.
+// maxReviewed is the longest span that a report reviews.
+const maxReviewed = 366 * 24 * time.Hour
+
+// getReport measures the deployment plan's criteria of success, and reviews the
+// last week or the span that is asked for.
 func (a *api) getReport(c *httpapi.Call, _ string) error {
+	var since time.Duration
+	if text := c.R.URL.Query().Get("since"); text != "" {
+		var err error
+		if since, err = time.ParseDuration(text); err != nil || since <= 0 || since > maxReviewed {
+			return problem.Invalid(problem.FieldError{Field: "since", Message: "must be a span of at most a year such as 168h"})
+		}
+	}
 	var bugs *int
 	if text := c.R.URL.Query().Get("open_bugs"); text != "" {
 		n, err := strconv.Atoi(text)
@@ -147,7 +158,7 @@ func (a *api) getReport(c *httpapi.Call, _ string) error {
 		}
 		bugs = &n
 	}
-	report, err := a.Report(c.R.Context(), bugs)
+	report, err := a.Report(c.R.Context(), bugs, since)
 	if err != nil {
 		return rolloutProblem(c.W, err)
 	}

@@ -1,0 +1,207 @@
+package report
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/replica"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// The deployment plan's criteria.
+const (
+	week         = 7 * 24 * time.Hour
+	fullFor      = 72 * time.Hour
+	maxErrorRate = .01
+	minAdoption  = .3
+	maxSlowShare = .05 // of a 95th percentile
+	minRequests  = 20  // below which a rate says nothing
+)
+
+// Verdict is the answer to whether a criterion is met.
+type Verdict string
+
+// The verdicts.
+const (
+	VerdictMet    Verdict = "met"
+	VerdictNotMet Verdict = "not_met"
+	VerdictOpen   Verdict = "open" // too early to tell, not measured, or not stated
+)
+
+// Criterion is one criterion of success.
+type Criterion struct {
+	Name    string  `json:"name"` // full_rollout, error_rate, adoption, latency, database, open_bugs
+	Verdict Verdict `json:"verdict"`
+	Wanted  string  `json:"wanted"`
+	// Measured has the figures; while the verdict is open it says what is
+	// missing, so that no figure is taken for a result.
+	Measured string `json:"measured"`
+}
+
+func verdict(met bool) Verdict {
+	if met {
+		return VerdictMet
+	}
+	return VerdictNotMet
+}
+
+// criteria measures all criteria.
+func (m *Maker) criteria(ctx context.Context, r rolling, o Options) ([]Criterion, error) {
+	adoption, err := m.adoption(ctx, r, o)
+	n := r.Evidence.Exposed
+	return []Criterion{r.fullRollout(), errorRate(n), adoption,
+		timing("latency", r.plan.LatencyP95, n.Slow, n.Outcomes, n.Latency()),
+		timing("database", r.plan.DatabaseP95, n.DatabaseSlow, n.Outcomes, n.DatabaseTime()),
+		openBugs(o.OpenBugs)}, err
+}
+
+func (r rolling) fullRollout() Criterion {
+	c := Criterion{Name: "full_rollout", Verdict: VerdictOpen, Wanted: fmt.Sprintf("100 %% for %v", fullFor)}
+	switch {
+	case r.full >= fullFor:
+		c.Verdict, c.Measured = VerdictMet, fmt.Sprintf("100 %% for %v, %s", r.full.Round(time.Second), r.State)
+	case r.isOff:
+		c.Verdict, c.Measured = VerdictNotMet, "the feature was taken back"
+	case r.State == rollout.StateCompleted:
+		c.Verdict, c.Measured = VerdictNotMet, fmt.Sprintf("100 %% for %v, %s", r.full.Round(time.Second), r.State)
+	case r.State == rollout.StatePending:
+		c.Measured = "the rollout has not begun"
+	case r.isFull:
+		c.Measured = "everybody has it, not yet for long enough"
+	default:
+		c.Measured = "not everybody has it yet"
+	}
+	return c
+}
+
+// tooFew is what an open rate says.
+const tooFew = "too few requests to tell"
+
+func errorRate(n rollout.Counts) Criterion {
+	c := Criterion{Name: "error_rate", Verdict: VerdictOpen, Wanted: fmt.Sprintf("below %.4g %%", 100*maxErrorRate), Measured: tooFew}
+	if n.Outcomes >= minRequests {
+		c.Verdict, c.Measured = verdict(n.ErrorRate() < maxErrorRate), fmt.Sprintf("%.2f %%, %d of %d", 100*n.ErrorRate(), n.Failures, n.Outcomes)
+	}
+	return c
+}
+
+// timing compares a 95th percentile with what the plan allows.
+func timing(name string, most time.Duration, slow, outcomes int64, mean time.Duration) Criterion {
+	c := Criterion{Name: name, Verdict: VerdictOpen, Wanted: fmt.Sprintf("at most %v in %.4g %% of the requests", most, 100*(1-maxSlowShare)), Measured: tooFew}
+	switch {
+	case most == 0:
+		c.Wanted, c.Measured = "the plan has no gate", "not measured"
+	case outcomes >= minRequests:
+		share := float64(slow) / float64(outcomes)
+		c.Verdict = verdict(share <= maxSlowShare)
+		c.Measured = fmt.Sprintf("more in %.2f %% of %d, %v on average", 100*share, outcomes, mean)
+	}
+	return c
+}
+
+func openBugs(n *int) Criterion {
+	c := Criterion{Name: "open_bugs", Verdict: VerdictOpen, Wanted: "no open P0 or P1 bug", Measured: "not stated"}
+	if n != nil {
+		c.Verdict, c.Measured = verdict(*n == 0), fmt.Sprintf("%d, as stated", *n)
+	}
+	return c
+}
+
+// adoption measures how many of the users used the feature or opted in within
+// the first week.
+func (m *Maker) adoption(ctx context.Context, r rolling, o Options) (Criterion, error) {
+	c := Criterion{Name: "adoption", Verdict: VerdictOpen, Wanted: fmt.Sprintf("at least %.4g %% within %v", 100*minAdoption, week)}
+	switch {
+	case r.BeganAt.IsZero():
+		c.Measured = "the rollout has not begun"
+		return c, nil
+	case o.Users == nil:
+		c.Measured = "how many users there are was not stated"
+		return c, nil
+	}
+	users, err := o.Users(ctx)
+	if err != nil {
+		return c, fmt.Errorf("users: %w", err)
+	}
+	end := r.BeganAt.Add(week)
+	to := end
+	if r.At.Before(end) {
+		to = r.At
+	}
+	adopters, err := m.adopters(ctx, r.BeganAt, to)
+	if err != nil {
+		return c, err
+	}
+	share := 0.0
+	if users > 0 {
+		share = float64(adopters) / float64(users)
+	}
+	figures := fmt.Sprintf("%.1f %%, %d of %d users", 100*share, adopters, users)
+	switch {
+	case share >= minAdoption:
+		c.Verdict, c.Measured = VerdictMet, figures
+	case r.At.Before(end):
+		c.Measured = "the first week is not over"
+	case r.At.Sub(r.BeganAt) > o.Retention:
+		c.Measured = "sessions of the first week are past their retention"
+	default:
+		c.Verdict, c.Measured = VerdictNotMet, figures
+	}
+	return c, nil
+}
+
+// usedBetween selects users by their sessions: $1 and $2 are the bounds. One that
+// began before may have been used within; none lasts longer than two days.
+const usedBetween = `SELECT user_id AS id FROM automation_sessions WHERE user_id <> '' AND state NOT IN ('failed', 'lost')
+	AND created_at >= {unix $1 - 172800} AND created_at < {unix $2} AND (created_at >= {unix $1} OR last_used_at >= {unix $1})`
+
+// adopters counts the users who used the feature or have opted in between two
+// times.
+func (m *Maker) adopters(ctx context.Context, from, to time.Time) (int, error) {
+	return sqldb.Read(ctx, m.db, "report.adopters", func(tx *sqldb.Tx) (n int, err error) {
+		return n, tx.Get(&n, `SELECT count(*) FROM (SELECT {text user_id} AS id FROM user_automation_settings WHERE is_enabled AND deleted_at IS NULL
+				AND (created_at >= {unix $1} AND created_at < {unix $2} OR updated_at >= {unix $1} AND updated_at < {unix $2})
+			UNION `+usedBetween+`) AS adopters`, seconds(from), seconds(to))
+	})
+}
+
+// seconds is a time for {unix}, rounded as SQLite keeps it.
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
+
+// activity returns how requests ended between two times, by whole periods.
+func (m *Maker) activity(ctx context.Context, from, to time.Time) ([]replica.Activity, error) {
+	return sqldb.Read(ctx, m.db, "report.activity", func(tx *sqldb.Tx) ([]replica.Activity, error) {
+		list := []replica.Activity{}
+		return list, tx.Select(&list, `SELECT kind, cause, max(evidence) AS evidence, CAST(sum(requests) AS bigint) AS requests, CAST(sum(slow) AS bigint) AS slow,
+				CAST(sum(db_slow) AS bigint) AS db_slow, CAST(sum(latency_us) AS bigint) AS latency_us, CAST(sum(db_us) AS bigint) AS db_us
+			FROM automation_activity WHERE period >= {unix $1} AND period <= {unix $2} GROUP BY kind, cause ORDER BY kind, sum(requests) DESC, cause`,
+			seconds(from.Truncate(replica.Period)), seconds(to))
+	})
+}
+
+// counts makes evidence of activity.
+func counts(list []replica.Activity) (n rollout.Counts) {
+	for _, a := range list {
+		switch a.Evidence {
+		case "none":
+			n.Ignored += a.Requests
+			continue
+		case "shared":
+			n.SharedFailures += a.Requests
+			continue
+		case "compared":
+			n.ProviderFailures += a.Requests
+			n.Failures += a.Requests
+		case "failure":
+			n.Failures += a.Requests
+		}
+		n.Outcomes += a.Requests
+		n.Slow += a.Slow
+		n.DatabaseSlow += a.DatabaseSlow
+		n.LatencyUS += a.LatencyUS
+		n.DatabaseUS += a.DatabaseUS
+	}
+	return n
+}

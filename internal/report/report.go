@@ -1,0 +1,232 @@
+// Package report measures the rollout of a flag by the deployment plan's
+// criteria of success, and reviews how the feature fared over a span of time.
+//
+// A rollout is measured whether a controller carries it out or people do in
+// SQL: then the flag's audit says when each stage began, and
+// automation_activity how its requests ended. Sessions and settings say who
+// uses the feature.
+package report
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/feedback"
+	"github.com/MorpheusAIs/gateway-automation/internal/replica"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// Maker reads what reports are made of. It changes nothing.
+type Maker struct {
+	db       *sqldb.DB
+	flags    *flags.Store
+	rollouts *rollout.Store
+	feedback *feedback.Store
+}
+
+// New returns a Maker on the host's pool.
+func New(pool *sqlx.DB, rollouts *rollout.Store, o sqldb.Options) *Maker {
+	return &Maker{sqldb.New(pool, o), flags.NewStore(pool, flags.StoreOptions{MaxConns: o.MaxConns, Observe: o.Observe}), rollouts, feedback.NewStore(pool, o)}
+}
+
+// Options are what only others know.
+type Options struct {
+	Flag string // the flag's name
+	// Users returns how many users could have the feature; nil is not stated.
+	Users func(context.Context) (int, error)
+	// OpenBugs is the number of open P0 and P1 bugs; nil is not stated.
+	OpenBugs *int
+	// Since is the span that is reviewed; 0 is 7 days.
+	Since time.Duration
+	// Retention is how long sessions that ended are kept; 0 is 30 days.
+	Retention time.Duration
+}
+
+// Report is a rollout measured, and a review.
+type Report struct {
+	Rollout  string           `json:"rollout"` // the flag's name
+	ByHand   bool             `json:"by_hand"` // no controller carries it out
+	State    rollout.State    `json:"state"`
+	Detail   string           `json:"detail"` // why it waits, is paused or was taken back; for people
+	Epoch    int              `json:"epoch"`  // the controller's; 0 by hand
+	At       time.Time        `json:"at"`
+	BeganAt  time.Time        `json:"began_at,omitzero"`
+	Verdict  Verdict          `json:"verdict"` // met if all are, not_met if one is not, otherwise open
+	Criteria []Criterion      `json:"criteria"`
+	Evidence rollout.Evidence `json:"evidence"` // by which the rates are measured
+	// Steps are the changes of who has the feature, since the rollout began.
+	Steps []Step `json:"steps"`
+	// TakenBack is the last time that the feature was taken from people and has
+	// not been given back; nil where it was not.
+	TakenBack *TakenBack `json:"taken_back"`
+	Review    Review     `json:"review"`
+}
+
+// TakenBack is a way back, and what led to it.
+type TakenBack struct {
+	At     time.Time `json:"at"`
+	By     string    `json:"by"`
+	Detail string    `json:"detail"`
+	Stage  string    `json:"stage"` // in which it happened
+	Since  time.Time `json:"since"` // when that stage began
+	// Evidence is what was counted in that stage, and Activity how its requests
+	// ended, by whole periods of ten minutes.
+	Evidence rollout.Counts     `json:"evidence"`
+	Activity []replica.Activity `json:"activity"`
+}
+
+// rolling is a rollout as the criteria see it, whoever carries it out.
+type rolling struct {
+	Report
+	plan   rollout.Plan  // whose latencies are measured by
+	isFull bool          // everybody has it
+	full   time.Duration // for how long, under watch where a controller does it
+	isOff  bool          // it has been taken back from everybody
+}
+
+// Make measures the rollout of a flag and reviews the last span. The errors are
+// flags.ErrNotFound, a *rollout.RowError, and the database's.
+func (m *Maker) Make(ctx context.Context, o Options) (Report, error) {
+	fail := func(err error) (Report, error) { return Report{}, fmt.Errorf("report: %q: %w", o.Flag, err) }
+	r, err := m.measure(ctx, o)
+	if err != nil {
+		return fail(err)
+	}
+	o.Since, o.Retention = cmp.Or(o.Since, week), cmp.Or(o.Retention, 30*24*time.Hour)
+	if r.Review, err = m.review(ctx, r.At.Add(-o.Since), r.At); err != nil {
+		return fail(err)
+	}
+	if r.Criteria, err = m.criteria(ctx, r, o); err != nil {
+		return fail(err)
+	}
+	r.Verdict = VerdictMet
+	for _, c := range r.Criteria {
+		if c.Verdict == VerdictNotMet || c.Verdict == VerdictOpen && r.Verdict == VerdictMet {
+			r.Verdict = c.Verdict
+		}
+	}
+	return r.Report, nil
+}
+
+// measure reads how the rollout stands.
+func (m *Maker) measure(ctx context.Context, o Options) (rolling, error) {
+	now, steps, err := m.steps(ctx, o.Flag)
+	if err != nil {
+		return rolling{}, err
+	}
+	r := rolling{Report: Report{Rollout: o.Flag, At: now, Steps: []Step{}}, plan: rollout.DefaultPlan()}
+	status, err := m.rollouts.Get(ctx, o.Flag)
+	if err != nil && !errors.Is(err, rollout.ErrNotFound) {
+		return r, err
+	}
+	if err != nil || isByHand(status, steps) {
+		return r, m.measureByHand(ctx, &r, steps)
+	}
+	return r, m.measureController(ctx, &r, status, steps)
+}
+
+// isByHand reports whether the flag is past what a rollout has done with it:
+// the rollout has ended, and somebody has switched the feature on or off since.
+func isByHand(s rollout.Status, steps []Step) bool {
+	last := Step{}
+	if len(steps) > 0 {
+		last = steps[len(steps)-1]
+	}
+	switch s.State {
+	case rollout.StatePending:
+		return last.exposure() > 0
+	case rollout.StateCompleted:
+		return last.exposure() != everybody
+	case rollout.StateRolledBack, rollout.StateAborted:
+		return last.exposure() > 0
+	case rollout.StateRunning, rollout.StatePaused:
+	}
+	return false
+}
+
+// measureController measures a rollout that gateways carry out.
+func (m *Maker) measureController(ctx context.Context, r *rolling, s rollout.Status, steps []Step) error {
+	r.State, r.Detail, r.Epoch, r.plan, r.Evidence = s.State, s.Detail, s.Epoch, s.Plan, s.Evidence
+	if s.State == rollout.StatePending {
+		r.Evidence = rollout.Evidence{}
+		return nil
+	}
+	r.BeganAt = s.BeganAt
+	for _, step := range steps {
+		// The rollout changes the flag one statement before it notes its beginning.
+		isFirst := step.By == "rollout:"+r.Rollout && step.At.After(s.BeganAt.Add(-time.Second)) && step.exposure() > 0
+		if isFirst || !step.At.Before(s.BeganAt) {
+			r.Steps = append(r.Steps, step)
+		}
+	}
+	if s.Stage == len(s.Plan.Stages)-1 && s.Percentage == 100*flags.Percent {
+		r.isFull, r.full = true, time.Duration(s.WatchedSeconds*float64(time.Second))
+	} else if s.State == rollout.StateRunning || s.State == rollout.StatePaused {
+		r.Evidence = rollout.Evidence{} // of an earlier stage: the criteria are about the last one
+	}
+	r.isOff = s.State == rollout.StateRolledBack || s.State == rollout.StateAborted
+	events, err := m.rollouts.Events(ctx, r.Rollout, 1000, 0)
+	if err != nil {
+		return err
+	}
+	for i, e := range events { // the newest first
+		if e.Epoch != s.Epoch || e.Action == rollout.ActionResume || e.Action == rollout.ActionRestart {
+			break
+		}
+		if e.Action != rollout.ActionRollback && e.Action != rollout.ActionStepBack && e.Action != rollout.ActionAbort || e.From == rollout.StatePending {
+			continue
+		}
+		before := events[min(i+1, len(events)-1)]
+		back := &TakenBack{At: e.At, By: e.Actor, Detail: e.Detail, Stage: before.StageName, Since: before.At, Evidence: e.Evidence.Exposed}
+		if back.Activity, err = m.activity(ctx, before.At, e.At); err != nil {
+			return err
+		}
+		r.TakenBack = back
+		break
+	}
+	return nil
+}
+
+// measureByHand measures a rollout that people carry out in SQL, by command or
+// by API. Its stages are the times between two changes of who has the feature.
+func (m *Maker) measureByHand(ctx context.Context, r *rolling, steps []Step) error {
+	r.ByHand, r.State = true, rollout.StatePending
+	began := beginning(steps)
+	if began < 0 {
+		return nil
+	}
+	r.Steps = steps[began:]
+	last := r.Steps[len(r.Steps)-1]
+	stage, end := last, r.At
+	r.BeganAt, r.State, r.isOff = r.Steps[0].At, rollout.StateRunning, last.exposure() == 0
+	if last.exposure() == everybody {
+		r.isFull, r.full = true, r.At.Sub(stage.At)
+	}
+	if r.full >= fullFor {
+		r.State = rollout.StateCompleted
+	}
+	if i := takenBackAt(r.Steps); i > 0 {
+		lost := r.Steps[i]
+		before := r.Steps[i-1]
+		back := &TakenBack{At: lost.At, By: lost.By, Detail: lost.Notice, Stage: before.String(), Since: before.At}
+		var err error
+		if back.Activity, err = m.activity(ctx, before.At, lost.At); err != nil {
+			return err
+		}
+		back.Evidence = counts(back.Activity)
+		r.TakenBack, r.Detail = back, lost.Notice
+		if r.isOff {
+			r.State, stage, end = rollout.StateRolledBack, before, lost.At
+		}
+	}
+	list, err := m.activity(ctx, stage.At, end)
+	r.Evidence.Exposed = counts(list)
+	return err
+}
