@@ -48,6 +48,15 @@ func allowOrigins(h http.Handler, origins string) http.Handler {
 		AllowedHeaders: list(automation.CORSAllowHeaders), ExposedHeaders: list(automation.CORSExposeHeaders)}).Handler(h)
 }
 
+// noSniff keeps browsers from taking an answer for something else than its
+// Content-Type says. The module's own answers say so themselves.
+func noSniff(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		h.ServeHTTP(w, r)
+	})
+}
+
 // exposition is what Prometheus scrapes: the module's metrics and the process's.
 func exposition(recorder prometheus.Collector) http.Handler {
 	registry := prometheus.NewRegistry()

@@ -23,7 +23,6 @@ func trialPage(mux *http.ServeMux, about string, node *proxyroutertest.Server) {
 	page := func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
-			w.Header().Set("X-Content-Type-Options", "nosniff")
 			h.ServeHTTP(w, r)
 		})
 	}

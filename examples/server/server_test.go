@@ -128,6 +128,9 @@ func (s *server) do(t *testing.T, method, path, user, body string) answer {
 	if err != nil {
 		return answer{body: err.Error()}
 	}
+	if got := response.Header.Values("X-Content-Type-Options"); len(got) != 1 || got[0] != "nosniff" {
+		t.Errorf("%s %s: %d with X-Content-Type-Options %q", method, path, response.StatusCode, got)
+	}
 	return answer{response.StatusCode, response.Header, string(text)}
 }
 
