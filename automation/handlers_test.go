@@ -36,7 +36,7 @@ func documentedPaths(t *testing.T) []string {
 // No browser may take an answer of any handler for a page or a script.
 func TestHandlers_ForbidSniffing(t *testing.T) {
 	const token = "a-token-of-enough-length"
-	l := newLab(t, setup{config: func(c *automation.Config) { c.AdminToken = automation.NewSecret(token) }})
+	l := newHarness(t, setup{config: func(c *automation.Config) { c.AdminToken = automation.NewSecret(token) }})
 	mux := http.NewServeMux()
 	mux.Handle("/api/v1/", l.Forward())
 	mux.Handle("/sessions/", l.Sessions(http.NotFoundHandler()))

@@ -77,6 +77,7 @@ type Service struct {
 	Deps
 	bodies  *reqbody.Budget
 	answers *relay.Relay
+	missing missingRoutes
 }
 
 // New makes a Service.

@@ -107,6 +107,8 @@ func (f *forwarding) prepare() ([]byte, error) {
 		if err := f.useClientSession(); err != nil {
 			return nil, err
 		}
+	case f.skip == "" && f.missing.has(f.route, f.Now()):
+		return nil, clientError(outcome.CodeUnknownURL, noRouteMessage, nil)
 	case f.skip == "":
 		if err := f.resolve(); err != nil {
 			return nil, err
@@ -190,6 +192,10 @@ func (f *forwarding) responseError(status int, header http.Header, text []byte) 
 		answer.body.Param = e.Param
 		answer.body.Code, answer.body.Type = cmp.Or(e.Code, answer.body.Code), cmp.Or(e.Type, answer.body.Type)
 	}
+	if answer.code == outcome.CodeUnknownURL {
+		f.missing.note(f.route, f.Now())
+		answer.body.Message = noRouteMessage
+	}
 	if e.RetryAfter > 0 {
 		answer.retry = e.RetryAfter
 	}
@@ -199,6 +205,8 @@ func (f *forwarding) responseError(status int, header http.Header, text []byte) 
 	}
 	return failed
 }
+
+const noRouteMessage = "The Morpheus node does not have this route."
 
 // errorCode is the code of an error that the node answered with.
 func errorCode(e proxyrouter.ChatError) outcome.Code {

@@ -2,6 +2,8 @@ package chat
 
 import (
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 )
@@ -10,16 +12,17 @@ import (
 type route struct {
 	path string // on the node
 	kind mapping.Type
+	rare bool // today's node does not have it
 }
 
 var routes = []route{
-	{"/v1/chat/completions", mapping.LLM},
-	{"/v1/completions", mapping.LLM},
-	{"/v1/responses", mapping.LLM},
-	{"/v1/embeddings", mapping.Embedding},
-	{"/v1/audio/transcriptions", mapping.STT},
-	{"/v1/audio/translations", mapping.STT},
-	{"/v1/audio/speech", mapping.TTS},
+	{"/v1/chat/completions", mapping.LLM, false},
+	{"/v1/completions", mapping.LLM, true},
+	{"/v1/responses", mapping.LLM, true},
+	{"/v1/embeddings", mapping.Embedding, false},
+	{"/v1/audio/transcriptions", mapping.STT, false},
+	{"/v1/audio/translations", mapping.STT, true},
+	{"/v1/audio/speech", mapping.TTS, false},
 }
 
 // routeOf finds the route of a path by its end, so that a host can mount the
@@ -32,4 +35,33 @@ func routeOf(path string) route {
 		}
 	}
 	return route{}
+}
+
+// missingFor is how long it is remembered that the node lacks a route.
+const missingFor = 10 * time.Minute
+
+// missingRoutes are rare routes that the node has lately answered with 404. They
+// are refused before a session is paid for them. The others never are: their 404
+// is that of something in front of the node, and may be over in a moment.
+type missingRoutes struct {
+	mu    sync.Mutex
+	until map[string]time.Time // by path
+}
+
+func (m *missingRoutes) note(r route, now time.Time) {
+	if !r.rare {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.until == nil {
+		m.until = map[string]time.Time{}
+	}
+	m.until[r.path] = now.Add(missingFor)
+}
+
+func (m *missingRoutes) has(r route, now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return now.Before(m.until[r.path])
 }
