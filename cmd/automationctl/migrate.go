@@ -1,8 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"io/fs"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jmoiron/sqlx"
@@ -47,8 +51,9 @@ already are adopted with their data. Nobody is in the rollout until you say so.`
 	var sure bool
 	down := &cobra.Command{
 		Use: "down", Short: "Take migrations back, with the data in their tables", Args: cobra.NoArgs,
-		Long: `Down takes the newest migrations back, and DELETES what their tables hold.
-Tables that were adopted stay, as they were before. Dump the tables first:
+		Long: `Down takes the newest migrations back, and DELETES what their tables hold;
+without --yes it only says how many rows of which. Tables that were adopted
+stay, as they were before. Dump the tables first:
 
   pg_dump "$DATABASE_URL" -Fc -t 'automation_*' -t 'feature_flag*' -t user_automation_settings -f automation.dump
 
@@ -63,9 +68,16 @@ To take the feature back from users, switch the flag off instead:
 			if !sure {
 				return a.refuseDown(cmd, db, steps)
 			}
+			_, lost, err := a.losses(cmd.Context(), db, steps)
+			if err != nil {
+				return err
+			}
 			list, err := schema.Down(cmd.Context(), db, steps)
 			if err != nil {
 				return err
+			}
+			if lost != "" {
+				a.printf("Deleted %s.", lost)
 			}
 			return a.migrations("Nothing was applied.", "Took back", list)
 		}),
@@ -128,21 +140,73 @@ func (a *app) migrations(none, did string, list []schema.Migration) error {
 	})
 }
 
-// refuseDown names what down would take back, and refuses.
+// refuseDown names what down would take back and delete, and refuses.
 func (a *app) refuseDown(cmd *cobra.Command, db *sqlx.DB, steps int) error {
-	list, err := schema.Status(cmd.Context(), db)
-	if err != nil {
+	names, lost, err := a.losses(cmd.Context(), db, steps)
+	switch {
+	case err != nil:
 		return err
+	case len(names) == 0:
+		return a.migrations("Nothing was applied.", "", nil)
+	case lost == "":
+		lost = "no row"
 	}
-	var names []string
-	for i := len(list) - 1; i >= 0 && steps > 0; i-- {
-		if !list[i].AppliedAt.IsZero() {
-			names = append(names, fmt.Sprintf("%d (%s)", list[i].Version, list[i].Name))
-			steps--
+	return usagef("this would take back %s and delete %s; dump the tables first, then repeat it with --yes", strings.Join(names, ", "), lost)
+}
+
+// dropped finds the tables that a way back drops.
+var dropped = regexp.MustCompile(`(?m)^\s*DROP TABLE (?:IF EXISTS )?(\w+)`)
+
+// losses returns the newest migrations that are applied, and how many rows of
+// which tables go with them. An adopted table stays.
+func (a *app) losses(ctx context.Context, db *sqlx.DB, steps int) (names []string, lost string, err error) {
+	list, err := schema.Status(ctx, db)
+	if err != nil {
+		return nil, "", err
+	}
+	var tables []string
+	for _, m := range slices.Backward(list) {
+		if m.AppliedAt.IsZero() || len(names) == steps {
+			continue
+		}
+		names = append(names, fmt.Sprintf("%d (%s)", m.Version, m.Name))
+		database := map[bool]string{true: "sqlite", false: "postgres"}[db.DriverName() == "sqlite"]
+		down, err := fs.ReadFile(schema.Files(), fmt.Sprintf("%s/%04d_%s.down.sql", database, m.Version, m.Name))
+		if err != nil {
+			continue // of a newer program, which Down refuses
+		}
+		for _, found := range dropped.FindAllStringSubmatch(string(down), -1) {
+			tables = append(tables, found[1])
 		}
 	}
-	if len(names) == 0 {
-		return a.migrations("Nothing was applied.", "", nil)
+	var parts []string
+	for _, table := range tables {
+		n, err := countLost(ctx, db, table)
+		if err != nil {
+			return nil, "", err
+		}
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%s rows of %s", formatCount(n), table))
+		}
 	}
-	return usagef("this would take back %s and delete the data in the tables; dump them first, then repeat it with --yes", strings.Join(names, ", "))
+	return names, strings.Join(parts, ", "), nil
+}
+
+// countLost counts a table's rows, none of one that is the host's or only keeps
+// the migrations' own accounts.
+func countLost(ctx context.Context, db *sqlx.DB, table string) (n int64, err error) {
+	switch table {
+	case "automation_schema_migrations", "automation_adopted_tables":
+		return 0, nil
+	case "feature_flags", "user_automation_settings":
+		if db.DriverName() == "sqlite" {
+			break
+		}
+		var isHosts bool
+		err := db.GetContext(ctx, &isHosts, `SELECT EXISTS (SELECT FROM automation_adopted_tables WHERE table_name = $1 AND was IS NOT NULL)`, table)
+		if err != nil || isHosts {
+			return 0, err
+		}
+	}
+	return n, db.GetContext(ctx, &n, `SELECT count(*) FROM `+table)
 }

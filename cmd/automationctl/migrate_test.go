@@ -46,12 +46,16 @@ func TestMigrate_UpStatusAndDown(t *testing.T) {
 				t.Errorf("status %v, error %v", list, err)
 			}
 			last := list[len(list)-1]
-			expect(2, "", fmt.Sprintf("this would take back %d (%s) and delete the data in the tables; dump them first, then repeat it with --yes", last.Version, last.Name), "migrate", "down")
+			expect(2, "", fmt.Sprintf("this would take back %d (%s) and delete no row; dump the tables first, then repeat it with --yes", last.Version, last.Name), "migrate", "down")
+			s.run("flags", "set", "automation", "--percentage", "3")
+			expect(2, "", "1 rows of automation_jobs, ", "migrate", "down", "--steps", "99")
+			expect(2, "", "1 rows of feature_flags", "migrate", "down", "--steps", "99")
+			expect(2, "", "2 rows of feature_flag_events", "migrate", "down", "--steps", "99")
 			expect(2, "", "--steps is 0", "migrate", "down", "--steps", "0")
 			expect(0, "OK: ", "", "verify")
 			expect(0, fmt.Sprintf("Took back %d, %s.\n", last.Version, last.Name), "", "migrate", "down", "--yes")
 			expect(1, fmt.Sprintf("-- migration %d, %s, has not been applied", last.Version, last.Name), "", "verify")
-			expect(0, "Took back 2, rollouts.\nTook back 1, automation.\n", "", "migrate", "down", "--steps", "99", "--yes")
+			expect(0, "Took back 2, rollouts.\nTook back 1, automation.\n", "2 rows of feature_flag_events", "migrate", "down", "--steps", "99", "--yes")
 			expect(0, "Nothing was applied.\n", "", "migrate", "down", "--yes")
 			expect(0, "Nothing was applied.\n", "", "migrate", "down")
 		})
