@@ -82,3 +82,37 @@ func TestRunbook_MapsThePlanToWhatExists(t *testing.T) {
 		}
 	}
 }
+
+// Each numbered step has an owner, users are told of the launch, and the first
+// optimisation names variables that exist.
+func TestRunbook_SaysWhoDoesWhatAndWhatUsersAreTold(t *testing.T) {
+	runbook := read(t, "../docs/runbook.md")
+	steps := regexp.MustCompile(`(?m)^## (\d+\. .+)$`).FindAllStringSubmatch(runbook, -1)
+	if len(steps) < 8 {
+		t.Errorf("only %d numbered steps", len(steps))
+	}
+	for _, s := range steps {
+		if !regexp.MustCompile(`(?m)^\| \[` + regexp.QuoteMeta(s[1]) + `\]\(#[a-z0-9-]+\)[^|]*\| [^|]+ \| [^|]+ \|$`).MatchString(runbook) {
+			t.Errorf("step %q has no owner", s[1])
+		}
+	}
+	_, messages, _ := strings.Cut(runbook, "\n## Messages to users\n")
+	messages, _, _ = strings.Cut(messages, "\n## ")
+	for _, kind := range []string{"Launch", "Paused", "Back"} {
+		if !strings.Contains(messages, "**"+kind+".** *") {
+			t.Errorf("there is no message %q", kind)
+		}
+	}
+	_, advice, found := strings.Cut(runbook, "**First optimisation.**")
+	advice, _, _ = strings.Cut(advice, "\n## ")
+	variables := read(t, "../docs/environment.md")
+	names := regexp.MustCompile("`([A-Z][A-Z_]+)`").FindAllStringSubmatch(advice, -1)
+	if !found || len(names) < 4 {
+		t.Errorf("the first optimisation names %d variables", len(names))
+	}
+	for _, n := range names {
+		if !strings.Contains(variables, "`"+n[1]+"`") {
+			t.Errorf("the first optimisation names %s, which does not exist", n[1])
+		}
+	}
+}

@@ -25,7 +25,7 @@ import (
 // A block is one of the runbook's, to be run in a shell.
 type block struct{ section, text string }
 
-var fenced = regexp.MustCompile("(?ms)^## ([^\n]+)$|^```sh\n(.*?)^```$")
+var fenced = regexp.MustCompile("(?ms)^###? ([^\n]+)$|^```sh\n(.*?)^```$")
 
 func runbook(t *testing.T) []block {
 	t.Helper()
@@ -90,7 +90,8 @@ func startLoad(t *testing.T, gateways []*server) *load {
 func (l *load) end() { l.stop(); l.done.Wait() }
 
 // hasten lets all stages but the last one pass after an instant,
-// whatever was counted in it, and the last one never.
+// whatever was counted in it, and the last one never; and it lets requests take
+// as long as a busy machine needs.
 func hasten(t *testing.T, path string) {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -104,6 +105,8 @@ func hasten(t *testing.T, path string) {
 	for i := range plan.Stages[:len(plan.Stages)-1] {
 		plan.Stages[i].Hold, plan.Stages[i].MinSamples = 300*time.Millisecond, 0
 	}
+	plan.Stages[len(plan.Stages)-1].Hold = 365 * 24 * time.Hour
+	plan.LatencyP95, plan.DatabaseP95 = 10*time.Minute, 10*time.Minute
 	if text, err = json.Marshal(plan); err == nil {
 		err = os.WriteFile(path, text, 0o600)
 	}
@@ -112,126 +115,272 @@ func hasten(t *testing.T, path string) {
 	}
 }
 
-// TestRunbook carries out docs/runbook.md from an empty PostgreSQL to 100 %
-// and back, with two gateways under load.
-func TestRunbook(t *testing.T) {
-	if testing.Short() {
-		t.Skip("carries out the runbook, about 8 s")
+// alembicProject makes the tables that a Python gateway has: numbered settings
+// with the user's foreign key, and the plan's own table of flags.
+const alembicProject = `
+revision, down_revision = "tables", None
+import sqlalchemy as sa
+from alembic import op
+
+def upgrade():
+    op.create_table("users", sa.Column("id", sa.Integer, primary_key=True), sa.Column("name", sa.String(50)))
+    op.create_table("user_automation_settings",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("user_id", sa.Integer, sa.ForeignKey("users.id", ondelete="CASCADE"), unique=True),
+        sa.Column("is_enabled", sa.Boolean), sa.Column("session_duration", sa.Integer),
+        sa.Column("created_at", sa.DateTime), sa.Column("updated_at", sa.DateTime))
+    op.create_table("feature_flags", sa.Column("feature_name", sa.String(100), primary_key=True),
+        sa.Column("enabled", sa.Boolean), sa.Column("enabled_user_ids", sa.JSON))
+    op.execute("INSERT INTO users (id, name) SELECT n, 'user ' || n FROM generate_series(1, 40) AS n")
+    op.execute("INSERT INTO user_automation_settings (user_id, is_enabled, session_duration) VALUES (1, true, 3600), (2, NULL, NULL)")
+    op.execute("INSERT INTO feature_flags VALUES ('automation', true, '[]')")
+`
+
+// alembic makes a Python gateway's tables, as its own tool does.
+func (r *operation) alembic(t *testing.T) {
+	t.Helper()
+	if err := exec.CommandContext(t.Context(), "/usr/bin/python3", "-c", "import alembic, sqlalchemy, psycopg2").Run(); err != nil {
+		if os.Getenv("AUTOMATION_TEST_REQUIRE_POSTGRES") == "1" {
+			t.Fatal("alembic is not installed; Debian has it in the packages alembic and python3-psycopg2")
+		}
+		t.Skip("alembic is not installed; Debian has it in the packages alembic and python3-psycopg2")
 	}
-	cluster := pgtest.Start(t, pgtest.Options{})
-	dsn := cluster.Database(t)
-	work, bin := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(r.work, "tables.py"), []byte(alembicProject), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.shell(t, block{"set-up", `
+alembic init host
+mv tables.py host/versions/
+python3 - <<'END'
+import os, re
+url = re.sub("^postgres(ql)?:", "postgresql+psycopg2:", os.environ["DATABASE_URL"]).replace("%", "%%")
+ini = open("alembic.ini").read()
+open("alembic.ini", "w").write(re.sub(r"(?m)^sqlalchemy.url = .*$", lambda _: "sqlalchemy.url = " + url, ini))
+END
+alembic upgrade head`})
+}
+
+// operation is a database with its operator's shell, and the gateways and users
+// of it.
+type operation struct {
+	work     string
+	env      []string
+	node     *proxyroutertest.Server
+	gateways []*server
+	traffic  *load
+}
+
+func startOperation(t *testing.T, bin string) *operation {
+	t.Helper()
+	dsn := pgtest.Start(t, pgtest.Options{}).Database(t)
+	r := &operation{work: t.TempDir(), node: proxyroutertest.NewServer(t, proxyroutertest.Options{})}
 	for _, name := range []string{"deploy", "model_mappings.json"} {
 		path, err := filepath.Abs(filepath.Join("../..", name))
 		if err == nil {
-			err = os.Symlink(path, filepath.Join(work, name))
+			err = os.Symlink(path, filepath.Join(r.work, name))
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../cmd/automationctl")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	path := bin + ":" + os.Getenv("PATH")
 	if found, _ := filepath.Glob("/usr/lib/postgresql/*/bin"); len(found) > 0 {
 		path += ":" + found[len(found)-1]
 	}
-	env := []string{"PATH=" + path, "HOME=" + work, "DATABASE_URL=" + dsn, "AUTOMATION_ADMIN_TOKEN=the-operators-token"}
-	shell := func(b block) string {
-		t.Helper()
-		cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", b.text)
-		cmd.Dir, cmd.Env = work, env
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%s:\n%s\n%v\n%s", b.section, b.text, err, out)
+	r.env = []string{"PATH=" + path, "HOME=" + r.work, "DATABASE_URL=" + dsn, "AUTOMATION_ADMIN_TOKEN=the-operators-token"}
+	// The role that the runbook assumes, and that the gateways use.
+	r.shell(t, block{"set-up", `psql "$DATABASE_URL" -c 'CREATE ROLE gateway LOGIN'`})
+	t.Cleanup(func() {
+		if r.traffic != nil {
+			r.traffic.end()
 		}
-		return string(out)
+	})
+	return r
+}
+
+// shell runs a block and returns what it prints.
+func (r *operation) shell(t *testing.T, b block) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", b.text)
+	cmd.Dir, cmd.Env = r.work, r.env
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s:\n%s\n%v\n%s", b.section, b.text, err, out)
 	}
-	// The role that the runbook assumes, and gateways that use it.
-	shell(block{"set-up", `psql "$DATABASE_URL" -c 'CREATE ROLE gateway LOGIN'`})
-	service, err := url.Parse(dsn)
+	return string(out)
+}
+
+// deploy starts two gateways under load.
+func (r *operation) deploy(t *testing.T) {
+	t.Helper()
+	service, err := url.Parse(strings.TrimPrefix(r.env[2], "DATABASE_URL="))
 	if err != nil {
 		t.Fatal(err)
 	}
 	service.User = url.User("gateway")
-	node := proxyroutertest.NewServer(t, proxyroutertest.Options{})
-	gateway := func() *server {
-		return startProcess(t, "DATABASE_URL="+service.String(), "PROXY_ROUTER_URL="+node.URL, "AUTOMATION_ADMIN_TOKEN=the-operators-token",
-			"AUTOMATION_FLAG_POLL_INTERVAL=100ms", "AUTOMATION_ROLLOUT_INTERVAL=200ms")
+	for range 2 {
+		r.gateways = append(r.gateways, startProcess(t, "DATABASE_URL="+service.String(), "PROXY_ROUTER_URL="+r.node.URL, "AUTOMATION_ADMIN_TOKEN=the-operators-token",
+			"AUTOMATION_FLAG_POLL_INTERVAL=100ms", "AUTOMATION_ROLLOUT_INTERVAL=200ms"))
 	}
-	var gateways []*server
-	var traffic *load
-	defer func() {
-		if traffic != nil {
-			traffic.end()
+	r.env = append(r.env, "GATEWAY="+r.gateways[0].url)
+	r.traffic = startLoad(t, r.gateways)
+}
+
+// stop ends the load and the gateways, which report their last counts.
+func (r *operation) stop(t *testing.T) {
+	t.Helper()
+	r.traffic.end()
+	r.traffic = nil
+	for _, s := range r.gateways {
+		if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
 		}
-	}()
-	everybody := func() int {
-		in := 0
-		for user := 1; user <= 40; user++ {
-			if gateways[1].do(t, http.MethodGet, "/api/v1/automation/settings", fmt.Sprint(user), "").status == http.StatusOK {
-				in++
-			}
-		}
-		return in
-	}
-	for _, b := range runbook(t) {
-		if strings.HasPrefix(b.section, "3.") && gateways == nil {
-			gateways = []*server{gateway(), gateway()}
-			env = append(env, "GATEWAY="+gateways[0].url)
-			traffic = startLoad(t, gateways)
-		}
-		if strings.Contains(b.text, "deploy/empty.sql") { // the gateways are stopped for it
-			traffic.end()
-			traffic = nil
-			for _, s := range gateways {
-				if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-					t.Fatal(err)
-				}
-				if err := s.cmd.Wait(); err != nil {
-					t.Errorf("a gateway did not end well: %v", err)
-				}
-			}
-		}
-		// The way back on comes once the rollout has noted that the feature is
-		// off: what is back within one of its passes, it never sees.
-		off, on, takenBack := strings.Cut(b.text, "automationctl on\n")
-		out := shell(block{b.section, off})
-		if takenBack {
-			eventually(t, "the rollout is paused by the change by hand", func() bool {
-				return strings.Contains(shell(block{b.section, "automationctl rollout status automation"}), "paused, by hand_edit")
-			})
-			shell(block{b.section, "automationctl on" + on})
-		}
-		switch {
-		case strings.Contains(b.text, "'[1, 2, 3]'"):
-			eventually(t, "the internal users are in, and nobody else", func() bool { return everybody() == 3 })
-		case strings.Contains(b.text, "--percentage 50"):
-			eventually(t, "about half are in", func() bool { n := everybody(); return n > 10 && n < 32 })
-			if !strings.Contains(out, "rollout_percentage") && !strings.Contains(out, "50") {
-				t.Errorf("the audit does not show the change:\n%s", out)
-			}
-		case strings.Contains(b.text, "> plan.json"):
-			hasten(t, filepath.Join(work, "plan.json"))
-		case strings.Contains(b.text, "--plan plan.json"):
-			eventually(t, "everybody is in, stage by stage", func() bool { return everybody() == 40 })
-		case takenBack:
-			if !strings.Contains(out, "Automation is paused until about 18:00 UTC.") {
-				t.Errorf("users do not see the notice:\n%s", out)
-			}
-			eventually(t, "everybody is back in", func() bool { return everybody() == 40 })
+		if err := s.cmd.Wait(); err != nil {
+			t.Errorf("a gateway did not end well: %v", err)
 		}
 	}
-	if s := node.Stats(); s.Overlaps != 0 || s.EarlyCloses != 0 || s.Opens == 0 {
+}
+
+// in counts the users who have the feature at the second gateway.
+func (r *operation) in(t *testing.T) (n int) {
+	t.Helper()
+	for user := 1; user <= 40; user++ {
+		if r.gateways[1].do(t, http.MethodGet, "/api/v1/automation/settings", fmt.Sprint(user), "").status == http.StatusOK {
+			n++
+		}
+	}
+	return n
+}
+
+// awaitLoad waits until the users have been served so many times more.
+func (r *operation) awaitLoad(t *testing.T, chats int64) {
+	t.Helper()
+	until := r.traffic.served.Load() + chats
+	eventually(t, "the users are served", func() bool { return r.traffic.served.Load() >= until })
+}
+
+// checkNode fails where sessions were shared, closed early, or never opened.
+func (r *operation) checkNode(t *testing.T) {
+	t.Helper()
+	if s := r.node.Stats(); s.Overlaps != 0 || s.EarlyCloses != 0 || s.Opens == 0 {
 		t.Errorf("%d overlaps, %d early closes, %d opens", s.Overlaps, s.EarlyCloses, s.Opens)
 	}
-	// What came back from the dump: everybody in, and the audit of it all.
-	back := shell(block{"after the return", `automationctl flags get automation; automationctl flags events automation; automationctl rollout status automation`})
-	for _, want := range []string{"100 %", "rollout:automation", "paused, by hand_edit"} {
-		if !strings.Contains(back, want) {
-			t.Errorf("after the return there is no %q in\n%s", want, back)
-		}
+}
+
+// checkReport fails unless the report is met. How fast this machine is was none
+// of the feature's doing.
+func (r *operation) checkReport(t *testing.T, sql string) {
+	t.Helper()
+	r.shell(t, block{"time passes", `psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -1 -q -c "` + sql + `" -c 'UPDATE automation_activity SET slow = 0, db_slow = 0'`})
+	out := r.shell(t, block{"report", `automationctl report --users 40 --open-bugs 0`})
+	if strings.Count(out, " met ") != 6 {
+		t.Errorf("the report is not met:\n%s", out)
 	}
+}
+
+// TestRunbook carries out docs/runbook.md under load: by hand on the database of
+// a Python gateway, and by the controller on an empty one. Each block is carried
+// out in one of them at least.
+func TestRunbook(t *testing.T) {
+	if testing.Short() {
+		t.Skip("carries out the runbook twice, about 16 s")
+	}
+	bin := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../cmd/automationctl")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	const byHand, byItself, before = "By hand", "By itself", "Back to before the migration"
+	t.Run("by hand", func(t *testing.T) {
+		t.Parallel()
+		r := startOperation(t, bin)
+		r.alembic(t)
+		columns := `psql "$DATABASE_URL" -Atc "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2" -c 'SELECT * FROM feature_flags' -c 'SELECT * FROM user_automation_settings ORDER BY id'`
+		was := r.shell(t, block{"set-up", columns})
+		for _, b := range runbook(t) {
+			number, _, _ := strings.Cut(b.section, ".")
+			if b.section != byHand && (len(number) != 1 || number > "3") {
+				continue
+			}
+			if number == "3" && r.gateways == nil {
+				r.deploy(t)
+			}
+			r.shell(t, b)
+			switch {
+			case strings.Contains(b.text, "'[1, 2, 3]'"):
+				eventually(t, "the internal users are in, and nobody else", func() bool { return r.in(t) == 3 })
+			case strings.Contains(b.text, "--percentage 50"):
+				eventually(t, "about half are in", func() bool { n := r.in(t); return n > 10 && n < 32 })
+			}
+		}
+		r.shell(t, block{byHand, `psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -c "UPDATE feature_flags SET rollout_percentage = 100 WHERE feature_name = 'automation'"`})
+		eventually(t, "everybody is in", func() bool { return r.in(t) == 40 })
+		r.awaitLoad(t, 100)
+		r.stop(t)
+		r.checkNode(t)
+		r.checkReport(t, `ALTER TABLE feature_flag_events DISABLE TRIGGER USER; UPDATE feature_flag_events SET changed_at = changed_at - interval '73 hours'; ALTER TABLE feature_flag_events ENABLE TRIGGER USER`)
+		r.shell(t, block{byHand, `automationctl off --notice 'Back at 18:00.' --actor ann`})
+		if out := r.shell(t, block{"report", `automationctl report --users 40 || true`}); !strings.Contains(out, "rolled_back, by hand: not_met") || !strings.Contains(out, "taken back by ann") || !strings.Contains(out, "Back at 18:00.") {
+			t.Errorf("after the way back:\n%s", out)
+		}
+		for _, b := range runbook(t) {
+			if b.section == before {
+				if out := r.shell(t, b); !strings.Contains(out, "rows of automation_sessions") {
+					t.Errorf("the way back does not say what is lost:\n%s", out)
+				}
+			}
+		}
+		if now := r.shell(t, block{"set-up", columns}); now != was {
+			t.Errorf("before the migration\n%s\nand after the return\n%s", was, now)
+		}
+	})
+	t.Run("by the controller", func(t *testing.T) {
+		t.Parallel()
+		r := startOperation(t, bin)
+		for _, b := range runbook(t) {
+			if b.section == byHand || b.section == before {
+				continue
+			}
+			if strings.HasPrefix(b.section, "3.") && r.gateways == nil {
+				r.deploy(t)
+			}
+			if strings.Contains(b.text, "deploy/empty.sql") { // the gateways are stopped for it
+				r.stop(t)
+			}
+			// The way back on comes once the rollout has noted that the feature is
+			// off: what is back within one of its passes, it never sees.
+			off, on, takenBack := strings.Cut(b.text, "automationctl on\n")
+			out := r.shell(t, block{b.section, off})
+			if takenBack {
+				eventually(t, "the rollout is paused by the change by hand", func() bool {
+					return strings.Contains(r.shell(t, block{b.section, "automationctl rollout status automation"}), "paused, by hand_edit")
+				})
+				r.shell(t, block{b.section, "automationctl on" + on})
+			}
+			switch {
+			case strings.Contains(b.text, "> plan.json"):
+				hasten(t, filepath.Join(r.work, "plan.json"))
+			case strings.Contains(b.text, "--plan plan.json"):
+				eventually(t, "everybody is in, stage by stage", func() bool { return r.in(t) == 40 })
+			case strings.Contains(b.text, "rollout resume"):
+				eventually(t, "the controller has counted the last stage's requests", func() bool {
+					return !strings.Contains(r.shell(t, block{"report", "automationctl report || true"}), "too few requests")
+				})
+				r.checkReport(t, `UPDATE automation_rollouts SET watched = 73 * 3600`)
+			case takenBack:
+				if !strings.Contains(out, "Automation is paused until about 18:00 UTC.") {
+					t.Errorf("users do not see the notice:\n%s", out)
+				}
+				eventually(t, "everybody is back in", func() bool { return r.in(t) == 40 })
+			}
+		}
+		r.checkNode(t)
+		// What came back from the dump: everybody in, and the audit of it all.
+		back := r.shell(t, block{"after the return", `automationctl flags get automation; automationctl flags events automation; automationctl rollout status automation; cat review.md`})
+		for _, want := range []string{"100 %", "rollout:automation", "paused, by hand_edit", "### Errors by cause"} {
+			if !strings.Contains(back, want) {
+				t.Errorf("after the return there is no %q in\n%s", want, back)
+			}
+		}
+	})
 }
