@@ -104,7 +104,7 @@ func TestRollout_HoldsForErrorsOfProviders(t *testing.T) {
 		}
 		elapse(o, 30*time.Second)
 		s, err := o.Rollouts().Get(t.Context(), "automation")
-		return err == nil && s.State == rollout.StateRunning && s.Waiting == rollout.WaitingOutage
+		return err == nil && s.State == rollout.StateRunning && s.Waiting == "outage"
 	})
 	o.expect(o.call("GET", "/rollouts/automation", ""), http.StatusOK, "requests failed here or at their provider")
 }

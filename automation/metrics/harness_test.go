@@ -79,7 +79,7 @@ func newModule(t *testing.T, n source) *fakeModule {
 	}
 	w.Decide("nonsense", "alice")
 	return &fakeModule{flags: w,
-		rollouts: []rollout.Status{{Name: "automation", State: rollout.StateRunning, Waiting: rollout.WaitingSamples, Stage: 1, Percentage: 1000,
+		rollouts: []rollout.Status{{Name: "automation", State: rollout.StateRunning, Waiting: "samples", Stage: 1, Percentage: 1000,
 			WatchedSeconds: 60, HoldSeconds: 86400, LookedAt: now,
 			Evidence: rollout.Evidence{Exposed: rollout.Counts{Outcomes: 90, Failures: 2}, Control: rollout.Counts{Outcomes: 900, Failures: 9}}}},
 		snapshot: automation.Snapshot{MasterOn: true,

@@ -213,7 +213,7 @@ func (s *scrape) collectStats(a *source, ch metricSink) {
 // Every state that a rollout can be in, and everything a stage can wait for.
 var (
 	rolloutStates = []rollout.State{rollout.StatePending, rollout.StateRunning, rollout.StatePaused, rollout.StateCompleted, rollout.StateRolledBack, rollout.StateAborted}
-	rolloutWaits  = []string{rollout.WaitingTime, rollout.WaitingSamples, rollout.WaitingApproval, rollout.WaitingOutage, rollout.WaitingBreach}
+	rolloutWaits  = []string{"time", "samples", "approval", "outage", "users", "breach"}
 )
 
 func (s *scrape) collectRollouts(list []rollout.Status, ch metricSink) {

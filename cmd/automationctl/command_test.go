@@ -329,9 +329,9 @@ func TestErrors_HaveExitCodes(t *testing.T) {
 	}{
 		{sqldb.ErrUnavailable, codeUnavailable},
 		{sqldb.ErrOutcomeUnknown, codeFailed},
-		{rollout.ErrConflict, codeConflict},
+		{flags.ErrConflict, codeConflict},
 		{&rollout.IllegalError{}, codeConflict},
-		{&rollout.PlanError{}, codeUsage},
+		{rollout.ErrInvalid, codeUsage},
 		{&flags.FieldError{}, codeUsage},
 		{errors.New("anything"), codeFailed},
 		{usage(errors.New("x")), codeUsage},

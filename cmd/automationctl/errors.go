@@ -76,7 +76,7 @@ func classify(err error) (code int, hint string) {
 		return codeNotFound, "\\du in psql shows those there are"
 	case errors.Is(err, rollout.ErrIllegal):
 		return codeConflict, "automationctl rollout status shows how it stands"
-	case errors.Is(err, flags.ErrConflict): // rollout.ErrConflict is the same
+	case errors.Is(err, flags.ErrConflict):
 		return codeConflict, "automationctl flags get shows the flag as it is now; look at it, then decide again"
 	case errors.Is(err, cleanup.ErrBusy):
 		return codeConflict, "try again in a minute; --dry-run works meanwhile"

@@ -254,7 +254,7 @@ func (c *Controller) evaluate(tx *sqldb.Tx, w row, r rollout) (rollout, *Event, 
 // logEvent logs a transition.
 func logEvent(ctx context.Context, log *slog.Logger, e Event) {
 	level := slog.LevelInfo
-	if e.Action == ActionRollback || e.Action == ActionStepBack || e.Action == ActionBreach {
+	if e.Action == actionRollback || e.Action == actionStepBack || e.Action == actionBreach {
 		level = slog.LevelError
 	}
 	log.Log(ctx, level, "rollout: "+string(e.Action), "rollout", e.Rollout, "epoch", e.Epoch, "stage", e.StageName,

@@ -27,7 +27,7 @@ func TestRollout_PassesAllStages(t *testing.T) {
 		h.create(p)
 		h.stands(rollout.StatePending, "", 0, false, 0)
 		h.do(rollout.ActionStart)
-		h.stands(rollout.StateRunning, rollout.WaitingTime, 0, true, 0)
+		h.stands(rollout.StateRunning, "time", 0, true, 0)
 		listed := func(want ...string) {
 			t.Helper()
 			if diff := cmp.Diff(want, h.flag().EnabledUserIDs.List()); diff != "" {
@@ -36,29 +36,29 @@ func TestRollout_PassesAllStages(t *testing.T) {
 		}
 		listed("1", "7")
 		h.after(14 * time.Minute)
-		h.stands(rollout.StateRunning, rollout.WaitingTime, 0, true, 0)
+		h.stands(rollout.StateRunning, "time", 0, true, 0)
 		h.after(time.Minute)
-		h.stands(rollout.StateRunning, rollout.WaitingSamples, 0, true, 0)
+		h.stands(rollout.StateRunning, "samples", 0, true, 0)
 		h.after(time.Hour) // the first quarter of the hold has had no requests
-		h.stands(rollout.StateRunning, rollout.WaitingSamples, 0, true, 0)
+		h.stands(rollout.StateRunning, "samples", 0, true, 0)
 		h.hold()
-		h.stands(rollout.StateRunning, rollout.WaitingTime, 1, true, 10*flags.Percent)
+		h.stands(rollout.StateRunning, "time", 1, true, 10*flags.Percent)
 		h.hold()
-		h.stands(rollout.StateRunning, rollout.WaitingApproval, 1, true, 10*flags.Percent)
+		h.stands(rollout.StateRunning, "approval", 1, true, 10*flags.Percent)
 		h.do(rollout.ActionApprove)
 		h.after(0)
-		h.stands(rollout.StateRunning, rollout.WaitingTime, 2, true, 50*flags.Percent)
+		h.stands(rollout.StateRunning, "time", 2, true, 50*flags.Percent)
 		listed("1", "7", "8")
 		h.do(rollout.ActionPromote)
-		h.stands(rollout.StateRunning, rollout.WaitingTime, 3, true, 100*flags.Percent)
+		h.stands(rollout.StateRunning, "time", 3, true, 100*flags.Percent)
 		h.hold()
 		h.stands(rollout.StateCompleted, "", 3, true, 100*flags.Percent)
 		h.after(time.Hour)
-		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionWait, rollout.ActionAdvance, rollout.ActionWait, rollout.ActionApprove, rollout.ActionAdvance, rollout.ActionPromote, rollout.ActionComplete)
+		h.happened("create", rollout.ActionStart, "wait", "advance", "wait", rollout.ActionApprove, "advance", rollout.ActionPromote, "complete")
 
 		// The same cohort again, from the beginning.
 		h.do(rollout.ActionRestart)
-		h.stands(rollout.StateRunning, rollout.WaitingTime, 0, true, 0)
+		h.stands(rollout.StateRunning, "time", 0, true, 0)
 		listed("1", "7")
 		if s := h.status(); s.Epoch != 2 || s.Evidence != (rollout.Evidence{}) || h.flag().Seed != "" {
 			t.Errorf("%+v, seed %q", s, h.flag().Seed)
@@ -77,10 +77,10 @@ func TestRollout_StepsBackAndThenSwitchesOff(t *testing.T) {
 		h.do(rollout.ActionSkip)
 		h.do(rollout.ActionSkip)
 		h.breach()
-		h.stands(rollout.StatePaused, rollout.ReasonBreach, 1, true, 10*flags.Percent)
+		h.stands(rollout.StatePaused, "breach", 1, true, 10*flags.Percent)
 		const detail = "48 of 80 requests failed in 2m0s, 60.0 % where 5 % are allowed, for 7 users"
 		events := h.events()
-		if last := events[len(events)-1]; last.Action != rollout.ActionStepBack || last.Evidence.Exposed.Failures != 48 || last.Actor != "rollout:"+flag ||
+		if last := events[len(events)-1]; last.Action != "step_back" || last.Evidence.Exposed.Failures != 48 || last.Actor != "rollout:"+flag ||
 			!strings.HasPrefix(last.Detail, detail) || time.Since(last.At).Abs() > time.Hour || !strings.HasPrefix(h.status().Detail, detail) {
 			t.Errorf("%+v", last)
 		}
@@ -88,14 +88,14 @@ func TestRollout_StepsBackAndThenSwitchesOff(t *testing.T) {
 			t.Errorf("who still has the feature is told %q", f.Notice)
 		}
 		h.after(3 * time.Hour) // it does not advance by itself again
-		h.stands(rollout.StatePaused, rollout.ReasonBreach, 1, true, 10*flags.Percent)
+		h.stands(rollout.StatePaused, "breach", 1, true, 10*flags.Percent)
 		h.breach()
-		h.stands(rollout.StateRolledBack, rollout.ReasonBreach, 1, false, 10*flags.Percent)
+		h.stands(rollout.StateRolledBack, "breach", 1, false, 10*flags.Percent)
 		if f := h.flag(); f.Notice != p.Notice {
 			t.Errorf("notice %q", f.Notice)
 		}
 		h.after(time.Hour) // nothing happens by itself any more
-		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionSkip, rollout.ActionSkip, rollout.ActionStepBack, rollout.ActionRollback)
+		h.happened("create", rollout.ActionStart, rollout.ActionSkip, rollout.ActionSkip, "step_back", "rollback")
 		h.do(rollout.ActionRestart)
 		if f := h.flag(); f.Notice != "" || !f.Enabled {
 			t.Errorf("restarted: %+v", f)
@@ -109,16 +109,16 @@ func TestRollout_ContinuesAfterAStepBackWasResumed(t *testing.T) {
 	h.do(rollout.ActionStart)
 	h.do(rollout.ActionSkip)
 	h.breach()
-	h.stands(rollout.StatePaused, rollout.ReasonBreach, 0, true, 0)
+	h.stands(rollout.StatePaused, "breach", 0, true, 0)
 	h.do(rollout.ActionResume)
-	h.stands(rollout.StateRunning, rollout.WaitingTime, 0, true, 0)
+	h.stands(rollout.StateRunning, "time", 0, true, 0)
 	h.hold()
-	h.stands(rollout.StateRunning, rollout.WaitingTime, 1, true, 10*flags.Percent)
+	h.stands(rollout.StateRunning, "time", 1, true, 10*flags.Percent)
 	h.breach()
-	h.stands(rollout.StatePaused, rollout.ReasonBreach, 0, true, 0) // and not off: the stage before had passed
+	h.stands(rollout.StatePaused, "breach", 0, true, 0) // and not off: the stage before had passed
 	h.do(rollout.ActionResume)
 	h.breach()
-	h.stands(rollout.StateRolledBack, rollout.ReasonBreach, 0, false, 0)
+	h.stands(rollout.StateRolledBack, "breach", 0, false, 0)
 }
 
 func TestRollout_WatchesACompletedRollout(t *testing.T) {
@@ -127,14 +127,14 @@ func TestRollout_WatchesACompletedRollout(t *testing.T) {
 		h.do(rollout.ActionStart)
 		h.do(rollout.ActionPromote)
 		h.do(rollout.ActionSkip)
-		h.stands(rollout.StateCompleted, rollout.ReasonOperator, 3, true, 100*flags.Percent)
+		h.stands(rollout.StateCompleted, "operator", 3, true, 100*flags.Percent)
 		h.breach()
-		h.stands(rollout.StatePaused, rollout.ReasonBreach, 2, true, 50*flags.Percent)
+		h.stands(rollout.StatePaused, "breach", 2, true, 50*flags.Percent)
 		h.do(rollout.ActionPromote)
 		h.do(rollout.ActionSkip)
 		h.sql(`UPDATE automation_rollouts SET watched_until = looked_at`) // its hold is over
 		h.breach()
-		h.stands(rollout.StateCompleted, rollout.ReasonOperator, 3, true, 100*flags.Percent)
+		h.stands(rollout.StateCompleted, "operator", 3, true, 100*flags.Percent)
 	})
 }
 
@@ -156,16 +156,16 @@ func TestRollout_HoldsInAnOutage(t *testing.T) {
 		h.create(hours())
 		h.do(rollout.ActionStart)
 		h.windows(6, rollout.Counts{Outcomes: 20, Failures: 12, ProviderFailures: 12}, rollout.Counts{Outcomes: 200, Failures: 110})
-		h.stands(rollout.StateRunning, rollout.WaitingOutage, 0, true, 0)
+		h.stands(rollout.StateRunning, "outage", 0, true, 0)
 		h.windows(1, rollout.Counts{Outcomes: 5, SharedFailures: 15}, rollout.Counts{})
 		h.after(time.Hour)
-		h.stands(rollout.StateRunning, rollout.WaitingOutage, 0, true, 0)
+		h.stands(rollout.StateRunning, "outage", 0, true, 0)
 		if s := h.status(); s.WatchedSeconds > 120 || !strings.Contains(s.Detail, "because of the node or the database") {
 			t.Errorf("watched for %v s: %s", s.WatchedSeconds, s.Detail)
 		}
 		h.windows(6, rollout.Counts{Outcomes: 20}, rollout.Counts{Outcomes: 200})
-		h.stands(rollout.StateRunning, rollout.WaitingTime, 0, true, 0) // the hour of the outage was no hold
-		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionWait)
+		h.stands(rollout.StateRunning, "time", 0, true, 0) // the hour of the outage was no hold
+		h.happened("create", rollout.ActionStart, "wait")
 	})
 }
 
@@ -176,11 +176,11 @@ func TestRollout_PausesOrNotifiesOnABreach(t *testing.T) {
 		h.create(p)
 		h.do(rollout.ActionStart)
 		h.breach()
-		h.stands(rollout.StatePaused, rollout.ReasonBreach, 0, true, 0)
+		h.stands(rollout.StatePaused, "breach", 0, true, 0)
 		h.after(time.Hour)
 		h.do(rollout.ActionResume) // and the evidence begins again
 		h.after(time.Minute)
-		h.stands(rollout.StateRunning, rollout.WaitingTime, 0, true, 0)
+		h.stands(rollout.StateRunning, "time", 0, true, 0)
 		h.do(rollout.ActionAbort)
 		p.OnBreach = rollout.BreachNotify
 		h.create(p)
@@ -188,8 +188,8 @@ func TestRollout_PausesOrNotifiesOnABreach(t *testing.T) {
 		h.breach()
 		h.after(time.Hour)
 		h.after(time.Hour)
-		h.stands(rollout.StateRunning, rollout.WaitingBreach, 0, true, 0)
-		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionBreach, rollout.ActionResume, rollout.ActionAbort, rollout.ActionCreate, rollout.ActionStart, rollout.ActionBreach)
+		h.stands(rollout.StateRunning, "breach", 0, true, 0)
+		h.happened("create", rollout.ActionStart, "breach", rollout.ActionResume, rollout.ActionAbort, "create", rollout.ActionStart, "breach")
 		if s := h.status(); s.Epoch != 2 {
 			t.Errorf("epoch %d", s.Epoch)
 		}
@@ -212,28 +212,28 @@ func TestRollout_PausesItsAdvanceAfterAHandEdit(t *testing.T) {
 		h.sql(`UPDATE feature_flags SET rollout_percentage = 3, updated_by = 'dba' WHERE feature_name = 'automation'`)
 		effect(`The rollout of "automation" pauses: dba set the flag to 3 %, the stage has 10 %; it is still rolled back if it fails. Resuming it sets the flag to its stage again.`)
 		// An action that would overwrite it is refused as long as nobody can know.
-		if _, err := h.Execute(t.Context(), flag, rollout.Command{Action: rollout.ActionSkip, Actor: "alice"}); !errors.Is(err, rollout.ErrConflict) {
+		if _, err := h.Execute(t.Context(), flag, rollout.Command{Action: rollout.ActionSkip, Actor: "alice"}); !errors.Is(err, flags.ErrConflict) {
 			t.Errorf("skip over an unseen edit: %v", err)
 		}
 		h.after(time.Hour)
-		h.stands(rollout.StatePaused, rollout.ReasonHandEdit, 1, true, 3*flags.Percent)
+		h.stands(rollout.StatePaused, "hand_edit", 1, true, 3*flags.Percent)
 		h.sql(`UPDATE feature_flags SET enabled = false WHERE feature_name = 'automation'`)
 		h.breach() // nobody has it
-		h.stands(rollout.StatePaused, rollout.ReasonHandEdit, 1, false, 3*flags.Percent)
+		h.stands(rollout.StatePaused, "hand_edit", 1, false, 3*flags.Percent)
 		h.sql(`UPDATE feature_flags SET enabled = true WHERE feature_name = 'automation'`)
 		h.breach()
-		h.stands(rollout.StateRolledBack, rollout.ReasonBreach, 1, false, 3*flags.Percent)
+		h.stands(rollout.StateRolledBack, "breach", 1, false, 3*flags.Percent)
 		h.do(rollout.ActionRestart)
 		h.sql(`DELETE FROM feature_flags`)
 		h.after(time.Minute)
-		if s := h.status(); s.State != rollout.StatePaused || s.Reason != rollout.ReasonHandEdit {
+		if s := h.status(); s.State != rollout.StatePaused || s.Reason != "hand_edit" {
 			t.Errorf("without the flag: %+v", s)
 		}
 		h.after(time.Minute)
 		if _, err := h.Execute(t.Context(), flag, rollout.Command{Action: rollout.ActionAbort, Actor: "alice"}); !errors.Is(err, flags.ErrNotFound) {
 			t.Errorf("abort without the flag: %v", err)
 		}
-		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionSkip, rollout.ActionHandEdit, rollout.ActionRollback, rollout.ActionRestart, rollout.ActionHandEdit)
+		h.happened("create", rollout.ActionStart, rollout.ActionSkip, "hand_edit", "rollback", rollout.ActionRestart, "hand_edit")
 	})
 }
 
@@ -247,15 +247,15 @@ func TestRollout_AdoptsUsersAndNoticesEditedByHand(t *testing.T) {
 			t.Errorf("%q, %v", got, err)
 		}
 		h.after(time.Minute)
-		h.stands(rollout.StateRunning, rollout.WaitingTime, 1, true, 10*flags.Percent)
+		h.stands(rollout.StateRunning, "time", 1, true, 10*flags.Percent)
 		h.hold()
-		h.stands(rollout.StateRunning, rollout.WaitingTime, 2, true, 50*flags.Percent)
+		h.stands(rollout.StateRunning, "time", 2, true, 50*flags.Percent)
 		h.sql(`UPDATE feature_flags SET enabled_user_ids = '["7", "9"]' WHERE feature_name = 'automation'`)
 		h.do(rollout.ActionSkip) // before an evaluation has seen it
 		if f := h.flag(); f.Notice != "soon for all" || f.EnabledUserIDs.Len() != 2 || f.DisabledUserIDs.Len() != 1 {
 			t.Errorf("%+v", f)
 		}
-		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionSkip, rollout.ActionAdopt, rollout.ActionAdvance, rollout.ActionSkip)
+		h.happened("create", rollout.ActionStart, rollout.ActionSkip, "adopt", "advance", rollout.ActionSkip)
 	})
 }
 
@@ -267,7 +267,7 @@ func TestRollout_CountsNoDowntimeAsWatched(t *testing.T) {
 		h.do(rollout.ActionStart)
 		h.evidence(rollout.ArmExposed, rollout.Counts{Outcomes: 100})
 		h.after(6 * time.Hour) // more than five intervals: nobody watched
-		h.stands(rollout.StateRunning, rollout.WaitingTime, 0, true, 0)
+		h.stands(rollout.StateRunning, "time", 0, true, 0)
 		if s := h.status(); s.WatchedSeconds != 0 {
 			t.Errorf("watched for %v s", s.WatchedSeconds)
 		}
@@ -275,7 +275,7 @@ func TestRollout_CountsNoDowntimeAsWatched(t *testing.T) {
 		for range 3 {
 			h.after(30 * 24 * time.Hour)
 		}
-		h.stands(rollout.StateRunning, rollout.WaitingApproval, 1, true, 10*flags.Percent)
+		h.stands(rollout.StateRunning, "approval", 1, true, 10*flags.Percent)
 	})
 }
 
@@ -297,7 +297,7 @@ func TestExecute_ChangesNothingInADryRun(t *testing.T) {
 		if diff := cmp.Diff(flagBefore, h.flag()); diff != "" {
 			t.Error(diff)
 		}
-		h.happened(rollout.ActionCreate, rollout.ActionStart)
+		h.happened("create", rollout.ActionStart)
 	})
 }
 
@@ -353,7 +353,7 @@ func TestCreate_RefusesInvalidPlansAndRunningRollouts(t *testing.T) {
 		if s := h.status(); s.Epoch != 2 || s.Seq != 6 {
 			t.Errorf("%+v", s)
 		}
-		h.happened(rollout.ActionCreate, rollout.ActionCreate, rollout.ActionStart, rollout.ActionAbort, rollout.ActionCreate, rollout.ActionStart)
+		h.happened("create", "create", rollout.ActionStart, rollout.ActionAbort, "create", rollout.ActionStart)
 	})
 }
 
@@ -507,7 +507,7 @@ func TestTick_ContinuesPastAMalformedRow(t *testing.T) {
 		if _, err := h.Get(t.Context(), "plan"); err == nil || !errors.As(err, new(*rollout.RowError)) || !errors.Is(err, rollout.ErrInvalid) {
 			t.Errorf("%v", err)
 		}
-		h.stands(rollout.StateRunning, rollout.WaitingSamples, 0, true, 0)
+		h.stands(rollout.StateRunning, "samples", 0, true, 0)
 		h.sql(`DELETE FROM automation_rollouts WHERE name IS NULL OR name <> $1`, flag)
 		if err := c.Tick(t.Context()); err != nil {
 			t.Error(err)
@@ -547,7 +547,7 @@ func TestTick_TakesEachStepOnceAmongManyControllers(t *testing.T) {
 			}
 			g.Wait()
 		}
-		h.happened(rollout.ActionCreate, rollout.ActionStart, rollout.ActionAdvance, rollout.ActionAdvance, rollout.ActionAdvance, rollout.ActionComplete)
+		h.happened("create", rollout.ActionStart, "advance", "advance", "advance", "complete")
 	})
 }
 
@@ -572,7 +572,7 @@ func TestExecute_TakesOneOfConcurrentCommands(t *testing.T) {
 		if started != 1 {
 			t.Errorf("started %d times", started)
 		}
-		h.happened(rollout.ActionCreate, rollout.ActionStart)
+		h.happened("create", rollout.ActionStart)
 	})
 }
 
@@ -586,7 +586,7 @@ func TestEvents_ArePagedAndAppendOnly(t *testing.T) {
 			t.Fatalf("%+v, %v", page, err)
 		}
 		page, err = h.Events(t.Context(), flag, 0, page[1].Seq)
-		if err != nil || len(page) != 1 || page[0].Action != rollout.ActionCreate || page[0].From != "" || page[0].To != rollout.StatePending || page[0].Actor != "alice" {
+		if err != nil || len(page) != 1 || page[0].Action != "create" || page[0].From != "" || page[0].To != rollout.StatePending || page[0].Actor != "alice" {
 			t.Errorf("%+v, %v", page, err)
 		}
 		for _, change := range []string{`UPDATE automation_rollout_events SET actor = 'nobody'`, `DELETE FROM automation_rollout_events`} {
@@ -661,7 +661,7 @@ func TestStore_ReturnsErrUnavailableWithoutItsDatabase(t *testing.T) {
 			return err
 		},
 	} {
-		if err := call(); !errors.Is(err, rollout.ErrUnavailable) {
+		if err := call(); !errors.Is(err, flags.ErrUnavailable) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -39,10 +39,10 @@
 //
 // # States
 //
-// A rollout is pending, running, paused, completed, rolled back or aborted; each
-// of the operators' actions is possible where [AllowedActions] says so. Paused
-// by an operator it does not advance, but is still watched and rolled back.
-// Paused by a breach or by a hand edit it does nothing until a human acts.
+// A rollout is pending, running, paused, completed, rolled back or aborted;
+// [Status] lists the operators' actions that are possible. Paused by an operator
+// it does not advance, but is still watched and rolled back. Paused by a breach
+// or by a hand edit it does nothing until a human acts.
 //
 // A change of the flag by anybody else, in SQL or by the API, pauses the rollout
 // and is left as it is; resuming sets the flag to the stage again. Rolled back

@@ -4,27 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-
-	"github.com/MorpheusAIs/gateway-automation/flags"
-	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// What errors.Is finds in this package's errors, besides flags.ErrNotFound
-// (there is no such flag).
+// What errors.Is finds in this package's errors, besides those of package flags:
+// ErrNotFound (there is no such flag), ErrConflict (it was just changed by hand:
+// look at it first), ErrUnavailable and ErrOutcomeUnknown.
 var (
 	// ErrNotFound says that there is no rollout of that name.
 	ErrNotFound = errors.New("no such rollout")
 	// ErrIllegal says that an action is not legal in the rollout's state, see IllegalError.
 	ErrIllegal = errors.New("not possible now")
-	// ErrInvalid says that a plan or an argument is not acceptable, see PlanError.
+	// ErrInvalid says that a plan or an argument is not acceptable.
 	ErrInvalid = errors.New("not acceptable")
-	// ErrConflict says that the flag was just changed by hand: look at it first.
-	ErrConflict = flags.ErrConflict
-	// ErrUnavailable says that the database could not be used and nothing was changed.
-	ErrUnavailable = sqldb.ErrUnavailable
-	// ErrOutcomeUnknown says that the database's answer was lost: read the
-	// rollout to find out whether it has changed.
-	ErrOutcomeUnknown = sqldb.ErrOutcomeUnknown
 )
 
 // IllegalError is an [ErrIllegal].
@@ -32,7 +23,7 @@ type IllegalError struct {
 	Action  Action
 	State   State    // "" where there is no rollout yet
 	Why     string   // "" where it is the state alone
-	Allowed []Action // AllowedActions of the state
+	Allowed []Action // the operators' actions in the state, in alphabetical order
 }
 
 func (e *IllegalError) Error() string {

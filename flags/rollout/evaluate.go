@@ -177,9 +177,9 @@ func (m memory) update(p Plan, now Evidence, at time.Time, users userCounter) (m
 	switch {
 	case found.waiting != "":
 	case m.Hold != nil:
-		found = finding{waiting: WaitingOutage, detail: m.holdDetail(*m.Hold, p.limit(*m.Hold))}
+		found = finding{waiting: waitingOutage, detail: m.holdDetail(*m.Hold, p.limit(*m.Hold))}
 	case few != "":
-		found = finding{waiting: WaitingUsers, detail: few}
+		found = finding{waiting: waitingUsers, detail: few}
 	}
 	return m, found, nil
 }
@@ -230,7 +230,7 @@ func (m memory) findShared(p Plan, now Evidence) finding {
 	if e.SharedFailures < minShared || share(e.SharedFailures, e.trials()) <= p.limit(gateOwn) {
 		return finding{}
 	}
-	return finding{waiting: WaitingOutage, detail: fmt.Sprintf("lately %d of %d requests failed because of the node or the database, with or without the feature", e.SharedFailures, e.trials())}
+	return finding{waiting: waitingOutage, detail: fmt.Sprintf("lately %d of %d requests failed because of the node or the database, with or without the feature", e.SharedFailures, e.trials())}
 }
 
 // rateDetail quotes the windows that are above the limit.

@@ -134,7 +134,7 @@ func TestUpdate_NeedsFailuresOfSeveralUsers(t *testing.T) {
 	o := newObserved(t)
 	o.users = 4
 	f := o.windows(6, failing(20, 12), Counts{})
-	want := finding{waiting: WaitingUsers, detail: "48 of 80 requests failed in 2m0s, 60.0 % where 5 % are allowed, but for 4 users, and only 5 would be reason to roll back"}
+	want := finding{waiting: waitingUsers, detail: "48 of 80 requests failed in 2m0s, 60.0 % where 5 % are allowed, but for 4 users, and only 5 would be reason to roll back"}
 	if f != want {
 		t.Errorf("%+v, want %+v", f, want)
 	}
@@ -166,7 +166,7 @@ func TestUpdate_CountsProviderFailuresOnlyBeyondTheControlArm(t *testing.T) {
 	t.Run("where both arms fail the stage holds", func(t *testing.T) {
 		o := newObserved(t)
 		f := o.windows(5, fromProvider(20, 12), failing(200, 110))
-		want := finding{waiting: WaitingOutage, detail: "48 of 80 requests failed here or at their provider in 2m0s, 60.0 % where 5 % are allowed, and so did 440 of 800 without the feature: the cause is elsewhere"}
+		want := finding{waiting: waitingOutage, detail: "48 of 80 requests failed here or at their provider in 2m0s, 60.0 % where 5 % are allowed, and so did 440 of 800 without the feature: the cause is elsewhere"}
 		if f != want {
 			t.Errorf("%+v, want %+v", f, want)
 		}
@@ -183,7 +183,7 @@ func TestUpdate_CountsProviderFailuresOnlyBeyondTheControlArm(t *testing.T) {
 	t.Run("without a control arm the stage holds", func(t *testing.T) {
 		o := newObserved(t)
 		f := o.windows(200, fromProvider(20, 20), failing(0, 0))
-		if want := (finding{waiting: WaitingOutage, detail: "80 of 80 requests failed here or at their provider in 2m0s, 100.0 % where 5 % are allowed, and there is no control arm to compare with"}); f != want {
+		if want := (finding{waiting: waitingOutage, detail: "80 of 80 requests failed here or at their provider in 2m0s, 100.0 % where 5 % are allowed, and there is no control arm to compare with"}); f != want {
 			t.Errorf("%+v, want %+v", f, want)
 		}
 	})
@@ -207,10 +207,10 @@ func TestUpdate_HoldsWhileTheNodeOrTheDatabaseFails(t *testing.T) {
 	o := newObserved(t)
 	o.windows(10, failing(20, 0), Counts{})
 	f := o.window(Counts{Outcomes: 2, SharedFailures: 18}, Counts{})
-	if want := (finding{waiting: WaitingOutage, detail: "lately 18 of 20 requests failed because of the node or the database, with or without the feature"}); f != want {
+	if want := (finding{waiting: waitingOutage, detail: "lately 18 of 20 requests failed because of the node or the database, with or without the feature"}); f != want {
 		t.Errorf("%+v, want %+v", f, want)
 	}
-	if f := o.windows(1000, Counts{SharedFailures: 20}, Counts{}); f.breach || f.waiting != WaitingOutage {
+	if f := o.windows(1000, Counts{SharedFailures: 20}, Counts{}); f.breach || f.waiting != waitingOutage {
 		t.Errorf("however long it lasts: %+v", f)
 	}
 	o.window(failing(20, 0), Counts{})
@@ -230,8 +230,8 @@ func TestUpdate_JudgesTimes(t *testing.T) {
 		want             finding
 	}{
 		{"latency beyond the control arm's", slow, fast, finding{breach: true, detail: "32 of 80 requests took longer than the plan's latency in 2m0s, 40.0 % where 5 % are allowed and without the feature 0.5 %, for 100 users (e-value 1.85e+17)"}},
-		{"latency of both arms", slow, Counts{Outcomes: 200, Slow: 80}, finding{waiting: WaitingOutage, detail: "32 of 80 requests took longer than the plan's latency in 2m0s, 40.0 % where 5 % are allowed, and so did 320 of 800 without the feature: the cause is elsewhere"}},
-		{"a slow database", Counts{Outcomes: 20, DatabaseSlow: 8}, fast, finding{waiting: WaitingOutage, detail: "32 of 80 requests spent longer in the database than the plan allows in 2m0s, 40.0 % where 5 % are allowed: the database is slow"}},
+		{"latency of both arms", slow, Counts{Outcomes: 200, Slow: 80}, finding{waiting: waitingOutage, detail: "32 of 80 requests took longer than the plan's latency in 2m0s, 40.0 % where 5 % are allowed, and so did 320 of 800 without the feature: the cause is elsewhere"}},
+		{"a slow database", Counts{Outcomes: 20, DatabaseSlow: 8}, fast, finding{waiting: waitingOutage, detail: "32 of 80 requests spent longer in the database than the plan allows in 2m0s, 40.0 % where 5 % are allowed: the database is slow"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := newObserved(t)

@@ -87,11 +87,6 @@ func ExampleParsePlan() {
 	// stages[1].percentage: 10 is less than the stage before has, 50: a rollout only adds users
 }
 
-func ExampleAllowedActions() {
-	fmt.Println(rollout.AllowedActions(rollout.StatePaused))
-	// Output: [abort promote resume skip]
-}
-
 // A host's handler decides by the flag and records what became of the request.
 func ExampleArmOf() {
 	f := &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: flags.NewIDs("7"), DisabledUserIDs: flags.NewIDs("8")}

@@ -13,7 +13,7 @@ import (
 
 // ParsePlan reads a plan and fills in its defaults. A field that is unknown,
 // there twice, null, or of the wrong type is an error. All errors are reported,
-// a *PlanError each, joined; if the text has none, those of Validate.
+// joined, one a field; if the text has none, those of Validate.
 func ParsePlan(b []byte) (Plan, error) {
 	var p Plan
 	err := p.UnmarshalJSON(b)
@@ -36,7 +36,7 @@ func ParsePlan(b []byte) (Plan, error) {
 // UnmarshalJSON implements json.Unmarshaler: ParsePlan without Validate.
 func (p *Plan) UnmarshalJSON(b []byte) error {
 	if len(b) > maxPlan {
-		return &PlanError{"plan", fmt.Sprintf("%d bytes are too many, at most %d are allowed; put long lists of users into the flag", len(b), maxPlan)}
+		return &planError{"plan", fmt.Sprintf("%d bytes are too many, at most %d are allowed; put long lists of users into the flag", len(b), maxPlan)}
 	}
 	var given struct {
 		Stages []struct {

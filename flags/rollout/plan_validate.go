@@ -18,25 +18,26 @@ const (
 	maxPlan     = 1 << 20 // bytes of JSON; every evaluation reads it
 )
 
-// PlanError is one error of a plan. It is an [ErrInvalid].
-type PlanError struct {
+// planError is one error of a plan. It is an [ErrInvalid].
+type planError struct {
 	Field   string // as in JSON: "stages[1].hold"
 	Problem string
 }
 
-func (e *PlanError) Error() string { return e.Field + ": " + e.Problem }
+func (e *planError) Error() string { return e.Field + ": " + e.Problem }
 
 // Unwrap returns ErrInvalid.
-func (e *PlanError) Unwrap() error { return ErrInvalid }
+func (e *planError) Unwrap() error { return ErrInvalid }
 
-// planErrors collects PlanErrors.
+// planErrors collects planErrors.
 type planErrors []error
 
 func (f *planErrors) add(field, format string, args ...any) {
-	*f = append(*f, &PlanError{field, fmt.Sprintf(format, args...)})
+	*f = append(*f, &planError{field, fmt.Sprintf(format, args...)})
 }
 
-// Validate returns every error of the plan, a *PlanError each, joined.
+// Validate returns every error of the plan, each an ErrInvalid that names its field,
+// joined.
 func (p Plan) Validate() error {
 	p = p.withDefaults()
 	var f planErrors

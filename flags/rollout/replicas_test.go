@@ -167,7 +167,7 @@ func TestReplicas_AgreeWhileKilledAtRandom(t *testing.T) {
 		default:
 		}
 		s := l.status()
-		if s.Waiting == rollout.WaitingApproval && !s.Approved {
+		if s.Waiting == "approval" && !s.Approved {
 			l.do(rollout.ActionApprove)
 		}
 		return s.State == rollout.StateCompleted
@@ -178,9 +178,9 @@ func TestReplicas_AgreeWhileKilledAtRandom(t *testing.T) {
 	t.Logf("killed %d times", kills)
 	// That few users came while replicas were dead is no fault.
 	history := slices.DeleteFunc(l.events(), func(e rollout.Event) bool {
-		return e.Action == rollout.ActionWait && strings.Contains(e.Detail, "outcomes")
+		return e.Action == "wait" && strings.Contains(e.Detail, "outcomes")
 	})
-	l.happenedIn(history, rollout.ActionCreate, rollout.ActionStart, rollout.ActionAdvance, rollout.ActionAdvance, rollout.ActionWait, rollout.ActionApprove, rollout.ActionAdvance, rollout.ActionComplete)
+	l.happenedIn(history, "create", rollout.ActionStart, "advance", "advance", "wait", rollout.ActionApprove, "advance", "complete")
 	l.stands(rollout.StateCompleted, "", 3, true, 100*flags.Percent)
 	// The flag's own audit: each of its changes once, all by the rollout.
 	events, err := flags.NewStore(l.db, flags.StoreOptions{}).Events(t.Context(), flag, 100, 0)
@@ -248,7 +248,7 @@ func TestReplicas_SwitchOffAfterABreach(t *testing.T) {
 		<-one.off
 	}
 	t.Logf("all off %v later", time.Since(begun))
-	h.stands(rollout.StateRolledBack, rollout.ReasonBreach, 2, false, 50*flags.Percent)
+	h.stands(rollout.StateRolledBack, "breach", 2, false, 50*flags.Percent)
 	if f := h.flag(); f.Notice != p.Notice {
 		t.Errorf("the users are told %q", f.Notice)
 	}

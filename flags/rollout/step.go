@@ -50,7 +50,7 @@ type step struct {
 
 // enter begins a run of a stage.
 func (r rollout) enter(stage int) rollout {
-	r.state, r.reason, r.waiting = StateRunning, "", WaitingTime
+	r.state, r.reason, r.waiting = StateRunning, "", waitingTime
 	r.stage, r.approved, r.watched, r.memory = stage, false, 0, memory{}
 	r.run++
 	return r
@@ -67,7 +67,7 @@ func (r rollout) isLastStage() bool { return r.stage == len(r.plan.Stages)-1 }
 // execute returns the step that an operator's action leads to.
 func (r rollout) execute(a Action, actor string) (step, error) {
 	illegal := func(why string) (step, error) {
-		return step{}, &IllegalError{Action: a, State: r.state, Why: why, Allowed: AllowedActions(r.state)}
+		return step{}, &IllegalError{Action: a, State: r.state, Why: why, Allowed: allowedActions(r.state)}
 	}
 	to, ok := transitions[r.state][a]
 	switch {
@@ -84,10 +84,10 @@ func (r rollout) execute(a Action, actor string) (step, error) {
 		s.next, s.write = r.enter(0), writeStage
 		s.next.epoch++
 	case ActionPause:
-		s.next = r.stop(to, ReasonOperator)
+		s.next = r.stop(to, reasonOperator)
 	case ActionResume:
-		s.next.state, s.next.reason, s.next.waiting, s.write = StateRunning, "", WaitingTime, writeStage
-		if r.reason == ReasonBreach {
+		s.next.state, s.next.reason, s.next.waiting, s.write = StateRunning, "", waitingTime, writeStage
+		if r.reason == reasonBreach {
 			s.next = r.enter(r.stage)
 			s.next.memory.SteppedBack = r.memory.SteppedBack
 		}
@@ -101,7 +101,7 @@ func (r rollout) execute(a Action, actor string) (step, error) {
 		s.next.approved = true
 	case ActionSkip:
 		if r.isLastStage() {
-			s.next = r.stop(StateCompleted, ReasonOperator)
+			s.next = r.stop(StateCompleted, reasonOperator)
 		} else {
 			s.next, s.write = r.enter(r.stage+1), writeStage
 		}
@@ -111,7 +111,7 @@ func (r rollout) execute(a Action, actor string) (step, error) {
 		}
 		s.next, s.write = r.enter(len(r.plan.Stages)-1), writeStage
 	case ActionAbort:
-		s.next = r.stop(to, ReasonOperator)
+		s.next = r.stop(to, reasonOperator)
 		if r.state != StatePending {
 			s.write = writeOff
 		}
@@ -135,14 +135,14 @@ type inputs struct {
 // isWatched reports whether the rollout is evaluated in this state. Whatever
 // paused it, the way back stays open.
 func (r rollout) isWatched() bool {
-	return r.state == StateRunning || r.state == StatePaused || r.state == StateCompleted && r.reason != ReasonHandEdit
+	return r.state == StateRunning || r.state == StatePaused || r.state == StateCompleted && r.reason != reasonHandEdit
 }
 
 // evaluate returns the rollout with what it has learnt, and the step that it
 // takes by itself, if any.
 func (r rollout) evaluate(in inputs) (rollout, *step, error) {
 	took := func(a Action, next rollout, w flagWrite, detail string) (rollout, *step, error) {
-		if a != ActionAdopt {
+		if a != actionAdopt {
 			next.memory.Detail = detail
 		}
 		return r, &step{action: a, actor: actorOf(r.name), detail: detail, next: next, write: w, ifVersion: in.flag.Version}, nil
@@ -151,13 +151,13 @@ func (r rollout) evaluate(in inputs) (rollout, *step, error) {
 		adopted := r.adopt(in.flag)
 		switch {
 		case r.isUsersOnly(in.flag):
-			return took(ActionAdopt, adopted, writeNothing, fmt.Sprintf("%s changed the flag's users or its notice", in.flag.By))
-		case r.reason != ReasonHandEdit:
+			return took(actionAdopt, adopted, writeNothing, fmt.Sprintf("%s changed the flag's users or its notice", in.flag.By))
+		case r.reason != reasonHandEdit:
 			state := StatePaused
 			if r.state == StateCompleted {
 				state = StateCompleted
 			}
-			return took(ActionHandEdit, adopted.stop(state, ReasonHandEdit), writeNothing, r.editDetail(in.flag))
+			return took(actionHandEdit, adopted.stop(state, reasonHandEdit), writeNothing, r.editDetail(in.flag))
 		}
 		r = adopted
 	}
@@ -172,16 +172,16 @@ func (r rollout) evaluate(in inputs) (rollout, *step, error) {
 	if found.breach {
 		back, ok := r.plan.stepBack(r.stage)
 		switch {
-		case r.plan.OnBreach == BreachRollback && ok && !r.memory.SteppedBack && r.reason != ReasonHandEdit:
-			return took(ActionStepBack, r.enterBack(back), writeStage, found.detail)
+		case r.plan.OnBreach == BreachRollback && ok && !r.memory.SteppedBack && r.reason != reasonHandEdit:
+			return took(actionStepBack, r.enterBack(back), writeStage, found.detail)
 		case r.plan.OnBreach == BreachRollback, r.plan.OnBreach == BreachOff:
-			return took(ActionRollback, r.stop(StateRolledBack, ReasonBreach), writeOff, found.detail)
-		case r.plan.OnBreach == BreachPause && r.reason != ReasonBreach:
-			return took(ActionBreach, r.stop(StatePaused, ReasonBreach), writeNothing, found.detail)
+			return took(actionRollback, r.stop(StateRolledBack, reasonBreach), writeOff, found.detail)
+		case r.plan.OnBreach == BreachPause && r.reason != reasonBreach:
+			return took(actionBreach, r.stop(StatePaused, reasonBreach), writeNothing, found.detail)
 		case r.plan.OnBreach == BreachPause:
 			return r, nil, nil
 		}
-		found.waiting = WaitingBreach
+		found.waiting = waitingBreach
 	}
 	waiting, detail := found.waiting, found.detail
 	if waiting == "" {
@@ -190,26 +190,26 @@ func (r rollout) evaluate(in inputs) (rollout, *step, error) {
 	}
 	switch {
 	case waiting == "" && r.state == StateRunning && r.isLastStage():
-		return took(ActionComplete, r.stop(StateCompleted, ""), writeNothing, "")
+		return took(actionComplete, r.stop(StateCompleted, ""), writeNothing, "")
 	case waiting == "" && r.state == StateRunning:
-		return took(ActionAdvance, r.enter(r.stage+1), writeStage, "")
+		return took(actionAdvance, r.enter(r.stage+1), writeStage, "")
 	case r.state != StateRunning && found.waiting == "":
 		waiting, detail = "", r.memory.Detail
 	}
 	changed := r.waiting != waiting
 	r.waiting, r.memory.Detail = waiting, detail
 	switch {
-	case !changed || waiting == "" || waiting == WaitingTime:
+	case !changed || waiting == "" || waiting == waitingTime:
 		return r, nil, nil
-	case waiting == WaitingBreach:
-		return took(ActionBreach, r, writeNothing, detail)
+	case waiting == waitingBreach:
+		return took(actionBreach, r, writeNothing, detail)
 	}
-	return took(ActionWait, r, writeNothing, detail)
+	return took(actionWait, r, writeNothing, detail)
 }
 
 // enterBack begins a run of an earlier stage, in which the rollout is paused.
 func (r rollout) enterBack(stage int) rollout {
-	back := r.enter(stage).stop(StatePaused, ReasonBreach)
+	back := r.enter(stage).stop(StatePaused, reasonBreach)
 	back.memory.SteppedBack = true
 	return back
 }
@@ -277,13 +277,13 @@ func (r rollout) waitsFor(outcomes int64) (waiting, detail string) {
 	end := s.Hold * time.Duration(min(r.memory.Quarters+1, quarters)) / quarters
 	switch {
 	case s.Hold > 0 && s.MinSamples > 0 && r.memory.Quarters < quarters && r.watched >= end:
-		return WaitingSamples, fmt.Sprintf("watched for %v; this quarter of the hold has %d of %d outcomes", r.watched.Round(time.Second), outcomes-r.memory.QuarterOutcomes, s.quarterSamples())
+		return waitingSamples, fmt.Sprintf("watched for %v; this quarter of the hold has %d of %d outcomes", r.watched.Round(time.Second), outcomes-r.memory.QuarterOutcomes, s.quarterSamples())
 	case r.watched < s.Hold:
-		return WaitingTime, ""
+		return waitingTime, ""
 	case outcomes < s.MinSamples:
-		return WaitingSamples, fmt.Sprintf("the stage has %d of %d outcomes", outcomes, s.MinSamples)
+		return waitingSamples, fmt.Sprintf("the stage has %d of %d outcomes", outcomes, s.MinSamples)
 	case s.Approval && !r.approved:
-		return WaitingApproval, "the stage has held and waits for approval"
+		return waitingApproval, "the stage has held and waits for approval"
 	}
 	return "", ""
 }

@@ -14,14 +14,14 @@ import (
 
 var (
 	states  = []State{StatePending, StateRunning, StatePaused, StateCompleted, StateRolledBack, StateAborted}
-	actions = []Action{ActionStart, ActionPause, ActionResume, ActionApprove, ActionSkip, ActionPromote, ActionAbort, ActionRestart, ActionCreate, ActionAdvance, ActionComplete, ActionRollback, ActionBreach, ActionHandEdit, ActionWait, "", "explode"}
+	actions = []Action{ActionStart, ActionPause, ActionResume, ActionApprove, ActionSkip, ActionPromote, ActionAbort, ActionRestart, actionCreate, actionAdvance, actionComplete, actionRollback, actionBreach, actionHandEdit, actionWait, "", "explode"}
 )
 
 // at is a rollout of the default plan in its second stage, which needs approval.
 func at(s State) rollout {
 	p := DefaultPlan()
 	p.Stages[1].Approval = true
-	return rollout{name: "x", plan: p, state: s, epoch: 3, stage: 1, run: 7, watched: time.Hour, flagVersion: 5, waiting: WaitingTime, memory: memory{FlagSeed: new(string)}}
+	return rollout{name: "x", plan: p, state: s, epoch: 3, stage: 1, run: 7, watched: time.Hour, flagVersion: 5, waiting: waitingTime, memory: memory{FlagSeed: new(string)}}
 }
 
 func TestExecute_AllowsOnlyLegalTransitions(t *testing.T) {
@@ -95,7 +95,7 @@ func TestExecute_DependsOnTheStage(t *testing.T) {
 		t.Error(err)
 	}
 	r = at(StatePaused)
-	for reason, want := range map[string]time.Duration{ReasonOperator: time.Hour, ReasonHandEdit: time.Hour, ReasonBreach: 0} {
+	for reason, want := range map[string]time.Duration{reasonOperator: time.Hour, reasonHandEdit: time.Hour, reasonBreach: 0} {
 		r.reason = reason
 		if s, err := r.execute(ActionResume, "a"); err != nil || s.next.watched != want || s.next.reason != "" {
 			t.Errorf("resumed after %s: %+v, %v", reason, s.next, err)
@@ -135,7 +135,7 @@ func TestEvaluate_TakesTheStepThatFollows(t *testing.T) {
 		{"a stage passes after its hold", over, nil, good, "advance running time 2 0s sets"},
 		{"the last stage completes the rollout", func(r *rollout) { over(r); r.watched, r.stage = 3*day, 3 }, nil, good, "complete completed  3 72h0m10s leaves"},
 		{"too few samples hold", over, nil, Counts{Outcomes: 24}, "wait running samples 1 24h0m10s leaves: the stage has 96 of 100 outcomes"},
-		{"and this is recorded once", func(r *rollout) { over(r); r.waiting = WaitingSamples }, nil, Counts{Outcomes: 24}, "- running samples 1 24h0m10s"},
+		{"and this is recorded once", func(r *rollout) { over(r); r.waiting = waitingSamples }, nil, Counts{Outcomes: 24}, "- running samples 1 24h0m10s"},
 		{"samples of the first seconds are not those of the hold", func(r *rollout) { r.watched, r.memory.QuarterOutcomes = 6*time.Hour, 1000 }, nil, good,
 			"wait running samples 1 6h0m0s leaves: watched for 6h0m0s; this quarter of the hold has 0 of 25 outcomes"},
 		{"a quarter of the hold that has its samples passes", func(r *rollout) { r.watched, r.memory.QuarterOutcomes = 6*time.Hour, 975 }, nil, good, "- running time 1 6h0m10s"},
@@ -151,16 +151,16 @@ func TestEvaluate_TakesTheStepThatFollows(t *testing.T) {
 		{"a breach of the first stage switches off", func(r *rollout) { r.stage = 0 }, func(in *inputs) { in.flag.Percentage = 0 }, bad, "rollback rolled_back breach 0 1h0m0s off: " + detail},
 		{"a breach switches off where the plan says so", func(r *rollout) { r.plan.OnBreach = BreachOff }, nil, bad, "rollback rolled_back breach 1 1h0m0s off: " + detail},
 		{"a breach pauses where the plan says so", func(r *rollout) { r.plan.OnBreach = BreachPause }, nil, bad, "breach paused breach 1 1h0m0s leaves: " + detail},
-		{"and does nothing more then", func(r *rollout) { r.plan.OnBreach = BreachPause; *r = r.stop(StatePaused, ReasonBreach) }, nil, bad, "- paused breach 1 1h0m0s"},
+		{"and does nothing more then", func(r *rollout) { r.plan.OnBreach = BreachPause; *r = r.stop(StatePaused, reasonBreach) }, nil, bad, "- paused breach 1 1h0m0s"},
 		{"a breach is recorded, and holds", func(r *rollout) { over(r); r.plan.OnBreach = BreachNotify }, nil, bad, "breach running breach 1 24h0m0s leaves: " + detail},
-		{"and this is recorded once", func(r *rollout) { r.plan.OnBreach, r.waiting = BreachNotify, WaitingBreach }, nil, bad, "- running breach 1 1h0m0s"},
+		{"and this is recorded once", func(r *rollout) { r.plan.OnBreach, r.waiting = BreachNotify, waitingBreach }, nil, bad, "- running breach 1 1h0m0s"},
 		{"too few failing users hold", over, func(in *inputs) { in.users = func(int, time.Time) (int64, error) { return 4, nil } }, bad,
 			"wait running users 1 24h0m0s leaves: 48 of 80 requests failed in 2m0s, 60.0 % where 5 % are allowed, but for 4 users, and only 5 would be reason to roll back"},
 		{"an outage holds", over, nil, shared, "wait running outage 1 24h0m0s leaves: lately 10 of 20 requests failed because of the node or the database, with or without the feature"},
-		{"and this is recorded once", func(r *rollout) { r.waiting = WaitingOutage }, nil, shared, "- running outage 1 1h0m0s"},
+		{"and this is recorded once", func(r *rollout) { r.waiting = waitingOutage }, nil, shared, "- running outage 1 1h0m0s"},
 
-		{"an operator's pause keeps the stage", func(r *rollout) { over(r); *r = r.stop(StatePaused, ReasonOperator) }, nil, good, "- paused operator 1 24h0m10s"},
-		{"and keeps the way back", func(r *rollout) { *r = r.stop(StatePaused, ReasonOperator) }, nil, bad, "step_back paused breach 0 0s sets: " + detail},
+		{"an operator's pause keeps the stage", func(r *rollout) { over(r); *r = r.stop(StatePaused, reasonOperator) }, nil, good, "- paused operator 1 24h0m10s"},
+		{"and keeps the way back", func(r *rollout) { *r = r.stop(StatePaused, reasonOperator) }, nil, bad, "step_back paused breach 0 0s sets: " + detail},
 		{"a completed rollout keeps the way back", func(r *rollout) { *r = r.stop(StateCompleted, "") }, nil, bad, "step_back paused breach 0 0s sets: " + detail},
 		{"a completed rollout is quiet", func(r *rollout) { *r = r.stop(StateCompleted, "") }, nil, good, "- completed  1 1h0m10s"},
 
@@ -169,9 +169,9 @@ func TestEvaluate_TakesTheStepThatFollows(t *testing.T) {
 		{"another seed pauses", nil, edited(6, 10, true, "x"), good, "hand_edit paused hand_edit 1 1h0m0s leaves: sql:dba changed the flag's seed; it is still rolled back if it fails"},
 		{"disabling pauses", nil, edited(6, 10, false, ""), good, "hand_edit paused hand_edit 1 1h0m0s leaves: sql:dba disabled the flag"},
 		{"a flag that is gone pauses", nil, func(in *inputs) { in.flag = flagHead{} }, good, "hand_edit paused hand_edit 1 1h0m0s leaves: the flag is gone"},
-		{"a second change by hand is no news", func(r *rollout) { *r = r.stop(StatePaused, ReasonHandEdit) }, edited(6, 3, true, ""), good, "- paused hand_edit 1 1h0m10s"},
-		{"a change by hand keeps the way back, which is off", func(r *rollout) { *r = r.stop(StatePaused, ReasonHandEdit) }, edited(5, 3, true, ""), bad, "rollback rolled_back breach 1 1h0m0s off: " + detail},
-		{"nobody who has the feature is no evidence", func(r *rollout) { *r = r.stop(StatePaused, ReasonHandEdit) }, edited(5, 3, false, ""), bad, "- paused hand_edit 1 1h0m0s"},
+		{"a second change by hand is no news", func(r *rollout) { *r = r.stop(StatePaused, reasonHandEdit) }, edited(6, 3, true, ""), good, "- paused hand_edit 1 1h0m10s"},
+		{"a change by hand keeps the way back, which is off", func(r *rollout) { *r = r.stop(StatePaused, reasonHandEdit) }, edited(5, 3, true, ""), bad, "rollback rolled_back breach 1 1h0m0s off: " + detail},
+		{"nobody who has the feature is no evidence", func(r *rollout) { *r = r.stop(StatePaused, reasonHandEdit) }, edited(5, 3, false, ""), bad, "- paused hand_edit 1 1h0m0s"},
 		{"a change by hand ends a completed rollout's watch", func(r *rollout) { *r = r.stop(StateCompleted, "") }, edited(6, 3, true, ""), good, "hand_edit completed hand_edit 1 1h0m0s leaves: sql:dba set the flag to 3 %, the stage has 10 %; it is still rolled back if it fails"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -216,8 +216,8 @@ func TestIsWatched(t *testing.T) {
 		reason string
 		want   bool
 	}{
-		{StatePending, "", false}, {StateRunning, "", true}, {StatePaused, ReasonOperator, true}, {StatePaused, ReasonBreach, true}, {StatePaused, ReasonHandEdit, true},
-		{StateCompleted, "", true}, {StateCompleted, ReasonHandEdit, false}, {StateRolledBack, ReasonBreach, false}, {StateAborted, ReasonOperator, false},
+		{StatePending, "", false}, {StateRunning, "", true}, {StatePaused, reasonOperator, true}, {StatePaused, reasonBreach, true}, {StatePaused, reasonHandEdit, true},
+		{StateCompleted, "", true}, {StateCompleted, reasonHandEdit, false}, {StateRolledBack, reasonBreach, false}, {StateAborted, reasonOperator, false},
 	} {
 		if got := (rollout{state: c.state, reason: c.reason}).isWatched(); got != c.want {
 			t.Errorf("%s %s: %t", c.state, c.reason, got)

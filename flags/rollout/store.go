@@ -31,7 +31,7 @@ type Command struct {
 
 // Create creates a rollout of the flag of that name, pending. In place of a
 // rollout that has ended it begins a new epoch with the new plan; of one that
-// is pending it replaces the plan. The errors are PlanErrors,
+// is pending it replaces the plan. The errors are ErrInvalid,
 // flags.ErrNotFound, ErrIllegal, and the database's.
 func (s *Store) Create(ctx context.Context, name string, p Plan, actor string) (Event, error) {
 	fail := func(err error) (Event, error) { return Event{}, fmt.Errorf("rollout: create(%q): %w", name, err) }
@@ -75,7 +75,7 @@ func (s *Store) Create(ctx context.Context, name string, p Plan, actor string) (
 		from := rollout{state: State(was.State)}
 		next := rollout{name: name, plan: p, state: StatePending, epoch: was.Epoch, run: was.Run, seq: was.Seq + 1}
 		if found && from.state != StatePending && !from.state.hasEnded() {
-			return Event{}, &IllegalError{Action: ActionCreate, State: from.state, Allowed: AllowedActions(from.state)}
+			return Event{}, &IllegalError{Action: actionCreate, State: from.state, Allowed: allowedActions(from.state)}
 		}
 		if from.state != StatePending {
 			next.epoch++
@@ -92,7 +92,7 @@ func (s *Store) Create(ctx context.Context, name string, p Plan, actor string) (
 		if err := save(tx, next, 0, true, true); err != nil {
 			return Event{}, err
 		}
-		return insertEvent(tx, from, next, step{action: ActionCreate, actor: actor}, Evidence{})
+		return insertEvent(tx, from, next, step{action: actionCreate, actor: actor}, Evidence{})
 	})
 	if err != nil {
 		return fail(err)
@@ -102,7 +102,7 @@ func (s *Store) Create(ctx context.Context, name string, p Plan, actor string) (
 }
 
 // Execute carries out an operator's command and returns its event. The errors
-// are ErrNotFound, ErrIllegal, ErrInvalid for the actor, ErrConflict where the
+// are ErrNotFound, ErrIllegal, ErrInvalid for the actor, flags.ErrConflict where the
 // flag was changed by hand and no evaluation has seen it yet, and the database's.
 func (s *Store) Execute(ctx context.Context, name string, cmd Command) (Event, error) {
 	fail := func(err error) (Event, error) {
@@ -162,9 +162,9 @@ func (s *Store) HandEditEffect(ctx context.Context, name string) (string, error)
 		}
 		f, err := readFlagHead(tx, name)
 		switch {
-		case err != nil || f.Version == r.flagVersion && r.reason != ReasonHandEdit:
+		case err != nil || f.Version == r.flagVersion && r.reason != reasonHandEdit:
 			return "", err
-		case r.isUsersOnly(f) && r.reason != ReasonHandEdit:
+		case r.isUsersOnly(f) && r.reason != reasonHandEdit:
 			return fmt.Sprintf("The rollout of %q continues with it.", name), nil
 		}
 		return fmt.Sprintf("The rollout of %q pauses: %s. Resuming it sets the flag to its stage again.", name, r.editDetail(f)), nil
@@ -177,11 +177,15 @@ func (s *Store) HandEditEffect(ctx context.Context, name string) (string, error)
 
 // Status is the state of a rollout.
 type Status struct {
-	Name    string `json:"name"`
-	State   State  `json:"state"`
-	Reason  string `json:"reason"`  // ReasonOperator …, where it is paused or ended
-	Waiting string `json:"waiting"` // WaitingTime …, where it is running
-	Detail  string `json:"detail"`  // why it waits, is paused or has ended, for people
+	Name  string `json:"name"`
+	State State  `json:"state"`
+	// Reason is why it is paused or has ended: operator, breach or hand_edit.
+	Reason string `json:"reason"`
+	// Waiting is what a running stage waits for: time (its hold), samples (there is
+	// too little traffic), approval, outage (the feature is not the cause of what
+	// fails), users (too few fail for a rollback) or breach (the plan says notify).
+	Waiting string `json:"waiting"`
+	Detail  string `json:"detail"` // why it waits, is paused or has ended, for people
 	Epoch   int    `json:"epoch"`
 	Stage   int    `json:"stage"` // 0 is the first
 	// StageName and Percentage are the stage's.
@@ -197,7 +201,7 @@ type Status struct {
 	BeganAt        time.Time `json:"began_at"`     // the epoch
 	EnteredAt      time.Time `json:"entered_at"`   // the stage, or the state
 	LookedAt       time.Time `json:"looked_at"`
-	Possible       []Action  `json:"possible"` // AllowedActions
+	Possible       []Action  `json:"possible"` // the operators' actions in this state
 	Plan           Plan      `json:"plan"`
 }
 
@@ -207,7 +211,7 @@ func (r rollout) status(e Evidence) Status {
 		Name: r.name, State: r.state, Reason: r.reason, Waiting: r.waiting, Detail: r.memory.Detail, Epoch: r.epoch, Stage: r.stage, StageName: stage.Name,
 		Percentage: stage.Percentage, Approved: r.approved, WatchedSeconds: r.watched.Seconds(), HoldSeconds: stage.Hold.Seconds(),
 		Evidence: e, FlagVersion: r.flagVersion, Seq: r.seq, BeganAt: r.beganAt, EnteredAt: r.enteredAt, LookedAt: r.lookedAt,
-		Possible: AllowedActions(r.state), Plan: r.plan,
+		Possible: allowedActions(r.state), Plan: r.plan,
 	}
 }
 
@@ -277,7 +281,7 @@ func (s *Store) Events(ctx context.Context, name string, limit int, before int64
 func checkText(field, s string) error {
 	const most = 200
 	if s == "" || len(s) > most || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' }) {
-		return &PlanError{field, fmt.Sprintf("expected 1 to %d bytes of UTF-8 without control characters", most)}
+		return &planError{field, fmt.Sprintf("expected 1 to %d bytes of UTF-8 without control characters", most)}
 	}
 	return nil
 }

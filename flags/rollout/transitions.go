@@ -19,7 +19,12 @@ const (
 )
 
 // Action is what happened to a rollout. Operators' actions are given to
-// [Store.Execute]; the others are the controller's own.
+// [Store.Execute]. The others are the controller's own: create, advance (to the
+// next stage), complete (the last stage has passed), step_back (a breach: to the
+// stage before, paused), rollback (a breach: the flag is switched off), breach (by
+// a plan that says pause or notify), hand_edit (somebody else changed the flag:
+// the rollout does not advance), adopt (somebody else changed the flag's users,
+// or its notice) and wait (the stage holds for something else than time).
 type Action string
 
 // The operators' actions.
@@ -36,15 +41,15 @@ const (
 
 // The controller's actions.
 const (
-	ActionCreate   Action = "create"
-	ActionAdvance  Action = "advance"   // to the next stage
-	ActionComplete Action = "complete"  // the last stage has passed
-	ActionStepBack Action = "step_back" // a breach: to the stage before, paused
-	ActionRollback Action = "rollback"  // a breach: the flag is switched off
-	ActionBreach   Action = "breach"    // a breach, by a plan that says pause or notify
-	ActionHandEdit Action = "hand_edit" // somebody else changed the flag: the rollout does not advance
-	ActionAdopt    Action = "adopt"     // somebody else changed the flag's users, or its notice
-	ActionWait     Action = "wait"      // the stage holds for something else than time
+	actionCreate   Action = "create"
+	actionAdvance  Action = "advance"
+	actionComplete Action = "complete"
+	actionStepBack Action = "step_back"
+	actionRollback Action = "rollback"
+	actionBreach   Action = "breach"
+	actionHandEdit Action = "hand_edit"
+	actionAdopt    Action = "adopt"
+	actionWait     Action = "wait"
 )
 
 // transitions is where an operator's action leads; what is missing is illegal.
@@ -57,9 +62,9 @@ var transitions = map[State]map[Action]State{
 	StateAborted:    {ActionRestart: StateRunning},
 }
 
-// AllowedActions lists the operators' actions that are legal in a state, in
+// allowedActions lists the operators' actions that are legal in a state, in
 // alphabetical order.
-func AllowedActions(s State) []Action { return slices.Sorted(maps.Keys(transitions[s])) }
+func allowedActions(s State) []Action { return slices.Sorted(maps.Keys(transitions[s])) }
 
 // hasEnded reports whether nothing happens by itself any more, so that another
 // plan may follow.
@@ -69,17 +74,17 @@ func (s State) hasEnded() bool {
 
 // Why a rollout is paused, or has ended.
 const (
-	ReasonOperator = "operator"
-	ReasonBreach   = "breach"
-	ReasonHandEdit = "hand_edit"
+	reasonOperator = "operator"
+	reasonBreach   = "breach"
+	reasonHandEdit = "hand_edit"
 )
 
 // What a running stage waits for.
 const (
-	WaitingTime     = "time"     // its hold
-	WaitingSamples  = "samples"  // min_samples: there is too little traffic
-	WaitingApproval = "approval" // the action approve
-	WaitingOutage   = "outage"   // the feature is not the cause of what fails
-	WaitingUsers    = "users"    // too few users fail for a rollback
-	WaitingBreach   = "breach"   // by a plan that says notify
+	waitingTime     = "time"
+	waitingSamples  = "samples"
+	waitingApproval = "approval"
+	waitingOutage   = "outage"
+	waitingUsers    = "users"
+	waitingBreach   = "breach"
 )

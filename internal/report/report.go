@@ -180,7 +180,7 @@ func (m *Maker) measureController(ctx context.Context, r *rolling, s rollout.Sta
 		if e.Epoch != s.Epoch || e.Action == rollout.ActionResume || e.Action == rollout.ActionRestart {
 			break
 		}
-		if e.Action != rollout.ActionRollback && e.Action != rollout.ActionStepBack && e.Action != rollout.ActionAbort || e.From == rollout.StatePending {
+		if e.Action != "rollback" && e.Action != "step_back" && e.Action != rollout.ActionAbort || e.From == rollout.StatePending {
 			continue
 		}
 		before := events[min(i+1, len(events)-1)]

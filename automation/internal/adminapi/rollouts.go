@@ -113,7 +113,7 @@ func rolloutProblem(w http.ResponseWriter, err error) error {
 		return problem.New(http.StatusNotFound, "There is no flag of that name.")
 	case errors.Is(err, rollout.ErrNotFound):
 		return problem.New(http.StatusNotFound, "There is no rollout of that name.")
-	case errors.Is(err, rollout.ErrConflict):
+	case errors.Is(err, flags.ErrConflict):
 		return problem.New(http.StatusConflict, "The flag was just changed by hand: look at it first.").WithCause(err)
 	case errors.Is(err, rollout.ErrInvalid):
 		return problem.New(http.StatusBadRequest, err.Error())
