@@ -41,14 +41,14 @@ const (
 // errorChart draws the error rates of both arms over time, with the limit. It
 // returns nothing where there is nothing to draw.
 func errorChart(points []point, limit float64) template.HTML {
-	if len(points) < 2 {
+	if len(points) == 0 {
 		return ""
 	}
 	first, last := points[0].At, points[len(points)-1].At
-	span := last.Sub(first).Seconds()
-	if span <= 0 {
-		return ""
+	if len(points) == 1 {
+		first = first.Add(-time.Minute) // a point is the end of what it counts
 	}
+	span := last.Sub(first).Seconds()
 	highest := limit * 2
 	for _, p := range points {
 		for _, rate := range []float64{p.Exposed.Rate(), p.Control.Rate()} {

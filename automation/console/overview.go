@@ -149,7 +149,7 @@ func (c *console) overview(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	if d.HasRollout = found; found {
-		if _, err := optional(c.admin.get(r, c.rolloutPath("/series"), url.Values{"since": {"24h"}}, &series)); err != nil {
+		if _, err := optional(c.admin.get(r, c.rolloutPath("/series"), url.Values{"since": {byTheMinute.String()}}, &series)); err != nil {
 			return err
 		}
 		d.Points, d.Chart = series.Points, errorChart(series.Points, d.Rollout.Plan.Limit/100)

@@ -26,6 +26,7 @@ func newRenderer(now func() time.Time) *renderer {
 		"words":    func(s string) string { return strings.ReplaceAll(s, "_", " ") },
 		"short":    shorten,
 		"count":    formatCount,
+		"seconds":  func(n int64) string { return formatDuration(time.Duration(n) * time.Second) },
 		"excerpt":  func(s string) string { return text.Truncate(s, 300) },
 	}
 	layout := template.Must(template.New("layout.html").Funcs(funcs).ParseFS(templateFiles, "templates/layout.html"))
@@ -100,13 +101,22 @@ func left(now, t time.Time) string {
 func formatDuration(d time.Duration) string {
 	switch d = d.Round(time.Second); {
 	case d >= 48*time.Hour:
-		return fmt.Sprintf("%d d %d h", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
+		return units(d, 24*time.Hour, "d", time.Hour, "h")
 	case d >= time.Hour:
-		return fmt.Sprintf("%d h %d min", d/time.Hour, d%time.Hour/time.Minute)
+		return units(d, time.Hour, "h", time.Minute, "min")
 	case d >= time.Minute:
-		return fmt.Sprintf("%d min %d s", d/time.Minute, d%time.Minute/time.Second)
+		return units(d, time.Minute, "min", time.Second, "s")
 	}
 	return fmt.Sprintf("%d s", d/time.Second)
+}
+
+// units writes a duration in a large unit and, unless there are none, small ones.
+func units(d, large time.Duration, largeName string, small time.Duration, smallName string) string {
+	text := fmt.Sprintf("%d %s", d/large, largeName)
+	if rest := d % large / small; rest > 0 {
+		text += fmt.Sprintf(" %d %s", rest, smallName)
+	}
+	return text
 }
 
 // formatPercent writes a share, with more digits the smaller it is.

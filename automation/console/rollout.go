@@ -77,6 +77,22 @@ func (c *console) rolloutPath(rest string) string {
 	return "/rollouts/" + url.PathEscape(c.opts.Flag) + rest
 }
 
+// byTheMinute is the longest span of which the API has every minute; of a longer
+// one a point covers several, and a rollout's first half hour would be one point.
+const byTheMinute = 5 * time.Hour
+
+// waiting says what a running stage waits for, by the API's word for it.
+var waiting = map[string]string{
+	"samples":  "It waits for more requests.",
+	"approval": "It waits for an operator's approval.",
+	"outage":   "It holds: what fails would fail without the feature as well.",
+	"breach":   "It holds: too many requests fail.",
+	"users":    "It holds: requests fail, of too few users for a verdict.",
+}
+
+// Waits is what a running stage waits for besides time, for people.
+func (r rollout) Waits() string { return waiting[r.Waiting] }
+
 // rolloutActions are the steps of a rollout with what they do.
 var rolloutActions = []struct{ Name, Label, Effect string }{
 	{"approve", "Approve", "lets a stage that waits for approval pass"},
@@ -92,6 +108,7 @@ func (c *console) rollout(w http.ResponseWriter, r *request) error {
 	var d struct {
 		Found   bool
 		Rollout rollout
+		Span    time.Duration // of the chart
 		Points  []point
 		Chart   any
 		Actions any
@@ -110,7 +127,11 @@ func (c *console) rollout(w http.ResponseWriter, r *request) error {
 		var series struct {
 			Points []point `json:"points"`
 		}
-		if _, err := optional(c.admin.get(r, c.rolloutPath("/series"), url.Values{"since": {"72h"}}, &series)); err != nil {
+		d.Span = 72 * time.Hour
+		if c.opts.Now().Sub(d.Rollout.BeganAt) < byTheMinute {
+			d.Span = byTheMinute
+		}
+		if _, err := optional(c.admin.get(r, c.rolloutPath("/series"), url.Values{"since": {d.Span.String()}}, &series)); err != nil {
 			return err
 		}
 		d.Points, d.Chart = series.Points, errorChart(series.Points, d.Rollout.Plan.Limit/100)
