@@ -25,8 +25,9 @@ import (
 // token is the operators' token of the server.
 const token = "a-token-of-the-tests"
 
-// patience bounds every wait for the browser or the server.
-const patience = 3 * time.Minute
+// patience bounds every wait for the browser or the server. A stage that fails
+// is taken back after two minutes at the earliest.
+const patience = 8 * time.Minute
 
 // required makes a missing program a failure instead of a skip.
 var required = os.Getenv("AUTOMATION_TEST_REQUIRE_BROWSER") != ""
@@ -39,20 +40,42 @@ func missing(t *testing.T, what string) {
 	t.Skip(what + " is missing")
 }
 
+// folder has the example server's program; TestMain removes it.
+var folder string
+
+// build makes the program, once for all tests.
+var build = sync.OnceValues(func() (program string, err error) {
+	if folder, err = os.MkdirTemp("", "browser"); err != nil {
+		return "", err
+	}
+	program = filepath.Join(folder, "server")
+	out, err := exec.Command("go", "build", "-C", "../..", "-o", program, "./examples/server").CombinedOutput() // in its own module
+	if err != nil {
+		err = fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return program, err
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if folder != "" {
+		_ = os.RemoveAll(folder)
+	}
+	os.Exit(code)
+}
+
 // server is the example server, as a process.
 type server struct{ url string }
 
-func startServer(t *testing.T) *server {
+func startServer(t *testing.T, env ...string) *server {
 	t.Helper()
-	folder := t.TempDir()
-	program := filepath.Join(folder, "server")
-	build := exec.CommandContext(t.Context(), "go", "build", "-C", "../..", "-o", program, "./examples/server") // in its own module
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	program, err := build()
+	if err != nil {
+		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), program)
-	cmd.Dir = folder
-	cmd.Env = append(os.Environ(), "ADDR=127.0.0.1:0", "AUTOMATION_ADMIN_TOKEN="+token, "AUTOMATION_FLAG_POLL_INTERVAL=100ms")
+	cmd.Dir = t.TempDir()
+	cmd.Env = append(append(os.Environ(), "ADDR=127.0.0.1:0", "AUTOMATION_ADMIN_TOKEN="+token, "AUTOMATION_FLAG_POLL_INTERVAL=100ms"), env...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
