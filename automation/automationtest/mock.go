@@ -74,7 +74,7 @@ func (m *Mock) exec(prefix string, args ...driver.Value) WriteCall {
 	if args != nil {
 		e.WithArgs(args...)
 	}
-	return WriteCall{m, e}
+	return WriteCall{mock: m, exec: e, transaction: true}
 }
 
 // starts makes a regular expression of a statement's beginning.
@@ -85,20 +85,25 @@ func starts(prefix string) string {
 
 // WriteCall is a call that changes rows and returns none.
 type WriteCall struct {
-	mock *Mock
-	exec *sqlmock.ExpectedExec
+	mock        *Mock
+	exec        *sqlmock.ExpectedExec
+	transaction bool // that is expected to end; otherwise the statement's message is one
 }
 
 // Done lets the call succeed.
 func (e WriteCall) Done() {
 	e.exec.WillReturnResult(sqlmock.NewResult(0, 1))
-	e.mock.ExpectCommit()
+	if e.transaction {
+		e.mock.ExpectCommit()
+	}
 }
 
 // Fails lets the database answer with an error.
 func (e WriteCall) Fails(err error) {
 	e.exec.WillReturnError(err)
-	e.mock.ExpectRollback()
+	if e.transaction {
+		e.mock.ExpectRollback()
+	}
 }
 
 // SettingsCall is a call about one user's settings.
@@ -198,17 +203,24 @@ func (m *Mock) FlagsGet(name string) FlagsCall {
 func (m *Mock) FlagsUpdate(name, actor string) FlagsCall {
 	m.begin()
 	m.ExpectExec(`set_config\('automation`).WithArgs("actor", actor).WillReturnResult(sqlmock.NewResult(0, 1))
-	values := []driver.Value{name, sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg()}
-	m.ExpectExec(`UPDATE feature_flags SET`).WithArgs(values...).WillReturnResult(sqlmock.NewResult(0, 1))
+	m.ExpectExec(`UPDATE feature_flags SET`).WillReturnResult(sqlmock.NewResult(0, 1)) // the columns that change; the flag's name follows
 	m.ExpectExec(`set_config\('automation`).WithArgs("actor", "").WillReturnResult(sqlmock.NewResult(0, 1))
+	columns := sqlmock.NewRows([]string{"attname"})
+	for _, name := range flagFields {
+		columns.AddRow(name)
+	}
+	m.ExpectQuery(`FROM pg_attribute`).WillReturnRows(columns)
 	return FlagsCall{m, m.ExpectQuery(starts(flagColumns + ` WHERE feature_name = $1`)).WithArgs(name)}
 }
 
-const flagColumns = `SELECT feature_name, enabled, enabled_user_ids, disabled_user_ids, rollout_percentage, seed, notice, version, updated_at, updated_by FROM feature_flags`
+var (
+	flagFields  = []string{"feature_name", "enabled", "enabled_user_ids", "disabled_user_ids", "rollout_percentage", "seed", "notice", "version", "updated_at", "updated_by"}
+	flagColumns = `SELECT ` + strings.Join(flagFields, ", ") + ` FROM feature_flags`
+)
 
 // Returns lets the database have these flags, or have them from then on.
 func (f FlagsCall) Returns(list ...*flags.Flag) {
-	rows := sqlmock.NewRows([]string{"feature_name", "enabled", "enabled_user_ids", "disabled_user_ids", "rollout_percentage", "seed", "notice", "version", "updated_at", "updated_by"})
+	rows := sqlmock.NewRows(flagFields)
 	for _, x := range list {
 		rows.AddRow(x.Name, x.Enabled, idList(x.EnabledUserIDs), idList(x.DisabledUserIDs), x.Percentage.String(), x.Seed, x.Notice, x.Version, x.UpdatedAt, x.UpdatedBy)
 	}
