@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -49,7 +50,9 @@ type LoadResult struct {
 }
 
 // Load reads the flags whose versions are not those in known; with nil, all, in
-// one statement. A row that cannot be read harms only itself.
+// one statement. A row that cannot be read harms only itself. Where nothing has
+// changed, it is one statement without a transaction: every replica asks all the
+// time.
 //
 // A table that lost a column is read all the same: a flag that says that it is
 // not enabled must be off.
@@ -58,7 +61,7 @@ func (s *Store) Load(ctx context.Context, known map[string]RowVersion) (LoadResu
 	if len(known) > 0 {
 		unchanged = func(r flagsql.Row) bool { return known[r.Name] == RowVersion(r.VersionText()) }
 	}
-	all, err := sqldb.Read(ctx, s.db, "flags.load", func(tx *sqldb.Tx) (flagsql.Loaded, error) { return flagsql.Load(tx, unchanged) })
+	all, err := s.load(ctx, unchanged)
 	if err != nil && mayLackColumns(s.db, err) {
 		if rest, restErr := sqldb.Read(ctx, s.db, "flags.load", flagsql.LoadWhatIsThere); restErr == nil {
 			all, err = rest, nil
@@ -82,6 +85,16 @@ func (s *Store) Load(ctx context.Context, known map[string]RowVersion) (LoadResu
 		}
 	}
 	return l, nil
+}
+
+func (s *Store) load(ctx context.Context, unchanged func(flagsql.Row) bool) (flagsql.Loaded, error) {
+	if unchanged != nil {
+		rows, err := sqldb.Look[flagsql.Row](ctx, s.db, "flags.load", flagsql.Versions)
+		if err != nil || !slices.ContainsFunc(rows, func(r flagsql.Row) bool { return !unchanged(r) }) {
+			return flagsql.Loaded{Unchanged: rows}, err
+		}
+	}
+	return sqldb.Read(ctx, s.db, "flags.load", func(tx *sqldb.Tx) (flagsql.Loaded, error) { return flagsql.Load(tx, unchanged) })
 }
 
 // mayLackColumns reports whether an error may be that of a column that the

@@ -21,7 +21,31 @@ func (m *Manager) Maintain(ctx context.Context) error {
 
 // maintainOpens is apart from the sweep, which may take long.
 func (m *Manager) maintainOpens(ctx context.Context) error {
-	return errors.Join(m.reconcile(ctx), m.readProviders(ctx), m.renew(ctx), m.prewarm(ctx), m.audit(ctx))
+	due, err := m.due(ctx)
+	errs := []error{err}
+	if due.Unresolved {
+		errs = append(errs, m.reconcile(ctx))
+	}
+	if due.Failures || m.providers.known() {
+		errs = append(errs, m.readProviders(ctx))
+	}
+	if due.Expiring {
+		errs = append(errs, m.renew(ctx))
+	}
+	errs = append(errs, m.prewarm(ctx))
+	if due.Audit {
+		errs = append(errs, m.audit(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// due reports what there is to do: everything, if that cannot be read.
+func (m *Manager) due(ctx context.Context) (dueWork, error) {
+	due, err := m.store.due(ctx, m.renewAhead(math.MaxInt64), m.opts.CloseAfter)
+	if err != nil {
+		return dueWork{true, true, true, true, true}, err
+	}
+	return due, nil
 }
 
 // closers is how many sessions a replica closes at a time. It takes no more
@@ -30,7 +54,11 @@ const closers = 4
 
 // sweep closes what has ended, or was asked to be closed.
 func (m *Manager) sweep(ctx context.Context) error {
-	var errs []error
+	due, err := m.due(ctx)
+	if !due.Ended {
+		return nil
+	}
+	errs := []error{err}
 	for ctx.Err() == nil {
 		token, asked := rand.Text(), m.opts.Now()
 		rows, err := m.store.takeDue(ctx, token, closers)
@@ -113,11 +141,10 @@ func (m *Manager) renew(ctx context.Context) error {
 	if m.opts.Renew == nil {
 		return nil
 	}
-	ahead := func(d time.Duration) time.Duration { return m.opts.RenewAhead + m.margin(d) - m.opts.Margin }
-	rows, err := m.store.expiring(ctx, ahead(math.MaxInt64), m.opts.CloseAfter, batch)
+	rows, err := m.store.expiring(ctx, m.renewAhead(math.MaxInt64), m.opts.CloseAfter, batch)
 	errs := []error{err}
 	for _, r := range rows {
-		if r.Left > ahead(r.chosen()).Seconds() {
+		if r.Left > m.renewAhead(r.chosen()).Seconds() {
 			continue
 		}
 		duration, wanted := m.opts.Renew(ctx, r.UserID)
@@ -129,6 +156,11 @@ func (m *Manager) renew(ctx context.Context) error {
 			func(ctx context.Context) bool { _, wanted := m.opts.Renew(ctx, r.UserID); return wanted }))
 	}
 	return errors.Join(errs...)
+}
+
+// renewAhead is how long before its end a session of that duration gets a successor.
+func (m *Manager) renewAhead(d time.Duration) time.Duration {
+	return m.opts.RenewAhead + m.margin(d) - m.opts.Margin
 }
 
 // prewarm keeps one idle session of each chosen model ready.

@@ -40,6 +40,13 @@ func (p *providers) avoided(userID string) []string {
 	return slices.Concat(p.forAll, p.forUser[userID])
 }
 
+// known reports whether any failure is known here, which must be forgotten in time.
+func (p *providers) known() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.forUser) > 0
+}
+
 // worst returns the provider that has lately failed for most users, or "".
 func (p *providers) worst() string {
 	p.mu.Lock()

@@ -108,7 +108,7 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 		}
 		if i == 0 {
 			<-time.After(o.Lease) // for a heartbeat
-			if err := c.MarkBroken(); err != nil {
+			if err := errors.Join(c.ReportFailure(), c.MarkBroken()); err != nil {
 				t.Error(err)
 			}
 		}
@@ -133,9 +133,13 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 	if err := m.EraseUser(t.Context(), "user-3"); err != nil {
 		t.Error(err)
 	}
-	// Closes wait for the end of the window after the collision.
-	if _, err := look.Exec(`UPDATE automation_wallet SET alone_until = now()`); err != nil {
-		t.Fatal(err)
+	for _, q := range []string{
+		`UPDATE automation_wallet SET alone_until = now()`, // closes wait for the end of the window after the collision
+		`UPDATE automation_sessions SET next_at = now() + interval '1 minute', ends_at = now() + interval '1 minute', last_used_at = now() WHERE id = 'id-80'`,
+	} {
+		if _, err := look.Exec(q); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for range 3 {
 		if err := m.Maintain(t.Context()); err != nil {
@@ -159,7 +163,7 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 		t.Errorf("%d index entries read by %d calls, %d each, in a table of %d rows", entriesAfter-entries, total, per, sessions)
 	}
 	for _, name := range []string{"claim", "claim_named", "heartbeat", "release", "retire", "list", "end", "erase_user", "reserve", "begin_call", "collided",
-		"complete", "fail", "mark_unknown", "take_unresolved", "known", "foreign", "unresolved", "take_audit", "set_unexplained", "provider_failures", "forget", "take_due", "closed", "expiring", "idle"} {
+		"complete", "fail", "mark_unknown", "due", "take_unresolved", "known", "foreign", "unresolved", "take_audit", "set_unexplained", "provider_failures", "forget", "take_due", "closed", "expiring", "idle"} {
 		if statements["sessions."+name] == 0 {
 			t.Errorf("no %s was run", name)
 		}

@@ -2,10 +2,40 @@ package session
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
+
+// dueWork is what a round of maintenance has to do.
+type dueWork struct {
+	Unresolved bool `db:"unresolved"` // opens of unknown outcome
+	Failures   bool `db:"failures"`   // of providers, that count
+	Expiring   bool `db:"expiring"`   // sessions that may need a successor
+	Audit      bool `db:"audit"`
+	Ended      bool `db:"ended"` // sessions to be closed
+}
+
+// due reports what there is to do, by one statement: mostly there is nothing, and every replica
+// asks all the time. What it reports may have been done by another replica since.
+func (s *store) due(ctx context.Context, ahead, closeAfter time.Duration) (dueWork, error) {
+	ahead = ahead.Truncate(time.Minute) + time.Minute // moves with the requests; the texts must stay few
+	list, err := sqldb.Look[dueWork](ctx, s.db, "sessions.due", fmt.Sprintf(`SELECT
+		EXISTS (SELECT 1 FROM automation_sessions
+			WHERE state IN ('`+stateOpening+`', '`+stateUnknown+`', '`+stateLost+`') AND next_at <= {now} AND `+leaseFree+`) AS unresolved,
+		EXISTS (SELECT 1 FROM automation_provider_failures WHERE failed_at > {in -%[1]f}) AS failures,
+		EXISTS (SELECT 1 FROM automation_sessions
+			WHERE state = '`+stateOpen+`' AND `+unfinished+` AND user_id <> '' AND next_at > {in %[2]f} AND next_at <= {in %[3]f}) AS expiring,
+		EXISTS (SELECT 1 FROM automation_wallet WHERE audited_at < {in -%[4]f}) AS audit,
+		EXISTS (SELECT 1 FROM automation_sessions
+			WHERE state IN ('`+stateOpen+`', '`+stateEnding+`') AND next_at <= {now} AND `+leaseFree+`) AS ended`,
+		avoidance.Seconds(), closeAfter.Seconds(), (ahead+closeAfter).Seconds(), auditInterval.Seconds()))
+	if err != nil || len(list) == 0 {
+		return dueWork{}, err
+	}
+	return list[0], nil
+}
 
 // takeUnresolved leases intents whose outcome nobody knows: those of unknown
 // outcome, and those whose opener has let its lease end.

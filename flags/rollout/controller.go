@@ -145,21 +145,23 @@ func (c *Controller) Tick(ctx context.Context) error {
 		c.logFailing(ctx, "", err)
 		return fmt.Errorf("rollout: tick: %w", err)
 	}
-	names, err := sqldb.Read(ctx, c.db, "rollout.active", func(tx *sqldb.Tx) (names []string, err error) {
-		return names, tx.Select(&names, `SELECT name FROM automation_rollouts 
-			WHERE state IN ('running', 'paused', 'completed') AND (state <> 'completed' OR watched_until > {now}) AND name IS NOT NULL ORDER BY name`)
-	})
+	type rollout struct {
+		Name string `db:"name"`
+	}
+	active, err := sqldb.Look[rollout](ctx, c.db, "rollout.active", `SELECT name FROM automation_rollouts
+		WHERE state IN ('running', 'paused', 'completed') AND (state <> 'completed' OR watched_until > {now}) AND name IS NOT NULL ORDER BY name`)
 	c.logFailing(ctx, "", err)
 	if err != nil {
 		return fmt.Errorf("rollout: tick: %w", err)
 	}
 	for name, r := range *c.recorders.Load() {
-		if !slices.Contains(names, name) {
+		if !slices.Contains(active, rollout{name}) {
 			r.observe(nil, Plan{})
 		}
 	}
 	var errs []error
-	for _, name := range names {
+	for _, r := range active {
+		name := r.Name
 		err := c.pass(ctx, name)
 		c.logFailing(ctx, name, err)
 		if err != nil {

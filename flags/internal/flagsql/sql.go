@@ -14,6 +14,9 @@ type Loaded struct {
 	Rows      []Row
 }
 
+// Versions reads by what a changed row is recognised.
+const Versions = `SELECT feature_name, enabled, version, updated_at FROM feature_flags WHERE feature_name IS NOT NULL`
+
 // Load reads the rows for which unchanged is false, by name; with nil, all, in
 // one statement.
 func Load(tx *sqldb.Tx, unchanged func(Row) bool) (l Loaded, err error) {
@@ -23,7 +26,7 @@ func Load(tx *sqldb.Tx, unchanged func(Row) bool) (l Loaded, err error) {
 	}
 	// Lists are long: only what has changed is read whole.
 	var versions []Row
-	if err := tx.Select(&versions, `SELECT feature_name, enabled, version, updated_at FROM feature_flags WHERE feature_name IS NOT NULL`); err != nil {
+	if err := tx.Select(&versions, Versions); err != nil {
 		return l, err
 	}
 	var changed []string

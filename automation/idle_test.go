@@ -1,0 +1,61 @@
+package automation_test
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+)
+
+// A fleet of a hundred replicas asks its one database all day whether anything is to be done.
+func TestRun_SendsAtMostThreeStatementsASecondWhileIdle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("counts for ten seconds")
+	}
+	t.Parallel()
+	const most, window = 3, 10 * time.Second
+	var proxy *pgtest.Proxy
+	h := newHarness(t, setup{
+		db: func(tb testing.TB) *sqlx.DB {
+			tb.Helper()
+			proxy = pgtest.NewProxy(tb, pgtest.Database(tb))
+			return pgtest.Open(tb, proxy.DSN())
+		},
+		config: func(c *automation.Config) {
+			d := automation.DefaultConfig()
+			c.FlagPollInterval, c.RolloutInterval, c.SweepInterval, c.CleanupInterval = d.FlagPollInterval, d.RolloutInterval, d.SweepInterval, d.CleanupInterval
+		},
+	})
+	if err := h.Maintain(t.Context()); err != nil { // with what is done once in ten minutes
+		t.Fatal(err)
+	}
+	// On a machine that is too busy to answer in time, replicas report that more often.
+	var traffic pgtest.Traffic
+	var rate float64
+	for range 30 {
+		proxy.TakeTraffic()
+		begun := time.Now()
+		<-time.After(window)
+		traffic = proxy.TakeTraffic()
+		rate = float64(traffic.Statements) / time.Since(begun).Seconds()
+		if rate <= most {
+			break
+		}
+	}
+	t.Logf("%.2f statements a second", rate)
+	if rate <= most && traffic.Statements > 0 {
+		return
+	}
+	var text strings.Builder
+	for _, query := range slices.Sorted(maps.Keys(traffic.Queries)) {
+		fmt.Fprintf(&text, "\n%4d × %.150s", traffic.Queries[query], strings.Join(strings.Fields(query), " "))
+	}
+	t.Errorf("%.2f statements a second, want more than none and at most %d:%s", rate, most, text.String())
+}
