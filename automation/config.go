@@ -108,7 +108,8 @@ type Config struct {
 	// stopped; the heartbeat comes every third of it.
 	SessionLease time.Duration `env:"AUTOMATION_SESSION_LEASE" envDefault:"30s"`
 	// AUTOMATION_SESSION_COOLDOWN: how long a session serves nobody after a request
-	// that the node may still be working on, such as one whose answer broke off.
+	// that the node may still be working on, such as one that a time-out ended. A
+	// node that closes the connection is done with it.
 	SessionCoolDown time.Duration `env:"AUTOMATION_SESSION_COOLDOWN" envDefault:"30s"`
 	// AUTOMATION_SESSION_MARGIN: the least time a session must have left to be
 	// handed out.

@@ -351,6 +351,34 @@ func TestForward_LeavesAFailingProvider(t *testing.T) {
 	}
 }
 
+// A node that closes the connection is done with the session, which serves the
+// next request at once: its user pays for no second one meanwhile.
+func TestForward_PaysForNoSessionBecauseTheNodeClosedAConnection(t *testing.T) {
+	for _, name := range []string{"chat-drop", "chat-cut", "stream-half-line", "node-down"} {
+		t.Run(name, func(t *testing.T) {
+			l := newHarness(t, setup{node: one})
+			session := l.warm()
+			l.node.Inject(proxyroutertest.Fault{Name: name})
+			for range 2 {
+				a := l.do(http.MethodPost, chatPath, "alice", `{"model":"llama","stream":true,"messages":[{"role":"user","content":"Hello"}]}`)
+				if !strings.Contains(a.body, `{"error":{`) {
+					t.Errorf("while it breaks off: %d %s", a.status, a.body)
+				}
+				l.until("the session is free", func() bool {
+					return l.count(`SELECT count(*) FROM automation_sessions WHERE lease_until IS NOT NULL`) == 0
+				})
+			}
+			l.node.ClearFaults()
+			if a := l.chat("alice"); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != session {
+				t.Errorf("afterwards: %d %s on %s, want %s", a.status, a.body, a.header.Get("X-Automation-Session"), session)
+			}
+			if s := l.healthy(); s.Opens != 1 {
+				t.Errorf("%d opens", s.Opens)
+			}
+		})
+	}
+}
+
 func TestForward_AnswersTheFirstErrorWhereNothingHelps(t *testing.T) {
 	busy := proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"}
 	chat := func(status int, text string) []proxyroutertest.Fault {

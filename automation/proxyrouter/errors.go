@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
+	"syscall"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
@@ -36,7 +38,9 @@ const (
 //     whose text comes from before the open's transaction;
 //   - [session.ErrWalletCollision]: a 500 whose text is a nonce conflict;
 //   - [session.ErrSessionNotFound]: a read whose text says so;
-//   - [context.Canceled], [context.DeadlineExceeded]: where one of them ended the call.
+//   - [context.Canceled], [context.DeadlineExceeded]: where one of them ended the call;
+//   - [io.EOF], [io.ErrUnexpectedEOF], [syscall.ECONNRESET], [syscall.EPIPE]: where
+//     the node closed the connection.
 type NodeError struct {
 	Op      string // the operation, such as "open session"
 	Status  int    // the HTTP status; 0 without a complete response
@@ -124,7 +128,7 @@ func (c *Client) transportError(op string, failed *exchangeError) *NodeError {
 	} else {
 		e.wraps = append(e.wraps, session.ErrUnavailable)
 	}
-	for _, ended := range []error{context.Canceled, context.DeadlineExceeded} {
+	for _, ended := range []error{context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
 		if errors.Is(failed.cause, ended) {
 			e.wraps = append(e.wraps, ended)
 		}

@@ -165,7 +165,7 @@ func (f *forwarding) attempt() (outcome.Outcome, *failure) {
 	case errors.Is(err, relay.ErrAbandoned):
 		return f.abandoned(err)
 	case err != nil:
-		f.busy = !errors.Is(err, session.ErrUnavailable) // the node may have got it
+		f.busy = !errors.Is(err, session.ErrUnavailable) && !relay.ClosedByNode(err) // the node may be at work
 		failed := f.transportError(ctx, err)
 		cancel(nil)
 		return outcome.Outcome{}, failed

@@ -150,7 +150,8 @@ type Answer struct {
 	// was sent with, which must not end with the client's.
 	Cancel context.CancelCauseFunc
 	// Release is called once unless the Result is Held: when the node has been
-	// read to its end (drained), or is given up while it may still be at work.
+	// read to its end or has closed the connection (drained), or is given up while
+	// it may still be at work.
 	// That may be after Copy has returned.
 	Release func(drained bool)
 	// Describe returns a failure as JSON, {"error":{…}}, for a client that has
@@ -215,5 +216,5 @@ func (r *Relay) ReadError(resp *http.Response, cancel context.CancelCauseFunc) (
 	if len(body) > maxErrorLen {
 		return body[:maxErrorLen], false
 	}
-	return body, err == nil
+	return body, err == nil || ClosedByNode(err)
 }

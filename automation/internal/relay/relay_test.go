@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -637,6 +638,41 @@ func TestSend_ReturnsTheNodesAnswer(t *testing.T) {
 	n.wantHeld(t)
 }
 
+// A node that closes the connection is done with the request; after what this
+// process ended, or the time, it may still be at work.
+func TestCopy_ReleasesASessionOnlyWhenTheNodeIsDone(t *testing.T) {
+	for name, tt := range map[string]struct {
+		contentType, sent string
+		end               error
+		drained           bool
+	}{
+		"a stream that ends":            {sse, delta + finish + done, nil, true},
+		"a stream that is cut":          {sse, delta, io.ErrUnexpectedEOF, true},
+		"a stream that is cut at once":  {sse, "", io.ErrUnexpectedEOF, true},
+		"a stream that is reset":        {sse, delta, syscall.ECONNRESET, true},
+		"bare JSON that is cut":         {sse, delta + `{"error":`, io.ErrUnexpectedEOF, true},
+		"a stream that times out":       {sse, delta, os.ErrDeadlineExceeded, false},
+		"a stream that is cancelled":    {sse, delta, context.Canceled, false},
+		"a JSON text that is cut":       {"application/json", `{"choices":`, io.ErrUnexpectedEOF, true},
+		"a JSON text that is cancelled": {"application/json", `{"choices":`, context.Canceled, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, n := relay.New(relay.Options{DrainTimeout: time.Minute}), of(t.Context(), tt.contentType, tt.sent, tt.end)
+				if result := r.Copy(t.Context(), newClient(), n.Answer); result.Held {
+					if result.Drained != tt.drained {
+						t.Errorf("held with drained %t, want %t", result.Drained, tt.drained)
+					}
+				} else {
+					n.wantRelease(t, tt.drained)
+				}
+				r.Close()
+				n.Cancel(nil)
+			})
+		})
+	}
+}
+
 func TestSend_DrainsWhatComesAfterTheClientHasLeft(t *testing.T) {
 	failure := errors.New("no route to the node")
 	for name, tt := range map[string]struct {
@@ -652,6 +688,8 @@ func TestSend_DrainsWhatComesAfterTheClientHasLeft(t *testing.T) {
 		"an answer that never ends":    {5 * time.Second, nil, 200, time.Hour, false, 61 * time.Second},
 		"an answer that never comes":   {time.Hour, nil, 200, time.Hour, false, 61 * time.Second},
 		"a request that fails":         {5 * time.Second, failure, 0, 0, false, 5 * time.Second},
+		"a connection that is closed":  {5 * time.Second, fmt.Errorf("post: %w", io.EOF), 0, 0, true, 5 * time.Second},
+		"a connection that is reset":   {5 * time.Second, fmt.Errorf("read: %w", syscall.ECONNRESET), 0, 0, true, 5 * time.Second},
 		"a switch to another protocol": {5 * time.Second, nil, 101, time.Hour, false, 5 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -44,7 +46,7 @@ func (r *Relay) Send(ctx context.Context, a Attempt) (*http.Response, error) {
 			return
 		}
 		defer timer.Stop()
-		drained := false
+		drained := ClosedByNode(err)
 		if err == nil {
 			drained = drain(resp)
 		}
@@ -78,5 +80,13 @@ func drain(resp *http.Response) bool {
 		return false // the body is a connection, which has no end
 	}
 	n, err := io.Copy(io.Discard, io.LimitReader(resp.Body, drainBytes))
-	return err == nil && n < drainBytes
+	return (err == nil || ClosedByNode(err)) && n < drainBytes
+}
+
+// ClosedByNode reports whether an exchange failed because the node ended the
+// connection: then it is done with the request, as it is after a whole answer.
+// Where a time-out or this process ended it, the node may still be at work.
+func ClosedByNode(err error) bool {
+	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE},
+		func(closed error) bool { return errors.Is(err, closed) })
 }

@@ -63,7 +63,7 @@ type transfer struct {
 	tail     []byte  // what remains to be written, perhaps part of buf
 	failure  *Failure
 	panicked any  // what writing to the client panicked with
-	drained  bool // the node has been read to its end
+	drained  bool // the node has been read to its end, or has closed the connection
 
 	drainOnce  sync.Once // starts drainTimer
 	drainTimer *time.Timer
@@ -220,7 +220,7 @@ func (t *transfer) forwardEvents(buf []byte) (ended bool) {
 			return true
 		case readErr != nil:
 			t.failRead(readErr)
-			return false
+			return ClosedByNode(readErr)
 		}
 	}
 }
@@ -241,7 +241,7 @@ func (t *transfer) forwardForeign(s *scanner, cause, readErr error) (ended bool)
 		ended = readErr == nil && len(rest) < maxErrorLen
 	}
 	t.fail(cause, rest[:min(len(rest), maxErrorLen)])
-	return ended || readErr == io.EOF //nolint:errorlint // io.Reader's contract
+	return ended || ClosedByNode(readErr)
 }
 
 // forwardBody passes on an answer that is no stream of events. Nobody can use
@@ -282,7 +282,7 @@ func (t *transfer) forwardBody(buf []byte) (ended bool) {
 			return ended
 		case err != nil:
 			t.failRead(err)
-			return false
+			return ClosedByNode(err)
 		case held == len(buf) || !isJSON:
 			if !t.write(buf[:held]) {
 				return false
