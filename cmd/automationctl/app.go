@@ -25,6 +25,20 @@ type app struct {
 	database, actor string
 	json            bool
 	parsed          bool // the command line made sense
+
+	// isTerminal reports whether a stream is one, where somebody can be asked and
+	// lines can be drawn again.
+	isTerminal func(stream any) bool
+}
+
+// isTerminal reports whether a stream is a character device.
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	if !ok {
+		return false
+	}
+	is, err := f.Stat()
+	return err == nil && is.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
 }
 
 // open opens the database. Only migrate up creates a SQLite file.

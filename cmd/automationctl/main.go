@@ -38,12 +38,15 @@ func main() {
 
 // run executes one command line and returns the exit code.
 func run(ctx context.Context, args []string, getenv func(string) string, in io.Reader, out, errs io.Writer) int {
-	a := &app{getenv: getenv, in: in, out: out, errs: errs}
+	return (&app{getenv: getenv, in: in, out: out, errs: errs, isTerminal: isTerminal}).run(ctx, args)
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
 	root := a.root()
 	root.SetArgs(append([]string{}, args...)) // nil would be the process's own
-	root.SetIn(in)
-	root.SetOut(out)
-	root.SetErr(errs)
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.errs)
 	err := root.ExecuteContext(ctx)
 	if err != nil && !a.parsed {
 		err = usage(err) // from cobra

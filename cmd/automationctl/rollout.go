@@ -1,17 +1,21 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/spf13/cobra"
 
+	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 )
 
@@ -29,16 +33,25 @@ stage begins again.`),
 		a.act(rollout.ActionPromote, "Go to the last stage at once", "Promote goes to the last stage, which is watched as ever."),
 		a.act(rollout.ActionAbort, "End it and switch the flag off", `Abort ends the rollout and switches the flag off, in whatever stage it is. It
 works while the rollout is paused, and while the gateways are down.`),
-		a.act(rollout.ActionRestart, "Begin again with the first stage", "Restart begins a new epoch after the end of one: the same users, from the first stage."))
+		a.act(rollout.ActionRestart, "Begin again with the first stage", `Restart begins a new epoch after the end of one: the same users, from the first
+stage. Where that takes the feature from users who have it, it asks first, and
+needs --yes where nobody can be asked.`))
 	return cmd
 }
 
 // act returns the command for an operator's action.
 func (a *app) act(action rollout.Action, short, long string) *cobra.Command {
-	var dryRun bool
+	var dryRun, sure bool
 	cmd := &cobra.Command{
 		Use: string(action) + " NAME", Short: short, Long: long, Args: cobra.ExactArgs(1),
-		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Store) error {
+		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Store, flag *flags.Store) error {
+			if action == rollout.ActionRestart {
+				if s, err := c.Get(cmd.Context(), args[0]); err == nil && slices.Contains(s.Possible, action) {
+					if err := a.confirmTakingAway(cmd.Context(), flag, args[0], s.Plan, dryRun, sure); err != nil {
+						return err
+					}
+				}
+			}
 			e, err := c.Execute(cmd.Context(), args[0], rollout.Command{Action: action, Actor: a.actorName(), DryRun: dryRun})
 			if err != nil {
 				return err
@@ -47,16 +60,47 @@ func (a *app) act(action rollout.Action, short, long string) *cobra.Command {
 		}),
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell what it would do")
+	if action == rollout.ActionRestart {
+		cmd.Flags().BoolVar(&sure, "yes", false, "take the feature from users who have it, without asking")
+	}
 	return cmd
 }
 
-func (a *app) withRollouts(fn func(*cobra.Command, []string, *rollout.Store) error) func(*cobra.Command, []string) error {
+// confirmTakingAway asks before the first stage of a plan takes the feature from
+// users who have it. Where nobody can be asked it refuses; a dry run only says so.
+func (a *app) confirmTakingAway(ctx context.Context, store *flags.Store, name string, plan rollout.Plan, dryRun, sure bool) error {
+	f, err := store.Get(ctx, name)
+	if err != nil || !f.Enabled || len(plan.Stages) == 0 || f.Percentage <= plan.Stages[0].Percentage {
+		return nil //nolint:nilerr // whatever is wrong, the step itself says so
+	}
+	effect := fmt.Sprintf("takes the feature from users who have it: the flag is at %v %%, the first stage has %v %%", f.Percentage, plan.Stages[0].Percentage)
+	switch {
+	case dryRun:
+		a.printf("This %s.", effect)
+		return nil
+	case sure:
+		return nil
+	case !a.isTerminal(a.in):
+		return usagef("this %s; say --yes if that is meant", effect)
+	}
+	a.printf("This %s. Type yes to do it:", effect)
+	answer, err := bufio.NewReader(a.in).ReadString('\n')
+	switch {
+	case strings.TrimSpace(answer) == "yes":
+		return nil
+	case err != nil: // nobody is there, such as behind /dev/null
+		return usagef("this %s; say --yes if that is meant", effect)
+	}
+	return usagef("nothing was changed")
+}
+
+func (a *app) withRollouts(fn func(*cobra.Command, []string, *rollout.Store, *flags.Store) error) func(*cobra.Command, []string) error {
 	return a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
 		c, err := rollout.New(db, rollout.Options{})
 		if err != nil {
 			return err
 		}
-		return fn(cmd, args, c.Store())
+		return fn(cmd, args, c.Store(), flags.NewStore(db, flags.StoreOptions{}))
 	})
 }
 
@@ -81,18 +125,20 @@ func formatEvent(e rollout.Event) string {
 
 func (a *app) startRollout() *cobra.Command {
 	var file string
-	var dryRun bool
+	var dryRun, sure bool
 	cmd := &cobra.Command{
 		Use: "start NAME", Short: "Begin with the first stage", Args: cobra.ExactArgs(1),
 		Long: `Start begins a rollout of the flag NAME. The plan is --plan, or that of a rollout
 which was created and not started yet, or else the deployment plan: the users
 whom the flag lists already for 24 h, 10 % for 24 h, 50 % for 24 h, and 100 %
 under watch for 72 h, taken back when more than 5 % of the requests fail. After
-the end of a rollout, restart begins again; --plan begins with a new plan.`,
+the end of a rollout, restart begins again; --plan begins with a new plan. Where
+the first stage has fewer users than have the feature now, it asks first, and
+needs --yes where nobody can be asked.`,
 		Example: `  automationctl rollout start automation
   automationctl rollout start automation --dry-run > plan.json   # to edit it
   automationctl rollout start automation --plan plan.json`,
-		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Store) error {
+		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Store, flag *flags.Store) error {
 			ctx, name := cmd.Context(), args[0]
 			plan, create := rollout.DefaultPlan(), file != ""
 			if file != "" {
@@ -109,6 +155,11 @@ the end of a rollout, restart begins again; --plan begins with a new plan.`,
 				return err
 			case !create:
 				plan = now.Plan
+			}
+			if errors.Is(err, rollout.ErrNotFound) || now.State == rollout.StatePending || create && slices.Contains(now.Possible, rollout.ActionRestart) {
+				if err := a.confirmTakingAway(ctx, flag, name, plan, dryRun, sure); err != nil {
+					return err
+				}
 			}
 			if dryRun {
 				b, err := json.MarshalIndent(plan, "", "  ")
@@ -131,6 +182,7 @@ the end of a rollout, restart begins again; --plan begins with a new plan.`,
 	}
 	cmd.Flags().StringVar(&file, "plan", "", "a plan in JSON, as --dry-run shows one; - is standard input")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show the plan, in JSON")
+	cmd.Flags().BoolVar(&sure, "yes", false, "take the feature from users who have it, without asking")
 	return cmd
 }
 
@@ -151,7 +203,7 @@ func (a *app) readPlan(file string) (rollout.Plan, error) {
 func (a *app) rolloutStatus() *cobra.Command {
 	return &cobra.Command{
 		Use: "status [NAME]", Short: "Show how a rollout stands, or all", Args: cobra.MaximumNArgs(1),
-		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Store) error {
+		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Store, _ *flags.Store) error {
 			if len(args) == 0 {
 				return a.rollouts(cmd, c)
 			}
@@ -170,7 +222,7 @@ func (a *app) rolloutHistory() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "history NAME", Short: "Show every step that a rollout took", Args: cobra.ExactArgs(1),
 		Long: "History shows who or what moved a rollout, when and why, the newest first, over all its epochs.",
-		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Store) error {
+		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Store, _ *flags.Store) error {
 			list, err := c.Events(cmd.Context(), args[0], limit, before)
 			if err != nil {
 				return err
