@@ -137,6 +137,8 @@ func (c *console) routes(mux *http.ServeMux) {
 		mux.Handle("POST "+path, c.action(act))
 	}
 	mux.Handle("GET /feedback.csv", c.page(c.feedbackCSV))
+	mux.Handle("GET /audit.csv", c.page(c.auditCSV))
+	mux.Handle("GET /sessions.csv", c.page(c.sessionsCSV))
 }
 
 // A pageFunc fetches a page's data and renders it.

@@ -61,7 +61,7 @@ func newFakeAdmin() *fakeAdmin {
 		"/users/7": `{"settings":{"is_enabled":true,"session_duration":3600},"sessions":[{"id":"` + hash + `","model":"llama","state":"idle",
 			"opened_at":"2026-01-02T03:00:00Z","ends_at":"2026-01-02T04:00:00Z"}],
 			"failures":[{"at":"2026-01-02T03:00:00Z","cause":"open_failed","model":"llama","provider":"0xprovider","detail":"refused: <b>no</b> provider"}],"budget":{"sessions_held":1,"sessions_max":4,"opens_left_hour":9}}`,
-		"/sessions":       `{"sessions":[{"id":"` + hash + `","user_id":"7","model":"llama","state":"open","provider":"0xprovider","opened_at":"2026-01-02T03:00:00Z","ends_at":"2026-01-02T04:00:00Z"}],"next":"c1"}`,
+		"/sessions":       `{"sessions":[{"id":"` + hash + `","user_id":"7","model":"llama","state":"open","provider":"0xprovider","last_error":"=1+1","opened_at":"2026-01-02T03:00:00Z","ends_at":"2026-01-02T04:00:00Z"}],"next":"c1"}`,
 		"/models":         `{"models":[{"name":"llama","id":"` + hash + `","type":"LLM"}],"loaded_at":"2026-01-02T03:00:00Z"}`,
 		"/models/resolve": `{"name":"llama","id":"` + hash + `","type":"LLM","match":"name"}`,
 		"/feedback": `{"feedback":[{"id":3,"user_id":"7","rating":2,"message":"<script>alert(1)</script>","stage":"10 %","created_at":"2026-01-02T03:00:00Z"}],
@@ -234,6 +234,9 @@ func TestConsole_RendersEveryPage(t *testing.T) {
 		"assets/console.css":         {"prefers-color-scheme"},
 		"assets/console.js":          {"use strict"},
 		"feedback.csv?stage=10+%25":  {"id,message"},
+		"audit.csv":                  {"id,changed_at,changed_by,action,changes\n9,2026-01-02T03:04:05Z,sql:dba,update,rollout_percentage: 0 → 10\n"},
+		"sessions.csv?state=open":    {"id,user_id,model,state,reason,last_error,provider,opened_at,ends_at\n", ",7,llama,open,,'=1+1,0xprovider,2026-01-02T03:00:00Z,"},
+		"audit":                      {"audit.csv"},
 	} {
 		p := b.get(path)
 		for _, text := range want {

@@ -42,3 +42,11 @@ func RequestID(id string) string {
 	}, id[:min(len(id), 4*maxRequestID)])
 	return clean[:min(len(clean), maxRequestID)]
 }
+
+// Cell keeps a spreadsheet from running a CSV's text as a formula.
+func Cell(s string) string {
+	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
+		return "'" + s
+	}
+	return s
+}

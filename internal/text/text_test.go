@@ -61,3 +61,11 @@ func TestRequestID_KeepsWhatHeadersAndLogsMayHold(t *testing.T) {
 		}
 	}
 }
+
+func TestCell_IsNoFormula(t *testing.T) {
+	for in, want := range map[string]string{"": "", "plain": "plain", "=1+1": "'=1+1", "-1": "'-1", "@x": "'@x", "\tx": "'\tx", "é": "é"} {
+		if got := text.Cell(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}

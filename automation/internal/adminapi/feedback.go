@@ -7,12 +7,12 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
 	"github.com/MorpheusAIs/gateway-automation/internal/feedback"
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
+	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
 // Feedback lists what users said and notes what was dealt with; *feedback.Store
@@ -32,8 +32,8 @@ func (a *api) listFeedback(c *httpapi.Call, _ string) error {
 		return err
 	}
 	f := feedback.Filter{Stage: q.Get("stage"), UserID: q.Get("user"), Before: before, Limit: limit}
-	if text := q.Get("open"); text != "" {
-		if f.Open, err = strconv.ParseBool(text); err != nil {
+	if open := q.Get("open"); open != "" {
+		if f.Open, err = strconv.ParseBool(open); err != nil {
 			return problem.Invalid(problem.FieldError{Field: "open", Message: "must be true or false"})
 		}
 	}
@@ -68,7 +68,7 @@ func answerCSV(w http.ResponseWriter, entries []feedback.Entry) error {
 			done = e.DoneAt.UTC().Format(time.RFC3339)
 		}
 		_ = out.Write([]string{strconv.FormatInt(e.ID, 10), e.CreatedAt.UTC().Format(time.RFC3339),
-			cell(e.UserID), cell(e.Stage), rating, cell(e.Message), done, cell(e.DoneBy)})
+			text.Cell(e.UserID), text.Cell(e.Stage), rating, text.Cell(e.Message), done, text.Cell(e.DoneBy)})
 	}
 	out.Flush()
 	if err := out.Error(); err != nil {
@@ -77,14 +77,6 @@ func answerCSV(w http.ResponseWriter, entries []feedback.Entry) error {
 	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
 	_, _ = w.Write(b.Bytes())
 	return nil
-}
-
-// cell keeps a spreadsheet from running what a user wrote as a formula.
-func cell(text string) string {
-	if text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
-		return "'" + text
-	}
-	return text
 }
 
 func (a *api) markFeedbackDone(c *httpapi.Call, actor string) error {
