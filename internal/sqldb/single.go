@@ -9,7 +9,7 @@ import (
 )
 
 // Exec runs one statement that writes, as Write does, and returns how many rows
-// it affected. To PostgreSQL it is one message with all that the transaction
+// it affected. With lib/pq and pgx it is one message with all that the transaction
 // states of itself, and so one round trip. The statement may run a second time
 // after its reply was lost, and must do no harm then.
 func Exec(ctx context.Context, db *DB, name, query string, args ...any) (int64, error) {
@@ -34,8 +34,8 @@ func Exec(ctx context.Context, db *DB, name, query string, args ...any) (int64, 
 }
 
 // Query runs one statement that writes and returns the rows that it gives back,
-// as Write does. With lib/pq, and with pgx, it is one round trip; it is not run
-// again after a lost connection, but is of unknown outcome.
+// as Write does. With lib/pq and pgx it is one round trip, and not run again after a
+// lost reply but of unknown outcome.
 func Query[T any](ctx context.Context, db *DB, name, query string, args ...any) ([]T, error) {
 	read, ok := queryFunc[T](db, query, args)
 	return run(ctx, db, name, func(ctx context.Context, p *phase) ([]T, error) {
@@ -87,7 +87,7 @@ func queryFunc[T any](db *DB, query string, args []any) (func(context.Context, *
 // server runs the statements of one message in one transaction, so the settings
 // end with it, and a pooler gives it to one connection.
 func (db *DB) message(query string, args []any) (string, bool) {
-	if db.sqlite {
+	if db.driver != libpq && db.driver != pgxStdlib { // SQLite's, one that wraps these, or a test's
 		return "", false
 	}
 	statement, ok := withLiterals(db.Expand(query), args)
