@@ -269,7 +269,7 @@ func TestAPI_HidesAllButTheStatusWithoutTheFlag(t *testing.T) {
 func TestStatus_HasTheBudget(t *testing.T) {
 	l := newHarness(t, setup{config: func(c *automation.Config) { c.MaxOpensPerHour = 1 }})
 	budget := func() object { return l.get(statusPath, "alice").json(t)["budget"].(object) }
-	if diff := cmp.Diff(object{"sessions_held": 0.0, "sessions_max": 8.0, "opens_left_hour": 1.0, "opens_left_day": nil, "next_free_at": nil}, budget()); diff != "" {
+	if diff := cmp.Diff(object{"sessions_held": 0.0, "sessions_max": 4.0, "opens_left_hour": 1.0, "opens_left_day": nil, "next_free_at": nil}, budget()); diff != "" {
 		t.Error(diff)
 	}
 	l.chat("alice")

@@ -48,7 +48,9 @@ type Config struct {
 	// day; 0 is no limit.
 	MaxOpensPerDay int `env:"AUTOMATION_MAX_OPENS_PER_DAY" envDefault:"50"`
 	// AUTOMATION_MAX_SESSIONS_PER_USER: open sessions that one user may hold at
-	// once; the first session of a model may be one of twice as many.
+	// once. Idle sessions of other models give way to a new one, up to as many
+	// again; they stay usable until their end, because closing them early would
+	// lock their stake.
 	MaxSessionsPerUser int `env:"AUTOMATION_MAX_SESSIONS_PER_USER" envDefault:"4"`
 	// AUTOMATION_MAX_REPLACEMENTS_PER_HOUR: paid sessions that may replace broken
 	// ones in an hour, of one user and model; the user's budget is not charged.

@@ -190,7 +190,7 @@ func TestAdmin_ListsAndEndsSessions(t *testing.T) {
 	o.expect(o.call("GET", "/sessions?user=alice&state=open&limit=1", ""), http.StatusOK, `"id":"`+id+`"`)
 	o.expect(o.call("GET", "/sessions?before=nonsense", ""), http.StatusOK, `"sessions":[]`)
 	o.expect(o.call("GET", "/sessions?limit=0", ""), http.StatusBadRequest, "limit")
-	o.expect(o.call("GET", "/users/alice", ""), http.StatusOK, `"sessions_held":1,"sessions_max":8,"opens_left_hour":9,"opens_left_day":49`)
+	o.expect(o.call("GET", "/users/alice", ""), http.StatusOK, `"sessions_held":1,"sessions_max":4,"opens_left_hour":9,"opens_left_day":49`)
 	o.expect(o.call("DELETE", "/sessions/"+id, ""), http.StatusOK, `"state":"ending"`)
 	o.expect(o.call("DELETE", "/sessions/0x12", ""), http.StatusNotFound, "no open session")
 	o.expect(o.call("DELETE", "/sessions/nonsense", ""), http.StatusNotFound, "no open session")

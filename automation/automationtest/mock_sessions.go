@@ -1,6 +1,8 @@
 package automationtest
 
 import (
+	"database/sql/driver"
+
 	"github.com/DATA-DOG/go-sqlmock"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
@@ -36,15 +38,21 @@ func (m *Mock) SessionsUsage(user string) UsageCall {
 	c := UsageCall{mock: m}
 	m.begin()
 	for i := range c.queries {
-		c.queries[i] = m.ExpectQuery(`^SELECT count\(\*\) AS n, `).WithArgs(user, sqlmock.AnyArg(), sqlmock.AnyArg())
+		args := []driver.Value{user, sqlmock.AnyArg(), sqlmock.AnyArg()}
+		if i == 0 {
+			args = append(args, sqlmock.AnyArg())
+		}
+		c.queries[i] = m.ExpectQuery(`^SELECT count\(\*\) AS n, `).WithArgs(args...)
 	}
 	return c
 }
 
-// Returns lets the user hold so many sessions, and have opened so many.
+// Returns lets the user hold so many sessions, all of them idle, and have opened
+// so many.
 func (c UsageCall) Returns(held, opensHour, opensDay int) {
-	for i, n := range []int{held, opensHour, opensDay} {
-		c.queries[i].WillReturnRows(sqlmock.NewRows([]string{"n", "free"}).AddRow(n, 1800.0))
+	c.queries[0].WillReturnRows(sqlmock.NewRows([]string{"n", "in_use", "placed", "free"}).AddRow(held, 0, held, 1800.0))
+	for i, n := range []int{opensHour, opensDay} {
+		c.queries[i+1].WillReturnRows(sqlmock.NewRows([]string{"n", "free"}).AddRow(n, 1800.0))
 	}
 	c.mock.ExpectCommit()
 }

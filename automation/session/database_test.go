@@ -85,7 +85,7 @@ func TestAcquire_KeepsBudgetsUnderAHostsIsolation(t *testing.T) {
 			var wg sync.WaitGroup
 			for i := range 24 {
 				wg.Go(func() {
-					c, err := ms[i%3].Acquire(t.Context(), request("alice", fmt.Sprint("model ", i)))
+					c, err := acquireAtLast(t, ms[i%3], request("alice", fmt.Sprint("model ", i)))
 					if err == nil {
 						c.Release()
 					} else if b, ok := errors.AsType[*session.BudgetError](err); !ok || b.Limit != session.LimitHour {

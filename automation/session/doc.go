@@ -55,8 +55,8 @@
 // They are counted under a lock in the same transaction that writes the
 // intent, so they are exact across replicas. What does not count towards
 // Options.MaxPerUser: sessions that were retired or are too near their end to
-// be handed out, and successors of sessions that are still there. A user's
-// first session of a model may be one of twice as many.
+// be handed out, and successors of sessions that are still there. Idle
+// sessions of other models give way to a new one, up to as many again.
 //
 // The states of a session and what moves it from one to the next are described in
 // docs/session-states.md.

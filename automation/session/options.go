@@ -15,9 +15,9 @@ type Options struct {
 	// session serves the user whom it was opened for.
 	Shared bool
 
-	// MaxPerUser is how many open sessions a user may hold at once. A first
-	// session of a model may be one of up to twice as many, so that trying models
-	// one after the other does not use up the places.
+	// MaxPerUser is how many open sessions a user may hold at once. Idle ones of
+	// other models give way to a new one, up to as many again: they stay usable
+	// until their end.
 	MaxPerUser   int
 	OpensPerHour int // opens charged to a user in any sixty minutes
 	OpensPerDay  int // the same in any 24 hours

@@ -211,16 +211,12 @@ func (s *store) quota(tx *sqldb.Tx, r reserveRequest, l limits, inPool int) (n i
 		return n, refused, nil
 	}
 	if l.perUser > 0 {
-		// A session that nobody would be given any more, retired or too near its
-		// end, keeps no user from a better one. A successor takes its
-		// predecessor's place and does not count next to it.
-		if err := tx.Get(&c, `SELECT count(*) AS n, COALESCE(MIN({until ends_at}) - $3, 5) AS retry FROM automation_sessions s
-			WHERE user_id = $1 AND `+counted+` AND (ends_at IS NULL OR ends_at > {in $3})
-				AND reason NOT IN ('`+reasonBroken+`', '`+reasonExpired+`') AND id <> $2 AND NOT EXISTS (SELECT 1 FROM automation_sessions old
-				WHERE old.id = s.replaces AND old.state IN ('`+stateOpen+`', '`+stateEnding+`') AND old.ends_at > {now})`, r.user, r.replaces, r.margin.Seconds()); err != nil {
+		h, err := countHeld(tx, r.user, r.model, r.replaces, r.margin)
+		if err != nil {
 			return 0, nil, err
 		}
-		limit(LimitSessions, mostHeld(l.perUser), placesFor(r, l.perUser, c.N, inPool), c.Retry)
+		limit(LimitSessions, l.perUser, placesFor(r, l.perUser-h.Placed, inPool), soon.Seconds())
+		limit(LimitSessions, mostOpen(l.perUser), placesFor(r, mostOpen(l.perUser)-h.Open, inPool), h.Free)
 	}
 	if r.purpose == purposeReplacement {
 		return n, refused, s.replacementQuota(tx, r, l, limit)
@@ -245,25 +241,45 @@ func (s *store) quota(tx *sqldb.Tx, r reserveRequest, l limits, inPool int) (n i
 	return n, refused, nil
 }
 
-// mostHeld is how many open sessions a user may hold in all. A user who tries one
-// model after the other would otherwise have no place left for the rest of an
-// hour, held by sessions that are idle and, once paid, are kept to their end.
-func mostHeld(perUser int) int { return 2 * perUser }
+// mostOpen is how many open sessions a user may have in all. Idle ones of other
+// models give way to a new one, but a paid session is kept until its end, because
+// an early close would lock its stake: so there may be as many again.
+func mostOpen(perUser int) int { return 2 * perUser }
 
-// placesFor returns how many sessions a pool may add to those that its user
-// holds. The first session of a model, and one in the place of a broken one, may
-// be any of mostHeld; further ones of the model are among the first perUser, and
-// leave one of these to another model.
-func placesFor(r reserveRequest, perUser, held, inPool int) int {
-	places := mostHeld(perUser) - held
+// soon is when to try again where a session may become idle at any moment.
+const soon = 5 * time.Second
+
+// heldSessions are a user's open sessions, and those on their way.
+type heldSessions struct {
+	Open   int     `db:"n"`
+	InUse  int     `db:"in_use"` // of these, in use or being opened
+	Placed int     `db:"placed"` // the same, and the idle ones of the model that is asked for
+	Free   float64 `db:"free"`   // seconds until the first is out of the way
+}
+
+// countHeld counts a user's sessions. A session that nobody would be given any more,
+// retired or too near its end, keeps no user from a better one. A successor takes
+// its predecessor's place and does not count next to it.
+func countHeld(tx *sqldb.Tx, user, model, replaced string, margin time.Duration) (h heldSessions, err error) {
+	const inUse = `state IN ('` + stateOpening + `', '` + stateUnknown + `') OR lease_until > {now}`
+	return h, tx.Get(&h, `SELECT count(*) AS n, count(CASE WHEN `+inUse+` THEN 1 END) AS in_use, count(CASE WHEN `+inUse+` OR model_id = $4 THEN 1 END) AS placed,
+			COALESCE(MIN({until ends_at}) - $3, 5) AS free FROM automation_sessions s
+		WHERE user_id = $1 AND `+counted+` AND (ends_at IS NULL OR ends_at > {in $3})
+			AND reason NOT IN ('`+reasonBroken+`', '`+reasonExpired+`') AND id <> $2 AND NOT EXISTS (SELECT 1 FROM automation_sessions old
+			WHERE old.id = s.replaces AND old.state IN ('`+stateOpen+`', '`+stateEnding+`') AND old.ends_at > {now})`,
+		user, replaced, margin.Seconds(), model)
+}
+
+// placesFor returns how many of a user's free places a pool may take. A second
+// session of a model leaves one place for another model.
+func placesFor(r reserveRequest, free, inPool int) int {
 	if r.purpose != purposeRequest {
-		return places
+		return free
 	}
-	further := perUser - 1 - held
 	if inPool > 0 {
-		return further
+		return free - 1
 	}
-	return max(further, min(places, 1))
+	return max(free-1, min(free, 1))
 }
 
 // replacementQuota counts the sessions that were opened in the place of broken

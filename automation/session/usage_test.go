@@ -26,7 +26,7 @@ func TestUsage_SaysWhatTheLimitsLeave(t *testing.T) {
 			}
 			return u
 		}
-		empty := session.Usage{MaxHeld: 8, MaxOpensHour: 2, MaxOpensDay: 50}
+		empty := session.Usage{MaxHeld: 4, MaxOpensHour: 2, MaxOpensDay: 50}
 		if diff := cmp.Diff(empty, usage("alice")); diff != "" {
 			t.Error(diff)
 		}
@@ -54,6 +54,66 @@ func TestUsage_SaysWhatTheLimitsLeave(t *testing.T) {
 		}
 		if diff := cmp.Diff(empty, usage("bob")); diff != "" {
 			t.Errorf("another user: %s", diff)
+		}
+	})
+}
+
+// What counts towards the places of a user: sessions in use of any model, and
+// idle ones of the model that is asked for.
+func TestAcquire_IdleSessionsOfOtherModelsGiveWay(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{}
+		o := quick()
+		o.MaxPerUser = 2
+		m, _ := start(t, db, p, o)
+		acquire := func(model string) *session.Claim {
+			t.Helper()
+			c, err := m.Acquire(t.Context(), request("alice", model))
+			if err != nil {
+				t.Fatalf("%s: %v", model, err)
+			}
+			return c
+		}
+		refused := func(model string, most int) time.Duration {
+			t.Helper()
+			_, err := m.Acquire(t.Context(), request("alice", model))
+			b, ok := errors.AsType[*session.BudgetError](err)
+			if !ok || b.Limit != session.LimitSessions || b.Max != most {
+				t.Fatalf("%s: %v, want the limit of %d", model, err, most)
+			}
+			return b.RetryAfter
+		}
+		usage := func(held int, free bool) {
+			t.Helper()
+			u, err := m.Usage(t.Context(), "alice")
+			if err != nil || u.Held != held || u.MaxHeld != 2 || (u.FreeIn == 0) != free {
+				t.Errorf("%+v, %v; want %d of 2 and free %v", u, err, held, free)
+			}
+		}
+
+		one, two := acquire("one"), acquire("two")
+		usage(2, false)
+		if wait := refused("three", 2); wait > time.Minute {
+			t.Errorf("with two requests under way she is to wait %v", wait)
+		}
+		one.Release()
+		usage(2, true)
+		three := acquire("three") // "one" gives way, and is kept
+		usage(2, false)
+		refused("four", 2)
+		two.Release()
+		three.Release()
+		acquire("four").Release()
+		usage(2, false)
+		// As many again as she may hold are open now, and stay so until their end.
+		if wait := refused("five", 4); wait < 50*time.Minute {
+			t.Errorf("with four sessions open for an hour she is to wait %v", wait)
+		}
+		for _, model := range []string{"one", "two", "three", "four"} {
+			acquire(model).Release()
+		}
+		if p.opened() != 4 {
+			t.Errorf("%d opens for four models", p.opened())
 		}
 	})
 }

@@ -227,7 +227,7 @@ var budgetMessages = map[string]string{
 		"The models of your open sessions still serve you; GET /api/v1/automation/status says when the next open is free.",
 	session.LimitDay: "You have opened as many sessions today as you may. " +
 		"The models of your open sessions still serve you; GET /api/v1/automation/status says when the next open is free.",
-	session.LimitSessions: "You hold as many open sessions of other models as you may. " +
+	session.LimitSessions: "You use or hold as many sessions of other models as you may. " +
 		"Use one of those models, or end a session: GET and DELETE /api/v1/automation/sessions.",
 	session.LimitTotal: "The gateway holds as many open sessions as it may. Use a model that you have an open session of, or come back later.",
 }
