@@ -34,7 +34,8 @@ func (a *app) check() *cobra.Command {
 AUTOMATION_CHECK_KEY, for that user's status. It opens nothing that is paid,
 unless --chat names a model: then it chats with it once, which may open a
 session for the user. The exit code is 1 where something is not as it should
-be. It needs no database.`,
+be. It needs no database; where DATABASE_URL is set, it also says what the
+gateways report, such as a replica whose master switch is off.`,
 		Example: "  automationctl check https://gateway.example.com\n" +
 			"  AUTOMATION_CHECK_KEY=sk-probe automationctl check https://gateway.example.com --chat llama-3.3-70b",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -59,6 +60,13 @@ be. It needs no database.`,
 					return err
 				}
 				probes = append(probes, try("chat", http.MethodPost, "/api/v1/chat/completions", string(text)))
+			}
+			if cmp.Or(a.database, a.getenv("DATABASE_URL")) != "" {
+				p, err := a.checkGateways(cmd.Context())
+				if err != nil {
+					return err
+				}
+				probes = append(probes, p)
 			}
 			well := true
 			for _, p := range probes {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jmoiron/sqlx"
+
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
 )
@@ -67,7 +69,7 @@ func TestDoctor_NamesWhatIsWrong(t *testing.T) {
 		expect(found, "gateways", false, part)
 	}
 	t.Run("off and explain say which gateways follow", func(t *testing.T) {
-		for _, args := range [][]string{{"off"}, {"on"}, {"flags", "explain", "automation", "7"}} {
+		for _, args := range [][]string{{"off"}, {"on"}} {
 			if r := s.run(args...); r.code != 0 || !strings.Contains(r.errs, "1 with the master switch off, so nobody has it there") {
 				t.Errorf("%v: exit %d\n%s", args, r.code, r.errs)
 			}
@@ -114,6 +116,59 @@ func TestDoctor_NamesWhatIsWrong(t *testing.T) {
 		found = diagnosis(t, s, 1)
 		expect(found, "mapping", true, "names 1 models")
 		expect(found, "node", false, "refused")
+	})
+}
+
+func TestCommands_SayWhatUsersGetFromTheGatewaysThatRun(t *testing.T) {
+	ready := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer ready.Close()
+	onBoth(t, func(t *testing.T, s shell, db *sqlx.DB) {
+		for _, args := range [][]string{{"flags", "set", "automation", "--add-enabled-user", "7"}, {"rollout", "start", "automation", "--actor", "ann"}} {
+			if r := s.run(args...); r.code != 0 {
+				t.Fatal(r.errs)
+			}
+		}
+		var version int64
+		if err := db.GetContext(t.Context(), &version, `SELECT version FROM feature_flags WHERE feature_name = 'automation'`); err != nil {
+			t.Fatal(err)
+		}
+		store, number := replica.NewStore(db, nil), int64(0)
+		for _, c := range []struct {
+			name      string
+			replicas  map[string]replica.State
+			says      string
+			checkCode int
+		}{
+			{"nobody has reported", nil, "nobody gets it: no gateway has reported in the last minute", codeFailed},
+			{"one runs", map[string]replica.State{"a": {FeatureEnabled: true, FlagVersion: version}}, "they get it on the one gateway that runs", 0},
+			{"two run, one with the master switch off", map[string]replica.State{"b": {FlagVersion: version}},
+				"only some of their requests get it: the master switch is off on 1 of 2 gateways", codeFailed},
+			{"both have it off", map[string]replica.State{"a": {FlagVersion: version}}, "nobody gets it: the master switch is off on all 2 gateways", codeFailed},
+			{"one has not read the change", map[string]replica.State{"a": {FeatureEnabled: true, FlagVersion: version}, "b": {FeatureEnabled: true, FlagVersion: version - 1}},
+				"1 of 2 gateways still decide by an older version of the flag", 0},
+			{"all have", map[string]replica.State{"b": {FeatureEnabled: true, FlagVersion: version}}, "they get it on all 2 gateways", 0},
+		} {
+			number++
+			for id, state := range c.replicas {
+				if err := store.Report(t.Context(), replica.Report{ID: id, Number: number, State: state}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, args := range [][]string{{"flags", "explain", "automation", "7"}, {"rollout", "status", "automation"}} {
+				if r := s.run(args...); r.code != 0 || !strings.Contains(r.out, c.says) {
+					t.Errorf("%s: %v: exit %d, without %q\n%s%s", c.name, args, r.code, c.says, r.out, r.errs)
+				}
+			}
+			if r := s.run("check", ready.URL); r.code != c.checkCode || (r.code != 0) != strings.Contains(r.out, c.says) {
+				t.Errorf("%s: check: exit %d\n%s%s", c.name, r.code, r.out, r.errs)
+			}
+		}
+		if r := s.run("flags", "explain", "automation", "8"); strings.Contains(r.out, "they get it") {
+			t.Errorf("a user who is out is said to get it\n%s", r.out)
+		}
+		if r := s.run("rollout", "status", "automation", "--json"); !strings.Contains(r.out, `"running": 2`) || !strings.Contains(r.out, `"stage_name"`) {
+			t.Errorf("in JSON\n%s", r.out)
+		}
 	})
 }
 

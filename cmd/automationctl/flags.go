@@ -101,12 +101,13 @@ what holds where it is off.`,
 			if err != nil {
 				return err
 			}
-			e := flags.Explain(f, args[1], !masterOff)
-			if f.Name == automationFlag {
-				a.noteReplicas(cmd, db, f.Version)
-			}
+			e := explanation{flags.Explain(f, args[1], !masterOff), a.gatewaysOf(cmd.Context(), db, f.Name)}
 			return a.print(e, func(w io.Writer) {
-				_, _ = fmt.Fprintf(w, "%s: user %s is %s, by the rule %s\n\n", e.Flag, e.User, map[bool]string{true: "in", false: "out"}[e.On], e.Reason)
+				_, _ = fmt.Fprintf(w, "%s: user %s is %s, by the rule %s\n", e.Flag, e.User, map[bool]string{true: "in", false: "out"}[e.On], e.Reason)
+				if e.Gateways != nil && e.On {
+					_, _ = fmt.Fprintf(w, "Who is in: %s.\n", e.Gateways.effect())
+				}
+				_, _ = fmt.Fprintln(w)
 				row(w, " ", "RULE", "FINDING")
 				for _, s := range e.Steps {
 					row(w, map[bool]string{true: "=>", false: " "}[s.Decides], s.Rule, s.Finding)

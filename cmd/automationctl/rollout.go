@@ -203,15 +203,24 @@ func (a *app) readPlan(file string) (rollout.Plan, error) {
 func (a *app) rolloutStatus() *cobra.Command {
 	return &cobra.Command{
 		Use: "status [NAME]", Short: "Show how a rollout stands, or all", Args: cobra.MaximumNArgs(1),
-		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Store, _ *flags.Store) error {
-			if len(args) == 0 {
-				return a.rollouts(cmd, c)
-			}
-			s, err := c.Get(cmd.Context(), args[0])
+		RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
+			c, err := rollout.New(db, rollout.Options{})
 			if err != nil {
 				return err
 			}
-			return a.print(s, func(w io.Writer) { status(w, s) })
+			if len(args) == 0 {
+				return a.rollouts(cmd, c.Store())
+			}
+			s := rolloutStatus{Gateways: a.gatewaysOf(cmd.Context(), db, args[0])}
+			if s.Status, err = c.Store().Get(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			return a.print(s, func(w io.Writer) {
+				status(w, s.Status)
+				if s.Gateways != nil {
+					row(w, "who is in", s.Gateways.effect())
+				}
+			})
 		}),
 	}
 }

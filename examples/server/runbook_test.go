@@ -223,6 +223,9 @@ func (r *operation) deploy(t *testing.T) {
 			"AUTOMATION_FLAG_POLL_INTERVAL=100ms", "AUTOMATION_ROLLOUT_INTERVAL=200ms"))
 	}
 	r.env = append(r.env, "GATEWAY="+r.gateways[0].url)
+	eventually(t, "both gateways have reported", func() bool {
+		return strings.Contains(r.shell(t, block{"3.", "automationctl doctor --role gateway || true"}), "2 gateways have reported in the last minute\n")
+	})
 	r.traffic = startLoad(t, r.gateways)
 }
 
