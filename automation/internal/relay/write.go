@@ -1,0 +1,106 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
+)
+
+// write writes p to the client at once. It returns false when the client gets
+// no more, and settles the answer if that is the client's doing.
+func (t *transfer) write(p []byte) bool {
+	if len(p) == 0 {
+		return true
+	}
+	t.writer <- struct{}{}
+	defer func() { <-t.writer }()
+	if t.detached {
+		return false
+	}
+	if err := t.writeNow(p, t.stream || t.Response.ContentLength < 0); err != nil {
+		t.detached, t.writeErr = true, err
+		t.failure = t.clientFailure()
+		return false
+	}
+	return true
+}
+
+// writeNow writes p, after the header if that is still to come. The caller has
+// the writer to itself.
+func (t *transfer) writeNow(p []byte, flush bool) error {
+	t.begin()
+	t.writing.Store(true)
+	defer t.writing.Store(false)
+	_, err := t.w.Write(p)
+	if err == nil && flush {
+		err = t.rc.Flush()
+		if errors.Is(err, http.ErrNotSupported) {
+			err = nil // the host's writer buffers
+		}
+	}
+	t.progress.Add(1)
+	return err
+}
+
+func (t *transfer) begin() {
+	if t.begun {
+		return
+	}
+	t.begun = true
+	h := t.w.Header()
+	CopyHeader(h, t.Response.Header)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Del("Content-Length")
+	switch {
+	case t.stream: // an error may follow
+		h.Set("X-Accel-Buffering", "no")
+	case t.Response.ContentLength >= 0:
+		h.Set("Content-Length", strconv.FormatInt(t.Response.ContentLength, 10))
+	}
+	t.w.WriteHeader(t.Response.StatusCode)
+}
+
+// clientFailure is why the client gets nothing more, as far as it or its host
+// is to blame.
+func (t *transfer) clientFailure() *Failure {
+	left := &Failure{Cause: outcome.ClientLeft, Code: outcome.CodeClientLeft, Err: t.writeErr}
+	host := &Failure{Cause: outcome.Host, Code: outcome.CodeSessionUnavailable, Err: t.writeErr}
+	if t.begun {
+		host.Code = outcome.CodeStreamInterrupted
+	}
+	switch {
+	case t.slow.Load():
+		left.Err = errSlowClient
+		return left
+	case errors.Is(t.writeErr, os.ErrDeadlineExceeded), errors.Is(t.writeErr, http.ErrHandlerTimeout):
+		return host // the server's WriteTimeout, or the like
+	}
+	// net/http cancels the context of a client that leaves without a cause.
+	if cause := context.Cause(t.ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		host.Err = cause
+		return host
+	}
+	if t.writeErr == nil {
+		left.Err = t.ctx.Err()
+	}
+	return left
+}
+
+// interruptWrite makes a write fail that the client does not read.
+func (t *transfer) interruptWrite() {
+	_ = t.rc.SetWriteDeadline(time.Unix(1, 0)) // where it is not supported, the host's server must end it
+}
+
+func (t *transfer) lockWriter() {
+	select {
+	case t.writer <- struct{}{}:
+	case <-time.After(lastWrite):
+		t.interruptWrite()
+		t.writer <- struct{}{}
+	}
+}
