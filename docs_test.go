@@ -36,6 +36,44 @@ func TestDocs_LinkToFilesThatExist(t *testing.T) {
 	}
 }
 
+// The contributors' pages name files and packages by their paths.
+func TestDocs_NameFilesThatExist(t *testing.T) {
+	path := regexp.MustCompile("`((?:…|[a-z_]+)(?:/[a-z_.]+)+)`")
+	for _, page := range []string{"ARCHITECTURE.md", "CONTRIBUTING.md"} {
+		text, dir, found := read(t, page), "", 0
+		for _, m := range path.FindAllStringSubmatch(text, -1) {
+			name := m[1]
+			if rest, ok := strings.CutPrefix(name, "…/"); ok { // next to the one before
+				name = dir + "/" + rest
+			}
+			if first, _, _ := strings.Cut(name, "/"); first == "testing" { // of the standard library
+				continue
+			}
+			dir, found = filepath.Dir(name), found+1
+			if _, err := os.Stat(name); err != nil {
+				t.Errorf("%s names %s: %v", page, m[1], err)
+			}
+		}
+		if found < 5 {
+			t.Errorf("%d paths are named in %s", found, page)
+		}
+	}
+}
+
+// ARCHITECTURE.md is where a reader looks for a package.
+func TestArchitecture_NamesEveryPackage(t *testing.T) {
+	text := read(t, "ARCHITECTURE.md")
+	for _, file := range files(t, ".go") {
+		dir := filepath.Dir(file)
+		if strings.HasSuffix(file, "_test.go") || dir == "." || strings.HasPrefix(dir, "e2e") || strings.HasPrefix(dir, "bench") || strings.HasPrefix(dir, "testdata") {
+			continue
+		}
+		if !strings.Contains(text, "`"+dir+"`") && !strings.Contains(text, "`…/"+filepath.Base(dir)+"`") {
+			t.Errorf("it does not name %s", dir)
+		}
+	}
+}
+
 func TestDecisions_AreAllListed(t *testing.T) {
 	index := read(t, "docs/decisions/README.md")
 	for _, file := range files(t, ".md") {

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"context"
+	"strings"
 
 	"github.com/jmoiron/sqlx"
 
@@ -16,14 +17,24 @@ func Statements(text string) (list []string) {
 	return list
 }
 
-// File is a migration's text.
-func File(name string) (string, error) {
-	b, err := files.ReadFile(name)
-	return string(b), err
-}
-
 // Inventory lists the module's objects in a database, one a line.
 func Inventory(ctx context.Context, pool *sqlx.DB) (string, error) {
 	list, err := sqldb.Read(ctx, sqldb.New(pool, sqldb.Options{}), "test", inventory)
 	return format(list), err
+}
+
+// format writes objects one a line, those of a table below it.
+func format(list []object) string {
+	var b strings.Builder
+	for _, o := range list {
+		if o.Table != "" {
+			b.WriteString("  ")
+		}
+		b.WriteString(o.Kind + " " + o.Name)
+		if o.Is != "" {
+			b.WriteString(": " + o.Is + o.Default)
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
 }

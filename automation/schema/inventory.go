@@ -96,22 +96,6 @@ func embeddedStatement(lite bool, kind, name string) string {
 	return "-- automationctl migrate up"
 }
 
-// format writes objects one a line, those of a table below it.
-func format(list []object) string {
-	var b strings.Builder
-	for _, o := range list {
-		if o.Table != "" {
-			b.WriteString("  ")
-		}
-		b.WriteString(o.Kind + " " + o.Name)
-		if o.Is != "" {
-			b.WriteString(": " + o.Is + o.Default)
-		}
-		b.WriteString("\n")
-	}
-	return b.String()
-}
-
 // expected returns the objects that the migrations create.
 func expected(lite bool) []object {
 	text, err := expectedFiles.ReadFile("expected/" + dir(lite) + ".txt")
