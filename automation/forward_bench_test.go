@@ -3,13 +3,16 @@ package automation_test
 import (
 	"fmt"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,20 +35,11 @@ type arm struct {
 func (a *arm) send(b *testing.B, user, body string) {
 	b.Helper()
 	begun := time.Now()
-	r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, a.server.URL+a.path, strings.NewReader(body))
+	answer := a.do(b, user, body)
+	_, err := io.Copy(io.Discard, answer)
+	_ = answer.Close()
 	if err != nil {
-		b.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer sk-"+user)
-	r.Header.Set("Content-Type", "application/json")
-	resp, err := a.server.Client().Do(r)
-	if err != nil {
-		b.Fatal(err)
-	}
-	_, err = io.Copy(io.Discard, resp.Body)
-	_ = resp.Body.Close()
-	if err != nil || resp.StatusCode != http.StatusOK {
-		b.Fatal(a.name, resp.Status, err)
+		b.Fatal(a.name, err)
 	}
 	a.took = append(a.took, time.Since(begun))
 }
@@ -66,7 +60,7 @@ func (a *arm) report(b *testing.B, base *arm) {
 
 // quietNode answers chats by a handler of the benchmark's own, and everything else as the
 // simulated node does. It returns the option with which a harness uses it.
-func quietNode(b *testing.B, answer http.HandlerFunc) (*httptest.Server, func(*automation.Config)) {
+func quietNode(b testing.TB, answer http.HandlerFunc) (*httptest.Server, func(*automation.Config)) {
 	b.Helper()
 	chain := proxyroutertest.NewServer(b, proxyroutertest.Options{})
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -197,4 +191,94 @@ func BenchmarkForward_DatabaseAway(b *testing.B) {
 			}
 		}
 	}
+}
+
+// BenchmarkForward_RetainsStreams is what each of 500 open streams holds in memory and goroutines,
+// through the whole module and through httputil.ReverseProxy. What the client and the node hold
+// themselves, which are in the same process, is measured first and taken off.
+func BenchmarkForward_RetainsStreams(b *testing.B) {
+	const streams = 500
+	var release atomic.Pointer[chan struct{}]
+	server, config := quietNode(b, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, `data: {"choices":[{"index":0,"delta":{"content":"word "}}]}`+"\n\n")
+		_ = http.NewResponseController(w).Flush()
+		<-*release.Load()
+		_, _ = io.WriteString(w, `data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}`+"\n\ndata: [DONE]\n\n")
+	})
+	to, err := url.Parse(server.URL)
+	if err != nil {
+		b.Fatal(err)
+	}
+	transport := &http.Transport{MaxIdleConnsPerHost: streams}
+	b.Cleanup(transport.CloseIdleConnections)
+	proxy := httptest.NewServer(&httputil.ReverseProxy{FlushInterval: -1, Transport: transport, ErrorLog: log.New(io.Discard, "", 0), Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }})
+	b.Cleanup(proxy.Close)
+	h := newHarness(b, setup{db: postgresDB, config: config})
+	for b.Loop() {
+		var bytes, goroutines [3]float64
+		for i, a := range []*arm{{name: "node", server: server, path: "/v1/chat/completions"},
+			{name: "proxy", server: proxy, path: "/v1/chat/completions"}, {name: "module", server: h.server, path: chatPath}} {
+			end := make(chan struct{})
+			release.Store(&end)
+			before, running := retained()
+			bodies := make([]io.ReadCloser, streams)
+			for n := range bodies {
+				bodies[n] = a.open(b, fmt.Sprint("user-", n), stream("llama", "hello"))
+			}
+			after, runningAfter := retained()
+			bytes[i], goroutines[i] = float64(after-before)/streams, float64(runningAfter-running)/streams
+			close(end)
+			for _, body := range bodies {
+				_, _ = io.Copy(io.Discard, body) // what is measured is over
+				_ = body.Close()
+			}
+			server.Client().CloseIdleConnections()
+			a.server.Client().CloseIdleConnections()
+		}
+		for i, name := range []string{"proxy", "module"} {
+			b.ReportMetric(bytes[i+1]-bytes[0], name+"-bytes/stream")
+			b.ReportMetric(goroutines[i+1]-goroutines[0], name+"-goroutines/stream")
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// open sends a request and returns its answer after the first event has begun.
+func (a *arm) open(b *testing.B, user, body string) io.ReadCloser {
+	b.Helper()
+	answer := a.do(b, user, body)
+	if _, err := io.ReadFull(answer, make([]byte, 16)); err != nil {
+		b.Fatal(a.name, err)
+	}
+	return answer
+}
+
+// do sends a request and returns its answer, which must be a good one.
+func (a *arm) do(b *testing.B, user, body string) io.ReadCloser {
+	b.Helper()
+	r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, a.server.URL+a.path, strings.NewReader(body))
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer sk-"+user)
+	r.Header.Set("Content-Type", "application/json")
+	resp, err := a.server.Client().Do(r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		_ = resp.Body.Close()
+		b.Fatal(a.name, resp.Status)
+	}
+	return resp.Body
+}
+
+// retained returns the bytes of live objects and of stacks, and the number of goroutines.
+func retained() (bytes int64, goroutines int) {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC() // what a sync.Pool held
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc + m.StackInuse), runtime.NumGoroutine()
 }
