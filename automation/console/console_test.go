@@ -41,7 +41,8 @@ func newFakeAdmin() *fakeAdmin {
 			"before":{"rollout_percentage":0},"after":{"rollout_percentage":10}}]}`,
 		"/flags/automation/users/7": `{"feature_name":"automation","user_id":"7","on":true,"reason":"listed","bucket":1234,"version":4,
 			"steps":[{"rule":"master switch","finding":"on","decides":false},{"rule":"enabled_user_ids","finding":"listed","decides":true}]}`,
-		"/overview": `{"master_on":true,"components":{"node":{"ok":false,"detail":"it does not answer"},"database":{"ok":true}},
+		"/overview": `{"master_on":true,"flag":{"enabled":true,"enabled_users":2,"disabled_users":0,"rollout_percentage":10,"notice":"Back at <i>ten</i>.",
+				"version":4,"updated_at":"2026-01-02T03:04:05Z","updated_by":"admin:ann"},"components":{"node":{"ok":false,"detail":"it does not answer"},"database":{"ok":true}},
 			"sessions":{"open":12345,"unknown":1},"opted_in":40,"opted_out":2,"users_last_week":4000,"counted_at":"2026-01-02T03:04:00Z",
 			"chats":{"served":960,"failed":40,"causes":{"session":30,"client_left":10},"overhead_p95_ms":12.3},
 			"opens":[{"purpose":"replacement","opened":7,"failed":2,"pending":1}],
@@ -222,7 +223,7 @@ func TestConsole_RendersEveryPage(t *testing.T) {
 	}
 	for path, want := range map[string][]string{
 		"": {"10 %", "12 345", "3.1 % of 1 000", "it does not answer", "<svg", "rollout_percentage: 0 → 10", "gw-well", "AutomationErrorRateHigh",
-			"client left", "12 ms", "replacement", "2, <span class=\"badge bad\">1 not well", "Why: it &lt;b&gt;waits"},
+			"client left", "12 ms", "Internal users: 2.", "replacement", "2, <span class=\"badge bad\">1 not well", "Why: it &lt;b&gt;waits"},
 		"switch?percentage=50":       {"about 2 000 of the 4 000 users"},
 		"rollout":                    {"1 000 more requests", "an operator&#39;s approval", `aria-current="step"`, "1.9 points left", "<dd>11</dd>", "Why: it &lt;b&gt;waits", "Nobody has said", "All of this stage"},
 		"user?id=7":                  {"enabled_user_ids: listed", "1 of 4", "no limit", "open failed", "refused: &lt;b&gt;no"},
@@ -244,6 +245,19 @@ func TestConsole_RendersEveryPage(t *testing.T) {
 				t.Errorf("%q does not show %q:\n%s", path, text, p.html)
 			}
 		}
+	}
+}
+
+func TestConsole_OverviewIsOfItsOwnFlag(t *testing.T) {
+	admin := newFakeAdmin()
+	admin.answers["/flags/other"] = `{"feature_name":"other","enabled":true,"enabled_user_ids":["1","2","3"],"rollout_percentage":77,"version":9}`
+	admin.answers["/flags/other/events"] = `{"events":[]}`
+	if p := open(t, admin, console.Options{Authorize: as("ann", false), Flag: "other"}).get(""); !strings.Contains(p.html, "for 77 %") || !strings.Contains(p.html, "Internal users: 3.") {
+		t.Errorf("%d\n%s", p.status, p.html)
+	}
+	admin.answers["/overview"] = `{"master_on":true,"flag":null}`
+	if p := open(t, admin, console.Options{Authorize: as("ann", false)}).get(""); !strings.Contains(p.html, "this replica has not read the flag") {
+		t.Errorf("a flag that was never read: %d\n%s", p.status, p.html)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"slices"
 	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation"
 )
 
 // flag is GET /flags/{name}.
@@ -22,9 +24,22 @@ type flag struct {
 	UpdatedBy       string    `json:"updated_by"`
 }
 
+// flagSummary is a flag without its lists.
+type flagSummary struct {
+	Enabled       bool      `json:"enabled"`
+	EnabledUsers  int       `json:"enabled_users"`
+	DisabledUsers int       `json:"disabled_users"`
+	Percentage    float64   `json:"rollout_percentage"`
+	Notice        string    `json:"notice"`
+	Version       int64     `json:"version"`
+	UpdatedAt     time.Time `json:"updated_at"`
+	UpdatedBy     string    `json:"updated_by"`
+}
+
 // fleet is GET /overview.
 type fleet struct {
 	MasterOn   bool                 `json:"master_on"` // of the replica that answers
+	Flag       *flagSummary         `json:"flag"`      // likewise; nil where it has not read it
 	Components map[string]component `json:"components"`
 	Sessions   map[string]int64     `json:"sessions"` // by state
 	OptedIn    int64                `json:"opted_in"`
@@ -124,7 +139,6 @@ func (r replica) FlagsAge() time.Duration { return max(r.SeenAt.Sub(r.FlagsAt), 
 
 func (c *console) overview(w http.ResponseWriter, r *request) error {
 	var d struct {
-		Flag       flag
 		Fleet      fleet
 		HasRollout bool
 		Rollout    rollout
@@ -138,11 +152,15 @@ func (c *console) overview(w http.ResponseWriter, r *request) error {
 	var series struct {
 		Points []point `json:"points"`
 	}
-	if err := c.admin.get(r, c.flagPath(""), nil, &d.Flag); err != nil {
-		return err
-	}
 	if err := c.admin.get(r, "/overview", nil, &d.Fleet); err != nil {
 		return err
+	}
+	if c.opts.Flag != automation.FlagName { // the API's overview has that one alone
+		var f flag
+		if err := c.admin.get(r, c.flagPath(""), nil, &f); err != nil {
+			return err
+		}
+		d.Fleet.Flag = &flagSummary{f.Enabled, len(f.EnabledUserIDs), len(f.DisabledUserIDs), f.Percentage, f.Notice, f.Version, f.UpdatedAt, f.UpdatedBy}
 	}
 	found, err := optional(c.admin.get(r, c.rolloutPath(""), nil, &d.Rollout))
 	if err != nil {

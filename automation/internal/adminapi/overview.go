@@ -9,6 +9,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 	"github.com/MorpheusAIs/gateway-automation/settings"
@@ -17,6 +18,7 @@ import (
 // Overview is how the feature is, on all replicas and on the one that answers.
 type Overview struct {
 	MasterOn   bool             `json:"master_on"`  // this process's master switch
+	Flag       *FlagSummary     `json:"flag"`       // as this process decides by it; nil before it was read
 	Components any              `json:"components"` // of this process, as its readiness has them
 	Sessions   map[string]int64 `json:"sessions"`   // by state, of all replicas
 	OptedIn    int64            `json:"opted_in"`   // users whose stored settings have it on
@@ -27,6 +29,26 @@ type Overview struct {
 	Opens      []fleet.Opens    `json:"opens"`    // of the last hour, by what they were for
 	Alerts     []fleet.Alert    `json:"alerts"`   // those of deploy/prometheus whose condition is met
 	Replicas   any              `json:"replicas"` // those that reported themselves lately
+}
+
+// FlagSummary is a flag without its lists, which may have 10,000 ids each.
+type FlagSummary struct {
+	Enabled       bool             `json:"enabled"`
+	EnabledUsers  int              `json:"enabled_users"` // how many are listed
+	DisabledUsers int              `json:"disabled_users"`
+	Percentage    flags.Percentage `json:"rollout_percentage"`
+	Notice        string           `json:"notice"`
+	Version       int64            `json:"version"`
+	UpdatedAt     time.Time        `json:"updated_at"`
+	UpdatedBy     string           `json:"updated_by"`
+}
+
+// SummarizeFlag returns the summary of a flag, nil of none.
+func SummarizeFlag(f *flags.Flag) *FlagSummary {
+	if f == nil {
+		return nil
+	}
+	return &FlagSummary{f.Enabled, f.EnabledUserIDs.Len(), f.DisabledUserIDs.Len(), f.Percentage, f.Notice, f.Version, f.UpdatedAt, f.UpdatedBy}
 }
 
 func (a *api) getOverview(c *httpapi.Call, _ string) error {
