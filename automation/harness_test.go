@@ -27,7 +27,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
-	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 // setup is how a harness differs from the usual: a migrated SQLite file, a flag
@@ -199,7 +199,7 @@ func liteDB(t testing.TB) *sqlx.DB {
 
 func openLite(t testing.TB, path string) *sqlx.DB {
 	t.Helper()
-	db, err := sqlx.Open("sqlite", "file:"+path+"?_txlock=immediate&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)")
+	db, err := sqlx.Open("sqlite", "file:"+path+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,9 +210,7 @@ func openLite(t testing.TB, path string) *sqlx.DB {
 
 func migrate(t testing.TB, db *sqlx.DB) {
 	t.Helper()
-	if _, err := schema.Migrate(context.Background(), db); err != nil {
-		t.Fatal(err)
-	}
+	schematest.Migrate(t, db)
 }
 
 // byKey knows the users of the keys sk-<user> and sk-ro-<user>.

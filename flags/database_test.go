@@ -13,9 +13,9 @@ import (
 	"github.com/jmoiron/sqlx"
 	_ "modernc.org/sqlite"
 
-	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 // database is one with the module's tables.
@@ -32,7 +32,7 @@ func postgres(t *testing.T) database {
 
 func sqlite(t *testing.T) database {
 	t.Helper()
-	dsn := "file:" + filepath.Join(t.TempDir(), "flags.db") + "?_txlock=immediate&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)"
+	dsn := "file:" + filepath.Join(t.TempDir(), "flags.db") + "?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)"
 	db, err := sqlx.Open("sqlite", dsn)
 	if err != nil {
 		t.Fatal(err)
@@ -43,9 +43,7 @@ func sqlite(t *testing.T) database {
 
 func migrated(t *testing.T, db database) database {
 	t.Helper()
-	if _, err := schema.Migrate(t.Context(), db.DB); err != nil {
-		t.Fatal(err)
-	}
+	schematest.Migrate(t, db.DB)
 	return db
 }
 

@@ -9,8 +9,8 @@ import (
 	"go.uber.org/goleak"
 	_ "modernc.org/sqlite"
 
-	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
@@ -35,7 +35,7 @@ func postgres(tb testing.TB) *sqlx.DB {
 func sqlite(tb testing.TB) *sqlx.DB {
 	tb.Helper()
 	pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(tb.TempDir(), "a.db")+
-		"?_txlock=immediate&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)")
+		"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)")
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -50,9 +50,7 @@ func sqlite(tb testing.TB) *sqlx.DB {
 
 func migrated(tb testing.TB, pool *sqlx.DB) *sqlx.DB {
 	tb.Helper()
-	if _, err := schema.Migrate(tb.Context(), pool); err != nil {
-		tb.Fatal(err)
-	}
+	schematest.Migrate(tb, pool)
 	return pool
 }
 

@@ -29,7 +29,7 @@ func postgres(t *testing.T) *sqlx.DB {
 
 func sqlite(t *testing.T, file string) *sqlx.DB {
 	t.Helper()
-	pool, err := sqlx.Open("sqlite", "file:"+file+"?_txlock=immediate&_pragma=busy_timeout(20000)&_pragma=journal_mode(WAL)")
+	pool, err := sqlx.Open("sqlite", "file:"+file+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(20000)&_pragma=journal_mode(WAL)")
 	if err != nil {
 		t.Fatal(err)
 	}

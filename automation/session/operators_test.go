@@ -29,7 +29,7 @@ func operated(t *testing.T, o session.Options, test func(t *testing.T, m *sessio
 	for name, open := range map[string]func(t *testing.T) *sqlx.DB{
 		"postgres": func(t *testing.T) *sqlx.DB { return pgtest.Open(t, pgtest.Database(t)) },
 		"sqlite": func(t *testing.T) *sqlx.DB {
-			db, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=busy_timeout(5000)")
+			db, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)")
 			if err != nil {
 				t.Fatal(err)
 			}

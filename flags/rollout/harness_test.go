@@ -16,10 +16,10 @@ import (
 	"github.com/jmoiron/sqlx"
 	_ "modernc.org/sqlite"
 
-	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 const flag = "automation" // is there after the migrations
@@ -40,7 +40,7 @@ func each(t *testing.T, fn func(t *testing.T, h *harness)) {
 
 func sqlite(t testing.TB) *sqlx.DB {
 	t.Helper()
-	db, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)")
+	db, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,9 +58,7 @@ type harness struct {
 
 func newHarness(t *testing.T, db *sqlx.DB) *harness {
 	t.Helper()
-	if _, err := schema.Migrate(t.Context(), db); err != nil {
-		t.Fatal(err)
-	}
+	schematest.Migrate(t, db)
 	h := &harness{t: t, db: db}
 	h.controller = h.newController(rollout.Options{})
 	h.Store = h.controller.Store()

@@ -13,9 +13,9 @@ import (
 	"go.uber.org/goleak"
 	_ "modernc.org/sqlite"
 
-	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/internal/feedback"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -30,9 +30,7 @@ func onBoth(t *testing.T, test func(t *testing.T, pool *sqlx.DB, store *feedback
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			pool := open(t)
-			if _, err := schema.Migrate(t.Context(), pool); err != nil {
-				t.Fatal(err)
-			}
+			schematest.Migrate(t, pool)
 			test(t, pool, feedback.NewStore(pool, sqldb.Options{}))
 		})
 	}
@@ -41,7 +39,7 @@ func onBoth(t *testing.T, test func(t *testing.T, pool *sqlx.DB, store *feedback
 func postgres(tb testing.TB) *sqlx.DB { return pgtest.Open(tb, pgtest.Database(tb)) }
 
 func sqlite(tb testing.TB) *sqlx.DB {
-	pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(tb.TempDir(), "a.db")+"?_txlock=immediate&_pragma=busy_timeout(5000)")
+	pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(tb.TempDir(), "a.db")+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)")
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -16,24 +16,22 @@ import (
 	"go.uber.org/goleak"
 	_ "modernc.org/sqlite"
 
-	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func migrated(t *testing.T, pool *sqlx.DB) *sqlx.DB {
 	t.Helper()
-	if _, err := schema.Migrate(t.Context(), pool); err != nil {
-		t.Fatal(err)
-	}
+	schematest.Migrate(t, pool)
 	return pool
 }
 
 func sqlite(t *testing.T) *sqlx.DB {
 	t.Helper()
-	pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=busy_timeout(5000)")
+	pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)")
 	if err != nil {
 		t.Fatal(err)
 	}

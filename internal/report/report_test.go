@@ -14,11 +14,11 @@ import (
 	"github.com/jmoiron/sqlx"
 	_ "modernc.org/sqlite"
 
-	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/report"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -39,7 +39,7 @@ func onBoth(t *testing.T, test func(t *testing.T, h *harness)) {
 		"postgres": func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, pgtest.Database(t)) },
 		"sqlite": func(t *testing.T) *sqlx.DB {
 			t.Helper()
-			pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=busy_timeout(5000)")
+			pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -50,9 +50,7 @@ func onBoth(t *testing.T, test func(t *testing.T, h *harness)) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			pool := open(t)
-			if _, err := schema.Migrate(t.Context(), pool); err != nil {
-				t.Fatal(err)
-			}
+			schematest.Migrate(t, pool)
 			c, err := rollout.New(pool, rollout.Options{})
 			if err != nil {
 				t.Fatal(err)
@@ -323,9 +321,7 @@ func TestMake_CountsAnAdoptedFlagAsBegun(t *testing.T) {
 	h.words = sqldb.New(h.pool, sqldb.Options{})
 	h.sql(`CREATE TABLE feature_flags (feature_name varchar(100) PRIMARY KEY, enabled boolean, enabled_user_ids json)`,
 		`INSERT INTO feature_flags VALUES ('automation', true, '[1, 2]')`)
-	if _, err := schema.Migrate(t.Context(), h.pool); err != nil {
-		t.Fatal(err)
-	}
+	schematest.Migrate(t, h.pool)
 	c, err := rollout.New(h.pool, rollout.Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -15,17 +15,15 @@ import (
 	"github.com/jmoiron/sqlx"
 	_ "modernc.org/sqlite"
 
-	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 func noOptIns(context.Context) (on, off int64, err error) { return 0, 0, nil }
 
 func migrated(t *testing.T, pool *sqlx.DB) *sqlx.DB {
 	t.Helper()
-	if _, err := schema.Migrate(t.Context(), pool); err != nil {
-		t.Fatal(err)
-	}
+	schematest.Migrate(t, pool)
 	return pool
 }
 
@@ -35,7 +33,7 @@ func onEach(t *testing.T, test func(t *testing.T, s *Store, exec func(statements
 	for name, open := range map[string]func() *sqlx.DB{
 		"postgres": func() *sqlx.DB { return pgtest.Open(t, pgtest.Database(t)) },
 		"sqlite": func() *sqlx.DB {
-			pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=busy_timeout(5000)")
+			pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)")
 			if err != nil {
 				t.Fatal(err)
 			}

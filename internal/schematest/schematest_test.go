@@ -1,0 +1,65 @@
+package schematest_test
+
+import (
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
+)
+
+func sqlite(t *testing.T) *sqlx.DB {
+	t.Helper()
+	db, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=journal_mode(WAL)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func TestMigrate_MakesWhatTheSchemaExpects(t *testing.T) {
+	for name, open := range map[string]func(*testing.T) *sqlx.DB{
+		"sqlite":   sqlite,
+		"postgres": func(t *testing.T) *sqlx.DB { return pgtest.Open(t, pgtest.Database(t)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			db := open(t)
+			for range 2 { // what is migrated stays as it is
+				schematest.Migrate(t, db)
+			}
+			if problems, err := schema.Verify(t.Context(), db, ""); err != nil || len(problems) > 0 {
+				t.Errorf("%v, %v", problems, err)
+			}
+			if applied, err := schema.Migrate(t.Context(), db); err != nil || len(applied) != 0 {
+				t.Errorf("migrations %v were left (%v)", applied, err)
+			}
+		})
+	}
+}
+
+func TestMigrate_GivesEachTestADatabaseOfItsOwn(t *testing.T) {
+	var all sync.WaitGroup
+	for range 8 {
+		db := sqlite(t)
+		all.Go(func() {
+			schematest.Migrate(t, db)
+			var mode string
+			if err := db.Get(&mode, `PRAGMA journal_mode`); err != nil || mode != "wal" {
+				t.Errorf("journal mode %q (%v), want that of the database's own DSN", mode, err)
+			}
+			if _, err := db.Exec(`UPDATE feature_flags SET rollout_percentage = rollout_percentage + 1`); err != nil {
+				t.Error(err)
+			}
+			var percentage int
+			if err := db.Get(&percentage, `SELECT rollout_percentage FROM feature_flags`); err != nil || percentage != 1 {
+				t.Errorf("percentage %d (%v), want 1", percentage, err)
+			}
+		})
+	}
+	all.Wait()
+}
