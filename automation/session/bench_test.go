@@ -67,7 +67,7 @@ func benchmarkClaims(b *testing.B, pgbench, dsn string, clients, users int) {
 	db.SetMaxOpenConns(clients)
 	db.SetMaxIdleConns(clients)
 	m := runManager(b, db, clients)
-	turns := time.Duration(1+clients/64) * time.Second // pgbench's time includes making its connections
+	turns := time.Duration(1+clients/128) * time.Second // pgbench's time includes making its connections
 	var ours, theirs, allocs float64
 	for b.Loop() {
 		n, a := claimFor(b, m, clients, users, turns)
