@@ -172,7 +172,7 @@ func TestTable_ModelsListsEveryModelOnceSorted(t *testing.T) {
 	table := merged(t)
 	var got []string
 	for _, m := range table.Models() {
-		got = append(got, m.Name+" "+m.ID[2:4]+" "+string(m.Type)+" "+string(m.Match))
+		got = append(got, m.Name+" "+m.ID[2:4]+" "+string(m.Type)+" "+m.Match)
 	}
 	want := []string{
 		id("4") + " 44 LLM id", id("8") + " 88 LLM id", id("9") + " 99 LLM id", id("d")[:64] + "00 dd UNKNOWN id",
