@@ -7,7 +7,7 @@ CREATE TABLE IF NOT EXISTS automation_activity (
     period     timestamptz NOT NULL,   -- its beginning; it has ten minutes
     kind       text NOT NULL CHECK (kind IN ('chat', 'api')),
     cause      text NOT NULL,          -- of package automation/outcome
-    evidence   text NOT NULL CHECK (evidence IN ('none', 'success', 'failure', 'shared', 'compared')),  -- what the cause says about the feature
+    evidence   text NOT NULL DEFAULT 'none' CHECK (evidence IN ('none', 'success', 'failure', 'shared', 'compared')),  -- what the cause says about the feature
     requests   bigint NOT NULL,
     slow       bigint NOT NULL,        -- successes over the deployment plan's latency
     db_slow    bigint NOT NULL,        -- over its time in the database

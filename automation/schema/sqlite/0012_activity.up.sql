@@ -6,7 +6,7 @@ CREATE TABLE IF NOT EXISTS automation_activity (
     period     TEXT NOT NULL,
     kind       TEXT NOT NULL CHECK (kind IN ('chat', 'api')),
     cause      TEXT NOT NULL,
-    evidence   TEXT NOT NULL CHECK (evidence IN ('none', 'success', 'failure', 'shared', 'compared')),
+    evidence   TEXT NOT NULL DEFAULT 'none' CHECK (evidence IN ('none', 'success', 'failure', 'shared', 'compared')),
     requests   INTEGER NOT NULL,
     slow       INTEGER NOT NULL,
     db_slow    INTEGER NOT NULL,
