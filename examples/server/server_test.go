@@ -47,6 +47,12 @@ func startProcess(t *testing.T, env ...string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startProgram(t, program, env...)
+}
+
+// startProgram starts this server, or one that was built of another commit.
+func startProgram(t *testing.T, program string, env ...string) *server {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), program)
 	cmd.Dir = t.TempDir()
 	cmd.Env = append([]string{serverVariable + "=1", "ADDR=127.0.0.1:0", "MODEL_MAPPINGS_FILE=" + mappings(t)}, env...)
