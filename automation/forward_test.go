@@ -406,7 +406,7 @@ func TestForward_AnswersTheFirstErrorWhereNothingHelps(t *testing.T) {
 		"a timeout":                  {one, chat(500, "read: i/o timeout"), 504, "provider_timeout", "timeout", 1, 1},
 		"a failed attestation":       {any, chat(500, "llm tee verification failed"), 502, "provider_error", "tee", 1, 1},
 		"a 400 of the node":          {any, chat(400, "no such tool"), 400, "invalid_body", "no such tool", 1, 1},
-		"a 404 of the node":          {any, chat(404, "no route"), 404, "unknown_url", "no route", 1, 1},
+		"a 404 of the node":          {any, chat(404, "no route"), 404, "unknown_url", "does not have this route", 1, 1},
 		"the node's own 401":         {any, chat(401, "invalid username or password"), 503, "session_unavailable", "refused the gateway's credentials", 1, 1},
 		"a 429 of the node":          {any, chat(429, "slow down"), 429, "model_error", "slow down", 1, 1},
 		"the model's own 422":        {any, model(422, "too long"), 422, "model_error", "too long", 1, 1},
