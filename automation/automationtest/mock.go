@@ -74,7 +74,7 @@ func (m *Mock) exec(prefix string, args ...driver.Value) WriteCall {
 	if args != nil {
 		e.WithArgs(args...)
 	}
-	return WriteCall{mock: m, exec: e, transaction: true}
+	return WriteCall{m, e}
 }
 
 // starts makes a regular expression of a statement's beginning.
@@ -85,25 +85,20 @@ func starts(prefix string) string {
 
 // WriteCall is a call that changes rows and returns none.
 type WriteCall struct {
-	mock        *Mock
-	exec        *sqlmock.ExpectedExec
-	transaction bool // that is expected to end; otherwise the statement's message is one
+	mock *Mock
+	exec *sqlmock.ExpectedExec
 }
 
 // Done lets the call succeed.
 func (e WriteCall) Done() {
 	e.exec.WillReturnResult(sqlmock.NewResult(0, 1))
-	if e.transaction {
-		e.mock.ExpectCommit()
-	}
+	e.mock.ExpectCommit()
 }
 
 // Fails lets the database answer with an error.
 func (e WriteCall) Fails(err error) {
 	e.exec.WillReturnError(err)
-	if e.transaction {
-		e.mock.ExpectRollback()
-	}
+	e.mock.ExpectRollback()
 }
 
 // SettingsCall is a call about one user's settings.

@@ -65,14 +65,14 @@ func (m *Mock) SessionClaim(owner, modelID string) SessionsCall {
 
 // SessionRelease expects that a claimed session is given back.
 func (m *Mock) SessionRelease() WriteCall {
-	return WriteCall{mock: m, exec: m.ExpectExec(`; UPDATE automation_sessions SET lane = '', lease_token = NULL`)}
+	return m.exec(`UPDATE automation_sessions SET lane = '', lease_token = NULL`)
 }
 
 // SessionsErase expects that a user's name is taken off all sessions.
 func (m *Mock) SessionsErase(user string) WriteCall {
 	m.begin()
 	m.ExpectExec(starts(`DELETE FROM automation_provider_failures WHERE user_id = $1`)).WithArgs(user).WillReturnResult(sqlmock.NewResult(0, 0))
-	return WriteCall{mock: m, exec: m.ExpectExec(starts(`UPDATE automation_sessions SET`)).WithArgs(user), transaction: true}
+	return WriteCall{m, m.ExpectExec(starts(`UPDATE automation_sessions SET`)).WithArgs(user)}
 }
 
 // Returns lets the database have these sessions, or the one that was asked for.

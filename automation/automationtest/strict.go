@@ -121,11 +121,6 @@ func isSetup(query string) bool { return strings.Contains(query, "set_config(") 
 func (c *strictConn) report(query string, why error) error {
 	c.tb.Helper()
 	text := strings.Join(strings.Fields(query), " ")
-	if isSetup(text) { // one message with all that the transaction states of itself
-		if parts := strings.SplitN(text, "; ", 4); len(parts) == 4 {
-			text = parts[3]
-		}
-	}
 	if why == nil {
 		why = errNotExpected
 	}
