@@ -28,10 +28,10 @@ func faulty(t *testing.T, list ...transaction) *settings.Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := mock.ExpectationsWereMet(); err != nil {
+		mock.ExpectClose()
+		if err := errors.Join(db.Close(), mock.ExpectationsWereMet()); err != nil {
 			t.Error(err)
 		}
-		_ = db.Close() // a mock that has lost its connection is closed already
 	})
 	for _, tx := range list {
 		if tx.begin != nil {

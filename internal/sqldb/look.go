@@ -29,7 +29,7 @@ func look[T any](ctx context.Context, db *DB, query string) (list []T, err error
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	defer func() { release(conn, err) }()
+	defer func() { release(conn, unusable(err)) }()
 	if err := sqlx.SelectContext(ctx, conn, &list, db.Expand(query)); err != nil {
 		return nil, asUnavailable(err)
 	}

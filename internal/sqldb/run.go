@@ -182,16 +182,16 @@ func begin(ctx context.Context, db *DB, readOnly bool) (*sqlx.Conn, *sqlx.Tx, er
 			return conn, tx, nil
 		}
 		err = asReadOnlyServer(err)
-		release(conn, err)
+		release(conn, unusable(err))
 		if left <= 0 || !unusable(err) || ctx.Err() != nil {
 			return nil, nil, fmt.Errorf("%w: begin: %w", ErrUnavailable, err)
 		}
 	}
 }
 
-// release returns a connection to the pool, which drops it if it is unusable.
-func release(conn *sqlx.Conn, err error) {
-	if unusable(err) || errors.Is(err, ErrOutcomeUnknown) {
+// release returns a connection to the pool, which drops it if told so.
+func release(conn *sqlx.Conn, drop bool) {
+	if drop {
 		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 	}
 	_ = conn.Close() // its only error is that it is closed already
@@ -200,7 +200,7 @@ func release(conn *sqlx.Conn, err error) {
 func once[T any](ctx context.Context, db *DB, p *phase, conn *sqlx.Conn, tx *sqlx.Tx, fn func(*Tx) (T, error), readOnly bool) (v T, err error) {
 	defer func() {
 		_ = tx.Rollback()
-		release(conn, err)
+		release(conn, unusable(err))
 	}()
 	t := &Tx{tx: tx, db: db, ctx: ctx}
 	if !db.sqlite {

@@ -104,7 +104,7 @@ func send[T any](ctx context.Context, db *DB, p *phase, fn func(context.Context,
 	if err != nil {
 		return v, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	defer func() { release(conn, err) }()
+	defer func() { release(conn, unusable(err) || errors.Is(err, ErrOutcomeUnknown)) }() // the rest of a reply may still come
 	if ctx.Err() != nil || !p.commit() {
 		return v, fmt.Errorf("%w: the caller gave up before the statement was sent", ErrUnavailable)
 	}
