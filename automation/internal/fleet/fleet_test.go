@@ -30,9 +30,10 @@ func migrated(t *testing.T, pool *sqlx.DB) *sqlx.DB {
 // onEach runs a test on each database. Exec expands the macros of sqldb.
 func onEach(t *testing.T, test func(t *testing.T, s *Store, exec func(statements ...string))) {
 	t.Helper()
-	for name, open := range map[string]func() *sqlx.DB{
-		"postgres": func() *sqlx.DB { return pgtest.Open(t, pgtest.Database(t)) },
-		"sqlite": func() *sqlx.DB {
+	for name, open := range map[string]func(t *testing.T) *sqlx.DB{
+		"postgres": func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, pgtest.Database(t)) },
+		"sqlite": func(t *testing.T) *sqlx.DB {
+			t.Helper()
 			pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)")
 			if err != nil {
 				t.Fatal(err)
@@ -42,7 +43,7 @@ func onEach(t *testing.T, test func(t *testing.T, s *Store, exec func(statements
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pool := migrated(t, open())
+			pool := migrated(t, open(t))
 			s := NewStore(pool, nil, noOptIns, time.Now)
 			test(t, s, func(statements ...string) {
 				t.Helper()
