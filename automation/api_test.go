@@ -221,6 +221,12 @@ func TestAPI_TakesSmallJSONAlone(t *testing.T) {
 			})
 		}
 	}
+	t.Run("a merge patch is a PATCH alone", func(t *testing.T) {
+		l.t = t
+		for _, method := range []string{"PUT", "POST"} {
+			problemOf(t, l.do(method, settingsPath, "alice", good, "Content-Type", "application/merge-patch+json"), http.StatusUnsupportedMediaType)
+		}
+	})
 	t.Run("too large in chunks", func(t *testing.T) {
 		l.t = t
 		r := l.request("PUT", settingsPath, "alice", "x")
@@ -412,7 +418,7 @@ func TestAPI_AnswersUnavailableWithoutTheDatabase(t *testing.T) {
 
 func TestAPI_AnswersUnknownRoutesAndMethodsWithProblems(t *testing.T) {
 	l := newHarness(t, setup{})
-	for _, path := range []string{"/", "/nothing", "/settings/", "/settings/x", "/sessions/a/b"} {
+	for _, path := range []string{"/", "/nothing", "/settings/", "/settings/x", "/sessions/a/b", "/%00", "/settings%00", "/settings/%00", "/sessions%00"} {
 		problemOf(t, l.get(automation.BasePath+path, "alice"), http.StatusNotFound)
 	}
 	for _, tt := range []struct{ method, path, allow string }{

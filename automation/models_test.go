@@ -1,6 +1,7 @@
 package automation_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"strings"
@@ -25,8 +26,10 @@ func TestModels_AreServedAloneAndThroughForward(t *testing.T) {
 		if a := l.get(mount+"/glm-5.1:web", ""); a.status != http.StatusOK || a.json(t)["id"] != "glm-5.1:web" {
 			t.Errorf("%d %s", a.status, a.body)
 		}
-		if a := l.get(mount+"/glm-5.1", ""); a.status != http.StatusNotFound || a.code() != "model_not_found" {
-			t.Errorf("%d %s", a.status, a.body)
+		for _, unknown := range []string{"glm-5.1", "%00", "glm-5.1:web%00", "%ff"} {
+			if a := l.get(mount+"/"+unknown, ""); a.status != http.StatusNotFound || a.code() != "model_not_found" || !json.Valid([]byte(a.body)) {
+				t.Errorf("%s: %d %s", unknown, a.status, a.body)
+			}
 		}
 		a := l.do("POST", mount, "alice", "{}")
 		if a.status != http.StatusMethodNotAllowed || a.code() != "method_not_allowed" || a.header.Get("Allow") != "GET, HEAD" {
