@@ -79,7 +79,9 @@ func routes(m *automation.Module, recorder prometheus.Collector) http.Handler {
 	mux.Handle("GET /healthz/live", m.Live())
 	mux.Handle("GET /healthz/ready", m.Ready())
 	mux.Handle("GET /openapi.json", m.OpenAPI())
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	exposition := promhttp.HandlerFor(registry, promhttp.HandlerOpts{}) // the other handlers forbid sniffing themselves
+	noSniff := func(w http.ResponseWriter) { w.Header().Set("X-Content-Type-Options", "nosniff") }
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) { noSniff(w); exposition.ServeHTTP(w, r) })
 	return mux
 }
 

@@ -90,8 +90,9 @@ func TestGateway_MountsEverything(t *testing.T) {
 		"/api/v1/models": "", "/api/v1/automation/settings": "sk-alice", "/api/v1/automation/sessions": "sk-alice", "/api/v1/automation/status": "sk-alice",
 		"/admin/automation/rollouts": "the-operators-token", "/healthz/live": "", "/openapi.json": "", "/metrics": "",
 	} {
-		if status, text, _ := do("GET", path, key, ""); status != http.StatusOK {
-			t.Errorf("%s: %d %s", path, status, text)
+		status, text, header := do("GET", path, key, "")
+		if got := header.Values("X-Content-Type-Options"); status != http.StatusOK || len(got) != 1 || got[0] != "nosniff" {
+			t.Errorf("%s: %d %s, nosniff %q", path, status, text, got)
 		}
 	}
 }
