@@ -1,7 +1,9 @@
 package report
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -66,6 +68,17 @@ type session struct {
 	Seconds int64  `db:"seconds"`
 }
 
+const (
+	sessionsQuery = `SELECT purpose, state, reason, last_used_at IS NOT NULL AS is_used, count(*) AS n, CAST(sum(duration) AS bigint) AS seconds
+		FROM automation_sessions WHERE created_at >= {unix $1} AND created_at < {unix $2} GROUP BY 1, 2, 3, 4`
+	activeQuery = `SELECT count(*) FROM (` + usedBetween + `) AS used`
+	chosenQuery = `SELECT count(*) FILTER (WHERE is_enabled) AS opted_in, count(*) FILTER (WHERE NOT is_enabled) AS opted_out
+		FROM user_automation_settings WHERE updated_at >= {unix $1} AND updated_at < {unix $2} AND deleted_at IS NULL`
+	feedbackQuery = `SELECT count(*) AS n, count(*) FILTER (WHERE done_at IS NULL) AS open, count(rating) AS rated,
+			CAST(coalesce(avg(rating), 0) AS double precision) AS rating
+		FROM automation_feedback WHERE created_at >= {unix $1} AND created_at < {unix $2}`
+)
+
 // review reads what happened between two times.
 func (m *Maker) review(ctx context.Context, from, to time.Time) (Review, error) {
 	v := Review{From: from, To: to}
@@ -73,27 +86,27 @@ func (m *Maker) review(ctx context.Context, from, to time.Time) (Review, error) 
 	if v.Activity, err = m.activity(ctx, from, to); err != nil {
 		return v, err
 	}
+	sessions, err := m.sessions(ctx, from, to)
+	if err != nil {
+		return v, err
+	}
+	if v.Users.Active, err = sqldb.Read(ctx, m.db, "report.active_users", func(tx *sqldb.Tx) (n int64, err error) {
+		return n, tx.Get(&n, activeQuery, seconds(from), seconds(to))
+	}); err != nil {
+		return v, err
+	}
 	_, err = sqldb.Read(ctx, m.db, "report.review", func(tx *sqldb.Tx) (struct{}, error) {
 		done := struct{}{}
-		var sessions []session
-		if err := tx.Select(&sessions, `SELECT purpose, state, reason, last_used_at IS NOT NULL AS is_used, count(*) AS n, CAST(sum(duration) AS bigint) AS seconds
-			FROM automation_sessions WHERE created_at >= {unix $1} AND created_at < {unix $2} GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4`, seconds(from), seconds(to)); err != nil {
-			return done, err
-		}
 		var unexplained int64
 		if err := tx.Get(&unexplained, `SELECT coalesce(sum(unexplained), 0) FROM automation_wallet`); err != nil {
 			return done, err
 		}
 		v.Opens, v.Unused = opens(sessions), unused(sessions, unexplained)
-		if err := tx.Get(&v.Users.Active, `SELECT count(DISTINCT id) FROM (`+usedBetween+`) AS used`, seconds(from), seconds(to)); err != nil {
-			return done, err
-		}
 		var chosen struct {
 			OptedIn  int64 `db:"opted_in"`
 			OptedOut int64 `db:"opted_out"`
 		}
-		if err := tx.Get(&chosen, `SELECT count(*) FILTER (WHERE is_enabled) AS opted_in, count(*) FILTER (WHERE NOT is_enabled) AS opted_out
-			FROM user_automation_settings WHERE updated_at >= {unix $1} AND updated_at < {unix $2} AND deleted_at IS NULL`, seconds(from), seconds(to)); err != nil {
+		if err := tx.Get(&chosen, chosenQuery, seconds(from), seconds(to)); err != nil {
 			return done, err
 		}
 		v.Users.OptedIn, v.Users.OptedOut = chosen.OptedIn, chosen.OptedOut
@@ -103,9 +116,7 @@ func (m *Maker) review(ctx context.Context, from, to time.Time) (Review, error) 
 			Rated  int64   `db:"rated"`
 			Rating float64 `db:"rating"`
 		}
-		err := tx.Get(&said, `SELECT count(*) AS n, count(*) FILTER (WHERE done_at IS NULL) AS open, count(rating) AS rated,
-				CAST(coalesce(avg(rating), 0) AS double precision) AS rating
-			FROM automation_feedback WHERE created_at >= {unix $1} AND created_at < {unix $2}`, seconds(from), seconds(to))
+		err := tx.Get(&said, feedbackQuery, seconds(from), seconds(to))
 		v.Feedback = Feedback{Count: said.Count, Open: said.Open, Rated: said.Rated, Rating: said.Rating}
 		return done, err
 	})
@@ -115,6 +126,35 @@ func (m *Maker) review(ctx context.Context, from, to time.Time) (Review, error) 
 	newest, err := m.feedback.List(ctx, feedback.Filter{Open: true, Limit: 5})
 	v.Feedback.Newest = slices.DeleteFunc(newest, func(e feedback.Entry) bool { return e.CreatedAt.Before(from) })
 	return v, err
+}
+
+// maxSummed is the longest span whose sessions one statement sums up, so that
+// none comes near its deadline.
+const maxSummed = 24 * time.Hour
+
+// sessions returns how the sessions fared that were asked for between two times,
+// sorted by purpose.
+func (m *Maker) sessions(ctx context.Context, from, to time.Time) ([]session, error) {
+	sums := map[session]session{}
+	for ; from.Before(to); from = from.Add(maxSummed) {
+		until := from.Add(maxSummed)
+		if until.After(to) {
+			until = to
+		}
+		list, err := sqldb.Read(ctx, m.db, "report.sessions", func(tx *sqldb.Tx) (list []session, err error) {
+			return list, tx.Select(&list, sessionsQuery, seconds(from), seconds(until))
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range list {
+			alike := session{Purpose: s.Purpose, State: s.State, Reason: s.Reason, IsUsed: s.IsUsed}
+			s.Count += sums[alike].Count
+			s.Seconds += sums[alike].Seconds
+			sums[alike] = s
+		}
+	}
+	return slices.SortedFunc(maps.Values(sums), func(a, b session) int { return cmp.Compare(a.Purpose, b.Purpose) }), nil
 }
 
 // opens sums sessions up by purpose.

@@ -177,10 +177,10 @@ func TestStore_IsServedByIndexes(t *testing.T) {
 		name, text, index string
 		args              []any
 	}{
-		{"opens", opensQuery, "automation_sessions_(created|users)", nil},
+		{"opens", opensQuery, "automation_sessions_(created|by_use)", nil},
 		{"flag changes", flagChangesQuery, "feature_flag_events_by_", []any{"automation"}},
 		{"orphans", orphansQuery, "automation_sessions_", nil},
-		{"active users", activeQuery, "Index Only Scan using automation_sessions_users", nil},
+		{"active users", activeQuery, "Index Only Scan using automation_sessions_by_use", nil},
 		{"broken", brokenQuery, "automation_sessions_budget", []any{"7", 20}},
 		{"providers", providerQuery, "automation_provider_failures_user", []any{"7", 20}},
 	} {
