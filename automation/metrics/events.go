@@ -38,6 +38,8 @@ type events struct {
 	abandoned    *prometheus.CounterVec
 	leases       prometheus.Counter
 	retired      *prometheus.CounterVec
+	replacements *prometheus.CounterVec
+	mismatches   *prometheus.CounterVec
 	closes       *prometheus.CounterVec
 	maintenance  *prometheus.CounterVec
 	maintainedAt *prometheus.GaugeVec
@@ -109,6 +111,10 @@ func newEvents(constLabels prometheus.Labels) *events {
 			"Leases that this replica could not extend in time; the work under them was ended."),
 		retired: f.counters("automation_session_retired_total",
 			"Sessions that went out of service before their end.", "reason"),
+		replacements: f.counters("automation_session_replacements_total",
+			"Searches for another session in the place of one that does not work, by what came of them.", "result"),
+		mismatches: f.counters("automation_session_mismatches_total",
+			"Opened sessions that are not what was asked for, by what differs.", "kind"),
 		closes: f.counters("automation_session_closes_total",
 			"Attempts to close sessions, by what came of them.", "result"),
 		maintenance: f.counters("automation_session_maintenance_rounds_total",
@@ -155,7 +161,7 @@ func (e *events) initSeries() {
 	for _, result := range []string{"idle", "waited", "budget", "busy", "opening", "node", "refused", "database", "paid", "provider"} {
 		e.acquire.WithLabelValues(result)
 	}
-	for _, result := range []string{"opened", "refused", "node", "abandoned", "unknown"} {
+	for _, result := range []string{"opened", "refused", "node", "abandoned", "not_needed", "unknown"} {
 		e.open.WithLabelValues(result)
 		for _, cause := range []string{"request", "renewal", "prewarm", "replacement"} {
 			e.opens.WithLabelValues(cause, result)
@@ -166,6 +172,12 @@ func (e *events) initSeries() {
 	}
 	for _, reason := range []string{"expired", "broken"} {
 		e.retired.WithLabelValues(reason)
+	}
+	for _, result := range []string{"idle", "opened", "budget", "opening", "node", "refused", "database", "paid", "provider", "canceled", "ending"} {
+		e.replacements.WithLabelValues(result)
+	}
+	for _, kind := range []string{"provider", "model", "length"} {
+		e.mismatches.WithLabelValues(kind)
 	}
 	for _, result := range []string{"closed", "failed"} {
 		e.closes.WithLabelValues(result)
@@ -210,7 +222,7 @@ func (e *events) initSeries() {
 
 func (e *events) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
-		e.acquire, e.opens, e.open, e.lifetime, e.collisions, e.takeovers, e.adopted, e.abandoned, e.leases, e.retired, e.closes, e.maintenance, e.maintainedAt,
+		e.acquire, e.opens, e.open, e.lifetime, e.collisions, e.takeovers, e.adopted, e.abandoned, e.leases, e.retired, e.replacements, e.mismatches, e.closes, e.maintenance, e.maintainedAt,
 		e.api, e.apiDuration, e.chat, e.overhead, e.auth, e.settingsChanges, e.queries, e.queryDuration, e.slotWait, e.cleanups, e.cleanedRows, e.cleanedAt, e.cleanupDuration,
 	}
 }
@@ -298,6 +310,10 @@ func (r *Recorder) observeSession(v session.Event) {
 		e.leases.Inc()
 	case session.Retired:
 		e.retired.WithLabelValues(v.Result).Inc()
+	case session.Replaced:
+		e.replacements.WithLabelValues(v.Result).Inc()
+	case session.Mismatched:
+		e.mismatches.WithLabelValues(v.Result).Inc()
 	case session.Closed:
 		e.closes.WithLabelValues(v.Result).Inc()
 	case session.Maintained:

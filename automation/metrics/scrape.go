@@ -27,7 +27,7 @@ type scrape struct {
 
 	models, modelsLoaded, modelsRefused, feedModels, feedCurrent, feedFailing *prometheus.Desc
 
-	sessions, held, abandoned, due, overdue, users, scrapeOK *prometheus.Desc
+	sessions, held, abandoned, due, overdue, unexplained, users, scrapeOK *prometheus.Desc
 
 	poolConns, poolMax, poolWaits, poolWaited *prometheus.Desc
 
@@ -60,13 +60,14 @@ func newScrape(constLabels prometheus.Labels) *scrape {
 		feedCurrent:   desc("automation_mapping_feed_timestamp_seconds", "When the feed's last good answer was last known to be current; absent without a feed."),
 		feedFailing:   desc("automation_mapping_feed_failing", "1 while the feed cannot be read."),
 
-		sessions:  desc("automation_sessions", "Sessions of all replicas that have not ended, by state.", "state"),
-		held:      desc("automation_sessions_held", "Sessions of all replicas that are in use or worked on."),
-		abandoned: desc("automation_sessions_abandoned", "Sessions whose holder let its lease end, until somebody takes them over."),
-		due:       desc("automation_sessions_due", "Sessions of all replicas that maintenance should be looking at."),
-		overdue:   desc("automation_sessions_overdue_seconds", "For how long the first of the due sessions has been due."),
-		users:     desc("automation_users", "Users with settings of their own, by whether they have automation on.", "automation"),
-		scrapeOK:  desc("automation_scrape_ok", "1 while the database answers the queries of scrapes."),
+		sessions:    desc("automation_sessions", "Sessions of all replicas that have not ended, by state.", "state"),
+		held:        desc("automation_sessions_held", "Sessions of all replicas that are in use or worked on."),
+		abandoned:   desc("automation_sessions_abandoned", "Sessions whose holder let its lease end, until somebody takes them over."),
+		due:         desc("automation_sessions_due", "Sessions of all replicas that maintenance should be looking at."),
+		overdue:     desc("automation_sessions_overdue_seconds", "For how long the first of the due sessions has been due."),
+		unexplained: desc("automation_sessions_unexplained", "Open sessions of the wallet that no row explains, when it was last compared."),
+		users:       desc("automation_users", "Users with settings of their own, by whether they have automation on.", "automation"),
+		scrapeOK:    desc("automation_scrape_ok", "1 while the database answers the queries of scrapes."),
 
 		poolConns:  desc("automation_db_pool_connections", "Connections of the host's pool.", "state"),
 		poolMax:    desc("automation_db_pool_max_connections", "The most connections that the host's pool opens; 0 is no limit."),
@@ -89,7 +90,7 @@ func (s *scrape) descs() []*prometheus.Desc {
 	return []*prometheus.Desc{s.master, s.part, s.flagEnabled, s.flagShare, s.flagListed, s.flagVersion, s.decisions,
 		s.flagsLoaded, s.flagsAge, s.flagsFailing, s.flagsMalformed,
 		s.models, s.modelsLoaded, s.modelsRefused, s.feedModels, s.feedCurrent, s.feedFailing,
-		s.sessions, s.held, s.abandoned, s.due, s.overdue, s.users, s.scrapeOK, s.poolConns, s.poolMax, s.poolWaits, s.poolWaited,
+		s.sessions, s.held, s.abandoned, s.due, s.overdue, s.unexplained, s.users, s.scrapeOK, s.poolConns, s.poolMax, s.poolWaits, s.poolWaited,
 		s.rolloutState, s.rolloutStage, s.rolloutShare, s.rolloutWatched, s.rolloutHold, s.rolloutWaiting,
 		s.rolloutOutcomes, s.rolloutFailures, s.rolloutLooked}
 }
@@ -199,6 +200,7 @@ func (s *scrape) collectStats(a *source, ch metricSink) {
 		ch.gauge(s.abandoned, float64(sessions.Abandoned))
 		ch.gauge(s.due, float64(sessions.Due))
 		ch.gauge(s.overdue, sessions.Overdue.Seconds())
+		ch.gauge(s.unexplained, float64(sessions.Unexplained))
 	}
 	users, err2 := a.users.get(ctx)
 	if err2 == nil {
