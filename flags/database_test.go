@@ -96,7 +96,7 @@ func TestMigration_InsertsTheFlagWithNobodyIn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if since := time.Since(f.UpdatedAt); since < -time.Minute || since > time.Minute {
+		if since := time.Since(f.UpdatedAt); since.Abs() > 20*time.Minute {
 			t.Errorf("it was changed at %v", f.UpdatedAt)
 		}
 		f.UpdatedAt = time.Time{}
@@ -211,7 +211,7 @@ func TestStore_EventsReturnsTheAudit(t *testing.T) {
 		var got []line
 		for _, e := range all {
 			got = append(got, line{e.Version, e.Action})
-			if e.Flag != "automation" || time.Since(e.At).Abs() > time.Minute || e.By == "" {
+			if e.Flag != "automation" || time.Since(e.At).Abs() > 20*time.Minute || e.By == "" {
 				t.Errorf("%+v", e)
 			}
 		}

@@ -62,7 +62,7 @@ func TestMigrate_LeavesSQLAlchemyWorking(t *testing.T) {
 	if diff := cmp.Diff(want, gateway("work")); diff != "" {
 		t.Errorf("the Python gateway next to the module (-want +got)\n%s", diff)
 	}
-	if three, err := store.Get(t.Context(), "3"); err != nil || !three.IsEnabled || time.Since(three.CreatedAt).Abs() > time.Minute {
+	if three, err := store.Get(t.Context(), "3"); err != nil || !three.IsEnabled || time.Since(three.CreatedAt).Abs() > 20*time.Minute {
 		t.Errorf("what SQLAlchemy inserted reads as %+v, error %v", three, err)
 	}
 	execute(t, pool, `DELETE FROM user_automation_settings WHERE user_id IN (3, 5)`, `INSERT INTO users (id, name) VALUES (1, 'user 1')`,
