@@ -146,6 +146,28 @@ func TestVerify_PrintsTheSQLThatRepairs(t *testing.T) {
 	})
 }
 
+func TestVerify_WarnsOfSessionsThatNoRowExplains(t *testing.T) {
+	onBoth(t, func(t *testing.T, s shell, db *sqlx.DB) {
+		if r := s.run("verify"); r.code != 0 || strings.Contains(r.out, "Warning") {
+			t.Errorf("without any: exit %d\n%s", r.code, r.out)
+		}
+		execute(t, db, `UPDATE automation_wallet SET unexplained = 3, audited_at = {now}`)
+		r := s.run("verify")
+		if r.code != 0 || !strings.HasPrefix(r.out, "OK: ") || !strings.Contains(r.out, "Warning: automation_wallet wallet has 3 open sessions that no row of automation_sessions explains, as compared at 20") {
+			t.Errorf("exit %d\n%s%s", r.code, r.out, r.errs)
+		}
+		var list []struct{ Severity, Object, SQL string }
+		if err := json.Unmarshal([]byte(s.run("verify", "--json").out), &list); err != nil || len(list) != 1 || list[0].Severity != "warning" || !strings.HasPrefix(list[0].SQL, "--") {
+			t.Error(list, err)
+		}
+		// What is missing comes first, and its exit code.
+		execute(t, db, `DROP INDEX automation_sessions_due`)
+		if r := s.run("verify"); r.code != codeFailed || strings.Contains(r.out, "Warning") {
+			t.Errorf("exit %d\n%s", r.code, r.out)
+		}
+	})
+}
+
 // signalled is a writer that tells of each write.
 type signalled struct {
 	bytes.Buffer
