@@ -6,10 +6,10 @@ import (
 	"go/doc"
 	"go/parser"
 	"go/token"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -128,32 +128,64 @@ func TestOutsideModule_UsesEverythingThatIsExported(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds another module with all dependencies")
 	}
-	root, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS("testdata/outside")); err != nil {
 		t.Fatal(err)
 	}
-	sums := read(t, "go.sum")
-	mod := "module example.com/outside\n\ngo 1.26.0\n\nrequire " + modulePath + " v0.0.0\n\nreplace " + modulePath + " => " + root + "\n"
-	for name, text := range map[string]string{"go.mod": mod, "go.sum": sums} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), fs.FileMode(0o600)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// Offline: everything is in the module cache, because this module uses it.
-	env := append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
+	env := initModule(t, dir, "example.com/outside")
 	run(t, dir, env, "go", "vet", "./...")
 	if out := run(t, dir, env, "go", "test", "-count=1", "-v", "./..."); !strings.Contains(out, "--- PASS: TestAutomation_RunsInAGateway") {
 		t.Errorf("the outside module's tests did not run:\n%s", out)
 	}
-	const libpq = "github.com/lib/pq"
-	want := strings.TrimSpace(run(t, ".", nil, "go", "list", "-m", libpq))
-	if got := strings.TrimSpace(run(t, dir, env, "go", "list", "-m", libpq)); got != want {
-		t.Errorf("a gateway that opens its pool with pgpool links %s, tested is %s", got, want)
+}
+
+// Whoever follows the README in an empty folder has the program that it shows,
+// with the lib/pq that is tested here.
+func TestREADME_BuildsInAnEmptyFolder(t *testing.T) {
+	if testing.Short() {
+		t.Skip("links a gateway")
 	}
+	const libpq = "github.com/lib/pq"
+	readme, want := read(t, "README.md"), strings.TrimSpace(run(t, ".", nil, "go", "list", "-m", "-f", "{{.Version}}", libpq))
+	_, program, found := strings.Cut(readme, "```go\npackage main\n")
+	program, _, ended := strings.Cut(program, "```\n")
+	if !found || !ended {
+		t.Fatal("README.md has no program")
+	}
+	pins := regexp.MustCompile(`\bgo get .*\b`+regexp.QuoteMeta(libpq)+`@(\S+)`).FindAllStringSubmatch(readme, -1)
+	if len(pins) != 1 || pins[0][1] != want {
+		t.Fatalf("README.md gets %q, tested is %s", pins, want)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte("package main\n"+program), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := initModule(t, dir, "example.com/gateway")
+	run(t, dir, env, "go", "mod", "edit", "-require="+libpq+"@"+pins[0][1])
+	run(t, dir, env, "go", "build", "-o", "gateway", ".")
+	if linked := run(t, dir, env, "go", "version", "-m", "gateway"); !strings.Contains(linked, "\tdep\t"+libpq+"\t"+want+"\t") {
+		t.Errorf("the gateway does not link %s, which is tested, but\n%s", want, linked)
+	}
+}
+
+// initModule makes a folder a module that uses this one and requires the same
+// modules, and returns the environment for commands in it. They are offline: of
+// what is not required by name, which `go mod tidy` would ask for, a module
+// cache that only `go test ./...` has filled holds nothing.
+func initModule(t *testing.T, dir, name string) []string {
+	t.Helper()
+	root, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mod := strings.Replace(read(t, "go.mod"), "module "+modulePath+"\n", "module "+name+"\n", 1) +
+		"\nrequire " + modulePath + " v0.0.0\n\nreplace " + modulePath + " => " + root + "\n"
+	for file, text := range map[string]string{"go.mod": mod, "go.sum": read(t, "go.sum")} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off", "GOTOOLCHAIN=local")
 }
 
 func run(t *testing.T, dir string, env []string, name string, args ...string) string {
