@@ -284,9 +284,27 @@ func TestMigrate_RefusesWhatItCannotAdoptAndChangesNothing(t *testing.T) {
 			if strings.HasPrefix(c.create[0], settings) {
 				table = "user_automation_settings"
 			}
-			before := description(t, pool, table)
-			_, err := schema.Migrate(t.Context(), pool)
+			before, had := description(t, pool, table), objects(t, pool)
+			// The dry run says the same, while the host writes.
+			host, err := pool.BeginTxx(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := host.ExecContext(t.Context(), `LOCK TABLE `+table+` IN ROW EXCLUSIVE MODE`); err != nil {
+				t.Fatal(err)
+			}
+			refused := plan(t, pool).Refuse
+			if err := host.Rollback(); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(had, objects(t, pool)); diff != "" {
+				t.Errorf("the dry run leaves (-before +after)\n%s", diff)
+			}
+			_, err = schema.Migrate(t.Context(), pool)
 			for _, part := range c.says {
+				if len(refused) != 1 || !strings.Contains(refused[0], part) {
+					t.Errorf("the dry run refuses %q, want it to say %s", refused, part)
+				}
 				if err == nil || !strings.Contains(err.Error(), part) {
 					t.Errorf("error %v, want it to say %s", err, part)
 				}

@@ -1,8 +1,11 @@
 package schema
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -22,17 +25,22 @@ type Plan struct {
 	// columns of theirs that change their type.
 	Adopt   []string `json:"adopt"`
 	Convert []string `json:"convert"`
+	// Refuse has what cannot be adopted: the table, the first such row and the
+	// remedy, or why that could not be examined. Migrate would fail by it.
+	Refuse []string `json:"refuse"`
 }
 
 // Empty reports whether Migrate has nothing to do.
 func (p Plan) Empty() bool { return len(p.Apply) == 0 && !p.Repair }
 
 // MakePlan reports what [Migrate] would do. It changes nothing and locks
-// nothing. Whether the rows of a host's table can be adopted shows only when
-// Migrate does it; a refusal changes nothing either.
+// nothing; of tables that would be adopted it reads all rows.
 func MakePlan(ctx context.Context, pool *sqlx.DB) (Plan, error) {
-	db := sqldb.New(pool, sqldb.Options{})
+	db := sqldb.New(pool, sqldb.Options{Timeout: timeout})
 	p, err := sqldb.Read(ctx, db, "schema.plan", makePlan)
+	if err == nil && !db.SQLite() && (p.Repair || slices.ContainsFunc(p.Apply, func(m Migration) bool { return m.Version == 1 })) {
+		p.Refuse, err = refusals(ctx, db)
+	}
 	if err != nil {
 		return Plan{}, fmt.Errorf("schema: plan: %w", hint(ctx, db, err))
 	}
@@ -40,7 +48,7 @@ func MakePlan(ctx context.Context, pool *sqlx.DB) (Plan, error) {
 }
 
 func makePlan(tx *sqldb.Tx) (Plan, error) {
-	p := Plan{Apply: []Migration{}, Create: []string{}, Adopt: []string{}, Convert: []string{}}
+	p := Plan{Apply: []Migration{}, Create: []string{}, Adopt: []string{}, Convert: []string{}, Refuse: []string{}}
 	have, err := readApplied(tx)
 	if err != nil {
 		return p, err
@@ -81,6 +89,60 @@ func makePlan(tx *sqldb.Tx) (Plan, error) {
 		}
 	}
 	return p, nil
+}
+
+// The statements of the first migration by which it refuses tables of the host,
+// and the functions that these need.
+var (
+	refusesOf = regexp.MustCompile(`refused_of CONSTANT text := '(\w+)'`)
+	helper    = regexp.MustCompile(`^CREATE OR REPLACE FUNCTION (automation_valid_ids|automation_parse_ids)\(`)
+)
+
+// errTakenBack ends a transaction whose work is not to stay.
+var errTakenBack = errors.New("taken back")
+
+// refusals executes what the first migration checks of the host's tables. The
+// functions for it are temporary, and taken back.
+func refusals(ctx context.Context, db *sqldb.DB) ([]string, error) {
+	text, err := files.ReadFile(embedded(false)[0].file(false, "up"))
+	if err != nil {
+		return nil, err
+	}
+	var helpers []string
+	list := []string{}
+	for _, s := range statements(string(text)) {
+		query := strings.NewReplacer("automation_valid_ids(", "pg_temp.automation_valid_ids(", "automation_parse_ids(", "pg_temp.automation_parse_ids(").Replace(s.text)
+		m := refusesOf.FindStringSubmatch(query)
+		switch {
+		case helper.MatchString(s.text):
+			helpers = append(helpers, query)
+			continue
+		case m == nil:
+			continue
+		}
+		_, err := sqldb.Write(ctx, db, "schema.refusals", func(tx *sqldb.Tx) (struct{}, error) {
+			var isThere bool
+			if err := tx.Get(&isThere, `SELECT to_regclass($1) IS NOT NULL`, m[1]); err != nil || !isThere {
+				return struct{}{}, cmp.Or(err, errTakenBack)
+			}
+			for _, q := range append(slices.Clone(helpers), query) {
+				if err := tx.Script(q); err != nil {
+					return struct{}{}, err
+				}
+			}
+			return struct{}{}, errTakenBack
+		})
+		switch {
+		case errors.Is(err, errTakenBack):
+		case sqldb.SQLState(err) == "": // the database's absence is no refusal
+			return nil, err
+		case sqldb.Hint(err) == "":
+			list = append(list, fmt.Sprintf("%s was not examined: %v", m[1], hint(ctx, db, err)))
+		default:
+			list = append(list, hint(ctx, db, err).Error())
+		}
+	}
+	return list, nil
 }
 
 func has(list []object, kind, name string) bool {

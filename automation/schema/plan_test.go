@@ -51,6 +51,9 @@ func TestMakePlan_NamesTheTablesOfTheHost(t *testing.T) {
 	if diff := cmp.Diff([]string{"feature_flags", "user_automation_settings"}, p.Adopt); diff != "" {
 		t.Errorf("adopts (-want +got)\n%s", diff)
 	}
+	if len(p.Refuse) != 0 {
+		t.Errorf("refuses %q", p.Refuse)
+	}
 	want := []string{"column enabled of feature_flags: boolean becomes boolean NOT NULL", "column enabled_user_ids of feature_flags: text becomes jsonb NOT NULL"}
 	if diff := cmp.Diff(want, p.Convert); diff != "" {
 		t.Errorf("converts (-want +got)\n%s", diff)

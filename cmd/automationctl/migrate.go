@@ -25,7 +25,9 @@ It can be run at any time, by many at once, and again after whatever cut it
 short. Where all are recorded but objects are gone, as after another tool's way
 back or a restored backup, it applies all of them again, which changes nothing
 that exists. Tables feature_flags and user_automation_settings that are there
-already are adopted with their data. Nobody is in the rollout until you say so.`,
+already are adopted with their data; what cannot be adopted is refused by table,
+row and remedy, by --dry-run as well, and nothing is changed then. Nobody is in
+the rollout until you say so.`,
 		Example: `  automationctl migrate up --dry-run
   automationctl migrate up`,
 		RunE: a.withDB(func(cmd *cobra.Command, _ []string, db *sqlx.DB) error {
@@ -34,7 +36,11 @@ already are adopted with their data. Nobody is in the rollout until you say so.`
 				return err
 			}
 			if dryRun {
-				return a.print(plan, func(w io.Writer) { writePlan(w, plan) })
+				err := a.print(plan, func(w io.Writer) { writePlan(w, plan) })
+				if err == nil && len(plan.Refuse) > 0 {
+					err = errFindings
+				}
+				return err
 			}
 			list, err := schema.Migrate(cmd.Context(), db)
 			if err != nil {
@@ -46,7 +52,7 @@ already are adopted with their data. Nobody is in the rollout until you say so.`
 			return a.migrations("Nothing was missing.", "Applied", list)
 		}),
 	}
-	up.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be created, adopted and converted")
+	up.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be created, adopted, converted and refused")
 	var steps int
 	var sure bool
 	down := &cobra.Command{
@@ -118,7 +124,7 @@ func writePlan(w io.Writer, p schema.Plan) {
 	for _, list := range []struct {
 		verb  string
 		items []string
-	}{{"adopt table", p.Adopt}, {"convert", p.Convert}, {"create", p.Create}} {
+	}{{"refuse:", p.Refuse}, {"adopt table", p.Adopt}, {"convert", p.Convert}, {"create", p.Create}} {
 		for _, item := range list.items {
 			_, _ = fmt.Fprintln(w, list.verb, item)
 		}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
 func TestMigrate_UpStatusAndDown(t *testing.T) {
@@ -59,6 +60,27 @@ func TestMigrate_UpStatusAndDown(t *testing.T) {
 			expect(0, "Nothing was applied.\n", "", "migrate", "down", "--yes")
 			expect(0, "Nothing was applied.\n", "", "migrate", "down")
 		})
+	}
+}
+
+func TestMigrate_DryRunNamesTheRowsThatItWouldRefuse(t *testing.T) {
+	dsn := pgtest.Database(t)
+	db := pgtest.Open(t, dsn)
+	execute(t, db, `CREATE TABLE feature_flags (feature_name text, enabled boolean, enabled_user_ids text)`, `INSERT INTO feature_flags VALUES ('a', true, ''), ('a', true, '')`,
+		`CREATE TABLE user_automation_settings (user_id integer, is_enabled boolean)`, `INSERT INTO user_automation_settings VALUES (7, true), (7, false)`)
+	s := shell{t, map[string]string{"DATABASE_URL": dsn}}
+	r := s.run("migrate", "up", "--dry-run")
+	for _, want := range []string{"refuse: ", "feature_flags has 2 rows of the flag 'a'", "SELECT ctid, * FROM feature_flags WHERE feature_name = 'a'", "user_automation_settings has 2 rows of the user '7'", "adopt table feature_flags"} {
+		if r.code != codeFailed || !strings.Contains(r.out, want) {
+			t.Errorf("exit %d, want %s in\n%s%s", r.code, want, r.out, r.errs)
+		}
+	}
+	execute(t, db, `DELETE FROM feature_flags WHERE ctid = (SELECT min(ctid) FROM feature_flags)`, `DELETE FROM user_automation_settings WHERE is_enabled`)
+	if r := s.run("migrate", "up", "--dry-run"); r.code != 0 || strings.Contains(r.out, "refuse") {
+		t.Errorf("with the rows gone: exit %d\n%s%s", r.code, r.out, r.errs)
+	}
+	if r := s.run("migrate", "up"); r.code != 0 {
+		t.Errorf("exit %d\n%s%s", r.code, r.out, r.errs)
 	}
 }
 

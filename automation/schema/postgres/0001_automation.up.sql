@@ -78,9 +78,10 @@ CREATE TABLE IF NOT EXISTS feature_flags (
 );
 
 -- What cannot be adopted is refused by table, row and remedy, before anything
--- is changed.
+-- is changed. A dry run executes this block alone, and that of the settings.
 DO $$
 DECLARE
+    refused_of CONSTANT text := 'feature_flags';
     bad record;
 BEGIN
     IF (SELECT relkind NOT IN ('r', 'p') FROM pg_class WHERE oid = 'feature_flags'::regclass) THEN
@@ -114,6 +115,16 @@ BEGIN
         RAISE EXCEPTION 'feature_flags: rollout_percentage of the flag % is %, expected 0 to 100', quote_literal(bad.name), bad.is
             USING ERRCODE = 'check_violation', HINT = format('UPDATE feature_flags SET rollout_percentage = 0 WHERE feature_name = %L', bad.name);
     END LOOP;
+    FOR bad IN SELECT wanted.col, wanted.kind, string_agg(DISTINCT r.ev_class::regclass::text, ', ') AS views
+               FROM (VALUES ('enabled', 'boolean'), ('enabled_user_ids', 'jsonb'), ('disabled_user_ids', 'jsonb'), ('rollout_percentage', 'numeric(5,2)'), ('seed', 'text'), ('notice', 'text'),
+                            ('version', 'bigint'), ('updated_at', 'timestamp with time zone'), ('updated_by', 'text')) AS wanted(col, kind)
+               JOIN pg_attribute a ON a.attrelid = refused_of::regclass AND a.attname = wanted.col AND NOT a.attisdropped AND format_type(a.atttypid, a.atttypmod) <> wanted.kind
+               JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum
+               JOIN pg_rewrite r ON r.oid = d.objid GROUP BY 1, 2 LOOP
+        RAISE EXCEPTION 'feature_flags: the column % has to become %, and these views use it: %', bad.col, bad.kind, bad.views
+            USING ERRCODE = 'dependent_objects_still_exist',
+            HINT = format('Save their definition (\d+ in psql), DROP VIEW %s, migrate, and create them again.', bad.views);
+    END LOOP;
 END
 $$;
 
@@ -139,8 +150,7 @@ CREATE OR REPLACE FUNCTION automation_adopt(col text, wanted text, fallback text
     LANGUAGE plpgsql AS
 $$
 DECLARE
-    kind  text;
-    views text;
+    kind text;
 BEGIN
     SELECT format_type(atttypid, atttypmod) INTO kind FROM pg_attribute WHERE attrelid = 'feature_flags'::regclass AND attname = col AND NOT attisdropped;
     IF kind IS NULL THEN
@@ -148,14 +158,6 @@ BEGIN
         RETURN;
     END IF;
     IF kind <> wanted THEN
-        SELECT string_agg(DISTINCT r.ev_class::regclass::text, ', ') INTO views
-        FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-        WHERE d.classid = 'pg_rewrite'::regclass AND d.refobjid = 'feature_flags'::regclass AND a.attname = col;
-        IF views IS NOT NULL THEN
-            RAISE EXCEPTION 'feature_flags: the column % has to become %, and these views use it: %', col, wanted, views
-                USING ERRCODE = 'dependent_objects_still_exist',
-                HINT = format('Save their definition (\d+ in psql), DROP VIEW %s, migrate, and create them again.', views);
-        END IF;
         EXECUTE format('ALTER TABLE feature_flags ALTER COLUMN %1$I DROP DEFAULT, ALTER COLUMN %1$I TYPE %2$s USING %3$s', col, wanted, format(
             CASE WHEN wanted = 'jsonb' THEN 'automation_parse_ids(%I::text)'
                  WHEN wanted LIKE 'timestamp%' AND kind LIKE 'timestamp%without time zone' THEN '%I AT TIME ZONE ''UTC'''
@@ -307,9 +309,10 @@ CREATE TABLE IF NOT EXISTS user_automation_settings (
 );
 DO $$
 DECLARE
+    refused_of CONSTANT text := 'user_automation_settings';
     bad record;
 BEGIN
-    IF (SELECT relkind NOT IN ('r', 'p') FROM pg_class WHERE oid = 'user_automation_settings'::regclass) THEN
+    IF (SELECT relkind NOT IN ('r', 'p') FROM pg_class WHERE oid = refused_of::regclass) THEN
         RAISE EXCEPTION 'user_automation_settings is not a table'
             USING ERRCODE = 'wrong_object_type', HINT = 'Rename it and migrate again: the module creates a table of that name.';
     END IF;
@@ -326,12 +329,16 @@ BEGIN
         RAISE EXCEPTION 'user_automation_settings: the column % is %, expected one of %', bad.col, bad.kind, bad.kinds
             USING ERRCODE = 'datatype_mismatch', HINT = format('Convert it once your programs can follow: ALTER TABLE user_automation_settings ALTER COLUMN %I TYPE %s USING (an expression); or rename the table.', bad.col, bad.one);
     END LOOP;
+    FOR bad IN SELECT user_id::text AS id, count(*) AS n FROM user_automation_settings WHERE user_id IS NOT NULL GROUP BY 1 HAVING count(*) > 1 LOOP
+        RAISE EXCEPTION 'user_automation_settings has % rows of the user %', bad.n, quote_literal(bad.id)
+            USING ERRCODE = 'unique_violation', HINT = format('Keep one and delete the others by their ctid: SELECT ctid, * FROM user_automation_settings WHERE user_id = %L', bad.id);
+    END LOOP;
+END
+$$;
+DO $$
+BEGIN
     IF NOT EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
                    WHERE i.indrelid = 'user_automation_settings'::regclass AND i.indisunique AND i.indimmediate AND i.indnkeyatts = 1 AND i.indpred IS NULL AND a.attname = 'user_id') THEN
-        FOR bad IN SELECT user_id::text AS id, count(*) AS n FROM user_automation_settings WHERE user_id IS NOT NULL GROUP BY 1 HAVING count(*) > 1 LOOP
-            RAISE EXCEPTION 'user_automation_settings has % rows of the user %', bad.n, quote_literal(bad.id)
-                USING ERRCODE = 'unique_violation', HINT = format('Keep one and delete the others by their ctid: SELECT ctid, * FROM user_automation_settings WHERE user_id = %L', bad.id);
-        END LOOP;
         ALTER TABLE user_automation_settings ADD CONSTRAINT automation_one_setting_a_user UNIQUE (user_id);
     END IF;
     -- No index on a number serves a comparison as text.
