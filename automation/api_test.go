@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jmoiron/sqlx"
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
@@ -318,6 +320,29 @@ func TestStatus_FollowsTheFlagAndTheUser(t *testing.T) {
 	check("200 false not_in_rollout")
 	l.set(`UPDATE feature_flags SET enabled_user_ids = '["alice"]'`)
 	check("200 true on")
+}
+
+// Of two replicas on one database only one has the feature on: each status is
+// what a chat that it serves gets.
+func TestStatus_SpeaksForTheReplicaThatAnswers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "shared.db")
+	db := func(t testing.TB) *sqlx.DB { return openLite(t, path) }
+	on := newHarness(t, setup{db: db})
+	off := newHarness(t, setup{db: db, config: func(c *automation.Config) { c.FeatureEnabled, c.ProxyRouterURL = false, on.node.URL }})
+	for _, c := range []struct {
+		replica *harness
+		enabled bool
+		reason  string
+	}{{on, true, "on"}, {off, false, "off"}} {
+		status := c.replica.get(statusPath, "alice").json(t)
+		if status["enabled"] != c.enabled || status["reason"] != c.reason {
+			t.Errorf("status %v, want %v, %s", status, c.enabled, c.reason)
+		}
+		got := c.replica.do("POST", hostPath, "alice", ask("llama"))
+		if hasSession := got.header.Get("X-Automation-Session") != ""; got.status != http.StatusOK || hasSession != c.enabled {
+			t.Errorf("%s: a chat's answer is %d with %v", c.reason, got.status, got.header)
+		}
+	}
 }
 
 func TestAPI_RefusesWhoeverIsNotIdentified(t *testing.T) {
