@@ -1,0 +1,101 @@
+package kubernetes_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	monitoring "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	apps "k8s.io/api/apps/v1"
+	batch "k8s.io/api/batch/v1"
+	core "k8s.io/api/core/v1"
+	policy "k8s.io/api/policy/v1"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+	"sigs.k8s.io/yaml"
+)
+
+// What kubectl apply -k would send, rather than the files that it is made of.
+func TestBase_BuildsIntoKubernetesTypes(t *testing.T) {
+	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var deployment apps.Deployment
+	var job batch.Job
+	configs := map[string]core.ConfigMap{}
+	kinds := map[string]int{}
+	for _, r := range built.Resources() {
+		text, err := r.AsYAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds[r.GetKind()]++
+		if r.GetLabels()["app.kubernetes.io/part-of"] != "automation" {
+			t.Errorf("%s %s lacks the label that all share", r.GetKind(), r.GetName())
+		}
+		var into any
+		var config core.ConfigMap
+		switch r.GetApiVersion() + " " + r.GetKind() {
+		case "apps/v1 Deployment":
+			into = &deployment
+		case "batch/v1 Job":
+			into = &job
+		case "v1 ConfigMap":
+			into = &config
+		case "v1 Service":
+			into = &core.Service{}
+		case "policy/v1 PodDisruptionBudget":
+			into = &policy.PodDisruptionBudget{}
+		case "monitoring.coreos.com/v1 ServiceMonitor":
+			into = &monitoring.ServiceMonitor{}
+		case "monitoring.coreos.com/v1 PrometheusRule":
+			into = &monitoring.PrometheusRule{}
+		default:
+			t.Fatalf("the base has a %s %s", r.GetApiVersion(), r.GetKind())
+		}
+		if err := yaml.UnmarshalStrict(text, into); err != nil {
+			t.Errorf("%s %s: %v\n%s", r.GetKind(), r.GetName(), err, text)
+		}
+		if config.Name != "" {
+			configs[config.Name] = config
+		}
+	}
+	want := map[string]int{"Deployment": 1, "Job": 1, "ConfigMap": 2, "Service": 1, "PodDisruptionBudget": 1, "ServiceMonitor": 1, "PrometheusRule": 1}
+	if diff := cmp.Diff(want, kinds); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+
+	// A ConfigMap's name has a hash of its content, so that a change restarts the
+	// pods; what refers to it has to follow.
+	referred := map[string]bool{}
+	for _, pod := range []core.PodSpec{deployment.Spec.Template.Spec, job.Spec.Template.Spec} {
+		for _, v := range pod.Volumes {
+			if v.ConfigMap != nil {
+				referred[v.ConfigMap.Name] = true
+			}
+		}
+		for _, c := range pod.Containers {
+			for _, from := range c.EnvFrom {
+				if from.ConfigMapRef != nil {
+					referred[from.ConfigMapRef.Name] = true
+				}
+			}
+			if !strings.HasPrefix(c.Image, "registry.example.com/automation-gateway:v") {
+				t.Errorf("%s runs the image %s, which an overlay cannot set", c.Name, c.Image)
+			}
+		}
+	}
+	for name, config := range configs {
+		if !referred[name] {
+			t.Errorf("nothing refers to the ConfigMap %s", name)
+		}
+		delete(referred, name)
+		if strings.HasPrefix(name, "automation-mapping-") && !strings.Contains(config.Data["model_mappings.json"], "{") {
+			t.Errorf("%s has no mapping: %v", name, config.Data)
+		}
+	}
+	if len(referred) > 0 {
+		t.Errorf("the pods refer to ConfigMaps that the base does not make: %v", referred)
+	}
+}
