@@ -20,6 +20,7 @@ type Claim struct {
 	leaseCtx context.Context //nolint:containedctx // it is what the claim is about
 	endLease context.CancelCauseFunc
 	once     sync.Once
+	released bool // guarded by the waitQueues' lock
 }
 
 // SessionID is the session's id on the chain.
@@ -44,6 +45,11 @@ func (c *Claim) Context() context.Context { return c.ctx }
 // alone, and with the claim.
 func (c *Claim) LeaseContext() context.Context { return c.leaseCtx }
 
+// PrepareRelease announces that Release follows at once, before the client has
+// the last of its answer: for five seconds, requests that come to this replica
+// meanwhile wait for the session and have no other one opened in its place.
+func (c *Claim) PrepareRelease() { c.m.queues.beginRelease(c.pool(), c) }
+
 // Release gives the session back, with which the node is done. It works once
 // and waits for the database at most five seconds, whatever became of the
 // request's context; where that is too short, the heartbeats try again until
@@ -51,6 +57,7 @@ func (c *Claim) LeaseContext() context.Context { return c.leaseCtx }
 func (c *Claim) Release() {
 	c.once.Do(func() {
 		c.m.typical.observe(c.m.opts.Now().Sub(c.begun))
+		c.PrepareRelease()
 		c.release(c.m.leases.release)
 	})
 }
@@ -72,9 +79,12 @@ func (c *Claim) release(free func(context.Context, lease) error) {
 	}
 	c.cancel(context.Canceled)
 	c.endLease(context.Canceled)
-	c.m.queues.wake(pool{c.row.OwnerID, c.row.ModelID}, nil)
+	c.m.queues.endRelease(c.pool(), c)
+	c.m.queues.wake(c.pool(), nil)
 	c.m.queues.wake(namedPool(ID(c.SessionID())), nil)
 }
+
+func (c *Claim) pool() pool { return pool{c.row.OwnerID, c.row.ModelID} }
 
 // MarkExpired takes the session out of service because it has ended, though its
 // row says otherwise: no other request gets it. The claim must still be released.
@@ -109,7 +119,7 @@ func (c *Claim) ReportFailure() error {
 
 // detached is a context for what must be written though its request has ended.
 func detached(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	return context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 }
 
 // withReadDeadline is a context with the deadline of ctx and without its

@@ -9,6 +9,7 @@ type demand struct {
 	live    int           // sessions of the pool, in use or not
 	idle    int           // of these, free
 	opening int           // opens under way for the pool
+	ending  int           // of those in use, the ones that this replica is about to release
 	hold    time.Duration // for how long a request typically holds a session
 	open    time.Duration // how long an open typically takes
 	stalled time.Duration // for how long nothing has happened to the queue
@@ -20,7 +21,7 @@ type demand struct {
 func (d demand) opens() int {
 	n := 0
 	for n < d.unpaid {
-		unserved := d.waiting - d.idle - d.opening - n // who get none at once
+		unserved := d.waiting - d.idle - d.ending - d.opening - n // who get none at once
 		sessions := d.live + d.opening + n
 		if unserved <= 0 {
 			break

@@ -21,6 +21,8 @@ func TestDemand_OpensOnlyWhatIsWorthItsPrice(t *testing.T) {
 		"a session is free":                                      {demand{waiting: 1, unpaid: 1, live: 1, idle: 1, hold: time.Hour}, 0},
 		"a busy session, free again sooner than one is open":     {demand{waiting: 1, unpaid: 1, live: 1, hold: 5 * time.Second}, 0},
 		"a busy session, free again later than one is open":      {demand{waiting: 1, unpaid: 1, live: 1, hold: 20 * time.Second}, 1},
+		"a busy session, about to be free":                       {demand{waiting: 1, unpaid: 1, live: 1, ending: 1, hold: time.Hour, stalled: open}, 0},
+		"two for a session that is about to be free":             {demand{waiting: 2, unpaid: 2, live: 1, ending: 1, hold: time.Hour}, 1},
 		"a queue as long as an open":                             {demand{waiting: 5, unpaid: 5, live: 1, hold: 2 * time.Second}, 0},
 		"a queue longer than an open":                            {demand{waiting: 8, unpaid: 8, live: 1, hold: 2 * time.Second}, 1},
 		"nothing has happened for as long as an open takes":      {demand{waiting: 3, unpaid: 3, live: 1, stalled: open}, 1},

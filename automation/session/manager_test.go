@@ -69,6 +69,52 @@ func TestAcquire_GivesASessionToOneRequestAtATime(t *testing.T) {
 	})
 }
 
+func TestAcquire_WaitsForASessionThatIsAboutToBeFree(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		s, p := node(t, proxyroutertest.Options{})
+		asked := make(chan struct{}, 100)
+		o := quick()
+		var clock atomic.Int64 // milliseconds, one each time that somebody looks
+		o.Now = func() time.Time { return time.UnixMilli(clock.Add(1)) }
+		o.ObserveSQL = func(name string, _, _ time.Duration, err error) {
+			if name == "sessions.reserve" && err == nil {
+				asked <- struct{}{}
+			}
+		}
+		m, _ := start(t, db, p, o)
+		first, err := m.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for len(asked) > 0 {
+			<-asked
+		}
+		first.PrepareRelease()
+		second := make(chan *session.Claim)
+		go func() {
+			c, err := m.Acquire(t.Context(), ask("alice"))
+			if err != nil {
+				t.Error(err)
+			}
+			second <- c
+		}()
+		for range 3 { // an open takes no time here, so the third look would be worth one
+			<-asked
+		}
+		if n := s.Stats().Opens; n != 1 {
+			t.Errorf("%d opens while the first request's session is about to be free, want 1", n)
+		}
+		first.Release()
+		if c := <-second; c != nil {
+			if c.SessionID() != first.SessionID() {
+				t.Error("the second request has another session")
+			}
+			c.Release()
+		}
+		healthy(t, db, s.Stats())
+	})
+}
+
 func TestAcquire_SharesSessionsOnlyWhenShared(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		for i, shared := range []bool{false, true} {

@@ -15,6 +15,9 @@ type waitQueues struct {
 	now   func() time.Time
 	mu    sync.Mutex
 	pools map[pool][]*waitQueue
+	// ending are the claims whose sessions are about to be free, with the time
+	// from which on nobody waits for that.
+	ending map[pool]map[*Claim]time.Time
 }
 
 // waitQueue holds the requests of one user that wait for one pool, apart where
@@ -100,6 +103,7 @@ type headView struct {
 	next     time.Duration // for how long the one behind it has waited, negative: there is none
 	failed   error         // why an open failed since it last asked
 	headPaid bool          // an open was tried for the head itself
+	ending   int           // claims of the pool whose sessions are about to be free
 }
 
 // isHead reports whether it is the waiter's turn to ask the database, and what
@@ -126,6 +130,11 @@ func (q *waitQueue) isHead(w *waiter) (v headView, head bool) {
 		}
 	}
 	v.unpaid = max(v.unpaid-q.intents, 0)
+	for _, until := range q.all.ending[q.pool] {
+		if now.Before(until) {
+			v.ending++
+		}
+	}
 	q.hasPlace = true
 	return v, true
 }
@@ -276,6 +285,36 @@ func (qs *waitQueues) wake(p pool, err error) {
 			q.err = err
 		}
 		q.signal()
+	}
+}
+
+// releaseTimeout bounds how long the write of a release waits for the database,
+// and how long an announced release keeps others from having a session opened.
+const releaseTimeout = 5 * time.Second
+
+// beginRelease notes that a claim's session is about to be free.
+func (qs *waitQueues) beginRelease(p pool, c *Claim) {
+	qs.mu.Lock()
+	defer qs.mu.Unlock()
+	if c.released {
+		return
+	}
+	if qs.ending == nil {
+		qs.ending = map[pool]map[*Claim]time.Time{}
+	}
+	if qs.ending[p] == nil {
+		qs.ending[p] = map[*Claim]time.Time{}
+	}
+	qs.ending[p][c] = qs.now().Add(releaseTimeout)
+}
+
+// endRelease notes that it is free, or will not be soon.
+func (qs *waitQueues) endRelease(p pool, c *Claim) {
+	qs.mu.Lock()
+	defer qs.mu.Unlock()
+	c.released = true
+	if delete(qs.ending[p], c); len(qs.ending[p]) == 0 {
+		delete(qs.ending, p)
 	}
 }
 

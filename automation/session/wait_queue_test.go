@@ -56,6 +56,33 @@ func TestWaitQueue_LetsTheHeadAloneAsk(t *testing.T) {
 	}
 }
 
+func TestWaitQueue_CountsSessionsThatAreAboutToBeFree(t *testing.T) {
+	now := time.Now()
+	qs := &waitQueues{now: func() time.Time { return now }}
+	p, hung, released := pool{"alice", "model"}, &Claim{}, &Claim{}
+	q, head := qs.join(p, "alice", "")
+	sees := func(want int) {
+		t.Helper()
+		if v, _ := q.isHead(head); v.ending != want {
+			t.Errorf("the head expects %d sessions, want %d", v.ending, want)
+		}
+	}
+	qs.beginRelease(p, hung)
+	qs.beginRelease(p, hung)
+	qs.beginRelease(p, released)
+	qs.beginRelease(pool{"alice", "other"}, &Claim{})
+	sees(2)
+	qs.endRelease(p, released)
+	qs.beginRelease(p, released) // late
+	sees(1)
+	now = now.Add(releaseTimeout)
+	sees(0)
+	qs.endRelease(p, hung)
+	if len(qs.ending[p]) != 0 {
+		t.Errorf("left: %v", qs.ending)
+	}
+}
+
 func TestWaitQueue_CallsOnceForEachWhoStillWaits(t *testing.T) {
 	qs := &waitQueues{now: time.Now}
 	q, first := qs.join(pool{"alice", "model"}, "alice", "")

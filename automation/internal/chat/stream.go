@@ -30,7 +30,11 @@ func (f *forwarding) releaser() func(drained bool) {
 
 // relay passes a good answer on to the client.
 func (f *forwarding) relay(resp *http.Response, cancel context.CancelCauseFunc, release func(bool)) (outcome.Outcome, *failure) {
-	result := f.answers.Copy(f.r.Context(), f.w, relay.Answer{Response: resp, Cancel: cancel, Release: release,
+	var prepare func()
+	if f.claim != nil {
+		prepare = f.claim.PrepareRelease
+	}
+	result := f.answers.Copy(f.r.Context(), f.w, relay.Answer{Response: resp, Cancel: cancel, Release: release, PrepareRelease: prepare,
 		Describe: func(e *relay.Failure) []byte {
 			answer := f.truncated(resp, e).answer
 			e.Cause, e.Code = answer.cause, answer.code

@@ -17,6 +17,9 @@ import (
 func (t *transfer) read() {
 	t.drained = t.forward()
 	held := t.leaveToCaller()
+	if t.PrepareRelease != nil && !held && (t.drained || t.failure == nil) {
+		t.PrepareRelease()
+	}
 	close(t.settled)
 	if !t.drained && !held {
 		t.boundDrain()

@@ -154,6 +154,9 @@ type Answer struct {
 	// it may still be at work.
 	// That may be after Copy has returned.
 	Release func(drained bool)
+	// PrepareRelease, unless nil, is called before the last bytes go out of an
+	// answer after which Release follows at once, as far as the node is concerned.
+	PrepareRelease func()
 	// Describe returns a failure as JSON, {"error":{…}}, for a client that has
 	// part of a stream already. It may make the failure's cause and code more
 	// exact, which the Result then has. Nil: a fixed text.

@@ -71,6 +71,12 @@ func TestCopy_PassesDoneOnWhenTheSessionIsReleased(t *testing.T) {
 					}
 				}()
 				begun := time.Now()
+				prepared := 0
+				n.PrepareRelease = func() {
+					if prepared++; strings.Contains(c.got(), "[DONE]") {
+						t.Error("the client has [DONE] before it is said that the release follows")
+					}
+				}
 				release := n.Release
 				n.Release = func(drained bool) {
 					time.Sleep(tt.releaseTakes)
@@ -83,6 +89,9 @@ func TestCopy_PassesDoneOnWhenTheSessionIsReleased(t *testing.T) {
 					t.Errorf("finish after %v, [DONE] after %v, returned after %v, want 0 and %v", c.at(t, finish), c.at(t, "[DONE]"), took, tt.doneAt)
 				}
 				n.wantRelease(t, tt.drained)
+				if prepared != 1 {
+					t.Errorf("the release was announced %d times, want 1", prepared)
+				}
 				if took := time.Since(begun); took != tt.releasedAt {
 					t.Errorf("released after %v, want %v", took, tt.releasedAt)
 				}
@@ -659,6 +668,13 @@ func TestCopy_ReleasesASessionOnlyWhenTheNodeIsDone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r, n := relay.New(relay.Options{DrainTimeout: time.Minute}), of(t.Context(), tt.contentType, tt.sent, tt.end)
+				prepared := false
+				n.PrepareRelease = func() { prepared = true }
+				defer func() {
+					if want := tt.drained && len(n.releases) > 0; prepared != want {
+						t.Errorf("the release was announced: %t, want %t", prepared, want)
+					}
+				}()
 				if result := r.Copy(t.Context(), newClient(), n.Answer); result.Held {
 					if result.Drained != tt.drained {
 						t.Errorf("held with drained %t, want %t", result.Drained, tt.drained)
