@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,6 +34,25 @@ func routes(m *automation.Module, recorder prometheus.Collector, adminToken stri
 	mux.Handle("/docs/operators/", http.StripPrefix("/docs/operators", console.APIDocument(automation.AdminOpenAPIDocument())))
 	mux.Handle("GET /metrics", exposition(recorder))
 	return mux
+}
+
+// refuseDots answers 404 to a path with a segment "." or "..": an http.ServeMux
+// would redirect the request, and so a DELETE, to another resource.
+func refuseDots(mux http.Handler, m *automation.Module) http.Handler {
+	api, admin := m.API(), m.Admin(nil)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		isDots := func(segment string) bool { return segment == "." || segment == ".." }
+		switch {
+		case !slices.ContainsFunc(strings.Split(r.URL.Path, "/"), isDots):
+			mux.ServeHTTP(w, r)
+		case strings.HasPrefix(r.URL.Path, automation.BasePath+"/"):
+			api.ServeHTTP(w, r)
+		case strings.HasPrefix(r.URL.Path, automation.AdminPath+"/"):
+			admin.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
 }
 
 // allowOrigins lets browsers call the gateway from the origins that are listed;

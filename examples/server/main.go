@@ -125,7 +125,7 @@ func run(ctx context.Context, environ []string, out, logs io.Writer) (err error)
 	mux := routes(m, recorder, cfg.AdminToken.Reveal())
 	mux.Handle("GET /healthz/serving", serving(ctx))
 	trialPage(mux, about, node)
-	server := &http.Server{Handler: noSniff(allowOrigins(mux, env["CORS_ORIGINS"])), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn)}
+	server := &http.Server{Handler: noSniff(allowOrigins(refuseDots(mux, m), env["CORS_ORIGINS"])), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn)}
 
 	// The module ends after the server, so that requests in flight keep their
 	// sessions until they are done.

@@ -43,6 +43,42 @@ func startHere(t *testing.T, env ...string) (s *server, printed func() string, e
 	return &server{url: address}, text.String, end
 }
 
+func TestServer_RedirectsNoPathWithDots(t *testing.T) {
+	s, _, _ := startHere(t)
+	for _, tt := range []struct {
+		method, path string
+		status       int
+		media        string
+	}{
+		{"DELETE", "/api/v1/automation/sessions/..", 404, "application/problem+json"},
+		{"DELETE", "/api/v1/automation/sessions/%2e%2e", 404, "application/problem+json"},
+		{"DELETE", "/api/v1/automation/sessions/.", 404, "application/problem+json"},
+		{"PUT", "/api/v1/automation/sessions/../settings", 404, "application/problem+json"},
+		{"PATCH", "/admin/automation/flags/..", 404, "application/problem+json"},
+		{"POST", "/api/v1/x/../chat/completions", 404, "text/plain; charset=utf-8"},
+		{"GET", "/docs/./", 404, "text/plain; charset=utf-8"},
+		{"GET", "/console/..", 404, "text/plain; charset=utf-8"},
+		{"GET", "/api/v1/models/a..b", 404, "application/json"}, // a name, which no model has
+		{"GET", "/api/v1//models", 307, "text/html; charset=utf-8"},
+		{"GET", "/healthz//live", 307, "text/html; charset=utf-8"},
+		{"GET", "/healthz/live", 200, "application/json"},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), tt.method, s.url+tt.path, http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer sk-alice")
+		a, err := http.DefaultTransport.RoundTrip(r) // which follows no redirect
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = a.Body.Close()
+		if a.StatusCode != tt.status || a.Header.Get("Content-Type") != tt.media {
+			t.Errorf("%s %s: %d, %q to %q, want %d, %q", tt.method, tt.path, a.StatusCode, a.Header.Get("Content-Type"), a.Header.Get("Location"), tt.status, tt.media)
+		}
+	}
+}
+
 func TestServer_PrintsCommandsThatWork(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("curl is not installed")
