@@ -2,12 +2,15 @@ package deploy_test
 
 import (
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
 // Every line of the plan has a test that exists, and every line of the
@@ -113,6 +116,26 @@ func TestRunbook_SaysWhoDoesWhatAndWhatUsersAreTold(t *testing.T) {
 	for _, n := range names {
 		if !strings.Contains(variables, "`"+n[1]+"`") {
 			t.Errorf("the first optimisation names %s, which does not exist", n[1])
+		}
+	}
+}
+
+// What the runbook says of the node is what the node has.
+func TestRunbook_SaysHowTheNodeIsSetAndItsStakeComesBack(t *testing.T) {
+	runbook := read(t, "../docs/runbook.md")
+	for _, setting := range []string{"PROXY_STORE_CHAT_CONTEXT=false", "PROXY_FORWARD_CHAT_CONTEXT=false"} {
+		if !strings.Contains(runbook, "`"+setting+"`") {
+			t.Errorf("the runbook does not say %s", setting)
+		}
+	}
+	node := proxyroutertest.NewServer(t, proxyroutertest.Options{})
+	routes := regexp.MustCompile("`(GET|POST) (/blockchain/stakes/\\w+)`").FindAllStringSubmatch(runbook, -1)
+	if len(routes) < 2 {
+		t.Errorf("the runbook names %d routes for the stake on hold", len(routes))
+	}
+	for _, r := range routes {
+		if status := send(t, r[1], node.URL+r[2], "", ""); status == http.StatusNotFound || status == http.StatusMethodNotAllowed || status == 0 {
+			t.Errorf("the node answers %s %s with %d", r[1], r[2], status)
 		}
 	}
 }

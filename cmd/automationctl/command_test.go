@@ -6,8 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -121,6 +124,24 @@ func TestCleanup_ShowsProgress(t *testing.T) {
 			t.Errorf("exit %d\n%s%s", r.code, r.out, r.errs)
 		}
 	})
+}
+
+// The bubble's clock moves by what is slept alone.
+func TestCleanup_PausesAsItIsTold(t *testing.T) {
+	for pause, want := range map[string]time.Duration{"0s": 0, "1s": 5 * time.Second} {
+		t.Run(pause, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, db := migrated(t, "sqlite:"+filepath.Join(t.TempDir(), "a.db"))
+				execute(t, db, `INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at, deleted_at)
+					WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) SELECT 'u' || i, TRUE, 3600, {in -9e6}, {in -9e6}, {in -9e6} FROM n`)
+				began := time.Now()
+				r := s.run("cleanup", "--yes", "--pause", pause)
+				if took := time.Since(began); r.code != 0 || !strings.Contains(r.out, "1,000 ") || took.Round(time.Second) != want {
+					t.Errorf("exit %d after pauses of %v, want %v\n%s%s", r.code, took, want, r.out, r.errs)
+				}
+			})
+		})
+	}
 }
 
 func TestVerify_PrintsTheSQLThatRepairs(t *testing.T) {
