@@ -13,7 +13,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 )
 
-func rollouts(c *automation.Config) { c.RolloutInterval = 20 * time.Millisecond }
+func rollouts(c *automation.Config) { c.RolloutInterval = 50 * time.Millisecond }
 
 // twoStages has everybody in at once, and watches.
 const twoStages = `{"plan":{"stages":[

@@ -16,14 +16,14 @@ import (
 // replicas, and one of them may be killed.
 func TestServer_SharesADatabaseAndANodeWithAnother(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds and starts two servers, about 6 s")
+		t.Skip("builds and starts two servers, about 10 s")
 	}
 	dsn := pgtest.Database(t)
 	db := pgtest.Open(t, dsn)
 	node := proxyroutertest.NewServer(t, proxyroutertest.Options{
 		OpenLatency: 100 * time.Millisecond, ChunkDelay: 20 * time.Millisecond})
 	env := []string{"DATABASE_URL=" + dsn, "PROXY_ROUTER_URL=" + node.URL,
-		"AUTOMATION_SESSION_LEASE=3s", "AUTOMATION_SWEEP_INTERVAL=200ms"}
+		"AUTOMATION_SESSION_LEASE=6s", "AUTOMATION_SWEEP_INTERVAL=200ms"}
 	servers := []*server{startProcess(t, env...), startProcess(t, env...)}
 	first, second := servers[0], servers[1]
 

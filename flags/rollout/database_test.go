@@ -607,7 +607,7 @@ func TestRun_FlushesWhenItEnds(t *testing.T) {
 		}
 		h.create(p)
 		h.do(rollout.ActionStart)
-		c := h.newController(rollout.Options{Interval: 20 * time.Millisecond})
+		c := h.newController(rollout.Options{Interval: 50 * time.Millisecond})
 		rec := c.Recorder(flag)
 		stop := h.start(c)
 		user := 0
