@@ -62,11 +62,11 @@ func TestPatchFlag_SaysWhatItsRolloutMakesOfIt(t *testing.T) {
 
 func TestRollout_TakesTheFeatureBackForItsOwnErrors(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes 10 s: opens that hang")
+		t.Skip("takes 6 s: opens that hang")
 	}
 	o := newOperator(t, setup{config: func(c *automation.Config) {
 		rollouts(c)
-		c.AcquireTimeout = time.Second
+		c.AcquireTimeout, c.DrainTimeout = time.Second, time.Second
 	}, flag: `UPDATE feature_flags SET rollout_percentage = 0`})
 	o.expect(o.call("POST", "/rollouts/automation", twoStages), http.StatusOK, "")
 	o.until("everybody is in", func() bool { return o.Flags().Decide("automation", "anybody").On })

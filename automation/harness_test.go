@@ -159,7 +159,7 @@ func testConfig(t testing.TB) automation.Config {
 	c.MappingsFile = filepath.Join(t.TempDir(), "model_mappings.json")
 	writeJSON(t, c.MappingsFile, mappings)
 	c.FlagPollInterval, c.MappingReloadInterval = 20*time.Millisecond, 10*time.Millisecond
-	c.SweepInterval, c.AcquireTimeout, c.DrainTimeout = 50*time.Millisecond, 20*time.Second, 10*time.Second
+	c.SweepInterval, c.AcquireTimeout, c.DrainTimeout = 50*time.Millisecond, 2*time.Minute, time.Minute
 	c.SessionCoolDown = 100 * time.Millisecond
 	c.MaxOpensPerHour, c.MaxOpensPerDay = 0, 0
 	return c

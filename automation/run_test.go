@@ -398,11 +398,11 @@ func TestRun_RenewsASessionInUse(t *testing.T) {
 		"not without the feature":            {func(l *harness) { l.set(`UPDATE feature_flags SET enabled = false`) }, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newHarness(t, setup{config: func(c *automation.Config) { c.SweepInterval = time.Hour }})
+			l := newHarness(t, setup{config: func(c *automation.Config) { c.SweepInterval, c.RenewAhead = time.Hour, 4*time.Minute }})
 			l.chat("alice")
 			l.until("it is idle", func() bool { return l.held() == 0 })
 			const format = "2006-01-02 15:04:05.000"
-			ends := time.Now().UTC().Add(45 * time.Second)
+			ends := time.Now().UTC().Add(3 * time.Minute)
 			l.set(fmt.Sprintf(`UPDATE automation_sessions SET ends_at = '%s', next_at = '%s'`, ends.Format(format), ends.Add(time.Minute).Format(format)))
 			tt.prepare(l)
 			if err := l.Maintain(t.Context()); err != nil {
