@@ -274,7 +274,7 @@ func (a *acquisition) paid() bool { return a.queue != nil && a.queue.isPaid(a.wa
 
 // claimed makes a Claim of a row that was leased at asked.
 func (m *Manager) claimed(ctx context.Context, r *row, req Request, l lease, asked time.Time, paid bool) (*Claim, error) {
-	c := &Claim{m: m, row: r, req: req, lease: l, begun: asked, paid: paid}
+	c := &Claim{m: m, row: r, req: req, lease: l, begun: m.opts.Now(), paid: paid}
 	c.leaseCtx, c.endLease = context.WithCancelCause(context.WithoutCancel(ctx))
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
 	m.leases.add(l, asked, func(cause error) {

@@ -13,7 +13,7 @@ type Claim struct {
 	row      *row
 	req      Request // as it was made; without a model where the client named the session
 	lease    lease
-	begun    time.Time
+	begun    time.Time       // without the wait for the database, which another session would not shorten
 	paid     bool            // the node was asked to open a session for the request
 	ctx      context.Context //nolint:containedctx // it is what the claim is about
 	cancel   context.CancelCauseFunc

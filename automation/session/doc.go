@@ -42,7 +42,8 @@
 //
 // A request causes one open at most, and only while it waits. A second session
 // of a model is opened where waiting takes longer than opening, and never takes
-// a user's last place.
+// a user's last place. An idle session that another transaction has locked is
+// waited for, and the wait for a slow database is no reason to open another.
 //
 // # Waiting
 //

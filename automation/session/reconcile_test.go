@@ -107,7 +107,9 @@ func TestOpen_IsNotSentAfterItsLeaseIsLost(t *testing.T) {
 func TestReconcile_LeavesTheSessionOfAnotherOpenAlone(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &slowNode{answer: make(chan struct{}), asked: make(chan struct{})}
-		m, _ := start(t, db, p, quick())
+		o := quick()
+		o.ReconcileTimeout = 2 * time.Second
+		m, _ := start(t, db, p, o)
 		var wg sync.WaitGroup
 		wg.Go(func() { use(t, m, "bob") })
 		<-p.asked
@@ -144,47 +146,136 @@ func (p *slowNode) OpenSession(ctx context.Context, r session.OpenRequest) (stri
 	return id, err
 }
 
-// Between a look for an idle session and the intent to open another there is
-// room for a release. A row that another transaction has locked is such a
-// session: it is free, and cannot be claimed just now.
-func TestAcquire_WaitsForASessionThatIsBecomingIdle(t *testing.T) {
+// A row that another transaction has locked is a session that is free, and
+// cannot be claimed just now: it is waited for, and nothing is paid.
+func TestAcquire_WaitsForAnIdleSessionThatIsLocked(t *testing.T) {
 	t.Parallel()
-	db := postgres(t)
-	p := &fakeNode{}
-	var mu sync.Mutex
-	reservations := 0
-	o := quick()
-	o.ObserveSQL = func(name string, _, _ time.Duration, _ error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if name == "sessions.reserve" {
-			reservations++
+	for name, tt := range map[string]struct {
+		sessions int
+		set      string // how they differ from a session of the user's
+		acquire  func(t *testing.T, m *session.Manager) func() error
+	}{
+		"of the user": {1, "", func(t *testing.T, m *session.Manager) func() error {
+			return func() error { use(t, m, "alice"); return nil }
+		}},
+		"opened for nobody yet": {1, `UPDATE automation_sessions SET owner_id = '', user_id = '', charged_at = NULL`,
+			func(t *testing.T, m *session.Manager) func() error {
+				return func() error { use(t, m, "alice"); return nil }
+			}},
+		"to replace another": {2, "", func(t *testing.T, m *session.Manager) func() error {
+			old, err := m.Acquire(t.Context(), ask("alice"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return func() error {
+				defer old.Release()
+				c, err := m.Replace(t.Context(), old, session.Replacement{})
+				if err == nil {
+					c.Release()
+				}
+				return err
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := postgres(t)
+			p := &twoProviders{}
+			open(t, db, p, tt.sessions)
+			if _, err := db.Exec(tt.set); err != nil {
+				t.Fatal(err)
+			}
+			o := quick()
+			begun := time.Now()
+			o.Now = func() time.Time { return begun } // nobody waits for as long as an open takes
+			o.MaxReplacementsPerHour, o.MaxReplacementsPerHourTotal = 5, 5
+			var reservations atomic.Int64
+			o.ObserveSQL = count(&reservations, "sessions.reserve")
+			m, _ := start(t, db, p, o)
+			acquire := tt.acquire(t, m)
+			tx, err := db.BeginTxx(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = tx.Rollback() }()
+			if _, err := tx.Exec(`SELECT id FROM automation_sessions WHERE lease_token IS NULL FOR UPDATE`); err != nil {
+				t.Fatal(err)
+			}
+			acquired := make(chan error)
+			go func() { acquired <- acquire() }()
+			until(t, "it has tried to reserve", func() bool { return reservations.Load() >= 2 || p.opened() > tt.sessions })
+			if err := tx.Rollback(); err != nil {
+				t.Error(err)
+			}
+			if err := <-acquired; err != nil {
+				t.Error(err)
+			}
+			if p.opened() != tt.sessions {
+				t.Errorf("%d opens, want the %d before", p.opened(), tt.sessions)
+			}
+		})
+	}
+}
+
+// open has one or two sessions opened for alice, by a manager of its own.
+func open(t *testing.T, db *sqlx.DB, p session.Provider, n int) {
+	t.Helper()
+	m, stop := start(t, db, p, quick())
+	defer stop()
+	for i := range n {
+		r := ask("alice")
+		if i > 0 {
+			r.OmitProvider = "0xp" // what is open already will not do
+		}
+		c, err := m.Acquire(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Release()
+	}
+}
+
+// count counts the transactions of a name.
+func count(n *atomic.Int64, of string) func(string, time.Duration, time.Duration, error) {
+	return func(name string, _, _ time.Duration, _ error) {
+		if name == of {
+			n.Add(1)
 		}
 	}
-	m, _ := start(t, db, p, o)
-	seen := func() int {
-		mu.Lock()
-		defer mu.Unlock()
-		return reservations
-	}
-	use(t, m, "alice")
-	tx, err := db.BeginTxx(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = tx.Rollback() }()
-	if _, err := tx.Exec(`SELECT id FROM automation_sessions FOR UPDATE`); err != nil {
-		t.Fatal(err)
-	}
-	before := seen()
-	var wg sync.WaitGroup
-	wg.Go(func() { use(t, m, "alice") })
-	until(t, "it has tried to reserve", func() bool { return seen() >= before+2 })
-	if err := tx.Rollback(); err != nil {
-		t.Error(err)
-	}
-	wg.Wait()
-	if p.opened() != 1 {
-		t.Errorf("%d opens, want the one session used again", p.opened())
-	}
+}
+
+// The wait for the database is not a request's use of its session: where it is
+// long, another session, opened through the same database, is worth no more.
+func TestAcquire_PaysNothingBecauseTheDatabaseIsSlow(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{}
+		open(t, db, p, 1)
+		o := quick()
+		o.Lease = time.Hour
+		begun := time.Now()
+		var clock, reservations atomic.Int64
+		o.Now = func() time.Time { return begun.Add(time.Duration(clock.Load())) }
+		o.ObserveSQL = func(name string, _, _ time.Duration, _ error) {
+			switch name {
+			case "sessions.claim":
+				clock.Add(int64(10 * time.Second))
+			case "sessions.reserve":
+				reservations.Add(1)
+			}
+		}
+		m, _ := start(t, db, p, o)
+		use(t, m, "alice")
+		c, err := m.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { use(t, m, "alice") })
+		until(t, "it has tried to reserve", func() bool { return reservations.Load() >= 2 || p.opened() > 1 })
+		c.Release()
+		wg.Wait()
+		if p.opened() != 1 {
+			t.Errorf("%d opens, want the one session used in turn", p.opened())
+		}
+	})
 }

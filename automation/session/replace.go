@@ -111,32 +111,40 @@ func (m *Manager) claimIdle(ctx context.Context, p pool, req Request, paid bool)
 // openReplacement has one session opened and claims it. Whatever becomes of it
 // is the pool's: a request that cannot wait for it leaves it to the next.
 func (m *Manager) openReplacement(ctx context.Context, p pool, req Request, old *Claim) (*Claim, error) {
-	asked := m.opts.Now()
-	r := reserveRequest{claimRequest: claimRequest{pool: p, margin: m.margin(req.Duration)}, user: old.row.UserID, omitProvider: req.OmitProvider,
+	r := reserveRequest{claimRequest: claimRequest{pool: p}, user: old.row.UserID, omitProvider: req.OmitProvider,
 		duration: req.Duration, purpose: purposeReplacement, replaces: old.row.ID}
 	if r.user == "" {
 		r.user = req.UserID
 	}
-	res, err := m.reserve(ctx, &r)
-	switch {
-	case errors.Is(err, sqldb.ErrOutcomeUnknown):
-		m.undo(r)
-		return nil, m.unavailable(ErrOpening)
-	case err != nil:
-		return nil, err
-	case res.Unknown > 0:
-		return nil, m.unavailable(ErrOpening)
-	case len(res.opens) == 0 && res.refused != nil:
-		return nil, res.refused
+	if r.omitProvider != "" {
+		r.omit = []string{r.omitProvider}
 	}
-	// Without an intent it has a successor already, which is waited for as well.
 	work := &soloOpen{needed: func(context.Context) bool { return ctx.Err() == nil }, ended: make(chan error, 1)}
-	m.openAll(r, res.opens, asked, work)
 	timeout := time.NewTimer(m.opts.AcquireTimeout)
 	defer timeout.Stop()
 	poll := time.NewTicker(100 * time.Millisecond)
 	defer poll.Stop()
-	for {
+	for reserved := false; ; {
+		if !reserved {
+			asked := m.opts.Now()
+			r.margin = m.margin(req.Duration)
+			res, err := m.reserve(ctx, &r)
+			switch {
+			case errors.Is(err, sqldb.ErrOutcomeUnknown):
+				m.undo(r)
+				return nil, m.unavailable(ErrOpening)
+			case err != nil:
+				return nil, err
+			case res.Unknown > 0:
+				return nil, m.unavailable(ErrOpening)
+			case len(res.opens) == 0 && res.refused != nil:
+				return nil, res.refused
+			}
+			m.openAll(r, res.opens, asked, work)
+			// Without an intent there is an idle session, which may be another
+			// request's a moment later, or a successor, which is waited for as well.
+			reserved = len(res.opens) > 0 || res.Idle == 0
+		}
 		select {
 		case err := <-work.ended:
 			if err != nil {

@@ -60,7 +60,8 @@ type reserveResult struct {
 	opens   []intent
 	// How the pool stands, without the new intents.
 	Live    int          `db:"live"`
-	Idle    int          `db:"idle"` // of these, in nobody's use
+	Idle    int          `db:"idle"`  // of these, in nobody's use
+	Ready   int          `db:"ready"` // idle sessions that were opened for nobody yet
 	Opening int          `db:"opening"`
 	Unknown int          `db:"unknown"`
 	Stuck   int          `db:"stuck"` // unknown, and the node cannot be asked
@@ -118,6 +119,9 @@ func (s *store) reserveIn(tx *sqldb.Tx, r reserveRequest, l limits) (res reserve
 	if res.Unknown > 0 || n == 0 {
 		return res, nil // nothing more before it is known what was opened
 	}
+	if r.purpose == purposeReplacement && res.Idle > 0 {
+		return res, nil // another transaction has locked it for a moment
+	}
 	if r.purpose == purposePrewarm {
 		if ready, err := s.idleIn(tx, r.model, r.margin); ready > 0 || err != nil {
 			return res, err
@@ -127,12 +131,15 @@ func (s *store) reserveIn(tx *sqldb.Tx, r reserveRequest, l limits) (res reserve
 	if err != nil {
 		return res, err
 	}
-	res.capped, res.refused = allowed < n, refused
-	if allowed > 0 && r.owner != "" && r.token != "" {
+	if allowed > 0 && r.owner != "" && r.token != "" && res.Ready > 0 {
 		if res.claimed, err = s.claimWith(tx, takeIdleQuery, r.claimRequest, s.coolDown.Seconds()); res.claimed != nil || err != nil {
 			return res, err
 		}
+		if r.demand.stalled < r.demand.open {
+			return res, nil // it is locked, mostly for a moment: no reason to pay yet
+		}
 	}
+	res.capped, res.refused = allowed < n, refused
 	res.opens, err = s.insertIntents(tx, r, min(n, allowed))
 	return res, err
 }
@@ -142,7 +149,9 @@ func (s *store) countPool(tx *sqldb.Tx, r reserveRequest, res *reserveResult) er
 	return tx.Get(res, `SELECT count(CASE WHEN state = '`+stateOpen+`' THEN 1 END) AS live,
 			count(CASE WHEN state = '`+stateOpen+`' AND (lease_until IS NULL OR lease_until < {in -$5}) THEN 1 END) AS idle,
 			count(CASE WHEN state = '`+stateOpening+`' THEN 1 END) AS opening, count(CASE WHEN state = '`+stateUnknown+`' THEN 1 END) AS unknown,
-			count(CASE WHEN state = '`+stateUnknown+`' AND reason = '`+reasonUnreachable+`' THEN 1 END) AS stuck
+			count(CASE WHEN state = '`+stateUnknown+`' AND reason = '`+reasonUnreachable+`' THEN 1 END) AS stuck,
+			(SELECT count(*) FROM automation_sessions WHERE owner_id = '' AND user_id = '' AND model_id = $2 AND state = '`+stateOpen+`' AND ends_at > {in $3}
+				AND (lease_until IS NULL OR lease_until < {in -$5}) AND provider NOT IN {each $4}) AS ready
 		FROM automation_sessions
 		WHERE owner_id = $1 AND model_id = $2 AND state IN ('`+stateOpening+`', '`+stateUnknown+`', '`+stateOpen+`') AND (ends_at IS NULL OR ends_at > {in $3})
 			AND provider NOT IN {each $4}`, r.owner, r.model, r.margin.Seconds(), jsonList(r.omit), s.coolDown.Seconds())
