@@ -104,7 +104,7 @@ func (m *Manager) leaveQueue(q *waitQueue, w *waiter, c *Claim) {
 		return
 	}
 	m.background(func(ctx context.Context) {
-		ctx, cancel := detached(ctx)
+		ctx, cancel := m.detached(ctx)
 		defer cancel()
 		if err := m.store.leaveQueue(ctx, q.id); err != nil {
 			m.opts.Logger.Debug("place in the queue not given up, it ends by itself", "error", err)

@@ -72,7 +72,7 @@ func (c *Claim) ReleaseBusy() {
 }
 
 func (c *Claim) release(free func(context.Context, lease) error) {
-	ctx, cancel := detached(c.leaseCtx)
+	ctx, cancel := c.m.detached(c.leaseCtx)
 	defer cancel()
 	if err := free(ctx, c.lease); err != nil {
 		c.m.opts.Logger.Warn("session not released yet", "session_id", c.SessionID(), "lease", c.m.opts.Lease, "error", err)
@@ -95,7 +95,7 @@ func (c *Claim) MarkExpired() error { return c.retire(reasonExpired) }
 func (c *Claim) MarkBroken() error { return c.retire(reasonBroken) }
 
 func (c *Claim) retire(reason string) error {
-	ctx, cancel := detached(c.leaseCtx)
+	ctx, cancel := c.m.detached(c.leaseCtx)
 	defer cancel()
 	c.m.opts.Observe(Event{Kind: Retired, Result: reason})
 	c.m.opts.Logger.Info("session retired", "session_id", c.SessionID(), "model_id", c.ModelID(), "reason", reason)
@@ -110,7 +110,7 @@ func (c *Claim) ReportFailure() error {
 		return nil
 	}
 	c.m.providers.add(c.Provider(), c.req.UserID)
-	ctx, cancel := detached(c.leaseCtx)
+	ctx, cancel := c.m.detached(c.leaseCtx)
 	defer cancel()
 	err := c.m.store.providerFailed(ctx, c.Provider(), c.req.UserID)
 	c.m.providers.add(c.Provider(), c.req.UserID) // a reading may have begun meanwhile
@@ -118,8 +118,8 @@ func (c *Claim) ReportFailure() error {
 }
 
 // detached is a context for what must be written though its request has ended.
-func detached(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+func (m *Manager) detached(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), m.opts.sqlTimeout)
 }
 
 // withReadDeadline is a context with the deadline of ctx and without its

@@ -71,7 +71,7 @@ func TestManager_LeavesNothingBehindWhenReplicasAreKilledUnderLoad(t *testing.T)
 	db, dsn := replicated(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 20 * time.Millisecond, OpenLatencyMax: 200 * time.Millisecond, ChunkDelay: 10 * time.Millisecond})
 	const perUser = 5
-	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: perUser, Lease: 5 * time.Second}}
+	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: perUser, Lease: 5 * time.Second, ReconcileTimeout: 2 * time.Second}}
 	load := work{Users: names("user", 100), Models: models(5), Forever: true}
 	rounds, pause := 6, time.Second
 	if long() {
@@ -115,7 +115,7 @@ func TestManager_LeavesNothingBehindWhenKilledAnywhereInAnOpen(t *testing.T) {
 	t.Parallel()
 	db, dsn := replicated(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 30 * time.Millisecond, OpenLatencyMax: 100 * time.Millisecond})
-	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: 1, Lease: 3 * time.Second}}
+	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: 1}}
 	kills := 6
 	if long() {
 		kills = 40
@@ -130,7 +130,7 @@ func TestManager_LeavesNothingBehindWhenKilledAnywhereInAnOpen(t *testing.T) {
 				slots <- struct{}{}
 				defer func() { <-slots }()
 				c := config
-				c.Failpoint = point
+				c.Failpoint, c.Options.Lease = point, 3*time.Second
 				r := startReplica(t, c)
 				r.send(t, work{Users: []string{user}, Models: models(1)})
 				r.died(t)

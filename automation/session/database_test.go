@@ -21,7 +21,7 @@ func TestHeartbeat_SkipsALockedRowWithoutCallingItLost(t *testing.T) {
 	db := postgres(t)
 	p := &fakeNode{}
 	o := quick()
-	o.Lease = 6 * time.Second
+	o.Lease = 20 * time.Second
 	m, _ := start(t, db, p, o)
 	claim := func(user string) *session.Claim {
 		t.Helper()

@@ -1,7 +1,12 @@
 package session
 
+import "time"
+
 // SetFailpoint has fn called at the named places of the manager's work.
 func (o *Options) SetFailpoint(fn func(name string)) { o.failpoint = fn }
+
+// SetSQLTimeout sets how long a transaction may take.
+func (o *Options) SetSQLTimeout(d time.Duration) { o.sqlTimeout = d }
 
 // Trigger makes the next round of maintenance come at once.
 func (m *Manager) Trigger() { m.trigger() }

@@ -30,7 +30,7 @@ func TestManager_LeavesNothingBehindWhenKilledInAClose(t *testing.T) {
 	db, dsn := replicated(t)
 	var chain clock
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{Now: chain.now, CloseLatency: 20 * time.Millisecond})
-	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{CloseAfter: time.Millisecond, Lease: 3 * time.Second}}
+	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{CloseAfter: time.Millisecond}}
 	kills := 4
 	if long() {
 		kills = 40
@@ -48,7 +48,7 @@ func TestManager_LeavesNothingBehindWhenKilledInAClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := config
-	c.Failpoint = "during-close"
+	c.Failpoint, c.Options.Lease = "during-close", 3*time.Second
 	for range kills / 2 {
 		a, b := startReplica(t, c), startReplica(t, c)
 		a.died(t)
@@ -191,7 +191,7 @@ func TestAcquire_TakesADeadReplicasSessionOnceItsLeaseEnds(t *testing.T) {
 	if !r.out.Scan() {
 		t.Fatal("no claim")
 	}
-	m, _ := start(t, db, client(t, n), config.Options.session())
+	m, _ := start(t, db, client(t, n), quick())
 	r.kill()
 	var until time.Time
 	if err := db.Get(&until, `SELECT lease_until FROM automation_sessions`); err != nil {
@@ -215,6 +215,7 @@ func TestAcquire_EndsByItsDeadlineWhileTheDatabaseIsFrozen(t *testing.T) {
 	n, node := node(t, proxyroutertest.Options{})
 	o := quick()
 	o.Lease = 3 * time.Second
+	o.SetSQLTimeout(5 * time.Second) // what waits for the database ends while it is frozen
 	m, stop := start(t, db, node, o)
 	held, err := m.Acquire(t.Context(), ask("holder"))
 	if err != nil {

@@ -92,10 +92,12 @@ func migrated(t *testing.T, db *sqlx.DB) *sqlx.DB {
 const patience = 5 * time.Minute
 
 // quick are options for tests that cannot wait. Leases and time-outs are long
-// enough for a busy machine; tests that wait for their end set shorter ones.
+// enough for a busy machine, the database's included; tests that wait for their
+// end set shorter ones.
 func quick() session.Options {
 	o := session.Options{MaxPerUser: 4, Interval: 100 * time.Millisecond, AcquireTimeout: patience, Lease: time.Minute,
-		OpenTimeout: patience, ReconcileTimeout: 2 * time.Second, DrainTimeout: time.Minute, CoolDown: 500 * time.Millisecond}
+		OpenTimeout: patience, ReconcileTimeout: patience, DrainTimeout: time.Minute, CoolDown: 500 * time.Millisecond}
+	o.SetSQLTimeout(time.Minute)
 	if os.Getenv("SESSION_TEST_LOG") != "" {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
@@ -131,7 +133,13 @@ func node(t *testing.T, o proxyroutertest.Options) (*proxyroutertest.Server, *pr
 
 func client(t *testing.T, s *proxyroutertest.Server) *proxyrouter.Client {
 	t.Helper()
-	c, err := proxyrouter.New(proxyrouter.Options{URL: s.URL, OpenTimeout: 3 * time.Second})
+	return clientWithin(t, s, patience)
+}
+
+// clientWithin gives up an open that takes longer.
+func clientWithin(t *testing.T, s *proxyroutertest.Server, open time.Duration) *proxyrouter.Client {
+	t.Helper()
+	c, err := proxyrouter.New(proxyrouter.Options{URL: s.URL, OpenTimeout: open})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -103,7 +103,7 @@ func (m *Manager) close(ctx context.Context, r row, l lease) error {
 	case errors.Is(err, ErrSessionNotFound), err == nil && !chain.ClosedAt.IsZero():
 		err = nil
 	case err == nil && r.Provider == "" && r.Left <= 0 && chain.EndsAt.After(r.EndsAt.Time): // its end was estimated, too early
-		w, cancel := detached(ctx)
+		w, cancel := m.detached(ctx)
 		defer cancel()
 		return m.store.updateExpiry(w, l, chain, m.opts.CloseAfter)
 	case errors.Is(err, ErrUnavailable), err != nil && r.Provider == "" && r.Left <= 0: // it is not known whether it has ended
@@ -113,7 +113,7 @@ func (m *Manager) close(ctx context.Context, r row, l lease) error {
 		err = m.provider.CloseSession(ask, id)
 		m.opts.failpoint("during-close")
 	}
-	w, cancel := detached(ctx)
+	w, cancel := m.detached(ctx)
 	defer cancel()
 	if err == nil {
 		observe("closed")

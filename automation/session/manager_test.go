@@ -12,6 +12,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 func TestAcquire_OpensOnceAndReuses(t *testing.T) {
@@ -142,8 +143,9 @@ func TestRelease_WorksOnceAndFreesNoOtherClaim(t *testing.T) {
 		_, client := node(t, proxyroutertest.Options{})
 		o := quick()
 		o.MaxPerUser = 1
-		o.AcquireTimeout = 2 * time.Second
 		m, _ := start(t, db, client, o)
+		o.AcquireTimeout = 2 * time.Second
+		hasty, _ := start(t, db, client, o)
 		first, err := m.Acquire(t.Context(), ask("alice"))
 		if err != nil {
 			t.Fatal(err)
@@ -158,11 +160,25 @@ func TestRelease_WorksOnceAndFreesNoOtherClaim(t *testing.T) {
 		if _, err := db.Exec(`UPDATE automation_sessions SET lease_token = NULL, lease_holder = NULL, lease_until = NULL WHERE lease_token = 'stolen'`); err != nil {
 			t.Fatal(err)
 		}
-		_, err = m.Acquire(t.Context(), ask("alice"))
+		err = refused(func() (*session.Claim, error) { return hasty.Acquire(t.Context(), ask("alice")) })
 		if u := (*session.UnavailableError)(nil); !errors.As(err, &u) || !errors.Is(err, session.ErrBusy) || u.RetryAfter < time.Second {
 			t.Errorf("a late release freed another's claim: got %v, want busy", err)
 		}
 	})
+}
+
+// refused acquires with an AcquireTimeout of seconds until the database of a busy
+// machine has answered within it, and returns why nothing was given.
+func refused(acquire func() (*session.Claim, error)) error {
+	for {
+		c, err := acquire()
+		if err == nil {
+			c.Release()
+		}
+		if !errors.Is(err, sqldb.ErrUnavailable) && !errors.Is(err, session.ErrOpening) {
+			return err
+		}
+	}
 }
 
 func TestAcquire_EnforcesLimitsWithRetryAfter(t *testing.T) {
@@ -283,9 +299,13 @@ func TestReconcile_AdoptsAnOpenOfUnknownOutcome(t *testing.T) {
 				if _, err := db.Exec(`DELETE FROM automation_sessions`); err != nil {
 					t.Fatal(err)
 				}
-				n, client := node(t, proxyroutertest.Options{})
+				n := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 				n.Inject(f)
-				m, stop := start(t, db, client, quick())
+				give := patience
+				if f.Mode == proxyroutertest.ModeHang {
+					give = 3 * time.Second
+				}
+				m, stop := start(t, db, clientWithin(t, n, give), quick())
 				defer stop()
 				c, err := m.Acquire(t.Context(), ask("alice"))
 				if err != nil {
@@ -305,7 +325,9 @@ func TestReconcile_GivesUpAnOpenThatCameToNothing(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		n, client := node(t, proxyroutertest.Options{})
 		n.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, Status: 500, Text: "something odd"})
-		m, _ := start(t, db, client, quick())
+		o := quick()
+		o.ReconcileTimeout = 500 * time.Millisecond
+		m, _ := start(t, db, client, o)
 		if _, err := m.Acquire(t.Context(), ask("alice")); !errors.Is(err, session.ErrOpening) {
 			t.Errorf("got %v, want that the request is told to come back: it may have paid", err)
 		}

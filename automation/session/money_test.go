@@ -171,9 +171,9 @@ func TestReconcile_WritesHoweverLongTheNodeTakes(t *testing.T) {
 			p.add(session.ChainSession{ID: "0xfound", ModelID: modelA, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(p.opens[0].Duration)})
 			return "", errors.New("cut")
 		}
-		m, _ := start(t, db, p, quick())
-		_, _ = m.Acquire(t.Context(), ask("alice"))
-		until(t, "it is adopted", func() bool { return rows(t, db)["open"] == 1 })
+		o := quick()
+		o.SetSQLTimeout(5 * time.Second)
+		m, _ := start(t, db, p, o)
 		use(t, m, "alice")
 		if p.opened() != 1 {
 			t.Errorf("%d opens", p.opened())

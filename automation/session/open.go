@@ -82,7 +82,7 @@ func (m *Manager) openAll(r reserveRequest, intents []intent, asked time.Time, b
 			continue
 		}
 		// Run is ending, so nobody waits for them, and nothing was asked of the node.
-		ctx, cancel := detached(context.Background())
+		ctx, cancel := m.detached(context.Background())
 		defer cancel()
 		r.ids = nil
 		for _, left := range intents[i:] {

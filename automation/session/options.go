@@ -86,7 +86,8 @@ type Options struct {
 	Logger *slog.Logger     // nil discards
 	Now    func() time.Time // nil is the wall clock; only differences count
 
-	failpoint func(name string) // for crash tests
+	failpoint  func(name string) // for crash tests
+	sqlTimeout time.Duration     // of a transaction, and of what is written after a request has ended: 5 s; for tests
 }
 
 // Prewarm is a model that keeps an idle session ready, opened by no user.
@@ -116,6 +117,7 @@ func (o Options) withDefaults() (Options, error) {
 	duration(&o.ReconcileTimeout, "ReconcileTimeout", 20*time.Second, time.Millisecond)
 	duration(&o.DrainTimeout, "DrainTimeout", 30*time.Second, time.Millisecond)
 	duration(&o.Interval, "Interval", 5*time.Second, time.Millisecond)
+	duration(&o.sqlTimeout, "sqlTimeout", releaseTimeout, time.Millisecond)
 	for name, n := range map[string]int{"MaxReplacementsPerHour": o.MaxReplacementsPerHour, "MaxReplacementsPerHourTotal": o.MaxReplacementsPerHourTotal,
 		"MaxPerUser": o.MaxPerUser, "OpensPerHour": o.OpensPerHour, "OpensPerDay": o.OpensPerDay, "MaxOpen": o.MaxOpen, "MaxConns": o.MaxConns} {
 		if n < 0 {

@@ -92,8 +92,7 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 		return "yes", nil
 	}}
 	o := quick()
-	o.OpensPerHour, o.OpensPerDay, o.Lease, o.CloseAfter, o.ReconcileTimeout = 100, 100, time.Second, time.Millisecond, 100*time.Millisecond
-	o.AcquireTimeout = 3 * time.Second
+	o.OpensPerHour, o.OpensPerDay, o.Lease, o.CloseAfter, o.ReconcileTimeout = 100, 100, 6*time.Second, time.Millisecond, 100*time.Millisecond
 	o.Renew = func(context.Context, string) (time.Duration, bool) { return time.Hour, true }
 	o.Prewarm = func() []session.Prewarm { return []session.Prewarm{{ModelID: "warm", Duration: time.Hour}} }
 	o.ObserveSQL = count
@@ -107,7 +106,11 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i == 0 {
-			<-time.After(o.Lease) // for a heartbeat
+			until(t, "the lease is extended", func() bool {
+				mu.Lock()
+				defer mu.Unlock()
+				return statements["sessions.heartbeat"] > 0
+			})
 			if err := errors.Join(c.ReportFailure(), c.MarkBroken()); err != nil {
 				t.Error(err)
 			}

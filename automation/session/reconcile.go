@@ -33,7 +33,7 @@ func (m *Manager) reconcile(ctx context.Context) error {
 	slices.SortFunc(called, func(a, b row) int { return a.CalledAt.Compare(b.CalledAt.Time) })
 	found, err := m.orphans(work, called[0].CalledAt.Time)
 	// What the node took to answer must not be missing for the writes.
-	write, stop := detached(ctx)
+	write, stop := m.detached(ctx)
 	defer stop()
 	if err == nil {
 		return errors.Join(append(errs, m.adopt(write, token, called, found))...)
@@ -56,7 +56,7 @@ func (m *Manager) reconcile(ctx context.Context) error {
 // failUncalled ends the intents whose opener never came to ask the node, and
 // returns the others.
 func (m *Manager) failUncalled(ctx context.Context, token string, rows []row) (called []row, errs []error) {
-	write, stop := detached(ctx)
+	write, stop := m.detached(ctx)
 	defer stop()
 	for _, r := range rows {
 		if r.TakenOver {
@@ -177,7 +177,7 @@ func (m *Manager) audit(ctx context.Context) error {
 	for _, c := range found {
 		m.opts.Logger.Warn("an open session of the wallet has no row", "session_id", c.ID, "model_id", c.ModelID, "ends_at", c.EndsAt)
 	}
-	write, stop := detached(ctx)
+	write, stop := m.detached(ctx)
 	defer stop()
 	return errors.Join(m.store.setUnexplained(write, len(found)), m.store.forget(write))
 }

@@ -53,7 +53,7 @@ func (m *Manager) drain(live context.Context, stop context.CancelCauseFunc) {
 	if m.leases.wait(ctx) != nil {
 		n := m.leases.cancelAll(ErrNotRunning)
 		m.opts.Logger.Warn("ended work that did not end by itself in time", "count", n, "timeout", m.opts.DrainTimeout)
-		ctx, cancel := detached(live)
+		ctx, cancel := m.detached(live)
 		defer cancel()
 		_ = m.leases.wait(ctx) // who ended in time gives its lease back
 	}
