@@ -13,6 +13,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
+	"github.com/openai/openai-go/v3/responses"
 )
 
 const chatModel = "llama-3.3-70b"
@@ -75,6 +76,26 @@ func TestGoSDK_RaisesWhatTheNodeDoesWrong(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a link in a model's own error", func(t *testing.T) {
+		const message = "Rate limit reached. Visit https://platform.openai.com/account/rate-limits to learn more."
+		client := inject(t, proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: http.StatusTooManyRequests,
+			Body: `{"providerModelError":{"error":{"message":"` + message + `","type":"requests","param":null,"code":"rate_limit_exceeded"}},"statusCode":429}`})
+		_, err := client.Chat.Completions.New(t.Context(), hello(chatModel))
+		if e, ok := errors.AsType[*openai.Error](err); !ok || e.StatusCode != http.StatusTooManyRequests || e.Message != message {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("a route that the node lacks, however often it is asked for", func(t *testing.T) {
+		client := s.client("sk-responses")
+		for range 2 {
+			_, err := client.Responses.New(t.Context(), responses.ResponseNewParams{
+				Model: chatModel, Input: responses.ResponseNewParamsInputUnion{OfString: openai.String("Hello")}})
+			e, ok := errors.AsType[*openai.Error](err)
+			if !ok || e.StatusCode != http.StatusNotFound || e.Code != "unknown_url" || !strings.Contains(e.Message, "does not have this route") {
+				t.Errorf("got %v", err)
+			}
+		}
+	})
 	t.Run("but a node that does not close costs no time", func(t *testing.T) {
 		text, finish, err := read(t.Context(), inject(t, proxyroutertest.Fault{Name: "stream-lingers", Delay: time.Hour}))
 		if err != nil || finish != "stop" || text == "" {
@@ -101,6 +122,33 @@ func TestGoSDK_CallsToolsSpeaksAndListsModels(t *testing.T) {
 			t.Errorf("got %+v", call)
 		}
 	})
+	for name, format := range map[string]openai.ChatCompletionNewParamsResponseFormatUnion{
+		"you_said": {OfJSONObject: &openai.ResponseFormatJSONObjectParam{}},
+		"city": {OfJSONSchema: &openai.ResponseFormatJSONSchemaParam{JSONSchema: openai.ResponseFormatJSONSchemaJSONSchemaParam{Name: "place", Strict: openai.Bool(true),
+			Schema: map[string]any{"type": "object", "properties": map[string]any{"city": map[string]any{"type": "string"}}, "required": []string{"city"}, "additionalProperties": false}}}},
+	} {
+		t.Run("JSON mode, streamed or not: "+name, func(t *testing.T) {
+			params := hello(chatModel)
+			params.ResponseFormat = format
+			completion, err := alice.Chat.Completions.New(t.Context(), params)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stream, streamed := alice.Chat.Completions.NewStreaming(t.Context(), params), openai.ChatCompletionAccumulator{}
+			for stream.Next() {
+				streamed.AddChunk(stream.Current())
+			}
+			if err := stream.Err(); err != nil {
+				t.Fatal(err)
+			}
+			for _, choices := range [][]openai.ChatCompletionChoice{completion.Choices, streamed.Choices} {
+				var object map[string]string
+				if len(choices) != 1 || json.Unmarshal([]byte(choices[0].Message.Content), &object) != nil || object[name] == "" {
+					t.Errorf("got %+v", choices)
+				}
+			}
+		})
+	}
 	t.Run("audio", func(t *testing.T) {
 		speech, err := alice.Audio.Speech.New(t.Context(), openai.AudioSpeechNewParams{Model: "tts-kokoro", Input: "Hello", Voice: openai.AudioSpeechNewParamsVoiceUnion{OfString: openai.String("alloy")}})
 		if err != nil {

@@ -1,12 +1,19 @@
-// Vercel's AI SDK.
+// Vercel's AI SDK. It cannot list models: its users name them. Audio is in its
+// provider for OpenAI, not in the one for compatible gateways.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { createOpenAI } from '@ai-sdk/openai'
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible'
-import { APICallError, embedMany, generateText, stepCountIs, streamText, tool } from 'ai'
+import {
+  APICallError, createProviderRegistry, embedMany, experimental_generateSpeech as generateSpeech, experimental_transcribe as transcribe,
+  generateText, Output, stepCountIs, streamText, tool,
+} from 'ai'
 import { z } from 'zod'
-import { base, limited, key, chatModel, embeddingModel, withFault, failureOf, brokenStreams, linger } from './harness.mjs'
+import {
+  base, limited, key, chatModel, embeddingModel, speechModel, transcriptionModel, withFault, failureOf, brokenStreams, linger, link, limitedWithLink,
+} from './harness.mjs'
 
-const provider = (baseURL = base) => createOpenAICompatible({ name: 'morpheus', baseURL, apiKey: key(), includeUsage: true })
+const provider = (baseURL = base, options = {}) => createOpenAICompatible({ name: 'morpheus', baseURL, apiKey: key(), includeUsage: true, ...options })
 const ask = (prompt = 'Hello there', options = {}) => ({ model: provider()(chatModel), prompt, maxRetries: 0, ...options })
 
 // read returns a stream's text and the errors that are its parts.
@@ -45,6 +52,32 @@ test('embeddings', async () => {
   const { embeddings } = await embedMany({ model: provider().textEmbeddingModel(embeddingModel), values: ['one', 'two'], maxRetries: 0 })
   assert.equal(embeddings.length, 2)
   assert.ok(embeddings[0].length > 0)
+})
+
+test('JSON mode and structured output, streamed or not', async () => {
+  const json = await generateText(ask('Hello there', { output: Output.json() }))
+  assert.deepEqual(json.output, { you_said: 'Hello there' })
+  const strict = provider(base, { supportsStructuredOutputs: true })
+  const city = { ...ask(), model: strict(chatModel), output: Output.object({ schema: z.object({ city: z.string() }) }) }
+  assert.equal(typeof (await generateText(city)).output.city, 'string')
+  assert.equal(typeof (await streamText({ ...city, ...quiet }).output).city, 'string')
+})
+
+test('models are named in any spelling, and through a registry', async () => {
+  const registry = createProviderRegistry({ morpheus: provider() })
+  for (const [name, model] of [['meta-llama/Llama-3.3-70B-Instruct', chatModel], ['llama-3.3-70b:web', 'llama-3.3-70b:web']]) {
+    const { text, response } = await generateText({ ...ask(), model: registry.languageModel(`morpheus:${name}`) })
+    assert.match(text, /Hello there/)
+    assert.equal(response.headers['x-automation-model'], model)
+  }
+})
+
+test('speech and transcription', async () => {
+  const openai = createOpenAI({ baseURL: base, apiKey: key() })
+  const { audio } = await generateSpeech({ model: openai.speech(speechModel), text: 'Hello', voice: 'alloy', maxRetries: 0 })
+  assert.ok(audio.uint8Array.length > 0)
+  const { text } = await transcribe({ model: openai.transcription(transcriptionModel), audio: audio.uint8Array, maxRetries: 0 })
+  assert.match(text, new RegExp(`${audio.uint8Array.length} bytes`))
 })
 
 test('an abort ends a stream, and the user can go on', async () => {
@@ -89,6 +122,24 @@ test('errors have their status and message', async () => {
   assert.match(error.message, /llama-3\.3-70b/)
   error = await failureOf(generateText({ ...ask(), model: provider()(embeddingModel) }))
   assert.equal(error.data.error.code, 'model_type_mismatch')
+})
+
+test("a link in a model's own error reaches the user", async () => {
+  await withFault(limitedWithLink, async () => {
+    const error = await failureOf(generateText(ask()))
+    assert.equal(error.statusCode, 429)
+    assert.equal(error.message, `Rate limit reached. Visit ${link} to learn more.`)
+  })
+})
+
+test('a route that the node lacks is not found, and the chat is there', async () => {
+  const openai = createOpenAI({ baseURL: base, apiKey: key() })
+  const error = await failureOf(generateText({ ...ask(), model: openai(chatModel) })) // by default it asks for /responses
+  assert.ok(APICallError.isInstance(error), String(error))
+  assert.equal(error.statusCode, 404)
+  assert.equal(error.data.error.code, 'unknown_url')
+  assert.match(error.message, /does not have this route/)
+  assert.match((await generateText({ ...ask(), model: openai.chat(chatModel) })).text, /Hello there/)
 })
 
 test('a budget that is used up says when to come back', async () => {

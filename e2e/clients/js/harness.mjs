@@ -44,3 +44,13 @@ export const brokenStreams = ['stream-bare-json', 'stream-ends', 'stream-half-li
 
 // linger keeps a stream open long after [DONE], longer than any test may take.
 export const linger = { name: 'stream-lingers', delay: 600e9 }
+
+// limitedWithLink is a model's own error that says where help is to be found.
+export const link = 'https://platform.openai.com/account/rate-limits'
+export const limitedWithLink = {
+  op: 'chat', status: 429,
+  body: JSON.stringify({
+    providerModelError: { error: { message: `Rate limit reached. Visit ${link} to learn more.`, type: 'requests', param: null, code: 'rate_limit_exceeded' } },
+    statusCode: 429,
+  }),
+}

@@ -1,10 +1,12 @@
-// LangChain.
+// LangChain. It has nothing of its own for audio and for the list of models: it
+// exports OpenAI's SDK, which openai.test.mjs uses.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { tool } from '@langchain/core/tools'
-import { ChatOpenAI, OpenAIEmbeddings } from '@langchain/openai'
+import { ChatOpenAI, OpenAIClient, OpenAIEmbeddings } from '@langchain/openai'
+import OpenAI from 'openai'
 import { z } from 'zod'
-import { base, limited, key, chatModel, embeddingModel, withFault, failureOf, brokenStreams, linger } from './harness.mjs'
+import { base, limited, key, chatModel, embeddingModel, withFault, failureOf, brokenStreams, linger, link, limitedWithLink } from './harness.mjs'
 
 const chat = (options = {}, baseURL = base) =>
   new ChatOpenAI({ model: chatModel, apiKey: key(), maxRetries: 0, timeout: 60_000, configuration: { baseURL }, ...options })
@@ -28,6 +30,16 @@ test('tools and structured output', async () => {
   assert.equal(answer.tool_calls[0].name, 'weather')
   const structured = await chat().withStructuredOutput(city, { method: 'jsonSchema' }).invoke('Hello there')
   assert.equal(typeof structured.city, 'string')
+  const json = chat().withStructuredOutput(z.object({ you_said: z.string() }), { method: 'jsonMode' })
+  assert.deepEqual(await json.invoke('Hello there'), { you_said: 'Hello there' })
+})
+
+test('audio and the list of models are for the SDK that it exports', () => assert.equal(OpenAIClient, OpenAI))
+
+test('models are named in any spelling', async () => {
+  for (const model of ['meta-llama/Llama-3.3-70B-Instruct', 'llama-3.3-70b:web']) {
+    assert.match((await chat({ model }).invoke('Hello there')).content, /Hello there/)
+  }
 })
 
 test('embeddings', async () => {
@@ -64,7 +76,16 @@ test('errors have their status, code and message', async () => {
     const error = await failureOf(chat().invoke('Hello there'))
     assert.match(error.message, /maximum context length/)
   })
-  let error = await failureOf(chat({ model: 'llama-3.3-70c' }).invoke('Hello there'))
+  await withFault(limitedWithLink, async () => {
+    const error = await failureOf(chat().invoke('Hello there'))
+    assert.equal(error.status, 429)
+    assert.ok(error.message.includes(`Visit ${link} to learn more.`), error.message)
+  })
+  let error = await failureOf(chat({ useResponsesApi: true }).invoke('Hello there'))
+  assert.equal(error.status, 404)
+  assert.equal(error.code, 'unknown_url')
+  assert.match(error.message, /does not have this route/)
+  error = await failureOf(chat({ model: 'llama-3.3-70c' }).invoke('Hello there'))
   assert.match(error.message, /llama-3\.3-70b/)
   error = await failureOf(chat({ apiKey: 'nobody' }).invoke('Hello there'))
   assert.equal(error.status, 401)

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import OpenAI, { toFile } from 'openai'
 import {
-  base, limited, key, chatModel, embeddingModel, speechModel, transcriptionModel, withFault, failureOf, brokenStreams, linger,
+  base, limited, key, chatModel, embeddingModel, speechModel, transcriptionModel, withFault, failureOf, brokenStreams, linger, link, limitedWithLink,
 } from './harness.mjs'
 
 const client = (options = {}) => new OpenAI({ baseURL: base, apiKey: key(), maxRetries: 0, timeout: 60_000, ...options })
@@ -109,6 +109,23 @@ test('models are listed and retrieved', async () => {
   assert.ok(error instanceof OpenAI.NotFoundError && error.code === 'model_not_found', String(error))
 })
 
+test('five models can be tried in a minute, and the first is still there', async () => {
+  const openai = client()
+  const chat = async (model) => {
+    const { data, response } = await openai.chat.completions.create({ ...hello, model }).withResponse()
+    assert.match(data.choices[0].message.content, /Hello there/, model)
+    return response.headers.get('x-automation-session')
+  }
+  const sessions = []
+  for (const model of [chatModel, 'llama-3.2-3b', 'qwen3-235b', 'glm-4.7', 'gpt-oss-120b']) sessions.push(await chat(model))
+  assert.equal(new Set(sessions).size, 5)
+  let first // is free soon after its answer
+  do first = (await openai.get('/automation/sessions')).sessions.find(({ id }) => id === sessions[0])
+  while (first?.state === 'in_use')
+  assert.equal(first?.state, 'idle', 'the first session had to go')
+  assert.equal(await chat(chatModel), sessions[0], 'the first session is not reused')
+})
+
 test('an abort ends a stream, and the user can go on', async () => {
   const openai = client()
   const long = { model: chatModel, stream: true, messages: [{ role: 'user', content: 'word '.repeat(20) }] }
@@ -172,6 +189,25 @@ test('errors of the model keep their code, parameter and type', async () => {
       assert.doesNotMatch(error.message, /[{}]/, 'the message is a JSON text')
       if (fault === 'model-rate-limit') assert.equal(error.headers.get('retry-after'), '7')
     })
+  }
+})
+
+test("a link in a model's own error reaches the user", async () => {
+  await withFault(limitedWithLink, async () => {
+    for (const stream of [false, true]) {
+      const error = await failureOf(client().chat.completions.create({ ...hello, stream }))
+      assert.ok(error instanceof OpenAI.RateLimitError && error.code === 'rate_limit_exceeded', String(error))
+      assert.equal(error.error.message, `Rate limit reached. Visit ${link} to learn more.`)
+    }
+  })
+})
+
+test('a route that the node lacks is not found, however often it is asked for', async () => {
+  const openai = client()
+  for (let i = 0; i < 2; i++) {
+    const error = await failureOf(openai.responses.create({ model: chatModel, input: 'Hello there' }))
+    assert.ok(error instanceof OpenAI.NotFoundError && error.code === 'unknown_url', String(error))
+    assert.match(error.message, /does not have this route/)
   }
 })
 
