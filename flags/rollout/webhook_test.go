@@ -320,6 +320,14 @@ func TestOutbox_TellsNothingOldAsNew(t *testing.T) {
 		// A receiver that was last known long ago, when the flag was changed.
 		h.sql(`INSERT INTO automation_rollout_receivers (name, seen_at, registered_at) VALUES ('ops', '2020-01-01 00:00:00.000', '2020-01-01 00:00:00.000')`)
 		h.sql(`UPDATE feature_flags SET notice = 'old'`)
+		now := `now()`
+		if h.isSQLite() {
+			now = `strftime('%Y-%m-%d %H:%M:%f', 'now')`
+		}
+		until(t, "the database's clock has moved on", func() bool {
+			var n int
+			return h.db.Get(&n, `SELECT count(*) FROM feature_flag_events WHERE changed_at >= `+now) == nil && n == 0
+		})
 		// And messages that it did not accept in three days.
 		for _, row := range []string{"1, 'four days ago', '2020-01-01 00:00:00.000'", "2, '{}', CURRENT_TIMESTAMP"} {
 			h.sql(`INSERT INTO automation_rollout_outbox (receiver, rollout, seq, body, created_at, next_at) VALUES ('ops', 'automation', ` + row + `, '2020-01-01 00:00:00.000')`)
