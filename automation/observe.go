@@ -52,8 +52,8 @@ func (o Observer) withDefaults() Observer {
 	return o
 }
 
-// Snapshot is how the module is at a moment, as far as it knows without asking
-// anybody.
+// Snapshot is the state of the module at one moment, as it is known without a query
+// of the database or a call of the node.
 type Snapshot struct {
 	MasterOn bool // the process's master switch
 	// Components are run, mapping, flags, database, node, and requests, which is

@@ -38,7 +38,7 @@ func (c *Cache) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return 0
 		case err != nil && !failing:
-			c.logger.WarnContext(ctx, "settings: cannot see what has changed; asking the database for each request", "error", err)
+			c.logger.WarnContext(ctx, "settings: cannot read what has changed; each request reads the database", "error", err)
 		case err == nil && failing:
 			c.logger.InfoContext(ctx, "settings: the cache is up to date again")
 		}

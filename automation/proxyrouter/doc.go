@@ -16,7 +16,7 @@
 //
 // An open is slow, paid and not idempotent, so it is sent at most once. It always
 // dials a new connection: a kept-alive one may be dead already, and then nobody
-// could tell whether the node received the request. Only a failure before there
+// would know whether the node received the request. Only a failure before there
 // is a connection is [session.ErrUnavailable]. Any later failure that is not a
 // known refusal has an unknown outcome and wraps no sentinel. [NodeError] lists
 // all cases.

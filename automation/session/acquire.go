@@ -234,8 +234,8 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// pause is how long to wait for news before asking again: other replicas
-// release without a word.
+// pause is how long to wait before the next attempt: other replicas release
+// sessions without a signal.
 func (a *acquisition) pause() time.Duration {
 	return retry.Jitter(min(time.Duration(a.asked*a.asked)*25*time.Millisecond, 150*time.Millisecond))
 }

@@ -61,7 +61,7 @@ func (a *app) act(action rollout.Action, short, long string) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell what it would do")
 	if action == rollout.ActionRestart {
-		cmd.Flags().BoolVar(&sure, "yes", false, "take the feature from users who have it, without asking")
+		cmd.Flags().BoolVar(&sure, "yes", false, "take the feature from users who have it, without confirmation")
 	}
 	return cmd
 }
@@ -182,7 +182,7 @@ needs --yes where nobody can be asked.`,
 	}
 	cmd.Flags().StringVar(&file, "plan", "", "a plan in JSON, as --dry-run shows one; - is standard input")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show the plan, in JSON")
-	cmd.Flags().BoolVar(&sure, "yes", false, "take the feature from users who have it, without asking")
+	cmd.Flags().BoolVar(&sure, "yes", false, "take the feature from users who have it, without confirmation")
 	return cmd
 }
 
