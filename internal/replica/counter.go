@@ -10,10 +10,8 @@ import (
 // Counter counts the requests of the last minute, in steps of ten seconds, and
 // how requests ended since it was last asked. It is safe for concurrent use.
 type Counter struct {
-	now func() time.Time
-
 	mu       sync.Mutex
-	steps    [7]step // six whole steps and the current one
+	rates    recent[Rates]
 	activity map[activityKey]*Activity
 }
 
@@ -34,16 +32,9 @@ type Activity struct {
 	DatabaseUS   int64  `json:"database_us" db:"db_us"`     // likewise
 }
 
-type step struct {
-	number int64 // of ten-second steps since 1970
-	Rates
-}
-
-const stepLength = 10 * time.Second
-
 // NewCounter returns a Counter that reads the given clock.
 func NewCounter(now func() time.Time) *Counter {
-	return &Counter{now: now, activity: map[activityKey]*Activity{}}
+	return &Counter{rates: newRecent[Rates](time.Minute, now), activity: map[activityKey]*Activity{}}
 }
 
 // AddActivity counts one request, or several.
@@ -78,34 +69,26 @@ func (c *Counter) Take() []Activity {
 
 // Add counts one request of the last minute.
 func (c *Counter) Add(failed, becauseOfNode bool) {
-	number := c.now().UnixNano() / int64(stepLength)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := &c.steps[number%int64(len(c.steps))]
-	if s.number != number {
-		*s = step{number: number}
-	}
-	s.Requests++
+	r := c.rates.current()
+	r.Requests++
 	if failed {
-		s.Failures++
+		r.Failures++
 	}
 	if becauseOfNode {
-		s.NodeFailures++
+		r.NodeFailures++
 	}
 }
 
 // Rates returns the counts of the last minute, give or take a step.
-func (c *Counter) Rates() Rates {
-	number := c.now().UnixNano() / int64(stepLength)
+func (c *Counter) Rates() (sum Rates) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var sum Rates
-	for _, s := range c.steps {
-		if s.number > number-int64(len(c.steps)) {
-			sum.Requests += s.Requests
-			sum.Failures += s.Failures
-			sum.NodeFailures += s.NodeFailures
-		}
-	}
+	c.rates.each(func(r Rates) {
+		sum.Requests += r.Requests
+		sum.Failures += r.Failures
+		sum.NodeFailures += r.NodeFailures
+	})
 	return sum
 }

@@ -62,19 +62,14 @@ func (f Figures) OverheadP95() (time.Duration, bool) {
 // FiguresCounter counts Figures, in steps of ten seconds. It is safe for
 // concurrent use.
 type FiguresCounter struct {
-	now func() time.Time
-
-	mu    sync.Mutex
-	steps [31]figuresStep // thirty whole steps and the current one
-}
-
-type figuresStep struct {
-	number int64 // of ten-second steps since 1970
-	Figures
+	mu      sync.Mutex
+	figures recent[Figures]
 }
 
 // NewFiguresCounter returns a FiguresCounter that reads the given clock.
-func NewFiguresCounter(now func() time.Time) *FiguresCounter { return &FiguresCounter{now: now} }
+func NewFiguresCounter(now func() time.Time) *FiguresCounter {
+	return &FiguresCounter{figures: newRecent[Figures](5*time.Minute, now)}
+}
 
 // Served counts a request that was served, with what automation added to it.
 func (c *FiguresCounter) Served(overhead time.Duration) {
@@ -97,26 +92,15 @@ func (c *FiguresCounter) Failed(cause string) {
 }
 
 func (c *FiguresCounter) update(add func(*Figures)) {
-	number := c.now().UnixNano() / int64(stepLength)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := &c.steps[number%int64(len(c.steps))]
-	if s.number != number {
-		*s = figuresStep{number: number}
-	}
-	add(&s.Figures)
+	add(c.figures.current())
 }
 
 // Figures returns the counts of the last five minutes, give or take a step.
-func (c *FiguresCounter) Figures() Figures {
-	number := c.now().UnixNano() / int64(stepLength)
+func (c *FiguresCounter) Figures() (sum Figures) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var sum Figures
-	for i := range c.steps {
-		if c.steps[i].number > number-int64(len(c.steps)) {
-			sum.Add(c.steps[i].Figures)
-		}
-	}
+	c.figures.each(func(f Figures) { sum.Add(f) })
 	return sum
 }
