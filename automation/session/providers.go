@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -23,14 +24,9 @@ type providers struct {
 	forUser map[string][]string // by user
 	clock   int                 // counts what follows
 	applied int                 // when the reading began that was applied last
-	added   []addedFailure      // since then
-}
-
-// addedFailure is a failure of a user of this replica's, which a reading that
-// began before it was written does not have.
-type addedFailure struct {
-	providerFailure
-	at int
+	// added has the failures of this replica's users that were written since then,
+	// and when. A reading that began before does not have them.
+	added map[providerFailure]int
 }
 
 // avoided returns the providers to be avoided for a user, who may be empty.
@@ -63,7 +59,10 @@ func (p *providers) add(provider, userID string) {
 	defer p.mu.Unlock()
 	p.clock++
 	f := providerFailure{Provider: provider, UserID: userID}
-	p.added = append(p.added, addedFailure{f, p.clock})
+	if p.added == nil {
+		p.added = map[providerFailure]int{}
+	}
+	p.added[f] = p.clock
 	p.note(f)
 }
 
@@ -115,9 +114,9 @@ func (p *providers) set(failures []providerFailure, begun int) (changed bool) {
 	}
 	changed = !slices.Equal(p.forAll, forAll)
 	p.forAll, p.forUser, p.applied = forAll, forUser, begun
-	p.added = slices.DeleteFunc(p.added, func(f addedFailure) bool { return f.at < begun })
-	for _, f := range p.added {
-		p.note(f.providerFailure)
+	maps.DeleteFunc(p.added, func(_ providerFailure, at int) bool { return at < begun })
+	for f := range p.added {
+		p.note(f)
 	}
 	return changed
 }
