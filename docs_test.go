@@ -2,6 +2,8 @@ package gatewayautomation_test
 
 import (
 	"bytes"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -60,17 +62,58 @@ func TestDocs_NameFilesThatExist(t *testing.T) {
 	}
 }
 
-// ARCHITECTURE.md is where a reader looks for a package.
+// floors returns the floor of each package by the table of ARCHITECTURE.md,
+// where 0 is the highest.
+func floors(t *testing.T) map[string]int {
+	t.Helper()
+	name, floor, found := regexp.MustCompile("`([^`]+)`"), 0, map[string]int{}
+	for line := range strings.Lines(read(t, "ARCHITECTURE.md")) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 5 { // not of this table
+			continue
+		}
+		dir := ""
+		for _, m := range name.FindAllStringSubmatch(cells[2], -1) {
+			pkg := m[1]
+			if rest, ok := strings.CutPrefix(pkg, "…/"); ok { // next to the one before
+				pkg = dir + "/" + rest
+			}
+			dir, found[pkg] = filepath.Dir(pkg), floor
+		}
+		floor++
+	}
+	return found
+}
+
+// ARCHITECTURE.md is where a reader looks for a package. No package imports
+// another that stands above it.
 func TestArchitecture_NamesEveryPackage(t *testing.T) {
-	text := read(t, "ARCHITECTURE.md")
+	floor, arrows := floors(t), 0
 	for _, file := range files(t, ".go") {
 		dir := filepath.Dir(file)
 		if strings.HasSuffix(file, "_test.go") || dir == "." || strings.HasPrefix(dir, "e2e") || strings.HasPrefix(dir, "bench") || strings.HasPrefix(dir, "testdata") {
 			continue
 		}
-		if !strings.Contains(text, "`"+dir+"`") && !strings.Contains(text, "`…/"+filepath.Base(dir)+"`") {
-			t.Errorf("it does not name %s", dir)
+		at, ok := floor[dir]
+		if !ok {
+			t.Errorf("its table does not name %s", dir)
+			continue
 		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, spec := range parsed.Imports {
+			pkg, ok := strings.CutPrefix(strings.Trim(spec.Path.Value, `"`), modulePath+"/")
+			if ok && floor[pkg] < at {
+				t.Errorf("%s imports %s, which stands above it", file, pkg)
+			} else if ok {
+				arrows++
+			}
+		}
+	}
+	if arrows < 100 {
+		t.Errorf("%d imports were looked at", arrows)
 	}
 }
 

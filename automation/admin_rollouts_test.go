@@ -10,7 +10,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
-	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
 func rollouts(c *automation.Config) { c.RolloutInterval = 50 * time.Millisecond }
@@ -83,7 +83,7 @@ func TestRollout_TakesTheFeatureBackForItsOwnErrors(t *testing.T) {
 		}
 		group.Wait()
 		elapse(o, 30*time.Second)
-		s, err := o.Rollouts().Get(t.Context(), "automation")
+		s, err := rollout.NewStore(o.db).Get(t.Context(), "automation")
 		return err == nil && s.State == rollout.StateRolledBack
 	})
 	o.until("users are told", func() bool {
@@ -103,7 +103,7 @@ func TestRollout_HoldsForErrorsOfProviders(t *testing.T) {
 			o.send(o.request("POST", "/api/v1/chat/completions", fmt.Sprint("user", user), `{"model":"llama"}`))
 		}
 		elapse(o, 30*time.Second)
-		s, err := o.Rollouts().Get(t.Context(), "automation")
+		s, err := rollout.NewStore(o.db).Get(t.Context(), "automation")
 		return err == nil && s.State == rollout.StateRunning && s.Waiting == "outage"
 	})
 	o.expect(o.call("GET", "/rollouts/automation", ""), http.StatusOK, "requests failed here or at their provider")
@@ -129,7 +129,7 @@ func TestEvidence_CountsOnlyWhatTheFeatureActedOn(t *testing.T) {
 	o.expect(o.call("POST", "/rollouts/automation", half), http.StatusOK, "")
 	o.until("alice is in", func() bool { return o.Flags().Decide("automation", "alice").On })
 	o.until("the last stage has begun", func() bool {
-		s, err := o.Rollouts().Get(t.Context(), "automation")
+		s, err := rollout.NewStore(o.db).Get(t.Context(), "automation")
 		return err == nil && s.Stage == 1
 	})
 	put := o.send(o.request("PUT", "/api/v1/automation/settings", "opted-out", `{"is_enabled":false,"session_duration":3600}`))
@@ -150,7 +150,7 @@ func TestEvidence_CountsOnlyWhatTheFeatureActedOn(t *testing.T) {
 	want := rollout.Evidence{Exposed: rollout.Counts{Outcomes: 3, Failures: 1, Ignored: 1}, Control: rollout.Counts{Outcomes: 2, Failures: 1}}
 	var got rollout.Evidence
 	o.until("the counts are flushed", func() bool {
-		s, err := o.Rollouts().Get(t.Context(), "automation")
+		s, err := rollout.NewStore(o.db).Get(t.Context(), "automation")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,8 +14,8 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
 	"github.com/MorpheusAIs/gateway-automation/automation/console"
-	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
 // largeConsole is the console of a deployment with a thousand replicas, lists of
@@ -24,7 +24,7 @@ import (
 func largeConsole(t testing.TB, sessions int) (l *harness, pages http.Handler) {
 	t.Helper()
 	l = newHarness(t, setup{db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, pgtest.Database(t)) }})
-	if _, err := l.Rollouts().Create(t.Context(), automation.FlagName, rollout.DefaultPlan(), "test"); err != nil {
+	if _, err := rollout.NewStore(l.db).Create(t.Context(), automation.FlagName, rollout.DefaultPlan(), "test"); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range []string{

@@ -18,11 +18,11 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/flags"
-	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
 	"github.com/MorpheusAIs/gateway-automation/internal/feedback"
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
 	"github.com/MorpheusAIs/gateway-automation/internal/report"
+	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 	"github.com/MorpheusAIs/gateway-automation/settings"
@@ -317,9 +317,6 @@ func (m *Module) Flags() *flags.View { return m.flags.View }
 // FlagsChanged makes the module read the flags now instead of at its next poll:
 // a hint, for flags/listen or a host's own way to learn of a change.
 func (m *Module) FlagsChanged() { m.flags.Trigger() }
-
-// Rollouts returns the staged rollouts: their commands, status and history.
-func (m *Module) Rollouts() *rollout.Store { return m.rollouts }
 
 // EraseUser erases everything about a user who goes. It can be repeated. Their
 // open sessions serve nobody any more and stay open until they expire.

@@ -84,5 +84,10 @@ func (m *Module) OptInCounts(ctx context.Context) (on, off int64, err error) {
 // RolloutStatus returns how all rollouts stand. One that cannot be read is in
 // the error.
 func (m *Module) RolloutStatus(ctx context.Context) ([]rollout.Status, error) {
-	return m.rollouts.List(ctx)
+	all, err := m.rollouts.List(ctx)
+	var list []rollout.Status
+	for _, s := range all {
+		list = append(list, rollout.Status(s.Summary()))
+	}
+	return list, err
 }

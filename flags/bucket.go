@@ -4,7 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 
-	"github.com/MorpheusAIs/gateway-automation/flags/internal/flagsql"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 )
 
 // Bucket returns the user's bucket in the cohort of a seed, 0 to 9,999: the

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/MorpheusAIs/gateway-automation/flags/internal/flagsql"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 )
 
 // Flag is one row of feature_flags. A Flag that others may see is never

@@ -6,7 +6,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/MorpheusAIs/gateway-automation/flags/internal/flagsql"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 )
 
 // MaxIDs is the most ids that a list of a flag may hold. More people are a

@@ -1,6 +1,6 @@
 package flags
 
-import "github.com/MorpheusAIs/gateway-automation/flags/internal/flagsql"
+import "github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 
 // Percentage is a share of the users, in hundredths of a per cent: 1,250 is
 // 12.5 %. Valid ones are 0 to 100 * Percent. In JSON it is a number of per

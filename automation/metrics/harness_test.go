@@ -79,9 +79,9 @@ func newModule(t *testing.T, n source) *fakeModule {
 	}
 	w.Decide("nonsense", "alice")
 	return &fakeModule{flags: w,
-		rollouts: []rollout.Status{{Name: "automation", State: rollout.StateRunning, Waiting: "samples", Stage: 1, Percentage: 1000,
-			WatchedSeconds: 60, HoldSeconds: 86400, LookedAt: now,
-			Evidence: rollout.Evidence{Exposed: rollout.Counts{Outcomes: 90, Failures: 2}, Control: rollout.Counts{Outcomes: 900, Failures: 9}}}},
+		rollouts: []rollout.Status{{Name: "automation", State: "running", Waiting: "samples", Stage: 1, Percentage: 1000,
+			Watched: time.Minute, Hold: 24 * time.Hour, LookedAt: now,
+			ExposedOutcomes: 90, ExposedFailures: 2, ControlOutcomes: 900, ControlFailures: 9}},
 		snapshot: automation.Snapshot{MasterOn: true,
 			Components: map[string]automation.Component{"node": {OK: true}, "run": {OK: true}, "database": {Detail: "the last read failed"}},
 			Mapping:    mapping.Health{Entries: 9, LoadedAt: now, FeedModels: 4, FeedAt: now, FeedErr: errors.New("away")},

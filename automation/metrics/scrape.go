@@ -214,28 +214,28 @@ func (s *scrape) collectStats(a *source, ch metricSink) {
 
 // Every state that a rollout can be in, and everything a stage can wait for.
 var (
-	rolloutStates = []rollout.State{rollout.StatePending, rollout.StateRunning, rollout.StatePaused, rollout.StateCompleted, rollout.StateRolledBack, rollout.StateAborted}
+	rolloutStates = []string{"pending", "running", "paused", "completed", "rolled_back", "aborted"}
 	rolloutWaits  = []string{"time", "samples", "approval", "outage", "users", "breach"}
 )
 
 func (s *scrape) collectRollouts(list []rollout.Status, ch metricSink) {
 	for _, r := range list[:min(len(list), maxRollouts)] {
 		for _, state := range rolloutStates {
-			ch.gauge(s.rolloutState, boolToFloat(r.State == state), r.Name, string(state))
+			ch.gauge(s.rolloutState, boolToFloat(r.State == state), r.Name, state)
 		}
 		for _, reason := range rolloutWaits {
 			ch.gauge(s.rolloutWaiting, boolToFloat(r.Waiting == reason), r.Name, reason)
 		}
 		ch.gauge(s.rolloutStage, float64(r.Stage), r.Name)
 		ch.gauge(s.rolloutShare, float64(r.Percentage)/float64(100*flags.Percent), r.Name)
-		ch.gauge(s.rolloutWatched, r.WatchedSeconds, r.Name)
-		ch.gauge(s.rolloutHold, r.HoldSeconds, r.Name)
+		ch.gauge(s.rolloutWatched, r.Watched.Seconds(), r.Name)
+		ch.gauge(s.rolloutHold, r.Hold.Seconds(), r.Name)
 		if !r.LookedAt.IsZero() {
 			ch.gauge(s.rolloutLooked, unix(r.LookedAt), r.Name)
 		}
-		for arm, c := range map[rollout.Arm]rollout.Counts{rollout.ArmExposed: r.Evidence.Exposed, rollout.ArmControl: r.Evidence.Control} {
-			ch.gauge(s.rolloutOutcomes, float64(c.Outcomes), r.Name, arm.String())
-			ch.gauge(s.rolloutFailures, float64(c.Failures), r.Name, arm.String())
-		}
+		ch.gauge(s.rolloutOutcomes, float64(r.ExposedOutcomes), r.Name, "exposed")
+		ch.gauge(s.rolloutFailures, float64(r.ExposedFailures), r.Name, "exposed")
+		ch.gauge(s.rolloutOutcomes, float64(r.ControlOutcomes), r.Name, "control")
+		ch.gauge(s.rolloutFailures, float64(r.ControlFailures), r.Name, "control")
 	}
 }

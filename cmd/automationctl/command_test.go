@@ -15,9 +15,9 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
-	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/dbopen"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -203,17 +203,14 @@ func (s *signalled) Write(p []byte) (int, error) {
 
 func TestRolloutWatch_FollowsARolloutToItsEnd(t *testing.T) {
 	onBoth(t, func(t *testing.T, s shell, db *sqlx.DB) {
-		c, err := rollout.New(db, rollout.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := rollout.NewStore(db)
 		do := func(a rollout.Action) {
 			t.Helper()
-			if _, err := c.Store().Execute(t.Context(), "automation", rollout.Command{Action: a, Actor: "ann"}); err != nil {
+			if _, err := c.Execute(t.Context(), "automation", rollout.Command{Action: a, Actor: "ann"}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if _, err := c.Store().Create(t.Context(), "automation", rollout.DefaultPlan(), "ann"); err != nil {
+		if _, err := c.Create(t.Context(), "automation", rollout.DefaultPlan(), "ann"); err != nil {
 			t.Fatal(err)
 		}
 		do(rollout.ActionStart)
@@ -278,13 +275,9 @@ func TestRolloutWatch_PrintsEveryStep(t *testing.T) {
 			t.Fatal(r.errs)
 		}
 	}
-	c, err := rollout.New(db, rollout.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	var out bytes.Buffer
 	a := &app{out: &out}
-	seen, err := a.printSteps(t.Context(), c.Store(), rollout.Status{Name: "automation", Seq: 3}, 2) // 4, the pause, came after the look
+	seen, err := a.printSteps(t.Context(), rollout.NewStore(db), rollout.Status{Name: "automation", Seq: 3}, 2) // 4, the pause, came after the look
 	if err != nil || seen != 3 || !strings.Contains(out.String(), "automation: skip, ") || strings.Count(out.String(), "\n") != 1 {
 		t.Errorf("seen %d, error %v\n%s", seen, err, &out)
 	}

@@ -10,9 +10,9 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/flags"
-	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
 	"github.com/MorpheusAIs/gateway-automation/internal/feedback"
+	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 

@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
-	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
+	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
 // offCommand is the kill switch.
@@ -67,11 +67,7 @@ func (a *app) switchFlag(cmd *cobra.Command, db *sqlx.DB, args []string, ch flag
 
 // noteRollout prints what a rollout makes of a change of its flag by hand.
 func (a *app) noteRollout(cmd *cobra.Command, db *sqlx.DB, name string) {
-	c, err := rollout.New(db, rollout.Options{})
-	if err != nil {
-		return
-	}
-	if effect, err := c.Store().HandEditEffect(cmd.Context(), name); err == nil && effect != "" {
+	if effect, err := rollout.NewStore(db).HandEditEffect(cmd.Context(), name); err == nil && effect != "" {
 		a.printf("%s", effect)
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
-	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/report"
+	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -57,11 +57,7 @@ sessions, 30 unless set.`,
 				return err
 			}
 			o.Retention = time.Duration(cfg.RetentionDays) * 24 * time.Hour
-			c, err := rollout.New(db, rollout.Options{})
-			if err != nil {
-				return err
-			}
-			r, err := report.New(db, c.Store(), sqldb.Options{}).Make(cmd.Context(), o)
+			r, err := report.New(db, rollout.NewStore(db), sqldb.Options{}).Make(cmd.Context(), o)
 			if err != nil {
 				return err
 			}

@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
-	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
 func (a *app) rollout() *cobra.Command {
@@ -96,11 +96,7 @@ func (a *app) confirmTakingAway(ctx context.Context, store *flags.Store, name st
 
 func (a *app) withRollouts(fn func(*cobra.Command, []string, *rollout.Store, *flags.Store) error) func(*cobra.Command, []string) error {
 	return a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
-		c, err := rollout.New(db, rollout.Options{})
-		if err != nil {
-			return err
-		}
-		return fn(cmd, args, c.Store(), flags.NewStore(db, flags.StoreOptions{}))
+		return fn(cmd, args, rollout.NewStore(db), flags.NewStore(db, flags.StoreOptions{}))
 	})
 }
 
@@ -204,17 +200,15 @@ func (a *app) rolloutStatus() *cobra.Command {
 	return &cobra.Command{
 		Use: "status [NAME]", Short: "Show how a rollout stands, or all", Args: cobra.MaximumNArgs(1),
 		RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
-			c, err := rollout.New(db, rollout.Options{})
+			c := rollout.NewStore(db)
+			if len(args) == 0 {
+				return a.rollouts(cmd, c)
+			}
+			now, err := c.Get(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			if len(args) == 0 {
-				return a.rollouts(cmd, c.Store())
-			}
-			s := rolloutStatus{Gateways: a.gatewaysOf(cmd.Context(), db, args[0])}
-			if s.Status, err = c.Store().Get(cmd.Context(), args[0]); err != nil {
-				return err
-			}
+			s := rolloutStatus{Status: now, Gateways: a.gatewaysOf(cmd.Context(), db, args[0])}
 			return a.print(s, func(w io.Writer) {
 				status(w, s.Status)
 				if s.Gateways != nil {

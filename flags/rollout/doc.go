@@ -7,19 +7,20 @@
 //
 //	c, err := rollout.New(db, rollout.Options{})
 //	go c.Run(ctx)
-//	recorder := c.Recorder("automation")
+//	recorder := c.Recorder("search")
 //	...
-//	recorder.Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: rollout.OutcomeSuccess, UserID: user, Latency: latency})
+//	if arm, ok := rollout.ArmOf(watcher.Decide("search", user)); ok {
+//		recorder.Record(rollout.Sample{Arm: arm, Outcome: rollout.OutcomeSuccess, UserID: user, Latency: latency})
+//	}
 //
-// and once, by an operator:
-//
-//	store := c.Store()
-//	store.Create(ctx, "automation", rollout.DefaultPlan(), "ops@example.com")
-//	store.Execute(ctx, "automation", rollout.Command{Action: rollout.ActionStart, Actor: "ops@example.com"})
+// Operators start and steer it with `automationctl rollout`, with the module's
+// operators' API where the host mounts that, or through [Controller.Start] and
+// [Controller.Execute]. The flag "automation" is the module's own: the module
+// runs a controller and records, and a host does neither.
 //
 // # Stages
 //
-// A [Plan] is data. A stage sets the flag's percentage, adds users, and passes
+// A plan is data. A stage sets the flag's percentage, adds users, and passes
 // when it has been watched for its hold, has its samples, and is approved where
 // it must be; passing the last one completes the rollout. Only time in which a
 // replica evaluated the rollout counts as watched: whatever was down, and for
@@ -39,8 +40,8 @@
 //
 // # States
 //
-// A rollout is pending, running, paused, completed, rolled back or aborted;
-// [Status] lists the operators' actions that are possible. Paused by an operator
+// A rollout is pending, running, paused, completed, rolled back or aborted; an
+// action that its state does not allow is an [ErrIllegal]. Paused by an operator
 // it does not advance, but is still watched and rolled back. Paused by a breach
 // or by a hand edit it does nothing until a human acts.
 //

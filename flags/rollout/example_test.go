@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
+	_ "modernc.org/sqlite"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/flags"
@@ -16,7 +17,8 @@ import (
 // A rollout is started, and what becomes of its requests is recorded. Running
 // gateways roll it back when too many fail for two minutes.
 func Example() {
-	ctx := context.Background()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	db := sqlx.MustOpen("sqlite", "file:rollout?mode=memory&cache=shared")
 	defer func() { _ = db.Close() }()
 	db.SetMaxOpenConns(1)
@@ -24,79 +26,80 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
+	c, err := rollout.New(db, rollout.Options{Interval: 10 * time.Millisecond})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := c.Start(ctx, "automation", nil, "ops@example.com"); err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := c.Execute(ctx, "automation", "skip", "ops@example.com"); err != nil {
+		fmt.Println(err)
+		return
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); c.Run(ctx) }()
+
+	recorder := c.Recorder("automation")
+	for user := 0; ; user++ {
+		recorder.Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: rollout.OutcomeSuccess, UserID: strconv.Itoa(user), Latency: 900 * time.Millisecond})
+		list, err := c.List(ctx)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		if s := list[0]; s.ExposedOutcomes > 0 {
+			fmt.Printf("%s: %s at %v %%, waits for %s\n", s.Name, s.State, s.Percentage, s.Waiting)
+			break
+		}
+	}
+	cancel()
+	<-done
+	// Output:
+	// automation: running at 10 %, waits for time
+}
+
+// A plan that cannot be carried out is refused, and why.
+func ExampleController_Start() {
+	ctx := context.Background()
+	db := sqlx.MustOpen("sqlite", "file:start?mode=memory&cache=shared")
+	defer func() { _ = db.Close() }()
 	c, err := rollout.New(db, rollout.Options{})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	store := c.Store()
-	if _, err := store.Create(ctx, "automation", rollout.DefaultPlan(), "ops@example.com"); err != nil {
-		fmt.Println(err)
-		return
-	}
-	for _, action := range []rollout.Action{rollout.ActionStart, rollout.ActionSkip} {
-		if _, err := store.Execute(ctx, "automation", rollout.Command{Action: action, Actor: "ops@example.com"}); err != nil {
-			fmt.Println(err)
-			return
-		}
-	}
-	// A gateway runs c.Run(ctx) next to its server; here single passes do.
-	recorder := c.Recorder("automation")
-	show := func() {
-		if err := c.Tick(ctx); err != nil {
-			fmt.Println(err)
-		}
-		s, err := store.Get(ctx, "automation")
-		if err != nil {
-			fmt.Println(err)
-		}
-		fmt.Printf("%s at %v %%, %d of %d failed, waits for %s\n", s.State, s.Percentage, s.Evidence.Exposed.Failures, s.Evidence.Exposed.Outcomes, s.Waiting)
-	}
-	show()
-	for i := range 50 {
-		outcome := rollout.OutcomeSuccess
-		if i%5 < 3 {
-			outcome = rollout.OutcomeFailure
-		}
-		recorder.Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: outcome, UserID: "user-" + strconv.Itoa(i),
-			Latency: 900 * time.Millisecond, DatabaseTime: 2 * time.Millisecond})
-	}
-	show()
-	// Output:
-	// running at 10 %, 0 of 0 failed, waits for time
-	// running at 10 %, 30 of 50 failed, waits for time
-}
-
-func ExampleParsePlan() {
-	_, err := rollout.ParsePlan([]byte(`{
+	fmt.Println(c.Start(ctx, "automation", []byte(`{
 		"stages": [
 			{"name": "internal", "users": [1, 2, 3], "hold": "24h", "approval": true},
 			{"name": "half", "percentage": 50, "hold": "a day"}
 		]
-	}`))
-	fmt.Println(err)
-	_, err = rollout.ParsePlan([]byte(`{
+	}`), "ops@example.com"))
+	fmt.Println(c.Start(ctx, "automation", []byte(`{
 		"stages": [
 			{"name": "half", "percentage": 50, "hold": "24h"},
 			{"name": "all", "percentage": 10, "min_samples": 100}
 		]
-	}`))
-	fmt.Println(err)
+	}`), "ops@example.com"))
 	// Output:
-	// stages[1].hold: "a day" is no duration such as "24h" or "90s" (line 4, column 47)
-	// stages[1].percentage: 10 is less than the stage before has, 50: a rollout only adds users
+	// rollout: start("automation"): stages[1].hold: "a day" is no duration such as "24h" or "90s" (line 4, column 47)
+	// rollout: start("automation"): stages[1].percentage: 10 is less than the stage before has, 50: a rollout only adds users
 }
 
 // A host's handler decides by the flag and records what became of the request.
 func ExampleArmOf() {
 	f := &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: flags.NewIDs("7"), DisabledUserIDs: flags.NewIDs("8")}
 	for _, user := range []string{"7", "8", "9"} {
-		arm, ok := rollout.ArmOf(flags.Evaluate(f, user))
-		if !ok {
+		switch arm, ok := rollout.ArmOf(flags.Evaluate(f, user)); {
+		case !ok:
 			fmt.Println(user, "is not recorded")
-			continue
+		case arm == rollout.ArmExposed:
+			fmt.Println(user, "is recorded as exposed")
+		default:
+			fmt.Println(user, "is recorded as control")
 		}
-		fmt.Println(user, "is recorded as", arm)
 	}
 	// Output:
 	// 7 is recorded as exposed

@@ -15,9 +15,9 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
-	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/report"
+	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
@@ -51,11 +51,7 @@ func onBoth(t *testing.T, test func(t *testing.T, h *harness)) {
 		t.Run(name, func(t *testing.T) {
 			pool := open(t)
 			schematest.Migrate(t, pool)
-			c, err := rollout.New(pool, rollout.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			h := &harness{t: t, pool: pool, words: sqldb.New(pool, sqldb.Options{}), rollouts: c.Store()}
+			h := &harness{t: t, pool: pool, words: sqldb.New(pool, sqldb.Options{}), rollouts: rollout.NewStore(pool)}
 			h.maker, h.options = report.New(pool, h.rollouts, sqldb.Options{}), report.Options{Flag: "automation"}
 			h.unlockAudit()
 			test(t, h)
@@ -322,11 +318,7 @@ func TestMake_CountsAnAdoptedFlagAsBegun(t *testing.T) {
 	h.sql(`CREATE TABLE feature_flags (feature_name varchar(100) PRIMARY KEY, enabled boolean, enabled_user_ids json)`,
 		`INSERT INTO feature_flags VALUES ('automation', true, '[1, 2]')`)
 	schematest.Migrate(t, h.pool)
-	c, err := rollout.New(h.pool, rollout.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.maker, h.options = report.New(h.pool, c.Store(), sqldb.Options{}), report.Options{Flag: "automation"}
+	h.maker, h.options = report.New(h.pool, rollout.NewStore(h.pool), sqldb.Options{}), report.Options{Flag: "automation"}
 	if r := h.report(); r.State != rollout.StateRunning || len(r.Steps) != 1 || r.Steps[0].Listed != 2 || r.BeganAt.IsZero() {
 		t.Errorf("%+v", r)
 	}

@@ -189,12 +189,17 @@ func TestRollout_WorksAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := controller.Store().Create(t.Context(), automation.FlagName, rollout.DefaultPlan(), "operator"); err != nil {
+	if err := controller.Start(t.Context(), automation.FlagName, nil, "operator"); err != nil {
 		t.Fatal(err)
 	}
-	if status, err := controller.Store().Get(t.Context(), automation.FlagName); err != nil || status.State != rollout.StatePending {
-		t.Errorf("a new rollout: %+v, %v", status, err)
+	if list, err := controller.List(t.Context()); err != nil || len(list) != 1 || list[0].State != "running" {
+		t.Errorf("a new rollout: %+v, %v", list, err)
 	}
+	if err := controller.Execute(t.Context(), automation.FlagName, "resume", "operator"); !errors.Is(err, rollout.ErrIllegal) {
+		t.Errorf("resuming what is not paused: %v", err)
+	}
+	running(t, func(ctx context.Context) error { controller.Run(ctx); return nil })
+	controller.Recorder(automation.FlagName).Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: rollout.OutcomeSuccess, UserID: "alice"})
 }
 
 func TestAutomation_RunsInAGateway(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/jmoiron/sqlx"
+
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
@@ -19,6 +21,12 @@ import (
 type Store struct {
 	db  *sqldb.DB
 	log *slog.Logger
+}
+
+// NewStore returns the store of a program that runs no controller, on the
+// host's pool.
+func NewStore(pool *sqlx.DB) *Store {
+	return &Store{db: sqldb.New(pool, sqldb.Options{MaxConns: 4}), log: slog.New(slog.DiscardHandler)}
 }
 
 // Command is what an operator wants done.
@@ -214,6 +222,30 @@ func (r rollout) status(e Evidence) Status {
 		Possible: allowedActions(r.state), Plan: r.plan,
 	}
 }
+
+// Summary is the Status that package flags/rollout has, field by field.
+type Summary struct {
+	Name, State, Reason, Waiting, Detail string
+	Stage                                int
+	StageName                            string
+	Percentage                           flags.Percentage
+	Watched, Hold                        time.Duration
+	LookedAt                             time.Time
+	ExposedOutcomes, ExposedFailures     int64
+	ControlOutcomes, ControlFailures     int64
+}
+
+// Summary returns what hosts are told of the status.
+func (s Status) Summary() Summary {
+	return Summary{
+		Name: s.Name, State: string(s.State), Reason: s.Reason, Waiting: s.Waiting, Detail: s.Detail, Stage: s.Stage, StageName: s.StageName,
+		Percentage: s.Percentage, Watched: seconds(s.WatchedSeconds), Hold: seconds(s.HoldSeconds), LookedAt: s.LookedAt,
+		ExposedOutcomes: s.Evidence.Exposed.Outcomes, ExposedFailures: s.Evidence.Exposed.Failures,
+		ControlOutcomes: s.Evidence.Control.Outcomes, ControlFailures: s.Evidence.Control.Failures,
+	}
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // Get returns the status of a rollout. The errors are ErrNotFound, a *RowError,
 // and the database's.

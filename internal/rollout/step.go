@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
-	"github.com/MorpheusAIs/gateway-automation/flags/internal/flagsql"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 )
 
 // rollout is a row of automation_rollouts.
