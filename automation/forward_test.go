@@ -52,12 +52,12 @@ func TestForward_SendsRequestsOfAllKinds(t *testing.T) {
 	l.healthy()
 }
 
-// The network's node lacks some of OpenAI's routes. The first request shows it;
-// no other one has a session paid for that.
+// The network's node lacks some of OpenAI's routes. Only the first request to
+// each pays for a session; its answer shows that the route is missing.
 func TestForward_PaysForNoRouteThatTheNodeLacks(t *testing.T) {
-	var after atomic.Int64 // by how much the clock is ahead
+	var ahead atomic.Int64 // of the wall clock, in nanoseconds
 	l := newHarness(t, setup{typed: true, options: func(o *automation.Options) {
-		o.Now = func() time.Time { return time.Now().Add(time.Duration(after.Load())) }
+		o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	}})
 	form := "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n--b--\r\n"
 	routes := []struct{ path, body, media string }{
@@ -77,18 +77,18 @@ func TestForward_PaysForNoRouteThatTheNodeLacks(t *testing.T) {
 		t.Errorf("%d sessions were paid, want one to see each route missing", s.Opens)
 	}
 	// A newer node has them.
-	after.Store(int64(time.Hour))
+	ahead.Store(int64(time.Hour))
 	l.do("POST", "/api/v1/completions", "late", routes[0].body)
 	if s := l.healthy(); s.Opens != len(routes)+1 {
 		t.Errorf("an hour later the node was not asked again: %d opens", s.Opens)
 	}
 }
 
-// What everybody needs is never refused for a 404 that was somebody else's.
-func TestForward_AsksTheNodeForAChatEachTime(t *testing.T) {
+// The chat route is never remembered as missing: one 404 would refuse everybody.
+func TestForward_TriesTheChatRouteAgainAfterA404(t *testing.T) {
 	chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 	var failed atomic.Bool
-	l := newHarness(t, setup{config: front(t, chain, func(w http.ResponseWriter, _ *http.Request) {
+	l := newHarness(t, setup{config: answerForwarded(t, chain, func(w http.ResponseWriter, _ *http.Request) {
 		if !failed.Swap(true) {
 			http.Error(w, "404 page not found", http.StatusNotFound)
 			return
@@ -103,8 +103,9 @@ func TestForward_AsksTheNodeForAChatEachTime(t *testing.T) {
 	}
 }
 
-// front stands before a node and answers the forwarded requests in its place.
-func front(t *testing.T, chain *proxyroutertest.Server, answer http.HandlerFunc) func(*automation.Config) {
+// answerForwarded answers forwarded requests with answer, and passes all others
+// on to the simulated node.
+func answerForwarded(t *testing.T, chain *proxyroutertest.Server, answer http.HandlerFunc) func(*automation.Config) {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasPrefix(r.URL.Path, "/v1/") {
@@ -135,9 +136,9 @@ func TestForward_ReusesTheSessionHoweverSoon(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
-			l := newHarness(t, setup{config: front(t, chain, answer)})
+			l := newHarness(t, setup{config: answerForwarded(t, chain, answer)})
 			served := 0
-			again := func() bool {
+			send := func() (ok bool) {
 				// A client that reads no further than it must: to the Content-Length, or to [DONE].
 				resp, err := l.server.Client().Do(l.request("POST", chatPath, "alice", ask("llama")))
 				if err != nil {
@@ -162,7 +163,7 @@ func TestForward_ReusesTheSessionHoweverSoon(t *testing.T) {
 				return true
 			}
 			l.until("30 requests are served", func() bool {
-				for served < 30 && again() {
+				for served < 30 && send() {
 				}
 				return served == 30
 			})
@@ -173,7 +174,7 @@ func TestForward_ReusesTheSessionHoweverSoon(t *testing.T) {
 	}
 }
 
-// warm gives alice a session that is idle and returns its id.
+// warm opens a session for alice, waits until it is idle, and returns its id.
 func (l *harness) warm() string {
 	l.t.Helper()
 	a := l.chat("alice")
@@ -209,7 +210,7 @@ func TestSession_ThatEndedOnTheChainIsReplacedOnce(t *testing.T) {
 func TestSession_ThatTheProviderDeniesIsInitiatedBeforeItIsReplaced(t *testing.T) {
 	denied := proxyroutertest.Fault{Op: proxyroutertest.OpChat, Text: "provider request failed: provider error: session expired"}
 	t.Run("initiating it helps", func(t *testing.T) {
-		l := newHarness(t, setup{node: one})
+		l := newHarness(t, setup{node: oneProvider})
 		id := l.warm()
 		denied := denied
 		denied.Times = 1
@@ -222,7 +223,7 @@ func TestSession_ThatTheProviderDeniesIsInitiatedBeforeItIsReplaced(t *testing.T
 		}
 	})
 	t.Run("it does not help", func(t *testing.T) {
-		l := newHarness(t, setup{node: one})
+		l := newHarness(t, setup{node: oneProvider})
 		id := l.warm()
 		l.node.Expire(id)
 		a := l.chat("alice")
@@ -263,8 +264,8 @@ func TestSession_IsNotReplacedWhileTheChainCannotBeAsked(t *testing.T) {
 	}
 }
 
-// At most one paid session comes of a request, whatever happens, and the paid
-// ones that replace others have a budget of their own.
+// A request pays for at most one session, and replacing broken sessions has a
+// budget of its own.
 func TestMoney_FailuresPayForNoMoreThanTheirBudget(t *testing.T) {
 	t.Run("a first request that fails pays once", func(t *testing.T) {
 		l := newHarness(t, setup{})
@@ -328,7 +329,8 @@ func TestMoney_FailuresPayForNoMoreThanTheirBudget(t *testing.T) {
 	})
 }
 
-var one = proxyroutertest.Options{Models: []proxyroutertest.Model{{ID: proxyroutertest.ModelID("llama"), Name: "llama",
+// oneProvider is a node whose only model has a single provider.
+var oneProvider = proxyroutertest.Options{Models: []proxyroutertest.Model{{ID: proxyroutertest.ModelID("llama"), Name: "llama",
 	Providers: []proxyroutertest.Provider{{Address: proxyroutertest.ProviderAddress(0)}}}}}
 
 func TestForward_LeavesAFailingProvider(t *testing.T) {
@@ -348,7 +350,7 @@ func TestForward_LeavesAFailingProvider(t *testing.T) {
 			if a.status != http.StatusOK || !strings.Contains(a.body, "You said") {
 				t.Fatalf("%d %s; the log:\n%s", a.status, a.body, l.log)
 			}
-			s := l.healthy() // no early close among others
+			s := l.healthy()
 			if s.Opens != 2 || s.Sessions[0].Provider != bad || s.Sessions[1].Provider == bad || s.Sessions[1].ID != a.header.Get("X-Automation-Session") {
 				t.Errorf("sessions %+v", s.Sessions)
 			}
@@ -362,12 +364,12 @@ func TestForward_LeavesAFailingProvider(t *testing.T) {
 	}
 }
 
-// A node that closes the connection is done with the session, which serves the
-// next request at once: its user pays for no second one meanwhile.
+// A node that closes the connection is done with the session, so the session
+// serves the next request at once, and its user pays for no second one.
 func TestForward_PaysForNoSessionBecauseTheNodeClosedAConnection(t *testing.T) {
 	for _, name := range []string{"chat-drop", "chat-cut", "stream-half-line", "node-down"} {
 		t.Run(name, func(t *testing.T) {
-			l := newHarness(t, setup{node: one})
+			l := newHarness(t, setup{node: oneProvider})
 			session := l.warm()
 			l.node.Inject(proxyroutertest.Fault{Name: name})
 			for range 2 {
@@ -390,7 +392,7 @@ func TestForward_PaysForNoSessionBecauseTheNodeClosedAConnection(t *testing.T) {
 	}
 }
 
-func TestForward_AnswersTheFirstErrorWhereNothingHelps(t *testing.T) {
+func TestForward_AnswersWithTheFirstErrorWhereNoRemedyHelps(t *testing.T) {
 	busy := proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"}
 	chat := func(status int, text string) []proxyroutertest.Fault {
 		return []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: status, Text: text}}
@@ -408,13 +410,13 @@ func TestForward_AnswersTheFirstErrorWhereNothingHelps(t *testing.T) {
 		opens  int
 		open   int // sessions in service afterwards
 	}{
-		"a single bid":               {one, []proxyroutertest.Fault{busy}, 502, "provider_error", "overloaded", 1, 1},
-		"a single bid, no answer":    {one, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeDrop}}, 502, "provider_error", "no answer", 1, 1},
-		"no text":                    {one, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 503, Body: " "}}, 502, "provider_error", "The Morpheus node answered with an error.", 1, 1},
+		"a single bid":               {oneProvider, []proxyroutertest.Fault{busy}, 502, "provider_error", "overloaded", 1, 1},
+		"a single bid, no answer":    {oneProvider, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeDrop}}, 502, "provider_error", "no answer", 1, 1},
+		"no text":                    {oneProvider, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 503, Body: " "}}, 502, "provider_error", "The Morpheus node answered with an error.", 1, 1},
 		"bids that cannot be read":   {any, []proxyroutertest.Fault{busy, {Op: proxyroutertest.OpBids}}, 502, "provider_error", "overloaded", 1, 1},
 		"both providers fail":        {any, []proxyroutertest.Fault{busy}, 502, "provider_error", "overloaded", 2, 2},
 		"no other session to be had": {any, []proxyroutertest.Fault{busy, {Op: proxyroutertest.OpOpen, Text: "no provider accepting session"}}, 502, "provider_error", "overloaded", 1, 1},
-		"a timeout":                  {one, chat(500, "read: i/o timeout"), 504, "provider_timeout", "timeout", 1, 1},
+		"a timeout":                  {oneProvider, chat(500, "read: i/o timeout"), 504, "provider_timeout", "timeout", 1, 1},
 		"a failed attestation":       {any, chat(500, "llm tee verification failed"), 502, "provider_error", "tee", 1, 1},
 		"a 400 of the node":          {any, chat(400, "no such tool"), 400, "invalid_body", "no such tool", 1, 1},
 		"a 404 of the node":          {any, chat(404, "no route"), 404, "unknown_url", "does not have this route", 1, 1},
@@ -426,9 +428,9 @@ func TestForward_AnswersTheFirstErrorWhereNothingHelps(t *testing.T) {
 		"the model's own code":       {any, []proxyroutertest.Fault{{Name: "model-context-length"}}, 400, "context_length_exceeded", `"param":"messages"`, 1, 1},
 		"the same of an old node":    {any, []proxyroutertest.Fault{{Name: "old-node"}, {Name: "model-context-length"}}, 400, "context_length_exceeded", `"type":"invalid_request_error"`, 1, 1},
 		"an old node's rate limit":   {any, []proxyroutertest.Fault{{Name: "old-node"}, {Name: "model-rate-limit"}}, 429, "rate_limit_exceeded", "Rate limit", 1, 1},
-		"the provider's 401":         {one, model(401, "bad key"), 502, "provider_error", "bad key", 1, 1},
-		"the provider's 403":         {one, model(403, "not you"), 502, "provider_error", "not you", 1, 1},
-		"the provider's 404":         {one, model(404, "no model"), 502, "provider_error", "no model", 1, 1},
+		"the provider's 401":         {oneProvider, model(401, "bad key"), 502, "provider_error", "bad key", 1, 1},
+		"the provider's 403":         {oneProvider, model(403, "not you"), 502, "provider_error", "not you", 1, 1},
+		"the provider's 404":         {oneProvider, model(404, "no model"), 502, "provider_error", "no model", 1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newHarness(t, setup{node: tt.node})
@@ -468,8 +470,9 @@ func TestForward_ReplacesNoNamedSession(t *testing.T) {
 	}
 }
 
-// A node or a provider that lost its storage is healed for free, whoever named the session.
-func TestForward_HealsLostStorage(t *testing.T) {
+// Where a node or a provider has lost its storage, initiating the session again
+// repairs it for free, also a session that the client named.
+func TestForward_RepairsLostStorage(t *testing.T) {
 	for _, fault := range []string{"lost-storage", "provider-lost-storage", "chat-not-found"} {
 		for _, named := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, named: %t", fault, named), func(t *testing.T) {
@@ -493,8 +496,8 @@ func TestForward_HealsLostStorage(t *testing.T) {
 	}
 }
 
-// A session that cannot be healed at the moment is not given up.
-func TestForward_KeepsASessionThatItCannotAskAbout(t *testing.T) {
+// A session that cannot be repaired at the moment is kept.
+func TestForward_KeepsASessionWhoseStateCannotBeRead(t *testing.T) {
 	l := newHarness(t, setup{})
 	id := l.chat("alice").header.Get("X-Automation-Session")
 	l.until("it is idle", func() bool { return l.held() == 0 })
@@ -512,8 +515,8 @@ func TestForward_KeepsASessionThatItCannotAskAbout(t *testing.T) {
 	}
 }
 
-// What the module does not manage is the client's own affair.
-func TestForward_SendsOnSessionsItDoesNotManage(t *testing.T) {
+// A request on a session that the module does not manage is passed through.
+func TestForward_PassesSessionsThroughThatItDoesNotManage(t *testing.T) {
 	for name, flag := range map[string]string{"with automation": everybody, "without": `UPDATE feature_flags SET enabled = false`} {
 		t.Run(name, func(t *testing.T) {
 			l := newHarness(t, setup{flag: flag})
@@ -529,7 +532,7 @@ func TestForward_SendsOnSessionsItDoesNotManage(t *testing.T) {
 	}
 }
 
-// closeAtNode closes a session behind the module's back.
+// closeAtNode closes a session directly at the node.
 func (l *harness) closeAtNode(id string) {
 	l.t.Helper()
 	r, err := http.NewRequestWithContext(context.Background(), "POST", l.node.URL+"/blockchain/sessions/"+id+"/close", nil)
@@ -546,7 +549,7 @@ func (l *harness) closeAtNode(id string) {
 	}
 }
 
-// openAtNode opens a session behind the module's back.
+// openAtNode opens a session directly at the node.
 func (l *harness) openAtNode() string {
 	l.t.Helper()
 	r, err := http.NewRequestWithContext(context.Background(), "POST", l.node.URL+"/blockchain/models/"+proxyroutertest.ModelID("llama")+"/session",
@@ -566,7 +569,7 @@ func (l *harness) openAtNode() string {
 	return v.SessionID
 }
 
-// Nobody after the forwarding handler looks whose session it is.
+// The forwarding handler is the last one that can check whose session it is.
 func TestForward_GuardsSessionsFromUsersWithoutTheFeature(t *testing.T) {
 	l := newHarness(t, setup{flag: `UPDATE feature_flags SET enabled_user_ids = '["alice"]'`})
 	id := l.chat("alice").header.Get("X-Automation-Session")
@@ -652,7 +655,7 @@ func TestForward_SendsNothingAgainAfterTheFirstByte(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 			var chats atomic.Int32
-			l := newHarness(t, setup{config: front(t, chain, func(w http.ResponseWriter, _ *http.Request) {
+			l := newHarness(t, setup{config: answerForwarded(t, chain, func(w http.ResponseWriter, _ *http.Request) {
 				chats.Add(1)
 				w.Header().Set("Content-Type", tt.media)
 				_, _ = io.WriteString(w, tt.part)
@@ -679,7 +682,7 @@ func TestForward_SendsNothingAgainAfterTheFirstByte(t *testing.T) {
 	}
 }
 
-// The session is free once the node is done with it, and not before.
+// A session is free only when the node is done with it.
 func TestForward_FreesTheSessionOfAClientThatLeft(t *testing.T) {
 	l := newHarness(t, setup{node: proxyroutertest.Options{ChunkDelay: 20 * time.Millisecond}})
 	for i := range 3 {
@@ -700,7 +703,7 @@ func TestForward_FreesTheSessionOfAClientThatLeft(t *testing.T) {
 	}
 }
 
-// deadlineContext is a context whose deadline comes when over is closed.
+// deadlineContext is a context whose deadline passes when over is closed.
 type deadlineContext struct {
 	context.Context //nolint:containedctx // it wraps one
 
@@ -721,7 +724,7 @@ func (c deadlineContext) Err() error {
 func TestForward_AnswersWhenTheHostsDeadlineComesFirst(t *testing.T) {
 	for _, tt := range []struct {
 		fault, body, want string
-		begun             bool // the deadline comes when the answer has begun
+		begun             bool // the deadline passes after the answer has begun
 	}{
 		{"provider-hangs", ask("llama"), `"code":"session_unavailable"`, false},
 		{"stream-silent", stream("llama", "Hello"), `data: {"error":{"message":"The gateway ended the answer`, true},
@@ -754,7 +757,7 @@ func TestForward_AnswersWhenTheHostsDeadlineComesFirst(t *testing.T) {
 				answers <- resp
 			}()
 			if !tt.begun {
-				l.until("the node is at it", func() bool { return l.node.Stats().Chats > chats })
+				l.until("the node has the request", func() bool { return l.node.Stats().Chats > chats })
 				over()
 			}
 			resp := <-answers
@@ -778,7 +781,7 @@ func TestForward_AnswersWhenTheHostsDeadlineComesFirst(t *testing.T) {
 func TestForward_PassesOnEachEventAsItIsSent(t *testing.T) {
 	read := make(chan struct{}, 1)
 	chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
-	l := newHarness(t, setup{config: front(t, chain, func(w http.ResponseWriter, r *http.Request) {
+	l := newHarness(t, setup{config: answerForwarded(t, chain, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		for i := range 5 {
 			_, _ = fmt.Fprintf(w, "data: {\"choices\":[{\"delta\":{\"content\":\"%d\"}}]}\n\n", i)

@@ -263,13 +263,13 @@ func (l *harness) count(query string, args ...any) (n int) {
 	return n
 }
 
-// patience bounds how long a test waits for what must happen. It is no measure
-// of anything: a machine at a load of 50 must stay within it.
-const patience = 5 * time.Minute
+// testTimeout bounds how long a test waits for what must happen. Nothing is
+// measured by it: a machine at a load of 50 must stay within it.
+const testTimeout = 5 * time.Minute
 
 func (l *harness) until(what string, ok func() bool) {
 	l.t.Helper()
-	deadline := time.NewTimer(patience)
+	deadline := time.NewTimer(testTimeout)
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

@@ -161,7 +161,7 @@ func TestHostileNode_LeavesNothingBehind(t *testing.T) {
 	}
 	faults := []string{"provider-down", "chat-drop", "chat-cut", "model-context-length", "model-rate-limit", "stream-bare-json", "stream-ends",
 		"stream-half-line", "empty-answer", "redirect", "tee-failed", "chat-not-found", "switching-protocols"}
-	l := newHarness(t, setup{node: one})
+	l := newHarness(t, setup{node: oneProvider})
 	for i := range 4 {
 		l.chat(fmt.Sprint("user", i))
 	}

@@ -299,7 +299,7 @@ func TestRun_EndsRequestsAfterTheDrain(t *testing.T) {
 	r := l.request("POST", chatPath, "alice", ask("llama"))
 	done := make(chan answer, 1)
 	go func() { done <- l.send(r) }()
-	l.until("the node is at it", func() bool { return l.node.Stats().Chats == 1 })
+	l.until("the node has the request", func() bool { return l.node.Stats().Chats == 1 })
 	begun := time.Now()
 	if err := l.stop(); err != nil || time.Since(begun) > 20*time.Second { // none is none, and not the default of 30 s
 		t.Error(err, time.Since(begun))

@@ -17,28 +17,28 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/metrics"
 )
 
-// Labels that Prometheus adds, and those of histograms.
+// addedLabels are those that Prometheus adds, and that of histogram buckets.
 var addedLabels = []string{"job", "instance", "le"}
 
 func TestQueries_UseExportedMetricsOnly(t *testing.T) {
 	known := exported()
 	used := map[string]bool{}
-	for _, u := range asked(t) {
+	for _, u := range queried(t) {
 		name := base(u.name, known)
 		if name == "" {
-			t.Errorf("%s is asked for, and the code exports no such metric", u.name)
+			t.Errorf("%s is queried, but the code exports no such metric", u.name)
 			continue
 		}
 		used[name] = true
 		for _, l := range u.labels {
 			if !slices.Contains(known[name], l) && !slices.Contains(addedLabels, l) {
-				t.Errorf("%s is asked for by the label %s, it has %v", u.name, l, known[name])
+				t.Errorf("%s is queried by the label %s, but has %v", u.name, l, known[name])
 			}
 		}
 	}
 	for name := range known {
 		if !used[name] {
-			t.Errorf("neither an alert nor the dashboard shows %s: why is it exported?", name)
+			t.Errorf("neither an alert nor the dashboard uses %s: why is it exported?", name)
 		}
 	}
 }
@@ -48,9 +48,9 @@ func TestAlerts_AreComplete(t *testing.T) {
 	tests := read(t, "prometheus/automation.test.yml") + read(t, "prometheus/automation.days.test.yml") + read(t, "prometheus/automation.critical.test.yml")
 	alerts := regexp.MustCompile(`(?m)^      - alert: (\w+)\n(?:(?:        .*)?\n)*`).FindAllStringSubmatch(rules+"\n", -1)
 	if len(alerts) != strings.Count(rules, "- alert:") || len(alerts) == 0 {
-		t.Fatalf("%d alerts found, %d are there", len(alerts), strings.Count(rules, "- alert:"))
+		t.Fatalf("%d alerts match, of %d", len(alerts), strings.Count(rules, "- alert:"))
 	}
-	runbook, missing := os.ReadFile("../docs/runbook.md")
+	runbook := read(t, "../docs/runbook.md")
 	for _, a := range alerts {
 		text, name := a[0], a[1]
 		for _, part := range []string{"labels: {severity: critical}|labels: {severity: warning}", "          summary: .{20,}", "runbook_url: .*/docs/runbook\\.md#" + strings.ToLower(name) + "\n"} {
@@ -58,19 +58,19 @@ func TestAlerts_AreComplete(t *testing.T) {
 				t.Errorf("%s lacks %s", name, part)
 			}
 		}
-		if missing == nil && !regexp.MustCompile(`(?mi)^#+ `+name+`$`).Match(runbook) {
+		if !regexp.MustCompile(`(?mi)^#+ ` + name + `$`).MatchString(runbook) {
 			t.Errorf("docs/runbook.md has no heading %s, which the alert links to", name)
 		}
-		fires, quiet := 0, 0
+		fires, silent := 0, 0
 		for _, c := range regexp.MustCompile(`alertname="`+name+`",alertstate="firing"\}\)\n.*\n *exp_samples: (\[.*\])`).FindAllStringSubmatch(tests, -1) {
 			if c[1] == "[]" {
-				quiet++
+				silent++
 			} else {
 				fires++
 			}
 		}
-		if fires == 0 || quiet == 0 {
-			t.Errorf("%s: %d tests in which it fires and %d in which it does not, want both", name, fires, quiet)
+		if fires == 0 || silent == 0 {
+			t.Errorf("%s: %d tests in which it fires and %d in which it does not, want both", name, fires, silent)
 		}
 	}
 }
@@ -139,7 +139,7 @@ func TestDashboard_FitsAnyGrafana(t *testing.T) {
 		case p.Type == "row":
 			rows = append(rows, p.Title)
 		case p.Datasource.UID != "${datasource}" || len(p.Targets) == 0:
-			t.Errorf("%s asks nothing, or a source of its own", p.Title)
+			t.Errorf("%s has no query, or does not use the chosen data source", p.Title)
 		}
 	}
 	annotated := map[string]bool{}
@@ -154,8 +154,8 @@ func TestDashboard_FitsAnyGrafana(t *testing.T) {
 	}
 }
 
-// increase() takes a series that appears with its first event for one without
-// any, so an alert would miss it.
+// increase() does not count the first event of a series that appears with that
+// event, so an alert would miss it.
 func TestAlerts_IncreaseOnlySeriesThatExistFromTheStart(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics.New(metrics.Options{}))

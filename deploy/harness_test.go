@@ -149,8 +149,8 @@ func (d dashboard) queries() []string {
 	return list
 }
 
-// asked are all metrics that the rules and the dashboard ask for.
-func asked(t *testing.T) []use {
+// queried returns the metrics that the rules and the dashboard use.
+func queried(t *testing.T) []use {
 	t.Helper()
 	return append(uses(expressions(read(t, rulesFile))), uses(strings.Join(readDashboard(t).queries(), "\n"))...)
 }

@@ -45,7 +45,7 @@ func TestPrometheus_FindsEverySeriesAtTheExampleServer(t *testing.T) {
 
 	known := exported()
 	wanted := map[string]bool{}
-	for _, u := range asked(t) {
+	for _, u := range queried(t) {
 		wanted[u.name] = true
 	}
 	for _, m := range regexp.MustCompile(`record: (\S+)`).FindAllStringSubmatch(read(t, rulesFile), -1) {

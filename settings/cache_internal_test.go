@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// database is what a Cache reads in these tests, which run in a bubble.
+// database is what a Cache reads in these tests, which run under synctest.
 type database struct {
 	mu      sync.Mutex
 	version int64         // of every user
-	took    time.Duration // each read, after it has seen the version
+	took    time.Duration // by each read, after it has read the version
 	err     error
 	finds   int
 	polls   []time.Time
@@ -60,7 +60,7 @@ func (db *database) set(f func()) {
 	f()
 }
 
-// inBubble runs a test with a cache on such a database.
+// inBubble runs a test under synctest, with a cache on a fake database.
 func inBubble(t *testing.T, o CacheOptions, test func(t *testing.T, c *Cache, db *database)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -120,7 +120,7 @@ func TestCache_KeepsNoReadThatAWriteOvertook(t *testing.T) {
 				db.took = readTimeout / 2
 				var read sync.WaitGroup
 				read.Go(func() { wantVersion(t, c, 1) })
-				synctest.Wait() // it has seen version 1, and is on its way back
+				synctest.Wait() // it has read version 1 and has not returned
 				db.set(func() { db.version, db.took = 2, 0 })
 				if err := overtake(c, db); err != nil {
 					t.Fatal(err)
@@ -145,7 +145,7 @@ func TestCache_OneCallersDeadlineIsNotAnothers(t *testing.T) {
 		var all sync.WaitGroup
 		all.Go(func() {
 			if _, err := c.Get(short, "u"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("who reads: %v", err)
+				t.Errorf("the caller that reads: %v", err)
 			}
 		})
 		synctest.Wait()
@@ -154,7 +154,7 @@ func TestCache_OneCallersDeadlineIsNotAnothers(t *testing.T) {
 		}
 		begun := time.Now()
 		if _, err := c.Get(shorter, "u"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) != readTimeout/4 {
-			t.Errorf("who waits for another's read: %v after %v", err, time.Since(begun))
+			t.Errorf("a caller that waits for another's read: %v after %v", err, time.Since(begun))
 		}
 		all.Wait()
 		wantFinds(t, db, 2)
@@ -172,7 +172,7 @@ func TestCache_PanicOfOneReadIsAnErrorForThoseWhoWait(t *testing.T) {
 		all.Go(func() {
 			defer func() {
 				if recover() == nil {
-					t.Error("the panic is gone")
+					t.Error("the panic was swallowed")
 				}
 			}()
 			_, _ = c.Get(t.Context(), "u")
@@ -239,7 +239,7 @@ func TestCache_ServesWhatItKnowsForTenMinutesWhileTheDatabaseIsAway(t *testing.T
 			t.Error(err)
 		}
 		wantVersion(t, c, 1)
-		wantFinds(t, db, 2) // it was asked first
+		wantFinds(t, db, 2) // the database is tried before the old entry is served
 		if s, err := c.Get(t.Context(), "unknown"); !errors.Is(err, ErrUnavailable) || s != (Settings{}) {
 			t.Errorf("with no entry: %+v, %v", s, err)
 		}
@@ -264,7 +264,7 @@ func TestCache_ServesWhatItKnowsForTenMinutesWhileTheDatabaseIsAway(t *testing.T
 		db.err = ErrUnavailable
 		c.invalidate("u") // by a write of our own
 		if _, err := c.Get(t.Context(), "u"); !errors.Is(err, ErrUnavailable) {
-			t.Errorf("what is known to be wrong was served, %v", err)
+			t.Errorf("an invalidated entry was served, %v", err)
 		}
 	})
 }
@@ -311,7 +311,7 @@ func TestCache_OneRequestWaitsForADeadDatabaseAndTheOthersDoNot(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		all.Wait()
-		// One waits a second, then nobody asks for half a second.
+		// A read fails after readTimeout, then none is tried for failureTTL.
 		if db.finds > 22 || longest > readTimeout || waited > time.Duration(db.finds)*readTimeout {
 			t.Errorf("%d reads in 30 s, the longest wait was %v", db.finds, longest)
 		}
@@ -395,7 +395,7 @@ func TestCache_RunPollsEverySecondAndLogsOnlyWhatIsNew(t *testing.T) {
 			t.Error("replicas would poll in step")
 		}
 		if warned, recovered := strings.Count(log.String(), "level=WARN"), strings.Count(log.String(), "level=INFO"); warned != 1 || recovered != 1 {
-			t.Errorf("%d warnings and %d all-clears in the log, want one of each:\n%s", warned, recovered, log.String())
+			t.Errorf("%d warnings and %d recoveries in the log, want one of each:\n%s", warned, recovered, log.String())
 		}
 	})
 }

@@ -27,11 +27,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeModule is a module in one state.
 type fakeModule struct {
-	flags    *flags.Watcher
-	snapshot automation.Snapshot
-	stats    func(context.Context) (session.Stats, error)
-	asked    int // for the opt-ins
-	rollouts []rollout.Status
+	flags      *flags.Watcher
+	snapshot   automation.Snapshot
+	stats      func(context.Context) (session.Stats, error)
+	optInReads int
+	rollouts   []rollout.Status
 }
 
 func (m *fakeModule) Flags() *flags.View            { return m.flags.View }
@@ -40,7 +40,7 @@ func (m *fakeModule) Snapshot() automation.Snapshot { return m.snapshot }
 func (m *fakeModule) Stats(ctx context.Context) (session.Stats, error) { return m.stats(ctx) }
 
 func (m *fakeModule) OptInCounts(context.Context) (on, off int64, err error) {
-	m.asked++
+	m.optInReads++
 	return 30, 12, nil
 }
 

@@ -138,7 +138,7 @@ func TestRecorder_BoundsTheNumberOfFlags(t *testing.T) {
 	r.Attach(newModule(t, 500))
 	f := gather(t, r)
 	if n := len(f["automation_flag_enabled"].GetMetric()); n != 50 {
-		t.Errorf("%d flags are told apart, want 50", n)
+		t.Errorf("%d flags have series of their own, want 50", n)
 	}
 	if got := value(t, f, "automation_flag_decisions_total", "flag", "other", "reason", "in_percentage") +
 		value(t, f, "automation_flag_decisions_total", "flag", "other", "reason", "outside_percentage"); got < 400 {
@@ -151,13 +151,13 @@ func TestRecorder_CachesStatsBetweenScrapes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newModule(t, 1)
 		var mu sync.Mutex
-		asked, slow := 0, 100*time.Millisecond
+		reads, latency := 0, 100*time.Millisecond
 		m.stats = func(ctx context.Context) (session.Stats, error) {
 			mu.Lock()
-			asked++
+			reads++
 			mu.Unlock()
 			select {
-			case <-time.After(slow):
+			case <-time.After(latency):
 				return session.Stats{}, nil
 			case <-ctx.Done():
 				return session.Stats{}, ctx.Err()
@@ -165,40 +165,40 @@ func TestRecorder_CachesStatsBetweenScrapes(t *testing.T) {
 		}
 		r := metrics.New(metrics.Options{})
 		r.Attach(m)
-		var crowd sync.WaitGroup
+		var scrapes sync.WaitGroup
 		for range 20 {
-			crowd.Go(func() { gather(t, r) })
+			scrapes.Go(func() { gather(t, r) })
 		}
-		crowd.Wait()
-		if asked != 1 || m.asked != 1 {
-			t.Errorf("20 scrapes at once asked for %d statistics and %d opt-ins, want one each", asked, m.asked)
+		scrapes.Wait()
+		if reads != 1 || m.optInReads != 1 {
+			t.Errorf("20 scrapes at once read the statistics %d times and the opt-ins %d times, want once each", reads, m.optInReads)
 		}
 		for range 60 {
 			time.Sleep(time.Second)
 			gather(t, r)
 		}
-		if asked > 7 || asked < 6 || m.asked != 2 {
-			t.Errorf("a minute of scrapes, one a second, asked for %d statistics and %d opt-ins, want 6 or 7, and 2", asked, m.asked)
+		if reads > 7 || reads < 6 || m.optInReads != 2 {
+			t.Errorf("a minute of scrapes, one a second, read the statistics %d times and the opt-ins %d times, want 6 or 7, and 2", reads, m.optInReads)
 		}
 
-		slow = time.Hour
+		latency = time.Hour
 		time.Sleep(time.Minute)
-		before := asked
+		before := reads
 		for range 5 {
-			begun := time.Now()
+			start := time.Now()
 			f := gather(t, r)
-			if took := time.Since(begun); took > time.Second {
-				t.Errorf("a scrape took %v while the database said nothing, want at most a second", took)
+			if took := time.Since(start); took > time.Second {
+				t.Errorf("a scrape took %v while the database did not answer, want at most a second", took)
 			}
 			if got := value(t, f, "automation_scrape_ok"); got != 0 {
-				t.Errorf("automation_scrape_ok is %v while the database says nothing", got)
+				t.Errorf("automation_scrape_ok is %v while the database does not answer", got)
 			}
 			if f["automation_sessions_held"] != nil {
-				t.Error("what the database did not say is there")
+				t.Error("automation_sessions_held is exported without a count from the database")
 			}
 		}
-		if asked != before+1 {
-			t.Errorf("a silent database was asked %d times within ten seconds, want once", asked-before)
+		if reads != before+1 {
+			t.Errorf("a database that does not answer was read %d times within ten seconds, want once", reads-before)
 		}
 	})
 }

@@ -121,7 +121,7 @@ func TestRun_ADegradedNodeIsNotDown(t *testing.T) {
 }
 
 func TestRun_NoticesThatTheNodeAcceptsTheCredentialsAgain(t *testing.T) {
-	for status, patience := range map[int]time.Duration{401: time.Minute, 403: 2 * time.Minute} {
+	for status, probeInterval := range map[int]time.Duration{401: time.Minute, 403: 2 * time.Minute} {
 		synctest.Test(t, func(t *testing.T) {
 			n, c, _ := newMemoryNode(t, proxyroutertest.Options{})
 			watch(t, c)
@@ -129,7 +129,7 @@ func TestRun_NoticesThatTheNodeAcceptsTheCredentialsAgain(t *testing.T) {
 			_, err := c.OpenSession(t.Context(), openRequest())
 			wantErrors(t, err, "unauthorized", "not opened")
 			wantErrors(t, c.Ready(), "unauthorized")
-			time.Sleep(patience) // nobody calls
+			time.Sleep(probeInterval) // nobody calls
 			if err := c.Ready(); err != nil {
 				t.Errorf("%d: %v", status, err)
 			}

@@ -199,7 +199,7 @@ func TestFlagAudit_NotifiesListeners(t *testing.T) {
 		if n.Extra != "automation" {
 			t.Errorf("told of %q", n.Extra)
 		}
-	case <-time.After(patience):
+	case <-time.After(testTimeout):
 		t.Fatal("nothing was told")
 	}
 	execute(t, pool, `DELETE FROM feature_flags WHERE feature_name = 'automation'`)

@@ -277,14 +277,14 @@ func recorded(t *testing.T, pool *sqlx.DB) (n int) {
 	return n
 }
 
-// patience bounds how long a test waits for what must happen. It is no measure
-// of anything: a machine at a load of 50 must stay within it.
-const patience = 5 * time.Minute
+// testTimeout bounds how long a test waits for what must happen. Nothing is
+// measured by it: a machine at a load of 50 must stay within it.
+const testTimeout = 5 * time.Minute
 
 // until waits for what another process is about to do.
 func until(t *testing.T, ok func() (string, bool)) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

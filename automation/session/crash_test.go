@@ -99,7 +99,7 @@ func TestManager_LeavesNothingBehindWhenReplicasAreKilledUnderLoad(t *testing.T)
 		}
 		r.stop(t)
 	}
-	start(t, db, client(t, n), config.Options.session()) // it settles what was left
+	start(t, db, client(t, n), config.Options.session()) // it reconciles what was left
 	audit(t, db, n, perUser)
 	s := n.Stats()
 	if s.Chats == 0 || served == 0 {
@@ -144,7 +144,7 @@ func TestManager_LeavesNothingBehindWhenKilledAnywhereInAnOpen(t *testing.T) {
 		t.Errorf("%d of %d served afterwards: %v", rep.Served, len(users), rep.Errors)
 	}
 	r.stop(t)
-	start(t, db, client(t, n), config.Options.session()) // it settles what was left
+	start(t, db, client(t, n), config.Options.session()) // it reconciles what was left
 	audit(t, db, n, 1)
 	if s := n.Stats(); s.Opens != len(users) {
 		t.Errorf("%d opens for %d users who may have one each and asked twice", s.Opens, len(users))

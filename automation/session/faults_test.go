@@ -68,7 +68,7 @@ func TestManager_LeavesNothingBehindWhenKilledInAClose(t *testing.T) {
 // statement may: then it is made again.
 func use(t *testing.T, m *session.Manager, user string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	c, err := m.Acquire(ctx, ask(user))
 	for errors.Is(err, sqldb.ErrUnavailable) && ctx.Err() == nil {
@@ -153,7 +153,7 @@ func TestAcquire_SerialisesABurstThatCollidesOverFiveReplicas(t *testing.T) {
 	t.Parallel()
 	db, dsn := replicated(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 60 * time.Millisecond, CollisionWindow: 30 * time.Millisecond})
-	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: 1, OpenTimeout: patience}}
+	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: 1, OpenTimeout: testTimeout}}
 	var replicas []*replica
 	for range 5 {
 		replicas = append(replicas, startReplica(t, config))

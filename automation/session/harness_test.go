@@ -87,16 +87,16 @@ func migrated(t *testing.T, db *sqlx.DB) *sqlx.DB {
 	return db
 }
 
-// patience bounds how long a test waits for what must happen. It is no
-// measure of anything: a machine at a load of 50 must stay within it.
-const patience = 5 * time.Minute
+// testTimeout bounds how long a test waits for what must happen. Nothing is
+// measured by it: a machine at a load of 50 must stay within it.
+const testTimeout = 5 * time.Minute
 
 // quick are options for tests that cannot wait. Leases and time-outs are long
 // enough for a busy machine, the database's included; tests that wait for their
 // end set shorter ones.
 func quick() session.Options {
-	o := session.Options{MaxPerUser: 4, Interval: 100 * time.Millisecond, AcquireTimeout: patience, Lease: time.Minute,
-		OpenTimeout: patience, ReconcileTimeout: patience, DrainTimeout: time.Minute, CoolDown: 500 * time.Millisecond}
+	o := session.Options{MaxPerUser: 4, Interval: 100 * time.Millisecond, AcquireTimeout: testTimeout, Lease: time.Minute,
+		OpenTimeout: testTimeout, ReconcileTimeout: testTimeout, DrainTimeout: time.Minute, CoolDown: 500 * time.Millisecond}
 	o.SetSQLTimeout(time.Minute)
 	if os.Getenv("SESSION_TEST_LOG") != "" {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
@@ -133,7 +133,7 @@ func node(t *testing.T, o proxyroutertest.Options) (*proxyroutertest.Server, *pr
 
 func client(t *testing.T, s *proxyroutertest.Server) *proxyrouter.Client {
 	t.Helper()
-	return clientWithin(t, s, patience)
+	return clientWithin(t, s, testTimeout)
 }
 
 // clientWithin gives up an open that takes longer.
@@ -173,7 +173,7 @@ func rows(t *testing.T, db *sqlx.DB) map[string]int {
 // until waits for what another goroutine or replica is about to do.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(patience)
+	deadline := time.NewTimer(testTimeout)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

@@ -301,11 +301,11 @@ func TestReconcile_AdoptsAnOpenOfUnknownOutcome(t *testing.T) {
 				}
 				n := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 				n.Inject(f)
-				give := patience
+				openTimeout := testTimeout
 				if f.Mode == proxyroutertest.ModeHang {
-					give = 3 * time.Second
+					openTimeout = 3 * time.Second
 				}
-				m, stop := start(t, db, clientWithin(t, n, give), quick())
+				m, stop := start(t, db, clientWithin(t, n, openTimeout), quick())
 				defer stop()
 				c, err := m.Acquire(t.Context(), ask("alice"))
 				if err != nil {

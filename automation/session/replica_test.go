@@ -173,7 +173,7 @@ func runReplica(config string) int {
 	}
 	db.SetMaxOpenConns(10)
 	db.SetMaxIdleConns(10)
-	client, err := proxyrouter.New(proxyrouter.Options{URL: c.Node, OpenTimeout: patience})
+	client, err := proxyrouter.New(proxyrouter.Options{URL: c.Node, OpenTimeout: testTimeout})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2

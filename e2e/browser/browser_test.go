@@ -25,9 +25,9 @@ import (
 // token is the operators' token of the server.
 const token = "a-token-of-the-tests"
 
-// patience bounds every wait for the browser or the server. A stage that fails
+// testTimeout bounds every wait for the browser or the server. A stage that fails
 // is taken back after two minutes at the earliest.
-const patience = 8 * time.Minute
+const testTimeout = 8 * time.Minute
 
 // required makes a missing program a failure instead of a skip.
 var required = os.Getenv("AUTOMATION_TEST_REQUIRE_BROWSER") != ""
@@ -120,7 +120,7 @@ func openTab(t *testing.T) *tab {
 	// The allocator makes a folder for the profile and removes it when the processes
 	// have ended; a test that removed it would find some still writing.
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.WSURLReadTimeout(patience))
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.WSURLReadTimeout(testTimeout))
 	allocator, stop := chromedp.NewExecAllocator(t.Context(), options...)
 	t.Cleanup(stop)
 	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(func(string, ...any) {})) // events of a newer Chromium that nothing here needs
@@ -141,7 +141,7 @@ func openTab(t *testing.T) *tab {
 
 func (b *tab) run(actions ...chromedp.Action) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, testTimeout)
 	defer cancel()
 	if err := chromedp.Run(ctx, actions...); err != nil {
 		b.t.Fatal(err)
@@ -153,7 +153,7 @@ func (b *tab) run(actions ...chromedp.Action) {
 func (b *tab) until(selector, text string) {
 	b.t.Helper()
 	script := fmt.Sprintf(`[...document.querySelectorAll(%q)].some(e => e.textContent.includes(%q))`, selector, text)
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, testTimeout)
 	defer cancel()
 	for {
 		var found bool

@@ -18,9 +18,9 @@ import (
 	"time"
 )
 
-// patience bounds whatever a test waits for. It is no measure of anything: a
-// machine at a load of 50 must stay within it.
-const patience = 5 * time.Minute
+// testTimeout bounds how long a test waits for what must happen. Nothing is
+// measured by it: a machine at a load of 50 must stay within it.
+const testTimeout = 5 * time.Minute
 
 // The test binary is the server itself where this variable says so, so that
 // servers are processes of their own that can be killed.
@@ -116,7 +116,7 @@ type answer struct {
 }
 
 func (s *server) do(t *testing.T, method, path, user, body string) answer {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, s.url+path, strings.NewReader(body))
 	if err != nil {
@@ -165,7 +165,7 @@ func (s *server) sessions(t *testing.T, user string) map[string]string {
 // eventually asks again and again until the answer is yes.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -173,7 +173,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("not within %v: %s", patience, what)
+			t.Fatalf("not within %v: %s", testTimeout, what)
 		}
 	}
 }

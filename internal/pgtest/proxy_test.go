@@ -64,7 +64,7 @@ func TestProxy_LosesTheReplyToAnAutocommitStatementThatIsApplied(t *testing.T) {
 	p, proxied, direct := journal(t)
 	p.LoseReplies(func(tag string) bool { return strings.HasPrefix(tag, "INSERT ") && p.Lost() == 0 })
 	_, err := proxied.ExecContext(t.Context(), "INSERT INTO journal SELECT $1", 7)
-	// What the client makes of it is its own affair: lib/pq has database/sql repeat it.
+	// Clients differ in what they do then: lib/pq has database/sql repeat it.
 	want := 1
 	if err == nil {
 		want = 2

@@ -100,7 +100,7 @@ func TestWrite_CancelsTheRunningStatementOfACallerThatGivesUp(t *testing.T) {
 		if !errors.Is(err, sqldb.ErrUnavailable) || !errors.Is(err, context.Canceled) {
 			t.Errorf("error %v, want ErrUnavailable for a caller who gave up", err)
 		}
-		settled(t, pool)
+		waitIdle(t, pool)
 	})
 }
 

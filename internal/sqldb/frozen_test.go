@@ -23,8 +23,8 @@ func behind() int {
 	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "sqldb.repeat[...](")
 }
 
-// settled waits until all transactions of a test have ended and the pool works.
-func settled(t *testing.T, pool *sqlx.DB) {
+// waitIdle waits until all transactions of a test have ended and the pool works.
+func waitIdle(t *testing.T, pool *sqlx.DB) {
 	t.Helper()
 	waitFor(t, "no transaction runs any more", func() bool { return behind() == 0 })
 	if err := pool.PingContext(t.Context()); err != nil {
@@ -70,7 +70,7 @@ func TestDB_ReturnsWhileTheServerHangs(t *testing.T) {
 			t.Errorf("%d connections are held, want at most %d and the one before", n, most)
 		}
 		cluster.Thaw()
-		settled(t, pool)
+		waitIdle(t, pool)
 		if n := scalar[int](t, pool, `SELECT count(*) FROM tokens`); n != 0 {
 			t.Errorf("%d rows of calls that failed, want none", n)
 		}
@@ -95,7 +95,7 @@ func TestWrite_LeavesThePoolUsableAfterAStatementThatHangs(t *testing.T) {
 		}
 		proxy.LoseReplies(nil)
 		proxy.Thaw()
-		settled(t, pool)
+		waitIdle(t, pool)
 		if n := scalar[int](t, pool, `SELECT count(*) FROM tokens`); n != 0 {
 			t.Errorf("%d rows, want none", n)
 		}
@@ -114,6 +114,6 @@ func TestRead_CancelsASlowStatementOnTheServer(t *testing.T) {
 		waitFor(t, "the server has stopped working on it", func() bool {
 			return scalar[int](t, pool, `SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND state = 'active' AND pid <> pg_backend_pid()`) == 0
 		})
-		settled(t, pool)
+		waitIdle(t, pool)
 	})
 }

@@ -83,6 +83,6 @@ func TestLook_ReturnsByItsDeadlineWhileTheServerHangs(t *testing.T) {
 			t.Errorf("error %v, want ErrUnavailable by the deadline", err)
 		}
 		proxy.Thaw()
-		settled(t, pool)
+		waitIdle(t, pool)
 	})
 }

@@ -257,7 +257,7 @@ func TestWrite_ReportsUnknownToACallerThatGivesUpDuringCommit(t *testing.T) {
 		if n := scalar[int](t, pool, `SELECT count(*) FROM tokens`); n != 1 {
 			t.Errorf("applied %d times, want once", n)
 		}
-		settled(t, pool)
+		waitIdle(t, pool)
 	})
 }
 
@@ -284,7 +284,7 @@ func TestWrite_ReportsADeadlineDuringCommitAsUnknown(t *testing.T) {
 			t.Errorf("error %v, want ErrOutcomeUnknown alone", err)
 		}
 		proxy.Thaw()
-		settled(t, pool)
+		waitIdle(t, pool)
 	})
 }
 

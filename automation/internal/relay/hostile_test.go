@@ -297,7 +297,7 @@ func TestHostileNode_LeavesNothingBehind(t *testing.T) {
 			})
 		}
 		workers.Wait()
-		settled(t, g)
+		waitIdle(t, g)
 	}
 	run(200)
 	before := usage(t)
@@ -319,8 +319,8 @@ func TestHostileNode_LeavesNothingBehind(t *testing.T) {
 	}
 }
 
-// settled waits until nothing is being read any more.
-func settled(t *testing.T, g *gateway) {
+// waitIdle waits until nothing is being read any more.
+func waitIdle(t *testing.T, g *gateway) {
 	t.Helper()
 	eventually(t, func() string {
 		if n := g.Active(); n > 0 {

@@ -74,7 +74,7 @@ func TestCopy_PassesDoneOnWhenTheSessionIsReleased(t *testing.T) {
 				prepared := 0
 				n.PrepareRelease = func() {
 					if prepared++; strings.Contains(c.got(), "[DONE]") {
-						t.Error("the client has [DONE] before it is said that the release follows")
+						t.Error("the client has [DONE] before PrepareRelease was called")
 					}
 				}
 				release := n.Release
@@ -101,7 +101,7 @@ func TestCopy_PassesDoneOnWhenTheSessionIsReleased(t *testing.T) {
 	}
 }
 
-func TestCopy_TakesWhatTheStreamSaysAsItsEnd(t *testing.T) {
+func TestCopy_EndsAStreamAtItsOwnEndMarker(t *testing.T) {
 	for name, stream := range map[string]string{
 		"[DONE] without finish_reason":   delta + done,
 		"finish_reason without [DONE]":   delta + finish,
@@ -139,7 +139,7 @@ func TestCopy_TakesWhatTheStreamSaysAsItsEnd(t *testing.T) {
 	})
 }
 
-// failures are the bodies of streams that are no whole answers.
+// failures are the bodies of streams that end without a complete answer.
 var failures = map[string]struct {
 	stream string
 	end    error
@@ -345,7 +345,7 @@ func TestCopy_DrainsTheNodeAfterTheClientHasLeft(t *testing.T) {
 			})
 		})
 	}
-	t.Run("of which a failing write tells", func(t *testing.T) {
+	t.Run("and a write to it fails", func(t *testing.T) {
 		r, c, n := relay.New(relay.Options{}), newClient(), of(t.Context(), sse, delta+delta+done, io.EOF)
 		c.fail = errors.New("broken pipe")
 		if f := r.Copy(t.Context(), c, n.Answer).Failure; f == nil || f.Cause != outcome.ClientLeft {
@@ -356,7 +356,7 @@ func TestCopy_DrainsTheNodeAfterTheClientHasLeft(t *testing.T) {
 	})
 }
 
-func TestCopy_TellsTheHostsDeadlineFromABrokenAnswer(t *testing.T) {
+func TestCopy_DistinguishesTheHostsDeadlineFromABrokenAnswer(t *testing.T) {
 	errStopping := errors.New("the server stops")
 	for name, tt := range map[string]struct {
 		context func(context.Context) (context.Context, context.CancelFunc)
@@ -406,7 +406,7 @@ func TestCopy_TellsTheHostsDeadlineFromABrokenAnswer(t *testing.T) {
 	}
 }
 
-func TestCopy_SaysThatTheSessionsLeaseWasLost(t *testing.T) {
+func TestCopy_ReportsThatTheSessionsLeaseWasLost(t *testing.T) {
 	lost := errors.New("lease lost")
 	for _, sent := range []string{"", delta} {
 		t.Run(fmt.Sprintf("after %d bytes", len(sent)), func(t *testing.T) {
@@ -427,8 +427,8 @@ func TestCopy_SaysThatTheSessionsLeaseWasLost(t *testing.T) {
 	}
 }
 
-func TestCopy_EndsWhenNothingMoves(t *testing.T) {
-	t.Run("because the node is silent", func(t *testing.T) {
+func TestCopy_EndsWhenReadingOrWritingStalls(t *testing.T) {
+	t.Run("because the node sends nothing", func(t *testing.T) {
 		for _, sent := range []string{"", delta} {
 			synctest.Test(t, func(t *testing.T) {
 				r, c, n := relay.New(relay.Options{IdleTimeout: time.Minute}), newClient(), answer(t.Context(), sse)
@@ -480,7 +480,7 @@ func TestCopy_EndsWhenNothingMoves(t *testing.T) {
 			n.wantRelease(t, true)
 		})
 	})
-	t.Run("and the host's deadline passes meanwhile", func(t *testing.T) {
+	t.Run("because the client does not read, until the host's deadline", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r, c, n := relay.New(relay.Options{}), newClient(), of(t.Context(), sse, delta+done, io.EOF)
 			c.blocked = make(chan struct{})
@@ -498,7 +498,7 @@ func TestCopy_EndsWhenNothingMoves(t *testing.T) {
 	})
 }
 
-func TestCopy_RefusesWhatIsNoSuccess(t *testing.T) {
+func TestCopy_RefusesStatusesOtherThan2xx(t *testing.T) {
 	for _, status := range []int{http.StatusSwitchingProtocols, http.StatusEarlyHints, http.StatusFound, http.StatusBadGateway} {
 		r, c, n := relay.New(relay.Options{}), newClient(), answer(t.Context(), sse)
 		n.Response.StatusCode = status
@@ -647,8 +647,8 @@ func TestSend_ReturnsTheNodesAnswer(t *testing.T) {
 	n.wantHeld(t)
 }
 
-// A node that closes the connection is done with the request; after what this
-// process ended, or the time, it may still be at work.
+// A node that closes the connection is done with the request. After a time-out,
+// or a cancellation by this process, it may still be working on it.
 func TestCopy_ReleasesASessionOnlyWhenTheNodeIsDone(t *testing.T) {
 	for name, tt := range map[string]struct {
 		contentType, sent string
