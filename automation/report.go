@@ -53,6 +53,6 @@ func (m *Module) overview(ctx context.Context) (adminapi.Overview, error) {
 	return adminapi.Overview{MasterOn: m.cfg.FeatureEnabled, Flag: adminapi.SummarizeFlag(m.flags.Flag(FlagName)), Components: components, Sessions: sessions.ByState,
 		OptedIn: counts.OptedIn, OptedOut: counts.OptedOut, ActiveWeek: counts.ActiveWeek, CountedAt: counts.At,
 		Chats: chats, Opens: figures.Opens, Replicas: replicas,
-		Alerts: fleet.Alerts(fleet.Facts{Now: m.now(), Replicas: replicas, Chats: chats, Figures: figures, Sessions: sessions, Rollouts: rollouts,
+		Alerts: fleet.Alerts(fleet.Inputs{Now: m.now(), Replicas: replicas, Chats: chats, Figures: figures, Sessions: sessions, Rollouts: rollouts,
 			BadFlags: len(m.flags.Health().Bad), StaleMapping: components["mapping"].Detail != ""})}, nil
 }

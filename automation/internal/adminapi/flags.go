@@ -49,8 +49,9 @@ func (a *api) listFlagEvents(c *httpapi.Call, _ string) error {
 	return problem.WriteJSON(c.W, http.StatusOK, map[string]any{"events": append([]flags.Event{}, events...)})
 }
 
-// maxFlag is the most bytes of a change: two lists of ids.
-const maxFlag = 2*flags.MaxIDs*300 + 64<<10
+// maxFlagBody bounds the body of a change, in bytes: it may hold two full lists
+// of ids.
+const maxFlagBody = 2*flags.MaxIDs*300 + 64<<10
 
 func (a *api) patchFlag(c *httpapi.Call, actor string) error {
 	var body struct {
@@ -61,7 +62,7 @@ func (a *api) patchFlag(c *httpapi.Call, actor string) error {
 		Seed            *string           `json:"seed"`
 		Notice          *string           `json:"notice"`
 	}
-	if err := problem.Decode(c.R, maxFlag, &body); err != nil {
+	if err := problem.Decode(c.R, maxFlagBody, &body); err != nil {
 		return err
 	}
 	f, err := a.updateIf(c, flags.Change(body), actor)
@@ -70,8 +71,8 @@ func (a *api) patchFlag(c *httpapi.Call, actor string) error {
 	}
 	a.Refresh()
 	effect, err := a.Rollouts.HandEditEffect(c.R.Context(), f.Name)
-	if err != nil { // the flag has been changed, and whoever did it must learn that first
-		effect = "What its rollout makes of it cannot be read at the moment: look at the rollout."
+	if err != nil { // the flag has been changed all the same, so the answer is no error
+		effect = "The effect on its rollout cannot be read at the moment: look at the rollout."
 	}
 	c.W.Header().Set("ETag", httpapi.ETag(f.Version))
 	return problem.WriteJSON(c.W, http.StatusOK, struct {
@@ -80,23 +81,23 @@ func (a *api) patchFlag(c *httpapi.Call, actor string) error {
 	}{f, effect})
 }
 
-// updateIf changes a flag where the request's preconditions hold.
+// updateIf changes a flag if the request's preconditions hold.
 func (a *api) updateIf(c *httpapi.Call, change flags.Change, actor string) (*flags.Flag, error) {
 	p, name := httpapi.ReadPreconditions(c.R), c.R.PathValue("name")
-	version, one := p.Version()
+	version, exact := p.Version()
 	switch {
 	case p.None():
-		version = 0 // any
-	case !one:
-		now, err := a.Store.Get(c.R.Context(), name)
+		version = 0 // Update then replaces any
+	case !exact:
+		current, err := a.Store.Get(c.R.Context(), name)
 		if err != nil {
 			return nil, err
 		}
-		if !p.Hold(now.Version, true) {
+		if !p.Hold(current.Version, true) {
 			return nil, flags.ErrConflict
 		}
-		version = now.Version
-	case version == 0: // no flag has it
+		version = current.Version
+	case version == 0: // versions begin at 1
 		return nil, flags.ErrConflict
 	}
 	return a.Store.Update(c.R.Context(), name, change, actor, version)
@@ -109,7 +110,7 @@ func answerFlag(w http.ResponseWriter, f *flags.Flag) error {
 
 var flagChanged = problem.New(http.StatusPreconditionFailed, "The flag has changed meanwhile: get it again, and send its ETag as If-Match.")
 
-// flagProblem is what a store's error means to an operator.
+// flagProblem converts an error of the flags' store into a response.
 func flagProblem(w http.ResponseWriter, err error) error {
 	switch {
 	case errors.Is(err, flags.ErrNotFound):
@@ -129,12 +130,13 @@ func flagProblem(w http.ResponseWriter, err error) error {
 	return databaseProblem(w, err)
 }
 
-// malformedRow is for a row that somebody changed round the constraints.
+// malformedRow is the response for a row that was written without the
+// constraints, and that only SQL can fix.
 func malformedRow(of string, reason, err error) error {
 	return problem.New(http.StatusConflict, "The "+of+"'s row is malformed: "+reason.Error()+". Fix it with SQL.").WithCause(err)
 }
 
-// fieldErrors finds all of them in what may be joined errors.
+// fieldErrors returns all field errors that err wraps.
 func fieldErrors(err error) []*flags.FieldError {
 	if e, ok := err.(*flags.FieldError); ok { //nolint:errorlint // the tree is walked by hand
 		return []*flags.FieldError{e}

@@ -13,11 +13,11 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
-// The headers of a request and its answer.
+// Headers of requests and answers.
 const (
-	headerSession     = "session_id"           // to the node, and from a client that brings its own
-	headerSessionUsed = "X-Automation-Session" // the session that served a request
-	headerModelUsed   = "X-Automation-Model"   // the name of the model that did
+	headerSession     = "session_id"           // of requests to the node, and of clients that name a session
+	headerSessionUsed = "X-Automation-Session" // of answers: the session that served the request
+	headerModelUsed   = "X-Automation-Model"   // of answers: the name of the model that did
 	headerRequestID   = "X-Request-Id"
 )
 
@@ -27,25 +27,25 @@ type call struct {
 	w         http.ResponseWriter
 	r         *http.Request
 	requestID string
-	began     time.Time
+	startedAt time.Time
 	admission
 
-	overhead time.Duration // until the request was passed on or refused
-	status   int           // of the answer; 0 until it begins
-	answered time.Time     // when the answer began
-	hosted   bool          // the host's handler has the request
-	relayed  bool          // the relay has ended the answer
-	abort    bool          // the connection must not look as if the answer were complete
+	overhead    time.Duration // from startedAt until the request was passed on or refused
+	status      int           // of the answer; 0 until the header is written
+	firstByteAt time.Time     // when the header was written
+	hosted      bool          // the request was passed to the host's handler
+	relayed     bool          // the relay has ended the answer
+	abort       bool          // the connection must be aborted, so that the answer does not look complete
 }
 
 // handler serves calls and records how each ends, panics included.
 func (s *Service) handler(serve func(*call) outcome.Outcome) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := &call{Service: s, r: r, requestID: text.RequestID(r.Header.Get(headerRequestID)), began: s.Now()}
+		c := &call{Service: s, r: r, requestID: text.RequestID(r.Header.Get(headerRequestID)), startedAt: s.Now()}
 		if c.w = w; s.Enabled {
 			c.w = c.observe(w)
 		}
-		o := outcome.Outcome{Cause: outcome.Internal, Code: outcome.CodeInternal} // of a panic
+		o := outcome.Outcome{Cause: outcome.Internal, Code: outcome.CodeInternal} // if serve panics
 		defer func() {
 			if c.body != nil {
 				c.body.Close()
@@ -59,11 +59,11 @@ func (s *Service) handler(serve func(*call) outcome.Outcome) http.Handler {
 	})
 }
 
-// observe notes the status and the beginning of the answer.
+// observe records the answer's status and the time of its first byte.
 func (c *call) observe(w http.ResponseWriter) http.ResponseWriter {
 	begin := func(status int) {
 		if c.status == 0 && status >= http.StatusOK {
-			c.status, c.answered = status, c.Now()
+			c.status, c.firstByteAt = status, c.Now()
 		}
 	}
 	return httpsnoop.Wrap(w, httpsnoop.Hooks{
@@ -79,16 +79,17 @@ func (c *call) observe(w http.ResponseWriter) http.ResponseWriter {
 	})
 }
 
-// complete adds to an outcome what all calls have in common.
+// complete fills in the fields that every call's outcome has. A request that the
+// client or the host has ended has failed for that cause.
 func (c *call) complete(o outcome.Outcome) outcome.Outcome {
-	ended := c.r.Context().Err()
+	ctxErr := c.r.Context().Err()
 	switch {
-	case ended != nil && o.Cause != outcome.None && !c.relayed:
-		if o.Cause, o.Code = outcome.ClientLeft, outcome.CodeClientLeft; errors.Is(ended, context.DeadlineExceeded) {
-			o.Cause, o.Code = outcome.Host, outcome.CodeStreamInterrupted // a deadline of its own
+	case ctxErr != nil && o.Cause != outcome.None && !c.relayed:
+		if o.Cause, o.Code = outcome.ClientLeft, outcome.CodeClientLeft; errors.Is(ctxErr, context.DeadlineExceeded) {
+			o.Cause, o.Code = outcome.Host, outcome.CodeStreamInterrupted // the host's own deadline
 		}
 	case c.hosted && o.Cause == outcome.Internal:
-		o.Cause, o.Code = outcome.Host, outcome.CodeHandlerError // its handler panicked
+		o.Cause, o.Code = outcome.Host, outcome.CodeHandlerError // the host's handler panicked
 	}
 	if c.skip != "" && o.Cause != outcome.Off {
 		o.Skipped, o.Code = true, c.skip
@@ -96,8 +97,8 @@ func (c *call) complete(o outcome.Outcome) outcome.Outcome {
 	o.Route, o.Status, o.RequestID = c.route.path, c.status, c.requestID
 	o.Arm, o.UserID = c.arm, c.user.ID
 	o.Overhead = c.overhead
-	if o.Latency = c.answered.Sub(c.began); c.answered.IsZero() || o.Cause != outcome.None {
-		o.Latency = c.Now().Sub(c.began)
+	if o.Latency = c.firstByteAt.Sub(c.startedAt); c.firstByteAt.IsZero() || o.Cause != outcome.None {
+		o.Latency = c.Now().Sub(c.startedAt)
 	}
 	return o
 }

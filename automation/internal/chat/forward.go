@@ -67,7 +67,7 @@ func (f *forwarding) serve() (outcome.Outcome, error) {
 		return outcome.Outcome{}, clientError(outcome.CodeMethodNotAllowed, "Send a POST request.", nil)
 	}
 	body, err := f.prepare()
-	f.overhead = f.Now().Sub(f.began)
+	f.overhead = f.Now().Sub(f.startedAt)
 	if err != nil {
 		return outcome.Outcome{}, err
 	}

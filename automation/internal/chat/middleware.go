@@ -10,27 +10,27 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 )
 
-// Middleware hands requests to next, on sessions where automation acts on them.
+// Middleware passes requests to next, with a session if automation acts on them.
 func (s *Service) Middleware(next http.Handler) http.Handler {
 	return s.handler(func(c *call) outcome.Outcome {
 		defer c.release()
 		err := c.admitBeforeHost()
-		c.overhead = c.Now().Sub(c.began)
+		c.overhead = c.Now().Sub(c.startedAt)
 		if err != nil {
 			return c.writeError(err)
 		}
 		r := c.r
 		if c.claim != nil {
 			c.setSessionHeaders()
-			r = r.WithContext(c.claim.Context()) // the one copy: a handler must not change what it is given
+			r = r.WithContext(c.claim.Context()) // copies it: a handler must not change the request that it got
 			if c.body != nil {
 				r.Body = c.body.Reader()
 			}
 			r.Header = r.Header.Clone()
 			r.Header.Set(headerSession, c.claim.SessionID())
 		}
-		// A handler that panics, or whose client has left, may have left the
-		// node at work.
+		// If the handler panics, or its client leaves, the node may still be
+		// working on the request.
 		c.hosted, c.busy = true, true
 		next.ServeHTTP(c.w, r)
 		c.busy = c.r.Context().Err() != nil
@@ -45,8 +45,8 @@ func (s *Service) Middleware(next http.Handler) http.Handler {
 	})
 }
 
-// admitBeforeHost admits a request on its way to the host's handler, which is
-// the one to refuse what belongs to nobody.
+// admitBeforeHost admits a request on its way to the host's handler. It refuses
+// no request for its lack of an identity: that is left to the host.
 func (c *call) admitBeforeHost() error {
 	c.route = routeOf(c.r.URL.Path)
 	if c.r.Method != http.MethodPost {
@@ -81,12 +81,12 @@ func (c *call) admitBeforeHost() error {
 	return c.acquire(c.r.Context())
 }
 
-// guardSession claims the session that the client names where it is managed, and
-// refuses another user's, whatever keeps automation from acting otherwise.
+// guardSession claims the session that the client names if the module manages
+// it, and refuses another user's, also where automation is skipped.
 func (c *call) guardSession() error {
 	if err := c.useClientSession(); err != nil {
 		if c.skip != "" && len(c.r.Header.Values(headerSession)) == 1 {
-			return nil // what is no id is none that is managed
+			return nil // a malformed id is not that of a managed session
 		}
 		return err
 	}
@@ -102,7 +102,7 @@ func (c *call) setSessionHeaders() {
 	}
 }
 
-// escapeHeader percent-encodes what may not stand in a header's value.
+// escapeHeader percent-encodes the bytes that a header's value must not contain.
 func escapeHeader(s string) string {
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder

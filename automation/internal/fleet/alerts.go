@@ -17,26 +17,24 @@ func sortByTime(list []Failure) {
 	slices.SortStableFunc(list, func(a, b Failure) int { return b.At.Compare(a.At) })
 }
 
-// Alert is one of deploy/prometheus whose condition is met now. Prometheus waits
-// a little before it fires.
+// Alert is an alert of deploy/prometheus whose condition is met now. Prometheus
+// waits for the rule's "for" before it fires.
 type Alert struct {
 	Name     string `json:"name"`
 	Severity string `json:"severity"` // critical or warning
 	Summary  string `json:"summary"`
 }
 
-// Facts are what alerts are evaluated on.
-type Facts struct {
-	Now      time.Time
-	Replicas []replica.Replica
-	Chats    Chats
-	Figures  Figures
-	Sessions session.Stats
-	Rollouts []rollout.Status
-	// BadFlags are rows of feature_flags, and StaleMapping a mapping or feed,
-	// that this replica cannot read.
-	BadFlags     int
-	StaleMapping bool
+// Inputs are what the alerts' conditions are evaluated on.
+type Inputs struct {
+	Now          time.Time
+	Replicas     []replica.Replica
+	Chats        Chats
+	Figures      Figures
+	Sessions     session.Stats
+	Rollouts     []rollout.Status
+	BadFlags     int  // rows of feature_flags that this replica cannot read
+	StaleMapping bool // this replica cannot read the mapping or the feed
 }
 
 const (
@@ -44,33 +42,34 @@ const (
 	warning  = "warning"
 )
 
-// rules are the alerts that the database and the replicas' reports can answer,
-// by the rules of deploy/prometheus/automation.rules.yml. The others compare with
-// a day or a week ago, or look into one process. Each returns what is the case,
-// or nothing.
+// rules are the alerts of deploy/prometheus/automation.rules.yml that can be
+// evaluated on the database and the replicas' reports. The others compare with a
+// day or a week ago, or need the metrics of one process. evaluate returns the
+// alert's summary, or "" if its condition is not met.
 var rules = []struct {
 	name, severity string
-	evaluate       func(Facts) string
+	evaluate       func(Inputs) string
 }{
-	{"AutomationNodeUnavailable", critical, func(f Facts) string {
+	{"AutomationNodeUnavailable", critical, func(f Inputs) string {
 		if len(f.Replicas) == 0 || slices.ContainsFunc(f.Replicas, func(r replica.Replica) bool { return r.NodeOK }) {
 			return ""
 		}
 		return "No replica reaches the Morpheus node."
 	}},
-	{"AutomationErrorRateHigh", critical, func(f Facts) string {
-		if n := f.Chats.total(); n < 20 || wilsonLow(f.Chats.own(), n) <= .05 {
+	{"AutomationErrorRateHigh", critical, func(f Inputs) string {
+		failed, n := f.Chats.automationFailed(), f.Chats.total()
+		if n < 20 || wilsonLow(failed, n) <= .05 {
 			return ""
 		}
-		return fmt.Sprintf("%d of %d requests failed through automation itself in five minutes. Roll back.", f.Chats.own(), f.Chats.total())
+		return fmt.Sprintf("%d of %d requests failed through automation itself in five minutes. Roll back.", failed, n)
 	}},
-	{"AutomationRequestsFailing", critical, func(f Facts) string {
+	{"AutomationRequestsFailing", critical, func(f Inputs) string {
 		if failed := f.Chats.Failed; failed < 10 || float64(failed) <= .2*float64(f.Chats.total()) {
 			return ""
 		}
 		return fmt.Sprintf("%d of %d requests failed in five minutes, for any cause.", f.Chats.Failed, f.Chats.total())
 	}},
-	{"AutomationSessionSuccessLow", critical, func(f Facts) string {
+	{"AutomationSessionSuccessLow", critical, func(f Inputs) string {
 		var opened, failed int64
 		for _, o := range f.Figures.Opens {
 			opened, failed = opened+o.RecentOpened, failed+o.RecentFailed
@@ -80,58 +79,58 @@ var rules = []struct {
 		}
 		return fmt.Sprintf("%d of the %d sessions asked for in half an hour were not opened.", failed, opened+failed)
 	}},
-	{"AutomationFlagsStale", critical, func(f Facts) string {
+	{"AutomationFlagsStale", critical, func(f Inputs) string {
 		return replicasText(f.Replicas, func(r replica.Replica) bool { return r.FlagAge > time.Minute || r.Problems["flags"] == "never read" },
 			"the flags were not read for over a minute, and switching off would not arrive")
 	}},
-	{"AutomationRolledBack", critical, func(f Facts) string {
+	{"AutomationRolledBack", critical, func(f Inputs) string {
 		return rolloutText(f.Rollouts, func(r rollout.Status) bool { return r.State == "rolled_back" }, "has been taken back by itself")
 	}},
-	{"AutomationRolloutUnwatched", critical, func(f Facts) string {
+	{"AutomationRolloutUnwatched", critical, func(f Inputs) string {
 		return rolloutText(f.Rollouts, func(r rollout.Status) bool {
 			return r.State == "running" && f.Now.Sub(r.LookedAt) > 5*time.Minute
 		}, "runs, and no replica has looked at it for five minutes")
 	}},
-	{"AutomationRolloutPaused", warning, func(f Facts) string {
+	{"AutomationRolloutPaused", warning, func(f Inputs) string {
 		return rolloutText(f.Rollouts, func(r rollout.Status) bool {
 			return r.State == "paused" || r.State == "running" && (r.Waiting == "breach" || r.Waiting == "outage")
 		}, "is paused, or holds because requests fail")
 	}},
-	{"AutomationReplicaFailing", warning, func(f Facts) string {
+	{"AutomationReplicaFailing", warning, func(f Inputs) string {
 		return replicasText(f.Replicas, func(r replica.Replica) bool { return r.Problems["requests"] != "" },
 			"most requests fail, for reasons that other replicas may not share")
 	}},
-	{"AutomationFlagToggled", warning, func(f Facts) string {
+	{"AutomationFlagToggled", warning, func(f Inputs) string {
 		if f.Figures.FlagChanges < 6 {
 			return ""
 		}
 		return fmt.Sprintf("The flag has changed %d times within an hour.", f.Figures.FlagChanges)
 	}},
-	{"AutomationFlagMalformed", warning, func(f Facts) string {
+	{"AutomationFlagMalformed", warning, func(f Inputs) string {
 		if f.BadFlags == 0 {
 			return ""
 		}
 		return fmt.Sprintf("%d rows of feature_flags cannot be read; their flags stay as they were.", f.BadFlags)
 	}},
-	{"AutomationSessionsOverdue", warning, func(f Facts) string {
+	{"AutomationSessionsOverdue", warning, func(f Inputs) string {
 		if f.Sessions.Overdue <= 15*time.Minute {
 			return ""
 		}
 		return fmt.Sprintf("A session has waited for maintenance for %v.", f.Sessions.Overdue.Round(time.Minute))
 	}},
-	{"AutomationOrphans", warning, func(f Facts) string {
+	{"AutomationOrphans", warning, func(f Inputs) string {
 		if f.Figures.Orphans == 0 {
 			return ""
 		}
-		return fmt.Sprintf("It is not known of %d opens whether they were paid.", f.Figures.Orphans)
+		return fmt.Sprintf("The node did not answer %d opens, which may have been paid.", f.Figures.Orphans)
 	}},
-	{"AutomationMappingStale", warning, func(f Facts) string {
+	{"AutomationMappingStale", warning, func(f Inputs) string {
 		if !f.StaleMapping {
 			return ""
 		}
 		return "The models' mapping cannot be read on this replica; the last good state serves."
 	}},
-	{"AutomationCleanupStalled", warning, func(f Facts) string {
+	{"AutomationCleanupStalled", warning, func(f Inputs) string {
 		if f.Figures.CleanedAt.IsZero() || f.Now.Sub(f.Figures.CleanedAt) <= 6*time.Hour {
 			return ""
 		}
@@ -139,8 +138,8 @@ var rules = []struct {
 	}},
 }
 
-// Alerts returns those whose condition is met, critical ones first.
-func Alerts(f Facts) []Alert {
+// Alerts returns the alerts whose condition is met, critical ones first.
+func Alerts(f Inputs) []Alert {
 	list := []Alert{}
 	for _, r := range rules {
 		if summary := r.evaluate(f); summary != "" {
@@ -150,7 +149,8 @@ func Alerts(f Facts) []Alert {
 	return list
 }
 
-// replicasText names the replicas of which something holds.
+// replicasText says what holds of how many replicas, and names one of them. It
+// returns "" if it holds of none.
 func replicasText(list []replica.Replica, holds func(replica.Replica) bool, what string) string {
 	var hosts []string
 	for _, r := range list {
@@ -187,8 +187,8 @@ type Chats struct {
 	Served int64            `json:"served"`
 	Failed int64            `json:"failed"`
 	Causes map[string]int64 `json:"causes"` // of those that failed
-	// OverheadP95 is what automation added to a served request at most, for 95
-	// of 100, in milliseconds; null without any.
+	// OverheadP95 is the 95th percentile of the milliseconds that automation
+	// added to a served request; null if none was served.
 	OverheadP95 *float64 `json:"overhead_p95_ms"`
 }
 
@@ -212,8 +212,8 @@ func SumChats(replicas []replica.Replica) Chats {
 
 func (c Chats) total() int64 { return c.Served + c.Failed }
 
-// own are the failures of automation itself.
-func (c Chats) own() (n int64) {
+// automationFailed counts the failures that are evidence against automation.
+func (c Chats) automationFailed() (n int64) {
 	for cause, count := range c.Causes {
 		if policy.Of(outcome.Cause(cause)).Evidence == policy.EvidenceFailure {
 			n += count
@@ -222,9 +222,10 @@ func (c Chats) own() (n int64) {
 	return n
 }
 
-// wilsonLow is the lower bound of the share, 3.09 standard errors below it.
-func wilsonLow(failed, of int64) float64 {
+// wilsonLow is the lower bound of the Wilson score interval for the share of
+// failed in total, one-sided at 99.9 %.
+func wilsonLow(failed, total int64) float64 {
 	const z = 3.09
-	n, p := float64(of), float64(failed)/float64(of)
+	n, p := float64(total), float64(failed)/float64(total)
 	return (p + z*z/(2*n) - z*math.Sqrt(p*(1-p)/n+z*z/(4*n*n))) / (1 + z*z/n)
 }

@@ -19,8 +19,8 @@ import (
 var now = time.Date(2026, 11, 26, 3, 0, 0, 0, time.UTC)
 
 // well is how a deployment is in which no alert fires.
-func well() fleet.Facts {
-	return fleet.Facts{Now: now,
+func well() fleet.Inputs {
+	return fleet.Inputs{Now: now,
 		Replicas: []replica.Replica{{Host: "a", NodeOK: true, State: replica.State{FlagAge: time.Second}}, {Host: "b", NodeOK: true}},
 		Chats:    fleet.Chats{Served: 990, Failed: 10, Causes: map[string]int64{"session": 5, "node": 5}},
 		Figures:  fleet.Figures{Opens: []fleet.Opens{{Purpose: "request", RecentOpened: 99, RecentFailed: 1}}, FlagChanges: 5, CleanedAt: now.Add(-5 * time.Hour)},
@@ -30,34 +30,34 @@ func well() fleet.Facts {
 }
 
 // Each condition on its own, at the least that meets it.
-var conditions = map[string]func(*fleet.Facts){
-	"AutomationNodeUnavailable": func(f *fleet.Facts) {
+var conditions = map[string]func(*fleet.Inputs){
+	"AutomationNodeUnavailable": func(f *fleet.Inputs) {
 		f.Replicas = []replica.Replica{{Host: "a"}, {Host: "b"}}
 	},
-	"AutomationErrorRateHigh": func(f *fleet.Facts) {
+	"AutomationErrorRateHigh": func(f *fleet.Inputs) {
 		f.Chats = fleet.Chats{Served: 82, Failed: 18, Causes: map[string]int64{"session": 9, "internal": 9}}
 	},
-	"AutomationRequestsFailing": func(f *fleet.Facts) {
+	"AutomationRequestsFailing": func(f *fleet.Inputs) {
 		f.Chats = fleet.Chats{Served: 79, Failed: 21, Causes: map[string]int64{"node": 21}}
 	},
-	"AutomationSessionSuccessLow": func(f *fleet.Facts) {
+	"AutomationSessionSuccessLow": func(f *fleet.Inputs) {
 		f.Figures.Opens = []fleet.Opens{{Purpose: "request", RecentOpened: 15}, {Purpose: "renewal", RecentOpened: 3, RecentFailed: 2}}
 	},
-	"AutomationFlagsStale": func(f *fleet.Facts) { f.Replicas[0].FlagAge = 61 * time.Second },
-	"AutomationRolledBack": func(f *fleet.Facts) { f.Rollouts[0].State = "rolled_back" },
-	"AutomationRolloutUnwatched": func(f *fleet.Facts) {
+	"AutomationFlagsStale": func(f *fleet.Inputs) { f.Replicas[0].FlagAge = 61 * time.Second },
+	"AutomationRolledBack": func(f *fleet.Inputs) { f.Rollouts[0].State = "rolled_back" },
+	"AutomationRolloutUnwatched": func(f *fleet.Inputs) {
 		f.Rollouts[0].LookedAt = now.Add(-301 * time.Second)
 	},
-	"AutomationRolloutPaused": func(f *fleet.Facts) { f.Rollouts[0].Waiting = "outage" },
-	"AutomationReplicaFailing": func(f *fleet.Facts) {
+	"AutomationRolloutPaused": func(f *fleet.Inputs) { f.Rollouts[0].Waiting = "outage" },
+	"AutomationReplicaFailing": func(f *fleet.Inputs) {
 		f.Replicas[1].Problems = map[string]string{"requests": "5 of 5 failed"}
 	},
-	"AutomationFlagToggled":     func(f *fleet.Facts) { f.Figures.FlagChanges = 6 },
-	"AutomationFlagMalformed":   func(f *fleet.Facts) { f.BadFlags = 1 },
-	"AutomationSessionsOverdue": func(f *fleet.Facts) { f.Sessions.Overdue = 16 * time.Minute },
-	"AutomationOrphans":         func(f *fleet.Facts) { f.Figures.Orphans = 1 },
-	"AutomationMappingStale":    func(f *fleet.Facts) { f.StaleMapping = true },
-	"AutomationCleanupStalled":  func(f *fleet.Facts) { f.Figures.CleanedAt = now.Add(-7 * time.Hour) },
+	"AutomationFlagToggled":     func(f *fleet.Inputs) { f.Figures.FlagChanges = 6 },
+	"AutomationFlagMalformed":   func(f *fleet.Inputs) { f.BadFlags = 1 },
+	"AutomationSessionsOverdue": func(f *fleet.Inputs) { f.Sessions.Overdue = 16 * time.Minute },
+	"AutomationOrphans":         func(f *fleet.Inputs) { f.Figures.Orphans = 1 },
+	"AutomationMappingStale":    func(f *fleet.Inputs) { f.StaleMapping = true },
+	"AutomationCleanupStalled":  func(f *fleet.Inputs) { f.Figures.CleanedAt = now.Add(-7 * time.Hour) },
 }
 
 // What the database and the replicas' reports cannot answer.
@@ -71,7 +71,7 @@ func TestAlerts_AreThoseOfPrometheus(t *testing.T) {
 	if list := fleet.Alerts(well()); len(list) != 0 {
 		t.Errorf("all is well, and there are %v", list)
 	}
-	if list := fleet.Alerts(fleet.Facts{Now: now}); len(list) != 0 {
+	if list := fleet.Alerts(fleet.Inputs{Now: now}); len(list) != 0 {
 		t.Errorf("nothing is known, and there are %v", list)
 	}
 	text, err := os.ReadFile("../../../deploy/prometheus/automation.rules.yml")

@@ -6,7 +6,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// Budget is what a user's limits leave, in JSON. What has no limit is null.
+// Budget is what remains of a user's limits, in JSON. A limit that is off is
+// null.
 type Budget struct {
 	SessionsHeld  int        `json:"sessions_held"`
 	SessionsMax   *int       `json:"sessions_max"`
@@ -15,17 +16,17 @@ type Budget struct {
 	NextFreeAt    *time.Time `json:"next_free_at"` // null while another session may be opened
 }
 
-// NewBudget converts what a user has used.
+// NewBudget returns the budget of a user at the time now.
 func NewBudget(u session.Usage, now time.Time) *Budget {
-	limit := func(most, left int) *int {
-		if most == 0 {
+	left := func(limit, used int) *int {
+		if limit == 0 { // off
 			return nil
 		}
-		left = max(left, 0)
-		return &left
+		n := max(limit-used, 0)
+		return &n
 	}
-	b := Budget{SessionsHeld: u.Held, SessionsMax: limit(u.MaxHeld, u.MaxHeld),
-		OpensLeftHour: limit(u.MaxOpensHour, u.MaxOpensHour-u.OpensHour), OpensLeftDay: limit(u.MaxOpensDay, u.MaxOpensDay-u.OpensDay)}
+	b := Budget{SessionsHeld: u.Held, SessionsMax: left(u.MaxHeld, 0),
+		OpensLeftHour: left(u.MaxOpensHour, u.OpensHour), OpensLeftDay: left(u.MaxOpensDay, u.OpensDay)}
 	if u.FreeIn > 0 {
 		at := now.Add(u.FreeIn).UTC().Truncate(time.Second)
 		b.NextFreeAt = &at

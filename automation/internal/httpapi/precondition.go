@@ -12,28 +12,28 @@ func ETag(version int64) string { return `"` + strconv.FormatInt(version, 10) + 
 
 // NotModified reports whether the request's If-None-Match lists etag.
 func NotModified(r *http.Request, etag string) bool {
-	return listed(parseTags(r.Header.Values("If-None-Match")), etag, weakly)
+	return isListed(parseTags(r.Header.Values("If-None-Match")), etag, equalWeak)
 }
 
-// Preconditions are those of a write, as RFC 9110 has them in section 13.1:
+// Preconditions are the conditions of a write (RFC 9110, section 13.1):
 // If-Match lists the versions that may be overwritten, and If-None-Match those
 // that may not.
 type Preconditions struct {
-	match, noneMatch []string // nil: the header is not there
+	match, noneMatch []string // nil: the request has no such header
 }
 
-// ReadPreconditions reads those of a request.
+// ReadPreconditions reads the preconditions of a request.
 func ReadPreconditions(r *http.Request) Preconditions {
 	return Preconditions{parseTags(r.Header.Values("If-Match")), parseTags(r.Header.Values("If-None-Match"))}
 }
 
-// None reports whether there are none, or only that something is there, which
-// it always is.
+// None reports whether every version may be overwritten: the request has no
+// condition, or only If-Match: *, which any existing resource meets.
 func (p Preconditions) None() bool {
 	return p.noneMatch == nil && (p.match == nil || slices.Equal(p.match, []string{"*"}))
 }
 
-// Version returns the only version that may be overwritten, where there is
+// Version returns the version that may be overwritten, if the request names
 // exactly one.
 func (p Preconditions) Version() (int64, bool) {
 	if p.noneMatch != nil || len(p.match) != 1 {
@@ -43,29 +43,31 @@ func (p Preconditions) Version() (int64, bool) {
 	return n, err == nil && n >= 0 && p.match[0] == ETag(n)
 }
 
-// Hold reports whether a version may be overwritten. Stored is false where
-// nothing is stored, for If-None-Match: *.
+// Hold reports whether version may be overwritten. stored is false if nothing
+// is stored yet, which is what If-None-Match: * asks for.
 func (p Preconditions) Hold(version int64, stored bool) bool {
 	etag := ETag(version)
-	if p.match != nil && !listed(p.match, etag, strongly) {
+	if p.match != nil && !isListed(p.match, etag, equalStrong) {
 		return false
 	}
 	if slices.Contains(p.noneMatch, "*") {
 		return !stored
 	}
-	return !listed(p.noneMatch, etag, weakly)
+	return !isListed(p.noneMatch, etag, equalWeak)
 }
 
-// How entity tags are compared.
-func strongly(a, b string) bool { return a == b }
-func weakly(a, b string) bool   { return strings.TrimPrefix(a, "W/") == strings.TrimPrefix(b, "W/") }
+// equalStrong and equalWeak are RFC 9110's two ways to compare entity tags.
+func equalStrong(a, b string) bool { return a == b }
+func equalWeak(a, b string) bool {
+	return strings.TrimPrefix(a, "W/") == strings.TrimPrefix(b, "W/")
+}
 
-func listed(tags []string, etag string, equal func(a, b string) bool) bool {
+func isListed(tags []string, etag string, equal func(a, b string) bool) bool {
 	return slices.ContainsFunc(tags, func(tag string) bool { return tag == "*" || equal(tag, etag) })
 }
 
-// parseTags takes the lists of entity tags in a header apart; nil is no header.
-// What is no tag is kept as it is and equals none.
+// parseTags splits a header's lists of entity tags. It returns nil for no
+// header. A malformed tag is kept and equals no ETag.
 func parseTags(values []string) []string {
 	if len(values) == 0 {
 		return nil
@@ -81,7 +83,8 @@ func parseTags(values []string) []string {
 	return tags
 }
 
-// tagEnd is where the first tag of a list ends. A tag's quotes may hold commas.
+// tagEnd returns the index at which a list's first tag ends. A quoted tag may
+// contain commas.
 func tagEnd(list string) int {
 	quoted := false
 	for i, c := range list {

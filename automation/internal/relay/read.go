@@ -20,7 +20,7 @@ func (t *transfer) read() {
 	if t.PrepareRelease != nil && !held && (t.drained || t.failure == nil) {
 		t.PrepareRelease()
 	}
-	close(t.settled)
+	close(t.forwarded)
 	if !t.drained && !held {
 		t.boundDrain()
 		t.drained = drain(t.Response)
@@ -34,7 +34,7 @@ func (t *transfer) read() {
 	t.drainTimer.Stop()
 }
 
-// forward passes the answer on until it knows what remains to be written. It
+// forward passes the answer on, all but its end, which it leaves in tail. It
 // reports whether the node has been read to its end.
 func (t *transfer) forward() (ended bool) {
 	defer func() {
@@ -47,7 +47,7 @@ func (t *transfer) forward() (ended bool) {
 	return t.forwardBody(*t.buf)
 }
 
-// fail settles the answer as failed.
+// fail records why the answer failed.
 func (t *transfer) fail(err error, body []byte) {
 	t.failure = &Failure{Cause: outcome.Provider, Code: outcome.CodeStreamInterrupted, Body: body, Err: err}
 	if body != nil || !t.begun { // only read writes begun before it is detached
@@ -55,7 +55,7 @@ func (t *transfer) fail(err error, body []byte) {
 	}
 }
 
-// failRead settles an answer whose body cannot be read any further.
+// failRead records the failure of an answer whose body cannot be read any further.
 func (t *transfer) failRead(err error) {
 	t.fail(fmt.Errorf("relay: the answer broke off: %w", err), nil)
 	if t.Response.Request == nil {
@@ -84,7 +84,7 @@ func (t *transfer) nextRead(p []byte) (int, error) {
 }
 
 // forwardEvents passes a stream of server-sent events on. [DONE] and what comes
-// after it is not written: it remains.
+// after it is left in tail.
 func (t *transfer) forwardEvents(buf []byte) (ended bool) {
 	s := scanner{buf: buf[:0]}
 	for {
@@ -139,8 +139,8 @@ func (t *transfer) forwardEvents(buf []byte) (ended bool) {
 	}
 }
 
-// forwardForeign ends a stream in which stands something other than events:
-// the node appends its errors as bare JSON. cause is what the scanner says.
+// forwardForeign ends a stream that contains something other than events: the
+// node appends its errors as bare JSON. cause is the scanner's error.
 func (t *transfer) forwardForeign(s *scanner, cause, readErr error) (ended bool) {
 	if !t.write(s.take(0)) {
 		return false
@@ -206,8 +206,8 @@ func (t *transfer) forwardBody(buf []byte) (ended bool) {
 	}
 }
 
-// checkJSON fails an answer that is no JSON, or an error with the status of a
-// success.
+// checkJSON fails an answer that is not valid JSON, or that is an error with the
+// status of a success.
 func (t *transfer) checkJSON(text []byte) {
 	switch {
 	case !json.Valid(text):

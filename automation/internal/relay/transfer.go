@@ -29,8 +29,8 @@ var (
 )
 
 // transfer is one answer on its way. The goroutine read reads the node and
-// writes to the client until it settles what remains to be written, and then
-// drains the node. The goroutine wait, Copy's, watches it, detaches the client
+// writes to the client until only the end of the answer remains to be written, and
+// then drains the node. The goroutine wait, Copy's, watches it, detaches the client
 // where it must not wait any longer, and writes what remains.
 type transfer struct {
 	Answer
@@ -53,13 +53,13 @@ type transfer struct {
 	writing  atomic.Bool
 	slow     atomic.Bool // a write was ended because the client does not read
 
-	// Written by read before it closes settled.
-	settled  chan struct{}
-	buf      *[]byte // a pooled buffer
-	tail     []byte  // what remains to be written, perhaps part of buf
-	failure  *Failure
-	panicked any  // what writing to the client panicked with
-	drained  bool // the node has been read to its end, or has closed the connection
+	// Written by read before it closes forwarded.
+	forwarded chan struct{}
+	buf       *[]byte // a pooled buffer
+	tail      []byte  // what remains to be written, perhaps part of buf
+	failure   *Failure
+	panicked  any  // what writing to the client panicked with
+	drained   bool // the node has been read to its end, or has closed the connection
 
 	drainOnce  sync.Once // starts drainTimer
 	drainTimer *time.Timer
@@ -68,7 +68,7 @@ type transfer struct {
 
 func newTransfer(ctx context.Context, r *Relay, w http.ResponseWriter, a Answer) *transfer {
 	t := &transfer{Answer: a, relay: r, ctx: ctx, w: w, rc: http.NewResponseController(w),
-		writer: make(chan struct{}, 1), settled: make(chan struct{}), released: make(chan struct{})}
+		writer: make(chan struct{}, 1), forwarded: make(chan struct{}), released: make(chan struct{})}
 	t.drainTimer = time.AfterFunc(r.opts.DrainTimeout, func() { t.Cancel(errDrained) })
 	t.drainTimer.Stop()
 	mediaType, _, _ := mime.ParseMediaType(a.Response.Header.Get("Content-Type"))
@@ -76,7 +76,7 @@ func newTransfer(ctx context.Context, r *Relay, w http.ResponseWriter, a Answer)
 	return t
 }
 
-// isEncoded reports whether the body cannot be understood as it is.
+// isEncoded reports whether the body has a Content-Encoding and cannot be parsed.
 func (t *transfer) isEncoded() bool {
 	encoding := t.Response.Header.Get("Content-Encoding")
 	return encoding != "" && encoding != "identity"
@@ -98,7 +98,7 @@ func (t *transfer) leaveToCaller() bool {
 	return t.held
 }
 
-// boundDrain gives the node DrainTimeout from its first call on.
+// boundDrain cancels the request to the node DrainTimeout after the first call.
 func (t *transfer) boundDrain() {
 	t.drainOnce.Do(func() { t.drainTimer.Reset(t.relay.opts.DrainTimeout) })
 	select {
@@ -108,14 +108,14 @@ func (t *transfer) boundDrain() {
 	}
 }
 
-// wait watches read until the client has all that it gets.
+// wait watches read until nothing more is written to the client.
 func (t *transfer) wait() Result {
 	watch := time.NewTicker(max(t.relay.opts.IdleTimeout/idleChecks, 1))
 	defer watch.Stop()
 	last, stalls := int64(-1), 0
 	for {
 		select {
-		case <-t.settled:
+		case <-t.forwarded:
 			return t.complete()
 		case <-t.ctx.Done():
 			return t.detach(nil)
@@ -127,7 +127,7 @@ func (t *transfer) wait() Result {
 		}
 		switch {
 		case stalls > 0 && t.finished.Load():
-			// The node neither says [DONE] nor ends an answer that is complete.
+			// The answer is complete, but the node sends no [DONE] and does not end it.
 			return t.detachComplete()
 		case stalls < idleChecks:
 		case t.writing.Load():
@@ -139,7 +139,7 @@ func (t *transfer) wait() Result {
 	}
 }
 
-// detachComplete ends an answer of which the client has all that matters.
+// detachComplete ends an answer whose client has everything but the end marker.
 func (t *transfer) detachComplete() Result {
 	t.lockWriter()
 	t.detached = true
@@ -152,8 +152,8 @@ func (t *transfer) detachComplete() Result {
 	return Result{Begun: true}
 }
 
-// detach ends the answer for the client while read is still at work. A node
-// that stalls is given up; otherwise the rest of its answer is drained.
+// detach ends the answer for the client while read still runs. The request to a
+// node that stalls is cancelled; otherwise the rest of its answer is drained.
 func (t *transfer) detach(stalled error) Result {
 	t.lockWriter()
 	f := t.clientFailure()
@@ -165,7 +165,7 @@ func (t *transfer) detach(stalled error) Result {
 	<-t.writer
 	switch {
 	case held:
-		<-t.settled
+		<-t.forwarded
 		return Result{Failure: f, Held: true, Drained: t.drained}
 	case stalled != nil:
 		t.Cancel(stalled)
@@ -175,7 +175,7 @@ func (t *transfer) detach(stalled error) Result {
 	return t.reportFailure(f)
 }
 
-// complete writes what remains once read has settled it.
+// complete writes what remains once read has forwarded the rest.
 func (t *transfer) complete() Result {
 	defer t.relay.buffers.Put(t.buf)
 	switch {
@@ -202,8 +202,8 @@ func (t *transfer) complete() Result {
 	return Result{Begun: true}
 }
 
-// reportFailure tells the client of a failure where the answer has begun. The
-// writer is the caller's alone.
+// reportFailure sends the client an error event, or has its connection aborted,
+// if the answer has begun. No other goroutine may write meanwhile.
 func (t *transfer) reportFailure(f *Failure) Result {
 	result := Result{Failure: f, Begun: t.begun}
 	switch {

@@ -11,8 +11,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 )
 
-// write writes p to the client at once. It returns false when the client gets
-// no more, and settles the answer if that is the client's doing.
+// write writes p to the client at once. It returns false when nothing more may
+// be written, and records the failure if the client or its host caused it.
 func (t *transfer) write(p []byte) bool {
 	if len(p) == 0 {
 		return true
@@ -30,8 +30,8 @@ func (t *transfer) write(p []byte) bool {
 	return true
 }
 
-// writeNow writes p, after the header if that is still to come. The caller has
-// the writer to itself.
+// writeNow writes p, after the header if that has not been written. No other
+// goroutine may write meanwhile.
 func (t *transfer) writeNow(p []byte, flush bool) error {
 	t.begin()
 	t.writing.Store(true)
@@ -65,8 +65,8 @@ func (t *transfer) begin() {
 	t.w.WriteHeader(t.Response.StatusCode)
 }
 
-// clientFailure is why the client gets nothing more, as far as it or its host
-// is to blame.
+// clientFailure returns why nothing more can be written to the client: it has
+// left, or its host has ended the request.
 func (t *transfer) clientFailure() *Failure {
 	left := &Failure{Cause: outcome.ClientLeft, Code: outcome.CodeClientLeft, Err: t.writeErr}
 	host := &Failure{Cause: outcome.Host, Code: outcome.CodeSessionUnavailable, Err: t.writeErr}
@@ -91,9 +91,9 @@ func (t *transfer) clientFailure() *Failure {
 	return left
 }
 
-// interruptWrite makes a write fail that the client does not read.
+// interruptWrite ends a write that blocks because the client does not read.
 func (t *transfer) interruptWrite() {
-	_ = t.rc.SetWriteDeadline(time.Unix(1, 0)) // where it is not supported, the host's server must end it
+	_ = t.rc.SetWriteDeadline(time.Unix(1, 0)) // where it is not supported, only the host's server can end the write
 }
 
 func (t *transfer) lockWriter() {
