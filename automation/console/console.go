@@ -1,8 +1,8 @@
-// Package console serves the operators' pages: whether the feature is on and
-// for whom, how its rollout goes, and the switches to change it.
+// Package console serves the operators' pages. They show whether the feature is
+// on, for whom, and how its rollout goes, and have the controls to change that.
 //
-// The console is a client of the admin API, called in process, so it shows and
-// changes nothing that the API does not, and every change is in the same audit.
+// The console is a client of the admin API, which it calls in process. So it
+// shows and changes only what the API does, and the API's audit has every change.
 // It renders HTML on the server and works without JavaScript; with it, the
 // figures refresh by themselves.
 //
@@ -42,7 +42,7 @@ type Admin interface {
 	Admin(automation.Authorize) http.Handler
 }
 
-// Operator is who uses the console.
+// Operator is a user of the console.
 type Operator struct {
 	Name     string // for the audit, at most 256 bytes
 	ReadOnly bool   // may look, and change nothing
@@ -51,14 +51,14 @@ type Operator struct {
 // Options configure the console. The zero value serves 404s only.
 type Options struct {
 	// Authorize returns the operator who makes a request. An error is answered
-	// with 403. It wins over Token.
+	// with 403. If it is set, Token is ignored.
 	Authorize func(*http.Request) (Operator, error)
-	// Token is the admin API's token (AUTOMATION_ADMIN_TOKEN). Set, it switches
-	// on a sign-in page.
+	// Token is the admin API's token (AUTOMATION_ADMIN_TOKEN). If it is set,
+	// operators sign in with it on a page of the console.
 	Token string
 	// Flag is the flag that the console is about; empty means "automation".
 	Flag string
-	// Logger receives what went wrong on a page; nil discards.
+	// Logger receives the errors of pages and actions; nil discards them.
 	Logger *slog.Logger
 	// Now is the clock of cookies and countdowns; nil is the wall clock.
 	Now func() time.Time
@@ -144,7 +144,8 @@ func (c *console) routes(mux *http.ServeMux) {
 // A pageFunc fetches a page's data and renders it.
 type pageFunc func(w http.ResponseWriter, r *request) error
 
-// An actFunc carries out a form. It returns where to go and what to say there.
+// An actFunc handles a submitted form. It returns the page to redirect to and
+// the message to show there.
 type actFunc func(r *request) (target, message string, err error)
 
 // request is a signed-in operator's request.
@@ -152,10 +153,10 @@ type request struct {
 	*http.Request
 	operator Operator
 	csrf     string
-	flash    flash // what the last action led to
+	flash    flash // the last action's message
 }
 
-// page serves a page to operators.
+// page returns the handler of a page, for signed-in operators.
 func (c *console) page(show pageFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		operator, ok := c.authorize(w, r)
@@ -169,7 +170,8 @@ func (c *console) page(show pageFunc) http.Handler {
 	})
 }
 
-// action serves a form of operators who may act, and then shows a page.
+// action returns the handler of a form, for operators who may change something.
+// It redirects to a page that shows the result.
 func (c *console) action(act actFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		operator, ok := c.authorize(w, r)
@@ -207,7 +209,7 @@ func seeOther(w http.ResponseWriter, target string) {
 	w.WriteHeader(http.StatusSeeOther)
 }
 
-// fail shows an error as a page.
+// fail answers with a page that shows an error.
 func (c *console) fail(w http.ResponseWriter, r *request, err error) {
 	status := http.StatusInternalServerError
 	if s, ok := errors.AsType[*statusError](err); ok {
@@ -219,8 +221,8 @@ func (c *console) fail(w http.ResponseWriter, r *request, err error) {
 	c.pages.render(w, status, "error.html", c.view(r, "Error", map[string]any{"Status": status, "Message": publicText(err)}))
 }
 
-// secureHeaders keeps every page from being framed, cached, or made to load
-// anything from elsewhere.
+// secureHeaders sets the headers that forbid framing and caching a page, and
+// loading anything from another origin.
 func secureHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// entry is one of GET /feedback.
+// entry is one user's feedback, as GET /feedback returns it.
 type entry struct {
 	ID        int64     `json:"id"`
 	UserID    string    `json:"user_id"`
@@ -21,7 +21,7 @@ type entry struct {
 	DoneBy    string    `json:"done_by"`
 }
 
-// feedbackList is GET /feedback.
+// feedbackList is the response of GET /feedback.
 type feedbackList struct {
 	Feedback []entry      `json:"feedback"`
 	Stages   []stageCount `json:"stages"`
@@ -35,8 +35,8 @@ type stageCount struct {
 	Rating float64 `json:"rating"`
 }
 
-// Of returns the counts of a stage, or nil where nobody said anything in it.
-func (l feedbackList) Of(stage string) *stageCount {
+// ForStage returns the counts of a stage, or nil if nobody gave feedback in it.
+func (l feedbackList) ForStage(stage string) *stageCount {
 	for _, s := range l.Stages {
 		if s.Stage == stage {
 			return &s
@@ -45,8 +45,9 @@ func (l feedbackList) Of(stage string) *stageCount {
 	return nil
 }
 
-// feedbackPage is how many entries a page has: each may have 2,000 characters.
-const feedbackPage = 25
+// feedbackPageSize is the number of entries on a page. It is small because each
+// may have 2,000 characters.
+const feedbackPageSize = 25
 
 func (c *console) feedback(w http.ResponseWriter, r *request) error {
 	var d struct {
@@ -56,15 +57,15 @@ func (c *console) feedback(w http.ResponseWriter, r *request) error {
 		Next  template.URL // the query of the next page
 	}
 	d.Open, d.Stage = r.FormValue("open") != "", r.FormValue("stage")
-	query := keep(url.Values{"limit": {strconv.Itoa(feedbackPage)}}, r, "stage", "before")
+	query := keep(url.Values{"limit": {strconv.Itoa(feedbackPageSize)}}, r, "stage", "before")
 	if d.Open {
 		query.Set("open", "true")
 	}
 	if err := c.admin.get(r, "/feedback", query, &d.List); err != nil {
 		return err
 	}
-	if list := d.List.Feedback; len(list) == feedbackPage {
-		d.Next = nextPage(keep(url.Values{"before": {strconv.FormatInt(list[feedbackPage-1].ID, 10)}}, r, "stage", "open"))
+	if list := d.List.Feedback; len(list) == feedbackPageSize {
+		d.Next = nextPage(keep(url.Values{"before": {strconv.FormatInt(list[len(list)-1].ID, 10)}}, r, "stage", "open"))
 	}
 	c.pages.render(w, http.StatusOK, "feedback.html", c.view(r, "Feedback", d))
 	return nil
@@ -72,13 +73,13 @@ func (c *console) feedback(w http.ResponseWriter, r *request) error {
 
 // feedbackCSV passes the API's CSV on.
 func (c *console) feedbackCSV(w http.ResponseWriter, r *request) error {
-	answer, err := c.admin.raw(r, "/feedback", keep(url.Values{"limit": {"1000"}, "format": {"csv"}}, r, "stage", "open", "before"))
+	body, err := c.admin.raw(r, "/feedback", keep(url.Values{"limit": {"1000"}, "format": {"csv"}}, r, "stage", "open", "before"))
 	if err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
 	w.Header().Set("Content-Disposition", `attachment; filename="feedback.csv"`)
-	_, err = w.Write(answer)
+	_, err = w.Write(body)
 	return err
 }
 

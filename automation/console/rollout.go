@@ -117,7 +117,7 @@ func (c *console) rollout(w http.ResponseWriter, r *request) error {
 		History struct {
 			Events []event `json:"events"`
 		}
-		Said feedbackList // of this stage
+		Feedback feedbackList // of this stage
 	}
 	found, err := optional(c.admin.get(r, c.rolloutPath(""), nil, &d.Rollout))
 	if err != nil {
@@ -138,7 +138,7 @@ func (c *console) rollout(w http.ResponseWriter, r *request) error {
 		if err := c.admin.get(r, c.rolloutPath("/events"), url.Values{"limit": {"50"}}, &d.History); err != nil {
 			return err
 		}
-		if err := c.admin.get(r, "/feedback", url.Values{"limit": {"3"}, "open": {"true"}, "stage": {d.Rollout.StageName}}, &d.Said); err != nil {
+		if err := c.admin.get(r, "/feedback", url.Values{"limit": {"3"}, "open": {"true"}, "stage": {d.Rollout.StageName}}, &d.Feedback); err != nil {
 			return err
 		}
 		d.Missing = missing(d.Rollout)

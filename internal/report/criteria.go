@@ -48,7 +48,7 @@ func verdict(met bool) Verdict {
 }
 
 // criteria measures all criteria.
-func (m *Maker) criteria(ctx context.Context, r rolling, o Options) ([]Criterion, error) {
+func (m *Maker) criteria(ctx context.Context, r measured, o Options) ([]Criterion, error) {
 	adoption, err := m.adoption(ctx, r, o)
 	n := r.Evidence.Exposed
 	return []Criterion{r.fullRollout(), errorRate(n), adoption,
@@ -57,15 +57,15 @@ func (m *Maker) criteria(ctx context.Context, r rolling, o Options) ([]Criterion
 		openBugs(o.OpenBugs)}, err
 }
 
-func (r rolling) fullRollout() Criterion {
+func (r measured) fullRollout() Criterion {
 	c := Criterion{Name: "full_rollout", Verdict: VerdictOpen, Wanted: fmt.Sprintf("100 %% for %v", fullFor)}
 	switch {
-	case r.full >= fullFor:
-		c.Verdict, c.Measured = VerdictMet, fmt.Sprintf("100 %% for %v, %s", r.full.Round(time.Second), r.State)
+	case r.heldFull >= fullFor:
+		c.Verdict, c.Measured = VerdictMet, fmt.Sprintf("100 %% for %v, %s", r.heldFull.Round(time.Second), r.State)
 	case r.isOff:
 		c.Verdict, c.Measured = VerdictNotMet, "the feature was taken back"
 	case r.State == rollout.StateCompleted:
-		c.Verdict, c.Measured = VerdictNotMet, fmt.Sprintf("100 %% for %v, %s", r.full.Round(time.Second), r.State)
+		c.Verdict, c.Measured = VerdictNotMet, fmt.Sprintf("100 %% for %v, %s", r.heldFull.Round(time.Second), r.State)
 	case r.State == rollout.StatePending:
 		c.Measured = "the rollout has not begun"
 	case r.isFull:
@@ -111,7 +111,7 @@ func openBugs(n *int) Criterion {
 
 // adoption measures how many of the users used the feature or opted in within
 // the first week.
-func (m *Maker) adoption(ctx context.Context, r rolling, o Options) (Criterion, error) {
+func (m *Maker) adoption(ctx context.Context, r measured, o Options) (Criterion, error) {
 	c := Criterion{Name: "adoption", Verdict: VerdictOpen, Wanted: fmt.Sprintf("at least %.4g %% within %v", 100*minAdoption, week)}
 	switch {
 	case r.BeganAt.IsZero():

@@ -1,9 +1,9 @@
 // Package report measures the rollout of a flag by the deployment plan's
-// criteria of success, and reviews how the feature fared over a span of time.
+// criteria of success, and reviews the feature's use and failures over a period.
 //
-// A rollout is measured whether a controller carries it out or people do in
-// SQL: then the flag's audit says when each stage began, and
-// automation_activity how its requests ended. Sessions and settings say who
+// The rollout's controller records its stages. Where people carry out a rollout
+// in SQL instead, the flag's audit shows when each stage began, and
+// automation_activity how its requests ended. Sessions and settings show who
 // uses the feature.
 package report
 
@@ -23,7 +23,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Maker reads what reports are made of. It changes nothing.
+// Maker makes reports. It only reads the database.
 type Maker struct {
 	db       *sqldb.DB
 	flags    *flags.Store
@@ -36,63 +36,64 @@ func New(pool *sqlx.DB, rollouts *rollout.Store, o sqldb.Options) *Maker {
 	return &Maker{sqldb.New(pool, o), flags.NewStore(pool, flags.StoreOptions{MaxConns: o.MaxConns, Observe: o.Observe}), rollouts, feedback.NewStore(pool, o)}
 }
 
-// Options are what only others know.
+// Options are the inputs that the database does not have.
 type Options struct {
 	Flag string // the flag's name
-	// Users returns how many users could have the feature; nil is not stated.
+	// Users returns how many users could have the feature; nil: unknown.
 	Users func(context.Context) (int, error)
-	// OpenBugs is the number of open P0 and P1 bugs; nil is not stated.
+	// OpenBugs is the number of open P0 and P1 bugs; nil: unknown.
 	OpenBugs *int
-	// Since is the span that is reviewed; 0 is 7 days.
+	// Since is the length of the period that is reviewed; 0 means 7 days.
 	Since time.Duration
-	// Retention is how long sessions that ended are kept; 0 is 30 days.
+	// Retention is how long ended sessions are kept; 0 means 30 days.
 	Retention time.Duration
 }
 
-// Report is a rollout measured, and a review.
+// Report is a rollout's criteria and a review.
 type Report struct {
 	Rollout  string           `json:"rollout"` // the flag's name
-	ByHand   bool             `json:"by_hand"` // no controller carries it out
+	ByHand   bool             `json:"by_hand"` // people carry it out, not a controller
 	State    rollout.State    `json:"state"`
-	Detail   string           `json:"detail"` // why it waits, is paused or was taken back; for people
-	Epoch    int              `json:"epoch"`  // the controller's; 0 by hand
+	Detail   string           `json:"detail"` // why it waits, is paused or was rolled back, as a text
+	Epoch    int              `json:"epoch"`  // the controller's; 0 if ByHand
 	At       time.Time        `json:"at"`
 	BeganAt  time.Time        `json:"began_at,omitzero"`
 	Verdict  Verdict          `json:"verdict"` // met if all are, not_met if one is not, otherwise open
 	Criteria []Criterion      `json:"criteria"`
-	Evidence rollout.Evidence `json:"evidence"` // by which the rates are measured
+	Evidence rollout.Evidence `json:"evidence"` // the counts from which the rates are computed
 	// Steps are the changes of who has the feature, since the rollout began.
 	Steps []Step `json:"steps"`
-	// TakenBack is the last time that the feature was taken from people and has
-	// not been given back; nil where it was not.
+	// TakenBack is the last time that users lost the feature and have not got
+	// it back; nil if there was none.
 	TakenBack *TakenBack `json:"taken_back"`
 	Review    Review     `json:"review"`
 }
 
-// TakenBack is a way back, and what led to it.
+// TakenBack is a change by which users lost the feature, and what was counted
+// before it.
 type TakenBack struct {
 	At     time.Time `json:"at"`
 	By     string    `json:"by"`
 	Detail string    `json:"detail"`
 	Stage  string    `json:"stage"` // in which it happened
 	Since  time.Time `json:"since"` // when that stage began
-	// Evidence is what was counted in that stage, and Activity how its requests
-	// ended, by whole periods of ten minutes.
+	// Evidence has that stage's counts, and Activity how its requests ended, in
+	// whole periods of ten minutes.
 	Evidence rollout.Counts     `json:"evidence"`
 	Activity []replica.Activity `json:"activity"`
 }
 
-// rolling is a rollout as the criteria see it, whoever carries it out.
-type rolling struct {
+// measured is a rollout as the criteria need it, by hand or by a controller.
+type measured struct {
 	Report
-	plan   rollout.Plan  // whose latencies are measured by
-	isFull bool          // everybody has it
-	full   time.Duration // for how long, under watch where a controller does it
-	isOff  bool          // it has been taken back from everybody
+	plan     rollout.Plan  // has the limits of latency
+	isFull   bool          // everybody has the feature
+	heldFull time.Duration // for how long; a controller counts only the time that it watched
+	isOff    bool          // nobody has it any more
 }
 
-// Make measures the rollout of a flag and reviews the last span. The errors are
-// flags.ErrNotFound, a *rollout.RowError, and the database's.
+// Make measures the rollout of a flag and reviews the last period. Its errors
+// are flags.ErrNotFound, a *rollout.RowError, and the database's.
 func (m *Maker) Make(ctx context.Context, o Options) (Report, error) {
 	fail := func(err error) (Report, error) { return Report{}, fmt.Errorf("report: %q: %w", o.Flag, err) }
 	r, err := m.measure(ctx, o)
@@ -115,13 +116,13 @@ func (m *Maker) Make(ctx context.Context, o Options) (Report, error) {
 	return r.Report, nil
 }
 
-// measure reads how the rollout stands.
-func (m *Maker) measure(ctx context.Context, o Options) (rolling, error) {
+// measure reads the rollout's state.
+func (m *Maker) measure(ctx context.Context, o Options) (measured, error) {
 	now, steps, err := m.steps(ctx, o.Flag)
 	if err != nil {
-		return rolling{}, err
+		return measured{}, err
 	}
-	r := rolling{Report: Report{Rollout: o.Flag, At: now, Steps: []Step{}}, plan: rollout.DefaultPlan()}
+	r := measured{Report: Report{Rollout: o.Flag, At: now, Steps: []Step{}}, plan: rollout.DefaultPlan()}
 	status, err := m.rollouts.Get(ctx, o.Flag)
 	if err != nil && !errors.Is(err, rollout.ErrNotFound) {
 		return r, err
@@ -132,8 +133,8 @@ func (m *Maker) measure(ctx context.Context, o Options) (rolling, error) {
 	return r, m.measureController(ctx, &r, status, steps)
 }
 
-// isByHand reports whether the flag is past what a rollout has done with it:
-// the rollout has ended, and somebody has switched the feature on or off since.
+// isByHand reports whether the controller's rollout no longer explains who has
+// the feature: it has not begun or has ended, and somebody changed the flag.
 func isByHand(s rollout.Status, steps []Step) bool {
 	last := Step{}
 	if len(steps) > 0 {
@@ -151,8 +152,8 @@ func isByHand(s rollout.Status, steps []Step) bool {
 	return false
 }
 
-// measureController measures a rollout that gateways carry out.
-func (m *Maker) measureController(ctx context.Context, r *rolling, s rollout.Status, steps []Step) error {
+// measureController measures a rollout that a controller carries out.
+func (m *Maker) measureController(ctx context.Context, r *measured, s rollout.Status, steps []Step) error {
 	r.State, r.Detail, r.Epoch, r.plan, r.Evidence = s.State, s.Detail, s.Epoch, s.Plan, s.Evidence
 	if s.State == rollout.StatePending {
 		r.Evidence = rollout.Evidence{}
@@ -160,14 +161,14 @@ func (m *Maker) measureController(ctx context.Context, r *rolling, s rollout.Sta
 	}
 	r.BeganAt = s.BeganAt
 	for _, step := range steps {
-		// The rollout changes the flag one statement before it notes its beginning.
+		// The rollout changes the flag one statement before it records its start.
 		isFirst := step.By == "rollout:"+r.Rollout && step.At.After(s.BeganAt.Add(-time.Second)) && step.exposure() > 0
 		if isFirst || !step.At.Before(s.BeganAt) {
 			r.Steps = append(r.Steps, step)
 		}
 	}
 	if s.Stage == len(s.Plan.Stages)-1 && s.Percentage == 100*flags.Percent {
-		r.isFull, r.full = true, time.Duration(s.WatchedSeconds*float64(time.Second))
+		r.isFull, r.heldFull = true, time.Duration(s.WatchedSeconds*float64(time.Second))
 	} else if s.State == rollout.StateRunning || s.State == rollout.StatePaused {
 		r.Evidence = rollout.Evidence{} // of an earlier stage: the criteria are about the last one
 	}
@@ -196,20 +197,20 @@ func (m *Maker) measureController(ctx context.Context, r *rolling, s rollout.Sta
 
 // measureByHand measures a rollout that people carry out in SQL, by command or
 // by API. Its stages are the times between two changes of who has the feature.
-func (m *Maker) measureByHand(ctx context.Context, r *rolling, steps []Step) error {
+func (m *Maker) measureByHand(ctx context.Context, r *measured, steps []Step) error {
 	r.ByHand, r.State = true, rollout.StatePending
-	began := beginning(steps)
-	if began < 0 {
+	start := rolloutStart(steps)
+	if start < 0 {
 		return nil
 	}
-	r.Steps = steps[began:]
+	r.Steps = steps[start:]
 	last := r.Steps[len(r.Steps)-1]
 	stage, end := last, r.At
 	r.BeganAt, r.State, r.isOff = r.Steps[0].At, rollout.StateRunning, last.exposure() == 0
 	if last.exposure() == everybody {
-		r.isFull, r.full = true, r.At.Sub(stage.At)
+		r.isFull, r.heldFull = true, r.At.Sub(stage.At)
 	}
-	if r.full >= fullFor {
+	if r.heldFull >= fullFor {
 		r.State = rollout.StateCompleted
 	}
 	if i := takenBackAt(r.Steps); i > 0 {

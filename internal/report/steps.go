@@ -44,24 +44,24 @@ func (s Step) exposure() int {
 	return 1 + int(s.Percentage)
 }
 
-// beginning returns where the current rollout begins: where the feature came to
-// somebody while nobody had it. Switching it on again as it was continues the
-// rollout; with less than it had reached, another one begins. It is -1 where
-// nobody has ever had it.
-func beginning(steps []Step) int {
-	began, reached, before := -1, 0, 0
+// rolloutStart returns the index of the current rollout's first step, which gave
+// the feature to users while nobody had it. Switching it on again for at least
+// as many as before continues the rollout; for fewer, another one begins. It is
+// -1 if nobody has ever had the feature.
+func rolloutStart(steps []Step) int {
+	start, reached, before := -1, 0, 0
 	for i, s := range steps {
 		now := s.exposure()
-		if before == 0 && now > 0 && (began < 0 || now < reached) {
-			began, reached = i, 0
+		if before == 0 && now > 0 && (start < 0 || now < reached) {
+			start, reached = i, 0
 		}
 		reached, before = max(reached, now), now
 	}
-	return began
+	return start
 }
 
-// takenBackAt returns the last step that took the feature from somebody, unless
-// as many have it again since; otherwise 0.
+// takenBackAt returns the index of the last step by which users lost the
+// feature, or 0 if there is none or as many have had it again since.
 func takenBackAt(steps []Step) int {
 	reached := 0
 	for i := len(steps) - 1; i > 0; i-- {
