@@ -34,7 +34,7 @@
 // # Sessions that fail
 //
 // What a chat's error says about its session proves little: ask [Client.GetSession].
-// If the chain still has the session open, [Client.InitiateSession] heals a node
+// If the chain still has the session open, [Client.InitiateSession] repairs a node
 // or a provider that has lost its storage, for free. [Client.Classify] says which
 // error is about what.
 //

@@ -48,8 +48,8 @@
 // # Waiting
 //
 // The first of those who wait in a replica asks the database for all of them,
-// so a crowd costs little more than one. Requests of all replicas are served in
-// the order in which they came, to half a second.
+// so a burst of requests costs little more than one. Requests of all replicas
+// are served in the order in which they came, to half a second.
 //
 // # Limits
 //

@@ -7,8 +7,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// sendTimeout is how long a call keeps the wallet at most. The wallet's nonce is
-// settled once a call has sent its transaction, long before the node answers.
+// sendTimeout bounds how long a call keeps others from the wallet. The nonce of
+// its transaction is known once that was sent, long before the node answers.
 const sendTimeout = 10 * time.Second
 
 // beginCall lets an intent call the node: next to others, or alone where the
