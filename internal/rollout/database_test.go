@@ -80,7 +80,7 @@ func TestRollout_StepsBackAndThenSwitchesOff(t *testing.T) {
 		h.breach()
 		h.stands(rollout.StatePaused, "breach", 1, true, 10*flags.Percent)
 		// How long it took is the database's clock, on which the test's own time counts.
-		detail := regexp.MustCompile(`^48 of 80 requests failed in \S+, 60\.0 % where 5 % are allowed, for 7 users`)
+		detail := regexp.MustCompile(`^48 of 80 requests failed in [\d.]+ minutes, 60\.0 % where 5 % are allowed, for 7 users$`)
 		events := h.events()
 		if last := events[len(events)-1]; last.Action != "step_back" || last.Evidence.Exposed.Failures != 48 || last.Actor != "rollout:"+flag ||
 			!detail.MatchString(last.Detail) || time.Since(last.At).Abs() > time.Hour || !detail.MatchString(h.status().Detail) {

@@ -169,7 +169,7 @@ func (m memory) update(p Plan, now Evidence, at time.Time, users userCounter) (m
 		}
 		if n >= int64(p.MinUsers) {
 			m.Seen = now
-			return m, finding{breach: true, detail: m.breachDetail(gate, limit, n, t.EValues.log())}, nil
+			return m, finding{breach: true, detail: m.breachDetail(gate, limit, n)}, nil
 		}
 		few = fmt.Sprintf("%s, but for %d users, and only %d would be reason to roll back", m.rateDetail(gate, limit), n, p.MinUsers)
 	}
@@ -236,17 +236,19 @@ func (m memory) findShared(p Plan, now Evidence) finding {
 // rateDetail quotes the windows that are above the limit.
 func (m memory) rateDetail(gate int, limit float64) string {
 	e := m.recent().Exposed
-	took := m.Marks[len(m.Marks)-1].At.Sub(m.Marks[0].At).Round(time.Second)
-	return fmt.Sprintf("%d of %d %s in %v, %.1f %% where %.4g %% are allowed", e.bad(gate), e.trials(), gateNames[gate], took, 100*e.rate(gate), 100*limit)
+	took := m.Marks[len(m.Marks)-1].At.Sub(m.Marks[0].At)
+	return fmt.Sprintf("%d of %d %s in %v minutes, %.1f %% where %.4g %% are allowed", e.bad(gate), e.trials(), gateNames[gate], math.Round(10*took.Minutes())/10, 100*e.rate(gate), 100*limit)
 }
 
-func (m memory) breachDetail(gate int, limit float64, users int64, logE float64) string {
+// breachDetail is the reason of a way back, in figures that need no statistics:
+// the test's e-value stays in its state.
+func (m memory) breachDetail(gate int, limit float64, users int64) string {
 	without := ""
 	if isCompared(gate) {
 		c := m.recent().Control
 		without = fmt.Sprintf(" and without the feature %.1f %%", 100*c.rate(gate))
 	}
-	return fmt.Sprintf("%s%s, for %d users (e-value %.3g)", m.rateDetail(gate, limit), without, users, math.Exp(min(logE, 700)))
+	return fmt.Sprintf("%s%s, for %d users", m.rateDetail(gate, limit), without, users)
 }
 
 func (m memory) holdDetail(gate int, limit float64) string {

@@ -84,7 +84,7 @@ func TestUpdate_NeedsARateInEachOfTheLastWindows(t *testing.T) {
 		t.Fatalf("after a minute and a half: %+v", f)
 	}
 	f := o.window(failing(20, 12), Counts{})
-	if want := "48 of 80 requests failed in 2m0s, 60.0 % where 5 % are allowed, for 100 users (e-value 5.01e+37)"; !f.breach || f.detail != want {
+	if want := "48 of 80 requests failed in 2 minutes, 60.0 % where 5 % are allowed, for 100 users"; !f.breach || f.detail != want {
 		t.Errorf("%+v, want %s", f, want)
 	}
 	if diff := cmp.Diff([]time.Time{start}, o.asked); diff != "" {
@@ -108,7 +108,7 @@ func TestUpdate_NeedsARateInEachOfTheLastWindows(t *testing.T) {
 		if f := o.windows(15, failing(1, 1), Counts{}); f != (finding{}) {
 			t.Errorf("after three windows: %+v", f)
 		}
-		if f := o.windows(5, failing(1, 1), Counts{}); !f.breach || !strings.HasPrefix(f.detail, "20 of 20 requests failed in 10m0s") {
+		if f := o.windows(5, failing(1, 1), Counts{}); !f.breach || !strings.HasPrefix(f.detail, "20 of 20 requests failed in 10 minutes") {
 			t.Errorf("%+v", f)
 		}
 	})
@@ -125,7 +125,7 @@ func TestUpdate_NeverQuotesARateBelowTheLimit(t *testing.T) {
 		}
 	}
 	f := o.window(failing(10, 9), Counts{})
-	if want := "36 of 40 requests failed in 2m0s, 90.0 % where 5 % are allowed"; !f.breach || !strings.HasPrefix(f.detail, want) {
+	if want := "36 of 40 requests failed in 2 minutes, 90.0 % where 5 % are allowed"; !f.breach || !strings.HasPrefix(f.detail, want) {
 		t.Errorf("%+v, want %s", f, want)
 	}
 }
@@ -134,7 +134,7 @@ func TestUpdate_NeedsFailuresOfSeveralUsers(t *testing.T) {
 	o := newObserved(t)
 	o.users = 4
 	f := o.windows(6, failing(20, 12), Counts{})
-	want := finding{waiting: waitingUsers, detail: "48 of 80 requests failed in 2m0s, 60.0 % where 5 % are allowed, but for 4 users, and only 5 would be reason to roll back"}
+	want := finding{waiting: waitingUsers, detail: "48 of 80 requests failed in 2 minutes, 60.0 % where 5 % are allowed, but for 4 users, and only 5 would be reason to roll back"}
 	if f != want {
 		t.Errorf("%+v, want %+v", f, want)
 	}
@@ -166,7 +166,7 @@ func TestUpdate_CountsProviderFailuresOnlyBeyondTheControlArm(t *testing.T) {
 	t.Run("where both arms fail the stage holds", func(t *testing.T) {
 		o := newObserved(t)
 		f := o.windows(5, fromProvider(20, 12), failing(200, 110))
-		want := finding{waiting: waitingOutage, detail: "48 of 80 requests failed here or at their provider in 2m0s, 60.0 % where 5 % are allowed, and so did 440 of 800 without the feature: the cause is elsewhere"}
+		want := finding{waiting: waitingOutage, detail: "48 of 80 requests failed here or at their provider in 2 minutes, 60.0 % where 5 % are allowed, and so did 440 of 800 without the feature: the cause is elsewhere"}
 		if f != want {
 			t.Errorf("%+v, want %+v", f, want)
 		}
@@ -183,7 +183,7 @@ func TestUpdate_CountsProviderFailuresOnlyBeyondTheControlArm(t *testing.T) {
 	t.Run("without a control arm the stage holds", func(t *testing.T) {
 		o := newObserved(t)
 		f := o.windows(200, fromProvider(20, 20), failing(0, 0))
-		if want := (finding{waiting: waitingOutage, detail: "80 of 80 requests failed here or at their provider in 2m0s, 100.0 % where 5 % are allowed, and there is no control arm to compare with"}); f != want {
+		if want := (finding{waiting: waitingOutage, detail: "80 of 80 requests failed here or at their provider in 2 minutes, 100.0 % where 5 % are allowed, and there is no control arm to compare with"}); f != want {
 			t.Errorf("%+v, want %+v", f, want)
 		}
 	})
@@ -197,7 +197,7 @@ func TestUpdate_CountsProviderFailuresOnlyBeyondTheControlArm(t *testing.T) {
 	t.Run("the feature's own failures count meanwhile", func(t *testing.T) {
 		o := newObserved(t)
 		o.windows(10, fromProvider(20, 12), failing(200, 110))
-		if f := o.windows(6, Counts{Outcomes: 20, Failures: 18, ProviderFailures: 6}, failing(200, 60)); !f.breach || !strings.Contains(f.detail, "48 of 80 requests failed in 2m0s") {
+		if f := o.windows(6, Counts{Outcomes: 20, Failures: 18, ProviderFailures: 6}, failing(200, 60)); !f.breach || !strings.Contains(f.detail, "48 of 80 requests failed in 2 minutes") {
 			t.Errorf("%+v", f)
 		}
 	})
@@ -229,9 +229,9 @@ func TestUpdate_JudgesTimes(t *testing.T) {
 		exposed, control Counts
 		want             finding
 	}{
-		{"latency beyond the control arm's", slow, fast, finding{breach: true, detail: "32 of 80 requests took longer than the plan's latency in 2m0s, 40.0 % where 5 % are allowed and without the feature 0.5 %, for 100 users (e-value 1.85e+17)"}},
-		{"latency of both arms", slow, Counts{Outcomes: 200, Slow: 80}, finding{waiting: waitingOutage, detail: "32 of 80 requests took longer than the plan's latency in 2m0s, 40.0 % where 5 % are allowed, and so did 320 of 800 without the feature: the cause is elsewhere"}},
-		{"a slow database", Counts{Outcomes: 20, DatabaseSlow: 8}, fast, finding{waiting: waitingOutage, detail: "32 of 80 requests spent longer in the database than the plan allows in 2m0s, 40.0 % where 5 % are allowed: the database is slow"}},
+		{"latency beyond the control arm's", slow, fast, finding{breach: true, detail: "32 of 80 requests took longer than the plan's latency in 2 minutes, 40.0 % where 5 % are allowed and without the feature 0.5 %, for 100 users"}},
+		{"latency of both arms", slow, Counts{Outcomes: 200, Slow: 80}, finding{waiting: waitingOutage, detail: "32 of 80 requests took longer than the plan's latency in 2 minutes, 40.0 % where 5 % are allowed, and so did 320 of 800 without the feature: the cause is elsewhere"}},
+		{"a slow database", Counts{Outcomes: 20, DatabaseSlow: 8}, fast, finding{waiting: waitingOutage, detail: "32 of 80 requests spent longer in the database than the plan allows in 2 minutes, 40.0 % where 5 % are allowed: the database is slow"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := newObserved(t)

@@ -117,7 +117,7 @@ func judged(r rollout, exposed, control Counts) (rollout, Evidence) {
 
 func TestEvaluate_TakesTheStepThatFollows(t *testing.T) {
 	const day = 24 * time.Hour
-	const detail = "48 of 80 requests failed in 2m0s, 60.0 % where 5 % are allowed, for 7 users (e-value 5.01e+37)"
+	const detail = "48 of 80 requests failed in 2 minutes, 60.0 % where 5 % are allowed, for 7 users"
 	good, bad := Counts{Outcomes: 250, Failures: 2}, Counts{Outcomes: 20, Failures: 12}
 	shared := Counts{Outcomes: 10, SharedFailures: 10}
 	edited := func(version int64, percentage float64, enabled bool, seed string) func(*inputs) {
@@ -155,7 +155,7 @@ func TestEvaluate_TakesTheStepThatFollows(t *testing.T) {
 		{"a breach is recorded, and holds", func(r *rollout) { over(r); r.plan.OnBreach = BreachNotify }, nil, bad, "breach running breach 1 24h0m0s leaves: " + detail},
 		{"and this is recorded once", func(r *rollout) { r.plan.OnBreach, r.waiting = BreachNotify, waitingBreach }, nil, bad, "- running breach 1 1h0m0s"},
 		{"too few failing users hold", over, func(in *inputs) { in.users = func(int, time.Time) (int64, error) { return 4, nil } }, bad,
-			"wait running users 1 24h0m0s leaves: 48 of 80 requests failed in 2m0s, 60.0 % where 5 % are allowed, but for 4 users, and only 5 would be reason to roll back"},
+			"wait running users 1 24h0m0s leaves: 48 of 80 requests failed in 2 minutes, 60.0 % where 5 % are allowed, but for 4 users, and only 5 would be reason to roll back"},
 		{"an outage holds", over, nil, shared, "wait running outage 1 24h0m0s leaves: lately 10 of 20 requests failed because of the node or the database, with or without the feature"},
 		{"and this is recorded once", func(r *rollout) { r.waiting = waitingOutage }, nil, shared, "- running outage 1 1h0m0s"},
 
