@@ -40,6 +40,7 @@ type events struct {
 	retired      *prometheus.CounterVec
 	replacements *prometheus.CounterVec
 	mismatches   *prometheus.CounterVec
+	cooldowns    prometheus.Counter
 	closes       *prometheus.CounterVec
 	maintenance  *prometheus.CounterVec
 	maintainedAt *prometheus.GaugeVec
@@ -115,6 +116,8 @@ func newEvents(constLabels prometheus.Labels) *events {
 			"Searches for another session in the place of one that does not work, by what came of them.", "result"),
 		mismatches: f.counters("automation_session_mismatches_total",
 			"Opened sessions that are not what was asked for, by what differs.", "kind"),
+		cooldowns: f.counter("automation_session_cooldowns_total",
+			"Sessions that serve nobody for a while, because the node may still work for a request that has left."),
 		closes: f.counters("automation_session_closes_total",
 			"Attempts to close sessions, by what came of them.", "result"),
 		maintenance: f.counters("automation_session_maintenance_rounds_total",
@@ -222,7 +225,7 @@ func (e *events) initSeries() {
 
 func (e *events) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
-		e.acquire, e.opens, e.open, e.lifetime, e.collisions, e.takeovers, e.adopted, e.abandoned, e.leases, e.retired, e.replacements, e.mismatches, e.closes, e.maintenance, e.maintainedAt,
+		e.acquire, e.opens, e.open, e.lifetime, e.collisions, e.takeovers, e.adopted, e.abandoned, e.leases, e.retired, e.replacements, e.mismatches, e.cooldowns, e.closes, e.maintenance, e.maintainedAt,
 		e.api, e.apiDuration, e.chat, e.overhead, e.auth, e.settingsChanges, e.queries, e.queryDuration, e.slotWait, e.cleanups, e.cleanedRows, e.cleanedAt, e.cleanupDuration,
 	}
 }
@@ -314,6 +317,8 @@ func (r *Recorder) observeSession(v session.Event) {
 		e.replacements.WithLabelValues(v.Result).Inc()
 	case session.Mismatched:
 		e.mismatches.WithLabelValues(v.Result).Inc()
+	case session.CooledDown:
+		e.cooldowns.Inc()
 	case session.Closed:
 		e.closes.WithLabelValues(v.Result).Inc()
 	case session.Maintained:

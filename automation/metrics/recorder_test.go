@@ -59,6 +59,7 @@ func TestRecorder_CountsEvents(t *testing.T) {
 		{"automation_session_replacements_total", []string{"result", "provider"}, 0},
 		{"automation_session_mismatches_total", []string{"kind", "length"}, 1},
 		{"automation_session_mismatches_total", []string{"kind", "model"}, 0},
+		{"automation_session_cooldowns_total", nil, 1},
 		{"automation_session_closes_total", []string{"result", "closed"}, 1},
 		{"automation_session_maintenance_rounds_total", []string{"work", "closes", "result", "failed"}, 1},
 		{"automation_session_maintenance_last_success_timestamp_seconds", []string{"work", "opens"}, 1_700_000_000},
