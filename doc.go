@@ -1,8 +1,9 @@
-// Package gatewayautomation is the overview of a module that a Go gateway for
-// the Morpheus network imports to run its automation feature: a chat request
-// that names a model and brings no session gets one, opened, paid, reused,
-// renewed and closed by the module. Users switch the feature on and say how
-// long their sessions last. Operators roll it out to a few users, to 10 %, to
+// Package gatewayautomation has no code: its documentation is the overview of a
+// module for gateways to the Morpheus network, where every request to a model
+// needs a paid session. With the module's automation feature, a chat request
+// that names a model and brings no session gets one, which the module opens,
+// pays, reuses, renews and closes. Users switch the feature on and set how long
+// their sessions last. Operators roll it out to a few users, to 10 %, to
 // everybody, and take it back in seconds.
 //
 // The gateway brings its database pool, a function that identifies users, and a
@@ -19,10 +20,10 @@
 // # Why
 //
 // A session on the network is paid, slow to open, serves one request at a time
-// and locks its stake for a day when it is closed early. A gateway of several
-// replicas that opens sessions by itself must therefore agree with itself, also
-// when replicas, connections and the node fail at the worst moment. All of that
-// agreement is in one PostgreSQL, which the gateway has anyway.
+// and locks its stake for a day when it is closed early. So the replicas of a
+// gateway must coordinate which of them opens, uses and closes a session, also
+// when replicas, connections and the node fail in the middle of it. They do so
+// through one PostgreSQL, which the gateway has anyway.
 //
 // # Packages
 //
@@ -36,11 +37,12 @@
 //
 // What these stand on, each usable by itself:
 //
-//   - flags: who has a feature; flags/rollout moves it through stages, and back
-//     by itself; flags/listen and flags/openfeature
+//   - flags: who has a feature; flags/rollout gives it to more users in stages
+//     and takes it back if requests fail; flags/listen shows changes sooner;
+//     flags/openfeature is a provider for OpenFeature
 //   - settings: what each user chose
 //   - mapping: which model a name means
-//   - automation/session: who may use which paid session, and until when
+//   - automation/session: opens, leases, renews and closes paid sessions
 //   - automation/proxyrouter: the client of a Morpheus node
 //   - automation/outcome: how requests end
 //

@@ -52,7 +52,7 @@ func run(ctx context.Context, addr string) error {
 		return err
 	}
 	recorder.Attach(m)
-	if err := m.Load(ctx); err != nil { // a mapping or tables that are missing are noticed now
+	if err := m.Load(ctx); err != nil { // fails now if the mapping or a table is missing
 		return err
 	}
 	server := &http.Server{Addr: addr, Handler: routes(m, recorder), ReadHeaderTimeout: 10 * time.Second}
@@ -85,7 +85,7 @@ func routes(m *automation.Module, recorder prometheus.Collector) http.Handler {
 	return mux
 }
 
-// identify tells whose request it is. A real gateway looks the key up.
+// identify returns the user of a request. A real gateway looks the key up.
 func identify(r *http.Request) (automation.Identity, error) {
 	if user, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer sk-"); ok {
 		return automation.Identity{UserID: user}, nil
