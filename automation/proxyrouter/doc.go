@@ -35,8 +35,8 @@
 //
 // What a chat's error says about its session proves little: ask [Client.GetSession].
 // If the chain still has the session open, [Client.InitiateSession] repairs a node
-// or a provider that has lost its storage, for free. [Client.Classify] says which
-// error is about what.
+// or a provider that has lost its storage, for free. [Client.Classify] says what
+// an error is about: the request, the session, the provider, the model or the node.
 //
 // # Secrets
 //

@@ -1,4 +1,5 @@
-// Package schema brings the module's tables into a database and out again.
+// Package schema creates the module's tables in a database, checks and removes
+// them.
 //
 // The migrations are plain SQL files, so any migration tool can apply them as
 // well. [Migrate] runs each in a transaction of its own under one lock: ten

@@ -24,12 +24,13 @@ type Problem struct {
 
 func (p Problem) String() string { return p.Object + " " + p.Problem }
 
-// Verify compares the database with what the migrations make: tables, columns,
-// keys, checks, indexes, triggers and functions, and the rows that must be
-// there; but while a migration has not been applied it says just that. On PostgreSQL it also tells which rights the service's role lacks;
-// empty is the role that is connected. It changes nothing. What is there besides
-// is nobody's business, and a database newer than this program may differ
-// where something is there in another form.
+// Verify compares the database with what the migrations create: tables, columns,
+// keys, checks, indexes, triggers, functions, and the rows that must exist. While
+// a migration is missing, it reports only that. On PostgreSQL it also reports
+// which rights role lacks; "" means the role that is connected.
+//
+// Verify changes nothing. It ignores additional objects, and in a database newer
+// than this program it accepts objects that exist in another form.
 func Verify(ctx context.Context, pool *sqlx.DB, role string) ([]Problem, error) {
 	db := sqldb.New(pool, sqldb.Options{})
 	list, err := sqldb.Read(ctx, db, "schema.verify", func(tx *sqldb.Tx) ([]Problem, error) { return verify(tx, role) })

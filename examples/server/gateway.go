@@ -115,7 +115,7 @@ Alice's settings, her open sessions, and whether automation is on for her:
     -d '{"is_enabled":true,"session_duration":1800}'
   curl %[1]s/api/v1/automation/sessions -H 'Authorization: Bearer sk-alice'
   curl %[1]s/api/v1/automation/status -H 'Authorization: Bearer sk-alice'
-The models, the parts' health, the metrics, the API's description:
+The models, the components' health, the metrics, the API's description:
   curl %[1]s/api/v1/models
   curl %[1]s/healthz/ready
   curl %[1]s/metrics

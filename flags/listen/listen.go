@@ -1,10 +1,10 @@
-// Package listen makes changes of flags known at once, through PostgreSQL's
-// LISTEN, to a watcher that otherwise polls:
+// Package listen makes a watcher of flags poll as soon as a flag changes, through
+// PostgreSQL's LISTEN:
 //
 //	go listen.Run(ctx, dsn, watcher.Trigger, listen.Options{})
 //
-// It is a hint and no more: the poll stays the truth, and whatever fails here
-// costs no more than the wait for the next poll. It takes one connection of its
+// Correctness does not depend on it: if it fails, the watcher sees the change at
+// its next regular poll. It takes one connection of its
 // own, by pgx, whose waits end with their context (lib/pq's listener has a
 // goroutine of its own that panics on a malformed frame and hangs on a frozen
 // server). The DSN must lead to the primary and past any pooler in transaction

@@ -9,8 +9,8 @@
 //
 // For faults, [Start] makes a cluster for one test that can be killed, frozen, started again
 // and made a standby; [NewProxy] sits between a client and a server, loses replies at message
-// boundaries, adds latency and counts round trips; [PgBouncer] puts a transaction pooler in between. All three take and
-// return DSNs, so they combine in any order.
+// boundaries, adds latency and counts round trips; [PgBouncer] puts a transaction pooler in
+// between. All three take and return DSNs, so they combine in any order.
 //
 // # What it needs
 //

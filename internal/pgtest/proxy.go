@@ -10,7 +10,8 @@ import (
 )
 
 // A Proxy listens on 127.0.0.1 between clients and a server, simulates faults and latency of
-// the network, and counts what crosses it. Any goroutine may use it. It closes a client whose server does not answer.
+// the network, and counts what crosses it. Any goroutine may use it. It closes a client whose
+// server does not answer.
 type Proxy struct {
 	listener net.Listener
 	dsn      string

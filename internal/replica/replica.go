@@ -1,4 +1,4 @@
-// Package replica lets the processes of a fleet report themselves, so that
+// Package replica stores what each gateway process reports of itself, so that
 // operators see what users get: which run, which have the master switch on, and
 // which fail.
 //

@@ -1,4 +1,4 @@
-// Package schematest brings the module's tables into the databases of tests.
+// Package schematest creates databases with the module's tables, for tests.
 package schematest
 
 import (

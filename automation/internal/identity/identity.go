@@ -1,5 +1,5 @@
-// Package identity is who makes a request, as the handlers behind package
-// automation see it.
+// Package identity defines the user who makes a request, as the host's Identify
+// function returns it.
 package identity
 
 import (

@@ -1,4 +1,4 @@
-// Package policy has what follows from the way in which a request ended: the
+// Package policy decides what follows from how a request ended: the
 // status of its answer, the level of its log line, and whether it is evidence
 // against the feature, each looked up by its [outcome.Cause].
 package policy

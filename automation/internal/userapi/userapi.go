@@ -1,5 +1,5 @@
-// Package userapi is the users' HTTP API: settings, sessions and status, each
-// user's own alone.
+// Package userapi is the users' HTTP API: settings, sessions, status and
+// feedback. A user reaches only their own.
 package userapi
 
 import (

@@ -9,12 +9,13 @@
 //	…
 //	if s := node.Stats(); s.Overlaps > 0 { … }
 //
-// It is as unkind as the real node. An open takes its time, continues when its
-// caller leaves, lasts a second less than was asked, and is refused below 300 s;
-// transactions of the wallet collide; a session serves one request at a time, and
-// a second one waits, also for one whose client has left; a closed session still
-// serves chats; a body that does not fit the node's struct is an error. Everything else that was seen to go wrong is
-// a fault with a name: [Presets] lists them.
+// It has the real node's peculiarities. An open takes seconds, continues when its
+// caller leaves, yields a session a second shorter than requested, and is refused
+// below 300 s. Transactions of the wallet collide. A session serves one request at
+// a time, and a second one waits, also for one whose client has left. A closed
+// session still serves chats. A body that does not fit the node's struct is an
+// error. Everything else that was seen to fail at real nodes is a fault with a
+// name; [Presets] lists them.
 //
 // [Stats] counts what was opened and paid, for a test to compare with its own
 // records.
