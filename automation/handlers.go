@@ -7,6 +7,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/chat"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/userapi"
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 const (
@@ -60,7 +62,7 @@ func (m *Module) Admin(authorize Authorize) http.Handler {
 	}
 	return adminapi.New(adminapi.Deps{
 		BasePath: AdminPath, Authorize: authorize, Explain: m.flags.Explain,
-		Store: m.store, Rollouts: m.rollouts, Refresh: m.flags.Trigger,
+		Store: m.store, Audit: flagsql.NewAudit(m.pool, sqldb.Options{MaxConns: 1, Observe: m.observer.SQL}), Rollouts: m.rollouts, Refresh: m.flags.Trigger,
 		Cleanup: m.cleanup, Report: m.report, Overview: m.overview, Failures: m.fleet.Failures, Feedback: m.feedback, Settings: m.stored, Sessions: m.sessions,
 		Models: m.catalog, ModelName: m.modelName, Record: m.recordAPI, Now: m.now,
 	})

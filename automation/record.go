@@ -68,7 +68,7 @@ func (m *Module) record(ctx context.Context, o outcome.Outcome) {
 	m.log.LogAttrs(ctx, level, "request ended", attrs...)
 }
 
-var rolloutArms = map[outcome.Arm]rollout.Arm{outcome.ArmExposed: rollout.ArmExposed, outcome.ArmControl: rollout.ArmControl}
+var rolloutArms = map[string]rollout.Arm{rollout.ArmExposed.String(): rollout.ArmExposed, rollout.ArmControl.String(): rollout.ArmControl}
 
 // rolloutOutcomes has what requests on either arm are to the rollout.
 var rolloutOutcomes = map[policy.Evidence]rollout.Outcome{

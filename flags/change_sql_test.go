@@ -10,6 +10,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
@@ -87,16 +88,16 @@ func TestTable_RefusalsSayWhatToType(t *testing.T) {
 func TestTable_ListOfTenThousandIsTheLongest(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
 		store := flags.NewStore(db.DB, flags.StoreOptions{})
-		longest := flags.Change{EnabledUserIDs: ptr(ids(flags.MaxIDs)), DisabledUserIDs: ptr(ids(flags.MaxIDs))}
+		longest := flags.Change{EnabledUserIDs: ptr(ids(flagsql.MaxIDs)), DisabledUserIDs: ptr(ids(flagsql.MaxIDs))}
 		f, err := store.Update(t.Context(), "automation", longest, "x", 0)
 		for errors.Is(err, flags.ErrUnavailable) { // a busy machine may not write them within the store's deadline
 			f, err = store.Update(t.Context(), "automation", longest, "x", 0)
 		}
-		if err != nil || f.EnabledUserIDs.Len() != flags.MaxIDs {
+		if err != nil || f.EnabledUserIDs.Len() != flagsql.MaxIDs {
 			t.Fatal(err)
 		}
 		// Switching it off looks at neither list.
-		if f, err = store.Update(t.Context(), "automation", flags.Change{Enabled: ptr(false)}, "x", 0); err != nil || f.Enabled || f.EnabledUserIDs.Len() != flags.MaxIDs {
+		if f, err = store.Update(t.Context(), "automation", flags.Change{Enabled: ptr(false)}, "x", 0); err != nil || f.Enabled || f.EnabledUserIDs.Len() != flagsql.MaxIDs {
 			t.Errorf("%v", err)
 		}
 	})
@@ -202,7 +203,7 @@ func TestAudit_KeepsTheActorOfASecondChange(t *testing.T) {
 			db.sql(t, `UPDATE feature_flags SET enabled = `+enabled+`, updated_by = 'ann' WHERE feature_name = 'automation'`)
 		}
 		db.sql(t, `UPDATE feature_flags SET enabled = true WHERE feature_name = 'automation'`)
-		events, err := flags.NewStore(db.DB, flags.StoreOptions{}).Events(t.Context(), "automation", 4, 0)
+		events, err := flagsql.NewAudit(db.DB, sqldb.Options{}).Events(t.Context(), "automation", 4, 0)
 		if err != nil || len(events) != 4 {
 			t.Fatalf("%d events, %v", len(events), err)
 		}
@@ -217,9 +218,8 @@ func TestAudit_KeepsTheActorOfASecondChange(t *testing.T) {
 	})
 }
 
-func TestStore_EventsFollowsRenames(t *testing.T) {
+func TestAudit_FollowsRenames(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
-		store := flags.NewStore(db.DB, flags.StoreOptions{})
 		db.sql(t, `INSERT INTO feature_flags (feature_name) VALUES ('a')`,
 			`UPDATE feature_flags SET rollout_percentage = 1 WHERE feature_name = 'a'`,
 			`UPDATE feature_flags SET feature_name = 'b' WHERE feature_name = 'a'`,
@@ -227,7 +227,7 @@ func TestStore_EventsFollowsRenames(t *testing.T) {
 			`UPDATE feature_flags SET rollout_percentage = 2 WHERE feature_name = 'b'`,
 			`UPDATE feature_flags SET feature_name = 'c' WHERE feature_name = 'b'`,
 			`UPDATE feature_flags SET rollout_percentage = 3 WHERE feature_name = 'c'`)
-		all, err := store.Events(t.Context(), "c", 100, 0)
+		all, err := flagsql.NewAudit(db.DB, sqldb.Options{}).Events(t.Context(), "c", 100, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -239,7 +239,7 @@ func TestStore_EventsFollowsRenames(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}
-		page, err := store.Events(t.Context(), "c", 2, all[2].ID)
+		page, err := flagsql.NewAudit(db.DB, sqldb.Options{}).Events(t.Context(), "c", 2, all[2].ID)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -275,7 +275,7 @@ func TestTable_NoticeOfAnOutageGoesWhenTheFlagIsOnAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		step(`seed = ''`, "")
-		events, err := store.Events(t.Context(), "automation", 1, 0)
+		events, err := flagsql.NewAudit(db.DB, sqldb.Options{}).Events(t.Context(), "automation", 1, 0)
 		if err != nil || events[0].By != "ann" || !strings.Contains(string(events[0].Before), "again") {
 			t.Errorf("the audit has %+v, %v", events, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 )
 
 func TestStore_UpdateNamesEveryFieldThatIsNotAcceptable(t *testing.T) {
@@ -38,7 +39,7 @@ actor: must name who makes the change, for the audit`
 		"a negative percentage":          {flags.Change{Percentage: ptr(flags.Percentage(-1))}, "x"},
 		"a long notice":                  {flags.Change{Notice: ptr(strings.Repeat("x", 4097))}, "x"},
 		"a long actor":                   {flags.Change{}, strings.Repeat("x", 256)},
-		"a list of more than 10,000 ids": {flags.Change{EnabledUserIDs: ptr(ids(flags.MaxIDs + 1))}, "x"},
+		"a list of more than 10,000 ids": {flags.Change{EnabledUserIDs: ptr(ids(flagsql.MaxIDs + 1))}, "x"},
 	} {
 		if _, err := store.Update(t.Context(), "automation", c.change, c.actor, 0); !errors.Is(err, flags.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)

@@ -14,8 +14,10 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 // database is one with the module's tables.
@@ -200,7 +202,7 @@ func TestStore_EventsReturnsTheAudit(t *testing.T) {
 			}
 		}
 		db.sql(t, `DELETE FROM feature_flags WHERE feature_name = 'automation'`)
-		all, err := store.Events(t.Context(), "automation", 10, 0)
+		all, err := flagsql.NewAudit(db.DB, sqldb.Options{}).Events(t.Context(), "automation", 10, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -227,14 +229,14 @@ func TestStore_EventsReturnsTheAudit(t *testing.T) {
 		if all[1].By != "rollout" || before.Percentage != 10 || after.Percentage != 50 {
 			t.Errorf("%+v: from %v to %v", all[1], before, after)
 		}
-		page, err := store.Events(t.Context(), "automation", 2, all[0].ID)
+		page, err := flagsql.NewAudit(db.DB, sqldb.Options{}).Events(t.Context(), "automation", 2, all[0].ID)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(all[1:3], page); diff != "" {
 			t.Error(diff)
 		}
-		if none, err := store.Events(t.Context(), "nothing", -1, 0); err != nil || len(none) != 0 {
+		if none, err := flagsql.NewAudit(db.DB, sqldb.Options{}).Events(t.Context(), "nothing", -1, 0); err != nil || len(none) != 0 {
 			t.Errorf("%v, %v", none, err)
 		}
 	})

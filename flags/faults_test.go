@@ -9,6 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 func TestTable_RefusesWhatIsMalformed(t *testing.T) {
@@ -143,7 +145,7 @@ func TestWatcher_LastSnapshotServesWithoutTheTableOrTheDatabase(t *testing.T) {
 			t.Errorf("a closed database: %v", err)
 		}
 		serves(time.Hour, true)
-		if _, err := flags.NewStore(db.DB, flags.StoreOptions{}).Events(t.Context(), "automation", 1, 0); !errors.Is(err, flags.ErrUnavailable) {
+		if _, err := flagsql.NewAudit(db.DB, sqldb.Options{}).Events(t.Context(), "automation", 1, 0); !errors.Is(err, flags.ErrUnavailable) {
 			t.Errorf("a closed database: %v", err)
 		}
 	})

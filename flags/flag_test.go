@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 )
 
 func TestEvaluate(t *testing.T) {
@@ -167,7 +168,7 @@ func TestReason_HasAText(t *testing.T) {
 
 func TestParsePercentage(t *testing.T) {
 	for text, want := range map[string]flags.Percentage{"0": 0, "10": 1000, "12.50": 1250, "0.01": 1, "99.99": 9999, "100": 10_000, "1e1": 1000, "0.07": 7, "8.29": 829} {
-		if got, err := flags.ParsePercentage(text); err != nil || got != want {
+		if got, err := flagsql.ParsePercentage(text); err != nil || flags.Percentage(got) != want {
 			t.Errorf("ParsePercentage(%s) = %d, %v, want %d", text, got, err, want)
 		}
 	}
@@ -176,7 +177,7 @@ func TestParsePercentage(t *testing.T) {
 		"NaN": "NaN is not within 0 and 100", "Inf": "+Inf is not within 0 and 100",
 		"abc": `"abc" is not a number`, "": `"" is not a number`, "0.001": "0.001 has more than two decimals", "10.005": "10.005 has more than two decimals",
 	} {
-		if _, err := flags.ParsePercentage(text); err == nil || err.Error() != want {
+		if _, err := flagsql.ParsePercentage(text); err == nil || err.Error() != want {
 			t.Errorf("ParsePercentage(%q): %v, want %s", text, err, want)
 		}
 	}

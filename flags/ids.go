@@ -9,11 +9,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 )
 
-// MaxIDs is the most ids that a list of a flag may hold. More people are a
-// percentage, or a flag of their own.
-const MaxIDs = 10_000
-
-// IDs is an immutable set of user ids. The zero value is the empty set. In
+// IDs is an immutable set of user ids. The zero value is the empty set. A flag's
+// list holds at most 10,000: more people are a percentage, or a flag of their own. In
 // JSON it is a list, read from numbers and strings alike (7 and "7" are one
 // user) and written as strings, sorted.
 type IDs struct {
@@ -79,8 +76,8 @@ func (s *IDs) UnmarshalJSON(b []byte) error {
 }
 
 func (s IDs) validate() error {
-	if n := s.Len(); n > MaxIDs {
-		return fmt.Errorf("the list has %d ids, at most %d are allowed; more users are a percentage, or a flag of their own", n, MaxIDs)
+	if n := s.Len(); n > flagsql.MaxIDs {
+		return fmt.Errorf("the list has %d ids, at most %d are allowed; more users are a percentage, or a flag of their own", n, flagsql.MaxIDs)
 	}
 	for id := range s.set {
 		if err := flagsql.CheckID(id); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 )
 
 func TestIDs_AreAJSONListOfStrings(t *testing.T) {
@@ -35,7 +36,7 @@ func TestIDs_AreAJSONListOfStrings(t *testing.T) {
 
 func TestIDs_HoldWhatWasPutIn(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
-	for _, n := range []int{0, 1, 2, 3, 100, flags.MaxIDs} {
+	for _, n := range []int{0, 1, 2, 3, 100, flagsql.MaxIDs} {
 		var list []string
 		want := map[string]bool{}
 		for range n {

@@ -10,28 +10,21 @@ type Percentage int
 // Percent is one per cent, as in 10 * flags.Percent.
 const Percent Percentage = 100
 
-// ParsePercentage reads a number of per cents from 0 to 100 with at most two
-// decimals, such as "12.5".
-func ParsePercentage(s string) (Percentage, error) {
-	p, err := flagsql.ParsePercentage(s)
-	return Percentage(p), err
-}
-
 // String is the number of per cents, "12.5".
 func (p Percentage) String() string { return flagsql.FormatPercentage(int(p)) }
 
 // MarshalJSON implements json.Marshaler.
 func (p Percentage) MarshalJSON() ([]byte, error) { return []byte(p.String()), nil }
 
-// UnmarshalJSON implements json.Unmarshaler; it takes what ParsePercentage does.
+// UnmarshalJSON implements json.Unmarshaler. It takes a number of per cents from
+// 0 to 100 with at most two decimals.
 func (p *Percentage) UnmarshalJSON(b []byte) error {
 	if string(b) == "null" {
 		return nil
 	}
-	v, err := ParsePercentage(string(b)) // a string has quotes, and so is not a number
-	if err != nil {
-		return err
+	v, err := flagsql.ParsePercentage(string(b)) // a string has quotes, and so is not a number
+	if err == nil {
+		*p = Percentage(v)
 	}
-	*p = v
-	return nil
+	return err
 }

@@ -24,8 +24,8 @@ type StoreOptions struct {
 	Observe func(name string, wait, took time.Duration, err error)
 }
 
-// Store reads and changes the table feature_flags in PostgreSQL or SQLite, and
-// reads its audit. No call takes longer than 5 s.
+// Store reads and changes the table feature_flags in PostgreSQL or SQLite. No
+// call takes longer than 5 s.
 type Store struct{ db *sqldb.DB }
 
 // NewStore returns a store on the host's pool.

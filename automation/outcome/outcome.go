@@ -44,16 +44,6 @@ const (
 	Canceled  Result = "canceled"  // its client left
 )
 
-// Arm is the side of a staged rollout that a request is on.
-type Arm string
-
-// The arms.
-const (
-	ArmNone    Arm = ""        // neither: the rollout does not decide about the user
-	ArmExposed Arm = "exposed" // the user has the feature
-	ArmControl Arm = "control" // the user is outside the percentage, and nothing else keeps the feature from them
-)
-
 // Outcome is how one request ended.
 type Outcome struct {
 	Cause Cause
@@ -77,9 +67,12 @@ type Outcome struct {
 	// DatabaseTime is how much of it was spent in the database, where that is
 	// known; otherwise 0.
 	DatabaseTime time.Duration
-	// Arm and UserID are for the rollout's evidence. The id is nobody else's
-	// business: it belongs into no label and no log line.
-	Arm    Arm
+	// Arm is the side of a staged rollout that the request is on: exposed (the
+	// user has the feature), control (the user is outside the percentage, and
+	// nothing else keeps the feature from them), or empty for neither.
+	Arm string
+	// UserID is for the rollout's evidence, and nobody else's business: it
+	// belongs into no label and no log line.
 	UserID string
 	// RequestID is the X-Request-Id, bounded, for the log.
 	RequestID string

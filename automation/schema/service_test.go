@@ -10,6 +10,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
 	"github.com/MorpheusAIs/gateway-automation/internal/report"
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
@@ -42,7 +43,7 @@ func TestGrants_SufficeForTheService(t *testing.T) {
 
 	_, err = flags.NewStore(pool, flags.StoreOptions{}).Update(t.Context(), "automation", flags.Change{Percentage: new(10 * flags.Percent)}, "t", 0)
 	check("flags", err)
-	_, err = flags.NewStore(pool, flags.StoreOptions{}).Events(t.Context(), "automation", 10, 0)
+	_, err = flagsql.NewAudit(pool, sqldb.Options{}).Events(t.Context(), "automation", 10, 0)
 	check("events", err)
 
 	node := proxyroutertest.NewServer(t, proxyroutertest.Options{})

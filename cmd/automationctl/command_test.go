@@ -16,6 +16,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/dbopen"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
@@ -60,7 +61,7 @@ func execute(t *testing.T, db *sqlx.DB, statements ...string) {
 func TestFlagsEvents_PrintsTheAuditAsJSON(t *testing.T) {
 	onBoth(t, func(t *testing.T, s shell, _ *sqlx.DB) {
 		s.run("flags", "set", "automation", "--percentage", "10", "--actor", "ann")
-		var list []flags.Event
+		var list []flagsql.Event
 		if err := json.Unmarshal([]byte(s.run("flags", "events", "automation", "--json").out), &list); err != nil || len(list) != 2 || list[0].By != "ann" {
 			t.Errorf("events %+v, error %v", list, err)
 		}
@@ -353,7 +354,7 @@ func TestFlagsList_ShortensLongListsInTables(t *testing.T) {
 	if got := short(strings.Repeat("ä", 61)); got != strings.Repeat("ä", 60)+"…" {
 		t.Error(got)
 	}
-	if got := changes(flags.Event{Before: json.RawMessage("x"), After: json.RawMessage("{}")}); got != "x to {}" {
+	if got := changes(flagsql.Event{Before: json.RawMessage("x"), After: json.RawMessage("{}")}); got != "x to {}" {
 		t.Error(got)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 func (a *app) flags() *cobra.Command {
@@ -126,7 +128,7 @@ func (a *app) flagEvents() *cobra.Command {
 		Use: "events NAME", Short: "Show who changed a flag, when and how", Args: cobra.ExactArgs(1),
 		Long: "Events shows the audit of a flag, the newest first: every change, by whatever way it came.",
 		RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
-			list, err := flags.NewStore(db, flags.StoreOptions{}).Events(cmd.Context(), args[0], limit, before)
+			list, err := flagsql.NewAudit(db, sqldb.Options{}).Events(cmd.Context(), args[0], limit, before)
 			if err != nil {
 				return err
 			}
@@ -144,7 +146,7 @@ func (a *app) flagEvents() *cobra.Command {
 }
 
 // changes formats what an event changed, column by column.
-func changes(e flags.Event) string {
+func changes(e flagsql.Event) string {
 	before, after := map[string]any{}, map[string]any{}
 	if err := errors.Join(json.Unmarshal(e.Before, &before), json.Unmarshal(e.After, &after)); err != nil {
 		return short(string(e.Before)) + " to " + short(string(e.After))

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 )
 
 // change has the flags of the command flags set.
@@ -115,8 +116,8 @@ func (c *change) read(cmd *cobra.Command) (flags.Change, error) {
 		ch.Enabled = &c.enabled
 	}
 	if given("percentage") {
-		p, err := flags.ParsePercentage(strings.TrimSuffix(c.percentage, "%"))
-		ch.Percentage = &p
+		p, err := flagsql.ParsePercentage(strings.TrimSuffix(c.percentage, "%"))
+		ch.Percentage = new(flags.Percentage(p))
 		check("percentage", err)
 	}
 	ch.EnabledUserIDs, ch.DisabledUserIDs = list("enabled", c.in), list("disabled", c.out)

@@ -60,6 +60,9 @@ func CheckID(id string) error {
 	return CheckText(id)
 }
 
+// MaxIDs is the most ids that a list of a flag may hold.
+const MaxIDs = 10_000
+
 // CheckText returns what PostgreSQL refuses in a text.
 func CheckText(s string) error {
 	if !utf8.ValidString(s) {

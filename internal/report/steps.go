@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -153,11 +154,11 @@ func (c change) before(s Step) (Step, error) {
 		s.Listed = int(c.WasListed.Int64)
 	}
 	if c.WasPercentage.Valid {
-		p, err := flags.ParsePercentage(trimZeros(c.WasPercentage.String))
+		p, err := flagsql.ParsePercentage(trimZeros(c.WasPercentage.String))
 		if err != nil {
 			return s, fmt.Errorf("feature_flag_events: %w", err)
 		}
-		s.Percentage = p
+		s.Percentage = flags.Percentage(p)
 	}
 	return s, nil
 }

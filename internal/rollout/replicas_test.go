@@ -22,8 +22,10 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 // pause is the least time between two requests of a replica.
@@ -209,7 +211,7 @@ func TestReplicas_AgreeWhileKilledAtRandom(t *testing.T) {
 	l.happenedIn(history, "create", rollout.ActionStart, "advance", "advance", "wait", rollout.ActionApprove, "advance", "complete")
 	l.stands(rollout.StateCompleted, "", 3, true, 100*flags.Percent)
 	// The flag's own audit: each of its changes once, all by the rollout.
-	events, err := flags.NewStore(l.db, flags.StoreOptions{}).Events(t.Context(), flag, 100, 0)
+	events, err := flagsql.NewAudit(l.db, sqldb.Options{}).Events(t.Context(), flag, 100, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 	"github.com/MorpheusAIs/gateway-automation/internal/report"
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
@@ -35,6 +36,7 @@ type Deps struct {
 	// there is none.
 	Explain  func(name, userID string) flags.Explanation
 	Store    FlagStore
+	Audit    Audit
 	Rollouts Rollouts
 	// Refresh makes this process read the flags again soon.
 	Refresh func()
@@ -60,7 +62,11 @@ type FlagStore interface {
 	Load(ctx context.Context, known map[string]flags.RowVersion) (flags.LoadResult, error)
 	Get(ctx context.Context, name string) (*flags.Flag, error)
 	Update(ctx context.Context, name string, c flags.Change, actor string, ifVersion int64) (*flags.Flag, error)
-	Events(ctx context.Context, name string, limit int, before int64) ([]flags.Event, error)
+}
+
+// Audit reads who changed a flag; flagsql.Audit does.
+type Audit interface {
+	Events(ctx context.Context, name string, limit int, before int64) ([]flagsql.Event, error)
 }
 
 // Rollouts shows and commands rollouts; *rollout.Store does.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 )
 
@@ -42,16 +43,16 @@ func (a *api) listFlagEvents(c *httpapi.Call, _ string) error {
 	if err != nil {
 		return err
 	}
-	events, err := a.Store.Events(c.R.Context(), c.R.PathValue("name"), limit, before)
+	events, err := a.Audit.Events(c.R.Context(), c.R.PathValue("name"), limit, before)
 	if err != nil {
 		return flagProblem(c.W, err)
 	}
-	return problem.WriteJSON(c.W, http.StatusOK, map[string]any{"events": append([]flags.Event{}, events...)})
+	return problem.WriteJSON(c.W, http.StatusOK, map[string]any{"events": append([]flagsql.Event{}, events...)})
 }
 
 // maxFlagBody bounds the body of a change, in bytes: it may hold two full lists
 // of ids.
-const maxFlagBody = 2*flags.MaxIDs*300 + 64<<10
+const maxFlagBody = 2*flagsql.MaxIDs*300 + 64<<10
 
 func (a *api) patchFlag(c *httpapi.Call, actor string) error {
 	var body struct {

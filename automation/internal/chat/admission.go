@@ -19,8 +19,8 @@ import (
 type admission struct {
 	route route
 	user  identity.User // empty where the request belongs to nobody
-	arm   outcome.Arm
-	skip  outcome.Code // why automation does not act; empty where it does
+	arm   string        // see outcome.Outcome
+	skip  outcome.Code  // why automation does not act; empty where it does
 
 	clientSession session.ID // the session that the client named; it gets no other
 	want          session.Request
@@ -58,14 +58,11 @@ func (c *call) admit() error {
 	return nil
 }
 
-func armOf(d flags.Decision) outcome.Arm {
-	switch arm, ok := rollout.ArmOf(d); {
-	case !ok:
-		return outcome.ArmNone
-	case arm == rollout.ArmControl:
-		return outcome.ArmControl
+func armOf(d flags.Decision) string {
+	if arm, ok := rollout.ArmOf(d); ok {
+		return arm.String()
 	}
-	return outcome.ArmExposed
+	return ""
 }
 
 // namesSession reports whether the client brings a session of its own.

@@ -27,7 +27,7 @@ type Call struct {
 	R *http.Request
 	// User and Arm are set by who identifies the user, for the outcome.
 	User identity.User
-	Arm  outcome.Arm
+	Arm  string // see outcome.Outcome
 }
 
 // Mux serves routes that return errors, and records how each request ends. It

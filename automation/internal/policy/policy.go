@@ -57,10 +57,13 @@ var policies = map[outcome.Cause]Policy{
 	outcome.Internal:   {Status: http.StatusInternalServerError, Evidence: EvidenceFailure, Level: slog.LevelError},
 }
 
+// ArmExposed is the Arm of an Outcome whose user has the feature.
+const ArmExposed = "exposed"
+
 // EvidenceOf is what a request says about the feature. One that automation did
 // not act on says nothing against it; of the control arm all requests count.
 func EvidenceOf(o outcome.Outcome) Evidence {
-	if o.UserID == "" || o.Arm == outcome.ArmNone || o.Arm == outcome.ArmExposed && o.Skipped {
+	if o.UserID == "" || o.Arm == "" || o.Arm == ArmExposed && o.Skipped {
 		return ""
 	}
 	return Of(o.Cause).Evidence

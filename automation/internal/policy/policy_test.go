@@ -101,7 +101,7 @@ func TestCodes_GoWithTheirCauses(t *testing.T) {
 func TestOutcome_CountsOnlyWhatAutomationActedOn(t *testing.T) {
 	for _, cause := range policy.Causes() {
 		want := policy.Of(cause)
-		acted := outcome.Outcome{Cause: cause, Arm: outcome.ArmExposed, UserID: "7"}
+		acted := outcome.Outcome{Cause: cause, Arm: policy.ArmExposed, UserID: "7"}
 		if acted.Result() == outcome.Untouched || policy.EvidenceOf(acted) != want.Evidence {
 			t.Errorf("%s: %s, %s; want the table's evidence", cause, acted.Result(), policy.EvidenceOf(acted))
 		}
@@ -111,11 +111,11 @@ func TestOutcome_CountsOnlyWhatAutomationActedOn(t *testing.T) {
 			t.Errorf("%s, not acted on: %s, %s; want no evidence", cause, skipped.Result(), policy.EvidenceOf(skipped))
 		}
 		control := skipped
-		control.Arm = outcome.ArmControl
+		control.Arm = "control"
 		if control.Result() != outcome.Untouched || policy.EvidenceOf(control) != want.Evidence {
 			t.Errorf("%s in the control arm: %s, %s; want the table's evidence", cause, control.Result(), policy.EvidenceOf(control))
 		}
-		for _, nobody := range []outcome.Outcome{{Cause: cause, Arm: outcome.ArmExposed}, {Cause: cause, UserID: "7"}} {
+		for _, nobody := range []outcome.Outcome{{Cause: cause, Arm: policy.ArmExposed}, {Cause: cause, UserID: "7"}} {
 			if policy.EvidenceOf(nobody) != "" {
 				t.Errorf("%s, on no arm: %s", cause, policy.EvidenceOf(nobody))
 			}

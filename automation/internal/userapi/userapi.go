@@ -11,6 +11,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/identity"
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/policy"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/flags"
@@ -145,7 +146,7 @@ func (a *api) requireFeature(access access, serve func(*httpapi.Call) error) fun
 			httpapi.RetryAfter(c.W, changeInterval)
 			return httpapi.Fail(outcome.Limit, problem.New(http.StatusTooManyRequests, "Too many changes; wait a little."))
 		}
-		c.Arm = outcome.ArmExposed
+		c.Arm = policy.ArmExposed
 		return serve(c)
 	}
 }

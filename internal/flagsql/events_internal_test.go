@@ -1,4 +1,4 @@
-package flags
+package flagsql
 
 import (
 	"math"
@@ -9,7 +9,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
-func TestStore_EventsIsServedByIndexes(t *testing.T) {
+func TestAudit_EventsAreServedByIndexes(t *testing.T) {
 	pool := pgtest.Open(t, pgtest.Database(t))
 	if _, err := schema.Migrate(t.Context(), pool); err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package flags
+package flagsql
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+	"github.com/jmoiron/sqlx"
 )
 
 // Event is one line of the audit, which the table's triggers write, whoever
@@ -23,6 +24,12 @@ type Event struct {
 	After   json.RawMessage `json:"after"`
 }
 
+// Audit reads the audit.
+type Audit struct{ db *sqldb.DB }
+
+// NewAudit returns an Audit on the host's pool.
+func NewAudit(pool *sqlx.DB, o sqldb.Options) Audit { return Audit{sqldb.New(pool, o)} }
+
 // maxEvents is the most events that one call returns.
 const maxEvents = 1000
 
@@ -30,12 +37,12 @@ const maxEvents = 1000
 // included, the newest first: at most limit events
 // (1 to 1,000; beyond that, the nearest) with ids below
 // before; with 0, the newest there are.
-func (s *Store) Events(ctx context.Context, name string, limit int, before int64) ([]Event, error) {
+func (a Audit) Events(ctx context.Context, name string, limit int, before int64) ([]Event, error) {
 	limit = min(max(limit, 1), maxEvents)
 	if before <= 0 {
 		before = math.MaxInt64
 	}
-	list, err := sqldb.Read(ctx, s.db, "flags.events", func(tx *sqldb.Tx) ([]Event, error) {
+	list, err := sqldb.Read(ctx, a.db, "flags.events", func(tx *sqldb.Tx) ([]Event, error) {
 		list := []Event{}
 		for until := int64(math.MaxInt64); len(list) < limit; {
 			from, was, err := lastRename(tx, name, until)
