@@ -38,7 +38,15 @@ func (d demand) opens() int {
 // guessedOpen is how long an open is taken to last until one has been seen.
 const guessedOpen = 5 * time.Second
 
-// typicalOpen is how long an open lately took.
+// typicalCall is how long the node has lately needed for an open.
+func (m *Manager) typicalCall() time.Duration {
+	if d := m.calls.load(); d > 0 {
+		return d
+	}
+	return guessedOpen
+}
+
+// typicalOpen is how long an open lately took, its turn at the wallet included.
 func (m *Manager) typicalOpen() time.Duration {
 	if d := m.opens.load(); d > 0 {
 		return d

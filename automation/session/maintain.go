@@ -126,7 +126,7 @@ func (m *Manager) close(ctx context.Context, r row, l lease) error {
 	observe("failed")
 	if errors.Is(err, ErrWalletCollision) {
 		m.opts.Observe(Event{Kind: Collided})
-		if e := m.store.collided(w, l, collisionWindow); e != nil {
+		if e := m.store.collided(w, l); e != nil {
 			return e
 		}
 	}

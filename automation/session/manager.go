@@ -29,6 +29,7 @@ type Manager struct {
 	// What it has learned.
 	typical          average // how long a request holds a session
 	opens            average // how long an open takes
+	calls            average // of this, how long the node takes
 	providers        providers
 	ceilings         sync.Map     // of a model's id to its ceiling
 	omitIgnoredUntil atomic.Int64 // unix nanoseconds: until then the node is taken to ignore OmitProvider

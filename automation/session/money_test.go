@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -258,6 +259,52 @@ func TestOpen_AHangingCallKeepsTheWalletForSecondsAlone(t *testing.T) {
 		close(p.end)
 		wg.Wait()
 	})
+}
+
+// A call after a collision does not wait for the answers of those before it.
+func TestOpen_WaitsForNoAnswerAfterACollision(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &answersTheCollided{end: make(chan struct{})}
+		m, _ := start(t, db, p, quick())
+		use(t, m, "unlucky")
+		var wg sync.WaitGroup
+		for _, user := range names("user", 2) {
+			wg.Go(func() { use(t, m, user) })
+		}
+		until(t, "both calls are under way", func() bool { return p.calls.Load() == 4 })
+		hold := `EXTRACT(EPOCH FROM lane_until - called_at)`
+		if db.DriverName() == "sqlite" {
+			hold = `(julianday(lane_until) - julianday(called_at)) * 86400`
+		}
+		var holds []float64
+		if err := db.Select(&holds, `SELECT `+hold+` FROM automation_sessions WHERE state = 'opening' AND lane = 'alone'`); err != nil {
+			t.Fatal(err)
+		}
+		if len(holds) != 2 || slices.Max(holds) > 1 {
+			t.Errorf("the calls keep the wallet for %v s, want less than half of what a call takes here", holds)
+		}
+		close(p.end)
+		wg.Wait()
+	})
+}
+
+// answersTheCollided lets the first call collide, answers its repetition at once
+// and all others at the end.
+type answersTheCollided struct {
+	fakeNode
+	calls atomic.Int64
+	end   chan struct{}
+}
+
+func (p *answersTheCollided) OpenSession(ctx context.Context, r session.OpenRequest) (string, error) {
+	switch p.calls.Add(1) {
+	case 1:
+		return "", session.ErrWalletCollision
+	case 2:
+	default:
+		<-p.end
+	}
+	return p.fakeNode.OpenSession(ctx, r)
 }
 
 type hangsAfterCollision struct {

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,10 +13,6 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/retry"
 	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
-
-// collisionWindow is for how long after a collision, sliding, the wallet's
-// transactions go one at a time (facts: 20 s).
-const collisionWindow = 20 * time.Second
 
 // clockSkew is how far the chain's clock and the database's may be apart when
 // an intent is looked for among the wallet's sessions.
@@ -135,7 +132,7 @@ func (m *Manager) open(ctx context.Context, r reserveRequest, in intent, by open
 	if errors.Is(err, ErrWalletCollision) {
 		log.Warn("wallet collision, opening once more, alone", "error", err)
 		m.opts.Observe(Event{Kind: Collided})
-		m.write(ctx, "collided", func(ctx context.Context) error { return m.store.collided(ctx, in.lease, collisionWindow) })
+		m.write(ctx, "collided", func(ctx context.Context) error { return m.store.collided(ctx, in.lease) })
 		id, err = m.openExclusively(ctx, r, in, req, called)
 	}
 	m.opts.failpoint("after-open")
@@ -202,7 +199,11 @@ func (m *Manager) openExclusively(ctx context.Context, r reserveRequest, in inte
 func (m *Manager) call(ctx context.Context, req OpenRequest) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.opts.OpenTimeout)
 	defer cancel()
+	begun := m.opts.Now()
 	id, err := m.provider.OpenSession(ctx, req)
+	if err == nil {
+		m.calls.observe(m.opts.Now().Sub(begun))
+	}
 	return canonical(id), err
 }
 
@@ -217,27 +218,31 @@ func canonical(id string) string {
 // beginCall waits until the intent may call the node, for OpenTimeout at most.
 // Who waits holds up only those of this replica that wait for the same.
 func (m *Manager) beginCall(ctx context.Context, in lease, exclusive bool, needed func(context.Context) bool) (time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.opts.OpenTimeout)
+	limited, cancel := context.WithTimeout(ctx, m.opts.OpenTimeout)
 	defer cancel()
-	if err := m.wallet.take(ctx); err != nil {
-		return time.Time{}, err
+	occupied := fmt.Errorf("%w: others use the wallet", ErrOpening)
+	if m.wallet.take(limited) != nil {
+		return time.Time{}, cmp.Or(context.Cause(ctx), occupied)
 	}
 	defer m.wallet.give()
-	for {
-		if needed != nil && !needed(ctx) {
+	for reason := occupied; ; {
+		if needed != nil && !needed(limited) {
 			return time.Time{}, errNotNeeded
 		}
-		called, err := m.store.beginCall(ctx, in, exclusive, collisionWindow)
+		called, err := m.store.beginCall(limited, in, exclusive, m.typicalCall())
 		switch {
 		case err == nil && !called.IsZero():
 			return called, nil
 		case errors.Is(err, ErrLeaseLost):
 			return called, err
-		case err != nil:
+		case err == nil:
+			reason = occupied
+		case limited.Err() == nil:
 			m.opts.Logger.Warn("an open waits for the database", "intent", in.id, "error", err)
+			reason = err
 		}
-		if err := retry.Sleep(ctx, retry.Jitter(50*time.Millisecond)); err != nil {
-			return time.Time{}, err
+		if retry.Sleep(limited, retry.Jitter(50*time.Millisecond)) != nil {
+			return time.Time{}, cmp.Or(context.Cause(ctx), reason)
 		}
 	}
 }

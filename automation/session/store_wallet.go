@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
@@ -11,25 +12,43 @@ import (
 // its transaction is known once that was sent, long before the node answers.
 const sendTimeout = 10 * time.Second
 
-// beginCall lets an intent call the node: next to others, or alone where the
-// wallet has collided lately or exclusive is set. It returns when the call
-// began, or the zero time where it has to wait.
-func (s *store) beginCall(ctx context.Context, l lease, exclusive bool, window time.Duration) (time.Time, error) {
+// collisionWindow is for how long after a collision, sliding, the wallet's calls
+// begin one after the other.
+const collisionWindow = time.Minute
+
+// holdAfterCollision is for how long a call keeps the wallet that begins within
+// the window after a collision, where a call typically takes that long: at first
+// half of it, because the other half is the wait for a block, and half of that
+// again with every three calls' time that pass without another collision. Whoever
+// waits is served sooner than one after the other, and a burst does not follow.
+func holdAfterCollision(since, call time.Duration) time.Duration {
+	hold := float64(call) / 2 * math.Exp2(-max(since.Seconds(), 0)/(3*call.Seconds()))
+	return min(time.Duration(hold), sendTimeout)
+}
+
+// beginCall lets an intent call the node: next to others, or after them where the
+// wallet has collided lately, or alone if exclusive is set. A call typically takes
+// as long as call. It returns when the call began, or the zero time where it has
+// to wait.
+func (s *store) beginCall(ctx context.Context, l lease, exclusive bool, call time.Duration) (time.Time, error) {
 	return sqldb.Write(ctx, s.db, "sessions.begin_call", func(tx *sqldb.Tx) (time.Time, error) {
 		w, err := readWallet(tx, l.id)
 		if err != nil {
 			return time.Time{}, err
 		}
-		mode := walletShared
-		if exclusive || w.Exclusive {
+		mode, hold := walletShared, sendTimeout
+		switch {
+		case exclusive:
 			mode = walletExclusive
+		case w.exclusive():
+			mode, hold = walletExclusive, holdAfterCollision(collisionWindow-time.Duration(w.Left*float64(time.Second)), call)
 		}
 		if w.InExclusive > 0 || mode == walletExclusive && w.InShared > 0 {
 			return time.Time{}, nil
 		}
 		var called sqldb.Time
 		found, err := sqldb.Optional(tx.Get(&called, `UPDATE automation_sessions SET lane = $3, lane_until = {in $4}, called_at = COALESCE(called_at, {now})
-			WHERE id = $1 AND lease_token = $2 AND state = '`+stateOpening+`' RETURNING called_at`, l.id, l.token, mode, sendTimeout.Seconds()))
+			WHERE id = $1 AND lease_token = $2 AND state = '`+stateOpening+`' RETURNING called_at`, l.id, l.token, mode, hold.Seconds()))
 		if err != nil {
 			return time.Time{}, err
 		}
@@ -37,17 +56,19 @@ func (s *store) beginCall(ctx context.Context, l lease, exclusive bool, window t
 			return time.Time{}, ErrLeaseLost
 		}
 		if exclusive { // slides as long as collided calls are repeated
-			_, err = tx.Exec(`UPDATE automation_wallet SET alone_until = {in $1}`, window.Seconds())
+			_, err = tx.Exec(`UPDATE automation_wallet SET alone_until = {in $1}`, collisionWindow.Seconds())
 		}
 		return called.Time, err
 	})
 }
 
 type walletState struct {
-	Exclusive   bool `db:"exclusive"`    // within the window after a collision
-	InExclusive int  `db:"in_exclusive"` // others in their call, alone
-	InShared    int  `db:"in_shared"`    // others in their call, side by side
+	Left        float64 `db:"seconds_left"` // of the window after a collision, or not positive
+	InExclusive int     `db:"in_exclusive"` // others in their call, alone
+	InShared    int     `db:"in_shared"`    // others in their call, side by side
 }
+
+func (w walletState) exclusive() bool { return w.Left > 0 }
 
 // readWallet reads it under its lock, without the calls of row but. A call that
 // has had its time to send keeps nobody waiting, nor does one whose replica died.
@@ -56,20 +77,20 @@ func readWallet(tx *sqldb.Tx, but string) (walletState, error) {
 	if err := tx.Lock("wallet"); err != nil {
 		return w, err
 	}
-	err := tx.Get(&w, `SELECT w.alone_until > {now} AS exclusive,
+	err := tx.Get(&w, `SELECT {until w.alone_until} AS seconds_left,
 			(SELECT count(*) FROM automation_sessions WHERE lane <> '' AND lane = '`+walletExclusive+`' AND id <> $1 AND lane_until > {now} AND lease_until > {now}) AS in_exclusive,
 			(SELECT count(*) FROM automation_sessions WHERE lane <> '' AND lane = '`+walletShared+`' AND id <> $1 AND lane_until > {now} AND lease_until > {now}) AS in_shared
 		FROM automation_wallet w`, but)
 	return w, err
 }
 
-// collided ends a call's hold on the wallet and makes the calls go one at a time.
-func (s *store) collided(ctx context.Context, l lease, window time.Duration) error {
+// collided ends a call's hold on the wallet and begins the window after a collision.
+func (s *store) collided(ctx context.Context, l lease) error {
 	_, err := sqldb.Write(ctx, s.db, "sessions.collided", func(tx *sqldb.Tx) (int64, error) {
 		if err := tx.Lock("wallet"); err != nil {
 			return 0, err
 		}
-		if _, err := tx.Exec(`UPDATE automation_wallet SET alone_until = {in $1}`, window.Seconds()); err != nil {
+		if _, err := tx.Exec(`UPDATE automation_wallet SET alone_until = {in $1}`, collisionWindow.Seconds()); err != nil {
 			return 0, err
 		}
 		return tx.Exec(`UPDATE automation_sessions SET lane = '' WHERE id = $1 AND lease_token = $2`, l.id, l.token)
@@ -83,7 +104,7 @@ func (s *store) collided(ctx context.Context, l lease, window time.Duration) err
 func (s *store) takeDue(ctx context.Context, token string, limit int) ([]row, error) {
 	return sqldb.Write(ctx, s.db, "sessions.take_due", func(tx *sqldb.Tx) ([]row, error) {
 		w, err := readWallet(tx, "")
-		if err != nil || w.Exclusive || w.InExclusive > 0 {
+		if err != nil || w.exclusive() || w.InExclusive > 0 {
 			return nil, err
 		}
 		var rows []row
