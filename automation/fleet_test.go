@@ -1,7 +1,6 @@
 package automation_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,6 +24,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/proctest"
 )
 
 const (
@@ -87,7 +86,7 @@ func TestFleet_OnOneDatabase(t *testing.T) {
 	all := func(task fleetTask) (reports []fleetReport) {
 		t.Helper()
 		for _, p := range processes {
-			p.tell(t, task)
+			p.Send(t, task)
 		}
 		for _, p := range processes {
 			reports = append(reports, p.report(t))
@@ -207,10 +206,7 @@ func readStat(t *testing.T, pid int, used *[4]int64) (parent int) {
 }
 
 // fleetProcess is one process of the fleet, as its parent sees it.
-type fleetProcess struct {
-	to   *json.Encoder
-	from *bufio.Scanner
-}
+type fleetProcess struct{ *proctest.Process }
 
 func startFleetProcess(t *testing.T, number int, nodeURL, dsn string) *fleetProcess {
 	t.Helper()
@@ -220,51 +216,28 @@ func startFleetProcess(t *testing.T, number int, nodeURL, dsn string) *fleetProc
 	if err != nil {
 		t.Fatal(err)
 	}
-	// It ends when its input does, which is in a clean-up, when the test's context has ended.
-	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), os.Args[0], "-test.run=^TestFleet_OnOneDatabase$", "-test.timeout=30m")
-	cmd.Env = append(os.Environ(), fleetEnv+"="+string(config))
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	args := []string{"-test.run=^TestFleet_OnOneDatabase$", "-test.timeout=30m"}
+	p := &fleetProcess{proctest.Start(t, proctest.Self(args, fleetEnv+"="+string(config)))}
 	t.Cleanup(func() {
-		_ = in.Close()
-		if err := cmd.Wait(); err != nil {
+		if err := p.End(); err != nil {
 			t.Error("a process of the fleet:", err)
 		}
 	})
-	p := &fleetProcess{json.NewEncoder(in), bufio.NewScanner(out)}
-	p.from.Buffer(nil, 64<<20)
 	return p
-}
-
-func (p *fleetProcess) tell(t *testing.T, task fleetTask) {
-	t.Helper()
-	if err := p.to.Encode(task); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // report waits for the answer to the last task.
 func (p *fleetProcess) report(t *testing.T) (r fleetReport) {
 	t.Helper()
-	for p.from.Scan() {
-		if text, ok := strings.CutPrefix(p.from.Text(), "report "); ok {
+	for line, ok := p.Line(); ok; line, ok = p.Line() {
+		if text, ok := strings.CutPrefix(line, "report "); ok {
 			if err := json.Unmarshal([]byte(text), &r); err != nil {
 				t.Fatal(err)
 			}
 			return r
 		}
 	}
-	t.Fatal("a process of the fleet has ended: ", p.from.Err())
+	t.Fatal("a process of the fleet has ended")
 	return r
 }
 

@@ -1,7 +1,6 @@
 package deploy_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,11 +15,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/MorpheusAIs/gateway-automation/internal/proctest"
 )
 
 // A Prometheus that scrapes the example server finds every series that the
@@ -174,45 +173,8 @@ func startGateway(t *testing.T, env ...string) (base string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := start(t, dir, append([]string{"ADDR=127.0.0.1:0", "DATABASE_URL=sqlite:" + filepath.Join(dir, "automation.db"), "MODEL_MAPPINGS_FILE=" + mapping,
-		"ACTIVE_MODELS_URL=" + feed.URL, "AUTOMATION_ADMIN_TOKEN=" + adminToken, "AUTOMATION_CLEANUP_INTERVAL=1s", "AUTOMATION_SWEEP_INTERVAL=200ms"}, env...), binary)
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		if _, address, ok := strings.Cut(lines.Text(), "listens on "); ok {
-			go func() { _, _ = io.Copy(io.Discard, out) }()
-			base = strings.TrimSpace(address)
-			until(t, func() bool { return get(t, base+"/healthz/ready", "") == http.StatusOK }, func() string { return "the server is not ready" })
-			return base
-		}
-	}
-	t.Fatalf("the server did not say where it listens: %v", lines.Err())
-	return ""
-}
-
-// start runs a program until the test ends; it returns what it prints.
-func start(t *testing.T, dir string, env []string, name string, args ...string) io.Reader {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	c := exec.CommandContext(ctx, name, args...) //nolint:gosec // a program that was found or built
-	c.Dir, c.Env = dir, append(os.Environ(), env...)
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
-	c.WaitDelay = 20 * time.Second
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Stdout = w
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	_ = w.Close()
-	t.Cleanup(func() {
-		cancel()
-		_ = c.Wait()
-		_ = r.Close()
-	})
-	return r
+	return proctest.StartServer(t, binary, dir, append([]string{"DATABASE_URL=sqlite:" + filepath.Join(dir, "automation.db"), "MODEL_MAPPINGS_FILE=" + mapping,
+		"ACTIVE_MODELS_URL=" + feed.URL, "AUTOMATION_ADMIN_TOKEN=" + adminToken, "AUTOMATION_CLEANUP_INTERVAL=1s", "AUTOMATION_SWEEP_INTERVAL=200ms"}, env...)...).URL
 }
 
 const (
@@ -263,8 +225,9 @@ func startPrometheus(t *testing.T, program, gateway string) (base string) {
 	}
 	address := l.Addr().String()
 	_ = l.Close()
-	out := start(t, dir, nil, program, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address, "--log.level=error")
-	go func() { _, _ = io.Copy(io.Discard, out) }()
+	cmd := exec.CommandContext(t.Context(), program, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address, "--log.level=error") //nolint:gosec // the tool that was found
+	cmd.Dir = dir
+	proctest.Start(t, cmd)
 	base = "http://" + address
 	until(t, func() bool { return get(t, base+"/-/ready", "") == http.StatusOK }, func() string { return "Prometheus is not ready" })
 	return base

@@ -1,16 +1,15 @@
 package flags_test
 
 import (
-	"bufio"
 	"context"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/proctest"
 )
 
 // swinging is a Source of one flag with a long list, another each time.
@@ -59,17 +58,9 @@ func TestFile_IsWholeAfterAKillInTheMiddleOfAWrite(t *testing.T) {
 	wrote(t, path, &flags.Flag{Name: "a", EnabledUserIDs: ids(10_000)})
 	unfinished := 0
 	for i, start := 0, time.Now(); i < 10 || unfinished == 0 && time.Since(start) < 2*time.Minute; i++ {
-		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestFile_WriterProcess$")
-		child.Env = append(os.Environ(), "FLAGS_TEST_FILE="+path)
-		out, err := child.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := child.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-			t.Fatal(err)
+		child := proctest.Start(t, proctest.Self([]string{"-test.run=^TestFile_WriterProcess$"}, "FLAGS_TEST_FILE="+path))
+		if _, ok := child.Line(); !ok {
+			t.Fatal("the writer ended before it wrote")
 		}
 		if i%2 == 0 {
 			<-time.NewTimer(rand.N(60 * time.Millisecond)).C // anywhere
@@ -79,10 +70,7 @@ func TestFile_IsWholeAfterAKillInTheMiddleOfAWrite(t *testing.T) {
 				break
 			}
 		}
-		if err := child.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		_ = child.Wait()
+		child.Kill()
 		if isUnfinished(t, path) {
 			unfinished++
 		}

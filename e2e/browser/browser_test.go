@@ -3,7 +3,6 @@
 package browser
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,12 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/MorpheusAIs/gateway-automation/internal/proctest"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/chromedp"
@@ -73,33 +72,8 @@ func startServer(t *testing.T, env ...string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), program)
-	cmd.Dir = t.TempDir()
-	cmd.Env = append(append(os.Environ(), "ADDR=127.0.0.1:0", "AUTOMATION_ADMIN_TOKEN="+token, "AUTOMATION_FLAG_POLL_INTERVAL=100ms"), env...)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		_ = cmd.Wait()
-	})
-	lines := bufio.NewScanner(out)
-	address := regexp.MustCompile(`http://[0-9.:]+`)
-	for lines.Scan() {
-		if at := address.FindString(lines.Text()); at != "" {
-			go func() {
-				for lines.Scan() { // so that the server never waits for a reader
-				}
-			}()
-			return &server{at}
-		}
-	}
-	t.Fatal("the server ended before it said where it listens")
-	return nil
+	s := proctest.StartServer(t, program, t.TempDir(), append([]string{"AUTOMATION_ADMIN_TOKEN=" + token, "AUTOMATION_FLAG_POLL_INTERVAL=100ms"}, env...)...)
+	return &server{s.URL}
 }
 
 // tab is one tab of a browser with its own cookies.

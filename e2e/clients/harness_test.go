@@ -1,22 +1,16 @@
 package clients_test
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
+	"github.com/MorpheusAIs/gateway-automation/internal/proctest"
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
@@ -45,11 +39,7 @@ func TestMain(m *testing.M) {
 }
 
 // A server is a process of examples/server.
-type server struct {
-	url  string
-	cmd  *exec.Cmd
-	logs *buffer
-}
+type server struct{ *proctest.Server }
 
 // start starts a server in dir, where it keeps its database, and waits until
 // it is ready.
@@ -59,68 +49,12 @@ func start(t *testing.T, dir string, env ...string) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), binary)
-	cmd.Dir = dir
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "ADDR=127.0.0.1:0", "MODEL_MAPPINGS_FILE=" + mapping}, env...)
-	s := &server{cmd: cmd, logs: &buffer{}}
-	cmd.Stderr = s.logs
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("the server's log:\n%s", s.logs)
-		}
-	})
-	// The first line ends with the address.
-	line, err := bufio.NewReader(out).ReadString('\n')
-	_, address, found := strings.Cut(strings.TrimSpace(line), "http://")
-	if err != nil || !found {
-		t.Fatalf("the server said %q (%v)\n%s", line, err, s.logs)
-	}
-	s.url = "http://" + address
-	eventually(t, "the server is ready", func() bool {
-		response, err := http.Get(s.url + "/healthz/ready") //nolint:noctx // eventually is bounded
-		if err != nil {
-			return false
-		}
-		defer response.Body.Close()
-		return response.StatusCode == http.StatusOK
-	})
-	return s
-}
-
-// end asks the server to end and checks that it does.
-func (s *server) end(t *testing.T) {
-	t.Helper()
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.cmd.Wait(); err != nil {
-		t.Errorf("the server ended with %v", err)
-	}
-}
-
-// kill gives the server no time for anything.
-func (s *server) kill(t *testing.T) {
-	t.Helper()
-	if err := s.cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	if exit, ok := errors.AsType[*exec.ExitError](s.cmd.Wait()); !ok || exit.Exited() {
-		t.Fatal("the server ended by itself")
-	}
+	return &server{proctest.StartServer(t, binary, dir, append([]string{"MODEL_MAPPINGS_FILE=" + mapping}, env...)...)}
 }
 
 // client is what a user of the gateway writes.
 func (s *server) client(key string) openai.Client {
-	return openai.NewClient(option.WithBaseURL(s.url+"/api/v1"), option.WithAPIKey(key), option.WithMaxRetries(0))
+	return openai.NewClient(option.WithBaseURL(s.URL+"/api/v1"), option.WithAPIKey(key), option.WithMaxRetries(0))
 }
 
 // eventually asks again and again until the answer is yes.
@@ -137,24 +71,6 @@ func eventually(t *testing.T, what string, ok func() bool) {
 			t.Fatalf("not within %v: %s", timeout, what)
 		}
 	}
-}
-
-// A buffer takes what a process logs.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // startNode starts a simulated node that knows the models of the mapping, with

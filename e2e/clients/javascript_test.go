@@ -30,13 +30,13 @@ func TestJavaScript(t *testing.T) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), "node", "--test", "--test-reporter=spec", "--test-timeout=120000", filepath.Base(file))
 			cmd.Dir = "js"
-			cmd.Env = append(os.Environ(), "BASE_URL="+gateway.url, "LIMITED_URL="+limited.url, "NODE_URL="+node.URL, "LANGCHAIN_TRACING_V2=false")
+			cmd.Env = append(os.Environ(), "BASE_URL="+gateway.URL, "LIMITED_URL="+limited.URL, "NODE_URL="+node.URL, "LANGCHAIN_TRACING_V2=false")
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}
 		})
 	}
-	gateway.end(t)
-	limited.end(t)
+	gateway.Terminate(t)
+	limited.Terminate(t)
 }

@@ -102,7 +102,7 @@ func TestGoSDK_RaisesWhatTheNodeDoesWrong(t *testing.T) {
 			t.Errorf("%q, %q, %v", text, finish, err)
 		}
 	})
-	s.end(t)
+	s.Terminate(t)
 }
 
 func TestGoSDK_CallsToolsSpeaksAndListsModels(t *testing.T) {
@@ -209,5 +209,5 @@ func TestGoSDK_CallsToolsSpeaksAndListsModels(t *testing.T) {
 			}
 		}
 	})
-	s.end(t)
+	s.Terminate(t)
 }

@@ -63,7 +63,7 @@ func TestGoSDK_ChatsStreamsAndEmbedsWithoutASession(t *testing.T) {
 	if len(vector.Data) != 2 || len(vector.Data[0].Embedding) == 0 {
 		t.Errorf("two texts gave %d vectors", len(vector.Data))
 	}
-	s.end(t)
+	s.Terminate(t)
 }
 
 func TestGoSDK_ShowsWhatIsWrong(t *testing.T) {
@@ -93,7 +93,7 @@ func TestGoSDK_ShowsWhatIsWrong(t *testing.T) {
 			t.Error("the answer has no Retry-After")
 		}
 	})
-	s.end(t)
+	s.Terminate(t)
 }
 
 // The node is the test's own here, so that it survives the gateway, as the
@@ -112,7 +112,7 @@ func TestGateway_LosesNoPaidSessionWhenKilled(t *testing.T) {
 		if !stream.Next() {
 			t.Fatal(stream.Err())
 		}
-		first.kill(t)
+		first.Kill()
 		for stream.Next() {
 		}
 		if stream.Err() == nil {
@@ -120,7 +120,7 @@ func TestGateway_LosesNoPaidSessionWhenKilled(t *testing.T) {
 		}
 		second := restart(t, dir, node)
 		wantAllKnown(t, second, node)
-		second.end(t)
+		second.Terminate(t)
 	})
 	t.Run("in the middle of an open", func(t *testing.T) {
 		dir, node := t.TempDir(), proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: time.Second})
@@ -132,7 +132,7 @@ func TestGateway_LosesNoPaidSessionWhenKilled(t *testing.T) {
 			failed <- err
 		}()
 		eventually(t, "the open has reached the node", func() bool { return node.Stats().OpenRequests == 1 })
-		first.kill(t)
+		first.Kill()
 		if err := <-failed; err == nil {
 			t.Fatal("the chat went well: the server was killed too late")
 		}
@@ -142,7 +142,7 @@ func TestGateway_LosesNoPaidSessionWhenKilled(t *testing.T) {
 		if opens := node.Stats().Opens; opens != 1 {
 			t.Errorf("the session was paid %d times", opens)
 		}
-		second.end(t)
+		second.Terminate(t)
 	})
 }
 
@@ -172,7 +172,7 @@ func wantAllKnown(t *testing.T, s *server, node *proxyroutertest.Server) {
 
 func idleSessions(t *testing.T, s *server) (idle []string, list string) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/api/v1/automation/sessions", nil)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/api/v1/automation/sessions", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -165,7 +165,7 @@ func (c *chaos) disturb(ctx context.Context, cluster *pgtest.Cluster) (n int) {
 		case n%3 == 1:
 			fault.name = "a replica is killed"
 			if s := c.replicas[i].Swap(nil); s != nil {
-				_ = s.cmd.Process.Kill()
+				s.Kill()
 			}
 			pause(500 * time.Millisecond)
 			c.replicas[i].Store(startProcess(c.t, c.env...))

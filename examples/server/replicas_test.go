@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -84,9 +83,7 @@ func TestServer_SharesADatabaseAndANodeWithAnother(t *testing.T) {
 			`{"model":"llama-3.3-70b","stream":true,"messages":[{"role":"user","content":"`+strings.Repeat("Hello ", 50)+`"}]}`)
 	}()
 	eventually(t, "the stream has begun", func() bool { return node.Stats().Chats > stats.Chats })
-	if err := first.cmd.Process.Signal(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	first.Kill()
 	if a := <-killed; a.status != 0 {
 		t.Fatalf("the stream came to its end before the server did: %+v", a)
 	}
@@ -108,10 +105,5 @@ func TestServer_SharesADatabaseAndANodeWithAnother(t *testing.T) {
 	}
 
 	rollOut(`UPDATE feature_flags SET enabled = false WHERE feature_name = 'automation'`, http.StatusNotFound)
-	if err := second.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := second.cmd.Wait(); err != nil {
-		t.Errorf("the server ended with %v", err)
-	}
+	second.Terminate(t)
 }

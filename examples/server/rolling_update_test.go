@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
@@ -138,12 +137,7 @@ func TestRollingUpdate_FailsNoRequest(t *testing.T) {
 		both := append([]*server{start(program)}, *b.replicas.Load()...)
 		b.replicas.Store(&both)
 		awaitMore("the new replica serves as well")
-		if err := was.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
-		if err := was.cmd.Wait(); err != nil {
-			t.Errorf("an old replica did not end well: %v", err)
-		}
+		was.Terminate(t)
 		left := append([]*server{}, replicas...)
 		left[i] = both[0]
 		replicas = left

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -241,12 +240,7 @@ func (r *operation) stop(t *testing.T) {
 	r.traffic.end()
 	r.traffic = nil
 	for _, s := range r.gateways {
-		if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.cmd.Wait(); err != nil {
-			t.Errorf("a gateway did not end well: %v", err)
-		}
+		s.Terminate(t)
 	}
 }
 

@@ -2,20 +2,20 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/proctest"
 )
 
 // testTimeout bounds how long a test waits for what must happen. Nothing is
@@ -36,8 +36,9 @@ func TestMain(m *testing.M) {
 
 // A server is a process of this example.
 type server struct {
+	*proctest.Process
+
 	url string
-	cmd *exec.Cmd
 }
 
 // startProcess starts a server and waits until it is ready.
@@ -53,32 +54,8 @@ func startProcess(t *testing.T, env ...string) *server {
 // startProgram starts this server, or one that was built of another commit.
 func startProgram(t *testing.T, program string, env ...string) *server {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), program)
-	cmd.Dir = t.TempDir()
-	cmd.Env = append([]string{serverVariable + "=1", "ADDR=127.0.0.1:0", "MODEL_MAPPINGS_FILE=" + mappings(t)}, env...)
-	var logs bytes.Buffer
-	cmd.Stderr = &logs
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("%s said:\n%s", cmd.Args[0], logs.String())
-		}
-	})
-	address, err := readAddress(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &server{url: address, cmd: cmd}
-	s.awaitReady(t)
-	return s
+	s := proctest.StartServer(t, program, t.TempDir(), append([]string{serverVariable + "=1", "MODEL_MAPPINGS_FILE=" + mappings(t)}, env...)...)
+	return &server{s.Process, s.URL}
 }
 
 // readAddress reads the first line of what a server prints, which ends with
@@ -194,9 +171,7 @@ func TestServer_AcceptsRequestsForAWhileAfterSIGTERM(t *testing.T) {
 	if got := get("/healthz/serving"); got != http.StatusOK {
 		t.Fatalf("serving: %d", got)
 	}
-	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
+	s.Signal(t, syscall.SIGTERM)
 	eventually(t, "the replica says that it ends", func() bool { return get("/healthz/serving") == http.StatusServiceUnavailable })
 	if a := s.chat(t, "alice"); a.status != http.StatusOK {
 		t.Errorf("a chat after SIGTERM: %d %s", a.status, a.body)

@@ -1,9 +1,7 @@
 package cleanup_test
 
 import (
-	"bufio"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +12,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/proctest"
 )
 
 // child makes the test binary a replica that cleans up, for another test.
@@ -38,22 +37,17 @@ func TestPass_KilledInTheMiddleDeletesNothingElse(t *testing.T) {
 	fill(t, pool, n)
 
 	for i := range 3 {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestReplicaProcess$")
-		cmd.Env = append(os.Environ(), child+"="+dsn)
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		for lines, batches := bufio.NewScanner(out), 0; batches < 10*(i+1) && lines.Scan(); {
-			if strings.HasPrefix(lines.Text(), "batch") {
+		p := proctest.Start(t, proctest.Self([]string{"-test.run=^TestReplicaProcess$"}, child+"="+dsn))
+		for batches := 0; batches < 10*(i+1); {
+			line, ok := p.Line()
+			if !ok {
+				t.Fatal("it ended before it was killed")
+			}
+			if strings.HasPrefix(line, "batch") {
 				batches++
 			}
 		}
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		p.Kill()
 		if number(t, pool, `SELECT count(*) FROM automation_jobs WHERE lease_until > now()`) == 0 {
 			t.Fatal("it was not killed in the middle")
 		}

@@ -8,11 +8,9 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -24,6 +22,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/proctest"
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
@@ -82,55 +81,37 @@ func replica(dsn string) {
 
 // process is a replica as the test sees it.
 type process struct {
-	cmd  *exec.Cmd
-	in   interface{ Write([]byte) (int, error) }
-	off  chan struct{}
-	done chan struct{}
-	kill func()
+	*proctest.Process
 
+	off    chan struct{} // closed when it has said that the flag is off
+	done   chan struct{} // closed when its output has been read
 	frozen bool
 }
 
 func begin(t *testing.T, dsn string, env ...string) *process {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(append(os.Environ(), "ROLLOUT_TEST_REPLICA="+dsn), env...)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p := &process{cmd: cmd, in: in, off: make(chan struct{}), done: make(chan struct{})}
+	p := &process{Process: proctest.Start(t, proctest.Self(nil, append(env, "ROLLOUT_TEST_REPLICA="+dsn)...)), off: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			if lines.Text() == "off" {
+		for line, ok := p.Line(); ok; line, ok = p.Line() {
+			if line == "off" {
 				close(p.off)
 			}
 		}
-		_ = cmd.Wait() // it was killed
 	}()
-	p.kill = sync.OnceFunc(func() {
-		_ = cmd.Process.Kill()
-		<-p.done
-	})
 	t.Cleanup(p.kill)
 	return p
+}
+
+func (p *process) kill() {
+	p.Kill()
+	<-p.done
 }
 
 // freeze stops a process where it stands, until it is killed.
 func (p *process) freeze(t *testing.T) {
 	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	p.Signal(t, syscall.SIGSTOP)
 	p.frozen = true
 }
 
@@ -187,7 +168,7 @@ func TestReplicas_AgreeWhileKilledAtRandom(t *testing.T) {
 			}
 			seen = now
 			if rand.IntN(4) == 0 && !five[i].frozen {
-				five[i].freeze(t) // in the middle of whatever it was at
+				five[i].freeze(t)
 				break
 			}
 			five[i].kill()
@@ -228,10 +209,10 @@ func TestReplicas_AgreeWhileKilledAtRandom(t *testing.T) {
 	if diff := cmp.Diff("100.00 50.00 10.00 1.00", strings.Join(shares, " ")); diff != "" {
 		t.Error(diff)
 	}
-	// No outcome is counted twice: no incarnation has more than it could see in its time.
+	// No outcome is counted twice: no process has more than it could see in its time.
 	var most int64
 	if err := l.db.Get(&most, `SELECT max(outcomes) FROM automation_rollout_counts`); err != nil || most > int64(time.Since(started)/pause)+1 {
-		t.Errorf("an incarnation counted %d outcomes, %v", most, err)
+		t.Errorf("a process counted %d outcomes, %v", most, err)
 	}
 }
 
@@ -261,9 +242,7 @@ func TestReplicas_SwitchOffAfterABreach(t *testing.T) {
 		return n == 5
 	})
 	for _, one := range five {
-		if _, err := one.in.Write([]byte("fail\n")); err != nil {
-			t.Fatal(err)
-		}
+		one.WriteLine(t, "fail")
 	}
 	until(t, "it is rolled back", func() bool {
 		h.sql(`UPDATE automation_rollouts SET watch = jsonb_set(watch, '{marks}', (
