@@ -15,12 +15,13 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 // postgresDB is an empty database of the cluster that the tests share.
 func postgresDB(t testing.TB) *sqlx.DB {
 	t.Helper()
-	return pgtest.Open(t, pgtest.Database(t))
+	return pgtest.Open(t, schematest.Database(t))
 }
 
 var databases = map[string]func(testing.TB) *sqlx.DB{"sqlite": liteDB, "postgres": postgresDB}

@@ -16,6 +16,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/console"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 // largeConsole is the console of a deployment with a thousand replicas, lists of
@@ -23,7 +24,7 @@ import (
 // sessions over a month.
 func largeConsole(t testing.TB, sessions int) (l *harness, pages http.Handler) {
 	t.Helper()
-	l = newHarness(t, setup{db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, pgtest.Database(t)) }})
+	l = newHarness(t, setup{db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, schematest.Database(t)) }})
 	if _, err := rollout.NewStore(l.db).Create(t.Context(), automation.FlagName, rollout.DefaultPlan(), "test"); err != nil {
 		t.Fatal(err)
 	}

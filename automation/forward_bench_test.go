@@ -21,6 +21,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 // arm is one of the ways that a benchmark sends its requests, in turn.
@@ -156,7 +157,7 @@ func BenchmarkForward_DatabaseAway(b *testing.B) {
 					var proxy *pgtest.Proxy
 					l := newHarness(b, setup{db: func(tb testing.TB) *sqlx.DB {
 						tb.Helper()
-						proxy = pgtest.NewProxy(tb, pgtest.Database(tb))
+						proxy = pgtest.NewProxy(tb, schematest.Database(tb))
 						db, err := sqlx.Open(driver.driver, proxy.DSN()+driver.option)
 						if err != nil {
 							tb.Fatal(err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 // A fleet of a hundred replicas asks its one database all day whether anything is to be done.
@@ -25,7 +26,7 @@ func TestRun_SendsAtMostThreeStatementsASecondWhileIdle(t *testing.T) {
 	h := newHarness(t, setup{
 		db: func(tb testing.TB) *sqlx.DB {
 			tb.Helper()
-			proxy = pgtest.NewProxy(tb, pgtest.Database(tb))
+			proxy = pgtest.NewProxy(tb, schematest.Database(tb))
 			return pgtest.Open(tb, proxy.DSN())
 		},
 		config: func(c *automation.Config) {

@@ -17,6 +17,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 func TestNew_NamesAllThatIsWrong(t *testing.T) {
@@ -235,7 +236,7 @@ func TestModule_KeepsNobodyLongOnAFrozenDatabase(t *testing.T) {
 }
 
 func TestAPI_SaysThatAWritesOutcomeIsUnknown(t *testing.T) {
-	proxy := pgtest.NewProxy(t, pgtest.Database(t))
+	proxy := pgtest.NewProxy(t, schematest.Database(t))
 	l := newHarness(t, setup{idle: true, db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, proxy.DSN()) }})
 	l.set(everybody)
 	proxy.LoseReplies(func(tag string) bool { return tag == "COMMIT" })
@@ -445,7 +446,7 @@ func TestReplicas_ShareSessions(t *testing.T) {
 			return func(t testing.TB) *sqlx.DB { return openLite(t, path) }
 		},
 		"postgres": func(t testing.TB) func(testing.TB) *sqlx.DB {
-			dsn := pgtest.Database(t)
+			dsn := schematest.Database(t)
 			return func(t testing.TB) *sqlx.DB { return pgtest.Open(t, dsn) }
 		},
 	} {

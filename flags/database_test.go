@@ -28,7 +28,7 @@ type database struct {
 
 func postgres(t *testing.T) database {
 	t.Helper()
-	dsn := pgtest.Database(t)
+	dsn := schematest.Database(t)
 	return migrated(t, database{pgtest.Open(t, dsn), dsn})
 }
 

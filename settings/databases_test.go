@@ -29,7 +29,7 @@ func onBoth(t *testing.T, test func(t *testing.T, pool *sqlx.DB)) {
 
 func postgres(tb testing.TB) *sqlx.DB {
 	tb.Helper()
-	return pgtest.Open(tb, pgtest.Database(tb))
+	return pgtest.Open(tb, schematest.Database(tb))
 }
 
 func sqlite(tb testing.TB) *sqlx.DB {

@@ -8,8 +8,8 @@ import (
 	"github.com/jmoiron/sqlx"
 	_ "modernc.org/sqlite"
 
-	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -35,7 +35,7 @@ func TestStatements_AreServedByAnIndex(t *testing.T) {
 		fill, analyze, explain, scan string
 	}{
 		"postgres": {
-			func(t *testing.T) *sqlx.DB { return pgtest.Open(t, pgtest.Database(t)) },
+			func(t *testing.T) *sqlx.DB { return pgtest.Open(t, schematest.Database(t)) },
 			`INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at, deleted_at)
 			SELECT i, i % 10 = 0, 3600, now() - interval '1 year', now() - make_interval(secs => i * 0.001), CASE WHEN i % 100 = 1 THEN now() END FROM generate_series(1, 200000) AS i`, // 1,000 changes a second
 			`VACUUM ANALYZE user_automation_settings`, `EXPLAIN `, "Seq Scan",
@@ -58,9 +58,7 @@ func TestStatements_AreServedByAnIndex(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			pool := test.open(t)
-			if _, err := schema.Migrate(t.Context(), pool); err != nil {
-				t.Fatal(err)
-			}
+			schematest.Migrate(t, pool)
 			for _, s := range []string{test.fill, test.analyze} {
 				if _, err := pool.ExecContext(t.Context(), s); err != nil {
 					t.Fatal(err)

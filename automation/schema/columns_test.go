@@ -20,7 +20,7 @@ func TestMigrations_CreateTheSameTablesOnBothDatabases(t *testing.T) {
 		slices.Sort(list)
 		return list
 	}
-	pg, lite := migrated(t, postgres(t)), migrated(t, sqlite(t, filepath.Join(t.TempDir(), "a.db")))
+	pg, lite := migratedPostgres(t), migrated(t, sqlite(t, filepath.Join(t.TempDir(), "a.db")))
 	for what, q := range map[string]struct{ pg, lite string }{
 		"columns": {
 			`SELECT table_name || ' ' || column_name FROM information_schema.columns WHERE table_schema = 'public'`,

@@ -146,7 +146,7 @@ func TestFlagAudit_RecordsWhatChanged(t *testing.T) {
 }
 
 func TestFlagAudit_RecordsTruncate(t *testing.T) {
-	pool := migrated(t, postgres(t))
+	pool := migratedPostgres(t)
 	execute(t, pool, `INSERT INTO feature_flags (feature_name) VALUES ('other')`, `TRUNCATE feature_flags`)
 	if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flag_events WHERE action = 'delete'`); n != 2 {
 		t.Errorf("%d deletes in the audit, want 2", n)
@@ -209,7 +209,7 @@ func TestFlagAudit_NotifiesListeners(t *testing.T) {
 }
 
 func TestFlagAudit_WorksFromAnotherSearchPath(t *testing.T) {
-	pool := migrated(t, postgres(t))
+	pool := migratedPostgres(t)
 	pool.SetMaxOpenConns(1)
 	execute(t, pool, `SET search_path = pg_catalog`, `UPDATE public.feature_flags SET enabled = false`, `RESET search_path`)
 	if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flag_events WHERE action = 'update'`); n != 1 {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -42,8 +43,13 @@ func isLite(pool *sqlx.DB) bool { return pool.DriverName() == "sqlite" }
 
 func migrated(t *testing.T, pool *sqlx.DB) *sqlx.DB {
 	t.Helper()
-	migrate(t, pool)
+	schematest.Migrate(t, pool)
 	return pool
+}
+
+func migratedPostgres(t *testing.T) *sqlx.DB {
+	t.Helper()
+	return pgtest.Open(t, schematest.Database(t))
 }
 
 func migrate(t *testing.T, pool *sqlx.DB) []schema.Migration {

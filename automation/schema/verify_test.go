@@ -90,7 +90,7 @@ func TestVerify_FindsDamageAndItsSQLRepairsIt(t *testing.T) {
 			CREATE TABLE automation_hosts (n integer)`, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pool := migrated(t, postgres(t))
+			pool := migratedPostgres(t)
 			execute(t, pool, test.damage)
 			list, err := schema.Verify(t.Context(), pool, "")
 			if err != nil || len(list) != len(test.want) {
@@ -144,7 +144,7 @@ func TestVerify_ReportsPendingMigrations(t *testing.T) {
 }
 
 func TestVerify_AcceptsDifferencesOfANewerDatabase(t *testing.T) {
-	pool := migrated(t, postgres(t))
+	pool := migratedPostgres(t)
 	execute(t, pool, `INSERT INTO automation_schema_migrations VALUES (99, 'later', now())`,
 		`CREATE OR REPLACE FUNCTION automation_bucket(seed text, user_id text) RETURNS integer LANGUAGE sql AS 'SELECT 1'`,
 		`DROP INDEX automation_sessions_due`)

@@ -15,6 +15,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -84,7 +85,7 @@ func use(t *testing.T, m *session.Manager, user string) {
 func TestAcquire_PaysOnceWhenRepliesToCommitsAreLost(t *testing.T) {
 	slow(t)
 	t.Parallel()
-	dsn := pgtest.Database(t)
+	dsn := schematest.Database(t)
 	db := migrated(t, pgtest.Open(t, dsn))
 	proxy := pgtest.NewProxy(t, dsn)
 	n, node := node(t, proxyroutertest.Options{OpenLatency: 5 * time.Millisecond})

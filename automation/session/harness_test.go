@@ -61,7 +61,7 @@ func postgres(t *testing.T) *sqlx.DB {
 // through PgBouncer, while the tests look at the tables past it.
 func replicated(t *testing.T) (db *sqlx.DB, dsn string) {
 	t.Helper()
-	dsn = pgtest.Database(t)
+	dsn = schematest.Database(t)
 	db = migrated(t, pgtest.Open(t, dsn))
 	if os.Getenv("AUTOMATION_TEST_POOLER") == "1" {
 		dsn = pgtest.PgBouncer(t, dsn)

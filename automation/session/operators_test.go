@@ -12,9 +12,9 @@ import (
 	"github.com/jmoiron/sqlx"
 	_ "modernc.org/sqlite"
 
-	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 // sessionRow inserts one session; times are seconds from now.
@@ -27,7 +27,7 @@ type sessionRow struct {
 func operated(t *testing.T, o session.Options, test func(t *testing.T, m *session.Manager, insert func(...sessionRow))) {
 	t.Helper()
 	for name, open := range map[string]func(t *testing.T) *sqlx.DB{
-		"postgres": func(t *testing.T) *sqlx.DB { return pgtest.Open(t, pgtest.Database(t)) },
+		"postgres": func(t *testing.T) *sqlx.DB { return pgtest.Open(t, schematest.Database(t)) },
 		"sqlite": func(t *testing.T) *sqlx.DB {
 			db, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)")
 			if err != nil {
@@ -40,9 +40,7 @@ func operated(t *testing.T, o session.Options, test func(t *testing.T, m *sessio
 	} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t)
-			if _, err := schema.Migrate(t.Context(), db); err != nil {
-				t.Fatal(err)
-			}
+			schematest.Migrate(t, db)
 			m, err := session.New(db, nil, o)
 			if err != nil {
 				t.Fatal(err)
@@ -152,7 +150,7 @@ func TestEndAny_EndsAnOpenSession(t *testing.T) {
 
 func TestListAll_ReadsByIndex(t *testing.T) {
 	t.Parallel()
-	db := migrated(t, pgtest.Open(t, pgtest.Database(t)))
+	db := migrated(t, pgtest.Open(t, schematest.Database(t)))
 	fill(t, db, 20_000)
 	if _, err := db.ExecContext(t.Context(), `VACUUM ANALYZE automation_sessions`); err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 // fill writes n sessions, each its own user's: one in twenty is open.
@@ -42,7 +43,7 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 	slow(t)
 	t.Parallel()
 	const sessions = 200_000
-	dsn := pgtest.Database(t)
+	dsn := schematest.Database(t)
 	look := migrated(t, pgtest.Open(t, dsn))
 	fill(t, look, sessions)
 	read := func() (scans, entries int64) {

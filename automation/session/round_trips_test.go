@@ -13,6 +13,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 // TestAcquire_TakesFewRoundTrips counts, on the wire, how often a request waits for the database.
@@ -28,7 +29,7 @@ func TestAcquire_TakesFewRoundTrips(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			dsn := pgtest.Database(t)
+			dsn := schematest.Database(t)
 			migrated(t, pgtest.Open(t, dsn))
 			proxy := pgtest.NewProxy(t, dsn)
 			db, err := sqlx.Open(tt.driver, proxy.DSN()+tt.option)

@@ -9,12 +9,13 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 func TestStats_CountsSessionsByIndex(t *testing.T) {
 	slow(t)
 	t.Parallel()
-	dsn := pgtest.Database(t)
+	dsn := schematest.Database(t)
 	look := migrated(t, pgtest.Open(t, dsn))
 	fill(t, look, 100_000) // one in twenty is open
 	for _, q := range []string{

@@ -8,9 +8,9 @@ import (
 	"github.com/jmoiron/sqlx"
 	"go.uber.org/goleak"
 
-	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/flags/listen"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -50,14 +50,12 @@ func change(t *testing.T, db *sqlx.DB, percentage int) {
 func migrated(tb testing.TB, dsn string) *sqlx.DB {
 	tb.Helper()
 	db := pgtest.Open(tb, dsn)
-	if _, err := schema.Migrate(context.Background(), db); err != nil {
-		tb.Fatal(err)
-	}
+	schematest.Migrate(tb, db)
 	return db
 }
 
 func TestRun_ReceivesAChangeByHandAtOnce(t *testing.T) {
-	dsn := pgtest.Database(t)
+	dsn := schematest.Database(t)
 	db := migrated(t, dsn)
 	changes := run(t, dsn, listen.Options{})
 	wait(t, changes, "it began to listen")

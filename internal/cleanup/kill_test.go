@@ -13,6 +13,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/proctest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 // child makes the test binary a replica that cleans up, for another test.
@@ -32,7 +33,7 @@ func TestReplicaProcess(t *testing.T) {
 
 func TestPass_KilledInTheMiddleDeletesNothingElse(t *testing.T) {
 	const n = 2000
-	dsn := pgtest.Database(t)
+	dsn := schematest.Database(t)
 	pool := migrated(t, pgtest.Open(t, dsn))
 	fill(t, pool, n)
 

@@ -10,8 +10,8 @@ import (
 	"github.com/jmoiron/sqlx"
 	_ "modernc.org/sqlite"
 
-	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -76,7 +76,7 @@ func TestPass_UsesAnIndexForEveryBatch(t *testing.T) {
 		explain string
 		scans   []string
 	}{
-		"postgres": {func(t *testing.T) *sqlx.DB { return pgtest.Open(t, pgtest.Database(t)) }, 30_000, `EXPLAIN `, []string{"Seq Scan", "Sort"}},
+		"postgres": {func(t *testing.T) *sqlx.DB { return pgtest.Open(t, schematest.Database(t)) }, 30_000, `EXPLAIN `, []string{"Seq Scan", "Sort"}},
 		"sqlite": {func(t *testing.T) *sqlx.DB {
 			pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db"))
 			if err != nil {
@@ -88,9 +88,7 @@ func TestPass_UsesAnIndexForEveryBatch(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			pool := db.open(t)
-			if _, err := schema.Migrate(t.Context(), pool); err != nil {
-				t.Fatal(err)
-			}
+			schematest.Migrate(t, pool)
 			words := sqldb.New(pool, sqldb.Options{})
 			for _, s := range append(append([]string{fmt.Sprintf(numbers, db.rows)}, fixture...), `ANALYZE`) {
 				if _, err := pool.ExecContext(t.Context(), words.Expand(s)); err != nil {

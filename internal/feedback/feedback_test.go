@@ -36,7 +36,7 @@ func onBoth(t *testing.T, test func(t *testing.T, pool *sqlx.DB, store *feedback
 	}
 }
 
-func postgres(tb testing.TB) *sqlx.DB { return pgtest.Open(tb, pgtest.Database(tb)) }
+func postgres(tb testing.TB) *sqlx.DB { return pgtest.Open(tb, schematest.Database(tb)) }
 
 func sqlite(tb testing.TB) *sqlx.DB {
 	pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(tb.TempDir(), "a.db")+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)")

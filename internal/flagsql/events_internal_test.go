@@ -5,15 +5,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 func TestAudit_EventsAreServedByIndexes(t *testing.T) {
-	pool := pgtest.Open(t, pgtest.Database(t))
-	if _, err := schema.Migrate(t.Context(), pool); err != nil {
-		t.Fatal(err)
-	}
+	pool := pgtest.Open(t, schematest.Database(t))
 	for _, s := range []string{
 		`INSERT INTO feature_flag_events (feature_name, version, action, changed_at, changed_by, before, after)
 		SELECT 'flag ' || i % 1000, i, 'update', now() - make_interval(secs => i), 'x', '{"enabled": true}', '{"enabled": false}' FROM generate_series(1, 50000) AS i`,

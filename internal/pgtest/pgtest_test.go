@@ -1,6 +1,7 @@
 package pgtest_test
 
 import (
+	"context"
 	"os"
 	"strings"
 	"testing"
@@ -49,6 +50,26 @@ func TestDatabase_IsDroppedWithItsTestWhileAClientIsConnected(t *testing.T) {
 	}
 	if got := scalar[int](t, outer, "SELECT 1"); got != 1 {
 		t.Errorf("the other test's database answers %d", got)
+	}
+}
+
+func TestCopy_FillsOnceForAllCopies(t *testing.T) {
+	t.Parallel()
+	fills := 0
+	var dsns []string
+	for range 3 {
+		dsns = append(dsns, pgtest.Copy(t, "journal", func(ctx context.Context, db *sqlx.DB) error {
+			fills++
+			_, err := db.ExecContext(ctx, "CREATE TABLE journal AS SELECT 1 AS id")
+			return err
+		}))
+	}
+	for _, dsn := range dsns {
+		db := pgtest.Open(t, dsn)
+		execute(t, db, "INSERT INTO journal VALUES (2)")
+		if n := scalar[int](t, db, "SELECT count(*) FROM journal"); n != 2 || fills != 1 {
+			t.Errorf("%d rows after %d fills, want the template's and the own one after 1", n, fills)
+		}
 	}
 }
 

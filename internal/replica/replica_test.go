@@ -42,7 +42,7 @@ func sqlite(t *testing.T) *sqlx.DB {
 
 func TestStore_ListsWhatProcessesReport(t *testing.T) {
 	for name, open := range map[string]func(*testing.T) *sqlx.DB{
-		"postgres": func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, pgtest.Database(t)) },
+		"postgres": func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, schematest.Database(t)) },
 		"sqlite":   sqlite,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -96,7 +96,7 @@ func activity(t *testing.T, pool *sqlx.DB) []replica.Activity {
 
 func TestReport_AddsActivityOnce(t *testing.T) {
 	for name, open := range map[string]func(*testing.T) *sqlx.DB{
-		"postgres": func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, pgtest.Database(t)) },
+		"postgres": func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, schematest.Database(t)) },
 		"sqlite":   sqlite,
 	} {
 		t.Run(name, func(t *testing.T) {

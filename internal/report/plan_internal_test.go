@@ -24,7 +24,7 @@ func TestMake_ReadsTheReviewedSpanAlone(t *testing.T) {
 		explain, scan, users string // users: how it finds them
 	}
 	for name, b := range map[string]backend{
-		"postgres": {func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, pgtest.Database(t)) }, 10_000, `EXPLAIN `, "Seq Scan on automation_sessions", "Index Only Scan using automation_sessions_by_use"},
+		"postgres": {func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, schematest.Database(t)) }, 10_000, `EXPLAIN `, "Seq Scan on automation_sessions", "Index Only Scan using automation_sessions_by_use"},
 		"sqlite": {func(t *testing.T) *sqlx.DB {
 			t.Helper()
 			pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_pragma=synchronous(OFF)")

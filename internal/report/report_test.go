@@ -36,7 +36,7 @@ type harness struct {
 func onBoth(t *testing.T, test func(t *testing.T, h *harness)) {
 	t.Helper()
 	for name, open := range map[string]func(*testing.T) *sqlx.DB{
-		"postgres": func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, pgtest.Database(t)) },
+		"postgres": func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, schematest.Database(t)) },
 		"sqlite": func(t *testing.T) *sqlx.DB {
 			t.Helper()
 			pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)")

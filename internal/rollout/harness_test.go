@@ -30,7 +30,7 @@ func each(t *testing.T, fn func(t *testing.T, h *harness)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) { fn(t, newHarness(t, sqlite(t))) })
 	t.Run("postgres", func(t *testing.T) {
-		dsn := pgtest.Database(t)
+		dsn := schematest.Database(t)
 		if os.Getenv("AUTOMATION_TEST_POOLER") == "1" {
 			dsn = pgtest.PgBouncer(t, dsn)
 		}

@@ -24,6 +24,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/proctest"
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -136,7 +137,7 @@ func TestReplicas_AgreeWhileKilledAtRandom(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 10 s: starts processes and kills them")
 	}
-	dsn := pgtest.Database(t)
+	dsn := schematest.Database(t)
 	l := newHarness(t, pgtest.Open(t, dsn))
 	p := rollout.DefaultPlan()
 	p.Stages[0].Percentage = flags.Percent // somebody internal
@@ -222,7 +223,7 @@ func TestReplicas_SwitchOffAfterABreach(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 15 s: starts five processes")
 	}
-	dsn := pgtest.Database(t)
+	dsn := schematest.Database(t)
 	h := newHarness(t, pgtest.Open(t, dsn))
 	p := rollout.DefaultPlan()
 	p.OnBreach = rollout.BreachOff

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -13,9 +14,30 @@ import (
 	"modernc.org/sqlite"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
-// Migrate does what [schema.Migrate] does. An empty SQLite database becomes a
+// Database makes a PostgreSQL database with the module's tables. It is what a
+// test wants that begins with [pgtest.Database] and [Migrate], but a copy of one
+// that the test binary has migrated once.
+func Database(tb testing.TB) (dsn string) {
+	tb.Helper()
+	dsn = pgtest.Copy(tb, "migrated", func(ctx context.Context, db *sqlx.DB) error {
+		_, err := schema.Migrate(ctx, db)
+		return err
+	})
+	u, err := url.Parse(dsn)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	copies.Store(strings.TrimPrefix(u.Path, "/"), true)
+	return dsn
+}
+
+var copies sync.Map // names of the databases that Database has made
+
+// Migrate does what [schema.Migrate] does. A database that [Database] has made
+// is left as it is, so that tests need not tell it from others. An empty SQLite database becomes a
 // copy of one that the test binary has migrated once: with the race detector
 // the migrations take half a second for each of hundreds of tests.
 func Migrate(tb testing.TB, db *sqlx.DB) {
@@ -33,6 +55,14 @@ func migrate(ctx context.Context, db *sqlx.DB) error {
 		}
 		if tables == 0 {
 			return copyTemplate(ctx, db)
+		}
+	} else {
+		var name string
+		if err := db.GetContext(ctx, &name, `SELECT current_database()`); err != nil {
+			return err
+		}
+		if _, ok := copies.Load(name); ok {
+			return nil
 		}
 	}
 	_, err := schema.Migrate(ctx, db)

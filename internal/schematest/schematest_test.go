@@ -26,6 +26,7 @@ func TestMigrate_MakesWhatTheSchemaExpects(t *testing.T) {
 	for name, open := range map[string]func(*testing.T) *sqlx.DB{
 		"sqlite":   sqlite,
 		"postgres": func(t *testing.T) *sqlx.DB { return pgtest.Open(t, pgtest.Database(t)) },
+		"a copy":   func(t *testing.T) *sqlx.DB { return pgtest.Open(t, schematest.Database(t)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t)

@@ -31,7 +31,7 @@ func migrated(t *testing.T, pool *sqlx.DB) *sqlx.DB {
 func onEach(t *testing.T, test func(t *testing.T, s *Store, exec func(statements ...string))) {
 	t.Helper()
 	for name, open := range map[string]func(t *testing.T) *sqlx.DB{
-		"postgres": func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, pgtest.Database(t)) },
+		"postgres": func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, schematest.Database(t)) },
 		"sqlite": func(t *testing.T) *sqlx.DB {
 			t.Helper()
 			pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)")
@@ -158,7 +158,7 @@ func TestStore_CountsAreMadeOnceAMinute(t *testing.T) {
 
 // With many sessions nothing that is read each time reads a table.
 func TestStore_IsServedByIndexes(t *testing.T) {
-	pool := migrated(t, pgtest.Open(t, pgtest.Database(t)))
+	pool := migrated(t, pgtest.Open(t, schematest.Database(t)))
 	for _, s := range []string{
 		`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, created_at, ends_at, next_at)
 		SELECT i, 'x' || i, 'm', i % 1000, i % 1000, t, 3600, CASE WHEN i % 5000 = 0 THEN 'failed' WHEN i % 4000 = 0 THEN 'unknown' ELSE 'closed' END, t, t, t
