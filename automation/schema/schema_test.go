@@ -177,12 +177,15 @@ func TestMigrate_LeavesNothingHalfDoneWhereverItDies(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			for dies := 1; ; dies++ {
-				if way == "up" {
-					down(t, direct)
-				} else {
-					migrate(t, direct)
-				}
+			begins, ends := 0, steps
+			if way == "down" {
+				migrate(t, direct)
+				begins, ends = steps, 0
+			}
+			// Each run dies after one more reply than the last, within the same
+			// migration; once that is applied, the next begins at the first reply again.
+			runs := 0
+			for n, dies := begins, 1; ; dies++ {
 				proxy := pgtest.NewProxy(t, dsn)
 				pool := pgtest.Open(t, proxy.DSN())
 				ctx, cancel := context.WithCancel(t.Context())
@@ -196,9 +199,10 @@ func TestMigrate_LeavesNothingHalfDoneWhereverItDies(t *testing.T) {
 				})
 				err := run(ctx, pool)
 				cancel()
+				runs++
 				if proxy.Lost() == 0 {
-					if err != nil || dies < 20 {
-						t.Errorf("error %v after %d replies", err, replies)
+					if err != nil || recorded(t, direct) != ends || runs < 4*steps {
+						t.Errorf("error %v after %d replies of run %d, with %d migrations applied", err, replies, runs, recorded(t, direct))
 					}
 					return
 				}
@@ -207,10 +211,14 @@ func TestMigrate_LeavesNothingHalfDoneWhereverItDies(t *testing.T) {
 				}
 				// The server rolls back when it notices that its client has gone.
 				until(t, func() (string, bool) {
-					n := recorded(t, direct)
-					diff := cmp.Diff(states[n], objects(t, direct))
-					return fmt.Sprintf("died after reply %d, with %d migrations applied: (-want +got)\n%s", dies, n, diff), diff == ""
+					now := recorded(t, direct)
+					diff := cmp.Diff(states[now], objects(t, direct))
+					if diff == "" && now != n {
+						n, dies = now, 0
+					}
+					return fmt.Sprintf("died after reply %d, with %d migrations applied: (-want +got)\n%s", dies, now, diff), diff == ""
 				})
+				_ = pool.Close()
 			}
 		})
 	}
