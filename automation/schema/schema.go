@@ -41,7 +41,8 @@ type Migration struct {
 }
 
 const (
-	// timeout bounds one migration, waiting for another replica's included.
+	// timeout bounds one migration, waiting for another replica's included, and
+	// a look at the whole schema: no request waits for either.
 	timeout = 2 * time.Minute
 	// lockTimeout bounds how long a migration waits for a table that others
 	// use: whoever comes after it waits as well.
@@ -175,7 +176,7 @@ func step(ctx context.Context, db *sqldb.DB, name string, do func(tx *sqldb.Tx, 
 // Status lists all migrations that this program or the database knows, oldest
 // first. It changes nothing.
 func Status(ctx context.Context, pool *sqlx.DB) ([]Migration, error) {
-	db := sqldb.New(pool, sqldb.Options{})
+	db := sqldb.New(pool, sqldb.Options{Timeout: timeout})
 	list, err := status(ctx, db)
 	if err != nil {
 		return nil, fmt.Errorf("schema: status: %w", hint(ctx, db, err))

@@ -32,7 +32,7 @@ func (p Problem) String() string { return p.Object + " " + p.Problem }
 // Verify changes nothing. It ignores additional objects, and in a database newer
 // than this program it accepts objects that exist in another form.
 func Verify(ctx context.Context, pool *sqlx.DB, role string) ([]Problem, error) {
-	db := sqldb.New(pool, sqldb.Options{})
+	db := sqldb.New(pool, sqldb.Options{Timeout: timeout})
 	list, err := sqldb.Read(ctx, db, "schema.verify", func(tx *sqldb.Tx) ([]Problem, error) { return verify(tx, role) })
 	if sqldb.SQLState(err) == "42704" {
 		err = fmt.Errorf("%w: %q", ErrNoRole, role)
