@@ -106,6 +106,7 @@ func (m *Manager) open(ctx context.Context, r reserveRequest, in intent, by open
 	called, err := m.beginCall(ctx, in.lease, false, by.needsCall)
 	var end func(error)
 	if err == nil {
+		m.opts.failpoint("before-call")
 		if end = by.beginCall(ctx); end == nil {
 			err = errNotNeeded
 		}

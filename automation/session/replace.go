@@ -95,6 +95,7 @@ func (m *Manager) replace(ctx context.Context, old *Claim, r Replacement) (c *Cl
 func (m *Manager) claimIdle(ctx context.Context, p pool, req Request, paid bool) (*Claim, error) {
 	database, cancel := withReadDeadline(ctx)
 	defer cancel()
+	m.opts.failpoint("before-claim")
 	asked := m.opts.Now()
 	c := claimRequest{pool: p, token: rand.Text(), margin: m.margin(req.Duration)}
 	r, err := m.claimAny(database, m.store.claim, c, req)
@@ -158,8 +159,13 @@ func (m *Manager) openReplacement(ctx context.Context, p pool, req Request, old 
 		case <-m.ending:
 			return nil, ErrNotRunning
 		}
+		c, err := m.claimIdle(ctx, p, req, old.paid)
+		// Looked at last: the session may have been opened since the search for it began.
 		old.paid = old.paid || work.called.Load()
-		if c, err := m.claimIdle(ctx, p, req, old.paid); c != nil || err != nil {
+		if c != nil {
+			c.paid = old.paid
+		}
+		if c != nil || err != nil {
 			return c, err
 		}
 	}

@@ -116,6 +116,42 @@ func TestReplace_OpensAnotherBeforeTheOldOneIsLetGo(t *testing.T) {
 	})
 }
 
+// The session that Replace has caused is open before Replace knows that the node
+// was called, and found by a search that began before.
+func TestReplace_NotesThatItPaidHoweverSoonTheSessionIsFound(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &twoProviders{}
+		var seen observed
+		var armed atomic.Bool
+		var searches atomic.Int32
+		searching := make(chan struct{})
+		o := replacing()
+		o.Observe = seen.add
+		o.SetFailpoint(func(name string) {
+			switch {
+			case !armed.Load():
+			case name == "before-call":
+				<-searching
+			case name == "before-claim" && searches.Add(1) == 2: // the first comes before anything is opened
+				close(searching)
+				until(t, "the session is open", func() bool { return seen.count(session.Opened, "opened") == 2 })
+			}
+		})
+		m, _ := start(t, db, p, o)
+		old := broken(t, m, "alice")
+		armed.Store(true)
+		next, err := m.Replace(t.Context(), old, session.Replacement{AnotherProvider: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.Replace(t.Context(), next, session.Replacement{}); !errors.Is(err, session.ErrPaid) || p.opened() != 2 {
+			t.Errorf("a request that has caused an open was told %v; %d opens", err, p.opened())
+		}
+		next.Release()
+		old.Release()
+	})
+}
+
 func TestReplace_TakesAnIdleSessionBeforeItPays(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
 		p := &twoProviders{}
