@@ -260,7 +260,9 @@ func (w work) one(ctx context.Context, m *session.Manager, client *proxyrouter.C
 		fmt.Println("held")
 		select {}
 	}
-	answer, err := client.Forward(c.Context(), proxyrouter.ChatRequest{Path: "/v1/chat/completions", SessionID: c.SessionID(), ModelID: c.ModelID(),
+	// As the chat path does, the answer is read to its end when the replica ends:
+	// the node is busy with the session until then.
+	answer, err := client.Forward(c.LeaseContext(), proxyrouter.ChatRequest{Path: "/v1/chat/completions", SessionID: c.SessionID(), ModelID: c.ModelID(),
 		RequestID: fmt.Sprintf("%d-%d", os.Getpid(), requestID.Add(1)), Header: http.Header{"Content-Type": {"application/json"}},
 		Body: []byte(`{"messages":[{"role":"user","content":"hello"}]}`)})
 	if err != nil {
