@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -160,13 +161,16 @@ func (m *Maker) measureController(ctx context.Context, r *measured, s rollout.St
 		return nil
 	}
 	r.BeganAt = s.BeganAt
-	for _, step := range steps {
-		// The rollout changes the flag one statement before it records its start.
-		isFirst := step.By == "rollout:"+r.Rollout && step.At.After(s.BeganAt.Add(-time.Second)) && step.exposure() > 0
-		if isFirst || !step.At.Before(s.BeganAt) {
-			r.Steps = append(r.Steps, step)
-		}
+	first := len(steps)
+	if i := slices.IndexFunc(steps, func(step Step) bool { return !step.At.Before(s.BeganAt) }); i >= 0 {
+		first = i
 	}
+	// The rollout changes the flag under its lock before it notes, in the same
+	// transaction, when it began: however long that takes, its step is the last one before.
+	if first > 0 && steps[first-1].By == "rollout:"+r.Rollout && steps[first-1].exposure() > 0 {
+		first--
+	}
+	r.Steps = append(r.Steps, steps[first:]...)
 	if s.Stage == len(s.Plan.Stages)-1 && s.Percentage == 100*flags.Percent {
 		r.isFull, r.heldFull = true, time.Duration(s.WatchedSeconds*float64(time.Second))
 	} else if s.State == rollout.StateRunning || s.State == rollout.StatePaused {
