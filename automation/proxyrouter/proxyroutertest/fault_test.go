@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"runtime"
 	"testing"
 	"time"
 
@@ -79,12 +80,18 @@ func TestFault_Modes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := start(t, proxyroutertest.Options{})
 			test.fault.Op = proxyroutertest.OpOpen
+			test.fault.Times = 1
 			p.node.Inject(test.fault)
-			ctx := t.Context()
+			ctx, leave := context.WithCancel(t.Context())
+			defer leave()
 			if test.fault.Mode == proxyroutertest.ModeHang || test.fault.Delay == time.Hour {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
-				defer cancel()
+				// The caller waits until the fault has come, and only then leaves.
+				go func() {
+					for ctx.Err() == nil && (len(p.node.Faults()) > 0 || p.node.Stats().Opens < test.opens) {
+						runtime.Gosched()
+					}
+					leave()
+				}()
 			}
 			resp, raw, err := p.send(ctx, "POST", "/blockchain/models/"+model+"/session", openBody, nil)
 			switch {
