@@ -47,7 +47,7 @@ func largeConsole(t testing.TB, sessions int) (l *harness, pages http.Handler) {
 			SELECT 'automation', now() - i * interval '1 minute', 1, jsonb_build_object('exposed', jsonb_build_object('outcomes', 5000 - i, 'failures', 0), 'control', jsonb_build_object('outcomes', 5000 - i)), 0
 			FROM generate_series(1, 4320) AS i ON CONFLICT DO NOTHING`,
 		`INSERT INTO automation_provider_failures (provider, user_id, failed_at) SELECT '0x' || i % 10, 'u' || i, now() FROM generate_series(1, 10000) AS i`,
-		`ANALYZE`,
+		`VACUUM ANALYZE`, // as the server does by itself, later
 	} {
 		if _, err := l.db.ExecContext(t.Context(), s); err != nil {
 			t.Fatal(err)

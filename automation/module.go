@@ -88,6 +88,7 @@ type Module struct {
 	replicas   *replica.Store
 	reports    *report.Maker
 	requests   *replica.Counter
+	failures   *replica.Failures
 	figures    *replica.FiguresCounter
 	fleet      *fleet.Store
 	usual      rollout.Plan // whose latencies reports measure by
@@ -195,6 +196,7 @@ func (m *Module) newStores(opts Options) (err error) {
 		return err
 	}
 	m.replicas, m.requests, m.usual = replica.NewStore(m.pool, m.observer.SQL), replica.NewCounter(m.now), rollout.DefaultPlan()
+	m.failures = replica.NewFailures()
 	m.figures, m.fleet = replica.NewFiguresCounter(m.now), fleet.NewStore(m.pool, m.observer.SQL, m.OptInCounts, m.now)
 	m.feedback = feedback.NewStore(m.pool, sqldb.Options{MaxConns: 1, Observe: m.observer.SQL})
 	m.reports = report.New(m.pool, m.rollouts, sqldb.Options{MaxConns: 1, Observe: m.observer.SQL})
@@ -304,7 +306,10 @@ func (m *Module) Run(ctx context.Context) error {
 	if node, ok := m.node.(interface{ Run(context.Context) }); ok && m.cfg.FeatureEnabled {
 		g.Go(func() error { node.Run(ctx); return nil }) // its health, while nobody else asks it anything
 	}
-	g.Go(func() error { m.replicas.Run(ctx, m.log, m.requests, m.replicaState); return nil })
+	g.Go(func() error {
+		m.replicas.Run(ctx, m.log, replica.Counters{Requests: m.requests, Failures: m.failures, Now: m.now}, m.replicaState)
+		return nil
+	})
 	defer context.AfterFunc(ctx, m.chat.StopDraining)()
 	defer m.chat.Close() // the sessions have ended what they could
 	return g.Wait()
@@ -321,7 +326,8 @@ func (m *Module) FlagsChanged() { m.flags.Trigger() }
 // EraseUser erases everything about a user who goes. It can be repeated. Their
 // open sessions serve nobody any more and stay open until they expire.
 func (m *Module) EraseUser(ctx context.Context, userID string) error {
-	return errors.Join(m.settings.EraseUser(ctx, userID), m.sessions.EraseUser(ctx, userID), m.feedback.Erase(ctx, userID))
+	m.failures.Erase(userID)
+	return errors.Join(m.settings.EraseUser(ctx, userID), m.sessions.EraseUser(ctx, userID), m.feedback.Erase(ctx, userID), m.fleet.EraseUser(ctx, userID))
 }
 
 // renew reports whether a user who uses a session still wants one, and for how long.

@@ -191,14 +191,64 @@ func TestAdmin_ListsAndEndsSessions(t *testing.T) {
 	o.expect(o.call("GET", "/sessions?before=nonsense", ""), http.StatusOK, `"sessions":[]`)
 	o.expect(o.call("GET", "/sessions?limit=0", ""), http.StatusBadRequest, "limit")
 	o.expect(o.call("GET", "/users/alice", ""), http.StatusOK, `"sessions_held":1,"sessions_max":4,"opens_left_hour":9,"opens_left_day":49`)
-	o.expect(o.call("DELETE", "/sessions/"+id, ""), http.StatusOK, `"state":"ending"`)
+	o.expect(o.call("DELETE", "/sessions/"+id, "", "X-Automation-Actor", "olga", "X-Automation-Comment", "broken%20answers"), http.StatusOK, `"state":"ending"`)
 	o.expect(o.call("DELETE", "/sessions/0x12", ""), http.StatusNotFound, "no open session")
 	o.expect(o.call("DELETE", "/sessions/nonsense", ""), http.StatusNotFound, "no open session")
+	o.expect(o.call("GET", "/flags/automation/events?limit=1", ""), http.StatusOK, `"changed_by":"admin:olga (broken answers)","before":{},"after":{"session_id":"`+id+`"}}`)
 	o.expect(o.call("GET", "/models/resolve?name=llama&type=EMBEDDING", ""), http.StatusNotFound, "does not resolve")
 	budget, _ := o.get(statusPath, "alice").json(t)["budget"].(object)
 	if budget["opens_left_hour"] != 9.0 || budget["next_free_at"] != nil {
 		t.Errorf("alice's budget: %v", budget)
 	}
+}
+
+// What was removed by hand is removed in somebody's name; a dry run removes nothing.
+func TestAdmin_RecordsWhoCleansUp(t *testing.T) {
+	o := newOperator(t, setup{idle: true})
+	o.expect(o.call("POST", "/cleanup", `{"dry_run":true}`, "X-Automation-Actor", "olga"), http.StatusOK, "")
+	if events := o.call("GET", "/flags/automation/events", "").Body.String(); strings.Contains(events, "olga") {
+		t.Errorf("a dry run: %s", events)
+	}
+	o.expect(o.call("POST", "/cleanup", "", "X-Automation-Actor", "olga"), http.StatusOK, "")
+	o.expect(o.call("GET", "/flags/automation/events?limit=1", ""), http.StatusOK, `"action":"cleanup"`)
+	o.expect(o.call("GET", "/flags/automation/events?limit=1", ""), http.StatusOK, `"changed_by":"admin:olga"`)
+	o.set(`DROP TABLE feature_flag_events`)
+	if w := o.call("DELETE", "/cleanup", ""); w.Code != http.StatusMethodNotAllowed {
+		t.Errorf("%d", w.Code)
+	}
+	if w := o.call("POST", "/cleanup", ""); w.Code < 500 {
+		t.Errorf("what the audit cannot have was done: %d %s", w.Code, w.Body)
+	}
+}
+
+// Support finds every error that a user got, whichever it was.
+func TestAdmin_ShowsEveryCauseThatAUserGot(t *testing.T) {
+	o := newOperator(t, setup{config: func(c *automation.Config) { c.MaxOpensPerHour = 1 }})
+	if a := o.chat("bob"); a.status != http.StatusOK {
+		t.Fatal(a.status, a.body)
+	}
+	if a := o.do("POST", "/forward/v1/chat/completions", "bob", `{"model":"secret words","messages":[]}`); a.status != http.StatusBadRequest {
+		t.Fatal(a.status, a.body)
+	}
+	if a := o.do("POST", "/forward/v1/chat/completions", "bob", `{"model":"Qwen 3:web","messages":[]}`); a.status != http.StatusTooManyRequests {
+		t.Fatal(a.status, a.body)
+	}
+	o.node.Close()
+	for range 3 {
+		if a := o.chat("carol"); a.status != http.StatusServiceUnavailable {
+			t.Fatal(a.status, a.body)
+		}
+	}
+	if err := o.stop(); err != nil { // which reports what is still to be reported
+		t.Fatal(err)
+	}
+	bob := o.call("GET", "/users/bob", "")
+	o.expect(bob, http.StatusOK, `"cause":"client","model":"","provider":"","detail":"model_not_found","requests":1`)
+	o.expect(bob, http.StatusOK, `"cause":"limit","model":"","provider":"","detail":"session_budget_exceeded","requests":1`)
+	if strings.Contains(bob.Body.String(), "secret") || strings.Contains(bob.Body.String(), `"cause":"node"`) {
+		t.Errorf("of bob: %s", bob.Body)
+	}
+	o.expect(o.call("GET", "/users/carol", ""), http.StatusOK, `"cause":"node","model":"","provider":"","detail":"session_unavailable","requests":3`)
 }
 
 func TestAdmin_KeepsTheReasonInTheAudit(t *testing.T) {

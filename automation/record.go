@@ -50,9 +50,20 @@ func (m *Module) count(kind string, o outcome.Outcome) {
 	m.requests.AddActivity(a)
 }
 
-// record gives an outcome to the rollout and to the log. The causes' table
-// decides what it is to both.
+// noteFailure notes which error a user got, for whoever looks the user up: the
+// names of cause and code, and nothing that the user sent.
+func (m *Module) noteFailure(o outcome.Outcome) {
+	if r := o.Result(); o.UserID == "" || o.Cause == outcome.Off || r != outcome.Failed && r != outcome.Refused {
+		return
+	}
+	at := m.now()
+	m.failures.Add(replica.Failure{UserID: o.UserID, Cause: string(o.Cause), Code: string(o.Code), BeganAt: at, FailedAt: at, Requests: 1})
+}
+
+// record gives an outcome to the user's failures, to the rollout and to the log.
+// The causes' table decides what it is to the last two.
 func (m *Module) record(ctx context.Context, o outcome.Outcome) {
+	m.noteFailure(o)
 	if result, ok := rolloutOutcomes[policy.EvidenceOf(o)]; ok {
 		m.recorder.Record(rollout.Sample{Arm: rolloutArms[o.Arm], Outcome: result, UserID: o.UserID, Latency: o.Latency, DatabaseTime: o.DatabaseTime})
 	}

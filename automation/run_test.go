@@ -330,13 +330,15 @@ func TestEraseUser_LeavesNoRowThatNamesThem(t *testing.T) {
 			l.do("PUT", settingsPath, "alice", good)
 			id := l.chat("alice").header.Get("X-Automation-Session")
 			l.until("it is idle", func() bool { return l.held() == 0 })
+			l.sql(`INSERT INTO automation_user_failures (user_id, cause, code, began_at, failed_at, requests) VALUES ('alice', 'node', '', CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, 1)`)
 			for range 2 {
 				if err := l.EraseUser(t.Context(), "alice"); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if n := l.count(`SELECT (SELECT count(*) FROM user_automation_settings WHERE user_id = 'alice')
-				+ (SELECT count(*) FROM automation_sessions WHERE user_id = 'alice' OR owner_id = 'alice')`); n != 0 {
+				+ (SELECT count(*) FROM automation_sessions WHERE user_id = 'alice' OR owner_id = 'alice')
+				+ (SELECT count(*) FROM automation_user_failures WHERE user_id = 'alice')`); n != 0 {
 				t.Errorf("%d rows name alice", n)
 			}
 			if got := settingsOf(t, l.get(settingsPath, "alice")); got != `alice true 3600 stored=false "0"` {

@@ -38,6 +38,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON automation_rollout_minutes TO automation
 GRANT SELECT, INSERT, UPDATE ON automation_rollout_receivers TO automation_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON automation_rollout_outbox TO automation_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON automation_replicas TO automation_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON automation_user_failures TO automation_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON automation_activity TO automation_service;
 GRANT SELECT ON automation_schema_migrations, automation_adopted_tables TO automation_service;
 

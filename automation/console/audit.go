@@ -2,7 +2,6 @@ package console
 
 import (
 	"encoding/json"
-	"fmt"
 	"html/template"
 	"net/http"
 	"net/url"
@@ -30,7 +29,8 @@ type event struct {
 	Detail    string          `json:"detail"`
 }
 
-// Changes lists what a flag's event changed, one column a line.
+// Changes lists what a flag's event changed, or on what an operator acted, one
+// name a line.
 func (e event) Changes() []string {
 	var before, after map[string]json.RawMessage
 	_ = json.Unmarshal(e.Before, &before) // absent in a rollout's event
@@ -44,7 +44,11 @@ func (e event) Changes() []string {
 	}
 	var list []string
 	for column := range columns {
-		list = append(list, fmt.Sprintf("%s: %s → %s", column, text.Truncate(string(before[column]), 200), text.Truncate(string(after[column]), 200)))
+		was := ""
+		if value, ok := before[column]; ok {
+			was = text.Truncate(string(value), 200) + " → "
+		}
+		list = append(list, column+": "+was+text.Truncate(string(after[column]), 200))
 	}
 	slices.Sort(list)
 	return list

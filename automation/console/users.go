@@ -34,6 +34,8 @@ func (c *console) user(w http.ResponseWriter, r *request) error {
 				Model    string    `json:"model"`
 				Provider string    `json:"provider"`
 				Detail   string    `json:"detail"`
+				Requests int64     `json:"requests"` // that failed alike since Since; 0 is not counted
+				Since    time.Time `json:"since"`
 			} `json:"failures"`
 			Budget struct {
 				Held       int       `json:"sessions_held"`

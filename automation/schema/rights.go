@@ -31,6 +31,7 @@ var rights = []struct {
 	{"automation_rollout_receivers", []string{"SELECT", "INSERT", "UPDATE"}},
 	{"automation_rollout_outbox", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},
 	{"automation_replicas", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},
+	{"automation_user_failures", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},
 	{"automation_activity", []string{"SELECT", "INSERT", "UPDATE", "DELETE"}},
 	{"automation_schema_migrations", []string{"SELECT"}},
 	{"automation_adopted_tables", []string{"SELECT"}},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -285,6 +286,26 @@ func TestMaintain_RetriesACloseUntilTheSessionIsClosed(t *testing.T) {
 		shift(t, db, time.Minute)
 		m.Trigger()
 		until(t, "it is closed", func() bool { return rows(t, db)["closed"] == 1 })
+	})
+}
+
+func TestMaintain_NotesWhetherASessionWasEverUsed(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		o := quick()
+		o.CloseAfter = time.Millisecond
+		m, _ := start(t, db, &fakeNode{}, o)
+		use(t, m, "alice")
+		use(t, m, "bob")
+		if _, err := db.ExecContext(t.Context(), `UPDATE automation_sessions SET last_used_at = NULL WHERE user_id = 'bob'`); err != nil {
+			t.Fatal(err)
+		}
+		shift(t, db, 2*time.Hour)
+		m.Trigger()
+		until(t, "they are closed", func() bool { return rows(t, db)["closed"] == 2 })
+		var reasons []string
+		if err := db.SelectContext(t.Context(), &reasons, `SELECT reason FROM automation_sessions ORDER BY user_id`); err != nil || !slices.Equal(reasons, []string{"ended", "unused"}) {
+			t.Errorf("reasons %v, error %v", reasons, err)
+		}
 	})
 }
 

@@ -22,6 +22,7 @@ const (
 // Why a row left the state open, or failed: the column reason.
 const (
 	reasonEnded       = "ended"       // its end on the chain has passed
+	reasonUnused      = "unused"      // likewise, and no request ever used it
 	reasonUser        = "user"        // its user asked for it
 	reasonOperator    = "operator"    // an operator asked for it
 	reasonErased      = "forgotten"   // its user was erased

@@ -111,7 +111,7 @@ func (s *store) takeDue(ctx context.Context, token string, limit int) ([]row, er
 		err = tx.Select(&rows, `WITH due AS MATERIALIZED (SELECT id FROM automation_sessions
 				WHERE state IN ('`+stateOpen+`', '`+stateEnding+`') AND next_at <= {now} AND `+leaseFree+` ORDER BY next_at LIMIT $4 {skip})
 			UPDATE automation_sessions SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, lane = '`+walletShared+`', lane_until = {in $5},
-				reason = CASE WHEN state = '`+stateOpen+`' THEN '`+reasonEnded+`' ELSE reason END, state = '`+stateEnding+`', attempts = attempts + 1
+				reason = CASE WHEN state <> '`+stateOpen+`' THEN reason WHEN last_used_at IS NULL THEN '`+reasonUnused+`' ELSE '`+reasonEnded+`' END, state = '`+stateEnding+`', attempts = attempts + 1
 			WHERE id IN (SELECT id FROM due) RETURNING `+columns, token, s.holder, s.lease.Seconds(), limit, sendTimeout.Seconds())
 		return rows, err
 	})

@@ -15,7 +15,8 @@
 //   - the audit of flags and rollouts past a retention of its own, which the
 //     tables' triggers enforce: a row younger than 90 days nobody can delete;
 //   - users' feedback, the retention after it was done, or past the audit's
-//     retention; reports of processes that ended a day ago;
+//     retention; which errors a user got, the retention after the last one;
+//     reports of processes that ended a day ago;
 //   - settings equal to the defaults of users who have neither changed them
 //     nor used the feature for the retention. Deleting them changes nothing
 //     for the user. An opt-out is kept for ever, even while off is the default,

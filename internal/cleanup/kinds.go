@@ -44,6 +44,8 @@ func kinds(o Options) []kind {
 		// Ten-minute sums, some two thousand rows a day, for reports.
 		{name: "counts of requests", table: "automation_activity", timeColumn: "period",
 			where: "TRUE", retention: o.AuditRetention},
+		{name: "failures of users", table: "automation_user_failures", timeColumn: "failed_at",
+			where: "TRUE", retention: o.Retention},
 		{name: "reports of replicas that are gone", table: "automation_replicas", timeColumn: "seen_at",
 			where: "TRUE", retention: MinRetention},
 	}

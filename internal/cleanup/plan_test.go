@@ -36,6 +36,8 @@ var fixture = []string{
 		SELECT 'r', {in -1000.0 * i}, 1, '{}', 0 FROM numbers`,
 	`INSERT INTO automation_activity (period, kind, cause, evidence, requests, slow, db_slow, latency_us, db_us)
 		SELECT {in -1000.0 * i}, 'chat', 'none', 'success', 1, 0, 0, 0, 0 FROM numbers`,
+	`INSERT INTO automation_user_failures (user_id, cause, code, began_at, failed_at, requests)
+		SELECT 'u' || i, 'node', '', {in -1000.0 * i}, {in -1000.0 * i}, 1 FROM numbers`,
 	`INSERT INTO automation_rollout_outbox (receiver, rollout, seq, body, created_at, next_at)
 		SELECT 'r', 'r', i, '', {in -1000.0 * i}, {in -1000.0 * i} FROM numbers`,
 }
@@ -65,7 +67,7 @@ func TestPass_UsesAnIndexForEveryBatch(t *testing.T) {
 		for i, k := range kinds(o) {
 			index := []string{"user_automation_settings_deleted", "automation_sessions_ended", "feature_flag_events_by_time",
 				"automation_rollout_events_by_time", small, "automation_rollout_failures_by_minute", "automation_rollout_minutes_by_time", "automation_rollout_outbox_by_time", "automation_feedback_by_time", "automation_feedback_by_time",
-				"automation_activity_(pkey|1)", "automation_replicas_by_time"}[i]
+				"automation_activity_(pkey|1)", "automation_user_failures_by_time", "automation_replicas_by_time"}[i]
 			list = append(list, plan{k.deleteQuery(lite), []any{k.retention.Seconds(), o.Batch, "0001-01-01"}, index})
 		}
 		return list

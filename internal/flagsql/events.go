@@ -11,13 +11,13 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// Event is one line of the audit, which the table's triggers write, whoever
-// changes a flag and however.
+// Event is one line of the audit. The table's triggers write it, whoever changes
+// a flag and however; what operators do besides, the admin API writes.
 type Event struct {
 	ID      int64           `json:"id"`
 	Flag    string          `json:"feature_name"`
 	Version int64           `json:"version"`
-	Action  string          `json:"action"` // insert, update, delete
+	Action  string          `json:"action"` // insert, update, delete; end_session or cleanup, where an operator did that
 	At      time.Time       `json:"changed_at"`
 	By      string          `json:"changed_by"`
 	Before  json.RawMessage `json:"before"` // an object of the columns that changed

@@ -6,7 +6,8 @@
 // deletes it when it ends in an orderly way. A row that was not written for a
 // minute is of a process that is gone or has lost its database; the clean-up
 // deletes it a day later. In the same transaction it adds how requests ended
-// since its last report to automation_activity, by which rollouts are reviewed.
+// since its last report to automation_activity, by which rollouts are reviewed,
+// and now and then which errors users got to automation_user_failures.
 package replica
 
 import (
@@ -76,29 +77,46 @@ func NewStore(pool *sqlx.DB, observe func(name string, wait, took time.Duration,
 	return &Store{sqldb.New(pool, sqldb.Options{MaxConns: 1, Observe: observe})}
 }
 
-// Run reports state, and what counter has counted, every Interval until ctx
-// ends. A report that fails is logged once until one succeeds: the others show
-// that it is missing.
-func (s *Store) Run(ctx context.Context, log *slog.Logger, counter *Counter, state func() State) {
-	r, failing := Report{ID: rand.Text(), Number: 1}, false
+// Counters are what a process has counted and not reported yet.
+type Counters struct {
+	Requests *Counter
+	Failures *Failures
+	Now      func() time.Time // the clock of the failures
+}
+
+// Run reports state, and what the counters have counted, every Interval until
+// ctx ends. A report that fails is logged once until one succeeds: the others
+// show that it is missing. Users' failures go along twice a minute at most, and
+// not while the database fails or is slow.
+func (s *Store) Run(ctx context.Context, log *slog.Logger, c Counters, state func() State) {
+	r, failing, wrote, quick := Report{ID: rand.Text(), Number: 1}, false, c.Now(), true
 	retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
 		if r.Activity == nil { // otherwise a report that failed is made again as it was
-			r.Activity = counter.Take()
+			r.Activity = c.Requests.Take()
 		}
-		r.State = state()
+		r.State, r.At = state(), c.Now()
+		if quick && r.At.Sub(wrote) >= failuresInterval {
+			r.UserFailures, wrote = c.Failures.take(), r.At
+		}
 		err := s.Report(ctx, r)
 		if err == nil {
 			r.Number, r.Activity = r.Number+1, nil
-		} else if !failing && ctx.Err() == nil {
-			log.Warn("replica cannot report itself", "error", err)
+		} else {
+			c.Failures.Add(r.UserFailures...)
+			if !failing && ctx.Err() == nil {
+				log.Warn("replica cannot report itself", "error", err)
+			}
 		}
-		failing = err != nil
+		r.UserFailures, failing, quick = nil, err != nil, err == nil && c.Now().Sub(r.At) < slowReport
 		if len(r.Problems) > 0 {
 			return problemInterval
 		}
 		return Interval
 	})
-	s.leave(context.WithoutCancel(ctx), log, r, counter)
+	if quick {
+		r.UserFailures, r.At = c.Failures.take(), c.Now()
+	}
+	s.leave(context.WithoutCancel(ctx), log, r, c.Requests)
 }
 
 // leave reports what is still to be counted and withdraws the process.
@@ -106,9 +124,9 @@ func (s *Store) leave(ctx context.Context, log *slog.Logger, r Report, counter *
 	var errs []error
 	if len(r.Activity) > 0 { // of a report that failed
 		errs = append(errs, s.Report(ctx, r))
-		r.Number++
+		r.Number, r.UserFailures = r.Number+1, nil
 	}
-	if r.Activity = counter.Take(); len(r.Activity) > 0 {
+	if r.Activity = counter.Take(); len(r.Activity)+len(r.UserFailures) > 0 {
 		errs = append(errs, s.Report(ctx, r))
 	}
 	_, err := sqldb.Write(ctx, s.db, "replicas.leave", func(tx *sqldb.Tx) (int64, error) {
@@ -124,10 +142,12 @@ type Report struct {
 	ID     string // the process's
 	Number int64  // 1 at first; a number that was written already writes nothing
 	State
-	Activity []Activity // since the report before
+	Activity     []Activity // since the report before
+	UserFailures []Failure
+	At           time.Time // by the clock of the users' failures
 }
 
-// Report writes the row of a process, and adds its activity.
+// Report writes the row of a process, and adds its activity and its users' failures.
 func (s *Store) Report(ctx context.Context, r Report) error {
 	problems, err := json.Marshal(r.Problems)
 	if err != nil || r.Problems == nil {
@@ -152,7 +172,10 @@ WHERE automation_replicas.reports < excluded.reports RETURNING seen_at`,
 		if err != nil || !isNew {
 			return isNew, err
 		}
-		return true, add(tx, seen.Time, r.Activity)
+		if err := add(tx, seen.Time, r.Activity); err != nil {
+			return true, err
+		}
+		return true, addFailures(tx, r.At, r.UserFailures)
 	})
 	return err
 }

@@ -3,6 +3,7 @@ package replica_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -141,7 +142,7 @@ func TestRun_ReportsUntilItEndsAndWithdraws(t *testing.T) {
 		counter.AddActivity(replica.Activity{Kind: "chat", Cause: "none", Evidence: "success", Requests: 1})
 		go func() {
 			defer close(done)
-			s.Run(ctx, slog.New(slog.DiscardHandler), counter, func() replica.State { return replica.State{FeatureEnabled: true} })
+			s.Run(ctx, slog.New(slog.DiscardHandler), replica.Counters{Requests: counter, Failures: replica.NewFailures(), Now: time.Now}, func() replica.State { return replica.State{FeatureEnabled: true} })
 		}()
 		time.Sleep(10 * time.Minute)
 		if n := reports.Load(); n < 54 || n > 67 {
@@ -170,7 +171,8 @@ func TestRun_WarnsOnceWhileItCannotReport(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			replica.NewStore(sqlite(t), nil).Run(ctx, slog.New(slog.NewTextHandler(&text, nil)), replica.NewCounter(time.Now), func() replica.State { return replica.State{} })
+			replica.NewStore(sqlite(t), nil).Run(ctx, slog.New(slog.NewTextHandler(&text, nil)),
+				replica.Counters{Requests: replica.NewCounter(time.Now), Failures: replica.NewFailures(), Now: time.Now}, func() replica.State { return replica.State{} })
 		}()
 		time.Sleep(10 * time.Minute)
 		cancel()
@@ -203,4 +205,121 @@ func TestCounter_CountsTheLastMinute(t *testing.T) {
 	if got := c.Rates(); got != (replica.Rates{}) {
 		t.Errorf("%+v after an hour", got)
 	}
+}
+
+// failures returns what is stored, as "user cause code requests lasted".
+func failures(t *testing.T, pool *sqlx.DB) []string {
+	t.Helper()
+	age := `CAST(round(EXTRACT(EPOCH FROM failed_at - began_at)) AS integer)`
+	if pool.DriverName() == "sqlite" {
+		age = `CAST(round((julianday(failed_at) - julianday(began_at)) * 86400) AS integer)`
+	}
+	var list []string
+	if err := pool.SelectContext(t.Context(), &list, `SELECT user_id || ' ' || cause || ' ' || code || ' ' || CAST(requests AS text) || ' ' || CAST(`+age+` AS text)
+		FROM automation_user_failures ORDER BY user_id, cause, code`); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func TestReport_AddsUsersFailures(t *testing.T) {
+	for name, open := range map[string]func(*testing.T) *sqlx.DB{
+		"postgres": func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, pgtest.Database(t)) },
+		"sqlite":   sqlite,
+	} {
+		t.Run(name, func(t *testing.T) {
+			pool := migrated(t, open(t))
+			s, number, now := replica.NewStore(pool, nil), int64(0), time.Now()
+			report := func(list ...replica.Failure) {
+				t.Helper()
+				number++
+				if err := s.Report(t.Context(), replica.Report{ID: "a", Number: number, UserFailures: list, At: now}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			failure := func(user, code string, requests int64, began, last time.Duration) replica.Failure {
+				return replica.Failure{UserID: user, Cause: "node", Code: code, Requests: requests, BeganAt: now.Add(-began), FailedAt: now.Add(-last)}
+			}
+			report(failure("ann", "x", 3, 40*time.Hour, 30*time.Hour), failure("bob", "x", 1, time.Hour, time.Hour), failure("eve", "x", 5, time.Minute, 0))
+			report(failure("ann", "x", 2, time.Minute, 0), failure("ann", "y", 1, 0, 0), failure("bob", "x", 4, time.Minute, time.Minute))
+			want := []string{"ann node x 2 60", "ann node y 1 0", "bob node x 5 3540", "eve node x 5 60"} // ann's begin again after a day without any
+			if diff := cmp.Diff(want, failures(t, pool)); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+// The users' failures of a process cost the database few rows, and none while it
+// is slow or fails.
+func TestRun_SparesADatabaseThatIsSlowOrFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pool := migrated(t, sqlite(t))
+		c := replica.Counters{Requests: replica.NewCounter(time.Now), Failures: replica.NewFailures(), Now: time.Now}
+		fail := func(users int) {
+			for i := range users {
+				c.Failures.Add(replica.Failure{UserID: fmt.Sprintf("u%04d", i), Cause: "database", BeganAt: time.Now(), FailedAt: time.Now(), Requests: 1})
+			}
+		}
+		table := func(statement string) {
+			t.Helper()
+			if _, err := pool.ExecContext(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var delay atomic.Int64
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			replica.NewStore(pool, func(name string, _, _ time.Duration, _ error) {
+				if name == "replicas.report" {
+					time.Sleep(time.Duration(delay.Load()))
+				}
+			}).Run(ctx, slog.New(slog.DiscardHandler), c, func() replica.State { return replica.State{} })
+		}()
+		written := func(want int, when string) {
+			t.Helper()
+			if n := len(failures(t, pool)); n != want {
+				t.Errorf("%s: %d rows, want %d", when, n, want)
+			}
+		}
+		fail(2000)
+		time.Sleep(25 * time.Second)
+		written(0, "before half a minute is over")
+		time.Sleep(25 * time.Second)
+		written(100, "then")
+		time.Sleep(20 * time.Minute)
+		written(1000, "in the end, of two thousand users")
+
+		table(`DELETE FROM automation_user_failures`)
+		delay.Store(int64(time.Second))
+		time.Sleep(time.Minute)
+		fail(3)
+		time.Sleep(10 * time.Minute)
+		written(0, "while reports are slow")
+		delay.Store(0)
+		time.Sleep(time.Minute)
+		written(3, "when they are quick again")
+
+		table(`ALTER TABLE automation_replicas RENAME TO away`)
+		fail(2)
+		time.Sleep(10 * time.Minute)
+		written(3, "while the database fails")
+		table(`ALTER TABLE away RENAME TO automation_replicas`)
+		time.Sleep(2 * time.Minute)
+		var requests int
+		if err := pool.GetContext(t.Context(), &requests, `SELECT sum(requests) FROM automation_user_failures`); err != nil || requests != 5 {
+			t.Errorf("after the outage: %d failures, error %v; want none lost", requests, err)
+		}
+
+		fail(1)
+		c.Failures.Add(replica.Failure{UserID: "erased", Cause: "node", BeganAt: time.Now(), FailedAt: time.Now(), Requests: 1})
+		c.Failures.Erase("erased")
+		cancel()
+		<-done
+		if err := pool.GetContext(t.Context(), &requests, `SELECT sum(requests) FROM automation_user_failures`); err != nil || requests != 6 {
+			t.Errorf("at the end: %d failures, error %v; want the last one", requests, err)
+		}
+	})
 }

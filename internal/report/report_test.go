@@ -347,7 +347,7 @@ func TestMake_ReviewsASpan(t *testing.T) {
 		session("request", "failed", "refused", "NULL")
 		session("request", "failed", "not_needed", "NULL")
 		session("request", "opening", "", "NULL")
-		session("request", "closed", "ended", "NULL")
+		session("request", "closed", "unused", "NULL")
 		session("request", "closed", "broken", "{now}")
 		session("replacement", "ending", "mismatch", "NULL")
 		session("prewarm", "open", "", "NULL")

@@ -111,7 +111,7 @@ func (m *Maker) steps(ctx context.Context, name string) (time.Time, []Step, erro
 				CAST(after ->> 'enabled' AS text) AS enabled, CAST(before ->> 'enabled' AS text) AS was_enabled,
 				CAST(after ->> 'rollout_percentage' AS text) AS percentage, CAST(before ->> 'rollout_percentage' AS text) AS was_percentage,
 				`+fmt.Sprintf(length, "after")+` AS listed, `+fmt.Sprintf(length, "before")+` AS was_listed, CAST(after ->> 'notice' AS text) AS notice
-			FROM feature_flag_events WHERE feature_name = $1 ORDER BY id DESC LIMIT $2`, name, maxSteps)
+			FROM feature_flag_events WHERE feature_name = $1 AND action IN ('insert', 'update', 'delete') ORDER BY id DESC LIMIT $2`, name, maxSteps)
 	})
 	if err != nil {
 		return time.Time{}, nil, err

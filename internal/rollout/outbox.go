@@ -82,7 +82,7 @@ func enqueueFlagChanges(tx *sqldb.Tx, receiver string) error {
 	}
 	if err := tx.Select(&rows, `SELECT e.id, e.feature_name, e.version, e.action, e.changed_at, e.changed_by, e.before, e.after
 		FROM automation_rollout_receivers AS r JOIN feature_flag_events AS e ON e.changed_at >= r.registered_at
-		WHERE r.name = $1 AND e.changed_at > {in -86400} AND e.changed_by NOT LIKE 'rollout:%' AND NOT EXISTS (
+		WHERE r.name = $1 AND e.changed_at > {in -86400} AND e.changed_by NOT LIKE 'rollout:%' AND e.action IN ('insert', 'update', 'delete') AND NOT EXISTS (
 			SELECT 1 FROM automation_rollout_outbox AS o WHERE o.receiver = $1 AND o.rollout = '`+flagPrefix+`' || e.feature_name AND o.seq = e.id)
 		ORDER BY e.id LIMIT 100`, receiver); err != nil {
 		return err

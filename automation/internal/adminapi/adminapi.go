@@ -41,7 +41,10 @@ type Deps struct {
 	// Refresh makes this process read the flags again soon.
 	Refresh func()
 	Cleanup func(ctx context.Context, dryRun bool) (cleanup.Report, error)
-	Report  func(ctx context.Context, openBugs *int, since time.Duration) (report.Report, error)
+	// RecordAction writes into the audit what an operator does besides changing
+	// a flag or a rollout, which write their own.
+	RecordAction func(ctx context.Context, a fleet.Action, actor string, after map[string]any) error
+	Report       func(ctx context.Context, openBugs *int, since time.Duration) (report.Report, error)
 	// Overview is how the feature is on all replicas.
 	Overview func(ctx context.Context) (Overview, error)
 	// Failures is what lately went wrong for a user, the latest first.

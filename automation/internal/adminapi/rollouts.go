@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/fleet"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
@@ -124,11 +125,17 @@ func rolloutProblem(w http.ResponseWriter, err error) error {
 	return flagProblem(w, err)
 }
 
-// postCleanup makes one pass of the clean-up, or says what it would remove.
-func (a *api) postCleanup(c *httpapi.Call, _ string) error {
+// postCleanup makes one pass of the clean-up, or says what it would remove. The
+// audit has it before anything is removed: a pass may be cut off.
+func (a *api) postCleanup(c *httpapi.Call, actor string) error {
 	dry, err := decodeDryRun(c)
 	if err != nil {
 		return err
+	}
+	if !dry {
+		if err := a.RecordAction(c.R.Context(), fleet.ActionCleanup, actor, map[string]any{"cleanup": "begun"}); err != nil {
+			return databaseProblem(c.W, err)
+		}
 	}
 	report, err := a.Cleanup(c.R.Context(), dry)
 	if err != nil {

@@ -6,7 +6,9 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/fleet"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
+	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 )
@@ -54,7 +56,9 @@ func (a *api) listSessions(c *httpapi.Call, _ string) error {
 	return problem.WriteJSON(c.W, http.StatusOK, map[string]any{"sessions": answers, "next": next})
 }
 
-func (a *api) endSession(c *httpapi.Call, _ string) error {
+// endSession ends a session and writes into the audit who did. Where the second
+// fails, both can be repeated.
+func (a *api) endSession(c *httpapi.Call, actor string) error {
 	notFound := problem.New(http.StatusNotFound, "There is no open session of that id.")
 	id, err := session.ParseID(c.R.PathValue("id"))
 	if err != nil {
@@ -65,6 +69,12 @@ func (a *api) endSession(c *httpapi.Call, _ string) error {
 		return notFound
 	case err != nil:
 		return databaseProblem(c.W, err)
+	}
+	ctx := context.WithoutCancel(c.R.Context()) // what was done is recorded, whether or not the operator waits
+	if err := a.RecordAction(ctx, fleet.ActionEndSession, actor, map[string]any{"session_id": id}); err != nil {
+		httpapi.RetryAfter(c.W, retrySoon)
+		return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable,
+			"The session is to end, but the audit does not have it: end it again.").WithCause(err))
 	}
 	return problem.WriteJSON(c.W, http.StatusOK, map[string]string{"id": string(id), "state": "ending"})
 }

@@ -5,6 +5,7 @@ package fleet
 
 import (
 	"context"
+	"encoding/json"
 	"sync"
 	"time"
 
@@ -121,7 +122,7 @@ const opensQuery = `SELECT purpose,
 	GROUP BY purpose ORDER BY purpose`
 
 const (
-	flagChangesQuery = `SELECT count(*) FROM feature_flag_events WHERE feature_name = $1 AND changed_at > {in -3600}`
+	flagChangesQuery = `SELECT count(*) FROM feature_flag_events WHERE feature_name = $1 AND changed_at > {in -3600} AND action IN ('insert', 'update', 'delete')`
 	orphansQuery     = `SELECT count(*) FROM automation_sessions WHERE state = 'unknown' AND created_at < {in -900}`
 )
 
@@ -164,30 +165,45 @@ func (s *Store) Figures(ctx context.Context, flag string) (Figures, error) {
 // Failure is one thing that went wrong for a user, as the database has it:
 // nothing of it says what they asked.
 type Failure struct {
-	At       time.Time `json:"at"`
-	Cause    string    `json:"cause"` // open_failed, session or provider
+	At       time.Time `json:"at"`    // of several, the last
+	Cause    string    `json:"cause"` // open_failed, or one of package outcome
 	ModelID  string    `json:"-"`
 	Model    string    `json:"model"`
 	Provider string    `json:"provider"`
-	Detail   string    `json:"detail"`
+	Detail   string    `json:"detail"` // why, or the code that the user got
+	// Requests is how many failed alike since Since; 0 is not counted.
+	Requests int64     `json:"requests"`
+	Since    time.Time `json:"since,omitzero"`
 }
 
 // maxFailures is the most that are returned of each kind.
 const maxFailures = 20
 
-// The user's sessions that could not be opened, or that broke; and the
-// providers that failed for them.
+// The errors that the user got; their sessions that could not be opened, or that
+// broke; and the providers that failed for them.
 const (
+	errorsQuery = `SELECT cause, code, began_at, failed_at, requests FROM automation_user_failures WHERE user_id = $1 ORDER BY failed_at DESC LIMIT $2`
 	brokenQuery = `SELECT COALESCE(closed_at, created_at) AS at, model_id, provider, state, reason, last_error FROM automation_sessions
 		WHERE user_id = $1 AND user_id <> '' AND (state IN ('failed', 'lost') AND reason NOT IN ('not_asked', 'not_needed') OR reason IN ('expired', 'broken', 'mismatch'))
 		ORDER BY created_at DESC LIMIT $2`
 	providerQuery = `SELECT provider, failed_at FROM automation_provider_failures WHERE user_id = $1 ORDER BY failed_at DESC LIMIT $2`
 )
 
-// Failures returns what lately went wrong for a user, the latest first. What
-// leaves no row behind, such as a node or a database that is away, is not in it.
+// Failures returns what lately went wrong for a user, the latest first. The
+// errors are as replicas have reported them: half a minute late, or later where
+// the database was slow or failed.
 func (s *Store) Failures(ctx context.Context, userID string) ([]Failure, error) {
 	return sqldb.Read(ctx, s.db, "fleet.failures", func(tx *sqldb.Tx) ([]Failure, error) {
+		var errors []struct {
+			Cause    string     `db:"cause"`
+			Code     string     `db:"code"`
+			BeganAt  sqldb.Time `db:"began_at"`
+			FailedAt sqldb.Time `db:"failed_at"`
+			Requests int64      `db:"requests"`
+		}
+		if err := tx.Select(&errors, errorsQuery, userID, maxFailures); err != nil {
+			return nil, err
+		}
 		var broken []struct {
 			At        sqldb.Time `db:"at"`
 			ModelID   string     `db:"model_id"`
@@ -207,6 +223,9 @@ func (s *Store) Failures(ctx context.Context, userID string) ([]Failure, error) 
 			return nil, err
 		}
 		list := []Failure{}
+		for _, r := range errors {
+			list = append(list, Failure{At: r.FailedAt.Time, Cause: r.Cause, Detail: r.Code, Requests: r.Requests, Since: r.BeganAt.Time})
+		}
 		for _, r := range broken {
 			f := Failure{At: r.At.Time, Cause: "session", ModelID: r.ModelID, Provider: r.Provider, Detail: r.Reason}
 			if r.State == "failed" || r.State == "lost" {
@@ -223,4 +242,36 @@ func (s *Store) Failures(ctx context.Context, userID string) ([]Failure, error) 
 		sortByTime(list)
 		return list, nil
 	})
+}
+
+// EraseUser removes the errors that a user got.
+func (s *Store) EraseUser(ctx context.Context, userID string) error {
+	_, err := sqldb.Write(ctx, s.db, "fleet.erase", func(tx *sqldb.Tx) (int64, error) {
+		return tx.Exec(`DELETE FROM automation_user_failures WHERE user_id = $1`, userID)
+	})
+	return err
+}
+
+// Action is what an operator does besides changing a flag, as the audit has it.
+type Action string
+
+// The actions.
+const (
+	ActionEndSession Action = "end_session"
+	ActionCleanup    Action = "cleanup"
+)
+
+// RecordAction writes into the flag's audit, before an operator acts, who does
+// what. After says on what they act, such as {"session_id": "0x…"}.
+func (s *Store) RecordAction(ctx context.Context, flag string, a Action, actor string, after map[string]any) error {
+	text, err := json.Marshal(after)
+	if err != nil {
+		return err
+	}
+	_, err = sqldb.Write(ctx, s.db, "fleet.record_action", func(tx *sqldb.Tx) (int64, error) {
+		return tx.Exec(`INSERT INTO feature_flag_events (feature_name, version, action, changed_at, changed_by, before, after)
+			VALUES ($1, COALESCE((SELECT version FROM feature_flags WHERE feature_name = $1), 0), $2, {now}, $3, {json $4}, {json $5})`,
+			flag, string(a), actor, "{}", string(text))
+	})
+	return err
 }

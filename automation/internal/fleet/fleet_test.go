@@ -17,6 +17,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 func noOptIns(context.Context) (on, off int64, err error) { return 0, 0, nil }
@@ -68,7 +69,7 @@ func TestStore_FiguresCountWhatSessionsWereFor(t *testing.T) {
 		exec(insertSession("a", "ann", "request", "open", "", "", 60), insertSession("b", "ann", "request", "closed", "ended", "", 2400),
 			insertSession("c", "bob", "request", "failed", "refused", "", 60), insertSession("d", "bob", "request", "failed", "not_needed", "", 60),
 			insertSession("e", "", "prewarm", "unknown", "", "", 1000), insertSession("f", "bob", "replacement", "lost", "", "", 2400),
-			insertSession("g", "bob", "request", "open", "", "", 4000),
+			insertSession("g", "bob", "request", "open", "", "", 4000), insertSession("h", "bob", "request", "failed", "not_asked", "", 60),
 			`UPDATE automation_jobs SET finished_at = {in -7200} WHERE name = 'cleanup'`,
 			`UPDATE feature_flags SET notice = 'one' WHERE feature_name = 'automation'`, `UPDATE feature_flags SET notice = 'two' WHERE feature_name = 'automation'`)
 		got, err := s.Figures(t.Context(), "automation")
@@ -94,7 +95,9 @@ func TestStore_FailuresAreTheUsersOwn(t *testing.T) {
 		exec(insertSession("a", "ann", "request", "failed", "refused", "no provider", 300), insertSession("b", "ann", "request", "open", "", "", 10),
 			insertSession("c", "ann", "request", "ending", "expired", "", 200), insertSession("d", "bob", "request", "failed", "refused", "", 60),
 			insertSession("e", "ann", "request", "failed", "not_needed", "", 60), insertSession("f", "", "prewarm", "failed", "refused", "", 60),
-			`INSERT INTO automation_provider_failures (provider, user_id, failed_at) VALUES ('p1', 'ann', {in -100}), ('p1', 'bob', {in -50})`)
+			`INSERT INTO automation_provider_failures (provider, user_id, failed_at) VALUES ('p1', 'ann', {in -100}), ('p1', 'bob', {in -50})`,
+			`INSERT INTO automation_user_failures (user_id, cause, code, began_at, failed_at, requests) VALUES ('ann', 'database', 'session_unavailable', {in -90}, {in -20}, 7),
+				('ann', 'limit', 'session_budget_exceeded', {in -150}, {in -150}, 1), ('bob', 'node', 'session_unavailable', {in -90}, {in -20}, 7)`)
 		list, err := s.Failures(t.Context(), "ann")
 		if err != nil {
 			t.Fatal(err)
@@ -102,12 +105,49 @@ func TestStore_FailuresAreTheUsersOwn(t *testing.T) {
 		var got []string
 		for _, f := range list {
 			got = append(got, strings.TrimSpace(f.Cause+" "+f.ModelID+" "+f.Provider+" "+f.Detail))
+			if f.Requests > 0 {
+				got[len(got)-1] += fmt.Sprintf(" %d in %.0f s", f.Requests, f.At.Sub(f.Since).Seconds())
+			}
 		}
-		if diff := cmp.Diff([]string{"provider  p1", "session m p expired", "open_failed m p refused: no provider"}, got); diff != "" {
+		if diff := cmp.Diff([]string{"database   session_unavailable 7 in 70 s", "provider  p1", "limit   session_budget_exceeded 1 in 0 s", "session m p expired", "open_failed m p refused: no provider"}, got); diff != "" {
 			t.Error(diff)
 		}
 		if none, err := s.Failures(t.Context(), ""); err != nil || none == nil || len(none) != 0 {
 			t.Errorf("of nobody: %v, %v", none, err)
+		}
+		for range 2 {
+			if err := s.EraseUser(t.Context(), "ann"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if list, err = s.Failures(t.Context(), "ann"); err != nil || len(list) != 3 || list[0].Requests != 0 {
+			t.Errorf("after ann's errors were erased: %+v, %v", list, err)
+		}
+		if list, err = s.Failures(t.Context(), "bob"); err != nil || len(list) != 3 || list[0].Requests != 7 {
+			t.Errorf("of bob, who was not erased: %+v, %v", list, err)
+		}
+	})
+}
+
+func TestStore_RecordsWhatOperatorsDo(t *testing.T) {
+	onEach(t, func(t *testing.T, s *Store, exec func(...string)) {
+		exec(`UPDATE feature_flags SET notice = 'one' WHERE feature_name = 'automation'`)
+		if err := s.RecordAction(t.Context(), "automation", ActionEndSession, "admin:ann", map[string]any{"session_id": "0x1"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.RecordAction(t.Context(), "absent", ActionCleanup, "admin:bob", map[string]any{}); err != nil {
+			t.Fatal(err)
+		}
+		got, err := sqldb.Read(t.Context(), s.db, "test", func(tx *sqldb.Tx) (list []string, err error) {
+			return list, tx.Select(&list, `SELECT feature_name || ' ' || CAST(version AS text) || ' ' || action || ' ' || changed_by || ' ' || CAST(before AS text) || ' ' || replace(CAST(after AS text), ' ', '')
+				FROM feature_flag_events WHERE changed_at > {in -3600} ORDER BY id DESC LIMIT 2`)
+		})
+		want := []string{"absent 0 cleanup admin:bob {} {}", `automation 2 end_session admin:ann {} {"session_id":"0x1"}`}
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("error %v (-want +got)\n%s", err, diff)
+		}
+		if f, err := s.Figures(t.Context(), "automation"); err != nil || f.FlagChanges != 2 { // the insert and the notice
+			t.Errorf("%d changes of the flag, error %v", f.FlagChanges, err)
 		}
 	})
 }
@@ -177,10 +217,10 @@ func TestStore_IsServedByIndexes(t *testing.T) {
 		name, text, index string
 		args              []any
 	}{
-		{"opens", opensQuery, "automation_sessions_(created|by_use)", nil},
+		{"opens", opensQuery, "automation_sessions_(created|sums)", nil},
 		{"flag changes", flagChangesQuery, "feature_flag_events_by_", []any{"automation"}},
 		{"orphans", orphansQuery, "automation_sessions_", nil},
-		{"active users", activeQuery, "Index Only Scan using automation_sessions_by_use", nil},
+		{"active users", activeQuery, "Index Only Scan using automation_sessions_sums", nil},
 		{"broken", brokenQuery, "automation_sessions_budget", []any{"7", 20}},
 		{"providers", providerQuery, "automation_provider_failures_user", []any{"7", 20}},
 	} {
