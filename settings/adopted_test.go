@@ -9,6 +9,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
+	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
@@ -39,7 +40,7 @@ func layout(t *testing.T, pool *sqlx.DB) (list []string) {
 
 func TestStore_WorksOnAnAdoptedTable(t *testing.T) {
 	t.Parallel()
-	pool, ctx, ok := postgres(t), t.Context(), must[settings.Settings](t)
+	pool, ctx, ok := pgtest.Open(t, pgtest.Database(t)), t.Context(), must[settings.Settings](t)
 	exec(ctx, t, pool,
 		`CREATE TABLE users (id integer PRIMARY KEY)`,
 		`INSERT INTO users SELECT generate_series(1, 9)`,
