@@ -3,6 +3,7 @@ package automation
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/adminapi"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/userapi"
@@ -15,6 +16,9 @@ func Routes() []string { return userapi.Routes(BasePath) }
 
 // Maintain is one round of the sessions' maintenance.
 func (m *Module) Maintain(ctx context.Context) error { return m.sessions.Maintain(ctx) }
+
+// SetSettingsTimeout sets how long a request waits for its user's settings.
+func (o *Options) SetSettingsTimeout(d time.Duration) { o.settingsTimeout = d }
 
 // RefreshFlags reads the flags once.
 func (m *Module) RefreshFlags(ctx context.Context) error { return m.flags.Refresh(ctx) }

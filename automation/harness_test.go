@@ -69,7 +69,8 @@ var mappings = map[string]string{
 
 func newHarness(t testing.TB, s setup) *harness {
 	t.Helper()
-	if s.db == nil {
+	onFile := s.db == nil
+	if onFile {
 		s.db = liteDB
 	}
 	l := &harness{t: t, db: s.db(t), node: proxyroutertest.NewServer(t, s.node), log: &logbook{}, cfg: testConfig(t)}
@@ -98,6 +99,9 @@ func newHarness(t testing.TB, s setup) *harness {
 	}
 	t.Cleanup(client.CloseIdleConnections)
 	options := automation.Options{Node: client, Logger: slog.New(slog.NewJSONHandler(l.log, nil)), Observer: automation.Observer{Chat: l.checkOutcome}}
+	if onFile {
+		options.SetSettingsTimeout(time.Minute) // nothing but a busy machine keeps SQLite from answering
+	}
 	if s.options != nil {
 		s.options(&options)
 	}

@@ -63,6 +63,8 @@ type Options struct {
 	Foreign func(ctx context.Context, s session.ChainSession) (bool, error)
 	// Now is the clock that measures for the Observer; nil is the wall clock.
 	Now func() time.Time
+
+	settingsTimeout time.Duration // settings.CacheOptions.ReadTimeout, for tests on busy machines
 }
 
 // Module is the automation feature in one process.
@@ -190,7 +192,7 @@ func (m *Module) newStores(opts Options) (err error) {
 	if err != nil {
 		return err
 	}
-	m.settings = settings.NewCache(m.stored, settings.CacheOptions{Logger: m.log})
+	m.settings = settings.NewCache(m.stored, settings.CacheOptions{Logger: m.log, ReadTimeout: opts.settingsTimeout})
 	m.sessions, err = session.New(m.pool, m.node, m.sessionOptions(opts))
 	if err != nil {
 		return err

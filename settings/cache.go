@@ -19,8 +19,8 @@ const (
 	// maxOutageAge is how old an entry may be that serves while the database
 	// is away.
 	maxOutageAge = 10 * time.Minute
-	// readTimeout is how long a Get waits for the database: a request must not
-	// wait for one that hangs.
+	// readTimeout is how long a Get waits for the database, unless stated
+	// otherwise: a request must not wait for one that hangs.
 	readTimeout = time.Second
 	// failureTTL is how long after a failed read no Get asks again.
 	failureTTL = 500 * time.Millisecond
@@ -30,9 +30,11 @@ const (
 type CacheOptions struct {
 	// Size is the most users whose settings it holds, about 220 bytes each; 0
 	// means 100,000.
-	Size   int
-	Logger *slog.Logger     // nil discards
-	Now    func() time.Time // nil means time.Now
+	Size int
+	// ReadTimeout is how long a Get waits for the database; 0 means 1 s.
+	ReadTimeout time.Duration
+	Logger      *slog.Logger     // nil discards
+	Now         func() time.Time // nil means time.Now
 }
 
 // Cache is a Store with a memory, for the path of requests. It is safe for
@@ -41,6 +43,7 @@ type CacheOptions struct {
 type Cache struct {
 	store  *Store
 	size   int
+	wait   time.Duration // of a Get for the database
 	logger *slog.Logger
 	now    func() time.Time
 
@@ -85,18 +88,21 @@ func NewCache(store *Store, o CacheOptions) *Cache {
 	if o.Size <= 0 {
 		o.Size = 100_000
 	}
+	if o.ReadTimeout <= 0 {
+		o.ReadTimeout = readTimeout
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Cache{store: store, size: o.Size, logger: o.Logger, now: o.Now, find: store.find, changed: store.changed,
+	return &Cache{store: store, size: o.Size, wait: o.ReadTimeout, logger: o.Logger, now: o.Now, find: store.find, changed: store.changed,
 		entries: map[string]*entry{}, calls: map[string]*call{}}
 }
 
 // Get returns what holds for a user, as [Store.Get] does. Callers who come
-// together for one user cause one query, for which they wait 1 s at most. While
+// together for one user cause one query, for which they wait ReadTimeout at most. While
 // the database is away the answer is what was read within the last ten
 // minutes, or an [ErrUnavailable]: never the defaults.
 func (c *Cache) Get(ctx context.Context, user string) (Settings, error) {
@@ -106,7 +112,7 @@ func (c *Cache) Get(ctx context.Context, user string) (Settings, error) {
 	if e != nil && e.isFresh(c.now(), polled) {
 		return e.Settings, nil
 	}
-	ask, cancel := context.WithTimeout(ctx, readTimeout)
+	ask, cancel := context.WithTimeout(ctx, c.wait)
 	defer cancel()
 	s, err := c.read(ask, user)
 	if errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
@@ -175,7 +181,7 @@ func (c *Cache) fetch(ctx context.Context, user string, k *call) {
 	at := c.now()
 	k.err = errors.New("settings.get: the read panicked") // unless it returns
 	defer func() {
-		k.canceled = errors.Is(ctx.Err(), context.Canceled) || ctx.Err() != nil && c.now().Sub(at) < readTimeout
+		k.canceled = errors.Is(ctx.Err(), context.Canceled) || ctx.Err() != nil && c.now().Sub(at) < c.wait
 		c.mu.Lock()
 		if c.calls[user] == k {
 			delete(c.calls, user)

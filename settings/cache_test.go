@@ -19,7 +19,7 @@ func TestCache_OwnWritesShowAtOnce(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		store, ctx, ok := newStore(t, pool), t.Context(), must[settings.Settings](t)
-		cache := settings.NewCache(store, settings.CacheOptions{})
+		cache := settings.NewCache(store, settings.CacheOptions{ReadTimeout: busy})
 		same := func(written settings.Settings) {
 			t.Helper()
 			for range 2 {
@@ -45,8 +45,8 @@ func TestCache_WritesOfAnotherReplicaShowAfterTheNextPoll(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		ctx, ok := t.Context(), must[settings.Settings](t)
-		ours := settings.NewCache(newStore(t, pool), settings.CacheOptions{})
-		theirs := settings.NewCache(newStore(t, pool), settings.CacheOptions{})
+		ours := settings.NewCache(newStore(t, pool), settings.CacheOptions{ReadTimeout: busy})
+		theirs := settings.NewCache(newStore(t, pool), settings.CacheOptions{ReadTimeout: busy})
 		for i, write := range []func() (settings.Settings, error){
 			func() (settings.Settings, error) { return theirs.Put(ctx, "u", on(time.Hour), settings.Always) },
 			func() (settings.Settings, error) { return theirs.Put(ctx, "u", off(time.Hour), settings.Always) },
@@ -83,7 +83,7 @@ func TestCache_RunShowsOtherReplicasWritesWithinTwoSeconds(t *testing.T) {
 		pool := migrated(t, sqlite(t))
 		ctx, ok := t.Context(), must[settings.Settings](t)
 		store := newStore(t, pool)
-		cache := settings.NewCache(store, settings.CacheOptions{})
+		cache := settings.NewCache(store, settings.CacheOptions{ReadTimeout: busy})
 		running, stop := context.WithCancel(ctx)
 		var run sync.WaitGroup
 		run.Go(func() {
@@ -116,7 +116,7 @@ func TestCache_PollFindsWhatWasCommittedLate(t *testing.T) {
 		ctx, ok := t.Context(), must[settings.Settings](t)
 		store := newStore(t, pool)
 		ok(store.Put(ctx, "u", on(time.Hour), settings.Always))
-		cache := settings.NewCache(store, settings.CacheOptions{})
+		cache := settings.NewCache(store, settings.CacheOptions{ReadTimeout: busy})
 		if err := cache.Poll(ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -140,7 +140,7 @@ func TestCache_HoldsNoMoreThanItsSize(t *testing.T) {
 	t.Parallel()
 	pool := migrated(t, sqlite(t))
 	ctx, ok := t.Context(), must[settings.Settings](t)
-	cache := settings.NewCache(newStore(t, pool), settings.CacheOptions{Size: 10})
+	cache := settings.NewCache(newStore(t, pool), settings.CacheOptions{Size: 10, ReadTimeout: busy})
 	for i := range 100 {
 		ok(cache.Get(ctx, fmt.Sprint(i)))
 	}
@@ -163,7 +163,7 @@ func TestCache_HoldsNoMoreThanItsSize(t *testing.T) {
 func TestCache_ReturnsWhatTheStoreRefuses(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	cache := settings.NewCache(newStore(t, migrated(t, sqlite(t))), settings.CacheOptions{})
+	cache := settings.NewCache(newStore(t, migrated(t, sqlite(t))), settings.CacheOptions{ReadTimeout: busy})
 	if _, err := cache.Get(ctx, ""); !isInvalid(err) {
 		t.Errorf("get: %v", err)
 	}

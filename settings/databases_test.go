@@ -54,9 +54,14 @@ func migrated(tb testing.TB, pool *sqlx.DB) *sqlx.DB {
 	return pool
 }
 
+// busy bounds a use of the database: a machine at a load of 50 must stay within it.
+const busy = time.Minute
+
 func newStore(tb testing.TB, pool *sqlx.DB) *settings.Store {
 	tb.Helper()
-	store, err := settings.NewStore(pool, settings.Defaults{}, settings.StoreOptions{})
+	var o settings.StoreOptions
+	o.SetTimeout(busy)
+	store, err := settings.NewStore(pool, settings.Defaults{}, o)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -16,6 +16,9 @@ func NewFilledCache(users int, now time.Time) *Cache {
 	return c
 }
 
+// SetTimeout sets how long a transaction may take.
+func (o *StoreOptions) SetTimeout(d time.Duration) { o.timeout = d }
+
 // Poll reads once what has changed.
 func (c *Cache) Poll(ctx context.Context) error { return c.poll(ctx) }
 

@@ -32,6 +32,8 @@ type StoreOptions struct {
 	// ("settings.get"), how long it waited for a connection of the allowed
 	// ones, how long it took in all, and its error.
 	Observe func(name string, wait, took time.Duration, err error)
+
+	timeout time.Duration // of a transaction, for tests on busy machines; 0 means sqldb's
 }
 
 // NewStore returns a store on the host's pool. Its error names everything that
@@ -44,7 +46,7 @@ func NewStore(pool *sqlx.DB, d Defaults, o StoreOptions) (*Store, error) {
 	if o.MaxConns <= 0 {
 		o.MaxConns = 4
 	}
-	return &Store{db: sqldb.New(pool, sqldb.Options{MaxConns: o.MaxConns, Observe: o.Observe}), defaults: d}, nil
+	return &Store{db: sqldb.New(pool, sqldb.Options{MaxConns: o.MaxConns, Observe: o.Observe, Timeout: o.timeout}), defaults: d}, nil
 }
 
 // Get returns what holds for a user: what is stored, or the defaults.
