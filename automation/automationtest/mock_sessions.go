@@ -1,8 +1,6 @@
 package automationtest
 
 import (
-	"database/sql/driver"
-
 	"github.com/DATA-DOG/go-sqlmock"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
@@ -28,32 +26,21 @@ func (m *Mock) SessionEnd(user, sessionID string) SessionsCall {
 
 // UsageCall is a call about what a user has used of their limits.
 type UsageCall struct {
-	mock    *Mock
-	queries [3]*sqlmock.ExpectedQuery
+	mock  *Mock
+	query *sqlmock.ExpectedQuery
 }
 
 // SessionsUsage expects that a user's use of their limits is read, as for
 // GET /status.
 func (m *Mock) SessionsUsage(user string) UsageCall {
-	c := UsageCall{mock: m}
-	m.begin()
-	for i := range c.queries {
-		args := []driver.Value{user, sqlmock.AnyArg(), sqlmock.AnyArg()}
-		if i == 0 {
-			args = append(args, sqlmock.AnyArg())
-		}
-		c.queries[i] = m.ExpectQuery(`^SELECT count\(\*\) AS n, `).WithArgs(args...)
-	}
-	return c
+	return UsageCall{m, m.query(`WITH held AS (`, user, sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg())}
 }
 
 // Returns lets the user hold so many sessions, all of them idle, and have opened
 // so many.
 func (c UsageCall) Returns(held, opensHour, opensDay int) {
-	c.queries[0].WillReturnRows(sqlmock.NewRows([]string{"n", "in_use", "placed", "free"}).AddRow(held, 0, held, 1800.0))
-	for i, n := range []int{opensHour, opensDay} {
-		c.queries[i+1].WillReturnRows(sqlmock.NewRows([]string{"n", "free"}).AddRow(n, 1800.0))
-	}
+	c.query.WillReturnRows(sqlmock.NewRows([]string{"n", "in_use", "placed", "free", "hour", "hour_free", "day", "day_free"}).
+		AddRow(held, 0, held, 1800.0, opensHour, 1800.0, opensDay, 1800.0))
 	c.mock.ExpectCommit()
 }
 

@@ -151,7 +151,7 @@ var suggestions = []struct{ prefix, expectation string }{
 	{"SELECT feature_name, enabled", "FlagsLoad or FlagsGet"},
 	{"UPDATE feature_flags", "FlagsUpdate"},
 	{"SELECT id, session_id", "SessionsList"},
-	{"SELECT count(*) AS n", "SessionsUsage"},
+	{"WITH held AS (", "SessionsUsage"},
 	{"UPDATE automation_sessions SET reason", "SessionEnd"},
 	{"UPDATE automation_sessions SET lease_token", "SessionClaim"},
 	{"UPDATE automation_sessions SET lane = '', lease_token = NULL", "SessionRelease"},

@@ -66,7 +66,7 @@ func New(db *sqlx.DB, provider Provider, opts Options) (*Manager, error) {
 	if db == nil {
 		return nil, errors.New("session: New needs a database")
 	}
-	s := &store{db: sqldb.New(db, sqldb.Options{MaxConns: opts.MaxConns, Timeout: opts.sqlTimeout, Observe: opts.ObserveSQL}),
+	s := &store{db: sqldb.New(db, sqldb.Options{MaxConns: opts.MaxConns, Timeout: opts.sqlTimeout, InterpolateParams: true, Observe: opts.ObserveSQL}),
 		holder: rand.Text(), lease: opts.Lease, coolDown: opts.CoolDown}
 	return &Manager{
 		opts: opts, provider: provider, store: s, leases: newLeaseManager(s, opts.Lease, opts.Now), queues: waitQueues{now: opts.Now},

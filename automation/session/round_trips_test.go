@@ -23,9 +23,9 @@ func TestAcquire_TakesFewRoundTrips(t *testing.T) {
 		name, driver, option string
 		warm, cold           int // at most; Acquire, Release and what they cause
 	}{
-		{"lib/pq", "postgres", "", 2, 40},
-		{"lib/pq with binary_parameters", "postgres", "&binary_parameters=yes", 2, 26},
-		{"pgx", "pgx", "", 2, 33},
+		{"lib/pq", "postgres", "", 2, 25},
+		{"lib/pq with binary_parameters", "postgres", "&binary_parameters=yes", 2, 25},
+		{"pgx", "pgx", "", 2, 25},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -41,6 +41,7 @@ func TestAcquire_TakesFewRoundTrips(t *testing.T) {
 			_, provider := node(t, proxyroutertest.Options{})
 			o := quick()
 			o.Interval, o.Lease = time.Hour, time.Hour // only what the requests need
+			o.OpensPerHour, o.OpensPerDay = 10, 50
 			use := func(m *session.Manager, user string) {
 				t.Helper()
 				c, err := m.Acquire(t.Context(), ask(user))

@@ -84,15 +84,11 @@ const takeIdleQuery = `UPDATE automation_sessions
 // sessions, as many as the caps allow. It runs under the user's lock, so the
 // caps are exact whoever else asks.
 func (s *store) reserve(ctx context.Context, r reserveRequest, l limits) (reserveResult, error) {
-	return sqldb.Write(ctx, s.db, "sessions.reserve", func(tx *sqldb.Tx) (reserveResult, error) {
-		if err := tx.Lock("user:" + r.user); err != nil {
-			return reserveResult{}, err
-		}
-		if l.total > 0 || r.purpose == purposeReplacement {
-			if err := tx.Lock("sessions"); err != nil {
-				return reserveResult{}, err
-			}
-		}
+	locks := []string{"user:" + r.user}
+	if l.total > 0 || r.purpose == purposeReplacement {
+		locks = append(locks, "sessions")
+	}
+	return sqldb.WriteLocked(ctx, s.db, "sessions.reserve", locks, func(tx *sqldb.Tx) (reserveResult, error) {
 		res, err := s.reserveIn(tx, r, l)
 		if err != nil {
 			return reserveResult{}, err
@@ -205,12 +201,12 @@ func (s *store) quota(tx *sqldb.Tx, r reserveRequest, l limits, inPool int) (n i
 			refused = &BudgetError{Limit: name, Max: most, RetryAfter: retry}
 		}
 	}
-	const live = counted + ` AND (ends_at IS NULL OR ends_at > {now})`
-	var c struct {
-		N     int     `db:"n"`
-		Retry float64 `db:"retry"`
-	}
 	if l.total > 0 {
+		const live = counted + ` AND (ends_at IS NULL OR ends_at > {now})`
+		var c struct {
+			N     int     `db:"n"`
+			Retry float64 `db:"retry"`
+		}
 		if err := tx.Get(&c, `SELECT count(*) AS n, COALESCE(MIN({until ends_at}), 5) AS retry FROM automation_sessions WHERE `+live); err != nil {
 			return 0, nil, err
 		}
@@ -219,33 +215,30 @@ func (s *store) quota(tx *sqldb.Tx, r reserveRequest, l limits, inPool int) (n i
 	if r.user == "" {
 		return n, refused, nil
 	}
+	var window time.Duration
+	switch {
+	case r.purpose == purposeReplacement: // it has a quota of its own
+	case l.perDay > 0:
+		window = day
+	case l.perHour > 0:
+		window = time.Hour
+	}
+	c, err := countUser(tx, r.user, r.model, r.replaces, r.margin, l, window)
+	if err != nil {
+		return 0, nil, err
+	}
 	if l.perUser > 0 {
-		h, err := countHeld(tx, r.user, r.model, r.replaces, r.margin)
-		if err != nil {
-			return 0, nil, err
-		}
-		limit(LimitSessions, l.perUser, placesFor(r, l.perUser-h.Placed, inPool), soon.Seconds())
-		limit(LimitSessions, mostOpen(l.perUser), placesFor(r, mostOpen(l.perUser)-h.Open, inPool), h.Free)
+		limit(LimitSessions, l.perUser, placesFor(r, l.perUser-c.Placed, inPool), soon.Seconds())
+		limit(LimitSessions, mostOpen(l.perUser), placesFor(r, mostOpen(l.perUser)-c.Open, inPool), c.Free)
 	}
 	if r.purpose == purposeReplacement {
 		return n, refused, s.replacementQuota(tx, r, l, limit)
 	}
-	for _, b := range []struct {
-		name   string
-		most   int
-		window float64
-	}{{LimitHour, l.perHour, 3600}, {LimitDay, l.perDay, 86400}} {
-		if b.most == 0 {
-			continue
-		}
-		// It opens again when the most-th newest open leaves the window.
-		if err := tx.Get(&c, `SELECT count(*) AS n, COALESCE(MIN(age), 0) AS retry FROM (
-				SELECT {until charged_at} + $2 AS age FROM automation_sessions
-				WHERE user_id = $1 AND user_id <> '' AND state <> '`+stateFailed+`' AND charged_at > {in -$2} ORDER BY charged_at DESC LIMIT $3) newest`,
-			r.user, b.window, b.most); err != nil {
-			return 0, nil, err
-		}
-		limit(b.name, b.most, b.most-c.N, c.Retry)
+	if l.perHour > 0 {
+		limit(LimitHour, l.perHour, l.perHour-c.Hour, c.HourFree)
+	}
+	if l.perDay > 0 {
+		limit(LimitDay, l.perDay, l.perDay-c.Day, c.DayFree)
 	}
 	return n, refused, nil
 }
@@ -258,25 +251,40 @@ func mostOpen(perUser int) int { return 2 * perUser }
 // soon is when to try again where a session may become idle at any moment.
 const soon = 5 * time.Second
 
-// heldSessions are a user's open sessions, and those on their way.
-type heldSessions struct {
-	Open   int     `db:"n"`
-	InUse  int     `db:"in_use"` // of these, in use or being opened
-	Placed int     `db:"placed"` // the same, and the idle ones of the model that is asked for
-	Free   float64 `db:"free"`   // seconds until the first is out of the way
+const day = 24 * time.Hour
+
+// userCounts is what a user's limits are held against: their open sessions and those on their
+// way, and the opens that were charged to them lately.
+type userCounts struct {
+	Open     int     `db:"n"`
+	InUse    int     `db:"in_use"`    // of these, in use or being opened
+	Placed   int     `db:"placed"`    // the same, and the idle ones of the model that is asked for
+	Free     float64 `db:"free"`      // seconds until the first is out of the way
+	Hour     int     `db:"hour"`      // opens within the hour
+	HourFree float64 `db:"hour_free"` // seconds until the limit allows one more, if it is used up
+	Day      int     `db:"day"`       // and within the day
+	DayFree  float64 `db:"day_free"`
 }
 
-// countHeld counts a user's sessions. A session that nobody would be given any more,
-// retired or too near its end, keeps no user from a better one. A successor takes
-// its predecessor's place and does not count next to it.
-func countHeld(tx *sqldb.Tx, user, model, replaced string, margin time.Duration) (h heldSessions, err error) {
+// countUser counts in one statement. A session that nobody would be given any more, retired or
+// too near its end, keeps no user from a better one. A successor takes its predecessor's place
+// and does not count next to it. Opens are counted as far back as window. A limit on them allows
+// one more when, of as many as it allows, the newest ones, the oldest leaves the hour or the day.
+func countUser(tx *sqldb.Tx, user, model, replaced string, margin time.Duration, l limits, window time.Duration) (c userCounts, err error) {
 	const inUse = `state IN ('` + stateOpening + `', '` + stateUnknown + `') OR lease_until > {now}`
-	return h, tx.Get(&h, `SELECT count(*) AS n, count(CASE WHEN `+inUse+` THEN 1 END) AS in_use, count(CASE WHEN `+inUse+` OR model_id = $4 THEN 1 END) AS placed,
-			COALESCE(MIN({until ends_at}) - $3, 5) AS free FROM automation_sessions s
-		WHERE user_id = $1 AND `+counted+` AND (ends_at IS NULL OR ends_at > {in $3})
-			AND reason NOT IN ('`+reasonBroken+`', '`+reasonExpired+`') AND id <> $2 AND NOT EXISTS (SELECT 1 FROM automation_sessions old
-			WHERE old.id = s.replaces AND old.state IN ('`+stateOpen+`', '`+stateEnding+`') AND old.ends_at > {now})`,
-		user, replaced, margin.Seconds(), model)
+	err = tx.Get(&c, `WITH held AS (SELECT count(*) AS n, count(CASE WHEN `+inUse+` THEN 1 END) AS in_use,
+				count(CASE WHEN `+inUse+` OR model_id = $4 THEN 1 END) AS placed, COALESCE(MIN({until ends_at}) - $3, 5) AS free
+			FROM automation_sessions s
+			WHERE user_id = $1 AND `+counted+` AND (ends_at IS NULL OR ends_at > {in $3})
+				AND reason NOT IN ('`+reasonBroken+`', '`+reasonExpired+`') AND id <> $2 AND NOT EXISTS (SELECT 1 FROM automation_sessions old
+				WHERE old.id = s.replaces AND old.state IN ('`+stateOpen+`', '`+stateEnding+`') AND old.ends_at > {now})),
+		newest AS (SELECT {until charged_at} AS age, row_number() OVER (ORDER BY charged_at DESC) AS place FROM automation_sessions
+			WHERE user_id = $1 AND user_id <> '' AND state <> '`+stateFailed+`' AND charged_at > {in -$5}),
+		charged AS (SELECT count(CASE WHEN age > -3600 THEN 1 END) AS hour, COALESCE(MIN(CASE WHEN age > -3600 AND place <= $6 THEN age + 3600 END), 0) AS hour_free,
+				count(*) AS day, COALESCE(MIN(CASE WHEN place <= $7 THEN age + 86400 END), 0) AS day_free FROM newest)
+		SELECT n, in_use, placed, free, hour, hour_free, day, day_free FROM held, charged`,
+		user, replaced, margin.Seconds(), model, window.Seconds(), l.perHour, l.perDay)
+	return c, err
 }
 
 // placesFor returns how many of a user's free places a pool may take. A second

@@ -31,7 +31,7 @@ func holdAfterCollision(since, call time.Duration) time.Duration {
 // as long as call. It returns when the call began, or the zero time where it has
 // to wait.
 func (s *store) beginCall(ctx context.Context, l lease, exclusive bool, call time.Duration) (time.Time, error) {
-	return sqldb.Write(ctx, s.db, "sessions.begin_call", func(tx *sqldb.Tx) (time.Time, error) {
+	return sqldb.WriteLocked(ctx, s.db, "sessions.begin_call", walletLock, func(tx *sqldb.Tx) (time.Time, error) {
 		w, err := readWallet(tx, l.id)
 		if err != nil {
 			return time.Time{}, err
@@ -70,14 +70,13 @@ type walletState struct {
 
 func (w walletState) exclusive() bool { return w.Left > 0 }
 
-// readWallet reads it under its lock, without the calls of row but. A call that
-// has had its time to send keeps nobody waiting, nor does one whose replica died.
-func readWallet(tx *sqldb.Tx, but string) (walletState, error) {
-	var w walletState
-	if err := tx.Lock("wallet"); err != nil {
-		return w, err
-	}
-	err := tx.Get(&w, `SELECT {until w.alone_until} AS seconds_left,
+// walletLock is held by whoever changes how the calls share the wallet.
+var walletLock = []string{"wallet"}
+
+// readWallet reads it, for a transaction that has its lock, without the calls of row but. A
+// call that has had its time to send keeps nobody waiting, nor does one whose replica died.
+func readWallet(tx *sqldb.Tx, but string) (w walletState, err error) {
+	err = tx.Get(&w, `SELECT {until w.alone_until} AS seconds_left,
 			(SELECT count(*) FROM automation_sessions WHERE lane <> '' AND lane = '`+walletExclusive+`' AND id <> $1 AND lane_until > {now} AND lease_until > {now}) AS in_exclusive,
 			(SELECT count(*) FROM automation_sessions WHERE lane <> '' AND lane = '`+walletShared+`' AND id <> $1 AND lane_until > {now} AND lease_until > {now}) AS in_shared
 		FROM automation_wallet w`, but)
@@ -86,10 +85,7 @@ func readWallet(tx *sqldb.Tx, but string) (walletState, error) {
 
 // collided ends a call's hold on the wallet and begins the window after a collision.
 func (s *store) collided(ctx context.Context, l lease) error {
-	_, err := sqldb.Write(ctx, s.db, "sessions.collided", func(tx *sqldb.Tx) (int64, error) {
-		if err := tx.Lock("wallet"); err != nil {
-			return 0, err
-		}
+	_, err := sqldb.WriteLocked(ctx, s.db, "sessions.collided", walletLock, func(tx *sqldb.Tx) (int64, error) {
 		if _, err := tx.Exec(`UPDATE automation_wallet SET alone_until = {in $1}`, collisionWindow.Seconds()); err != nil {
 			return 0, err
 		}
@@ -102,7 +98,7 @@ func (s *store) collided(ctx context.Context, l lease) error {
 // that next_at holds, or asked for, and in nobody's use. While the wallet's
 // calls go one at a time, closes wait: the node closes ended sessions itself.
 func (s *store) takeDue(ctx context.Context, token string, limit int) ([]row, error) {
-	return sqldb.Write(ctx, s.db, "sessions.take_due", func(tx *sqldb.Tx) ([]row, error) {
+	return sqldb.WriteLocked(ctx, s.db, "sessions.take_due", walletLock, func(tx *sqldb.Tx) ([]row, error) {
 		w, err := readWallet(tx, "")
 		if err != nil || w.exclusive() || w.InExclusive > 0 {
 			return nil, err

@@ -32,43 +32,26 @@ func (s *store) usage(ctx context.Context, user string, l limits, margin time.Du
 		free := func(seconds float64) {
 			u.FreeIn = max(u.FreeIn, time.Second, time.Duration(math.Ceil(seconds))*time.Second)
 		}
-		h, err := countHeld(tx, user, "", "", margin)
+		c, err := countUser(tx, user, "", "", margin, l, day)
 		if err != nil {
 			return Usage{}, err
 		}
-		u.Held = h.Open
+		u.Held, u.OpensHour, u.OpensDay = c.Open, c.Hour, c.Day
 		if l.perUser > 0 {
-			u.Held = max(h.InUse, min(h.Open, l.perUser))
+			u.Held = max(c.InUse, min(c.Open, l.perUser))
 			switch {
-			case h.Open >= mostOpen(l.perUser):
-				free(h.Free)
-			case h.InUse >= l.perUser:
+			case c.Open >= mostOpen(l.perUser):
+				free(c.Free)
+			case c.InUse >= l.perUser:
 				free(soon.Seconds())
 			}
 		}
-		for _, c := range []struct {
-			have   *int
-			most   int
-			window time.Duration
-		}{{&u.OpensHour, l.perHour, time.Hour}, {&u.OpensDay, l.perDay, 24 * time.Hour}} {
-			var counted struct {
-				N    int     `db:"n"`
-				Free float64 `db:"free"` // seconds until the limit allows one more, if it is used up
-			}
-			if err := tx.Get(&counted, chargedQuery, user, c.window.Seconds(), c.most); err != nil {
-				return Usage{}, err
-			}
-			*c.have = counted.N
-			if c.most > 0 && counted.N >= c.most {
-				free(counted.Free)
-			}
+		if l.perHour > 0 && c.Hour >= l.perHour {
+			free(c.HourFree)
+		}
+		if l.perDay > 0 && c.Day >= l.perDay {
+			free(c.DayFree)
 		}
 		return u, nil
 	})
 }
-
-// chargedQuery: $1 user, $2 the window, $3 the limit, which allows one more when
-// its $3-th newest open leaves the window.
-const chargedQuery = `SELECT count(*) AS n, COALESCE(MIN(CASE WHEN place <= $3 THEN age END), 0) AS free FROM (
-		SELECT {until charged_at} + $2 AS age, row_number() OVER (ORDER BY charged_at DESC) AS place FROM automation_sessions
-		WHERE user_id = $1 AND user_id <> '' AND state <> '` + stateFailed + `' AND charged_at > {in -$2}) charged`

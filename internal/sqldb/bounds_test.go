@@ -209,32 +209,3 @@ func TestRead_GetsTheRightParametersThroughAPooler(t *testing.T) {
 		wait.Wait()
 	})
 }
-
-func TestTx_LockIsHeldUntilTheTransactionEnds(t *testing.T) {
-	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
-		execute(t, pool, `CREATE TABLE n (v int)`, `INSERT INTO n VALUES (0)`)
-		db := sqldb.New(pool, sqldb.Options{Timeout: 20 * time.Second})
-		var wait sync.WaitGroup
-		for range 8 {
-			wait.Go(func() {
-				_, err := sqldb.Write(t.Context(), db, "w", func(tx *sqldb.Tx) (int64, error) {
-					if err := tx.Lock("n"); err != nil {
-						return 0, err
-					}
-					v, err := 0, error(nil)
-					if err = tx.Get(&v, `SELECT v FROM n`); err != nil {
-						return 0, err
-					}
-					return tx.Exec(`UPDATE n SET v = CAST($1 AS integer)`, v+1)
-				})
-				if err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wait.Wait()
-		if v := scalar[int](t, pool, `SELECT v FROM n`); v != 8 {
-			t.Errorf("counted to %d, want 8", v)
-		}
-	})
-}

@@ -135,9 +135,15 @@ func (p *phase) abandon() bool {
 	return p.state.CompareAndSwap(running, abandoned) || p.state.Load() == abandoned
 }
 
+// modes are what a transaction states of itself.
+type modes struct {
+	readOnly bool
+	setup    string // what is sent to PostgreSQL first
+}
+
 // repeat runs fn's transaction until it is committed or another attempt is
 // pointless.
-func repeat[T any](ctx context.Context, db *DB, p *phase, fn func(*Tx) (T, error), readOnly bool) (v T, err error) {
+func repeat[T any](ctx context.Context, db *DB, p *phase, fn func(*Tx) (T, error), m modes) (v T, err error) {
 	// A caller that gives up ends the running statement but not a COMMIT, whose
 	// outcome would become unknown without need. The deadline ends both.
 	deadline, _ := ctx.Deadline()
@@ -149,11 +155,11 @@ func repeat[T any](ctx context.Context, db *DB, p *phase, fn func(*Tx) (T, error
 		}
 	})()
 	for attempt := 1; ; attempt++ {
-		conn, tx, err := begin(work, db, readOnly)
+		conn, tx, err := begin(work, db, m.readOnly)
 		if err != nil {
 			return v, err
 		}
-		v, err = once(work, db, p, conn, tx, fn, readOnly)
+		v, err = once(work, db, p, conn, tx, fn, m.setup)
 		if err == nil || attempt == maxAttempts || !repeatable(err) {
 			return v, err
 		}
@@ -197,17 +203,13 @@ func release(conn *sqlx.Conn, drop bool) {
 	_ = conn.Close() // its only error is that it is closed already
 }
 
-func once[T any](ctx context.Context, db *DB, p *phase, conn *sqlx.Conn, tx *sqlx.Tx, fn func(*Tx) (T, error), readOnly bool) (v T, err error) {
+func once[T any](ctx context.Context, db *DB, p *phase, conn *sqlx.Conn, tx *sqlx.Tx, fn func(*Tx) (T, error), setup string) (v T, err error) {
 	defer func() {
 		_ = tx.Rollback()
 		release(conn, unusable(err))
 	}()
 	t := &Tx{tx: tx, db: db, ctx: ctx}
 	if !db.sqlite {
-		setup := db.setupWrite
-		if readOnly {
-			setup = db.setupRead
-		}
 		if _, err := tx.ExecContext(ctx, setup); err != nil {
 			return v, asUnavailable(asReadOnlyServer(err))
 		}

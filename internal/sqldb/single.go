@@ -29,7 +29,7 @@ func Exec(ctx context.Context, db *DB, name, query string, args ...any) (int64, 
 			}
 			p.again(doubt)
 		}
-		return repeat(ctx, db, p, func(tx *Tx) (int64, error) { return tx.Exec(query, args...) }, false)
+		return repeat(ctx, db, p, func(tx *Tx) (int64, error) { return tx.Exec(query, args...) }, db.write())
 	}, false)
 }
 
@@ -46,7 +46,7 @@ func Query[T any](ctx context.Context, db *DB, name, query string, args ...any) 
 			}
 			p.again(false)
 		}
-		return repeat(ctx, db, p, func(tx *Tx) (list []T, err error) { return list, tx.Select(&list, query, args...) }, false)
+		return repeat(ctx, db, p, func(tx *Tx) (list []T, err error) { return list, tx.Select(&list, query, args...) }, db.write())
 	}, false)
 }
 

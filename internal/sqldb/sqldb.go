@@ -37,6 +37,10 @@ type Options struct {
 	// Timeout is for one transaction, including the wait for a slot and a
 	// connection; an earlier deadline of the context wins. 0 means 5 s.
 	Timeout time.Duration
+	// InterpolateParams puts the arguments of a transaction's statements into them as
+	// literals where the driver takes another round trip for parameters, as lib/pq does.
+	// They then stand in the server's log of slow and failed statements.
+	InterpolateParams bool
 	// Observe, if set, is called once for each call with its name, how long it
 	// waited for a slot, how long it took altogether, and its error.
 	Observe func(name string, wait, took time.Duration, err error)
@@ -47,6 +51,7 @@ type DB struct {
 	pool       *sqlx.DB
 	sqlite     bool
 	driver     string // the path of its package
+	literals   bool   // for the arguments of a transaction's statements
 	slots      chan struct{}
 	urgentSlot chan struct{}
 	timeout    time.Duration
@@ -66,10 +71,12 @@ func New(pool *sqlx.DB, o Options) *DB {
 		o.Timeout = 5 * time.Second
 	}
 	read, write := setup(o.Timeout)
+	driver := driverOf(pool)
 	return &DB{
 		pool:       pool,
 		sqlite:     strings.Contains(pool.DriverName(), "sqlite"),
-		driver:     driverOf(pool),
+		driver:     driver,
+		literals:   o.InterpolateParams && driver == libpq,
 		slots:      make(chan struct{}, o.MaxConns),
 		urgentSlot: make(chan struct{}, 1),
 		timeout:    o.Timeout,
@@ -116,11 +123,26 @@ func Urgent(ctx context.Context) context.Context {
 // Only after an error that wraps ErrOutcomeUnknown may the transaction have
 // been applied.
 func Write[T any](ctx context.Context, db *DB, name string, fn func(*Tx) (T, error)) (T, error) {
-	return run(ctx, db, name, func(ctx context.Context, p *phase) (T, error) { return repeat(ctx, db, p, fn, false) }, false)
+	return run(ctx, db, name, func(ctx context.Context, p *phase) (T, error) { return repeat(ctx, db, p, fn, db.write()) }, false)
+}
+
+// WriteLocked is Write for a fn that runs with the advisory locks of these names, which are
+// taken in this order and held until the transaction ends. They take no round trip of their
+// own. SQLite has one writer at a time and needs none.
+func WriteLocked[T any](ctx context.Context, db *DB, name string, locks []string, fn func(*Tx) (T, error)) (T, error) {
+	m := db.write()
+	for _, lock := range locks {
+		m.setup += `; ` + lockStatement(lock)
+	}
+	return run(ctx, db, name, func(ctx context.Context, p *phase) (T, error) { return repeat(ctx, db, p, fn, m) }, false)
 }
 
 // Read is Write for a fn that changes nothing: the transaction is READ ONLY, its
 // outcome is never unknown, and a standby can serve it.
 func Read[T any](ctx context.Context, db *DB, name string, fn func(*Tx) (T, error)) (T, error) {
-	return run(ctx, db, name, func(ctx context.Context, p *phase) (T, error) { return repeat(ctx, db, p, fn, true) }, true)
+	return run(ctx, db, name, func(ctx context.Context, p *phase) (T, error) {
+		return repeat(ctx, db, p, fn, modes{true, db.setupRead})
+	}, true)
 }
+
+func (db *DB) write() modes { return modes{setup: db.setupWrite} }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 
 	"github.com/jmoiron/sqlx"
 )
@@ -22,17 +23,20 @@ func (t *Tx) SQLite() bool { return t.db.sqlite }
 
 // Get reads one row into dest, or returns sql.ErrNoRows.
 func (t *Tx) Get(dest any, query string, args ...any) error {
-	return t.note(t.tx.GetContext(t.ctx, dest, t.db.Expand(query), args...))
+	query, args = t.statement(query, args)
+	return t.note(t.tx.GetContext(t.ctx, dest, query, args...))
 }
 
 // Select reads all rows into the slice that dest points to.
 func (t *Tx) Select(dest any, query string, args ...any) error {
-	return t.note(t.tx.SelectContext(t.ctx, dest, t.db.Expand(query), args...))
+	query, args = t.statement(query, args)
+	return t.note(t.tx.SelectContext(t.ctx, dest, query, args...))
 }
 
 // Exec runs a statement and returns how many rows it affected.
 func (t *Tx) Exec(query string, args ...any) (int64, error) {
-	res, err := t.tx.ExecContext(t.ctx, t.db.Expand(query), args...)
+	query, args = t.statement(query, args)
+	res, err := t.tx.ExecContext(t.ctx, query, args...)
 	if err != nil {
 		return 0, t.note(err)
 	}
@@ -51,8 +55,13 @@ func (t *Tx) Lock(name string) error {
 	if t.db.sqlite {
 		return nil
 	}
-	_, err := t.tx.ExecContext(t.ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "automation:"+name)
-	return t.note(err)
+	return t.Script(lockStatement(name))
+}
+
+// lockStatement takes the advisory lock of that name. The name's bytes are in hexadecimal, so
+// that the statement needs no parameter whatever is in it.
+func lockStatement(name string) string {
+	return fmt.Sprintf(`SELECT pg_advisory_xact_lock(hashtextextended(convert_from(decode('%x', 'hex'), 'UTF8'), 0))`, "automation:"+name)
 }
 
 // SetContext sets a value that the triggers read, such as the actor of a change.
@@ -69,6 +78,17 @@ func (t *Tx) SetContext(key, value string) error {
 	}
 	_, err := t.Exec(query, args...)
 	return err
+}
+
+// statement returns what to send for a query.
+func (t *Tx) statement(query string, args []any) (string, []any) {
+	query = t.db.Expand(query)
+	if t.db.literals && len(args) > 0 {
+		if s, ok := withLiterals(query, args); ok {
+			return s, nil
+		}
+	}
+	return query, args
 }
 
 func (t *Tx) note(err error) error {
