@@ -191,13 +191,14 @@ func (s *Store) find(ctx context.Context, user string) (record, error) {
 	if err := checkUser(user); err != nil {
 		return record{}, fmt.Errorf("%s: %w", name, err)
 	}
-	return sqldb.Read(ctx, s.db, name, func(tx *sqldb.Tx) (record, error) {
-		var r row
-		if ok, err := sqldb.Optional(tx.Get(&r, get, user)); err != nil || !ok {
-			return record{Settings: s.defaults.forUser(user)}, err
-		}
-		return s.defaults.record(user, r), nil
-	})
+	rows, err := sqldb.Select[row](ctx, s.db, name, get, user)
+	switch {
+	case err != nil:
+		return record{}, err
+	case len(rows) == 0:
+		return record{Settings: s.defaults.forUser(user)}, nil
+	}
+	return s.defaults.record(user, rows[0]), nil
 }
 
 // row holds the columns of a stored row.

@@ -13,7 +13,7 @@ import (
 // states of itself, and so one round trip. The statement may run a second time
 // after its reply was lost, and must do no harm then.
 func Exec(ctx context.Context, db *DB, name, query string, args ...any) (int64, error) {
-	message, ok := db.message(query, args)
+	message, ok := db.message(db.write(), query, args)
 	return run(ctx, db, name, func(ctx context.Context, p *phase) (int64, error) {
 		if ok {
 			n, err := send(ctx, db, p, func(ctx context.Context, conn *sqlx.Conn) (int64, error) {
@@ -55,23 +55,8 @@ func Query[T any](ctx context.Context, db *DB, name, query string, args ...any) 
 func queryFunc[T any](db *DB, query string, args []any) (func(context.Context, *sqlx.Conn) ([]T, error), bool) {
 	switch db.driver {
 	case libpq: // it hands out the results of all statements of a message
-		message, ok := db.message(query, args)
-		return func(ctx context.Context, conn *sqlx.Conn) ([]T, error) {
-			rows, err := conn.QueryxContext(ctx, message)
-			if err != nil {
-				return nil, err
-			}
-			defer rows.Close()
-			settings := 0
-			for rows.Next() {
-				settings++
-			}
-			if settings != 1 || !rows.NextResultSet() {
-				return nil, errors.Join(errors.New("no result of the statement"), rows.Err())
-			}
-			var list []T
-			return list, sqlx.StructScan(rows, &list)
-		}, ok
+		message, ok := db.message(db.write(), query, args)
+		return lastResult[T](message), ok
 	case pgxStdlib: // it sends a statement and its parameters together
 		statement := db.Expand(query)
 		durable := `WITH statement AS (` + statement + `) SELECT statement.* FROM statement WHERE (SELECT ` + durability + `) <> ''`
@@ -83,15 +68,55 @@ func queryFunc[T any](db *DB, query string, args []any) (func(context.Context, *
 	return nil, false
 }
 
+// Select runs one statement that reads and returns its rows, as Read does. With lib/pq it is
+// one round trip.
+func Select[T any](ctx context.Context, db *DB, name, query string, args ...any) ([]T, error) {
+	message, ok := "", false
+	if db.driver == libpq {
+		message, ok = db.message(db.read(), query, args)
+	}
+	return run(ctx, db, name, func(ctx context.Context, p *phase) ([]T, error) {
+		if ok {
+			list, err := send(ctx, db, p, lastResult[T](message))
+			if err == nil || ctx.Err() != nil || !repeatable(err) && !errors.Is(err, ErrOutcomeUnknown) {
+				return list, err
+			}
+			p.again(false)
+		}
+		return repeat(ctx, db, p, func(tx *Tx) (list []T, err error) { return list, tx.Select(&list, query, args...) }, db.read())
+	}, true)
+}
+
+// lastResult returns how to read the rows of a message's last statement, after those of its
+// settings.
+func lastResult[T any](message string) func(context.Context, *sqlx.Conn) ([]T, error) {
+	return func(ctx context.Context, conn *sqlx.Conn) ([]T, error) {
+		rows, err := conn.QueryxContext(ctx, message)
+		if err != nil {
+			return nil, err
+		}
+		defer rows.Close()
+		settings := 0
+		for rows.Next() {
+			settings++
+		}
+		if settings != 1 || !rows.NextResultSet() {
+			return nil, errors.Join(errors.New("no result of the statement"), rows.Err())
+		}
+		var list []T
+		return list, sqlx.StructScan(rows, &list)
+	}
+}
+
 // message is a statement with all that its transaction states of itself. The
 // server runs the statements of one message in one transaction, so the settings
 // end with it, and a pooler gives it to one connection.
-func (db *DB) message(query string, args []any) (string, bool) {
+func (db *DB) message(m modes, query string, args []any) (string, bool) {
 	if db.driver != libpq && db.driver != pgxStdlib { // SQLite's, one that wraps these, or a test's
 		return "", false
 	}
 	statement, ok := withLiterals(db.Expand(query), args)
-	return `SET TRANSACTION ISOLATION LEVEL READ COMMITTED; ` + db.setupWrite + `; ` + statement, ok
+	return `SET TRANSACTION ISOLATION LEVEL READ COMMITTED; ` + m.setup + `; ` + statement, ok
 }
 
 // send runs fn, which sends one message, on a connection of its own, on which

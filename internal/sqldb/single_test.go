@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -104,6 +105,77 @@ func TestQuery_IsDurableWithoutATransactionOfItsOwn(t *testing.T) {
 		}
 		if got := scalar[string](t, pool, `SHOW synchronous_commit`); got != "off" {
 			t.Errorf("afterwards the host's is %s", got)
+		}
+	})
+}
+
+func TestSelect_DoesWhatAReadDoes(t *testing.T) {
+	type seen struct {
+		Text  string     `db:"text"`
+		At    sqldb.Time `db:"at"`
+		Modes string     `db:"modes"`
+	}
+	onDrivers(t, func(t *testing.T) {
+		dsn := pgtest.Database(t)
+		admin := pgtest.Open(t, dsn)
+		execute(t, admin, `DO $$ BEGIN
+			EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = ''repeatable read''', current_database());
+			EXECUTE format('ALTER DATABASE %I SET TimeZone = ''Asia/Tokyo''', current_database());
+		END $$`)
+		for name, dsn := range map[string]string{"direct": dsn, "pooler": pgtest.PgBouncer(t, dsn)} {
+			t.Run(name, func(t *testing.T) {
+				pool := pgtest.Open(t, dsn)
+				pool.SetMaxOpenConns(1)
+				db := sqldb.New(pool, sqldb.Options{})
+				for _, text := range []string{"plain", `it's \ "quoted"`, "Zoë 例"} {
+					list, err := sqldb.Select[seen](t.Context(), db, "s", `SELECT CAST($1 AS text) AS text, CAST(CAST('2026-01-02 03:04:05' AS timestamp) AS timestamptz) AS at,
+						concat_ws(', ', current_setting('transaction_isolation'), current_setting('transaction_read_only')) AS modes`, text)
+					if err != nil || len(list) != 1 || list[0].Text != text {
+						t.Fatalf("%q: %v, %v", text, list, err)
+					}
+					if list[0].Modes != "read committed, on" || list[0].At.Format(time.DateTime) != "2026-01-02 03:04:05" {
+						t.Errorf("it runs with %s and reads a time without a zone as %v, want READ COMMITTED, READ ONLY and UTC", list[0].Modes, list[0].At)
+					}
+				}
+				if list, err := sqldb.Select[seen](t.Context(), db, "s", `SELECT '' AS text WHERE $1`, false); len(list) != 0 || err != nil {
+					t.Errorf("no row: %v, %v", list, err)
+				}
+				if _, err := sqldb.Select[seen](t.Context(), db, "s", `SELECT CAST(1 / CAST($1 AS int) AS text) AS text`, 0); !sqldb.IsConstraint(err) {
+					t.Errorf("a statement that fails: %v", err)
+				}
+				if got := scalar[string](t, pool, `SELECT concat_ws(', ', current_setting('transaction_isolation'), current_setting('TimeZone'))`); got != "repeatable read, Asia/Tokyo" {
+					t.Errorf("afterwards the host's own statements run with %s", got)
+				}
+			})
+		}
+	})
+	t.Run("sqlite", func(t *testing.T) {
+		list, err := sqldb.Select[token](t.Context(), sqldb.New(sqlite(t), sqldb.Options{}), "s", `SELECT $1 AS token`, "t")
+		if err != nil || len(list) != 1 || list[0].Token != "t" {
+			t.Errorf("%v, %v", list, err)
+		}
+	})
+}
+
+func TestSelect_IsRepeatedAfterALostReply(t *testing.T) {
+	onDrivers(t, func(t *testing.T) {
+		pool, proxy := proxied(t)
+		execute(t, pool, `INSERT INTO tokens VALUES ('a'), ('b')`)
+		lost := 0
+		proxy.LoseReplies(func(tag string) bool {
+			if tag == "SELECT 2" {
+				lost++
+			}
+			return tag == "SELECT 2" && lost == 1
+		})
+		list, err := sqldb.Select[token](t.Context(), sqldb.New(pool, sqldb.Options{}), "s", `SELECT token FROM tokens WHERE token <> $1`, "c")
+		if len(list) != 2 || err != nil || lost != 2 {
+			t.Errorf("%v, %v, sent %d times; want two rows, sent twice", list, err, lost)
+		}
+		proxy.LoseReplies(func(string) bool { return true })
+		_, err = sqldb.Select[token](t.Context(), sqldb.New(pool, sqldb.Options{}), "s", `SELECT token FROM tokens`)
+		if !errors.Is(err, sqldb.ErrUnavailable) || errors.Is(err, sqldb.ErrOutcomeUnknown) {
+			t.Errorf("error %v, want ErrUnavailable alone", err)
 		}
 	})
 }

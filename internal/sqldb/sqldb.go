@@ -93,12 +93,11 @@ func New(pool *sqlx.DB, o Options) *DB {
 // which an adopted table may have, are UTC.
 func setup(timeout time.Duration) (read, write string) {
 	ms := max(timeout.Milliseconds(), 1) // 0 would switch the timeout off
-	read = fmt.Sprintf(`SELECT set_config('statement_timeout', '%d', true), set_config('lock_timeout', '%d', true), set_config('idle_in_transaction_session_timeout', '%d', true), set_config('TimeZone', 'UTC', true)`,
+	settings := fmt.Sprintf(`SELECT set_config('statement_timeout', '%d', true), set_config('lock_timeout', '%d', true), set_config('idle_in_transaction_session_timeout', '%d', true), set_config('TimeZone', 'UTC', true)`,
 		ms, max(ms*4/5, 1), ms)
-	// Only pgx needs SET TRANSACTION: lib/pq's BEGIN says READ WRITE. Remote_apply
-	// waits for more than on does, so it stays.
-	write = `SET TRANSACTION READ WRITE; ` + read + `, ` + durability
-	return read, write
+	// After BEGIN only pgx's writes need SET TRANSACTION. Remote_apply waits for more
+	// than on does, so it stays.
+	return `SET TRANSACTION READ ONLY; ` + settings, `SET TRANSACTION READ WRITE; ` + settings + `, ` + durability
 }
 
 // durability makes the transaction's end wait until it is on disk.
@@ -141,8 +140,10 @@ func WriteLocked[T any](ctx context.Context, db *DB, name string, locks []string
 // outcome is never unknown, and a standby can serve it.
 func Read[T any](ctx context.Context, db *DB, name string, fn func(*Tx) (T, error)) (T, error) {
 	return run(ctx, db, name, func(ctx context.Context, p *phase) (T, error) {
-		return repeat(ctx, db, p, fn, modes{true, db.setupRead})
+		return repeat(ctx, db, p, fn, db.read())
 	}, true)
 }
 
-func (db *DB) write() modes { return modes{setup: db.setupWrite} }
+func (db *DB) read() modes { return modes{true, db.setupRead} }
+
+func (db *DB) write() modes { return modes{false, db.setupWrite} }
