@@ -386,8 +386,9 @@ func (c *chaos) audit(db *sqlx.DB, foreign map[string]bool) {
 
 // needed counts the sessions that somebody needed: the first of each user and
 // model; one more where an answer of the user's had been cut off so lately that
-// its session cooled down, after its lease of 3 s where a replica died; and one of
-// another provider where the first one seemed to fail.
+// its session cooled down, after its lease of 3 s where a replica died; one where the
+// node kept answers open for 8 s; and one of another provider where the first one
+// seemed to fail.
 func (c *chaos) needed(db *sqlx.DB) (n int) {
 	var opens []struct {
 		User    string    `db:"user_id"`
@@ -403,7 +404,7 @@ func (c *chaos) needed(db *sqlx.DB) (n int) {
 		pair := o.User + " " + o.Model
 		cooling := slices.ContainsFunc(c.cuts[o.User], func(cut time.Time) bool { return o.At.Sub(cut).Abs() < 35*time.Second })
 		fault := c.faultAt(o.At)
-		if !served[pair] || cooling || o.Purpose == "replacement" && slices.Contains(providerFaults, fault) {
+		if !served[pair] || cooling || c.lingering(o.At) || o.Purpose == "replacement" && slices.Contains(providerFaults, fault) {
 			n++
 		} else {
 			c.t.Logf("not needed, a %s for %s during %q", o.Purpose, pair, fault)
@@ -416,6 +417,14 @@ func (c *chaos) needed(db *sqlx.DB) (n int) {
 // providerFaults are those that look like a provider's: for its user another one's
 // session is paid, within a small budget of its own.
 var providerFaults = []string{"provider-down", "chat-drop", "chat-cut", "stream-bare-json", "stream-ends", "stream-half-line", "empty-answer"}
+
+// lingering reports whether the node may still keep answers open then, so that the
+// session of a client who left is in use for longer than an open takes.
+func (c *chaos) lingering(at time.Time) bool {
+	return slices.ContainsFunc(c.faults, func(f chaosFault) bool {
+		return f.name == "stream-lingers" && !at.Before(f.from) && at.Before(f.to.Add(10*time.Second))
+	})
+}
 
 // faultAt returns what went wrong then, or in the second before.
 func (c *chaos) faultAt(at time.Time) string {
