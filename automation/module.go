@@ -201,7 +201,7 @@ func (m *Module) newStores(opts Options) (err error) {
 	m.failures = replica.NewFailures()
 	m.figures, m.fleet = replica.NewFiguresCounter(m.now), fleet.NewStore(m.pool, m.observer.SQL, m.OptInCounts, m.now)
 	m.feedback = feedback.NewStore(m.pool, sqldb.Options{MaxConns: 1, Observe: m.observer.SQL})
-	m.reports = report.New(m.pool, m.rollouts, sqldb.Options{MaxConns: 1, Observe: m.observer.SQL})
+	m.reports = report.New(m.pool, m.rollouts, sqldb.Options{MaxConns: 2, Observe: m.observer.SQL})
 	m.cleaner, err = m.newCleaner(sqldb.New(m.pool, sqldb.Options{MaxConns: m.settingsConns(), Observe: m.observer.SQL}))
 	return err
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/internal/feedback"
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
@@ -86,13 +88,19 @@ func (m *Maker) review(ctx context.Context, from, to time.Time) (Review, error) 
 	if v.Activity, err = m.activity(ctx, from, to); err != nil {
 		return v, err
 	}
-	sessions, err := m.sessions(ctx, from, to)
-	if err != nil {
-		return v, err
-	}
-	if v.Users.Active, err = sqldb.Read(ctx, m.db, "report.active_users", func(tx *sqldb.Tx) (n int64, err error) {
-		return n, tx.Get(&n, activeQuery, seconds(from), seconds(to))
-	}); err != nil {
+	var sessions []session
+	g, both := errgroup.WithContext(ctx) // the two that read as much as there were sessions
+	g.Go(func() (err error) {
+		sessions, err = m.sessions(both, from, to)
+		return err
+	})
+	g.Go(func() (err error) {
+		v.Users.Active, err = sqldb.Read(both, m.db, "report.active_users", func(tx *sqldb.Tx) (n int64, err error) {
+			return n, tx.Get(&n, activeQuery, seconds(from), seconds(to))
+		})
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return v, err
 	}
 	_, err = sqldb.Read(ctx, m.db, "report.review", func(tx *sqldb.Tx) (struct{}, error) {
