@@ -17,8 +17,13 @@ import (
 
 func (a *app) migrate() *cobra.Command {
 	cmd := &cobra.Command{Use: "migrate", Short: "Bring the tables into the database, and out again", Args: noSuchCommand, RunE: showHelp}
+	cmd.AddCommand(a.migrateUp(), a.migrateDown(), a.migrateStatus(), a.migrateSQL())
+	return cmd
+}
+
+func (a *app) migrateUp() *cobra.Command {
 	var dryRun bool
-	up := &cobra.Command{
+	cmd := &cobra.Command{
 		Use: "up", Short: "Apply the migrations that are missing", Args: cobra.NoArgs,
 		Long: `Up applies the migrations that are missing, each in a transaction of its own.
 It can be run at any time, by many at once, and again after whatever cut it
@@ -52,10 +57,14 @@ the rollout until you say so.`,
 			return a.migrations("Nothing was missing.", "Applied", list)
 		}),
 	}
-	up.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be created, adopted, converted and refused")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be created, adopted, converted and refused")
+	return cmd
+}
+
+func (a *app) migrateDown() *cobra.Command {
 	var steps int
 	var sure bool
-	down := &cobra.Command{
+	cmd := &cobra.Command{
 		Use: "down", Short: "Take migrations back, with the data in their tables", Args: cobra.NoArgs,
 		Long: `Down takes the newest migrations back, and DELETES what their tables hold;
 without --yes it only says how many rows of which. Tables that were adopted
@@ -88,9 +97,13 @@ To take the feature back from users, switch the flag off instead:
 			return a.migrations("Nothing was applied.", "Took back", list)
 		}),
 	}
-	down.Flags().IntVar(&steps, "steps", 1, "how many migrations to take back")
-	down.Flags().BoolVar(&sure, "yes", false, "delete the data; without it nothing is done")
-	status := &cobra.Command{
+	cmd.Flags().IntVar(&steps, "steps", 1, "how many migrations to take back")
+	cmd.Flags().BoolVar(&sure, "yes", false, "delete the data; without it nothing is done")
+	return cmd
+}
+
+func (a *app) migrateStatus() *cobra.Command {
+	return &cobra.Command{
 		Use: "status", Short: "Show which migrations are applied", Args: cobra.NoArgs,
 		RunE: a.withDB(func(cmd *cobra.Command, _ []string, db *sqlx.DB) error {
 			list, err := schema.Status(cmd.Context(), db)
@@ -105,8 +118,6 @@ To take the feature back from users, switch the flag off instead:
 			})
 		}),
 	}
-	cmd.AddCommand(up, down, status, a.migrateSQL())
-	return cmd
 }
 
 // writePlan writes what migrate up would do.
