@@ -13,6 +13,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -42,7 +43,7 @@ func rollout(hours float64) []string {
 }
 
 func TestPass_DeletesOnlyWhatIsPastItsRetention(t *testing.T) {
-	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+	schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		run(t, pool,
 			setting("deleted-long-ago", false, 3600, 31*day, 31*day),
 			setting("deleted-lately", true, 3600, 29*day, 29*day),
@@ -68,14 +69,17 @@ func TestPass_DeletesOnlyWhatIsPastItsRetention(t *testing.T) {
 		for cause, age := range map[string]float64{"long-ago": 366 * day, "lately": 364 * day} {
 			run(t, pool, `INSERT INTO automation_activity (period, kind, cause, evidence, requests, slow, db_slow, latency_us, db_us) VALUES (`+ago(age)+`, 'chat', '`+cause+`', 'none', 1, 0, 0, 0, 0)`)
 		}
+		for user, age := range map[string]float64{"long-ago": 31 * day, "lately": 29 * day} {
+			run(t, pool, `INSERT INTO automation_user_failures (user_id, cause, code, began_at, failed_at, requests) VALUES ('`+user+`', 'node', 'c', `+ago(40*day)+`, `+ago(age)+`, 2)`)
+		}
 		for id, age := range map[string]float64{"gone": 25, "late": 1} {
 			run(t, pool, `INSERT INTO automation_replicas (id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, requests, failures, node_failures)
 				VALUES ('`+id+`', 'h', 'v', `+ago(age)+`, `+ago(age)+`, TRUE, 1, 0, 0, 0, 0)`)
 		}
 		c := newCleaner(t, pool, cleanup.Options{})
 
-		want := []int64{1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}
-		if dry := pass(t, c, true); !dry.DryRun || dry.Total() != 13 || !cmp.Equal(want, counts(dry)) {
+		want := []int64{1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}
+		if dry := pass(t, c, true); !dry.DryRun || dry.Total() != 14 || !cmp.Equal(want, counts(dry)) {
 			t.Errorf("the dry run counts %+v, want %v", dry, want)
 		}
 		if n := len(texts(t, pool, usersLeft)) + len(texts(t, pool, sessionsLeft)) + len(texts(t, pool, eventsLeft)); n != 12 {
@@ -94,6 +98,7 @@ func TestPass_DeletesOnlyWhatIsPastItsRetention(t *testing.T) {
 			`SELECT key FROM automation_feedback ORDER BY key`: {"done", "open"},
 			`SELECT id FROM automation_replicas`:               {"late"},
 			`SELECT cause FROM automation_activity`:            {"lately"},
+			`SELECT user_id FROM automation_user_failures`:     {"lately"},
 			`SELECT rollout FROM automation_rollout_failures`:  {"8736"},
 			`SELECT rollout FROM automation_rollout_minutes`:   {"8736"},
 		} {
@@ -131,7 +136,7 @@ func TestPass_DeletesDefaultSettingsOnlyWhereThatEnablesNobody(t *testing.T) {
 		"off is the default": {cleanup.Options{}, all},
 	} {
 		t.Run(name, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+			schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
 				run(t, pool, fixture...)
 				c := newCleaner(t, pool, test.options)
 				if dry := pass(t, c, true); dry.Total() != int64(len(all)-len(test.want)) {
@@ -147,7 +152,7 @@ func TestPass_DeletesDefaultSettingsOnlyWhereThatEnablesNobody(t *testing.T) {
 }
 
 func TestPass_KeepsTheEvidenceOfTheCurrentEpoch(t *testing.T) {
-	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+	schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		run(t, pool, rollout(400*day)...)
 		run(t, pool, `INSERT INTO automation_rollouts (name, plan, state, epoch, stage, bake, seq, began_at, entered_at, looked_at, next_at)
 			VALUES ('9600', '{}', 'running', 1, 0, 1, 1, {now}, {now}, {now}, {now})`)
@@ -166,7 +171,7 @@ func TestPass_KeepsTheEvidenceOfTheCurrentEpoch(t *testing.T) {
 func TestPass_KeepsSessionsYoungerThanAnUncertainOpen(t *testing.T) {
 	for _, state := range []string{"opening", "unknown", "lost"} {
 		t.Run(state, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+			schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
 				run(t, pool,
 					session("doubt", "u", state, 40*day, 0),
 					session("before", "u", "closed", 42*day, 41*day),
@@ -188,7 +193,7 @@ func TestPass_KeepsSessionsYoungerThanAnUncertainOpen(t *testing.T) {
 }
 
 func TestPass_LeavesTheAuditAppendOnlyForOthers(t *testing.T) {
-	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+	schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		pool.SetMaxOpenConns(1) // the very connection that the clean-up used
 		run(t, pool, event("old", 400*day), event("recent", 1))
 		pass(t, newCleaner(t, pool, cleanup.Options{}), false)
@@ -202,7 +207,7 @@ func TestPass_LeavesTheAuditAppendOnlyForOthers(t *testing.T) {
 }
 
 func TestPass_ReportsWhatItDidWhenCanceledAndTheNextContinues(t *testing.T) {
-	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+	schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		const n = 100
 		fill(t, pool, n)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -225,7 +230,7 @@ func TestPass_ReportsWhatItDidWhenCanceledAndTheNextContinues(t *testing.T) {
 }
 
 func TestPass_RunsInOneProcessAtATime(t *testing.T) {
-	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+	schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		fill(t, pool, 20)
 		other := newCleaner(t, pool, cleanup.Options{})
 		var busy error
@@ -250,7 +255,7 @@ func TestPass_RunsInOneProcessAtATime(t *testing.T) {
 }
 
 func TestPass_StopsWhenItsLeaseIsLost(t *testing.T) {
-	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+	schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		fill(t, pool, 20)
 		c := newCleaner(t, pool, cleanup.Options{Batch: 5, Progress: func(cleanup.Report) {
 			run(t, pool, `UPDATE automation_jobs SET lease_token = 'another'`)
@@ -266,7 +271,7 @@ func TestPass_StopsWhenItsLeaseIsLost(t *testing.T) {
 }
 
 func TestPass_RunsAfterTheLeaseOfADeadProcessExpired(t *testing.T) {
-	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+	schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		c := newCleaner(t, pool, cleanup.Options{})
 		run(t, pool, `UPDATE automation_jobs SET lease_token = 'dead', lease_until = {in 30}`)
 		if _, err := c.Pass(t.Context(), false); !errors.Is(err, cleanup.ErrBusy) {
@@ -289,7 +294,7 @@ func TestNew_NamesEveryInvalidOption(t *testing.T) {
 }
 
 func TestPass_ReportsAnUnavailableDatabase(t *testing.T) {
-	pool := sqlite(t)
+	pool := schematest.SQLite(t)
 	_ = pool.Close()
 	c := newCleaner(t, pool, cleanup.Options{})
 	for _, dryRun := range []bool{true, false} {
@@ -300,7 +305,7 @@ func TestPass_ReportsAnUnavailableDatabase(t *testing.T) {
 }
 
 func TestPass_ShrinksSlowBatches(t *testing.T) {
-	pool := sqlite(t)
+	pool := schematest.SQLite(t)
 	fill(t, pool, 400)
 	var now time.Time
 	var sizes []int64
@@ -322,7 +327,7 @@ func TestPass_ShrinksSlowBatches(t *testing.T) {
 }
 
 func TestPass_AcceptsDurationsTypedByHand(t *testing.T) {
-	pool := sqlite(t)
+	pool := schematest.SQLite(t)
 	run(t, pool, setting("a", true, 3600, 40*day, 40*day), setting("b", true, 3600, 40*day, 40*day), setting("c", true, 3600, 40*day, 40*day),
 		`UPDATE user_automation_settings SET deleted_at = 'yesterday' WHERE user_id = 'a'`,
 		`UPDATE user_automation_settings SET deleted_at = '2020-01-01' WHERE user_id = 'b'`)

@@ -2,7 +2,6 @@ package cleanup_test
 
 import (
 	"fmt"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -11,36 +10,11 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
-	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// onBoth runs a test on each database, migrated and empty.
-func onBoth(t *testing.T, test func(t *testing.T, pool *sqlx.DB)) {
-	t.Helper()
-	t.Run("postgres", func(t *testing.T) { test(t, postgres(t)) })
-	t.Run("sqlite", func(t *testing.T) { test(t, sqlite(t)) })
-}
-
-func postgres(tb testing.TB) *sqlx.DB {
-	tb.Helper()
-	return migrated(tb, pgtest.Open(tb, schematest.Database(tb)))
-}
-
-func sqlite(tb testing.TB) *sqlx.DB {
-	tb.Helper()
-	pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(tb.TempDir(), "a.db")+
-		"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	pool.SetMaxOpenConns(1)
-	tb.Cleanup(func() { _ = pool.Close() })
-	return migrated(tb, pool)
-}
 
 func migrated(tb testing.TB, pool *sqlx.DB) *sqlx.DB {
 	tb.Helper()

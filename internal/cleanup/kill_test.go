@@ -59,7 +59,7 @@ func TestPass_KilledInTheMiddleDeletesNothingElse(t *testing.T) {
 }
 
 func TestPass_OfTwoReplicasDeletesEachRowOnce(t *testing.T) {
-	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
+	schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		const n = 1000
 		fill(t, pool, n)
 		var removed atomic.Int64

@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 // The database keeps its own time, which stands still for a bubble: that a
 // pass is due is told to it by hand.
 func TestRun_MakesOnePassAnIntervalOverAllReplicas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pool := sqlite(t)
+		pool := schematest.SQLite(t)
 		var passes atomic.Int64
 		var rows atomic.Int64
 		ctx, cancel := context.WithCancel(t.Context())
@@ -48,7 +49,7 @@ func TestRun_MakesOnePassAnIntervalOverAllReplicas(t *testing.T) {
 
 func TestRun_ContinuesAfterAFailedPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pool := sqlite(t)
+		pool := schematest.SQLite(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		reports := make(chan error, 100)
 		c := newCleaner(t, pool, cleanup.Options{Observe: func(_ cleanup.Report, err error) { reports <- err }})
@@ -71,7 +72,7 @@ func TestRun_ContinuesAfterAFailedPass(t *testing.T) {
 
 func TestRun_EndsInTheMiddleOfAPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pool := sqlite(t)
+		pool := schematest.SQLite(t)
 		fill(t, pool, 50)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()

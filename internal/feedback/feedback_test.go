@@ -3,7 +3,6 @@ package feedback_test
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -14,7 +13,6 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/feedback"
-	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
@@ -26,26 +24,10 @@ const flag = "automation"
 // onBoth runs a test on each database, migrated and empty.
 func onBoth(t *testing.T, test func(t *testing.T, pool *sqlx.DB, store *feedback.Store)) {
 	t.Helper()
-	for name, open := range map[string]func(testing.TB) *sqlx.DB{"postgres": postgres, "sqlite": sqlite} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			pool := open(t)
-			schematest.Migrate(t, pool)
-			test(t, pool, feedback.NewStore(pool, sqldb.Options{}))
-		})
-	}
-}
-
-func postgres(tb testing.TB) *sqlx.DB { return pgtest.Open(tb, schematest.Database(tb)) }
-
-func sqlite(tb testing.TB) *sqlx.DB {
-	pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(tb.TempDir(), "a.db")+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	pool.SetMaxOpenConns(1)
-	tb.Cleanup(func() { _ = pool.Close() })
-	return pool
+	schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		t.Parallel()
+		test(t, pool, feedback.NewStore(pool, sqldb.Options{}))
+	})
 }
 
 func add(t *testing.T, s *feedback.Store, user, key string, rating int, message string) feedback.Entry {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,71 +16,47 @@ import (
 	"go.uber.org/goleak"
 	_ "modernc.org/sqlite"
 
-	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func migrated(t *testing.T, pool *sqlx.DB) *sqlx.DB {
-	t.Helper()
-	schematest.Migrate(t, pool)
-	return pool
-}
-
-func sqlite(t *testing.T) *sqlx.DB {
-	t.Helper()
-	pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool.SetMaxOpenConns(1)
-	t.Cleanup(func() { _ = pool.Close() })
-	return pool
-}
-
 func TestStore_ListsWhatProcessesReport(t *testing.T) {
-	for name, open := range map[string]func(*testing.T) *sqlx.DB{
-		"postgres": func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, schematest.Database(t)) },
-		"sqlite":   sqlite,
-	} {
-		t.Run(name, func(t *testing.T) {
-			pool := migrated(t, open(t))
-			s := replica.NewStore(pool, nil)
-			well := replica.State{FeatureEnabled: true, FlagVersion: 7, FlagAge: 1500 * time.Millisecond, Rates: replica.Rates{Requests: 10, Failures: 1}}
-			ill := replica.State{Problems: map[string]string{"node": "it does not answer"}, Rates: replica.Rates{Requests: 9, Failures: 9, NodeFailures: 9},
-				Figures: replica.Figures{Served: 3, Failed: map[string]int64{"node": 9}, Overhead: []int64{1, 2}}}
-			for number := range int64(2) { // a report replaces the one before
-				for id, state := range map[string]replica.State{"a": well, "b": ill, "gone": well} {
-					if err := s.Report(t.Context(), replica.Report{ID: id, Number: number + 1, State: state}); err != nil {
-						t.Fatal(err)
-					}
+	schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		s := replica.NewStore(pool, nil)
+		well := replica.State{FeatureEnabled: true, FlagVersion: 7, FlagAge: 1500 * time.Millisecond, Rates: replica.Rates{Requests: 10, Failures: 1}}
+		ill := replica.State{Problems: map[string]string{"node": "it does not answer"}, Rates: replica.Rates{Requests: 9, Failures: 9, NodeFailures: 9},
+			Figures: replica.Figures{Served: 3, Failed: map[string]int64{"node": 9}, Overhead: []int64{1, 2}}}
+		for number := range int64(2) { // a report replaces the one before
+			for id, state := range map[string]replica.State{"a": well, "b": ill, "gone": well} {
+				if err := s.Report(t.Context(), replica.Report{ID: id, Number: number + 1, State: state}); err != nil {
+					t.Fatal(err)
 				}
 			}
-			if _, err := pool.ExecContext(t.Context(), `UPDATE automation_replicas SET seen_at = '2026-01-01 00:00:00.000' WHERE id = 'gone'`); err != nil {
-				t.Fatal(err)
+		}
+		if _, err := pool.ExecContext(t.Context(), `UPDATE automation_replicas SET seen_at = '2026-01-01 00:00:00.000' WHERE id = 'gone'`); err != nil {
+			t.Fatal(err)
+		}
+		list, err := s.List(t.Context(), replica.Alive)
+		if err != nil || len(list) != 2 {
+			t.Fatalf("list %+v, error %v; want two processes", list, err)
+		}
+		got := map[string]replica.State{}
+		for _, r := range list {
+			if r.Host == "" || r.Version == "" || time.Since(r.StartedAt).Abs() > time.Minute || r.NodeOK != (r.ID == "a") || r.SeenAt.Sub(r.FlagsAt) != r.FlagAge {
+				t.Errorf("reported %+v", r)
 			}
-			list, err := s.List(t.Context(), replica.Alive)
-			if err != nil || len(list) != 2 {
-				t.Fatalf("list %+v, error %v; want two processes", list, err)
-			}
-			got := map[string]replica.State{}
-			for _, r := range list {
-				if r.Host == "" || r.Version == "" || time.Since(r.StartedAt).Abs() > time.Minute || r.NodeOK != (r.ID == "a") || r.SeenAt.Sub(r.FlagsAt) != r.FlagAge {
-					t.Errorf("reported %+v", r)
-				}
-				got[r.ID] = r.State
-			}
-			well.Problems = map[string]string{}
-			if diff := cmp.Diff(map[string]replica.State{"a": well, "b": ill}, got); diff != "" {
-				t.Errorf("(-want +got)\n%s", diff)
-			}
-			if all, err := s.List(t.Context(), 100*365*24*time.Hour); err != nil || len(all) != 3 {
-				t.Errorf("%d processes in all, error %v", len(all), err)
-			}
-		})
-	}
+			got[r.ID] = r.State
+		}
+		well.Problems = map[string]string{}
+		if diff := cmp.Diff(map[string]replica.State{"a": well, "b": ill}, got); diff != "" {
+			t.Errorf("(-want +got)\n%s", diff)
+		}
+		if all, err := s.List(t.Context(), 100*365*24*time.Hour); err != nil || len(all) != 3 {
+			t.Errorf("%d processes in all, error %v", len(all), err)
+		}
+	})
 }
 
 // activity returns what all replicas have reported.
@@ -96,40 +71,34 @@ func activity(t *testing.T, pool *sqlx.DB) []replica.Activity {
 }
 
 func TestReport_AddsActivityOnce(t *testing.T) {
-	for name, open := range map[string]func(*testing.T) *sqlx.DB{
-		"postgres": func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, schematest.Database(t)) },
-		"sqlite":   sqlite,
-	} {
-		t.Run(name, func(t *testing.T) {
-			pool := migrated(t, open(t))
-			s := replica.NewStore(pool, nil)
-			one := []replica.Activity{{Kind: "chat", Cause: "node", Evidence: "shared", Requests: 1, LatencyUS: 10}, {Kind: "chat", Cause: "none", Evidence: "success", Requests: 2, Slow: 1, DatabaseSlow: 1, LatencyUS: 30, DatabaseUS: 4}}
-			for _, r := range []replica.Report{
-				{ID: "a", Number: 1, Activity: one},
-				{ID: "a", Number: 1, Activity: one}, // made again because its outcome was unknown
-				{ID: "b", Number: 1, Activity: one},
-				{ID: "a", Number: 2, Activity: one[:1]},
-				{ID: "a", Number: 3},
-			} {
-				if err := s.Report(t.Context(), r); err != nil {
-					t.Fatal(err)
-				}
+	schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		s := replica.NewStore(pool, nil)
+		one := []replica.Activity{{Kind: "chat", Cause: "node", Evidence: "shared", Requests: 1, LatencyUS: 10}, {Kind: "chat", Cause: "none", Evidence: "success", Requests: 2, Slow: 1, DatabaseSlow: 1, LatencyUS: 30, DatabaseUS: 4}}
+		for _, r := range []replica.Report{
+			{ID: "a", Number: 1, Activity: one},
+			{ID: "a", Number: 1, Activity: one}, // made again because its outcome was unknown
+			{ID: "b", Number: 1, Activity: one},
+			{ID: "a", Number: 2, Activity: one[:1]},
+			{ID: "a", Number: 3},
+		} {
+			if err := s.Report(t.Context(), r); err != nil {
+				t.Fatal(err)
 			}
-			want := []replica.Activity{{Kind: "chat", Cause: "node", Evidence: "shared", Requests: 3, LatencyUS: 30}, {Kind: "chat", Cause: "none", Evidence: "success", Requests: 4, Slow: 2, DatabaseSlow: 2, LatencyUS: 60, DatabaseUS: 8}}
-			if diff := cmp.Diff(want, activity(t, pool)); diff != "" {
-				t.Errorf("(-want +got)\n%s", diff)
-			}
-			var period string
-			if err := pool.GetContext(t.Context(), &period, `SELECT CAST(max(period) AS text) FROM automation_activity`); err != nil || !strings.Contains(period, "0:00") {
-				t.Errorf("period %q, error %v; want ten whole minutes", period, err)
-			}
-		})
-	}
+		}
+		want := []replica.Activity{{Kind: "chat", Cause: "node", Evidence: "shared", Requests: 3, LatencyUS: 30}, {Kind: "chat", Cause: "none", Evidence: "success", Requests: 4, Slow: 2, DatabaseSlow: 2, LatencyUS: 60, DatabaseUS: 8}}
+		if diff := cmp.Diff(want, activity(t, pool)); diff != "" {
+			t.Errorf("(-want +got)\n%s", diff)
+		}
+		var period string
+		if err := pool.GetContext(t.Context(), &period, `SELECT CAST(max(period) AS text) FROM automation_activity`); err != nil || !strings.Contains(period, "0:00") {
+			t.Errorf("period %q, error %v; want ten whole minutes", period, err)
+		}
+	})
 }
 
 func TestRun_ReportsUntilItEndsAndWithdraws(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pool := migrated(t, sqlite(t))
+		pool := schematest.SQLite(t)
 		var reports atomic.Int64
 		s := replica.NewStore(pool, func(name string, _, _ time.Duration, _ error) {
 			if name == "replicas.report" {
@@ -166,12 +135,16 @@ func TestRun_ReportsUntilItEndsAndWithdraws(t *testing.T) {
 
 func TestRun_WarnsOnceWhileItCannotReport(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		pool := schematest.SQLite(t)
+		if _, err := pool.ExecContext(t.Context(), `DROP TABLE automation_replicas`); err != nil {
+			t.Fatal(err)
+		}
 		var text bytes.Buffer // the bubble has one writer
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			replica.NewStore(sqlite(t), nil).Run(ctx, slog.New(slog.NewTextHandler(&text, nil)),
+			replica.NewStore(pool, nil).Run(ctx, slog.New(slog.NewTextHandler(&text, nil)),
 				replica.Counters{Requests: replica.NewCounter(time.Now), Failures: replica.NewFailures(), Now: time.Now}, func() replica.State { return replica.State{} })
 		}()
 		time.Sleep(10 * time.Minute)
@@ -223,38 +196,32 @@ func failures(t *testing.T, pool *sqlx.DB) []string {
 }
 
 func TestReport_AddsUsersFailures(t *testing.T) {
-	for name, open := range map[string]func(*testing.T) *sqlx.DB{
-		"postgres": func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, pgtest.Database(t)) },
-		"sqlite":   sqlite,
-	} {
-		t.Run(name, func(t *testing.T) {
-			pool := migrated(t, open(t))
-			s, number, now := replica.NewStore(pool, nil), int64(0), time.Now()
-			report := func(list ...replica.Failure) {
-				t.Helper()
-				number++
-				if err := s.Report(t.Context(), replica.Report{ID: "a", Number: number, UserFailures: list, At: now}); err != nil {
-					t.Fatal(err)
-				}
+	schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		s, number, now := replica.NewStore(pool, nil), int64(0), time.Now()
+		report := func(list ...replica.Failure) {
+			t.Helper()
+			number++
+			if err := s.Report(t.Context(), replica.Report{ID: "a", Number: number, UserFailures: list, At: now}); err != nil {
+				t.Fatal(err)
 			}
-			failure := func(user, code string, requests int64, began, last time.Duration) replica.Failure {
-				return replica.Failure{UserID: user, Cause: "node", Code: code, Requests: requests, BeganAt: now.Add(-began), FailedAt: now.Add(-last)}
-			}
-			report(failure("ann", "x", 3, 40*time.Hour, 30*time.Hour), failure("bob", "x", 1, time.Hour, time.Hour), failure("eve", "x", 5, time.Minute, 0))
-			report(failure("ann", "x", 2, time.Minute, 0), failure("ann", "y", 1, 0, 0), failure("bob", "x", 4, time.Minute, time.Minute))
-			want := []string{"ann node x 2 60", "ann node y 1 0", "bob node x 5 3540", "eve node x 5 60"} // ann's begin again after a day without any
-			if diff := cmp.Diff(want, failures(t, pool)); diff != "" {
-				t.Errorf("(-want +got)\n%s", diff)
-			}
-		})
-	}
+		}
+		failure := func(user, code string, requests int64, began, last time.Duration) replica.Failure {
+			return replica.Failure{UserID: user, Cause: "node", Code: code, Requests: requests, BeganAt: now.Add(-began), FailedAt: now.Add(-last)}
+		}
+		report(failure("ann", "x", 3, 40*time.Hour, 30*time.Hour), failure("bob", "x", 1, time.Hour, time.Hour), failure("eve", "x", 5, time.Minute, 0))
+		report(failure("ann", "x", 2, time.Minute, 0), failure("ann", "y", 1, 0, 0), failure("bob", "x", 4, time.Minute, time.Minute))
+		want := []string{"ann node x 2 60", "ann node y 1 0", "bob node x 5 3540", "eve node x 5 60"} // ann's begin again after a day without any
+		if diff := cmp.Diff(want, failures(t, pool)); diff != "" {
+			t.Errorf("(-want +got)\n%s", diff)
+		}
+	})
 }
 
 // The users' failures of a process cost the database few rows, and none while it
 // is slow or fails.
 func TestRun_SparesADatabaseThatIsSlowOrFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		pool := migrated(t, sqlite(t))
+		pool := schematest.SQLite(t)
 		c := replica.Counters{Requests: replica.NewCounter(time.Now), Failures: replica.NewFailures(), Now: time.Now}
 		fail := func(users int) {
 			for i := range users {

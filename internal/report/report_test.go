@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -35,28 +34,12 @@ type harness struct {
 // onBoth runs a test on both databases.
 func onBoth(t *testing.T, test func(t *testing.T, h *harness)) {
 	t.Helper()
-	for name, open := range map[string]func(*testing.T) *sqlx.DB{
-		"postgres": func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, schematest.Database(t)) },
-		"sqlite": func(t *testing.T) *sqlx.DB {
-			t.Helper()
-			pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)")
-			if err != nil {
-				t.Fatal(err)
-			}
-			pool.SetMaxOpenConns(1)
-			t.Cleanup(func() { _ = pool.Close() })
-			return pool
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			pool := open(t)
-			schematest.Migrate(t, pool)
-			h := &harness{t: t, pool: pool, words: sqldb.New(pool, sqldb.Options{}), rollouts: rollout.NewStore(pool)}
-			h.maker, h.options = report.New(pool, h.rollouts, sqldb.Options{}), report.Options{Flag: "automation"}
-			h.unlockAudit()
-			test(t, h)
-		})
-	}
+	schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		h := &harness{t: t, pool: pool, words: sqldb.New(pool, sqldb.Options{}), rollouts: rollout.NewStore(pool)}
+		h.maker, h.options = report.New(pool, h.rollouts, sqldb.Options{}), report.Options{Flag: "automation"}
+		h.unlockAudit()
+		test(t, h)
+	})
 }
 
 func (h *harness) sql(statements ...string) {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -38,13 +37,12 @@ func each(t *testing.T, fn func(t *testing.T, h *harness)) {
 	})
 }
 
+// sqlite returns a pool whose connections wait for each other's locks, as those
+// of several processes do.
 func sqlite(t testing.TB) *sqlx.DB {
 	t.Helper()
-	db, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = db.Close() })
+	db := schematest.SQLite(t)
+	db.SetMaxOpenConns(0)
 	return db
 }
 

@@ -37,9 +37,9 @@ func Database(tb testing.TB) (dsn string) {
 var copies sync.Map // names of the databases that Database has made
 
 // Migrate does what [schema.Migrate] does. A database that [Database] has made
-// is left as it is, so that tests need not tell it from others. An empty SQLite database becomes a
-// copy of one that the test binary has migrated once: with the race detector
-// the migrations take half a second for each of hundreds of tests.
+// is left as it is, so that tests need not tell it from others. An empty SQLite
+// database becomes a copy of one that the test binary has migrated once: with the
+// race detector the migrations take half a second for each of hundreds of tests.
 func Migrate(tb testing.TB, db *sqlx.DB) {
 	tb.Helper()
 	if err := migrate(tb.Context(), db); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -31,31 +30,17 @@ func migrated(t *testing.T, pool *sqlx.DB) *sqlx.DB {
 // onEach runs a test on each database. Exec expands the macros of sqldb.
 func onEach(t *testing.T, test func(t *testing.T, s *Store, exec func(statements ...string))) {
 	t.Helper()
-	for name, open := range map[string]func(t *testing.T) *sqlx.DB{
-		"postgres": func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, schematest.Database(t)) },
-		"sqlite": func(t *testing.T) *sqlx.DB {
+	schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
+		s := NewStore(pool, nil, noOptIns, time.Now)
+		test(t, s, func(statements ...string) {
 			t.Helper()
-			pool, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)")
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = pool.Close() })
-			return pool
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			pool := migrated(t, open(t))
-			s := NewStore(pool, nil, noOptIns, time.Now)
-			test(t, s, func(statements ...string) {
-				t.Helper()
-				for _, statement := range statements {
-					if _, err := pool.ExecContext(t.Context(), s.db.Expand(statement)); err != nil {
-						t.Fatalf("%s: %v", statement, err)
-					}
+			for _, statement := range statements {
+				if _, err := pool.ExecContext(t.Context(), s.db.Expand(statement)); err != nil {
+					t.Fatalf("%s: %v", statement, err)
 				}
-			})
+			}
 		})
-	}
+	})
 }
 
 // insertSession makes a session that was asked for some seconds ago.
