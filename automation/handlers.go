@@ -68,7 +68,7 @@ func (m *Module) Admin(authorize Authorize) http.Handler {
 		RecordAction: func(ctx context.Context, a fleet.Action, actor string, after map[string]any) error {
 			return m.fleet.RecordAction(ctx, FlagName, a, actor, after)
 		},
-		Cleanup: m.cleanup, Report: m.report, Overview: m.overview, Failures: m.fleet.Failures, Feedback: m.feedback, Settings: m.stored, Sessions: m.sessions,
+		Cleanup: m.cleanup, Report: m.report, Overview: m.overview, Failures: m.fleet.Failures, Feedback: m.feedback, Settings: m.stored, Sessions: m.sessions, ListSessions: m.fleet.Sessions,
 		Models: m.catalog, ModelName: m.modelName, Record: m.recordAPI, Now: m.now,
 	})
 }

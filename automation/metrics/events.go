@@ -173,9 +173,7 @@ func (e *events) initSeries() {
 	for _, result := range []string{"lost", "failed"} {
 		e.abandoned.WithLabelValues(result)
 	}
-	for _, reason := range []string{"expired", "broken"} {
-		e.retired.WithLabelValues(reason)
-	}
+	e.retired.WithLabelValues("expired")
 	for _, result := range []string{"idle", "opened", "budget", "opening", "node", "refused", "database", "paid", "provider", "canceled", "ending"} {
 		e.replacements.WithLabelValues(result)
 	}

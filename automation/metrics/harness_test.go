@@ -113,7 +113,7 @@ func observed(options metrics.Options) *metrics.Recorder {
 		{Kind: session.Opened, Cause: "renewal", Result: "refused", Took: time.Second, Asked: time.Hour},
 		{Kind: session.Opened, Cause: "request", Result: "not_needed"},
 		{Kind: session.Collided}, {Kind: session.TakenOver}, {Kind: session.Adopted}, {Kind: session.GivenUp, Result: "lost"},
-		{Kind: session.LeaseLost}, {Kind: session.Retired, Result: "broken"}, {Kind: session.Replaced, Result: "opened"}, {Kind: session.Mismatched, Result: "length"}, {Kind: session.CooledDown}, {Kind: session.Closed, Result: "closed"},
+		{Kind: session.LeaseLost}, {Kind: session.Retired, Result: "expired"}, {Kind: session.Replaced, Result: "opened"}, {Kind: session.Mismatched, Result: "length"}, {Kind: session.CooledDown}, {Kind: session.Closed, Result: "closed"},
 		{Kind: session.Maintained, Cause: "opens", Result: "ok"}, {Kind: session.Maintained, Cause: "closes", Result: "failed"},
 	} {
 		o.Session(e)

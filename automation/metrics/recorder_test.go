@@ -52,7 +52,7 @@ func TestRecorder_CountsEvents(t *testing.T) {
 		{"automation_session_orphans_adopted_total", nil, 1},
 		{"automation_session_doubts_given_up_total", []string{"result", "lost"}, 1},
 		{"automation_session_leases_lost_total", nil, 1},
-		{"automation_session_retired_total", []string{"reason", "broken"}, 1},
+		{"automation_session_retired_total", []string{"reason", "expired"}, 1},
 		{"automation_session_opens_total", []string{"cause", "request", "result", "not_needed"}, 1},
 		{"automation_session_opens_total", []string{"cause", "renewal", "result", "not_needed"}, 0},
 		{"automation_session_replacements_total", []string{"result", "opened"}, 1},

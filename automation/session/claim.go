@@ -90,10 +90,6 @@ func (c *Claim) pool() pool { return pool{c.row.OwnerID, c.row.ModelID} }
 // row says otherwise: no other request gets it. The claim must still be released.
 func (c *Claim) MarkExpired() error { return c.retire(reasonExpired) }
 
-// MarkBroken takes a session out of service whose provider failed beyond use:
-// no other request gets it. The claim must still be released.
-func (c *Claim) MarkBroken() error { return c.retire(reasonBroken) }
-
 func (c *Claim) retire(reason string) error {
 	ctx, cancel := c.m.detached(c.leaseCtx)
 	defer cancel()

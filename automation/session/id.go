@@ -9,15 +9,14 @@ import (
 // hex digits. [ParseID] makes one of what a client sends.
 type ID string
 
-// ErrBadID is the error of [ParseID].
-var ErrBadID = errors.New("session: not a session id")
+var errBadID = errors.New("session: not a session id")
 
 // hexDigits is how many digits the 32 bytes of an id have.
 const hexDigits = 64
 
 // ParseID returns the canonical form of an id. It accepts what the node
 // accepts: 32 bytes in hex digits of either case, with or without 0x, and with
-// or without a first digit that is zero. Anything else is ErrBadID.
+// or without a first digit that is zero. Anything else is an error.
 func ParseID(text string) (ID, error) {
 	digits := strings.ToLower(text)
 	digits = strings.TrimPrefix(digits, "0x")
@@ -25,11 +24,11 @@ func ParseID(text string) (ID, error) {
 		digits = "0" + digits
 	}
 	if len(digits) != hexDigits {
-		return "", ErrBadID
+		return "", errBadID
 	}
 	for i := range len(digits) {
 		if c := digits[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return "", ErrBadID
+			return "", errBadID
 		}
 	}
 	return ID("0x" + digits), nil

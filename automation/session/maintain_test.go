@@ -330,36 +330,28 @@ func TestEnd_ClosesASessionInUseOnlyAfterItsRelease(t *testing.T) {
 
 func TestClaim_RetiredSessionServesNobodyAndIsKeptUntilItExpires(t *testing.T) {
 	each(t, func(t *testing.T, db *sqlx.DB) {
-		for name, retire := range map[string]func(*session.Claim) error{"expired": (*session.Claim).MarkExpired, "broken": (*session.Claim).MarkBroken} {
-			t.Run(name, func(t *testing.T) {
-				if _, err := db.Exec(`DELETE FROM automation_sessions`); err != nil {
-					t.Fatal(err)
-				}
-				p := &fakeNode{}
-				o := quick()
-				o.MaxPerUser, o.CloseAfter = 1, time.Millisecond
-				m, stop := start(t, db, p, o)
-				defer stop()
-				c, err := m.Acquire(t.Context(), ask("alice"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := retire(c); err != nil {
-					t.Error(err)
-				}
-				next, err := m.Acquire(t.Context(), ask("alice"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				if next.SessionID() == c.SessionID() || next.Provider() != "0xp" {
-					t.Errorf("got %s again", next.SessionID())
-				}
-				next.Release()
-				c.Release()
-				if err := m.Maintain(t.Context()); err != nil || p.closed() != 0 {
-					t.Errorf("closed before the chain's end, %v", err)
-				}
-			})
+		p := &fakeNode{}
+		o := quick()
+		o.MaxPerUser, o.CloseAfter = 1, time.Millisecond
+		m, _ := start(t, db, p, o)
+		c, err := m.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.MarkExpired(); err != nil {
+			t.Error(err)
+		}
+		next, err := m.Acquire(t.Context(), ask("alice"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next.SessionID() == c.SessionID() || next.Provider() != "0xp" {
+			t.Errorf("got %s again", next.SessionID())
+		}
+		next.Release()
+		c.Release()
+		if err := m.Maintain(t.Context()); err != nil || p.closed() != 0 {
+			t.Errorf("closed before the chain's end, %v", err)
 		}
 	})
 }

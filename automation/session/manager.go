@@ -109,7 +109,7 @@ func (m *Manager) Acquire(ctx context.Context, req Request) (*Claim, error) {
 // about to; a session in use is waited for.
 func (m *Manager) AcquireSession(ctx context.Context, userID string, id ID) (*Claim, error) {
 	if id == "" {
-		return nil, ErrBadID
+		return nil, errBadID
 	}
 	return m.acquire(ctx, &acquisition{m: m, req: Request{UserID: userID}, pool: namedPool(id), sessionID: id})
 }

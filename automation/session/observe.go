@@ -43,8 +43,7 @@ const (
 	GivenUp
 	// LeaseLost: this replica could not extend a lease in time.
 	LeaseLost
-	// Retired: a session went out of service before its end. Result is
-	// expired or broken.
+	// Retired: a session went out of service before its end. Result is expired.
 	Retired
 	// Closed ends an attempt to close a session. Result is closed or failed.
 	Closed

@@ -112,7 +112,7 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 				defer mu.Unlock()
 				return statements["sessions.heartbeat"] > 0
 			})
-			if err := errors.Join(c.ReportFailure(), c.MarkBroken()); err != nil {
+			if err := errors.Join(c.ReportFailure(), c.MarkExpired()); err != nil {
 				t.Error(err)
 			}
 		}

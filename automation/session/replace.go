@@ -4,38 +4,30 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Status is what the chain says of a session.
-type Status string
-
-// The statuses.
-const (
-	StatusOpen    Status = "open"
-	StatusExpired Status = "expired" // its end has passed
-	StatusClosed  Status = "closed"  // it was closed, perhaps before its end
-	StatusMissing Status = "missing" // the chain does not know it
-)
-
-// Verify asks the chain about the session, which costs nothing. Where the node
-// cannot tell, it returns an error and nothing should be concluded.
-func (c *Claim) Verify(ctx context.Context) (Status, error) {
+// Verify asks the chain about the session, which costs nothing. It returns nil
+// where the session is open, and ErrEnded where its end has passed, it was
+// closed before, or the chain does not know it. Any other error says that the
+// node cannot tell, and nothing should be concluded.
+func (c *Claim) Verify(ctx context.Context) error {
 	s, err := c.m.get(ctx, c.SessionID())
 	switch {
 	case errors.Is(err, ErrSessionNotFound):
-		return StatusMissing, nil
+		return fmt.Errorf("%w: the chain does not know it", ErrEnded)
 	case err != nil:
-		return "", err
+		return err
 	case !s.ClosedAt.IsZero():
-		return StatusClosed, nil
+		return fmt.Errorf("%w: it was closed", ErrEnded)
 	case !s.EndsAt.IsZero() && !c.m.opts.Now().Before(s.EndsAt):
-		return StatusExpired, nil
+		return fmt.Errorf("%w: its end has passed", ErrEnded)
 	}
-	return StatusOpen, nil
+	return nil
 }
 
 // Replacement says what is to take a session's place.

@@ -12,10 +12,10 @@ import (
 	"testing"
 )
 
-// constants are the values of the constants of state.go that begin with prefix.
+// constants are the values of the constants of package sessionsql that begin with prefix.
 func constants(t *testing.T, prefix string) (values []string) {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "state.go", nil, 0)
+	file, err := parser.ParseFile(token.NewFileSet(), "../../internal/sessionsql/state.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,14 +70,14 @@ func TestStatesPage_IsTrue(t *testing.T) {
 		t.Fatal(err)
 	}
 	page := string(text)
-	states := constants(t, "state")
+	states := constants(t, "State")
 	for _, c := range []struct {
 		what      string
 		got, want []string
 	}{
 		{"the states", column(t, page, "States", 0), states},
 		{"where transitions lead", column(t, page, "Transitions", 2), states},
-		{"the reasons", column(t, page, "Transitions", 3), constants(t, "reason")},
+		{"the reasons", column(t, page, "Transitions", 3), constants(t, "Reason")},
 	} {
 		if !slices.Equal(c.got, c.want) {
 			t.Errorf("%s: the page has %v, the code %v", c.what, c.got, c.want)
@@ -107,7 +107,7 @@ func TestStatesPage_IsTrue(t *testing.T) {
 			t.Errorf("the table knows no state %s", state)
 		}
 	}
-	for _, prefix := range []string{"purpose", "wallet"} {
+	for _, prefix := range []string{"Purpose", "Wallet"} {
 		for _, word := range constants(t, prefix) {
 			if !strings.Contains(page, "`"+word+"`") {
 				t.Errorf("the page does not tell of %s", word)

@@ -276,7 +276,7 @@ func countUser(tx *sqldb.Tx, user, model, replaced string, margin time.Duration,
 				count(CASE WHEN `+inUse+` OR model_id = $4 THEN 1 END) AS placed, COALESCE(MIN({until ends_at}) - $3, 5) AS free
 			FROM automation_sessions s
 			WHERE user_id = $1 AND `+counted+` AND (ends_at IS NULL OR ends_at > {in $3})
-				AND reason NOT IN ('`+reasonBroken+`', '`+reasonExpired+`') AND id <> $2 AND NOT EXISTS (SELECT 1 FROM automation_sessions old
+				AND reason <> '`+reasonExpired+`' AND id <> $2 AND NOT EXISTS (SELECT 1 FROM automation_sessions old
 				WHERE old.id = s.replaces AND old.state IN ('`+stateOpen+`', '`+stateEnding+`') AND old.ends_at > {now})),
 		newest AS (SELECT {until charged_at} AS age, row_number() OVER (ORDER BY charged_at DESC) AS place FROM automation_sessions
 			WHERE user_id = $1 AND user_id <> '' AND state <> '`+stateFailed+`' AND charged_at > {in -$5}),

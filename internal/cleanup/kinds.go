@@ -1,6 +1,10 @@
 package cleanup
 
-import "time"
+import (
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/sessionsql"
+)
 
 // kind is one kind of rows that are deleted once they are old.
 type kind struct {
@@ -21,7 +25,7 @@ func kinds(o Options) []kind {
 			where: "deleted_at IS NOT NULL", retention: o.Retention},
 		// A session is charged before it is closed, so the budget's day is kept.
 		{name: "sessions that ended", table: "automation_sessions", timeColumn: "closed_at",
-			where: "state IN ('closed', 'failed')", retention: o.Retention, keepsUncertain: true},
+			where: sessionsql.Finished, retention: o.Retention, keepsUncertain: true},
 		{name: "audit of the flags", table: "feature_flag_events", timeColumn: "changed_at",
 			where: "TRUE", retention: o.AuditRetention, appendOnly: true},
 		{name: "history of the rollouts", table: "automation_rollout_events", timeColumn: "at",
@@ -60,7 +64,7 @@ const (
 	optedIn = `user_automation_settings AS s WHERE s.is_enabled AND s.deleted_at IS NULL AND {text s.user_id} > $1`
 	// $2 is the last user of the batch, $3 the retention, $4 the default duration.
 	unused = optedIn + ` AND {text s.user_id} <= $2 AND s.updated_at < {in -$3} AND s.session_duration = $4
-		AND NOT EXISTS (SELECT 1 FROM automation_sessions AS used WHERE used.user_id = {text s.user_id} AND used.user_id <> '' AND used.state <> 'failed')`
+		AND NOT EXISTS (SELECT 1 FROM automation_sessions AS used WHERE used.user_id = {text s.user_id} AND used.user_id <> '' AND used.state <> '` + sessionsql.StateFailed + `')`
 )
 
 // deleteUnusedQuery deletes the unused settings of a batch of users.
@@ -94,4 +98,4 @@ func deleteRows(lite bool, table, which string) string {
 // uncertainOpenAge returns how many seconds ago the oldest open whose outcome is
 // unknown was requested.
 const uncertainOpenAge = `SELECT coalesce(max(-{until called_at}), 0) FROM automation_sessions
-	WHERE state IN ('opening', 'unknown', 'lost')`
+	WHERE state IN ('` + sessionsql.StateOpening + `', '` + sessionsql.StateUnknown + `', '` + sessionsql.StateLost + `')`

@@ -7,6 +7,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/sessionsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -159,7 +160,7 @@ func (m *Maker) adoption(ctx context.Context, r measured, o Options) (Criterion,
 const usedBetween = `SELECT DISTINCT user_id AS id FROM automation_sessions WHERE created_at >= {unix $1} AND created_at < {unix $2} AND ` + isUse + `
 	UNION SELECT DISTINCT user_id FROM automation_sessions WHERE created_at >= {unix $1 - 172800} AND created_at < {unix $1} AND last_used_at >= {unix $1} AND ` + isUse
 
-const isUse = `user_id <> '' AND state NOT IN ('failed', 'lost')`
+const isUse = `user_id <> '' AND state NOT IN ('` + sessionsql.StateFailed + `', '` + sessionsql.StateLost + `')`
 
 const adoptersQuery = `SELECT count(*) FROM (SELECT {text user_id} AS id FROM user_automation_settings WHERE is_enabled AND deleted_at IS NULL
 		AND (created_at >= {unix $1} AND created_at < {unix $2} OR updated_at >= {unix $1} AND updated_at < {unix $2})

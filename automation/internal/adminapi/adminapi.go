@@ -52,7 +52,9 @@ type Deps struct {
 	Feedback Feedback
 	Settings UserSettings
 	Sessions Sessions
-	Models   Models
+	// ListSessions lists the sessions of all users.
+	ListSessions func(ctx context.Context, f fleet.SessionFilter) (page []fleet.Session, next string, err error)
+	Models       Models
 	// ModelName returns the name of a model's id, or the id.
 	ModelName func(id string) string
 	// Record is called once for each request, when it has ended.

@@ -13,10 +13,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 )
 
-// Sessions lists and ends sessions; *session.Manager does.
+// Sessions ends sessions and shows a user's; *session.Manager does.
 type Sessions interface {
 	List(ctx context.Context, userID string) ([]session.Info, error)
-	ListAll(ctx context.Context, f session.Filter) (page []session.Record, next string, err error)
 	EndAny(ctx context.Context, id session.ID) error
 	Usage(ctx context.Context, userID string) (session.Usage, error)
 }
@@ -45,7 +44,7 @@ func (a *api) listSessions(c *httpapi.Call, _ string) error {
 	if err != nil {
 		return err
 	}
-	list, next, err := a.Sessions.ListAll(c.R.Context(), session.Filter{UserID: q.Get("user"), State: q.Get("state"), Before: cursor, Limit: limit})
+	list, next, err := a.ListSessions(c.R.Context(), fleet.SessionFilter{UserID: q.Get("user"), State: q.Get("state"), Before: cursor, Limit: limit})
 	if err != nil {
 		return databaseProblem(c.W, err)
 	}

@@ -288,15 +288,15 @@ func (f *forwarding) remedySession(e *failure) bool {
 		e.answer = sessionGone(e)
 		return false
 	}
-	status, err := f.claim.Verify(f.r.Context())
+	ended := f.claim.Verify(f.r.Context())
 	switch {
-	case err != nil:
-		f.warn("session not verified", err)
-		return false
-	case status == session.StatusOpen:
+	case ended == nil:
 		return f.initiate(e)
+	case !errors.Is(ended, session.ErrEnded):
+		f.warn("session not verified", ended)
+		return false
 	}
-	f.warn("session ended on the chain", fmt.Errorf("%s: %w", status, e.answer))
+	f.warn("session ended on the chain", fmt.Errorf("%w: %w", ended, e.answer))
 	if f.clientSession != "" {
 		f.markExpired()
 		e.answer = sessionGone(e)

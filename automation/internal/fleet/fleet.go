@@ -11,6 +11,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/MorpheusAIs/gateway-automation/internal/sessionsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -81,9 +82,17 @@ func (s *Store) last() Counts {
 
 func (s *Store) isFresh(c Counts) bool { return !c.At.IsZero() && s.now().Sub(c.At) < countsMaxAge }
 
+// Sets of states, and of the reasons why the node was never asked.
+const (
+	opened    = `'` + sessionsql.StateOpen + `', '` + sessionsql.StateEnding + `', '` + sessionsql.StateClosed + `'`
+	notOpened = `'` + sessionsql.StateFailed + `', '` + sessionsql.StateLost + `'`
+	pending   = `'` + sessionsql.StateOpening + `', '` + sessionsql.StateUnknown + `'`
+	notAsked  = `'` + sessionsql.ReasonNotAsked + `', '` + sessionsql.ReasonNotNeeded + `'`
+)
+
 // DISTINCT in a query of its own is hashed, where count(DISTINCT …) sorts.
 const activeQuery = `SELECT count(*) FROM (SELECT DISTINCT user_id FROM automation_sessions
-	WHERE created_at > {in -604800} AND user_id <> '' AND state NOT IN ('failed', 'lost')) AS active`
+	WHERE created_at > {in -604800} AND user_id <> '' AND state NOT IN (` + notOpened + `)) AS active`
 
 func (s *Store) countActive(ctx context.Context) (int64, error) {
 	return sqldb.Read(ctx, s.db, "fleet.active_users", func(tx *sqldb.Tx) (n int64, err error) {
@@ -113,17 +122,17 @@ type Figures struct {
 
 // Opens that were given up before the node was asked are neither opened nor failed.
 const opensQuery = `SELECT purpose,
-		count(CASE WHEN state IN ('open', 'ending', 'closed') THEN 1 END) AS opened,
-		count(CASE WHEN state IN ('failed', 'lost') THEN 1 END) AS failed,
-		count(CASE WHEN state IN ('opening', 'unknown') THEN 1 END) AS pending,
-		count(CASE WHEN state IN ('open', 'ending', 'closed') AND created_at > {in -1800} THEN 1 END) AS recent_opened,
-		count(CASE WHEN state IN ('failed', 'lost') AND created_at > {in -1800} THEN 1 END) AS recent_failed
-	FROM automation_sessions WHERE created_at > {in -3600} AND NOT (state = 'failed' AND reason IN ('not_asked', 'not_needed'))
+		count(CASE WHEN state IN (` + opened + `) THEN 1 END) AS opened,
+		count(CASE WHEN state IN (` + notOpened + `) THEN 1 END) AS failed,
+		count(CASE WHEN state IN (` + pending + `) THEN 1 END) AS pending,
+		count(CASE WHEN state IN (` + opened + `) AND created_at > {in -1800} THEN 1 END) AS recent_opened,
+		count(CASE WHEN state IN (` + notOpened + `) AND created_at > {in -1800} THEN 1 END) AS recent_failed
+	FROM automation_sessions WHERE created_at > {in -3600} AND NOT (state = '` + sessionsql.StateFailed + `' AND reason IN (` + notAsked + `))
 	GROUP BY purpose ORDER BY purpose`
 
 const (
 	flagChangesQuery = `SELECT count(*) FROM feature_flag_events WHERE feature_name = $1 AND changed_at > {in -3600} AND action IN ('insert', 'update', 'delete')`
-	orphansQuery     = `SELECT count(*) FROM automation_sessions WHERE state = 'unknown' AND created_at < {in -900}`
+	orphansQuery     = `SELECT count(*) FROM automation_sessions WHERE state = '` + sessionsql.StateUnknown + `' AND created_at < {in -900}`
 )
 
 // Figures reads them, for the flag of that name.
@@ -184,7 +193,7 @@ const maxFailures = 20
 const (
 	errorsQuery = `SELECT cause, code, began_at, failed_at, requests FROM automation_user_failures WHERE user_id = $1 ORDER BY failed_at DESC LIMIT $2`
 	brokenQuery = `SELECT COALESCE(closed_at, created_at) AS at, model_id, provider, state, reason, last_error FROM automation_sessions
-		WHERE user_id = $1 AND user_id <> '' AND (state IN ('failed', 'lost') AND reason NOT IN ('not_asked', 'not_needed') OR reason IN ('expired', 'broken', 'mismatch'))
+		WHERE user_id = $1 AND user_id <> '' AND (state IN (` + notOpened + `) AND reason NOT IN (` + notAsked + `) OR reason IN ('` + sessionsql.ReasonExpired + `', '` + sessionsql.ReasonMismatch + `'))
 		ORDER BY created_at DESC LIMIT $2`
 	providerQuery = `SELECT provider, failed_at FROM automation_provider_failures WHERE user_id = $1 ORDER BY failed_at DESC LIMIT $2`
 )
