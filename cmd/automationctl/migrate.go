@@ -171,8 +171,26 @@ func (a *app) refuseDown(cmd *cobra.Command, db *sqlx.DB, steps int) error {
 	return usagef("this would take back %s and delete %s; dump the tables first, then repeat it with --yes", strings.Join(names, ", "), lost)
 }
 
-// dropped finds the tables that a way back drops.
-var dropped = regexp.MustCompile(`(?m)^\s*DROP TABLE (?:IF EXISTS )?(\w+)`)
+// dropped and created find the tables that a way back drops, and makes.
+var (
+	dropped = regexp.MustCompile(`(?m)^\s*DROP TABLE (?:IF EXISTS )?(\w+)`)
+	created = regexp.MustCompile(`(?m)^\s*CREATE TABLE (?:IF NOT EXISTS )?(\w+)`)
+)
+
+// lostTables returns the tables that a way back drops for good. One that it makes
+// as well is a copy of its own, or has been given its rows again.
+func lostTables(down string) (tables []string) {
+	var kept []string
+	for _, found := range created.FindAllStringSubmatch(down, -1) {
+		kept = append(kept, found[1])
+	}
+	for _, found := range dropped.FindAllStringSubmatch(down, -1) {
+		if !slices.Contains(kept, found[1]) {
+			tables = append(tables, found[1])
+		}
+	}
+	return tables
+}
 
 // losses returns the newest migrations that are applied, and how many rows of
 // which tables go with them. An adopted table stays.
@@ -192,9 +210,7 @@ func (a *app) losses(ctx context.Context, db *sqlx.DB, steps int) (names []strin
 		if err != nil {
 			continue // of a newer program, which Down refuses
 		}
-		for _, found := range dropped.FindAllStringSubmatch(string(down), -1) {
-			tables = append(tables, found[1])
-		}
+		tables = append(tables, lostTables(string(down))...)
 	}
 	var parts []string
 	for _, table := range tables {
