@@ -151,6 +151,11 @@ func (m *Mock) FeedbackErase(user string) WriteCall {
 	return m.exec(`DELETE FROM automation_feedback WHERE user_id = $1`, user)
 }
 
+// FailuresErase expects that the record of a user's failed requests is erased.
+func (m *Mock) FailuresErase(user string) WriteCall {
+	return m.exec(`DELETE FROM automation_user_failures WHERE user_id = $1`, user)
+}
+
 // Returns lets the database have these settings, or have them from then on.
 func (s SettingsCall) Returns(is settings.Settings) {
 	s.query.WillReturnRows(settingsRows().AddRow(is.IsEnabled, seconds(is.SessionDuration), is.Version, is.CreatedAt, is.UpdatedAt, nil))

@@ -166,6 +166,7 @@ func TestMock_ServesAGatewaysOwnTest(t *testing.T) {
 	mock.SettingsErase("alice").Done()
 	mock.SessionsErase("alice").Done()
 	mock.FeedbackErase("alice").Done()
+	mock.FailuresErase("alice").Done()
 	if err := m.EraseUser(t.Context(), "alice"); err != nil {
 		t.Error(err)
 	}

@@ -156,6 +156,7 @@ var suggestions = []struct{ prefix, expectation string }{
 	{"UPDATE automation_sessions SET lease_token", "SessionClaim"},
 	{"UPDATE automation_sessions SET lane = '', lease_token = NULL", "SessionRelease"},
 	{"DELETE FROM automation_feedback", "FeedbackErase"},
+	{"DELETE FROM automation_user_failures", "FailuresErase"},
 }
 
 func suggestion(query string) string {
