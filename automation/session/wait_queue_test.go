@@ -115,3 +115,14 @@ func TestWaitQueue_CallsOnceForEachWhoStillWaits(t *testing.T) {
 		t.Errorf("queues left: %v", qs.pools)
 	}
 }
+
+func TestAcquisition_AsksASlowDatabaseHalfOfTheTime(t *testing.T) {
+	for asked := 1; asked < 5; asked++ {
+		a := &acquisition{asked: asked}
+		for _, took := range []time.Duration{0, 10 * time.Millisecond, time.Second} {
+			if pause := a.pause(took); pause < max(took, 22*time.Millisecond) || pause > max(took, 165*time.Millisecond) {
+				t.Errorf("after ask %d, which took %v, it waits %v", asked, took, pause)
+			}
+		}
+	}
+}
