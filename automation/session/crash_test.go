@@ -43,7 +43,7 @@ func TestAcquire_OpensNoMoreThanTheCapForFirstRequestsOfFiveReplicas(t *testing.
 					Options: options{MaxPerUser: most}}))
 			}
 			for _, r := range replicas {
-				r.send(t, work{Users: []string{"alice"}, Requests: 100, Models: models(1)})
+				r.Send(t, work{Users: []string{"alice"}, Requests: 100, Models: models(1)})
 			}
 			var slowest time.Duration
 			for i, r := range replicas {
@@ -80,18 +80,18 @@ func TestManager_LeavesNothingBehindWhenReplicasAreKilledUnderLoad(t *testing.T)
 	var replicas []*replica
 	for range 3 {
 		replicas = append(replicas, startReplica(t, config))
-		replicas[len(replicas)-1].send(t, load)
+		replicas[len(replicas)-1].Send(t, load)
 	}
 	for range rounds {
 		<-time.After(pause) // the load is what is tested
-		replicas[0].kill()
+		replicas[0].Kill()
 		r := startReplica(t, config)
-		r.send(t, load)
+		r.Send(t, load)
 		replicas = append(replicas[1:], r)
 	}
 	var served int
 	for _, r := range replicas {
-		_ = r.in.Close()
+		r.CloseInput()
 		rep := r.report(t)
 		served += rep.Served
 		for _, e := range rep.Errors { // of a busy machine: a lease that it lost is no fault
@@ -132,14 +132,14 @@ func TestManager_LeavesNothingBehindWhenKilledAnywhereInAnOpen(t *testing.T) {
 				c := config
 				c.Failpoint, c.Options.Lease = point, 3*time.Second
 				r := startReplica(t, c)
-				r.send(t, work{Users: []string{user}, Models: models(1)})
+				r.Send(t, work{Users: []string{user}, Models: models(1)})
 				r.died(t)
 			})
 		}
 	}
 	wg.Wait()
 	r := startReplica(t, config)
-	r.send(t, work{Users: users, Models: models(1)})
+	r.Send(t, work{Users: users, Models: models(1)})
 	if rep := r.report(t); rep.Served != len(users) {
 		t.Errorf("%d of %d served afterwards: %v", rep.Served, len(users), rep.Errors)
 	}

@@ -141,7 +141,7 @@ func TestManager_ToleratesClocksTenMinutesApart(t *testing.T) {
 	for _, off := range []time.Duration{-10 * time.Minute, 0, 10 * time.Minute} {
 		config.Clock = off
 		r := startReplica(t, config)
-		r.send(t, work{Users: users, Models: []string{modelA}, Forever: true})
+		r.Send(t, work{Users: users, Models: []string{modelA}, Forever: true})
 		replicas = append(replicas, r)
 	}
 	until(t, "the old sessions are closed and new ones used", func() bool {
@@ -149,7 +149,7 @@ func TestManager_ToleratesClocksTenMinutesApart(t *testing.T) {
 		return s.Closes == len(users) && s.Opens == 2*len(users)
 	})
 	for _, r := range replicas {
-		_ = r.in.Close()
+		r.CloseInput()
 		if rep := r.report(t); rep.Served == 0 || len(rep.Errors) > 0 {
 			t.Errorf("%d served, %v", rep.Served, rep.Errors)
 		}
@@ -170,7 +170,7 @@ func TestAcquire_SerialisesABurstThatCollidesOverFiveReplicas(t *testing.T) {
 	}
 	begun := time.Now()
 	for i, r := range replicas {
-		r.send(t, work{Users: names(fmt.Sprint("replica-", i), 10), Models: models(1)})
+		r.Send(t, work{Users: names(fmt.Sprint("replica-", i), 10), Models: models(1)})
 	}
 	var slowest time.Duration
 	for _, r := range replicas {
@@ -197,12 +197,12 @@ func TestAcquire_TakesADeadReplicasSessionOnceItsLeaseEnds(t *testing.T) {
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: 1, Lease: 2 * time.Second}}
 	r := startReplica(t, config)
-	r.send(t, work{Users: []string{"alice"}, Models: []string{modelA}, Hold: true})
-	if !r.out.Scan() {
+	r.Send(t, work{Users: []string{"alice"}, Models: []string{modelA}, Hold: true})
+	if _, ok := r.Line(); !ok {
 		t.Fatal("no claim")
 	}
 	m, _ := start(t, db, client(t, n), quick())
-	r.kill()
+	r.Kill()
 	var until time.Time
 	if err := db.Get(&until, `SELECT lease_until FROM automation_sessions`); err != nil {
 		t.Fatal(err)

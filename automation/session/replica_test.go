@@ -1,7 +1,6 @@
 package session_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +10,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"os/exec"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -23,6 +21,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/internal/proctest"
 )
 
 const replicaEnv = "SESSION_TEST_REPLICA"
@@ -80,11 +79,7 @@ type report struct {
 }
 
 // replica is a running one, as the test sees it.
-type replica struct {
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Scanner
-}
+type replica struct{ *proctest.Process }
 
 func startReplica(t *testing.T, c replicaConfig) *replica {
 	t.Helper()
@@ -92,60 +87,31 @@ func startReplica(t *testing.T, c replicaConfig) *replica {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0]) //nolint:noctx // it ends with its input
-	cmd.Env = append(os.Environ(), replicaEnv+"="+string(config), "GORACE=atexit_sleep_ms=0 halt_on_error=1")
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	r := &replica{cmd: cmd, in: in, out: bufio.NewScanner(out)}
-	r.out.Buffer(nil, 1<<20)
-	t.Cleanup(r.kill)
-	if !r.out.Scan() && c.Failpoint == "" { // it runs, or has found its end already
+	r := &replica{proctest.Start(t, proctest.Self(nil, replicaEnv+"="+string(config)))}
+	if _, ok := r.Line(); !ok && c.Failpoint == "" { // it runs, or has found its end already
 		t.Fatal("the replica did not start")
 	}
 	return r
 }
 
-func (r *replica) send(t *testing.T, w work) {
-	t.Helper()
-	if err := json.NewEncoder(r.in).Encode(w); err != nil {
-		t.Errorf("the replica takes no work: %v", err)
-	}
-}
-
 // report waits for the answer to the work that was sent.
 func (r *replica) report(t *testing.T) (rep report) {
 	t.Helper()
-	if !r.out.Scan() {
+	line, ok := r.Line()
+	if !ok {
 		t.Error("the replica ended without a report")
 		return rep
 	}
-	if err := json.Unmarshal(r.out.Bytes(), &rep); err != nil {
+	if err := json.Unmarshal([]byte(line), &rep); err != nil {
 		t.Error(err)
 	}
 	return rep
 }
 
-// kill ends it as kill -9 does.
-func (r *replica) kill() {
-	_ = r.cmd.Process.Kill()
-	_ = r.cmd.Wait()
-}
-
 // stop ends it in an orderly way.
 func (r *replica) stop(t *testing.T) {
 	t.Helper()
-	_ = r.in.Close()
-	if err := r.cmd.Wait(); err != nil {
+	if err := r.End(); err != nil {
 		t.Errorf("the replica ended badly: %v", err)
 	}
 }
@@ -153,8 +119,7 @@ func (r *replica) stop(t *testing.T) {
 // died waits until it has killed itself.
 func (r *replica) died(t *testing.T) {
 	t.Helper()
-	err := r.cmd.Wait()
-	if e, ok := errors.AsType[*exec.ExitError](err); !ok || e.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+	if err := r.Wait(); !proctest.WasKilled(err) {
 		t.Errorf("the replica was to kill itself, it ended with %v", err)
 	}
 }

@@ -119,9 +119,12 @@ func (p *Process) Terminate(t testing.TB) {
 	}
 }
 
+// CloseInput closes the process's standard input, which tells many to end.
+func (p *Process) CloseInput() { _ = p.in.Close() }
+
 // End closes the process's standard input and returns as Wait does.
 func (p *Process) End() error {
-	_ = p.in.Close()
+	p.CloseInput()
 	return p.wait()
 }
 
