@@ -6,7 +6,6 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/adminapi"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/chat"
-	"github.com/MorpheusAIs/gateway-automation/automation/internal/fleet"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/userapi"
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
@@ -62,11 +61,12 @@ func (m *Module) Admin(authorize Authorize) http.Handler {
 		}
 		authorize = adminapi.ByToken(token, m.now, m.log)
 	}
+	audit := flagsql.NewAudit(m.pool, sqldb.Options{MaxConns: 1, Observe: m.observer.SQL})
 	return adminapi.New(adminapi.Deps{
 		BasePath: AdminPath, Authorize: authorize, Explain: m.flags.Explain,
-		Store: m.store, Audit: flagsql.NewAudit(m.pool, sqldb.Options{MaxConns: 1, Observe: m.observer.SQL}), Rollouts: m.rollouts, Refresh: m.flags.Trigger,
-		RecordAction: func(ctx context.Context, a fleet.Action, actor string, after map[string]any) error {
-			return m.fleet.RecordAction(ctx, FlagName, a, actor, after)
+		Store: m.store, Audit: audit, Rollouts: m.rollouts, Refresh: m.flags.Trigger,
+		RecordAction: func(ctx context.Context, a flagsql.Action, actor string, after map[string]any) error {
+			return audit.Record(ctx, FlagName, a, actor, after)
 		},
 		Cleanup: m.cleanup, Report: m.report, Overview: m.overview, Failures: m.fleet.Failures, Feedback: m.feedback, Settings: m.stored, Sessions: m.sessions, ListSessions: m.fleet.Sessions,
 		Models: m.catalog, ModelName: m.modelName, Record: m.recordAPI, Now: m.now,

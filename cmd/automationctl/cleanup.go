@@ -9,6 +9,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -26,7 +27,8 @@ defaults and were neither touched nor used for the retention: set these
 variables, and DEFAULT_SESSION_EXPIRATION, as the gateway has them.
 
 It works in small batches with pauses, next to running gateways, which do the
-same every AUTOMATION_CLEANUP_INTERVAL. It may be cut short and run again.`,
+same every AUTOMATION_CLEANUP_INTERVAL. It may be cut short and run again. The
+audit has who began one, under the name of --actor; a dry run is not recorded.`,
 		Example: `  automationctl cleanup --dry-run
   automationctl cleanup --yes`,
 		RunE: a.withDB(func(cmd *cobra.Command, _ []string, db *sqlx.DB) error {
@@ -51,6 +53,12 @@ same every AUTOMATION_CLEANUP_INTERVAL. It may be cut short and run again.`,
 			})
 			if err != nil {
 				return usage(err)
+			}
+			if !dryRun { // before anything is removed: a pass may be cut off
+				audit := flagsql.NewAudit(db, sqldb.Options{})
+				if err := audit.Record(cmd.Context(), automation.FlagName, flagsql.ActionCleanup, a.actorName(), map[string]any{"cleanup": "begun"}); err != nil {
+					return err
+				}
 			}
 			r, err := c.Pass(cmd.Context(), dryRun)
 			if err != nil && r.Total() == 0 {

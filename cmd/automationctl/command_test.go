@@ -101,6 +101,10 @@ func TestCleanup_RemovesWhatItReports(t *testing.T) {
 				t.Errorf("%v: exit %d, %v left\n%s%s", args, r.code, left(), r.out, r.errs)
 			}
 		}
+		var audited []string
+		if err := db.SelectContext(t.Context(), &audited, `SELECT feature_name || ' ' || changed_by FROM feature_flag_events WHERE action = 'cleanup'`); err != nil || len(audited) != 1 || !strings.HasPrefix(audited[0], "automation ") {
+			t.Errorf("the audit has the clean-ups %q of a dry run and a run, error %v", audited, err)
+		}
 		s.env["AUTOMATION_RETENTION_DAYS"], s.env["AUTOMATION_DEFAULT_OPT_IN"] = "2", "true"
 		if r := s.run("cleanup", "--yes", "--json"); r.code != 0 || !strings.Contains(r.out, `"total": 2`) || fmt.Sprint(left()) != "[off]" {
 			t.Errorf("exit %d, %v left\n%s%s", r.code, left(), r.out, r.errs)

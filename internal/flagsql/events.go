@@ -12,7 +12,7 @@ import (
 )
 
 // Event is one line of the audit. The table's triggers write it, whoever changes
-// a flag and however; what operators do besides, the admin API writes.
+// a flag and however; what operators do besides, Record writes.
 type Event struct {
 	ID      int64           `json:"id"`
 	Flag    string          `json:"feature_name"`
@@ -24,7 +24,7 @@ type Event struct {
 	After   json.RawMessage `json:"after"`
 }
 
-// Audit reads the audit.
+// Audit reads the audit and adds what is no change of a flag.
 type Audit struct{ db *sqldb.DB }
 
 // NewAudit returns an Audit on the host's pool.
@@ -104,4 +104,28 @@ func readEvents(tx *sqldb.Tx, list []Event, name string, from, until int64, limi
 		list = append(list, Event{r.ID, r.Flag, r.Version, r.Action, r.At.Time, r.By, json.RawMessage(r.Before), json.RawMessage(r.After)})
 	}
 	return list, nil
+}
+
+// Action is what an operator does besides changing a flag, as the audit has it.
+type Action string
+
+// The actions.
+const (
+	ActionEndSession Action = "end_session"
+	ActionCleanup    Action = "cleanup"
+)
+
+// Record writes into the flag's audit, before an operator acts, who does what.
+// After says on what they act, such as {"session_id": "0x…"}.
+func (a Audit) Record(ctx context.Context, flag string, action Action, actor string, after map[string]any) error {
+	text, err := json.Marshal(after)
+	if err != nil {
+		return err
+	}
+	_, err = sqldb.Write(ctx, a.db, "flags.record_action", func(tx *sqldb.Tx) (int64, error) {
+		return tx.Exec(`INSERT INTO feature_flag_events (feature_name, version, action, changed_at, changed_by, before, after)
+			VALUES ($1, COALESCE((SELECT version FROM feature_flags WHERE feature_name = $1), 0), $2, {now}, $3, {json $4}, {json $5})`,
+			flag, string(action), actor, "{}", string(text))
+	})
+	return err
 }

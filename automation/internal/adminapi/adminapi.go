@@ -43,7 +43,7 @@ type Deps struct {
 	Cleanup func(ctx context.Context, dryRun bool) (cleanup.Report, error)
 	// RecordAction writes into the audit what an operator does besides changing
 	// a flag or a rollout, which write their own.
-	RecordAction func(ctx context.Context, a fleet.Action, actor string, after map[string]any) error
+	RecordAction func(ctx context.Context, a flagsql.Action, actor string, after map[string]any) error
 	Report       func(ctx context.Context, openBugs *int, since time.Duration) (report.Report, error)
 	// Overview is how the feature is on all replicas.
 	Overview func(ctx context.Context) (Overview, error)

@@ -6,9 +6,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/MorpheusAIs/gateway-automation/automation/internal/fleet"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
@@ -133,7 +133,7 @@ func (a *api) postCleanup(c *httpapi.Call, actor string) error {
 		return err
 	}
 	if !dry {
-		if err := a.RecordAction(c.R.Context(), fleet.ActionCleanup, actor, map[string]any{"cleanup": "begun"}); err != nil {
+		if err := a.RecordAction(c.R.Context(), flagsql.ActionCleanup, actor, map[string]any{"cleanup": "begun"}); err != nil {
 			return databaseProblem(c.W, err)
 		}
 	}

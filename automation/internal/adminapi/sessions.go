@@ -10,6 +10,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 )
 
@@ -70,7 +71,7 @@ func (a *api) endSession(c *httpapi.Call, actor string) error {
 		return databaseProblem(c.W, err)
 	}
 	ctx := context.WithoutCancel(c.R.Context()) // what was done is recorded, whether or not the operator waits
-	if err := a.RecordAction(ctx, fleet.ActionEndSession, actor, map[string]any{"session_id": id}); err != nil {
+	if err := a.RecordAction(ctx, flagsql.ActionEndSession, actor, map[string]any{"session_id": id}); err != nil {
 		httpapi.RetryAfter(c.W, retrySoon)
 		return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable,
 			"The session is to end, but the audit does not have it: end it again.").WithCause(err))

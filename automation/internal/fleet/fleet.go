@@ -5,7 +5,6 @@ package fleet
 
 import (
 	"context"
-	"encoding/json"
 	"sync"
 	"time"
 
@@ -257,30 +256,6 @@ func (s *Store) Failures(ctx context.Context, userID string) ([]Failure, error) 
 func (s *Store) EraseUser(ctx context.Context, userID string) error {
 	_, err := sqldb.Write(ctx, s.db, "fleet.erase", func(tx *sqldb.Tx) (int64, error) {
 		return tx.Exec(`DELETE FROM automation_user_failures WHERE user_id = $1`, userID)
-	})
-	return err
-}
-
-// Action is what an operator does besides changing a flag, as the audit has it.
-type Action string
-
-// The actions.
-const (
-	ActionEndSession Action = "end_session"
-	ActionCleanup    Action = "cleanup"
-)
-
-// RecordAction writes into the flag's audit, before an operator acts, who does
-// what. After says on what they act, such as {"session_id": "0x…"}.
-func (s *Store) RecordAction(ctx context.Context, flag string, a Action, actor string, after map[string]any) error {
-	text, err := json.Marshal(after)
-	if err != nil {
-		return err
-	}
-	_, err = sqldb.Write(ctx, s.db, "fleet.record_action", func(tx *sqldb.Tx) (int64, error) {
-		return tx.Exec(`INSERT INTO feature_flag_events (feature_name, version, action, changed_at, changed_by, before, after)
-			VALUES ($1, COALESCE((SELECT version FROM feature_flags WHERE feature_name = $1), 0), $2, {now}, $3, {json $4}, {json $5})`,
-			flag, string(a), actor, "{}", string(text))
 	})
 	return err
 }
