@@ -48,6 +48,24 @@ func verdict(met bool) Verdict {
 	return VerdictNotMet
 }
 
+// span writes a duration as people do, in the unit that fits it. Of hours and
+// minutes the rest is cut off, so that what is a second short reads as short.
+func span(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return fmt.Sprintf("%.4g ms", float64(d)/float64(time.Millisecond))
+	case d < time.Minute:
+		return fmt.Sprintf("%.4g s", d.Seconds())
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%d min", d/time.Minute)
+	}
+	text := fmt.Sprintf("%d hours", d/time.Hour)
+	if minutes := d % time.Hour / time.Minute; minutes > 0 {
+		text += fmt.Sprintf(" %d min", minutes)
+	}
+	return text
+}
+
 // criteria measures all criteria.
 func (m *Maker) criteria(ctx context.Context, r measured, o Options) ([]Criterion, error) {
 	adoption, err := m.adoption(ctx, r, o)
@@ -59,14 +77,14 @@ func (m *Maker) criteria(ctx context.Context, r measured, o Options) ([]Criterio
 }
 
 func (r measured) fullRollout() Criterion {
-	c := Criterion{Name: "full_rollout", Verdict: VerdictOpen, Wanted: fmt.Sprintf("100 %% for %v", fullFor)}
+	c := Criterion{Name: "full_rollout", Verdict: VerdictOpen, Wanted: "100 % for " + span(fullFor)}
 	switch {
 	case r.heldFull >= fullFor:
-		c.Verdict, c.Measured = VerdictMet, fmt.Sprintf("100 %% for %v, %s", r.heldFull.Round(time.Second), r.State)
+		c.Verdict, c.Measured = VerdictMet, fmt.Sprintf("100 %% for %s, %s", span(r.heldFull), r.State)
 	case r.isOff:
 		c.Verdict, c.Measured = VerdictNotMet, "the feature was taken back"
 	case r.State == rollout.StateCompleted:
-		c.Verdict, c.Measured = VerdictNotMet, fmt.Sprintf("100 %% for %v, %s", r.heldFull.Round(time.Second), r.State)
+		c.Verdict, c.Measured = VerdictNotMet, fmt.Sprintf("100 %% for %s, %s", span(r.heldFull), r.State)
 	case r.State == rollout.StatePending:
 		c.Measured = "the rollout has not begun"
 	case r.isFull:
@@ -90,14 +108,14 @@ func errorRate(n rollout.Counts) Criterion {
 
 // timing compares a 95th percentile with what the plan allows.
 func timing(name string, most time.Duration, slow, outcomes int64, mean time.Duration) Criterion {
-	c := Criterion{Name: name, Verdict: VerdictOpen, Wanted: fmt.Sprintf("at most %v in %.4g %% of the requests", most, 100*(1-maxSlowShare)), Measured: tooFew}
+	c := Criterion{Name: name, Verdict: VerdictOpen, Wanted: fmt.Sprintf("at most %s in %.4g %% of the requests", span(most), 100*(1-maxSlowShare)), Measured: tooFew}
 	switch {
 	case most == 0:
 		c.Wanted, c.Measured = "the plan has no gate", "not measured"
 	case outcomes >= minRequests:
 		share := float64(slow) / float64(outcomes)
 		c.Verdict = verdict(share <= maxSlowShare)
-		c.Measured = fmt.Sprintf("more in %.2f %% of %d, %v on average", 100*share, outcomes, mean)
+		c.Measured = fmt.Sprintf("more in %.2f %% of %d, %s on average", 100*share, outcomes, span(mean))
 	}
 	return c
 }
@@ -113,7 +131,7 @@ func openBugs(n *int) Criterion {
 // adoption measures how many of the users used the feature or opted in within
 // the first week.
 func (m *Maker) adoption(ctx context.Context, r measured, o Options) (Criterion, error) {
-	c := Criterion{Name: "adoption", Verdict: VerdictOpen, Wanted: fmt.Sprintf("at least %.4g %% within %v", 100*minAdoption, week)}
+	c := Criterion{Name: "adoption", Verdict: VerdictOpen, Wanted: fmt.Sprintf("at least %.4g %% within %s", 100*minAdoption, span(week))}
 	switch {
 	case r.BeganAt.IsZero():
 		c.Measured = "the rollout has not begun"

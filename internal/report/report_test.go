@@ -153,7 +153,7 @@ func TestMake_MeasuresARolloutByHand(t *testing.T) {
 			('u1', TRUE, 3600, {now}, {now}), ('a', TRUE, 3600, {now}, {now}), ('b', FALSE, 3600, {now}, {now})`)
 		h.requests("none", 30, 0)
 		h.expect(h.report(), "running", "open", "full_rollout open: not everybody has it yet", "error_rate met: 0.00 %, 0 of 30",
-			"adoption open: the first week is not over", "latency met: more in 0.00 % of 30, 2ms on average", "database met: more in 0.00 % of 30, 33.333µs on average", "open_bugs open: not stated")
+			"adoption open: the first week is not over", "latency met: more in 0.00 % of 30, 2 ms on average", "database met: more in 0.00 % of 30, 0.03333 ms on average", "open_bugs open: not stated")
 
 		for _, percentage := range []string{"10", "50", "100"} {
 			h.pass(24 * time.Hour)
@@ -173,8 +173,8 @@ func TestMake_MeasuresARolloutByHand(t *testing.T) {
 		h.options.OpenBugs = &bugs
 		h.users(70)
 		r = h.report()
-		h.expect(r, "completed", "met", "full_rollout met: 100 % for 72h0m0s, completed", "error_rate met: 0.60 %, 6 of 1000", "adoption met: 30.0 %, 21 of 70 users",
-			"latency met: more in 4.00 % of 1000, 2ms on average", "database met: more in 0.00 % of 1000, 3µs on average", "open_bugs met: 0, as stated")
+		h.expect(r, "completed", "met", "full_rollout met: 100 % for 72 hours, completed", "error_rate met: 0.60 %, 6 of 1000", "adoption met: 30.0 %, 21 of 70 users",
+			"latency met: more in 4.00 % of 1000, 2 ms on average", "database met: more in 0.00 % of 1000, 0.003 ms on average", "open_bugs met: 0, as stated")
 		var steps []string
 		for _, s := range r.Steps {
 			steps = append(steps, s.String())
@@ -210,7 +210,7 @@ func TestMake_ShowsWhatLedToAWayBackByHand(t *testing.T) {
 		h.pass(time.Hour)
 		r := h.report()
 		h.expect(r, "rolled_back", "not_met", "full_rollout not_met: the feature was taken back", "error_rate not_met: 30.00 %, 30 of 100",
-			"adoption open: how many users there are was not stated", "latency met: more in 0.00 % of 100, 2ms on average", "database met: more in 0.00 % of 100, 20µs on average", "open_bugs open: not stated")
+			"adoption open: how many users there are was not stated", "latency met: more in 0.00 % of 100, 2 ms on average", "database met: more in 0.00 % of 100, 0.02 ms on average", "open_bugs open: not stated")
 		b := r.TakenBack
 		if b == nil || b.By != "ann" || b.Detail != "Back at 18:00" || b.Stage != "50 %" || b.Evidence.Failures != 30 || b.At.Sub(b.Since).Round(time.Minute) != time.Hour {
 			t.Fatalf("taken back %+v", b)
@@ -264,7 +264,7 @@ func TestMake_MeasuresAControllersRollout(t *testing.T) {
 		h.users(10)
 		r := h.report()
 		h.expect(r, "running", "not_met", "full_rollout open: everybody has it, not yet for long enough", "error_rate met: 0.90 %, 9 of 1000", "adoption open: the first week is not over",
-			"latency not_met: more in 5.10 % of 1000, 2ms on average", "database met: more in 0.00 % of 1000, 1ms on average", "open_bugs open: not stated")
+			"latency not_met: more in 5.10 % of 1000, 2 ms on average", "database met: more in 0.00 % of 1000, 1 ms on average", "open_bugs open: not stated")
 		if r.ByHand || r.Epoch != 1 || len(r.Steps) != 2 || r.Steps[0].String() != "0 %, 1 users listed" || r.Steps[1].String() != "100 %, 1 users listed" {
 			t.Errorf("%+v", r)
 		}
@@ -272,7 +272,7 @@ func TestMake_MeasuresAControllersRollout(t *testing.T) {
 		bugs := 1
 		h.options.OpenBugs = &bugs
 		r = h.report()
-		if got := fmt.Sprint(r.Criteria[0].Measured, "; ", r.Criteria[5].Measured, r.Criteria[5].Verdict); got != "100 % for 72h0m0s, completed; 1, as statednot_met" {
+		if got := fmt.Sprint(r.Criteria[0].Measured, "; ", r.Criteria[5].Measured, r.Criteria[5].Verdict); got != "100 % for 72 hours, completed; 1, as statednot_met" {
 			t.Error(got)
 		}
 
