@@ -1,12 +1,14 @@
 package console
 
 import (
+	"cmp"
 	"encoding/json"
 	"html/template"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/text"
@@ -29,8 +31,19 @@ type event struct {
 	Detail    string          `json:"detail"`
 }
 
+// done is what the database's words for a change of a flag mean.
+var done = map[string]string{"insert": "created", "update": "changed", "delete": "removed"}
+
+// Done is the event's action, for people.
+func (e event) Done() string { return cmp.Or(done[e.Action], strings.ReplaceAll(e.Action, "_", " ")) }
+
+// isEmpty reports whether a column of a new row says nothing.
+func isEmpty(value json.RawMessage) bool {
+	return slices.Contains([]string{"", "null", `""`, "[]"}, string(value))
+}
+
 // Changes lists what a flag's event changed, or on what an operator acted, one
-// name a line.
+// name a line. Of a row that is new, what is empty is left out.
 func (e event) Changes() []string {
 	var before, after map[string]json.RawMessage
 	_ = json.Unmarshal(e.Before, &before) // absent in a rollout's event
@@ -47,6 +60,8 @@ func (e event) Changes() []string {
 		was := ""
 		if value, ok := before[column]; ok {
 			was = text.Truncate(string(value), 200) + " → "
+		} else if isEmpty(after[column]) {
+			continue
 		}
 		list = append(list, column+": "+was+text.Truncate(string(after[column]), 200))
 	}

@@ -35,3 +35,59 @@ func TestErrorChart_BeginsWithTheFirstPoint(t *testing.T) {
 		t.Errorf("of one point: %s", chart)
 	}
 }
+
+func TestReach_SaysWhomAFlagIsOnFor(t *testing.T) {
+	for _, test := range []struct {
+		percentage float64
+		listed     int
+		want       string
+	}{{0, 0, "nobody"}, {0, 1, "1 internal user"}, {0, 1200, "1 200 internal users"}, {12.5, 0, "12.5 %"}, {10, 3, "10 % and 3 internal users"}, {100, 3, "100 %"}} {
+		if got := reach(test.percentage, test.listed); got != test.want {
+			t.Errorf("%v %%, %d listed: %q, want %q", test.percentage, test.listed, got, test.want)
+		}
+	}
+}
+
+func TestRollout_OneStepAtMostStandsOut(t *testing.T) {
+	for _, test := range []struct{ state, waiting, reason, want string }{
+		{"running", "", "", "pause"},
+		{"running", "samples", "", "pause"},
+		{"running", "approval", "", "approve"},
+		{"paused", "", "operator", "resume"},
+		{"paused", "", "breach", ""}, // look into the causes first
+	} {
+		usual := ""
+		for _, action := range rolloutActions {
+			switch button := (rollout{State: test.state, Waiting: test.waiting, Reason: test.reason}).Button(action.Name); button {
+			case "primary":
+				usual += action.Name
+			case "risk", "danger":
+				if action.Name != "skip" && action.Name != "promote" && action.Name != "abort" {
+					t.Errorf("%v: %s is marked %s", test, action.Name, button)
+				}
+			}
+		}
+		if usual != test.want {
+			t.Errorf("%v: %q stands out", test, usual)
+		}
+	}
+	over := rollout{}
+	over.Plan.Limit, over.Evidence.Exposed = 5, counts{Outcomes: 40, Failures: 3}
+	if !over.IsOver() || over.Distance() != "2.5 points over" || (rollout{}).IsOver() {
+		t.Errorf("7.5 %% of failures with a limit of 5 %%: over %v, %s", over.IsOver(), over.Distance())
+	}
+	if got := (rollout{}).Distance(); got != "no requests yet" {
+		t.Errorf("the distance to the limit before there are requests: %q", got)
+	}
+}
+
+func TestEvent_OfANewRowLeavesOutWhatIsEmpty(t *testing.T) {
+	created := event{Action: "insert", Before: []byte("{}"), After: []byte(`{"enabled":true,"enabled_user_ids":[],"notice":"","seed":null}`)}
+	if got := strings.Join(created.Changes(), "; "); got != "enabled: true" || created.Done() != "created" {
+		t.Errorf("%s: %s", created.Done(), got)
+	}
+	emptied := event{Action: "end_session", Before: []byte(`{"enabled_user_ids":["7"]}`), After: []byte(`{"enabled_user_ids":[]}`)}
+	if got := strings.Join(emptied.Changes(), "; "); got != `enabled_user_ids: ["7"] → []` || emptied.Done() != "end session" {
+		t.Errorf("%s: %s", emptied.Done(), got)
+	}
+}

@@ -26,6 +26,8 @@ func newRenderer(now func() time.Time) *renderer {
 		"words":    func(s string) string { return strings.ReplaceAll(s, "_", " ") },
 		"short":    shorten,
 		"count":    formatCount,
+		"reach":    reach,
+		"plural":   plural,
 		"seconds":  func(n int64) string { return formatDuration(time.Duration(n) * time.Second) },
 		"excerpt":  func(s string) string { return text.Truncate(s, 300) },
 	}
@@ -140,6 +142,28 @@ func formatCount(n int64) string {
 		text = text[:i] + " " + text[i:]
 	}
 	return text
+}
+
+// plural writes a number of what has a name that takes an s.
+func plural(n int, name string) string {
+	if n != 1 {
+		name += "s"
+	}
+	return formatCount(int64(n)) + " " + name
+}
+
+// reach says whom a flag is on for, by its percentage, 0 to 100, and by how many
+// internal users it lists.
+func reach(percentage float64, listed int) string {
+	switch {
+	case percentage == 0 && listed == 0:
+		return "nobody"
+	case percentage == 0:
+		return plural(listed, "internal user")
+	case percentage == 100 || listed == 0:
+		return fmt.Sprintf("%v %%", percentage)
+	}
+	return fmt.Sprintf("%v %% and %s", percentage, plural(listed, "internal user"))
 }
 
 // shorten keeps an id's head and tail.

@@ -62,13 +62,16 @@ func (r rollout) Left() time.Duration {
 func (r rollout) Distance() string {
 	switch d := r.Plan.Limit - 100*r.Evidence.Exposed.Rate(); {
 	case math.IsNaN(d):
-		return "–"
+		return "no requests yet"
 	case d < 0:
 		return fmt.Sprintf("%.1f points over", -d)
 	default:
 		return fmt.Sprintf("%.1f points left", d)
 	}
 }
+
+// IsOver reports whether more requests fail than the limit allows.
+func (r rollout) IsOver() bool { return 100*r.Evidence.Exposed.Rate() > r.Plan.Limit }
 
 // TakenBack reports whether the rollout went back or holds because of failures.
 func (r rollout) TakenBack() bool { return r.Reason == "breach" }
@@ -168,6 +171,29 @@ func missing(r rollout) []string {
 		list = append(list, "an operator's approval")
 	}
 	return list
+}
+
+// Button is how much a step stands out: what stops a rollout, or continues one
+// that nothing took back, is at hand, and what passes over evidence is marked.
+func (r rollout) Button(action string) string {
+	usual := "pause"
+	switch {
+	case r.State == "running" && r.Waiting == "approval":
+		usual = "approve"
+	case r.TakenBack():
+		usual = ""
+	case r.State != "running":
+		usual = "resume"
+	}
+	switch action {
+	case usual:
+		return "primary"
+	case "abort":
+		return "danger"
+	case "skip", "promote":
+		return "risk"
+	}
+	return ""
 }
 
 // Legal reports whether the rollout allows an action now.
