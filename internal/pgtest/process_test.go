@@ -35,6 +35,7 @@ func TestChildProcess(t *testing.T) {
 }
 
 func TestGuard_RemovesEverythingOfATestBinaryThatIsKilled(t *testing.T) {
+	pgtest.NeedServer(t)
 	t.Parallel()
 	for _, state := range []string{"running", "frozen"} {
 		t.Run(state, func(t *testing.T) {
