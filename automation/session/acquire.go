@@ -83,7 +83,7 @@ func (m *Manager) waitForClaim(ctx context.Context, a *acquisition) (c *Claim, e
 			continue
 		}
 		a.asked++
-		began := time.Now()
+		began := m.opts.Now()
 		c, err := a.ask(ctx, database, v)
 		if err != nil && a.answered && wait.Err() != nil && ctx.Err() == nil {
 			return nil, m.unavailable(a.timeoutReason()) // time was up while it asked once more
@@ -95,7 +95,7 @@ func (m *Manager) waitForClaim(ctx context.Context, a *acquisition) (c *Claim, e
 			return c, err
 		}
 		a.answered = true
-		poll.Reset(a.pause(time.Since(began)))
+		poll.Reset(a.pause(m.opts.Now().Sub(began)))
 	}
 }
 
@@ -236,9 +236,10 @@ func later(a, b time.Time) time.Time {
 }
 
 // pause is how long to wait before the next attempt: other replicas release
-// sessions without a signal. A slow database is asked for half of the time at most.
+// sessions without a signal. A database that answers within a second is asked for
+// half of the time at most.
 func (a *acquisition) pause(lastTook time.Duration) time.Duration {
-	return max(lastTook, retry.Jitter(min(time.Duration(a.asked*a.asked)*25*time.Millisecond, 150*time.Millisecond)))
+	return max(min(lastTook, time.Second), retry.Jitter(min(time.Duration(a.asked*a.asked)*25*time.Millisecond, 150*time.Millisecond)))
 }
 
 // timeoutReason is what a request that has waited in vain is told.
