@@ -29,7 +29,8 @@ func holdAfterCollision(since, call time.Duration) time.Duration {
 // beginCall lets an intent call the node: next to others, or after them where the
 // wallet has collided lately, or alone if exclusive is set. A call typically takes
 // as long as call. It returns when the call began, or the zero time where it has
-// to wait.
+// to wait. Who is to be alone waits for the calls under way, and meanwhile no other
+// begins.
 func (s *store) beginCall(ctx context.Context, l lease, exclusive bool, call time.Duration) (time.Time, error) {
 	return sqldb.WriteLocked(ctx, s.db, "sessions.begin_call", walletLock, func(tx *sqldb.Tx) (time.Time, error) {
 		w, err := readWallet(tx, l.id)
@@ -43,7 +44,8 @@ func (s *store) beginCall(ctx context.Context, l lease, exclusive bool, call tim
 		case w.exclusive():
 			mode, hold = walletExclusive, holdAfterCollision(collisionWindow-time.Duration(w.Left*float64(time.Second)), call)
 		}
-		if w.InExclusive > 0 || mode == walletExclusive && w.InShared > 0 {
+		reserves := exclusive && w.UnderWay > 0
+		if w.InExclusive > 0 || mode == walletExclusive && w.InShared > 0 && !reserves {
 			return time.Time{}, nil
 		}
 		var called sqldb.Time
@@ -58,6 +60,9 @@ func (s *store) beginCall(ctx context.Context, l lease, exclusive bool, call tim
 		if exclusive { // slides as long as collided calls are repeated
 			_, err = tx.Exec(`UPDATE automation_wallet SET alone_until = {in $1}`, collisionWindow.Seconds())
 		}
+		if reserves {
+			return time.Time{}, err
+		}
 		return called.Time, err
 	})
 }
@@ -66,6 +71,7 @@ type walletState struct {
 	Left        float64 `db:"seconds_left"` // of the window after a collision, or not positive
 	InExclusive int     `db:"in_exclusive"` // others in their call, alone
 	InShared    int     `db:"in_shared"`    // others in their call, side by side
+	UnderWay    int     `db:"under_way"`    // others whose call may not have sent its transaction
 }
 
 func (w walletState) exclusive() bool { return w.Left > 0 }
@@ -78,8 +84,9 @@ var walletLock = []string{"wallet"}
 func readWallet(tx *sqldb.Tx, but string) (w walletState, err error) {
 	err = tx.Get(&w, `SELECT {until w.alone_until} AS seconds_left,
 			(SELECT count(*) FROM automation_sessions WHERE lane <> '' AND lane = '`+walletExclusive+`' AND id <> $1 AND lane_until > {now} AND lease_until > {now}) AS in_exclusive,
-			(SELECT count(*) FROM automation_sessions WHERE lane <> '' AND lane = '`+walletShared+`' AND id <> $1 AND lane_until > {now} AND lease_until > {now}) AS in_shared
-		FROM automation_wallet w`, but)
+			(SELECT count(*) FROM automation_sessions WHERE lane <> '' AND lane = '`+walletShared+`' AND id <> $1 AND lane_until > {now} AND lease_until > {now}) AS in_shared,
+			(SELECT count(*) FROM automation_sessions WHERE lane <> '' AND id <> $1 AND (lane_until > {now} OR called_at > {in -$2}) AND lease_until > {now}) AS under_way
+		FROM automation_wallet w`, but, sendTimeout.Seconds())
 	return w, err
 }
 
