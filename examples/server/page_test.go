@@ -12,6 +12,7 @@ import (
 
 func TestPage_ShowsTheTrialAndItsFaults(t *testing.T) {
 	s, printed, end := startHere(t, "CORS_ORIGINS=https://app.example", "AUTOMATION_ADMIN_TOKEN=0123456789abcdef")
+	s.awaitReady(t)
 	for path, want := range map[string]string{
 		"/":                           "trial/trial.js",
 		"/trial/trial.css":            "prefers-color-scheme",

@@ -45,6 +45,7 @@ func startHere(t *testing.T, env ...string) (s *server, printed func() string, e
 
 func TestServer_RedirectsNoPathWithDots(t *testing.T) {
 	s, _, _ := startHere(t)
+	s.awaitReady(t)
 	for _, tt := range []struct {
 		method, path string
 		status       int
