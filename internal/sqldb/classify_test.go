@@ -62,6 +62,7 @@ var commits = map[string]struct {
 }{
 	"a broken connection in lib/pq's words":     {driver.ErrBadConn, unknown, 1},
 	"an end of the stream":                      {io.EOF, unknown, 1},
+	"a closed connection in pgx's words":        {closedConn{}, unknown, 1},
 	"an end in mid-message":                     {fmt.Errorf("failed to receive message: %w", io.ErrUnexpectedEOF), unknown, 1},
 	"a read deadline":                           {&net.OpError{Op: "read", Err: context.DeadlineExceeded}, unknown, 1},
 	"a deadline that the driver met on its way": {fmt.Errorf("timeout: %w", context.DeadlineExceeded), unknown, 1},
@@ -187,3 +188,10 @@ func TestWrite_ReportsAnUnusableSQLiteFileAsUnavailable(t *testing.T) {
 		t.Errorf("error %v, want ErrUnavailable", err)
 	}
 }
+
+// closedConn is pgx's error for a connection that it has closed, on which a
+// request may have been sent.
+type closedConn struct{}
+
+func (closedConn) Error() string     { return "conn closed" }
+func (closedConn) SafeToRetry() bool { return false }

@@ -112,8 +112,10 @@ func disconnected(err error) bool {
 	if s := SQLState(err); strings.HasPrefix(s, "08") || strings.HasPrefix(s, "57P") || s == "25P03" {
 		return true
 	}
-	var unsent interface{ SafeToRetry() bool } // pgx, for a connection that it has closed
-	if errors.As(err, &unsent) && unsent.SafeToRetry() {
+	// Pgx, for a connection that it has closed. Since 5.13 it says false where a
+	// request may have been sent on it, as it does for time-outs.
+	var closed interface{ SafeToRetry() bool }
+	if errors.As(err, &closed) && (closed.SafeToRetry() || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled)) {
 		return true
 	}
 	ne, ok := errors.AsType[net.Error](err)
