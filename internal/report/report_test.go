@@ -331,7 +331,7 @@ func TestMake_ReviewsASpan(t *testing.T) {
 		session("request", "failed", "not_needed", "NULL")
 		session("request", "opening", "", "NULL")
 		session("request", "closed", "unused", "NULL")
-		session("request", "closed", "broken", "{now}")
+		session("request", "closed", "expired", "{now}")
 		session("replacement", "ending", "mismatch", "NULL")
 		session("prewarm", "open", "", "NULL")
 		h.sql(`UPDATE automation_wallet SET unexplained = 2`,

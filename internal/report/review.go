@@ -12,6 +12,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/internal/feedback"
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
+	"github.com/MorpheusAIs/gateway-automation/internal/sessionsql"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -176,9 +177,9 @@ func opens(list []session) []Opens {
 		switch {
 		case isPaid(s):
 			o.Opened += s.Count
-		case s.State == "failed" && s.Reason == "refused", s.State == "lost":
+		case s.State == sessionsql.StateFailed && s.Reason == sessionsql.ReasonRefused, s.State == sessionsql.StateLost:
 			o.Failed += s.Count
-		case s.State == "failed":
+		case s.State == sessionsql.StateFailed:
 			o.Dropped += s.Count
 		default:
 			o.Unknown += s.Count
@@ -187,7 +188,9 @@ func opens(list []session) []Opens {
 	return sums
 }
 
-func isPaid(s session) bool { return s.State == "open" || s.State == "ending" || s.State == "closed" }
+func isPaid(s session) bool {
+	return s.State == sessionsql.StateOpen || s.State == sessionsql.StateEnding || s.State == sessionsql.StateClosed
+}
 
 // unused sums up the sessions that were paid without need. Whether one was ever
 // used is written down when its end has come.
@@ -197,11 +200,11 @@ func unused(list []session, unexplained int64) []Unused {
 	for _, s := range list {
 		switch {
 		case !isPaid(s):
-		case s.Reason == "mismatch":
+		case s.Reason == sessionsql.ReasonMismatch:
 			add(&mismatch, s)
-		case s.Reason == "broken":
+		case s.Reason == sessionsql.ReasonExpired:
 			add(&broken, s)
-		case s.Reason == "unused":
+		case s.Reason == sessionsql.ReasonUnused:
 			add(&never, s)
 		}
 	}
