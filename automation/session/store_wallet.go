@@ -45,7 +45,7 @@ func (s *store) beginCall(ctx context.Context, l lease, exclusive bool, call tim
 			mode, hold = walletExclusive, holdAfterCollision(collisionWindow-time.Duration(w.Left*float64(time.Second)), call)
 		}
 		reserves := exclusive && w.UnderWay > 0
-		if w.InExclusive > 0 || mode == walletExclusive && w.InShared > 0 && !reserves {
+		if w.InExclusive > 0 || mode == walletExclusive && w.InShared > 0 && !exclusive {
 			return time.Time{}, nil
 		}
 		var called sqldb.Time
