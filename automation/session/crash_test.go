@@ -100,7 +100,7 @@ func TestManager_LeavesNothingBehindWhenReplicasAreKilledUnderLoad(t *testing.T)
 		r.stop(t)
 	}
 	start(t, db, client(t, n), config.Options.session()) // it reconciles what was left
-	audit(t, db, n, perUser)
+	audit(t, db, n, 2*perUser)                           // idle sessions of other models give way, and stay open
 	s := n.Stats()
 	if s.Chats == 0 || served == 0 {
 		t.Log("on a busy machine: every kill came before the first chat, so opens alone were tried")
