@@ -236,7 +236,7 @@ func (s *Store) Failures(ctx context.Context, userID string) ([]Failure, error) 
 		}
 		for _, r := range broken {
 			f := Failure{At: r.At.Time, Cause: "session", ModelID: r.ModelID, Provider: r.Provider, Detail: r.Reason}
-			if r.State == "failed" || r.State == "lost" {
+			if r.State == sessionsql.StateFailed || r.State == sessionsql.StateLost {
 				f.Cause = "open_failed"
 			}
 			if r.LastError != "" {
