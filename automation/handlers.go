@@ -68,7 +68,7 @@ func (m *Module) Admin(authorize Authorize) http.Handler {
 		RecordAction: func(ctx context.Context, a flagsql.Action, actor string, after map[string]any) error {
 			return audit.Record(ctx, FlagName, a, actor, after)
 		},
-		Cleanup: m.cleanup, Report: m.report, Overview: m.overview, Failures: m.fleet.Failures, Feedback: m.feedback, Settings: m.stored, Sessions: m.sessions, ListSessions: m.fleet.Sessions,
+		Cleanup: m.cleanup, Report: m.report, Overview: m.overview, Failures: m.fleet.Failures, Feedback: m.feedback, Settings: m.settings, Sessions: m.sessions, ListSessions: m.fleet.Sessions,
 		Models: m.catalog, ModelName: m.modelName, Record: m.recordAPI, Now: m.now,
 	})
 }
@@ -84,7 +84,7 @@ func (m *Module) newHandlers(identify Identify) {
 	m.api = userapi.New(userapi.Deps{
 		BasePath: BasePath, Enabled: m.cfg.FeatureEnabled, Identify: who, Decide: m.decide, FlagsLoaded: m.flagsLoaded,
 		Flag:     func() *flags.Flag { return m.flags.Flag(FlagName) },
-		Settings: m.settings, Stored: m.stored, Sessions: m.sessions, Feedback: m.feedback, FlagName: FlagName, ModelName: m.modelName,
+		Settings: m.settings, Sessions: m.sessions, Feedback: m.feedback, FlagName: FlagName, ModelName: m.modelName,
 		MinDuration: m.cfg.MinSessionDuration, MaxDuration: m.cfg.MaxSessionDuration,
 		Changed: m.observer.Settings, Record: m.recordAPI, Logger: m.log, Now: m.now,
 	})

@@ -64,7 +64,7 @@ type Options struct {
 	// Now is the clock that measures for the Observer; nil is the wall clock.
 	Now func() time.Time
 
-	settingsTimeout time.Duration // settings.CacheOptions.ReadTimeout, for tests on busy machines
+	settingsTimeout time.Duration // settings.StoreOptions.ReadTimeout, for tests on busy machines
 }
 
 // Module is the automation feature in one process.
@@ -82,8 +82,7 @@ type Module struct {
 	rollouts   *rollout.Store
 	controller *rollout.Controller
 	recorder   *rollout.Recorder
-	settings   *settings.Cache
-	stored     *settings.Store
+	settings   *settings.Store
 	sessions   *session.Manager
 	feedback   *feedback.Store
 	cleaner    *cleanup.Cleaner
@@ -186,13 +185,12 @@ func (m *Module) newFlags(opts Options) (err error) {
 
 // newStores makes the settings, the sessions and the clean-up.
 func (m *Module) newStores(opts Options) (err error) {
-	m.stored, err = settings.NewStore(m.pool, settings.Defaults{IsEnabled: m.cfg.DefaultOptIn,
+	m.settings, err = settings.NewStore(m.pool, settings.Defaults{IsEnabled: m.cfg.DefaultOptIn,
 		SessionDuration: m.cfg.DefaultSessionDuration, Min: m.cfg.MinSessionDuration, Max: m.cfg.MaxSessionDuration},
-		settings.StoreOptions{MaxConns: m.settingsConns(), Observe: m.observer.SQL})
+		settings.StoreOptions{MaxConns: m.settingsConns(), Observe: m.observer.SQL, ReadTimeout: opts.settingsTimeout, Logger: m.log})
 	if err != nil {
 		return err
 	}
-	m.settings = settings.NewCache(m.stored, settings.CacheOptions{Logger: m.log, ReadTimeout: opts.settingsTimeout})
 	m.sessions, err = session.New(m.pool, m.node, m.sessionOptions(opts))
 	if err != nil {
 		return err
@@ -303,7 +301,7 @@ func (m *Module) Run(ctx context.Context) error {
 	<-m.sessions.Started() // before the flags let anybody in
 	g.Go(func() error { m.flags.Run(ctx); return nil })
 	g.Go(func() error { m.controller.Run(ctx); return nil })
-	g.Go(func() error { return m.settings.Run(ctx) })
+	g.Go(func() error { m.settings.Run(ctx); return nil })
 	g.Go(func() error { return m.cleaner.Run(ctx) })
 	if node, ok := m.node.(interface{ Run(context.Context) }); ok && m.cfg.FeatureEnabled {
 		g.Go(func() error { node.Run(ctx); return nil }) // its health, while nobody else asks it anything
@@ -337,7 +335,7 @@ func (m *Module) renew(ctx context.Context, userID string) (time.Duration, bool)
 	if !m.decide(userID).On {
 		return 0, false
 	}
-	s, err := m.settings.Get(ctx, userID)
+	s, err := m.settings.GetCached(ctx, userID)
 	return s.SessionDuration, err == nil && s.IsEnabled
 }
 

@@ -9,32 +9,32 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-// warm is a cache that holds n users, on a clock that is read but stands still,
+// warm is a store whose cache holds n users, on a clock that is read but stands still,
 // so that the entries stay fresh however long the benchmark runs.
-func warm(b *testing.B, n int) (*settings.Cache, []string) {
+func warm(b *testing.B, n int) (*settings.Store, []string) {
 	b.Helper()
 	now := time.Now()
 	clock := func() time.Time { _ = time.Now(); return now }
-	cache := settings.NewCache(newStore(b, migrated(b, sqlite(b))), settings.CacheOptions{Now: clock})
+	store := newStoreWith(b, migrated(b, sqlite(b)), settings.StoreOptions{Now: clock})
 	users := make([]string, n)
 	for i := range users {
 		users[i] = fmt.Sprintf("user-%d", i)
-		if _, err := cache.Get(b.Context(), users[i]); err != nil {
+		if _, err := store.GetCached(b.Context(), users[i]); err != nil {
 			b.Fatal(err)
 		}
 	}
-	return cache, users
+	return store, users
 }
 
 func BenchmarkCacheHit(b *testing.B) {
 	for _, n := range []int{1, 1000} {
 		b.Run(fmt.Sprintf("users=%d", n), func(b *testing.B) {
-			cache, users := warm(b, n)
+			store, users := warm(b, n)
 			ctx := b.Context()
 			b.ReportAllocs()
 			i := 0
 			for b.Loop() {
-				if _, err := cache.Get(ctx, users[i]); err != nil {
+				if _, err := store.GetCached(ctx, users[i]); err != nil {
 					b.Fatal(err)
 				}
 				if i++; i == n {
@@ -46,12 +46,12 @@ func BenchmarkCacheHit(b *testing.B) {
 }
 
 func BenchmarkCacheHitParallel(b *testing.B) {
-	cache, users := warm(b, 1000)
+	store, users := warm(b, 1000)
 	ctx := b.Context()
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for i := 0; pb.Next(); i++ {
-			if _, err := cache.Get(ctx, users[i%len(users)]); err != nil {
+			if _, err := store.GetCached(ctx, users[i%len(users)]); err != nil {
 				b.Error(err)
 				return
 			}
@@ -61,10 +61,10 @@ func BenchmarkCacheHitParallel(b *testing.B) {
 
 // BenchmarkPoll is a look that finds nothing, with a full cache.
 func BenchmarkPoll(b *testing.B) {
-	cache, _ := warm(b, 10_000)
+	store, _ := warm(b, 10_000)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := cache.Poll(b.Context()); err != nil {
+		if err := store.Poll(b.Context()); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -119,8 +119,8 @@ func BenchmarkPollOfAMillionUsers(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	cache := settings.NewCache(newStore(b, pool), settings.CacheOptions{})
-	if err := cache.Poll(b.Context()); err != nil {
+	store := newStore(b, pool)
+	if err := store.Poll(b.Context()); err != nil {
 		b.Fatal(err)
 	}
 	change := `UPDATE user_automation_settings SET version = version + 1, updated_at = clock_timestamp()
@@ -131,7 +131,7 @@ func BenchmarkPollOfAMillionUsers(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.StartTimer()
-		if err := cache.Poll(b.Context()); err != nil {
+		if err := store.Poll(b.Context()); err != nil {
 			b.Fatal(err)
 		}
 	}

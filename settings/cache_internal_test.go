@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// database is what a Cache reads in these tests, which run under synctest.
+// database is what a cache reads in these tests, which run under synctest.
 type database struct {
 	mu      sync.Mutex
 	version int64         // of every user
@@ -61,19 +61,19 @@ func (db *database) set(f func()) {
 }
 
 // inBubble runs a test under synctest, with a cache on a fake database.
-func inBubble(t *testing.T, o CacheOptions, test func(t *testing.T, c *Cache, db *database)) {
+func inBubble(t *testing.T, o StoreOptions, test func(t *testing.T, c *cache, db *database)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		db := &database{version: 1}
-		c := NewCache(&Store{}, o)
+		c := newCache(&Store{}, o.withDefaults())
 		c.find, c.changed = db.find, db.changed
 		test(t, c, db)
 	})
 }
 
-func wantVersion(t *testing.T, c *Cache, version int64) {
+func wantVersion(t *testing.T, c *cache, version int64) {
 	t.Helper()
-	if s, err := c.Get(t.Context(), "u"); err != nil || s.Version != version {
+	if s, err := c.get(t.Context(), "u"); err != nil || s.Version != version {
 		t.Errorf("version %d, %v; want %d", s.Version, err, version)
 	}
 }
@@ -87,7 +87,7 @@ func wantFinds(t *testing.T, db *database, n int) {
 
 func TestCache_CallersWhoComeTogetherCauseOneRead(t *testing.T) {
 	t.Parallel()
-	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, db *database) {
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *database) {
 		db.took = readTimeout / 2
 		var all sync.WaitGroup
 		for range 50 {
@@ -106,17 +106,17 @@ func TestCache_KeepsNoReadThatAWriteOvertook(t *testing.T) {
 	for i := range maxChanges + 1 {
 		many[fmt.Sprint(i)] = rowVersion{version: 1}
 	}
-	for name, overtake := range map[string]func(c *Cache, db *database) error{
-		"a write of our own": func(c *Cache, _ *database) error { c.invalidate("u"); return nil },
-		"another's, seen by a poll": func(c *Cache, db *database) error {
+	for name, overtake := range map[string]func(c *cache, db *database) error{
+		"a write of our own": func(c *cache, _ *database) error { c.invalidate("u"); return nil },
+		"another's, seen by a poll": func(c *cache, db *database) error {
 			db.changes = map[string]rowVersion{"u": {version: 2}}
 			return c.poll(context.Background())
 		},
-		"another's among too many changes": func(c *Cache, db *database) error { db.changes = many; return c.poll(context.Background()) },
+		"another's among too many changes": func(c *cache, db *database) error { db.changes = many; return c.poll(context.Background()) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, db *database) {
+			inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *database) {
 				db.took = readTimeout / 2
 				var read sync.WaitGroup
 				read.Go(func() { wantVersion(t, c, 1) })
@@ -136,7 +136,7 @@ func TestCache_KeepsNoReadThatAWriteOvertook(t *testing.T) {
 
 func TestCache_OneCallersDeadlineIsNotAnothers(t *testing.T) {
 	t.Parallel()
-	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, db *database) {
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *database) {
 		db.took = 2 * readTimeout / 5
 		short, cancel := context.WithTimeout(t.Context(), readTimeout/3)
 		defer cancel()
@@ -144,7 +144,7 @@ func TestCache_OneCallersDeadlineIsNotAnothers(t *testing.T) {
 		defer cancel()
 		var all sync.WaitGroup
 		all.Go(func() {
-			if _, err := c.Get(short, "u"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+			if _, err := c.get(short, "u"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("the caller that reads: %v", err)
 			}
 		})
@@ -153,7 +153,7 @@ func TestCache_OneCallersDeadlineIsNotAnothers(t *testing.T) {
 			all.Go(func() { wantVersion(t, c, 1) })
 		}
 		begun := time.Now()
-		if _, err := c.Get(shorter, "u"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) != readTimeout/4 {
+		if _, err := c.get(shorter, "u"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) != readTimeout/4 {
 			t.Errorf("a caller that waits for another's read: %v after %v", err, time.Since(begun))
 		}
 		all.Wait()
@@ -163,7 +163,7 @@ func TestCache_OneCallersDeadlineIsNotAnothers(t *testing.T) {
 
 func TestCache_PanicOfOneReadIsAnErrorForThoseWhoWait(t *testing.T) {
 	t.Parallel()
-	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, _ *database) {
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, _ *database) {
 		c.find = func(ctx context.Context, _ string) (record, error) {
 			_ = wait(ctx, readTimeout/2)
 			panic("broken")
@@ -175,10 +175,10 @@ func TestCache_PanicOfOneReadIsAnErrorForThoseWhoWait(t *testing.T) {
 					t.Error("the panic was swallowed")
 				}
 			}()
-			_, _ = c.Get(t.Context(), "u")
+			_, _ = c.get(t.Context(), "u")
 		})
 		synctest.Wait()
-		if _, err := c.Get(t.Context(), "u"); err == nil || errors.Is(err, ErrUnavailable) {
+		if _, err := c.get(t.Context(), "u"); err == nil || errors.Is(err, ErrUnavailable) {
 			t.Error(err)
 		}
 		all.Wait()
@@ -187,7 +187,7 @@ func TestCache_PanicOfOneReadIsAnErrorForThoseWhoWait(t *testing.T) {
 
 func TestCache_ServesUnconfirmedEntryFor2s(t *testing.T) {
 	t.Parallel()
-	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, db *database) {
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *database) {
 		wantVersion(t, c, 1)
 		db.version = 2
 		time.Sleep(2*time.Second - time.Nanosecond)
@@ -199,7 +199,7 @@ func TestCache_ServesUnconfirmedEntryFor2s(t *testing.T) {
 
 func TestCache_ServesUnchangedEntryFor30s(t *testing.T) {
 	t.Parallel()
-	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, db *database) {
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *database) {
 		db.changes = map[string]rowVersion{"u": {version: 1}, "somebody else": {version: 9}}
 		poll := func() {
 			t.Helper()
@@ -226,7 +226,7 @@ func TestCache_ServesUnchangedEntryFor30s(t *testing.T) {
 
 func TestCache_ServesWhatItKnowsForTenMinutesWhileTheDatabaseIsAway(t *testing.T) {
 	t.Parallel()
-	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, db *database) {
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *database) {
 		wantVersion(t, c, 1)
 		for range 9 { // idle, and polls that succeed
 			time.Sleep(time.Minute)
@@ -240,17 +240,17 @@ func TestCache_ServesWhatItKnowsForTenMinutesWhileTheDatabaseIsAway(t *testing.T
 		}
 		wantVersion(t, c, 1)
 		wantFinds(t, db, 2) // the database is tried before the old entry is served
-		if s, err := c.Get(t.Context(), "unknown"); !errors.Is(err, ErrUnavailable) || s != (Settings{}) {
+		if s, err := c.get(t.Context(), "unknown"); !errors.Is(err, ErrUnavailable) || s != (Settings{}) {
 			t.Errorf("with no entry: %+v, %v", s, err)
 		}
 		canceled, cancel := context.WithCancel(t.Context())
 		cancel()
 		time.Sleep(failureTTL)
-		if _, err := c.Get(canceled, "u"); !errors.Is(err, context.Canceled) && !errors.Is(err, ErrUnavailable) {
+		if _, err := c.get(canceled, "u"); !errors.Is(err, context.Canceled) && !errors.Is(err, ErrUnavailable) {
 			t.Errorf("for a caller who has left: %v", err)
 		}
 		time.Sleep(time.Minute)
-		if _, err := c.Get(t.Context(), "u"); !errors.Is(err, ErrUnavailable) {
+		if _, err := c.get(t.Context(), "u"); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("read more than ten minutes ago: %v", err)
 		}
 		db.err, db.version = nil, 2
@@ -258,12 +258,12 @@ func TestCache_ServesWhatItKnowsForTenMinutesWhileTheDatabaseIsAway(t *testing.T
 		wantVersion(t, c, 2)
 		db.err = errors.New("permission denied")
 		time.Sleep(maxAge)
-		if _, err := c.Get(t.Context(), "u"); !errors.Is(err, db.err) {
+		if _, err := c.get(t.Context(), "u"); !errors.Is(err, db.err) {
 			t.Errorf("when the database answers with an error: %v", err)
 		}
 		db.err = ErrUnavailable
 		c.invalidate("u") // by a write of our own
-		if _, err := c.Get(t.Context(), "u"); !errors.Is(err, ErrUnavailable) {
+		if _, err := c.get(t.Context(), "u"); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("an invalidated entry was served, %v", err)
 		}
 	})
@@ -271,7 +271,7 @@ func TestCache_ServesWhatItKnowsForTenMinutesWhileTheDatabaseIsAway(t *testing.T
 
 func TestCache_OneRequestWaitsForADeadDatabaseAndTheOthersDoNot(t *testing.T) {
 	t.Parallel()
-	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, db *database) {
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *database) {
 		wantVersion(t, c, 1)
 		time.Sleep(time.Minute)
 		db.set(func() { db.took, db.finds = time.Hour, 0 }) // frozen
@@ -296,7 +296,7 @@ func TestCache_OneRequestWaitsForADeadDatabaseAndTheOthersDoNot(t *testing.T) {
 				if i%2 == 0 {
 					user = "u"
 				}
-				s, err := c.Get(t.Context(), user)
+				s, err := c.get(t.Context(), user)
 				if user == "u" && (err != nil || s.Version != 1) {
 					t.Errorf("a user who is known: %+v, %v", s, err)
 				}
@@ -319,7 +319,7 @@ func TestCache_OneRequestWaitsForADeadDatabaseAndTheOthersDoNot(t *testing.T) {
 		db.set(func() { db.took = 0 })
 		time.Sleep(failureTTL)
 		wantVersion(t, c, 1)
-		if _, err := c.Get(t.Context(), "another"); err != nil {
+		if _, err := c.get(t.Context(), "another"); err != nil {
 			t.Errorf("the database is back: %v", err)
 		}
 	})
@@ -327,7 +327,7 @@ func TestCache_OneRequestWaitsForADeadDatabaseAndTheOthersDoNot(t *testing.T) {
 
 func TestCache_PollLooksBackToTheLastThatSucceeded(t *testing.T) {
 	t.Parallel()
-	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, _ *database) {
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, _ *database) {
 		var since time.Duration
 		var failed error
 		c.changed = func(_ context.Context, d time.Duration, _ int) (map[string]rowVersion, error) {
@@ -358,18 +358,14 @@ func TestCache_PollLooksBackToTheLastThatSucceeded(t *testing.T) {
 func TestCache_RunPollsEverySecondAndLogsOnlyWhatIsNew(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
-	o := CacheOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}
-	inBubble(t, o, func(t *testing.T, c *Cache, db *database) {
+	o := StoreOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}
+	inBubble(t, o, func(t *testing.T, c *cache, db *database) {
 		ctx, stop := context.WithCancel(t.Context())
 		var run sync.WaitGroup
-		run.Go(func() {
-			if err := c.Run(ctx); err != nil {
-				t.Error(err)
-			}
-		})
+		run.Go(func() { c.run(ctx) })
 		inUse := func() { // for half a minute
 			for range 6 {
-				_, _ = c.Get(ctx, "u")
+				_, _ = c.get(ctx, "u")
 				time.Sleep(5 * time.Second)
 			}
 		}
@@ -402,20 +398,16 @@ func TestCache_RunPollsEverySecondAndLogsOnlyWhatIsNew(t *testing.T) {
 
 func TestCache_RunDoesNotPollWhileNobodyAsks(t *testing.T) {
 	t.Parallel()
-	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, db *database) {
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *database) {
 		ctx, stop := context.WithCancel(t.Context())
 		var run sync.WaitGroup
-		run.Go(func() {
-			if err := c.Run(ctx); err != nil {
-				t.Error(err)
-			}
-		})
+		run.Go(func() { c.run(ctx) })
 		polls := func() (n int) { db.set(func() { n = len(db.polls) }); return n }
 		time.Sleep(time.Hour)
 		if n := polls(); n != 0 {
 			t.Errorf("%d polls without an entry", n)
 		}
-		if _, err := c.Get(ctx, "u"); err != nil {
+		if _, err := c.get(ctx, "u"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
@@ -432,9 +424,9 @@ func TestCache_RunDoesNotPollWhileNobodyAsks(t *testing.T) {
 
 func TestCache_RemovesEntriesAfterTenMinutes(t *testing.T) {
 	t.Parallel()
-	inBubble(t, CacheOptions{}, func(t *testing.T, c *Cache, _ *database) {
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, _ *database) {
 		for i := range 3 * sweepBatch {
-			if _, err := c.Get(t.Context(), fmt.Sprint(i)); err != nil {
+			if _, err := c.get(t.Context(), fmt.Sprint(i)); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -18,23 +18,23 @@ import (
 func TestCache_OwnWritesShowAtOnce(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
-		store, ctx, ok := newStore(t, pool), t.Context(), must[settings.Settings](t)
-		cache := settings.NewCache(store, settings.CacheOptions{ReadTimeout: busy})
+		ctx, ok := t.Context(), must[settings.Settings](t)
+		ours := newStore(t, pool)
 		same := func(written settings.Settings) {
 			t.Helper()
 			for range 2 {
-				if diff := cmp.Diff(written, ok(cache.Get(ctx, "u"))); diff != "" {
+				if diff := cmp.Diff(written, ok(ours.GetCached(ctx, "u"))); diff != "" {
 					t.Errorf("-written +read:\n%s", diff)
 				}
 			}
 		}
-		nothing := ok(cache.Get(ctx, "u"))
+		nothing := ok(ours.GetCached(ctx, "u"))
 		same(nothing)
-		same(ok(cache.Put(ctx, "u", on(time.Hour), settings.Always)))
-		same(ok(cache.Patch(ctx, "u", settings.Change{IsEnabled: new(false)}, settings.IfVersion(1))))
-		same(ok(cache.Delete(ctx, "u", settings.Always)))
-		same(ok(cache.Put(ctx, "u", on(2*time.Hour), settings.IfVersion(0))))
-		if err := cache.EraseUser(ctx, "u"); err != nil {
+		same(ok(ours.Put(ctx, "u", on(time.Hour), settings.Always)))
+		same(ok(ours.Patch(ctx, "u", settings.Change{IsEnabled: new(false)}, settings.IfVersion(1))))
+		same(ok(ours.Delete(ctx, "u", settings.Always)))
+		same(ok(ours.Put(ctx, "u", on(2*time.Hour), settings.IfVersion(0))))
+		if err := ours.EraseUser(ctx, "u"); err != nil {
 			t.Fatal(err)
 		}
 		same(nothing)
@@ -45,8 +45,7 @@ func TestCache_WritesOfAnotherReplicaShowAfterTheNextPoll(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		ctx, ok := t.Context(), must[settings.Settings](t)
-		ours := settings.NewCache(newStore(t, pool), settings.CacheOptions{ReadTimeout: busy})
-		theirs := settings.NewCache(newStore(t, pool), settings.CacheOptions{ReadTimeout: busy})
+		ours, theirs := newStore(t, pool), newStore(t, pool)
 		for i, write := range []func() (settings.Settings, error){
 			func() (settings.Settings, error) { return theirs.Put(ctx, "u", on(time.Hour), settings.Always) },
 			func() (settings.Settings, error) { return theirs.Put(ctx, "u", off(time.Hour), settings.Always) },
@@ -62,15 +61,15 @@ func TestCache_WritesOfAnotherReplicaShowAfterTheNextPoll(t *testing.T) {
 				return theirs.Put(ctx, "u", off(2*time.Hour), settings.Always)
 			},
 		} {
-			before := ok(ours.Get(ctx, "u"))
+			before := ok(ours.GetCached(ctx, "u"))
 			written := ok(write())
-			if got := ok(ours.Get(ctx, "u")); got != before {
+			if got := ok(ours.GetCached(ctx, "u")); got != before {
 				t.Errorf("write %d: the cache was asked twice and read twice, so this test shows nothing", i)
 			}
 			if err := ours.Poll(ctx); err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(written, ok(ours.Get(ctx, "u"))); diff != "" {
+			if diff := cmp.Diff(written, ok(ours.GetCached(ctx, "u"))); diff != "" {
 				t.Errorf("write %d (-written +read):\n%s", i, diff)
 			}
 		}
@@ -82,26 +81,21 @@ func TestCache_RunShowsOtherReplicasWritesWithinTwoSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool := migrated(t, sqlite(t))
 		ctx, ok := t.Context(), must[settings.Settings](t)
-		store := newStore(t, pool)
-		cache := settings.NewCache(store, settings.CacheOptions{ReadTimeout: busy})
+		ours, theirs := newStore(t, pool), newStore(t, pool)
 		running, stop := context.WithCancel(ctx)
 		var run sync.WaitGroup
-		run.Go(func() {
-			if err := cache.Run(running); err != nil {
-				t.Error(err)
-			}
-		})
+		run.Go(func() { ours.Run(running) })
 		for i := range 20 {
-			before := ok(cache.Get(ctx, "u"))
+			before := ok(ours.GetCached(ctx, "u"))
 			// Of the bubble: so long that only polls can confirm the entry, and
 			// then to anywhere between two of them.
 			time.Sleep(3*time.Second + time.Duration(i)*97*time.Millisecond)
-			written := ok(store.Put(ctx, "u", on(time.Hour+time.Duration(i)*time.Second), settings.Always))
-			if got := ok(cache.Get(ctx, "u")); got != before {
+			written := ok(theirs.Put(ctx, "u", on(time.Hour+time.Duration(i)*time.Second), settings.Always))
+			if got := ok(ours.GetCached(ctx, "u")); got != before {
 				t.Error("the cache was not used, so this test shows nothing")
 			}
 			time.Sleep(2 * time.Second)
-			if got := ok(cache.Get(ctx, "u")); got != written {
+			if got := ok(ours.GetCached(ctx, "u")); got != written {
 				t.Errorf("after two seconds (-written +read):\n%s", cmp.Diff(written, got))
 			}
 		}
@@ -114,23 +108,23 @@ func TestCache_PollFindsWhatWasCommittedLate(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		ctx, ok := t.Context(), must[settings.Settings](t)
-		store := newStore(t, pool)
-		ok(store.Put(ctx, "u", on(time.Hour), settings.Always))
-		cache := settings.NewCache(store, settings.CacheOptions{ReadTimeout: busy})
-		if err := cache.Poll(ctx); err != nil {
+		theirs := newStore(t, pool)
+		ok(theirs.Put(ctx, "u", on(time.Hour), settings.Always))
+		ours := newStore(t, pool)
+		if err := ours.Poll(ctx); err != nil {
 			t.Fatal(err)
 		}
-		ok(cache.Get(ctx, "u"))
+		ok(ours.GetCached(ctx, "u"))
 		// As it looks when a statement took 5 s.
 		ago := `statement_timestamp() - interval '5 seconds'`
 		if pool.DriverName() == "sqlite" {
 			ago = `strftime('%Y-%m-%d %H:%M:%f', 'now', '-5 seconds')`
 		}
 		exec(ctx, t, pool, `UPDATE user_automation_settings SET is_enabled = false, version = 2, updated_at = `+ago)
-		if err := cache.Poll(ctx); err != nil {
+		if err := ours.Poll(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if got := ok(cache.Get(ctx, "u")); got.Version != 2 || got.IsEnabled {
+		if got := ok(ours.GetCached(ctx, "u")); got.Version != 2 || got.IsEnabled {
 			t.Errorf("the change was missed: %+v", got)
 		}
 	})
@@ -140,16 +134,16 @@ func TestCache_HoldsNoMoreThanItsSize(t *testing.T) {
 	t.Parallel()
 	pool := migrated(t, sqlite(t))
 	ctx, ok := t.Context(), must[settings.Settings](t)
-	cache := settings.NewCache(newStore(t, pool), settings.CacheOptions{Size: 10, ReadTimeout: busy})
+	ours := newStoreWith(t, pool, settings.StoreOptions{CacheSize: 10})
 	for i := range 100 {
-		ok(cache.Get(ctx, fmt.Sprint(i)))
+		ok(ours.GetCached(ctx, fmt.Sprint(i)))
 	}
 	if err := pool.Close(); err != nil {
 		t.Fatal(err)
 	}
 	held := 0
 	for i := range 100 {
-		if _, err := cache.Get(ctx, fmt.Sprint(i)); err == nil {
+		if _, err := ours.GetCached(ctx, fmt.Sprint(i)); err == nil {
 			held++
 		} else if !errors.Is(err, settings.ErrUnavailable) {
 			t.Error(err)
@@ -163,14 +157,14 @@ func TestCache_HoldsNoMoreThanItsSize(t *testing.T) {
 func TestCache_ReturnsWhatTheStoreRefuses(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
-	cache := settings.NewCache(newStore(t, migrated(t, sqlite(t))), settings.CacheOptions{ReadTimeout: busy})
-	if _, err := cache.Get(ctx, ""); !isInvalid(err) {
+	ours := newStore(t, migrated(t, sqlite(t)))
+	if _, err := ours.GetCached(ctx, ""); !isInvalid(err) {
 		t.Errorf("get: %v", err)
 	}
-	if _, err := cache.Put(ctx, "u", on(time.Second), settings.Always); !isInvalid(err) {
+	if _, err := ours.Put(ctx, "u", on(time.Second), settings.Always); !isInvalid(err) {
 		t.Errorf("put: %v", err)
 	}
-	if _, err := cache.Put(ctx, "u", on(time.Hour), settings.IfVersion(3)); !errors.Is(err, settings.ErrConflict) {
+	if _, err := ours.Put(ctx, "u", on(time.Hour), settings.IfVersion(3)); !errors.Is(err, settings.ErrConflict) {
 		t.Errorf("put: %v", err)
 	}
 }

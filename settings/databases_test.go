@@ -59,7 +59,12 @@ const busy = time.Minute
 
 func newStore(tb testing.TB, pool *sqlx.DB) *settings.Store {
 	tb.Helper()
-	var o settings.StoreOptions
+	return newStoreWith(tb, pool, settings.StoreOptions{})
+}
+
+func newStoreWith(tb testing.TB, pool *sqlx.DB, o settings.StoreOptions) *settings.Store {
+	tb.Helper()
+	o.ReadTimeout = busy
 	o.SetTimeout(busy)
 	store, err := settings.NewStore(pool, settings.Defaults{}, o)
 	if err != nil {

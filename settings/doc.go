@@ -3,13 +3,12 @@
 //
 //	store, err := settings.NewStore(pool, settings.Defaults{}, settings.StoreOptions{})
 //	...
-//	cache := settings.NewCache(store, settings.CacheOptions{})
-//	go cache.Run(ctx)
-//	mine, err := cache.Get(ctx, userID)
+//	go store.Run(ctx)
+//	mine, err := store.GetCached(ctx, userID)
 //
 // A [Store] works on the table user_automation_settings, which automation/schema
-// creates or adopts. A [Cache] stands in front of it on the path of requests.
-// Both offer the same calls.
+// creates or adopts. [Store.Get] reads the database; [Store.GetCached] answers
+// from memory where it can, for the path of requests.
 //
 // # What a user has
 //
@@ -33,10 +32,10 @@
 // may be repeated without harm; unconditional ones that lost the database's
 // answer are, once, before [ErrOutcomeUnknown] is returned.
 //
-// # How old an answer of the cache can be
+// # How old an answer of GetCached can be
 //
-// Writes through a Cache show in it at once. Put, Patch and Delete of other
-// replicas show within two seconds: each cache in use asks every second what has
+// Writes through a Store show in it at once. Put, Patch and Delete of other
+// replicas show within two seconds: each store in use asks every second what has
 // changed, and an entry that no such poll within the last two seconds has
 // confirmed is not used while the database answers. No entry is used for longer
 // than 30 seconds after it was read, which bounds what no poll can find:

@@ -96,7 +96,7 @@ func ExampleInvalidError() {
 	// must be whole seconds from 300 to 86400
 }
 
-func ExampleCache() {
+func ExampleStore_GetCached() {
 	ctx, stop := context.WithCancel(context.Background())
 	pool := inMemory(ctx)
 	defer func() { _ = pool.Close() }()
@@ -105,29 +105,27 @@ func ExampleCache() {
 		log.Fatal(err)
 	}
 
-	cache := settings.NewCache(store, settings.CacheOptions{})
-	done := make(chan error)
-	go func() { done <- cache.Run(ctx) }()
+	done := make(chan struct{})
+	go func() { store.Run(ctx); close(done) }()
 
 	for range 3 { // one query
-		mine, err := cache.Get(ctx, "7")
+		mine, err := store.GetCached(ctx, "7")
 		if err != nil {
 			log.Fatal(err)
 		}
 		fmt.Println(mine.IsEnabled)
 	}
-	if _, err := cache.Patch(ctx, "7", settings.Change{IsEnabled: new(false)}, settings.Always); err != nil {
+	if _, err := store.Patch(ctx, "7", settings.Change{IsEnabled: new(false)}, settings.Always); err != nil {
 		log.Fatal(err)
 	}
-	mine, err := cache.Get(ctx, "7") // shows at once
+	mine, err := store.GetCached(ctx, "7") // shows at once
 	fmt.Println(mine.IsEnabled, err)
 
 	stop()
-	fmt.Println(<-done)
+	<-done
 	// Output:
 	// true
 	// true
 	// true
 	// false <nil>
-	// <nil>
 }

@@ -7,8 +7,8 @@ import (
 )
 
 // NewFilledCache returns a cache that holds so many users.
-func NewFilledCache(users int, now time.Time) *Cache {
-	c := NewCache(&Store{}, CacheOptions{Size: users})
+func NewFilledCache(users int, now time.Time) any {
+	c := newCache(&Store{}, StoreOptions{CacheSize: users}.withDefaults())
 	for i := range users {
 		user := fmt.Sprintf("user-%08d", i)
 		c.add(user, &entry{record{Settings{UserID: user, SessionDuration: time.Hour, Version: 1, CreatedAt: now, UpdatedAt: now}, rowVersion{1, now}}, now})
@@ -20,7 +20,7 @@ func NewFilledCache(users int, now time.Time) *Cache {
 func (o *StoreOptions) SetTimeout(d time.Duration) { o.timeout = d }
 
 // Poll reads once what has changed.
-func (c *Cache) Poll(ctx context.Context) error { return c.poll(ctx) }
+func (s *Store) Poll(ctx context.Context) error { return s.cache.poll(ctx) }
 
 // Defaults returns those in use, complete.
 func (s *Store) Defaults() Defaults { return s.defaults }

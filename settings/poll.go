@@ -23,11 +23,8 @@ const (
 	sweepBatch = 5000
 )
 
-// Run polls every second for what has changed, until ctx ends, and returns nil
-// then. A poll that fails is logged once, and so is the first that succeeds again.
-// While nobody has asked the database for a user for so long that no entry can be
-// used without a query, there is nothing to confirm, and it does not poll.
-func (c *Cache) Run(ctx context.Context) error {
+// run is [Store.Run].
+func (c *cache) run(ctx context.Context) {
 	failing := false
 	retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
 		if !failing && c.isIdle() {
@@ -45,12 +42,11 @@ func (c *Cache) Run(ctx context.Context) error {
 		failing = err != nil
 		return pollInterval
 	})
-	return nil
 }
 
 // isIdle reports whether every entry is older than maxAge and none is being read.
 // It then removes some of those that are too old for an outage.
-func (c *Cache) isIdle() bool {
+func (c *cache) isIdle() bool {
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -63,8 +59,8 @@ func (c *Cache) isIdle() bool {
 
 // poll invalidates what has changed since the last one that succeeded, and
 // removes entries that are too old to be used. Two seconds without one that
-// succeeded, and every Get asks.
-func (c *Cache) poll(ctx context.Context) error {
+// succeeded, and every get asks.
+func (c *cache) poll(ctx context.Context) error {
 	begun := c.now()
 	// What comes later than this confirms nothing any more.
 	ctx, cancel := context.WithTimeout(ctx, maxStale)
@@ -96,7 +92,7 @@ func (c *Cache) poll(ctx context.Context) error {
 // window is how far back a poll looks: to the last one that succeeded, and
 // commitLag more. What happened before maxAge matters to no entry, since none
 // that old is used.
-func (c *Cache) window(now time.Time) time.Duration {
+func (c *cache) window(now time.Time) time.Duration {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return min(max(now.Sub(c.polled), 0), maxAge) + commitLag
@@ -104,7 +100,7 @@ func (c *Cache) window(now time.Time) time.Duration {
 
 // sweep removes some of the entries that are too old. Iteration over a map
 // begins at random, so each is found sooner or later.
-func (c *Cache) sweep(now time.Time) {
+func (c *cache) sweep(now time.Time) {
 	left := sweepBatch
 	for user, e := range c.entries {
 		if now.Sub(e.at) >= maxOutageAge {

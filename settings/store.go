@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -12,15 +13,16 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Store reads and writes settings in the database. It is safe for concurrent
-// use and holds nothing; a call takes at most the database's time-out, 5 s, or
-// twice that for a write that had to be repeated.
+// Store reads and changes settings, and keeps those that were read lately for the
+// path of requests. It is safe for concurrent use. A call takes at most the
+// database's time-out, 5 s, or twice that for a write that had to be repeated.
 //
 // The errors of all methods wrap [*InvalidError], [ErrConflict], [ErrUnavailable]
 // or [ErrOutcomeUnknown], if any of these is the reason.
 type Store struct {
 	db       *sqldb.DB
 	defaults Defaults
+	cache    *cache
 }
 
 // StoreOptions of a Store. The zero value works.
@@ -32,6 +34,13 @@ type StoreOptions struct {
 	// ("settings.get"), how long it waited for a connection of the allowed
 	// ones, how long it took in all, and its error.
 	Observe func(name string, wait, took time.Duration, err error)
+	// CacheSize is the most users whose settings are kept for GetCached, about
+	// 220 bytes each; 0 means 100,000.
+	CacheSize int
+	// ReadTimeout is how long GetCached waits for the database; 0 means 1 s.
+	ReadTimeout time.Duration
+	Logger      *slog.Logger     // nil discards
+	Now         func() time.Time // nil means time.Now
 
 	timeout time.Duration // of a transaction, for tests on busy machines; 0 means sqldb's
 }
@@ -43,17 +52,53 @@ func NewStore(pool *sqlx.DB, d Defaults, o StoreOptions) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("settings: defaults: %w", err)
 	}
+	o = o.withDefaults()
+	s := &Store{db: sqldb.New(pool, sqldb.Options{MaxConns: o.MaxConns, Observe: o.Observe, Timeout: o.timeout}), defaults: d}
+	s.cache = newCache(s, o)
+	return s, nil
+}
+
+func (o StoreOptions) withDefaults() StoreOptions {
 	if o.MaxConns <= 0 {
 		o.MaxConns = 4
 	}
-	return &Store{db: sqldb.New(pool, sqldb.Options{MaxConns: o.MaxConns, Observe: o.Observe, Timeout: o.timeout}), defaults: d}, nil
+	if o.CacheSize <= 0 {
+		o.CacheSize = 100_000
+	}
+	if o.ReadTimeout <= 0 {
+		o.ReadTimeout = readTimeout
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	return o
 }
 
-// Get returns what holds for a user: what is stored, or the defaults.
+// Get returns what holds for a user, as the database has it now: what is stored,
+// or the defaults.
 func (s *Store) Get(ctx context.Context, user string) (Settings, error) {
 	f, err := s.find(ctx, user)
 	return f.Settings, err
 }
+
+// GetCached is Get for the path of requests. The package's comment says how old
+// its answers can be; without [Store.Run] they are two seconds old at most, and
+// cost a query as often. Callers who come together for one user cause one query,
+// for which they wait ReadTimeout at most. While the database is away the answer
+// is what was read within the last ten minutes, or an [ErrUnavailable]: never
+// the defaults.
+func (s *Store) GetCached(ctx context.Context, user string) (Settings, error) {
+	return s.cache.get(ctx, user)
+}
+
+// Run keeps GetCached up to date until ctx ends: every second it asks what other
+// replicas have changed. A poll that fails is logged once, and so is the first
+// that succeeds again. While nobody has asked the database for a user for so long
+// that nothing is used without a query, it does not poll.
+func (s *Store) Run(ctx context.Context) { s.cache.run(ctx) }
 
 // Put stores all values.
 func (s *Store) Put(ctx context.Context, user string, v Values, c Condition) (Settings, error) {
@@ -75,6 +120,7 @@ func (s *Store) Patch(ctx context.Context, user string, ch Change, c Condition) 
 }
 
 func (s *Store) change(ctx context.Context, name, user string, ch Change, c Condition) (Settings, error) {
+	defer s.cache.invalidate(user) // also after an error: it may have been applied
 	if err := s.defaults.check(user, ch); err != nil {
 		return Settings{}, fmt.Errorf("%s: %w", name, err)
 	}
@@ -108,6 +154,7 @@ func (s *Store) change(ctx context.Context, name, user string, ch Change, c Cond
 // Delete returns a user to the defaults, and returns these. Where nothing is
 // stored nothing happens, whatever the condition says.
 func (s *Store) Delete(ctx context.Context, user string, c Condition) (Settings, error) {
+	defer s.cache.invalidate(user)
 	const name = "settings.delete"
 	if err := checkUser(user); err != nil {
 		return Settings{}, fmt.Errorf("%s: %w", name, err)
@@ -125,8 +172,10 @@ func (s *Store) Delete(ctx context.Context, user string, c Condition) (Settings,
 }
 
 // EraseUser removes everything that is stored of a user, for good. Call it when
-// the user leaves. It is no error if there is nothing.
+// the user leaves. It is no error if there is nothing. Other replicas may use
+// what they know for 30 seconds more, and hold it in memory for ten minutes.
 func (s *Store) EraseUser(ctx context.Context, user string) error {
+	defer s.cache.invalidate(user)
 	const name = "settings.erase_user"
 	if err := checkUser(user); err != nil {
 		return fmt.Errorf("%s: %w", name, err)

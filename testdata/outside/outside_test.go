@@ -140,12 +140,11 @@ func TestSettings_WorkAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cache := settings.NewCache(store, settings.CacheOptions{})
-	running(t, cache.Run)
-	if _, err := cache.Put(t.Context(), "alice", settings.Values{IsEnabled: true, SessionDuration: time.Hour}, settings.Always); err != nil {
+	running(t, func(ctx context.Context) error { store.Run(ctx); return nil })
+	if _, err := store.Put(t.Context(), "alice", settings.Values{IsEnabled: true, SessionDuration: time.Hour}, settings.Always); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := cache.Get(t.Context(), "alice"); err != nil || !got.IsEnabled {
+	if got, err := store.GetCached(t.Context(), "alice"); err != nil || !got.IsEnabled {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	if _, err := store.Put(t.Context(), "alice", settings.Values{IsEnabled: true, SessionDuration: time.Hour}, settings.IfVersion(99)); !errors.Is(err, settings.ErrConflict) {

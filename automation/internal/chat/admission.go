@@ -46,7 +46,7 @@ func (c *call) admit() error {
 	if c.namesSession() {
 		return nil // whoever brings a session need not have automation on
 	}
-	mine, err := c.Settings.Get(c.r.Context(), c.user.ID)
+	mine, err := c.Settings.GetCached(c.r.Context(), c.user.ID)
 	if err != nil { // whether they have it off is not known
 		return unavailable(outcome.Database, "Your settings cannot be read at the moment.", retrySoon, err)
 	}

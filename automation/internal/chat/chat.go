@@ -46,9 +46,9 @@ type Deps struct {
 	Now              func() time.Time
 }
 
-// Settings are what users have chosen; *settings.Cache is one.
+// Settings are what users have chosen; *settings.Store is one.
 type Settings interface {
-	Get(ctx context.Context, userID string) (settings.Settings, error)
+	GetCached(ctx context.Context, userID string) (settings.Settings, error)
 }
 
 // Models are the models that can be named; *mapping.Catalog is one.

@@ -88,7 +88,7 @@ func (a *api) hadFeature(c *httpapi.Call) (bool, error) {
 	if a.Decide(c.User.ID).On {
 		return true, nil
 	}
-	s, err := a.Stored.Get(c.R.Context(), c.User.ID)
+	s, err := a.Settings.Get(c.R.Context(), c.User.ID)
 	if err != nil || !s.CreatedAt.IsZero() {
 		return err == nil, err
 	}

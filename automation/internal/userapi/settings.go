@@ -24,7 +24,7 @@ type settingsAnswer struct {
 }
 
 func (a *api) getSettings(c *httpapi.Call) error {
-	s, err := a.Stored.Get(c.R.Context(), c.User.ID)
+	s, err := a.Settings.Get(c.R.Context(), c.User.ID)
 	if err != nil {
 		return storeProblem(c.W, err)
 	}
@@ -118,7 +118,7 @@ func (a *api) change(c *httpapi.Call, apply func(settings.Condition) (settings.S
 	known := false
 	if a.Changed != nil { // nobody else wants to know
 		var err error
-		before, err = a.Settings.Get(c.R.Context(), c.User.ID)
+		before, err = a.Settings.GetCached(c.R.Context(), c.User.ID)
 		known = err == nil
 	}
 	after, err := a.applyIf(c, apply)
@@ -157,7 +157,7 @@ func (a *api) applyIf(c *httpapi.Call, apply func(settings.Condition) (settings.
 	}
 	// The store compares one version: the one that is checked here.
 	for range maxConflicts {
-		now, err := a.Stored.Get(c.R.Context(), c.User.ID)
+		now, err := a.Settings.Get(c.R.Context(), c.User.ID)
 		if err != nil {
 			return settings.Settings{}, err
 		}

@@ -46,7 +46,7 @@ func (a *api) getStatus(c *httpapi.Call) error {
 	case !a.Decide(c.User.ID).On:
 		answer.Reason = "not_in_rollout"
 	default:
-		s, err := a.Settings.Get(c.R.Context(), c.User.ID)
+		s, err := a.Settings.GetCached(c.R.Context(), c.User.ID)
 		if err != nil {
 			return storeProblem(c.W, err)
 		}

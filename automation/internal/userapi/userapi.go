@@ -31,7 +31,6 @@ type Deps struct {
 	// FlagsLoaded reports whether decisions have anything to go by.
 	FlagsLoaded func() bool
 	Settings    Settings
-	Stored      Stored
 	Sessions    Sessions
 	Feedback    Feedback
 	// FeedbackCreated is called with each new entry; nil for none.
@@ -48,17 +47,13 @@ type Deps struct {
 	Now    func() time.Time
 }
 
-// Settings reads and changes settings; *settings.Cache does.
+// Settings reads and changes settings; *settings.Store does.
 type Settings interface {
+	GetCached(ctx context.Context, userID string) (settings.Settings, error)
 	Get(ctx context.Context, userID string) (settings.Settings, error)
 	Put(ctx context.Context, userID string, v settings.Values, c settings.Condition) (settings.Settings, error)
 	Patch(ctx context.Context, userID string, ch settings.Change, c settings.Condition) (settings.Settings, error)
 	Delete(ctx context.Context, userID string, c settings.Condition) (settings.Settings, error)
-}
-
-// Stored reads settings past the cache; *settings.Store does.
-type Stored interface {
-	Get(ctx context.Context, userID string) (settings.Settings, error)
 }
 
 // Sessions lists and ends a user's sessions; *session.Manager does.
