@@ -115,7 +115,7 @@ type response struct {
 }
 
 // do sends the call, once, through the breaker. A status other than 2xx and a
-// missing or incomplete response are a *NodeError; the returned status is set
+// missing or incomplete response are a *nodeError; the returned status is set
 // as soon as a status line arrived.
 func (c *Client) do(ctx context.Context, k call) (response, error) {
 	start := c.opts.Now()

@@ -18,8 +18,22 @@
 // dials a new connection: a kept-alive one may be dead already, and then nobody
 // would know whether the node received the request. Only a failure before there
 // is a connection is [session.ErrUnavailable]. Any later failure that is not a
-// known refusal has an unknown outcome and wraps no sentinel. [NodeError] lists
-// all cases.
+// known refusal has an unknown outcome and wraps no sentinel.
+//
+// # Errors
+//
+// An error's text has the operation, the node's status, and its text or the
+// transport's, at most 300 bytes. It wraps only what is certain:
+//
+//   - [session.ErrUnavailable]: no connection was made, or the breaker is open;
+//   - [session.ErrUnauthorized]: 401 or 403, on an open with [session.ErrNotOpened];
+//   - [session.ErrNotOpened]: an open answered with 400, 404 or 405, or with a 500
+//     whose text comes from before the open's transaction;
+//   - [session.ErrWalletCollision]: a 500 whose text is a nonce conflict;
+//   - [session.ErrSessionNotFound]: a read whose text says so;
+//   - [context.Canceled], [context.DeadlineExceeded]: where one of them ended the call;
+//   - [io.EOF], [io.ErrUnexpectedEOF], [syscall.ECONNRESET], [syscall.EPIPE]: where
+//     the node closed the connection.
 //
 // # A node that is down
 //

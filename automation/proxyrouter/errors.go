@@ -29,36 +29,23 @@ const (
 	opReady     = "ready"
 )
 
-// NodeError is a call that the node refused or did not answer. It wraps only
-// what is certain:
-//
-//   - [session.ErrUnavailable]: no connection was made, or the breaker is open;
-//   - [session.ErrUnauthorized]: 401 or 403, on an open with [session.ErrNotOpened];
-//   - [session.ErrNotOpened]: an open answered with 400, 404 or 405, or with a 500
-//     whose text comes from before the open's transaction;
-//   - [session.ErrWalletCollision]: a 500 whose text is a nonce conflict;
-//   - [session.ErrSessionNotFound]: a read whose text says so;
-//   - [context.Canceled], [context.DeadlineExceeded]: where one of them ended the call;
-//   - [io.EOF], [io.ErrUnexpectedEOF], [syscall.ECONNRESET], [syscall.EPIPE]: where
-//     the node closed the connection.
-type NodeError struct {
-	Op      string // the operation, such as "open session"
-	Status  int    // the HTTP status; 0 without a complete response
-	Message string // the node's text or the transport's: at most 300 bytes, redacted
-
-	wraps []error
+// nodeError is a call that the node refused or did not answer. It wraps only
+// what is certain; the package's comment lists what that is.
+type nodeError struct {
+	op      string // the operation, such as "open session"
+	status  int    // the HTTP status; 0 without a complete response
+	message string // the node's text or the transport's: at most 300 bytes, redacted
+	wraps   []error
 }
 
-// Error returns the operation, the status and the message.
-func (e *NodeError) Error() string {
-	if e.Status == 0 {
-		return fmt.Sprintf("proxyrouter: %s: no response: %s", e.Op, e.Message)
+func (e *nodeError) Error() string {
+	if e.status == 0 {
+		return fmt.Sprintf("proxyrouter: %s: no response: %s", e.op, e.message)
 	}
-	return fmt.Sprintf("proxyrouter: %s: node answered %d: %s", e.Op, e.Status, e.Message)
+	return fmt.Sprintf("proxyrouter: %s: node answered %d: %s", e.op, e.status, e.message)
 }
 
-// Unwrap returns the errors listed at [NodeError].
-func (e *NodeError) Unwrap() []error { return e.wraps }
+func (e *nodeError) Unwrap() []error { return e.wraps }
 
 // Texts of the node, in lower case. Its statuses do not tell these cases apart.
 var (
@@ -89,14 +76,14 @@ func containsAny(text string, wanted []string) bool {
 }
 
 // responseError is the only place where a response of the node becomes an error.
-func (c *Client) responseError(op string, resp response) *NodeError {
+func (c *Client) responseError(op string, resp response) *nodeError {
 	raw := errorText(resp.body)
-	e := &NodeError{Op: op, Status: resp.status, Message: c.redact.clean(raw)}
-	if e.Message == "" {
-		e.Message = strings.ToLower(http.StatusText(resp.status))
+	e := &nodeError{op: op, status: resp.status, message: c.redact.clean(raw)}
+	if e.message == "" {
+		e.message = strings.ToLower(http.StatusText(resp.status))
 	}
 	if resp.status/100 == 3 {
-		e.Message = "a redirect, which is not followed: set the URL to its target"
+		e.message = "a redirect, which is not followed: set the URL to its target"
 	}
 	text := strings.ToLower(raw)
 	switch {
@@ -121,10 +108,10 @@ func (c *Client) responseError(op string, resp response) *NodeError {
 
 // transportError is the only place where a call without a complete response
 // becomes an error.
-func (c *Client) transportError(op string, failed *exchangeError) *NodeError {
-	e := &NodeError{Op: op, Message: c.redact.clean(failed.cause.Error())}
+func (c *Client) transportError(op string, failed *exchangeError) *nodeError {
+	e := &nodeError{op: op, message: c.redact.clean(failed.cause.Error())}
 	if failed.connected {
-		e.Message = "the request was sent, then: " + e.Message
+		e.message = "the request was sent, then: " + e.message
 	} else {
 		e.wraps = append(e.wraps, session.ErrUnavailable)
 	}
@@ -148,8 +135,8 @@ func (e *exchangeError) Unwrap() error { return e.cause }
 
 // malformed is a 2xx response that cannot be decoded. Of an open it leaves the
 // outcome unknown.
-func (c *Client) malformed(op string, resp response, why error) *NodeError {
-	return &NodeError{Op: op, Status: resp.status, Message: c.redact.clean(why.Error())}
+func (c *Client) malformed(op string, resp response, why error) *nodeError {
+	return &nodeError{op: op, status: resp.status, message: c.redact.clean(why.Error())}
 }
 
 // errorText returns the error member of a body, or else the body.

@@ -31,7 +31,7 @@ type ChatRequest struct {
 // Forward posts the request to the node and returns the response with its body
 // unread, whatever the status. The caller closes the body, and gives that of a
 // failed response to [Client.Classify]. The wait for the response's header is bounded
-// by 10 minutes, its body by ctx alone. An error is a *[NodeError].
+// by 10 minutes, its body by ctx alone. An error is a *nodeError.
 func (c *Client) Forward(ctx context.Context, r ChatRequest) (*http.Response, error) {
 	sessionID, err := pathID(r.SessionID)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 )
 
 // OpenSession opens one paid session and returns its id. It sends the request at
-// most once. [session.Provider] and [NodeError] say what its errors mean.
+// most once. [session.Provider] and the package's comment say what its errors mean.
 func (c *Client) OpenSession(ctx context.Context, req session.OpenRequest) (string, error) {
 	seconds := int64(req.Duration / time.Second)
 	model, err := pathID(req.ModelID)
@@ -159,7 +159,7 @@ func (c *Client) listSessions(ctx context.Context, address string, since time.Ti
 			slices.SortStableFunc(found, func(a, b session.ChainSession) int { return b.OpenedAt.Compare(a.OpenedAt) })
 			return found, nil
 		case !fresh:
-			return nil, &NodeError{Op: opSessions, Status: 200, Message: fmt.Sprintf("the page at offset %d repeats the one before", offset)}
+			return nil, &nodeError{op: opSessions, status: 200, message: fmt.Sprintf("the page at offset %d repeats the one before", offset)}
 		}
 	}
 }
