@@ -13,20 +13,26 @@ func (m *Module) newCleaner(db *sqldb.DB) (*cleanup.Cleaner, error) {
 	return cleanup.New(db, cleanup.Options{
 		Retention: time.Duration(m.cfg.RetentionDays) * 24 * time.Hour, Interval: m.cfg.CleanupInterval,
 		DefaultOptIn: m.cfg.DefaultOptIn, DefaultDuration: m.cfg.DefaultSessionDuration,
-		Observe: m.observer.Cleanup, Logger: m.log,
+		Observe: m.observeCleanup, Logger: m.log,
 	})
 }
 
-// CleanupReport is what a pass of the clean-up removed, or would remove.
-type CleanupReport = cleanup.Report
+// observeCleanup tells the observer what a pass removed.
+func (m *Module) observeCleanup(r cleanup.Report, err error) {
+	removed := map[string]int64{}
+	for _, c := range r.Removed {
+		removed[c.Table] += c.Rows
+	}
+	m.observer.Cleanup(removed, r.Took, err)
+}
 
 // cleanup runs one pass of the clean-up now, or with dryRun reports what it
 // would remove and writes nothing. It returns when done, when ctx ends, or at
 // the first error, with what it has removed until then.
-func (m *Module) cleanup(ctx context.Context, dryRun bool) (CleanupReport, error) {
+func (m *Module) cleanup(ctx context.Context, dryRun bool) (cleanup.Report, error) {
 	r, err := m.cleaner.Pass(ctx, dryRun)
 	if !dryRun {
-		m.observer.Cleanup(r, err)
+		m.observeCleanup(r, err)
 	}
 	return r, err
 }

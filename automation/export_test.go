@@ -8,6 +8,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/adminapi"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/userapi"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
 )
 
@@ -24,7 +25,7 @@ func (o *Options) SetSettingsTimeout(d time.Duration) { o.settingsTimeout = d }
 func (m *Module) RefreshFlags(ctx context.Context) error { return m.flags.Refresh(ctx) }
 
 // CleanUp runs one pass of the clean-up.
-func (m *Module) CleanUp(ctx context.Context, dryRun bool) (CleanupReport, error) {
+func (m *Module) CleanUp(ctx context.Context, dryRun bool) (cleanup.Report, error) {
 	return m.cleanup(ctx, dryRun)
 }
 

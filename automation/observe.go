@@ -27,8 +27,8 @@ type Observer struct {
 	Settings func(before, after settings.Settings)
 	// Session is called with what happens to sessions.
 	Session func(session.Event)
-	// Cleanup ends a pass of the clean-up.
-	Cleanup func(CleanupReport, error)
+	// Cleanup ends a pass of the clean-up, which removed rows from tables.
+	Cleanup func(removed map[string]int64, took time.Duration, err error)
 }
 
 // withDefaults fills what is nil, but for Settings: without it nobody has to
@@ -47,7 +47,7 @@ func (o Observer) withDefaults() Observer {
 		o.Session = func(session.Event) {}
 	}
 	if o.Cleanup == nil {
-		o.Cleanup = func(CleanupReport, error) {}
+		o.Cleanup = func(map[string]int64, time.Duration, error) {}
 	}
 	return o
 }

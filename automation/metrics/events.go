@@ -327,9 +327,9 @@ func (r *Recorder) observeSession(v session.Event) {
 	}
 }
 
-func (r *Recorder) observeCleanup(c cleanup.Report, err error) {
-	for _, n := range c.Removed {
-		r.events.cleanedRows.WithLabelValues(n.Table).Add(float64(n.Rows))
+func (r *Recorder) observeCleanup(removed map[string]int64, took time.Duration, err error) {
+	for table, rows := range removed {
+		r.events.cleanedRows.WithLabelValues(table).Add(float64(rows))
 	}
 	switch {
 	case errors.Is(err, cleanup.ErrBusy):
@@ -338,7 +338,7 @@ func (r *Recorder) observeCleanup(c cleanup.Report, err error) {
 		r.events.cleanups.WithLabelValues("failed").Inc()
 	default:
 		r.events.cleanups.WithLabelValues("ok").Inc()
-		r.events.cleanupDuration.Observe(c.Took.Seconds())
+		r.events.cleanupDuration.Observe(took.Seconds())
 		r.events.cleanedAt.Set(unix(r.now()))
 	}
 }

@@ -118,9 +118,9 @@ func observed(options metrics.Options) *metrics.Recorder {
 	} {
 		o.Session(e)
 	}
-	o.Cleanup(cleanup.Report{Removed: []cleanup.Count{{Table: "automation_sessions", Rows: 40}}, Took: time.Second}, nil)
-	o.Cleanup(cleanup.Report{}, cleanup.ErrBusy)
-	o.Cleanup(cleanup.Report{}, errors.New("no"))
+	o.Cleanup(map[string]int64{"automation_sessions": 40}, time.Second, nil)
+	o.Cleanup(nil, 0, cleanup.ErrBusy)
+	o.Cleanup(nil, 0, errors.New("no"))
 	return r
 }
 
