@@ -9,19 +9,19 @@ import (
 
 // registryOf returns what lists a node's registry for the catalog of models,
 // or nil for a node that has none.
-func registryOf(n Node) func(context.Context) ([]mapping.RegistryModel, error) {
+func registryOf(n Node) func(context.Context) ([]mapping.Model, error) {
 	lister, ok := n.(interface {
 		Models(ctx context.Context) ([]proxyrouter.Model, error)
 	})
 	if !ok {
 		return nil
 	}
-	return func(ctx context.Context) ([]mapping.RegistryModel, error) {
+	return func(ctx context.Context) ([]mapping.Model, error) {
 		models, err := lister.Models(ctx)
-		var list []mapping.RegistryModel
+		var list []mapping.Model
 		for _, m := range models {
 			if !m.Deleted {
-				list = append(list, mapping.RegistryModel{ID: m.ID, Type: m.Type, Created: m.Created})
+				list = append(list, mapping.Model{ID: m.ID, Type: mapping.Type(m.Type), Created: m.Created})
 			}
 		}
 		return list, err

@@ -301,8 +301,8 @@ func TestCatalog_TypesComeFromTheFeedOrElseFromTheRegistry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		born, reborn := time.Unix(1_700_000_000, 0).UTC(), time.Unix(1_700_000_001, 0).UTC()
 		failure, failing := errors.New("no node"), atomic.Bool{}
-		registry := func(context.Context) ([]mapping.RegistryModel, error) {
-			return []mapping.RegistryModel{
+		registry := func(context.Context) ([]mapping.Model, error) {
+			return []mapping.Model{
 				{ID: id("a"), Type: "LLM", Created: born}, {ID: strings.ToUpper(id("b")[2:]), Type: "LLM"}, {ID: id("c"), Type: "EMBEDDING", Created: born},
 				{ID: id("d"), Type: "UNKNOWN"},
 			}, map[bool]error{true: failure}[failing.Load()]
@@ -346,8 +346,8 @@ func TestCatalog_TypesComeFromTheFeedOrElseFromTheRegistry(t *testing.T) {
 }
 
 func TestCatalog_EmptyRegistryIsAnError(t *testing.T) {
-	c := newCatalog(t, mapping.Options{File: writeMapping(t, id("a")), Registry: func(context.Context) ([]mapping.RegistryModel, error) {
-		return []mapping.RegistryModel{{ID: "0x12", Type: "LLM"}}, nil
+	c := newCatalog(t, mapping.Options{File: writeMapping(t, id("a")), Registry: func(context.Context) ([]mapping.Model, error) {
+		return []mapping.Model{{ID: "0x12", Type: "LLM"}}, nil
 	}})
 	if err := c.LoadRegistry(t.Context()); err == nil || c.Health().RegistryErr == nil {
 		t.Errorf("%v, %+v", err, c.Health())

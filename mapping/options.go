@@ -22,9 +22,9 @@ type Options struct {
 	FeedURL    string       // of active_models.json, http or https; empty: no feed
 	HTTPClient *http.Client // for the feed; default http.DefaultClient. It follows no redirect to another host
 
-	// Registry lists the models of the node's registry, whose types and times
-	// hold where the feed states none; nil: none.
-	Registry func(context.Context) ([]RegistryModel, error)
+	// Registry lists the models of the node's registry by ID, with the Type and
+	// the time Created that hold where the feed states none; nil: none.
+	Registry func(context.Context) ([]Model, error)
 
 	// How often Run looks, each time up to 10 % sooner or later.
 	FileInterval time.Duration // default 5 s
@@ -70,11 +70,4 @@ func (o Options) withDefaults() (Options, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return o, errors.Join(errs...)
-}
-
-// RegistryModel is what the node's registry says of a model.
-type RegistryModel struct {
-	ID      string    // 0x and 64 hex digits; others are ignored
-	Type    string    // LLM, EMBEDDING, TTS, STT; anything else is not stated
-	Created time.Time // zero where not known
 }

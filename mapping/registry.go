@@ -11,7 +11,7 @@ const registryTimeout = 10 * time.Second
 
 // readRegistry returns what the node's registry states, by id. An empty answer
 // is an error: it would otherwise make every type unknown.
-func readRegistry(ctx context.Context, list func(context.Context) ([]RegistryModel, error)) (map[string]facts, error) {
+func readRegistry(ctx context.Context, list func(context.Context) ([]Model, error)) (map[string]facts, error) {
 	ctx, cancel := context.WithTimeout(ctx, registryTimeout)
 	defer cancel()
 	models, err := list(ctx)
@@ -24,7 +24,7 @@ func readRegistry(ctx context.Context, list func(context.Context) ([]RegistryMod
 		if !ok {
 			continue
 		}
-		typ := parseType(m.Type)
+		typ := parseType(string(m.Type))
 		if typ == Unknown { // the node infers types from tags: no tag states nothing
 			typ = ""
 		}
