@@ -20,14 +20,14 @@ var (
 	ErrLeaseLost = errors.New("session: the lease on it was lost")
 )
 
-// Why a session is not replaced, see [Manager.Replace].
+// Why a session is not replaced.
 var (
-	// ErrPaid says that the node was already asked to open a session for the
+	// errPaid says that the node was already asked to open a session for the
 	// request, which may cause one at most.
-	ErrPaid = errors.New("session: the request has caused an open already")
-	// ErrNoOtherProvider says that the node cannot be made to choose another
+	errPaid = errors.New("session: the request has caused an open already")
+	// errNoOtherProvider says that the node cannot be made to choose another
 	// provider.
-	ErrNoOtherProvider = errors.New("session: the node chooses no other provider")
+	errNoOtherProvider = errors.New("session: the node chooses no other provider")
 )
 
 // The limits that a BudgetError names.

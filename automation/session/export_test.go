@@ -2,6 +2,12 @@ package session
 
 import "time"
 
+// Why a session is not replaced.
+var (
+	ErrPaid            = errPaid
+	ErrNoOtherProvider = errNoOtherProvider
+)
+
 // SetFailpoint has fn called at the named places of the manager's work.
 func (o *Options) SetFailpoint(fn func(name string)) { o.failpoint = fn }
 

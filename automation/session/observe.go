@@ -75,7 +75,7 @@ func acquired(err error) string {
 		result string
 	}{
 		{ErrBusy, "busy"}, {ErrOpening, "opening"}, {ErrNotOpened, "refused"}, {ErrUnavailable, "node"},
-		{ErrPaid, "paid"}, {ErrNoOtherProvider, "provider"}, {ErrNotYours, "not_yours"}, {ErrEnded, "ended"}, {ErrUnmanaged, "unmanaged"}, {ErrNotRunning, "ending"},
+		{errPaid, "paid"}, {errNoOtherProvider, "provider"}, {ErrNotYours, "not_yours"}, {ErrEnded, "ended"}, {ErrUnmanaged, "unmanaged"}, {ErrNotRunning, "ending"},
 		{sqldb.ErrUnavailable, "database"}, {sqldb.ErrOutcomeUnknown, "database"},
 		{context.Canceled, "canceled"}, {context.DeadlineExceeded, "canceled"},
 	} {

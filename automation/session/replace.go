@@ -41,9 +41,9 @@ type Replacement struct {
 // is not charged to the user but has limits of its own. The old claim is held
 // meanwhile; its holder retires and releases it once it has the new one.
 //
-// Errors are *BudgetError, ErrPaid, ErrNoOtherProvider, *UnavailableError,
-// ErrNotRunning, the context's, or the database's. The old claim is then all
-// that the request has.
+// Errors are *BudgetError, *UnavailableError, ErrNotRunning, the context's, the
+// database's, or say that the request has caused an open already, or that the
+// node chooses no other provider. The old claim is then all that the request has.
 func (m *Manager) Replace(ctx context.Context, old *Claim, r Replacement) (*Claim, error) {
 	c, paid, err := m.replace(ctx, old, r)
 	e := Event{Kind: Replaced, Result: "idle"}
@@ -75,9 +75,9 @@ func (m *Manager) replace(ctx context.Context, old *Claim, r Replacement) (c *Cl
 	}
 	switch {
 	case old.paid:
-		return nil, false, ErrPaid
+		return nil, false, errPaid
 	case r.AnotherProvider && (req.OmitProvider == "" || m.ignoresOmission()):
-		return nil, false, ErrNoOtherProvider
+		return nil, false, errNoOtherProvider
 	}
 	c, err = m.openReplacement(ctx, p, req, old)
 	return c, true, err
