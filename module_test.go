@@ -27,7 +27,7 @@ var hosts = []string{
 // maxExported bounds how many exported functions, types, constants, variables
 // and methods a gateway's developer can meet. Raise it only for something that
 // a host needs and cannot do without.
-const maxExported = 403
+const maxExported = 389
 
 func TestExportedAPI_StaysSmall(t *testing.T) {
 	total := 0

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -148,21 +149,12 @@ func TestExplanation_MarshalsToJSON(t *testing.T) {
 
 func TestReason_HasAText(t *testing.T) {
 	for r := flags.ReasonMissing; r <= flags.ReasonOutsidePercentage; r++ {
-		text, err := r.MarshalText()
-		if err != nil {
-			t.Fatal(err)
-		}
-		var back flags.Reason
-		if err := back.UnmarshalText(text); err != nil || back != r {
-			t.Errorf("%d is %s, which is %d, %v", r, text, back, err)
+		if text, err := r.MarshalText(); err != nil || string(text) != r.String() || strings.HasPrefix(string(text), "reason_") {
+			t.Errorf("%d is %s, %v", r, text, err)
 		}
 	}
 	if s := flags.Reason(99).String(); s != "reason_99" {
 		t.Errorf("an unknown reason is %s", s)
-	}
-	var r flags.Reason
-	if err := r.UnmarshalText([]byte("no such")); err == nil {
-		t.Error("an unknown text is a reason")
 	}
 }
 

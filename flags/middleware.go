@@ -5,13 +5,16 @@ import (
 	"net/http"
 )
 
+// Decider decides whether a user has a flag; *[View] and *[Watcher] do.
+type Decider interface {
+	Decide(name, user string) Decision
+}
+
 // Middleware lets the users who have the flag through to the next handler, and
 // sends the others to fallback; nil answers 404, as if nothing were there. It
 // decides once: both handlers find the decision by FromContext. A request for
-// which user returns false goes to fallback. A *View or *Watcher decides.
-func Middleware(d interface {
-	Decide(name, user string) Decision
-}, name string, user func(*http.Request) (id string, ok bool), fallback http.Handler) func(http.Handler) http.Handler {
+// which user returns false goes to fallback.
+func Middleware(d Decider, name string, user func(*http.Request) (id string, ok bool), fallback http.Handler) func(http.Handler) http.Handler {
 	if fallback == nil {
 		fallback = http.NotFoundHandler()
 	}
