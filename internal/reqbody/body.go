@@ -114,8 +114,14 @@ func (b *Body) Bytes() ([]byte, error) {
 // read is in memory. Closing it closes the request's.
 func (b *Body) Reader() io.ReadCloser {
 	var rest io.Reader = b.source
-	if b.err != nil {
+	switch {
+	case b.err != nil:
 		rest = failedReader{b.err}
+	case b.length >= 0:
+		// A transport that sends the body on reads once more after its last byte. By then the
+		// server may have closed the body, because the answer has begun, and the transport
+		// would take the error for a reason to cut the answer (golang/go#40747).
+		rest = io.LimitReader(b.source, b.length-int64(len(b.buf)))
 	}
 	return struct {
 		io.Reader

@@ -192,6 +192,21 @@ func TestBody_IsLimitedInWhatIsReadForTheModel(t *testing.T) {
 	}
 }
 
+// A server closes a request's body once the answer has begun, and reading it then fails. A
+// transport reads beyond the last byte, perhaps only then.
+func TestReader_DoesNotReadBeyondTheAnnouncedLength(t *testing.T) {
+	text := `{"model":"m","x":"` + strings.Repeat("y", 300<<10) + `"}`
+	closed := io.MultiReader(strings.NewReader(text), iotest.ErrReader(http.ErrBodyReadAfterClose))
+	body := reqbody.New(httptest.NewRecorder(), request(closed, int64(len(text))), reqbody.Options{MaxBytes: 1 << 20, Budget: reqbody.NewBudget(1 << 22)})
+	defer body.Close()
+	if model, err := body.Model(); err != nil || model != "m" {
+		t.Fatal(model, err)
+	}
+	if got, err := io.ReadAll(body.Reader()); string(got) != text || err != nil {
+		t.Errorf("%d bytes of %d, %v", len(got), len(text), err)
+	}
+}
+
 func TestBody_RefusesAnAnnouncedLengthUnread(t *testing.T) {
 	body := reqbody.New(httptest.NewRecorder(), request(iotest.ErrReader(errors.New("was read")), 2<<20), reqbody.Options{MaxBytes: 1 << 20, Budget: reqbody.NewBudget(1 << 22)})
 	defer body.Close()
