@@ -239,6 +239,32 @@ func TestAcquire_PaysNoSecondTimeAfterAKillDuringAnOpen(t *testing.T) {
 	})
 }
 
+// An intent that lost its lease before its call has paid nothing, so that who still
+// waits is served by another, though a replica that is short of time lost the first.
+func TestAcquire_OpensAfterAnIntentHasLostItsLease(t *testing.T) {
+	each(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{}
+		o := quick()
+		var once sync.Once
+		o.SetFailpoint(func(name string) {
+			if name != "after-intent" {
+				return
+			}
+			once.Do(func() {
+				if _, err := db.Exec(`UPDATE automation_sessions SET lease_token = 'another', lease_until = created_at WHERE state = 'opening'`); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+		m, _ := start(t, db, p, o)
+		use(t, m, "alice")
+		until(t, "the first intent is given up", func() bool { return rows(t, db)["opening"] == 0 })
+		if r := rows(t, db); p.opened() != 1 || r["failed"] != 1 || r["open"] != 1 {
+			t.Errorf("%d opens asked for, rows %v; want one open, and an intent that came to nothing", p.opened(), r)
+		}
+	})
+}
+
 // One call collides, and its repetition hangs: the others wait for the seconds
 // that sending a transaction may take, not for the node's answer.
 func TestOpen_AHangingCallKeepsTheWalletForSecondsAlone(t *testing.T) {

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -200,8 +201,12 @@ func (q *waitQueue) beginCall(context.Context) func(error) {
 	}
 }
 
-// dropped counts one intent off that did not call the node.
+// dropped counts one intent off that did not call the node. An intent whose lease
+// could not be extended has paid nothing, and the head may have another one.
 func (q *waitQueue) dropped(err error) {
+	if errors.Is(err, ErrLeaseLost) {
+		err = nil
+	}
 	q.all.mu.Lock()
 	defer q.all.mu.Unlock()
 	q.intents--
