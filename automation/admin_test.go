@@ -128,6 +128,7 @@ func TestAdmin_PreconditionsListVersions(t *testing.T) {
 }
 
 func TestAdmin_IsNotThereWithoutAToken(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	o := operator{l, l.Admin(nil)}
 	for _, path := range []string{"/flags", "/flags/automation"} {
@@ -136,6 +137,7 @@ func TestAdmin_IsNotThereWithoutAToken(t *testing.T) {
 }
 
 func TestAdmin_LetsAHostAuthorizeItsOperators(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	o := operator{l, l.Admin(func(*http.Request) (string, error) { return "sso:olga", nil })}
 	o.expect(o.call("PATCH", "/flags/automation", `{"enabled":false}`), http.StatusOK, `"updated_by":"sso:olga"`)

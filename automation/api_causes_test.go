@@ -112,6 +112,7 @@ var someSession = "0x" + strings.Repeat("ab", 32)
 const nobodys policy.Evidence = ""
 
 func TestAPI_EndsEachRequestForItsCause(t *testing.T) {
+	t.Parallel()
 	var e ends
 	l := newHarness(t, setup{flag: `UPDATE feature_flags SET rollout_percentage = 0, enabled_user_ids = '["alice", "ro-alice", "bob", "away"]'`, options: e.options})
 	const wrong = `{"colour":"red"}`
@@ -186,6 +187,7 @@ func TestAPI_EndsEachRequestForItsCause(t *testing.T) {
 }
 
 func TestAPI_EndsRequestsOfUnknownFlagsForTheDatabase(t *testing.T) {
+	t.Parallel()
 	var e ends
 	l := newHarness(t, setup{bare: true, options: e.options})
 	l.until("the flags cannot be read", func() bool { return l.Flags().Health().Err != nil })

@@ -60,6 +60,7 @@ func settingsOf(t *testing.T, a answer) string {
 }
 
 func TestAPI_ReadsAndWritesSettings(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = false }})
 	for _, step := range []struct {
 		name, method, body string
@@ -105,6 +106,7 @@ func TestAPI_ReadsAndWritesSettings(t *testing.T) {
 }
 
 func TestAPI_StoresNothingOnReads(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	for _, path := range []string{settingsPath, sessionsPath, statusPath} {
 		if a := l.get(path, "alice"); a.status != http.StatusOK {
@@ -117,6 +119,7 @@ func TestAPI_StoresNothingOnReads(t *testing.T) {
 }
 
 func TestAPI_AnswersNotModified(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	l.do("PUT", settingsPath, "alice", good)
 	for tag, want := range map[string]int{
@@ -131,6 +134,7 @@ func TestAPI_AnswersNotModified(t *testing.T) {
 }
 
 func TestAPI_ChangesNothingWhenAPreconditionFails(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	for i, tag := range []string{`"0"`, `"2"`, `W/"1"`, `1`, `"01"`, `"+1"`, `"-1"`, `"3", "2"`, `"99999999999999999999"`, `"x"`, ``, `,`} {
 		user := fmt.Sprint("user-", i)
@@ -146,6 +150,7 @@ func TestAPI_ChangesNothingWhenAPreconditionFails(t *testing.T) {
 }
 
 func TestAPI_NamesEachBadField(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	both := []string{"PUT", "POST"}
 	all := []string{"PUT", "POST", "PATCH"}
@@ -200,6 +205,7 @@ func TestAPI_NamesEachBadField(t *testing.T) {
 }
 
 func TestAPI_TakesSmallJSONAlone(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	large := strings.Repeat(" ", 4<<10) + good
 	for _, tt := range []struct {
@@ -249,6 +255,7 @@ func everyCall(do func(method, path, body string)) {
 }
 
 func TestAPI_HidesAllButTheStatusWithoutTheFlag(t *testing.T) {
+	t.Parallel()
 	const off = `UPDATE feature_flags SET enabled = false, rollout_percentage = 100, notice = 'back at noon' WHERE feature_name = 'automation'`
 	for name, tt := range map[string]struct {
 		setup  setup
@@ -275,6 +282,7 @@ func TestAPI_HidesAllButTheStatusWithoutTheFlag(t *testing.T) {
 }
 
 func TestStatus_HasTheBudget(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{config: func(c *automation.Config) { c.MaxOpensPerHour = 1 }})
 	budget := func() object { return l.get(statusPath, "alice").json(t)["budget"].(object) }
 	if diff := cmp.Diff(object{"sessions_held": 0.0, "sessions_max": 4.0, "opens_left_hour": 1.0, "opens_left_day": nil, "next_free_at": nil}, budget()); diff != "" {
@@ -300,6 +308,7 @@ func TestStatus_HasTheBudget(t *testing.T) {
 }
 
 func TestStatus_FollowsTheFlagAndTheUser(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = false }})
 	status := func() string {
 		a := l.get(statusPath, "alice")
@@ -325,6 +334,7 @@ func TestStatus_FollowsTheFlagAndTheUser(t *testing.T) {
 // Of two replicas on one database only one has the feature on: each status is
 // what a chat that it serves gets.
 func TestStatus_SpeaksForTheReplicaThatAnswers(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "shared.db")
 	db := func(t testing.TB) *sqlx.DB { return openLite(t, path) }
 	on := newHarness(t, setup{db: db})
@@ -346,6 +356,7 @@ func TestStatus_SpeaksForTheReplicaThatAnswers(t *testing.T) {
 }
 
 func TestAPI_RefusesWhoeverIsNotIdentified(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{identify: func(r *http.Request) (automation.Identity, error) {
 		id, err := byKey(r)
 		if err == nil && strings.HasPrefix(id.UserID, "bad") { // what a host's mistake may bring
@@ -376,6 +387,7 @@ func TestAPI_RefusesWhoeverIsNotIdentified(t *testing.T) {
 }
 
 func TestAPI_LetsReadOnlyKeysReadAlone(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	everyCall(func(method, path, body string) {
 		a := l.do(method, path, "ro-alice", body)
@@ -393,6 +405,7 @@ func TestAPI_LetsReadOnlyKeysReadAlone(t *testing.T) {
 }
 
 func TestAPI_LimitsWrites(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	for i := range 100 {
 		a := l.do("PATCH", settingsPath, "alice", `{}`)
@@ -420,6 +433,7 @@ func TestAPI_LimitsWrites(t *testing.T) {
 }
 
 func TestAPI_AnswersUnavailableWithoutTheDatabase(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	if err := l.db.Close(); err != nil {
 		t.Fatal(err)
@@ -442,6 +456,7 @@ func TestAPI_AnswersUnavailableWithoutTheDatabase(t *testing.T) {
 }
 
 func TestAPI_AnswersUnknownRoutesAndMethodsWithProblems(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	for _, path := range []string{"/", "/nothing", "/settings/", "/settings/x", "/sessions/a/b", "/%00", "/settings%00", "/settings/%00", "/sessions%00"} {
 		problemOf(t, l.get(automation.BasePath+path, "alice"), http.StatusNotFound)
@@ -461,6 +476,7 @@ func TestAPI_AnswersUnknownRoutesAndMethodsWithProblems(t *testing.T) {
 }
 
 func TestAPI_ListsAndEndsOwnSessionsAlone(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	id := l.chat("alice").header.Get("X-Automation-Session")
 	l.until("the session is idle", func() bool { return l.held() == 0 })
@@ -495,6 +511,7 @@ func TestAPI_ListsAndEndsOwnSessionsAlone(t *testing.T) {
 
 // A user whose list shows a session in use, and a model without a name.
 func TestAPI_ListsHowASessionIs(t *testing.T) {
+	t.Parallel()
 	hold, seen := make(chan struct{}), make(chan struct{})
 	l := newHarness(t, setup{next: func(http.ResponseWriter, *http.Request) { close(seen); <-hold }})
 	letGo := sync.OnceFunc(func() { close(hold) })
@@ -514,6 +531,7 @@ func TestAPI_ListsHowASessionIs(t *testing.T) {
 }
 
 func TestModels_AreListedInOpenAIsShape(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{typed: true})
 	var got []string
 	for _, m := range l.get("/api/v1/models", "").json(t)["data"].([]any) {

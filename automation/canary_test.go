@@ -71,6 +71,7 @@ func byCanary(r *http.Request) (automation.Identity, error) {
 }
 
 func TestLog_HidesUsersAndTheirTexts(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("drives everything there is, about 10 s")
 	}

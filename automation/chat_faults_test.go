@@ -27,6 +27,7 @@ func postgresDB(t testing.TB) *sqlx.DB {
 var databases = map[string]func(testing.TB) *sqlx.DB{"sqlite": liteDB, "postgres": postgresDB}
 
 func TestForward_NeverOverlapsOnASession(t *testing.T) {
+	t.Parallel()
 	for name, db := range databases {
 		t.Run(name, func(t *testing.T) {
 			l := newHarness(t, setup{db: db, node: proxyroutertest.Options{OpenLatency: 50 * time.Millisecond, ChunkDelay: 5 * time.Millisecond},
@@ -70,6 +71,7 @@ func comeBack(t *testing.T, a answer, took time.Duration) {
 }
 
 func TestForward_AnswersAtOnceWhenTheNodeIsAway(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	if a := l.chat("alice"); a.status != http.StatusOK {
 		t.Fatal(a.body)
@@ -99,6 +101,7 @@ func TestForward_AnswersAtOnceWhenTheNodeIsAway(t *testing.T) {
 }
 
 func TestForward_ReportsWrongNodeCredentials(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{node: proxyroutertest.Options{Username: "admin", Password: "canary-right"},
 		config: func(c *automation.Config) { c.ProxyRouterPassword = automation.NewSecret("canary-wrong") }})
 	begun := time.Now()
@@ -115,6 +118,7 @@ func TestForward_ReportsWrongNodeCredentials(t *testing.T) {
 }
 
 func TestSessions_RefusesOnlyUsersOfTheFeatureWithoutTheDatabase(t *testing.T) {
+	t.Parallel()
 	for _, optIn := range []bool{true, false} {
 		t.Run(fmt.Sprintf("by default %v", optIn), func(t *testing.T) {
 			l := newHarness(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = optIn }})
@@ -144,6 +148,7 @@ func TestSessions_RefusesOnlyUsersOfTheFeatureWithoutTheDatabase(t *testing.T) {
 }
 
 func TestSessions_NeverTreatsUnknownAsOff(t *testing.T) {
+	t.Parallel()
 	t.Run("who makes the request", func(t *testing.T) {
 		var got seen
 		l := newHarness(t, setup{next: got.ServeHTTP})
@@ -168,6 +173,7 @@ func TestSessions_NeverTreatsUnknownAsOff(t *testing.T) {
 }
 
 func TestReadiness_SaysThatThisReplicaFailsItsRequests(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	l.chat("alice") // settings and a session are known
 	l.until("it is idle", func() bool { return l.held() == 0 })
@@ -198,6 +204,7 @@ func comeBackSoon(t *testing.T, a answer) {
 }
 
 func TestSessions_ServesNobodyBeforeTheModelsAreLoaded(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{idle: true})
 	l.set(everybody)
 	begun := time.Now()
@@ -208,6 +215,7 @@ func TestSessions_ServesNobodyBeforeTheModelsAreLoaded(t *testing.T) {
 }
 
 func TestSessions_ReportsAProviderWithoutSessions(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Text: "no provider accepting session, key canary-node"})
 	begun := time.Now()
@@ -218,6 +226,7 @@ func TestSessions_ReportsAProviderWithoutSessions(t *testing.T) {
 }
 
 func TestSessions_ExplainsAWaitInVain(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for time-outs, about 7 s")
 	}

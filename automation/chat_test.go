@@ -49,6 +49,7 @@ func (s *seen) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestSessions_PassesThroughWhatIsNotItsConcern(t *testing.T) {
+	t.Parallel()
 	optOut := func(l *harness) { l.do("PUT", settingsPath, "alice", `{"is_enabled":false,"session_duration":300}`) }
 	nothing := func(*harness) {}
 	for name, tt := range map[string]struct {
@@ -109,6 +110,7 @@ func TestSessions_PassesThroughWhatIsNotItsConcern(t *testing.T) {
 }
 
 func TestSessions_OpensOnceAndReuses(t *testing.T) {
+	t.Parallel()
 	var got seen
 	l := newHarness(t, setup{next: got.ServeHTTP})
 	first := l.do("POST", hostPath, "alice", ask("LLAMA"))
@@ -131,6 +133,7 @@ func TestSessions_OpensOnceAndReuses(t *testing.T) {
 }
 
 func TestSessions_SharedScopeServesEveryUser(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{config: func(c *automation.Config) { c.SessionScope = automation.ScopeShared }})
 	for _, user := range []string{"alice", "bob", "carol"} {
 		if a := l.do("POST", hostPath, user, ask("llama")); a.status != http.StatusOK {
@@ -144,6 +147,7 @@ func TestSessions_SharedScopeServesEveryUser(t *testing.T) {
 }
 
 func TestManagedSession_IsItsUsersAloneWhateverTheFlagSays(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		setup setup
 		after string // what happens once alice has her session
@@ -189,6 +193,7 @@ func TestManagedSession_IsItsUsersAloneWhateverTheFlagSays(t *testing.T) {
 }
 
 func TestManagedSession_IsGuardedWhileTheMasterSwitchIsOff(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "shared.db")
 	open := func(t testing.TB) *sqlx.DB { return openLite(t, path) }
 	on := newHarness(t, setup{db: open})
@@ -212,6 +217,7 @@ func TestManagedSession_IsGuardedWhileTheMasterSwitchIsOff(t *testing.T) {
 }
 
 func TestSessionID_ThatCannotBeOneIsRefused(t *testing.T) {
+	t.Parallel()
 	var got seen
 	l := newHarness(t, setup{next: got.ServeHTTP})
 	for name, id := range map[string]string{
@@ -236,6 +242,7 @@ func TestSessionID_ThatCannotBeOneIsRefused(t *testing.T) {
 }
 
 func TestSessions_GuardsNamedSessionsOfOtherUsers(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	id := l.do("POST", hostPath, "alice", ask("llama")).header.Get("X-Automation-Session")
 	l.until("it is idle", func() bool { return l.held() == 0 })
@@ -261,6 +268,7 @@ func TestSessions_GuardsNamedSessionsOfOtherUsers(t *testing.T) {
 }
 
 func TestSessions_WaitsForANamedSessionInUse(t *testing.T) {
+	t.Parallel()
 	hold, entered := make(chan struct{}), make(chan string, 2)
 	l := newHarness(t, setup{next: func(_ http.ResponseWriter, r *http.Request) { entered <- r.Header.Get("session_id"); <-hold }})
 	letGo := sync.OnceFunc(func() { close(hold) })
@@ -284,6 +292,7 @@ func TestSessions_WaitsForANamedSessionInUse(t *testing.T) {
 }
 
 func TestSessions_PassesTheBodyByteForByte(t *testing.T) {
+	t.Parallel()
 	var got seen
 	l := newHarness(t, setup{next: got.ServeHTTP})
 	pad := func(n int) string { return strings.Repeat(`"é\"\\ `, n/8+1)[:n] }
@@ -333,6 +342,7 @@ func TestSessions_PassesTheBodyByteForByte(t *testing.T) {
 }
 
 func TestSessions_FindsTheModelAnywhereInAForm(t *testing.T) {
+	t.Parallel()
 	var got seen
 	l := newHarness(t, setup{next: got.ServeHTTP, typed: true})
 	file := strings.Repeat("\x00\xff--b\r\n", 20_000)
@@ -353,6 +363,7 @@ func TestSessions_FindsTheModelAnywhereInAForm(t *testing.T) {
 }
 
 func TestSessions_RefusesABodyWithoutAModel(t *testing.T) {
+	t.Parallel()
 	const limit = 64 << 10
 	large := `{"x":"` + strings.Repeat("x", limit) + `","model":"llama"}`
 	for name, tt := range map[string]struct {
@@ -387,6 +398,7 @@ func TestSessions_RefusesABodyWithoutAModel(t *testing.T) {
 }
 
 func TestSessions_LimitsOnlyWhatItReads(t *testing.T) {
+	t.Parallel()
 	var got seen
 	l := newHarness(t, setup{next: got.ServeHTTP, config: func(c *automation.Config) { c.MaxBodyBytes = 1024 }})
 	body := `{"model":"llama","x":"` + strings.Repeat("x", 100<<10) + `"}`
@@ -400,6 +412,7 @@ func TestSessions_LimitsOnlyWhatItReads(t *testing.T) {
 }
 
 func TestSessions_ExplainsAModelItCannotServe(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{typed: true})
 	a := l.do("POST", hostPath, "alice", ask("lama"))
 	e, _ := a.json(t)["error"].(object)
@@ -424,6 +437,7 @@ func TestSessions_ExplainsAModelItCannotServe(t *testing.T) {
 }
 
 func TestSessions_ServesUnknownModelsByDefaultWhereConfigured(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{config: func(c *automation.Config) { c.UnknownModel = automation.UnknownModelDefault }})
 	a := l.do("POST", hostPath, "alice", ask("something else entirely"))
 	if a.status != http.StatusOK || a.header.Get("X-Automation-Model") != "llama" {
@@ -432,6 +446,7 @@ func TestSessions_ServesUnknownModelsByDefaultWhereConfigured(t *testing.T) {
 }
 
 func TestSessions_DoesNotBufferStreams(t *testing.T) {
+	t.Parallel()
 	more := make(chan struct{})
 	l := newHarness(t, setup{next: func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "first\n")
@@ -468,6 +483,7 @@ func TestSessions_DoesNotBufferStreams(t *testing.T) {
 }
 
 func TestSessions_ReleasesHoweverTheHandlerEnds(t *testing.T) {
+	t.Parallel()
 	for name, next := range map[string]http.HandlerFunc{
 		"by a panic": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		"by a panic in mid-answer": func(w http.ResponseWriter, _ *http.Request) {
@@ -530,6 +546,7 @@ func TestSessions_ReleasesHoweverTheHandlerEnds(t *testing.T) {
 }
 
 func TestSessions_KeepsTheSessionOfAClientThatLeft(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{node: proxyroutertest.Options{OpenLatency: 200 * time.Millisecond}})
 	ctx, leave := context.WithCancel(t.Context())
 	r := l.request("POST", hostPath, "alice", ask("llama")).WithContext(ctx)
@@ -549,6 +566,7 @@ func TestSessions_KeepsTheSessionOfAClientThatLeft(t *testing.T) {
 }
 
 func TestSessions_SaysWhenTheBudgetAllowsMore(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{config: func(c *automation.Config) { c.MaxOpensPerHour = 1 }})
 	l.do("POST", hostPath, "alice", ask("llama"))
 	for _, path := range []string{hostPath, chatPath} {
@@ -567,6 +585,7 @@ func TestSessions_SaysWhenTheBudgetAllowsMore(t *testing.T) {
 }
 
 func TestSessions_LetANewcomerTryManyModels(t *testing.T) {
+	t.Parallel()
 	shipped := automation.DefaultConfig()
 	models := map[string]string{}
 	name := func(i int) string { return fmt.Sprint("model-", i) }
@@ -621,6 +640,7 @@ func TestSessions_LetANewcomerTryManyModels(t *testing.T) {
 }
 
 func TestSessions_NamesEachLimit(t *testing.T) {
+	t.Parallel()
 	for want, config := range map[string]func(*automation.Config){
 		"this hour":            func(c *automation.Config) { c.MaxOpensPerHour = 1 },
 		"today":                func(c *automation.Config) { c.MaxOpensPerDay = 1 },

@@ -15,6 +15,7 @@ const longAgo = `INSERT INTO user_automation_settings (user_id, is_enabled, sess
 	('off', FALSE, 7200, '2020-01-01 00:00:00.000', '2020-01-01 00:00:00.000', NULL)`
 
 func TestCleanup_FollowsTheConfiguration(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{idle: true, config: func(c *automation.Config) {
 		c.RetentionDays, c.DefaultSessionDuration = 7, 2*time.Hour
 	}})
@@ -31,6 +32,7 @@ func TestCleanup_FollowsTheConfiguration(t *testing.T) {
 }
 
 func TestCleanup_RunsOnceAnInterval(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{config: func(c *automation.Config) {
 		c.CleanupInterval, c.RetentionDays = time.Second, 7
 	}})

@@ -14,6 +14,7 @@ import (
 // A session that the host opened past the module, while an open of the module
 // is in doubt, is not adopted though it fits.
 func TestOptions_ForeignSessionsAreNotAdopted(t *testing.T) {
+	t.Parallel()
 	asked := make(chan session.ChainSession, 100)
 	l := newHarness(t, setup{idle: true, options: func(o *automation.Options) {
 		o.Foreign = func(_ context.Context, s session.ChainSession) (bool, error) { asked <- s; return true, nil }

@@ -28,6 +28,7 @@ func stream(model, said string) string {
 }
 
 func TestForward_SendsRequestsOfAllKinds(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{typed: true})
 	form := "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\nRIFF\r\n" +
 		"--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n--b--\r\n"
@@ -55,6 +56,7 @@ func TestForward_SendsRequestsOfAllKinds(t *testing.T) {
 // The network's node lacks some of OpenAI's routes. Only the first request to
 // each pays for a session; its answer shows that the route is missing.
 func TestForward_PaysForNoRouteThatTheNodeLacks(t *testing.T) {
+	t.Parallel()
 	var ahead atomic.Int64 // of the wall clock, in nanoseconds
 	l := newHarness(t, setup{typed: true, options: func(o *automation.Options) {
 		o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
@@ -86,6 +88,7 @@ func TestForward_PaysForNoRouteThatTheNodeLacks(t *testing.T) {
 
 // The chat route is never remembered as missing: one 404 would refuse everybody.
 func TestForward_TriesTheChatRouteAgainAfterA404(t *testing.T) {
+	t.Parallel()
 	chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 	var failed atomic.Bool
 	l := newHarness(t, setup{config: answerForwarded(t, chain, func(w http.ResponseWriter, _ *http.Request) {
@@ -120,6 +123,7 @@ func answerForwarded(t *testing.T, chain *proxyroutertest.Server, answer http.Ha
 }
 
 func TestForward_ReusesTheSessionHoweverSoon(t *testing.T) {
+	t.Parallel()
 	large := `{"x":"` + strings.Repeat("x", 1<<20) + `"}`
 	for name, answer := range map[string]http.HandlerFunc{
 		"after a small answer": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{}`) },
@@ -186,6 +190,7 @@ func (l *harness) warm() string {
 }
 
 func TestSession_ThatEndedOnTheChainIsReplacedOnce(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	first := l.warm()
 	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Times: 1, Text: "provider request failed: provider error: session expired"})
@@ -208,6 +213,7 @@ func TestSession_ThatEndedOnTheChainIsReplacedOnce(t *testing.T) {
 }
 
 func TestSession_ThatTheProviderDeniesIsInitiatedBeforeItIsReplaced(t *testing.T) {
+	t.Parallel()
 	denied := proxyroutertest.Fault{Op: proxyroutertest.OpChat, Text: "provider request failed: provider error: session expired"}
 	t.Run("initiating it helps", func(t *testing.T) {
 		l := newHarness(t, setup{node: oneProvider})
@@ -247,6 +253,7 @@ func TestSession_ThatTheProviderDeniesIsInitiatedBeforeItIsReplaced(t *testing.T
 }
 
 func TestSession_IsNotReplacedWhileTheChainCannotBeAsked(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	id := l.warm()
 	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Text: "session not found"})
@@ -267,6 +274,7 @@ func TestSession_IsNotReplacedWhileTheChainCannotBeAsked(t *testing.T) {
 // A request pays for at most one session, and replacing broken sessions has a
 // budget of its own.
 func TestMoney_FailuresPayForNoMoreThanTheirBudget(t *testing.T) {
+	t.Parallel()
 	t.Run("a first request that fails pays once", func(t *testing.T) {
 		l := newHarness(t, setup{})
 		l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"})
@@ -334,6 +342,7 @@ var oneProvider = proxyroutertest.Options{Models: []proxyroutertest.Model{{ID: p
 	Providers: []proxyroutertest.Provider{{Address: proxyroutertest.ProviderAddress(0)}}}}}
 
 func TestForward_LeavesAFailingProvider(t *testing.T) {
+	t.Parallel()
 	bad := proxyroutertest.ProviderAddress(0)
 	for name, fault := range map[string]proxyroutertest.Fault{
 		"a 500":              {Op: proxyroutertest.OpChat, Status: 500, Text: "provider request failed"},
@@ -367,6 +376,7 @@ func TestForward_LeavesAFailingProvider(t *testing.T) {
 // A node that closes the connection is done with the session, so the session
 // serves the next request at once, and its user pays for no second one.
 func TestForward_PaysForNoSessionBecauseTheNodeClosedAConnection(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"chat-drop", "chat-cut", "stream-half-line", "node-down"} {
 		t.Run(name, func(t *testing.T) {
 			l := newHarness(t, setup{node: oneProvider})
@@ -393,6 +403,7 @@ func TestForward_PaysForNoSessionBecauseTheNodeClosedAConnection(t *testing.T) {
 }
 
 func TestForward_AnswersWithTheFirstErrorWhereNoRemedyHelps(t *testing.T) {
+	t.Parallel()
 	busy := proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"}
 	chat := func(status int, text string) []proxyroutertest.Fault {
 		return []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: status, Text: text}}
@@ -454,6 +465,7 @@ func TestForward_AnswersWithTheFirstErrorWhereNoRemedyHelps(t *testing.T) {
 }
 
 func TestForward_ReplacesNoNamedSession(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	id := l.chat("alice").header.Get("X-Automation-Session")
 	l.until("it is idle", func() bool { return l.held() == 0 })
@@ -473,6 +485,7 @@ func TestForward_ReplacesNoNamedSession(t *testing.T) {
 // Where a node or a provider has lost its storage, initiating the session again
 // repairs it for free, also a session that the client named.
 func TestForward_RepairsLostStorage(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []string{"lost-storage", "provider-lost-storage", "chat-not-found"} {
 		for _, named := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, named: %t", fault, named), func(t *testing.T) {
@@ -498,6 +511,7 @@ func TestForward_RepairsLostStorage(t *testing.T) {
 
 // A session that cannot be repaired at the moment is kept.
 func TestForward_KeepsASessionWhoseStateCannotBeRead(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	id := l.chat("alice").header.Get("X-Automation-Session")
 	l.until("it is idle", func() bool { return l.held() == 0 })
@@ -517,6 +531,7 @@ func TestForward_KeepsASessionWhoseStateCannotBeRead(t *testing.T) {
 
 // A request on a session that the module does not manage is passed through.
 func TestForward_PassesSessionsThroughThatItDoesNotManage(t *testing.T) {
+	t.Parallel()
 	for name, flag := range map[string]string{"with automation": everybody, "without": `UPDATE feature_flags SET enabled = false`} {
 		t.Run(name, func(t *testing.T) {
 			l := newHarness(t, setup{flag: flag})
@@ -571,6 +586,7 @@ func (l *harness) openAtNode() string {
 
 // The forwarding handler is the last one that can check whose session it is.
 func TestForward_GuardsSessionsFromUsersWithoutTheFeature(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{flag: `UPDATE feature_flags SET enabled_user_ids = '["alice"]'`})
 	id := l.chat("alice").header.Get("X-Automation-Session")
 	for _, key := range []string{"bob", "ro-bob"} {
@@ -594,6 +610,7 @@ func TestForward_GuardsSessionsFromUsersWithoutTheFeature(t *testing.T) {
 }
 
 func TestForward_RefusesUnknownUsersAndRoutes(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	for _, tt := range []struct {
 		method, path, key, body string
@@ -616,6 +633,7 @@ func TestForward_RefusesUnknownUsersAndRoutes(t *testing.T) {
 }
 
 func TestForward_HidesTheClientsCredentialsFromTheNode(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	var got http.Header
 	var body []byte
@@ -647,6 +665,7 @@ func TestForward_HidesTheClientsCredentialsFromTheNode(t *testing.T) {
 }
 
 func TestForward_SendsNothingAgainAfterTheFirstByte(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, media, part, want string }{
 		{"a stream ends with an error", "text/event-stream", "data: {\"choices\":[]}\n\n",
 			"data: {\"choices\":[]}\n\ndata: {\"error\":{\"message\":\"The provider's answer broke off.\",\"type\":\"upstream_error\",\"code\":\"stream_interrupted\"}}\n\n"},
@@ -684,6 +703,7 @@ func TestForward_SendsNothingAgainAfterTheFirstByte(t *testing.T) {
 
 // A session is free only when the node is done with it.
 func TestForward_FreesTheSessionOfAClientThatLeft(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{node: proxyroutertest.Options{ChunkDelay: 20 * time.Millisecond}})
 	for i := range 3 {
 		ctx, leave := context.WithCancel(t.Context())
@@ -722,6 +742,7 @@ func (c deadlineContext) Err() error {
 }
 
 func TestForward_AnswersWhenTheHostsDeadlineComesFirst(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		fault, body, want string
 		begun             bool // the deadline passes after the answer has begun
@@ -779,6 +800,7 @@ func TestForward_AnswersWhenTheHostsDeadlineComesFirst(t *testing.T) {
 }
 
 func TestForward_PassesOnEachEventAsItIsSent(t *testing.T) {
+	t.Parallel()
 	read := make(chan struct{}, 1)
 	chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 	l := newHarness(t, setup{config: answerForwarded(t, chain, func(w http.ResponseWriter, r *http.Request) {
@@ -816,6 +838,7 @@ func TestForward_PassesOnEachEventAsItIsSent(t *testing.T) {
 }
 
 func TestForward_HoldsNoSessionDuringASlowUpload(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	r, w := io.Pipe()
 	req := l.request("POST", chatPath, "alice", "x")

@@ -35,6 +35,7 @@ func documentedPaths(t *testing.T) []string {
 
 // No browser may take an answer of any handler for a page or a script.
 func TestHandlers_ForbidSniffing(t *testing.T) {
+	t.Parallel()
 	const token = "a-token-of-enough-length"
 	l := newHarness(t, setup{config: func(c *automation.Config) { c.AdminToken = automation.NewSecret(token) }})
 	mux := http.NewServeMux()

@@ -57,6 +57,7 @@ type result struct {
 var served = result{200, ""}
 
 func TestHostileNode_EachFaultHasOneResult(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("plays every fault of a node")
 	}
@@ -113,6 +114,7 @@ func (l *harness) result(a answer) result {
 // An answer that never comes is left by its client; its session serves nobody
 // else as long as the node works on it.
 func TestHostileNode_AHangingAnswerKeepsItsSessionAlone(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for real timeouts")
 	}

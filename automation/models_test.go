@@ -12,6 +12,7 @@ import (
 )
 
 func TestModels_AreServedAloneAndThroughForward(t *testing.T) {
+	t.Parallel()
 	names := map[string]string{"default": proxyroutertest.ModelID("llama"), "meta-llama/Llama-3.2-3B": proxyroutertest.ModelID("llama"), "glm-5.1:web": proxyroutertest.ModelID("glm")}
 	l := newHarness(t, setup{})
 	writeJSON(t, l.cfg.MappingsFile, names)
@@ -47,6 +48,7 @@ func TestModels_AreServedAloneAndThroughForward(t *testing.T) {
 }
 
 func TestModels_ThatOnlyTheDefaultWouldServeAreNotFound(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{config: func(c *automation.Config) { c.UnknownModel = automation.UnknownModelDefault }})
 	if a := l.get("/api/v1/models/nothing-like-it", ""); a.status != http.StatusNotFound || a.code() != "model_not_found" {
 		t.Errorf("%d %s", a.status, a.body)

@@ -268,6 +268,7 @@ func TestAdminDocument_HasEveryRouteAndNoOther(t *testing.T) {
 }
 
 func TestOpenAPI_IsServedAndTrueOfTheOtherRoutes(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{typed: true})
 	served := l.get("/openapi.json", "")
 	file, err := os.ReadFile("openapi.json")

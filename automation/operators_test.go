@@ -60,6 +60,7 @@ func TestFeedback_IsStoredForUsersWhoHaveTheFeatureOrHadIt(t *testing.T) {
 }
 
 func TestFeedback_RefusesWhatItCannotTake(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	for body, field := range map[string]string{
 		`{"message":" "}`:                                 "message",
@@ -80,6 +81,7 @@ func TestFeedback_RefusesWhatItCannotTake(t *testing.T) {
 }
 
 func TestFeedback_IsLimitedAndRepeatable(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	first := l.do("POST", feedbackPath, "alice", `{"message":"x"}`, "Idempotency-Key", "k1")
 	again := l.do("POST", feedbackPath, "alice", `{"message":"x"}`, "Idempotency-Key", "k1")

@@ -10,6 +10,7 @@ import (
 
 // Without a live feed, the node's registry says what the models are for.
 func TestModels_TypesComeFromTheNodesRegistry(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{node: proxyroutertest.Options{Models: []proxyroutertest.Model{
 		{ID: proxyroutertest.ModelID("llama"), Name: "llama", Type: "LLM", Providers: []proxyroutertest.Provider{{Address: proxyroutertest.ProviderAddress(1)}}},
 		{ID: proxyroutertest.ModelID("embedder"), Name: "embedder", Type: "EMBEDDING", Providers: []proxyroutertest.Provider{{Address: proxyroutertest.ProviderAddress(1)}}},

@@ -51,6 +51,7 @@ func TestNew_NamesAllThatIsWrong(t *testing.T) {
 }
 
 func TestLoad_SaysWhatIsWrongWithTheMapping(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		text string
 		want []string
@@ -79,6 +80,7 @@ func TestLoad_SaysWhatIsWrongWithTheMapping(t *testing.T) {
 }
 
 func TestRun_WithoutAMappingAsksUsersToComeBackUntilItIsThere(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{idle: true})
 	if err := os.Remove(l.cfg.MappingsFile); err != nil {
 		t.Fatal(err)
@@ -124,6 +126,7 @@ func TestNew_NeedsNoNodeAndNoMappingWhileTheFeatureIsOff(t *testing.T) {
 }
 
 func TestRun_KeepsTheLastGoodMapping(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	if err := os.WriteFile(l.cfg.MappingsFile, []byte(`{"default": "canary"`), 0o600); err != nil {
 		t.Fatal(err)
@@ -147,6 +150,7 @@ func TestRun_KeepsTheLastGoodMapping(t *testing.T) {
 }
 
 func TestRun_StartsWithoutTheDatabaseAndRecovers(t *testing.T) {
+	t.Parallel()
 	t.Run("sqlite, migrated later", func(t *testing.T) {
 		l := newHarness(t, setup{bare: true})
 		recovers(t, l, func() { migrate(t, l.db); l.sql(everybody) })
@@ -203,6 +207,7 @@ func recovers(t *testing.T, l *harness, comes func()) {
 }
 
 func TestModule_KeepsNobodyLongOnAFrozenDatabase(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for the database's time-outs, about 20 s")
 	}
@@ -236,6 +241,7 @@ func TestModule_KeepsNobodyLongOnAFrozenDatabase(t *testing.T) {
 }
 
 func TestAPI_SaysThatAWritesOutcomeIsUnknown(t *testing.T) {
+	t.Parallel()
 	proxy := pgtest.NewProxy(t, schematest.Database(t))
 	l := newHarness(t, setup{idle: true, db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, proxy.DSN()) }})
 	l.set(everybody)
@@ -252,6 +258,7 @@ func TestAPI_SaysThatAWritesOutcomeIsUnknown(t *testing.T) {
 }
 
 func TestRun_LetsRequestsInFlightFinish(t *testing.T) {
+	t.Parallel()
 	hold, entered := make(chan struct{}), make(chan struct{})
 	l := newHarness(t, setup{next: func(w http.ResponseWriter, r *http.Request) {
 		close(entered)
@@ -295,6 +302,7 @@ func TestRun_LetsRequestsInFlightFinish(t *testing.T) {
 
 // A drain that takes too long ends the requests, and breaks no session for it.
 func TestRun_EndsRequestsAfterTheDrain(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{node: proxyroutertest.Options{ChunkDelay: time.Minute},
 		config: func(c *automation.Config) { c.DrainTimeout = 0 }})
 	r := l.request("POST", chatPath, "alice", ask("llama"))
@@ -314,6 +322,7 @@ func TestRun_EndsRequestsAfterTheDrain(t *testing.T) {
 }
 
 func TestRun_RefusesASecondCall(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	if err := l.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "twice") {
 		t.Error(err)
@@ -324,6 +333,7 @@ func TestRun_RefusesASecondCall(t *testing.T) {
 }
 
 func TestEraseUser_LeavesNoRowThatNamesThem(t *testing.T) {
+	t.Parallel()
 	for name, db := range databases {
 		t.Run(name, func(t *testing.T) {
 			l := newHarness(t, setup{db: db})
@@ -357,6 +367,7 @@ func TestEraseUser_LeavesNoRowThatNamesThem(t *testing.T) {
 }
 
 func TestEraseUser_SaysWhatFailed(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	_ = l.db.Close()
 	if err := l.EraseUser(t.Context(), "alice"); err == nil || strings.Contains(err.Error(), "alice") {
@@ -365,6 +376,7 @@ func TestEraseUser_SaysWhatFailed(t *testing.T) {
 }
 
 func TestRun_PrewarmsModelsWhileTheFeatureIsOn(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for real intervals")
 	}
@@ -389,6 +401,7 @@ func TestRun_PrewarmsModelsWhileTheFeatureIsOn(t *testing.T) {
 }
 
 func TestRun_RenewsASessionInUse(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for real intervals")
 	}
@@ -419,6 +432,7 @@ func TestRun_RenewsASessionInUse(t *testing.T) {
 }
 
 func TestReady_NamesAFlagThatCannotBeRead(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{})
 	l.sql(`PRAGMA ignore_check_constraints = 1`)
 	l.sql(`DROP TRIGGER automation_flag_ids_update`)
@@ -433,6 +447,7 @@ func TestReady_NamesAFlagThatCannotBeRead(t *testing.T) {
 }
 
 func TestReady_NeedsNothingWhileTheMasterSwitchIsOff(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{idle: true, bare: true, config: func(c *automation.Config) { c.FeatureEnabled = false }})
 	a := l.get("/healthz/ready", "")
 	if v := a.json(t); a.status != http.StatusOK || v["enabled"] != false || v["parts"].(object)["mapping"].(object)["ok"] != false {
@@ -442,6 +457,7 @@ func TestReady_NeedsNothingWhileTheMasterSwitchIsOff(t *testing.T) {
 
 // Replicas share one database and one node, and a user has one budget.
 func TestReplicas_ShareSessions(t *testing.T) {
+	t.Parallel()
 	for name, open := range map[string]func(testing.TB) func(testing.TB) *sqlx.DB{
 		"sqlite": func(t testing.TB) func(testing.TB) *sqlx.DB {
 			path := filepath.Join(t.TempDir(), "shared.db")
@@ -490,6 +506,7 @@ func TestReplicas_ShareSessions(t *testing.T) {
 }
 
 func TestRun_WatchesTheNodesHealth(t *testing.T) {
+	t.Parallel()
 	l := newHarness(t, setup{idle: true})
 	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpHealth, Times: 1})
 	l.start()

@@ -2,6 +2,7 @@ package deploy_test
 
 import (
 	"encoding/json"
+	"flag"
 	"os"
 	"os/exec"
 	"regexp"
@@ -14,7 +15,13 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/metrics"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Most tests wait rather than compute, so more run at once than there are cores.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	rulesFile     = "prometheus/automation.rules.yml"

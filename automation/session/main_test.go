@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"flag"
 	"os"
 	"testing"
 
@@ -12,6 +13,10 @@ import (
 func TestMain(m *testing.M) {
 	if config := os.Getenv(replicaEnv); config != "" {
 		os.Exit(runReplica(config))
+	}
+	// Most tests wait rather than compute, so more run at once than there are cores.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }

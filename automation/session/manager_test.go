@@ -303,6 +303,7 @@ func TestReconcile_AdoptsAnOpenOfUnknownOutcome(t *testing.T) {
 				n.Inject(f)
 				openTimeout := testTimeout
 				if f.Mode == proxyroutertest.ModeHang {
+					slow(t)
 					openTimeout = 3 * time.Second
 				}
 				m, stop := start(t, db, clientWithin(t, n, openTimeout), quick())

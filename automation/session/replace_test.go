@@ -471,7 +471,7 @@ func TestReleaseBusy_LetsTheSessionCoolDown(t *testing.T) {
 				o.MaxPerUser, o.CoolDown, o.DrainTimeout, o.Lease = 1, time.Hour, time.Second, time.Hour
 				m, stop := start(t, db, p, o)
 				defer stop()
-				o.AcquireTimeout = time.Second
+				o.AcquireTimeout = 300 * time.Millisecond
 				hasty, stopHasty := start(t, db, p, o)
 				defer stopHasty()
 				c, err := m.Acquire(t.Context(), ask("alice"))

@@ -40,6 +40,7 @@ func TestChaos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
+	t.Parallel()
 	length := 20 * time.Second
 	switch {
 	case os.Getenv("AUTOMATION_TEST_LONG") == "1":

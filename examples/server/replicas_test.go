@@ -17,6 +17,7 @@ func TestServer_SharesADatabaseAndANodeWithAnother(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and starts two servers, about 10 s")
 	}
+	t.Parallel()
 	dsn := pgtest.Database(t)
 	db := pgtest.Open(t, dsn)
 	node := proxyroutertest.NewServer(t, proxyroutertest.Options{

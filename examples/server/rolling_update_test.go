@@ -100,6 +100,7 @@ func TestRollingUpdate_FailsNoRequest(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds another commit and replaces two replicas, about 30 s")
 	}
+	t.Parallel()
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -288,6 +288,7 @@ func TestRunbook(t *testing.T) {
 	if testing.Short() {
 		t.Skip("carries out the runbook twice, about 16 s")
 	}
+	t.Parallel()
 	bin := t.TempDir()
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../../cmd/automationctl")
 	if out, err := build.CombinedOutput(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -30,6 +31,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(serverVariable) != "" {
 		main()
 		return
+	}
+	// The longest tests wait rather than compute, so more run at once than there are cores.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
 	}
 	os.Exit(m.Run())
 }

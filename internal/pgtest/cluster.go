@@ -84,7 +84,7 @@ func newCluster(options Options) (*Cluster, error) {
 		"port":                       "5432",
 		"unix_socket_directories":    c.dir,
 		"shared_buffers":             "16MB",
-		"max_connections":            "200",
+		"max_connections":            "500",
 		"log_line_prefix":            "%m [%p] %d ",
 		"dynamic_shared_memory_type": "mmap", // a container's /dev/shm is small
 	}
