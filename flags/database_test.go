@@ -213,7 +213,7 @@ func TestStore_EventsReturnsTheAudit(t *testing.T) {
 		var got []line
 		for _, e := range all {
 			got = append(got, line{e.Version, e.Action})
-			if e.Flag != "automation" || time.Since(e.At).Abs() > 20*time.Minute || e.By == "" {
+			if e.Flag != "automation" || time.Since(e.At.Time).Abs() > 20*time.Minute || e.By == "" {
 				t.Errorf("%+v", e)
 			}
 		}

@@ -33,7 +33,7 @@ func (a *app) feedback() *cobra.Command {
 					if e.Rating != nil {
 						rating = strconv.Itoa(*e.Rating)
 					}
-					row(w, e.ID, formatTime(e.CreatedAt), e.UserID, rating, e.Stage, formatTime(e.DoneAt), e.Message)
+					row(w, e.ID, formatTime(e.CreatedAt.Time), e.UserID, rating, e.Stage, formatTime(e.DoneAt.Time), e.Message)
 				}
 			})
 		}),

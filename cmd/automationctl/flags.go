@@ -135,7 +135,7 @@ func (a *app) flagEvents() *cobra.Command {
 			return a.print(list, func(w io.Writer) {
 				row(w, "ID", "WHEN", "WHO", "WHAT", "VERSION", "CHANGES")
 				for _, e := range list {
-					row(w, e.ID, formatTime(e.At), e.By, e.Action, e.Version, changes(e))
+					row(w, e.ID, formatTime(e.At.Time), e.By, e.Action, e.Version, changes(e))
 				}
 			})
 		}),

@@ -233,7 +233,7 @@ func (a *app) rolloutHistory() *cobra.Command {
 			return a.print(list, func(w io.Writer) {
 				row(w, "STEP", "WHEN", "WHO", "WHAT", "STATE", "STAGE", "PERCENT", "WHY")
 				for _, e := range list {
-					row(w, e.Seq, formatTime(e.At), e.Actor, e.Action, e.To, e.StageName, e.Percentage, e.Detail)
+					row(w, e.Seq, formatTime(e.At.Time), e.Actor, e.Action, e.To, e.StageName, e.Percentage, e.Detail)
 				}
 			})
 		}),

@@ -112,7 +112,7 @@ func (d *screen) show(ctx context.Context, c *rollout.Store, s rollout.Status) e
 		return err
 	}
 	for _, e := range slices.Backward(steps) {
-		_, _ = fmt.Fprintf(&text, "%s %s\n", formatTime(e.At), formatEvent(e))
+		_, _ = fmt.Fprintf(&text, "%s %s\n", formatTime(e.At.Time), formatEvent(e))
 	}
 	up := ""
 	if d.lines > 0 {
@@ -181,7 +181,7 @@ func (a *app) printSteps(ctx context.Context, c *rollout.Store, s rollout.Status
 	slices.Reverse(list)
 	for _, e := range list {
 		seen = e.Seq
-		text := formatTime(e.At) + " " + formatEvent(e)
+		text := formatTime(e.At.Time) + " " + formatEvent(e)
 		if a.json {
 			b, err := json.Marshal(e)
 			if err != nil {

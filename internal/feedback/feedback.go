@@ -8,11 +8,9 @@ package feedback
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 	"unicode/utf8"
 
 	"github.com/jmoiron/sqlx"
@@ -46,14 +44,14 @@ func (e *InvalidError) Is(target error) bool { return target == ErrInvalid }
 
 // Entry is what one user said once.
 type Entry struct {
-	ID        int64     `json:"id"`
-	UserID    string    `json:"user_id"`
-	Rating    *int      `json:"rating"` // 1 to 5, or nil where the user gave none
-	Message   string    `json:"message"`
-	Stage     string    `json:"stage"` // of the rollout when it was written, or the flag's percentage without one
-	CreatedAt time.Time `json:"created_at"`
-	DoneAt    time.Time `json:"done_at,omitzero"` // zero until an operator has dealt with it
-	DoneBy    string    `json:"done_by,omitempty"`
+	ID        int64      `json:"id" db:"id"`
+	UserID    string     `json:"user_id" db:"user_id"`
+	Rating    *int       `json:"rating" db:"rating"` // 1 to 5, or nil where the user gave none
+	Message   string     `json:"message" db:"message"`
+	Stage     string     `json:"stage" db:"stage"` // of the rollout when it was written, or the flag's percentage without one
+	CreatedAt sqldb.Time `json:"created_at" db:"created_at"`
+	DoneAt    sqldb.Time `json:"done_at,omitzero" db:"done_at"` // zero until an operator has dealt with it
+	DoneBy    string     `json:"done_by,omitempty" db:"done_by"`
 }
 
 // Filter selects entries. The zero value selects the newest 100.
@@ -89,25 +87,6 @@ const (
 	flagStage = `(SELECT RTRIM(RTRIM(CAST(rollout_percentage AS text), '0'), '.') || ' %' FROM feature_flags WHERE feature_name = $5)`
 )
 
-type row struct {
-	ID        int64                `db:"id"`
-	UserID    string               `db:"user_id"`
-	Rating    sql.Null[int]        `db:"rating"`
-	Message   string               `db:"message"`
-	Stage     string               `db:"stage"`
-	CreatedAt sqldb.Time           `db:"created_at"`
-	DoneAt    sql.Null[sqldb.Time] `db:"done_at"`
-	DoneBy    string               `db:"done_by"`
-}
-
-func (r row) entry() Entry {
-	e := Entry{ID: r.ID, UserID: r.UserID, Message: r.Message, Stage: r.Stage, CreatedAt: r.CreatedAt.Time, DoneAt: r.DoneAt.V.Time, DoneBy: r.DoneBy}
-	if r.Rating.Valid {
-		e.Rating = &r.Rating.V
-	}
-	return e
-}
-
 // Check returns an *[InvalidError] for a rating or a message that is out of bounds.
 func Check(rating *int, message string) error {
 	switch {
@@ -131,31 +110,25 @@ func (s *Store) Add(ctx context.Context, flag, userID, key string, rating *int, 
 	if err := Check(rating, message); err != nil {
 		return Entry{}, fmt.Errorf("feedback.add: %w", err)
 	}
-	add := func(tx *sqldb.Tx) (row, error) {
-		var r row
-		err := tx.Get(&r, `INSERT INTO automation_feedback (key, user_id, rating, message, stage, created_at)
+	add := func(tx *sqldb.Tx) (e Entry, err error) {
+		err = tx.Get(&e, `INSERT INTO automation_feedback (key, user_id, rating, message, stage, created_at)
 			VALUES ($1, $2, $3, $4, COALESCE(`+rolloutStage+`, `+flagStage+`, ''), {now})
 			ON CONFLICT (key) DO UPDATE SET key = automation_feedback.key RETURNING `+columns, key, userID, rating, message, flag)
-		return r, err
+		return e, err
 	}
-	r, err := sqldb.Write(ctx, s.db, "feedback.add", add)
+	e, err := sqldb.Write(ctx, s.db, "feedback.add", add)
 	if errors.Is(err, sqldb.ErrOutcomeUnknown) && ctx.Err() == nil {
-		r, err = sqldb.Write(ctx, s.db, "feedback.add", add)
+		e, err = sqldb.Write(ctx, s.db, "feedback.add", add)
 	}
-	return r.entry(), err
+	return e, err
 }
 
 // List returns entries, the newest first.
 func (s *Store) List(ctx context.Context, f Filter) ([]Entry, error) {
 	return sqldb.Read(ctx, s.db, "feedback.list", func(tx *sqldb.Tx) ([]Entry, error) {
-		var rows []row
+		entries := []Entry{}
 		query, args := f.query()
-		err := tx.Select(&rows, query, args...)
-		entries := make([]Entry, len(rows))
-		for i, r := range rows {
-			entries[i] = r.entry()
-		}
-		return entries, err
+		return entries, tx.Select(&entries, query, args...)
 	})
 }
 
@@ -186,14 +159,14 @@ func (f Filter) query() (string, []any) {
 // that does not exist.
 func (s *Store) MarkDone(ctx context.Context, id int64, actor string) (Entry, error) {
 	return sqldb.Write(ctx, s.db, "feedback.done", func(tx *sqldb.Tx) (Entry, error) {
-		var r row
-		found, err := sqldb.Optional(tx.Get(&r, `UPDATE automation_feedback
+		var e Entry
+		found, err := sqldb.Optional(tx.Get(&e, `UPDATE automation_feedback
 			SET done_by = CASE WHEN done_at IS NULL THEN $2 ELSE done_by END, done_at = COALESCE(done_at, {now})
 			WHERE id = $1 RETURNING `+columns, id, actor))
 		if err == nil && !found {
 			err = fmt.Errorf("%w: %d", ErrNotFound, id)
 		}
-		return r.entry(), err
+		return e, err
 	})
 }
 

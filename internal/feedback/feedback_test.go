@@ -163,7 +163,7 @@ func TestStore_MarkDoneKeepsWhoWasFirst(t *testing.T) {
 			t.Fatalf("done: %+v, %v", first, err)
 		}
 		again, err := s.MarkDone(t.Context(), e.ID, "dave")
-		if err != nil || again.DoneBy != "carol" || !again.DoneAt.Equal(first.DoneAt) {
+		if err != nil || again.DoneBy != "carol" || !again.DoneAt.Equal(first.DoneAt.Time) {
 			t.Errorf("done again: %+v, %v", again, err)
 		}
 		if _, err := s.MarkDone(t.Context(), e.ID+1, "carol"); !errors.Is(err, feedback.ErrNotFound) {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 	"github.com/jmoiron/sqlx"
@@ -14,14 +13,14 @@ import (
 // Event is one line of the audit. The table's triggers write it, whoever changes
 // a flag and however; what operators do besides, Record writes.
 type Event struct {
-	ID      int64           `json:"id"`
-	Flag    string          `json:"feature_name"`
-	Version int64           `json:"version"`
-	Action  string          `json:"action"` // insert, update, delete; end_session or cleanup, where an operator did that
-	At      time.Time       `json:"changed_at"`
-	By      string          `json:"changed_by"`
-	Before  json.RawMessage `json:"before"` // an object of the columns that changed
-	After   json.RawMessage `json:"after"`
+	ID      int64           `json:"id" db:"id"`
+	Flag    string          `json:"feature_name" db:"feature_name"`
+	Version int64           `json:"version" db:"version"`
+	Action  string          `json:"action" db:"action"` // insert, update, delete; end_session or cleanup, where an operator did that
+	At      sqldb.Time      `json:"changed_at" db:"changed_at"`
+	By      string          `json:"changed_by" db:"changed_by"`
+	Before  json.RawMessage `json:"before" db:"-"` // an object of the columns that changed
+	After   json.RawMessage `json:"after" db:"-"`
 }
 
 // Audit reads the audit and adds what is no change of a flag.
@@ -88,20 +87,16 @@ const eventsQuery = `SELECT id, feature_name, version, action, changed_at, chang
 // the list has so many as limit.
 func readEvents(tx *sqldb.Tx, list []Event, name string, from, until int64, limit int) ([]Event, error) {
 	var rows []struct {
-		ID      int64      `db:"id"`
-		Flag    string     `db:"feature_name"`
-		Version int64      `db:"version"`
-		Action  string     `db:"action"`
-		At      sqldb.Time `db:"changed_at"`
-		By      string     `db:"changed_by"`
-		Before  string     `db:"before"`
-		After   string     `db:"after"`
+		Event
+		Before string `db:"before"`
+		After  string `db:"after"`
 	}
 	if err := tx.Select(&rows, eventsQuery, name, from, until, limit-len(list)); err != nil {
 		return nil, err
 	}
 	for _, r := range rows {
-		list = append(list, Event{r.ID, r.Flag, r.Version, r.Action, r.At.Time, r.By, json.RawMessage(r.Before), json.RawMessage(r.After)})
+		r.Event.Before, r.Event.After = json.RawMessage(r.Before), json.RawMessage(r.After)
+		list = append(list, r.Event)
 	}
 	return list, nil
 }

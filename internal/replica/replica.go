@@ -41,31 +41,31 @@ const (
 
 // State is what a process says of itself.
 type State struct {
-	FeatureEnabled bool              `json:"master_on"`    // its master switch
-	FlagVersion    int64             `json:"flag_version"` // of the flag that it decides by; 0: never read
-	FlagAge        time.Duration     `json:"-"`            // since it last read the flags
-	Problems       map[string]string `json:"problems"`     // what does not work, by component
-	Figures        Figures           `json:"-"`            // of the chat requests of the last five minutes
+	FeatureEnabled bool              `json:"master_on" db:"feature_enabled"` // its master switch
+	FlagVersion    int64             `json:"flag_version" db:"flag_version"` // of the flag that it decides by; 0: never read
+	FlagAge        time.Duration     `json:"-" db:"-"`                       // since it last read the flags
+	Problems       map[string]string `json:"problems" db:"-"`                // what does not work, by component
+	Figures        Figures           `json:"-" db:"-"`                       // of the chat requests of the last five minutes
 	Rates
 }
 
 // Rates count the requests of the last minute.
 type Rates struct {
-	Requests     int64 `json:"outcomes"`      // that automation acted on
-	Failures     int64 `json:"failures"`      // of those
-	NodeFailures int64 `json:"node_failures"` // of those, because of the node
+	Requests     int64 `json:"outcomes" db:"requests"`           // that automation acted on
+	Failures     int64 `json:"failures" db:"failures"`           // of those
+	NodeFailures int64 `json:"node_failures" db:"node_failures"` // of those, because of the node
 }
 
 // Replica is one process, as it last reported.
 type Replica struct {
-	ID         string    `json:"id"`
-	Host       string    `json:"host"`
-	Version    string    `json:"version"`
-	StartedAt  time.Time `json:"started_at"`
-	SeenAt     time.Time `json:"seen_at"`
-	DatabaseAt time.Time `json:"database_at"` // when it last had an answer, which the report itself is
-	FlagsAt    time.Time `json:"flags_at"`    // when it last read the flags
-	NodeOK     bool      `json:"node_ok"`
+	ID         string     `json:"id" db:"id"`
+	Host       string     `json:"host" db:"host"`
+	Version    string     `json:"version" db:"version"`
+	StartedAt  sqldb.Time `json:"started_at" db:"started_at"`
+	SeenAt     sqldb.Time `json:"seen_at" db:"seen_at"`
+	DatabaseAt sqldb.Time `json:"database_at" db:"-"` // when it last had an answer, which the report itself is
+	FlagsAt    time.Time  `json:"flags_at" db:"-"`    // when it last read the flags
+	NodeOK     bool       `json:"node_ok" db:"-"`
 	State
 }
 
@@ -204,35 +204,19 @@ ON CONFLICT (period, kind, cause) DO UPDATE SET requests = a.requests + excluded
 func (s *Store) List(ctx context.Context, within time.Duration) ([]Replica, error) {
 	list, err := sqldb.Read(ctx, s.db, "replicas.list", func(tx *sqldb.Tx) ([]Replica, error) {
 		var rows []struct {
-			ID             string     `db:"id"`
-			Host           string     `db:"host"`
-			Version        string     `db:"version"`
-			StartedAt      sqldb.Time `db:"started_at"`
-			SeenAt         sqldb.Time `db:"seen_at"`
-			FeatureEnabled bool       `db:"feature_enabled"`
-			FlagVersion    int64      `db:"flag_version"`
-			FlagAge        float64    `db:"flag_age"`
-			Problems       []byte     `db:"problems"`
-			Requests       int64      `db:"requests"`
-			Failures       int64      `db:"failures"`
-			NodeFailures   int64      `db:"node_failures"`
-			Figures        []byte     `db:"figures"`
+			Replica
+			FlagAge  float64                       `db:"flag_age"`
+			Problems sqldb.JSON[map[string]string] `db:"problems"`
+			Figures  sqldb.JSON[Figures]           `db:"figures"`
 		}
 		err := tx.Select(&rows, `
 SELECT id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, problems, requests, failures, node_failures, figures
 FROM automation_replicas WHERE seen_at > {in -$1} ORDER BY host, started_at, id`, within.Seconds())
 		list := make([]Replica, 0, len(rows))
 		for _, r := range rows {
-			age := time.Duration(r.FlagAge * float64(time.Second))
-			v := Replica{ID: r.ID, Host: r.Host, Version: r.Version, StartedAt: r.StartedAt.Time, SeenAt: r.SeenAt.Time, DatabaseAt: r.SeenAt.Time, FlagsAt: r.SeenAt.Add(-age),
-				State: State{FeatureEnabled: r.FeatureEnabled, FlagVersion: r.FlagVersion, FlagAge: age, Rates: Rates{r.Requests, r.Failures, r.NodeFailures}}}
-			if err := json.Unmarshal(r.Problems, &v.Problems); err != nil {
-				return nil, fmt.Errorf("automation_replicas: problems of %s: %w", r.ID, err)
-			}
-			if err := json.Unmarshal(r.Figures, &v.Figures); err != nil {
-				return nil, fmt.Errorf("automation_replicas: figures of %s: %w", r.ID, err)
-			}
-			v.NodeOK = v.Problems["node"] == ""
+			v := r.Replica
+			v.Problems, v.Figures, v.FlagAge = r.Problems.V, r.Figures.V, time.Duration(r.FlagAge*float64(time.Second))
+			v.DatabaseAt, v.FlagsAt, v.NodeOK = v.SeenAt, v.SeenAt.Add(-v.FlagAge), v.Problems["node"] == ""
 			list = append(list, v)
 		}
 		return list, err

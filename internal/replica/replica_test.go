@@ -44,7 +44,7 @@ func TestStore_ListsWhatProcessesReport(t *testing.T) {
 		}
 		got := map[string]replica.State{}
 		for _, r := range list {
-			if r.Host == "" || r.Version == "" || time.Since(r.StartedAt).Abs() > time.Minute || r.NodeOK != (r.ID == "a") || r.SeenAt.Sub(r.FlagsAt) != r.FlagAge {
+			if r.Host == "" || r.Version == "" || time.Since(r.StartedAt.Time).Abs() > time.Minute || r.NodeOK != (r.ID == "a") || r.SeenAt.Sub(r.FlagsAt) != r.FlagAge {
 				t.Errorf("reported %+v", r)
 			}
 			got[r.ID] = r.State

@@ -74,7 +74,7 @@ func (r Report) Markdown() string {
 		d.line("")
 	}
 	for _, e := range v.Feedback.Newest {
-		d.line("- %s, stage %s: %s", day(e.CreatedAt), cell(e.Stage), cell(e.Message))
+		d.line("- %s, stage %s: %s", day(e.CreatedAt.Time), cell(e.Stage), cell(e.Message))
 	}
 	return d.String()
 }

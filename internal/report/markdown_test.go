@@ -13,6 +13,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
 	"github.com/MorpheusAIs/gateway-automation/internal/report"
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
 var update = flag.Bool("update", false, "write testdata/review.md")
@@ -37,7 +38,7 @@ func TestReport_WritesTheWeeklyReview(t *testing.T) {
 			Users:  report.Users{Active: 12, OptedIn: 3, OptedOut: 1},
 			Unused: []report.Unused{{What: "opened and never used", Sessions: 2, Seconds: 7200}},
 			Feedback: report.Feedback{Count: 2, Open: 1, Rated: 1, Rating: 4, Newest: []feedback.Entry{
-				{Message: "*fine*,\nbut [slow](http://example.com)", Stage: "10 %", CreatedAt: at}}},
+				{Message: "*fine*,\nbut [slow](http://example.com)", Stage: "10 %", CreatedAt: sqldb.Time{Time: at}}}},
 		},
 	}
 	const file = "testdata/review.md"

@@ -189,8 +189,8 @@ func (m *Maker) measureController(ctx context.Context, r *measured, s rollout.St
 			continue
 		}
 		before := events[min(i+1, len(events)-1)]
-		back := &TakenBack{At: e.At, By: e.Actor, Detail: e.Detail, Stage: before.StageName, Since: before.At, Evidence: e.Evidence.Exposed}
-		if back.Activity, err = m.activity(ctx, before.At, e.At); err != nil {
+		back := &TakenBack{At: e.At.Time, By: e.Actor, Detail: e.Detail, Stage: before.StageName, Since: before.At.Time, Evidence: e.Evidence.Exposed}
+		if back.Activity, err = m.activity(ctx, before.At.Time, e.At.Time); err != nil {
 			return err
 		}
 		r.TakenBack = back

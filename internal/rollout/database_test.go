@@ -83,7 +83,7 @@ func TestRollout_StepsBackAndThenSwitchesOff(t *testing.T) {
 		detail := regexp.MustCompile(`^48 of 80 requests failed in [\d.]+ minutes, 60\.0 % where 5 % are allowed, for 7 users$`)
 		events := h.events()
 		if last := events[len(events)-1]; last.Action != "step_back" || last.Evidence.Exposed.Failures != 48 || last.Actor != "rollout:"+flag ||
-			!detail.MatchString(last.Detail) || time.Since(last.At).Abs() > time.Hour || !detail.MatchString(h.status().Detail) {
+			!detail.MatchString(last.Detail) || time.Since(last.At.Time).Abs() > time.Hour || !detail.MatchString(h.status().Detail) {
 			t.Errorf("%+v", last)
 		}
 		if f := h.flag(); f.Notice != "" {

@@ -2,7 +2,6 @@ package rollout
 
 import (
 	"crypto/sha256"
-	"database/sql"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -42,7 +41,7 @@ type payload struct {
 // enqueue puts an event into the outbox, once for each receiver, in the
 // transaction that made it.
 func enqueue(tx *sqldb.Tx, e Event) error {
-	body, err := json.Marshal(payload{"rollout." + string(e.Action), e.At, e})
+	body, err := json.Marshal(payload{"rollout." + string(e.Action), e.At.Time, e})
 	if err != nil {
 		return err
 	}
@@ -116,9 +115,9 @@ func enqueueFlagChanges(tx *sqldb.Tx, receiver string) error {
 // feedbackCreated is the data of a "feedback.created". Who wrote it, and what,
 // stays in the database: a receiver may be a chat room.
 type feedbackCreated struct {
-	ID     int64  `json:"id"`
-	Stage  string `json:"stage"`
-	Rating *int   `json:"rating"` // 1 to 5, or null
+	ID     int64  `json:"id" db:"id"`
+	Stage  string `json:"stage" db:"stage"`
+	Rating *int   `json:"rating" db:"rating"` // 1 to 5, or null
 }
 
 // feedbackTopic is what the messages about feedback have in place of a rollout.
@@ -128,10 +127,8 @@ const feedbackTopic = "feedback:"
 // yet, from its registration on and for one day.
 func enqueueFeedback(tx *sqldb.Tx, receiver string) error {
 	var rows []struct {
-		ID     int64         `db:"id"`
-		Stage  string        `db:"stage"`
-		Rating sql.Null[int] `db:"rating"`
-		At     sqldb.Time    `db:"created_at"`
+		feedbackCreated
+		At sqldb.Time `db:"created_at"`
 	}
 	if err := tx.Select(&rows, `SELECT f.id, f.stage, f.rating, f.created_at
 		FROM automation_rollout_receivers AS r JOIN automation_feedback AS f ON f.created_at >= r.registered_at
@@ -141,11 +138,7 @@ func enqueueFeedback(tx *sqldb.Tx, receiver string) error {
 		return err
 	}
 	for _, r := range rows {
-		data := feedbackCreated{ID: r.ID, Stage: r.Stage}
-		if r.Rating.Valid {
-			data.Rating = &r.Rating.V
-		}
-		body, err := json.Marshal(payload{"feedback.created", r.At.Time, data})
+		body, err := json.Marshal(payload{"feedback.created", r.At.Time, r.feedbackCreated})
 		if err != nil {
 			return err
 		}

@@ -135,15 +135,13 @@ func insertEvent(tx *sqldb.Tx, from, next rollout, s step, evidence Evidence) (E
 	if err != nil {
 		return e, err
 	}
-	var at sqldb.Time
-	if err := tx.Get(&at, `INSERT INTO automation_rollout_events
+	if err := tx.Get(&e.At, `INSERT INTO automation_rollout_events
 			(rollout, seq, epoch, stage, bake, stage_name, percentage, action, from_state, to_state, actor, detail, evidence, at)
 		VALUES ($1, $2, $3, $4, $5, $6, CAST($7 AS numeric), $8, $9, $10, $11, $12, {json $13}, {now}) RETURNING at`,
 		e.Rollout, e.Seq, e.Epoch, e.Stage, next.run, e.StageName, e.Percentage.String(), string(e.Action), string(e.From), string(e.To),
 		e.Actor, e.Detail, string(figures)); err != nil {
 		return e, err
 	}
-	e.At = at.Time
 	return e, enqueue(tx, e)
 }
 
@@ -234,8 +232,11 @@ type flagHead struct {
 	Seed       string  `db:"seed"`
 }
 
-func (f flagHead) percentage() flags.Percentage {
-	return flags.Percentage(math.Round(f.Percentage * float64(flags.Percent)))
+func (f flagHead) percentage() flags.Percentage { return hundredths(f.Percentage) }
+
+// hundredths returns what a number of per cents in a table means.
+func hundredths(percent float64) flags.Percentage {
+	return flags.Percentage(math.Round(percent * float64(flags.Percent)))
 }
 
 func readFlagHead(tx *sqldb.Tx, name string) (f flagHead, err error) {
@@ -247,47 +248,33 @@ func readFlagHead(tx *sqldb.Tx, name string) (f flagHead, err error) {
 
 // Event is one line of a rollout's history, and the body of a webhook.
 type Event struct {
-	Rollout    string           `json:"rollout"`
-	Seq        int64            `json:"seq"` // 1 at first, without gaps
-	Epoch      int              `json:"epoch"`
-	Stage      int              `json:"stage"` // 0 is the first
-	StageName  string           `json:"stage_name"`
-	Percentage flags.Percentage `json:"percentage"` // the stage's
-	Action     Action           `json:"action"`
-	From       State            `json:"from"` // "" for a new rollout
-	To         State            `json:"to"`
-	Actor      string           `json:"actor"`
-	Detail     string           `json:"detail"`   // for people
-	Evidence   Evidence         `json:"evidence"` // of the stage run that it was about
-	At         time.Time        `json:"at"`
+	Rollout    string           `json:"rollout" db:"rollout"`
+	Seq        int64            `json:"seq" db:"seq"` // 1 at first, without gaps
+	Epoch      int              `json:"epoch" db:"epoch"`
+	Stage      int              `json:"stage" db:"stage"` // 0 is the first
+	StageName  string           `json:"stage_name" db:"stage_name"`
+	Percentage flags.Percentage `json:"percentage" db:"-"` // the stage's
+	Action     Action           `json:"action" db:"action"`
+	From       State            `json:"from" db:"from_state"` // "" for a new rollout
+	To         State            `json:"to" db:"to_state"`
+	Actor      string           `json:"actor" db:"actor"`
+	Detail     string           `json:"detail" db:"detail"` // for people
+	Evidence   Evidence         `json:"evidence" db:"-"`    // of the stage run that it was about
+	At         sqldb.Time       `json:"at" db:"at"`
 }
 
 const eventColumns = `rollout, seq, epoch, stage, stage_name, percentage, action, from_state, to_state, actor, detail, evidence, at`
 
 type eventRow struct {
-	Rollout    string     `db:"rollout"`
-	Seq        int64      `db:"seq"`
-	Epoch      int        `db:"epoch"`
-	Stage      int        `db:"stage"`
-	StageName  string     `db:"stage_name"`
-	Percentage float64    `db:"percentage"`
-	Action     string     `db:"action"`
-	From       string     `db:"from_state"`
-	To         string     `db:"to_state"`
-	Actor      string     `db:"actor"`
-	Detail     string     `db:"detail"`
-	Evidence   string     `db:"evidence"`
-	At         sqldb.Time `db:"at"`
+	Event
+	Percentage float64              `db:"percentage"` // per cent
+	Evidence   sqldb.JSON[Evidence] `db:"evidence"`
 }
 
-func (r eventRow) event() (Event, error) {
-	e := Event{
-		Rollout: r.Rollout, Seq: r.Seq, Epoch: r.Epoch, Stage: r.Stage, StageName: r.StageName,
-		Percentage: flags.Percentage(math.Round(r.Percentage * float64(flags.Percent))), Action: Action(r.Action),
-		From: State(r.From), To: State(r.To), Actor: r.Actor, Detail: r.Detail, At: r.At.Time,
-	}
-	err := json.Unmarshal([]byte(r.Evidence), &e.Evidence)
-	return e, err
+func (r eventRow) event() Event {
+	e := r.Event
+	e.Percentage, e.Evidence = hundredths(r.Percentage), r.Evidence.V
+	return e
 }
 
 // errDryRun rolls back the transaction of a dry run.

@@ -2,7 +2,6 @@ package rollout
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -25,10 +24,10 @@ const maxPoints = 300
 // have no point. A rollout that does not exist has none.
 func (s *Store) Series(ctx context.Context, name string, span time.Duration) ([]Point, error) {
 	type row struct {
-		Minute   sqldb.Time `db:"minute"`
-		Run      int64      `db:"stage_run"`
-		Evidence string     `db:"evidence"`
-		Users    int64      `db:"failing_users"`
+		Minute   sqldb.Time           `db:"minute"`
+		Run      int64                `db:"stage_run"`
+		Evidence sqldb.JSON[Evidence] `db:"evidence"`
+		Users    int64                `db:"failing_users"`
 	}
 	rows, err := sqldb.Read(ctx, s.db, "rollout.series", func(tx *sqldb.Tx) ([]row, error) {
 		var rows []row
@@ -42,15 +41,11 @@ func (s *Store) Series(ctx context.Context, name string, span time.Duration) ([]
 	var points []Point
 	var before Evidence // at the end of the row before, within one run of a stage
 	for i, r := range rows {
-		var total Evidence
-		if err := json.Unmarshal([]byte(r.Evidence), &total); err != nil {
-			return nil, fmt.Errorf("rollout: series(%q): evidence of %s: %w", name, r.Minute, err)
-		}
 		if i > 0 && rows[i-1].Run != r.Run {
 			before = Evidence{}
 		}
-		since := total.minus(before)
-		before = total
+		since := r.Evidence.V.minus(before)
+		before = r.Evidence.V
 		if i == 0 { // what came before the span is unknown
 			continue
 		}

@@ -298,8 +298,7 @@ func (s *Store) Events(ctx context.Context, name string, limit int, before int64
 			WHERE rollout = $1 AND (CAST($2 AS bigint) = 0 OR seq < $2) ORDER BY seq DESC LIMIT $3`, name, before, min(max(limit, 1), 1000))
 		list := make([]Event, len(rows))
 		for i, r := range rows {
-			e, bad := r.event()
-			list[i], err = e, errors.Join(err, bad)
+			list[i] = r.event()
 		}
 		return list, err
 	})

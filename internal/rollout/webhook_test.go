@@ -58,7 +58,7 @@ func (r request) event(t *testing.T) rollout.Event {
 	if err := json.Unmarshal(r.body, &body); err != nil {
 		t.Fatal(err)
 	}
-	if body.Type != "rollout."+string(body.Data.Action) || !body.Timestamp.Equal(body.Data.At) {
+	if body.Type != "rollout."+string(body.Data.Action) || !body.Timestamp.Equal(body.Data.At.Time) {
 		t.Errorf("%s", r.body)
 	}
 	return body.Data

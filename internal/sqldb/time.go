@@ -9,7 +9,8 @@ import (
 // stored come from the database's clock.
 func now() time.Time { return time.Now() }
 
-// Time reads a time column of either database. NULL is the zero Time.
+// Time reads a time column of either database, and is a time in JSON. NULL is the
+// zero Time.
 type Time struct{ time.Time }
 
 // Scan implements sql.Scanner.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/fleet"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
@@ -21,20 +20,6 @@ type Sessions interface {
 	Usage(ctx context.Context, userID string) (session.Usage, error)
 }
 
-type sessionRecord struct {
-	ID        session.ID `json:"id"` // empty until it is known
-	RowID     string     `json:"row_id"`
-	UserID    string     `json:"user_id"`
-	Model     string     `json:"model"`
-	State     string     `json:"state"`
-	Reason    string     `json:"reason"`
-	Provider  string     `json:"provider"`
-	LastError string     `json:"last_error"`
-	CreatedAt time.Time  `json:"created_at"`
-	OpenedAt  time.Time  `json:"opened_at,omitzero"`
-	EndsAt    time.Time  `json:"ends_at,omitzero"`
-}
-
 // listSessions answers with the sessions of all users, newest first, filtered
 // by ?user= and ?state=; ?before= is the cursor that "next" gave.
 func (a *api) listSessions(c *httpapi.Call, _ string) error {
@@ -49,11 +34,10 @@ func (a *api) listSessions(c *httpapi.Call, _ string) error {
 	if err != nil {
 		return databaseProblem(c.W, err)
 	}
-	answers := make([]sessionRecord, len(list))
 	for i, s := range list {
-		answers[i] = sessionRecord{s.ID, s.RowID, s.UserID, a.ModelName(s.ModelID), s.State, s.Reason, s.Provider, s.LastError, s.CreatedAt, s.OpenedAt, s.EndsAt}
+		list[i].Model = a.ModelName(s.ModelID)
 	}
-	return problem.WriteJSON(c.W, http.StatusOK, map[string]any{"sessions": answers, "next": next})
+	return problem.WriteJSON(c.W, http.StatusOK, map[string]any{"sessions": append([]fleet.Session{}, list...), "next": next})
 }
 
 // endSession ends a session and writes into the audit who did. Where the second

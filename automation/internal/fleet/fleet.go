@@ -102,13 +102,13 @@ func (s *Store) countActive(ctx context.Context) (int64, error) {
 // Opens counts the sessions that were asked for within the last hour for one
 // purpose: request, renewal, prewarm or replacement.
 type Opens struct {
-	Purpose string `json:"purpose"`
-	Opened  int64  `json:"opened"`
-	Failed  int64  `json:"failed"`  // the node opened nothing, or nobody knows
-	Pending int64  `json:"pending"` // being opened, or to be looked for on the chain
+	Purpose string `json:"purpose" db:"purpose"`
+	Opened  int64  `json:"opened" db:"opened"`
+	Failed  int64  `json:"failed" db:"failed"`   // the node opened nothing, or nobody knows
+	Pending int64  `json:"pending" db:"pending"` // being opened, or to be looked for on the chain
 	// RecentOpened and RecentFailed are those of the last half hour.
-	RecentOpened int64 `json:"-"`
-	RecentFailed int64 `json:"-"`
+	RecentOpened int64 `json:"-" db:"recent_opened"`
+	RecentFailed int64 `json:"-" db:"recent_failed"`
 }
 
 // Figures are small counts that are read each time.
@@ -137,21 +137,9 @@ const (
 // Figures reads them, for the flag of that name.
 func (s *Store) Figures(ctx context.Context, flag string) (Figures, error) {
 	return sqldb.Read(ctx, s.db, "fleet.figures", func(tx *sqldb.Tx) (Figures, error) {
-		var f Figures
-		var rows []struct {
-			Purpose      string `db:"purpose"`
-			Opened       int64  `db:"opened"`
-			Failed       int64  `db:"failed"`
-			Pending      int64  `db:"pending"`
-			RecentOpened int64  `db:"recent_opened"`
-			RecentFailed int64  `db:"recent_failed"`
-		}
-		if err := tx.Select(&rows, opensQuery); err != nil {
+		f := Figures{Opens: []Opens{}}
+		if err := tx.Select(&f.Opens, opensQuery); err != nil {
 			return f, err
-		}
-		f.Opens = make([]Opens, len(rows))
-		for i, r := range rows {
-			f.Opens[i] = Opens(r)
 		}
 		if err := tx.Get(&f.FlagChanges, flagChangesQuery, flag); err != nil {
 			return f, err

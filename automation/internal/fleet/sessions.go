@@ -3,10 +3,8 @@ package fleet
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
@@ -14,17 +12,18 @@ import (
 
 // Session is a session as operators see it, an intent or an ended one included.
 type Session struct {
-	ID        session.ID // empty until it is known
-	RowID     string     // the row's own, a cursor
-	UserID    string
-	ModelID   string
-	State     string // opening, unknown, open, ending, closed, failed, lost
-	Reason    string // why it left the state open, or failed
-	Provider  string
-	LastError string
-	CreatedAt time.Time // of the intent
-	OpenedAt  time.Time
-	EndsAt    time.Time
+	ID        session.ID `json:"id" db:"session_id"` // empty until it is known
+	RowID     string     `json:"row_id" db:"id"`     // the row's own, a cursor
+	UserID    string     `json:"user_id" db:"user_id"`
+	ModelID   string     `json:"-" db:"model_id"`
+	Model     string     `json:"model" db:"-"` // its name, which the database does not have
+	State     string     `json:"state" db:"state"`
+	Reason    string     `json:"reason" db:"reason"` // why it left the state open, or failed
+	Provider  string     `json:"provider" db:"provider"`
+	LastError string     `json:"last_error" db:"last_error"`
+	CreatedAt sqldb.Time `json:"created_at" db:"created_at"` // of the intent
+	OpenedAt  sqldb.Time `json:"opened_at,omitzero" db:"opened_at"`
+	EndsAt    sqldb.Time `json:"ends_at,omitzero" db:"ends_at"`
 }
 
 // SessionFilter selects sessions. The zero value selects the newest 100.
@@ -61,35 +60,17 @@ func (s *Store) Sessions(ctx context.Context, f SessionFilter) (page []Session, 
 		const at = `(SELECT created_at FROM automation_sessions WHERE id = ?)`
 		where("created_at <= "+at+" AND (created_at < "+at+" OR id < ?)", f.Before, f.Before, f.Before)
 	}
-	type row struct {
-		ID        string         `db:"id"`
-		SessionID sql.NullString `db:"session_id"`
-		UserID    string         `db:"user_id"`
-		ModelID   string         `db:"model_id"`
-		State     string         `db:"state"`
-		Reason    string         `db:"reason"`
-		Provider  string         `db:"provider"`
-		LastError string         `db:"last_error"`
-		CreatedAt sqldb.Time     `db:"created_at"`
-		OpenedAt  sqldb.Time     `db:"opened_at"`
-		EndsAt    sqldb.Time     `db:"ends_at"`
-	}
-	query := `SELECT id, session_id, user_id, model_id, state, reason, provider, last_error, created_at, opened_at, ends_at FROM automation_sessions WHERE ` +
+	query := `SELECT id, COALESCE(session_id, '') AS session_id, user_id, model_id, state, reason, provider, last_error, created_at, opened_at, ends_at FROM automation_sessions WHERE ` +
 		strings.Join(conditions, " AND ") + ` ORDER BY created_at DESC, id DESC LIMIT $1`
-	rows, err := sqldb.Read(ctx, s.db, "fleet.sessions", func(tx *sqldb.Tx) ([]row, error) {
-		var rows []row
-		return rows, tx.Select(&rows, query, args...)
+	page, err = sqldb.Read(ctx, s.db, "fleet.sessions", func(tx *sqldb.Tx) (page []Session, err error) {
+		return page, tx.Select(&page, query, args...)
 	})
 	if err != nil {
 		return nil, "", err
 	}
-	if len(rows) > limit {
-		next = rows[limit-1].ID
-		rows = rows[:limit]
-	}
-	for _, r := range rows {
-		page = append(page, Session{ID: session.ID(r.SessionID.String), RowID: r.ID, UserID: r.UserID, ModelID: r.ModelID, State: r.State, Reason: r.Reason,
-			Provider: r.Provider, LastError: r.LastError, CreatedAt: r.CreatedAt.Time, OpenedAt: r.OpenedAt.Time, EndsAt: r.EndsAt.Time})
+	if len(page) > limit {
+		page = page[:limit]
+		next = page[limit-1].RowID
 	}
 	return page, next, nil
 }

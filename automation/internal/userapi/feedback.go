@@ -79,7 +79,7 @@ func (a *api) postFeedback(c *httpapi.Call) error {
 	if a.FeedbackCreated != nil {
 		a.FeedbackCreated(c.R.Context(), e)
 	}
-	return problem.WriteJSON(c.W, http.StatusCreated, feedbackAnswer{e.ID, e.Rating, e.Message, e.CreatedAt})
+	return problem.WriteJSON(c.W, http.StatusCreated, feedbackAnswer{e.ID, e.Rating, e.Message, e.CreatedAt.Time})
 }
 
 // hadFeature reports whether a user has the feature, or shows that they had it:
