@@ -14,8 +14,6 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/chat"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/fleet"
-	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
-	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/cleanup"
@@ -30,18 +28,6 @@ import (
 
 // FlagName is the row of feature_flags that says who has the feature.
 const FlagName = "automation"
-
-// Node is what the module asks of a Morpheus node; *proxyrouter.Client is one. If
-// it has a method Run(context.Context), Module.Run runs it while the master
-// switch is on.
-type Node interface {
-	session.Provider
-	Forward(ctx context.Context, r proxyrouter.ChatRequest) (*http.Response, error)
-	RatedBids(ctx context.Context, modelID string) ([]proxyrouter.Bid, error)
-	Classify(status int, header http.Header, body []byte) proxyrouter.ChatError
-	InitiateSession(ctx context.Context, id string) error
-	Ready() error
-}
 
 // Options are what a Module can do without.
 type Options struct {
@@ -135,22 +121,6 @@ func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, err
 	return m, nil
 }
 
-// newNode makes the node's client. While the feature is off, no node is needed.
-func (m *Module) newNode(opts Options) error {
-	switch {
-	case opts.Node != nil:
-		m.node = opts.Node
-		return nil
-	case m.cfg.ProxyRouterURL == "":
-		m.node = noNode{}
-		return nil
-	}
-	client, err := proxyrouter.New(proxyrouter.Options{URL: m.cfg.ProxyRouterURL, Username: m.cfg.ProxyRouterUsername,
-		Password: m.cfg.ProxyRouterPassword.Reveal(), OpenTimeout: m.cfg.OpenTimeout, HTTPClient: opts.HTTPClient, Logger: m.log})
-	m.node = client
-	return err
-}
-
 func (m *Module) newCatalog(opts Options) (err error) {
 	m.catalog, err = mapping.New(mapping.Options{
 		File: m.cfg.MappingsFile, UnknownIsDefault: m.cfg.UnknownModel == UnknownModelDefault, FeedURL: m.cfg.ActiveModelsURL,
@@ -232,39 +202,6 @@ func webhooks(cfg Config) []rollout.Webhook {
 		return nil
 	}
 	return []rollout.Webhook{{Name: "default", URL: cfg.RolloutWebhookURL.Reveal(), Secret: cfg.RolloutWebhookSecret.Reveal()}}
-}
-
-// noNode stands for the node of a module that is switched off and has none.
-type noNode struct{ session.Provider }
-
-var errNoNode = fmt.Errorf("automation: PROXY_ROUTER_URL is empty: %w", session.ErrUnavailable)
-
-func (noNode) Ready() error { return nil }
-
-func (noNode) CloseSession(context.Context, string) error { return errNoNode }
-
-func (noNode) OpenSession(context.Context, session.OpenRequest) (string, error) {
-	return "", errNoNode
-}
-
-func (noNode) GetSession(context.Context, string) (session.ChainSession, error) {
-	return session.ChainSession{}, errNoNode
-}
-
-func (noNode) WalletSessions(context.Context, time.Time) ([]session.ChainSession, error) {
-	return nil, errNoNode
-}
-
-func (noNode) Forward(context.Context, proxyrouter.ChatRequest) (*http.Response, error) {
-	return nil, errNoNode
-}
-
-func (noNode) RatedBids(context.Context, string) ([]proxyrouter.Bid, error) { return nil, errNoNode }
-
-func (noNode) InitiateSession(context.Context, string) error { return errNoNode }
-
-func (noNode) Classify(int, http.Header, []byte) proxyrouter.ChatError {
-	return proxyrouter.ChatError{Cause: outcome.Node, Status: http.StatusServiceUnavailable}
 }
 
 // Load reads the mapping and the flags once, and reports what cannot be read: a
