@@ -127,32 +127,47 @@ func run(ctx context.Context, environ []string, out, logs io.Writer) (err error)
 	trialPage(mux, about, node)
 	server := &http.Server{Handler: noSniff(allowOrigins(refuseDots(mux, m), env["CORS_ORIGINS"])), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn)}
 
-	// The module ends after the server, so that requests in flight keep their
-	// sessions until they are done.
+	welcome(out, listener.Addr().String(), cfg.AdminToken.Reveal())
+	return gateway{m, db, server, listener, delay, cfg.DrainTimeout, logger}.serve(ctx)
+}
+
+// gateway is what serves.
+type gateway struct {
+	module       *automation.Module
+	db           *database
+	server       *http.Server
+	listener     net.Listener
+	delay, drain time.Duration // how long it still accepts requests at its end, and waits for those in flight
+	log          *slog.Logger
+}
+
+// serve serves until ctx ends, or something fails, and returns when everything
+// has ended. The module ends after the server, so that requests in flight keep
+// their sessions until they are done.
+func (g gateway) serve(ctx context.Context) (err error) {
 	live, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	worked, served := make(chan error, 1), make(chan error, 1)
-	go func() { worked <- m.Run(live) }()
-	go func() { served <- server.Serve(listener) }()
-	migrated := db.migrateUntilDone(live)
-	welcome(out, listener.Addr().String(), cfg.AdminToken.Reveal())
+	go func() { worked <- g.module.Run(live) }()
+	go func() { served <- g.server.Serve(g.listener) }()
+	migrated := g.db.migrateUntilDone(live)
 
 	select {
 	case <-ctx.Done():
-		logger.Info("ending: requests in flight finish first", "accepts_for", delay)
+		g.log.Info("ending: requests in flight finish first", "accepts_for", g.delay)
 		// A load balancer needs a moment to see that this replica ends.
 		select {
-		case <-time.After(delay):
+		case <-time.After(g.delay):
 		case err = <-served:
 		}
 	case err = <-worked:
 		worked <- nil
 	case err = <-served:
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.DrainTimeout+time.Second)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.drain+time.Second)
 	defer cancel()
-	if late := server.Shutdown(grace); late != nil {
-		err = errors.Join(err, late, server.Close())
+	if late := g.server.Shutdown(grace); late != nil {
+		err = errors.Join(err, late, g.server.Close())
 	}
 	end()
 	<-migrated
