@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/fleet"
 	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
@@ -49,14 +50,14 @@ func (c *console) auditCSV(w http.ResponseWriter, r *request) error {
 
 func (c *console) sessionsCSV(w http.ResponseWriter, r *request) error {
 	var page struct {
-		Sessions []session `json:"sessions"`
+		Sessions []fleet.Session `json:"sessions"`
 	}
 	if err := c.admin.get(r, "/sessions", keep(url.Values{"limit": {maxCSV}}, r, "state", "user", "before"), &page); err != nil {
 		return err
 	}
 	rows := [][]string{{"id", "user_id", "model", "state", "reason", "last_error", "provider", "opened_at", "ends_at"}}
 	for _, s := range page.Sessions {
-		rows = append(rows, []string{s.ID, s.UserID, s.Model, s.State, s.Reason, s.LastError, s.Provider, csvTime(s.OpenedAt), csvTime(s.EndsAt)})
+		rows = append(rows, []string{s.ID.String(), s.UserID, s.Model, s.State, s.Reason, s.LastError, s.Provider, csvTime(s.OpenedAt.Time), csvTime(s.EndsAt.Time)})
 	}
 	return writeCSV(w, "sessions.csv", rows)
 }

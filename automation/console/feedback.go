@@ -6,37 +6,18 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"time"
-)
 
-// entry is one user's feedback, as GET /feedback returns it.
-type entry struct {
-	ID        int64     `json:"id"`
-	UserID    string    `json:"user_id"`
-	Rating    *int      `json:"rating"`
-	Message   string    `json:"message"`
-	Stage     string    `json:"stage"`
-	CreatedAt time.Time `json:"created_at"`
-	DoneAt    time.Time `json:"done_at"`
-	DoneBy    string    `json:"done_by"`
-}
+	"github.com/MorpheusAIs/gateway-automation/internal/feedback"
+)
 
 // feedbackList is the response of GET /feedback.
 type feedbackList struct {
-	Feedback []entry      `json:"feedback"`
-	Stages   []stageCount `json:"stages"`
-}
-
-type stageCount struct {
-	Stage  string  `json:"stage"`
-	Count  int64   `json:"count"`
-	Open   int64   `json:"open"`
-	Rated  int64   `json:"rated"`
-	Rating float64 `json:"rating"`
+	Feedback []feedback.Entry      `json:"feedback"`
+	Stages   []feedback.StageCount `json:"stages"`
 }
 
 // ForStage returns the counts of a stage, or nil if nobody gave feedback in it.
-func (l feedbackList) ForStage(stage string) *stageCount {
+func (l feedbackList) ForStage(stage string) *feedback.StageCount {
 	for _, s := range l.Stages {
 		if s.Stage == stage {
 			return &s

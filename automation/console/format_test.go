@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/flags"
 )
 
 func TestFormatDuration_WritesTheTwoLargestUnits(t *testing.T) {
@@ -38,10 +40,10 @@ func TestErrorChart_BeginsWithTheFirstPoint(t *testing.T) {
 
 func TestReach_SaysWhomAFlagIsOnFor(t *testing.T) {
 	for _, test := range []struct {
-		percentage float64
+		percentage flags.Percentage
 		listed     int
 		want       string
-	}{{0, 0, "nobody"}, {0, 1, "1 internal user"}, {0, 1200, "1 200 internal users"}, {12.5, 0, "12.5 %"}, {10, 3, "10 % and 3 internal users"}, {100, 3, "100 %"}} {
+	}{{0, 0, "nobody"}, {0, 1, "1 internal user"}, {0, 1200, "1 200 internal users"}, {1250, 0, "12.5 %"}, {1000, 3, "10 % and 3 internal users"}, {10_000, 3, "100 %"}} {
 		if got := reach(test.percentage, test.listed); got != test.want {
 			t.Errorf("%v %%, %d listed: %q, want %q", test.percentage, test.listed, got, test.want)
 		}

@@ -9,70 +9,25 @@ import (
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/automation"
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/adminapi"
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/replica"
 )
 
-// flag is GET /flags/{name}.
-type flag struct {
-	Name            string    `json:"feature_name"`
-	Enabled         bool      `json:"enabled"`
-	EnabledUserIDs  []string  `json:"enabled_user_ids"`
-	DisabledUserIDs []string  `json:"disabled_user_ids"`
-	Percentage      float64   `json:"rollout_percentage"`
-	Notice          string    `json:"notice"`
-	Version         int64     `json:"version"`
-	UpdatedAt       time.Time `json:"updated_at"`
-	UpdatedBy       string    `json:"updated_by"`
-}
-
-// flagSummary is a flag without its lists.
-type flagSummary struct {
-	Enabled       bool      `json:"enabled"`
-	EnabledUsers  int       `json:"enabled_users"`
-	DisabledUsers int       `json:"disabled_users"`
-	Percentage    float64   `json:"rollout_percentage"`
-	Notice        string    `json:"notice"`
-	Version       int64     `json:"version"`
-	UpdatedAt     time.Time `json:"updated_at"`
-	UpdatedBy     string    `json:"updated_by"`
-}
-
-// fleet is GET /overview.
-type fleet struct {
-	MasterOn   bool                 `json:"master_on"` // of the replica that answers
-	Flag       *flagSummary         `json:"flag"`      // likewise; nil where it has not read it
-	Components map[string]component `json:"components"`
-	Sessions   map[string]int64     `json:"sessions"` // by state
-	OptedIn    int64                `json:"opted_in"`
-	OptedOut   int64                `json:"opted_out"`
-	SeenUsers  int64                `json:"users_last_week"` // who used a session in the last seven days
-	CountedAt  time.Time            `json:"counted_at"`
-	Replicas   []replica            `json:"replicas"`
-	Chats      struct {
-		Served      int64            `json:"served"`
-		Failed      int64            `json:"failed"`
-		Causes      map[string]int64 `json:"causes"`
-		OverheadP95 *float64         `json:"overhead_p95_ms"`
-	} `json:"chats"`
-	Opens []struct {
-		Purpose string `json:"purpose"`
-		Opened  int64  `json:"opened"`
-		Failed  int64  `json:"failed"`
-		Pending int64  `json:"pending"`
-	} `json:"opens"`
-	Alerts []struct {
-		Name     string `json:"name"`
-		Severity string `json:"severity"`
-		Summary  string `json:"summary"`
-	} `json:"alerts"`
+// overview is GET /overview.
+type overview struct {
+	adminapi.Overview
+	Components map[string]automation.Component `json:"components"`
+	Replicas   []process                       `json:"replicas"`
 }
 
 // ChatCounts are the requests of the last five minutes.
-func (f fleet) ChatCounts() counts {
+func (f overview) ChatCounts() counts {
 	return counts{Outcomes: f.Chats.Served + f.Chats.Failed, Failures: f.Chats.Failed}
 }
 
 // Overhead is what automation added to 95 of 100 requests at most, for people.
-func (f fleet) Overhead() string {
+func (f overview) Overhead() string {
 	switch ms := f.Chats.OverheadP95; {
 	case ms == nil:
 		return ""
@@ -89,17 +44,17 @@ func (f fleet) Overhead() string {
 const maxReplicas = 50
 
 // Listed are the replicas that the page lists: those with something wrong first.
-func (f fleet) Listed() []replica {
+func (f overview) Listed() []process {
 	list := slices.Clone(f.Replicas)
-	slices.SortStableFunc(list, func(a, b replica) int { return cmp.Compare(b.severity(), a.severity()) })
+	slices.SortStableFunc(list, func(a, b process) int { return cmp.Compare(b.severity(), a.severity()) })
 	return list[:min(len(list), maxReplicas)]
 }
 
 // Hidden is how many replicas are not listed, and well.
-func (f fleet) Hidden() int { return max(len(f.Replicas)-maxReplicas, 0) }
+func (f overview) Hidden() int { return max(len(f.Replicas)-maxReplicas, 0) }
 
 // Unwell is how many replicas have something wrong.
-func (f fleet) Unwell() (n int) {
+func (f overview) Unwell() (n int) {
 	for _, r := range f.Replicas {
 		if r.severity() > 0 {
 			n++
@@ -108,38 +63,24 @@ func (f fleet) Unwell() (n int) {
 	return n
 }
 
-type component struct {
-	OK     bool   `json:"ok"`
-	Detail string `json:"detail"`
-}
-
-type replica struct {
-	Host      string            `json:"host"`
-	Version   string            `json:"version"`
-	StartedAt time.Time         `json:"started_at"`
-	SeenAt    time.Time         `json:"seen_at"`
-	MasterOn  bool              `json:"master_on"`
-	FlagsAt   time.Time         `json:"flags_at"` // its last good look at the flags
-	Problems  map[string]string `json:"problems"` // what does not work, by component
-	Outcomes  int64             `json:"outcomes"` // in its last minute
-	Failures  int64             `json:"failures"`
-}
+// process is a replica, as it last reported.
+type process struct{ replica.Replica }
 
 // severity orders replicas by how much is wrong with them.
-func (r replica) severity() int {
+func (r process) severity() int {
 	n := 2 * len(r.Problems)
-	if !r.MasterOn {
+	if !r.FeatureEnabled {
 		n++
 	}
 	return n
 }
 
 // FlagsAge is how old the flags are by which the replica decides.
-func (r replica) FlagsAge() time.Duration { return max(r.SeenAt.Sub(r.FlagsAt), 0) }
+func (r process) FlagsAge() time.Duration { return max(r.SeenAt.Sub(r.FlagsAt), 0) }
 
 func (c *console) overview(w http.ResponseWriter, r *request) error {
 	var d struct {
-		Fleet      fleet
+		Fleet      overview
 		HasRollout bool
 		Rollout    rollout
 		Points     []point
@@ -156,11 +97,11 @@ func (c *console) overview(w http.ResponseWriter, r *request) error {
 		return err
 	}
 	if c.opts.Flag != automation.FlagName { // the API's overview has that one alone
-		var f flag
+		var f flags.Flag
 		if err := c.admin.get(r, c.flagPath(""), nil, &f); err != nil {
 			return err
 		}
-		d.Fleet.Flag = &flagSummary{f.Enabled, len(f.EnabledUserIDs), len(f.DisabledUserIDs), f.Percentage, f.Notice, f.Version, f.UpdatedAt, f.UpdatedBy}
+		d.Fleet.Flag = adminapi.SummarizeFlag(&f)
 	}
 	found, err := optional(c.admin.get(r, c.rolloutPath(""), nil, &d.Rollout))
 	if err != nil {

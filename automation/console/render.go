@@ -7,9 +7,11 @@ import (
 	"math"
 	"net/http"
 	"path"
+	"reflect"
 	"strings"
 	"time"
 
+	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
@@ -23,9 +25,9 @@ func newRenderer(now func() time.Time) *renderer {
 		"stamp":    stamp,
 		"duration": formatDuration,
 		"percent":  formatPercent,
-		"words":    func(s string) string { return strings.ReplaceAll(s, "_", " ") },
-		"short":    shorten,
-		"count":    formatCount,
+		"words":    func(name any) string { return strings.ReplaceAll(fmt.Sprint(name), "_", " ") },
+		"short":    func(id any) string { return shorten(fmt.Sprint(id)) },
+		"count":    func(n any) string { return formatCount(reflect.ValueOf(n).Int()) },
 		"reach":    reach,
 		"plural":   plural,
 		"seconds":  func(n int64) string { return formatDuration(time.Duration(n) * time.Second) },
@@ -152,15 +154,15 @@ func plural(n int, name string) string {
 	return formatCount(int64(n)) + " " + name
 }
 
-// reach says whom a flag is on for, by its percentage, 0 to 100, and by how many
-// internal users it lists.
-func reach(percentage float64, listed int) string {
+// reach says whom a flag is on for, by its percentage and by how many internal
+// users it lists.
+func reach(percentage flags.Percentage, listed int) string {
 	switch {
 	case percentage == 0 && listed == 0:
 		return "nobody"
 	case percentage == 0:
 		return plural(listed, "internal user")
-	case percentage == 100 || listed == 0:
+	case percentage == 100*flags.Percent || listed == 0:
 		return fmt.Sprintf("%v %%", percentage)
 	}
 	return fmt.Sprintf("%v %% and %s", percentage, plural(listed, "internal user"))

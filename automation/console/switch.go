@@ -8,12 +8,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/MorpheusAIs/gateway-automation/flags"
 )
 
 func (c *console) flagSwitch(w http.ResponseWriter, r *request) error {
 	var d struct {
-		Flag  flag
-		Fleet fleet
+		Flag  flags.Flag
+		Fleet overview
 		// Percentage is the one that is being considered, and Estimate how many
 		// of the users seen last week it covers.
 		Percentage float64
@@ -26,12 +28,13 @@ func (c *console) flagSwitch(w http.ResponseWriter, r *request) error {
 	if err := c.admin.get(r, "/overview", nil, &d.Fleet); err != nil {
 		return err
 	}
-	d.Percentage = d.Flag.Percentage
+	d.Percentage = float64(d.Flag.Percentage) / float64(flags.Percent)
 	if p, err := strconv.ParseFloat(r.FormValue("percentage"), 64); err == nil && p >= 0 && p <= 100 {
 		d.Percentage = p
 	}
-	d.Estimate = int64(d.Percentage/100*float64(d.Fleet.SeenUsers) + .5)
-	d.Shown = d.Flag.EnabledUserIDs[:min(len(d.Flag.EnabledUserIDs), 200)]
+	d.Estimate = int64(d.Percentage/100*float64(d.Fleet.ActiveWeek) + .5)
+	d.Shown = d.Flag.EnabledUserIDs.List()
+	d.Shown = d.Shown[:min(len(d.Shown), 200)]
 	c.pages.render(w, http.StatusOK, "switch.html", c.view(r, "Switch", d))
 	return nil
 }
@@ -59,11 +62,11 @@ func (c *console) changeFlag(r *request) (target, message string, err error) {
 		if user == "" {
 			return "switch", "", &statusError{http.StatusBadRequest, "Enter a user's id."}
 		}
-		var f flag
+		var f flags.Flag
 		if err := c.admin.get(r, c.flagPath(""), nil, &f); err != nil {
 			return "switch", "", err
 		}
-		ids := slices.DeleteFunc(f.EnabledUserIDs, func(id string) bool { return id == user })
+		ids := slices.DeleteFunc(f.EnabledUserIDs.List(), func(id string) bool { return id == user })
 		message = user + " is no internal user any more."
 		if form == "add" {
 			ids, message = append(ids, user), user+" is an internal user now."

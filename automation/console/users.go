@@ -6,6 +6,9 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/fleet"
+	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
 )
 
 func (c *console) user(w http.ResponseWriter, r *request) error {
@@ -27,23 +30,9 @@ func (c *console) user(w http.ResponseWriter, r *request) error {
 				SessionDuration int64     `json:"session_duration"`
 				UpdatedAt       time.Time `json:"updated_at"`
 			} `json:"settings"`
-			Sessions []session `json:"sessions"`
-			Failures []struct {
-				At       time.Time `json:"at"`
-				Cause    string    `json:"cause"`
-				Model    string    `json:"model"`
-				Provider string    `json:"provider"`
-				Detail   string    `json:"detail"`
-				Requests int64     `json:"requests"` // that failed alike since Since; 0 is not counted
-				Since    time.Time `json:"since"`
-			} `json:"failures"`
-			Budget struct {
-				Held       int       `json:"sessions_held"`
-				MaxHeld    int       `json:"sessions_max"`
-				LeftHour   *int      `json:"opens_left_hour"`
-				LeftDay    *int      `json:"opens_left_day"`
-				NextFreeAt time.Time `json:"next_free_at"`
-			} `json:"budget"`
+			Sessions []fleet.Session `json:"sessions"`
+			Failures []fleet.Failure `json:"failures"`
+			Budget   httpapi.Budget  `json:"budget"`
 		}
 		Feedback feedbackList
 	}
@@ -63,20 +52,6 @@ func (c *console) user(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
-// session is one of GET /sessions.
-type session struct {
-	ID        string    `json:"id"`
-	RowID     string    `json:"row_id"`
-	UserID    string    `json:"user_id"`
-	Model     string    `json:"model"`
-	State     string    `json:"state"`
-	Reason    string    `json:"reason"`
-	Provider  string    `json:"provider"`
-	OpenedAt  time.Time `json:"opened_at"`
-	EndsAt    time.Time `json:"ends_at"`
-	LastError string    `json:"last_error"`
-}
-
 func (c *console) endSession(r *request) (target, message string, err error) {
 	id := r.PostFormValue("id")
 	target = "user?id=" + url.QueryEscape(r.PostFormValue("user"))
@@ -85,13 +60,13 @@ func (c *console) endSession(r *request) (target, message string, err error) {
 
 func (c *console) sessions(w http.ResponseWriter, r *request) error {
 	var d struct {
-		Fleet  fleet
+		Fleet  overview
 		State  string
 		States []string
 		UserID string
 		List   struct {
-			Sessions []session `json:"sessions"`
-			Next     string    `json:"next"`
+			Sessions []fleet.Session `json:"sessions"`
+			Next     string          `json:"next"`
 		}
 		Next template.URL // the query of the next page
 	}
