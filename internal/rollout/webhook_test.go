@@ -112,6 +112,21 @@ func (h *harness) known(want int) {
 	})
 }
 
+// awaitLaterClock waits until the database's clock is past the last change of a
+// flag: SQLite's has milliseconds, and a receiver that registers within the same one
+// is told of the change.
+func (h *harness) awaitLaterClock() {
+	h.t.Helper()
+	now := `now()`
+	if h.isSQLite() {
+		now = `strftime('%Y-%m-%d %H:%M:%f', 'now')`
+	}
+	until(h.t, "the database's clock has moved on", func() bool {
+		var n int
+		return h.db.Get(&n, `SELECT count(*) FROM feature_flag_events WHERE changed_at >= `+now) == nil && n == 0
+	})
+}
+
 func TestOutbox_ForgetsUnknownReceivers(t *testing.T) {
 	each(t, func(t *testing.T, h *harness) {
 		h.sql(`INSERT INTO automation_rollout_receivers (name, seen_at) VALUES ('gone', '2020-01-01 00:00:00.000'), ('known', '2100-01-01 00:00:00.000')`)
@@ -231,6 +246,7 @@ func TestWebhooks_BackOff(t *testing.T) {
 func TestWebhooks_TellOfFlagsChangedByHand(t *testing.T) {
 	each(t, func(t *testing.T, h *harness) {
 		h.sql(`UPDATE feature_flags SET notice = 'before anybody listened'`)
+		h.awaitLaterClock()
 		r := newReceiver(t, always(http.StatusNoContent))
 		o := rollout.Options{Interval: 5 * time.Millisecond, Webhooks: []rollout.Webhook{{Name: "ops", URL: r.URL, Secret: secret}}}
 		stop, also := h.start(h.newController(o)), h.start(h.newController(o)) // of two replicas one sends it
@@ -320,14 +336,7 @@ func TestOutbox_TellsNothingOldAsNew(t *testing.T) {
 		// A receiver that was last known long ago, when the flag was changed.
 		h.sql(`INSERT INTO automation_rollout_receivers (name, seen_at, registered_at) VALUES ('ops', '2020-01-01 00:00:00.000', '2020-01-01 00:00:00.000')`)
 		h.sql(`UPDATE feature_flags SET notice = 'old'`)
-		now := `now()`
-		if h.isSQLite() {
-			now = `strftime('%Y-%m-%d %H:%M:%f', 'now')`
-		}
-		until(t, "the database's clock has moved on", func() bool {
-			var n int
-			return h.db.Get(&n, `SELECT count(*) FROM feature_flag_events WHERE changed_at >= `+now) == nil && n == 0
-		})
+		h.awaitLaterClock()
 		// And messages that it did not accept in three days.
 		for _, row := range []string{"1, 'four days ago', '2020-01-01 00:00:00.000'", "2, '{}', CURRENT_TIMESTAMP"} {
 			h.sql(`INSERT INTO automation_rollout_outbox (receiver, rollout, seq, body, created_at, next_at) VALUES ('ops', 'automation', ` + row + `, '2020-01-01 00:00:00.000')`)
