@@ -254,15 +254,10 @@ func TestSessions_ExplainsAWaitInVain(t *testing.T) {
 			var wg sync.WaitGroup
 			if config != nil { // somebody holds the only one
 				wg.Go(func() {
-					if a := l.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK {
-						t.Error(a.body)
-						letGo()
+					for l.do("POST", hostPath, "alice", ask("llama")).status != http.StatusOK { // time was up before a busy machine had claimed it
 					}
 				})
-				select {
-				case <-entered:
-				case <-hold:
-				}
+				<-entered
 			}
 			// Where the time is up within a statement, it is the database's error instead.
 			l.until("it is told why", func() bool {
