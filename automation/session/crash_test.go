@@ -33,8 +33,10 @@ func models(n int) []string {
 func TestAcquire_OpensNoMoreThanTheCapForFirstRequestsOfFiveReplicas(t *testing.T) {
 	slow(t)
 	t.Parallel()
+	const requests = 40 // to each replica
 	for _, most := range []int{1, 4} {
 		t.Run(fmt.Sprintf("cap %d", most), func(t *testing.T) {
+			t.Parallel()
 			db, dsn := replicated(t)
 			n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 200 * time.Millisecond})
 			var replicas []*replica
@@ -43,13 +45,13 @@ func TestAcquire_OpensNoMoreThanTheCapForFirstRequestsOfFiveReplicas(t *testing.
 					Options: options{MaxPerUser: most}}))
 			}
 			for _, r := range replicas {
-				r.Send(t, work{Users: []string{"alice"}, Requests: 100, Models: models(1)})
+				r.Send(t, work{Users: []string{"alice"}, Requests: requests, Models: models(1)})
 			}
 			var slowest time.Duration
 			for i, r := range replicas {
 				rep := r.report(t)
-				if rep.Served != 100 {
-					t.Errorf("replica %d served %d of 100: %v", i, rep.Served, rep.Errors)
+				if rep.Served != requests {
+					t.Errorf("replica %d served %d of %d: %v", i, rep.Served, requests, rep.Errors)
 				}
 				slowest = max(slowest, rep.Slowest)
 			}
@@ -57,8 +59,8 @@ func TestAcquire_OpensNoMoreThanTheCapForFirstRequestsOfFiveReplicas(t *testing.
 				r.stop(t)
 			}
 			audit(t, db, n, most)
-			if s := n.Stats(); s.Opens < 1 || s.Opens > most || s.Chats != 500 {
-				t.Errorf("%d opens and %d chats, want at most %d opens for 500", s.Opens, s.Chats, most)
+			if s := n.Stats(); s.Opens < 1 || s.Opens > most || s.Chats != 5*requests {
+				t.Errorf("%d opens and %d chats, want at most %d opens for %d", s.Opens, s.Chats, most, 5*requests)
 			}
 			t.Logf("%d opens, slowest request %v", n.Stats().Opens, slowest.Round(time.Millisecond))
 		})

@@ -42,7 +42,7 @@ func fill(tb testing.TB, db *sqlx.DB, n int) {
 func TestStore_ReadsNoWholeTable(t *testing.T) {
 	slow(t)
 	t.Parallel()
-	const sessions = 200_000
+	const sessions = 50_000
 	dsn := schematest.Database(t)
 	look := migrated(t, pgtest.Open(t, dsn))
 	fill(t, look, sessions)
@@ -102,7 +102,7 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 		return session.Request{UserID: user, ModelID: model, Duration: time.Hour}
 	}
 	for i := range 40 { // warm and cold
-		c, err := m.Acquire(t.Context(), model(fmt.Sprint("user-", 1+i*200), "model"))
+		c, err := m.Acquire(t.Context(), model(fmt.Sprint("user-", 1+i*60), "model"))
 		if err != nil {
 			t.Fatal(err)
 		}
