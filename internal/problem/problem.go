@@ -1,18 +1,8 @@
 // Package problem answers HTTP requests with errors as application/problem+json
 // (RFC 9457), and decodes JSON bodies strictly.
 //
-// A handler is a function that returns an error. A *Problem is what the client
-// sees; any other error is logged, and the client sees a 500 without details:
-//
-//	mux.Handle("PUT /settings", problem.Handler(logger, func(w http.ResponseWriter, r *http.Request) error {
-//		var body struct {
-//			IsEnabled bool `json:"is_enabled"`
-//		}
-//		if err := problem.Decode(r, 4<<10, &body); err != nil {
-//			return err
-//		}
-//		return problem.WriteJSON(w, http.StatusOK, body)
-//	}))
+// What serves a request returns an error, which [Respond] answers: a *Problem is
+// what the client sees; of any other error the client sees a 500 without details.
 package problem
 
 import (
@@ -20,10 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
-
-	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
 // Problem is an error response. Everything but the cause is public.
@@ -55,7 +42,7 @@ func Invalid(fields ...FieldError) *Problem {
 	return p
 }
 
-// WithCause returns a copy with a cause, which is logged and never sent.
+// WithCause returns a copy with a cause, which is for logs and never sent.
 func (p *Problem) WithCause(cause error) *Problem {
 	with := *p
 	with.cause = cause
@@ -80,49 +67,19 @@ func (p *Problem) Error() string {
 // Unwrap returns the cause.
 func (p *Problem) Unwrap() error { return p.cause }
 
-// Handler turns the error that serve returns into the response: a *Problem in
-// its chain is sent as it is, an exceeded deadline and any error after the
-// client has left become 503, any other error 500. Errors of 500 and above, and
-// those with a cause, are logged with the request's X-Request-Id; a nil logger
-// discards them. Serve must not return an error after it has begun to write the
-// response; it may set headers before.
-func Handler(logger *slog.Logger, serve func(http.ResponseWriter, *http.Request) error) http.Handler {
-	if logger == nil {
-		logger = slog.New(slog.DiscardHandler)
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := serve(w, r); err != nil {
-			p := problemFor(r, err)
-			logError(logger, r, p.Status, err)
-			p.write(w)
-		}
-	})
-}
-
-func problemFor(r *http.Request, err error) *Problem {
-	if p, ok := errors.AsType[*Problem](err); ok {
-		return p
-	}
-	if r.Context().Err() != nil || errors.Is(err, context.DeadlineExceeded) {
-		return New(http.StatusServiceUnavailable, "")
-	}
-	return New(http.StatusInternalServerError, "")
-}
-
-// logError leaves the path out: it may contain a user's id.
-func logError(logger *slog.Logger, r *http.Request, status int, err error) {
-	level := slog.LevelError
+// Respond answers with an error: a *Problem in its chain is sent as it is, an
+// exceeded deadline and any error after the client has left become 503, any other
+// error 500. Nothing of the response may have been written but headers.
+func Respond(w http.ResponseWriter, r *http.Request, err error) {
+	p, ok := errors.AsType[*Problem](err)
 	switch {
-	case errors.Is(r.Context().Err(), context.Canceled): // the client has left
-		level = slog.LevelDebug
-	case status < http.StatusInternalServerError:
-		if p, ok := errors.AsType[*Problem](err); ok && p.cause == nil {
-			return
-		}
-		level = slog.LevelWarn
+	case ok:
+	case r.Context().Err() != nil || errors.Is(err, context.DeadlineExceeded):
+		p = New(http.StatusServiceUnavailable, "")
+	default:
+		p = New(http.StatusInternalServerError, "")
 	}
-	logger.LogAttrs(r.Context(), level, "request failed", slog.String("method", r.Method), slog.String("route", r.Pattern),
-		slog.Int("status", status), slog.String("request_id", text.Truncate(r.Header.Get("X-Request-Id"), 128)), slog.Any("error", err))
+	p.write(w)
 }
 
 func (p *Problem) write(w http.ResponseWriter) {

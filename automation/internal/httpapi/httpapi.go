@@ -48,12 +48,11 @@ func NewMux(record func(context.Context, outcome.Outcome), now func() time.Time)
 func (m *Mux) Handle(pattern string, serve func(*Call) error) {
 	m.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		c := &Call{W: w, R: r}
-		m.observe(c, func() (err error) {
-			problem.Handler(nil, func(w http.ResponseWriter, _ *http.Request) error {
-				c.W = w
-				err = serve(c)
-				return err
-			}).ServeHTTP(c.W, r)
+		m.observe(c, func() error {
+			err := serve(c)
+			if err != nil {
+				problem.Respond(c.W, r, err)
+			}
 			return err
 		})
 	})
@@ -64,7 +63,7 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &Call{W: w, R: r}
 	if !cleanPath(r.URL.Path) {
 		m.observe(c, func() error {
-			http.HandlerFunc(notFound).ServeHTTP(c.W, r)
+			problem.Respond(c.W, r, problem.New(http.StatusNotFound, "There is nothing here."))
 			return nil
 		})
 		return
@@ -83,12 +82,6 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // redirected to another resource, and the database stores no invalid UTF-8.
 func cleanPath(p string) bool {
 	return utf8.ValidString(p) && !strings.ContainsFunc(p, unicode.IsControl) && path.Clean(p) == strings.TrimSuffix(p, "/")
-}
-
-func notFound(w http.ResponseWriter, r *http.Request) {
-	problem.Handler(nil, func(http.ResponseWriter, *http.Request) error {
-		return problem.New(http.StatusNotFound, "There is nothing here.")
-	}).ServeHTTP(w, r)
 }
 
 // observe records how serve ends, a panic included.
