@@ -7,7 +7,6 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/adminapi"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/fleet"
-	"github.com/MorpheusAIs/gateway-automation/internal/replica"
 	"github.com/MorpheusAIs/gateway-automation/internal/report"
 )
 
@@ -33,7 +32,7 @@ func (m *Module) overview(ctx context.Context) (adminapi.Overview, error) {
 	if err != nil {
 		return fail(err)
 	}
-	replicas, err := m.replicas.List(ctx, replica.Alive)
+	replicas, err := m.replicas.List(ctx)
 	if err != nil {
 		return fail(err)
 	}

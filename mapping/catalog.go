@@ -68,7 +68,7 @@ func (c *Catalog) Load(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	data, err := readFile(c.opts.File, maxFileSize)
+	data, err := readFile(c.opts.File)
 	if err != nil {
 		return c.noteFile(err)
 	}

@@ -68,7 +68,7 @@ func (e *ParseError) Error() string {
 // The error of a file that could be read is a [*ParseError] with every problem
 // there is; of text that is not JSON, every problem up to the fault, and the fault.
 func Load(path string) (*Table, error) {
-	data, err := readFile(path, maxFileSize)
+	data, err := readFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -94,8 +94,8 @@ func parseNamed(path string, data []byte) (file, error) {
 	return f, nil
 }
 
-// readFile reads a regular file, at most one byte more than limit.
-func readFile(path string, limit int64) ([]byte, error) {
+// readFile reads a regular file, at most one byte more than maxFileSize.
+func readFile(path string) ([]byte, error) {
 	info, err := os.Stat(path) // a pipe would block in Open
 	if err != nil {
 		return nil, fmt.Errorf("mapping: load: %w", err)
@@ -108,7 +108,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("mapping: load: %w", err)
 	}
 	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	data, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
 	if err != nil {
 		return nil, fmt.Errorf("mapping: load: %w", err)
 	}

@@ -46,10 +46,9 @@ WHERE {text user_id} = $1 AND deleted_at IS NULL AND (CAST($2 AS boolean) OR ver
 
 const isStored = `SELECT EXISTS (SELECT 1 FROM user_automation_settings WHERE {text user_id} = $1 AND deleted_at IS NULL)`
 
-// optIns: $1 and $2 are the first and the last second of the window.
 const optIns = `
-SELECT count(*) FILTER (WHERE is_enabled) AS enabled, count(*) AS stored FROM user_automation_settings
-WHERE deleted_at IS NULL AND (created_at >= {unix $1} AND created_at < {unix $2} OR updated_at >= {unix $1} AND updated_at < {unix $2})`
+SELECT count(CASE WHEN is_enabled THEN 1 END) AS "on", count(CASE WHEN is_enabled THEN NULL ELSE 1 END) AS off
+FROM user_automation_settings WHERE deleted_at IS NULL`
 
 // changed: $1 is since when, in seconds from now; $2 how many at most.
 const changed = `

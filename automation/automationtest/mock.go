@@ -202,9 +202,9 @@ func (m *Mock) FlagsGet(name string) FlagsCall {
 // FlagsUpdate expects that somebody changes a flag.
 func (m *Mock) FlagsUpdate(name, actor string) FlagsCall {
 	m.begin()
-	m.ExpectExec(`set_config\('automation`).WithArgs("actor", actor).WillReturnResult(sqlmock.NewResult(0, 1))
+	m.ExpectExec(`set_config\('automation`).WithArgs(actor).WillReturnResult(sqlmock.NewResult(0, 1))
 	m.ExpectExec(`UPDATE feature_flags SET`).WillReturnResult(sqlmock.NewResult(0, 1)) // the columns that change; the flag's name follows
-	m.ExpectExec(`set_config\('automation`).WithArgs("actor", "").WillReturnResult(sqlmock.NewResult(0, 1))
+	m.ExpectExec(`set_config\('automation`).WithArgs("").WillReturnResult(sqlmock.NewResult(0, 1))
 	columns := sqlmock.NewRows([]string{"attname"})
 	for _, name := range flagFields {
 		columns.AddRow(name)

@@ -37,7 +37,7 @@ func TestGrants_SufficeForTheService(t *testing.T) {
 	check("put", err)
 	_, err = store.Delete(t.Context(), "7", settings.Always)
 	check("delete", err)
-	_, _, err = store.OptInCounts(t.Context(), time.Time{}, time.Time{})
+	_, _, err = store.OptInCounts(t.Context())
 	check("adopters", err)
 	check("erase", store.EraseUser(t.Context(), "7"))
 

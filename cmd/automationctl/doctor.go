@@ -146,7 +146,7 @@ func checkFlag(ctx context.Context, db *sqlx.DB) finding {
 }
 
 func checkReplicas(ctx context.Context, db *sqlx.DB) finding {
-	list, err := replica.NewStore(db, nil).List(ctx, replica.Alive)
+	list, err := replica.NewStore(db, nil).List(ctx)
 	if err != nil {
 		return failed("gateways", err)
 	}

@@ -23,7 +23,7 @@ type gateways struct {
 
 // readGateways summarizes what gateways report; version is the flag's.
 func readGateways(ctx context.Context, db *sqlx.DB, version int64) (gateways, error) {
-	list, err := replica.NewStore(db, nil).List(ctx, replica.Alive)
+	list, err := replica.NewStore(db, nil).List(ctx)
 	g := gateways{Running: len(list), Detail: "no gateway has reported in the last minute"}
 	for _, r := range list {
 		switch {

@@ -75,7 +75,7 @@ func (a *app) noteRollout(cmd *cobra.Command, db *sqlx.DB, name string) {
 // noteReplicas prints which gateways will follow a change, and whether some
 // have the master switch off.
 func (a *app) noteReplicas(cmd *cobra.Command, db *sqlx.DB, version int64) {
-	list, err := replica.NewStore(db, nil).List(cmd.Context(), replica.Alive)
+	list, err := replica.NewStore(db, nil).List(cmd.Context())
 	if err != nil {
 		return // the tables are older than the command, or may not be read: no reason to fail
 	}

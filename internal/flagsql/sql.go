@@ -96,7 +96,7 @@ func Update(tx *sqldb.Tx, name string, c Change, actor string, ifVersion int64) 
 		args = append(args, ifVersion)
 		where += fmt.Sprintf(` AND version = $%d`, len(args))
 	}
-	if err := tx.SetContext("actor", actor); err != nil {
+	if err := tx.SetActor(actor); err != nil {
 		return Row{}, err
 	}
 	n, err := tx.Exec(`UPDATE feature_flags SET `+set+` WHERE `+where, args...)
@@ -106,7 +106,7 @@ func Update(tx *sqldb.Tx, name string, c Change, actor string, ifVersion int64) 
 	if err != nil {
 		return Row{}, err
 	}
-	if err := tx.SetContext("actor", ""); err != nil {
+	if err := tx.SetActor(""); err != nil {
 		return Row{}, err
 	}
 	columns, err := columnsThere(tx)

@@ -35,8 +35,8 @@ const (
 	// problemInterval is how often it does while something does not work, such
 	// as in its first moments, so that a recovery shows at once.
 	problemInterval = 2 * time.Second
-	// Alive is how long after its last report a process counts as running.
-	Alive = time.Minute
+	// alive is how long after its last report a process counts as running.
+	alive = time.Minute
 )
 
 // State is what a process says of itself.
@@ -199,9 +199,8 @@ ON CONFLICT (period, kind, cause) DO UPDATE SET requests = a.requests + excluded
 	return err
 }
 
-// List returns the processes that reported within the given time, by host and
-// start.
-func (s *Store) List(ctx context.Context, within time.Duration) ([]Replica, error) {
+// List returns the processes that are running, by host and start.
+func (s *Store) List(ctx context.Context) ([]Replica, error) {
 	list, err := sqldb.Read(ctx, s.db, "replicas.list", func(tx *sqldb.Tx) ([]Replica, error) {
 		var rows []struct {
 			Replica
@@ -211,7 +210,7 @@ func (s *Store) List(ctx context.Context, within time.Duration) ([]Replica, erro
 		}
 		err := tx.Select(&rows, `
 SELECT id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, problems, requests, failures, node_failures, figures
-FROM automation_replicas WHERE seen_at > {in -$1} ORDER BY host, started_at, id`, within.Seconds())
+FROM automation_replicas WHERE seen_at > {in -$1} ORDER BY host, started_at, id`, alive.Seconds())
 		list := make([]Replica, 0, len(rows))
 		for _, r := range rows {
 			v := r.Replica

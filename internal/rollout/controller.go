@@ -224,7 +224,7 @@ const maxElapsedIntervals = 5
 
 // evaluate evaluates a rollout whose row is locked.
 func (c *Controller) evaluate(tx *sqldb.Tx, w row, r rollout) (rollout, *Event, error) {
-	evidence, err := sumEvidence(tx, `rollout = $1 AND bake = $2`, r.name, r.run)
+	evidence, err := sumEvidence(tx, r.name, r.run)
 	if err != nil {
 		return r, nil, err
 	}

@@ -145,8 +145,8 @@ func insertEvent(tx *sqldb.Tx, from, next rollout, s step, evidence Evidence) (E
 	return e, enqueue(tx, e)
 }
 
-// sumEvidence returns the evidence of one stage run, or of a whole stage or epoch.
-func sumEvidence(tx *sqldb.Tx, where string, args ...any) (Evidence, error) {
+// sumEvidence returns the evidence of one stage run.
+func sumEvidence(tx *sqldb.Tx, name string, run int64) (Evidence, error) {
 	var rows []struct {
 		Arm string `db:"arm"`
 		Counts
@@ -155,7 +155,7 @@ func sumEvidence(tx *sqldb.Tx, where string, args ...any) (Evidence, error) {
 	for i, column := range countColumns {
 		sums[i] = fmt.Sprintf("CAST(sum(%s) AS bigint) AS %s", column, column)
 	}
-	err := tx.Select(&rows, `SELECT arm, `+strings.Join(sums, ", ")+` FROM automation_rollout_counts WHERE `+where+` GROUP BY arm`, args...)
+	err := tx.Select(&rows, `SELECT arm, `+strings.Join(sums, ", ")+` FROM automation_rollout_counts WHERE rollout = $1 AND bake = $2 GROUP BY arm`, name, run)
 	var e Evidence
 	for _, r := range rows {
 		if r.Arm == ArmControl.String() {

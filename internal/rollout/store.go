@@ -139,7 +139,7 @@ func (s *Store) Execute(ctx context.Context, name string, cmd Command) (Event, e
 		if err != nil {
 			return Event{}, err
 		}
-		evidence, err := sumEvidence(tx, `rollout = $1 AND bake = $2`, name, r.run)
+		evidence, err := sumEvidence(tx, name, r.run)
 		if err != nil {
 			return Event{}, err
 		}
@@ -258,7 +258,7 @@ func (s *Store) Get(ctx context.Context, name string) (Status, error) {
 		if err != nil {
 			return Status{}, err
 		}
-		e, err := sumEvidence(tx, `rollout = $1 AND bake = $2`, name, r.run)
+		e, err := sumEvidence(tx, name, r.run)
 		return r.status(e), err
 	})
 	if err != nil {

@@ -64,16 +64,15 @@ func lockStatement(name string) string {
 	return fmt.Sprintf(`SELECT pg_advisory_xact_lock(hashtextextended(convert_from(decode('%x', 'hex'), 'UTF8'), 0))`, "automation:"+name)
 }
 
-// SetContext sets a value that the triggers read, such as the actor of a change.
-// Empty removes it, which the transaction has to do itself: PostgreSQL would
-// forget it at its end, but SQLite keeps it in the table automation_context.
-func (t *Tx) SetContext(key, value string) error {
-	query := `SELECT set_config('automation.' || $1, $2, true)`
-	args := []any{key, value}
+// SetActor says who makes a change, for the triggers. Empty removes it, which the
+// transaction has to do itself: PostgreSQL would forget it at its end, but SQLite
+// keeps it in the table automation_context.
+func (t *Tx) SetActor(actor string) error {
+	query, args := `SELECT set_config('automation.actor', $1, true)`, []any{actor}
 	if t.SQLite() {
-		query = `INSERT OR REPLACE INTO automation_context (key, value) VALUES ($1, $2)`
-		if value == "" {
-			query, args = `DELETE FROM automation_context WHERE key = $1`, []any{key}
+		query = `INSERT OR REPLACE INTO automation_context (key, value) VALUES ('actor', $1)`
+		if actor == "" {
+			query, args = `DELETE FROM automation_context WHERE key = 'actor'`, nil
 		}
 	}
 	_, err := t.Exec(query, args...)
