@@ -36,7 +36,15 @@ func (r Report) Markdown() string {
 		d.line("By %s at %s, in the stage %s that began at %s. %s", cell(b.By), minute(b.At), cell(b.Stage), minute(b.Since), cell(b.Detail))
 		d.activity("What led to it", b.Activity)
 	}
-	v := r.Review
+	d.review(r.Review)
+	return d.String()
+}
+
+// document is Markdown in the making.
+type document struct{ strings.Builder }
+
+// review writes what happened in a span of time.
+func (d *document) review(v Review) {
 	d.line("")
 	d.line("## %s to %s", minute(v.From), minute(v.To))
 	d.table("Opens", []string{"for", "opened", "failed", "not asked for any more", "under way or unknown"}, func(row func(...any)) {
@@ -76,11 +84,7 @@ func (r Report) Markdown() string {
 	for _, e := range v.Feedback.Newest {
 		d.line("- %s, stage %s: %s", day(e.CreatedAt.Time), cell(e.Stage), cell(e.Message))
 	}
-	return d.String()
 }
-
-// document is Markdown in the making.
-type document struct{ strings.Builder }
 
 func (d *document) line(format string, args ...any) { _, _ = fmt.Fprintf(d, format+"\n", args...) }
 

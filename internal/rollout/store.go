@@ -62,23 +62,9 @@ func (s *Store) Create(ctx context.Context, name string, p Plan, actor string) (
 		if err != nil {
 			return Event{}, err
 		}
-		// Without the plan that is to be replaced, which may be a malformed one.
-		var was struct {
-			State string `db:"state"`
-			Epoch int    `db:"epoch"`
-			Run   int64  `db:"bake"`
-			Seq   int64  `db:"seq"`
-		}
-		found, err := sqldb.Optional(tx.Get(&was, `SELECT state, epoch, bake, seq FROM automation_rollouts WHERE name = $1 {lock}`, name))
+		was, found, err := readBefore(tx, name)
 		if err != nil {
 			return Event{}, err
-		}
-		if !found {
-			// The history of an earlier rollout whose row somebody deleted continues.
-			if err := tx.Get(&was, `SELECT '' AS state, coalesce(max(epoch), 0) AS epoch, coalesce(max(bake), 0) AS bake, coalesce(max(seq), 0) AS seq
-				FROM automation_rollout_events WHERE rollout = $1`, name); err != nil {
-				return Event{}, err
-			}
 		}
 		from := rollout{state: State(was.State)}
 		next := rollout{name: name, plan: p, state: StatePending, epoch: was.Epoch, run: was.Run, seq: was.Seq + 1}
@@ -107,6 +93,25 @@ func (s *Store) Create(ctx context.Context, name string, p Plan, actor string) (
 	}
 	logEvent(ctx, s.log, e)
 	return e, nil
+}
+
+// before is a rollout without its plan, which may be a malformed one.
+type before struct {
+	State string `db:"state"`
+	Epoch int    `db:"epoch"`
+	Run   int64  `db:"bake"`
+	Seq   int64  `db:"seq"`
+}
+
+// readBefore returns the rollout in whose place another is created, locked. Where
+// there is none, the history of one whose row somebody deleted continues.
+func readBefore(tx *sqldb.Tx, name string) (was before, found bool, err error) {
+	found, err = sqldb.Optional(tx.Get(&was, `SELECT state, epoch, bake, seq FROM automation_rollouts WHERE name = $1 {lock}`, name))
+	if err == nil && !found {
+		err = tx.Get(&was, `SELECT '' AS state, coalesce(max(epoch), 0) AS epoch, coalesce(max(bake), 0) AS bake, coalesce(max(seq), 0) AS seq
+			FROM automation_rollout_events WHERE rollout = $1`, name)
+	}
+	return was, found, err
 }
 
 // Execute carries out an operator's command and returns its event. The errors

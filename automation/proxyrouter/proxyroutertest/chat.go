@@ -42,14 +42,7 @@ func (n *Node) chat(answer answerer) http.Handler {
 			writeError(w, http.StatusBadRequest, "cannot read the body")
 			return
 		}
-		chatID := r.Header.Get("chat_id")
-		id, err := parseID(r.Header.Get("session_id"))
-		if err == nil && chatID != "" {
-			chatID, err = parseID(chatID)
-		}
-		if err == nil && r.Header.Get("model_id") != "" {
-			_, err = parseID(r.Header.Get("model_id"))
-		}
+		id, chatID, err := readIDs(r.Header)
 		if err != nil {
 			writeError(w, http.StatusBadRequest, "session_id, model_id or chat_id: "+err.Error())
 			return
@@ -99,6 +92,18 @@ func (n *Node) chat(answer answerer) http.Handler {
 			answer(x)
 		})
 	})
+}
+
+// readIDs reads the ids that a forwarded request has in its header.
+func readIDs(h http.Header) (session, chat string, err error) {
+	session, err = parseID(h.Get("session_id"))
+	if chat = h.Get("chat_id"); err == nil && chat != "" {
+		chat, err = parseID(chat)
+	}
+	if model := h.Get("model_id"); err == nil && model != "" {
+		_, err = parseID(model)
+	}
+	return session, chat, err
 }
 
 // findSession returns the session of a chat if the consumer's node knows it and
