@@ -78,7 +78,7 @@ func TestAPI_ReadsAndWritesSettings(t *testing.T) {
 		{"a condition that holds", "PUT", good, []string{"If-Match", `"4"`}, `alice true 1800 stored=true "5"`},
 		{"any version", "PATCH", `{"is_enabled":false}`, []string{"If-Match", "*"}, `alice false 1800 stored=true "6"`},
 		{"a body without a media type is JSON", "PATCH", `{"is_enabled":true}`, []string{"Content-Type", ""}, `alice true 1800 stored=true "7"`},
-		{"the charset may be said", "PATCH", `{"is_enabled":false}`, []string{"Content-Type", "application/json; charset=UTF-8"}, `alice false 1800 stored=true "8"`},
+		{"the charset may be stated", "PATCH", `{"is_enabled":false}`, []string{"Content-Type", "application/json; charset=UTF-8"}, `alice false 1800 stored=true "8"`},
 		{"DELETE goes back to the defaults", "DELETE", "", []string{"If-Match", `"8"`}, `alice false 3600 stored=false "0"`},
 		{"and again", "DELETE", "", nil, `alice false 3600 stored=false "0"`},
 		{"and GET gives them", "GET", "", nil, `alice false 3600 stored=false "0"`},
@@ -204,7 +204,7 @@ func TestAPI_NamesEachBadField(t *testing.T) {
 	}
 }
 
-func TestAPI_TakesSmallJSONAlone(t *testing.T) {
+func TestAPI_AcceptsOnlySmallJSON(t *testing.T) {
 	t.Parallel()
 	l := newHarness(t, setup{})
 	large := strings.Repeat(" ", 4<<10) + good
@@ -243,7 +243,7 @@ func TestAPI_TakesSmallJSONAlone(t *testing.T) {
 	})
 }
 
-// everyCall is each route of the API, with a body that would do.
+// everyCall calls each route of the API, with a valid body.
 func everyCall(do func(method, path, body string)) {
 	do("GET", settingsPath, "")
 	do("PUT", settingsPath, good)
@@ -267,7 +267,7 @@ func TestAPI_HidesAllButTheStatusWithoutTheFlag(t *testing.T) {
 		"the flag is missing":            {setup{flag: `DELETE FROM feature_flags`}, "alice", "off", ""},
 		"the master switch is off":       {setup{config: func(c *automation.Config) { c.FeatureEnabled = false }}, "alice", "off", ""},
 		"the user is not in the rollout": {setup{flag: `UPDATE feature_flags SET enabled_user_ids = '["bob"]', notice = 'soon'`}, "alice", "not_in_rollout", "soon"},
-		"the user is shut out":           {setup{flag: `UPDATE feature_flags SET rollout_percentage = 100, disabled_user_ids = '["alice"]'`}, "alice", "not_in_rollout", ""},
+		"the user is excluded":           {setup{flag: `UPDATE feature_flags SET rollout_percentage = 100, disabled_user_ids = '["alice"]'`}, "alice", "not_in_rollout", ""},
 		"also to read-only users":        {setup{flag: off}, "ro-alice", "off", "back at noon"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -40,8 +40,8 @@ const (
 var canaries = []string{canaryUser, canaryOther, canaryKey, canaryPrompt, canaryModel, canaryCookie, canaryToken, canaryNode, canaryHook,
 	canaryHookKey, canaryWallet, canaryMail, canaryDSN, "hunter2"}
 
-// silent fails for each canary in what was logged.
-func silent(t *testing.T, log *logbook) {
+// wantNoCanary fails for each canary in what was logged.
+func wantNoCanary(t *testing.T, log *logBuffer) {
 	t.Helper()
 	text := strings.ToLower(log.String())
 	for _, c := range canaries {
@@ -54,13 +54,13 @@ func silent(t *testing.T, log *logbook) {
 	}
 }
 
-func debugLog() (*slog.Logger, *logbook) {
-	log := &logbook{}
+func debugLog() (*slog.Logger, *logBuffer) {
+	log := &logBuffer{}
 	return slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true})), log
 }
 
-// byCanary knows two users by the ends of their keys.
-func byCanary(r *http.Request) (automation.Identity, error) {
+// identifyCanary knows two users by their keys.
+func identifyCanary(r *http.Request) (automation.Identity, error) {
 	switch r.Header.Get("Authorization") {
 	case "Bearer " + canaryKey:
 		return automation.Identity{UserID: canaryUser}, nil
@@ -73,14 +73,14 @@ func byCanary(r *http.Request) (automation.Identity, error) {
 func TestLog_HidesUsersAndTheirTexts(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("drives everything there is, about 10 s")
+		t.Skip("calls everything that logs, about 10 s")
 	}
 	logger, log := debugLog()
 	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, canaryMail, http.StatusInternalServerError)
 	}))
 	defer hook.Close()
-	g := automationtest.New(t, automationtest.Options{Logger: logger, Identify: byCanary,
+	g := automationtest.New(t, automationtest.Options{Logger: logger, Identify: identifyCanary,
 		Node: proxyroutertest.Options{Username: "canary-node-user", Password: canaryNode},
 		Config: func(c *automation.Config) {
 			c.AdminToken = automation.NewSecret(canaryToken)
@@ -202,12 +202,12 @@ func TestLog_HidesUsersAndTheirTexts(t *testing.T) {
 	ask(canaryKey, "GET", api+"/status", "")
 	_ = g.EraseUser(t.Context(), canaryUser)
 
-	for _, said := range []string{"session opened", "session not opened", "settings changed", "flag changed", "request ended", "provider failed"} {
-		if !log.has(said) {
-			t.Errorf("the log does not say %q: this test has driven less than it should", said)
+	for _, message := range []string{"session opened", "session not opened", "settings changed", "flag changed", "request ended", "provider failed"} {
+		if !log.has(message) {
+			t.Errorf("the log has no %q: this test has exercised less than it should", message)
 		}
 	}
-	silent(t, log)
+	wantNoCanary(t, log)
 }
 
 func TestLog_HidesTheDatabasesPassword(t *testing.T) {
@@ -219,7 +219,7 @@ func TestLog_HidesTheDatabasesPassword(t *testing.T) {
 	defer db.Close()
 	cfg := testConfig(t)
 	cfg.ProxyRouterURL, cfg.ProxyRouterPassword, cfg.ProxyRouterUsername = "http://127.0.0.1:1", automation.NewSecret(canaryNode), "canary-node-user"
-	m, err := automation.New(cfg, db, byCanary, automation.Options{Logger: logger})
+	m, err := automation.New(cfg, db, identifyCanary, automation.Options{Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,5 +231,5 @@ func TestLog_HidesTheDatabasesPassword(t *testing.T) {
 	if !log.has("flags cannot be read") {
 		t.Error("the log does not say that the flags cannot be read")
 	}
-	silent(t, log)
+	wantNoCanary(t, log)
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation"
 )
 
-// A user who deleted their settings 8 days ago, and one who never touched what
-// the defaults say, 20 days ago; one who switched it off then.
+// A user who deleted their settings 8 days ago; one who last wrote them in 2020,
+// as the defaults are; and one who switched it off then.
 const longAgo = `INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at, deleted_at) VALUES
 	('deleted', TRUE, 3600, '2020-01-01 00:00:00.000', '2020-01-01 00:00:00.000', strftime('%Y-%m-%d %H:%M:%f', 'now', '-8 days')),
 	('untouched', TRUE, 7200, '2020-01-01 00:00:00.000', '2020-01-01 00:00:00.000', NULL),
@@ -27,7 +27,7 @@ func TestCleanup_FollowsTheConfiguration(t *testing.T) {
 		}
 	}
 	if n := l.count(`SELECT count(*) FROM user_automation_settings WHERE user_id = 'off'`); n != 1 {
-		t.Error("who switched it off has lost that")
+		t.Error("the settings of a user who switched it off were removed")
 	}
 }
 
@@ -37,7 +37,7 @@ func TestCleanup_RunsOnceAnInterval(t *testing.T) {
 		c.CleanupInterval, c.RetentionDays = time.Second, 7
 	}})
 	l.sql(longAgo)
-	l.until("the clean-up has come by", func() bool {
+	l.until("the clean-up has removed what is old", func() bool {
 		return l.count(`SELECT count(*) FROM user_automation_settings WHERE user_id = 'deleted'`) == 0
 	})
 }

@@ -24,8 +24,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
-// arm is one of the ways that a benchmark sends its requests, in turn.
-type arm struct {
+// target is a server to which a benchmark sends its requests, in turn with others.
+type target struct {
 	name   string
 	server *httptest.Server
 	path   string
@@ -33,7 +33,7 @@ type arm struct {
 }
 
 // send sends one request and reads the answer to its end.
-func (a *arm) send(b *testing.B, user, body string) {
+func (a *target) send(b *testing.B, user, body string) {
 	b.Helper()
 	begun := time.Now()
 	answer := a.do(b, user, body)
@@ -45,11 +45,11 @@ func (a *arm) send(b *testing.B, user, body string) {
 	a.took = append(a.took, time.Since(begun))
 }
 
-// report reports the arm's quantiles, and its median as a multiple of another arm's.
-func (a *arm) report(b *testing.B, base *arm) {
+// report reports the target's quantiles, and its median as a multiple of another's.
+func (a *target) report(b *testing.B, base *target) {
 	b.Helper()
 	slices.Sort(a.took)
-	quantile := func(a *arm, q float64) float64 {
+	quantile := func(a *target, q float64) float64 {
 		return float64(a.took[int(q*float64(len(a.took)-1))].Microseconds()) / 1000
 	}
 	b.ReportMetric(quantile(a, 0.5), a.name+"-p50-ms")
@@ -59,9 +59,9 @@ func (a *arm) report(b *testing.B, base *arm) {
 	}
 }
 
-// quietNode answers chats by a handler of the benchmark's own, and everything else as the
+// chatNode answers chats by a handler of the benchmark's own, and everything else as the
 // simulated node does. It returns the option with which a harness uses it.
-func quietNode(b testing.TB, answer http.HandlerFunc) (*httptest.Server, func(*automation.Config)) {
+func chatNode(b testing.TB, answer http.HandlerFunc) (*httptest.Server, func(*automation.Config)) {
 	b.Helper()
 	chain := proxyroutertest.NewServer(b, proxyroutertest.Options{})
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -136,22 +136,22 @@ func BenchmarkForward(b *testing.B) {
 		{"request_5MB", `{"messages":[{"role":"user","content":"` + strings.Repeat("x", 5<<20) + `"}],"model":"llama"}`, answerShort},
 	} {
 		b.Run(tt.name, func(b *testing.B) {
-			server, config := quietNode(b, tt.answer)
+			server, config := chatNode(b, tt.answer)
 			proxy := reverseProxy(b, server, nil)
 			l := newHarness(b, setup{db: postgresDB, config: config})
-			node := &arm{name: "node", server: server, path: "/v1/chat/completions"}
-			arms := []*arm{node, {name: "proxy", server: proxy, path: node.path}, {name: "module", server: l.server, path: chatPath}}
-			for _, a := range arms { // connections and a session
+			node := &target{name: "node", server: server, path: "/v1/chat/completions"}
+			targets := []*target{node, {name: "proxy", server: proxy, path: node.path}, {name: "module", server: l.server, path: chatPath}}
+			for _, a := range targets { // connections and a session
 				a.send(b, "alice", tt.body)
 				a.took = nil
 			}
 			for b.Loop() {
-				for _, a := range arms {
+				for _, a := range targets {
 					a.send(b, "alice", tt.body)
 				}
 			}
 			b.ReportMetric(0, "ns/op")
-			for _, a := range arms {
+			for _, a := range targets {
 				a.report(b, node)
 			}
 		})
@@ -166,9 +166,9 @@ func BenchmarkForward_DatabaseAway(b *testing.B) {
 			{"pq", "postgres", ""}, {"pq_binary_parameters", "postgres", "&binary_parameters=yes"}, {"pgx", "pgx", ""},
 		} {
 			for _, warm := range []bool{true, false} {
-				temperature := map[bool]string{true: "warm", false: "cold"}[warm]
-				b.Run(fmt.Sprintf("%s/%s/+%v", temperature, driver.name, latency), func(b *testing.B) {
-					_, config := quietNode(b, answerShort)
+				kind := map[bool]string{true: "warm", false: "cold"}[warm]
+				b.Run(fmt.Sprintf("%s/%s/+%v", kind, driver.name, latency), func(b *testing.B) {
+					_, config := chatNode(b, answerShort)
 					var proxy *pgtest.Proxy
 					l := newHarness(b, setup{db: func(tb testing.TB) *sqlx.DB {
 						tb.Helper()
@@ -182,7 +182,7 @@ func BenchmarkForward_DatabaseAway(b *testing.B) {
 						return db
 					}, config: config})
 					proxy.SetLatency(latency)
-					a := &arm{name: "chat", server: l.server, path: chatPath}
+					a := &target{name: "chat", server: l.server, path: chatPath}
 					n := 0
 					user := func() string {
 						if warm {
@@ -211,11 +211,11 @@ func BenchmarkForward_DatabaseAway(b *testing.B) {
 
 // BenchmarkForward_RetainsStreams is what each of 500 open streams holds in memory and goroutines,
 // through the whole module and through httputil.ReverseProxy. What the client and the node hold
-// themselves, which are in the same process, is measured first and taken off.
+// themselves, which are in the same process, is measured first and subtracted.
 func BenchmarkForward_RetainsStreams(b *testing.B) {
 	const streams = 500
 	var release atomic.Pointer[chan struct{}]
-	server, config := quietNode(b, func(w http.ResponseWriter, _ *http.Request) {
+	server, config := chatNode(b, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, `data: {"choices":[{"index":0,"delta":{"content":"word "}}]}`+"\n\n")
 		_ = http.NewResponseController(w).Flush()
@@ -230,7 +230,7 @@ func BenchmarkForward_RetainsStreams(b *testing.B) {
 	quiet := runtime.NumGoroutine() + streams/20 // with what the module has running now and then
 	for b.Loop() {
 		var bytes, goroutines [3]float64
-		for i, a := range []*arm{{name: "node", server: server, path: "/v1/chat/completions"},
+		for i, a := range []*target{{name: "node", server: server, path: "/v1/chat/completions"},
 			{name: "proxy", server: proxy, path: "/v1/chat/completions"}, {name: "module", server: h.server, path: chatPath}} {
 			end := make(chan struct{})
 			release.Store(&end)
@@ -265,7 +265,7 @@ func BenchmarkForward_RetainsStreams(b *testing.B) {
 }
 
 // open sends a request and returns its answer after the first event has begun.
-func (a *arm) open(b *testing.B, user, body string) io.ReadCloser {
+func (a *target) open(b *testing.B, user, body string) io.ReadCloser {
 	b.Helper()
 	answer := a.do(b, user, body)
 	if _, err := io.ReadFull(answer, make([]byte, 16)); err != nil {
@@ -275,7 +275,7 @@ func (a *arm) open(b *testing.B, user, body string) io.ReadCloser {
 }
 
 // do sends a request and returns its answer, which must be a good one.
-func (a *arm) do(b *testing.B, user, body string) io.ReadCloser {
+func (a *target) do(b *testing.B, user, body string) io.ReadCloser {
 	b.Helper()
 	r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, a.server.URL+a.path, strings.NewReader(body))
 	if err != nil {

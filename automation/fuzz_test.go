@@ -10,7 +10,7 @@ import (
 )
 
 // Whatever is sent as settings: no 5xx, nothing stored beyond the bounds, and
-// what is stored is what was said.
+// what is stored is what was sent.
 func FuzzSettingsDecoder(f *testing.F) {
 	for _, seed := range []string{
 		good, `{}`, `[]`, `null`, ``, `{"is_enabled":true}`, `{"session_duration":300}`, good + good, `{"is_enabled":true,"is_enabled":false,"session_duration":300}`,
@@ -49,20 +49,20 @@ func FuzzSettingsDecoder(f *testing.F) {
 		case w.Code >= http.StatusInternalServerError:
 			t.Fatalf("%q: %d %s", body, w.Code, w.Body)
 		case w.Code != http.StatusOK && err == nil:
-			t.Fatalf("%q: %d, and stored all the same", body, w.Code)
+			t.Fatalf("%q: %d, and stored anyway", body, w.Code)
 		case err != nil:
 			return
 		case stored.SessionDuration < 300 || stored.SessionDuration > 86400:
 			t.Fatalf("%q: stored %d", body, stored.SessionDuration)
 		}
-		said := struct {
+		sent := struct {
 			IsEnabled       *bool    `json:"is_enabled"`
 			SessionDuration *float64 `json:"session_duration"` // 600.0 is 600
 		}{}
-		if err := json.Unmarshal([]byte(body), &said); err != nil {
-			t.Fatalf("%q was taken: %v", body, err)
+		if err := json.Unmarshal([]byte(body), &sent); err != nil {
+			t.Fatalf("%q was accepted: %v", body, err)
 		}
-		if said.IsEnabled != nil && *said.IsEnabled != stored.IsEnabled || said.SessionDuration != nil && *said.SessionDuration != float64(stored.SessionDuration) {
+		if sent.IsEnabled != nil && *sent.IsEnabled != stored.IsEnabled || sent.SessionDuration != nil && *sent.SessionDuration != float64(stored.SessionDuration) {
 			t.Fatalf("%q: stored %+v", body, stored)
 		}
 	})

@@ -55,7 +55,7 @@ type harness struct {
 	db     *sqlx.DB
 	node   *proxyroutertest.Server
 	server *httptest.Server
-	log    *logbook
+	log    *logBuffer
 	stop   func() error // ends Run and waits for it
 
 	onFile         bool         // on a SQLite database of its own
@@ -77,7 +77,7 @@ func newHarness(t testing.TB, s setup) *harness {
 	if onFile {
 		s.db = liteDB
 	}
-	l := &harness{t: t, onFile: onFile, db: s.db(t), node: proxyroutertest.NewServer(t, s.node), log: &logbook{}, cfg: testConfig(t)}
+	l := &harness{t: t, onFile: onFile, db: s.db(t), node: proxyroutertest.NewServer(t, s.node), log: &logBuffer{}, cfg: testConfig(t)}
 	l.cfg.ProxyRouterURL, l.cfg.ProxyRouterUsername = l.node.URL, s.node.Username
 	l.cfg.ProxyRouterPassword = automation.NewSecret(s.node.Password)
 	if s.typed {
@@ -414,25 +414,25 @@ func (l *harness) chat(user string, header ...string) answer {
 	return l.do(http.MethodPost, chatPath, user, ask("llama"), header...)
 }
 
-// logbook keeps what was logged.
-type logbook struct {
+// logBuffer keeps what was logged.
+type logBuffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
-func (b *logbook) Write(p []byte) (int, error) {
+func (b *logBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.text.Write(p)
 }
 
-func (b *logbook) String() string {
+func (b *logBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.text.String()
 }
 
-func (b *logbook) has(parts ...string) bool {
+func (b *logBuffer) has(parts ...string) bool {
 	for line := range strings.Lines(b.String()) {
 		found := true
 		for _, p := range parts {

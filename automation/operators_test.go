@@ -59,7 +59,7 @@ func TestFeedback_IsStoredForUsersWhoHaveTheFeatureOrHadIt(t *testing.T) {
 	}
 }
 
-func TestFeedback_RefusesWhatItCannotTake(t *testing.T) {
+func TestFeedback_RefusesInvalidEntries(t *testing.T) {
 	t.Parallel()
 	l := newHarness(t, setup{})
 	for body, field := range map[string]string{
@@ -118,7 +118,7 @@ func TestConsole_FitsTheAdminAPI(t *testing.T) {
 		}
 		return w.Body.String()
 	}
-	look := func() {
+	checkPages := func() {
 		for path, want := range map[string]string{
 			"/": "1 used a session", "/switch": "100 % now", "/rollout": "", "/user?id=alice": "Good.", "/models?name=LLAMA": "found by",
 			"/models?name=nothing": "does not resolve", "/audit": "rollout_percentage", "/feedback": "4.0 of 5", "/feedback.csv": "Good.", "/cleanup": "Dry run",
@@ -129,7 +129,7 @@ func TestConsole_FitsTheAdminAPI(t *testing.T) {
 			}
 		}
 	}
-	look()
+	checkPages()
 	o.expect(o.call("POST", "/rollouts/automation", ""), http.StatusOK, "running")
 	if html := get("/rollout"); !strings.Contains(html, `aria-current="step"`) || !strings.Contains(html, "Dry run") {
 		t.Errorf("a running rollout:\n%s", html)
@@ -219,7 +219,7 @@ func TestAdmin_RecordsWhoCleansUp(t *testing.T) {
 		t.Errorf("%d", w.Code)
 	}
 	if w := o.call("POST", "/cleanup", ""); w.Code < 500 {
-		t.Errorf("what the audit cannot have was done: %d %s", w.Code, w.Body)
+		t.Errorf("a clean-up that the audit cannot record was made: %d %s", w.Code, w.Body)
 	}
 }
 

@@ -112,7 +112,7 @@ func TestNew_NeedsNoNodeAndNoMappingWhileTheFeatureIsOff(t *testing.T) {
 	if err := m.Load(t.Context()); err != nil {
 		t.Error(err)
 	}
-	l := &harness{Module: m, t: t, cfg: cfg, db: db, log: &logbook{}}
+	l := &harness{Module: m, t: t, cfg: cfg, db: db, log: &logBuffer{}}
 	l.start()
 	l.until("it runs", func() bool { return l.Snapshot().Components["run"].OK })
 	called := false

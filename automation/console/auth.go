@@ -23,8 +23,8 @@ const (
 	cookieFlash    = "automation_flash"
 )
 
-// signInLasts is how long an operator stays signed in.
-const signInLasts = 12 * time.Hour
+// signInDuration is how long an operator stays signed in.
+const signInDuration = 12 * time.Hour
 
 // authorize returns the operator, or answers with the sign-in page or an error.
 func (c *console) authorize(w http.ResponseWriter, r *http.Request) (Operator, bool) {
@@ -58,7 +58,7 @@ func signingKey(token string) []byte {
 
 // sign makes the cookie of an operator who has signed in.
 func (c *console) sign(name string) string {
-	text := strconv.FormatInt(c.opts.Now().Add(signInLasts).Unix(), 10) + "." + base64.RawURLEncoding.EncodeToString([]byte(name))
+	text := strconv.FormatInt(c.opts.Now().Add(signInDuration).Unix(), 10) + "." + base64.RawURLEncoding.EncodeToString([]byte(name))
 	return text + "." + c.mac(text)
 }
 
@@ -125,7 +125,7 @@ func (c *console) login(w http.ResponseWriter, r *http.Request) {
 		c.loginPage(w, r, http.StatusServiceUnavailable, "The token cannot be checked at the moment: the database does not answer.")
 		return
 	}
-	setCookie(w, r, cookieOperator, c.sign(name), signInLasts)
+	setCookie(w, r, cookieOperator, c.sign(name), signInDuration)
 	seeOther(w, localTarget(r.PostFormValue("to")))
 }
 
@@ -136,7 +136,7 @@ func (c *console) logout(w http.ResponseWriter, r *http.Request) {
 	seeOther(w, "login")
 }
 
-// validName reports whether a name can stand in the audit.
+// validName reports whether a name may be written into the audit.
 func validName(name string) bool {
 	return name != "" && utf8.RuneCountInString(name) <= 64 && utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
 }
@@ -158,7 +158,7 @@ func csrfToken(w http.ResponseWriter, r *http.Request) string {
 		return cookie.Value
 	}
 	token := rand.Text()
-	setCookie(w, r, cookieCSRF, token, signInLasts)
+	setCookie(w, r, cookieCSRF, token, signInDuration)
 	return token
 }
 

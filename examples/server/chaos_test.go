@@ -186,15 +186,15 @@ func (c *chaos) disturb(ctx context.Context, cluster *pgtest.Cluster) (n int) {
 func (c *chaos) use(ctx context.Context, user string) {
 	for ctx.Err() == nil {
 		model := chaosModels[rand.IntN(len(chaosModels))]
-		patience := time.Minute
+		timeout := time.Minute
 		if rand.IntN(10) == 0 {
-			patience = time.Duration(rand.IntN(100)) * time.Millisecond
+			timeout = time.Duration(rand.IntN(100)) * time.Millisecond
 		}
 		before := c.outages.Load()
-		a := c.chat(user, model, patience)
+		a := c.chat(user, model, timeout)
 		outage := before%2 == 1 || before != c.outages.Load()
 		c.note(user, model, a, outage)
-		if clean := a.status == http.StatusOK && !strings.Contains(a.body, `"error"`) || a.status == http.StatusServiceUnavailable; !clean && (outage || patience == time.Minute) {
+		if clean := a.status == http.StatusOK && !strings.Contains(a.body, `"error"`) || a.status == http.StatusServiceUnavailable; !clean && (outage || timeout == time.Minute) {
 			c.mu.Lock()
 			c.cuts[user] = append(c.cuts[user], time.Now())
 			c.mu.Unlock()
@@ -228,12 +228,12 @@ func (c *chaos) note(user, model string, a answer, outage bool) {
 }
 
 // chat sends a request to a replica that lives. Status 0 is no whole answer.
-func (c *chaos) chat(user, model string, patience time.Duration) answer {
+func (c *chaos) chat(user, model string, timeout time.Duration) answer {
 	s := c.replicas[rand.IntN(len(c.replicas))].Load()
 	if s == nil {
 		return answer{}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	stream := rand.IntN(2) == 0
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/api/v1/chat/completions",
