@@ -135,7 +135,7 @@ func (a *acquisition) claim(ctx, database context.Context, p place) (*Claim, err
 	} else {
 		claim := m.store.claim
 		if a.queue == nil {
-			claim = m.store.claimAtOnce
+			claim = m.claims.claim
 		}
 		r, err = m.claimAny(database, claim, c, a.req)
 	}

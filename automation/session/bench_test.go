@@ -12,7 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,11 +24,11 @@ import (
 )
 
 // BenchmarkClaimAndRelease is measured against pgbench, which sends the same messages from as
-// many clients, in turn on the same server:
-// go test -run '^$' -bench ClaimAndRelease -benchtime 3x ./automation/session
+// many clients to the same server. Each iteration is a round of both, with as many claims each;
+// the medians of the rounds are reported, and that of their ratios:
+// go test ./automation/session -run xxx -bench ClaimAndRelease -benchtime 11x
 func BenchmarkClaimAndRelease(b *testing.B) {
 	for _, rows := range []int{1_000, 1_000_000} {
-		users := rows / 20
 		b.Run(fmt.Sprint("rows=", rows), func(b *testing.B) {
 			pgbench, err := exec.LookPath("pgbench")
 			if err != nil {
@@ -40,14 +40,7 @@ func BenchmarkClaimAndRelease(b *testing.B) {
 			if _, err := schema.Migrate(b.Context(), db); err != nil {
 				b.Fatal(err)
 			}
-			fill(b, db, rows)
-			if rows == 1_000 { // a user for each of 256 clients: all sessions are open
-				users = rows
-				if _, err := db.ExecContext(b.Context(), `UPDATE automation_sessions SET state = 'open', closed_at = NULL, user_id = 'user-' || substr(id, 4)::int - 19,
-					owner_id = 'user-' || substr(id, 4)::int - 19, ends_at = now() + interval '1 day', next_at = now() + interval '1 day'`); err != nil {
-					b.Fatal(err)
-				}
-			}
+			users := fillUsers(b, db, rows)
 			for _, clients := range []int{1, 32, 256} {
 				b.Run(fmt.Sprint("clients=", clients), func(b *testing.B) {
 					benchmarkClaims(b, pgbench, dsn, clients, users/clients)
@@ -55,6 +48,22 @@ func BenchmarkClaimAndRelease(b *testing.B) {
 			}
 		})
 	}
+}
+
+// fillUsers inserts that many rows, and returns of how many users, from user-1 on, each has an
+// open session.
+func fillUsers(b *testing.B, db *sqlx.DB, rows int) int {
+	b.Helper()
+	fill(b, db, rows)
+	if rows > 1_000 {
+		return rows / 20
+	}
+	// A user for each of 256 clients: all sessions are open.
+	if _, err := db.ExecContext(b.Context(), `UPDATE automation_sessions SET state = 'open', closed_at = NULL, user_id = 'user-' || substr(id, 4)::int - 19,
+		owner_id = 'user-' || substr(id, 4)::int - 19, ends_at = now() + interval '1 day', next_at = now() + interval '1 day'`); err != nil {
+		b.Fatal(err)
+	}
+	return rows
 }
 
 // benchmarkClaims has each client claim the sessions of users of its own.
@@ -67,18 +76,42 @@ func benchmarkClaims(b *testing.B, pgbench, dsn string, clients, users int) {
 	db.SetMaxOpenConns(clients)
 	db.SetMaxIdleConns(clients)
 	m := runManager(b, db, clients)
-	turns := time.Duration(1+clients/128) * time.Second
-	var ours, theirs, allocs float64
-	for b.Loop() {
-		n, a := claimFor(b, m, clients, users, turns)
-		ours, allocs = ours+n, a
-		theirs += pgbenchFor(b, pgbench, script, dsn, clients, int(n*turns.Seconds())/clients)
+	claimEach(b, m, clients, users, 1) // connections
+	each := 1
+	for { // enough for half a second
+		if r := claimEach(b, m, clients, users, each); r.took >= 250*time.Millisecond {
+			each = max(1, int(float64(each)*500/float64(r.took.Milliseconds())))
+			break
+		}
+		each *= 2
+	}
+	var ours, theirs, ratios, oursCPU, theirsCPU, allocs []float64
+	for n := 0; b.Loop(); n++ {
+		var o, t round
+		for _, pgbenchNow := range []bool{n%2 == 0, n%2 != 0} { // what changes while a round lasts hits each as often
+			if pgbenchNow {
+				t = pgbenchEach(b, pgbench, script, dsn, clients, each)
+			} else {
+				o = claimEach(b, m, clients, users, each)
+			}
+		}
+		ours, theirs, ratios = append(ours, o.perSecond), append(theirs, t.perSecond), append(ratios, o.perSecond/t.perSecond)
+		oursCPU, theirsCPU, allocs = append(oursCPU, o.cpu), append(theirsCPU, t.cpu), append(allocs, o.allocs)
 	}
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(ours/float64(b.N), "claims/s")
-	b.ReportMetric(theirs/float64(b.N), "pgbench/s")
-	b.ReportMetric(ours/theirs, "ratio")
-	b.ReportMetric(allocs, "allocs/claim")
+	b.ReportMetric(median(ours), "claims/s")
+	b.ReportMetric(median(theirs), "pgbench/s")
+	b.ReportMetric(median(ratios), "ratio")
+	b.ReportMetric(median(oursCPU), "client-µs/claim")
+	b.ReportMetric(median(theirsCPU), "pgbench-µs/claim")
+	b.ReportMetric(median(allocs), "allocs/claim")
+}
+
+// round is what one round of claims and releases took.
+type round struct {
+	took        time.Duration
+	perSecond   float64
+	cpu, allocs float64 // of the client, a claim and its release; µs
 }
 
 func runManager(b *testing.B, db *sqlx.DB, conns int) *session.Manager {
@@ -135,41 +168,50 @@ func claimScript(b *testing.B, dsn string, clients, users int) string {
 	return fmt.Sprintf("\\set n 1 + :client_id + %d * random(0, %d)\n\\set t random(1, 1000000000)\n%s \\gset\n%s;\n", clients, users-1, claim, release)
 }
 
-// claimFor claims and releases for a while, and reports how many a second.
-func claimFor(b *testing.B, m *session.Manager, clients, users int, d time.Duration) (perSecond, allocs float64) {
+// claimEach has each client claim and release that many times.
+func claimEach(b *testing.B, m *session.Manager, clients, users, each int) round {
 	b.Helper()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	var n atomic.Int64
 	var wg sync.WaitGroup
-	begun := time.Now()
+	cpu, begun := processCPU(b), time.Now()
 	for client := range clients {
 		wg.Go(func() {
-			for time.Since(begun) < d {
+			for range each {
 				c, err := m.Acquire(b.Context(), session.Request{UserID: fmt.Sprint("user-", 1+client+clients*rand.IntN(users)), ModelID: "model", Duration: time.Hour})
 				if err != nil {
 					b.Error(err)
 					return
 				}
 				c.Release()
-				n.Add(1)
 			}
 		})
 	}
 	wg.Wait()
-	took := time.Since(begun)
+	took, n := time.Since(begun), float64(clients*each)
+	cpu = processCPU(b) - cpu
 	runtime.ReadMemStats(&after)
-	return float64(n.Load()) / took.Seconds(), float64(after.Mallocs-before.Mallocs) / float64(n.Load())
+	return round{took, n / took.Seconds(), float64(cpu.Microseconds()) / n, float64(after.Mallocs-before.Mallocs) / n}
+}
+
+func processCPU(b *testing.B) time.Duration {
+	b.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 var perSecond = regexp.MustCompile(`tps = ([0-9.]+) \(without`)
 
-// pgbenchFor has each client run the script that many times, and returns how many
-// a second. With a time limit a busy machine may not even make 256 connections.
-func pgbenchFor(b *testing.B, program, script, dsn string, clients, each int) float64 {
+// pgbenchEach has each client run the script that many times. The rate is without the time that
+// connections take. With a time limit a busy machine may not even make 256 of them.
+func pgbenchEach(b *testing.B, program, script, dsn string, clients, each int) round {
 	b.Helper()
-	out, err := exec.CommandContext(b.Context(), program, "-n", "-M", "simple", "-c", fmt.Sprint(clients), "-j", fmt.Sprint(min(clients, 2)),
-		"-t", fmt.Sprint(max(1, each)), "-f", script, dsn).CombinedOutput()
+	command := exec.CommandContext(b.Context(), program, "-n", "-M", "simple", "-c", fmt.Sprint(clients), "-j", fmt.Sprint(min(clients, 2)),
+		"-t", fmt.Sprint(each), "-f", script, dsn)
+	out, err := command.CombinedOutput()
 	match := perSecond.FindSubmatch(out)
 	if err != nil || match == nil {
 		b.Fatalf("pgbench: %v\n%s", err, out)
@@ -178,5 +220,6 @@ func pgbenchFor(b *testing.B, program, script, dsn string, clients, each int) fl
 	if err != nil {
 		b.Fatal(err)
 	}
-	return tps
+	cpu := command.ProcessState.UserTime() + command.ProcessState.SystemTime()
+	return round{perSecond: tps, cpu: float64(cpu.Microseconds()) / float64(clients*each)}
 }

@@ -1,6 +1,10 @@
 package session
 
-import "time"
+import (
+	"context"
+	"crypto/rand"
+	"time"
+)
 
 // Why a session is not replaced.
 var (
@@ -27,4 +31,32 @@ func (m *Manager) Waiting() (n int) {
 		}
 	}
 	return n
+}
+
+// IsBusy reports whether all of its connections are in use.
+func (m *Manager) IsBusy() bool { return m.store.db.IsBusy() }
+
+// GroupedClaims is how many claims wait for a connection.
+func (m *Manager) GroupedClaims() int {
+	m.claims.mu.Lock()
+	defer m.claims.mu.Unlock()
+	return len(m.claims.waiting)
+}
+
+// TryClaim claims an idle session for a request that does not wait for one, and returns its row's
+// id, or "", and what gives it back. Alone, it never goes together with others.
+func (m *Manager) TryClaim(ctx context.Context, r Request, alone bool) (id string, release func() error, err error) {
+	c := claimRequest{pool: m.poolOf(r.UserID, r.ModelID), token: rand.Text(), margin: m.margin(r.Duration)}
+	if r.OmitProvider != "" {
+		c.omit = []string{r.OmitProvider}
+	}
+	claim := m.claims.claim
+	if alone {
+		claim = m.store.claimAtOnce
+	}
+	got, err := claim(ctx, c)
+	if got == nil {
+		return "", nil, err
+	}
+	return got.ID, func() error { return m.store.release(context.WithoutCancel(ctx), []lease{{got.ID, c.token}}) }, err
 }

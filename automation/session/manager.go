@@ -24,6 +24,7 @@ type Manager struct {
 	provider Provider
 	store    *store
 	leases   *leaseManager
+	claims   claimGroup
 	queues   waitQueues
 
 	// What it has learned.
@@ -68,11 +69,14 @@ func New(db *sqlx.DB, provider Provider, opts Options) (*Manager, error) {
 	}
 	s := &store{db: sqldb.New(db, sqldb.Options{MaxConns: opts.MaxConns, Timeout: opts.sqlTimeout, InterpolateParams: true, Observe: opts.ObserveSQL}),
 		holder: rand.Text(), lease: opts.Lease, coolDown: opts.CoolDown}
-	return &Manager{
+	m := &Manager{
 		opts: opts, provider: provider, store: s, leases: newLeaseManager(s, opts.Lease, opts.Now), queues: waitQueues{now: opts.Now},
 		wallet: make(semaphore, 1), budget: make(semaphore, 1), reconcileNow: retry.NewTrigger(), sweepNow: retry.NewTrigger(),
 		started: make(chan struct{}), ending: make(chan struct{}),
-	}, nil
+	}
+	m.claims = claimGroup{store: s, timeout: opts.sqlTimeout, background: m.background,
+		undo: func(c claimRequest) { m.undo(reserveRequest{claimRequest: c}) }}
+	return m, nil
 }
 
 // A Request asks for a session.

@@ -78,11 +78,13 @@ type claimRequest struct {
 // providers, $8 cool-down, $9 the waiter's id, $10 for how long it has waited.
 const claimQuery = `UPDATE automation_sessions
 	SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, last_used_at = {now}
-	WHERE id = (SELECT id FROM automation_sessions s
-		WHERE owner_id = $4 AND model_id = $5 AND state = '` + stateOpen + `' AND ends_at > {in $6}
-			AND (lease_until IS NULL OR lease_until < {in -$8}) AND provider NOT IN {each $7} AND NOT ` + earlierWaiter + `
-		ORDER BY ends_at LIMIT 1 {skip})
+	WHERE id = (` + idleSession + `)
 	RETURNING ` + claimColumns
+
+const idleSession = `SELECT id FROM automation_sessions s
+	WHERE owner_id = $4 AND model_id = $5 AND state = '` + stateOpen + `' AND ends_at > {in $6}
+		AND (lease_until IS NULL OR lease_until < {in -$8}) AND provider NOT IN {each $7} AND NOT ` + earlierWaiter + `
+	ORDER BY ends_at LIMIT 1 {skip}`
 
 // earlierWaiter: somebody who came earlier waits for session s.
 const earlierWaiter = `EXISTS (SELECT 1 FROM automation_waiters w

@@ -37,9 +37,18 @@ func Exec(ctx context.Context, db *DB, name, query string, args ...any) (int64, 
 // as Write does. With lib/pq and pgx it is one round trip, and not run again after a
 // lost reply but of unknown outcome.
 func Query[T any](ctx context.Context, db *DB, name, query string, args ...any) ([]T, error) {
-	read, ok := queryFunc[T](db, query, args)
+	return QueryFunc[T](ctx, db, name, func() (string, []any) { return query, args })
+}
+
+// QueryFunc is Query for a statement that is made once a connection may be used, so that it
+// covers what has come up during the wait. If statement returns "", nothing is sent.
+func QueryFunc[T any](ctx context.Context, db *DB, name string, statement func() (query string, args []any)) ([]T, error) {
 	return run(ctx, db, name, func(ctx context.Context, p *phase) ([]T, error) {
-		if ok {
+		query, args := statement()
+		if query == "" {
+			return nil, nil
+		}
+		if read, ok := singleQuery[T](db, query, args); ok {
 			list, err := send(ctx, db, p, read)
 			if err == nil || !repeatable(err) || ctx.Err() != nil {
 				return list, err
@@ -50,9 +59,9 @@ func Query[T any](ctx context.Context, db *DB, name, query string, args ...any) 
 	}, false)
 }
 
-// queryFunc returns how to run a query in one round trip, or false where the
+// singleQuery returns how to run a query in one round trip, or false where the
 // driver is not known to be able to.
-func queryFunc[T any](db *DB, query string, args []any) (func(context.Context, *sqlx.Conn) ([]T, error), bool) {
+func singleQuery[T any](db *DB, query string, args []any) (func(context.Context, *sqlx.Conn) ([]T, error), bool) {
 	switch db.driver {
 	case libpq: // it hands out the results of all statements of a message
 		message, ok := db.message(db.write(), query, args)

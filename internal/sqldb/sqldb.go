@@ -106,6 +106,10 @@ const durability = `set_config('synchronous_commit', CASE current_setting('synch
 // SQLite reports whether this is SQLite; otherwise it is PostgreSQL.
 func (db *DB) SQLite() bool { return db.sqlite }
 
+// IsBusy reports whether a call would have to wait for one of the connections that the DB
+// may use.
+func (db *DB) IsBusy() bool { return len(db.slots) == cap(db.slots) }
+
 type urgent struct{}
 
 // Urgent marks calls that may use a slot of their own when all others are busy,

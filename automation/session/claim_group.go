@@ -1,0 +1,214 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// claimGroup claims for requests that do not wait for a session. Where one finds all
+// connections busy it waits for the next one, and a single statement claims for all that
+// wait by then, each with its own token. docs/decisions/0010-grouped-claims.md has the reasons.
+type claimGroup struct {
+	store      *store
+	timeout    time.Duration // of a claim, with the wait for a connection
+	background func(fn func(context.Context)) bool
+	undo       func(claimRequest) // takes back what a claim has taken or may have taken
+
+	mu      sync.Mutex
+	waiting []*waitingClaim // the oldest first
+	sending bool            // a connection is being waited for on their behalf
+}
+
+// maxGroupedClaims bounds how many rows one statement locks.
+const maxGroupedClaims = 32
+
+// waitingClaim is a claim that waits for a connection, or for the statement that it is part of.
+type waitingClaim struct {
+	claimRequest
+	result chan claimResult // has room for the only one
+	left   bool             // its request waits no longer; guarded by the group's lock
+}
+
+type claimResult struct {
+	row *row
+	err error
+}
+
+// errClaimAlone is what the claims of a statement get that the database refused: it may
+// have been because of one of them.
+var errClaimAlone = errors.New("session: the claims of a group failed together")
+
+// claim is store.claimAtOnce, together with other requests where all connections are busy.
+func (g *claimGroup) claim(ctx context.Context, c claimRequest) (*row, error) {
+	if g.store.db.SQLite() || !g.store.db.IsBusy() {
+		return g.store.claimAtOnce(ctx, c)
+	}
+	wait, cancel := context.WithTimeout(ctx, g.timeout)
+	defer cancel()
+	w := g.join(c)
+	var r claimResult
+	select {
+	case r = <-w.result:
+	case <-wait.Done():
+		if r = g.leave(w); r.err == nil && r.row == nil {
+			r.err = fmt.Errorf("sessions.claim: %w: %w", sqldb.ErrUnavailable, wait.Err())
+		}
+	}
+	if errors.Is(r.err, errClaimAlone) {
+		return g.store.claimAtOnce(ctx, c)
+	}
+	return r.row, r.err
+}
+
+func (g *claimGroup) join(c claimRequest) *waitingClaim {
+	w := &waitingClaim{claimRequest: c, result: make(chan claimResult, 1)}
+	g.mu.Lock()
+	g.waiting = append(g.waiting, w)
+	start := !g.sending
+	g.sending = true
+	g.mu.Unlock()
+	if start {
+		g.start()
+	}
+	return w
+}
+
+// leave ends a claim whose time is over, and returns its result if there is one already.
+func (g *claimGroup) leave(w *waitingClaim) claimResult {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	select {
+	case r := <-w.result:
+		return r
+	default:
+	}
+	w.left = true
+	g.waiting = slices.DeleteFunc(g.waiting, func(other *waitingClaim) bool { return other == w })
+	return claimResult{}
+}
+
+// start sends the next group as soon as a connection is free.
+func (g *claimGroup) start() {
+	if g.background(g.send) {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, w := range g.waiting {
+		w.result <- claimResult{err: ErrNotRunning}
+	}
+	g.waiting, g.sending = nil, false
+}
+
+// send claims for all that wait when a connection is free.
+func (g *claimGroup) send(ctx context.Context) {
+	var b claimBatch
+	rows, err := sqldb.QueryFunc[claimedRow](ctx, g.store.db, "sessions.claim", func() (string, []any) {
+		return g.store.claimStatement(g.take(&b))
+	})
+	g.deliver(&b, rows, err)
+}
+
+// claimBatch is what one statement claims; the group's lock guards it.
+type claimBatch struct {
+	claims []*waitingClaim
+	taken  bool
+	over   bool // the wait for a connection has ended without it
+}
+
+// take moves the oldest claims into the batch, one of each pool: a transaction does not skip
+// what it has locked itself, so two would find the same row.
+func (g *claimGroup) take(b *claimBatch) []*waitingClaim {
+	g.mu.Lock()
+	if b.over {
+		g.mu.Unlock()
+		return nil
+	}
+	pools := map[pool]bool{}
+	g.waiting = slices.DeleteFunc(g.waiting, func(w *waitingClaim) bool {
+		if len(b.claims) == maxGroupedClaims || pools[w.pool] {
+			return false
+		}
+		pools[w.pool] = true
+		b.claims = append(b.claims, w)
+		return true
+	})
+	b.taken = true
+	g.sending = len(g.waiting) > 0
+	start, claims := g.sending, b.claims
+	g.mu.Unlock()
+	if start {
+		g.start()
+	}
+	return claims
+}
+
+// deliver gives each claim of the batch what it is due.
+func (g *claimGroup) deliver(b *claimBatch, rows []claimedRow, err error) {
+	unknown := errors.Is(err, sqldb.ErrOutcomeUnknown)
+	if err != nil && !unknown && !errors.Is(err, sqldb.ErrUnavailable) {
+		err = errClaimAlone
+	}
+	byToken := make(map[string]*row, len(rows))
+	for i := range rows {
+		byToken[rows[i].Token] = &rows[i].row
+	}
+	g.mu.Lock()
+	b.over = true
+	var undo []claimRequest
+	for _, w := range b.claims {
+		r := byToken[w.token]
+		switch {
+		case !w.left:
+			w.result <- claimResult{r, err}
+		case r != nil || unknown:
+			undo = append(undo, w.claimRequest)
+		}
+	}
+	start := false
+	if !b.taken { // no connection came free in time
+		g.sending = len(g.waiting) > 0
+		start = g.sending
+	}
+	g.mu.Unlock()
+	for _, c := range undo {
+		g.undo(c)
+	}
+	if start {
+		g.start()
+	}
+}
+
+// claimedRow is a row with the token that tells whose it is.
+type claimedRow struct {
+	row
+	Token string `db:"lease_token"`
+}
+
+// claimStatement claims for each of several requests of different pools what claimQuery claims
+// for one. It is "" for none.
+func (s *store) claimStatement(list []*waitingClaim) (query string, args []any) {
+	if len(list) == 0 {
+		return "", nil
+	}
+	args = []any{s.holder, s.lease.Seconds(), s.coolDown.Seconds(), tolerance.Seconds()}
+	values := make([]string, len(list))
+	for i, w := range list {
+		n := len(args)
+		values[i] = fmt.Sprintf(`(CAST($%d AS text), CAST($%d AS text), CAST($%d AS text), CAST($%d AS double precision), CAST($%d AS text))`, n+1, n+2, n+3, n+4, n+5)
+		args = append(args, w.token, w.owner, w.model, w.margin.Seconds(), jsonList(w.omit))
+	}
+	// The subquery's parameters that are the requests' own, in the order of a replacement: $10 before $1.
+	idle := strings.NewReplacer("$10", "$4", "$4", "r.owner", "$5", "r.model", "$6", "r.margin", "$7", "r.omit", "$8", "$3", "$9", "''").Replace(idleSession)
+	return `WITH request (token, owner, model, margin, omit) AS (VALUES ` + strings.Join(values, ", ") + `),
+		found (request_token, found_id) AS MATERIALIZED (SELECT r.token, idle.id FROM request r CROSS JOIN LATERAL (` + idle + `) idle)
+		UPDATE automation_sessions SET lease_token = request_token, lease_holder = $1, lease_until = {in $2}, last_used_at = {now}
+		FROM found WHERE id = found_id RETURNING ` + claimColumns + `, lease_token`, args
+}
