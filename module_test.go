@@ -95,8 +95,8 @@ func TestDependencies_AreFew(t *testing.T) {
 		only []string // modules that it may link; nil: all but the heavy ones
 	}{
 		{"flags", []string{"github.com/jmoiron/sqlx"}},
-		{"settings", []string{"github.com/jmoiron/sqlx", "golang.org/x/sync", "github.com/hashicorp/golang-lru/v2"}},
-		{"mapping", []string{"golang.org/x/sync"}},
+		{"settings", []string{"github.com/jmoiron/sqlx"}},
+		{"mapping", []string{}},
 		{"automation/outcome", []string{}},
 		{"automation/session", []string{"github.com/jmoiron/sqlx"}},
 		{"pgpool", []string{"github.com/jmoiron/sqlx", "github.com/lib/pq"}},

@@ -11,7 +11,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/httpurl"
 )
 
-// Options say where the models come from. The zero value is a good one.
+// Options say where the models come from. The zero value works.
 type Options struct {
 	File string // model_mappings.json; default "model_mappings.json"
 

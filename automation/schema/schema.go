@@ -52,7 +52,7 @@ const (
 // Migrate applies the migrations that are missing, in order, and returns what it
 // applied. Where all are recorded but objects of theirs are gone, as after
 // another tool's way back or a restored backup, it applies all of them again,
-// which changes nothing that exists. [MakePlan] tells beforehand.
+// which changes nothing that exists. [MakePlan] reports beforehand what it would do.
 //
 // It is safe to call from many processes at once and at every start: where
 // nothing is missing it only reads. Each migration takes at most two minutes,

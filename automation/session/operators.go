@@ -2,7 +2,7 @@ package session
 
 import "context"
 
-// EndAny closes a session on an operator's word, as soon as the request that
+// EndAny closes a session at an operator's request, as soon as the request that
 // holds it has ended. ErrUnmanaged means that no open session has the id.
 func (m *Manager) EndAny(ctx context.Context, id ID) error {
 	n, err := m.store.count(ctx, "sessions.end_any", `UPDATE automation_sessions
