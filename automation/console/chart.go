@@ -6,29 +6,16 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
-// point is one moment of the rollout's evidence, as GET /rollouts/{name}/series
-// has it.
-type point struct {
-	At      time.Time `json:"at"`
-	Exposed counts    `json:"exposed"`
-	Control counts    `json:"control"`
-	Users   int64     `json:"failing_users"`
-}
-
-// counts are one arm's outcomes.
-type counts struct {
-	Outcomes int64 `json:"outcomes"`
-	Failures int64 `json:"failures"`
-}
-
-// Rate is the share of failures, NaN without outcomes.
-func (c counts) Rate() float64 {
+// rateOf is the share of failures, NaN without outcomes.
+func rateOf(c rollout.Counts) float64 {
 	if c.Outcomes == 0 {
 		return math.NaN()
 	}
-	return float64(c.Failures) / float64(c.Outcomes)
+	return c.ErrorRate()
 }
 
 // The chart's size in its own units; the page scales it.
@@ -40,7 +27,7 @@ const (
 
 // errorChart draws the error rates of both arms over time, with the limit. It
 // returns nothing where there is nothing to draw.
-func errorChart(points []point, limit float64) template.HTML {
+func errorChart(points []rollout.Point, limit float64) template.HTML {
 	if len(points) == 0 {
 		return ""
 	}
@@ -51,7 +38,7 @@ func errorChart(points []point, limit float64) template.HTML {
 	span := last.Sub(first).Seconds()
 	highest := limit * 2
 	for _, p := range points {
-		for _, rate := range []float64{p.Exposed.Rate(), p.Control.Rate()} {
+		for _, rate := range []float64{rateOf(p.Exposed), rateOf(p.Control)} {
 			if rate > highest {
 				highest = rate
 			}
@@ -75,11 +62,11 @@ func errorChart(points []point, limit float64) template.HTML {
 	fmt.Fprintf(&b, `<text x="%g" y="%g">%s</text><text x="%g" y="%g" text-anchor="end">%s UTC</text>`,
 		chartLeft, chartHeight-6, first.UTC().Format("Jan 2, 15:04"), chartWidth-chartRight, chartHeight-6, last.UTC().Format("Jan 2, 15:04"))
 	fmt.Fprintf(&b, `<line class="limit" x1="%g" x2="%g" y1="%.1f" y2="%.1f"/>`, chartLeft, chartWidth-chartRight, y(limit), y(limit))
-	line := func(class string, arm func(point) counts) {
+	line := func(class string, arm func(rollout.Point) rollout.Counts) {
 		var path strings.Builder
 		down := false // the pen
 		for _, p := range points {
-			rate := arm(p).Rate()
+			rate := rateOf(arm(p))
 			if math.IsNaN(rate) {
 				down = false
 				continue
@@ -93,8 +80,8 @@ func errorChart(points []point, limit float64) template.HTML {
 		}
 		fmt.Fprintf(&b, `<path class="%s" d="%s"/>`, class, path.String())
 	}
-	line("control", func(p point) counts { return p.Control })
-	line("exposed", func(p point) counts { return p.Exposed })
+	line("control", func(p rollout.Point) rollout.Counts { return p.Control })
+	line("exposed", func(p rollout.Point) rollout.Counts { return p.Exposed })
 	b.WriteString(`</svg>`)
 	return template.HTML(b.String()) //nolint:gosec // numbers and times alone went into it
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
 func TestFormatDuration_WritesTheTwoLargestUnits(t *testing.T) {
@@ -31,7 +32,7 @@ func TestErrorChart_BeginsWithTheFirstPoint(t *testing.T) {
 	if chart := errorChart(nil, .05); chart != "" {
 		t.Errorf("of nothing: %s", chart)
 	}
-	one := []point{{At: time.Date(2026, 11, 26, 3, 0, 0, 0, time.UTC), Exposed: counts{Outcomes: 10, Failures: 1}}}
+	one := []rollout.Point{{At: time.Date(2026, 11, 26, 3, 0, 0, 0, time.UTC), Exposed: rollout.Counts{Outcomes: 10, Failures: 1}}}
 	chart := string(errorChart(one, .05))
 	if !strings.Contains(chart, "02:59") || !strings.Contains(chart, `class="exposed" d="M`) || strings.Contains(chart, "NaN") || strings.Contains(chart, "Inf") {
 		t.Errorf("of one point: %s", chart)
@@ -51,7 +52,10 @@ func TestReach_SaysWhomAFlagIsOnFor(t *testing.T) {
 }
 
 func TestRollout_OneStepAtMostStandsOut(t *testing.T) {
-	for _, test := range []struct{ state, waiting, reason, want string }{
+	for _, test := range []struct {
+		state                 rollout.State
+		waiting, reason, want string
+	}{
 		{"running", "", "", "pause"},
 		{"running", "samples", "", "pause"},
 		{"running", "approval", "", "approve"},
@@ -60,7 +64,7 @@ func TestRollout_OneStepAtMostStandsOut(t *testing.T) {
 	} {
 		usual := ""
 		for _, action := range rolloutActions {
-			switch button := (rollout{State: test.state, Waiting: test.waiting, Reason: test.reason}).Button(action.Name); button {
+			switch button := (status{rollout.Status{State: test.state, Waiting: test.waiting, Reason: test.reason}}).Button(action.Name); button {
 			case "primary":
 				usual += action.Name
 			case "risk", "danger":
@@ -73,12 +77,12 @@ func TestRollout_OneStepAtMostStandsOut(t *testing.T) {
 			t.Errorf("%v: %q stands out", test, usual)
 		}
 	}
-	over := rollout{}
-	over.Plan.Limit, over.Evidence.Exposed = 5, counts{Outcomes: 40, Failures: 3}
-	if !over.IsOver() || over.Distance() != "2.5 points over" || (rollout{}).IsOver() {
+	over := status{}
+	over.Plan.Limit, over.Evidence.Exposed = 5*flags.Percent, rollout.Counts{Outcomes: 40, Failures: 3}
+	if !over.IsOver() || over.Distance() != "2.5 points over" || (status{}).IsOver() {
 		t.Errorf("7.5 %% of failures with a limit of 5 %%: over %v, %s", over.IsOver(), over.Distance())
 	}
-	if got := (rollout{}).Distance(); got != "no requests yet" {
+	if got := (status{}).Distance(); got != "no requests yet" {
 		t.Errorf("the distance to the limit before there are requests: %q", got)
 	}
 }

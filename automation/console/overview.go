@@ -12,6 +12,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/adminapi"
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
+	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
 // overview is GET /overview.
@@ -22,8 +23,8 @@ type overview struct {
 }
 
 // ChatCounts are the requests of the last five minutes.
-func (f overview) ChatCounts() counts {
-	return counts{Outcomes: f.Chats.Served + f.Chats.Failed, Failures: f.Chats.Failed}
+func (f overview) ChatCounts() rollout.Counts {
+	return rollout.Counts{Outcomes: f.Chats.Served + f.Chats.Failed, Failures: f.Chats.Failed}
 }
 
 // Overhead is what automation added to 95 of 100 requests at most, for people.
@@ -82,8 +83,8 @@ func (c *console) overview(w http.ResponseWriter, r *request) error {
 	var d struct {
 		Fleet      overview
 		HasRollout bool
-		Rollout    rollout
-		Points     []point
+		Rollout    status
+		Points     []rollout.Point
 		Chart      any
 		Changes    struct {
 			Events []event `json:"events"`
@@ -91,7 +92,7 @@ func (c *console) overview(w http.ResponseWriter, r *request) error {
 		Feedback feedbackList
 	}
 	var series struct {
-		Points []point `json:"points"`
+		Points []rollout.Point `json:"points"`
 	}
 	if err := c.admin.get(r, "/overview", nil, &d.Fleet); err != nil {
 		return err
@@ -111,7 +112,7 @@ func (c *console) overview(w http.ResponseWriter, r *request) error {
 		if _, err := optional(c.admin.get(r, c.rolloutPath("/series"), url.Values{"since": {byTheMinute.String()}}, &series)); err != nil {
 			return err
 		}
-		d.Points, d.Chart = series.Points, errorChart(series.Points, d.Rollout.Plan.Limit/100)
+		d.Points, d.Chart = series.Points, errorChart(series.Points, d.Rollout.limit())
 	}
 	if err := c.admin.get(r, c.flagPath("/events"), url.Values{"limit": {"5"}}, &d.Changes); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
@@ -24,7 +25,7 @@ func newRenderer(now func() time.Time) *renderer {
 		"left":     func(t time.Time) string { return left(now(), t) },
 		"stamp":    stamp,
 		"duration": formatDuration,
-		"percent":  formatPercent,
+		"rate":     func(c rollout.Counts) string { return formatPercent(rateOf(c)) },
 		"words":    func(name any) string { return strings.ReplaceAll(fmt.Sprint(name), "_", " ") },
 		"short":    func(id any) string { return shorten(fmt.Sprint(id)) },
 		"count":    func(n any) string { return formatCount(reflect.ValueOf(n).Int()) },

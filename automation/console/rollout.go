@@ -7,60 +7,22 @@ import (
 	"net/url"
 	"slices"
 	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/flags"
+	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
-// stage is one of a rollout's plan.
-type stage struct {
-	Name       string  `json:"name"`
-	Percentage float64 `json:"percentage"`
-	Hold       string  `json:"hold"` // such as 24h0m0s
-	MinSamples int64   `json:"min_samples"`
-	Approval   bool    `json:"approval"`
-}
-
-// HoldTime is Hold as people write it.
-func (s stage) HoldTime() string {
-	d, err := time.ParseDuration(s.Hold)
-	if err != nil {
-		return s.Hold
-	}
-	return formatDuration(d)
-}
-
-// rollout is GET /rollouts/{name}.
-type rollout struct {
-	Name           string    `json:"name"`
-	State          string    `json:"state"`
-	Reason         string    `json:"reason"`
-	Waiting        string    `json:"waiting"`
-	Detail         string    `json:"detail"`
-	Stage          int       `json:"stage"`
-	StageName      string    `json:"stage_name"`
-	Percentage     float64   `json:"percentage"`
-	WatchedSeconds float64   `json:"watched_seconds"`
-	HoldSeconds    float64   `json:"hold_seconds"`
-	BeganAt        time.Time `json:"began_at"`
-	EnteredAt      time.Time `json:"entered_at"`
-	Possible       []string  `json:"possible"`
-	Evidence       struct {
-		Exposed counts `json:"exposed"`
-		Control counts `json:"control"`
-	} `json:"evidence"`
-	Plan struct {
-		Limit    float64 `json:"limit"` // per cent
-		MinUsers int64   `json:"min_users"`
-		Stages   []stage `json:"stages"`
-	} `json:"plan"`
-}
+// status is GET /rollouts/{name}.
+type status struct{ rollout.Status }
 
 // Left is how long the stage must still be watched.
-func (r rollout) Left() time.Duration {
+func (r status) Left() time.Duration {
 	return time.Duration(max(r.HoldSeconds-r.WatchedSeconds, 0) * float64(time.Second))
 }
 
 // Distance is how far the error rate is from the limit, for people.
-func (r rollout) Distance() string {
-	switch d := r.Plan.Limit - 100*r.Evidence.Exposed.Rate(); {
+func (r status) Distance() string {
+	switch d := 100 * (r.limit() - rateOf(r.Evidence.Exposed)); {
 	case math.IsNaN(d):
 		return "no requests yet"
 	case d < 0:
@@ -71,10 +33,13 @@ func (r rollout) Distance() string {
 }
 
 // IsOver reports whether more requests fail than the limit allows.
-func (r rollout) IsOver() bool { return 100*r.Evidence.Exposed.Rate() > r.Plan.Limit }
+func (r status) IsOver() bool { return rateOf(r.Evidence.Exposed) > r.limit() }
+
+// limit is the plan's, as a share.
+func (r status) limit() float64 { return float64(r.Plan.Limit) / float64(100*flags.Percent) }
 
 // TakenBack reports whether the rollout went back or holds because of failures.
-func (r rollout) TakenBack() bool { return r.Reason == "breach" }
+func (r status) TakenBack() bool { return r.Reason == "breach" }
 
 func (c *console) rolloutPath(rest string) string {
 	return "/rollouts/" + url.PathEscape(c.opts.Flag) + rest
@@ -94,7 +59,7 @@ var waiting = map[string]string{
 }
 
 // Waits is what a running stage waits for besides time, for people.
-func (r rollout) Waits() string { return waiting[r.Waiting] }
+func (r status) Waits() string { return waiting[r.Waiting] }
 
 // rolloutActions are the steps of a rollout with what they do.
 var rolloutActions = []struct{ Name, Label, Effect string }{
@@ -110,9 +75,9 @@ var rolloutActions = []struct{ Name, Label, Effect string }{
 func (c *console) rollout(w http.ResponseWriter, r *request) error {
 	var d struct {
 		Found   bool
-		Rollout rollout
+		Rollout status
 		Span    time.Duration // of the chart
-		Points  []point
+		Points  []rollout.Point
 		Chart   any
 		Actions any
 		Missing []string // until the stage can pass
@@ -128,7 +93,7 @@ func (c *console) rollout(w http.ResponseWriter, r *request) error {
 	}
 	if d.Found = found; found {
 		var series struct {
-			Points []point `json:"points"`
+			Points []rollout.Point `json:"points"`
 		}
 		d.Span = 72 * time.Hour
 		if c.opts.Now().Sub(d.Rollout.BeganAt) < byTheMinute {
@@ -137,7 +102,7 @@ func (c *console) rollout(w http.ResponseWriter, r *request) error {
 		if _, err := optional(c.admin.get(r, c.rolloutPath("/series"), url.Values{"since": {d.Span.String()}}, &series)); err != nil {
 			return err
 		}
-		d.Points, d.Chart = series.Points, errorChart(series.Points, d.Rollout.Plan.Limit/100)
+		d.Points, d.Chart = series.Points, errorChart(series.Points, d.Rollout.limit())
 		if err := c.admin.get(r, c.rolloutPath("/events"), url.Values{"limit": {"50"}}, &d.History); err != nil {
 			return err
 		}
@@ -146,7 +111,7 @@ func (c *console) rollout(w http.ResponseWriter, r *request) error {
 		}
 		d.Missing = missing(d.Rollout)
 		if n := len(d.Points); n > 0 {
-			d.Failing = d.Points[n-1].Users
+			d.Failing = d.Points[n-1].FailingUsers
 		}
 	}
 	d.Actions = rolloutActions
@@ -155,7 +120,7 @@ func (c *console) rollout(w http.ResponseWriter, r *request) error {
 }
 
 // missing lists what a running stage still needs before it passes.
-func missing(r rollout) []string {
+func missing(r status) []string {
 	if r.State != "running" || r.Stage >= len(r.Plan.Stages) {
 		return nil
 	}
@@ -175,7 +140,7 @@ func missing(r rollout) []string {
 
 // Button is how much a step stands out: what stops a rollout, or continues one
 // that nothing took back, is at hand, and what passes over evidence is marked.
-func (r rollout) Button(action string) string {
+func (r status) Button(action string) string {
 	usual := "pause"
 	switch {
 	case r.State == "running" && r.Waiting == "approval":
@@ -197,7 +162,7 @@ func (r rollout) Button(action string) string {
 }
 
 // Legal reports whether the rollout allows an action now.
-func (r rollout) Legal(action string) bool { return slices.Contains(r.Possible, action) }
+func (r status) Legal(action string) bool { return slices.Contains(r.Possible, rollout.Action(action)) }
 
 func (c *console) startRollout(r *request) (target, message string, err error) {
 	return "rollout", "The rollout has started.", c.admin.send(r, http.MethodPost, c.rolloutPath(""), nil, map[string]any{}, nil)
