@@ -294,7 +294,7 @@ func (c *chaos) recover(db *sqlx.DB) {
 	const soon, coolDown, turn = 10 * time.Second, 30 * time.Second, 50 * time.Millisecond
 	longest := map[string]time.Duration{}
 	for _, w := range waits {
-		kind, most := "with a session", soon+3*pace+time.Duration(opened)*pace/8 // the opens take the machine's time from all
+		kind, most := "with a session", soon+10*pace+time.Duration(opened)*pace/4 // the opens take the machine's time from all
 		switch {
 		case !known[w.session]:
 			kind, most = "for whom one was opened", most+time.Duration(opened)*turn
