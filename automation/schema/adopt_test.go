@@ -27,6 +27,7 @@ func description(t *testing.T, pool *sqlx.DB, table string) []string {
 }
 
 func TestMigrate_AdoptsFlagsAndDownReturnsThem(t *testing.T) {
+	t.Parallel()
 	const plain = `CREATE TABLE feature_flags (feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids text)`
 	for name, c := range map[string]struct {
 		table, rows string
@@ -86,6 +87,7 @@ func TestMigrate_AdoptsFlagsAndDownReturnsThem(t *testing.T) {
 }
 
 func TestDown_WritesChangedListsInTheHostsFormat(t *testing.T) {
+	t.Parallel()
 	pool := postgres(t)
 	execute(t, pool, `CREATE TABLE feature_flags (feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids text)`,
 		`INSERT INTO feature_flags VALUES ('commas', true, '1,2'), ('json', true, '[1]'), ('gone', true, '1')`)
@@ -117,6 +119,7 @@ const hostsSettings = `
 		(2, false, 600, '2026-07-02 03:04:05', '2026-07-03 04:05:06', NULL)`
 
 func TestMigrate_AdoptsSettingsAndDownReturnsThem(t *testing.T) {
+	t.Parallel()
 	pool := postgres(t)
 	execute(t, pool, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET timezone = ''America/New_York''', current_database()); END $$`)
 	if err := pool.PingContext(t.Context()); err != nil {
@@ -167,6 +170,7 @@ func newSettings(t *testing.T, pool *sqlx.DB) *settings.Store {
 }
 
 func TestSettingsTrigger_NoticesWritesOfOtherPrograms(t *testing.T) {
+	t.Parallel()
 	pool := postgres(t)
 	execute(t, pool, hostsSettings)
 	migrate(t, pool)
@@ -202,6 +206,7 @@ func TestSettingsTrigger_NoticesWritesOfOtherPrograms(t *testing.T) {
 }
 
 func TestDown_KeepsTheHostsForeignKeys(t *testing.T) {
+	t.Parallel()
 	pool := postgres(t)
 	execute(t, pool, hostsSettings)
 	migrate(t, pool)
@@ -216,6 +221,7 @@ func TestDown_KeepsTheHostsForeignKeys(t *testing.T) {
 }
 
 func TestDown_KeepsAHostsTableThatEqualsOurs(t *testing.T) {
+	t.Parallel()
 	pool := postgres(t)
 	execute(t, pool, `CREATE TABLE user_automation_settings (user_id text PRIMARY KEY, is_enabled boolean NOT NULL, session_duration integer NOT NULL,
 			created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now())`,
@@ -229,6 +235,7 @@ func TestDown_KeepsAHostsTableThatEqualsOurs(t *testing.T) {
 }
 
 func TestMigrate_AdoptsUsualFormsOfFlags(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct{ columns, row, want string }{
 		"NULLs":                       {`feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids text`, `('other', NULL, NULL)`, `false []`},
 		"no enabled_user_ids":         {`feature_name text PRIMARY KEY, enabled boolean`, `('other', true)`, `true []`},
@@ -258,6 +265,7 @@ func TestMigrate_AdoptsUsualFormsOfFlags(t *testing.T) {
 }
 
 func TestMigrate_RefusesWhatItCannotAdoptAndChangesNothing(t *testing.T) {
+	t.Parallel()
 	const flags = `CREATE TABLE feature_flags (feature_name text, enabled text, enabled_user_ids text, rollout_percentage text)`
 	const settings = `CREATE TABLE user_automation_settings `
 	for name, c := range map[string]struct {

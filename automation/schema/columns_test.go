@@ -10,6 +10,7 @@ import (
 )
 
 func TestMigrations_CreateTheSameTablesOnBothDatabases(t *testing.T) {
+	t.Parallel()
 	// What only one of them needs.
 	own := func(names []string) (list []string) {
 		for _, n := range names {

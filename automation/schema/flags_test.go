@@ -74,6 +74,7 @@ func events(t *testing.T, pool *sqlx.DB) (all []event) {
 type object = map[string]any
 
 func TestFlagAudit_RecordsWhatChanged(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		migrated(t, pool)
 		full := func(name string, enabled bool, percentage float64, ids ...any) object {
@@ -146,6 +147,7 @@ func TestFlagAudit_RecordsWhatChanged(t *testing.T) {
 }
 
 func TestFlagAudit_RecordsTruncate(t *testing.T) {
+	t.Parallel()
 	pool := migratedPostgres(t)
 	execute(t, pool, `INSERT INTO feature_flags (feature_name) VALUES ('other')`, `TRUNCATE feature_flags`)
 	if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flag_events WHERE action = 'delete'`); n != 2 {
@@ -154,6 +156,7 @@ func TestFlagAudit_RecordsTruncate(t *testing.T) {
 }
 
 func TestFlagAudit_IsAppendOnlyFor90Days(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		migrated(t, pool)
 		statements := []string{`UPDATE feature_flag_events SET changed_by = 'nobody'`, `DELETE FROM feature_flag_events`}
@@ -186,6 +189,7 @@ func TestFlagAudit_IsAppendOnlyFor90Days(t *testing.T) {
 }
 
 func TestFlagAudit_NotifiesListeners(t *testing.T) {
+	t.Parallel()
 	dsn := pgtest.Database(t)
 	pool := migrated(t, pgtest.Open(t, dsn))
 	listener := pq.NewListener(dsn, time.Second, time.Minute, nil)
@@ -209,6 +213,7 @@ func TestFlagAudit_NotifiesListeners(t *testing.T) {
 }
 
 func TestFlagAudit_WorksFromAnotherSearchPath(t *testing.T) {
+	t.Parallel()
 	pool := migratedPostgres(t)
 	pool.SetMaxOpenConns(1)
 	execute(t, pool, `SET search_path = pg_catalog`, `UPDATE public.feature_flags SET enabled = false`, `RESET search_path`)
@@ -218,6 +223,7 @@ func TestFlagAudit_WorksFromAnotherSearchPath(t *testing.T) {
 }
 
 func TestConstraints_RefuseMalformedRows(t *testing.T) {
+	t.Parallel()
 	flag := func(column, value string) string {
 		return `UPDATE feature_flags SET ` + column + ` = ` + value + ` WHERE feature_name = 'automation'`
 	}

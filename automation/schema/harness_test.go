@@ -2,6 +2,7 @@ package schema_test
 
 import (
 	"encoding/json"
+	"flag"
 	"path/filepath"
 	"testing"
 
@@ -14,7 +15,13 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Most tests wait for the server, so more run at once than there are cores.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // onBoth runs a test on each database, empty.
 func onBoth(t *testing.T, test func(t *testing.T, pool *sqlx.DB)) {

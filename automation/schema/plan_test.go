@@ -23,6 +23,7 @@ func plan(t *testing.T, pool *sqlx.DB) schema.Plan {
 }
 
 func TestMakePlan_SaysWhatMigrateDoes(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		p := plan(t, pool)
 		if p.Empty() || p.Repair || !slices.Contains(p.Create, "table automation_sessions") || len(p.Adopt)+len(p.Convert) != 0 {
@@ -45,6 +46,7 @@ func TestMakePlan_SaysWhatMigrateDoes(t *testing.T) {
 }
 
 func TestMakePlan_NamesTheTablesOfTheHost(t *testing.T) {
+	t.Parallel()
 	pool := postgres(t)
 	execute(t, pool, hosts)
 	p := plan(t, pool)
@@ -68,6 +70,7 @@ func TestMakePlan_NamesTheTablesOfTheHost(t *testing.T) {
 // Another tool took everything back, or somebody dropped a part, and the
 // migrations are still recorded.
 func TestMigrate_RepairsWhatIsMissing(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("migrates a database for every object of the schema")
 	}
@@ -120,6 +123,7 @@ func TestMigrate_RepairsWhatIsMissing(t *testing.T) {
 
 // The plan's own way back: the backup of before is restored over everything.
 func TestMigrate_RepairsARestoredBackup(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("pg_restore"); err != nil {
 		t.Skip("no pg_restore on PATH")
 	}

@@ -43,6 +43,7 @@ func pythonURL(t *testing.T, dsn string) string {
 }
 
 func TestMigrate_LeavesSQLAlchemyWorking(t *testing.T) {
+	t.Parallel()
 	program := python(t)
 	dsn := pgtest.Database(t)
 	pool := pgtest.Open(t, dsn)
@@ -76,6 +77,7 @@ func TestMigrate_LeavesSQLAlchemyWorking(t *testing.T) {
 
 // The revision of docs/runbook.md, in a project as `alembic init` makes it.
 func TestMigrations_WorkAsAnAlembicRevision(t *testing.T) {
+	t.Parallel()
 	python(t)
 	text, err := os.ReadFile("../../docs/runbook.md")
 	if err != nil {

@@ -22,6 +22,7 @@ import (
 )
 
 func TestMigrate_GoesUpAndDownAndUp(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		for range 2 {
 			if n := recorded(t, pool); n != 0 {
@@ -59,6 +60,7 @@ func TestMigrate_GoesUpAndDownAndUp(t *testing.T) {
 }
 
 func TestStatus_ChangesNothing(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		status, err := schema.Status(t.Context(), pool)
 		if err != nil || len(status) == 0 {
@@ -76,6 +78,7 @@ func TestStatus_ChangesNothing(t *testing.T) {
 }
 
 func TestDown_DropsTablesWithData(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		migrate(t, pool)
 		execute(t, pool,
@@ -94,6 +97,7 @@ func TestDown_DropsTablesWithData(t *testing.T) {
 }
 
 func TestMigrations_MayBeAppliedTwice(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		migrate(t, pool)
 		execute(t, pool, `UPDATE feature_flags SET rollout_percentage = 10 WHERE feature_name = 'automation'`, `DELETE FROM automation_schema_migrations`)
@@ -115,6 +119,7 @@ func TestMigrations_MayBeAppliedTwice(t *testing.T) {
 }
 
 func TestMigrate_RunsInTenReplicasAtOnce(t *testing.T) {
+	t.Parallel()
 	for name, open := range map[string]func(t *testing.T) func() *sqlx.DB{
 		"postgres": func(t *testing.T) func() *sqlx.DB {
 			dsn := pgtest.Database(t)
@@ -162,6 +167,7 @@ func TestMigrate_RunsInTenReplicasAtOnce(t *testing.T) {
 }
 
 func TestMigrate_LeavesNothingHalfDoneWhereverItDies(t *testing.T) {
+	t.Parallel()
 	for way, run := range map[string]func(context.Context, *sqlx.DB) error{
 		"up":   func(ctx context.Context, pool *sqlx.DB) error { _, err := schema.Migrate(ctx, pool); return err },
 		"down": func(ctx context.Context, pool *sqlx.DB) error { _, err := schema.Down(ctx, pool, 99); return err },
@@ -248,6 +254,7 @@ func files(t *testing.T, pool *sqlx.DB, direction string) (texts []string) {
 }
 
 func TestMigrations_RecordThemselvesWhicheverToolAppliesThem(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		up, down := files(t, pool, "up"), files(t, pool, "down")
 		for range 2 {
@@ -311,6 +318,7 @@ func until(t *testing.T, ok func() (string, bool)) {
 }
 
 func TestMigrate_SurvivesALostConnection(t *testing.T) {
+	t.Parallel()
 	for tag, n := range map[string]int{"COMMIT": 2, "CREATE TABLE": 3} {
 		t.Run(tag, func(t *testing.T) {
 			dsn := pgtest.Database(t)
@@ -333,6 +341,7 @@ func TestMigrate_SurvivesALostConnection(t *testing.T) {
 }
 
 func TestMigrate_LeavesANewerDatabaseAlone(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		migrate(t, pool)
 		execute(t, pool, `INSERT INTO automation_schema_migrations (version, name, applied_at) VALUES (4711, 'future', '2030-01-02 03:04:05.000')`)
@@ -351,6 +360,7 @@ func TestMigrate_LeavesANewerDatabaseAlone(t *testing.T) {
 }
 
 func TestMigrate_TellsARoleWithoutRightsWhatToRun(t *testing.T) {
+	t.Parallel()
 	cluster := pgtest.Start(t, pgtest.Options{})
 	dsn := cluster.Database(t)
 	owner := pgtest.Open(t, dsn)
@@ -384,6 +394,7 @@ func TestMigrate_TellsARoleWithoutRightsWhatToRun(t *testing.T) {
 }
 
 func TestMigrate_GivesUpOnATableInUse(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes several seconds")
 	}
@@ -408,6 +419,7 @@ func TestMigrate_GivesUpOnATableInUse(t *testing.T) {
 }
 
 func TestMigrate_ReportsAnUnavailableDatabase(t *testing.T) {
+	t.Parallel()
 	pool := sqlite(t, filepath.Join(t.TempDir(), "no", "such", "dir", "a.db"))
 	_, migrating := schema.Migrate(t.Context(), pool)
 	_, undoing := schema.Down(t.Context(), pool, 1)

@@ -20,6 +20,7 @@ import (
 
 // All that the module does with its tables, in the rights of deploy/grants.sql.
 func TestGrants_SufficeForTheService(t *testing.T) {
+	t.Parallel()
 	owner, pool := service(t)
 	execute(t, owner, `INSERT INTO feature_flag_events (feature_name, version, action, changed_at, changed_by, before, after)
 		VALUES ('automation', 1, 'update', now() - interval '2 years', 't', '{}', '{}')`)

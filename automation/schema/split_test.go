@@ -9,6 +9,7 @@ import (
 )
 
 func TestStatements_SplitsAFile(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		text string
 		want []string

@@ -67,6 +67,7 @@ func problems(t *testing.T, pool *sqlx.DB, role string, want ...string) []schema
 }
 
 func TestVerify_FindsDamageAndItsSQLRepairsIt(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes several seconds")
 	}
@@ -90,6 +91,7 @@ func TestVerify_FindsDamageAndItsSQLRepairsIt(t *testing.T) {
 			CREATE TABLE automation_hosts (n integer)`, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			pool := migratedPostgres(t)
 			execute(t, pool, test.damage)
 			list, err := schema.Verify(t.Context(), pool, "")
@@ -109,6 +111,7 @@ func TestVerify_FindsDamageAndItsSQLRepairsIt(t *testing.T) {
 }
 
 func TestVerify_WorksInAnotherSchema(t *testing.T) {
+	t.Parallel()
 	dsn := pgtest.Database(t)
 	execute(t, pgtest.Open(t, dsn), `CREATE SCHEMA "the host's"`, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = "the host''s", public', current_database()); END $$`)
 	pool := migrated(t, pgtest.Open(t, dsn))
@@ -121,6 +124,7 @@ func TestVerify_WorksInAnotherSchema(t *testing.T) {
 }
 
 func TestVerify_FindsDamageInSQLite(t *testing.T) {
+	t.Parallel()
 	pool := migrated(t, sqlite(t, filepath.Join(t.TempDir(), "a.db")))
 	execute(t, pool, `DROP INDEX automation_sessions_due`, `DROP TRIGGER automation_flag_deleted`, `DELETE FROM feature_flags`,
 		`ALTER TABLE automation_sessions DROP COLUMN last_error`)
@@ -132,6 +136,7 @@ func TestVerify_FindsDamageInSQLite(t *testing.T) {
 }
 
 func TestVerify_ReportsPendingMigrations(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		list, err := schema.Verify(t.Context(), pool, "")
 		if err != nil || len(list) != len(migrate(t, pool)) || !strings.HasPrefix(list[0].String(), "migration 1, automation, has not been applied") {
@@ -144,6 +149,7 @@ func TestVerify_ReportsPendingMigrations(t *testing.T) {
 }
 
 func TestVerify_AcceptsDifferencesOfANewerDatabase(t *testing.T) {
+	t.Parallel()
 	pool := migratedPostgres(t)
 	execute(t, pool, `INSERT INTO automation_schema_migrations VALUES (99, 'later', now())`,
 		`CREATE OR REPLACE FUNCTION automation_bucket(seed text, user_id text) RETURNS integer LANGUAGE sql AS 'SELECT 1'`,
@@ -157,6 +163,7 @@ const hosts = `CREATE TABLE users (id serial PRIMARY KEY);
 		is_enabled boolean NOT NULL, session_duration bigint NOT NULL, created_at timestamp, updated_at timestamp)`
 
 func TestVerify_AcceptsAdoptedTables(t *testing.T) {
+	t.Parallel()
 	pool := postgres(t)
 	execute(t, pool, hosts)
 	migrate(t, pool)
@@ -185,6 +192,7 @@ func service(t *testing.T, before ...string) (owner, pool *sqlx.DB) {
 }
 
 func TestGrants_AreExactlyWhatVerifyChecks(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("takes several seconds")
 	}
