@@ -354,6 +354,9 @@ func TestRunbook(t *testing.T) {
 			// The way back on comes once the rollout has noted that the feature is
 			// off: what is back within one of its passes, it never sees.
 			off, on, takenBack := strings.Cut(b.text, "automationctl on\n")
+			// While a gateway cleans up, the command says to try again.
+			const cleanup = "automationctl cleanup --yes"
+			off = strings.ReplaceAll(off, cleanup, "until "+cleanup+"; do [ $? -eq 4 ] && sleep 1 || exit 1; done")
 			out := r.shell(t, block{b.section, off})
 			if takenBack {
 				eventually(t, "the rollout is paused by the change by hand", func() bool {
