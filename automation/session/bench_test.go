@@ -26,9 +26,12 @@ import (
 // BenchmarkClaimAndRelease is measured against pgbench, which sends the same messages from as
 // many clients to the same server. Each iteration is a round of both, with as many claims each;
 // the medians of the rounds are reported, and that of their ratios:
-// go test ./automation/session -run xxx -bench ClaimAndRelease -benchtime 11x
+//
+//	AUTOMATION_TEST_LONG=1 go test ./automation/session -run xxx -bench ClaimAndRelease -benchtime 11x
+//
+// Otherwise it only shows that it runs, on the small table.
 func BenchmarkClaimAndRelease(b *testing.B) {
-	for _, rows := range []int{1_000, 1_000_000} {
+	for _, rows := range benchmarkRows() {
 		b.Run(fmt.Sprint("rows=", rows), func(b *testing.B) {
 			pgbench, err := exec.LookPath("pgbench")
 			if err != nil {
@@ -48,6 +51,14 @@ func BenchmarkClaimAndRelease(b *testing.B) {
 			}
 		})
 	}
+}
+
+// benchmarkRows are the sizes of the table.
+func benchmarkRows() []int {
+	if long() {
+		return []int{1_000, 1_000_000}
+	}
+	return []int{1_000}
 }
 
 // fillUsers inserts that many rows, and returns of how many users, from user-1 on, each has an
@@ -79,6 +90,9 @@ func benchmarkClaims(b *testing.B, pgbench, dsn string, clients, users int) {
 	claimEach(b, m, clients, users, 1) // connections
 	// Pgbench connects in each round, and a connection's first claim takes several times as long.
 	each := max(50, 3200/clients)
+	if !long() {
+		each = 1
+	}
 	var ours, theirs, ratios, oursCPU, theirsCPU, allocs []float64
 	for n := 0; b.Loop(); n++ {
 		var o, t round
@@ -93,6 +107,9 @@ func benchmarkClaims(b *testing.B, pgbench, dsn string, clients, users int) {
 		oursCPU, theirsCPU, allocs = append(oursCPU, o.cpu), append(theirsCPU, t.cpu), append(allocs, o.allocs)
 	}
 	b.ReportMetric(0, "ns/op")
+	if !long() {
+		return
+	}
 	b.ReportMetric(median(ours), "claims/s")
 	b.ReportMetric(median(theirs), "pgbench/s")
 	b.ReportMetric(median(ratios), "ratio")

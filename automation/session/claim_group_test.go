@@ -338,9 +338,9 @@ func TestClaimGroup_EndsWithTheManager(t *testing.T) {
 // together, in turn on the same server: with the eight connections that sessions have by
 // default.
 //
-//	go test ./automation/session -run xxx -bench Claims_ThatWait -benchtime 9x
+//	AUTOMATION_TEST_LONG=1 go test ./automation/session -run xxx -bench Claims_ThatWait -benchtime 9x
 func BenchmarkClaims_ThatWait(b *testing.B) {
-	for _, rows := range []int{1_000, 1_000_000} {
+	for _, rows := range benchmarkRows() {
 		b.Run(fmt.Sprint("rows=", rows), func(b *testing.B) {
 			cluster := pgtest.Start(b, pgtest.Options{Settings: map[string]string{"shared_buffers": "256MB"}})
 			db := pgtest.Open(b, cluster.DSN("postgres"))
