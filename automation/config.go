@@ -113,6 +113,10 @@ type Config struct {
 	// that the node may still be working on, such as one that a time-out ended. A
 	// node that closes the connection is done with it.
 	SessionCoolDown time.Duration `env:"AUTOMATION_SESSION_COOLDOWN" envDefault:"30s"`
+	// AUTOMATION_SESSION_LINGER: how long a replica keeps a session that has just
+	// become free for the next request of its user and model there, which then needs
+	// no database, where such requests follow one another; 0 is off.
+	SessionLinger time.Duration `env:"AUTOMATION_SESSION_LINGER" envDefault:"300ms"`
 	// AUTOMATION_SESSION_MARGIN: the least time a session must have left to be
 	// handed out.
 	SessionMargin time.Duration `env:"AUTOMATION_SESSION_MARGIN" envDefault:"30s"`

@@ -51,6 +51,7 @@ func (c *Config) variables() []variable {
 		span("AUTOMATION_CLEANUP_INTERVAL", c.CleanupInterval, time.Second, 168*time.Hour),
 		span("AUTOMATION_SESSION_LEASE", c.SessionLease, 3*time.Second, 10*time.Minute),
 		span("AUTOMATION_SESSION_COOLDOWN", c.SessionCoolDown, 0, time.Hour),
+		span("AUTOMATION_SESSION_LINGER", c.SessionLinger, 0, 2*time.Second),
 		span("AUTOMATION_SESSION_MARGIN", c.SessionMargin, 0, time.Hour),
 		span("AUTOMATION_RENEW_AHEAD", c.RenewAhead, 0, time.Hour),
 		span("AUTOMATION_CLOSE_AFTER", c.CloseAfter, 0, time.Hour),

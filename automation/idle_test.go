@@ -60,3 +60,34 @@ func TestRun_SendsAtMostThreeStatementsASecondWhileIdle(t *testing.T) {
 	}
 	t.Errorf("%.2f statements a second, want more than none and at most %d:%s", rate, most, text.String())
 }
+
+// A chat that follows another one of the same user and model on its replica needs no database.
+func TestForward_TakesNoRoundTripAfterAnotherChat(t *testing.T) {
+	t.Parallel()
+	var proxy *pgtest.Proxy
+	h := newHarness(t, setup{
+		db: func(tb testing.TB) *sqlx.DB {
+			tb.Helper()
+			proxy = pgtest.NewProxy(tb, schematest.Database(tb))
+			return pgtest.Open(tb, proxy.DSN())
+		},
+		config: func(c *automation.Config) {
+			c.SessionLinger = 2 * time.Second
+			c.FlagPollInterval, c.RolloutInterval, c.SweepInterval, c.CleanupInterval = time.Minute, time.Minute, 15*time.Minute, time.Hour
+		},
+	})
+	// Now and then the session's lease is asked for again, settings are looked for, and a replica
+	// looks whether another one needs the session, so the best of many counts.
+	h.until("a chat takes no round trip", func() bool {
+		for range 2 {
+			if a := h.do("POST", chatPath, "alice", ask("llama")); a.status != 200 {
+				t.Fatalf("a chat: %d %s", a.status, a.body)
+			}
+			if traffic := proxy.TakeTraffic(); traffic.RoundTrips == 0 {
+				return true
+			}
+		}
+		return false
+	})
+	h.healthy()
+}

@@ -183,7 +183,7 @@ func (m *Module) sessionOptions(opts Options) session.Options {
 		// All users together may have as many replaced as ten do.
 		MaxReplacementsPerHour: cfg.MaxReplacementsPerHour, MaxReplacementsPerHourTotal: 10 * cfg.MaxReplacementsPerHour,
 		ReconcileTimeout: cfg.ReconcileTimeout,
-		Lease:            cfg.SessionLease, CoolDown: orTiny(cfg.SessionCoolDown), Margin: orTiny(cfg.SessionMargin), RenewAhead: orTiny(cfg.RenewAhead), CloseAfter: orTiny(cfg.CloseAfter),
+		Lease:            cfg.SessionLease, CoolDown: orTiny(cfg.SessionCoolDown), Linger: cfg.SessionLinger, Margin: orTiny(cfg.SessionMargin), RenewAhead: orTiny(cfg.RenewAhead), CloseAfter: orTiny(cfg.CloseAfter),
 		AcquireTimeout: cfg.AcquireTimeout, DrainTimeout: orTiny(cfg.DrainTimeout), Interval: cfg.SweepInterval,
 		// The client's own deadline comes first: only then does it know that
 		// it was the node that took too long.

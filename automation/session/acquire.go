@@ -56,6 +56,9 @@ func (m *Manager) waitForClaim(ctx context.Context, a *acquisition) (c *Claim, e
 	database, cancel := withReadDeadline(wait)
 	defer cancel()
 	if !m.queues.hasWaiters(a.pool) {
+		if c := a.takeLingering(ctx); c != nil {
+			return c, nil
+		}
 		if c, err := a.claim(ctx, database, place{}); c != nil || err != nil {
 			return c, err
 		}
@@ -95,13 +98,14 @@ func (m *Manager) waitForClaim(ctx context.Context, a *acquisition) (c *Claim, e
 			return c, err
 		}
 		a.answered = true
+		a.queue.noteAnswer()
 		poll.Reset(a.pause(m.opts.Now().Sub(began)))
 	}
 }
 
 // leaveQueue takes a request out of its queue, and out of that of all replicas.
 func (m *Manager) leaveQueue(q *waitQueue, w *waiter, c *Claim) {
-	if !q.leave(w, c != nil) {
+	if !q.leave(w, c != nil, c != nil && !c.handedOver) {
 		return
 	}
 	m.background(func(ctx context.Context) {
@@ -115,11 +119,25 @@ func (m *Manager) leaveQueue(q *waitQueue, w *waiter, c *Claim) {
 
 // ask looks for an idle session, and has one opened where that is worthwhile.
 func (a *acquisition) ask(ctx, database context.Context, v headView) (*Claim, error) {
+	if c := a.takeLingering(ctx); c != nil {
+		return c, nil
+	}
+	a.queue.notePlace()
 	p := place{id: a.queue.id, waited: v.waited, next: v.next, omit: a.queue.omit}
 	if a.sessionID != "" || v.paused && v.failed == nil {
 		return a.claim(ctx, database, p)
 	}
 	return a.reserve(ctx, database, v, p)
+}
+
+// takeLingering is the Manager's. A session that the client named is claimed in the
+// database, which knows whose it is.
+func (a *acquisition) takeLingering(ctx context.Context) *Claim {
+	if a.sessionID != "" {
+		a.m.recall(ctx, func(r *row) bool { return r.SessionID.String == a.sessionID.String() })
+		return nil
+	}
+	return a.m.takeLingering(ctx, a.pool, a.req, a.paid())
 }
 
 // claim takes an idle session, where there is one.
@@ -170,12 +188,12 @@ func (a *acquisition) reserve(ctx, database context.Context, v headView, p place
 	m := a.m
 	asked := m.opts.Now()
 	r := reserveRequest{claimRequest: claimRequest{pool: a.pool, token: rand.Text(), margin: m.margin(a.req.Duration), place: p},
-		user: a.req.UserID, omitProvider: a.req.OmitProvider, duration: a.req.Duration, purpose: purposeRequest}
+		user: a.req.UserID, omitProvider: a.req.OmitProvider, duration: a.req.Duration, purpose: purposeRequest, early: v.early}
 	if r.omitProvider != "" {
 		r.omit = []string{r.omitProvider}
 	}
 	if !v.paused {
-		r.demand = &demand{waiting: v.waiting, unpaid: v.unpaid, ending: v.ending, hold: m.typical.load(), open: m.typicalOpen(), stalled: v.stalled}
+		r.demand = &demand{waiting: v.waiting, unpaid: v.unpaid, ending: v.ending + m.leases.leaving(a.pool), hold: m.typical.load(), open: m.typicalOpen(), stalled: v.stalled}
 	}
 	m.opts.failpoint("before-intent")
 	res, err := m.reserve(database, &r)
@@ -193,7 +211,8 @@ func (a *acquisition) reserve(ctx, database context.Context, v headView, p place
 	a.last, a.reserved = res, true
 	a.queue.noteLive(res.Live > 0)
 	m.openAll(r, res.opens, asked, a.queue)
-	if res.capped {
+	inUse := r.early && res.refused != nil && res.refused.Limit == LimitSessions // by sessions that may be idle soon
+	if res.capped && !inUse {
 		a.queue.pauseOpens()
 	}
 	switch {
@@ -202,7 +221,7 @@ func (a *acquisition) reserve(ctx, database context.Context, v headView, p place
 		a.queue.fail(v.failed)
 	case res.Stuck > 0:
 		a.queue.fail(errStuck)
-	case res.refused != nil:
+	case res.refused != nil && !inUse:
 		a.queue.fail(res.refused)
 	}
 	return nil, nil
@@ -251,6 +270,9 @@ func (a *acquisition) timeoutReason() error {
 }
 
 func (m *Manager) reserve(ctx context.Context, r *reserveRequest) (reserveResult, error) {
+	if r.user != "" && m.opts.MaxPerUser > 0 { // what lingers here would count as in use
+		m.recall(ctx, func(o *row) bool { return o.UserID == r.user })
+	}
 	if m.opts.MaxOpen > 0 {
 		if err := m.budget.take(ctx); err != nil {
 			return reserveResult{}, m.unavailable(ErrOpening)
@@ -274,21 +296,24 @@ func (m *Manager) undo(r reserveRequest) {
 // paid reports whether the node was asked to open a session for the request.
 func (a *acquisition) paid() bool { return a.queue != nil && a.queue.isPaid(a.waiter) }
 
-// claimed makes a Claim of a row that was leased at asked.
-func (m *Manager) claimed(ctx context.Context, r *row, req Request, l lease, asked time.Time, paid bool) (*Claim, error) {
-	c := &Claim{m: m, row: r, req: req, lease: l, begun: m.opts.Now(), paid: paid}
+func (m *Manager) newClaim(ctx context.Context, req Request, paid bool) *Claim {
+	c := &Claim{m: m, req: req, paid: paid}
 	c.leaseCtx, c.endLease = context.WithCancelCause(context.WithoutCancel(ctx))
 	c.ctx, c.cancel = context.WithCancelCause(ctx)
-	m.leases.add(l, asked, func(cause error) {
-		c.endLease(cause)
-		c.cancel(cause)
-	})
+	return c
+}
+
+// claimed makes a Claim of a row that was leased at asked.
+func (m *Manager) claimed(ctx context.Context, r *row, req Request, l lease, asked time.Time, paid bool) (*Claim, error) {
+	c := m.newClaim(ctx, req, paid)
+	c.row, c.lease, c.begun = r, l, m.opts.Now()
+	m.leases.addSession(l, asked, c.lose, r, m.mayLinger(r))
 	err := ctx.Err()
 	if err == nil && !m.accepting() {
 		err = ErrNotRunning
 	}
 	if err != nil {
-		c.once.Do(func() { c.release(m.leases.release) })
+		c.once.Do(func() { c.end(false) })
 		return nil, err
 	}
 	return c, nil

@@ -167,7 +167,7 @@ func claimScript(b *testing.B, dsn string, clients, users int) string {
 		query = strings.ReplaceAll(strings.Join(strings.Fields(query), " "), "; ", " \\; ")
 		query = strings.ReplaceAll(tokenLiteral.ReplaceAllString(query, "'token-:t'"), "E'user-1'", "'user-:n'")
 		switch {
-		case strings.Contains(query, "SKIP LOCKED"):
+		case strings.Contains(query, "RETURNING"):
 			claim = query
 		case strings.Contains(query, "UPDATE automation_sessions"):
 			release = rowLiteral.ReplaceAllString(query, "':id'")

@@ -3,24 +3,26 @@ package session
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // A Claim is the sole use of one paid session, for one request. Its holder
 // must call Release or ReleaseBusy, however the request ends.
 type Claim struct {
-	m        *Manager
-	row      *row
-	req      Request // as it was made; without a model where the client named the session
-	lease    lease
-	begun    time.Time       // without the wait for the database, which another session would not shorten
-	paid     bool            // the node was asked to open a session for the request
-	ctx      context.Context //nolint:containedctx // it is what the claim is about
-	cancel   context.CancelCauseFunc
-	leaseCtx context.Context //nolint:containedctx // it is what the claim is about
-	endLease context.CancelCauseFunc
-	once     sync.Once
-	released bool // guarded by the waitQueues' lock
+	m          *Manager
+	row        *row
+	req        Request // as it was made; without a model where the client named the session
+	lease      lease
+	begun      time.Time       // without the wait for the database, which another session would not shorten
+	paid       bool            // the node was asked to open a session for the request
+	handedOver bool            // its lease comes from a request of this replica, not from the database
+	ctx        context.Context //nolint:containedctx // it is what the claim is about
+	cancel     context.CancelCauseFunc
+	leaseCtx   context.Context //nolint:containedctx // it is what the claim is about
+	endLease   context.CancelCauseFunc
+	once       sync.Once
+	released   atomic.Bool
 }
 
 // SessionID is the session's id on the chain.
@@ -48,17 +50,16 @@ func (c *Claim) LeaseContext() context.Context { return c.leaseCtx }
 // PrepareRelease announces that Release follows at once, before the client has
 // the last of its answer: for five seconds, requests that come to this replica
 // meanwhile wait for the session and have no other one opened in its place.
-func (c *Claim) PrepareRelease() { c.m.queues.beginRelease(c.pool(), c) }
+func (c *Claim) PrepareRelease() { c.m.queues.beginRelease(c.row.pool(), c) }
 
-// Release gives the session back, with which the node is done. It works once
-// and waits for the database at most five seconds, whatever became of the
-// request's context; where that is too short, the heartbeats try again until
-// the lease ends by itself.
+// Release gives the session back, with which the node is done. It works once, and
+// waits for the database at most five seconds, whatever became of the request's context;
+// where that is too short, it is tried again until the lease ends by itself. It waits
+// for nothing where the session may linger, or this replica alone has used it lately.
 func (c *Claim) Release() {
 	c.once.Do(func() {
 		c.m.typical.observe(c.m.opts.Now().Sub(c.begun))
-		c.PrepareRelease()
-		c.release(c.m.leases.release)
+		c.end(false)
 	})
 }
 
@@ -67,30 +68,56 @@ func (c *Claim) Release() {
 func (c *Claim) ReleaseBusy() {
 	c.once.Do(func() {
 		c.m.opts.Observe(Event{Kind: CooledDown})
-		c.release(c.m.leases.lapse)
+		c.end(true)
 	})
 }
 
-func (c *Claim) release(free func(context.Context, lease) error) {
-	ctx, cancel := c.m.detached(c.leaseCtx)
-	defer cancel()
-	if err := free(ctx, c.lease); err != nil {
-		c.m.opts.Logger.Warn("session not released yet", "session_id", c.SessionID(), "lease", c.m.opts.Lease, "error", err)
+// end ends the work under the claim before another request can have its lease.
+func (c *Claim) end(busy bool) {
+	c.released.Store(true)
+	c.lose(context.Canceled)
+	lingers, left := c.m.leases.end(c.lease, busy)
+	c.m.queues.endRelease(c.row.pool(), c)
+	if lingers {
+		c.m.wake(c.row)
+		return
 	}
-	c.cancel(context.Canceled)
-	c.endLease(context.Canceled)
-	c.m.queues.endRelease(c.pool(), c)
-	c.m.queues.wake(c.pool(), nil)
-	c.m.queues.wake(namedPool(ID(c.SessionID())), nil)
+	if c.m.leases.isStopped() {
+		c.m.releaseDue(c.leaseCtx)
+		return
+	}
+	if left == nil {
+		return
+	}
+	timeout := time.NewTimer(c.m.opts.sqlTimeout)
+	defer timeout.Stop()
+	select {
+	case <-left:
+	case <-timeout.C:
+	}
 }
 
-func (c *Claim) pool() pool { return pool{c.row.OwnerID, c.row.ModelID} }
+// lose ends the claim's contexts.
+func (c *Claim) lose(cause error) {
+	c.endLease(cause)
+	c.cancel(cause)
+}
+
+// wake lets the requests ask again that a session could serve.
+func (m *Manager) wake(r *row) {
+	m.queues.wake(r.pool(), nil)
+	m.queues.wake(namedPool(ID(r.SessionID.String)), nil)
+}
 
 // MarkExpired takes the session out of service because it has ended, though its
 // row says otherwise: no other request gets it. The claim must still be released.
 func (c *Claim) MarkExpired() error { return c.retire(reasonExpired) }
 
 func (c *Claim) retire(reason string) error {
+	if c.released.Load() {
+		return nil // another request may have the lease by now
+	}
+	c.m.leases.forbid(func(r *row) bool { return r.ID == c.row.ID })
 	ctx, cancel := c.m.detached(c.leaseCtx)
 	defer cancel()
 	c.m.opts.Observe(Event{Kind: Retired, Result: reason})

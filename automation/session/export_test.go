@@ -60,3 +60,21 @@ func (m *Manager) TryClaim(ctx context.Context, r Request, alone bool) (id strin
 	}
 	return got.ID, func() error { return m.store.release(context.WithoutCancel(ctx), []lease{{got.ID, c.token}}) }, err
 }
+
+// Due is how many leases wait to be given back.
+func (m *Manager) Due() int {
+	m.leases.mu.Lock()
+	defer m.leases.mu.Unlock()
+	return len(m.leases.due)
+}
+
+// SetTypical has the manager take requests for as long as hold, and opens for as long as open.
+func (m *Manager) SetTypical(hold, open time.Duration) {
+	for range 100 {
+		m.typical.observe(hold)
+		m.opens.observe(open)
+	}
+}
+
+// Leaving is how many sessions that could serve the request are being given back.
+func (m *Manager) Leaving(r Request) int { return m.leases.leaving(pool{r.UserID, r.ModelID}) }

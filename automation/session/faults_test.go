@@ -68,7 +68,7 @@ func TestManager_LeavesNothingBehindWhenKilledInAClose(t *testing.T) {
 
 // use makes one request. A busy machine's database may take longer than a
 // statement may: then it is made again.
-func use(t *testing.T, m *session.Manager, user string) {
+func use(t *testing.T, m *session.Manager, user string) (id string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
@@ -78,9 +78,10 @@ func use(t *testing.T, m *session.Manager, user string) {
 	}
 	if err != nil {
 		t.Errorf("%s: %v", user, err)
-		return
+		return ""
 	}
 	c.Release()
+	return c.SessionID()
 }
 
 func TestAcquire_PaysOnceWhenRepliesToCommitsAreLost(t *testing.T) {

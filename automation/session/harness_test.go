@@ -96,7 +96,7 @@ const testTimeout = 5 * time.Minute
 // end set shorter ones.
 func quick() session.Options {
 	o := session.Options{MaxPerUser: 4, Interval: 100 * time.Millisecond, AcquireTimeout: testTimeout, Lease: time.Minute,
-		OpenTimeout: testTimeout, ReconcileTimeout: testTimeout, DrainTimeout: time.Minute, CoolDown: 500 * time.Millisecond}
+		OpenTimeout: testTimeout, ReconcileTimeout: testTimeout, DrainTimeout: time.Minute, CoolDown: 500 * time.Millisecond, Linger: 300 * time.Millisecond}
 	o.SetSQLTimeout(time.Minute)
 	if os.Getenv("SESSION_TEST_LOG") != "" {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))

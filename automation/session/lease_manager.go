@@ -5,6 +5,8 @@ import (
 	"maps"
 	"sync"
 	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/retry"
 )
 
 // leaseManager extends the leases that this replica holds, all in one statement, and
@@ -14,46 +16,69 @@ type leaseManager struct {
 	lease time.Duration
 	now   func() time.Time
 
-	mu    sync.Mutex
-	held  map[string]*held
-	empty sync.Cond // signalled when nothing is held
+	linger    time.Duration // for how long a lease lingers; zero: none does
+	freed     func(*row)    // called after a session has been given back
+	toRelease retry.Trigger // fired when leases are to be given back
+	lingers   retry.Trigger // fired when there is a lease that may linger
+
+	mu      sync.Mutex
+	held    map[string]*held
+	resting map[pool][]*held // of these, the requests' that are not in use
+	due     []*held          // of these, those that are to be given back now
+	uses    map[string]use   // of a session's row; those of the last sharedMemory at least
+	pruned  int              // how many uses there were after old ones were last removed
+	closed  bool             // nothing lingers any more
+	stopped bool             // and nobody waits to give leases back
+	empty   sync.Cond        // signalled when nothing is held
 }
 
 // leaseStore is what the leaseManager needs of the store.
 type leaseStore interface {
-	heartbeat(ctx context.Context, ids []string) (extended, locked map[string]string, err error)
-	release(ctx context.Context, list []lease) error
-	lapse(ctx context.Context, list []lease) error
+	heartbeat(ctx context.Context, ids []string) (extended map[string]confirmed, locked map[string]string, err error)
+	// releaseUnlocked ends leases, but those of locked rows, which it returns. With busy the
+	// sessions cool down.
+	releaseUnlocked(ctx context.Context, list []lease, busy bool) (locked []lease, err error)
+	needed(ctx context.Context, ids []string) ([]string, error)
 }
 
-// held is a lease in use. Work under it must stop when its context does.
+// held is a lease that this replica has. Work under it must stop when its context does.
 type held struct {
 	lease
 	until time.Time // our clock; from then on the lease may be another's
 	lost  context.CancelCauseFunc
-	use   use
+	phase leasePhase
+	handOver
 }
 
-type use int
+type leasePhase int
 
 const (
-	inUse          use = iota
-	releasing          // being given back
-	pendingRelease     // to be given back by a later heartbeat
-	pendingLapse       // the same, to cool down
+	inUse     leasePhase = iota
+	lingering            // nobody's, until a request of this replica takes it or its time is over
+	leaving              // being given back
 )
 
-func newLeaseManager(s leaseStore, lease time.Duration, now func() time.Time) *leaseManager {
-	k := &leaseManager{store: s, lease: lease, now: now, held: map[string]*held{}}
+func newLeaseManager(s leaseStore, lease, linger time.Duration, now func() time.Time, freed func(*row)) *leaseManager {
+	k := &leaseManager{store: s, lease: lease, linger: linger, now: now, freed: freed,
+		toRelease: retry.NewTrigger(), lingers: retry.NewTrigger(),
+		held: map[string]*held{}, resting: map[pool][]*held{}, uses: map[string]use{}}
 	k.empty.L = &k.mu
 	return k
 }
 
-// add starts to keep a lease that was asked for at asked, on our clock.
-func (k *leaseManager) add(l lease, asked time.Time, lost context.CancelCauseFunc) {
+// add starts to keep a lease that was requested at sentAt, on our clock.
+func (k *leaseManager) add(l lease, sentAt time.Time, lost context.CancelCauseFunc) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.held[l.id] = &held{lease: l, until: k.safe(asked), lost: lost}
+	k.keep(&held{lease: l, until: k.safe(sentAt), lost: lost})
+}
+
+// keep adds a lease. The caller holds the lock.
+func (k *leaseManager) keep(h *held) {
+	if k.held[h.id] != nil { // the database had it back before its reply came
+		k.remove(h.id)
+	}
+	k.held[h.id] = h
 }
 
 // drop stops keeping a lease, unless the row has been leased again.
@@ -67,77 +92,32 @@ func (k *leaseManager) drop(l lease) {
 
 // remove forgets a lease. The caller holds the lock.
 func (k *leaseManager) remove(id string) {
+	if h := k.held[id]; h != nil && h.row != nil {
+		k.endRest(h)
+		close(h.left)
+	}
 	delete(k.held, id)
 	if len(k.held) == 0 {
 		k.empty.Broadcast()
 	}
 }
 
-// release gives a lease back. Where the database cannot be reached in time, the
-// heartbeats try again until the lease has ended by itself.
-func (k *leaseManager) release(ctx context.Context, l lease) error {
-	return k.end(ctx, l, k.store.release, pendingRelease)
-}
-
-// lapse is release for a session that has to cool down.
-func (k *leaseManager) lapse(ctx context.Context, l lease) error {
-	return k.end(ctx, l, k.store.lapse, pendingLapse)
-}
-
-func (k *leaseManager) end(ctx context.Context, l lease, end func(context.Context, []lease) error, pending use) error {
-	k.mark(l, releasing)
-	if err := end(ctx, []lease{l}); err != nil {
-		k.mark(l, pending)
-		return err
-	}
-	k.drop(l)
-	return nil
-}
-
-func (k *leaseManager) mark(l lease, as use) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if h := k.held[l.id]; h != nil && h.token == l.token {
-		h.use = as
-	}
-}
-
-// safe is until when a lease taken at asked can be relied on: a sixth earlier
+// safe is until when a lease requested at sentAt can be relied on: a sixth earlier
 // than the database has it, for a holder that needs time to stop.
-func (k *leaseManager) safe(asked time.Time) time.Time { return asked.Add(k.lease - k.lease/6) }
+func (k *leaseManager) safe(sentAt time.Time) time.Time { return sentAt.Add(k.lease - k.lease/6) }
 
-// heartbeat extends all leases, and ends those that are left over.
+// heartbeat extends the leases that are in use or linger.
 func (k *leaseManager) heartbeat(ctx context.Context) error {
-	asked := k.now()
+	sentAt := k.now()
 	k.mu.Lock()
 	held := maps.Clone(k.held)
 	var ids []string
-	var release, lapse []lease
 	for id, h := range held {
-		switch h.use {
-		case inUse:
+		if h.phase != leaving {
 			ids = append(ids, id)
-		case pendingRelease:
-			release = append(release, h.lease)
-		case pendingLapse:
-			lapse = append(lapse, h.lease)
 		}
 	}
 	k.mu.Unlock()
-	for _, pending := range []struct {
-		list []lease
-		end  func(context.Context, []lease) error
-	}{{release, k.store.release}, {lapse, k.store.lapse}} {
-		if len(pending.list) == 0 {
-			continue
-		}
-		if err := pending.end(ctx, pending.list); err != nil {
-			return err
-		}
-		for _, l := range pending.list {
-			k.drop(l)
-		}
-	}
 	if len(ids) == 0 {
 		return nil
 	}
@@ -149,9 +129,10 @@ func (k *leaseManager) heartbeat(ctx context.Context) error {
 	defer k.mu.Unlock()
 	for _, id := range ids {
 		switch h := held[id]; {
-		case k.held[id] != h || h.use != inUse: // given back meanwhile, and perhaps leased again
-		case extended[id] == h.token:
-			h.until = k.safe(asked)
+		case k.held[id] != h || h.phase == leaving: // given back meanwhile, and perhaps leased again
+		case extended[id].Token == h.token:
+			h.until = k.safe(sentAt)
+			h.confirm(sentAt, extended[id])
 		case locked[id] == h.token: // it lasts until it ends by itself
 		default: // another has it
 			h.until = time.Time{}
@@ -169,7 +150,7 @@ func (k *leaseManager) expireLeases() (lost int) {
 		if now.Before(h.until) {
 			continue
 		}
-		if h.use == inUse {
+		if h.phase == inUse {
 			h.lost(ErrLeaseLost)
 			lost++
 		}
@@ -178,14 +159,13 @@ func (k *leaseManager) expireLeases() (lost int) {
 	return lost
 }
 
-// overdue reports whether a beat or a giving back has failed: some lease is older
-// than a beat's interval, or left over.
+// overdue reports whether a heartbeat has failed: some lease is older than its interval.
 func (k *leaseManager) overdue() bool {
 	least := k.now().Add(k.lease * 2 / 5)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, h := range k.held {
-		if h.use == pendingRelease || h.use == pendingLapse || h.use == inUse && h.until.Before(least) {
+		if h.phase != leaving && h.until.Before(least) {
 			return true
 		}
 	}
@@ -197,7 +177,7 @@ func (k *leaseManager) cancelAll(cause error) (n int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, h := range k.held {
-		if h.use == inUse {
+		if h.phase == inUse {
 			h.lost(cause)
 			n++
 		}

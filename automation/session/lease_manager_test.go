@@ -16,7 +16,10 @@ type table struct {
 	locked map[string]bool   // rows that another transaction has locked
 	lapsed []string
 	away   bool
-	beats  int
+	state  string  // of all sessions
+	left   float64 // seconds to their end
+
+	beats, returns int
 }
 
 func (s *table) set(away bool) {
@@ -25,50 +28,47 @@ func (s *table) set(away bool) {
 	s.away = away
 }
 
-func (s *table) heartbeat(_ context.Context, ids []string) (extended, locked map[string]string, err error) {
+func (s *table) heartbeat(_ context.Context, ids []string) (extended map[string]confirmed, locked map[string]string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.beats++; s.away {
 		return nil, nil, errors.New("away")
 	}
-	extended, locked = map[string]string{}, map[string]string{}
+	extended, locked = map[string]confirmed{}, map[string]string{}
 	for _, id := range ids {
 		token, ok := s.tokens[id]
 		switch {
 		case ok && s.locked[id]:
 			locked[id] = token
 		case ok:
-			extended[id] = token
+			extended[id] = confirmed{ID: id, Token: token, State: s.state, Left: s.left}
 		}
 	}
 	return extended, locked, nil
 }
 
-func (s *table) lapse(ctx context.Context, list []lease) error {
-	if err := s.release(ctx, list); err != nil {
-		return err
-	}
+func (s *table) releaseUnlocked(_ context.Context, list []lease, busy bool) (locked []lease, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, l := range list {
-		s.lapsed = append(s.lapsed, l.id)
-	}
-	return nil
-}
-
-func (s *table) release(_ context.Context, list []lease) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.away {
-		return errors.New("away")
+	if s.returns++; s.away {
+		return nil, errors.New("away")
 	}
 	for _, l := range list {
-		if s.tokens[l.id] == l.token {
+		switch {
+		case s.tokens[l.id] != l.token:
+		case s.locked[l.id]:
+			locked = append(locked, l)
+		case busy:
+			s.lapsed = append(s.lapsed, l.id)
+			fallthrough
+		default:
 			delete(s.tokens, l.id)
 		}
 	}
-	return nil
+	return locked, nil
 }
+
+func (s *table) needed(context.Context, []string) ([]string, error) { return nil, nil }
 
 // beating runs a manager's heart over a table, in a bubble.
 func beating(t *testing.T, s *table, fn func(t *testing.T, k *leaseManager, hold func(l lease) context.Context)) {
@@ -78,13 +78,14 @@ func beating(t *testing.T, s *table, fn func(t *testing.T, k *leaseManager, hold
 		if err != nil {
 			t.Fatal(err)
 		}
-		m := &Manager{opts: opts, leases: newLeaseManager(s, opts.Lease, time.Now)}
+		m := &Manager{opts: opts, leases: newLeaseManager(s, opts.Lease, 0, time.Now, func(*row) {})}
 		ctx, cancel := context.WithCancel(t.Context())
 		go m.heartbeatLoop(ctx)
 		go m.expiryLoop(ctx)
+		go m.releaseLoop(ctx)
 		fn(t, m.leases, func(l lease) context.Context {
 			work, lost := context.WithCancelCause(ctx)
-			m.leases.add(l, time.Now(), lost)
+			m.leases.addSession(l, time.Now(), lost, &row{ID: l.id}, false)
 			return work
 		})
 		cancel()
@@ -146,14 +147,12 @@ func TestHeartbeat_KeepsALeaseWhoseRowIsLocked(t *testing.T) {
 }
 
 func TestHeartbeat_RetriesAFailedRelease(t *testing.T) {
-	for name, end := range map[string]func(*leaseManager, context.Context, lease) error{"release": (*leaseManager).release, "lapse": (*leaseManager).lapse} {
+	for name, busy := range map[string]bool{"release": false, "lapse": true} {
 		t.Run(name, func(t *testing.T) {
 			s := &table{tokens: map[string]string{"row": "mine"}, away: true}
 			beating(t, s, func(t *testing.T, k *leaseManager, hold func(lease) context.Context) {
 				work := hold(lease{"row", "mine"})
-				if end(k, t.Context(), lease{"row", "mine"}) == nil {
-					t.Error("given back to a database that is away")
-				}
+				k.end(lease{"row", "mine"}, busy)
 				short, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
 				if err := k.wait(short); !errors.Is(err, context.DeadlineExceeded) {
@@ -167,10 +166,72 @@ func TestHeartbeat_RetriesAFailedRelease(t *testing.T) {
 					t.Errorf("what was given back was told %v", context.Cause(work))
 				}
 			})
-			if cooled := len(s.lapsed) == 1; cooled != (name == "lapse") {
+			if cooled := len(s.lapsed) == 1; cooled != busy {
 				t.Errorf("lapsed: %v", s.lapsed)
 			}
+			if s.returns < 2 || s.returns > 20 {
+				t.Errorf("%d attempts within a second of a database that is away", s.returns)
+			}
 		})
+	}
+}
+
+func TestHeartbeat_LimitsWhatIsHandedOver(t *testing.T) {
+	for name, tt := range map[string]struct {
+		state string
+		left  float64
+		want  bool
+	}{
+		"a session that serves":           {stateOpen, 60, true},
+		"one that its user has ended":     {stateEnding, 60, false},
+		"one that ends within the margin": {stateOpen, 20, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &table{tokens: map[string]string{"row": "mine"}, state: tt.state, left: tt.left}
+			synctest.Test(t, func(t *testing.T) {
+				k := newLeaseManager(s, 12*time.Second, time.Second, time.Now, nil)
+				r := &row{ID: "row", Left: 3600}
+				k.addSession(lease{"row", "mine"}, time.Now(), nil, r, true)
+				k.held["row"].allowed = true
+				if err := k.heartbeat(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				k.end(lease{"row", "mine"}, false)
+				if r, _, _ := k.take(pool{}, func(*row) bool { return true }, 30*time.Second, nil); (r != nil) != tt.want {
+					t.Errorf("handed over: %t, want %t", r != nil, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// A process that was stopped finds its leases too old when it continues, before it has found out
+// whether they are still its own.
+func TestLinger_HandsNothingOverAfterAStop(t *testing.T) {
+	for stop, want := range map[time.Duration]bool{0: true, 1400 * time.Millisecond: true, 1600 * time.Millisecond: false, time.Hour: false} {
+		now := time.Now()
+		k := newLeaseManager(&table{}, 3*time.Second, maxLinger, func() time.Time { return now }, nil)
+		k.addSession(lease{"row", "mine"}, now, nil, &row{ID: "row", Left: 2 * time.Hour.Seconds()}, true)
+		k.held["row"].allowed = true
+		k.end(lease{"row", "mine"}, false)
+		now = now.Add(stop)
+		if r, _, leaving := k.take(pool{}, func(*row) bool { return true }, time.Minute, nil); (r != nil) != want || len(leaving) != map[bool]int{true: 0, false: 1}[want] {
+			t.Errorf("after %v: handed over %t, %d are being given back", stop, r != nil, len(leaving))
+		}
+	}
+}
+
+func TestRelease_OfALostLeaseEndsNoOther(t *testing.T) {
+	k := newLeaseManager(&table{}, 12*time.Second, time.Second, time.Now, nil)
+	k.addSession(lease{"row", "lost"}, time.Now(), nil, &row{ID: "row"}, true)
+	k.addSession(lease{"row", "new"}, time.Now(), nil, &row{ID: "row"}, true)
+	k.end(lease{"row", "lost"}, false)
+	if h := k.held["row"]; h.phase != inUse || k.hasResting(pool{}) {
+		t.Error("the new lease of the session is no longer in use")
+	}
+	k.end(lease{"row", "new"}, false)
+	if !k.hasResting(pool{}) {
+		t.Error("the new lease is still in use")
 	}
 }
 
@@ -179,7 +240,7 @@ func TestHeartbeat_KeepsALeaseTakenWhileItRan(t *testing.T) {
 	k := newLeaseManager(&during{table: s, fn: func(k *leaseManager) {
 		k.drop(lease{"row", "old"})
 		k.add(lease{"row", "new"}, time.Now().Add(-time.Second), func(error) { t.Error("the new lease was lost") })
-	}}, 12*time.Second, time.Now)
+	}}, 12*time.Second, 0, time.Now, nil)
 	k.store.(*during).k = k
 	k.add(lease{"row", "old"}, time.Now(), func(error) {})
 	if err := k.heartbeat(t.Context()); err != nil {
@@ -200,7 +261,7 @@ type during struct {
 	fn func(*leaseManager)
 }
 
-func (d *during) heartbeat(ctx context.Context, ids []string) (extended, locked map[string]string, err error) {
+func (d *during) heartbeat(ctx context.Context, ids []string) (extended map[string]confirmed, locked map[string]string, err error) {
 	extended, locked, err = d.table.heartbeat(ctx, ids)
 	d.fn(d.k)
 	d.k.held["row"].lost = func(error) {} // from here on only abandon may tell it

@@ -169,7 +169,13 @@ func (m *Manager) prewarm(ctx context.Context) error {
 		return nil
 	}
 	var errs []error
-	for _, p := range m.opts.Prewarm() {
+	list := m.opts.Prewarm()
+	models := make([]string, len(list))
+	for i, p := range list {
+		models[i] = p.ModelID
+	}
+	m.prewarmed.Store(&models)
+	for _, p := range list {
 		n, err := m.store.idle(ctx, p.ModelID, m.opts.RenewAhead)
 		if err != nil || n > 0 {
 			errs = append(errs, err)

@@ -32,8 +32,9 @@ type Manager struct {
 	opens            average // how long an open takes
 	calls            average // of this, how long the node takes
 	providers        providers
-	ceilings         sync.Map     // of a model's id to its ceiling
-	omitIgnoredUntil atomic.Int64 // unix nanoseconds: until then the node is taken to ignore OmitProvider
+	ceilings         sync.Map                 // of a model's id to its ceiling
+	prewarmed        atomic.Pointer[[]string] // the models that keep an idle session ready, as of the last round
+	omitIgnoredUntil atomic.Int64             // unix nanoseconds: until then the node is taken to ignore OmitProvider
 
 	wallet       semaphore // to wait for the wallet
 	budget       semaphore // to reserve under the cap on all sessions
@@ -69,11 +70,19 @@ func New(db *sqlx.DB, provider Provider, opts Options) (*Manager, error) {
 	}
 	s := &store{db: sqldb.New(db, sqldb.Options{MaxConns: opts.MaxConns, Timeout: opts.sqlTimeout, InterpolateParams: true, Observe: opts.ObserveSQL}),
 		holder: rand.Text(), lease: opts.Lease, coolDown: opts.CoolDown}
+	linger := opts.Linger
+	if s.db.SQLite() {
+		linger = 0
+	}
 	m := &Manager{
-		opts: opts, provider: provider, store: s, leases: newLeaseManager(s, opts.Lease, opts.Now), queues: waitQueues{now: opts.Now},
+		opts: opts, provider: provider, store: s, queues: waitQueues{now: opts.Now, holder: s.holder},
 		wallet: make(semaphore, 1), budget: make(semaphore, 1), reconcileNow: retry.NewTrigger(), sweepNow: retry.NewTrigger(),
 		started: make(chan struct{}), ending: make(chan struct{}),
 	}
+	if linger > 0 {
+		m.queues.patience = linger + 4*lookInterval
+	}
+	m.leases = newLeaseManager(s, opts.Lease, linger, opts.Now, m.wake)
 	m.claims = claimGroup{store: s, timeout: opts.sqlTimeout, background: m.background,
 		undo: func(c claimRequest) { m.undo(reserveRequest{claimRequest: c}) }}
 	return m, nil
@@ -176,6 +185,7 @@ func (r *row) info() Info {
 
 // List returns the user's open sessions, the one that ends first before the others.
 func (m *Manager) List(ctx context.Context, userID string) ([]Info, error) {
+	m.recall(ctx, func(r *row) bool { return r.UserID == userID }) // what lingers is not in use
 	rows, err := m.store.list(ctx, userID)
 	list := make([]Info, len(rows))
 	for i := range rows {
@@ -198,6 +208,7 @@ func (m *Manager) end(ctx context.Context, userID string, id ID, reason string) 
 	if err != nil {
 		return Info{}, err
 	}
+	m.leases.forbid(func(o *row) bool { return o.ID == r.ID })
 	m.trigger()
 	return r.info(), nil
 }
@@ -205,7 +216,9 @@ func (m *Manager) end(ctx context.Context, userID string, id ID, reason string) 
 // EraseUser takes the user's name off everything. Their open sessions serve
 // nobody any more and are kept until they expire.
 func (m *Manager) EraseUser(ctx context.Context, userID string) error {
-	return m.store.eraseUser(ctx, userID)
+	err := m.store.eraseUser(ctx, userID)
+	m.leases.forbid(func(r *row) bool { return r.UserID == userID })
+	return err
 }
 
 // trigger makes the next round of maintenance come at once.

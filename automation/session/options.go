@@ -54,6 +54,10 @@ type Options struct {
 	// before its place is given free: 20 s. It is looked for, more seldom,
 	// until the session would have ended.
 	ReconcileTimeout time.Duration
+	// Linger is how long a replica keeps the lease of a session that has become free,
+	// for the next request of its pool there, which then needs no database: at most 2 s.
+	// Zero is off, as it is on SQLite.
+	Linger time.Duration
 	// DrainTimeout bounds how long the end of Run waits for requests: 30 s.
 	DrainTimeout time.Duration
 	// Interval is the pause between two rounds of maintenance: 5 s.
@@ -118,6 +122,10 @@ func (o Options) withDefaults() (Options, error) {
 	duration(&o.DrainTimeout, "DrainTimeout", 30*time.Second, time.Millisecond)
 	duration(&o.Interval, "Interval", 5*time.Second, time.Millisecond)
 	duration(&o.sqlTimeout, "sqlTimeout", releaseTimeout, time.Millisecond)
+	duration(&o.Linger, "Linger", 0, 0)
+	if o.Linger > maxLinger {
+		errs = append(errs, fmt.Errorf("session: Options.Linger is %v, it must be at most %v", o.Linger, maxLinger))
+	}
 	for name, n := range map[string]int{"MaxReplacementsPerHour": o.MaxReplacementsPerHour, "MaxReplacementsPerHourTotal": o.MaxReplacementsPerHourTotal,
 		"MaxPerUser": o.MaxPerUser, "OpensPerHour": o.OpensPerHour, "OpensPerDay": o.OpensPerDay, "MaxOpen": o.MaxOpen, "MaxConns": o.MaxConns} {
 		if n < 0 {

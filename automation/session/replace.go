@@ -87,6 +87,9 @@ func (m *Manager) replace(ctx context.Context, old *Claim, r Replacement) (c *Cl
 func (m *Manager) claimIdle(ctx context.Context, p pool, req Request, paid bool) (*Claim, error) {
 	database, cancel := withReadDeadline(ctx)
 	defer cancel()
+	if c := m.takeLingering(ctx, p, req, paid); c != nil {
+		return c, nil
+	}
 	m.opts.failpoint("before-claim")
 	asked := m.opts.Now()
 	c := claimRequest{pool: p, token: rand.Text(), margin: m.margin(req.Duration)}
@@ -117,9 +120,11 @@ func (m *Manager) openReplacement(ctx context.Context, p pool, req Request, old 
 	defer timeout.Stop()
 	poll := time.NewTicker(100 * time.Millisecond)
 	defer poll.Stop()
+	begun := m.opts.Now()
 	for reserved := false; ; {
 		if !reserved {
 			asked := m.opts.Now()
+			r.early = asked.Sub(begun) < m.queues.patience
 			r.margin = m.margin(req.Duration)
 			res, err := m.reserve(ctx, &r)
 			switch {
@@ -130,13 +135,13 @@ func (m *Manager) openReplacement(ctx context.Context, p pool, req Request, old 
 				return nil, err
 			case res.Unknown > 0:
 				return nil, m.unavailable(ErrOpening)
-			case len(res.opens) == 0 && res.refused != nil:
+			case len(res.opens) == 0 && res.refused != nil && (!r.early || res.refused.Limit != LimitSessions):
 				return nil, res.refused
 			}
 			m.openAll(r, res.opens, asked, work)
 			// Without an intent there is an idle session, which may be another
 			// request's a moment later, or a successor, which is waited for as well.
-			reserved = len(res.opens) > 0 || res.Idle == 0
+			reserved = len(res.opens) > 0 || res.Idle == 0 && res.refused == nil
 		}
 		select {
 		case err := <-work.ended:

@@ -444,6 +444,7 @@ func TestAcquire_PrefersAProviderThatDidNotFailForTheUser(t *testing.T) {
 				t.Errorf("she was given a session of %s, which has just failed for her", c.Provider())
 			}
 			c.Release()
+			free(t, db, c.SessionID()) // which another replica does not wait for
 		}
 	})
 }

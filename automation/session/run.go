@@ -29,6 +29,10 @@ func (m *Manager) Run(ctx context.Context) error {
 	var heartbeats, rounds sync.WaitGroup
 	heartbeats.Go(func() { m.heartbeatLoop(live) })
 	heartbeats.Go(func() { m.expiryLoop(live) })
+	for range releasers {
+		heartbeats.Go(func() { m.releaseLoop(live) })
+	}
+	heartbeats.Go(func() { m.lookLoop(live) })
 	rounds.Go(func() { m.maintenanceLoop(ctx, "opens", m.reconcileNow, m.maintainOpens) })
 	rounds.Go(func() { m.maintenanceLoop(ctx, "closes", m.sweepNow, m.sweep) })
 
@@ -37,9 +41,12 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.phase = ending
 	close(m.ending)
 	m.mu.Unlock()
+	m.leases.close()
 	rounds.Wait()
 	m.drain(live, stop)
 	heartbeats.Wait()
+	m.leases.stop()
+	m.releaseDue(live) // what was released since
 	return nil
 }
 

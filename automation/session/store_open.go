@@ -29,6 +29,7 @@ type reserveRequest struct {
 	purpose      string
 	replaces     string  // the row whose successor is to be opened
 	demand       *demand // of a queue; nil: one session, or none for a request
+	early        bool    // sessions in use count as idle: they may be in a moment
 	ids          []lease // of the intents that may be written
 }
 
@@ -106,10 +107,16 @@ func (s *store) reserveIn(tx *sqldb.Tx, r reserveRequest, l limits) (res reserve
 	if err := s.countPool(tx, r, &res); err != nil {
 		return res, err
 	}
+	ending := 0
+	if r.early {
+		res.Idle = res.Live
+	} else if r.demand != nil {
+		ending = r.demand.ending
+	}
 	n := len(r.ids)
 	if r.demand != nil {
 		d := *r.demand
-		d.live, d.idle, d.opening = res.Live, res.Idle, res.Opening
+		d.live, d.idle, d.opening, d.ending = res.Live, res.Idle, res.Opening, ending
 		n = min(n, d.opens())
 	}
 	if res.Unknown > 0 || n == 0 {
@@ -150,7 +157,7 @@ func (s *store) countPool(tx *sqldb.Tx, r reserveRequest, res *reserveResult) er
 				AND (lease_until IS NULL OR lease_until < {in -$5}) AND provider NOT IN {each $4}) AS ready
 		FROM automation_sessions
 		WHERE owner_id = $1 AND model_id = $2 AND state IN ('`+stateOpening+`', '`+stateUnknown+`', '`+stateOpen+`') AND (ends_at IS NULL OR ends_at > {in $3})
-			AND provider NOT IN {each $4}`, r.owner, r.model, r.margin.Seconds(), jsonList(r.omit), s.coolDown.Seconds())
+			AND provider NOT IN {each $4} AND id <> $6`, r.owner, r.model, r.margin.Seconds(), jsonList(r.omit), s.coolDown.Seconds(), r.replaces)
 }
 
 // insertIntents writes up to n intents, each with a length of its own.

@@ -23,6 +23,7 @@ type Usage struct {
 // Usage reads what a user has used of their limits, by the rules that an open
 // is held against.
 func (m *Manager) Usage(ctx context.Context, userID string) (Usage, error) {
+	m.recall(ctx, func(r *row) bool { return r.UserID == userID }) // what lingers is not in use
 	return m.store.usage(ctx, userID, m.limits(), m.opts.Margin)
 }
 

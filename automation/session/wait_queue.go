@@ -10,12 +10,14 @@ import (
 )
 
 // waitQueues are the queues of this replica's waiting requests. Only the head
-// of a queue asks the database, so a crowd costs no more statements than one,
+// of a queue asks the database, so many who wait cost no more statements than one,
 // and whoever came first is served first.
 type waitQueues struct {
-	now   func() time.Time
-	mu    sync.Mutex
-	pools map[pool][]*waitQueue
+	now      func() time.Time
+	holder   string        // the replica's, with which the ids of its queues begin
+	patience time.Duration // see headView.early; zero: none
+	mu       sync.Mutex
+	pools    map[pool][]*waitQueue
 	// ending are the claims whose sessions are about to be free, with the time
 	// from which on nobody waits for that.
 	ending map[pool]map[*Claim]time.Time
@@ -36,6 +38,8 @@ type waitQueue struct {
 	pausedTo time.Time // no more opens before
 	progress time.Time // when a request was last served, or an open ended
 	hasPlace bool      // the database knows of its head
+	noted    time.Time // since when, if it has answered
+	asks     int       // how often it has answered since
 	live     bool      // there were sessions of its pool when a head last asked
 	hopeless time.Time // since when nothing is there to wait for but opens of unknown outcome
 }
@@ -62,7 +66,7 @@ func (qs *waitQueues) join(p pool, user, omit string) (*waitQueue, *waiter) {
 	if i := slices.IndexFunc(qs.pools[p], func(q *waitQueue) bool { return q.user == user && q.omit == omit }); i >= 0 {
 		q = qs.pools[p][i]
 	} else {
-		q = &waitQueue{all: qs, id: rand.Text(), pool: p, user: user, omit: omit}
+		q = &waitQueue{all: qs, id: qs.holder + rand.Text(), pool: p, user: user, omit: omit}
 		if qs.pools == nil {
 			qs.pools = map[pool][]*waitQueue{}
 		}
@@ -74,9 +78,26 @@ func (qs *waitQueues) join(p pool, user, omit string) (*waitQueue, *waiter) {
 	return q, w
 }
 
-// leave takes a waiter out, and lets the next one be the head. It reports
-// whether the queue leaves behind a place that nobody needs any more.
-func (q *waitQueue) leave(w *waiter, served bool) (abandoned bool) {
+// notePlace notes that the database is about to know of the queue's head.
+func (q *waitQueue) notePlace() {
+	q.all.mu.Lock()
+	defer q.all.mu.Unlock()
+	q.hasPlace = true
+}
+
+// noteAnswer notes that the database knows of the head and had nothing for it.
+func (q *waitQueue) noteAnswer() {
+	q.all.mu.Lock()
+	defer q.all.mu.Unlock()
+	if q.asks++; q.asks == 1 {
+		q.noted = q.all.now()
+	}
+}
+
+// leave takes a waiter out, and lets the next one be the head. A claim in the database
+// gives up or passes on the place there by itself. It reports whether the queue leaves
+// behind a place that nobody needs any more.
+func (q *waitQueue) leave(w *waiter, served, inDatabase bool) (abandoned bool) {
 	q.all.mu.Lock()
 	defer q.all.mu.Unlock()
 	if i := slices.Index(q.waiters, w); i >= 0 {
@@ -90,8 +111,8 @@ func (q *waitQueue) leave(w *waiter, served bool) (abandoned bool) {
 	if len(q.waiters) > 0 || !q.hasPlace {
 		return false
 	}
-	q.hasPlace = false
-	return !served // a claim gives the place up by itself
+	q.hasPlace, q.asks = false, 0
+	return !inDatabase
 }
 
 // headView is what the head of a queue sees when it is its turn to ask.
@@ -105,7 +126,14 @@ type headView struct {
 	failed   error         // why an open failed since it last asked
 	headPaid bool          // an open was tried for the head itself
 	ending   int           // claims of the pool whose sessions are about to be free
+	// early: another replica in which a session lingers may not have seen yet that
+	// somebody waits for it, so one in use is no reason to pay, nor to refuse.
+	early bool
 }
+
+// leastAsks is how often the database has at least answered a queue that is not early
+// any more: a slow one may keep the other replica from giving the session back.
+const leastAsks = 2
 
 // isHead reports whether it is the waiter's turn to ask the database, and what
 // it has to know for that.
@@ -136,7 +164,7 @@ func (q *waitQueue) isHead(w *waiter) (v headView, head bool) {
 			v.ending++
 		}
 	}
-	q.hasPlace = true
+	v.early = q.all.patience > 0 && (q.asks < leastAsks || now.Sub(q.noted) < q.all.patience)
 	return v, true
 }
 
@@ -301,7 +329,7 @@ const releaseTimeout = 5 * time.Second
 func (qs *waitQueues) beginRelease(p pool, c *Claim) {
 	qs.mu.Lock()
 	defer qs.mu.Unlock()
-	if c.released {
+	if c.released.Load() {
 		return
 	}
 	if qs.ending == nil {
@@ -313,11 +341,10 @@ func (qs *waitQueues) beginRelease(p pool, c *Claim) {
 	qs.ending[p][c] = qs.now().Add(releaseTimeout)
 }
 
-// endRelease notes that it is free, or will not be soon.
+// endRelease notes that the claim is released: from then on the leaseManager counts it.
 func (qs *waitQueues) endRelease(p pool, c *Claim) {
 	qs.mu.Lock()
 	defer qs.mu.Unlock()
-	c.released = true
 	if delete(qs.ending[p], c); len(qs.ending[p]) == 0 {
 		delete(qs.ending, p)
 	}

@@ -33,7 +33,7 @@ func TestWaitQueue_LetsTheHeadAloneAsk(t *testing.T) {
 	for len(second.wake) > 0 {
 		<-second.wake
 	}
-	if q.leave(first, true) {
+	if q.leave(first, true, true) {
 		t.Error("a queue in which somebody waits leaves its place behind")
 	}
 	if len(second.wake) != 1 {
@@ -48,7 +48,8 @@ func TestWaitQueue_LetsTheHeadAloneAsk(t *testing.T) {
 	if err := <-second.failed; !errors.Is(err, refusal) {
 		t.Errorf("it was told %v", err)
 	}
-	if !q.leave(second, false) {
+	q.notePlace()
+	if !q.leave(second, false, false) {
 		t.Error("the place of an empty queue is not given up")
 	}
 	if len(qs.pools[p]) != 1 || !qs.hasWaiters(p) || qs.hasWaiters(pool{"bob", "model"}) {
@@ -72,6 +73,7 @@ func TestWaitQueue_CountsSessionsThatAreAboutToBeFree(t *testing.T) {
 	qs.beginRelease(p, released)
 	qs.beginRelease(pool{"alice", "other"}, &Claim{})
 	sees(2)
+	released.released.Store(true)
 	qs.endRelease(p, released)
 	qs.beginRelease(p, released) // late
 	sees(1)
@@ -81,6 +83,40 @@ func TestWaitQueue_CountsSessionsThatAreAboutToBeFree(t *testing.T) {
 	if len(qs.ending[p]) != 0 {
 		t.Errorf("left: %v", qs.ending)
 	}
+}
+
+// The first request that waits may find in use what lingers elsewhere; those behind it do not wait for that again.
+func TestWaitQueue_IsEarlyUntilOtherReplicasKnowOfIt(t *testing.T) {
+	now := time.Now()
+	const patience = 500 * time.Millisecond
+	qs := &waitQueues{now: func() time.Time { return now }, patience: patience}
+	p := pool{"alice", "model"}
+	q, first := qs.join(p, "alice", "")
+	_, second := qs.join(p, "alice", "")
+	isEarly := func(w *waiter, want bool) {
+		t.Helper()
+		if v, head := q.isHead(w); !head || v.early != want {
+			t.Errorf("head %t, early %t; want %t", head, v.early, want)
+		}
+	}
+	now = now.Add(time.Hour) // the database is slow
+	isEarly(first, true)
+	q.notePlace()
+	q.noteAnswer()
+	now = now.Add(patience)
+	isEarly(first, true) // it may be as slow for the other replica
+	q.noteAnswer()
+	isEarly(first, false)
+	now = now.Add(-time.Millisecond)
+	isEarly(first, true)
+	now = now.Add(time.Millisecond)
+	q.leave(first, true, true)
+	isEarly(second, false)
+	q.leave(second, true, true)
+	q, first = qs.join(p, "alice", "")
+	isEarly(first, true)
+	qs.patience = 0 // nothing lingers
+	isEarly(first, false)
 }
 
 func TestWaitQueue_CallsOnceForEachWhoStillWaits(t *testing.T) {
@@ -104,9 +140,9 @@ func TestWaitQueue_CallsOnceForEachWhoStillWaits(t *testing.T) {
 		t.Errorf("after a refusal the head sees %+v", v)
 	}
 	end2(nil)
-	q.leave(second, true)
+	q.leave(second, true, true)
 	q.written()
-	q.leave(first, false)
+	q.leave(first, false, false)
 	if q.needsCall(t.Context()) || q.beginCall(t.Context()) != nil {
 		t.Error("it calls for a request that has left")
 	}

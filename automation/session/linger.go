@@ -1,0 +1,491 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+// A replica keeps the lease of a session whose request has ended for
+// Options.Linger, and hands it to the next request of its pool without asking the
+// database. docs/session-states.md argues why this is safe and what it costs others.
+
+const (
+	maxLinger = 2 * time.Second
+	// For how long after the database was asked for a lease, and how often, a
+	// replica hands it over before all replicas may have it.
+	maxHandOverTime = 2 * time.Second
+	maxHandOvers    = 64
+	// lookInterval is how often the database is asked whether a session is needed
+	// elsewhere or has been ended, while its lease lingers.
+	lookInterval = 50 * time.Millisecond
+	// sharedMemory is for how long no lease lingers after another replica was seen
+	// to need the session.
+	sharedMemory = 10 * time.Second
+	// leaveTimeout is how long a request waits for a session that is being given back
+	// here before it asks the database for another one.
+	leaveTimeout = 250 * time.Millisecond
+	// releasers is how many statements at once give leases back. More than one, so
+	// that a connection that hangs keeps no other lease.
+	releasers = 4
+)
+
+// handOver is what the lease of a request's session has besides. It is empty in a
+// lease that is no request's.
+type handOver struct {
+	row     *row
+	sentAt  time.Time     // when the lease was requested, on our clock
+	ends    time.Time     // the session's end, on our clock or a little earlier
+	own     bool          // no other replica has needed the session lately
+	allowed bool          // it may linger
+	count   int           // how often it was handed over
+	busy    bool          // the node may be working: the session is to cool down
+	endedAt time.Time     // since when it has been on its way back
+	tried   int           // how often the database did not take it back
+	timer   *time.Timer   // ends its lingering
+	left    chan struct{} // closed when the lease is held no more
+}
+
+// use is what a replica remembers of a session that it has used.
+type use struct {
+	usedAt time.Time // when it was last claimed, as the database has it
+	ended  time.Time // when its last request ended, on our clock
+	shared time.Time // when another replica was last seen to need it
+}
+
+// addSession is add for a request's session. Its lease lingers only if mayLinger allows it.
+func (k *leaseManager) addSession(l lease, sentAt time.Time, lost context.CancelCauseFunc, r *row, mayLinger bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	own, follows := k.noteUse(r)
+	if follows {
+		k.lingers.Fire()
+	}
+	k.keep(&held{lease: l, until: k.safe(sentAt), lost: lost,
+		handOver: handOver{row: r, sentAt: sentAt, ends: sentAt.Add(seconds(r.Left)), own: own, allowed: follows && mayLinger, left: make(chan struct{})}})
+}
+
+// confirm notes what a heartbeat that was sent at sentAt has found.
+func (h *held) confirm(sentAt time.Time, c confirmed) {
+	if h.row == nil {
+		return
+	}
+	h.allowed = h.allowed && c.State == stateOpen
+	h.ends = sentAt.Add(seconds(c.Left))
+}
+
+// noteUse notes that a request has claimed a session. It reports whether the session
+// is this replica's own, because it has used it before and no other one has needed it
+// lately, and whether the request follows another one here so closely that lingering
+// saves something. The caller holds the lock.
+func (k *leaseManager) noteUse(r *row) (own, follows bool) {
+	if k.linger == 0 || r.LastUsedAt.IsZero() {
+		return false, false
+	}
+	now, u := k.now(), k.uses[r.ID]
+	known := !u.usedAt.IsZero()
+	if known && !u.usedAt.Equal(r.UsedBefore.Time) {
+		u.shared = now
+	}
+	u.usedAt = r.LastUsedAt.Time
+	k.uses[r.ID] = u
+	if len(k.uses) > 2*k.pruned+64 {
+		for id, u := range k.uses {
+			if k.held[id] == nil && now.Sub(u.ended) > sharedMemory && now.Sub(u.shared) > sharedMemory {
+				delete(k.uses, id)
+			}
+		}
+		k.pruned = len(k.uses)
+	}
+	own = known && now.Sub(u.shared) > sharedMemory
+	return own, own && now.Sub(u.ended) <= k.linger
+}
+
+// note changes what is remembered of a session. The caller holds the lock.
+func (k *leaseManager) note(id string, change func(*use)) {
+	if u, ok := k.uses[id]; ok {
+		change(&u)
+		k.uses[id] = u
+	}
+}
+
+// end ends a request's use of a lease, which lingers or is given back: to cool down
+// where the node may be busy. The channel, if there is one, is to be waited for: another
+// replica may be the next to need the session. It is closed when the lease is held no more.
+func (k *leaseManager) end(l lease, busy bool) (lingers bool, left <-chan struct{}) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	h := k.held[l.id]
+	if h == nil || h.token != l.token { // it was lost here, but the database may not have given it to another
+		k.due = append(k.due, &held{lease: l, handOver: handOver{busy: busy}})
+		k.toRelease.Fire()
+		return false, nil
+	}
+	now := k.now()
+	k.note(l.id, func(u *use) { u.ended = now })
+	p := h.row.pool()
+	k.resting[p] = append(k.resting[p], h)
+	h.phase, h.busy = lingering, busy
+	if busy || !k.canHandOver(h, now) {
+		k.leave(h)
+		if h.own {
+			return false, nil
+		}
+		return false, h.left
+	}
+	h.timer = time.AfterFunc(min(k.linger, h.sentAt.Add(maxHandOverTime).Sub(now)), func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.leave(h)
+	})
+	return true, nil
+}
+
+// leave has a lease given back that lingers. The caller holds the lock.
+func (k *leaseManager) leave(h *held) {
+	if k.held[h.id] != h || h.phase != lingering {
+		return
+	}
+	h.stopTimer()
+	h.phase, h.endedAt = leaving, k.now()
+	k.due = append(k.due, h)
+	k.toRelease.Fire()
+}
+
+func (h *held) stopTimer() {
+	if h.timer != nil {
+		h.timer.Stop()
+		h.timer = nil
+	}
+}
+
+// endRest takes a lease out of those that rest. The caller holds the lock.
+func (k *leaseManager) endRest(h *held) {
+	h.stopTimer()
+	p := h.row.pool()
+	if list := slices.DeleteFunc(k.resting[p], func(o *held) bool { return o == h }); len(list) > 0 {
+		k.resting[p] = list
+	} else {
+		delete(k.resting, p)
+	}
+}
+
+// canHandOver reports whether another request of this replica may have the lease
+// next: it lasts for as long as a heartbeat takes to come. The caller holds the lock.
+func (k *leaseManager) canHandOver(h *held, now time.Time) bool {
+	return h.allowed && !k.closed && h.count < maxHandOvers && now.Before(h.sentAt.Add(maxHandOverTime)) && now.Add(k.lease/3).Before(h.until)
+}
+
+// take hands a lingering lease of the pool over to a request that accepts its session,
+// of which there is margin left: the one that ends first. Where none will do they are
+// given back, because the database knows which of several serves a request best; leaving
+// has the channels of those that are on their way.
+func (k *leaseManager) take(p pool, accepts func(*row) bool, margin time.Duration, lost context.CancelCauseFunc) (r *row, l lease, leaving []<-chan struct{}) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := k.now()
+	var first *held
+	for _, h := range k.resting[p] {
+		if h.phase == lingering && k.canHandOver(h, now) && now.Add(margin).Before(h.ends) && accepts(h.row) &&
+			(first == nil || h.ends.Before(first.ends)) {
+			first = h
+		}
+	}
+	if first == nil {
+		return nil, l, k.recallOf(k.resting[p], func(*row) bool { return true })
+	}
+	k.endRest(first)
+	first.phase, first.lost = inUse, lost
+	first.count++
+	return first.row, first.lease, nil
+}
+
+// hasResting reports whether a lease of the pool lingers or is being given back.
+func (k *leaseManager) hasResting(p pool) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.resting[p]) > 0
+}
+
+// recall gives the lingering leases of matching sessions back. It returns channels that
+// are closed when these leases, and those that are being given back, are held no more.
+func (k *leaseManager) recall(matches func(*row) bool) (leaving []<-chan struct{}) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, list := range k.resting {
+		leaving = append(leaving, k.recallOf(list, matches)...)
+	}
+	return leaving
+}
+
+// recallOf is recall for some of the leases. The caller holds the lock.
+func (k *leaseManager) recallOf(list []*held, matches func(*row) bool) (leaving []<-chan struct{}) {
+	for _, h := range list {
+		if !h.busy && matches(h.row) {
+			k.leave(h)
+			leaving = append(leaving, h.left)
+		}
+	}
+	return leaving
+}
+
+// leaving counts the pool's sessions that are about to be free because they are being
+// given back. One that the database does not take back for long is none.
+func (k *leaseManager) leaving(p pool) (n int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := k.now()
+	for _, h := range k.resting[p] {
+		if h.phase == leaving && !h.busy && now.Before(h.endedAt.Add(releaseTimeout)) {
+			n++
+		}
+	}
+	return n
+}
+
+// forbid lets no lease of matching sessions be handed over any more.
+func (k *leaseManager) forbid(matches func(*row) bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, h := range k.held {
+		if h.row != nil && matches(h.row) {
+			h.allowed = false
+			k.leave(h)
+		}
+	}
+}
+
+// look asks the database whether the sessions that this replica keeps are needed
+// elsewhere, or serve nobody any more, and lets these go.
+func (k *leaseManager) look(ctx context.Context) error {
+	kept := k.kept()
+	if len(kept) == 0 {
+		return nil
+	}
+	needed, err := k.store.needed(ctx, kept)
+	if err != nil || len(needed) == 0 {
+		return err
+	}
+	k.forbid(func(r *row) bool { return slices.Contains(needed, r.ID) })
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, id := range needed {
+		k.note(id, func(u *use) { u.shared = k.now() })
+	}
+	return nil
+}
+
+// kept returns the sessions that this replica may keep from the others beyond a request.
+func (k *leaseManager) kept() (ids []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := k.now()
+	for id, h := range k.held {
+		if h.row != nil && h.phase != leaving && k.canHandOver(h, now) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// close lets nothing linger any more.
+func (k *leaseManager) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.closed = true
+	for _, list := range k.resting {
+		k.recallOf(list, func(*row) bool { return true })
+	}
+}
+
+// stop makes whoever ends a use from now on give the lease back by itself.
+func (k *leaseManager) stop() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.stopped = true
+}
+
+func (k *leaseManager) isStopped() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.stopped
+}
+
+// releaseDue gives back what is due, with one statement, or two if sessions are to cool
+// down. What the database does not take, such as a row that another transaction has
+// locked, is tried again until the lease has ended by itself.
+func (k *leaseManager) releaseDue(ctx context.Context) error {
+	k.mu.Lock()
+	due := k.due
+	k.due = nil
+	k.mu.Unlock()
+	var errs []error
+	for _, busy := range []bool{false, true} {
+		var list []*held
+		var leases []lease
+		for _, h := range due {
+			if h.busy == busy {
+				list, leases = append(list, h), append(leases, h.lease)
+			}
+		}
+		if len(list) == 0 {
+			continue
+		}
+		left, err := k.store.releaseUnlocked(ctx, leases, busy)
+		if err != nil {
+			left = leases
+		}
+		errs = append(errs, err)
+		k.noteReleased(list, left)
+	}
+	return errors.Join(errs...)
+}
+
+// noteReleased forgets the leases that have been given back. Those that are left are
+// due again, later.
+func (k *leaseManager) noteReleased(list []*held, left []lease) {
+	var again []*held
+	pause := time.Duration(0)
+	for _, h := range list {
+		k.mu.Lock()
+		mine := k.held[h.id] == h
+		switch {
+		case !mine:
+		case slices.Contains(left, h.lease):
+			h.tried++
+			pause = backoff(h.tried, lookInterval, time.Second)
+			again = append(again, h)
+		default:
+			k.remove(h.id)
+		}
+		k.mu.Unlock()
+		if mine && !slices.Contains(left, h.lease) {
+			k.freed(h.row)
+		}
+	}
+	if len(again) == 0 {
+		return
+	}
+	time.AfterFunc(pause, func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		for _, h := range again {
+			if k.held[h.id] == h {
+				k.due = append(k.due, h)
+			}
+		}
+		k.toRelease.Fire()
+	})
+}
+
+// releaseLoop gives leases back, all that are due at a time.
+func (m *Manager) releaseLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.leases.toRelease:
+			m.releaseDue(ctx)
+		}
+	}
+}
+
+// releaseDue is the leaseManager's, within the time that a write may take.
+func (m *Manager) releaseDue(ctx context.Context) {
+	ctx, cancel := m.detached(ctx)
+	defer cancel()
+	if err := m.leases.releaseDue(ctx); err != nil {
+		m.opts.Logger.Warn("sessions not released yet, trying again", "lease", m.opts.Lease, "error", err)
+	}
+}
+
+// lookLoop looks who needs what may linger, for as long as something may.
+func (m *Manager) lookLoop(ctx context.Context) {
+	tick := time.NewTimer(lookInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.leases.lingers:
+		}
+		for len(m.leases.kept()) > 0 {
+			tick.Reset(lookInterval)
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			m.look(ctx)
+		}
+	}
+}
+
+// look is the leaseManager's, within the time for which a lease may linger.
+func (m *Manager) look(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, maxLinger)
+	defer cancel()
+	if err := m.leases.look(limited); err != nil && ctx.Err() == nil {
+		m.opts.Logger.Debug("it is not known whether lingering sessions are needed elsewhere", "error", err)
+	}
+}
+
+// takeLingering takes a session that lingers in this replica for a request, or waits
+// for one of the pool that is being given back, as long as an answer waits for that
+// where nothing lingers.
+func (m *Manager) takeLingering(ctx context.Context, p pool, req Request, paid bool) *Claim {
+	if m.leases.linger == 0 || ctx.Err() != nil || !m.leases.hasResting(p) {
+		return nil
+	}
+	avoided := m.providers.avoided(req.UserID)
+	c := m.newClaim(ctx, req, paid)
+	var leaving []<-chan struct{}
+	c.row, c.lease, leaving = m.leases.take(p, func(r *row) bool {
+		return !slices.Contains(avoided, r.Provider) && (req.OmitProvider == "" || r.Provider != req.OmitProvider)
+	}, m.margin(req.Duration), c.lose)
+	if c.row != nil {
+		c.begun, c.handedOver = m.opts.Now(), true
+		return c
+	}
+	c.lose(context.Canceled)
+	waitAll(ctx, leaving)
+	return nil
+}
+
+// recall gives the lingering leases of matching sessions back, and waits for that.
+func (m *Manager) recall(ctx context.Context, matches func(*row) bool) {
+	if m.leases.linger > 0 {
+		waitAll(ctx, m.leases.recall(matches))
+	}
+}
+
+// waitAll waits until leases have been given back, for leaveTimeout at most.
+func waitAll(ctx context.Context, leaving []<-chan struct{}) {
+	if len(leaving) == 0 {
+		return
+	}
+	timeout := time.NewTimer(leaveTimeout)
+	defer timeout.Stop()
+	for _, left := range leaving {
+		select {
+		case <-left:
+		case <-timeout.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// mayLinger reports whether a session's lease may linger. A model that keeps an idle
+// session ready for all its users would not count one that lingers.
+func (m *Manager) mayLinger(r *row) bool {
+	if r.OwnerID != "" || m.opts.Prewarm == nil {
+		return true
+	}
+	models := m.prewarmed.Load()
+	return models != nil && !slices.Contains(*models, r.ModelID)
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
