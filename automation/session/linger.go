@@ -17,9 +17,9 @@ const (
 	// replica hands it over before all replicas may have it.
 	maxHandOverTime = 2 * time.Second
 	maxHandOvers    = 64
-	// lookInterval is how often the database is asked whether a session is needed
+	// pollInterval is how often the database is asked whether a session is needed
 	// elsewhere or has been ended, while its lease lingers.
-	lookInterval = 50 * time.Millisecond
+	pollInterval = 50 * time.Millisecond
 	// sharedMemory is for how long no lease lingers after another replica was seen
 	// to need the session.
 	sharedMemory = 10 * time.Second
@@ -256,9 +256,9 @@ func (k *leaseManager) forbid(matches func(*row) bool) {
 	}
 }
 
-// look asks the database whether the sessions that this replica keeps are needed
+// pollNeeded asks the database whether the sessions that this replica keeps are needed
 // elsewhere, or serve nobody any more, and lets these go.
-func (k *leaseManager) look(ctx context.Context) error {
+func (k *leaseManager) pollNeeded(ctx context.Context) error {
 	kept := k.kept()
 	if len(kept) == 0 {
 		return nil
@@ -354,7 +354,7 @@ func (k *leaseManager) noteReleased(list []*held, left []lease) {
 		case !mine:
 		case slices.Contains(left, h.lease):
 			h.tried++
-			pause = backoff(h.tried, lookInterval, time.Second)
+			pause = backoff(h.tried, pollInterval, time.Second)
 			again = append(again, h)
 		default:
 			k.remove(h.id)
@@ -400,9 +400,9 @@ func (m *Manager) releaseDue(ctx context.Context) {
 	}
 }
 
-// lookLoop looks who needs what may linger, for as long as something may.
-func (m *Manager) lookLoop(ctx context.Context) {
-	tick := time.NewTimer(lookInterval)
+// pollLoop asks what of the lingering is needed elsewhere, for as long as something may.
+func (m *Manager) pollLoop(ctx context.Context) {
+	tick := time.NewTimer(pollInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -411,22 +411,22 @@ func (m *Manager) lookLoop(ctx context.Context) {
 		case <-m.leases.lingers:
 		}
 		for len(m.leases.kept()) > 0 {
-			tick.Reset(lookInterval)
+			tick.Reset(pollInterval)
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
 			}
-			m.look(ctx)
+			m.pollNeeded(ctx)
 		}
 	}
 }
 
-// look is the leaseManager's, within the time for which a lease may linger.
-func (m *Manager) look(ctx context.Context) {
+// pollNeeded is the leaseManager's, within the time for which a lease may linger.
+func (m *Manager) pollNeeded(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, maxLinger)
 	defer cancel()
-	if err := m.leases.look(limited); err != nil && ctx.Err() == nil {
+	if err := m.leases.pollNeeded(limited); err != nil && ctx.Err() == nil {
 		m.opts.Logger.Debug("it is not known whether lingering sessions are needed elsewhere", "error", err)
 	}
 }

@@ -45,9 +45,9 @@ const (
 	modelMargin   = 30 * time.Second
 	// modelStep is the most that the database's clock is off.
 	modelStep = 300 * time.Millisecond
-	// modelLook is the longest until a look says what is needed elsewhere: a give-back
-	// and two looks may be on their way.
-	modelLook = 600 * time.Millisecond
+	// modelPoll is the longest until a poll says what is needed elsewhere: a give-back
+	// and two polls may be on their way.
+	modelPoll = 600 * time.Millisecond
 )
 
 var modelPool = pool{"user", "model"}
@@ -235,9 +235,9 @@ func (a *modelAudit) begin(id, replica, who string, handedOver bool) {
 		"near its end":                       s.endsAt.Sub(a.table.now()) < modelMargin-modelStep, // the clock may have stepped since it was read
 	}
 	if !a.table.losing {
-		fails["long after its user ended it"] = !s.ended.IsZero() && time.Since(s.ended) > modelLook
+		fails["long after its user ended it"] = !s.ended.IsZero() && time.Since(s.ended) > modelPoll
 		for name, w := range a.table.waiting {
-			fails["while replica "+name+" waits"] = name != replica && w.until.After(a.table.now()) && time.Since(later(w.since, a.claims[id])) > modelLook
+			fails["while replica "+name+" waits"] = name != replica && w.until.After(a.table.now()) && time.Since(later(w.since, a.claims[id])) > modelPoll
 		}
 	}
 	for how, failed := range fails {
@@ -403,7 +403,7 @@ func runModel(t *testing.T, seed uint64) *modelAudit {
 		for range releasers {
 			replicas.Go(func() { m.releaseLoop(ctx) })
 		}
-		replicas.Go(func() { m.lookLoop(ctx) })
+		replicas.Go(func() { m.pollLoop(ctx) })
 		for j := range 3 {
 			rnd := random(uint64(10*i + j + 10)) //nolint:gosec // small
 			requests.Go(func() { a.use(ctx, m, of, rnd, fmt.Sprint(name, j), stop) })

@@ -31,7 +31,7 @@ func lingers(t *testing.T, m *session.Manager, db *sqlx.DB, user string) (id str
 	return id
 }
 
-// leased reports whether a session is leased, and stays so for two looks and more: it
+// leased reports whether a session is leased, and stays so for two polls and more: it
 // is not just being given back.
 func leased(t *testing.T, db *sqlx.DB, id string) bool {
 	t.Helper()

@@ -80,7 +80,7 @@ func New(db *sqlx.DB, provider Provider, opts Options) (*Manager, error) {
 		started: make(chan struct{}), ending: make(chan struct{}),
 	}
 	if linger > 0 {
-		m.queues.patience = linger + 4*lookInterval
+		m.queues.earlyFor = linger + 4*pollInterval
 	}
 	m.leases = newLeaseManager(s, opts.Lease, linger, opts.Now, m.wake)
 	m.claims = claimGroup{store: s, timeout: opts.sqlTimeout, background: m.background,

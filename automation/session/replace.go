@@ -124,7 +124,7 @@ func (m *Manager) openReplacement(ctx context.Context, p pool, req Request, old 
 	for reserved := false; ; {
 		if !reserved {
 			asked := m.opts.Now()
-			r.early = asked.Sub(begun) < m.queues.patience
+			r.early = asked.Sub(begun) < m.queues.earlyFor
 			r.margin = m.margin(req.Duration)
 			res, err := m.reserve(ctx, &r)
 			switch {

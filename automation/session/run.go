@@ -32,7 +32,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	for range releasers {
 		heartbeats.Go(func() { m.releaseLoop(live) })
 	}
-	heartbeats.Go(func() { m.lookLoop(live) })
+	heartbeats.Go(func() { m.pollLoop(live) })
 	rounds.Go(func() { m.maintenanceLoop(ctx, "opens", m.reconcileNow, m.maintainOpens) })
 	rounds.Go(func() { m.maintenanceLoop(ctx, "closes", m.sweepNow, m.sweep) })
 

@@ -15,7 +15,7 @@ import (
 type waitQueues struct {
 	now      func() time.Time
 	holder   string        // the replica's, with which the ids of its queues begin
-	patience time.Duration // see headView.early; zero: none
+	earlyFor time.Duration // see headView.early; zero: none
 	mu       sync.Mutex
 	pools    map[pool][]*waitQueue
 	// ending are the claims whose sessions are about to be free, with the time
@@ -164,7 +164,7 @@ func (q *waitQueue) isHead(w *waiter) (v headView, head bool) {
 			v.ending++
 		}
 	}
-	v.early = q.all.patience > 0 && (q.asks < leastAsks || now.Sub(q.noted) < q.all.patience)
+	v.early = q.all.earlyFor > 0 && (q.asks < leastAsks || now.Sub(q.noted) < q.all.earlyFor)
 	return v, true
 }
 

@@ -88,8 +88,8 @@ func TestWaitQueue_CountsSessionsThatAreAboutToBeFree(t *testing.T) {
 // The first request that waits may find in use what lingers elsewhere; those behind it do not wait for that again.
 func TestWaitQueue_IsEarlyUntilOtherReplicasKnowOfIt(t *testing.T) {
 	now := time.Now()
-	const patience = 500 * time.Millisecond
-	qs := &waitQueues{now: func() time.Time { return now }, patience: patience}
+	const earlyFor = 500 * time.Millisecond
+	qs := &waitQueues{now: func() time.Time { return now }, earlyFor: earlyFor}
 	p := pool{"alice", "model"}
 	q, first := qs.join(p, "alice", "")
 	_, second := qs.join(p, "alice", "")
@@ -103,7 +103,7 @@ func TestWaitQueue_IsEarlyUntilOtherReplicasKnowOfIt(t *testing.T) {
 	isEarly(first, true)
 	q.notePlace()
 	q.noteAnswer()
-	now = now.Add(patience)
+	now = now.Add(earlyFor)
 	isEarly(first, true) // it may be as slow for the other replica
 	q.noteAnswer()
 	isEarly(first, false)
@@ -115,7 +115,7 @@ func TestWaitQueue_IsEarlyUntilOtherReplicasKnowOfIt(t *testing.T) {
 	q.leave(second, true, true)
 	q, first = qs.join(p, "alice", "")
 	isEarly(first, true)
-	qs.patience = 0 // nothing lingers
+	qs.earlyFor = 0 // nothing lingers
 	isEarly(first, false)
 }
 
