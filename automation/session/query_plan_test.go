@@ -163,7 +163,8 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 	if scansAfter != scans {
 		t.Errorf("%d full scans in %v", scansAfter-scans, statements)
 	}
-	if per := (entriesAfter - entries) / int64(total); per > 5 {
+	// A claim and a release each find their row twice, because they skip locked ones.
+	if per := (entriesAfter - entries) / int64(total); per > 8 {
 		t.Errorf("%d index entries read by %d calls, %d each, in a table of %d rows", entriesAfter-entries, total, per, sessions)
 	}
 	for _, name := range []string{"claim", "claim_named", "heartbeat", "release", "retire", "list", "end", "erase_user", "reserve", "begin_call", "collided",
