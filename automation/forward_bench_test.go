@@ -158,15 +158,14 @@ func BenchmarkForward(b *testing.B) {
 	}
 }
 
-// BenchmarkForward_DatabaseAway is a chat whose database is a network away: warm, with an idle
-// session, and cold, where each chat is a new user's and opens one.
+// BenchmarkForward_DatabaseAway is a chat whose database is a network away: with a session that
+// lingers, warm, with an idle one, and cold, where each chat is a new user's and opens one.
 func BenchmarkForward_DatabaseAway(b *testing.B) {
 	for _, latency := range []time.Duration{0, time.Millisecond, 10 * time.Millisecond} {
 		for _, driver := range []struct{ name, driver, option string }{
 			{"pq", "postgres", ""}, {"pq_binary_parameters", "postgres", "&binary_parameters=yes"}, {"pgx", "pgx", ""},
 		} {
-			for _, warm := range []bool{true, false} {
-				kind := map[bool]string{true: "warm", false: "cold"}[warm]
+			for _, kind := range []string{"lingering", "warm", "cold"} {
 				b.Run(fmt.Sprintf("%s/%s/+%v", kind, driver.name, latency), func(b *testing.B) {
 					_, config := chatNode(b, answerShort)
 					var proxy *pgtest.Proxy
@@ -180,12 +179,17 @@ func BenchmarkForward_DatabaseAway(b *testing.B) {
 						tb.Cleanup(func() { _ = db.Close() })
 						db.SetMaxIdleConns(16)
 						return db
-					}, config: config})
+					}, config: func(c *automation.Config) {
+						config(c)
+						if kind == "warm" {
+							c.SessionLinger = 0
+						}
+					}})
 					proxy.SetLatency(latency)
 					a := &target{name: "chat", server: l.server, path: chatPath}
 					n := 0
 					user := func() string {
-						if warm {
+						if kind != "cold" {
 							return "alice"
 						}
 						n++
