@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 )
@@ -17,18 +16,12 @@ const (
 	// replica hands it over before all replicas may have it.
 	maxHandOverTime = 2 * time.Second
 	maxHandOvers    = 64
-	// pollInterval is how often the database is asked whether a session is needed
-	// elsewhere or has been ended, while its lease lingers.
-	pollInterval = 50 * time.Millisecond
 	// sharedMemory is for how long no lease lingers after another replica was seen
 	// to need the session.
 	sharedMemory = 10 * time.Second
 	// leaveTimeout is how long a request waits for a session that is being given back
 	// here before it asks the database for another one.
 	leaveTimeout = 250 * time.Millisecond
-	// releasers is how many statements at once give leases back. More than one, so
-	// that a connection that hangs keeps no other lease.
-	releasers = 4
 )
 
 // handOver is what the lease of a request's session has besides. It is empty in a
@@ -256,39 +249,6 @@ func (k *leaseManager) forbid(matches func(*row) bool) {
 	}
 }
 
-// pollNeeded asks the database whether the sessions that this replica keeps are needed
-// elsewhere, or serve nobody any more, and lets these go.
-func (k *leaseManager) pollNeeded(ctx context.Context) error {
-	kept := k.kept()
-	if len(kept) == 0 {
-		return nil
-	}
-	needed, err := k.store.needed(ctx, kept)
-	if err != nil || len(needed) == 0 {
-		return err
-	}
-	k.forbid(func(r *row) bool { return slices.Contains(needed, r.ID) })
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, id := range needed {
-		k.note(id, func(u *use) { u.shared = k.now() })
-	}
-	return nil
-}
-
-// kept returns the sessions that this replica may keep from the others beyond a request.
-func (k *leaseManager) kept() (ids []string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	now := k.now()
-	for id, h := range k.held {
-		if h.row != nil && h.phase != leaving && k.canHandOver(h, now) {
-			ids = append(ids, id)
-		}
-	}
-	return ids
-}
-
 // close lets nothing linger any more.
 func (k *leaseManager) close() {
 	k.mu.Lock()
@@ -296,138 +256,6 @@ func (k *leaseManager) close() {
 	k.closed = true
 	for _, list := range k.resting {
 		k.recallOf(list, func(*row) bool { return true })
-	}
-}
-
-// stop makes whoever ends a use from now on give the lease back by itself.
-func (k *leaseManager) stop() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.stopped = true
-}
-
-func (k *leaseManager) isStopped() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.stopped
-}
-
-// releaseDue gives back what is due, with one statement, or two if sessions are to cool
-// down. What the database does not take, such as a row that another transaction has
-// locked, is tried again until the lease has ended by itself.
-func (k *leaseManager) releaseDue(ctx context.Context) error {
-	k.mu.Lock()
-	due := k.due
-	k.due = nil
-	k.mu.Unlock()
-	var errs []error
-	for _, busy := range []bool{false, true} {
-		var list []*held
-		var leases []lease
-		for _, h := range due {
-			if h.busy == busy {
-				list, leases = append(list, h), append(leases, h.lease)
-			}
-		}
-		if len(list) == 0 {
-			continue
-		}
-		left, err := k.store.releaseUnlocked(ctx, leases, busy)
-		if err != nil {
-			left = leases
-		}
-		errs = append(errs, err)
-		k.noteReleased(list, left)
-	}
-	return errors.Join(errs...)
-}
-
-// noteReleased forgets the leases that have been given back. Those that are left are
-// due again, later.
-func (k *leaseManager) noteReleased(list []*held, left []lease) {
-	var again []*held
-	pause := time.Duration(0)
-	for _, h := range list {
-		k.mu.Lock()
-		mine := k.held[h.id] == h
-		switch {
-		case !mine:
-		case slices.Contains(left, h.lease):
-			h.tried++
-			pause = backoff(h.tried, pollInterval, time.Second)
-			again = append(again, h)
-		default:
-			k.remove(h.id)
-		}
-		k.mu.Unlock()
-		if mine && !slices.Contains(left, h.lease) {
-			k.freed(h.row)
-		}
-	}
-	if len(again) == 0 {
-		return
-	}
-	time.AfterFunc(pause, func() {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		for _, h := range again {
-			if k.held[h.id] == h {
-				k.due = append(k.due, h)
-			}
-		}
-		k.toRelease.Fire()
-	})
-}
-
-// releaseLoop gives leases back, all that are due at a time.
-func (m *Manager) releaseLoop(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-m.leases.toRelease:
-			m.releaseDue(ctx)
-		}
-	}
-}
-
-// releaseDue is the leaseManager's, within the time that a write may take.
-func (m *Manager) releaseDue(ctx context.Context) {
-	ctx, cancel := m.detached(ctx)
-	defer cancel()
-	if err := m.leases.releaseDue(ctx); err != nil {
-		m.opts.Logger.Warn("sessions not released yet, trying again", "lease", m.opts.Lease, "error", err)
-	}
-}
-
-// pollLoop asks what of the lingering is needed elsewhere, for as long as something may.
-func (m *Manager) pollLoop(ctx context.Context) {
-	tick := time.NewTimer(pollInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-m.leases.lingers:
-		}
-		for len(m.leases.kept()) > 0 {
-			tick.Reset(pollInterval)
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			m.pollNeeded(ctx)
-		}
-	}
-}
-
-// pollNeeded is the leaseManager's, within the time for which a lease may linger.
-func (m *Manager) pollNeeded(ctx context.Context) {
-	limited, cancel := context.WithTimeout(ctx, maxLinger)
-	defer cancel()
-	if err := m.leases.pollNeeded(limited); err != nil && ctx.Err() == nil {
-		m.opts.Logger.Debug("it is not known whether lingering sessions are needed elsewhere", "error", err)
 	}
 }
 

@@ -1,0 +1,113 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+// releasers is how many statements at once give leases back. More than one, so
+// that a connection that hangs keeps no other lease.
+const releasers = 4
+
+// releaseDue gives back what is due, with one statement, or two if sessions are to cool
+// down. What the database does not take, such as a row that another transaction has
+// locked, is tried again until the lease has ended by itself.
+func (k *leaseManager) releaseDue(ctx context.Context) error {
+	k.mu.Lock()
+	due := k.due
+	k.due = nil
+	k.mu.Unlock()
+	var errs []error
+	for _, busy := range []bool{false, true} {
+		var list []*held
+		var leases []lease
+		for _, h := range due {
+			if h.busy == busy {
+				list, leases = append(list, h), append(leases, h.lease)
+			}
+		}
+		if len(list) == 0 {
+			continue
+		}
+		left, err := k.store.releaseUnlocked(ctx, leases, busy)
+		if err != nil {
+			left = leases
+		}
+		errs = append(errs, err)
+		k.noteReleased(list, left)
+	}
+	return errors.Join(errs...)
+}
+
+// noteReleased forgets the leases that have been given back. Those that are left are
+// due again, later.
+func (k *leaseManager) noteReleased(list []*held, left []lease) {
+	var again []*held
+	pause := time.Duration(0)
+	for _, h := range list {
+		k.mu.Lock()
+		mine := k.held[h.id] == h
+		switch {
+		case !mine:
+		case slices.Contains(left, h.lease):
+			h.tried++
+			pause = backoff(h.tried, pollInterval, time.Second)
+			again = append(again, h)
+		default:
+			k.remove(h.id)
+		}
+		k.mu.Unlock()
+		if mine && !slices.Contains(left, h.lease) {
+			k.freed(h.row)
+		}
+	}
+	if len(again) == 0 {
+		return
+	}
+	time.AfterFunc(pause, func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		for _, h := range again {
+			if k.held[h.id] == h {
+				k.due = append(k.due, h)
+			}
+		}
+		k.toRelease.Fire()
+	})
+}
+
+// releaseLoop gives leases back, all that are due at a time.
+func (m *Manager) releaseLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.leases.toRelease:
+			m.releaseDue(ctx)
+		}
+	}
+}
+
+// releaseDue is the leaseManager's, within the time that a write may take.
+func (m *Manager) releaseDue(ctx context.Context) {
+	ctx, cancel := m.detached(ctx)
+	defer cancel()
+	if err := m.leases.releaseDue(ctx); err != nil {
+		m.opts.Logger.Warn("sessions not released yet, trying again", "lease", m.opts.Lease, "error", err)
+	}
+}
+
+// stop makes whoever ends a use from now on give the lease back by itself.
+func (k *leaseManager) stop() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.stopped = true
+}
+
+func (k *leaseManager) isStopped() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.stopped
+}
