@@ -185,3 +185,16 @@ func TestServer_AcceptsRequestsForAWhileAfterSIGTERM(t *testing.T) {
 		t.Errorf("live: %d, want 200: nobody is to restart it", got)
 	}
 }
+
+// The simulated node forgets its sessions with the process, and the database does not.
+func TestServer_ServesAgainAfterAKill(t *testing.T) {
+	database := "DATABASE_URL=sqlite:" + filepath.Join(t.TempDir(), "automation.db")
+	for range 2 {
+		s := startProcess(t, database)
+		s.awaitReady(t)
+		if a := s.chat(t, "alice"); a.status != http.StatusOK {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+		s.Kill()
+	}
+}

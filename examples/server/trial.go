@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"os"
 	"strings"
 	"time"
@@ -125,8 +126,9 @@ func useSimulatedNode(cfg *automation.Config) (*proxyroutertest.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w (MODEL_MAPPINGS_FILE names the file)", err)
 	}
+	// The node keeps nothing across restarts, but the database does: no id may come again.
 	opts := proxyroutertest.Options{Username: "trial", Password: "trial", OpenLatency: 300 * time.Millisecond,
-		ChunkDelay: 20 * time.Millisecond, SelfClose: true}
+		ChunkDelay: 20 * time.Millisecond, SelfClose: true, Seed: mathrand.Uint64()} //nolint:gosec // it only tells nodes apart
 	known := map[string]bool{}
 	for _, m := range append(table.Models(), table.Default()) {
 		if known[m.ID] {
