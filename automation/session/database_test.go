@@ -109,6 +109,7 @@ func TestAcquire_ServesReplicasInTheOrderInWhichRequestsCame(t *testing.T) {
 		p := &fakeNode{}
 		o := quick()
 		o.MaxPerUser = 1
+		o.Linger = 0 // a replica that lets a session linger may serve its own first, for two seconds at most
 		a, _ := start(t, db, p, o)
 		b, _ := start(t, db, p, o)
 		first, err := a.Acquire(t.Context(), ask("alice"))
