@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -79,9 +80,13 @@ func (h *groupHarness) claim(t *testing.T, then func(), users ...string) (got []
 	h.proxy.TakeTraffic()
 	got, errs = make([]string, len(users)), make([]error, len(users))
 	var wg sync.WaitGroup
+	var ended atomic.Int64
 	for i, user := range users {
-		wg.Go(func() { got[i], _, errs[i] = h.TryClaim(t.Context(), ask(user), false) })
-		until(t, "it waits", func() bool { return h.GroupedClaims() == i+1 })
+		wg.Go(func() {
+			got[i], _, errs[i] = h.TryClaim(t.Context(), ask(user), false)
+			ended.Add(1)
+		})
+		until(t, "it waits, or its time is over", func() bool { return h.GroupedClaims()+int(ended.Load()) == i+1 })
 	}
 	then()
 	wg.Wait()
