@@ -205,8 +205,7 @@ func (s *store) claimStatement(list []*waitingClaim) (query string, args []any) 
 		values[i] = fmt.Sprintf(`(CAST($%d AS text), CAST($%d AS text), CAST($%d AS text), CAST($%d AS double precision), CAST($%d AS text))`, n+1, n+2, n+3, n+4, n+5)
 		args = append(args, w.token, w.owner, w.model, w.margin.Seconds(), jsonList(w.omit))
 	}
-	// The subquery's parameters that are the requests' own, in the order of a replacement: $10 before $1.
-	idle := strings.NewReplacer("$10", "$4", "$4", "r.owner", "$5", "r.model", "$6", "r.margin", "$7", "r.omit", "$8", "$3", "$9", "''").Replace(idleSession)
+	idle := idleSession("r.owner", "r.model", "r.margin", "r.omit", "$3", "''", "$4")
 	return `WITH request (token, owner, model, margin, omit) AS (VALUES ` + strings.Join(values, ", ") + `),
 		found (request_token, found_id) AS MATERIALIZED (SELECT r.token, idle.id FROM request r CROSS JOIN LATERAL (` + idle + `) idle)
 		UPDATE automation_sessions SET lease_token = request_token, lease_holder = $1, lease_until = {in $2}, last_used_at = {now}

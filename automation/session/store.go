@@ -65,7 +65,7 @@ const claimColumns = `id, session_id, model_id, owner_id, user_id, duration, pro
 // leaseFree: nobody works on the row.
 const leaseFree = `(lease_until IS NULL OR lease_until < {now})`
 
-// clearLease gives a row's lease back.
+// clearLease releases a row.
 const clearLease = `lane = '', lease_token = NULL, lease_holder = NULL, lease_until = NULL`
 
 // pool says which sessions can serve a request.
@@ -85,20 +85,25 @@ type claimRequest struct {
 // whose lease lapsed has cooled down first: the node may still be working.
 // $1 token, $2 holder, $3 lease, $4 owner, $5 model, $6 margin, $7 omitted
 // providers, $8 cool-down, $9 the waiter's id, $10 for how long it has waited.
-const claimQuery = `UPDATE automation_sessions
+var claimQuery = `UPDATE automation_sessions
 	SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, last_used_at = {now}
-	WHERE id = (` + idleSession + `)
+	WHERE id = (` + idleSession("$4", "$5", "$6", "$7", "$8", "$9", "$10") + `)
 	RETURNING ` + claimColumns
 
-const idleSession = `SELECT id FROM automation_sessions s
-	WHERE owner_id = $4 AND model_id = $5 AND state = '` + stateOpen + `' AND ends_at > {in $6}
-		AND (lease_until IS NULL OR lease_until < {in -$8}) AND provider NOT IN {each $7} AND NOT ` + earlierWaiter + `
+// idleSession selects what claimQuery claims. Its arguments are parameters or columns.
+func idleSession(owner, model, margin, omit, coolDown, waiter, waited string) string {
+	return `SELECT id FROM automation_sessions s
+	WHERE owner_id = ` + owner + ` AND model_id = ` + model + ` AND state = '` + stateOpen + `' AND ends_at > {in ` + margin + `}
+		AND (lease_until IS NULL OR lease_until < {in -` + coolDown + `}) AND provider NOT IN {each ` + omit + `} AND NOT ` + earlierWaiter(owner, model, waiter, waited) + `
 	ORDER BY ends_at LIMIT 1 {skip}`
+}
 
 // earlierWaiter: somebody who came earlier waits for session s.
-const earlierWaiter = `EXISTS (SELECT 1 FROM automation_waiters w
-	WHERE w.owner_id = $4 AND w.model_id = $5 AND w.id <> $9 AND w.until > {now} AND w.since < {in -$10}
+func earlierWaiter(owner, model, waiter, waited string) string {
+	return `EXISTS (SELECT 1 FROM automation_waiters w
+	WHERE w.owner_id = ` + owner + ` AND w.model_id = ` + model + ` AND w.id <> ` + waiter + ` AND w.until > {now} AND w.since < {in -` + waited + `}
 		AND (w.omit_provider = '' OR w.omit_provider <> s.provider) AND (w.session_id = '' OR w.session_id = s.session_id))`
+}
 
 // claimAtOnce is claim for a request that does not wait, in one statement.
 func (s *store) claimAtOnce(ctx context.Context, c claimRequest) (*row, error) {
@@ -164,7 +169,7 @@ func (s *store) claimNamed(ctx context.Context, userID string, id ID, shared boo
 		found, err = sqldb.Optional(tx.Get(&r, `UPDATE automation_sessions
 			SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, last_used_at = {now}
 			WHERE id = (SELECT id FROM automation_sessions s WHERE session_id = $7 AND owner_id = $4 AND model_id = $5 AND state = '`+stateOpen+`'
-				AND ends_at > {in $6} AND (lease_until IS NULL OR lease_until < {in -$8}) AND NOT `+earlierWaiter+` {skip})
+				AND ends_at > {in $6} AND (lease_until IS NULL OR lease_until < {in -$8}) AND NOT `+earlierWaiter("$4", "$5", "$9", "$10")+` {skip})
 			RETURNING `+columns,
 			c.token, s.holder, s.lease.Seconds(), p.owner, p.model, c.margin.Seconds(), id.String(), s.coolDown.Seconds(), place.id, (place.waited + tolerance).Seconds()))
 		if err != nil {
@@ -249,7 +254,7 @@ func (s *store) releaseUnlocked(ctx context.Context, list []lease, busy bool) (l
 	return slices.DeleteFunc(slices.Clone(list), func(l lease) bool { return !slices.Contains(left, l.token) }), err
 }
 
-// release gives leases back that are no requests'.
+// release releases leases that are no requests'.
 func (s *store) release(ctx context.Context, list []lease) error {
 	ids, tokens := split(list)
 	return s.exec(ctx, "sessions.release", `UPDATE automation_sessions SET `+clearLease+`
