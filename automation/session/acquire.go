@@ -193,7 +193,7 @@ func (a *acquisition) reserve(ctx, database context.Context, v headView, p place
 		r.omit = []string{r.omitProvider}
 	}
 	if !v.paused {
-		r.demand = &demand{waiting: v.waiting, unpaid: v.unpaid, ending: v.ending + m.leases.leaving(a.pool), hold: m.typical.load(), open: m.typicalOpen(), stalled: v.stalled}
+		r.demand = &demand{waiting: v.waiting, unpaid: v.unpaid, ending: v.ending + m.leases.countReleasing(a.pool), hold: m.typical.load(), open: m.typicalOpen(), stalled: v.stalled}
 	}
 	m.opts.failpoint("before-intent")
 	res, err := m.reserve(database, &r)

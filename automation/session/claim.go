@@ -76,7 +76,7 @@ func (c *Claim) ReleaseBusy() {
 func (c *Claim) end(busy bool) {
 	c.released.Store(true)
 	c.lose(context.Canceled)
-	lingers, left := c.m.leases.end(c.lease, busy)
+	lingers, released := c.m.leases.end(c.lease, busy)
 	c.m.queues.endRelease(c.row.pool(), c)
 	if lingers {
 		c.m.wake(c.row)
@@ -86,13 +86,13 @@ func (c *Claim) end(busy bool) {
 		c.m.releaseDue(c.leaseCtx)
 		return
 	}
-	if left == nil {
+	if released == nil {
 		return
 	}
 	timeout := time.NewTimer(c.m.opts.sqlTimeout)
 	defer timeout.Stop()
 	select {
-	case <-left:
+	case <-released:
 	case <-timeout.C:
 	}
 }

@@ -44,7 +44,7 @@ func (m *Manager) GroupedClaims() int {
 }
 
 // TryClaim claims an idle session for a request that does not wait for one, and returns its row's
-// id, or "", and what gives it back. Alone, it never goes together with others.
+// id, or "", and what releases it. Alone, it never goes together with others.
 func (m *Manager) TryClaim(ctx context.Context, r Request, alone bool) (id string, release func() error, err error) {
 	c := claimRequest{pool: m.poolOf(r.UserID, r.ModelID), token: rand.Text(), margin: m.margin(r.Duration)}
 	if r.OmitProvider != "" {
@@ -61,7 +61,7 @@ func (m *Manager) TryClaim(ctx context.Context, r Request, alone bool) (id strin
 	return got.ID, func() error { return m.store.release(context.WithoutCancel(ctx), []lease{{got.ID, c.token}}) }, err
 }
 
-// Due is how many leases wait to be given back.
+// Due is how many leases wait to be released.
 func (m *Manager) Due() int {
 	m.leases.mu.Lock()
 	defer m.leases.mu.Unlock()
@@ -76,5 +76,5 @@ func (m *Manager) SetTypical(hold, open time.Duration) {
 	}
 }
 
-// Leaving is how many sessions that could serve the request are being given back.
-func (m *Manager) Leaving(r Request) int { return m.leases.leaving(pool{r.UserID, r.ModelID}) }
+// Releasing is how many sessions that could serve the request are being released.
+func (m *Manager) Releasing(r Request) int { return m.leases.countReleasing(pool{r.UserID, r.ModelID}) }

@@ -17,18 +17,18 @@ type leaseManager struct {
 	now   func() time.Time
 
 	linger    time.Duration // for how long a lease lingers; zero: none does
-	freed     func(*row)    // called after a session has been given back
-	toRelease retry.Trigger // fired when leases are to be given back
+	freed     func(*row)    // called after a session has been released
+	toRelease retry.Trigger // fired when leases are to be released
 	lingers   retry.Trigger // fired when there is a lease that may linger
 
 	mu      sync.Mutex
 	held    map[string]*held
 	resting map[pool][]*held // of these, the requests' that are not in use
-	due     []*held          // of these, those that are to be given back now
+	due     []*held          // of these, those that are to be released now
 	uses    map[string]use   // of a session's row; those of the last sharedMemory at least
 	pruned  int              // how many uses there were after old ones were last removed
 	closed  bool             // nothing lingers any more
-	stopped bool             // and nobody waits to give leases back
+	stopped bool             // and the loops that release leases have ended
 	empty   sync.Cond        // signalled when nothing is held
 }
 
@@ -55,7 +55,7 @@ type leasePhase int
 const (
 	inUse     leasePhase = iota
 	lingering            // nobody's, until a request of this replica takes it or its time is over
-	leaving              // being given back
+	releasing            // on its way back to the database
 )
 
 func newLeaseManager(s leaseStore, lease, linger time.Duration, now func() time.Time, freed func(*row)) *leaseManager {
@@ -94,7 +94,7 @@ func (k *leaseManager) drop(l lease) {
 func (k *leaseManager) remove(id string) {
 	if h := k.held[id]; h != nil && h.row != nil {
 		k.endRest(h)
-		close(h.left)
+		close(h.released)
 	}
 	delete(k.held, id)
 	if len(k.held) == 0 {
@@ -113,7 +113,7 @@ func (k *leaseManager) heartbeat(ctx context.Context) error {
 	held := maps.Clone(k.held)
 	var ids []string
 	for id, h := range held {
-		if h.phase != leaving {
+		if h.phase != releasing {
 			ids = append(ids, id)
 		}
 	}
@@ -129,7 +129,7 @@ func (k *leaseManager) heartbeat(ctx context.Context) error {
 	defer k.mu.Unlock()
 	for _, id := range ids {
 		switch h := held[id]; {
-		case k.held[id] != h || h.phase == leaving: // given back meanwhile, and perhaps leased again
+		case k.held[id] != h || h.phase == releasing: // released meanwhile, and perhaps leased again
 		case extended[id].Token == h.token:
 			h.until = k.safe(sentAt)
 			h.confirm(sentAt, extended[id])
@@ -165,7 +165,7 @@ func (k *leaseManager) overdue() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, h := range k.held {
-		if h.phase != leaving && h.until.Before(least) {
+		if h.phase != releasing && h.until.Before(least) {
 			return true
 		}
 	}

@@ -163,7 +163,7 @@ func TestHeartbeat_RetriesAFailedRelease(t *testing.T) {
 					t.Errorf("wait: %v, still leased: %v", err, s.tokens)
 				}
 				if work.Err() != nil {
-					t.Errorf("what was given back was told %v", context.Cause(work))
+					t.Errorf("what was released was told %v", context.Cause(work))
 				}
 			})
 			if cooled := len(s.lapsed) == 1; cooled != busy {
@@ -215,8 +215,8 @@ func TestLinger_HandsNothingOverAfterAStop(t *testing.T) {
 		k.held["row"].allowed = true
 		k.end(lease{"row", "mine"}, false)
 		now = now.Add(stop)
-		if r, _, leaving := k.take(pool{}, func(*row) bool { return true }, time.Minute, nil); (r != nil) != want || len(leaving) != map[bool]int{true: 0, false: 1}[want] {
-			t.Errorf("after %v: handed over %t, %d are being given back", stop, r != nil, len(leaving))
+		if r, _, releases := k.take(pool{}, func(*row) bool { return true }, time.Minute, nil); (r != nil) != want || len(releases) != map[bool]int{true: 0, false: 1}[want] {
+			t.Errorf("after %v: handed over %t, %d are being released", stop, r != nil, len(releases))
 		}
 	}
 }

@@ -6,9 +6,8 @@ import (
 	"time"
 )
 
-// A replica keeps the lease of a session whose request has ended for
-// Options.Linger, and hands it to the next request of its pool without asking the
-// database. docs/session-states.md argues why this is safe and what it costs others.
+// When a request has ended, its replica keeps the session's lease for Options.Linger.
+// The next request of the same pool there takes it without asking the database. docs/session-states.md argues why this is safe and what it costs others.
 
 const (
 	maxLinger = 2 * time.Second
@@ -19,25 +18,25 @@ const (
 	// sharedMemory is for how long no lease lingers after another replica was seen
 	// to need the session.
 	sharedMemory = 10 * time.Second
-	// leaveTimeout is how long a request waits for a session that is being given back
+	// releaseWait is how long a request waits for a session that is being released
 	// here before it asks the database for another one.
-	leaveTimeout = 250 * time.Millisecond
+	releaseWait = 250 * time.Millisecond
 )
 
 // handOver is what the lease of a request's session has besides. It is empty in a
 // lease that is no request's.
 type handOver struct {
-	row     *row
-	sentAt  time.Time     // when the lease was requested, on our clock
-	ends    time.Time     // the session's end, on our clock or a little earlier
-	own     bool          // no other replica has needed the session lately
-	allowed bool          // it may linger
-	count   int           // how often it was handed over
-	busy    bool          // the node may be working: the session is to cool down
-	endedAt time.Time     // since when it has been on its way back
-	tried   int           // how often the database did not take it back
-	timer   *time.Timer   // ends its lingering
-	left    chan struct{} // closed when the lease is held no more
+	row      *row
+	sentAt   time.Time     // when the lease was requested, on our clock
+	ends     time.Time     // the session's end, on our clock or a little earlier
+	own      bool          // no other replica has needed the session lately
+	allowed  bool          // it may linger
+	count    int           // how often it was handed over
+	busy     bool          // the node may be working: the session is to cool down
+	endedAt  time.Time     // since when it has been on its way back
+	tried    int           // how often the database did not take it back
+	timer    *time.Timer   // ends its lingering
+	released chan struct{} // closed when the lease is held no more
 }
 
 // use is what a replica remembers of a session that it has used.
@@ -56,7 +55,7 @@ func (k *leaseManager) addSession(l lease, sentAt time.Time, lost context.Cancel
 		k.lingers.Fire()
 	}
 	k.keep(&held{lease: l, until: k.safe(sentAt), lost: lost,
-		handOver: handOver{row: r, sentAt: sentAt, ends: sentAt.Add(seconds(r.Left)), own: own, allowed: follows && mayLinger, left: make(chan struct{})}})
+		handOver: handOver{row: r, sentAt: sentAt, ends: sentAt.Add(seconds(r.Left)), own: own, allowed: follows && mayLinger, released: make(chan struct{})}})
 }
 
 // confirm notes what a heartbeat that was sent at sentAt has found.
@@ -103,10 +102,10 @@ func (k *leaseManager) note(id string, change func(*use)) {
 	}
 }
 
-// end ends a request's use of a lease, which lingers or is given back: to cool down
+// end ends a request's use of a lease, which lingers or is released: to cool down
 // where the node may be busy. The channel, if there is one, is to be waited for: another
 // replica may be the next to need the session. It is closed when the lease is held no more.
-func (k *leaseManager) end(l lease, busy bool) (lingers bool, left <-chan struct{}) {
+func (k *leaseManager) end(l lease, busy bool) (lingers bool, released <-chan struct{}) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	h := k.held[l.id]
@@ -121,27 +120,27 @@ func (k *leaseManager) end(l lease, busy bool) (lingers bool, left <-chan struct
 	k.resting[p] = append(k.resting[p], h)
 	h.phase, h.busy = lingering, busy
 	if busy || !k.canHandOver(h, now) {
-		k.leave(h)
+		k.startRelease(h)
 		if h.own {
 			return false, nil
 		}
-		return false, h.left
+		return false, h.released
 	}
 	h.timer = time.AfterFunc(min(k.linger, h.sentAt.Add(maxHandOverTime).Sub(now)), func() {
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		k.leave(h)
+		k.startRelease(h)
 	})
 	return true, nil
 }
 
-// leave has a lease given back that lingers. The caller holds the lock.
-func (k *leaseManager) leave(h *held) {
+// startRelease has a lingering lease released. The caller holds the lock.
+func (k *leaseManager) startRelease(h *held) {
 	if k.held[h.id] != h || h.phase != lingering {
 		return
 	}
 	h.stopTimer()
-	h.phase, h.endedAt = leaving, k.now()
+	h.phase, h.endedAt = releasing, k.now()
 	k.due = append(k.due, h)
 	k.toRelease.Fire()
 }
@@ -172,9 +171,9 @@ func (k *leaseManager) canHandOver(h *held, now time.Time) bool {
 
 // take hands a lingering lease of the pool over to a request that accepts its session,
 // of which there is margin left: the one that ends first. Where none will do they are
-// given back, because the database knows which of several serves a request best; leaving
+// released, because the database knows which of several serves a request best; releases
 // has the channels of those that are on their way.
-func (k *leaseManager) take(p pool, accepts func(*row) bool, margin time.Duration, lost context.CancelCauseFunc) (r *row, l lease, leaving []<-chan struct{}) {
+func (k *leaseManager) take(p pool, accepts func(*row) bool, margin time.Duration, lost context.CancelCauseFunc) (r *row, l lease, releases []<-chan struct{}) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := k.now()
@@ -194,43 +193,43 @@ func (k *leaseManager) take(p pool, accepts func(*row) bool, margin time.Duratio
 	return first.row, first.lease, nil
 }
 
-// hasResting reports whether a lease of the pool lingers or is being given back.
+// hasResting reports whether a lease of the pool lingers or is being released.
 func (k *leaseManager) hasResting(p pool) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return len(k.resting[p]) > 0
 }
 
-// recall gives the lingering leases of matching sessions back. It returns channels that
-// are closed when these leases, and those that are being given back, are held no more.
-func (k *leaseManager) recall(matches func(*row) bool) (leaving []<-chan struct{}) {
+// recall has the lingering leases of matching sessions released. It returns channels that
+// are closed when these leases, and those that are being released, are held no more.
+func (k *leaseManager) recall(matches func(*row) bool) (releases []<-chan struct{}) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, list := range k.resting {
-		leaving = append(leaving, k.recallOf(list, matches)...)
+		releases = append(releases, k.recallOf(list, matches)...)
 	}
-	return leaving
+	return releases
 }
 
 // recallOf is recall for some of the leases. The caller holds the lock.
-func (k *leaseManager) recallOf(list []*held, matches func(*row) bool) (leaving []<-chan struct{}) {
+func (k *leaseManager) recallOf(list []*held, matches func(*row) bool) (releases []<-chan struct{}) {
 	for _, h := range list {
 		if !h.busy && matches(h.row) {
-			k.leave(h)
-			leaving = append(leaving, h.left)
+			k.startRelease(h)
+			releases = append(releases, h.released)
 		}
 	}
-	return leaving
+	return releases
 }
 
-// leaving counts the pool's sessions that are about to be free because they are being
-// given back. One that the database does not take back for long is none.
-func (k *leaseManager) leaving(p pool) (n int) {
+// countReleasing counts the pool's sessions that are about to be free because they are being
+// released. One that the database does not take back for long is none.
+func (k *leaseManager) countReleasing(p pool) (n int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := k.now()
 	for _, h := range k.resting[p] {
-		if h.phase == leaving && !h.busy && now.Before(h.endedAt.Add(releaseTimeout)) {
+		if h.phase == releasing && !h.busy && now.Before(h.endedAt.Add(releaseTimeout)) {
 			n++
 		}
 	}
@@ -244,7 +243,7 @@ func (k *leaseManager) forbid(matches func(*row) bool) {
 	for _, h := range k.held {
 		if h.row != nil && matches(h.row) {
 			h.allowed = false
-			k.leave(h)
+			k.startRelease(h)
 		}
 	}
 }
@@ -259,17 +258,17 @@ func (k *leaseManager) close() {
 	}
 }
 
-// takeLingering takes a session that lingers in this replica for a request, or waits
-// for one of the pool that is being given back, as long as an answer waits for that
-// where nothing lingers.
+// takeLingering takes a session that lingers in this replica for a request. If none
+// will do, it waits for those of the pool that are being released, for releaseWait at
+// most, because the request would otherwise find them in use.
 func (m *Manager) takeLingering(ctx context.Context, p pool, req Request, paid bool) *Claim {
 	if m.leases.linger == 0 || ctx.Err() != nil || !m.leases.hasResting(p) {
 		return nil
 	}
 	avoided := m.providers.avoided(req.UserID)
 	c := m.newClaim(ctx, req, paid)
-	var leaving []<-chan struct{}
-	c.row, c.lease, leaving = m.leases.take(p, func(r *row) bool {
+	var releases []<-chan struct{}
+	c.row, c.lease, releases = m.leases.take(p, func(r *row) bool {
 		return !slices.Contains(avoided, r.Provider) && (req.OmitProvider == "" || r.Provider != req.OmitProvider)
 	}, m.margin(req.Duration), c.lose)
 	if c.row != nil {
@@ -277,27 +276,27 @@ func (m *Manager) takeLingering(ctx context.Context, p pool, req Request, paid b
 		return c
 	}
 	c.lose(context.Canceled)
-	waitAll(ctx, leaving)
+	waitAll(ctx, releases)
 	return nil
 }
 
-// recall gives the lingering leases of matching sessions back, and waits for that.
+// recall has the lingering leases of matching sessions released, and waits for that.
 func (m *Manager) recall(ctx context.Context, matches func(*row) bool) {
 	if m.leases.linger > 0 {
 		waitAll(ctx, m.leases.recall(matches))
 	}
 }
 
-// waitAll waits until leases have been given back, for leaveTimeout at most.
-func waitAll(ctx context.Context, leaving []<-chan struct{}) {
-	if len(leaving) == 0 {
+// waitAll waits until leases have been released, for releaseWait at most.
+func waitAll(ctx context.Context, releases []<-chan struct{}) {
+	if len(releases) == 0 {
 		return
 	}
-	timeout := time.NewTimer(leaveTimeout)
+	timeout := time.NewTimer(releaseWait)
 	defer timeout.Stop()
-	for _, left := range leaving {
+	for _, released := range releases {
 		select {
-		case <-left:
+		case <-released:
 		case <-timeout.C:
 			return
 		case <-ctx.Done():

@@ -21,7 +21,7 @@ type modelTable struct {
 	clock    time.Duration // how far it is off
 	sessions map[string]*modelSession
 	waiting  map[string]modelWaiter // of replicas that wait for a session
-	owed     map[string]int         // tokens of leases whose rows were locked when they were to be given back, and how often
+	owed     map[string]int         // tokens of leases whose rows were locked when they were to be released, and how often
 	losing   bool
 }
 
@@ -45,7 +45,7 @@ const (
 	modelMargin   = 30 * time.Second
 	// modelStep is the most that the database's clock is off.
 	modelStep = 300 * time.Millisecond
-	// modelPoll is the longest until a poll says what is needed elsewhere: a give-back
+	// modelPoll is the longest until a poll says what is needed elsewhere: a release
 	// and two polls may be on their way.
 	modelPoll = 600 * time.Millisecond
 )
@@ -256,12 +256,12 @@ func (a *modelAudit) end(id string) {
 // take is a hand-over, and its note.
 func (a *modelAudit) take(ctx context.Context, m *Manager, replica, who string, lost context.CancelCauseFunc) (l lease, ok bool) {
 	a.mu.Lock()
-	r, l, leaving := m.leases.take(modelPool, func(*row) bool { return true }, modelMargin, lost)
+	r, l, releases := m.leases.take(modelPool, func(*row) bool { return true }, modelMargin, lost)
 	if r != nil {
 		a.begin(r.ID, replica, who, true)
 	}
 	a.mu.Unlock()
-	waitAll(ctx, leaving)
+	waitAll(ctx, releases)
 	return l, r != nil
 }
 
@@ -365,7 +365,7 @@ func (t *modelTable) change(rnd *rand.Rand, stop time.Time) {
 }
 
 // TestLinger_HasOneHolderAtATime runs random schedules of two replicas that claim,
-// hand over and give back, while replies are lost, rows are locked, users end their
+// hand over and release, while replies are lost, rows are locked, users end their
 // sessions, replicas are drained, and the database's clock steps.
 func TestLinger_HasOneHolderAtATime(t *testing.T) {
 	t.Parallel()
@@ -424,7 +424,7 @@ func runModel(t *testing.T, seed uint64) *modelAudit {
 		}
 	}
 	if n := len(table.owed); n > 0 && !table.losing {
-		t.Errorf("seed %d: %d leases were not given back because their rows were locked for a moment", seed, n)
+		t.Errorf("seed %d: %d leases were not released because their rows were locked for a moment", seed, n)
 	}
 	return a
 }

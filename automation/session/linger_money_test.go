@@ -106,118 +106,117 @@ func asks(o *session.Options) *atomic.Int64 {
 // elsewhere; each ask after the first few comes after 135 ms at least.
 const mostAsks = 9
 
-func TestLinger_DelaysASecondSessionByAFewAsks(t *testing.T) {
-	t.Parallel()
-	for name, linger := range map[string]time.Duration{"on": 300 * time.Millisecond, "off": 0} {
+// eachLinger runs a test with lingering on and off, each on a database of its own.
+func eachLinger(t *testing.T, test func(t *testing.T, db *sqlx.DB, linger time.Duration)) {
+	t.Helper()
+	for name, linger := range map[string]time.Duration{"lingering": 300 * time.Millisecond, "off": 0} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			db := postgres(t)
-			p := &fakeNode{}
-			o := quick()
-			o.Linger = linger
-			asked := asks(&o)
-			var untilPaid atomic.Int64
-			o.SetFailpoint(func(name string) {
-				if name == "after-intent" {
-					untilPaid.Store(asked.Load())
-				}
-			})
-			m, _ := start(t, db, p, o)
-			m.SetTypical(time.Hour, time.Nanosecond)
-			first, err := m.Acquire(t.Context(), ask("anna"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			asked.Store(0)
-			second, err := m.Acquire(t.Context(), ask("anna"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if n := untilPaid.Load(); p.opened() != 2 || n > mostAsks { // that nothing is early with linger off is a test of the queue
-				t.Errorf("the second session was opened after %d asks (%d opens)", n, p.opened())
-			}
-			first.Release()
-			second.Release()
+			test(t, postgres(t), linger)
 		})
 	}
 }
 
+func TestLinger_DelaysASecondSessionByAFewAsks(t *testing.T) {
+	t.Parallel()
+	eachLinger(t, func(t *testing.T, db *sqlx.DB, linger time.Duration) {
+		p := &fakeNode{}
+		o := quick()
+		o.Linger = linger
+		asked := asks(&o)
+		var untilPaid atomic.Int64
+		o.SetFailpoint(func(name string) {
+			if name == "after-intent" {
+				untilPaid.Store(asked.Load())
+			}
+		})
+		m, _ := start(t, db, p, o)
+		m.SetTypical(time.Hour, time.Nanosecond)
+		first, err := m.Acquire(t.Context(), ask("anna"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked.Store(0)
+		second, err := m.Acquire(t.Context(), ask("anna"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := untilPaid.Load(); p.opened() != 2 || n > mostAsks { // that nothing is early with linger off is a test of the queue
+			t.Errorf("the second session was opened after %d asks (%d opens)", n, p.opened())
+		}
+		first.Release()
+		second.Release()
+	})
+}
+
 func TestLinger_DelaysTheLimitByAFewAsks(t *testing.T) {
 	t.Parallel()
-	for name, linger := range map[string]time.Duration{"on": 300 * time.Millisecond, "off": 0} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			db := postgres(t)
-			o := quick()
-			o.Linger, o.MaxPerUser = linger, 1
-			asked := asks(&o)
-			m, _ := start(t, db, &fakeNode{}, o)
-			c, err := m.Acquire(t.Context(), ask("anna"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			asked.Store(0)
-			_, err = m.Acquire(t.Context(), request("anna", proxyroutertest.ModelID("other")))
-			b, ok := errors.AsType[*session.BudgetError](err)
-			if n := asked.Load(); !ok || b.Limit != session.LimitSessions || b.RetryAfter < time.Second || n > mostAsks || linger == 0 && n != 1 {
-				t.Errorf("after %d asks: %v, want the limit of sessions", n, err)
-			}
-			c.Release()
-		})
-	}
+	eachLinger(t, func(t *testing.T, db *sqlx.DB, linger time.Duration) {
+		o := quick()
+		o.Linger, o.MaxPerUser = linger, 1
+		asked := asks(&o)
+		m, _ := start(t, db, &fakeNode{}, o)
+		c, err := m.Acquire(t.Context(), ask("anna"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked.Store(0)
+		_, err = m.Acquire(t.Context(), request("anna", proxyroutertest.ModelID("other")))
+		b, ok := errors.AsType[*session.BudgetError](err)
+		if n := asked.Load(); !ok || b.Limit != session.LimitSessions || b.RetryAfter < time.Second || n > mostAsks || linger == 0 && n != 1 {
+			t.Errorf("after %d asks: %v, want the limit of sessions", n, err)
+		}
+		c.Release()
+	})
 }
 
 // A release that the database does not take at once, here because the row is locked, keeps
 // others from paying for five seconds, in the replica that makes it.
 func TestAcquire_WaitsForASessionThatIsBeingReleased(t *testing.T) {
 	t.Parallel()
-	for name, linger := range map[string]time.Duration{"lingering on": 300 * time.Millisecond, "off": 0} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			db := postgres(t)
-			p := &fakeNode{}
-			o := quick()
-			o.Linger, o.Lease = linger, time.Hour
-			begun := time.Now()
-			var clock atomic.Int64
-			o.Now = func() time.Time { return begun.Add(time.Duration(clock.Load())) }
-			asked := make(chan struct{}, 100)
-			o.ObserveSQL = func(name string, _, _ time.Duration, err error) {
-				if name == "sessions.reserve" && err == nil {
-					clock.Add(int64(time.Second))
-					asked <- struct{}{}
-				}
+	eachLinger(t, func(t *testing.T, db *sqlx.DB, linger time.Duration) {
+		p := &fakeNode{}
+		o := quick()
+		o.Linger, o.Lease = linger, time.Hour
+		begun := time.Now()
+		var clock atomic.Int64
+		o.Now = func() time.Time { return begun.Add(time.Duration(clock.Load())) }
+		asked := make(chan struct{}, 100)
+		o.ObserveSQL = func(name string, _, _ time.Duration, err error) {
+			if name == "sessions.reserve" && err == nil {
+				clock.Add(int64(time.Second))
+				asked <- struct{}{}
 			}
-			m, _ := start(t, db, p, o)
-			first, err := m.Acquire(t.Context(), ask("anna"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			tx, err := db.BeginTxx(context.WithoutCancel(t.Context()), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = tx.Rollback() }()
-			if _, err := tx.Exec(`SELECT id FROM automation_sessions FOR UPDATE`); err != nil {
-				t.Fatal(err)
-			}
-			var wg sync.WaitGroup
-			wg.Go(first.Release)
-			until(t, "it is being given back", func() bool { return m.Leaving(ask("anna")) == 1 })
-			m.SetTypical(time.Hour, time.Nanosecond)
-			for len(asked) > 0 {
-				<-asked
-			}
-			wg.Go(func() { use(t, m, "anna") })
-			// Three seconds and more have passed before the fourth.
-			until(t, "it has asked four times", func() bool { return len(asked) >= 4 || p.opened() > 1 })
-			if n := p.opened(); n != 1 {
-				t.Errorf("%d sessions were opened while one was being released, want 1", n)
-			}
-			if err := tx.Rollback(); err != nil {
-				t.Fatal(err)
-			}
-			wg.Wait()
-		})
-	}
+		}
+		m, _ := start(t, db, p, o)
+		first, err := m.Acquire(t.Context(), ask("anna"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx, err := db.BeginTxx(context.WithoutCancel(t.Context()), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = tx.Rollback() }()
+		if _, err := tx.Exec(`SELECT id FROM automation_sessions FOR UPDATE`); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(first.Release)
+		until(t, "it is being released", func() bool { return m.Releasing(ask("anna")) == 1 })
+		m.SetTypical(time.Hour, time.Nanosecond)
+		for len(asked) > 0 {
+			<-asked
+		}
+		wg.Go(func() { use(t, m, "anna") })
+		// Three seconds and more have passed before the fourth.
+		until(t, "it has asked four times", func() bool { return len(asked) >= 4 || p.opened() > 1 })
+		if n := p.opened(); n != 1 {
+			t.Errorf("%d sessions were opened while one was being released, want 1", n)
+		}
+		if err := tx.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+	})
 }

@@ -36,14 +36,14 @@ func (k *leaseManager) kept() (ids []string) {
 	defer k.mu.Unlock()
 	now := k.now()
 	for id, h := range k.held {
-		if h.row != nil && h.phase != leaving && k.canHandOver(h, now) {
+		if h.row != nil && h.phase != releasing && k.canHandOver(h, now) {
 			ids = append(ids, id)
 		}
 	}
 	return ids
 }
 
-// pollLoop asks what of the lingering is needed elsewhere, for as long as something may.
+// pollLoop polls for as long as something may linger.
 func (m *Manager) pollLoop(ctx context.Context) {
 	tick := time.NewTimer(pollInterval)
 	defer tick.Stop()

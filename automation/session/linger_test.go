@@ -20,6 +20,15 @@ func lingering() session.Options {
 	return o
 }
 
+// twoReplicas starts two managers on one database and one node.
+func twoReplicas(t *testing.T, db *sqlx.DB, o session.Options) (s *proxyroutertest.Server, a, b *session.Manager) {
+	t.Helper()
+	s, provider := node(t, proxyroutertest.Options{})
+	a, _ = start(t, db, provider, o)
+	b, _ = start(t, db, provider, o)
+	return s, a, b
+}
+
 // lingers uses a user's session until its lease lingers in the manager: it is
 // leased, though nobody uses it. On a busy machine a lease may be due at once.
 func lingers(t *testing.T, m *session.Manager, db *sqlx.DB, user string) (id string) {
@@ -32,7 +41,7 @@ func lingers(t *testing.T, m *session.Manager, db *sqlx.DB, user string) (id str
 }
 
 // leased reports whether a session is leased, and stays so for two polls and more: it
-// is not just being given back.
+// is not just being released.
 func leased(t *testing.T, db *sqlx.DB, id string) bool {
 	t.Helper()
 	for range 10 {
@@ -43,7 +52,7 @@ func leased(t *testing.T, db *sqlx.DB, id string) bool {
 		if token == "" {
 			return false
 		}
-		<-time.After(10 * time.Millisecond) // what lingers is given back by time alone
+		<-time.After(10 * time.Millisecond) // what lingers is released by time alone
 	}
 	return true
 }
@@ -63,9 +72,7 @@ func free(t *testing.T, db *sqlx.DB, id string) {
 func TestLinger_LeavesTheSessionToOtherReplicas(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
-	s, provider := node(t, proxyroutertest.Options{})
-	a, _ := start(t, db, provider, lingering())
-	b, _ := start(t, db, provider, lingering())
+	s, a, b := twoReplicas(t, db, lingering())
 	id := lingers(t, a, db, "anna")
 	for range 3 {
 		for _, m := range []*session.Manager{b, a} {
@@ -84,11 +91,9 @@ func TestLinger_LeavesTheSessionToOtherReplicas(t *testing.T) {
 func TestLinger_CountsForNobodysLimit(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
-	_, provider := node(t, proxyroutertest.Options{})
 	o := lingering()
 	o.MaxPerUser = 1
-	a, _ := start(t, db, provider, o)
-	b, _ := start(t, db, provider, o)
+	_, a, b := twoReplicas(t, db, o)
 	for name, m := range map[string]*session.Manager{"the same replica": a, "another replica": b} {
 		user := "user of " + name
 		lingers(t, a, db, user)
@@ -134,9 +139,7 @@ func TestLinger_EndsWithItsSession(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			db := postgres(t)
-			_, provider := node(t, proxyroutertest.Options{})
-			a, _ := start(t, db, provider, lingering())
-			b, _ := start(t, db, provider, lingering())
+			_, a, b := twoReplicas(t, db, lingering())
 			for where, m := range map[string]*session.Manager{"here": a, "in another replica": b} {
 				id := lingers(t, a, db, "anna")
 				if err := end(t, m, session.ID(id)); err != nil {
@@ -156,9 +159,7 @@ func TestLinger_EndsWithItsSession(t *testing.T) {
 func TestLinger_EndsWhenItsSessionIsNamed(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
-	_, provider := node(t, proxyroutertest.Options{})
-	a, _ := start(t, db, provider, lingering())
-	b, _ := start(t, db, provider, lingering())
+	_, a, b := twoReplicas(t, db, lingering())
 	for where, m := range map[string]*session.Manager{"here": a, "in another replica": b} {
 		id := session.ID(lingers(t, a, db, "user "+where))
 		if _, err := m.AcquireSession(t.Context(), "bob", id); !errors.Is(err, session.ErrNotYours) {

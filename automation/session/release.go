@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// releasers is how many statements at once give leases back. More than one, so
+// releasers is how many statements at once release leases. More than one, so
 // that a connection that hangs keeps no other lease.
 const releasers = 4
 
-// releaseDue gives back what is due, with one statement, or two if sessions are to cool
+// releaseDue releases what is due, with one statement, or two if sessions are to cool
 // down. What the database does not take, such as a row that another transaction has
 // locked, is tried again until the lease has ended by itself.
 func (k *leaseManager) releaseDue(ctx context.Context) error {
@@ -41,7 +41,7 @@ func (k *leaseManager) releaseDue(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// noteReleased forgets the leases that have been given back. Those that are left are
+// noteReleased forgets the leases that have been released. Those that are left are
 // due again, later.
 func (k *leaseManager) noteReleased(list []*held, left []lease) {
 	var again []*held
@@ -78,7 +78,7 @@ func (k *leaseManager) noteReleased(list []*held, left []lease) {
 	})
 }
 
-// releaseLoop gives leases back, all that are due at a time.
+// releaseLoop releases leases, all that are due at a time.
 func (m *Manager) releaseLoop(ctx context.Context) {
 	for {
 		select {
@@ -99,7 +99,7 @@ func (m *Manager) releaseDue(ctx context.Context) {
 	}
 }
 
-// stop makes whoever ends a use from now on give the lease back by itself.
+// stop makes whoever ends a use from now on release the lease itself.
 func (k *leaseManager) stop() {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -62,7 +62,7 @@ func (m *Manager) drain(live context.Context, stop context.CancelCauseFunc) {
 		m.opts.Logger.Warn("ended work that did not end by itself in time", "count", n, "timeout", m.opts.DrainTimeout)
 		ctx, cancel := m.detached(live)
 		defer cancel()
-		_ = m.leases.wait(ctx) // who ended in time gives its lease back
+		_ = m.leases.wait(ctx) // who ended in time releases its lease
 	}
 	stop(ErrNotRunning) // opens under way become intents of unknown outcome
 	m.work.Wait()
@@ -81,15 +81,15 @@ func (m *Manager) heartbeatLoop(ctx context.Context) {
 		if i%4 != 0 && !m.leases.overdue() {
 			continue
 		}
-		beat, cancel := context.WithTimeout(sqldb.Urgent(ctx), m.opts.Lease/6)
-		if err := m.leases.heartbeat(beat); err != nil && ctx.Err() == nil {
+		timeout, cancel := context.WithTimeout(sqldb.Urgent(ctx), m.opts.Lease/6)
+		if err := m.leases.heartbeat(timeout); err != nil && ctx.Err() == nil {
 			m.opts.Logger.Warn("leases not extended, trying again", "error", err)
 		}
 		cancel()
 	}
 }
 
-// expiryLoop gives up leases in time, also while a beat hangs.
+// expiryLoop gives up leases in time, also while a heartbeat hangs.
 func (m *Manager) expiryLoop(ctx context.Context) {
 	tick := time.NewTicker(max(m.opts.Lease/24, time.Millisecond))
 	defer tick.Stop()

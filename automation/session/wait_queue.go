@@ -132,7 +132,7 @@ type headView struct {
 }
 
 // leastAsks is how often the database has at least answered a queue that is not early
-// any more: a slow one may keep the other replica from giving the session back.
+// any more: a slow one may keep the other replica from releasing the session.
 const leastAsks = 2
 
 // isHead reports whether it is the waiter's turn to ask the database, and what
