@@ -43,7 +43,8 @@ func (k *leaseManager) kept() (ids []string) {
 	return ids
 }
 
-// pollLoop polls for as long as something may linger.
+// pollLoop polls for as long as something may linger. Like a request that waits, it asks
+// a slow database at most half of the time.
 func (m *Manager) pollLoop(ctx context.Context) {
 	tick := time.NewTimer(pollInterval)
 	defer tick.Stop()
@@ -53,14 +54,17 @@ func (m *Manager) pollLoop(ctx context.Context) {
 			return
 		case <-m.leases.lingers:
 		}
+		pause := pollInterval
 		for len(m.leases.kept()) > 0 {
-			tick.Reset(pollInterval)
+			tick.Reset(pause)
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
 			}
+			began := m.opts.Now()
 			m.pollNeeded(ctx)
+			pause = max(pollInterval, m.opts.Now().Sub(began))
 		}
 	}
 }
