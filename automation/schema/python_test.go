@@ -1,6 +1,7 @@
 package schema_test
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -22,7 +23,8 @@ import (
 func python(t *testing.T) string {
 	t.Helper()
 	const program = "/usr/bin/python3"
-	if err := exec.CommandContext(t.Context(), program, "-c", "import alembic, sqlalchemy, psycopg2").Run(); err != nil {
+	_, err := exec.LookPath("alembic")
+	if err = errors.Join(err, exec.CommandContext(t.Context(), program, "-c", "import alembic, sqlalchemy, psycopg2").Run()); err != nil {
 		if os.Getenv("AUTOMATION_TEST_REQUIRE_POSTGRES") == "1" {
 			t.Fatalf("alembic is not installed; Debian has it in the packages alembic and python3-psycopg2")
 		}

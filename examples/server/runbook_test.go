@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -136,7 +137,8 @@ def upgrade():
 // alembic makes a Python gateway's tables, as its own tool does.
 func (r *operation) alembic(t *testing.T) {
 	t.Helper()
-	if err := exec.CommandContext(t.Context(), "/usr/bin/python3", "-c", "import alembic, sqlalchemy, psycopg2").Run(); err != nil {
+	_, err := exec.LookPath("alembic")
+	if err = errors.Join(err, exec.CommandContext(t.Context(), "/usr/bin/python3", "-c", "import alembic, sqlalchemy, psycopg2").Run()); err != nil {
 		if os.Getenv("AUTOMATION_TEST_REQUIRE_POSTGRES") == "1" {
 			t.Fatal("alembic is not installed; Debian has it in the packages alembic and python3-psycopg2")
 		}
