@@ -85,7 +85,8 @@ func TestConsole_PagesOfALargeDeploymentStaySmall(t *testing.T) {
 			t.Errorf("%s has %d bytes, over 300 KB", path, len(html))
 		}
 	}
-	if html := render(t, pages, "/"); !strings.Contains(html, "1000 not well") || !strings.Contains(html, "951 more are not listed") {
+	html := render(t, pages, "/") // which may list the test's own replica as not well: its first report comes before it has read all
+	if !strings.Contains(html, "1000 not well") && !strings.Contains(html, "1001 not well") || !strings.Contains(html, "951 more are not listed") {
 		t.Error("the overview does not say how many replicas are not well")
 	}
 }
