@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,7 +34,7 @@ var chaosFaults = []string{
 }
 
 // TestChaos runs five replicas with a hundred users through all of the node's
-// faults, killed replicas, a killed PostgreSQL and clients that leave: for 20 s,
+// faults, killed and stopped replicas, a killed PostgreSQL and clients that leave: for 20 s,
 // in CI for a minute, with AUTOMATION_TEST_LONG=1 for half an hour or what
 // AUTOMATION_TEST_CHAOS says. Then it audits what the node and the database say.
 func TestChaos(t *testing.T) {
@@ -106,6 +107,7 @@ type chaos struct {
 	node     *proxyroutertest.Server
 	env      []string
 	replicas [5]atomic.Pointer[server] // nil while it is dead
+	stops    [5]atomic.Int64           // of a replica; counted at their beginning and at their end
 
 	outages atomic.Int64 // of PostgreSQL; counted at their beginning and at their end
 	faults  []chaosFault
@@ -113,7 +115,7 @@ type chaos struct {
 	mu      sync.Mutex
 	results [2]map[int]int         // answers by status, 0 is none: with PostgreSQL there, and not
 	pairs   map[string]bool        // of user and model that were used
-	cuts    map[string][]time.Time // by user: when an answer broke off that the user waited for, or something killed it
+	cuts    map[string][]time.Time // by user: when an answer broke off that the user waited for, or something killed or delayed it
 }
 
 // chaosFault is something that went wrong for a while.
@@ -170,6 +172,14 @@ func (c *chaos) disturb(ctx context.Context, cluster *pgtest.Cluster) (n int) {
 			}
 			pause(500 * time.Millisecond)
 			c.replicas[i].Store(startProcess(c.t, c.env...))
+		case n%12 == 2:
+			length := time.Duration(200+rand.IntN(6000)) * time.Millisecond
+			fault.name = fmt.Sprintf("a replica is stopped for %v", length)
+			c.stops[i].Add(1)
+			c.replicas[i].Load().Signal(c.t, syscall.SIGSTOP)
+			pause(length)
+			c.replicas[i].Load().Signal(c.t, syscall.SIGCONT)
+			c.stops[i].Add(1)
 		default:
 			fault.name = chaosFaults[rand.IntN(len(chaosFaults))]
 			c.node.Inject(proxyroutertest.Fault{Name: fault.name, Probability: 0.5})
@@ -195,9 +205,7 @@ func (c *chaos) use(ctx context.Context, user string) {
 		outage := before%2 == 1 || before != c.outages.Load()
 		c.note(user, model, a, outage)
 		if clean := a.status == http.StatusOK && !strings.Contains(a.body, `"error"`) || a.status == http.StatusServiceUnavailable; !clean && (outage || timeout == time.Minute) {
-			c.mu.Lock()
-			c.cuts[user] = append(c.cuts[user], time.Now())
-			c.mu.Unlock()
+			c.cut(user)
 		}
 		wait := time.Duration(500+rand.IntN(1000)) * time.Millisecond
 		select {
@@ -205,6 +213,13 @@ func (c *chaos) use(ctx context.Context, user string) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// cut notes that the user's session may cool down.
+func (c *chaos) cut(user string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cuts[user] = append(c.cuts[user], time.Now())
 }
 
 func (c *chaos) note(user, model string, a answer, outage bool) {
@@ -229,10 +244,17 @@ func (c *chaos) note(user, model string, a answer, outage bool) {
 
 // chat sends a request to a replica that lives. Status 0 is no whole answer.
 func (c *chaos) chat(user, model string, timeout time.Duration) answer {
-	s := c.replicas[rand.IntN(len(c.replicas))].Load()
+	i := rand.IntN(len(c.replicas))
+	s := c.replicas[i].Load()
 	if s == nil {
 		return answer{}
 	}
+	before := c.stops[i].Load()
+	defer func() {
+		if before%2 == 1 || before != c.stops[i].Load() { // its lease may have ended meanwhile
+			c.cut(user)
+		}
+	}()
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	stream := rand.IntN(2) == 0
@@ -387,7 +409,7 @@ func (c *chaos) audit(db *sqlx.DB, foreign map[string]bool) {
 
 // needed counts the sessions that somebody needed: the first of each user and
 // model; one more where an answer of the user's had been cut off so lately that
-// its session cooled down, after its lease of 3 s where a replica died; one where the
+// its session cooled down, after its lease of 3 s where a replica died or was stopped; one where the
 // node kept answers open for 8 s; and one of another provider where the first one
 // seemed to fail.
 func (c *chaos) needed(db *sqlx.DB) (n int) {
