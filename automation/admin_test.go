@@ -27,8 +27,8 @@ func newOperator(t *testing.T, s setup) operator {
 			configure(c)
 		}
 	}
-	l := newHarness(t, s)
-	return operator{l, l.Admin(nil)}
+	h := newHarness(t, s)
+	return operator{h, h.Admin(nil)}
 }
 
 func (o operator) call(method, path, body string, headers ...string) *httptest.ResponseRecorder {
@@ -129,8 +129,8 @@ func TestAdmin_PreconditionsListVersions(t *testing.T) {
 
 func TestAdmin_IsNotThereWithoutAToken(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
-	o := operator{l, l.Admin(nil)}
+	h := newHarness(t, setup{})
+	o := operator{h, h.Admin(nil)}
 	for _, path := range []string{"/flags", "/flags/automation"} {
 		o.expect(o.call("GET", path, "", "Authorization", "Bearer "), http.StatusNotFound, "")
 	}
@@ -138,8 +138,8 @@ func TestAdmin_IsNotThereWithoutAToken(t *testing.T) {
 
 func TestAdmin_LetsAHostAuthorizeItsOperators(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
-	o := operator{l, l.Admin(func(*http.Request) (string, error) { return "sso:olga", nil })}
+	h := newHarness(t, setup{})
+	o := operator{h, h.Admin(func(*http.Request) (string, error) { return "sso:olga", nil })}
 	o.expect(o.call("PATCH", "/flags/automation", `{"enabled":false}`), http.StatusOK, `"updated_by":"sso:olga"`)
 }
 

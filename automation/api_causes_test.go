@@ -49,9 +49,9 @@ func (e *ends) options(o *automation.Options) {
 
 // next returns how the request ended that has just been answered, once its log
 // line has been written as well.
-func (e *ends) next(l *harness) (o outcome.Outcome, level slog.Level) {
-	l.t.Helper()
-	l.until("the request has ended", func() bool {
+func (e *ends) next(h *harness) (o outcome.Outcome, level slog.Level) {
+	h.t.Helper()
+	h.until("the request has ended", func() bool {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if len(e.levels) == 0 {
@@ -66,15 +66,15 @@ func (e *ends) next(l *harness) (o outcome.Outcome, level slog.Level) {
 
 // repeat sends a request again while it is refused for the database, which an
 // overloaded machine's is now and then, unless that is what is wanted.
-func (e *ends) repeat(l *harness, want int, send func() (status int)) (status int) {
-	l.t.Helper()
-	l.until("the database is there", func() bool {
+func (e *ends) repeat(h *harness, want int, send func() (status int)) (status int) {
+	h.t.Helper()
+	h.until("the database is there", func() bool {
 		status = send()
 		if status != http.StatusServiceUnavailable || want == status {
 			return true
 		}
-		if o, _ := e.next(l); o.Cause != outcome.Database {
-			l.t.Errorf("a 503 for %q", o.Cause)
+		if o, _ := e.next(h); o.Cause != outcome.Database {
+			h.t.Errorf("a 503 for %q", o.Cause)
 		}
 		return false
 	})
@@ -83,11 +83,11 @@ func (e *ends) repeat(l *harness, want int, send func() (status int)) (status in
 
 // check asserts that a request ended for one of the causes, and that the answer,
 // the evidence and the log line are those that the causes' table has for it.
-func (e *ends) check(l *harness, what string, status int, evidence policy.Evidence, causes ...outcome.Cause) {
-	l.t.Helper()
-	o, level := e.next(l)
+func (e *ends) check(h *harness, what string, status int, evidence policy.Evidence, causes ...outcome.Cause) {
+	h.t.Helper()
+	o, level := e.next(h)
 	if !slices.Contains(causes, o.Cause) || o.Status != status {
-		l.t.Errorf("%s: ended for %q with %d, answered %d, want %q: %v", what, o.Cause, o.Status, status, causes, o.Err)
+		h.t.Errorf("%s: ended for %q with %d, answered %d, want %q: %v", what, o.Cause, o.Status, status, causes, o.Err)
 	}
 	p := policy.Of(o.Cause)
 	ok := status == p.Status
@@ -98,10 +98,10 @@ func (e *ends) check(l *harness, what string, status int, evidence policy.Eviden
 		ok = status >= http.StatusBadRequest && status < http.StatusInternalServerError && status != http.StatusTooManyRequests
 	}
 	if !ok || level != p.Level {
-		l.t.Errorf("%s: answered %d and logged as %v for %q, whose policy is %+v", what, status, level, o.Cause, p)
+		h.t.Errorf("%s: answered %d and logged as %v for %q, whose policy is %+v", what, status, level, o.Cause, p)
 	}
 	if got := policy.EvidenceOf(o); got != evidence {
-		l.t.Errorf("%s: evidence %q, want %q", what, got, evidence)
+		h.t.Errorf("%s: evidence %q, want %q", what, got, evidence)
 	}
 }
 
@@ -114,7 +114,7 @@ const nobodys policy.Evidence = ""
 func TestAPI_EndsEachRequestForItsCause(t *testing.T) {
 	t.Parallel()
 	var e ends
-	l := newHarness(t, setup{flag: `UPDATE feature_flags SET rollout_percentage = 0, enabled_user_ids = '["alice", "ro-alice", "bob", "away"]'`, options: e.options})
+	h := newHarness(t, setup{flag: `UPDATE feature_flags SET rollout_percentage = 0, enabled_user_ids = '["alice", "ro-alice", "bob", "away"]'`, options: e.options})
 	const wrong = `{"colour":"red"}`
 	for _, tt := range []struct {
 		what, method, path, user, body string
@@ -141,22 +141,22 @@ func TestAPI_EndsEachRequestForItsCause(t *testing.T) {
 		{"no such route", "GET", automation.BasePath + "/nothing", "alice", "", nil, 404, nobodys, outcome.Client},
 		{"no such method", "PUT", statusPath, "alice", "", nil, 405, nobodys, outcome.Client},
 	} {
-		status := e.repeat(l, tt.status, func() int { return l.do(tt.method, tt.path, tt.user, tt.body, tt.header...).status })
+		status := e.repeat(h, tt.status, func() int { return h.do(tt.method, tt.path, tt.user, tt.body, tt.header...).status })
 		if status != tt.status {
 			t.Errorf("%s: %d, want %d", tt.what, status, tt.status)
 		}
-		e.check(l, tt.what, status, tt.evidence, tt.cause)
+		e.check(h, tt.what, status, tt.evidence, tt.cause)
 	}
 	t.Run("too many changes", func(t *testing.T) {
 		const n = 100 // at once, because places come back with time
 		var all sync.WaitGroup
 		for range n {
-			all.Go(func() { l.do("PATCH", settingsPath, "bob", `{}`) })
+			all.Go(func() { h.do("PATCH", settingsPath, "bob", `{}`) })
 		}
 		all.Wait()
 		limited := 0
 		for range n {
-			o, _ := e.next(l) // another's log line, perhaps
+			o, _ := e.next(h) // another's log line, perhaps
 			if is := o.Cause == outcome.Limit; is != (o.Status == http.StatusTooManyRequests) || is && policy.EvidenceOf(o) != nobodys {
 				t.Errorf("%d for %q, evidence %q", o.Status, o.Cause, policy.EvidenceOf(o))
 			} else if is {
@@ -168,7 +168,7 @@ func TestAPI_EndsEachRequestForItsCause(t *testing.T) {
 		}
 	})
 	// Each route, without the database.
-	if err := l.db.Close(); err != nil {
+	if err := h.db.Close(); err != nil {
 		t.Fatal(err)
 	}
 	for _, route := range userapi.Routes(automation.BasePath) {
@@ -177,23 +177,23 @@ func TestAPI_EndsEachRequestForItsCause(t *testing.T) {
 		if strings.HasSuffix(path, "/feedback") {
 			body = `{"message":"fine"}`
 		}
-		a := l.do(method, strings.ReplaceAll(path, "{id}", someSession), "alice", body)
+		a := h.do(method, strings.ReplaceAll(path, "{id}", someSession), "alice", body)
 		evidence := policy.EvidenceShared
 		if strings.HasSuffix(path, "/status") || strings.HasSuffix(path, "/feedback") {
 			evidence = nobodys // they serve users without the feature as well
 		}
-		e.check(l, route+" without the database", a.status, evidence, outcome.Database)
+		e.check(h, route+" without the database", a.status, evidence, outcome.Database)
 	}
 }
 
 func TestAPI_EndsRequestsOfUnknownFlagsForTheDatabase(t *testing.T) {
 	t.Parallel()
 	var e ends
-	l := newHarness(t, setup{bare: true, options: e.options})
-	l.until("the flags cannot be read", func() bool { return l.Flags().Health().Err != nil })
+	h := newHarness(t, setup{bare: true, options: e.options})
+	h.until("the flags cannot be read", func() bool { return h.Flags().Health().Err != nil })
 	for _, path := range []string{settingsPath, sessionsPath, statusPath} {
-		a := l.get(path, "alice")
-		e.check(l, path, a.status, nobodys, outcome.Database)
+		a := h.get(path, "alice")
+		e.check(h, path, a.status, nobodys, outcome.Database)
 	}
 }
 

@@ -61,7 +61,7 @@ func settingsOf(t *testing.T, a answer) string {
 
 func TestAPI_ReadsAndWritesSettings(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = false }})
+	h := newHarness(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = false }})
 	for _, step := range []struct {
 		name, method, body string
 		header             []string
@@ -90,43 +90,43 @@ func TestAPI_ReadsAndWritesSettings(t *testing.T) {
 		{"where nothing is stored the condition is 0", "PUT", good, []string{"If-Match", `"0"`}, `alice true 1800 stored=true "15"`},
 	} {
 		t.Run(step.name, func(t *testing.T) {
-			l.t = t
-			if diff := cmp.Diff(step.want, settingsOf(t, l.do(step.method, settingsPath, "alice", step.body, step.header...))); diff != "" {
+			h.t = t
+			if diff := cmp.Diff(step.want, settingsOf(t, h.do(step.method, settingsPath, "alice", step.body, step.header...))); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
-	l.t = t
-	if got := settingsOf(t, l.get(settingsPath, "bob")); got != `bob false 3600 stored=false "0"` {
+	h.t = t
+	if got := settingsOf(t, h.get(settingsPath, "bob")); got != `bob false 3600 stored=false "0"` {
 		t.Errorf("bob sees %s", got)
 	}
-	if n := l.count(`SELECT count(*) FROM user_automation_settings WHERE user_id <> 'alice'`); n != 0 {
+	if n := h.count(`SELECT count(*) FROM user_automation_settings WHERE user_id <> 'alice'`); n != 0 {
 		t.Errorf("reading wrote %d rows", n)
 	}
 }
 
 func TestAPI_StoresNothingOnReads(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
+	h := newHarness(t, setup{})
 	for _, path := range []string{settingsPath, sessionsPath, statusPath} {
-		if a := l.get(path, "alice"); a.status != http.StatusOK {
+		if a := h.get(path, "alice"); a.status != http.StatusOK {
 			t.Errorf("%s: %d", path, a.status)
 		}
 	}
-	if n := l.count(`SELECT (SELECT count(*) FROM user_automation_settings) + (SELECT count(*) FROM automation_sessions)`); n != 0 {
+	if n := h.count(`SELECT (SELECT count(*) FROM user_automation_settings) + (SELECT count(*) FROM automation_sessions)`); n != 0 {
 		t.Errorf("%d rows", n)
 	}
 }
 
 func TestAPI_AnswersNotModified(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
-	l.do("PUT", settingsPath, "alice", good)
+	h := newHarness(t, setup{})
+	h.do("PUT", settingsPath, "alice", good)
 	for tag, want := range map[string]int{
 		`"1"`: 304, `W/"1"`: 304, `"7", "1"`: 304, `*`: 304,
 		`"0"`: 200, `1`: 200, `"1`: 200, "": 200,
 	} {
-		a := l.get(settingsPath, "alice", "If-None-Match", tag)
+		a := h.get(settingsPath, "alice", "If-None-Match", tag)
 		if a.status != want || a.header.Get("ETag") != `"1"` || want == 304 && a.body != "" {
 			t.Errorf("If-None-Match %s: %d, ETag %s, %q; want %d", tag, a.status, a.header.Get("ETag"), a.body, want)
 		}
@@ -135,15 +135,15 @@ func TestAPI_AnswersNotModified(t *testing.T) {
 
 func TestAPI_ChangesNothingWhenAPreconditionFails(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
+	h := newHarness(t, setup{})
 	for i, tag := range []string{`"0"`, `"2"`, `W/"1"`, `1`, `"01"`, `"+1"`, `"-1"`, `"3", "2"`, `"99999999999999999999"`, `"x"`, ``, `,`} {
 		user := fmt.Sprint("user-", i)
-		l.do("PUT", settingsPath, user, good)
+		h.do("PUT", settingsPath, user, good)
 		for method, body := range map[string]string{"PUT": `{"is_enabled":false,"session_duration":300}`,
 			"POST": `{"is_enabled":false,"session_duration":300}`, "PATCH": `{"is_enabled":false}`, "DELETE": ""} {
-			problemOf(t, l.do(method, settingsPath, user, body, "If-Match", tag), http.StatusPreconditionFailed)
+			problemOf(t, h.do(method, settingsPath, user, body, "If-Match", tag), http.StatusPreconditionFailed)
 		}
-		if got := settingsOf(t, l.get(settingsPath, user)); got != user+` true 1800 stored=true "1"` {
+		if got := settingsOf(t, h.get(settingsPath, user)); got != user+` true 1800 stored=true "1"` {
 			t.Error(got)
 		}
 	}
@@ -151,7 +151,7 @@ func TestAPI_ChangesNothingWhenAPreconditionFails(t *testing.T) {
 
 func TestAPI_NamesEachBadField(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
+	h := newHarness(t, setup{})
 	both := []string{"PUT", "POST"}
 	all := []string{"PUT", "POST", "PATCH"}
 	for i, tt := range []struct {
@@ -189,24 +189,24 @@ func TestAPI_NamesEachBadField(t *testing.T) {
 	} {
 		for _, method := range tt.methods {
 			t.Run(method+" "+tt.name, func(t *testing.T) {
-				l.t = t
+				h.t = t
 				user := fmt.Sprint("user-", i)
-				fields := problemOf(t, l.do(method, settingsPath, user, tt.body), http.StatusBadRequest)
+				fields := problemOf(t, h.do(method, settingsPath, user, tt.body), http.StatusBadRequest)
 				if diff := cmp.Diff(tt.want, fields); diff != "" {
 					t.Error(diff)
 				}
 			})
 		}
 	}
-	l.t = t
-	if n := l.count(`SELECT count(*) FROM user_automation_settings`); n != 0 {
+	h.t = t
+	if n := h.count(`SELECT count(*) FROM user_automation_settings`); n != 0 {
 		t.Errorf("%d rows were written", n)
 	}
 }
 
 func TestAPI_AcceptsOnlySmallJSON(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
+	h := newHarness(t, setup{})
 	large := strings.Repeat(" ", 4<<10) + good
 	for _, tt := range []struct {
 		name   string
@@ -224,22 +224,22 @@ func TestAPI_AcceptsOnlySmallJSON(t *testing.T) {
 	} {
 		for _, method := range []string{"PUT", "POST", "PATCH"} {
 			t.Run(method+" "+tt.name, func(t *testing.T) {
-				l.t = t
-				problemOf(t, l.do(method, settingsPath, "alice", tt.body, tt.header...), tt.want)
+				h.t = t
+				problemOf(t, h.do(method, settingsPath, "alice", tt.body, tt.header...), tt.want)
 			})
 		}
 	}
 	t.Run("a merge patch is a PATCH alone", func(t *testing.T) {
-		l.t = t
+		h.t = t
 		for _, method := range []string{"PUT", "POST"} {
-			problemOf(t, l.do(method, settingsPath, "alice", good, "Content-Type", "application/merge-patch+json"), http.StatusUnsupportedMediaType)
+			problemOf(t, h.do(method, settingsPath, "alice", good, "Content-Type", "application/merge-patch+json"), http.StatusUnsupportedMediaType)
 		}
 	})
 	t.Run("too large in chunks", func(t *testing.T) {
-		l.t = t
-		r := l.request("PUT", settingsPath, "alice", "x")
+		h.t = t
+		r := h.request("PUT", settingsPath, "alice", "x")
 		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(large)), -1
-		problemOf(t, l.send(r), http.StatusRequestEntityTooLarge)
+		problemOf(t, h.send(r), http.StatusRequestEntityTooLarge)
 	})
 }
 
@@ -271,10 +271,10 @@ func TestAPI_HidesAllButTheStatusWithoutTheFlag(t *testing.T) {
 		"also to read-only users":        {setup{flag: off}, "ro-alice", "off", "back at noon"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newHarness(t, tt.setup)
-			everyCall(func(method, path, body string) { problemOf(t, l.do(method, path, tt.key, body), http.StatusNotFound) })
+			h := newHarness(t, tt.setup)
+			everyCall(func(method, path, body string) { problemOf(t, h.do(method, path, tt.key, body), http.StatusNotFound) })
 			want := object{"enabled": false, "reason": tt.reason, "notice": tt.notice, "budget": nil}
-			if diff := cmp.Diff(want, l.get(statusPath, tt.key).json(t)); diff != "" {
+			if diff := cmp.Diff(want, h.get(statusPath, tt.key).json(t)); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -283,35 +283,35 @@ func TestAPI_HidesAllButTheStatusWithoutTheFlag(t *testing.T) {
 
 func TestStatus_HasTheBudget(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{config: func(c *automation.Config) { c.MaxOpensPerHour = 1 }})
-	budget := func() object { return l.get(statusPath, "alice").json(t)["budget"].(object) }
+	h := newHarness(t, setup{config: func(c *automation.Config) { c.MaxOpensPerHour = 1 }})
+	budget := func() object { return h.get(statusPath, "alice").json(t)["budget"].(object) }
 	if diff := cmp.Diff(object{"sessions_held": 0.0, "sessions_max": 4.0, "opens_left_hour": 1.0, "opens_left_day": nil, "next_free_at": nil}, budget()); diff != "" {
 		t.Error(diff)
 	}
-	l.chat("alice")
+	h.chat("alice")
 	b := budget()
 	at, err := time.Parse(time.RFC3339, fmt.Sprint(b["next_free_at"]))
 	if b["sessions_held"] != 1.0 || b["opens_left_hour"] != 0.0 || err != nil {
 		t.Errorf("%v, %v", b, err)
 	}
 	// It agrees with what the next open is told.
-	refused := l.do("POST", chatPath, "alice", ask("Qwen 3:web"))
+	refused := h.do("POST", chatPath, "alice", ask("Qwen 3:web"))
 	wait, err := time.ParseDuration(refused.header.Get("Retry-After") + "s")
 	if d := time.Until(at) - wait; refused.status != http.StatusTooManyRequests || err != nil || d < -2*time.Minute || d > 2*time.Minute {
 		t.Errorf("free at %v, and the open is told to wait %v", at, wait)
 	}
 	// Who uses no session any more still learns the rest.
-	l.sql(`ALTER TABLE automation_sessions RENAME TO automation_sessions_away`)
-	if a := l.get(statusPath, "alice"); a.status != http.StatusOK || a.json(t)["reason"] != "on" || a.json(t)["budget"] != nil {
+	h.sql(`ALTER TABLE automation_sessions RENAME TO automation_sessions_away`)
+	if a := h.get(statusPath, "alice"); a.status != http.StatusOK || a.json(t)["reason"] != "on" || a.json(t)["budget"] != nil {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 }
 
 func TestStatus_FollowsTheFlagAndTheUser(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = false }})
+	h := newHarness(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = false }})
 	status := func() string {
-		a := l.get(statusPath, "alice")
+		a := h.get(statusPath, "alice")
 		return fmt.Sprint(a.status, " ", a.json(t)["enabled"], " ", a.json(t)["reason"])
 	}
 	check := func(want string) {
@@ -321,13 +321,13 @@ func TestStatus_FollowsTheFlagAndTheUser(t *testing.T) {
 		}
 	}
 	check("200 false opted_out")
-	l.do("PUT", settingsPath, "alice", good)
+	h.do("PUT", settingsPath, "alice", good)
 	check("200 true on")
-	l.set(`UPDATE feature_flags SET enabled = false`)
+	h.set(`UPDATE feature_flags SET enabled = false`)
 	check("200 false off")
-	l.set(`UPDATE feature_flags SET enabled = true, rollout_percentage = 0`)
+	h.set(`UPDATE feature_flags SET enabled = true, rollout_percentage = 0`)
 	check("200 false not_in_rollout")
-	l.set(`UPDATE feature_flags SET enabled_user_ids = '["alice"]'`)
+	h.set(`UPDATE feature_flags SET enabled_user_ids = '["alice"]'`)
 	check("200 true on")
 }
 
@@ -357,7 +357,7 @@ func TestStatus_SpeaksForTheReplicaThatAnswers(t *testing.T) {
 
 func TestAPI_RefusesWhoeverIsNotIdentified(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{identify: func(r *http.Request) (automation.Identity, error) {
+	h := newHarness(t, setup{identify: func(r *http.Request) (automation.Identity, error) {
 		id, err := byKey(r)
 		if err == nil && strings.HasPrefix(id.UserID, "bad") { // what a host's mistake may bring
 			id.UserID = map[string]string{"bad-empty": "", "bad-control": "a\x00b", "bad-long": strings.Repeat("a", 257), "bad-utf8": "a\xff"}[id.UserID]
@@ -367,7 +367,7 @@ func TestAPI_RefusesWhoeverIsNotIdentified(t *testing.T) {
 	call := func(key string, status int, header string) {
 		t.Helper()
 		do := func(method, path, body string) {
-			a := l.do(method, path, key, body)
+			a := h.do(method, path, key, body)
 			problemOf(t, a, status)
 			if a.header.Get(header) == "" {
 				t.Errorf("%s %s: %d without %s", method, path, status, header)
@@ -381,16 +381,16 @@ func TestAPI_RefusesWhoeverIsNotIdentified(t *testing.T) {
 		call(key, http.StatusUnauthorized, "WWW-Authenticate")
 	}
 	call("away", http.StatusServiceUnavailable, "Retry-After")
-	if !l.log.has("canary-identity") {
+	if !h.log.has("canary-identity") {
 		t.Error("the log does not say why")
 	}
 }
 
 func TestAPI_LetsReadOnlyKeysReadAlone(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
+	h := newHarness(t, setup{})
 	everyCall(func(method, path, body string) {
-		a := l.do(method, path, "ro-alice", body)
+		a := h.do(method, path, "ro-alice", body)
 		if method == "GET" {
 			if a.status != http.StatusOK {
 				t.Errorf("%s %s: %d", method, path, a.status)
@@ -399,16 +399,16 @@ func TestAPI_LetsReadOnlyKeysReadAlone(t *testing.T) {
 		}
 		problemOf(t, a, http.StatusForbidden)
 	})
-	if n := l.count(`SELECT count(*) FROM user_automation_settings`); n != 0 {
+	if n := h.count(`SELECT count(*) FROM user_automation_settings`); n != 0 {
 		t.Error("something was stored")
 	}
 }
 
 func TestAPI_LimitsWrites(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
+	h := newHarness(t, setup{})
 	for i := range 100 {
-		a := l.do("PATCH", settingsPath, "alice", `{}`)
+		a := h.do("PATCH", settingsPath, "alice", `{}`)
 		if a.status != http.StatusTooManyRequests {
 			if i > 60 {
 				t.Fatal("no limit in sight")
@@ -424,42 +424,42 @@ func TestAPI_LimitsWrites(t *testing.T) {
 		}
 		break
 	}
-	if a := l.get(settingsPath, "alice"); a.status != http.StatusOK {
+	if a := h.get(settingsPath, "alice"); a.status != http.StatusOK {
 		t.Errorf("reading is limited as well: %d", a.status)
 	}
-	if a := l.do("PATCH", settingsPath, "bob", `{}`); a.status != http.StatusOK {
+	if a := h.do("PATCH", settingsPath, "bob", `{}`); a.status != http.StatusOK {
 		t.Errorf("another user is limited as well: %d", a.status)
 	}
 }
 
 func TestAPI_AnswersUnavailableWithoutTheDatabase(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
-	if err := l.db.Close(); err != nil {
+	h := newHarness(t, setup{})
+	if err := h.db.Close(); err != nil {
 		t.Fatal(err)
 	}
 	everyCall(func(method, path, body string) {
-		a := l.do(method, path, "alice", body)
+		a := h.do(method, path, "alice", body)
 		problemOf(t, a, http.StatusServiceUnavailable)
 		if a.header.Get("Retry-After") == "" {
 			t.Errorf("%s %s: no Retry-After", method, path)
 		}
 	})
-	problemOf(t, l.get(statusPath, "alice"), http.StatusServiceUnavailable)
-	l.until("readiness says that the database is away", func() bool { return !l.Snapshot().Components["database"].OK })
-	if a := l.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable {
+	problemOf(t, h.get(statusPath, "alice"), http.StatusServiceUnavailable)
+	h.until("readiness says that the database is away", func() bool { return !h.Snapshot().Components["database"].OK })
+	if a := h.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable {
 		t.Errorf("ready: %d %s", a.status, a.body)
 	}
-	if a := l.get("/healthz/live", ""); a.status != http.StatusOK {
+	if a := h.get("/healthz/live", ""); a.status != http.StatusOK {
 		t.Errorf("live: %d %s", a.status, a.body)
 	}
 }
 
 func TestAPI_AnswersUnknownRoutesAndMethodsWithProblems(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
+	h := newHarness(t, setup{})
 	for _, path := range []string{"/", "/nothing", "/settings/", "/settings/x", "/sessions/a/b", "/%00", "/settings%00", "/settings/%00", "/sessions%00"} {
-		problemOf(t, l.get(automation.BasePath+path, "alice"), http.StatusNotFound)
+		problemOf(t, h.get(automation.BasePath+path, "alice"), http.StatusNotFound)
 	}
 	for _, tt := range []struct{ method, path, allow string }{
 		{"OPTIONS", settingsPath, "DELETE, GET, HEAD, PATCH, POST, PUT"},
@@ -467,7 +467,7 @@ func TestAPI_AnswersUnknownRoutesAndMethodsWithProblems(t *testing.T) {
 		{"GET", sessionsPath + "/0x1", "DELETE"},
 		{"PUT", statusPath, "GET, HEAD"},
 	} {
-		a := l.do(tt.method, tt.path, "alice", "")
+		a := h.do(tt.method, tt.path, "alice", "")
 		problemOf(t, a, http.StatusMethodNotAllowed)
 		if got := a.header.Get("Allow"); got != tt.allow {
 			t.Errorf("%s %s: Allow is %q, want %q", tt.method, tt.path, got, tt.allow)
@@ -477,10 +477,10 @@ func TestAPI_AnswersUnknownRoutesAndMethodsWithProblems(t *testing.T) {
 
 func TestAPI_ListsAndEndsOwnSessionsAlone(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
-	id := l.chat("alice").header.Get("X-Automation-Session")
-	l.until("the session is idle", func() bool { return l.held() == 0 })
-	list := l.get(sessionsPath, "alice").json(t)["sessions"].([]any)
+	h := newHarness(t, setup{})
+	id := h.chat("alice").header.Get("X-Automation-Session")
+	h.until("the session is idle", func() bool { return h.held() == 0 })
+	list := h.get(sessionsPath, "alice").json(t)["sessions"].([]any)
 	if len(list) != 1 {
 		t.Fatal(list)
 	}
@@ -493,36 +493,36 @@ func TestAPI_ListsAndEndsOwnSessionsAlone(t *testing.T) {
 	if d := ends.Sub(opened); d != time.Hour { // on the chain it is some seconds more
 		t.Errorf("it lasts %v", d)
 	}
-	if list := l.get(sessionsPath, "bob").json(t)["sessions"].([]any); len(list) != 0 {
+	if list := h.get(sessionsPath, "bob").json(t)["sessions"].([]any); len(list) != 0 {
 		t.Errorf("bob sees %v", list)
 	}
-	problemOf(t, l.do("DELETE", sessionsPath+"/"+id, "bob", ""), http.StatusNotFound)
+	problemOf(t, h.do("DELETE", sessionsPath+"/"+id, "bob", ""), http.StatusNotFound)
 	for _, other := range []string{"0x1", "%00", "%ff", strings.Repeat("a", 3000)} {
-		problemOf(t, l.do("DELETE", sessionsPath+"/"+other, "alice", ""), http.StatusNotFound)
+		problemOf(t, h.do("DELETE", sessionsPath+"/"+other, "alice", ""), http.StatusNotFound)
 	}
-	a := l.do("DELETE", sessionsPath+"/"+strings.ToUpper(id), "alice", "") // hex digits in either case
+	a := h.do("DELETE", sessionsPath+"/"+strings.ToUpper(id), "alice", "") // hex digits in either case
 	if a.status != http.StatusOK || a.json(t)["state"] != "ending" {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
-	l.until("it is closed", func() bool { return l.node.Stats().Closes == 1 })
-	l.until("it is in the list no more", func() bool { return len(l.get(sessionsPath, "alice").json(t)["sessions"].([]any)) == 0 })
-	problemOf(t, l.do("DELETE", sessionsPath+"/"+id, "alice", ""), http.StatusNotFound)
+	h.until("it is closed", func() bool { return h.node.Stats().Closes == 1 })
+	h.until("it is in the list no more", func() bool { return len(h.get(sessionsPath, "alice").json(t)["sessions"].([]any)) == 0 })
+	problemOf(t, h.do("DELETE", sessionsPath+"/"+id, "alice", ""), http.StatusNotFound)
 }
 
 // A user whose list shows a session in use, and a model without a name.
 func TestAPI_ListsHowASessionIs(t *testing.T) {
 	t.Parallel()
 	hold, seen := make(chan struct{}), make(chan struct{})
-	l := newHarness(t, setup{next: func(http.ResponseWriter, *http.Request) { close(seen); <-hold }})
+	h := newHarness(t, setup{next: func(http.ResponseWriter, *http.Request) { close(seen); <-hold }})
 	letGo := sync.OnceFunc(func() { close(hold) })
 	t.Cleanup(letGo) // or the server waits without end
 	done := make(chan answer, 1)
-	r := l.request("POST", hostPath, "alice", ask(proxyroutertest.ModelID("qwen")))
-	go func() { done <- l.send(r) }()
+	r := h.request("POST", hostPath, "alice", ask(proxyroutertest.ModelID("qwen")))
+	go func() { done <- h.send(r) }()
 	<-seen
-	writeJSON(t, l.cfg.MappingsFile, without("Qwen 3:web"))
-	l.until("the name is gone", func() bool { return !strings.Contains(l.get("/api/v1/models", "").body, "Qwen") })
-	s := l.get(sessionsPath, "alice").json(t)["sessions"].([]any)[0].(object)
+	writeJSON(t, h.cfg.MappingsFile, without("Qwen 3:web"))
+	h.until("the name is gone", func() bool { return !strings.Contains(h.get("/api/v1/models", "").body, "Qwen") })
+	s := h.get(sessionsPath, "alice").json(t)["sessions"].([]any)[0].(object)
 	if s["state"] != "in_use" || s["model"] != proxyroutertest.ModelID("qwen") {
 		t.Error(s)
 	}
@@ -532,9 +532,9 @@ func TestAPI_ListsHowASessionIs(t *testing.T) {
 
 func TestModels_AreListedInOpenAIsShape(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{typed: true})
+	h := newHarness(t, setup{typed: true})
 	var got []string
-	for _, m := range l.get("/api/v1/models", "").json(t)["data"].([]any) {
+	for _, m := range h.get("/api/v1/models", "").json(t)["data"].([]any) {
 		got = append(got, fmt.Sprint(m.(object)["id"], " ", m.(object)["model_type"]))
 	}
 	if diff := cmp.Diff([]string{"embedder EMBEDDING", "llama LLM", "möwe <nil>", "Qwen 3:web <nil>", "whisper STT"}, got); diff != "" {

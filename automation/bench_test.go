@@ -67,9 +67,9 @@ func BenchmarkSessions(b *testing.B) {
 	} {
 		b.Run(tt.name, func(b *testing.B) {
 			tt.setup.identify, tt.setup.next = identified, handler
-			l := newHarness(b, tt.setup)
-			run(b, l.Sessions(handler))
-			if s := l.node.Stats(); strings.HasPrefix(tt.name, "on") != (s.Opens == 1) {
+			h := newHarness(b, tt.setup)
+			run(b, h.Sessions(handler))
+			if s := h.node.Stats(); strings.HasPrefix(tt.name, "on") != (s.Opens == 1) {
 				b.Fatalf("%d opens", s.Opens)
 			}
 		})

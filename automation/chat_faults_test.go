@@ -30,13 +30,13 @@ func TestForward_NeverOverlapsOnASession(t *testing.T) {
 	t.Parallel()
 	for name, db := range databases {
 		t.Run(name, func(t *testing.T) {
-			l := newHarness(t, setup{db: db, node: proxyroutertest.Options{OpenLatency: 50 * time.Millisecond, ChunkDelay: 5 * time.Millisecond},
+			h := newHarness(t, setup{db: db, node: proxyroutertest.Options{OpenLatency: 50 * time.Millisecond, ChunkDelay: 5 * time.Millisecond},
 				config: func(c *automation.Config) { c.MaxSessionsPerUser, c.MaxOpensPerHour = 4, 10 }})
 			var served, told atomic.Int32
 			var wg sync.WaitGroup
 			for range 64 {
 				wg.Go(func() {
-					switch a := l.chat("alice"); {
+					switch a := h.chat("alice"); {
 					case a.status == http.StatusOK:
 						served.Add(1)
 					case (a.status == 429 || a.status == 503) && a.header.Get("Retry-After") != "":
@@ -47,11 +47,11 @@ func TestForward_NeverOverlapsOnASession(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			s := l.healthy()
+			s := h.healthy()
 			if served.Load()+told.Load() != 64 || served.Load() == 0 || s.Opens > 4 {
 				t.Errorf("%d served, %d told to come back, %d opens; want 64 in all and at most 4 opens", served.Load(), told.Load(), s.Opens)
 			}
-			l.until("no lease is held", func() bool { return l.held() == 0 })
+			h.until("no lease is held", func() bool { return h.held() == 0 })
 			t.Logf("%d served, %d told to come back, %d opens", served.Load(), told.Load(), s.Opens)
 		})
 	}
@@ -72,11 +72,11 @@ func comeBack(t *testing.T, a answer, took time.Duration) {
 
 func TestForward_AnswersAtOnceWhenTheNodeIsAway(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
-	if a := l.chat("alice"); a.status != http.StatusOK {
+	h := newHarness(t, setup{})
+	if a := h.chat("alice"); a.status != http.StatusOK {
 		t.Fatal(a.body)
 	}
-	l.node.Close()
+	h.node.Close()
 	for _, tt := range []struct{ path, user string }{
 		{hostPath, "bob"},                                       // has no session
 		{chatPath, "bob"},                                       // the same, on the whole way
@@ -84,36 +84,36 @@ func TestForward_AnswersAtOnceWhenTheNodeIsAway(t *testing.T) {
 		{hostPath, "bob"}, {hostPath, "bob"}, {hostPath, "bob"}, // until the breaker opens
 	} {
 		begun := time.Now()
-		a := l.do("POST", tt.path, tt.user, ask("llama"))
+		a := h.do("POST", tt.path, tt.user, ask("llama"))
 		took := time.Since(begun)
 		comeBack(t, a, took)
 		t.Logf("%s for %s: %d after %v", tt.path, tt.user, a.status, took)
 	}
-	l.until("readiness says so", func() bool { // the breaker's pause is short here, and after it only a call can tell
-		l.do("POST", hostPath, "bob", ask("llama"))
-		a := l.get("/healthz/ready", "")
+	h.until("readiness says so", func() bool { // the breaker's pause is short here, and after it only a call can tell
+		h.do("POST", hostPath, "bob", ask("llama"))
+		a := h.get("/healthz/ready", "")
 		return a.status == http.StatusServiceUnavailable && strings.Contains(a.body, "it does not answer")
 	})
 	// Alice's session was not given up for it.
-	if n := l.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open'`); n != 1 {
+	if n := h.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open'`); n != 1 {
 		t.Errorf("%d open sessions, want 1", n)
 	}
 }
 
 func TestForward_ReportsWrongNodeCredentials(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{node: proxyroutertest.Options{Username: "admin", Password: "canary-right"},
+	h := newHarness(t, setup{node: proxyroutertest.Options{Username: "admin", Password: "canary-right"},
 		config: func(c *automation.Config) { c.ProxyRouterPassword = automation.NewSecret("canary-wrong") }})
 	begun := time.Now()
-	comeBack(t, l.do("POST", hostPath, "alice", ask("llama")), time.Since(begun))
-	if p := l.Snapshot().Components["node"]; p.OK || p.Detail != "it refuses our credentials" {
+	comeBack(t, h.do("POST", hostPath, "alice", ask("llama")), time.Since(begun))
+	if p := h.Snapshot().Components["node"]; p.OK || p.Detail != "it refuses our credentials" {
 		t.Errorf("%+v", p)
 	}
-	if a := l.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable {
+	if a := h.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable {
 		t.Errorf("ready: %d", a.status)
 	}
-	if !l.log.has("401", "invalid username or password") || l.log.has("canary-wrong") {
-		t.Error("the log does not say so, or says too much:", l.log)
+	if !h.log.has("401", "invalid username or password") || h.log.has("canary-wrong") {
+		t.Error("the log does not say so, or says too much:", h.log)
 	}
 }
 
@@ -121,17 +121,17 @@ func TestSessions_RefusesOnlyUsersOfTheFeatureWithoutTheDatabase(t *testing.T) {
 	t.Parallel()
 	for _, optIn := range []bool{true, false} {
 		t.Run(fmt.Sprintf("by default %v", optIn), func(t *testing.T) {
-			l := newHarness(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = optIn }})
-			l.do("PUT", settingsPath, "alice", good)
-			l.do("PUT", settingsPath, "carol", `{"is_enabled":false,"session_duration":300}`)
-			l.do("POST", hostPath, "alice", ask("llama"))
-			l.do("POST", hostPath, "carol", ask("llama"))
-			if err := l.db.Close(); err != nil {
+			h := newHarness(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = optIn }})
+			h.do("PUT", settingsPath, "alice", good)
+			h.do("PUT", settingsPath, "carol", `{"is_enabled":false,"session_duration":300}`)
+			h.do("POST", hostPath, "alice", ask("llama"))
+			h.do("POST", hostPath, "carol", ask("llama"))
+			if err := h.db.Close(); err != nil {
 				t.Fatal(err)
 			}
 			post := func(user string) (answer, time.Duration) {
 				begun := time.Now()
-				a := l.do("POST", hostPath, user, ask("llama"))
+				a := h.do("POST", hostPath, user, ask("llama"))
 				return a, time.Since(begun)
 			}
 			a, took := post("alice")
@@ -142,7 +142,7 @@ func TestSessions_RefusesOnlyUsersOfTheFeatureWithoutTheDatabase(t *testing.T) {
 			a, took = post("bob")
 			comeBack(t, a, took) // whether bob has it off is not known
 			begun := time.Now()
-			comeBack(t, l.do("POST", hostPath, "bob", ask("llama"), "session_id", strings.Repeat("ab", 32)), time.Since(begun))
+			comeBack(t, h.do("POST", hostPath, "bob", ask("llama"), "session_id", strings.Repeat("ab", 32)), time.Since(begun))
 		})
 	}
 }
@@ -151,9 +151,9 @@ func TestSessions_NeverTreatsUnknownAsOff(t *testing.T) {
 	t.Parallel()
 	t.Run("who makes the request", func(t *testing.T) {
 		var got seen
-		l := newHarness(t, setup{next: got.ServeHTTP})
+		h := newHarness(t, setup{next: got.ServeHTTP})
 		for _, path := range []string{hostPath, chatPath} {
-			comeBackSoon(t, l.do("POST", path, "away", ask("llama")))
+			comeBackSoon(t, h.do("POST", path, "away", ask("llama")))
 		}
 		if got.calls != 0 {
 			t.Error("the host's handler got it")
@@ -161,12 +161,12 @@ func TestSessions_NeverTreatsUnknownAsOff(t *testing.T) {
 	})
 	t.Run("what the flag says", func(t *testing.T) {
 		var got seen
-		l := newHarness(t, setup{bare: true, next: got.ServeHTTP})
-		l.until("the flags cannot be read", func() bool { return l.Flags().Health().Err != nil })
-		comeBackSoon(t, l.chat("alice"))
-		problemOf(t, l.get(settingsPath, "alice"), http.StatusServiceUnavailable)
-		problemOf(t, l.get(statusPath, "alice"), http.StatusServiceUnavailable)
-		if a := l.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK || got.calls != 1 {
+		h := newHarness(t, setup{bare: true, next: got.ServeHTTP})
+		h.until("the flags cannot be read", func() bool { return h.Flags().Health().Err != nil })
+		comeBackSoon(t, h.chat("alice"))
+		problemOf(t, h.get(settingsPath, "alice"), http.StatusServiceUnavailable)
+		problemOf(t, h.get(statusPath, "alice"), http.StatusServiceUnavailable)
+		if a := h.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK || got.calls != 1 {
 			t.Errorf("the host's own flow: %d %s", a.status, a.body)
 		}
 	})
@@ -174,24 +174,24 @@ func TestSessions_NeverTreatsUnknownAsOff(t *testing.T) {
 
 func TestReadiness_SaysThatThisReplicaFailsItsRequests(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
-	l.chat("alice") // settings and a session are known
-	l.until("it is idle", func() bool { return l.held() == 0 })
-	l.sql(`ALTER TABLE automation_sessions RENAME TO automation_sessions_away`)
+	h := newHarness(t, setup{})
+	h.chat("alice") // settings and a session are known
+	h.until("it is idle", func() bool { return h.held() == 0 })
+	h.sql(`ALTER TABLE automation_sessions RENAME TO automation_sessions_away`)
 	for range 6 {
-		comeBackSoon(t, l.chat("alice"))
+		comeBackSoon(t, h.chat("alice"))
 	}
-	a := l.get("/healthz/ready", "")
-	if c := l.Snapshot().Components["requests"]; c.OK || a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "requests failed on this replica") {
+	a := h.get("/healthz/ready", "")
+	if c := h.Snapshot().Components["requests"]; c.OK || a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "requests failed on this replica") {
 		t.Errorf("%+v, %d %s", c, a.status, a.body)
 	}
-	l.sql(`ALTER TABLE automation_sessions_away RENAME TO automation_sessions`)
+	h.sql(`ALTER TABLE automation_sessions_away RENAME TO automation_sessions`)
 	for range 6 {
-		if a := l.chat("alice"); a.status != http.StatusOK {
+		if a := h.chat("alice"); a.status != http.StatusOK {
 			t.Errorf("%d %s", a.status, a.body)
 		}
 	}
-	if c := l.Snapshot().Components["requests"]; !c.OK {
+	if c := h.Snapshot().Components["requests"]; !c.OK {
 		t.Errorf("%+v", c)
 	}
 }
@@ -205,23 +205,23 @@ func comeBackSoon(t *testing.T, a answer) {
 
 func TestSessions_ServesNobodyBeforeTheModelsAreLoaded(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{idle: true})
-	l.set(everybody)
+	h := newHarness(t, setup{idle: true})
+	h.set(everybody)
 	begun := time.Now()
-	comeBack(t, l.do("POST", hostPath, "alice", ask("llama")), time.Since(begun))
-	if p := l.Snapshot().Components; p["mapping"].OK || p["run"].OK {
+	comeBack(t, h.do("POST", hostPath, "alice", ask("llama")), time.Since(begun))
+	if p := h.Snapshot().Components; p["mapping"].OK || p["run"].OK {
 		t.Errorf("%+v", p)
 	}
 }
 
 func TestSessions_ReportsAProviderWithoutSessions(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
-	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Text: "no provider accepting session, key canary-node"})
+	h := newHarness(t, setup{})
+	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Text: "no provider accepting session, key canary-node"})
 	begun := time.Now()
-	comeBack(t, l.do("POST", hostPath, "alice", ask("llama")), time.Since(begun))
-	if !l.log.has("session not opened", "no provider accepting session") {
-		t.Error("the log does not say why:", l.log)
+	comeBack(t, h.do("POST", hostPath, "alice", ask("llama")), time.Since(begun))
+	if !h.log.has("session not opened", "no provider accepting session") {
+		t.Error("the log does not say why:", h.log)
 	}
 }
 
@@ -251,13 +251,13 @@ func TestSessions_ExplainsAWaitInVain(t *testing.T) {
 			if isHeld {
 				s.next = func(http.ResponseWriter, *http.Request) { entered <- struct{}{}; <-hold }
 			}
-			l := newHarness(t, s)
+			h := newHarness(t, s)
 			letGo := sync.OnceFunc(func() { close(hold) })
 			t.Cleanup(letGo) // or the server waits without end
 			var wg sync.WaitGroup
 			if isHeld {
 				wg.Go(func() {
-					for l.do("POST", hostPath, "alice", ask("llama")).status != http.StatusOK { // time was up before a busy machine had claimed it
+					for h.do("POST", hostPath, "alice", ask("llama")).status != http.StatusOK { // time was up before a busy machine had claimed it
 					}
 				})
 				<-entered
@@ -265,13 +265,13 @@ func TestSessions_ExplainsAWaitInVain(t *testing.T) {
 			// Where the time is up within a statement, it is the database's error instead; and
 			// an open may have come to its end during such requests, so the next is another user's.
 			user, asked := "alice", 0
-			l.until("it is told why", func() bool {
+			h.until("it is told why", func() bool {
 				if asked++; !isHeld {
 					user = fmt.Sprint("user-", asked)
 				}
-				a := l.do("POST", hostPath, user, ask("llama"))
+				a := h.do("POST", hostPath, user, ask("llama"))
 				if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
-					t.Fatalf("%d %s; the log:\n%s", a.status, a.body, l.log)
+					t.Fatalf("%d %s; the log:\n%s", a.status, a.body, h.log)
 				}
 				return strings.Contains(a.body, tt.want)
 			})

@@ -50,7 +50,7 @@ func (s *seen) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func TestSessions_PassesThroughWhatIsNotItsConcern(t *testing.T) {
 	t.Parallel()
-	optOut := func(l *harness) { l.do("PUT", settingsPath, "alice", `{"is_enabled":false,"session_duration":300}`) }
+	optOut := func(h *harness) { h.do("PUT", settingsPath, "alice", `{"is_enabled":false,"session_duration":300}`) }
 	nothing := func(*harness) {}
 	for name, tt := range map[string]struct {
 		setup   setup
@@ -81,12 +81,12 @@ func TestSessions_PassesThroughWhatIsNotItsConcern(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var got seen
 			tt.setup.next = got.ServeHTTP
-			l := newHarness(t, tt.setup)
-			tt.prepare(l)
+			h := newHarness(t, tt.setup)
+			tt.prepare(h)
 			header := append([]string{"X-Own", "a", "Accept-Encoding", "identity"}, tt.header...)
-			r := l.request(tt.method, hostPath, tt.key, tt.body, header...)
+			r := h.request(tt.method, hostPath, tt.key, tt.body, header...)
 			want := r.Header.Clone()
-			a := l.send(r)
+			a := h.send(r)
 			if a.status != http.StatusOK || a.body != "the host's answer" {
 				t.Fatalf("%d %s", a.status, a.body)
 			}
@@ -102,7 +102,7 @@ func TestSessions_PassesThroughWhatIsNotItsConcern(t *testing.T) {
 			if got.body != sha256.Sum256([]byte(tt.body)) || got.method != tt.method {
 				t.Errorf("%s with a body of %d bytes", got.method, got.size)
 			}
-			if s := l.node.Stats(); s.OpenRequests != 0 {
+			if s := h.node.Stats(); s.OpenRequests != 0 {
 				t.Errorf("%d opens", s.OpenRequests)
 			}
 		})
@@ -112,36 +112,36 @@ func TestSessions_PassesThroughWhatIsNotItsConcern(t *testing.T) {
 func TestSessions_OpensOnceAndReuses(t *testing.T) {
 	t.Parallel()
 	var got seen
-	l := newHarness(t, setup{next: got.ServeHTTP})
-	first := l.do("POST", hostPath, "alice", ask("LLAMA"))
+	h := newHarness(t, setup{next: got.ServeHTTP})
+	first := h.do("POST", hostPath, "alice", ask("LLAMA"))
 	id := first.header.Get("X-Automation-Session")
 	if first.status != http.StatusOK || id == "" || first.header.Get("X-Automation-Model") != "llama" || got.header.Get("session_id") != id {
 		t.Fatalf("%d %v, handler saw %v", first.status, first.header, got.header)
 	}
-	if again := l.do("POST", hostPath, "alice", ask("")); again.header.Get("X-Automation-Session") != id {
+	if again := h.do("POST", hostPath, "alice", ask("")); again.header.Get("X-Automation-Session") != id {
 		t.Error("another session for the default model, which is the same")
 	}
-	if other := l.do("POST", hostPath, "bob", ask("llama")); other.header.Get("X-Automation-Session") == id {
+	if other := h.do("POST", hostPath, "bob", ask("llama")); other.header.Get("X-Automation-Session") == id {
 		t.Error("bob got alice's session")
 	}
-	if other := l.do("POST", hostPath, "alice", ask("möwe")); other.header.Get("X-Automation-Model") != "m%C3%B6we" {
+	if other := h.do("POST", hostPath, "alice", ask("möwe")); other.header.Get("X-Automation-Model") != "m%C3%B6we" {
 		t.Errorf("X-Automation-Model is %q", other.header.Get("X-Automation-Model"))
 	}
-	if s := l.healthy(); s.Opens != 3 {
+	if s := h.healthy(); s.Opens != 3 {
 		t.Errorf("%d opens, want 3", s.Opens)
 	}
 }
 
 func TestSessions_SharedScopeServesEveryUser(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{config: func(c *automation.Config) { c.SessionScope = automation.ScopeShared }})
+	h := newHarness(t, setup{config: func(c *automation.Config) { c.SessionScope = automation.ScopeShared }})
 	for _, user := range []string{"alice", "bob", "carol"} {
-		if a := l.do("POST", hostPath, user, ask("llama")); a.status != http.StatusOK {
+		if a := h.do("POST", hostPath, user, ask("llama")); a.status != http.StatusOK {
 			t.Fatalf("%d %s", a.status, a.body)
 		}
-		l.until("the session is free", func() bool { return l.held() == 0 })
+		h.until("the session is free", func() bool { return h.held() == 0 })
 	}
-	if s := l.healthy(); s.Opens != 1 {
+	if s := h.healthy(); s.Opens != 1 {
 		t.Errorf("%d opens", s.Opens)
 	}
 }
@@ -161,31 +161,31 @@ func TestManagedSession_IsItsUsersAloneWhateverTheFlagSays(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var got seen
 			tt.setup.next = got.ServeHTTP
-			l := newHarness(t, tt.setup)
-			l.do("PUT", settingsPath, "alice", good)
-			id := l.chat("alice").header.Get("X-Automation-Session")
-			l.until("it is idle", func() bool { return l.held() == 0 })
+			h := newHarness(t, tt.setup)
+			h.do("PUT", settingsPath, "alice", good)
+			id := h.chat("alice").header.Get("X-Automation-Session")
+			h.until("it is idle", func() bool { return h.held() == 0 })
 			if tt.after != "" {
-				l.set(tt.after)
+				h.set(tt.after)
 			}
-			shared := l.cfg.SessionScope == automation.ScopeShared
+			shared := h.cfg.SessionScope == automation.ScopeShared
 			for _, written := range []string{id, id[2:], strings.ToUpper(id[2:])} {
 				for _, path := range []string{hostPath, chatPath} {
-					if a := l.do("POST", path, "bob", ask("llama"), "session_id", written); !shared && (a.status != http.StatusNotFound || a.code() != "session_not_found") {
+					if a := h.do("POST", path, "bob", ask("llama"), "session_id", written); !shared && (a.status != http.StatusNotFound || a.code() != "session_not_found") {
 						t.Errorf("bob on %s with %s: %d %s", path, written, a.status, a.body)
 					}
-					a := l.do("POST", path, "alice", ask("llama"), "session_id", written)
+					a := h.do("POST", path, "alice", ask("llama"), "session_id", written)
 					if a.status != http.StatusOK || a.header.Get("X-Automation-Session") != id {
 						t.Errorf("alice on %s: %d %s", path, a.status, a.body)
 					}
-					l.until("it is idle", func() bool { return l.held() == 0 })
+					h.until("it is idle", func() bool { return h.held() == 0 })
 				}
 				calls := got.calls
-				if a := l.do("POST", hostPath, "", ask("llama"), "session_id", written); a.status != http.StatusNotFound || got.calls != calls {
+				if a := h.do("POST", hostPath, "", ask("llama"), "session_id", written); a.status != http.StatusNotFound || got.calls != calls {
 					t.Errorf("nobody with %s: %d %s", written, a.status, a.body)
 				}
 			}
-			if s := l.healthy(); s.Opens != 1 {
+			if s := h.healthy(); s.Opens != 1 {
 				t.Errorf("%d opens", s.Opens)
 			}
 		})
@@ -219,50 +219,50 @@ func TestManagedSession_IsGuardedWhileTheMasterSwitchIsOff(t *testing.T) {
 func TestSessionID_ThatCannotBeOneIsRefused(t *testing.T) {
 	t.Parallel()
 	var got seen
-	l := newHarness(t, setup{next: got.ServeHTTP})
+	h := newHarness(t, setup{next: got.ServeHTTP})
 	for name, id := range map[string]string{
 		"a word": "mine", "not text": "\xff\xfe", "too short": "0x12", "endless": strings.Repeat("0", 4000),
 		"no hex": "0x" + strings.Repeat("g", 64), "in quotes": `"` + strings.Repeat("ab", 32) + `"`,
 	} {
 		for _, path := range []string{hostPath, chatPath} {
-			a := l.do("POST", path, "alice", ask("llama"), "session_id", id)
+			a := h.do("POST", path, "alice", ask("llama"), "session_id", id)
 			if a.status != http.StatusBadRequest || a.code() != "invalid_session_id" {
 				t.Errorf("%s on %s: %d %s", name, path, a.status, a.body)
 			}
 		}
 	}
-	r := l.request("POST", chatPath, "alice", ask("llama"))
+	r := h.request("POST", chatPath, "alice", ask("llama"))
 	r.Header["Session_id"] = []string{strings.Repeat("ab", 32), strings.Repeat("cd", 32)}
-	if a := l.send(r); a.code() != "invalid_session_id" {
+	if a := h.send(r); a.code() != "invalid_session_id" {
 		t.Errorf("two of them: %d %s", a.status, a.body)
 	}
-	if got.calls != 0 || l.node.Stats().OpenRequests != 0 {
+	if got.calls != 0 || h.node.Stats().OpenRequests != 0 {
 		t.Error("a request was passed on nevertheless")
 	}
 }
 
 func TestSessions_GuardsNamedSessionsOfOtherUsers(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
-	id := l.do("POST", hostPath, "alice", ask("llama")).header.Get("X-Automation-Session")
-	l.until("it is idle", func() bool { return l.held() == 0 })
+	h := newHarness(t, setup{})
+	id := h.do("POST", hostPath, "alice", ask("llama")).header.Get("X-Automation-Session")
+	h.until("it is idle", func() bool { return h.held() == 0 })
 	for _, written := range []string{id, "0X" + strings.ToUpper(id[2:]), id[2:]} {
-		a := l.do("POST", hostPath, "alice", "no JSON at all", "session_id", written)
+		a := h.do("POST", hostPath, "alice", "no JSON at all", "session_id", written)
 		if a.status != http.StatusOK || a.body != id || a.header.Get("X-Automation-Session") != id || a.header.Get("X-Automation-Model") != "" {
 			t.Errorf("%s: %d %s %v", written, a.status, a.body, a.header)
 		}
 		for _, path := range []string{hostPath, chatPath} {
-			a := l.do("POST", path, "bob", ask("llama"), "session_id", written)
+			a := h.do("POST", path, "bob", ask("llama"), "session_id", written)
 			if a.status != http.StatusNotFound || a.code() != "session_not_found" || a.header.Get("Content-Type") != "application/json" {
 				t.Errorf("bob on %s: %d %s", path, a.status, a.body)
 			}
 		}
 	}
-	l.do("DELETE", sessionsPath+"/"+id, "alice", "")
-	if a := l.do("POST", hostPath, "alice", ask("llama"), "session_id", id); a.status != http.StatusNotFound || a.code() != "session_ended" {
+	h.do("DELETE", sessionsPath+"/"+id, "alice", "")
+	if a := h.do("POST", hostPath, "alice", ask("llama"), "session_id", id); a.status != http.StatusNotFound || a.code() != "session_ended" {
 		t.Errorf("an ended one: %d %s", a.status, a.body)
 	}
-	if s := l.node.Stats(); s.Opens != 1 || s.Overlaps != 0 {
+	if s := h.node.Stats(); s.Opens != 1 || s.Overlaps != 0 {
 		t.Errorf("%d opens, %d overlaps", s.Opens, s.Overlaps)
 	}
 }
@@ -270,15 +270,15 @@ func TestSessions_GuardsNamedSessionsOfOtherUsers(t *testing.T) {
 func TestSessions_WaitsForANamedSessionInUse(t *testing.T) {
 	t.Parallel()
 	hold, entered := make(chan struct{}), make(chan string, 2)
-	l := newHarness(t, setup{next: func(_ http.ResponseWriter, r *http.Request) { entered <- r.Header.Get("session_id"); <-hold }})
+	h := newHarness(t, setup{next: func(_ http.ResponseWriter, r *http.Request) { entered <- r.Header.Get("session_id"); <-hold }})
 	letGo := sync.OnceFunc(func() { close(hold) })
 	t.Cleanup(letGo) // or the server waits without end
 	var wg sync.WaitGroup
-	first, second := l.request("POST", hostPath, "alice", ask("llama")), l.request("POST", hostPath, "alice", "")
-	wg.Go(func() { l.send(first) })
+	first, second := h.request("POST", hostPath, "alice", ask("llama")), h.request("POST", hostPath, "alice", "")
+	wg.Go(func() { h.send(first) })
 	id := <-entered
 	second.Header.Set("session_id", id)
-	wg.Go(func() { l.send(second) })
+	wg.Go(func() { h.send(second) })
 	select {
 	case <-entered:
 		t.Error("two requests on one session")
@@ -294,7 +294,7 @@ func TestSessions_WaitsForANamedSessionInUse(t *testing.T) {
 func TestSessions_PassesTheBodyByteForByte(t *testing.T) {
 	t.Parallel()
 	var got seen
-	l := newHarness(t, setup{next: got.ServeHTTP})
+	h := newHarness(t, setup{next: got.ServeHTTP})
 	pad := func(n int) string { return strings.Repeat(`"é\"\\ `, n/8+1)[:n] }
 	filler := func(n int) string { return strings.Repeat("x", max(n, 0)) }
 	const most = 32 << 20
@@ -318,14 +318,14 @@ func TestSessions_PassesTheBodyByteForByte(t *testing.T) {
 	} {
 		for _, chunked := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s chunked=%v", name, chunked), func(t *testing.T) {
-				l.t = t
+				h.t = t
 				got.calls = 0
-				r := l.request("POST", hostPath, "alice", body)
+				r := h.request("POST", hostPath, "alice", body)
 				if chunked {
 					r.Body, r.ContentLength = io.NopCloser(strings.NewReader(body)), -1
 				}
 				length := r.ContentLength
-				a := l.send(r)
+				a := h.send(r)
 				if a.status != http.StatusOK || a.header.Get("X-Automation-Model") != "llama" {
 					t.Fatalf("%d %s %v", a.status, a.body, a.header)
 				}
@@ -335,8 +335,8 @@ func TestSessions_PassesTheBodyByteForByte(t *testing.T) {
 			})
 		}
 	}
-	l.t = t
-	if s := l.node.Stats(); s.Opens > 4 || s.OpensByModel[proxyroutertest.ModelID("whisper")] != 0 {
+	h.t = t
+	if s := h.node.Stats(); s.Opens > 4 || s.OpensByModel[proxyroutertest.ModelID("whisper")] != 0 {
 		t.Errorf("opens %v", s.OpensByModel)
 	}
 }
@@ -344,7 +344,7 @@ func TestSessions_PassesTheBodyByteForByte(t *testing.T) {
 func TestSessions_FindsTheModelAnywhereInAForm(t *testing.T) {
 	t.Parallel()
 	var got seen
-	l := newHarness(t, setup{next: got.ServeHTTP, typed: true})
+	h := newHarness(t, setup{next: got.ServeHTTP, typed: true})
 	file := strings.Repeat("\x00\xff--b\r\n", 20_000)
 	part := func(head, body string) string {
 		return "--b\r\nContent-Disposition: form-data; " + head + "\r\n\r\n" + body + "\r\n"
@@ -352,9 +352,9 @@ func TestSessions_FindsTheModelAnywhereInAForm(t *testing.T) {
 	sound, model := part(`name="file"; filename="a.wav"`, file), part(`name="model"`, "whisper")
 	for name, body := range map[string]string{"before the file": model + sound, "behind it": sound + model} {
 		t.Run(name, func(t *testing.T) {
-			l.t = t
+			h.t = t
 			body += "--b--\r\n"
-			a := l.do("POST", "/host/v1/audio/transcriptions", "alice", body, "Content-Type", `multipart/form-data; boundary=b`)
+			a := h.do("POST", "/host/v1/audio/transcriptions", "alice", body, "Content-Type", `multipart/form-data; boundary=b`)
 			if a.status != http.StatusOK || a.header.Get("X-Automation-Model") != "whisper" || got.body != sha256.Sum256([]byte(body)) {
 				t.Errorf("%d %s %v", a.status, a.body, a.header)
 			}
@@ -383,14 +383,14 @@ func TestSessions_RefusesABodyWithoutAModel(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got seen
-			l := newHarness(t, setup{next: got.ServeHTTP, config: func(c *automation.Config) { c.MaxBodyBytes = limit }})
+			h := newHarness(t, setup{next: got.ServeHTTP, config: func(c *automation.Config) { c.MaxBodyBytes = limit }})
 			for _, path := range []string{hostPath, chatPath} {
-				a := l.do("POST", path, "alice", tt.body, tt.header...)
+				a := h.do("POST", path, "alice", tt.body, tt.header...)
 				if a.status != tt.status || a.code() != tt.code {
 					t.Errorf("%s: %d %s", path, a.status, a.body)
 				}
 			}
-			if got.calls != 0 || l.node.Stats().OpenRequests != 0 {
+			if got.calls != 0 || h.node.Stats().OpenRequests != 0 {
 				t.Error("it was passed on nevertheless")
 			}
 		})
@@ -400,46 +400,46 @@ func TestSessions_RefusesABodyWithoutAModel(t *testing.T) {
 func TestSessions_LimitsOnlyWhatItReads(t *testing.T) {
 	t.Parallel()
 	var got seen
-	l := newHarness(t, setup{next: got.ServeHTTP, config: func(c *automation.Config) { c.MaxBodyBytes = 1024 }})
+	h := newHarness(t, setup{next: got.ServeHTTP, config: func(c *automation.Config) { c.MaxBodyBytes = 1024 }})
 	body := `{"model":"llama","x":"` + strings.Repeat("x", 100<<10) + `"}`
-	if a := l.do("POST", hostPath, "alice", body); a.status != http.StatusOK || got.body != sha256.Sum256([]byte(body)) {
+	if a := h.do("POST", hostPath, "alice", body); a.status != http.StatusOK || got.body != sha256.Sum256([]byte(body)) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	// The forwarding handler keeps the body for a retry.
-	if a := l.do("POST", chatPath, "alice", body); a.status != http.StatusRequestEntityTooLarge || a.code() != "body_too_large" {
+	if a := h.do("POST", chatPath, "alice", body); a.status != http.StatusRequestEntityTooLarge || a.code() != "body_too_large" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 }
 
 func TestSessions_ExplainsAModelItCannotServe(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{typed: true})
-	a := l.do("POST", hostPath, "alice", ask("lama"))
+	h := newHarness(t, setup{typed: true})
+	a := h.do("POST", hostPath, "alice", ask("lama"))
 	e, _ := a.json(t)["error"].(object)
 	want := object{"message": `The model "lama" is not known. Did you mean llama?`, "type": "invalid_request_error", "code": "model_not_found",
 		"param": "model", "suggestions": []any{"llama"}}
 	if diff := cmp.Diff(want, e); diff != "" || a.status != http.StatusBadRequest {
 		t.Error(a.status, diff)
 	}
-	a = l.do("POST", "/host/v1/embeddings", "alice", ask("llama"))
+	a = h.do("POST", "/host/v1/embeddings", "alice", ask("llama"))
 	e, _ = a.json(t)["error"].(object)
 	want = object{"message": `The model "llama" is of type LLM; this route takes EMBEDDING.`, "type": "invalid_request_error", "code": "model_type_mismatch",
 		"param": "model", "resolved_model": "llama", "resolved_id": proxyroutertest.ModelID("llama"), "requested_type": "EMBEDDING", "model_type": "LLM"}
 	if diff := cmp.Diff(want, e); diff != "" || a.status != http.StatusBadRequest {
 		t.Error(a.status, diff)
 	}
-	if a := l.do("POST", hostPath, "alice", ask("something else entirely")); a.code() != "model_not_found" {
+	if a := h.do("POST", hostPath, "alice", ask("something else entirely")); a.code() != "model_not_found" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	if n := l.node.Stats().OpenRequests; n != 0 {
+	if n := h.node.Stats().OpenRequests; n != 0 {
 		t.Errorf("%d opens", n)
 	}
 }
 
 func TestSessions_ServesUnknownModelsByDefaultWhereConfigured(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{config: func(c *automation.Config) { c.UnknownModel = automation.UnknownModelDefault }})
-	a := l.do("POST", hostPath, "alice", ask("something else entirely"))
+	h := newHarness(t, setup{config: func(c *automation.Config) { c.UnknownModel = automation.UnknownModelDefault }})
+	a := h.do("POST", hostPath, "alice", ask("something else entirely"))
 	if a.status != http.StatusOK || a.header.Get("X-Automation-Model") != "llama" {
 		t.Errorf("%d %s %v", a.status, a.body, a.header)
 	}
@@ -448,7 +448,7 @@ func TestSessions_ServesUnknownModelsByDefaultWhereConfigured(t *testing.T) {
 func TestSessions_DoesNotBufferStreams(t *testing.T) {
 	t.Parallel()
 	more := make(chan struct{})
-	l := newHarness(t, setup{next: func(w http.ResponseWriter, _ *http.Request) {
+	h := newHarness(t, setup{next: func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "first\n")
 		if err := http.NewResponseController(w).Flush(); err != nil {
 			t.Error(err)
@@ -464,7 +464,7 @@ func TestSessions_DoesNotBufferStreams(t *testing.T) {
 		<-more
 		_, _ = io.WriteString(w, "second\n")
 	}})
-	resp, err := l.server.Client().Do(l.request("POST", hostPath, "alice", ask("llama")))
+	resp, err := h.server.Client().Do(h.request("POST", hostPath, "alice", ask("llama")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -506,7 +506,7 @@ func TestSessions_ReleasesHoweverTheHandlerEnds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			fail := true
 			entered := make(chan struct{})
-			l := newHarness(t, setup{next: func(w http.ResponseWriter, r *http.Request) {
+			h := newHarness(t, setup{next: func(w http.ResponseWriter, r *http.Request) {
 				if fail {
 					fail = false
 					close(entered)
@@ -516,10 +516,10 @@ func TestSessions_ReleasesHoweverTheHandlerEnds(t *testing.T) {
 			ctx, leave := context.WithCancel(t.Context())
 			defer leave()
 			done := make(chan struct{})
-			r := l.request("POST", hostPath, "alice", ask("llama")).WithContext(ctx)
+			r := h.request("POST", hostPath, "alice", ask("llama")).WithContext(ctx)
 			go func() {
 				defer close(done)
-				if resp, err := l.server.Client().Do(r); err == nil {
+				if resp, err := h.server.Client().Do(r); err == nil {
 					_ = resp.Body.Close()
 				}
 			}()
@@ -528,8 +528,8 @@ func TestSessions_ReleasesHoweverTheHandlerEnds(t *testing.T) {
 				leave()
 			}
 			<-done
-			l.until("the session is free", func() bool { return l.held() == 0 })
-			if a := l.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK {
+			h.until("the session is free", func() bool { return h.held() == 0 })
+			if a := h.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK {
 				t.Errorf("%d %s", a.status, a.body)
 			}
 			// Where the node may still be at work for the handler, the session
@@ -538,7 +538,7 @@ func TestSessions_ReleasesHoweverTheHandlerEnds(t *testing.T) {
 			if strings.Contains(name, "hijack") {
 				want = 1
 			}
-			if s := l.healthy(); s.Opens > want {
+			if s := h.healthy(); s.Opens > want {
 				t.Errorf("%d opens, want at most %d", s.Opens, want)
 			}
 		})
@@ -547,30 +547,30 @@ func TestSessions_ReleasesHoweverTheHandlerEnds(t *testing.T) {
 
 func TestSessions_KeepsTheSessionOfAClientThatLeft(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{node: proxyroutertest.Options{OpenLatency: 200 * time.Millisecond}})
+	h := newHarness(t, setup{node: proxyroutertest.Options{OpenLatency: 200 * time.Millisecond}})
 	ctx, leave := context.WithCancel(t.Context())
-	r := l.request("POST", hostPath, "alice", ask("llama")).WithContext(ctx)
+	r := h.request("POST", hostPath, "alice", ask("llama")).WithContext(ctx)
 	done := make(chan error)
-	go func() { _, err := l.server.Client().Do(r); done <- err }() //nolint:bodyclose // there is no answer
-	l.until("the node is asked", func() bool { return l.node.Stats().OpenRequests == 1 })
+	go func() { _, err := h.server.Client().Do(r); done <- err }() //nolint:bodyclose // there is no answer
+	h.until("the node is asked", func() bool { return h.node.Stats().OpenRequests == 1 })
 	leave()
 	if err := <-done; err == nil {
 		t.Fatal("it was served")
 	}
-	if a := l.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK {
+	if a := h.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	if s := l.healthy(); s.Opens != 1 {
+	if s := h.healthy(); s.Opens != 1 {
 		t.Errorf("%d opens, want 1", s.Opens)
 	}
 }
 
 func TestSessions_SaysWhenTheBudgetAllowsMore(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{config: func(c *automation.Config) { c.MaxOpensPerHour = 1 }})
-	l.do("POST", hostPath, "alice", ask("llama"))
+	h := newHarness(t, setup{config: func(c *automation.Config) { c.MaxOpensPerHour = 1 }})
+	h.do("POST", hostPath, "alice", ask("llama"))
 	for _, path := range []string{hostPath, chatPath} {
-		a := l.do("POST", path, "alice", ask("Qwen 3:web"))
+		a := h.do("POST", path, "alice", ask("Qwen 3:web"))
 		if a.status != http.StatusTooManyRequests || a.code() != "session_budget_exceeded" || a.header.Get("Retry-After") == "" {
 			t.Errorf("%d %s %v", a.status, a.body, a.header)
 		}
@@ -579,7 +579,7 @@ func TestSessions_SaysWhenTheBudgetAllowsMore(t *testing.T) {
 			t.Errorf("an hour's wait without a way out: %s %v", a.body, a.header)
 		}
 	}
-	if a := l.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK {
+	if a := h.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK {
 		t.Errorf("the open session: %d %s", a.status, a.body)
 	}
 }
@@ -593,23 +593,23 @@ func TestSessions_LetANewcomerTryManyModels(t *testing.T) {
 		models[name(i)] = proxyroutertest.ModelID(name(i))
 	}
 	models["default"] = models[name(0)]
-	l := newHarness(t, setup{config: func(c *automation.Config) {
+	h := newHarness(t, setup{config: func(c *automation.Config) {
 		writeJSON(t, c.MappingsFile, models)
 		c.MaxOpensPerHour, c.MaxOpensPerDay = shipped.MaxOpensPerHour, shipped.MaxOpensPerDay
 	}})
-	budget := func() object { return l.get(statusPath, "newcomer").json(t)["budget"].(object) }
+	budget := func() object { return h.get(statusPath, "newcomer").json(t)["budget"].(object) }
 	for i := range 8 { // five in a minute, and three more
 		if b := budget(); b["next_free_at"] != nil {
 			t.Errorf("before model %d the budget is %v", i+1, b)
 		}
-		if a := l.do("POST", chatPath, "newcomer", ask(name(i))); a.status != http.StatusOK {
+		if a := h.do("POST", chatPath, "newcomer", ask(name(i))); a.status != http.StatusOK {
 			t.Fatalf("model %d: %d %s", i+1, a.status, a.body)
 		}
 	}
 	if b := budget(); b["sessions_held"] != 4.0 || b["sessions_max"] != 4.0 || b["next_free_at"] == nil {
 		t.Errorf("after eight models the budget is %v", b)
 	}
-	refused := l.do("POST", chatPath, "newcomer", ask(name(8)))
+	refused := h.do("POST", chatPath, "newcomer", ask(name(8)))
 	wait, err := strconv.Atoi(refused.header.Get("Retry-After"))
 	if refused.status != http.StatusTooManyRequests || refused.code() != "session_budget_exceeded" || refused.header.Get("X-Should-Retry") != "false" {
 		t.Fatalf("the ninth model: %d %s %v", refused.status, refused.body, refused.header)
@@ -620,21 +620,21 @@ func TestSessions_LetANewcomerTryManyModels(t *testing.T) {
 	}
 	// Every model that was tried still serves, and the way out that the answer names is one.
 	for i := range 8 {
-		if a := l.do("POST", chatPath, "newcomer", ask(name(i))); a.status != http.StatusOK {
+		if a := h.do("POST", chatPath, "newcomer", ask(name(i))); a.status != http.StatusOK {
 			t.Errorf("model %d once more: %d %s", i+1, a.status, a.body)
 		}
 	}
 	if !strings.Contains(refused.body, "DELETE /api/v1/automation/sessions") {
 		t.Errorf("no way out is named: %s", refused.body)
 	}
-	held := l.get(sessionsPath, "newcomer").json(t)["sessions"].([]any)
-	if a := l.do("DELETE", sessionsPath+"/"+held[0].(object)["id"].(string), "newcomer", ""); a.status != http.StatusOK {
+	held := h.get(sessionsPath, "newcomer").json(t)["sessions"].([]any)
+	if a := h.do("DELETE", sessionsPath+"/"+held[0].(object)["id"].(string), "newcomer", ""); a.status != http.StatusOK {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
-	l.until("an ended session gives its place", func() bool {
-		return l.do("POST", chatPath, "newcomer", ask(name(8))).status == http.StatusOK
+	h.until("an ended session gives its place", func() bool {
+		return h.do("POST", chatPath, "newcomer", ask(name(8))).status == http.StatusOK
 	})
-	if s := l.node.Stats(); s.Opens != 9 || s.EarlyCloses != 1 { // the one that she ended
+	if s := h.node.Stats(); s.Opens != 9 || s.EarlyCloses != 1 { // the one that she ended
 		t.Errorf("%d sessions were paid for nine models, %d closed before their end", s.Opens, s.EarlyCloses)
 	}
 }
@@ -646,9 +646,9 @@ func TestSessions_NamesEachLimit(t *testing.T) {
 		"today":                func(c *automation.Config) { c.MaxOpensPerDay = 1 },
 		"The gateway holds as": func(c *automation.Config) { c.MaxOpenSessions = 1 },
 	} {
-		l := newHarness(t, setup{config: config})
-		l.do("POST", hostPath, "alice", ask("llama"))
-		a := l.do("POST", hostPath, "alice", ask("whisper"))
+		h := newHarness(t, setup{config: config})
+		h.do("POST", hostPath, "alice", ask("llama"))
+		a := h.do("POST", hostPath, "alice", ask("whisper"))
 		if a.status != http.StatusTooManyRequests || !strings.Contains(a.body, want) || a.header.Get("Retry-After") == "" {
 			t.Errorf("%d %s, want %q", a.status, a.body, want)
 		}

@@ -16,28 +16,28 @@ const longAgo = `INSERT INTO user_automation_settings (user_id, is_enabled, sess
 
 func TestCleanup_FollowsTheConfiguration(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{idle: true, config: func(c *automation.Config) {
+	h := newHarness(t, setup{idle: true, config: func(c *automation.Config) {
 		c.RetentionDays, c.DefaultSessionDuration = 7, 2*time.Hour
 	}})
-	l.sql(longAgo)
+	h.sql(longAgo)
 	for _, dryRun := range []bool{true, false} {
-		r, err := l.CleanUp(t.Context(), dryRun)
+		r, err := h.CleanUp(t.Context(), dryRun)
 		if err != nil || r.Total() != 2 || r.DryRun != dryRun {
 			t.Errorf("removed %+v, error %v; want two rows", r, err)
 		}
 	}
-	if n := l.count(`SELECT count(*) FROM user_automation_settings WHERE user_id = 'off'`); n != 1 {
+	if n := h.count(`SELECT count(*) FROM user_automation_settings WHERE user_id = 'off'`); n != 1 {
 		t.Error("the settings of a user who switched it off were removed")
 	}
 }
 
 func TestCleanup_RunsOnceAnInterval(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{config: func(c *automation.Config) {
+	h := newHarness(t, setup{config: func(c *automation.Config) {
 		c.CleanupInterval, c.RetentionDays = time.Second, 7
 	}})
-	l.sql(longAgo)
-	l.until("the clean-up has removed what is old", func() bool {
-		return l.count(`SELECT count(*) FROM user_automation_settings WHERE user_id = 'deleted'`) == 0
+	h.sql(longAgo)
+	h.until("the clean-up has removed what is old", func() bool {
+		return h.count(`SELECT count(*) FROM user_automation_settings WHERE user_id = 'deleted'`) == 0
 	})
 }

@@ -22,10 +22,10 @@ import (
 // largeConsole is the console of a deployment with a thousand replicas, lists of
 // 10,000 ids, feedback as long as it may be, a rollout of three days, and so many
 // sessions over a month.
-func largeConsole(t testing.TB, sessions int) (l *harness, pages http.Handler) {
+func largeConsole(t testing.TB, sessions int) (h *harness, pages http.Handler) {
 	t.Helper()
-	l = newHarness(t, setup{db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, schematest.Database(t)) }})
-	if _, err := rollout.NewStore(l.db).Create(t.Context(), automation.FlagName, rollout.DefaultPlan(), "test"); err != nil {
+	h = newHarness(t, setup{db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, schematest.Database(t)) }})
+	if _, err := rollout.NewStore(h.db).Create(t.Context(), automation.FlagName, rollout.DefaultPlan(), "test"); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range []string{
@@ -49,13 +49,13 @@ func largeConsole(t testing.TB, sessions int) (l *harness, pages http.Handler) {
 		`INSERT INTO automation_provider_failures (provider, user_id, failed_at) SELECT '0x' || i % 10, 'u' || i, now() FROM generate_series(1, 10000) AS i`,
 		`VACUUM ANALYZE`, // as the server does by itself, later
 	} {
-		if _, err := l.db.ExecContext(t.Context(), s); err != nil {
+		if _, err := h.db.ExecContext(t.Context(), s); err != nil {
 			t.Fatal(err)
 		}
 	}
-	version := l.count(`SELECT version FROM feature_flags WHERE feature_name = 'automation'`)
-	l.until("the flag is read", func() bool { return l.Flags().Explain(automation.FlagName, "u1").Version == int64(version) })
-	return l, console.New(l.Module, console.Options{Authorize: func(*http.Request) (console.Operator, error) { return console.Operator{Name: "ann"}, nil }})
+	version := h.count(`SELECT version FROM feature_flags WHERE feature_name = 'automation'`)
+	h.until("the flag is read", func() bool { return h.Flags().Explain(automation.FlagName, "u1").Version == int64(version) })
+	return h, console.New(h.Module, console.Options{Authorize: func(*http.Request) (console.Operator, error) { return console.Operator{Name: "ann"}, nil }})
 }
 
 var largePages = []string{"/", "/switch", "/rollout", "/user?id=u7", "/sessions", "/sessions?state=open", "/sessions?state=failed", "/sessions?user=u7", "/sessions?before=id-9000",
@@ -99,7 +99,7 @@ func BenchmarkConsole(b *testing.B) {
 	if os.Getenv("AUTOMATION_TEST_LONG") != "" {
 		sessions = 1_000_000
 	}
-	l, pages := largeConsole(b, sessions)
+	h, pages := largeConsole(b, sessions)
 	measure := func(name, path string, pages func() http.Handler) {
 		b.Run(name, func(b *testing.B) {
 			size, fastest := 0, time.Hour
@@ -116,7 +116,7 @@ func BenchmarkConsole(b *testing.B) {
 		measure(path, path, func() http.Handler { return pages })
 	}
 	measure("counted", "/", func() http.Handler { // a module that has counted nothing yet
-		m, err := automation.New(l.cfg, l.db, byKey, automation.Options{})
+		m, err := automation.New(h.cfg, h.db, byKey, automation.Options{})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -16,18 +16,18 @@ import (
 func TestOptions_ForeignSessionsAreNotAdopted(t *testing.T) {
 	t.Parallel()
 	asked := make(chan session.ChainSession, 100)
-	l := newHarness(t, setup{idle: true, options: func(o *automation.Options) {
+	h := newHarness(t, setup{idle: true, options: func(o *automation.Options) {
 		o.Foreign = func(_ context.Context, s session.ChainSession) (bool, error) { asked <- s; return true, nil }
 	}, config: func(c *automation.Config) { c.ReconcileTimeout = time.Second }})
-	l.start()
-	l.until("it runs", func() bool { return l.Started(t.Context()) })
-	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, After: true, Text: "the reply is lost"})
-	a := l.chat("alice")
+	h.start()
+	h.until("it runs", func() bool { return h.Started(t.Context()) })
+	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, After: true, Text: "the reply is lost"})
+	a := h.chat("alice")
 	if a.status != http.StatusServiceUnavailable {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
-	l.until("the host has been asked", func() bool { return len(asked) > 0 })
-	if n := l.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open'`); n != 0 {
+	h.until("the host has been asked", func() bool { return len(asked) > 0 })
+	if n := h.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open'`); n != 0 {
 		t.Errorf("%d sessions adopted, want none: the host says that it is its own", n)
 	}
 }

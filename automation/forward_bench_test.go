@@ -138,9 +138,9 @@ func BenchmarkForward(b *testing.B) {
 		b.Run(tt.name, func(b *testing.B) {
 			server, config := chatNode(b, tt.answer)
 			proxy := reverseProxy(b, server, nil)
-			l := newHarness(b, setup{db: postgresDB, config: config})
+			h := newHarness(b, setup{db: postgresDB, config: config})
 			node := &target{name: "node", server: server, path: "/v1/chat/completions"}
-			targets := []*target{node, {name: "proxy", server: proxy, path: node.path}, {name: "module", server: l.server, path: chatPath}}
+			targets := []*target{node, {name: "proxy", server: proxy, path: node.path}, {name: "module", server: h.server, path: chatPath}}
 			for _, a := range targets { // connections and a session
 				a.send(b, "alice", tt.body)
 				a.took = nil
@@ -169,7 +169,7 @@ func BenchmarkForward_DatabaseAway(b *testing.B) {
 				b.Run(fmt.Sprintf("%s/%s/+%v", kind, driver.name, latency), func(b *testing.B) {
 					_, config := chatNode(b, answerShort)
 					var proxy *pgtest.Proxy
-					l := newHarness(b, setup{db: func(tb testing.TB) *sqlx.DB {
+					h := newHarness(b, setup{db: func(tb testing.TB) *sqlx.DB {
 						tb.Helper()
 						proxy = pgtest.NewProxy(tb, schematest.Database(tb))
 						db, err := sqlx.Open(driver.driver, proxy.DSN()+driver.option)
@@ -186,7 +186,7 @@ func BenchmarkForward_DatabaseAway(b *testing.B) {
 						}
 					}})
 					proxy.SetLatency(latency)
-					a := &target{name: "chat", server: l.server, path: chatPath}
+					a := &target{name: "chat", server: h.server, path: chatPath}
 					n := 0
 					user := func() string {
 						if kind != "cold" {

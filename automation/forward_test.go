@@ -29,7 +29,7 @@ func stream(model, said string) string {
 
 func TestForward_SendsRequestsOfAllKinds(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{typed: true})
+	h := newHarness(t, setup{typed: true})
 	form := "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\nRIFF\r\n" +
 		"--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n--b--\r\n"
 	for _, tt := range []struct {
@@ -42,7 +42,7 @@ func TestForward_SendsRequestsOfAllKinds(t *testing.T) {
 		{"audio/transcriptions", form, "multipart/form-data; boundary=b", "Transcript of a.wav, 4 bytes.", "application/json"},
 		{"audio/speech", `{"model":"möwe","input":"krah"}`, "application/json", "RIFF", "audio/wav"},
 	} {
-		a := l.do("POST", "/api/v1/"+tt.path, "alice", tt.body, "Content-Type", tt.media)
+		a := h.do("POST", "/api/v1/"+tt.path, "alice", tt.body, "Content-Type", tt.media)
 		if a.status != http.StatusOK || !strings.Contains(a.body, tt.want) || !strings.HasPrefix(a.header.Get("Content-Type"), tt.wantMedia) {
 			t.Errorf("%s: %d %.300s %v", tt.path, a.status, a.body, a.header)
 		}
@@ -50,7 +50,7 @@ func TestForward_SendsRequestsOfAllKinds(t *testing.T) {
 			t.Errorf("%s: %v", tt.path, a.header)
 		}
 	}
-	l.healthy()
+	h.healthy()
 }
 
 // The network's node lacks some of OpenAI's routes. Only the first request to
@@ -58,7 +58,7 @@ func TestForward_SendsRequestsOfAllKinds(t *testing.T) {
 func TestForward_PaysForNoRouteThatTheNodeLacks(t *testing.T) {
 	t.Parallel()
 	var ahead atomic.Int64 // of the wall clock, in nanoseconds
-	l := newHarness(t, setup{typed: true, options: func(o *automation.Options) {
+	h := newHarness(t, setup{typed: true, options: func(o *automation.Options) {
 		o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	}})
 	form := "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n--b--\r\n"
@@ -69,19 +69,19 @@ func TestForward_PaysForNoRouteThatTheNodeLacks(t *testing.T) {
 	}
 	for _, tt := range routes {
 		for i := range 3 {
-			a := l.do("POST", "/api/v1/"+tt.path, fmt.Sprint(tt.path, i), tt.body, "Content-Type", tt.media)
+			a := h.do("POST", "/api/v1/"+tt.path, fmt.Sprint(tt.path, i), tt.body, "Content-Type", tt.media)
 			if a.status != http.StatusNotFound || a.code() != "unknown_url" || !strings.Contains(a.body, "does not have this route") {
 				t.Errorf("%s: %d %s", tt.path, a.status, a.body)
 			}
 		}
 	}
-	if s := l.healthy(); s.Opens != len(routes) {
+	if s := h.healthy(); s.Opens != len(routes) {
 		t.Errorf("%d sessions were paid, want one to see each route missing", s.Opens)
 	}
 	// A newer node has them.
 	ahead.Store(int64(time.Hour))
-	l.do("POST", "/api/v1/completions", "late", routes[0].body)
-	if s := l.healthy(); s.Opens != len(routes)+1 {
+	h.do("POST", "/api/v1/completions", "late", routes[0].body)
+	if s := h.healthy(); s.Opens != len(routes)+1 {
 		t.Errorf("an hour later the node was not asked again: %d opens", s.Opens)
 	}
 }
@@ -91,7 +91,7 @@ func TestForward_TriesTheChatRouteAgainAfterA404(t *testing.T) {
 	t.Parallel()
 	chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 	var failed atomic.Bool
-	l := newHarness(t, setup{config: answerForwarded(t, chain, func(w http.ResponseWriter, _ *http.Request) {
+	h := newHarness(t, setup{config: answerForwarded(t, chain, func(w http.ResponseWriter, _ *http.Request) {
 		if !failed.Swap(true) {
 			http.Error(w, "404 page not found", http.StatusNotFound)
 			return
@@ -100,7 +100,7 @@ func TestForward_TriesTheChatRouteAgainAfterA404(t *testing.T) {
 		_, _ = io.WriteString(w, `{"choices":[]}`)
 	})})
 	for _, want := range []int{http.StatusNotFound, http.StatusOK} {
-		if a := l.chat("alice"); a.status != want {
+		if a := h.chat("alice"); a.status != want {
 			t.Errorf("%d %s, want %d", a.status, a.body, want)
 		}
 	}
@@ -140,11 +140,11 @@ func TestForward_ReusesTheSessionHoweverSoon(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
-			l := newHarness(t, setup{config: answerForwarded(t, chain, answer)})
+			h := newHarness(t, setup{config: answerForwarded(t, chain, answer)})
 			served := 0
 			send := func() (ok bool) {
 				// A client that reads no further than it must: to the Content-Length, or to [DONE].
-				resp, err := l.server.Client().Do(l.request("POST", chatPath, "alice", ask("llama")))
+				resp, err := h.server.Client().Do(h.request("POST", chatPath, "alice", ask("llama")))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -166,48 +166,48 @@ func TestForward_ReusesTheSessionHoweverSoon(t *testing.T) {
 				served++
 				return true
 			}
-			l.until("30 requests are served", func() bool {
+			h.until("30 requests are served", func() bool {
 				for served < 30 && send() {
 				}
 				return served == 30
 			})
 			if s := chain.Stats(); s.Opens != 1 {
-				t.Errorf("%d opens, want 1; the log:\n%s", s.Opens, l.log)
+				t.Errorf("%d opens, want 1; the log:\n%s", s.Opens, h.log)
 			}
 		})
 	}
 }
 
 // warm opens a session for alice, waits until it is idle, and returns its id.
-func (l *harness) warm() string {
-	l.t.Helper()
-	a := l.chat("alice")
+func (h *harness) warm() string {
+	h.t.Helper()
+	a := h.chat("alice")
 	if a.status != http.StatusOK {
-		l.t.Fatalf("%d %s", a.status, a.body)
+		h.t.Fatalf("%d %s", a.status, a.body)
 	}
-	l.until("it is idle", func() bool { return l.held() == 0 })
+	h.until("it is idle", func() bool { return h.held() == 0 })
 	return a.header.Get("X-Automation-Session")
 }
 
 func TestSession_ThatEndedOnTheChainIsReplacedOnce(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
-	first := l.warm()
-	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Times: 1, Text: "provider request failed: provider error: session expired"})
-	l.closeAtNode(first)
-	a := l.chat("alice")
+	h := newHarness(t, setup{})
+	first := h.warm()
+	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Times: 1, Text: "provider request failed: provider error: session expired"})
+	h.closeAtNode(first)
+	a := h.chat("alice")
 	second := a.header.Get("X-Automation-Session")
 	if a.status != http.StatusOK || second == first || !strings.Contains(a.body, "You said") {
 		t.Fatalf("%d %s on %s", a.status, a.body, second)
 	}
-	l.until("it is idle", func() bool { return l.held() == 0 })
-	if a := l.chat("alice"); a.header.Get("X-Automation-Session") != second {
+	h.until("it is idle", func() bool { return h.held() == 0 })
+	if a := h.chat("alice"); a.header.Get("X-Automation-Session") != second {
 		t.Error("the ended one was handed out again")
 	}
-	if s := l.node.Stats(); s.Opens != 2 {
+	if s := h.node.Stats(); s.Opens != 2 {
 		t.Errorf("%d opens, want 2", s.Opens)
 	}
-	if !l.log.has("session ended on the chain", "closed") {
+	if !h.log.has("session ended on the chain", "closed") {
 		t.Error("the log does not say why")
 	}
 }
@@ -216,37 +216,37 @@ func TestSession_ThatTheProviderDeniesIsInitiatedBeforeItIsReplaced(t *testing.T
 	t.Parallel()
 	denied := proxyroutertest.Fault{Op: proxyroutertest.OpChat, Text: "provider request failed: provider error: session expired"}
 	t.Run("initiating it helps", func(t *testing.T) {
-		l := newHarness(t, setup{node: oneProvider})
-		id := l.warm()
+		h := newHarness(t, setup{node: oneProvider})
+		id := h.warm()
 		denied := denied
 		denied.Times = 1
-		l.node.Inject(denied)
-		if a := l.chat("alice"); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != id {
+		h.node.Inject(denied)
+		if a := h.chat("alice"); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != id {
 			t.Errorf("%d %s on %s", a.status, a.body, a.header.Get("X-Automation-Session"))
 		}
-		if s := l.healthy(); s.Opens != 1 {
+		if s := h.healthy(); s.Opens != 1 {
 			t.Errorf("%d opens, want 1: it is open on the chain", s.Opens)
 		}
 	})
 	t.Run("it does not help", func(t *testing.T) {
-		l := newHarness(t, setup{node: oneProvider})
-		id := l.warm()
-		l.node.Expire(id)
-		a := l.chat("alice")
+		h := newHarness(t, setup{node: oneProvider})
+		id := h.warm()
+		h.node.Expire(id)
+		a := h.chat("alice")
 		if a.status != http.StatusOK || a.header.Get("X-Automation-Session") == id {
 			t.Errorf("%d %s", a.status, a.body)
 		}
-		l.until("it is idle", func() bool { return l.held() == 0 })
-		if n := l.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND reason = ''`); n != 2 {
+		h.until("it is idle", func() bool { return h.held() == 0 })
+		if n := h.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND reason = ''`); n != 2 {
 			t.Errorf("%d in service, want 2: nothing shows the first one broken", n)
 		}
 		// The replacement is there: nothing more is paid.
 		for range 3 {
-			if a := l.chat("alice"); a.status != http.StatusOK {
+			if a := h.chat("alice"); a.status != http.StatusOK {
 				t.Errorf("%d %s", a.status, a.body)
 			}
 		}
-		if s := l.healthy(); s.Opens != 2 {
+		if s := h.healthy(); s.Opens != 2 {
 			t.Errorf("%d opens, want 2", s.Opens)
 		}
 	})
@@ -254,19 +254,19 @@ func TestSession_ThatTheProviderDeniesIsInitiatedBeforeItIsReplaced(t *testing.T
 
 func TestSession_IsNotReplacedWhileTheChainCannotBeAsked(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
-	id := l.warm()
-	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Text: "session not found"})
-	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpGet, Text: "rpc error"})
-	if a := l.chat("alice"); a.status != http.StatusServiceUnavailable || a.code() != "session_unavailable" || a.header.Get("Retry-After") == "" {
+	h := newHarness(t, setup{})
+	id := h.warm()
+	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Text: "session not found"})
+	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpGet, Text: "rpc error"})
+	if a := h.chat("alice"); a.status != http.StatusServiceUnavailable || a.code() != "session_unavailable" || a.header.Get("Retry-After") == "" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	l.node.ClearFaults()
-	l.until("it is idle", func() bool { return l.held() == 0 })
-	if a := l.chat("alice"); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != id {
+	h.node.ClearFaults()
+	h.until("it is idle", func() bool { return h.held() == 0 })
+	if a := h.chat("alice"); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != id {
 		t.Errorf("the session was given up: %d %s", a.status, a.body)
 	}
-	if s := l.healthy(); s.Opens != 1 {
+	if s := h.healthy(); s.Opens != 1 {
 		t.Errorf("%d opens", s.Opens)
 	}
 }
@@ -276,62 +276,62 @@ func TestSession_IsNotReplacedWhileTheChainCannotBeAsked(t *testing.T) {
 func TestMoney_FailuresPayForNoMoreThanTheirBudget(t *testing.T) {
 	t.Parallel()
 	t.Run("a first request that fails pays once", func(t *testing.T) {
-		l := newHarness(t, setup{})
-		l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"})
-		if a := l.chat("alice"); a.status != http.StatusBadGateway {
+		h := newHarness(t, setup{})
+		h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"})
+		if a := h.chat("alice"); a.status != http.StatusBadGateway {
 			t.Errorf("%d %s", a.status, a.body)
 		}
-		if s := l.healthy(); s.Opens != 1 {
+		if s := h.healthy(); s.Opens != 1 {
 			t.Errorf("%d opens, want 1", s.Opens)
 		}
 	})
 	t.Run("many requests that fail pay for the budget's replacements", func(t *testing.T) {
-		l := newHarness(t, setup{config: func(c *automation.Config) { c.MaxReplacementsPerHour, c.MaxOpensPerHour = 2, 10 }})
-		l.warm()
-		l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"})
+		h := newHarness(t, setup{config: func(c *automation.Config) { c.MaxReplacementsPerHour, c.MaxOpensPerHour = 2, 10 }})
+		h.warm()
+		h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"})
 		for range 12 {
-			if a := l.chat("alice"); a.status != http.StatusBadGateway {
+			if a := h.chat("alice"); a.status != http.StatusBadGateway {
 				t.Errorf("%d %s", a.status, a.body)
 			}
 		}
-		if s := l.healthy(); s.Opens > 3 {
+		if s := h.healthy(); s.Opens > 3 {
 			t.Errorf("%d opens, want at most 3", s.Opens)
 		}
-		if b := l.get(statusPath, "alice").json(t)["budget"].(object); b["opens_left_hour"] != 9.0 {
+		if b := h.get(statusPath, "alice").json(t)["budget"].(object); b["opens_left_hour"] != 9.0 {
 			t.Errorf("replacements are charged to the user: %v", b)
 		}
-		l.node.ClearFaults()
-		if a := l.chat("alice"); a.status != http.StatusOK {
+		h.node.ClearFaults()
+		if a := h.chat("alice"); a.status != http.StatusOK {
 			t.Errorf("after the failure: %d %s", a.status, a.body)
 		}
 	})
 	t.Run("the model's own errors pay for nothing", func(t *testing.T) {
-		l := newHarness(t, setup{})
-		id := l.warm()
+		h := newHarness(t, setup{})
+		id := h.warm()
 		for _, status := range []int{400, 422, 429, 500, 503} {
-			l.node.Inject(proxyroutertest.ProviderModelError(status, "the model says so"))
-			if a := l.chat("alice"); a.status != status || a.header.Get("X-Automation-Session") != id {
+			h.node.Inject(proxyroutertest.ProviderModelError(status, "the model says so"))
+			if a := h.chat("alice"); a.status != status || a.header.Get("X-Automation-Session") != id {
 				t.Errorf("%d %s", a.status, a.body)
 			}
-			l.node.ClearFaults()
-			l.until("it is idle", func() bool { return l.held() == 0 })
+			h.node.ClearFaults()
+			h.until("it is idle", func() bool { return h.held() == 0 })
 		}
-		if s := l.healthy(); s.Opens != 1 {
+		if s := h.healthy(); s.Opens != 1 {
 			t.Errorf("%d opens, want 1", s.Opens)
 		}
 	})
 	t.Run("another open session comes before a paid one", func(t *testing.T) {
-		l := newHarness(t, setup{})
+		h := newHarness(t, setup{})
 		bad := proxyroutertest.ProviderAddress(0)
-		l.warm()
-		l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded", Provider: bad})
+		h.warm()
+		h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded", Provider: bad})
 		for range 4 {
-			if a := l.chat("alice"); a.status != http.StatusOK {
+			if a := h.chat("alice"); a.status != http.StatusOK {
 				t.Errorf("%d %s", a.status, a.body)
 			}
-			l.until("it is idle", func() bool { return l.held() == 0 })
+			h.until("it is idle", func() bool { return h.held() == 0 })
 		}
-		if s := l.healthy(); s.Opens != 2 {
+		if s := h.healthy(); s.Opens != 2 {
 			t.Errorf("%d opens, want 2", s.Opens)
 		}
 	})
@@ -351,22 +351,22 @@ func TestForward_LeavesAFailingProvider(t *testing.T) {
 		"a cut connection":   {Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeDrop},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newHarness(t, setup{})
-			l.warm() // a request that has caused an open causes no second one
+			h := newHarness(t, setup{})
+			h.warm() // a request that has caused an open causes no second one
 			fault.Provider = bad
-			l.node.Inject(fault)
-			a := l.chat("alice")
+			h.node.Inject(fault)
+			a := h.chat("alice")
 			if a.status != http.StatusOK || !strings.Contains(a.body, "You said") {
-				t.Fatalf("%d %s; the log:\n%s", a.status, a.body, l.log)
+				t.Fatalf("%d %s; the log:\n%s", a.status, a.body, h.log)
 			}
-			s := l.healthy()
+			s := h.healthy()
 			if s.Opens != 2 || s.Sessions[0].Provider != bad || s.Sessions[1].Provider == bad || s.Sessions[1].ID != a.header.Get("X-Automation-Session") {
 				t.Errorf("sessions %+v", s.Sessions)
 			}
 			if s.Closes != 0 {
 				t.Errorf("%d closes", s.Closes)
 			}
-			if again := l.chat("alice"); again.header.Get("X-Automation-Session") != a.header.Get("X-Automation-Session") {
+			if again := h.chat("alice"); again.header.Get("X-Automation-Session") != a.header.Get("X-Automation-Session") {
 				t.Error("the broken one was handed out again")
 			}
 		})
@@ -379,23 +379,23 @@ func TestForward_PaysForNoSessionBecauseTheNodeClosedAConnection(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"chat-drop", "chat-cut", "stream-half-line", "node-down"} {
 		t.Run(name, func(t *testing.T) {
-			l := newHarness(t, setup{node: oneProvider})
-			session := l.warm()
-			l.node.Inject(proxyroutertest.Fault{Name: name})
+			h := newHarness(t, setup{node: oneProvider})
+			session := h.warm()
+			h.node.Inject(proxyroutertest.Fault{Name: name})
 			for range 2 {
-				a := l.do(http.MethodPost, chatPath, "alice", `{"model":"llama","stream":true,"messages":[{"role":"user","content":"Hello"}]}`)
+				a := h.do(http.MethodPost, chatPath, "alice", `{"model":"llama","stream":true,"messages":[{"role":"user","content":"Hello"}]}`)
 				if !strings.Contains(a.body, `{"error":{`) {
 					t.Errorf("while it breaks off: %d %s", a.status, a.body)
 				}
-				l.until("the session is free", func() bool {
-					return l.count(`SELECT count(*) FROM automation_sessions WHERE lease_until IS NOT NULL`) == 0
+				h.until("the session is free", func() bool {
+					return h.count(`SELECT count(*) FROM automation_sessions WHERE lease_until IS NOT NULL`) == 0
 				})
 			}
-			l.node.ClearFaults()
-			if a := l.chat("alice"); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != session {
+			h.node.ClearFaults()
+			if a := h.chat("alice"); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != session {
 				t.Errorf("afterwards: %d %s on %s, want %s", a.status, a.body, a.header.Get("X-Automation-Session"), session)
 			}
-			if s := l.healthy(); s.Opens != 1 {
+			if s := h.healthy(); s.Opens != 1 {
 				t.Errorf("%d opens", s.Opens)
 			}
 		})
@@ -444,20 +444,20 @@ func TestForward_AnswersWithTheFirstErrorWhereNoRemedyHelps(t *testing.T) {
 		"the provider's 404":         {oneProvider, model(404, "no model"), 502, "provider_error", "no model", 1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newHarness(t, setup{node: tt.node})
-			l.warm()
+			h := newHarness(t, setup{node: tt.node})
+			h.warm()
 			for _, f := range tt.faults {
-				l.node.Inject(f)
+				h.node.Inject(f)
 			}
-			a := l.chat("alice", "X-Request-Id", "mine")
+			a := h.chat("alice", "X-Request-Id", "mine")
 			if a.status != tt.status || a.code() != tt.code || !strings.Contains(a.body, tt.want) || a.header.Get("X-Request-Id") != "mine" {
-				t.Errorf("%d %s, want %d; the log:\n%s", a.status, a.body, tt.status, l.log)
+				t.Errorf("%d %s, want %d; the log:\n%s", a.status, a.body, tt.status, h.log)
 			}
-			l.until("the session is free", func() bool { return l.held() == 0 })
-			if s := l.healthy(); s.Opens != tt.opens || s.Closes != 0 {
+			h.until("the session is free", func() bool { return h.held() == 0 })
+			if s := h.healthy(); s.Opens != tt.opens || s.Closes != 0 {
 				t.Errorf("%d opens, %d closes; want %d, 0", s.Opens, s.Closes, tt.opens)
 			}
-			if n := l.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND reason = ''`); n != tt.open {
+			if n := h.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND reason = ''`); n != tt.open {
 				t.Errorf("%d in service, want %d", n, tt.open)
 			}
 		})
@@ -466,18 +466,18 @@ func TestForward_AnswersWithTheFirstErrorWhereNoRemedyHelps(t *testing.T) {
 
 func TestForward_ReplacesNoNamedSession(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
-	id := l.chat("alice").header.Get("X-Automation-Session")
-	l.until("it is idle", func() bool { return l.held() == 0 })
-	l.node.Expire(id)
-	a := l.chat("alice", "session_id", id)
+	h := newHarness(t, setup{})
+	id := h.chat("alice").header.Get("X-Automation-Session")
+	h.until("it is idle", func() bool { return h.held() == 0 })
+	h.node.Expire(id)
+	a := h.chat("alice", "session_id", id)
 	if a.status != http.StatusNotFound || a.code() != "session_ended" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	if s := l.healthy(); s.Opens != 1 {
+	if s := h.healthy(); s.Opens != 1 {
 		t.Errorf("%d opens", s.Opens)
 	}
-	if l.log.has("taking another") {
+	if h.log.has("taking another") {
 		t.Error("it was about to take another")
 	}
 }
@@ -489,19 +489,19 @@ func TestForward_RepairsLostStorage(t *testing.T) {
 	for _, fault := range []string{"lost-storage", "provider-lost-storage", "chat-not-found"} {
 		for _, named := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, named: %t", fault, named), func(t *testing.T) {
-				l := newHarness(t, setup{})
-				id := l.chat("alice").header.Get("X-Automation-Session")
-				l.until("it is idle", func() bool { return l.held() == 0 })
-				l.node.Inject(proxyroutertest.Fault{Name: fault, Times: 1})
+				h := newHarness(t, setup{})
+				id := h.chat("alice").header.Get("X-Automation-Session")
+				h.until("it is idle", func() bool { return h.held() == 0 })
+				h.node.Inject(proxyroutertest.Fault{Name: fault, Times: 1})
 				var header []string
 				if named {
 					header = []string{"session_id", id}
 				}
-				a := l.chat("alice", header...)
+				a := h.chat("alice", header...)
 				if a.status != http.StatusOK || a.header.Get("X-Automation-Session") != id {
-					t.Errorf("%d %s on %s; the log:\n%s", a.status, a.body, a.header.Get("X-Automation-Session"), l.log)
+					t.Errorf("%d %s on %s; the log:\n%s", a.status, a.body, a.header.Get("X-Automation-Session"), h.log)
 				}
-				if s := l.healthy(); s.Opens != 1 || s.Closes != 0 || s.Initiations != 1 {
+				if s := h.healthy(); s.Opens != 1 || s.Closes != 0 || s.Initiations != 1 {
 					t.Errorf("stats = %+v", s)
 				}
 			})
@@ -512,19 +512,19 @@ func TestForward_RepairsLostStorage(t *testing.T) {
 // A session that cannot be repaired at the moment is kept.
 func TestForward_KeepsASessionWhoseStateCannotBeRead(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
-	id := l.chat("alice").header.Get("X-Automation-Session")
-	l.until("it is idle", func() bool { return l.held() == 0 })
-	l.node.Inject(proxyroutertest.Fault{Name: "lost-storage"})
-	l.node.Inject(proxyroutertest.Fault{Name: "get-rpc-error"})
-	if a := l.chat("alice"); a.status != http.StatusServiceUnavailable || a.code() != "session_unavailable" || a.header.Get("Retry-After") == "" {
+	h := newHarness(t, setup{})
+	id := h.chat("alice").header.Get("X-Automation-Session")
+	h.until("it is idle", func() bool { return h.held() == 0 })
+	h.node.Inject(proxyroutertest.Fault{Name: "lost-storage"})
+	h.node.Inject(proxyroutertest.Fault{Name: "get-rpc-error"})
+	if a := h.chat("alice"); a.status != http.StatusServiceUnavailable || a.code() != "session_unavailable" || a.header.Get("Retry-After") == "" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	l.node.ClearFaults()
-	if a := l.chat("alice"); a.header.Get("X-Automation-Session") != id {
+	h.node.ClearFaults()
+	if a := h.chat("alice"); a.header.Get("X-Automation-Session") != id {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	if s := l.healthy(); s.Opens != 1 {
+	if s := h.healthy(); s.Opens != 1 {
 		t.Errorf("%d opens", s.Opens)
 	}
 }
@@ -534,13 +534,13 @@ func TestForward_PassesSessionsThroughThatItDoesNotManage(t *testing.T) {
 	t.Parallel()
 	for name, flag := range map[string]string{"with automation": everybody, "without": `UPDATE feature_flags SET enabled = false`} {
 		t.Run(name, func(t *testing.T) {
-			l := newHarness(t, setup{flag: flag})
-			id := l.openAtNode()
-			a := l.chat("alice", "session_id", id)
+			h := newHarness(t, setup{flag: flag})
+			id := h.openAtNode()
+			a := h.chat("alice", "session_id", id)
 			if a.status != http.StatusOK || a.header.Get("X-Automation-Session") != "" {
 				t.Errorf("%d %s %v", a.status, a.body, a.header)
 			}
-			if n := l.count(`SELECT count(*) FROM automation_sessions`); n != 0 {
+			if n := h.count(`SELECT count(*) FROM automation_sessions`); n != 0 {
 				t.Errorf("%d rows", n)
 			}
 		})
@@ -548,38 +548,38 @@ func TestForward_PassesSessionsThroughThatItDoesNotManage(t *testing.T) {
 }
 
 // closeAtNode closes a session directly at the node.
-func (l *harness) closeAtNode(id string) {
-	l.t.Helper()
-	r, err := http.NewRequestWithContext(context.Background(), "POST", l.node.URL+"/blockchain/sessions/"+id+"/close", nil)
+func (h *harness) closeAtNode(id string) {
+	h.t.Helper()
+	r, err := http.NewRequestWithContext(context.Background(), "POST", h.node.URL+"/blockchain/sessions/"+id+"/close", nil)
 	if err != nil {
-		l.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	resp, err := l.server.Client().Do(r)
+	resp, err := h.server.Client().Do(r)
 	if err != nil {
-		l.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
-		l.t.Fatal(resp.Status)
+		h.t.Fatal(resp.Status)
 	}
 }
 
 // openAtNode opens a session directly at the node.
-func (l *harness) openAtNode() string {
-	l.t.Helper()
-	r, err := http.NewRequestWithContext(context.Background(), "POST", l.node.URL+"/blockchain/models/"+proxyroutertest.ModelID("llama")+"/session",
+func (h *harness) openAtNode() string {
+	h.t.Helper()
+	r, err := http.NewRequestWithContext(context.Background(), "POST", h.node.URL+"/blockchain/models/"+proxyroutertest.ModelID("llama")+"/session",
 		strings.NewReader(`{"sessionDuration":3600,"directPayment":false,"failover":false}`))
 	if err != nil {
-		l.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	resp, err := l.server.Client().Do(r)
+	resp, err := h.server.Client().Do(r)
 	if err != nil {
-		l.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	var v struct{ SessionID string }
 	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil || v.SessionID == "" {
-		l.t.Fatal(resp.Status, err)
+		h.t.Fatal(resp.Status, err)
 	}
 	return v.SessionID
 }
@@ -587,31 +587,31 @@ func (l *harness) openAtNode() string {
 // The forwarding handler is the last one that can check whose session it is.
 func TestForward_GuardsSessionsFromUsersWithoutTheFeature(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{flag: `UPDATE feature_flags SET enabled_user_ids = '["alice"]'`})
-	id := l.chat("alice").header.Get("X-Automation-Session")
+	h := newHarness(t, setup{flag: `UPDATE feature_flags SET enabled_user_ids = '["alice"]'`})
+	id := h.chat("alice").header.Get("X-Automation-Session")
 	for _, key := range []string{"bob", "ro-bob"} {
-		if a := l.chat(key, "session_id", id); a.status != http.StatusNotFound || a.code() != "session_not_found" {
+		if a := h.chat(key, "session_id", id); a.status != http.StatusNotFound || a.code() != "session_not_found" {
 			t.Errorf("%s: %d %s", key, a.status, a.body)
 		}
 	}
-	if a := l.chat("bob"); a.status != http.StatusBadRequest || a.code() != "session_required" {
+	if a := h.chat("bob"); a.status != http.StatusBadRequest || a.code() != "session_required" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	l.set(`UPDATE feature_flags SET enabled = false`)
-	if a := l.chat("bob", "session_id", id); a.status != http.StatusNotFound {
+	h.set(`UPDATE feature_flags SET enabled = false`)
+	if a := h.chat("bob", "session_id", id); a.status != http.StatusNotFound {
 		t.Errorf("with the flag off: %d %s", a.status, a.body)
 	}
-	if a := l.chat("alice", "session_id", id); a.status != http.StatusOK {
+	if a := h.chat("alice", "session_id", id); a.status != http.StatusOK {
 		t.Errorf("its own user: %d %s", a.status, a.body)
 	}
-	if s := l.node.Stats(); s.Chats != 2 {
+	if s := h.node.Stats(); s.Chats != 2 {
 		t.Errorf("%d chats reached the node, want alice's 2", s.Chats)
 	}
 }
 
 func TestForward_RefusesUnknownUsersAndRoutes(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
+	h := newHarness(t, setup{})
 	for _, tt := range []struct {
 		method, path, key, body string
 		status                  int
@@ -622,12 +622,12 @@ func TestForward_RefusesUnknownUsersAndRoutes(t *testing.T) {
 		{"GET", chatPath, "alice", "", 405, "method_not_allowed", "Allow"},
 		{"POST", "/api/v1/files", "alice", ask("llama"), 404, "unknown_url", "X-Request-Id"},
 	} {
-		a := l.do(tt.method, tt.path, tt.key, tt.body)
+		a := h.do(tt.method, tt.path, tt.key, tt.body)
 		if a.status != tt.status || a.code() != tt.code || a.header.Get(tt.header) == "" {
 			t.Errorf("%s %s for %q: %d %s %v", tt.method, tt.path, tt.key, a.status, a.body, a.header)
 		}
 	}
-	if n := l.node.Stats().OpenRequests; n != 0 {
+	if n := h.node.Stats().OpenRequests; n != 0 {
 		t.Errorf("%d opens", n)
 	}
 }
@@ -637,13 +637,13 @@ func TestForward_HidesTheClientsCredentialsFromTheNode(t *testing.T) {
 	var mu sync.Mutex
 	var got http.Header
 	var body []byte
-	l := newHarness(t, setup{node: proxyroutertest.Options{Username: "admin", Password: "secret", OnChat: func(r *http.Request, b []byte) {
+	h := newHarness(t, setup{node: proxyroutertest.Options{Username: "admin", Password: "secret", OnChat: func(r *http.Request, b []byte) {
 		mu.Lock()
 		defer mu.Unlock()
 		got, body = r.Header.Clone(), bytes.Clone(b)
 	}}})
 	sent := "  " + ask("llama") + "\n"
-	a := l.do("POST", chatPath, "alice", sent, "Cookie", "canary=1", "X-Api-Key", "canary", "chat_id", "c1", "X-Request-Id", "r1", "Accept", "application/json")
+	a := h.do("POST", chatPath, "alice", sent, "Cookie", "canary=1", "X-Api-Key", "canary", "chat_id", "c1", "X-Request-Id", "r1", "Accept", "application/json")
 	if a.status != http.StatusOK || a.header.Get("X-Request-Id") != "r1" {
 		t.Fatalf("%d %s %v", a.status, a.body, a.header)
 	}
@@ -674,14 +674,14 @@ func TestForward_SendsNothingAgainAfterTheFirstByte(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 			var chats atomic.Int32
-			l := newHarness(t, setup{config: answerForwarded(t, chain, func(w http.ResponseWriter, _ *http.Request) {
+			h := newHarness(t, setup{config: answerForwarded(t, chain, func(w http.ResponseWriter, _ *http.Request) {
 				chats.Add(1)
 				w.Header().Set("Content-Type", tt.media)
 				_, _ = io.WriteString(w, tt.part)
 				_ = http.NewResponseController(w).Flush()
 				panic(http.ErrAbortHandler)
 			})})
-			resp, err := l.server.Client().Do(l.request("POST", chatPath, "alice", ask("llama")))
+			resp, err := h.server.Client().Do(h.request("POST", chatPath, "alice", ask("llama")))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -693,8 +693,8 @@ func TestForward_SendsNothingAgainAfterTheFirstByte(t *testing.T) {
 			if chats.Load() != 1 || chain.Stats().Opens != 1 {
 				t.Errorf("%d chats, %d opens", chats.Load(), chain.Stats().Opens)
 			}
-			l.until("the session is free", func() bool { return l.held() == 0 })
-			if !l.log.has("request ended", "stream_interrupted") {
+			h.until("the session is free", func() bool { return h.held() == 0 })
+			if !h.log.has("request ended", "stream_interrupted") {
 				t.Error("not in the log")
 			}
 		})
@@ -704,10 +704,10 @@ func TestForward_SendsNothingAgainAfterTheFirstByte(t *testing.T) {
 // A session is free only when the node is done with it.
 func TestForward_FreesTheSessionOfAClientThatLeft(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{node: proxyroutertest.Options{ChunkDelay: 20 * time.Millisecond}})
+	h := newHarness(t, setup{node: proxyroutertest.Options{ChunkDelay: 20 * time.Millisecond}})
 	for i := range 3 {
 		ctx, leave := context.WithCancel(t.Context())
-		resp, err := l.server.Client().Do(l.request("POST", chatPath, "alice", stream("llama", strings.Repeat("word ", 20))).WithContext(ctx))
+		resp, err := h.server.Client().Do(h.request("POST", chatPath, "alice", stream("llama", strings.Repeat("word ", 20))).WithContext(ctx))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -716,9 +716,9 @@ func TestForward_FreesTheSessionOfAClientThatLeft(t *testing.T) {
 		}
 		leave()
 		_ = resp.Body.Close()
-		l.until(fmt.Sprint("the session is free again, round ", i), func() bool { return l.held() == 0 })
+		h.until(fmt.Sprint("the session is free again, round ", i), func() bool { return h.held() == 0 })
 	}
-	if s := l.healthy(); s.Opens != 1 {
+	if s := h.healthy(); s.Opens != 1 {
 		t.Errorf("%d opens", s.Opens)
 	}
 }
@@ -751,11 +751,11 @@ func TestForward_AnswersWhenTheHostsDeadlineComesFirst(t *testing.T) {
 		{"stream-silent", stream("llama", "Hello"), `data: {"error":{"message":"The gateway ended the answer`, true},
 	} {
 		t.Run(tt.fault, func(t *testing.T) {
-			l := newHarness(t, setup{})
-			if a := l.chat("alice"); a.status != http.StatusOK { // the session is there
+			h := newHarness(t, setup{})
+			if a := h.chat("alice"); a.status != http.StatusOK { // the session is there
 				t.Fatal(a.body)
 			}
-			forward := l.Forward()
+			forward := h.Forward()
 			deadline := make(chan struct{})
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				forward.ServeHTTP(w, r.WithContext(deadlineContext{r.Context(), deadline}))
@@ -763,9 +763,9 @@ func TestForward_AnswersWhenTheHostsDeadlineComesFirst(t *testing.T) {
 			defer server.Close()
 			over := sync.OnceFunc(func() { close(deadline) })
 			defer over()
-			chats := l.node.Stats().Chats
-			l.node.Inject(proxyroutertest.Fault{Name: tt.fault})
-			request := l.request("POST", chatPath, "alice", tt.body)
+			chats := h.node.Stats().Chats
+			h.node.Inject(proxyroutertest.Fault{Name: tt.fault})
+			request := h.request("POST", chatPath, "alice", tt.body)
 			request.URL.Host = strings.TrimPrefix(server.URL, "http://")
 			answers := make(chan *http.Response, 1)
 			go func() {
@@ -778,7 +778,7 @@ func TestForward_AnswersWhenTheHostsDeadlineComesFirst(t *testing.T) {
 				answers <- resp
 			}()
 			if !tt.begun {
-				l.until("the node has the request", func() bool { return l.node.Stats().Chats > chats })
+				h.until("the node has the request", func() bool { return h.node.Stats().Chats > chats })
 				over()
 			}
 			resp := <-answers
@@ -791,10 +791,10 @@ func TestForward_AnswersWhenTheHostsDeadlineComesFirst(t *testing.T) {
 			if err != nil || !strings.Contains(string(body), tt.want) {
 				t.Errorf("%d %s, %v", resp.StatusCode, body, err)
 			}
-			if !l.log.has("request ended", "cause\":\"host") {
+			if !h.log.has("request ended", "cause\":\"host") {
 				t.Error("the host's deadline is not in the log")
 			}
-			l.node.ClearFaults()
+			h.node.ClearFaults()
 		})
 	}
 }
@@ -803,7 +803,7 @@ func TestForward_PassesOnEachEventAsItIsSent(t *testing.T) {
 	t.Parallel()
 	read := make(chan struct{}, 1)
 	chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
-	l := newHarness(t, setup{config: answerForwarded(t, chain, func(w http.ResponseWriter, r *http.Request) {
+	h := newHarness(t, setup{config: answerForwarded(t, chain, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		for i := range 5 {
 			_, _ = fmt.Fprintf(w, "data: {\"choices\":[{\"delta\":{\"content\":\"%d\"}}]}\n\n", i)
@@ -816,7 +816,7 @@ func TestForward_PassesOnEachEventAsItIsSent(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, "data: [DONE]\n\n")
 	})})
-	resp, err := l.server.Client().Do(l.request("POST", chatPath, "alice", askStream))
+	resp, err := h.server.Client().Do(h.request("POST", chatPath, "alice", askStream))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -839,19 +839,19 @@ func TestForward_PassesOnEachEventAsItIsSent(t *testing.T) {
 
 func TestForward_HoldsNoSessionDuringASlowUpload(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
+	h := newHarness(t, setup{})
 	r, w := io.Pipe()
-	req := l.request("POST", chatPath, "alice", "x")
+	req := h.request("POST", chatPath, "alice", "x")
 	req.Body, req.ContentLength = r, -1
 	done := make(chan answer, 1)
-	go func() { done <- l.send(req) }()
+	go func() { done <- h.send(req) }()
 	if _, err := io.WriteString(w, `{"model":"llama","messages":[`); err != nil {
 		t.Fatal(err)
 	}
-	if a := l.chat("alice"); a.status != http.StatusOK { // meanwhile
+	if a := h.chat("alice"); a.status != http.StatusOK { // meanwhile
 		t.Fatal(a.body)
 	}
-	if s := l.node.Stats(); s.Opens != 1 {
+	if s := h.node.Stats(); s.Opens != 1 {
 		t.Errorf("%d opens", s.Opens)
 	}
 	_, _ = io.WriteString(w, `{"role":"user","content":"late"}]}`)
@@ -859,7 +859,7 @@ func TestForward_HoldsNoSessionDuringASlowUpload(t *testing.T) {
 	if a := <-done; a.status != http.StatusOK || !strings.Contains(a.body, "late") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	if s := l.healthy(); s.Opens != 1 {
+	if s := h.healthy(); s.Opens != 1 {
 		t.Errorf("%d opens", s.Opens)
 	}
 }

@@ -23,8 +23,8 @@ func FuzzSettingsDecoder(f *testing.F) {
 		f.Add("PATCH", "", seed)
 	}
 	f.Add("POST", "text/plain;", good)
-	l := newHarness(f, setup{})
-	api := l.API()
+	h := newHarness(f, setup{})
+	api := h.API()
 	n := 0
 	f.Fuzz(func(t *testing.T, method, media, body string) {
 		if method != "PUT" && method != "POST" && method != "PATCH" {
@@ -44,7 +44,7 @@ func FuzzSettingsDecoder(f *testing.F) {
 			IsEnabled       bool  `db:"is_enabled"`
 			SessionDuration int64 `db:"session_duration"`
 		}
-		err := l.db.Get(&stored, `SELECT is_enabled, session_duration FROM user_automation_settings WHERE user_id = $1`, user)
+		err := h.db.Get(&stored, `SELECT is_enabled, session_duration FROM user_automation_settings WHERE user_id = $1`, user)
 		switch {
 		case w.Code >= http.StatusInternalServerError:
 			t.Fatalf("%q: %d %s", body, w.Code, w.Body)

@@ -37,19 +37,19 @@ func documentedPaths(t *testing.T) []string {
 func TestHandlers_ForbidSniffing(t *testing.T) {
 	t.Parallel()
 	const token = "a-token-of-enough-length"
-	l := newHarness(t, setup{config: func(c *automation.Config) { c.AdminToken = automation.NewSecret(token) }})
+	h := newHarness(t, setup{config: func(c *automation.Config) { c.AdminToken = automation.NewSecret(token) }})
 	mux := http.NewServeMux()
-	mux.Handle("/api/v1/", l.Forward())
-	mux.Handle("/sessions/", l.Sessions(http.NotFoundHandler()))
-	mux.Handle("/models/", l.Models())
-	mux.Handle(automation.BasePath+"/", l.API())
-	mux.Handle(automation.AdminPath+"/", l.Admin(nil))
-	mux.Handle("/console/", http.StripPrefix("/console", console.New(l.Module, console.Options{Token: token})))
-	mux.Handle("/off/", http.StripPrefix("/off", console.New(l.Module, console.Options{})))
+	mux.Handle("/api/v1/", h.Forward())
+	mux.Handle("/sessions/", h.Sessions(http.NotFoundHandler()))
+	mux.Handle("/models/", h.Models())
+	mux.Handle(automation.BasePath+"/", h.API())
+	mux.Handle(automation.AdminPath+"/", h.Admin(nil))
+	mux.Handle("/console/", http.StripPrefix("/console", console.New(h.Module, console.Options{Token: token})))
+	mux.Handle("/off/", http.StripPrefix("/off", console.New(h.Module, console.Options{})))
 	mux.Handle("/docs/", http.StripPrefix("/docs", console.APIDocument(automation.OpenAPIDocument())))
-	mux.Handle("/healthz/live", l.Live())
-	mux.Handle("/healthz/ready", l.Ready())
-	mux.Handle("/openapi.json", l.OpenAPI())
+	mux.Handle("/healthz/live", h.Live())
+	mux.Handle("/healthz/ready", h.Ready())
+	mux.Handle("/openapi.json", h.OpenAPI())
 
 	paths := documentedPaths(t)
 	paths = append(paths, "/api/v1/no/such/route", automation.BasePath+"/nothing", automation.BasePath+"/settings/", automation.AdminPath+"/nothing",
@@ -78,10 +78,10 @@ func TestHandlers_ForbidSniffing(t *testing.T) {
 		send("POST", "/api/v1/chat/completions", "sk-alice", body)
 	}
 	for _, fault := range []string{"provider-down", "chat-not-found", "stream-bare-json", "empty-answer", "redirect", "model-rate-limit"} {
-		l.node.Inject(proxyroutertest.Fault{Name: fault})
+		h.node.Inject(proxyroutertest.Fault{Name: fault})
 		send("POST", "/api/v1/chat/completions", "sk-alice", ask("llama"))
 		send("POST", "/api/v1/chat/completions", "sk-alice", askStream)
-		l.node.ClearFaults()
+		h.node.ClearFaults()
 	}
 	// The last: operators' routes may switch the feature off.
 	for _, path := range paths {

@@ -77,39 +77,39 @@ func newHarness(t testing.TB, s setup) *harness {
 	if onFile {
 		s.db = liteDB
 	}
-	l := &harness{t: t, onFile: onFile, db: s.db(t), node: proxyroutertest.NewServer(t, s.node), log: &logBuffer{}, cfg: testConfig(t)}
-	l.cfg.ProxyRouterURL, l.cfg.ProxyRouterUsername = l.node.URL, s.node.Username
-	l.cfg.ProxyRouterPassword = automation.NewSecret(s.node.Password)
+	h := &harness{t: t, onFile: onFile, db: s.db(t), node: proxyroutertest.NewServer(t, s.node), log: &logBuffer{}, cfg: testConfig(t)}
+	h.cfg.ProxyRouterURL, h.cfg.ProxyRouterUsername = h.node.URL, s.node.Username
+	h.cfg.ProxyRouterPassword = automation.NewSecret(s.node.Password)
 	if s.typed {
-		l.cfg.ActiveModelsURL = feed(t)
+		h.cfg.ActiveModelsURL = feed(t)
 	}
 	if s.config != nil {
-		s.config(&l.cfg)
+		s.config(&h.cfg)
 	}
 	if !s.bare {
-		migrate(t, l.db)
+		migrate(t, h.db)
 		if s.flag == "" {
 			s.flag = everybody
 		}
-		l.sql(s.flag)
+		h.sql(s.flag)
 	}
 	if s.identify == nil {
 		s.identify = byKey
 	}
-	client, err := proxyrouter.New(proxyrouter.Options{URL: l.cfg.ProxyRouterURL, Username: l.cfg.ProxyRouterUsername,
-		Password: l.cfg.ProxyRouterPassword.Reveal(), BreakerPause: 100 * time.Millisecond})
+	client, err := proxyrouter.New(proxyrouter.Options{URL: h.cfg.ProxyRouterURL, Username: h.cfg.ProxyRouterUsername,
+		Password: h.cfg.ProxyRouterPassword.Reveal(), BreakerPause: 100 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.CloseIdleConnections)
-	options := automation.Options{Node: client, Logger: slog.New(slog.NewJSONHandler(l.log, nil)), Observer: automation.Observer{Chat: l.checkOutcome}}
+	options := automation.Options{Node: client, Logger: slog.New(slog.NewJSONHandler(h.log, nil)), Observer: automation.Observer{Chat: h.checkOutcome}}
 	if onFile {
 		options.SetSettingsTimeout(time.Minute) // nothing but a busy machine keeps SQLite from answering
 	}
 	if s.options != nil {
 		s.options(&options)
 	}
-	l.Module, err = automation.New(l.cfg, l.db, s.identify, options)
+	h.Module, err = automation.New(h.cfg, h.db, s.identify, options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,35 +120,35 @@ func newHarness(t testing.TB, s setup) *harness {
 		}
 	}
 	mux := http.NewServeMux()
-	mux.Handle(automation.BasePath+"/", l.API())
-	mux.Handle("/api/v1/", l.Forward())
-	mux.Handle("/api/v1/models", l.Models())
-	mux.Handle("/api/v1/models/", l.Models())
-	mux.Handle("/forward/", l.Forward())
-	mux.Handle("/host/", l.Sessions(s.next))
-	mux.Handle("/healthz/live", l.Live())
-	mux.Handle("/healthz/ready", l.Ready())
-	mux.Handle("/openapi.json", l.OpenAPI())
-	l.server = httptest.NewServer(mux)
-	t.Cleanup(l.server.Close)
-	l.stop = func() error { return nil }
+	mux.Handle(automation.BasePath+"/", h.API())
+	mux.Handle("/api/v1/", h.Forward())
+	mux.Handle("/api/v1/models", h.Models())
+	mux.Handle("/api/v1/models/", h.Models())
+	mux.Handle("/forward/", h.Forward())
+	mux.Handle("/host/", h.Sessions(s.next))
+	mux.Handle("/healthz/live", h.Live())
+	mux.Handle("/healthz/ready", h.Ready())
+	mux.Handle("/openapi.json", h.OpenAPI())
+	h.server = httptest.NewServer(mux)
+	t.Cleanup(h.server.Close)
+	h.stop = func() error { return nil }
 	if !s.idle {
-		l.start()
+		h.start()
 		if !s.bare {
-			l.until("the module has started", func() bool { return l.Started(context.Background()) })
+			h.until("the module has started", func() bool { return h.Started(context.Background()) })
 		}
 		if s.typed {
-			l.until("the feed has been read", func() bool { return strings.Contains(l.get("/api/v1/models", "").body, "EMBEDDING") })
+			h.until("the feed has been read", func() bool { return strings.Contains(h.get("/api/v1/models", "").body, "EMBEDDING") })
 		}
 	}
-	return l
+	return h
 }
 
 // checkOutcome asserts of every request through a harness that its end has one
 // cause, which its code can have.
-func (l *harness) checkOutcome(o outcome.Outcome) {
+func (h *harness) checkOutcome(o outcome.Outcome) {
 	if o.Cause == outcome.Database {
-		l.databaseErrors.Add(1)
+		h.databaseErrors.Add(1)
 	}
 	var ok bool
 	switch {
@@ -160,7 +160,7 @@ func (l *harness) checkOutcome(o outcome.Outcome) {
 		ok = slices.Contains(policy.CausesOf(o.Code), o.Cause)
 	}
 	if !ok || !slices.Contains(policy.Causes(), o.Cause) {
-		l.t.Errorf("a request ended for %q with the code %q (skipped: %v): %v", o.Cause, o.Code, o.Skipped, o.Err)
+		h.t.Errorf("a request ended for %q with the code %q (skipped: %v): %v", o.Cause, o.Code, o.Skipped, o.Err)
 	}
 }
 
@@ -238,38 +238,38 @@ func byKey(r *http.Request) (automation.Identity, error) {
 }
 
 // start runs the module until the test ends, or stop is called.
-func (l *harness) start() {
+func (h *harness) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- l.Run(ctx) }()
-	l.stop = sync.OnceValue(func() error { cancel(); return <-done })
-	l.t.Cleanup(func() {
-		if err := l.stop(); err != nil {
-			l.t.Error("Run:", err)
+	go func() { done <- h.Run(ctx) }()
+	h.stop = sync.OnceValue(func() error { cancel(); return <-done })
+	h.t.Cleanup(func() {
+		if err := h.stop(); err != nil {
+			h.t.Error("Run:", err)
 		}
 	})
 }
 
-func (l *harness) sql(query string, args ...any) {
-	l.t.Helper()
-	if _, err := l.db.Exec(query, args...); err != nil { //nolint:noctx // a test's own
-		l.t.Fatal(err)
+func (h *harness) sql(query string, args ...any) {
+	h.t.Helper()
+	if _, err := h.db.Exec(query, args...); err != nil { //nolint:noctx // a test's own
+		h.t.Fatal(err)
 	}
 }
 
 // set changes the flag and has the module see it.
-func (l *harness) set(query string) {
-	l.t.Helper()
-	l.sql(query)
-	if err := l.RefreshFlags(context.Background()); err != nil {
-		l.t.Fatal(err)
+func (h *harness) set(query string) {
+	h.t.Helper()
+	h.sql(query)
+	if err := h.RefreshFlags(context.Background()); err != nil {
+		h.t.Fatal(err)
 	}
 }
 
-func (l *harness) count(query string, args ...any) (n int) {
-	l.t.Helper()
-	if err := l.db.Get(&n, query, args...); err != nil {
-		l.t.Fatal(err)
+func (h *harness) count(query string, args ...any) (n int) {
+	h.t.Helper()
+	if err := h.db.Get(&n, query, args...); err != nil {
+		h.t.Fatal(err)
 	}
 	return n
 }
@@ -278,8 +278,8 @@ func (l *harness) count(query string, args ...any) (n int) {
 // measured by it: a machine at a load of 50 must stay within it.
 const testTimeout = 5 * time.Minute
 
-func (l *harness) until(what string, ok func() bool) {
-	l.t.Helper()
+func (h *harness) until(what string, ok func() bool) {
+	h.t.Helper()
 	deadline := time.NewTimer(testTimeout)
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -288,25 +288,25 @@ func (l *harness) until(what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			l.t.Fatalf("waited in vain until %s; the log:\n%s", what, l.log)
+			h.t.Fatalf("waited in vain until %s; the log:\n%s", what, h.log)
 		}
 	}
 }
 
 // healthy asserts what may never happen at the node.
-func (l *harness) healthy() proxyroutertest.Stats {
-	l.t.Helper()
-	s := l.node.Stats()
+func (h *harness) healthy() proxyroutertest.Stats {
+	h.t.Helper()
+	s := h.node.Stats()
 	if s.Overlaps != 0 || s.Unknown != 0 || s.EarlyCloses != 0 || s.ClosedInUse != 0 {
-		l.t.Errorf("overlaps %d, on unknown sessions %d, early closes %d, closed in use %d; want none", s.Overlaps, s.Unknown, s.EarlyCloses, s.ClosedInUse)
+		h.t.Errorf("overlaps %d, on unknown sessions %d, early closes %d, closed in use %d; want none", s.Overlaps, s.Unknown, s.EarlyCloses, s.ClosedInUse)
 	}
 	return s
 }
 
 // held counts the sessions that somebody holds; one that cools down is held by
 // nobody.
-func (l *harness) held() int {
-	return l.count(`SELECT count(*) FROM automation_sessions WHERE lease_token IS NOT NULL AND lease_holder <> ''`)
+func (h *harness) held() int {
+	return h.count(`SELECT count(*) FROM automation_sessions WHERE lease_token IS NOT NULL AND lease_holder <> ''`)
 }
 
 // answer is a response, read to its end.
@@ -334,11 +334,11 @@ func (a answer) code() string {
 	return v.Error.Code
 }
 
-func (l *harness) request(method, path, user, body string, header ...string) *http.Request {
-	l.t.Helper()
-	r, err := http.NewRequestWithContext(context.Background(), method, l.server.URL+path, strings.NewReader(body))
+func (h *harness) request(method, path, user, body string, header ...string) *http.Request {
+	h.t.Helper()
+	r, err := http.NewRequestWithContext(context.Background(), method, h.server.URL+path, strings.NewReader(body))
 	if err != nil {
-		l.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	if user != "" {
 		r.Header.Set("Authorization", "Bearer sk-"+user)
@@ -354,48 +354,48 @@ func (l *harness) request(method, path, user, body string, header ...string) *ht
 
 // send repeats a request for which a busy machine's SQLite took longer than the
 // module waits for a database. Where a test breaks the database, that shows at once.
-func (l *harness) send(r *http.Request) answer {
-	l.t.Helper()
+func (h *harness) send(r *http.Request) answer {
+	h.t.Helper()
 	for {
-		begun, failed := time.Now(), l.databaseErrors.Load()
-		a := l.sendOnce(r)
-		if !l.onFile || r.GetBody == nil || a.status != http.StatusServiceUnavailable || time.Since(begun) < 4*time.Second || l.databaseErrors.Load() == failed {
+		begun, failed := time.Now(), h.databaseErrors.Load()
+		a := h.sendOnce(r)
+		if !h.onFile || r.GetBody == nil || a.status != http.StatusServiceUnavailable || time.Since(begun) < 4*time.Second || h.databaseErrors.Load() == failed {
 			return a
 		}
 		var err error
 		if r.Body, err = r.GetBody(); err != nil {
-			l.t.Fatal(err)
+			h.t.Fatal(err)
 		}
 	}
 }
 
-func (l *harness) sendOnce(r *http.Request) answer {
-	l.t.Helper()
-	resp, err := l.server.Client().Do(r)
+func (h *harness) sendOnce(r *http.Request) answer {
+	h.t.Helper()
+	resp, err := h.server.Client().Do(r)
 	if err != nil {
-		l.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		l.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	a := answer{resp.StatusCode, resp.Header, string(body)}
-	conforms(l.t, r.Method, r.URL.Path, a)
+	conforms(h.t, r.Method, r.URL.Path, a)
 	if i := strings.Index(a.body+fmt.Sprint(a.header), "canary"); i >= 0 || strings.Contains(strings.ToLower(a.body), "sql") {
-		l.t.Errorf("%s %s gives away what is internal: %s", r.Method, r.URL.Path, a.body)
+		h.t.Errorf("%s %s gives away what is internal: %s", r.Method, r.URL.Path, a.body)
 	}
 	return a
 }
 
-func (l *harness) do(method, path, user, body string, header ...string) answer {
-	l.t.Helper()
-	return l.send(l.request(method, path, user, body, header...))
+func (h *harness) do(method, path, user, body string, header ...string) answer {
+	h.t.Helper()
+	return h.send(h.request(method, path, user, body, header...))
 }
 
-func (l *harness) get(path, user string, header ...string) answer {
-	l.t.Helper()
-	return l.do(http.MethodGet, path, user, "", header...)
+func (h *harness) get(path, user string, header ...string) answer {
+	h.t.Helper()
+	return h.do(http.MethodGet, path, user, "", header...)
 }
 
 const (
@@ -409,9 +409,9 @@ func ask(model string) string {
 	return string(text)
 }
 
-func (l *harness) chat(user string, header ...string) answer {
-	l.t.Helper()
-	return l.do(http.MethodPost, chatPath, user, ask("llama"), header...)
+func (h *harness) chat(user string, header ...string) answer {
+	h.t.Helper()
+	return h.do(http.MethodPost, chatPath, user, ask("llama"), header...)
 }
 
 // logBuffer keeps what was logged.

@@ -67,22 +67,22 @@ func TestHostileNode_EachFaultHasOneResult(t *testing.T) {
 			continue
 		}
 		t.Run(p.Name, func(t *testing.T) {
-			l := newHarness(t, setup{})
-			first := l.chat("alice").header.Get("X-Automation-Session")
-			l.until("it is idle", func() bool { return l.held() == 0 })
-			l.node.Inject(proxyroutertest.Fault{Name: p.Name, Delay: 50 * time.Millisecond})
+			h := newHarness(t, setup{})
+			first := h.chat("alice").header.Get("X-Automation-Session")
+			h.until("it is idle", func() bool { return h.held() == 0 })
+			h.node.Inject(proxyroutertest.Fault{Name: p.Name, Delay: 50 * time.Millisecond})
 			for body, want := range map[string]result{ask("llama"): want.plain, askStream: want.stream} {
-				got := l.result(l.do(http.MethodPost, chatPath, "alice", body))
+				got := h.result(h.do(http.MethodPost, chatPath, "alice", body))
 				if got.status != want.status || (want.code != "" && got.code != want.code) || (want == served && got.code != "") {
-					t.Errorf("%+v, want %+v; the log:\n%s", got, want, l.log)
+					t.Errorf("%+v, want %+v; the log:\n%s", got, want, h.log)
 				}
 			}
-			if s := l.healthy(); s.Opens > want.opens || s.Closes > 0 {
+			if s := h.healthy(); s.Opens > want.opens || s.Closes > 0 {
 				t.Errorf("%d opens, want at most %d, and %d closes", s.Opens, want.opens, s.Closes)
 			}
-			l.node.ClearFaults()
-			l.until("its sessions are free", func() bool { return l.held() == 0 })
-			a := l.chat("alice")
+			h.node.ClearFaults()
+			h.until("its sessions are free", func() bool { return h.held() == 0 })
+			a := h.chat("alice")
 			if a.status != http.StatusOK {
 				t.Errorf("afterwards: %d %s", a.status, a.body)
 			}
@@ -94,7 +94,7 @@ func TestHostileNode_EachFaultHasOneResult(t *testing.T) {
 }
 
 // result finds the error of an answer, which a stream has in an event.
-func (l *harness) result(a answer) result {
+func (h *harness) result(a answer) result {
 	r := result{status: a.status, code: a.code()}
 	if !strings.HasPrefix(a.header.Get("Content-Type"), "text/event-stream") {
 		return r
@@ -106,7 +106,7 @@ func (l *harness) result(a answer) result {
 		}
 	}
 	if !whole {
-		l.t.Errorf("half an answer that looks whole: %q", a.body)
+		h.t.Errorf("half an answer that looks whole: %q", a.body)
 	}
 	return r
 }
@@ -120,24 +120,24 @@ func TestHostileNode_AHangingAnswerKeepsItsSessionAlone(t *testing.T) {
 	}
 	for _, name := range []string{"provider-hangs", "stream-silent", "error-stalls"} {
 		t.Run(name, func(t *testing.T) {
-			l := newHarness(t, setup{config: func(c *automation.Config) { c.DrainTimeout = 10 * time.Millisecond }})
-			l.node.Inject(proxyroutertest.Fault{Name: name, Times: 1})
+			h := newHarness(t, setup{config: func(c *automation.Config) { c.DrainTimeout = 10 * time.Millisecond }})
+			h.node.Inject(proxyroutertest.Fault{Name: name, Times: 1})
 			ctx, cancel := context.WithCancel(t.Context())
-			r := l.request(http.MethodPost, chatPath, "alice", askStream).WithContext(ctx)
+			r := h.request(http.MethodPost, chatPath, "alice", askStream).WithContext(ctx)
 			var left sync.WaitGroup
 			left.Go(func() {
-				if resp, err := l.server.Client().Do(r); err == nil {
+				if resp, err := h.server.Client().Do(r); err == nil {
 					_, _ = io.Copy(io.Discard, resp.Body)
 					_ = resp.Body.Close()
 				}
 			})
-			l.until("the node has it", func() bool { return l.node.Stats().Chats == 1 })
+			h.until("the node has it", func() bool { return h.node.Stats().Chats == 1 })
 			cancel()
 			left.Wait()
-			if a := l.chat("alice"); a.status != http.StatusOK {
+			if a := h.chat("alice"); a.status != http.StatusOK {
 				t.Errorf("%d %s", a.status, a.body)
 			}
-			l.healthy()
+			h.healthy()
 		})
 	}
 }
@@ -163,13 +163,13 @@ func TestHostileNode_LeavesNothingBehind(t *testing.T) {
 	}
 	faults := []string{"provider-down", "chat-drop", "chat-cut", "model-context-length", "model-rate-limit", "stream-bare-json", "stream-ends",
 		"stream-half-line", "empty-answer", "redirect", "tee-failed", "chat-not-found", "switching-protocols"}
-	l := newHarness(t, setup{node: oneProvider})
+	h := newHarness(t, setup{node: oneProvider})
 	for i := range 4 {
-		l.chat(fmt.Sprint("user", i))
+		h.chat(fmt.Sprint("user", i))
 	}
 	measure := func() (goroutines, files int, heap uint64) {
-		l.until("all answers have ended", func() bool { return l.held() == 0 })
-		l.server.Client().CloseIdleConnections()
+		h.until("all answers have ended", func() bool { return h.held() == 0 })
+		h.server.Client().CloseIdleConnections()
 		runtime.GC()
 		runtime.GC()
 		var m runtime.MemStats
@@ -183,7 +183,7 @@ func TestHostileNode_LeavesNothingBehind(t *testing.T) {
 	for range 4 {
 		all.Go(func() {
 			for i := range next {
-				l.abuse(i, faults[i%len(faults)])
+				h.abuse(i, faults[i%len(faults)])
 			}
 		})
 	}
@@ -192,35 +192,35 @@ func TestHostileNode_LeavesNothingBehind(t *testing.T) {
 	}
 	close(next)
 	all.Wait()
-	l.node.ClearFaults()
+	h.node.ClearFaults()
 
-	l.until("goroutines and files are back where they were", func() bool {
+	h.until("goroutines and files are back where they were", func() bool {
 		g, f, _ := measure()
 		return g <= goroutines+20 && f <= files+20
 	})
-	g, f, h := measure()
-	t.Logf("%d requests: goroutines %d -> %d, files %d -> %d, heap %d KiB -> %d KiB", requests, goroutines, g, files, f, heap>>10, h>>10)
-	if h > heap+32<<20 {
-		t.Errorf("the heap grew from %d to %d bytes", heap, h)
+	goroutinesAfter, filesAfter, heapAfter := measure()
+	t.Logf("%d requests: goroutines %d -> %d, files %d -> %d, heap %d KiB -> %d KiB", requests, goroutines, goroutinesAfter, files, filesAfter, heap>>10, heapAfter>>10)
+	if heapAfter > heap+32<<20 {
+		t.Errorf("the heap grew from %d to %d bytes, want at most 32 MiB more", heap, heapAfter)
 	}
 	// Sessions that the node may still work on cool down first.
-	l.until("users are served again", func() bool { return l.chat("user0").status == http.StatusOK })
-	if s := l.node.Stats(); s.Overlaps != 0 || s.Closes != 0 {
+	h.until("users are served again", func() bool { return h.chat("user0").status == http.StatusOK })
+	if s := h.node.Stats(); s.Overlaps != 0 || s.Closes != 0 {
 		t.Errorf("%d overlaps, %d closes", s.Overlaps, s.Closes)
 	}
 }
 
 // abuse sends one request that fails or that its client leaves.
-func (l *harness) abuse(i int, fault string) {
-	l.node.Inject(proxyroutertest.Fault{Name: fault, Times: 1})
+func (h *harness) abuse(i int, fault string) {
+	h.node.Inject(proxyroutertest.Fault{Name: fault, Times: 1})
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(40))*time.Millisecond)
 	defer cancel()
 	body := askStream
 	if i%2 == 0 {
 		body = ask("llama")
 	}
-	r := l.request(http.MethodPost, chatPath, fmt.Sprint("user", i%4), body).WithContext(ctx)
-	resp, err := l.server.Client().Do(r)
+	r := h.request(http.MethodPost, chatPath, fmt.Sprint("user", i%4), body).WithContext(ctx)
+	resp, err := h.server.Client().Do(r)
 	if err != nil {
 		return
 	}

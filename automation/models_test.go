@@ -14,34 +14,34 @@ import (
 func TestModels_AreServedAloneAndThroughForward(t *testing.T) {
 	t.Parallel()
 	names := map[string]string{"default": proxyroutertest.ModelID("llama"), "meta-llama/Llama-3.2-3B": proxyroutertest.ModelID("llama"), "glm-5.1:web": proxyroutertest.ModelID("glm")}
-	l := newHarness(t, setup{})
-	writeJSON(t, l.cfg.MappingsFile, names)
-	l.until("the new names are loaded", func() bool { return strings.Contains(l.get("/api/v1/models", "").body, "glm-5.1:web") })
+	h := newHarness(t, setup{})
+	writeJSON(t, h.cfg.MappingsFile, names)
+	h.until("the new names are loaded", func() bool { return strings.Contains(h.get("/api/v1/models", "").body, "glm-5.1:web") })
 	for _, mount := range []string{"/api/v1/models", "/forward/v1/models"} {
 		for _, name := range []string{"meta-llama/Llama-3.2-3B", "META-LLAMA/llama-3.2-3b", url.PathEscape("meta-llama/Llama-3.2-3B"), names["meta-llama/Llama-3.2-3B"]} {
-			a := l.get(mount+"/"+name, "")
+			a := h.get(mount+"/"+name, "")
 			if v := a.json(t); a.status != http.StatusOK || v["id"] != "meta-llama/Llama-3.2-3B" || v["object"] != "model" || v["model_id"] != names["meta-llama/Llama-3.2-3B"] {
 				t.Errorf("%s/%s: %d %s", mount, name, a.status, a.body)
 			}
 		}
-		if a := l.get(mount+"/glm-5.1:web", ""); a.status != http.StatusOK || a.json(t)["id"] != "glm-5.1:web" {
+		if a := h.get(mount+"/glm-5.1:web", ""); a.status != http.StatusOK || a.json(t)["id"] != "glm-5.1:web" {
 			t.Errorf("%d %s", a.status, a.body)
 		}
 		for _, unknown := range []string{"glm-5.1", "%00", "glm-5.1:web%00", "%ff"} {
-			if a := l.get(mount+"/"+unknown, ""); a.status != http.StatusNotFound || a.code() != "model_not_found" || !json.Valid([]byte(a.body)) {
+			if a := h.get(mount+"/"+unknown, ""); a.status != http.StatusNotFound || a.code() != "model_not_found" || !json.Valid([]byte(a.body)) {
 				t.Errorf("%s: %d %s", unknown, a.status, a.body)
 			}
 		}
-		a := l.do("POST", mount, "alice", "{}")
+		a := h.do("POST", mount, "alice", "{}")
 		if a.status != http.StatusMethodNotAllowed || a.code() != "method_not_allowed" || a.header.Get("Allow") != "GET, HEAD" {
 			t.Errorf("%d %s %v", a.status, a.body, a.header)
 		}
-		if a := l.get(mount, ""); a.status != http.StatusOK || a.header.Get("X-Content-Type-Options") != "nosniff" || len(a.json(t)["data"].([]any)) != 2 {
+		if a := h.get(mount, ""); a.status != http.StatusOK || a.header.Get("X-Content-Type-Options") != "nosniff" || len(a.json(t)["data"].([]any)) != 2 {
 			t.Errorf("%d %s %v", a.status, a.body, a.header)
 		}
 	}
 	for _, path := range []string{"/forward/v1/modelsx", "/forward/v1/nothing", "/forward/"} {
-		if a := l.get(path, "alice"); a.status != http.StatusNotFound || a.code() != "unknown_url" {
+		if a := h.get(path, "alice"); a.status != http.StatusNotFound || a.code() != "unknown_url" {
 			t.Errorf("%s: %d %s", path, a.status, a.body)
 		}
 	}
@@ -49,8 +49,8 @@ func TestModels_AreServedAloneAndThroughForward(t *testing.T) {
 
 func TestModels_ThatOnlyTheDefaultWouldServeAreNotFound(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{config: func(c *automation.Config) { c.UnknownModel = automation.UnknownModelDefault }})
-	if a := l.get("/api/v1/models/nothing-like-it", ""); a.status != http.StatusNotFound || a.code() != "model_not_found" {
+	h := newHarness(t, setup{config: func(c *automation.Config) { c.UnknownModel = automation.UnknownModelDefault }})
+	if a := h.get("/api/v1/models/nothing-like-it", ""); a.status != http.StatusNotFound || a.code() != "model_not_found" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 }

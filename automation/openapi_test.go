@@ -269,8 +269,8 @@ func TestAdminDocument_HasEveryRouteAndNoOther(t *testing.T) {
 
 func TestOpenAPI_IsServedAndTrueOfTheOtherRoutes(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{typed: true})
-	served := l.get("/openapi.json", "")
+	h := newHarness(t, setup{typed: true})
+	served := h.get("/openapi.json", "")
 	file, err := os.ReadFile("openapi.json")
 	if err != nil || served.body != string(file) || served.header.Get("Content-Type") != "application/json" {
 		t.Errorf("%v, %q", err, served.header)
@@ -278,7 +278,7 @@ func TestOpenAPI_IsServedAndTrueOfTheOtherRoutes(t *testing.T) {
 	doc, _ := document()
 	for path, item := range doc["paths"].(object) {
 		for method := range maps.Keys(item.(object)) {
-			a := l.do(strings.ToUpper(method), strings.NewReplacer("{id}", "0x1", "{model}", "llama").Replace(path), "alice", "")
+			a := h.do(strings.ToUpper(method), strings.NewReplacer("{id}", "0x1", "{model}", "llama").Replace(path), "alice", "")
 			if a.status == 405 || a.status == 404 && !strings.Contains(path, "{id}") {
 				t.Errorf("%s %s is declared and answers %d", method, path, a.status)
 			}

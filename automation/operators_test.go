@@ -61,7 +61,7 @@ func TestFeedback_IsStoredForUsersWhoHaveTheFeatureOrHadIt(t *testing.T) {
 
 func TestFeedback_RefusesInvalidEntries(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
+	h := newHarness(t, setup{})
 	for body, field := range map[string]string{
 		`{"message":" "}`:                                 "message",
 		`{"rating":3}`:                                    "message",
@@ -71,33 +71,33 @@ func TestFeedback_RefusesInvalidEntries(t *testing.T) {
 		`{"message":"x","message":"y"}`:                   "message",
 		`{"message":"` + strings.Repeat("é", 2001) + `"}`: "message",
 	} {
-		if got := problemOf(t, l.do("POST", feedbackPath, "alice", body), http.StatusBadRequest); !slices.Equal(got, []string{field}) {
+		if got := problemOf(t, h.do("POST", feedbackPath, "alice", body), http.StatusBadRequest); !slices.Equal(got, []string{field}) {
 			t.Errorf("%.60s: fields %v, want %s", body, got, field)
 		}
 	}
-	problemOf(t, l.do("POST", feedbackPath, "", `{"message":"x"}`), http.StatusUnauthorized)
-	problemOf(t, l.do("POST", feedbackPath, "ro-alice", `{"message":"x"}`), http.StatusForbidden)
-	problemOf(t, l.do("POST", feedbackPath, "alice", `{"message":"`+strings.Repeat("x", 40<<10)+`"}`), http.StatusRequestEntityTooLarge)
+	problemOf(t, h.do("POST", feedbackPath, "", `{"message":"x"}`), http.StatusUnauthorized)
+	problemOf(t, h.do("POST", feedbackPath, "ro-alice", `{"message":"x"}`), http.StatusForbidden)
+	problemOf(t, h.do("POST", feedbackPath, "alice", `{"message":"`+strings.Repeat("x", 40<<10)+`"}`), http.StatusRequestEntityTooLarge)
 }
 
 func TestFeedback_IsLimitedAndRepeatable(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
-	first := l.do("POST", feedbackPath, "alice", `{"message":"x"}`, "Idempotency-Key", "k1")
-	again := l.do("POST", feedbackPath, "alice", `{"message":"x"}`, "Idempotency-Key", "k1")
+	h := newHarness(t, setup{})
+	first := h.do("POST", feedbackPath, "alice", `{"message":"x"}`, "Idempotency-Key", "k1")
+	again := h.do("POST", feedbackPath, "alice", `{"message":"x"}`, "Idempotency-Key", "k1")
 	if first.status != http.StatusCreated || first.body != again.body {
 		t.Errorf("the same key gave %s and %s", first.body, again.body)
 	}
-	if other := l.do("POST", feedbackPath, "bob", `{"message":"x"}`, "Idempotency-Key", "k1"); other.body == first.body {
+	if other := h.do("POST", feedbackPath, "bob", `{"message":"x"}`, "Idempotency-Key", "k1"); other.body == first.body {
 		t.Error("two users' same key is one entry")
 	}
 	for range 3 {
-		l.do("POST", feedbackPath, "alice", `{"message":"x"}`)
+		h.do("POST", feedbackPath, "alice", `{"message":"x"}`)
 	}
-	if a := l.do("POST", feedbackPath, "alice", `{"message":"x"}`); a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") != "60" {
+	if a := h.do("POST", feedbackPath, "alice", `{"message":"x"}`); a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") != "60" {
 		t.Errorf("the sixth in a minute: %d, Retry-After %q", a.status, a.header.Get("Retry-After"))
 	}
-	if n := l.count(`SELECT count(*) FROM automation_feedback WHERE user_id = 'alice'`); n != 4 {
+	if n := h.count(`SELECT count(*) FROM automation_feedback WHERE user_id = 'alice'`); n != 4 {
 		t.Errorf("alice has %d entries, want 4", n)
 	}
 }

@@ -11,12 +11,12 @@ import (
 // Without a live feed, the node's registry says what the models are for.
 func TestModels_TypesComeFromTheNodesRegistry(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{node: proxyroutertest.Options{Models: []proxyroutertest.Model{
+	h := newHarness(t, setup{node: proxyroutertest.Options{Models: []proxyroutertest.Model{
 		{ID: proxyroutertest.ModelID("llama"), Name: "llama", Type: "LLM", Providers: []proxyroutertest.Provider{{Address: proxyroutertest.ProviderAddress(1)}}},
 		{ID: proxyroutertest.ModelID("embedder"), Name: "embedder", Type: "EMBEDDING", Providers: []proxyroutertest.Provider{{Address: proxyroutertest.ProviderAddress(1)}}},
 	}}})
-	l.until("the registry has been read", func() bool { return strings.Contains(l.get("/api/v1/models", "").body, "EMBEDDING") })
-	if body := l.get("/api/v1/models", "").body; !strings.Contains(body, `"created":1750000000`) {
+	h.until("the registry has been read", func() bool { return strings.Contains(h.get("/api/v1/models", "").body, "EMBEDDING") })
+	if body := h.get("/api/v1/models", "").body; !strings.Contains(body, `"created":1750000000`) {
 		t.Errorf("no model has its time: %s", body)
 	}
 	for _, c := range []struct{ name, path, body string }{
@@ -24,14 +24,14 @@ func TestModels_TypesComeFromTheNodesRegistry(t *testing.T) {
 		{"embeddings by a chat model", "/api/v1/embeddings", ask("llama")},
 		{"embeddings without a model", "/api/v1/embeddings", `{"input":"x"}`},
 	} {
-		if a := l.do(http.MethodPost, c.path, "alice", c.body); a.status != http.StatusBadRequest || a.code() != "model_type_mismatch" {
+		if a := h.do(http.MethodPost, c.path, "alice", c.body); a.status != http.StatusBadRequest || a.code() != "model_type_mismatch" {
 			t.Errorf("%s: %d %s", c.name, a.status, a.body)
 		}
 	}
-	if n := l.node.Stats().OpenRequests; n != 0 {
+	if n := h.node.Stats().OpenRequests; n != 0 {
 		t.Errorf("%d sessions were opened for requests of the wrong type", n)
 	}
-	if a := l.do(http.MethodPost, "/api/v1/embeddings", "alice", `{"model":"embedder","input":"x"}`); a.status != http.StatusOK {
+	if a := h.do(http.MethodPost, "/api/v1/embeddings", "alice", `{"model":"embedder","input":"x"}`); a.status != http.StatusOK {
 		t.Errorf("embeddings by an embedding model: %d %s", a.status, a.body)
 	}
 }

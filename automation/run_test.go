@@ -61,15 +61,15 @@ func TestLoad_SaysWhatIsWrongWithTheMapping(t *testing.T) {
 		"many problems": {"{\n\"llama\": \"0x12\",\n\"LLAMA\": \"0x" + strings.Repeat("1", 64) + "\"\n}", []string{"2", "3", "default"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newHarness(t, setup{idle: true})
-			err := os.Remove(l.cfg.MappingsFile)
+			h := newHarness(t, setup{idle: true})
+			err := os.Remove(h.cfg.MappingsFile)
 			if tt.text != "" {
-				err = os.WriteFile(l.cfg.MappingsFile, []byte(tt.text), 0o600)
+				err = os.WriteFile(h.cfg.MappingsFile, []byte(tt.text), 0o600)
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = l.Load(t.Context())
+			err = h.Load(t.Context())
 			for _, want := range tt.want {
 				if err == nil || !strings.Contains(err.Error(), want) {
 					t.Errorf("%v, want %q", err, want)
@@ -81,23 +81,23 @@ func TestLoad_SaysWhatIsWrongWithTheMapping(t *testing.T) {
 
 func TestRun_WithoutAMappingAsksUsersToComeBackUntilItIsThere(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{idle: true})
-	if err := os.Remove(l.cfg.MappingsFile); err != nil {
+	h := newHarness(t, setup{idle: true})
+	if err := os.Remove(h.cfg.MappingsFile); err != nil {
 		t.Fatal(err)
 	}
-	l.start()
-	l.until("it runs", func() bool { return l.Snapshot().Components["run"].OK && l.Snapshot().Components["flags"].OK })
+	h.start()
+	h.until("it runs", func() bool { return h.Snapshot().Components["run"].OK && h.Snapshot().Components["flags"].OK })
 	for _, path := range []string{hostPath, chatPath} {
-		a := l.do("POST", path, "alice", ask("llama"))
+		a := h.do("POST", path, "alice", ask("llama"))
 		if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
 			t.Errorf("%s: %d %s", path, a.status, a.body)
 		}
 	}
-	if a := l.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "not loaded") {
+	if a := h.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "not loaded") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	writeJSON(t, l.cfg.MappingsFile, mappings)
-	l.until("alice is served", func() bool { return l.chat("alice").status == http.StatusOK })
+	writeJSON(t, h.cfg.MappingsFile, mappings)
+	h.until("alice is served", func() bool { return h.chat("alice").status == http.StatusOK })
 }
 
 func TestNew_NeedsNoNodeAndNoMappingWhileTheFeatureIsOff(t *testing.T) {
@@ -112,9 +112,9 @@ func TestNew_NeedsNoNodeAndNoMappingWhileTheFeatureIsOff(t *testing.T) {
 	if err := m.Load(t.Context()); err != nil {
 		t.Error(err)
 	}
-	l := &harness{Module: m, t: t, cfg: cfg, db: db, log: &logBuffer{}}
-	l.start()
-	l.until("it runs", func() bool { return l.Snapshot().Components["run"].OK })
+	h := &harness{Module: m, t: t, cfg: cfg, db: db, log: &logBuffer{}}
+	h.start()
+	h.until("it runs", func() bool { return h.Snapshot().Components["run"].OK })
 	called := false
 	next := m.Sessions(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called = true }))
 	r := httptest.NewRequest(http.MethodPost, chatPath, strings.NewReader(ask("llama")))
@@ -127,24 +127,24 @@ func TestNew_NeedsNoNodeAndNoMappingWhileTheFeatureIsOff(t *testing.T) {
 
 func TestRun_KeepsTheLastGoodMapping(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
-	if err := os.WriteFile(l.cfg.MappingsFile, []byte(`{"default": "canary"`), 0o600); err != nil {
+	h := newHarness(t, setup{})
+	if err := os.WriteFile(h.cfg.MappingsFile, []byte(`{"default": "canary"`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l.until("the refusal shows", func() bool { return l.Snapshot().Components["mapping"].Detail != "" })
-	if a := l.get("/healthz/ready", ""); a.status != http.StatusOK || !strings.Contains(a.body, "the last good one serves") {
+	h.until("the refusal shows", func() bool { return h.Snapshot().Components["mapping"].Detail != "" })
+	if a := h.get("/healthz/ready", ""); a.status != http.StatusOK || !strings.Contains(a.body, "the last good one serves") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	if a := l.chat("alice"); a.status != http.StatusOK {
+	if a := h.chat("alice"); a.status != http.StatusOK {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	changed := without("llama")
 	changed["lima"] = mappings["llama"]
-	writeJSON(t, l.cfg.MappingsFile, changed)
-	l.until("the new one serves", func() bool {
-		return l.do("POST", chatPath, "alice", ask("lima")).status == http.StatusOK
+	writeJSON(t, h.cfg.MappingsFile, changed)
+	h.until("the new one serves", func() bool {
+		return h.do("POST", chatPath, "alice", ask("lima")).status == http.StatusOK
 	})
-	if a := l.chat("alice"); a.code() != "model_not_found" {
+	if a := h.chat("alice"); a.code() != "model_not_found" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 }
@@ -152,8 +152,8 @@ func TestRun_KeepsTheLastGoodMapping(t *testing.T) {
 func TestRun_StartsWithoutTheDatabaseAndRecovers(t *testing.T) {
 	t.Parallel()
 	t.Run("sqlite, migrated later", func(t *testing.T) {
-		l := newHarness(t, setup{bare: true})
-		recovers(t, l, func() { migrate(t, l.db); l.sql(everybody) })
+		h := newHarness(t, setup{bare: true})
+		recovers(t, h, func() { migrate(t, h.db); h.sql(everybody) })
 	})
 	t.Run("postgres, started later", func(t *testing.T) {
 		c := pgtest.Start(t, pgtest.Options{})
@@ -165,43 +165,43 @@ func TestRun_StartsWithoutTheDatabaseAndRecovers(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Stop()
-		l := newHarness(t, setup{bare: true, db: db})
-		recovers(t, l, c.Restart)
+		h := newHarness(t, setup{bare: true, db: db})
+		recovers(t, h, c.Restart)
 		// And it goes away and comes back while the module runs.
 		c.Stop()
-		l.until("the next request is told to come back", func() bool {
-			a := l.chat("alice")
+		h.until("the next request is told to come back", func() bool {
+			a := h.chat("alice")
 			return a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") != ""
 		})
-		l.until("readiness says so", func() bool { return !l.Snapshot().Components["database"].OK })
-		if !l.Snapshot().Components["flags"].OK {
+		h.until("readiness says so", func() bool { return !h.Snapshot().Components["database"].OK })
+		if !h.Snapshot().Components["flags"].OK {
 			t.Error("the last good flags are not served")
 		}
 		c.Restart()
-		l.until("alice is served again", func() bool { return l.chat("alice").status == http.StatusOK })
-		if s := l.healthy(); s.Opens != 1 {
+		h.until("alice is served again", func() bool { return h.chat("alice").status == http.StatusOK })
+		if s := h.healthy(); s.Opens != 1 {
 			t.Errorf("%d opens, want 1", s.Opens)
 		}
 	})
 }
 
 // recovers asserts that automation is off without the database, and on once it is there.
-func recovers(t *testing.T, l *harness, comes func()) {
+func recovers(t *testing.T, h *harness, comes func()) {
 	t.Helper()
-	l.until("the mapping is loaded", func() bool { return l.Snapshot().Components["mapping"].OK })
-	l.until("readiness says that the database is away", func() bool { return !l.Snapshot().Components["database"].OK })
-	if a := l.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable || l.Snapshot().Components["flags"].OK {
+	h.until("the mapping is loaded", func() bool { return h.Snapshot().Components["mapping"].OK })
+	h.until("readiness says that the database is away", func() bool { return !h.Snapshot().Components["database"].OK })
+	if a := h.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable || h.Snapshot().Components["flags"].OK {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	if a := l.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != "" {
+	if a := h.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != "" {
 		t.Errorf("not untouched: %d %s", a.status, a.body)
 	}
-	problemOf(t, l.get(settingsPath, "alice"), http.StatusServiceUnavailable)
-	problemOf(t, l.get(statusPath, "alice"), http.StatusServiceUnavailable)
+	problemOf(t, h.get(settingsPath, "alice"), http.StatusServiceUnavailable)
+	problemOf(t, h.get(statusPath, "alice"), http.StatusServiceUnavailable)
 	comes()
-	l.until("it is ready", func() bool { return l.get("/healthz/ready", "").status == http.StatusOK })
-	l.until("alice is served", func() bool { return l.chat("alice").status == http.StatusOK })
-	if a := l.do("PUT", settingsPath, "alice", good); a.status != http.StatusOK {
+	h.until("it is ready", func() bool { return h.get("/healthz/ready", "").status == http.StatusOK })
+	h.until("alice is served", func() bool { return h.chat("alice").status == http.StatusOK })
+	if a := h.do("PUT", settingsPath, "alice", good); a.status != http.StatusOK {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 }
@@ -212,47 +212,47 @@ func TestModule_KeepsNobodyLongOnAFrozenDatabase(t *testing.T) {
 		t.Skip("waits for the database's time-outs, about 20 s")
 	}
 	c := pgtest.Start(t, pgtest.Options{})
-	l := newHarness(t, setup{db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, c.DSN("postgres")) },
+	h := newHarness(t, setup{db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, c.DSN("postgres")) },
 		config: func(c *automation.Config) { c.DefaultOptIn = false }})
-	l.do("PUT", settingsPath, "alice", good)
-	l.chat("alice")
-	l.until("it is idle", func() bool { return l.held() == 0 })
+	h.do("PUT", settingsPath, "alice", good)
+	h.chat("alice")
+	h.until("it is idle", func() bool { return h.held() == 0 })
 	c.Freeze()
 	thaw := sync.OnceFunc(c.Thaw)
 	defer thaw()
 	// The database stays frozen until the answers are there, so that only a
 	// time-out can have ended each.
-	if a := l.get(settingsPath, "alice"); a.status != http.StatusServiceUnavailable {
+	if a := h.get(settingsPath, "alice"); a.status != http.StatusServiceUnavailable {
 		t.Error(a.body)
 	}
-	l.get(statusPath, "bob")
-	if a := l.chat("alice"); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
+	h.get(statusPath, "bob")
+	if a := h.chat("alice"); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
 		t.Error(a.body)
 	}
-	if a := l.do("POST", hostPath, "bob", ask("llama")); a.status != http.StatusServiceUnavailable {
+	if a := h.do("POST", hostPath, "bob", ask("llama")); a.status != http.StatusServiceUnavailable {
 		t.Error(a.body)
 	}
-	if a := l.do("POST", hostPath, "", ask("llama")); a.status != http.StatusOK {
+	if a := h.do("POST", hostPath, "", ask("llama")); a.status != http.StatusOK {
 		t.Error(a.body)
 	}
 	thaw()
-	l.until("alice is served again", func() bool { return l.chat("alice").status == http.StatusOK })
-	l.healthy()
+	h.until("alice is served again", func() bool { return h.chat("alice").status == http.StatusOK })
+	h.healthy()
 }
 
 func TestAPI_SaysThatAWritesOutcomeIsUnknown(t *testing.T) {
 	t.Parallel()
 	proxy := pgtest.NewProxy(t, schematest.Database(t))
-	l := newHarness(t, setup{idle: true, db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, proxy.DSN()) }})
-	l.set(everybody)
+	h := newHarness(t, setup{idle: true, db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, proxy.DSN()) }})
+	h.set(everybody)
 	proxy.LoseReplies(func(tag string) bool { return tag == "COMMIT" })
-	a := l.do("PUT", settingsPath, "alice", good)
+	a := h.do("PUT", settingsPath, "alice", good)
 	problemOf(t, a, http.StatusServiceUnavailable)
 	if !strings.Contains(a.body, "not known") || a.header.Get("Retry-After") != "1" || proxy.Lost() == 0 {
 		t.Errorf("%s %v", a.body, a.header)
 	}
 	proxy.LoseReplies(nil)
-	if got := settingsOf(t, l.do("PUT", settingsPath, "alice", good)); got != `alice true 1800 stored=true "1"` {
+	if got := settingsOf(t, h.do("PUT", settingsPath, "alice", good)); got != `alice true 1800 stored=true "1"` {
 		t.Error(got) // sent again it changes nothing
 	}
 }
@@ -260,7 +260,7 @@ func TestAPI_SaysThatAWritesOutcomeIsUnknown(t *testing.T) {
 func TestRun_LetsRequestsInFlightFinish(t *testing.T) {
 	t.Parallel()
 	hold, entered := make(chan struct{}), make(chan struct{})
-	l := newHarness(t, setup{next: func(w http.ResponseWriter, r *http.Request) {
+	h := newHarness(t, setup{next: func(w http.ResponseWriter, r *http.Request) {
 		close(entered)
 		<-hold
 		if r.Context().Err() != nil {
@@ -269,15 +269,15 @@ func TestRun_LetsRequestsInFlightFinish(t *testing.T) {
 	}})
 	letGo := sync.OnceFunc(func() { close(hold) })
 	t.Cleanup(letGo) // or the server waits without end
-	r := l.request("POST", hostPath, "alice", ask("llama"))
+	r := h.request("POST", hostPath, "alice", ask("llama"))
 	done := make(chan answer, 1)
-	go func() { done <- l.send(r) }()
+	go func() { done <- h.send(r) }()
 	<-entered
 	ended := make(chan error, 1)
-	go func() { ended <- l.stop() }()
-	l.until("it is not ready any more", func() bool { return l.get("/healthz/ready", "").status == http.StatusServiceUnavailable })
-	l.until("others are told to come back", func() bool {
-		a := l.do("POST", chatPath, "bob", ask("llama"))
+	go func() { ended <- h.stop() }()
+	h.until("it is not ready any more", func() bool { return h.get("/healthz/ready", "").status == http.StatusServiceUnavailable })
+	h.until("others are told to come back", func() bool {
+		a := h.do("POST", chatPath, "bob", ask("llama"))
 		return a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") != ""
 	})
 	select {
@@ -292,10 +292,10 @@ func TestRun_LetsRequestsInFlightFinish(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if n := l.held(); n != 0 {
+	if n := h.held(); n != 0 {
 		t.Errorf("%d leases are held", n)
 	}
-	if s := l.healthy(); s.Closes != 0 {
+	if s := h.healthy(); s.Closes != 0 {
 		t.Errorf("%d sessions were closed on the way out", s.Closes)
 	}
 }
@@ -303,31 +303,31 @@ func TestRun_LetsRequestsInFlightFinish(t *testing.T) {
 // A drain that takes too long ends the requests, and breaks no session for it.
 func TestRun_EndsRequestsAfterTheDrain(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{node: proxyroutertest.Options{ChunkDelay: time.Minute},
+	h := newHarness(t, setup{node: proxyroutertest.Options{ChunkDelay: time.Minute},
 		config: func(c *automation.Config) { c.DrainTimeout = 0 }})
-	r := l.request("POST", chatPath, "alice", ask("llama"))
+	r := h.request("POST", chatPath, "alice", ask("llama"))
 	done := make(chan answer, 1)
-	go func() { done <- l.send(r) }()
-	l.until("the node has the request", func() bool { return l.node.Stats().Chats == 1 })
+	go func() { done <- h.send(r) }()
+	h.until("the node has the request", func() bool { return h.node.Stats().Chats == 1 })
 	begun := time.Now()
-	if err := l.stop(); err != nil || time.Since(begun) > 20*time.Second { // none is none, and not the default of 30 s
+	if err := h.stop(); err != nil || time.Since(begun) > 20*time.Second { // none is none, and not the default of 30 s
 		t.Error(err, time.Since(begun))
 	}
 	if a := <-done; a.status != http.StatusServiceUnavailable || a.code() != "session_unavailable" || a.header.Get("Retry-After") == "" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	if n := l.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND reason = ''`); n != 1 {
+	if n := h.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND reason = ''`); n != 1 {
 		t.Errorf("%d sessions are in service, want the one", n)
 	}
 }
 
 func TestRun_RefusesASecondCall(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
-	if err := l.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "twice") {
+	h := newHarness(t, setup{})
+	if err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "twice") {
 		t.Error(err)
 	}
-	if a := l.chat("alice"); a.status != http.StatusOK || !l.Snapshot().Components["run"].OK {
+	if a := h.chat("alice"); a.status != http.StatusOK || !h.Snapshot().Components["run"].OK {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 }
@@ -336,30 +336,30 @@ func TestEraseUser_LeavesNoRowThatNamesThem(t *testing.T) {
 	t.Parallel()
 	for name, db := range databases {
 		t.Run(name, func(t *testing.T) {
-			l := newHarness(t, setup{db: db})
-			l.do("PUT", settingsPath, "alice", good)
-			id := l.chat("alice").header.Get("X-Automation-Session")
-			l.until("it is idle", func() bool { return l.held() == 0 })
-			l.sql(`INSERT INTO automation_user_failures (user_id, cause, code, began_at, failed_at, requests) VALUES ('alice', 'node', '', CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, 1)`)
+			h := newHarness(t, setup{db: db})
+			h.do("PUT", settingsPath, "alice", good)
+			id := h.chat("alice").header.Get("X-Automation-Session")
+			h.until("it is idle", func() bool { return h.held() == 0 })
+			h.sql(`INSERT INTO automation_user_failures (user_id, cause, code, began_at, failed_at, requests) VALUES ('alice', 'node', '', CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, 1)`)
 			for range 2 {
-				if err := l.EraseUser(t.Context(), "alice"); err != nil {
+				if err := h.EraseUser(t.Context(), "alice"); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if n := l.count(`SELECT (SELECT count(*) FROM user_automation_settings WHERE user_id = 'alice')
+			if n := h.count(`SELECT (SELECT count(*) FROM user_automation_settings WHERE user_id = 'alice')
 				+ (SELECT count(*) FROM automation_sessions WHERE user_id = 'alice' OR owner_id = 'alice')
 				+ (SELECT count(*) FROM automation_user_failures WHERE user_id = 'alice')`); n != 0 {
 				t.Errorf("%d rows name alice", n)
 			}
-			if got := settingsOf(t, l.get(settingsPath, "alice")); got != `alice true 3600 stored=false "0"` {
+			if got := settingsOf(t, h.get(settingsPath, "alice")); got != `alice true 3600 stored=false "0"` {
 				t.Error(got)
 			}
 			for _, user := range []string{"alice", "bob"} {
-				if a := l.chat(user, "session_id", id); a.status != http.StatusNotFound {
+				if a := h.chat(user, "session_id", id); a.status != http.StatusNotFound {
 					t.Errorf("%s on the session: %d %s", user, a.status, a.body)
 				}
 			}
-			if s := l.healthy(); s.Closes != 0 {
+			if s := h.healthy(); s.Closes != 0 {
 				t.Error("the session was closed early")
 			}
 		})
@@ -368,9 +368,9 @@ func TestEraseUser_LeavesNoRowThatNamesThem(t *testing.T) {
 
 func TestEraseUser_SaysWhatFailed(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
-	_ = l.db.Close()
-	if err := l.EraseUser(t.Context(), "alice"); err == nil || strings.Contains(err.Error(), "alice") {
+	h := newHarness(t, setup{})
+	_ = h.db.Close()
+	if err := h.EraseUser(t.Context(), "alice"); err == nil || strings.Contains(err.Error(), "alice") {
 		t.Error(err)
 	}
 }
@@ -380,22 +380,22 @@ func TestRun_PrewarmsModelsWhileTheFeatureIsOn(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for real intervals")
 	}
-	l := newHarness(t, setup{flag: `UPDATE feature_flags SET enabled = false`, config: func(c *automation.Config) {
+	h := newHarness(t, setup{flag: `UPDATE feature_flags SET enabled = false`, config: func(c *automation.Config) {
 		c.PrewarmModels = []string{"llama", "misspelt"}
 	}})
-	if n := l.node.Stats().OpenRequests; n != 0 {
+	if n := h.node.Stats().OpenRequests; n != 0 {
 		t.Errorf("%d opens while the flag is off", n)
 	}
-	l.set(`UPDATE feature_flags SET enabled = true, rollout_percentage = 100`)
-	l.until("one is ready", func() bool {
-		return l.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND user_id = ''`) == 1
+	h.set(`UPDATE feature_flags SET enabled = true, rollout_percentage = 100`)
+	h.until("one is ready", func() bool {
+		return h.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND user_id = ''`) == 1
 	})
-	id := l.node.Stats().Sessions[0].ID
-	if a := l.chat("alice"); a.header.Get("X-Automation-Session") != id {
+	id := h.node.Stats().Sessions[0].ID
+	if a := h.chat("alice"); a.header.Get("X-Automation-Session") != id {
 		t.Errorf("%d %s %v", a.status, a.body, a.header)
 	}
-	l.until("there is a next one", func() bool { return l.node.Stats().Opens == 2 })
-	if n := strings.Count(l.log.String(), "model to be kept ready is unknown"); n != 1 {
+	h.until("there is a next one", func() bool { return h.node.Stats().Opens == 2 })
+	if n := strings.Count(h.log.String(), "model to be kept ready is unknown"); n != 1 {
 		t.Errorf("complained %d times about a name", n)
 	}
 }
@@ -410,22 +410,22 @@ func TestRun_RenewsASessionInUse(t *testing.T) {
 		opens   int
 	}{
 		"while its user has automation on":   {func(*harness) {}, 2},
-		"not when they have switched it off": {func(l *harness) { l.do("PUT", settingsPath, "alice", `{"is_enabled":false,"session_duration":300}`) }, 1},
-		"not without the feature":            {func(l *harness) { l.set(`UPDATE feature_flags SET enabled = false`) }, 1},
+		"not when they have switched it off": {func(h *harness) { h.do("PUT", settingsPath, "alice", `{"is_enabled":false,"session_duration":300}`) }, 1},
+		"not without the feature":            {func(h *harness) { h.set(`UPDATE feature_flags SET enabled = false`) }, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := newHarness(t, setup{config: func(c *automation.Config) { c.SweepInterval, c.RenewAhead = time.Hour, 4*time.Minute }})
-			l.chat("alice")
-			l.until("it is idle", func() bool { return l.held() == 0 })
+			h := newHarness(t, setup{config: func(c *automation.Config) { c.SweepInterval, c.RenewAhead = time.Hour, 4*time.Minute }})
+			h.chat("alice")
+			h.until("it is idle", func() bool { return h.held() == 0 })
 			const format = "2006-01-02 15:04:05.000"
 			ends := time.Now().UTC().Add(3 * time.Minute)
-			l.set(fmt.Sprintf(`UPDATE automation_sessions SET ends_at = '%s', next_at = '%s'`, ends.Format(format), ends.Add(time.Minute).Format(format)))
-			tt.prepare(l)
-			if err := l.Maintain(t.Context()); err != nil {
+			h.set(fmt.Sprintf(`UPDATE automation_sessions SET ends_at = '%s', next_at = '%s'`, ends.Format(format), ends.Add(time.Minute).Format(format)))
+			tt.prepare(h)
+			if err := h.Maintain(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if n := l.count(`SELECT count(*) FROM automation_sessions`); n != tt.opens {
-				t.Errorf("%d sessions, want %d; the log:\n%s", n, tt.opens, l.log)
+			if n := h.count(`SELECT count(*) FROM automation_sessions`); n != tt.opens {
+				t.Errorf("%d sessions, want %d; the log:\n%s", n, tt.opens, h.log)
 			}
 		})
 	}
@@ -433,23 +433,23 @@ func TestRun_RenewsASessionInUse(t *testing.T) {
 
 func TestReady_NamesAFlagThatCannotBeRead(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{})
-	l.sql(`PRAGMA ignore_check_constraints = 1`)
-	l.sql(`DROP TRIGGER automation_flag_ids_update`)
-	l.sql(`UPDATE feature_flags SET enabled_user_ids = '{"a":1}'`)
-	l.until("it shows", func() bool { return l.Snapshot().Components["flags"].Detail != "" })
-	if p := l.Snapshot().Components["flags"]; !p.OK || !strings.Contains(p.Detail, "malformed") {
+	h := newHarness(t, setup{})
+	h.sql(`PRAGMA ignore_check_constraints = 1`)
+	h.sql(`DROP TRIGGER automation_flag_ids_update`)
+	h.sql(`UPDATE feature_flags SET enabled_user_ids = '{"a":1}'`)
+	h.until("it shows", func() bool { return h.Snapshot().Components["flags"].Detail != "" })
+	if p := h.Snapshot().Components["flags"]; !p.OK || !strings.Contains(p.Detail, "malformed") {
 		t.Errorf("%+v", p)
 	}
-	if a := l.chat("alice"); a.status != http.StatusOK {
+	if a := h.chat("alice"); a.status != http.StatusOK {
 		t.Errorf("the flag did not stay as it was: %d %s", a.status, a.body)
 	}
 }
 
 func TestReady_NeedsNothingWhileTheMasterSwitchIsOff(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{idle: true, bare: true, config: func(c *automation.Config) { c.FeatureEnabled = false }})
-	a := l.get("/healthz/ready", "")
+	h := newHarness(t, setup{idle: true, bare: true, config: func(c *automation.Config) { c.FeatureEnabled = false }})
+	a := h.get("/healthz/ready", "")
 	if v := a.json(t); a.status != http.StatusOK || v["enabled"] != false || v["parts"].(object)["mapping"].(object)["ok"] != false {
 		t.Errorf("%d %s", a.status, a.body)
 	}
@@ -475,9 +475,9 @@ func TestReplicas_ShareSessions(t *testing.T) {
 			var wg sync.WaitGroup
 			var served atomic.Int32
 			for i := range 32 {
-				l := []*harness{a, b}[i%2]
+				h := []*harness{a, b}[i%2]
 				wg.Go(func() {
-					switch got := l.chat("alice"); {
+					switch got := h.chat("alice"); {
 					case got.status == http.StatusOK:
 						served.Add(1)
 					case got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "": // a busy machine's database is late
@@ -507,8 +507,8 @@ func TestReplicas_ShareSessions(t *testing.T) {
 
 func TestRun_WatchesTheNodesHealth(t *testing.T) {
 	t.Parallel()
-	l := newHarness(t, setup{idle: true})
-	l.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpHealth, Times: 1})
-	l.start()
-	l.until("the node has been asked for its health", func() bool { return len(l.node.Faults()) == 0 })
+	h := newHarness(t, setup{idle: true})
+	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpHealth, Times: 1})
+	h.start()
+	h.until("the node has been asked for its health", func() bool { return len(h.node.Faults()) == 0 })
 }
