@@ -43,7 +43,7 @@ func BenchmarkClaimAndRelease(b *testing.B) {
 			if _, err := schema.Migrate(b.Context(), db); err != nil {
 				b.Fatal(err)
 			}
-			users := fillUsers(b, db, rows)
+			users := insertUsers(b, db, rows)
 			for _, clients := range []int{1, 32, 256} {
 				b.Run(fmt.Sprint("clients=", clients), func(b *testing.B) {
 					benchmarkClaims(b, pgbench, dsn, clients, users/clients)
@@ -55,17 +55,17 @@ func BenchmarkClaimAndRelease(b *testing.B) {
 
 // benchmarkRows are the sizes of the table.
 func benchmarkRows() []int {
-	if long() {
+	if isLongRun() {
 		return []int{1_000, 1_000_000}
 	}
 	return []int{1_000}
 }
 
-// fillUsers inserts that many rows, and returns of how many users, from user-1 on, each has an
+// insertUsers inserts that many rows, and returns of how many users, from user-1 on, each has an
 // open session.
-func fillUsers(b *testing.B, db *sqlx.DB, rows int) int {
+func insertUsers(b *testing.B, db *sqlx.DB, rows int) int {
 	b.Helper()
-	fill(b, db, rows)
+	insertSessions(b, db, rows)
 	if rows > 1_000 {
 		return rows / 20
 	}
@@ -87,27 +87,27 @@ func benchmarkClaims(b *testing.B, pgbench, dsn string, clients, users int) {
 	db.SetMaxOpenConns(clients)
 	db.SetMaxIdleConns(clients)
 	m := runManager(b, db, clients)
-	claimEach(b, m, clients, users, 1) // connections
+	runClaims(b, m, clients, users, 1) // connections
 	// Pgbench connects in each round, and a connection's first claim takes several times as long.
 	each := max(50, 3200/clients)
-	if !long() {
+	if !isLongRun() {
 		each = 1
 	}
 	var ours, theirs, ratios, oursCPU, theirsCPU, allocs []float64
 	for n := 0; b.Loop(); n++ {
-		var o, t round
+		var o, t roundResult
 		for _, pgbenchNow := range []bool{n%2 == 0, n%2 != 0} { // what changes while a round lasts hits each as often
 			if pgbenchNow {
-				t = pgbenchEach(b, pgbench, script, dsn, clients, each)
+				t = runPgbench(b, pgbench, script, dsn, clients, each)
 			} else {
-				o = claimEach(b, m, clients, users, each)
+				o = runClaims(b, m, clients, users, each)
 			}
 		}
 		ours, theirs, ratios = append(ours, o.perSecond), append(theirs, t.perSecond), append(ratios, o.perSecond/t.perSecond)
 		oursCPU, theirsCPU, allocs = append(oursCPU, o.cpu), append(theirsCPU, t.cpu), append(allocs, o.allocs)
 	}
 	b.ReportMetric(0, "ns/op")
-	if !long() {
+	if !isLongRun() {
 		return
 	}
 	b.ReportMetric(median(ours), "claims/s")
@@ -118,8 +118,8 @@ func benchmarkClaims(b *testing.B, pgbench, dsn string, clients, users int) {
 	b.ReportMetric(median(allocs), "allocs/claim")
 }
 
-// round is what one round of claims and releases took.
-type round struct {
+// roundResult is what one round of claims and releases took.
+type roundResult struct {
 	took        time.Duration
 	perSecond   float64
 	cpu, allocs float64 // of the client, a claim and its release; µs
@@ -140,7 +140,7 @@ func runManager(b *testing.B, db *sqlx.DB, conns int) *session.Manager {
 			b.Error(err)
 		}
 	})
-	running(b.Context(), m)
+	waitStarted(b.Context(), m)
 	return m
 }
 
@@ -179,8 +179,8 @@ func claimScript(b *testing.B, dsn string, clients, users int) string {
 	return fmt.Sprintf("\\set n 1 + :client_id + %d * random(0, %d)\n\\set t random(1, 1000000000)\n%s \\gset\n%s;\n", clients, users-1, claim, release)
 }
 
-// claimEach has each client claim and release that many times.
-func claimEach(b *testing.B, m *session.Manager, clients, users, each int) round {
+// runClaims has each client claim and release that many times.
+func runClaims(b *testing.B, m *session.Manager, clients, users, each int) roundResult {
 	b.Helper()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -202,7 +202,7 @@ func claimEach(b *testing.B, m *session.Manager, clients, users, each int) round
 	took, n := time.Since(begun), float64(clients*each)
 	cpu = processCPU(b) - cpu
 	runtime.ReadMemStats(&after)
-	return round{took, n / took.Seconds(), float64(cpu.Microseconds()) / n, float64(after.Mallocs-before.Mallocs) / n}
+	return roundResult{took, n / took.Seconds(), float64(cpu.Microseconds()) / n, float64(after.Mallocs-before.Mallocs) / n}
 }
 
 func processCPU(b *testing.B) time.Duration {
@@ -216,9 +216,9 @@ func processCPU(b *testing.B) time.Duration {
 
 var perSecond = regexp.MustCompile(`tps = ([0-9.]+) \(without`)
 
-// pgbenchEach has each client run the script that many times. The rate is without the time that
+// runPgbench has each client run the script that many times. The rate is without the time that
 // connections take. With a time limit a busy machine may not even make 256 of them.
-func pgbenchEach(b *testing.B, program, script, dsn string, clients, each int) round {
+func runPgbench(b *testing.B, program, script, dsn string, clients, each int) roundResult {
 	b.Helper()
 	command := exec.CommandContext(b.Context(), program, "-n", "-M", "simple", "-c", fmt.Sprint(clients), "-j", fmt.Sprint(min(clients, 2)),
 		"-t", fmt.Sprint(each), "-f", script, dsn)
@@ -232,5 +232,5 @@ func pgbenchEach(b *testing.B, program, script, dsn string, clients, each int) r
 		b.Fatal(err)
 	}
 	cpu := command.ProcessState.UserTime() + command.ProcessState.SystemTime()
-	return round{perSecond: tps, cpu: float64(cpu.Microseconds()) / float64(clients*each)}
+	return roundResult{perSecond: tps, cpu: float64(cpu.Microseconds()) / float64(clients*each)}
 }

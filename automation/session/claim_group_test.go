@@ -34,15 +34,15 @@ func newGroupHarness(t *testing.T, sqlTimeout time.Duration) *groupHarness {
 	t.Helper()
 	dsn := schematest.Database(t)
 	h := &groupHarness{db: migrated(t, pgtest.Open(t, dsn)), proxy: pgtest.NewProxy(t, dsn), node: &fakeNode{}}
-	o := quick()
+	o := testOptions()
 	o.MaxConns, o.MaxPerUser, o.Interval, o.Lease, o.CoolDown = 1, 1, time.Hour, time.Hour, time.Hour
 	o.SetSQLTimeout(sqlTimeout)
-	h.Manager, h.stop = start(t, pgtest.Open(t, h.proxy.DSN()), h.node, o)
+	h.Manager, h.stop = startManager(t, pgtest.Open(t, h.proxy.DSN()), h.node, o)
 	return h
 }
 
-// open inserts an open session for each user, whose row has the user's name.
-func (h *groupHarness) open(t *testing.T, users ...string) {
+// openSessions inserts an open session for each user, whose row has the user's name.
+func (h *groupHarness) openSessions(t *testing.T, users ...string) {
 	t.Helper()
 	for _, user := range users {
 		owner, _, _ := strings.Cut(user, "/")
@@ -54,8 +54,8 @@ func (h *groupHarness) open(t *testing.T, users ...string) {
 	}
 }
 
-// leased returns the rows that somebody holds.
-func (h *groupHarness) leased(t *testing.T) []string {
+// leasedRows returns the rows that somebody holds.
+func (h *groupHarness) leasedRows(t *testing.T) []string {
 	t.Helper()
 	list := []string{}
 	if err := h.db.Select(&list, `SELECT id FROM automation_sessions WHERE lease_token IS NOT NULL ORDER BY id`); err != nil {
@@ -64,37 +64,37 @@ func (h *groupHarness) leased(t *testing.T) []string {
 	return list
 }
 
-// holdUp stops the proxy while the only connection is in use. Thaw ends it.
-func (h *groupHarness) holdUp(t *testing.T) {
+// blockConnection stops the proxy while the only connection is in use. Thaw ends it.
+func (h *groupHarness) blockConnection(t *testing.T) {
 	t.Helper()
 	h.proxy.Freeze()
 	go func() { _, _ = h.List(context.WithoutCancel(t.Context()), "nobody") }()
-	until(t, "the connection is in use", h.IsBusy)
+	waitUntil(t, "the connection is in use", h.IsBusy)
 }
 
-// claim has each user claim, one after the other, while the connection is in use, then calls
+// claimWhileBlocked has each user claim, one after the other, while the connection is in use, then calls
 // then, and returns the rows that they got and their errors.
-func (h *groupHarness) claim(t *testing.T, then func(), users ...string) (got []string, errs []error) {
+func (h *groupHarness) claimWhileBlocked(t *testing.T, then func(), users ...string) (got []string, errs []error) {
 	t.Helper()
-	h.holdUp(t)
+	h.blockConnection(t)
 	h.proxy.TakeTraffic()
 	got, errs = make([]string, len(users)), make([]error, len(users))
 	var wg sync.WaitGroup
 	var ended atomic.Int64
 	for i, user := range users {
 		wg.Go(func() {
-			got[i], _, errs[i] = h.TryClaim(t.Context(), ask(user), false)
+			got[i], _, errs[i] = h.TryClaim(t.Context(), requestFor(user), false)
 			ended.Add(1)
 		})
-		until(t, "it waits, or its time is over", func() bool { return h.GroupedClaims()+int(ended.Load()) == i+1 })
+		waitUntil(t, "it waits, or its time is over", func() bool { return h.GroupedClaims()+int(ended.Load()) == i+1 })
 	}
 	then()
 	wg.Wait()
 	return got, errs
 }
 
-// claimStatements is how many statements claimed since the connection was held up.
-func (h *groupHarness) claimStatements() (n int) {
+// countClaimStatements is how many statements claimed since the connection was held up.
+func (h *groupHarness) countClaimStatements() (n int) {
 	for query, times := range h.proxy.TakeTraffic().Queries {
 		if strings.Contains(query, "SKIP LOCKED") {
 			n += times
@@ -107,14 +107,14 @@ func TestClaimGroup_ClaimsForAllThatWaitInOneStatement(t *testing.T) {
 	t.Parallel()
 	h := newGroupHarness(t, time.Minute)
 	users := names("user", 40)
-	h.open(t, users[1:]...) // the first one has no session
+	h.openSessions(t, users[1:]...) // the first one has no session
 	want := slices.Clone(users)
 	want[0] = ""
-	got, errs := h.claim(t, h.proxy.Thaw, users...)
+	got, errs := h.claimWhileBlocked(t, h.proxy.Thaw, users...)
 	if err := errors.Join(errs...); err != nil || !slices.Equal(got, want) {
 		t.Errorf("got %q, %v; want each its own session", got, err)
 	}
-	if n := h.claimStatements(); n != 2 {
+	if n := h.countClaimStatements(); n != 2 {
 		t.Errorf("%d statements for 40 claims, want 2 of at most 32", n)
 	}
 }
@@ -122,13 +122,13 @@ func TestClaimGroup_ClaimsForAllThatWaitInOneStatement(t *testing.T) {
 func TestClaimGroup_GivesRequestsOfOneUserDifferentSessions(t *testing.T) {
 	t.Parallel()
 	h := newGroupHarness(t, time.Minute)
-	h.open(t, "anna/1", "anna/2", "bert")
-	got, errs := h.claim(t, h.proxy.Thaw, "anna", "bert", "anna", "anna")
+	h.openSessions(t, "anna/1", "anna/2", "bert")
+	got, errs := h.claimWhileBlocked(t, h.proxy.Thaw, "anna", "bert", "anna", "anna")
 	if err := errors.Join(errs...); err != nil || got[1] != "bert" || got[3] != "" {
 		t.Errorf("got %q, %v; want bert his own, and nothing left for the last", got, err)
 	}
-	if !slices.Equal(h.leased(t), []string{"anna/1", "anna/2", "bert"}) || got[0] == got[2] {
-		t.Errorf("got %q of the rows %q", got, h.leased(t))
+	if !slices.Equal(h.leasedRows(t), []string{"anna/1", "anna/2", "bert"}) || got[0] == got[2] {
+		t.Errorf("got %q of the rows %q", got, h.leasedRows(t))
 	}
 }
 
@@ -141,7 +141,7 @@ func TestClaimGroup_FindsWhatAClaimAloneFinds(t *testing.T) {
 			t.Parallel()
 			h := newGroupHarness(t, time.Minute)
 			users := []string{"idle", "leased", "cools down", "has cooled down", "ends soon", "is closed", "waits elsewhere", "waits elsewhere for another", "other model", last}
-			h.open(t, users...)
+			h.openSessions(t, users...)
 			for _, q := range []string{
 				`UPDATE automation_sessions SET lease_token = 't', lease_holder = 'h', lease_until = now() + interval '1 hour' WHERE id = 'leased'`,
 				`UPDATE automation_sessions SET lease_token = 't', lease_holder = 'h', lease_until = now() - interval '1 minute' WHERE id = 'cools down'`,
@@ -159,7 +159,7 @@ func TestClaimGroup_FindsWhatAClaimAloneFinds(t *testing.T) {
 			}
 			alone := make([]string, len(users))
 			for i, user := range users {
-				id, release, err := h.TryClaim(t.Context(), ask(user), true)
+				id, release, err := h.TryClaim(t.Context(), requestFor(user), true)
 				if release != nil {
 					err = errors.Join(err, release())
 				}
@@ -167,12 +167,12 @@ func TestClaimGroup_FindsWhatAClaimAloneFinds(t *testing.T) {
 					t.Error(user, err)
 				}
 			}
-			got, errs := h.claim(t, h.proxy.Thaw, users...)
+			got, errs := h.claimWhileBlocked(t, h.proxy.Thaw, users...)
 			want := []string{"idle", "", "", "has cooled down", "", "", "", "waits elsewhere for another", "", last}
 			if err := errors.Join(errs...); err != nil || !slices.Equal(alone, want) || !slices.Equal(got, want) {
 				t.Errorf("alone %q, together %q, %v; want %q", alone, got, err, want)
 			}
-			if n := h.claimStatements(); n != 1 {
+			if n := h.countClaimStatements(); n != 1 {
 				t.Errorf("%d statements, want one", n)
 			}
 		})
@@ -182,17 +182,17 @@ func TestClaimGroup_FindsWhatAClaimAloneFinds(t *testing.T) {
 func TestClaimGroup_OmitsEachRequestsProviderAlone(t *testing.T) {
 	t.Parallel()
 	h := newGroupHarness(t, time.Minute)
-	h.open(t, "anna", "bert")
-	h.holdUp(t)
+	h.openSessions(t, "anna", "bert")
+	h.blockConnection(t)
 	var anna, bert string
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		r := ask("anna")
+		r := requestFor("anna")
 		r.OmitProvider = "0xp"
 		anna, _, _ = h.TryClaim(t.Context(), r, false)
 	})
-	wg.Go(func() { bert, _, _ = h.TryClaim(t.Context(), ask("bert"), false) })
-	until(t, "both wait", func() bool { return h.GroupedClaims() == 2 })
+	wg.Go(func() { bert, _, _ = h.TryClaim(t.Context(), requestFor("bert"), false) })
+	waitUntil(t, "both wait", func() bool { return h.GroupedClaims() == 2 })
 	h.proxy.Thaw()
 	wg.Wait()
 	if anna != "" || bert != "bert" {
@@ -203,11 +203,11 @@ func TestClaimGroup_OmitsEachRequestsProviderAlone(t *testing.T) {
 func TestClaimGroup_IsNotHeldUpByALockedRow(t *testing.T) {
 	t.Parallel()
 	h := newGroupHarness(t, time.Minute)
-	h.open(t, "anna", "bert")
+	h.openSessions(t, "anna", "bert")
 	tx := h.db.MustBegin()
 	defer func() { _ = tx.Rollback() }()
 	tx.MustExec(`SELECT 1 FROM automation_sessions WHERE id = 'anna' FOR UPDATE`)
-	got, errs := h.claim(t, h.proxy.Thaw, "anna", "bert")
+	got, errs := h.claimWhileBlocked(t, h.proxy.Thaw, "anna", "bert")
 	if err := errors.Join(errs...); err != nil || !slices.Equal(got, []string{"", "bert"}) {
 		t.Errorf("got %q, %v; want bert's while anna's is locked", got, err)
 	}
@@ -216,7 +216,7 @@ func TestClaimGroup_IsNotHeldUpByALockedRow(t *testing.T) {
 func TestClaimGroup_TakesBackWhatARequestNoLongerWaitsFor(t *testing.T) {
 	t.Parallel()
 	h := newGroupHarness(t, time.Minute)
-	h.open(t, "anna", "bert", "carl", "dora")
+	h.openSessions(t, "anna", "bert", "carl", "dora")
 	ctx, cancel := context.WithCancel(t.Context())
 	early, cancelEarly := context.WithCancel(t.Context())
 	defer cancel()
@@ -231,16 +231,16 @@ func TestClaimGroup_TakesBackWhatARequestNoLongerWaitsFor(t *testing.T) {
 		}
 		return false
 	})
-	h.holdUp(t)
+	h.blockConnection(t)
 	got, errs := make([]string, len(users)), make([]error, len(users))
 	var wg sync.WaitGroup
 	left := make(chan int, len(users))
 	for i, user := range users {
 		wg.Go(func() {
-			got[i], _, errs[i] = h.TryClaim(contexts[i], ask(user), false)
+			got[i], _, errs[i] = h.TryClaim(contexts[i], requestFor(user), false)
 			left <- i
 		})
-		until(t, "it waits", func() bool { return h.GroupedClaims() == i+1 })
+		waitUntil(t, "it waits", func() bool { return h.GroupedClaims() == i+1 })
 	}
 	cancelEarly() // before the statement is sent
 	if i := <-left; i != 2 {
@@ -252,7 +252,7 @@ func TestClaimGroup_TakesBackWhatARequestNoLongerWaitsFor(t *testing.T) {
 	if i := <-left; i != 0 {
 		t.Errorf("%s has returned, want anna", users[i])
 	}
-	if leased := h.leased(t); !slices.Equal(leased, []string{"anna", "bert", "dora"}) {
+	if leased := h.leasedRows(t); !slices.Equal(leased, []string{"anna", "bert", "dora"}) {
 		t.Errorf("the statement has claimed %q", leased)
 	}
 	h.proxy.Thaw()
@@ -262,40 +262,40 @@ func TestClaimGroup_TakesBackWhatARequestNoLongerWaitsFor(t *testing.T) {
 			t.Errorf("%s got %q, %v", users[i], got[i], errs[i])
 		}
 	}
-	until(t, "anna's session is free again", func() bool { return slices.Equal(h.leased(t), []string{"bert", "dora"}) })
+	waitUntil(t, "anna's session is free again", func() bool { return slices.Equal(h.leasedRows(t), []string{"bert", "dora"}) })
 }
 
 func TestClaimGroup_LosesNoSessionWithALostReply(t *testing.T) {
 	t.Parallel()
 	h := newGroupHarness(t, time.Minute)
 	users := names("user", 3)
-	h.open(t, users...)
+	h.openSessions(t, users...)
 	lost := false
 	h.proxy.LoseReplies(func(tag string) bool {
 		first := !lost && (tag == "UPDATE 3" || tag == "SELECT 3")
 		lost = lost || first
 		return first
 	})
-	h.holdUp(t)
+	h.blockConnection(t)
 	var wg sync.WaitGroup
 	for i, user := range users {
 		wg.Go(func() {
-			c, err := h.Acquire(t.Context(), ask(user))
+			c, err := h.Acquire(t.Context(), requestFor(user))
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			c.Release()
 		})
-		until(t, "it waits", func() bool { return h.GroupedClaims() == i+1 })
+		waitUntil(t, "it waits", func() bool { return h.GroupedClaims() == i+1 })
 	}
 	h.proxy.Thaw()
 	wg.Wait()
-	if h.proxy.Lost() != 1 || h.node.opened() != 0 {
-		t.Errorf("%d replies lost, %d sessions paid; want 1, 0", h.proxy.Lost(), h.node.opened())
+	if h.proxy.Lost() != 1 || h.node.openCalls() != 0 {
+		t.Errorf("%d replies lost, %d sessions paid; want 1, 0", h.proxy.Lost(), h.node.openCalls())
 	}
 	h.stop()
-	if leased := h.leased(t); len(leased) != 0 {
+	if leased := h.leasedRows(t); len(leased) != 0 {
 		t.Errorf("%q are still leased", leased)
 	}
 }
@@ -303,8 +303,8 @@ func TestClaimGroup_LosesNoSessionWithALostReply(t *testing.T) {
 func TestClaimGroup_IsNotSpoiledByOneThatTheDatabaseRefuses(t *testing.T) {
 	t.Parallel()
 	h := newGroupHarness(t, time.Minute)
-	h.open(t, "anna", "bert")
-	got, errs := h.claim(t, h.proxy.Thaw, "anna", "a\x00", "bert")
+	h.openSessions(t, "anna", "bert")
+	got, errs := h.claimWhileBlocked(t, h.proxy.Thaw, "anna", "a\x00", "bert")
 	if !slices.Equal(got, []string{"anna", "", "bert"}) || errs[0] != nil || !sqldb.IsConstraint(errs[1]) || errs[2] != nil {
 		t.Errorf("got %q, %v; want an error for the one in the middle alone", got, errs)
 	}
@@ -314,16 +314,16 @@ func TestClaimGroup_ReportsThatNoConnectionCameFree(t *testing.T) {
 	t.Parallel()
 	h := newGroupHarness(t, 200*time.Millisecond)
 	users := names("user", 3)
-	h.open(t, users...)
-	got, errs := h.claim(t, func() {}, users...)
+	h.openSessions(t, users...)
+	got, errs := h.claimWhileBlocked(t, func() {}, users...)
 	for i, err := range errs {
 		if got[i] != "" || !errors.Is(err, sqldb.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s got %q, %v; want ErrUnavailable by the deadline", users[i], got[i], err)
 		}
 	}
 	h.proxy.Thaw()
-	until(t, "the connection is free", func() bool { return !h.IsBusy() })
-	if leased, n := h.leased(t), h.GroupedClaims(); len(leased) != 0 || n != 0 {
+	waitUntil(t, "the connection is free", func() bool { return !h.IsBusy() })
+	if leased, n := h.leasedRows(t), h.GroupedClaims(); len(leased) != 0 || n != 0 {
 		t.Errorf("afterwards %q are leased and %d claims wait", leased, n)
 	}
 }
@@ -332,8 +332,8 @@ func TestClaimGroup_EndsWithTheManager(t *testing.T) {
 	t.Parallel()
 	h := newGroupHarness(t, time.Minute)
 	h.stop()
-	h.holdUp(t)
-	if id, _, err := h.TryClaim(t.Context(), ask("anna"), false); id != "" || !errors.Is(err, session.ErrNotRunning) {
+	h.blockConnection(t)
+	if id, _, err := h.TryClaim(t.Context(), requestFor("anna"), false); id != "" || !errors.Is(err, session.ErrNotRunning) {
 		t.Errorf("%q, %v; want ErrNotRunning", id, err)
 	}
 	h.proxy.Thaw()
@@ -354,7 +354,7 @@ func BenchmarkClaims_ThatWait(b *testing.B) {
 			if _, err := schema.Migrate(b.Context(), db); err != nil {
 				b.Fatal(err)
 			}
-			users := fillUsers(b, db, rows)
+			users := insertUsers(b, db, rows)
 			m := runManager(b, db, 8)
 			for _, clients := range []int{1, 32, 256} {
 				b.Run(fmt.Sprint("clients=", clients), func(b *testing.B) {

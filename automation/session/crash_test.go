@@ -10,9 +10,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
-// long reports whether the tests may take the minutes that the issue asks for:
+// isLongRun reports whether the tests may take the minutes that the issue asks for:
 // AUTOMATION_TEST_LONG=1. By default they do the same for seconds.
-func long() bool { return os.Getenv("AUTOMATION_TEST_LONG") == "1" }
+func isLongRun() bool { return os.Getenv("AUTOMATION_TEST_LONG") == "1" }
 
 func names(prefix string, n int) []string {
 	list := make([]string, n)
@@ -22,7 +22,7 @@ func names(prefix string, n int) []string {
 	return list
 }
 
-func models(n int) []string {
+func modelIDs(n int) []string {
 	list := names("model", n)
 	for i := range list {
 		list[i] = proxyroutertest.ModelID(list[i])
@@ -31,25 +31,25 @@ func models(n int) []string {
 }
 
 func TestAcquire_OpensNoMoreThanTheCapForFirstRequestsOfFiveReplicas(t *testing.T) {
-	slow(t)
+	skipShort(t)
 	t.Parallel()
 	const requests = 40 // to each replica
 	for _, most := range []int{1, 4} {
 		t.Run(fmt.Sprintf("cap %d", most), func(t *testing.T) {
 			t.Parallel()
-			db, dsn := replicated(t)
+			db, dsn := postgresWithDSN(t)
 			n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 200 * time.Millisecond})
 			var replicas []*replica
 			for range 5 {
 				replicas = append(replicas, startReplica(t, replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL,
-					Options: options{MaxPerUser: most}}))
+					Options: replicaOptions{MaxPerUser: most}}))
 			}
 			for _, r := range replicas {
-				r.Send(t, work{Users: []string{"alice"}, Requests: requests, Models: models(1)})
+				r.Send(t, work{Users: []string{"alice"}, Requests: requests, Models: modelIDs(1)})
 			}
 			var slowest time.Duration
 			for i, r := range replicas {
-				rep := r.report(t)
+				rep := r.readReport(t)
 				if rep.Served != requests {
 					t.Errorf("replica %d served %d of %d: %v", i, rep.Served, requests, rep.Errors)
 				}
@@ -68,15 +68,15 @@ func TestAcquire_OpensNoMoreThanTheCapForFirstRequestsOfFiveReplicas(t *testing.
 }
 
 func TestManager_LeavesNothingBehindWhenReplicasAreKilledUnderLoad(t *testing.T) {
-	slow(t)
+	skipShort(t)
 	t.Parallel()
-	db, dsn := replicated(t)
+	db, dsn := postgresWithDSN(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 20 * time.Millisecond, OpenLatencyMax: 200 * time.Millisecond, ChunkDelay: 10 * time.Millisecond})
 	const perUser = 5
-	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: perUser, Lease: 5 * time.Second, ReconcileTimeout: 2 * time.Second}}
-	load := work{Users: names("user", 100), Models: models(5), Forever: true}
+	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: replicaOptions{MaxPerUser: perUser, Lease: 5 * time.Second, ReconcileTimeout: 2 * time.Second}}
+	load := work{Users: names("user", 100), Models: modelIDs(5), Forever: true}
 	rounds, pause := 6, time.Second
-	if long() {
+	if isLongRun() {
 		rounds, pause = 20, 3*time.Second
 	}
 	var replicas []*replica
@@ -94,15 +94,15 @@ func TestManager_LeavesNothingBehindWhenReplicasAreKilledUnderLoad(t *testing.T)
 	var served int
 	for _, r := range replicas {
 		r.CloseInput()
-		rep := r.report(t)
+		rep := r.readReport(t)
 		served += rep.Served
 		for _, e := range rep.Errors { // of a busy machine: a lease that it lost is no fault
 			t.Log(e)
 		}
 		r.stop(t)
 	}
-	start(t, db, client(t, n), config.Options.session()) // it reconciles what was left
-	audit(t, db, n, 2*perUser)                           // idle sessions of other models give way, and stay open
+	startManager(t, db, newClient(t, n), config.Options.session()) // it reconciles what was left
+	audit(t, db, n, 2*perUser)                                     // idle sessions of other models give way, and stay open
 	s := n.Stats()
 	if s.Chats == 0 || served == 0 {
 		t.Log("on a busy machine: every kill came before the first chat, so opens alone were tried")
@@ -113,13 +113,13 @@ func TestManager_LeavesNothingBehindWhenReplicasAreKilledUnderLoad(t *testing.T)
 // Each user's one request is killed somewhere on its way. Whatever was opened
 // is found: afterwards each has exactly one session, paid once.
 func TestManager_LeavesNothingBehindWhenKilledAnywhereInAnOpen(t *testing.T) {
-	slow(t)
+	skipShort(t)
 	t.Parallel()
-	db, dsn := replicated(t)
+	db, dsn := postgresWithDSN(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 30 * time.Millisecond, OpenLatencyMax: 100 * time.Millisecond})
-	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: 1}}
+	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: replicaOptions{MaxPerUser: 1}}
 	kills := 6
-	if long() {
+	if isLongRun() {
 		kills = 40
 	}
 	var users []string
@@ -134,19 +134,19 @@ func TestManager_LeavesNothingBehindWhenKilledAnywhereInAnOpen(t *testing.T) {
 				c := config
 				c.Failpoint, c.Options.Lease = point, 3*time.Second
 				r := startReplica(t, c)
-				r.Send(t, work{Users: []string{user}, Models: models(1)})
-				r.died(t)
+				r.Send(t, work{Users: []string{user}, Models: modelIDs(1)})
+				r.waitKilled(t)
 			})
 		}
 	}
 	wg.Wait()
 	r := startReplica(t, config)
-	r.Send(t, work{Users: users, Models: models(1)})
-	if rep := r.report(t); rep.Served != len(users) {
+	r.Send(t, work{Users: users, Models: modelIDs(1)})
+	if rep := r.readReport(t); rep.Served != len(users) {
 		t.Errorf("%d of %d served afterwards: %v", rep.Served, len(users), rep.Errors)
 	}
 	r.stop(t)
-	start(t, db, client(t, n), config.Options.session()) // it reconciles what was left
+	startManager(t, db, newClient(t, n), config.Options.session()) // it reconciles what was left
 	audit(t, db, n, 1)
 	if s := n.Stats(); s.Opens != len(users) {
 		t.Errorf("%d opens for %d users who may have one each and asked twice", s.Opens, len(users))

@@ -16,16 +16,16 @@ import (
 // A row that somebody has locked in psql costs neither its own lease nor, by
 // making the heartbeat wait, those of all other requests.
 func TestHeartbeat_SkipsALockedRowWithoutCallingItLost(t *testing.T) {
-	slow(t)
+	skipShort(t)
 	t.Parallel()
 	db := postgres(t)
 	p := &fakeNode{}
-	o := quick()
+	o := testOptions()
 	o.Lease = 20 * time.Second
-	m, _ := start(t, db, p, o)
+	m, _ := startManager(t, db, p, o)
 	claim := func(user string) *session.Claim {
 		t.Helper()
-		c, err := m.Acquire(t.Context(), ask(user))
+		c, err := m.Acquire(t.Context(), requestFor(user))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -48,7 +48,7 @@ func TestHeartbeat_SkipsALockedRowWithoutCallingItLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := leasedTo(free)
-	until(t, "the other lease is extended", func() bool { return leasedTo(free).After(before) })
+	waitUntil(t, "the other lease is extended", func() bool { return leasedTo(free).After(before) })
 	if locked.Context().Err() != nil {
 		t.Error("the lease on the locked row was given up at the first heartbeat")
 	}
@@ -56,7 +56,7 @@ func TestHeartbeat_SkipsALockedRowWithoutCallingItLost(t *testing.T) {
 		t.Error(err)
 	}
 	before = leasedTo(locked)
-	until(t, "the lease is extended again", func() bool { return leasedTo(locked).After(before) || locked.Context().Err() != nil })
+	waitUntil(t, "the lease is extended again", func() bool { return leasedTo(locked).After(before) || locked.Context().Err() != nil })
 	if free.Context().Err() != nil {
 		t.Error("a locked row ended another request")
 	}
@@ -75,17 +75,17 @@ func TestAcquire_KeepsBudgetsUnderAHostsIsolation(t *testing.T) {
 			}
 			db.SetMaxIdleConns(0) // new connections have the new default
 			p := &fakeNode{}
-			o := quick()
+			o := testOptions()
 			o.MaxPerUser, o.OpensPerHour = 0, 3
 			var ms []*session.Manager
 			for range 3 {
-				m, _ := start(t, db, p, o)
+				m, _ := startManager(t, db, p, o)
 				ms = append(ms, m)
 			}
 			var wg sync.WaitGroup
 			for i := range 24 {
 				wg.Go(func() {
-					c, err := acquireAtLast(t, ms[i%3], request("alice", fmt.Sprint("model ", i)))
+					c, err := acquireWithRetry(t, ms[i%3], requestForModel("alice", fmt.Sprint("model ", i)))
 					if err == nil {
 						c.Release()
 					} else if b, ok := errors.AsType[*session.BudgetError](err); !ok || b.Limit != session.LimitHour {
@@ -94,8 +94,8 @@ func TestAcquire_KeepsBudgetsUnderAHostsIsolation(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			if p.opened() != 3 {
-				t.Errorf("%d opens with a limit of 3", p.opened())
+			if p.openCalls() != 3 {
+				t.Errorf("%d opens with a limit of 3", p.openCalls())
 			}
 		})
 	}
@@ -104,15 +104,15 @@ func TestAcquire_KeepsBudgetsUnderAHostsIsolation(t *testing.T) {
 // Two replicas, one session, and twenty requests waiting in each: they come in
 // turn, and are to be served in turn.
 func TestAcquire_ServesReplicasInTheOrderInWhichRequestsCame(t *testing.T) {
-	slow(t)
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	skipShort(t)
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		o := quick()
+		o := testOptions()
 		o.MaxPerUser = 1
 		o.Linger = 0 // a replica that lets a session linger may serve its own first, for two seconds at most
-		a, _ := start(t, db, p, o)
-		b, _ := start(t, db, p, o)
-		first, err := a.Acquire(t.Context(), ask("alice"))
+		a, _ := startManager(t, db, p, o)
+		b, _ := startManager(t, db, p, o)
+		first, err := a.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +124,7 @@ func TestAcquire_ServesReplicasInTheOrderInWhichRequestsCame(t *testing.T) {
 			m := []*session.Manager{a, b}[group%2]
 			for range perGroup {
 				wg.Go(func() {
-					c, err := m.Acquire(t.Context(), ask("alice"))
+					c, err := m.Acquire(t.Context(), requestFor("alice"))
 					if err != nil {
 						t.Error(err)
 						return
@@ -136,7 +136,7 @@ func TestAcquire_ServesReplicasInTheOrderInWhichRequestsCame(t *testing.T) {
 					c.Release()
 				})
 			}
-			until(t, "all of them wait", func() bool { return a.Waiting()+b.Waiting() == (group+1)*perGroup })
+			waitUntil(t, "all of them wait", func() bool { return a.Waiting()+b.Waiting() == (group+1)*perGroup })
 			if group < groups-1 {
 				// Who comes within half a second of another may be served before them, and
 				// a busy machine's database writes a place down late.
@@ -148,8 +148,8 @@ func TestAcquire_ServesReplicasInTheOrderInWhichRequestsCame(t *testing.T) {
 		if !slices.IsSorted(order) {
 			t.Errorf("requests of four groups that came one after the other were served in the order %v", order)
 		}
-		if p.opened() != 1 {
-			t.Errorf("%d opens", p.opened())
+		if p.openCalls() != 1 {
+			t.Errorf("%d opens", p.openCalls())
 		}
 	})
 }
@@ -157,13 +157,13 @@ func TestAcquire_ServesReplicasInTheOrderInWhichRequestsCame(t *testing.T) {
 // Two replicas and endless load on one session: neither gets more than twice as
 // many turns as the other.
 func TestAcquire_SharesTurnsBetweenReplicas(t *testing.T) {
-	slow(t)
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	skipShort(t)
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		o := quick()
+		o := testOptions()
 		o.MaxPerUser = 1
-		a, _ := start(t, db, p, o)
-		b, _ := start(t, db, p, o)
+		a, _ := startManager(t, db, p, o)
+		b, _ := startManager(t, db, p, o)
 		use(t, a, "alice")
 		const turns = 60
 		var mu sync.Mutex
@@ -173,7 +173,7 @@ func TestAcquire_SharesTurnsBetweenReplicas(t *testing.T) {
 			for range map[*session.Manager]int{a: 12, b: 3}[m] { // four times as many requests here as there
 				wg.Go(func() {
 					for {
-						c, err := m.Acquire(t.Context(), ask("alice"))
+						c, err := m.Acquire(t.Context(), requestFor("alice"))
 						if err != nil {
 							t.Error(err)
 							return

@@ -20,25 +20,25 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// clock is a node's clock that a test can set.
-type clock struct{ off atomic.Int64 }
+// offsetClock is a node's clock that a test can set.
+type offsetClock struct{ offset atomic.Int64 }
 
-func (c *clock) now() time.Time      { return time.Now().Add(time.Duration(c.off.Load())) }
-func (c *clock) set(d time.Duration) { c.off.Store(int64(d)) }
+func (c *offsetClock) now() time.Time      { return time.Now().Add(time.Duration(c.offset.Load())) }
+func (c *offsetClock) set(d time.Duration) { c.offset.Store(int64(d)) }
 
 func TestManager_LeavesNothingBehindWhenKilledInAClose(t *testing.T) {
-	slow(t)
+	skipShort(t)
 	t.Parallel()
-	db, dsn := replicated(t)
-	var chain clock
+	db, dsn := postgresWithDSN(t)
+	var chain offsetClock
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{Now: chain.now, CloseLatency: 20 * time.Millisecond})
-	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{CloseAfter: time.Millisecond}}
+	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: replicaOptions{CloseAfter: time.Millisecond}}
 	kills := 4
-	if long() {
+	if isLongRun() {
 		kills = 40
 	}
 	const sessions = 60
-	m, stop := start(t, db, client(t, n), config.Options.session())
+	m, stop := startManager(t, db, newClient(t, n), config.Options.session())
 	var wg sync.WaitGroup
 	for _, user := range names("user", sessions) {
 		wg.Go(func() { use(t, m, user) })
@@ -53,12 +53,12 @@ func TestManager_LeavesNothingBehindWhenKilledInAClose(t *testing.T) {
 	c.Failpoint, c.Options.Lease = "during-close", 3*time.Second
 	for range kills / 2 {
 		a, b := startReplica(t, c), startReplica(t, c)
-		a.died(t)
-		b.died(t)
+		a.waitKilled(t)
+		b.waitKilled(t)
 		// Its sessions are taken over when the leases end, so that the next ones find some.
 	}
-	_, stop = start(t, db, client(t, n), config.Options.session())
-	until(t, "every session is closed", func() bool { return rows(t, db)["closed"] == sessions })
+	_, stop = startManager(t, db, newClient(t, n), config.Options.session())
+	waitUntil(t, "every session is closed", func() bool { return countByState(t, db)["closed"] == sessions })
 	stop()
 	audit(t, db, n, 1)
 	if s := n.Stats(); s.Closes != sessions || s.OpenNow != 0 {
@@ -72,9 +72,9 @@ func use(t *testing.T, m *session.Manager, user string) (id string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
-	c, err := m.Acquire(ctx, ask(user))
+	c, err := m.Acquire(ctx, requestFor(user))
 	for errors.Is(err, sqldb.ErrUnavailable) && ctx.Err() == nil {
-		c, err = m.Acquire(ctx, ask(user))
+		c, err = m.Acquire(ctx, requestFor(user))
 	}
 	if err != nil {
 		t.Errorf("%s: %v", user, err)
@@ -85,15 +85,15 @@ func use(t *testing.T, m *session.Manager, user string) (id string) {
 }
 
 func TestAcquire_PaysOnceWhenRepliesToCommitsAreLost(t *testing.T) {
-	slow(t)
+	skipShort(t)
 	t.Parallel()
 	dsn := schematest.Database(t)
 	db := migrated(t, pgtest.Open(t, dsn))
 	proxy := pgtest.NewProxy(t, dsn)
-	n, node := node(t, proxyroutertest.Options{OpenLatency: 5 * time.Millisecond})
-	o := quick()
+	n, node := startNode(t, proxyroutertest.Options{OpenLatency: 5 * time.Millisecond})
+	o := testOptions()
 	o.MaxPerUser = 1
-	m, stop := start(t, pgtest.Open(t, proxy.DSN()), node, o)
+	m, stop := startManager(t, pgtest.Open(t, proxy.DSN()), node, o)
 	proxy.LoseReplies(func(tag string) bool { return tag == "COMMIT" && rand.IntN(8) == 0 })
 	users := names("user", 30)
 	var wg sync.WaitGroup
@@ -105,7 +105,7 @@ func TestAcquire_PaysOnceWhenRepliesToCommitsAreLost(t *testing.T) {
 	wg.Wait()
 	proxy.LoseReplies(nil)
 	stop()
-	_, stop = start(t, db, node, o)
+	_, stop = startManager(t, db, node, o)
 	audit(t, db, n, 1)
 	stop()
 	if s := n.Stats(); s.Opens != len(users) || proxy.Lost() < 10 {
@@ -115,13 +115,13 @@ func TestAcquire_PaysOnceWhenRepliesToCommitsAreLost(t *testing.T) {
 }
 
 func TestManager_ToleratesClocksTenMinutesApart(t *testing.T) {
-	slow(t)
+	skipShort(t)
 	t.Parallel()
-	db, dsn := replicated(t)
-	var chain clock
+	db, dsn := postgresWithDSN(t)
+	var chain offsetClock
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{Now: chain.now, ChunkDelay: 10 * time.Millisecond})
-	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: 1, CloseAfter: 100 * time.Millisecond, Margin: time.Second}}
-	m, stop := start(t, db, client(t, n), config.Options.session())
+	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: replicaOptions{MaxPerUser: 1, CloseAfter: 100 * time.Millisecond, Margin: time.Second}}
+	m, stop := startManager(t, db, newClient(t, n), config.Options.session())
 	users := names("user", 5)
 	for _, user := range users {
 		use(t, m, user)
@@ -145,13 +145,13 @@ func TestManager_ToleratesClocksTenMinutesApart(t *testing.T) {
 		r.Send(t, work{Users: users, Models: []string{modelA}, Forever: true})
 		replicas = append(replicas, r)
 	}
-	until(t, "the old sessions are closed and new ones used", func() bool {
+	waitUntil(t, "the old sessions are closed and new ones used", func() bool {
 		s := n.Stats()
 		return s.Closes == len(users) && s.Opens == 2*len(users)
 	})
 	for _, r := range replicas {
 		r.CloseInput()
-		if rep := r.report(t); rep.Served == 0 || len(rep.Errors) > 0 {
+		if rep := r.readReport(t); rep.Served == 0 || len(rep.Errors) > 0 {
 			t.Errorf("%d served, %v", rep.Served, rep.Errors)
 		}
 		r.stop(t)
@@ -160,22 +160,22 @@ func TestManager_ToleratesClocksTenMinutesApart(t *testing.T) {
 }
 
 func TestAcquire_SerialisesABurstThatCollidesOverFiveReplicas(t *testing.T) {
-	slow(t)
+	skipShort(t)
 	t.Parallel()
-	db, dsn := replicated(t)
+	db, dsn := postgresWithDSN(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 60 * time.Millisecond, CollisionWindow: 30 * time.Millisecond})
-	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: 1, OpenTimeout: testTimeout}}
+	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: replicaOptions{MaxPerUser: 1, OpenTimeout: testTimeout}}
 	var replicas []*replica
 	for range 5 {
 		replicas = append(replicas, startReplica(t, config))
 	}
 	begun := time.Now()
 	for i, r := range replicas {
-		r.Send(t, work{Users: names(fmt.Sprint("replica-", i), 10), Models: models(1)})
+		r.Send(t, work{Users: names(fmt.Sprint("replica-", i), 10), Models: modelIDs(1)})
 	}
 	var slowest time.Duration
 	for _, r := range replicas {
-		rep := r.report(t)
+		rep := r.readReport(t)
 		if rep.Served != 10 {
 			t.Errorf("%d of 10 served: %v", rep.Served, rep.Errors)
 		}
@@ -194,15 +194,15 @@ func TestAcquire_SerialisesABurstThatCollidesOverFiveReplicas(t *testing.T) {
 
 func TestAcquire_TakesADeadReplicasSessionOnceItsLeaseEnds(t *testing.T) {
 	t.Parallel()
-	db, dsn := replicated(t)
+	db, dsn := postgresWithDSN(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{})
-	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: options{MaxPerUser: 1, Lease: 2 * time.Second}}
+	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: replicaOptions{MaxPerUser: 1, Lease: 2 * time.Second}}
 	r := startReplica(t, config)
 	r.Send(t, work{Users: []string{"alice"}, Models: []string{modelA}, Hold: true})
 	if _, ok := r.Line(); !ok {
 		t.Fatal("no claim")
 	}
-	m, _ := start(t, db, client(t, n), quick())
+	m, _ := startManager(t, db, newClient(t, n), testOptions())
 	r.Kill()
 	var until time.Time
 	if err := db.Get(&until, `SELECT lease_until FROM automation_sessions`); err != nil {
@@ -220,15 +220,15 @@ func TestAcquire_TakesADeadReplicasSessionOnceItsLeaseEnds(t *testing.T) {
 }
 
 func TestAcquire_EndsByItsDeadlineWhileTheDatabaseIsFrozen(t *testing.T) {
-	slow(t)
+	skipShort(t)
 	cluster := pgtest.Start(t, pgtest.Options{})
 	db := migrated(t, pgtest.Open(t, cluster.DSN("postgres")))
-	n, node := node(t, proxyroutertest.Options{})
-	o := quick()
+	n, node := startNode(t, proxyroutertest.Options{})
+	o := testOptions()
 	o.Lease = 3 * time.Second
 	o.SetSQLTimeout(5 * time.Second) // what waits for the database ends while it is frozen
-	m, stop := start(t, db, node, o)
-	held, err := m.Acquire(t.Context(), ask("holder"))
+	m, stop := startManager(t, db, node, o)
+	held, err := m.Acquire(t.Context(), requestFor("holder"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +243,7 @@ func TestAcquire_EndsByItsDeadlineWhileTheDatabaseIsFrozen(t *testing.T) {
 			deadline := time.Duration(200+i*50) * time.Millisecond
 			ctx, cancel := context.WithTimeout(t.Context(), deadline)
 			defer cancel()
-			c, err := m.Acquire(ctx, ask(fmt.Sprintf("user-%d", i%12)))
+			c, err := m.Acquire(ctx, requestFor(fmt.Sprintf("user-%d", i%12)))
 			if c != nil || err == nil || errors.Is(err, session.ErrNotRunning) {
 				t.Errorf("got %v, %v from a frozen database", c, err)
 			}
@@ -260,46 +260,46 @@ func TestAcquire_EndsByItsDeadlineWhileTheDatabaseIsFrozen(t *testing.T) {
 	for _, user := range append(names("user", 10), "holder") {
 		use(t, m, user)
 	}
-	until(t, "the goroutines are back to where they were", func() bool { return runtime.NumGoroutine() <= before+5 })
+	waitUntil(t, "the goroutines are back to where they were", func() bool { return runtime.NumGoroutine() <= before+5 })
 	audit(t, db, n, 4)
 	stop()
 }
 
-// ended is a provider whose sessions are rows that a test has made up.
-type ended struct {
+// endedSessions is a provider whose sessions are rows that a test has made up.
+type endedSessions struct {
 	session.Provider
 	closes, opens atomic.Int64
 }
 
-func (p *ended) CloseSession(context.Context, string) error { p.closes.Add(1); return nil }
+func (p *endedSessions) CloseSession(context.Context, string) error { p.closes.Add(1); return nil }
 
-func (p *ended) OpenSession(context.Context, session.OpenRequest) (string, error) {
+func (p *endedSessions) OpenSession(context.Context, session.OpenRequest) (string, error) {
 	return fmt.Sprintf("0xnew%d", p.opens.Add(1)), nil
 }
 
-func (p *ended) GetSession(_ context.Context, id string) (session.ChainSession, error) {
+func (p *endedSessions) GetSession(_ context.Context, id string) (session.ChainSession, error) {
 	if !strings.HasPrefix(id, "0xnew") {
 		return session.ChainSession{ID: id, Provider: "0xp", OpenedAt: time.Now().Add(-time.Hour), EndsAt: time.Now().Add(-time.Hour)}, nil
 	}
 	return session.ChainSession{ID: id, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(2 * time.Hour)}, nil
 }
 
-func (p *ended) WalletSessions(context.Context, time.Time) ([]session.ChainSession, error) {
+func (p *endedSessions) WalletSessions(context.Context, time.Time) ([]session.ChainSession, error) {
 	return nil, nil
 }
 
 func TestMaintain_ClosesThousandsTogetherAtTheCostOfOneByOne(t *testing.T) {
-	slow(t)
+	skipShort(t)
 	t.Parallel()
 	sessions := 2000
-	if long() {
+	if isLongRun() {
 		sessions = 10000
 	}
 	db := postgres(t)
 	var statements atomic.Int64
-	p := &ended{}
+	p := &endedSessions{}
 	const most = 40
-	o := quick()
+	o := testOptions()
 	o.CloseAfter, o.Interval, o.MaxPerUser, o.MaxOpen = time.Millisecond, time.Hour, 1, most // rounds come when nudged
 	o.Renew = func(context.Context, string) (time.Duration, bool) { return time.Hour, true }
 	o.Lease = time.Hour // no heartbeat comes in between, and none is lost
@@ -314,7 +314,7 @@ func TestMaintain_ClosesThousandsTogetherAtTheCostOfOneByOne(t *testing.T) {
 	}
 	var managers []*session.Manager
 	for range 3 {
-		m, _ := start(t, db, p, o)
+		m, _ := startManager(t, db, p, o)
 		managers = append(managers, m)
 	}
 	round := func() {
@@ -350,7 +350,7 @@ func TestMaintain_ClosesThousandsTogetherAtTheCostOfOneByOne(t *testing.T) {
 	var refused atomic.Int64
 	for i, user := range names("user", 200) {
 		wg.Go(func() {
-			c, err := managers[i%3].Acquire(t.Context(), ask(user))
+			c, err := managers[i%3].Acquire(t.Context(), requestFor(user))
 			if b, ok := errors.AsType[*session.BudgetError](err); ok && b.Limit == session.LimitTotal {
 				refused.Add(1)
 			} else if err != nil {

@@ -19,16 +19,16 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
-// slow skips a test that takes seconds where only a short run is asked for.
-func slow(t *testing.T) {
+// skipShort skips a test that takes seconds where only a short run is asked for.
+func skipShort(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("slow; run without -short")
 	}
 }
 
-// each runs a test on both databases.
-func each(t *testing.T, fn func(t *testing.T, db *sqlx.DB)) {
+// onBothDatabases runs a test on both databases.
+func onBothDatabases(t *testing.T, fn func(t *testing.T, db *sqlx.DB)) {
 	t.Helper()
 	t.Parallel()
 	for name, open := range map[string]func(*testing.T) *sqlx.DB{"sqlite": lite, "postgres": postgres} {
@@ -52,30 +52,30 @@ func lite(t *testing.T) *sqlx.DB {
 
 func postgres(t *testing.T) *sqlx.DB {
 	t.Helper()
-	db, _ := replicated(t)
+	db, _ := postgresWithDSN(t)
 	return db
 }
 
-// replicated is a PostgreSQL, and the DSN for replicas that are processes of
+// postgresWithDSN is a PostgreSQL, and the DSN for replicas that are processes of
 // their own. With AUTOMATION_TEST_POOLER=1 the module is given connections
 // through PgBouncer, while the tests look at the tables past it.
-func replicated(t *testing.T) (db *sqlx.DB, dsn string) {
+func postgresWithDSN(t *testing.T) (db *sqlx.DB, dsn string) {
 	t.Helper()
 	dsn = schematest.Database(t)
 	db = migrated(t, pgtest.Open(t, dsn))
 	if os.Getenv("AUTOMATION_TEST_POOLER") == "1" {
 		dsn = pgtest.PgBouncer(t, dsn)
-		poolers.Store(db, pgtest.Open(t, dsn))
-		t.Cleanup(func() { poolers.Delete(db) })
+		pooledDBs.Store(db, pgtest.Open(t, dsn))
+		t.Cleanup(func() { pooledDBs.Delete(db) })
 	}
 	return db, dsn
 }
 
-var poolers sync.Map // of *sqlx.DB to the same database through a pooler
+var pooledDBs sync.Map // of *sqlx.DB to the same database through a pooler
 
-// pooled is the pool that the module is given for db.
-func pooled(db *sqlx.DB) *sqlx.DB {
-	if p, ok := poolers.Load(db); ok {
+// managerDB is the pool that the module is given for db.
+func managerDB(db *sqlx.DB) *sqlx.DB {
+	if p, ok := pooledDBs.Load(db); ok {
 		return p.(*sqlx.DB)
 	}
 	return db
@@ -91,10 +91,10 @@ func migrated(t *testing.T, db *sqlx.DB) *sqlx.DB {
 // measured by it: a machine at a load of 50 must stay within it.
 const testTimeout = 5 * time.Minute
 
-// quick are options for tests that cannot wait. Leases and time-outs are long
+// testOptions are options for tests that cannot wait. Leases and time-outs are long
 // enough for a busy machine, the database's included; tests that wait for their
 // end set shorter ones.
-func quick() session.Options {
+func testOptions() session.Options {
 	o := session.Options{MaxPerUser: 4, Interval: 100 * time.Millisecond, AcquireTimeout: testTimeout, Lease: time.Minute,
 		OpenTimeout: testTimeout, ReconcileTimeout: testTimeout, DrainTimeout: time.Minute, CoolDown: 500 * time.Millisecond, Linger: 300 * time.Millisecond}
 	o.SetSQLTimeout(time.Minute)
@@ -104,10 +104,10 @@ func quick() session.Options {
 	return o
 }
 
-// start runs a manager until the test ends, or stop is called.
-func start(t *testing.T, db *sqlx.DB, p session.Provider, o session.Options) (m *session.Manager, stop func()) {
+// startManager runs a manager until the test ends, or stop is called.
+func startManager(t *testing.T, db *sqlx.DB, p session.Provider, o session.Options) (m *session.Manager, stop func()) {
 	t.Helper()
-	m, err := session.New(pooled(db), p, o)
+	m, err := session.New(managerDB(db), p, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,23 +121,23 @@ func start(t *testing.T, db *sqlx.DB, p session.Provider, o session.Options) (m 
 		}
 	})
 	t.Cleanup(stop)
-	running(t.Context(), m)
+	waitStarted(t.Context(), m)
 	return m, stop
 }
 
-func node(t *testing.T, o proxyroutertest.Options) (*proxyroutertest.Server, *proxyrouter.Client) {
+func startNode(t *testing.T, o proxyroutertest.Options) (*proxyroutertest.Server, *proxyrouter.Client) {
 	t.Helper()
 	s := proxyroutertest.NewServer(t, o)
-	return s, client(t, s)
+	return s, newClient(t, s)
 }
 
-func client(t *testing.T, s *proxyroutertest.Server) *proxyrouter.Client {
+func newClient(t *testing.T, s *proxyroutertest.Server) *proxyrouter.Client {
 	t.Helper()
-	return clientWithin(t, s, testTimeout)
+	return newClientWithTimeout(t, s, testTimeout)
 }
 
-// clientWithin gives up an open that takes longer.
-func clientWithin(t *testing.T, s *proxyroutertest.Server, open time.Duration) *proxyrouter.Client {
+// newClientWithTimeout gives up an open that takes longer.
+func newClientWithTimeout(t *testing.T, s *proxyroutertest.Server, open time.Duration) *proxyrouter.Client {
 	t.Helper()
 	c, err := proxyrouter.New(proxyrouter.Options{URL: s.URL, OpenTimeout: open})
 	if err != nil {
@@ -149,12 +149,12 @@ func clientWithin(t *testing.T, s *proxyroutertest.Server, open time.Duration) *
 
 var modelA = proxyroutertest.ModelID("llama")
 
-func ask(user string) session.Request {
+func requestFor(user string) session.Request {
 	return session.Request{UserID: user, ModelID: modelA, Duration: time.Hour}
 }
 
-// rows counts rows by state.
-func rows(t *testing.T, db *sqlx.DB) map[string]int {
+// countByState counts rows by state.
+func countByState(t *testing.T, db *sqlx.DB) map[string]int {
 	t.Helper()
 	var list []struct {
 		State string `db:"state"`
@@ -170,8 +170,8 @@ func rows(t *testing.T, db *sqlx.DB) map[string]int {
 	return m
 }
 
-// until waits for what another goroutine or replica is about to do.
-func until(t *testing.T, what string, ok func() bool) {
+// waitUntil waits for what another goroutine or replica is about to do.
+func waitUntil(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.NewTimer(testTimeout)
 	defer deadline.Stop()
@@ -186,10 +186,10 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// healthy asserts what no fault may break: no two requests on one session,
+// checkInvariants asserts what no fault may break: no two requests on one session,
 // nothing on a session that does not exist, nothing closed early, and every
 // session of the node in a row of the database.
-func healthy(t *testing.T, db *sqlx.DB, s proxyroutertest.Stats) {
+func checkInvariants(t *testing.T, db *sqlx.DB, s proxyroutertest.Stats) {
 	t.Helper()
 	if s.Overlaps != 0 || s.Unknown != 0 || s.EarlyCloses != 0 || s.ClosedInUse != 0 {
 		t.Errorf("overlaps %d, on unknown sessions %d, early closes %d, closed in use %d; want none", s.Overlaps, s.Unknown, s.EarlyCloses, s.ClosedInUse)
@@ -202,19 +202,19 @@ func healthy(t *testing.T, db *sqlx.DB, s proxyroutertest.Stats) {
 	}
 }
 
-// observed keeps events.
-type observed struct {
+// eventLog keeps events.
+type eventLog struct {
 	mu     sync.Mutex
 	events []session.Event
 }
 
-func (o *observed) add(e session.Event) {
+func (o *eventLog) add(e session.Event) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.events = append(o.events, e)
 }
 
-func (o *observed) count(k session.Kind, result string) (n int) {
+func (o *eventLog) count(k session.Kind, result string) (n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, e := range o.events {

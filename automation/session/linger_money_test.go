@@ -22,7 +22,7 @@ import (
 // spreads them over the replicas, how far the database is, and if it stalls for a second.
 // Requests take long here and opens no time, so whoever finds no session pays at once.
 func TestLinger_CostsASequentialUserNoSession(t *testing.T) {
-	slow(t)
+	skipShort(t)
 	t.Parallel()
 	const replicas = 5
 	orders := map[string]func(i int) int{
@@ -48,7 +48,7 @@ func TestLinger_CostsASequentialUserNoSession(t *testing.T) {
 			migrated(t, pgtest.Open(t, dsn))
 			proxy := pgtest.NewProxy(t, dsn)
 			p := &fakeNode{}
-			o := quick()
+			o := testOptions()
 			o.Linger = tt.linger
 			ms := make([]*session.Manager, replicas)
 			for i := range ms {
@@ -57,7 +57,7 @@ func TestLinger_CostsASequentialUserNoSession(t *testing.T) {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { _ = pool.Close() })
-				ms[i], _ = start(t, pool, p, o)
+				ms[i], _ = startManager(t, pool, p, o)
 			}
 			proxy.SetLatency(tt.latency)
 			for order, replica := range orders {
@@ -71,7 +71,7 @@ func TestLinger_CostsASequentialUserNoSession(t *testing.T) {
 						time.AfterFunc(time.Second, proxy.Thaw)
 					}
 					begun := time.Now()
-					c, err := m.Acquire(t.Context(), ask(order))
+					c, err := m.Acquire(t.Context(), requestFor(order))
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -84,15 +84,15 @@ func TestLinger_CostsASequentialUserNoSession(t *testing.T) {
 				t.Logf("%s: a request waits %v for its session, one in ten %v, the slowest %v", order, took[len(took)/2].Round(time.Microsecond),
 					took[len(took)*9/10].Round(time.Microsecond), took[len(took)-1].Round(time.Microsecond))
 			}
-			if n := p.opened(); n != len(orders) {
+			if n := p.openCalls(); n != len(orders) {
 				t.Errorf("%d sessions were paid for %d users whose requests come one after the other", n, len(orders))
 			}
 		})
 	}
 }
 
-// asks counts the reservations of a manager's requests.
-func asks(o *session.Options) *atomic.Int64 {
+// countReservations counts the reservations of a manager's requests.
+func countReservations(o *session.Options) *atomic.Int64 {
 	var n atomic.Int64
 	o.ObserveSQL = func(name string, _, _ time.Duration, _ error) {
 		if name == "sessions.reserve" {
@@ -102,12 +102,12 @@ func asks(o *session.Options) *atomic.Int64 {
 	return &n
 }
 
-// mostAsks is how often a request asks within the time for which a session in use may linger
+// maxReservations is how often a request asks within the time for which a session in use may linger
 // elsewhere; each ask after the first few comes after 135 ms at least.
-const mostAsks = 9
+const maxReservations = 9
 
-// eachLinger runs a test with lingering on and off, each on a database of its own.
-func eachLinger(t *testing.T, test func(t *testing.T, db *sqlx.DB, linger time.Duration)) {
+// withAndWithoutLinger runs a test with lingering on and off, each on a database of its own.
+func withAndWithoutLinger(t *testing.T, test func(t *testing.T, db *sqlx.DB, linger time.Duration)) {
 	t.Helper()
 	for name, linger := range map[string]time.Duration{"lingering": 300 * time.Millisecond, "off": 0} {
 		t.Run(name, func(t *testing.T) {
@@ -119,30 +119,30 @@ func eachLinger(t *testing.T, test func(t *testing.T, db *sqlx.DB, linger time.D
 
 func TestLinger_DelaysASecondSessionByAFewAsks(t *testing.T) {
 	t.Parallel()
-	eachLinger(t, func(t *testing.T, db *sqlx.DB, linger time.Duration) {
+	withAndWithoutLinger(t, func(t *testing.T, db *sqlx.DB, linger time.Duration) {
 		p := &fakeNode{}
-		o := quick()
+		o := testOptions()
 		o.Linger = linger
-		asked := asks(&o)
+		asked := countReservations(&o)
 		var untilPaid atomic.Int64
 		o.SetFailpoint(func(name string) {
 			if name == "after-intent" {
 				untilPaid.Store(asked.Load())
 			}
 		})
-		m, _ := start(t, db, p, o)
+		m, _ := startManager(t, db, p, o)
 		m.SetTypical(time.Hour, time.Nanosecond)
-		first, err := m.Acquire(t.Context(), ask("anna"))
+		first, err := m.Acquire(t.Context(), requestFor("anna"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		asked.Store(0)
-		second, err := m.Acquire(t.Context(), ask("anna"))
+		second, err := m.Acquire(t.Context(), requestFor("anna"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := untilPaid.Load(); p.opened() != 2 || n > mostAsks { // that nothing is early with linger off is a test of the queue
-			t.Errorf("the second session was opened after %d asks (%d opens)", n, p.opened())
+		if n := untilPaid.Load(); p.openCalls() != 2 || n > maxReservations { // that nothing is early with linger off is a test of the queue
+			t.Errorf("the second session was opened after %d asks (%d opens)", n, p.openCalls())
 		}
 		first.Release()
 		second.Release()
@@ -151,19 +151,19 @@ func TestLinger_DelaysASecondSessionByAFewAsks(t *testing.T) {
 
 func TestLinger_DelaysTheLimitByAFewAsks(t *testing.T) {
 	t.Parallel()
-	eachLinger(t, func(t *testing.T, db *sqlx.DB, linger time.Duration) {
-		o := quick()
+	withAndWithoutLinger(t, func(t *testing.T, db *sqlx.DB, linger time.Duration) {
+		o := testOptions()
 		o.Linger, o.MaxPerUser = linger, 1
-		asked := asks(&o)
-		m, _ := start(t, db, &fakeNode{}, o)
-		c, err := m.Acquire(t.Context(), ask("anna"))
+		asked := countReservations(&o)
+		m, _ := startManager(t, db, &fakeNode{}, o)
+		c, err := m.Acquire(t.Context(), requestFor("anna"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		asked.Store(0)
-		_, err = m.Acquire(t.Context(), request("anna", proxyroutertest.ModelID("other")))
+		_, err = m.Acquire(t.Context(), requestForModel("anna", proxyroutertest.ModelID("other")))
 		b, ok := errors.AsType[*session.BudgetError](err)
-		if n := asked.Load(); !ok || b.Limit != session.LimitSessions || b.RetryAfter < time.Second || n > mostAsks || linger == 0 && n != 1 {
+		if n := asked.Load(); !ok || b.Limit != session.LimitSessions || b.RetryAfter < time.Second || n > maxReservations || linger == 0 && n != 1 {
 			t.Errorf("after %d asks: %v, want the limit of sessions", n, err)
 		}
 		c.Release()
@@ -174,9 +174,9 @@ func TestLinger_DelaysTheLimitByAFewAsks(t *testing.T) {
 // others from paying for five seconds, in the replica that makes it.
 func TestAcquire_WaitsForASessionThatIsBeingReleased(t *testing.T) {
 	t.Parallel()
-	eachLinger(t, func(t *testing.T, db *sqlx.DB, linger time.Duration) {
+	withAndWithoutLinger(t, func(t *testing.T, db *sqlx.DB, linger time.Duration) {
 		p := &fakeNode{}
-		o := quick()
+		o := testOptions()
 		o.Linger, o.Lease = linger, time.Hour
 		begun := time.Now()
 		var clock atomic.Int64
@@ -188,8 +188,8 @@ func TestAcquire_WaitsForASessionThatIsBeingReleased(t *testing.T) {
 				asked <- struct{}{}
 			}
 		}
-		m, _ := start(t, db, p, o)
-		first, err := m.Acquire(t.Context(), ask("anna"))
+		m, _ := startManager(t, db, p, o)
+		first, err := m.Acquire(t.Context(), requestFor("anna"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -203,15 +203,15 @@ func TestAcquire_WaitsForASessionThatIsBeingReleased(t *testing.T) {
 		}
 		var wg sync.WaitGroup
 		wg.Go(first.Release)
-		until(t, "it is being released", func() bool { return m.Releasing(ask("anna")) == 1 })
+		waitUntil(t, "it is being released", func() bool { return m.Releasing(requestFor("anna")) == 1 })
 		m.SetTypical(time.Hour, time.Nanosecond)
 		for len(asked) > 0 {
 			<-asked
 		}
 		wg.Go(func() { use(t, m, "anna") })
 		// Three seconds and more have passed before the fourth.
-		until(t, "it has asked four times", func() bool { return len(asked) >= 4 || p.opened() > 1 })
-		if n := p.opened(); n != 1 {
+		waitUntil(t, "it has asked four times", func() bool { return len(asked) >= 4 || p.openCalls() > 1 })
+		if n := p.openCalls(); n != 1 {
 			t.Errorf("%d sessions were opened while one was being released, want 1", n)
 		}
 		if err := tx.Rollback(); err != nil {

@@ -13,36 +13,36 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// lingering are options under which a lease lingers for as long as it may.
-func lingering() session.Options {
-	o := quick()
+// lingerOptions are options under which a lease lingers for as long as it may.
+func lingerOptions() session.Options {
+	o := testOptions()
 	o.Linger = 2 * time.Second
 	return o
 }
 
-// twoReplicas starts two managers on one database and one node.
-func twoReplicas(t *testing.T, db *sqlx.DB, o session.Options) (s *proxyroutertest.Server, a, b *session.Manager) {
+// startTwoReplicas starts two managers on one database and one node.
+func startTwoReplicas(t *testing.T, db *sqlx.DB, o session.Options) (s *proxyroutertest.Server, a, b *session.Manager) {
 	t.Helper()
-	s, provider := node(t, proxyroutertest.Options{})
-	a, _ = start(t, db, provider, o)
-	b, _ = start(t, db, provider, o)
+	s, provider := startNode(t, proxyroutertest.Options{})
+	a, _ = startManager(t, db, provider, o)
+	b, _ = startManager(t, db, provider, o)
 	return s, a, b
 }
 
-// lingers uses a user's session until its lease lingers in the manager: it is
+// useUntilLingering uses a user's session until its lease lingers in the manager: it is
 // leased, though nobody uses it. On a busy machine a lease may be due at once.
-func lingers(t *testing.T, m *session.Manager, db *sqlx.DB, user string) (id string) {
+func useUntilLingering(t *testing.T, m *session.Manager, db *sqlx.DB, user string) (id string) {
 	t.Helper()
-	until(t, "a lease lingers", func() bool {
+	waitUntil(t, "a lease lingers", func() bool {
 		id = use(t, m, user)
-		return leased(t, db, id)
+		return staysLeased(t, db, id)
 	})
 	return id
 }
 
-// leased reports whether a session is leased, and stays so for two polls and more: it
+// staysLeased reports whether a session is leased, and stays so for two polls and more: it
 // is not just being released.
-func leased(t *testing.T, db *sqlx.DB, id string) bool {
+func staysLeased(t *testing.T, db *sqlx.DB, id string) bool {
 	t.Helper()
 	for range 10 {
 		var token string
@@ -57,10 +57,10 @@ func leased(t *testing.T, db *sqlx.DB, id string) bool {
 	return true
 }
 
-// free waits until a session is leased no more.
-func free(t *testing.T, db *sqlx.DB, id string) {
+// waitReleased waits until a session is leased no more.
+func waitReleased(t *testing.T, db *sqlx.DB, id string) {
 	t.Helper()
-	until(t, "the session is free", func() bool {
+	waitUntil(t, "the session is free", func() bool {
 		var is bool
 		if err := db.Get(&is, `SELECT lease_token IS NULL FROM automation_sessions WHERE session_id = $1`, id); err != nil {
 			t.Fatal(err)
@@ -72,32 +72,32 @@ func free(t *testing.T, db *sqlx.DB, id string) {
 func TestLinger_LeavesTheSessionToOtherReplicas(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
-	s, a, b := twoReplicas(t, db, lingering())
-	id := lingers(t, a, db, "anna")
+	s, a, b := startTwoReplicas(t, db, lingerOptions())
+	id := useUntilLingering(t, a, db, "anna")
 	for range 3 {
 		for _, m := range []*session.Manager{b, a} {
 			if got := use(t, m, "anna"); got != id {
 				t.Errorf("got session %s, want %s, which another replica has used last", got, id)
 			}
-			free(t, db, id) // it would linger for two seconds
+			waitReleased(t, db, id) // it would linger for two seconds
 		}
 	}
 	if n := s.Stats().Opens; n != 1 {
 		t.Errorf("%d sessions were paid, want 1", n)
 	}
-	healthy(t, db, s.Stats())
+	checkInvariants(t, db, s.Stats())
 }
 
 func TestLinger_CountsForNobodysLimit(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
-	o := lingering()
+	o := lingerOptions()
 	o.MaxPerUser = 1
-	_, a, b := twoReplicas(t, db, o)
+	_, a, b := startTwoReplicas(t, db, o)
 	for name, m := range map[string]*session.Manager{"the same replica": a, "another replica": b} {
 		user := "user of " + name
-		lingers(t, a, db, user)
-		req := ask(user)
+		useUntilLingering(t, a, db, user)
+		req := requestFor(user)
 		req.ModelID = proxyroutertest.ModelID("mistral")
 		c, err := m.Acquire(t.Context(), req)
 		if err != nil {
@@ -111,9 +111,9 @@ func TestLinger_CountsForNobodysLimit(t *testing.T) {
 func TestLinger_IsNotInUseForItsUser(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
-	_, provider := node(t, proxyroutertest.Options{})
-	m, _ := start(t, db, provider, lingering())
-	lingers(t, m, db, "anna")
+	_, provider := startNode(t, proxyroutertest.Options{})
+	m, _ := startManager(t, db, provider, lingerOptions())
+	useUntilLingering(t, m, db, "anna")
 	if list, err := m.List(t.Context(), "anna"); err != nil || len(list) != 1 || list[0].InUse {
 		t.Errorf("the list has %+v, %v; want one session that is not in use", list, err)
 	}
@@ -139,14 +139,14 @@ func TestLinger_EndsWithItsSession(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			db := postgres(t)
-			_, a, b := twoReplicas(t, db, lingering())
+			_, a, b := startTwoReplicas(t, db, lingerOptions())
 			for where, m := range map[string]*session.Manager{"here": a, "in another replica": b} {
-				id := lingers(t, a, db, "anna")
+				id := useUntilLingering(t, a, db, "anna")
 				if err := end(t, m, session.ID(id)); err != nil {
 					t.Fatal(err)
 				}
 				if m == b {
-					free(t, db, id)
+					waitReleased(t, db, id)
 				}
 				if use(t, a, "anna") == id {
 					t.Errorf("a session that was ended %s is handed out", where)
@@ -159,9 +159,9 @@ func TestLinger_EndsWithItsSession(t *testing.T) {
 func TestLinger_EndsWhenItsSessionIsNamed(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
-	_, a, b := twoReplicas(t, db, lingering())
+	_, a, b := startTwoReplicas(t, db, lingerOptions())
 	for where, m := range map[string]*session.Manager{"here": a, "in another replica": b} {
-		id := session.ID(lingers(t, a, db, "user "+where))
+		id := session.ID(useUntilLingering(t, a, db, "user "+where))
 		if _, err := m.AcquireSession(t.Context(), "bob", id); !errors.Is(err, session.ErrNotYours) {
 			t.Errorf("%s, another's session: %v", where, err)
 		}
@@ -177,10 +177,10 @@ func TestLinger_EndsWhenItsSessionIsNamed(t *testing.T) {
 func TestLinger_EndsWithItsReplica(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
-	_, provider := node(t, proxyroutertest.Options{})
-	m, stop := start(t, db, provider, lingering())
-	id := lingers(t, m, db, "anna")
-	held, err := m.Acquire(t.Context(), ask("bob"))
+	_, provider := startNode(t, proxyroutertest.Options{})
+	m, stop := startManager(t, db, provider, lingerOptions())
+	id := useUntilLingering(t, m, db, "anna")
+	held, err := m.Acquire(t.Context(), requestFor("bob"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +188,7 @@ func TestLinger_EndsWithItsReplica(t *testing.T) {
 	stop()
 	held.Release()
 	for _, id := range []string{id, held.SessionID()} {
-		if leased(t, db, id) {
+		if staysLeased(t, db, id) {
 			t.Error("a session is leased though its replica has ended")
 		}
 	}
@@ -197,10 +197,10 @@ func TestLinger_EndsWithItsReplica(t *testing.T) {
 func TestLinger_HandsNothingOverThatBroke(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
-	_, provider := node(t, proxyroutertest.Options{})
-	m, _ := start(t, db, provider, lingering())
-	lingers(t, m, db, "anna")
-	c, err := m.Acquire(t.Context(), ask("anna"))
+	_, provider := startNode(t, proxyroutertest.Options{})
+	m, _ := startManager(t, db, provider, lingerOptions())
+	useUntilLingering(t, m, db, "anna")
+	c, err := m.Acquire(t.Context(), requestFor("anna"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,17 +208,17 @@ func TestLinger_HandsNothingOverThatBroke(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Release()
-	free(t, db, c.SessionID())
-	id := lingers(t, m, db, "anna")
+	waitReleased(t, db, c.SessionID())
+	id := useUntilLingering(t, m, db, "anna")
 	if id == c.SessionID() {
 		t.Error("a broken session is handed out")
 	}
-	late, err := m.Acquire(t.Context(), ask("anna"))
+	late, err := m.Acquire(t.Context(), requestFor("anna"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	late.Release()
-	if err := late.MarkExpired(); err != nil || rows(t, db)["open"] != 1 {
+	if err := late.MarkExpired(); err != nil || countByState(t, db)["open"] != 1 {
 		t.Errorf("a claim that was released retires the session, which may be another's: %v", err)
 	}
 }
@@ -226,15 +226,15 @@ func TestLinger_HandsNothingOverThatBroke(t *testing.T) {
 func TestLinger_KeepsNoModelsIdleSession(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
-	s, provider := node(t, proxyroutertest.Options{})
-	o := lingering()
+	s, provider := startNode(t, proxyroutertest.Options{})
+	o := lingerOptions()
 	o.Shared = true
 	o.Prewarm = func() []session.Prewarm { return []session.Prewarm{{ModelID: modelA, Duration: time.Hour}} }
-	m, _ := start(t, db, provider, o)
-	until(t, "a session is ready", func() bool { return rows(t, db)["open"] == 1 })
+	m, _ := startManager(t, db, provider, o)
+	waitUntil(t, "a session is ready", func() bool { return countByState(t, db)["open"] == 1 })
 	for range 10 {
 		id := use(t, m, "anna")
-		free(t, db, id)
+		waitReleased(t, db, id)
 		if err := m.Maintain(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -248,8 +248,8 @@ func TestLinger_KeepsNoModelsIdleSession(t *testing.T) {
 func TestRelease_GroupsWhatIsReleasedMeanwhile(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
-	_, provider := node(t, proxyroutertest.Options{})
-	o := quick()
+	_, provider := startNode(t, proxyroutertest.Options{})
+	o := testOptions()
 	var statements atomic.Int64
 	sent, resume := make(chan struct{}, 100), make(chan struct{})
 	o.ObserveSQL = func(name string, _, _ time.Duration, _ error) {
@@ -259,15 +259,15 @@ func TestRelease_GroupsWhatIsReleasedMeanwhile(t *testing.T) {
 			<-resume
 		}
 	}
-	m, _ := start(t, db, provider, o)
+	m, _ := startManager(t, db, provider, o)
 	var released sync.WaitGroup
-	for i, c := range claims(t, m, 20) {
+	for i, c := range acquireEach(t, m, 20) {
 		released.Go(c.Release)
 		if i < 4 {
 			<-sent
 		}
 	}
-	until(t, "the others wait", func() bool { return m.Due() == 16 })
+	waitUntil(t, "the others wait", func() bool { return m.Due() == 16 })
 	close(resume)
 	released.Wait()
 	if n := statements.Load(); n != 5 {
@@ -275,11 +275,11 @@ func TestRelease_GroupsWhatIsReleasedMeanwhile(t *testing.T) {
 	}
 }
 
-// claims takes a session for each of n users.
-func claims(t *testing.T, m *session.Manager, n int) (list []*session.Claim) {
+// acquireEach takes a session for each of n users.
+func acquireEach(t *testing.T, m *session.Manager, n int) (list []*session.Claim) {
 	t.Helper()
 	for _, user := range names("user", n) {
-		c, err := m.Acquire(t.Context(), ask(user))
+		c, err := m.Acquire(t.Context(), requestFor(user))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -291,9 +291,9 @@ func claims(t *testing.T, m *session.Manager, n int) (list []*session.Claim) {
 func TestRelease_LeavesALockedRowForLater(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
-	_, provider := node(t, proxyroutertest.Options{})
-	m, _ := start(t, db, provider, quick())
-	list := claims(t, m, 3)
+	_, provider := startNode(t, proxyroutertest.Options{})
+	m, _ := startManager(t, db, provider, testOptions())
+	list := acquireEach(t, m, 3)
 	tx, err := db.Beginx()
 	if err != nil {
 		t.Fatal(err)
@@ -307,14 +307,14 @@ func TestRelease_LeavesALockedRowForLater(t *testing.T) {
 		released.Go(c.Release)
 	}
 	for _, c := range list[1:] {
-		free(t, db, c.SessionID())
+		waitReleased(t, db, c.SessionID())
 	}
-	if !leased(t, db, list[0].SessionID()) {
+	if !staysLeased(t, db, list[0].SessionID()) {
 		t.Error("a locked row was written")
 	}
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
 	}
 	released.Wait()
-	free(t, db, list[0].SessionID())
+	waitReleased(t, db, list[0].SessionID())
 }

@@ -20,30 +20,30 @@ import (
 
 // fakeNode is a provider whose sessions are what a test says.
 type fakeNode struct {
-	mu     sync.Mutex
-	opens  []session.OpenRequest
-	closes []string
-	open   func(n int) (string, error)
-	close  func(id string) error
-	chain  map[string]session.ChainSession
-	lists  error // of WalletSessions
-	gets   error // of GetSession
-	lasts  time.Duration
+	mu       sync.Mutex
+	opens    []session.OpenRequest
+	closes   []string
+	onOpen   func(n int) (string, error)
+	onClose  func(id string) error
+	chain    map[string]session.ChainSession
+	listErr  error // of WalletSessions
+	getErr   error // of GetSession
+	duration time.Duration
 }
 
 func (p *fakeNode) OpenSession(_ context.Context, r session.OpenRequest) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.opens = append(p.opens, r)
-	if p.open != nil {
-		if id, err := p.open(len(p.opens)); id == "" {
+	if p.onOpen != nil {
+		if id, err := p.onOpen(len(p.opens)); id == "" {
 			return "", err
 		}
 	}
 	id := fmt.Sprintf("0x%d", len(p.opens))
 	lasts := r.Duration
-	if p.lasts > 0 {
-		lasts = p.lasts
+	if p.duration > 0 {
+		lasts = p.duration
 	}
 	p.add(session.ChainSession{ID: id, ModelID: r.ModelID, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(lasts)})
 	return id, nil
@@ -60,8 +60,8 @@ func (p *fakeNode) CloseSession(_ context.Context, id string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closes = append(p.closes, id)
-	if p.close != nil {
-		return p.close(id)
+	if p.onClose != nil {
+		return p.onClose(id)
 	}
 	return nil
 }
@@ -69,8 +69,8 @@ func (p *fakeNode) CloseSession(_ context.Context, id string) error {
 func (p *fakeNode) GetSession(_ context.Context, id string) (session.ChainSession, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.gets != nil {
-		return session.ChainSession{}, p.gets
+	if p.getErr != nil {
+		return session.ChainSession{}, p.getErr
 	}
 	c, ok := p.chain[id]
 	if !ok {
@@ -85,30 +85,30 @@ func (p *fakeNode) WalletSessions(context.Context, time.Time) (list []session.Ch
 	for _, c := range p.chain {
 		list = append(list, c)
 	}
-	return list, p.lists
+	return list, p.listErr
 }
 
-// with changes the node while it is in use.
-func (p *fakeNode) with(fn func()) {
+// withLock changes the node while it is in use.
+func (p *fakeNode) withLock(fn func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	fn()
 }
 
-func (p *fakeNode) opened() int {
+func (p *fakeNode) openCalls() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.opens)
 }
 
-func (p *fakeNode) closed() int {
+func (p *fakeNode) closeCalls() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.closes)
 }
 
-// shift moves the ends of all sessions, as if time had passed.
-func shift(t *testing.T, db *sqlx.DB, by time.Duration) {
+// shiftEnds moves the ends of all sessions, as if time had passed.
+func shiftEnds(t *testing.T, db *sqlx.DB, by time.Duration) {
 	t.Helper()
 	q := `UPDATE automation_sessions SET ends_at = ends_at - make_interval(secs => $1), next_at = next_at - make_interval(secs => $1)`
 	var args = []any{by.Seconds()}
@@ -121,8 +121,8 @@ func shift(t *testing.T, db *sqlx.DB, by time.Duration) {
 	}
 }
 
-// endIn makes all sessions end in so long, and be closed a minute later.
-func endIn(t *testing.T, db *sqlx.DB, left time.Duration) {
+// endAllIn makes all sessions end in so long, and be closed a minute later.
+func endAllIn(t *testing.T, db *sqlx.DB, left time.Duration) {
 	t.Helper()
 	q := `UPDATE automation_sessions SET ends_at = now() + make_interval(secs => $1), next_at = now() + make_interval(secs => $1 + 60)`
 	var args = []any{left.Seconds()}
@@ -136,40 +136,40 @@ func endIn(t *testing.T, db *sqlx.DB, left time.Duration) {
 }
 
 func TestMaintain_RenewsASessionInUseBeforeItsEnd(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		o := quick()
+		o := testOptions()
 		o.MaxPerUser = 1
 		var asked atomic.Value
 		o.Renew = func(_ context.Context, user string) (time.Duration, bool) {
 			asked.Store(user)
 			return 2 * time.Hour, user == "alice"
 		}
-		m, _ := start(t, db, p, o)
+		m, _ := startManager(t, db, p, o)
 		use(t, m, "alice")
 		use(t, m, "bob") // does not want one
-		endIn(t, db, 45*time.Second)
+		endAllIn(t, db, 45*time.Second)
 		m.Trigger()
-		until(t, "there is a successor", func() bool { return p.opened() == 3 })
-		p.with(func() {
+		waitUntil(t, "there is a successor", func() bool { return p.openCalls() == 3 })
+		p.withLock(func() {
 			if d := p.opens[2].Duration; d < 2*time.Hour || d > 2*time.Hour+time.Minute {
 				t.Errorf("a successor of %v, want the duration that the user has now", p.opens[2].Duration)
 			}
 		})
-		until(t, "it is open", func() bool { return rows(t, db)["open"] == 3 })
+		waitUntil(t, "it is open", func() bool { return countByState(t, db)["open"] == 3 })
 		if err := m.Maintain(t.Context()); err != nil {
 			t.Error(err)
 		}
-		old, err := m.Acquire(t.Context(), ask("alice"))
+		old, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		next, err := m.Acquire(t.Context(), ask("alice"))
+		next, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if old.SessionID() != "0x1" || next.SessionID() != "0x3" || p.opened() != 3 {
-			t.Errorf("got %s, then %s, after %d opens; want the one that ends first, then its successor", old.SessionID(), next.SessionID(), p.opened())
+		if old.SessionID() != "0x1" || next.SessionID() != "0x3" || p.openCalls() != 3 {
+			t.Errorf("got %s, then %s, after %d opens; want the one that ends first, then its successor", old.SessionID(), next.SessionID(), p.openCalls())
 		}
 		old.Release()
 		next.Release()
@@ -177,17 +177,17 @@ func TestMaintain_RenewsASessionInUseBeforeItsEnd(t *testing.T) {
 }
 
 func TestAcquire_SkipsASessionTooNearItsEnd(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		o := quick()
+		o := testOptions()
 		o.MaxPerUser = 1
-		m, _ := start(t, db, p, o)
+		m, _ := startManager(t, db, p, o)
 		use(t, m, "alice")
-		endIn(t, db, 20*time.Second)
+		endAllIn(t, db, 20*time.Second)
 		if _, err := m.AcquireSession(t.Context(), "alice", "0x1"); !errors.Is(err, session.ErrEnded) {
 			t.Errorf("by name: %v, want that it has ended", err)
 		}
-		c, err := m.Acquire(t.Context(), ask("alice"))
+		c, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -199,50 +199,50 @@ func TestAcquire_SkipsASessionTooNearItsEnd(t *testing.T) {
 }
 
 func TestMaintain_PausesPrewarmingAfterARefusal(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		n, client := node(t, proxyroutertest.Options{})
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		n, client := startNode(t, proxyroutertest.Options{})
 		n.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Status: 500, Text: "no provider accepting session"})
-		o := quick()
+		o := testOptions()
 		var rounds atomic.Int64
 		o.Prewarm = func() []session.Prewarm {
 			rounds.Add(1)
 			return []session.Prewarm{{ModelID: modelA, Duration: time.Hour}}
 		}
-		start(t, db, client, o)
-		until(t, "one has failed", func() bool { return rows(t, db)["failed"] > 0 })
+		startManager(t, db, client, o)
+		waitUntil(t, "one has failed", func() bool { return countByState(t, db)["failed"] > 0 })
 		seen := rounds.Load()
-		until(t, "there were more rounds", func() bool { return rounds.Load() > seen+3 })
-		if r := rows(t, db); r["failed"] != 1 {
+		waitUntil(t, "there were more rounds", func() bool { return rounds.Load() > seen+3 })
+		if r := countByState(t, db); r["failed"] != 1 {
 			t.Errorf("rows %v, want one failed open", r)
 		}
 	})
 }
 
 func TestAcquire_TakesAPrewarmedSession(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		o := quick()
+		o := testOptions()
 		o.OpensPerHour = 1
 		o.Prewarm = func() []session.Prewarm { return []session.Prewarm{{ModelID: modelA, Duration: time.Hour}} }
-		a, _ := start(t, db, p, o)
-		b, _ := start(t, db, p, o)
-		until(t, "one is ready", func() bool { return rows(t, db)["open"] == 1 })
+		a, _ := startManager(t, db, p, o)
+		b, _ := startManager(t, db, p, o)
+		waitUntil(t, "one is ready", func() bool { return countByState(t, db)["open"] == 1 })
 		for _, m := range []*session.Manager{a, b, a, b} {
 			if err := m.Maintain(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if p.opened() != 1 {
-			t.Fatalf("%d opens, want one idle session and no more", p.opened())
+		if p.openCalls() != 1 {
+			t.Fatalf("%d opens, want one idle session and no more", p.openCalls())
 		}
-		c, err := b.Acquire(t.Context(), ask("alice"))
+		c, err := b.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if c.SessionID() != "0x1" {
 			t.Errorf("got %s, want the one that was ready", c.SessionID())
 		}
-		until(t, "the next is ready", func() bool { return rows(t, db)["open"] == 2 })
+		waitUntil(t, "the next is ready", func() bool { return countByState(t, db)["open"] == 2 })
 		c.Release()
 		if _, err := a.AcquireSession(t.Context(), "bob", "0x1"); !errors.Is(err, session.ErrNotYours) {
 			t.Errorf("bob claimed alice's session by its name: %v", err)
@@ -255,17 +255,17 @@ func TestAcquire_TakesAPrewarmedSession(t *testing.T) {
 }
 
 func TestMaintain_RetriesACloseUntilTheSessionIsClosed(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		p := &fakeNode{close: func(string) error { return errors.New("gas") }}
-		o := quick()
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{onClose: func(string) error { return errors.New("gas") }}
+		o := testOptions()
 		o.CloseAfter = time.Millisecond
-		m, _ := start(t, db, p, o)
+		m, _ := startManager(t, db, p, o)
 		use(t, m, "alice")
-		shift(t, db, 2*time.Hour)
+		shiftEnds(t, db, 2*time.Hour)
 		m.Trigger()
-		until(t, "it was tried", func() bool { return rows(t, db)["ending"] == 1 && p.closed() == 1 })
+		waitUntil(t, "it was tried", func() bool { return countByState(t, db)["ending"] == 1 && p.closeCalls() == 1 })
 		var pause float64
-		until(t, "it is put back", func() bool {
+		waitUntil(t, "it is put back", func() bool {
 			var leased int
 			q := `SELECT count(*) FROM automation_sessions WHERE lease_token IS NOT NULL`
 			return db.Get(&leased, q) == nil && leased == 0
@@ -278,30 +278,30 @@ func TestMaintain_RetriesACloseUntilTheSessionIsClosed(t *testing.T) {
 			t.Errorf("the next try is in %.0f s (%v), want about 30", pause, err)
 		}
 		// The node closes what has ended itself, and then refuses.
-		p.with(func() {
+		p.withLock(func() {
 			c := p.chain["0x1"]
 			c.ClosedAt = time.Now()
 			p.chain["0x1"] = c
 		})
-		shift(t, db, time.Minute)
+		shiftEnds(t, db, time.Minute)
 		m.Trigger()
-		until(t, "it is closed", func() bool { return rows(t, db)["closed"] == 1 })
+		waitUntil(t, "it is closed", func() bool { return countByState(t, db)["closed"] == 1 })
 	})
 }
 
 func TestMaintain_NotesWhetherASessionWasEverUsed(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		o := quick()
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		o := testOptions()
 		o.CloseAfter = time.Millisecond
-		m, _ := start(t, db, &fakeNode{}, o)
+		m, _ := startManager(t, db, &fakeNode{}, o)
 		use(t, m, "alice")
 		use(t, m, "bob")
 		if _, err := db.ExecContext(t.Context(), `UPDATE automation_sessions SET last_used_at = NULL WHERE user_id = 'bob'`); err != nil {
 			t.Fatal(err)
 		}
-		shift(t, db, 2*time.Hour)
+		shiftEnds(t, db, 2*time.Hour)
 		m.Trigger()
-		until(t, "they are closed", func() bool { return rows(t, db)["closed"] == 2 })
+		waitUntil(t, "they are closed", func() bool { return countByState(t, db)["closed"] == 2 })
 		var reasons []string
 		if err := db.SelectContext(t.Context(), &reasons, `SELECT reason FROM automation_sessions ORDER BY user_id`); err != nil || !slices.Equal(reasons, []string{"ended", "unused"}) {
 			t.Errorf("reasons %v, error %v", reasons, err)
@@ -310,38 +310,38 @@ func TestMaintain_NotesWhetherASessionWasEverUsed(t *testing.T) {
 }
 
 func TestEnd_ClosesASessionInUseOnlyAfterItsRelease(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		m, _ := start(t, db, p, quick())
-		c, err := m.Acquire(t.Context(), ask("alice"))
+		m, _ := startManager(t, db, p, testOptions())
+		c, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if info, err := m.End(t.Context(), "alice", session.ID(c.SessionID())); err != nil || !info.InUse || !info.Ending {
 			t.Errorf("end: %+v, %v", info, err)
 		}
-		if err := m.Maintain(t.Context()); err != nil || p.closed() != 0 {
+		if err := m.Maintain(t.Context()); err != nil || p.closeCalls() != 0 {
 			t.Errorf("a session was closed under a request: %v", err)
 		}
 		c.Release()
-		until(t, "it is closed", func() bool { return rows(t, db)["closed"] == 1 })
+		waitUntil(t, "it is closed", func() bool { return countByState(t, db)["closed"] == 1 })
 	})
 }
 
 func TestClaim_RetiredSessionServesNobodyAndIsKeptUntilItExpires(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		o := quick()
+		o := testOptions()
 		o.MaxPerUser, o.CloseAfter = 1, time.Millisecond
-		m, _ := start(t, db, p, o)
-		c, err := m.Acquire(t.Context(), ask("alice"))
+		m, _ := startManager(t, db, p, o)
+		c, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := c.MarkExpired(); err != nil {
 			t.Error(err)
 		}
-		next, err := m.Acquire(t.Context(), ask("alice"))
+		next, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -350,22 +350,22 @@ func TestClaim_RetiredSessionServesNobodyAndIsKeptUntilItExpires(t *testing.T) {
 		}
 		next.Release()
 		c.Release()
-		if err := m.Maintain(t.Context()); err != nil || p.closed() != 0 {
+		if err := m.Maintain(t.Context()); err != nil || p.closeCalls() != 0 {
 			t.Errorf("closed before the chain's end, %v", err)
 		}
 	})
 }
 
 func TestEraseUser_LeavesNoName(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		for _, shared := range []bool{false, true} {
 			if _, err := db.Exec(`DELETE FROM automation_sessions`); err != nil {
 				t.Fatal(err)
 			}
 			p := &fakeNode{}
-			o := quick()
+			o := testOptions()
 			o.Shared = shared
-			m, stop := start(t, db, p, o)
+			m, stop := startManager(t, db, p, o)
 			use(t, m, "alice")
 			for range 2 {
 				if err := m.EraseUser(t.Context(), "alice"); err != nil {
@@ -377,8 +377,8 @@ func TestEraseUser_LeavesNoName(t *testing.T) {
 				t.Errorf("%d rows name her still, %v", n, err)
 			}
 			use(t, m, "bob")
-			if want := map[bool]int{false: 2, true: 1}[shared]; p.opened() != want {
-				t.Errorf("shared %v: %d opens, want %d", shared, p.opened(), want)
+			if want := map[bool]int{false: 2, true: 1}[shared]; p.openCalls() != want {
+				t.Errorf("shared %v: %d opens, want %d", shared, p.openCalls(), want)
 			}
 			stop()
 		}
@@ -386,11 +386,11 @@ func TestEraseUser_LeavesNoName(t *testing.T) {
 }
 
 func TestAcquire_KeepsOwnersWhenTheScopeChanges(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		o := quick()
+		o := testOptions()
 		o.Shared = true
-		m, stop := start(t, db, p, o)
+		m, stop := startManager(t, db, p, o)
 		use(t, m, "alice")
 		if c, err := m.AcquireSession(t.Context(), "bob", "0x1"); err != nil {
 			t.Errorf("a shared session by its name: %v", err)
@@ -399,7 +399,7 @@ func TestAcquire_KeepsOwnersWhenTheScopeChanges(t *testing.T) {
 		}
 		stop()
 		o.Shared = false
-		m, _ = start(t, db, p, o)
+		m, _ = startManager(t, db, p, o)
 		if _, err := m.AcquireSession(t.Context(), "bob", "0x1"); !errors.Is(err, session.ErrNotYours) {
 			t.Errorf("bob, by its name: %v", err)
 		}
@@ -409,29 +409,29 @@ func TestAcquire_KeepsOwnersWhenTheScopeChanges(t *testing.T) {
 			c.Release()
 		}
 		use(t, m, "bob")
-		if p.opened() != 2 {
-			t.Errorf("%d opens", p.opened())
+		if p.openCalls() != 2 {
+			t.Errorf("%d opens", p.openCalls())
 		}
 	})
 }
 
 func TestReconcile_AdoptsAnEndedSessionWithoutServingIt(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		p.open = func(n int) (string, error) {
+		p.onOpen = func(n int) (string, error) {
 			if n > 1 {
 				return "yes", nil
 			}
 			p.add(session.ChainSession{ID: "0xorphan", ModelID: modelA, OpenedAt: time.Now(), EndsAt: time.Now().Add(p.opens[0].Duration), ClosedAt: time.Now().Add(-time.Second)})
 			return "", errors.New("time-out")
 		}
-		o := quick()
+		o := testOptions()
 		o.CloseAfter = time.Millisecond
-		m, _ := start(t, db, p, o)
-		if _, err := m.Acquire(t.Context(), ask("alice")); !errors.Is(err, session.ErrOpening) {
+		m, _ := startManager(t, db, p, o)
+		if _, err := m.Acquire(t.Context(), requestFor("alice")); !errors.Is(err, session.ErrOpening) {
 			t.Errorf("got %v, want that the request that paid is told to come back", err)
 		}
-		c, err := m.Acquire(t.Context(), ask("alice"))
+		c, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -439,77 +439,77 @@ func TestReconcile_AdoptsAnEndedSessionWithoutServingIt(t *testing.T) {
 			t.Errorf("got %s", c.SessionID())
 		}
 		c.Release()
-		until(t, "the orphan's row is closed", func() bool { r := rows(t, db); return r["closed"] == 1 && r["open"] == 1 })
+		waitUntil(t, "the orphan's row is closed", func() bool { r := countByState(t, db); return r["closed"] == 1 && r["open"] == 1 })
 	})
 }
 
 func TestMaintain_ReadsAnEstimatedEndBeforeAClose(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		p := &fakeNode{gets: errors.New("slow")}
-		o := quick()
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{getErr: errors.New("slow")}
+		o := testOptions()
 		o.CloseAfter = time.Millisecond
-		m, _ := start(t, db, p, o)
+		m, _ := startManager(t, db, p, o)
 		use(t, m, "alice")
-		shift(t, db, 2*time.Hour)
-		p.with(func() { p.gets = nil })
+		shiftEnds(t, db, 2*time.Hour)
+		p.withLock(func() { p.getErr = nil })
 		m.Trigger()
-		until(t, "the chain's end is in the row", func() bool {
+		waitUntil(t, "the chain's end is in the row", func() bool {
 			list, err := m.List(t.Context(), "alice")
 			return err == nil && len(list) == 1 && time.Until(list[0].EndsAt) > 50*time.Minute
 		})
-		if p.closed() != 0 {
+		if p.closeCalls() != 0 {
 			t.Error("closed before its end")
 		}
 	})
 }
 
 func TestAcquire_FailsAtOnceWhileAnUnknownOpenCannotBeLookedUp(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		p := &fakeNode{open: func(int) (string, error) { return "", errors.New("cut") }, lists: errors.New("away")}
-		a, _ := start(t, db, p, quick())
-		b, _ := start(t, db, p, quick())
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{onOpen: func(int) (string, error) { return "", errors.New("cut") }, listErr: errors.New("away")}
+		a, _ := startManager(t, db, p, testOptions())
+		b, _ := startManager(t, db, p, testOptions())
 		for _, m := range []*session.Manager{a, b} {
-			_, err := m.Acquire(t.Context(), ask("alice"))
+			_, err := m.Acquire(t.Context(), requestFor("alice"))
 			if u, ok := errors.AsType[*session.UnavailableError](err); !ok || !errors.Is(err, session.ErrUnavailable) || u.RetryAfter != 5*time.Second {
 				t.Errorf("got %v", err)
 			}
 		}
-		if p.opened() != 1 {
-			t.Errorf("%d opens asked for while the first is of unknown outcome", p.opened())
+		if p.openCalls() != 1 {
+			t.Errorf("%d opens asked for while the first is of unknown outcome", p.openCalls())
 		}
-		p.with(func() {
-			p.lists = nil
+		p.withLock(func() {
+			p.listErr = nil
 			p.add(session.ChainSession{ID: "0xfound", ModelID: modelA, OpenedAt: time.Now(), EndsAt: time.Now().Add(p.opens[0].Duration)})
 		})
-		until(t, "it is adopted", func() bool { return rows(t, db)["open"] == 1 })
+		waitUntil(t, "it is adopted", func() bool { return countByState(t, db)["open"] == 1 })
 		use(t, a, "alice")
 	})
 }
 
 func TestOpen_LeavesASecondCollisionToTheReconciler(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		p := &fakeNode{open: func(n int) (string, error) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{onOpen: func(n int) (string, error) {
 			if n <= 2 {
 				return "", fmt.Errorf("%w: already known", session.ErrWalletCollision)
 			}
 			return "yes", nil
 		}}
-		o := quick()
+		o := testOptions()
 		o.ReconcileTimeout = 500 * time.Millisecond
-		m, _ := start(t, db, p, o)
-		if _, err := m.Acquire(t.Context(), ask("alice")); !errors.Is(err, session.ErrOpening) || p.opened() != 2 {
-			t.Errorf("%v after %d opens asked for, want that it is told to come back after one retry", err, p.opened())
+		m, _ := startManager(t, db, p, o)
+		if _, err := m.Acquire(t.Context(), requestFor("alice")); !errors.Is(err, session.ErrOpening) || p.openCalls() != 2 {
+			t.Errorf("%v after %d opens asked for, want that it is told to come back after one retry", err, p.openCalls())
 		}
-		until(t, "it is given up", func() bool { return rows(t, db)["lost"] == 1 })
+		waitUntil(t, "it is given up", func() bool { return countByState(t, db)["lost"] == 1 })
 		use(t, m, "alice")
-		if r := rows(t, db); p.opened() != 3 || r["lost"] != 1 || r["open"] != 1 {
-			t.Errorf("%d opens asked for, rows %v; want another once the first is given up", p.opened(), r)
+		if r := countByState(t, db); p.openCalls() != 3 || r["lost"] != 1 || r["open"] != 1 {
+			t.Errorf("%d opens asked for, rows %v; want another once the first is given up", p.openCalls(), r)
 		}
 	})
 }
 
-// acquireAtLast acquires a session however late a busy machine makes the database.
-func acquireAtLast(t *testing.T, m *session.Manager, r session.Request) (*session.Claim, error) {
+// acquireWithRetry acquires a session however late a busy machine makes the database.
+func acquireWithRetry(t *testing.T, m *session.Manager, r session.Request) (*session.Claim, error) {
 	t.Helper()
 	for {
 		if c, err := m.Acquire(t.Context(), r); !errors.Is(err, sqldb.ErrUnavailable) {
@@ -519,7 +519,7 @@ func acquireAtLast(t *testing.T, m *session.Manager, r session.Request) (*sessio
 }
 
 func TestAcquire_KeepsBudgetsExactUnderConcurrency(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		for name, tc := range map[string]struct {
 			set   func(*session.Options)
 			limit string
@@ -536,12 +536,12 @@ func TestAcquire_KeepsBudgetsExactUnderConcurrency(t *testing.T) {
 					t.Fatal(err)
 				}
 				p := &fakeNode{}
-				o := quick()
+				o := testOptions()
 				o.MaxPerUser = 0
 				tc.set(&o)
 				var ms []*session.Manager
 				for range 3 {
-					m, stop := start(t, db, p, o)
+					m, stop := startManager(t, db, p, o)
 					defer stop()
 					ms = append(ms, m)
 				}
@@ -550,7 +550,7 @@ func TestAcquire_KeepsBudgetsExactUnderConcurrency(t *testing.T) {
 				served := make(chan *session.Claim, 24)
 				for i := range 24 {
 					wg.Go(func() {
-						c, err := acquireAtLast(t, ms[i%3], request("alice", fmt.Sprint("model ", i)))
+						c, err := acquireWithRetry(t, ms[i%3], requestForModel("alice", fmt.Sprint("model ", i)))
 						if b, ok := errors.AsType[*session.BudgetError](err); ok && b.Limit == tc.limit {
 							refused.Add(1)
 						} else if err == nil {
@@ -566,7 +566,7 @@ func TestAcquire_KeepsBudgetsExactUnderConcurrency(t *testing.T) {
 				for c := range served {
 					c.Release()
 				}
-				if opened := int64(p.opened()); opened < tc.least || opened > 4 || int64(n) > opened || int64(n)+refused.Load() != 24 {
+				if opened := int64(p.openCalls()); opened < tc.least || opened > 4 || int64(n) > opened || int64(n)+refused.Load() != 24 {
 					t.Errorf("%d opens, %d served and %d refused of 24 with a limit of 4", opened, n, refused.Load())
 				}
 			})
@@ -575,17 +575,17 @@ func TestAcquire_KeepsBudgetsExactUnderConcurrency(t *testing.T) {
 }
 
 func TestAcquire_NamesTheLimitThatHoldsLongest(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		o := quick()
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		o := testOptions()
 		o.MaxPerUser, o.OpensPerDay = 1, 2
-		m, _ := start(t, db, &fakeNode{}, o)
+		m, _ := startManager(t, db, &fakeNode{}, o)
 		use(t, m, "alice")
-		c, err := m.Acquire(t.Context(), request("alice", "one"))
+		c, err := m.Acquire(t.Context(), requestForModel("alice", "one"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.Release()
-		_, err = m.Acquire(t.Context(), request("alice", "another"))
+		_, err = m.Acquire(t.Context(), requestForModel("alice", "another"))
 		if b, ok := errors.AsType[*session.BudgetError](err); !ok || b.Limit != session.LimitDay || b.RetryAfter < 23*time.Hour || b.Error() == "" {
 			t.Errorf("got %v, want the day's", err)
 		}
@@ -593,12 +593,12 @@ func TestAcquire_NamesTheLimitThatHoldsLongest(t *testing.T) {
 }
 
 func TestRun_DrainsRequestsAndEndsThoseThatTakeTooLong(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		o := quick()
+		o := testOptions()
 		o.DrainTimeout = 200 * time.Millisecond
-		m, stop := start(t, db, p, o)
-		c, err := m.Acquire(t.Context(), ask("alice"))
+		m, stop := startManager(t, db, p, o)
+		c, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -618,7 +618,7 @@ func TestRun_DrainsRequestsAndEndsThoseThatTakeTooLong(t *testing.T) {
 		if err := <-waiting; !errors.Is(err, session.ErrNotRunning) {
 			t.Errorf("who waited was told %v", err)
 		}
-		if _, err := m.Acquire(t.Context(), ask("alice")); !errors.Is(err, session.ErrNotRunning) {
+		if _, err := m.Acquire(t.Context(), requestFor("alice")); !errors.Is(err, session.ErrNotRunning) {
 			t.Errorf("who came afterwards was told %v", err)
 		}
 		var leased int
@@ -632,14 +632,14 @@ func TestRun_DrainsRequestsAndEndsThoseThatTakeTooLong(t *testing.T) {
 }
 
 func TestRun_StartsAndStopsManyTimes(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		for i := range 20 {
-			m, stop := start(t, db, p, quick())
+			m, stop := startManager(t, db, p, testOptions())
 			var wg sync.WaitGroup
 			for range 4 {
 				wg.Go(func() {
-					c, err := m.Acquire(t.Context(), ask(fmt.Sprint("user ", i%3)))
+					c, err := m.Acquire(t.Context(), requestFor(fmt.Sprint("user ", i%3)))
 					switch {
 					case err == nil:
 						c.Release()
@@ -671,8 +671,8 @@ func TestNew_NamesEveryInvalidOption(t *testing.T) {
 }
 
 func TestAcquire_RefusesAnIncompleteRequest(t *testing.T) {
-	n, client := node(t, proxyroutertest.Options{})
-	m, _ := start(t, lite(t), client, quick())
+	n, client := startNode(t, proxyroutertest.Options{})
+	m, _ := startManager(t, lite(t), client, testOptions())
 	for _, r := range []session.Request{{ModelID: "m", Duration: time.Hour}, {UserID: "u", Duration: time.Hour}, {UserID: "u", ModelID: "m"}} {
 		if c, err := m.Acquire(t.Context(), r); c != nil || err == nil {
 			t.Errorf("%+v was given a session", r)

@@ -16,12 +16,12 @@ import (
 )
 
 func TestAcquire_OpensOnceAndReuses(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		n, client := node(t, proxyroutertest.Options{})
-		m, _ := start(t, db, client, quick())
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		n, client := startNode(t, proxyroutertest.Options{})
+		m, _ := startManager(t, db, client, testOptions())
 		var first string
 		for range 5 {
-			c, err := m.Acquire(t.Context(), ask("alice"))
+			c, err := m.Acquire(t.Context(), requestFor("alice"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -36,20 +36,20 @@ func TestAcquire_OpensOnceAndReuses(t *testing.T) {
 		if s := n.Stats(); s.Opens != 1 {
 			t.Errorf("%d opens, want 1", s.Opens)
 		}
-		healthy(t, db, n.Stats())
+		checkInvariants(t, db, n.Stats())
 	})
 }
 
 func TestAcquire_GivesASessionToOneRequestAtATime(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		n, client := node(t, proxyroutertest.Options{})
-		m, _ := start(t, db, client, quick())
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		n, client := startNode(t, proxyroutertest.Options{})
+		m, _ := startManager(t, db, client, testOptions())
 		var inUse sync.Map
 		var served atomic.Int64
 		var wg sync.WaitGroup
 		for range 64 {
 			wg.Go(func() {
-				c, err := m.Acquire(t.Context(), ask("alice"))
+				c, err := m.Acquire(t.Context(), requestFor("alice"))
 				if err != nil {
 					t.Error(err)
 					return
@@ -66,15 +66,15 @@ func TestAcquire_GivesASessionToOneRequestAtATime(t *testing.T) {
 		if s := n.Stats(); s.Opens < 1 || s.Opens > 4 || served.Load() != 64 {
 			t.Errorf("%d opens, %d served; want at most 4, and 64", s.Opens, served.Load())
 		}
-		healthy(t, db, n.Stats())
+		checkInvariants(t, db, n.Stats())
 	})
 }
 
 func TestAcquire_WaitsForASessionThatIsAboutToBeFree(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		s, p := node(t, proxyroutertest.Options{})
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		s, p := startNode(t, proxyroutertest.Options{})
 		asked := make(chan struct{}, 100)
-		o := quick()
+		o := testOptions()
 		var clock, looks atomic.Int64 // milliseconds, one each time that somebody looks
 		o.Now = func() time.Time { return time.UnixMilli(clock.Add(1)) }
 		o.ObserveSQL = func(name string, _, _ time.Duration, err error) {
@@ -85,8 +85,8 @@ func TestAcquire_WaitsForASessionThatIsAboutToBeFree(t *testing.T) {
 				asked <- struct{}{}
 			}
 		}
-		m, _ := start(t, db, p, o)
-		first, err := m.Acquire(t.Context(), ask("alice"))
+		m, _ := startManager(t, db, p, o)
+		first, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +96,7 @@ func TestAcquire_WaitsForASessionThatIsAboutToBeFree(t *testing.T) {
 		first.PrepareRelease()
 		second := make(chan *session.Claim)
 		go func() {
-			c, err := m.Acquire(t.Context(), ask("alice"))
+			c, err := m.Acquire(t.Context(), requestFor("alice"))
 			if err != nil {
 				t.Error(err)
 			}
@@ -115,17 +115,17 @@ func TestAcquire_WaitsForASessionThatIsAboutToBeFree(t *testing.T) {
 			}
 			c.Release()
 		}
-		healthy(t, db, s.Stats())
+		checkInvariants(t, db, s.Stats())
 	})
 }
 
 func TestAcquire_SharesSessionsOnlyWhenShared(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		for i, shared := range []bool{false, true} {
-			n, client := node(t, proxyroutertest.Options{Seed: uint64(i + 1)})
-			o := quick()
+			n, client := startNode(t, proxyroutertest.Options{Seed: uint64(i + 1)})
+			o := testOptions()
 			o.Shared = shared
-			m, stop := start(t, db, client, o)
+			m, stop := startManager(t, db, client, o)
 			for _, user := range []string{"alice", "bob"} {
 				c, err := m.Acquire(t.Context(), session.Request{UserID: user, ModelID: proxyroutertest.ModelID("m"), Duration: time.Hour})
 				if err != nil {
@@ -142,19 +142,19 @@ func TestAcquire_SharesSessionsOnlyWhenShared(t *testing.T) {
 }
 
 func TestRelease_WorksOnceAndFreesNoOtherClaim(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		_, client := node(t, proxyroutertest.Options{})
-		o := quick()
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		_, client := startNode(t, proxyroutertest.Options{})
+		o := testOptions()
 		o.MaxPerUser = 1
-		m, _ := start(t, db, client, o)
+		m, _ := startManager(t, db, client, o)
 		o.AcquireTimeout = 2 * time.Second
-		hasty, _ := start(t, db, client, o)
-		first, err := m.Acquire(t.Context(), ask("alice"))
+		hasty, _ := startManager(t, db, client, o)
+		first, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		first.Release()
-		second, err := m.Acquire(t.Context(), ask("alice"))
+		second, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -163,16 +163,16 @@ func TestRelease_WorksOnceAndFreesNoOtherClaim(t *testing.T) {
 		if _, err := db.Exec(`UPDATE automation_sessions SET lease_token = NULL, lease_holder = NULL, lease_until = NULL WHERE lease_token = 'stolen'`); err != nil {
 			t.Fatal(err)
 		}
-		err = refused(func() (*session.Claim, error) { return hasty.Acquire(t.Context(), ask("alice")) })
+		err = acquireError(func() (*session.Claim, error) { return hasty.Acquire(t.Context(), requestFor("alice")) })
 		if u := (*session.UnavailableError)(nil); !errors.As(err, &u) || !errors.Is(err, session.ErrBusy) || u.RetryAfter < time.Second {
 			t.Errorf("a late release freed another's claim: got %v, want busy", err)
 		}
 	})
 }
 
-// refused acquires with an AcquireTimeout of seconds until the database of a busy
+// acquireError acquires with an AcquireTimeout of seconds until the database of a busy
 // machine has answered within it, and returns why nothing was given.
-func refused(acquire func() (*session.Claim, error)) error {
+func acquireError(acquire func() (*session.Claim, error)) error {
 	for {
 		c, err := acquire()
 		if err == nil {
@@ -185,7 +185,7 @@ func refused(acquire func() (*session.Claim, error)) error {
 }
 
 func TestAcquire_EnforcesLimitsWithRetryAfter(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		for name, tc := range map[string]struct {
 			set   func(*session.Options)
 			limit string
@@ -200,10 +200,10 @@ func TestAcquire_EnforcesLimitsWithRetryAfter(t *testing.T) {
 				if _, err := db.Exec(`DELETE FROM automation_sessions`); err != nil {
 					t.Fatal(err)
 				}
-				n, client := node(t, proxyroutertest.Options{})
-				o := quick()
+				n, client := startNode(t, proxyroutertest.Options{})
+				o := testOptions()
 				tc.set(&o)
-				m, stop := start(t, db, client, o)
+				m, stop := startManager(t, db, client, o)
 				defer stop()
 				for _, model := range []string{"one", "two", "one"} {
 					c, err := m.Acquire(t.Context(), session.Request{UserID: "alice", ModelID: proxyroutertest.ModelID(model), Duration: time.Hour})
@@ -226,10 +226,10 @@ func TestAcquire_EnforcesLimitsWithRetryAfter(t *testing.T) {
 }
 
 func TestAcquireSession_ServesTheOwnerOnly(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		_, client := node(t, proxyroutertest.Options{})
-		m, _ := start(t, db, client, quick())
-		c, err := m.Acquire(t.Context(), ask("alice"))
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		_, client := startNode(t, proxyroutertest.Options{})
+		m, _ := startManager(t, db, client, testOptions())
+		c, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -261,7 +261,7 @@ func TestAcquireSession_ServesTheOwnerOnly(t *testing.T) {
 		if _, err := m.AcquireSession(t.Context(), "alice", id); !errors.Is(err, session.ErrEnded) {
 			t.Errorf("a session that was ended: got %v", err)
 		}
-		until(t, "the session is closed", func() bool { return rows(t, db)["closed"] == 1 })
+		waitUntil(t, "the session is closed", func() bool { return countByState(t, db)["closed"] == 1 })
 		if list, err := m.List(t.Context(), "alice"); err != nil || len(list) != 0 {
 			t.Errorf("list after the end: %v, %v", list, err)
 		}
@@ -269,14 +269,14 @@ func TestAcquireSession_ServesTheOwnerOnly(t *testing.T) {
 }
 
 func TestAcquire_FailsAllWaitersOnARefusal(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		n, client := node(t, proxyroutertest.Options{OpenLatency: 50 * time.Millisecond})
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		n, client := startNode(t, proxyroutertest.Options{OpenLatency: 50 * time.Millisecond})
 		n.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Status: 500, Text: "no provider accepting session"})
-		m, _ := start(t, db, client, quick())
+		m, _ := startManager(t, db, client, testOptions())
 		var wg sync.WaitGroup
 		for range 16 {
 			wg.Go(func() {
-				_, err := m.Acquire(t.Context(), ask("alice"))
+				_, err := m.Acquire(t.Context(), requestFor("alice"))
 				if u := (*session.UnavailableError)(nil); !errors.As(err, &u) || !errors.Is(err, session.ErrNotOpened) {
 					t.Errorf("got %v, want unavailable because nothing was opened", err)
 				}
@@ -286,12 +286,12 @@ func TestAcquire_FailsAllWaitersOnARefusal(t *testing.T) {
 		if got := n.Stats().OpenRequests; got > 16 {
 			t.Errorf("%d opens asked for by 16 requests", got)
 		}
-		healthy(t, db, n.Stats())
+		checkInvariants(t, db, n.Stats())
 	})
 }
 
 func TestReconcile_AdoptsAnOpenOfUnknownOutcome(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		for name, f := range map[string]proxyroutertest.Fault{
 			"answered with 500 after it opened": {Op: proxyroutertest.OpOpen, Times: 1, After: true, Status: 500, Text: "context deadline exceeded"},
 			"the answer was cut":                {Op: proxyroutertest.OpOpen, Times: 1, Mode: proxyroutertest.ModeCut},
@@ -306,12 +306,12 @@ func TestReconcile_AdoptsAnOpenOfUnknownOutcome(t *testing.T) {
 				n.Inject(f)
 				openTimeout := testTimeout
 				if f.Mode == proxyroutertest.ModeHang {
-					slow(t)
+					skipShort(t)
 					openTimeout = 3 * time.Second
 				}
-				m, stop := start(t, db, clientWithin(t, n, openTimeout), quick())
+				m, stop := startManager(t, db, newClientWithTimeout(t, n, openTimeout), testOptions())
 				defer stop()
-				c, err := m.Acquire(t.Context(), ask("alice"))
+				c, err := m.Acquire(t.Context(), requestFor("alice"))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -319,38 +319,38 @@ func TestReconcile_AdoptsAnOpenOfUnknownOutcome(t *testing.T) {
 				if s := n.Stats(); s.Opens != 1 || s.OpenRequests != 1 {
 					t.Errorf("%d opens of %d asked for, want one", s.Opens, s.OpenRequests)
 				}
-				healthy(t, db, n.Stats())
+				checkInvariants(t, db, n.Stats())
 			})
 		}
 	})
 }
 
 func TestReconcile_GivesUpAnOpenThatCameToNothing(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		n, client := node(t, proxyroutertest.Options{})
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		n, client := startNode(t, proxyroutertest.Options{})
 		n.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, Status: 500, Text: "something odd"})
-		o := quick()
+		o := testOptions()
 		o.ReconcileTimeout = 500 * time.Millisecond
-		m, _ := start(t, db, client, o)
-		if _, err := m.Acquire(t.Context(), ask("alice")); !errors.Is(err, session.ErrOpening) {
+		m, _ := startManager(t, db, client, o)
+		if _, err := m.Acquire(t.Context(), requestFor("alice")); !errors.Is(err, session.ErrOpening) {
 			t.Errorf("got %v, want that the request is told to come back: it may have paid", err)
 		}
-		until(t, "it is given up", func() bool { return rows(t, db)["lost"] == 1 })
+		waitUntil(t, "it is given up", func() bool { return countByState(t, db)["lost"] == 1 })
 		use(t, m, "alice")
-		if s, r := n.Stats(), rows(t, db); s.Opens != 1 || r["lost"] != 1 || r["open"] != 1 {
+		if s, r := n.Stats(), countByState(t, db); s.Opens != 1 || r["lost"] != 1 || r["open"] != 1 {
 			t.Errorf("%d opens, rows %v; want the first given up and the second used", s.Opens, r)
 		}
 	})
 }
 
 func TestOpen_RetriesACollisionOnce(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		n, client := node(t, proxyroutertest.Options{CollisionWindow: 50 * time.Millisecond, OpenLatency: 60 * time.Millisecond})
-		m, _ := start(t, db, client, quick())
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		n, client := startNode(t, proxyroutertest.Options{CollisionWindow: 50 * time.Millisecond, OpenLatency: 60 * time.Millisecond})
+		m, _ := startManager(t, db, client, testOptions())
 		var wg sync.WaitGroup
 		for i := range 8 {
 			wg.Go(func() {
-				c, err := m.Acquire(t.Context(), ask(string(rune('a'+i))))
+				c, err := m.Acquire(t.Context(), requestFor(string(rune('a'+i))))
 				if err != nil {
 					t.Error(err)
 					return
@@ -363,38 +363,38 @@ func TestOpen_RetriesACollisionOnce(t *testing.T) {
 		if s.Opens != 8 || s.OpenRequests > 16 {
 			t.Errorf("%d opens of %d asked for, want 8 and at most one retry each", s.Opens, s.OpenRequests)
 		}
-		healthy(t, db, s)
+		checkInvariants(t, db, s)
 	})
 }
 
 func TestAcquire_FailsAtOnceWhenTheNodeIsDown(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		n, client := node(t, proxyroutertest.Options{})
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		n, client := startNode(t, proxyroutertest.Options{})
 		n.Close()
-		m, _ := start(t, db, client, quick())
-		_, err := m.Acquire(t.Context(), ask("alice"))
+		m, _ := startManager(t, db, client, testOptions())
+		_, err := m.Acquire(t.Context(), requestFor("alice"))
 		if !errors.Is(err, session.ErrUnavailable) {
 			t.Errorf("got %v, want that the node is unavailable", err)
 		}
-		if r := rows(t, db); r["failed"] != 1 {
+		if r := countByState(t, db); r["failed"] != 1 {
 			t.Errorf("rows %v, want one failed intent", r)
 		}
 	})
 }
 
 func TestAcquire_LeavesNothingBehindWhenTheClientLeaves(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		n, client := node(t, proxyroutertest.Options{OpenLatency: 300 * time.Millisecond})
-		m, _ := start(t, db, client, quick())
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		n, client := startNode(t, proxyroutertest.Options{OpenLatency: 300 * time.Millisecond})
+		m, _ := startManager(t, db, client, testOptions())
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
-			until(t, "the node is opening", func() bool { return n.Stats().OpenRequests == 1 })
+			waitUntil(t, "the node is opening", func() bool { return n.Stats().OpenRequests == 1 })
 			cancel()
 		}()
-		if _, err := m.Acquire(ctx, ask("alice")); !errors.Is(err, context.Canceled) {
+		if _, err := m.Acquire(ctx, requestFor("alice")); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v, want that it was cancelled", err)
 		}
-		c, err := m.Acquire(t.Context(), ask("alice"))
+		c, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -402,6 +402,6 @@ func TestAcquire_LeavesNothingBehindWhenTheClientLeaves(t *testing.T) {
 		if n.Stats().Opens != 1 {
 			t.Errorf("%d opens, want the one that was under way to serve the next request", n.Stats().Opens)
 		}
-		healthy(t, db, n.Stats())
+		checkInvariants(t, db, n.Stats())
 	})
 }

@@ -15,25 +15,25 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-func request(user, model string) session.Request {
+func requestForModel(user, model string) session.Request {
 	return session.Request{UserID: user, ModelID: model, Duration: time.Hour}
 }
 
 func TestOpen_AsksForALengthThatNoOtherOpenHas(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		const users = 16
 		all := make(chan struct{})
-		p := &heldNode{held: make(chan struct{})}
+		p := &blockedNode{unblock: make(chan struct{})}
 		p.onCall = func(n int64) {
 			if n == users {
 				close(all)
 			}
 		}
-		o := quick()
+		o := testOptions()
 		o.MaxPerUser = 1
 		var ms []*session.Manager
 		for range 3 {
-			m, _ := start(t, db, p, o)
+			m, _ := startManager(t, db, p, o)
 			ms = append(ms, m)
 		}
 		var wg sync.WaitGroup
@@ -41,7 +41,7 @@ func TestOpen_AsksForALengthThatNoOtherOpenHas(t *testing.T) {
 			wg.Go(func() { use(t, ms[i%3], user) })
 		}
 		<-all // every one of them is under way
-		p.with(func() {
+		p.withLock(func() {
 			seen := map[time.Duration]bool{}
 			for _, r := range p.asked {
 				if seen[r.Duration] || r.Duration <= time.Hour || r.Duration%(5*time.Second) != 3*time.Second {
@@ -50,27 +50,27 @@ func TestOpen_AsksForALengthThatNoOtherOpenHas(t *testing.T) {
 				seen[r.Duration] = true
 			}
 		})
-		close(p.held)
+		close(p.unblock)
 		wg.Wait()
 	})
 }
 
-// heldNode answers no open before it is told to.
-type heldNode struct {
+// blockedNode answers no open before it is told to.
+type blockedNode struct {
 	fakeNode
-	held   chan struct{}
-	asked  []session.OpenRequest
-	onCall func(n int64)
-	calls  atomic.Int64
+	unblock chan struct{}
+	asked   []session.OpenRequest
+	onCall  func(n int64)
+	calls   atomic.Int64
 }
 
-func (p *heldNode) OpenSession(ctx context.Context, r session.OpenRequest) (string, error) {
-	p.with(func() { p.asked = append(p.asked, r) })
+func (p *blockedNode) OpenSession(ctx context.Context, r session.OpenRequest) (string, error) {
+	p.withLock(func() { p.asked = append(p.asked, r) })
 	if p.onCall != nil {
 		p.onCall(p.calls.Add(1))
 	}
 	select {
-	case <-p.held:
+	case <-p.unblock:
 		return p.fakeNode.OpenSession(ctx, r)
 	case <-ctx.Done():
 		return "", ctx.Err()
@@ -93,31 +93,31 @@ func TestReconcile_AdoptsNobodyElsesSession(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			each(t, func(t *testing.T, db *sqlx.DB) {
+			onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 				p := &fakeNode{}
-				p.open = func(n int) (string, error) {
+				p.onOpen = func(n int) (string, error) {
 					if n > 1 {
 						return "yes", nil
 					}
 					p.add(session.ChainSession{ID: tc.id, ModelID: modelA, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(tc.length(p.opens[0].Duration))})
 					return "", errors.New("cut")
 				}
-				o := quick()
+				o := testOptions()
 				o.ReconcileTimeout = 500 * time.Millisecond
 				if tc.set != nil {
 					tc.set(&o)
 				}
-				m, _ := start(t, db, p, o)
+				m, _ := startManager(t, db, p, o)
 				if tc.named {
 					if _, err := m.AcquireSession(t.Context(), "bob", named); !errors.Is(err, session.ErrUnmanaged) {
 						t.Fatalf("bob's own session: %v", err)
 					}
 				}
-				if _, err := m.Acquire(t.Context(), ask("alice")); !errors.Is(err, session.ErrOpening) {
+				if _, err := m.Acquire(t.Context(), requestFor("alice")); !errors.Is(err, session.ErrOpening) {
 					t.Errorf("got %v, want that alice is told to come back", err)
 				}
-				until(t, "it is given up", func() bool { return rows(t, db)["lost"] == 1 })
-				c, err := m.Acquire(t.Context(), ask("alice"))
+				waitUntil(t, "it is given up", func() bool { return countByState(t, db)["lost"] == 1 })
+				c, err := m.Acquire(t.Context(), requestFor("alice"))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -135,17 +135,17 @@ func TestReconcile_AdoptsNobodyElsesSession(t *testing.T) {
 }
 
 func TestMaintain_CountsTheWalletsSessionsThatNoRowExplains(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		now := time.Now()
 		p.add(session.ChainSession{ID: "0xopen", ModelID: modelA, OpenedAt: now, EndsAt: now.Add(time.Hour)})
 		p.add(session.ChainSession{ID: "0xopen2", ModelID: modelA, OpenedAt: now, EndsAt: now.Add(time.Hour)})
 		p.add(session.ChainSession{ID: "0xclosed", ModelID: modelA, OpenedAt: now, EndsAt: now.Add(time.Hour), ClosedAt: now})
 		p.add(session.ChainSession{ID: "0xended", ModelID: modelA, OpenedAt: now.Add(-2 * time.Hour), EndsAt: now.Add(-time.Hour)})
-		var seen observed
-		o := quick()
+		var seen eventLog
+		o := testOptions()
 		o.Observe, o.Interval = seen.add, time.Hour
-		m, _ := start(t, db, p, o)
+		m, _ := startManager(t, db, p, o)
 		use(t, m, "alice") // has a row
 		if err := m.Maintain(t.Context()); err != nil {
 			t.Fatal(err)
@@ -165,27 +165,27 @@ func TestMaintain_CountsTheWalletsSessionsThatNoRowExplains(t *testing.T) {
 
 // What is being opened, or was perhaps opened, is not unexplained.
 func TestReconcile_WritesHoweverLongTheNodeTakes(t *testing.T) {
-	slow(t)
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		p := &lateLister{}
-		p.open = func(int) (string, error) {
+	skipShort(t)
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		p := &slowLister{}
+		p.onOpen = func(int) (string, error) {
 			p.add(session.ChainSession{ID: "0xfound", ModelID: modelA, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(p.opens[0].Duration)})
 			return "", errors.New("cut")
 		}
-		o := quick()
+		o := testOptions()
 		o.SetSQLTimeout(5 * time.Second)
-		m, _ := start(t, db, p, o)
+		m, _ := startManager(t, db, p, o)
 		use(t, m, "alice")
-		if p.opened() != 1 {
-			t.Errorf("%d opens", p.opened())
+		if p.openCalls() != 1 {
+			t.Errorf("%d opens", p.openCalls())
 		}
 	})
 }
 
-// lateLister takes longer to list the wallet's sessions than a write may take.
-type lateLister struct{ fakeNode }
+// slowLister takes longer to list the wallet's sessions than a write may take.
+type slowLister struct{ fakeNode }
 
-func (p *lateLister) WalletSessions(ctx context.Context, since time.Time) ([]session.ChainSession, error) {
+func (p *slowLister) WalletSessions(ctx context.Context, since time.Time) ([]session.ChainSession, error) {
 	late := time.NewTimer(6 * time.Second)
 	defer late.Stop()
 	select {
@@ -199,11 +199,11 @@ func (p *lateLister) WalletSessions(ctx context.Context, since time.Time) ([]ses
 // The first replica is killed while the node opens. Whoever asks next waits for
 // what may come of it, or is told to come back; the node is not asked again.
 func TestAcquire_PaysNoSecondTimeAfterAKillDuringAnOpen(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		o := quick()
+		o := testOptions()
 		o.Interval = 50 * time.Millisecond
-		m, _ := start(t, db, p, o)
+		m, _ := startManager(t, db, p, o)
 		// An intent whose opener has called the node and is gone.
 		q := `INSERT INTO automation_sessions (id, model_id, owner_id, user_id, charged_at, duration, fingerprint, state, lease_token, lease_holder, lease_until, created_at, called_at, next_at)
 			VALUES ('dead', $1, 'alice', 'alice', now(), 3600, 3608, 'opening', 't', 'dead', now() + interval '2 seconds', now(), now(), now())`
@@ -217,14 +217,14 @@ func TestAcquire_PaysNoSecondTimeAfterAKillDuringAnOpen(t *testing.T) {
 		}
 		served := make(chan *session.Claim)
 		go func() {
-			c, err := m.Acquire(t.Context(), ask("alice"))
+			c, err := m.Acquire(t.Context(), requestFor("alice"))
 			if err != nil {
 				t.Error(err)
 			}
 			served <- c
 		}()
-		until(t, "its outcome is known to be unknown", func() bool { return rows(t, db)["unknown"] == 1 })
-		p.with(func() { // now the chain has it
+		waitUntil(t, "its outcome is known to be unknown", func() bool { return countByState(t, db)["unknown"] == 1 })
+		p.withLock(func() { // now the chain has it
 			p.add(session.ChainSession{ID: "0xfound", ModelID: modelA, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(3607 * time.Second)})
 		})
 		if c := <-served; c != nil {
@@ -233,8 +233,8 @@ func TestAcquire_PaysNoSecondTimeAfterAKillDuringAnOpen(t *testing.T) {
 			}
 			c.Release()
 		}
-		if p.opened() != 0 {
-			t.Errorf("the node was asked %d times more", p.opened())
+		if p.openCalls() != 0 {
+			t.Errorf("the node was asked %d times more", p.openCalls())
 		}
 	})
 }
@@ -242,9 +242,9 @@ func TestAcquire_PaysNoSecondTimeAfterAKillDuringAnOpen(t *testing.T) {
 // An intent that lost its lease before its call has paid nothing, so that who still
 // waits is served by another, though a replica that is short of time lost the first.
 func TestAcquire_OpensAfterAnIntentHasLostItsLease(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		o := quick()
+		o := testOptions()
 		var once sync.Once
 		o.SetFailpoint(func(name string) {
 			if name != "after-intent" {
@@ -256,11 +256,11 @@ func TestAcquire_OpensAfterAnIntentHasLostItsLease(t *testing.T) {
 				}
 			})
 		})
-		m, _ := start(t, db, p, o)
+		m, _ := startManager(t, db, p, o)
 		use(t, m, "alice")
-		until(t, "the first intent is given up", func() bool { return rows(t, db)["opening"] == 0 })
-		if r := rows(t, db); p.opened() != 1 || r["failed"] != 1 || r["open"] != 1 {
-			t.Errorf("%d opens asked for, rows %v; want one open, and an intent that came to nothing", p.opened(), r)
+		waitUntil(t, "the first intent is given up", func() bool { return countByState(t, db)["opening"] == 0 })
+		if r := countByState(t, db); p.openCalls() != 1 || r["failed"] != 1 || r["open"] != 1 {
+			t.Errorf("%d opens asked for, rows %v; want one open, and an intent that came to nothing", p.openCalls(), r)
 		}
 	})
 }
@@ -268,36 +268,36 @@ func TestAcquire_OpensAfterAnIntentHasLostItsLease(t *testing.T) {
 // One call collides, and its repetition hangs: the others wait for the seconds
 // that sending a transaction may take, not for the node's answer.
 func TestOpen_AHangingCallKeepsTheWalletForSecondsAlone(t *testing.T) {
-	slow(t)
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		p := &hangsAfterCollision{hanging: make(chan struct{}), end: make(chan struct{})}
-		m, _ := start(t, db, p, quick())
+	skipShort(t)
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		p := &hangingNode{hanging: make(chan struct{}), unblock: make(chan struct{})}
+		m, _ := startManager(t, db, p, testOptions())
 		var wg sync.WaitGroup
 		wg.Go(func() { use(t, m, "unlucky") })
 		<-p.hanging
 		use(t, m, "alice")
 		use(t, m, "bob")
 		select {
-		case <-p.end:
+		case <-p.unblock:
 			t.Error("the hanging call has ended")
 		default:
 		}
-		close(p.end)
+		close(p.unblock)
 		wg.Wait()
 	})
 }
 
 // A call after a collision does not wait for the answers of those before it.
 func TestOpen_WaitsForNoAnswerAfterACollision(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		p := &answersTheCollided{end: make(chan struct{})}
-		m, _ := start(t, db, p, quick())
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		p := &collidingNode{unblock: make(chan struct{})}
+		m, _ := startManager(t, db, p, testOptions())
 		use(t, m, "unlucky")
 		var wg sync.WaitGroup
 		for _, user := range names("user", 2) {
 			wg.Go(func() { use(t, m, user) })
 		}
-		until(t, "both calls are under way", func() bool { return p.calls.Load() == 4 })
+		waitUntil(t, "both calls are under way", func() bool { return p.calls.Load() == 4 })
 		hold := `EXTRACT(EPOCH FROM lane_until - called_at)`
 		if db.DriverName() == "sqlite" {
 			hold = `(julianday(lane_until) - julianday(called_at)) * 86400`
@@ -309,44 +309,44 @@ func TestOpen_WaitsForNoAnswerAfterACollision(t *testing.T) {
 		if len(holds) != 2 || slices.Max(holds) > 1 {
 			t.Errorf("the calls keep the wallet for %v s, want less than half of what a call takes here", holds)
 		}
-		close(p.end)
+		close(p.unblock)
 		wg.Wait()
 	})
 }
 
-// answersTheCollided lets the first call collide, answers its repetition at once
+// collidingNode lets the first call collide, answers its repetition at once
 // and all others at the end.
-type answersTheCollided struct {
+type collidingNode struct {
 	fakeNode
-	calls atomic.Int64
-	end   chan struct{}
+	calls   atomic.Int64
+	unblock chan struct{}
 }
 
-func (p *answersTheCollided) OpenSession(ctx context.Context, r session.OpenRequest) (string, error) {
+func (p *collidingNode) OpenSession(ctx context.Context, r session.OpenRequest) (string, error) {
 	switch p.calls.Add(1) {
 	case 1:
 		return "", session.ErrWalletCollision
 	case 2:
 	default:
-		<-p.end
+		<-p.unblock
 	}
 	return p.fakeNode.OpenSession(ctx, r)
 }
 
-type hangsAfterCollision struct {
+type hangingNode struct {
 	fakeNode
-	calls        atomic.Int64
-	hanging, end chan struct{}
+	calls            atomic.Int64
+	hanging, unblock chan struct{}
 }
 
-func (p *hangsAfterCollision) OpenSession(ctx context.Context, r session.OpenRequest) (string, error) {
+func (p *hangingNode) OpenSession(ctx context.Context, r session.OpenRequest) (string, error) {
 	switch p.calls.Add(1) {
 	case 1:
 		return "", session.ErrWalletCollision
 	case 2:
 		close(p.hanging)
 		select {
-		case <-p.end:
+		case <-p.unblock:
 		case <-ctx.Done():
 			return "", ctx.Err()
 		}
@@ -357,9 +357,9 @@ func (p *hangsAfterCollision) OpenSession(ctx context.Context, r session.OpenReq
 // Twelve users ask while the wallet is taken, and leave. None of them is given
 // a session afterwards.
 func TestOpen_PaysForNobodyWhoHasLeft(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		m, _ := start(t, db, p, quick())
+		m, _ := startManager(t, db, p, testOptions())
 		const taken = `UPDATE automation_wallet SET alone_until = '2100-01-01 00:00:00.000'`
 		const holder = `INSERT INTO automation_sessions (id, model_id, owner_id, user_id, duration, state, lane, lane_until, lease_token, lease_holder, lease_until, created_at, called_at, next_at)
 			VALUES ('holder', 'm', 'x', 'x', 60, 'opening', 'alone', '2100-01-01 00:00:00.000', 't', 'h', '2100-01-01 00:00:00.000', '2026-01-01 00:00:00.000', '2026-01-01 00:00:00.000', '2100-01-01 00:00:00.000')`
@@ -373,13 +373,13 @@ func TestOpen_PaysForNobodyWhoHasLeft(t *testing.T) {
 		for _, user := range names("user", 12) {
 			wg.Go(func() {
 				for ctx.Err() == nil { // a busy machine's database may be too slow for a request
-					if c, err := m.Acquire(ctx, ask(user)); err == nil {
+					if c, err := m.Acquire(ctx, requestFor(user)); err == nil {
 						t.Errorf("%s was given %s", user, c.SessionID())
 					}
 				}
 			})
 		}
-		until(t, "all have an intent", func() bool {
+		waitUntil(t, "all have an intent", func() bool {
 			var users int
 			if err := db.Get(&users, `SELECT count(DISTINCT user_id) FROM automation_sessions WHERE state = 'opening'`); err != nil {
 				t.Fatal(err)
@@ -391,23 +391,23 @@ func TestOpen_PaysForNobodyWhoHasLeft(t *testing.T) {
 		if _, err := db.Exec(`DELETE FROM automation_sessions WHERE id = 'holder'`); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "the intents are ended", func() bool { return rows(t, db)["opening"] == 0 })
-		if got := rows(t, db); p.opened() != 0 || len(got) != 1 || got["failed"] < 12 {
-			t.Errorf("%d sessions were paid for users who had left; the rows' states are %v", p.opened(), got)
+		waitUntil(t, "the intents are ended", func() bool { return countByState(t, db)["opening"] == 0 })
+		if got := countByState(t, db); p.openCalls() != 0 || len(got) != 1 || got["failed"] < 12 {
+			t.Errorf("%d sessions were paid for users who had left; the rows' states are %v", p.openCalls(), got)
 		}
 	})
 }
 
 func TestAcquire_LeavesTheLastPlaceToAnotherModel(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		o := quick()
+		o := testOptions()
 		o.MaxPerUser = 3
-		m, _ := start(t, db, p, o)
+		m, _ := startManager(t, db, p, o)
 		var claims []*session.Claim
 		hold := func(model string) {
 			t.Helper()
-			c, err := m.Acquire(t.Context(), request("alice", model))
+			c, err := m.Acquire(t.Context(), requestForModel("alice", model))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -417,15 +417,15 @@ func TestAcquire_LeavesTheLastPlaceToAnotherModel(t *testing.T) {
 		hold("one") // opens are quick here, so a second one is worthwhile
 		third := make(chan error, 1)
 		go func() { // a third of one model would take the last place
-			c, err := m.Acquire(t.Context(), request("alice", "one"))
+			c, err := m.Acquire(t.Context(), requestForModel("alice", "one"))
 			if err == nil {
 				c.Release()
 			}
 			third <- err
 		}()
 		hold("two")
-		if p.opened() != 3 {
-			t.Errorf("%d opens, want two of one model and one of the other", p.opened())
+		if p.openCalls() != 3 {
+			t.Errorf("%d opens, want two of one model and one of the other", p.openCalls())
 		}
 		for _, c := range claims {
 			c.Release()
@@ -433,8 +433,8 @@ func TestAcquire_LeavesTheLastPlaceToAnotherModel(t *testing.T) {
 		if err := <-third; err != nil {
 			t.Errorf("the third of one model: %v", err)
 		}
-		if p.opened() != 3 {
-			t.Errorf("%d opens after all were served", p.opened())
+		if p.openCalls() != 3 {
+			t.Errorf("%d opens after all were served", p.openCalls())
 		}
 	})
 }

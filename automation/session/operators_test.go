@@ -14,9 +14,9 @@ import (
 )
 
 func TestEndAny_EndsAnOpenSession(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		m, _ := start(t, db, &fakeNode{}, quick())
-		c, err := m.Acquire(t.Context(), ask("alice"))
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		m, _ := startManager(t, db, &fakeNode{}, testOptions())
+		c, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -28,7 +28,7 @@ func TestEndAny_EndsAnOpenSession(t *testing.T) {
 		if err := db.Get(&reason, `SELECT reason FROM automation_sessions`); err != nil || reason != "operator" {
 			t.Errorf("it ended for %q, %v", reason, err)
 		}
-		until(t, "it is closed", func() bool { return rows(t, db)["closed"] == 1 })
+		waitUntil(t, "it is closed", func() bool { return countByState(t, db)["closed"] == 1 })
 		for _, id := range []session.ID{session.ID(c.SessionID()), "0xnone"} {
 			if err := m.EndAny(t.Context(), id); !errors.Is(err, session.ErrUnmanaged) {
 				t.Errorf("%s: %v", id, err)
@@ -40,7 +40,7 @@ func TestEndAny_EndsAnOpenSession(t *testing.T) {
 func TestSessions_AreListedByIndex(t *testing.T) {
 	t.Parallel()
 	db := migrated(t, pgtest.Open(t, schematest.Database(t)))
-	fill(t, db, 20_000)
+	insertSessions(t, db, 20_000)
 	if _, err := db.ExecContext(t.Context(), `VACUUM ANALYZE automation_sessions`); err != nil {
 		t.Fatal(err)
 	}

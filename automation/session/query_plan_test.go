@@ -15,8 +15,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
-// fill writes n sessions, each its own user's: one in twenty is open.
-func fill(tb testing.TB, db *sqlx.DB, n int) {
+// insertSessions writes n sessions, each its own user's: one in twenty is open.
+func insertSessions(tb testing.TB, db *sqlx.DB, n int) {
 	tb.Helper()
 	for _, q := range []string{
 		`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, provider, created_at, called_at, opened_at, ends_at, last_used_at, next_at, closed_at)
@@ -40,12 +40,12 @@ func fill(tb testing.TB, db *sqlx.DB, n int) {
 // PostgreSQL's own counters tell what was read; they are whole once the
 // connections that read are closed.
 func TestStore_ReadsNoWholeTable(t *testing.T) {
-	slow(t)
+	skipShort(t)
 	t.Parallel()
 	const sessions = 50_000
 	dsn := schematest.Database(t)
 	look := migrated(t, pgtest.Open(t, dsn))
-	fill(t, look, sessions)
+	insertSessions(t, look, sessions)
 	read := func() (scans, entries int64) {
 		t.Helper()
 		if err := look.Get(&scans, `SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'automation_sessions'`); err != nil {
@@ -60,7 +60,7 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 	// and what they read is counted.
 	alone := func() {
 		t.Helper()
-		until(t, "the connections' reads are counted", func() bool {
+		waitUntil(t, "the connections' reads are counted", func() bool {
 			var others int
 			err := look.Get(&others, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'`)
 			return err == nil && others == 0
@@ -81,7 +81,7 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 		defer mu.Unlock()
 		statements[name]++
 	}
-	p := &fakeNode{open: func(n int) (string, error) {
+	p := &fakeNode{onOpen: func(n int) (string, error) {
 		switch n {
 		case 2:
 			return "", session.ErrWalletCollision
@@ -92,12 +92,12 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 		}
 		return "yes", nil
 	}}
-	o := quick()
+	o := testOptions()
 	o.OpensPerHour, o.OpensPerDay, o.Lease, o.CloseAfter, o.ReconcileTimeout = 100, 100, 6*time.Second, time.Millisecond, 100*time.Millisecond
 	o.Renew = func(context.Context, string) (time.Duration, bool) { return time.Hour, true }
 	o.Prewarm = func() []session.Prewarm { return []session.Prewarm{{ModelID: "warm", Duration: time.Hour}} }
 	o.ObserveSQL = count
-	m, stop := start(t, db, p, o)
+	m, stop := startManager(t, db, p, o)
 	model := func(user, model string) session.Request {
 		return session.Request{UserID: user, ModelID: model, Duration: time.Hour}
 	}
@@ -107,7 +107,7 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i == 0 {
-			until(t, "the lease is extended", func() bool {
+			waitUntil(t, "the lease is extended", func() bool {
 				mu.Lock()
 				defer mu.Unlock()
 				return statements["sessions.heartbeat"] > 0

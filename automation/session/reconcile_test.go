@@ -15,19 +15,19 @@ import (
 
 // What a reconciler on another replica does while an open is under way here.
 const (
-	gaveTheRowAnother = `UPDATE automation_sessions SET session_id = '0xanother', state = 'open', ends_at = '2100-01-01 00:00:00.000', next_at = '2100-01-01 00:00:00.000',
+	assignOtherSession = `UPDATE automation_sessions SET session_id = '0xanother', state = 'open', ends_at = '2100-01-01 00:00:00.000', next_at = '2100-01-01 00:00:00.000',
 		lease_token = NULL, lease_holder = NULL, lease_until = NULL`
 )
 
 func TestComplete_InsertsARowWhenItsOwnIsTaken(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		p := &fakeNode{open: func(int) (string, error) {
-			_, err := db.Exec(gaveTheRowAnother)
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{onOpen: func(int) (string, error) {
+			_, err := db.Exec(assignOtherSession)
 			return "yes", err
 		}}
-		m, _ := start(t, db, p, quick())
+		m, _ := startManager(t, db, p, testOptions())
 		use(t, m, "alice")
-		until(t, "both are in rows", func() bool { return rows(t, db)["open"] == 2 })
+		waitUntil(t, "both are in rows", func() bool { return countByState(t, db)["open"] == 2 })
 		list, err := m.List(t.Context(), "alice")
 		if err != nil || len(list) != 2 || list[0].SessionID != "0x1" || list[1].SessionID != "0xanother" {
 			t.Errorf("alice has %+v, %v", list, err)
@@ -36,14 +36,14 @@ func TestComplete_InsertsARowWhenItsOwnIsTaken(t *testing.T) {
 }
 
 func TestOpen_AdoptsWhatACollisionOpened(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		p.open = func(n int) (string, error) {
+		p.onOpen = func(n int) (string, error) {
 			p.add(session.ChainSession{ID: "0xmined", ModelID: modelA, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(p.opens[n-1].Duration)})
 			return "", session.ErrWalletCollision
 		}
-		m, _ := start(t, db, p, quick())
-		c, err := m.Acquire(t.Context(), ask("alice"))
+		m, _ := startManager(t, db, p, testOptions())
+		c, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,23 +51,23 @@ func TestOpen_AdoptsWhatACollisionOpened(t *testing.T) {
 			t.Errorf("got %s", c.SessionID())
 		}
 		c.Release()
-		if p.opened() != 1 {
-			t.Errorf("%d opens", p.opened())
+		if p.openCalls() != 1 {
+			t.Errorf("%d opens", p.openCalls())
 		}
 	})
 }
 
 func TestMaintain_SerialisesTheWalletAfterACloseCollides(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		p := &fakeNode{close: func(string) error { return session.ErrWalletCollision }}
-		var seen observed
-		o := quick()
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{onClose: func(string) error { return session.ErrWalletCollision }}
+		var seen eventLog
+		o := testOptions()
 		o.CloseAfter, o.Observe = time.Millisecond, seen.add
-		m, _ := start(t, db, p, o)
+		m, _ := startManager(t, db, p, o)
 		use(t, m, "alice")
 		use(t, m, "bob")
-		shift(t, db, 2*time.Hour)
-		until(t, "closes have been tried, here or in the background", func() bool {
+		shiftEnds(t, db, 2*time.Hour)
+		waitUntil(t, "closes have been tried, here or in the background", func() bool {
 			if err := m.Maintain(t.Context()); err != nil {
 				t.Error(err)
 			}
@@ -75,12 +75,12 @@ func TestMaintain_SerialisesTheWalletAfterACloseCollides(t *testing.T) {
 			if err := db.Get(&leased, `SELECT count(*) FROM automation_sessions WHERE lease_until IS NOT NULL`); err != nil {
 				t.Error(err)
 			}
-			return p.closed() > 0 && leased == 0
+			return p.closeCalls() > 0 && leased == 0
 		})
-		tried := p.closed()
-		shift(t, db, 2*time.Hour) // they are due again
-		if err := m.Maintain(t.Context()); err != nil || p.closed() != tried || tried == 0 {
-			t.Errorf("%d closes, then %d, %v; want none in the window after a collision", tried, p.closed(), err)
+		tried := p.closeCalls()
+		shiftEnds(t, db, 2*time.Hour) // they are due again
+		if err := m.Maintain(t.Context()); err != nil || p.closeCalls() != tried || tried == 0 {
+			t.Errorf("%d closes, then %d, %v; want none in the window after a collision", tried, p.closeCalls(), err)
 		}
 		if seen.count(session.Collided, "") != tried || seen.count(session.Closed, "failed") != tried {
 			t.Errorf("observed %v", seen.events)
@@ -90,9 +90,9 @@ func TestMaintain_SerialisesTheWalletAfterACloseCollides(t *testing.T) {
 }
 
 func TestOpen_IsNotSentAfterItsLeaseIsLost(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		o := quick()
+		o := testOptions()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		o.Observe = func(e session.Event) {
@@ -108,9 +108,9 @@ func TestOpen_IsNotSentAfterItsLeaseIsLost(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		m, _ := start(t, db, p, o)
-		if _, err := m.Acquire(ctx, ask("alice")); !errors.Is(err, context.Canceled) || p.opened() != 0 {
-			t.Errorf("%v, %d opens", err, p.opened())
+		m, _ := startManager(t, db, p, o)
+		if _, err := m.Acquire(ctx, requestFor("alice")); !errors.Is(err, context.Canceled) || p.openCalls() != 0 {
+			t.Errorf("%v, %d opens", err, p.openCalls())
 		}
 	})
 }
@@ -118,18 +118,18 @@ func TestOpen_IsNotSentAfterItsLeaseIsLost(t *testing.T) {
 // Bob's open has reached the chain and is not answered yet; alice's, of the same
 // model and duration, was cut. What is bob's must not become alice's.
 func TestReconcile_LeavesTheSessionOfAnotherOpenAlone(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &slowNode{answer: make(chan struct{}), asked: make(chan struct{})}
-		o := quick()
+		o := testOptions()
 		o.ReconcileTimeout = 2 * time.Second
-		m, _ := start(t, db, p, o)
+		m, _ := startManager(t, db, p, o)
 		var wg sync.WaitGroup
 		wg.Go(func() { use(t, m, "bob") })
 		<-p.asked
-		if _, err := m.Acquire(t.Context(), ask("alice")); !errors.Is(err, session.ErrOpening) {
+		if _, err := m.Acquire(t.Context(), requestFor("alice")); !errors.Is(err, session.ErrOpening) {
 			t.Errorf("alice was told %v, want to come back", err)
 		}
-		if r := rows(t, db); r["open"] != 0 {
+		if r := countByState(t, db); r["open"] != 0 {
 			t.Errorf("rows %v, want nothing adopted", r)
 		}
 		close(p.answer)
@@ -176,7 +176,7 @@ func TestAcquire_WaitsForAnIdleSessionThatIsLocked(t *testing.T) {
 				return func() error { use(t, m, "alice"); return nil }
 			}},
 		"to replace another": {2, "", func(t *testing.T, m *session.Manager) func() error {
-			old, err := m.Acquire(t.Context(), ask("alice"))
+			old, err := m.Acquire(t.Context(), requestFor("alice"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -194,17 +194,17 @@ func TestAcquire_WaitsForAnIdleSessionThatIsLocked(t *testing.T) {
 			t.Parallel()
 			db := postgres(t)
 			p := &twoProviders{}
-			open(t, db, p, tt.sessions)
+			openSessions(t, db, p, tt.sessions)
 			if _, err := db.Exec(tt.set); err != nil {
 				t.Fatal(err)
 			}
-			o := quick()
+			o := testOptions()
 			begun := time.Now()
 			o.Now = func() time.Time { return begun } // nobody waits for as long as an open takes
 			o.MaxReplacementsPerHour, o.MaxReplacementsPerHourTotal = 5, 5
 			var reservations atomic.Int64
-			o.ObserveSQL = count(&reservations, "sessions.reserve")
-			m, _ := start(t, db, p, o)
+			o.ObserveSQL = countSQL(&reservations, "sessions.reserve")
+			m, _ := startManager(t, db, p, o)
 			acquire := tt.acquire(t, m)
 			tx, err := db.BeginTxx(t.Context(), nil)
 			if err != nil {
@@ -216,27 +216,27 @@ func TestAcquire_WaitsForAnIdleSessionThatIsLocked(t *testing.T) {
 			}
 			acquired := make(chan error)
 			go func() { acquired <- acquire() }()
-			until(t, "it has tried to reserve", func() bool { return reservations.Load() >= 2 || p.opened() > tt.sessions })
+			waitUntil(t, "it has tried to reserve", func() bool { return reservations.Load() >= 2 || p.openCalls() > tt.sessions })
 			if err := tx.Rollback(); err != nil {
 				t.Error(err)
 			}
 			if err := <-acquired; err != nil {
 				t.Error(err)
 			}
-			if p.opened() != tt.sessions {
-				t.Errorf("%d opens, want the %d before", p.opened(), tt.sessions)
+			if p.openCalls() != tt.sessions {
+				t.Errorf("%d opens, want the %d before", p.openCalls(), tt.sessions)
 			}
 		})
 	}
 }
 
-// open has one or two sessions opened for alice, by a manager of its own.
-func open(t *testing.T, db *sqlx.DB, p session.Provider, n int) {
+// openSessions has one or two sessions opened for alice, by a manager of its own.
+func openSessions(t *testing.T, db *sqlx.DB, p session.Provider, n int) {
 	t.Helper()
-	m, stop := start(t, db, p, quick())
+	m, stop := startManager(t, db, p, testOptions())
 	defer stop()
 	for i := range n {
-		r := ask("alice")
+		r := requestFor("alice")
 		if i > 0 {
 			r.OmitProvider = "0xp" // what is open already will not do
 		}
@@ -248,8 +248,8 @@ func open(t *testing.T, db *sqlx.DB, p session.Provider, n int) {
 	}
 }
 
-// count counts the transactions of a name.
-func count(n *atomic.Int64, of string) func(string, time.Duration, time.Duration, error) {
+// countSQL counts the transactions of a name.
+func countSQL(n *atomic.Int64, of string) func(string, time.Duration, time.Duration, error) {
 	return func(name string, _, _ time.Duration, _ error) {
 		if name == of {
 			n.Add(1)
@@ -260,10 +260,10 @@ func count(n *atomic.Int64, of string) func(string, time.Duration, time.Duration
 // The wait for the database is not a request's use of its session: where it is
 // long, another session, opened through the same database, is worth no more.
 func TestAcquire_PaysNothingBecauseTheDatabaseIsSlow(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		open(t, db, p, 1)
-		o := quick()
+		openSessions(t, db, p, 1)
+		o := testOptions()
 		o.Lease = time.Hour
 		begun := time.Now()
 		var clock, reservations atomic.Int64
@@ -276,19 +276,19 @@ func TestAcquire_PaysNothingBecauseTheDatabaseIsSlow(t *testing.T) {
 				reservations.Add(1)
 			}
 		}
-		m, _ := start(t, db, p, o)
+		m, _ := startManager(t, db, p, o)
 		use(t, m, "alice")
-		c, err := m.Acquire(t.Context(), ask("alice"))
+		c, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		var wg sync.WaitGroup
 		wg.Go(func() { use(t, m, "alice") })
-		until(t, "it has tried to reserve", func() bool { return reservations.Load() >= 2 || p.opened() > 1 })
+		waitUntil(t, "it has tried to reserve", func() bool { return reservations.Load() >= 2 || p.openCalls() > 1 })
 		c.Release()
 		wg.Wait()
-		if p.opened() != 1 {
-			t.Errorf("%d opens, want the one session used in turn", p.opened())
+		if p.openCalls() != 1 {
+			t.Errorf("%d opens, want the one session used in turn", p.openCalls())
 		}
 	})
 }

@@ -15,10 +15,10 @@ import (
 )
 
 func TestVerify_SaysWhatTheChainSays(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		m, _ := start(t, db, p, quick())
-		c, err := m.Acquire(t.Context(), ask("alice"))
+		m, _ := startManager(t, db, p, testOptions())
+		c, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,12 +36,12 @@ func TestVerify_SaysWhatTheChainSays(t *testing.T) {
 			{"closed before its end", func() { p.chain[open.ID] = closed }, session.ErrEnded},
 			{"unknown", func() { delete(p.chain, open.ID) }, session.ErrEnded},
 		} {
-			p.with(tc.set)
+			p.withLock(tc.set)
 			if err := c.Verify(t.Context()); !errors.Is(err, tc.want) {
 				t.Errorf("%s: %v; want %v", tc.name, err, tc.want)
 			}
 		}
-		p.with(func() { p.gets = session.ErrUnavailable })
+		p.withLock(func() { p.getErr = session.ErrUnavailable })
 		if err := c.Verify(t.Context()); !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrEnded) {
 			t.Errorf("a node that cannot be asked: %v", err)
 		}
@@ -51,13 +51,13 @@ func TestVerify_SaysWhatTheChainSays(t *testing.T) {
 // twoProviders opens with 0xp, or with 0xq where 0xp is omitted.
 type twoProviders struct {
 	fakeNode
-	ignores bool // the field OmitProvider, as older nodes do
+	ignoresOmit bool // the field OmitProvider, as older nodes do
 }
 
 func (p *twoProviders) OpenSession(ctx context.Context, r session.OpenRequest) (string, error) {
 	id, err := p.fakeNode.OpenSession(ctx, r)
-	p.with(func() {
-		if c := p.chain[id]; err == nil && r.OmitProvider == "0xp" && !p.ignores {
+	p.withLock(func() {
+		if c := p.chain[id]; err == nil && r.OmitProvider == "0xp" && !p.ignoresOmit {
 			c.Provider = "0xQ"
 			p.chain[id] = c
 		}
@@ -65,31 +65,31 @@ func (p *twoProviders) OpenSession(ctx context.Context, r session.OpenRequest) (
 	return id, err
 }
 
-// broken is a request that holds a session of 0xp and has paid for none.
-func broken(t *testing.T, m *session.Manager, user string) *session.Claim {
+// acquireIdle is a request that holds a session of 0xp and has paid for none.
+func acquireIdle(t *testing.T, m *session.Manager, user string) *session.Claim {
 	t.Helper()
 	use(t, m, user)
-	c, err := m.Acquire(t.Context(), ask(user))
+	c, err := m.Acquire(t.Context(), requestFor(user))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-func replacing() session.Options {
-	o := quick()
+func replaceOptions() session.Options {
+	o := testOptions()
 	o.MaxPerUser, o.OpensPerHour, o.MaxReplacementsPerHour, o.MaxReplacementsPerHourTotal = 1, 1, 2, 3
 	return o
 }
 
 func TestReplace_OpensAnotherBeforeTheOldOneIsLetGo(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &twoProviders{}
-		var seen observed
-		o := replacing()
+		var seen eventLog
+		o := replaceOptions()
 		o.Observe = seen.add
-		m, _ := start(t, db, p, o)
-		old := broken(t, m, "alice")
+		m, _ := startManager(t, db, p, o)
+		old := acquireIdle(t, m, "alice")
 		next, err := m.Replace(t.Context(), old, session.Replacement{AnotherProvider: true})
 		if err != nil {
 			t.Fatal(err) // neither her places nor her opens of the hour allow one more
@@ -106,8 +106,8 @@ func TestReplace_OpensAnotherBeforeTheOldOneIsLetGo(t *testing.T) {
 		}
 		next.Release()
 		use(t, m, "alice")
-		if p.opened() != 2 || seen.count(session.Replaced, "opened") != 1 || seen.count(session.Replaced, "paid") != 1 {
-			t.Errorf("%d opens, observed %v", p.opened(), seen.events)
+		if p.openCalls() != 2 || seen.count(session.Replaced, "opened") != 1 || seen.count(session.Replaced, "paid") != 1 {
+			t.Errorf("%d opens, observed %v", p.openCalls(), seen.events)
 		}
 		u, err := m.Usage(t.Context(), "alice")
 		if err != nil || u.OpensHour != 1 {
@@ -119,13 +119,13 @@ func TestReplace_OpensAnotherBeforeTheOldOneIsLetGo(t *testing.T) {
 // The session that Replace has caused is open before Replace knows that the node
 // was called, and found by a search that began before.
 func TestReplace_NotesThatItPaidHoweverSoonTheSessionIsFound(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &twoProviders{}
-		var seen observed
+		var seen eventLog
 		var armed atomic.Bool
 		var searches atomic.Int32
 		searching := make(chan struct{})
-		o := replacing()
+		o := replaceOptions()
 		o.Observe = seen.add
 		o.SetFailpoint(func(name string) {
 			switch {
@@ -134,18 +134,18 @@ func TestReplace_NotesThatItPaidHoweverSoonTheSessionIsFound(t *testing.T) {
 				<-searching
 			case name == "before-claim" && searches.Add(1) == 2: // the first comes before anything is opened
 				close(searching)
-				until(t, "the session is open", func() bool { return seen.count(session.Opened, "opened") == 2 })
+				waitUntil(t, "the session is open", func() bool { return seen.count(session.Opened, "opened") == 2 })
 			}
 		})
-		m, _ := start(t, db, p, o)
-		old := broken(t, m, "alice")
+		m, _ := startManager(t, db, p, o)
+		old := acquireIdle(t, m, "alice")
 		armed.Store(true)
 		next, err := m.Replace(t.Context(), old, session.Replacement{AnotherProvider: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := m.Replace(t.Context(), next, session.Replacement{}); !errors.Is(err, session.ErrPaid) || p.opened() != 2 {
-			t.Errorf("a request that has caused an open was told %v; %d opens", err, p.opened())
+		if _, err := m.Replace(t.Context(), next, session.Replacement{}); !errors.Is(err, session.ErrPaid) || p.openCalls() != 2 {
+			t.Errorf("a request that has caused an open was told %v; %d opens", err, p.openCalls())
 		}
 		next.Release()
 		old.Release()
@@ -153,11 +153,11 @@ func TestReplace_NotesThatItPaidHoweverSoonTheSessionIsFound(t *testing.T) {
 }
 
 func TestReplace_TakesAnIdleSessionBeforeItPays(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &twoProviders{}
-		o := quick()
-		m, _ := start(t, db, p, o)
-		one, err := m.Acquire(t.Context(), ask("alice"))
+		o := testOptions()
+		m, _ := startManager(t, db, p, o)
+		one, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -167,13 +167,13 @@ func TestReplace_TakesAnIdleSessionBeforeItPays(t *testing.T) {
 		}
 		one.Release()
 		two.Release()
-		old := broken(t, m, "alice") // the one that ends first
+		old := acquireIdle(t, m, "alice") // the one that ends first
 		next, err := m.Replace(t.Context(), old, session.Replacement{AnotherProvider: true})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if next.Provider() == old.Provider() || p.opened() != 2 {
-			t.Errorf("got one of %s in the place of one of %s, after %d opens", next.Provider(), old.Provider(), p.opened())
+		if next.Provider() == old.Provider() || p.openCalls() != 2 {
+			t.Errorf("got one of %s in the place of one of %s, after %d opens", next.Provider(), old.Provider(), p.openCalls())
 		}
 		next.Release()
 		old.Release()
@@ -181,11 +181,11 @@ func TestReplace_TakesAnIdleSessionBeforeItPays(t *testing.T) {
 }
 
 func TestReplace_HasLimitsOfItsOwn(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		m, _ := start(t, db, &twoProviders{}, replacing())
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		m, _ := startManager(t, db, &twoProviders{}, replaceOptions())
 		replace := func(user string) error {
 			t.Helper()
-			old := broken(t, m, user)
+			old := acquireIdle(t, m, user)
 			defer old.Release()
 			next, err := m.Replace(t.Context(), old, session.Replacement{})
 			if err != nil {
@@ -223,15 +223,15 @@ func TestReplace_HasLimitsOfItsOwn(t *testing.T) {
 // A node that ignores the field opens with the provider that failed: that is
 // found out once, and costs one session.
 func TestReplace_RemembersANodeThatOmitsNobody(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		p := &twoProviders{ignores: true}
-		var seen observed
-		o := replacing()
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		p := &twoProviders{ignoresOmit: true}
+		var seen eventLog
+		o := replaceOptions()
 		o.Observe = seen.add
 		var claims atomic.Int64 // that were tried
-		o.ObserveSQL = count(&claims, "sessions.claim")
-		m, _ := start(t, db, p, o)
-		old := broken(t, m, "alice")
+		o.ObserveSQL = countSQL(&claims, "sessions.claim")
+		m, _ := startManager(t, db, p, o)
+		old := acquireIdle(t, m, "alice")
 		defer old.Release()
 		ctx, leave := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
@@ -240,35 +240,35 @@ func TestReplace_RemembersANodeThatOmitsNobody(t *testing.T) {
 				t.Errorf("she was given %s of %s", c.SessionID(), c.Provider())
 			}
 		})
-		until(t, "it is open", func() bool { return rows(t, db)["open"] == 2 })
+		waitUntil(t, "it is open", func() bool { return countByState(t, db)["open"] == 2 })
 		tried := claims.Load()
-		until(t, "she has asked for it twice", func() bool { return claims.Load() >= tried+3 })
+		waitUntil(t, "she has asked for it twice", func() bool { return claims.Load() >= tried+3 })
 		leave()
 		wg.Wait()
-		other := broken(t, m, "bob")
+		other := acquireIdle(t, m, "bob")
 		defer other.Release()
 		if _, err := m.Replace(t.Context(), other, session.Replacement{AnotherProvider: true}); !errors.Is(err, session.ErrNoOtherProvider) {
 			t.Errorf("the next one was told %v", err)
 		}
-		if p.opened() != 3 || seen.count(session.Mismatched, "provider") != 1 {
-			t.Errorf("%d opens, observed %v", p.opened(), seen.events)
+		if p.openCalls() != 3 || seen.count(session.Mismatched, "provider") != 1 {
+			t.Errorf("%d opens, observed %v", p.openCalls(), seen.events)
 		}
 	})
 }
 
 func TestOpen_SessionOfAnotherModelServesNobody(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		var seen observed
-		o := quick()
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		var seen eventLog
+		o := testOptions()
 		o.Observe = seen.add
-		m, _ := start(t, db, &wrongModel{}, o)
-		if c, err := m.Acquire(t.Context(), ask("alice")); err == nil {
+		m, _ := startManager(t, db, &wrongModel{}, o)
+		if c, err := m.Acquire(t.Context(), requestFor("alice")); err == nil {
 			t.Errorf("she was given %s", c.SessionID())
 		}
-		if seen.count(session.Mismatched, "model") != 1 || rows(t, db)["ending"] != 1 {
-			t.Errorf("rows %v, observed %v", rows(t, db), seen.events)
+		if seen.count(session.Mismatched, "model") != 1 || countByState(t, db)["ending"] != 1 {
+			t.Errorf("rows %v, observed %v", countByState(t, db), seen.events)
 		}
-		c, err := m.Acquire(t.Context(), ask("alice"))
+		c, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -280,7 +280,7 @@ func TestOpen_SessionOfAnotherModelServesNobody(t *testing.T) {
 type wrongModel struct{ fakeNode }
 
 func (p *wrongModel) OpenSession(ctx context.Context, r session.OpenRequest) (string, error) {
-	if p.opened() == 0 {
+	if p.openCalls() == 0 {
 		r.ModelID = "0xother"
 	}
 	return p.fakeNode.OpenSession(ctx, r)
@@ -289,12 +289,12 @@ func (p *wrongModel) OpenSession(ctx context.Context, r session.OpenRequest) (st
 // The chain shortens what is above its maximum. Two opens show it; from then on
 // lengths are chosen below, so that opens stay recognisable.
 func TestOpen_LearnsTheLongestSessionOfTheChain(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		p := &fakeNode{lasts: 30 * time.Minute}
-		var seen observed
-		o := quick()
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		p := &fakeNode{duration: 30 * time.Minute}
+		var seen eventLog
+		o := testOptions()
 		o.Observe = seen.add
-		m, _ := start(t, db, p, o)
+		m, _ := startManager(t, db, p, o)
 		open := func(user string) time.Duration {
 			t.Helper()
 			use(t, m, user)
@@ -318,14 +318,14 @@ func TestOpen_LearnsTheLongestSessionOfTheChain(t *testing.T) {
 }
 
 func TestAcquire_AvoidsAProviderThatFailedForSeveralUsers(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &twoProviders{}
-		o := quick()
-		a, _ := start(t, db, p, o)
-		b, _ := start(t, db, p, o) // another replica
+		o := testOptions()
+		a, _ := startManager(t, db, p, o)
+		b, _ := startManager(t, db, p, o) // another replica
 		fail := func(user string) {
 			t.Helper()
-			c, err := a.Acquire(t.Context(), ask(user))
+			c, err := a.Acquire(t.Context(), requestFor(user))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -341,7 +341,7 @@ func TestAcquire_AvoidsAProviderThatFailedForSeveralUsers(t *testing.T) {
 			if err := m.Maintain(t.Context()); err != nil {
 				t.Error(err)
 			}
-			c, err := m.Acquire(t.Context(), ask(user))
+			c, err := m.Acquire(t.Context(), requestFor(user))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -372,11 +372,11 @@ func TestAcquire_AvoidsAProviderThatFailedForSeveralUsers(t *testing.T) {
 // The provider that fails may be the only one: then the node refuses, has sent
 // nothing, and is asked once more without the omission.
 func TestOpen_AsksAgainWhereTheAvoidedProviderIsTheOnlyOne(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &onlyProvider{}
-		m, _ := start(t, db, p, quick())
+		m, _ := startManager(t, db, p, testOptions())
 		for _, user := range names("user", 3) {
-			c, err := m.Acquire(t.Context(), ask(user))
+			c, err := m.Acquire(t.Context(), requestFor(user))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -389,8 +389,8 @@ func TestOpen_AsksAgainWhereTheAvoidedProviderIsTheOnlyOne(t *testing.T) {
 			t.Error(err)
 		}
 		use(t, m, "alice")
-		if p.opened() != 4 || p.refused.Load() != 1 {
-			t.Errorf("%d opens, %d refused", p.opened(), p.refused.Load())
+		if p.openCalls() != 4 || p.refused.Load() != 1 {
+			t.Errorf("%d opens, %d refused", p.openCalls(), p.refused.Load())
 		}
 	})
 }
@@ -411,11 +411,11 @@ func (p *onlyProvider) OpenSession(ctx context.Context, r session.OpenRequest) (
 // A provider may work for everybody but one user; and the failure is theirs at
 // once, in every replica.
 func TestAcquire_PrefersAProviderThatDidNotFailForTheUser(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &twoProviders{}
-		a, _ := start(t, db, p, quick())
-		b, _ := start(t, db, p, quick())
-		one, err := a.Acquire(t.Context(), ask("alice"))
+		a, _ := startManager(t, db, p, testOptions())
+		b, _ := startManager(t, db, p, testOptions())
+		one, err := a.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -423,7 +423,7 @@ func TestAcquire_PrefersAProviderThatDidNotFailForTheUser(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		endIn(t, db, 30*time.Minute)
+		endAllIn(t, db, 30*time.Minute)
 		if _, err := db.Exec(`UPDATE automation_sessions SET ends_at = next_at WHERE provider = '0xq'`); err != nil { // so that 0xp's ends first
 			t.Fatal(err)
 		}
@@ -436,7 +436,7 @@ func TestAcquire_PrefersAProviderThatDidNotFailForTheUser(t *testing.T) {
 			t.Error(err)
 		}
 		for _, m := range []*session.Manager{a, b} {
-			c, err := m.Acquire(t.Context(), ask("alice"))
+			c, err := m.Acquire(t.Context(), requestFor("alice"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -444,13 +444,13 @@ func TestAcquire_PrefersAProviderThatDidNotFailForTheUser(t *testing.T) {
 				t.Errorf("she was given a session of %s, which has just failed for her", c.Provider())
 			}
 			c.Release()
-			free(t, db, c.SessionID()) // which another replica does not wait for
+			waitReleased(t, db, c.SessionID()) // which another replica does not wait for
 		}
 	})
 }
 
 func TestReleaseBusy_LetsTheSessionCoolDown(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		for name, leave := range map[string]func(*session.Claim){
 			"left while the node was busy": (*session.Claim).ReleaseBusy,
 			"its lease lapsed": func(*session.Claim) {
@@ -468,35 +468,35 @@ func TestReleaseBusy_LetsTheSessionCoolDown(t *testing.T) {
 					t.Fatal(err)
 				}
 				p := &fakeNode{}
-				o := quick()
+				o := testOptions()
 				o.MaxPerUser, o.CoolDown, o.DrainTimeout, o.Lease = 1, time.Hour, time.Second, time.Hour
-				m, stop := start(t, db, p, o)
+				m, stop := startManager(t, db, p, o)
 				defer stop()
 				o.AcquireTimeout = 300 * time.Millisecond
-				hasty, stopHasty := start(t, db, p, o)
+				hasty, stopHasty := startManager(t, db, p, o)
 				defer stopHasty()
-				c, err := m.Acquire(t.Context(), ask("alice"))
+				c, err := m.Acquire(t.Context(), requestFor("alice"))
 				if err != nil {
 					t.Fatal(err)
 				}
 				leave(c)
 				for _, acquire := range []func() (*session.Claim, error){
-					func() (*session.Claim, error) { return hasty.Acquire(t.Context(), ask("alice")) },
+					func() (*session.Claim, error) { return hasty.Acquire(t.Context(), requestFor("alice")) },
 					func() (*session.Claim, error) {
 						return hasty.AcquireSession(t.Context(), "alice", session.ID(c.SessionID()))
 					},
 				} {
-					if err := refused(acquire); !errors.Is(err, session.ErrBusy) {
+					if err := acquireError(acquire); !errors.Is(err, session.ErrBusy) {
 						t.Errorf("got %v; want that it stays busy", err)
 					}
 				}
 				if s, err := m.Stats(t.Context()); err != nil || name == "left while the node was busy" && s.Abandoned != 0 {
 					t.Errorf("%d abandoned, %v", s.Abandoned, err)
 				}
-				shiftLease(t, db, time.Hour)
+				shiftLeases(t, db, time.Hour)
 				use(t, m, "alice")
-				if p.opened() != 1 {
-					t.Errorf("%d opens", p.opened())
+				if p.openCalls() != 1 {
+					t.Errorf("%d opens", p.openCalls())
 				}
 				c.Release()
 			})
@@ -504,8 +504,8 @@ func TestReleaseBusy_LetsTheSessionCoolDown(t *testing.T) {
 	})
 }
 
-// shiftLease lets time pass for all leases.
-func shiftLease(t *testing.T, db *sqlx.DB, by time.Duration) {
+// shiftLeases lets time pass for all leases.
+func shiftLeases(t *testing.T, db *sqlx.DB, by time.Duration) {
 	t.Helper()
 	q := `UPDATE automation_sessions SET lease_until = lease_until - make_interval(secs => $1)`
 	if db.DriverName() == "sqlite" {
@@ -517,10 +517,10 @@ func shiftLease(t *testing.T, db *sqlx.DB, by time.Duration) {
 }
 
 func TestClaim_LeaseContextOutlivesTheRequest(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		m, _ := start(t, db, &fakeNode{}, quick())
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		m, _ := startManager(t, db, &fakeNode{}, testOptions())
 		ctx, leave := context.WithCancel(t.Context())
-		c, err := m.Acquire(ctx, ask("alice"))
+		c, err := m.Acquire(ctx, requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,13 +30,13 @@ const replicaEnv = "SESSION_TEST_REPLICA"
 // it is killed, kills itself, or its standard input ends.
 type replicaConfig struct {
 	Driver, DSN, Node string
-	Options           options
+	Options           replicaOptions
 	Failpoint         string        // where it kills itself with SIGKILL
 	Clock             time.Duration // how far its clock is off
 }
 
-// options are those of session.Options that JSON can carry.
-type options struct {
+// replicaOptions are those of session.Options that JSON can carry.
+type replicaOptions struct {
 	Shared                            bool
 	MaxPerUser, MaxOpen               int
 	Lease, ReconcileTimeout, Interval time.Duration
@@ -44,8 +44,8 @@ type options struct {
 	CloseAfter, Margin                time.Duration
 }
 
-func (o options) session() session.Options {
-	s := quick()
+func (o replicaOptions) session() session.Options {
+	s := testOptions()
 	s.Shared, s.MaxPerUser, s.MaxOpen = o.Shared, o.MaxPerUser, o.MaxOpen
 	for _, d := range []struct {
 		to   *time.Duration
@@ -94,8 +94,8 @@ func startReplica(t *testing.T, c replicaConfig) *replica {
 	return r
 }
 
-// report waits for the answer to the work that was sent.
-func (r *replica) report(t *testing.T) (rep report) {
+// readReport waits for the answer to the work that was sent.
+func (r *replica) readReport(t *testing.T) (rep report) {
 	t.Helper()
 	line, ok := r.Line()
 	if !ok {
@@ -116,8 +116,8 @@ func (r *replica) stop(t *testing.T) {
 	}
 }
 
-// died waits until it has killed itself.
-func (r *replica) died(t *testing.T) {
+// waitKilled waits until it has killed itself.
+func (r *replica) waitKilled(t *testing.T) {
 	t.Helper()
 	if err := r.Wait(); !proctest.WasKilled(err) {
 		t.Errorf("the replica was to kill itself, it ended with %v", err)
@@ -162,7 +162,7 @@ func runReplica(config string) int {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
-	running(ctx, m)
+	waitStarted(ctx, m)
 	fmt.Println("running")
 	var all sync.WaitGroup
 	for in := json.NewDecoder(os.Stdin); ; {
@@ -171,7 +171,7 @@ func runReplica(config string) int {
 			break
 		}
 		all.Go(func() {
-			rep := w.do(ctx, m, client)
+			rep := w.run(ctx, m, client)
 			_ = json.NewEncoder(os.Stdout).Encode(rep)
 		})
 	}
@@ -184,8 +184,8 @@ func runReplica(config string) int {
 	return 0
 }
 
-// do makes the requests and reports how they went.
-func (w work) do(ctx context.Context, m *session.Manager, client *proxyrouter.Client) (rep report) {
+// run makes the requests and reports how they went.
+func (w work) run(ctx context.Context, m *session.Manager, client *proxyrouter.Client) (rep report) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, user := range w.Users {
@@ -193,7 +193,7 @@ func (w work) do(ctx context.Context, m *session.Manager, client *proxyrouter.Cl
 			wg.Go(func() {
 				for again := true; again; again = w.Forever && ctx.Err() == nil {
 					begun := time.Now()
-					err := w.one(ctx, m, client, user)
+					err := w.request(ctx, m, client, user)
 					mu.Lock()
 					switch _, refused := errors.AsType[*session.BudgetError](err); {
 					case err == nil:
@@ -215,7 +215,7 @@ func (w work) do(ctx context.Context, m *session.Manager, client *proxyrouter.Cl
 
 var requestID atomic.Int64
 
-func (w work) one(ctx context.Context, m *session.Manager, client *proxyrouter.Client, user string) error {
+func (w work) request(ctx context.Context, m *session.Manager, client *proxyrouter.Client, user string) error {
 	c, err := m.Acquire(ctx, session.Request{UserID: user, ModelID: w.Models[rand.IntN(len(w.Models))], Duration: time.Hour})
 	if err != nil {
 		return err
@@ -241,8 +241,8 @@ func (w work) one(ctx context.Context, m *session.Manager, client *proxyrouter.C
 	return err
 }
 
-// running waits until the manager gives claims.
-func running(ctx context.Context, m *session.Manager) {
+// waitStarted waits until the manager gives claims.
+func waitStarted(ctx context.Context, m *session.Manager) {
 	select {
 	case <-m.Started():
 	case <-ctx.Done():
@@ -255,19 +255,19 @@ func running(ctx context.Context, m *session.Manager) {
 // no user was ever given more sessions than they may hold.
 func audit(t *testing.T, db *sqlx.DB, n *proxyroutertest.Server, perUser int) {
 	t.Helper()
-	until(t, "nothing is of unknown outcome or in use any more", func() bool {
+	waitUntil(t, "nothing is of unknown outcome or in use any more", func() bool {
 		var open int
 		err := db.Get(&open, `SELECT count(*) FROM automation_sessions WHERE state IN ('opening', 'unknown') OR lease_token IS NOT NULL AND lease_until > CURRENT_TIMESTAMP`)
 		return err == nil && open == 0
 	})
 	s := n.Stats()
-	healthy(t, db, s)
+	checkInvariants(t, db, s)
 	var known []string
 	if err := db.Select(&known, `SELECT session_id FROM automation_sessions WHERE session_id IS NOT NULL`); err != nil {
 		t.Fatal(err)
 	}
 	if len(known) != len(s.Sessions) {
-		t.Errorf("%d rows have a session, the chain has %d; by state: %v", len(known), len(s.Sessions), rows(t, db))
+		t.Errorf("%d rows have a session, the chain has %d; by state: %v", len(known), len(s.Sessions), countByState(t, db))
 	}
 	var over []string
 	if err := db.Select(&over, `SELECT user_id FROM automation_sessions WHERE session_id IS NOT NULL AND user_id <> '' GROUP BY user_id HAVING count(*) > $1`, perUser); err != nil {

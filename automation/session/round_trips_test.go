@@ -37,11 +37,11 @@ func TestAcquire_TakesFewRoundTrips(t *testing.T) {
 			}
 			t.Cleanup(func() { _ = db.Close() })
 			db.SetMaxOpenConns(1) // pgx prepares each statement once on each connection
-			_, provider := node(t, proxyroutertest.Options{})
-			o := quick()
+			_, provider := startNode(t, proxyroutertest.Options{})
+			o := testOptions()
 			o.Interval, o.Lease, o.Linger = time.Hour, time.Hour, 0 // only what the requests need
 			o.OpensPerHour, o.OpensPerDay = 10, 50
-			m, stop := start(t, db, provider, o)
+			m, stop := startManager(t, db, provider, o)
 			use(t, m, "anna")
 			use(t, m, "anna")
 			proxy.TakeTraffic()
@@ -56,8 +56,8 @@ func TestAcquire_TakesFewRoundTrips(t *testing.T) {
 			// A replica asks the database again after some time and some chats, so on a
 			// busy machine the best of many counts.
 			o.Linger = 2 * time.Second
-			m, stop = start(t, db, provider, o)
-			until(t, "a chat that follows another one takes no round trip", func() bool {
+			m, stop = startManager(t, db, provider, o)
+			waitUntil(t, "a chat that follows another one takes no round trip", func() bool {
 				use(t, m, "anna")
 				proxy.TakeTraffic()
 				use(t, m, "anna")
@@ -70,7 +70,7 @@ func TestAcquire_TakesFewRoundTrips(t *testing.T) {
 			// so the best of many counts.
 			var cold pgtest.Traffic
 			for i := range 100 {
-				m, stop := start(t, db, provider, o)
+				m, stop := startManager(t, db, provider, o)
 				proxy.TakeTraffic()
 				use(t, m, fmt.Sprint("user-", i))
 				stop() // waits for the work in the background

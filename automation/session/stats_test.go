@@ -13,11 +13,11 @@ import (
 )
 
 func TestStats_CountsSessionsByIndex(t *testing.T) {
-	slow(t)
+	skipShort(t)
 	t.Parallel()
 	dsn := schematest.Database(t)
 	look := migrated(t, pgtest.Open(t, dsn))
-	fill(t, look, 40_000) // one in twenty is open
+	insertSessions(t, look, 40_000) // one in twenty is open
 	for _, q := range []string{
 		`UPDATE automation_sessions SET lease_token = 't', lease_holder = 'h', lease_until = now() + interval '1 hour' WHERE id IN ('id-20', 'id-40')`,
 		`UPDATE automation_sessions SET lease_token = 't', lease_holder = 'h', lease_until = now() - interval '1 hour' WHERE id = 'id-60'`,
@@ -62,7 +62,7 @@ func TestStats_CountsSessionsByIndex(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Error(err)
 	}
-	until(t, "the connection is closed", func() bool {
+	waitUntil(t, "the connection is closed", func() bool {
 		var others int
 		err := look.Get(&others, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
 		return err == nil && others == 0

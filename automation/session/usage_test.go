@@ -13,11 +13,11 @@ import (
 )
 
 func TestUsage_SaysWhatTheLimitsLeave(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
-		_, client := node(t, proxyroutertest.Options{})
-		o := quick()
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+		_, client := startNode(t, proxyroutertest.Options{})
+		o := testOptions()
 		o.OpensPerHour, o.OpensPerDay = 2, 50
-		m, _ := start(t, db, client, o)
+		m, _ := startManager(t, db, client, o)
 		usage := func(user string) session.Usage {
 			t.Helper()
 			u, err := m.Usage(t.Context(), user)
@@ -61,14 +61,14 @@ func TestUsage_SaysWhatTheLimitsLeave(t *testing.T) {
 // What counts towards the places of a user: sessions in use of any model, and
 // idle ones of the model that is asked for.
 func TestAcquire_IdleSessionsOfOtherModelsGiveWay(t *testing.T) {
-	each(t, func(t *testing.T, db *sqlx.DB) {
+	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		o := quick()
+		o := testOptions()
 		o.MaxPerUser = 2
-		m, _ := start(t, db, p, o)
+		m, _ := startManager(t, db, p, o)
 		acquire := func(model string) *session.Claim {
 			t.Helper()
-			c, err := m.Acquire(t.Context(), request("alice", model))
+			c, err := m.Acquire(t.Context(), requestForModel("alice", model))
 			if err != nil {
 				t.Fatalf("%s: %v", model, err)
 			}
@@ -76,7 +76,7 @@ func TestAcquire_IdleSessionsOfOtherModelsGiveWay(t *testing.T) {
 		}
 		refused := func(model string, most int) time.Duration {
 			t.Helper()
-			_, err := m.Acquire(t.Context(), request("alice", model))
+			_, err := m.Acquire(t.Context(), requestForModel("alice", model))
 			b, ok := errors.AsType[*session.BudgetError](err)
 			if !ok || b.Limit != session.LimitSessions || b.Max != most {
 				t.Fatalf("%s: %v, want the limit of %d", model, err, most)
@@ -112,8 +112,8 @@ func TestAcquire_IdleSessionsOfOtherModelsGiveWay(t *testing.T) {
 		for _, model := range []string{"one", "two", "three", "four"} {
 			acquire(model).Release()
 		}
-		if p.opened() != 4 {
-			t.Errorf("%d opens for four models", p.opened())
+		if p.openCalls() != 4 {
+			t.Errorf("%d opens for four models", p.openCalls())
 		}
 	})
 }
