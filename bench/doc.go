@@ -1,5 +1,5 @@
 // Command bench compares package flags with the flag libraries that a Go gateway
-// could pick instead, offline and in process, each proven to answer rightly
+// could use instead, offline and in process. Each is checked for right answers
 // before it is timed:
 //
 //	go run .                      the table of ../docs/benchmarks-flags.md

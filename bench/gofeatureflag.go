@@ -9,7 +9,7 @@ import (
 	"github.com/thomaspoignant/go-feature-flag/modules/core/ffcontext"
 )
 
-// given is a Retriever of a text.
+// given is a Retriever that returns itself.
 type given []byte
 
 func (g given) Retrieve(context.Context) ([]byte, error) { return g, nil }

@@ -15,8 +15,7 @@ func main() {
 	testing.Init()
 	passes := flag.Int("passes", 50, "how many interleaved passes; the table has the best of each")
 	flag.Parse()
-	// Many short passes: on a machine that does other things as well, some of
-	// them are left alone.
+	// Many short passes: on a busy machine at least some of them run undisturbed.
 	if err := flag.Set("test.benchtime", "10ms"); err != nil {
 		panic(err)
 	}
@@ -26,13 +25,13 @@ func main() {
 	}
 }
 
-// figure is what one case of one peer cost, a pass each.
+// figure is the cost of one case of one peer, in each pass.
 type figure struct {
 	ns     []float64
 	allocs int64
 }
 
-// best is the least of the passes: whatever else the machine does only adds.
+// best returns the fastest pass: other work of the machine can only add to a pass.
 func (f *figure) best() float64 { return slices.Min(f.ns) }
 
 func (f *figure) add(fn func() bool) {
@@ -54,7 +53,7 @@ func run(out io.Writer, passes int) error {
 		o, err := p.open()
 		if err == nil {
 			defer o.close()
-			err = o.prove()
+			err = o.check()
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)

@@ -5,7 +5,7 @@ import (
 	"strconv"
 )
 
-// The flags that every peer is given. Listed users have both list and percentage.
+// The flags that every peer has.
 const (
 	rollout  = "rollout"  // for 50 %
 	listed   = "listed"   // for 1,000 users, and 50 % of the others
@@ -21,20 +21,20 @@ func list() []string {
 	return users
 }
 
-// other is one of the users who are not in the list, with ids as long as a UUID.
+// other returns the id of one of the users who are not in the list, as long as a UUID.
 func other(i int) string {
 	return fmt.Sprintf("%08x-0d0b-4b8e-9c39-3f8f2f0d9a11", i*2654435761%(1<<32))
 }
 
-// peer is a library, set up the way its documentation says.
+// peer is a library, set up as its documentation recommends.
 type peer struct {
 	name string
 	open func() (*opened, error)
 }
 
 type opened struct {
-	// ask returns what a request pays for: from the flag's name and the user's id
-	// to the answer, the library's own form of a user included.
+	// ask returns a function that does what a request needs: from the flag's name and
+	// the user's id to the answer, the library's own form of a user included.
 	ask   func(flag, user string) func() bool
 	close func()
 }
@@ -50,7 +50,7 @@ func peers() []peer {
 	}
 }
 
-// cases are what is timed, each with a user whom the rule in question gives on.
+// cases are what is timed, each with a user for whom the rule in question decides.
 func (o *opened) cases() map[string]func() bool {
 	return map[string]func() bool{
 		"rollout 50 %":             o.ask(rollout, o.in(rollout)),
@@ -62,7 +62,7 @@ func (o *opened) cases() map[string]func() bool {
 
 var caseNames = []string{"rollout 50 %", "listed among 1,000", "unlisted, caught by 50 %", "disabled"}
 
-// in is a user whom a flag's 50 % catch.
+// in returns a user whom the flag's 50 % include.
 func (o *opened) in(flag string) string {
 	for i := 0; ; i++ {
 		if o.ask(flag, other(i))() {
@@ -71,8 +71,8 @@ func (o *opened) in(flag string) string {
 	}
 }
 
-// prove tells where the answers are wrong.
-func (o *opened) prove() error {
+// check returns an error if the answers are wrong.
+func (o *opened) check() error {
 	share := func(flag string, users int) error {
 		n := 0
 		for i := range users {

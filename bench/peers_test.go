@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestPeers_AnswerRightly(t *testing.T) {
+func TestPeers_GiveRightAnswers(t *testing.T) {
 	for _, p := range peers() {
 		t.Run(p.name, func(t *testing.T) {
 			o, err := p.open()
@@ -13,7 +13,7 @@ func TestPeers_AnswerRightly(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer o.close()
-			if err := o.prove(); err != nil {
+			if err := o.check(); err != nil {
 				t.Error(err)
 			}
 		})
@@ -31,7 +31,7 @@ func BenchmarkPeers(b *testing.B) {
 	for _, p := range peers() {
 		o, err := p.open()
 		if err == nil {
-			err = o.prove()
+			err = o.check()
 		}
 		if err != nil {
 			b.Fatalf("%s: %v", p.name, err)

@@ -12,7 +12,7 @@ import (
 	unleashcontext "github.com/Unleash/unleash-client-go/v4/context"
 )
 
-// answering is a server that is not there: every request gets the same answer.
+// answering is a transport that gives every request the same answer.
 type answering string
 
 func (a answering) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -33,7 +33,7 @@ func openUnleash() (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "unleash") // it keeps a backup
+	dir, err := os.MkdirTemp("", "unleash") // for the backup that the client writes
 	if err != nil {
 		return nil, err
 	}

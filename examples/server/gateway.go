@@ -68,8 +68,8 @@ func allowOrigins(h http.Handler, origins string) http.Handler {
 		AllowedHeaders: list(automation.CORSAllowHeaders), ExposedHeaders: list(automation.CORSExposeHeaders)}).Handler(h)
 }
 
-// noSniff keeps browsers from taking an answer for something else than its
-// Content-Type says. The module's own answers say so themselves.
+// noSniff tells browsers to believe an answer's Content-Type. The module's own
+// answers already do.
 func noSniff(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -84,8 +84,8 @@ func exposition(recorder prometheus.Collector) http.Handler {
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 }
 
-// identify takes "Bearer sk-alice" for alice, and "Bearer sk-ro-alice" for
-// alice with a key that may read only. A real gateway looks its keys up.
+// identify identifies "Bearer sk-alice" as alice, and "Bearer sk-ro-alice" as
+// alice with a read-only key. A real gateway looks its keys up.
 func identify(r *http.Request) (automation.Identity, error) {
 	key, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer sk-")
 	if !ok || key == "" {

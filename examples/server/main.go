@@ -1,7 +1,7 @@
 // Command server is a small gateway for local trials of the automation module.
 // It needs nothing but Go: the database is the SQLite file automation.db, and
 // the Morpheus node is simulated in process. DATABASE_URL and PROXY_ROUTER_URL
-// put real ones in their places; docs/environment.md has all variables.
+// put real ones in their place; docs/environment.md has all variables.
 //
 //	go run ./examples/server
 package main
@@ -49,8 +49,8 @@ func databaseName(driver string) string {
 
 const usage = `server is a small gateway for local trials of the automation module.
 
-It takes no arguments. Open the address that it prints in a browser. These
-variables change what it does, besides those in docs/environment.md:
+It takes no arguments. Open the address that it prints in a browser. It reads
+these variables, and those in docs/environment.md:
 
   ADDR                    the address to listen on (127.0.0.1:8080)
   DATABASE_URL            postgres://… or sqlite:PATH (sqlite:automation.db)
@@ -64,8 +64,8 @@ variables change what it does, besides those in docs/environment.md:
                           GET /healthz/serving says 503 (0s)
 `
 
-// serving answers 200 until the process is asked to end. It says nothing about
-// automation: a replica that cannot serve that serves every other route.
+// serving answers 200 until the process is asked to end. It does not depend on
+// automation: a replica without automation still serves every other route.
 func serving(ctx context.Context) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if ctx.Err() != nil {
@@ -120,7 +120,7 @@ func run(ctx context.Context, environ []string, out, logs io.Writer) (err error)
 	}
 	delay, err := time.ParseDuration(env["SHUTDOWN_DELAY"])
 	if err != nil || delay < 0 {
-		return fmt.Errorf("SHUTDOWN_DELAY: %q is no duration such as 5s", env["SHUTDOWN_DELAY"])
+		return fmt.Errorf("SHUTDOWN_DELAY: %q is not a duration such as 5s", env["SHUTDOWN_DELAY"])
 	}
 	mux := routes(m, recorder, cfg.AdminToken.Reveal())
 	mux.Handle("GET /healthz/serving", serving(ctx))
@@ -131,7 +131,7 @@ func run(ctx context.Context, environ []string, out, logs io.Writer) (err error)
 	return gateway{m, db, server, listener, delay, cfg.DrainTimeout, logger}.serve(ctx)
 }
 
-// gateway is what serves.
+// gateway is the server and what ends with it.
 type gateway struct {
 	module       *automation.Module
 	db           *database
@@ -141,14 +141,14 @@ type gateway struct {
 	log          *slog.Logger
 }
 
-// serve serves until ctx ends, or something fails, and returns when everything
+// serve serves until ctx ends or something fails, and returns when everything
 // has ended. The module ends after the server, so that requests in flight keep
 // their sessions until they are done.
 func (g gateway) serve(ctx context.Context) (err error) {
 	live, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	worked, served := make(chan error, 1), make(chan error, 1)
-	go func() { worked <- g.module.Run(live) }()
+	ran, served := make(chan error, 1), make(chan error, 1)
+	go func() { ran <- g.module.Run(live) }()
 	go func() { served <- g.server.Serve(g.listener) }()
 	migrated := g.db.migrateUntilDone(live)
 
@@ -160,16 +160,16 @@ func (g gateway) serve(ctx context.Context) (err error) {
 		case <-time.After(g.delay):
 		case err = <-served:
 		}
-	case err = <-worked:
-		worked <- nil
+	case err = <-ran:
+		ran <- nil
 	case err = <-served:
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.drain+time.Second)
 	defer cancel()
-	if late := g.server.Shutdown(grace); late != nil {
-		err = errors.Join(err, late, g.server.Close())
+	if timeout := g.server.Shutdown(grace); timeout != nil {
+		err = errors.Join(err, timeout, g.server.Close())
 	}
 	end()
 	<-migrated
-	return errors.Join(err, <-worked)
+	return errors.Join(err, <-ran)
 }

@@ -13,8 +13,8 @@ import (
 //go:embed trial
 var trialFiles embed.FS
 
-// trialPage serves the page at / and what it needs below /trial/. About says
-// what runs; a real node (nil) has no faults to choose from.
+// trialPage serves the page at / and its files below /trial/. About describes
+// the gateway. Node is nil where the node is a real one, which has no faults to choose.
 func trialPage(mux *http.ServeMux, about string, node *proxyroutertest.Server) {
 	files, err := fs.Sub(trialFiles, "trial")
 	if err != nil {
@@ -38,8 +38,7 @@ func trialPage(mux *http.ServeMux, about string, node *proxyroutertest.Server) {
 	mux.Handle("POST /trial/faults", http.NewCrossOriginProtection().Handler(http.HandlerFunc(f.choose)))
 }
 
-// faults lets the page choose one thing at a time that the simulated node does
-// wrong.
+// faults lets the page choose one fault of the simulated node at a time.
 type faults struct {
 	node *proxyroutertest.Server
 
@@ -86,5 +85,5 @@ func (f *faults) choose(w http.ResponseWriter, r *http.Request) {
 
 func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // the client has gone, if anything
+	_ = json.NewEncoder(w).Encode(v) // it only fails if the client has left
 }

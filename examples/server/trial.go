@@ -22,7 +22,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 )
 
-// trialEnvironment is the environment with what a trial wants by default.
+// trialEnvironment returns the environment as a map, with the defaults of a trial.
 func trialEnvironment(environ []string) map[string]string {
 	env := map[string]string{
 		"ADDR":                       "127.0.0.1:8080",
@@ -40,16 +40,17 @@ func trialEnvironment(environ []string) map[string]string {
 	return env
 }
 
-// database is the pool, and what is known of its tables.
+// database is the pool, and whether its tables are up to date.
 type database struct {
 	*sqlx.DB
 	log      *slog.Logger
-	trial    bool // a new SQLite file, which starts with everybody in
+	trial    bool // a new SQLite file, in which every user gets the feature
 	migrated bool
 }
 
-// openDatabase opens it and brings its tables up to date. One that is away is
-// no error: the gateway serves without automation until it is there.
+// openDatabase opens the database and brings its tables up to date. A database
+// that cannot be reached is not an error: the gateway serves without automation
+// until it can be.
 func openDatabase(ctx context.Context, url string, logger *slog.Logger) (*database, error) {
 	pool, created, err := dbopen.Open(url)
 	if err != nil {
@@ -61,7 +62,7 @@ func openDatabase(ctx context.Context, url string, logger *slog.Logger) (*databa
 	err = db.migrate(first)
 	switch {
 	case errors.Is(err, schema.ErrUnavailable):
-		logger.Warn("the database is away; automation is off until it is there", "error", err)
+		logger.Warn("the database cannot be reached; requests are served without automation until it can", "error", err)
 	case err != nil:
 		return nil, errors.Join(err, pool.Close())
 	}
@@ -82,17 +83,19 @@ func (db *database) migrate(ctx context.Context) error {
 	return nil
 }
 
-// migrateUntilDone tries until the tables are there; the channel is closed
-// when it has ended.
+// migrateUntilDone repeats the migration until it succeeds or ctx ends; then it
+// closes the channel.
 func (db *database) migrateUntilDone(ctx context.Context) <-chan struct{} {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for !db.migrated && ctx.Err() == nil {
-			if err := db.migrate(ctx); err == nil {
-				db.log.Info("the database is there")
+			err := db.migrate(ctx)
+			if err == nil {
+				db.log.Info("the database is migrated")
 				return
 			}
+			db.log.Warn("the database is not migrated yet, trying again", "error", err)
 			select {
 			case <-time.After(2 * time.Second):
 			case <-ctx.Done():
@@ -102,8 +105,8 @@ func (db *database) migrateUntilDone(ctx context.Context) <-chan struct{} {
 	return done
 }
 
-// useEmbeddedMapping writes the mapping in the program to a file where none is
-// named and none lies in the working directory.
+// useEmbeddedMapping writes the mapping that is embedded in the program to a
+// temporary file if the environment names no file and the working directory has none.
 func useEmbeddedMapping(cfg *automation.Config, named string) (remove func(), err error) {
 	if _, err := os.Stat(cfg.MappingsFile); named != "" || err == nil {
 		return func() {}, nil
@@ -117,7 +120,7 @@ func useEmbeddedMapping(cfg *automation.Config, named string) (remove func(), er
 	return func() { _ = os.Remove(file.Name()) }, errors.Join(err, file.Close())
 }
 
-// useSimulatedNode starts one if the configuration names none.
+// useSimulatedNode starts a simulated node if the configuration names no node.
 func useSimulatedNode(cfg *automation.Config) (*proxyroutertest.Server, error) {
 	if cfg.ProxyRouterURL != "" {
 		return nil, nil
@@ -126,9 +129,9 @@ func useSimulatedNode(cfg *automation.Config) (*proxyroutertest.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w (MODEL_MAPPINGS_FILE names the file)", err)
 	}
-	// The node keeps nothing across restarts, but the database does: no id may come again.
+	// After a restart the node must not reuse ids that the database still has.
 	opts := proxyroutertest.Options{Username: "trial", Password: "trial", OpenLatency: 300 * time.Millisecond,
-		ChunkDelay: 20 * time.Millisecond, SelfClose: true, Seed: mathrand.Uint64()} //nolint:gosec // it only tells nodes apart
+		ChunkDelay: 20 * time.Millisecond, SelfClose: true, Seed: mathrand.Uint64()} //nolint:gosec // only makes ids differ
 	known := map[string]bool{}
 	for _, m := range append(table.Models(), table.Default()) {
 		if known[m.ID] {
