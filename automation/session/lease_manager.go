@@ -21,15 +21,16 @@ type leaseManager struct {
 	toRelease retry.Trigger // fired when leases are to be released
 	lingers   retry.Trigger // fired when there is a lease that may linger
 
-	mu      sync.Mutex
-	held    map[string]*held
-	resting map[pool][]*held // of these, the requests' that are not in use
-	due     []*held          // of these, those that are to be released now
-	uses    map[string]use   // of a session's row; those of the last sharedMemory at least
-	pruned  int              // how many uses there were after old ones were last removed
-	closed  bool             // nothing lingers any more
-	stopped bool             // and the loops that release leases have ended
-	empty   sync.Cond        // signalled when nothing is held
+	mu       sync.Mutex
+	held     map[string]*held
+	resting  map[pool][]*held // of these, the requests' that are not in use
+	due      []*held          // of these, those that are to be released now
+	uses     map[string]use   // of a session's row; those of the last sharedMemory at least
+	pruned   int              // how many uses there were after old ones were last removed
+	replaced int              // requests whose lease was lost because the session was leased again here; until expireLeases counts them
+	closed   bool             // nothing lingers any more
+	stopped  bool             // and the loops that release leases have ended
+	empty    sync.Cond        // signalled when nothing is held
 }
 
 // leaseStore is what the leaseManager needs of the store.
@@ -75,7 +76,13 @@ func (k *leaseManager) add(l lease, sentAt time.Time, lost context.CancelCauseFu
 
 // keep adds a lease. The caller holds the lock.
 func (k *leaseManager) keep(h *held) {
-	if k.held[h.id] != nil { // the database had it back before its reply came
+	if old := k.held[h.id]; old != nil {
+		// The database released the old lease and its reply is still on its way,
+		// or the old lease ended by itself and its request does not know yet.
+		if old.row != nil && old.phase == inUse {
+			old.lost(ErrLeaseLost)
+			k.replaced++
+		}
 		k.remove(h.id)
 	}
 	k.held[h.id] = h
@@ -141,11 +148,13 @@ func (k *leaseManager) heartbeat(ctx context.Context) error {
 	return nil
 }
 
-// expireLeases ends the work under leases that can no longer be relied on.
+// expireLeases ends the work under leases that can no longer be relied on. It returns
+// how many requests have lost their lease since the last call.
 func (k *leaseManager) expireLeases() (lost int) {
 	now := k.now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	lost, k.replaced = k.replaced, 0
 	for id, h := range k.held {
 		if now.Before(h.until) {
 			continue

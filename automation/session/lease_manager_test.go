@@ -223,7 +223,7 @@ func TestLinger_HandsNothingOverAfterAStop(t *testing.T) {
 
 func TestRelease_OfALostLeaseEndsNoOther(t *testing.T) {
 	k := newLeaseManager(&table{}, 12*time.Second, time.Second, time.Now, nil)
-	k.addSession(lease{"row", "lost"}, time.Now(), nil, &row{ID: "row"}, true)
+	k.addSession(lease{"row", "lost"}, time.Now(), func(error) {}, &row{ID: "row"}, true)
 	k.addSession(lease{"row", "new"}, time.Now(), nil, &row{ID: "row"}, true)
 	k.end(lease{"row", "lost"}, false)
 	if h := k.held["row"]; h.phase != inUse || k.hasResting(pool{}) {
@@ -232,6 +232,39 @@ func TestRelease_OfALostLeaseEndsNoOther(t *testing.T) {
 	k.end(lease{"row", "new"}, false)
 	if !k.hasResting(pool{}) {
 		t.Error("the new lease is still in use")
+	}
+}
+
+// A replica that was stopped for longer than a lease and its cool-down may claim a session
+// again before it has found out that its older request has lost the lease.
+func TestLeaseManager_EndsTheRequestWhoseSessionIsLeasedAgain(t *testing.T) {
+	k := newLeaseManager(&table{}, 12*time.Second, time.Second, time.Now, nil)
+	older, loseOlder := context.WithCancelCause(t.Context())
+	newer, loseNewer := context.WithCancelCause(t.Context())
+	defer loseNewer(nil)
+	k.addSession(lease{"row", "older"}, time.Now(), loseOlder, &row{ID: "row"}, true)
+	k.addSession(lease{"row", "newer"}, time.Now(), loseNewer, &row{ID: "row"}, true)
+	if cause := context.Cause(older); !errors.Is(cause, ErrLeaseLost) {
+		t.Errorf("the older request's context ended with %v, want ErrLeaseLost", cause)
+	}
+	if newer.Err() != nil {
+		t.Errorf("the newer request's context ended with %v, want it to continue", context.Cause(newer))
+	}
+	if n := k.expireLeases(); n != 1 {
+		t.Errorf("expireLeases counts %d lost leases, want 1", n)
+	}
+	if n := k.expireLeases(); n != 0 {
+		t.Errorf("expireLeases counts %d lost leases once more, want 0", n)
+	}
+}
+
+// The row of an open becomes a session, and may be claimed, before its opener has dropped its lease.
+func TestLeaseManager_DoesNotEndTheOpenWhoseSessionIsLeased(t *testing.T) {
+	k := newLeaseManager(&table{}, 12*time.Second, time.Second, time.Now, nil)
+	k.add(lease{"row", "open"}, time.Now(), func(cause error) { t.Errorf("the open was ended with %v", cause) })
+	k.addSession(lease{"row", "request"}, time.Now(), nil, &row{ID: "row"}, true)
+	if n := k.expireLeases(); n != 0 {
+		t.Errorf("expireLeases counts %d lost leases, want 0", n)
 	}
 }
 
