@@ -17,11 +17,11 @@ import (
 
 var update = flag.Bool("update", false, "write docs/environment.md")
 
-// documented is a variable as the table and the comments of Config describe it.
+// documented is a variable as automation.Variables and the comments of Config describe it.
 type documented struct{ name, fallback, bounds, meaning string }
 
-// documentedVariables reads the source, so that the meaning is written once:
-// in the field's comment, behind the variable's name.
+// documentedVariables takes the meanings from config.go, where each field's comment
+// has its variable's name, a colon and the meaning.
 func documentedVariables(t *testing.T) []documented {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "config.go", nil, parser.ParseComments)
@@ -44,20 +44,20 @@ func documentedVariables(t *testing.T) []documented {
 		delete(meanings, v.Name)
 	}
 	for name := range meanings {
-		t.Errorf("Config says %s, which the table does not have", name)
+		t.Errorf("a comment of Config describes %s, which automation.Variables does not list", name)
 	}
 	return all
 }
 
-func TestDocumentedEnvironment_IsTheRealOne(t *testing.T) {
+func TestDocumentedEnvironment_MatchesConfig(t *testing.T) {
 	const path = "../docs/environment.md"
 	var out strings.Builder
-	out.WriteString("# Environment\n\nEvery variable that `automation.LoadConfig` reads. An empty one is unset. A bad value ends the start with an\n" +
-		"error that names every wrong variable. Durations are written like `30s`, `5m`, `1h30m`; a plain number counts seconds.\n\n" +
+	out.WriteString("# Environment\n\nEvery variable that `automation.LoadConfig` reads. A variable with an empty value counts as unset. `LoadConfig` returns one\n" +
+		"error that names every wrong variable. Durations are written like `30s`, `5m`, `1h30m`; a plain number is in seconds.\n\n" +
 		"| variable | default | bounds | meaning |\n|---|---|---|---|\n")
 	for _, v := range documentedVariables(t) {
 		if v.meaning == "" {
-			t.Errorf("%s has no meaning", v.name)
+			t.Errorf("no comment of Config describes %s", v.name)
 		}
 		fallback := "empty"
 		if v.fallback != "" {
@@ -75,6 +75,6 @@ func TestDocumentedEnvironment_IsTheRealOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(out.String(), string(got)); diff != "" {
-		t.Errorf("%s has drifted; go test ./automation -run Documented -update writes it again:\n%s", path, diff)
+		t.Errorf("%s is out of date; go test ./automation -run Documented -update writes it (-want +got):\n%s", path, diff)
 	}
 }

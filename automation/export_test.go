@@ -12,10 +12,10 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/replica"
 )
 
-// Routes are the users' API's, as "METHOD /path".
+// Routes returns the routes of the users' API, as "METHOD /path".
 func Routes() []string { return userapi.Routes(BasePath) }
 
-// Maintain is one round of the sessions' maintenance.
+// Maintain runs one round of the sessions' maintenance.
 func (m *Module) Maintain(ctx context.Context) error { return m.sessions.Maintain(ctx) }
 
 // SetSettingsTimeout sets how long a request waits for its user's settings.
@@ -29,22 +29,22 @@ func (m *Module) CleanUp(ctx context.Context, dryRun bool) (cleanup.Report, erro
 	return m.cleanup(ctx, dryRun)
 }
 
-// Check is what New does with a Config.
+// Check validates a Config as New does.
 func (c Config) Check() error { return c.check() }
 
-// AdminRoutes are the operators' API's, as "METHOD /path".
+// AdminRoutes returns the routes of the operators' API, as "METHOD /path".
 func AdminRoutes() []string { return adminapi.Routes(AdminPath) }
 
-// Started reports whether Run has come so far that requests are served.
+// Started reports whether Run has started everything that requests need.
 func (m *Module) Started(ctx context.Context) bool {
 	_, err := m.sessions.AcquireSession(ctx, "nobody", "none")
 	return m.flags.Health().Loaded && !errors.Is(err, session.ErrNotRunning)
 }
 
-// Variable is one of the environment's, for docs/environment.md.
+// Variable is a variable of the environment, for docs/environment.md.
 type Variable struct{ Name, Default, Bounds string }
 
-// Variables are the table of the environment.
+// Variables returns the variables that Config has.
 func Variables() []Variable {
 	var c Config
 	var list []Variable
@@ -54,8 +54,8 @@ func Variables() []Variable {
 	return list
 }
 
-// UnknownIn is UnknownVariables of an environment.
+// UnknownIn is UnknownVariables for an environment given as a map.
 func UnknownIn(environ map[string]string) []string { return unknownVariables(environ) }
 
-// ReplicaFigures is what the process reports of its last five minutes.
+// ReplicaFigures returns what this replica reports of its last five minutes.
 func (m *Module) ReplicaFigures() replica.Figures { return m.replicaState().Figures }
