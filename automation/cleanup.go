@@ -8,7 +8,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// newCleaner makes what removes rows past their retention.
+// newCleaner makes the Cleaner, which removes rows past their retention.
 func (m *Module) newCleaner(db *sqldb.DB) (*cleanup.Cleaner, error) {
 	return cleanup.New(db, cleanup.Options{
 		Retention: time.Duration(m.cfg.RetentionDays) * 24 * time.Hour, Interval: m.cfg.CleanupInterval,
@@ -17,7 +17,7 @@ func (m *Module) newCleaner(db *sqldb.DB) (*cleanup.Cleaner, error) {
 	})
 }
 
-// observeCleanup tells the observer what a pass removed.
+// observeCleanup reports to the observer what a pass removed.
 func (m *Module) observeCleanup(r cleanup.Report, err error) {
 	removed := map[string]int64{}
 	for _, c := range r.Removed {
@@ -26,9 +26,9 @@ func (m *Module) observeCleanup(r cleanup.Report, err error) {
 	m.observer.Cleanup(removed, r.Took, err)
 }
 
-// cleanup runs one pass of the clean-up now, or with dryRun reports what it
-// would remove and writes nothing. It returns when done, when ctx ends, or at
-// the first error, with what it has removed until then.
+// cleanup runs one pass of the clean-up. With dryRun it writes nothing and reports
+// what it would remove. On an error, or when ctx ends, the report has what was
+// removed until then.
 func (m *Module) cleanup(ctx context.Context, dryRun bool) (cleanup.Report, error) {
 	r, err := m.cleaner.Pass(ctx, dryRun)
 	if !dryRun {

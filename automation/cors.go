@@ -1,7 +1,7 @@
 package automation
 
-// What a host's CORS middleware has to allow and expose where browsers call the
-// handlers from another origin. The module sets no CORS header itself.
+// What a host's CORS middleware has to allow and expose if browsers call the
+// handlers from another origin. The module itself sets no CORS header.
 const (
 	CORSMethods       = "GET, POST, PUT, PATCH, DELETE"
 	CORSAllowHeaders  = "Authorization, Content-Type, If-Match, If-None-Match, Idempotency-Key, session_id, chat_id, X-Request-Id"

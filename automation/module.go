@@ -26,28 +26,30 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-// FlagName is the row of feature_flags that says who has the feature.
+// FlagName is the name of the row of feature_flags that decides who has the feature.
 const FlagName = "automation"
 
-// Options are what a Module can do without.
+// Options are the optional dependencies of a Module. The zero value works.
 type Options struct {
-	// Node replaces the client that is made from the Config's PROXY_ROUTER_…
+	// Node replaces the client that New makes from the Config's PROXY_ROUTER_… fields.
 	Node Node
 	// HTTPClient sends the requests to the node, the live feed and the webhooks,
 	// with the host's proxies, TLS and dialers. Nil means clients of the
 	// module's own.
 	HTTPClient *http.Client
-	// Logger gets what operators should know; nil discards.
+	// Logger receives messages for operators; nil discards them.
 	Logger *slog.Logger
-	// Observer receives what the module does, for metrics.
+	// Observer is called with what the module does, for metrics.
 	Observer Observer
-	// Users counts the host's users, for the report's adoption; nil leaves
-	// that criterion open.
+	// Users counts the host's users, from which the report computes the adoption.
+	// With nil the report does not evaluate that criterion.
 	Users func(ctx context.Context) (int, error)
-	// Foreign reports whether a session of the wallet is the host's own, opened
-	// past the module: such a session is never adopted. Nil knows of none.
+	// Foreign reports whether the host itself opened a session of the wallet,
+	// without the module. Such a session is never adopted. Nil means that the host
+	// opens none.
 	Foreign func(ctx context.Context, s session.ChainSession) (bool, error)
-	// Now is the clock that measures for the Observer; nil is the wall clock.
+	// Now is the clock for measurements and for what expires in memory; nil is the
+	// wall clock.
 	Now func() time.Time
 
 	settingsTimeout time.Duration // settings.StoreOptions.ReadTimeout, for tests on busy machines
@@ -78,16 +80,16 @@ type Module struct {
 	failures   *replica.Failures
 	figures    *replica.FiguresCounter
 	fleet      *fleet.Store
-	usual      rollout.Plan // whose latencies reports measure by
+	usual      rollout.Plan // its latency limits decide which requests count as slow
 	chat       *chat.Service
 	api        http.Handler
 	running    atomic.Bool
 	recent     recentFaults
-	unknown    map[string]bool // names to be kept ready that have been logged as unknown
+	unknown    map[string]bool // names of PrewarmModels already logged as unknown
 }
 
-// New wires a Module on the host's pool; it does no I/O. The tables must be
-// there by the time they are needed: see package schema. Its error names all
+// New wires a Module on the host's pool; it does no I/O. Package schema creates the
+// tables, which must exist when Load or Run needs them. The error names everything
 // that is wrong at once.
 func New(cfg Config, db *sqlx.DB, identify Identify, opts Options) (*Module, error) {
 	errs := []error{cfg.check()}
@@ -129,8 +131,8 @@ func (m *Module) newCatalog(opts Options) (err error) {
 	return err
 }
 
-// The module's connections are divided: switching off must work when the
-// sessions use up all of theirs. Flags and rollouts have flagConns each.
+// The module's connections are divided, so that the feature can be switched off
+// while sessions use all of theirs. Flags and rollouts have flagConns each.
 func (m *Module) flagConns() int     { return max(m.cfg.MaxDBConnections/8, 1) }
 func (m *Module) settingsConns() int { return max(m.cfg.MaxDBConnections/4, 1) }
 func (m *Module) sessionConns() int {
@@ -153,7 +155,8 @@ func (m *Module) newFlags(opts Options) (err error) {
 	return nil
 }
 
-// newStores makes the settings, the sessions and the clean-up.
+// newStores makes everything that reads or writes the database, except the flags
+// and the rollouts.
 func (m *Module) newStores(opts Options) (err error) {
 	m.settings, err = settings.NewStore(m.pool, settings.Defaults{IsEnabled: m.cfg.DefaultOptIn,
 		SessionDuration: m.cfg.DefaultSessionDuration, Min: m.cfg.MinSessionDuration, Max: m.cfg.MaxSessionDuration},
@@ -180,21 +183,21 @@ func (m *Module) sessionOptions(opts Options) session.Options {
 		MaxConns: m.sessionConns(), ObserveSQL: m.observer.SQL,
 		Shared:     cfg.SessionScope == ScopeShared,
 		MaxPerUser: cfg.MaxSessionsPerUser, OpensPerHour: cfg.MaxOpensPerHour, OpensPerDay: cfg.MaxOpensPerDay, MaxOpen: cfg.MaxOpenSessions,
-		// All users together may have as many replaced as ten do.
+		// All users together may replace as many sessions as ten users may.
 		MaxReplacementsPerHour: cfg.MaxReplacementsPerHour, MaxReplacementsPerHourTotal: 10 * cfg.MaxReplacementsPerHour,
 		ReconcileTimeout: cfg.ReconcileTimeout,
-		Lease:            cfg.SessionLease, CoolDown: orTiny(cfg.SessionCoolDown), Linger: cfg.SessionLinger, Margin: orTiny(cfg.SessionMargin), RenewAhead: orTiny(cfg.RenewAhead), CloseAfter: orTiny(cfg.CloseAfter),
-		AcquireTimeout: cfg.AcquireTimeout, DrainTimeout: orTiny(cfg.DrainTimeout), Interval: cfg.SweepInterval,
-		// The client's own deadline comes first: only then does it know that
-		// it was the node that took too long.
+		Lease:            cfg.SessionLease, CoolDown: nonZero(cfg.SessionCoolDown), Linger: cfg.SessionLinger, Margin: nonZero(cfg.SessionMargin), RenewAhead: nonZero(cfg.RenewAhead), CloseAfter: nonZero(cfg.CloseAfter),
+		AcquireTimeout: cfg.AcquireTimeout, DrainTimeout: nonZero(cfg.DrainTimeout), Interval: cfg.SweepInterval,
+		// The node client's own deadline comes first, because its error names
+		// the node as the cause.
 		OpenTimeout: cfg.OpenTimeout + 10*time.Second,
 		Renew:       m.renew, Prewarm: m.prewarm, Foreign: opts.Foreign, Observe: m.observer.Session, Logger: m.log,
 	}
 }
 
-// orTiny makes a zero of the Config, which means none at all, one that is not
-// the zero of the options, which means their default.
-func orTiny(d time.Duration) time.Duration { return max(d, time.Millisecond) }
+// nonZero converts a duration of the Config, where zero means no time at all, for
+// session.Options, where zero means the default.
+func nonZero(d time.Duration) time.Duration { return max(d, time.Millisecond) }
 
 // webhooks are the receivers of the rollouts' events.
 func webhooks(cfg Config) []rollout.Webhook {
@@ -204,11 +207,11 @@ func webhooks(cfg Config) []rollout.Webhook {
 	return []rollout.Webhook{{Name: "default", URL: cfg.RolloutWebhookURL.Reveal(), Secret: cfg.RolloutWebhookSecret.Reveal()}}
 }
 
-// Load reads the mapping and the flags once, and reports what cannot be read: a
-// mapping that is missing or invalid, a database that is away or has no tables.
-// Run reads both as well and carries on without them, answering 503; a host
-// that does not want to start so calls Load first. While the master switch is
-// off no mapping is needed.
+// Load reads the mapping and the flags once. It returns an error if the mapping is
+// missing or invalid, or if the database is unavailable or has no tables. Run reads
+// both as well, but continues without them and answers 503, so a host that should
+// not start in that state calls Load first. While the master switch is off no
+// mapping is needed.
 func (m *Module) Load(ctx context.Context) error {
 	err := m.flags.Refresh(ctx)
 	if m.cfg.FeatureEnabled {
@@ -220,48 +223,49 @@ func (m *Module) Load(ctx context.Context) error {
 	return nil
 }
 
-// Run works until ctx ends: it watches the flags and the mapping, keeps what
-// is known of settings fresh, maintains the sessions, and cleans up. What
-// cannot be read is logged and shows in Ready until it can. Run returns when
-// all it started has ended, which waits up to the drain time-out for requests
-// in flight: end the HTTP server first. It can be called once.
+// Run works until ctx ends: it watches the flags and the mapping, keeps cached
+// settings fresh, maintains the sessions, and cleans up. A mapping or flags that
+// cannot be read are logged, and Ready reports them until they can. When ctx ends,
+// Run waits up to the drain time-out for requests in flight, so end the HTTP server
+// first. Run returns when everything that it started has ended. Call it
+// once.
 func (m *Module) Run(ctx context.Context) error {
 	if !m.running.CompareAndSwap(false, true) {
 		return errors.New("automation: Run was called twice")
 	}
 	defer m.running.Store(false)
-	defer context.AfterFunc(ctx, func() { m.running.Store(false) })() // what drains is not ready
-	_ = m.catalog.Load(ctx)                                           // before the flags let anybody in; an error is logged, and Run of the catalog tries again
+	defer context.AfterFunc(ctx, func() { m.running.Store(false) })() // not ready while draining
+	_ = m.catalog.Load(ctx)                                           // before the flags admit anybody; the error is logged, and catalog.Run tries again
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.catalog.Run(ctx) })
 	g.Go(func() error { return m.sessions.Run(ctx) })
-	<-m.sessions.Started() // before the flags let anybody in
+	<-m.sessions.Started() // before the flags admit anybody
 	g.Go(func() error { m.flags.Run(ctx); return nil })
 	g.Go(func() error { m.controller.Run(ctx); return nil })
 	g.Go(func() error { m.settings.Run(ctx); return nil })
 	g.Go(func() error { return m.cleaner.Run(ctx) })
 	if node, ok := m.node.(interface{ Run(context.Context) }); ok && m.cfg.FeatureEnabled {
-		g.Go(func() error { node.Run(ctx); return nil }) // its health, while nobody else asks it anything
+		g.Go(func() error { node.Run(ctx); return nil }) // checks the node's health while no request does
 	}
 	g.Go(func() error {
 		m.replicas.Run(ctx, m.log, replica.Counters{Requests: m.requests, Failures: m.failures, Now: m.now}, m.replicaState)
 		return nil
 	})
 	defer context.AfterFunc(ctx, m.chat.StopDraining)()
-	defer m.chat.Close() // the sessions have ended what they could
+	defer m.chat.Close() // after the sessions have drained
 	return g.Wait()
 }
 
-// Flags decides by the flags as this process sees them, for the host's own as
-// well: the module itself decides by it. It is read-only.
+// Flags returns a read-only view of all flags in this process's snapshot, the
+// host's own included. The module itself decides by it.
 func (m *Module) Flags() *flags.View { return m.flags.View }
 
-// FlagsChanged makes the module read the flags now instead of at its next poll:
-// a hint, for flags/listen or a host's own way to learn of a change.
+// FlagsChanged makes the module read the flags now instead of at its next poll. It is
+// for flags/listen, or for a host that learns of a change in its own way.
 func (m *Module) FlagsChanged() { m.flags.Trigger() }
 
-// EraseUser erases everything about a user who goes. It can be repeated. Their
-// open sessions serve nobody any more and stay open until they expire.
+// EraseUser erases everything that is stored about a user. It can be repeated. The
+// user's open sessions no longer serve requests and stay open until they expire.
 func (m *Module) EraseUser(ctx context.Context, userID string) error {
 	m.failures.Erase(userID)
 	return errors.Join(m.settings.EraseUser(ctx, userID), m.sessions.EraseUser(ctx, userID), m.feedback.Erase(ctx, userID), m.fleet.EraseUser(ctx, userID))
@@ -276,8 +280,8 @@ func (m *Module) renew(ctx context.Context, userID string) (time.Duration, bool)
 	return s.SessionDuration, err == nil && s.IsEnabled
 }
 
-// prewarm lists the models that keep an idle session ready, while the feature
-// is on for anybody at all. One goroutine calls it.
+// prewarm lists the models that keep an idle session ready. It lists none while the
+// feature is off for everybody. It is not safe for concurrent use.
 func (m *Module) prewarm() []session.Prewarm {
 	f := m.flags.Flag(FlagName)
 	if !m.cfg.FeatureEnabled || f == nil || !f.Enabled {
@@ -288,7 +292,7 @@ func (m *Module) prewarm() []session.Prewarm {
 		model, err := m.catalog.Resolve(name, "")
 		if err != nil {
 			if !m.unknown[name] {
-				m.log.Warn("model to be kept ready is unknown", "model", name, "error", err)
+				m.log.Warn("model of AUTOMATION_PREWARM_MODELS is unknown", "model", name, "error", err)
 			}
 			m.unknown[name] = true
 			continue

@@ -12,9 +12,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 )
 
-// Node is what the module asks of a Morpheus node; *proxyrouter.Client is one. If
-// it has a method Run(context.Context), Module.Run runs it while the master
-// switch is on.
+// Node is the client of a Morpheus node; *proxyrouter.Client implements it. If a Node
+// has a method Run(context.Context), Module.Run calls it while the master switch is
+// on.
 type Node interface {
 	session.Provider
 	Forward(ctx context.Context, r proxyrouter.ChatRequest) (*http.Response, error)
@@ -24,7 +24,8 @@ type Node interface {
 	Ready() error
 }
 
-// newNode makes the node's client. While the feature is off, no node is needed.
+// newNode makes the node's client. A module whose master switch is off may have no
+// node.
 func (m *Module) newNode(opts Options) error {
 	switch {
 	case opts.Node != nil:
@@ -40,8 +41,8 @@ func (m *Module) newNode(opts Options) error {
 	return err
 }
 
-// registryOf returns what lists a node's registry for the catalog of models,
-// or nil for a node that has none.
+// registryOf returns the function by which the catalog lists the models of a node's
+// registry, or nil if the Node cannot list them.
 func registryOf(n Node) func(context.Context) ([]mapping.Model, error) {
 	lister, ok := n.(interface {
 		Models(ctx context.Context) ([]proxyrouter.Model, error)
@@ -61,7 +62,7 @@ func registryOf(n Node) func(context.Context) ([]mapping.Model, error) {
 	}
 }
 
-// noNode stands for the node of a module that is switched off and has none.
+// noNode is the Node of a module that has none; every call fails.
 type noNode struct{ session.Provider }
 
 var errNoNode = fmt.Errorf("automation: PROXY_ROUTER_URL is empty: %w", session.ErrUnavailable)

@@ -9,9 +9,9 @@ import (
 //go:embed openapi.json
 var openAPI []byte
 
-// OpenAPI serves the OpenAPI 3.1 document of the users' API and of the routes
-// that the module's other handlers are for, to be mounted at /openapi.json.
-// Its paths are those of [BasePath] and of the example server.
+// OpenAPI serves the OpenAPI 3.1 document of the users' API and of the module's
+// other handlers for users; mount it at /openapi.json. The document's paths are those
+// below [BasePath] and those of the example server.
 func (m *Module) OpenAPI() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

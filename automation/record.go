@@ -29,13 +29,14 @@ func (m *Module) recordChat(ctx context.Context, o outcome.Outcome) {
 // recordAPI is called with how each request to the APIs ended.
 func (m *Module) recordAPI(ctx context.Context, o outcome.Outcome) {
 	m.observer.API(o)
-	if o.UserID != "" { // the operators' API is used by nobody in particular
+	if o.UserID != "" { // requests to the operators' API have no user
 		m.count("api", o)
 	}
 	m.record(ctx, o)
 }
 
-// count adds a request that automation acted on to what this replica reports.
+// count adds a request that automation acted on to the activity that this replica
+// reports.
 func (m *Module) count(kind string, o outcome.Outcome) {
 	if o.Skipped || o.Cause == outcome.Off {
 		return
@@ -50,18 +51,19 @@ func (m *Module) count(kind string, o outcome.Outcome) {
 	m.requests.AddActivity(a)
 }
 
-// noteFailure notes which error a user got, for whoever looks the user up: the
-// names of cause and code, and nothing that the user sent.
+// noteFailure notes the cause and the code of an error that a user got, for the
+// operators' page about that user. It keeps nothing that the user sent.
 func (m *Module) noteFailure(o outcome.Outcome) {
-	if r := o.Result(); o.UserID == "" || o.Cause == outcome.Off || r != outcome.Failed && r != outcome.Refused {
+	isError := o.Result() == outcome.Failed || o.Result() == outcome.Refused
+	if !isError || o.UserID == "" || o.Cause == outcome.Off {
 		return
 	}
 	at := m.now()
 	m.failures.Add(replica.Failure{UserID: o.UserID, Cause: string(o.Cause), Code: string(o.Code), BeganAt: at, FailedAt: at, Requests: 1})
 }
 
-// record gives an outcome to the user's failures, to the rollout and to the log.
-// The causes' table decides what it is to the last two.
+// record adds an outcome to the user's failures, to the rollout's evidence and to
+// the log. Package policy decides the kind of evidence and the level of the log line.
 func (m *Module) record(ctx context.Context, o outcome.Outcome) {
 	m.noteFailure(o)
 	if result, ok := rolloutOutcomes[policy.EvidenceOf(o)]; ok {
@@ -73,7 +75,7 @@ func (m *Module) record(ctx context.Context, o outcome.Outcome) {
 	}
 	attrs := []slog.Attr{slog.String("cause", string(o.Cause)), slog.String("code", string(o.Code)), slog.String("result", string(o.Result())),
 		slog.String("route", o.Route), slog.Int("status", o.Status), slog.Duration("took", o.Latency), slog.String("request_id", o.RequestID)}
-	if o.Err != nil && o.Cause != outcome.Client { // it may repeat what the client sent
+	if o.Err != nil && o.Cause != outcome.Client { // a client's error may repeat what the client sent
 		attrs = append(attrs, slog.Any("error", o.Err))
 	}
 	m.log.LogAttrs(ctx, level, "request ended", attrs...)
@@ -81,7 +83,8 @@ func (m *Module) record(ctx context.Context, o outcome.Outcome) {
 
 var rolloutArms = map[string]rollout.Arm{rollout.ArmExposed.String(): rollout.ArmExposed, rollout.ArmControl.String(): rollout.ArmControl}
 
-// rolloutOutcomes has what requests on either arm are to the rollout.
+// rolloutOutcomes converts the evidence of a request to a rollout's outcome. A request
+// without evidence has no entry.
 var rolloutOutcomes = map[policy.Evidence]rollout.Outcome{
 	policy.EvidenceSuccess:  rollout.OutcomeSuccess,
 	policy.EvidenceFailure:  rollout.OutcomeFailure,

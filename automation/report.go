@@ -10,10 +10,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/report"
 )
 
-// report measures the deployment plan's criteria of success and reviews the
-// last span. Open P0 and P1 bugs are what the operator states; nil is not
-// stated. Adoption needs to know how many users could have the feature:
-// Options.Users.
+// report measures the deployment plan's criteria of success and reviews the period
+// of length since that ends now. openBugs is the number of open P0 and P1 bugs, if
+// the operator states it. Without Options.Users the adoption is not measured.
 func (m *Module) report(ctx context.Context, openBugs *int, since time.Duration) (report.Report, error) {
 	r, err := m.reports.Make(ctx, report.Options{Flag: FlagName, Users: m.users, OpenBugs: openBugs, Since: since,
 		Retention: time.Duration(m.cfg.RetentionDays) * 24 * time.Hour})
@@ -23,7 +22,7 @@ func (m *Module) report(ctx context.Context, openBugs *int, since time.Duration)
 	return r, nil
 }
 
-// overview gathers what the operators look at first.
+// overview gathers the figures of the operators' first page.
 func (m *Module) overview(ctx context.Context) (adminapi.Overview, error) {
 	fail := func(err error) (adminapi.Overview, error) {
 		return adminapi.Overview{}, fmt.Errorf("automation: overview: %w", err)
@@ -45,7 +44,7 @@ func (m *Module) overview(ctx context.Context) (adminapi.Overview, error) {
 		return fail(err)
 	}
 	rollouts, err := m.rollouts.List(ctx)
-	if err != nil && rollouts == nil { // one that cannot be read hides no other
+	if err != nil && rollouts == nil { // a rollout that cannot be read does not hide the others
 		return fail(err)
 	}
 	components, chats := m.components(), fleet.SumChats(replicas)

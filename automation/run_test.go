@@ -395,7 +395,7 @@ func TestRun_PrewarmsModelsWhileTheFeatureIsOn(t *testing.T) {
 		t.Errorf("%d %s %v", a.status, a.body, a.header)
 	}
 	h.until("there is a next one", func() bool { return h.node.Stats().Opens == 2 })
-	if n := strings.Count(h.log.String(), "model to be kept ready is unknown"); n != 1 {
+	if n := strings.Count(h.log.String(), "model of AUTOMATION_PREWARM_MODELS is unknown"); n != 1 {
 		t.Errorf("complained %d times about a name", n)
 	}
 }

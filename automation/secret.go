@@ -5,15 +5,15 @@ import (
 	"io"
 )
 
-// Secret is text that does not print: fmt with any verb, slog and encoding/json
-// show [redacted], or nothing where it is empty. The zero Secret is empty.
+// Secret is text that is never printed: fmt with any verb, slog and encoding/json
+// show [redacted], or nothing if it is empty. The zero Secret is empty.
 type Secret struct {
-	// A pointer, because fmt asks no method of what stands behind an unexported
-	// field or a wrong verb, and then prints the address alone.
+	// A pointer, because fmt calls no method of a value in an unexported field, or
+	// for some verbs, and prints the fields instead: of a pointer the address alone.
 	text *string
 }
 
-// NewSecret hides text.
+// NewSecret returns a Secret that holds text.
 func NewSecret(text string) Secret {
 	if text == "" {
 		return Secret{}
@@ -29,8 +29,8 @@ func (s Secret) Reveal() string {
 	return *s.text
 }
 
-// Equal reports whether both hold the same text, for go-cmp. It takes no care to
-// take the same time for all: compare what a client sends in another way.
+// Equal reports whether both hold the same text, for go-cmp. It does not take
+// constant time: compare a client's token with crypto/subtle instead.
 func (s Secret) Equal(other Secret) bool { return s.Reveal() == other.Reveal() }
 
 func (s Secret) redacted() string {
@@ -43,5 +43,5 @@ func (s Secret) redacted() string {
 // Format writes [redacted], or nothing for an empty secret, whatever the verb.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.redacted()) }
 
-// MarshalText is the same for encoding/json, log/slog and their like.
+// MarshalText returns what Format writes, for encoding/json, log/slog and others.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.redacted()), nil }
