@@ -27,16 +27,16 @@ const (
 	CodeModelError         Code = "model_error" // the client sees the model's own code
 	CodeStreamInterrupted  Code = "stream_interrupted"
 	CodeHandlerError       Code = "handler_error" // the host's handler answered with an error; no client sees the code
-	CodeClientLeft         Code = "client_left"   // no client sees it
+	CodeClientLeft         Code = "client_left"   // no client sees the code
 	CodeInternal           Code = "internal_error"
 )
 
 // The reasons why automation did not act on a request.
 const (
-	SkipMethod     Code = "method"      // no POST
+	SkipMethod     Code = "method"      // the request is not a POST
 	SkipMasterOff  Code = "master_off"  // the process's master switch is off
-	SkipNobody     Code = "nobody"      // it belongs to nobody
+	SkipNobody     Code = "nobody"      // the request has no user
 	SkipNotIn      Code = "not_in"      // the user does not have the feature
-	SkipOptedOut   Code = "opted_out"   // the user has it off
-	SkipOwnSession Code = "own_session" // it names a session that the module does not manage
+	SkipOptedOut   Code = "opted_out"   // the user has turned automation off
+	SkipOwnSession Code = "own_session" // the request names a session that the module does not manage
 )

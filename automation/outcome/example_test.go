@@ -6,7 +6,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 )
 
-// An observer that counts failures alone.
+// An observer that counts only failures.
 func ExampleOutcome_Result() {
 	failures := map[outcome.Cause]int{}
 	observe := func(o outcome.Outcome) {

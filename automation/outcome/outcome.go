@@ -1,17 +1,17 @@
 // Package outcome names how requests end. Each request through the module
 // ends with one [Outcome], and its [Cause] decides everything that follows: the
 // status of the answer, the metric's label, the level of the log line, and
-// whether it is evidence against the feature.
+// whether the request counts against the feature in a rollout.
 //
-// The package imports the standard library alone, so that an observer can use
+// The package imports only the standard library, so that an observer can use
 // it without linking anything else.
 package outcome
 
 import "time"
 
 // Cause is why a request ended as it did. The zero Cause is none of the
-// constants and is treated as [Internal]: a request whose end nobody
-// explained is a fault of ours.
+// constants and is treated as [Internal]: an end without a cause is a bug of
+// the module.
 type Cause string
 
 // The causes.
@@ -25,62 +25,62 @@ const (
 	Opening    Cause = "opening"     // the session was not open by the deadline
 	Database   Cause = "database"    // the database cannot be used
 	Host       Cause = "host"        // the gateway around the module: its identity service, its files, its deadline, a replica that starts or stops
-	Node       Cause = "node"        // the Morpheus node cannot be reached or refuses our credentials
+	Node       Cause = "node"        // the Morpheus node cannot be reached or refuses the gateway's credentials
 	Session    Cause = "session"     // the session has expired, or the node does not know it
 	Provider   Cause = "provider"    // the provider, or the way to it, failed
 	Model      Cause = "model"       // the model's backend itself answered with an error
-	Internal   Cause = "internal"    // a fault of ours: a panic, a broken invariant
+	Internal   Cause = "internal"    // a bug of the module: a panic, a broken invariant
 )
 
-// Result is what became of a request, in the few words that metrics use.
+// Result classifies the ends of requests, as the label of a metric.
 type Result string
 
 // The results.
 const (
-	Served    Result = "served"    // it got what it asked for
-	Untouched Result = "untouched" // automation did not act on it
+	Served    Result = "served"    // the request was answered
+	Untouched Result = "untouched" // automation did not act on the request
 	Refused   Result = "refused"   // the request cannot be served, and repeating it does not help
-	Failed    Result = "failed"    // it could have been served
-	Canceled  Result = "canceled"  // its client left
+	Failed    Result = "failed"    // the request was valid, and serving it failed
+	Canceled  Result = "canceled"  // the client left
 )
 
 // Outcome is how one request ended.
 type Outcome struct {
 	Cause Cause
-	// Code is the error's code, or why automation did not act, one of Skip…;
-	// empty for a request that automation served.
+	// Code is the error's code, or one of Skip… if automation did not act on
+	// the request. It is empty for a request that automation served.
 	Code Code
-	// Skipped says that automation did not act on the request, which was
-	// passed on unchanged. It is never a failure of automation's.
+	// Skipped reports that automation did not act on the request, which was
+	// passed on unchanged. Its result is always [Untouched].
 	Skipped bool
 	// Route is the pattern of an API's route, or a path in OpenAI's shape such
-	// as /v1/chat/completions; empty where there is none.
+	// as /v1/chat/completions; empty if there is none.
 	Route string
-	// Status of the answer; 0 where none was sent.
+	// Status is the HTTP status of the answer; 0 if none was sent.
 	Status int
-	// Overhead is what automation added before the request was passed on or
-	// refused, reading of the body included.
+	// Overhead is the time that automation added before the request was passed
+	// on or refused. It includes reading the body.
 	Overhead time.Duration
 	// Latency is the time from the request to the first byte of its answer, or
-	// to its end where it failed.
+	// to its end if it failed.
 	Latency time.Duration
-	// DatabaseTime is how much of it was spent in the database, where that is
-	// known; otherwise 0.
+	// DatabaseTime is the part of Latency that was spent in the database; 0 if
+	// that is unknown.
 	DatabaseTime time.Duration
 	// Arm is the side of a staged rollout that the request is on: exposed (the
 	// user has the feature), control (the user is outside the percentage, and
 	// nothing else keeps the feature from them), or empty for neither.
 	Arm string
-	// UserID is for the rollout's evidence, and nobody else's business: it
-	// belongs into no label and no log line.
+	// UserID is for the rollout, which counts how many users an error affects.
+	// Keep it out of labels and log lines.
 	UserID string
-	// RequestID is the X-Request-Id, bounded, for the log.
+	// RequestID is the X-Request-Id for the log, at most 128 bytes.
 	RequestID string
-	// Err is the cause's error, for the log; nil where there is none.
+	// Err is the error for the log; nil if there is none.
 	Err error
 }
 
-// Result is what became of the request.
+// Result returns the result of the request, which follows from Skipped and Cause.
 func (o Outcome) Result() Result {
 	switch {
 	case o.Skipped:
