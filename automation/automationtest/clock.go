@@ -3,6 +3,7 @@ package automationtest
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -10,17 +11,18 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// clock is how far the sessions' time is ahead. The node's clock is ahead with
-// it. Nobody can move a database's clock, so the times that it has written go
-// back instead, and so do the node's on their way to the module.
-type clock struct{ ahead atomic.Int64 }
+// clock is the simulated node's clock: the real time plus an offset that Advance
+// increases. The module keeps the real time, because a database's clock cannot
+// be moved. So Advance moves the stored times back instead, and a node client
+// moves the chain's times back by the offset.
+type clock struct{ nanoseconds atomic.Int64 }
 
-func (c *clock) passed() time.Duration { return time.Duration(c.ahead.Load()) }
+func (c *clock) offset() time.Duration { return time.Duration(c.nanoseconds.Load()) }
 
-//nolint:forbidigo // the real clock is what it is ahead of
-func (c *clock) now() time.Time { return time.Now().Add(c.passed()) }
+//nolint:forbidigo // the simulated time is an offset from the real clock
+func (c *clock) now() time.Time { return time.Now().Add(c.offset()) }
 
-// node is the client of a node whose clock is ahead of the module's.
+// node is a client that converts the node's times into the module's.
 type node struct {
 	*proxyrouter.Client
 	clock *clock
@@ -28,43 +30,41 @@ type node struct {
 
 func (n node) GetSession(ctx context.Context, id string) (session.ChainSession, error) {
 	c, err := n.Client.GetSession(ctx, id)
-	return n.clock.back(c), err
+	return n.clock.toModule(c), err
 }
 
 func (n node) WalletSessions(ctx context.Context, since time.Time) ([]session.ChainSession, error) {
-	list, err := n.Client.WalletSessions(ctx, since.Add(n.clock.passed()))
+	list, err := n.Client.WalletSessions(ctx, since.Add(n.clock.offset()))
 	for i := range list {
-		list[i] = n.clock.back(list[i])
+		list[i] = n.clock.toModule(list[i])
 	}
 	return list, err
 }
 
-// back is the session as the module's clock has it.
-func (c *clock) back(s session.ChainSession) session.ChainSession {
+// toModule converts a session's times from the node's clock to the module's.
+func (c *clock) toModule(s session.ChainSession) session.ChainSession {
 	for _, t := range []*time.Time{&s.OpenedAt, &s.EndsAt, &s.ClosedAt} {
 		if !t.IsZero() {
-			*t = t.Add(-c.passed())
+			*t = t.Add(-c.offset())
 		}
 	}
 	return s
 }
 
-// Advance lets so much time pass for all sessions: those that are past their
-// end by then serve nobody any more and are closed soon, renewals come due, and
-// budgets are there again. Nothing else gets older, and claims in use last.
-// Call it while no session is being opened. Where it fails, the test does.
+// Advance moves the time of all sessions forward by d. A session past its end
+// serves no further request and is soon closed, renewals become due, and opens
+// age out of the budgets. Nothing else ages, and sessions in use stay claimed.
+// Do not call it while a session is being opened. An error fails the test.
 func (g *Gateway) Advance(d time.Duration) {
 	g.tb.Helper()
-	const moved = `UPDATE automation_sessions SET created_at = %[1]s, called_at = %[2]s, opened_at = %[3]s, ends_at = %[4]s,
-		next_at = %[5]s, last_used_at = %[6]s, unknown_at = %[7]s, closed_at = %[8]s, charged_at = %[9]s`
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	var columns []any
-	for _, c := range []string{"created_at", "called_at", "opened_at", "ends_at", "next_at", "last_used_at", "unknown_at", "closed_at", "charged_at"} {
-		columns = append(columns, fmt.Sprintf(`strftime('%%Y-%%m-%%d %%H:%%M:%%f', %s, '%+.3f seconds')`, c, -d.Seconds()))
+	var assignments []string
+	for _, column := range []string{"created_at", "called_at", "opened_at", "ends_at", "next_at", "last_used_at", "unknown_at", "closed_at", "charged_at"} {
+		assignments = append(assignments, fmt.Sprintf(`%s = strftime('%%Y-%%m-%%d %%H:%%M:%%f', %s, '%+.3f seconds')`, column, column, -d.Seconds()))
 	}
-	if _, err := g.DB.ExecContext(ctx, fmt.Sprintf(moved, columns...)); err != nil {
+	if _, err := g.DB.ExecContext(ctx, `UPDATE automation_sessions SET `+strings.Join(assignments, ", ")); err != nil {
 		g.tb.Fatal(fmt.Errorf("automationtest: advance: %w", err))
 	}
-	g.clock.ahead.Add(int64(d))
+	g.clock.nanoseconds.Add(int64(d))
 }

@@ -13,14 +13,13 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-// A gateway's own handler gets the session that it needs, and no second one
-// while that lasts.
+// The module opens a session for the host's handler, and reuses it until it ends.
 func ExampleGateway() {
 	t := &fakeTB{} // in a test: its *testing.T
 	defer t.end()
 	g := automationtest.New(t, automationtest.Options{})
 
-	// What is to be tested: the host's handler behind the module.
+	// The code under test is the host's handler behind the module.
 	handler := g.Sessions(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("session_id") == "" {
 			http.Error(w, "no session", http.StatusBadRequest)
@@ -53,7 +52,7 @@ func ExampleGateway() {
 	// alice: 400 no session, 2 sessions paid
 }
 
-// A host's test with go-sqlmock, of a handler that mounts the settings API.
+// A host's test with go-sqlmock of code that uses a settings store.
 func ExampleMock() {
 	t := &fakeTB{} // in a test: its *testing.T
 	defer t.end()

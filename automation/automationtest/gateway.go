@@ -23,7 +23,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags"
 )
 
-// TB is the part of testing.TB that is needed.
+// TB is the part of testing.TB that this package needs.
 type TB interface {
 	Helper()
 	Errorf(format string, args ...any)
@@ -31,39 +31,43 @@ type TB interface {
 	Cleanup(func())
 }
 
-// Options of a Gateway. The zero value works.
+// Options configure a [Gateway]. The zero value works.
 type Options struct {
-	// Models are the names that can be asked for; nil is "llama", which is the
-	// default as well, and "embedder".
+	// Models are the model names that requests can use. The first is the default
+	// model. Nil means "llama" and "embedder".
 	Models []string
-	// Config may change the configuration, which is that of an empty
-	// environment, with automation on by default, no budgets, and short intervals.
+	// Config, if set, changes the configuration, which is the default one with
+	// the feature and the users' setting on, without budgets, and with short
+	// intervals.
 	Config func(*automation.Config)
-	// Identify replaces the default, by which the key sk-alice is alice's.
+	// Identify replaces the default, which identifies the key sk-alice as alice.
 	Identify automation.Identify
-	// Node shapes the simulated node; its clock is the Gateway's.
-	Node     proxyroutertest.Options
+	// Node configures the simulated node. Its Now is ignored: the node uses the
+	// Gateway's clock.
+	Node proxyroutertest.Options
+	// Observer receives the outcome of each request; nil ignores them.
 	Observer automation.Observer
-	Logger   *slog.Logger // nil discards
+	// Logger is the module's logger; nil discards.
+	Logger *slog.Logger
 }
 
-// Gateway is a module that runs. No user has automation until On says so.
+// Gateway is a running module. No user has the feature before On.
 type Gateway struct {
 	*automation.Module
-	// Node is the simulated node, for its faults and its books. Its clock goes
-	// with Advance.
+	// Node is the simulated node, for injecting faults and reading statistics.
+	// Advance moves its clock.
 	Node *proxyroutertest.Server
-	// DB is the database, SQLite, for what a test wants to look at.
+	// DB is the module's SQLite database, for a test to inspect.
 	DB *sqlx.DB
 
-	tb    TB
-	flags *flags.Store
-	clock *clock
-	end   []func() error
+	tb      TB
+	flags   *flags.Store
+	clock   *clock
+	closers []func() error // in the order of the start
 }
 
-// New starts a Gateway and returns when that is ready. It ends with the test,
-// which fails where anything of this does.
+// New starts a Gateway and returns when it is ready. The Gateway is closed when
+// the test ends. An error while it starts or closes fails the test.
 func New(tb TB, o Options) *Gateway {
 	tb.Helper()
 	g := &Gateway{tb: tb, clock: &clock{}}
@@ -79,11 +83,11 @@ func New(tb TB, o Options) *Gateway {
 	return g
 }
 
-// close ends everything, in the order in which a gateway does.
+// close stops everything that start has started, the last first.
 func (g *Gateway) close() error {
 	var errs []error
-	for _, end := range slices.Backward(g.end) {
-		errs = append(errs, end())
+	for _, closer := range slices.Backward(g.closers) {
+		errs = append(errs, closer())
 	}
 	return errors.Join(errs...)
 }
@@ -93,11 +97,11 @@ func (g *Gateway) start(o Options) error {
 	if err != nil {
 		return err
 	}
-	g.end = append(g.end, func() error { return os.RemoveAll(dir) })
+	g.closers = append(g.closers, func() error { return os.RemoveAll(dir) })
 	if g.DB, err = sqlx.Open("sqlite", "file:"+filepath.Join(dir, "automation.db")+"?_txlock=immediate&_pragma=busy_timeout(5000)&_pragma=synchronous(OFF)"); err != nil {
 		return err
 	}
-	g.end = append(g.end, g.DB.Close)
+	g.closers = append(g.closers, g.DB.Close)
 	g.DB.SetMaxOpenConns(1)
 	if _, err := schema.Migrate(context.Background(), g.DB); err != nil {
 		return err
@@ -111,19 +115,19 @@ func (g *Gateway) start(o Options) error {
 	if g.Node, err = proxyroutertest.Start(o.Node); err != nil {
 		return err
 	}
-	g.end = append(g.end, func() error { g.Node.Close(); return nil })
+	g.closers = append(g.closers, func() error { g.Node.Close(); return nil })
 	client, err := proxyrouter.New(proxyrouter.Options{URL: g.Node.URL, Username: o.Node.Username, Password: o.Node.Password})
 	if err != nil {
 		return err
 	}
-	g.end = append(g.end, func() error { client.CloseIdleConnections(); return nil })
+	g.closers = append(g.closers, func() error { client.CloseIdleConnections(); return nil })
 
-	cfg, err := configuration(dir, o)
+	cfg, err := newConfig(dir, o)
 	if err != nil {
 		return err
 	}
 	if o.Identify == nil {
-		o.Identify = byKey
+		o.Identify = identifyByKey
 	}
 	g.Module, err = automation.New(cfg, g.DB, o.Identify, automation.Options{Node: node{client, g.clock}, Observer: o.Observer, Logger: o.Logger})
 	if err != nil {
@@ -137,28 +141,29 @@ func (g *Gateway) run() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- g.Run(ctx) }()
-	g.end = append(g.end, func() error { cancel(); return <-done })
-	again := time.NewTicker(time.Millisecond)
-	defer again.Stop()
-	late := time.NewTimer(time.Minute)
-	defer late.Stop()
+	g.closers = append(g.closers, func() error { cancel(); return <-done })
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	timeout := time.NewTimer(time.Minute)
+	defer timeout.Stop()
 	for {
 		if p := g.Snapshot().Components; p["run"].OK && p["flags"].OK && p["mapping"].OK {
 			return nil
 		}
 		select {
-		case <-again.C:
+		case <-poll.C:
 		case err := <-done:
-			done <- err
-			return errors.Join(err, errors.New("the module has ended"))
-		case <-late.C:
-			return fmt.Errorf("the module is not ready: %v", g.Snapshot().Components)
+			done <- err // for close
+			return errors.Join(err, errors.New("the module stopped before it was ready"))
+		case <-timeout.C:
+			return fmt.Errorf("the module is not ready after a minute: %v", g.Snapshot().Components)
 		}
 	}
 }
 
-// configuration is that of a test.
-func configuration(dir string, o Options) (automation.Config, error) {
+// newConfig returns the module's configuration. It writes the file with the
+// models into dir.
+func newConfig(dir string, o Options) (automation.Config, error) {
 	models := map[string]string{"default": proxyroutertest.ModelID("llama"), "llama": proxyroutertest.ModelID("llama"), "embedder": proxyroutertest.ModelID("embedder")}
 	if o.Models != nil {
 		models = map[string]string{"default": proxyroutertest.ModelID(o.Models[0])}
@@ -181,8 +186,8 @@ func configuration(dir string, o Options) (automation.Config, error) {
 	return cfg, os.WriteFile(filepath.Join(dir, "model_mappings.json"), text, 0o600)
 }
 
-// byKey identifies alice by "Bearer sk-alice".
-func byKey(r *http.Request) (automation.Identity, error) {
+// identifyByKey identifies alice by "Bearer sk-alice".
+func identifyByKey(r *http.Request) (automation.Identity, error) {
 	user, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer sk-")
 	if !ok || user == "" {
 		return automation.Identity{}, errors.New("automationtest: send Authorization: Bearer sk-<user>")
@@ -190,29 +195,29 @@ func byKey(r *http.Request) (automation.Identity, error) {
 	return automation.Identity{UserID: user}, nil
 }
 
-// On gives users the feature, and Off takes it from them, at once. Whether a
-// user who has the feature also wants it is theirs to say, by the settings API;
-// in a Gateway they do unless they say no. Where it fails, the test does.
+// On gives users the feature at once. Automation then acts on their requests,
+// unless they turn it off by the settings API. An error fails the test.
 func (g *Gateway) On(users ...string) {
 	g.tb.Helper()
-	g.change(users, nil)
+	g.updateFlag(users, nil)
 }
 
-// Off is the opposite of On.
+// Off takes the feature from users at once. An error fails the test.
 func (g *Gateway) Off(users ...string) {
 	g.tb.Helper()
-	g.change(nil, users)
+	g.updateFlag(nil, users)
 }
 
-func (g *Gateway) change(on, off []string) {
+// updateFlag adds users to the flag's lists and loads the flag into the module.
+func (g *Gateway) updateFlag(on, off []string) {
 	g.tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	f, err := g.flags.Get(ctx, automation.FlagName)
 	if err == nil {
-		in := flags.NewIDs(append(without(f.EnabledUserIDs, off), on...)...)
-		out := flags.NewIDs(append(without(f.DisabledUserIDs, on), off...)...)
-		_, err = g.flags.Update(ctx, automation.FlagName, flags.Change{EnabledUserIDs: &in, DisabledUserIDs: &out}, "automationtest", 0)
+		enabled := flags.NewIDs(append(without(f.EnabledUserIDs, off), on...)...)
+		disabled := flags.NewIDs(append(without(f.DisabledUserIDs, on), off...)...)
+		_, err = g.flags.Update(ctx, automation.FlagName, flags.Change{EnabledUserIDs: &enabled, DisabledUserIDs: &disabled}, "automationtest", 0)
 	}
 	if err == nil {
 		err = g.Load(ctx)
@@ -222,11 +227,12 @@ func (g *Gateway) change(on, off []string) {
 	}
 }
 
-func without(ids flags.IDs, gone []string) []string {
-	not := flags.NewIDs(gone...)
+// without returns the ids that are not among the removed ones.
+func without(ids flags.IDs, removed []string) []string {
+	remove := flags.NewIDs(removed...)
 	var kept []string
 	for _, id := range ids.List() {
-		if !not.Has(id) {
+		if !remove.Has(id) {
 			kept = append(kept, id)
 		}
 	}

@@ -32,7 +32,7 @@ func TestGateway_SwitchesUsersAtOnce(t *testing.T) {
 		want    int
 	}{
 		{nil, nil, "", http.StatusUnauthorized},
-		{nil, nil, "sk-alice", http.StatusBadRequest}, // she would have to name a session
+		{nil, nil, "sk-alice", http.StatusBadRequest}, // without the feature a request must name a session
 		{[]string{"alice", "bob"}, nil, "sk-alice", http.StatusOK},
 		{nil, []string{"alice"}, "sk-alice", http.StatusBadRequest},
 		{nil, nil, "sk-bob", http.StatusOK},
@@ -41,7 +41,7 @@ func TestGateway_SwitchesUsersAtOnce(t *testing.T) {
 		g.On(step.on...)
 		g.Off(step.off...)
 		if w := chat(g, step.key, "my-model"); w.Code != step.want {
-			t.Errorf("%+v: %d %s", step, w.Code, w.Body)
+			t.Errorf("after On(%v) and Off(%v) the key %q gets status %d %s, want %d", step.on, step.off, step.key, w.Code, w.Body, step.want)
 		}
 	}
 }
@@ -64,46 +64,46 @@ func TestGateway_AdvancesTheSessionsClock(t *testing.T) {
 	} {
 		g.Advance(step.advance)
 		if w := chat(g, "sk-alice", "llama"); w.Code != step.want {
-			t.Errorf("step %d: %d %s", i, w.Code, w.Body)
+			t.Errorf("step %d: status %d %s, want %d", i, w.Code, w.Body, step.want)
 		}
 		if opens := g.Node.Stats().Opens; opens != step.opens {
-			t.Errorf("step %d: %d opens, want %d", i, opens, step.opens)
+			t.Errorf("step %d: %d sessions opened, want %d", i, opens, step.opens)
 		}
 	}
-	// What has ended is closed, and not before its end on the chain.
-	again, late := time.NewTicker(5*time.Millisecond), time.NewTimer(5*time.Minute) // a machine may be loaded many times over
-	defer again.Stop()
-	defer late.Stop()
+	// The module closes ended sessions, and none before its end on the chain.
+	poll, timeout := time.NewTicker(5*time.Millisecond), time.NewTimer(5*time.Minute) // long, for an overloaded machine
+	defer poll.Stop()
+	defer timeout.Stop()
 	for g.Node.Stats().Closes < 2 {
 		select {
-		case <-again.C:
-		case <-late.C:
-			t.Fatal("the sessions were not closed")
+		case <-poll.C:
+		case <-timeout.C:
+			t.Fatal("the two ended sessions were not closed within five minutes")
 		}
 	}
 	if s := g.Node.Stats(); s.EarlyCloses > 0 || s.Overlaps > 0 {
-		t.Errorf("the node's books: %+v", s)
+		t.Errorf("the node's stats are %+v, want no early close and no overlap", s)
 	}
 }
 
-func TestGateway_FindsAnOpenOfUnknownOutcomeLater(t *testing.T) {
+func TestGateway_AdoptsASessionWhoseOpenHadNoAnswer(t *testing.T) {
 	g := automationtest.New(t, automationtest.Options{})
 	g.On("alice")
 	g.Advance(3 * time.Hour)
 	g.Node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, After: true, Mode: proxyroutertest.ModeDrop})
 	if w := chat(g, "sk-alice", "llama"); w.Code != http.StatusOK {
-		t.Errorf("%d %s", w.Code, w.Body)
+		t.Errorf("status %d %s, want 200", w.Code, w.Body)
 	}
 	if opens := g.Node.Stats().Opens; opens != 1 {
-		t.Errorf("%d sessions paid, want the one that was in doubt", opens)
+		t.Errorf("%d sessions paid, want only the one whose open had no answer", opens)
 	}
 }
 
-func TestGateway_FailsTheTestItself(t *testing.T) {
+func TestGateway_ReportsErrorsToTheTest(t *testing.T) {
 	tb := &fakeTB{}
 	if g := automationtest.New(tb, automationtest.Options{Config: func(c *automation.Config) { c.SessionScope = "everybody" }}); g != nil || len(tb.errors) != 1 {
-		t.Errorf("with a bad configuration the test is told %q", tb.errors)
-	} // nothing is left, as TestMain checks
+		t.Errorf("a bad configuration: gateway %v and errors %q, want no gateway and one error", g, tb.errors)
+	} // TestMain checks that no goroutine is left
 	tb.end()
 
 	tb = &fakeTB{}
@@ -113,12 +113,12 @@ func TestGateway_FailsTheTestItself(t *testing.T) {
 	g.Off("alice")
 	g.Advance(time.Hour)
 	if len(tb.errors) != 3 {
-		t.Errorf("without a database the test is told %q", tb.errors)
+		t.Errorf("without a database: errors %q, want one each from On, Off and Advance", tb.errors)
 	}
 	tb.end()
 }
 
-func TestGateway_TakesTheHostsIdentify(t *testing.T) {
+func TestGateway_UsesTheHostsIdentify(t *testing.T) {
 	g := automationtest.New(t, automationtest.Options{Identify: func(r *http.Request) (automation.Identity, error) {
 		return automation.Identity{UserID: r.Header.Get("X-User")}, nil
 	}})

@@ -8,9 +8,9 @@ import (
 
 // SessionsCall is a call about sessions.
 type SessionsCall struct {
-	mock  *Mock
-	query *sqlmock.ExpectedQuery
-	one   bool // it is about one session, and changes it
+	mock     *Mock
+	query    *sqlmock.ExpectedQuery
+	rollback bool // without a row the transaction is rolled back
 }
 
 // SessionsList expects that a user's open sessions are read.
@@ -24,7 +24,7 @@ func (m *Mock) SessionEnd(user, sessionID string) SessionsCall {
 	return SessionsCall{m, m.query(`UPDATE automation_sessions SET reason = CASE`, sessionID, user, sqlmock.AnyArg()), true}
 }
 
-// UsageCall is a call about what a user has used of their limits.
+// UsageCall is a call about a user's use of their limits.
 type UsageCall struct {
 	mock  *Mock
 	query *sqlmock.ExpectedQuery
@@ -36,8 +36,8 @@ func (m *Mock) SessionsUsage(user string) UsageCall {
 	return UsageCall{m, m.query(`WITH held AS (`, user, sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg())}
 }
 
-// Returns lets the user hold so many sessions, all of them idle, and have opened
-// so many.
+// Returns sets how many sessions the user holds, all of them idle, and how many
+// opens were charged to them in the last hour and in the last day.
 func (c UsageCall) Returns(held, opensHour, opensDay int) {
 	c.query.WillReturnRows(sqlmock.NewRows([]string{"n", "in_use", "placed", "free", "hour", "hour_free", "day", "day_free"}).
 		AddRow(held, 0, held, 1800.0, opensHour, 1800.0, opensDay, 1800.0))
@@ -50,44 +50,46 @@ func (m *Mock) SessionClaim(owner, modelID string) SessionsCall {
 		owner, modelID, sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg(), sqlmock.AnyArg()), false}
 }
 
-// SessionRelease expects that a claimed session is given back.
+// SessionRelease expects that a claimed session is released.
 func (m *Mock) SessionRelease() WriteCall {
 	return m.exec(`UPDATE automation_sessions SET lane = '', lease_token = NULL`)
 }
 
-// SessionsErase expects that a user's name is taken off all sessions.
+// SessionsErase expects that a user's id is removed from all sessions, and their
+// records of failed providers deleted.
 func (m *Mock) SessionsErase(user string) WriteCall {
 	m.begin()
-	m.ExpectExec(starts(`DELETE FROM automation_provider_failures WHERE user_id = $1`)).WithArgs(user).WillReturnResult(sqlmock.NewResult(0, 0))
-	return WriteCall{m, m.ExpectExec(starts(`UPDATE automation_sessions SET`)).WithArgs(user)}
+	m.ExpectExec(prefixPattern(`DELETE FROM automation_provider_failures WHERE user_id = $1`)).WithArgs(user).WillReturnResult(sqlmock.NewResult(0, 0))
+	return WriteCall{m, m.ExpectExec(prefixPattern(`UPDATE automation_sessions SET`)).WithArgs(user)}
 }
 
-// Returns lets the database have these sessions, or the one that was asked for.
-func (s SessionsCall) Returns(list ...session.Info) {
+// Returns sets the sessions that are listed, or the one that is claimed or ended.
+func (s SessionsCall) Returns(sessions ...session.Info) {
 	rows := sessionRows()
-	for _, x := range list {
+	for _, info := range sessions {
 		state := "open"
-		if x.Ending {
+		if info.Ending {
 			state = "ending"
 		}
-		rows.AddRow("row-"+x.SessionID, x.SessionID, x.ModelID, "", "", int64(x.EndsAt.Sub(x.OpenedAt).Seconds()), nil, state, "", "",
-			x.OpenedAt, x.OpenedAt, x.EndsAt, x.EndsAt.Sub(x.OpenedAt).Seconds(), x.InUse, 0)
+		lifetime := info.EndsAt.Sub(info.OpenedAt).Seconds()
+		rows.AddRow("row-"+info.SessionID, info.SessionID, info.ModelID, "", "", int64(lifetime), nil, state, "", "",
+			info.OpenedAt, info.OpenedAt, info.EndsAt, lifetime, info.InUse, 0)
 	}
 	s.query.WillReturnRows(rows)
 	s.mock.ExpectCommit()
 }
 
-// Nothing lets the database have no such session.
+// Nothing makes the database find no such session.
 func (s SessionsCall) Nothing() {
 	s.query.WillReturnRows(sessionRows())
-	if s.one {
+	if s.rollback {
 		s.mock.ExpectRollback()
 	} else {
 		s.mock.ExpectCommit()
 	}
 }
 
-// Fails lets the database answer with an error.
+// Fails makes the database return err.
 func (s SessionsCall) Fails(err error) {
 	s.query.WillReturnError(err)
 	s.mock.ExpectRollback()

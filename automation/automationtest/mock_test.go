@@ -34,14 +34,14 @@ func TestMain(m *testing.M) {
 
 var (
 	at      = time.Date(2026, 11, 2, 3, 4, 5, 0, time.UTC)
-	errAway = errors.New("the database is on fire")
+	errDown = errors.New("the database is down")
 	hour    = settings.Settings{UserID: "alice", IsEnabled: true, SessionDuration: time.Hour, Version: 3, CreatedAt: at, UpdatedAt: at}
 	off     = false
 	short   = 10 * time.Minute
 )
 
-// The stores themselves: what is expected is what they ask.
-func TestMock_ExpectsWhatTheStoresAsk(t *testing.T) {
+// The expectations match the statements of the real stores.
+func TestMock_ExpectsTheStoresStatements(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		expect func(*automationtest.Mock)
@@ -54,8 +54,8 @@ func TestMock_ExpectsWhatTheStoresAsk(t *testing.T) {
 		{"nothing is stored", func(m *automationtest.Mock) { m.SettingsGet("alice").Nothing() },
 			func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) { return s.Get(ctx, "alice") },
 			settings.Settings{UserID: "alice", SessionDuration: time.Hour}, nil},
-		{"settings cannot be read", func(m *automationtest.Mock) { m.SettingsGet("alice").Fails(errAway) },
-			func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) { return s.Get(ctx, "alice") }, settings.Settings{}, errAway},
+		{"settings cannot be read", func(m *automationtest.Mock) { m.SettingsGet("alice").Fails(errDown) },
+			func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) { return s.Get(ctx, "alice") }, settings.Settings{}, errDown},
 		{"settings are put", func(m *automationtest.Mock) {
 			m.SettingsPut("alice", settings.Values{IsEnabled: true, SessionDuration: time.Hour}).Returns(hour)
 		}, func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) {
@@ -66,7 +66,7 @@ func TestMock_ExpectsWhatTheStoresAsk(t *testing.T) {
 		}, func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) {
 			return s.Patch(ctx, "alice", settings.Change{SessionDuration: &short}, settings.Always)
 		}, hour, nil},
-		{"settings are stored where none are", func(m *automationtest.Mock) {
+		{"settings are stored for the first time", func(m *automationtest.Mock) {
 			m.SettingsUpdate("alice", settings.Change{IsEnabled: &off}, 0).Returns(hour)
 		}, func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) {
 			return s.Patch(ctx, "alice", settings.Change{IsEnabled: &off}, settings.IfVersion(0))
@@ -80,10 +80,10 @@ func TestMock_ExpectsWhatTheStoresAsk(t *testing.T) {
 			func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) {
 				return s.Delete(ctx, "alice", settings.Always)
 			}, settings.Settings{UserID: "alice", SessionDuration: time.Hour}, nil},
-		{"settings cannot be deleted", func(m *automationtest.Mock) { m.SettingsDelete("alice").Fails(errAway) },
+		{"settings cannot be deleted", func(m *automationtest.Mock) { m.SettingsDelete("alice").Fails(errDown) },
 			func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) {
 				return s.Delete(ctx, "alice", settings.Always)
-			}, settings.Settings{}, errAway},
+			}, settings.Settings{}, errDown},
 		{"a user is erased", func(m *automationtest.Mock) { m.SettingsErase("alice").Done() },
 			func(ctx context.Context, s *settings.Store, _ *flags.Store) (any, error) {
 				return nil, s.EraseUser(ctx, "alice")
@@ -92,18 +92,18 @@ func TestMock_ExpectsWhatTheStoresAsk(t *testing.T) {
 			m.FlagsGet("beta").Returns(&flags.Flag{Name: "beta", Enabled: true, EnabledUserIDs: flags.NewIDs("7"), Percentage: 1250, Version: 4, UpdatedAt: at, UpdatedBy: "ops"})
 		}, func(ctx context.Context, _ *settings.Store, f *flags.Store) (any, error) { return f.Get(ctx, "beta") },
 			&flags.Flag{Name: "beta", Enabled: true, EnabledUserIDs: flags.NewIDs("7"), Percentage: 1250, Version: 4, UpdatedAt: at, UpdatedBy: "ops"}, nil},
-		{"a flag is not there", func(m *automationtest.Mock) { m.FlagsGet("beta").Fails(sql.ErrNoRows) },
+		{"a flag does not exist", func(m *automationtest.Mock) { m.FlagsGet("beta").Fails(sql.ErrNoRows) },
 			func(ctx context.Context, _ *settings.Store, f *flags.Store) (any, error) { return f.Get(ctx, "beta") }, (*flags.Flag)(nil), flags.ErrNotFound},
 		{"a flag is changed", func(m *automationtest.Mock) {
 			m.FlagsUpdate("beta", "ops").Returns(&flags.Flag{Name: "beta", Version: 5, UpdatedAt: at})
 		}, func(ctx context.Context, _ *settings.Store, f *flags.Store) (any, error) {
 			return f.Update(ctx, "beta", flags.Change{Enabled: &off}, "ops", 0)
 		}, &flags.Flag{Name: "beta", Version: 5, UpdatedAt: at}, nil},
-		{"flags cannot be read", func(m *automationtest.Mock) { m.FlagsLoad().Fails(errAway) },
+		{"flags cannot be read", func(m *automationtest.Mock) { m.FlagsLoad().Fails(errDown) },
 			func(ctx context.Context, _ *settings.Store, f *flags.Store) (any, error) {
 				_, err := f.Load(ctx, nil)
 				return nil, err
-			}, nil, errAway},
+			}, nil, errDown},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			db, mock := automationtest.NewMock(t)
@@ -117,58 +117,58 @@ func TestMock_ExpectsWhatTheStoresAsk(t *testing.T) {
 				t.Errorf("error %v, want %v", err, c.err)
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" {
-				t.Errorf("answer (- want, + got):\n%s", diff)
+				t.Errorf("result (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-// A module that does not run asks for what its handlers need and nothing else.
-func TestMock_ServesAGatewaysOwnTest(t *testing.T) {
+// A module that is not running sends only its handlers' statements.
+func TestMock_ServesAModuleThatIsNotRunning(t *testing.T) {
 	db, mock := automationtest.NewMock(t)
-	m := stillModule(t, db)
+	m := newModule(t, db)
 	mock.FlagsLoad().Returns(&flags.Flag{Name: automation.FlagName, Enabled: true, Percentage: 100 * flags.Percent, Version: 1, UpdatedAt: at})
 	if err := m.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ask := func(method, path, body string, want int) {
+	call := func(method, path, body string, want int) {
 		t.Helper()
 		r := httptest.NewRequest(method, automation.BasePath+path, strings.NewReader(body))
 		r.Header.Set("Content-Type", "application/json")
 		w := httptest.NewRecorder()
 		m.API().ServeHTTP(w, r)
 		if w.Code != want {
-			t.Errorf("%s %s: %d %s, want %d", method, path, w.Code, w.Body, want)
+			t.Errorf("%s %s: status %d %s, want %d", method, path, w.Code, w.Body, want)
 		}
 	}
 
 	mock.SettingsGet("alice").Nothing()
-	ask("GET", "/settings", "", http.StatusOK)
+	call("GET", "/settings", "", http.StatusOK)
 	mock.SettingsPut("alice", settings.Values{IsEnabled: true, SessionDuration: time.Hour}).Returns(hour)
-	ask("PUT", "/settings", `{"is_enabled":true,"session_duration":3600}`, http.StatusOK)
-	mock.SettingsPatch("alice", settings.Change{IsEnabled: &off}).Fails(errAway)
-	ask("PATCH", "/settings", `{"is_enabled":false}`, http.StatusServiceUnavailable)
+	call("PUT", "/settings", `{"is_enabled":true,"session_duration":3600}`, http.StatusOK)
+	mock.SettingsPatch("alice", settings.Change{IsEnabled: &off}).Fails(errDown)
+	call("PATCH", "/settings", `{"is_enabled":false}`, http.StatusServiceUnavailable)
 	mock.SettingsDelete("alice").Done()
-	ask("DELETE", "/settings", "", http.StatusOK)
+	call("DELETE", "/settings", "", http.StatusOK)
 	mock.SessionsList("alice").Returns(session.Info{SessionID: sessionID, ModelID: "0xb2", OpenedAt: at, EndsAt: at.Add(time.Hour)})
-	ask("GET", "/sessions", "", http.StatusOK)
-	mock.SessionsList("alice").Fails(errAway)
-	ask("GET", "/sessions", "", http.StatusServiceUnavailable)
+	call("GET", "/sessions", "", http.StatusOK)
+	mock.SessionsList("alice").Fails(errDown)
+	call("GET", "/sessions", "", http.StatusServiceUnavailable)
 	mock.SessionEnd("alice", sessionID).Returns(session.Info{SessionID: sessionID, ModelID: "0xb2", OpenedAt: at, EndsAt: at.Add(time.Hour), Ending: true})
-	ask("DELETE", "/sessions/"+sessionID, "", http.StatusOK)
+	call("DELETE", "/sessions/"+sessionID, "", http.StatusOK)
 	mock.SessionEnd("alice", otherID).Nothing()
-	ask("DELETE", "/sessions/"+otherID, "", http.StatusNotFound)
+	call("DELETE", "/sessions/"+otherID, "", http.StatusNotFound)
 
 	mock.SettingsGet("alice").Returns(hour)
 	mock.SessionsUsage("alice").Returns(4, 1, 1)
-	ask("GET", "/status", "", http.StatusOK)
+	call("GET", "/status", "", http.StatusOK)
 
 	mock.SettingsErase("alice").Done()
 	mock.SessionsErase("alice").Done()
 	mock.FeedbackErase("alice").Done()
 	mock.FailuresErase("alice").Done()
 	if err := m.EraseUser(t.Context(), "alice"); err != nil {
-		t.Error(err)
+		t.Errorf("EraseUser: %v", err)
 	}
 }
 
@@ -186,7 +186,7 @@ func TestMock_ClaimsAndReleasesASession(t *testing.T) {
 	var c *session.Claim
 	for c == nil {
 		c, err = m.Acquire(ctx, session.Request{UserID: "alice", ModelID: "0xb2", Duration: time.Hour})
-		if err != nil && !errors.Is(err, session.ErrNotRunning) { // Run is about to begin
+		if err != nil && !errors.Is(err, session.ErrNotRunning) { // until Run has begun
 			t.Fatal(err)
 		}
 	}
@@ -196,11 +196,11 @@ func TestMock_ClaimsAndReleasesASession(t *testing.T) {
 	c.Release()
 	cancel()
 	if err := <-done; err != nil {
-		t.Error(err)
+		t.Errorf("Run: %v", err)
 	}
 }
 
-func TestMock_WhatWasNotExpectedFailsTheTestAndSaysWhatToExpect(t *testing.T) {
+func TestMock_FailsForUnexpectedStatements(t *testing.T) {
 	for name, tt := range map[string]struct {
 		expect func(*automationtest.Mock)
 		want   string
@@ -218,10 +218,10 @@ func TestMock_WhatWasNotExpectedFailsTheTestAndSaysWhatToExpect(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := store.Get(t.Context(), "alice"); err == nil {
-				t.Error("the call succeeded")
+				t.Error("reading alice's settings succeeded, want an error")
 			}
 			if !strings.Contains(strings.Join(tb.errors, "\n"), tt.want) {
-				t.Errorf("the test is told %q, want %q", strings.Join(tb.errors, "\n"), tt.want)
+				t.Errorf("the test's errors are %q, want one with %q", tb.errors, tt.want)
 			}
 			tb.end()
 		})
@@ -229,9 +229,9 @@ func TestMock_WhatWasNotExpectedFailsTheTestAndSaysWhatToExpect(t *testing.T) {
 }
 
 func TestNewMockOn_TakesSqlmocksOptions(t *testing.T) {
-	var asked []string
+	var matched []string
 	inner, outer, err := sqlmock.New(sqlmock.QueryMatcherOption(sqlmock.QueryMatcherFunc(func(want, got string) error {
-		asked = append(asked, got)
+		matched = append(matched, got)
 		return sqlmock.QueryMatcherRegexp.Match(want, got)
 	})))
 	if err != nil {
@@ -243,12 +243,12 @@ func TestNewMockOn_TakesSqlmocksOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := store.Get(t.Context(), "alice"); err != nil || got.SessionDuration != time.Hour || len(asked) == 0 {
-		t.Errorf("%+v, %v, %q", got, err, asked)
+	if got, err := store.Get(t.Context(), "alice"); err != nil || got.SessionDuration != time.Hour || len(matched) == 0 {
+		t.Errorf("settings %+v, %v and statements %q at the matcher; want a duration of an hour and at least one statement", got, err, matched)
 	}
 }
 
-func TestMock_FailsForWhatDidNotHappen(t *testing.T) {
+func TestMock_FailsForUnmetExpectations(t *testing.T) {
 	tb := &fakeTB{}
 	_, mock := automationtest.NewMock(tb)
 	mock.SettingsGet("alice").Returns(hour)
@@ -258,24 +258,7 @@ func TestMock_FailsForWhatDidNotHappen(t *testing.T) {
 	}
 }
 
-func TestMock_FailsForWhatWasNotExpected(t *testing.T) {
-	tb := &fakeTB{}
-	db, mock := automationtest.NewMock(tb)
-	defer tb.end()
-	store, err := settings.NewStore(db, settings.Defaults{}, settings.StoreOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := store.Get(t.Context(), "alice"); err == nil {
-		t.Error("settings were read though nobody expected it")
-	}
-	mock.SettingsGet("bob").Returns(hour)
-	if _, err := store.Get(t.Context(), "alice"); err == nil {
-		t.Error("alice's settings were read though bob's were expected")
-	}
-}
-
-// fakeTB keeps what a test would be told.
+// fakeTB is a TB that collects errors, and runs the cleanups at end.
 type fakeTB struct {
 	errors   []string
 	cleanups []func()
@@ -294,8 +277,8 @@ func (tb *fakeTB) end() {
 	}
 }
 
-// stillModule is a module that does not run.
-func stillModule(t *testing.T, db *sqlx.DB) *automation.Module {
+// newModule returns a module that is not running.
+func newModule(t *testing.T, db *sqlx.DB) *automation.Module {
 	t.Helper()
 	cfg := automation.DefaultConfig()
 	cfg.FeatureEnabled = true

@@ -21,8 +21,8 @@ type mockConn interface {
 	driver.NamedValueChecker
 }
 
-// strict puts a pool before that of a sqlmock, which fails the test for what
-// was not expected: the module itself would answer 503 and continue.
+// strict returns a pool on db, the pool of a sqlmock, that fails the test for a
+// statement that was not expected. Without it, the module would only answer 503.
 func strict(tb TB, db *sql.DB) (*sql.DB, error) {
 	conn, err := db.Conn(context.Background())
 	if err != nil {
@@ -33,14 +33,14 @@ func strict(tb TB, db *sql.DB) (*sql.DB, error) {
 	err = conn.Raw(func(raw any) error {
 		var ok bool
 		if c, ok = raw.(mockConn); !ok {
-			return fmt.Errorf("automationtest: %T is no connection of go-sqlmock", raw)
+			return fmt.Errorf("automationtest: %T is not a connection of go-sqlmock", raw)
 		}
 		return nil
 	})
 	return sql.OpenDB(strictConnector{tb, c, db.Driver()}), err
 }
 
-// strictConnector connects to one sqlmock.
+// strictConnector makes connections that share the one of a sqlmock.
 type strictConnector struct {
 	tb     TB
 	conn   mockConn
@@ -53,62 +53,62 @@ func (c strictConnector) Connect(context.Context) (driver.Conn, error) {
 
 func (c strictConnector) Driver() driver.Driver { return c.driver }
 
-// strictConn reports what the connection behind it did not expect.
+// strictConn fails the test for statements that its mockConn does not expect.
 type strictConn struct {
 	mockConn
-	tb    TB
-	stray bool // in a transaction that was not expected
+	tb             TB
+	inUnexpectedTx bool
 }
 
-var errNotExpected = errors.New("automationtest: the test does not expect this")
+var errUnexpected = errors.New("automationtest: a statement that the test does not expect")
 
-// Close leaves the connection, which all of the pool's share, to its own pool.
+// Close does nothing: sqlmock's own pool closes the shared connection.
 func (c *strictConn) Close() error { return nil }
 
-// BeginTx lets a transaction begin that was not expected, because only its
-// first statement says what the test should expect.
+// BeginTx also begins a transaction that was not expected, because only its
+// first statement shows which expectation is missing.
 func (c *strictConn) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
 	tx, err := c.mockConn.BeginTx(ctx, o)
-	if notExpected(err) {
-		c.stray = true
-		return strayTx{c}, nil
+	if isUnexpected(err) {
+		c.inUnexpectedTx = true
+		return unexpectedTx{c}, nil
 	}
 	return tx, err
 }
 
-type strayTx struct{ *strictConn }
+type unexpectedTx struct{ *strictConn }
 
-func (t strayTx) Commit() error   { t.stray = false; return nil }
-func (t strayTx) Rollback() error { t.stray = false; return nil }
+func (t unexpectedTx) Commit() error   { t.inUnexpectedTx = false; return nil }
+func (t unexpectedTx) Rollback() error { t.inUnexpectedTx = false; return nil }
 
 func (c *strictConn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
-	if c.stray {
+	if c.inUnexpectedTx {
 		switch {
 		case isSetup(query):
 			return noRows{}, nil
 		case strings.Contains(query, "FROM pg_attribute"):
-			// Where flags cannot be read, the module looks which columns there
-			// are. A test that lets reading fail need not expect that.
-			return nil, errNotExpected
+			// After a failed read of the flags, the module queries which columns
+			// exist. A test of that failure need not expect the query.
+			return nil, errUnexpected
 		}
 		return nil, c.report(query, nil)
 	}
 	rows, err := c.mockConn.QueryContext(ctx, query, args)
-	if notExpected(err) {
+	if isUnexpected(err) {
 		return nil, c.report(query, err)
 	}
 	return rows, err
 }
 
 func (c *strictConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Result, error) {
-	if c.stray {
+	if c.inUnexpectedTx {
 		if isSetup(query) {
 			return driver.RowsAffected(0), nil
 		}
 		return nil, c.report(query, nil)
 	}
 	result, err := c.mockConn.ExecContext(ctx, query, args)
-	if notExpected(err) {
+	if isUnexpected(err) {
 		return nil, c.report(query, err)
 	}
 	return result, err
@@ -117,31 +117,34 @@ func (c *strictConn) ExecContext(ctx context.Context, query string, args []drive
 // isSetup reports whether a statement only sets a transaction up.
 func isSetup(query string) bool { return strings.Contains(query, "set_config(") }
 
-// report fails the test, once, with the expectation to add.
-func (c *strictConn) report(query string, why error) error {
+// report fails the test with the expectation to add. The cause is sqlmock's
+// error, or nil.
+func (c *strictConn) report(query string, cause error) error {
 	c.tb.Helper()
-	text := strings.Join(strings.Fields(query), " ")
-	if why == nil {
-		why = errNotExpected
+	statement := strings.Join(strings.Fields(query), " ")
+	if cause == nil {
+		cause = errUnexpected
 	}
-	c.tb.Errorf("automationtest: the module asks what the test does not expect: %.120s\n\texpect it with %s\n\t%v", text, suggestion(text), why)
-	return fmt.Errorf("%w: %w", errNotExpected, why)
+	c.tb.Errorf("automationtest: the module sent a statement that the test does not expect: %.120s\n\texpect it with %s\n\t%v",
+		statement, suggestion(statement), cause)
+	return fmt.Errorf("%w: %w", errUnexpected, cause)
 }
 
-// notExpected reports whether an error is sqlmock's own. It has no sentinels.
-func notExpected(err error) bool {
+// isUnexpected reports whether err says that sqlmock did not expect the call.
+// sqlmock has no sentinel errors.
+func isUnexpected(err error) bool {
 	if err == nil {
 		return false
 	}
-	for _, said := range []string{"was not expected", "could not match actual sql", "arguments do not match"} {
-		if strings.Contains(err.Error(), said) {
+	for _, text := range []string{"was not expected", "could not match actual sql", "arguments do not match"} {
+		if strings.Contains(err.Error(), text) {
 			return true
 		}
 	}
 	return false
 }
 
-// suggestions are the expectations by what their statements begin with.
+// suggestions name the expectation for a statement by its prefix.
 var suggestions = []struct{ prefix, expectation string }{
 	{"SELECT coalesce(is_enabled", "SettingsGet"},
 	{"INSERT INTO user_automation_settings", "SettingsPut, SettingsPatch, or SettingsUpdate with version 0"},
@@ -168,7 +171,7 @@ func suggestion(query string) string {
 	return "sqlmock's own ExpectQuery or ExpectExec"
 }
 
-// noRows is an empty answer.
+// noRows is an empty result.
 type noRows struct{}
 
 func (noRows) Columns() []string         { return nil }
