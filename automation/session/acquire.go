@@ -23,7 +23,7 @@ type acquisition struct {
 	waiter    *waiter
 	last      reserveResult // of its last reservation
 	reserved  bool          // there was one
-	asked     int           // how often it has asked as the head of its queue
+	attempts  int           // how often it has asked as the head of its queue
 	answered  bool          // the database has said that there is nothing idle
 }
 
@@ -37,7 +37,7 @@ func (m *Manager) acquire(ctx context.Context, a *acquisition) (*Claim, error) {
 	e := Event{Kind: Acquired, Result: "idle", Took: m.opts.Now().Sub(begun)}
 	switch {
 	case err != nil:
-		e.Result = acquired(err)
+		e.Result = failureResult(err)
 	case a.queue != nil:
 		e.Result = "waited"
 	}
@@ -72,7 +72,7 @@ func (m *Manager) waitForClaim(ctx context.Context, a *acquisition) (c *Claim, e
 		case <-a.waiter.wake:
 		case <-poll.C:
 		case err := <-a.waiter.failed:
-			return nil, m.failed(err)
+			return nil, m.queueError(err)
 		case <-m.ending:
 			return nil, ErrNotRunning
 		case <-wait.Done():
@@ -85,7 +85,7 @@ func (m *Manager) waitForClaim(ctx context.Context, a *acquisition) (c *Claim, e
 		if !head {
 			continue
 		}
-		a.asked++
+		a.attempts++
 		began := m.opts.Now()
 		c, err := a.ask(ctx, database, v)
 		if err != nil && a.answered && wait.Err() != nil && ctx.Err() == nil {
@@ -137,7 +137,7 @@ func (a *acquisition) takeLingering(ctx context.Context) *Claim {
 		a.m.recall(ctx, func(r *row) bool { return r.SessionID.String == a.sessionID.String() })
 		return nil
 	}
-	return a.m.takeLingering(ctx, a.pool, a.req, a.paid())
+	return a.m.takeLingering(ctx, a.pool, a.req, a.hasPaid())
 }
 
 // claim takes an idle session, where there is one.
@@ -164,7 +164,7 @@ func (a *acquisition) claim(ctx, database context.Context, p place) (*Claim, err
 	case r == nil:
 		return nil, err
 	}
-	return m.claimed(ctx, r, a.req, lease{r.ID, c.token}, asked, a.paid())
+	return m.claimed(ctx, r, a.req, lease{r.ID, c.token}, asked, a.hasPaid())
 }
 
 // claimAny takes an idle session of a pool, one whose provider works before
@@ -188,7 +188,7 @@ func (a *acquisition) reserve(ctx, database context.Context, v headView, p place
 	m := a.m
 	asked := m.opts.Now()
 	r := reserveRequest{claimRequest: claimRequest{pool: a.pool, token: rand.Text(), margin: m.margin(a.req.Duration), place: p},
-		user: a.req.UserID, omitProvider: a.req.OmitProvider, duration: a.req.Duration, purpose: purposeRequest, early: v.early}
+		user: a.req.UserID, omitProvider: a.req.OmitProvider, duration: a.req.Duration, purpose: purposeRequest, inUseMayLinger: v.inUseMayLinger}
 	if r.omitProvider != "" {
 		r.omit = []string{r.omitProvider}
 	}
@@ -206,12 +206,12 @@ func (a *acquisition) reserve(ctx, database context.Context, v headView, p place
 	}
 	m.opts.failpoint("after-intent")
 	if res.claimed != nil {
-		return m.claimed(ctx, res.claimed, a.req, lease{res.claimed.ID, r.token}, asked, a.paid())
+		return m.claimed(ctx, res.claimed, a.req, lease{res.claimed.ID, r.token}, asked, a.hasPaid())
 	}
 	a.last, a.reserved = res, true
 	a.queue.noteLive(res.Live > 0)
 	m.openAll(r, res.opens, asked, a.queue)
-	inUse := r.early && res.refused != nil && res.refused.Limit == LimitSessions // by sessions that may be idle soon
+	inUse := r.inUseMayLinger && res.refused != nil && res.refused.Limit == LimitSessions // by sessions that may be idle soon
 	if res.capped && !inUse {
 		a.queue.pauseOpens()
 	}
@@ -258,7 +258,7 @@ func later(a, b time.Time) time.Time {
 // sessions without a signal. A database that answers within a second is asked for
 // half of the time at most.
 func (a *acquisition) pause(lastTook time.Duration) time.Duration {
-	return max(min(lastTook, time.Second), retry.Jitter(min(time.Duration(a.asked*a.asked)*25*time.Millisecond, 150*time.Millisecond)))
+	return max(min(lastTook, time.Second), retry.Jitter(min(time.Duration(a.attempts*a.attempts)*25*time.Millisecond, 150*time.Millisecond)))
 }
 
 // timeoutReason is what a request that has waited in vain is told.
@@ -274,10 +274,10 @@ func (m *Manager) reserve(ctx context.Context, r *reserveRequest) (reserveResult
 		m.recall(ctx, func(o *row) bool { return o.UserID == r.user })
 	}
 	if m.opts.MaxOpen > 0 {
-		if err := m.budget.take(ctx); err != nil {
+		if err := m.budget.acquire(ctx); err != nil {
 			return reserveResult{}, m.unavailable(ErrOpening)
 		}
-		defer m.budget.give()
+		defer m.budget.release()
 	}
 	r.ceiling = m.ceilingOf(r.model)
 	r.ids = newIntents(r.demand, r.purpose)
@@ -293,8 +293,8 @@ func (m *Manager) undo(r reserveRequest) {
 	})
 }
 
-// paid reports whether the node was asked to open a session for the request.
-func (a *acquisition) paid() bool { return a.queue != nil && a.queue.isPaid(a.waiter) }
+// hasPaid reports whether the node was asked to open a session for the request.
+func (a *acquisition) hasPaid() bool { return a.queue != nil && a.queue.isPaid(a.waiter) }
 
 func (m *Manager) newClaim(ctx context.Context, req Request, paid bool) *Claim {
 	c := &Claim{m: m, req: req, paid: paid}
@@ -319,8 +319,8 @@ func (m *Manager) claimed(ctx context.Context, r *row, req Request, l lease, ask
 	return c, nil
 }
 
-// failed is what a request is told whose queue has come to nothing.
-func (m *Manager) failed(err error) error {
+// queueError is what a request is told whose queue has come to nothing.
+func (m *Manager) queueError(err error) error {
 	if b, ok := errors.AsType[*BudgetError](err); ok {
 		return b
 	}

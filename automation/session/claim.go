@@ -82,7 +82,7 @@ func (c *Claim) end(busy bool) {
 		c.m.wake(c.row)
 		return
 	}
-	if c.m.leases.isStopped() {
+	if c.m.leases.haveLoopsEnded() {
 		c.m.releaseDue(c.leaseCtx)
 		return
 	}
@@ -117,7 +117,7 @@ func (c *Claim) retire(reason string) error {
 	if c.released.Load() {
 		return nil // another request may have the lease by now
 	}
-	c.m.leases.forbid(func(r *row) bool { return r.ID == c.row.ID })
+	c.m.leases.forbidHandOver(func(r *row) bool { return r.ID == c.row.ID })
 	ctx, cancel := c.m.detached(c.leaseCtx)
 	defer cancel()
 	c.m.opts.Observe(Event{Kind: Retired, Result: reason})

@@ -32,8 +32,8 @@ const maxGroupedClaims = 32
 // waitingClaim is a claim that waits for a connection, or for the statement that it is part of.
 type waitingClaim struct {
 	claimRequest
-	result chan claimResult // has room for the only one
-	left   bool             // its request waits no longer; guarded by the group's lock
+	result    chan claimResult // has room for the only one
+	abandoned bool             // its request waits no longer; guarded by the group's lock
 }
 
 type claimResult struct {
@@ -89,7 +89,7 @@ func (g *claimGroup) leave(w *waitingClaim) claimResult {
 		return r
 	default:
 	}
-	w.left = true
+	w.abandoned = true
 	g.waiting = slices.DeleteFunc(g.waiting, func(other *waitingClaim) bool { return other == w })
 	return claimResult{}
 }
@@ -120,14 +120,14 @@ func (g *claimGroup) send(ctx context.Context) {
 type claimBatch struct {
 	claims []*waitingClaim
 	taken  bool
-	over   bool // the wait for a connection has ended without it
+	closed bool // the wait for a connection has ended without it
 }
 
 // take moves the oldest claims into the batch, one of each pool: a transaction does not skip
 // what it has locked itself, so two would find the same row.
 func (g *claimGroup) take(b *claimBatch) []*waitingClaim {
 	g.mu.Lock()
-	if b.over {
+	if b.closed {
 		g.mu.Unlock()
 		return nil
 	}
@@ -161,12 +161,12 @@ func (g *claimGroup) deliver(b *claimBatch, rows []claimedRow, err error) {
 		byToken[rows[i].Token] = &rows[i].row
 	}
 	g.mu.Lock()
-	b.over = true
+	b.closed = true
 	var undo []claimRequest
 	for _, w := range b.claims {
 		r := byToken[w.token]
 		switch {
-		case !w.left:
+		case !w.abandoned:
 			w.result <- claimResult{r, err}
 		case r != nil || unknown:
 			undo = append(undo, w.claimRequest)

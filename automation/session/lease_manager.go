@@ -16,21 +16,21 @@ type leaseManager struct {
 	lease time.Duration
 	now   func() time.Time
 
-	linger    time.Duration // for how long a lease lingers; zero: none does
-	freed     func(*row)    // called after a session has been released
-	toRelease retry.Trigger // fired when leases are to be released
-	lingers   retry.Trigger // fired when there is a lease that may linger
+	linger       time.Duration // for how long a lease lingers; zero: none does
+	onReleased   func(*row)    // called after a session has been released
+	toRelease    retry.Trigger // fired when leases are to be released
+	startPolling retry.Trigger // fired when there is a lease that may linger
 
-	mu       sync.Mutex
-	held     map[string]*held
-	resting  map[pool][]*held // of these, the requests' that are not in use
-	due      []*held          // of these, those that are to be released now
-	uses     map[string]use   // of a session's row; those of the last sharedMemory at least
-	pruned   int              // how many uses there were after old ones were last removed
-	replaced int              // requests whose lease was lost because the session was leased again here; until expireLeases counts them
-	closed   bool             // nothing lingers any more
-	stopped  bool             // and the loops that release leases have ended
-	empty    sync.Cond        // signalled when nothing is held
+	mu            sync.Mutex
+	held          map[string]*heldLease
+	idle          map[pool][]*heldLease // of these, the requests' that are not in use
+	due           []*heldLease          // of these, those that are to be released now
+	uses          map[string]sessionUse // of a session's row; those of the last sharedMemory at least
+	pruned        int                   // how many uses there were after old ones were last removed
+	replaced      int                   // requests whose lease was lost because the session was leased again here; until expireLeases counts them
+	lingerStopped bool                  // nothing lingers any more
+	loopsEnded    bool                  // and the loops that release leases have ended
+	empty         sync.Cond             // signalled when nothing is held
 }
 
 // leaseStore is what the leaseManager needs of the store.
@@ -39,15 +39,15 @@ type leaseStore interface {
 	// releaseUnlocked ends leases, but those of locked rows, which it returns. With busy the
 	// sessions cool down.
 	releaseUnlocked(ctx context.Context, list []lease, busy bool) (locked []lease, err error)
-	needed(ctx context.Context, ids []string) ([]string, error)
+	neededElsewhere(ctx context.Context, ids []string) ([]string, error)
 }
 
-// held is a lease that this replica has. Work under it must stop when its context does.
-type held struct {
+// heldLease is a lease that this replica has. Work under it must stop when its context does.
+type heldLease struct {
 	lease
-	until time.Time // our clock; from then on the lease may be another's
-	lost  context.CancelCauseFunc
-	phase leasePhase
+	until  time.Time // our clock; from then on the lease may be another's
+	cancel context.CancelCauseFunc
+	phase  leasePhase
 	handOver
 }
 
@@ -60,85 +60,87 @@ const (
 )
 
 func newLeaseManager(s leaseStore, lease, linger time.Duration, now func() time.Time, freed func(*row)) *leaseManager {
-	k := &leaseManager{store: s, lease: lease, linger: linger, now: now, freed: freed,
-		toRelease: retry.NewTrigger(), lingers: retry.NewTrigger(),
-		held: map[string]*held{}, resting: map[pool][]*held{}, uses: map[string]use{}}
-	k.empty.L = &k.mu
-	return k
+	lm := &leaseManager{store: s, lease: lease, linger: linger, now: now, onReleased: freed,
+		toRelease: retry.NewTrigger(), startPolling: retry.NewTrigger(),
+		held: map[string]*heldLease{}, idle: map[pool][]*heldLease{}, uses: map[string]sessionUse{}}
+	lm.empty.L = &lm.mu
+	return lm
 }
 
 // add starts to keep a lease that was requested at sentAt, on our clock.
-func (k *leaseManager) add(l lease, sentAt time.Time, lost context.CancelCauseFunc) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.keep(&held{lease: l, until: k.safe(sentAt), lost: lost})
+func (lm *leaseManager) add(l lease, sentAt time.Time, lost context.CancelCauseFunc) {
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
+	lm.insert(&heldLease{lease: l, until: lm.safeUntil(sentAt), cancel: lost})
 }
 
-// keep adds a lease. The caller holds the lock.
-func (k *leaseManager) keep(h *held) {
-	if old := k.held[h.id]; old != nil {
+// insert adds a lease. The caller holds the lock.
+func (lm *leaseManager) insert(h *heldLease) {
+	if old := lm.held[h.id]; old != nil {
 		// The database released the old lease and its reply is still on its way,
 		// or the old lease ended by itself and its request does not know yet.
 		if old.row != nil && old.phase == inUse {
-			old.lost(ErrLeaseLost)
-			k.replaced++
+			old.cancel(ErrLeaseLost)
+			lm.replaced++
 		}
-		k.remove(h.id)
+		lm.remove(h.id)
 	}
-	k.held[h.id] = h
+	lm.held[h.id] = h
 }
 
 // drop stops keeping a lease, unless the row has been leased again.
-func (k *leaseManager) drop(l lease) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if h := k.held[l.id]; h != nil && h.token == l.token {
-		k.remove(l.id)
+func (lm *leaseManager) drop(l lease) {
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
+	if h := lm.held[l.id]; h != nil && h.token == l.token {
+		lm.remove(l.id)
 	}
 }
 
 // remove forgets a lease. The caller holds the lock.
-func (k *leaseManager) remove(id string) {
-	if h := k.held[id]; h != nil && h.row != nil {
-		k.endRest(h)
+func (lm *leaseManager) remove(id string) {
+	if h := lm.held[id]; h != nil && h.row != nil {
+		lm.removeIdle(h)
 		close(h.released)
 	}
-	delete(k.held, id)
-	if len(k.held) == 0 {
-		k.empty.Broadcast()
+	delete(lm.held, id)
+	if len(lm.held) == 0 {
+		lm.empty.Broadcast()
 	}
 }
 
-// safe is until when a lease requested at sentAt can be relied on: a sixth earlier
+// safeUntil is until when a lease requested at sentAt can be relied on: a sixth earlier
 // than the database has it, for a holder that needs time to stop.
-func (k *leaseManager) safe(sentAt time.Time) time.Time { return sentAt.Add(k.lease - k.lease/6) }
+func (lm *leaseManager) safeUntil(sentAt time.Time) time.Time {
+	return sentAt.Add(lm.lease - lm.lease/6)
+}
 
 // heartbeat extends the leases that are in use or linger.
-func (k *leaseManager) heartbeat(ctx context.Context) error {
-	sentAt := k.now()
-	k.mu.Lock()
-	held := maps.Clone(k.held)
+func (lm *leaseManager) heartbeat(ctx context.Context) error {
+	sentAt := lm.now()
+	lm.mu.Lock()
+	held := maps.Clone(lm.held)
 	var ids []string
 	for id, h := range held {
 		if h.phase != releasing {
 			ids = append(ids, id)
 		}
 	}
-	k.mu.Unlock()
+	lm.mu.Unlock()
 	if len(ids) == 0 {
 		return nil
 	}
-	extended, locked, err := k.store.heartbeat(ctx, ids)
+	extended, locked, err := lm.store.heartbeat(ctx, ids)
 	if err != nil {
 		return err
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
 	for _, id := range ids {
 		switch h := held[id]; {
-		case k.held[id] != h || h.phase == releasing: // released meanwhile, and perhaps leased again
+		case lm.held[id] != h || h.phase == releasing: // released meanwhile, and perhaps leased again
 		case extended[id].Token == h.token:
-			h.until = k.safe(sentAt)
+			h.until = lm.safeUntil(sentAt)
 			h.confirm(sentAt, extended[id])
 		case locked[id] == h.token: // it lasts until it ends by itself
 		default: // another has it
@@ -150,30 +152,30 @@ func (k *leaseManager) heartbeat(ctx context.Context) error {
 
 // expireLeases ends the work under leases that can no longer be relied on. It returns
 // how many requests have lost their lease since the last call.
-func (k *leaseManager) expireLeases() (lost int) {
-	now := k.now()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	lost, k.replaced = k.replaced, 0
-	for id, h := range k.held {
+func (lm *leaseManager) expireLeases() (lost int) {
+	now := lm.now()
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
+	lost, lm.replaced = lm.replaced, 0
+	for id, h := range lm.held {
 		if now.Before(h.until) {
 			continue
 		}
 		if h.phase == inUse {
-			h.lost(ErrLeaseLost)
+			h.cancel(ErrLeaseLost)
 			lost++
 		}
-		k.remove(id)
+		lm.remove(id)
 	}
 	return lost
 }
 
 // overdue reports whether a heartbeat has failed: some lease is older than its interval.
-func (k *leaseManager) overdue() bool {
-	least := k.now().Add(k.lease * 2 / 5)
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, h := range k.held {
+func (lm *leaseManager) overdue() bool {
+	least := lm.now().Add(lm.lease * 2 / 5)
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
+	for _, h := range lm.held {
 		if h.phase != releasing && h.until.Before(least) {
 			return true
 		}
@@ -182,12 +184,12 @@ func (k *leaseManager) overdue() bool {
 }
 
 // cancelAll ends all work under leases, and reports how much there was.
-func (k *leaseManager) cancelAll(cause error) (n int) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, h := range k.held {
+func (lm *leaseManager) cancelAll(cause error) (n int) {
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
+	for _, h := range lm.held {
 		if h.phase == inUse {
-			h.lost(cause)
+			h.cancel(cause)
 			n++
 		}
 	}
@@ -195,20 +197,20 @@ func (k *leaseManager) cancelAll(cause error) (n int) {
 }
 
 // wait returns when nothing is held any more, or with the context's error.
-func (k *leaseManager) wait(ctx context.Context) error {
+func (lm *leaseManager) wait(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		k.empty.Broadcast()
+		lm.mu.Lock()
+		defer lm.mu.Unlock()
+		lm.empty.Broadcast()
 	})
 	defer stop()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for len(k.held) > 0 {
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
+	for len(lm.held) > 0 {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		k.empty.Wait()
+		lm.empty.Wait()
 	}
 	return nil
 }

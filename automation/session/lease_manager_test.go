@@ -68,7 +68,7 @@ func (s *table) releaseUnlocked(_ context.Context, list []lease, busy bool) (loc
 	return locked, nil
 }
 
-func (s *table) needed(context.Context, []string) ([]string, error) { return nil, nil }
+func (s *table) neededElsewhere(context.Context, []string) ([]string, error) { return nil, nil }
 
 // beating runs a manager's heart over a table, in a bubble.
 func beating(t *testing.T, s *table, fn func(t *testing.T, k *leaseManager, hold func(l lease) context.Context)) {
@@ -226,11 +226,11 @@ func TestRelease_OfALostLeaseEndsNoOther(t *testing.T) {
 	k.addSession(lease{"row", "lost"}, time.Now(), func(error) {}, &row{ID: "row"}, true)
 	k.addSession(lease{"row", "new"}, time.Now(), nil, &row{ID: "row"}, true)
 	k.end(lease{"row", "lost"}, false)
-	if h := k.held["row"]; h.phase != inUse || k.hasResting(pool{}) {
+	if h := k.held["row"]; h.phase != inUse || k.hasIdle(pool{}) {
 		t.Error("the new lease of the session is no longer in use")
 	}
 	k.end(lease{"row", "new"}, false)
-	if !k.hasResting(pool{}) {
+	if !k.hasIdle(pool{}) {
 		t.Error("the new lease is still in use")
 	}
 }
@@ -297,6 +297,6 @@ type during struct {
 func (d *during) heartbeat(ctx context.Context, ids []string) (extended map[string]confirmed, locked map[string]string, err error) {
 	extended, locked, err = d.table.heartbeat(ctx, ids)
 	d.fn(d.k)
-	d.k.held["row"].lost = func(error) {} // from here on only abandon may tell it
+	d.k.held["row"].cancel = func(error) {} // from here on only abandon may tell it
 	return extended, locked, err
 }

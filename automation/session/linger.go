@@ -26,40 +26,40 @@ const (
 // handOver is what the lease of a request's session has besides. It is empty in a
 // lease that is no request's.
 type handOver struct {
-	row      *row
-	sentAt   time.Time     // when the lease was requested, on our clock
-	ends     time.Time     // the session's end, on our clock or a little earlier
-	own      bool          // no other replica has needed the session lately
-	allowed  bool          // it may linger
-	count    int           // how often it was handed over
-	busy     bool          // the node may be working: the session is to cool down
-	endedAt  time.Time     // since when it has been on its way back
-	tried    int           // how often the database did not take it back
-	timer    *time.Timer   // ends its lingering
-	released chan struct{} // closed when the lease is held no more
+	row            *row
+	sentAt         time.Time     // when the lease was requested, on our clock
+	ends           time.Time     // the session's end, on our clock or a little earlier
+	unshared       bool          // no other replica has needed the session lately
+	allowed        bool          // it may linger
+	handOvers      int           // how often it was handed over
+	busy           bool          // the node may be working: the session is to cool down
+	releasingSince time.Time     // since when it has been on its way back
+	attempts       int           // how often the database did not take it back
+	timer          *time.Timer   // ends its lingering
+	released       chan struct{} // closed when the lease is held no more
 }
 
-// use is what a replica remembers of a session that it has used.
-type use struct {
-	usedAt time.Time // when it was last claimed, as the database has it
-	ended  time.Time // when its last request ended, on our clock
-	shared time.Time // when another replica was last seen to need it
+// sessionUse is what a replica remembers of a session that it has used.
+type sessionUse struct {
+	claimedAt time.Time // when it was last claimed, as the database has it
+	endedAt   time.Time // when its last request ended, on our clock
+	sharedAt  time.Time // when another replica was last seen to need it
 }
 
 // addSession is add for a request's session. Its lease lingers only if mayLinger allows it.
-func (k *leaseManager) addSession(l lease, sentAt time.Time, lost context.CancelCauseFunc, r *row, mayLinger bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	own, follows := k.noteUse(r)
+func (lm *leaseManager) addSession(l lease, sentAt time.Time, lost context.CancelCauseFunc, r *row, mayLinger bool) {
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
+	own, follows := lm.noteUse(r)
 	if follows {
-		k.lingers.Fire()
+		lm.startPolling.Fire()
 	}
-	k.keep(&held{lease: l, until: k.safe(sentAt), lost: lost,
-		handOver: handOver{row: r, sentAt: sentAt, ends: sentAt.Add(seconds(r.Left)), own: own, allowed: follows && mayLinger, released: make(chan struct{})}})
+	lm.insert(&heldLease{lease: l, until: lm.safeUntil(sentAt), cancel: lost,
+		handOver: handOver{row: r, sentAt: sentAt, ends: sentAt.Add(seconds(r.Left)), unshared: own, allowed: follows && mayLinger, released: make(chan struct{})}})
 }
 
 // confirm notes what a heartbeat that was sent at sentAt has found.
-func (h *held) confirm(sentAt time.Time, c confirmed) {
+func (h *heldLease) confirm(sentAt time.Time, c confirmed) {
 	if h.row == nil {
 		return
 	}
@@ -71,151 +71,151 @@ func (h *held) confirm(sentAt time.Time, c confirmed) {
 // is this replica's own, because it has used it before and no other one has needed it
 // lately, and whether the request follows another one here so closely that lingering
 // saves something. The caller holds the lock.
-func (k *leaseManager) noteUse(r *row) (own, follows bool) {
-	if k.linger == 0 || r.LastUsedAt.IsZero() {
+func (lm *leaseManager) noteUse(r *row) (own, follows bool) {
+	if lm.linger == 0 || r.LastUsedAt.IsZero() {
 		return false, false
 	}
-	now, u := k.now(), k.uses[r.ID]
-	known := !u.usedAt.IsZero()
-	if known && !u.usedAt.Equal(r.UsedBefore.Time) {
-		u.shared = now
+	now, u := lm.now(), lm.uses[r.ID]
+	known := !u.claimedAt.IsZero()
+	if known && !u.claimedAt.Equal(r.UsedBefore.Time) {
+		u.sharedAt = now
 	}
-	u.usedAt = r.LastUsedAt.Time
-	k.uses[r.ID] = u
-	if len(k.uses) > 2*k.pruned+64 {
-		for id, u := range k.uses {
-			if k.held[id] == nil && now.Sub(u.ended) > sharedMemory && now.Sub(u.shared) > sharedMemory {
-				delete(k.uses, id)
+	u.claimedAt = r.LastUsedAt.Time
+	lm.uses[r.ID] = u
+	if len(lm.uses) > 2*lm.pruned+64 {
+		for id, u := range lm.uses {
+			if lm.held[id] == nil && now.Sub(u.endedAt) > sharedMemory && now.Sub(u.sharedAt) > sharedMemory {
+				delete(lm.uses, id)
 			}
 		}
-		k.pruned = len(k.uses)
+		lm.pruned = len(lm.uses)
 	}
-	own = known && now.Sub(u.shared) > sharedMemory
-	return own, own && now.Sub(u.ended) <= k.linger
+	own = known && now.Sub(u.sharedAt) > sharedMemory
+	return own, own && now.Sub(u.endedAt) <= lm.linger
 }
 
-// note changes what is remembered of a session. The caller holds the lock.
-func (k *leaseManager) note(id string, change func(*use)) {
-	if u, ok := k.uses[id]; ok {
+// updateUse changes what is remembered of a session. The caller holds the lock.
+func (lm *leaseManager) updateUse(id string, change func(*sessionUse)) {
+	if u, ok := lm.uses[id]; ok {
 		change(&u)
-		k.uses[id] = u
+		lm.uses[id] = u
 	}
 }
 
 // end ends a request's use of a lease, which lingers or is released: to cool down
 // where the node may be busy. The channel, if there is one, is to be waited for: another
 // replica may be the next to need the session. It is closed when the lease is held no more.
-func (k *leaseManager) end(l lease, busy bool) (lingers bool, released <-chan struct{}) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	h := k.held[l.id]
+func (lm *leaseManager) end(l lease, busy bool) (lingers bool, released <-chan struct{}) {
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
+	h := lm.held[l.id]
 	if h == nil || h.token != l.token { // it was lost here, but the database may not have given it to another
-		k.due = append(k.due, &held{lease: l, handOver: handOver{busy: busy}})
-		k.toRelease.Fire()
+		lm.due = append(lm.due, &heldLease{lease: l, handOver: handOver{busy: busy}})
+		lm.toRelease.Fire()
 		return false, nil
 	}
-	now := k.now()
-	k.note(l.id, func(u *use) { u.ended = now })
+	now := lm.now()
+	lm.updateUse(l.id, func(u *sessionUse) { u.endedAt = now })
 	p := h.row.pool()
-	k.resting[p] = append(k.resting[p], h)
+	lm.idle[p] = append(lm.idle[p], h)
 	h.phase, h.busy = lingering, busy
-	if busy || !k.canHandOver(h, now) {
-		k.startRelease(h)
-		if h.own {
+	if busy || !lm.canHandOver(h, now) {
+		lm.startRelease(h)
+		if h.unshared {
 			return false, nil
 		}
 		return false, h.released
 	}
-	h.timer = time.AfterFunc(min(k.linger, h.sentAt.Add(maxHandOverTime).Sub(now)), func() {
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		k.startRelease(h)
+	h.timer = time.AfterFunc(min(lm.linger, h.sentAt.Add(maxHandOverTime).Sub(now)), func() {
+		lm.mu.Lock()
+		defer lm.mu.Unlock()
+		lm.startRelease(h)
 	})
 	return true, nil
 }
 
 // startRelease has a lingering lease released. The caller holds the lock.
-func (k *leaseManager) startRelease(h *held) {
-	if k.held[h.id] != h || h.phase != lingering {
+func (lm *leaseManager) startRelease(h *heldLease) {
+	if lm.held[h.id] != h || h.phase != lingering {
 		return
 	}
 	h.stopTimer()
-	h.phase, h.endedAt = releasing, k.now()
-	k.due = append(k.due, h)
-	k.toRelease.Fire()
+	h.phase, h.releasingSince = releasing, lm.now()
+	lm.due = append(lm.due, h)
+	lm.toRelease.Fire()
 }
 
-func (h *held) stopTimer() {
+func (h *heldLease) stopTimer() {
 	if h.timer != nil {
 		h.timer.Stop()
 		h.timer = nil
 	}
 }
 
-// endRest takes a lease out of those that rest. The caller holds the lock.
-func (k *leaseManager) endRest(h *held) {
+// removeIdle takes a lease out of those that rest. The caller holds the lock.
+func (lm *leaseManager) removeIdle(h *heldLease) {
 	h.stopTimer()
 	p := h.row.pool()
-	if list := slices.DeleteFunc(k.resting[p], func(o *held) bool { return o == h }); len(list) > 0 {
-		k.resting[p] = list
+	if list := slices.DeleteFunc(lm.idle[p], func(o *heldLease) bool { return o == h }); len(list) > 0 {
+		lm.idle[p] = list
 	} else {
-		delete(k.resting, p)
+		delete(lm.idle, p)
 	}
 }
 
 // canHandOver reports whether another request of this replica may have the lease
 // next: it lasts for as long as a heartbeat takes to come. The caller holds the lock.
-func (k *leaseManager) canHandOver(h *held, now time.Time) bool {
-	return h.allowed && !k.closed && h.count < maxHandOvers && now.Before(h.sentAt.Add(maxHandOverTime)) && now.Add(k.lease/3).Before(h.until)
+func (lm *leaseManager) canHandOver(h *heldLease, now time.Time) bool {
+	return h.allowed && !lm.lingerStopped && h.handOvers < maxHandOvers && now.Before(h.sentAt.Add(maxHandOverTime)) && now.Add(lm.lease/3).Before(h.until)
 }
 
 // take hands a lingering lease of the pool over to a request that accepts its session,
 // of which there is margin left: the one that ends first. Where none will do they are
 // released, because the database knows which of several serves a request best; releases
 // has the channels of those that are on their way.
-func (k *leaseManager) take(p pool, accepts func(*row) bool, margin time.Duration, lost context.CancelCauseFunc) (r *row, l lease, releases []<-chan struct{}) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	now := k.now()
-	var first *held
-	for _, h := range k.resting[p] {
-		if h.phase == lingering && k.canHandOver(h, now) && now.Add(margin).Before(h.ends) && accepts(h.row) &&
+func (lm *leaseManager) take(p pool, accepts func(*row) bool, margin time.Duration, lost context.CancelCauseFunc) (r *row, l lease, releases []<-chan struct{}) {
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
+	now := lm.now()
+	var first *heldLease
+	for _, h := range lm.idle[p] {
+		if h.phase == lingering && lm.canHandOver(h, now) && now.Add(margin).Before(h.ends) && accepts(h.row) &&
 			(first == nil || h.ends.Before(first.ends)) {
 			first = h
 		}
 	}
 	if first == nil {
-		return nil, l, k.recallOf(k.resting[p], func(*row) bool { return true })
+		return nil, l, lm.recallOf(lm.idle[p], func(*row) bool { return true })
 	}
-	k.endRest(first)
-	first.phase, first.lost = inUse, lost
-	first.count++
+	lm.removeIdle(first)
+	first.phase, first.cancel = inUse, lost
+	first.handOvers++
 	return first.row, first.lease, nil
 }
 
-// hasResting reports whether a lease of the pool lingers or is being released.
-func (k *leaseManager) hasResting(p pool) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return len(k.resting[p]) > 0
+// hasIdle reports whether a lease of the pool lingers or is being released.
+func (lm *leaseManager) hasIdle(p pool) bool {
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
+	return len(lm.idle[p]) > 0
 }
 
 // recall has the lingering leases of matching sessions released. It returns channels that
 // are closed when these leases, and those that are being released, are held no more.
-func (k *leaseManager) recall(matches func(*row) bool) (releases []<-chan struct{}) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, list := range k.resting {
-		releases = append(releases, k.recallOf(list, matches)...)
+func (lm *leaseManager) recall(matches func(*row) bool) (releases []<-chan struct{}) {
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
+	for _, list := range lm.idle {
+		releases = append(releases, lm.recallOf(list, matches)...)
 	}
 	return releases
 }
 
 // recallOf is recall for some of the leases. The caller holds the lock.
-func (k *leaseManager) recallOf(list []*held, matches func(*row) bool) (releases []<-chan struct{}) {
+func (lm *leaseManager) recallOf(list []*heldLease, matches func(*row) bool) (releases []<-chan struct{}) {
 	for _, h := range list {
 		if !h.busy && matches(h.row) {
-			k.startRelease(h)
+			lm.startRelease(h)
 			releases = append(releases, h.released)
 		}
 	}
@@ -224,37 +224,37 @@ func (k *leaseManager) recallOf(list []*held, matches func(*row) bool) (releases
 
 // countReleasing counts the pool's sessions that are about to be free because they are being
 // released. One that the database does not take back for long is none.
-func (k *leaseManager) countReleasing(p pool) (n int) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	now := k.now()
-	for _, h := range k.resting[p] {
-		if h.phase == releasing && !h.busy && now.Before(h.endedAt.Add(releaseTimeout)) {
+func (lm *leaseManager) countReleasing(p pool) (n int) {
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
+	now := lm.now()
+	for _, h := range lm.idle[p] {
+		if h.phase == releasing && !h.busy && now.Before(h.releasingSince.Add(releaseTimeout)) {
 			n++
 		}
 	}
 	return n
 }
 
-// forbid lets no lease of matching sessions be handed over any more.
-func (k *leaseManager) forbid(matches func(*row) bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, h := range k.held {
+// forbidHandOver lets no lease of matching sessions be handed over any more.
+func (lm *leaseManager) forbidHandOver(matches func(*row) bool) {
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
+	for _, h := range lm.held {
 		if h.row != nil && matches(h.row) {
 			h.allowed = false
-			k.startRelease(h)
+			lm.startRelease(h)
 		}
 	}
 }
 
-// close lets nothing linger any more.
-func (k *leaseManager) close() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.closed = true
-	for _, list := range k.resting {
-		k.recallOf(list, func(*row) bool { return true })
+// stopLingering lets nothing linger any more.
+func (lm *leaseManager) stopLingering() {
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
+	lm.lingerStopped = true
+	for _, list := range lm.idle {
+		lm.recallOf(list, func(*row) bool { return true })
 	}
 }
 
@@ -262,7 +262,7 @@ func (k *leaseManager) close() {
 // will do, it waits for those of the pool that are being released, for releaseWait at
 // most, because the request would otherwise find them in use.
 func (m *Manager) takeLingering(ctx context.Context, p pool, req Request, paid bool) *Claim {
-	if m.leases.linger == 0 || ctx.Err() != nil || !m.leases.hasResting(p) {
+	if m.leases.linger == 0 || ctx.Err() != nil || !m.leases.hasIdle(p) {
 		return nil
 	}
 	avoided := m.providers.avoided(req.UserID)

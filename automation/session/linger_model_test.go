@@ -177,7 +177,7 @@ func (t modelReplica) releaseUnlocked(_ context.Context, list []lease, busy bool
 	return locked, err
 }
 
-func (t modelReplica) needed(_ context.Context, ids []string) (needed []string, err error) {
+func (t modelReplica) neededElsewhere(_ context.Context, ids []string) (needed []string, err error) {
 	t.travel()
 	defer t.travel()
 	t.mu.Lock()
@@ -269,7 +269,7 @@ func (a *modelAudit) take(ctx context.Context, m *Manager, replica, who string, 
 func (a *modelAudit) drain(m *Manager, replica string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	m.leases.close()
+	m.leases.stopLingering()
 	a.drained[replica] = true
 }
 

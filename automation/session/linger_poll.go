@@ -12,31 +12,31 @@ const pollInterval = 50 * time.Millisecond
 
 // pollNeeded asks the database whether the sessions that this replica keeps are needed
 // elsewhere, or serve nobody any more, and lets these go.
-func (k *leaseManager) pollNeeded(ctx context.Context) error {
-	kept := k.kept()
+func (lm *leaseManager) pollNeeded(ctx context.Context) error {
+	kept := lm.mayLingerIDs()
 	if len(kept) == 0 {
 		return nil
 	}
-	needed, err := k.store.needed(ctx, kept)
+	needed, err := lm.store.neededElsewhere(ctx, kept)
 	if err != nil || len(needed) == 0 {
 		return err
 	}
-	k.forbid(func(r *row) bool { return slices.Contains(needed, r.ID) })
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	lm.forbidHandOver(func(r *row) bool { return slices.Contains(needed, r.ID) })
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
 	for _, id := range needed {
-		k.note(id, func(u *use) { u.shared = k.now() })
+		lm.updateUse(id, func(u *sessionUse) { u.sharedAt = lm.now() })
 	}
 	return nil
 }
 
-// kept returns the sessions that this replica may keep from the others beyond a request.
-func (k *leaseManager) kept() (ids []string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	now := k.now()
-	for id, h := range k.held {
-		if h.row != nil && h.phase != releasing && k.canHandOver(h, now) {
+// mayLingerIDs returns the sessions that this replica may keep from the others beyond a request.
+func (lm *leaseManager) mayLingerIDs() (ids []string) {
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
+	now := lm.now()
+	for id, h := range lm.held {
+		if h.row != nil && h.phase != releasing && lm.canHandOver(h, now) {
 			ids = append(ids, id)
 		}
 	}
@@ -52,10 +52,10 @@ func (m *Manager) pollLoop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-m.leases.lingers:
+		case <-m.leases.startPolling:
 		}
 		pause := pollInterval
-		for len(m.leases.kept()) > 0 {
+		for len(m.leases.mayLingerIDs()) > 0 {
 			tick.Reset(pause)
 			select {
 			case <-ctx.Done():

@@ -80,7 +80,7 @@ func New(db *sqlx.DB, provider Provider, opts Options) (*Manager, error) {
 		started: make(chan struct{}), ending: make(chan struct{}),
 	}
 	if linger > 0 {
-		m.queues.earlyFor = linger + 4*pollInterval
+		m.queues.lingerDelay = linger + 4*pollInterval
 	}
 	m.leases = newLeaseManager(s, opts.Lease, linger, opts.Now, m.wake)
 	m.claims = claimGroup{store: s, timeout: opts.sqlTimeout, background: m.background,
@@ -208,7 +208,7 @@ func (m *Manager) end(ctx context.Context, userID string, id ID, reason string) 
 	if err != nil {
 		return Info{}, err
 	}
-	m.leases.forbid(func(o *row) bool { return o.ID == r.ID })
+	m.leases.forbidHandOver(func(o *row) bool { return o.ID == r.ID })
 	m.trigger()
 	return r.info(), nil
 }
@@ -217,7 +217,7 @@ func (m *Manager) end(ctx context.Context, userID string, id ID, reason string) 
 // nobody any more and are kept until they expire.
 func (m *Manager) EraseUser(ctx context.Context, userID string) error {
 	err := m.store.eraseUser(ctx, userID)
-	m.leases.forbid(func(r *row) bool { return r.UserID == userID })
+	m.leases.forbidHandOver(func(r *row) bool { return r.UserID == userID })
 	return err
 }
 
@@ -231,7 +231,7 @@ func (m *Manager) trigger() {
 // share holds a connection meanwhile, so a replica sends one at a time.
 type semaphore chan struct{}
 
-func (s semaphore) take(ctx context.Context) error {
+func (s semaphore) acquire(ctx context.Context) error {
 	select {
 	case s <- struct{}{}:
 		return nil
@@ -240,7 +240,7 @@ func (s semaphore) take(ctx context.Context) error {
 	}
 }
 
-func (s semaphore) give() { <-s }
+func (s semaphore) release() { <-s }
 
 // average is an exponentially weighted one, of durations.
 type average struct{ ns atomic.Int64 }

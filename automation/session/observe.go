@@ -65,8 +65,8 @@ const (
 	Unexplained
 )
 
-// acquired is the Result of an Acquired that has no session.
-func acquired(err error) string {
+// failureResult is the Result of an Acquired that has no session.
+func failureResult(err error) string {
 	if _, ok := errors.AsType[*BudgetError](err); ok {
 		return "budget"
 	}

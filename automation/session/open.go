@@ -20,25 +20,25 @@ const clockSkew = 2 * time.Minute
 
 // opener is on whose behalf intents are carried out.
 type opener interface {
-	written()
+	addIntent()
 	// needsCall reports whether anybody still needs another open.
 	needsCall(ctx context.Context) bool
 	// beginCall is called immediately before the node is. It returns nil where
 	// nobody needs the call any more, and otherwise what to call at its end,
 	// with an error where certainly nothing was opened.
 	beginCall(ctx context.Context) func(error)
-	// dropped ends an intent for which the node was not called.
-	dropped(err error)
+	// dropIntent ends an intent for which the node was not called.
+	dropIntent(err error)
 }
 
 // soloOpen is the opener of one open that no queue waits for.
 type soloOpen struct {
 	needed func(ctx context.Context) bool
 	called atomic.Bool
-	ended  chan error // gets what came of it; nil, where nobody looks
+	result chan error // gets what came of it; nil, where nobody looks
 }
 
-func (o *soloOpen) written() {}
+func (o *soloOpen) addIntent() {}
 
 func (o *soloOpen) needsCall(ctx context.Context) bool { return o.needed(ctx) }
 
@@ -51,20 +51,20 @@ func (o *soloOpen) beginCall(ctx context.Context) func(error) {
 		if err != nil {
 			o.called.Store(false)
 		}
-		o.dropped(err)
+		o.dropIntent(err)
 	}
 }
 
-func (o *soloOpen) dropped(err error) {
-	if o.ended != nil {
-		o.ended <- err
+func (o *soloOpen) dropIntent(err error) {
+	if o.result != nil {
+		o.result <- err
 	}
 }
 
 // openAll starts the opens of intents that have just been written.
 func (m *Manager) openAll(r reserveRequest, intents []intent, asked time.Time, by opener) {
 	for range intents {
-		by.written()
+		by.addIntent()
 	}
 	for i, in := range intents {
 		started := m.background(func(ctx context.Context) {
@@ -84,7 +84,7 @@ func (m *Manager) openAll(r reserveRequest, intents []intent, asked time.Time, b
 		r.ids = nil
 		for _, left := range intents[i:] {
 			r.ids = append(r.ids, left.lease)
-			by.dropped(ErrNotRunning)
+			by.dropIntent(ErrNotRunning)
 		}
 		if err := m.store.undo(ctx, r); err != nil {
 			m.opts.Logger.Warn("intents not taken back, their leases will end", "error", err)
@@ -115,12 +115,12 @@ func (m *Manager) open(ctx context.Context, r reserveRequest, in intent, by open
 	case errors.Is(err, errNotNeeded):
 		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in.lease, reasonNotNeeded, err.Error()) })
 		observe("not_needed")
-		by.dropped(nil)
+		by.dropIntent(nil)
 		return
 	case err != nil:
 		m.write(ctx, "fail", func(ctx context.Context) error { return m.store.fail(ctx, in.lease, reasonNotAsked, errorText(err)) })
 		observe("abandoned")
-		by.dropped(err)
+		by.dropIntent(err)
 		return
 	}
 	req := OpenRequest{ModelID: r.model, Duration: in.length, OmitProvider: m.omission(r)}
@@ -140,7 +140,7 @@ func (m *Manager) open(ctx context.Context, r reserveRequest, in intent, by open
 	switch {
 	case err == nil:
 		m.opens.observe(m.opts.Now().Sub(begun))
-		m.complete(ctx, in.lease, req, m.read(ctx, id, in.length, called))
+		m.complete(ctx, in.lease, req, m.readEnd(ctx, id, in.length, called))
 		log.Info("session opened", "session_id", id)
 		observe("opened")
 		end(nil)
@@ -205,11 +205,11 @@ func (m *Manager) call(ctx context.Context, req OpenRequest) (string, error) {
 	if err == nil {
 		m.calls.observe(m.opts.Now().Sub(begun))
 	}
-	return canonical(id), err
+	return canonicalID(id), err
 }
 
-// canonical is a session's id as the rows have it.
-func canonical(id string) string {
+// canonicalID is a session's id as the rows have it.
+func canonicalID(id string) string {
 	if parsed, err := ParseID(id); err == nil {
 		return parsed.String()
 	}
@@ -222,10 +222,10 @@ func (m *Manager) beginCall(ctx context.Context, in lease, exclusive bool, neede
 	limited, cancel := context.WithTimeout(ctx, m.opts.OpenTimeout)
 	defer cancel()
 	occupied := fmt.Errorf("%w: others use the wallet", ErrOpening)
-	if m.wallet.take(limited) != nil {
+	if m.wallet.acquire(limited) != nil {
 		return time.Time{}, cmp.Or(context.Cause(ctx), occupied)
 	}
-	defer m.wallet.give()
+	defer m.wallet.release()
 	for reason := occupied; ; {
 		if needed != nil && !needed(limited) {
 			return time.Time{}, errNotNeeded
@@ -251,9 +251,9 @@ func (m *Manager) beginCall(ctx context.Context, in lease, exclusive bool, neede
 // readTimeout bounds a question to the node while a request waits for it.
 const readTimeout = 10 * time.Second
 
-// read asks the chain for a session's real end; the estimate serves where it
+// readEnd asks the chain for a session's real end; the estimate serves where it
 // does not answer.
-func (m *Manager) read(ctx context.Context, id string, length time.Duration, called time.Time) ChainSession {
+func (m *Manager) readEnd(ctx context.Context, id string, length time.Duration, called time.Time) ChainSession {
 	c, err := m.get(context.WithoutCancel(ctx), id)
 	if err != nil || c.EndsAt.IsZero() {
 		m.opts.Logger.Warn("session's end not read from the chain, estimated", "session_id", id, "error", err)
@@ -267,7 +267,7 @@ func (m *Manager) get(ctx context.Context, id string) (ChainSession, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	c, err := m.provider.GetSession(ctx, id)
-	c.ID, c.Provider = canonical(c.ID), strings.ToLower(c.Provider)
+	c.ID, c.Provider = canonicalID(c.ID), strings.ToLower(c.Provider)
 	return c, err
 }
 

@@ -12,7 +12,7 @@ func (m *Manager) EndAny(ctx context.Context, id ID) error {
 		err = ErrUnmanaged
 	}
 	if err == nil {
-		m.leases.forbid(func(r *row) bool { return r.SessionID.String == id.String() })
+		m.leases.forbidHandOver(func(r *row) bool { return r.SessionID.String == id.String() })
 		m.trigger()
 	}
 	return err

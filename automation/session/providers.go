@@ -22,7 +22,7 @@ type providers struct {
 	mu      sync.Mutex
 	forAll  []string            // those that failed for several users, the worst first
 	forUser map[string][]string // by user
-	clock   int                 // counts what follows
+	seq     int                 // counts what follows
 	applied int                 // when the reading began that was applied last
 	// added has the failures of this replica's users that were written since then,
 	// and when. A reading that began before does not have them.
@@ -57,12 +57,12 @@ func (p *providers) worst() string {
 func (p *providers) add(provider, userID string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.clock++
+	p.seq++
 	f := providerFailure{Provider: provider, UserID: userID}
 	if p.added == nil {
 		p.added = map[providerFailure]int{}
 	}
-	p.added[f] = p.clock
+	p.added[f] = p.seq
 	p.note(f)
 }
 
@@ -80,8 +80,8 @@ func (p *providers) note(f providerFailure) {
 func (p *providers) beginRead() (at int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.clock++
-	return p.clock
+	p.seq++
+	return p.seq
 }
 
 // set replaces what was known when the reading began, unless a later one was

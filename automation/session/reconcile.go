@@ -116,7 +116,7 @@ func (m *Manager) orphans(ctx context.Context, since time.Time) ([]ChainSession,
 	}
 	ids := make([]string, len(list))
 	for i := range list {
-		list[i].ID, list[i].Provider = canonical(list[i].ID), strings.ToLower(list[i].Provider)
+		list[i].ID, list[i].Provider = canonicalID(list[i].ID), strings.ToLower(list[i].Provider)
 		ids[i] = list[i].ID
 	}
 	known, err := m.store.known(ctx, ids)

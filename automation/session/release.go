@@ -14,14 +14,14 @@ const releasers = 4
 // releaseDue releases what is due, with one statement, or two if sessions are to cool
 // down. What the database does not take, such as a row that another transaction has
 // locked, is tried again until the lease has ended by itself.
-func (k *leaseManager) releaseDue(ctx context.Context) error {
-	k.mu.Lock()
-	due := k.due
-	k.due = nil
-	k.mu.Unlock()
+func (lm *leaseManager) releaseDue(ctx context.Context) error {
+	lm.mu.Lock()
+	due := lm.due
+	lm.due = nil
+	lm.mu.Unlock()
 	var errs []error
 	for _, busy := range []bool{false, true} {
-		var list []*held
+		var list []*heldLease
 		var leases []lease
 		for _, h := range due {
 			if h.busy == busy {
@@ -31,50 +31,50 @@ func (k *leaseManager) releaseDue(ctx context.Context) error {
 		if len(list) == 0 {
 			continue
 		}
-		left, err := k.store.releaseUnlocked(ctx, leases, busy)
+		left, err := lm.store.releaseUnlocked(ctx, leases, busy)
 		if err != nil {
 			left = leases
 		}
 		errs = append(errs, err)
-		k.noteReleased(list, left)
+		lm.noteReleased(list, left)
 	}
 	return errors.Join(errs...)
 }
 
 // noteReleased forgets the leases that have been released. Those that are left are
 // due again, later.
-func (k *leaseManager) noteReleased(list []*held, left []lease) {
-	var again []*held
+func (lm *leaseManager) noteReleased(list []*heldLease, left []lease) {
+	var again []*heldLease
 	pause := time.Duration(0)
 	for _, h := range list {
-		k.mu.Lock()
-		mine := k.held[h.id] == h
+		lm.mu.Lock()
+		mine := lm.held[h.id] == h
 		switch {
 		case !mine:
 		case slices.Contains(left, h.lease):
-			h.tried++
-			pause = backoff(h.tried, pollInterval, time.Second)
+			h.attempts++
+			pause = backoff(h.attempts, pollInterval, time.Second)
 			again = append(again, h)
 		default:
-			k.remove(h.id)
+			lm.remove(h.id)
 		}
-		k.mu.Unlock()
+		lm.mu.Unlock()
 		if mine && !slices.Contains(left, h.lease) {
-			k.freed(h.row)
+			lm.onReleased(h.row)
 		}
 	}
 	if len(again) == 0 {
 		return
 	}
 	time.AfterFunc(pause, func() {
-		k.mu.Lock()
-		defer k.mu.Unlock()
+		lm.mu.Lock()
+		defer lm.mu.Unlock()
 		for _, h := range again {
-			if k.held[h.id] == h {
-				k.due = append(k.due, h)
+			if lm.held[h.id] == h {
+				lm.due = append(lm.due, h)
 			}
 		}
-		k.toRelease.Fire()
+		lm.toRelease.Fire()
 	})
 }
 
@@ -99,15 +99,15 @@ func (m *Manager) releaseDue(ctx context.Context) {
 	}
 }
 
-// stop makes whoever ends a use from now on release the lease itself.
-func (k *leaseManager) stop() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.stopped = true
+// noteLoopsEnded makes whoever ends a use from now on release the lease itself.
+func (lm *leaseManager) noteLoopsEnded() {
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
+	lm.loopsEnded = true
 }
 
-func (k *leaseManager) isStopped() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.stopped
+func (lm *leaseManager) haveLoopsEnded() bool {
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
+	return lm.loopsEnded
 }

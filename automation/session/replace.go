@@ -49,7 +49,7 @@ func (m *Manager) Replace(ctx context.Context, old *Claim, r Replacement) (*Clai
 	e := Event{Kind: Replaced, Result: "idle"}
 	switch {
 	case err != nil:
-		e.Result = acquired(err)
+		e.Result = failureResult(err)
 	case paid:
 		e.Result = "opened"
 	}
@@ -115,7 +115,7 @@ func (m *Manager) openReplacement(ctx context.Context, p pool, req Request, old 
 	if r.omitProvider != "" {
 		r.omit = []string{r.omitProvider}
 	}
-	work := &soloOpen{needed: func(context.Context) bool { return ctx.Err() == nil }, ended: make(chan error, 1)}
+	work := &soloOpen{needed: func(context.Context) bool { return ctx.Err() == nil }, result: make(chan error, 1)}
 	timeout := time.NewTimer(m.opts.AcquireTimeout)
 	defer timeout.Stop()
 	poll := time.NewTicker(100 * time.Millisecond)
@@ -124,7 +124,7 @@ func (m *Manager) openReplacement(ctx context.Context, p pool, req Request, old 
 	for reserved := false; ; {
 		if !reserved {
 			asked := m.opts.Now()
-			r.early = asked.Sub(begun) < m.queues.earlyFor
+			r.inUseMayLinger = asked.Sub(begun) < m.queues.lingerDelay
 			r.margin = m.margin(req.Duration)
 			res, err := m.reserve(ctx, &r)
 			switch {
@@ -135,7 +135,7 @@ func (m *Manager) openReplacement(ctx context.Context, p pool, req Request, old 
 				return nil, err
 			case res.Unknown > 0:
 				return nil, m.unavailable(ErrOpening)
-			case len(res.opens) == 0 && res.refused != nil && (!r.early || res.refused.Limit != LimitSessions):
+			case len(res.opens) == 0 && res.refused != nil && (!r.inUseMayLinger || res.refused.Limit != LimitSessions):
 				return nil, res.refused
 			}
 			m.openAll(r, res.opens, asked, work)
@@ -144,7 +144,7 @@ func (m *Manager) openReplacement(ctx context.Context, p pool, req Request, old 
 			reserved = len(res.opens) > 0 || res.Idle == 0 && res.refused == nil
 		}
 		select {
-		case err := <-work.ended:
+		case err := <-work.result:
 			if err != nil {
 				return nil, m.unavailable(err)
 			}

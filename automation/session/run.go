@@ -41,11 +41,11 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.phase = ending
 	close(m.ending)
 	m.mu.Unlock()
-	m.leases.close()
+	m.leases.stopLingering()
 	rounds.Wait()
 	m.drain(live, stop)
 	heartbeats.Wait()
-	m.leases.stop()
+	m.leases.noteLoopsEnded()
 	m.releaseDue(live) // what was released since
 	return nil
 }

@@ -122,7 +122,7 @@ func (s *store) claim(ctx context.Context, c claimRequest) (*row, error) {
 		if err != nil {
 			return nil, err
 		}
-		return r, c.place.keep(tx, c.pool, r != nil)
+		return r, c.place.save(tx, c.pool, r != nil)
 	})
 }
 
@@ -175,7 +175,7 @@ func (s *store) claimNamed(ctx context.Context, userID string, id ID, shared boo
 		if err != nil {
 			return result{}, err
 		}
-		if err := place.keep(tx, p, found); err != nil || !found {
+		if err := place.save(tx, p, found); err != nil || !found {
 			return result{}, err
 		}
 		return result{row: &r}, nil
@@ -261,9 +261,9 @@ func (s *store) release(ctx context.Context, list []lease) error {
 		WHERE id IN {each $1} AND lease_token IN {each $2}`, ids, tokens)
 }
 
-// needed returns those of sessions that lease here of which others have need: somebody
+// neededElsewhere returns those of sessions that lease here of which others have need: somebody
 // waits for one in another replica, or it serves nobody any more.
-func (s *store) needed(ctx context.Context, ids []string) ([]string, error) {
+func (s *store) neededElsewhere(ctx context.Context, ids []string) ([]string, error) {
 	type needed struct {
 		ID string `db:"id"`
 	}

@@ -20,17 +20,17 @@ func (m *Manager) limits() limits {
 // reserveRequest is what a request that found no idle session asks of the
 // database, and what the maintenance asks that wants one opened.
 type reserveRequest struct {
-	claimRequest               // with a token where an idle session will do
-	named        ID            // the session that the client named, if it did
-	user         string        // who pays, or empty
-	omitProvider string        // for the node
-	duration     time.Duration // that the user chose
-	ceiling      time.Duration // to which the chain shortens, or zero
-	purpose      string
-	replaces     string  // the row whose successor is to be opened
-	demand       *demand // of a queue; nil: one session, or none for a request
-	early        bool    // sessions in use count as idle: they may be in a moment
-	ids          []lease // of the intents that may be written
+	claimRequest                 // with a token where an idle session will do
+	named          ID            // the session that the client named, if it did
+	user           string        // who pays, or empty
+	omitProvider   string        // for the node
+	duration       time.Duration // that the user chose
+	ceiling        time.Duration // to which the chain shortens, or zero
+	purpose        string
+	replaces       string  // the row whose successor is to be opened
+	demand         *demand // of a queue; nil: one session, or none for a request
+	inUseMayLinger bool    // sessions in use count as idle: they may be in a moment
+	ids            []lease // of the intents that may be written
 }
 
 // newIntents returns the names of as many intents as there may be.
@@ -94,7 +94,7 @@ func (s *store) reserve(ctx context.Context, r reserveRequest, l limits) (reserv
 		if err != nil {
 			return reserveResult{}, err
 		}
-		return res, r.place.keep(tx, r.pool, res.claimed != nil)
+		return res, r.place.save(tx, r.pool, res.claimed != nil)
 	})
 }
 
@@ -108,7 +108,7 @@ func (s *store) reserveIn(tx *sqldb.Tx, r reserveRequest, l limits) (res reserve
 		return res, err
 	}
 	ending := 0
-	if r.early {
+	if r.inUseMayLinger {
 		res.Idle = res.Live
 	} else if r.demand != nil {
 		ending = r.demand.ending
@@ -236,7 +236,7 @@ func (s *store) quota(tx *sqldb.Tx, r reserveRequest, l limits, inPool int) (n i
 	}
 	if l.perUser > 0 {
 		limit(LimitSessions, l.perUser, placesFor(r, l.perUser-c.Placed, inPool), soon.Seconds())
-		limit(LimitSessions, mostOpen(l.perUser), placesFor(r, mostOpen(l.perUser)-c.Open, inPool), c.Free)
+		limit(LimitSessions, maxOpenPerUser(l.perUser), placesFor(r, maxOpenPerUser(l.perUser)-c.Open, inPool), c.Free)
 	}
 	if r.purpose == purposeReplacement {
 		return n, refused, s.replacementQuota(tx, r, l, limit)
@@ -250,10 +250,10 @@ func (s *store) quota(tx *sqldb.Tx, r reserveRequest, l limits, inPool int) (n i
 	return n, refused, nil
 }
 
-// mostOpen is how many open sessions a user may have in all. Idle ones of other
+// maxOpenPerUser is how many open sessions a user may have in all. Idle ones of other
 // models give way to a new one, but a paid session is kept until its end, because
 // an early close would lock its stake: so there may be as many again.
-func mostOpen(perUser int) int { return 2 * perUser }
+func maxOpenPerUser(perUser int) int { return 2 * perUser }
 
 // soon is when to try again where a session may become idle at any moment.
 const soon = 5 * time.Second

@@ -25,15 +25,15 @@ const tolerance = 500 * time.Millisecond
 // again. It is longer than any pause between two looks.
 const placeTimeout = 5 * time.Second
 
-// keep writes the place down for those who come later, or, once the request is
+// save writes the place down for those who come later, or, once the request is
 // served, hands it to the one behind it.
-func (p place) keep(tx *sqldb.Tx, of pool, served bool) error {
+func (p place) save(tx *sqldb.Tx, of pool, served bool) error {
 	waited := p.waited
 	if served {
 		waited = p.next
 	}
 	if p.id == "" || waited < 0 {
-		return p.leave(tx)
+		return p.remove(tx)
 	}
 	_, err := tx.Exec(`INSERT INTO automation_waiters (id, owner_id, model_id, session_id, omit_provider, since, until)
 		VALUES ($1, $2, $3, $4, $5, {in -$6}, {in $7})
@@ -42,7 +42,7 @@ func (p place) keep(tx *sqldb.Tx, of pool, served bool) error {
 	return err
 }
 
-func (p place) leave(tx *sqldb.Tx) error {
+func (p place) remove(tx *sqldb.Tx) error {
 	if p.id == "" {
 		return nil
 	}

@@ -81,12 +81,12 @@ var walletLock = []string{"wallet"}
 
 // readWallet reads it, for a transaction that has its lock, without the calls of row but. A
 // call that has had its time to send keeps nobody waiting, nor does one whose replica died.
-func readWallet(tx *sqldb.Tx, but string) (w walletState, err error) {
+func readWallet(tx *sqldb.Tx, except string) (w walletState, err error) {
 	err = tx.Get(&w, `SELECT {until w.alone_until} AS seconds_left,
 			(SELECT count(*) FROM automation_sessions WHERE lane <> '' AND lane = '`+walletExclusive+`' AND id <> $1 AND lane_until > {now} AND lease_until > {now}) AS in_exclusive,
 			(SELECT count(*) FROM automation_sessions WHERE lane <> '' AND lane = '`+walletShared+`' AND id <> $1 AND lane_until > {now} AND lease_until > {now}) AS in_shared,
 			(SELECT count(*) FROM automation_sessions WHERE lane <> '' AND id <> $1 AND (lane_until > {now} OR called_at > {in -$2}) AND lease_until > {now}) AS under_way
-		FROM automation_wallet w`, but, sendTimeout.Seconds())
+		FROM automation_wallet w`, except, sendTimeout.Seconds())
 	return w, err
 }
 

@@ -41,7 +41,7 @@ func (s *store) usage(ctx context.Context, user string, l limits, margin time.Du
 		if l.perUser > 0 {
 			u.Held = max(c.InUse, min(c.Open, l.perUser))
 			switch {
-			case c.Open >= mostOpen(l.perUser):
+			case c.Open >= maxOpenPerUser(l.perUser):
 				free(c.Free)
 			case c.InUse >= l.perUser:
 				free(soon.Seconds())

@@ -13,11 +13,11 @@ import (
 // of a queue asks the database, so many who wait cost no more statements than one,
 // and whoever came first is served first.
 type waitQueues struct {
-	now      func() time.Time
-	holder   string        // the replica's, with which the ids of its queues begin
-	earlyFor time.Duration // see headView.early; zero: none
-	mu       sync.Mutex
-	pools    map[pool][]*waitQueue
+	now         func() time.Time
+	holder      string        // the replica's, with which the ids of its queues begin
+	lingerDelay time.Duration // see headView.early; zero: none
+	mu          sync.Mutex
+	pools       map[pool][]*waitQueue
 	// ending are the claims whose sessions are about to be free, with the time
 	// from which on nobody waits for that.
 	ending map[pool]map[*Claim]time.Time
@@ -31,17 +31,17 @@ type waitQueue struct {
 	pool       pool
 	user, omit string
 
-	waiters  []*waiter // the first one is the head
-	intents  int       // opens of ours that have not called the node yet
-	calls    int       // opens of ours under way at the node
-	err      error     // why the last open failed, until the head has seen it
-	pausedTo time.Time // no more opens before
-	progress time.Time // when a request was last served, or an open ended
-	hasPlace bool      // the database knows of its head
-	noted    time.Time // since when, if it has answered
-	asks     int       // how often it has answered since
-	live     bool      // there were sessions of its pool when a head last asked
-	hopeless time.Time // since when nothing is there to wait for but opens of unknown outcome
+	waiters      []*waiter // the first one is the head
+	intents      int       // opens of ours that have not called the node yet
+	calls        int       // opens of ours under way at the node
+	err          error     // why the last open failed, until the head has seen it
+	pausedUntil  time.Time // no more opens before
+	lastProgress time.Time // when a request was last served, or an open ended
+	hasPlace     bool      // the database knows of its head
+	knownSince   time.Time // since when, if it has answered
+	answers      int       // how often it has answered since
+	live         bool      // there were sessions of its pool when a head last asked
+	hopeless     time.Time // since when nothing is there to wait for but opens of unknown outcome
 }
 
 // After a refusal of the node, and after one of a cap's, a queue that has
@@ -89,8 +89,8 @@ func (q *waitQueue) notePlace() {
 func (q *waitQueue) noteAnswer() {
 	q.all.mu.Lock()
 	defer q.all.mu.Unlock()
-	if q.asks++; q.asks == 1 {
-		q.noted = q.all.now()
+	if q.answers++; q.answers == 1 {
+		q.knownSince = q.all.now()
 	}
 }
 
@@ -104,14 +104,14 @@ func (q *waitQueue) leave(w *waiter, served, inDatabase bool) (abandoned bool) {
 		q.waiters = slices.Delete(q.waiters, i, i+1)
 	}
 	if served {
-		q.progress = q.all.now()
+		q.lastProgress = q.all.now()
 	}
 	q.signal()
 	q.remove()
 	if len(q.waiters) > 0 || !q.hasPlace {
 		return false
 	}
-	q.hasPlace, q.asks = false, 0
+	q.hasPlace, q.answers = false, 0
 	return !inDatabase
 }
 
@@ -126,14 +126,14 @@ type headView struct {
 	failed   error         // why an open failed since it last asked
 	headPaid bool          // an open was tried for the head itself
 	ending   int           // claims of the pool whose sessions are about to be free
-	// early: another replica in which a session lingers may not have seen yet that
+	// inUseMayLinger: another replica in which a session lingers may not have seen yet that
 	// somebody waits for it, so one in use is no reason to pay, nor to refuse.
-	early bool
+	inUseMayLinger bool
 }
 
-// leastAsks is how often the database has at least answered a queue that is not early
+// minAnswers is how often the database has at least answered a queue that is not early
 // any more: a slow one may keep the other replica from releasing the session.
-const leastAsks = 2
+const minAnswers = 2
 
 // isHead reports whether it is the waiter's turn to ask the database, and what
 // it has to know for that.
@@ -145,10 +145,10 @@ func (q *waitQueue) isHead(w *waiter) (v headView, head bool) {
 	}
 	now := q.all.now()
 	v = headView{waiting: len(q.waiters), waited: now.Sub(w.joined), stalled: now.Sub(w.joined), next: -1, failed: q.err, headPaid: w.paid}
-	v.paused = q.err != nil || now.Before(q.pausedTo)
+	v.paused = q.err != nil || now.Before(q.pausedUntil)
 	q.err = nil
-	if q.progress.After(w.joined) {
-		v.stalled = now.Sub(q.progress)
+	if q.lastProgress.After(w.joined) {
+		v.stalled = now.Sub(q.lastProgress)
 	}
 	if len(q.waiters) > 1 {
 		v.next = now.Sub(q.waiters[1].joined)
@@ -164,7 +164,7 @@ func (q *waitQueue) isHead(w *waiter) (v headView, head bool) {
 			v.ending++
 		}
 	}
-	v.early = q.all.earlyFor > 0 && (q.asks < leastAsks || now.Sub(q.noted) < q.all.earlyFor)
+	v.inUseMayLinger = q.all.lingerDelay > 0 && (q.answers < minAnswers || now.Sub(q.knownSince) < q.all.lingerDelay)
 	return v, true
 }
 
@@ -172,11 +172,11 @@ func (q *waitQueue) isHead(w *waiter) (v headView, head bool) {
 func (q *waitQueue) pauseOpens() {
 	q.all.mu.Lock()
 	defer q.all.mu.Unlock()
-	q.pausedTo = q.all.now().Add(pauseCapped)
+	q.pausedUntil = q.all.now().Add(pauseCapped)
 }
 
-// written counts one more intent that is about to call the node.
-func (q *waitQueue) written() {
+// addIntent counts one more intent that is about to call the node.
+func (q *waitQueue) addIntent() {
 	q.all.mu.Lock()
 	defer q.all.mu.Unlock()
 	q.intents++
@@ -225,27 +225,27 @@ func (q *waitQueue) beginCall(context.Context) func(error) {
 		if err != nil {
 			w.paid = false
 		}
-		q.ended(err)
+		q.noteOpenEnded(err)
 	}
 }
 
-// dropped counts one intent off that did not call the node. An intent whose lease
+// dropIntent counts one intent off that did not call the node. An intent whose lease
 // could not be extended has paid nothing, and the head may have another one.
-func (q *waitQueue) dropped(err error) {
+func (q *waitQueue) dropIntent(err error) {
 	if errors.Is(err, ErrLeaseLost) {
 		err = nil
 	}
 	q.all.mu.Lock()
 	defer q.all.mu.Unlock()
 	q.intents--
-	q.ended(err)
+	q.noteOpenEnded(err)
 }
 
-// ended notes what came of an open. The caller holds the lock.
-func (q *waitQueue) ended(err error) {
-	q.progress = q.all.now()
+// noteOpenEnded notes what came of an open. The caller holds the lock.
+func (q *waitQueue) noteOpenEnded(err error) {
+	q.lastProgress = q.all.now()
 	if err != nil {
-		q.err, q.pausedTo = err, q.progress.Add(pauseRefused)
+		q.err, q.pausedUntil = err, q.lastProgress.Add(pauseRefused)
 	}
 	q.signal()
 	q.remove()
@@ -254,12 +254,12 @@ func (q *waitQueue) ended(err error) {
 // noteHopeless notes whether the head has something to wait for besides opens
 // of unknown outcome. It returns since when it has not, and whether that was
 // seen before.
-func (q *waitQueue) noteHopeless(is bool) (since time.Time, again bool) {
+func (q *waitQueue) noteHopeless(isHopeless bool) (since time.Time, again bool) {
 	q.all.mu.Lock()
 	defer q.all.mu.Unlock()
 	again = !q.hopeless.IsZero()
 	switch {
-	case !is:
+	case !isHopeless:
 		q.hopeless = time.Time{}
 	case !again:
 		q.hopeless = q.all.now()

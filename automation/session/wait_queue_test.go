@@ -89,14 +89,14 @@ func TestWaitQueue_CountsSessionsThatAreAboutToBeFree(t *testing.T) {
 func TestWaitQueue_IsEarlyUntilOtherReplicasKnowOfIt(t *testing.T) {
 	now := time.Now()
 	const earlyFor = 500 * time.Millisecond
-	qs := &waitQueues{now: func() time.Time { return now }, earlyFor: earlyFor}
+	qs := &waitQueues{now: func() time.Time { return now }, lingerDelay: earlyFor}
 	p := pool{"alice", "model"}
 	q, first := qs.join(p, "alice", "")
 	_, second := qs.join(p, "alice", "")
 	isEarly := func(w *waiter, want bool) {
 		t.Helper()
-		if v, head := q.isHead(w); !head || v.early != want {
-			t.Errorf("head %t, early %t; want %t", head, v.early, want)
+		if v, head := q.isHead(w); !head || v.inUseMayLinger != want {
+			t.Errorf("head %t, early %t; want %t", head, v.inUseMayLinger, want)
 		}
 	}
 	now = now.Add(time.Hour) // the database is slow
@@ -115,7 +115,7 @@ func TestWaitQueue_IsEarlyUntilOtherReplicasKnowOfIt(t *testing.T) {
 	q.leave(second, true, true)
 	q, first = qs.join(p, "alice", "")
 	isEarly(first, true)
-	qs.earlyFor = 0 // nothing lingers
+	qs.lingerDelay = 0 // nothing lingers
 	isEarly(first, false)
 }
 
@@ -124,7 +124,7 @@ func TestWaitQueue_CallsOnceForEachWhoStillWaits(t *testing.T) {
 	q, first := qs.join(pool{"alice", "model"}, "alice", "")
 	_, second := qs.join(pool{"alice", "model"}, "alice", "")
 	for range 3 {
-		q.written()
+		q.addIntent()
 	}
 	if v, _ := q.isHead(first); v.unpaid != 0 {
 		t.Errorf("with 3 intents for 2 requests it wants %d more", v.unpaid)
@@ -133,7 +133,7 @@ func TestWaitQueue_CallsOnceForEachWhoStillWaits(t *testing.T) {
 	if end1 == nil || end2 == nil || q.needsCall(t.Context()) || q.beginCall(t.Context()) != nil {
 		t.Fatal("want one call for each of two requests and no third")
 	}
-	q.dropped(nil)
+	q.dropIntent(nil)
 	refusal := errors.New("no bids")
 	end1(refusal)
 	if v, _ := q.isHead(first); v.headPaid || v.unpaid != 1 || !errors.Is(v.failed, refusal) || !v.paused {
@@ -141,12 +141,12 @@ func TestWaitQueue_CallsOnceForEachWhoStillWaits(t *testing.T) {
 	}
 	end2(nil)
 	q.leave(second, true, true)
-	q.written()
+	q.addIntent()
 	q.leave(first, false, false)
 	if q.needsCall(t.Context()) || q.beginCall(t.Context()) != nil {
 		t.Error("it calls for a request that has left")
 	}
-	q.dropped(nil)
+	q.dropIntent(nil)
 	if len(qs.pools) != 0 {
 		t.Errorf("queues left: %v", qs.pools)
 	}
@@ -154,7 +154,7 @@ func TestWaitQueue_CallsOnceForEachWhoStillWaits(t *testing.T) {
 
 func TestAcquisition_AsksASlowDatabaseHalfOfTheTime(t *testing.T) {
 	for asked := 1; asked < 5; asked++ {
-		a := &acquisition{asked: asked}
+		a := &acquisition{attempts: asked}
 		for took, least := range map[time.Duration]time.Duration{
 			0: 22 * time.Millisecond, 10 * time.Millisecond: 22 * time.Millisecond, time.Second: time.Second,
 			time.Hour: time.Second, -time.Hour: 22 * time.Millisecond, // the clock was set
