@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/retry"
@@ -326,6 +325,3 @@ func (m *Manager) queueError(err error) error {
 	}
 	return m.unavailable(err)
 }
-
-// sameProvider compares addresses, which have digits in either case.
-func sameProvider(a, b string) bool { return strings.EqualFold(a, b) }
