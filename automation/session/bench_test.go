@@ -23,13 +23,13 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
-// BenchmarkClaimAndRelease is measured against pgbench, which sends the same messages from as
-// many clients to the same server. Each iteration is a round of both, with as many claims each;
-// the medians of the rounds are reported, and that of their ratios:
+// BenchmarkClaimAndRelease compares a manager with pgbench, which sends the same messages to the
+// same server from the same number of clients. Each iteration runs one round of both, with the
+// same number of claims. It reports the medians of the rounds and of their ratios:
 //
 //	AUTOMATION_TEST_LONG=1 go test ./automation/session -run xxx -bench ClaimAndRelease -benchtime 11x
 //
-// Otherwise it only shows that it runs, on the small table.
+// Without AUTOMATION_TEST_LONG=1 it makes one claim a client on the small table, and reports nothing.
 func BenchmarkClaimAndRelease(b *testing.B) {
 	for _, rows := range benchmarkRows() {
 		b.Run(fmt.Sprint("rows=", rows), func(b *testing.B) {
@@ -53,7 +53,7 @@ func BenchmarkClaimAndRelease(b *testing.B) {
 	}
 }
 
-// benchmarkRows are the sizes of the table.
+// benchmarkRows returns the table sizes to measure, in rows.
 func benchmarkRows() []int {
 	if isLongRun() {
 		return []int{1_000, 1_000_000}
@@ -61,15 +61,14 @@ func benchmarkRows() []int {
 	return []int{1_000}
 }
 
-// insertUsers inserts that many rows, and returns of how many users, from user-1 on, each has an
-// open session.
+// insertUsers inserts that many rows and returns n: each of user-1 to user-n has an open session.
 func insertUsers(b *testing.B, db *sqlx.DB, rows int) int {
 	b.Helper()
 	insertSessions(b, db, rows)
 	if rows > 1_000 {
 		return rows / 20
 	}
-	// A user for each of 256 clients: all sessions are open.
+	// 256 clients need a user each, so all sessions of the small table are open.
 	if _, err := db.ExecContext(b.Context(), `UPDATE automation_sessions SET state = 'open', closed_at = NULL, user_id = 'user-' || substr(id, 4)::int - 19,
 		owner_id = 'user-' || substr(id, 4)::int - 19, ends_at = now() + interval '1 day', next_at = now() + interval '1 day'`); err != nil {
 		b.Fatal(err)
@@ -77,7 +76,7 @@ func insertUsers(b *testing.B, db *sqlx.DB, rows int) int {
 	return rows
 }
 
-// benchmarkClaims has each client claim the sessions of users of its own.
+// benchmarkClaims runs the rounds. No two clients claim sessions of the same user.
 func benchmarkClaims(b *testing.B, pgbench, dsn string, clients, users int) {
 	script := filepath.Join(b.TempDir(), "claim.sql")
 	if err := os.WriteFile(script, []byte(claimScript(b, dsn, clients, users)), 0o600); err != nil {
@@ -87,44 +86,46 @@ func benchmarkClaims(b *testing.B, pgbench, dsn string, clients, users int) {
 	db.SetMaxOpenConns(clients)
 	db.SetMaxIdleConns(clients)
 	m := runManager(b, db, clients)
-	runClaims(b, m, clients, users, 1) // connections
-	// Pgbench connects in each round, and a connection's first claim takes several times as long.
-	each := max(50, 3200/clients)
+	runClaims(b, m, clients, users, 1) // opens the pool's connections
+	// pgbench connects in each round, and a connection's first claim takes several times as long,
+	// so each client makes many.
+	perClient := max(50, 3200/clients)
 	if !isLongRun() {
-		each = 1
+		perClient = 1
 	}
-	var ours, theirs, ratios, oursCPU, theirsCPU, allocs []float64
+	var managerRates, pgbenchRates, ratios, managerCPU, pgbenchCPU, allocs []float64
 	for n := 0; b.Loop(); n++ {
-		var o, t roundResult
-		for _, pgbenchNow := range []bool{n%2 == 0, n%2 != 0} { // what changes while a round lasts hits each as often
+		var managerRound, pgbenchRound roundResult
+		for _, pgbenchNow := range []bool{n%2 == 0, n%2 != 0} { // each goes first in every other round
 			if pgbenchNow {
-				t = runPgbench(b, pgbench, script, dsn, clients, each)
+				pgbenchRound = runPgbench(b, pgbench, script, dsn, clients, perClient)
 			} else {
-				o = runClaims(b, m, clients, users, each)
+				managerRound = runClaims(b, m, clients, users, perClient)
 			}
 		}
-		ours, theirs, ratios = append(ours, o.perSecond), append(theirs, t.perSecond), append(ratios, o.perSecond/t.perSecond)
-		oursCPU, theirsCPU, allocs = append(oursCPU, o.cpu), append(theirsCPU, t.cpu), append(allocs, o.allocs)
+		managerRates, pgbenchRates, ratios = append(managerRates, managerRound.perSecond), append(pgbenchRates, pgbenchRound.perSecond), append(ratios, managerRound.perSecond/pgbenchRound.perSecond)
+		managerCPU, pgbenchCPU, allocs = append(managerCPU, managerRound.cpu), append(pgbenchCPU, pgbenchRound.cpu), append(allocs, managerRound.allocs)
 	}
 	b.ReportMetric(0, "ns/op")
 	if !isLongRun() {
 		return
 	}
-	b.ReportMetric(median(ours), "claims/s")
-	b.ReportMetric(median(theirs), "pgbench/s")
+	b.ReportMetric(median(managerRates), "claims/s")
+	b.ReportMetric(median(pgbenchRates), "pgbench/s")
 	b.ReportMetric(median(ratios), "ratio")
-	b.ReportMetric(median(oursCPU), "client-µs/claim")
-	b.ReportMetric(median(theirsCPU), "pgbench-µs/claim")
+	b.ReportMetric(median(managerCPU), "client-µs/claim")
+	b.ReportMetric(median(pgbenchCPU), "pgbench-µs/claim")
 	b.ReportMetric(median(allocs), "allocs/claim")
 }
 
-// roundResult is what one round of claims and releases took.
+// roundResult is what one round of claims and releases cost the client.
 type roundResult struct {
-	took        time.Duration
-	perSecond   float64
-	cpu, allocs float64 // of the client, a claim and its release; µs
+	perSecond float64 // claims
+	cpu       float64 // µs a claim with its release
+	allocs    float64 // a claim with its release; 0 for pgbench
 }
 
+// runManager runs a manager with up to conns connections until the benchmark ends.
 func runManager(b *testing.B, db *sqlx.DB, conns int) *session.Manager {
 	b.Helper()
 	m, err := session.New(db, &fakeNode{}, session.Options{Interval: time.Hour, MaxConns: conns})
@@ -149,8 +150,8 @@ var (
 	rowLiteral   = regexp.MustCompile(`E'id-[0-9]+'`)
 )
 
-// claimScript is a claim and a release as a script for pgbench: the messages that a manager
-// sends, taken from the wire, with variables for the user, the token and the row.
+// claimScript returns a pgbench script of a claim and a release: the messages that a manager
+// sends, recorded by a proxy, with variables for the user, the token and the row.
 func claimScript(b *testing.B, dsn string, clients, users int) string {
 	b.Helper()
 	proxy := pgtest.NewProxy(b, dsn)
@@ -163,7 +164,7 @@ func claimScript(b *testing.B, dsn string, clients, users int) string {
 	c.Release()
 	var claim, release string
 	for query := range proxy.TakeTraffic().Queries {
-		// Pgbench sends the statements that \; separates in one message.
+		// pgbench sends statements that \; separates in one message.
 		query = strings.ReplaceAll(strings.Join(strings.Fields(query), " "), "; ", " \\; ")
 		query = strings.ReplaceAll(tokenLiteral.ReplaceAllString(query, "'token-:t'"), "E'user-1'", "'user-:n'")
 		switch {
@@ -174,13 +175,13 @@ func claimScript(b *testing.B, dsn string, clients, users int) string {
 		}
 	}
 	if claim == "" || release == "" || !strings.Contains(claim, "token-:t") || !strings.Contains(release, ":id") {
-		b.Fatalf("not the messages of a claim and a release:\n%s\n%s", claim, release)
+		b.Fatalf("these are not the messages of a claim and a release:\n%s\n%s", claim, release)
 	}
 	return fmt.Sprintf("\\set n 1 + :client_id + %d * random(0, %d)\n\\set t random(1, 1000000000)\n%s \\gset\n%s;\n", clients, users-1, claim, release)
 }
 
-// runClaims has each client claim and release that many times.
-func runClaims(b *testing.B, m *session.Manager, clients, users, each int) roundResult {
+// runClaims makes each client claim and release a session perClient times.
+func runClaims(b *testing.B, m *session.Manager, clients, users, perClient int) roundResult {
 	b.Helper()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -188,7 +189,7 @@ func runClaims(b *testing.B, m *session.Manager, clients, users, each int) round
 	cpu, begun := processCPU(b), time.Now()
 	for client := range clients {
 		wg.Go(func() {
-			for range each {
+			for range perClient {
 				c, err := m.Acquire(b.Context(), session.Request{UserID: fmt.Sprint("user-", 1+client+clients*rand.IntN(users)), ModelID: "model", Duration: time.Hour})
 				if err != nil {
 					b.Error(err)
@@ -199,12 +200,13 @@ func runClaims(b *testing.B, m *session.Manager, clients, users, each int) round
 		})
 	}
 	wg.Wait()
-	took, n := time.Since(begun), float64(clients*each)
+	took, n := time.Since(begun), float64(clients*perClient)
 	cpu = processCPU(b) - cpu
 	runtime.ReadMemStats(&after)
-	return roundResult{took, n / took.Seconds(), float64(cpu.Microseconds()) / n, float64(after.Mallocs-before.Mallocs) / n}
+	return roundResult{n / took.Seconds(), float64(cpu.Microseconds()) / n, float64(after.Mallocs-before.Mallocs) / n}
 }
 
+// processCPU returns the CPU time that this process has used.
 func processCPU(b *testing.B) time.Duration {
 	b.Helper()
 	var u syscall.Rusage
@@ -214,16 +216,17 @@ func processCPU(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-var perSecond = regexp.MustCompile(`tps = ([0-9.]+) \(without`)
+// pgbenchRate matches the rate without the time that connections take.
+var pgbenchRate = regexp.MustCompile(`tps = ([0-9.]+) \(without`)
 
-// runPgbench has each client run the script that many times. The rate is without the time that
-// connections take. With a time limit a busy machine may not even make 256 of them.
-func runPgbench(b *testing.B, program, script, dsn string, clients, each int) roundResult {
+// runPgbench makes each client run the script perClient times. It sets no time limit, within which a
+// busy machine might not even open 256 connections.
+func runPgbench(b *testing.B, program, script, dsn string, clients, perClient int) roundResult {
 	b.Helper()
 	command := exec.CommandContext(b.Context(), program, "-n", "-M", "simple", "-c", fmt.Sprint(clients), "-j", fmt.Sprint(min(clients, 2)),
-		"-t", fmt.Sprint(each), "-f", script, dsn)
+		"-t", fmt.Sprint(perClient), "-f", script, dsn)
 	out, err := command.CombinedOutput()
-	match := perSecond.FindSubmatch(out)
+	match := pgbenchRate.FindSubmatch(out)
 	if err != nil || match == nil {
 		b.Fatalf("pgbench: %v\n%s", err, out)
 	}
@@ -232,5 +235,5 @@ func runPgbench(b *testing.B, program, script, dsn string, clients, each int) ro
 		b.Fatal(err)
 	}
 	cpu := command.ProcessState.UserTime() + command.ProcessState.SystemTime()
-	return roundResult{perSecond: tps, cpu: float64(cpu.Microseconds()) / float64(clients*each)}
+	return roundResult{perSecond: tps, cpu: float64(cpu.Microseconds()) / float64(clients*perClient)}
 }

@@ -21,10 +21,10 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// groupHarness is a manager with one connection, through a proxy that can hold it up.
+// groupHarness is a manager with a single connection, through a proxy that can freeze it.
 type groupHarness struct {
 	*session.Manager
-	db    *sqlx.DB // past the proxy
+	db    *sqlx.DB // directly, not through the proxy
 	proxy *pgtest.Proxy
 	node  *fakeNode
 	stop  func()
@@ -33,7 +33,7 @@ type groupHarness struct {
 func newGroupHarness(t *testing.T, sqlTimeout time.Duration) *groupHarness {
 	t.Helper()
 	dsn := schematest.Database(t)
-	h := &groupHarness{db: migrated(t, pgtest.Open(t, dsn)), proxy: pgtest.NewProxy(t, dsn), node: &fakeNode{}}
+	h := &groupHarness{db: pgtest.Open(t, dsn), proxy: pgtest.NewProxy(t, dsn), node: &fakeNode{}}
 	o := testOptions()
 	o.MaxConns, o.MaxPerUser, o.Interval, o.Lease, o.CoolDown = 1, 1, time.Hour, time.Hour, time.Hour
 	o.SetSQLTimeout(sqlTimeout)
@@ -41,20 +41,21 @@ func newGroupHarness(t *testing.T, sqlTimeout time.Duration) *groupHarness {
 	return h
 }
 
-// openSessions inserts an open session for each user, whose row has the user's name.
-func (h *groupHarness) openSessions(t *testing.T, users ...string) {
+// openSessions inserts an open session for each of the ids. The row's owner is the part of its
+// id before a slash.
+func (h *groupHarness) openSessions(t *testing.T, ids ...string) {
 	t.Helper()
-	for _, user := range users {
-		owner, _, _ := strings.Cut(user, "/")
+	for _, id := range ids {
+		owner, _, _ := strings.Cut(id, "/")
 		if _, err := h.db.Exec(`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, provider, created_at, called_at, opened_at, ends_at, last_used_at, next_at)
 			VALUES ($1, '0x' || md5($1), $2, $3, $3, now(), 3600, 'open', '0xp', now(), now(), now(), now() + interval '1 day', now(), now() + interval '1 day')`,
-			user, modelA, owner); err != nil {
+			id, modelA, owner); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// leasedRows returns the rows that somebody holds.
+// leasedRows returns the ids of all leased rows, in order.
 func (h *groupHarness) leasedRows(t *testing.T) []string {
 	t.Helper()
 	list := []string{}
@@ -64,7 +65,7 @@ func (h *groupHarness) leasedRows(t *testing.T) []string {
 	return list
 }
 
-// blockConnection stops the proxy while the only connection is in use. Thaw ends it.
+// blockConnection keeps the manager's only connection in use until the proxy is thawed.
 func (h *groupHarness) blockConnection(t *testing.T) {
 	t.Helper()
 	h.proxy.Freeze()
@@ -72,9 +73,9 @@ func (h *groupHarness) blockConnection(t *testing.T) {
 	waitUntil(t, "the connection is in use", h.IsBusy)
 }
 
-// claimWhileBlocked has each user claim, one after the other, while the connection is in use, then calls
-// then, and returns the rows that they got and their errors.
-func (h *groupHarness) claimWhileBlocked(t *testing.T, then func(), users ...string) (got []string, errs []error) {
+// claimWhileBlocked starts a claim of each user, in order, while the connection is in use, and
+// then calls unblock. It returns the id of the row that each user got, or "", and the errors.
+func (h *groupHarness) claimWhileBlocked(t *testing.T, unblock func(), users ...string) (got []string, errs []error) {
 	t.Helper()
 	h.blockConnection(t)
 	h.proxy.TakeTraffic()
@@ -86,14 +87,14 @@ func (h *groupHarness) claimWhileBlocked(t *testing.T, then func(), users ...str
 			got[i], _, errs[i] = h.TryClaim(t.Context(), requestFor(user), false)
 			ended.Add(1)
 		})
-		waitUntil(t, "it waits, or its time is over", func() bool { return h.GroupedClaims()+int(ended.Load()) == i+1 })
+		waitUntil(t, "the claim waits or has timed out", func() bool { return h.GroupedClaims()+int(ended.Load()) == i+1 })
 	}
-	then()
+	unblock()
 	wg.Wait()
 	return got, errs
 }
 
-// countClaimStatements is how many statements claimed since the connection was held up.
+// countClaimStatements returns how many statements claimed sessions since claimWhileBlocked began.
 func (h *groupHarness) countClaimStatements() (n int) {
 	for query, times := range h.proxy.TakeTraffic().Queries {
 		if strings.Contains(query, "SKIP LOCKED") {
@@ -103,19 +104,19 @@ func (h *groupHarness) countClaimStatements() (n int) {
 	return n
 }
 
-func TestClaimGroup_ClaimsForAllThatWaitInOneStatement(t *testing.T) {
+func TestClaimGroup_ClaimsForAllWaitingRequestsTogether(t *testing.T) {
 	t.Parallel()
 	h := newGroupHarness(t, time.Minute)
 	users := names("user", 40)
-	h.openSessions(t, users[1:]...) // the first one has no session
+	h.openSessions(t, users[1:]...) // users[0] has none
 	want := slices.Clone(users)
 	want[0] = ""
 	got, errs := h.claimWhileBlocked(t, h.proxy.Thaw, users...)
 	if err := errors.Join(errs...); err != nil || !slices.Equal(got, want) {
-		t.Errorf("got %q, %v; want each its own session", got, err)
+		t.Errorf("the users got %q, error %v; want %q", got, err, want)
 	}
 	if n := h.countClaimStatements(); n != 2 {
-		t.Errorf("%d statements for 40 claims, want 2 of at most 32", n)
+		t.Errorf("40 claims took %d statements, want 2 of up to 32 claims each", n)
 	}
 }
 
@@ -125,16 +126,16 @@ func TestClaimGroup_GivesRequestsOfOneUserDifferentSessions(t *testing.T) {
 	h.openSessions(t, "anna/1", "anna/2", "bert")
 	got, errs := h.claimWhileBlocked(t, h.proxy.Thaw, "anna", "bert", "anna", "anna")
 	if err := errors.Join(errs...); err != nil || got[1] != "bert" || got[3] != "" {
-		t.Errorf("got %q, %v; want bert his own, and nothing left for the last", got, err)
+		t.Errorf("anna, bert, anna and anna got %q, error %v; want bert's session for bert, and none for the last", got, err)
 	}
 	if !slices.Equal(h.leasedRows(t), []string{"anna/1", "anna/2", "bert"}) || got[0] == got[2] {
-		t.Errorf("got %q of the rows %q", got, h.leasedRows(t))
+		t.Errorf("anna, bert, anna and anna got %q, leased are %q; want every session leased once", got, h.leasedRows(t))
 	}
 }
 
-// What keeps a session from being claimed must keep it from a group as well, also where an id that
-// is not ASCII has the statement sent with parameters.
-func TestClaimGroup_FindsWhatAClaimAloneFinds(t *testing.T) {
+// A session that a single claim skips, a grouped claim must skip too. Both forms of the statement
+// are tried: with an id that is not ASCII it is sent with parameters.
+func TestClaimGroup_FindsTheSameSessionsAsASingleClaim(t *testing.T) {
 	t.Parallel()
 	for _, last := range []string{`it's \ "quoted"`, "Zoë"} {
 		t.Run(last, func(t *testing.T) {
@@ -157,29 +158,30 @@ func TestClaimGroup_FindsWhatAClaimAloneFinds(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			alone := make([]string, len(users))
+			single := make([]string, len(users))
 			for i, user := range users {
 				id, release, err := h.TryClaim(t.Context(), requestFor(user), true)
 				if release != nil {
 					err = errors.Join(err, release())
 				}
-				if alone[i] = id; err != nil {
-					t.Error(user, err)
+				single[i] = id
+				if err != nil {
+					t.Errorf("single claim of %q: %v", user, err)
 				}
 			}
 			got, errs := h.claimWhileBlocked(t, h.proxy.Thaw, users...)
 			want := []string{"idle", "", "", "has cooled down", "", "", "", "waits elsewhere for another", "", last}
-			if err := errors.Join(errs...); err != nil || !slices.Equal(alone, want) || !slices.Equal(got, want) {
-				t.Errorf("alone %q, together %q, %v; want %q", alone, got, err, want)
+			if err := errors.Join(errs...); err != nil || !slices.Equal(single, want) || !slices.Equal(got, want) {
+				t.Errorf("single claims got %q, grouped ones %q, error %v; want %q", single, got, err, want)
 			}
 			if n := h.countClaimStatements(); n != 1 {
-				t.Errorf("%d statements, want one", n)
+				t.Errorf("the group took %d statements, want 1", n)
 			}
 		})
 	}
 }
 
-func TestClaimGroup_OmitsEachRequestsProviderAlone(t *testing.T) {
+func TestClaimGroup_OmitsAProviderForItsRequestOnly(t *testing.T) {
 	t.Parallel()
 	h := newGroupHarness(t, time.Minute)
 	h.openSessions(t, "anna", "bert")
@@ -192,15 +194,15 @@ func TestClaimGroup_OmitsEachRequestsProviderAlone(t *testing.T) {
 		anna, _, _ = h.TryClaim(t.Context(), r, false)
 	})
 	wg.Go(func() { bert, _, _ = h.TryClaim(t.Context(), requestFor("bert"), false) })
-	waitUntil(t, "both wait", func() bool { return h.GroupedClaims() == 2 })
+	waitUntil(t, "both claims wait", func() bool { return h.GroupedClaims() == 2 })
 	h.proxy.Thaw()
 	wg.Wait()
 	if anna != "" || bert != "bert" {
-		t.Errorf("anna, whose provider will not do, got %q, and bert %q", anna, bert)
+		t.Errorf("anna, who omits the provider of her session, got %q, and bert got %q; want none and bert's", anna, bert)
 	}
 }
 
-func TestClaimGroup_IsNotHeldUpByALockedRow(t *testing.T) {
+func TestClaimGroup_SkipsALockedRow(t *testing.T) {
 	t.Parallel()
 	h := newGroupHarness(t, time.Minute)
 	h.openSessions(t, "anna", "bert")
@@ -209,23 +211,23 @@ func TestClaimGroup_IsNotHeldUpByALockedRow(t *testing.T) {
 	tx.MustExec(`SELECT 1 FROM automation_sessions WHERE id = 'anna' FOR UPDATE`)
 	got, errs := h.claimWhileBlocked(t, h.proxy.Thaw, "anna", "bert")
 	if err := errors.Join(errs...); err != nil || !slices.Equal(got, []string{"", "bert"}) {
-		t.Errorf("got %q, %v; want bert's while anna's is locked", got, err)
+		t.Errorf("anna, whose row is locked, and bert got %q, error %v; want only bert to get a session", got, err)
 	}
 }
 
-func TestClaimGroup_TakesBackWhatARequestNoLongerWaitsFor(t *testing.T) {
+func TestClaimGroup_ReleasesTheSessionOfACancelledRequest(t *testing.T) {
 	t.Parallel()
 	h := newGroupHarness(t, time.Minute)
 	h.openSessions(t, "anna", "bert", "carl", "dora")
-	ctx, cancel := context.WithCancel(t.Context())
-	early, cancelEarly := context.WithCancel(t.Context())
-	defer cancel()
-	defer cancelEarly()
+	annaCtx, cancelAnna := context.WithCancel(t.Context())
+	carlCtx, cancelCarl := context.WithCancel(t.Context())
+	defer cancelAnna()
+	defer cancelCarl()
 	users := []string{"anna", "bert", "carl", "dora"}
-	contexts := []context.Context{ctx, t.Context(), early, t.Context()}
+	contexts := []context.Context{annaCtx, t.Context(), carlCtx, t.Context()}
 	executed := make(chan struct{})
 	h.proxy.LoseReplies(func(tag string) bool {
-		if tag == "UPDATE 3" || tag == "SELECT 3" { // pgx reads the rows of the statement in a SELECT
+		if tag == "UPDATE 3" || tag == "SELECT 3" { // for pgx the statement is wrapped in a SELECT
 			h.proxy.Freeze()
 			close(executed)
 		}
@@ -234,32 +236,33 @@ func TestClaimGroup_TakesBackWhatARequestNoLongerWaitsFor(t *testing.T) {
 	h.blockConnection(t)
 	got, errs := make([]string, len(users)), make([]error, len(users))
 	var wg sync.WaitGroup
-	left := make(chan int, len(users))
+	returned := make(chan int, len(users))
 	for i, user := range users {
 		wg.Go(func() {
 			got[i], _, errs[i] = h.TryClaim(contexts[i], requestFor(user), false)
-			left <- i
+			returned <- i
 		})
-		waitUntil(t, "it waits", func() bool { return h.GroupedClaims() == i+1 })
+		waitUntil(t, "the claim waits", func() bool { return h.GroupedClaims() == i+1 })
 	}
-	cancelEarly() // before the statement is sent
-	if i := <-left; i != 2 {
-		t.Errorf("%s has returned, want carl", users[i])
+	cancelCarl() // before the statement is sent
+	if i := <-returned; i != 2 {
+		t.Errorf("the claim of %s returned after carl's was cancelled", users[i])
 	}
 	h.proxy.Thaw()
 	<-executed
-	cancel() // while the statement's outcome is on its way
-	if i := <-left; i != 0 {
-		t.Errorf("%s has returned, want anna", users[i])
+	cancelAnna() // after the statement was executed and before its result arrives
+	if i := <-returned; i != 0 {
+		t.Errorf("the claim of %s returned after anna's was cancelled", users[i])
 	}
 	if leased := h.leasedRows(t); !slices.Equal(leased, []string{"anna", "bert", "dora"}) {
-		t.Errorf("the statement has claimed %q", leased)
+		t.Errorf("the statement leased %q, want the sessions of anna, bert and dora", leased)
 	}
 	h.proxy.Thaw()
 	wg.Wait()
 	for i, want := range []string{"", "bert", "", "dora"} {
-		if got[i] != want || (want == "") != errors.Is(errs[i], sqldb.ErrUnavailable) || (want == "") != errors.Is(errs[i], context.Canceled) {
-			t.Errorf("%s got %q, %v", users[i], got[i], errs[i])
+		cancelled := want == ""
+		if got[i] != want || cancelled != errors.Is(errs[i], sqldb.ErrUnavailable) || cancelled != errors.Is(errs[i], context.Canceled) {
+			t.Errorf("%s got %q, error %v; want %q, cancelled: %t", users[i], got[i], errs[i], want, cancelled)
 		}
 	}
 	waitUntil(t, "anna's session is free again", func() bool { return slices.Equal(h.leasedRows(t), []string{"bert", "dora"}) })
@@ -287,30 +290,30 @@ func TestClaimGroup_LosesNoSessionWithALostReply(t *testing.T) {
 			}
 			c.Release()
 		})
-		waitUntil(t, "it waits", func() bool { return h.GroupedClaims() == i+1 })
+		waitUntil(t, "the claim waits", func() bool { return h.GroupedClaims() == i+1 })
 	}
 	h.proxy.Thaw()
 	wg.Wait()
 	if h.proxy.Lost() != 1 || h.node.openCalls() != 0 {
-		t.Errorf("%d replies lost, %d sessions paid; want 1, 0", h.proxy.Lost(), h.node.openCalls())
+		t.Errorf("%d replies lost, %d sessions opened; want 1 and 0", h.proxy.Lost(), h.node.openCalls())
 	}
 	h.stop()
 	if leased := h.leasedRows(t); len(leased) != 0 {
-		t.Errorf("%q are still leased", leased)
+		t.Errorf("after the stop %q are still leased", leased)
 	}
 }
 
-func TestClaimGroup_IsNotSpoiledByOneThatTheDatabaseRefuses(t *testing.T) {
+func TestClaimGroup_FailsOnlyTheClaimThatTheDatabaseRejects(t *testing.T) {
 	t.Parallel()
 	h := newGroupHarness(t, time.Minute)
 	h.openSessions(t, "anna", "bert")
 	got, errs := h.claimWhileBlocked(t, h.proxy.Thaw, "anna", "a\x00", "bert")
 	if !slices.Equal(got, []string{"anna", "", "bert"}) || errs[0] != nil || !sqldb.IsConstraint(errs[1]) || errs[2] != nil {
-		t.Errorf("got %q, %v; want an error for the one in the middle alone", got, errs)
+		t.Errorf("anna, the invalid user and bert got %q, errors %v; want a constraint error for the invalid user only", got, errs)
 	}
 }
 
-func TestClaimGroup_ReportsThatNoConnectionCameFree(t *testing.T) {
+func TestClaimGroup_ReportsWhenNoConnectionBecomesFree(t *testing.T) {
 	t.Parallel()
 	h := newGroupHarness(t, 200*time.Millisecond)
 	users := names("user", 3)
@@ -318,13 +321,13 @@ func TestClaimGroup_ReportsThatNoConnectionCameFree(t *testing.T) {
 	got, errs := h.claimWhileBlocked(t, func() {}, users...)
 	for i, err := range errs {
 		if got[i] != "" || !errors.Is(err, sqldb.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%s got %q, %v; want ErrUnavailable by the deadline", users[i], got[i], err)
+			t.Errorf("%s got %q, error %v; want ErrUnavailable and DeadlineExceeded", users[i], got[i], err)
 		}
 	}
 	h.proxy.Thaw()
 	waitUntil(t, "the connection is free", func() bool { return !h.IsBusy() })
 	if leased, n := h.leasedRows(t), h.GroupedClaims(); len(leased) != 0 || n != 0 {
-		t.Errorf("afterwards %q are leased and %d claims wait", leased, n)
+		t.Errorf("afterwards %q are leased and %d claims wait, want none", leased, n)
 	}
 }
 
@@ -334,14 +337,13 @@ func TestClaimGroup_EndsWithTheManager(t *testing.T) {
 	h.stop()
 	h.blockConnection(t)
 	if id, _, err := h.TryClaim(t.Context(), requestFor("anna"), false); id != "" || !errors.Is(err, session.ErrNotRunning) {
-		t.Errorf("%q, %v; want ErrNotRunning", id, err)
+		t.Errorf("after the stop a claim got %q, error %v; want ErrNotRunning", id, err)
 	}
 	h.proxy.Thaw()
 }
 
-// BenchmarkClaims_ThatWait has claims of many users find all connections in use, each alone and
-// together, in turn on the same server: with the eight connections that sessions have by
-// default.
+// BenchmarkClaims_ThatWait compares single with grouped claims while all connections are in use.
+// Many users claim over eight connections, the default for sessions, in alternating rounds.
 //
 //	AUTOMATION_TEST_LONG=1 go test ./automation/session -run xxx -bench Claims_ThatWait -benchtime 9x
 func BenchmarkClaims_ThatWait(b *testing.B) {
@@ -358,24 +360,26 @@ func BenchmarkClaims_ThatWait(b *testing.B) {
 			m := runManager(b, db, 8)
 			for _, clients := range []int{1, 32, 256} {
 				b.Run(fmt.Sprint("clients=", clients), func(b *testing.B) {
-					var alone, together claimRounds
+					var single, grouped claimRounds
 					for b.Loop() {
-						alone.run(b, m, clients, users/clients, true)
-						together.run(b, m, clients, users/clients, false)
+						single.run(b, m, clients, users/clients, true)
+						grouped.run(b, m, clients, users/clients, false)
 					}
 					b.ReportMetric(0, "ns/op")
-					alone.report(b, "alone")
-					together.report(b, "together")
+					single.report(b, "alone")
+					grouped.report(b, "together")
 				})
 			}
 		})
 	}
 }
 
-// claimRounds are rounds of claims and releases, of a second each.
+// claimRounds holds what rounds of one second measured: claims a second, and the percentiles of
+// a claim's latency in ms.
 type claimRounds struct{ perSecond, p50, p99 []float64 }
 
-func (c *claimRounds) run(b *testing.B, m *session.Manager, clients, users int, alone bool) {
+// run adds a round in which each client claims and releases sessions of users of its own.
+func (c *claimRounds) run(b *testing.B, m *session.Manager, clients, users int, single bool) {
 	b.Helper()
 	took := make([][]time.Duration, clients)
 	var wg sync.WaitGroup
@@ -385,9 +389,9 @@ func (c *claimRounds) run(b *testing.B, m *session.Manager, clients, users int, 
 			for time.Since(begun) < time.Second {
 				at := time.Now()
 				r := session.Request{UserID: fmt.Sprint("user-", 1+client+clients*rand.IntN(users)), ModelID: "model", Duration: time.Hour}
-				_, release, err := m.TryClaim(b.Context(), r, alone)
+				_, release, err := m.TryClaim(b.Context(), r, single)
 				if err != nil || release == nil {
-					b.Error("no session", err)
+					b.Errorf("no session for %s, error %v", r.UserID, err)
 					return
 				}
 				took[client] = append(took[client], time.Since(at))

@@ -10,10 +10,11 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
-// isLongRun reports whether the tests may take the minutes that the issue asks for:
-// AUTOMATION_TEST_LONG=1. By default they do the same for seconds.
+// isLongRun reports whether tests may run for minutes: AUTOMATION_TEST_LONG=1. By
+// default they do the same for seconds.
 func isLongRun() bool { return os.Getenv("AUTOMATION_TEST_LONG") == "1" }
 
+// names returns prefix-0 to prefix-(n-1).
 func names(prefix string, n int) []string {
 	list := make([]string, n)
 	for i := range list {
@@ -30,19 +31,19 @@ func modelIDs(n int) []string {
 	return list
 }
 
-func TestAcquire_OpensNoMoreThanTheCapForFirstRequestsOfFiveReplicas(t *testing.T) {
+func TestAcquire_KeepsTheUsersLimitOverFiveReplicas(t *testing.T) {
 	skipShort(t)
 	t.Parallel()
 	const requests = 40 // to each replica
-	for _, most := range []int{1, 4} {
-		t.Run(fmt.Sprintf("cap %d", most), func(t *testing.T) {
+	for _, limit := range []int{1, 4} {
+		t.Run(fmt.Sprintf("limit %d", limit), func(t *testing.T) {
 			t.Parallel()
 			db, dsn := postgresWithDSN(t)
 			n := proxyroutertest.NewServer(t, proxyroutertest.Options{OpenLatency: 200 * time.Millisecond})
 			var replicas []*replica
 			for range 5 {
 				replicas = append(replicas, startReplica(t, replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL,
-					Options: replicaOptions{MaxPerUser: most}}))
+					Options: replicaOptions{MaxPerUser: limit}}))
 			}
 			for _, r := range replicas {
 				r.Send(t, work{Users: []string{"alice"}, Requests: requests, Models: modelIDs(1)})
@@ -51,16 +52,16 @@ func TestAcquire_OpensNoMoreThanTheCapForFirstRequestsOfFiveReplicas(t *testing.
 			for i, r := range replicas {
 				rep := r.readReport(t)
 				if rep.Served != requests {
-					t.Errorf("replica %d served %d of %d: %v", i, rep.Served, requests, rep.Errors)
+					t.Errorf("replica %d served %d of %d requests, errors %v", i, rep.Served, requests, rep.Errors)
 				}
 				slowest = max(slowest, rep.Slowest)
 			}
 			for _, r := range replicas {
 				r.stop(t)
 			}
-			audit(t, db, n, most)
-			if s := n.Stats(); s.Opens < 1 || s.Opens > most || s.Chats != 5*requests {
-				t.Errorf("%d opens and %d chats, want at most %d opens for %d", s.Opens, s.Chats, most, 5*requests)
+			audit(t, db, n, limit)
+			if s := n.Stats(); s.Opens < 1 || s.Opens > limit || s.Chats != 5*requests {
+				t.Errorf("%d opens and %d chats, want 1 to %d opens and %d chats", s.Opens, s.Chats, limit, 5*requests)
 			}
 			t.Logf("%d opens, slowest request %v", n.Stats().Opens, slowest.Round(time.Millisecond))
 		})
@@ -85,7 +86,7 @@ func TestManager_LeavesNothingBehindWhenReplicasAreKilledUnderLoad(t *testing.T)
 		replicas[len(replicas)-1].Send(t, load)
 	}
 	for range rounds {
-		<-time.After(pause) // the load is what is tested
+		<-time.After(pause) // lets the load run
 		replicas[0].Kill()
 		r := startReplica(t, config)
 		r.Send(t, load)
@@ -96,22 +97,22 @@ func TestManager_LeavesNothingBehindWhenReplicasAreKilledUnderLoad(t *testing.T)
 		r.CloseInput()
 		rep := r.readReport(t)
 		served += rep.Served
-		for _, e := range rep.Errors { // of a busy machine: a lease that it lost is no fault
+		for _, e := range rep.Errors { // logged only: on a busy machine a request may lose its lease
 			t.Log(e)
 		}
 		r.stop(t)
 	}
-	startManager(t, db, newClient(t, n), config.Options.session()) // it reconciles what was left
-	audit(t, db, n, 2*perUser)                                     // idle sessions of other models give way, and stay open
+	startManager(t, db, newClient(t, n), config.Options.session()) // reconciles what the killed replicas left
+	audit(t, db, n, 2*perUser)                                     // an idle session of another model does not count, and stays open
 	s := n.Stats()
 	if s.Chats == 0 || served == 0 {
-		t.Log("on a busy machine: every kill came before the first chat, so opens alone were tried")
+		t.Log("no chat ended before its replica was killed (a busy machine), so this run tested opens only")
 	}
 	t.Logf("%d kills, %d chats, %d opens", rounds, s.Chats, s.Opens)
 }
 
-// Each user's one request is killed somewhere on its way. Whatever was opened
-// is found: afterwards each has exactly one session, paid once.
+// A replica is killed at a given point of each user's first request. The session
+// that was perhaps opened is found, so that each user pays for exactly one.
 func TestManager_LeavesNothingBehindWhenKilledAnywhereInAnOpen(t *testing.T) {
 	skipShort(t)
 	t.Parallel()
@@ -143,12 +144,12 @@ func TestManager_LeavesNothingBehindWhenKilledAnywhereInAnOpen(t *testing.T) {
 	r := startReplica(t, config)
 	r.Send(t, work{Users: users, Models: modelIDs(1)})
 	if rep := r.readReport(t); rep.Served != len(users) {
-		t.Errorf("%d of %d served afterwards: %v", rep.Served, len(users), rep.Errors)
+		t.Errorf("after the kills %d of %d users were served, errors %v", rep.Served, len(users), rep.Errors)
 	}
 	r.stop(t)
-	startManager(t, db, newClient(t, n), config.Options.session()) // it reconciles what was left
+	startManager(t, db, newClient(t, n), config.Options.session()) // reconciles what the killed replicas left
 	audit(t, db, n, 1)
 	if s := n.Stats(); s.Opens != len(users) {
-		t.Errorf("%d opens for %d users who may have one each and asked twice", s.Opens, len(users))
+		t.Errorf("%d opens for %d users, want one each", s.Opens, len(users))
 	}
 }

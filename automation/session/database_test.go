@@ -13,8 +13,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// A row that somebody has locked in psql costs neither its own lease nor, by
-// making the heartbeat wait, those of all other requests.
+// A row that an operator has locked in psql must not delay the heartbeat, which
+// would cost all other requests their leases, nor lose its own lease at once.
 func TestHeartbeat_SkipsALockedRowWithoutCallingItLost(t *testing.T) {
 	skipShort(t)
 	t.Parallel()
@@ -32,12 +32,12 @@ func TestHeartbeat_SkipsALockedRowWithoutCallingItLost(t *testing.T) {
 		return c
 	}
 	locked, free := claim("alice"), claim("bob")
-	leasedTo := func(c *session.Claim) (at time.Time) {
+	leaseEnd := func(c *session.Claim) (end time.Time) {
 		t.Helper()
-		if err := db.Get(&at, `SELECT lease_until FROM automation_sessions WHERE session_id = $1`, c.SessionID()); err != nil {
+		if err := db.Get(&end, `SELECT lease_until FROM automation_sessions WHERE session_id = $1`, c.SessionID()); err != nil {
 			t.Fatal(err)
 		}
-		return at
+		return end
 	}
 	tx, err := db.BeginTxx(t.Context(), nil)
 	if err != nil {
@@ -47,25 +47,26 @@ func TestHeartbeat_SkipsALockedRowWithoutCallingItLost(t *testing.T) {
 	if _, err := tx.Exec(`SELECT id FROM automation_sessions WHERE session_id = $1 FOR UPDATE`, locked.SessionID()); err != nil {
 		t.Fatal(err)
 	}
-	before := leasedTo(free)
-	waitUntil(t, "the other lease is extended", func() bool { return leasedTo(free).After(before) })
+	before := leaseEnd(free)
+	waitUntil(t, "the lease on the row that is not locked is extended", func() bool { return leaseEnd(free).After(before) })
 	if locked.Context().Err() != nil {
-		t.Error("the lease on the locked row was given up at the first heartbeat")
+		t.Error("the request on the locked row was ended at the first heartbeat")
 	}
 	if err := tx.Rollback(); err != nil {
 		t.Error(err)
 	}
-	before = leasedTo(locked)
-	waitUntil(t, "the lease is extended again", func() bool { return leasedTo(locked).After(before) || locked.Context().Err() != nil })
+	before = leaseEnd(locked)
+	waitUntil(t, "the lease on the row that was locked is extended", func() bool { return leaseEnd(locked).After(before) || locked.Context().Err() != nil })
 	if free.Context().Err() != nil {
-		t.Error("a locked row ended another request")
+		t.Error("a locked row ended the request on another row")
 	}
 	locked.Release()
 	free.Release()
 }
 
-// Under a host's default of repeatable read every cap was twice as large.
-func TestAcquire_KeepsBudgetsUnderAHostsIsolation(t *testing.T) {
+// A host's database may have a stricter isolation level by default. Two transactions
+// that count from their own snapshots would exceed each limit together.
+func TestAcquire_KeepsLimitsUnderAStricterDefaultIsolation(t *testing.T) {
 	t.Parallel()
 	for _, isolation := range []string{"repeatable read", "serializable"} {
 		t.Run(isolation, func(t *testing.T) {
@@ -77,15 +78,15 @@ func TestAcquire_KeepsBudgetsUnderAHostsIsolation(t *testing.T) {
 			p := &fakeNode{}
 			o := testOptions()
 			o.MaxPerUser, o.OpensPerHour = 0, 3
-			var ms []*session.Manager
+			var managers []*session.Manager
 			for range 3 {
 				m, _ := startManager(t, db, p, o)
-				ms = append(ms, m)
+				managers = append(managers, m)
 			}
 			var wg sync.WaitGroup
 			for i := range 24 {
 				wg.Go(func() {
-					c, err := acquireWithRetry(t, ms[i%3], requestForModel("alice", fmt.Sprint("model ", i)))
+					c, err := acquireWithRetry(t.Context(), managers[i%3], requestForModel("alice", fmt.Sprint("model ", i)))
 					if err == nil {
 						c.Release()
 					} else if b, ok := errors.AsType[*session.BudgetError](err); !ok || b.Limit != session.LimitHour {
@@ -95,21 +96,21 @@ func TestAcquire_KeepsBudgetsUnderAHostsIsolation(t *testing.T) {
 			}
 			wg.Wait()
 			if p.openCalls() != 3 {
-				t.Errorf("%d opens with a limit of 3", p.openCalls())
+				t.Errorf("%d opens, want the 3 that the limit allows", p.openCalls())
 			}
 		})
 	}
 }
 
-// Two replicas, one session, and twenty requests waiting in each: they come in
-// turn, and are to be served in turn.
-func TestAcquire_ServesReplicasInTheOrderInWhichRequestsCame(t *testing.T) {
+// Two replicas share one session. Four groups of five requests arrive, each group at
+// the other replica, and must be served in that order.
+func TestAcquire_ServesReplicasInOrderOfArrival(t *testing.T) {
 	skipShort(t)
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		o := testOptions()
 		o.MaxPerUser = 1
-		o.Linger = 0 // a replica that lets a session linger may serve its own first, for two seconds at most
+		o.Linger = 0 // with lingering a replica may serve its own requests first, for two seconds at most
 		a, _ := startManager(t, db, p, o)
 		b, _ := startManager(t, db, p, o)
 		first, err := a.Acquire(t.Context(), requestFor("alice"))
@@ -118,7 +119,7 @@ func TestAcquire_ServesReplicasInTheOrderInWhichRequestsCame(t *testing.T) {
 		}
 		const groups, perGroup = 4, 5
 		var mu sync.Mutex
-		var order []int // the groups as they were served
+		var order []int // group of each request, in the order they were served
 		var wg sync.WaitGroup
 		for group := range groups {
 			m := []*session.Manager{a, b}[group%2]
@@ -136,27 +137,27 @@ func TestAcquire_ServesReplicasInTheOrderInWhichRequestsCame(t *testing.T) {
 					c.Release()
 				})
 			}
-			waitUntil(t, "all of them wait", func() bool { return a.Waiting()+b.Waiting() == (group+1)*perGroup })
+			waitUntil(t, "all requests of the group wait", func() bool { return a.Waiting()+b.Waiting() == (group+1)*perGroup })
 			if group < groups-1 {
-				// Who comes within half a second of another may be served before them, and
-				// a busy machine's database writes a place down late.
+				// The order is not kept between requests that arrive within half a second, and
+				// on a busy machine the database records an arrival late.
 				<-time.After(2 * time.Second)
 			}
 		}
 		first.Release()
 		wg.Wait()
 		if !slices.IsSorted(order) {
-			t.Errorf("requests of four groups that came one after the other were served in the order %v", order)
+			t.Errorf("requests of the groups 0 to 3 were served in the order %v, want it ascending", order)
 		}
 		if p.openCalls() != 1 {
-			t.Errorf("%d opens", p.openCalls())
+			t.Errorf("%d opens, want 1", p.openCalls())
 		}
 	})
 }
 
-// Two replicas and endless load on one session: neither gets more than twice as
-// many turns as the other.
-func TestAcquire_SharesTurnsBetweenReplicas(t *testing.T) {
+// Two replicas use one session without a pause, one with 12 concurrent requests and
+// one with 3. Their shares must be within a factor of two of 4 : 1.
+func TestAcquire_SharesASessionBetweenReplicas(t *testing.T) {
 	skipShort(t)
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
@@ -165,12 +166,12 @@ func TestAcquire_SharesTurnsBetweenReplicas(t *testing.T) {
 		a, _ := startManager(t, db, p, o)
 		b, _ := startManager(t, db, p, o)
 		use(t, a, "alice")
-		const turns = 60
+		const requests = 60 // in both replicas
 		var mu sync.Mutex
 		served := map[*session.Manager]int{}
 		var wg sync.WaitGroup
 		for _, m := range []*session.Manager{a, b} {
-			for range map[*session.Manager]int{a: 12, b: 3}[m] { // four times as many requests here as there
+			for range map[*session.Manager]int{a: 12, b: 3}[m] {
 				wg.Go(func() {
 					for {
 						c, err := m.Acquire(t.Context(), requestFor("alice"))
@@ -181,7 +182,7 @@ func TestAcquire_SharesTurnsBetweenReplicas(t *testing.T) {
 						<-time.After(100 * time.Millisecond) // a request's work
 						mu.Lock()
 						served[m]++
-						done := served[a]+served[b] >= turns
+						done := served[a]+served[b] >= requests
 						mu.Unlock()
 						c.Release()
 						if done {
@@ -192,10 +193,10 @@ func TestAcquire_SharesTurnsBetweenReplicas(t *testing.T) {
 			}
 		}
 		wg.Wait()
-		// By the order in which they come, four of five turns are a's.
+		// In order of arrival, four of five requests that are served are a's.
 		if share := float64(served[a]) / float64(served[a]+served[b]); share < 0.6 || share > 0.9 {
-			t.Errorf("turns %d : %d for 12 : 3 requests, want about 4 : 1 and at most a factor of two from it", served[a], served[b])
+			t.Errorf("served %d : %d with 12 : 3 concurrent requests, want between 1.5 : 1 and 9 : 1", served[a], served[b])
 		}
-		t.Logf("turns %d : %d for 12 : 3 requests", served[a], served[b])
+		t.Logf("served %d : %d with 12 : 3 concurrent requests", served[a], served[b])
 	})
 }

@@ -17,9 +17,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// The first request has a session opened, the second one uses it again. The
-// node is a simulated one; a PostgreSQL in the place of the SQLite file may be
-// shared by many replicas.
+// The first request opens a session and the second one uses it again. The node is
+// simulated. With PostgreSQL instead of the SQLite file, many replicas can share
+// the database.
 func Example() {
 	ctx, stop := context.WithCancel(context.Background())
 	dir, err := os.MkdirTemp("", "")

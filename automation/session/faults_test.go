@@ -17,10 +17,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
-	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// offsetClock is a node's clock that a test can set.
+// offsetClock is a clock that differs from the true one by what a test sets.
 type offsetClock struct{ offset atomic.Int64 }
 
 func (c *offsetClock) now() time.Time      { return time.Now().Add(time.Duration(c.offset.Load())) }
@@ -30,8 +29,8 @@ func TestManager_LeavesNothingBehindWhenKilledInAClose(t *testing.T) {
 	skipShort(t)
 	t.Parallel()
 	db, dsn := postgresWithDSN(t)
-	var chain offsetClock
-	n := proxyroutertest.NewServer(t, proxyroutertest.Options{Now: chain.now, CloseLatency: 20 * time.Millisecond})
+	var nodeClock offsetClock
+	n := proxyroutertest.NewServer(t, proxyroutertest.Options{Now: nodeClock.now, CloseLatency: 20 * time.Millisecond})
 	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: replicaOptions{CloseAfter: time.Millisecond}}
 	kills := 4
 	if isLongRun() {
@@ -45,7 +44,7 @@ func TestManager_LeavesNothingBehindWhenKilledInAClose(t *testing.T) {
 	}
 	wg.Wait()
 	stop()
-	chain.set(2 * time.Hour)
+	nodeClock.set(2 * time.Hour)
 	if _, err := db.Exec(`UPDATE automation_sessions SET ends_at = ends_at - interval '2 hours', next_at = next_at - interval '2 hours'`); err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +54,7 @@ func TestManager_LeavesNothingBehindWhenKilledInAClose(t *testing.T) {
 		a, b := startReplica(t, c), startReplica(t, c)
 		a.waitKilled(t)
 		b.waitKilled(t)
-		// Its sessions are taken over when the leases end, so that the next ones find some.
+		// The next two replicas close the rest, and these sessions once their leases have ended.
 	}
 	_, stop = startManager(t, db, newClient(t, n), config.Options.session())
 	waitUntil(t, "every session is closed", func() bool { return countByState(t, db)["closed"] == sessions })
@@ -66,29 +65,26 @@ func TestManager_LeavesNothingBehindWhenKilledInAClose(t *testing.T) {
 	}
 }
 
-// use makes one request. A busy machine's database may take longer than a
-// statement may: then it is made again.
+// use acquires a session and releases it, and returns its id.
 func use(t *testing.T, m *session.Manager, user string) (id string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
-	c, err := m.Acquire(ctx, requestFor(user))
-	for errors.Is(err, sqldb.ErrUnavailable) && ctx.Err() == nil {
-		c, err = m.Acquire(ctx, requestFor(user))
-	}
+	c, err := acquireWithRetry(ctx, m, requestFor(user))
 	if err != nil {
-		t.Errorf("%s: %v", user, err)
+		t.Errorf("a request of %s: %v", user, err)
 		return ""
 	}
 	c.Release()
 	return c.SessionID()
 }
 
+// The replies to some COMMITs are lost, so that the manager cannot know whether they were applied.
 func TestAcquire_PaysOnceWhenRepliesToCommitsAreLost(t *testing.T) {
 	skipShort(t)
 	t.Parallel()
 	dsn := schematest.Database(t)
-	db := migrated(t, pgtest.Open(t, dsn))
+	db := pgtest.Open(t, dsn)
 	proxy := pgtest.NewProxy(t, dsn)
 	n, node := startNode(t, proxyroutertest.Options{OpenLatency: 5 * time.Millisecond})
 	o := testOptions()
@@ -109,7 +105,7 @@ func TestAcquire_PaysOnceWhenRepliesToCommitsAreLost(t *testing.T) {
 	audit(t, db, n, 1)
 	stop()
 	if s := n.Stats(); s.Opens != len(users) || proxy.Lost() < 10 {
-		t.Errorf("%d opens for %d users with a cap of 1, %d replies lost", s.Opens, len(users), proxy.Lost())
+		t.Errorf("%d opens with %d replies lost; want %d, one a user, with at least 10 lost", s.Opens, proxy.Lost(), len(users))
 	}
 	t.Logf("%d replies to COMMITs lost", proxy.Lost())
 }
@@ -118,8 +114,8 @@ func TestManager_ToleratesClocksTenMinutesApart(t *testing.T) {
 	skipShort(t)
 	t.Parallel()
 	db, dsn := postgresWithDSN(t)
-	var chain offsetClock
-	n := proxyroutertest.NewServer(t, proxyroutertest.Options{Now: chain.now, ChunkDelay: 10 * time.Millisecond})
+	var nodeClock offsetClock
+	n := proxyroutertest.NewServer(t, proxyroutertest.Options{Now: nodeClock.now, ChunkDelay: 10 * time.Millisecond})
 	config := replicaConfig{Driver: db.DriverName(), DSN: dsn, Node: n.URL, Options: replicaOptions{MaxPerUser: 1, CloseAfter: 100 * time.Millisecond, Margin: time.Second}}
 	m, stop := startManager(t, db, newClient(t, n), config.Options.session())
 	users := names("user", 5)
@@ -127,14 +123,14 @@ func TestManager_ToleratesClocksTenMinutesApart(t *testing.T) {
 		use(t, m, user)
 	}
 	stop()
-	// So much time passes that the last of these sessions ends while the replicas
-	// use it, and the others, which have lengths of their own, before.
+	// The clocks advance until three seconds before the last session ends, so that it
+	// ends while the replicas use it. The others are shorter and have ended by then.
 	var last time.Time
 	for _, s := range n.Stats().Sessions {
 		last = slices.MaxFunc([]time.Time{last, s.EndsAt}, time.Time.Compare)
 	}
 	passed := time.Until(last).Truncate(time.Second) - 3*time.Second
-	chain.set(passed)
+	nodeClock.set(passed)
 	if _, err := db.Exec(`UPDATE automation_sessions SET ends_at = ends_at - make_interval(secs => $1), next_at = next_at - make_interval(secs => $1)`, passed.Seconds()); err != nil {
 		t.Fatal(err)
 	}
@@ -152,14 +148,14 @@ func TestManager_ToleratesClocksTenMinutesApart(t *testing.T) {
 	for _, r := range replicas {
 		r.CloseInput()
 		if rep := r.readReport(t); rep.Served == 0 || len(rep.Errors) > 0 {
-			t.Errorf("%d served, %v", rep.Served, rep.Errors)
+			t.Errorf("a replica served %d requests, errors %v; want some and no error", rep.Served, rep.Errors)
 		}
 		r.stop(t)
 	}
 	audit(t, db, n, 2)
 }
 
-func TestAcquire_SerialisesABurstThatCollidesOverFiveReplicas(t *testing.T) {
+func TestAcquire_SerialisesACollidingBurstOverFiveReplicas(t *testing.T) {
 	skipShort(t)
 	t.Parallel()
 	db, dsn := postgresWithDSN(t)
@@ -177,7 +173,7 @@ func TestAcquire_SerialisesABurstThatCollidesOverFiveReplicas(t *testing.T) {
 	for _, r := range replicas {
 		rep := r.readReport(t)
 		if rep.Served != 10 {
-			t.Errorf("%d of 10 served: %v", rep.Served, rep.Errors)
+			t.Errorf("a replica served %d of 10 requests, errors %v", rep.Served, rep.Errors)
 		}
 		slowest = max(slowest, rep.Slowest)
 	}
@@ -187,12 +183,12 @@ func TestAcquire_SerialisesABurstThatCollidesOverFiveReplicas(t *testing.T) {
 	audit(t, db, n, 1)
 	s := n.Stats()
 	if s.Opens != 50 || s.OpenRequests > 100 || s.Collisions == 0 {
-		t.Errorf("%d opens of %d asked for, %d collisions; want 50 and one retry each at most", s.Opens, s.OpenRequests, s.Collisions)
+		t.Errorf("%d opens from %d calls, %d collisions; want 50 opens, at most one retry each, and a collision", s.Opens, s.OpenRequests, s.Collisions)
 	}
-	t.Logf("%d collisions, the last of 50 served after %v, all in %v", s.Collisions, slowest.Round(time.Millisecond), time.Since(begun).Round(time.Millisecond))
+	t.Logf("%d collisions, the slowest of 50 requests took %v, all of them %v", s.Collisions, slowest.Round(time.Millisecond), time.Since(begun).Round(time.Millisecond))
 }
 
-func TestAcquire_TakesADeadReplicasSessionOnceItsLeaseEnds(t *testing.T) {
+func TestAcquire_TakesADeadReplicasSessionAfterItsLease(t *testing.T) {
 	t.Parallel()
 	db, dsn := postgresWithDSN(t)
 	n := proxyroutertest.NewServer(t, proxyroutertest.Options{})
@@ -200,12 +196,12 @@ func TestAcquire_TakesADeadReplicasSessionOnceItsLeaseEnds(t *testing.T) {
 	r := startReplica(t, config)
 	r.Send(t, work{Users: []string{"alice"}, Models: []string{modelA}, Hold: true})
 	if _, ok := r.Line(); !ok {
-		t.Fatal("no claim")
+		t.Fatal("the replica claimed no session")
 	}
 	m, _ := startManager(t, db, newClient(t, n), testOptions())
 	r.Kill()
-	var until time.Time
-	if err := db.Get(&until, `SELECT lease_until FROM automation_sessions`); err != nil {
+	var leaseEnd time.Time
+	if err := db.Get(&leaseEnd, `SELECT lease_until FROM automation_sessions`); err != nil {
 		t.Fatal(err)
 	}
 	use(t, m, "alice")
@@ -213,8 +209,8 @@ func TestAcquire_TakesADeadReplicasSessionOnceItsLeaseEnds(t *testing.T) {
 	if err := db.Get(&now, `SELECT now()`); err != nil {
 		t.Fatal(err)
 	}
-	if now.Before(until) {
-		t.Errorf("a dead replica's session was claimed at %v, before its lease ended at %v", now, until)
+	if now.Before(leaseEnd) {
+		t.Errorf("a dead replica's session was claimed at %v, before its lease ended at %v", now, leaseEnd)
 	}
 	audit(t, db, n, 1)
 }
@@ -222,11 +218,12 @@ func TestAcquire_TakesADeadReplicasSessionOnceItsLeaseEnds(t *testing.T) {
 func TestAcquire_EndsByItsDeadlineWhileTheDatabaseIsFrozen(t *testing.T) {
 	skipShort(t)
 	cluster := pgtest.Start(t, pgtest.Options{})
-	db := migrated(t, pgtest.Open(t, cluster.DSN("postgres")))
+	db := pgtest.Open(t, cluster.DSN("postgres"))
+	schematest.Migrate(t, db)
 	n, node := startNode(t, proxyroutertest.Options{})
 	o := testOptions()
 	o.Lease = 3 * time.Second
-	o.SetSQLTimeout(5 * time.Second) // what waits for the database ends while it is frozen
+	o.SetSQLTimeout(5 * time.Second) // so that every statement fails before the thaw
 	m, stop := startManager(t, db, node, o)
 	held, err := m.Acquire(t.Context(), requestFor("holder"))
 	if err != nil {
@@ -245,27 +242,27 @@ func TestAcquire_EndsByItsDeadlineWhileTheDatabaseIsFrozen(t *testing.T) {
 			defer cancel()
 			c, err := m.Acquire(ctx, requestFor(fmt.Sprintf("user-%d", i%12)))
 			if c != nil || err == nil || errors.Is(err, session.ErrNotRunning) {
-				t.Errorf("got %v, %v from a frozen database", c, err)
+				t.Errorf("with a frozen database a request got %v, error %v; want an error by its deadline", c, err)
 			}
 		})
 	}
 	wg.Wait()
 	<-held.Context().Done()
 	if !errors.Is(context.Cause(held.Context()), session.ErrLeaseLost) {
-		t.Errorf("the holder of a claim was told %v", context.Cause(held.Context()))
+		t.Errorf("the context of a claim ended with %v, want ErrLeaseLost", context.Cause(held.Context()))
 	}
 	held.Release()
-	// All that ended while the database was frozen; now it is back.
+	// All requests have ended while the database was frozen. Afterwards it serves again.
 	cluster.Thaw()
 	for _, user := range append(names("user", 10), "holder") {
 		use(t, m, user)
 	}
-	waitUntil(t, "the goroutines are back to where they were", func() bool { return runtime.NumGoroutine() <= before+5 })
+	waitUntil(t, "no more goroutines run than before the freeze", func() bool { return runtime.NumGoroutine() <= before+5 })
 	audit(t, db, n, 4)
 	stop()
 }
 
-// endedSessions is a provider whose sessions are rows that a test has made up.
+// endedSessions is a provider whose sessions have ended: a test inserts their rows.
 type endedSessions struct {
 	session.Provider
 	closes, opens atomic.Int64
@@ -288,7 +285,7 @@ func (p *endedSessions) WalletSessions(context.Context, time.Time) ([]session.Ch
 	return nil, nil
 }
 
-func TestMaintain_ClosesThousandsTogetherAtTheCostOfOneByOne(t *testing.T) {
+func TestMaintain_ClosesThousandsWithFewStatementsEach(t *testing.T) {
 	skipShort(t)
 	t.Parallel()
 	sessions := 2000
@@ -298,13 +295,13 @@ func TestMaintain_ClosesThousandsTogetherAtTheCostOfOneByOne(t *testing.T) {
 	db := postgres(t)
 	var statements atomic.Int64
 	p := &endedSessions{}
-	const most = 40
+	const maxOpen = 40
 	o := testOptions()
-	o.CloseAfter, o.Interval, o.MaxPerUser, o.MaxOpen = time.Millisecond, time.Hour, 1, most // rounds come when nudged
+	o.CloseAfter, o.Interval, o.MaxPerUser, o.MaxOpen = time.Millisecond, time.Hour, 1, maxOpen // the test starts each round
 	o.Renew = func(context.Context, string) (time.Duration, bool) { return time.Hour, true }
-	o.Lease = time.Hour // no heartbeat comes in between, and none is lost
+	o.Lease = time.Hour // no heartbeats, whose statements would be counted
 	o.ObserveSQL = func(string, time.Duration, time.Duration, error) { statements.Add(1) }
-	end := func(prefix string, n int) {
+	insertEnded := func(prefix string, n int) {
 		t.Helper()
 		if _, err := db.Exec(`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, provider, created_at, called_at, opened_at, ends_at, last_used_at, next_at)
 			SELECT CAST($1 AS text) || i, CAST($1 AS text) || i, 'model', 'user-' || i, 'user-' || i, now(), 3600, 'open', '0xp', now(), now(), now(), now() - interval '1 second', now(), now() - interval '1 second'
@@ -317,7 +314,7 @@ func TestMaintain_ClosesThousandsTogetherAtTheCostOfOneByOne(t *testing.T) {
 		m, _ := startManager(t, db, p, o)
 		managers = append(managers, m)
 	}
-	round := func() {
+	maintainAll := func() {
 		var wg sync.WaitGroup
 		for _, m := range managers {
 			wg.Go(func() {
@@ -331,20 +328,20 @@ func TestMaintain_ClosesThousandsTogetherAtTheCostOfOneByOne(t *testing.T) {
 	statements.Store(0)
 	const oneByOne = 20
 	for i := range oneByOne {
-		end(fmt.Sprint("single", i, "-"), 1)
+		insertEnded(fmt.Sprint("single", i, "-"), 1)
 		if err := managers[i%3].Maintain(t.Context()); err != nil {
 			t.Error(err)
 		}
 	}
-	usual := float64(statements.Swap(0)) / oneByOne
-	end("crowd", sessions)
-	round()
-	crowd := float64(statements.Load()) / float64(sessions)
+	single := float64(statements.Swap(0)) / oneByOne
+	insertEnded("crowd", sessions)
+	maintainAll()
+	together := float64(statements.Load()) / float64(sessions)
 	if got := p.closes.Load(); got != int64(sessions+oneByOne) {
-		t.Errorf("%d closes, want each of %d once", got, sessions+oneByOne)
+		t.Errorf("%d closes, want one for each of %d sessions", got, sessions+oneByOne)
 	}
-	if crowd > 2*usual {
-		t.Errorf("%.2f statements a session where all end together, %.2f where one does; want at most twice", crowd, usual)
+	if together > 2*single {
+		t.Errorf("%.2f statements a session if all end together, %.2f if they end one by one; want at most twice as many", together, single)
 	}
 	var wg sync.WaitGroup
 	var refused atomic.Int64
@@ -361,8 +358,8 @@ func TestMaintain_ClosesThousandsTogetherAtTheCostOfOneByOne(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if p.opens.Load() != most || refused.Load() != 200-most {
-		t.Errorf("%d opens and %d refusals, want %d of 200", p.opens.Load(), refused.Load(), most)
+	if p.opens.Load() != maxOpen || refused.Load() != 200-maxOpen {
+		t.Errorf("%d opens and %d refusals of 200 requests, want %d opens", p.opens.Load(), refused.Load(), maxOpen)
 	}
-	t.Logf("statements a session: %.2f together, %.2f one by one", crowd, usual)
+	t.Logf("statements a session: %.2f together, %.2f one by one", together, single)
 }

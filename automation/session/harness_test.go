@@ -4,13 +4,11 @@ import (
 	"context"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/jmoiron/sqlx"
-	_ "modernc.org/sqlite"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter"
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
@@ -19,7 +17,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
-// skipShort skips a test that takes seconds where only a short run is asked for.
+// skipShort skips a test that takes seconds if go test runs with -short.
 func skipShort(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
@@ -27,27 +25,18 @@ func skipShort(t *testing.T) {
 	}
 }
 
-// onBothDatabases runs a test on both databases.
+// onBothDatabases runs a test on SQLite and on PostgreSQL, in parallel.
 func onBothDatabases(t *testing.T, fn func(t *testing.T, db *sqlx.DB)) {
 	t.Helper()
 	t.Parallel()
-	for name, open := range map[string]func(*testing.T) *sqlx.DB{"sqlite": lite, "postgres": postgres} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			fn(t, open(t))
-		})
-	}
-}
-
-func lite(t *testing.T) *sqlx.DB {
-	t.Helper()
-	db, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)")
-	if err != nil {
-		t.Fatal(err)
-	}
-	db.SetMaxOpenConns(1)
-	t.Cleanup(func() { _ = db.Close() })
-	return migrated(t, db)
+	t.Run("sqlite", func(t *testing.T) {
+		t.Parallel()
+		fn(t, schematest.SQLite(t))
+	})
+	t.Run("postgres", func(t *testing.T) {
+		t.Parallel()
+		fn(t, postgres(t))
+	})
 }
 
 func postgres(t *testing.T) *sqlx.DB {
@@ -56,13 +45,13 @@ func postgres(t *testing.T) *sqlx.DB {
 	return db
 }
 
-// postgresWithDSN is a PostgreSQL, and the DSN for replicas that are processes of
-// their own. With AUTOMATION_TEST_POOLER=1 the module is given connections
-// through PgBouncer, while the tests look at the tables past it.
+// postgresWithDSN makes a migrated PostgreSQL database and returns a pool for the
+// test and the DSN for replicas in other processes. With AUTOMATION_TEST_POOLER=1
+// managers and replicas connect through PgBouncer, the test still directly.
 func postgresWithDSN(t *testing.T) (db *sqlx.DB, dsn string) {
 	t.Helper()
 	dsn = schematest.Database(t)
-	db = migrated(t, pgtest.Open(t, dsn))
+	db = pgtest.Open(t, dsn)
 	if os.Getenv("AUTOMATION_TEST_POOLER") == "1" {
 		dsn = pgtest.PgBouncer(t, dsn)
 		pooledDBs.Store(db, pgtest.Open(t, dsn))
@@ -73,7 +62,7 @@ func postgresWithDSN(t *testing.T) (db *sqlx.DB, dsn string) {
 
 var pooledDBs sync.Map // of *sqlx.DB to the same database through a pooler
 
-// managerDB is the pool that the module is given for db.
+// managerDB returns the pool that managers use for the test's pool db.
 func managerDB(db *sqlx.DB) *sqlx.DB {
 	if p, ok := pooledDBs.Load(db); ok {
 		return p.(*sqlx.DB)
@@ -81,19 +70,13 @@ func managerDB(db *sqlx.DB) *sqlx.DB {
 	return db
 }
 
-func migrated(t *testing.T, db *sqlx.DB) *sqlx.DB {
-	t.Helper()
-	schematest.Migrate(t, db)
-	return db
-}
-
-// testTimeout bounds how long a test waits for what must happen. Nothing is
-// measured by it: a machine at a load of 50 must stay within it.
+// testTimeout bounds how long a test waits for what must happen. It measures
+// nothing: a machine at a load of 50 must stay within it.
 const testTimeout = 5 * time.Minute
 
-// testOptions are options for tests that cannot wait. Leases and time-outs are long
-// enough for a busy machine, the database's included; tests that wait for their
-// end set shorter ones.
+// testOptions returns options with short intervals, and with leases and time-outs
+// that are long enough for a busy machine and a slow database. A test that waits for
+// a lease or a time-out to end sets a shorter one.
 func testOptions() session.Options {
 	o := session.Options{MaxPerUser: 4, Interval: 100 * time.Millisecond, AcquireTimeout: testTimeout, Lease: time.Minute,
 		OpenTimeout: testTimeout, ReconcileTimeout: testTimeout, DrainTimeout: time.Minute, CoolDown: 500 * time.Millisecond, Linger: 300 * time.Millisecond}
@@ -104,7 +87,7 @@ func testOptions() session.Options {
 	return o
 }
 
-// startManager runs a manager until the test ends, or stop is called.
+// startManager runs a manager until the test ends or calls stop.
 func startManager(t *testing.T, db *sqlx.DB, p session.Provider, o session.Options) (m *session.Manager, stop func()) {
 	t.Helper()
 	m, err := session.New(managerDB(db), p, o)
@@ -125,6 +108,7 @@ func startManager(t *testing.T, db *sqlx.DB, p session.Provider, o session.Optio
 	return m, stop
 }
 
+// startNode starts a simulated node and returns it with a client for it.
 func startNode(t *testing.T, o proxyroutertest.Options) (*proxyroutertest.Server, *proxyrouter.Client) {
 	t.Helper()
 	s := proxyroutertest.NewServer(t, o)
@@ -136,10 +120,10 @@ func newClient(t *testing.T, s *proxyroutertest.Server) *proxyrouter.Client {
 	return newClientWithTimeout(t, s, testTimeout)
 }
 
-// newClientWithTimeout gives up an open that takes longer.
-func newClientWithTimeout(t *testing.T, s *proxyroutertest.Server, open time.Duration) *proxyrouter.Client {
+// newClientWithTimeout returns a client that gives up an open after openTimeout.
+func newClientWithTimeout(t *testing.T, s *proxyroutertest.Server, openTimeout time.Duration) *proxyrouter.Client {
 	t.Helper()
-	c, err := proxyrouter.New(proxyrouter.Options{URL: s.URL, OpenTimeout: open})
+	c, err := proxyrouter.New(proxyrouter.Options{URL: s.URL, OpenTimeout: openTimeout})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,11 +133,14 @@ func newClientWithTimeout(t *testing.T, s *proxyroutertest.Server, open time.Dur
 
 var modelA = proxyroutertest.ModelID("llama")
 
-func requestFor(user string) session.Request {
-	return session.Request{UserID: user, ModelID: modelA, Duration: time.Hour}
+// requestFor returns a request of the user for one hour of modelA.
+func requestFor(user string) session.Request { return requestForModel(user, modelA) }
+
+func requestForModel(user, model string) session.Request {
+	return session.Request{UserID: user, ModelID: model, Duration: time.Hour}
 }
 
-// countByState counts rows by state.
+// countByState returns the number of rows in each state that occurs.
 func countByState(t *testing.T, db *sqlx.DB) map[string]int {
 	t.Helper()
 	var list []struct {
@@ -170,8 +157,9 @@ func countByState(t *testing.T, db *sqlx.DB) map[string]int {
 	return m
 }
 
-// waitUntil waits for what another goroutine or replica is about to do.
-func waitUntil(t *testing.T, what string, ok func() bool) {
+// waitUntil polls until ok returns true, and fails the test after testTimeout. The
+// failure names the condition.
+func waitUntil(t *testing.T, condition string, ok func() bool) {
 	t.Helper()
 	deadline := time.NewTimer(testTimeout)
 	defer deadline.Stop()
@@ -181,28 +169,28 @@ func waitUntil(t *testing.T, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			t.Fatalf("waited in vain until %s", what)
+			t.Fatalf("timed out after %v waiting until %s", testTimeout, condition)
 		}
 	}
 }
 
-// checkInvariants asserts what no fault may break: no two requests on one session,
-// nothing on a session that does not exist, nothing closed early, and every
-// session of the node in a row of the database.
+// checkInvariants asserts what no fault may break: a session never serves two
+// requests at once, no request uses a session that does not exist, no session is
+// closed early, and every session of the node has one row in the database.
 func checkInvariants(t *testing.T, db *sqlx.DB, s proxyroutertest.Stats) {
 	t.Helper()
 	if s.Overlaps != 0 || s.Unknown != 0 || s.EarlyCloses != 0 || s.ClosedInUse != 0 {
-		t.Errorf("overlaps %d, on unknown sessions %d, early closes %d, closed in use %d; want none", s.Overlaps, s.Unknown, s.EarlyCloses, s.ClosedInUse)
+		t.Errorf("the node counts %d overlapping requests, %d requests on unknown sessions, %d early closes, %d closes in use; want none", s.Overlaps, s.Unknown, s.EarlyCloses, s.ClosedInUse)
 	}
 	for _, c := range s.Sessions {
 		var n int
 		if err := db.Get(&n, `SELECT count(*) FROM automation_sessions WHERE session_id = $1`, c.ID); err != nil || n != 1 {
-			t.Errorf("session %s of the node has %d rows (%v), want 1", c.ID, n, err)
+			t.Errorf("session %s of the node has %d rows, error %v; want 1 row", c.ID, n, err)
 		}
 	}
 }
 
-// eventLog keeps events.
+// eventLog records a manager's events: its method add is an Options.Observe.
 type eventLog struct {
 	mu     sync.Mutex
 	events []session.Event

@@ -8,16 +8,16 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-func TestParseID_ReturnsOneFormOfWhatTheNodeAccepts(t *testing.T) {
+func TestParseID_ReturnsTheCanonicalForm(t *testing.T) {
 	t.Parallel()
 	const canonical = "0x0" + "123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	for name, text := range map[string]string{
-		"the canonical form":               canonical,
-		"without 0x":                       canonical[2:],
-		"upper case":                       strings.ToUpper(canonical[2:]),
-		"0X in upper case":                 "0X" + canonical[2:],
-		"a first zero left out":            "0x" + canonical[3:],
-		"a first zero left out, and no 0x": canonical[3:],
+		"the canonical form":              canonical,
+		"without 0x":                      canonical[2:],
+		"upper case":                      strings.ToUpper(canonical[2:]),
+		"prefix 0X":                       "0X" + canonical[2:],
+		"without the leading zero":        "0x" + canonical[3:],
+		"without the leading zero and 0x": canonical[3:],
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -28,7 +28,7 @@ func TestParseID_ReturnsOneFormOfWhatTheNodeAccepts(t *testing.T) {
 	}
 }
 
-func TestParseID_RefusesWhatIsNoID(t *testing.T) {
+func TestParseID_RejectsInvalidIDs(t *testing.T) {
 	t.Parallel()
 	digits := strings.Repeat("a", 64)
 	for name, text := range map[string]string{
@@ -37,7 +37,7 @@ func TestParseID_RefusesWhatIsNoID(t *testing.T) {
 		"too short":                          "0x" + digits[:62],
 		"too long":                           "0x" + digits + "0",
 		"0x twice":                           "0x0x" + digits[:62],
-		"a letter that is none":              "0x" + digits[:63] + "g",
+		"a letter that is no hex digit":      "0x" + digits[:63] + "g",
 		"space around it":                    " 0x" + digits,
 		"a letter whose lower case is ASCII": "0x" + digits[:60] + "\u212a",
 		"a newline":                          digits + "\n",

@@ -9,29 +9,29 @@ import (
 	"time"
 )
 
-// table is a database of leases that can be away.
-type table struct {
+// fakeLeaseStore is a leaseStore in memory that can be unavailable.
+type fakeLeaseStore struct {
 	mu     sync.Mutex
 	tokens map[string]string // by id
 	locked map[string]bool   // rows that another transaction has locked
-	lapsed []string
+	lapsed []string          // ids of leases that were left to lapse
 	away   bool
 	state  string  // of all sessions
-	left   float64 // seconds to their end
+	left   float64 // seconds until all sessions end
 
-	beats, returns int
+	heartbeats, releases int // calls
 }
 
-func (s *table) set(away bool) {
+func (s *fakeLeaseStore) setAway(away bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.away = away
 }
 
-func (s *table) heartbeat(_ context.Context, ids []string) (extended map[string]confirmed, locked map[string]string, err error) {
+func (s *fakeLeaseStore) heartbeat(_ context.Context, ids []string) (extended map[string]confirmed, locked map[string]string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.beats++; s.away {
+	if s.heartbeats++; s.away {
 		return nil, nil, errors.New("away")
 	}
 	extended, locked = map[string]confirmed{}, map[string]string{}
@@ -47,10 +47,10 @@ func (s *table) heartbeat(_ context.Context, ids []string) (extended map[string]
 	return extended, locked, nil
 }
 
-func (s *table) releaseUnlocked(_ context.Context, list []lease, busy bool) (locked []lease, err error) {
+func (s *fakeLeaseStore) releaseUnlocked(_ context.Context, list []lease, busy bool) (locked []lease, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.returns++; s.away {
+	if s.releases++; s.away {
 		return nil, errors.New("away")
 	}
 	for _, l := range list {
@@ -68,10 +68,13 @@ func (s *table) releaseUnlocked(_ context.Context, list []lease, busy bool) (loc
 	return locked, nil
 }
 
-func (s *table) neededElsewhere(context.Context, []string) ([]string, error) { return nil, nil }
+func (s *fakeLeaseStore) neededElsewhere(context.Context, []string) ([]string, error) {
+	return nil, nil
+}
 
-// beating runs a manager's heart over a table, in a bubble.
-func beating(t *testing.T, s *table, fn func(t *testing.T, k *leaseManager, hold func(l lease) context.Context)) {
+// runHeartbeats runs a manager's lease loops on the store in a synctest bubble. The
+// function hold adds a lease and returns the context of its work.
+func runHeartbeats(t *testing.T, s *fakeLeaseStore, fn func(t *testing.T, k *leaseManager, hold func(l lease) context.Context)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		opts, err := Options{Lease: 12 * time.Second}.withDefaults()
@@ -94,54 +97,54 @@ func beating(t *testing.T, s *table, fn func(t *testing.T, k *leaseManager, hold
 }
 
 func TestHeartbeat_KeepsLeasesWhileTheDatabaseAnswers(t *testing.T) {
-	s := &table{tokens: map[string]string{"row": "mine"}}
-	beating(t, s, func(t *testing.T, _ *leaseManager, hold func(lease) context.Context) {
+	s := &fakeLeaseStore{tokens: map[string]string{"row": "mine"}}
+	runHeartbeats(t, s, func(t *testing.T, _ *leaseManager, hold func(lease) context.Context) {
 		work := hold(lease{"row", "mine"})
 		time.Sleep(10 * time.Minute)
 		if work.Err() != nil {
-			t.Errorf("it lost its lease: %v", context.Cause(work))
+			t.Errorf("the lease was lost: %v", context.Cause(work))
 		}
 	})
-	if s.beats < 100 || s.beats > 10*60/4+1 {
-		t.Errorf("%d beats in ten minutes, want one each four seconds", s.beats)
+	if s.heartbeats < 100 || s.heartbeats > 10*60/4+1 {
+		t.Errorf("%d heartbeats in ten minutes, want one every four seconds", s.heartbeats)
 	}
 }
 
 func TestHeartbeat_EndsWorkBeforeItsLeaseEnds(t *testing.T) {
-	s := &table{tokens: map[string]string{"row": "mine"}, away: true}
-	beating(t, s, func(t *testing.T, _ *leaseManager, hold func(lease) context.Context) {
+	s := &fakeLeaseStore{tokens: map[string]string{"row": "mine"}, away: true}
+	runHeartbeats(t, s, func(t *testing.T, _ *leaseManager, hold func(lease) context.Context) {
 		begun := time.Now()
 		work := hold(lease{"row", "mine"})
 		<-work.Done()
 		if after := time.Since(begun); after < 10*time.Second || after > 11*time.Second || !errors.Is(context.Cause(work), ErrLeaseLost) {
-			t.Errorf("told %v after %v that a lease of 12 s is lost", context.Cause(work), after)
+			t.Errorf("work under a lease of 12 s ended with %v after %v, want ErrLeaseLost after 10 to 11 s", context.Cause(work), after)
 		}
 	})
 }
 
-func TestHeartbeat_EndsWorkWhoseLeaseAnotherHolds(t *testing.T) {
-	s := &table{tokens: map[string]string{"row": "another's"}}
-	beating(t, s, func(t *testing.T, _ *leaseManager, hold func(lease) context.Context) {
+func TestHeartbeat_EndsWorkWhoseLeaseIsAnothers(t *testing.T) {
+	s := &fakeLeaseStore{tokens: map[string]string{"row": "another's"}}
+	runHeartbeats(t, s, func(t *testing.T, _ *leaseManager, hold func(lease) context.Context) {
 		begun := time.Now()
 		work := hold(lease{"row", "mine"})
 		<-work.Done()
 		if after := time.Since(begun); after > 5*time.Second {
-			t.Errorf("told after %v", after)
+			t.Errorf("the work ended after %v, want at the first heartbeat", after)
 		}
 	})
 }
 
 func TestHeartbeat_KeepsALeaseWhoseRowIsLocked(t *testing.T) {
-	s := &table{tokens: map[string]string{"row": "mine", "free": "mine"}, locked: map[string]bool{"row": true}}
-	beating(t, s, func(t *testing.T, _ *leaseManager, hold func(lease) context.Context) {
+	s := &fakeLeaseStore{tokens: map[string]string{"row": "mine", "free": "mine"}, locked: map[string]bool{"row": true}}
+	runHeartbeats(t, s, func(t *testing.T, _ *leaseManager, hold func(lease) context.Context) {
 		locked, free := hold(lease{"row", "mine"}), hold(lease{"free", "mine"})
 		time.Sleep(9 * time.Second)
 		if locked.Err() != nil {
-			t.Errorf("a locked row was called lost: %v", context.Cause(locked))
+			t.Errorf("the lease of a locked row was lost before its end: %v", context.Cause(locked))
 		}
 		<-locked.Done() // its lease has not been extended, so it ends
 		if !errors.Is(context.Cause(locked), ErrLeaseLost) || free.Err() != nil {
-			t.Errorf("locked row: %v, the other one: %v", context.Cause(locked), free.Err())
+			t.Errorf("work on the locked row ended with %v, want ErrLeaseLost; on the other row with %v, want none", context.Cause(locked), free.Err())
 		}
 	})
 }
@@ -149,45 +152,45 @@ func TestHeartbeat_KeepsALeaseWhoseRowIsLocked(t *testing.T) {
 func TestHeartbeat_RetriesAFailedRelease(t *testing.T) {
 	for name, busy := range map[string]bool{"release": false, "lapse": true} {
 		t.Run(name, func(t *testing.T) {
-			s := &table{tokens: map[string]string{"row": "mine"}, away: true}
-			beating(t, s, func(t *testing.T, k *leaseManager, hold func(lease) context.Context) {
+			s := &fakeLeaseStore{tokens: map[string]string{"row": "mine"}, away: true}
+			runHeartbeats(t, s, func(t *testing.T, k *leaseManager, hold func(lease) context.Context) {
 				work := hold(lease{"row", "mine"})
 				k.end(lease{"row", "mine"}, busy)
 				short, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
 				if err := k.wait(short); !errors.Is(err, context.DeadlineExceeded) {
-					t.Errorf("wait: %v, want that something is left", err)
+					t.Errorf("wait with an unavailable database: %v, want DeadlineExceeded", err)
 				}
-				s.set(false)
+				s.setAway(false)
 				if err := k.wait(t.Context()); err != nil || len(s.tokens) != 0 {
-					t.Errorf("wait: %v, still leased: %v", err, s.tokens)
+					t.Errorf("wait: %v, leases left %v; want no error and none left", err, s.tokens)
 				}
 				if work.Err() != nil {
-					t.Errorf("what was released was told %v", context.Cause(work))
+					t.Errorf("the work of a released lease ended with %v", context.Cause(work))
 				}
 			})
 			if cooled := len(s.lapsed) == 1; cooled != busy {
-				t.Errorf("lapsed: %v", s.lapsed)
+				t.Errorf("leases left to lapse: %v, want one: %t", s.lapsed, busy)
 			}
-			if s.returns < 2 || s.returns > 20 {
-				t.Errorf("%d attempts within a second of a database that is away", s.returns)
+			if s.releases < 2 || s.releases > 20 {
+				t.Errorf("%d attempts to release within a second, want 2 to 20", s.releases)
 			}
 		})
 	}
 }
 
-func TestHeartbeat_LimitsWhatIsHandedOver(t *testing.T) {
+func TestHeartbeat_UpdatesWhatMayBeHandedOver(t *testing.T) {
 	for name, tt := range map[string]struct {
 		state string
 		left  float64
 		want  bool
 	}{
-		"a session that serves":           {stateOpen, 60, true},
-		"one that its user has ended":     {stateEnding, 60, false},
-		"one that ends within the margin": {stateOpen, 20, false},
+		"an open session":               {stateOpen, 60, true},
+		"a session that its user ended": {stateEnding, 60, false},
+		"a session within its margin":   {stateOpen, 20, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := &table{tokens: map[string]string{"row": "mine"}, state: tt.state, left: tt.left}
+			s := &fakeLeaseStore{tokens: map[string]string{"row": "mine"}, state: tt.state, left: tt.left}
 			synctest.Test(t, func(t *testing.T) {
 				k := newLeaseManager(s, 12*time.Second, time.Second, time.Now, nil)
 				r := &row{ID: "row", Left: 3600}
@@ -205,24 +208,24 @@ func TestHeartbeat_LimitsWhatIsHandedOver(t *testing.T) {
 	}
 }
 
-// A process that was stopped finds its leases too old when it continues, before it has found out
-// whether they are still its own.
+// A process that was suspended must not hand a lease over before it knows that the lease is still
+// its own: the lease's age alone forbids that.
 func TestLinger_HandsNothingOverAfterAStop(t *testing.T) {
-	for stop, want := range map[time.Duration]bool{0: true, 1400 * time.Millisecond: true, 1600 * time.Millisecond: false, time.Hour: false} {
+	for suspended, want := range map[time.Duration]bool{0: true, 1400 * time.Millisecond: true, 1600 * time.Millisecond: false, time.Hour: false} {
 		now := time.Now()
-		k := newLeaseManager(&table{}, 3*time.Second, maxLinger, func() time.Time { return now }, nil)
+		k := newLeaseManager(&fakeLeaseStore{}, 3*time.Second, maxLinger, func() time.Time { return now }, nil)
 		k.addSession(lease{"row", "mine"}, now, nil, &row{ID: "row", Left: 2 * time.Hour.Seconds()}, true)
 		k.held["row"].allowed = true
 		k.end(lease{"row", "mine"}, false)
-		now = now.Add(stop)
-		if r, _, releases := k.take(pool{}, func(*row) bool { return true }, time.Minute, nil); (r != nil) != want || len(releases) != map[bool]int{true: 0, false: 1}[want] {
-			t.Errorf("after %v: handed over %t, %d are being released", stop, r != nil, len(releases))
+		now = now.Add(suspended)
+		if r, _, releases := k.take(pool{}, func(*row) bool { return true }, time.Minute, nil); (r != nil) != want || (len(releases) == 0) != want {
+			t.Errorf("after %v: handed over %t, %d releases; want handed over %t, and released otherwise", suspended, r != nil, len(releases), want)
 		}
 	}
 }
 
-func TestRelease_OfALostLeaseEndsNoOther(t *testing.T) {
-	k := newLeaseManager(&table{}, 12*time.Second, time.Second, time.Now, nil)
+func TestRelease_OfALostLeaseKeepsTheNewOne(t *testing.T) {
+	k := newLeaseManager(&fakeLeaseStore{}, 12*time.Second, time.Second, time.Now, nil)
 	k.addSession(lease{"row", "lost"}, time.Now(), func(error) {}, &row{ID: "row"}, true)
 	k.addSession(lease{"row", "new"}, time.Now(), nil, &row{ID: "row"}, true)
 	k.end(lease{"row", "lost"}, false)
@@ -238,7 +241,7 @@ func TestRelease_OfALostLeaseEndsNoOther(t *testing.T) {
 // A replica that was stopped for longer than a lease and its cool-down may claim a session
 // again before it has found out that its older request has lost the lease.
 func TestLeaseManager_EndsTheRequestWhoseSessionIsLeasedAgain(t *testing.T) {
-	k := newLeaseManager(&table{}, 12*time.Second, time.Second, time.Now, nil)
+	k := newLeaseManager(&fakeLeaseStore{}, 12*time.Second, time.Second, time.Now, nil)
 	older, loseOlder := context.WithCancelCause(t.Context())
 	newer, loseNewer := context.WithCancelCause(t.Context())
 	defer loseNewer(nil)
@@ -260,7 +263,7 @@ func TestLeaseManager_EndsTheRequestWhoseSessionIsLeasedAgain(t *testing.T) {
 
 // The row of an open becomes a session, and may be claimed, before its opener has dropped its lease.
 func TestLeaseManager_DoesNotEndTheOpenWhoseSessionIsLeased(t *testing.T) {
-	k := newLeaseManager(&table{}, 12*time.Second, time.Second, time.Now, nil)
+	k := newLeaseManager(&fakeLeaseStore{}, 12*time.Second, time.Second, time.Now, nil)
 	k.add(lease{"row", "open"}, time.Now(), func(cause error) { t.Errorf("the open was ended with %v", cause) })
 	k.addSession(lease{"row", "request"}, time.Now(), nil, &row{ID: "row"}, true)
 	if n := k.expireLeases(); n != 0 {
@@ -269,34 +272,34 @@ func TestLeaseManager_DoesNotEndTheOpenWhoseSessionIsLeased(t *testing.T) {
 }
 
 func TestHeartbeat_KeepsALeaseTakenWhileItRan(t *testing.T) {
-	s := &table{tokens: map[string]string{"row": "old"}}
-	k := newLeaseManager(&during{table: s, fn: func(k *leaseManager) {
+	s := &fakeLeaseStore{tokens: map[string]string{"row": "old"}}
+	k := newLeaseManager(&duringHeartbeat{fakeLeaseStore: s, fn: func(k *leaseManager) {
 		k.drop(lease{"row", "old"})
 		k.add(lease{"row", "new"}, time.Now().Add(-time.Second), func(error) { t.Error("the new lease was lost") })
 	}}, 12*time.Second, 0, time.Now, nil)
-	k.store.(*during).k = k
+	k.store.(*duringHeartbeat).k = k
 	k.add(lease{"row", "old"}, time.Now(), func(error) {})
 	if err := k.heartbeat(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if k.expireLeases() != 0 || len(k.held) != 1 {
-		t.Error("the new lease is gone")
+		t.Error("the heartbeat dropped the lease that was added while it ran")
 	}
 	if n := k.cancelAll(ErrNotRunning); n != 1 {
-		t.Errorf("%d abandoned", n)
+		t.Errorf("cancelAll cancelled %d leases, want 1", n)
 	}
 }
 
-// during does something while a beat is under way.
-type during struct {
-	*table
+// duringHeartbeat is a store that calls fn while a heartbeat is under way.
+type duringHeartbeat struct {
+	*fakeLeaseStore
 	k  *leaseManager
 	fn func(*leaseManager)
 }
 
-func (d *during) heartbeat(ctx context.Context, ids []string) (extended map[string]confirmed, locked map[string]string, err error) {
-	extended, locked, err = d.table.heartbeat(ctx, ids)
+func (d *duringHeartbeat) heartbeat(ctx context.Context, ids []string) (extended map[string]confirmed, locked map[string]string, err error) {
+	extended, locked, err = d.fakeLeaseStore.heartbeat(ctx, ids)
 	d.fn(d.k)
-	d.k.held["row"].cancel = func(error) {} // from here on only abandon may tell it
+	d.k.held["row"].cancel = func(error) {} // from here on only cancelAll may call it
 	return extended, locked, err
 }

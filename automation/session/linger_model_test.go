@@ -13,40 +13,45 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// modelTable is a database with a few sessions of one pool, whose clock steps and whose
-// replies are lost, for replicas that use them.
+// modelTable simulates a database that has the sessions of one pool. Its clock steps, and it
+// loses replies. Replicas claim, extend and release leases in it.
 type modelTable struct {
-	mu       sync.Mutex
-	rnd      *rand.Rand
-	clock    time.Duration // how far it is off
-	sessions map[string]*modelSession
-	waiting  map[string]modelWaiter // of replicas that wait for a session
-	owed     map[string]int         // tokens of leases whose rows were locked when they were to be released, and how often
-	losing   bool
+	mu             sync.Mutex
+	random         *rand.Rand
+	clockOffset    time.Duration // of the database's clock from the true one
+	sessions       map[string]*modelSession
+	waiting        map[string]modelWaiter // by replica
+	lockedReleases map[string]int         // by token: failed releases because the row was locked
+	losesReplies   bool
 }
 
+// modelWaiter is a replica that waits for a session.
 type modelWaiter struct {
 	since time.Time // on the true clock
-	until time.Time
+	until time.Time // on the database's clock
 }
 
 type modelSession struct {
 	token, holder string
-	until         time.Time
-	usedAt        time.Time
-	endsAt        time.Time
-	confirmed     time.Time // when the lease was last claimed or extended, on the true clock
-	ended         time.Time // when its user has ended it, on the same, or zero
+
+	// On the database's clock:
+	until  time.Time // end of the lease
+	usedAt time.Time // last claim
+	endsAt time.Time
+
+	// On the true clock:
+	confirmed time.Time // last claim or extension of the lease
+	ended     time.Time // when the user ended the session, or zero
 }
 
 const (
-	modelLease    = 3 * time.Second // so short that a heartbeat matters between two claims
+	modelLease    = 3 * time.Second // short, so that heartbeats come between two claims
 	modelCoolDown = 3 * time.Second
 	modelMargin   = 30 * time.Second
-	// modelStep is the most that the database's clock is off.
+	// modelStep bounds the offset of the database's clock.
 	modelStep = 300 * time.Millisecond
-	// modelPoll is the longest until a poll says what is needed elsewhere: a release
-	// and two polls may be on their way.
+	// modelPoll bounds the time until a replica knows that another one needs the session:
+	// a release and two polls may be under way.
 	modelPoll = 600 * time.Millisecond
 )
 
@@ -54,12 +59,13 @@ var modelPool = pool{"user", "model"}
 
 var errLost = errors.New("the reply is lost")
 
-func (t *modelTable) now() time.Time { return time.Now().Add(t.clock) }
+func (t *modelTable) now() time.Time { return time.Now().Add(t.clockOffset) }
 
-// reply applies a statement, and loses some replies before or after that.
+// reply applies a statement. If replies are lost it sometimes returns errLost, with the
+// statement applied or not.
 func (t *modelTable) reply(apply func()) error {
-	if t.losing && t.rnd.IntN(10) == 0 {
-		if t.rnd.IntN(2) == 0 {
+	if t.losesReplies && t.random.IntN(10) == 0 {
+		if t.random.IntN(2) == 0 {
 			apply()
 		}
 		return errLost
@@ -68,18 +74,18 @@ func (t *modelTable) reply(apply func()) error {
 	return nil
 }
 
-// travel is the way of a statement, or of its reply.
-func (t *modelTable) travel() {
+// delay sleeps for as long as a statement or its reply is under way.
+func (t *modelTable) delay() {
 	t.mu.Lock()
-	d := time.Duration(t.rnd.IntN(50)) * time.Millisecond
+	d := time.Duration(t.random.IntN(50)) * time.Millisecond
 	t.mu.Unlock()
 	time.Sleep(d)
 }
 
-// claim is the rule of claimQuery. A replica that gets nothing waits.
+// claim follows the rules of claimQuery. A replica that gets no session is noted as waiting.
 func (t *modelTable) claim(holder, token string) (r *row, err error) {
-	t.travel()
-	defer t.travel()
+	t.delay()
+	defer t.delay()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
@@ -103,7 +109,7 @@ func (t *modelTable) claim(holder, token string) (r *row, err error) {
 	return nil, nil
 }
 
-// undo takes a claim back by its token.
+// undo releases the claim with the token.
 func (t *modelTable) undo(token string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -114,7 +120,7 @@ func (t *modelTable) undo(token string) {
 	}
 }
 
-// modelReplica is the table as one replica's leaseManager uses it.
+// modelReplica is the leaseStore of one replica.
 type modelReplica struct {
 	*modelTable
 
@@ -122,11 +128,11 @@ type modelReplica struct {
 }
 
 func (t modelReplica) heartbeat(_ context.Context, ids []string) (extended map[string]confirmed, locked map[string]string, err error) {
-	t.travel()
-	defer t.travel()
+	t.delay()
+	defer t.delay()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.losing && time.Now().Unix()%10 < 3 { // for seconds no heartbeat gets through
+	if t.losesReplies && time.Now().Unix()%10 < 3 { // no heartbeat succeeds for three of ten seconds
 		return nil, nil, errLost
 	}
 	extended, locked = map[string]confirmed{}, map[string]string{}
@@ -134,7 +140,7 @@ func (t modelReplica) heartbeat(_ context.Context, ids []string) (extended map[s
 		for _, id := range ids {
 			switch s := t.sessions[id]; {
 			case s.token == "" || s.holder != t.name:
-			case t.rnd.IntN(5) == 0:
+			case t.random.IntN(5) == 0:
 				locked[id] = s.token
 			default:
 				s.until, s.confirmed = t.now().Add(modelLease), time.Now()
@@ -153,8 +159,8 @@ func (s *modelSession) state() string {
 }
 
 func (t modelReplica) releaseUnlocked(_ context.Context, list []lease, busy bool) (locked []lease, err error) {
-	t.travel()
-	defer t.travel()
+	t.delay()
+	defer t.delay()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	err = t.reply(func() {
@@ -162,15 +168,15 @@ func (t modelReplica) releaseUnlocked(_ context.Context, list []lease, busy bool
 			s := t.sessions[l.id]
 			switch {
 			case s.token != l.token || s.holder != t.name:
-			case t.owed[l.token] < 2 && s.until.Sub(t.now()) > modelLease/2 && t.rnd.IntN(5) == 0:
+			case t.lockedReleases[l.token] < 2 && s.until.Sub(t.now()) > modelLease/2 && t.random.IntN(5) == 0:
 				locked = append(locked, l)
-				t.owed[l.token]++
+				t.lockedReleases[l.token]++
 			case busy:
 				s.holder, s.until = "", t.now()
-				delete(t.owed, l.token)
+				delete(t.lockedReleases, l.token)
 			default:
 				s.token = ""
-				delete(t.owed, l.token)
+				delete(t.lockedReleases, l.token)
 			}
 		}
 	})
@@ -178,17 +184,17 @@ func (t modelReplica) releaseUnlocked(_ context.Context, list []lease, busy bool
 }
 
 func (t modelReplica) neededElsewhere(_ context.Context, ids []string) (needed []string, err error) {
-	t.travel()
-	defer t.travel()
+	t.delay()
+	defer t.delay()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	err = t.reply(func() {
 		for _, id := range ids {
-			elsewhere := false
+			waitedFor := false // by another replica
 			for name, w := range t.waiting {
-				elsewhere = elsewhere || name != t.name && w.until.After(t.now())
+				waitedFor = waitedFor || name != t.name && w.until.After(t.now())
 			}
-			if elsewhere || t.sessions[id].state() != stateOpen {
+			if waitedFor || t.sessions[id].state() != stateOpen {
 				needed = append(needed, id)
 			}
 		}
@@ -196,64 +202,67 @@ func (t modelReplica) neededElsewhere(_ context.Context, ids []string) (needed [
 	return needed, err
 }
 
-// modelAudit notes who uses which session, on a clock that nobody else has.
+// modelAudit checks that the rules hold. It knows which request uses each session, and uses the
+// true clock.
 type modelAudit struct {
 	t     *testing.T
 	table *modelTable
 
 	mu                  sync.Mutex
-	users               map[string]string
-	claims              map[string]time.Time // when a session was last claimed
-	runs                map[string]int       // hand-overs since then
-	drained             map[string]bool      // replicas
-	claimed, handedOver int
+	inUseBy             map[string]string    // by session: the request that uses it, or ""
+	claimedAt           map[string]time.Time // by session: the last claim
+	handOvers           map[string]int       // by session: hand-overs since its last claim
+	drained             map[string]bool      // by replica
+	claimed, handedOver int                  // requests
 }
 
-// begin notes a use. The caller holds the lock.
+// begin records that a request begins to use a session, and checks that it may. The caller
+// holds the lock.
 func (a *modelAudit) begin(id, replica, who string, handedOver bool) {
-	if other := a.users[id]; other != "" {
+	if other := a.inUseBy[id]; other != "" {
 		a.t.Errorf("%s got session %s while %s uses it", who, id, other)
 	}
-	a.users[id] = who
+	a.inUseBy[id] = who
 	if !handedOver {
 		a.claimed++
-		a.runs[id] = 0
+		a.handOvers[id] = 0
 		return
 	}
 	a.handedOver++
-	a.runs[id]++
+	a.handOvers[id]++
 	a.table.mu.Lock()
 	defer a.table.mu.Unlock()
 	s := a.table.sessions[id]
-	fails := map[string]bool{
-		"in a replica that is being drained": a.drained[replica],
-		"too often in a row":                 a.runs[id] > maxHandOvers,
-		"for too long in a row":              time.Since(a.claims[id]) > maxHandOverTime,
+	violations := map[string]bool{
+		"in a replica that is shutting down": a.drained[replica],
+		"too often since its last claim":     a.handOvers[id] > maxHandOvers,
+		"too long after its last claim":      time.Since(a.claimedAt[id]) > maxHandOverTime,
 		"without its lease":                  s.token == "" || s.holder != replica,
 		"near the end of its lease":          time.Since(s.confirmed) > modelLease*5/6-modelLease/3,
 		"after its user ended it":            !s.ended.IsZero() && time.Since(s.ended) > maxHandOverTime,
-		"near its end":                       s.endsAt.Sub(a.table.now()) < modelMargin-modelStep, // the clock may have stepped since it was read
+		"near its end":                       s.endsAt.Sub(a.table.now()) < modelMargin-modelStep, // the database's clock may have stepped since the claim
 	}
-	if !a.table.losing {
-		fails["long after its user ended it"] = !s.ended.IsZero() && time.Since(s.ended) > modelPoll
+	if !a.table.losesReplies {
+		violations["long after its user ended it"] = !s.ended.IsZero() && time.Since(s.ended) > modelPoll
 		for name, w := range a.table.waiting {
-			fails["while replica "+name+" waits"] = name != replica && w.until.After(a.table.now()) && time.Since(later(w.since, a.claims[id])) > modelPoll
+			violations["though replica "+name+" waits for it"] = name != replica && w.until.After(a.table.now()) && time.Since(later(w.since, a.claimedAt[id])) > modelPoll
 		}
 	}
-	for how, failed := range fails {
-		if failed {
-			a.t.Errorf("%s was handed session %s %s", who, id, how)
+	for violation, occurred := range violations {
+		if occurred {
+			a.t.Errorf("%s was handed session %s %s", who, id, violation)
 		}
 	}
 }
 
+// end records that the request that uses a session has ended.
 func (a *modelAudit) end(id string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.users[id] = ""
+	a.inUseBy[id] = ""
 }
 
-// take is a hand-over, and its note.
+// take tries to take over a lingering lease, and records it.
 func (a *modelAudit) take(ctx context.Context, m *Manager, replica, who string, lost context.CancelCauseFunc) (l lease, ok bool) {
 	a.mu.Lock()
 	r, l, releases := m.leases.take(modelPool, func(*row) bool { return true }, modelMargin, lost)
@@ -265,7 +274,7 @@ func (a *modelAudit) take(ctx context.Context, m *Manager, replica, who string, 
 	return l, r != nil
 }
 
-// drain is the end of a replica's Run, and its note.
+// drain ends lingering in a replica, as the end of its Run does, and records it.
 func (a *modelAudit) drain(m *Manager, replica string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -273,8 +282,8 @@ func (a *modelAudit) drain(m *Manager, replica string) {
 	a.drained[replica] = true
 }
 
-// request is one way of a request through a replica: from what lingers there or from
-// the table, and back.
+// request runs one request in a replica: it takes over a lingering lease or claims a session,
+// uses it, and ends its use.
 func (a *modelAudit) request(ctx context.Context, m *Manager, t modelReplica, rnd *rand.Rand, who string) {
 	work, lost := context.WithCancelCause(ctx)
 	defer lost(nil)
@@ -293,7 +302,7 @@ func (a *modelAudit) request(ctx context.Context, m *Manager, t modelReplica, rn
 		l = lease{r.ID, token}
 		m.leases.addSession(l, sentAt, lost, r, true)
 		a.mu.Lock()
-		a.claims[r.ID] = sentAt
+		a.claimedAt[r.ID] = sentAt
 		a.begin(r.ID, t.name, who, false)
 		a.mu.Unlock()
 	}
@@ -308,10 +317,10 @@ func (a *modelAudit) request(ctx context.Context, m *Manager, t modelReplica, rn
 	a.end(l.id)
 	m.leases.mu.Lock()
 	if h := m.leases.held[l.id]; work.Err() == nil && (h == nil || h.token != l.token || h.phase != inUse) {
-		a.t.Errorf("%s has lost the lease of session %s unnoticed", who, l.id)
+		a.t.Errorf("%s lost the lease of session %s, and its context did not end", who, l.id)
 	}
 	m.leases.mu.Unlock()
-	if work.Err() != nil { // some say so late that another request has the session
+	if work.Err() != nil { // some requests end their use only after another one has the session
 		for range rnd.IntN(5000) {
 			if m.leases.isUsedUnder(l) {
 				break
@@ -330,8 +339,9 @@ func (k *leaseManager) isUsedUnder(other lease) bool {
 	return h != nil && h.token != other.token && h.phase == inUse
 }
 
-// use sends requests to a replica, in shifts, so that it is at times the only one.
-func (a *modelAudit) use(ctx context.Context, m *Manager, t modelReplica, rnd *rand.Rand, who string, stop time.Time) {
+// sendRequests sends requests to a replica until stop. Replica b pauses for 25 of 30 seconds,
+// so that a is the only one in between.
+func (a *modelAudit) sendRequests(ctx context.Context, m *Manager, t modelReplica, rnd *rand.Rand, who string, stop time.Time) {
 	for time.Now().Before(stop) {
 		if t.name == "b" && time.Now().Unix()%30 >= 5 {
 			time.Sleep(time.Second)
@@ -342,12 +352,12 @@ func (a *modelAudit) use(ctx context.Context, m *Manager, t modelReplica, rnd *r
 	}
 }
 
-// change ends sessions, puts others in their place, and steps the clock.
-func (t *modelTable) change(rnd *rand.Rand, stop time.Time) {
+// runChanges ends and replaces sessions, and steps the clock, until stop.
+func (t *modelTable) runChanges(rnd *rand.Rand, stop time.Time) {
 	for time.Now().Before(stop) {
 		time.Sleep(time.Duration(rnd.IntN(2000)) * time.Millisecond)
 		t.mu.Lock()
-		t.clock = time.Duration(rnd.Int64N(int64(modelStep)))
+		t.clockOffset = time.Duration(rnd.Int64N(int64(modelStep)))
 		usable := 0
 		for _, s := range t.sessions {
 			if rnd.IntN(8) == 0 && s.ended.IsZero() {
@@ -365,8 +375,8 @@ func (t *modelTable) change(rnd *rand.Rand, stop time.Time) {
 }
 
 // TestLinger_HasOneHolderAtATime runs random schedules of two replicas that claim,
-// hand over and release, while replies are lost, rows are locked, users end their
-// sessions, replicas are drained, and the database's clock steps.
+// hand over and release. Meanwhile replies are lost, rows are locked, users end their
+// sessions, replicas shut down, and the database's clock steps.
 func TestLinger_HasOneHolderAtATime(t *testing.T) {
 	t.Parallel()
 	var claimed, handedOver int
@@ -378,26 +388,27 @@ func TestLinger_HasOneHolderAtATime(t *testing.T) {
 	}
 	t.Logf("%d claims, %d hand-overs", claimed, handedOver)
 	if claimed < 1000 || handedOver < 1000 {
-		t.Errorf("%d claims and %d hand-overs are too few to show anything", claimed, handedOver)
+		t.Errorf("%d claims and %d hand-overs, want at least 1000 of each", claimed, handedOver)
 	}
 }
 
+// runModel runs a minute of one schedule.
 func runModel(t *testing.T, seed uint64) *modelAudit {
 	t.Helper()
-	random := func(of uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, of)) } //nolint:gosec // a schedule, no secret
-	table := &modelTable{rnd: random(1), sessions: map[string]*modelSession{}, waiting: map[string]modelWaiter{}, owed: map[string]int{}, losing: seed%3 != 0}
-	a := &modelAudit{t: t, table: table, users: map[string]string{}, claims: map[string]time.Time{}, runs: map[string]int{}, drained: map[string]bool{}}
+	newRand := func(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, stream)) } //nolint:gosec // a schedule, no secret
+	table := &modelTable{random: newRand(1), sessions: map[string]*modelSession{}, waiting: map[string]modelWaiter{}, lockedReleases: map[string]int{}, losesReplies: seed%3 != 0}
+	a := &modelAudit{t: t, table: table, inUseBy: map[string]string{}, claimedAt: map[string]time.Time{}, handOvers: map[string]int{}, drained: map[string]bool{}}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	stop := time.Now().Add(time.Minute)
 	var replicas, requests sync.WaitGroup
 	for i, name := range []string{"a", "b"} {
-		of := modelReplica{table, name}
+		replica := modelReplica{table, name}
 		opts, err := Options{Lease: modelLease}.withDefaults()
 		if err != nil {
 			t.Fatal(err)
 		}
-		m := &Manager{opts: opts, leases: newLeaseManager(of, modelLease, 300*time.Millisecond, time.Now, func(*row) {})}
+		m := &Manager{opts: opts, leases: newLeaseManager(replica, modelLease, 300*time.Millisecond, time.Now, func(*row) {})}
 		replicas.Go(func() { m.heartbeatLoop(ctx) })
 		replicas.Go(func() { m.expiryLoop(ctx) })
 		for range releasers {
@@ -405,26 +416,26 @@ func runModel(t *testing.T, seed uint64) *modelAudit {
 		}
 		replicas.Go(func() { m.pollLoop(ctx) })
 		for j := range 3 {
-			rnd := random(uint64(10*i + j + 10)) //nolint:gosec // small
-			requests.Go(func() { a.use(ctx, m, of, rnd, fmt.Sprint(name, j), stop) })
+			rnd := newRand(uint64(10*i + j + 10)) //nolint:gosec // small
+			requests.Go(func() { a.sendRequests(ctx, m, replica, rnd, fmt.Sprint(name, j), stop) })
 		}
 		requests.Go(func() {
 			time.Sleep(50*time.Second + time.Duration(i)*5*time.Second)
 			a.drain(m, name)
 		})
 	}
-	requests.Go(func() { table.change(random(2), stop) })
+	requests.Go(func() { table.runChanges(newRand(2), stop) })
 	requests.Wait()
-	time.Sleep(3 * modelLease) // for what was in doubt
+	time.Sleep(3 * modelLease) // until lost replies no longer matter
 	cancel()
 	replicas.Wait()
 	for id, s := range table.sessions {
 		if s.token != "" && s.holder != "" && s.until.After(table.now()) {
-			t.Errorf("seed %d: %s is still leased by %s", seed, id, s.holder)
+			t.Errorf("seed %d: session %s is still leased by replica %s", seed, id, s.holder)
 		}
 	}
-	if n := len(table.owed); n > 0 && !table.losing {
-		t.Errorf("seed %d: %d leases were not released because their rows were locked for a moment", seed, n)
+	if n := len(table.lockedReleases); n > 0 && !table.losesReplies {
+		t.Errorf("seed %d: %d leases whose rows had been locked were never released", seed, n)
 	}
 	return a
 }

@@ -18,52 +18,52 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
-// A user whose requests come one after the other needs one session, however a load balancer
-// spreads them over the replicas, how far the database is, and if it stalls for a second.
-// Requests take long here and opens no time, so whoever finds no session pays at once.
+// A user with one request at a time needs one session, however a load balancer spreads the
+// requests over the replicas, however far away the database is, and even if it stalls for a
+// second. The managers assume long requests and quick opens, so that a request which finds no
+// session opens one at once.
 func TestLinger_CostsASequentialUserNoSession(t *testing.T) {
 	skipShort(t)
 	t.Parallel()
 	const replicas = 5
 	orders := map[string]func(i int) int{
-		"round robin":             func(i int) int { return i % replicas },
-		"at random":               func(int) int { return rand.IntN(replicas) },
-		"first, and then another": func(i int) int { return i / 4 % replicas },
+		"round robin":          func(i int) int { return i % replicas },
+		"at random":            func(int) int { return rand.IntN(replicas) },
+		"four to each in turn": func(i int) int { return i / 4 % replicas },
 	}
 	for name, tt := range map[string]struct {
 		linger, latency time.Duration
 		stalls          bool
 		requests        int
 	}{
-		"off":                  {0, 0, false, 40},
-		"near":                 {300 * time.Millisecond, 0, false, 120},
-		"near, long lingering": {2 * time.Second, 0, false, 120},
-		"10 ms away":           {300 * time.Millisecond, 10 * time.Millisecond, false, 40},
-		"100 ms away":          {300 * time.Millisecond, 100 * time.Millisecond, false, 6},
-		"stalling":             {300 * time.Millisecond, 0, true, 16},
+		"no lingering":           {0, 0, false, 40},
+		"a near database":        {300 * time.Millisecond, 0, false, 120},
+		"long lingering":         {2 * time.Second, 0, false, 120},
+		"a database 10 ms away":  {300 * time.Millisecond, 10 * time.Millisecond, false, 40},
+		"a database 100 ms away": {300 * time.Millisecond, 100 * time.Millisecond, false, 6},
+		"a database that stalls": {300 * time.Millisecond, 0, true, 16},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dsn := schematest.Database(t)
-			migrated(t, pgtest.Open(t, dsn))
 			proxy := pgtest.NewProxy(t, dsn)
 			p := &fakeNode{}
 			o := testOptions()
 			o.Linger = tt.linger
-			ms := make([]*session.Manager, replicas)
-			for i := range ms {
+			managers := make([]*session.Manager, replicas)
+			for i := range managers {
 				pool, err := sqlx.Open("postgres", proxy.DSN())
 				if err != nil {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { _ = pool.Close() })
-				ms[i], _ = startManager(t, pool, p, o)
+				managers[i], _ = startManager(t, pool, p, o)
 			}
 			proxy.SetLatency(tt.latency)
 			for order, replica := range orders {
 				var took []time.Duration
 				for i := range tt.requests {
-					m := ms[replica(i)]
+					m := managers[replica(i)]
 					m.SetTypical(time.Hour, time.Nanosecond)
 					stall := tt.stalls && i%8 == 7
 					if stall {
@@ -81,17 +81,18 @@ func TestLinger_CostsASequentialUserNoSession(t *testing.T) {
 					c.Release()
 				}
 				slices.Sort(took)
-				t.Logf("%s: a request waits %v for its session, one in ten %v, the slowest %v", order, took[len(took)/2].Round(time.Microsecond),
+				t.Logf("%s: a request waits for its session p50 %v, p90 %v, at most %v", order, took[len(took)/2].Round(time.Microsecond),
 					took[len(took)*9/10].Round(time.Microsecond), took[len(took)-1].Round(time.Microsecond))
 			}
 			if n := p.openCalls(); n != len(orders) {
-				t.Errorf("%d sessions were paid for %d users whose requests come one after the other", n, len(orders))
+				t.Errorf("%d opens for %d users with one request at a time, want one each", n, len(orders))
 			}
 		})
 	}
 }
 
-// countReservations counts the reservations of a manager's requests.
+// countReservations makes managers with the options count how often their requests ask the
+// database for a session.
 func countReservations(o *session.Options) *atomic.Int64 {
 	var n atomic.Int64
 	o.ObserveSQL = func(name string, _, _ time.Duration, _ error) {
@@ -102,8 +103,8 @@ func countReservations(o *session.Options) *atomic.Int64 {
 	return &n
 }
 
-// maxReservations is how often a request asks within the time for which a session in use may linger
-// elsewhere; each ask after the first few comes after 135 ms at least.
+// maxReservations bounds how often a request asks while a session that another replica uses may be
+// lingering there. After the first few times it asks again after 135 ms at the earliest.
 const maxReservations = 9
 
 // withAndWithoutLinger runs a test with lingering on and off, each on a database of its own.
@@ -117,17 +118,17 @@ func withAndWithoutLinger(t *testing.T, test func(t *testing.T, db *sqlx.DB, lin
 	}
 }
 
-func TestLinger_DelaysASecondSessionByAFewAsks(t *testing.T) {
+func TestLinger_DelaysASecondSessionBriefly(t *testing.T) {
 	t.Parallel()
 	withAndWithoutLinger(t, func(t *testing.T, db *sqlx.DB, linger time.Duration) {
 		p := &fakeNode{}
 		o := testOptions()
 		o.Linger = linger
-		asked := countReservations(&o)
-		var untilPaid atomic.Int64
+		reservations := countReservations(&o)
+		var beforeOpen atomic.Int64
 		o.SetFailpoint(func(name string) {
 			if name == "after-intent" {
-				untilPaid.Store(asked.Load())
+				beforeOpen.Store(reservations.Load())
 			}
 		})
 		m, _ := startManager(t, db, p, o)
@@ -136,42 +137,42 @@ func TestLinger_DelaysASecondSessionByAFewAsks(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		asked.Store(0)
+		reservations.Store(0)
 		second, err := m.Acquire(t.Context(), requestFor("anna"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := untilPaid.Load(); p.openCalls() != 2 || n > maxReservations { // that nothing is early with linger off is a test of the queue
-			t.Errorf("the second session was opened after %d asks (%d opens)", n, p.openCalls())
+		if n := beforeOpen.Load(); p.openCalls() != 2 || n > maxReservations { // TestWaitQueue_IsEarly… shows that nothing is delayed with linger off
+			t.Errorf("the second session was opened after %d reservations, %d opens; want at most %d reservations and 2 opens", n, p.openCalls(), maxReservations)
 		}
 		first.Release()
 		second.Release()
 	})
 }
 
-func TestLinger_DelaysTheLimitByAFewAsks(t *testing.T) {
+func TestLinger_DelaysTheLimitBriefly(t *testing.T) {
 	t.Parallel()
 	withAndWithoutLinger(t, func(t *testing.T, db *sqlx.DB, linger time.Duration) {
 		o := testOptions()
 		o.Linger, o.MaxPerUser = linger, 1
-		asked := countReservations(&o)
+		reservations := countReservations(&o)
 		m, _ := startManager(t, db, &fakeNode{}, o)
 		c, err := m.Acquire(t.Context(), requestFor("anna"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		asked.Store(0)
+		reservations.Store(0)
 		_, err = m.Acquire(t.Context(), requestForModel("anna", proxyroutertest.ModelID("other")))
 		b, ok := errors.AsType[*session.BudgetError](err)
-		if n := asked.Load(); !ok || b.Limit != session.LimitSessions || b.RetryAfter < time.Second || n > maxReservations || linger == 0 && n != 1 {
-			t.Errorf("after %d asks: %v, want the limit of sessions", n, err)
+		if n := reservations.Load(); !ok || b.Limit != session.LimitSessions || b.RetryAfter < time.Second || n > maxReservations || linger == 0 && n != 1 {
+			t.Errorf("after %d reservations: error %v; want the limit of sessions after at most %d, after 1 without lingering", n, err, maxReservations)
 		}
 		c.Release()
 	})
 }
 
-// A release that the database does not take at once, here because the row is locked, keeps
-// others from paying for five seconds, in the replica that makes it.
+// While a release takes long, here because the row is locked, other requests of the replica wait
+// up to five seconds for the session and open no other one.
 func TestAcquire_WaitsForASessionThatIsBeingReleased(t *testing.T) {
 	t.Parallel()
 	withAndWithoutLinger(t, func(t *testing.T, db *sqlx.DB, linger time.Duration) {
@@ -181,11 +182,11 @@ func TestAcquire_WaitsForASessionThatIsBeingReleased(t *testing.T) {
 		begun := time.Now()
 		var clock atomic.Int64
 		o.Now = func() time.Time { return begun.Add(time.Duration(clock.Load())) }
-		asked := make(chan struct{}, 100)
+		reserved := make(chan struct{}, 100)
 		o.ObserveSQL = func(name string, _, _ time.Duration, err error) {
 			if name == "sessions.reserve" && err == nil {
 				clock.Add(int64(time.Second))
-				asked <- struct{}{}
+				reserved <- struct{}{}
 			}
 		}
 		m, _ := startManager(t, db, p, o)
@@ -203,16 +204,16 @@ func TestAcquire_WaitsForASessionThatIsBeingReleased(t *testing.T) {
 		}
 		var wg sync.WaitGroup
 		wg.Go(first.Release)
-		waitUntil(t, "it is being released", func() bool { return m.Releasing(requestFor("anna")) == 1 })
+		waitUntil(t, "the session is being released", func() bool { return m.Releasing(requestFor("anna")) == 1 })
 		m.SetTypical(time.Hour, time.Nanosecond)
-		for len(asked) > 0 {
-			<-asked
+		for len(reserved) > 0 {
+			<-reserved
 		}
 		wg.Go(func() { use(t, m, "anna") })
-		// Three seconds and more have passed before the fourth.
-		waitUntil(t, "it has asked four times", func() bool { return len(asked) >= 4 || p.openCalls() > 1 })
+		// Each reservation advances the clock by a second.
+		waitUntil(t, "the second request has tried to reserve four times", func() bool { return len(reserved) >= 4 || p.openCalls() > 1 })
 		if n := p.openCalls(); n != 1 {
-			t.Errorf("%d sessions were opened while one was being released, want 1", n)
+			t.Errorf("%d opens while a session was being released, want only the first", n)
 		}
 		if err := tx.Rollback(); err != nil {
 			t.Fatal(err)

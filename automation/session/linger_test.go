@@ -13,7 +13,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// lingerOptions are options under which a lease lingers for as long as it may.
+// lingerOptions returns options with the longest Linger.
 func lingerOptions() session.Options {
 	o := testOptions()
 	o.Linger = 2 * time.Second
@@ -29,19 +29,19 @@ func startTwoReplicas(t *testing.T, db *sqlx.DB, o session.Options) (s *proxyrou
 	return s, a, b
 }
 
-// useUntilLingering uses a user's session until its lease lingers in the manager: it is
-// leased, though nobody uses it. On a busy machine a lease may be due at once.
+// useUntilLingering uses a user's session until its lease lingers in the manager: the row
+// stays leased though no request uses it. On a busy machine a lease may be released at once.
 func useUntilLingering(t *testing.T, m *session.Manager, db *sqlx.DB, user string) (id string) {
 	t.Helper()
-	waitUntil(t, "a lease lingers", func() bool {
+	waitUntil(t, "the lease of the user's session lingers", func() bool {
 		id = use(t, m, user)
 		return staysLeased(t, db, id)
 	})
 	return id
 }
 
-// staysLeased reports whether a session is leased, and stays so for two polls and more: it
-// is not just being released.
+// staysLeased reports whether a session stays leased for longer than two polls take. One that
+// is being released does not.
 func staysLeased(t *testing.T, db *sqlx.DB, id string) bool {
 	t.Helper()
 	for range 10 {
@@ -52,24 +52,24 @@ func staysLeased(t *testing.T, db *sqlx.DB, id string) bool {
 		if token == "" {
 			return false
 		}
-		<-time.After(10 * time.Millisecond) // what lingers is released by time alone
+		<-time.After(10 * time.Millisecond) // no signal says that a lease will not be released
 	}
 	return true
 }
 
-// waitReleased waits until a session is leased no more.
+// waitReleased waits until a session is not leased.
 func waitReleased(t *testing.T, db *sqlx.DB, id string) {
 	t.Helper()
-	waitUntil(t, "the session is free", func() bool {
-		var is bool
-		if err := db.Get(&is, `SELECT lease_token IS NULL FROM automation_sessions WHERE session_id = $1`, id); err != nil {
+	waitUntil(t, "the session is not leased", func() bool {
+		var isFree bool
+		if err := db.Get(&isFree, `SELECT lease_token IS NULL FROM automation_sessions WHERE session_id = $1`, id); err != nil {
 			t.Fatal(err)
 		}
-		return is
+		return isFree
 	})
 }
 
-func TestLinger_LeavesTheSessionToOtherReplicas(t *testing.T) {
+func TestLinger_LetsOtherReplicasUseTheSession(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
 	s, a, b := startTwoReplicas(t, db, lingerOptions())
@@ -77,18 +77,18 @@ func TestLinger_LeavesTheSessionToOtherReplicas(t *testing.T) {
 	for range 3 {
 		for _, m := range []*session.Manager{b, a} {
 			if got := use(t, m, "anna"); got != id {
-				t.Errorf("got session %s, want %s, which another replica has used last", got, id)
+				t.Errorf("got session %s, want %s, which the other replica used last", got, id)
 			}
-			waitReleased(t, db, id) // it would linger for two seconds
+			waitReleased(t, db, id) // does not linger, because both replicas need it
 		}
 	}
 	if n := s.Stats().Opens; n != 1 {
-		t.Errorf("%d sessions were paid, want 1", n)
+		t.Errorf("%d opens, want 1", n)
 	}
 	checkInvariants(t, db, s.Stats())
 }
 
-func TestLinger_CountsForNobodysLimit(t *testing.T) {
+func TestLinger_DoesNotCountTowardsTheLimit(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
 	o := lingerOptions()
@@ -97,25 +97,23 @@ func TestLinger_CountsForNobodysLimit(t *testing.T) {
 	for name, m := range map[string]*session.Manager{"the same replica": a, "another replica": b} {
 		user := "user of " + name
 		useUntilLingering(t, a, db, user)
-		req := requestFor(user)
-		req.ModelID = proxyroutertest.ModelID("mistral")
-		c, err := m.Acquire(t.Context(), req)
+		c, err := m.Acquire(t.Context(), requestForModel(user, proxyroutertest.ModelID("mistral")))
 		if err != nil {
-			t.Errorf("%s: a session of another model, while one lingers: %v", name, err)
+			t.Errorf("%s: no session of another model while one lingers: %v", name, err)
 			continue
 		}
 		c.Release()
 	}
 }
 
-func TestLinger_IsNotInUseForItsUser(t *testing.T) {
+func TestLinger_IsListedAsNotInUse(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
 	_, provider := startNode(t, proxyroutertest.Options{})
 	m, _ := startManager(t, db, provider, lingerOptions())
 	useUntilLingering(t, m, db, "anna")
 	if list, err := m.List(t.Context(), "anna"); err != nil || len(list) != 1 || list[0].InUse {
-		t.Errorf("the list has %+v, %v; want one session that is not in use", list, err)
+		t.Errorf("list %+v, error %v; want one session that is not in use", list, err)
 	}
 }
 
@@ -149,25 +147,25 @@ func TestLinger_EndsWithItsSession(t *testing.T) {
 					waitReleased(t, db, id)
 				}
 				if use(t, a, "anna") == id {
-					t.Errorf("a session that was ended %s is handed out", where)
+					t.Errorf("a session that was ended %s served another request", where)
 				}
 			}
 		})
 	}
 }
 
-func TestLinger_EndsWhenItsSessionIsNamed(t *testing.T) {
+func TestLinger_EndsWhenItsSessionIsRequestedByID(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
 	_, a, b := startTwoReplicas(t, db, lingerOptions())
 	for where, m := range map[string]*session.Manager{"here": a, "in another replica": b} {
 		id := session.ID(useUntilLingering(t, a, db, "user "+where))
 		if _, err := m.AcquireSession(t.Context(), "bob", id); !errors.Is(err, session.ErrNotYours) {
-			t.Errorf("%s, another's session: %v", where, err)
+			t.Errorf("bob requests another user's session %s: %v, want ErrNotYours", where, err)
 		}
 		c, err := m.AcquireSession(t.Context(), "user "+where, id)
 		if err != nil {
-			t.Errorf("%s: %v", where, err)
+			t.Errorf("the user requests the session %s: %v", where, err)
 			continue
 		}
 		c.Release()
@@ -189,12 +187,12 @@ func TestLinger_EndsWithItsReplica(t *testing.T) {
 	held.Release()
 	for _, id := range []string{id, held.SessionID()} {
 		if staysLeased(t, db, id) {
-			t.Error("a session is leased though its replica has ended")
+			t.Errorf("session %s is leased though its replica has ended", id)
 		}
 	}
 }
 
-func TestLinger_HandsNothingOverThatBroke(t *testing.T) {
+func TestLinger_DoesNotHandOverABrokenSession(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
 	_, provider := startNode(t, proxyroutertest.Options{})
@@ -211,7 +209,7 @@ func TestLinger_HandsNothingOverThatBroke(t *testing.T) {
 	waitReleased(t, db, c.SessionID())
 	id := useUntilLingering(t, m, db, "anna")
 	if id == c.SessionID() {
-		t.Error("a broken session is handed out")
+		t.Error("a session that was marked expired served another request")
 	}
 	late, err := m.Acquire(t.Context(), requestFor("anna"))
 	if err != nil {
@@ -219,11 +217,11 @@ func TestLinger_HandsNothingOverThatBroke(t *testing.T) {
 	}
 	late.Release()
 	if err := late.MarkExpired(); err != nil || countByState(t, db)["open"] != 1 {
-		t.Errorf("a claim that was released retires the session, which may be another's: %v", err)
+		t.Errorf("MarkExpired after the release: error %v, states %v; want the session, which may be another request's, still open", err, countByState(t, db))
 	}
 }
 
-func TestLinger_KeepsNoModelsIdleSession(t *testing.T) {
+func TestLinger_IsOffForAPrewarmedModel(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
 	s, provider := startNode(t, proxyroutertest.Options{})
@@ -231,7 +229,7 @@ func TestLinger_KeepsNoModelsIdleSession(t *testing.T) {
 	o.Shared = true
 	o.Prewarm = func() []session.Prewarm { return []session.Prewarm{{ModelID: modelA, Duration: time.Hour}} }
 	m, _ := startManager(t, db, provider, o)
-	waitUntil(t, "a session is ready", func() bool { return countByState(t, db)["open"] == 1 })
+	waitUntil(t, "the model's idle session is open", func() bool { return countByState(t, db)["open"] == 1 })
 	for range 10 {
 		id := use(t, m, "anna")
 		waitReleased(t, db, id)
@@ -239,13 +237,14 @@ func TestLinger_KeepsNoModelsIdleSession(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := s.Stats().Opens; n > 2 { // a round may come while it is in use
-		t.Errorf("%d sessions were paid for a model that keeps one ready", n)
+	if n := s.Stats().Opens; n > 2 { // one more if a maintenance round comes while the first is in use
+		t.Errorf("%d opens for a model that keeps one session ready, want at most 2", n)
 	}
 }
 
-// What is released while as many statements are under way as may be goes in one.
-func TestRelease_GroupsWhatIsReleasedMeanwhile(t *testing.T) {
+// Releases that wait because the most statements allowed at once are under way go together in
+// the next statement.
+func TestRelease_GroupsWaitingReleases(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
 	_, provider := startNode(t, proxyroutertest.Options{})
@@ -267,15 +266,15 @@ func TestRelease_GroupsWhatIsReleasedMeanwhile(t *testing.T) {
 			<-sent
 		}
 	}
-	waitUntil(t, "the others wait", func() bool { return m.Due() == 16 })
+	waitUntil(t, "the other releases wait", func() bool { return m.Due() == 16 })
 	close(resume)
 	released.Wait()
 	if n := statements.Load(); n != 5 {
-		t.Errorf("20 releases, 16 of them while four statements were under way, took %d statements", n)
+		t.Errorf("20 releases, 16 of them while four statements were under way, took %d statements, want 5", n)
 	}
 }
 
-// acquireEach takes a session for each of n users.
+// acquireEach acquires a session for each of n users.
 func acquireEach(t *testing.T, m *session.Manager, n int) (list []*session.Claim) {
 	t.Helper()
 	for _, user := range names("user", n) {
@@ -288,7 +287,7 @@ func acquireEach(t *testing.T, m *session.Manager, n int) (list []*session.Claim
 	return list
 }
 
-func TestRelease_LeavesALockedRowForLater(t *testing.T) {
+func TestRelease_RetriesALockedRow(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)
 	_, provider := startNode(t, proxyroutertest.Options{})
@@ -310,7 +309,7 @@ func TestRelease_LeavesALockedRowForLater(t *testing.T) {
 		waitReleased(t, db, c.SessionID())
 	}
 	if !staysLeased(t, db, list[0].SessionID()) {
-		t.Error("a locked row was written")
+		t.Error("the session whose row is locked was released")
 	}
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)

@@ -8,8 +8,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain runs the tests, or, where replica_test.go has started this binary
-// once more, one replica.
+// TestMain runs the tests. A test binary that replica_test.go has started as a
+// child process runs one replica instead.
 func TestMain(m *testing.M) {
 	if config := os.Getenv(replicaEnv); config != "" {
 		os.Exit(runReplica(config))

@@ -15,6 +15,7 @@ import (
 
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
@@ -508,11 +509,11 @@ func TestOpen_LeavesASecondCollisionToTheReconciler(t *testing.T) {
 	})
 }
 
-// acquireWithRetry acquires a session however late a busy machine makes the database.
-func acquireWithRetry(t *testing.T, m *session.Manager, r session.Request) (*session.Claim, error) {
-	t.Helper()
+// acquireWithRetry acquires again if the database of a busy machine did not answer in time.
+func acquireWithRetry(ctx context.Context, m *session.Manager, r session.Request) (*session.Claim, error) {
 	for {
-		if c, err := m.Acquire(t.Context(), r); !errors.Is(err, sqldb.ErrUnavailable) {
+		c, err := m.Acquire(ctx, r)
+		if !errors.Is(err, sqldb.ErrUnavailable) || ctx.Err() != nil {
 			return c, err
 		}
 	}
@@ -539,18 +540,18 @@ func TestAcquire_KeepsBudgetsExactUnderConcurrency(t *testing.T) {
 				o := testOptions()
 				o.MaxPerUser = 0
 				tc.set(&o)
-				var ms []*session.Manager
+				var managers []*session.Manager
 				for range 3 {
 					m, stop := startManager(t, db, p, o)
 					defer stop()
-					ms = append(ms, m)
+					managers = append(managers, m)
 				}
 				var wg sync.WaitGroup
 				var refused atomic.Int64
 				served := make(chan *session.Claim, 24)
 				for i := range 24 {
 					wg.Go(func() {
-						c, err := acquireWithRetry(t, ms[i%3], requestForModel("alice", fmt.Sprint("model ", i)))
+						c, err := acquireWithRetry(t.Context(), managers[i%3], requestForModel("alice", fmt.Sprint("model ", i)))
 						if b, ok := errors.AsType[*session.BudgetError](err); ok && b.Limit == tc.limit {
 							refused.Add(1)
 						} else if err == nil {
@@ -672,7 +673,7 @@ func TestNew_NamesEveryInvalidOption(t *testing.T) {
 
 func TestAcquire_RefusesAnIncompleteRequest(t *testing.T) {
 	n, client := startNode(t, proxyroutertest.Options{})
-	m, _ := startManager(t, lite(t), client, testOptions())
+	m, _ := startManager(t, schematest.SQLite(t), client, testOptions())
 	for _, r := range []session.Request{{ModelID: "m", Duration: time.Hour}, {UserID: "u", Duration: time.Hour}, {UserID: "u", ModelID: "m"}} {
 		if c, err := m.Acquire(t.Context(), r); c != nil || err == nil {
 			t.Errorf("%+v was given a session", r)

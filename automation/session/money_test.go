@@ -15,10 +15,6 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-func requestForModel(user, model string) session.Request {
-	return session.Request{UserID: user, ModelID: model, Duration: time.Hour}
-}
-
 func TestOpen_AsksForALengthThatNoOtherOpenHas(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		const users = 16

@@ -6,10 +6,8 @@ import (
 	"testing"
 
 	"github.com/jmoiron/sqlx"
-	_ "modernc.org/sqlite"
 
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
-	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
@@ -39,7 +37,7 @@ func TestEndAny_EndsAnOpenSession(t *testing.T) {
 
 func TestSessions_AreListedByIndex(t *testing.T) {
 	t.Parallel()
-	db := migrated(t, pgtest.Open(t, schematest.Database(t)))
+	db := schematest.PostgreSQL(t)
 	insertSessions(t, db, 20_000)
 	if _, err := db.ExecContext(t.Context(), `VACUUM ANALYZE automation_sessions`); err != nil {
 		t.Fatal(err)

@@ -44,7 +44,7 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 	t.Parallel()
 	const sessions = 50_000
 	dsn := schematest.Database(t)
-	look := migrated(t, pgtest.Open(t, dsn))
+	look := pgtest.Open(t, dsn)
 	insertSessions(t, look, sessions)
 	read := func() (scans, entries int64) {
 		t.Helper()

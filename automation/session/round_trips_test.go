@@ -29,7 +29,6 @@ func TestAcquire_TakesFewRoundTrips(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			dsn := schematest.Database(t)
-			migrated(t, pgtest.Open(t, dsn))
 			proxy := pgtest.NewProxy(t, dsn)
 			db, err := sqlx.Open(tt.driver, proxy.DSN()+tt.option)
 			if err != nil {

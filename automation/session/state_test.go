@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// constants are the values of the constants of package sessionsql that begin with prefix.
-func constants(t *testing.T, prefix string) (values []string) {
+// constantsWithPrefix are the values of the constants of package sessionsql that begin with prefix.
+func constantsWithPrefix(t *testing.T, prefix string) (values []string) {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "../../internal/sessionsql/state.go", nil, 0)
 	if err != nil {
@@ -43,8 +43,8 @@ func constants(t *testing.T, prefix string) (values []string) {
 	return values
 }
 
-// column returns the code words of a column of the table that follows a heading.
-func column(t *testing.T, page, heading string, n int) (words []string) {
+// codeWords returns the code words of a column of the table that follows a heading.
+func codeWords(t *testing.T, page, heading string, n int) (words []string) {
 	t.Helper()
 	_, rest, found := strings.Cut(page, "\n## "+heading+"\n")
 	if !found {
@@ -70,14 +70,14 @@ func TestStatesPage_IsTrue(t *testing.T) {
 		t.Fatal(err)
 	}
 	page := string(text)
-	states := constants(t, "State")
+	states := constantsWithPrefix(t, "State")
 	for _, c := range []struct {
 		what      string
 		got, want []string
 	}{
-		{"the states", column(t, page, "States", 0), states},
-		{"where transitions lead", column(t, page, "Transitions", 2), states},
-		{"the reasons", column(t, page, "Transitions", 3), constants(t, "Reason")},
+		{"the states", codeWords(t, page, "States", 0), states},
+		{"where transitions lead", codeWords(t, page, "Transitions", 2), states},
+		{"the reasons", codeWords(t, page, "Transitions", 3), constantsWithPrefix(t, "Reason")},
 	} {
 		if !slices.Equal(c.got, c.want) {
 			t.Errorf("%s: the page has %v, the code %v", c.what, c.got, c.want)
@@ -97,7 +97,7 @@ func TestStatesPage_IsTrue(t *testing.T) {
 			migrations.Write(sql)
 		}
 	}
-	for _, index := range column(t, page, "States", 3) {
+	for _, index := range codeWords(t, page, "States", 3) {
 		if !strings.Contains(migrations.String(), "CREATE INDEX IF NOT EXISTS "+index+" ") && !strings.Contains(migrations.String(), "CREATE UNIQUE INDEX IF NOT EXISTS "+index+" ") {
 			t.Errorf("the page names the index %s, which there is not", index)
 		}
@@ -108,7 +108,7 @@ func TestStatesPage_IsTrue(t *testing.T) {
 		}
 	}
 	for _, prefix := range []string{"Purpose", "Wallet"} {
-		for _, word := range constants(t, prefix) {
+		for _, word := range constantsWithPrefix(t, prefix) {
 			if !strings.Contains(page, "`"+word+"`") {
 				t.Errorf("the page does not tell of %s", word)
 			}

@@ -16,7 +16,7 @@ func TestStats_CountsSessionsByIndex(t *testing.T) {
 	skipShort(t)
 	t.Parallel()
 	dsn := schematest.Database(t)
-	look := migrated(t, pgtest.Open(t, dsn))
+	look := pgtest.Open(t, dsn)
 	insertSessions(t, look, 40_000) // one in twenty is open
 	for _, q := range []string{
 		`UPDATE automation_sessions SET lease_token = 't', lease_holder = 'h', lease_until = now() + interval '1 hour' WHERE id IN ('id-20', 'id-40')`,
