@@ -91,18 +91,6 @@ func TestLinger_CostsASequentialUserNoSession(t *testing.T) {
 	}
 }
 
-// countReservations makes managers with the options count how often their requests ask the
-// database for a session.
-func countReservations(o *session.Options) *atomic.Int64 {
-	var n atomic.Int64
-	o.ObserveSQL = func(name string, _, _ time.Duration, _ error) {
-		if name == "sessions.reserve" {
-			n.Add(1)
-		}
-	}
-	return &n
-}
-
 // maxReservations bounds how often a request asks while a session that another replica uses may be
 // lingering there. After the first few times it asks again after 135 ms at the earliest.
 const maxReservations = 9
@@ -124,7 +112,8 @@ func TestLinger_DelaysASecondSessionBriefly(t *testing.T) {
 		p := &fakeNode{}
 		o := testOptions()
 		o.Linger = linger
-		reservations := countReservations(&o)
+		var reservations atomic.Int64
+		o.ObserveSQL = countSQL(&reservations, "sessions.reserve")
 		var beforeOpen atomic.Int64
 		o.SetFailpoint(func(name string) {
 			if name == "after-intent" {
@@ -142,7 +131,7 @@ func TestLinger_DelaysASecondSessionBriefly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := beforeOpen.Load(); p.openCalls() != 2 || n > maxReservations { // TestWaitQueue_IsEarly… shows that nothing is delayed with linger off
+		if n := beforeOpen.Load(); p.openCalls() != 2 || n > maxReservations { // the wait queue's own test covers lingering off
 			t.Errorf("the second session was opened after %d reservations, %d opens; want at most %d reservations and 2 opens", n, p.openCalls(), maxReservations)
 		}
 		first.Release()
@@ -155,7 +144,8 @@ func TestLinger_DelaysTheLimitBriefly(t *testing.T) {
 	withAndWithoutLinger(t, func(t *testing.T, db *sqlx.DB, linger time.Duration) {
 		o := testOptions()
 		o.Linger, o.MaxPerUser = linger, 1
-		reservations := countReservations(&o)
+		var reservations atomic.Int64
+		o.ObserveSQL = countSQL(&reservations, "sessions.reserve")
 		m, _ := startManager(t, db, &fakeNode{}, o)
 		c, err := m.Acquire(t.Context(), requestFor("anna"))
 		if err != nil {

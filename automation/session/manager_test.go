@@ -15,7 +15,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-func TestAcquire_OpensOnceAndReuses(t *testing.T) {
+func TestAcquire_OpensOnceAndReusesTheSession(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		n, client := startNode(t, proxyroutertest.Options{})
 		m, _ := startManager(t, db, client, testOptions())
@@ -29,7 +29,7 @@ func TestAcquire_OpensOnceAndReuses(t *testing.T) {
 				first = c.SessionID()
 			}
 			if c.SessionID() != first || c.ModelID() != modelA || time.Until(c.EndsAt()) < 59*time.Minute {
-				t.Errorf("got session %s of %s until %v, want %s again", c.SessionID(), c.ModelID(), c.EndsAt(), first)
+				t.Errorf("got session %s of %s until %v, want session %s for about an hour", c.SessionID(), c.ModelID(), c.EndsAt(), first)
 			}
 			c.Release()
 		}
@@ -56,7 +56,7 @@ func TestAcquire_GivesASessionToOneRequestAtATime(t *testing.T) {
 				}
 				defer c.Release()
 				if _, taken := inUse.LoadOrStore(c.SessionID(), true); taken {
-					t.Errorf("session %s is held twice", c.SessionID())
+					t.Errorf("session %s was given to two requests at once", c.SessionID())
 				}
 				served.Add(1)
 				inUse.Delete(c.SessionID())
@@ -64,7 +64,7 @@ func TestAcquire_GivesASessionToOneRequestAtATime(t *testing.T) {
 		}
 		wg.Wait()
 		if s := n.Stats(); s.Opens < 1 || s.Opens > 4 || served.Load() != 64 {
-			t.Errorf("%d opens, %d served; want at most 4, and 64", s.Opens, served.Load())
+			t.Errorf("%d opens, %d requests served; want 1 to 4 opens and 64 requests", s.Opens, served.Load())
 		}
 		checkInvariants(t, db, n.Stats())
 	})
@@ -73,16 +73,16 @@ func TestAcquire_GivesASessionToOneRequestAtATime(t *testing.T) {
 func TestAcquire_WaitsForASessionThatIsAboutToBeFree(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		s, p := startNode(t, proxyroutertest.Options{})
-		asked := make(chan struct{}, 100)
+		reserved := make(chan struct{}, 100)
 		o := testOptions()
-		var clock, looks atomic.Int64 // milliseconds, one each time that somebody looks
+		var clock, reservations atomic.Int64 // clock: milliseconds, one more at each call of Now
 		o.Now = func() time.Time { return time.UnixMilli(clock.Add(1)) }
 		o.ObserveSQL = func(name string, _, _ time.Duration, err error) {
 			if name == "sessions.reserve" && err == nil {
-				if looks.Add(1) <= 4 { // so that nothing but the announcement keeps the third look from paying
+				if reservations.Add(1) <= 4 { // without PrepareRelease the third would open a session
 					clock.Add(600)
 				}
-				asked <- struct{}{}
+				reserved <- struct{}{}
 			}
 		}
 		m, _ := startManager(t, db, p, o)
@@ -90,8 +90,8 @@ func TestAcquire_WaitsForASessionThatIsAboutToBeFree(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for len(asked) > 0 {
-			<-asked
+		for len(reserved) > 0 {
+			<-reserved
 		}
 		first.PrepareRelease()
 		second := make(chan *session.Claim)
@@ -102,16 +102,16 @@ func TestAcquire_WaitsForASessionThatIsAboutToBeFree(t *testing.T) {
 			}
 			second <- c
 		}()
-		for range 3 { // an open takes no time here, so the third look would be worth one
-			<-asked
+		for range 3 {
+			<-reserved
 		}
 		if n := s.Stats().Opens; n != 1 {
-			t.Errorf("%d opens while the first request's session is about to be free, want 1", n)
+			t.Errorf("%d opens while the session of the first request is about to be free, want 1", n)
 		}
 		first.Release()
 		if c := <-second; c != nil {
 			if c.SessionID() != first.SessionID() {
-				t.Error("the second request has another session")
+				t.Errorf("the second request got session %s, want %s", c.SessionID(), first.SessionID())
 			}
 			c.Release()
 		}
@@ -119,7 +119,7 @@ func TestAcquire_WaitsForASessionThatIsAboutToBeFree(t *testing.T) {
 	})
 }
 
-func TestAcquire_SharesSessionsOnlyWhenShared(t *testing.T) {
+func TestAcquire_SharesSessionsOnlyIfSharedIsSet(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		for i, shared := range []bool{false, true} {
 			n, client := startNode(t, proxyroutertest.Options{Seed: uint64(i + 1)})
@@ -127,28 +127,28 @@ func TestAcquire_SharesSessionsOnlyWhenShared(t *testing.T) {
 			o.Shared = shared
 			m, stop := startManager(t, db, client, o)
 			for _, user := range []string{"alice", "bob"} {
-				c, err := m.Acquire(t.Context(), session.Request{UserID: user, ModelID: proxyroutertest.ModelID("m"), Duration: time.Hour})
+				c, err := m.Acquire(t.Context(), requestFor(user))
 				if err != nil {
 					t.Fatal(err)
 				}
 				c.Release()
 			}
 			if want := map[bool]int{false: 2, true: 1}[shared]; n.Stats().Opens != want {
-				t.Errorf("shared %v: %d opens, want %d", shared, n.Stats().Opens, want)
+				t.Errorf("with Shared %t: %d opens for two users, want %d", shared, n.Stats().Opens, want)
 			}
 			stop()
 		}
 	})
 }
 
-func TestRelease_WorksOnceAndFreesNoOtherClaim(t *testing.T) {
+func TestRelease_IsIdempotentAndKeepsTheNextClaim(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		_, client := startNode(t, proxyroutertest.Options{})
 		o := testOptions()
 		o.MaxPerUser = 1
 		m, _ := startManager(t, db, client, o)
 		o.AcquireTimeout = 2 * time.Second
-		hasty, _ := startManager(t, db, client, o)
+		impatient, _ := startManager(t, db, client, o)
 		first, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
 			t.Fatal(err)
@@ -160,18 +160,15 @@ func TestRelease_WorksOnceAndFreesNoOtherClaim(t *testing.T) {
 		}
 		defer second.Release()
 		first.Release()
-		if _, err := db.Exec(`UPDATE automation_sessions SET lease_token = NULL, lease_holder = NULL, lease_until = NULL WHERE lease_token = 'stolen'`); err != nil {
-			t.Fatal(err)
-		}
-		err = acquireError(func() (*session.Claim, error) { return hasty.Acquire(t.Context(), requestFor("alice")) })
+		err = acquireError(func() (*session.Claim, error) { return impatient.Acquire(t.Context(), requestFor("alice")) })
 		if u := (*session.UnavailableError)(nil); !errors.As(err, &u) || !errors.Is(err, session.ErrBusy) || u.RetryAfter < time.Second {
-			t.Errorf("a late release freed another's claim: got %v, want busy", err)
+			t.Errorf("after a second Release of the first claim: got %v, want ErrBusy because the second claim is in use", err)
 		}
 	})
 }
 
-// acquireError acquires with an AcquireTimeout of seconds until the database of a busy
-// machine has answered within it, and returns why nothing was given.
+// acquireError acquires with an AcquireTimeout of seconds and returns its error. It tries again
+// while that error only says that the machine is busy.
 func acquireError(acquire func() (*session.Claim, error)) error {
 	for {
 		c, err := acquire()
@@ -206,16 +203,16 @@ func TestAcquire_EnforcesLimitsWithRetryAfter(t *testing.T) {
 				m, stop := startManager(t, db, client, o)
 				defer stop()
 				for _, model := range []string{"one", "two", "one"} {
-					c, err := m.Acquire(t.Context(), session.Request{UserID: "alice", ModelID: proxyroutertest.ModelID(model), Duration: time.Hour})
+					c, err := m.Acquire(t.Context(), requestForModel("alice", proxyroutertest.ModelID(model)))
 					if err != nil {
 						t.Fatal(err)
 					}
 					c.Release()
 				}
-				_, err := m.Acquire(t.Context(), session.Request{UserID: "alice", ModelID: proxyroutertest.ModelID("three"), Duration: time.Hour})
+				_, err := m.Acquire(t.Context(), requestForModel("alice", proxyroutertest.ModelID("three")))
 				b := (*session.BudgetError)(nil)
 				if !errors.As(err, &b) || b.Limit != tc.limit || b.Max != 2 || b.RetryAfter > tc.retry+time.Minute || b.RetryAfter < tc.retry/2 {
-					t.Errorf("got %v, want limit %s and a retry of nearly %v", err, tc.limit, tc.retry)
+					t.Errorf("got %v, want limit %s and a retry after nearly %v", err, tc.limit, tc.retry)
 				}
 				if n.Stats().Opens != 2 {
 					t.Errorf("%d opens, want 2", n.Stats().Opens)
@@ -235,10 +232,10 @@ func TestAcquireSession_ServesTheOwnerOnly(t *testing.T) {
 		}
 		id := session.ID(c.SessionID())
 		if _, err := m.AcquireSession(t.Context(), "bob", id); !errors.Is(err, session.ErrNotYours) {
-			t.Errorf("another's session: got %v", err)
+			t.Errorf("bob requests alice's session: got %v, want ErrNotYours", err)
 		}
 		if _, err := m.AcquireSession(t.Context(), "alice", "0xunknown"); !errors.Is(err, session.ErrUnmanaged) {
-			t.Errorf("a session that is not ours: got %v", err)
+			t.Errorf("a session without a row: got %v, want ErrUnmanaged", err)
 		}
 		got := make(chan *session.Claim)
 		go func() {
@@ -253,22 +250,22 @@ func TestAcquireSession_ServesTheOwnerOnly(t *testing.T) {
 			c.Release()
 		}
 		if _, err := m.End(t.Context(), "bob", id); !errors.Is(err, session.ErrUnmanaged) {
-			t.Errorf("bob ended alice's session: %v", err)
+			t.Errorf("bob ends alice's session: got %v, want ErrUnmanaged", err)
 		}
 		if info, err := m.End(t.Context(), "alice", id); err != nil || !info.Ending {
-			t.Errorf("end: %+v, %v", info, err)
+			t.Errorf("alice ends her session: got %+v, %v; want one that is ending", info, err)
 		}
 		if _, err := m.AcquireSession(t.Context(), "alice", id); !errors.Is(err, session.ErrEnded) {
-			t.Errorf("a session that was ended: got %v", err)
+			t.Errorf("a session that was ended: got %v, want ErrEnded", err)
 		}
 		waitUntil(t, "the session is closed", func() bool { return countByState(t, db)["closed"] == 1 })
 		if list, err := m.List(t.Context(), "alice"); err != nil || len(list) != 0 {
-			t.Errorf("list after the end: %v, %v", list, err)
+			t.Errorf("list after the end: %v, error %v; want none", list, err)
 		}
 	})
 }
 
-func TestAcquire_FailsAllWaitersOnARefusal(t *testing.T) {
+func TestAcquire_FailsAllWaitingRequestsOnARefusal(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		n, client := startNode(t, proxyroutertest.Options{OpenLatency: 50 * time.Millisecond})
 		n.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Status: 500, Text: "no provider accepting session"})
@@ -278,13 +275,13 @@ func TestAcquire_FailsAllWaitersOnARefusal(t *testing.T) {
 			wg.Go(func() {
 				_, err := m.Acquire(t.Context(), requestFor("alice"))
 				if u := (*session.UnavailableError)(nil); !errors.As(err, &u) || !errors.Is(err, session.ErrNotOpened) {
-					t.Errorf("got %v, want unavailable because nothing was opened", err)
+					t.Errorf("got %v, want an UnavailableError with ErrNotOpened", err)
 				}
 			})
 		}
 		wg.Wait()
 		if got := n.Stats().OpenRequests; got > 16 {
-			t.Errorf("%d opens asked for by 16 requests", got)
+			t.Errorf("%d calls to open for 16 requests, want at most 16", got)
 		}
 		checkInvariants(t, db, n.Stats())
 	})
@@ -293,10 +290,10 @@ func TestAcquire_FailsAllWaitersOnARefusal(t *testing.T) {
 func TestReconcile_AdoptsAnOpenOfUnknownOutcome(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		for name, f := range map[string]proxyroutertest.Fault{
-			"answered with 500 after it opened": {Op: proxyroutertest.OpOpen, Times: 1, After: true, Status: 500, Text: "context deadline exceeded"},
-			"the answer was cut":                {Op: proxyroutertest.OpOpen, Times: 1, Mode: proxyroutertest.ModeCut},
-			"the connection dropped after":      {Op: proxyroutertest.OpOpen, Times: 1, After: true, Mode: proxyroutertest.ModeDrop},
-			"it hung after it opened":           {Op: proxyroutertest.OpOpen, Times: 1, After: true, Mode: proxyroutertest.ModeHang},
+			"answered with 500 after the open": {Op: proxyroutertest.OpOpen, Times: 1, After: true, Status: 500, Text: "context deadline exceeded"},
+			"the answer was cut off":           {Op: proxyroutertest.OpOpen, Times: 1, Mode: proxyroutertest.ModeCut},
+			"the connection dropped after it":  {Op: proxyroutertest.OpOpen, Times: 1, After: true, Mode: proxyroutertest.ModeDrop},
+			"the node hung after the open":     {Op: proxyroutertest.OpOpen, Times: 1, After: true, Mode: proxyroutertest.ModeHang},
 		} {
 			t.Run(name, func(t *testing.T) {
 				if _, err := db.Exec(`DELETE FROM automation_sessions`); err != nil {
@@ -317,7 +314,7 @@ func TestReconcile_AdoptsAnOpenOfUnknownOutcome(t *testing.T) {
 				}
 				c.Release()
 				if s := n.Stats(); s.Opens != 1 || s.OpenRequests != 1 {
-					t.Errorf("%d opens of %d asked for, want one", s.Opens, s.OpenRequests)
+					t.Errorf("%d opens from %d calls, want one of each", s.Opens, s.OpenRequests)
 				}
 				checkInvariants(t, db, n.Stats())
 			})
@@ -325,7 +322,7 @@ func TestReconcile_AdoptsAnOpenOfUnknownOutcome(t *testing.T) {
 	})
 }
 
-func TestReconcile_GivesUpAnOpenThatCameToNothing(t *testing.T) {
+func TestReconcile_GivesUpAnOpenThatIsNotFound(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		n, client := startNode(t, proxyroutertest.Options{})
 		n.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, Status: 500, Text: "something odd"})
@@ -333,12 +330,12 @@ func TestReconcile_GivesUpAnOpenThatCameToNothing(t *testing.T) {
 		o.ReconcileTimeout = 500 * time.Millisecond
 		m, _ := startManager(t, db, client, o)
 		if _, err := m.Acquire(t.Context(), requestFor("alice")); !errors.Is(err, session.ErrOpening) {
-			t.Errorf("got %v, want that the request is told to come back: it may have paid", err)
+			t.Errorf("got %v, want ErrOpening, because the open may have succeeded", err)
 		}
-		waitUntil(t, "it is given up", func() bool { return countByState(t, db)["lost"] == 1 })
+		waitUntil(t, "the first session is given up", func() bool { return countByState(t, db)["lost"] == 1 })
 		use(t, m, "alice")
 		if s, r := n.Stats(), countByState(t, db); s.Opens != 1 || r["lost"] != 1 || r["open"] != 1 {
-			t.Errorf("%d opens, rows %v; want the first given up and the second used", s.Opens, r)
+			t.Errorf("%d opens, states %v; want the first session lost and the second open", s.Opens, r)
 		}
 	})
 }
@@ -361,7 +358,7 @@ func TestOpen_RetriesACollisionOnce(t *testing.T) {
 		wg.Wait()
 		s := n.Stats()
 		if s.Opens != 8 || s.OpenRequests > 16 {
-			t.Errorf("%d opens of %d asked for, want 8 and at most one retry each", s.Opens, s.OpenRequests)
+			t.Errorf("%d opens from %d calls, want 8 opens and at most one retry each", s.Opens, s.OpenRequests)
 		}
 		checkInvariants(t, db, s)
 	})
@@ -374,10 +371,10 @@ func TestAcquire_FailsAtOnceWhenTheNodeIsDown(t *testing.T) {
 		m, _ := startManager(t, db, client, testOptions())
 		_, err := m.Acquire(t.Context(), requestFor("alice"))
 		if !errors.Is(err, session.ErrUnavailable) {
-			t.Errorf("got %v, want that the node is unavailable", err)
+			t.Errorf("got %v, want ErrUnavailable", err)
 		}
 		if r := countByState(t, db); r["failed"] != 1 {
-			t.Errorf("rows %v, want one failed intent", r)
+			t.Errorf("states %v, want one failed intent", r)
 		}
 	})
 }
@@ -388,11 +385,11 @@ func TestAcquire_LeavesNothingBehindWhenTheClientLeaves(t *testing.T) {
 		m, _ := startManager(t, db, client, testOptions())
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
-			waitUntil(t, "the node is opening", func() bool { return n.Stats().OpenRequests == 1 })
+			waitUntil(t, "the node was asked to open a session", func() bool { return n.Stats().OpenRequests == 1 })
 			cancel()
 		}()
 		if _, err := m.Acquire(ctx, requestFor("alice")); !errors.Is(err, context.Canceled) {
-			t.Errorf("got %v, want that it was cancelled", err)
+			t.Errorf("got %v, want context.Canceled", err)
 		}
 		c, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
@@ -400,7 +397,7 @@ func TestAcquire_LeavesNothingBehindWhenTheClientLeaves(t *testing.T) {
 		}
 		c.Release()
 		if n.Stats().Opens != 1 {
-			t.Errorf("%d opens, want the one that was under way to serve the next request", n.Stats().Opens)
+			t.Errorf("%d opens, want 1: the next request uses the open that was under way", n.Stats().Opens)
 		}
 		checkInvariants(t, db, n.Stats())
 	})

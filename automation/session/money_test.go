@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,33 +16,33 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-func TestOpen_AsksForALengthThatNoOtherOpenHas(t *testing.T) {
+func TestOpen_RequestsADurationThatNoOtherOpenHas(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		const users = 16
-		all := make(chan struct{})
+		allCalled := make(chan struct{})
 		p := &blockedNode{unblock: make(chan struct{})}
 		p.onCall = func(n int64) {
 			if n == users {
-				close(all)
+				close(allCalled)
 			}
 		}
 		o := testOptions()
 		o.MaxPerUser = 1
-		var ms []*session.Manager
+		var managers []*session.Manager
 		for range 3 {
 			m, _ := startManager(t, db, p, o)
-			ms = append(ms, m)
+			managers = append(managers, m)
 		}
 		var wg sync.WaitGroup
 		for i, user := range names("user", users) {
-			wg.Go(func() { use(t, ms[i%3], user) })
+			wg.Go(func() { use(t, managers[i%3], user) })
 		}
-		<-all // every one of them is under way
+		<-allCalled // all opens are under way
 		p.withLock(func() {
 			seen := map[time.Duration]bool{}
-			for _, r := range p.asked {
+			for _, r := range p.requests {
 				if seen[r.Duration] || r.Duration <= time.Hour || r.Duration%(5*time.Second) != 3*time.Second {
-					t.Errorf("a length of %v: another has it, or somebody may type it", r.Duration)
+					t.Errorf("an open of %v: another open has that duration, or it is round or too short", r.Duration)
 				}
 				seen[r.Duration] = true
 			}
@@ -51,17 +52,17 @@ func TestOpen_AsksForALengthThatNoOtherOpenHas(t *testing.T) {
 	})
 }
 
-// blockedNode answers no open before it is told to.
+// blockedNode answers opens only after unblock was closed.
 type blockedNode struct {
 	fakeNode
-	unblock chan struct{}
-	asked   []session.OpenRequest
-	onCall  func(n int64)
-	calls   atomic.Int64
+	unblock  chan struct{}
+	requests []session.OpenRequest
+	onCall   func(n int64)
+	calls    atomic.Int64
 }
 
 func (p *blockedNode) OpenSession(ctx context.Context, r session.OpenRequest) (string, error) {
-	p.withLock(func() { p.asked = append(p.asked, r) })
+	p.withLock(func() { p.requests = append(p.requests, r) })
 	if p.onCall != nil {
 		p.onCall(p.calls.Add(1))
 	}
@@ -73,30 +74,31 @@ func (p *blockedNode) OpenSession(ctx context.Context, r session.OpenRequest) (s
 	}
 }
 
-// Everything but the length speaks for these sessions, or the length as well.
+// The wallet has a session of the same model and time as the lost open. Its duration, or
+// something else, shows that it belongs to somebody else.
 func TestReconcile_AdoptsNobodyElsesSession(t *testing.T) {
 	named := session.ID("0x" + fmt.Sprintf("%064d", 7))
 	for name, tc := range map[string]struct {
-		id     string
-		length func(asked time.Duration) time.Duration
-		set    func(*session.Options)
-		named  bool
+		id       string
+		duration time.Duration // zero: the one that was requested
+		set      func(*session.Options)
+		named    bool
 	}{
-		"one of a length that somebody typed": {id: "0xtyped", length: func(time.Duration) time.Duration { return time.Hour }},
-		"one that a client has named":         {id: named.String(), length: func(asked time.Duration) time.Duration { return asked }, named: true},
-		"one that the host calls its own": {id: "0xhost", length: func(asked time.Duration) time.Duration { return asked }, set: func(o *session.Options) {
+		"a round duration":            {id: "0xround", duration: time.Hour},
+		"requested by a client by id": {id: named.String(), named: true},
+		"claimed by the host": {id: "0xhost", set: func(o *session.Options) {
 			o.Foreign = func(_ context.Context, s session.ChainSession) (bool, error) { return s.ID == "0xhost", nil }
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 				p := &fakeNode{}
-				p.onOpen = func(n int) (string, error) {
+				p.onOpen = func(n int) error {
 					if n > 1 {
-						return "yes", nil
+						return nil
 					}
-					p.add(session.ChainSession{ID: tc.id, ModelID: modelA, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(tc.length(p.opens[0].Duration))})
-					return "", errors.New("cut")
+					p.add(session.ChainSession{ID: tc.id, ModelID: modelA, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(cmp.Or(tc.duration, p.opens[0].Duration))})
+					return errors.New("cut")
 				}
 				o := testOptions()
 				o.ReconcileTimeout = 500 * time.Millisecond
@@ -106,31 +108,32 @@ func TestReconcile_AdoptsNobodyElsesSession(t *testing.T) {
 				m, _ := startManager(t, db, p, o)
 				if tc.named {
 					if _, err := m.AcquireSession(t.Context(), "bob", named); !errors.Is(err, session.ErrUnmanaged) {
-						t.Fatalf("bob's own session: %v", err)
+						t.Fatalf("bob requests a session without a row: %v, want ErrUnmanaged", err)
 					}
 				}
 				if _, err := m.Acquire(t.Context(), requestFor("alice")); !errors.Is(err, session.ErrOpening) {
-					t.Errorf("got %v, want that alice is told to come back", err)
+					t.Errorf("alice got %v, want ErrOpening", err)
 				}
-				waitUntil(t, "it is given up", func() bool { return countByState(t, db)["lost"] == 1 })
+				waitUntil(t, "alice's first session is given up", func() bool { return countByState(t, db)["lost"] == 1 })
 				c, err := m.Acquire(t.Context(), requestFor("alice"))
 				if err != nil {
 					t.Fatal(err)
 				}
 				c.Release()
 				if c.SessionID() != "0x2" {
-					t.Errorf("alice was given %s", c.SessionID())
+					t.Errorf("alice got session %s, want 0x2", c.SessionID())
 				}
 				var n int
 				if err := db.Get(&n, `SELECT count(*) FROM automation_sessions WHERE session_id = $1`, tc.id); err != nil || n != 0 {
-					t.Errorf("%d rows have the foreign session, %v", n, err)
+					t.Errorf("%d rows have the foreign session, error %v; want none", n, err)
 				}
 			})
 		})
 	}
 }
 
-func TestMaintain_CountsTheWalletsSessionsThatNoRowExplains(t *testing.T) {
+// Ended and closed sessions of the wallet need no row.
+func TestMaintain_CountsWalletSessionsWithoutARow(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		now := time.Now()
@@ -148,37 +151,37 @@ func TestMaintain_CountsTheWalletsSessionsThatNoRowExplains(t *testing.T) {
 		}
 		s, err := m.Stats(t.Context())
 		if err != nil || s.Unexplained != 2 {
-			t.Errorf("%d unexplained, %v; want 2", s.Unexplained, err)
+			t.Errorf("%d unexplained sessions, error %v; want 2", s.Unexplained, err)
 		}
 		if seen.count(session.Unexplained, "") != 1 {
-			t.Error("nobody was told")
+			t.Error("no event reports the unexplained sessions")
 		}
 		if err := m.Maintain(t.Context()); err != nil || seen.count(session.Unexplained, "") != 1 {
-			t.Errorf("the wallet is compared at every round, %v", err)
+			t.Errorf("%d events after a second round, want 1, because the wallet is not compared at every round; error %v", seen.count(session.Unexplained, ""), err)
 		}
 	})
 }
 
-// What is being opened, or was perhaps opened, is not unexplained.
-func TestReconcile_WritesHoweverLongTheNodeTakes(t *testing.T) {
+// The time-out of a transaction must not include the time that the node takes.
+func TestReconcile_AdoptsThoughTheNodeIsSlow(t *testing.T) {
 	skipShort(t)
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &slowLister{}
-		p.onOpen = func(int) (string, error) {
+		p.onOpen = func(int) error {
 			p.add(session.ChainSession{ID: "0xfound", ModelID: modelA, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(p.opens[0].Duration)})
-			return "", errors.New("cut")
+			return errors.New("cut")
 		}
 		o := testOptions()
 		o.SetSQLTimeout(5 * time.Second)
 		m, _ := startManager(t, db, p, o)
 		use(t, m, "alice")
 		if p.openCalls() != 1 {
-			t.Errorf("%d opens", p.openCalls())
+			t.Errorf("%d opens, want 1", p.openCalls())
 		}
 	})
 }
 
-// slowLister takes longer to list the wallet's sessions than a write may take.
+// slowLister takes longer to list the wallet's sessions than a transaction may take.
 type slowLister struct{ fakeNode }
 
 func (p *slowLister) WalletSessions(ctx context.Context, since time.Time) ([]session.ChainSession, error) {
@@ -192,15 +195,15 @@ func (p *slowLister) WalletSessions(ctx context.Context, since time.Time) ([]ses
 	return p.fakeNode.WalletSessions(ctx, since)
 }
 
-// The first replica is killed while the node opens. Whoever asks next waits for
-// what may come of it, or is told to come back; the node is not asked again.
+// A replica was killed while the node opened a session. The user's next request waits until
+// the session is found, and the node is not asked again.
 func TestAcquire_PaysNoSecondTimeAfterAKillDuringAnOpen(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		o := testOptions()
 		o.Interval = 50 * time.Millisecond
 		m, _ := startManager(t, db, p, o)
-		// An intent whose opener has called the node and is gone.
+		// The intent of a replica that called the node and was killed.
 		q := `INSERT INTO automation_sessions (id, model_id, owner_id, user_id, charged_at, duration, fingerprint, state, lease_token, lease_holder, lease_until, created_at, called_at, next_at)
 			VALUES ('dead', $1, 'alice', 'alice', now(), 3600, 3608, 'opening', 't', 'dead', now() + interval '2 seconds', now(), now(), now())`
 		if db.DriverName() == "sqlite" {
@@ -219,25 +222,25 @@ func TestAcquire_PaysNoSecondTimeAfterAKillDuringAnOpen(t *testing.T) {
 			}
 			served <- c
 		}()
-		waitUntil(t, "its outcome is known to be unknown", func() bool { return countByState(t, db)["unknown"] == 1 })
-		p.withLock(func() { // now the chain has it
+		waitUntil(t, "the outcome of the open is recorded as unknown", func() bool { return countByState(t, db)["unknown"] == 1 })
+		p.withLock(func() { // the session appears on the chain
 			p.add(session.ChainSession{ID: "0xfound", ModelID: modelA, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(3607 * time.Second)})
 		})
 		if c := <-served; c != nil {
 			if c.SessionID() != "0xfound" {
-				t.Errorf("got %s", c.SessionID())
+				t.Errorf("the request got session %s, want 0xfound", c.SessionID())
 			}
 			c.Release()
 		}
 		if p.openCalls() != 0 {
-			t.Errorf("the node was asked %d times more", p.openCalls())
+			t.Errorf("%d more opens, want none", p.openCalls())
 		}
 	})
 }
 
-// An intent that lost its lease before its call has paid nothing, so that who still
-// waits is served by another, though a replica that is short of time lost the first.
-func TestAcquire_OpensAfterAnIntentHasLostItsLease(t *testing.T) {
+// An intent that lost its lease before the node was called has opened nothing. A request that
+// still waits gets another intent.
+func TestAcquire_OpensAfterAnIntentLostItsLease(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		o := testOptions()
@@ -254,16 +257,16 @@ func TestAcquire_OpensAfterAnIntentHasLostItsLease(t *testing.T) {
 		})
 		m, _ := startManager(t, db, p, o)
 		use(t, m, "alice")
-		waitUntil(t, "the first intent is given up", func() bool { return countByState(t, db)["opening"] == 0 })
+		waitUntil(t, "no intent is opening any more", func() bool { return countByState(t, db)["opening"] == 0 })
 		if r := countByState(t, db); p.openCalls() != 1 || r["failed"] != 1 || r["open"] != 1 {
-			t.Errorf("%d opens asked for, rows %v; want one open, and an intent that came to nothing", p.openCalls(), r)
+			t.Errorf("%d opens, states %v; want 1 open, one session open and one failed intent", p.openCalls(), r)
 		}
 	})
 }
 
-// One call collides, and its repetition hangs: the others wait for the seconds
-// that sending a transaction may take, not for the node's answer.
-func TestOpen_AHangingCallKeepsTheWalletForSecondsAlone(t *testing.T) {
+// A call collides and its retry hangs. The other calls wait for the seconds in which a
+// transaction is sent, and not for the node's answer.
+func TestOpen_AHangingCallKeepsTheWalletForSecondsOnly(t *testing.T) {
 	skipShort(t)
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &hangingNode{hanging: make(chan struct{}), unblock: make(chan struct{})}
@@ -283,7 +286,7 @@ func TestOpen_AHangingCallKeepsTheWalletForSecondsAlone(t *testing.T) {
 	})
 }
 
-// A call after a collision does not wait for the answers of those before it.
+// After a collision, a call does not wait for the answers to the calls before it.
 func TestOpen_WaitsForNoAnswerAfterACollision(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &collidingNode{unblock: make(chan struct{})}
@@ -303,15 +306,15 @@ func TestOpen_WaitsForNoAnswerAfterACollision(t *testing.T) {
 			t.Fatal(err)
 		}
 		if len(holds) != 2 || slices.Max(holds) > 1 {
-			t.Errorf("the calls keep the wallet for %v s, want less than half of what a call takes here", holds)
+			t.Errorf("the calls keep the wallet for %v s, want two that keep it for at most 1 s", holds)
 		}
 		close(p.unblock)
 		wg.Wait()
 	})
 }
 
-// collidingNode lets the first call collide, answers its repetition at once
-// and all others at the end.
+// collidingNode makes the first call collide. It answers the retry at once, and all others
+// after unblock was closed.
 type collidingNode struct {
 	fakeNode
 	calls   atomic.Int64
@@ -329,6 +332,8 @@ func (p *collidingNode) OpenSession(ctx context.Context, r session.OpenRequest) 
 	return p.fakeNode.OpenSession(ctx, r)
 }
 
+// hangingNode makes the first call collide and the retry hang until unblock is closed. It answers
+// all others at once.
 type hangingNode struct {
 	fakeNode
 	calls            atomic.Int64
@@ -350,8 +355,8 @@ func (p *hangingNode) OpenSession(ctx context.Context, r session.OpenRequest) (s
 	return p.fakeNode.OpenSession(ctx, r)
 }
 
-// Twelve users ask while the wallet is taken, and leave. None of them is given
-// a session afterwards.
+// Twelve users ask for a session while another call has the wallet, and leave before it is free.
+// No session is opened for them.
 func TestOpen_PaysForNobodyWhoHasLeft(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
@@ -368,28 +373,28 @@ func TestOpen_PaysForNobodyWhoHasLeft(t *testing.T) {
 		var wg sync.WaitGroup
 		for _, user := range names("user", 12) {
 			wg.Go(func() {
-				for ctx.Err() == nil { // a busy machine's database may be too slow for a request
+				for ctx.Err() == nil { // again if the database of a busy machine was too slow
 					if c, err := m.Acquire(ctx, requestFor(user)); err == nil {
-						t.Errorf("%s was given %s", user, c.SessionID())
+						t.Errorf("%s got session %s while another call had the wallet", user, c.SessionID())
 					}
 				}
 			})
 		}
-		waitUntil(t, "all have an intent", func() bool {
+		waitUntil(t, "each user has an intent", func() bool {
 			var users int
 			if err := db.Get(&users, `SELECT count(DISTINCT user_id) FROM automation_sessions WHERE state = 'opening'`); err != nil {
 				t.Fatal(err)
 			}
-			return users == 13
+			return users == 13 // with that of the other call
 		})
 		leave()
 		wg.Wait()
 		if _, err := db.Exec(`DELETE FROM automation_sessions WHERE id = 'holder'`); err != nil {
 			t.Fatal(err)
 		}
-		waitUntil(t, "the intents are ended", func() bool { return countByState(t, db)["opening"] == 0 })
+		waitUntil(t, "no intent is opening any more", func() bool { return countByState(t, db)["opening"] == 0 })
 		if got := countByState(t, db); p.openCalls() != 0 || len(got) != 1 || got["failed"] < 12 {
-			t.Errorf("%d sessions were paid for users who had left; the rows' states are %v", p.openCalls(), got)
+			t.Errorf("%d opens for users who had left, states %v; want no open and only failed intents", p.openCalls(), got)
 		}
 	})
 }
@@ -410,9 +415,9 @@ func TestAcquire_LeavesTheLastPlaceToAnotherModel(t *testing.T) {
 			claims = append(claims, c)
 		}
 		hold("one")
-		hold("one") // opens are quick here, so a second one is worthwhile
+		hold("one") // a second session, because opens are quick here
 		third := make(chan error, 1)
-		go func() { // a third of one model would take the last place
+		go func() { // waits, because a third session of this model would take the last place
 			c, err := m.Acquire(t.Context(), requestForModel("alice", "one"))
 			if err == nil {
 				c.Release()
@@ -421,16 +426,16 @@ func TestAcquire_LeavesTheLastPlaceToAnotherModel(t *testing.T) {
 		}()
 		hold("two")
 		if p.openCalls() != 3 {
-			t.Errorf("%d opens, want two of one model and one of the other", p.openCalls())
+			t.Errorf("%d opens, want two of model one and one of model two", p.openCalls())
 		}
 		for _, c := range claims {
 			c.Release()
 		}
 		if err := <-third; err != nil {
-			t.Errorf("the third of one model: %v", err)
+			t.Errorf("the third request of model one: %v", err)
 		}
 		if p.openCalls() != 3 {
-			t.Errorf("%d opens after all were served", p.openCalls())
+			t.Errorf("%d opens after all requests were served, want 3", p.openCalls())
 		}
 	})
 }

@@ -24,12 +24,12 @@ func TestEndAny_EndsAnOpenSession(t *testing.T) {
 		}
 		var reason string
 		if err := db.Get(&reason, `SELECT reason FROM automation_sessions`); err != nil || reason != "operator" {
-			t.Errorf("it ended for %q, %v", reason, err)
+			t.Errorf("the session's reason is %q, error %v; want operator", reason, err)
 		}
-		waitUntil(t, "it is closed", func() bool { return countByState(t, db)["closed"] == 1 })
+		waitUntil(t, "the session is closed", func() bool { return countByState(t, db)["closed"] == 1 })
 		for _, id := range []session.ID{session.ID(c.SessionID()), "0xnone"} {
 			if err := m.EndAny(t.Context(), id); !errors.Is(err, session.ErrUnmanaged) {
-				t.Errorf("%s: %v", id, err)
+				t.Errorf("EndAny(%s) = %v, want ErrUnmanaged", id, err)
 			}
 		}
 	})
@@ -53,7 +53,7 @@ func TestSessions_AreListedByIndex(t *testing.T) {
 			t.Fatal(err)
 		}
 		if text := strings.Join(plan, "\n"); strings.Contains(text, "Seq Scan") || strings.Contains(text, "Sort") && !strings.Contains(text, "Incremental Sort") {
-			t.Errorf("%s\n%s", query, text)
+			t.Errorf("%s\nreads the whole table or sorts it:\n%s", query, text)
 		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
-// insertSessions writes n sessions, each its own user's: one in twenty is open.
+// insertSessions inserts n sessions of PostgreSQL. Each user has twenty, of which one is open.
 func insertSessions(tb testing.TB, db *sqlx.DB, n int) {
 	tb.Helper()
 	for _, q := range []string{
@@ -37,40 +37,39 @@ func insertSessions(tb testing.TB, db *sqlx.DB, n int) {
 	}
 }
 
-// PostgreSQL's own counters tell what was read; they are whole once the
-// connections that read are closed.
+// PostgreSQL counts what is read. Its counters are complete once the connections that read are
+// closed.
 func TestStore_ReadsNoWholeTable(t *testing.T) {
 	skipShort(t)
 	t.Parallel()
 	const sessions = 50_000
 	dsn := schematest.Database(t)
-	look := pgtest.Open(t, dsn)
-	insertSessions(t, look, sessions)
+	observer := pgtest.Open(t, dsn)
+	insertSessions(t, observer, sessions)
 	read := func() (scans, entries int64) {
 		t.Helper()
-		if err := look.Get(&scans, `SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'automation_sessions'`); err != nil {
+		if err := observer.Get(&scans, `SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'automation_sessions'`); err != nil {
 			t.Fatal(err)
 		}
-		if err := look.Get(&entries, `SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'automation_sessions'`); err != nil {
+		if err := observer.Get(&entries, `SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'automation_sessions'`); err != nil {
 			t.Fatal(err)
 		}
 		return scans, entries
 	}
-	// alone waits until the connections that migrated, filled and read are gone,
-	// and what they read is counted.
-	alone := func() {
+	// waitAlone waits until no other connection is open, so that all reads are counted.
+	waitAlone := func() {
 		t.Helper()
-		waitUntil(t, "the connections' reads are counted", func() bool {
+		waitUntil(t, "all other connections are closed", func() bool {
 			var others int
-			err := look.Get(&others, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'`)
+			err := observer.Get(&others, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'`)
 			return err == nil && others == 0
 		})
 	}
-	look.SetMaxIdleConns(0)
-	alone()
+	observer.SetMaxIdleConns(0)
+	waitAlone()
 	scans, entries := read()
 
-	db, err := sqlx.Open(look.DriverName(), dsn)
+	db, err := sqlx.Open(observer.DriverName(), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,16 +80,16 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 		defer mu.Unlock()
 		statements[name]++
 	}
-	p := &fakeNode{onOpen: func(n int) (string, error) {
+	p := &fakeNode{onOpen: func(n int) error {
 		switch n {
 		case 2:
-			return "", session.ErrWalletCollision
+			return session.ErrWalletCollision
 		case 4:
-			return "", session.ErrNotOpened
+			return session.ErrNotOpened
 		case 5:
-			return "", errors.New("cut")
+			return errors.New("cut")
 		}
-		return "yes", nil
+		return nil
 	}}
 	o := testOptions()
 	o.OpensPerHour, o.OpensPerDay, o.Lease, o.CloseAfter, o.ReconcileTimeout = 100, 100, 6*time.Second, time.Millisecond, 100*time.Millisecond
@@ -98,11 +97,8 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 	o.Prewarm = func() []session.Prewarm { return []session.Prewarm{{ModelID: "warm", Duration: time.Hour}} }
 	o.ObserveSQL = count
 	m, stop := startManager(t, db, p, o)
-	model := func(user, model string) session.Request {
-		return session.Request{UserID: user, ModelID: model, Duration: time.Hour}
-	}
-	for i := range 40 { // warm and cold
-		c, err := m.Acquire(t.Context(), model(fmt.Sprint("user-", 1+i*60), "model"))
+	for i := range 40 { // users with an open session, and users without
+		c, err := m.Acquire(t.Context(), requestForModel(fmt.Sprint("user-", 1+i*60), "model"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,7 +115,7 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 		c.Release()
 	}
 	for i := range 6 {
-		if c, err := m.Acquire(t.Context(), model(fmt.Sprint("new-", i), "another")); err == nil {
+		if c, err := m.Acquire(t.Context(), requestForModel(fmt.Sprint("new-", i), "another")); err == nil {
 			c.Release()
 		}
 	}
@@ -138,10 +134,10 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 		t.Error(err)
 	}
 	for _, q := range []string{
-		`UPDATE automation_wallet SET alone_until = now()`, // closes wait for the end of the window after the collision
+		`UPDATE automation_wallet SET alone_until = now()`, // closes would wait until the minute after the collision is over
 		`UPDATE automation_sessions SET next_at = now() + interval '1 minute', ends_at = now() + interval '1 minute', last_used_at = now() WHERE id = 'id-80'`,
 	} {
-		if _, err := look.Exec(q); err != nil {
+		if _, err := observer.Exec(q); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -154,23 +150,23 @@ func TestStore_ReadsNoWholeTable(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Error(err)
 	}
-	alone()
+	waitAlone()
 	scansAfter, entriesAfter := read()
 	total := 0
 	for _, n := range statements {
 		total += n
 	}
 	if scansAfter != scans {
-		t.Errorf("%d full scans in %v", scansAfter-scans, statements)
+		t.Errorf("the table was scanned %d times by the calls %v, want 0", scansAfter-scans, statements)
 	}
 	// A claim and a release each find their row twice, because they skip locked ones.
-	if per := (entriesAfter - entries) / int64(total); per > 8 {
-		t.Errorf("%d index entries read by %d calls, %d each, in a table of %d rows", entriesAfter-entries, total, per, sessions)
+	if perCall := (entriesAfter - entries) / int64(total); perCall > 8 {
+		t.Errorf("%d calls read %d index entries, %d each, in a table of %d rows; want at most 8 each", total, entriesAfter-entries, perCall, sessions)
 	}
 	for _, name := range []string{"claim", "claim_named", "heartbeat", "release", "retire", "list", "end", "erase_user", "reserve", "begin_call", "collided",
 		"complete", "fail", "mark_unknown", "due", "take_unresolved", "known", "foreign", "unresolved", "take_audit", "set_unexplained", "provider_failures", "forget", "take_due", "closed", "expiring", "idle"} {
 		if statements["sessions."+name] == 0 {
-			t.Errorf("no %s was run", name)
+			t.Errorf("the test did not run the call %s", name)
 		}
 	}
 }

@@ -13,34 +13,33 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// What a reconciler on another replica does while an open is under way here.
-const (
-	assignOtherSession = `UPDATE automation_sessions SET session_id = '0xanother', state = 'open', ends_at = '2100-01-01 00:00:00.000', next_at = '2100-01-01 00:00:00.000',
-		lease_token = NULL, lease_holder = NULL, lease_until = NULL`
-)
+// assignOtherSession adopts another session for all rows, as another replica's maintenance may do
+// while an open is under way.
+const assignOtherSession = `UPDATE automation_sessions SET session_id = '0xanother', state = 'open', ends_at = '2100-01-01 00:00:00.000', next_at = '2100-01-01 00:00:00.000',
+	lease_token = NULL, lease_holder = NULL, lease_until = NULL`
 
-func TestComplete_InsertsARowWhenItsOwnIsTaken(t *testing.T) {
+func TestComplete_InsertsARowIfItsOwnHasAnotherSession(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
-		p := &fakeNode{onOpen: func(int) (string, error) {
+		p := &fakeNode{onOpen: func(int) error {
 			_, err := db.Exec(assignOtherSession)
-			return "yes", err
+			return err
 		}}
 		m, _ := startManager(t, db, p, testOptions())
 		use(t, m, "alice")
-		waitUntil(t, "both are in rows", func() bool { return countByState(t, db)["open"] == 2 })
+		waitUntil(t, "both sessions have a row", func() bool { return countByState(t, db)["open"] == 2 })
 		list, err := m.List(t.Context(), "alice")
 		if err != nil || len(list) != 2 || list[0].SessionID != "0x1" || list[1].SessionID != "0xanother" {
-			t.Errorf("alice has %+v, %v", list, err)
+			t.Errorf("alice has %+v, error %v; want 0x1 and 0xanother", list, err)
 		}
 	})
 }
 
-func TestOpen_AdoptsWhatACollisionOpened(t *testing.T) {
+func TestOpen_AdoptsASessionThatACollidedCallOpened(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
-		p.onOpen = func(n int) (string, error) {
+		p.onOpen = func(n int) error {
 			p.add(session.ChainSession{ID: "0xmined", ModelID: modelA, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(p.opens[n-1].Duration)})
-			return "", session.ErrWalletCollision
+			return session.ErrWalletCollision
 		}
 		m, _ := startManager(t, db, p, testOptions())
 		c, err := m.Acquire(t.Context(), requestFor("alice"))
@@ -48,16 +47,16 @@ func TestOpen_AdoptsWhatACollisionOpened(t *testing.T) {
 			t.Fatal(err)
 		}
 		if c.SessionID() != "0xmined" {
-			t.Errorf("got %s", c.SessionID())
+			t.Errorf("got session %s, want 0xmined", c.SessionID())
 		}
 		c.Release()
 		if p.openCalls() != 1 {
-			t.Errorf("%d opens", p.openCalls())
+			t.Errorf("%d opens, want 1", p.openCalls())
 		}
 	})
 }
 
-func TestMaintain_SerialisesTheWalletAfterACloseCollides(t *testing.T) {
+func TestMaintain_PausesClosesAfterACollision(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{onClose: func(string) error { return session.ErrWalletCollision }}
 		var seen eventLog
@@ -67,7 +66,7 @@ func TestMaintain_SerialisesTheWalletAfterACloseCollides(t *testing.T) {
 		use(t, m, "alice")
 		use(t, m, "bob")
 		shiftEnds(t, db, 2*time.Hour)
-		waitUntil(t, "closes have been tried, here or in the background", func() bool {
+		waitUntil(t, "closes have failed and no session is leased", func() bool {
 			if err := m.Maintain(t.Context()); err != nil {
 				t.Error(err)
 			}
@@ -80,12 +79,12 @@ func TestMaintain_SerialisesTheWalletAfterACloseCollides(t *testing.T) {
 		tried := p.closeCalls()
 		shiftEnds(t, db, 2*time.Hour) // they are due again
 		if err := m.Maintain(t.Context()); err != nil || p.closeCalls() != tried || tried == 0 {
-			t.Errorf("%d closes, then %d, %v; want none in the window after a collision", tried, p.closeCalls(), err)
+			t.Errorf("%d closes, then %d, error %v; want no more in the minute after a collision", tried, p.closeCalls(), err)
 		}
 		if seen.count(session.Collided, "") != tried || seen.count(session.Closed, "failed") != tried {
-			t.Errorf("observed %v", seen.events)
+			t.Errorf("events %v, want a collision and a failed close for each of %d closes", seen.events, tried)
 		}
-		use(t, m, "carol") // opens continue, alone
+		use(t, m, "carol") // opens continue, one at a time
 	})
 }
 
@@ -110,13 +109,13 @@ func TestOpen_IsNotSentAfterItsLeaseIsLost(t *testing.T) {
 		})
 		m, _ := startManager(t, db, p, o)
 		if _, err := m.Acquire(ctx, requestFor("alice")); !errors.Is(err, context.Canceled) || p.openCalls() != 0 {
-			t.Errorf("%v, %d opens", err, p.openCalls())
+			t.Errorf("got %v after %d opens, want context.Canceled and no open", err, p.openCalls())
 		}
 	})
 }
 
-// Bob's open has reached the chain and is not answered yet; alice's, of the same
-// model and duration, was cut. What is bob's must not become alice's.
+// Bob's open has reached the chain and is not answered yet. Alice's open, of the same
+// model and duration, was cut off. She must not get his session.
 func TestReconcile_LeavesTheSessionOfAnotherOpenAlone(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &slowNode{answer: make(chan struct{}), asked: make(chan struct{})}
@@ -127,22 +126,22 @@ func TestReconcile_LeavesTheSessionOfAnotherOpenAlone(t *testing.T) {
 		wg.Go(func() { use(t, m, "bob") })
 		<-p.asked
 		if _, err := m.Acquire(t.Context(), requestFor("alice")); !errors.Is(err, session.ErrOpening) {
-			t.Errorf("alice was told %v, want to come back", err)
+			t.Errorf("alice got %v, want ErrOpening", err)
 		}
 		if r := countByState(t, db); r["open"] != 0 {
-			t.Errorf("rows %v, want nothing adopted", r)
+			t.Errorf("states %v, want no session adopted", r)
 		}
 		close(p.answer)
 		wg.Wait()
 		var owner string
 		if err := db.Get(&owner, `SELECT owner_id FROM automation_sessions WHERE session_id = '0x1'`); err != nil || owner != "bob" {
-			t.Errorf("bob's session belongs to %q, %v", owner, err)
+			t.Errorf("bob's session belongs to %q, error %v", owner, err)
 		}
 	})
 }
 
-// slowNode opens the first session and answers when it is told to, and cuts the
-// other calls before they do anything.
+// slowNode opens the first session and answers after answer was closed. All other opens fail
+// without effect.
 type slowNode struct {
 	fakeNode
 	calls         atomic.Int64
@@ -159,23 +158,23 @@ func (p *slowNode) OpenSession(ctx context.Context, r session.OpenRequest) (stri
 	return id, err
 }
 
-// A row that another transaction has locked is a session that is free, and
-// cannot be claimed just now: it is waited for, and nothing is paid.
+// An idle session whose row another transaction has locked cannot be claimed now. Requests wait
+// for it and open no other one.
 func TestAcquire_WaitsForAnIdleSessionThatIsLocked(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		sessions int
-		set      string // how they differ from a session of the user's
+		set      string // SQL that changes the sessions, which are alice's
 		acquire  func(t *testing.T, m *session.Manager) func() error
 	}{
-		"of the user": {1, "", func(t *testing.T, m *session.Manager) func() error {
+		"a session of the user": {1, "", func(t *testing.T, m *session.Manager) func() error {
 			return func() error { use(t, m, "alice"); return nil }
 		}},
-		"opened for nobody yet": {1, `UPDATE automation_sessions SET owner_id = '', user_id = '', charged_at = NULL`,
+		"a prewarmed session": {1, `UPDATE automation_sessions SET owner_id = '', user_id = '', charged_at = NULL`,
 			func(t *testing.T, m *session.Manager) func() error {
 				return func() error { use(t, m, "alice"); return nil }
 			}},
-		"to replace another": {2, "", func(t *testing.T, m *session.Manager) func() error {
+		"a replacement": {2, "", func(t *testing.T, m *session.Manager) func() error {
 			old, err := m.Acquire(t.Context(), requestFor("alice"))
 			if err != nil {
 				t.Fatal(err)
@@ -200,7 +199,7 @@ func TestAcquire_WaitsForAnIdleSessionThatIsLocked(t *testing.T) {
 			}
 			o := testOptions()
 			begun := time.Now()
-			o.Now = func() time.Time { return begun } // nobody waits for as long as an open takes
+			o.Now = func() time.Time { return begun } // no time passes, so nobody waits longer than an open takes
 			o.MaxReplacementsPerHour, o.MaxReplacementsPerHourTotal = 5, 5
 			var reservations atomic.Int64
 			o.ObserveSQL = countSQL(&reservations, "sessions.reserve")
@@ -216,7 +215,7 @@ func TestAcquire_WaitsForAnIdleSessionThatIsLocked(t *testing.T) {
 			}
 			acquired := make(chan error)
 			go func() { acquired <- acquire() }()
-			waitUntil(t, "it has tried to reserve", func() bool { return reservations.Load() >= 2 || p.openCalls() > tt.sessions })
+			waitUntil(t, "the request has tried to reserve twice", func() bool { return reservations.Load() >= 2 || p.openCalls() > tt.sessions })
 			if err := tx.Rollback(); err != nil {
 				t.Error(err)
 			}
@@ -224,13 +223,13 @@ func TestAcquire_WaitsForAnIdleSessionThatIsLocked(t *testing.T) {
 				t.Error(err)
 			}
 			if p.openCalls() != tt.sessions {
-				t.Errorf("%d opens, want the %d before", p.openCalls(), tt.sessions)
+				t.Errorf("%d opens, want only the %d before the lock", p.openCalls(), tt.sessions)
 			}
 		})
 	}
 }
 
-// openSessions has one or two sessions opened for alice, by a manager of its own.
+// openSessions opens one or two idle sessions for alice with a manager that it stops.
 func openSessions(t *testing.T, db *sqlx.DB, p session.Provider, n int) {
 	t.Helper()
 	m, stop := startManager(t, db, p, testOptions())
@@ -238,7 +237,7 @@ func openSessions(t *testing.T, db *sqlx.DB, p session.Provider, n int) {
 	for i := range n {
 		r := requestFor("alice")
 		if i > 0 {
-			r.OmitProvider = "0xp" // what is open already will not do
+			r.OmitProvider = "0xp" // so that the first session cannot serve it
 		}
 		c, err := m.Acquire(t.Context(), r)
 		if err != nil {
@@ -248,18 +247,18 @@ func openSessions(t *testing.T, db *sqlx.DB, p session.Provider, n int) {
 	}
 }
 
-// countSQL counts the transactions of a name.
-func countSQL(n *atomic.Int64, of string) func(string, time.Duration, time.Duration, error) {
+// countSQL returns an Options.ObserveSQL that counts transactions by name.
+func countSQL(n *atomic.Int64, counted string) func(string, time.Duration, time.Duration, error) {
 	return func(name string, _, _ time.Duration, _ error) {
-		if name == of {
+		if name == counted {
 			n.Add(1)
 		}
 	}
 }
 
-// The wait for the database is not a request's use of its session: where it is
-// long, another session, opened through the same database, is worth no more.
-func TestAcquire_PaysNothingBecauseTheDatabaseIsSlow(t *testing.T) {
+// The wait for the database does not count as a request's use of its session. Otherwise a slow
+// database would make another session look worthwhile.
+func TestAcquire_OpensNoSessionBecauseTheDatabaseIsSlow(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		openSessions(t, db, p, 1)
@@ -284,11 +283,11 @@ func TestAcquire_PaysNothingBecauseTheDatabaseIsSlow(t *testing.T) {
 		}
 		var wg sync.WaitGroup
 		wg.Go(func() { use(t, m, "alice") })
-		waitUntil(t, "it has tried to reserve", func() bool { return reservations.Load() >= 2 || p.openCalls() > 1 })
+		waitUntil(t, "the request has tried to reserve twice", func() bool { return reservations.Load() >= 2 || p.openCalls() > 1 })
 		c.Release()
 		wg.Wait()
 		if p.openCalls() != 1 {
-			t.Errorf("%d opens, want the one session used in turn", p.openCalls())
+			t.Errorf("%d opens, want 1 that both requests use", p.openCalls())
 		}
 	})
 }

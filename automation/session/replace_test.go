@@ -14,7 +14,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-func TestVerify_SaysWhatTheChainSays(t *testing.T) {
+func TestVerify_ReportsTheStateOnTheChain(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		m, _ := startManager(t, db, p, testOptions())
@@ -38,20 +38,20 @@ func TestVerify_SaysWhatTheChainSays(t *testing.T) {
 		} {
 			p.withLock(tc.set)
 			if err := c.Verify(t.Context()); !errors.Is(err, tc.want) {
-				t.Errorf("%s: %v; want %v", tc.name, err, tc.want)
+				t.Errorf("a session that is %s: got %v, want %v", tc.name, err, tc.want)
 			}
 		}
 		p.withLock(func() { p.getErr = session.ErrUnavailable })
 		if err := c.Verify(t.Context()); !errors.Is(err, session.ErrUnavailable) || errors.Is(err, session.ErrEnded) {
-			t.Errorf("a node that cannot be asked: %v", err)
+			t.Errorf("an unavailable node: got %v, want only ErrUnavailable", err)
 		}
 	})
 }
 
-// twoProviders opens with 0xp, or with 0xq where 0xp is omitted.
+// twoProviders opens sessions of 0xp, or of 0xq if 0xp is omitted.
 type twoProviders struct {
 	fakeNode
-	ignoresOmit bool // the field OmitProvider, as older nodes do
+	ignoresOmit bool // ignores OmitProvider, as older nodes do
 }
 
 func (p *twoProviders) OpenSession(ctx context.Context, r session.OpenRequest) (string, error) {
@@ -65,7 +65,7 @@ func (p *twoProviders) OpenSession(ctx context.Context, r session.OpenRequest) (
 	return id, err
 }
 
-// acquireIdle is a request that holds a session of 0xp and has paid for none.
+// acquireIdle opens a session and then acquires it with a request that has caused no open.
 func acquireIdle(t *testing.T, m *session.Manager, user string) *session.Claim {
 	t.Helper()
 	use(t, m, user)
@@ -76,13 +76,15 @@ func acquireIdle(t *testing.T, m *session.Manager, user string) *session.Claim {
 	return c
 }
 
+// replaceOptions allows a user one session and one open an hour, two replacements an hour, and all
+// users three.
 func replaceOptions() session.Options {
 	o := testOptions()
 	o.MaxPerUser, o.OpensPerHour, o.MaxReplacementsPerHour, o.MaxReplacementsPerHourTotal = 1, 1, 2, 3
 	return o
 }
 
-func TestReplace_OpensAnotherBeforeTheOldOneIsLetGo(t *testing.T) {
+func TestReplace_OpensASessionWhileTheOldOneIsInUse(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &twoProviders{}
 		var seen eventLog
@@ -92,48 +94,48 @@ func TestReplace_OpensAnotherBeforeTheOldOneIsLetGo(t *testing.T) {
 		old := acquireIdle(t, m, "alice")
 		next, err := m.Replace(t.Context(), old, session.Replacement{AnotherProvider: true})
 		if err != nil {
-			t.Fatal(err) // neither her places nor her opens of the hour allow one more
+			t.Fatalf("a replacement beyond the limits of sessions and opens: %v", err)
 		}
 		if old.Context().Err() != nil || next.Provider() != "0xq" || next.SessionID() == old.SessionID() {
-			t.Errorf("old %v, next %s of %s", old.Context().Err(), next.SessionID(), next.Provider())
+			t.Errorf("the old request ended with %v, want no end; the replacement is session %s of %s, want one of 0xq", old.Context().Err(), next.SessionID(), next.Provider())
 		}
 		if err := old.MarkExpired(); err != nil {
 			t.Error(err)
 		}
 		old.Release()
 		if _, err := m.Replace(t.Context(), next, session.Replacement{}); !errors.Is(err, session.ErrPaid) {
-			t.Errorf("a request that has caused an open was told %v", err)
+			t.Errorf("a second replacement for the request got %v, want ErrPaid", err)
 		}
 		next.Release()
 		use(t, m, "alice")
 		if p.openCalls() != 2 || seen.count(session.Replaced, "opened") != 1 || seen.count(session.Replaced, "paid") != 1 {
-			t.Errorf("%d opens, observed %v", p.openCalls(), seen.events)
+			t.Errorf("%d opens, want 2; events %v, want one replacement opened and one refused as paid", p.openCalls(), seen.events)
 		}
 		u, err := m.Usage(t.Context(), "alice")
 		if err != nil || u.OpensHour != 1 {
-			t.Errorf("she was charged %d opens, %v; want her own alone", u.OpensHour, err)
+			t.Errorf("alice was charged for %d opens, error %v; want 1, because the replacement is free", u.OpensHour, err)
 		}
 	})
 }
 
-// The session that Replace has caused is open before Replace knows that the node
-// was called, and found by a search that began before.
-func TestReplace_NotesThatItPaidHoweverSoonTheSessionIsFound(t *testing.T) {
+// Replace may find its new session with a claim that began before it knew that the node was
+// called. It must still know that the request caused the open.
+func TestReplace_KnowsThatItPaidIfTheSessionIsFoundEarly(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &twoProviders{}
 		var seen eventLog
 		var armed atomic.Bool
-		var searches atomic.Int32
-		searching := make(chan struct{})
+		var claims atomic.Int32
+		claiming := make(chan struct{})
 		o := replaceOptions()
 		o.Observe = seen.add
 		o.SetFailpoint(func(name string) {
 			switch {
 			case !armed.Load():
 			case name == "before-call":
-				<-searching
-			case name == "before-claim" && searches.Add(1) == 2: // the first comes before anything is opened
-				close(searching)
+				<-claiming
+			case name == "before-claim" && claims.Add(1) == 2: // the first comes before the open
+				close(claiming)
 				waitUntil(t, "the session is open", func() bool { return seen.count(session.Opened, "opened") == 2 })
 			}
 		})
@@ -145,14 +147,14 @@ func TestReplace_NotesThatItPaidHoweverSoonTheSessionIsFound(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, err := m.Replace(t.Context(), next, session.Replacement{}); !errors.Is(err, session.ErrPaid) || p.openCalls() != 2 {
-			t.Errorf("a request that has caused an open was told %v; %d opens", err, p.openCalls())
+			t.Errorf("a second replacement for the request got %v after %d opens, want ErrPaid after 2", err, p.openCalls())
 		}
 		next.Release()
 		old.Release()
 	})
 }
 
-func TestReplace_TakesAnIdleSessionBeforeItPays(t *testing.T) {
+func TestReplace_PrefersAnIdleSessionToAnOpen(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &twoProviders{}
 		o := testOptions()
@@ -167,13 +169,13 @@ func TestReplace_TakesAnIdleSessionBeforeItPays(t *testing.T) {
 		}
 		one.Release()
 		two.Release()
-		old := acquireIdle(t, m, "alice") // the one that ends first
+		old := acquireIdle(t, m, "alice") // the session that ends first
 		next, err := m.Replace(t.Context(), old, session.Replacement{AnotherProvider: true})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if next.Provider() == old.Provider() || p.openCalls() != 2 {
-			t.Errorf("got one of %s in the place of one of %s, after %d opens", next.Provider(), old.Provider(), p.openCalls())
+			t.Errorf("a session of %s replaces one of %s after %d opens, want the other provider's idle session and 2 opens", next.Provider(), old.Provider(), p.openCalls())
 		}
 		next.Release()
 		old.Release()
@@ -209,26 +211,26 @@ func TestReplace_HasLimitsOfItsOwn(t *testing.T) {
 			}
 		}
 		if err := replace("alice"); limit(err) != session.LimitReplacements {
-			t.Errorf("her third within the hour: %v", err)
+			t.Errorf("alice's third replacement: %v, want her hourly limit", err)
 		}
 		if err := replace("bob"); err != nil {
-			t.Errorf("bob's first: %v", err)
+			t.Errorf("bob's first replacement: %v", err)
 		}
 		if err := replace("carol"); limit(err) != session.LimitReplacementsTotal {
-			t.Errorf("the fourth of all: %v", err)
+			t.Errorf("the fourth replacement of all users: %v, want the total limit", err)
 		}
 	})
 }
 
-// A node that ignores the field opens with the provider that failed: that is
-// found out once, and costs one session.
-func TestReplace_RemembersANodeThatOmitsNobody(t *testing.T) {
+// A node that ignores OmitProvider opens a session of the provider that failed. That is noticed
+// at the first replacement, so it costs one session only.
+func TestReplace_RemembersANodeThatIgnoresOmitProvider(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &twoProviders{ignoresOmit: true}
 		var seen eventLog
 		o := replaceOptions()
 		o.Observe = seen.add
-		var claims atomic.Int64 // that were tried
+		var claims atomic.Int64
 		o.ObserveSQL = countSQL(&claims, "sessions.claim")
 		m, _ := startManager(t, db, p, o)
 		old := acquireIdle(t, m, "alice")
@@ -237,21 +239,21 @@ func TestReplace_RemembersANodeThatOmitsNobody(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			if c, err := m.Replace(ctx, old, session.Replacement{AnotherProvider: true}); err == nil {
-				t.Errorf("she was given %s of %s", c.SessionID(), c.Provider())
+				t.Errorf("alice got session %s of %s, want no session", c.SessionID(), c.Provider())
 			}
 		})
-		waitUntil(t, "it is open", func() bool { return countByState(t, db)["open"] == 2 })
-		tried := claims.Load()
-		waitUntil(t, "she has asked for it twice", func() bool { return claims.Load() >= tried+3 })
+		waitUntil(t, "the second session is open", func() bool { return countByState(t, db)["open"] == 2 })
+		before := claims.Load()
+		waitUntil(t, "alice has tried to claim the second session", func() bool { return claims.Load() >= before+3 })
 		leave()
 		wg.Wait()
 		other := acquireIdle(t, m, "bob")
 		defer other.Release()
 		if _, err := m.Replace(t.Context(), other, session.Replacement{AnotherProvider: true}); !errors.Is(err, session.ErrNoOtherProvider) {
-			t.Errorf("the next one was told %v", err)
+			t.Errorf("bob's replacement: got %v, want ErrNoOtherProvider", err)
 		}
 		if p.openCalls() != 3 || seen.count(session.Mismatched, "provider") != 1 {
-			t.Errorf("%d opens, observed %v", p.openCalls(), seen.events)
+			t.Errorf("%d opens, want 3; events %v, want one mismatched provider", p.openCalls(), seen.events)
 		}
 	})
 }
@@ -263,10 +265,10 @@ func TestOpen_SessionOfAnotherModelServesNobody(t *testing.T) {
 		o.Observe = seen.add
 		m, _ := startManager(t, db, &wrongModel{}, o)
 		if c, err := m.Acquire(t.Context(), requestFor("alice")); err == nil {
-			t.Errorf("she was given %s", c.SessionID())
+			t.Errorf("alice got session %s of another model", c.SessionID())
 		}
 		if seen.count(session.Mismatched, "model") != 1 || countByState(t, db)["ending"] != 1 {
-			t.Errorf("rows %v, observed %v", countByState(t, db), seen.events)
+			t.Errorf("states %v, events %v; want one session ending and one mismatched model", countByState(t, db), seen.events)
 		}
 		c, err := m.Acquire(t.Context(), requestFor("alice"))
 		if err != nil {
@@ -276,7 +278,7 @@ func TestOpen_SessionOfAnotherModelServesNobody(t *testing.T) {
 	})
 }
 
-// wrongModel opens the first session for another model.
+// wrongModel opens the first session with another model than requested.
 type wrongModel struct{ fakeNode }
 
 func (p *wrongModel) OpenSession(ctx context.Context, r session.OpenRequest) (string, error) {
@@ -286,9 +288,9 @@ func (p *wrongModel) OpenSession(ctx context.Context, r session.OpenRequest) (st
 	return p.fakeNode.OpenSession(ctx, r)
 }
 
-// The chain shortens what is above its maximum. Two opens show it; from then on
-// lengths are chosen below, so that opens stay recognisable.
-func TestOpen_LearnsTheLongestSessionOfTheChain(t *testing.T) {
+// The chain shortens sessions above its maximum. After two opens show that, managers request
+// shorter ones, whose durations identify them again.
+func TestOpen_LearnsTheMaximumDurationOfTheChain(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{duration: 30 * time.Minute}
 		var seen eventLog
@@ -306,13 +308,13 @@ func TestOpen_LearnsTheLongestSessionOfTheChain(t *testing.T) {
 		first := open(users[0])
 		i := slices.IndexFunc(users[1:], func(user string) bool { return open(user) != first })
 		if i < 0 {
-			t.Fatal("twenty opens asked for the same length")
+			t.Fatal("twenty opens requested the same duration, want a shorter one after the second")
 		}
 		if d := open("last"); d > 30*time.Minute || d < 29*time.Minute {
-			t.Errorf("asked for %v of a chain that gives 30m0s", d)
+			t.Errorf("an open requested %v with a maximum of 30m0s, want 29 to 30 minutes", d)
 		}
 		if seen.count(session.Mismatched, "length") == 0 {
-			t.Error("nobody was told")
+			t.Error("no event reports a mismatched length")
 		}
 	})
 }
@@ -351,27 +353,27 @@ func TestAcquire_AvoidsAProviderThatFailedForSeveralUsers(t *testing.T) {
 		fail("one")
 		fail("two")
 		if got := provider(b, "alice"); got != "0xp" {
-			t.Errorf("after the failures of two users a session of %s was opened", got)
+			t.Errorf("after failures for two users a session of %s was opened, want 0xp", got)
 		}
 		fail("three")
 		if got := provider(b, "bob"); got != "0xq" {
-			t.Errorf("after the failures of three users a session of %s was opened", got)
+			t.Errorf("after failures for three users a session of %s was opened, want 0xq", got)
 		}
 		if got := provider(a, "alice"); got != "0xp" {
-			t.Errorf("alice, who has a session of the failing one alone, was given one of %s", got)
+			t.Errorf("alice got a session of %s, want her open one of 0xp", got)
 		}
 		if err := a.EraseUser(t.Context(), "three"); err != nil {
 			t.Error(err)
 		}
 		if got := provider(b, "carol"); got != "0xp" {
-			t.Errorf("after one of the three was erased: %s", got)
+			t.Errorf("after one of the three users was erased a session of %s was opened, want 0xp", got)
 		}
 	})
 }
 
-// The provider that fails may be the only one: then the node refuses, has sent
-// nothing, and is asked once more without the omission.
-func TestOpen_AsksAgainWhereTheAvoidedProviderIsTheOnlyOne(t *testing.T) {
+// The provider that failed may be the only one. Then the node refuses an open that omits it, and
+// is asked again without the omission.
+func TestOpen_RetriesIfTheAvoidedProviderIsTheOnlyOne(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &onlyProvider{}
 		m, _ := startManager(t, db, p, testOptions())
@@ -390,11 +392,12 @@ func TestOpen_AsksAgainWhereTheAvoidedProviderIsTheOnlyOne(t *testing.T) {
 		}
 		use(t, m, "alice")
 		if p.openCalls() != 4 || p.refused.Load() != 1 {
-			t.Errorf("%d opens, %d refused", p.openCalls(), p.refused.Load())
+			t.Errorf("%d opens and %d refusals, want 4 and 1", p.openCalls(), p.refused.Load())
 		}
 	})
 }
 
+// onlyProvider refuses opens that omit a provider.
 type onlyProvider struct {
 	fakeNode
 	refused atomic.Int64
@@ -408,8 +411,8 @@ func (p *onlyProvider) OpenSession(ctx context.Context, r session.OpenRequest) (
 	return p.fakeNode.OpenSession(ctx, r)
 }
 
-// A provider may work for everybody but one user; and the failure is theirs at
-// once, in every replica.
+// A provider may fail for one user only. All replicas then avoid it for this user after one
+// failure.
 func TestAcquire_PrefersAProviderThatDidNotFailForTheUser(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &twoProviders{}
@@ -441,10 +444,10 @@ func TestAcquire_PrefersAProviderThatDidNotFailForTheUser(t *testing.T) {
 				t.Fatal(err)
 			}
 			if c.Provider() != "0xq" {
-				t.Errorf("she was given a session of %s, which has just failed for her", c.Provider())
+				t.Errorf("alice got a session of %s, which failed for her, want 0xq", c.Provider())
 			}
 			c.Release()
-			waitReleased(t, db, c.SessionID()) // which another replica does not wait for
+			waitReleased(t, db, c.SessionID()) // otherwise the other replica may find it in use
 		}
 	})
 }
@@ -452,8 +455,8 @@ func TestAcquire_PrefersAProviderThatDidNotFailForTheUser(t *testing.T) {
 func TestReleaseBusy_LetsTheSessionCoolDown(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		for name, leave := range map[string]func(*session.Claim){
-			"left while the node was busy": (*session.Claim).ReleaseBusy,
-			"its lease lapsed": func(*session.Claim) {
+			"released while the node was busy": (*session.Claim).ReleaseBusy,
+			"the lease lapsed": func(*session.Claim) {
 				q := `UPDATE automation_sessions SET lease_until = now() - interval '1 second'`
 				if db.DriverName() == "sqlite" {
 					q = `UPDATE automation_sessions SET lease_until = strftime('%Y-%m-%d %H:%M:%f', 'now', '-1 seconds')`
@@ -473,30 +476,30 @@ func TestReleaseBusy_LetsTheSessionCoolDown(t *testing.T) {
 				m, stop := startManager(t, db, p, o)
 				defer stop()
 				o.AcquireTimeout = 300 * time.Millisecond
-				hasty, stopHasty := startManager(t, db, p, o)
-				defer stopHasty()
+				impatient, stopImpatient := startManager(t, db, p, o)
+				defer stopImpatient()
 				c, err := m.Acquire(t.Context(), requestFor("alice"))
 				if err != nil {
 					t.Fatal(err)
 				}
 				leave(c)
 				for _, acquire := range []func() (*session.Claim, error){
-					func() (*session.Claim, error) { return hasty.Acquire(t.Context(), requestFor("alice")) },
+					func() (*session.Claim, error) { return impatient.Acquire(t.Context(), requestFor("alice")) },
 					func() (*session.Claim, error) {
-						return hasty.AcquireSession(t.Context(), "alice", session.ID(c.SessionID()))
+						return impatient.AcquireSession(t.Context(), "alice", session.ID(c.SessionID()))
 					},
 				} {
 					if err := acquireError(acquire); !errors.Is(err, session.ErrBusy) {
-						t.Errorf("got %v; want that it stays busy", err)
+						t.Errorf("got %v during the cool-down, want ErrBusy", err)
 					}
 				}
-				if s, err := m.Stats(t.Context()); err != nil || name == "left while the node was busy" && s.Abandoned != 0 {
-					t.Errorf("%d abandoned, %v", s.Abandoned, err)
+				if s, err := m.Stats(t.Context()); err != nil || name == "released while the node was busy" && s.Abandoned != 0 {
+					t.Errorf("stats count %d abandoned leases, error %v; want none", s.Abandoned, err)
 				}
 				shiftLeases(t, db, time.Hour)
 				use(t, m, "alice")
 				if p.openCalls() != 1 {
-					t.Errorf("%d opens", p.openCalls())
+					t.Errorf("%d opens, want 1", p.openCalls())
 				}
 				c.Release()
 			})
@@ -504,7 +507,7 @@ func TestReleaseBusy_LetsTheSessionCoolDown(t *testing.T) {
 	})
 }
 
-// shiftLeases lets time pass for all leases.
+// shiftLeases moves the ends of all leases into the past, as if that much time had passed.
 func shiftLeases(t *testing.T, db *sqlx.DB, by time.Duration) {
 	t.Helper()
 	q := `UPDATE automation_sessions SET lease_until = lease_until - make_interval(secs => $1)`

@@ -26,16 +26,17 @@ import (
 
 const replicaEnv = "SESSION_TEST_REPLICA"
 
-// replicaConfig is what a replica, a process of its own, is told. It runs until
-// it is killed, kills itself, or its standard input ends.
+// replicaConfig configures a replica, which runs in a child process until it is
+// killed, kills itself, or its standard input ends.
 type replicaConfig struct {
 	Driver, DSN, Node string
 	Options           replicaOptions
 	Failpoint         string        // where it kills itself with SIGKILL
-	Clock             time.Duration // how far its clock is off
+	Clock             time.Duration // its clock's offset from the true one
 }
 
-// replicaOptions are those of session.Options that JSON can carry.
+// replicaOptions are the session.Options that a test sets for replicas, as JSON. Zero
+// times keep the value of testOptions.
 type replicaOptions struct {
 	Shared                            bool
 	MaxPerUser, MaxOpen               int
@@ -61,24 +62,24 @@ func (o replicaOptions) session() session.Options {
 	return s
 }
 
-// work is a line of a replica's standard input: requests to make at once, each
-// of them a claim, a chat with the node, and the release.
+// work is a line of a replica's standard input: requests to make concurrently. Each
+// request claims a session, chats with the node, and releases the session.
 type work struct {
-	Users    []string // one request each
-	Requests int      // of each user
-	Models   []string // at random
-	Forever  bool     // each user continues until the replica ends
-	Hold     bool     // the claim is kept until the replica ends
+	Users    []string
+	Requests int      // concurrent requests of each user; zero: one
+	Models   []string // each request chooses one at random
+	Forever  bool     // each request is repeated until the replica ends
+	Hold     bool     // claims are kept until the replica ends
 }
 
-// report is a line of its standard output.
+// report is a line of a replica's standard output: the outcomes of one work.
 type report struct {
-	Served, Refused int
-	Slowest         time.Duration // of the claims
-	Errors          []string
+	Served, Refused int           // requests; refused by a limit
+	Slowest         time.Duration // of the served requests
+	Errors          []string      // at most 20
 }
 
-// replica is a running one, as the test sees it.
+// replica is a running replica.
 type replica struct{ *proctest.Process }
 
 func startReplica(t *testing.T, c replicaConfig) *replica {
@@ -88,13 +89,13 @@ func startReplica(t *testing.T, c replicaConfig) *replica {
 		t.Fatal(err)
 	}
 	r := &replica{proctest.Start(t, proctest.Self(nil, replicaEnv+"="+string(config)))}
-	if _, ok := r.Line(); !ok && c.Failpoint == "" { // it runs, or has found its end already
+	if _, ok := r.Line(); !ok && c.Failpoint == "" { // it may have killed itself already
 		t.Fatal("the replica did not start")
 	}
 	return r
 }
 
-// readReport waits for the answer to the work that was sent.
+// readReport waits for the report of the work that was sent.
 func (r *replica) readReport(t *testing.T) (rep report) {
 	t.Helper()
 	line, ok := r.Line()
@@ -108,23 +109,23 @@ func (r *replica) readReport(t *testing.T) (rep report) {
 	return rep
 }
 
-// stop ends it in an orderly way.
+// stop ends the replica's input and waits until it has shut down.
 func (r *replica) stop(t *testing.T) {
 	t.Helper()
 	if err := r.End(); err != nil {
-		t.Errorf("the replica ended badly: %v", err)
+		t.Errorf("the replica did not shut down cleanly: %v", err)
 	}
 }
 
-// waitKilled waits until it has killed itself.
+// waitKilled waits until the replica has killed itself.
 func (r *replica) waitKilled(t *testing.T) {
 	t.Helper()
 	if err := r.Wait(); !proctest.WasKilled(err) {
-		t.Errorf("the replica was to kill itself, it ended with %v", err)
+		t.Errorf("the replica ended with %v, want killed by itself", err)
 	}
 }
 
-// runReplica is the process's main function.
+// runReplica is the main function of a replica's process. It returns the exit code.
 func runReplica(config string) int {
 	var c replicaConfig
 	if err := json.Unmarshal([]byte(config), &c); err != nil {
@@ -184,14 +185,14 @@ func runReplica(config string) int {
 	return 0
 }
 
-// run makes the requests and reports how they went.
+// run makes the requests and reports their outcomes.
 func (w work) run(ctx context.Context, m *session.Manager, client *proxyrouter.Client) (rep report) {
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	for _, user := range w.Users {
 		for range max(w.Requests, 1) {
 			wg.Go(func() {
-				for again := true; again; again = w.Forever && ctx.Err() == nil {
+				for repeat := true; repeat; repeat = w.Forever && ctx.Err() == nil {
 					begun := time.Now()
 					err := w.request(ctx, m, client, user)
 					mu.Lock()
@@ -215,6 +216,7 @@ func (w work) run(ctx context.Context, m *session.Manager, client *proxyrouter.C
 
 var requestID atomic.Int64
 
+// request makes one request of the user.
 func (w work) request(ctx context.Context, m *session.Manager, client *proxyrouter.Client, user string) error {
 	c, err := m.Acquire(ctx, session.Request{UserID: user, ModelID: w.Models[rand.IntN(len(w.Models))], Duration: time.Hour})
 	if err != nil {
@@ -225,7 +227,7 @@ func (w work) request(ctx context.Context, m *session.Manager, client *proxyrout
 		fmt.Println("held")
 		select {}
 	}
-	// As the chat path does, the answer is read to its end when the replica ends:
+	// Like the chat path, this reads the answer to its end even if the replica ends, because
 	// the node is busy with the session until then.
 	answer, err := client.Forward(c.LeaseContext(), proxyrouter.ChatRequest{Path: "/v1/chat/completions", SessionID: c.SessionID(), ModelID: c.ModelID(),
 		RequestID: fmt.Sprintf("%d-%d", os.Getpid(), requestID.Add(1)), Header: http.Header{"Content-Type": {"application/json"}},
@@ -241,7 +243,7 @@ func (w work) request(ctx context.Context, m *session.Manager, client *proxyrout
 	return err
 }
 
-// waitStarted waits until the manager gives claims.
+// waitStarted waits until the manager accepts requests.
 func waitStarted(ctx context.Context, m *session.Manager) {
 	select {
 	case <-m.Started():
@@ -249,16 +251,15 @@ func waitStarted(ctx context.Context, m *session.Manager) {
 	}
 }
 
-// audit waits until nothing is of unknown outcome or leased any more, and holds the
-// database against the chain: every session has one row and every row its
-// session, no request overlapped with another, nothing was closed early, and
-// no user was ever given more sessions than they may hold.
+// audit waits until no open is unfinished and no session is leased. Then it checks the
+// invariants, compares the rows with the node's sessions, and checks that no user got
+// more than perUser sessions; zero does not check that.
 func audit(t *testing.T, db *sqlx.DB, n *proxyroutertest.Server, perUser int) {
 	t.Helper()
-	waitUntil(t, "nothing is of unknown outcome or in use any more", func() bool {
-		var open int
-		err := db.Get(&open, `SELECT count(*) FROM automation_sessions WHERE state IN ('opening', 'unknown') OR lease_token IS NOT NULL AND lease_until > CURRENT_TIMESTAMP`)
-		return err == nil && open == 0
+	waitUntil(t, "no row is opening, unknown or leased", func() bool {
+		var busy int
+		err := db.Get(&busy, `SELECT count(*) FROM automation_sessions WHERE state IN ('opening', 'unknown') OR lease_token IS NOT NULL AND lease_until > CURRENT_TIMESTAMP`)
+		return err == nil && busy == 0
 	})
 	s := n.Stats()
 	checkInvariants(t, db, s)
@@ -267,13 +268,13 @@ func audit(t *testing.T, db *sqlx.DB, n *proxyroutertest.Server, perUser int) {
 		t.Fatal(err)
 	}
 	if len(known) != len(s.Sessions) {
-		t.Errorf("%d rows have a session, the chain has %d; by state: %v", len(known), len(s.Sessions), countByState(t, db))
+		t.Errorf("%d rows have a session, the node has %d sessions; rows by state: %v", len(known), len(s.Sessions), countByState(t, db))
 	}
 	var over []string
 	if err := db.Select(&over, `SELECT user_id FROM automation_sessions WHERE session_id IS NOT NULL AND user_id <> '' GROUP BY user_id HAVING count(*) > $1`, perUser); err != nil {
 		t.Fatal(err)
 	}
 	if perUser > 0 && len(over) > 0 {
-		t.Errorf("users %v were given more than %d sessions", over, perUser)
+		t.Errorf("users %v got more than %d sessions each", over, perUser)
 	}
 }

@@ -15,12 +15,12 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
-// TestAcquire_TakesFewRoundTrips counts, on the wire, how often a request waits for the database.
+// TestAcquire_TakesFewRoundTrips counts on the wire how often a request waits for the database.
 func TestAcquire_TakesFewRoundTrips(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name, driver, option string
-		warm, cold           int // at most; Acquire, Release and what they cause
+		maxWarm, maxCold     int // round trips of Acquire and Release: with an open session, and with an open
 	}{
 		{"lib/pq", "postgres", "", 2, 25},
 		{"lib/pq with binary_parameters", "postgres", "&binary_parameters=yes", 2, 25},
@@ -50,10 +50,10 @@ func TestAcquire_TakesFewRoundTrips(t *testing.T) {
 			}
 			warm := proxy.TakeTraffic()
 			stop()
-			checkRoundTrips(t, "a warm chat", warm, chats, tt.warm)
+			checkRoundTrips(t, "a warm chat", warm, chats, tt.maxWarm)
 
-			// A replica asks the database again after some time and some chats, so on a
-			// busy machine the best of many counts.
+			// A lingering lease is released after some time and some chats, so this needs
+			// several attempts on a busy machine.
 			o.Linger = 2 * time.Second
 			m, stop = startManager(t, db, provider, o)
 			waitUntil(t, "a chat that follows another one takes no round trip", func() bool {
@@ -65,8 +65,8 @@ func TestAcquire_TakesFewRoundTrips(t *testing.T) {
 			stop()
 			o.Linger = 0
 
-			// A request asks again while its open takes long, as it may on a busy machine,
-			// so the best of many counts.
+			// A request asks again while its open takes long. That happens on a busy machine,
+			// so the best of several attempts counts.
 			var cold pgtest.Traffic
 			for i := range 100 {
 				m, stop := startManager(t, db, provider, o)
@@ -76,26 +76,26 @@ func TestAcquire_TakesFewRoundTrips(t *testing.T) {
 				if got := proxy.TakeTraffic(); i == 0 || got.RoundTrips < cold.RoundTrips {
 					cold = got
 				}
-				if i > 0 && cold.RoundTrips <= tt.cold {
+				if i > 0 && cold.RoundTrips <= tt.maxCold {
 					break
 				}
 			}
-			checkRoundTrips(t, "a cold chat", cold, 1, tt.cold)
+			checkRoundTrips(t, "a cold chat", cold, 1, tt.maxCold)
 		})
 	}
 }
 
-// checkRoundTrips asserts that each of several chats took at most that many round trips on
-// average, and prints its statements otherwise.
-func checkRoundTrips(t *testing.T, what string, got pgtest.Traffic, chats, most int) {
+// checkRoundTrips fails the test if the chats took more than maxPerChat round trips on average. The
+// failure lists the statements.
+func checkRoundTrips(t *testing.T, what string, got pgtest.Traffic, chats, maxPerChat int) {
 	t.Helper()
 	t.Logf("%s: %.1f round trips, %.1f statements", what, float64(got.RoundTrips)/float64(chats), float64(got.Statements)/float64(chats))
-	if got.RoundTrips <= most*chats {
+	if got.RoundTrips <= maxPerChat*chats {
 		return
 	}
 	var text strings.Builder
 	for _, query := range slices.Sorted(maps.Keys(got.Queries)) {
 		fmt.Fprintf(&text, "\n%4d × %.150s", got.Queries[query], strings.Join(strings.Fields(query), " "))
 	}
-	t.Errorf("%s takes %.1f round trips, want at most %d:%s", what, float64(got.RoundTrips)/float64(chats), most, text.String())
+	t.Errorf("%s takes %.1f round trips, want at most %d:%s", what, float64(got.RoundTrips)/float64(chats), maxPerChat, text.String())
 }

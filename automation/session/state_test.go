@@ -12,7 +12,8 @@ import (
 	"testing"
 )
 
-// constantsWithPrefix are the values of the constants of package sessionsql that begin with prefix.
+// constantsWithPrefix returns the values of sessionsql's constants whose names begin with prefix,
+// sorted and without "".
 func constantsWithPrefix(t *testing.T, prefix string) (values []string) {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "../../internal/sessionsql/state.go", nil, 0)
@@ -43,12 +44,13 @@ func constantsWithPrefix(t *testing.T, prefix string) (values []string) {
 	return values
 }
 
-// codeWords returns the code words of a column of the table that follows a heading.
+// codeWords returns the words in backticks from column n, counted from 0, of the table under a
+// heading of the page. They are sorted, without duplicates.
 func codeWords(t *testing.T, page, heading string, n int) (words []string) {
 	t.Helper()
 	_, rest, found := strings.Cut(page, "\n## "+heading+"\n")
 	if !found {
-		t.Fatalf("no heading %q", heading)
+		t.Fatalf("docs/session-states.md has no heading %q", heading)
 	}
 	rest, _, _ = strings.Cut(rest, "\n## ")
 	for line := range strings.Lines(rest) {
@@ -76,7 +78,7 @@ func TestStatesPage_IsTrue(t *testing.T) {
 		got, want []string
 	}{
 		{"the states", codeWords(t, page, "States", 0), states},
-		{"where transitions lead", codeWords(t, page, "Transitions", 2), states},
+		{"the targets of transitions", codeWords(t, page, "Transitions", 2), states},
 		{"the reasons", codeWords(t, page, "Transitions", 3), constantsWithPrefix(t, "Reason")},
 	} {
 		if !slices.Equal(c.got, c.want) {
@@ -99,24 +101,23 @@ func TestStatesPage_IsTrue(t *testing.T) {
 	}
 	for _, index := range codeWords(t, page, "States", 3) {
 		if !strings.Contains(migrations.String(), "CREATE INDEX IF NOT EXISTS "+index+" ") && !strings.Contains(migrations.String(), "CREATE UNIQUE INDEX IF NOT EXISTS "+index+" ") {
-			t.Errorf("the page names the index %s, which there is not", index)
+			t.Errorf("the page names the index %s, which no migration creates", index)
 		}
 	}
 	for _, state := range states {
 		if !strings.Contains(migrations.String(), "'"+state+"'") {
-			t.Errorf("the table knows no state %s", state)
+			t.Errorf("no migration mentions the state %s", state)
 		}
 	}
 	for _, prefix := range []string{"Purpose", "Wallet"} {
 		for _, word := range constantsWithPrefix(t, prefix) {
 			if !strings.Contains(page, "`"+word+"`") {
-				t.Errorf("the page does not tell of %s", word)
+				t.Errorf("the page does not mention %s", word)
 			}
 		}
 	}
 }
 
-// The transitions that the statements allow are those of the page.
 func TestStatesPage_HasEveryTransitionOfTheStatements(t *testing.T) {
 	text, err := os.ReadFile("../../docs/session-states.md")
 	if err != nil {
@@ -124,14 +125,14 @@ func TestStatesPage_HasEveryTransitionOfTheStatements(t *testing.T) {
 	}
 	_, table, _ := strings.Cut(string(text), "\n## Transitions\n")
 	table, _, _ = strings.Cut(table, "\n## ")
-	told := map[string]bool{}
+	documented := map[string]bool{}
 	for line := range strings.Lines(table) {
 		if cells := strings.Split(line, "|"); len(cells) > 4 {
 			from, to := strings.Trim(cells[1], " `"), strings.Trim(cells[3], " `")
-			told[from+" "+to] = true
+			documented[from+" "+to] = true
 		}
 	}
-	for _, allowed := range []string{
+	for _, allowed := range []string{ // by the functions that have the statements
 		// complete
 		stateOpening + " " + stateOpen, stateUnknown + " " + stateOpen, stateLost + " " + stateOpen, stateFailed + " " + stateOpen, stateOpening + " " + stateEnding,
 		// fail, markUnknown, takeUnresolved, requeue
@@ -139,7 +140,7 @@ func TestStatesPage_HasEveryTransitionOfTheStatements(t *testing.T) {
 		// retire, end, eraseUser, takeDue, closed, notClosed
 		stateOpen + " " + stateEnding, stateEnding + " " + stateClosed, stateEnding + " " + stateEnding,
 	} {
-		if !told[allowed] {
+		if !documented[allowed] {
 			t.Errorf("the page lacks the transition %s", allowed)
 		}
 	}

@@ -16,8 +16,8 @@ func TestStats_CountsSessionsByIndex(t *testing.T) {
 	skipShort(t)
 	t.Parallel()
 	dsn := schematest.Database(t)
-	look := pgtest.Open(t, dsn)
-	insertSessions(t, look, 40_000) // one in twenty is open
+	observer := pgtest.Open(t, dsn)
+	insertSessions(t, observer, 40_000) // one in twenty is open
 	for _, q := range []string{
 		`UPDATE automation_sessions SET lease_token = 't', lease_holder = 'h', lease_until = now() + interval '1 hour' WHERE id IN ('id-20', 'id-40')`,
 		`UPDATE automation_sessions SET lease_token = 't', lease_holder = 'h', lease_until = now() - interval '1 hour' WHERE id = 'id-60'`,
@@ -26,20 +26,20 @@ func TestStats_CountsSessionsByIndex(t *testing.T) {
 		`UPDATE automation_sessions SET state = 'lost' WHERE id = 'id-140'`,
 		`VACUUM ANALYZE automation_sessions`,
 	} {
-		if _, err := look.ExecContext(t.Context(), q); err != nil {
+		if _, err := observer.ExecContext(t.Context(), q); err != nil {
 			t.Fatal(err)
 		}
 	}
 	scans := func() (n int64) {
 		t.Helper()
-		if err := look.GetContext(t.Context(), &n, `SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'automation_sessions'`); err != nil {
+		if err := observer.GetContext(t.Context(), &n, `SELECT seq_scan FROM pg_stat_user_tables WHERE relname = 'automation_sessions'`); err != nil {
 			t.Fatal(err)
 		}
 		return n
 	}
-	look.SetMaxIdleConns(0) // the counters of a connection are whole once it is closed
+	observer.SetMaxIdleConns(0) // a connection's reads are counted completely once it is closed
 	before := scans()
-	db, err := sqlx.Open(look.DriverName(), dsn)
+	db, err := sqlx.Open(observer.DriverName(), dsn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,27 +47,27 @@ func TestStats_CountsSessionsByIndex(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := m.Stats(t.Context())
+	stats, err := m.Stats(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Overdue < 10*time.Minute || c.Overdue > time.Hour {
-		t.Errorf("the first has been due for %v, want 10 minutes", c.Overdue)
+	if stats.Overdue < 10*time.Minute || stats.Overdue > time.Hour {
+		t.Errorf("the longest overdue row is due for %v, want 10 minutes", stats.Overdue)
 	}
-	c.Overdue = 0
+	stats.Overdue = 0
 	want := session.Stats{ByState: map[string]int64{"opening": 0, "unknown": 1, "open": 1995, "ending": 3, "lost": 1}, Held: 2, Abandoned: 1, Due: 3}
-	if diff := cmp.Diff(want, c); diff != "" {
-		t.Errorf("stats (- want, + got):\n%s", diff)
+	if diff := cmp.Diff(want, stats); diff != "" {
+		t.Errorf("stats (-want +got):\n%s", diff)
 	}
 	if err := db.Close(); err != nil {
 		t.Error(err)
 	}
-	waitUntil(t, "the connection is closed", func() bool {
+	waitUntil(t, "the manager's connections are closed", func() bool {
 		var others int
-		err := look.Get(&others, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
+		err := observer.Get(&others, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
 		return err == nil && others == 0
 	})
 	if n := scans() - before; n != 0 {
-		t.Errorf("the stats read the whole table %d times", n)
+		t.Errorf("Stats scanned the whole table %d times, want 0", n)
 	}
 }

@@ -8,17 +8,17 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// How many calls begin after a collision while so many would have ended, one
-// after the other, and how close the last two are.
+// After a collision, each call keeps the wallet for a while. The test counts how many calls begin
+// in the time that serial calls would take one after the other, and how far apart the last two are.
 func TestHoldAfterCollision_LetsAQueueThrough(t *testing.T) {
-	const poll = 25 * time.Millisecond // how often a replica looks whether it is its turn
+	const poll = 25 * time.Millisecond // how often a replica checks whether its call may begin
 	for name, tc := range map[string]struct {
-		call   time.Duration
-		serial int // calls
-		want   int // calls
-		least  time.Duration
+		call     time.Duration
+		serial   int // calls
+		minCalls int
+		minGap   time.Duration // between the last two
 	}{
-		"a test's node":                    {280 * time.Millisecond, 35, 150, 0},
+		"a simulated node":                 {280 * time.Millisecond, 35, 150, 0},
 		"a node with a chain":              {3 * time.Second, 3, 8, 500 * time.Millisecond},
 		"the same, for half a minute":      {3 * time.Second, 10, 50, 100 * time.Millisecond},
 		"a node with a slow chain":         {8 * time.Second, 3, 8, time.Second},
@@ -31,8 +31,8 @@ func TestHoldAfterCollision_LetsAQueueThrough(t *testing.T) {
 				since += min(max(last, poll), tc.call)
 			}
 			t.Logf("%d calls begin within %v, the last two %v apart", begun, time.Duration(tc.serial)*tc.call, last)
-			if begun < tc.want || last < tc.least {
-				t.Errorf("%d calls, the last two %v apart; want %d, and %v", begun, last, tc.want, tc.least)
+			if begun < tc.minCalls || last < tc.minGap {
+				t.Errorf("%d calls begin, the last two %v apart; want at least %d calls, %v apart", begun, last, tc.minCalls, tc.minGap)
 			}
 		})
 	}
@@ -41,9 +41,9 @@ func TestHoldAfterCollision_LetsAQueueThrough(t *testing.T) {
 	}
 }
 
-// A call whose hold on the wallet is over may still not have sent its
-// transaction, with which a repeat would collide again.
-func TestBeginCall_LetsARepeatWaitForTheCallsUnderWay(t *testing.T) {
+// A call that no longer keeps the wallet may not have sent its transaction yet. A retry after a
+// collision would collide with it again.
+func TestBeginCall_DelaysARetryUntilOtherCallsHaveEnded(t *testing.T) {
 	s := &store{db: sqldb.New(schematest.SQLite(t), sqldb.Options{MaxConns: 1, Timeout: time.Minute}), holder: "h", lease: time.Hour}
 	exec := func(query string, args ...any) {
 		t.Helper()
@@ -66,27 +66,27 @@ func TestBeginCall_LetsARepeatWaitForTheCallsUnderWay(t *testing.T) {
 	ends := func(id string) { exec(`UPDATE automation_sessions SET lane = '' WHERE id = $1`, id) }
 
 	if !begins("first", false) || !begins("collided", false) {
-		t.Fatal("calls do not begin next to one another before a collision")
+		t.Fatal("two calls cannot begin at the same time before a collision")
 	}
 	if err := s.collided(t.Context(), lease{"collided", "collided"}); err != nil {
 		t.Fatal(err)
 	}
 	exec(`UPDATE automation_sessions SET lane_until = {in -1} WHERE id = 'first'`)
 	if begins("collided", true) {
-		t.Error("the repeat does not wait for a call that may not have sent its transaction")
+		t.Error("the retry begins while a call may not have sent its transaction")
 	}
 	if begins("third", false) {
-		t.Error("a call begins while a repeat waits")
+		t.Error("a call begins while a retry waits")
 	}
 	ends("first")
 	if !begins("collided", true) {
-		t.Error("the repeat does not begin when nobody else calls")
+		t.Error("the retry does not begin though no other call is under way")
 	}
 	if begins("third", false) {
-		t.Error("a call begins next to a repeat")
+		t.Error("a call begins while a retry has the wallet")
 	}
 	ends("collided")
 	if !begins("third", false) {
-		t.Error("a call does not begin after the repeat")
+		t.Error("no call begins after the retry")
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-func TestUsage_SaysWhatTheLimitsLeave(t *testing.T) {
+func TestUsage_ReportsWhatTheLimitsLeave(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		_, client := startNode(t, proxyroutertest.Options{})
 		o := testOptions()
@@ -28,10 +28,10 @@ func TestUsage_SaysWhatTheLimitsLeave(t *testing.T) {
 		}
 		empty := session.Usage{MaxHeld: 4, MaxOpensHour: 2, MaxOpensDay: 50}
 		if diff := cmp.Diff(empty, usage("alice")); diff != "" {
-			t.Error(diff)
+			t.Errorf("usage before any open (-want +got):\n%s", diff)
 		}
 		acquire := func(model string) error {
-			c, err := m.Acquire(t.Context(), session.Request{UserID: "alice", ModelID: proxyroutertest.ModelID(model), Duration: time.Hour})
+			c, err := m.Acquire(t.Context(), requestForModel("alice", proxyroutertest.ModelID(model)))
 			if err == nil {
 				c.Release()
 			}
@@ -42,25 +42,25 @@ func TestUsage_SaysWhatTheLimitsLeave(t *testing.T) {
 		}
 		got := usage("alice")
 		if got.Held != 2 || got.OpensHour != 2 || got.OpensDay != 2 {
-			t.Errorf("%+v after two opens", got)
+			t.Errorf("usage after two opens: %+v, want 2 held and 2 opens in hour and day", got)
 		}
-		// What it says and what an open is told agree.
-		refused, ok := errors.AsType[*session.BudgetError](acquire("gull"))
+		// Usage and the refusal of an open agree on the time.
+		refused, ok := errors.AsType[*session.BudgetError](acquire("mistral"))
 		if !ok {
 			t.Fatal("a third open within the hour was allowed")
 		}
 		if d := got.FreeIn - refused.RetryAfter; d < -time.Second || d > time.Minute || got.FreeIn > time.Hour {
-			t.Errorf("free in %v, and an open is told to come back after %v", got.FreeIn, refused.RetryAfter)
+			t.Errorf("usage says free in %v, the refusal says retry after %v; want nearly the same, within an hour", got.FreeIn, refused.RetryAfter)
 		}
 		if diff := cmp.Diff(empty, usage("bob")); diff != "" {
-			t.Errorf("another user: %s", diff)
+			t.Errorf("usage of another user (-want +got):\n%s", diff)
 		}
 	})
 }
 
-// What counts towards the places of a user: sessions in use of any model, and
-// idle ones of the model that is asked for.
-func TestAcquire_IdleSessionsOfOtherModelsGiveWay(t *testing.T) {
+// MaxPerUser counts sessions in use of any model, and idle sessions of the requested model. Twice
+// as many may be open in all.
+func TestAcquire_IgnoresIdleSessionsOfOtherModels(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		o := testOptions()
@@ -70,50 +70,50 @@ func TestAcquire_IdleSessionsOfOtherModelsGiveWay(t *testing.T) {
 			t.Helper()
 			c, err := m.Acquire(t.Context(), requestForModel("alice", model))
 			if err != nil {
-				t.Fatalf("%s: %v", model, err)
+				t.Fatalf("a session of model %s: %v", model, err)
 			}
 			return c
 		}
-		refused := func(model string, most int) time.Duration {
+		refusal := func(model string, limit int) (retryAfter time.Duration) {
 			t.Helper()
 			_, err := m.Acquire(t.Context(), requestForModel("alice", model))
 			b, ok := errors.AsType[*session.BudgetError](err)
-			if !ok || b.Limit != session.LimitSessions || b.Max != most {
-				t.Fatalf("%s: %v, want the limit of %d", model, err, most)
+			if !ok || b.Limit != session.LimitSessions || b.Max != limit {
+				t.Fatalf("a session of model %s: got %v, want a limit of %d sessions", model, err, limit)
 			}
 			return b.RetryAfter
 		}
-		usage := func(held int, free bool) {
+		checkUsage := func(held int, free bool) {
 			t.Helper()
 			u, err := m.Usage(t.Context(), "alice")
 			if err != nil || u.Held != held || u.MaxHeld != 2 || (u.FreeIn == 0) != free {
-				t.Errorf("%+v, %v; want %d of 2 and free %v", u, err, held, free)
+				t.Errorf("usage %+v, error %v; want %d of 2 held, free now: %t", u, err, held, free)
 			}
 		}
 
 		one, two := acquire("one"), acquire("two")
-		usage(2, false)
-		if wait := refused("three", 2); wait > time.Minute {
-			t.Errorf("with two requests under way she is to wait %v", wait)
+		checkUsage(2, false)
+		if wait := refusal("three", 2); wait > time.Minute {
+			t.Errorf("with two requests under way the retry is after %v, want at most a minute", wait)
 		}
 		one.Release()
-		usage(2, true)
-		three := acquire("three") // "one" gives way, and is kept
-		usage(2, false)
-		refused("four", 2)
+		checkUsage(2, true)
+		three := acquire("three") // the idle session of "one" does not count and stays open
+		checkUsage(2, false)
+		refusal("four", 2)
 		two.Release()
 		three.Release()
 		acquire("four").Release()
-		usage(2, false)
-		// As many again as she may hold are open now, and stay so until their end.
-		if wait := refused("five", 4); wait < 50*time.Minute {
-			t.Errorf("with four sessions open for an hour she is to wait %v", wait)
+		checkUsage(2, false)
+		// Twice as many as MaxPerUser are open now, and they stay open until their end.
+		if wait := refusal("five", 4); wait < 50*time.Minute {
+			t.Errorf("with four sessions open for an hour the retry is after %v, want at least 50 minutes", wait)
 		}
 		for _, model := range []string{"one", "two", "three", "four"} {
 			acquire(model).Release()
 		}
 		if p.openCalls() != 4 {
-			t.Errorf("%d opens for four models", p.openCalls())
+			t.Errorf("%d opens for four models, want 4", p.openCalls())
 		}
 	})
 }
