@@ -8,20 +8,20 @@ import (
 	"strings"
 )
 
-// scopedChatID returns the chat id under which the node keeps its transcript. It
-// is a hash of the user and of what the client sent, because the node's
-// transcripts are shared by everyone who names one, and it accepts 32 bytes alone.
+// scopedChatID returns the chat id to send to the node, or "" without a chatID.
+// The node shows a transcript to everyone who sends its id, and accepts only ids of
+// 32 bytes. So the id is a hash of the user's id and the client's chat id.
 func scopedChatID(userID, chatID string) string {
 	if chatID == "" {
 		return ""
 	}
 	user := sha256.Sum256([]byte(userID))
-	sum := sha256.Sum256(append(user[:], chatID...)) // a fixed-length prefix: no two pairs are alike
+	sum := sha256.Sum256(append(user[:], chatID...)) // the fixed length of user[:] keeps different pairs apart
 	return "0x" + hex.EncodeToString(sum[:])
 }
 
-// body returns a function that reads the request's body as the node accepts it, and
-// its length. The node decodes stop as a list alone, while OpenAI takes a string, too.
+// body returns a function that opens the body to send, and the body's length. A
+// string value of stop is sent as a list: OpenAI accepts both, the node only a list.
 func (r ChatRequest) body() (open func() io.Reader, length int) {
 	start, end := 0, 0
 	if strings.HasSuffix(r.Path, "/completions") {
@@ -38,8 +38,8 @@ func (r ChatRequest) body() (open func() io.Reader, length int) {
 	}, len(r.Body) + 2
 }
 
-// findStop returns where the string value of a top-level member "stop" starts
-// and ends, or equal numbers if there is none.
+// findStop returns the start and the end of the string value of the top-level
+// member "stop", or 0 and 0 if there is none.
 func findStop(body []byte) (start, end int) {
 	const key = `"stop"`
 	if !bytes.Contains(body, []byte(key)) {

@@ -18,7 +18,7 @@ func (c *Client) newBreaker() *gobreaker.CircuitBreaker[response] {
 		ReadyToTrip: func(n gobreaker.Counts) bool {
 			return n.ConsecutiveFailures >= breakerFailures
 		},
-		// A response of any status is no error here, and a caller that gave up
+		// A response of any status is a success. A call that its caller ended
 		// says nothing about the node.
 		IsExcluded: func(err error) bool {
 			failed, ok := errors.AsType[*exchangeError](err)
@@ -37,9 +37,9 @@ func (c *Client) newBreaker() *gobreaker.CircuitBreaker[response] {
 	})
 }
 
-// throughBreaker sends a call through the breaker. After a pause a quick read
-// goes first and finds out whether the node is back: an open in its place would
-// make every other call wait for minutes.
+// throughBreaker sends a call through the breaker. The first call after the
+// breaker's pause sends a quick read before it, to find out whether the node is
+// back. An open in place of that read would make other calls fail for minutes.
 func (c *Client) throughBreaker(ctx context.Context, k call) (response, error) {
 	if c.breaker.State() == gobreaker.StateHalfOpen {
 		probe := c.readCall(opWallet, "/wallet")
@@ -58,8 +58,8 @@ func (c *Client) throughBreaker(ctx context.Context, k call) (response, error) {
 	return resp, nil
 }
 
-// breakerOpen returns the error for a call that the breaker rejected; other
-// errors it returns unchanged.
+// breakerOpen replaces the breaker's error for a call that it rejected by one that
+// says when the next try is due. It returns other errors unchanged.
 func (c *Client) breakerOpen(err error) error {
 	if !errors.Is(err, gobreaker.ErrOpenState) && !errors.Is(err, gobreaker.ErrTooManyRequests) {
 		return err
@@ -68,7 +68,7 @@ func (c *Client) breakerOpen(err error) error {
 	if p := c.retryAt.Load(); p != nil && p.After(at) {
 		at = *p
 	}
-	return fmt.Errorf("it did not answer the last calls; the next try is at %s", at.UTC().Format(time.RFC3339))
+	return fmt.Errorf("the node did not answer the last calls; the next try is at %s", at.UTC().Format(time.RFC3339))
 }
 
 // authFailure is a 401, which concerns every call, or a 403, which concerns one operation.
@@ -78,24 +78,28 @@ type authFailure struct {
 	at     time.Time
 }
 
-// forbiddenFor is how long a 403 counts: nothing but the same operation can tell
-// that the node permits it by now, and a replica that is not ready may get none.
+// forbiddenFor is how long a 403 counts. Only the same operation could show that
+// the node permits it by now, and a replica that is not ready may get no requests
+// that need it.
 const forbiddenFor = time.Minute
 
+// noteAuth notes from a call's status whether the node accepts the credentials.
+// Status 0 means that there was no response.
 func (c *Client) noteAuth(op string, status int) {
-	was := c.authFailure.Load()
+	last := c.authFailure.Load()
 	switch {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		c.authFailure.Store(&authFailure{op, status, c.opts.Now()})
 	case status == 0, status > http.StatusInternalServerError:
 		// No response, or one of a proxy before the node: it says nothing about the credentials.
-	case was != nil && (was.status == http.StatusUnauthorized || was.op == op):
+	case last != nil && (last.status == http.StatusUnauthorized || last.op == op):
 		c.authFailure.Store(nil)
 	}
 }
 
-// noteDial counts a request that did not pass the breaker: a chat that got a
-// response, or one that got no connection. Others say nothing about the node.
+// noteDial reports to the breaker a chat, which was not sent through it: as a
+// success if it got a response (failed is nil), as a failure if it got no
+// connection. Any other failure says nothing about the node and is not reported.
 func (c *Client) noteDial(failed *exchangeError) {
 	var err error
 	if failed != nil {
@@ -104,19 +108,20 @@ func (c *Client) noteDial(failed *exchangeError) {
 		}
 		err = failed
 	}
-	// A breaker that is open does not count it, and that is an error, too.
+	// Execute returns err, or an error of an open breaker, which does not count err.
 	_, _ = c.breaker.Execute(func() (response, error) { return response{}, err })
 }
 
 // Ready reports, from the last calls and without I/O, whether the node answers
 // (else [session.ErrUnavailable]) and accepts the credentials (else
-// [session.ErrUnauthorized]). It returns nil before the first call. Once the
-// breaker's pause is over only the next call can tell: while Run makes such
-// calls, Ready waits for it, and otherwise it returns nil. A 401 counts until the
-// node accepts the credentials, a 403 for a minute.
+// [session.ErrUnauthorized]). It returns nil before the first call. After the
+// breaker's pause only the next call can show whether the node is back. Ready
+// reports the node as unavailable until then if Run is running, which makes that
+// call, and otherwise returns nil. A 401 counts until the node accepts the
+// credentials, a 403 for a minute.
 func (c *Client) Ready() error {
 	state := c.breaker.State()
-	if state == gobreaker.StateOpen || (state == gobreaker.StateHalfOpen && c.watched.Load()) {
+	if state == gobreaker.StateOpen || (state == gobreaker.StateHalfOpen && c.running.Load()) {
 		return c.transportError(opReady, &exchangeError{cause: c.breakerOpen(gobreaker.ErrOpenState)})
 	}
 	f := c.authFailure.Load()

@@ -12,39 +12,43 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
-// ChatError is a failed response to a forwarded request. Its texts are redacted,
-// so that a client may see them.
+// ChatError is a failed response to a forwarded request. Its texts are redacted
+// for clients.
 type ChatError struct {
 	// Cause is one of:
 	//   - [outcome.Client]: the node refused the request itself;
 	//   - [outcome.Session]: the session has ended, or is unknown;
 	//   - [outcome.Provider]: the provider failed, or the way to it;
 	//   - [outcome.Model]: the model's backend answered with an error;
-	//   - [outcome.Node]: the node refused the gateway, or is none.
+	//   - [outcome.Node]: the node refused the gateway's credentials, or what
+	//     answered is not a node.
 	Cause outcome.Cause
 
-	// Expired says, with [outcome.Session], that the provider ended the session.
-	// Otherwise the node or the provider does not know it, which can also be a
-	// lost storage or a failure of the chain's endpoint: ask GetSession.
+	// Expired reports, for [outcome.Session], that the session has expired at its
+	// provider. If it is false, the node or the provider does not know the
+	// session. Lost storage or a failure of the chain's endpoint can cause that,
+	// too, so read the session with GetSession.
 	Expired bool
 
-	// Final says, with [outcome.Provider], that no other session helps.
+	// Final reports, for [outcome.Provider], that the request would fail on
+	// another session, too.
 	Final bool
 
-	// Status is what the gateway answers with if nothing helps: the model's own
-	// or the node's for [outcome.Model] and [outcome.Client], otherwise 502, 503
-	// or 504.
+	// Status is the HTTP status for the client if the request finally fails. For
+	// [outcome.Model] and [outcome.Client] it is the model's or the node's own,
+	// otherwise 502, 503 or 504.
 	Status int
 
-	// Message, Code, Param and Type are the error's in the OpenAI format; all
-	// but Message may be empty. Message has at most 300 bytes, the others 64.
+	// Message, Code, Param and Type are the fields of an error in the OpenAI
+	// format. All but Message may be empty. Message has at most 300 bytes, the
+	// others 64.
 	Message, Code, Param, Type string
 
-	// RetryAfter is how long the response says to wait, or 0.
+	// RetryAfter is how long the response says to wait, from 0 to 24 hours.
 	RetryAfter time.Duration
 }
 
-// Texts of the node, in lower case. Its statuses do not tell these cases apart.
+// Texts of the node, in lower case. Its statuses do not distinguish these cases.
 var (
 	unknownTexts = []string{notFoundText, "provider not found", "user not found"}
 	// finalTexts are failures that a retry cannot fix.
@@ -57,17 +61,17 @@ var (
 	capacityTexts  = []string{"capacity", "overloaded", "unavailable", "busy"}
 )
 
-// What clients are told instead of the node's text.
+// Messages for clients in place of the node's text.
 const (
 	refusedMessage  = "The Morpheus node refused the gateway's credentials."
-	redirectMessage = "The Morpheus node's address answers with something else."
+	redirectMessage = "Something other than a Morpheus node answered at the node's address."
 	noMessage       = "The Morpheus node answered with an error."
 )
 
 // Classify classifies a failed response by its status and header and the first
-// kilobytes of its body. It also takes what a stream ended with instead of an
-// event, with the response's status 200. A model's own error counts by its status
-// alone, because its text may say anything.
+// kilobytes of its body. It also classifies an error that a stream ended with in
+// place of an event; status is then the 200 of the stream. The text of a model's
+// own error never makes it an error of the session or the node.
 func (c *Client) Classify(status int, header http.Header, body []byte) ChatError {
 	var wire struct {
 		ModelError json.RawMessage `json:"providerModelError"`
@@ -91,26 +95,26 @@ const maxField = 64
 
 // classifyModel classifies an error of the model behind a provider. Newer nodes
 // send the model's status, in the body and as their own. Older ones send 400 for
-// every error, so there the text has to tell a limit from the user's mistake.
+// every error, so only the text distinguishes a limit from the user's mistake.
 func classifyModel(status, modelStatus int, raw json.RawMessage) ChatError {
 	e := ChatError{Cause: outcome.Model}
 	e.fill(raw)
-	said := strings.ToLower(e.Message + " " + e.Code + " " + e.Type)
+	lower := strings.ToLower(e.Message + " " + e.Code + " " + e.Type)
 	switch {
 	case modelStatus >= 400 && modelStatus <= 599:
 		e.Status = modelStatus
 	case status < 400 || status > 599:
 		e.Status = http.StatusBadGateway
-	case status == http.StatusBadRequest && containsAny(said, rateLimitTexts):
+	case status == http.StatusBadRequest && containsAny(lower, rateLimitTexts):
 		e.Status = http.StatusTooManyRequests
-	case status == http.StatusBadRequest && containsAny(said, capacityTexts):
+	case status == http.StatusBadRequest && containsAny(lower, capacityTexts):
 		e.Status = http.StatusServiceUnavailable
 	default:
 		e.Status = status
 	}
 	switch e.Status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
-		// The provider's account with its backend; no user can fix it.
+		// The provider's account at its backend is the cause, and no user can fix it.
 		e.Cause, e.Status = outcome.Provider, http.StatusBadGateway
 	}
 	return e
@@ -120,15 +124,15 @@ func classifyModel(status, modelStatus int, raw json.RawMessage) ChatError {
 func classifyNode(status int, body []byte) ChatError {
 	var e ChatError
 	e.fill(body)
-	said := strings.ToLower(e.Message)
+	lower := strings.ToLower(e.Message)
 	switch {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return ChatError{Cause: outcome.Node, Status: http.StatusServiceUnavailable, Message: refusedMessage}
 	case status < 200, status >= 300 && status < 400, status > 599:
 		return ChatError{Cause: outcome.Node, Status: http.StatusServiceUnavailable, Message: redirectMessage}
-	case strings.Contains(said, "session expired"):
+	case strings.Contains(lower, "session expired"):
 		e.Cause, e.Expired, e.Status = outcome.Session, true, http.StatusServiceUnavailable
-	case containsAny(said, unknownTexts):
+	case containsAny(lower, unknownTexts):
 		e.Cause, e.Status = outcome.Session, http.StatusServiceUnavailable
 	case status == http.StatusTooManyRequests:
 		e.Cause, e.Status = outcome.Model, status
@@ -136,16 +140,18 @@ func classifyNode(status int, body []byte) ChatError {
 		e.Cause, e.Status = outcome.Client, status
 	default:
 		e.Cause, e.Status = outcome.Provider, http.StatusBadGateway
-		e.Final = containsAny(said, finalTexts)
-		if status == http.StatusGatewayTimeout || containsAny(said, timeoutTexts) {
+		e.Final = containsAny(lower, finalTexts)
+		if status == http.StatusGatewayTimeout || containsAny(lower, timeoutTexts) {
 			e.Status = http.StatusGatewayTimeout
 		}
 	}
 	return e
 }
 
-// fill sets the texts from an error: the OpenAI object, a text, either of them
-// in a member "error", or as JSON within a text. Providers wrap each other.
+// fill sets Message, Code, Param and Type from raw, which is an OpenAI error object
+// or a string. Either can be the member "error" of an object, and an object can be
+// JSON inside a string. Providers wrap each other's errors, so fill unwraps up to
+// eight layers.
 func (e *ChatError) fill(raw []byte) {
 	for range 8 {
 		var object struct {
@@ -188,7 +194,8 @@ func (e *ChatError) fill(raw []byte) {
 
 func isSet(raw json.RawMessage) bool { return len(raw) > 0 && string(raw) != "null" }
 
-// scalar returns a text or a number as text; some backends send a number as code.
+// scalar returns a JSON string or number as text, and "" for anything else. Some
+// backends send a number as code.
 func scalar(v any) string {
 	switch v := v.(type) {
 	case string:
@@ -199,10 +206,11 @@ func scalar(v any) string {
 	return ""
 }
 
-// maxRetryAfter keeps absurd values out of the arithmetic.
+// maxRetryAfter bounds a wait, so that an absurd value does not overflow.
 const maxRetryAfter = 24 * time.Hour
 
-// retryAfter reads how long to wait: seconds, a date, or retry-after-ms.
+// retryAfter returns the wait of a response: Retry-After-Ms in milliseconds, or
+// else Retry-After in seconds or as a date.
 func (c *Client) retryAfter(header http.Header) time.Duration {
 	var wait time.Duration
 	after := header.Get("Retry-After")

@@ -19,8 +19,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// maxResponse bounds a response that is not forwarded. A page of 255 sessions
-// takes about 200 KB.
+// maxResponse bounds a response that is not forwarded, in bytes. A page of 255
+// sessions takes about 200 KB.
 const maxResponse = 8 << 20
 
 // Client talks to one node for one wallet. It is safe for concurrent use.
@@ -36,8 +36,8 @@ type Client struct {
 	authFailure atomic.Pointer[authFailure] // nil while the node accepts the credentials
 
 	lastContact   atomic.Int64           // when the node last answered, in unix nanoseconds
-	watched       atomic.Bool            // Run is running
-	degraded      atomic.Bool            // as the last health check said
+	running       atomic.Bool            // whether Run is running
+	degraded      atomic.Bool            // whether the last health check said so
 	omitIgnoredBy atomic.Pointer[string] // the version that ignored omitProvider
 
 	walletMu sync.Mutex
@@ -64,8 +64,8 @@ func New(opts Options) (*Client, error) {
 	return c, nil
 }
 
-// hostsOf returns the host of a valid URL as it may occur in a text. A name of
-// one word, such as node, occurs in any.
+// hostsOf returns the forms of a URL's host that are to be redacted from texts. A
+// name of one word, such as node, is not: it is a word of ordinary texts.
 func hostsOf(raw string) []string {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -81,8 +81,8 @@ func hostsOf(raw string) []string {
 	return hosts
 }
 
-// keepRedirect returns a redirect as it is: followed, it would carry a paid
-// request, or the credentials, to a host that nobody configured.
+// keepRedirect makes a client return a redirect instead of following it. Following
+// would send a paid request, or the credentials, to a host that nobody configured.
 func keepRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // CloseIdleConnections closes the pooled connections that are not in use.
@@ -97,7 +97,7 @@ type call struct {
 	body    string
 	timeout time.Duration
 	client  *http.Client
-	public  bool // without credentials
+	public  bool // the route needs no credentials, so none are sent
 }
 
 func (c *Client) readCall(op, path string) call {
@@ -108,15 +108,15 @@ func (c *Client) transactionCall(op, path, body string, timeout time.Duration) c
 	return call{op: op, method: http.MethodPost, path: path, body: body, timeout: timeout, client: c.transactions}
 }
 
-// response is what the node answered. Status is 0 when it did not.
+// response is the node's response to a call. Status is 0 without one.
 type response struct {
 	status int
 	body   []byte
 }
 
 // do sends the call, once, through the breaker. A status other than 2xx and a
-// missing or incomplete response are a *nodeError; the returned status is set
-// as soon as a status line arrived.
+// missing or incomplete response are a *nodeError. The returned response has a
+// status if a status line arrived, also with an error.
 func (c *Client) do(ctx context.Context, k call) (response, error) {
 	start := c.opts.Now()
 	resp, err := c.throughBreaker(ctx, k)
@@ -178,9 +178,10 @@ func (c *Client) send(ctx context.Context, k call) (response, error) {
 	return resp, nil
 }
 
-// traceConnection reports whether the request has a connection and so may have
-// been sent. A transport that asks for another connection repeats a read, or a
-// request of which nothing was written; the one for transactions never does.
+// traceConnection returns a context for one request, and whether that request has
+// a connection and so may have been sent. GetConn resets it: a transport asks for
+// another connection to repeat a request, and repeats only a read or a request of
+// which it has written nothing. The transport for transactions repeats none.
 func traceConnection(ctx context.Context) (context.Context, *atomic.Bool) {
 	var connected atomic.Bool
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
@@ -197,8 +198,8 @@ func (c *Client) authorize(req *http.Request) {
 	}
 }
 
-// unwrapURL takes the *url.Error off: our own errors name the operation, and a
-// URL may be private.
+// unwrapURL returns the cause of a *url.Error. Our own errors name the operation
+// already, and the URL may be private.
 func unwrapURL(err error) error {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		return u.Err

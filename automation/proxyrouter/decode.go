@@ -39,12 +39,12 @@ type wireSession struct {
 
 	User, Provider string
 	BidID          string
-	Stake          json.RawMessage // beyond what a float64 holds
+	Stake          json.RawMessage // may be too large for a float64 to be exact
 }
 
-// UnmarshalJSON rejects a session that lacks what every session has.
+// UnmarshalJSON rejects a session with a malformed id, or without OpenedAt or EndsAt.
 func (w *wireSession) UnmarshalJSON(raw []byte) error {
-	type fields wireSession // without this method
+	type fields wireSession // has no UnmarshalJSON, which would call itself
 	var wire struct {
 		fields
 		ID           string `json:"Id"`
@@ -94,7 +94,7 @@ func decodeSessions(body []byte) ([]session.ChainSession, error) {
 	if wire.Sessions == nil && !strings.Contains(string(body), `"sessions"`) {
 		return nil, errors.New("a response without sessions")
 	}
-	if wire.Sessions == nil { // null: an empty list, as Go writes one
+	if wire.Sessions == nil { // null is how Go encodes a nil slice
 		return nil, nil
 	}
 	list := make([]session.ChainSession, 0, len(*wire.Sessions))
@@ -143,8 +143,8 @@ func unmarshal(body []byte, into any) error {
 	if _, ok := errors.AsType[*json.SyntaxError](err); ok || (err != nil && len(body) == 0) {
 		return errors.New("a response that is not JSON")
 	}
-	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-		return fmt.Errorf("a response with a wrong type in %q", wrong.Field)
+	if typeErr, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Errorf("a response with a wrong type in %q", typeErr.Field)
 	}
 	return err
 }

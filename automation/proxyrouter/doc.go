@@ -16,24 +16,24 @@
 //
 // An open is slow, paid and not idempotent, so it is sent at most once. It always
 // dials a new connection: a kept-alive one may be dead already, and then nobody
-// would know whether the node received the request. Only a failure before there
-// is a connection is [session.ErrUnavailable]. Any later failure that is not a
-// known refusal has an unknown outcome and wraps no sentinel.
+// would know whether the node received the request. An open that fails before it
+// has a connection wraps [session.ErrUnavailable]. Any later failure that is not
+// a known refusal has an unknown outcome and wraps none of package session's errors.
 //
 // # Errors
 //
-// An error's text has the operation, the node's status, and its text or the
-// transport's, at most 300 bytes. It wraps only what is certain:
+// An error's text consists of the operation, the node's status, and a message of
+// the node or the transport, at most 300 bytes. An error wraps only what is certain:
 //
 //   - [session.ErrUnavailable]: no connection was made, or the breaker is open;
 //   - [session.ErrUnauthorized]: 401 or 403, on an open with [session.ErrNotOpened];
 //   - [session.ErrNotOpened]: an open answered with 400, 404 or 405, or with a 500
 //     whose text comes from before the open's transaction;
 //   - [session.ErrWalletCollision]: a 500 whose text is a nonce conflict;
-//   - [session.ErrSessionNotFound]: a read whose text says so;
-//   - [context.Canceled], [context.DeadlineExceeded]: where one of them ended the call;
-//   - [io.EOF], [io.ErrUnexpectedEOF], [syscall.ECONNRESET], [syscall.EPIPE]: where
-//     the node closed the connection.
+//   - [session.ErrSessionNotFound]: a read that the node answered with that text;
+//   - [context.Canceled], [context.DeadlineExceeded]: a call that one of them ended;
+//   - [io.EOF], [io.ErrUnexpectedEOF], [syscall.ECONNRESET], [syscall.EPIPE]: a
+//     connection that the node closed.
 //
 // # A node that is down
 //
@@ -42,15 +42,17 @@
 // and an error that says when the next try is due. Any response, even a 500,
 // counts as a success; a call that its caller cancelled does not count. So a
 // caller's own shorter deadline never opens the breaker. A chat that gets no
-// connection counts as well, but no chat fails fast, because its session is paid.
-// [Client.Run] asks the node's health check while nothing else talks to it.
+// connection counts as a failure, too. But an open breaker stops no chat, because
+// the chat's session is paid. [Client.Run] calls the node's health check while no
+// other calls are made.
 //
 // # Sessions that fail
 //
-// What a chat's error says about its session proves little: ask [Client.GetSession].
-// If the chain still has the session open, [Client.InitiateSession] repairs a node
-// or a provider that has lost its storage, for free. [Client.Classify] says what
-// an error is about: the request, the session, the provider, the model or the node.
+// [Client.Classify] says what an error is about: the request, the session, the
+// provider, the model or the node. A chat's error does not prove that its session
+// has ended: [Client.GetSession] reads the session from the chain. If it is still
+// open, [Client.InitiateSession] repairs a node or a provider that has lost its
+// storage, for free.
 //
 // # Secrets
 //

@@ -29,8 +29,8 @@ const (
 	opReady     = "ready"
 )
 
-// nodeError is a call that the node refused or did not answer. It wraps only
-// what is certain; the package's comment lists what that is.
+// nodeError is the error of a call that the node refused or did not answer. It
+// wraps only what is certain; the package's comment lists it.
 type nodeError struct {
 	op      string // the operation, such as "open session"
 	status  int    // the HTTP status; 0 without a complete response
@@ -47,15 +47,15 @@ func (e *nodeError) Error() string {
 
 func (e *nodeError) Unwrap() []error { return e.wraps }
 
-// Texts of the node, in lower case. Its statuses do not tell these cases apart.
+// Texts of the node, in lower case. Its statuses do not distinguish these cases.
 var (
 	collisionTexts = []string{
 		"nonce too low", "nonce too high", "replacement transaction underpriced",
 		"transaction underpriced", "already known", "invalid nonce", "incorrect nonce",
 	}
-	// refusalTexts are those of an open that failed before its transaction. The
-	// ones for insufficient ETH or MOR are not among them: they may come while an
-	// earlier transaction of the same open is pending.
+	// refusalTexts prove that an open failed before its transaction. The texts
+	// about insufficient ETH or MOR prove nothing: they can come while an earlier
+	// transaction of the same open is pending.
 	refusalTexts = []string{
 		"sessiontooshort", "no provider accepting session", "no bids available",
 		"approve mor allowance failed", "failed to initiate session", "failed to parse token supply",
@@ -66,9 +66,9 @@ var (
 
 const notFoundText = "session not found"
 
-func containsAny(text string, wanted []string) bool {
-	for _, w := range wanted {
-		if strings.Contains(text, w) {
+func containsAny(text string, substrings []string) bool {
+	for _, s := range substrings {
+		if strings.Contains(text, s) {
 			return true
 		}
 	}
@@ -95,12 +95,12 @@ func (c *Client) responseError(op string, resp response) *nodeError {
 	case op == opOpen && (resp.status == http.StatusBadRequest || resp.status == http.StatusNotFound || resp.status == http.StatusMethodNotAllowed):
 		e.wraps = append(e.wraps, session.ErrNotOpened)
 	case (op == opOpen || op == opClose) && resp.status == http.StatusInternalServerError && containsAny(text, collisionTexts):
-		// Before the refusals: a text may contain both, and a collision is checked against the chain.
+		// Checked before the refusals: a text may contain both, and nothing is certain after a collision.
 		e.wraps = append(e.wraps, session.ErrWalletCollision)
 	case op == opOpen && resp.status == http.StatusInternalServerError && containsAny(text, refusalTexts):
 		e.wraps = append(e.wraps, session.ErrNotOpened)
 	case op == opGet && strings.Contains(text, notFoundText):
-		// Of a read alone: a close says so, too, when the RPC endpoint fails.
+		// Only for a read: a close fails with this text also when the RPC endpoint fails.
 		e.wraps = append(e.wraps, session.ErrSessionNotFound)
 	}
 	return e
@@ -111,19 +111,19 @@ func (c *Client) responseError(op string, resp response) *nodeError {
 func (c *Client) transportError(op string, failed *exchangeError) *nodeError {
 	e := &nodeError{op: op, message: c.redact.clean(failed.cause.Error())}
 	if failed.connected {
-		e.message = "the request was sent, then: " + e.message
+		e.message = "after the request was sent: " + e.message
 	} else {
 		e.wraps = append(e.wraps, session.ErrUnavailable)
 	}
-	for _, ended := range []error{context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
-		if errors.Is(failed.cause, ended) {
-			e.wraps = append(e.wraps, ended)
+	for _, sentinel := range []error{context.Canceled, context.DeadlineExceeded, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(failed.cause, sentinel) {
+			e.wraps = append(e.wraps, sentinel)
 		}
 	}
 	return e
 }
 
-// exchangeError is an exchange that ended without a complete response.
+// exchangeError is the error of an exchange without a complete response.
 type exchangeError struct {
 	cause     error
 	connected bool // the request may have been sent
@@ -133,8 +133,8 @@ type exchangeError struct {
 func (e *exchangeError) Error() string { return e.cause.Error() }
 func (e *exchangeError) Unwrap() error { return e.cause }
 
-// malformed is a 2xx response that cannot be decoded. Of an open it leaves the
-// outcome unknown.
+// malformed returns the error of a 2xx response that cannot be decoded. The
+// outcome of an open is then unknown.
 func (c *Client) malformed(op string, resp response, why error) *nodeError {
 	return &nodeError{op: op, status: resp.status, message: c.redact.clean(why.Error())}
 }

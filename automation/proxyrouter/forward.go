@@ -15,23 +15,24 @@ type ChatRequest struct {
 	Path      string // such as /v1/chat/completions
 	SessionID string
 	ModelID   string // optional: the model's id on the chain
-	UserID    string // whose request it is; scopes ChatID, and is not sent
+	UserID    string // the user who made the request; scopes ChatID, and is not sent
 	ChatID    string // optional: sent as a hash of UserID and ChatID
-	RequestID string // optional: sent as X-Request-Id, without what no header or log may hold
+	RequestID string // optional: sent as X-Request-Id, without characters that are unsafe in headers and logs
 
-	// Header is the client's. Content-Type, Content-Encoding and Accept are
-	// sent; everything else is not, the client's credentials above all.
+	// Header is the client's. Only Content-Type, Content-Encoding and Accept are
+	// sent, and so never the client's credentials.
 	Header http.Header
 
-	// Body is sent unchanged, but for a chat's stop that is a string: the node
-	// accepts a list alone.
+	// Body is sent unchanged, except that the value of a chat's stop becomes a
+	// list if it is a string, which the node does not accept.
 	Body []byte
 }
 
 // Forward posts the request to the node and returns the response with its body
-// unread, whatever the status. The caller closes the body, and gives that of a
-// failed response to [Client.Classify]. The wait for the response's header is bounded
-// by 10 minutes, its body by ctx alone. An error is a *nodeError.
+// unread, whatever the status. The caller closes the body, and passes the body of
+// a failed response to [Client.Classify]. The wait for the response's header is
+// bounded by 10 minutes, reading the body only by ctx. The package's comment lists
+// what an error wraps.
 func (c *Client) Forward(ctx context.Context, r ChatRequest) (*http.Response, error) {
 	sessionID, err := pathID(r.SessionID)
 	if err != nil {

@@ -15,14 +15,15 @@ const (
 	healthRetry    = 5 * time.Second
 )
 
-// Run asks the node's health check while nothing else talks to the node, so that
-// Ready notices a node that dies in the meantime. It returns when ctx ends.
+// Run calls the node's health check after 15 seconds without another response, so
+// that Ready notices a node that dies while nothing calls it. Run returns when ctx
+// ends.
 func (c *Client) Run(ctx context.Context) {
-	c.watched.Store(true)
-	defer c.watched.Store(false)
+	c.running.Store(true)
+	defer c.running.Store(false)
 	retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
 		if f := c.authFailure.Load(); f != nil && f.status == http.StatusUnauthorized {
-			// The health check needs no credentials, so another read has to try them.
+			// The health check needs no credentials, so another read tries them.
 			_, _ = c.do(ctx, c.readCall(opWallet, "/wallet"))
 			return healthInterval
 		}
@@ -37,7 +38,7 @@ func (c *Client) Run(ctx context.Context) {
 }
 
 // checkHealth calls the health check through the breaker and returns the node's
-// version. A node that calls itself degraded answers, and so is not down.
+// version. A node that reports itself degraded has answered, which is no error.
 func (c *Client) checkHealth(ctx context.Context) (version string, err error) {
 	k := c.readCall(opHealth, "/healthcheck")
 	k.public = true

@@ -14,8 +14,8 @@ const initiateTimeout = 30 * time.Second
 
 // InitiateSession introduces the node and an open session's provider to each
 // other again, after one of them has lost its storage. It costs nothing, sends no
-// transaction, and can be repeated. What it needs it reads from the chain, so
-// [session.ErrSessionNotFound] is possible.
+// transaction, and can be repeated. It reads the session from the chain first, so
+// it can return [session.ErrSessionNotFound].
 func (c *Client) InitiateSession(ctx context.Context, id string) error {
 	id, err := pathID(id)
 	if err != nil {
@@ -39,7 +39,7 @@ func (c *Client) InitiateSession(ctx context.Context, id string) error {
 	if err != nil {
 		return fmt.Errorf("proxyrouter: %s: %w", opInitiate, err)
 	}
-	// Not on a kept-alive connection, on which a request with a body is not repeated.
+	// On a new connection: a kept-alive one may be dead, and a POST is not repeated.
 	_, err = c.do(ctx, c.transactionCall(opInitiate, "/proxy/sessions/initiate", string(body), initiateTimeout))
 	return err
 }

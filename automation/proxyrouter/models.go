@@ -16,7 +16,7 @@ type Bid struct {
 }
 
 // RatedBids lists the current bids for a model in the node's order, the best
-// first. Another provider can serve the model only where there are two or more.
+// first. A model with one bid has no other provider to change to.
 func (c *Client) RatedBids(ctx context.Context, modelID string) ([]Bid, error) {
 	modelID, err := pathID(modelID)
 	if err != nil {

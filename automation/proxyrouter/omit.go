@@ -5,14 +5,14 @@ import (
 	"strings"
 )
 
-// IgnoresOmitProvider reports whether the node was seen to open a session with
-// the very provider that it was told to omit, as versions of before July 2026
-// do. On such a node a second open cannot help against a failing provider. It is
-// forgotten when the node's health check reports another version.
+// IgnoresOmitProvider reports whether the node has opened a session with the
+// provider that it was told to omit, as versions before July 2026 do. On such a
+// node a second open may well choose the failing provider again. The report lasts
+// until the node's health check returns another version.
 func (c *Client) IgnoresOmitProvider() bool { return c.omitIgnoredBy.Load() != nil }
 
 // checkOmitted reads an opened session and notes if the node ignored
-// OmitProvider. The open has succeeded, so an error here is not the caller's.
+// OmitProvider. It returns no error, because the open has succeeded.
 func (c *Client) checkOmitted(ctx context.Context, id, omitted string) {
 	s, err := c.GetSession(ctx, id)
 	if err != nil || !strings.EqualFold(s.Provider, omitted) {
@@ -23,12 +23,12 @@ func (c *Client) checkOmitted(ctx context.Context, id, omitted string) {
 	c.opts.Logger.WarnContext(ctx, "node ignores omitProvider, update it", "version", version, "provider", omitted)
 }
 
-// noteVersion forgets what was learnt of another version.
+// noteVersion clears omitIgnoredBy if the node now has another version.
 func (c *Client) noteVersion(version string) {
 	p := c.omitIgnoredBy.Load()
 	switch {
 	case p == nil, version == "", *p == version:
-	case *p == "": // it was unknown until now
+	case *p == "": // the version was unknown until now
 		c.omitIgnoredBy.CompareAndSwap(p, &version)
 	default:
 		c.omitIgnoredBy.CompareAndSwap(p, nil)

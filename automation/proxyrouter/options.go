@@ -70,8 +70,8 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// validate returns all errors at once. They repeat no value: a URL may hold a
-// password, and a password in the wrong variable is still one.
+// validate returns all errors at once. They repeat no text of the options: a URL
+// may contain a password, and a password may be in the wrong field.
 func (o Options) validate() error {
 	var errs []error
 	if o.OpenTimeout < 0 {
@@ -111,7 +111,7 @@ func (o Options) transports() (pooled, transactions http.RoundTripper) {
 		}
 		base = t.Clone()
 	}
-	// Only for HTTP/1.1 are the rules known by which a transport repeats a request.
+	// HTTP/1.1 only: it is known when its transport repeats a request.
 	base.Protocols = new(http.Protocols)
 	base.Protocols.SetHTTP1(true)
 	base.ForceAttemptHTTP2 = false

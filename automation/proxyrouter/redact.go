@@ -17,6 +17,7 @@ const maxMessage = 300
 const redacted = "[redacted]"
 
 var (
+	// A URL; its scheme and its host are groups.
 	urlTail = regexp.MustCompile(`(?i)\b([a-z][a-z0-9+.-]*://)(?:[^\s/@"']*@)?([^\s/?#"'@]+)[^\s"']*`)
 	// Addresses on the network: URLs, Go's network errors, IP addresses, hosts with a port.
 	anyURL       = regexp.MustCompile(`(?i)\b[a-z][a-z0-9+.-]*://[^\s"'<>]+`)
@@ -28,22 +29,22 @@ var (
 	credentials  = regexp.MustCompile(`(?i)\b(basic|bearer)\s+[\w+/=.~-]{6,}`)
 	apiKey       = regexp.MustCompile(`\b(sk|pk|rk|gsk|hf|xai|ghp)[-_][\w*-]{16,}`)
 
-	// called is what stands before an address that was called, not recommended.
+	// called matches the words before an address that was called, not recommended.
 	called       = regexp.MustCompile(`(?i)\b(?:get|post|put|patch|head|delete|dial|connect|connecting|request) (?:to )?["']?$`)
 	publicDomain = regexp.MustCompile(`^[a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,}$`)
-	numberedHost = regexp.MustCompile(`\d+-\d+-\d+-\d+`) // after an IP address
-	// A path of plain words, in which no key can stand.
+	numberedHost = regexp.MustCompile(`\d+-\d+-\d+-\d+`) // a host named after its IP address
+	// A path holds no key if it matches plainPath and not keyLike.
 	plainPath = regexp.MustCompile(`^[a-z0-9/._-]*$`)
 	keyLike   = regexp.MustCompile(`[a-z0-9]{16,}|(?:[^0-9]*[0-9]){12,}`)
 )
 
-// internalDomains are top-level domains that are no public ones.
+// internalDomains are the top-level domains of private networks.
 var internalDomains = []string{"internal", "local", "localdomain", "localhost", "lan", "corp", "home", "intranet", "private", "svc", "cluster", "consul", "arpa"}
 
 // redactor removes secrets and personal data from the node's text.
 type redactor struct {
 	secrets   *strings.Replacer
-	withHosts *strings.Replacer // and the node's own host
+	withHosts *strings.Replacer // the secrets and the node's own host
 }
 
 func newRedactor(username, password string, hosts ...string) redactor {
@@ -70,42 +71,42 @@ func newRedactor(username, password string, hosts ...string) redactor {
 	return r
 }
 
-// public redacts a text for a client, who has no business with the addresses of
-// nodes, providers and backends either. A model's own error keeps its links to
-// public pages, such as the one about its limits.
-func (r redactor) public(s string, links bool) string {
+// public redacts a text for a client. In addition to secrets, it removes the
+// addresses of nodes, providers and backends. With keepLinks it keeps links to
+// public pages: a model's own error may link to a page about its limits.
+func (r redactor) public(s string, keepLinks bool) string {
 	if r.withHosts != nil {
 		s = r.withHosts.Replace(s)
 	}
-	s = redactURLs(s, links)
+	s = redactURLs(s, keepLinks)
 	s = netError.ReplaceAllString(s, "$1 "+redacted)
 	s = hostPort.ReplaceAllString(s, redacted)
 	s = shortHex.ReplaceAllString(s, "$1…")
 	return removePersonal(s)
 }
 
-// redactURLs redacts every URL, or every one that is no link to a public page.
-func redactURLs(s string, links bool) string {
+// redactURLs redacts every URL. With keepLinks it keeps links to public pages.
+func redactURLs(s string, keepLinks bool) string {
 	var b strings.Builder
 	end := 0
 	for _, at := range anyURL.FindAllStringIndex(s, -1) {
 		b.WriteString(s[end:at[0]])
-		found := redacted
-		if links && !called.MatchString(s[:at[0]]) {
-			found = publicLink(s[at[0]:at[1]])
+		replacement := redacted
+		if keepLinks && !called.MatchString(s[:at[0]]) {
+			replacement = publicLink(s[at[0]:at[1]])
 		}
-		b.WriteString(found)
+		b.WriteString(replacement)
 		end = at[1]
 	}
 	return b.String() + s[end:]
 }
 
 // publicLink returns a link to a public page without its query, and without its
-// path where that may hold a key. It redacts what may be an internal address.
+// path if that may hold a key. It redacts any other link.
 func publicLink(link string) string {
-	end := len(strings.TrimRight(link, ".,;:!?)]}")) // the sentence's
+	end := len(strings.TrimRight(link, ".,;:!?)]}")) // without the punctuation of the sentence
 	u, err := url.Parse(link[:end])
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.Port() != "" || !isPublic(strings.ToLower(u.Hostname())) {
+	if err != nil || !isPublic(u) {
 		return redacted + link[end:]
 	}
 	path := u.EscapedPath()
@@ -115,12 +116,15 @@ func publicLink(link string) string {
 	return u.Scheme + "://" + u.Host + path + link[end:]
 }
 
-func isPublic(host string) bool {
-	return publicDomain.MatchString(host) && !numberedHost.MatchString(host) &&
+// isPublic reports whether a URL certainly has no internal address.
+func isPublic(u *url.URL) bool {
+	host := strings.ToLower(u.Hostname())
+	return (u.Scheme == "https" || u.Scheme == "http") && u.User == nil && u.Port() == "" &&
+		publicDomain.MatchString(host) && !numberedHost.MatchString(host) &&
 		!slices.Contains(internalDomains, host[strings.LastIndexByte(host, '.')+1:])
 }
 
-// clean redacts a text for the log and for errors, which keep the hosts.
+// clean redacts a text for the log and for errors. It keeps the hosts of URLs.
 func (r redactor) clean(s string) string {
 	if r.secrets != nil {
 		s = r.secrets.Replace(s)
@@ -128,8 +132,8 @@ func (r redactor) clean(s string) string {
 	return removePersonal(urlTail.ReplaceAllString(s, "$1$2"))
 }
 
-// removePersonal removes credentials and personal data, and bounds the text. Truncation
-// comes last: before, it could leave half a secret that no pattern matches.
+// removePersonal removes credentials and personal data, and truncates the text. It
+// truncates last: half of a secret would match no pattern.
 func removePersonal(s string) string {
 	s = credentials.ReplaceAllString(s, "$1 "+redacted)
 	s = apiKey.ReplaceAllString(s, redacted)

@@ -47,10 +47,11 @@ func (c *Client) OpenSession(ctx context.Context, req session.OpenRequest) (stri
 	return id, nil
 }
 
-// CloseSession closes a session. One that is closed already, or unknown to the
-// chain, is success. It reads the session first, because the node takes many
-// seconds to fail the close of a closed one; and it reads it again after a failed
-// close, because the text of that failure depends on the chain's RPC endpoint.
+// CloseSession closes a session. Closing one that is closed already, or that the
+// chain does not know, is a success. It reads the session first, because the node
+// takes many seconds to refuse the close of a closed one. After a failed close it
+// reads the session again, because the text of the failure depends on the chain's
+// RPC endpoint.
 func (c *Client) CloseSession(ctx context.Context, id string) error {
 	id, err := pathID(id)
 	if err != nil {
@@ -60,7 +61,7 @@ func (c *Client) CloseSession(ctx context.Context, id string) error {
 		return err
 	}
 	resp, err := c.do(ctx, c.transactionCall(opClose, "/blockchain/sessions/"+id+"/close", "{}", closeTimeout))
-	if err == nil || resp.status/100 == 2 { // some versions answer without JSON, or without a body
+	if err == nil || resp.status/100 == 2 { // the status suffices, even if the body is incomplete
 		return nil
 	}
 	if open, readErr := c.isOpen(ctx, id); readErr == nil && !open {
@@ -119,8 +120,8 @@ func (c *Client) WalletSessions(ctx context.Context, since time.Time) ([]session
 	if err != nil || len(found) > 0 || !cached {
 		return found, err
 	}
-	// Of an address that is not the wallet's the list is empty, too, and the node
-	// may have been given another wallet.
+	// The list is also empty if the cached address is no longer the wallet's: the
+	// node may have been restarted with another wallet.
 	c.forgetWallet()
 	current, _, err := c.walletAddress(ctx)
 	if err != nil || current == address {
@@ -142,12 +143,12 @@ func (c *Client) listSessions(ctx context.Context, address string, since time.Ti
 		if err != nil {
 			return nil, err
 		}
-		fresh := false
+		hasNew := false
 		for _, s := range page {
 			if seen[s.ID] { // a session opened meanwhile shifted the others into this page
 				continue
 			}
-			seen[s.ID], fresh = true, true
+			seen[s.ID], hasNew = true, true
 			sorted = sorted && (last.IsZero() || !s.OpenedAt.After(last))
 			last = s.OpenedAt
 			if !s.OpenedAt.Before(since) {
@@ -158,7 +159,7 @@ func (c *Client) listSessions(ctx context.Context, address string, since time.Ti
 		case len(page) < limit, sorted && last.Before(since):
 			slices.SortStableFunc(found, func(a, b session.ChainSession) int { return b.OpenedAt.Compare(a.OpenedAt) })
 			return found, nil
-		case !fresh:
+		case !hasNew:
 			return nil, &nodeError{op: opSessions, status: 200, message: fmt.Sprintf("the page at offset %d repeats the one before", offset)}
 		}
 	}
@@ -183,7 +184,7 @@ func (c *Client) sessionsPage(ctx context.Context, address string, offset, limit
 	return page, nil
 }
 
-// wallet is the node's cached address.
+// wallet is the cached address of the node's wallet.
 type wallet struct {
 	address string
 	until   time.Time
@@ -192,7 +193,8 @@ type wallet struct {
 // walletTTL is short because a node may be restarted with another wallet.
 const walletTTL = time.Minute
 
-// walletAddress returns the node's address, and whether it is a cached one.
+// walletAddress returns the address of the node's wallet, and whether it comes
+// from the cache.
 func (c *Client) walletAddress(ctx context.Context) (address string, cached bool, err error) {
 	c.walletMu.Lock()
 	known := c.wallet
