@@ -17,7 +17,7 @@ func TestForward_WrapsAStopString(t *testing.T) {
 	c := serving(t, func(_ http.ResponseWriter, r *http.Request) {
 		got, _ = io.ReadAll(r.Body)
 		if int64(len(got)) != r.ContentLength {
-			t.Errorf("Content-Length is %d of %d bytes", r.ContentLength, len(got))
+			t.Errorf("Content-Length is %d, but the body has %d bytes", r.ContentLength, len(got))
 		}
 	})
 	send := func(path, body string) string {
@@ -36,55 +36,59 @@ func TestForward_WrapsAStopString(t *testing.T) {
 		`{"a":"\"stop\":\"x\"","stop":""}`:            `{"a":"\"stop\":\"x\"","stop":[""]}`,
 	} {
 		if got := send("/v1/chat/completions", body); got != want {
-			t.Errorf("%s became %s", body, got)
+			t.Errorf("%s became %s, want %s", body, got, want)
 		}
 	}
 	for _, body := range []string{
 		``, `{}`, `{"stop":["x"]}`, `{"stop":null}`, `{"model":"stop"}`, `{"stop"`, `{"stop":`, `["stop","x"]`, `{"messages":[{"stop":"x"}]}`, `{"a":"stop`,
 	} {
 		if got := send("/v1/chat/completions", body); got != body {
-			t.Errorf("%s became %s", body, got)
+			t.Errorf("%s became %s, want it unchanged", body, got)
 		}
 	}
 	if got := send("/v1/embeddings", `{"stop":"x"}`); got != `{"stop":"x"}` {
-		t.Errorf("embeddings became %s", got)
+		t.Errorf("the body of an embeddings request became %s, want it unchanged", got)
 	}
 
-	_, sim := start(t, proxyroutertest.Options{})
-	resp, err := sim.Forward(t.Context(), proxyrouter.ChatRequest{Path: "/v1/chat/completions", SessionID: open(t, sim),
+	_, simulated := start(t, proxyroutertest.Options{})
+	resp, err := simulated.Forward(t.Context(), proxyrouter.ChatRequest{Path: "/v1/chat/completions", SessionID: open(t, simulated),
 		Body: []byte(`{"messages":[{"role":"user","content":"one two"}],"stop":"two"}`)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close() //nolint:errcheck // read to its end
 	if text, _ := io.ReadAll(resp.Body); resp.StatusCode != 200 || !bytes.Contains(text, []byte(`"You said: one "`)) {
-		t.Errorf("the simulated node: %d %s", resp.StatusCode, text)
+		t.Errorf("the simulated node answers %d %s, want 200 and a content that ends before the stop word", resp.StatusCode, text)
 	}
 }
 
 func TestForward_ScopesTheChatID(t *testing.T) {
-	seen := map[string]string{}
-	var at string
-	c := serving(t, func(_ http.ResponseWriter, r *http.Request) { seen[at] = r.Header.Get("chat_id") })
+	sent := map[string]string{} // the chat_id that the node received, by user and chat
+	var key string
+	c := serving(t, func(_ http.ResponseWriter, r *http.Request) { sent[key] = r.Header.Get("chat_id") })
 	for _, user := range []string{"", "alice", "alice2", "bob"} {
 		for _, chat := range []string{"", "1", "21", "another"} {
-			at = user + "/" + chat
+			key = user + "/" + chat
 			resp, err := c.Forward(t.Context(), proxyrouter.ChatRequest{Path: "/v1/x", SessionID: sessionID, UserID: user, ChatID: chat})
 			if err != nil {
 				t.Fatal(err)
 			}
 			_ = resp.Body.Close()
-			if (chat == "") != (seen[at] == "") || (chat != "" && len(seen[at]) != 66) {
-				t.Errorf("%s: %q", at, seen[at])
+			wantLength := len("0x") + 64
+			if chat == "" {
+				wantLength = 0
+			}
+			if len(sent[key]) != wantLength {
+				t.Errorf("for user/chat %q the chat_id is %q, want %d characters", key, sent[key], wantLength)
 			}
 		}
 	}
 	distinct := map[string]bool{}
-	for _, id := range seen {
+	for _, id := range sent {
 		distinct[id] = true
 	}
 	if len(distinct) != 4*3+1 {
-		t.Errorf("%d ids for 4 users with 3 chats, and none: %v", len(distinct), seen)
+		t.Errorf("%d different chat_ids, want 12 for 4 users with 3 chats, and the empty one: %v", len(distinct), sent)
 	}
 }
 
@@ -105,10 +109,10 @@ func TestForward_KeepsATranscriptToItsUser(t *testing.T) {
 	say("alice", "a secret")
 	say("alice", "again")
 	if !strings.Contains(body, "a secret") {
-		t.Errorf("her own transcript is missing: %s", body)
+		t.Errorf("alice's second request lacks her own transcript: %s", body)
 	}
 	say("bob", "hello")
 	if strings.Contains(body, "secret") {
-		t.Errorf("bob's request carries alice's transcript: %s", body)
+		t.Errorf("bob's request has alice's transcript: %s", body)
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// readBids is a read through the breaker.
+// readBids makes a read that passes through the breaker.
 func readBids(ctx context.Context, c *proxyrouter.Client) error {
 	_, err := c.RatedBids(ctx, model)
 	return err
@@ -25,11 +25,15 @@ func TestBreaker_FailsFastWhileTheNodeIsDown(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n, c, log := newMemoryNode(t, proxyroutertest.Options{})
 				if err := c.Ready(); err != nil {
-					t.Errorf("before any call: %v", err)
+					t.Errorf("Ready before any call: %v", err)
 				}
 				n.state.Store(state)
+				want := []string{"unavailable"}
+				if state == "hanging" {
+					want = append(want, "deadline")
+				}
 				for range 3 {
-					wantErrors(t, readBids(t.Context(), c), append([]string{"unavailable"}, map[string][]string{"hanging": {"deadline"}}[state]...)...)
+					wantErrors(t, readBids(t.Context(), c), want...)
 				}
 				begun, dials := time.Now(), n.dials.Load()
 				_, err := c.OpenSession(t.Context(), openRequest())
@@ -39,36 +43,36 @@ func TestBreaker_FailsFastWhileTheNodeIsDown(t *testing.T) {
 				at := begun.Add(5 * time.Second).UTC().Format(time.RFC3339)
 				for _, text := range []string{err.Error(), c.Ready().Error()} {
 					if !strings.Contains(text, "next try is at "+at) {
-						t.Errorf("%q does not say %s", text, at)
+						t.Errorf("the error %q does not say that the next try is at %s", text, at)
 					}
 				}
 				if took := time.Since(begun); took != 0 || n.dials.Load() != dials {
-					t.Errorf("it took %v and %d dials", took, n.dials.Load()-dials)
+					t.Errorf("calls with the breaker open took %v and %d dials, want none", took, n.dials.Load()-dials)
 				}
 
-				// After the pause one quick read finds out that it is still down.
+				// After the pause one quick read finds out that the node is still down.
 				time.Sleep(6 * time.Second)
 				if err := c.Ready(); err != nil {
-					t.Errorf("after the pause: %v", err)
+					t.Errorf("Ready after the pause: %v", err)
 				}
 				begun = time.Now()
 				_, err = c.OpenSession(t.Context(), openRequest())
 				if took := time.Since(begun); took > 10*time.Second || n.dials.Load() != dials+1 {
-					t.Errorf("the probe took %v and %d dials", took, n.dials.Load()-dials)
+					t.Errorf("the probe took %v and %d dials, want at most 10 s and one dial", took, n.dials.Load()-dials)
 				}
 				wantErrors(t, c.Ready(), "unavailable")
 				if !errors.Is(err, session.ErrUnavailable) {
-					t.Error(err)
+					t.Errorf("the open while the node is still down: %v, want session.ErrUnavailable", err)
 				}
 
-				// Later one finds out that it is back.
+				// After the next pause another read finds out that the node is back.
 				n.state.Store("up")
 				time.Sleep(6 * time.Second)
 				if _, err := c.OpenSession(t.Context(), openRequest()); err != nil {
-					t.Errorf("back again: %v", err)
+					t.Errorf("the open while the node is back: %v", err)
 				}
 				if err := c.Ready(); err != nil || n.Stats().Opens != 1 {
-					t.Errorf("back again: %v, %d opens", err, n.Stats().Opens)
+					t.Errorf("the node is back: Ready is %v with %d opens, want nil and 1", err, n.Stats().Opens)
 				}
 				for _, want := range []string{"does not answer", "answers again", "open session"} {
 					if !strings.Contains(log.String(), want) {
@@ -94,7 +98,7 @@ func TestBreaker_FailsFastWhileAProbeIsUnderWay(t *testing.T) {
 		begun := time.Now()
 		wantErrors(t, readBids(t.Context(), c), "unavailable")
 		if took := time.Since(begun); took != 0 {
-			t.Errorf("it took %v", took)
+			t.Errorf("a read during the probe took %v, want it to fail at once", took)
 		}
 		time.Sleep(11 * time.Second) // the probe ends
 	})
@@ -147,10 +151,10 @@ func TestBreaker_StaysClosed(t *testing.T) {
 				n, c, _ := newMemoryNode(t, proxyroutertest.Options{})
 				fail(n, c)
 				if err := c.Ready(); err != nil {
-					t.Error(err)
+					t.Errorf("Ready: %v", err)
 				}
 				if err := readBids(t.Context(), c); err != nil {
-					t.Error(err)
+					t.Errorf("a read afterwards: %v", err)
 				}
 			})
 		})
@@ -159,15 +163,15 @@ func TestBreaker_StaysClosed(t *testing.T) {
 
 func TestReady_ReportsRefusedCredentials(t *testing.T) {
 	node, c := start(t, proxyroutertest.Options{})
-	stranger := connect(t, node.URL, func(o *proxyrouter.Options) { o.Password = "another" })
-	wantErrors(t, readBids(t.Context(), stranger), "unauthorized")
-	wantErrors(t, stranger.Ready(), "unauthorized")
+	wrongPassword := connect(t, node.URL, func(o *proxyrouter.Options) { o.Password = "another" })
+	wantErrors(t, readBids(t.Context(), wrongPassword), "unauthorized")
+	wantErrors(t, wrongPassword.Ready(), "unauthorized")
 
-	nobody := connect(t, node.URL, func(o *proxyrouter.Options) { o.Username, o.Password = "", "" })
-	err := readBids(t.Context(), nobody)
+	anonymous := connect(t, node.URL, func(o *proxyrouter.Options) { o.Username, o.Password = "", "" })
+	err := readBids(t.Context(), anonymous)
 	wantErrors(t, err, "unauthorized")
 	if !strings.Contains(err.Error(), "no basic auth provided") {
-		t.Error(err)
+		t.Errorf("a read without credentials: %v, want the node's text", err)
 	}
 
 	// A 403 concerns one operation, so another's success does not clear it.
@@ -180,16 +184,16 @@ func TestReady_ReportsRefusedCredentials(t *testing.T) {
 	wantErrors(t, c.Ready(), "unauthorized")
 	node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, Status: 503})
 	if _, err = c.OpenSession(t.Context(), openRequest()); err == nil {
-		t.Fatal("no error")
+		t.Fatal("an open that was answered with 503: no error")
 	}
 	wantErrors(t, c.Ready(), "unauthorized")
 	open(t, c)
 	if err := c.Ready(); err != nil {
-		t.Error(err)
+		t.Errorf("Ready after an open that was permitted: %v", err)
 	}
 }
 
-// forward sends a chat whose answer does not matter.
+// forward sends a chat and ignores the answer.
 func forward(ctx context.Context, c *proxyrouter.Client, id string) {
 	if resp, err := c.Forward(ctx, chatOn(id)); err == nil {
 		_ = resp.Body.Close()
@@ -203,7 +207,7 @@ func TestBreaker_CountsTheDialsOfChats(t *testing.T) {
 		n.state.Store("refused")
 		for range 3 {
 			if err := c.Ready(); err != nil {
-				t.Errorf("too early: %v", err)
+				t.Errorf("Ready before three failed chats: %v", err)
 			}
 			forward(t.Context(), c, id)
 		}
@@ -211,16 +215,16 @@ func TestBreaker_CountsTheDialsOfChats(t *testing.T) {
 		dials := n.dials.Load()
 		forward(t.Context(), c, id)
 		if n.dials.Load() == dials {
-			t.Error("a chat must not fail fast: its session may be paid for")
+			t.Error("the open breaker stopped a chat, although its session is paid")
 		}
 		n.state.Store("up")
 		time.Sleep(6 * time.Second)
-		forward(t.Context(), c, id) // a chat that is answered closes it, too
+		forward(t.Context(), c, id) // a chat with an answer closes the breaker
 		if err := c.Ready(); err != nil {
-			t.Error(err)
+			t.Errorf("Ready after a chat with an answer: %v", err)
 		}
-		if _, err := c.RatedBids(t.Context(), model); err != nil {
-			t.Error(err)
+		if err := readBids(t.Context(), c); err != nil {
+			t.Errorf("a read after a chat with an answer: %v", err)
 		}
 	})
 }

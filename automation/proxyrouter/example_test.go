@@ -79,9 +79,9 @@ func ExampleClient_OpenSession_errors() {
 	case errors.Is(err, session.ErrNotOpened), errors.Is(err, session.ErrUnavailable):
 		fmt.Println("nothing was opened:", err)
 	case errors.Is(err, session.ErrWalletCollision):
-		fmt.Println("look at the wallet's sessions, then try again in turn")
+		fmt.Println("probably nothing was opened: check the wallet's sessions before the next try")
 	case err != nil:
-		fmt.Println("look at the wallet's sessions: one may have been paid")
+		fmt.Println("the outcome is unknown: check the wallet's sessions, one may have been paid")
 	}
 	// Output:
 	// nothing was opened: proxyrouter: open session: node answered 500: failed to open session: EVM error: SessionTooShort() []

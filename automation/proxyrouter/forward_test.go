@@ -19,6 +19,7 @@ import (
 
 const hello = `{"stream":true,"messages":[{"role":"user","content":"hello there"}]}`
 
+// chatOn returns a streamed chat on a session.
 func chatOn(id string) proxyrouter.ChatRequest {
 	return proxyrouter.ChatRequest{
 		Path: "/v1/chat/completions", SessionID: id, RequestID: "req-1",
@@ -30,14 +31,15 @@ func TestForward_SendsOnlyAllowedHeaders(t *testing.T) {
 	c := serving(t, func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil || string(body) != hello || r.Method != http.MethodPost || r.URL.Path != "/v1/chat/completions" {
-			t.Errorf("%s %s: %s, %v", r.Method, r.URL, body, err)
+			t.Errorf("the node received %s %s with body %s, %v; want POST /v1/chat/completions with %s", r.Method, r.URL, body, err, hello)
 		}
 		if u, p, _ := r.BasicAuth(); u != username || p != password {
 			t.Error("the credentials are missing")
 		}
 		r.Header.Del("Authorization")
 		want := http.Header{
-			"Session_id": {sessionID}, "Model_id": {"0xm"}, "Chat_id": {r.Header.Get("chat_id")}, "X-Request-Id": {"req-1"},
+			"Session_id": {sessionID}, "Model_id": {"0xm"}, "X-Request-Id": {"req-1"},
+			"Chat_id":      {r.Header.Get("chat_id")}, // a hash
 			"Content-Type": {"application/json"}, "Content-Encoding": {"identity"}, "Accept": {"text/event-stream"},
 			"User-Agent": {"gateway-automation"}, "Content-Length": {"68"},
 		}
@@ -59,7 +61,7 @@ func TestForward_SendsOnlyAllowedHeaders(t *testing.T) {
 	}
 	defer resp.Body.Close() //nolint:errcheck // read to its end
 	if resp.StatusCode != http.StatusTeapot {
-		t.Errorf("status %d", resp.StatusCode)
+		t.Errorf("status %d, want the node's 418", resp.StatusCode)
 	}
 }
 
@@ -83,14 +85,14 @@ func TestForward_StreamsTheResponse(t *testing.T) {
 	for _, want := range []string{"one", "two"} {
 		got := make([]byte, 3)
 		if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != want {
-			t.Fatalf("read %q, %v", got, err)
+			t.Fatalf("read %q, %v; want %q", got, err, want)
 		}
-		step <- struct{}{} // the node waits until we have read
+		step <- struct{}{} // the node sends the next part only now
 	}
 }
 
 func TestForward_RejectsBadPathsAndHeaders(t *testing.T) {
-	c := serving(t, func(http.ResponseWriter, *http.Request) { t.Error("it was sent") })
+	c := serving(t, func(http.ResponseWriter, *http.Request) { t.Error("an invalid request was sent") })
 	for _, r := range []proxyrouter.ChatRequest{
 		{Path: "/v1/chat/completions"},
 		{Path: "/v1/chat/completions", SessionID: "a\r\nb"},
@@ -124,15 +126,15 @@ func TestForward_SendsOnce(t *testing.T) {
 	}
 	wantErrors(t, err)
 	if n := node.posts.Load(); n != 1 {
-		t.Errorf("sent %d times", n)
+		t.Errorf("the chat was sent %d times, want once", n)
 	}
 
-	gone := connect(t, "http://node", func(o *proxyrouter.Options) {
+	unreachable := connect(t, "http://node", func(o *proxyrouter.Options) {
 		o.HTTPClient = &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
 			return nil, errors.New("no route to host")
 		}}}
 	})
-	resp, err = gone.Forward(t.Context(), chatOn(sessionID))
+	resp, err = unreachable.Forward(t.Context(), chatOn(sessionID))
 	if err == nil {
 		_ = resp.Body.Close()
 	}
@@ -148,10 +150,10 @@ func TestForward_BoundsTheWaitForTheHeader(t *testing.T) {
 		resp, err := c.Forward(t.Context(), chatOn(id))
 		if err == nil {
 			_ = resp.Body.Close()
-			t.Fatal("no error")
+			t.Fatal("a chat at a node that never answers: no error")
 		}
 		if took := time.Since(begun); took != 10*time.Minute || !strings.Contains(err.Error(), "timeout awaiting response headers") {
-			t.Errorf("after %v: %v", took, err)
+			t.Errorf("the chat failed after %v: %v; want a timeout of the header after 10 minutes", took, err)
 		}
 	})
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 )
 
-func canonical(id string) bool {
+func isCanonical(id string) bool {
 	parsed, err := pathID(id)
 	return err == nil && parsed == id
 }
@@ -31,28 +31,28 @@ func FuzzDecode(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if s, err := decodeSession(body); err == nil && (!canonical(s.ID) || s.OpenedAt.Unix() <= 0 || s.EndsAt.Unix() <= 0 || s.EndsAt.Year() > 9999) {
-			t.Errorf("session %+v from %s", s, body)
+		if s, err := decodeSession(body); err == nil && (!isCanonical(s.ID) || s.OpenedAt.Unix() <= 0 || s.EndsAt.Unix() <= 0 || s.EndsAt.Year() > 9999) {
+			t.Errorf("decodeSession(%s) = %+v, which has a malformed id or time", body, s)
 		}
 		if list, err := decodeSessions(body); err == nil {
 			for _, s := range list {
-				if !canonical(s.ID) || s.OpenedAt.IsZero() || s.EndsAt.IsZero() {
-					t.Errorf("session %+v from %s", s, body)
+				if !isCanonical(s.ID) || s.OpenedAt.IsZero() || s.EndsAt.IsZero() {
+					t.Errorf("decodeSessions(%s) has %+v, with a malformed id or time", body, s)
 				}
 			}
 		}
 		if bids, err := decodeBids(body); err == nil {
 			for _, b := range bids {
 				if b.Provider == "" {
-					t.Errorf("bid %+v from %s", b, body)
+					t.Errorf("decodeBids(%s) has %+v, without a provider", body, b)
 				}
 			}
 		}
-		if id, err := decodeOpened(body); err == nil && !canonical(id) {
-			t.Errorf("opened %q from %s", id, body)
+		if id, err := decodeOpened(body); err == nil && !isCanonical(id) {
+			t.Errorf("decodeOpened(%s) = %q, which is not canonical", body, id)
 		}
 		if address, err := decodeWallet(body); err == nil && address == "" {
-			t.Errorf("wallet %q from %s", address, body)
+			t.Errorf("decodeWallet(%s) has no address and no error", body)
 		}
 		_, _ = decodeModels(body)
 	})
@@ -80,17 +80,17 @@ func FuzzClassify(f *testing.F) {
 		switch e.Cause {
 		case outcome.Client, outcome.Model, outcome.Node, outcome.Provider, outcome.Session:
 		default:
-			t.Errorf("cause %q", e.Cause)
+			t.Errorf("Classify(%d, %s) has the unexpected cause %q", status, body, e.Cause)
 		}
 		if e.Status < 400 || e.Status > 599 || e.Status == 401 || e.Status == 403 {
-			t.Errorf("%d %s: status %d", status, body, e.Status)
+			t.Errorf("Classify(%d, %s) has status %d, which no client should get", status, body, e.Status)
 		}
 		if (e.Expired && e.Cause != outcome.Session) || (e.Final && e.Cause != outcome.Provider) || e.RetryAfter < 0 || e.RetryAfter > 24*time.Hour {
-			t.Errorf("%+v", e)
+			t.Errorf("Classify(%d, %s) = %+v, whose fields contradict each other or are out of bounds", status, body, e)
 		}
-		for _, said := range []string{e.Message, e.Code, e.Param, e.Type} {
-			if !utf8.ValidString(said) || len(said) > maxMessage || strings.Contains(said, secret) || strings.Contains(said, "node.example.com") {
-				t.Errorf("text %q", said)
+		for _, text := range []string{e.Message, e.Code, e.Param, e.Type} {
+			if !utf8.ValidString(text) || len(text) > maxMessage || strings.Contains(text, secret) || strings.Contains(text, "node.example.com") {
+				t.Errorf("the text %q is too long, not UTF-8, or has a secret", text)
 			}
 		}
 	})
@@ -104,7 +104,7 @@ func FuzzRedact(f *testing.F) {
 		r := newRedactor("", secret)
 		text := r.clean(strings.Repeat("y", min(max(padding, 0), 1000)) + before + secret + after)
 		if strings.Contains(text, secret) || len(text) > maxMessage || !utf8.ValidString(text) {
-			t.Errorf("%q", text)
+			t.Errorf("the text %q is too long, not UTF-8, or has the secret", text)
 		}
 	})
 }
@@ -118,7 +118,7 @@ func FuzzFindStop(f *testing.F) {
 		open, length := ChatRequest{Path: "/v1/chat/completions", Body: body}.body()
 		adapted, err := io.ReadAll(open())
 		if err != nil || len(adapted) != length {
-			t.Fatalf("%d bytes, want %d, %v", len(adapted), length, err)
+			t.Fatalf("read %d bytes, want the announced %d: %v", len(adapted), length, err)
 		}
 		var before, after map[string]json.RawMessage
 		if json.Unmarshal(body, &before) != nil {
@@ -128,14 +128,14 @@ func FuzzFindStop(f *testing.F) {
 			t.Fatalf("%s became %s: %v", body, adapted, err)
 		}
 		if bytes.Count(body, []byte(`"stop"`)) > 1 || bytes.Contains(body, []byte(`\u`)) {
-			return // which of two members counts is not ours to say
+			return // of equal or escaped names, encoding/json may take another one than findStop
 		}
 		stop := bytes.TrimSpace(before["stop"])
 		if len(stop) > 0 && stop[0] == '"' {
 			stop = append(append([]byte("["), stop...), ']')
 		}
 		if !bytes.Equal(stop, bytes.TrimSpace(after["stop"])) {
-			t.Errorf("%s became %s", body, adapted)
+			t.Errorf("%s became %s, want stop to be %s", body, adapted, stop)
 		}
 	})
 }

@@ -34,7 +34,7 @@ func openRequest() session.OpenRequest {
 	return session.OpenRequest{ModelID: model, Duration: time.Hour}
 }
 
-// connect returns a client of the node at url, closed with the test.
+// connect returns a client of the node at url. The test's end closes it.
 func connect(t *testing.T, url string, change ...func(*proxyrouter.Options)) *proxyrouter.Client {
 	t.Helper()
 	opts := proxyrouter.Options{URL: url, Username: username, Password: password}
@@ -68,17 +68,17 @@ func open(t *testing.T, c *proxyrouter.Client) string {
 
 var shortID = regexp.MustCompile(`\b0[xX]([0-9a-fA-F]{1,40})\b`)
 
-// pad writes out the ids of a text, so that 0xabc can stand for 32 bytes.
+// pad extends the ids in a text to 32 bytes, so that tests can write 0xabc.
 func pad(text string) string {
 	return shortID.ReplaceAllStringFunc(text, func(id string) string {
 		return id[:2] + strings.Repeat("0", 66-len(id)) + id[2:]
 	})
 }
 
-// sessionID is one that no simulated node has.
+// sessionID is an id that no session of a simulated node has.
 var sessionID = pad("0xabc")
 
-// answering returns a client of a node that gives one fixed response.
+// answering returns a client of a node that answers every request with status and body.
 func answering(t *testing.T, status int, body string) *proxyrouter.Client {
 	t.Helper()
 	return serving(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -87,7 +87,7 @@ func answering(t *testing.T, status int, body string) *proxyrouter.Client {
 	})
 }
 
-// serving returns a client of a node with the handler h.
+// serving returns a client of a node whose handler is h.
 func serving(t *testing.T, h http.HandlerFunc, change ...func(*proxyrouter.Options)) *proxyrouter.Client {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -129,7 +129,7 @@ func newRawNode(t *testing.T, onPost func(net.Conn)) *rawNode {
 			done.Go(func() {
 				stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 				defer stop()
-				defer conn.Close() //nolint:errcheck // nothing is left to lose
+				defer conn.Close() //nolint:errcheck // all that was to be written is written
 				n.serve(conn, onPost)
 			})
 		}

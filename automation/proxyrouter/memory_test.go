@@ -27,6 +27,7 @@ type memoryNode struct {
 	http  http.Server
 }
 
+// newMemoryNode returns a node, a client of it, and the client's log.
 func newMemoryNode(t *testing.T, opts proxyroutertest.Options, change ...func(*proxyrouter.Options)) (*memoryNode, *proxyrouter.Client, *bytes.Buffer) {
 	t.Helper()
 	opts.Username, opts.Password = username, password
@@ -62,14 +63,14 @@ func (n *memoryNode) dial(context.Context, string, string) (net.Conn, error) {
 		return nil, errors.New("connection refused")
 	case "hanging":
 		<-n.done
-		return nil, errors.New("done")
+		return nil, errors.New("the test has ended")
 	}
 	ours, theirs := net.Pipe()
 	select {
 	case n.conns <- theirs:
 		return ours, nil
 	case <-n.done:
-		return nil, errors.New("done")
+		return nil, errors.New("the test has ended")
 	}
 }
 
@@ -86,7 +87,7 @@ func (n *memoryNode) Accept() (net.Conn, error) {
 func (n *memoryNode) Close() error   { return nil }
 func (n *memoryNode) Addr() net.Addr { return &net.TCPAddr{} }
 
-// openSession opens a session past the client.
+// openSession opens a session by a call of the handler, without the client.
 func (n *memoryNode) openSession() string {
 	r := httptest.NewRequest(http.MethodPost, "/blockchain/models/"+model+"/session", strings.NewReader(`{"sessionDuration":3600}`))
 	r.SetBasicAuth(username, password)

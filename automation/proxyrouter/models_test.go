@@ -30,12 +30,12 @@ func TestRatedBids_RejectsMalformedResponses(t *testing.T) {
 	for name, body := range map[string]string{
 		"no JSON":             `x`,
 		"no provider":         `{"bids":[{"ID":"0xb1","Bid":{}}]}`,
-		"no score":            `{"bids":[{"ID":"0xb1","Bid":{"Provider":"0x1"},"Score":"high"}]}`,
+		"a score in words":    `{"bids":[{"ID":"0xb1","Bid":{"Provider":"0x1"},"Score":"high"}]}`,
 		"a time that is true": `{"bids":[{"ID":"0xb1","Bid":{"Provider":"0x1","DeletedAt":true}}]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, err := answering(t, 200, body).RatedBids(t.Context(), model); err == nil {
-				t.Errorf("bids = %v", got)
+				t.Errorf("bids = %v, want an error", got)
 			}
 		})
 	}
@@ -44,17 +44,17 @@ func TestRatedBids_RejectsMalformedResponses(t *testing.T) {
 	}
 }
 
-func TestRatedBids_ListsTheSimulatedNodes(t *testing.T) {
+func TestRatedBids_ListsTheSimulatedNodesBids(t *testing.T) {
 	node, c := start(t, proxyroutertest.Options{Models: []proxyroutertest.Model{
 		{ID: model, Name: "Llama", Providers: []proxyroutertest.Provider{{Address: "0x1"}, {Address: "0x2"}}},
 	}})
 	bids, err := c.RatedBids(t.Context(), model)
 	if err != nil || len(bids) != 2 || bids[0].Provider != "0x1" || bids[0].Score <= bids[1].Score || bids[0].ID == bids[1].ID {
-		t.Errorf("bids = %v, %v", bids, err)
+		t.Errorf("bids = %v, %v; want those of 0x1 and 0x2 in this order", bids, err)
 	}
 	node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpBids})
 	if _, err := c.RatedBids(t.Context(), model); err == nil {
-		t.Error("no error")
+		t.Error("an error response: no error")
 	}
 }
 
@@ -77,10 +77,10 @@ func TestModels_HaveCanonicalIDs(t *testing.T) {
 		body string
 		want []proxyrouter.Model // nil: an error
 	}{
-		"either case":    {`{"models":[{"Id":"` + upper + `","ModelType":"llm"}]}`, []proxyrouter.Model{{ID: model, Type: "LLM"}}},
+		"upper case":     {`{"models":[{"Id":"` + upper + `","ModelType":"llm"}]}`, []proxyrouter.Model{{ID: model, Type: "LLM"}}},
 		"deleted":        {`{"models":[{"Id":"` + model + `","ModelType":"LLM","IsDeleted":true}]}`, []proxyrouter.Model{{ID: model, Type: "LLM", Deleted: true}}},
 		"without a type": {`{"models":[{"Id":"` + model + `","CreatedAt":"1750000000"}]}`, []proxyrouter.Model{{ID: model, Created: created}}},
-		"none":           {`{"models":[]}`, []proxyrouter.Model{}},
+		"an empty list":  {`{"models":[]}`, []proxyrouter.Model{}},
 		"no list":        {`{}`, nil},
 		"another shape":  {`[]`, nil},
 		"a malformed id": {`{"models":[{"Id":"0x","ModelType":"LLM"}]}`, nil},
@@ -89,7 +89,7 @@ func TestModels_HaveCanonicalIDs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got, err := answering(t, 200, test.body).Models(t.Context())
 			if (err == nil) != (test.want != nil) || !cmp.Equal(got, test.want) {
-				t.Errorf("models = %v, %v", got, err)
+				t.Errorf("models = %v, %v; want %v", got, err, test.want)
 			}
 		})
 	}

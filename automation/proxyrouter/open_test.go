@@ -32,7 +32,7 @@ var sentinels = map[string]error{
 func wantErrors(t *testing.T, err error, want ...string) {
 	t.Helper()
 	if err == nil {
-		t.Fatal("no error")
+		t.Fatalf("no error, want one that wraps %q", want)
 	}
 	wanted, got := map[string]bool{}, map[string]bool{}
 	for _, name := range want {
@@ -44,7 +44,7 @@ func wantErrors(t *testing.T, err error, want ...string) {
 		}
 	}
 	if diff := cmp.Diff(wanted, got); diff != "" {
-		t.Errorf("%v: sentinels (-want +got):\n%s", err, diff)
+		t.Errorf("the error %q wraps (-want +got):\n%s", err, diff)
 	}
 }
 
@@ -62,16 +62,16 @@ func TestSession_OpensAndCloses(t *testing.T) {
 	if diff := cmp.Diff(want, s); diff != "" {
 		t.Errorf("session (-want +got):\n%s", diff)
 	}
-	for range 2 { // closed already is success
+	for range 2 { // closing it again is a success
 		if err := c.CloseSession(t.Context(), id); err != nil {
 			t.Errorf("close: %v", err)
 		}
 	}
 	if s, err = c.GetSession(t.Context(), id); err != nil || s.ClosedAt.IsZero() {
-		t.Errorf("closed session = %+v, %v", s, err)
+		t.Errorf("GetSession after the close = %+v, %v; want ClosedAt set", s, err)
 	}
 	if st := node.Stats(); st.Opens != 1 || st.Closes != 1 || st.EarlyCloses != 1 || st.OpenNow != 0 {
-		t.Errorf("stats = %+v", st)
+		t.Errorf("stats = %+v, want one open and one early close", st)
 	}
 }
 
@@ -80,28 +80,28 @@ func TestOpenSession_SendsTheRequestBody(t *testing.T) {
 		req  session.OpenRequest
 		want map[string]any
 	}{
-		"plainly": {
+		"without a provider to omit": {
 			session.OpenRequest{ModelID: model, Duration: 1800*time.Second + time.Millisecond},
 			map[string]any{"sessionDuration": 1800.0, "directPayment": false, "failover": false},
 		},
-		"with a provider omitted": {
+		"with a provider to omit": {
 			session.OpenRequest{ModelID: model, Duration: time.Hour, OmitProvider: "0xAb"},
 			map[string]any{"sessionDuration": 3600.0, "directPayment": false, "failover": false, "omitProvider": "0xAb"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := serving(t, func(w http.ResponseWriter, r *http.Request) {
-				if r.Method == http.MethodGet { // which provider it was
+				if r.Method == http.MethodGet { // the client reads which provider was chosen
 					return
 				}
 				u, p, _ := r.BasicAuth()
 				if u != username || p != password || r.Method != http.MethodPost ||
 					r.URL.Path != "/blockchain/models/"+model+"/session" || r.Header.Get("Content-Type") != "application/json" {
-					t.Errorf("request = %s %s, %v", r.Method, r.URL, r.Header)
+					t.Errorf("unexpected request %s %s with header %v", r.Method, r.URL, r.Header)
 				}
 				var got map[string]any
 				if err := json.NewDecoder(r.Body).Decode(&got); err != nil {
-					t.Error(err)
+					t.Errorf("the body is not JSON: %v", err)
 				}
 				if diff := cmp.Diff(test.want, got); diff != "" {
 					t.Errorf("body (-want +got):\n%s", diff)
@@ -109,7 +109,7 @@ func TestOpenSession_SendsTheRequestBody(t *testing.T) {
 				_, _ = io.WriteString(w, pad(`{"sessionID":"0xABC"}`))
 			})
 			if id, err := c.OpenSession(t.Context(), test.req); err != nil || id != sessionID {
-				t.Errorf("OpenSession = %q, %v", id, err)
+				t.Errorf("OpenSession = %q, %v; want %q", id, err, sessionID)
 			}
 		})
 	}
@@ -124,7 +124,7 @@ func TestOpenSession_OmitsTheProvider(t *testing.T) {
 		t.Fatal(err)
 	}
 	if s, err := c.GetSession(t.Context(), id); err != nil || s.Provider != proxyroutertest.ProviderAddress(1) {
-		t.Errorf("session = %+v, %v", s, err)
+		t.Errorf("session = %+v, %v; want one of the second provider", s, err)
 	}
 }
 
@@ -132,7 +132,7 @@ func TestOpenSession_MapsErrors(t *testing.T) {
 	for name, test := range map[string]struct {
 		status int
 		text   string
-		want   []string // nothing: the outcome is unknown
+		want   []string // empty: the outcome is unknown
 	}{
 		"no auth":                  {401, "no basic auth provided", []string{"unauthorized", "not opened"}},
 		"bad auth":                 {401, "invalid username or password", []string{"unauthorized", "not opened"}},
@@ -164,12 +164,12 @@ func TestOpenSession_MapsErrors(t *testing.T) {
 			node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Status: test.status, Text: test.text})
 			id, err := c.OpenSession(t.Context(), openRequest())
 			if id != "" {
-				t.Errorf("id = %q", id)
+				t.Errorf("a failed open returns the id %q", id)
 			}
 			wantErrors(t, err, test.want...)
 			message, ok := strings.CutPrefix(err.Error(), fmt.Sprintf("proxyrouter: open session: node answered %d: ", test.status))
-			if !ok || message == "" || test.text != "" && message != test.text {
-				t.Errorf("error = %v", err)
+			if !ok || message == "" || (test.text != "" && message != test.text) {
+				t.Errorf("error = %q, want operation, status %d and the node's text %q", err, test.status, test.text)
 			}
 		})
 	}
@@ -190,7 +190,7 @@ func TestOpenSession_KnowsTheRefusalsBeforeTheTransaction(t *testing.T) {
 	}
 }
 
-// Every preset of an open, and what is certain after it.
+// Every preset with which an open fails, and what is certain then.
 func TestOpenSession_UnderstandsTheSimulatedNodesPresets(t *testing.T) {
 	for name, test := range map[string]struct {
 		want  []string
@@ -214,7 +214,7 @@ func TestOpenSession_UnderstandsTheSimulatedNodesPresets(t *testing.T) {
 				_, err := c.OpenSession(t.Context(), openRequest())
 				wantErrors(t, err, test.want...)
 				if n := node.Stats().Opens; n != test.opens {
-					t.Errorf("%d opens", n)
+					t.Errorf("%d sessions opened, want %d", n, test.opens)
 				}
 			})
 		})
@@ -238,13 +238,13 @@ func TestOpenSession_UnderstandsTheSimulatedNodesRefusals(t *testing.T) {
 }
 
 func TestOpenSession_RejectsBadRequests(t *testing.T) {
-	c := serving(t, func(http.ResponseWriter, *http.Request) { t.Error("it was sent") })
+	c := serving(t, func(http.ResponseWriter, *http.Request) { t.Error("a bad request was sent") })
 	for name, req := range map[string]session.OpenRequest{
-		"no model":         {Duration: time.Hour},
-		"a path":           {ModelID: "../wallet", Duration: time.Hour},
-		"an endless model": {ModelID: strings.Repeat("a", 129), Duration: time.Hour},
-		"no duration":      {ModelID: model},
-		"under a second":   {ModelID: model, Duration: time.Second - 1},
+		"no model":        {Duration: time.Hour},
+		"a path":          {ModelID: "../wallet", Duration: time.Hour},
+		"a long model id": {ModelID: strings.Repeat("a", 129), Duration: time.Hour},
+		"no duration":     {ModelID: model},
+		"under a second":  {ModelID: model, Duration: time.Second - 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := c.OpenSession(t.Context(), req)
@@ -266,14 +266,14 @@ func TestOpenSession_OutcomeIsUnknownAfterAMalformedResponse(t *testing.T) {
 	t.Run("a redirect", func(t *testing.T) {
 		c := serving(t, func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/elsewhere" {
-				t.Error("it was followed")
+				t.Error("the redirect was followed")
 			}
 			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
 		})
 		_, err := c.OpenSession(t.Context(), openRequest())
 		wantErrors(t, err)
 		if !strings.Contains(err.Error(), "redirect") {
-			t.Error(err)
+			t.Errorf("error = %q, want one that names the redirect", err)
 		}
 	})
 }

@@ -28,15 +28,15 @@ func TestNew_RejectsBadOptionsWithoutRepeatingThem(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c, err := proxyrouter.New(test.opts)
 			if err == nil || c != nil {
-				t.Fatalf("New = %v, %v", c, err)
+				t.Fatalf("New = %v, %v; want no client and an error", c, err)
 			}
 			for _, want := range test.want {
 				if !strings.Contains(err.Error(), want) {
-					t.Errorf("%q does not say %q", err, want)
+					t.Errorf("the error %q does not say %q", err, want)
 				}
 			}
 			if strings.Contains(err.Error(), secret) {
-				t.Errorf("%q repeats the secret", err)
+				t.Errorf("the error %q repeats the secret", err)
 			}
 		})
 	}

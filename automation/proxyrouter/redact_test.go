@@ -43,11 +43,11 @@ func TestErrorsAndLogs_HoldNoSecrets(t *testing.T) {
 			texts := err.Error() + err2.Error() + err3.Error() + log.String()
 			for _, canary := range canaries {
 				if strings.Contains(texts, canary) {
-					t.Errorf("padding %d: %q is in\n%s", padding, canary, texts)
+					t.Errorf("with a padding of %d, errors and log have %q:\n%s", padding, canary, texts)
 				}
 			}
 			if !strings.Contains(log.String(), "open session") {
-				t.Errorf("the log is empty: %s", &log)
+				t.Errorf("the log lacks the open:\n%s", &log)
 			}
 		}
 	}
@@ -61,10 +61,10 @@ func TestMessages_AreShortAndOneLine(t *testing.T) {
 		_, err := answering(t, 500, body).Models(t.Context())
 		text := err.Error()
 		if len(text) > 400 || !utf8.ValidString(text) || strings.ContainsAny(text, "\n\x00\x1b") {
-			t.Errorf("%d bytes: %q", len(text), text)
+			t.Errorf("the error has %d bytes, or is not one line of UTF-8: %q", len(text), text)
 		}
 		if strings.Contains(body, "node.example.com") && !strings.Contains(text, "https://node.example.com failed") {
-			t.Errorf("the host is lost: %q", text)
+			t.Errorf("the error lacks the URL's host: %q", text)
 		}
 	}
 }

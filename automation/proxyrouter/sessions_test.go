@@ -19,7 +19,8 @@ import (
 
 const openSession = `{"session":{"Id":"0xabc","OpenedAt":1750000000,"EndsAt":1750003599,"ClosedAt":0}}`
 
-// closing returns a client of a node that has an open session and answers a close like that.
+// closing returns a client of a node that has an open session and answers its
+// close with status and body.
 func closing(t *testing.T, status int, body string) *proxyrouter.Client {
 	t.Helper()
 	return serving(t, func(w http.ResponseWriter, r *http.Request) {
@@ -44,7 +45,7 @@ func TestCloseSession_AcceptsEveryFormOfSuccess(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := closing(t, answer.status, answer.body).CloseSession(t.Context(), sessionID); err != nil {
-				t.Error(err)
+				t.Errorf("CloseSession: %v", err)
 			}
 		})
 	}
@@ -53,7 +54,7 @@ func TestCloseSession_AcceptsEveryFormOfSuccess(t *testing.T) {
 		id := open(t, c)
 		node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpClose, Mode: proxyroutertest.ModeCut})
 		if err := c.CloseSession(t.Context(), id); err != nil {
-			t.Error(err)
+			t.Errorf("CloseSession: %v", err)
 		}
 	})
 }
@@ -70,12 +71,12 @@ func TestCloseSession_SendsNothingUnlessTheSessionIsOpen(t *testing.T) {
 		t.Errorf("an unknown session: %v", err)
 	}
 	if s := node.Stats(); s.Closes != 1 || s.ClosesOfClosed != 0 {
-		t.Errorf("stats = %+v", s)
+		t.Errorf("stats = %+v, want one close and none of a closed session", s)
 	}
 	other := open(t, c)
 	node.Inject(proxyroutertest.Fault{Name: "get-rpc-error", Times: 1})
 	if err := c.CloseSession(t.Context(), other); err == nil || node.Stats().Closes != 1 {
-		t.Errorf("a session that cannot be read: %v, %d closes", err, node.Stats().Closes)
+		t.Errorf("closing a session that cannot be read: %v and %d closes, want an error and still one", err, node.Stats().Closes)
 	}
 }
 
@@ -87,7 +88,7 @@ func TestCloseSession_BelievesTheChainAfterAFailure(t *testing.T) {
 				id := open(t, c)
 				node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpClose, After: closed, Text: text})
 				if err := c.CloseSession(t.Context(), id); (err == nil) != closed {
-					t.Errorf("error = %v", err)
+					t.Errorf("CloseSession = %v, want success: %t", err, closed)
 				}
 			})
 		}
@@ -132,7 +133,7 @@ func TestGetSession_Decodes(t *testing.T) {
 			`{"session":{"Id":"0xABC","OpenedAt":"1750000000","EndsAt":"1750003599","ClosedAt":"1750003700"}}`,
 			session.ChainSession{ID: sessionID, OpenedAt: opened, EndsAt: ends, ClosedAt: closed},
 		},
-		"null for never": {
+		"null while open": {
 			`{"session":{"Id":"0xabc","OpenedAt":1750000000,"EndsAt":1750003599,"ClosedAt":null}}`,
 			session.ChainSession{ID: sessionID, OpenedAt: opened, EndsAt: ends},
 		},
@@ -161,7 +162,7 @@ func TestGetSession_RejectsMalformedResponses(t *testing.T) {
 		"no end":              `{"session":{"Id":"0xabc","OpenedAt":1,"ClosedAt":0}}`,
 		"a negative time":     `{"session":{"Id":"0xabc","OpenedAt":1,"EndsAt":-2}}`,
 		"a fraction":          `{"session":{"Id":"0xabc","OpenedAt":1,"EndsAt":2.5}}`,
-		"milliseconds, far":   `{"session":{"Id":"0xabc","OpenedAt":1,"EndsAt":253402300800}}`,
+		"after the year 9999": `{"session":{"Id":"0xabc","OpenedAt":1,"EndsAt":253402300800}}`,
 		"a time that is true": `{"session":{"Id":"0xabc","OpenedAt":1,"EndsAt":true}}`,
 		"an id that is 7":     `{"session":{"Id":7,"OpenedAt":1,"EndsAt":2}}`,
 	} {
@@ -169,20 +170,20 @@ func TestGetSession_RejectsMalformedResponses(t *testing.T) {
 			s, err := answering(t, 200, body).GetSession(t.Context(), sessionID)
 			wantErrors(t, err)
 			if s != (session.ChainSession{}) {
-				t.Errorf("session = %+v", s)
+				t.Errorf("the session next to the error is %+v, want the zero value", s)
 			}
 		})
 	}
 }
 
 func TestReads_AreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // reading so much takes its time on a busy machine
+	synctest.Test(t, func(t *testing.T) { // by a real clock the read could time out on a busy machine
 		n, c, _ := newMemoryNode(t, proxyroutertest.Options{})
 		n.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpGet, Status: 200, Body: `{"session":"` + strings.Repeat("x", 9<<20) + `"}`})
 		_, err := c.GetSession(t.Context(), sessionID)
 		wantErrors(t, err)
 		if !strings.Contains(err.Error(), "larger than") {
-			t.Error(err)
+			t.Errorf("error = %q, want one about the response's size", err)
 		}
 	})
 }
@@ -199,8 +200,9 @@ func TestGetSession_ReportsAMissingSession(t *testing.T) {
 	wantErrors(t, err)
 }
 
-// sim is a simulated node with n sessions, a minute apart, the last at the returned time.
-func sim(t *testing.T, n int) (*proxyroutertest.Server, *proxyrouter.Client, time.Time) {
+// startWithSessions returns a simulated node with n sessions that were opened a
+// minute apart, a client of it, and when the last one was opened.
+func startWithSessions(t *testing.T, n int) (*proxyroutertest.Server, *proxyrouter.Client, time.Time) {
 	t.Helper()
 	clock := time.Unix(1750000000, 0).UTC()
 	node, c := start(t, proxyroutertest.Options{Now: func() time.Time { return clock }})
@@ -212,19 +214,19 @@ func sim(t *testing.T, n int) (*proxyroutertest.Server, *proxyrouter.Client, tim
 }
 
 func TestWalletSessions_ListsTheNewestFirst(t *testing.T) {
-	node, c, last := sim(t, 300)
+	node, c, last := startWithSessions(t, 300)
 	for name, test := range map[string]struct {
 		since time.Time
 		want  int
 	}{
-		"all of them":                    {time.Time{}, 300},
-		"the last one":                   {last, 1},
-		"fractions of a second are lost": {last.Add(999 * time.Millisecond), 1},
-		"none":                           {last.Add(time.Second), 0},
-		"the first page to its end":      {last.Add(-19 * time.Minute), 20},
-		"one more":                       {last.Add(-20 * time.Minute), 21},
-		"the second page to its end":     {last.Add(-274 * time.Minute), 275},
-		"and beyond":                     {last.Add(-275 * time.Minute), 276},
+		"all":                                 {time.Time{}, 300},
+		"the last":                            {last, 1},
+		"a fraction of a second is truncated": {last.Add(999 * time.Millisecond), 1},
+		"none":                                {last.Add(time.Second), 0},
+		"all of the first page":               {last.Add(-19 * time.Minute), 20},
+		"one of the second page":              {last.Add(-20 * time.Minute), 21},
+		"all of the second page":              {last.Add(-274 * time.Minute), 275},
+		"one of the third page":               {last.Add(-275 * time.Minute), 276},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := c.WalletSessions(t.Context(), test.since)
@@ -234,18 +236,20 @@ func TestWalletSessions_ListsTheNewestFirst(t *testing.T) {
 			all := node.Stats().Sessions
 			for i, s := range got {
 				if s.ID != all[len(all)-1-i].ID {
-					t.Fatalf("session %d is %s", i, s.ID)
+					t.Fatalf("session %d is %s, want %s", i, s.ID, all[len(all)-1-i].ID)
 				}
 			}
 		})
 	}
 }
 
-func wire(id, opened int) string {
+// sessionJSON returns a session as the node lists it.
+func sessionJSON(id, opened int) string {
 	return fmt.Sprintf(`{"Id":"0x%064d","OpenedAt":%d,"EndsAt":%d,"ClosedAt":0}`, id, opened, opened+3600)
 }
 
-// listing serves pages made by page, and counts them.
+// listing returns a client of a node whose pages of sessions are made by page, and
+// the number of pages that were read.
 func listing(t *testing.T, page func(offset, limit int) []string) (*proxyrouter.Client, *atomic.Int64) {
 	t.Helper()
 	var pages atomic.Int64
@@ -259,7 +263,7 @@ func listing(t *testing.T, page func(offset, limit int) []string) (*proxyrouter.
 		offset, _ := strconv.Atoi(q.Get("offset"))
 		limit, _ := strconv.Atoi(q.Get("limit"))
 		if q.Get("user") != "0xWallet" || q.Get("order") != "desc" || limit < 1 || limit > 255 {
-			t.Errorf("query = %v", q)
+			t.Errorf("unexpected query %v", q)
 		}
 		_, _ = fmt.Fprintf(w, `{"sessions":[%s]}`, strings.Join(page(offset, limit), ","))
 	}), &pages
@@ -268,13 +272,13 @@ func listing(t *testing.T, page func(offset, limit int) []string) (*proxyrouter.
 func TestWalletSessions_ReadsOnlyTheNeededPages(t *testing.T) {
 	c, pages := listing(t, func(offset, limit int) (page []string) {
 		for i := range limit {
-			page = append(page, wire(offset+i, 1_000_000-offset-i))
+			page = append(page, sessionJSON(offset+i, 1_000_000-offset-i))
 		}
 		return page
 	})
 	got, err := c.WalletSessions(t.Context(), time.Unix(1_000_000-5, 0))
 	if err != nil || len(got) != 6 || pages.Load() != 1 {
-		t.Errorf("%d sessions from %d pages, %v", len(got), pages.Load(), err)
+		t.Errorf("%d sessions from %d pages, %v; want 6 from one page", len(got), pages.Load(), err)
 	}
 }
 
@@ -282,61 +286,61 @@ func TestWalletSessions_IsCompleteIfTheNodeDoesNotSort(t *testing.T) {
 	const n = 300
 	c, _ := listing(t, func(offset, limit int) (page []string) {
 		for i := offset; i < min(offset+limit, n); i++ {
-			page = append(page, wire(i, 1000+i)) // the oldest first
+			page = append(page, sessionJSON(i, 1000+i)) // the oldest first
 		}
 		return page
 	})
 	got, err := c.WalletSessions(t.Context(), time.Unix(1000+n-2, 0))
 	if err != nil || len(got) != 2 || got[0].ID != pad("0x299") || got[1].ID != pad("0x298") {
-		t.Errorf("sessions = %v, %v", got, err)
+		t.Errorf("sessions = %v, %v; want 0x299 and 0x298", got, err)
 	}
 }
 
 func TestWalletSessions_ListsASessionOnceWhenPagesShift(t *testing.T) {
 	calls := 0
 	c, _ := listing(t, func(offset, limit int) (page []string) {
-		n := 100 + 3*calls // three more before each page
+		n := 100 + 3*calls // three sessions are opened between two pages
 		calls++
 		for i := offset; i < min(offset+limit, n); i++ {
-			page = append(page, wire(n-i, 1000+n-i))
+			page = append(page, sessionJSON(n-i, 1000+n-i))
 		}
 		return page
 	})
 	got, err := c.WalletSessions(t.Context(), time.Time{})
 	if err != nil || len(got) != 100 {
-		t.Errorf("%d sessions, %v", len(got), err)
+		t.Errorf("%d sessions, %v; want 100", len(got), err)
 	}
 }
 
 func TestWalletSessions_EndsIfTheNodeRepeatsAPage(t *testing.T) {
 	c, pages := listing(t, func(_, limit int) (page []string) {
 		for i := range limit {
-			page = append(page, wire(i, 1000-i))
+			page = append(page, sessionJSON(i, 1000-i))
 		}
 		return page
 	})
 	if _, err := c.WalletSessions(t.Context(), time.Time{}); err == nil || pages.Load() != 3 {
-		t.Errorf("%d pages, %v", pages.Load(), err)
+		t.Errorf("%d pages were read, %v; want an error after 3", pages.Load(), err)
 	}
 }
 
 func TestWalletSessions_FailsRatherThanOmittingASession(t *testing.T) {
 	for name, body := range map[string]string{
-		"no list":      `{"address":"0x1"}`,
-		"no JSON":      `{"address":"0x1","sessions":[`,
-		"a broken one": `{"address":"0x1","sessions":[{"Id":"0x1","OpenedAt":1,"EndsAt":2},{"Id":"0x2"}]}`,
-		"no wallet":    `{"sessions":[]}`,
+		"no list":             `{"address":"0x1"}`,
+		"no JSON":             `{"address":"0x1","sessions":[`,
+		"a malformed session": `{"address":"0x1","sessions":[{"Id":"0x1","OpenedAt":1,"EndsAt":2},{"Id":"0x2"}]}`,
+		"no wallet":           `{"sessions":[]}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got, err := answering(t, 200, body).WalletSessions(t.Context(), time.Time{}); err == nil {
-				t.Errorf("sessions = %v", got)
+				t.Errorf("sessions = %v, want an error", got)
 			}
 		})
 	}
 	t.Run("null is an empty list", func(t *testing.T) {
 		got, err := answering(t, 200, `{"address":"0x1","sessions":null}`).WalletSessions(t.Context(), time.Time{})
 		if err != nil || len(got) != 0 {
-			t.Errorf("sessions = %v, %v", got, err)
+			t.Errorf("sessions = %v, %v; want none", got, err)
 		}
 	})
 	for _, op := range []proxyroutertest.Op{proxyroutertest.OpWallet, proxyroutertest.OpSessions} {
@@ -366,7 +370,7 @@ func TestWalletSessions_CachesTheAddressForAMinute(t *testing.T) {
 	}
 	clock = clock.Add(time.Second)
 	if err := list(); err == nil {
-		t.Error("after the minute the old address was used")
+		t.Error("after the minute: no error, so the old address was used")
 	}
 }
 
@@ -377,18 +381,18 @@ func TestWalletSessions_NoticesAnotherWallet(t *testing.T) {
 		case r.URL.Path == "/wallet":
 			_, _ = fmt.Fprintf(w, `{"address":%q}`, address)
 		case r.URL.Query().Get("user") == "0x2":
-			_, _ = fmt.Fprintf(w, `{"sessions":[%s]}`, wire(1, 1000))
+			_, _ = fmt.Fprintf(w, `{"sessions":[%s]}`, sessionJSON(1, 1000))
 		default:
 			_, _ = fmt.Fprint(w, `{"sessions":[]}`)
 		}
 	})
-	for _, want := range []int{0, 0} {
-		if got, err := c.WalletSessions(t.Context(), time.Time{}); err != nil || len(got) != want {
-			t.Errorf("sessions = %v, %v", got, err)
+	for range 2 { // the second call uses the cached address
+		if got, err := c.WalletSessions(t.Context(), time.Time{}); err != nil || len(got) != 0 {
+			t.Errorf("sessions of the first wallet = %v, %v; want none", got, err)
 		}
 	}
 	address = "0x2" // the node was restarted with another wallet
 	if got, err := c.WalletSessions(t.Context(), time.Time{}); err != nil || len(got) != 1 {
-		t.Errorf("sessions = %v, %v", got, err)
+		t.Errorf("sessions of the second wallet = %v, %v; want one", got, err)
 	}
 }

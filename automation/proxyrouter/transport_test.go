@@ -35,9 +35,9 @@ func TestOpenSession_OutcomeIsUnknownWithoutAResponse(t *testing.T) {
 				}
 				list, err := c.WalletSessions(t.Context(), time.Time{})
 				if err != nil || len(list) != 1 || node.Stats().Opens != 1 {
-					t.Errorf("on the chain: %v, %v", list, err)
+					t.Errorf("the wallet's sessions are %v, %v; want the one that was paid", list, err)
 				}
-				time.Sleep(fault.Delay) // the node's handler ends
+				time.Sleep(fault.Delay) // until the node's handler ends
 			})
 		})
 	}
@@ -65,7 +65,7 @@ func TestTransactions_AreSentOnce(t *testing.T) {
 				t.Error("close: no error")
 			}
 			if n := node.posts.Load(); n != 2 {
-				t.Errorf("%d requests for an open and a close", n)
+				t.Errorf("%d requests for an open and a close, want 2", n)
 			}
 		})
 	}
@@ -87,7 +87,7 @@ func TestOpenSession_IsUnavailableWithoutAConnection(t *testing.T) {
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	plain := newRawNode(t, func(net.Conn) {})
+	node := newRawNode(t, func(net.Conn) {})
 
 	for name, test := range map[string]struct {
 		ctx    context.Context
@@ -96,19 +96,19 @@ func TestOpenSession_IsUnavailableWithoutAConnection(t *testing.T) {
 	}{
 		"nothing listens":           {t.Context(), connect(t, closed), []string{"unavailable"}},
 		"the name does not resolve": {t.Context(), connect(t, "http://node.invalid", failing(&net.DNSError{Err: "no such host", Name: "node.invalid"})), []string{"unavailable"}},
-		"TLS fails":                 {t.Context(), connect(t, strings.Replace(plain.url, "http:", "https:", 1)), []string{"unavailable"}},
-		"the caller left before it": {cancelled, connect(t, plain.url), []string{"unavailable", "cancelled"}},
+		"TLS fails":                 {t.Context(), connect(t, strings.Replace(node.url, "http:", "https:", 1)), []string{"unavailable"}},
+		"the caller has left":       {cancelled, connect(t, node.url), []string{"unavailable", "cancelled"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := test.client.OpenSession(test.ctx, openRequest())
 			wantErrors(t, err, test.want...)
 			if !strings.HasPrefix(err.Error(), "proxyrouter: open session: no response: ") {
-				t.Errorf("error = %v", err)
+				t.Errorf("error = %q, want one that says that there was no response", err)
 			}
 		})
 	}
-	if n := plain.posts.Load(); n != 0 {
-		t.Errorf("%d requests arrived", n)
+	if n := node.posts.Load(); n != 0 {
+		t.Errorf("%d requests arrived, want none", n)
 	}
 }
 
@@ -128,9 +128,9 @@ func TestOpenSession_OutcomeIsUnknownToACallerThatLeaves(t *testing.T) {
 		defer cancel()
 		_, err := c.OpenSession(ctx, openRequest())
 		wantErrors(t, err, "deadline")
-		time.Sleep(time.Minute) // the node continues
+		time.Sleep(time.Minute) // the node completes the open
 		if n := node.Stats().Opens; n != 1 {
-			t.Errorf("%d sessions opened", n)
+			t.Errorf("%d sessions opened, want one", n)
 		}
 	})
 }
