@@ -7,7 +7,7 @@ import (
 )
 
 // cached holds an answer of the database for maxAge. An error is cached as
-// well, so that a failing database is not asked more often than a healthy one.
+// well, so that a failing database is not queried more often than a healthy one.
 type cached[T any] struct {
 	now    func() time.Time
 	maxAge time.Duration
@@ -17,10 +17,10 @@ type cached[T any] struct {
 	fetchedAt time.Time
 	value     T
 	err       error
-	inFlight  chan struct{} // closed when the fetch that runs has ended
+	inFlight  chan struct{} // closed when the running fetch has ended
 }
 
-// get returns the value, or the error that came instead. Concurrent callers
+// get returns the value or the error of the last fetch. Concurrent callers
 // share one fetch.
 func (c *cached[T]) get(ctx context.Context) (T, error) {
 	c.mu.Lock()

@@ -9,8 +9,8 @@
 //
 // A [Recorder] counts the events of the module and reads its state at each
 // scrape: flags and mapping from memory, sessions and settings from the
-// database. Answers of the database are cached, so the number of scrapes hardly
-// matters to it, and a scrape waits for the database at most one second.
+// database. Answers of the database are cached, so more scrapes hardly add load
+// to it, and a scrape waits for the database at most one second.
 //
 // No label has the id of a user, a model or a session, so the number of series is
 // bounded. docs/metrics.md lists every metric with its normal range.

@@ -31,8 +31,8 @@ type Options struct {
 	Now         func() time.Time // nil is the wall clock
 }
 
-// Recorder is a prometheus.Collector that an automation.Observer feeds. It
-// registers itself nowhere.
+// Recorder is a prometheus.Collector of a module's events and state. The host
+// registers it.
 type Recorder struct {
 	now    func() time.Time
 	events *events
@@ -40,7 +40,7 @@ type Recorder struct {
 	module atomic.Pointer[source]
 }
 
-// source is the attached module with the latest answers of its database.
+// source is the attached module with cached answers of its database.
 type source struct {
 	Module
 	stats    cached[session.Stats]
@@ -51,8 +51,8 @@ type source struct {
 // userCounts are the users with stored settings.
 type userCounts struct{ on, off int64 }
 
-// How long an answer of the database is served again. Counting the users reads
-// the whole table of settings.
+// For how long answers of the database are cached. Counting the users reads the
+// whole table of settings.
 const (
 	statsMaxAge    = 10 * time.Second
 	usersMaxAge    = time.Minute
@@ -92,8 +92,8 @@ func (r *Recorder) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements prometheus.Collector. It takes a second at most, and leaves
-// out what the database has not answered by then.
+// Collect implements prometheus.Collector. It takes a second at most, and omits
+// what the database has not answered by then.
 func (r *Recorder) Collect(ch chan<- prometheus.Metric) {
 	for _, c := range r.events.collectors() {
 		c.Collect(ch)

@@ -49,40 +49,40 @@ func newScrape(constLabels prometheus.Labels) *scrape {
 		flagVersion:    desc("automation_flag_version", "The version of the flag's row, which grows with every change.", "flag"),
 		decisions:      desc("automation_flag_decisions_total", "Decisions about users, by flag and reason.", "flag", "reason"),
 		flagsLoaded:    desc("automation_flags_loaded", "1 once the flags have been read."),
-		flagsAge:       desc("automation_flags_snapshot_age_seconds", "Since when the flags have been as decisions see them."),
+		flagsAge:       desc("automation_flags_snapshot_age_seconds", "Age of the snapshot of the flags that decides."),
 		flagsFailing:   desc("automation_flags_read_failing", "1 while the flags cannot be read."),
 		flagsMalformed: desc("automation_flags_malformed_rows", "Rows of flags that cannot be read."),
 
-		models:        desc("automation_mapping_names", "Names of models that can be asked for."),
-		modelsLoaded:  desc("automation_mapping_loaded_timestamp_seconds", "When the mapping file's present content was taken in."),
-		modelsRefused: desc("automation_mapping_refused", "1 while the mapping file's newest state is refused."),
-		feedModels:    desc("automation_mapping_feed_models", "Live models in the feed's last good answer."),
-		feedCurrent:   desc("automation_mapping_feed_timestamp_seconds", "When the feed's last good answer was last known to be current; absent without a feed."),
+		models:        desc("automation_mapping_names", "Model names that requests can use."),
+		modelsLoaded:  desc("automation_mapping_loaded_timestamp_seconds", "Time when the current content of the mapping file was loaded."),
+		modelsRefused: desc("automation_mapping_refused", "1 while the newest content of the mapping file is refused."),
+		feedModels:    desc("automation_mapping_feed_models", "Live models in the last valid answer of the feed."),
+		feedCurrent:   desc("automation_mapping_feed_timestamp_seconds", "Time when the last valid answer of the feed was last confirmed; absent without a feed."),
 		feedFailing:   desc("automation_mapping_feed_failing", "1 while the feed cannot be read."),
 
 		sessions:    desc("automation_sessions", "Sessions of all replicas that have not ended, by state.", "state"),
-		held:        desc("automation_sessions_held", "Sessions of all replicas that are in use or worked on."),
-		abandoned:   desc("automation_sessions_abandoned", "Sessions whose holder let its lease end, until somebody takes them over."),
-		due:         desc("automation_sessions_due", "Sessions of all replicas that maintenance should be looking at."),
-		overdue:     desc("automation_sessions_overdue_seconds", "For how long the first of the due sessions has been due."),
-		unexplained: desc("automation_sessions_unexplained", "Open sessions of the wallet that no row explains, when it was last compared."),
-		users:       desc("automation_users", "Users with settings of their own, by whether they have automation on.", "automation"),
+		held:        desc("automation_sessions_held", "Sessions under a lease, in all replicas: in use, lingering or being worked on."),
+		abandoned:   desc("automation_sessions_abandoned", "Sessions whose lease lapsed and that no replica has taken over yet."),
+		due:         desc("automation_sessions_due", "Sessions that are due for maintenance."),
+		overdue:     desc("automation_sessions_overdue_seconds", "Time since the longest-waiting due session became due."),
+		unexplained: desc("automation_sessions_unexplained", "Open sessions of the wallet without a row in the database, at the last comparison."),
+		users:       desc("automation_users", "Users with stored settings, by whether automation is on.", "automation"),
 		scrapeOK:    desc("automation_scrape_ok", "1 while the database answers the queries of scrapes."),
 
 		poolConns:  desc("automation_db_pool_connections", "Connections of the host's pool.", "state"),
-		poolMax:    desc("automation_db_pool_max_connections", "The most connections that the host's pool opens; 0 is no limit."),
+		poolMax:    desc("automation_db_pool_max_connections", "Maximum of open connections of the host's pool; 0 is no limit."),
 		poolWaits:  desc("automation_db_pool_waits_total", "Waits for a connection of the host's pool."),
 		poolWaited: desc("automation_db_pool_wait_seconds_total", "Time spent waiting for a connection of the host's pool."),
 
 		rolloutState:    desc("automation_rollout_state", "1 for the state that a rollout is in.", "rollout", "state"),
 		rolloutStage:    desc("automation_rollout_stage", "The stage of a rollout; 0 is the first.", "rollout"),
 		rolloutShare:    desc("automation_rollout_stage_ratio", "The stage's percentage, as a share of one.", "rollout"),
-		rolloutWatched:  desc("automation_rollout_watched_seconds", "For how long the stage has been watched.", "rollout"),
-		rolloutHold:     desc("automation_rollout_hold_seconds", "For how long the stage is to be watched.", "rollout"),
-		rolloutWaiting:  desc("automation_rollout_waiting", "1 for what the stage waits for.", "rollout", "reason"),
+		rolloutWatched:  desc("automation_rollout_watched_seconds", "Time for which the stage has been watched.", "rollout"),
+		rolloutHold:     desc("automation_rollout_hold_seconds", "Time for which the stage has to be watched.", "rollout"),
+		rolloutWaiting:  desc("automation_rollout_waiting", "1 for the condition that the stage waits for.", "rollout", "reason"),
 		rolloutOutcomes: desc("automation_rollout_outcomes", "Requests in the stage's evidence, by arm.", "rollout", "arm"),
 		rolloutFailures: desc("automation_rollout_failures", "Failed requests in the stage's evidence, by arm.", "rollout", "arm"),
-		rolloutLooked:   desc("automation_rollout_looked_timestamp_seconds", "When a replica last looked at the rollout.", "rollout"),
+		rolloutLooked:   desc("automation_rollout_looked_timestamp_seconds", "Time when a replica last evaluated the rollout.", "rollout"),
 	}
 }
 
@@ -186,8 +186,8 @@ func (s *scrape) collectPool(now automation.Snapshot, ch metricSink) {
 	ch.counter(s.poolWaited, now.Pool.WaitDuration.Seconds())
 }
 
-// collectStats asks the database. What it does not answer is left out, rather
-// than old or zero.
+// collectStats queries the database. What it does not answer is omitted, rather
+// than exported as an old value or zero.
 func (s *scrape) collectStats(a *source, ch metricSink) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeDeadline)
 	defer cancel()
