@@ -17,7 +17,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/metrics"
 )
 
-// addedLabels are those that Prometheus adds, and that of histogram buckets.
+// addedLabels are the labels that Prometheus adds, and that of histogram buckets.
 var addedLabels = []string{"job", "instance", "le"}
 
 func TestQueries_UseExportedMetricsOnly(t *testing.T) {

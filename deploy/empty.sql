@@ -1,11 +1,11 @@
 -- Empties the automation feature's tables, so that a dump of their rows can be
--- brought back: see "Backup and return" in docs/runbook.md. Gateways are
+-- restored: see "Backup and return" in docs/runbook.md. Gateways are
 -- stopped, or have AUTOMATION_FEATURE_ENABLED=false, while it runs.
 DO $$
 DECLARE
     name text;
 BEGIN
-    -- The audit's triggers keep everybody else from emptying it.
+    -- Triggers protect the audit from being emptied.
     ALTER TABLE feature_flag_events DISABLE TRIGGER USER;
     ALTER TABLE automation_rollout_events DISABLE TRIGGER USER;
     ALTER TABLE feature_flags DISABLE TRIGGER USER;

@@ -1,4 +1,4 @@
--- What the gateway's role needs of the automation feature's tables, and no more.
+-- The rights on the automation feature's tables that the gateway's role needs.
 -- The owner of the tables runs it after every migration; it can be repeated:
 --
 --     psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -1 -f deploy/grants.sql
@@ -8,8 +8,8 @@
 --     GRANT automation_service TO gateway;
 --
 -- `automationctl verify --role gateway` reports what is missing.
--- Migrations are not the gateway's business then: run `automationctl migrate up`
--- as the owner. The gateway still may call Migrate, which does nothing where
+-- With these rights the gateway cannot migrate: run `automationctl migrate up`
+-- as the owner. The gateway may still call Migrate, which does nothing if
 -- nothing is missing.
 
 DO $$
@@ -21,7 +21,7 @@ BEGIN
 END
 $$;
 
--- A new flag is made by hand, by the owner; the gateway changes those there are.
+-- The owner creates new flags by hand; the gateway changes existing ones.
 GRANT SELECT, UPDATE ON feature_flags TO automation_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON user_automation_settings TO automation_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON automation_sessions TO automation_service;
@@ -42,8 +42,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON automation_user_failures TO automation_s
 GRANT SELECT, INSERT, UPDATE, DELETE ON automation_activity TO automation_service;
 GRANT SELECT ON automation_schema_migrations, automation_adopted_tables TO automation_service;
 
--- The audit: triggers let nobody change a row, and let only the clean-up
--- remove one.
+-- The audit: triggers forbid changes of a row, and let only the clean-up
+-- remove rows.
 GRANT SELECT, INSERT, DELETE ON feature_flag_events, automation_rollout_events TO automation_service;
 
 DO $$
@@ -54,7 +54,7 @@ BEGIN
         WHERE p.proname LIKE 'automation\_%' AND p.prokind = 'f' AND p.pronamespace = current_schema()::regnamespace LOOP
         EXECUTE 'GRANT EXECUTE ON FUNCTION ' || item || ' TO automation_service';
     END LOOP;
-    -- A table of settings that the host had may number its rows.
+    -- The host's own table of settings may have a serial id.
     FOR item IN SELECT s.oid::regclass FROM pg_class s
         JOIN pg_depend d ON d.objid = s.oid AND d.deptype = 'a' AND d.refobjid = 'user_automation_settings'::regclass
         WHERE s.relkind = 'S' LOOP

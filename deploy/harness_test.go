@@ -28,8 +28,8 @@ const (
 	dashboardFile = "grafana/automation.json"
 )
 
-// tool finds a program of Prometheus. Without it the test is skipped, or fails
-// where nothing may be missing.
+// tool returns the path of a program of Prometheus. If it is not installed, the
+// test is skipped, or fails where AUTOMATION_TEST_REQUIRE_POSTGRES is 1.
 func tool(t *testing.T, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -44,14 +44,14 @@ func tool(t *testing.T, name string) string {
 
 func read(t *testing.T, path string) string {
 	t.Helper()
-	text, err := os.ReadFile(path) //nolint:gosec // a file of ours
+	text, err := os.ReadFile(path) //nolint:gosec // a file of this repository
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(text)
 }
 
-// exported are the labels of the metrics that the code exports, by name.
+// exported returns the labels of the metrics that the code exports, by name.
 func exported() map[string][]string {
 	descs := make(chan *prometheus.Desc, 1000)
 	metrics.New(metrics.Options{}).Describe(descs)
@@ -65,7 +65,7 @@ func exported() map[string][]string {
 	return names
 }
 
-// use is one metric in a query, with the labels that are asked of it.
+// use is one metric in a query, with the labels that the query names.
 type use struct {
 	name   string
 	labels []string
@@ -76,7 +76,7 @@ var (
 	matcherName = regexp.MustCompile(`([a-z_]+)\s*(?:=~|!~|!=|=)\s*"`)
 )
 
-// uses are the metrics in a text with queries.
+// uses returns the metrics in a text with queries.
 func uses(text string) []use {
 	var list []use
 	for _, m := range metricName.FindAllStringSubmatch(text, -1) {
@@ -89,7 +89,7 @@ func uses(text string) []use {
 	return list
 }
 
-// base is the metric that a series of a histogram belongs to.
+// base returns the metric that a series belongs to.
 func base(name string, known map[string][]string) string {
 	if _, ok := known[name]; ok {
 		return name
@@ -104,7 +104,7 @@ func base(name string, known map[string][]string) string {
 	return ""
 }
 
-// dashboard is what of Grafana's model the tests look at.
+// dashboard is the part of Grafana's model that the tests read.
 type dashboard struct {
 	Annotations struct {
 		List []struct {

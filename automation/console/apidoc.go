@@ -60,18 +60,18 @@ type answer struct {
 	Description string `json:"description"`
 }
 
-// group is a tag's operations.
+// group has the operations of a tag.
 type group struct {
 	Tag        string
 	Operations []operation
 }
 
-// namedSchema is one named shape, as JSON Schema.
+// namedSchema is a component of the document, as indented JSON Schema.
 type namedSchema struct{ Name, Text string }
 
 // APIDocument renders an OpenAPI 3.1 document, such as [automation.Module.OpenAPI]
 // serves, as a page that loads nothing from elsewhere. Mount it as [New] says. It
-// panics if the document is no JSON.
+// panics if the document is not valid JSON.
 func APIDocument(openAPI []byte) http.Handler {
 	var d document
 	if err := json.Unmarshal(openAPI, &d); err != nil {
@@ -138,7 +138,7 @@ func (c content) Shape() string {
 		var ref struct {
 			Ref string `json:"$ref"`
 		}
-		_ = json.Unmarshal(body.Schema, &ref) // a schema without one is shown as it is
+		_ = json.Unmarshal(body.Schema, &ref) // a schema without a reference is shown as it is
 		if ref.Ref != "" {
 			return ref.Ref[strings.LastIndexByte(ref.Ref, '/')+1:]
 		}
@@ -150,7 +150,7 @@ func (c content) Shape() string {
 	return ""
 }
 
-// Type is a parameter's schema, in short.
+// Type returns the type of a parameter's schema.
 func (p parameter) Type() string {
 	var s struct {
 		Type any `json:"type"`

@@ -28,14 +28,14 @@ func TestAPIDocument_ShowsEveryOperation(t *testing.T) {
 		}
 	}
 	if strings.Contains(page.Body.String(), "<no value>") || strings.Contains(page.Body.String(), "<nil>") {
-		t.Error("something has no value")
+		t.Error("the page shows a missing value")
 	}
 	if page.Header().Get("Content-Security-Policy") == "" || get("/assets/console.css").Code != http.StatusOK {
-		t.Error("no policy, or no style")
+		t.Error("the page has no content security policy, or no style sheet")
 	}
 }
 
-func TestAPIDocument_PanicsOnWhatIsNoJSON(t *testing.T) {
+func TestAPIDocument_PanicsOnInvalidJSON(t *testing.T) {
 	defer func() {
 		if recover() == nil {
 			t.Error("no panic")

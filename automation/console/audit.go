@@ -14,7 +14,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
-// event is one of GET /flags/{name}/events and GET /rollouts/{name}/events.
+// event is an event of GET /flags/{name}/events or GET /rollouts/{name}/events.
 type event struct {
 	ID        int64           `json:"id"`
 	Seq       int64           `json:"seq"`
@@ -31,19 +31,21 @@ type event struct {
 	Detail    string          `json:"detail"`
 }
 
-// done is what the database's words for a change of a flag mean.
-var done = map[string]string{"insert": "created", "update": "changed", "delete": "removed"}
+// actionNames are the names of a flag's changes, for people.
+var actionNames = map[string]string{"insert": "created", "update": "changed", "delete": "removed"}
 
-// Done is the event's action, for people.
-func (e event) Done() string { return cmp.Or(done[e.Action], strings.ReplaceAll(e.Action, "_", " ")) }
+// Done returns the event's action, for people.
+func (e event) Done() string {
+	return cmp.Or(actionNames[e.Action], strings.ReplaceAll(e.Action, "_", " "))
+}
 
-// isEmpty reports whether a column of a new row says nothing.
+// isEmpty reports whether a column of a new row has an empty value.
 func isEmpty(value json.RawMessage) bool {
 	return slices.Contains([]string{"", "null", `""`, "[]"}, string(value))
 }
 
-// Changes lists what a flag's event changed, or on what an operator acted, one
-// name a line. Of a row that is new, what is empty is left out.
+// Changes lists the columns that a flag's event changed, or the object of an
+// operator's action, each with its values. Of a new row it omits empty columns.
 func (e event) Changes() []string {
 	var before, after map[string]json.RawMessage
 	_ = json.Unmarshal(e.Before, &before) // absent in a rollout's event

@@ -15,8 +15,8 @@ import (
 	"unicode/utf8"
 )
 
-// The console's cookies. None has a path, so each is sent to the console's own
-// folder alone, whatever prefix it is mounted below.
+// The console's cookies. None has a path, so a browser sends them to the console's
+// own folder only, whatever prefix the console is mounted below.
 const (
 	cookieOperator = "automation_operator" // who signed in with the token
 	cookieCSRF     = "automation_csrf"
@@ -26,7 +26,8 @@ const (
 // signInDuration is how long an operator stays signed in.
 const signInDuration = 12 * time.Hour
 
-// authorize returns the operator, or answers with the sign-in page or an error.
+// authorize returns the operator. Without one it answers the request with a
+// redirect to the sign-in page or with an error.
 func (c *console) authorize(w http.ResponseWriter, r *http.Request) (Operator, bool) {
 	if c.opts.Authorize != nil {
 		operator, err := c.opts.Authorize(r)
@@ -98,7 +99,7 @@ func (c *console) loginPage(w http.ResponseWriter, r *http.Request, status int, 
 	}))
 }
 
-// login checks the token by the admin API, which limits guesses.
+// login lets the admin API check the token, because it limits guesses.
 func (c *console) login(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	name := strings.TrimSpace(r.PostFormValue("name"))
@@ -141,8 +142,8 @@ func validName(name string) bool {
 	return name != "" && utf8.RuneCountInString(name) <= 64 && utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
 }
 
-// localTarget is where to go after signing in: a page of the console, or its
-// overview for anything else.
+// localTarget returns where to go after signing in: the requested page if it is
+// one of the console, otherwise the overview.
 func localTarget(to string) string {
 	u, err := url.Parse(to)
 	if err != nil || u.IsAbs() || u.Host != "" || strings.ContainsAny(u.Path, "/\\:") {
@@ -162,7 +163,7 @@ func csrfToken(w http.ResponseWriter, r *http.Request) string {
 	return token
 }
 
-// maxForm is the most bytes of a form: a list of 10,000 ids fits.
+// maxForm is the maximum size of a form in bytes: a list of 10,000 ids fits.
 const maxForm = 4 << 20
 
 func validCSRF(w http.ResponseWriter, r *http.Request) bool {
@@ -174,7 +175,7 @@ func validCSRF(w http.ResponseWriter, r *http.Request) bool {
 // setCookie sets a cookie that scripts and other sites never see. A negative
 // age removes it.
 func setCookie(w http.ResponseWriter, r *http.Request, name, value string, age time.Duration) {
-	http.SetCookie(w, &http.Cookie{ //nolint:gosec // Secure wherever the browser came over TLS; trials run without
+	http.SetCookie(w, &http.Cookie{ //nolint:gosec // Secure if the browser uses TLS; local trials do not
 		Name: name, Value: value, MaxAge: int(age.Seconds()), HttpOnly: true, SameSite: http.SameSiteStrictMode,
 		Secure: r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https"),
 	})

@@ -26,14 +26,14 @@ const (
 )
 
 // errorChart draws the error rates of both arms over time, with the limit. It
-// returns nothing where there is nothing to draw.
+// returns an empty string without points.
 func errorChart(points []rollout.Point, limit float64) template.HTML {
 	if len(points) == 0 {
 		return ""
 	}
 	first, last := points[0].At, points[len(points)-1].At
 	if len(points) == 1 {
-		first = first.Add(-time.Minute) // a point is the end of what it counts
+		first = first.Add(-time.Minute) // a point counts the time before it
 	}
 	span := last.Sub(first).Seconds()
 	highest := limit * 2
@@ -64,30 +64,30 @@ func errorChart(points []rollout.Point, limit float64) template.HTML {
 	fmt.Fprintf(&b, `<line class="limit" x1="%g" x2="%g" y1="%.1f" y2="%.1f"/>`, chartLeft, chartWidth-chartRight, y(limit), y(limit))
 	line := func(class string, arm func(rollout.Point) rollout.Counts) {
 		var path strings.Builder
-		down := false // the pen
+		connected := false // the previous point had a rate
 		for _, p := range points {
 			rate := rateOf(arm(p))
 			if math.IsNaN(rate) {
-				down = false
+				connected = false
 				continue
 			}
 			move := byte('L')
-			if !down {
+			if !connected {
 				move = 'M'
 			}
-			fmt.Fprintf(&path, "%c%.1f %.1fh0", move, x(p.At), y(rate)) // h0 makes a dot of a lone point
-			down = true
+			fmt.Fprintf(&path, "%c%.1f %.1fh0", move, x(p.At), y(rate)) // h0 draws a dot for a single point
+			connected = true
 		}
 		fmt.Fprintf(&b, `<path class="%s" d="%s"/>`, class, path.String())
 	}
 	line("control", func(p rollout.Point) rollout.Counts { return p.Control })
 	line("exposed", func(p rollout.Point) rollout.Counts { return p.Exposed })
 	b.WriteString(`</svg>`)
-	return template.HTML(b.String()) //nolint:gosec // numbers and times alone went into it
+	return template.HTML(b.String()) //nolint:gosec // it is made of numbers and times only
 }
 
-// niceCeiling is the least of 1, 2, 4 or 8 times a power of ten, in per cent,
-// that is not below the share; at most 100 %.
+// niceCeiling rounds a share up to 1, 2, 4 or 8 times a power of ten, in per cent;
+// to 100 % at most.
 func niceCeiling(share float64) float64 {
 	for scale := .001; scale < 1; scale *= 10 {
 		for _, step := range []float64{1, 2, 4, 8} {

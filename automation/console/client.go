@@ -15,8 +15,8 @@ import (
 
 // client calls the admin API in process.
 type client struct {
-	api     http.Handler // as the operator in the request's context
-	byToken http.Handler // as whoever holds the token
+	api     http.Handler // acts as the operator in the request's context
+	byToken http.Handler // checks the token in the request
 }
 
 type operatorKey struct{}
@@ -34,7 +34,7 @@ func newClient(m Admin) *client {
 	}
 }
 
-// statusError is an answer of the API that is no success.
+// statusError is an error that the API answered with.
 type statusError struct {
 	status int
 	detail string
@@ -42,7 +42,7 @@ type statusError struct {
 
 func (e *statusError) Error() string { return fmt.Sprintf("%d: %s", e.status, e.detail) }
 
-// publicText is what an operator reads of an error.
+// publicText returns the text of an error that operators see.
 func publicText(err error) string {
 	if s, ok := errors.AsType[*statusError](err); ok {
 		return s.detail
@@ -69,7 +69,7 @@ func (c *client) checkToken(r *http.Request, token string) int {
 	return w.status
 }
 
-// get decodes the answer to a GET of path, which is below the API's own.
+// get decodes the answer to a GET of path, which is relative to the API's base path.
 func (c *client) get(r *request, path string, query url.Values, answer any) error {
 	if len(query) > 0 {
 		path += "?" + query.Encode()
@@ -77,7 +77,7 @@ func (c *client) get(r *request, path string, query url.Values, answer any) erro
 	return c.send(r, http.MethodGet, path, nil, nil, answer)
 }
 
-// send sends body as JSON and decodes the answer, if it is wanted.
+// send sends body as JSON and decodes the answer, unless answer is nil.
 func (c *client) send(r *request, method, path string, header http.Header, body, answer any) error {
 	w, err := c.call(r, method, path, header, body)
 	if err != nil || answer == nil {
@@ -98,7 +98,7 @@ func (c *client) raw(r *request, path string, query url.Values) ([]byte, error) 
 	return w.body.Bytes(), nil
 }
 
-// call makes one request. An answer that is no success is a *statusError.
+// call makes one request. It returns an error status as a *statusError.
 func (c *client) call(r *request, method, path string, header http.Header, body any) (*response, error) {
 	var reader io.Reader = http.NoBody
 	if body != nil {
@@ -139,7 +139,7 @@ func (w *response) Header() http.Header         { return w.header }
 func (w *response) WriteHeader(status int)      { w.status = status }
 func (w *response) Write(b []byte) (int, error) { return w.body.Write(b) }
 
-// failure reads problem+json.
+// failure returns an answer of problem+json as a *statusError.
 func (w *response) failure() error {
 	var p struct {
 		Title  string `json:"title"`
@@ -149,7 +149,7 @@ func (w *response) failure() error {
 			Message string `json:"message"`
 		} `json:"errors"`
 	}
-	_ = json.Unmarshal(w.body.Bytes(), &p) // without one, the status says enough
+	_ = json.Unmarshal(w.body.Bytes(), &p) // if it is not problem+json, the status has to do
 	detail := p.Detail
 	for _, e := range p.Errors {
 		if detail != "" {

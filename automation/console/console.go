@@ -1,8 +1,9 @@
 // Package console serves the operators' pages. They show whether the feature is
-// on, for whom, and how its rollout goes, and have the controls to change that.
+// on, for whom, and how its rollout proceeds, and have the controls to change that.
 //
 // The console is a client of the admin API, which it calls in process. So it
-// shows and changes only what the API does, and the API's audit has every change.
+// shows and changes nothing that the API does not, and the API's audit has every
+// change.
 // It renders HTML on the server and works without JavaScript; with it, the
 // figures refresh by themselves.
 //
@@ -14,8 +15,8 @@
 //
 // # Signing in
 //
-// With [Options.Authorize] the host decides who is an operator and who may only
-// look. With [Options.Token] operators sign in with the admin API's token and a
+// With [Options.Authorize] the host decides who is an operator and who has
+// read-only access. With [Options.Token] operators sign in with the admin API's token and a
 // name. With neither, every page is 404.
 //
 // # Security
@@ -37,7 +38,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation"
 )
 
-// Admin is what the console needs of a module: *automation.Module has it.
+// Admin is the part of a module that the console needs. *automation.Module
+// implements it.
 type Admin interface {
 	Admin(automation.Authorize) http.Handler
 }
@@ -45,7 +47,7 @@ type Admin interface {
 // Operator is a user of the console.
 type Operator struct {
 	Name     string // for the audit, at most 256 bytes
-	ReadOnly bool   // may look, and change nothing
+	ReadOnly bool   // may change nothing
 }
 
 // Options configure the console. The zero value serves 404s only.
@@ -80,7 +82,7 @@ type console struct {
 	pages *renderer
 }
 
-// New returns the console's handler, for a mount path that is stripped. It does
+// New returns the console's handler. Mount it behind http.StripPrefix. New does
 // no I/O.
 func New(m Admin, o Options) http.Handler {
 	if o.Flag == "" {
@@ -184,7 +186,7 @@ func (c *console) action(act actFunc) http.Handler {
 			c.fail(w, req, &statusError{http.StatusForbidden, "The form is no longer valid: go back, reload the page, and send it again."})
 			return
 		case operator.ReadOnly:
-			c.fail(w, req, &statusError{http.StatusForbidden, "Your role may look at the console, not change anything."})
+			c.fail(w, req, &statusError{http.StatusForbidden, "Your role may not change anything."})
 			return
 		}
 		target, message, err := act(req)

@@ -292,7 +292,7 @@ func TestConsole_ActionsReachTheAPIInTheOperatorsName(t *testing.T) {
 		{"switch", "switch", []string{"form", "add", "user", "8", "version", "4"},
 			call{"PATCH", "/flags/automation", "console:ann", `{"enabled_user_ids":["7","\u003cb\u003ex\u003c/b\u003e","8"]}`, `"4"`}, "8 is an internal user now"},
 		{"switch", "switch", []string{"form", "remove", "user", "7", "version", "4"},
-			call{"PATCH", "/flags/automation", "console:ann", `{"enabled_user_ids":["\u003cb\u003ex\u003c/b\u003e"]}`, `"4"`}, "7 is no internal user any more"},
+			call{"PATCH", "/flags/automation", "console:ann", `{"enabled_user_ids":["\u003cb\u003ex\u003c/b\u003e"]}`, `"4"`}, "7 is not an internal user any more"},
 		{"rollout", "rollout-action", []string{"action", "pause"},
 			call{"POST", "/rollouts/automation/pause", "console:ann", `{"dry_run":false}`, ""}, "from running to paused"},
 		{"rollout", "rollout-action", []string{"action", "pause", "dry_run", "true"},

@@ -12,7 +12,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
-// maxCSV is the most rows of a CSV; the page's filters and cursor choose which.
+// maxCSV is the maximum number of rows of a CSV; the page's filters and cursor
+// choose which.
 const maxCSV = "1000"
 
 // writeCSV answers with rows, the first of which has the columns' names.

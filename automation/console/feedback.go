@@ -52,7 +52,7 @@ func (c *console) feedback(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
-// feedbackCSV passes the API's CSV on.
+// feedbackCSV relays the API's CSV.
 func (c *console) feedbackCSV(w http.ResponseWriter, r *request) error {
 	body, err := c.admin.raw(r, "/feedback", keep(url.Values{"limit": {"1000"}, "format": {"csv"}}, r, "stage", "open", "before"))
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// maxModels is the most models that the page lists.
+// maxModels is the maximum number of models that the page lists.
 const maxModels = 500
 
 func (c *console) models(w http.ResponseWriter, r *request) error {

@@ -15,19 +15,20 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
-// overview is GET /overview.
+// overview is the answer of GET /overview.
 type overview struct {
 	adminapi.Overview
 	Components map[string]automation.Component `json:"components"`
 	Replicas   []process                       `json:"replicas"`
 }
 
-// ChatCounts are the requests of the last five minutes.
+// ChatCounts returns the counts of the last five minutes' requests.
 func (f overview) ChatCounts() rollout.Counts {
 	return rollout.Counts{Outcomes: f.Chats.Served + f.Chats.Failed, Failures: f.Chats.Failed}
 }
 
-// Overhead is what automation added to 95 of 100 requests at most, for people.
+// Overhead returns the 95th percentile of what automation added to requests, for
+// people.
 func (f overview) Overhead() string {
 	switch ms := f.Chats.OverheadP95; {
 	case ms == nil:
@@ -41,20 +42,20 @@ func (f overview) Overhead() string {
 	}
 }
 
-// maxReplicas is the most replicas that the page lists.
+// maxReplicas is the maximum number of replicas that the page lists.
 const maxReplicas = 50
 
-// Listed are the replicas that the page lists: those with something wrong first.
+// Listed returns the replicas that the page lists, those with problems first.
 func (f overview) Listed() []process {
 	list := slices.Clone(f.Replicas)
 	slices.SortStableFunc(list, func(a, b process) int { return cmp.Compare(b.severity(), a.severity()) })
 	return list[:min(len(list), maxReplicas)]
 }
 
-// Hidden is how many replicas are not listed, and well.
+// Hidden returns how many replicas are not listed.
 func (f overview) Hidden() int { return max(len(f.Replicas)-maxReplicas, 0) }
 
-// Unwell is how many replicas have something wrong.
+// Unwell returns how many replicas have a problem.
 func (f overview) Unwell() (n int) {
 	for _, r := range f.Replicas {
 		if r.severity() > 0 {

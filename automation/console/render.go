@@ -49,14 +49,14 @@ func newRenderer(now func() time.Time) *renderer {
 	return r
 }
 
-// view is what every template gets.
+// view is the data of every template.
 type view struct {
 	Title    string
 	Operator Operator
-	Can      bool   // the operator may act
+	Can      bool   // the operator may change something
 	CSRF     string // for forms
 	Flash    flash
-	SignOut  bool // there is something to sign out of
+	SignOut  bool // the operator signed in here and can sign out
 	Flag     string
 	Page     string // its path, to mark it in the navigation
 	Data     any
@@ -67,11 +67,12 @@ func (c *console) view(r *request, title string, data any) view {
 		Flash: r.flash, SignOut: c.opts.Authorize == nil && r.operator.Name != "", Flag: c.opts.Flag, Page: strings.TrimPrefix(r.URL.Path, "/"), Data: data}
 }
 
-// render writes a page as a whole, or none of it.
+// render writes a whole page. It panics if a template fails, before it has
+// written anything.
 func (p *renderer) render(w http.ResponseWriter, status int, name string, v view) {
 	var b bytes.Buffer
 	if err := p.pages[name].ExecuteTemplate(&b, "layout.html", v); err != nil {
-		panic(fmt.Errorf("console: %s: %w", name, err)) // a template that does not fit its data: tests render all of them
+		panic(fmt.Errorf("console: %s: %w", name, err)) // a template does not match its data; tests render all of them
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
@@ -115,7 +116,7 @@ func formatDuration(d time.Duration) string {
 	return fmt.Sprintf("%d s", d/time.Second)
 }
 
-// units writes a duration in a large unit and, unless there are none, small ones.
+// units writes a duration in a large unit and, if anything is left, in a small one.
 func units(d, large time.Duration, largeName string, small time.Duration, smallName string) string {
 	text := fmt.Sprintf("%d %s", d/large, largeName)
 	if rest := d % large / small; rest > 0 {
@@ -147,7 +148,7 @@ func formatCount(n int64) string {
 	return text
 }
 
-// plural writes a number of what has a name that takes an s.
+// plural writes a number and a noun whose plural ends with s.
 func plural(n int, name string) string {
 	if n != 1 {
 		name += "s"
@@ -155,8 +156,8 @@ func plural(n int, name string) string {
 	return formatCount(int64(n)) + " " + name
 }
 
-// reach says whom a flag is on for, by its percentage and by how many internal
-// users it lists.
+// reach describes for whom a flag is on, by its percentage and the number of
+// internal users that it lists.
 func reach(percentage flags.Percentage, listed int) string {
 	switch {
 	case percentage == 0 && listed == 0:
@@ -169,7 +170,7 @@ func reach(percentage flags.Percentage, listed int) string {
 	return fmt.Sprintf("%v %% and %s", percentage, plural(listed, "internal user"))
 }
 
-// shorten keeps an id's head and tail.
+// shorten abbreviates an id to its beginning and end.
 func shorten(id string) string {
 	if len(id) <= 16 {
 		return id

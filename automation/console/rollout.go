@@ -12,15 +12,15 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
-// status is GET /rollouts/{name}.
+// status is the answer of GET /rollouts/{name}.
 type status struct{ rollout.Status }
 
-// Left is how long the stage must still be watched.
+// Left returns for how long the stage must still be watched.
 func (r status) Left() time.Duration {
 	return time.Duration(max(r.HoldSeconds-r.WatchedSeconds, 0) * float64(time.Second))
 }
 
-// Distance is how far the error rate is from the limit, for people.
+// Distance returns how far the error rate is from the limit, for people.
 func (r status) Distance() string {
 	switch d := 100 * (r.limit() - rateOf(r.Evidence.Exposed)); {
 	case math.IsNaN(d):
@@ -35,33 +35,34 @@ func (r status) Distance() string {
 // IsOver reports whether more requests fail than the limit allows.
 func (r status) IsOver() bool { return rateOf(r.Evidence.Exposed) > r.limit() }
 
-// limit is the plan's, as a share.
+// limit returns the plan's limit as a share.
 func (r status) limit() float64 { return float64(r.Plan.Limit) / float64(100*flags.Percent) }
 
-// TakenBack reports whether the rollout went back or holds because of failures.
+// TakenBack reports whether the rollout was taken back because of failures.
 func (r status) TakenBack() bool { return r.Reason == "breach" }
 
 func (c *console) rolloutPath(rest string) string {
 	return "/rollouts/" + url.PathEscape(c.opts.Flag) + rest
 }
 
-// byTheMinute is the longest span of which the API has every minute; of a longer
-// one a point covers several, and a rollout's first half hour would be one point.
+// byTheMinute is the longest span that the API returns minute by minute. In a
+// longer one a point covers several minutes, and a rollout's first half hour would
+// be one point.
 const byTheMinute = 5 * time.Hour
 
-// waiting says what a running stage waits for, by the API's word for it.
+// waiting describes what a running stage waits for, by the API's name of it.
 var waiting = map[string]string{
 	"samples":  "It waits for more requests.",
 	"approval": "It waits for an operator's approval.",
-	"outage":   "It holds: what fails would fail without the feature as well.",
+	"outage":   "It holds: the same requests would fail without the feature.",
 	"breach":   "It holds: too many requests fail.",
-	"users":    "It holds: requests fail, of too few users for a verdict.",
+	"users":    "It holds: too few users are affected to decide.",
 }
 
-// Waits is what a running stage waits for besides time, for people.
+// Waits returns what a running stage waits for besides time, for people.
 func (r status) Waits() string { return waiting[r.Waiting] }
 
-// rolloutActions are the steps of a rollout with what they do.
+// rolloutActions are the operators' actions on a rollout and their effects.
 var rolloutActions = []struct{ Name, Label, Effect string }{
 	{"approve", "Approve", "lets a stage that waits for approval pass"},
 	{"pause", "Pause", "stops the advance; the flag stays as it is"},
@@ -125,21 +126,22 @@ func missing(r status) []string {
 		return nil
 	}
 	var list []string
-	now := r.Plan.Stages[r.Stage]
+	stage := r.Plan.Stages[r.Stage]
 	if left := r.Left(); left > 0 {
 		list = append(list, formatDuration(left)+" of its hold time")
 	}
-	if n := now.MinSamples - r.Evidence.Exposed.Outcomes; n > 0 {
+	if n := stage.MinSamples - r.Evidence.Exposed.Outcomes; n > 0 {
 		list = append(list, formatCount(n)+" more requests")
 	}
-	if now.Approval {
+	if stage.Approval {
 		list = append(list, "an operator's approval")
 	}
 	return list
 }
 
-// Button is how much a step stands out: what stops a rollout, or continues one
-// that nothing took back, is at hand, and what passes over evidence is marked.
+// Button returns the style of an action's button. The usual next action is primary.
+// Actions that ignore the evidence are marked as a risk. After a breach no action is
+// primary: the causes come first.
 func (r status) Button(action string) string {
 	usual := "pause"
 	switch {
@@ -161,7 +163,7 @@ func (r status) Button(action string) string {
 	return ""
 }
 
-// Legal reports whether the rollout allows an action now.
+// Legal reports whether the rollout allows an action in its state.
 func (r status) Legal(action string) bool { return slices.Contains(r.Possible, rollout.Action(action)) }
 
 func (c *console) startRollout(r *request) (target, message string, err error) {

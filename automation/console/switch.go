@@ -16,11 +16,11 @@ func (c *console) flagSwitch(w http.ResponseWriter, r *request) error {
 	var d struct {
 		Flag  flags.Flag
 		Fleet overview
-		// Percentage is the one that is being considered, and Estimate how many
-		// of the users seen last week it covers.
+		// Percentage is the one in the form, and Estimate how many of last week's
+		// users would have the feature with it.
 		Percentage float64
 		Estimate   int64
-		Shown      []string // the first of the internal users
+		Shown      []string // the first internal users
 	}
 	if err := c.admin.get(r, c.flagPath(""), nil, &d.Flag); err != nil {
 		return err
@@ -39,8 +39,8 @@ func (c *console) flagSwitch(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
-// changeFlag carries out one of the switch page's forms. The version that the
-// operator looked at goes along, so that nobody overwrites another's change.
+// changeFlag handles the forms of the switch page. They have the version that the
+// operator saw, so that no change of somebody else is overwritten.
 func (c *console) changeFlag(r *request) (target, message string, err error) {
 	body := map[string]any{}
 	switch form := r.PostFormValue("form"); form {
@@ -67,7 +67,7 @@ func (c *console) changeFlag(r *request) (target, message string, err error) {
 			return "switch", "", err
 		}
 		ids := slices.DeleteFunc(f.EnabledUserIDs.List(), func(id string) bool { return id == user })
-		message = user + " is no internal user any more."
+		message = user + " is not an internal user any more."
 		if form == "add" {
 			ids, message = append(ids, user), user+" is an internal user now."
 		}

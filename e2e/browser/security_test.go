@@ -68,7 +68,7 @@ func TestConsole_ReadOnlyOperatorCannotAct(t *testing.T) {
 	b := openTab(t)
 	for _, page := range []string{"switch", "rollout", "cleanup"} {
 		b.run(chromedp.Navigate(server.URL + "/ops/" + page))
-		b.until(".note", "Your role may look, not change anything")
+		b.until(".note", "Your role may not change anything")
 		var free []string
 		b.run(chromedp.Evaluate(`[...document.querySelectorAll("form[method=post] button")].filter(b => !b.disabled || b.title === "").map(b => b.outerHTML)`, &free))
 		if len(free) > 0 {
