@@ -6,12 +6,12 @@ import (
 )
 
 // ID is a session's id on the chain in its canonical form: 0x and 64 lower-case
-// hex digits. [ParseID] makes one of what a client sends.
+// hex digits. [ParseID] converts what a client sends.
 type ID string
 
 var errBadID = errors.New("session: not a session id")
 
-// hexDigits is how many digits the 32 bytes of an id have.
+// hexDigits is the number of hex digits of an id's 32 bytes.
 const hexDigits = 64
 
 // ParseID returns the canonical form of an id. It accepts what the node

@@ -8,39 +8,40 @@ import (
 	"time"
 )
 
-// Options are a Manager's rules. A zero duration takes the default that its
-// comment names; a zero limit is no limit.
+// Options configure a Manager. A zero duration stands for the default that its
+// comment names. A zero limit means no limit, except for the replacements.
 type Options struct {
 	// Shared lets any user take any open session of a model. Otherwise a
-	// session serves the user whom it was opened for.
+	// session serves only the user for whom it was opened.
 	Shared bool
 
-	// MaxPerUser is how many open sessions a user may hold at once. Idle ones of
-	// other models give way to a new one, up to as many again: they stay usable
-	// until their end.
+	// MaxPerUser is how many open sessions a user may hold at once. Idle sessions
+	// of other models do not prevent a new one, until the user has 2*MaxPerUser:
+	// they stay usable until their end.
 	MaxPerUser   int
-	OpensPerHour int // opens charged to a user in any sixty minutes
-	OpensPerDay  int // the same in any 24 hours
+	OpensPerHour int // opens charged to a user in any 60 minutes
+	OpensPerDay  int // opens charged to a user in any 24 hours
 	MaxOpen      int // open sessions of all users together
 
-	// Paid sessions that take the place of broken ones within any sixty
-	// minutes: of one user and model, and of all together. They are not charged
-	// to the user. Zero is none.
+	// How many sessions may be opened in the place of broken ones in any 60
+	// minutes: for one user and model, and for all together. They are paid, but
+	// not charged to the user. Zero means none.
 	MaxReplacementsPerHour      int
 	MaxReplacementsPerHourTotal int
 
-	// Lease is how long a claim, or an open under way, outlives a replica that
-	// died: 30 s, at least 1 s. A third of it is the heartbeat's interval.
+	// Lease is how long a claim, or an open under way, stays reserved after its
+	// replica has died: 30 s by default, at least 1 s. The heartbeat's interval is
+	// a third of it.
 	Lease time.Duration
-	// CoolDown is how long a session serves nobody after its lease lapsed, or
-	// after a request left it while the node was perhaps still working: 30 s.
+	// CoolDown is how long a session serves nobody after its lease has lapsed, or
+	// after a request has left while the node may still be working for it: 30 s.
 	CoolDown time.Duration
-	// Margin is the least time to its end that a session is handed out with:
-	// 30 s. Where requests have lately held their sessions for longer, it is
-	// twice that, up to a quarter of the session's duration.
+	// Margin is how long before its end a session is handed out for the last
+	// time: 30 s. If requests typically hold a session for longer than half of
+	// that, it is twice their time, up to a quarter of the session's duration.
 	Margin time.Duration
 	// RenewAhead is how long before its end a session in use gets a
-	// successor: 60 s. It should cover Margin and an ordinary open.
+	// successor: 60 s. It should cover Margin and the time of an ordinary open.
 	RenewAhead time.Duration
 	// CloseAfter is how long after its end a session is closed: 60 s.
 	// Closing before the end locks the unused stake for about a day.
@@ -50,65 +51,67 @@ type Options struct {
 	// OpenTimeout bounds the wait for the node to open a session: 3 min.
 	OpenTimeout time.Duration
 	// ReconcileTimeout is how long a request waits for an open whose outcome is
-	// unknown, and how long that is looked for among the wallet's sessions
-	// before its place is given free: 20 s. It is looked for, more seldom,
-	// until the session would have ended.
+	// unknown: 20 s. If the session is not found in the wallet within that time,
+	// its place among the open sessions is free again, and it is looked for once a
+	// minute until it would have ended.
 	ReconcileTimeout time.Duration
-	// Linger is how long a replica keeps the lease of a session that has become free,
-	// for the next request of its pool there, which then needs no database: at most 2 s.
-	// Zero is off, as it is on SQLite.
+	// Linger is how long a replica keeps the lease of a session after its request
+	// has ended. The next request for it in the same replica then needs no database.
+	// At most 2 s; zero turns it off. SQLite ignores it.
 	Linger time.Duration
-	// DrainTimeout bounds how long the end of Run waits for requests: 30 s.
+	// DrainTimeout bounds how long Run waits for requests before it returns: 30 s.
 	DrainTimeout time.Duration
 	// Interval is the pause between two rounds of maintenance: 5 s.
 	Interval time.Duration
 
-	// Prewarm tells, once a round, what should always have one idle session
-	// ready. Nil is nothing.
+	// Prewarm is called in each round of maintenance and returns the models that
+	// should always have one idle session ready. Nil means none.
 	Prewarm func() []Prewarm
 
-	// Renew is asked before a session is renewed ahead of its end: whether the
-	// user still wants it, and for how long. Nil renews nothing ahead.
+	// Renew is called before a session gets a successor ahead of its end. It
+	// returns the successor's duration, and whether the user still wants one. Nil
+	// renews nothing.
 	Renew func(ctx context.Context, userID string) (time.Duration, bool)
 
 	// Foreign, if set, reports whether the host itself opened a session of the
 	// wallet. Such a session is never adopted.
 	Foreign func(ctx context.Context, s ChainSession) (bool, error)
 
-	// Observe, if set, is called with what happens, from many goroutines. It
-	// must not block.
+	// Observe, if set, is called with each Event, from many goroutines. It must
+	// not block.
 	Observe func(Event)
 
 	// MaxConns bounds how many of the pool's connections are used at once; the
-	// heartbeat may use one more. 0 means 16.
+	// heartbeat may use one more. Zero means 16.
 	MaxConns int
 	// ObserveSQL, if set, is called after each database transaction with its
 	// name, how long it waited for a connection, how long it took in all, and
-	// its error; from many goroutines. It must not block.
+	// its error. It is called from many goroutines and must not block.
 	ObserveSQL func(name string, wait, took time.Duration, err error)
 
-	Logger *slog.Logger     // nil discards
-	Now    func() time.Time // nil is the wall clock; only differences count
+	Logger *slog.Logger     // nil discards all records
+	Now    func() time.Time // nil means time.Now
 
 	failpoint  func(name string) // for crash tests
-	sqlTimeout time.Duration     // of a transaction, and of what is written after a request has ended: 5 s; for tests
+	sqlTimeout time.Duration     // bounds a transaction, and a write after a request has ended: 5 s; only tests set it
 }
 
-// Prewarm is a model that keeps an idle session ready, opened by no user.
+// Prewarm is a model of which an idle session is kept ready, charged to no user
+// until one takes it.
 type Prewarm struct {
 	ModelID  string
 	Duration time.Duration
 }
 
-// withDefaults fills in what is zero and checks the rest.
+// withDefaults fills in the defaults and checks the values.
 func (o Options) withDefaults() (Options, error) {
 	var errs []error
-	duration := func(d *time.Duration, name string, def, least time.Duration) {
+	duration := func(d *time.Duration, name string, value, minimum time.Duration) {
 		if *d == 0 {
-			*d = def
+			*d = value
 		}
-		if *d < least {
-			errs = append(errs, fmt.Errorf("session: Options.%s is %v, it must be at least %v", name, *d, least))
+		if *d < minimum {
+			errs = append(errs, fmt.Errorf("session: Options.%s is %v, it must be at least %v", name, *d, minimum))
 		}
 	}
 	duration(&o.Lease, "Lease", 30*time.Second, time.Second)

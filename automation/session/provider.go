@@ -10,8 +10,8 @@ import (
 // Package proxyrouter implements it.
 //
 // Every call must return by its context's deadline. An implementation wraps the
-// errors below, so that errors.Is finds them, and wraps one only when it is
-// certain: they decide whether a session may be paid again.
+// errors below, so that errors.Is finds them. It may wrap one only if it is
+// certain, because they decide whether another session may be paid for.
 type Provider interface {
 	// OpenSession opens one paid session and returns its id on the chain.
 	// It must not retry. An error that is none of ErrNotOpened, ErrUnavailable
@@ -19,15 +19,16 @@ type Provider interface {
 	// have been opened and paid.
 	OpenSession(ctx context.Context, req OpenRequest) (string, error)
 
-	// CloseSession closes a session. Closing one that is closed already, or
-	// that the chain does not know, is success.
+	// CloseSession closes a session. It returns nil if the session is closed
+	// already, or the chain does not know it.
 	CloseSession(ctx context.Context, id string) error
 
-	// GetSession reads one session from the chain, or ErrSessionNotFound.
+	// GetSession reads one session from the chain. It returns ErrSessionNotFound
+	// if the chain does not know it.
 	GetSession(ctx context.Context, id string) (ChainSession, error)
 
 	// WalletSessions lists the wallet's sessions that were opened at or after
-	// since, the newest first. Since is truncated to whole seconds.
+	// since, the newest first. It ignores a fraction of a second in since.
 	WalletSessions(ctx context.Context, since time.Time) ([]ChainSession, error)
 }
 
@@ -35,38 +36,38 @@ type Provider interface {
 type OpenRequest struct {
 	ModelID  string
 	Duration time.Duration // whole seconds, at least 300 on today's chain
-	// OmitProvider is the address of a provider not to be chosen, or empty.
+	// OmitProvider is the address of a provider that must not be chosen, or empty.
 	// Nodes that do not know the field ignore it.
 	OmitProvider string
 }
 
-// ChainSession is a session as the chain has it.
+// ChainSession is a session as the chain records it.
 type ChainSession struct {
 	ID       string
 	ModelID  string
-	Provider string // address
+	Provider string // its address
 	OpenedAt time.Time
 	EndsAt   time.Time
 	ClosedAt time.Time // zero while open
 }
 
-// What a Provider's errors mean.
+// The errors of a Provider.
 var (
-	// ErrNotOpened: the node said for certain that nothing was opened, and the
-	// same request again would fail as well (no bids, no balance, bad model).
+	// ErrNotOpened: it is certain that nothing was opened, and the same request
+	// would fail again (no bids, no balance, bad model).
 	ErrNotOpened = errors.New("session not opened")
 
 	// ErrUnavailable: the request never reached the node, so nothing was opened.
 	ErrUnavailable = errors.New("node unavailable")
 
-	// ErrWalletCollision: two transactions of the wallet met. Most likely nothing
-	// was opened, but only the wallet's sessions can tell.
+	// ErrWalletCollision: two transactions of the wallet had the same nonce. Most
+	// likely nothing was opened, but only the list of the wallet's sessions shows it.
 	ErrWalletCollision = errors.New("wallet nonce collision")
 
-	// ErrUnauthorized: the node refused our credentials. It comes together
-	// with ErrNotOpened where an open was asked for.
+	// ErrUnauthorized: the node refused our credentials. An open that fails with
+	// it wraps ErrNotOpened as well.
 	ErrUnauthorized = errors.New("node refused the credentials")
 
-	// ErrSessionNotFound: the chain knows no session of that id.
+	// ErrSessionNotFound: the chain has no session of that id.
 	ErrSessionNotFound = errors.New("session not found on the chain")
 )

@@ -2,7 +2,8 @@ package session
 
 import "github.com/MorpheusAIs/gateway-automation/internal/sessionsql"
 
-// What the columns hold; see package sessionsql.
+// Short names for the values of columns, and for the sets of states, that package
+// sessionsql describes.
 const (
 	stateOpening = sessionsql.StateOpening
 	stateUnknown = sessionsql.StateUnknown
