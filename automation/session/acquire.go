@@ -12,24 +12,24 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// acquisition is one request's way to its session.
+// acquisition is the state of one request while it acquires its session.
 type acquisition struct {
 	m         *Manager
 	req       Request
-	sessionID ID // that the client named, or empty
+	sessionID ID // the one that the client has named, or empty
 	pool      pool
-	queue     *waitQueue
+	queue     *waitQueue // nil until it waits
 	waiter    *waiter
-	last      reserveResult // of its last reservation
-	reserved  bool          // there was one
-	attempts  int           // how often it has asked as the head of its queue
-	answered  bool          // the database has said that there is nothing idle
+	last      reserveResult // the result of its last reservation
+	reserved  bool          // last is set
+	attempts  int           // how often it has asked the database as the head of its queue
+	answered  bool          // the database has answered, and had no idle session
 }
 
-// namedPool is the pool of one session, for those who ask for it by its id.
+// namedPool returns the pool of requests that name one session by its id.
 func namedPool(id ID) pool { return pool{"session", id.String()} }
 
-// acquire is waitForClaim, observed.
+// acquire calls waitForClaim and observes its result.
 func (m *Manager) acquire(ctx context.Context, a *acquisition) (*Claim, error) {
 	begun := m.opts.Now()
 	c, err := m.waitForClaim(ctx, a)
@@ -44,21 +44,21 @@ func (m *Manager) acquire(ctx context.Context, a *acquisition) (*Claim, error) {
 	return c, err
 }
 
-// waitForClaim claims at once where nobody waits, and in the queue's order
-// otherwise.
+// waitForClaim claims a session at once if no request waits for the pool, and
+// otherwise in the order of the queue.
 func (m *Manager) waitForClaim(ctx context.Context, a *acquisition) (c *Claim, err error) {
-	if !m.accepting() {
+	if !m.isAccepting() {
 		return nil, ErrNotRunning
 	}
 	wait, cancel := context.WithTimeout(ctx, m.opts.AcquireTimeout)
 	defer cancel()
-	database, cancel := withReadDeadline(wait)
+	dbCtx, cancel := keepDeadline(wait)
 	defer cancel()
 	if !m.queues.hasWaiters(a.pool) {
 		if c := a.takeLingering(ctx); c != nil {
 			return c, nil
 		}
-		if c, err := a.claim(ctx, database, place{}); c != nil || err != nil {
+		if c, err := a.claim(ctx, dbCtx, place{}); c != nil || err != nil {
 			return c, err
 		}
 	}
@@ -80,15 +80,15 @@ func (m *Manager) waitForClaim(ctx context.Context, a *acquisition) (c *Claim, e
 			}
 			return nil, m.unavailable(a.timeoutReason())
 		}
-		v, head := a.queue.isHead(a.waiter)
+		v, head := a.queue.viewAsHead(a.waiter)
 		if !head {
 			continue
 		}
 		a.attempts++
 		began := m.opts.Now()
-		c, err := a.ask(ctx, database, v)
+		c, err := a.ask(ctx, dbCtx, v)
 		if err != nil && a.answered && wait.Err() != nil && ctx.Err() == nil {
-			return nil, m.unavailable(a.timeoutReason()) // time was up while it asked once more
+			return nil, m.unavailable(a.timeoutReason()) // the timeout came while it asked once more
 		}
 		if c == nil && err == nil {
 			err = a.giveUp(v)
@@ -102,7 +102,7 @@ func (m *Manager) waitForClaim(ctx context.Context, a *acquisition) (c *Claim, e
 	}
 }
 
-// leaveQueue takes a request out of its queue, and out of that of all replicas.
+// leaveQueue removes a request from its queue, and from the queue of all replicas.
 func (m *Manager) leaveQueue(q *waitQueue, w *waiter, c *Claim) {
 	if !q.leave(w, c != nil, c != nil && !c.handedOver) {
 		return
@@ -111,26 +111,27 @@ func (m *Manager) leaveQueue(q *waitQueue, w *waiter, c *Claim) {
 		ctx, cancel := m.detached(ctx)
 		defer cancel()
 		if err := m.store.leaveQueue(ctx, q.id); err != nil {
-			m.opts.Logger.Debug("place in the queue not given up, it ends by itself", "error", err)
+			m.opts.Logger.Debug("place in the queue of all replicas not removed, it expires", "error", err)
 		}
 	})
 }
 
-// ask looks for an idle session, and has one opened where that is worthwhile.
-func (a *acquisition) ask(ctx, database context.Context, v headView) (*Claim, error) {
+// ask claims an idle session, or starts opens if they are worth their price. The
+// statements run under dbCtx, which the end of the request does not cancel.
+func (a *acquisition) ask(ctx, dbCtx context.Context, v headView) (*Claim, error) {
 	if c := a.takeLingering(ctx); c != nil {
 		return c, nil
 	}
 	a.queue.notePlace()
 	p := place{id: a.queue.id, waited: v.waited, next: v.next, omit: a.queue.omit}
 	if a.sessionID != "" || v.paused && v.failed == nil {
-		return a.claim(ctx, database, p)
+		return a.claim(ctx, dbCtx, p)
 	}
-	return a.reserve(ctx, database, v, p)
+	return a.reserve(ctx, dbCtx, v, p)
 }
 
-// takeLingering is the Manager's. A session that the client named is claimed in the
-// database, which knows whose it is.
+// takeLingering calls Manager.takeLingering. But a session that the client has named
+// must be claimed in the database, which knows whose it is, so it is only released here.
 func (a *acquisition) takeLingering(ctx context.Context) *Claim {
 	if a.sessionID != "" {
 		a.m.recall(ctx, func(r *row) bool { return r.SessionID.String == a.sessionID.String() })
@@ -139,22 +140,22 @@ func (a *acquisition) takeLingering(ctx context.Context) *Claim {
 	return a.m.takeLingering(ctx, a.pool, a.req, a.hasPaid())
 }
 
-// claim takes an idle session, where there is one.
-func (a *acquisition) claim(ctx, database context.Context, p place) (*Claim, error) {
+// claim claims an idle session, or returns nil if there is none.
+func (a *acquisition) claim(ctx, dbCtx context.Context, p place) (*Claim, error) {
 	m := a.m
 	c := claimRequest{pool: a.pool, token: rand.Text(), margin: m.margin(a.req.Duration), place: p}
-	asked := m.opts.Now()
+	sentAt := m.opts.Now()
 	var r *row
 	var err error
 	if a.sessionID != "" {
 		c.margin = m.opts.Margin
-		r, err = m.store.claimNamed(database, a.req.UserID, a.sessionID, m.opts.Shared, c)
+		r, err = m.store.claimNamed(dbCtx, a.req.UserID, a.sessionID, m.opts.Shared, c)
 	} else {
 		claim := m.store.claim
 		if a.queue == nil {
 			claim = m.claims.claim
 		}
-		r, err = m.claimAny(database, claim, c, a.req)
+		r, err = m.claimAny(dbCtx, claim, c, a.req)
 	}
 	switch {
 	case errors.Is(err, sqldb.ErrOutcomeUnknown):
@@ -163,39 +164,40 @@ func (a *acquisition) claim(ctx, database context.Context, p place) (*Claim, err
 	case r == nil:
 		return nil, err
 	}
-	return m.claimed(ctx, r, a.req, lease{r.ID, c.token}, asked, a.hasPaid())
+	return m.claimed(ctx, r, a.req, lease{r.ID, c.token}, sentAt, a.hasPaid())
 }
 
-// claimAny takes an idle session of a pool, one whose provider works before
-// one whose provider has lately failed for this user or for several.
+// claimAny claims an idle session of a pool by means of claim. It prefers sessions whose
+// provider has not lately failed for this user, or for several users.
 func (m *Manager) claimAny(ctx context.Context, claim func(context.Context, claimRequest) (*row, error), c claimRequest, req Request) (*row, error) {
 	if req.OmitProvider != "" {
 		c.omit = []string{req.OmitProvider}
 	}
 	if avoided := m.providers.avoided(req.UserID); len(avoided) > 0 {
-		first := c
-		first.omit = slices.Concat(avoided, c.omit)
-		if r, err := claim(ctx, first); r != nil || err != nil {
+		preferred := c
+		preferred.omit = slices.Concat(avoided, c.omit)
+		if r, err := claim(ctx, preferred); r != nil || err != nil {
 			return r, err
 		}
 	}
 	return claim(ctx, c)
 }
 
-// reserve claims what is idle, or has opened what the queue needs.
-func (a *acquisition) reserve(ctx, database context.Context, v headView, p place) (*Claim, error) {
+// reserve claims an idle session, or starts the opens that the queue needs.
+func (a *acquisition) reserve(ctx, dbCtx context.Context, v headView, p place) (*Claim, error) {
 	m := a.m
-	asked := m.opts.Now()
+	sentAt := m.opts.Now()
 	r := reserveRequest{claimRequest: claimRequest{pool: a.pool, token: rand.Text(), margin: m.margin(a.req.Duration), place: p},
 		user: a.req.UserID, omitProvider: a.req.OmitProvider, duration: a.req.Duration, purpose: purposeRequest, inUseMayLinger: v.inUseMayLinger}
 	if r.omitProvider != "" {
 		r.omit = []string{r.omitProvider}
 	}
 	if !v.paused {
-		r.demand = &demand{waiting: v.waiting, unpaid: v.unpaid, ending: v.ending + m.leases.countReleasing(a.pool), hold: m.typical.load(), open: m.typicalOpen(), stalled: v.stalled}
+		r.demand = &demand{waiting: v.waiting, unpaid: v.unpaid, ending: v.ending + m.leases.countReleasing(a.pool),
+			hold: m.typicalHold.load(), open: m.typicalOpen(), stalled: v.stalled}
 	}
 	m.opts.failpoint("before-intent")
-	res, err := m.reserve(database, &r)
+	res, err := m.reserve(dbCtx, &r)
 	if errors.Is(err, sqldb.ErrOutcomeUnknown) {
 		m.undo(r)
 		return nil, nil
@@ -205,13 +207,14 @@ func (a *acquisition) reserve(ctx, database context.Context, v headView, p place
 	}
 	m.opts.failpoint("after-intent")
 	if res.claimed != nil {
-		return m.claimed(ctx, res.claimed, a.req, lease{res.claimed.ID, r.token}, asked, a.hasPaid())
+		return m.claimed(ctx, res.claimed, a.req, lease{res.claimed.ID, r.token}, sentAt, a.hasPaid())
 	}
 	a.last, a.reserved = res, true
 	a.queue.noteLive(res.Live > 0)
-	m.openAll(r, res.opens, asked, a.queue)
-	inUse := r.inUseMayLinger && res.refused != nil && res.refused.Limit == LimitSessions // by sessions that may be idle soon
-	if res.capped && !inUse {
+	m.openAll(r, res.opens, sentAt, a.queue)
+	// Sessions that only linger in another replica may have used up the user's places.
+	refusedTooEarly := r.inUseMayLinger && res.refused != nil && res.refused.Limit == LimitSessions
+	if res.capped && !refusedTooEarly {
 		a.queue.pauseOpens()
 	}
 	switch {
@@ -220,25 +223,28 @@ func (a *acquisition) reserve(ctx, database context.Context, v headView, p place
 		a.queue.fail(v.failed)
 	case res.Stuck > 0:
 		a.queue.fail(errStuck)
-	case res.refused != nil && !inUse:
+	case res.refused != nil && !refusedTooEarly:
 		a.queue.fail(res.refused)
 	}
 	return nil, nil
 }
 
-var errStuck = fmt.Errorf("%w: it cannot be asked what became of an open", ErrUnavailable)
+// errStuck is why a queue fails that waits for an open of unknown outcome, while the node
+// does not answer what became of it.
+var errStuck = fmt.Errorf("%w: the outcome of an open cannot be found out", ErrUnavailable)
 
-// giveUp returns why a request should wait no longer: its only hope has been
-// an open of unknown outcome for ReconcileTimeout, or the open for which it has
-// perhaps paid came to nothing. It is told to come back, and pays no second time.
+// giveUp returns an error if a request should not wait any longer: for
+// ReconcileTimeout it could only wait for an open of unknown outcome, or the open that it
+// has perhaps paid for has led to no session. The request must come back later, because
+// it must not pay twice.
 func (a *acquisition) giveUp(v headView) error {
 	if !a.reserved {
 		return nil
 	}
 	hopeless := a.last.Live+a.last.Opening+len(a.last.opens) == 0 && (a.last.Unknown > 0 || v.headPaid && v.failed == nil)
-	since, again := a.queue.noteHopeless(hopeless)
+	since, seenBefore := a.queue.noteHopeless(hopeless)
 	switch {
-	case !hopeless || !again: // what was seen once may be a moment between two writes
+	case !hopeless || !seenBefore: // the first time, the row may be between two writes
 		return nil
 	case a.last.Unknown == 0, a.m.opts.Now().Sub(later(since, a.waiter.joined)) >= a.m.opts.ReconcileTimeout:
 		return a.m.unavailable(ErrOpening)
@@ -246,6 +252,7 @@ func (a *acquisition) giveUp(v headView) error {
 	return nil
 }
 
+// later returns the later of two times.
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
@@ -253,14 +260,14 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// pause is how long to wait before the next attempt: other replicas release
-// sessions without a signal. A database that answers within a second is asked for
-// half of the time at most.
+// pause returns how long to wait before the next attempt, because other replicas
+// release sessions without a signal. If the database answers within a second, the
+// attempts take at most half of the time.
 func (a *acquisition) pause(lastTook time.Duration) time.Duration {
 	return max(min(lastTook, time.Second), retry.Jitter(min(time.Duration(a.attempts*a.attempts)*25*time.Millisecond, 150*time.Millisecond)))
 }
 
-// timeoutReason is what a request that has waited in vain is told.
+// timeoutReason returns the reason for a request that has waited for AcquireTimeout.
 func (a *acquisition) timeoutReason() error {
 	if a.sessionID != "" || a.queue.hasLive() {
 		return ErrBusy
@@ -268,8 +275,10 @@ func (a *acquisition) timeoutReason() error {
 	return ErrOpening
 }
 
+// reserve calls store.reserve after it has filled in the ceiling and the ids. The caller
+// needs the ids to undo the reservation if its outcome is unknown.
 func (m *Manager) reserve(ctx context.Context, r *reserveRequest) (reserveResult, error) {
-	if r.user != "" && m.opts.MaxPerUser > 0 { // what lingers here would count as in use
+	if r.user != "" && m.opts.MaxPerUser > 0 { // a session that lingers here would count as in use
 		m.recall(ctx, func(o *row) bool { return o.UserID == r.user })
 	}
 	if m.opts.MaxOpen > 0 {
@@ -283,8 +292,8 @@ func (m *Manager) reserve(ctx context.Context, r *reserveRequest) (reserveResult
 	return m.store.reserve(ctx, *r, m.limits())
 }
 
-// undo takes back what a statement whose outcome is unknown may have done.
-// What it cannot take back ends with its lease.
+// undo reverts, in the background, what a statement of unknown outcome may have done.
+// If that fails, the leases end by themselves.
 func (m *Manager) undo(r reserveRequest) {
 	m.background(func(ctx context.Context) {
 		m.write(ctx, "undo", func(ctx context.Context) error { return m.store.undo(ctx, r) })
@@ -295,6 +304,7 @@ func (m *Manager) undo(r reserveRequest) {
 // hasPaid reports whether the node was asked to open a session for the request.
 func (a *acquisition) hasPaid() bool { return a.queue != nil && a.queue.isPaid(a.waiter) }
 
+// newClaim returns a claim without a session, with its contexts.
 func (m *Manager) newClaim(ctx context.Context, req Request, paid bool) *Claim {
 	c := &Claim{m: m, req: req, paid: paid}
 	c.leaseCtx, c.endLease = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -302,13 +312,14 @@ func (m *Manager) newClaim(ctx context.Context, req Request, paid bool) *Claim {
 	return c
 }
 
-// claimed makes a Claim of a row that was leased at asked.
-func (m *Manager) claimed(ctx context.Context, r *row, req Request, l lease, asked time.Time, paid bool) (*Claim, error) {
+// claimed returns a claim of a row that a statement sent at sentAt has leased. If the
+// request has ended or Run is ending, it releases the row and returns an error.
+func (m *Manager) claimed(ctx context.Context, r *row, req Request, l lease, sentAt time.Time, paid bool) (*Claim, error) {
 	c := m.newClaim(ctx, req, paid)
 	c.row, c.lease, c.begun = r, l, m.opts.Now()
-	m.leases.addSession(l, asked, c.lose, r, m.mayLinger(r))
+	m.leases.addSession(l, sentAt, c.lose, r, m.mayLinger(r))
 	err := ctx.Err()
-	if err == nil && !m.accepting() {
+	if err == nil && !m.isAccepting() {
 		err = ErrNotRunning
 	}
 	if err != nil {
@@ -318,7 +329,7 @@ func (m *Manager) claimed(ctx context.Context, r *row, req Request, l lease, ask
 	return c, nil
 }
 
-// queueError is what a request is told whose queue has come to nothing.
+// queueError returns the error of a request whose queue has failed with err.
 func (m *Manager) queueError(err error) error {
 	if b, ok := errors.AsType[*BudgetError](err); ok {
 		return b

@@ -7,64 +7,65 @@ import (
 	"time"
 )
 
-// A Claim is the sole use of one paid session, for one request. Its holder
-// must call Release or ReleaseBusy, however the request ends.
+// A Claim is one request's exclusive use of a paid session. Its holder must call
+// Release or ReleaseBusy, however the request ends.
 type Claim struct {
 	m          *Manager
 	row        *row
-	req        Request // as it was made; without a model where the client named the session
+	req        Request // without a model if the client has named the session
 	lease      lease
-	begun      time.Time       // without the wait for the database, which another session would not shorten
+	begun      time.Time       // after the wait for the database, which another session would not shorten
 	paid       bool            // the node was asked to open a session for the request
-	handedOver bool            // its lease comes from a request of this replica, not from the database
-	ctx        context.Context //nolint:containedctx // it is what the claim is about
+	handedOver bool            // a request of this replica handed over the lease; the database was not asked
+	ctx        context.Context //nolint:containedctx // the claim's purpose is to end it with the lease
 	cancel     context.CancelCauseFunc
-	leaseCtx   context.Context //nolint:containedctx // it is what the claim is about
+	leaseCtx   context.Context //nolint:containedctx // likewise
 	endLease   context.CancelCauseFunc
 	once       sync.Once
 	released   atomic.Bool
 }
 
-// SessionID is the session's id on the chain.
+// SessionID returns the session's id on the chain.
 func (c *Claim) SessionID() string { return c.row.SessionID.String }
 
-// ModelID is the id of the session's model.
+// ModelID returns the id of the session's model.
 func (c *Claim) ModelID() string { return c.row.ModelID }
 
-// Provider is the address of the session's provider, or "" where unknown.
+// Provider returns the address of the session's provider, or "" if it is unknown.
 func (c *Claim) Provider() string { return c.row.Provider }
 
-// EndsAt is the session's end on the chain.
+// EndsAt returns the session's end on the chain.
 func (c *Claim) EndsAt() time.Time { return c.row.EndsAt.Time }
 
-// Context ends with the request's own, and with the cause ErrLeaseLost when
-// this replica could not extend its lease. Work with the session must stop
-// with it: another request may hold the session from then on.
+// Context returns a context that ends with the request's own context, and with the
+// cause ErrLeaseLost when this replica could not extend the lease. All work with the
+// session must stop with it, because another request may hold the session from then on.
 func (c *Claim) Context() context.Context { return c.ctx }
 
-// LeaseContext is [Claim.Context] for work that continues after the request has
-// ended, such as reading the rest of the node's answer: it ends with the lease
-// alone, and with the claim.
+// LeaseContext returns a context for work that continues after the request has ended,
+// such as reading the rest of the node's answer. Unlike [Claim.Context] it does not end
+// with the request's context, but only with the lease or the claim.
 func (c *Claim) LeaseContext() context.Context { return c.leaseCtx }
 
-// PrepareRelease announces that Release follows at once, before the client has
-// the last of its answer: for five seconds, requests that come to this replica
-// meanwhile wait for the session and have no other one opened in its place.
+// PrepareRelease announces that Release follows soon. It is called before the client
+// receives the end of its answer. For up to five seconds, requests that come to this
+// replica then wait for the session and have no other one opened.
 func (c *Claim) PrepareRelease() { c.m.queues.beginRelease(c.row.pool(), c) }
 
-// Release gives the session back, with which the node is done. It works once, and
-// waits for the database at most five seconds, whatever became of the request's context;
-// where that is too short, it is tried again until the lease ends by itself. It waits
-// for nothing where the session may linger, or this replica alone has used it lately.
+// Release releases the session after the node has finished with it. Only the first call
+// of Release or ReleaseBusy has an effect. It waits up to five seconds for the database,
+// also if the request's context has ended; after that the release is repeated in the
+// background until the lease ends by itself. It does not wait if the session lingers, or
+// if no other replica has used it lately.
 func (c *Claim) Release() {
 	c.once.Do(func() {
-		c.m.typical.observe(c.m.opts.Now().Sub(c.begun))
+		c.m.typicalHold.observe(c.m.opts.Now().Sub(c.begun))
 		c.end(false)
 	})
 }
 
-// ReleaseBusy is Release where the node may still be working for the request:
-// the session serves nobody for Options.CoolDown.
+// ReleaseBusy is Release for a session whose node may still be working for the request:
+// it serves nobody for Options.CoolDown.
 func (c *Claim) ReleaseBusy() {
 	c.once.Do(func() {
 		c.m.opts.Observe(Event{Kind: CooledDown})
@@ -72,7 +73,8 @@ func (c *Claim) ReleaseBusy() {
 	})
 }
 
-// end ends the work under the claim before another request can have its lease.
+// end ends the claim's contexts and then its use of the lease, in this order, so that no
+// other request can have the lease before.
 func (c *Claim) end(busy bool) {
 	c.released.Store(true)
 	c.lose(context.Canceled)
@@ -97,20 +99,20 @@ func (c *Claim) end(busy bool) {
 	}
 }
 
-// lose ends the claim's contexts.
+// lose ends the claim's contexts with a cause.
 func (c *Claim) lose(cause error) {
 	c.endLease(cause)
 	c.cancel(cause)
 }
 
-// wake lets the requests ask again that a session could serve.
+// wake lets the waiting requests that a session could serve ask the database again.
 func (m *Manager) wake(r *row) {
 	m.queues.wake(r.pool(), nil)
 	m.queues.wake(namedPool(ID(r.SessionID.String)), nil)
 }
 
-// MarkExpired takes the session out of service because it has ended, though its
-// row says otherwise: no other request gets it. The claim must still be released.
+// MarkExpired takes the session out of service because it has ended, although its row
+// says otherwise. No other request gets it. The claim must still be released.
 func (c *Claim) MarkExpired() error { return c.retire(reasonExpired) }
 
 func (c *Claim) retire(reason string) error {
@@ -125,9 +127,9 @@ func (c *Claim) retire(reason string) error {
 	return c.m.store.retire(ctx, c.lease, reason)
 }
 
-// ReportFailure notes that the session's provider failed for this user, who is
-// given other providers' sessions first for some minutes. One that has failed
-// for several users is avoided for all, by all replicas.
+// ReportFailure records that the session's provider failed for this user. For five
+// minutes the user gets other providers' sessions first. A provider that has failed for
+// three users is avoided for all users, by all replicas.
 func (c *Claim) ReportFailure() error {
 	if c.Provider() == "" {
 		return nil
@@ -136,18 +138,19 @@ func (c *Claim) ReportFailure() error {
 	ctx, cancel := c.m.detached(c.leaseCtx)
 	defer cancel()
 	err := c.m.store.providerFailed(ctx, c.Provider(), c.req.UserID)
-	c.m.providers.add(c.Provider(), c.req.UserID) // a reading may have begun meanwhile
+	c.m.providers.add(c.Provider(), c.req.UserID) // again, because a read may have begun meanwhile
 	return err
 }
 
-// detached is a context for what must be written though its request has ended.
+// detached returns a context for a write that must happen although its request has
+// ended.
 func (m *Manager) detached(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), m.opts.sqlTimeout)
 }
 
-// withReadDeadline is a context with the deadline of ctx and without its
+// keepDeadline returns a context with the deadline of ctx and without its
 // cancellation: a client that leaves must not make a statement's outcome unknown.
-func withReadDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+func keepDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
 	detached := context.WithoutCancel(ctx)
 	if deadline, ok := ctx.Deadline(); ok {
 		return context.WithDeadline(detached, deadline)

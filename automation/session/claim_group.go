@@ -12,28 +12,29 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// claimGroup claims for requests that do not wait for a session. Where one finds all
-// connections busy it waits for the next one, and a single statement claims for all that
-// wait by then, each with its own token. docs/decisions/0010-grouped-claims.md has the reasons.
+// claimGroup claims sessions for requests that do not wait in a queue. A claim that finds
+// all connections busy waits for one, together with others. When a connection is free, a
+// single statement makes all these claims, each with its own token.
+// docs/decisions/0010-grouped-claims.md has the reasons.
 type claimGroup struct {
 	store      *store
-	timeout    time.Duration // of a claim, with the wait for a connection
+	timeout    time.Duration // bounds a claim and its wait for a connection
 	background func(fn func(context.Context)) bool
-	undo       func(claimRequest) // takes back what a claim has taken or may have taken
+	undo       func(claimRequest) // releases the session that a claim has leased, or may have leased
 
 	mu      sync.Mutex
 	waiting []*waitingClaim // the oldest first
-	sending bool            // a connection is being waited for on their behalf
+	sending bool            // a goroutine waits for a connection on their behalf
 }
 
 // maxGroupedClaims bounds how many rows one statement locks.
 const maxGroupedClaims = 32
 
-// waitingClaim is a claim that waits for a connection, or for the statement that it is part of.
+// waitingClaim is a claim that waits for a connection, or for its statement.
 type waitingClaim struct {
 	claimRequest
-	result    chan claimResult // has room for the only one
-	abandoned bool             // its request waits no longer; guarded by the group's lock
+	result    chan claimResult // buffered for the only result
+	abandoned bool             // its request does not wait any more; guarded by the group's lock
 }
 
 type claimResult struct {
@@ -41,11 +42,12 @@ type claimResult struct {
 	err error
 }
 
-// errClaimAlone is what the claims of a statement get that the database refused: it may
-// have been because of one of them.
+// errClaimAlone is the result of all claims of a statement that the database has refused.
+// One claim may have been the cause, so each is repeated alone.
 var errClaimAlone = errors.New("session: the claims of a group failed together")
 
-// claim is store.claimAtOnce, together with other requests where all connections are busy.
+// claim is store.claimAtOnce. If all connections are busy, it claims together with other
+// requests.
 func (g *claimGroup) claim(ctx context.Context, c claimRequest) (*row, error) {
 	if g.store.db.SQLite() || !g.store.db.IsBusy() {
 		return g.store.claimAtOnce(ctx, c)
@@ -67,6 +69,7 @@ func (g *claimGroup) claim(ctx context.Context, c claimRequest) (*row, error) {
 	return r.row, r.err
 }
 
+// join adds a claim to those that wait for a connection.
 func (g *claimGroup) join(c claimRequest) *waitingClaim {
 	w := &waitingClaim{claimRequest: c, result: make(chan claimResult, 1)}
 	g.mu.Lock()
@@ -80,7 +83,8 @@ func (g *claimGroup) join(c claimRequest) *waitingClaim {
 	return w
 }
 
-// leave ends a claim whose time is over, and returns its result if there is one already.
+// leave ends a claim whose time is over. It returns the claim's result if there is one
+// already.
 func (g *claimGroup) leave(w *waitingClaim) claimResult {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -94,7 +98,7 @@ func (g *claimGroup) leave(w *waitingClaim) claimResult {
 	return claimResult{}
 }
 
-// start sends the next group as soon as a connection is free.
+// start runs send in the background, or fails the waiting claims if Run is ending.
 func (g *claimGroup) start() {
 	if g.background(g.send) {
 		return
@@ -107,7 +111,7 @@ func (g *claimGroup) start() {
 	g.waiting, g.sending = nil, false
 }
 
-// send claims for all that wait when a connection is free.
+// send waits for a connection and makes the claims that wait by then.
 func (g *claimGroup) send(ctx context.Context) {
 	var b claimBatch
 	rows, err := sqldb.QueryFunc[claimedRow](ctx, g.store.db, "sessions.claim", func() (string, []any) {
@@ -116,15 +120,15 @@ func (g *claimGroup) send(ctx context.Context) {
 	g.deliver(&b, rows, err)
 }
 
-// claimBatch is what one statement claims; the group's lock guards it.
+// claimBatch has the claims of one statement. The group's lock guards it.
 type claimBatch struct {
 	claims []*waitingClaim
-	taken  bool
-	closed bool // the wait for a connection has ended without it
+	taken  bool // the statement has been made
+	closed bool // no claims may be added any more
 }
 
-// take moves the oldest claims into the batch, one of each pool: a transaction does not skip
-// what it has locked itself, so two would find the same row.
+// take moves the oldest claims into the batch, at most one of each pool: a transaction does
+// not skip rows that it has locked itself, so two claims of a pool would find the same row.
 func (g *claimGroup) take(b *claimBatch) []*waitingClaim {
 	g.mu.Lock()
 	if b.closed {
@@ -150,7 +154,8 @@ func (g *claimGroup) take(b *claimBatch) []*waitingClaim {
 	return claims
 }
 
-// deliver gives each claim of the batch what it is due.
+// deliver sends each claim of the batch its result. Sessions that were leased for claims
+// which do not wait any more are released.
 func (g *claimGroup) deliver(b *claimBatch, rows []claimedRow, err error) {
 	unknown := errors.Is(err, sqldb.ErrOutcomeUnknown)
 	if err != nil && !unknown && !errors.Is(err, sqldb.ErrUnavailable) {
@@ -173,7 +178,7 @@ func (g *claimGroup) deliver(b *claimBatch, rows []claimedRow, err error) {
 		}
 	}
 	start := false
-	if !b.taken { // no connection came free in time
+	if !b.taken { // no connection was free in time
 		g.sending = len(g.waiting) > 0
 		start = g.sending
 	}
@@ -186,14 +191,14 @@ func (g *claimGroup) deliver(b *claimBatch, rows []claimedRow, err error) {
 	}
 }
 
-// claimedRow is a row with the token that tells whose it is.
+// claimedRow is a row with the token of the claim that has leased it.
 type claimedRow struct {
 	row
 	Token string `db:"lease_token"`
 }
 
-// claimStatement claims for each of several requests of different pools what claimQuery claims
-// for one. It is "" for none.
+// claimStatement returns the statement that claims for several requests of different pools
+// what claimQuery claims for one. It returns "" for an empty list.
 func (s *store) claimStatement(list []*waitingClaim) (query string, args []any) {
 	if len(list) == 0 {
 		return "", nil

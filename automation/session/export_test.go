@@ -71,7 +71,7 @@ func (m *Manager) Due() int {
 // SetTypical makes the manager assume that a request takes hold and that an open takes open.
 func (m *Manager) SetTypical(hold, open time.Duration) {
 	for range 100 {
-		m.typical.observe(hold)
+		m.typicalHold.observe(hold)
 		m.opens.observe(open)
 	}
 }

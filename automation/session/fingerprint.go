@@ -8,26 +8,27 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// An open is recognised on the chain by its length: a little more than its user
-// chose, by seconds that no other open asks for and nobody types. Lengths are
-// three more than a multiple of five, and five apart, so that what the chain
-// rounds meets neither another's length nor a round number.
+// An open is recognised on the chain by its length, its fingerprint: some seconds
+// more than its user chose, which no other open asks for and nobody types. In
+// seconds, a fingerprint leaves the remainder 3 when divided by 5. So a length that
+// the chain has rounded equals neither another fingerprint nor a round number.
 const (
 	fingerprintStep = 5
 	fingerprintRest = 3
-	roundedDown     = 2 * time.Second // 4200 s were measured as 4199
-	roundedUp       = time.Second
+	roundedDown     = 2 * time.Second // the most that the chain shortens a length by rounding: 4200 s were measured as 4199
+	roundedUp       = time.Second     // the most that it lengthens one
 )
 
-// fingerprints returns n lengths in seconds for a session of that duration, the
-// closest first. They are longer, unless that is above the ceiling, to which the
-// chain shortens without a word; zero is no ceiling.
+// fingerprints returns up to n lengths in seconds for a session of that duration, the
+// closest first. They are longer than the duration, unless that exceeds the ceiling, to
+// which the chain shortens sessions silently; then they count down from the ceiling. A
+// ceiling of zero means none.
 func fingerprints(duration, ceiling time.Duration, n int) []int64 {
 	first := int64(duration/time.Second) + 1
 	first += (fingerprintRest - first%fingerprintStep + fingerprintStep) % fingerprintStep
 	step := int64(fingerprintStep)
-	if most := int64(ceiling / time.Second); most > 0 && first+step*int64(n) > most {
-		first, step = most-(most-fingerprintRest)%fingerprintStep, -step
+	if longest := int64(ceiling / time.Second); longest > 0 && first+step*int64(n) > longest {
+		first, step = longest-(longest-fingerprintRest)%fingerprintStep, -step
 	}
 	list := make([]int64, 0, n)
 	for f := first; len(list) < n && f > 0; f += step {
@@ -36,25 +37,26 @@ func fingerprints(duration, ceiling time.Duration, n int) []int64 {
 	return list
 }
 
-// hasFingerprint reports whether a session on the chain is what an open of that
-// model, length and time has opened.
+// hasFingerprint reports whether an open of that model, length and call time has opened
+// the session on the chain.
 func hasFingerprint(c ChainSession, model string, asked time.Duration, called time.Time) bool {
 	length := c.EndsAt.Sub(c.OpenedAt)
 	return strings.EqualFold(c.ModelID, model) && !c.OpenedAt.Before(called.Add(-clockSkew)) &&
 		length >= asked-roundedDown && length <= asked+roundedUp
 }
 
-// asked is how long the session was to last that the row's open asked for. Rows
-// of before there were fingerprints asked for what their user chose.
-func (r *row) asked() time.Duration {
+// askedLength returns the length that the row's open asked the node for. Rows from before
+// there were fingerprints asked for what their user chose.
+func (r *row) askedLength() time.Duration {
 	if r.Fingerprint.Valid {
 		return time.Duration(r.Fingerprint.Int64) * time.Second
 	}
 	return r.chosen()
 }
 
-// freeFingerprints returns lengths that no open of unknown outcome has, at least
-// as many as wanted, in random order: replicas choose at the same time.
+// freeFingerprints returns lengths that no unresolved open has, a few more than wanted
+// where there are as many. Their order is random, because several replicas may choose at
+// the same time.
 func freeFingerprints(tx *sqldb.Tx, duration, ceiling time.Duration, wanted int) ([]int64, error) {
 	const spare = 4
 	for n := 8; ; n *= 4 {

@@ -26,7 +26,7 @@ func (m *Manager) maintainOpens(ctx context.Context) error {
 	if due.Unresolved {
 		errs = append(errs, m.reconcile(ctx))
 	}
-	if due.Failures || m.providers.known() {
+	if due.Failures || m.providers.hasFailures() {
 		errs = append(errs, m.readProviders(ctx))
 	}
 	if due.Expiring {
@@ -60,7 +60,7 @@ func (m *Manager) sweep(ctx context.Context) error {
 	}
 	errs := []error{err}
 	for ctx.Err() == nil {
-		token, asked := rand.Text(), m.opts.Now()
+		token, sentAt := rand.Text(), m.opts.Now()
 		rows, err := m.store.takeDue(ctx, token, closers)
 		errs = append(errs, err)
 		if len(rows) == 0 {
@@ -72,7 +72,7 @@ func (m *Manager) sweep(ctx context.Context) error {
 			wg.Go(func() {
 				work, cancel := context.WithCancelCause(ctx)
 				defer cancel(nil)
-				m.leases.add(lease{r.ID, token}, asked, cancel)
+				m.leases.add(lease{r.ID, token}, sentAt, cancel)
 				defer m.leases.drop(lease{r.ID, token})
 				fails[i] = m.close(work, r, lease{r.ID, token})
 			})
@@ -190,12 +190,12 @@ func (m *Manager) prewarm(ctx context.Context) error {
 // openFor opens one session that no request waits for, if it is still needed
 // when its turn comes.
 func (m *Manager) openFor(ctx context.Context, r reserveRequest, needed func(context.Context) bool) error {
-	asked := m.opts.Now()
+	sentAt := m.opts.Now()
 	res, err := m.reserve(ctx, &r)
 	if err != nil {
 		return err
 	}
-	m.openAll(r, res.opens, asked, &soloOpen{needed: needed})
+	m.openAll(r, res.opens, sentAt, &soloOpen{needed: needed})
 	return nil
 }
 

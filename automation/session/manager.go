@@ -17,8 +17,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Manager hands out paid sessions and looks after them. Many managers, one a
-// replica, share a database and a wallet.
+// Manager hands out paid sessions and manages their life. The managers of all
+// replicas share one database and one wallet.
 type Manager struct {
 	opts     Options
 	provider Provider
@@ -28,38 +28,38 @@ type Manager struct {
 	queues   waitQueues
 
 	// What it has learned.
-	typical          average // how long a request holds a session
-	opens            average // how long an open takes
-	calls            average // of this, how long the node takes
+	typicalHold      average // how long a request holds a session
+	opens            average // how long an open takes, with the wait for the wallet
+	calls            average // how long the node alone needs to open a session
 	providers        providers
-	ceilings         sync.Map                 // of a model's id to its ceiling
+	ceilings         sync.Map                 // from a model's id to its ceiling
 	prewarmed        atomic.Pointer[[]string] // the models that keep an idle session ready, as of the last round
-	omitIgnoredUntil atomic.Int64             // unix nanoseconds: until then the node is taken to ignore OmitProvider
+	omitIgnoredUntil atomic.Int64             // unix nanoseconds: until then it assumes that the node ignores OmitProvider
 
-	wallet       semaphore // to wait for the wallet
-	budget       semaphore // to reserve under the cap on all sessions
+	wallet       semaphore // held while an intent waits for the wallet
+	budget       semaphore // held while an open is reserved under MaxOpen
 	reconcileNow retry.Trigger
 	sweepNow     retry.Trigger
 
 	mu      sync.Mutex
 	phase   phase
-	base    context.Context //nolint:containedctx // of the work in the background, which outlives its requests
-	started chan struct{}   // closed when claims are given
-	ending  chan struct{}   // closed when no more claims are given
-	work    sync.WaitGroup  // in the background
+	base    context.Context //nolint:containedctx // the context of the work in the background, which outlives its requests
+	started chan struct{}   // closed when Run begins to give claims
+	ending  chan struct{}   // closed when Run gives no more claims
+	work    sync.WaitGroup  // the work in the background
 }
 
 type phase int
 
 const (
-	idle phase = iota
+	notStarted phase = iota
 	running
 	ending
 )
 
-// New makes a manager on the host's pool, whose tables package schema has
-// created. It does no I/O; [Manager.Run] starts it. Its error names every
-// invalid option.
+// New returns a manager on the host's pool. Package schema must have created the
+// tables. New does no I/O; [Manager.Run] starts the manager. The error names
+// every invalid option.
 func New(db *sqlx.DB, provider Provider, opts Options) (*Manager, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
@@ -92,11 +92,12 @@ func New(db *sqlx.DB, provider Provider, opts Options) (*Manager, error) {
 type Request struct {
 	UserID   string
 	ModelID  string
-	Duration time.Duration // of a session that has to be opened for it; a few seconds are added
-	// OmitProvider is the address of a provider whose sessions will not do.
+	Duration time.Duration // of a session that is opened for it, to which some seconds are added; at least 1 s
+	// OmitProvider is the address of a provider whose sessions are not wanted.
 	OmitProvider string
 }
 
+// poolOf returns the pool that serves a user's requests for a model.
 func (m *Manager) poolOf(userID, modelID string) pool {
 	if m.opts.Shared {
 		return pool{"", modelID}
@@ -104,22 +105,23 @@ func (m *Manager) poolOf(userID, modelID string) pool {
 	return pool{userID, modelID}
 }
 
-// Acquire claims a session for one request: an idle one, one that becomes
-// idle, or one that is opened for it, of which there is one at most. It waits
-// for AcquireTimeout at most, and returns a *BudgetError, an *UnavailableError,
-// ErrNotRunning, the context's error, or the database's.
+// Acquire claims a session for one request: an idle one, one that becomes idle,
+// or one that is opened for it. At most one is opened. It waits for
+// AcquireTimeout at most. Its error is a *BudgetError, an *UnavailableError,
+// ErrNotRunning, the context's or the database's.
 func (m *Manager) Acquire(ctx context.Context, req Request) (*Claim, error) {
 	if req.UserID == "" || req.ModelID == "" || req.Duration < time.Second {
-		return nil, fmt.Errorf("session: acquire(%q, %v): a user, a model and a duration of at least a second are needed", req.ModelID, req.Duration)
+		return nil, fmt.Errorf("session: Acquire(model %q, duration %v): needs a user, a model and a duration of at least 1 s", req.ModelID, req.Duration)
 	}
 	req.OmitProvider = strings.ToLower(req.OmitProvider)
 	return m.acquire(ctx, &acquisition{m: m, req: req, pool: m.poolOf(req.UserID, req.ModelID)})
 }
 
-// AcquireSession claims the session that a client named, for its own user
-// alone. ErrUnmanaged says that it is none of ours; it will never be adopted as
-// one. ErrNotYours says that it is another's, ErrEnded that it has ended or is
-// about to; a session in use is waited for.
+// AcquireSession claims the session that a client has named, if it is that user's.
+// If the session is in use, it waits as Acquire does. Besides Acquire's errors
+// it returns ErrUnmanaged if the manager has no session of that id, which is
+// then never adopted; ErrNotYours if the session belongs to another user; and
+// ErrEnded if it has ended or is about to.
 func (m *Manager) AcquireSession(ctx context.Context, userID string, id ID) (*Claim, error) {
 	if id == "" {
 		return nil, errBadID
@@ -127,32 +129,33 @@ func (m *Manager) AcquireSession(ctx context.Context, userID string, id ID) (*Cl
 	return m.acquire(ctx, &acquisition{m: m, req: Request{UserID: userID}, pool: namedPool(id), sessionID: id})
 }
 
-// unavailable says why, and when to come back.
+// unavailable returns an UnavailableError with the reason err.
 func (m *Manager) unavailable(err error) error {
-	after := 10 * time.Second
+	retryAfter := 10 * time.Second
 	switch {
 	case errors.Is(err, ErrBusy):
-		after = time.Duration(math.Ceil(m.typical.load().Seconds())) * time.Second
+		retryAfter = time.Duration(math.Ceil(m.typicalHold.load().Seconds())) * time.Second
 	case errors.Is(err, ErrOpening), errors.Is(err, ErrUnavailable):
-		after = 5 * time.Second
+		retryAfter = 5 * time.Second
 	}
-	return &UnavailableError{RetryAfter: min(max(after, time.Second), time.Minute), Err: err}
+	return &UnavailableError{RetryAfter: min(max(retryAfter, time.Second), time.Minute), Err: err}
 }
 
-// margin is the least time to its end that a session of that duration is
-// handed out with.
+// margin returns how long before its end a session of that duration is handed out
+// for the last time.
 func (m *Manager) margin(duration time.Duration) time.Duration {
-	return max(m.opts.Margin, min(2*m.typical.load(), duration/4))
+	return max(m.opts.Margin, min(2*m.typicalHold.load(), duration/4))
 }
 
-func (m *Manager) accepting() bool {
+// isAccepting reports whether Run gives claims.
+func (m *Manager) isAccepting() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.phase == running
 }
 
-// background runs fn next to everything else; the end of Run waits for it. It
-// returns false, and runs nothing, when Run is ending.
+// background runs fn in a goroutine that Run waits for before it returns. It
+// reports whether it did: it runs nothing before Run, nor while Run is ending.
 func (m *Manager) background(fn func(ctx context.Context)) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -169,8 +172,8 @@ type Info struct {
 	SessionID string
 	ModelID   string
 	OpenedAt  time.Time
-	EndsAt    time.Time // as its user chose; on the chain it is a little later
-	Ending    bool      // to be closed as soon as nobody uses it
+	EndsAt    time.Time // by the duration that its user chose; on the chain some seconds later
+	Ending    bool      // it is closed as soon as nobody uses it
 	InUse     bool
 }
 
@@ -183,9 +186,9 @@ func (r *row) info() Info {
 	return info
 }
 
-// List returns the user's open sessions, the one that ends first before the others.
+// List returns the user's open and ending sessions, ordered by their end.
 func (m *Manager) List(ctx context.Context, userID string) ([]Info, error) {
-	m.recall(ctx, func(r *row) bool { return r.UserID == userID }) // what lingers is not in use
+	m.recall(ctx, func(r *row) bool { return r.UserID == userID }) // a lingering session is not in use
 	rows, err := m.store.list(ctx, userID)
 	list := make([]Info, len(rows))
 	for i := range rows {
@@ -194,17 +197,14 @@ func (m *Manager) List(ctx context.Context, userID string) ([]Info, error) {
 	return list, err
 }
 
-// End closes a session of the user's on their word, as soon as the request
-// that holds it has ended. ErrUnmanaged says that they have none of that id.
+// End marks a user's session for closing at their request. It is closed as soon as
+// the request that uses it has ended. ErrUnmanaged says that the user has no such
+// session that is open or ending.
 func (m *Manager) End(ctx context.Context, userID string, id ID) (Info, error) {
 	if userID == "" {
 		return Info{}, ErrUnmanaged
 	}
-	return m.end(ctx, userID, id, reasonUser)
-}
-
-func (m *Manager) end(ctx context.Context, userID string, id ID, reason string) (Info, error) {
-	r, err := m.store.end(ctx, userID, id, reason)
+	r, err := m.store.end(ctx, userID, id)
 	if err != nil {
 		return Info{}, err
 	}
@@ -213,22 +213,22 @@ func (m *Manager) end(ctx context.Context, userID string, id ID, reason string) 
 	return r.info(), nil
 }
 
-// EraseUser takes the user's name off everything. Their open sessions serve
-// nobody any more and are kept until they expire.
+// EraseUser removes the user's name from all rows. Open sessions that only this
+// user could use serve nobody any more, and are closed after their end.
 func (m *Manager) EraseUser(ctx context.Context, userID string) error {
 	err := m.store.eraseUser(ctx, userID)
 	m.leases.forbidHandOver(func(r *row) bool { return r.UserID == userID })
 	return err
 }
 
-// trigger makes the next round of maintenance come at once.
+// trigger starts the next round of maintenance at once.
 func (m *Manager) trigger() {
 	m.reconcileNow.Fire()
 	m.sweepNow.Fire()
 }
 
-// semaphore lets one at a time through. Whoever waits for a lock that all replicas
-// share holds a connection meanwhile, so a replica sends one at a time.
+// semaphore lets one goroutine at a time through. A goroutine that waits for a lock
+// of the database holds a connection meanwhile, so each replica lets only one wait.
 type semaphore chan struct{}
 
 func (s semaphore) acquire(ctx context.Context) error {
@@ -242,7 +242,7 @@ func (s semaphore) acquire(ctx context.Context) error {
 
 func (s semaphore) release() { <-s }
 
-// average is an exponentially weighted one, of durations.
+// average is an exponentially weighted moving average of durations.
 type average struct{ ns atomic.Int64 }
 
 func (a *average) observe(d time.Duration) {

@@ -8,64 +8,65 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Event is something that has happened, for metrics. Nothing in it tells
-// users, models or sessions apart.
+// Event is something that has happened, for metrics. It identifies no user, model
+// or session.
 type Event struct {
 	Kind   Kind
-	Result string        // what came of it, see Kind
+	Result string        // how it ended, see Kind
 	Cause  string        // why it was done, see Kind
-	Took   time.Duration // how long it took; 0 where that has no meaning
-	Asked  time.Duration // Opened: how long the session was to last
-	Count  int           // Unexplained: how many
+	Took   time.Duration // how long it took; 0 if the kind has no duration
+	Asked  time.Duration // of Opened: the duration that was asked for
+	Count  int           // of Unexplained: how many sessions
 }
 
-// Kind says what an Event is about.
+// Kind is the kind of an Event.
 type Kind int
 
 const (
-	// Acquired ends a request's wait for its session. Result is idle, where
-	// one was free at once, or waited; or why there is none: budget, busy,
-	// opening, node, refused, not_yours, ended, unmanaged, canceled, ending,
-	// database.
+	// Acquired ends a request's wait for its session. Result is idle if a
+	// session was free at once, waited if the request got one later, or the
+	// reason why it got none: budget, busy, opening, node, refused, not_yours,
+	// ended, unmanaged, canceled, ending (Run is ending) or database.
 	Acquired Kind = iota
-	// Opened ends an open. Cause is request, renewal, prewarm or replacement;
-	// Result is opened, refused, node (it was not reached), abandoned (it was
-	// not asked), not_needed (nobody waited any more), or unknown.
+	// Opened ends an open. Cause is request, renewal, prewarm or replacement.
+	// Result is opened, refused, node (the node was not reached), abandoned (the
+	// node was not asked), not_needed (nobody waited any more) or unknown.
 	Opened
-	// Collided: two of the wallet's transactions met.
+	// Collided: two transactions of the wallet had the same nonce.
 	Collided
-	// TakenOver: an open of a replica that has stopped was taken over.
+	// TakenOver: this replica took over an open whose replica has stopped.
 	TakenOver
 	// Adopted: the session of an open of unknown outcome was found on the chain.
 	Adopted
-	// GivenUp: an open of unknown outcome came to nothing. Result is lost, where it is
-	// still looked for now and then, or failed.
+	// GivenUp: the session of an open of unknown outcome was not found. Result is lost,
+	// if it is still looked for once a minute, or failed.
 	GivenUp
-	// LeaseLost: this replica could not extend a lease in time.
+	// LeaseLost: a request has lost its lease, because this replica could not extend it.
 	LeaseLost
-	// Retired: a session went out of service before its end. Result is expired.
+	// Retired: a session was taken out of service before its end. Result is expired.
 	Retired
 	// Closed ends an attempt to close a session. Result is closed or failed.
 	Closed
-	// Maintained ends a round of maintenance. Cause is opens or closes, Result
+	// Maintained ends a round of maintenance. Cause is opens or closes. Result
 	// is ok or failed.
 	Maintained
 	// Replaced ends a search for another session in the place of one that does
-	// not work. Result is idle or opened, or why there is none: those of
-	// Acquired, paid, or provider.
+	// not work. Result is idle, opened, or the reason why there is none: one of
+	// Acquired's, paid (the request has caused an open already), or provider (the
+	// node cannot be made to choose another one).
 	Replaced
-	// Mismatched: an opened session is not what was asked for. Result is
-	// provider, model or length.
+	// Mismatched: an opened session is not what was asked for. Result is what
+	// differs: provider, model or length.
 	Mismatched
 	// CooledDown: a request left its session while the node may still be
 	// working for it.
 	CooledDown
 	// Unexplained ends a comparison of the wallet's sessions with the rows.
-	// Count is how many open ones no row explains.
+	// Count is how many open sessions of the wallet have no row.
 	Unexplained
 )
 
-// failureResult is the Result of an Acquired that has no session.
+// failureResult is the Result of an Acquired or Replaced event without a session.
 func failureResult(err error) string {
 	if _, ok := errors.AsType[*BudgetError](err); ok {
 		return "budget"
@@ -86,18 +87,18 @@ func failureResult(err error) string {
 	return "database"
 }
 
-// Stats is how many sessions there are, of all replicas.
+// Stats counts the sessions of all replicas.
 type Stats struct {
-	ByState   map[string]int64 // opening, unknown, open, ending, lost; ended ones are not counted
-	Held      int64            // those under a lease: in use, or worked on
-	Abandoned int64            // those whose holder let its lease end, until somebody takes them over
-	Due       int64            // those that maintenance should be looking at
-	Overdue   time.Duration    // for how long the first of these has been due
+	ByState   map[string]int64 // by opening, unknown, open, ending and lost; not those that have ended
+	Held      int64            // sessions under a lease: a request or the maintenance uses them
+	Abandoned int64            // sessions whose holder let the lease end, and that nobody has taken over yet
+	Due       int64            // sessions that are due for maintenance
+	Overdue   time.Duration    // how long the oldest of these has been due
 
-	Unexplained int64 // open sessions of the wallet that no row explains, when it was last compared
+	Unexplained int64 // open sessions of the wallet without a row, at the last comparison
 }
 
-// Stats counts the sessions that have not ended, by index.
+// Stats counts the sessions that have not ended.
 func (m *Manager) Stats(ctx context.Context) (Stats, error) {
 	return m.store.stats(ctx)
 }

@@ -62,7 +62,7 @@ func (o *soloOpen) dropIntent(err error) {
 }
 
 // openAll starts the opens of intents that have just been written.
-func (m *Manager) openAll(r reserveRequest, intents []intent, asked time.Time, by opener) {
+func (m *Manager) openAll(r reserveRequest, intents []intent, sentAt time.Time, by opener) {
 	for range intents {
 		by.addIntent()
 	}
@@ -70,7 +70,7 @@ func (m *Manager) openAll(r reserveRequest, intents []intent, asked time.Time, b
 		started := m.background(func(ctx context.Context) {
 			ctx, cancel := context.WithCancelCause(ctx)
 			defer cancel(nil)
-			m.leases.add(in.lease, asked, cancel)
+			m.leases.add(in.lease, sentAt, cancel)
 			defer m.leases.drop(in.lease)
 			m.open(ctx, r, in, by)
 			m.queues.wake(r.pool, nil)

@@ -15,7 +15,7 @@ const batch = 32
 
 // reconcile looks for opens of unknown outcome among the wallet's sessions.
 func (m *Manager) reconcile(ctx context.Context) error {
-	token, asked := rand.Text(), m.opts.Now()
+	token, sentAt := rand.Text(), m.opts.Now()
 	rows, err := m.store.takeUnresolved(ctx, token, batch)
 	if err != nil || len(rows) == 0 {
 		return err
@@ -23,7 +23,7 @@ func (m *Manager) reconcile(ctx context.Context) error {
 	work, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	for _, r := range rows {
-		m.leases.add(lease{r.ID, token}, asked, cancel)
+		m.leases.add(lease{r.ID, token}, sentAt, cancel)
 		defer m.leases.drop(lease{r.ID, token})
 	}
 	called, errs := m.failUncalled(ctx, token, rows)
@@ -77,7 +77,7 @@ func (m *Manager) adopt(ctx context.Context, token string, rows []row, orphans [
 	var errs []error
 	for _, r := range rows {
 		l, p := lease{r.ID, token}, pool{r.OwnerID, r.ModelID}
-		if i := slices.IndexFunc(orphans, func(c ChainSession) bool { return hasFingerprint(c, r.ModelID, r.asked(), r.CalledAt.Time) }); i >= 0 {
+		if i := slices.IndexFunc(orphans, func(c ChainSession) bool { return hasFingerprint(c, r.ModelID, r.askedLength(), r.CalledAt.Time) }); i >= 0 {
 			c := orphans[i]
 			if !c.ClosedAt.IsZero() && c.ClosedAt.Before(c.EndsAt) {
 				c.EndsAt = c.ClosedAt
@@ -171,7 +171,7 @@ func (m *Manager) audit(ctx context.Context) error {
 	}
 	found = slices.DeleteFunc(found, func(c ChainSession) bool {
 		return !c.ClosedAt.IsZero() || !c.EndsAt.After(now) ||
-			slices.ContainsFunc(opens, func(r row) bool { return hasFingerprint(c, r.ModelID, r.asked(), r.CalledAt.Time) })
+			slices.ContainsFunc(opens, func(r row) bool { return hasFingerprint(c, r.ModelID, r.askedLength(), r.CalledAt.Time) })
 	})
 	m.opts.Observe(Event{Kind: Unexplained, Count: len(found)})
 	for _, c := range found {

@@ -57,7 +57,7 @@ func (m *Manager) Replace(ctx context.Context, old *Claim, r Replacement) (*Clai
 }
 
 func (m *Manager) replace(ctx context.Context, old *Claim, r Replacement) (c *Claim, paid bool, err error) {
-	if !m.accepting() {
+	if !m.isAccepting() {
 		return nil, false, ErrNotRunning
 	}
 	req := old.req
@@ -84,15 +84,15 @@ func (m *Manager) replace(ctx context.Context, old *Claim, r Replacement) (c *Cl
 
 // claimIdle takes an idle session of a pool for a request that does not wait.
 func (m *Manager) claimIdle(ctx context.Context, p pool, req Request, paid bool) (*Claim, error) {
-	database, cancel := withReadDeadline(ctx)
+	dbCtx, cancel := keepDeadline(ctx)
 	defer cancel()
 	if c := m.takeLingering(ctx, p, req, paid); c != nil {
 		return c, nil
 	}
 	m.opts.failpoint("before-claim")
-	asked := m.opts.Now()
+	sentAt := m.opts.Now()
 	c := claimRequest{pool: p, token: rand.Text(), margin: m.margin(req.Duration)}
-	r, err := m.claimAny(database, m.store.claim, c, req)
+	r, err := m.claimAny(dbCtx, m.store.claim, c, req)
 	if errors.Is(err, sqldb.ErrOutcomeUnknown) {
 		m.undo(reserveRequest{claimRequest: c})
 		return nil, nil
@@ -100,7 +100,7 @@ func (m *Manager) claimIdle(ctx context.Context, p pool, req Request, paid bool)
 	if r == nil || err != nil {
 		return nil, err
 	}
-	return m.claimed(ctx, r, req, lease{r.ID, c.token}, asked, paid)
+	return m.claimed(ctx, r, req, lease{r.ID, c.token}, sentAt, paid)
 }
 
 // openReplacement has one session opened and claims it. Whatever becomes of it
@@ -122,8 +122,8 @@ func (m *Manager) openReplacement(ctx context.Context, p pool, req Request, old 
 	begun := m.opts.Now()
 	for reserved := false; ; {
 		if !reserved {
-			asked := m.opts.Now()
-			r.inUseMayLinger = asked.Sub(begun) < m.queues.lingerDelay
+			sentAt := m.opts.Now()
+			r.inUseMayLinger = sentAt.Sub(begun) < m.queues.lingerDelay
 			r.margin = m.margin(req.Duration)
 			res, err := m.reserve(ctx, &r)
 			switch {
@@ -137,7 +137,7 @@ func (m *Manager) openReplacement(ctx context.Context, p pool, req Request, old 
 			case len(res.opens) == 0 && res.refused != nil && (!r.inUseMayLinger || res.refused.Limit != LimitSessions):
 				return nil, res.refused
 			}
-			m.openAll(r, res.opens, asked, work)
+			m.openAll(r, res.opens, sentAt, work)
 			// Without an intent there is an idle session, which may be another
 			// request's a moment later, or a successor, which is waited for as well.
 			reserved = len(res.opens) > 0 || res.Idle == 0 && res.refused == nil

@@ -9,19 +9,20 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// store is the table automation_sessions. A row's lease is held by whoever
-// works on the row; every change of a leased row names the lease's token.
+// store reads and writes the table automation_sessions and those next to it. Whoever
+// works on a row holds its lease, and every change of a leased row names the lease's
+// token.
 type store struct {
 	db       *sqldb.DB
-	holder   string // this replica, for as long as it runs
+	holder   string // identifies this replica as long as it runs
 	lease    time.Duration
 	coolDown time.Duration
 }
 
-// lease names a row and the token that it is held with.
+// lease identifies a lease: the id of its row, and the token under which it is held.
 type lease struct{ id, token string }
 
-// row is what the manager needs of a session.
+// row is what the manager reads of a session's row.
 type row struct {
 	ID           string         `db:"id"`
 	SessionID    sql.NullString `db:"session_id"`
@@ -36,29 +37,30 @@ type row struct {
 	CalledAt     sqldb.Time     `db:"called_at"`
 	OpenedAt     sqldb.Time     `db:"opened_at"`
 	EndsAt       sqldb.Time     `db:"ends_at"`
-	Left         float64        `db:"seconds_left"` // to its end, on the database's clock
+	Left         float64        `db:"seconds_left"` // until its end, on the database's clock
 	InUse        bool           `db:"in_use"`
 	Attempts     int            `db:"attempts"`
-	TakenOver    bool           `db:"taken_over"` // its opener let the lease end; takeUnresolved alone says so
+	TakenOver    bool           `db:"taken_over"` // its opener let the lease end; only takeUnresolved reads it
 
-	// What claimColumns alone have.
-	LastUsedAt sqldb.Time `db:"last_used_at"` // when it was claimed
-	UsedBefore sqldb.Time `db:"used_before"`  // and when before that
+	// Only claimColumns have these.
+	LastUsedAt sqldb.Time `db:"last_used_at"` // when this claim was made
+	UsedBefore sqldb.Time `db:"used_before"`  // when the claim before it was made
 }
 
 func (r *row) pool() pool { return pool{r.OwnerID, r.ModelID} }
 
-// chosen is how long the user wanted the session to last.
+// chosen returns how long the user wanted the session to last.
 func (r *row) chosen() time.Duration { return time.Duration(r.Duration) * time.Second }
 
 const columns = `id, session_id, model_id, owner_id, user_id, duration, fingerprint, state, provider, omit_provider,
 	called_at, opened_at, ends_at, COALESCE({until ends_at}, 0) AS seconds_left,
 	(lease_until IS NOT NULL AND lease_until > {now}) AS in_use, attempts`
 
-// pool says which sessions can serve a request.
+// pool identifies the sessions that can serve a request. The owner is "" for sessions
+// that serve any user.
 type pool struct{ owner, model string }
 
-// list returns a user's sessions that have not ended.
+// list returns a user's open and ending sessions, ordered by their end.
 func (s *store) list(ctx context.Context, userID string) ([]row, error) {
 	return sqldb.Read(ctx, s.db, "sessions.list", func(tx *sqldb.Tx) ([]row, error) {
 		var rows []row
@@ -68,27 +70,29 @@ func (s *store) list(ctx context.Context, userID string) ([]row, error) {
 	})
 }
 
+// exec is count without the number of rows.
 func (s *store) exec(ctx context.Context, name, query string, args ...any) error {
 	_, err := s.count(ctx, name, query, args...)
 	return err
 }
 
-// count is exec, with the number of rows. All its statements may be repeated: they
-// name a lease's token or a state, or set what a repetition sets as well.
+// count runs a statement and returns the number of rows that it has changed. The
+// statement may run twice, so a repetition must do no harm: it names a lease's token or
+// a state, or sets the same values again.
 func (s *store) count(ctx context.Context, name, query string, args ...any) (int64, error) {
 	return sqldb.Exec(ctx, s.db, name, query, args...)
 }
 
-// split makes two parameters of a list of leases.
+// split returns the ids and the tokens of leases as two parameters, see jsonList.
 func split(list []lease) (ids, tokens string) {
-	i, t := make([]string, len(list)), make([]string, len(list))
-	for n, l := range list {
-		i[n], t[n] = l.id, l.token
+	idList, tokenList := make([]string, len(list)), make([]string, len(list))
+	for i, l := range list {
+		idList[i], tokenList[i] = l.id, l.token
 	}
-	return jsonList(i), jsonList(t)
+	return jsonList(idList), jsonList(tokenList)
 }
 
-// jsonList is a list of texts as one parameter.
+// jsonList returns texts as one parameter, a JSON array for the macro {each}.
 func jsonList(list []string) string {
 	if len(list) == 0 {
 		return "[]"

@@ -8,31 +8,33 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// claimColumns are those that a claim needs, of every request. PostgreSQL reads
-// used_before as the statement has found it. SQLite does not, and no lease lingers there.
+// claimColumns are the columns that a request's claim needs. On PostgreSQL used_before is
+// the value before the statement. On SQLite it is not, but no lease lingers there.
 const claimColumns = `id, session_id, model_id, owner_id, user_id, duration, provider, ends_at, {until ends_at} AS seconds_left, last_used_at,
 	(SELECT last_used_at FROM automation_sessions b WHERE b.id = automation_sessions.id) AS used_before`
 
-// claimRequest is what a claim needs to know.
+// claimRequest describes the claim of a session.
 type claimRequest struct {
 	pool
 	token  string
-	omit   []string // providers whose sessions will not do
-	margin time.Duration
-	place  place // in the queue of all replicas
+	omit   []string      // providers whose sessions are not wanted
+	margin time.Duration // the session must last longer than that
+	place  place         // in the queue of all replicas
 }
 
-// The claim: the usable session that ends first, so that the others can end
-// unused, unless somebody who came earlier waits for it elsewhere. A session
-// whose lease lapsed has cooled down first: the node may still be working.
+// claimQuery claims the usable session that ends first, so that the others can end
+// unused. It leaves out a session for which an earlier request waits in another
+// replica, and one whose lease has lapsed until it has cooled down, because the node
+// may still be working. Durations are in seconds.
 // $1 token, $2 holder, $3 lease, $4 owner, $5 model, $6 margin, $7 omitted
-// providers, $8 cool-down, $9 the waiter's id, $10 for how long it has waited.
+// providers, $8 cool-down, $9 the id of the waiter's queue, $10 how long it has waited.
 var claimQuery = `UPDATE automation_sessions
 	SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, last_used_at = {now}
 	WHERE id = (` + idleSession("$4", "$5", "$6", "$7", "$8", "$9", "$10") + `)
 	RETURNING ` + claimColumns
 
-// idleSession selects what claimQuery claims. Its arguments are parameters or columns.
+// idleSession returns the subquery that selects the session to claim. Its arguments are
+// parameters or columns.
 func idleSession(owner, model, margin, omit, coolDown, waiter, waited string) string {
 	return `SELECT id FROM automation_sessions s
 	WHERE owner_id = ` + owner + ` AND model_id = ` + model + ` AND state = '` + stateOpen + `' AND ends_at > {in ` + margin + `}
@@ -40,14 +42,15 @@ func idleSession(owner, model, margin, omit, coolDown, waiter, waited string) st
 	ORDER BY ends_at LIMIT 1 {skip}`
 }
 
-// earlierWaiter: somebody who came earlier waits for session s.
+// earlierWaiter returns the condition that an earlier request waits for session s in
+// another queue. Its arguments are parameters or columns.
 func earlierWaiter(owner, model, waiter, waited string) string {
 	return `EXISTS (SELECT 1 FROM automation_waiters w
 	WHERE w.owner_id = ` + owner + ` AND w.model_id = ` + model + ` AND w.id <> ` + waiter + ` AND w.until > {now} AND w.since < {in -` + waited + `}
 		AND (w.omit_provider = '' OR w.omit_provider <> s.provider) AND (w.session_id = '' OR w.session_id = s.session_id))`
 }
 
-// claimAtOnce is claim for a request that does not wait, in one statement.
+// claimAtOnce is claim in one statement, for a request that does not wait in a queue.
 func (s *store) claimAtOnce(ctx context.Context, c claimRequest) (*row, error) {
 	list, err := sqldb.Query[row](ctx, s.db, "sessions.claim", claimQuery, s.claimArgs(c, s.coolDown.Seconds(), "", tolerance.Seconds())...)
 	if len(list) == 0 {
@@ -56,8 +59,8 @@ func (s *store) claimAtOnce(ctx context.Context, c claimRequest) (*row, error) {
 	return &list[0], err
 }
 
-// claim takes an idle session, or returns nil where there is none. A request
-// that waits keeps or loses its place in the queue with it.
+// claim claims an idle session, or returns nil if there is none. In the same
+// transaction it saves the place of a waiting request, or passes it on.
 func (s *store) claim(ctx context.Context, c claimRequest) (*row, error) {
 	return sqldb.Write(ctx, s.db, "sessions.claim", func(tx *sqldb.Tx) (*row, error) {
 		r, err := s.claimIn(tx, c)
@@ -85,12 +88,13 @@ func (s *store) claimArgs(c claimRequest, more ...any) []any {
 	return append([]any{c.token, s.holder, s.lease.Seconds(), c.owner, c.model, c.margin.Seconds(), jsonList(c.omit)}, more...)
 }
 
-// claimNamed takes the session with the chain's id for its own user. An id that
-// is none of ours is noted as somebody else's, so that it is never adopted.
+// claimNamed claims the session with that id on the chain for its own user. It returns
+// nil if the session is in use or an earlier request waits for it, and ErrUnmanaged,
+// ErrNotYours or ErrEnded if the user cannot have it. An id that no row has is recorded as foreign, so that it is never adopted.
 func (s *store) claimNamed(ctx context.Context, userID string, id ID, shared bool, c claimRequest) (*row, error) {
 	type result struct {
 		row *row
-		err error // why it cannot be claimed
+		err error // why the user cannot have it
 	}
 	res, err := sqldb.Write(ctx, s.db, "sessions.claim_named", func(tx *sqldb.Tx) (result, error) {
 		var r row

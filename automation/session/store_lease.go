@@ -7,23 +7,23 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// leaseFree: nobody works on the row.
+// leaseFree is the condition that nobody holds the row's lease.
 const leaseFree = `(lease_until IS NULL OR lease_until < {now})`
 
-// clearLease releases a row.
+// clearLease are the assignments that release a row.
 const clearLease = `lane = '', lease_token = NULL, lease_holder = NULL, lease_until = NULL`
 
-// confirmed is what a heartbeat has found of a lease that it has extended.
+// confirmed is a lease that a heartbeat has extended, with the state of its session.
 type confirmed struct {
 	ID    string  `db:"id"`
 	Token string  `db:"lease_token"`
 	State string  `db:"state"`
-	Left  float64 `db:"seconds_left"` // to the session's end, if it has one
+	Left  float64 `db:"seconds_left"` // until the session's end; 0 if it has none yet
 }
 
-// heartbeat extends this replica's leases. It returns those that it has extended, and
-// the tokens of those that it could not extend because another transaction has locked
-// the row.
+// heartbeat extends this replica's leases of the rows with these ids. It returns the
+// extended leases by id. For rows that another transaction has locked, it returns the
+// tokens by id; their leases are not extended.
 func (s *store) heartbeat(ctx context.Context, ids []string) (extended map[string]confirmed, locked map[string]string, err error) {
 	type leases struct {
 		extended map[string]confirmed
@@ -53,15 +53,19 @@ func (s *store) heartbeat(ctx context.Context, ids []string) (extended map[strin
 	return res.extended, res.locked, err
 }
 
+// releaseQuery releases one lease, unless another transaction has locked its row.
+// $1 id, $2 token.
 const releaseQuery = `UPDATE automation_sessions SET ` + clearLease + `
 	WHERE id = (SELECT id FROM automation_sessions WHERE id = $1 AND lease_token = $2 {skip})`
 
-// leased: $1 ids, $2 tokens, $3 holder.
+// leased is the condition that this replica holds one of the leases.
+// $1 ids, $2 tokens, $3 holder.
 const leased = `id IN {each $1} AND lease_token IN {each $2} AND lease_holder = $3`
 
-// releaseUnlocked ends this replica's leases; late, twice or with a wrong token it does
-// nothing. With busy it ends them as if their holder had died: the sessions cool down.
-// It returns those that it has left, because another transaction has locked the row.
+// releaseUnlocked releases leases of this replica. A lease that this replica does not
+// hold any more is ignored. If busy is set, the leases lapse as if their holder had died,
+// so that the sessions cool down. It returns the leases whose rows another transaction
+// has locked; they are not released.
 func (s *store) releaseUnlocked(ctx context.Context, list []lease, busy bool) (locked []lease, err error) {
 	var n int64
 	ids, tokens := split(list)
@@ -78,21 +82,22 @@ func (s *store) releaseUnlocked(ctx context.Context, list []lease, busy bool) (l
 	if err != nil || n == int64(len(list)) {
 		return nil, err
 	}
-	left, err := sqldb.Read(ctx, s.db, "sessions.locked", func(tx *sqldb.Tx) (left []string, err error) {
-		return left, tx.Select(&left, `SELECT lease_token FROM automation_sessions WHERE `+leased, ids, tokens, s.holder)
+	held, err := sqldb.Read(ctx, s.db, "sessions.locked", func(tx *sqldb.Tx) (held []string, err error) {
+		return held, tx.Select(&held, `SELECT lease_token FROM automation_sessions WHERE `+leased, ids, tokens, s.holder)
 	})
-	return slices.DeleteFunc(slices.Clone(list), func(l lease) bool { return !slices.Contains(left, l.token) }), err
+	return slices.DeleteFunc(slices.Clone(list), func(l lease) bool { return !slices.Contains(held, l.token) }), err
 }
 
-// release releases leases that are no requests'.
+// release releases leases that no request holds.
 func (s *store) release(ctx context.Context, list []lease) error {
 	ids, tokens := split(list)
 	return s.exec(ctx, "sessions.release", `UPDATE automation_sessions SET `+clearLease+`
 		WHERE id IN {each $1} AND lease_token IN {each $2}`, ids, tokens)
 }
 
-// neededElsewhere returns those of sessions that lease here of which others have need: somebody
-// waits for one in another replica, or it serves nobody any more.
+// neededElsewhere returns which of the sessions with these ids this replica should
+// release: a request in another replica waits for the session, or for a place of the same
+// user, or the session serves nobody any more.
 func (s *store) neededElsewhere(ctx context.Context, ids []string) ([]string, error) {
 	type needed struct {
 		ID string `db:"id"`

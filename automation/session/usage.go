@@ -8,29 +8,29 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Usage is what a user has used of their limits. A maximum of 0 is no limit.
+// Usage is what a user has used of their limits. A maximum of 0 means no limit.
 type Usage struct {
-	// Held is how many open sessions count towards Options.MaxPerUser, and
-	// MaxHeld is that: those in use, and idle ones as far as there is room.
+	// Held is how many open sessions count towards MaxHeld, which is
+	// Options.MaxPerUser. Idle sessions count only up to MaxHeld, because they do
+	// not prevent a new one.
 	Held, MaxHeld           int
-	OpensHour, MaxOpensHour int // opens charged in the last sixty minutes
-	OpensDay, MaxOpensDay   int // and in the last 24 hours
-	// FreeIn is when all limits allow an open again, of a model of which the user
-	// has no session; 0 while they do.
+	OpensHour, MaxOpensHour int // opens charged in the last 60 minutes
+	OpensDay, MaxOpensDay   int // opens charged in the last 24 hours
+	// FreeIn is how long until all limits allow an open again, for a model of which
+	// the user has no session. It is 0 if they allow one now.
 	FreeIn time.Duration
 }
 
-// Usage reads what a user has used of their limits, by the rules that an open
-// is held against.
+// Usage reads what a user has used of their limits, counted as for an open.
 func (m *Manager) Usage(ctx context.Context, userID string) (Usage, error) {
-	m.recall(ctx, func(r *row) bool { return r.UserID == userID }) // what lingers is not in use
+	m.recall(ctx, func(r *row) bool { return r.UserID == userID }) // a lingering session is not in use
 	return m.store.usage(ctx, userID, m.limits(), m.opts.Margin)
 }
 
 func (s *store) usage(ctx context.Context, user string, l limits, margin time.Duration) (Usage, error) {
 	return sqldb.Read(ctx, s.db, "sessions.usage", func(tx *sqldb.Tx) (Usage, error) {
 		u := Usage{MaxHeld: l.perUser, MaxOpensHour: l.perHour, MaxOpensDay: l.perDay}
-		free := func(seconds float64) {
+		waitFor := func(seconds float64) {
 			u.FreeIn = max(u.FreeIn, time.Second, time.Duration(math.Ceil(seconds))*time.Second)
 		}
 		c, err := countUser(tx, user, "", "", margin, l, day)
@@ -42,16 +42,16 @@ func (s *store) usage(ctx context.Context, user string, l limits, margin time.Du
 			u.Held = max(c.InUse, min(c.Open, l.perUser))
 			switch {
 			case c.Open >= maxOpenPerUser(l.perUser):
-				free(c.Free)
+				waitFor(c.Free)
 			case c.InUse >= l.perUser:
-				free(soon.Seconds())
+				waitFor(soon.Seconds())
 			}
 		}
 		if l.perHour > 0 && c.Hour >= l.perHour {
-			free(c.HourFree)
+			waitFor(c.HourFree)
 		}
 		if l.perDay > 0 && c.Day >= l.perDay {
-			free(c.DayFree)
+			waitFor(c.DayFree)
 		}
 		return u, nil
 	})

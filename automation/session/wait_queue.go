@@ -7,49 +7,50 @@ import (
 	"time"
 )
 
-// waitQueues are the queues of this replica's waiting requests. Only the head
-// of a queue asks the database, so many who wait cost no more statements than one,
-// and whoever came first is served first.
+// waitQueues are the queues of this replica's waiting requests. Only the head of a
+// queue asks the database. So a long queue costs no more statements than a single
+// request, and the requests are served in the order in which they came.
 type waitQueues struct {
 	now         func() time.Time
-	holder      string        // the replica's, with which the ids of its queues begin
-	lingerDelay time.Duration // see headView.early; zero: none
+	holder      string        // identifies this replica; the ids of its queues begin with it
+	lingerDelay time.Duration // for headView.inUseMayLinger; zero if nothing lingers
 	mu          sync.Mutex
 	pools       map[pool][]*waitQueue
-	// ending are the claims whose sessions are about to be free, with the time
-	// from which on nobody waits for that.
+	// ending are the claims whose release has been announced, with the time until
+	// which requests wait for it.
 	ending map[pool]map[*Claim]time.Time
 }
 
-// waitQueue holds the requests of one user that wait for one pool, apart where
-// a provider is omitted.
+// waitQueue holds the requests of one user that wait for one pool and omit the same
+// provider, or none.
 type waitQueue struct {
-	all        *waitQueues
-	id         string // of its place in the queue of all replicas
+	all        *waitQueues // their lock guards all fields
+	id         string      // of its place in the queue of all replicas
 	pool       pool
 	user, omit string
 
 	waiters      []*waiter // the first one is the head
-	intents      int       // opens of ours that have not called the node yet
-	calls        int       // opens of ours under way at the node
+	intents      int       // opens for this queue that have not called the node yet
+	calls        int       // opens for this queue that the node is working on
 	err          error     // why the last open failed, until the head has seen it
-	pausedUntil  time.Time // no more opens before
+	pausedUntil  time.Time // no further opens before that
 	lastProgress time.Time // when a request was last served, or an open ended
-	hasPlace     bool      // the database knows of its head
-	knownSince   time.Time // since when, if it has answered
-	answers      int       // how often it has answered since
-	live         bool      // there were sessions of its pool when a head last asked
-	hopeless     time.Time // since when nothing is there to wait for but opens of unknown outcome
+	hasPlace     bool      // its head has a place in the queue of all replicas, or asks for one
+	answers      int       // how often the database has answered since then
+	knownSince   time.Time // when it answered first
+	live         bool      // its pool had sessions when a head last asked
+	hopeless     time.Time // since when it can only wait for opens of unknown outcome; zero if not
 }
 
+// waiter is a request in a queue.
 type waiter struct {
-	wake   chan struct{} // something changed, or it is the head now
-	failed chan error    // the opens it waited for have failed
+	wake   chan struct{} // receives when it may be the head and should ask
+	failed chan error    // receives why the queue has failed
 	joined time.Time
 	paid   bool // the node was asked to open a session for it
 }
 
-// join puts a new waiter at the end of its queue.
+// join adds a new waiter at the end of its queue.
 func (qs *waitQueues) join(p pool, user, omit string) (*waitQueue, *waiter) {
 	qs.mu.Lock()
 	defer qs.mu.Unlock()
@@ -69,14 +70,16 @@ func (qs *waitQueues) join(p pool, user, omit string) (*waitQueue, *waiter) {
 	return q, w
 }
 
-// notePlace notes that the database is about to know of the queue's head.
+// notePlace records that the head is about to ask for a place in the queue of all
+// replicas.
 func (q *waitQueue) notePlace() {
 	q.all.mu.Lock()
 	defer q.all.mu.Unlock()
 	q.hasPlace = true
 }
 
-// noteAnswer notes that the database knows of the head and had nothing for it.
+// noteAnswer records that the database has saved the head's place, and had no session
+// for it.
 func (q *waitQueue) noteAnswer() {
 	q.all.mu.Lock()
 	defer q.all.mu.Unlock()
@@ -85,9 +88,9 @@ func (q *waitQueue) noteAnswer() {
 	}
 }
 
-// leave takes a waiter out, and lets the next one be the head. A claim in the database
-// gives up or passes on the place there by itself. It reports whether the queue leaves
-// behind a place that nobody needs any more.
+// leave removes a waiter, and wakes the next head. It reports whether the caller must
+// delete the queue's place in the queue of all replicas, because nobody waits any more.
+// If the waiter was served in the database, its claim has deleted the place already.
 func (q *waitQueue) leave(w *waiter, served, inDatabase bool) (abandoned bool) {
 	q.all.mu.Lock()
 	defer q.all.mu.Unlock()
@@ -106,29 +109,30 @@ func (q *waitQueue) leave(w *waiter, served, inDatabase bool) (abandoned bool) {
 	return !inDatabase
 }
 
-// headView is what the head of a queue sees when it is its turn to ask.
+// headView is what the head of a queue knows when it asks the database.
 type headView struct {
-	waiting  int           // how many wait, itself included
-	unpaid   int           // of these, how many may have a session opened for them
-	paused   bool          // no open is to be tried now
-	waited   time.Duration // for how long the head has waited
-	stalled  time.Duration // for how long nothing has happened to its queue
-	next     time.Duration // for how long the one behind it has waited, negative: there is none
-	failed   error         // why an open failed since it last asked
-	headPaid bool          // an open was tried for the head itself
-	ending   int           // claims of the pool whose sessions are about to be free
-	// inUseMayLinger: another replica in which a session lingers may not have seen yet that
-	// somebody waits for it, so one in use is no reason to pay, nor to refuse.
+	waiting  int           // requests in the queue, the head included
+	unpaid   int           // of these, requests that may have a session opened for them
+	paused   bool          // no open may be tried now
+	waited   time.Duration // how long the head has waited
+	stalled  time.Duration // how long no request of the queue was served and no open ended
+	next     time.Duration // how long the request behind the head has waited; negative if there is none
+	failed   error         // why an open has failed since the head last asked
+	headPaid bool          // the node was asked to open a session for the head
+	ending   int           // claims of the pool whose release has been announced
+	// inUseMayLinger is set while sessions in use may only linger in another replica,
+	// which may not have seen yet that this queue waits. Until it has, they are no
+	// reason to open another session, nor to refuse the request.
 	inUseMayLinger bool
 }
 
-// minAnswers is how often the database has at least answered a queue that is not early
-// any more: a slow one may keep the other replica from releasing the session.
+// minAnswers is how often the database must have answered before a queue assumes that
+// other replicas know of it. If the database is slow, they learn of it late.
 const minAnswers = 2
 
-// isHead reports whether it is the waiter's turn to ask the database, and what
-// it has to know for that.
-func (q *waitQueue) isHead(w *waiter) (v headView, head bool) {
+// viewAsHead returns what the waiter must know to ask the database, or false if it is not
+// the head of the queue. The head sees the error of an open only once.
+func (q *waitQueue) viewAsHead(w *waiter) (v headView, isHead bool) {
 	q.all.mu.Lock()
 	defer q.all.mu.Unlock()
 	if len(q.waiters) == 0 || q.waiters[0] != w {
@@ -159,23 +163,22 @@ func (q *waitQueue) isHead(w *waiter) (v headView, head bool) {
 	return v, true
 }
 
-// noteHopeless notes whether the head has something to wait for besides opens
-// of unknown outcome. It returns since when it has not, and whether that was
-// seen before.
-func (q *waitQueue) noteHopeless(isHopeless bool) (since time.Time, again bool) {
+// noteHopeless records whether the head can only wait for opens of unknown outcome. It
+// returns since when that is so, and whether it was so when the head last asked.
+func (q *waitQueue) noteHopeless(isHopeless bool) (since time.Time, seenBefore bool) {
 	q.all.mu.Lock()
 	defer q.all.mu.Unlock()
-	again = !q.hopeless.IsZero()
+	seenBefore = !q.hopeless.IsZero()
 	switch {
 	case !isHopeless:
 		q.hopeless = time.Time{}
-	case !again:
+	case !seenBefore:
 		q.hopeless = q.all.now()
 	}
-	return q.hopeless, again
+	return q.hopeless, seenBefore
 }
 
-// noteLive notes whether the pool has sessions.
+// noteLive records whether the pool has sessions.
 func (q *waitQueue) noteLive(live bool) {
 	q.all.mu.Lock()
 	defer q.all.mu.Unlock()
@@ -189,7 +192,7 @@ func (q *waitQueue) hasLive() bool {
 	return q.live
 }
 
-// fail sends everybody in the queue away.
+// fail ends the wait of all requests in the queue with an error.
 func (q *waitQueue) fail(err error) {
 	q.all.mu.Lock()
 	defer q.all.mu.Unlock()
@@ -201,16 +204,16 @@ func (q *waitQueue) fail(err error) {
 	}
 }
 
-// hasWaiters reports whether somebody waits for a pool, so that nobody takes
-// another's turn.
+// hasWaiters reports whether requests wait for a pool. A new request must then join
+// them.
 func (qs *waitQueues) hasWaiters(p pool) bool {
 	qs.mu.Lock()
 	defer qs.mu.Unlock()
 	return slices.ContainsFunc(qs.pools[p], func(q *waitQueue) bool { return len(q.waiters) > 0 })
 }
 
-// wake lets the heads of a pool's queues ask again, because a session may have
-// become idle, or with an error because none will soon.
+// wake lets the heads of a pool's queues ask again. Without an error a session may have
+// become idle; an error is why none will soon.
 func (qs *waitQueues) wake(p pool, err error) {
 	qs.mu.Lock()
 	defer qs.mu.Unlock()
@@ -222,11 +225,11 @@ func (qs *waitQueues) wake(p pool, err error) {
 	}
 }
 
-// releaseTimeout bounds how long the write of a release waits for the database,
-// and how long an announced release keeps others from having a session opened.
+// releaseTimeout bounds how long the write of a release waits for the database, and how
+// long requests wait for an announced release instead of having a session opened.
 const releaseTimeout = 5 * time.Second
 
-// beginRelease notes that a claim's session is about to be free.
+// beginRelease announces that a claim's session is about to be free.
 func (qs *waitQueues) beginRelease(p pool, c *Claim) {
 	qs.mu.Lock()
 	defer qs.mu.Unlock()
@@ -242,7 +245,8 @@ func (qs *waitQueues) beginRelease(p pool, c *Claim) {
 	qs.ending[p][c] = qs.now().Add(releaseTimeout)
 }
 
-// endRelease notes that the claim is released: from then on the leaseManager counts it.
+// endRelease ends the announcement. The claim has been released, and the leaseManager
+// counts the session from then on.
 func (qs *waitQueues) endRelease(p pool, c *Claim) {
 	qs.mu.Lock()
 	defer qs.mu.Unlock()
@@ -262,7 +266,7 @@ func (q *waitQueue) signal() {
 	}
 }
 
-// remove forgets a queue that nobody needs. The caller holds the lock.
+// remove removes a queue without waiters and opens. The caller holds the lock.
 func (q *waitQueue) remove() {
 	if len(q.waiters) > 0 || q.intents+q.calls > 0 {
 		return

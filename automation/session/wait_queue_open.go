@@ -6,37 +6,36 @@ import (
 	"time"
 )
 
-// After a refusal of the node, and after one of a cap's, a queue that has
-// sessions to wait for tries no open for this long.
+// How long a queue that has sessions to wait for tries no other open.
 const (
-	pauseRefused = 5 * time.Second
-	pauseCapped  = time.Second
+	pauseRefused = 5 * time.Second // after the node has refused one
+	pauseCapped  = time.Second     // after a limit has refused one
 )
 
-// pauseOpens notes that a cap has refused an open.
+// pauseOpens pauses the opens because a limit has refused one.
 func (q *waitQueue) pauseOpens() {
 	q.all.mu.Lock()
 	defer q.all.mu.Unlock()
 	q.pausedUntil = q.all.now().Add(pauseCapped)
 }
 
-// addIntent counts one more intent that is about to call the node.
+// addIntent counts an intent that is about to call the node.
 func (q *waitQueue) addIntent() {
 	q.all.mu.Lock()
 	defer q.all.mu.Unlock()
 	q.intents++
 }
 
-// needsCall reports whether somebody still waits whom another open would serve.
+// needsCall reports whether a request still waits that another open would serve.
 func (q *waitQueue) needsCall(context.Context) bool {
 	q.all.mu.Lock()
 	defer q.all.mu.Unlock()
 	return q.payer() != nil
 }
 
-// payer is the waiter for whom the next call is made: the first of those who
-// have had none, as long as not all are served by the calls under way. The
-// caller holds the lock.
+// payer returns the waiter for whom the next call is made: the first one for whom the
+// node was not asked yet. It returns nil if there is none, or if the calls under way
+// serve all waiters. The caller holds the lock.
 func (q *waitQueue) payer() *waiter {
 	if len(q.waiters) <= q.calls {
 		return nil
@@ -49,10 +48,9 @@ func (q *waitQueue) payer() *waiter {
 	return nil
 }
 
-// beginCall turns an intent into a call for the first waiter who has had none,
-// and returns what to call at its end: with an error where certainly nothing
-// was opened, so that the waiter has paid nothing. It returns nil where nobody
-// needs the call any more.
+// beginCall counts an intent as a call of the node for the payer. It returns a function
+// to be called when the call ends: with an error if certainly nothing was opened, so that
+// the payer may cause another call. It returns nil if no waiter needs the call any more.
 func (q *waitQueue) beginCall(context.Context) func(error) {
 	q.all.mu.Lock()
 	defer q.all.mu.Unlock()
@@ -74,8 +72,8 @@ func (q *waitQueue) beginCall(context.Context) func(error) {
 	}
 }
 
-// dropIntent counts one intent off that did not call the node. An intent whose lease
-// could not be extended has paid nothing, and the head may have another one.
+// dropIntent ends an intent that has not called the node. If its lease was lost, that is
+// no error for the queue, and the head may reserve another intent.
 func (q *waitQueue) dropIntent(err error) {
 	if errors.Is(err, ErrLeaseLost) {
 		err = nil
@@ -86,7 +84,7 @@ func (q *waitQueue) dropIntent(err error) {
 	q.noteOpenEnded(err)
 }
 
-// noteOpenEnded notes what came of an open. The caller holds the lock.
+// noteOpenEnded records the end of an open, and its error. The caller holds the lock.
 func (q *waitQueue) noteOpenEnded(err error) {
 	q.lastProgress = q.all.now()
 	if err != nil {

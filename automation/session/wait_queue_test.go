@@ -16,18 +16,18 @@ func TestWaitQueue_HasOneHead(t *testing.T) {
 	if other, _ := qs.join(p, "alice", "0xomit"); other == q {
 		t.Error("a request that omits a provider waits in the queue of those that omit none")
 	}
-	if _, head := q.isHead(second); head {
+	if _, head := q.viewAsHead(second); head {
 		t.Error("the second request is the head")
 	}
-	if v, head := q.isHead(first); !head || v.waiting != 2 || v.unpaid != 2 || v.waited != time.Second || v.next != 0 || v.paused {
+	if v, head := q.viewAsHead(first); !head || v.waiting != 2 || v.unpaid != 2 || v.waited != time.Second || v.next != 0 || v.paused {
 		t.Errorf("the first request sees %+v, head %t; want the head of two that waits for 1 s", v, head)
 	}
 	q.pauseOpens()
-	if v, _ := q.isHead(first); !v.paused {
+	if v, _ := q.viewAsHead(first); !v.paused {
 		t.Error("opens are not paused after pauseOpens")
 	}
 	now = now.Add(pauseCapped)
-	if v, _ := q.isHead(first); v.paused {
+	if v, _ := q.viewAsHead(first); v.paused {
 		t.Error("opens are still paused after pauseCapped")
 	}
 	for len(second.wake) > 0 {
@@ -39,7 +39,7 @@ func TestWaitQueue_HasOneHead(t *testing.T) {
 	if len(second.wake) != 1 {
 		t.Error("the second request, which is the head now, was not woken")
 	}
-	if v, head := q.isHead(second); !head || v.waiting != 1 || v.next != -1 || v.stalled != 0 {
+	if v, head := q.viewAsHead(second); !head || v.waiting != 1 || v.next != -1 || v.stalled != 0 {
 		t.Errorf("the second request sees %+v, head %t; want the head of one", v, head)
 	}
 	refusal := errors.New("no bids")
@@ -64,7 +64,7 @@ func TestWaitQueue_CountsSessionsThatAreAboutToBeFree(t *testing.T) {
 	q, head := qs.join(p, "alice", "")
 	checkEnding := func(want int) {
 		t.Helper()
-		if v, _ := q.isHead(head); v.ending != want {
+		if v, _ := q.viewAsHead(head); v.ending != want {
 			t.Errorf("the head sees %d sessions that are about to be free, want %d", v.ending, want)
 		}
 	}
@@ -96,7 +96,7 @@ func TestWaitQueue_ExpectsLingeringUntilOtherReplicasKnowOfIt(t *testing.T) {
 	_, second := qs.join(p, "alice", "")
 	checkMayLinger := func(w *waiter, want bool) {
 		t.Helper()
-		if v, head := q.isHead(w); !head || v.inUseMayLinger != want {
+		if v, head := q.viewAsHead(w); !head || v.inUseMayLinger != want {
 			t.Errorf("head %t, inUseMayLinger %t; want the head, and %t", head, v.inUseMayLinger, want)
 		}
 	}
@@ -127,7 +127,7 @@ func TestWaitQueue_CallsOnceForEachWaitingRequest(t *testing.T) {
 	for range 3 {
 		q.addIntent()
 	}
-	if v, _ := q.isHead(first); v.unpaid != 0 {
+	if v, _ := q.viewAsHead(first); v.unpaid != 0 {
 		t.Errorf("with 3 intents for 2 requests %d requests have none, want 0", v.unpaid)
 	}
 	end1, end2 := q.beginCall(t.Context()), q.beginCall(t.Context())
@@ -137,7 +137,7 @@ func TestWaitQueue_CallsOnceForEachWaitingRequest(t *testing.T) {
 	q.dropIntent(nil)
 	refusal := errors.New("no bids")
 	end1(refusal)
-	if v, _ := q.isHead(first); v.headPaid || v.unpaid != 1 || !errors.Is(v.failed, refusal) || !v.paused {
+	if v, _ := q.viewAsHead(first); v.headPaid || v.unpaid != 1 || !errors.Is(v.failed, refusal) || !v.paused {
 		t.Errorf("after a refusal the head sees %+v, want its error, opens paused, and one request without an intent", v)
 	}
 	end2(nil)
