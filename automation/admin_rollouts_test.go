@@ -13,20 +13,22 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
-func rollouts(c *automation.Config) { c.RolloutInterval = 50 * time.Millisecond }
+// fastRollouts makes rollouts be evaluated often.
+func fastRollouts(c *automation.Config) { c.RolloutInterval = 50 * time.Millisecond }
 
-// twoStages has everybody in at once, and watches.
-const twoStages = `{"plan":{"stages":[
+// twoStagePlan is a plan whose second stage includes all users and begins almost at
+// once.
+const twoStagePlan = `{"plan":{"stages":[
 	{"name":"internal","percentage":0,"users":["inside"],"hold":"10ms"},
 	{"name":"all","percentage":100,"hold":"1h"}],"on_breach":"off","notice":"We are on it."}}`
 
 func TestAdmin_StartsPausesResumesAndEndsARollout(t *testing.T) {
-	o := newOperator(t, setup{config: rollouts, flag: `UPDATE feature_flags SET rollout_percentage = 0`})
+	o := newOperator(t, setup{config: fastRollouts, flagSQL: `UPDATE feature_flags SET rollout_percentage = 0`})
 	o.expect(o.call("GET", "/rollouts/automation", ""), http.StatusNotFound, "no rollout")
 	o.expect(o.call("POST", "/rollouts/automation/pause", ""), http.StatusNotFound, "no rollout")
 	o.expect(o.call("POST", "/rollouts/absent", ""), http.StatusNotFound, "no flag")
 	o.expect(o.call("POST", "/rollouts/automation", `{"plan":{"stages":[{"name":"x","percentage":150,"hold":"1h"}]}}`), http.StatusBadRequest, "percentage")
-	o.expect(o.call("POST", "/rollouts/automation", twoStages, "X-Automation-Actor", "olga"), http.StatusOK, `"actor":"admin:olga"`)
+	o.expect(o.call("POST", "/rollouts/automation", twoStagePlan, "X-Automation-Actor", "olga"), http.StatusOK, `"actor":"admin:olga"`)
 	o.until("everybody is in", func() bool { return o.Flags().Decide("automation", "anybody").On })
 	o.expect(o.call("POST", "/rollouts/automation/approve", ""), http.StatusConflict, "")
 	o.expect(o.call("POST", "/rollouts/automation/abort", `{"dry_run":true}`), http.StatusOK, `"to":"aborted"`)
@@ -47,11 +49,11 @@ func TestAdmin_StartsPausesResumesAndEndsARollout(t *testing.T) {
 
 // Whoever changes the flag by hand is told what that does to its rollout.
 func TestPatchFlag_SaysWhatItsRolloutMakesOfIt(t *testing.T) {
-	o := newOperator(t, setup{config: rollouts, flag: `UPDATE feature_flags SET rollout_percentage = 0`})
+	o := newOperator(t, setup{config: fastRollouts, flagSQL: `UPDATE feature_flags SET rollout_percentage = 0`})
 	if w := o.call("PATCH", "/flags/automation", `{"rollout_percentage":1}`); strings.Contains(w.Body.String(), "rollout_effect") {
 		t.Errorf("without a rollout: %s", w.Body)
 	}
-	o.expect(o.call("POST", "/rollouts/automation", twoStages), http.StatusOK, "")
+	o.expect(o.call("POST", "/rollouts/automation", twoStagePlan), http.StatusOK, "")
 	o.until("everybody is in", func() bool { return o.Flags().Decide("automation", "anybody").On })
 	o.expect(o.call("PATCH", "/flags/automation", `{"rollout_percentage":50}`), http.StatusOK, `"rollout_effect":"The rollout of \"automation\" pauses: `)
 	o.until("the rollout has paused", func() bool {
@@ -65,10 +67,10 @@ func TestRollout_TakesTheFeatureBackForItsOwnErrors(t *testing.T) {
 		t.Skip("takes 6 s: opens that hang")
 	}
 	o := newOperator(t, setup{config: func(c *automation.Config) {
-		rollouts(c)
+		fastRollouts(c)
 		c.AcquireTimeout, c.DrainTimeout = time.Second, time.Second
-	}, flag: `UPDATE feature_flags SET rollout_percentage = 0`})
-	o.expect(o.call("POST", "/rollouts/automation", twoStages), http.StatusOK, "")
+	}, flagSQL: `UPDATE feature_flags SET rollout_percentage = 0`})
+	o.expect(o.call("POST", "/rollouts/automation", twoStagePlan), http.StatusOK, "")
 	o.until("everybody is in", func() bool { return o.Flags().Decide("automation", "anybody").On })
 	o.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Mode: proxyroutertest.ModeHang})
 	user := 0
@@ -82,7 +84,7 @@ func TestRollout_TakesTheFeatureBackForItsOwnErrors(t *testing.T) {
 			})
 		}
 		group.Wait()
-		elapse(o, 30*time.Second)
+		advanceRollout(o, 30*time.Second)
 		s, err := rollout.NewStore(o.db).Get(t.Context(), "automation")
 		return err == nil && s.State == rollout.StateRolledBack
 	})
@@ -92,8 +94,8 @@ func TestRollout_TakesTheFeatureBackForItsOwnErrors(t *testing.T) {
 }
 
 func TestRollout_HoldsForErrorsOfProviders(t *testing.T) {
-	o := newOperator(t, setup{config: rollouts, flag: `UPDATE feature_flags SET rollout_percentage = 0`})
-	o.expect(o.call("POST", "/rollouts/automation", twoStages), http.StatusOK, "")
+	o := newOperator(t, setup{config: fastRollouts, flagSQL: `UPDATE feature_flags SET rollout_percentage = 0`})
+	o.expect(o.call("POST", "/rollouts/automation", twoStagePlan), http.StatusOK, "")
 	o.until("everybody is in", func() bool { return o.Flags().Decide("automation", "anybody").On })
 	o.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Status: 500, Text: "no provider accepting session"})
 	user := 0
@@ -102,15 +104,16 @@ func TestRollout_HoldsForErrorsOfProviders(t *testing.T) {
 			user++
 			o.send(o.request("POST", "/api/v1/chat/completions", fmt.Sprint("user", user), `{"model":"llama"}`))
 		}
-		elapse(o, 30*time.Second)
+		advanceRollout(o, 30*time.Second)
 		s, err := rollout.NewStore(o.db).Get(t.Context(), "automation")
 		return err == nil && s.State == rollout.StateRunning && s.Waiting == "outage"
 	})
 	o.expect(o.call("GET", "/rollouts/automation", ""), http.StatusOK, "requests failed here or at their provider")
 }
 
-// elapse lets time pass for the rollout alone: a rollback takes two minutes.
-func elapse(o operator, d time.Duration) {
+// advanceRollout makes the rollout's observation d older, because a rollback needs
+// minutes of failures.
+func advanceRollout(o operator, d time.Duration) {
 	for i := range 5 {
 		at := fmt.Sprintf("$.marks[%d].at", i)
 		o.db.MustExec(`UPDATE automation_rollouts SET watch = json_set(watch, $1, strftime('%Y-%m-%dT%H:%M:%fZ', json_extract(watch, $1), $2))
@@ -119,13 +122,13 @@ func elapse(o operator, d time.Duration) {
 }
 
 func TestEvidence_CountsOnlyWhatTheFeatureActedOn(t *testing.T) {
-	o := newOperator(t, setup{config: rollouts, flag: `UPDATE feature_flags SET rollout_percentage = 0`,
+	o := newOperator(t, setup{config: fastRollouts, flagSQL: `UPDATE feature_flags SET rollout_percentage = 0`,
 		next: func(w http.ResponseWriter, r *http.Request) {
 			if r.Header.Get("fail") != "" {
 				w.WriteHeader(http.StatusInternalServerError)
 			}
 		}})
-	half := strings.ReplaceAll(strings.ReplaceAll(twoStages, `"percentage":100`, `"percentage":0`), `"users":["inside"]`, `"users":["alice","opted-out"]`)
+	half := strings.ReplaceAll(strings.ReplaceAll(twoStagePlan, `"percentage":100`, `"percentage":0`), `"users":["inside"]`, `"users":["alice","opted-out"]`)
 	o.expect(o.call("POST", "/rollouts/automation", half), http.StatusOK, "")
 	o.until("alice is in", func() bool { return o.Flags().Decide("automation", "alice").On })
 	o.until("the last stage has begun", func() bool {

@@ -144,7 +144,7 @@ func TestAdmin_LetsAHostAuthorizeItsOperators(t *testing.T) {
 }
 
 func TestAdmin_ReadsChangesAndExplainsAFlag(t *testing.T) {
-	o := newOperator(t, setup{flag: `UPDATE feature_flags SET enabled_user_ids = '[7]' WHERE feature_name = 'automation'`})
+	o := newOperator(t, setup{flagSQL: `UPDATE feature_flags SET enabled_user_ids = '[7]' WHERE feature_name = 'automation'`})
 	got := o.call("GET", "/flags/automation", "")
 	o.expect(got, http.StatusOK, `"enabled_user_ids":["7"]`)
 	version := got.Header().Get("ETag")

@@ -16,18 +16,19 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 )
 
-// ends keeps how requests to the APIs ended, and at what level that was logged.
-type ends struct {
+// outcomeRecorder records the outcomes of requests to the APIs, and the levels of
+// their log lines.
+type outcomeRecorder struct {
 	mu       sync.Mutex
 	outcomes []outcome.Outcome
 	levels   []slog.Level
 }
 
-func (e *ends) Enabled(context.Context, slog.Level) bool { return true }
-func (e *ends) WithAttrs([]slog.Attr) slog.Handler       { return e }
-func (e *ends) WithGroup(string) slog.Handler            { return e }
+func (e *outcomeRecorder) Enabled(context.Context, slog.Level) bool { return true }
+func (e *outcomeRecorder) WithAttrs([]slog.Attr) slog.Handler       { return e }
+func (e *outcomeRecorder) WithGroup(string) slog.Handler            { return e }
 
-func (e *ends) Handle(_ context.Context, r slog.Record) error {
+func (e *outcomeRecorder) Handle(_ context.Context, r slog.Record) error {
 	if r.Message == "request ended" {
 		e.mu.Lock()
 		defer e.mu.Unlock()
@@ -36,20 +37,20 @@ func (e *ends) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-func (e *ends) observe(o outcome.Outcome) {
+func (e *outcomeRecorder) observe(o outcome.Outcome) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.outcomes = append(e.outcomes, o)
 }
 
-// options make a harness's module tell e.
-func (e *ends) options(o *automation.Options) {
+// options installs e as a module's observer and logger.
+func (e *outcomeRecorder) options(o *automation.Options) {
 	o.Observer.API, o.Logger = e.observe, slog.New(e)
 }
 
-// next returns how the request ended that has just been answered, once its log
-// line has been written as well.
-func (e *ends) next(h *harness) (o outcome.Outcome, level slog.Level) {
+// next waits for the next request to end and be logged. It returns the request's
+// outcome and the level of its log line.
+func (e *outcomeRecorder) next(h *harness) (o outcome.Outcome, level slog.Level) {
 	h.t.Helper()
 	h.until("the request has ended", func() bool {
 		e.mu.Lock()
@@ -64,57 +65,59 @@ func (e *ends) next(h *harness) (o outcome.Outcome, level slog.Level) {
 	return o, level
 }
 
-// repeat sends a request again while it is refused for the database, which an
-// overloaded machine's is now and then, unless that is what is wanted.
-func (e *ends) repeat(h *harness, want int, send func() (status int)) (status int) {
+// sendUntilDatabaseAnswers repeats a request that failed because an overloaded
+// machine's database was too slow, unless the test wants a 503.
+func (e *outcomeRecorder) sendUntilDatabaseAnswers(h *harness, want int, send func() (status int)) (status int) {
 	h.t.Helper()
-	h.until("the database is there", func() bool {
+	h.until("the database answers in time", func() bool {
 		status = send()
 		if status != http.StatusServiceUnavailable || want == status {
 			return true
 		}
 		if o, _ := e.next(h); o.Cause != outcome.Database {
-			h.t.Errorf("a 503 for %q", o.Cause)
+			h.t.Errorf("a 503 has the cause %q, want %q", o.Cause, outcome.Database)
 		}
 		return false
 	})
 	return status
 }
 
-// check asserts that a request ended for one of the causes, and that the answer,
-// the evidence and the log line are those that the causes' table has for it.
-func (e *ends) check(h *harness, what string, status int, evidence policy.Evidence, causes ...outcome.Cause) {
+// check asserts that a request ended with one of the causes, that it is the given
+// kind of evidence, and that its status and the level of its log line are those that
+// package policy has for the cause.
+func (e *outcomeRecorder) check(h *harness, what string, status int, evidence policy.Evidence, causes ...outcome.Cause) {
 	h.t.Helper()
 	o, level := e.next(h)
 	if !slices.Contains(causes, o.Cause) || o.Status != status {
-		h.t.Errorf("%s: ended for %q with %d, answered %d, want %q: %v", what, o.Cause, o.Status, status, causes, o.Err)
+		h.t.Errorf("%s: the outcome has cause %q and status %d, want a cause of %q and status %d; error: %v", what, o.Cause, o.Status, causes, status, o.Err)
 	}
 	p := policy.Of(o.Cause)
 	ok := status == p.Status
 	switch o.Cause {
 	case outcome.None:
 		ok = status < http.StatusBadRequest
-	case outcome.Client, outcome.Off: // which of the 4xx, the problem says
+	case outcome.Client, outcome.Off: // these have many codes, whose 4xx statuses differ
 		ok = status >= http.StatusBadRequest && status < http.StatusInternalServerError && status != http.StatusTooManyRequests
 	}
 	if !ok || level != p.Level {
-		h.t.Errorf("%s: answered %d and logged as %v for %q, whose policy is %+v", what, status, level, o.Cause, p)
+		h.t.Errorf("%s: status %d, logged at %v; the policy of cause %q is %+v", what, status, level, o.Cause, p)
 	}
 	if got := policy.EvidenceOf(o); got != evidence {
 		h.t.Errorf("%s: evidence %q, want %q", what, got, evidence)
 	}
 }
 
-// someSession is the id of no session.
-var someSession = "0x" + strings.Repeat("ab", 32)
+// unknownSessionID is a valid id that no session has.
+var unknownSessionID = "0x" + strings.Repeat("ab", 32)
 
-// Nothing but a user who has the feature makes evidence.
-const nobodys policy.Evidence = ""
+// notCounted is the evidence of a request that no rollout counts, for example because
+// its user is on neither arm.
+const notCounted policy.Evidence = ""
 
 func TestAPI_EndsEachRequestForItsCause(t *testing.T) {
 	t.Parallel()
-	var e ends
-	h := newHarness(t, setup{flag: `UPDATE feature_flags SET rollout_percentage = 0, enabled_user_ids = '["alice", "ro-alice", "bob", "away"]'`, options: e.options})
+	var e outcomeRecorder
+	h := newHarness(t, setup{flagSQL: `UPDATE feature_flags SET rollout_percentage = 0, enabled_user_ids = '["alice", "ro-alice", "bob", "away"]'`, options: e.options})
 	const wrong = `{"colour":"red"}`
 	for _, tt := range []struct {
 		what, method, path, user, body string
@@ -126,29 +129,29 @@ func TestAPI_EndsEachRequestForItsCause(t *testing.T) {
 		{"read", "GET", settingsPath, "alice", "", nil, 200, policy.EvidenceSuccess, outcome.None},
 		{"written", "PUT", settingsPath, "alice", `{"is_enabled":true,"session_duration":3600}`, nil, 200, policy.EvidenceSuccess, outcome.None},
 		{"not modified", "GET", settingsPath, "alice", "", []string{"If-None-Match", "*"}, 304, policy.EvidenceSuccess, outcome.None},
-		{"status", "GET", statusPath, "carol", "", nil, 200, nobodys, outcome.None},
-		{"not known", "GET", settingsPath, "", "", nil, 401, nobodys, outcome.Client},
-		{"identity away", "GET", settingsPath, "away", "", nil, 503, nobodys, outcome.Host},
-		{"identity away, status", "GET", statusPath, "away", "", nil, 503, nobodys, outcome.Host},
-		{"not in", "GET", settingsPath, "carol", "", nil, 404, nobodys, outcome.Off},
-		{"read only", "PUT", settingsPath, "ro-alice", `{}`, nil, 403, nobodys, outcome.Client},
+		{"status", "GET", statusPath, "carol", "", nil, 200, notCounted, outcome.None},
+		{"not known", "GET", settingsPath, "", "", nil, 401, notCounted, outcome.Client},
+		{"identity away", "GET", settingsPath, "away", "", nil, 503, notCounted, outcome.Host},
+		{"identity away, status", "GET", statusPath, "away", "", nil, 503, notCounted, outcome.Host},
+		{"not in", "GET", settingsPath, "carol", "", nil, 404, notCounted, outcome.Off},
+		{"read only", "PUT", settingsPath, "ro-alice", `{}`, nil, 403, notCounted, outcome.Client},
 		{"wrong field", "PATCH", settingsPath, "alice", wrong, nil, 400, policy.EvidenceNone, outcome.Client},
 		{"wrong media type", "PATCH", settingsPath, "alice", wrong, []string{"Content-Type", "text/plain"}, 415, policy.EvidenceNone, outcome.Client},
 		{"too large", "PATCH", settingsPath, "alice", `{"is_enabled":` + strings.Repeat(" ", 1<<20) + `true}`, nil, 413, policy.EvidenceNone, outcome.Client},
 		{"changed meanwhile", "PATCH", settingsPath, "alice", `{"is_enabled":true}`, []string{"If-Match", `"900"`}, 412, policy.EvidenceNone, outcome.Client},
-		{"no such session", "DELETE", sessionsPath + "/" + someSession, "alice", "", nil, 404, policy.EvidenceNone, outcome.Client},
+		{"no such session", "DELETE", sessionsPath + "/" + unknownSessionID, "alice", "", nil, 404, policy.EvidenceNone, outcome.Client},
 		{"no session's id", "DELETE", sessionsPath + "/nonsense", "alice", "", nil, 404, policy.EvidenceNone, outcome.Client},
-		{"no such route", "GET", automation.BasePath + "/nothing", "alice", "", nil, 404, nobodys, outcome.Client},
-		{"no such method", "PUT", statusPath, "alice", "", nil, 405, nobodys, outcome.Client},
+		{"no such route", "GET", automation.BasePath + "/nothing", "alice", "", nil, 404, notCounted, outcome.Client},
+		{"no such method", "PUT", statusPath, "alice", "", nil, 405, notCounted, outcome.Client},
 	} {
-		status := e.repeat(h, tt.status, func() int { return h.do(tt.method, tt.path, tt.user, tt.body, tt.header...).status })
+		status := e.sendUntilDatabaseAnswers(h, tt.status, func() int { return h.do(tt.method, tt.path, tt.user, tt.body, tt.header...).status })
 		if status != tt.status {
-			t.Errorf("%s: %d, want %d", tt.what, status, tt.status)
+			t.Errorf("%s: status %d, want %d", tt.what, status, tt.status)
 		}
 		e.check(h, tt.what, status, tt.evidence, tt.cause)
 	}
 	t.Run("too many changes", func(t *testing.T) {
-		const n = 100 // at once, because places come back with time
+		const n = 100 // sent at once, because the limit recovers with time
 		var all sync.WaitGroup
 		for range n {
 			all.Go(func() { h.do("PATCH", settingsPath, "bob", `{}`) })
@@ -156,18 +159,23 @@ func TestAPI_EndsEachRequestForItsCause(t *testing.T) {
 		all.Wait()
 		limited := 0
 		for range n {
-			o, _ := e.next(h) // another's log line, perhaps
-			if is := o.Cause == outcome.Limit; is != (o.Status == http.StatusTooManyRequests) || is && policy.EvidenceOf(o) != nobodys {
-				t.Errorf("%d for %q, evidence %q", o.Status, o.Cause, policy.EvidenceOf(o))
-			} else if is {
+			o, _ := e.next(h) // the level may be that of another request
+			isLimited := o.Cause == outcome.Limit
+			if isLimited != (o.Status == http.StatusTooManyRequests) {
+				t.Errorf("status %d has the cause %q; want %q for a 429, and for nothing else", o.Status, o.Cause, outcome.Limit)
+			}
+			if isLimited {
 				limited++
+				if got := policy.EvidenceOf(o); got != notCounted {
+					t.Errorf("a 429 is evidence %q, want none", got)
+				}
 			}
 		}
 		if limited == 0 {
-			t.Errorf("%d changes at once, and no limit in sight", n)
+			t.Errorf("%d changes at once were all accepted, want some refused with 429", n)
 		}
 	})
-	// Each route, without the database.
+	// Every route without the database.
 	if err := h.db.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -177,10 +185,10 @@ func TestAPI_EndsEachRequestForItsCause(t *testing.T) {
 		if strings.HasSuffix(path, "/feedback") {
 			body = `{"message":"fine"}`
 		}
-		a := h.do(method, strings.ReplaceAll(path, "{id}", someSession), "alice", body)
+		a := h.do(method, strings.ReplaceAll(path, "{id}", unknownSessionID), "alice", body)
 		evidence := policy.EvidenceShared
 		if strings.HasSuffix(path, "/status") || strings.HasSuffix(path, "/feedback") {
-			evidence = nobodys // they serve users without the feature as well
+			evidence = notCounted // these routes also serve users without the feature
 		}
 		e.check(h, route+" without the database", a.status, evidence, outcome.Database)
 	}
@@ -188,17 +196,17 @@ func TestAPI_EndsEachRequestForItsCause(t *testing.T) {
 
 func TestAPI_EndsRequestsOfUnknownFlagsForTheDatabase(t *testing.T) {
 	t.Parallel()
-	var e ends
-	h := newHarness(t, setup{bare: true, options: e.options})
+	var e outcomeRecorder
+	h := newHarness(t, setup{skipMigration: true, options: e.options})
 	h.until("the flags cannot be read", func() bool { return h.Flags().Health().Err != nil })
 	for _, path := range []string{settingsPath, sessionsPath, statusPath} {
 		a := h.get(path, "alice")
-		e.check(h, path, a.status, nobodys, outcome.Database)
+		e.check(h, path, a.status, notCounted, outcome.Database)
 	}
 }
 
 func TestAdmin_EndsEachRequestForItsCause(t *testing.T) {
-	var e ends
+	var e outcomeRecorder
 	o := newOperator(t, setup{options: e.options})
 	for _, tt := range []struct {
 		what, method, path, body string
@@ -214,42 +222,42 @@ func TestAdmin_EndsEachRequestForItsCause(t *testing.T) {
 		{"no such rollout", "GET", "/rollouts/absent", "", nil, 404, outcome.Client},
 		{"no rollout to pause", "POST", "/rollouts/automation/pause", "", nil, 404, outcome.Client},
 		{"a bad plan", "POST", "/rollouts/automation", `{"plan":{"stages":[]}}`, nil, 400, outcome.Client},
-		{"started", "POST", "/rollouts/automation", twoStages, nil, 200, outcome.None},
+		{"started", "POST", "/rollouts/automation", twoStagePlan, nil, 200, outcome.None},
 		{"an illegal step", "POST", "/rollouts/automation/resume", "", nil, 409, outcome.Client},
 		{"a bad page", "GET", "/flags/automation/events?limit=0", "", nil, 400, outcome.Client},
-		{"no such session", "DELETE", "/sessions/" + someSession, "", nil, 404, outcome.Client},
+		{"no such session", "DELETE", "/sessions/" + unknownSessionID, "", nil, 404, outcome.Client},
 		{"no such feedback", "POST", "/feedback/900/done", "{}", nil, 404, outcome.Client},
 		{"no such model", "GET", "/models/resolve?name=nothing-like-it", "", nil, 404, outcome.Client},
 		{"no such route", "GET", "/nothing", "", nil, 404, outcome.Client},
 		{"no such method", "DELETE", "/flags/automation", "", nil, 405, outcome.Client},
 	} {
-		status := e.repeat(o.harness, tt.status, func() int { return o.call(tt.method, tt.path, tt.body, tt.header...).Code })
+		status := e.sendUntilDatabaseAnswers(o.harness, tt.status, func() int { return o.call(tt.method, tt.path, tt.body, tt.header...).Code })
 		if status != tt.status {
-			t.Errorf("%s: %d, want %d", tt.what, status, tt.status)
+			t.Errorf("%s: status %d, want %d", tt.what, status, tt.status)
 		}
-		e.check(o.harness, tt.what, status, nobodys, tt.cause)
+		e.check(o.harness, tt.what, status, notCounted, tt.cause)
 	}
 	if err := o.db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	path := strings.NewReplacer("/sessions/{id}", "/sessions/"+someSession, "{name}", "automation", "{id}", "1")
+	path := strings.NewReplacer("/sessions/{id}", "/sessions/"+unknownSessionID, "{name}", "automation", "{id}", "1")
 	for _, route := range adminapi.Routes("") {
 		method, pattern, _ := strings.Cut(route, " ")
 		w := o.call(method, path.Replace(pattern), map[string]string{"PATCH": `{"enabled":false}`}[method])
 		cause := outcome.Database
 		switch pattern {
-		case "/models", "/models/resolve", "/flags/{name}/users/{id}": // are in memory
+		case "/models", "/models/resolve", "/flags/{name}/users/{id}": // served from memory
 			cause = outcome.None
 		}
-		e.check(o.harness, route+" without the database", w.Code, nobodys, cause)
+		e.check(o.harness, route+" without the database", w.Code, notCounted, cause)
 	}
-	for range 20 { // until the source has guessed too often
+	for range 20 { // until this client has sent too many wrong tokens
 		w := o.call("GET", "/flags", "", "Authorization", "Bearer wrong")
 		if w.Code == http.StatusTooManyRequests {
-			e.check(o.harness, "too many guesses", w.Code, nobodys, outcome.Limit)
+			e.check(o.harness, "too many guesses", w.Code, notCounted, outcome.Limit)
 			return
 		}
-		e.check(o.harness, "a guess", w.Code, nobodys, outcome.Client)
+		e.check(o.harness, "a guess", w.Code, notCounted, outcome.Client)
 	}
-	t.Error("guesses are not limited")
+	t.Error("20 wrong tokens were not limited")
 }

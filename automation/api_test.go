@@ -22,14 +22,14 @@ const (
 	sessionsPath = automation.BasePath + "/sessions"
 	statusPath   = automation.BasePath + "/status"
 
-	good = `{"is_enabled":true,"session_duration":1800}`
+	validSettings = `{"is_enabled":true,"session_duration":1800}`
 )
 
 // problemOf asserts what every problem has, and returns the fields it names.
-func problemOf(t *testing.T, a answer, status int) []string {
+func checkProblem(t *testing.T, a answer, status int) []string {
 	t.Helper()
 	if a.status != status {
-		t.Fatalf("%d %s, want %d", a.status, a.body, status)
+		t.Fatalf("status %d, body %s, want %d", a.status, a.body, status)
 	}
 	if got := a.header.Get("Content-Type"); got != "application/problem+json" {
 		t.Errorf("Content-Type is %q", got)
@@ -53,7 +53,7 @@ func problemOf(t *testing.T, a answer, status int) []string {
 func settingsOf(t *testing.T, a answer) string {
 	t.Helper()
 	if a.status != http.StatusOK {
-		t.Fatalf("%d %s", a.status, a.body)
+		t.Fatalf("status %d, body %s; want 200", a.status, a.body)
 	}
 	v := a.json(t)
 	return fmt.Sprintf("%v %v %v stored=%v %s", v["user_id"], v["is_enabled"], v["session_duration"], v["created_at"] != nil, a.header.Get("ETag"))
@@ -68,26 +68,26 @@ func TestAPI_ReadsAndWritesSettings(t *testing.T) {
 		want               string
 	}{
 		{"nothing stored gives the defaults", "GET", "", nil, `alice false 3600 stored=false "0"`},
-		{"PUT stores both", "PUT", good, nil, `alice true 1800 stored=true "1"`},
+		{"PUT stores both", "PUT", validSettings, nil, `alice true 1800 stored=true "1"`},
 		{"and GET gives them", "GET", "", nil, `alice true 1800 stored=true "1"`},
-		{"the same again changes nothing", "PUT", good, nil, `alice true 1800 stored=true "1"`},
+		{"the same again changes nothing", "PUT", validSettings, nil, `alice true 1800 stored=true "1"`},
 		{"POST does as PUT", "POST", `{"session_duration":300,"is_enabled":false}`, nil, `alice false 300 stored=true "2"`},
 		{"PATCH leaves the switch", "PATCH", `{"session_duration":86400}`, nil, `alice false 86400 stored=true "3"`},
 		{"PATCH leaves the duration", "PATCH", `{"is_enabled":true}`, nil, `alice true 86400 stored=true "4"`},
 		{"PATCH of nothing changes nothing", "PATCH", `{}`, nil, `alice true 86400 stored=true "4"`},
-		{"a condition that holds", "PUT", good, []string{"If-Match", `"4"`}, `alice true 1800 stored=true "5"`},
+		{"a condition that holds", "PUT", validSettings, []string{"If-Match", `"4"`}, `alice true 1800 stored=true "5"`},
 		{"any version", "PATCH", `{"is_enabled":false}`, []string{"If-Match", "*"}, `alice false 1800 stored=true "6"`},
 		{"a body without a media type is JSON", "PATCH", `{"is_enabled":true}`, []string{"Content-Type", ""}, `alice true 1800 stored=true "7"`},
 		{"the charset may be stated", "PATCH", `{"is_enabled":false}`, []string{"Content-Type", "application/json; charset=UTF-8"}, `alice false 1800 stored=true "8"`},
 		{"DELETE goes back to the defaults", "DELETE", "", []string{"If-Match", `"8"`}, `alice false 3600 stored=false "0"`},
 		{"and again", "DELETE", "", nil, `alice false 3600 stored=false "0"`},
 		{"and GET gives them", "GET", "", nil, `alice false 3600 stored=false "0"`},
-		{"nothing may be stored", "PUT", good, []string{"If-None-Match", "*"}, `alice true 1800 stored=true "10"`},
+		{"nothing may be stored", "PUT", validSettings, []string{"If-None-Match", "*"}, `alice true 1800 stored=true "10"`},
 		{"one of a list holds", "PATCH", `{"session_duration":600.0}`, []string{"If-Match", `"3", "10"`}, `alice true 600 stored=true "11"`},
 		{"not these versions", "PATCH", `{"session_duration":6e2,"is_enabled":false}`, []string{"If-None-Match", `"10", W/"9"`}, `alice false 600 stored=true "12"`},
 		{"a merge patch is one", "PATCH", `{"is_enabled":true}`, []string{"Content-Type", "application/merge-patch+json"}, `alice true 600 stored=true "13"`},
 		{"and back again", "DELETE", "", nil, `alice false 3600 stored=false "0"`},
-		{"where nothing is stored the condition is 0", "PUT", good, []string{"If-Match", `"0"`}, `alice true 1800 stored=true "15"`},
+		{"where nothing is stored the condition is 0", "PUT", validSettings, []string{"If-Match", `"0"`}, `alice true 1800 stored=true "15"`},
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			h.t = t
@@ -121,7 +121,7 @@ func TestAPI_StoresNothingOnReads(t *testing.T) {
 func TestAPI_AnswersNotModified(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
-	h.do("PUT", settingsPath, "alice", good)
+	h.do("PUT", settingsPath, "alice", validSettings)
 	for tag, want := range map[string]int{
 		`"1"`: 304, `W/"1"`: 304, `"7", "1"`: 304, `*`: 304,
 		`"0"`: 200, `1`: 200, `"1`: 200, "": 200,
@@ -138,10 +138,10 @@ func TestAPI_ChangesNothingWhenAPreconditionFails(t *testing.T) {
 	h := newHarness(t, setup{})
 	for i, tag := range []string{`"0"`, `"2"`, `W/"1"`, `1`, `"01"`, `"+1"`, `"-1"`, `"3", "2"`, `"99999999999999999999"`, `"x"`, ``, `,`} {
 		user := fmt.Sprint("user-", i)
-		h.do("PUT", settingsPath, user, good)
+		h.do("PUT", settingsPath, user, validSettings)
 		for method, body := range map[string]string{"PUT": `{"is_enabled":false,"session_duration":300}`,
 			"POST": `{"is_enabled":false,"session_duration":300}`, "PATCH": `{"is_enabled":false}`, "DELETE": ""} {
-			problemOf(t, h.do(method, settingsPath, user, body, "If-Match", tag), http.StatusPreconditionFailed)
+			checkProblem(t, h.do(method, settingsPath, user, body, "If-Match", tag), http.StatusPreconditionFailed)
 		}
 		if got := settingsOf(t, h.get(settingsPath, user)); got != user+` true 1800 stored=true "1"` {
 			t.Error(got)
@@ -164,8 +164,8 @@ func TestAPI_NamesEachBadField(t *testing.T) {
 		{"broken JSON", all, `{"is_enabled":true,`, nil},
 		{"no object", all, `[]`, nil},
 		{"null", all, `null`, nil},
-		{"trailing data", all, good + `{}`, nil},
-		{"a comment", all, good + `//`, nil},
+		{"trailing data", all, validSettings + `{}`, nil},
+		{"a comment", all, validSettings + `//`, nil},
 		{"not UTF-8", all, "{\"is_enabled\":\"\xff\"}", nil},
 		{"both missing", both, `{}`, []string{"is_enabled", "session_duration"}},
 		{"one missing", both, `{"is_enabled":true}`, []string{"session_duration"}},
@@ -191,7 +191,7 @@ func TestAPI_NamesEachBadField(t *testing.T) {
 			t.Run(method+" "+tt.name, func(t *testing.T) {
 				h.t = t
 				user := fmt.Sprint("user-", i)
-				fields := problemOf(t, h.do(method, settingsPath, user, tt.body), http.StatusBadRequest)
+				fields := checkProblem(t, h.do(method, settingsPath, user, tt.body), http.StatusBadRequest)
 				if diff := cmp.Diff(tt.want, fields); diff != "" {
 					t.Error(diff)
 				}
@@ -207,7 +207,7 @@ func TestAPI_NamesEachBadField(t *testing.T) {
 func TestAPI_AcceptsOnlySmallJSON(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
-	large := strings.Repeat(" ", 4<<10) + good
+	large := strings.Repeat(" ", 4<<10) + validSettings
 	for _, tt := range []struct {
 		name   string
 		body   string
@@ -215,39 +215,39 @@ func TestAPI_AcceptsOnlySmallJSON(t *testing.T) {
 		want   int
 	}{
 		{"too large", large, nil, http.StatusRequestEntityTooLarge},
-		{"a form", good, []string{"Content-Type", "application/x-www-form-urlencoded"}, http.StatusUnsupportedMediaType},
-		{"text", good, []string{"Content-Type", "text/plain"}, http.StatusUnsupportedMediaType},
-		{"another JSON", good, []string{"Content-Type", "application/json-patch+json"}, http.StatusUnsupportedMediaType},
-		{"no type at all", good, []string{"Content-Type", "x;y;"}, http.StatusUnsupportedMediaType},
-		{"another charset", good, []string{"Content-Type", "application/json; charset=latin1"}, http.StatusUnsupportedMediaType},
-		{"compressed", good, []string{"Content-Encoding", "gzip"}, http.StatusUnsupportedMediaType},
+		{"a form", validSettings, []string{"Content-Type", "application/x-www-form-urlencoded"}, http.StatusUnsupportedMediaType},
+		{"text", validSettings, []string{"Content-Type", "text/plain"}, http.StatusUnsupportedMediaType},
+		{"another JSON", validSettings, []string{"Content-Type", "application/json-patch+json"}, http.StatusUnsupportedMediaType},
+		{"no type at all", validSettings, []string{"Content-Type", "x;y;"}, http.StatusUnsupportedMediaType},
+		{"another charset", validSettings, []string{"Content-Type", "application/json; charset=latin1"}, http.StatusUnsupportedMediaType},
+		{"compressed", validSettings, []string{"Content-Encoding", "gzip"}, http.StatusUnsupportedMediaType},
 	} {
 		for _, method := range []string{"PUT", "POST", "PATCH"} {
 			t.Run(method+" "+tt.name, func(t *testing.T) {
 				h.t = t
-				problemOf(t, h.do(method, settingsPath, "alice", tt.body, tt.header...), tt.want)
+				checkProblem(t, h.do(method, settingsPath, "alice", tt.body, tt.header...), tt.want)
 			})
 		}
 	}
 	t.Run("a merge patch is a PATCH alone", func(t *testing.T) {
 		h.t = t
 		for _, method := range []string{"PUT", "POST"} {
-			problemOf(t, h.do(method, settingsPath, "alice", good, "Content-Type", "application/merge-patch+json"), http.StatusUnsupportedMediaType)
+			checkProblem(t, h.do(method, settingsPath, "alice", validSettings, "Content-Type", "application/merge-patch+json"), http.StatusUnsupportedMediaType)
 		}
 	})
 	t.Run("too large in chunks", func(t *testing.T) {
 		h.t = t
 		r := h.request("PUT", settingsPath, "alice", "x")
 		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(large)), -1
-		problemOf(t, h.send(r), http.StatusRequestEntityTooLarge)
+		checkProblem(t, h.send(r), http.StatusRequestEntityTooLarge)
 	})
 }
 
 // everyCall calls each route of the API, with a valid body.
-func everyCall(do func(method, path, body string)) {
+func callEachRoute(do func(method, path, body string)) {
 	do("GET", settingsPath, "")
-	do("PUT", settingsPath, good)
-	do("POST", settingsPath, good)
+	do("PUT", settingsPath, validSettings)
+	do("POST", settingsPath, validSettings)
 	do("PATCH", settingsPath, `{"is_enabled":true}`)
 	do("DELETE", settingsPath, "")
 	do("GET", sessionsPath, "")
@@ -263,16 +263,18 @@ func TestAPI_HidesAllButTheStatusWithoutTheFlag(t *testing.T) {
 		reason string
 		notice string
 	}{
-		"the flag is disabled":           {setup{flag: off}, "alice", "off", "back at noon"},
-		"the flag is missing":            {setup{flag: `DELETE FROM feature_flags`}, "alice", "off", ""},
+		"the flag is disabled":           {setup{flagSQL: off}, "alice", "off", "back at noon"},
+		"the flag is missing":            {setup{flagSQL: `DELETE FROM feature_flags`}, "alice", "off", ""},
 		"the master switch is off":       {setup{config: func(c *automation.Config) { c.FeatureEnabled = false }}, "alice", "off", ""},
-		"the user is not in the rollout": {setup{flag: `UPDATE feature_flags SET enabled_user_ids = '["bob"]', notice = 'soon'`}, "alice", "not_in_rollout", "soon"},
-		"the user is excluded":           {setup{flag: `UPDATE feature_flags SET rollout_percentage = 100, disabled_user_ids = '["alice"]'`}, "alice", "not_in_rollout", ""},
-		"also to read-only users":        {setup{flag: off}, "ro-alice", "off", "back at noon"},
+		"the user is not in the rollout": {setup{flagSQL: `UPDATE feature_flags SET enabled_user_ids = '["bob"]', notice = 'soon'`}, "alice", "not_in_rollout", "soon"},
+		"the user is excluded":           {setup{flagSQL: `UPDATE feature_flags SET rollout_percentage = 100, disabled_user_ids = '["alice"]'`}, "alice", "not_in_rollout", ""},
+		"also to read-only users":        {setup{flagSQL: off}, "ro-alice", "off", "back at noon"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, tt.setup)
-			everyCall(func(method, path, body string) { problemOf(t, h.do(method, path, tt.key, body), http.StatusNotFound) })
+			callEachRoute(func(method, path, body string) {
+				checkProblem(t, h.do(method, path, tt.key, body), http.StatusNotFound)
+			})
 			want := object{"enabled": false, "reason": tt.reason, "notice": tt.notice, "budget": nil}
 			if diff := cmp.Diff(want, h.get(statusPath, tt.key).json(t)); diff != "" {
 				t.Error(diff)
@@ -295,15 +297,15 @@ func TestStatus_HasTheBudget(t *testing.T) {
 		t.Errorf("%v, %v", b, err)
 	}
 	// It agrees with what the next open is told.
-	refused := h.do("POST", chatPath, "alice", ask("Qwen 3:web"))
+	refused := h.do("POST", chatPath, "alice", chatBody("Qwen 3:web"))
 	wait, err := time.ParseDuration(refused.header.Get("Retry-After") + "s")
 	if d := time.Until(at) - wait; refused.status != http.StatusTooManyRequests || err != nil || d < -2*time.Minute || d > 2*time.Minute {
 		t.Errorf("free at %v, and the open is told to wait %v", at, wait)
 	}
 	// Who uses no session any more still learns the rest.
-	h.sql(`ALTER TABLE automation_sessions RENAME TO automation_sessions_away`)
+	h.exec(`ALTER TABLE automation_sessions RENAME TO automation_sessions_away`)
 	if a := h.get(statusPath, "alice"); a.status != http.StatusOK || a.json(t)["reason"] != "on" || a.json(t)["budget"] != nil {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("status %d, body %s; want 200", a.status, a.body)
 	}
 }
 
@@ -321,13 +323,13 @@ func TestStatus_FollowsTheFlagAndTheUser(t *testing.T) {
 		}
 	}
 	check("200 false opted_out")
-	h.do("PUT", settingsPath, "alice", good)
+	h.do("PUT", settingsPath, "alice", validSettings)
 	check("200 true on")
-	h.set(`UPDATE feature_flags SET enabled = false`)
+	h.execAndRefresh(`UPDATE feature_flags SET enabled = false`)
 	check("200 false off")
-	h.set(`UPDATE feature_flags SET enabled = true, rollout_percentage = 0`)
+	h.execAndRefresh(`UPDATE feature_flags SET enabled = true, rollout_percentage = 0`)
 	check("200 false not_in_rollout")
-	h.set(`UPDATE feature_flags SET enabled_user_ids = '["alice"]'`)
+	h.execAndRefresh(`UPDATE feature_flags SET enabled_user_ids = '["alice"]'`)
 	check("200 true on")
 }
 
@@ -336,7 +338,7 @@ func TestStatus_FollowsTheFlagAndTheUser(t *testing.T) {
 func TestStatus_SpeaksForTheReplicaThatAnswers(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "shared.db")
-	db := func(t testing.TB) *sqlx.DB { return openLite(t, path) }
+	db := func(t testing.TB) *sqlx.DB { return openSQLite(t, path) }
 	on := newHarness(t, setup{db: db})
 	off := newHarness(t, setup{db: db, config: func(c *automation.Config) { c.FeatureEnabled, c.ProxyRouterURL = false, on.node.URL }})
 	for _, c := range []struct {
@@ -348,7 +350,7 @@ func TestStatus_SpeaksForTheReplicaThatAnswers(t *testing.T) {
 		if status["enabled"] != c.enabled || status["reason"] != c.reason {
 			t.Errorf("status %v, want %v, %s", status, c.enabled, c.reason)
 		}
-		got := c.replica.do("POST", hostPath, "alice", ask("llama"))
+		got := c.replica.do("POST", hostPath, "alice", chatBody("llama"))
 		if hasSession := got.header.Get("X-Automation-Session") != ""; got.status != http.StatusOK || hasSession != c.enabled {
 			t.Errorf("%s: a chat's answer is %d with %v", c.reason, got.status, got.header)
 		}
@@ -358,7 +360,7 @@ func TestStatus_SpeaksForTheReplicaThatAnswers(t *testing.T) {
 func TestAPI_RefusesWhoeverIsNotIdentified(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{identify: func(r *http.Request) (automation.Identity, error) {
-		id, err := byKey(r)
+		id, err := identifyByKey(r)
 		if err == nil && strings.HasPrefix(id.UserID, "bad") { // what a host's mistake may bring
 			id.UserID = map[string]string{"bad-empty": "", "bad-control": "a\x00b", "bad-long": strings.Repeat("a", 257), "bad-utf8": "a\xff"}[id.UserID]
 		}
@@ -368,12 +370,12 @@ func TestAPI_RefusesWhoeverIsNotIdentified(t *testing.T) {
 		t.Helper()
 		do := func(method, path, body string) {
 			a := h.do(method, path, key, body)
-			problemOf(t, a, status)
+			checkProblem(t, a, status)
 			if a.header.Get(header) == "" {
 				t.Errorf("%s %s: %d without %s", method, path, status, header)
 			}
 		}
-		everyCall(do)
+		callEachRoute(do)
 		do("GET", statusPath, "")
 	}
 	call("", http.StatusUnauthorized, "WWW-Authenticate")
@@ -389,7 +391,7 @@ func TestAPI_RefusesWhoeverIsNotIdentified(t *testing.T) {
 func TestAPI_LetsReadOnlyKeysReadAlone(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
-	everyCall(func(method, path, body string) {
+	callEachRoute(func(method, path, body string) {
 		a := h.do(method, path, "ro-alice", body)
 		if method == "GET" {
 			if a.status != http.StatusOK {
@@ -397,7 +399,7 @@ func TestAPI_LetsReadOnlyKeysReadAlone(t *testing.T) {
 			}
 			return
 		}
-		problemOf(t, a, http.StatusForbidden)
+		checkProblem(t, a, http.StatusForbidden)
 	})
 	if n := h.count(`SELECT count(*) FROM user_automation_settings`); n != 0 {
 		t.Error("something was stored")
@@ -418,7 +420,7 @@ func TestAPI_LimitsWrites(t *testing.T) {
 		if i < 30 {
 			t.Errorf("refused the write %d", i)
 		}
-		problemOf(t, a, http.StatusTooManyRequests)
+		checkProblem(t, a, http.StatusTooManyRequests)
 		if a.header.Get("Retry-After") != "2" {
 			t.Errorf("Retry-After is %q", a.header.Get("Retry-After"))
 		}
@@ -438,20 +440,20 @@ func TestAPI_AnswersUnavailableWithoutTheDatabase(t *testing.T) {
 	if err := h.db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	everyCall(func(method, path, body string) {
+	callEachRoute(func(method, path, body string) {
 		a := h.do(method, path, "alice", body)
-		problemOf(t, a, http.StatusServiceUnavailable)
+		checkProblem(t, a, http.StatusServiceUnavailable)
 		if a.header.Get("Retry-After") == "" {
 			t.Errorf("%s %s: no Retry-After", method, path)
 		}
 	})
-	problemOf(t, h.get(statusPath, "alice"), http.StatusServiceUnavailable)
+	checkProblem(t, h.get(statusPath, "alice"), http.StatusServiceUnavailable)
 	h.until("readiness says that the database is away", func() bool { return !h.Snapshot().Components["database"].OK })
 	if a := h.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable {
-		t.Errorf("ready: %d %s", a.status, a.body)
+		t.Errorf("ready: status %d, body %s; want 503", a.status, a.body)
 	}
 	if a := h.get("/healthz/live", ""); a.status != http.StatusOK {
-		t.Errorf("live: %d %s", a.status, a.body)
+		t.Errorf("live: status %d, body %s; want 200", a.status, a.body)
 	}
 }
 
@@ -459,7 +461,7 @@ func TestAPI_AnswersUnknownRoutesAndMethodsWithProblems(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	for _, path := range []string{"/", "/nothing", "/settings/", "/settings/x", "/sessions/a/b", "/%00", "/settings%00", "/settings/%00", "/sessions%00"} {
-		problemOf(t, h.get(automation.BasePath+path, "alice"), http.StatusNotFound)
+		checkProblem(t, h.get(automation.BasePath+path, "alice"), http.StatusNotFound)
 	}
 	for _, tt := range []struct{ method, path, allow string }{
 		{"OPTIONS", settingsPath, "DELETE, GET, HEAD, PATCH, POST, PUT"},
@@ -468,7 +470,7 @@ func TestAPI_AnswersUnknownRoutesAndMethodsWithProblems(t *testing.T) {
 		{"PUT", statusPath, "GET, HEAD"},
 	} {
 		a := h.do(tt.method, tt.path, "alice", "")
-		problemOf(t, a, http.StatusMethodNotAllowed)
+		checkProblem(t, a, http.StatusMethodNotAllowed)
 		if got := a.header.Get("Allow"); got != tt.allow {
 			t.Errorf("%s %s: Allow is %q, want %q", tt.method, tt.path, got, tt.allow)
 		}
@@ -479,7 +481,7 @@ func TestAPI_ListsAndEndsOwnSessionsAlone(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	id := h.chat("alice").header.Get("X-Automation-Session")
-	h.until("the session is idle", func() bool { return h.held() == 0 })
+	h.untilIdle()
 	list := h.get(sessionsPath, "alice").json(t)["sessions"].([]any)
 	if len(list) != 1 {
 		t.Fatal(list)
@@ -488,51 +490,51 @@ func TestAPI_ListsAndEndsOwnSessionsAlone(t *testing.T) {
 	if s["id"] != id || s["model"] != "llama" || s["model_id"] != proxyroutertest.ModelID("llama") || s["state"] != "idle" {
 		t.Error(s)
 	}
-	opened, _ := time.Parse(time.RFC3339Nano, s["opened_at"].(string))
-	ends, _ := time.Parse(time.RFC3339Nano, s["ends_at"].(string))
-	if d := ends.Sub(opened); d != time.Hour { // on the chain it is some seconds more
+	openedAt, _ := time.Parse(time.RFC3339Nano, s["opened_at"].(string))
+	endsAt, _ := time.Parse(time.RFC3339Nano, s["ends_at"].(string))
+	if d := endsAt.Sub(openedAt); d != time.Hour { // on the chain it is some seconds more
 		t.Errorf("it lasts %v", d)
 	}
 	if list := h.get(sessionsPath, "bob").json(t)["sessions"].([]any); len(list) != 0 {
 		t.Errorf("bob sees %v", list)
 	}
-	problemOf(t, h.do("DELETE", sessionsPath+"/"+id, "bob", ""), http.StatusNotFound)
+	checkProblem(t, h.do("DELETE", sessionsPath+"/"+id, "bob", ""), http.StatusNotFound)
 	for _, other := range []string{"0x1", "%00", "%ff", strings.Repeat("a", 3000)} {
-		problemOf(t, h.do("DELETE", sessionsPath+"/"+other, "alice", ""), http.StatusNotFound)
+		checkProblem(t, h.do("DELETE", sessionsPath+"/"+other, "alice", ""), http.StatusNotFound)
 	}
 	a := h.do("DELETE", sessionsPath+"/"+strings.ToUpper(id), "alice", "") // hex digits in either case
 	if a.status != http.StatusOK || a.json(t)["state"] != "ending" {
-		t.Fatalf("%d %s", a.status, a.body)
+		t.Fatalf("status %d, body %s; want 200", a.status, a.body)
 	}
 	h.until("it is closed", func() bool { return h.node.Stats().Closes == 1 })
 	h.until("it is in the list no more", func() bool { return len(h.get(sessionsPath, "alice").json(t)["sessions"].([]any)) == 0 })
-	problemOf(t, h.do("DELETE", sessionsPath+"/"+id, "alice", ""), http.StatusNotFound)
+	checkProblem(t, h.do("DELETE", sessionsPath+"/"+id, "alice", ""), http.StatusNotFound)
 }
 
 // A user whose list shows a session in use, and a model without a name.
 func TestAPI_ListsHowASessionIs(t *testing.T) {
 	t.Parallel()
-	hold, seen := make(chan struct{}), make(chan struct{})
-	h := newHarness(t, setup{next: func(http.ResponseWriter, *http.Request) { close(seen); <-hold }})
-	letGo := sync.OnceFunc(func() { close(hold) })
-	t.Cleanup(letGo) // or the server waits without end
+	hold, entered := make(chan struct{}), make(chan struct{})
+	h := newHarness(t, setup{next: func(http.ResponseWriter, *http.Request) { close(entered); <-hold }})
+	release := sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(release) // or the server waits without end
 	done := make(chan answer, 1)
-	r := h.request("POST", hostPath, "alice", ask(proxyroutertest.ModelID("qwen")))
+	r := h.request("POST", hostPath, "alice", chatBody(proxyroutertest.ModelID("qwen")))
 	go func() { done <- h.send(r) }()
-	<-seen
-	writeJSON(t, h.cfg.MappingsFile, without("Qwen 3:web"))
+	<-entered
+	writeJSON(t, h.cfg.MappingsFile, mappingsWithout("Qwen 3:web"))
 	h.until("the name is gone", func() bool { return !strings.Contains(h.get("/api/v1/models", "").body, "Qwen") })
 	s := h.get(sessionsPath, "alice").json(t)["sessions"].([]any)[0].(object)
 	if s["state"] != "in_use" || s["model"] != proxyroutertest.ModelID("qwen") {
 		t.Error(s)
 	}
-	letGo()
+	release()
 	<-done
 }
 
 func TestModels_AreListedInOpenAIsShape(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, setup{typed: true})
+	h := newHarness(t, setup{withFeed: true})
 	var got []string
 	for _, m := range h.get("/api/v1/models", "").json(t)["data"].([]any) {
 		got = append(got, fmt.Sprint(m.(object)["id"], " ", m.(object)["model_type"]))
@@ -540,6 +542,6 @@ func TestModels_AreListedInOpenAIsShape(t *testing.T) {
 	if diff := cmp.Diff([]string{"embedder EMBEDDING", "llama LLM", "möwe <nil>", "Qwen 3:web <nil>", "whisper STT"}, got); diff != "" {
 		t.Error(diff)
 	}
-	idle := newHarness(t, setup{idle: true})
-	comeBackSoon(t, idle.get("/api/v1/models", ""))
+	idle := newHarness(t, setup{skipRun: true})
+	checkUnavailable(t, idle.get("/api/v1/models", ""))
 }

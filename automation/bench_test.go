@@ -11,14 +11,14 @@ import (
 )
 
 // sink is a ResponseWriter that costs nothing.
-type sink struct {
+type discardWriter struct {
 	header http.Header
 	status int
 }
 
-func (s *sink) Header() http.Header         { return s.header }
-func (s *sink) Write(p []byte) (int, error) { return len(p), nil }
-func (s *sink) WriteHeader(status int)      { s.status = status }
+func (s *discardWriter) Header() http.Header         { return s.header }
+func (s *discardWriter) Write(p []byte) (int, error) { return len(p), nil }
+func (s *discardWriter) WriteHeader(status int)      { s.status = status }
 
 // body is a request's, to be sent again and again.
 type body struct{ bytes.Reader }
@@ -28,7 +28,7 @@ func (*body) Close() error { return nil }
 // BenchmarkSessions is what the middleware adds to a request, the node and HTTP taken out: bare is
 // the host's handler alone; the others have the middleware around it.
 func BenchmarkSessions(b *testing.B) {
-	text := []byte(ask("llama"))
+	text := []byte(chatBody("llama"))
 	handler := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
 	run := func(b *testing.B, h http.Handler) {
 		r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, "/v1/chat/completions", nil)
@@ -37,7 +37,7 @@ func BenchmarkSessions(b *testing.B) {
 		}
 		r.Header.Set("User", "alice")
 		r.Header.Set("Content-Type", "application/json")
-		w := &sink{header: http.Header{}}
+		w := &discardWriter{header: http.Header{}}
 		content := &body{}
 		b.ReportAllocs()
 		for b.Loop() {
@@ -59,8 +59,8 @@ func BenchmarkSessions(b *testing.B) {
 		setup setup
 	}{
 		{"master_off", setup{config: func(c *automation.Config) { c.FeatureEnabled = false }}},
-		{"flag_off", setup{flag: `UPDATE feature_flags SET enabled = false`}},
-		{"not_in", setup{flag: `UPDATE feature_flags SET rollout_percentage = 0`}},
+		{"flag_off", setup{flagSQL: `UPDATE feature_flags SET enabled = false`}},
+		{"not_in", setup{flagSQL: `UPDATE feature_flags SET rollout_percentage = 0`}},
 		{"opted_out", setup{config: func(c *automation.Config) { c.DefaultOptIn = false }}},
 		{"on_sqlite", setup{}},
 		{"on_postgres", setup{db: postgresDB}},

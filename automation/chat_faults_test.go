@@ -24,7 +24,7 @@ func postgresDB(t testing.TB) *sqlx.DB {
 	return pgtest.Open(t, schematest.Database(t))
 }
 
-var databases = map[string]func(testing.TB) *sqlx.DB{"sqlite": liteDB, "postgres": postgresDB}
+var databases = map[string]func(testing.TB) *sqlx.DB{"sqlite": sqliteDB, "postgres": postgresDB}
 
 func TestForward_NeverOverlapsOnASession(t *testing.T) {
 	t.Parallel()
@@ -42,16 +42,16 @@ func TestForward_NeverOverlapsOnASession(t *testing.T) {
 					case (a.status == 429 || a.status == 503) && a.header.Get("Retry-After") != "":
 						told.Add(1)
 					default:
-						t.Errorf("%d %s", a.status, a.body)
+						t.Errorf("status %d, body %s", a.status, a.body)
 					}
 				})
 			}
 			wg.Wait()
-			s := h.healthy()
+			s := h.checkNode()
 			if served.Load()+told.Load() != 64 || served.Load() == 0 || s.Opens > 4 {
 				t.Errorf("%d served, %d told to come back, %d opens; want 64 in all and at most 4 opens", served.Load(), told.Load(), s.Opens)
 			}
-			h.until("no lease is held", func() bool { return h.held() == 0 })
+			h.untilIdle()
 			t.Logf("%d served, %d told to come back, %d opens", served.Load(), told.Load(), s.Opens)
 		})
 	}
@@ -59,11 +59,11 @@ func TestForward_NeverOverlapsOnASession(t *testing.T) {
 
 // comeBack asserts a 503 of the path of requests that came sooner than the
 // node's or the database's time-outs.
-func comeBack(t *testing.T, a answer, took time.Duration) {
+func checkUnavailableSoon(t *testing.T, a answer, took time.Duration) {
 	t.Helper()
 	retry, err := strconv.Atoi(a.header.Get("Retry-After"))
 	if a.status != http.StatusServiceUnavailable || a.code() != "session_unavailable" || err != nil || retry < 1 {
-		t.Errorf("%d %s, Retry-After %q", a.status, a.body, a.header.Get("Retry-After"))
+		t.Errorf("status %d, body %s, Retry-After %q; want 503 session_unavailable", a.status, a.body, a.header.Get("Retry-After"))
 	}
 	if took > time.Minute { // it is milliseconds, but on a loaded machine
 		t.Errorf("it took %v", took)
@@ -83,14 +83,14 @@ func TestForward_AnswersAtOnceWhenTheNodeIsAway(t *testing.T) {
 		{chatPath, "alice"},                                     // has one that cannot be reached
 		{hostPath, "bob"}, {hostPath, "bob"}, {hostPath, "bob"}, // until the breaker opens
 	} {
-		begun := time.Now()
-		a := h.do("POST", tt.path, tt.user, ask("llama"))
-		took := time.Since(begun)
-		comeBack(t, a, took)
+		start := time.Now()
+		a := h.do("POST", tt.path, tt.user, chatBody("llama"))
+		took := time.Since(start)
+		checkUnavailableSoon(t, a, took)
 		t.Logf("%s for %s: %d after %v", tt.path, tt.user, a.status, took)
 	}
 	h.until("readiness says so", func() bool { // the breaker's pause is short here, and after it only a call can tell
-		h.do("POST", hostPath, "bob", ask("llama"))
+		h.do("POST", hostPath, "bob", chatBody("llama"))
 		a := h.get("/healthz/ready", "")
 		return a.status == http.StatusServiceUnavailable && strings.Contains(a.body, "it does not answer")
 	})
@@ -104,8 +104,8 @@ func TestForward_ReportsWrongNodeCredentials(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{node: proxyroutertest.Options{Username: "admin", Password: "canary-right"},
 		config: func(c *automation.Config) { c.ProxyRouterPassword = automation.NewSecret("canary-wrong") }})
-	begun := time.Now()
-	comeBack(t, h.do("POST", hostPath, "alice", ask("llama")), time.Since(begun))
+	start := time.Now()
+	checkUnavailableSoon(t, h.do("POST", hostPath, "alice", chatBody("llama")), time.Since(start))
 	if p := h.Snapshot().Components["node"]; p.OK || p.Detail != "it refuses our credentials" {
 		t.Errorf("%+v", p)
 	}
@@ -122,27 +122,27 @@ func TestSessions_RefusesOnlyUsersOfTheFeatureWithoutTheDatabase(t *testing.T) {
 	for _, optIn := range []bool{true, false} {
 		t.Run(fmt.Sprintf("by default %v", optIn), func(t *testing.T) {
 			h := newHarness(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = optIn }})
-			h.do("PUT", settingsPath, "alice", good)
+			h.do("PUT", settingsPath, "alice", validSettings)
 			h.do("PUT", settingsPath, "carol", `{"is_enabled":false,"session_duration":300}`)
-			h.do("POST", hostPath, "alice", ask("llama"))
-			h.do("POST", hostPath, "carol", ask("llama"))
+			h.do("POST", hostPath, "alice", chatBody("llama"))
+			h.do("POST", hostPath, "carol", chatBody("llama"))
 			if err := h.db.Close(); err != nil {
 				t.Fatal(err)
 			}
 			post := func(user string) (answer, time.Duration) {
-				begun := time.Now()
-				a := h.do("POST", hostPath, user, ask("llama"))
-				return a, time.Since(begun)
+				start := time.Now()
+				a := h.do("POST", hostPath, user, chatBody("llama"))
+				return a, time.Since(start)
 			}
 			a, took := post("alice")
-			comeBack(t, a, took)
+			checkUnavailableSoon(t, a, took)
 			if a, _ := post("carol"); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != "" {
-				t.Errorf("who has opted out: %d %s", a.status, a.body)
+				t.Errorf("who has opted out: status %d, body %s; want 200", a.status, a.body)
 			}
 			a, took = post("bob")
-			comeBack(t, a, took) // whether bob has it off is not known
-			begun := time.Now()
-			comeBack(t, h.do("POST", hostPath, "bob", ask("llama"), "session_id", strings.Repeat("ab", 32)), time.Since(begun))
+			checkUnavailableSoon(t, a, took) // whether bob has it off is not known
+			start := time.Now()
+			checkUnavailableSoon(t, h.do("POST", hostPath, "bob", chatBody("llama"), "session_id", strings.Repeat("ab", 32)), time.Since(start))
 		})
 	}
 }
@@ -150,24 +150,24 @@ func TestSessions_RefusesOnlyUsersOfTheFeatureWithoutTheDatabase(t *testing.T) {
 func TestSessions_NeverTreatsUnknownAsOff(t *testing.T) {
 	t.Parallel()
 	t.Run("who makes the request", func(t *testing.T) {
-		var got seen
+		var got recordingHandler
 		h := newHarness(t, setup{next: got.ServeHTTP})
 		for _, path := range []string{hostPath, chatPath} {
-			comeBackSoon(t, h.do("POST", path, "away", ask("llama")))
+			checkUnavailable(t, h.do("POST", path, "away", chatBody("llama")))
 		}
 		if got.calls != 0 {
 			t.Error("the host's handler got it")
 		}
 	})
 	t.Run("what the flag says", func(t *testing.T) {
-		var got seen
-		h := newHarness(t, setup{bare: true, next: got.ServeHTTP})
+		var got recordingHandler
+		h := newHarness(t, setup{skipMigration: true, next: got.ServeHTTP})
 		h.until("the flags cannot be read", func() bool { return h.Flags().Health().Err != nil })
-		comeBackSoon(t, h.chat("alice"))
-		problemOf(t, h.get(settingsPath, "alice"), http.StatusServiceUnavailable)
-		problemOf(t, h.get(statusPath, "alice"), http.StatusServiceUnavailable)
-		if a := h.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK || got.calls != 1 {
-			t.Errorf("the host's own flow: %d %s", a.status, a.body)
+		checkUnavailable(t, h.chat("alice"))
+		checkProblem(t, h.get(settingsPath, "alice"), http.StatusServiceUnavailable)
+		checkProblem(t, h.get(statusPath, "alice"), http.StatusServiceUnavailable)
+		if a := h.do("POST", hostPath, "alice", chatBody("llama")); a.status != http.StatusOK || got.calls != 1 {
+			t.Errorf("the host's own flow: status %d, body %s; want 200", a.status, a.body)
 		}
 	})
 }
@@ -176,19 +176,19 @@ func TestReadiness_SaysThatThisReplicaFailsItsRequests(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	h.chat("alice") // settings and a session are known
-	h.until("it is idle", func() bool { return h.held() == 0 })
-	h.sql(`ALTER TABLE automation_sessions RENAME TO automation_sessions_away`)
+	h.untilIdle()
+	h.exec(`ALTER TABLE automation_sessions RENAME TO automation_sessions_away`)
 	for range 6 {
-		comeBackSoon(t, h.chat("alice"))
+		checkUnavailable(t, h.chat("alice"))
 	}
 	a := h.get("/healthz/ready", "")
 	if c := h.Snapshot().Components["requests"]; c.OK || a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "requests failed on this replica") {
-		t.Errorf("%+v, %d %s", c, a.status, a.body)
+		t.Errorf("%+v, status %d, body %s; want 503", c, a.status, a.body)
 	}
-	h.sql(`ALTER TABLE automation_sessions_away RENAME TO automation_sessions`)
+	h.exec(`ALTER TABLE automation_sessions_away RENAME TO automation_sessions`)
 	for range 6 {
 		if a := h.chat("alice"); a.status != http.StatusOK {
-			t.Errorf("%d %s", a.status, a.body)
+			t.Errorf("status %d, body %s; want 200", a.status, a.body)
 		}
 	}
 	if c := h.Snapshot().Components["requests"]; !c.OK {
@@ -196,19 +196,19 @@ func TestReadiness_SaysThatThisReplicaFailsItsRequests(t *testing.T) {
 	}
 }
 
-func comeBackSoon(t *testing.T, a answer) {
+func checkUnavailable(t *testing.T, a answer) {
 	t.Helper()
 	if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" || a.code() != "session_unavailable" {
-		t.Errorf("%d %s, Retry-After %q", a.status, a.body, a.header.Get("Retry-After"))
+		t.Errorf("status %d, body %s, Retry-After %q; want 503 session_unavailable with Retry-After", a.status, a.body, a.header.Get("Retry-After"))
 	}
 }
 
 func TestSessions_ServesNobodyBeforeTheModelsAreLoaded(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, setup{idle: true})
-	h.set(everybody)
-	begun := time.Now()
-	comeBack(t, h.do("POST", hostPath, "alice", ask("llama")), time.Since(begun))
+	h := newHarness(t, setup{skipRun: true})
+	h.execAndRefresh(enableForAll)
+	start := time.Now()
+	checkUnavailableSoon(t, h.do("POST", hostPath, "alice", chatBody("llama")), time.Since(start))
 	if p := h.Snapshot().Components; p["mapping"].OK || p["run"].OK {
 		t.Errorf("%+v", p)
 	}
@@ -218,8 +218,8 @@ func TestSessions_ReportsAProviderWithoutSessions(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Text: "no provider accepting session, key canary-node"})
-	begun := time.Now()
-	comeBack(t, h.do("POST", hostPath, "alice", ask("llama")), time.Since(begun))
+	start := time.Now()
+	checkUnavailableSoon(t, h.do("POST", hostPath, "alice", chatBody("llama")), time.Since(start))
 	if !h.log.has("session not opened", "no provider accepting session") {
 		t.Error("the log does not say why:", h.log)
 	}
@@ -252,12 +252,12 @@ func TestSessions_ExplainsAWaitInVain(t *testing.T) {
 				s.next = func(http.ResponseWriter, *http.Request) { entered <- struct{}{}; <-hold }
 			}
 			h := newHarness(t, s)
-			letGo := sync.OnceFunc(func() { close(hold) })
-			t.Cleanup(letGo) // or the server waits without end
+			release := sync.OnceFunc(func() { close(hold) })
+			t.Cleanup(release) // or the server waits without end
 			var wg sync.WaitGroup
 			if isHeld {
 				wg.Go(func() {
-					for h.do("POST", hostPath, "alice", ask("llama")).status != http.StatusOK { // time was up before a busy machine had claimed it
+					for h.do("POST", hostPath, "alice", chatBody("llama")).status != http.StatusOK { // time was up before a busy machine had claimed it
 					}
 				})
 				<-entered
@@ -269,13 +269,13 @@ func TestSessions_ExplainsAWaitInVain(t *testing.T) {
 				if asked++; !isHeld {
 					user = fmt.Sprint("user-", asked)
 				}
-				a := h.do("POST", hostPath, user, ask("llama"))
+				a := h.do("POST", hostPath, user, chatBody("llama"))
 				if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
-					t.Fatalf("%d %s; the log:\n%s", a.status, a.body, h.log)
+					t.Fatalf("status %d, body %s; want 503 with Retry-After; the log:\n%s", a.status, a.body, h.log)
 				}
 				return strings.Contains(a.body, tt.want)
 			})
-			letGo()
+			release()
 			wg.Wait()
 		})
 	}

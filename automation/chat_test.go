@@ -23,7 +23,7 @@ import (
 )
 
 // seen is what the host's handler got.
-type seen struct {
+type recordingHandler struct {
 	mu     sync.Mutex
 	method string
 	header http.Header
@@ -33,7 +33,7 @@ type seen struct {
 	calls  int
 }
 
-func (s *seen) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *recordingHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := sha256.New()
 	n, err := io.Copy(h, r.Body)
 	if err != nil {
@@ -60,26 +60,26 @@ func TestSessions_PassesThroughWhatIsNotItsConcern(t *testing.T) {
 		header  []string
 		body    string
 	}{
-		"the flag is off":              {setup{flag: `UPDATE feature_flags SET enabled = false`}, nothing, "POST", "alice", nil, ask("llama")},
-		"the flag is missing":          {setup{flag: `DELETE FROM feature_flags`}, nothing, "POST", "alice", nil, ask("llama")},
-		"the master switch is off":     {setup{config: func(c *automation.Config) { c.FeatureEnabled = false }}, nothing, "POST", "alice", nil, ask("llama")},
-		"outside the rollout":          {setup{flag: `UPDATE feature_flags SET rollout_percentage = 0`}, nothing, "POST", "alice", nil, ask("llama")},
-		"and the body makes no sense":  {setup{flag: `UPDATE feature_flags SET rollout_percentage = 0`}, nothing, "POST", "alice", nil, "no JSON"},
-		"before Run":                   {setup{idle: true}, nothing, "POST", "alice", nil, ask("llama")},
-		"the user has opted out":       {setup{}, optOut, "POST", "alice", nil, ask("llama")},
-		"the user has never opted in":  {setup{config: func(c *automation.Config) { c.DefaultOptIn = false }}, nothing, "POST", "alice", nil, ask("llama")},
+		"the flag is off":              {setup{flagSQL: `UPDATE feature_flags SET enabled = false`}, nothing, "POST", "alice", nil, chatBody("llama")},
+		"the flag is missing":          {setup{flagSQL: `DELETE FROM feature_flags`}, nothing, "POST", "alice", nil, chatBody("llama")},
+		"the master switch is off":     {setup{config: func(c *automation.Config) { c.FeatureEnabled = false }}, nothing, "POST", "alice", nil, chatBody("llama")},
+		"outside the rollout":          {setup{flagSQL: `UPDATE feature_flags SET rollout_percentage = 0`}, nothing, "POST", "alice", nil, chatBody("llama")},
+		"and the body makes no sense":  {setup{flagSQL: `UPDATE feature_flags SET rollout_percentage = 0`}, nothing, "POST", "alice", nil, "no JSON"},
+		"before Run":                   {setup{skipRun: true}, nothing, "POST", "alice", nil, chatBody("llama")},
+		"the user has opted out":       {setup{}, optOut, "POST", "alice", nil, chatBody("llama")},
+		"the user has never opted in":  {setup{config: func(c *automation.Config) { c.DefaultOptIn = false }}, nothing, "POST", "alice", nil, chatBody("llama")},
 		"a GET":                        {setup{}, nothing, "GET", "alice", nil, ""},
-		"a PUT":                        {setup{}, nothing, "PUT", "alice", nil, ask("llama")},
-		"nobody":                       {setup{}, nothing, "POST", "", nil, ask("llama")},
-		"a session that is not ours":   {setup{}, nothing, "POST", "alice", []string{"session_id", "0x" + strings.Repeat("ab", 32)}, ask("llama")},
-		"and for an unknown model":     {setup{}, nothing, "POST", "alice", []string{"session_id", strings.Repeat("ab", 32)}, ask("nonsense")},
-		"opted out, with a session":    {setup{}, optOut, "POST", "alice", []string{"session_id", "0x" + strings.Repeat("ab", 32)}, ask("llama")},
-		"off, with a session":          {setup{flag: `UPDATE feature_flags SET enabled = false`}, nothing, "POST", "alice", []string{"session_id", "0x12"}, ask("llama")},
-		"opted out, an unknown model":  {setup{}, optOut, "POST", "alice", nil, ask("nonsense")},
+		"a PUT":                        {setup{}, nothing, "PUT", "alice", nil, chatBody("llama")},
+		"nobody":                       {setup{}, nothing, "POST", "", nil, chatBody("llama")},
+		"a session that is not ours":   {setup{}, nothing, "POST", "alice", []string{"session_id", "0x" + strings.Repeat("ab", 32)}, chatBody("llama")},
+		"and for an unknown model":     {setup{}, nothing, "POST", "alice", []string{"session_id", strings.Repeat("ab", 32)}, chatBody("nonsense")},
+		"opted out, with a session":    {setup{}, optOut, "POST", "alice", []string{"session_id", "0x" + strings.Repeat("ab", 32)}, chatBody("llama")},
+		"off, with a session":          {setup{flagSQL: `UPDATE feature_flags SET enabled = false`}, nothing, "POST", "alice", []string{"session_id", "0x12"}, chatBody("llama")},
+		"opted out, an unknown model":  {setup{}, optOut, "POST", "alice", nil, chatBody("nonsense")},
 		"opted out, a compressed body": {setup{}, optOut, "POST", "alice", []string{"Content-Encoding", "gzip"}, "\x1f\x8b"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var got seen
+			var got recordingHandler
 			tt.setup.next = got.ServeHTTP
 			h := newHarness(t, tt.setup)
 			tt.prepare(h)
@@ -88,7 +88,7 @@ func TestSessions_PassesThroughWhatIsNotItsConcern(t *testing.T) {
 			want := r.Header.Clone()
 			a := h.send(r)
 			if a.status != http.StatusOK || a.body != "the host's answer" {
-				t.Fatalf("%d %s", a.status, a.body)
+				t.Fatalf("status %d, body %s; want 200", a.status, a.body)
 			}
 			for name := range a.header {
 				if strings.HasPrefix(name, "X-Automation") {
@@ -111,23 +111,23 @@ func TestSessions_PassesThroughWhatIsNotItsConcern(t *testing.T) {
 
 func TestSessions_OpensOnceAndReuses(t *testing.T) {
 	t.Parallel()
-	var got seen
+	var got recordingHandler
 	h := newHarness(t, setup{next: got.ServeHTTP})
-	first := h.do("POST", hostPath, "alice", ask("LLAMA"))
+	first := h.do("POST", hostPath, "alice", chatBody("LLAMA"))
 	id := first.header.Get("X-Automation-Session")
 	if first.status != http.StatusOK || id == "" || first.header.Get("X-Automation-Model") != "llama" || got.header.Get("session_id") != id {
 		t.Fatalf("%d %v, handler saw %v", first.status, first.header, got.header)
 	}
-	if again := h.do("POST", hostPath, "alice", ask("")); again.header.Get("X-Automation-Session") != id {
+	if again := h.do("POST", hostPath, "alice", chatBody("")); again.header.Get("X-Automation-Session") != id {
 		t.Error("another session for the default model, which is the same")
 	}
-	if other := h.do("POST", hostPath, "bob", ask("llama")); other.header.Get("X-Automation-Session") == id {
+	if other := h.do("POST", hostPath, "bob", chatBody("llama")); other.header.Get("X-Automation-Session") == id {
 		t.Error("bob got alice's session")
 	}
-	if other := h.do("POST", hostPath, "alice", ask("möwe")); other.header.Get("X-Automation-Model") != "m%C3%B6we" {
+	if other := h.do("POST", hostPath, "alice", chatBody("möwe")); other.header.Get("X-Automation-Model") != "m%C3%B6we" {
 		t.Errorf("X-Automation-Model is %q", other.header.Get("X-Automation-Model"))
 	}
-	if s := h.healthy(); s.Opens != 3 {
+	if s := h.checkNode(); s.Opens != 3 {
 		t.Errorf("%d opens, want 3", s.Opens)
 	}
 }
@@ -136,12 +136,12 @@ func TestSessions_SharedScopeServesEveryUser(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{config: func(c *automation.Config) { c.SessionScope = automation.ScopeShared }})
 	for _, user := range []string{"alice", "bob", "carol"} {
-		if a := h.do("POST", hostPath, user, ask("llama")); a.status != http.StatusOK {
-			t.Fatalf("%d %s", a.status, a.body)
+		if a := h.do("POST", hostPath, user, chatBody("llama")); a.status != http.StatusOK {
+			t.Fatalf("status %d, body %s; want 200", a.status, a.body)
 		}
-		h.until("the session is free", func() bool { return h.held() == 0 })
+		h.untilIdle()
 	}
-	if s := h.healthy(); s.Opens != 1 {
+	if s := h.checkNode(); s.Opens != 1 {
 		t.Errorf("%d opens", s.Opens)
 	}
 }
@@ -159,33 +159,33 @@ func TestManagedSession_IsItsUsersAloneWhateverTheFlagSays(t *testing.T) {
 		"sessions may be shared": {setup{config: func(c *automation.Config) { c.SessionScope = automation.ScopeShared }}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var got seen
+			var got recordingHandler
 			tt.setup.next = got.ServeHTTP
 			h := newHarness(t, tt.setup)
-			h.do("PUT", settingsPath, "alice", good)
+			h.do("PUT", settingsPath, "alice", validSettings)
 			id := h.chat("alice").header.Get("X-Automation-Session")
-			h.until("it is idle", func() bool { return h.held() == 0 })
+			h.untilIdle()
 			if tt.after != "" {
-				h.set(tt.after)
+				h.execAndRefresh(tt.after)
 			}
 			shared := h.cfg.SessionScope == automation.ScopeShared
 			for _, written := range []string{id, id[2:], strings.ToUpper(id[2:])} {
 				for _, path := range []string{hostPath, chatPath} {
-					if a := h.do("POST", path, "bob", ask("llama"), "session_id", written); !shared && (a.status != http.StatusNotFound || a.code() != "session_not_found") {
-						t.Errorf("bob on %s with %s: %d %s", path, written, a.status, a.body)
+					if a := h.do("POST", path, "bob", chatBody("llama"), "session_id", written); !shared && (a.status != http.StatusNotFound || a.code() != "session_not_found") {
+						t.Errorf("bob on %s with %s: status %d, body %s; want 404 session_not_found", path, written, a.status, a.body)
 					}
-					a := h.do("POST", path, "alice", ask("llama"), "session_id", written)
+					a := h.do("POST", path, "alice", chatBody("llama"), "session_id", written)
 					if a.status != http.StatusOK || a.header.Get("X-Automation-Session") != id {
-						t.Errorf("alice on %s: %d %s", path, a.status, a.body)
+						t.Errorf("alice on %s: status %d, body %s; want 200", path, a.status, a.body)
 					}
-					h.until("it is idle", func() bool { return h.held() == 0 })
+					h.untilIdle()
 				}
 				calls := got.calls
-				if a := h.do("POST", hostPath, "", ask("llama"), "session_id", written); a.status != http.StatusNotFound || got.calls != calls {
-					t.Errorf("nobody with %s: %d %s", written, a.status, a.body)
+				if a := h.do("POST", hostPath, "", chatBody("llama"), "session_id", written); a.status != http.StatusNotFound || got.calls != calls {
+					t.Errorf("nobody with %s: status %d, body %s; want 404", written, a.status, a.body)
 				}
 			}
-			if s := h.healthy(); s.Opens != 1 {
+			if s := h.checkNode(); s.Opens != 1 {
 				t.Errorf("%d opens", s.Opens)
 			}
 		})
@@ -195,46 +195,46 @@ func TestManagedSession_IsItsUsersAloneWhateverTheFlagSays(t *testing.T) {
 func TestManagedSession_IsGuardedWhileTheMasterSwitchIsOff(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "shared.db")
-	open := func(t testing.TB) *sqlx.DB { return openLite(t, path) }
+	open := func(t testing.TB) *sqlx.DB { return openSQLite(t, path) }
 	on := newHarness(t, setup{db: open})
 	id := on.chat("alice").header.Get("X-Automation-Session")
-	on.until("it is idle", func() bool { return on.held() == 0 })
-	var got seen
+	on.untilIdle()
+	var got recordingHandler
 	off := newHarness(t, setup{db: open, next: got.ServeHTTP, config: func(c *automation.Config) { c.FeatureEnabled = false }})
-	if a := off.do("POST", hostPath, "bob", ask("llama"), "session_id", id[2:]); a.status != http.StatusNotFound || got.calls != 0 {
-		t.Errorf("bob: %d %s", a.status, a.body)
+	if a := off.do("POST", hostPath, "bob", chatBody("llama"), "session_id", id[2:]); a.status != http.StatusNotFound || got.calls != 0 {
+		t.Errorf("bob: status %d, body %s; want 404", a.status, a.body)
 	}
-	if a := off.do("POST", hostPath, "bob", ask("llama"), "session_id", strings.Repeat("ab", 32)); a.status != http.StatusOK || got.calls != 1 {
-		t.Errorf("a session of his own: %d %s", a.status, a.body)
+	if a := off.do("POST", hostPath, "bob", chatBody("llama"), "session_id", strings.Repeat("ab", 32)); a.status != http.StatusOK || got.calls != 1 {
+		t.Errorf("a session of his own: status %d, body %s; want 200", a.status, a.body)
 	}
 	if err := off.db.Close(); err != nil {
 		t.Fatal(err)
 	}
 	// Switched off, the module is in nobody's way, whatever the database does.
-	if a := off.do("POST", hostPath, "bob", ask("llama"), "session_id", strings.Repeat("ab", 32)); a.status != http.StatusOK || got.calls != 2 {
-		t.Errorf("without the database: %d %s", a.status, a.body)
+	if a := off.do("POST", hostPath, "bob", chatBody("llama"), "session_id", strings.Repeat("ab", 32)); a.status != http.StatusOK || got.calls != 2 {
+		t.Errorf("without the database: status %d, body %s; want 200", a.status, a.body)
 	}
 }
 
 func TestSessionID_ThatCannotBeOneIsRefused(t *testing.T) {
 	t.Parallel()
-	var got seen
+	var got recordingHandler
 	h := newHarness(t, setup{next: got.ServeHTTP})
 	for name, id := range map[string]string{
 		"a word": "mine", "not text": "\xff\xfe", "too short": "0x12", "endless": strings.Repeat("0", 4000),
 		"no hex": "0x" + strings.Repeat("g", 64), "in quotes": `"` + strings.Repeat("ab", 32) + `"`,
 	} {
 		for _, path := range []string{hostPath, chatPath} {
-			a := h.do("POST", path, "alice", ask("llama"), "session_id", id)
+			a := h.do("POST", path, "alice", chatBody("llama"), "session_id", id)
 			if a.status != http.StatusBadRequest || a.code() != "invalid_session_id" {
-				t.Errorf("%s on %s: %d %s", name, path, a.status, a.body)
+				t.Errorf("%s on %s: status %d, body %s; want 400 invalid_session_id", name, path, a.status, a.body)
 			}
 		}
 	}
-	r := h.request("POST", chatPath, "alice", ask("llama"))
+	r := h.request("POST", chatPath, "alice", chatBody("llama"))
 	r.Header["Session_id"] = []string{strings.Repeat("ab", 32), strings.Repeat("cd", 32)}
 	if a := h.send(r); a.code() != "invalid_session_id" {
-		t.Errorf("two of them: %d %s", a.status, a.body)
+		t.Errorf("two of them: status %d, body %s; want invalid_session_id", a.status, a.body)
 	}
 	if got.calls != 0 || h.node.Stats().OpenRequests != 0 {
 		t.Error("a request was passed on nevertheless")
@@ -244,23 +244,23 @@ func TestSessionID_ThatCannotBeOneIsRefused(t *testing.T) {
 func TestSessions_GuardsNamedSessionsOfOtherUsers(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
-	id := h.do("POST", hostPath, "alice", ask("llama")).header.Get("X-Automation-Session")
-	h.until("it is idle", func() bool { return h.held() == 0 })
+	id := h.do("POST", hostPath, "alice", chatBody("llama")).header.Get("X-Automation-Session")
+	h.untilIdle()
 	for _, written := range []string{id, "0X" + strings.ToUpper(id[2:]), id[2:]} {
 		a := h.do("POST", hostPath, "alice", "no JSON at all", "session_id", written)
 		if a.status != http.StatusOK || a.body != id || a.header.Get("X-Automation-Session") != id || a.header.Get("X-Automation-Model") != "" {
-			t.Errorf("%s: %d %s %v", written, a.status, a.body, a.header)
+			t.Errorf("%s: status %d, body %s, header %v; want 200", written, a.status, a.body, a.header)
 		}
 		for _, path := range []string{hostPath, chatPath} {
-			a := h.do("POST", path, "bob", ask("llama"), "session_id", written)
+			a := h.do("POST", path, "bob", chatBody("llama"), "session_id", written)
 			if a.status != http.StatusNotFound || a.code() != "session_not_found" || a.header.Get("Content-Type") != "application/json" {
-				t.Errorf("bob on %s: %d %s", path, a.status, a.body)
+				t.Errorf("bob on %s: status %d, body %s; want 404 session_not_found", path, a.status, a.body)
 			}
 		}
 	}
 	h.do("DELETE", sessionsPath+"/"+id, "alice", "")
-	if a := h.do("POST", hostPath, "alice", ask("llama"), "session_id", id); a.status != http.StatusNotFound || a.code() != "session_ended" {
-		t.Errorf("an ended one: %d %s", a.status, a.body)
+	if a := h.do("POST", hostPath, "alice", chatBody("llama"), "session_id", id); a.status != http.StatusNotFound || a.code() != "session_ended" {
+		t.Errorf("an ended one: status %d, body %s; want 404 session_ended", a.status, a.body)
 	}
 	if s := h.node.Stats(); s.Opens != 1 || s.Overlaps != 0 {
 		t.Errorf("%d opens, %d overlaps", s.Opens, s.Overlaps)
@@ -271,10 +271,10 @@ func TestSessions_WaitsForANamedSessionInUse(t *testing.T) {
 	t.Parallel()
 	hold, entered := make(chan struct{}), make(chan string, 2)
 	h := newHarness(t, setup{next: func(_ http.ResponseWriter, r *http.Request) { entered <- r.Header.Get("session_id"); <-hold }})
-	letGo := sync.OnceFunc(func() { close(hold) })
-	t.Cleanup(letGo) // or the server waits without end
+	release := sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(release) // or the server waits without end
 	var wg sync.WaitGroup
-	first, second := h.request("POST", hostPath, "alice", ask("llama")), h.request("POST", hostPath, "alice", "")
+	first, second := h.request("POST", hostPath, "alice", chatBody("llama")), h.request("POST", hostPath, "alice", "")
 	wg.Go(func() { h.send(first) })
 	id := <-entered
 	second.Header.Set("session_id", id)
@@ -284,7 +284,7 @@ func TestSessions_WaitsForANamedSessionInUse(t *testing.T) {
 		t.Error("two requests on one session")
 	case <-time.After(100 * time.Millisecond): // long enough for it to be wrong
 	}
-	letGo()
+	release()
 	if got := <-entered; got != id {
 		t.Errorf("it got %s", got)
 	}
@@ -293,7 +293,7 @@ func TestSessions_WaitsForANamedSessionInUse(t *testing.T) {
 
 func TestSessions_PassesTheBodyByteForByte(t *testing.T) {
 	t.Parallel()
-	var got seen
+	var got recordingHandler
 	h := newHarness(t, setup{next: got.ServeHTTP})
 	pad := func(n int) string { return strings.Repeat(`"é\"\\ `, n/8+1)[:n] }
 	filler := func(n int) string { return strings.Repeat("x", max(n, 0)) }
@@ -301,7 +301,7 @@ func TestSessions_PassesTheBodyByteForByte(t *testing.T) {
 	first := func(n int) string { return `{"model":"llama","x":"` + filler(n-25) + `"}` + "\n" }
 	last := func(n int) string { return `{"x":"` + filler(n-24) + `", "model":"llama"}` }
 	for name, body := range map[string]string{
-		"a small body":             ask("llama"),
+		"a small body":             chatBody("llama"),
 		"model missing":            `{"messages":[]}`,
 		"model null":               `{"model":null,"x":1}`,
 		"model empty":              `{"model":""}`,
@@ -314,7 +314,7 @@ func TestSessions_PassesTheBodyByteForByte(t *testing.T) {
 		"64 KiB, model missing":    `{"x":"` + filler(64<<10) + `"}`,
 		"32 MB, model first":       first(most),
 		"32 MB, model last":        last(most),
-		"spaces before and behind": "\n\t " + ask("llama") + "   \n",
+		"spaces before and behind": "\n\t " + chatBody("llama") + "   \n",
 	} {
 		for _, chunked := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s chunked=%v", name, chunked), func(t *testing.T) {
@@ -327,7 +327,7 @@ func TestSessions_PassesTheBodyByteForByte(t *testing.T) {
 				length := r.ContentLength
 				a := h.send(r)
 				if a.status != http.StatusOK || a.header.Get("X-Automation-Model") != "llama" {
-					t.Fatalf("%d %s %v", a.status, a.body, a.header)
+					t.Fatalf("status %d, body %s, header %v; want 200", a.status, a.body, a.header)
 				}
 				if got.calls != 1 || got.size != int64(len(body)) || got.body != sha256.Sum256([]byte(body)) || got.length != length {
 					t.Errorf("the handler got %d bytes of %d, Content-Length %d of %d", got.size, len(body), got.length, length)
@@ -343,8 +343,8 @@ func TestSessions_PassesTheBodyByteForByte(t *testing.T) {
 
 func TestSessions_FindsTheModelAnywhereInAForm(t *testing.T) {
 	t.Parallel()
-	var got seen
-	h := newHarness(t, setup{next: got.ServeHTTP, typed: true})
+	var got recordingHandler
+	h := newHarness(t, setup{next: got.ServeHTTP, withFeed: true})
 	file := strings.Repeat("\x00\xff--b\r\n", 20_000)
 	part := func(head, body string) string {
 		return "--b\r\nContent-Disposition: form-data; " + head + "\r\n\r\n" + body + "\r\n"
@@ -356,7 +356,7 @@ func TestSessions_FindsTheModelAnywhereInAForm(t *testing.T) {
 			body += "--b--\r\n"
 			a := h.do("POST", "/host/v1/audio/transcriptions", "alice", body, "Content-Type", `multipart/form-data; boundary=b`)
 			if a.status != http.StatusOK || a.header.Get("X-Automation-Model") != "whisper" || got.body != sha256.Sum256([]byte(body)) {
-				t.Errorf("%d %s %v", a.status, a.body, a.header)
+				t.Errorf("status %d, body %s, header %v; want 200", a.status, a.body, a.header)
 			}
 		})
 	}
@@ -382,12 +382,12 @@ func TestSessions_RefusesABodyWithoutAModel(t *testing.T) {
 		"beyond the limit":       {large, nil, 413, "body_too_large"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var got seen
+			var got recordingHandler
 			h := newHarness(t, setup{next: got.ServeHTTP, config: func(c *automation.Config) { c.MaxBodyBytes = limit }})
 			for _, path := range []string{hostPath, chatPath} {
 				a := h.do("POST", path, "alice", tt.body, tt.header...)
 				if a.status != tt.status || a.code() != tt.code {
-					t.Errorf("%s: %d %s", path, a.status, a.body)
+					t.Errorf("%s: status %d, body %s", path, a.status, a.body)
 				}
 			}
 			if got.calls != 0 || h.node.Stats().OpenRequests != 0 {
@@ -399,37 +399,37 @@ func TestSessions_RefusesABodyWithoutAModel(t *testing.T) {
 
 func TestSessions_LimitsOnlyWhatItReads(t *testing.T) {
 	t.Parallel()
-	var got seen
+	var got recordingHandler
 	h := newHarness(t, setup{next: got.ServeHTTP, config: func(c *automation.Config) { c.MaxBodyBytes = 1024 }})
 	body := `{"model":"llama","x":"` + strings.Repeat("x", 100<<10) + `"}`
 	if a := h.do("POST", hostPath, "alice", body); a.status != http.StatusOK || got.body != sha256.Sum256([]byte(body)) {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("status %d, body %s; want 200", a.status, a.body)
 	}
 	// The forwarding handler keeps the body for a retry.
 	if a := h.do("POST", chatPath, "alice", body); a.status != http.StatusRequestEntityTooLarge || a.code() != "body_too_large" {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("status %d, body %s; want 413 body_too_large", a.status, a.body)
 	}
 }
 
 func TestSessions_ExplainsAModelItCannotServe(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, setup{typed: true})
-	a := h.do("POST", hostPath, "alice", ask("lama"))
+	h := newHarness(t, setup{withFeed: true})
+	a := h.do("POST", hostPath, "alice", chatBody("lama"))
 	e, _ := a.json(t)["error"].(object)
 	want := object{"message": `The model "lama" is not known. Did you mean llama?`, "type": "invalid_request_error", "code": "model_not_found",
 		"param": "model", "suggestions": []any{"llama"}}
 	if diff := cmp.Diff(want, e); diff != "" || a.status != http.StatusBadRequest {
 		t.Error(a.status, diff)
 	}
-	a = h.do("POST", "/host/v1/embeddings", "alice", ask("llama"))
+	a = h.do("POST", "/host/v1/embeddings", "alice", chatBody("llama"))
 	e, _ = a.json(t)["error"].(object)
 	want = object{"message": `The model "llama" is of type LLM; this route takes EMBEDDING.`, "type": "invalid_request_error", "code": "model_type_mismatch",
 		"param": "model", "resolved_model": "llama", "resolved_id": proxyroutertest.ModelID("llama"), "requested_type": "EMBEDDING", "model_type": "LLM"}
 	if diff := cmp.Diff(want, e); diff != "" || a.status != http.StatusBadRequest {
 		t.Error(a.status, diff)
 	}
-	if a := h.do("POST", hostPath, "alice", ask("something else entirely")); a.code() != "model_not_found" {
-		t.Errorf("%d %s", a.status, a.body)
+	if a := h.do("POST", hostPath, "alice", chatBody("something else entirely")); a.code() != "model_not_found" {
+		t.Errorf("status %d, body %s; want model_not_found", a.status, a.body)
 	}
 	if n := h.node.Stats().OpenRequests; n != 0 {
 		t.Errorf("%d opens", n)
@@ -439,9 +439,9 @@ func TestSessions_ExplainsAModelItCannotServe(t *testing.T) {
 func TestSessions_ServesUnknownModelsByDefaultWhereConfigured(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{config: func(c *automation.Config) { c.UnknownModel = automation.UnknownModelDefault }})
-	a := h.do("POST", hostPath, "alice", ask("something else entirely"))
+	a := h.do("POST", hostPath, "alice", chatBody("something else entirely"))
 	if a.status != http.StatusOK || a.header.Get("X-Automation-Model") != "llama" {
-		t.Errorf("%d %s %v", a.status, a.body, a.header)
+		t.Errorf("status %d, body %s, header %v; want 200", a.status, a.body, a.header)
 	}
 }
 
@@ -464,7 +464,7 @@ func TestSessions_DoesNotBufferStreams(t *testing.T) {
 		<-more
 		_, _ = io.WriteString(w, "second\n")
 	}})
-	resp, err := h.server.Client().Do(h.request("POST", hostPath, "alice", ask("llama")))
+	resp, err := h.server.Client().Do(h.request("POST", hostPath, "alice", chatBody("llama")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -516,7 +516,7 @@ func TestSessions_ReleasesHoweverTheHandlerEnds(t *testing.T) {
 			ctx, leave := context.WithCancel(t.Context())
 			defer leave()
 			done := make(chan struct{})
-			r := h.request("POST", hostPath, "alice", ask("llama")).WithContext(ctx)
+			r := h.request("POST", hostPath, "alice", chatBody("llama")).WithContext(ctx)
 			go func() {
 				defer close(done)
 				if resp, err := h.server.Client().Do(r); err == nil {
@@ -528,9 +528,9 @@ func TestSessions_ReleasesHoweverTheHandlerEnds(t *testing.T) {
 				leave()
 			}
 			<-done
-			h.until("the session is free", func() bool { return h.held() == 0 })
-			if a := h.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK {
-				t.Errorf("%d %s", a.status, a.body)
+			h.untilIdle()
+			if a := h.do("POST", hostPath, "alice", chatBody("llama")); a.status != http.StatusOK {
+				t.Errorf("status %d, body %s; want 200", a.status, a.body)
 			}
 			// Where the node may still be at work for the handler, the session
 			// cools down, and the next request gets another unless it came late.
@@ -538,7 +538,7 @@ func TestSessions_ReleasesHoweverTheHandlerEnds(t *testing.T) {
 			if strings.Contains(name, "hijack") {
 				want = 1
 			}
-			if s := h.healthy(); s.Opens > want {
+			if s := h.checkNode(); s.Opens > want {
 				t.Errorf("%d opens, want at most %d", s.Opens, want)
 			}
 		})
@@ -549,7 +549,7 @@ func TestSessions_KeepsTheSessionOfAClientThatLeft(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{node: proxyroutertest.Options{OpenLatency: 200 * time.Millisecond}})
 	ctx, leave := context.WithCancel(t.Context())
-	r := h.request("POST", hostPath, "alice", ask("llama")).WithContext(ctx)
+	r := h.request("POST", hostPath, "alice", chatBody("llama")).WithContext(ctx)
 	done := make(chan error)
 	go func() { _, err := h.server.Client().Do(r); done <- err }() //nolint:bodyclose // there is no answer
 	h.until("the node is asked", func() bool { return h.node.Stats().OpenRequests == 1 })
@@ -557,10 +557,10 @@ func TestSessions_KeepsTheSessionOfAClientThatLeft(t *testing.T) {
 	if err := <-done; err == nil {
 		t.Fatal("it was served")
 	}
-	if a := h.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK {
-		t.Errorf("%d %s", a.status, a.body)
+	if a := h.do("POST", hostPath, "alice", chatBody("llama")); a.status != http.StatusOK {
+		t.Errorf("status %d, body %s; want 200", a.status, a.body)
 	}
-	if s := h.healthy(); s.Opens != 1 {
+	if s := h.checkNode(); s.Opens != 1 {
 		t.Errorf("%d opens, want 1", s.Opens)
 	}
 }
@@ -568,19 +568,19 @@ func TestSessions_KeepsTheSessionOfAClientThatLeft(t *testing.T) {
 func TestSessions_SaysWhenTheBudgetAllowsMore(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{config: func(c *automation.Config) { c.MaxOpensPerHour = 1 }})
-	h.do("POST", hostPath, "alice", ask("llama"))
+	h.do("POST", hostPath, "alice", chatBody("llama"))
 	for _, path := range []string{hostPath, chatPath} {
-		a := h.do("POST", path, "alice", ask("Qwen 3:web"))
+		a := h.do("POST", path, "alice", chatBody("Qwen 3:web"))
 		if a.status != http.StatusTooManyRequests || a.code() != "session_budget_exceeded" || a.header.Get("Retry-After") == "" {
-			t.Errorf("%d %s %v", a.status, a.body, a.header)
+			t.Errorf("status %d, body %s, header %v; want 429 session_budget_exceeded with Retry-After", a.status, a.body, a.header)
 		}
 		// OpenAI's SDKs would sleep for the whole hour.
 		if a.header.Get("X-Should-Retry") != "false" || !strings.Contains(a.body, "/api/v1/automation/status") {
 			t.Errorf("an hour's wait without a way out: %s %v", a.body, a.header)
 		}
 	}
-	if a := h.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK {
-		t.Errorf("the open session: %d %s", a.status, a.body)
+	if a := h.do("POST", hostPath, "alice", chatBody("llama")); a.status != http.StatusOK {
+		t.Errorf("the open session: status %d, body %s; want 200", a.status, a.body)
 	}
 }
 
@@ -602,17 +602,17 @@ func TestSessions_LetANewcomerTryManyModels(t *testing.T) {
 		if b := budget(); b["next_free_at"] != nil {
 			t.Errorf("before model %d the budget is %v", i+1, b)
 		}
-		if a := h.do("POST", chatPath, "newcomer", ask(name(i))); a.status != http.StatusOK {
-			t.Fatalf("model %d: %d %s", i+1, a.status, a.body)
+		if a := h.do("POST", chatPath, "newcomer", chatBody(name(i))); a.status != http.StatusOK {
+			t.Fatalf("model %d: status %d, body %s; want 200", i+1, a.status, a.body)
 		}
 	}
 	if b := budget(); b["sessions_held"] != 4.0 || b["sessions_max"] != 4.0 || b["next_free_at"] == nil {
 		t.Errorf("after eight models the budget is %v", b)
 	}
-	refused := h.do("POST", chatPath, "newcomer", ask(name(8)))
+	refused := h.do("POST", chatPath, "newcomer", chatBody(name(8)))
 	wait, err := strconv.Atoi(refused.header.Get("Retry-After"))
 	if refused.status != http.StatusTooManyRequests || refused.code() != "session_budget_exceeded" || refused.header.Get("X-Should-Retry") != "false" {
-		t.Fatalf("the ninth model: %d %s %v", refused.status, refused.body, refused.header)
+		t.Fatalf("the ninth model: status %d, body %s, header %v; want 429 session_budget_exceeded", refused.status, refused.body, refused.header)
 	}
 	// The first session of an hour is out of the way half a minute before its end.
 	if d := time.Hour - time.Duration(wait)*time.Second; err != nil || d < -time.Minute || d > 5*time.Minute {
@@ -620,8 +620,8 @@ func TestSessions_LetANewcomerTryManyModels(t *testing.T) {
 	}
 	// Every model that was tried still serves, and the way out that the answer names is one.
 	for i := range 8 {
-		if a := h.do("POST", chatPath, "newcomer", ask(name(i))); a.status != http.StatusOK {
-			t.Errorf("model %d once more: %d %s", i+1, a.status, a.body)
+		if a := h.do("POST", chatPath, "newcomer", chatBody(name(i))); a.status != http.StatusOK {
+			t.Errorf("model %d once more: status %d, body %s; want 200", i+1, a.status, a.body)
 		}
 	}
 	if !strings.Contains(refused.body, "DELETE /api/v1/automation/sessions") {
@@ -629,10 +629,10 @@ func TestSessions_LetANewcomerTryManyModels(t *testing.T) {
 	}
 	held := h.get(sessionsPath, "newcomer").json(t)["sessions"].([]any)
 	if a := h.do("DELETE", sessionsPath+"/"+held[0].(object)["id"].(string), "newcomer", ""); a.status != http.StatusOK {
-		t.Fatalf("%d %s", a.status, a.body)
+		t.Fatalf("status %d, body %s; want 200", a.status, a.body)
 	}
 	h.until("an ended session gives its place", func() bool {
-		return h.do("POST", chatPath, "newcomer", ask(name(8))).status == http.StatusOK
+		return h.do("POST", chatPath, "newcomer", chatBody(name(8))).status == http.StatusOK
 	})
 	if s := h.node.Stats(); s.Opens != 9 || s.EarlyCloses != 1 { // the one that she ended
 		t.Errorf("%d sessions were paid for nine models, %d closed before their end", s.Opens, s.EarlyCloses)
@@ -647,10 +647,10 @@ func TestSessions_NamesEachLimit(t *testing.T) {
 		"The gateway holds as": func(c *automation.Config) { c.MaxOpenSessions = 1 },
 	} {
 		h := newHarness(t, setup{config: config})
-		h.do("POST", hostPath, "alice", ask("llama"))
-		a := h.do("POST", hostPath, "alice", ask("whisper"))
+		h.do("POST", hostPath, "alice", chatBody("llama"))
+		a := h.do("POST", hostPath, "alice", chatBody("whisper"))
 		if a.status != http.StatusTooManyRequests || !strings.Contains(a.body, want) || a.header.Get("Retry-After") == "" {
-			t.Errorf("%d %s, want %q", a.status, a.body, want)
+			t.Errorf("status %d, body %s, want %q", a.status, a.body, want)
 		}
 	}
 }

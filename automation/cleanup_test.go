@@ -9,17 +9,17 @@ import (
 
 // A user who deleted their settings 8 days ago; one who last wrote them in 2020,
 // as the defaults are; and one who switched it off then.
-const longAgo = `INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at, deleted_at) VALUES
+const insertOldSettings = `INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at, deleted_at) VALUES
 	('deleted', TRUE, 3600, '2020-01-01 00:00:00.000', '2020-01-01 00:00:00.000', strftime('%Y-%m-%d %H:%M:%f', 'now', '-8 days')),
 	('untouched', TRUE, 7200, '2020-01-01 00:00:00.000', '2020-01-01 00:00:00.000', NULL),
 	('off', FALSE, 7200, '2020-01-01 00:00:00.000', '2020-01-01 00:00:00.000', NULL)`
 
 func TestCleanup_FollowsTheConfiguration(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, setup{idle: true, config: func(c *automation.Config) {
+	h := newHarness(t, setup{skipRun: true, config: func(c *automation.Config) {
 		c.RetentionDays, c.DefaultSessionDuration = 7, 2*time.Hour
 	}})
-	h.sql(longAgo)
+	h.exec(insertOldSettings)
 	for _, dryRun := range []bool{true, false} {
 		r, err := h.CleanUp(t.Context(), dryRun)
 		if err != nil || r.Total() != 2 || r.DryRun != dryRun {
@@ -36,7 +36,7 @@ func TestCleanup_RunsOnceAnInterval(t *testing.T) {
 	h := newHarness(t, setup{config: func(c *automation.Config) {
 		c.CleanupInterval, c.RetentionDays = time.Second, 7
 	}})
-	h.sql(longAgo)
+	h.exec(insertOldSettings)
 	h.until("the clean-up has removed what is old", func() bool {
 		return h.count(`SELECT count(*) FROM user_automation_settings WHERE user_id = 'deleted'`) == 0
 	})

@@ -116,7 +116,7 @@ func BenchmarkConsole(b *testing.B) {
 		measure(path, path, func() http.Handler { return pages })
 	}
 	measure("counted", "/", func() http.Handler { // a module that has counted nothing yet
-		m, err := automation.New(h.cfg, h.db, byKey, automation.Options{})
+		m, err := automation.New(h.cfg, h.db, identifyByKey, automation.Options{})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -69,7 +69,7 @@ func TestFleet_OnOneDatabase(t *testing.T) {
 	dsn := cluster.DSN("postgres")
 	db := pgtest.Open(t, dsn)
 	migrate(t, db)
-	for _, q := range []string{everybody, `CREATE EXTENSION pg_stat_statements`, fmt.Sprintf(`
+	for _, q := range []string{enableForAll, `CREATE EXTENSION pg_stat_statements`, fmt.Sprintf(`
 		INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, provider, created_at, called_at, opened_at, ends_at, last_used_at, next_at)
 		SELECT 'id-' || i, '0x' || lpad(to_hex(i), 64, '0'), '%s', 'user-' || i, 'user-' || i, now(), 86400, 'open', '0xp', now(), now(), now(),
 			now() + interval '1 day', now(), now() + interval '1 day'
@@ -78,7 +78,7 @@ func TestFleet_OnOneDatabase(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	node, _ := chatNode(t, answerShort)
+	node, _ := startChatNode(t, serveShortAnswer)
 	processes := make([]*fleetProcess, fleetProcesses)
 	for i := range processes {
 		processes[i] = startFleetProcess(t, i, node.URL, dsn)
@@ -100,10 +100,10 @@ func TestFleet_OnOneDatabase(t *testing.T) {
 	const idle = 30 * time.Second
 	<-time.After(idle) // until what a start leaves to do is done
 
-	before := serverOf(t, db)
-	begun := time.Now()
+	before := readServerStats(t, db)
+	start := time.Now()
 	<-time.After(idle)
-	after, took := serverOf(t, db), time.Since(begun)
+	after, took := readServerStats(t, db), time.Since(start)
 	per := took.Seconds() * replicas
 	t.Logf("idle: %.2f statements/s and replica, %d connections, PostgreSQL's processes used %.1f %% of a core for %d replicas",
 		float64(after.Calls-before.Calls)/per, after.Connections, 100*(after.cpu-before.cpu).Seconds()/took.Seconds(), replicas)
@@ -125,17 +125,17 @@ func TestFleet_OnOneDatabase(t *testing.T) {
 	slices.Sort(delays)
 	t.Logf("a flag's change, polled: p50 %v, p99 %v, worst %v of %d", quantile(delays, 0.5), quantile(delays, 0.99), delays[len(delays)-1], len(delays))
 	var version int64
-	if err := db.GetContext(t.Context(), &version, everybody+` RETURNING version`); err != nil {
+	if err := db.GetContext(t.Context(), &version, enableForAll+` RETURNING version`); err != nil {
 		t.Fatal(err)
 	}
 	all(fleetTask{FlagAt: version})
 
 	for _, roam := range []bool{false, true} {
 		const span = 20 * time.Second
-		all(fleetTask{Chats: span / 4, Roam: roam})       // connections, settings
-		before, nodeCPU := serverOf(t, db), processCPU(t) // this process has the node
+		all(fleetTask{Chats: span / 4, Roam: roam})              // connections, settings
+		before, nodeCPU := readServerStats(t, db), processCPU(t) // this process has the node
 		reports := all(fleetTask{Chats: span, Roam: roam})
-		after := serverOf(t, db)
+		after := readServerStats(t, db)
 		nodeCPU = processCPU(t) - nodeCPU
 		var chats []time.Duration
 		var cpu time.Duration
@@ -159,13 +159,13 @@ func quantile(sorted []time.Duration, q float64) time.Duration {
 }
 
 // server is what the database's own views and its machine say about it.
-type server struct {
+type serverStats struct {
 	Calls       int64 `db:"calls"`
 	Connections int   `db:"connections"`
 	cpu         time.Duration
 }
 
-func serverOf(t *testing.T, db *sqlx.DB) (s server) {
+func readServerStats(t *testing.T, db *sqlx.DB) (s serverStats) {
 	t.Helper()
 	if err := db.GetContext(t.Context(), &s, `SELECT (SELECT sum(calls)::bigint FROM pg_stat_statements) AS calls,
 		(SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections`); err != nil {
@@ -260,7 +260,7 @@ func runFleetProcess(t *testing.T, config string) {
 			<-time.After(10 * time.Millisecond)
 		}
 	}
-	out := json.NewEncoder(prefixed{os.Stdout})
+	out := json.NewEncoder(reportWriter{os.Stdout})
 	tasks := json.NewDecoder(os.Stdin)
 	for r := (fleetReport{}); ; {
 		if err := out.Encode(r); err != nil {
@@ -275,15 +275,15 @@ func runFleetProcess(t *testing.T, config string) {
 		if task.Chats > 0 {
 			r = sendFleetChats(t, modules, c.Number, task)
 		} else {
-			r = fleetReport{SeenAt: seeFleetFlag(modules, task.FlagAt)}
+			r = fleetReport{SeenAt: awaitFleetFlag(modules, task.FlagAt)}
 		}
 	}
 }
 
 // prefixed sets reports apart from what package testing prints.
-type prefixed struct{ to io.Writer }
+type reportWriter struct{ to io.Writer }
 
-func (p prefixed) Write(b []byte) (int, error) {
+func (p reportWriter) Write(b []byte) (int, error) {
 	_, err := p.to.Write(append([]byte("report "), b...))
 	return len(b), err
 }
@@ -300,7 +300,7 @@ func startFleetModule(t *testing.T, node, dsn, mapping string) *automation.Modul
 	t.Cleanup(client.CloseIdleConnections)
 	c := automation.DefaultConfig()
 	c.FeatureEnabled, c.DefaultOptIn, c.MappingsFile, c.ProxyRouterURL, c.MaxDBConnections = true, true, mapping, node, 8
-	m, err := automation.New(c, db, byKey, automation.Options{Node: client})
+	m, err := automation.New(c, db, identifyByKey, automation.Options{Node: client})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +317,7 @@ func startFleetModule(t *testing.T, node, dsn, mapping string) *automation.Modul
 }
 
 // seeFleetFlag waits until each module decides by that version of the flag, and returns when.
-func seeFleetFlag(modules []*automation.Module, version int64) []int64 {
+func awaitFleetFlag(modules []*automation.Module, version int64) []int64 {
 	at := make([]int64, len(modules))
 	for left := len(modules); left > 0; <-time.After(5 * time.Millisecond) {
 		for i, m := range modules {
@@ -341,15 +341,15 @@ func sendFleetChats(t *testing.T, modules []*automation.Module, process int, tas
 	took := make([][]time.Duration, fleetWorkers)
 	before := processCPU(t)
 	var workers sync.WaitGroup
-	begun := time.Now()
+	start := time.Now()
 	for w := range fleetWorkers {
 		workers.Go(func() {
-			for n := 0; time.Since(begun) < task.Chats; n++ {
+			for n := 0; time.Since(start) < task.Chats; n++ {
 				user, module := n%4, w // a few users, each at home on one module
 				if task.Roam {
 					user, module = n%fleetUsers, n
 				}
-				r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, chatPath, strings.NewReader(ask("llama")))
+				r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, chatPath, strings.NewReader(chatBody("llama")))
 				r.Header.Set("Authorization", fmt.Sprintf("Bearer sk-user-%d", 1+(process*fleetWorkers+w)*fleetUsers+user))
 				r.Header.Set("Content-Type", "application/json")
 				answer := httptest.NewRecorder()

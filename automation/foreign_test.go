@@ -16,7 +16,7 @@ import (
 func TestOptions_ForeignSessionsAreNotAdopted(t *testing.T) {
 	t.Parallel()
 	asked := make(chan session.ChainSession, 100)
-	h := newHarness(t, setup{idle: true, options: func(o *automation.Options) {
+	h := newHarness(t, setup{skipRun: true, options: func(o *automation.Options) {
 		o.Foreign = func(_ context.Context, s session.ChainSession) (bool, error) { asked <- s; return true, nil }
 	}, config: func(c *automation.Config) { c.ReconcileTimeout = time.Second }})
 	h.start()
@@ -24,7 +24,7 @@ func TestOptions_ForeignSessionsAreNotAdopted(t *testing.T) {
 	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, After: true, Text: "the reply is lost"})
 	a := h.chat("alice")
 	if a.status != http.StatusServiceUnavailable {
-		t.Fatalf("%d %s", a.status, a.body)
+		t.Fatalf("status %d, body %s; want 503", a.status, a.body)
 	}
 	h.until("the host has been asked", func() bool { return len(asked) > 0 })
 	if n := h.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open'`); n != 0 {

@@ -35,14 +35,14 @@ type target struct {
 // send sends one request and reads the answer to its end.
 func (a *target) send(b *testing.B, user, body string) {
 	b.Helper()
-	begun := time.Now()
+	start := time.Now()
 	answer := a.do(b, user, body)
 	_, err := io.Copy(io.Discard, answer)
 	_ = answer.Close()
 	if err != nil {
 		b.Fatal(a.name, err)
 	}
-	a.took = append(a.took, time.Since(begun))
+	a.took = append(a.took, time.Since(start))
 }
 
 // report reports the target's quantiles, and its median as a multiple of another's.
@@ -61,7 +61,7 @@ func (a *target) report(b *testing.B, base *target) {
 
 // chatNode answers chats by a handler of the benchmark's own, and everything else as the
 // simulated node does. It returns the option with which a harness uses it.
-func chatNode(b testing.TB, answer http.HandlerFunc) (*httptest.Server, func(*automation.Config)) {
+func startChatNode(b testing.TB, answer http.HandlerFunc) (*httptest.Server, func(*automation.Config)) {
 	b.Helper()
 	chain := proxyroutertest.NewServer(b, proxyroutertest.Options{})
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -103,7 +103,7 @@ func reverseProxy(b *testing.B, node *httptest.Server, transport http.RoundTripp
 const shortAnswer = `{"id":"1","object":"chat.completion","model":"llama","choices":[{"index":0,"message":{"role":"assistant","content":"Hello."},"finish_reason":"stop"}]}`
 
 // answerShort is a node that answers at once.
-func answerShort(w http.ResponseWriter, _ *http.Request) {
+func serveShortAnswer(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = io.WriteString(w, shortAnswer)
 }
@@ -118,8 +118,8 @@ func BenchmarkForward(b *testing.B) {
 		name, body string
 		answer     http.HandlerFunc
 	}{
-		{"short", ask("llama"), answerShort},
-		{"stream_20000", stream("llama", "hello"), func(w http.ResponseWriter, _ *http.Request) {
+		{"short", chatBody("llama"), serveShortAnswer},
+		{"stream_20000", streamBody("llama", "hello"), func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/event-stream")
 			rc := http.NewResponseController(w)
 			for range 20_000 {
@@ -128,15 +128,15 @@ func BenchmarkForward(b *testing.B) {
 			}
 			_, _ = io.WriteString(w, `data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}`+"\n\ndata: [DONE]\n\n")
 		}},
-		{"answer_10MB", ask("llama"), func(w http.ResponseWriter, _ *http.Request) {
+		{"answer_10MB", chatBody("llama"), func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			w.Header().Set("Content-Length", strconv.Itoa(len(large)))
 			_, _ = io.WriteString(w, large)
 		}},
-		{"request_5MB", `{"messages":[{"role":"user","content":"` + strings.Repeat("x", 5<<20) + `"}],"model":"llama"}`, answerShort},
+		{"request_5MB", `{"messages":[{"role":"user","content":"` + strings.Repeat("x", 5<<20) + `"}],"model":"llama"}`, serveShortAnswer},
 	} {
 		b.Run(tt.name, func(b *testing.B) {
-			server, config := chatNode(b, tt.answer)
+			server, config := startChatNode(b, tt.answer)
 			proxy := reverseProxy(b, server, nil)
 			h := newHarness(b, setup{db: postgresDB, config: config})
 			node := &target{name: "node", server: server, path: "/v1/chat/completions"}
@@ -167,7 +167,7 @@ func BenchmarkForward_DatabaseAway(b *testing.B) {
 		} {
 			for _, kind := range []string{"lingering", "warm", "cold"} {
 				b.Run(fmt.Sprintf("%s/%s/+%v", kind, driver.name, latency), func(b *testing.B) {
-					_, config := chatNode(b, answerShort)
+					_, config := startChatNode(b, serveShortAnswer)
 					var proxy *pgtest.Proxy
 					h := newHarness(b, setup{db: func(tb testing.TB) *sqlx.DB {
 						tb.Helper()
@@ -196,12 +196,12 @@ func BenchmarkForward_DatabaseAway(b *testing.B) {
 						return fmt.Sprint("user-", n)
 					}
 					for range 5 { // connections, prepared statements
-						a.send(b, user(), ask("llama"))
+						a.send(b, user(), chatBody("llama"))
 					}
 					a.took = nil
 					proxy.TakeTraffic()
 					for b.Loop() {
-						a.send(b, user(), ask("llama"))
+						a.send(b, user(), chatBody("llama"))
 					}
 					traffic := proxy.TakeTraffic()
 					b.ReportMetric(0, "ns/op")
@@ -219,7 +219,7 @@ func BenchmarkForward_DatabaseAway(b *testing.B) {
 func BenchmarkForward_RetainsStreams(b *testing.B) {
 	const streams = 500
 	var release atomic.Pointer[chan struct{}]
-	server, config := chatNode(b, func(w http.ResponseWriter, _ *http.Request) {
+	server, config := startChatNode(b, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, `data: {"choices":[{"index":0,"delta":{"content":"word "}}]}`+"\n\n")
 		_ = http.NewResponseController(w).Flush()
@@ -241,7 +241,7 @@ func BenchmarkForward_RetainsStreams(b *testing.B) {
 			before, running := retained()
 			bodies := make([]io.ReadCloser, streams)
 			for n := range bodies {
-				bodies[n] = a.open(b, fmt.Sprint("user-", n), stream("llama", "hello"))
+				bodies[n] = a.open(b, fmt.Sprint("user-", n), streamBody("llama", "hello"))
 			}
 			after, runningAfter := retained()
 			bytes[i], goroutines[i] = float64(after-before)/streams, float64(runningAfter-running)/streams

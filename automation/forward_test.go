@@ -22,22 +22,22 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
-func stream(model, said string) string {
+func streamBody(model, said string) string {
 	text, _ := json.Marshal(map[string]any{"model": model, "stream": true, "messages": []any{map[string]any{"role": "user", "content": said}}})
 	return string(text)
 }
 
 func TestForward_SendsRequestsOfAllKinds(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, setup{typed: true})
+	h := newHarness(t, setup{withFeed: true})
 	form := "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\nRIFF\r\n" +
 		"--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n--b--\r\n"
 	for _, tt := range []struct {
 		path, body, media string
 		want, wantMedia   string
 	}{
-		{"chat/completions", ask("llama"), "application/json", `"You said: hello"`, "application/json"},
-		{"chat/completions", stream("llama", "one two"), "application/json", "data: [DONE]\n\n", "text/event-stream"},
+		{"chat/completions", chatBody("llama"), "application/json", `"You said: hello"`, "application/json"},
+		{"chat/completions", streamBody("llama", "one two"), "application/json", "data: [DONE]\n\n", "text/event-stream"},
 		{"embeddings", `{"model":"embedder","input":"x"}`, "application/json", `"embedding":[`, "application/json"},
 		{"audio/transcriptions", form, "multipart/form-data; boundary=b", "Transcript of a.wav, 4 bytes.", "application/json"},
 		{"audio/speech", `{"model":"möwe","input":"krah"}`, "application/json", "RIFF", "audio/wav"},
@@ -50,7 +50,7 @@ func TestForward_SendsRequestsOfAllKinds(t *testing.T) {
 			t.Errorf("%s: %v", tt.path, a.header)
 		}
 	}
-	h.healthy()
+	h.checkNode()
 }
 
 // The network's node lacks some of OpenAI's routes. Only the first request to
@@ -58,7 +58,7 @@ func TestForward_SendsRequestsOfAllKinds(t *testing.T) {
 func TestForward_PaysForNoRouteThatTheNodeLacks(t *testing.T) {
 	t.Parallel()
 	var ahead atomic.Int64 // of the wall clock, in nanoseconds
-	h := newHarness(t, setup{typed: true, options: func(o *automation.Options) {
+	h := newHarness(t, setup{withFeed: true, options: func(o *automation.Options) {
 		o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	}})
 	form := "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n--b--\r\n"
@@ -71,17 +71,17 @@ func TestForward_PaysForNoRouteThatTheNodeLacks(t *testing.T) {
 		for i := range 3 {
 			a := h.do("POST", "/api/v1/"+tt.path, fmt.Sprint(tt.path, i), tt.body, "Content-Type", tt.media)
 			if a.status != http.StatusNotFound || a.code() != "unknown_url" || !strings.Contains(a.body, "does not have this route") {
-				t.Errorf("%s: %d %s", tt.path, a.status, a.body)
+				t.Errorf("%s: status %d, body %s; want 404 unknown_url", tt.path, a.status, a.body)
 			}
 		}
 	}
-	if s := h.healthy(); s.Opens != len(routes) {
+	if s := h.checkNode(); s.Opens != len(routes) {
 		t.Errorf("%d sessions were paid, want one to see each route missing", s.Opens)
 	}
 	// A newer node has them.
 	ahead.Store(int64(time.Hour))
 	h.do("POST", "/api/v1/completions", "late", routes[0].body)
-	if s := h.healthy(); s.Opens != len(routes)+1 {
+	if s := h.checkNode(); s.Opens != len(routes)+1 {
 		t.Errorf("an hour later the node was not asked again: %d opens", s.Opens)
 	}
 }
@@ -101,7 +101,7 @@ func TestForward_TriesTheChatRouteAgainAfterA404(t *testing.T) {
 	})})
 	for _, want := range []int{http.StatusNotFound, http.StatusOK} {
 		if a := h.chat("alice"); a.status != want {
-			t.Errorf("%d %s, want %d", a.status, a.body, want)
+			t.Errorf("status %d, body %s, want %d", a.status, a.body, want)
 		}
 	}
 }
@@ -144,7 +144,7 @@ func TestForward_ReusesTheSessionHoweverSoon(t *testing.T) {
 			served := 0
 			send := func() (ok bool) {
 				// A client that reads no further than it must: to the Content-Length, or to [DONE].
-				resp, err := h.server.Client().Do(h.request("POST", chatPath, "alice", ask("llama")))
+				resp, err := h.server.Client().Do(h.request("POST", chatPath, "alice", chatBody("llama")))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -179,28 +179,28 @@ func TestForward_ReusesTheSessionHoweverSoon(t *testing.T) {
 }
 
 // warm opens a session for alice, waits until it is idle, and returns its id.
-func (h *harness) warm() string {
+func (h *harness) openIdleSession() string {
 	h.t.Helper()
 	a := h.chat("alice")
 	if a.status != http.StatusOK {
-		h.t.Fatalf("%d %s", a.status, a.body)
+		h.t.Fatalf("status %d, body %s; want 200", a.status, a.body)
 	}
-	h.until("it is idle", func() bool { return h.held() == 0 })
+	h.untilIdle()
 	return a.header.Get("X-Automation-Session")
 }
 
 func TestSession_ThatEndedOnTheChainIsReplacedOnce(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
-	first := h.warm()
+	first := h.openIdleSession()
 	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Times: 1, Text: "provider request failed: provider error: session expired"})
 	h.closeAtNode(first)
 	a := h.chat("alice")
 	second := a.header.Get("X-Automation-Session")
 	if a.status != http.StatusOK || second == first || !strings.Contains(a.body, "You said") {
-		t.Fatalf("%d %s on %s", a.status, a.body, second)
+		t.Fatalf("status %d, body %s on %s; want 200", a.status, a.body, second)
 	}
-	h.until("it is idle", func() bool { return h.held() == 0 })
+	h.untilIdle()
 	if a := h.chat("alice"); a.header.Get("X-Automation-Session") != second {
 		t.Error("the ended one was handed out again")
 	}
@@ -217,36 +217,36 @@ func TestSession_ThatTheProviderDeniesIsInitiatedBeforeItIsReplaced(t *testing.T
 	denied := proxyroutertest.Fault{Op: proxyroutertest.OpChat, Text: "provider request failed: provider error: session expired"}
 	t.Run("initiating it helps", func(t *testing.T) {
 		h := newHarness(t, setup{node: oneProvider})
-		id := h.warm()
+		id := h.openIdleSession()
 		denied := denied
 		denied.Times = 1
 		h.node.Inject(denied)
 		if a := h.chat("alice"); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != id {
-			t.Errorf("%d %s on %s", a.status, a.body, a.header.Get("X-Automation-Session"))
+			t.Errorf("status %d, body %s on %s; want 200", a.status, a.body, a.header.Get("X-Automation-Session"))
 		}
-		if s := h.healthy(); s.Opens != 1 {
+		if s := h.checkNode(); s.Opens != 1 {
 			t.Errorf("%d opens, want 1: it is open on the chain", s.Opens)
 		}
 	})
 	t.Run("it does not help", func(t *testing.T) {
 		h := newHarness(t, setup{node: oneProvider})
-		id := h.warm()
+		id := h.openIdleSession()
 		h.node.Expire(id)
 		a := h.chat("alice")
 		if a.status != http.StatusOK || a.header.Get("X-Automation-Session") == id {
-			t.Errorf("%d %s", a.status, a.body)
+			t.Errorf("status %d, body %s; want 200", a.status, a.body)
 		}
-		h.until("it is idle", func() bool { return h.held() == 0 })
+		h.untilIdle()
 		if n := h.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND reason = ''`); n != 2 {
 			t.Errorf("%d in service, want 2: nothing shows the first one broken", n)
 		}
 		// The replacement is there: nothing more is paid.
 		for range 3 {
 			if a := h.chat("alice"); a.status != http.StatusOK {
-				t.Errorf("%d %s", a.status, a.body)
+				t.Errorf("status %d, body %s; want 200", a.status, a.body)
 			}
 		}
-		if s := h.healthy(); s.Opens != 2 {
+		if s := h.checkNode(); s.Opens != 2 {
 			t.Errorf("%d opens, want 2", s.Opens)
 		}
 	})
@@ -255,18 +255,18 @@ func TestSession_ThatTheProviderDeniesIsInitiatedBeforeItIsReplaced(t *testing.T
 func TestSession_IsNotReplacedWhileTheChainCannotBeAsked(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
-	id := h.warm()
+	id := h.openIdleSession()
 	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Text: "session not found"})
 	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpGet, Text: "rpc error"})
 	if a := h.chat("alice"); a.status != http.StatusServiceUnavailable || a.code() != "session_unavailable" || a.header.Get("Retry-After") == "" {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("status %d, body %s; want 503 session_unavailable with Retry-After", a.status, a.body)
 	}
 	h.node.ClearFaults()
-	h.until("it is idle", func() bool { return h.held() == 0 })
+	h.untilIdle()
 	if a := h.chat("alice"); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != id {
-		t.Errorf("the session was given up: %d %s", a.status, a.body)
+		t.Errorf("the session was given up: status %d, body %s; want 200", a.status, a.body)
 	}
-	if s := h.healthy(); s.Opens != 1 {
+	if s := h.checkNode(); s.Opens != 1 {
 		t.Errorf("%d opens", s.Opens)
 	}
 }
@@ -279,22 +279,22 @@ func TestMoney_FailuresPayForNoMoreThanTheirBudget(t *testing.T) {
 		h := newHarness(t, setup{})
 		h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"})
 		if a := h.chat("alice"); a.status != http.StatusBadGateway {
-			t.Errorf("%d %s", a.status, a.body)
+			t.Errorf("status %d, body %s; want 502", a.status, a.body)
 		}
-		if s := h.healthy(); s.Opens != 1 {
+		if s := h.checkNode(); s.Opens != 1 {
 			t.Errorf("%d opens, want 1", s.Opens)
 		}
 	})
 	t.Run("many requests that fail pay for the budget's replacements", func(t *testing.T) {
 		h := newHarness(t, setup{config: func(c *automation.Config) { c.MaxReplacementsPerHour, c.MaxOpensPerHour = 2, 10 }})
-		h.warm()
+		h.openIdleSession()
 		h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"})
 		for range 12 {
 			if a := h.chat("alice"); a.status != http.StatusBadGateway {
-				t.Errorf("%d %s", a.status, a.body)
+				t.Errorf("status %d, body %s; want 502", a.status, a.body)
 			}
 		}
-		if s := h.healthy(); s.Opens > 3 {
+		if s := h.checkNode(); s.Opens > 3 {
 			t.Errorf("%d opens, want at most 3", s.Opens)
 		}
 		if b := h.get(statusPath, "alice").json(t)["budget"].(object); b["opens_left_hour"] != 9.0 {
@@ -302,36 +302,36 @@ func TestMoney_FailuresPayForNoMoreThanTheirBudget(t *testing.T) {
 		}
 		h.node.ClearFaults()
 		if a := h.chat("alice"); a.status != http.StatusOK {
-			t.Errorf("after the failure: %d %s", a.status, a.body)
+			t.Errorf("after the failure: status %d, body %s; want 200", a.status, a.body)
 		}
 	})
 	t.Run("the model's own errors pay for nothing", func(t *testing.T) {
 		h := newHarness(t, setup{})
-		id := h.warm()
+		id := h.openIdleSession()
 		for _, status := range []int{400, 422, 429, 500, 503} {
 			h.node.Inject(proxyroutertest.ProviderModelError(status, "the model says so"))
 			if a := h.chat("alice"); a.status != status || a.header.Get("X-Automation-Session") != id {
-				t.Errorf("%d %s", a.status, a.body)
+				t.Errorf("status %d, body %s", a.status, a.body)
 			}
 			h.node.ClearFaults()
-			h.until("it is idle", func() bool { return h.held() == 0 })
+			h.untilIdle()
 		}
-		if s := h.healthy(); s.Opens != 1 {
+		if s := h.checkNode(); s.Opens != 1 {
 			t.Errorf("%d opens, want 1", s.Opens)
 		}
 	})
 	t.Run("another open session comes before a paid one", func(t *testing.T) {
 		h := newHarness(t, setup{})
 		bad := proxyroutertest.ProviderAddress(0)
-		h.warm()
+		h.openIdleSession()
 		h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded", Provider: bad})
 		for range 4 {
 			if a := h.chat("alice"); a.status != http.StatusOK {
-				t.Errorf("%d %s", a.status, a.body)
+				t.Errorf("status %d, body %s; want 200", a.status, a.body)
 			}
-			h.until("it is idle", func() bool { return h.held() == 0 })
+			h.untilIdle()
 		}
-		if s := h.healthy(); s.Opens != 2 {
+		if s := h.checkNode(); s.Opens != 2 {
 			t.Errorf("%d opens, want 2", s.Opens)
 		}
 	})
@@ -352,14 +352,14 @@ func TestForward_LeavesAFailingProvider(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, setup{})
-			h.warm() // a request that has caused an open causes no second one
+			h.openIdleSession() // a request that has caused an open causes no second one
 			fault.Provider = bad
 			h.node.Inject(fault)
 			a := h.chat("alice")
 			if a.status != http.StatusOK || !strings.Contains(a.body, "You said") {
-				t.Fatalf("%d %s; the log:\n%s", a.status, a.body, h.log)
+				t.Fatalf("status %d, body %s; want 200; the log:\n%s", a.status, a.body, h.log)
 			}
-			s := h.healthy()
+			s := h.checkNode()
 			if s.Opens != 2 || s.Sessions[0].Provider != bad || s.Sessions[1].Provider == bad || s.Sessions[1].ID != a.header.Get("X-Automation-Session") {
 				t.Errorf("sessions %+v", s.Sessions)
 			}
@@ -380,12 +380,12 @@ func TestForward_PaysForNoSessionBecauseTheNodeClosedAConnection(t *testing.T) {
 	for _, name := range []string{"chat-drop", "chat-cut", "stream-half-line", "node-down"} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, setup{node: oneProvider})
-			session := h.warm()
+			session := h.openIdleSession()
 			h.node.Inject(proxyroutertest.Fault{Name: name})
 			for range 2 {
 				a := h.do(http.MethodPost, chatPath, "alice", `{"model":"llama","stream":true,"messages":[{"role":"user","content":"Hello"}]}`)
 				if !strings.Contains(a.body, `{"error":{`) {
-					t.Errorf("while it breaks off: %d %s", a.status, a.body)
+					t.Errorf("while it breaks off: status %d, body %s", a.status, a.body)
 				}
 				h.until("the session is free", func() bool {
 					return h.count(`SELECT count(*) FROM automation_sessions WHERE lease_until IS NOT NULL`) == 0
@@ -393,9 +393,9 @@ func TestForward_PaysForNoSessionBecauseTheNodeClosedAConnection(t *testing.T) {
 			}
 			h.node.ClearFaults()
 			if a := h.chat("alice"); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != session {
-				t.Errorf("afterwards: %d %s on %s, want %s", a.status, a.body, a.header.Get("X-Automation-Session"), session)
+				t.Errorf("afterwards: status %d, body %s on %s, want %s", a.status, a.body, a.header.Get("X-Automation-Session"), session)
 			}
-			if s := h.healthy(); s.Opens != 1 {
+			if s := h.checkNode(); s.Opens != 1 {
 				t.Errorf("%d opens", s.Opens)
 			}
 		})
@@ -445,16 +445,16 @@ func TestForward_AnswersWithTheFirstErrorWhereNoRemedyHelps(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, setup{node: tt.node})
-			h.warm()
+			h.openIdleSession()
 			for _, f := range tt.faults {
 				h.node.Inject(f)
 			}
 			a := h.chat("alice", "X-Request-Id", "mine")
 			if a.status != tt.status || a.code() != tt.code || !strings.Contains(a.body, tt.want) || a.header.Get("X-Request-Id") != "mine" {
-				t.Errorf("%d %s, want %d; the log:\n%s", a.status, a.body, tt.status, h.log)
+				t.Errorf("status %d, body %s, want %d; the log:\n%s", a.status, a.body, tt.status, h.log)
 			}
-			h.until("the session is free", func() bool { return h.held() == 0 })
-			if s := h.healthy(); s.Opens != tt.opens || s.Closes != 0 {
+			h.untilIdle()
+			if s := h.checkNode(); s.Opens != tt.opens || s.Closes != 0 {
 				t.Errorf("%d opens, %d closes; want %d, 0", s.Opens, s.Closes, tt.opens)
 			}
 			if n := h.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND reason = ''`); n != tt.open {
@@ -468,13 +468,13 @@ func TestForward_ReplacesNoNamedSession(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	id := h.chat("alice").header.Get("X-Automation-Session")
-	h.until("it is idle", func() bool { return h.held() == 0 })
+	h.untilIdle()
 	h.node.Expire(id)
 	a := h.chat("alice", "session_id", id)
 	if a.status != http.StatusNotFound || a.code() != "session_ended" {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("status %d, body %s; want 404 session_ended", a.status, a.body)
 	}
-	if s := h.healthy(); s.Opens != 1 {
+	if s := h.checkNode(); s.Opens != 1 {
 		t.Errorf("%d opens", s.Opens)
 	}
 	if h.log.has("taking another") {
@@ -491,7 +491,7 @@ func TestForward_RepairsLostStorage(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, named: %t", fault, named), func(t *testing.T) {
 				h := newHarness(t, setup{})
 				id := h.chat("alice").header.Get("X-Automation-Session")
-				h.until("it is idle", func() bool { return h.held() == 0 })
+				h.untilIdle()
 				h.node.Inject(proxyroutertest.Fault{Name: fault, Times: 1})
 				var header []string
 				if named {
@@ -499,9 +499,9 @@ func TestForward_RepairsLostStorage(t *testing.T) {
 				}
 				a := h.chat("alice", header...)
 				if a.status != http.StatusOK || a.header.Get("X-Automation-Session") != id {
-					t.Errorf("%d %s on %s; the log:\n%s", a.status, a.body, a.header.Get("X-Automation-Session"), h.log)
+					t.Errorf("status %d, body %s on %s; want 200; the log:\n%s", a.status, a.body, a.header.Get("X-Automation-Session"), h.log)
 				}
-				if s := h.healthy(); s.Opens != 1 || s.Closes != 0 || s.Initiations != 1 {
+				if s := h.checkNode(); s.Opens != 1 || s.Closes != 0 || s.Initiations != 1 {
 					t.Errorf("stats = %+v", s)
 				}
 			})
@@ -514,17 +514,17 @@ func TestForward_KeepsASessionWhoseStateCannotBeRead(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	id := h.chat("alice").header.Get("X-Automation-Session")
-	h.until("it is idle", func() bool { return h.held() == 0 })
+	h.untilIdle()
 	h.node.Inject(proxyroutertest.Fault{Name: "lost-storage"})
 	h.node.Inject(proxyroutertest.Fault{Name: "get-rpc-error"})
 	if a := h.chat("alice"); a.status != http.StatusServiceUnavailable || a.code() != "session_unavailable" || a.header.Get("Retry-After") == "" {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("status %d, body %s; want 503 session_unavailable with Retry-After", a.status, a.body)
 	}
 	h.node.ClearFaults()
 	if a := h.chat("alice"); a.header.Get("X-Automation-Session") != id {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("status %d, body %s", a.status, a.body)
 	}
-	if s := h.healthy(); s.Opens != 1 {
+	if s := h.checkNode(); s.Opens != 1 {
 		t.Errorf("%d opens", s.Opens)
 	}
 }
@@ -532,13 +532,13 @@ func TestForward_KeepsASessionWhoseStateCannotBeRead(t *testing.T) {
 // A request on a session that the module does not manage is passed through.
 func TestForward_PassesSessionsThroughThatItDoesNotManage(t *testing.T) {
 	t.Parallel()
-	for name, flag := range map[string]string{"with automation": everybody, "without": `UPDATE feature_flags SET enabled = false`} {
+	for name, flag := range map[string]string{"with automation": enableForAll, "without": `UPDATE feature_flags SET enabled = false`} {
 		t.Run(name, func(t *testing.T) {
-			h := newHarness(t, setup{flag: flag})
+			h := newHarness(t, setup{flagSQL: flag})
 			id := h.openAtNode()
 			a := h.chat("alice", "session_id", id)
 			if a.status != http.StatusOK || a.header.Get("X-Automation-Session") != "" {
-				t.Errorf("%d %s %v", a.status, a.body, a.header)
+				t.Errorf("status %d, body %s, header %v; want 200", a.status, a.body, a.header)
 			}
 			if n := h.count(`SELECT count(*) FROM automation_sessions`); n != 0 {
 				t.Errorf("%d rows", n)
@@ -587,22 +587,22 @@ func (h *harness) openAtNode() string {
 // The forwarding handler is the last one that can check whose session it is.
 func TestForward_GuardsSessionsFromUsersWithoutTheFeature(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, setup{flag: `UPDATE feature_flags SET enabled_user_ids = '["alice"]'`})
+	h := newHarness(t, setup{flagSQL: `UPDATE feature_flags SET enabled_user_ids = '["alice"]'`})
 	id := h.chat("alice").header.Get("X-Automation-Session")
 	for _, key := range []string{"bob", "ro-bob"} {
 		if a := h.chat(key, "session_id", id); a.status != http.StatusNotFound || a.code() != "session_not_found" {
-			t.Errorf("%s: %d %s", key, a.status, a.body)
+			t.Errorf("%s: status %d, body %s; want 404 session_not_found", key, a.status, a.body)
 		}
 	}
 	if a := h.chat("bob"); a.status != http.StatusBadRequest || a.code() != "session_required" {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("status %d, body %s; want 400 session_required", a.status, a.body)
 	}
-	h.set(`UPDATE feature_flags SET enabled = false`)
+	h.execAndRefresh(`UPDATE feature_flags SET enabled = false`)
 	if a := h.chat("bob", "session_id", id); a.status != http.StatusNotFound {
-		t.Errorf("with the flag off: %d %s", a.status, a.body)
+		t.Errorf("with the flag off: status %d, body %s; want 404", a.status, a.body)
 	}
 	if a := h.chat("alice", "session_id", id); a.status != http.StatusOK {
-		t.Errorf("its own user: %d %s", a.status, a.body)
+		t.Errorf("its own user: status %d, body %s; want 200", a.status, a.body)
 	}
 	if s := h.node.Stats(); s.Chats != 2 {
 		t.Errorf("%d chats reached the node, want alice's 2", s.Chats)
@@ -617,14 +617,14 @@ func TestForward_RefusesUnknownUsersAndRoutes(t *testing.T) {
 		status                  int
 		code, header            string
 	}{
-		{"POST", chatPath, "", ask("llama"), 401, "invalid_api_key", "WWW-Authenticate"},
-		{"POST", chatPath, "away", ask("llama"), 503, "session_unavailable", "Retry-After"},
+		{"POST", chatPath, "", chatBody("llama"), 401, "invalid_api_key", "WWW-Authenticate"},
+		{"POST", chatPath, "away", chatBody("llama"), 503, "session_unavailable", "Retry-After"},
 		{"GET", chatPath, "alice", "", 405, "method_not_allowed", "Allow"},
-		{"POST", "/api/v1/files", "alice", ask("llama"), 404, "unknown_url", "X-Request-Id"},
+		{"POST", "/api/v1/files", "alice", chatBody("llama"), 404, "unknown_url", "X-Request-Id"},
 	} {
 		a := h.do(tt.method, tt.path, tt.key, tt.body)
 		if a.status != tt.status || a.code() != tt.code || a.header.Get(tt.header) == "" {
-			t.Errorf("%s %s for %q: %d %s %v", tt.method, tt.path, tt.key, a.status, a.body, a.header)
+			t.Errorf("%s %s for %q: status %d, body %s, header %v", tt.method, tt.path, tt.key, a.status, a.body, a.header)
 		}
 	}
 	if n := h.node.Stats().OpenRequests; n != 0 {
@@ -642,10 +642,10 @@ func TestForward_HidesTheClientsCredentialsFromTheNode(t *testing.T) {
 		defer mu.Unlock()
 		got, body = r.Header.Clone(), bytes.Clone(b)
 	}}})
-	sent := "  " + ask("llama") + "\n"
+	sent := "  " + chatBody("llama") + "\n"
 	a := h.do("POST", chatPath, "alice", sent, "Cookie", "canary=1", "X-Api-Key", "canary", "chat_id", "c1", "X-Request-Id", "r1", "Accept", "application/json")
 	if a.status != http.StatusOK || a.header.Get("X-Request-Id") != "r1" {
-		t.Fatalf("%d %s %v", a.status, a.body, a.header)
+		t.Fatalf("status %d, body %s, header %v; want 200", a.status, a.body, a.header)
 	}
 	mu.Lock()
 	defer mu.Unlock()
@@ -681,7 +681,7 @@ func TestForward_SendsNothingAgainAfterTheFirstByte(t *testing.T) {
 				_ = http.NewResponseController(w).Flush()
 				panic(http.ErrAbortHandler)
 			})})
-			resp, err := h.server.Client().Do(h.request("POST", chatPath, "alice", ask("llama")))
+			resp, err := h.server.Client().Do(h.request("POST", chatPath, "alice", chatBody("llama")))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -693,7 +693,7 @@ func TestForward_SendsNothingAgainAfterTheFirstByte(t *testing.T) {
 			if chats.Load() != 1 || chain.Stats().Opens != 1 {
 				t.Errorf("%d chats, %d opens", chats.Load(), chain.Stats().Opens)
 			}
-			h.until("the session is free", func() bool { return h.held() == 0 })
+			h.untilIdle()
 			if !h.log.has("request ended", "stream_interrupted") {
 				t.Error("not in the log")
 			}
@@ -707,7 +707,7 @@ func TestForward_FreesTheSessionOfAClientThatLeft(t *testing.T) {
 	h := newHarness(t, setup{node: proxyroutertest.Options{ChunkDelay: 20 * time.Millisecond}})
 	for i := range 3 {
 		ctx, leave := context.WithCancel(t.Context())
-		resp, err := h.server.Client().Do(h.request("POST", chatPath, "alice", stream("llama", strings.Repeat("word ", 20))).WithContext(ctx))
+		resp, err := h.server.Client().Do(h.request("POST", chatPath, "alice", streamBody("llama", strings.Repeat("word ", 20))).WithContext(ctx))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -716,9 +716,9 @@ func TestForward_FreesTheSessionOfAClientThatLeft(t *testing.T) {
 		}
 		leave()
 		_ = resp.Body.Close()
-		h.until(fmt.Sprint("the session is free again, round ", i), func() bool { return h.held() == 0 })
+		h.until(fmt.Sprint("the session is free again, round ", i), func() bool { return h.heldSessions() == 0 })
 	}
-	if s := h.healthy(); s.Opens != 1 {
+	if s := h.checkNode(); s.Opens != 1 {
 		t.Errorf("%d opens", s.Opens)
 	}
 }
@@ -747,8 +747,8 @@ func TestForward_AnswersWhenTheHostsDeadlineComesFirst(t *testing.T) {
 		fault, body, want string
 		begun             bool // the deadline passes after the answer has begun
 	}{
-		{"provider-hangs", ask("llama"), `"code":"session_unavailable"`, false},
-		{"stream-silent", stream("llama", "Hello"), `data: {"error":{"message":"The gateway ended the answer`, true},
+		{"provider-hangs", chatBody("llama"), `"code":"session_unavailable"`, false},
+		{"stream-silent", streamBody("llama", "Hello"), `data: {"error":{"message":"The gateway ended the answer`, true},
 	} {
 		t.Run(tt.fault, func(t *testing.T) {
 			h := newHarness(t, setup{})
@@ -816,7 +816,7 @@ func TestForward_PassesOnEachEventAsItIsSent(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, "data: [DONE]\n\n")
 	})})
-	resp, err := h.server.Client().Do(h.request("POST", chatPath, "alice", askStream))
+	resp, err := h.server.Client().Do(h.request("POST", chatPath, "alice", llamaStreamBody))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -857,9 +857,9 @@ func TestForward_HoldsNoSessionDuringASlowUpload(t *testing.T) {
 	_, _ = io.WriteString(w, `{"role":"user","content":"late"}]}`)
 	_ = w.Close()
 	if a := <-done; a.status != http.StatusOK || !strings.Contains(a.body, "late") {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("status %d, body %s; want 200", a.status, a.body)
 	}
-	if s := h.healthy(); s.Opens != 1 {
+	if s := h.checkNode(); s.Opens != 1 {
 		t.Errorf("%d opens", s.Opens)
 	}
 }

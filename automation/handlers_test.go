@@ -74,13 +74,13 @@ func TestHandlers_ForbidSniffing(t *testing.T) {
 		}
 	}
 	// Answers, streams, and what the node does wrong.
-	for _, body := range []string{ask("llama"), askStream, ask("embedder"), ask("nothing"), `{"model":7}`} {
+	for _, body := range []string{chatBody("llama"), llamaStreamBody, chatBody("embedder"), chatBody("nothing"), `{"model":7}`} {
 		send("POST", "/api/v1/chat/completions", "sk-alice", body)
 	}
 	for _, fault := range []string{"provider-down", "chat-not-found", "stream-bare-json", "empty-answer", "redirect", "model-rate-limit"} {
 		h.node.Inject(proxyroutertest.Fault{Name: fault})
-		send("POST", "/api/v1/chat/completions", "sk-alice", ask("llama"))
-		send("POST", "/api/v1/chat/completions", "sk-alice", askStream)
+		send("POST", "/api/v1/chat/completions", "sk-alice", chatBody("llama"))
+		send("POST", "/api/v1/chat/completions", "sk-alice", llamaStreamBody)
 		h.node.ClearFaults()
 	}
 	// The last: operators' routes may switch the feature off.
@@ -90,7 +90,7 @@ func TestHandlers_ForbidSniffing(t *testing.T) {
 				send(method, path, key, "")
 			}
 		}
-		send("POST", path, "sk-alice", ask("llama"))
+		send("POST", path, "sk-alice", chatBody("llama"))
 		send("POST", path, token, `{`)
 	}
 	for _, status := range []int{200, 400, 401, 404, 405, 429, 502, 503} {

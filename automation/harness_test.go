@@ -31,23 +31,23 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
-// setup is how a harness differs from the usual: a migrated SQLite file, a flag
-// for everybody, automation on by default, a node that answers at once, and a
+// setup changes the defaults of a harness: a migrated SQLite file, a flag that is on
+// for all users, users who have automation on, a node that answers at once, and a
 // module that runs.
 type setup struct {
-	db       func(testing.TB) *sqlx.DB
-	bare     bool // no tables yet
-	idle     bool // do not start Run
-	flag     string
-	config   func(*automation.Config)
-	node     proxyroutertest.Options
-	next     http.HandlerFunc // the host's own handler behind Sessions
-	identify automation.Identify
-	options  func(*automation.Options)
-	typed    bool // a live feed that states the models' types
+	db            func(testing.TB) *sqlx.DB
+	skipMigration bool // create no tables
+	skipRun       bool // do not start Module.Run
+	flagSQL       string
+	config        func(*automation.Config)
+	node          proxyroutertest.Options
+	next          http.HandlerFunc // the host's own handler behind Sessions
+	identify      automation.Identify
+	options       func(*automation.Options)
+	withFeed      bool // serve a live feed that has the models' types
 }
 
-// harness is a whole module behind a server of its own.
+// harness is a module with its database, a simulated node and an HTTP server.
 type harness struct {
 	*automation.Module
 	t      testing.TB
@@ -56,15 +56,15 @@ type harness struct {
 	node   *proxyroutertest.Server
 	server *httptest.Server
 	log    *logBuffer
-	stop   func() error // ends Run and waits for it
+	stop   func() error // ends Module.Run and returns its error
 
-	onFile         bool         // on a SQLite database of its own
-	databaseErrors atomic.Int64 // requests that ended for the database
+	hasOwnSQLite   bool         // it is on a SQLite file of its own
+	databaseErrors atomic.Int64 // requests whose cause was outcome.Database
 }
 
-const everybody = `UPDATE feature_flags SET rollout_percentage = 100 WHERE feature_name = 'automation'`
+const enableForAll = `UPDATE feature_flags SET rollout_percentage = 100 WHERE feature_name = 'automation'`
 
-// mappings are the models of a harness.
+// mappings maps the names of a harness's models to their ids.
 var mappings = map[string]string{
 	"default": proxyroutertest.ModelID("llama"), "llama": proxyroutertest.ModelID("llama"),
 	"Qwen 3:web": proxyroutertest.ModelID("qwen"), "embedder": proxyroutertest.ModelID("embedder"),
@@ -73,28 +73,28 @@ var mappings = map[string]string{
 
 func newHarness(t testing.TB, s setup) *harness {
 	t.Helper()
-	onFile := s.db == nil
-	if onFile {
-		s.db = liteDB
+	hasOwnSQLite := s.db == nil
+	if hasOwnSQLite {
+		s.db = sqliteDB
 	}
-	h := &harness{t: t, onFile: onFile, db: s.db(t), node: proxyroutertest.NewServer(t, s.node), log: &logBuffer{}, cfg: testConfig(t)}
+	h := &harness{t: t, hasOwnSQLite: hasOwnSQLite, db: s.db(t), node: proxyroutertest.NewServer(t, s.node), log: &logBuffer{}, cfg: testConfig(t)}
 	h.cfg.ProxyRouterURL, h.cfg.ProxyRouterUsername = h.node.URL, s.node.Username
 	h.cfg.ProxyRouterPassword = automation.NewSecret(s.node.Password)
-	if s.typed {
-		h.cfg.ActiveModelsURL = feed(t)
+	if s.withFeed {
+		h.cfg.ActiveModelsURL = startFeed(t)
 	}
 	if s.config != nil {
 		s.config(&h.cfg)
 	}
-	if !s.bare {
+	if !s.skipMigration {
 		migrate(t, h.db)
-		if s.flag == "" {
-			s.flag = everybody
+		if s.flagSQL == "" {
+			s.flagSQL = enableForAll
 		}
-		h.sql(s.flag)
+		h.exec(s.flagSQL)
 	}
 	if s.identify == nil {
-		s.identify = byKey
+		s.identify = identifyByKey
 	}
 	client, err := proxyrouter.New(proxyrouter.Options{URL: h.cfg.ProxyRouterURL, Username: h.cfg.ProxyRouterUsername,
 		Password: h.cfg.ProxyRouterPassword.Reveal(), BreakerPause: 100 * time.Millisecond})
@@ -103,8 +103,8 @@ func newHarness(t testing.TB, s setup) *harness {
 	}
 	t.Cleanup(client.CloseIdleConnections)
 	options := automation.Options{Node: client, Logger: slog.New(slog.NewJSONHandler(h.log, nil)), Observer: automation.Observer{Chat: h.checkOutcome}}
-	if onFile {
-		options.SetSettingsTimeout(time.Minute) // nothing but a busy machine keeps SQLite from answering
+	if hasOwnSQLite {
+		options.SetSettingsTimeout(time.Minute) // only a busy machine makes SQLite slow
 	}
 	if s.options != nil {
 		s.options(&options)
@@ -132,20 +132,20 @@ func newHarness(t testing.TB, s setup) *harness {
 	h.server = httptest.NewServer(mux)
 	t.Cleanup(h.server.Close)
 	h.stop = func() error { return nil }
-	if !s.idle {
+	if !s.skipRun {
 		h.start()
-		if !s.bare {
+		if !s.skipMigration {
 			h.until("the module has started", func() bool { return h.Started(context.Background()) })
 		}
-		if s.typed {
+		if s.withFeed {
 			h.until("the feed has been read", func() bool { return strings.Contains(h.get("/api/v1/models", "").body, "EMBEDDING") })
 		}
 	}
 	return h
 }
 
-// checkOutcome asserts of every request through a harness that its end has one
-// cause, which its code can have.
+// checkOutcome asserts for every request of a harness that the outcome's cause and
+// code belong together.
 func (h *harness) checkOutcome(o outcome.Outcome) {
 	if o.Cause == outcome.Database {
 		h.databaseErrors.Add(1)
@@ -160,7 +160,7 @@ func (h *harness) checkOutcome(o outcome.Outcome) {
 		ok = slices.Contains(policy.CausesOf(o.Code), o.Cause)
 	}
 	if !ok || !slices.Contains(policy.Causes(), o.Cause) {
-		h.t.Errorf("a request ended for %q with the code %q (skipped: %v): %v", o.Cause, o.Code, o.Skipped, o.Err)
+		h.t.Errorf("a request ended with cause %q, code %q, skipped %v: package policy does not allow that combination; error: %v", o.Cause, o.Code, o.Skipped, o.Err)
 	}
 }
 
@@ -187,8 +187,9 @@ func writeJSON(t testing.TB, path string, v any) {
 	}
 }
 
-// feed states what the models of a harness are for.
-func feed(t testing.TB) string {
+// startFeed serves a live feed with the types of a harness's models, and returns its
+// URL.
+func startFeed(t testing.TB) string {
 	kinds := map[string]string{"llama": "LLM", "embedder": "EMBEDDING", "whisper": "STT"}
 	var models []map[string]any
 	for _, name := range []string{"llama", "embedder", "whisper"} {
@@ -203,12 +204,12 @@ func feed(t testing.TB) string {
 	return s.URL
 }
 
-func liteDB(t testing.TB) *sqlx.DB {
+func sqliteDB(t testing.TB) *sqlx.DB {
 	t.Helper()
-	return openLite(t, filepath.Join(t.TempDir(), "canary-file.db"))
+	return openSQLite(t, filepath.Join(t.TempDir(), "canary-file.db"))
 }
 
-func openLite(t testing.TB, path string) *sqlx.DB {
+func openSQLite(t testing.TB, path string) *sqlx.DB {
 	t.Helper()
 	db, err := sqlx.Open("sqlite", "file:"+path+"?_txlock=immediate&_pragma=synchronous(OFF)&_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)")
 	if err != nil {
@@ -224,8 +225,9 @@ func migrate(t testing.TB, db *sqlx.DB) {
 	schematest.Migrate(t, db)
 }
 
-// byKey knows the users of the keys sk-<user> and sk-ro-<user>.
-func byKey(r *http.Request) (automation.Identity, error) {
+// identifyByKey identifies users by the keys sk-<user> and, for read-only access,
+// sk-ro-<user>. With the key sk-away it reports that identification is unavailable.
+func identifyByKey(r *http.Request) (automation.Identity, error) {
 	key, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer sk-")
 	if key == "away" {
 		return automation.Identity{}, fmt.Errorf("canary-identity: %w", automation.ErrIdentityUnavailable)
@@ -237,7 +239,7 @@ func byKey(r *http.Request) (automation.Identity, error) {
 	return automation.Identity{UserID: user, ReadOnly: readOnly}, nil
 }
 
-// start runs the module until the test ends, or stop is called.
+// start runs the module until the test ends or stop is called.
 func (h *harness) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -250,22 +252,23 @@ func (h *harness) start() {
 	})
 }
 
-func (h *harness) sql(query string, args ...any) {
+func (h *harness) exec(query string, args ...any) {
 	h.t.Helper()
-	if _, err := h.db.Exec(query, args...); err != nil { //nolint:noctx // a test's own
+	if _, err := h.db.Exec(query, args...); err != nil { //nolint:noctx // a test needs no deadline
 		h.t.Fatal(err)
 	}
 }
 
-// set changes the flag and has the module see it.
-func (h *harness) set(query string) {
+// execAndRefresh executes a statement and makes the module read the flags.
+func (h *harness) execAndRefresh(query string) {
 	h.t.Helper()
-	h.sql(query)
+	h.exec(query)
 	if err := h.RefreshFlags(context.Background()); err != nil {
 		h.t.Fatal(err)
 	}
 }
 
+// count returns the number that a query selects.
 func (h *harness) count(query string, args ...any) (n int) {
 	h.t.Helper()
 	if err := h.db.Get(&n, query, args...); err != nil {
@@ -274,10 +277,11 @@ func (h *harness) count(query string, args ...any) (n int) {
 	return n
 }
 
-// testTimeout bounds how long a test waits for what must happen. Nothing is
-// measured by it: a machine at a load of 50 must stay within it.
+// testTimeout is how long a test waits for an event that must happen. It is long
+// enough for a machine at a load of 50.
 const testTimeout = 5 * time.Minute
 
+// until waits until ok returns true; what describes that for the failure text.
 func (h *harness) until(what string, ok func() bool) {
 	h.t.Helper()
 	deadline := time.NewTimer(testTimeout)
@@ -288,44 +292,52 @@ func (h *harness) until(what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			h.t.Fatalf("waited in vain until %s; the log:\n%s", what, h.log)
+			h.t.Fatalf("timed out waiting until %s; the log:\n%s", what, h.log)
 		}
 	}
 }
 
-// healthy asserts what may never happen at the node.
-func (h *harness) healthy() proxyroutertest.Stats {
+// untilIdle waits until no request holds a session.
+func (h *harness) untilIdle() {
+	h.t.Helper()
+	h.until("no session is held", func() bool { return h.heldSessions() == 0 })
+}
+
+// checkNode asserts that nothing forbidden happened at the node, such as two requests
+// on one session at once. It returns what the node counted.
+func (h *harness) checkNode() proxyroutertest.Stats {
 	h.t.Helper()
 	s := h.node.Stats()
 	if s.Overlaps != 0 || s.Unknown != 0 || s.EarlyCloses != 0 || s.ClosedInUse != 0 {
-		h.t.Errorf("overlaps %d, on unknown sessions %d, early closes %d, closed in use %d; want none", s.Overlaps, s.Unknown, s.EarlyCloses, s.ClosedInUse)
+		h.t.Errorf("the node counted %d overlapping requests, %d requests on unknown sessions, %d sessions closed early and %d closed in use; want 0 of each", s.Overlaps, s.Unknown, s.EarlyCloses, s.ClosedInUse)
 	}
 	return s
 }
 
-// held counts the sessions that somebody holds; one that cools down is held by
-// nobody.
-func (h *harness) held() int {
+// heldSessions counts the sessions that a replica holds a lease of. A session that
+// cools down has a lease without a holder, and is not counted.
+func (h *harness) heldSessions() int {
 	return h.count(`SELECT count(*) FROM automation_sessions WHERE lease_token IS NOT NULL AND lease_holder <> ''`)
 }
 
-// answer is a response, read to its end.
+// answer is a response whose body has been read.
 type answer struct {
 	status int
 	header http.Header
 	body   string
 }
 
+// json decodes the body.
 func (a answer) json(t testing.TB) map[string]any {
 	t.Helper()
 	var v map[string]any
 	if err := json.Unmarshal([]byte(a.body), &v); err != nil {
-		t.Fatalf("%d %q: %v", a.status, a.body, err)
+		t.Fatalf("status %d, body %q: %v; want JSON", a.status, a.body, err)
 	}
 	return v
 }
 
-// code is the error's code on the path of requests.
+// code returns the code of an error in OpenAI's shape, or "".
 func (a answer) code() string {
 	var v struct {
 		Error struct{ Code string }
@@ -334,6 +346,7 @@ func (a answer) code() string {
 	return v.Error.Code
 }
 
+// request makes a request; header is a list of names and values in turn.
 func (h *harness) request(method, path, user, body string, header ...string) *http.Request {
 	h.t.Helper()
 	r, err := http.NewRequestWithContext(context.Background(), method, h.server.URL+path, strings.NewReader(body))
@@ -352,14 +365,15 @@ func (h *harness) request(method, path, user, body string, header ...string) *ht
 	return r
 }
 
-// send repeats a request for which a busy machine's SQLite took longer than the
-// module waits for a database. Where a test breaks the database, that shows at once.
+// send sends a request. It repeats one that failed because SQLite on a busy machine
+// took longer than the module waits for a database. If a test breaks the database on
+// purpose, the request fails at once and is not repeated.
 func (h *harness) send(r *http.Request) answer {
 	h.t.Helper()
 	for {
-		begun, failed := time.Now(), h.databaseErrors.Load()
+		start, failed := time.Now(), h.databaseErrors.Load()
 		a := h.sendOnce(r)
-		if !h.onFile || r.GetBody == nil || a.status != http.StatusServiceUnavailable || time.Since(begun) < 4*time.Second || h.databaseErrors.Load() == failed {
+		if !h.hasOwnSQLite || r.GetBody == nil || a.status != http.StatusServiceUnavailable || time.Since(start) < 4*time.Second || h.databaseErrors.Load() == failed {
 			return a
 		}
 		var err error
@@ -381,9 +395,9 @@ func (h *harness) sendOnce(r *http.Request) answer {
 		h.t.Fatal(err)
 	}
 	a := answer{resp.StatusCode, resp.Header, string(body)}
-	conforms(h.t, r.Method, r.URL.Path, a)
+	checkAgainstOpenAPI(h.t, r.Method, r.URL.Path, a)
 	if i := strings.Index(a.body+fmt.Sprint(a.header), "canary"); i >= 0 || strings.Contains(strings.ToLower(a.body), "sql") {
-		h.t.Errorf("%s %s gives away what is internal: %s", r.Method, r.URL.Path, a.body)
+		h.t.Errorf("%s %s: the answer reveals internal details: %s", r.Method, r.URL.Path, a.body)
 	}
 	return a
 }
@@ -403,18 +417,19 @@ const (
 	hostPath = "/host/v1/chat/completions"
 )
 
-// ask is the body of a chat request.
-func ask(model string) string {
+// chatBody returns the body of a chat request.
+func chatBody(model string) string {
 	text, _ := json.Marshal(map[string]any{"model": model, "messages": []any{map[string]any{"role": "user", "content": "hello"}}})
 	return string(text)
 }
 
+// chat sends a chat request to Forward.
 func (h *harness) chat(user string, header ...string) answer {
 	h.t.Helper()
-	return h.do(http.MethodPost, chatPath, user, ask("llama"), header...)
+	return h.do(http.MethodPost, chatPath, user, chatBody("llama"), header...)
 }
 
-// logBuffer keeps what was logged.
+// logBuffer collects log lines.
 type logBuffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -432,6 +447,7 @@ func (b *logBuffer) String() string {
 	return b.text.String()
 }
 
+// has reports whether one line contains all parts.
 func (b *logBuffer) has(parts ...string) bool {
 	for line := range strings.Lines(b.String()) {
 		found := true
@@ -445,8 +461,8 @@ func (b *logBuffer) has(parts ...string) bool {
 	return false
 }
 
-// without is a copy of the mapping that lacks a name.
-func without(name string) map[string]string {
+// mappingsWithout returns a copy of mappings that lacks a name.
+func mappingsWithout(name string) map[string]string {
 	m := maps.Clone(mappings)
 	delete(m, name)
 	return m

@@ -17,12 +17,12 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
-const askStream = `{"model":"llama","stream":true,"messages":[{"role":"user","content":"one two three"}]}`
+const llamaStreamBody = `{"model":"llama","stream":true,"messages":[{"role":"user","content":"one two three"}]}`
 
 // hostile are the presets of a chat that end by themselves: what a client sees
 // while the fault lasts, with and without a stream, and how many sessions have
 // been paid for when two requests have met it.
-var hostile = map[string]struct {
+var hostileResults = map[string]struct {
 	plain  result
 	stream result
 	opens  int // at most
@@ -62,29 +62,29 @@ func TestHostileNode_EachFaultHasOneResult(t *testing.T) {
 		t.Skip("plays every fault of a node")
 	}
 	for _, p := range proxyroutertest.Presets() {
-		want, ok := hostile[p.Name]
+		want, ok := hostileResults[p.Name]
 		if !ok {
 			continue
 		}
 		t.Run(p.Name, func(t *testing.T) {
 			h := newHarness(t, setup{})
 			first := h.chat("alice").header.Get("X-Automation-Session")
-			h.until("it is idle", func() bool { return h.held() == 0 })
+			h.untilIdle()
 			h.node.Inject(proxyroutertest.Fault{Name: p.Name, Delay: 50 * time.Millisecond})
-			for body, want := range map[string]result{ask("llama"): want.plain, askStream: want.stream} {
+			for body, want := range map[string]result{chatBody("llama"): want.plain, llamaStreamBody: want.stream} {
 				got := h.result(h.do(http.MethodPost, chatPath, "alice", body))
 				if got.status != want.status || (want.code != "" && got.code != want.code) || (want == served && got.code != "") {
 					t.Errorf("%+v, want %+v; the log:\n%s", got, want, h.log)
 				}
 			}
-			if s := h.healthy(); s.Opens > want.opens || s.Closes > 0 {
+			if s := h.checkNode(); s.Opens > want.opens || s.Closes > 0 {
 				t.Errorf("%d opens, want at most %d, and %d closes", s.Opens, want.opens, s.Closes)
 			}
 			h.node.ClearFaults()
-			h.until("its sessions are free", func() bool { return h.held() == 0 })
+			h.untilIdle()
 			a := h.chat("alice")
 			if a.status != http.StatusOK {
-				t.Errorf("afterwards: %d %s", a.status, a.body)
+				t.Errorf("afterwards: status %d, body %s; want 200", a.status, a.body)
 			}
 			if id := a.header.Get("X-Automation-Session"); want.opens == 1 && id != first {
 				t.Errorf("afterwards on %s, want the first session again", id)
@@ -123,7 +123,7 @@ func TestHostileNode_AHangingAnswerKeepsItsSessionAlone(t *testing.T) {
 			h := newHarness(t, setup{config: func(c *automation.Config) { c.DrainTimeout = 10 * time.Millisecond }})
 			h.node.Inject(proxyroutertest.Fault{Name: name, Times: 1})
 			ctx, cancel := context.WithCancel(t.Context())
-			r := h.request(http.MethodPost, chatPath, "alice", askStream).WithContext(ctx)
+			r := h.request(http.MethodPost, chatPath, "alice", llamaStreamBody).WithContext(ctx)
 			var left sync.WaitGroup
 			left.Go(func() {
 				if resp, err := h.server.Client().Do(r); err == nil {
@@ -135,9 +135,9 @@ func TestHostileNode_AHangingAnswerKeepsItsSessionAlone(t *testing.T) {
 			cancel()
 			left.Wait()
 			if a := h.chat("alice"); a.status != http.StatusOK {
-				t.Errorf("%d %s", a.status, a.body)
+				t.Errorf("status %d, body %s; want 200", a.status, a.body)
 			}
-			h.healthy()
+			h.checkNode()
 		})
 	}
 }
@@ -168,7 +168,7 @@ func TestHostileNode_LeavesNothingBehind(t *testing.T) {
 		h.chat(fmt.Sprint("user", i))
 	}
 	measure := func() (goroutines, files int, heap uint64) {
-		h.until("all answers have ended", func() bool { return h.held() == 0 })
+		h.untilIdle()
 		h.server.Client().CloseIdleConnections()
 		runtime.GC()
 		runtime.GC()
@@ -215,9 +215,9 @@ func (h *harness) abuse(i int, fault string) {
 	h.node.Inject(proxyroutertest.Fault{Name: fault, Times: 1})
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(40))*time.Millisecond)
 	defer cancel()
-	body := askStream
+	body := llamaStreamBody
 	if i%2 == 0 {
-		body = ask("llama")
+		body = chatBody("llama")
 	}
 	r := h.request(http.MethodPost, chatPath, fmt.Sprint("user", i%4), body).WithContext(ctx)
 	resp, err := h.server.Client().Do(r)

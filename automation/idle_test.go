@@ -42,10 +42,10 @@ func TestRun_SendsAtMostThreeStatementsASecondWhileIdle(t *testing.T) {
 	var rate float64
 	for range 30 {
 		proxy.TakeTraffic()
-		begun := time.Now()
+		start := time.Now()
 		<-time.After(window)
 		traffic = proxy.TakeTraffic()
-		rate = float64(traffic.Statements) / time.Since(begun).Seconds()
+		rate = float64(traffic.Statements) / time.Since(start).Seconds()
 		if rate <= most {
 			break
 		}
@@ -80,8 +80,8 @@ func TestForward_TakesNoRoundTripAfterAnotherChat(t *testing.T) {
 	// looks whether another one needs the session, so the best of many counts.
 	h.until("a chat takes no round trip", func() bool {
 		for range 2 {
-			if a := h.do("POST", chatPath, "alice", ask("llama")); a.status != 200 {
-				t.Fatalf("a chat: %d %s", a.status, a.body)
+			if a := h.do("POST", chatPath, "alice", chatBody("llama")); a.status != 200 {
+				t.Fatalf("a chat: status %d, body %s; want 200", a.status, a.body)
 			}
 			if traffic := proxy.TakeTraffic(); traffic.RoundTrips == 0 {
 				return true
@@ -89,5 +89,5 @@ func TestForward_TakesNoRoundTripAfterAnotherChat(t *testing.T) {
 		}
 		return false
 	})
-	h.healthy()
+	h.checkNode()
 }

@@ -75,7 +75,7 @@ func resolve(doc object, v any) (any, error) {
 }
 
 // declared finds the operation for a request, if its path is in the document.
-func declared(doc object, method, path string) object {
+func findOperation(doc object, method, path string) object {
 	for template, item := range doc["paths"].(object) {
 		pattern := "^" + strings.ReplaceAll(regexp.QuoteMeta(template), `\{id\}`, "[^/]+") + "$"
 		if regexp.MustCompile(pattern).MatchString(path) {
@@ -88,13 +88,13 @@ func declared(doc object, method, path string) object {
 
 // conforms holds an answer against the document: its status, headers, media
 // type and body must be declared. Routes that are not in it are passed over.
-func conforms(t testing.TB, method, path string, a answer) {
+func checkAgainstOpenAPI(t testing.TB, method, path string, a answer) {
 	t.Helper()
 	doc, err := document()
 	if err != nil {
 		t.Fatal(err)
 	}
-	op := declared(doc, method, path)
+	op := findOperation(doc, method, path)
 	if op == nil {
 		return
 	}
@@ -130,13 +130,13 @@ func conforms(t testing.TB, method, path string, a answer) {
 		t.Errorf("%s %s answers %d with %q: %v", method, path, a.status, a.body, err)
 		return
 	}
-	if err := valid(body["schema"].(object), v, "body"); err != nil {
+	if err := validateSchema(body["schema"].(object), v, "body"); err != nil {
 		t.Errorf("%s %s answers %d with %s: %v", method, path, a.status, a.body, err)
 	}
 }
 
 // valid checks a value against the part of JSON Schema that the document uses.
-func valid(schema object, v any, at string) error {
+func validateSchema(schema object, v any, at string) error {
 	var errs []error
 	complain := func(format string, args ...any) { errs = append(errs, fmt.Errorf(at+": "+format, args...)) }
 	if want := schema["type"]; want != nil && !slices.Contains(typesOf(want), typeOf(v)) &&
@@ -160,7 +160,7 @@ func valid(schema object, v any, at string) error {
 	case []any:
 		if items, ok := schema["items"].(object); ok {
 			for i, x := range v {
-				errs = append(errs, valid(items, x, fmt.Sprintf("%s[%d]", at, i)))
+				errs = append(errs, validateSchema(items, x, fmt.Sprintf("%s[%d]", at, i)))
 			}
 		}
 	case object:
@@ -173,9 +173,9 @@ func valid(schema object, v any, at string) error {
 		properties, _ := schema["properties"].(object)
 		for name, x := range v {
 			if p, ok := properties[name].(object); ok {
-				errs = append(errs, valid(p, x, at+"."+name))
+				errs = append(errs, validateSchema(p, x, at+"."+name))
 			} else if extra, ok := schema["additionalProperties"].(object); ok {
-				errs = append(errs, valid(extra, x, at+"."+name))
+				errs = append(errs, validateSchema(extra, x, at+"."+name))
 			} else if schema["additionalProperties"] == false {
 				complain("%s is not declared", name)
 			}
@@ -269,7 +269,7 @@ func TestAdminDocument_HasEveryRouteAndNoOther(t *testing.T) {
 
 func TestOpenAPI_IsServedAndTrueOfTheOtherRoutes(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, setup{typed: true})
+	h := newHarness(t, setup{withFeed: true})
 	served := h.get("/openapi.json", "")
 	file, err := os.ReadFile("openapi.json")
 	if err != nil || served.body != string(file) || served.header.Get("Content-Type") != "application/json" {
@@ -307,7 +307,7 @@ func TestOpenAPI_CheckFindsFaults(t *testing.T) {
 		if err := json.Unmarshal([]byte(strings.Replace(good, tt.old, tt.new, 1)), &v); err != nil {
 			t.Fatal(err)
 		}
-		got := fmt.Sprint(valid(schema, v, "body"))
+		got := fmt.Sprint(validateSchema(schema, v, "body"))
 		if tt.want == "" && got != "<nil>" || !strings.Contains(got, tt.want) {
 			t.Errorf("%s for %s: %s, want %s", tt.new, tt.old, got, tt.want)
 		}

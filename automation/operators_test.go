@@ -21,17 +21,17 @@ func TestFeedback_IsStoredForUsersWhoHaveTheFeatureOrHadIt(t *testing.T) {
 	o := newOperator(t, setup{})
 	sent := o.do("POST", feedbackPath, "alice", `{"rating":2,"message":"=Sessions ended early."}`)
 	if sent.status != http.StatusCreated || sent.json(t)["rating"] != 2.0 {
-		t.Fatalf("sent: %d %s", sent.status, sent.body)
+		t.Fatalf("sent: status %d, body %s; want 201", sent.status, sent.body)
 	}
-	if a := o.do("PUT", settingsPath, "bob", good); a.status != http.StatusOK {
-		t.Fatalf("bob's settings: %d %s", a.status, a.body)
+	if a := o.do("PUT", settingsPath, "bob", validSettings); a.status != http.StatusOK {
+		t.Fatalf("bob's settings: status %d, body %s; want 200", a.status, a.body)
 	}
-	o.set(`UPDATE feature_flags SET enabled = false WHERE feature_name = 'automation'`)
+	o.execAndRefresh(`UPDATE feature_flags SET enabled = false WHERE feature_name = 'automation'`)
 	o.until("the feature is off", func() bool { return o.get(settingsPath, "alice").status == http.StatusNotFound })
 	if a := o.do("POST", feedbackPath, "bob", `{"message":"I miss it."}`); a.status != http.StatusCreated || a.json(t)["rating"] != nil {
-		t.Errorf("of a user who had it: %d %s", a.status, a.body)
+		t.Errorf("of a user who had it: status %d, body %s; want 201", a.status, a.body)
 	}
-	problemOf(t, o.do("POST", feedbackPath, "carol", `{"message":"What is it?"}`), http.StatusNotFound)
+	checkProblem(t, o.do("POST", feedbackPath, "carol", `{"message":"What is it?"}`), http.StatusNotFound)
 
 	o.expect(o.call("GET", "/feedback", ""), http.StatusOK, `"user_id":"bob"`)
 	o.expect(o.call("GET", "/feedback?stage=100+%25&open=true&user=alice&limit=5", ""), http.StatusOK, `"stage":"100 %"`)
@@ -71,13 +71,13 @@ func TestFeedback_RefusesInvalidEntries(t *testing.T) {
 		`{"message":"x","message":"y"}`:                   "message",
 		`{"message":"` + strings.Repeat("é", 2001) + `"}`: "message",
 	} {
-		if got := problemOf(t, h.do("POST", feedbackPath, "alice", body), http.StatusBadRequest); !slices.Equal(got, []string{field}) {
+		if got := checkProblem(t, h.do("POST", feedbackPath, "alice", body), http.StatusBadRequest); !slices.Equal(got, []string{field}) {
 			t.Errorf("%.60s: fields %v, want %s", body, got, field)
 		}
 	}
-	problemOf(t, h.do("POST", feedbackPath, "", `{"message":"x"}`), http.StatusUnauthorized)
-	problemOf(t, h.do("POST", feedbackPath, "ro-alice", `{"message":"x"}`), http.StatusForbidden)
-	problemOf(t, h.do("POST", feedbackPath, "alice", `{"message":"`+strings.Repeat("x", 40<<10)+`"}`), http.StatusRequestEntityTooLarge)
+	checkProblem(t, h.do("POST", feedbackPath, "", `{"message":"x"}`), http.StatusUnauthorized)
+	checkProblem(t, h.do("POST", feedbackPath, "ro-alice", `{"message":"x"}`), http.StatusForbidden)
+	checkProblem(t, h.do("POST", feedbackPath, "alice", `{"message":"`+strings.Repeat("x", 40<<10)+`"}`), http.StatusRequestEntityTooLarge)
 }
 
 func TestFeedback_IsLimitedAndRepeatable(t *testing.T) {
@@ -107,7 +107,7 @@ func TestConsole_FitsTheAdminAPI(t *testing.T) {
 	o := newOperator(t, setup{})
 	o.chat("alice")
 	if a := o.do("POST", feedbackPath, "alice", `{"rating":4,"message":"Good."}`); a.status != http.StatusCreated {
-		t.Fatalf("%d %s", a.status, a.body)
+		t.Fatalf("status %d, body %s; want 201", a.status, a.body)
 	}
 	pages := console.New(o.Module, console.Options{Authorize: func(*http.Request) (console.Operator, error) { return console.Operator{Name: "ann"}, nil }})
 	get := func(path string) string {
@@ -141,7 +141,7 @@ func TestAdmin_OverviewSumsUpAllReplicas(t *testing.T) {
 	o.chat("alice")
 	o.node.Inject(proxyroutertest.Fault{Name: "open-refused"})
 	if a := o.chat("bob"); a.status != http.StatusServiceUnavailable {
-		t.Fatalf("a refused open: %d %s", a.status, a.body)
+		t.Fatalf("a refused open: status %d, body %s; want 503", a.status, a.body)
 	}
 	own := o.ReplicaFigures()
 	overhead := int64(0)
@@ -152,7 +152,7 @@ func TestAdmin_OverviewSumsUpAllReplicas(t *testing.T) {
 		t.Errorf("this replica counted %+v", own)
 	}
 
-	o.sql(`INSERT INTO automation_replicas (id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, problems, requests, failures, node_failures, figures)
+	o.exec(`INSERT INTO automation_replicas (id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, problems, requests, failures, node_failures, figures)
 		VALUES ('x', 'other', 'v1', '2026-01-01 00:00:00.000', '2100-01-01 00:00:00.000', true, 1, 90, '{"requests": "5 of 5 failed"}', 5, 5, 0,
 			'{"served": 5, "failed": {"database": 45}, "overhead": [0, 0, 5]}')`)
 	var got struct {
@@ -186,7 +186,7 @@ func TestAdmin_OverviewSumsUpAllReplicas(t *testing.T) {
 }
 
 func TestAdmin_ListsAndEndsSessions(t *testing.T) {
-	o := newOperator(t, setup{typed: true, config: func(c *automation.Config) { c.MaxOpensPerHour, c.MaxOpensPerDay = 10, 50 }})
+	o := newOperator(t, setup{withFeed: true, config: func(c *automation.Config) { c.MaxOpensPerHour, c.MaxOpensPerDay = 10, 50 }})
 	opened := o.chat("alice")
 	id := opened.header.Get("X-Automation-Session")
 	o.expect(o.call("GET", "/sessions?user=alice&state=open&limit=1", ""), http.StatusOK, `"id":"`+id+`"`)
@@ -206,7 +206,7 @@ func TestAdmin_ListsAndEndsSessions(t *testing.T) {
 
 // What was removed by hand is removed in somebody's name; a dry run removes nothing.
 func TestAdmin_RecordsWhoCleansUp(t *testing.T) {
-	o := newOperator(t, setup{idle: true})
+	o := newOperator(t, setup{skipRun: true})
 	o.expect(o.call("POST", "/cleanup", `{"dry_run":true}`, "X-Automation-Actor", "olga"), http.StatusOK, "")
 	if events := o.call("GET", "/flags/automation/events", "").Body.String(); strings.Contains(events, "olga") {
 		t.Errorf("a dry run: %s", events)
@@ -214,7 +214,7 @@ func TestAdmin_RecordsWhoCleansUp(t *testing.T) {
 	o.expect(o.call("POST", "/cleanup", "", "X-Automation-Actor", "olga"), http.StatusOK, "")
 	o.expect(o.call("GET", "/flags/automation/events?limit=1", ""), http.StatusOK, `"action":"cleanup"`)
 	o.expect(o.call("GET", "/flags/automation/events?limit=1", ""), http.StatusOK, `"changed_by":"admin:olga"`)
-	o.set(`DROP TABLE feature_flag_events`)
+	o.execAndRefresh(`DROP TABLE feature_flag_events`)
 	if w := o.call("DELETE", "/cleanup", ""); w.Code != http.StatusMethodNotAllowed {
 		t.Errorf("%d", w.Code)
 	}

@@ -20,18 +20,18 @@ func TestModels_TypesComeFromTheNodesRegistry(t *testing.T) {
 		t.Errorf("no model has its time: %s", body)
 	}
 	for _, c := range []struct{ name, path, body string }{
-		{"an embedding model in a chat", chatPath, ask("embedder")},
-		{"embeddings by a chat model", "/api/v1/embeddings", ask("llama")},
+		{"an embedding model in a chat", chatPath, chatBody("embedder")},
+		{"embeddings by a chat model", "/api/v1/embeddings", chatBody("llama")},
 		{"embeddings without a model", "/api/v1/embeddings", `{"input":"x"}`},
 	} {
 		if a := h.do(http.MethodPost, c.path, "alice", c.body); a.status != http.StatusBadRequest || a.code() != "model_type_mismatch" {
-			t.Errorf("%s: %d %s", c.name, a.status, a.body)
+			t.Errorf("%s: status %d, body %s; want 400 model_type_mismatch", c.name, a.status, a.body)
 		}
 	}
 	if n := h.node.Stats().OpenRequests; n != 0 {
 		t.Errorf("%d sessions were opened for requests of the wrong type", n)
 	}
 	if a := h.do(http.MethodPost, "/api/v1/embeddings", "alice", `{"model":"embedder","input":"x"}`); a.status != http.StatusOK {
-		t.Errorf("embeddings by an embedding model: %d %s", a.status, a.body)
+		t.Errorf("embeddings by an embedding model: status %d, body %s; want 200", a.status, a.body)
 	}
 }

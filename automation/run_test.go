@@ -21,7 +21,7 @@ import (
 )
 
 func TestNew_NamesAllThatIsWrong(t *testing.T) {
-	db := liteDB(t)
+	db := sqliteDB(t)
 	bad := testConfig(t)
 	bad.MappingsFile, bad.MinSessionDuration = "", time.Second
 	lost := testConfig(t)
@@ -31,11 +31,11 @@ func TestNew_NamesAllThatIsWrong(t *testing.T) {
 		identify automation.Identify
 		want     []string
 	}{
-		"a Config out of bounds": {bad, db, byKey, []string{"AUTOMATION_MIN_SESSION_SECONDS"}},
-		"no database":            {lost, nil, byKey, []string{"*sqlx.DB"}},
+		"a Config out of bounds": {bad, db, identifyByKey, []string{"AUTOMATION_MIN_SESSION_SECONDS"}},
+		"no database":            {lost, nil, identifyByKey, []string{"*sqlx.DB"}},
 		"everything":             {bad, nil, nil, []string{"AUTOMATION_MIN_SESSION_SECONDS", "*sqlx.DB", "function that identifies", "PROXY_ROUTER_URL"}},
 		"nobody who identifies":  {lost, db, nil, []string{"function that identifies"}},
-		"no node":                {lost, db, byKey, []string{"PROXY_ROUTER_URL"}},
+		"no node":                {lost, db, identifyByKey, []string{"PROXY_ROUTER_URL"}},
 	} {
 		_, err := automation.New(tt.cfg, tt.db, tt.identify, automation.Options{})
 		for _, want := range tt.want {
@@ -45,7 +45,7 @@ func TestNew_NamesAllThatIsWrong(t *testing.T) {
 		}
 	}
 	lost.ProxyRouterURL = "http://127.0.0.1:1"
-	if _, err := automation.New(lost, db, byKey, automation.Options{}); err != nil {
+	if _, err := automation.New(lost, db, identifyByKey, automation.Options{}); err != nil {
 		t.Error(err) // and it asked nobody
 	}
 }
@@ -61,7 +61,7 @@ func TestLoad_SaysWhatIsWrongWithTheMapping(t *testing.T) {
 		"many problems": {"{\n\"llama\": \"0x12\",\n\"LLAMA\": \"0x" + strings.Repeat("1", 64) + "\"\n}", []string{"2", "3", "default"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newHarness(t, setup{idle: true})
+			h := newHarness(t, setup{skipRun: true})
 			err := os.Remove(h.cfg.MappingsFile)
 			if tt.text != "" {
 				err = os.WriteFile(h.cfg.MappingsFile, []byte(tt.text), 0o600)
@@ -81,20 +81,20 @@ func TestLoad_SaysWhatIsWrongWithTheMapping(t *testing.T) {
 
 func TestRun_WithoutAMappingAsksUsersToComeBackUntilItIsThere(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, setup{idle: true})
+	h := newHarness(t, setup{skipRun: true})
 	if err := os.Remove(h.cfg.MappingsFile); err != nil {
 		t.Fatal(err)
 	}
 	h.start()
 	h.until("it runs", func() bool { return h.Snapshot().Components["run"].OK && h.Snapshot().Components["flags"].OK })
 	for _, path := range []string{hostPath, chatPath} {
-		a := h.do("POST", path, "alice", ask("llama"))
+		a := h.do("POST", path, "alice", chatBody("llama"))
 		if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
-			t.Errorf("%s: %d %s", path, a.status, a.body)
+			t.Errorf("%s: status %d, body %s; want 503 with Retry-After", path, a.status, a.body)
 		}
 	}
 	if a := h.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "not loaded") {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("status %d, body %s; want 503", a.status, a.body)
 	}
 	writeJSON(t, h.cfg.MappingsFile, mappings)
 	h.until("alice is served", func() bool { return h.chat("alice").status == http.StatusOK })
@@ -103,9 +103,9 @@ func TestRun_WithoutAMappingAsksUsersToComeBackUntilItIsThere(t *testing.T) {
 func TestNew_NeedsNoNodeAndNoMappingWhileTheFeatureIsOff(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.FeatureEnabled, cfg.MappingsFile = false, filepath.Join(t.TempDir(), "absent.json")
-	db := liteDB(t)
+	db := sqliteDB(t)
 	migrate(t, db)
-	m, err := automation.New(cfg, db, byKey, automation.Options{})
+	m, err := automation.New(cfg, db, identifyByKey, automation.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func TestNew_NeedsNoNodeAndNoMappingWhileTheFeatureIsOff(t *testing.T) {
 	h.until("it runs", func() bool { return h.Snapshot().Components["run"].OK })
 	called := false
 	next := m.Sessions(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called = true }))
-	r := httptest.NewRequest(http.MethodPost, chatPath, strings.NewReader(ask("llama")))
+	r := httptest.NewRequest(http.MethodPost, chatPath, strings.NewReader(chatBody("llama")))
 	r.Header.Set("Authorization", "Bearer sk-alice")
 	next.ServeHTTP(httptest.NewRecorder(), r)
 	if !called {
@@ -133,27 +133,27 @@ func TestRun_KeepsTheLastGoodMapping(t *testing.T) {
 	}
 	h.until("the refusal shows", func() bool { return h.Snapshot().Components["mapping"].Detail != "" })
 	if a := h.get("/healthz/ready", ""); a.status != http.StatusOK || !strings.Contains(a.body, "the last good one serves") {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("status %d, body %s; want 200", a.status, a.body)
 	}
 	if a := h.chat("alice"); a.status != http.StatusOK {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("status %d, body %s; want 200", a.status, a.body)
 	}
-	changed := without("llama")
+	changed := mappingsWithout("llama")
 	changed["lima"] = mappings["llama"]
 	writeJSON(t, h.cfg.MappingsFile, changed)
 	h.until("the new one serves", func() bool {
-		return h.do("POST", chatPath, "alice", ask("lima")).status == http.StatusOK
+		return h.do("POST", chatPath, "alice", chatBody("lima")).status == http.StatusOK
 	})
 	if a := h.chat("alice"); a.code() != "model_not_found" {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("status %d, body %s; want model_not_found", a.status, a.body)
 	}
 }
 
 func TestRun_StartsWithoutTheDatabaseAndRecovers(t *testing.T) {
 	t.Parallel()
 	t.Run("sqlite, migrated later", func(t *testing.T) {
-		h := newHarness(t, setup{bare: true})
-		recovers(t, h, func() { migrate(t, h.db); h.sql(everybody) })
+		h := newHarness(t, setup{skipMigration: true})
+		checkRecovery(t, h, func() { migrate(t, h.db); h.exec(enableForAll) })
 	})
 	t.Run("postgres, started later", func(t *testing.T) {
 		c := pgtest.Start(t, pgtest.Options{})
@@ -161,12 +161,12 @@ func TestRun_StartsWithoutTheDatabaseAndRecovers(t *testing.T) {
 		first := db(t)
 		first.SetMaxIdleConns(0) // none that stands when the server goes
 		migrate(t, first)
-		if _, err := first.ExecContext(t.Context(), everybody); err != nil {
+		if _, err := first.ExecContext(t.Context(), enableForAll); err != nil {
 			t.Fatal(err)
 		}
 		c.Stop()
-		h := newHarness(t, setup{bare: true, db: db})
-		recovers(t, h, c.Restart)
+		h := newHarness(t, setup{skipMigration: true, db: db})
+		checkRecovery(t, h, c.Restart)
 		// And it goes away and comes back while the module runs.
 		c.Stop()
 		h.until("the next request is told to come back", func() bool {
@@ -179,30 +179,30 @@ func TestRun_StartsWithoutTheDatabaseAndRecovers(t *testing.T) {
 		}
 		c.Restart()
 		h.until("alice is served again", func() bool { return h.chat("alice").status == http.StatusOK })
-		if s := h.healthy(); s.Opens != 1 {
+		if s := h.checkNode(); s.Opens != 1 {
 			t.Errorf("%d opens, want 1", s.Opens)
 		}
 	})
 }
 
 // recovers asserts that automation is off without the database, and on once it is there.
-func recovers(t *testing.T, h *harness, comes func()) {
+func checkRecovery(t *testing.T, h *harness, comes func()) {
 	t.Helper()
 	h.until("the mapping is loaded", func() bool { return h.Snapshot().Components["mapping"].OK })
 	h.until("readiness says that the database is away", func() bool { return !h.Snapshot().Components["database"].OK })
 	if a := h.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable || h.Snapshot().Components["flags"].OK {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("status %d, body %s; want 503", a.status, a.body)
 	}
-	if a := h.do("POST", hostPath, "alice", ask("llama")); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != "" {
-		t.Errorf("not untouched: %d %s", a.status, a.body)
+	if a := h.do("POST", hostPath, "alice", chatBody("llama")); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != "" {
+		t.Errorf("not untouched: status %d, body %s; want 200", a.status, a.body)
 	}
-	problemOf(t, h.get(settingsPath, "alice"), http.StatusServiceUnavailable)
-	problemOf(t, h.get(statusPath, "alice"), http.StatusServiceUnavailable)
+	checkProblem(t, h.get(settingsPath, "alice"), http.StatusServiceUnavailable)
+	checkProblem(t, h.get(statusPath, "alice"), http.StatusServiceUnavailable)
 	comes()
 	h.until("it is ready", func() bool { return h.get("/healthz/ready", "").status == http.StatusOK })
 	h.until("alice is served", func() bool { return h.chat("alice").status == http.StatusOK })
-	if a := h.do("PUT", settingsPath, "alice", good); a.status != http.StatusOK {
-		t.Errorf("%d %s", a.status, a.body)
+	if a := h.do("PUT", settingsPath, "alice", validSettings); a.status != http.StatusOK {
+		t.Errorf("status %d, body %s; want 200", a.status, a.body)
 	}
 }
 
@@ -214,9 +214,9 @@ func TestModule_KeepsNobodyLongOnAFrozenDatabase(t *testing.T) {
 	c := pgtest.Start(t, pgtest.Options{})
 	h := newHarness(t, setup{db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, c.DSN("postgres")) },
 		config: func(c *automation.Config) { c.DefaultOptIn = false }})
-	h.do("PUT", settingsPath, "alice", good)
+	h.do("PUT", settingsPath, "alice", validSettings)
 	h.chat("alice")
-	h.until("it is idle", func() bool { return h.held() == 0 })
+	h.untilIdle()
 	c.Freeze()
 	thaw := sync.OnceFunc(c.Thaw)
 	defer thaw()
@@ -229,30 +229,30 @@ func TestModule_KeepsNobodyLongOnAFrozenDatabase(t *testing.T) {
 	if a := h.chat("alice"); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
 		t.Error(a.body)
 	}
-	if a := h.do("POST", hostPath, "bob", ask("llama")); a.status != http.StatusServiceUnavailable {
+	if a := h.do("POST", hostPath, "bob", chatBody("llama")); a.status != http.StatusServiceUnavailable {
 		t.Error(a.body)
 	}
-	if a := h.do("POST", hostPath, "", ask("llama")); a.status != http.StatusOK {
+	if a := h.do("POST", hostPath, "", chatBody("llama")); a.status != http.StatusOK {
 		t.Error(a.body)
 	}
 	thaw()
 	h.until("alice is served again", func() bool { return h.chat("alice").status == http.StatusOK })
-	h.healthy()
+	h.checkNode()
 }
 
 func TestAPI_SaysThatAWritesOutcomeIsUnknown(t *testing.T) {
 	t.Parallel()
 	proxy := pgtest.NewProxy(t, schematest.Database(t))
-	h := newHarness(t, setup{idle: true, db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, proxy.DSN()) }})
-	h.set(everybody)
+	h := newHarness(t, setup{skipRun: true, db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, proxy.DSN()) }})
+	h.execAndRefresh(enableForAll)
 	proxy.LoseReplies(func(tag string) bool { return tag == "COMMIT" })
-	a := h.do("PUT", settingsPath, "alice", good)
-	problemOf(t, a, http.StatusServiceUnavailable)
+	a := h.do("PUT", settingsPath, "alice", validSettings)
+	checkProblem(t, a, http.StatusServiceUnavailable)
 	if !strings.Contains(a.body, "not known") || a.header.Get("Retry-After") != "1" || proxy.Lost() == 0 {
 		t.Errorf("%s %v", a.body, a.header)
 	}
 	proxy.LoseReplies(nil)
-	if got := settingsOf(t, h.do("PUT", settingsPath, "alice", good)); got != `alice true 1800 stored=true "1"` {
+	if got := settingsOf(t, h.do("PUT", settingsPath, "alice", validSettings)); got != `alice true 1800 stored=true "1"` {
 		t.Error(got) // sent again it changes nothing
 	}
 }
@@ -267,9 +267,9 @@ func TestRun_LetsRequestsInFlightFinish(t *testing.T) {
 			w.WriteHeader(http.StatusTeapot)
 		}
 	}})
-	letGo := sync.OnceFunc(func() { close(hold) })
-	t.Cleanup(letGo) // or the server waits without end
-	r := h.request("POST", hostPath, "alice", ask("llama"))
+	release := sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(release) // or the server waits without end
+	r := h.request("POST", hostPath, "alice", chatBody("llama"))
 	done := make(chan answer, 1)
 	go func() { done <- h.send(r) }()
 	<-entered
@@ -277,7 +277,7 @@ func TestRun_LetsRequestsInFlightFinish(t *testing.T) {
 	go func() { ended <- h.stop() }()
 	h.until("it is not ready any more", func() bool { return h.get("/healthz/ready", "").status == http.StatusServiceUnavailable })
 	h.until("others are told to come back", func() bool {
-		a := h.do("POST", chatPath, "bob", ask("llama"))
+		a := h.do("POST", chatPath, "bob", chatBody("llama"))
 		return a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") != ""
 	})
 	select {
@@ -285,17 +285,17 @@ func TestRun_LetsRequestsInFlightFinish(t *testing.T) {
 		t.Fatalf("Run returned %v with a request in flight", err)
 	default:
 	}
-	letGo()
+	release()
 	if a := <-done; a.status != http.StatusOK {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("status %d, body %s; want 200", a.status, a.body)
 	}
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if n := h.held(); n != 0 {
+	if n := h.heldSessions(); n != 0 {
 		t.Errorf("%d leases are held", n)
 	}
-	if s := h.healthy(); s.Closes != 0 {
+	if s := h.checkNode(); s.Closes != 0 {
 		t.Errorf("%d sessions were closed on the way out", s.Closes)
 	}
 }
@@ -305,16 +305,16 @@ func TestRun_EndsRequestsAfterTheDrain(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{node: proxyroutertest.Options{ChunkDelay: time.Minute},
 		config: func(c *automation.Config) { c.DrainTimeout = 0 }})
-	r := h.request("POST", chatPath, "alice", ask("llama"))
+	r := h.request("POST", chatPath, "alice", chatBody("llama"))
 	done := make(chan answer, 1)
 	go func() { done <- h.send(r) }()
 	h.until("the node has the request", func() bool { return h.node.Stats().Chats == 1 })
-	begun := time.Now()
-	if err := h.stop(); err != nil || time.Since(begun) > 20*time.Second { // none is none, and not the default of 30 s
-		t.Error(err, time.Since(begun))
+	start := time.Now()
+	if err := h.stop(); err != nil || time.Since(start) > 20*time.Second { // none is none, and not the default of 30 s
+		t.Error(err, time.Since(start))
 	}
 	if a := <-done; a.status != http.StatusServiceUnavailable || a.code() != "session_unavailable" || a.header.Get("Retry-After") == "" {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("status %d, body %s; want 503 session_unavailable with Retry-After", a.status, a.body)
 	}
 	if n := h.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND reason = ''`); n != 1 {
 		t.Errorf("%d sessions are in service, want the one", n)
@@ -328,7 +328,7 @@ func TestRun_RefusesASecondCall(t *testing.T) {
 		t.Error(err)
 	}
 	if a := h.chat("alice"); a.status != http.StatusOK || !h.Snapshot().Components["run"].OK {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("status %d, body %s; want 200", a.status, a.body)
 	}
 }
 
@@ -337,10 +337,10 @@ func TestEraseUser_LeavesNoRowThatNamesThem(t *testing.T) {
 	for name, db := range databases {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, setup{db: db})
-			h.do("PUT", settingsPath, "alice", good)
+			h.do("PUT", settingsPath, "alice", validSettings)
 			id := h.chat("alice").header.Get("X-Automation-Session")
-			h.until("it is idle", func() bool { return h.held() == 0 })
-			h.sql(`INSERT INTO automation_user_failures (user_id, cause, code, began_at, failed_at, requests) VALUES ('alice', 'node', '', CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, 1)`)
+			h.untilIdle()
+			h.exec(`INSERT INTO automation_user_failures (user_id, cause, code, began_at, failed_at, requests) VALUES ('alice', 'node', '', CURRENT_TIMESTAMP, CURRENT_TIMESTAMP, 1)`)
 			for range 2 {
 				if err := h.EraseUser(t.Context(), "alice"); err != nil {
 					t.Fatal(err)
@@ -356,10 +356,10 @@ func TestEraseUser_LeavesNoRowThatNamesThem(t *testing.T) {
 			}
 			for _, user := range []string{"alice", "bob"} {
 				if a := h.chat(user, "session_id", id); a.status != http.StatusNotFound {
-					t.Errorf("%s on the session: %d %s", user, a.status, a.body)
+					t.Errorf("%s on the session: status %d, body %s; want 404", user, a.status, a.body)
 				}
 			}
-			if s := h.healthy(); s.Closes != 0 {
+			if s := h.checkNode(); s.Closes != 0 {
 				t.Error("the session was closed early")
 			}
 		})
@@ -380,19 +380,19 @@ func TestRun_PrewarmsModelsWhileTheFeatureIsOn(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for real intervals")
 	}
-	h := newHarness(t, setup{flag: `UPDATE feature_flags SET enabled = false`, config: func(c *automation.Config) {
+	h := newHarness(t, setup{flagSQL: `UPDATE feature_flags SET enabled = false`, config: func(c *automation.Config) {
 		c.PrewarmModels = []string{"llama", "misspelt"}
 	}})
 	if n := h.node.Stats().OpenRequests; n != 0 {
 		t.Errorf("%d opens while the flag is off", n)
 	}
-	h.set(`UPDATE feature_flags SET enabled = true, rollout_percentage = 100`)
+	h.execAndRefresh(`UPDATE feature_flags SET enabled = true, rollout_percentage = 100`)
 	h.until("one is ready", func() bool {
 		return h.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND user_id = ''`) == 1
 	})
 	id := h.node.Stats().Sessions[0].ID
 	if a := h.chat("alice"); a.header.Get("X-Automation-Session") != id {
-		t.Errorf("%d %s %v", a.status, a.body, a.header)
+		t.Errorf("status %d, body %s, header %v", a.status, a.body, a.header)
 	}
 	h.until("there is a next one", func() bool { return h.node.Stats().Opens == 2 })
 	if n := strings.Count(h.log.String(), "model of AUTOMATION_PREWARM_MODELS is unknown"); n != 1 {
@@ -411,15 +411,15 @@ func TestRun_RenewsASessionInUse(t *testing.T) {
 	}{
 		"while its user has automation on":   {func(*harness) {}, 2},
 		"not when they have switched it off": {func(h *harness) { h.do("PUT", settingsPath, "alice", `{"is_enabled":false,"session_duration":300}`) }, 1},
-		"not without the feature":            {func(h *harness) { h.set(`UPDATE feature_flags SET enabled = false`) }, 1},
+		"not without the feature":            {func(h *harness) { h.execAndRefresh(`UPDATE feature_flags SET enabled = false`) }, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, setup{config: func(c *automation.Config) { c.SweepInterval, c.RenewAhead = time.Hour, 4*time.Minute }})
 			h.chat("alice")
-			h.until("it is idle", func() bool { return h.held() == 0 })
+			h.untilIdle()
 			const format = "2006-01-02 15:04:05.000"
-			ends := time.Now().UTC().Add(3 * time.Minute)
-			h.set(fmt.Sprintf(`UPDATE automation_sessions SET ends_at = '%s', next_at = '%s'`, ends.Format(format), ends.Add(time.Minute).Format(format)))
+			outcomeRecorder := time.Now().UTC().Add(3 * time.Minute)
+			h.execAndRefresh(fmt.Sprintf(`UPDATE automation_sessions SET ends_at = '%s', next_at = '%s'`, outcomeRecorder.Format(format), outcomeRecorder.Add(time.Minute).Format(format)))
 			tt.prepare(h)
 			if err := h.Maintain(t.Context()); err != nil {
 				t.Fatal(err)
@@ -434,24 +434,24 @@ func TestRun_RenewsASessionInUse(t *testing.T) {
 func TestReady_NamesAFlagThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
-	h.sql(`PRAGMA ignore_check_constraints = 1`)
-	h.sql(`DROP TRIGGER automation_flag_ids_update`)
-	h.sql(`UPDATE feature_flags SET enabled_user_ids = '{"a":1}'`)
+	h.exec(`PRAGMA ignore_check_constraints = 1`)
+	h.exec(`DROP TRIGGER automation_flag_ids_update`)
+	h.exec(`UPDATE feature_flags SET enabled_user_ids = '{"a":1}'`)
 	h.until("it shows", func() bool { return h.Snapshot().Components["flags"].Detail != "" })
 	if p := h.Snapshot().Components["flags"]; !p.OK || !strings.Contains(p.Detail, "malformed") {
 		t.Errorf("%+v", p)
 	}
 	if a := h.chat("alice"); a.status != http.StatusOK {
-		t.Errorf("the flag did not stay as it was: %d %s", a.status, a.body)
+		t.Errorf("the flag did not stay as it was: status %d, body %s; want 200", a.status, a.body)
 	}
 }
 
 func TestReady_NeedsNothingWhileTheMasterSwitchIsOff(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, setup{idle: true, bare: true, config: func(c *automation.Config) { c.FeatureEnabled = false }})
+	h := newHarness(t, setup{skipRun: true, skipMigration: true, config: func(c *automation.Config) { c.FeatureEnabled = false }})
 	a := h.get("/healthz/ready", "")
 	if v := a.json(t); a.status != http.StatusOK || v["enabled"] != false || v["parts"].(object)["mapping"].(object)["ok"] != false {
-		t.Errorf("%d %s", a.status, a.body)
+		t.Errorf("status %d, body %s; want 200", a.status, a.body)
 	}
 }
 
@@ -461,7 +461,7 @@ func TestReplicas_ShareSessions(t *testing.T) {
 	for name, open := range map[string]func(testing.TB) func(testing.TB) *sqlx.DB{
 		"sqlite": func(t testing.TB) func(testing.TB) *sqlx.DB {
 			path := filepath.Join(t.TempDir(), "shared.db")
-			return func(t testing.TB) *sqlx.DB { return openLite(t, path) }
+			return func(t testing.TB) *sqlx.DB { return openSQLite(t, path) }
 		},
 		"postgres": func(t testing.TB) func(testing.TB) *sqlx.DB {
 			dsn := schematest.Database(t)
@@ -481,7 +481,7 @@ func TestReplicas_ShareSessions(t *testing.T) {
 					case got.status == http.StatusOK:
 						served.Add(1)
 					case got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "": // a busy machine's database is late
-						t.Errorf("%d %s", got.status, got.body)
+						t.Errorf("status %d, body %s", got.status, got.body)
 					}
 				})
 			}
@@ -489,25 +489,25 @@ func TestReplicas_ShareSessions(t *testing.T) {
 			if served.Load() == 0 {
 				t.Error("nobody was served")
 			}
-			if s := a.healthy(); s.Opens > 4 {
+			if s := a.checkNode(); s.Opens > 4 {
 				t.Errorf("%d opens", s.Opens)
 			}
 			// What is written by one shows in the other within two seconds.
 			if got := a.do("PUT", settingsPath, "alice", `{"is_enabled":false,"session_duration":300}`); got.status != http.StatusOK {
 				t.Fatal(got.body)
 			}
-			begun := time.Now()
+			start := time.Now()
 			b.until("the other knows", func() bool {
-				return b.do("POST", hostPath, "alice", ask("llama")).header.Get("X-Automation-Session") == ""
+				return b.do("POST", hostPath, "alice", chatBody("llama")).header.Get("X-Automation-Session") == ""
 			})
-			t.Log("the other replica knew after", time.Since(begun).Round(time.Millisecond))
+			t.Log("the other replica knew after", time.Since(start).Round(time.Millisecond))
 		})
 	}
 }
 
 func TestRun_WatchesTheNodesHealth(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, setup{idle: true})
+	h := newHarness(t, setup{skipRun: true})
 	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpHealth, Times: 1})
 	h.start()
 	h.until("the node has been asked for its health", func() bool { return len(h.node.Faults()) == 0 })
