@@ -12,7 +12,7 @@ import (
 
 const adminToken = "the-admins-token"
 
-// operator is a client of a harness's admin API.
+// operator calls a harness's admin API.
 type operator struct {
 	*harness
 	handler http.Handler
@@ -31,6 +31,7 @@ func newOperator(t *testing.T, s setup) operator {
 	return operator{h, h.Admin(nil)}
 }
 
+// call sends a request to the admin API; headers is a list of names and values in turn.
 func (o operator) call(method, path, body string, headers ...string) *httptest.ResponseRecorder {
 	o.t.Helper()
 	r := httptest.NewRequestWithContext(o.t.Context(), method, automation.AdminPath+path, strings.NewReader(body))
@@ -44,18 +45,18 @@ func (o operator) call(method, path, body string, headers ...string) *httptest.R
 	return w
 }
 
-// expect asserts a status and that the body holds a text.
-func (o operator) expect(w *httptest.ResponseRecorder, status int, holds string) {
+// expect asserts the status of an answer and that its body contains a text.
+func (o operator) expect(w *httptest.ResponseRecorder, status int, text string) {
 	o.t.Helper()
-	if w.Code != status || !strings.Contains(w.Body.String(), holds) {
-		o.t.Errorf("got %d %s, want %d and %q in it", w.Code, w.Body, status, holds)
+	if w.Code != status || !strings.Contains(w.Body.String(), text) {
+		o.t.Errorf("status %d, body %s; want %d and a body with %q", w.Code, w.Body, status, text)
 	}
 	if media := w.Header().Get("Content-Type"); status >= 400 && media != "application/problem+json" {
-		o.t.Errorf("an error came as %q", media)
+		o.t.Errorf("an error has Content-Type %q, want application/problem+json", media)
 	}
 }
 
-func TestAdmin_AsksForItsToken(t *testing.T) {
+func TestAdmin_RequiresItsToken(t *testing.T) {
 	o := newOperator(t, setup{})
 	for name, authorization := range map[string]string{"none": "", "wrong": "Bearer " + adminToken[:len(adminToken)-1] + "x", "longer": "Bearer " + adminToken + "2", "bare": adminToken, "a user's": "Bearer sk-alice"} {
 		w := o.call("GET", "/flags", "", "Authorization", authorization)
@@ -68,47 +69,47 @@ func TestAdmin_AsksForItsToken(t *testing.T) {
 	o.expect(o.call("DELETE", "/flags/automation", ""), http.StatusMethodNotAllowed, "")
 }
 
-func TestAdmin_TakesBearerInAnyCase(t *testing.T) {
+func TestAdmin_AcceptsBearerInAnyLetterCase(t *testing.T) {
 	o := newOperator(t, setup{})
 	for _, scheme := range []string{"Bearer", "bearer", "BEARER"} {
 		o.expect(o.call("GET", "/flags", "", "Authorization", scheme+" "+adminToken), http.StatusOK, "")
 	}
 }
 
-func TestAdmin_RefusesASourceThatGuesses(t *testing.T) {
+func TestAdmin_LimitsWrongTokensOfAnAddress(t *testing.T) {
 	o := newOperator(t, setup{})
-	from := func(source, token string) *httptest.ResponseRecorder {
+	callFrom := func(address, token string) *httptest.ResponseRecorder {
 		r := httptest.NewRequestWithContext(t.Context(), "GET", automation.AdminPath+"/flags", nil)
-		r.RemoteAddr = source
+		r.RemoteAddr = address
 		r.Header.Set("Authorization", "Bearer "+token)
 		w := httptest.NewRecorder()
 		o.handler.ServeHTTP(w, r)
 		return w
 	}
 	for range 10 {
-		o.expect(from("192.0.2.7:1000", "wrong"), http.StatusUnauthorized, "")
+		o.expect(callFrom("192.0.2.7:1000", "wrong"), http.StatusUnauthorized, "")
 	}
 	for _, token := range []string{"wrong", adminToken} {
-		w := from("192.0.2.7:2000", token)
+		w := callFrom("192.0.2.7:2000", token)
 		o.expect(w, http.StatusTooManyRequests, "")
 		if w.Header().Get("Retry-After") == "" {
-			t.Error("no Retry-After")
+			t.Error("a 429 has no Retry-After")
 		}
 	}
-	o.expect(from("192.0.2.8:1000", adminToken), http.StatusOK, "")
+	o.expect(callFrom("192.0.2.8:1000", adminToken), http.StatusOK, "")
 	if !o.log.has("WARN", "wrong token", "192.0.2.7") {
-		t.Error("the log does not name the source")
+		t.Errorf("no warning in the log names the address of the wrong tokens; the log:\n%s", o.log)
 	}
 }
 
-func TestAdmin_PathsThatNameNothingAreNotFound(t *testing.T) {
+func TestAdmin_AnswersInvalidPathsWithNotFound(t *testing.T) {
 	o := newOperator(t, setup{})
 	for _, path := range []string{"/flags/%00", "/flags/a%00b/events", "/flags/%ff", "/flags/..", "/flags/automation/users/%0a"} {
 		o.expect(o.call("GET", path, ""), http.StatusNotFound, "")
 	}
 }
 
-func TestAdmin_PreconditionsListVersions(t *testing.T) {
+func TestPatchFlag_EvaluatesPreconditions(t *testing.T) {
 	o := newOperator(t, setup{})
 	version := func() string { return o.call("GET", "/flags/automation", "").Header().Get("ETag") }
 	for _, tt := range []struct {
@@ -118,16 +119,16 @@ func TestAdmin_PreconditionsListVersions(t *testing.T) {
 		{"one of them holds", "If-Match", `"900", ` + version() + `, W/"1"`, http.StatusOK},
 		{"none of them holds", "If-Match", `"900", "901"`, http.StatusPreconditionFailed},
 		{"anything", "If-Match", "*", http.StatusOK},
-		{"not these", "If-None-Match", `"900"`, http.StatusOK},
-		{"nothing may be there", "If-None-Match", "*", http.StatusPreconditionFailed},
-		{"no version", "If-Match", "2", http.StatusPreconditionFailed},
+		{"it is none of these", "If-None-Match", `"900"`, http.StatusOK},
+		{"no version may exist", "If-None-Match", "*", http.StatusPreconditionFailed},
+		{"no valid version", "If-Match", "2", http.StatusPreconditionFailed},
 	} {
 		w := o.call("PATCH", "/flags/automation", `{"notice":"`+tt.name+`"}`, tt.header, tt.value)
 		o.expect(w, tt.status, "")
 	}
 }
 
-func TestAdmin_IsNotThereWithoutAToken(t *testing.T) {
+func TestAdmin_IsNotFoundWithoutAConfiguredToken(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	o := operator{h, h.Admin(nil)}
@@ -161,7 +162,7 @@ func TestAdmin_ReadsChangesAndExplainsAFlag(t *testing.T) {
 		o.expect(o.call("PATCH", "/flags/automation", body), http.StatusBadRequest, field)
 	}
 
-	o.until("the watcher has seen the change", func() bool { return o.Flags().Flag("automation").Notice == "soon" })
+	o.until("the module has read the change", func() bool { return o.Flags().Flag("automation").Notice == "soon" })
 	o.expect(o.call("GET", "/flags/automation/users/7", ""), http.StatusOK, `"reason":"user_enabled"`)
 	o.expect(o.call("GET", "/flags/absent/users/7", ""), http.StatusNotFound, "")
 
@@ -169,7 +170,7 @@ func TestAdmin_ReadsChangesAndExplainsAFlag(t *testing.T) {
 	o.expect(w, http.StatusOK, `"changed_by":"admin:olga"`)
 	var list struct{ Events []struct{ ID int64 } }
 	if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || len(list.Events) != 1 {
-		t.Fatalf("events: %s, %v", w.Body, err)
+		t.Fatalf("events %s, error %v; want one event", w.Body, err)
 	}
 	o.expect(o.call("GET", "/flags/automation/events?limit=0&before=x", ""), http.StatusBadRequest, "before")
 	o.expect(o.call("PATCH", "/flags/automation", `{"enabled":true}`, "X-Automation-Actor", "o\x01lga"), http.StatusUnauthorized, "")
@@ -186,9 +187,9 @@ func TestAdmin_AnswersUnavailableWithoutTheDatabase(t *testing.T) {
 	} {
 		o.expect(w, http.StatusServiceUnavailable, "database")
 		if w.Header().Get("Retry-After") == "" {
-			t.Error("503 without Retry-After")
+			t.Error("a 503 has no Retry-After")
 		}
 	}
-	// What this process decides, it still knows.
+	// A decision needs only the flags in memory.
 	o.expect(o.call("GET", "/flags/automation/users/7", ""), http.StatusOK, `"reason"`)
 }

@@ -114,7 +114,7 @@ var unknownSessionID = "0x" + strings.Repeat("ab", 32)
 // its user is on neither arm.
 const notCounted policy.Evidence = ""
 
-func TestAPI_EndsEachRequestForItsCause(t *testing.T) {
+func TestAPI_RecordsTheCauseOfEachRequest(t *testing.T) {
 	t.Parallel()
 	var e outcomeRecorder
 	h := newHarness(t, setup{flagSQL: `UPDATE feature_flags SET rollout_percentage = 0, enabled_user_ids = '["alice", "ro-alice", "bob", "away"]'`, options: e.options})
@@ -130,17 +130,17 @@ func TestAPI_EndsEachRequestForItsCause(t *testing.T) {
 		{"written", "PUT", settingsPath, "alice", `{"is_enabled":true,"session_duration":3600}`, nil, 200, policy.EvidenceSuccess, outcome.None},
 		{"not modified", "GET", settingsPath, "alice", "", []string{"If-None-Match", "*"}, 304, policy.EvidenceSuccess, outcome.None},
 		{"status", "GET", statusPath, "carol", "", nil, 200, notCounted, outcome.None},
-		{"not known", "GET", settingsPath, "", "", nil, 401, notCounted, outcome.Client},
-		{"identity away", "GET", settingsPath, "away", "", nil, 503, notCounted, outcome.Host},
-		{"identity away, status", "GET", statusPath, "away", "", nil, 503, notCounted, outcome.Host},
-		{"not in", "GET", settingsPath, "carol", "", nil, 404, notCounted, outcome.Off},
+		{"no user", "GET", settingsPath, "", "", nil, 401, notCounted, outcome.Client},
+		{"identification unavailable", "GET", settingsPath, "away", "", nil, 503, notCounted, outcome.Host},
+		{"identification unavailable, status", "GET", statusPath, "away", "", nil, 503, notCounted, outcome.Host},
+		{"not in the rollout", "GET", settingsPath, "carol", "", nil, 404, notCounted, outcome.Off},
 		{"read only", "PUT", settingsPath, "ro-alice", `{}`, nil, 403, notCounted, outcome.Client},
 		{"wrong field", "PATCH", settingsPath, "alice", wrong, nil, 400, policy.EvidenceNone, outcome.Client},
 		{"wrong media type", "PATCH", settingsPath, "alice", wrong, []string{"Content-Type", "text/plain"}, 415, policy.EvidenceNone, outcome.Client},
 		{"too large", "PATCH", settingsPath, "alice", `{"is_enabled":` + strings.Repeat(" ", 1<<20) + `true}`, nil, 413, policy.EvidenceNone, outcome.Client},
 		{"changed meanwhile", "PATCH", settingsPath, "alice", `{"is_enabled":true}`, []string{"If-Match", `"900"`}, 412, policy.EvidenceNone, outcome.Client},
 		{"no such session", "DELETE", sessionsPath + "/" + unknownSessionID, "alice", "", nil, 404, policy.EvidenceNone, outcome.Client},
-		{"no session's id", "DELETE", sessionsPath + "/nonsense", "alice", "", nil, 404, policy.EvidenceNone, outcome.Client},
+		{"no valid session id", "DELETE", sessionsPath + "/nonsense", "alice", "", nil, 404, policy.EvidenceNone, outcome.Client},
 		{"no such route", "GET", automation.BasePath + "/nothing", "alice", "", nil, 404, notCounted, outcome.Client},
 		{"no such method", "PUT", statusPath, "alice", "", nil, 405, notCounted, outcome.Client},
 	} {
@@ -194,7 +194,7 @@ func TestAPI_EndsEachRequestForItsCause(t *testing.T) {
 	}
 }
 
-func TestAPI_EndsRequestsOfUnknownFlagsForTheDatabase(t *testing.T) {
+func TestAPI_RecordsTheDatabaseAsCauseWhileFlagsAreUnknown(t *testing.T) {
 	t.Parallel()
 	var e outcomeRecorder
 	h := newHarness(t, setup{skipMigration: true, options: e.options})
@@ -205,7 +205,7 @@ func TestAPI_EndsRequestsOfUnknownFlagsForTheDatabase(t *testing.T) {
 	}
 }
 
-func TestAdmin_EndsEachRequestForItsCause(t *testing.T) {
+func TestAdmin_RecordsTheCauseOfEachRequest(t *testing.T) {
 	var e outcomeRecorder
 	o := newOperator(t, setup{options: e.options})
 	for _, tt := range []struct {
@@ -254,10 +254,10 @@ func TestAdmin_EndsEachRequestForItsCause(t *testing.T) {
 	for range 20 { // until this client has sent too many wrong tokens
 		w := o.call("GET", "/flags", "", "Authorization", "Bearer wrong")
 		if w.Code == http.StatusTooManyRequests {
-			e.check(o.harness, "too many guesses", w.Code, notCounted, outcome.Limit)
+			e.check(o.harness, "too many wrong tokens", w.Code, notCounted, outcome.Limit)
 			return
 		}
-		e.check(o.harness, "a guess", w.Code, notCounted, outcome.Client)
+		e.check(o.harness, "a wrong token", w.Code, notCounted, outcome.Client)
 	}
 	t.Error("20 wrong tokens were not limited")
 }

@@ -25,21 +25,22 @@ const (
 	validSettings = `{"is_enabled":true,"session_duration":1800}`
 )
 
-// problemOf asserts what every problem has, and returns the fields it names.
+// checkProblem asserts that an answer is a complete problem+json error, and returns the
+// fields that it names.
 func checkProblem(t *testing.T, a answer, status int) []string {
 	t.Helper()
 	if a.status != status {
-		t.Fatalf("status %d, body %s, want %d", a.status, a.body, status)
+		t.Fatalf("status %d, body %s; want %d", a.status, a.body, status)
 	}
 	if got := a.header.Get("Content-Type"); got != "application/problem+json" {
-		t.Errorf("Content-Type is %q", got)
+		t.Errorf("Content-Type %q, want application/problem+json", got)
 	}
 	if got := a.header.Get("Cache-Control"); got != "no-store" {
-		t.Errorf("Cache-Control is %q", got)
+		t.Errorf("Cache-Control %q, want no-store", got)
 	}
 	p := a.json(t)
 	if p["status"] != float64(status) || p["title"] != http.StatusText(status) || p["detail"] == "" {
-		t.Errorf("problem %v", p)
+		t.Errorf("problem %v, want the status %d, its title and a detail", p, status)
 	}
 	var fields []string
 	list, _ := p["errors"].([]any)
@@ -49,7 +50,7 @@ func checkProblem(t *testing.T, a answer, status int) []string {
 	return fields
 }
 
-// settingsOf is an answer's settings without its times.
+// settingsOf returns the settings of an answer and its ETag, without the times.
 func settingsOf(t *testing.T, a answer) string {
 	t.Helper()
 	if a.status != http.StatusOK {
@@ -59,7 +60,7 @@ func settingsOf(t *testing.T, a answer) string {
 	return fmt.Sprintf("%v %v %v stored=%v %s", v["user_id"], v["is_enabled"], v["session_duration"], v["created_at"] != nil, a.header.Get("ETag"))
 }
 
-func TestAPI_ReadsAndWritesSettings(t *testing.T) {
+func TestSettings_AreReadAndWritten(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = false }})
 	for _, step := range []struct {
@@ -67,58 +68,58 @@ func TestAPI_ReadsAndWritesSettings(t *testing.T) {
 		header             []string
 		want               string
 	}{
-		{"nothing stored gives the defaults", "GET", "", nil, `alice false 3600 stored=false "0"`},
+		{"GET returns the defaults while nothing is stored", "GET", "", nil, `alice false 3600 stored=false "0"`},
 		{"PUT stores both", "PUT", validSettings, nil, `alice true 1800 stored=true "1"`},
-		{"and GET gives them", "GET", "", nil, `alice true 1800 stored=true "1"`},
+		{"GET returns what PUT stored", "GET", "", nil, `alice true 1800 stored=true "1"`},
 		{"the same again changes nothing", "PUT", validSettings, nil, `alice true 1800 stored=true "1"`},
-		{"POST does as PUT", "POST", `{"session_duration":300,"is_enabled":false}`, nil, `alice false 300 stored=true "2"`},
-		{"PATCH leaves the switch", "PATCH", `{"session_duration":86400}`, nil, `alice false 86400 stored=true "3"`},
-		{"PATCH leaves the duration", "PATCH", `{"is_enabled":true}`, nil, `alice true 86400 stored=true "4"`},
-		{"PATCH of nothing changes nothing", "PATCH", `{}`, nil, `alice true 86400 stored=true "4"`},
-		{"a condition that holds", "PUT", validSettings, []string{"If-Match", `"4"`}, `alice true 1800 stored=true "5"`},
-		{"any version", "PATCH", `{"is_enabled":false}`, []string{"If-Match", "*"}, `alice false 1800 stored=true "6"`},
+		{"POST stores both", "POST", `{"session_duration":300,"is_enabled":false}`, nil, `alice false 300 stored=true "2"`},
+		{"PATCH of the duration keeps the switch", "PATCH", `{"session_duration":86400}`, nil, `alice false 86400 stored=true "3"`},
+		{"PATCH of the switch keeps the duration", "PATCH", `{"is_enabled":true}`, nil, `alice true 86400 stored=true "4"`},
+		{"an empty PATCH changes nothing", "PATCH", `{}`, nil, `alice true 86400 stored=true "4"`},
+		{"If-Match with the current version", "PUT", validSettings, []string{"If-Match", `"4"`}, `alice true 1800 stored=true "5"`},
+		{"If-Match with any version", "PATCH", `{"is_enabled":false}`, []string{"If-Match", "*"}, `alice false 1800 stored=true "6"`},
 		{"a body without a media type is JSON", "PATCH", `{"is_enabled":true}`, []string{"Content-Type", ""}, `alice true 1800 stored=true "7"`},
-		{"the charset may be stated", "PATCH", `{"is_enabled":false}`, []string{"Content-Type", "application/json; charset=UTF-8"}, `alice false 1800 stored=true "8"`},
-		{"DELETE goes back to the defaults", "DELETE", "", []string{"If-Match", `"8"`}, `alice false 3600 stored=false "0"`},
-		{"and again", "DELETE", "", nil, `alice false 3600 stored=false "0"`},
-		{"and GET gives them", "GET", "", nil, `alice false 3600 stored=false "0"`},
-		{"nothing may be stored", "PUT", validSettings, []string{"If-None-Match", "*"}, `alice true 1800 stored=true "10"`},
-		{"one of a list holds", "PATCH", `{"session_duration":600.0}`, []string{"If-Match", `"3", "10"`}, `alice true 600 stored=true "11"`},
-		{"not these versions", "PATCH", `{"session_duration":6e2,"is_enabled":false}`, []string{"If-None-Match", `"10", W/"9"`}, `alice false 600 stored=true "12"`},
-		{"a merge patch is one", "PATCH", `{"is_enabled":true}`, []string{"Content-Type", "application/merge-patch+json"}, `alice true 600 stored=true "13"`},
-		{"and back again", "DELETE", "", nil, `alice false 3600 stored=false "0"`},
-		{"where nothing is stored the condition is 0", "PUT", validSettings, []string{"If-Match", `"0"`}, `alice true 1800 stored=true "15"`},
+		{"a media type with a charset is accepted", "PATCH", `{"is_enabled":false}`, []string{"Content-Type", "application/json; charset=UTF-8"}, `alice false 1800 stored=true "8"`},
+		{"DELETE restores the defaults", "DELETE", "", []string{"If-Match", `"8"`}, `alice false 3600 stored=false "0"`},
+		{"a second DELETE changes nothing", "DELETE", "", nil, `alice false 3600 stored=false "0"`},
+		{"GET returns the defaults after DELETE", "GET", "", nil, `alice false 3600 stored=false "0"`},
+		{"If-None-Match with any version while nothing is stored", "PUT", validSettings, []string{"If-None-Match", "*"}, `alice true 1800 stored=true "10"`},
+		{"If-Match with a list that has the current version", "PATCH", `{"session_duration":600.0}`, []string{"If-Match", `"3", "10"`}, `alice true 600 stored=true "11"`},
+		{"If-None-Match with other versions", "PATCH", `{"session_duration":6e2,"is_enabled":false}`, []string{"If-None-Match", `"10", W/"9"`}, `alice false 600 stored=true "12"`},
+		{"PATCH accepts a merge patch", "PATCH", `{"is_enabled":true}`, []string{"Content-Type", "application/merge-patch+json"}, `alice true 600 stored=true "13"`},
+		{"DELETE once more", "DELETE", "", nil, `alice false 3600 stored=false "0"`},
+		{"If-Match with version 0 while nothing is stored", "PUT", validSettings, []string{"If-Match", `"0"`}, `alice true 1800 stored=true "15"`},
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			h.t = t
 			if diff := cmp.Diff(step.want, settingsOf(t, h.do(step.method, settingsPath, "alice", step.body, step.header...))); diff != "" {
-				t.Error(diff)
+				t.Errorf("settings (-want +got):\n%s", diff)
 			}
 		})
 	}
 	h.t = t
 	if got := settingsOf(t, h.get(settingsPath, "bob")); got != `bob false 3600 stored=false "0"` {
-		t.Errorf("bob sees %s", got)
+		t.Errorf("bob's settings are %s, want the defaults", got)
 	}
 	if n := h.count(`SELECT count(*) FROM user_automation_settings WHERE user_id <> 'alice'`); n != 0 {
-		t.Errorf("reading wrote %d rows", n)
+		t.Errorf("other users have %d stored rows, want none: they only read", n)
 	}
 }
 
-func TestAPI_StoresNothingOnReads(t *testing.T) {
+func TestAPI_WritesNothingOnGET(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	for _, path := range []string{settingsPath, sessionsPath, statusPath} {
 		if a := h.get(path, "alice"); a.status != http.StatusOK {
-			t.Errorf("%s: %d", path, a.status)
+			t.Errorf("%s: status %d, want 200", path, a.status)
 		}
 	}
 	if n := h.count(`SELECT (SELECT count(*) FROM user_automation_settings) + (SELECT count(*) FROM automation_sessions)`); n != 0 {
-		t.Errorf("%d rows", n)
+		t.Errorf("GET requests wrote %d rows", n)
 	}
 }
 
-func TestAPI_AnswersNotModified(t *testing.T) {
+func TestSettings_AnswerNotModified(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	h.do("PUT", settingsPath, "alice", validSettings)
@@ -128,12 +129,12 @@ func TestAPI_AnswersNotModified(t *testing.T) {
 	} {
 		a := h.get(settingsPath, "alice", "If-None-Match", tag)
 		if a.status != want || a.header.Get("ETag") != `"1"` || want == 304 && a.body != "" {
-			t.Errorf("If-None-Match %s: %d, ETag %s, %q; want %d", tag, a.status, a.header.Get("ETag"), a.body, want)
+			t.Errorf("If-None-Match %s: status %d, ETag %s, body %q; want %d, ETag \"1\", and no body with a 304", tag, a.status, a.header.Get("ETag"), a.body, want)
 		}
 	}
 }
 
-func TestAPI_ChangesNothingWhenAPreconditionFails(t *testing.T) {
+func TestSettings_StayUnchangedWhenAPreconditionFails(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	for i, tag := range []string{`"0"`, `"2"`, `W/"1"`, `1`, `"01"`, `"+1"`, `"-1"`, `"3", "2"`, `"99999999999999999999"`, `"x"`, ``, `,`} {
@@ -144,12 +145,12 @@ func TestAPI_ChangesNothingWhenAPreconditionFails(t *testing.T) {
 			checkProblem(t, h.do(method, settingsPath, user, body, "If-Match", tag), http.StatusPreconditionFailed)
 		}
 		if got := settingsOf(t, h.get(settingsPath, user)); got != user+` true 1800 stored=true "1"` {
-			t.Error(got)
+			t.Errorf("after If-Match %s the settings are %s, want them unchanged", tag, got)
 		}
 	}
 }
 
-func TestAPI_NamesEachBadField(t *testing.T) {
+func TestSettings_NameEachInvalidField(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	both := []string{"PUT", "POST"}
@@ -183,9 +184,9 @@ func TestAPI_NamesEachBadField(t *testing.T) {
 		{"above the bounds", all, `{"is_enabled":true,"session_duration":86401}`, []string{"session_duration"}},
 		{"zero", all, `{"is_enabled":true,"session_duration":0}`, []string{"session_duration"}},
 		{"negative", all, `{"is_enabled":true,"session_duration":-300}`, []string{"session_duration"}},
-		{"what overflows a duration", all, `{"is_enabled":true,"session_duration":9223372036854775807}`, []string{"session_duration"}},
-		{"what wraps into the bounds", all, `{"is_enabled":true,"session_duration":18446744073709553416}`, []string{"session_duration"}},
-		{"all that is wrong at once", both, `{"is_enabled":"x","session_duration":"y","z":1}`, []string{"is_enabled", "session_duration", "z"}},
+		{"a number that overflows a duration", all, `{"is_enabled":true,"session_duration":9223372036854775807}`, []string{"session_duration"}},
+		{"a number that would wrap into the bounds", all, `{"is_enabled":true,"session_duration":18446744073709553416}`, []string{"session_duration"}},
+		{"several errors at once", both, `{"is_enabled":"x","session_duration":"y","z":1}`, []string{"is_enabled", "session_duration", "z"}},
 	} {
 		for _, method := range tt.methods {
 			t.Run(method+" "+tt.name, func(t *testing.T) {
@@ -193,18 +194,18 @@ func TestAPI_NamesEachBadField(t *testing.T) {
 				user := fmt.Sprint("user-", i)
 				fields := checkProblem(t, h.do(method, settingsPath, user, tt.body), http.StatusBadRequest)
 				if diff := cmp.Diff(tt.want, fields); diff != "" {
-					t.Error(diff)
+					t.Errorf("fields that the error names (-want +got):\n%s", diff)
 				}
 			})
 		}
 	}
 	h.t = t
 	if n := h.count(`SELECT count(*) FROM user_automation_settings`); n != 0 {
-		t.Errorf("%d rows were written", n)
+		t.Errorf("invalid requests wrote %d rows", n)
 	}
 }
 
-func TestAPI_AcceptsOnlySmallJSON(t *testing.T) {
+func TestSettings_AcceptOnlySmallJSON(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	large := strings.Repeat(" ", 4<<10) + validSettings
@@ -217,8 +218,8 @@ func TestAPI_AcceptsOnlySmallJSON(t *testing.T) {
 		{"too large", large, nil, http.StatusRequestEntityTooLarge},
 		{"a form", validSettings, []string{"Content-Type", "application/x-www-form-urlencoded"}, http.StatusUnsupportedMediaType},
 		{"text", validSettings, []string{"Content-Type", "text/plain"}, http.StatusUnsupportedMediaType},
-		{"another JSON", validSettings, []string{"Content-Type", "application/json-patch+json"}, http.StatusUnsupportedMediaType},
-		{"no type at all", validSettings, []string{"Content-Type", "x;y;"}, http.StatusUnsupportedMediaType},
+		{"a JSON patch", validSettings, []string{"Content-Type", "application/json-patch+json"}, http.StatusUnsupportedMediaType},
+		{"an invalid type", validSettings, []string{"Content-Type", "x;y;"}, http.StatusUnsupportedMediaType},
 		{"another charset", validSettings, []string{"Content-Type", "application/json; charset=latin1"}, http.StatusUnsupportedMediaType},
 		{"compressed", validSettings, []string{"Content-Encoding", "gzip"}, http.StatusUnsupportedMediaType},
 	} {
@@ -229,7 +230,7 @@ func TestAPI_AcceptsOnlySmallJSON(t *testing.T) {
 			})
 		}
 	}
-	t.Run("a merge patch is a PATCH alone", func(t *testing.T) {
+	t.Run("only PATCH accepts a merge patch", func(t *testing.T) {
 		h.t = t
 		for _, method := range []string{"PUT", "POST"} {
 			checkProblem(t, h.do(method, settingsPath, "alice", validSettings, "Content-Type", "application/merge-patch+json"), http.StatusUnsupportedMediaType)
@@ -243,7 +244,7 @@ func TestAPI_AcceptsOnlySmallJSON(t *testing.T) {
 	})
 }
 
-// everyCall calls each route of the API, with a valid body.
+// callEachRoute calls each route of settings and sessions with a valid request.
 func callEachRoute(do func(method, path, body string)) {
 	do("GET", settingsPath, "")
 	do("PUT", settingsPath, validSettings)
@@ -254,7 +255,7 @@ func callEachRoute(do func(method, path, body string)) {
 	do("DELETE", sessionsPath+"/"+strings.Repeat("ab", 32), "")
 }
 
-func TestAPI_HidesAllButTheStatusWithoutTheFlag(t *testing.T) {
+func TestAPI_ServesOnlyTheStatusWithoutTheFlag(t *testing.T) {
 	t.Parallel()
 	const off = `UPDATE feature_flags SET enabled = false, rollout_percentage = 100, notice = 'back at noon' WHERE feature_name = 'automation'`
 	for name, tt := range map[string]struct {
@@ -268,7 +269,7 @@ func TestAPI_HidesAllButTheStatusWithoutTheFlag(t *testing.T) {
 		"the master switch is off":       {setup{config: func(c *automation.Config) { c.FeatureEnabled = false }}, "alice", "off", ""},
 		"the user is not in the rollout": {setup{flagSQL: `UPDATE feature_flags SET enabled_user_ids = '["bob"]', notice = 'soon'`}, "alice", "not_in_rollout", "soon"},
 		"the user is excluded":           {setup{flagSQL: `UPDATE feature_flags SET rollout_percentage = 100, disabled_user_ids = '["alice"]'`}, "alice", "not_in_rollout", ""},
-		"also to read-only users":        {setup{flagSQL: off}, "ro-alice", "off", "back at noon"},
+		"the key is read-only":           {setup{flagSQL: off}, "ro-alice", "off", "back at noon"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, tt.setup)
@@ -277,7 +278,7 @@ func TestAPI_HidesAllButTheStatusWithoutTheFlag(t *testing.T) {
 			})
 			want := object{"enabled": false, "reason": tt.reason, "notice": tt.notice, "budget": nil}
 			if diff := cmp.Diff(want, h.get(statusPath, tt.key).json(t)); diff != "" {
-				t.Error(diff)
+				t.Errorf("status (-want +got):\n%s", diff)
 			}
 		})
 	}
@@ -288,21 +289,21 @@ func TestStatus_HasTheBudget(t *testing.T) {
 	h := newHarness(t, setup{config: func(c *automation.Config) { c.MaxOpensPerHour = 1 }})
 	budget := func() object { return h.get(statusPath, "alice").json(t)["budget"].(object) }
 	if diff := cmp.Diff(object{"sessions_held": 0.0, "sessions_max": 4.0, "opens_left_hour": 1.0, "opens_left_day": nil, "next_free_at": nil}, budget()); diff != "" {
-		t.Error(diff)
+		t.Errorf("budget before the first session (-want +got):\n%s", diff)
 	}
 	h.chat("alice")
 	b := budget()
 	at, err := time.Parse(time.RFC3339, fmt.Sprint(b["next_free_at"]))
 	if b["sessions_held"] != 1.0 || b["opens_left_hour"] != 0.0 || err != nil {
-		t.Errorf("%v, %v", b, err)
+		t.Errorf("budget after the only session of the hour: %v, next_free_at: %v; want one session held and no opens left", b, err)
 	}
-	// It agrees with what the next open is told.
+	// It agrees with the Retry-After of the next open.
 	refused := h.do("POST", chatPath, "alice", chatBody("Qwen 3:web"))
 	wait, err := time.ParseDuration(refused.header.Get("Retry-After") + "s")
 	if d := time.Until(at) - wait; refused.status != http.StatusTooManyRequests || err != nil || d < -2*time.Minute || d > 2*time.Minute {
-		t.Errorf("free at %v, and the open is told to wait %v", at, wait)
+		t.Errorf("next_free_at is %v, and an open got status %d with Retry-After %v; want 429 and the same time", at, refused.status, wait)
 	}
-	// Who uses no session any more still learns the rest.
+	// Without the sessions' table the rest of the status is still served.
 	h.exec(`ALTER TABLE automation_sessions RENAME TO automation_sessions_away`)
 	if a := h.get(statusPath, "alice"); a.status != http.StatusOK || a.json(t)["reason"] != "on" || a.json(t)["budget"] != nil {
 		t.Errorf("status %d, body %s; want 200", a.status, a.body)
@@ -319,7 +320,7 @@ func TestStatus_FollowsTheFlagAndTheUser(t *testing.T) {
 	check := func(want string) {
 		t.Helper()
 		if got := status(); got != want {
-			t.Errorf("%s, want %s", got, want)
+			t.Errorf("status %s, want %s", got, want)
 		}
 	}
 	check("200 false opted_out")
@@ -333,9 +334,9 @@ func TestStatus_FollowsTheFlagAndTheUser(t *testing.T) {
 	check("200 true on")
 }
 
-// Of two replicas on one database only one has the feature on: each status is
-// what a chat that it serves gets.
-func TestStatus_SpeaksForTheReplicaThatAnswers(t *testing.T) {
+// If only one of two replicas has the feature on, the status of each describes its
+// own chats.
+func TestStatus_DescribesTheReplicaThatAnswers(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "shared.db")
 	db := func(t testing.TB) *sqlx.DB { return openSQLite(t, path) }
@@ -348,20 +349,20 @@ func TestStatus_SpeaksForTheReplicaThatAnswers(t *testing.T) {
 	}{{on, true, "on"}, {off, false, "off"}} {
 		status := c.replica.get(statusPath, "alice").json(t)
 		if status["enabled"] != c.enabled || status["reason"] != c.reason {
-			t.Errorf("status %v, want %v, %s", status, c.enabled, c.reason)
+			t.Errorf("status %v, want enabled %v and reason %s", status, c.enabled, c.reason)
 		}
 		got := c.replica.do("POST", hostPath, "alice", chatBody("llama"))
 		if hasSession := got.header.Get("X-Automation-Session") != ""; got.status != http.StatusOK || hasSession != c.enabled {
-			t.Errorf("%s: a chat's answer is %d with %v", c.reason, got.status, got.header)
+			t.Errorf("enabled %v: a chat has status %d and a session: %v; want 200, and a session if enabled", c.enabled, got.status, hasSession)
 		}
 	}
 }
 
-func TestAPI_RefusesWhoeverIsNotIdentified(t *testing.T) {
+func TestAPI_RefusesUnidentifiedUsers(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{identify: func(r *http.Request) (automation.Identity, error) {
 		id, err := identifyByKey(r)
-		if err == nil && strings.HasPrefix(id.UserID, "bad") { // what a host's mistake may bring
+		if err == nil && strings.HasPrefix(id.UserID, "bad") { // an id that a host returns by mistake
 			id.UserID = map[string]string{"bad-empty": "", "bad-control": "a\x00b", "bad-long": strings.Repeat("a", 257), "bad-utf8": "a\xff"}[id.UserID]
 		}
 		return id, err
@@ -372,7 +373,7 @@ func TestAPI_RefusesWhoeverIsNotIdentified(t *testing.T) {
 			a := h.do(method, path, key, body)
 			checkProblem(t, a, status)
 			if a.header.Get(header) == "" {
-				t.Errorf("%s %s: %d without %s", method, path, status, header)
+				t.Errorf("%s %s: a %d has no %s", method, path, status, header)
 			}
 		}
 		callEachRoute(do)
@@ -384,25 +385,25 @@ func TestAPI_RefusesWhoeverIsNotIdentified(t *testing.T) {
 	}
 	call("away", http.StatusServiceUnavailable, "Retry-After")
 	if !h.log.has("canary-identity") {
-		t.Error("the log does not say why")
+		t.Errorf("the log does not have the error of Identify; the log:\n%s", h.log)
 	}
 }
 
-func TestAPI_LetsReadOnlyKeysReadAlone(t *testing.T) {
+func TestAPI_AllowsReadOnlyKeysOnlyToRead(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	callEachRoute(func(method, path, body string) {
 		a := h.do(method, path, "ro-alice", body)
 		if method == "GET" {
 			if a.status != http.StatusOK {
-				t.Errorf("%s %s: %d", method, path, a.status)
+				t.Errorf("%s %s: status %d, want 200", method, path, a.status)
 			}
 			return
 		}
 		checkProblem(t, a, http.StatusForbidden)
 	})
 	if n := h.count(`SELECT count(*) FROM user_automation_settings`); n != 0 {
-		t.Error("something was stored")
+		t.Errorf("requests with a read-only key stored %d rows", n)
 	}
 }
 
@@ -413,24 +414,24 @@ func TestAPI_LimitsWrites(t *testing.T) {
 		a := h.do("PATCH", settingsPath, "alice", `{}`)
 		if a.status != http.StatusTooManyRequests {
 			if i > 60 {
-				t.Fatal("no limit in sight")
+				t.Fatal("more than 60 writes in a row were accepted, want a limit")
 			}
 			continue
 		}
 		if i < 30 {
-			t.Errorf("refused the write %d", i)
+			t.Errorf("write %d was refused, want at least 30 accepted", i)
 		}
 		checkProblem(t, a, http.StatusTooManyRequests)
 		if a.header.Get("Retry-After") != "2" {
-			t.Errorf("Retry-After is %q", a.header.Get("Retry-After"))
+			t.Errorf("Retry-After %q, want 2", a.header.Get("Retry-After"))
 		}
 		break
 	}
 	if a := h.get(settingsPath, "alice"); a.status != http.StatusOK {
-		t.Errorf("reading is limited as well: %d", a.status)
+		t.Errorf("reading after the limit of writes: status %d, want 200", a.status)
 	}
 	if a := h.do("PATCH", settingsPath, "bob", `{}`); a.status != http.StatusOK {
-		t.Errorf("another user is limited as well: %d", a.status)
+		t.Errorf("another user's write: status %d, want 200", a.status)
 	}
 }
 
@@ -444,7 +445,7 @@ func TestAPI_AnswersUnavailableWithoutTheDatabase(t *testing.T) {
 		a := h.do(method, path, "alice", body)
 		checkProblem(t, a, http.StatusServiceUnavailable)
 		if a.header.Get("Retry-After") == "" {
-			t.Errorf("%s %s: no Retry-After", method, path)
+			t.Errorf("%s %s: a 503 has no Retry-After", method, path)
 		}
 	})
 	checkProblem(t, h.get(statusPath, "alice"), http.StatusServiceUnavailable)
@@ -477,26 +478,26 @@ func TestAPI_AnswersUnknownRoutesAndMethodsWithProblems(t *testing.T) {
 	}
 }
 
-func TestAPI_ListsAndEndsOwnSessionsAlone(t *testing.T) {
+func TestAPI_ListsAndEndsOnlyTheUsersOwnSessions(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	id := h.chat("alice").header.Get("X-Automation-Session")
 	h.untilIdle()
 	list := h.get(sessionsPath, "alice").json(t)["sessions"].([]any)
 	if len(list) != 1 {
-		t.Fatal(list)
+		t.Fatalf("alice has the sessions %v, want one", list)
 	}
 	s := list[0].(object)
 	if s["id"] != id || s["model"] != "llama" || s["model_id"] != proxyroutertest.ModelID("llama") || s["state"] != "idle" {
-		t.Error(s)
+		t.Errorf("alice's session is %v, want %s of llama and idle", s, id)
 	}
 	openedAt, _ := time.Parse(time.RFC3339Nano, s["opened_at"].(string))
 	endsAt, _ := time.Parse(time.RFC3339Nano, s["ends_at"].(string))
-	if d := endsAt.Sub(openedAt); d != time.Hour { // on the chain it is some seconds more
-		t.Errorf("it lasts %v", d)
+	if d := endsAt.Sub(openedAt); d != time.Hour { // the chain's duration is some seconds longer
+		t.Errorf("the session lasts %v, want 1h", d)
 	}
 	if list := h.get(sessionsPath, "bob").json(t)["sessions"].([]any); len(list) != 0 {
-		t.Errorf("bob sees %v", list)
+		t.Errorf("bob's list has %v, want none", list)
 	}
 	checkProblem(t, h.do("DELETE", sessionsPath+"/"+id, "bob", ""), http.StatusNotFound)
 	for _, other := range []string{"0x1", "%00", "%ff", strings.Repeat("a", 3000)} {
@@ -504,29 +505,28 @@ func TestAPI_ListsAndEndsOwnSessionsAlone(t *testing.T) {
 	}
 	a := h.do("DELETE", sessionsPath+"/"+strings.ToUpper(id), "alice", "") // hex digits in either case
 	if a.status != http.StatusOK || a.json(t)["state"] != "ending" {
-		t.Fatalf("status %d, body %s; want 200", a.status, a.body)
+		t.Fatalf("status %d, body %s; want 200 and the state ending", a.status, a.body)
 	}
-	h.until("it is closed", func() bool { return h.node.Stats().Closes == 1 })
-	h.until("it is in the list no more", func() bool { return len(h.get(sessionsPath, "alice").json(t)["sessions"].([]any)) == 0 })
+	h.until("the node has closed the session", func() bool { return h.node.Stats().Closes == 1 })
+	h.until("the list is empty", func() bool { return len(h.get(sessionsPath, "alice").json(t)["sessions"].([]any)) == 0 })
 	checkProblem(t, h.do("DELETE", sessionsPath+"/"+id, "alice", ""), http.StatusNotFound)
 }
 
-// A user whose list shows a session in use, and a model without a name.
-func TestAPI_ListsHowASessionIs(t *testing.T) {
+func TestAPI_ListsASessionInUseOfAnUnnamedModel(t *testing.T) {
 	t.Parallel()
 	hold, entered := make(chan struct{}), make(chan struct{})
 	h := newHarness(t, setup{next: func(http.ResponseWriter, *http.Request) { close(entered); <-hold }})
 	release := sync.OnceFunc(func() { close(hold) })
-	t.Cleanup(release) // or the server waits without end
+	t.Cleanup(release) // otherwise the server's Close waits for the handler
 	done := make(chan answer, 1)
 	r := h.request("POST", hostPath, "alice", chatBody(proxyroutertest.ModelID("qwen")))
 	go func() { done <- h.send(r) }()
 	<-entered
 	writeJSON(t, h.cfg.MappingsFile, mappingsWithout("Qwen 3:web"))
-	h.until("the name is gone", func() bool { return !strings.Contains(h.get("/api/v1/models", "").body, "Qwen") })
+	h.until("the model has lost its name", func() bool { return !strings.Contains(h.get("/api/v1/models", "").body, "Qwen") })
 	s := h.get(sessionsPath, "alice").json(t)["sessions"].([]any)[0].(object)
 	if s["state"] != "in_use" || s["model"] != proxyroutertest.ModelID("qwen") {
-		t.Error(s)
+		t.Errorf("the session is %v, want it in use, with the id as its model's name", s)
 	}
 	release()
 	<-done
@@ -540,7 +540,7 @@ func TestModels_AreListedInOpenAIsShape(t *testing.T) {
 		got = append(got, fmt.Sprint(m.(object)["id"], " ", m.(object)["model_type"]))
 	}
 	if diff := cmp.Diff([]string{"embedder EMBEDDING", "llama LLM", "möwe <nil>", "Qwen 3:web <nil>", "whisper STT"}, got); diff != "" {
-		t.Error(diff)
+		t.Errorf("models and their types (-want +got):\n%s", diff)
 	}
 	idle := newHarness(t, setup{skipRun: true})
 	checkUnavailable(t, idle.get("/api/v1/models", ""))

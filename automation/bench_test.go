@@ -10,7 +10,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation"
 )
 
-// sink is a ResponseWriter that costs nothing.
+// discardWriter is a ResponseWriter that discards the body.
 type discardWriter struct {
 	header http.Header
 	status int
@@ -20,13 +20,13 @@ func (s *discardWriter) Header() http.Header         { return s.header }
 func (s *discardWriter) Write(p []byte) (int, error) { return len(p), nil }
 func (s *discardWriter) WriteHeader(status int)      { s.status = status }
 
-// body is a request's, to be sent again and again.
-type body struct{ bytes.Reader }
+// requestBody is a request's body that can be reset and sent again.
+type requestBody struct{ bytes.Reader }
 
-func (*body) Close() error { return nil }
+func (*requestBody) Close() error { return nil }
 
-// BenchmarkSessions is what the middleware adds to a request, the node and HTTP taken out: bare is
-// the host's handler alone; the others have the middleware around it.
+// BenchmarkSessions measures what the middleware adds to a request, without HTTP and without a
+// call of the node: "bare" is the host's handler alone, the others wrap it in the middleware.
 func BenchmarkSessions(b *testing.B) {
 	text := []byte(chatBody("llama"))
 	handler := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) })
@@ -38,7 +38,7 @@ func BenchmarkSessions(b *testing.B) {
 		r.Header.Set("User", "alice")
 		r.Header.Set("Content-Type", "application/json")
 		w := &discardWriter{header: http.Header{}}
-		content := &body{}
+		content := &requestBody{}
 		b.ReportAllocs()
 		for b.Loop() {
 			content.Reset(text)
@@ -47,7 +47,7 @@ func BenchmarkSessions(b *testing.B) {
 			h.ServeHTTP(w, &once)
 		}
 		if w.status >= http.StatusBadRequest {
-			b.Fatal(w.status)
+			b.Fatalf("status %d, want a success", w.status)
 		}
 	}
 	identified := func(r *http.Request) (automation.Identity, error) {
@@ -69,8 +69,8 @@ func BenchmarkSessions(b *testing.B) {
 			tt.setup.identify, tt.setup.next = identified, handler
 			h := newHarness(b, tt.setup)
 			run(b, h.Sessions(handler))
-			if s := h.node.Stats(); strings.HasPrefix(tt.name, "on") != (s.Opens == 1) {
-				b.Fatalf("%d opens", s.Opens)
+			if s := h.node.Stats(); (s.Opens == 1) != strings.HasPrefix(tt.name, "on_") {
+				b.Fatalf("%d sessions were opened, want one in the benchmarks on_…, and none in the others", s.Opens)
 			}
 		})
 	}

@@ -19,8 +19,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
-// What no log may show: whatever a user sends, who they are, and the secrets
-// of the gateway.
+// Texts that no log may show: what users send, who they are, and the gateway's
+// secrets.
 const (
 	canaryUser    = "canary.user@example.com"
 	canaryOther   = "canary.other@example.com"
@@ -40,7 +40,7 @@ const (
 var canaries = []string{canaryUser, canaryOther, canaryKey, canaryPrompt, canaryModel, canaryCookie, canaryToken, canaryNode, canaryHook,
 	canaryHookKey, canaryWallet, canaryMail, canaryDSN, "hunter2"}
 
-// wantNoCanary fails for each canary in what was logged.
+// wantNoCanary fails for each canary in the log.
 func wantNoCanary(t *testing.T, log *logBuffer) {
 	t.Helper()
 	text := strings.ToLower(log.String())
@@ -70,10 +70,10 @@ func identifyCanary(r *http.Request) (automation.Identity, error) {
 	return automation.Identity{}, errors.New("no such key")
 }
 
-func TestLog_HidesUsersAndTheirTexts(t *testing.T) {
+func TestLog_HasNoUserDataAndNoSecrets(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("calls everything that logs, about 10 s")
+		t.Skip("calls everything that logs, which takes about 10 s")
 	}
 	logger, log := debugLog()
 	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -94,7 +94,7 @@ func TestLog_HidesUsersAndTheirTexts(t *testing.T) {
 	mux.Handle("/", g.Forward())
 	server := httptest.NewServer(mux)
 	defer server.Close()
-	ask := func(key, method, path, body string, header ...string) int {
+	send := func(key, method, path, body string, header ...string) int {
 		t.Helper()
 		r, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, strings.NewReader(body))
 		if err != nil {
@@ -108,7 +108,7 @@ func TestLog_HidesUsersAndTheirTexts(t *testing.T) {
 		}
 		resp, err := server.Client().Do(r)
 		if err != nil {
-			return 0 // cut off on purpose
+			return 0 // a fault cut the connection
 		}
 		_ = resp.Body.Close()
 		return resp.StatusCode
@@ -116,41 +116,41 @@ func TestLog_HidesUsersAndTheirTexts(t *testing.T) {
 	const chat, api = "/v1/chat/completions", automation.BasePath
 	prompt := `{"model":"llama","user":"` + canaryUser + `","messages":[{"role":"user","content":"` + canaryPrompt + `"}]}`
 	stream := strings.Replace(prompt, "{", `{"stream":true,`, 1)
-	node := func(f proxyroutertest.Fault) { g.Node.ClearFaults(); g.Node.Inject(f) }
+	setFault := func(f proxyroutertest.Fault) { g.Node.ClearFaults(); g.Node.Inject(f) }
 	nodeText := "signing with private key 0x" + canaryWallet + " failed, tell " + canaryMail + ", password " + canaryNode
 
-	// The flag, the lists of users in it, and the operators.
-	if ask("canary-wrong-token", "GET", automation.AdminPath+"/flags", "") != http.StatusUnauthorized {
-		t.Error("the operators' API lets anybody in")
+	// Operators change the flag, whose lists contain users.
+	if send("canary-wrong-token", "GET", automation.AdminPath+"/flags", "") != http.StatusUnauthorized {
+		t.Error("the admin API accepts a wrong token")
 	}
-	ask(canaryToken, "PATCH", automation.AdminPath+"/flags/automation", `{"enabled_user_ids":["`+canaryUser+`","`+canaryOther+`"]}`)
-	ask(canaryToken, "PATCH", automation.AdminPath+"/flags/automation", `{"enabled_user_ids":["`+canaryUser+`",{}]}`)
-	ask(canaryToken, "PATCH", automation.AdminPath+"/flags/`+canaryUser+`", `{"enabled":true}`)
-	ask(canaryToken, "GET", automation.AdminPath+"/flags/automation/users/"+url.PathEscape(canaryUser), "")
+	send(canaryToken, "PATCH", automation.AdminPath+"/flags/automation", `{"enabled_user_ids":["`+canaryUser+`","`+canaryOther+`"]}`)
+	send(canaryToken, "PATCH", automation.AdminPath+"/flags/automation", `{"enabled_user_ids":["`+canaryUser+`",{}]}`)
+	send(canaryToken, "PATCH", automation.AdminPath+"/flags/"+url.PathEscape(canaryUser), `{"enabled":true}`)
+	send(canaryToken, "GET", automation.AdminPath+"/flags/automation/users/"+url.PathEscape(canaryUser), "")
 	g.On(canaryUser, canaryOther)
-	ask(canaryToken, "POST", automation.AdminPath+"/rollouts/automation", `{"plan":{"stages":[{"name":"some","percentage":0,"users":["`+canaryUser+`"],"hold":"1h"}]}}`)
+	send(canaryToken, "POST", automation.AdminPath+"/rollouts/automation", `{"plan":{"stages":[{"name":"some","percentage":0,"users":["`+canaryUser+`"],"hold":"1h"}]}}`)
 
-	// Settings, good and bad.
+	// Valid and invalid settings.
 	for _, body := range []string{`{"is_enabled":true,"session_duration":600}`, `{"is_enabled":"` + canaryPrompt + `"}`, `{"` + canaryPrompt + `":1}`, canaryPrompt} {
 		for _, method := range []string{"GET", "PUT", "PATCH"} {
-			ask(canaryKey, method, api+"/settings", body)
-			ask(canaryKey+"-nobody", method, api+"/settings", body)
+			send(canaryKey, method, api+"/settings", body)
+			send(canaryKey+"-nobody", method, api+"/settings", body)
 		}
 	}
 
-	// Requests, good and bad; a node that fails in each of its ways.
-	if got := ask(canaryKey, "POST", chat, prompt); got != http.StatusOK {
-		t.Fatalf("chat: %d", got)
+	// Valid and invalid chats, and a node that fails in many ways.
+	if got := send(canaryKey, "POST", chat, prompt); got != http.StatusOK {
+		t.Fatalf("chat: status %d, want 200", got)
 	}
-	if got := ask(canaryKey, "POST", "/host"+chat, prompt); got != http.StatusTeapot {
-		t.Fatalf("chat through the host: %d", got)
+	if got := send(canaryKey, "POST", "/host"+chat, prompt); got != http.StatusTeapot {
+		t.Fatalf("chat through the host's handler: status %d, want 418", got)
 	}
-	ask(canaryKey, "POST", chat, strings.Replace(prompt, "llama", canaryModel, 1))
-	ask(canaryKey, "POST", chat, strings.Replace(prompt, `"llama"`, `{"x":"`+canaryModel+`"}`, 1))
-	ask(canaryKey, "POST", chat, prompt[:30])
-	ask(canaryKey+"-nobody", "POST", chat, prompt)
-	ask(canaryKey, "POST", chat+"/"+url.PathEscape(canaryUser), prompt)
-	ask(canaryKey, "POST", chat, prompt, "session_id", canaryCookie)
+	send(canaryKey, "POST", chat, strings.Replace(prompt, "llama", canaryModel, 1))
+	send(canaryKey, "POST", chat, strings.Replace(prompt, `"llama"`, `{"x":"`+canaryModel+`"}`, 1))
+	send(canaryKey, "POST", chat, prompt[:30])
+	send(canaryKey+"-nobody", "POST", chat, prompt)
+	send(canaryKey, "POST", chat+"/"+url.PathEscape(canaryUser), prompt)
+	send(canaryKey, "POST", chat, prompt, "session_id", canaryCookie)
 	for _, f := range []proxyroutertest.Fault{
 		proxyroutertest.ProviderModelError(500, "cannot answer "+canaryPrompt),
 		proxyroutertest.OldProviderModelError("cannot answer " + canaryPrompt),
@@ -160,9 +160,9 @@ func TestLog_HidesUsersAndTheirTexts(t *testing.T) {
 		{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeDrop},
 		{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeCut},
 	} {
-		node(f)
-		ask(canaryKey, "POST", chat, prompt)
-		ask(canaryKey, "POST", chat, stream)
+		setFault(f)
+		send(canaryKey, "POST", chat, prompt)
+		send(canaryKey, "POST", chat, stream)
 		g.Node.ClearFaults()
 	}
 	for _, f := range []proxyroutertest.Fault{
@@ -172,45 +172,45 @@ func TestLog_HidesUsersAndTheirTexts(t *testing.T) {
 		{Op: proxyroutertest.OpOpen, Times: 1, After: true, Text: nodeText},
 		{Op: proxyroutertest.OpGet, Text: nodeText},
 	} {
-		node(f)
-		ask(canaryKey+"-other", "POST", chat, prompt)
+		setFault(f)
+		send(canaryKey+"-other", "POST", chat, prompt)
 		g.Node.ClearFaults()
 		g.Advance(2 * time.Hour)
 	}
 
-	// Sessions, the end of one, and a node that refuses to close it.
-	node(proxyroutertest.Fault{Op: proxyroutertest.OpClose, Text: nodeText})
-	ask(canaryKey, "GET", api+"/sessions", "")
-	ask(canaryKey, "DELETE", api+"/sessions/"+url.PathEscape(canaryUser), "")
-	ask(canaryKey, "DELETE", api+"/settings", "")
+	// Sessions are listed and ended, and the node refuses to close them.
+	setFault(proxyroutertest.Fault{Op: proxyroutertest.OpClose, Text: nodeText})
+	send(canaryKey, "GET", api+"/sessions", "")
+	send(canaryKey, "DELETE", api+"/sessions/"+url.PathEscape(canaryUser), "")
+	send(canaryKey, "DELETE", api+"/settings", "")
 	if err := g.EraseUser(t.Context(), canaryUser); err != nil {
 		t.Error(err)
 	}
 
-	// The tables go; everything fails.
+	// Without its tables everything fails.
 	for _, table := range []string{"user_automation_settings", "automation_sessions", "feature_flags"} {
 		if _, err := g.DB.ExecContext(t.Context(), `DROP TABLE `+table); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, method := range []string{"GET", "PUT", "PATCH", "DELETE"} {
-		ask(canaryKey, method, api+"/settings", `{"is_enabled":true,"session_duration":600}`)
+		send(canaryKey, method, api+"/settings", `{"is_enabled":true,"session_duration":600}`)
 	}
-	ask(canaryKey, "POST", chat, prompt)
-	ask(canaryKey, "POST", "/host"+chat, prompt)
-	ask(canaryKey, "GET", api+"/sessions", "")
-	ask(canaryKey, "GET", api+"/status", "")
+	send(canaryKey, "POST", chat, prompt)
+	send(canaryKey, "POST", "/host"+chat, prompt)
+	send(canaryKey, "GET", api+"/sessions", "")
+	send(canaryKey, "GET", api+"/status", "")
 	_ = g.EraseUser(t.Context(), canaryUser)
 
 	for _, message := range []string{"session opened", "session not opened", "settings changed", "flag changed", "request ended", "provider failed"} {
 		if !log.has(message) {
-			t.Errorf("the log has no %q: this test has exercised less than it should", message)
+			t.Errorf("the log has no %q, so this test does not cover everything that logs", message)
 		}
 	}
 	wantNoCanary(t, log)
 }
 
-func TestLog_HidesTheDatabasesPassword(t *testing.T) {
+func TestLog_HasNoDatabasePassword(t *testing.T) {
 	logger, log := debugLog()
 	db, err := sqlx.Open("postgres", "postgres://gateway:"+canaryDSN+"@127.0.0.1:1/gateway?sslmode=disable&connect_timeout=1")
 	if err != nil {
@@ -225,7 +225,7 @@ func TestLog_HidesTheDatabasesPassword(t *testing.T) {
 	}
 	_ = m.RefreshFlags(t.Context())
 	if err := m.EraseUser(t.Context(), canaryUser); err == nil || strings.Contains(err.Error(), canaryUser) || strings.Contains(err.Error(), canaryDSN) {
-		t.Errorf("EraseUser: %v", err)
+		t.Errorf("EraseUser: %v; want an error without the user and without the password", err)
 	}
 	logger.Info("configuration", "config", cfg, "file", filepath.Base(cfg.MappingsFile))
 	if !log.has("flags cannot be read") {

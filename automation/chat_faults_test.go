@@ -18,7 +18,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
-// postgresDB is an empty database of the cluster that the tests share.
+// postgresDB opens a migrated database of the PostgreSQL cluster that the tests share.
 func postgresDB(t testing.TB) *sqlx.DB {
 	t.Helper()
 	return pgtest.Open(t, schematest.Database(t))
@@ -32,7 +32,7 @@ func TestForward_NeverOverlapsOnASession(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, setup{db: db, node: proxyroutertest.Options{OpenLatency: 50 * time.Millisecond, ChunkDelay: 5 * time.Millisecond},
 				config: func(c *automation.Config) { c.MaxSessionsPerUser, c.MaxOpensPerHour = 4, 10 }})
-			var served, told atomic.Int32
+			var served, refused atomic.Int32
 			var wg sync.WaitGroup
 			for range 64 {
 				wg.Go(func() {
@@ -40,47 +40,53 @@ func TestForward_NeverOverlapsOnASession(t *testing.T) {
 					case a.status == http.StatusOK:
 						served.Add(1)
 					case (a.status == 429 || a.status == 503) && a.header.Get("Retry-After") != "":
-						told.Add(1)
+						refused.Add(1)
 					default:
-						t.Errorf("status %d, body %s", a.status, a.body)
+						t.Errorf("status %d, body %s; want 200, or 429 or 503 with Retry-After", a.status, a.body)
 					}
 				})
 			}
 			wg.Wait()
 			s := h.checkNode()
-			if served.Load()+told.Load() != 64 || served.Load() == 0 || s.Opens > 4 {
-				t.Errorf("%d served, %d told to come back, %d opens; want 64 in all and at most 4 opens", served.Load(), told.Load(), s.Opens)
+			if served.Load()+refused.Load() != 64 || served.Load() == 0 || s.Opens > 4 {
+				t.Errorf("%d requests served, %d refused with Retry-After, %d sessions opened; want 64 requests in all, some of them served, and at most 4 sessions", served.Load(), refused.Load(), s.Opens)
 			}
 			h.untilIdle()
-			t.Logf("%d served, %d told to come back, %d opens", served.Load(), told.Load(), s.Opens)
+			t.Logf("%d requests served, %d refused with Retry-After, %d sessions opened", served.Load(), refused.Load(), s.Opens)
 		})
 	}
 }
 
-// comeBack asserts a 503 of the path of requests that came sooner than the
-// node's or the database's time-outs.
-func checkUnavailableSoon(t *testing.T, a answer, took time.Duration) {
+// checkUnavailable asserts a 503 with the code session_unavailable and a Retry-After.
+func checkUnavailable(t *testing.T, a answer) {
 	t.Helper()
 	retry, err := strconv.Atoi(a.header.Get("Retry-After"))
 	if a.status != http.StatusServiceUnavailable || a.code() != "session_unavailable" || err != nil || retry < 1 {
-		t.Errorf("status %d, body %s, Retry-After %q; want 503 session_unavailable", a.status, a.body, a.header.Get("Retry-After"))
-	}
-	if took > time.Minute { // it is milliseconds, but on a loaded machine
-		t.Errorf("it took %v", took)
+		t.Errorf("status %d, body %s, Retry-After %q; want 503 session_unavailable with Retry-After", a.status, a.body, a.header.Get("Retry-After"))
 	}
 }
 
-func TestForward_AnswersAtOnceWhenTheNodeIsAway(t *testing.T) {
+// checkUnavailableSoon is checkUnavailable for an answer that must come before the
+// time-outs of the node and of the database.
+func checkUnavailableSoon(t *testing.T, a answer, took time.Duration) {
+	t.Helper()
+	checkUnavailable(t, a)
+	if took > time.Minute { // milliseconds, except on a loaded machine
+		t.Errorf("the answer took %v, want it without a time-out", took)
+	}
+}
+
+func TestForward_AnswersAtOnceWhenTheNodeIsUnreachable(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	if a := h.chat("alice"); a.status != http.StatusOK {
-		t.Fatal(a.body)
+		t.Fatalf("status %d, body %s; want 200", a.status, a.body)
 	}
 	h.node.Close()
 	for _, tt := range []struct{ path, user string }{
-		{hostPath, "bob"},                                       // has no session
-		{chatPath, "bob"},                                       // the same, on the whole way
-		{chatPath, "alice"},                                     // has one that cannot be reached
+		{hostPath, "bob"},                                       // bob has no session, through Sessions
+		{chatPath, "bob"},                                       // the same through Forward
+		{chatPath, "alice"},                                     // alice has a session
 		{hostPath, "bob"}, {hostPath, "bob"}, {hostPath, "bob"}, // until the breaker opens
 	} {
 		start := time.Now()
@@ -89,14 +95,14 @@ func TestForward_AnswersAtOnceWhenTheNodeIsAway(t *testing.T) {
 		checkUnavailableSoon(t, a, took)
 		t.Logf("%s for %s: %d after %v", tt.path, tt.user, a.status, took)
 	}
-	h.until("readiness says so", func() bool { // the breaker's pause is short here, and after it only a call can tell
+	h.until("Ready reports that the node does not answer", func() bool { // each request makes the breaker call the node again
 		h.do("POST", hostPath, "bob", chatBody("llama"))
 		a := h.get("/healthz/ready", "")
 		return a.status == http.StatusServiceUnavailable && strings.Contains(a.body, "it does not answer")
 	})
-	// Alice's session was not given up for it.
+	// Alice's session is kept.
 	if n := h.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open'`); n != 1 {
-		t.Errorf("%d open sessions, want 1", n)
+		t.Errorf("%d open sessions, want alice's", n)
 	}
 }
 
@@ -107,20 +113,20 @@ func TestForward_ReportsWrongNodeCredentials(t *testing.T) {
 	start := time.Now()
 	checkUnavailableSoon(t, h.do("POST", hostPath, "alice", chatBody("llama")), time.Since(start))
 	if p := h.Snapshot().Components["node"]; p.OK || p.Detail != "it refuses our credentials" {
-		t.Errorf("%+v", p)
+		t.Errorf("component node is %+v, want it not OK because of the credentials", p)
 	}
 	if a := h.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable {
-		t.Errorf("ready: %d", a.status)
+		t.Errorf("ready: status %d, want 503", a.status)
 	}
 	if !h.log.has("401", "invalid username or password") || h.log.has("canary-wrong") {
-		t.Error("the log does not say so, or says too much:", h.log)
+		t.Error("want a log line with the node's 401 and without the password; the log:\n", h.log)
 	}
 }
 
-func TestSessions_RefusesOnlyUsersOfTheFeatureWithoutTheDatabase(t *testing.T) {
+func TestSessions_WithoutTheDatabasePassesThroughOnlyKnownOptOuts(t *testing.T) {
 	t.Parallel()
 	for _, optIn := range []bool{true, false} {
-		t.Run(fmt.Sprintf("by default %v", optIn), func(t *testing.T) {
+		t.Run(fmt.Sprintf("default opt-in %v", optIn), func(t *testing.T) {
 			h := newHarness(t, setup{config: func(c *automation.Config) { c.DefaultOptIn = optIn }})
 			h.do("PUT", settingsPath, "alice", validSettings)
 			h.do("PUT", settingsPath, "carol", `{"is_enabled":false,"session_duration":300}`)
@@ -137,29 +143,29 @@ func TestSessions_RefusesOnlyUsersOfTheFeatureWithoutTheDatabase(t *testing.T) {
 			a, took := post("alice")
 			checkUnavailableSoon(t, a, took)
 			if a, _ := post("carol"); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != "" {
-				t.Errorf("who has opted out: status %d, body %s; want 200", a.status, a.body)
+				t.Errorf("carol, who has opted out: status %d, body %s; want 200 without a session", a.status, a.body)
 			}
 			a, took = post("bob")
-			checkUnavailableSoon(t, a, took) // whether bob has it off is not known
+			checkUnavailableSoon(t, a, took) // bob's settings are not cached
 			start := time.Now()
 			checkUnavailableSoon(t, h.do("POST", hostPath, "bob", chatBody("llama"), "session_id", strings.Repeat("ab", 32)), time.Since(start))
 		})
 	}
 }
 
-func TestSessions_NeverTreatsUnknownAsOff(t *testing.T) {
+func TestModule_NeverTreatsUnknownAsOff(t *testing.T) {
 	t.Parallel()
-	t.Run("who makes the request", func(t *testing.T) {
+	t.Run("the user is unknown", func(t *testing.T) {
 		var got recordingHandler
 		h := newHarness(t, setup{next: got.ServeHTTP})
 		for _, path := range []string{hostPath, chatPath} {
 			checkUnavailable(t, h.do("POST", path, "away", chatBody("llama")))
 		}
 		if got.calls != 0 {
-			t.Error("the host's handler got it")
+			t.Error("the host's handler got a request whose user is unknown")
 		}
 	})
-	t.Run("what the flag says", func(t *testing.T) {
+	t.Run("the flag is unknown", func(t *testing.T) {
 		var got recordingHandler
 		h := newHarness(t, setup{skipMigration: true, next: got.ServeHTTP})
 		h.until("the flags cannot be read", func() bool { return h.Flags().Health().Err != nil })
@@ -167,15 +173,15 @@ func TestSessions_NeverTreatsUnknownAsOff(t *testing.T) {
 		checkProblem(t, h.get(settingsPath, "alice"), http.StatusServiceUnavailable)
 		checkProblem(t, h.get(statusPath, "alice"), http.StatusServiceUnavailable)
 		if a := h.do("POST", hostPath, "alice", chatBody("llama")); a.status != http.StatusOK || got.calls != 1 {
-			t.Errorf("the host's own flow: status %d, body %s; want 200", a.status, a.body)
+			t.Errorf("the host's handler behind Sessions: status %d, body %s, %d calls; want 200 and 1 call", a.status, a.body, got.calls)
 		}
 	})
 }
 
-func TestReadiness_SaysThatThisReplicaFailsItsRequests(t *testing.T) {
+func TestReady_ReportsThatThisReplicaFailsItsRequests(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
-	h.chat("alice") // settings and a session are known
+	h.chat("alice") // caches her settings and opens a session
 	h.untilIdle()
 	h.exec(`ALTER TABLE automation_sessions RENAME TO automation_sessions_away`)
 	for range 6 {
@@ -183,7 +189,7 @@ func TestReadiness_SaysThatThisReplicaFailsItsRequests(t *testing.T) {
 	}
 	a := h.get("/healthz/ready", "")
 	if c := h.Snapshot().Components["requests"]; c.OK || a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "requests failed on this replica") {
-		t.Errorf("%+v, status %d, body %s; want 503", c, a.status, a.body)
+		t.Errorf("component requests is %+v, ready has status %d, body %s; want it not OK and 503", c, a.status, a.body)
 	}
 	h.exec(`ALTER TABLE automation_sessions_away RENAME TO automation_sessions`)
 	for range 6 {
@@ -192,14 +198,7 @@ func TestReadiness_SaysThatThisReplicaFailsItsRequests(t *testing.T) {
 		}
 	}
 	if c := h.Snapshot().Components["requests"]; !c.OK {
-		t.Errorf("%+v", c)
-	}
-}
-
-func checkUnavailable(t *testing.T, a answer) {
-	t.Helper()
-	if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" || a.code() != "session_unavailable" {
-		t.Errorf("status %d, body %s, Retry-After %q; want 503 session_unavailable with Retry-After", a.status, a.body, a.header.Get("Retry-After"))
+		t.Errorf("component requests is %+v after as many successes, want it OK", c)
 	}
 }
 
@@ -210,22 +209,22 @@ func TestSessions_ServesNobodyBeforeTheModelsAreLoaded(t *testing.T) {
 	start := time.Now()
 	checkUnavailableSoon(t, h.do("POST", hostPath, "alice", chatBody("llama")), time.Since(start))
 	if p := h.Snapshot().Components; p["mapping"].OK || p["run"].OK {
-		t.Errorf("%+v", p)
+		t.Errorf("components %+v, want mapping and run not OK", p)
 	}
 }
 
-func TestSessions_ReportsAProviderWithoutSessions(t *testing.T) {
+func TestSessions_LogsWhyASessionWasNotOpened(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Text: "no provider accepting session, key canary-node"})
 	start := time.Now()
 	checkUnavailableSoon(t, h.do("POST", hostPath, "alice", chatBody("llama")), time.Since(start))
 	if !h.log.has("session not opened", "no provider accepting session") {
-		t.Error("the log does not say why:", h.log)
+		t.Error("the log does not have the node's error; the log:\n", h.log)
 	}
 }
 
-func TestSessions_ExplainsAWaitInVain(t *testing.T) {
+func TestSessions_ExplainsAnAcquireTimeout(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for time-outs, about 7 s")
@@ -241,7 +240,7 @@ func TestSessions_ExplainsAWaitInVain(t *testing.T) {
 			hold, entered := make(chan struct{}), make(chan struct{}, 8)
 			s := tt.setup
 			config := s.config
-			isHeld := config != nil // somebody holds the only session
+			isHeld := config != nil // another request holds the only session
 			s.config = func(c *automation.Config) {
 				c.AcquireTimeout = 2 * time.Second
 				if isHeld {
@@ -253,21 +252,21 @@ func TestSessions_ExplainsAWaitInVain(t *testing.T) {
 			}
 			h := newHarness(t, s)
 			release := sync.OnceFunc(func() { close(hold) })
-			t.Cleanup(release) // or the server waits without end
+			t.Cleanup(release) // otherwise the server's Close waits for the handler
 			var wg sync.WaitGroup
 			if isHeld {
 				wg.Go(func() {
-					for h.do("POST", hostPath, "alice", chatBody("llama")).status != http.StatusOK { // time was up before a busy machine had claimed it
+					for h.do("POST", hostPath, "alice", chatBody("llama")).status != http.StatusOK { // a busy machine may exceed AcquireTimeout first
 					}
 				})
 				<-entered
 			}
-			// Where the time is up within a statement, it is the database's error instead; and
-			// an open may have come to its end during such requests, so the next is another user's.
-			user, asked := "alice", 0
-			h.until("it is told why", func() bool {
-				if asked++; !isHeld {
-					user = fmt.Sprint("user-", asked)
+			// If the time is over during a statement, the answer is the database's error
+			// instead. An open may end meanwhile, so the next attempt is another user's.
+			user, attempts := "alice", 0
+			h.until("the answer has the reason", func() bool {
+				if attempts++; !isHeld {
+					user = fmt.Sprint("user-", attempts)
 				}
 				a := h.do("POST", hostPath, user, chatBody("llama"))
 				if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
