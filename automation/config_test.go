@@ -25,7 +25,7 @@ func ExampleParseConfig() {
 	// Output: true 30m0s 500ms [redacted] <nil>
 }
 
-func ExampleParseConfig_wrong() {
+func ExampleParseConfig_invalid() {
 	_, err := automation.ParseConfig(map[string]string{
 		"AUTOMATION_MIN_SESSION_SECONDS": "60",
 		"AUTOMATION_SESSION_SCOPE":       "everybody",
@@ -48,7 +48,7 @@ func ExampleDefaultConfig() {
 	// Output: 1h0m0s 10 shared
 }
 
-func TestDefaultConfig_IsTheDocumentedOne(t *testing.T) {
+func TestDefaultConfig_HasTheDocumentedDefaults(t *testing.T) {
 	want := automation.Config{
 		DefaultSessionDuration: time.Hour,
 		RetentionDays:          30,
@@ -82,14 +82,14 @@ func TestDefaultConfig_IsTheDocumentedOne(t *testing.T) {
 		MaxDBConnections:       16,
 	}
 	if diff := cmp.Diff(want, automation.DefaultConfig()); diff != "" {
-		t.Error(diff)
+		t.Errorf("DefaultConfig (-want +got):\n%s", diff)
 	}
 	blank := map[string]string{}
 	for _, v := range documentedVariables(t) {
 		blank[v.name] = ""
 	}
 	if got, err := automation.ParseConfig(blank); err != nil || cmp.Diff(want, got) != "" {
-		t.Errorf("with every variable set and empty: %v %s", err, cmp.Diff(want, got))
+		t.Errorf("with every variable empty: error %v, config (-want +got):\n%s", err, cmp.Diff(want, got))
 	}
 }
 
@@ -159,34 +159,34 @@ func TestParseConfig_SetsEveryField(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
+		t.Errorf("config (-want +got):\n%s", diff)
 	}
 	for _, v := range documentedVariables(t) {
 		if _, ok := environ[v.name]; !ok {
-			t.Errorf("%s is not tried here", v.name)
+			t.Errorf("this test does not set %s", v.name)
 		}
 	}
 }
 
-func TestLoadConfig_ReadsTheProcess(t *testing.T) {
+func TestLoadConfig_ReadsTheEnvironment(t *testing.T) {
 	t.Setenv("AUTOMATION_RETENTION_DAYS", "7")
 	config, err := automation.LoadConfig()
 	if err != nil || config.RetentionDays != 7 {
-		t.Error(config.RetentionDays, err)
+		t.Errorf("RetentionDays %d, error %v; want 7", config.RetentionDays, err)
 	}
 }
 
-func TestParseConfig_NamesBadValues(t *testing.T) {
+func TestParseConfig_NamesInvalidValues(t *testing.T) {
 	const minimum, maximum, standard = "AUTOMATION_MIN_SESSION_SECONDS", "AUTOMATION_MAX_SESSION_SECONDS", "DEFAULT_SESSION_EXPIRATION"
 	for name, tt := range map[string]struct {
 		environ map[string]string
-		want    []string // the lines
+		want    []string // the error's lines after the first
 	}{
 		"a word for a switch": {
 			map[string]string{"AUTOMATION_FEATURE_ENABLED": "yes"},
 			[]string{`AUTOMATION_FEATURE_ENABLED: expected true or false, got "yes"`},
 		},
-		"fewer seconds than the chain takes": {
+		"fewer seconds than the chain accepts": {
 			map[string]string{maximum: "1m"},
 			[]string{maximum + `: expected a whole number of seconds from 300, the chain's minimum, to 31536000, got "60"`},
 		},
@@ -222,7 +222,7 @@ func TestParseConfig_NamesBadValues(t *testing.T) {
 			map[string]string{"AUTOMATION_UNKNOWN_MODEL": `"reject"`},
 			[]string{`AUTOMATION_UNKNOWN_MODEL: expected reject or default, got "\"reject\""`},
 		},
-		"a value without end": {
+		"a very long value": {
 			map[string]string{"AUTOMATION_UNKNOWN_MODEL": strings.Repeat("é", 1000)},
 			[]string{`AUTOMATION_UNKNOWN_MODEL: expected reject or default, got "` + strings.Repeat("é", 20) + `…"`},
 		},
@@ -237,7 +237,7 @@ func TestParseConfig_NamesBadValues(t *testing.T) {
 			map[string]string{maximum: "3000"},
 			[]string{standard + ": expected at most " + maximum},
 		},
-		"a default that only a broken maximum would forbid": {
+		"a default next to a maximum that cannot be parsed": {
 			map[string]string{maximum: "4OOO", standard: "90000"},
 			[]string{maximum + `: expected a whole number of seconds from 300, the chain's minimum, to 31536000, got "4OOO"`},
 		},
@@ -259,7 +259,7 @@ func TestParseConfig_NamesBadValues(t *testing.T) {
 			map[string]string{"PROXY_ROUTER_URL": "http://node?x=1"},
 			[]string{"PROXY_ROUTER_URL: has a query or a fragment; expected a URL such as https://host:8082/path"},
 		},
-		"less memory than one body": {
+		"less memory than one body needs": {
 			map[string]string{"AUTOMATION_MAX_BUFFERED_BYTES": "2097152"},
 			[]string{"AUTOMATION_MAX_BUFFERED_BYTES: expected at least AUTOMATION_MAX_BODY_BYTES"},
 		},
@@ -286,10 +286,10 @@ func TestParseConfig_NamesBadValues(t *testing.T) {
 			}
 			want := "automation: config:\n" + strings.Join(tt.want, "\n")
 			if diff := cmp.Diff(want, err.Error()); diff != "" {
-				t.Error(diff)
+				t.Errorf("error (-want +got):\n%s", diff)
 			}
 			if !reflect.DeepEqual(config, automation.Config{}) {
-				t.Error("a config besides the error")
+				t.Errorf("with the error came the config %+v, want the zero Config", config)
 			}
 		})
 	}
@@ -301,7 +301,7 @@ func TestParseConfig_NamesEveryWrongVariableAtOnce(t *testing.T) {
 	var want []string
 	for _, v := range documentedVariables(t) {
 		switch v.name {
-		case "AUTOMATION_PREWARM_MODELS", "MODEL_MAPPINGS_FILE", "AUTOMATION_FLAG_SNAPSHOT_FILE": // nothing is wrong there
+		case "AUTOMATION_PREWARM_MODELS", "MODEL_MAPPINGS_FILE", "AUTOMATION_FLAG_SNAPSHOT_FILE": // accept any text
 			continue
 		}
 		environ[v.name] = "\x01 :" + canary
@@ -317,33 +317,33 @@ func TestParseConfig_NamesEveryWrongVariableAtOnce(t *testing.T) {
 		name, _, _ := strings.Cut(line, ":")
 		got = append(got, name)
 		if regexp.MustCompile("PASSWORD|TOKEN|URL").MatchString(name) && strings.Contains(line, canary) {
-			t.Error("a secret is repeated:", line)
+			t.Error("the error repeats a secret:", line)
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
+		t.Errorf("variables that the error names (-want +got):\n%s", diff)
 	}
 }
 
-func TestConfig_RefusesWhatTheEnvironmentCannotSay(t *testing.T) {
+func TestConfig_RefusesValuesThatTheEnvironmentCannotHave(t *testing.T) {
 	if err := (automation.Config{}).Check(); err == nil {
-		t.Error("the zero config is valid")
+		t.Error("the zero Config passed the check")
 	}
 	config := automation.DefaultConfig()
 	config.DefaultSessionDuration = 3600*time.Second + 1
 	err := config.Check()
 	if err == nil || !strings.Contains(err.Error(), `got "3600.000000001"`) {
-		t.Error("a fraction of a second passes:", err)
+		t.Errorf("a duration with a fraction of a second: error %v, want it refused", err)
 	}
 }
 
-func TestUnknownVariables_ListsWhatIsProbablyMisspelt(t *testing.T) {
+func TestUnknownVariables_ListsMisspeltNames(t *testing.T) {
 	got := automation.UnknownIn(map[string]string{"AUTOMATION_RETENTION_DAY": "1", "AUTOMATION_ENABLE": "true", "AUTOMATION_RETENTION_DAYS": "1", "OTHER": "x"})
 	if diff := cmp.Diff([]string{"AUTOMATION_ENABLE", "AUTOMATION_RETENTION_DAY"}, got); diff != "" {
-		t.Error(diff)
+		t.Errorf("unknown variables (-want +got):\n%s", diff)
 	}
 	t.Setenv("AUTOMATION_ENABLE", "true")
 	if got := automation.UnknownVariables(); !slices.Contains(got, "AUTOMATION_ENABLE") {
-		t.Error(got)
+		t.Errorf("unknown variables of the process are %q, want AUTOMATION_ENABLE among them", got)
 	}
 }

@@ -19,9 +19,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
-// largeConsole is the console of a deployment with a thousand replicas, lists of
-// 10,000 ids, feedback as long as it may be, a rollout of three days, and so many
-// sessions over a month.
+// largeConsole returns the console of a large deployment: a thousand replicas, a flag
+// with lists of 10,000 ids, feedback of the maximum length, a rollout of three days,
+// and the given number of sessions within a month.
 func largeConsole(t testing.TB, sessions int) (h *harness, pages http.Handler) {
 	t.Helper()
 	h = newHarness(t, setup{db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, schematest.Database(t)) }})
@@ -47,53 +47,54 @@ func largeConsole(t testing.TB, sessions int) (h *harness, pages http.Handler) {
 			SELECT 'automation', now() - i * interval '1 minute', 1, jsonb_build_object('exposed', jsonb_build_object('outcomes', 5000 - i, 'failures', 0), 'control', jsonb_build_object('outcomes', 5000 - i)), 0
 			FROM generate_series(1, 4320) AS i ON CONFLICT DO NOTHING`,
 		`INSERT INTO automation_provider_failures (provider, user_id, failed_at) SELECT '0x' || i % 10, 'u' || i, now() FROM generate_series(1, 10000) AS i`,
-		`VACUUM ANALYZE`, // as the server does by itself, later
+		`VACUUM ANALYZE`, // as autovacuum does later
 	} {
 		if _, err := h.db.ExecContext(t.Context(), s); err != nil {
 			t.Fatal(err)
 		}
 	}
 	version := h.count(`SELECT version FROM feature_flags WHERE feature_name = 'automation'`)
-	h.until("the flag is read", func() bool { return h.Flags().Explain(automation.FlagName, "u1").Version == int64(version) })
+	h.until("the module has read the flag", func() bool { return h.Flags().Explain(automation.FlagName, "u1").Version == int64(version) })
 	return h, console.New(h.Module, console.Options{Authorize: func(*http.Request) (console.Operator, error) { return console.Operator{Name: "ann"}, nil }})
 }
 
 var largePages = []string{"/", "/switch", "/rollout", "/user?id=u7", "/sessions", "/sessions?state=open", "/sessions?state=failed", "/sessions?user=u7", "/sessions?before=id-9000",
 	"/models", "/audit", "/audit?before=2000", "/feedback", "/feedback?open=true&stage=3", "/feedback?before=2000", "/report", "/cleanup"}
 
-// render asks for a page as a browser does.
+// render returns a page.
 func render(t testing.TB, pages http.Handler, path string) string {
 	t.Helper()
 	w := httptest.NewRecorder()
 	pages.ServeHTTP(w, httptest.NewRequestWithContext(context.Background(), http.MethodGet, path, http.NoBody))
 	if w.Code != http.StatusOK {
-		t.Fatalf("%s: %d\n%s", path, w.Code, w.Body)
+		t.Fatalf("%s: status %d, want 200\n%s", path, w.Code, w.Body)
 	}
 	return w.Body.String()
 }
 
-// maxPage is the most bytes of a page.
-const maxPage = 300 << 10
+// maxPageBytes is the maximum size of a page.
+const maxPageBytes = 300 << 10
 
 func TestConsole_PagesOfALargeDeploymentStaySmall(t *testing.T) {
 	if testing.Short() {
-		t.Skip("fills a database")
+		t.Skip("fills a large database")
 	}
 	_, pages := largeConsole(t, 20_000)
 	for _, path := range largePages {
-		if html := render(t, pages, path); len(html) > maxPage {
-			t.Errorf("%s has %d bytes, over 300 KB", path, len(html))
+		if html := render(t, pages, path); len(html) > maxPageBytes {
+			t.Errorf("%s has %d bytes, want at most %d", path, len(html), maxPageBytes)
 		}
 	}
-	html := render(t, pages, "/") // which may list the test's own replica as not well: its first report comes before it has read all
+	// The test's own replica may be the 1001st: its first report comes before everything is loaded.
+	html := render(t, pages, "/")
 	if !strings.Contains(html, "1000 not well") && !strings.Contains(html, "1001 not well") || !strings.Contains(html, "951 more are not listed") {
-		t.Error("the overview does not say how many replicas are not well")
+		t.Error("want the overview to count 1000 or 1001 replicas as not well, and not to list 951 of them")
 	}
 }
 
-// BenchmarkConsole renders each page of a large deployment; with
-// AUTOMATION_TEST_LONG of one with a million sessions, which take a minute to
-// insert. The first overview in a minute also counts the users: "counted".
+// BenchmarkConsole renders each page of a large deployment. With AUTOMATION_TEST_LONG
+// it has a million sessions, which take a minute to insert. "counted" is an overview
+// that also counts the users, as the first one in each minute does.
 func BenchmarkConsole(b *testing.B) {
 	sessions := 20_000
 	if os.Getenv("AUTOMATION_TEST_LONG") != "" {
@@ -109,13 +110,13 @@ func BenchmarkConsole(b *testing.B) {
 				fastest = min(fastest, time.Since(began))
 			}
 			b.ReportMetric(float64(size), "bytes")
-			b.ReportMetric(float64(fastest.Microseconds())/1000, "fastest-ms") // other work on the machine apart
+			b.ReportMetric(float64(fastest.Microseconds())/1000, "fastest-ms") // least affected by other work on the machine
 		})
 	}
 	for _, path := range largePages {
 		measure(path, path, func() http.Handler { return pages })
 	}
-	measure("counted", "/", func() http.Handler { // a module that has counted nothing yet
+	measure("counted", "/", func() http.Handler { // a new module has no cached count
 		m, err := automation.New(h.cfg, h.db, identifyByKey, automation.Options{})
 		if err != nil {
 			b.Fatal(err)

@@ -20,7 +20,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 )
 
-// identify is the host's: here everybody is who they say.
+// identify is the host's function. For the example, the key is the user's id.
 func identify(r *http.Request) (automation.Identity, error) {
 	user, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer sk-")
 	if !ok {
@@ -29,7 +29,7 @@ func identify(r *http.Request) (automation.Identity, error) {
 	return automation.Identity{UserID: user}, nil
 }
 
-// example starts a module with a simulated node and a database of its own.
+// example starts a module with a simulated node and a SQLite database.
 func example() (m *automation.Module, end func()) {
 	dir, err := os.MkdirTemp("", "automation")
 	must(err)
@@ -56,7 +56,7 @@ func example() (m *automation.Module, end func()) {
 	must(err)
 	done := make(chan error)
 	go func() { done <- m.Run(ctx) }()
-	for !m.Started(ctx) { // a server takes requests at once: automation is off until the flags are read
+	for !m.Started(ctx) { // automation is off until the module has read the flags
 		runtime.Gosched()
 	}
 	return m, func() {
@@ -74,7 +74,7 @@ func must(err error) {
 	}
 }
 
-// send asks a handler as the user of a key.
+// send sends a request of a user to a handler.
 func send(h http.Handler, method, path, user, body string) *httptest.ResponseRecorder {
 	r := httptest.NewRequestWithContext(context.Background(), method, path, strings.NewReader(body))
 	r.Header.Set("Authorization", "Bearer sk-"+user)

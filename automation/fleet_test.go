@@ -29,31 +29,31 @@ import (
 
 const (
 	fleetProcesses = 4
-	fleetModules   = 25 // in each process
-	fleetWorkers   = 16 // in each process; each sends one chat after the other
-	fleetUsers     = 400
+	fleetModules   = 25                      // in each process
+	fleetWorkers   = 16                      // in each process; a worker sends one chat at a time
+	fleetUsers     = 400                     // of each worker
 	fleetEnv       = "AUTOMATION_TEST_FLEET" // makes the test binary one process of the fleet
 )
 
-// fleetTask is what a process of the fleet is told: to send chats, or else to report when each
-// of its modules sees a version of the flag.
+// fleetTask is a task of a process of the fleet. If Chats is positive, it sends chats; otherwise
+// it reports when each of its modules has read a version of the flag.
 type fleetTask struct {
-	Chats  time.Duration // for how long
-	Roam   bool          // each chat on another module
-	FlagAt int64         // version
+	Chats       time.Duration // how long to send chats
+	Roam        bool          // send each chat to the next module
+	FlagVersion int64
 }
 
-// fleetReport is what it answers.
+// fleetReport is the result of a fleetTask.
 type fleetReport struct {
-	SeenAt []int64 // Unix nanoseconds, by module
-	Took   []time.Duration
-	CPU    time.Duration // of the process meanwhile
-	Failed int
+	SeenAt []int64         // when each module had read the flag, in Unix nanoseconds
+	Took   []time.Duration // of each chat
+	CPU    time.Duration   // that the process used for the chats
+	Failed int             // chats that were not answered 200
 }
 
 // TestFleet_OnOneDatabase measures a hundred modules in four processes on one PostgreSQL: idle,
-// after changes of the flag, and under chats to a node that answers at once. All of them must
-// see each change; docs/scaling.md has the figures.
+// after changes of the flag, and while they serve chats from a node that answers at once. Every
+// module must read each change; docs/scaling.md has the results.
 //
 //	AUTOMATION_TEST_LONG=1 go test ./automation -run Fleet_OnOneDatabase -v
 func TestFleet_OnOneDatabase(t *testing.T) {
@@ -94,46 +94,46 @@ func TestFleet_OnOneDatabase(t *testing.T) {
 		return reports
 	}
 	for _, p := range processes {
-		p.report(t) // all its modules run
+		p.report(t) // the first report says that all modules run
 	}
 	const replicas = fleetProcesses * fleetModules
 	const idle = 30 * time.Second
-	<-time.After(idle) // until what a start leaves to do is done
+	<-time.After(idle) // until the work after a start is done
 
 	before := readServerStats(t, db)
 	start := time.Now()
 	<-time.After(idle)
 	after, took := readServerStats(t, db), time.Since(start)
-	per := took.Seconds() * replicas
+	replicaSeconds := took.Seconds() * replicas
 	t.Logf("idle: %.2f statements/s and replica, %d connections, PostgreSQL's processes used %.1f %% of a core for %d replicas",
-		float64(after.Calls-before.Calls)/per, after.Connections, 100*(after.cpu-before.cpu).Seconds()/took.Seconds(), replicas)
+		float64(after.Calls-before.Calls)/replicaSeconds, after.Connections, 100*(after.cpu-before.cpu).Seconds()/took.Seconds(), replicas)
 
 	var delays []time.Duration
 	for i := range 20 {
-		<-time.After(rand.N(time.Second)) // at any moment between two polls
+		<-time.After(rand.N(time.Second)) // at a random moment between two polls
 		var version int64
 		changed := time.Now()
 		if err := db.GetContext(t.Context(), &version, `UPDATE feature_flags SET rollout_percentage = $1 WHERE feature_name = 'automation' RETURNING version`, 99-i%2); err != nil {
 			t.Fatal(err)
 		}
-		for _, r := range all(fleetTask{FlagAt: version}) {
+		for _, r := range all(fleetTask{FlagVersion: version}) {
 			for _, at := range r.SeenAt {
 				delays = append(delays, time.Unix(0, at).Sub(changed))
 			}
 		}
 	}
 	slices.Sort(delays)
-	t.Logf("a flag's change, polled: p50 %v, p99 %v, worst %v of %d", quantile(delays, 0.5), quantile(delays, 0.99), delays[len(delays)-1], len(delays))
+	t.Logf("delay of a flag's change by polling: p50 %v, p99 %v, worst %v of %d", quantile(delays, 0.5), quantile(delays, 0.99), delays[len(delays)-1], len(delays))
 	var version int64
 	if err := db.GetContext(t.Context(), &version, enableForAll+` RETURNING version`); err != nil {
 		t.Fatal(err)
 	}
-	all(fleetTask{FlagAt: version})
+	all(fleetTask{FlagVersion: version})
 
 	for _, roam := range []bool{false, true} {
 		const span = 20 * time.Second
-		all(fleetTask{Chats: span / 4, Roam: roam})              // connections, settings
-		before, nodeCPU := readServerStats(t, db), processCPU(t) // this process has the node
+		all(fleetTask{Chats: span / 4, Roam: roam})              // opens connections, caches settings
+		before, nodeCPU := readServerStats(t, db), processCPU(t) // the node runs in this process
 		reports := all(fleetTask{Chats: span, Roam: roam})
 		after := readServerStats(t, db)
 		nodeCPU = processCPU(t) - nodeCPU
@@ -145,24 +145,25 @@ func TestFleet_OnOneDatabase(t *testing.T) {
 		}
 		slices.Sort(chats)
 		n := float64(len(chats))
-		t.Logf("chats, users roam over the replicas: %v: %.0f/s, p50 %v, p99 %v; a chat is %.1f statements, %.2f ms of PostgreSQL's processes, %.2f ms of the modules' and %.2f ms of the node's; %d connections",
+		t.Logf("chats, users roam over the replicas: %v: %.0f/s, p50 %v, p99 %v; a chat costs %.1f statements, %.2f ms of CPU in PostgreSQL, %.2f ms in the modules and %.2f ms in the node; %d connections",
 			roam, n/span.Seconds(), quantile(chats, 0.5), quantile(chats, 0.99), float64(after.Calls-before.Calls)/n,
 			1000*(after.cpu-before.cpu).Seconds()/n, 1000*cpu.Seconds()/n, 1000*nodeCPU.Seconds()/n, after.Connections)
-		if failed > 0 { // on a machine that is too busy for the time-outs
+		if failed > 0 { // a very busy machine may exceed time-outs
 			t.Logf("%d chats failed", failed)
 		}
 	}
 }
 
+// quantile returns the q-quantile of sorted durations.
 func quantile(sorted []time.Duration, q float64) time.Duration {
 	return sorted[int(q*float64(len(sorted)-1))].Round(10 * time.Microsecond)
 }
 
-// server is what the database's own views and its machine say about it.
+// serverStats is what PostgreSQL has used so far.
 type serverStats struct {
-	Calls       int64 `db:"calls"`
-	Connections int   `db:"connections"`
-	cpu         time.Duration
+	Calls       int64         `db:"calls"` // of statements
+	Connections int           `db:"connections"`
+	cpu         time.Duration // of all its processes
 }
 
 func readServerStats(t *testing.T, db *sqlx.DB) (s serverStats) {
@@ -183,7 +184,7 @@ func readServerStats(t *testing.T, db *sqlx.DB) (s serverStats) {
 		}
 		s.cpu += time.Duration(used[0]+used[1]) * tick
 	}
-	var used [4]int64 // with its children that have ended
+	var used [4]int64 // the postmaster's includes its children that have ended
 	readStat(t, postmaster, &used)
 	s.cpu += time.Duration(used[0]+used[1]+used[2]+used[3]) * tick
 	return s
@@ -191,8 +192,8 @@ func readServerStats(t *testing.T, db *sqlx.DB) (s serverStats) {
 
 const tick = time.Second / 100 // USER_HZ, the unit of /proc
 
-// readStat reads a process's user and system time, its own and that of its children that have
-// ended, and returns its parent: 0 if it has ended.
+// readStat reads a process's user and system time and those of its children that have ended, in
+// ticks. It returns the parent's id, or 0 if the process has ended.
 func readStat(t *testing.T, pid int, used *[4]int64) (parent int) {
 	t.Helper()
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -206,7 +207,7 @@ func readStat(t *testing.T, pid int, used *[4]int64) (parent int) {
 	return parent
 }
 
-// fleetProcess is one process of the fleet, as its parent sees it.
+// fleetProcess is a child process that runs a part of the fleet.
 type fleetProcess struct{ *proctest.Process }
 
 func startFleetProcess(t *testing.T, number int, nodeURL, dsn string) *fleetProcess {
@@ -227,7 +228,7 @@ func startFleetProcess(t *testing.T, number int, nodeURL, dsn string) *fleetProc
 	return p
 }
 
-// report waits for the answer to the last task.
+// report waits for the report of the last task.
 func (p *fleetProcess) report(t *testing.T) (r fleetReport) {
 	t.Helper()
 	for line, ok := p.Line(); ok; line, ok = p.Line() {
@@ -238,11 +239,12 @@ func (p *fleetProcess) report(t *testing.T) (r fleetReport) {
 			return r
 		}
 	}
-	t.Fatal("a process of the fleet has ended")
+	t.Fatal("a process of the fleet ended before it reported")
 	return r
 }
 
-// runFleetProcess is a process of the fleet, which ends when its input does.
+// runFleetProcess runs one process of the fleet: it reads tasks from its standard input, and
+// returns at the input's end.
 func runFleetProcess(t *testing.T, config string) {
 	var c struct {
 		Number             int
@@ -275,12 +277,12 @@ func runFleetProcess(t *testing.T, config string) {
 		if task.Chats > 0 {
 			r = sendFleetChats(t, modules, c.Number, task)
 		} else {
-			r = fleetReport{SeenAt: awaitFleetFlag(modules, task.FlagAt)}
+			r = fleetReport{SeenAt: awaitFleetFlag(modules, task.FlagVersion)}
 		}
 	}
 }
 
-// prefixed sets reports apart from what package testing prints.
+// reportWriter prefixes each report, because package testing writes to the same output.
 type reportWriter struct{ to io.Writer }
 
 func (p reportWriter) Write(b []byte) (int, error) {
@@ -316,7 +318,8 @@ func startFleetModule(t *testing.T, node, dsn, mapping string) *automation.Modul
 	return m
 }
 
-// seeFleetFlag waits until each module decides by that version of the flag, and returns when.
+// awaitFleetFlag waits until each module has that version of the flag, and returns when, in Unix
+// nanoseconds.
 func awaitFleetFlag(modules []*automation.Module, version int64) []int64 {
 	at := make([]int64, len(modules))
 	for left := len(modules); left > 0; <-time.After(5 * time.Millisecond) {
@@ -330,7 +333,7 @@ func awaitFleetFlag(modules []*automation.Module, version int64) []int64 {
 	return at
 }
 
-// sendFleetChats has each worker send its own users' chats, one after the other.
+// sendFleetChats makes each worker send the chats of its own users, one at a time.
 func sendFleetChats(t *testing.T, modules []*automation.Module, process int, task fleetTask) (r fleetReport) {
 	t.Helper()
 	handlers := make([]http.Handler, len(modules))
@@ -345,7 +348,7 @@ func sendFleetChats(t *testing.T, modules []*automation.Module, process int, tas
 	for w := range fleetWorkers {
 		workers.Go(func() {
 			for n := 0; time.Since(start) < task.Chats; n++ {
-				user, module := n%4, w // a few users, each at home on one module
+				user, module := n%4, w // a few users who always use the same module
 				if task.Roam {
 					user, module = n%fleetUsers, n
 				}
@@ -366,6 +369,7 @@ func sendFleetChats(t *testing.T, modules []*automation.Module, process int, tas
 	return fleetReport{Took: slices.Concat(took...), CPU: processCPU(t) - before, Failed: int(failed.Load())}
 }
 
+// processCPU returns the user and system time of this process.
 func processCPU(t *testing.T) time.Duration {
 	t.Helper()
 	var u syscall.Rusage

@@ -24,38 +24,40 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
-// target is a server to which a benchmark sends its requests, in turn with others.
+// target is a server that a benchmark measures. A benchmark sends its requests to several
+// targets in turn.
 type target struct {
 	name   string
 	server *httptest.Server
 	path   string
-	took   []time.Duration
+	took   []time.Duration // of each request
 }
 
 // send sends one request and reads the answer to its end.
-func (a *target) send(b *testing.B, user, body string) {
+func (t *target) send(b *testing.B, user, body string) {
 	b.Helper()
 	start := time.Now()
-	answer := a.do(b, user, body)
+	answer := t.do(b, user, body)
 	_, err := io.Copy(io.Discard, answer)
 	_ = answer.Close()
 	if err != nil {
-		b.Fatal(a.name, err)
+		b.Fatal(t.name, err)
 	}
-	a.took = append(a.took, time.Since(start))
+	t.took = append(t.took, time.Since(start))
 }
 
-// report reports the target's quantiles, and its median as a multiple of another's.
-func (a *target) report(b *testing.B, base *target) {
+// report reports the target's quantiles, and its median as a multiple of that of base, which may
+// be nil.
+func (t *target) report(b *testing.B, base *target) {
 	b.Helper()
-	slices.Sort(a.took)
-	quantile := func(a *target, q float64) float64 {
-		return float64(a.took[int(q*float64(len(a.took)-1))].Microseconds()) / 1000
+	slices.Sort(t.took)
+	quantile := func(t *target, q float64) float64 {
+		return float64(t.took[int(q*float64(len(t.took)-1))].Microseconds()) / 1000
 	}
-	b.ReportMetric(quantile(a, 0.5), a.name+"-p50-ms")
-	b.ReportMetric(quantile(a, 0.99), a.name+"-p99-ms")
-	if base != nil && base != a {
-		b.ReportMetric(quantile(a, 0.5)/quantile(base, 0.5), a.name+"/"+base.name)
+	b.ReportMetric(quantile(t, 0.5), t.name+"-p50-ms")
+	b.ReportMetric(quantile(t, 0.99), t.name+"-p99-ms")
+	if base != nil && base != t {
+		b.ReportMetric(quantile(t, 0.5)/quantile(base, 0.5), t.name+"/"+base.name)
 	}
 }
 
@@ -80,9 +82,9 @@ func startChatNode(b testing.TB, answer http.HandlerFunc) (*httptest.Server, fun
 	}
 }
 
-// reverseProxy is the standard library's proxy to a node. Without the full duplex, its server
-// closes a request's body once the answer begins, which the transport may find out only then by
-// reading for more: it would cut the answer (golang/go#40747), one in two hundred here.
+// reverseProxy starts the standard library's proxy to a node. Without full duplex, net/http closes
+// a request's body once the answer begins. If the transport has not yet read the body's end, it
+// then cuts the answer (golang/go#40747), which happens to one in two hundred here.
 func reverseProxy(b *testing.B, node *httptest.Server, transport http.RoundTripper) *httptest.Server {
 	b.Helper()
 	to, err := url.Parse(node.URL)
@@ -102,15 +104,15 @@ func reverseProxy(b *testing.B, node *httptest.Server, transport http.RoundTripp
 
 const shortAnswer = `{"id":"1","object":"chat.completion","model":"llama","choices":[{"index":0,"message":{"role":"assistant","content":"Hello."},"finish_reason":"stop"}]}`
 
-// answerShort is a node that answers at once.
+// serveShortAnswer is a node that answers at once.
 func serveShortAnswer(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = io.WriteString(w, shortAnswer)
 }
 
-// BenchmarkForward compares a request through the whole module, on a PostgreSQL over a unix
-// socket, with the same one to the node alone and through httputil.ReverseProxy. The three take
-// turns, so that a busy machine slows all of them.
+// BenchmarkForward compares a request through the module, with PostgreSQL on a unix socket, to
+// the same request to the node alone and through httputil.ReverseProxy. The requests alternate, so
+// that a busy machine slows all three.
 func BenchmarkForward(b *testing.B) {
 	large := `{"data":["` + strings.Repeat("x", 10<<20) + `"]}`
 	const event = `data: {"choices":[{"index":0,"delta":{"content":"word "}}]}` + "\n\n"
@@ -141,26 +143,27 @@ func BenchmarkForward(b *testing.B) {
 			h := newHarness(b, setup{db: postgresDB, config: config})
 			node := &target{name: "node", server: server, path: "/v1/chat/completions"}
 			targets := []*target{node, {name: "proxy", server: proxy, path: node.path}, {name: "module", server: h.server, path: chatPath}}
-			for _, a := range targets { // connections and a session
-				a.send(b, "alice", tt.body)
-				a.took = nil
+			for _, t := range targets { // opens connections and a session
+				t.send(b, "alice", tt.body)
+				t.took = nil
 			}
 			for b.Loop() {
-				for _, a := range targets {
-					a.send(b, "alice", tt.body)
+				for _, t := range targets {
+					t.send(b, "alice", tt.body)
 				}
 			}
 			b.ReportMetric(0, "ns/op")
-			for _, a := range targets {
-				a.report(b, node)
+			for _, t := range targets {
+				t.report(b, node)
 			}
 		})
 	}
 }
 
-// BenchmarkForward_DatabaseAway is a chat whose database is a network away: with a session that
-// lingers, warm, with an idle one, and cold, where each chat is a new user's and opens one.
-func BenchmarkForward_DatabaseAway(b *testing.B) {
+// BenchmarkForward_DatabaseLatency measures a chat whose database is reached over a network. In
+// "lingering" the session lingers in the replica, in "warm" it is idle in the database, and in
+// "cold" each chat is a new user's and opens one.
+func BenchmarkForward_DatabaseLatency(b *testing.B) {
 	for _, latency := range []time.Duration{0, time.Millisecond, 10 * time.Millisecond} {
 		for _, driver := range []struct{ name, driver, option string }{
 			{"pq", "postgres", ""}, {"pq_binary_parameters", "postgres", "&binary_parameters=yes"}, {"pgx", "pgx", ""},
@@ -186,7 +189,7 @@ func BenchmarkForward_DatabaseAway(b *testing.B) {
 						}
 					}})
 					proxy.SetLatency(latency)
-					a := &target{name: "chat", server: h.server, path: chatPath}
+					t := &target{name: "chat", server: h.server, path: chatPath}
 					n := 0
 					user := func() string {
 						if kind != "cold" {
@@ -195,28 +198,28 @@ func BenchmarkForward_DatabaseAway(b *testing.B) {
 						n++
 						return fmt.Sprint("user-", n)
 					}
-					for range 5 { // connections, prepared statements
-						a.send(b, user(), chatBody("llama"))
+					for range 5 { // opens connections, prepares statements
+						t.send(b, user(), chatBody("llama"))
 					}
-					a.took = nil
+					t.took = nil
 					proxy.TakeTraffic()
 					for b.Loop() {
-						a.send(b, user(), chatBody("llama"))
+						t.send(b, user(), chatBody("llama"))
 					}
 					traffic := proxy.TakeTraffic()
 					b.ReportMetric(0, "ns/op")
 					b.ReportMetric(float64(traffic.RoundTrips)/float64(b.N), "round-trips/chat")
-					a.report(b, nil)
+					t.report(b, nil)
 				})
 			}
 		}
 	}
 }
 
-// BenchmarkForward_RetainsStreams is what each of 500 open streams holds in memory and goroutines,
-// through the whole module and through httputil.ReverseProxy. What the client and the node hold
-// themselves, which are in the same process, is measured first and subtracted.
-func BenchmarkForward_RetainsStreams(b *testing.B) {
+// BenchmarkForward_MemoryOfStreams measures the memory and the goroutines of each of 500 open
+// streams, through the module and through httputil.ReverseProxy. The client and the node run in the
+// same process; their share is measured without a proxy and subtracted.
+func BenchmarkForward_MemoryOfStreams(b *testing.B) {
 	const streams = 500
 	var release atomic.Pointer[chan struct{}]
 	server, config := startChatNode(b, func(w http.ResponseWriter, _ *http.Request) {
@@ -231,29 +234,29 @@ func BenchmarkForward_RetainsStreams(b *testing.B) {
 	proxy := reverseProxy(b, server, transport)
 	var client *proxyrouter.Client
 	h := newHarness(b, setup{db: postgresDB, config: config, options: func(o *automation.Options) { client = o.Node.(*proxyrouter.Client) }})
-	quiet := runtime.NumGoroutine() + streams/20 // with what the module has running now and then
+	quiet := runtime.NumGoroutine() + streams/20 // the module also starts some for a short time
 	for b.Loop() {
 		var bytes, goroutines [3]float64
-		for i, a := range []*target{{name: "node", server: server, path: "/v1/chat/completions"},
+		for i, t := range []*target{{name: "node", server: server, path: "/v1/chat/completions"},
 			{name: "proxy", server: proxy, path: "/v1/chat/completions"}, {name: "module", server: h.server, path: chatPath}} {
 			end := make(chan struct{})
 			release.Store(&end)
 			before, running := retained()
 			bodies := make([]io.ReadCloser, streams)
 			for n := range bodies {
-				bodies[n] = a.open(b, fmt.Sprint("user-", n), streamBody("llama", "hello"))
+				bodies[n] = t.open(b, fmt.Sprint("user-", n), streamBody("llama", "hello"))
 			}
 			after, runningAfter := retained()
 			bytes[i], goroutines[i] = float64(after-before)/streams, float64(runningAfter-running)/streams
 			close(end)
 			for _, body := range bodies {
 				if _, err := io.Copy(io.Discard, body); err != nil {
-					b.Fatal(a.name, err)
+					b.Fatal(t.name, err)
 				}
 				_ = body.Close()
 			}
-			// A connection that waits for the next round belongs to no stream.
-			for _, idle := range []interface{ CloseIdleConnections() }{server.Client(), a.server.Client(), transport, client} {
+			// Idle connections must not count in the next round.
+			for _, idle := range []interface{ CloseIdleConnections() }{server.Client(), t.server.Client(), transport, client} {
 				idle.CloseIdleConnections()
 			}
 			for runtime.NumGoroutine() > quiet {
@@ -268,32 +271,32 @@ func BenchmarkForward_RetainsStreams(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// open sends a request and returns its answer after the first event has begun.
-func (a *target) open(b *testing.B, user, body string) io.ReadCloser {
+// open sends a request and returns its answer as soon as the first event has begun.
+func (t *target) open(b *testing.B, user, body string) io.ReadCloser {
 	b.Helper()
-	answer := a.do(b, user, body)
+	answer := t.do(b, user, body)
 	if _, err := io.ReadFull(answer, make([]byte, 16)); err != nil {
-		b.Fatal(a.name, err)
+		b.Fatal(t.name, err)
 	}
 	return answer
 }
 
-// do sends a request and returns its answer, which must be a good one.
-func (a *target) do(b *testing.B, user, body string) io.ReadCloser {
+// do sends a request and returns the body of the answer, whose status must be 200.
+func (t *target) do(b *testing.B, user, body string) io.ReadCloser {
 	b.Helper()
-	r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, a.server.URL+a.path, strings.NewReader(body))
+	r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, t.server.URL+t.path, strings.NewReader(body))
 	if err != nil {
 		b.Fatal(err)
 	}
 	r.Header.Set("Authorization", "Bearer sk-"+user)
 	r.Header.Set("Content-Type", "application/json")
-	resp, err := a.server.Client().Do(r)
+	resp, err := t.server.Client().Do(r)
 	if err != nil {
 		b.Fatal(err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		_ = resp.Body.Close()
-		b.Fatal(a.name, resp.Status)
+		b.Fatal(t.name, resp.Status)
 	}
 	return resp.Body
 }
@@ -302,7 +305,7 @@ func (a *target) do(b *testing.B, user, body string) io.ReadCloser {
 func retained() (bytes int64, goroutines int) {
 	var m runtime.MemStats
 	runtime.GC()
-	runtime.GC() // what a sync.Pool held
+	runtime.GC() // a sync.Pool keeps objects for one collection more
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc + m.StackInuse), runtime.NumGoroutine()
 }

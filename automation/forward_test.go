@@ -22,8 +22,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
-func streamBody(model, said string) string {
-	text, _ := json.Marshal(map[string]any{"model": model, "stream": true, "messages": []any{map[string]any{"role": "user", "content": said}}})
+// streamBody returns the body of a chat request that asks for a stream.
+func streamBody(model, content string) string {
+	text, _ := json.Marshal(map[string]any{"model": model, "stream": true, "messages": []any{map[string]any{"role": "user", "content": content}}})
 	return string(text)
 }
 
@@ -44,22 +45,22 @@ func TestForward_SendsRequestsOfAllKinds(t *testing.T) {
 	} {
 		a := h.do("POST", "/api/v1/"+tt.path, "alice", tt.body, "Content-Type", tt.media)
 		if a.status != http.StatusOK || !strings.Contains(a.body, tt.want) || !strings.HasPrefix(a.header.Get("Content-Type"), tt.wantMedia) {
-			t.Errorf("%s: %d %.300s %v", tt.path, a.status, a.body, a.header)
+			t.Errorf("%s: status %d, body %.300s, header %v; want 200, %q in the body, and %s", tt.path, a.status, a.body, a.header, tt.want, tt.wantMedia)
 		}
 		if a.header.Get("X-Automation-Session") == "" || a.header.Get("X-Request-Id") == "" {
-			t.Errorf("%s: %v", tt.path, a.header)
+			t.Errorf("%s: header %v, want X-Automation-Session and X-Request-Id", tt.path, a.header)
 		}
 	}
 	h.checkNode()
 }
 
-// The network's node lacks some of OpenAI's routes. Only the first request to
-// each pays for a session; its answer shows that the route is missing.
-func TestForward_PaysForNoRouteThatTheNodeLacks(t *testing.T) {
+// The node lacks some of OpenAI's routes. The first request to such a route pays
+// for a session, and its 404 shows that the route is missing; later requests do not pay.
+func TestForward_PaysOnceForARouteThatTheNodeLacks(t *testing.T) {
 	t.Parallel()
-	var ahead atomic.Int64 // of the wall clock, in nanoseconds
+	var clockOffset atomic.Int64 // in nanoseconds
 	h := newHarness(t, setup{withFeed: true, options: func(o *automation.Options) {
-		o.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		o.Now = func() time.Time { return time.Now().Add(time.Duration(clockOffset.Load())) }
 	}})
 	form := "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n--b--\r\n"
 	routes := []struct{ path, body, media string }{
@@ -76,17 +77,18 @@ func TestForward_PaysForNoRouteThatTheNodeLacks(t *testing.T) {
 		}
 	}
 	if s := h.checkNode(); s.Opens != len(routes) {
-		t.Errorf("%d sessions were paid, want one to see each route missing", s.Opens)
+		t.Errorf("%d opens, want %d: one for each missing route", s.Opens, len(routes))
 	}
-	// A newer node has them.
-	ahead.Store(int64(time.Hour))
+	// The node may have been updated meanwhile.
+	clockOffset.Store(int64(time.Hour))
 	h.do("POST", "/api/v1/completions", "late", routes[0].body)
 	if s := h.checkNode(); s.Opens != len(routes)+1 {
-		t.Errorf("an hour later the node was not asked again: %d opens", s.Opens)
+		t.Errorf("an hour later: %d opens, want %d, because the route is tried again", s.Opens, len(routes)+1)
 	}
 }
 
-// The chat route is never remembered as missing: one 404 would refuse everybody.
+// The chat route is never remembered as missing, because then one 404 would refuse
+// all chats for ten minutes.
 func TestForward_TriesTheChatRouteAgainAfterA404(t *testing.T) {
 	t.Parallel()
 	chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
@@ -101,7 +103,7 @@ func TestForward_TriesTheChatRouteAgainAfterA404(t *testing.T) {
 	})})
 	for _, want := range []int{http.StatusNotFound, http.StatusOK} {
 		if a := h.chat("alice"); a.status != want {
-			t.Errorf("status %d, body %s, want %d", a.status, a.body, want)
+			t.Errorf("status %d, body %s; want %d", a.status, a.body, want)
 		}
 	}
 }
@@ -143,13 +145,13 @@ func TestForward_ReusesTheSessionHoweverSoon(t *testing.T) {
 			h := newHarness(t, setup{config: answerForwarded(t, chain, answer)})
 			served := 0
 			send := func() (ok bool) {
-				// A client that reads no further than it must: to the Content-Length, or to [DONE].
+				// The client reads only as far as it must: to the Content-Length, or to [DONE].
 				resp, err := h.server.Client().Do(h.request("POST", chatPath, "alice", chatBody("llama")))
 				if err != nil {
 					t.Fatal(err)
 				}
 				defer func() { _ = resp.Body.Close() }()
-				if resp.StatusCode == http.StatusServiceUnavailable { // a loaded machine's database is slower than a statement's time-out
+				if resp.StatusCode == http.StatusServiceUnavailable { // the database of a loaded machine may be too slow
 					return false
 				}
 				if resp.ContentLength >= 0 {
@@ -161,7 +163,7 @@ func TestForward_ReusesTheSessionHoweverSoon(t *testing.T) {
 					err = lines.Err()
 				}
 				if err != nil || resp.StatusCode != http.StatusOK {
-					t.Fatal(resp.Status, err)
+					t.Fatalf("status %s, error %v; want 200 and no error", resp.Status, err)
 				}
 				served++
 				return true
@@ -178,7 +180,8 @@ func TestForward_ReusesTheSessionHoweverSoon(t *testing.T) {
 	}
 }
 
-// warm opens a session for alice, waits until it is idle, and returns its id.
+// openIdleSession opens a session for alice, waits until it is idle, and returns its
+// id.
 func (h *harness) openIdleSession() string {
 	h.t.Helper()
 	a := h.chat("alice")
@@ -189,7 +192,7 @@ func (h *harness) openIdleSession() string {
 	return a.header.Get("X-Automation-Session")
 }
 
-func TestSession_ThatEndedOnTheChainIsReplacedOnce(t *testing.T) {
+func TestForward_ReplacesASessionThatEndedOnTheChain(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	first := h.openIdleSession()
@@ -198,49 +201,49 @@ func TestSession_ThatEndedOnTheChainIsReplacedOnce(t *testing.T) {
 	a := h.chat("alice")
 	second := a.header.Get("X-Automation-Session")
 	if a.status != http.StatusOK || second == first || !strings.Contains(a.body, "You said") {
-		t.Fatalf("status %d, body %s on %s; want 200", a.status, a.body, second)
+		t.Fatalf("status %d, body %s on session %s; want 200 on another session than %s", a.status, a.body, second, first)
 	}
 	h.untilIdle()
 	if a := h.chat("alice"); a.header.Get("X-Automation-Session") != second {
-		t.Error("the ended one was handed out again")
+		t.Errorf("the next chat used %s, want the replacement %s", a.header.Get("X-Automation-Session"), second)
 	}
 	if s := h.node.Stats(); s.Opens != 2 {
 		t.Errorf("%d opens, want 2", s.Opens)
 	}
 	if !h.log.has("session ended on the chain", "closed") {
-		t.Error("the log does not say why")
+		t.Errorf("the log does not say that the session ended on the chain; the log:\n%s", h.log)
 	}
 }
 
-func TestSession_ThatTheProviderDeniesIsInitiatedBeforeItIsReplaced(t *testing.T) {
+func TestForward_InitiatesASessionThatTheProviderDeniesBeforeReplacingIt(t *testing.T) {
 	t.Parallel()
 	denied := proxyroutertest.Fault{Op: proxyroutertest.OpChat, Text: "provider request failed: provider error: session expired"}
-	t.Run("initiating it helps", func(t *testing.T) {
+	t.Run("the initiation repairs it", func(t *testing.T) {
 		h := newHarness(t, setup{node: oneProvider})
 		id := h.openIdleSession()
 		denied := denied
 		denied.Times = 1
 		h.node.Inject(denied)
 		if a := h.chat("alice"); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != id {
-			t.Errorf("status %d, body %s on %s; want 200", a.status, a.body, a.header.Get("X-Automation-Session"))
+			t.Errorf("status %d, body %s on session %s; want 200 on %s", a.status, a.body, a.header.Get("X-Automation-Session"), id)
 		}
 		if s := h.checkNode(); s.Opens != 1 {
-			t.Errorf("%d opens, want 1: it is open on the chain", s.Opens)
+			t.Errorf("%d opens, want 1, because the session is open on the chain", s.Opens)
 		}
 	})
-	t.Run("it does not help", func(t *testing.T) {
+	t.Run("the initiation does not repair it", func(t *testing.T) {
 		h := newHarness(t, setup{node: oneProvider})
 		id := h.openIdleSession()
 		h.node.Expire(id)
 		a := h.chat("alice")
 		if a.status != http.StatusOK || a.header.Get("X-Automation-Session") == id {
-			t.Errorf("status %d, body %s; want 200", a.status, a.body)
+			t.Errorf("status %d, body %s on session %s; want 200 on another session", a.status, a.body, a.header.Get("X-Automation-Session"))
 		}
 		h.untilIdle()
 		if n := h.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND reason = ''`); n != 2 {
-			t.Errorf("%d in service, want 2: nothing shows the first one broken", n)
+			t.Errorf("%d sessions in service, want 2, because nothing proves that the first one is broken", n)
 		}
-		// The replacement is there: nothing more is paid.
+		// Later requests use the replacement and pay nothing.
 		for range 3 {
 			if a := h.chat("alice"); a.status != http.StatusOK {
 				t.Errorf("status %d, body %s; want 200", a.status, a.body)
@@ -252,7 +255,7 @@ func TestSession_ThatTheProviderDeniesIsInitiatedBeforeItIsReplaced(t *testing.T
 	})
 }
 
-func TestSession_IsNotReplacedWhileTheChainCannotBeAsked(t *testing.T) {
+func TestForward_KeepsASessionWhileTheChainCannotBeAsked(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	id := h.openIdleSession()
@@ -264,18 +267,18 @@ func TestSession_IsNotReplacedWhileTheChainCannotBeAsked(t *testing.T) {
 	h.node.ClearFaults()
 	h.untilIdle()
 	if a := h.chat("alice"); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != id {
-		t.Errorf("the session was given up: status %d, body %s; want 200", a.status, a.body)
+		t.Errorf("afterwards: status %d, body %s on session %s; want 200 on %s", a.status, a.body, a.header.Get("X-Automation-Session"), id)
 	}
 	if s := h.checkNode(); s.Opens != 1 {
-		t.Errorf("%d opens", s.Opens)
+		t.Errorf("%d opens, want 1", s.Opens)
 	}
 }
 
-// A request pays for at most one session, and replacing broken sessions has a
-// budget of its own.
-func TestMoney_FailuresPayForNoMoreThanTheirBudget(t *testing.T) {
+// A request pays for at most one session, and replacements of broken sessions have a
+// budget of their own.
+func TestForward_PaysForFailuresWithinTheirBudget(t *testing.T) {
 	t.Parallel()
-	t.Run("a first request that fails pays once", func(t *testing.T) {
+	t.Run("a failing first request pays once", func(t *testing.T) {
 		h := newHarness(t, setup{})
 		h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"})
 		if a := h.chat("alice"); a.status != http.StatusBadGateway {
@@ -285,7 +288,7 @@ func TestMoney_FailuresPayForNoMoreThanTheirBudget(t *testing.T) {
 			t.Errorf("%d opens, want 1", s.Opens)
 		}
 	})
-	t.Run("many requests that fail pay for the budget's replacements", func(t *testing.T) {
+	t.Run("many failing requests pay for at most the budget's replacements", func(t *testing.T) {
 		h := newHarness(t, setup{config: func(c *automation.Config) { c.MaxReplacementsPerHour, c.MaxOpensPerHour = 2, 10 }})
 		h.openIdleSession()
 		h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"})
@@ -298,7 +301,7 @@ func TestMoney_FailuresPayForNoMoreThanTheirBudget(t *testing.T) {
 			t.Errorf("%d opens, want at most 3", s.Opens)
 		}
 		if b := h.get(statusPath, "alice").json(t)["budget"].(object); b["opens_left_hour"] != 9.0 {
-			t.Errorf("replacements are charged to the user: %v", b)
+			t.Errorf("budget %v, want 9 opens left: replacements are not charged to the user", b)
 		}
 		h.node.ClearFaults()
 		if a := h.chat("alice"); a.status != http.StatusOK {
@@ -311,7 +314,7 @@ func TestMoney_FailuresPayForNoMoreThanTheirBudget(t *testing.T) {
 		for _, status := range []int{400, 422, 429, 500, 503} {
 			h.node.Inject(proxyroutertest.ProviderModelError(status, "the model says so"))
 			if a := h.chat("alice"); a.status != status || a.header.Get("X-Automation-Session") != id {
-				t.Errorf("status %d, body %s", a.status, a.body)
+				t.Errorf("status %d, body %s on session %s; want %d on %s", a.status, a.body, a.header.Get("X-Automation-Session"), status, id)
 			}
 			h.node.ClearFaults()
 			h.untilIdle()
@@ -320,7 +323,7 @@ func TestMoney_FailuresPayForNoMoreThanTheirBudget(t *testing.T) {
 			t.Errorf("%d opens, want 1", s.Opens)
 		}
 	})
-	t.Run("another open session comes before a paid one", func(t *testing.T) {
+	t.Run("another open session is used before a new one is paid", func(t *testing.T) {
 		h := newHarness(t, setup{})
 		bad := proxyroutertest.ProviderAddress(0)
 		h.openIdleSession()
@@ -341,7 +344,7 @@ func TestMoney_FailuresPayForNoMoreThanTheirBudget(t *testing.T) {
 var oneProvider = proxyroutertest.Options{Models: []proxyroutertest.Model{{ID: proxyroutertest.ModelID("llama"), Name: "llama",
 	Providers: []proxyroutertest.Provider{{Address: proxyroutertest.ProviderAddress(0)}}}}}
 
-func TestForward_LeavesAFailingProvider(t *testing.T) {
+func TestForward_AvoidsAFailingProvider(t *testing.T) {
 	t.Parallel()
 	bad := proxyroutertest.ProviderAddress(0)
 	for name, fault := range map[string]proxyroutertest.Fault{
@@ -352,7 +355,7 @@ func TestForward_LeavesAFailingProvider(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, setup{})
-			h.openIdleSession() // a request that has caused an open causes no second one
+			h.openIdleSession() // the next request opens none, so it may pay for a replacement
 			fault.Provider = bad
 			h.node.Inject(fault)
 			a := h.chat("alice")
@@ -361,21 +364,21 @@ func TestForward_LeavesAFailingProvider(t *testing.T) {
 			}
 			s := h.checkNode()
 			if s.Opens != 2 || s.Sessions[0].Provider != bad || s.Sessions[1].Provider == bad || s.Sessions[1].ID != a.header.Get("X-Automation-Session") {
-				t.Errorf("sessions %+v", s.Sessions)
+				t.Errorf("sessions %+v, want the first with provider %s, and the answer from a second one with another provider", s.Sessions, bad)
 			}
 			if s.Closes != 0 {
-				t.Errorf("%d closes", s.Closes)
+				t.Errorf("%d closes, want none", s.Closes)
 			}
 			if again := h.chat("alice"); again.header.Get("X-Automation-Session") != a.header.Get("X-Automation-Session") {
-				t.Error("the broken one was handed out again")
+				t.Errorf("the next chat used session %s, want the replacement %s", again.header.Get("X-Automation-Session"), a.header.Get("X-Automation-Session"))
 			}
 		})
 	}
 }
 
-// A node that closes the connection is done with the session, so the session
-// serves the next request at once, and its user pays for no second one.
-func TestForward_PaysForNoSessionBecauseTheNodeClosedAConnection(t *testing.T) {
+// A node that closes the connection no longer works on the session. So the session
+// can serve the next request at once, and its user does not pay for a second one.
+func TestForward_ReusesTheSessionAfterTheNodeClosedTheConnection(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"chat-drop", "chat-cut", "stream-half-line", "node-down"} {
 		t.Run(name, func(t *testing.T) {
@@ -385,24 +388,24 @@ func TestForward_PaysForNoSessionBecauseTheNodeClosedAConnection(t *testing.T) {
 			for range 2 {
 				a := h.do(http.MethodPost, chatPath, "alice", `{"model":"llama","stream":true,"messages":[{"role":"user","content":"Hello"}]}`)
 				if !strings.Contains(a.body, `{"error":{`) {
-					t.Errorf("while it breaks off: status %d, body %s", a.status, a.body)
+					t.Errorf("during the fault: status %d, body %s; want an error in the body", a.status, a.body)
 				}
-				h.until("the session is free", func() bool {
+				h.until("the session has no lease", func() bool {
 					return h.count(`SELECT count(*) FROM automation_sessions WHERE lease_until IS NOT NULL`) == 0
 				})
 			}
 			h.node.ClearFaults()
 			if a := h.chat("alice"); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != session {
-				t.Errorf("afterwards: status %d, body %s on %s, want %s", a.status, a.body, a.header.Get("X-Automation-Session"), session)
+				t.Errorf("afterwards: status %d, body %s on session %s; want 200 on %s", a.status, a.body, a.header.Get("X-Automation-Session"), session)
 			}
 			if s := h.checkNode(); s.Opens != 1 {
-				t.Errorf("%d opens", s.Opens)
+				t.Errorf("%d opens, want 1", s.Opens)
 			}
 		})
 	}
 }
 
-func TestForward_AnswersWithTheFirstErrorWhereNoRemedyHelps(t *testing.T) {
+func TestForward_AnswersWithTheFirstErrorIfNoRemedyHelps(t *testing.T) {
 	t.Parallel()
 	busy := proxyroutertest.Fault{Op: proxyroutertest.OpChat, Status: 503, Text: "overloaded"}
 	chat := func(status int, text string) []proxyroutertest.Fault {
@@ -411,37 +414,37 @@ func TestForward_AnswersWithTheFirstErrorWhereNoRemedyHelps(t *testing.T) {
 	model := func(status int, text string) []proxyroutertest.Fault {
 		return []proxyroutertest.Fault{proxyroutertest.ProviderModelError(status, text)}
 	}
-	any := proxyroutertest.Options{}
+	twoProviders := proxyroutertest.Options{}
 	for name, tt := range map[string]struct {
 		node   proxyroutertest.Options
 		faults []proxyroutertest.Fault
 		status int
 		code   string
-		want   string
+		want   string // in the body
 		opens  int
 		open   int // sessions in service afterwards
 	}{
-		"a single bid":               {oneProvider, []proxyroutertest.Fault{busy}, 502, "provider_error", "overloaded", 1, 1},
-		"a single bid, no answer":    {oneProvider, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeDrop}}, 502, "provider_error", "no answer", 1, 1},
-		"no text":                    {oneProvider, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 503, Body: " "}}, 502, "provider_error", "The Morpheus node answered with an error.", 1, 1},
-		"bids that cannot be read":   {any, []proxyroutertest.Fault{busy, {Op: proxyroutertest.OpBids}}, 502, "provider_error", "overloaded", 1, 1},
-		"both providers fail":        {any, []proxyroutertest.Fault{busy}, 502, "provider_error", "overloaded", 2, 2},
-		"no other session to be had": {any, []proxyroutertest.Fault{busy, {Op: proxyroutertest.OpOpen, Text: "no provider accepting session"}}, 502, "provider_error", "overloaded", 1, 1},
-		"a timeout":                  {oneProvider, chat(500, "read: i/o timeout"), 504, "provider_timeout", "timeout", 1, 1},
-		"a failed attestation":       {any, chat(500, "llm tee verification failed"), 502, "provider_error", "tee", 1, 1},
-		"a 400 of the node":          {any, chat(400, "no such tool"), 400, "invalid_body", "no such tool", 1, 1},
-		"a 404 of the node":          {any, chat(404, "no route"), 404, "unknown_url", "does not have this route", 1, 1},
-		"the node's own 401":         {any, chat(401, "invalid username or password"), 503, "session_unavailable", "refused the gateway's credentials", 1, 1},
-		"a 429 of the node":          {any, chat(429, "slow down"), 429, "model_error", "slow down", 1, 1},
-		"the model's own 422":        {any, model(422, "too long"), 422, "model_error", "too long", 1, 1},
-		"the model's own 429":        {any, model(429, "slow down"), 429, "model_error", "slow down", 1, 1},
-		"the model's own 503":        {any, model(503, "overloaded"), 503, "model_error", "overloaded", 1, 1},
-		"the model's own code":       {any, []proxyroutertest.Fault{{Name: "model-context-length"}}, 400, "context_length_exceeded", `"param":"messages"`, 1, 1},
-		"the same of an old node":    {any, []proxyroutertest.Fault{{Name: "old-node"}, {Name: "model-context-length"}}, 400, "context_length_exceeded", `"type":"invalid_request_error"`, 1, 1},
-		"an old node's rate limit":   {any, []proxyroutertest.Fault{{Name: "old-node"}, {Name: "model-rate-limit"}}, 429, "rate_limit_exceeded", "Rate limit", 1, 1},
-		"the provider's 401":         {oneProvider, model(401, "bad key"), 502, "provider_error", "bad key", 1, 1},
-		"the provider's 403":         {oneProvider, model(403, "not you"), 502, "provider_error", "not you", 1, 1},
-		"the provider's 404":         {oneProvider, model(404, "no model"), 502, "provider_error", "no model", 1, 1},
+		"a single provider":              {oneProvider, []proxyroutertest.Fault{busy}, 502, "provider_error", "overloaded", 1, 1},
+		"a single provider, no answer":   {oneProvider, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeDrop}}, 502, "provider_error", "no answer", 1, 1},
+		"an error without text":          {oneProvider, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 503, Body: " "}}, 502, "provider_error", "The Morpheus node answered with an error.", 1, 1},
+		"bids that cannot be read":       {twoProviders, []proxyroutertest.Fault{busy, {Op: proxyroutertest.OpBids}}, 502, "provider_error", "overloaded", 1, 1},
+		"both providers fail":            {twoProviders, []proxyroutertest.Fault{busy}, 502, "provider_error", "overloaded", 2, 2},
+		"no other session can be opened": {twoProviders, []proxyroutertest.Fault{busy, {Op: proxyroutertest.OpOpen, Text: "no provider accepting session"}}, 502, "provider_error", "overloaded", 1, 1},
+		"a timeout":                      {oneProvider, chat(500, "read: i/o timeout"), 504, "provider_timeout", "timeout", 1, 1},
+		"a failed attestation":           {twoProviders, chat(500, "llm tee verification failed"), 502, "provider_error", "tee", 1, 1},
+		"the node's own 400":             {twoProviders, chat(400, "no such tool"), 400, "invalid_body", "no such tool", 1, 1},
+		"the node's own 404":             {twoProviders, chat(404, "no route"), 404, "unknown_url", "does not have this route", 1, 1},
+		"the node's own 401":             {twoProviders, chat(401, "invalid username or password"), 503, "session_unavailable", "refused the gateway's credentials", 1, 1},
+		"the node's own 429":             {twoProviders, chat(429, "slow down"), 429, "model_error", "slow down", 1, 1},
+		"the model's own 422":            {twoProviders, model(422, "too long"), 422, "model_error", "too long", 1, 1},
+		"the model's own 429":            {twoProviders, model(429, "slow down"), 429, "model_error", "slow down", 1, 1},
+		"the model's own 503":            {twoProviders, model(503, "overloaded"), 503, "model_error", "overloaded", 1, 1},
+		"the model's own error code":     {twoProviders, []proxyroutertest.Fault{{Name: "model-context-length"}}, 400, "context_length_exceeded", `"param":"messages"`, 1, 1},
+		"the same through an old node":   {twoProviders, []proxyroutertest.Fault{{Name: "old-node"}, {Name: "model-context-length"}}, 400, "context_length_exceeded", `"type":"invalid_request_error"`, 1, 1},
+		"an old node's rate limit":       {twoProviders, []proxyroutertest.Fault{{Name: "old-node"}, {Name: "model-rate-limit"}}, 429, "rate_limit_exceeded", "Rate limit", 1, 1},
+		"the provider's 401":             {oneProvider, model(401, "bad key"), 502, "provider_error", "bad key", 1, 1},
+		"the provider's 403":             {oneProvider, model(403, "not you"), 502, "provider_error", "not you", 1, 1},
+		"the provider's 404":             {oneProvider, model(404, "no model"), 502, "provider_error", "no model", 1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, setup{node: tt.node})
@@ -451,20 +454,20 @@ func TestForward_AnswersWithTheFirstErrorWhereNoRemedyHelps(t *testing.T) {
 			}
 			a := h.chat("alice", "X-Request-Id", "mine")
 			if a.status != tt.status || a.code() != tt.code || !strings.Contains(a.body, tt.want) || a.header.Get("X-Request-Id") != "mine" {
-				t.Errorf("status %d, body %s, want %d; the log:\n%s", a.status, a.body, tt.status, h.log)
+				t.Errorf("status %d, body %s; want %d %s with %q; the log:\n%s", a.status, a.body, tt.status, tt.code, tt.want, h.log)
 			}
 			h.untilIdle()
 			if s := h.checkNode(); s.Opens != tt.opens || s.Closes != 0 {
-				t.Errorf("%d opens, %d closes; want %d, 0", s.Opens, s.Closes, tt.opens)
+				t.Errorf("%d opens, %d closes; want %d and 0", s.Opens, s.Closes, tt.opens)
 			}
 			if n := h.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND reason = ''`); n != tt.open {
-				t.Errorf("%d in service, want %d", n, tt.open)
+				t.Errorf("%d sessions in service, want %d", n, tt.open)
 			}
 		})
 	}
 }
 
-func TestForward_ReplacesNoNamedSession(t *testing.T) {
+func TestForward_NeverReplacesASessionThatTheClientNamed(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	id := h.chat("alice").header.Get("X-Automation-Session")
@@ -475,15 +478,15 @@ func TestForward_ReplacesNoNamedSession(t *testing.T) {
 		t.Errorf("status %d, body %s; want 404 session_ended", a.status, a.body)
 	}
 	if s := h.checkNode(); s.Opens != 1 {
-		t.Errorf("%d opens", s.Opens)
+		t.Errorf("%d opens, want 1", s.Opens)
 	}
 	if h.log.has("taking another") {
-		t.Error("it was about to take another")
+		t.Errorf("the log shows that another session was tried; the log:\n%s", h.log)
 	}
 }
 
-// Where a node or a provider has lost its storage, initiating the session again
-// repairs it for free, also a session that the client named.
+// If a node or a provider has lost its storage, initiating the session again repairs
+// it for free. That also holds for a session that the client named.
 func TestForward_RepairsLostStorage(t *testing.T) {
 	t.Parallel()
 	for _, fault := range []string{"lost-storage", "provider-lost-storage", "chat-not-found"} {
@@ -499,17 +502,17 @@ func TestForward_RepairsLostStorage(t *testing.T) {
 				}
 				a := h.chat("alice", header...)
 				if a.status != http.StatusOK || a.header.Get("X-Automation-Session") != id {
-					t.Errorf("status %d, body %s on %s; want 200; the log:\n%s", a.status, a.body, a.header.Get("X-Automation-Session"), h.log)
+					t.Errorf("status %d, body %s on session %s; want 200 on %s; the log:\n%s", a.status, a.body, a.header.Get("X-Automation-Session"), id, h.log)
 				}
 				if s := h.checkNode(); s.Opens != 1 || s.Closes != 0 || s.Initiations != 1 {
-					t.Errorf("stats = %+v", s)
+					t.Errorf("the node counted %+v, want 1 open, no close and 1 initiation", s)
 				}
 			})
 		}
 	}
 }
 
-// A session that cannot be repaired at the moment is kept.
+// While a session can be neither repaired nor read from the chain, it is kept.
 func TestForward_KeepsASessionWhoseStateCannotBeRead(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
@@ -522,15 +525,14 @@ func TestForward_KeepsASessionWhoseStateCannotBeRead(t *testing.T) {
 	}
 	h.node.ClearFaults()
 	if a := h.chat("alice"); a.header.Get("X-Automation-Session") != id {
-		t.Errorf("status %d, body %s", a.status, a.body)
+		t.Errorf("status %d, body %s; want an answer on session %s", a.status, a.body, id)
 	}
 	if s := h.checkNode(); s.Opens != 1 {
-		t.Errorf("%d opens", s.Opens)
+		t.Errorf("%d opens, want 1", s.Opens)
 	}
 }
 
-// A request on a session that the module does not manage is passed through.
-func TestForward_PassesSessionsThroughThatItDoesNotManage(t *testing.T) {
+func TestForward_PassesThroughRequestsOnSessionsItDoesNotManage(t *testing.T) {
 	t.Parallel()
 	for name, flag := range map[string]string{"with automation": enableForAll, "without": `UPDATE feature_flags SET enabled = false`} {
 		t.Run(name, func(t *testing.T) {
@@ -538,10 +540,10 @@ func TestForward_PassesSessionsThroughThatItDoesNotManage(t *testing.T) {
 			id := h.openAtNode()
 			a := h.chat("alice", "session_id", id)
 			if a.status != http.StatusOK || a.header.Get("X-Automation-Session") != "" {
-				t.Errorf("status %d, body %s, header %v; want 200", a.status, a.body, a.header)
+				t.Errorf("status %d, body %s, header %v; want 200 without X-Automation-Session", a.status, a.body, a.header)
 			}
 			if n := h.count(`SELECT count(*) FROM automation_sessions`); n != 0 {
-				t.Errorf("%d rows", n)
+				t.Errorf("%d sessions in the database, want none", n)
 			}
 		})
 	}
@@ -560,7 +562,7 @@ func (h *harness) closeAtNode(id string) {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if resp.StatusCode != http.StatusOK {
-		h.t.Fatal(resp.Status)
+		h.t.Fatalf("closing a session at the node: %s", resp.Status)
 	}
 }
 
@@ -579,13 +581,14 @@ func (h *harness) openAtNode() string {
 	defer func() { _ = resp.Body.Close() }()
 	var v struct{ SessionID string }
 	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil || v.SessionID == "" {
-		h.t.Fatal(resp.Status, err)
+		h.t.Fatalf("opening a session at the node: %s, error %v", resp.Status, err)
 	}
 	return v.SessionID
 }
 
-// The forwarding handler is the last one that can check whose session it is.
-func TestForward_GuardsSessionsFromUsersWithoutTheFeature(t *testing.T) {
+// Nothing behind Forward checks whose session it is, so Forward refuses even users
+// who do not have the feature.
+func TestForward_RefusesOthersSessionsToUsersWithoutTheFeature(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{flagSQL: `UPDATE feature_flags SET enabled_user_ids = '["alice"]'`})
 	id := h.chat("alice").header.Get("X-Automation-Session")
@@ -595,14 +598,14 @@ func TestForward_GuardsSessionsFromUsersWithoutTheFeature(t *testing.T) {
 		}
 	}
 	if a := h.chat("bob"); a.status != http.StatusBadRequest || a.code() != "session_required" {
-		t.Errorf("status %d, body %s; want 400 session_required", a.status, a.body)
+		t.Errorf("bob without a session: status %d, body %s; want 400 session_required", a.status, a.body)
 	}
 	h.execAndRefresh(`UPDATE feature_flags SET enabled = false`)
 	if a := h.chat("bob", "session_id", id); a.status != http.StatusNotFound {
 		t.Errorf("with the flag off: status %d, body %s; want 404", a.status, a.body)
 	}
 	if a := h.chat("alice", "session_id", id); a.status != http.StatusOK {
-		t.Errorf("its own user: status %d, body %s; want 200", a.status, a.body)
+		t.Errorf("the session's own user: status %d, body %s; want 200", a.status, a.body)
 	}
 	if s := h.node.Stats(); s.Chats != 2 {
 		t.Errorf("%d chats reached the node, want alice's 2", s.Chats)
@@ -624,11 +627,11 @@ func TestForward_RefusesUnknownUsersAndRoutes(t *testing.T) {
 	} {
 		a := h.do(tt.method, tt.path, tt.key, tt.body)
 		if a.status != tt.status || a.code() != tt.code || a.header.Get(tt.header) == "" {
-			t.Errorf("%s %s for %q: status %d, body %s, header %v", tt.method, tt.path, tt.key, a.status, a.body, a.header)
+			t.Errorf("%s %s with key %q: status %d, body %s, header %v; want %d %s with %s", tt.method, tt.path, tt.key, a.status, a.body, a.header, tt.status, tt.code, tt.header)
 		}
 	}
 	if n := h.node.Stats().OpenRequests; n != 0 {
-		t.Errorf("%d opens", n)
+		t.Errorf("%d opens, want none", n)
 	}
 }
 
@@ -650,26 +653,26 @@ func TestForward_HidesTheClientsCredentialsFromTheNode(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	if string(body) != sent {
-		t.Errorf("the node got %q", body)
+		t.Errorf("the node got the body %q, want %q", body, sent)
 	}
 	got.Del("Content-Length")
 	got.Del("Accept-Encoding")
 	want := http.Header{"Authorization": {"Basic YWRtaW46c2VjcmV0"}, "Content-Type": {"application/json"}, "Accept": {"application/json"}, "X-Request-Id": {"r1"},
 		"Session_id": {a.header.Get("X-Automation-Session")}, "Model_id": {proxyroutertest.ModelID("llama")}, "Chat_id": got["Chat_id"], "User-Agent": {"gateway-automation"}}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
+		t.Errorf("the header that the node got (-want +got):\n%s", diff)
 	}
 	if len(got.Get("chat_id")) != 66 {
-		t.Errorf("the chat id is not scoped: %v", got["Chat_id"])
+		t.Errorf("chat_id %v at the node, want a hash of 66 characters that depends on the user", got["Chat_id"])
 	}
 }
 
-func TestForward_SendsNothingAgainAfterTheFirstByte(t *testing.T) {
+func TestForward_RetriesNothingAfterTheFirstByte(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, media, part, want string }{
 		{"a stream ends with an error", "text/event-stream", "data: {\"choices\":[]}\n\n",
 			"data: {\"choices\":[]}\n\ndata: {\"error\":{\"message\":\"The provider's answer broke off.\",\"type\":\"upstream_error\",\"code\":\"stream_interrupted\"}}\n\n"},
-		{"anything else is cut", "audio/mpeg", "ID3", "ID3"},
+		{"any other answer is cut", "audio/mpeg", "ID3", "ID3"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
@@ -688,44 +691,45 @@ func TestForward_SendsNothingAgainAfterTheFirstByte(t *testing.T) {
 			defer func() { _ = resp.Body.Close() }()
 			body, err := io.ReadAll(resp.Body)
 			if string(body) != tt.want || (err == nil) != (tt.media == "text/event-stream") {
-				t.Errorf("%q, %v", body, err)
+				t.Errorf("body %q, error %v; want %q, and an error unless it is a stream", body, err, tt.want)
 			}
 			if chats.Load() != 1 || chain.Stats().Opens != 1 {
-				t.Errorf("%d chats, %d opens", chats.Load(), chain.Stats().Opens)
+				t.Errorf("%d chats, %d opens; want 1 and 1", chats.Load(), chain.Stats().Opens)
 			}
 			h.untilIdle()
 			if !h.log.has("request ended", "stream_interrupted") {
-				t.Error("not in the log")
+				t.Errorf("the log has no request that ended with stream_interrupted; the log:\n%s", h.log)
 			}
 		})
 	}
 }
 
-// A session is free only when the node is done with it.
-func TestForward_FreesTheSessionOfAClientThatLeft(t *testing.T) {
+// The answer is drained after the client has left, so the session is free without a
+// cool-down.
+func TestForward_FreesTheSessionAfterTheClientLeft(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{node: proxyroutertest.Options{ChunkDelay: 20 * time.Millisecond}})
-	for i := range 3 {
+	for range 3 {
 		ctx, leave := context.WithCancel(t.Context())
 		resp, err := h.server.Client().Do(h.request("POST", chatPath, "alice", streamBody("llama", strings.Repeat("word ", 20))).WithContext(ctx))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if line, err := bufio.NewReader(resp.Body).ReadString('\n'); err != nil || !strings.HasPrefix(line, "data: ") {
-			t.Fatalf("%q, %v", line, err)
+			t.Fatalf("first line %q, error %v; want an event", line, err)
 		}
 		leave()
 		_ = resp.Body.Close()
-		h.until(fmt.Sprint("the session is free again, round ", i), func() bool { return h.heldSessions() == 0 })
+		h.untilIdle()
 	}
 	if s := h.checkNode(); s.Opens != 1 {
-		t.Errorf("%d opens", s.Opens)
+		t.Errorf("%d opens, want 1", s.Opens)
 	}
 }
 
 // deadlineContext is a context whose deadline passes when over is closed.
 type deadlineContext struct {
-	context.Context //nolint:containedctx // it wraps one
+	context.Context //nolint:containedctx // this type is a context
 
 	over <-chan struct{}
 }
@@ -741,7 +745,7 @@ func (c deadlineContext) Err() error {
 	}
 }
 
-func TestForward_AnswersWhenTheHostsDeadlineComesFirst(t *testing.T) {
+func TestForward_AnswersWhenTheHostsDeadlinePasses(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		fault, body, want string
@@ -752,8 +756,8 @@ func TestForward_AnswersWhenTheHostsDeadlineComesFirst(t *testing.T) {
 	} {
 		t.Run(tt.fault, func(t *testing.T) {
 			h := newHarness(t, setup{})
-			if a := h.chat("alice"); a.status != http.StatusOK { // the session is there
-				t.Fatal(a.body)
+			if a := h.chat("alice"); a.status != http.StatusOK { // opens the session
+				t.Fatalf("status %d, body %s; want 200", a.status, a.body)
 			}
 			forward := h.Forward()
 			deadline := make(chan struct{})
@@ -761,8 +765,8 @@ func TestForward_AnswersWhenTheHostsDeadlineComesFirst(t *testing.T) {
 				forward.ServeHTTP(w, r.WithContext(deadlineContext{r.Context(), deadline}))
 			}))
 			defer server.Close()
-			over := sync.OnceFunc(func() { close(deadline) })
-			defer over()
+			passDeadline := sync.OnceFunc(func() { close(deadline) })
+			defer passDeadline()
 			chats := h.node.Stats().Chats
 			h.node.Inject(proxyroutertest.Fault{Name: tt.fault})
 			request := h.request("POST", chatPath, "alice", tt.body)
@@ -779,27 +783,27 @@ func TestForward_AnswersWhenTheHostsDeadlineComesFirst(t *testing.T) {
 			}()
 			if !tt.begun {
 				h.until("the node has the request", func() bool { return h.node.Stats().Chats > chats })
-				over()
+				passDeadline()
 			}
 			resp := <-answers
 			if resp == nil {
 				return
 			}
 			defer func() { _ = resp.Body.Close() }()
-			over()
+			passDeadline()
 			body, err := io.ReadAll(resp.Body)
 			if err != nil || !strings.Contains(string(body), tt.want) {
-				t.Errorf("%d %s, %v", resp.StatusCode, body, err)
+				t.Errorf("status %d, body %s, error %v; want %s in the body", resp.StatusCode, body, err, tt.want)
 			}
 			if !h.log.has("request ended", "cause\":\"host") {
-				t.Error("the host's deadline is not in the log")
+				t.Errorf("the log has no request whose cause is the host; the log:\n%s", h.log)
 			}
 			h.node.ClearFaults()
 		})
 	}
 }
 
-func TestForward_PassesOnEachEventAsItIsSent(t *testing.T) {
+func TestForward_RelaysEachEventAsItIsSent(t *testing.T) {
 	t.Parallel()
 	read := make(chan struct{}, 1)
 	chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
@@ -809,7 +813,7 @@ func TestForward_PassesOnEachEventAsItIsSent(t *testing.T) {
 			_, _ = fmt.Fprintf(w, "data: {\"choices\":[{\"delta\":{\"content\":\"%d\"}}]}\n\n", i)
 			_ = http.NewResponseController(w).Flush()
 			select {
-			case <-read: // the client has it before there is more
+			case <-read: // the client has read the event before the next one is sent
 			case <-r.Context().Done():
 				return
 			}
@@ -825,7 +829,7 @@ func TestForward_PassesOnEachEventAsItIsSent(t *testing.T) {
 	for i := range 5 {
 		line, err := lines.ReadString('\n')
 		if err != nil || !strings.Contains(line, fmt.Sprintf("%q", fmt.Sprint(i))) {
-			t.Fatalf("event %d is %q, %v", i, line, err)
+			t.Fatalf("event %d is %q, error %v", i, line, err)
 		}
 		if _, err := lines.ReadString('\n'); err != nil {
 			t.Fatal(err)
@@ -833,7 +837,7 @@ func TestForward_PassesOnEachEventAsItIsSent(t *testing.T) {
 		read <- struct{}{}
 	}
 	if rest, err := io.ReadAll(lines); err != nil || string(rest) != "data: [DONE]\n\n" {
-		t.Errorf("the end is %q, %v", rest, err)
+		t.Errorf("the end of the stream is %q, error %v; want data: [DONE]", rest, err)
 	}
 }
 
@@ -848,18 +852,18 @@ func TestForward_HoldsNoSessionDuringASlowUpload(t *testing.T) {
 	if _, err := io.WriteString(w, `{"model":"llama","messages":[`); err != nil {
 		t.Fatal(err)
 	}
-	if a := h.chat("alice"); a.status != http.StatusOK { // meanwhile
-		t.Fatal(a.body)
+	if a := h.chat("alice"); a.status != http.StatusOK { // during the upload
+		t.Fatalf("status %d, body %s; want 200", a.status, a.body)
 	}
 	if s := h.node.Stats(); s.Opens != 1 {
-		t.Errorf("%d opens", s.Opens)
+		t.Errorf("%d opens during the upload, want 1", s.Opens)
 	}
 	_, _ = io.WriteString(w, `{"role":"user","content":"late"}]}`)
 	_ = w.Close()
 	if a := <-done; a.status != http.StatusOK || !strings.Contains(a.body, "late") {
-		t.Errorf("status %d, body %s; want 200", a.status, a.body)
+		t.Errorf("the slow upload: status %d, body %s; want 200", a.status, a.body)
 	}
 	if s := h.checkNode(); s.Opens != 1 {
-		t.Errorf("%d opens", s.Opens)
+		t.Errorf("%d opens, want 1", s.Opens)
 	}
 }

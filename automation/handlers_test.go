@@ -12,7 +12,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
-// documentedPaths are the paths of both OpenAPI documents, with their parameters set.
+// documentedPaths returns the paths of both OpenAPI documents, with values for their
+// parameters.
 func documentedPaths(t *testing.T) []string {
 	t.Helper()
 	var paths []string
@@ -28,12 +29,12 @@ func documentedPaths(t *testing.T) []string {
 		}
 	}
 	if len(paths) < 30 {
-		t.Fatalf("only the paths %q are documented", paths)
+		t.Fatalf("the documents have only the %d paths %q, want at least 30", len(paths), paths)
 	}
 	return paths
 }
 
-// No browser may take an answer of any handler for a page or a script.
+// Every answer of every handler forbids browsers to guess its content type.
 func TestHandlers_ForbidSniffing(t *testing.T) {
 	t.Parallel()
 	const token = "a-token-of-enough-length"
@@ -70,10 +71,10 @@ func TestHandlers_ForbidSniffing(t *testing.T) {
 		mux.ServeHTTP(w, r)
 		statuses[w.Code]++
 		if got := w.Header().Values("X-Content-Type-Options"); len(got) != 1 || got[0] != "nosniff" {
-			t.Errorf("%s %s of %q with %q: %d with nosniff %q", method, path, key, body, w.Code, got)
+			t.Errorf("%s %s with key %q and body %q: status %d, X-Content-Type-Options %q; want nosniff once", method, path, key, body, w.Code, got)
 		}
 	}
-	// Answers, streams, and what the node does wrong.
+	// Answers, streams, and failures of the node.
 	for _, body := range []string{chatBody("llama"), llamaStreamBody, chatBody("embedder"), chatBody("nothing"), `{"model":7}`} {
 		send("POST", "/api/v1/chat/completions", "sk-alice", body)
 	}
@@ -83,7 +84,7 @@ func TestHandlers_ForbidSniffing(t *testing.T) {
 		send("POST", "/api/v1/chat/completions", "sk-alice", llamaStreamBody)
 		h.node.ClearFaults()
 	}
-	// The last: operators' routes may switch the feature off.
+	// All paths, at the end because operators' routes may switch the feature off.
 	for _, path := range paths {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} {
 			for _, key := range []string{"", "sk-alice", token} {
@@ -95,7 +96,7 @@ func TestHandlers_ForbidSniffing(t *testing.T) {
 	}
 	for _, status := range []int{200, 400, 401, 404, 405, 429, 502, 503} {
 		if statuses[status] == 0 {
-			t.Errorf("no answer was a %d: %v", status, statuses)
+			t.Errorf("no answer had the status %d, so the test does not cover it; statuses and their counts: %v", status, statuses)
 		}
 	}
 }

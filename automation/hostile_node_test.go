@@ -19,9 +19,9 @@ import (
 
 const llamaStreamBody = `{"model":"llama","stream":true,"messages":[{"role":"user","content":"one two three"}]}`
 
-// hostile are the presets of a chat that end by themselves: what a client sees
-// while the fault lasts, with and without a stream, and how many sessions have
-// been paid for when two requests have met it.
+// hostileResults has the presets of proxyroutertest that affect a chat and end by
+// themselves: what a client sees during the fault, with and without a stream, and how
+// many sessions have been paid for after two requests.
 var hostileResults = map[string]struct {
 	plain  result
 	stream result
@@ -47,8 +47,9 @@ var hostileResults = map[string]struct {
 	"old-node":              {served, served, 1},
 }
 
-// result is what a client sees: a status, and an error's code in the body or in
-// an event of a stream; empty where the code does not matter.
+// result is what a client sees: a status, and the code of an error in the body or in
+// an event of a stream. In hostileResults an empty code means any code, except in
+// served, where it means no error.
 type result struct {
 	status int
 	code   string
@@ -56,10 +57,10 @@ type result struct {
 
 var served = result{200, ""}
 
-func TestHostileNode_EachFaultHasOneResult(t *testing.T) {
+func TestHostileNode_EachFaultHasItsDocumentedResult(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("plays every fault of a node")
+		t.Skip("injects every fault of a node")
 	}
 	for _, p := range proxyroutertest.Presets() {
 		want, ok := hostileResults[p.Name]
@@ -74,11 +75,11 @@ func TestHostileNode_EachFaultHasOneResult(t *testing.T) {
 			for body, want := range map[string]result{chatBody("llama"): want.plain, llamaStreamBody: want.stream} {
 				got := h.result(h.do(http.MethodPost, chatPath, "alice", body))
 				if got.status != want.status || (want.code != "" && got.code != want.code) || (want == served && got.code != "") {
-					t.Errorf("%+v, want %+v; the log:\n%s", got, want, h.log)
+					t.Errorf("result %+v, want %+v; the log:\n%s", got, want, h.log)
 				}
 			}
 			if s := h.checkNode(); s.Opens > want.opens || s.Closes > 0 {
-				t.Errorf("%d opens, want at most %d, and %d closes", s.Opens, want.opens, s.Closes)
+				t.Errorf("%d opens and %d closes, want at most %d and 0", s.Opens, s.Closes, want.opens)
 			}
 			h.node.ClearFaults()
 			h.untilIdle()
@@ -87,36 +88,37 @@ func TestHostileNode_EachFaultHasOneResult(t *testing.T) {
 				t.Errorf("afterwards: status %d, body %s; want 200", a.status, a.body)
 			}
 			if id := a.header.Get("X-Automation-Session"); want.opens == 1 && id != first {
-				t.Errorf("afterwards on %s, want the first session again", id)
+				t.Errorf("afterwards on session %s, want %s again", id, first)
 			}
 		})
 	}
 }
 
-// result finds the error of an answer, which a stream has in an event.
+// result returns the result of an answer. It asserts that a stream ends with [DONE] or
+// an error.
 func (h *harness) result(a answer) result {
 	r := result{status: a.status, code: a.code()}
 	if !strings.HasPrefix(a.header.Get("Content-Type"), "text/event-stream") {
 		return r
 	}
-	whole := strings.HasSuffix(a.body, "data: [DONE]\n\n")
+	isComplete := strings.HasSuffix(a.body, "data: [DONE]\n\n")
 	for event := range strings.SplitSeq(a.body, "\n\n") {
 		if data := strings.TrimPrefix(event, "data: "); strings.Contains(data, `"error"`) {
-			r.code, whole = answer{body: data}.code(), true
+			r.code, isComplete = answer{body: data}.code(), true
 		}
 	}
-	if !whole {
-		h.t.Errorf("half an answer that looks whole: %q", a.body)
+	if !isComplete {
+		h.t.Errorf("the stream ends with neither [DONE] nor an error: %q", a.body)
 	}
 	return r
 }
 
-// An answer that never comes is left by its client; its session serves nobody
-// else as long as the node works on it.
-func TestHostileNode_AHangingAnswerKeepsItsSessionAlone(t *testing.T) {
+// If a client leaves an answer that never comes, the session serves no other request
+// while the node still works on it.
+func TestHostileNode_AHangingAnswerBlocksItsSession(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("waits for real timeouts")
+		t.Skip("waits for real time-outs")
 	}
 	for _, name := range []string{"provider-hangs", "stream-silent", "error-stalls"} {
 		t.Run(name, func(t *testing.T) {
@@ -124,16 +126,16 @@ func TestHostileNode_AHangingAnswerKeepsItsSessionAlone(t *testing.T) {
 			h.node.Inject(proxyroutertest.Fault{Name: name, Times: 1})
 			ctx, cancel := context.WithCancel(t.Context())
 			r := h.request(http.MethodPost, chatPath, "alice", llamaStreamBody).WithContext(ctx)
-			var left sync.WaitGroup
-			left.Go(func() {
+			var client sync.WaitGroup
+			client.Go(func() {
 				if resp, err := h.server.Client().Do(r); err == nil {
 					_, _ = io.Copy(io.Discard, resp.Body)
 					_ = resp.Body.Close()
 				}
 			})
-			h.until("the node has it", func() bool { return h.node.Stats().Chats == 1 })
+			h.until("the node has the request", func() bool { return h.node.Stats().Chats == 1 })
 			cancel()
-			left.Wait()
+			client.Wait()
 			if a := h.chat("alice"); a.status != http.StatusOK {
 				t.Errorf("status %d, body %s; want 200", a.status, a.body)
 			}
@@ -152,8 +154,8 @@ func descriptors() int {
 	return len(entries)
 }
 
-// Whatever fails or is left, nothing of it stays.
-func TestHostileNode_LeavesNothingBehind(t *testing.T) {
+// Requests that fail, or whose clients leave, leak no goroutines, files or memory.
+func TestHostileNode_LeaksNothing(t *testing.T) {
 	requests := 1000
 	switch {
 	case os.Getenv("AUTOMATION_TEST_LONG") == "1":
@@ -183,7 +185,7 @@ func TestHostileNode_LeavesNothingBehind(t *testing.T) {
 	for range 4 {
 		all.Go(func() {
 			for i := range next {
-				h.abuse(i, faults[i%len(faults)])
+				h.sendDoomedRequest(i, faults[i%len(faults)])
 			}
 		})
 	}
@@ -194,9 +196,9 @@ func TestHostileNode_LeavesNothingBehind(t *testing.T) {
 	all.Wait()
 	h.node.ClearFaults()
 
-	h.until("goroutines and files are back where they were", func() bool {
-		g, f, _ := measure()
-		return g <= goroutines+20 && f <= files+20
+	h.until("goroutines and files are as few as before", func() bool {
+		goroutinesNow, filesNow, _ := measure()
+		return goroutinesNow <= goroutines+20 && filesNow <= files+20
 	})
 	goroutinesAfter, filesAfter, heapAfter := measure()
 	t.Logf("%d requests: goroutines %d -> %d, files %d -> %d, heap %d KiB -> %d KiB", requests, goroutines, goroutinesAfter, files, filesAfter, heap>>10, heapAfter>>10)
@@ -206,12 +208,13 @@ func TestHostileNode_LeavesNothingBehind(t *testing.T) {
 	// Sessions that the node may still work on cool down first.
 	h.until("users are served again", func() bool { return h.chat("user0").status == http.StatusOK })
 	if s := h.node.Stats(); s.Overlaps != 0 || s.Closes != 0 {
-		t.Errorf("%d overlaps, %d closes", s.Overlaps, s.Closes)
+		t.Errorf("%d overlapping requests, %d closes; want 0 and 0", s.Overlaps, s.Closes)
 	}
 }
 
-// abuse sends one request that fails or that its client leaves.
-func (h *harness) abuse(i int, fault string) {
+// sendDoomedRequest sends one request that meets the fault, or that its client leaves
+// after up to 40 ms.
+func (h *harness) sendDoomedRequest(i int, fault string) {
 	h.node.Inject(proxyroutertest.Fault{Name: fault, Times: 1})
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(rand.IntN(40))*time.Millisecond)
 	defer cancel()

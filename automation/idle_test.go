@@ -15,13 +15,13 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
-// A fleet of a hundred replicas asks its one database all day whether anything is to be done.
+// A hundred idle replicas share one database, so each may cost it only little.
 func TestRun_SendsAtMostThreeStatementsASecondWhileIdle(t *testing.T) {
 	if testing.Short() {
-		t.Skip("counts for ten seconds")
+		t.Skip("counts statements for ten seconds")
 	}
 	t.Parallel()
-	const most, window = 3, 10 * time.Second
+	const maxRate, window = 3, 10 * time.Second
 	var proxy *pgtest.Proxy
 	h := newHarness(t, setup{
 		db: func(tb testing.TB) *sqlx.DB {
@@ -34,10 +34,10 @@ func TestRun_SendsAtMostThreeStatementsASecondWhileIdle(t *testing.T) {
 			c.FlagPollInterval, c.RolloutInterval, c.SweepInterval, c.CleanupInterval = d.FlagPollInterval, d.RolloutInterval, d.SweepInterval, d.CleanupInterval
 		},
 	})
-	if err := h.Maintain(t.Context()); err != nil { // with what is done once in ten minutes
+	if err := h.Maintain(t.Context()); err != nil { // includes what is due only once in ten minutes
 		t.Fatal(err)
 	}
-	// On a machine that is too busy to answer in time, replicas report that more often.
+	// A busy machine makes replicas report slow answers, which costs statements: try again.
 	var traffic pgtest.Traffic
 	var rate float64
 	for range 30 {
@@ -46,22 +46,22 @@ func TestRun_SendsAtMostThreeStatementsASecondWhileIdle(t *testing.T) {
 		<-time.After(window)
 		traffic = proxy.TakeTraffic()
 		rate = float64(traffic.Statements) / time.Since(start).Seconds()
-		if rate <= most {
+		if rate <= maxRate {
 			break
 		}
 	}
 	t.Logf("%.2f statements a second", rate)
-	if rate <= most && traffic.Statements > 0 {
+	if rate <= maxRate && traffic.Statements > 0 {
 		return
 	}
 	var text strings.Builder
 	for _, query := range slices.Sorted(maps.Keys(traffic.Queries)) {
 		fmt.Fprintf(&text, "\n%4d × %.150s", traffic.Queries[query], strings.Join(strings.Fields(query), " "))
 	}
-	t.Errorf("%.2f statements a second, want more than none and at most %d:%s", rate, most, text.String())
+	t.Errorf("%.2f statements a second, want some and at most %d:%s", rate, maxRate, text.String())
 }
 
-// A chat that follows another one of the same user and model on its replica needs no database.
+// A chat needs no database if it follows another one of the same user and model on the same replica.
 func TestForward_TakesNoRoundTripAfterAnotherChat(t *testing.T) {
 	t.Parallel()
 	var proxy *pgtest.Proxy
@@ -76,12 +76,12 @@ func TestForward_TakesNoRoundTripAfterAnotherChat(t *testing.T) {
 			c.FlagPollInterval, c.RolloutInterval, c.SweepInterval, c.CleanupInterval = time.Minute, time.Minute, 15*time.Minute, time.Hour
 		},
 	})
-	// Now and then the session's lease is asked for again, settings are looked for, and a replica
-	// looks whether another one needs the session, so the best of many counts.
+	// Leases are renewed, settings are polled, and other replicas' needs are checked at times that
+	// the test does not control, so one chat of many without a round trip is enough.
 	h.until("a chat takes no round trip", func() bool {
 		for range 2 {
 			if a := h.do("POST", chatPath, "alice", chatBody("llama")); a.status != 200 {
-				t.Fatalf("a chat: status %d, body %s; want 200", a.status, a.body)
+				t.Fatalf("chat: status %d, body %s; want 200", a.status, a.body)
 			}
 			if traffic := proxy.TakeTraffic(); traffic.RoundTrips == 0 {
 				return true

@@ -8,7 +8,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// Most tests wait rather than compute, so more run at once than there are cores.
+	// Most tests wait rather than compute, so four run at once even on two cores.
 	if err := flag.Set("test.parallel", "4"); err != nil {
 		panic(err)
 	}

@@ -40,6 +40,7 @@ var document = sync.OnceValues(func() (object, error) {
 	return resolved.(object), nil
 })
 
+// resolve returns v with every reference to doc replaced.
 func resolve(doc object, v any) (any, error) {
 	switch v := v.(type) {
 	case object:
@@ -48,7 +49,7 @@ func resolve(doc object, v any) (any, error) {
 			for name := range strings.SplitSeq(strings.TrimPrefix(ref, "#/"), "/") {
 				at = at.(object)[name]
 				if at == nil {
-					return nil, fmt.Errorf("%s leads nowhere", ref)
+					return nil, fmt.Errorf("the reference %s points to nothing", ref)
 				}
 			}
 			return resolve(doc, at)
@@ -74,7 +75,7 @@ func resolve(doc object, v any) (any, error) {
 	return v, nil
 }
 
-// declared finds the operation for a request, if its path is in the document.
+// findOperation returns the document's operation for a request, or nil.
 func findOperation(doc object, method, path string) object {
 	for template, item := range doc["paths"].(object) {
 		pattern := "^" + strings.ReplaceAll(regexp.QuoteMeta(template), `\{id\}`, "[^/]+") + "$"
@@ -86,8 +87,8 @@ func findOperation(doc object, method, path string) object {
 	return nil
 }
 
-// conforms holds an answer against the document: its status, headers, media
-// type and body must be declared. Routes that are not in it are passed over.
+// checkAgainstOpenAPI asserts that the document declares the status, headers, media
+// type and body of an answer. It ignores routes that are not in the document.
 func checkAgainstOpenAPI(t testing.TB, method, path string, a answer) {
 	t.Helper()
 	doc, err := document()
@@ -110,7 +111,7 @@ func checkAgainstOpenAPI(t testing.TB, method, path string, a answer) {
 	headers, _ := want["headers"].(object)
 	for name, h := range headers {
 		if required, _ := h.(object)["required"].(bool); required && a.header.Get(name) == "" {
-			t.Errorf("%s %s answers %d without %s", method, path, a.status, name)
+			t.Errorf("%s %s answers %d without the required header %s", method, path, a.status, name)
 		}
 	}
 	content, _ := want["content"].(object)
@@ -127,33 +128,34 @@ func checkAgainstOpenAPI(t testing.TB, method, path string, a answer) {
 	}
 	var v any
 	if err := json.Unmarshal([]byte(a.body), &v); err != nil {
-		t.Errorf("%s %s answers %d with %q: %v", method, path, a.status, a.body, err)
+		t.Errorf("%s %s answers %d with the body %q: %v", method, path, a.status, a.body, err)
 		return
 	}
 	if err := validateSchema(body["schema"].(object), v, "body"); err != nil {
-		t.Errorf("%s %s answers %d with %s: %v", method, path, a.status, a.body, err)
+		t.Errorf("%s %s answers %d with the body %s, which openapi.json does not declare: %v", method, path, a.status, a.body, err)
 	}
 }
 
-// valid checks a value against the part of JSON Schema that the document uses.
+// validateSchema checks a value against a schema. It implements the part of JSON Schema
+// that the document uses.
 func validateSchema(schema object, v any, at string) error {
 	var errs []error
-	complain := func(format string, args ...any) { errs = append(errs, fmt.Errorf(at+": "+format, args...)) }
+	addError := func(format string, args ...any) { errs = append(errs, fmt.Errorf(at+": "+format, args...)) }
 	if want := schema["type"]; want != nil && !slices.Contains(typesOf(want), typeOf(v)) &&
 		(typeOf(v) != "integer" || !slices.Contains(typesOf(want), "number")) {
-		complain("is %s, not %v", typeOf(v), want)
+		addError("is %s, want %v", typeOf(v), want)
 	}
 	if enum, ok := schema["enum"].([]any); ok && !slices.Contains(enum, v) {
-		complain("%v is none of %v", v, enum)
+		addError("%v is none of %v", v, enum)
 	}
-	if least, ok := schema["minimum"].(float64); ok {
-		if n, ok := v.(float64); ok && n < least {
-			complain("%v is below %v", n, least)
+	if minimum, ok := schema["minimum"].(float64); ok {
+		if n, ok := v.(float64); ok && n < minimum {
+			addError("%v is below %v", n, minimum)
 		}
 	}
 	if text, ok := v.(string); ok && schema["format"] == "date-time" {
 		if _, err := time.Parse(time.RFC3339Nano, text); err != nil {
-			complain("%v", err)
+			addError("%v", err)
 		}
 	}
 	switch v := v.(type) {
@@ -167,7 +169,7 @@ func validateSchema(schema object, v any, at string) error {
 		required, _ := schema["required"].([]any)
 		for _, name := range required {
 			if _, ok := v[name.(string)]; !ok {
-				complain("%s is missing", name)
+				addError("%s is missing", name)
 			}
 		}
 		properties, _ := schema["properties"].(object)
@@ -177,13 +179,14 @@ func validateSchema(schema object, v any, at string) error {
 			} else if extra, ok := schema["additionalProperties"].(object); ok {
 				errs = append(errs, validateSchema(extra, x, at+"."+name))
 			} else if schema["additionalProperties"] == false {
-				complain("%s is not declared", name)
+				addError("%s is not declared", name)
 			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// typesOf returns the types of a schema, which names one or lists several.
 func typesOf(v any) []string {
 	if list, ok := v.([]any); ok {
 		var names []string
@@ -195,6 +198,7 @@ func typesOf(v any) []string {
 	return []string{v.(string)}
 }
 
+// typeOf returns JSON Schema's type of a decoded value.
 func typeOf(v any) string {
 	switch v := v.(type) {
 	case nil:
@@ -214,7 +218,7 @@ func typeOf(v any) string {
 	return "object"
 }
 
-func TestOpenAPI_HasEveryRouteAndNoOther(t *testing.T) {
+func TestOpenAPI_HasExactlyTheRoutesOfTheAPI(t *testing.T) {
 	doc, err := document()
 	if err != nil {
 		t.Fatal(err)
@@ -237,11 +241,11 @@ func TestOpenAPI_HasEveryRouteAndNoOther(t *testing.T) {
 	slices.Sort(got)
 	slices.Sort(want)
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
+		t.Errorf("routes of the document (-API +document):\n%s", diff)
 	}
 }
 
-func TestAdminDocument_HasEveryRouteAndNoOther(t *testing.T) {
+func TestAdminDocument_HasExactlyTheRoutesOfTheAPI(t *testing.T) {
 	var doc struct {
 		Paths map[string]map[string]struct{ OperationID string }
 	}
@@ -263,17 +267,17 @@ func TestAdminDocument_HasEveryRouteAndNoOther(t *testing.T) {
 	slices.Sort(got)
 	slices.Sort(want)
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
+		t.Errorf("routes of the document (-API +document):\n%s", diff)
 	}
 }
 
-func TestOpenAPI_IsServedAndTrueOfTheOtherRoutes(t *testing.T) {
+func TestOpenAPI_IsServedAndItsOtherRoutesExist(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{withFeed: true})
 	served := h.get("/openapi.json", "")
 	file, err := os.ReadFile("openapi.json")
 	if err != nil || served.body != string(file) || served.header.Get("Content-Type") != "application/json" {
-		t.Errorf("%v, %q", err, served.header)
+		t.Errorf("/openapi.json: read error %v, header %q; want the content of openapi.json as application/json", err, served.header)
 	}
 	doc, _ := document()
 	for path, item := range doc["paths"].(object) {
@@ -286,8 +290,8 @@ func TestOpenAPI_IsServedAndTrueOfTheOtherRoutes(t *testing.T) {
 	}
 }
 
-// A checker that accepts everything would prove nothing.
-func TestOpenAPI_CheckFindsFaults(t *testing.T) {
+// validateSchema itself must find errors, otherwise checkAgainstOpenAPI proves nothing.
+func TestValidateSchema_FindsErrors(t *testing.T) {
 	doc, err := document()
 	if err != nil {
 		t.Fatal(err)
@@ -309,7 +313,7 @@ func TestOpenAPI_CheckFindsFaults(t *testing.T) {
 		}
 		got := fmt.Sprint(validateSchema(schema, v, "body"))
 		if tt.want == "" && got != "<nil>" || !strings.Contains(got, tt.want) {
-			t.Errorf("%s for %s: %s, want %s", tt.new, tt.old, got, tt.want)
+			t.Errorf("with %s in place of %s: error %s, want one with %q, or none if that is empty", tt.new, tt.old, got, tt.want)
 		}
 	}
 }

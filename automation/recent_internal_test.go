@@ -7,8 +7,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 )
 
-func TestRecentFaults_TellAReplicaThatFailsFromItsUsers(t *testing.T) {
-	begin := time.Date(2026, 11, 26, 3, 0, 0, 0, time.UTC)
+func TestRecentFaults_CountOnlyFaultsOfTheReplica(t *testing.T) {
+	start := time.Date(2026, 11, 26, 3, 0, 0, 0, time.UTC)
 	many := func(n int, o outcome.Outcome) []outcome.Outcome {
 		var list []outcome.Outcome
 		for range n {
@@ -18,28 +18,28 @@ func TestRecentFaults_TellAReplicaThatFailsFromItsUsers(t *testing.T) {
 	}
 	for name, tt := range map[string]struct {
 		ended []outcome.Outcome
-		after time.Duration // until it is asked
+		after time.Duration // how long after the requests the component is read
 		ok    bool
 	}{
-		"nothing has happened":            {nil, 0, true},
-		"few failures":                    {many(4, outcome.Outcome{Cause: outcome.Internal}), 0, true},
-		"faults of its own":               {many(5, outcome.Outcome{Cause: outcome.Internal}), 0, false},
-		"no database from here":           {many(5, outcome.Outcome{Cause: outcome.Database}), 0, false},
-		"a minute ago":                    {many(5, outcome.Outcome{Cause: outcome.Internal}), 61 * time.Second, false},
-		"long ago":                        {many(5, outcome.Outcome{Cause: outcome.Internal}), 2 * time.Minute, true},
-		"among many good ones":            {append(many(5, outcome.Outcome{Cause: outcome.Internal}), many(6, outcome.Outcome{Cause: outcome.None})...), 0, true},
-		"providers that fail everywhere":  {many(50, outcome.Outcome{Cause: outcome.Provider}), 0, true},
-		"users at their limits":           {many(50, outcome.Outcome{Cause: outcome.Limit}), 0, true},
-		"clients that are wrong or leave": {append(many(50, outcome.Outcome{Cause: outcome.Client}), many(50, outcome.Outcome{Cause: outcome.ClientLeft})...), 0, true},
-		"requests that were not touched":  {many(50, outcome.Outcome{Cause: outcome.Host, Skipped: true}), 0, true},
+		"nothing has happened":                        {nil, 0, true},
+		"few failures":                                {many(4, outcome.Outcome{Cause: outcome.Internal}), 0, true},
+		"internal errors":                             {many(5, outcome.Outcome{Cause: outcome.Internal}), 0, false},
+		"the database is unreachable":                 {many(5, outcome.Outcome{Cause: outcome.Database}), 0, false},
+		"internal errors a minute ago":                {many(5, outcome.Outcome{Cause: outcome.Internal}), 61 * time.Second, false},
+		"internal errors two minutes ago":             {many(5, outcome.Outcome{Cause: outcome.Internal}), 2 * time.Minute, true},
+		"more successes than errors":                  {append(many(5, outcome.Outcome{Cause: outcome.Internal}), many(6, outcome.Outcome{Cause: outcome.None})...), 0, true},
+		"errors of providers":                         {many(50, outcome.Outcome{Cause: outcome.Provider}), 0, true},
+		"users at their limits":                       {many(50, outcome.Outcome{Cause: outcome.Limit}), 0, true},
+		"clients that send invalid requests or leave": {append(many(50, outcome.Outcome{Cause: outcome.Client}), many(50, outcome.Outcome{Cause: outcome.ClientLeft})...), 0, true},
+		"requests that automation did not act on":     {many(50, outcome.Outcome{Cause: outcome.Host, Skipped: true}), 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := recentFaults{began: begin}
+			r := recentFaults{began: start}
 			for _, o := range tt.ended {
-				r.add(begin, o)
+				r.add(start, o)
 			}
-			if got := r.component(begin.Add(tt.after)); got.OK != tt.ok || got.OK != (got.Detail == "") {
-				t.Errorf("%+v, want OK %v", got, tt.ok)
+			if got := r.component(start.Add(tt.after)); got.OK != tt.ok || got.OK != (got.Detail == "") {
+				t.Errorf("component %+v, want OK %v, and a detail unless OK", got, tt.ok)
 			}
 		})
 	}

@@ -20,41 +20,41 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
-func TestNew_NamesAllThatIsWrong(t *testing.T) {
+func TestNew_NamesEverythingThatIsWrong(t *testing.T) {
 	db := sqliteDB(t)
-	bad := testConfig(t)
-	bad.MappingsFile, bad.MinSessionDuration = "", time.Second
-	lost := testConfig(t)
+	invalid := testConfig(t)
+	invalid.MappingsFile, invalid.MinSessionDuration = "", time.Second
+	valid := testConfig(t) // but without a node
 	for name, tt := range map[string]struct {
 		cfg      automation.Config
 		db       *sqlx.DB
 		identify automation.Identify
 		want     []string
 	}{
-		"a Config out of bounds": {bad, db, identifyByKey, []string{"AUTOMATION_MIN_SESSION_SECONDS"}},
-		"no database":            {lost, nil, identifyByKey, []string{"*sqlx.DB"}},
-		"everything":             {bad, nil, nil, []string{"AUTOMATION_MIN_SESSION_SECONDS", "*sqlx.DB", "function that identifies", "PROXY_ROUTER_URL"}},
-		"nobody who identifies":  {lost, db, nil, []string{"function that identifies"}},
-		"no node":                {lost, db, identifyByKey, []string{"PROXY_ROUTER_URL"}},
+		"an invalid Config": {invalid, db, identifyByKey, []string{"AUTOMATION_MIN_SESSION_SECONDS"}},
+		"no database":       {valid, nil, identifyByKey, []string{"*sqlx.DB"}},
+		"everything":        {invalid, nil, nil, []string{"AUTOMATION_MIN_SESSION_SECONDS", "*sqlx.DB", "function that identifies", "PROXY_ROUTER_URL"}},
+		"no Identify":       {valid, db, nil, []string{"function that identifies"}},
+		"no node":           {valid, db, identifyByKey, []string{"PROXY_ROUTER_URL"}},
 	} {
 		_, err := automation.New(tt.cfg, tt.db, tt.identify, automation.Options{})
 		for _, want := range tt.want {
 			if err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("%s: %v, want %q", name, err, want)
+				t.Errorf("%s: error %v, want %q in it", name, err, want)
 			}
 		}
 	}
-	lost.ProxyRouterURL = "http://127.0.0.1:1"
-	if _, err := automation.New(lost, db, identifyByKey, automation.Options{}); err != nil {
-		t.Error(err) // and it asked nobody
+	valid.ProxyRouterURL = "http://127.0.0.1:1"
+	if _, err := automation.New(valid, db, identifyByKey, automation.Options{}); err != nil {
+		t.Errorf("with a node that nobody serves: %v; want no error, because New does no I/O", err)
 	}
 }
 
-func TestLoad_SaysWhatIsWrongWithTheMapping(t *testing.T) {
+func TestLoad_NamesWhatIsWrongWithTheMapping(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		text string
-		want []string
+		want []string // in the error; numbers are lines
 	}{
 		"missing":       {"", []string{"model_mappings.json"}},
 		"no JSON":       {"nonsense", []string{"model_mappings.json"}},
@@ -72,21 +72,21 @@ func TestLoad_SaysWhatIsWrongWithTheMapping(t *testing.T) {
 			err = h.Load(t.Context())
 			for _, want := range tt.want {
 				if err == nil || !strings.Contains(err.Error(), want) {
-					t.Errorf("%v, want %q", err, want)
+					t.Errorf("error %v, want %q in it", err, want)
 				}
 			}
 		})
 	}
 }
 
-func TestRun_WithoutAMappingAsksUsersToComeBackUntilItIsThere(t *testing.T) {
+func TestRun_AnswersUnavailableUntilTheMappingIsLoaded(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{skipRun: true})
 	if err := os.Remove(h.cfg.MappingsFile); err != nil {
 		t.Fatal(err)
 	}
 	h.start()
-	h.until("it runs", func() bool { return h.Snapshot().Components["run"].OK && h.Snapshot().Components["flags"].OK })
+	h.until("the module runs and has read the flags", func() bool { return h.Snapshot().Components["run"].OK && h.Snapshot().Components["flags"].OK })
 	for _, path := range []string{hostPath, chatPath} {
 		a := h.do("POST", path, "alice", chatBody("llama"))
 		if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
@@ -94,7 +94,7 @@ func TestRun_WithoutAMappingAsksUsersToComeBackUntilItIsThere(t *testing.T) {
 		}
 	}
 	if a := h.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable || !strings.Contains(a.body, "not loaded") {
-		t.Errorf("status %d, body %s; want 503", a.status, a.body)
+		t.Errorf("ready: status %d, body %s; want 503 because the mapping is not loaded", a.status, a.body)
 	}
 	writeJSON(t, h.cfg.MappingsFile, mappings)
 	h.until("alice is served", func() bool { return h.chat("alice").status == http.StatusOK })
@@ -114,14 +114,14 @@ func TestNew_NeedsNoNodeAndNoMappingWhileTheFeatureIsOff(t *testing.T) {
 	}
 	h := &harness{Module: m, t: t, cfg: cfg, db: db, log: &logBuffer{}}
 	h.start()
-	h.until("it runs", func() bool { return h.Snapshot().Components["run"].OK })
+	h.until("the module runs", func() bool { return h.Snapshot().Components["run"].OK })
 	called := false
 	next := m.Sessions(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called = true }))
 	r := httptest.NewRequest(http.MethodPost, chatPath, strings.NewReader(chatBody("llama")))
 	r.Header.Set("Authorization", "Bearer sk-alice")
 	next.ServeHTTP(httptest.NewRecorder(), r)
 	if !called {
-		t.Error("the host's own flow does not get the request")
+		t.Error("the host's handler did not get the request")
 	}
 }
 
@@ -131,21 +131,21 @@ func TestRun_KeepsTheLastGoodMapping(t *testing.T) {
 	if err := os.WriteFile(h.cfg.MappingsFile, []byte(`{"default": "canary"`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h.until("the refusal shows", func() bool { return h.Snapshot().Components["mapping"].Detail != "" })
+	h.until("the module has refused the invalid mapping", func() bool { return h.Snapshot().Components["mapping"].Detail != "" })
 	if a := h.get("/healthz/ready", ""); a.status != http.StatusOK || !strings.Contains(a.body, "the last good one serves") {
-		t.Errorf("status %d, body %s; want 200", a.status, a.body)
+		t.Errorf("ready: status %d, body %s; want 200 and the reason", a.status, a.body)
 	}
 	if a := h.chat("alice"); a.status != http.StatusOK {
-		t.Errorf("status %d, body %s; want 200", a.status, a.body)
+		t.Errorf("a chat by the last good mapping: status %d, body %s; want 200", a.status, a.body)
 	}
 	changed := mappingsWithout("llama")
 	changed["lima"] = mappings["llama"]
 	writeJSON(t, h.cfg.MappingsFile, changed)
-	h.until("the new one serves", func() bool {
+	h.until("the new mapping serves", func() bool {
 		return h.do("POST", chatPath, "alice", chatBody("lima")).status == http.StatusOK
 	})
 	if a := h.chat("alice"); a.code() != "model_not_found" {
-		t.Errorf("status %d, body %s; want model_not_found", a.status, a.body)
+		t.Errorf("a name that the new mapping lacks: status %d, body %s; want 400 model_not_found", a.status, a.body)
 	}
 }
 
@@ -159,7 +159,7 @@ func TestRun_StartsWithoutTheDatabaseAndRecovers(t *testing.T) {
 		c := pgtest.Start(t, pgtest.Options{})
 		db := func(t testing.TB) *sqlx.DB { return pgtest.Open(t, c.DSN("postgres")) }
 		first := db(t)
-		first.SetMaxIdleConns(0) // none that stands when the server goes
+		first.SetMaxIdleConns(0) // no connection is open when the server stops
 		migrate(t, first)
 		if _, err := first.ExecContext(t.Context(), enableForAll); err != nil {
 			t.Fatal(err)
@@ -167,15 +167,15 @@ func TestRun_StartsWithoutTheDatabaseAndRecovers(t *testing.T) {
 		c.Stop()
 		h := newHarness(t, setup{skipMigration: true, db: db})
 		checkRecovery(t, h, c.Restart)
-		// And it goes away and comes back while the module runs.
+		// The server stops and starts again while the module runs.
 		c.Stop()
-		h.until("the next request is told to come back", func() bool {
+		h.until("a chat is answered 503 with Retry-After", func() bool {
 			a := h.chat("alice")
 			return a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") != ""
 		})
-		h.until("readiness says so", func() bool { return !h.Snapshot().Components["database"].OK })
+		h.until("Ready reports that the database is unavailable", func() bool { return !h.Snapshot().Components["database"].OK })
 		if !h.Snapshot().Components["flags"].OK {
-			t.Error("the last good flags are not served")
+			t.Error("component flags is not OK, want the last good flags to serve")
 		}
 		c.Restart()
 		h.until("alice is served again", func() bool { return h.chat("alice").status == http.StatusOK })
@@ -185,28 +185,29 @@ func TestRun_StartsWithoutTheDatabaseAndRecovers(t *testing.T) {
 	})
 }
 
-// recovers asserts that automation is off without the database, and on once it is there.
-func checkRecovery(t *testing.T, h *harness, comes func()) {
+// checkRecovery asserts that automation is off without the database, and on after
+// startDatabase.
+func checkRecovery(t *testing.T, h *harness, startDatabase func()) {
 	t.Helper()
 	h.until("the mapping is loaded", func() bool { return h.Snapshot().Components["mapping"].OK })
-	h.until("readiness says that the database is away", func() bool { return !h.Snapshot().Components["database"].OK })
+	h.until("Ready reports that the database is unavailable", func() bool { return !h.Snapshot().Components["database"].OK })
 	if a := h.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable || h.Snapshot().Components["flags"].OK {
-		t.Errorf("status %d, body %s; want 503", a.status, a.body)
+		t.Errorf("ready: status %d, body %s; want 503, and component flags not OK", a.status, a.body)
 	}
 	if a := h.do("POST", hostPath, "alice", chatBody("llama")); a.status != http.StatusOK || a.header.Get("X-Automation-Session") != "" {
-		t.Errorf("not untouched: status %d, body %s; want 200", a.status, a.body)
+		t.Errorf("a chat through the host's handler: status %d, body %s; want 200 without a session", a.status, a.body)
 	}
 	checkProblem(t, h.get(settingsPath, "alice"), http.StatusServiceUnavailable)
 	checkProblem(t, h.get(statusPath, "alice"), http.StatusServiceUnavailable)
-	comes()
-	h.until("it is ready", func() bool { return h.get("/healthz/ready", "").status == http.StatusOK })
+	startDatabase()
+	h.until("the module is ready", func() bool { return h.get("/healthz/ready", "").status == http.StatusOK })
 	h.until("alice is served", func() bool { return h.chat("alice").status == http.StatusOK })
 	if a := h.do("PUT", settingsPath, "alice", validSettings); a.status != http.StatusOK {
-		t.Errorf("status %d, body %s; want 200", a.status, a.body)
+		t.Errorf("writing settings: status %d, body %s; want 200", a.status, a.body)
 	}
 }
 
-func TestModule_KeepsNobodyLongOnAFrozenDatabase(t *testing.T) {
+func TestModule_AnswersDespiteAFrozenDatabase(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for the database's time-outs, about 20 s")
@@ -220,27 +221,27 @@ func TestModule_KeepsNobodyLongOnAFrozenDatabase(t *testing.T) {
 	c.Freeze()
 	thaw := sync.OnceFunc(c.Thaw)
 	defer thaw()
-	// The database stays frozen until the answers are there, so that only a
-	// time-out can have ended each.
+	// The database stays frozen until all requests are answered, so only a
+	// time-out can end each of them.
 	if a := h.get(settingsPath, "alice"); a.status != http.StatusServiceUnavailable {
-		t.Error(a.body)
+		t.Errorf("alice's settings: status %d, body %s; want 503", a.status, a.body)
 	}
 	h.get(statusPath, "bob")
 	if a := h.chat("alice"); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
-		t.Error(a.body)
+		t.Errorf("alice's chat: status %d, body %s; want 503 with Retry-After", a.status, a.body)
 	}
 	if a := h.do("POST", hostPath, "bob", chatBody("llama")); a.status != http.StatusServiceUnavailable {
-		t.Error(a.body)
+		t.Errorf("bob, whose settings are not cached: status %d, body %s; want 503", a.status, a.body)
 	}
 	if a := h.do("POST", hostPath, "", chatBody("llama")); a.status != http.StatusOK {
-		t.Error(a.body)
+		t.Errorf("a request without a user: status %d, body %s; want 200", a.status, a.body)
 	}
 	thaw()
 	h.until("alice is served again", func() bool { return h.chat("alice").status == http.StatusOK })
 	h.checkNode()
 }
 
-func TestAPI_SaysThatAWritesOutcomeIsUnknown(t *testing.T) {
+func TestSettings_ReportAWriteWithUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	proxy := pgtest.NewProxy(t, schematest.Database(t))
 	h := newHarness(t, setup{skipRun: true, db: func(t testing.TB) *sqlx.DB { return pgtest.Open(t, proxy.DSN()) }})
@@ -249,11 +250,11 @@ func TestAPI_SaysThatAWritesOutcomeIsUnknown(t *testing.T) {
 	a := h.do("PUT", settingsPath, "alice", validSettings)
 	checkProblem(t, a, http.StatusServiceUnavailable)
 	if !strings.Contains(a.body, "not known") || a.header.Get("Retry-After") != "1" || proxy.Lost() == 0 {
-		t.Errorf("%s %v", a.body, a.header)
+		t.Errorf("body %s, header %v, %d replies lost; want an outcome that is not known, Retry-After 1, and a lost reply", a.body, a.header, proxy.Lost())
 	}
 	proxy.LoseReplies(nil)
 	if got := settingsOf(t, h.do("PUT", settingsPath, "alice", validSettings)); got != `alice true 1800 stored=true "1"` {
-		t.Error(got) // sent again it changes nothing
+		t.Errorf("after the repeated PUT the settings are %s, want them at version 1: it changes nothing", got)
 	}
 }
 
@@ -268,15 +269,15 @@ func TestRun_LetsRequestsInFlightFinish(t *testing.T) {
 		}
 	}})
 	release := sync.OnceFunc(func() { close(hold) })
-	t.Cleanup(release) // or the server waits without end
+	t.Cleanup(release) // otherwise the server's Close waits for the handler
 	r := h.request("POST", hostPath, "alice", chatBody("llama"))
 	done := make(chan answer, 1)
 	go func() { done <- h.send(r) }()
 	<-entered
 	ended := make(chan error, 1)
 	go func() { ended <- h.stop() }()
-	h.until("it is not ready any more", func() bool { return h.get("/healthz/ready", "").status == http.StatusServiceUnavailable })
-	h.until("others are told to come back", func() bool {
+	h.until("Ready answers 503", func() bool { return h.get("/healthz/ready", "").status == http.StatusServiceUnavailable })
+	h.until("new chats are answered 503 with Retry-After", func() bool {
 		a := h.do("POST", chatPath, "bob", chatBody("llama"))
 		return a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") != ""
 	})
@@ -287,21 +288,21 @@ func TestRun_LetsRequestsInFlightFinish(t *testing.T) {
 	}
 	release()
 	if a := <-done; a.status != http.StatusOK {
-		t.Errorf("status %d, body %s; want 200", a.status, a.body)
+		t.Errorf("the request in flight: status %d, body %s; want 200", a.status, a.body)
 	}
 	if err := <-ended; err != nil {
-		t.Error(err)
+		t.Error("Run:", err)
 	}
 	if n := h.heldSessions(); n != 0 {
-		t.Errorf("%d leases are held", n)
+		t.Errorf("after Run %d sessions are still held, want none", n)
 	}
 	if s := h.checkNode(); s.Closes != 0 {
-		t.Errorf("%d sessions were closed on the way out", s.Closes)
+		t.Errorf("%d sessions were closed at the end of Run, want none", s.Closes)
 	}
 }
 
-// A drain that takes too long ends the requests, and breaks no session for it.
-func TestRun_EndsRequestsAfterTheDrain(t *testing.T) {
+// After the drain time-out requests are ended, and their sessions stay in service.
+func TestRun_EndsRequestsAfterTheDrainTimeout(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{node: proxyroutertest.Options{ChunkDelay: time.Minute},
 		config: func(c *automation.Config) { c.DrainTimeout = 0 }})
@@ -310,14 +311,14 @@ func TestRun_EndsRequestsAfterTheDrain(t *testing.T) {
 	go func() { done <- h.send(r) }()
 	h.until("the node has the request", func() bool { return h.node.Stats().Chats == 1 })
 	start := time.Now()
-	if err := h.stop(); err != nil || time.Since(start) > 20*time.Second { // none is none, and not the default of 30 s
-		t.Error(err, time.Since(start))
+	if err := h.stop(); err != nil || time.Since(start) > 20*time.Second { // 0 means no wait, not the default of 30 s
+		t.Errorf("Run returned %v after %v; want no error, and no wait", err, time.Since(start))
 	}
 	if a := <-done; a.status != http.StatusServiceUnavailable || a.code() != "session_unavailable" || a.header.Get("Retry-After") == "" {
 		t.Errorf("status %d, body %s; want 503 session_unavailable with Retry-After", a.status, a.body)
 	}
 	if n := h.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND reason = ''`); n != 1 {
-		t.Errorf("%d sessions are in service, want the one", n)
+		t.Errorf("%d sessions are in service, want 1", n)
 	}
 }
 
@@ -325,14 +326,14 @@ func TestRun_RefusesASecondCall(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	if err := h.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "twice") {
-		t.Error(err)
+		t.Errorf("the second Run returned %v, want an error that says so", err)
 	}
 	if a := h.chat("alice"); a.status != http.StatusOK || !h.Snapshot().Components["run"].OK {
-		t.Errorf("status %d, body %s; want 200", a.status, a.body)
+		t.Errorf("status %d, body %s; want 200, and component run OK", a.status, a.body)
 	}
 }
 
-func TestEraseUser_LeavesNoRowThatNamesThem(t *testing.T) {
+func TestEraseUser_LeavesNoRowWithTheUser(t *testing.T) {
 	t.Parallel()
 	for name, db := range databases {
 		t.Run(name, func(t *testing.T) {
@@ -349,29 +350,29 @@ func TestEraseUser_LeavesNoRowThatNamesThem(t *testing.T) {
 			if n := h.count(`SELECT (SELECT count(*) FROM user_automation_settings WHERE user_id = 'alice')
 				+ (SELECT count(*) FROM automation_sessions WHERE user_id = 'alice' OR owner_id = 'alice')
 				+ (SELECT count(*) FROM automation_user_failures WHERE user_id = 'alice')`); n != 0 {
-				t.Errorf("%d rows name alice", n)
+				t.Errorf("%d rows still have alice's id", n)
 			}
 			if got := settingsOf(t, h.get(settingsPath, "alice")); got != `alice true 3600 stored=false "0"` {
-				t.Error(got)
+				t.Errorf("alice's settings are %s, want the defaults", got)
 			}
 			for _, user := range []string{"alice", "bob"} {
 				if a := h.chat(user, "session_id", id); a.status != http.StatusNotFound {
-					t.Errorf("%s on the session: status %d, body %s; want 404", user, a.status, a.body)
+					t.Errorf("%s on alice's former session: status %d, body %s; want 404", user, a.status, a.body)
 				}
 			}
 			if s := h.checkNode(); s.Closes != 0 {
-				t.Error("the session was closed early")
+				t.Errorf("%d closes, want none before the session's end", s.Closes)
 			}
 		})
 	}
 }
 
-func TestEraseUser_SaysWhatFailed(t *testing.T) {
+func TestEraseUser_ReturnsErrorsWithoutTheUser(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	_ = h.db.Close()
 	if err := h.EraseUser(t.Context(), "alice"); err == nil || strings.Contains(err.Error(), "alice") {
-		t.Error(err)
+		t.Errorf("without the database: error %v, want one without the user's id", err)
 	}
 }
 
@@ -384,19 +385,19 @@ func TestRun_PrewarmsModelsWhileTheFeatureIsOn(t *testing.T) {
 		c.PrewarmModels = []string{"llama", "misspelt"}
 	}})
 	if n := h.node.Stats().OpenRequests; n != 0 {
-		t.Errorf("%d opens while the flag is off", n)
+		t.Errorf("%d opens while the flag is off, want none", n)
 	}
 	h.execAndRefresh(`UPDATE feature_flags SET enabled = true, rollout_percentage = 100`)
-	h.until("one is ready", func() bool {
+	h.until("a session is kept ready", func() bool {
 		return h.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND user_id = ''`) == 1
 	})
 	id := h.node.Stats().Sessions[0].ID
 	if a := h.chat("alice"); a.header.Get("X-Automation-Session") != id {
-		t.Errorf("status %d, body %s, header %v", a.status, a.body, a.header)
+		t.Errorf("status %d, body %s, header %v; want 200 on the session %s that was kept ready", a.status, a.body, a.header, id)
 	}
-	h.until("there is a next one", func() bool { return h.node.Stats().Opens == 2 })
+	h.until("the next session is opened", func() bool { return h.node.Stats().Opens == 2 })
 	if n := strings.Count(h.log.String(), "model of AUTOMATION_PREWARM_MODELS is unknown"); n != 1 {
-		t.Errorf("complained %d times about a name", n)
+		t.Errorf("the log has %d warnings about the unknown name, want 1", n)
 	}
 }
 
@@ -409,9 +410,9 @@ func TestRun_RenewsASessionInUse(t *testing.T) {
 		prepare func(*harness)
 		opens   int
 	}{
-		"while its user has automation on":   {func(*harness) {}, 2},
-		"not when they have switched it off": {func(h *harness) { h.do("PUT", settingsPath, "alice", `{"is_enabled":false,"session_duration":300}`) }, 1},
-		"not without the feature":            {func(h *harness) { h.execAndRefresh(`UPDATE feature_flags SET enabled = false`) }, 1},
+		"the user has automation on": {func(*harness) {}, 2},
+		"the user has opted out":     {func(h *harness) { h.do("PUT", settingsPath, "alice", `{"is_enabled":false,"session_duration":300}`) }, 1},
+		"the flag is off":            {func(h *harness) { h.execAndRefresh(`UPDATE feature_flags SET enabled = false`) }, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, setup{config: func(c *automation.Config) { c.SweepInterval, c.RenewAhead = time.Hour, 4*time.Minute }})
@@ -431,18 +432,18 @@ func TestRun_RenewsASessionInUse(t *testing.T) {
 	}
 }
 
-func TestReady_NamesAFlagThatCannotBeRead(t *testing.T) {
+func TestReady_ReportsAMalformedFlag(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{})
 	h.exec(`PRAGMA ignore_check_constraints = 1`)
 	h.exec(`DROP TRIGGER automation_flag_ids_update`)
 	h.exec(`UPDATE feature_flags SET enabled_user_ids = '{"a":1}'`)
-	h.until("it shows", func() bool { return h.Snapshot().Components["flags"].Detail != "" })
+	h.until("the module has read the malformed row", func() bool { return h.Snapshot().Components["flags"].Detail != "" })
 	if p := h.Snapshot().Components["flags"]; !p.OK || !strings.Contains(p.Detail, "malformed") {
-		t.Errorf("%+v", p)
+		t.Errorf("component flags is %+v, want it OK with a detail", p)
 	}
 	if a := h.chat("alice"); a.status != http.StatusOK {
-		t.Errorf("the flag did not stay as it was: status %d, body %s; want 200", a.status, a.body)
+		t.Errorf("a chat by the last valid flag: status %d, body %s; want 200", a.status, a.body)
 	}
 }
 
@@ -451,11 +452,12 @@ func TestReady_NeedsNothingWhileTheMasterSwitchIsOff(t *testing.T) {
 	h := newHarness(t, setup{skipRun: true, skipMigration: true, config: func(c *automation.Config) { c.FeatureEnabled = false }})
 	a := h.get("/healthz/ready", "")
 	if v := a.json(t); a.status != http.StatusOK || v["enabled"] != false || v["parts"].(object)["mapping"].(object)["ok"] != false {
-		t.Errorf("status %d, body %s; want 200", a.status, a.body)
+		t.Errorf("status %d, body %s; want 200, although the mapping is not loaded", a.status, a.body)
 	}
 }
 
-// Replicas share one database and one node, and a user has one budget.
+// Two replicas share a database and a node. A user's sessions and limits are the same
+// in both.
 func TestReplicas_ShareSessions(t *testing.T) {
 	t.Parallel()
 	for name, open := range map[string]func(testing.TB) func(testing.TB) *sqlx.DB{
@@ -480,24 +482,24 @@ func TestReplicas_ShareSessions(t *testing.T) {
 					switch got := h.chat("alice"); {
 					case got.status == http.StatusOK:
 						served.Add(1)
-					case got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "": // a busy machine's database is late
-						t.Errorf("status %d, body %s", got.status, got.body)
+					case got.status != http.StatusServiceUnavailable || got.header.Get("Retry-After") == "": // a busy machine's database may be too slow
+						t.Errorf("status %d, body %s; want 200, or 503 with Retry-After", got.status, got.body)
 					}
 				})
 			}
 			wg.Wait()
 			if served.Load() == 0 {
-				t.Error("nobody was served")
+				t.Error("no request was served")
 			}
 			if s := a.checkNode(); s.Opens > 4 {
-				t.Errorf("%d opens", s.Opens)
+				t.Errorf("%d opens, want at most 4", s.Opens)
 			}
-			// What is written by one shows in the other within two seconds.
+			// The other replica sees a write within two seconds.
 			if got := a.do("PUT", settingsPath, "alice", `{"is_enabled":false,"session_duration":300}`); got.status != http.StatusOK {
-				t.Fatal(got.body)
+				t.Fatalf("opting out: status %d, body %s; want 200", got.status, got.body)
 			}
 			start := time.Now()
-			b.until("the other knows", func() bool {
+			b.until("the other replica knows that alice has opted out", func() bool {
 				return b.do("POST", hostPath, "alice", chatBody("llama")).header.Get("X-Automation-Session") == ""
 			})
 			t.Log("the other replica knew after", time.Since(start).Round(time.Millisecond))
@@ -505,10 +507,10 @@ func TestReplicas_ShareSessions(t *testing.T) {
 	}
 }
 
-func TestRun_WatchesTheNodesHealth(t *testing.T) {
+func TestRun_ChecksTheNodesHealth(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{skipRun: true})
 	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpHealth, Times: 1})
 	h.start()
-	h.until("the node has been asked for its health", func() bool { return len(h.node.Faults()) == 0 })
+	h.until("the module has asked the node for its health", func() bool { return len(h.node.Faults()) == 0 })
 }

@@ -41,13 +41,13 @@ func TestSecret_IsNeverPrinted(t *testing.T) {
 	}
 	for _, form := range []string{canary, fmt.Sprintf("%x", canary), fmt.Sprintf("%X", canary)} {
 		if strings.Contains(out.String(), form) {
-			t.Errorf("%s is in\n%s", form, out.String())
+			t.Errorf("the output contains the secret as %s:\n%s", form, out.String())
 		}
 	}
 	if !strings.Contains(out.String(), "[redacted]") {
-		t.Error("nothing shows that a secret is set")
+		t.Error("the output has no [redacted], so nothing shows that a secret is set")
 	}
 	if got := fmt.Sprint(automation.NewSecret("")); got != "" {
-		t.Errorf("an empty secret prints %q", got)
+		t.Errorf("an empty secret prints %q, want nothing", got)
 	}
 }
