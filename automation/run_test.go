@@ -419,8 +419,8 @@ func TestRun_RenewsASessionInUse(t *testing.T) {
 			h.chat("alice")
 			h.untilIdle()
 			const format = "2006-01-02 15:04:05.000"
-			outcomeRecorder := time.Now().UTC().Add(3 * time.Minute)
-			h.execAndRefresh(fmt.Sprintf(`UPDATE automation_sessions SET ends_at = '%s', next_at = '%s'`, outcomeRecorder.Format(format), outcomeRecorder.Add(time.Minute).Format(format)))
+			endsAt := time.Now().UTC().Add(3 * time.Minute)
+			h.execAndRefresh(fmt.Sprintf(`UPDATE automation_sessions SET ends_at = '%s', next_at = '%s'`, endsAt.Format(format), endsAt.Add(time.Minute).Format(format)))
 			tt.prepare(h)
 			if err := h.Maintain(t.Context()); err != nil {
 				t.Fatal(err)
