@@ -7,8 +7,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// BenchmarkRead compares a read of one row with database/sql alone: one
-// statement by itself, and one in a transaction.
+// BenchmarkRead compares Read with database/sql, both with and without a
+// transaction. Each reads one row.
 func BenchmarkRead(b *testing.B) {
 	const query = `SELECT v FROM one WHERE id = $1`
 	pool := pgtest.Open(b, pgtest.Database(b))
@@ -25,7 +25,7 @@ func BenchmarkRead(b *testing.B) {
 			}
 		}
 	})
-	b.Run("a transaction alone", func(b *testing.B) {
+	b.Run("database/sql in a transaction", func(b *testing.B) {
 		for b.Loop() {
 			tx, err := pool.BeginTxx(b.Context(), nil)
 			if err == nil {
@@ -39,7 +39,7 @@ func BenchmarkRead(b *testing.B) {
 			}
 		}
 	})
-	b.Run("a statement alone", func(b *testing.B) {
+	b.Run("database/sql without a transaction", func(b *testing.B) {
 		for b.Loop() {
 			if err := pool.GetContext(b.Context(), &v, query, "a"); err != nil {
 				b.Fatal(err)

@@ -30,9 +30,9 @@ func TestDB_WaitsForASlotUntilTheDeadline(t *testing.T) {
 		defer mu.Unlock()
 		seen = append(seen, call{name, wait, took, err})
 	}})
-	held, goOn, done := make(chan struct{}), make(chan struct{}), make(chan error)
+	held, release, done := make(chan struct{}), make(chan struct{}), make(chan error)
 	go func() {
-		_, err := sqldb.Read(t.Context(), db, "holder", func(*sqldb.Tx) (int, error) { close(held); <-goOn; return 0, nil })
+		_, err := sqldb.Read(t.Context(), db, "holder", func(*sqldb.Tx) (int, error) { close(held); <-release; return 0, nil })
 		done <- err
 	}()
 	<-held
@@ -40,17 +40,17 @@ func TestDB_WaitsForASlotUntilTheDeadline(t *testing.T) {
 	defer cancel()
 	_, err := sqldb.Read(ctx, db, "waiter", one)
 	if !errors.Is(err, sqldb.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "all 1 database slots are busy") {
-		t.Errorf("error %v, want ErrUnavailable that says why", err)
+		t.Errorf("error %v, want ErrUnavailable by the deadline, because all slots are busy", err)
 	}
-	close(goOn)
+	close(release)
 	if err := <-done; err != nil {
-		t.Error(err)
+		t.Errorf("the call that held the slot failed: %v", err)
 	}
 	if n, err := sqldb.Read(t.Context(), db, "next", one); n != 1 || err != nil {
-		t.Errorf("got %d, %v once the slot is free", n, err)
+		t.Errorf("a read once the slot is free: %d, error %v; want 1", n, err)
 	}
 	if len(seen) != 3 || seen[0].name != "waiter" || seen[0].wait <= 0 || seen[0].err == nil || seen[1].name != "holder" || seen[1].err != nil || seen[1].took <= 0 {
-		t.Errorf("observed %+v", seen)
+		t.Errorf("observed %+v; want waiter with a wait and an error, then holder and next without an error", seen)
 	}
 }
 
@@ -62,7 +62,7 @@ func TestUrgent_DoesNotWaitForASlot(t *testing.T) {
 			ctx, cancel := context.WithTimeout(sqldb.Urgent(t.Context()), 20*time.Millisecond)
 			defer cancel()
 			if _, err := sqldb.Read(ctx, db, "more", one); !errors.Is(err, sqldb.ErrUnavailable) {
-				t.Errorf("a second urgent call next to the first: %v, want that it waits", err)
+				t.Errorf("a second urgent call during the first: error %v, want ErrUnavailable because it has to wait", err)
 			}
 			return 0, nil
 		})
@@ -71,7 +71,7 @@ func TestUrgent_DoesNotWaitForASlot(t *testing.T) {
 		t.Errorf("an urgent call waited for a slot: %v", err)
 	}
 	if n, err := sqldb.Read(t.Context(), db, "next", one); n != 1 || err != nil {
-		t.Errorf("got %d, %v afterwards", n, err)
+		t.Errorf("a read afterwards: %d, error %v; want 1", n, err)
 	}
 }
 
@@ -80,11 +80,11 @@ func TestWrite_RunsNothingInAContextThatHasEnded(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		_, err := sqldb.Write(ctx, sqldb.New(pool, sqldb.Options{}), "w", func(*sqldb.Tx) (int, error) {
-			t.Error("ran")
+			t.Error("the function ran")
 			return 0, nil
 		})
 		if !errors.Is(err, sqldb.ErrUnavailable) || !errors.Is(err, context.Canceled) {
-			t.Errorf("error %v, want ErrUnavailable for a caller who gave up", err)
+			t.Errorf("error %v, want ErrUnavailable and the context's error", err)
 		}
 	})
 }
@@ -98,7 +98,7 @@ func TestWrite_CancelsTheRunningStatementOfACallerThatGivesUp(t *testing.T) {
 			return 0, tx.Script(`SELECT pg_sleep(60)`)
 		})
 		if !errors.Is(err, sqldb.ErrUnavailable) || !errors.Is(err, context.Canceled) {
-			t.Errorf("error %v, want ErrUnavailable for a caller who gave up", err)
+			t.Errorf("error %v, want ErrUnavailable and the context's error", err)
 		}
 		waitIdle(t, pool)
 	})
@@ -124,7 +124,7 @@ func TestWrite_ReturnsAPanicAsAnErrorAndReleasesEverything(t *testing.T) {
 			t.Errorf("%d rows, %d connections in use; want none", n, pool.Stats().InUse)
 		}
 		if _, err := sqldb.Read(t.Context(), db, "r", one); err != nil {
-			t.Error(err)
+			t.Errorf("a read after the panics: %v", err)
 		}
 	})
 }
@@ -137,20 +137,20 @@ func TestSetup_HoldsInTheTransactionAndEndsWithIt(t *testing.T) {
 		pool.SetMaxOpenConns(1)
 		db := sqldb.New(pool, sqldb.Options{})
 		for name, run := range map[string]func() (string, error){
-			"read":  func() (string, error) { return sqldb.Read(t.Context(), db, "r", settingsIn) },
-			"write": func() (string, error) { return sqldb.Write(t.Context(), db, "w", settingsIn) },
+			"read":  func() (string, error) { return sqldb.Read(t.Context(), db, "r", readTimeouts) },
+			"write": func() (string, error) { return sqldb.Write(t.Context(), db, "w", readTimeouts) },
 		} {
-			if in, err := run(); err != nil || in != "5s 4s 5s" {
-				t.Errorf("%s: settings %q inside, error %v; want 5s 4s 5s", name, in, err)
+			if inside, err := run(); err != nil || inside != "5s 4s 5s" {
+				t.Errorf("%s: timeouts %q inside, error %v; want 5s 4s 5s", name, inside, err)
 			}
 			if after := scalar[string](t, pool, timeouts); after != "0 0 0" {
-				t.Errorf("%s: settings %q afterwards on the same connection, want none", name, after)
+				t.Errorf("%s: timeouts %q afterwards on the same connection, want 0 0 0", name, after)
 			}
 		}
 	})
 }
 
-func settingsIn(tx *sqldb.Tx) (s string, err error) { return s, tx.Get(&s, timeouts) }
+func readTimeouts(tx *sqldb.Tx) (s string, err error) { return s, tx.Get(&s, timeouts) }
 
 func TestSetup_DoesNotLeakThroughAPooler(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
@@ -160,8 +160,8 @@ func TestSetup_DoesNotLeakThroughAPooler(t *testing.T) {
 		for range 8 {
 			wait.Go(func() {
 				for range 10 {
-					if in, err := sqldb.Write(t.Context(), db, "w", settingsIn); err != nil || in != "5s 4s 5s" {
-						t.Errorf("settings %q inside, error %v", in, err)
+					if inside, err := sqldb.Write(t.Context(), db, "w", readTimeouts); err != nil || inside != "5s 4s 5s" {
+						t.Errorf("timeouts %q inside, error %v; want 5s 4s 5s", inside, err)
 					}
 					tx, err := pool.BeginTxx(t.Context(), nil) // another client of the pooler
 					if err != nil {
@@ -170,7 +170,7 @@ func TestSetup_DoesNotLeakThroughAPooler(t *testing.T) {
 					}
 					var after string
 					if err := tx.GetContext(t.Context(), &after, timeouts); err != nil || after != "0 0 0" {
-						t.Errorf("another client has the settings %q, error %v; want none", after, err)
+						t.Errorf("another client has the timeouts %q, error %v; want 0 0 0", after, err)
 					}
 					_ = tx.Rollback()
 				}
@@ -180,11 +180,12 @@ func TestSetup_DoesNotLeakThroughAPooler(t *testing.T) {
 	})
 }
 
-// pooled opens a pool through a transaction pooler, in the way its driver needs.
+// pooled opens a pool through a transaction pooler. Pgx must not use prepared
+// statements there.
 func pooled(t *testing.T, dsn string) *sqlx.DB {
 	t.Helper()
 	if pgtest.Open(t, dsn).DriverName() == "pgx" {
-		dsn += "&default_query_exec_mode=exec" // no prepared statements
+		dsn += "&default_query_exec_mode=exec"
 	}
 	return pgtest.Open(t, dsn)
 }

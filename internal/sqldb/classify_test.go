@@ -37,9 +37,9 @@ func mock(t *testing.T) (*sqldb.DB, sqlmock.Sqlmock) {
 type outcome int
 
 const (
-	rejected    outcome = iota // certainly not applied; the cause as it is
-	unavailable                // certainly not applied: ErrUnavailable
-	unknown                    // ErrOutcomeUnknown
+	rejected    outcome = iota // not applied; the error is the cause itself
+	unavailable                // not applied; the error wraps ErrUnavailable
+	unknown                    // perhaps applied; the error wraps ErrOutcomeUnknown
 )
 
 func (o outcome) String() string { return [...]string{"rejected", "unavailable", "unknown"}[o] }
@@ -54,30 +54,30 @@ func outcomeOf(err error) outcome {
 	return rejected
 }
 
-// What a COMMIT may answer, in the words of both drivers.
+// commits are the errors that the drivers may return for a COMMIT.
 var commits = map[string]struct {
 	err  error
 	want outcome
 	runs int
 }{
-	"a broken connection in lib/pq's words":     {driver.ErrBadConn, unknown, 1},
+	"a lost connection, lib/pq":                 {driver.ErrBadConn, unknown, 1},
 	"an end of the stream":                      {io.EOF, unknown, 1},
-	"a closed connection in pgx's words":        {closedConn{}, unknown, 1},
-	"an end in mid-message":                     {fmt.Errorf("failed to receive message: %w", io.ErrUnexpectedEOF), unknown, 1},
+	"a closed connection, pgx":                  {closedConn{}, unknown, 1},
+	"an end within a message":                   {fmt.Errorf("failed to receive message: %w", io.ErrUnexpectedEOF), unknown, 1},
 	"a read deadline":                           {&net.OpError{Op: "read", Err: context.DeadlineExceeded}, unknown, 1},
-	"a deadline that the driver met on its way": {fmt.Errorf("timeout: %w", context.DeadlineExceeded), unknown, 1},
-	"a cancel in pgx's words":                   {context.Canceled, unknown, 1},
-	"a deadline before it was sent":             {context.DeadlineExceeded, unavailable, 1},
-	"a transaction that was rolled back before": {sql.ErrTxDone, rejected, 1},
-	"anything else":                             {errors.New("pq: unexpected command tag X"), unknown, 1},
-	"a deferred constraint in lib/pq's words":   {&pq.Error{Code: "23505"}, rejected, 1},
-	"a deferred constraint in pgx's words":      {&pgconn.PgError{Code: "23505"}, rejected, 1},
+	"a deadline that the driver wraps":          {fmt.Errorf("timeout: %w", context.DeadlineExceeded), unknown, 1},
+	"a cancellation, pgx":                       {context.Canceled, unknown, 1},
+	"a deadline before COMMIT was sent":         {context.DeadlineExceeded, unavailable, 1},
+	"a transaction already rolled back":         {sql.ErrTxDone, rejected, 1},
+	"an error of an unknown kind":               {errors.New("pq: unexpected command tag X"), unknown, 1},
+	"a deferred constraint, lib/pq":             {&pq.Error{Code: "23505"}, rejected, 1},
+	"a deferred constraint, pgx":                {&pgconn.PgError{Code: "23505"}, rejected, 1},
 	"a trigger's own code":                      {&pq.Error{Code: "P0001"}, rejected, 1},
 	"a cancelled trigger":                       {&pq.Error{Code: "57014"}, unavailable, 1},
 	"a serialization failure":                   {&pgconn.PgError{Code: "40001"}, rejected, 3},
 	"a deadlock":                                {&pq.Error{Code: "40P01"}, rejected, 3},
-	"an administrator's command":                {&pgconn.PgError{Code: "57P01"}, unknown, 1},
-	"a crash of another process":                {&pgconn.PgError{Code: "57P02"}, unknown, 1},
+	"a shutdown by an administrator":            {&pgconn.PgError{Code: "57P01"}, unknown, 1},
+	"a crash of another server process":         {&pgconn.PgError{Code: "57P02"}, unknown, 1},
 	"a statement whose completion is unknown":   {&pgconn.PgError{Code: "40003"}, unknown, 1},
 	"a transaction whose resolution is unknown": {&pgconn.PgError{Code: "08007"}, unknown, 1},
 	"a pooler that lost its server":             {&pgconn.PgError{Code: "08P01"}, unknown, 1},
@@ -104,21 +104,21 @@ func TestWrite_ClassifiesTheReplyToCommit(t *testing.T) {
 	}
 }
 
-// What a statement may answer. Errors that cost the connection are tested with
-// a real database: the mock has no second one.
+// statements are the errors that the drivers may return for a statement. Errors that
+// lose the connection are tested with a real database: the mock has only one connection.
 var statements = map[string]struct {
 	err  error
 	want outcome
 	runs int
 }{
-	"a time-out of the statement": {&pq.Error{Code: "57014"}, unavailable, 1},
-	"a time-out of a lock":        {&pq.Error{Code: "55P03"}, unavailable, 1},
-	"a full disk":                 {&pq.Error{Code: "53100"}, unavailable, 1},
-	"a duplicate":                 {&pq.Error{Code: "23505"}, rejected, 1},
-	"a syntax error":              {&pq.Error{Code: "42601"}, rejected, 1},
-	"no row":                      {sql.ErrNoRows, rejected, 1},
-	"an error of the function":    {errors.New("not found"), rejected, 1},
-	"a deadline":                  {context.DeadlineExceeded, unavailable, 1},
+	"a timeout of the statement": {&pq.Error{Code: "57014"}, unavailable, 1},
+	"a timeout of a lock":        {&pq.Error{Code: "55P03"}, unavailable, 1},
+	"a full disk":                {&pq.Error{Code: "53100"}, unavailable, 1},
+	"a duplicate":                {&pq.Error{Code: "23505"}, rejected, 1},
+	"a syntax error":             {&pq.Error{Code: "42601"}, rejected, 1},
+	"no row":                     {sql.ErrNoRows, rejected, 1},
+	"an error of the function":   {errors.New("not found"), rejected, 1},
+	"a deadline":                 {context.DeadlineExceeded, unavailable, 1},
 }
 
 func TestWrite_ClassifiesTheReplyToAStatement(t *testing.T) {
@@ -165,12 +165,15 @@ func TestIsConstraint(t *testing.T) {
 		} {
 			_, err := sqldb.Write(t.Context(), db, "w", func(tx *sqldb.Tx) (int64, error) { return tx.Exec(statement) })
 			if got := sqldb.IsConstraint(err); got != want {
-				t.Errorf("%s: %v for %v, want %v", statement, got, err, want)
+				t.Errorf("%s: IsConstraint(%v) = %v, want %v", statement, err, got, want)
 			}
 		}
 	})
-	if sqldb.IsConstraint(nil) || !sqldb.IsConstraint(fmt.Errorf("wrapped: %w", &pgconn.PgError{Code: "22P05"})) {
-		t.Error("nil is one, or a value that the database cannot take is none")
+	if sqldb.IsConstraint(nil) {
+		t.Error("IsConstraint(nil) is true")
+	}
+	if !sqldb.IsConstraint(fmt.Errorf("wrapped: %w", &pgconn.PgError{Code: "22P05"})) {
+		t.Error("IsConstraint is false for 22P05, a character that the database's encoding lacks")
 	}
 }
 
@@ -180,7 +183,7 @@ func TestWrite_ReportsAnUnusableSQLiteFileAsUnavailable(t *testing.T) {
 	db := sqldb.New(pool, sqldb.Options{})
 	_, err := sqldb.Write(t.Context(), db, "w", func(tx *sqldb.Tx) (int64, error) {
 		if !tx.SQLite() {
-			t.Error("it says that it is not SQLite")
+			t.Error("tx.SQLite() is false")
 		}
 		return tx.Exec(`INSERT INTO t VALUES ('a')`)
 	})

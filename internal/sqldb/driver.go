@@ -8,18 +8,18 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// Packages of drivers.
+// The import paths of the drivers' packages.
 const (
 	libpq     = "github.com/lib/pq"
 	pgxStdlib = "github.com/jackc/pgx/v5/stdlib"
 )
 
-// libpqWithPoisonedPools leave connections in the pool on which every further
-// query outside a transaction fails with "already a query being processed".
+// libpqWithPoisonedPools are versions that leave connections in the pool on which every
+// further query outside a transaction fails with "already a query being processed".
 var libpqWithPoisonedPools = []string{"v1.12.0", "v1.12.1", "v1.12.2", "v1.12.3"}
 
 // DriverWarning returns why the host should link another version of its
-// database driver, or "".
+// database driver, or "" if the version is fine.
 func DriverWarning(pool *sqlx.DB) string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -47,8 +47,8 @@ func driverWarning(driver string, linked []*debug.Module) string {
 	return ""
 }
 
-// driverOf returns the path of the package of a pool's driver, or "" for a pool
-// of none, on which nothing can be run.
+// driverOf returns the import path of a pool's driver, or "" for a sqlx.DB without
+// a sql.DB, which cannot run anything.
 func driverOf(pool *sqlx.DB) string {
 	if pool.DB == nil {
 		return ""
@@ -56,7 +56,7 @@ func driverOf(pool *sqlx.DB) string {
 	return packageOf(pool.Driver())
 }
 
-// packageOf returns the path of the package that defines v's type.
+// packageOf returns the import path of the package that defines v's type.
 func packageOf(v any) string {
 	t := reflect.TypeOf(v)
 	if t != nil && t.Kind() == reflect.Pointer {

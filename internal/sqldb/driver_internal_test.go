@@ -27,7 +27,7 @@ func TestDriverWarning_NamesALibPQThatPoisonsPools(t *testing.T) {
 		"the first bad version":            {libpq, linked(libpq, "v1.12.0"), true},
 		"the last bad version":             {libpq, linked(libpq, "v1.12.3"), true},
 		"a later version":                  {libpq, linked(libpq, "v1.13.0"), false},
-		"linked, but another one is used":  {"github.com/jackc/pgx/v5/stdlib", linked(libpq, "v1.12.3"), false},
+		"linked, but another driver used":  {"github.com/jackc/pgx/v5/stdlib", linked(libpq, "v1.12.3"), false},
 		"replaced by a good version":       {libpq, replaced(libpq, "v1.11.2"), false},
 		"replaced by a bad version":        {libpq, replaced(libpq, "v1.12.2"), true},
 		"replaced by a fork":               {libpq, replaced("example.com/pq", "v1.12.3"), false},
@@ -36,7 +36,7 @@ func TestDriverWarning_NamesALibPQThatPoisonsPools(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got := driverWarning(c.driver, c.linked)
 			if (got != "") != c.want || c.want && !strings.Contains(got, "go get github.com/lib/pq@v1.11.2") {
-				t.Errorf("warning %q, want one: %v", got, c.want)
+				t.Errorf("warning %q; want a warning: %v", got, c.want)
 			}
 		})
 	}
@@ -49,12 +49,12 @@ func TestDriverWarning_KnowsTheDriverOfAPool(t *testing.T) {
 	}
 	defer pool.Close()
 	if got := packageOf(pool.Driver()); got != libpq {
-		t.Errorf("lib/pq's driver is of package %q", got)
+		t.Errorf("package %q of lib/pq's driver, want %q", got, libpq)
 	}
 	if got := packageOf(nil); got != "" {
-		t.Errorf("no driver is of package %q", got)
+		t.Errorf("package %q of nil, want none", got)
 	}
 	if got := DriverWarning(pool); got != "" {
-		t.Errorf("the version that go.mod requires is warned of: %s", got)
+		t.Errorf("warning about the version that go.mod requires: %s", got)
 	}
 }

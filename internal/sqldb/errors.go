@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// SQLState returns the five-character code of PostgreSQL's error, or "", with
-// lib/pq and pgx.
+// SQLState returns the five-character code of an error of PostgreSQL, from lib/pq
+// or pgx, or "" for any other error.
 func SQLState(err error) string {
 	var e interface{ SQLState() string }
 	if errors.As(err, &e) {
@@ -22,8 +22,8 @@ func SQLState(err error) string {
 	return ""
 }
 
-// Hint returns the HINT of PostgreSQL's error, or "". Neither driver offers it by
-// a method of both.
+// Hint returns the HINT of an error of PostgreSQL, or "". Both drivers have it in a
+// field of that name, but in no common method.
 func Hint(err error) string {
 	for ; err != nil; err = errors.Unwrap(err) {
 		if v := reflect.Indirect(reflect.ValueOf(err)); v.Kind() == reflect.Struct {
@@ -55,9 +55,9 @@ const (
 	sqliteConstraint = 19
 )
 
-// IsConstraint reports whether the database refused a row: because of a CHECK, a
-// NOT NULL, a unique index, or a value that the type does not have (classes 22
-// and 23).
+// IsConstraint reports whether the database rejected a row: for a CHECK, a
+// NOT NULL, a unique index, or a value that its type does not allow (classes 22
+// and 23 of SQLSTATE).
 func IsConstraint(err error) bool {
 	s := SQLState(err)
 	return strings.HasPrefix(s, "23") || strings.HasPrefix(s, "22") || sqliteCode(err) == sqliteConstraint
@@ -82,20 +82,20 @@ func rolledBack(err error) bool {
 	case errors.Is(err, sql.ErrTxDone):
 		return true // rolled back before
 	case err == context.DeadlineExceeded: //nolint:errorlint // see below
-		// Database/sql returns it bare before it sends COMMIT, and SQLite after
-		// it has rolled back. Pgx wraps its own, which may come after COMMIT.
+		// Database/sql returns it unwrapped before it sends COMMIT, and SQLite after
+		// it has rolled back. Pgx may return it after COMMIT was sent, but wraps it.
 		return true
 	}
 	switch sqliteCode(err) {
 	case sqliteBusy, sqliteLocked, sqliteConstraint:
 		return true
 	}
-	return certain(SQLState(err))
+	return meansRolledBack(SQLState(err))
 }
 
-// certain reports whether an error of that SQLSTATE means that nothing was
-// applied, when COMMIT may have been under way.
-func certain(state string) bool {
+// meansRolledBack reports whether an error of that SQLSTATE means that nothing was
+// applied, even if the server may have begun to commit.
+func meansRolledBack(state string) bool {
 	if state == "" || state == "40003" {
 		return false
 	}
@@ -112,50 +112,54 @@ func disconnected(err error) bool {
 	if s := SQLState(err); strings.HasPrefix(s, "08") || strings.HasPrefix(s, "57P") || s == "25P03" {
 		return true
 	}
-	// Pgx, for a connection that it has closed. Since 5.13 it says false where a
-	// request may have been sent on it, as it does for time-outs.
+	// Pgx's error for a connection that it has closed. Since 5.13 SafeToRetry is false
+	// if a request may have been sent on it. It is false for timeouts too, which do not
+	// mean that the connection is lost.
 	var closed interface{ SafeToRetry() bool }
-	if errors.As(err, &closed) && (closed.SafeToRetry() || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled)) {
+	timedOut := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	if errors.As(err, &closed) && (closed.SafeToRetry() || !timedOut) {
 		return true
 	}
-	ne, ok := errors.AsType[net.Error](err)
-	return ok && !errors.Is(ne, context.DeadlineExceeded) || errors.Is(err, driver.ErrBadConn) ||
+	if ne, ok := errors.AsType[net.Error](err); ok && !errors.Is(ne, context.DeadlineExceeded) {
+		return true
+	}
+	return errors.Is(err, driver.ErrBadConn) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
 
-// errReadOnlyServer is a server that refuses READ WRITE transactions, such as a
-// standby.
-var errReadOnlyServer = errors.New("the server takes no writes")
+// errReadOnlyServer means that the server rejects READ WRITE transactions, as a
+// standby does.
+var errReadOnlyServer = errors.New("the server is read-only")
 
-// asReadOnlyServer wraps errReadOnlyServer around the error of a statement that
-// asks for READ WRITE, whose only unsupported feature is writing on a standby.
+// asReadOnlyServer wraps errReadOnlyServer around a standby's error for the
+// statement that asks for READ WRITE.
 func asReadOnlyServer(err error) error {
-	if SQLState(err) == "0A000" {
+	if SQLState(err) == "0A000" { // feature not supported: nothing else in that statement can be unsupported
 		return fmt.Errorf("%w: %w", errReadOnlyServer, err)
 	}
 	return err
 }
 
 // unusable reports whether a connection must not return to the pool: it is lost,
-// or its server takes no writes.
+// or its server is read-only.
 func unusable(err error) bool {
 	return disconnected(err) || SQLState(err) == "25006" || errors.Is(err, errReadOnlyServer)
 }
 
-// asUnavailable wraps ErrUnavailable around errors of a database that is away,
-// full, or too slow.
+// asUnavailable wraps ErrUnavailable around errors of a database that is
+// unreachable, full or too slow.
 func asUnavailable(err error) error {
 	if errors.Is(err, ErrUnavailable) {
 		return err
 	}
 	s := SQLState(err)
-	away := unusable(err) || s == "57014" || s == "55P03" || strings.HasPrefix(s, "53") || strings.HasPrefix(s, "58") ||
+	unavailable := unusable(err) || s == "57014" || s == "55P03" || strings.HasPrefix(s, "53") || strings.HasPrefix(s, "58") ||
 		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 	switch sqliteCode(err) {
 	case sqliteBusy, sqliteLocked, sqliteReadOnly, sqliteIOErr, sqliteFull, sqliteCantOpen:
-		away = true
+		unavailable = true
 	}
-	if away {
+	if unavailable {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err

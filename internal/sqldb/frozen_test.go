@@ -17,8 +17,8 @@ import (
 
 const timeout = 300 * time.Millisecond
 
-// behind counts the transactions whose goroutines still run.
-func behind() int {
+// countRunning returns how many goroutines of transactions still run.
+func countRunning() int {
 	stacks := make([]byte, 1<<22)
 	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "sqldb.repeat[...](")
 }
@@ -26,7 +26,7 @@ func behind() int {
 // waitIdle waits until all transactions of a test have ended and the pool works.
 func waitIdle(t *testing.T, pool *sqlx.DB) {
 	t.Helper()
-	waitFor(t, "no transaction runs any more", func() bool { return behind() == 0 })
+	waitFor(t, "no transaction runs", func() bool { return countRunning() == 0 })
 	if err := pool.PingContext(t.Context()); err != nil {
 		t.Errorf("the pool does not work again: %v", err)
 	}
@@ -34,11 +34,11 @@ func waitIdle(t *testing.T, pool *sqlx.DB) {
 
 func TestDB_ReturnsWhileTheServerHangs(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
-		const most, calls = 3, 24
+		const maxConns, calls = 3, 24
 		cluster := pgtest.Start(t, pgtest.Options{})
 		pool := pgtest.Open(t, cluster.DSN("postgres"))
 		execute(t, pool, `CREATE TABLE tokens (token text)`)
-		db := sqldb.New(pool, sqldb.Options{MaxConns: most, Timeout: timeout})
+		db := sqldb.New(pool, sqldb.Options{MaxConns: maxConns, Timeout: timeout})
 		before := runtime.NumGoroutine()
 		cluster.Freeze() // until all calls have returned
 		var wait sync.WaitGroup
@@ -59,23 +59,24 @@ func TestDB_ReturnsWhileTheServerHangs(t *testing.T) {
 			})
 		}
 		wait.Wait()
-		if n := behind(); n > most {
-			t.Errorf("%d transactions stay behind, want at most %d", n, most)
+		if n := countRunning(); n > maxConns {
+			t.Errorf("%d transactions still run, want at most %d", n, maxConns)
 		}
-		// Besides ours: database/sql's, the driver's watcher, its cancel request.
-		if n := runtime.NumGoroutine() - before; n > 5*most {
-			t.Errorf("%d goroutines stay behind, want at most %d", n, 5*most)
+		// A connection has our goroutine, those of database/sql, the driver's watcher and
+		// its cancel request.
+		if n := runtime.NumGoroutine() - before; n > 5*maxConns {
+			t.Errorf("%d goroutines still run, want at most %d", n, 5*maxConns)
 		}
-		if n := pool.Stats().OpenConnections; n > most+1 {
-			t.Errorf("%d connections are held, want at most %d and the one before", n, most)
+		if n := pool.Stats().OpenConnections; n > maxConns+1 {
+			t.Errorf("%d connections are open, want at most %d and the one opened before", n, maxConns)
 		}
 		cluster.Thaw()
 		waitIdle(t, pool)
 		if n := scalar[int](t, pool, `SELECT count(*) FROM tokens`); n != 0 {
-			t.Errorf("%d rows of calls that failed, want none", n)
+			t.Errorf("calls that failed wrote %d rows, want none", n)
 		}
 		var n int
-		waitFor(t, "service is back", func() bool { return insert(t.Context(), db, &n) == nil })
+		waitFor(t, "writes succeed again", func() bool { return insert(t.Context(), db, &n) == nil })
 	})
 }
 
@@ -111,7 +112,7 @@ func TestRead_CancelsASlowStatementOnTheServer(t *testing.T) {
 		if !errors.Is(err, sqldb.ErrUnavailable) {
 			t.Errorf("error %v, want ErrUnavailable", err)
 		}
-		waitFor(t, "the server has stopped working on it", func() bool {
+		waitFor(t, "the server has cancelled the statement", func() bool {
 			return scalar[int](t, pool, `SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(60)%' AND state = 'active' AND pid <> pg_backend_pid()`) == 0
 		})
 		waitIdle(t, pool)

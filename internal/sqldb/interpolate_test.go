@@ -43,7 +43,7 @@ func TestInterpolateParams_SavesARoundTripPerStatement(t *testing.T) {
 	roundTrips := func(interpolate bool) int {
 		t.Helper()
 		db := sqldb.New(pool, sqldb.Options{InterpolateParams: interpolate})
-		for range 2 { // the first connects
+		for range 2 { // the first transaction also connects
 			proxy.TakeTraffic()
 			if _, err := sqldb.Write(t.Context(), db, "w", func(tx *sqldb.Tx) (int64, error) {
 				return tx.Exec(`INSERT INTO tokens VALUES ($1)`, "t")
@@ -54,6 +54,6 @@ func TestInterpolateParams_SavesARoundTripPerStatement(t *testing.T) {
 		return proxy.TakeTraffic().RoundTrips
 	}
 	if with, without := roundTrips(true), roundTrips(false); with != 4 || without != 5 {
-		t.Errorf("BEGIN, the settings, one statement and COMMIT take %d round trips, and %d with parameters; want 4, 5", with, without)
+		t.Errorf("BEGIN, the settings, one statement and COMMIT take %d round trips with literals and %d with parameters; want 4 and 5", with, without)
 	}
 }

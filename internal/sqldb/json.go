@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// JSON reads a JSON column of either database.
+// JSON scans a JSON column of either database into V.
 type JSON[T any] struct{ V T }
 
 // Scan implements sql.Scanner.

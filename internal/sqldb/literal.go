@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// withLiterals puts the arguments into an expanded query, so that it needs no
-// parameters. It returns false where an argument is neither a number, a bool nor
-// a text in ASCII, which then has to be sent as a parameter.
+// withLiterals writes the arguments into an expanded query, so that it needs no
+// parameters. It returns false if an argument is not a number, a bool or ASCII
+// text; the caller then has to send parameters.
 func withLiterals(query string, args []any) (string, bool) {
 	var b strings.Builder
 	for {
@@ -28,9 +28,10 @@ func withLiterals(query string, args []any) (string, bool) {
 	}
 }
 
-// writeLiteral writes a value as PostgreSQL reads it under every setting. A text
-// is of unknown type as a parameter is, and nothing in it but its own quotes can
-// end it: what is neither a letter, a digit nor a harmless sign is an escape.
+// writeLiteral writes a value so that PostgreSQL reads it the same under every
+// setting. A text has the type "unknown", as a parameter has. Only letters, digits and
+// harmless signs are written as they are; the rest is escaped, so that no text can
+// end its own literal.
 func writeLiteral(b *strings.Builder, v any) bool {
 	switch v := v.(type) {
 	case bool:
@@ -48,7 +49,7 @@ func writeLiteral(b *strings.Builder, v any) bool {
 		b.WriteString("E'")
 		for i := range len(v) {
 			switch c := v[i]; {
-			case c == 0 || c >= 0x80: // another encoding of the server's may have other bytes for it
+			case c == 0 || c >= 0x80: // its bytes depend on the server's encoding
 				return false
 			case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', strings.IndexByte(` -_.:,/+=@"[]{}`, c) >= 0:
 				b.WriteByte(c)
@@ -66,7 +67,8 @@ func writeLiteral(b *strings.Builder, v any) bool {
 	return true
 }
 
-// writeNumber sets a number apart: two signs in a row begin a comment.
+// writeNumber writes a number in parentheses, because a minus sign before a negative
+// number would begin a comment.
 func writeNumber(b *strings.Builder, s string) {
 	b.WriteByte('(')
 	b.WriteString(s)

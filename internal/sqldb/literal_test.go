@@ -14,7 +14,7 @@ func TestWithLiterals(t *testing.T) {
 	for _, c := range []struct {
 		query string
 		args  []any
-		want  string // empty: it has to be sent with parameters
+		want  string // empty: the query needs parameters
 	}{
 		{`SELECT 1`, nil, `SELECT 1`},
 		{`a = $1 AND b = $2`, []any{"x", 7}, `a = E'x' AND b = (7)`},
@@ -42,11 +42,11 @@ func TestWithLiterals(t *testing.T) {
 	}
 }
 
-// literal is what a text may become, whatever is in it.
+// literal matches every literal that writeLiteral may write for a text.
 var literal = regexp.MustCompile(`^E'([a-zA-Z0-9 _.:,/+=@"\[\]{}-]|\\x[0-9a-f]{2})*'$`)
 
-// FuzzLiteral has PostgreSQL say whether it reads each text as it was meant, also
-// with the settings under which a backslash means something else.
+// FuzzLiteral checks that PostgreSQL reads the literal of a text as that text, under
+// the settings that change the meaning of a backslash.
 func FuzzLiteral(f *testing.F) {
 	for _, s := range []string{"", "user-1", "'", `\`, `\'`, `''; DROP TABLE x; --`, "a\nb\t", "$1", "%", "é", "\x7f", "E'", "/*", "\r\n", "\x1b"} {
 		f.Add(s)
@@ -62,17 +62,17 @@ func FuzzLiteral(f *testing.F) {
 		query, ok := withLiterals(`$1`, []any{text})
 		ascii := utf8.RuneCountInString(text) == len(text) && !strings.ContainsFunc(text, func(r rune) bool { return r == 0 || r >= utf8.RuneSelf })
 		if ok != ascii {
-			t.Fatalf("%q: %v, want a literal of a text in ASCII alone", text, ok)
+			t.Fatalf("%q: literal %v, want %v, because only ASCII text becomes a literal", text, ok, ascii)
 		}
 		if !ok {
 			return
 		}
 		if !literal.MatchString(query) {
-			t.Errorf("%q became %s", text, query)
+			t.Errorf("the literal of %q is %s, which has characters that should be escaped", text, query)
 		}
 		var got string
 		if err := pool.GetContext(t.Context(), &got, `SELECT CAST(`+query+` AS text)`); err != nil || got != text {
-			t.Errorf("%q is read as %q, %v", text, got, err)
+			t.Errorf("PostgreSQL reads the literal of %q as %q, error %v", text, got, err)
 		}
 	})
 }

@@ -57,8 +57,9 @@ func TestLock_IsHeldUntilTheTransactionEnds(t *testing.T) {
 	}
 }
 
-// Replicas of another version must wait for the same lock.
-func TestLock_IsThatOfItsNamesHash(t *testing.T) {
+// The key must not change between versions: replicas of different versions wait for
+// the same lock.
+func TestLock_HasTheHashOfItsNameAsKey(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		pool := pgtest.Open(t, pgtest.Database(t))
 		for name, write := range locked {
@@ -67,7 +68,7 @@ func TestLock_IsThatOfItsNamesHash(t *testing.T) {
 					var free bool
 					err := pool.GetContext(t.Context(), &free, `SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))`, "automation:"+lock)
 					if err != nil || free {
-						t.Errorf("%s: %q is free while it is held, %v", name, lock, err)
+						t.Errorf("%s: lock %q can be taken twice (error %v), want that it is held", name, lock, err)
 					}
 					return 0, nil
 				})
@@ -79,8 +80,8 @@ func TestLock_IsThatOfItsNamesHash(t *testing.T) {
 	})
 }
 
-// What a transaction finds must hold at the moment at which it has the lock, not at the one
-// at which it began to wait for it.
+// A transaction must see the rows and the time of the moment at which it gets the lock, not of
+// the moment at which it began to wait.
 func TestWriteLocked_ReadsTheClockAndTheRowsAfterTheWait(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		pool := pgtest.Open(t, pgtest.Database(t))
@@ -108,7 +109,7 @@ func TestWriteLocked_ReadsTheClockAndTheRowsAfterTheWait(t *testing.T) {
 			return tx.Exec(`INSERT INTO tokens VALUES (CAST(clock_timestamp() AS text))`)
 		})
 		if s := <-got; err != nil || s.Rows != 1 || !s.Later {
-			t.Errorf("behind the lock it sees %+v, %v; want the row of the first, and a later clock", s, err)
+			t.Errorf("the second transaction sees %+v, error %v; want the row of the first, and a later clock", s, err)
 		}
 	})
 }

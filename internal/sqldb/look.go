@@ -7,17 +7,17 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// Look reads rows by one statement alone, without a transaction around it, so that what is
-// asked again and again costs the database as little as can be. The statement has no
-// parameters: a driver that sends them apart could meet two servers' connections through a
-// transaction pooler. It must not depend on the session's settings, such as its time zone, nor
-// run long, since only the caller's deadline ends it.
+// Look reads rows with one statement and without a transaction, so that frequent polling costs
+// the database as little as possible. The statement has no parameters: a driver that sends them
+// in a second message could reach another server connection behind a transaction pooler. It must
+// not depend on session settings such as the time zone. It must be quick, because only the
+// caller's deadline ends it.
 func Look[T any](ctx context.Context, db *DB, name, query string) ([]T, error) {
 	return run(ctx, db, name, func(ctx context.Context, _ *phase) (list []T, err error) {
-		for left := db.pool.Stats().OpenConnections; ; left-- {
+		for retries := db.pool.Stats().OpenConnections; ; retries-- {
 			list, err = look[T](ctx, db, query)
 			// After a restart of the server all of the pool's connections are dead.
-			if err == nil || left <= 0 || !unusable(err) || ctx.Err() != nil {
+			if err == nil || retries <= 0 || !unusable(err) || ctx.Err() != nil {
 				return list, err
 			}
 		}

@@ -22,7 +22,7 @@ func TestLook_ReadsRowsByOneStatement(t *testing.T) {
 		for range 50 {
 			got, err := sqldb.Look[token](t.Context(), db, "look", allTokens)
 			if !slices.Equal(got, []token{{"a"}, {"b"}}) || err != nil {
-				t.Fatalf("%v, %v", got, err)
+				t.Fatalf("tokens %v, error %v; want a and b", got, err)
 			}
 		}
 	}
@@ -42,7 +42,7 @@ func TestLook_ReadsRowsByOneStatement(t *testing.T) {
 			}
 			// Pgx may ping a connection before it uses it.
 			if got := proxy.TakeTraffic(); got.Statements != 1 || got.Queries[db.Expand(allTokens)] != 1 || got.RoundTrips-got.Queries["-- ping"] != 1 {
-				t.Errorf("%+v, want one statement in one round trip", got)
+				t.Errorf("traffic %+v, want one statement in one round trip", got)
 			}
 		})
 	})

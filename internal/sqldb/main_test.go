@@ -45,8 +45,8 @@ func sqlite(tb testing.TB) *sqlx.DB {
 	return pool
 }
 
-// proxied is a database with a table "tokens", and a pool that reaches it
-// through a proxy.
+// proxied returns a pool that reaches a database through a proxy. The database
+// has a table "tokens".
 func proxied(t *testing.T) (pool *sqlx.DB, proxy *pgtest.Proxy) {
 	t.Helper()
 	dsn := pgtest.Database(t)
@@ -72,7 +72,7 @@ func scalar[T any](t *testing.T, pool *sqlx.DB, query string) (v T) {
 	return v
 }
 
-// insert writes one token, and counts in *calls how often it was run.
+// insert writes one token, and counts in *calls the runs of its function.
 func insert(ctx context.Context, db *sqldb.DB, calls *int) error {
 	_, err := sqldb.Write(ctx, db, "insert", func(tx *sqldb.Tx) (int64, error) {
 		*calls++
@@ -81,8 +81,8 @@ func insert(ctx context.Context, db *sqldb.DB, calls *int) error {
 	return err
 }
 
-// waitFor waits for what another goroutine is about to do.
-func waitFor(t *testing.T, what string, ok func() bool) {
+// waitFor waits until ok returns true, which another goroutine brings about.
+func waitFor(t *testing.T, condition string, ok func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -92,7 +92,7 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("waited in vain until %s", what)
+			t.Fatalf("timed out waiting until %s", condition)
 		}
 	}
 }

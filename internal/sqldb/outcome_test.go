@@ -31,7 +31,7 @@ func TestWrite_ReportsALostReplyToCommitAsUnknown(t *testing.T) {
 	})
 }
 
-func TestRead_IsNeverOfUnknownOutcome(t *testing.T) {
+func TestRead_ReportsALostReplyToCommitAsUnavailable(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		pool, proxy := proxied(t)
 		proxy.LoseCommits(1)
@@ -44,7 +44,7 @@ func TestRead_IsNeverOfUnknownOutcome(t *testing.T) {
 	})
 }
 
-func TestWrite_RepeatsWhatLostItsConnectionBeforeCommit(t *testing.T) {
+func TestWrite_RepeatsATransactionThatLostItsConnectionBeforeCommit(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		for _, tag := range []string{"BEGIN", "SELECT 1", "INSERT 0 1"} {
 			t.Run("after "+tag, func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestWrite_RepeatsWhatLostItsConnectionBeforeCommit(t *testing.T) {
 
 func TestWrite_SkipsThePoolsDeadConnections(t *testing.T) {
 	kill := map[string]func(t *testing.T, pool *sqlx.DB, proxy *pgtest.Proxy, direct *sqlx.DB){
-		"cut off": func(_ *testing.T, _ *sqlx.DB, proxy *pgtest.Proxy, _ *sqlx.DB) { proxy.CutAll() },
+		"cut by the proxy": func(_ *testing.T, _ *sqlx.DB, proxy *pgtest.Proxy, _ *sqlx.DB) { proxy.CutAll() },
 		"ended by the server": func(t *testing.T, _ *sqlx.DB, _ *pgtest.Proxy, direct *sqlx.DB) {
 			execute(t, direct, `SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`)
 		},
@@ -110,7 +110,7 @@ func TestWrite_SkipsThePoolsDeadConnections(t *testing.T) {
 	})
 }
 
-func TestWrite_ReportsADatabaseThatIsAwayAsUnavailable(t *testing.T) {
+func TestWrite_ReportsAnUnreachableDatabaseAsUnavailable(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		pool, proxy := proxied(t)
 		proxy.SetUpstream(t, "postgres://postgres@127.0.0.1:1/nothing?sslmode=disable")
@@ -122,7 +122,7 @@ func TestWrite_ReportsADatabaseThatIsAwayAsUnavailable(t *testing.T) {
 	})
 }
 
-func TestWrite_RepeatsWhatTheServerRolledBack(t *testing.T) {
+func TestWrite_RepeatsATransactionThatTheServerRolledBack(t *testing.T) {
 	for name, code := range map[string]string{"serialization failure": "40001", "deadlock": "40P01"} {
 		t.Run(name, func(t *testing.T) {
 			onDrivers(t, func(t *testing.T) {
@@ -139,7 +139,7 @@ func TestWrite_RepeatsWhatTheServerRolledBack(t *testing.T) {
 				}
 				_, err = sqldb.Write(t.Context(), sqldb.New(pool, sqldb.Options{}), "w", func(tx *sqldb.Tx) (int, error) {
 					calls++
-					return 0, tx.Script(`DO $$ BEGIN RAISE EXCEPTION 'for ever' USING ERRCODE = '` + code + `'; END $$`)
+					return 0, tx.Script(`DO $$ BEGIN RAISE EXCEPTION 'always' USING ERRCODE = '` + code + `'; END $$`)
 				})
 				if sqldb.SQLState(err) != code || calls != 6 {
 					t.Errorf("error %v after %d runs, want %s after 3 more", err, calls-3, code)
@@ -177,7 +177,8 @@ func TestWrite_ResolvesADeadlock(t *testing.T) {
 	}
 }
 
-// A constraint trigger that runs at COMMIT, and can tell one run from the next.
+// deferred begins the SQL of a constraint trigger that fails the first COMMIT; the
+// SQLSTATE of the failure has to follow.
 const deferred = `
 CREATE TABLE tokens (token text);
 CREATE SEQUENCE commits;
@@ -187,9 +188,9 @@ CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 END $$;
 CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON tokens DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse(`
 
-func TestWrite_KnowsTheOutcomeOfACommitThatTheServerRefuses(t *testing.T) {
+func TestWrite_KnowsThatARejectedCommitAppliedNothing(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
-		t.Run("for good", func(t *testing.T) {
+		t.Run("constraint violation", func(t *testing.T) {
 			pool := pgtest.Open(t, pgtest.Database(t))
 			execute(t, pool, deferred+`'23514')`)
 			var calls int
@@ -198,7 +199,7 @@ func TestWrite_KnowsTheOutcomeOfACommitThatTheServerRefuses(t *testing.T) {
 				t.Errorf("error %v after %d runs, want a constraint's after 1", err, calls)
 			}
 		})
-		t.Run("for now", func(t *testing.T) {
+		t.Run("serialization failure", func(t *testing.T) {
 			pool := pgtest.Open(t, pgtest.Database(t))
 			execute(t, pool, deferred+`'40001')`)
 			var calls int
@@ -250,7 +251,7 @@ func TestWrite_ReportsUnknownToACallerThatGivesUpDuringCommit(t *testing.T) {
 		var calls int
 		err := insert(ctx, db, &calls)
 		if !errors.Is(err, sqldb.ErrOutcomeUnknown) || !errors.Is(err, context.Canceled) || errors.Is(err, sqldb.ErrUnavailable) {
-			t.Errorf("error %v, want ErrOutcomeUnknown for a caller who gave up", err)
+			t.Errorf("error %v, want ErrOutcomeUnknown and the context's error", err)
 		}
 		proxy.LoseReplies(nil)
 		proxy.Thaw()
@@ -293,18 +294,18 @@ func TestWrite_AppliesNothingAfterTheCallerHasGivenUp(t *testing.T) {
 		execute(t, pool, `CREATE TABLE tokens (token text)`)
 		db := sqldb.New(pool, sqldb.Options{MaxConns: 1})
 		ctx, cancel := context.WithCancel(t.Context())
-		goOn := make(chan struct{})
+		release := make(chan struct{})
 		_, err := sqldb.Write(ctx, db, "w", func(tx *sqldb.Tx) (int64, error) {
 			n, err := tx.Exec(`INSERT INTO tokens VALUES ('t')`)
 			cancel()
-			<-goOn
+			<-release
 			return n, err
 		})
 		if !errors.Is(err, sqldb.ErrUnavailable) || !errors.Is(err, context.Canceled) || errors.Is(err, sqldb.ErrOutcomeUnknown) {
-			t.Errorf("error %v, want ErrUnavailable for a caller who gave up", err)
+			t.Errorf("error %v, want ErrUnavailable and the context's error", err)
 		}
-		close(goOn)
-		// The one slot is free again when the work has ended.
+		close(release)
+		// The read gets the only slot when the write's goroutine has ended.
 		n, err := sqldb.Read(t.Context(), db, "r", func(tx *sqldb.Tx) (n int, err error) {
 			return n, tx.Get(&n, `SELECT count(*) FROM tokens`)
 		})
@@ -346,7 +347,7 @@ func TestRead_CannotWriteOnPostgreSQL(t *testing.T) {
 			return tx.Exec(`INSERT INTO tokens VALUES ('t')`)
 		})
 		if sqldb.SQLState(err) != "25006" {
-			t.Errorf("error %v, want 25006", err)
+			t.Errorf("error %v, want SQLSTATE 25006 (read-only transaction)", err)
 		}
 	})
 }

@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	// maxAttempts is how often a transaction runs that the server rolled back,
-	// or that lost its connection before COMMIT.
+	// maxAttempts limits the runs of a transaction that the server rolls back or
+	// that loses its connection before COMMIT.
 	maxAttempts = 3
-	// grace is how long after the deadline a driver may take to return.
+	// grace is how long a driver may take to return after the deadline.
 	grace = 50 * time.Millisecond
 )
 
@@ -83,7 +83,8 @@ func run[T any](ctx context.Context, db *DB, name string, fn func(context.Contex
 		select {
 		case r = <-done:
 		case <-timer.C:
-			if p.abandon() && !p.doubt.Load() || readOnly {
+			nothingApplied := p.abandon() && !p.inDoubt.Load()
+			if readOnly || nothingApplied {
 				return v, fmt.Errorf("%s: %w: %w", name, ErrUnavailable, ctx.Err())
 			}
 			return v, fmt.Errorf("%s: %w: %w", name, ErrOutcomeUnknown, ctx.Err())
@@ -92,7 +93,7 @@ func run[T any](ctx context.Context, db *DB, name string, fn func(context.Contex
 	if r.err == nil {
 		return r.v, nil
 	}
-	if p.doubt.Load() && !errors.Is(r.err, ErrOutcomeUnknown) {
+	if p.inDoubt.Load() && !errors.Is(r.err, ErrOutcomeUnknown) {
 		r.err = &unknown{r.err}
 	}
 	if u, ok := errors.AsType[*unknown](r.err); ok && readOnly {
@@ -104,11 +105,11 @@ func run[T any](ctx context.Context, db *DB, name string, fn func(context.Contex
 	return v, fmt.Errorf("%s: %w", name, r.err)
 }
 
-// phase decides between a caller that gives up and a transaction that is about
-// to commit: the first of the two wins.
+// phase decides the race between a caller that gives up and a transaction that
+// is about to commit: the first one wins.
 type phase struct {
-	state atomic.Int32
-	doubt atomic.Bool // an earlier attempt may have been applied
+	state   atomic.Int32
+	inDoubt atomic.Bool // an earlier attempt may have been applied
 }
 
 const (
@@ -123,29 +124,29 @@ func (p *phase) commit() bool { return p.state.CompareAndSwap(running, committin
 // rolledBack undoes commit after the server has rolled back.
 func (p *phase) rolledBack() { p.state.Store(running) }
 
-// again undoes commit before another attempt, after one that was rolled back or,
-// in doubt, perhaps not.
-func (p *phase) again(doubt bool) {
-	p.doubt.Store(doubt)
+// prepareRetry undoes commit before another attempt. inDoubt is whether the last
+// attempt may have been applied.
+func (p *phase) prepareRetry(inDoubt bool) {
+	p.inDoubt.Store(inDoubt)
 	p.rolledBack()
 }
 
-// abandon reports whether no COMMIT was or will be sent.
+// abandon gives up, and reports whether that was in time: no COMMIT was or will be sent.
 func (p *phase) abandon() bool {
 	return p.state.CompareAndSwap(running, abandoned) || p.state.Load() == abandoned
 }
 
-// modes are what a transaction states of itself.
+// modes are the settings with which a transaction begins.
 type modes struct {
 	readOnly bool
-	setup    string // what is sent to PostgreSQL first
+	setup    string // the first message to PostgreSQL
 }
 
 // repeat runs fn's transaction until it is committed or another attempt is
 // pointless.
 func repeat[T any](ctx context.Context, db *DB, p *phase, fn func(*Tx) (T, error), m modes) (v T, err error) {
-	// A caller that gives up ends the running statement but not a COMMIT, whose
-	// outcome would become unknown without need. The deadline ends both.
+	// A caller that gives up cancels the running statement but not a COMMIT, because
+	// that would make the outcome unknown without need. The deadline cancels both.
 	deadline, _ := ctx.Deadline()
 	work, stop := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	defer stop()
@@ -159,7 +160,7 @@ func repeat[T any](ctx context.Context, db *DB, p *phase, fn func(*Tx) (T, error
 		if err != nil {
 			return v, err
 		}
-		v, err = once(work, db, p, conn, tx, fn, m.setup)
+		v, err = runOnce(work, db, p, conn, tx, fn, m.setup)
 		if err == nil || attempt == maxAttempts || !repeatable(err) {
 			return v, err
 		}
@@ -176,9 +177,9 @@ func repeat[T any](ctx context.Context, db *DB, p *phase, fn func(*Tx) (T, error
 func begin(ctx context.Context, db *DB, readOnly bool) (*sqlx.Conn, *sqlx.Tx, error) {
 	opts := &sql.TxOptions{Isolation: sql.LevelReadCommitted, ReadOnly: readOnly}
 	if db.sqlite {
-		opts.Isolation = sql.LevelDefault // SQLite's only one: serializable
+		opts.Isolation = sql.LevelDefault // SQLite has only serializable
 	}
-	for left := db.pool.Stats().OpenConnections; ; left-- {
+	for retries := db.pool.Stats().OpenConnections; ; retries-- {
 		conn, err := db.pool.Connx(ctx)
 		if err != nil {
 			return nil, nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -189,21 +190,23 @@ func begin(ctx context.Context, db *DB, readOnly bool) (*sqlx.Conn, *sqlx.Tx, er
 		}
 		err = asReadOnlyServer(err)
 		release(conn, unusable(err))
-		if left <= 0 || !unusable(err) || ctx.Err() != nil {
+		if retries <= 0 || !unusable(err) || ctx.Err() != nil {
 			return nil, nil, fmt.Errorf("%w: begin: %w", ErrUnavailable, err)
 		}
 	}
 }
 
-// release returns a connection to the pool, which drops it if told so.
+// release returns a connection to the pool, or removes it from the pool if drop
+// is true.
 func release(conn *sqlx.Conn, drop bool) {
 	if drop {
 		_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 	}
-	_ = conn.Close() // its only error is that it is closed already
+	_ = conn.Close() // fails only if it is closed already
 }
 
-func once[T any](ctx context.Context, db *DB, p *phase, conn *sqlx.Conn, tx *sqlx.Tx, fn func(*Tx) (T, error), setup string) (v T, err error) {
+// runOnce runs fn in tx, commits it, and releases conn.
+func runOnce[T any](ctx context.Context, db *DB, p *phase, conn *sqlx.Conn, tx *sqlx.Tx, fn func(*Tx) (T, error), setup string) (v T, err error) {
 	defer func() {
 		_ = tx.Rollback()
 		release(conn, unusable(err))
@@ -234,7 +237,8 @@ func once[T any](ctx context.Context, db *DB, p *phase, conn *sqlx.Conn, tx *sql
 	return got, nil
 }
 
-// unknown is a lost reply to a COMMIT.
+// unknown is the error of a COMMIT, or of a statement sent without a transaction,
+// whose reply was lost.
 type unknown struct{ err error }
 
 func (e *unknown) Error() string        { return ErrOutcomeUnknown.Error() + ": " + e.err.Error() }

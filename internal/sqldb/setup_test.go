@@ -21,7 +21,7 @@ func TestSetup_OverridesTheHostsDefaults(t *testing.T) {
 					EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database());
 					EXECUTE format('ALTER DATABASE %I SET synchronous_commit = off', current_database());
 				END $$`)
-				// So that the next round may change them.
+				// The next round must be able to change the database.
 				defer execute(t, admin, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET ALL', current_database()); END $$`)
 				pool := pgtest.Open(t, dsn)
 				pool.SetMaxOpenConns(1)
@@ -34,7 +34,7 @@ func TestSetup_OverridesTheHostsDefaults(t *testing.T) {
 					t.Errorf("a read runs with %s, %v, want read committed, on, off", got, err)
 				}
 				if got := scalar[string](t, pool, modes); got != isolation+", on, off" {
-					t.Errorf("afterwards the host's own statements run with %s", got)
+					t.Errorf("afterwards the host's own statements run with %s, want %s, on, off", got, isolation)
 				}
 			})
 		}
@@ -48,7 +48,7 @@ func TestSetup_KeepsSynchronousReplication(t *testing.T) {
 		for setting, want := range map[string]string{"off": "on", "local": "on", "remote_write": "on", "on": "on", "remote_apply": "remote_apply"} {
 			execute(t, pool, `SET synchronous_commit = `+setting)
 			if got := read[string](t, sqldb.New(pool, sqldb.Options{}), `SHOW synchronous_commit`); got != want {
-				t.Errorf("a host's %s becomes %s, want %s", setting, got, want)
+				t.Errorf("a host's synchronous_commit %s becomes %s, want %s", setting, got, want)
 			}
 		}
 	})
@@ -58,7 +58,7 @@ func TestWrite_DropsTheConnectionToAStandby(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		cluster := pgtest.Start(t, pgtest.Options{})
 		setUp := pgtest.Open(t, cluster.DSN("postgres"))
-		setUp.SetMaxIdleConns(0) // so that nothing is left to close after the restart
+		setUp.SetMaxIdleConns(0) // the restart would break idle connections
 		execute(t, setUp, `CREATE TABLE tokens (token text)`)
 		cluster.RestartAsStandby()
 		pool := pgtest.Open(t, cluster.DSN("postgres"))
@@ -69,15 +69,15 @@ func TestWrite_DropsTheConnectionToAStandby(t *testing.T) {
 			t.Errorf("a write on a standby: error %v after %d runs, want ErrUnavailable alone after 0", err, calls)
 		}
 		if n := pool.Stats().OpenConnections; n != 0 {
-			t.Errorf("%d connections to the standby stay in the pool, want none", n)
+			t.Errorf("%d connections to the standby are still in the pool, want none", n)
 		}
 		n, err := sqldb.Read(t.Context(), db, "r", func(tx *sqldb.Tx) (n int, err error) { return n, tx.Get(&n, `SELECT count(*) FROM tokens`) })
 		if err != nil || n != 0 {
-			t.Errorf("a read on a standby: %d, %v", n, err)
+			t.Errorf("a read on a standby: %d rows, error %v; want 0", n, err)
 		}
 		execute(t, pool, `SELECT pg_promote()`)
 		if err := insert(t.Context(), db, &calls); err != nil || calls != 1 {
-			t.Errorf("a write after the standby was promoted: error %v after %d runs", err, calls)
+			t.Errorf("a write after the standby was promoted: error %v after %d runs, want none after 1", err, calls)
 		}
 	})
 }

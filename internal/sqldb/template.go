@@ -6,7 +6,8 @@ import (
 	"sync"
 )
 
-// cache holds expanded statements, of which the module has a small fixed number.
+// cache holds expanded statements. It has no bound, because the module has a small,
+// fixed number of statements.
 type cache struct{ sync.Map }
 
 // argument is a parameter inside a macro; PostgreSQL needs its type.
@@ -17,7 +18,7 @@ var macro = regexp.MustCompile(`\{([a-z]+)(?: ([^{}]*))?\}`)
 // sqliteTime is the format of a time in SQLite: UTC, milliseconds, sorts as text.
 const sqliteTime = `'%Y-%m-%d %H:%M:%f'`
 
-// Expand replaces the macros, which stand for what differs between the databases:
+// Expand replaces the macros, which stand for the SQL that differs between the databases:
 //
 //	{now}            the database's clock
 //	{in $1}          that many seconds from now, a number, negative for the past
@@ -71,7 +72,7 @@ func postgresMacro(name, arg string) string {
 	case "lock":
 		return `FOR UPDATE`
 	}
-	panic(fmt.Sprintf("sqldb: no macro {%s}", name))
+	panic(fmt.Sprintf("sqldb: unknown macro {%s}", name))
 }
 
 func sqliteMacro(name, arg string) string {
@@ -91,5 +92,5 @@ func sqliteMacro(name, arg string) string {
 	case "skip", "lock":
 		return ``
 	}
-	panic(fmt.Sprintf("sqldb: no macro {%s}", name))
+	panic(fmt.Sprintf("sqldb: unknown macro {%s}", name))
 }

@@ -37,16 +37,15 @@ func TestExpand_MeansTheSameOnBothDatabases(t *testing.T) {
 		}
 		execute(t, pool, `CREATE TABLE t (id text PRIMARY KEY, at `+at+`, list `+list+`, secs integer)`)
 
-		t.Run("in and until undo each other", func(t *testing.T) {
+		t.Run("until is the inverse of in", func(t *testing.T) {
 			for _, secs := range []float64{-86400 * 400, -3600.5, -0.25, 0, 0.001, 1.5, 3600, 86400 * 3650} {
 				write(t, db, `DELETE FROM t`)
 				write(t, db, `INSERT INTO t (id, at) VALUES ('a', {in $1})`, secs)
 				if got := read[float64](t, db, `SELECT {until at} FROM t`); math.Abs(got-secs) > 2 {
-					t.Errorf("in %v s is in %v s", secs, got)
+					t.Errorf("{in %v} is %v s away, want about the same", secs, got)
 				}
-				exact := read[float64](t, db, `SELECT {until at} - {until at} FROM t`)
-				if exact != 0 {
-					t.Errorf("now moves within a statement: %v", exact)
+				if moved := read[float64](t, db, `SELECT {until at} - {until at} FROM t`); moved != 0 {
+					t.Errorf("the clock moves by %v s within a statement, want 0", moved)
 				}
 			}
 		})
@@ -54,17 +53,17 @@ func TestExpand_MeansTheSameOnBothDatabases(t *testing.T) {
 			write(t, db, `DELETE FROM t`)
 			write(t, db, `INSERT INTO t (id, at, secs) VALUES ('a', {in $1}, 60), ('b', {in -$1}, 60)`, 60)
 			if n := read[int](t, db, `SELECT count(*) FROM t WHERE id = 'a' AND at > {in 30} AND at <= {in secs} OR id = 'b' AND at < {in -30}`); n != 2 {
-				t.Errorf("%d rows, want 2", n)
+				t.Errorf("%d rows have the expected times, want 2", n)
 			}
 		})
 		t.Run("now is between the past and the future, and is a time", func(t *testing.T) {
 			if !read[bool](t, db, `SELECT {now} > {in -1} AND {now} < {in 1}`) {
-				t.Error("it is not")
+				t.Error("now is not between a second ago and in a second")
 			}
 			write(t, db, `DELETE FROM t`)
 			write(t, db, `INSERT INTO t (id, at) VALUES ('a', {now})`)
 			if got := read[sqldb.Time](t, db, `SELECT at FROM t`); time.Since(got.Time).Abs() > time.Minute || got.Location() != time.UTC {
-				t.Errorf("now is %v", got)
+				t.Errorf("now is %v, want the time of this process to a minute, in UTC", got)
 			}
 		})
 		t.Run("unix", func(t *testing.T) {
@@ -79,22 +78,22 @@ func TestExpand_MeansTheSameOnBothDatabases(t *testing.T) {
 					want = time.UnixMilli(int64(s * 1000)).UTC()
 				}
 				if got := read[sqldb.Time](t, db, `SELECT at FROM t`); !got.Equal(want) {
-					t.Errorf("%v is %v, want %v", secs, got, want)
+					t.Errorf("{unix %v} is %v, want %v", secs, got, want)
 				}
 			}
 		})
-		t.Run("no time is the zero time", func(t *testing.T) {
+		t.Run("NULL is the zero time", func(t *testing.T) {
 			write(t, db, `DELETE FROM t`)
 			write(t, db, `INSERT INTO t (id) VALUES ('a')`)
 			if got := read[sqldb.Time](t, db, `SELECT at FROM t`); !got.IsZero() {
-				t.Errorf("NULL is %v", got)
+				t.Errorf("NULL is %v, want the zero time", got)
 			}
 		})
 		t.Run("times sort", func(t *testing.T) {
 			write(t, db, `DELETE FROM t`)
 			write(t, db, `INSERT INTO t (id, at) VALUES ('later', {in 0.5}), ('never', NULL), ('now', {now}), ('1970', {unix 0}), ('past', {in -0.5})`)
 			if got := ids(t, db, `SELECT id FROM t WHERE at IS NOT NULL ORDER BY at`); !cmp.Equal(got, []string{"1970", "past", "now", "later"}) {
-				t.Errorf("sorted %q", got)
+				t.Errorf("sorted by time: %q; want 1970, past, now, later", got)
 			}
 		})
 		t.Run("each", func(t *testing.T) {
@@ -115,15 +114,15 @@ func TestExpand_MeansTheSameOnBothDatabases(t *testing.T) {
 			write(t, db, `DELETE FROM t`)
 			write(t, db, `INSERT INTO t (id, list) VALUES ('a', {json $1})`, `["1", "a b"]`)
 			if got := read[string](t, db, `SELECT list FROM t`); got != `["1", "a b"]` {
-				t.Errorf("got %s", got)
+				t.Errorf("read %s, want the list that was written", got)
 			}
 		})
 		t.Run("lock and skip", func(t *testing.T) {
 			write(t, db, `DELETE FROM t`)
 			write(t, db, `INSERT INTO t (id) VALUES ('a')`)
-			for _, word := range []string{"{lock}", "{skip}"} {
-				if got := ids(t, db, `SELECT id FROM t `+word); !cmp.Equal(got, []string{"a"}) {
-					t.Errorf("%s: got %q", word, got)
+			for _, macro := range []string{"{lock}", "{skip}"} {
+				if got := ids(t, db, `SELECT id FROM t `+macro); !cmp.Equal(got, []string{"a"}) {
+					t.Errorf("%s: rows %q, want a", macro, got)
 				}
 			}
 		})
@@ -150,7 +149,7 @@ func TestExpand_SkipOmitsRowsThatAnotherTransactionLocks(t *testing.T) {
 				return "", err
 			}
 			if got := ids(t, db, `SELECT token FROM tokens {skip}`); !cmp.Equal(got, []string{"free"}) {
-				t.Errorf("got %q, want what is free", got)
+				t.Errorf("got %q, want only the token that is not locked", got)
 			}
 			return held, nil
 		})
@@ -164,7 +163,7 @@ func TestExpand_PanicsOnAnUnknownMacro(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		defer func() {
 			if recover() == nil {
-				t.Error("no panic")
+				t.Error("Expand did not panic")
 			}
 		}()
 		sqldb.New(pool, sqldb.Options{}).Expand(`SELECT {nonsense}`)
@@ -175,9 +174,9 @@ func TestExpand_KeepsOtherBraces(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		const query = `SELECT '{}', '{"a": 1}', '{1,2}'`
 		db := sqldb.New(pool, sqldb.Options{})
-		for range 2 { // the second comes from the store
+		for range 2 { // the second result comes from the cache
 			if got := db.Expand(query); got != query {
-				t.Errorf("got %s", got)
+				t.Errorf("got %s, want %s", got, query)
 			}
 		}
 	})

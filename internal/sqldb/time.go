@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// now is this package's only clock, for the durations of calls. Times that are
-// stored come from the database's clock.
+// now is this package's only clock and measures the duration of calls. Stored times
+// come from the database's clock.
 func now() time.Time { return time.Now() }
 
-// Time reads a time column of either database, and is a time in JSON. NULL is the
-// zero Time.
+// Time scans a time column of either database, as UTC. NULL is the zero Time. Its JSON
+// is that of a time.Time.
 type Time struct{ time.Time }
 
 // Scan implements sql.Scanner.

@@ -15,7 +15,7 @@ type Tx struct {
 	tx     *sqlx.Tx
 	db     *DB
 	ctx    context.Context //nolint:containedctx // a Tx exists within one call
-	failed error           // the first statement's error, after which PostgreSQL would roll back at COMMIT
+	failed error           // the first error of a statement; after one, PostgreSQL's COMMIT rolls back
 }
 
 // SQLite reports whether this is SQLite; otherwise it is PostgreSQL.
@@ -24,13 +24,13 @@ func (t *Tx) SQLite() bool { return t.db.sqlite }
 // Get reads one row into dest, or returns sql.ErrNoRows.
 func (t *Tx) Get(dest any, query string, args ...any) error {
 	query, args = t.statement(query, args)
-	return t.note(t.tx.GetContext(t.ctx, dest, query, args...))
+	return t.keepError(t.tx.GetContext(t.ctx, dest, query, args...))
 }
 
 // Select reads all rows into the slice that dest points to.
 func (t *Tx) Select(dest any, query string, args ...any) error {
 	query, args = t.statement(query, args)
-	return t.note(t.tx.SelectContext(t.ctx, dest, query, args...))
+	return t.keepError(t.tx.SelectContext(t.ctx, dest, query, args...))
 }
 
 // Exec runs a statement and returns how many rows it affected.
@@ -38,7 +38,7 @@ func (t *Tx) Exec(query string, args ...any) (int64, error) {
 	query, args = t.statement(query, args)
 	res, err := t.tx.ExecContext(t.ctx, query, args...)
 	if err != nil {
-		return 0, t.note(err)
+		return 0, t.keepError(err)
 	}
 	return res.RowsAffected()
 }
@@ -46,11 +46,11 @@ func (t *Tx) Exec(query string, args ...any) (int64, error) {
 // Script runs a statement without expanding macros.
 func (t *Tx) Script(statement string) error {
 	_, err := t.tx.ExecContext(t.ctx, statement)
-	return t.note(err)
+	return t.keepError(err)
 }
 
-// Lock holds the advisory lock of that name until the transaction ends. SQLite
-// has one writer at a time and needs none.
+// Lock takes the advisory lock of that name, which is held until the transaction
+// ends. SQLite has one writer at a time and needs no locks.
 func (t *Tx) Lock(name string) error {
 	if t.db.sqlite {
 		return nil
@@ -58,15 +58,15 @@ func (t *Tx) Lock(name string) error {
 	return t.Script(lockStatement(name))
 }
 
-// lockStatement takes the advisory lock of that name. The name's bytes are in hexadecimal, so
-// that the statement needs no parameter whatever is in it.
+// lockStatement returns the statement that takes the advisory lock of that name. The name is
+// in hexadecimal, so that any name is safe without a parameter.
 func lockStatement(name string) string {
 	return fmt.Sprintf(`SELECT pg_advisory_xact_lock(hashtextextended(convert_from(decode('%x', 'hex'), 'UTF8'), 0))`, "automation:"+name)
 }
 
-// SetActor says who makes a change, for the triggers. Empty removes it, which the
-// transaction has to do itself: PostgreSQL would forget it at its end, but SQLite
-// keeps it in the table automation_context.
+// SetActor tells the triggers who makes the changes that follow. A transaction has
+// to remove the actor, with "", before it ends: PostgreSQL would forget the actor
+// then, but SQLite keeps it in the table automation_context.
 func (t *Tx) SetActor(actor string) error {
 	query, args := `SELECT set_config('automation.actor', $1, true)`, []any{actor}
 	if t.SQLite() {
@@ -79,7 +79,8 @@ func (t *Tx) SetActor(actor string) error {
 	return err
 }
 
-// statement returns what to send for a query.
+// statement returns the query and the arguments to send: macros expanded, and
+// arguments written as literals if the host wants that.
 func (t *Tx) statement(query string, args []any) (string, []any) {
 	query = t.db.Expand(query)
 	if t.db.literals && len(args) > 0 {
@@ -90,14 +91,15 @@ func (t *Tx) statement(query string, args []any) (string, []any) {
 	return query, args
 }
 
-func (t *Tx) note(err error) error {
+// keepError remembers a transaction's first error besides sql.ErrNoRows.
+func (t *Tx) keepError(err error) error {
 	if t.failed == nil && !errors.Is(err, sql.ErrNoRows) {
 		t.failed = err
 	}
 	return err
 }
 
-// Optional returns false instead of sql.ErrNoRows.
+// Optional returns false and no error for sql.ErrNoRows, and any other error as it is.
 func Optional(err error) (found bool, _ error) {
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
