@@ -149,6 +149,6 @@ func ExampleModule_API() {
 	fmt.Println(resp.Code)
 	// Output:
 	// 200 "1"
-	// {"title":"Bad Request","status":400,"detail":"Some fields are not as they should be.","errors":[{"field":"is_enabled","message":"is required"}]}
+	// {"title":"Bad Request","status":400,"detail":"Some fields are invalid.","errors":[{"field":"is_enabled","message":"is required"}]}
 	// 404
 }

@@ -13,20 +13,20 @@ import (
 )
 
 const (
-	maxErrors = 20 // in one answer
-	maxText   = 80 // bytes of a field or message, which may repeat what was sent
+	maxErrors = 20 // in one response
+	maxText   = 80 // bytes of a field or message, which may repeat parts of the body
 )
 
-// Decode reads the one JSON object that is the request's body into dst, a
-// pointer to a struct, as [strictjson.Unmarshal] does. It returns a *Problem
-// that names all fields at fault:
+// Decode decodes the request's body, which must be one JSON object, into dst, a
+// pointer to a struct, as [strictjson.Unmarshal] does. Its error is a *Problem:
 //
-//   - 415 for a Content-Type other than application/json in UTF-8 (of a PATCH
-//     also application/merge-patch+json), or an encoded body; a body without a Content-Type is read as JSON
+//   - 415 for a Content-Type other than application/json in UTF-8 (for a PATCH
+//     also application/merge-patch+json), or for a Content-Encoding; a body without a
+//     Content-Type is read as JSON
 //   - 413 for more than limit bytes
-//   - 400 for what strictjson refuses
+//   - 400 for a body that strictjson rejects, with the names of all invalid fields
 //
-// After an error dst is not to be used.
+// After an error dst must not be used.
 func Decode(r *http.Request, limit int64, dst any) error {
 	if err := checkMediaType(r); err != nil {
 		return err
@@ -38,7 +38,7 @@ func Decode(r *http.Request, limit int64, dst any) error {
 	err = strictjson.Unmarshal(data, dst)
 	errs, ok := errors.AsType[strictjson.Errors](err)
 	if !ok {
-		return err // none
+		return err // nil: all errors of Unmarshal are Errors
 	}
 	if e := errs[0]; e.Field == "" {
 		return New(http.StatusBadRequest, fmt.Sprintf("The body %s (line %d, column %d).", text.Truncate(e.Message, 2*maxText), e.Line, e.Column))
@@ -59,9 +59,10 @@ func checkMediaType(r *http.Request) error {
 		return nil
 	}
 	mediaType, params, err := mime.ParseMediaType(contentType)
-	charset, stated := params["charset"]
+	charset, hasCharset := params["charset"]
 	isJSON := mediaType == "application/json" || r.Method == http.MethodPatch && mediaType == "application/merge-patch+json"
-	if err != nil || !isJSON || stated && !strings.EqualFold(charset, "utf-8") {
+	isUTF8 := !hasCharset || strings.EqualFold(charset, "utf-8")
+	if err != nil || !isJSON || !isUTF8 {
 		return New(http.StatusUnsupportedMediaType, "Send the body as application/json in UTF-8.")
 	}
 	return nil

@@ -1,8 +1,8 @@
 // Package problem answers HTTP requests with errors as application/problem+json
 // (RFC 9457), and decodes JSON bodies strictly.
 //
-// What serves a request returns an error, which [Respond] answers: a *Problem is
-// what the client sees; of any other error the client sees a 500 without details.
+// A handler returns an error, and [Respond] sends it: a *Problem as it is, any other
+// error as a 500 without details.
 package problem
 
 import (
@@ -15,7 +15,7 @@ import (
 
 // Problem is an error response. Everything but the cause is public.
 type Problem struct {
-	Type   string       `json:"type,omitempty"` // a URI; empty means about:blank, nothing beyond the status
+	Type   string       `json:"type,omitempty"` // a URI; empty means about:blank: the status says it all
 	Title  string       `json:"title"`
 	Status int          `json:"status"`
 	Detail string       `json:"detail,omitempty"` // what to do about it
@@ -24,32 +24,32 @@ type Problem struct {
 	cause error
 }
 
-// FieldError is what is wrong with one field of the body.
+// FieldError is an error in one field of the body.
 type FieldError struct {
 	Field   string `json:"field"`
 	Message string `json:"message"`
 }
 
-// New returns a problem with the status' own title.
+// New returns a problem whose title is the text of the status.
 func New(status int, detail string) *Problem {
 	return &Problem{Title: http.StatusText(status), Status: status, Detail: detail}
 }
 
-// Invalid returns a 400 that names fields.
+// Invalid returns a 400 that lists invalid fields.
 func Invalid(fields ...FieldError) *Problem {
-	p := New(http.StatusBadRequest, "Some fields are not as they should be.")
+	p := New(http.StatusBadRequest, "Some fields are invalid.")
 	p.Errors = fields
 	return p
 }
 
-// WithCause returns a copy with a cause, which is for logs and never sent.
+// WithCause returns a copy with a cause, which is logged but never sent.
 func (p *Problem) WithCause(cause error) *Problem {
 	with := *p
 	with.cause = cause
 	return &with
 }
 
-// Error includes the cause: it is for logs.
+// Error includes the cause, so it must not be sent to a client.
 func (p *Problem) Error() string {
 	message := fmt.Sprintf("%d %s", p.Status, p.Title)
 	if p.Detail != "" {
@@ -67,9 +67,9 @@ func (p *Problem) Error() string {
 // Unwrap returns the cause.
 func (p *Problem) Unwrap() error { return p.cause }
 
-// Respond answers with an error: a *Problem in its chain is sent as it is, an
-// exceeded deadline and any error after the client has left become 503, any other
-// error 500. Nothing of the response may have been written but headers.
+// Respond sends an error as the response: a *Problem in its chain as it is, an
+// exceeded deadline or an error after the client has disconnected as 503, any other
+// error as 500. Until then the handler may have set headers but written nothing.
 func Respond(w http.ResponseWriter, r *http.Request, err error) {
 	p, ok := errors.AsType[*Problem](err)
 	switch {
@@ -83,13 +83,13 @@ func Respond(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 func (p *Problem) write(w http.ResponseWriter) {
-	body, _ := json.Marshal(p) // strings and a number: it cannot fail
+	body, _ := json.Marshal(p) // cannot fail: strings and a number
 	writeBody(w, p.Status, "application/problem+json", body)
 }
 
-// WriteJSON sends v. It encodes first: after an error nothing has been sent.
-// Responses are about one user, so caches must not store them unless a
-// Cache-Control has been set.
+// WriteJSON sends v as JSON. It encodes v first: after an error nothing has been sent.
+// Responses are usually about one user, so caches must not store them unless the
+// handler has set a Cache-Control.
 func WriteJSON(w http.ResponseWriter, status int, v any) error {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -107,5 +107,5 @@ func writeBody(w http.ResponseWriter, status int, mediaType string, body []byte)
 	h.Set("Content-Type", mediaType)
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // the client may have left
+	_, _ = w.Write(body) // fails if the client has disconnected
 }

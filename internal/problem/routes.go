@@ -2,7 +2,7 @@ package problem
 
 import "net/http"
 
-// Routes serves mux, and answers with a Problem where mux has no route, or none
+// Routes serves mux, and responds with a Problem if mux has no route for the path or
 // for the method.
 func Routes(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -11,18 +11,18 @@ func Routes(mux *http.ServeMux) http.Handler {
 			mux.ServeHTTP(w, r)
 			return
 		}
-		answer := recorder{header: http.Header{}, status: http.StatusOK}
-		h.ServeHTTP(&answer, r)
-		if answer.status < http.StatusBadRequest { // a redirect to the cleaned path
+		response := recorder{header: http.Header{}, status: http.StatusOK}
+		h.ServeHTTP(&response, r)
+		if response.status < http.StatusBadRequest { // a redirect to the cleaned path
 			mux.ServeHTTP(w, r)
 			return
 		}
 		detail := "There is nothing here."
-		if allow := answer.header.Get("Allow"); allow != "" {
+		if allow := response.header.Get("Allow"); allow != "" {
 			w.Header().Set("Allow", allow)
-			detail = "This can be asked with " + allow + " only."
+			detail = "The allowed methods are " + allow + "."
 		}
-		New(answer.status, detail).write(w)
+		New(response.status, detail).write(w)
 	})
 }
 

@@ -30,7 +30,7 @@ func TestRoutes_AnswersUnknownRoutesWithProblems(t *testing.T) {
 				w.Header().Get("Content-Type"), w.Header().Get("Allow"), tc.status, tc.media, tc.allow)
 		}
 		if tc.status == http.StatusNoContent && w.Body.Len() > 0 {
-			t.Errorf("a body came with %d", w.Code)
+			t.Errorf("status %d has a body of %d bytes, want none", w.Code, w.Body.Len())
 		}
 	}
 }

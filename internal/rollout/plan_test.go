@@ -82,7 +82,7 @@ func TestParsePlan_NamesEveryFault(t *testing.T) {
 		{"unknown, doubled, null and mistyped fields", `{"stage":1,"limit":5,"limit":6,"on_breach":null,"notice":7,
 "stages":[{"hold":3,"hld":"1h","name":[]},7]}`,
 			`stage: is unknown (line 1, column 2)
-limit: is there twice (line 1, column 22)
+limit: is duplicated (line 1, column 22)
 on_breach: must not be null (line 1, column 44)
 notice: must be a string (line 1, column 58)
 stages[0].hold: must be a string (line 2, column 19)

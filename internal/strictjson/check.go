@@ -10,10 +10,10 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth bounds how deeply values may be nested, which bounds the recursion.
+// maxDepth limits the nesting of values, and so the decoder's recursion.
 const maxDepth = 16
 
-// check reports the first reason why data is not one JSON value.
+// check returns the first reason why data is not exactly one JSON value, or nil.
 func check(data []byte) *Error {
 	if len(bytes.TrimSpace(data)) == 0 {
 		return &Error{Message: "is empty"}
@@ -29,12 +29,13 @@ func check(data []byte) *Error {
 		}
 		return &Error{offset: max(0, int(offset)-1), Message: fmt.Sprintf("is not valid JSON: %v", err)}
 	}
-	if offset := tooDeep(data); offset >= 0 {
+	if offset := findTooDeep(data); offset >= 0 {
 		return &Error{offset: offset, Message: "is nested too deeply"}
 	}
 	return nil
 }
 
+// validPrefix returns the bytes before the first one that is not valid UTF-8.
 func validPrefix(data []byte) []byte {
 	rest := data
 	for len(rest) > 0 {
@@ -47,8 +48,8 @@ func validPrefix(data []byte) []byte {
 	return data[:len(data)-len(rest)]
 }
 
-// tooDeep returns where valid JSON is nested more than maxDepth deep, or -1.
-func tooDeep(data []byte) int {
+// findTooDeep returns the offset at which valid JSON exceeds maxDepth, or -1.
+func findTooDeep(data []byte) int {
 	depth, quoted := 0, false
 	for i := 0; i < len(data); i++ {
 		switch c := data[i]; {
@@ -68,8 +69,8 @@ func tooDeep(data []byte) int {
 	return -1
 }
 
-// badEscape reports what encoding/json would replace and PostgreSQL would
-// refuse in the strings of valid JSON, or "".
+// badEscape returns a message about the first escape in valid JSON that encoding/json
+// would silently replace or PostgreSQL would reject, or "".
 func badEscape(raw []byte) string {
 	for {
 		i := bytes.IndexByte(raw, '\\')
@@ -95,7 +96,7 @@ func badEscape(raw []byte) string {
 	}
 }
 
-// escapedUnit reads the \uXXXX that raw begins with.
+// escapedUnit returns the UTF-16 code unit of the \uXXXX at the start of raw, or false.
 func escapedUnit(raw []byte) (rune, bool) {
 	if len(raw) < 6 || raw[0] != '\\' || raw[1] != 'u' {
 		return 0, false
@@ -104,16 +105,16 @@ func escapedUnit(raw []byte) (rune, bool) {
 	return rune(n), err == nil
 }
 
-// trim removes the white space around a value; offset is what it removed in front.
+// trim removes the white space around a value; offset is where the value starts in data.
 func trim(data []byte) (value []byte, offset int) {
 	const space = " \t\r\n"
 	value = bytes.TrimLeft(data, space)
 	return bytes.TrimRight(value, space), len(data) - len(value)
 }
 
-// split returns the members of an object that stands at offset, up to the
-// first syntax error.
-func split(object []byte, offset int) (members []Member) {
+// splitObject returns the members of an object up to the first syntax error. offset is
+// where the object starts in the text.
+func splitObject(object []byte, offset int) (members []Member) {
 	d := json.NewDecoder(bytes.NewReader(object))
 	_, _ = d.Token()
 	for d.More() {
@@ -127,11 +128,11 @@ func split(object []byte, offset int) (members []Member) {
 		}
 		begin := before + bytes.IndexByte(object[before:], '"')
 		members = append(members, Member{
-			Name:  name,
-			Value: value,
-			raw:   object[begin:end],
-			name:  offset + begin,
-			value: offset + int(d.InputOffset()) - len(value),
+			Name:        name,
+			Value:       value,
+			rawName:     object[begin:end],
+			nameOffset:  offset + begin,
+			valueOffset: offset + int(d.InputOffset()) - len(value),
 		})
 	}
 	return members

@@ -15,12 +15,12 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
-// maxName bounds how many bytes of a name that was sent are repeated.
+// maxName limits how many bytes of an unknown name an error repeats.
 const maxName = 80
 
 const wantObject = "must be an object"
 
-// decoder collects what is wrong with a text.
+// decoder collects the errors of a text.
 type decoder struct{ errs Errors }
 
 func (d *decoder) add(field string, offset int, message string) {
@@ -41,8 +41,9 @@ func (d *decoder) result(data []byte) error {
 	return d.errs
 }
 
-// value reads the valid JSON in raw, which stands at offset, into dst.
-func (d *decoder) value(dst reflect.Value, field string, raw []byte, offset int) {
+// decodeValue decodes the valid JSON in raw into dst. field is the value's path, and
+// offset its position in the text.
+func (d *decoder) decodeValue(dst reflect.Value, field string, raw []byte, offset int) {
 	if raw[0] == 'n' && dst.Kind() != reflect.Interface {
 		d.add(field, offset, "must not be null")
 		return
@@ -51,36 +52,36 @@ func (d *decoder) value(dst reflect.Value, field string, raw []byte, offset int)
 		dst.Set(reflect.New(dst.Type().Elem()))
 		dst = dst.Elem()
 	}
-	switch own := dst.Addr().Interface().(type) {
+	switch unmarshaler := dst.Addr().Interface().(type) {
 	case json.Unmarshaler:
-		if d.checkWithin(field, raw, offset) {
-			d.addOwn(field, offset, own.UnmarshalJSON(raw))
+		if d.checkAny(field, raw, offset) {
+			d.addUnmarshalError(field, offset, unmarshaler.UnmarshalJSON(raw))
 		}
 		return
 	case encoding.TextUnmarshaler:
-		if s, ok := d.text(field, raw, offset); ok {
-			d.addOwn(field, offset, own.UnmarshalText([]byte(s)))
+		if s, ok := d.decodeString(field, raw, offset); ok {
+			d.addUnmarshalError(field, offset, unmarshaler.UnmarshalText([]byte(s)))
 		}
 		return
 	}
 	switch dst.Kind() {
 	case reflect.Struct:
-		d.structure(dst, field, raw, offset)
+		d.decodeStruct(dst, field, raw, offset)
 	case reflect.Map:
-		d.mapping(dst, field, raw, offset)
+		d.decodeMap(dst, field, raw, offset)
 	case reflect.Slice:
-		d.slice(dst, field, raw, offset)
+		d.decodeSlice(dst, field, raw, offset)
 	case reflect.Interface:
-		if d.checkWithin(field, raw, offset) {
-			d.addOwn(field, offset, json.Unmarshal(raw, dst.Addr().Interface()))
+		if d.checkAny(field, raw, offset) {
+			d.addUnmarshalError(field, offset, json.Unmarshal(raw, dst.Addr().Interface()))
 		}
 	default:
-		d.scalar(dst, field, raw, offset)
+		d.decodeScalar(dst, field, raw, offset)
 	}
 }
 
-// addOwn reports the error of a type that read its own value.
-func (d *decoder) addOwn(field string, offset int, err error) {
+// addUnmarshalError adds the error of a value's own UnmarshalJSON or UnmarshalText.
+func (d *decoder) addUnmarshalError(field string, offset int, err error) {
 	if err == nil {
 		return
 	}
@@ -94,7 +95,7 @@ func (d *decoder) addOwn(field string, offset int, err error) {
 	}
 }
 
-func (d *decoder) scalar(dst reflect.Value, field string, raw []byte, offset int) {
+func (d *decoder) decodeScalar(dst reflect.Value, field string, raw []byte, offset int) {
 	var message string
 	var err error
 	switch kind := dst.Kind(); {
@@ -120,7 +121,7 @@ func (d *decoder) scalar(dst reflect.Value, field string, raw []byte, offset int
 		}
 		message = "must be a number"
 	case kind == reflect.String:
-		if s, ok := d.text(field, raw, offset); ok {
+		if s, ok := d.decodeString(field, raw, offset); ok {
 			dst.SetString(s)
 		}
 		return
@@ -133,8 +134,8 @@ func (d *decoder) scalar(dst reflect.Value, field string, raw []byte, offset int
 	d.add(field, offset, message)
 }
 
-// text reads a string, or reports why it is none.
-func (d *decoder) text(field string, raw []byte, offset int) (s string, ok bool) {
+// decodeString returns a string, or false after it has added an error.
+func (d *decoder) decodeString(field string, raw []byte, offset int) (s string, ok bool) {
 	if raw[0] != '"' {
 		d.add(field, offset, "must be a string")
 		return "", false
@@ -147,8 +148,8 @@ func (d *decoder) text(field string, raw []byte, offset int) (s string, ok bool)
 	return s, true
 }
 
-func (d *decoder) structure(dst reflect.Value, field string, raw []byte, offset int) {
-	members, ok := d.members(field, raw, offset)
+func (d *decoder) decodeStruct(dst reflect.Value, field string, raw []byte, offset int) {
+	members, ok := d.uniqueMembers(field, raw, offset)
 	if !ok {
 		return
 	}
@@ -158,109 +159,110 @@ func (d *decoder) structure(dst reflect.Value, field string, raw []byte, offset 
 		if !f.IsExported() {
 			continue
 		}
-		name, flags, tagged := strings.Cut(f.Tag.Get("json"), ",")
+		name, flags, _ := strings.Cut(f.Tag.Get("json"), ",")
 		if name == "" {
 			panic(fmt.Sprintf("strictjson: %v.%s has no name in a json tag", dst.Type(), f.Name))
 		}
 		fields[name] = dst.Field(i)
-		given := slices.ContainsFunc(members, func(m Member) bool { return m.Name == name })
-		mayBeAbsent := f.Type.Kind() == reflect.Pointer || tagged && (strings.Contains(flags, "omitzero") || strings.Contains(flags, "omitempty"))
-		if !given && !mayBeAbsent {
+		isPresent := slices.ContainsFunc(members, func(m Member) bool { return m.Name == name })
+		isOptional := f.Type.Kind() == reflect.Pointer || strings.Contains(flags, "omitzero") || strings.Contains(flags, "omitempty")
+		if !isPresent && !isOptional {
 			d.add(join(field, name), offset, "is required")
 		}
 	}
 	for _, m := range members {
 		if target, known := fields[m.Name]; known {
-			d.value(target, join(field, m.Name), m.Value, m.value)
+			d.decodeValue(target, join(field, m.Name), m.Value, m.valueOffset)
 		} else {
-			d.add(join(field, shown(m.Name)), m.name, "is unknown")
+			d.add(join(field, displayName(m.Name)), m.nameOffset, "is unknown")
 		}
 	}
 }
 
-func (d *decoder) mapping(dst reflect.Value, field string, raw []byte, offset int) {
-	members, ok := d.members(field, raw, offset)
+func (d *decoder) decodeMap(dst reflect.Value, field string, raw []byte, offset int) {
+	members, ok := d.uniqueMembers(field, raw, offset)
 	if !ok {
 		return
 	}
 	dst.Set(reflect.MakeMapWithSize(dst.Type(), len(members)))
 	for _, m := range members {
 		item := reflect.New(dst.Type().Elem()).Elem()
-		d.value(item, join(field, shown(m.Name)), m.Value, m.value)
+		d.decodeValue(item, join(field, displayName(m.Name)), m.Value, m.valueOffset)
 		dst.SetMapIndex(reflect.ValueOf(m.Name).Convert(dst.Type().Key()), item)
 	}
 }
 
-func (d *decoder) slice(dst reflect.Value, field string, raw []byte, offset int) {
+func (d *decoder) decodeSlice(dst reflect.Value, field string, raw []byte, offset int) {
 	if raw[0] != '[' {
 		d.add(field, offset, "must be a list")
 		return
 	}
 	dst.Set(reflect.MakeSlice(dst.Type(), 0, 0))
-	for i, e := range elements(raw, offset) {
+	for i, e := range splitList(raw, offset) {
 		item := reflect.New(dst.Type().Elem()).Elem()
-		d.value(item, fmt.Sprintf("%s[%d]", field, i), e.Value, e.value)
+		d.decodeValue(item, fmt.Sprintf("%s[%d]", field, i), e.Value, e.valueOffset)
 		dst.Set(reflect.Append(dst, item))
 	}
 }
 
-// members splits an object and reports the names that are there twice, of
-// which it returns the first.
-func (d *decoder) members(field string, raw []byte, offset int) (members []Member, ok bool) {
+// uniqueMembers splits an object and adds an error for each duplicate name. It returns
+// the first member of each name, or false if the value is not an object.
+func (d *decoder) uniqueMembers(field string, raw []byte, offset int) (members []Member, ok bool) {
 	if raw[0] != '{' {
 		d.add(field, offset, wantObject)
 		return nil, false
 	}
-	times := make(map[string]int)
-	for _, m := range split(raw, offset) {
-		message := badEscape(m.raw)
-		if times[m.Name]++; message == "" && times[m.Name] == 2 {
-			message = "is there twice"
+	counts := make(map[string]int)
+	for _, m := range splitObject(raw, offset) {
+		message := badEscape(m.rawName)
+		if counts[m.Name]++; message == "" && counts[m.Name] == 2 {
+			message = "is duplicated"
 		}
 		switch {
 		case message != "":
-			d.add(join(field, shown(m.Name)), m.name, message)
-		case times[m.Name] == 1:
+			d.add(join(field, displayName(m.Name)), m.nameOffset, message)
+		case counts[m.Name] == 1:
 			members = append(members, m)
 		}
 	}
 	return members, true
 }
 
-// checkWithin reports what is wrong with a value whatever its type: duplicate
-// names and characters that cannot be stored.
-func (d *decoder) checkWithin(field string, raw []byte, offset int) bool {
+// checkAny checks a value of any type for duplicate names and for characters that
+// cannot be stored. It reports whether there are none.
+func (d *decoder) checkAny(field string, raw []byte, offset int) bool {
 	before := len(d.errs)
 	switch raw[0] {
 	case '{':
-		members, _ := d.members(field, raw, offset)
+		members, _ := d.uniqueMembers(field, raw, offset)
 		for _, m := range members {
-			d.checkWithin(join(field, shown(m.Name)), m.Value, m.value)
+			d.checkAny(join(field, displayName(m.Name)), m.Value, m.valueOffset)
 		}
 	case '[':
-		for i, e := range elements(raw, offset) {
-			d.checkWithin(fmt.Sprintf("%s[%d]", field, i), e.Value, e.value)
+		for i, e := range splitList(raw, offset) {
+			d.checkAny(fmt.Sprintf("%s[%d]", field, i), e.Value, e.valueOffset)
 		}
 	case '"':
-		_, _ = d.text(field, raw, offset)
+		_, _ = d.decodeString(field, raw, offset)
 	}
 	return len(d.errs) == before
 }
 
-// elements splits a list that stands at offset.
-func elements(list []byte, offset int) (all []Member) {
+// splitList returns the elements of a list, as members without names. offset is where the
+// list starts in the text.
+func splitList(list []byte, offset int) (all []Member) {
 	d := json.NewDecoder(bytes.NewReader(list))
 	_, _ = d.Token()
 	for d.More() {
 		var value json.RawMessage
 		_ = d.Decode(&value) // it is valid
-		all = append(all, Member{Value: value, value: offset + int(d.InputOffset()) - len(value)})
+		all = append(all, Member{Value: value, valueOffset: offset + int(d.InputOffset()) - len(value)})
 	}
 	return all
 }
 
-// shown is what an error repeats of a name that was sent.
-func shown(name string) string {
+// displayName returns a name from the text as an error repeats it.
+func displayName(name string) string {
 	if name == "" {
 		return `""`
 	}
