@@ -11,7 +11,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/modelscan"
 )
 
-// The bodies of the benchmarks are 10 MB.
+// benchmarkBodies returns bodies of 10 MB by the position of the model and the kind of
+// the content.
 func benchmarkBodies() map[string]string {
 	prose := "She said:\n\t\"The path is C:\\temp, isn't it?\" Then they talked for a long while.\n"
 	messages := func(content string) string {
@@ -23,11 +24,11 @@ func benchmarkBodies() map[string]string {
 	image, _ := json.Marshal("data:image/png;base64," + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte("pixels"), 10<<20/8)))
 	tokens := `"input":[` + strings.Repeat("12345,", 10<<20/6) + `0]`
 	return map[string]string{
-		"first":         `{"model":"llama",` + text + `}`,
-		"last of text":  `{` + text + `,"model":"llama"}`,
-		"last of short": `{` + messages("Hello, how are you?") + `,"model":"llama"}`,
-		"last of image": `{"messages":[{"role":"user","content":[{"image_url":{"url":` + string(image) + `}}]}],"model":"llama"}`,
-		"last of ints":  `{` + tokens + `,"model":"llama"}`,
+		"first":                `{"model":"llama",` + text + `}`,
+		"after long texts":     `{` + text + `,"model":"llama"}`,
+		"after short messages": `{` + messages("Hello, how are you?") + `,"model":"llama"}`,
+		"after an image":       `{"messages":[{"role":"user","content":[{"image_url":{"url":` + string(image) + `}}]}],"model":"llama"}`,
+		"after integers":       `{` + tokens + `,"model":"llama"}`,
 	}
 }
 
@@ -78,7 +79,7 @@ func BenchmarkFind(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {
 					if model, err := method.find(strings.NewReader(body), len(body)); err != nil || model != "llama" {
-						b.Fatal(model, err)
+						b.Fatalf("model %q, error %v; want llama", model, err)
 					}
 				}
 			})
@@ -92,7 +93,7 @@ func BenchmarkFind_Form(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if model, err := modelscan.Find(contentType, []byte(body)); err != nil || model != "whisper-1" {
-			b.Fatal(model, err)
+			b.Fatalf("model %q, error %v; want whisper-1", model, err)
 		}
 	}
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/modelscan"
 )
 
-// formBody is the form of a transcription: a file of size bytes, then the fields.
+// formBody returns the form of a transcription: a file of size bytes, then the fields.
+// Without a model it has no such field.
 func formBody(t testing.TB, model string, size int) (body, contentType string) {
 	t.Helper()
 	var out bytes.Buffer
@@ -35,28 +36,28 @@ func TestFind_LocatesTheModelInAForm(t *testing.T) {
 	t.Run("after a big file", func(t *testing.T) {
 		body, contentType := formBody(t, "whisper-1", 1<<20)
 		if model, err := modelscan.Find(contentType, []byte(body)); err != nil || model != "whisper-1" {
-			t.Error(model, err)
+			t.Errorf("model %q, error %v; want whisper-1", model, err)
 		}
 	})
 	t.Run("missing", func(t *testing.T) {
 		body, contentType := formBody(t, "", 10)
 		if model, err := modelscan.Find(contentType, []byte(body)); err != nil || model != "" {
-			t.Error(model, err)
+			t.Errorf("model %q, error %v; want none", model, err)
 		}
 		wantSameOfPrefixes(t, contentType, body)
 	})
 	t.Run("too long", func(t *testing.T) {
 		body, contentType := formBody(t, strings.Repeat("x", modelscan.MaxModel+1), 10)
 		if _, err := modelscan.Find(contentType, []byte(body)); !errors.Is(err, modelscan.ErrNoString) {
-			t.Error(err)
+			t.Errorf("error %v, want ErrNoString", err)
 		}
 	})
-	t.Run("cut off", func(t *testing.T) {
+	t.Run("incomplete", func(t *testing.T) {
 		body, contentType := formBody(t, "whisper-1", 10)
 		wantSameOfPrefixes(t, contentType, body)
-		for at := range strings.Index(body, "whisper-1") + len("whisper-1") {
-			if _, err := modelscan.Find(contentType, []byte(body[:at])); !errors.Is(err, modelscan.ErrIncomplete) {
-				t.Errorf("at %d: %v", at, err)
+		for size := range strings.Index(body, "whisper-1") + len("whisper-1") {
+			if _, err := modelscan.Find(contentType, []byte(body[:size])); !errors.Is(err, modelscan.ErrIncomplete) {
+				t.Errorf("first %d bytes: error %v, want ErrIncomplete", size, err)
 			}
 		}
 	})
@@ -67,12 +68,12 @@ func TestFind_LocatesTheModelInAForm(t *testing.T) {
 		_, _ = file.Write([]byte("x"))
 		_ = w.Close()
 		if model, err := modelscan.Find(w.FormDataContentType(), out.Bytes()); err != nil || model != "" {
-			t.Error(model, err)
+			t.Errorf("model %q, error %v; want none", model, err)
 		}
 	})
 	t.Run("without a boundary", func(t *testing.T) {
 		if _, err := modelscan.Find("multipart/form-data", []byte("x")); !errors.Is(err, modelscan.ErrSyntax) {
-			t.Error(err)
+			t.Errorf("error %v, want ErrSyntax", err)
 		}
 	})
 }

@@ -20,17 +20,18 @@ func FuzzFind(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body string, size uint16) {
 		model, err := modelscan.Find("application/json", []byte(body))
 		if part, partErr := modelscan.Find("application/json", []byte(body[:min(len(body), int(size))])); partErr == nil && (err != nil || part != model) {
-			t.Errorf("of %d bytes: %q, of all %q, %v", size, part, model, err)
+			t.Errorf("model %q in the first %d bytes, but %q (error %v) in the whole body", part, size, model, err)
 		}
 		want, wantErr, ok := reference(body)
 		if ok && depth(body) <= 1000 && (model != want || !errors.Is(err, wantErr)) {
-			t.Errorf("got %q %v, want %q %v", model, err, want, wantErr)
+			t.Errorf("model %q, error %v; want %q, %v", model, err, want, wantErr)
 		}
 	})
 }
 
-// reference finds the first top-level model of a valid object by encoding/json.
-func reference(body string) (model string, err error, ok bool) { //nolint:revive,staticcheck // ok says whether there is an answer at all
+// reference finds the first top-level model with encoding/json. ok is false if the body
+// is not a valid object.
+func reference(body string) (model string, err error, ok bool) { //nolint:revive,staticcheck // err is one of the results that a test expects
 	if !json.Valid([]byte(body)) || !strings.HasPrefix(strings.TrimLeft(body, " \t\r\n"), "{") {
 		return "", nil, false
 	}
@@ -54,4 +55,5 @@ func reference(body string) (model string, err error, ok bool) { //nolint:revive
 	return "", nil, true
 }
 
+// depth returns an upper bound of the body's nesting.
 func depth(body string) int { return strings.Count(body, "[") + strings.Count(body, "{") }

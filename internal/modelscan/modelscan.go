@@ -9,25 +9,24 @@ import (
 	"mime/multipart"
 )
 
-// MaxModel is the longest model in bytes, as the body spells it (escapes count
-// as written).
+// MaxModel is the maximum length of a model in bytes. In JSON an escape counts with
+// all its characters.
 const MaxModel = 1024
 
-// Why a body has no model that can be used.
+// Errors of a body without a usable model.
 var (
-	// ErrSyntax: up to the model it is no JSON object, or no multipart form.
+	// ErrSyntax: the body is malformed before the end of its model.
 	ErrSyntax = errors.New("malformed body")
-	// ErrIncomplete, an ErrSyntax: it ends before the model does.
+	// ErrIncomplete wraps ErrSyntax: the data ends before the end of the model.
 	ErrIncomplete = fmt.Errorf("%w: it ends too early", ErrSyntax)
-	// ErrNoString: the model is a number, an array and so on, or a string longer
-	// than MaxModel.
-	ErrNoString = errors.New("the model is no string of at most 1024 bytes")
+	// ErrNoString: the model is not a string, or is longer than MaxModel.
+	ErrNoString = errors.New("the model is not a string of at most 1024 bytes")
 )
 
-// Find returns the model in data, the beginning of a body or all of it: valid
-// UTF-8 if it is JSON, or "" if it is null, or the whole body names none. A
-// contentType of multipart/form-data makes data a form, any other (or none) a
-// JSON object.
+// Find returns the model in data, which is a body or the beginning of one. It returns
+// "" if the model is null or a complete body has none. If contentType is
+// multipart/form-data, data is a form; otherwise it is a JSON object, and the model is
+// valid UTF-8.
 func Find(contentType string, data []byte) (string, error) {
 	find := findInJSON
 	if mediaType, params, _ := mime.ParseMediaType(contentType); mediaType == "multipart/form-data" {
@@ -40,15 +39,15 @@ func Find(contentType string, data []byte) (string, error) {
 	return model, nil
 }
 
-// findInForm looks for the model's field in data, the beginning of a form. It
-// may stand before, between or after the files.
+// findInForm looks for the field "model" in data, the beginning of a form. The field
+// may come before, between or after the files.
 func findInForm(data []byte, boundary string) (string, error) {
 	if boundary == "" {
 		return "", fmt.Errorf("%w: the form has no boundary", ErrSyntax)
 	}
 	rest := bytes.NewReader(data)
 	fail := func(err error) (string, error) {
-		if rest.Len() == 0 { // package multipart reports a header that is cut off in many ways
+		if rest.Len() == 0 { // an incomplete header has several errors in package multipart
 			return "", ErrIncomplete
 		}
 		return "", fmt.Errorf("%w: %w", ErrSyntax, err)

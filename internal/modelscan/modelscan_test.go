@@ -19,8 +19,8 @@ func ExampleFind() {
 	// true
 }
 
-// wantSameOfPrefixes checks that Find says of the beginning of a body what it
-// says of the whole, or that it is incomplete.
+// wantSameOfPrefixes checks that Find returns for every beginning of a body the same as
+// for the whole body, or ErrIncomplete.
 func wantSameOfPrefixes(t *testing.T, contentType, body string) {
 	t.Helper()
 	model, err := modelscan.Find(contentType, []byte(body))
@@ -30,7 +30,7 @@ func wantSameOfPrefixes(t *testing.T, contentType, body string) {
 			continue
 		}
 		if got != model || errors.Is(gotErr, modelscan.ErrSyntax) != errors.Is(err, modelscan.ErrSyntax) || errors.Is(gotErr, modelscan.ErrNoString) != errors.Is(err, modelscan.ErrNoString) {
-			t.Errorf("of %d bytes: %.50q %v, of all %.50q %v", size, got, gotErr, model, err)
+			t.Errorf("first %d bytes: model %.50q, error %v; whole body: model %.50q, error %v", size, got, gotErr, model, err)
 		}
 	}
 }
@@ -44,20 +44,20 @@ func TestFind_LocatesTheModelInJSON(t *testing.T) {
 	}{
 		"first":                            {body: `{"model":"a b/c:4","x":1}`, model: "a b/c:4"},
 		"last":                             {body: `{"x":[1,{"y":"z"}],"n":-1.5e+3,"t":true,"f":false,"o":null,"e":{},"l":[],"model":"m"}`, model: "m"},
-		"between much white space":         {body: " \r\n\t{ \n\"x\" \t: 1 , \"model\" : \r\n \"m\" }", model: "m"},
+		"with a lot of white space":        {body: " \r\n\t{ \n\"x\" \t: 1 , \"model\" : \r\n \"m\" }", model: "m"},
 		"after a byte order mark":          {body: "\xEF\xBB\xBF{\"model\":\"m\"}", model: "m"},
 		"with an escaped name":             {body: `{"\u006d\u006F\u0064el":"m"}`, model: "m"},
 		"with every letter escaped":        {body: `{"\u006d\u006f\u0064\u0065\u006c":"m"}`, model: "m"},
 		"with an escaped value":            {body: `{"model":"\u006d\/\"\\\ud83d\ude00é"}`, model: `m/"\😀é`},
-		"nested ones do not count":         {body: `{"x":{"model":"a","y":[{"model":"b"}]},"model":"m"}`, model: "m"},
-		"nor those in strings":             {body: `{"x":"\"model\":\"a\"","y":"\\","model":"m"}`, model: "m"},
-		"nor other names":                  {body: `{"Model":"a","model ":"b","models":"c","\u004dodel":"d","":"e"}`},
+		"nested models do not count":       {body: `{"x":{"model":"a","y":[{"model":"b"}]},"model":"m"}`, model: "m"},
+		"models in strings do not count":   {body: `{"x":"\"model\":\"a\"","y":"\\","model":"m"}`, model: "m"},
+		"other names do not count":         {body: `{"Model":"a","model ":"b","models":"c","\u004dodel":"d","":"e"}`},
 		"the first of two":                 {body: `{"model":"a","model":"b"}`, model: "a"},
 		"after backslashes":                {body: `{"x":"\\\\\\\"","y":["\\\\","\\\""],"model":"m"}`, model: "m"},
 		"after a megabyte":                 {body: `{"` + long + `":"` + long + `\"` + long + `","model":"m"}`, model: "m"},
 		"brackets in strings do not count": {body: `{"x":["]}",{"}":"{["}],"model":"m"}`, model: "m"},
 		"empty":                            {body: `{"model":""}`},
-		"of bytes that are no UTF-8":       {body: "{\"model\":\"a\xffb\"}", model: "a\uFFFDb"},
+		"with bytes that are not UTF-8":    {body: "{\"model\":\"a\xffb\"}", model: "a\uFFFDb"},
 		"missing":                          {body: `{"x":1}`},
 		"missing in an empty object":       {body: `{}`},
 		"null":                             {body: `{"model":null}`},
@@ -65,44 +65,44 @@ func TestFind_LocatesTheModelInJSON(t *testing.T) {
 		"true":                             {body: `{"model":true}`, err: modelscan.ErrNoString},
 		"an array":                         {body: `{"model":["m"]}`, err: modelscan.ErrNoString},
 		"an object":                        {body: `{"model":{"model":"m"}}`, err: modelscan.ErrNoString},
-		"as long as may be":                {body: `{"model":"` + long[:modelscan.MaxModel] + `"}`, model: long[:modelscan.MaxModel]},
-		"longer":                           {body: `{"model":"` + long[:modelscan.MaxModel+1] + `"}`, err: modelscan.ErrNoString},
-		"much longer":                      {body: `{"model":"` + long + `"}`, err: modelscan.ErrNoString},
-		"as deep as may be":                {body: `{"x":` + strings.Repeat("[", 1024) + strings.Repeat("]", 1024) + `,"model":"m"}`, model: "m"},
-		"deeper":                           {body: `{"x":` + strings.Repeat("[", 1025) + strings.Repeat("]", 1025) + `,"model":"m"}`, err: modelscan.ErrSyntax},
-		"before what is broken":            {body: `{"model":"m"]]"`, model: "m"},
+		"of the maximum length":            {body: `{"model":"` + long[:modelscan.MaxModel] + `"}`, model: long[:modelscan.MaxModel]},
+		"one byte too long":                {body: `{"model":"` + long[:modelscan.MaxModel+1] + `"}`, err: modelscan.ErrNoString},
+		"much too long":                    {body: `{"model":"` + long + `"}`, err: modelscan.ErrNoString},
+		"after the deepest nesting":        {body: `{"x":` + strings.Repeat("[", 1024) + strings.Repeat("]", 1024) + `,"model":"m"}`, model: "m"},
+		"after too deep a nesting":         {body: `{"x":` + strings.Repeat("[", 1025) + strings.Repeat("]", 1025) + `,"model":"m"}`, err: modelscan.ErrSyntax},
+		"before a syntax error":            {body: `{"model":"m"]]"`, model: "m"},
 
-		"nothing":                      {body: ``, err: modelscan.ErrSyntax},
-		"white space only":             {body: " \n", err: modelscan.ErrSyntax},
-		"half a byte order mark":       {body: "\xEF\xBBx", err: modelscan.ErrSyntax},
-		"a byte order mark cut off":    {body: "\xEF\xBB", err: modelscan.ErrSyntax},
-		"an array as the body":         {body: `[{"model":"m"}]`, err: modelscan.ErrSyntax},
-		"a string as the body":         {body: `"model"`, err: modelscan.ErrSyntax},
-		"an object cut off":            {body: `{`, err: modelscan.ErrSyntax},
-		"a name cut off":               {body: `{"mod`, err: modelscan.ErrSyntax},
-		"a name without quotes":        {body: `{model:"m"}`, err: modelscan.ErrSyntax},
-		"a name without a value":       {body: `{"x"}`, err: modelscan.ErrSyntax},
-		"a name and no more":           {body: `{"x":`, err: modelscan.ErrSyntax},
-		"a name with a bad escape":     {body: `{"\q":1,"model":"m"}`, err: modelscan.ErrSyntax},
-		"a value missing":              {body: `{"x":,"model":"m"}`, err: modelscan.ErrSyntax},
-		"an unknown literal":           {body: `{"x":nil,"model":"m"}`, err: modelscan.ErrSyntax},
-		"no comma":                     {body: `{"x":1 "model":"m"}`, err: modelscan.ErrSyntax},
-		"a trailing comma":             {body: `{"x":1,}`, err: modelscan.ErrSyntax},
-		"a number cut off":             {body: `{"x":12`, err: modelscan.ErrSyntax},
-		"a value cut off":              {body: `{"x":1`, err: modelscan.ErrSyntax},
-		"an array cut off":             {body: `{"x":[1,`, err: modelscan.ErrSyntax},
-		"an array cut off in a string": {body: `{"x":["`, err: modelscan.ErrSyntax},
-		"brackets that do not match":   {body: `{"x":[}],"model":"m"}`, err: modelscan.ErrSyntax},
-		"a model cut off":              {body: `{"model":"m`, err: modelscan.ErrSyntax},
-		"a model that is missing":      {body: `{"model":}`, err: modelscan.ErrSyntax},
-		"a model and no more":          {body: `{"model":`, err: modelscan.ErrSyntax},
-		"a model with a bad escape":    {body: `{"model":"\x"}`, err: modelscan.ErrSyntax},
-		"a model with a control byte":  {body: "{\"model\":\"a\nb\"}", err: modelscan.ErrSyntax},
+		"nothing":                       {body: ``, err: modelscan.ErrSyntax},
+		"white space only":              {body: " \n", err: modelscan.ErrSyntax},
+		"half a byte order mark":        {body: "\xEF\xBBx", err: modelscan.ErrSyntax},
+		"an incomplete byte order mark": {body: "\xEF\xBB", err: modelscan.ErrSyntax},
+		"an array as the body":          {body: `[{"model":"m"}]`, err: modelscan.ErrSyntax},
+		"a string as the body":          {body: `"model"`, err: modelscan.ErrSyntax},
+		"an incomplete object":          {body: `{`, err: modelscan.ErrSyntax},
+		"an incomplete name":            {body: `{"mod`, err: modelscan.ErrSyntax},
+		"a name without quotes":         {body: `{model:"m"}`, err: modelscan.ErrSyntax},
+		"a name without a value":        {body: `{"x"}`, err: modelscan.ErrSyntax},
+		"nothing after a name":          {body: `{"x":`, err: modelscan.ErrSyntax},
+		"a name with a bad escape":      {body: `{"\q":1,"model":"m"}`, err: modelscan.ErrSyntax},
+		"a missing value":               {body: `{"x":,"model":"m"}`, err: modelscan.ErrSyntax},
+		"an unknown literal":            {body: `{"x":nil,"model":"m"}`, err: modelscan.ErrSyntax},
+		"a missing comma":               {body: `{"x":1 "model":"m"}`, err: modelscan.ErrSyntax},
+		"a trailing comma":              {body: `{"x":1,}`, err: modelscan.ErrSyntax},
+		"an incomplete number":          {body: `{"x":12`, err: modelscan.ErrSyntax},
+		"an incomplete value":           {body: `{"x":1`, err: modelscan.ErrSyntax},
+		"an incomplete array":           {body: `{"x":[1,`, err: modelscan.ErrSyntax},
+		"an incomplete array's string":  {body: `{"x":["`, err: modelscan.ErrSyntax},
+		"brackets that do not match":    {body: `{"x":[}],"model":"m"}`, err: modelscan.ErrSyntax},
+		"an incomplete model":           {body: `{"model":"m`, err: modelscan.ErrSyntax},
+		"a missing model":               {body: `{"model":}`, err: modelscan.ErrSyntax},
+		"nothing after model":           {body: `{"model":`, err: modelscan.ErrSyntax},
+		"a model with a bad escape":     {body: `{"model":"\x"}`, err: modelscan.ErrSyntax},
+		"a model with a control byte":   {body: "{\"model\":\"a\nb\"}", err: modelscan.ErrSyntax},
 	} {
 		t.Run(name, func(t *testing.T) {
 			model, err := modelscan.Find("application/json; charset=utf-8", []byte(tt.body))
 			if !errors.Is(err, tt.err) || model != tt.model {
-				t.Errorf("got %.50q %v, want %.50q %v", model, err, tt.model, tt.err)
+				t.Errorf("model %.50q, error %v; want %.50q, %v", model, err, tt.model, tt.err)
 			}
 			wantSameOfPrefixes(t, "application/json", tt.body)
 		})
@@ -112,6 +112,6 @@ func TestFind_LocatesTheModelInJSON(t *testing.T) {
 func TestFind_SaysWhereTheSyntaxIsWrong(t *testing.T) {
 	_, err := modelscan.Find("", []byte(`{"x" 1}`))
 	if want := "modelscan: malformed body: expected a colon at byte 6"; err == nil || err.Error() != want {
-		t.Errorf("got %v, want %s", err, want)
+		t.Errorf("error %v, want %s", err, want)
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// maxDepth bounds how deep objects and arrays may be nested.
+// maxDepth limits the nesting of objects and arrays.
 const maxDepth = 1024
 
-// scanner walks over the JSON in data, of which data[:pos] is behind it.
+// scanner reads the JSON in data; data[:pos] has been read.
 type scanner struct {
 	data []byte
 	pos  int
@@ -51,8 +51,8 @@ func findInJSON(data []byte) (string, error) {
 	}
 }
 
-// key reads a member's name. One without escapes is not decoded but returned
-// as it is spelled, which is enough to compare it.
+// key reads a member's name. It returns "" for a name that is too long to be "model".
+// A name without escapes needs no decoding to be compared.
 func (s *scanner) key() (string, error) {
 	if err := s.expect('"', "a name"); err != nil {
 		return "", err
@@ -71,8 +71,7 @@ func (s *scanner) key() (string, error) {
 	return s.unquote(raw)
 }
 
-// model reads the model's value. Of a value that cannot be one it reads only
-// the beginning.
+// model reads the model's value. It stops early at a value that cannot be a model.
 func (s *scanner) model() (string, error) {
 	c, err := s.peek()
 	if err != nil {
@@ -85,16 +84,12 @@ func (s *scanner) model() (string, error) {
 		s.pos++
 		raw, err := s.restOfString()
 		if len(raw) > MaxModel+len(`""`) {
-			return "", ErrNoString // even if its end is still to come
+			return "", ErrNoString // even if the string is incomplete
 		}
 		if err != nil {
 			return "", err
 		}
-		model, err := s.unquote(raw)
-		if err != nil {
-			return "", err
-		}
-		return model, nil
+		return s.unquote(raw)
 	}
 	literal, err := s.scalar()
 	switch {
@@ -126,10 +121,10 @@ func (s *scanner) skipValue() error {
 // structural marks the bytes that skipNested has to look at.
 var structural = [256]bool{'"': true, '{': true, '}': true, '[': true, ']': true}
 
-// skipNested skips an object or an array. It checks that brackets pair and
-// strings end, and nothing else between them.
+// skipNested skips an object or an array. It checks only that brackets match and
+// strings end.
 func (s *scanner) skipNested() error {
-	var arrays [maxDepth / 64]uint64 // one bit for each open bracket: whether it is an array's
+	var arrays [maxDepth / 64]uint64 // one bit for each open bracket: 1 for an array, 0 for an object
 	depth := 0
 	for {
 		for s.pos < len(s.data) && !structural[s.data[s.pos]] {
@@ -169,11 +164,11 @@ func (s *scanner) skipNested() error {
 }
 
 // restOfString reads to the end of a string whose opening quote was the last
-// byte read. It returns the string with both quotes, or what there is of it
-// with an error.
+// byte read. It returns the string with both quotes, or the incomplete string
+// and an error.
 //
-// A quote ends the string unless an odd number of backslashes precedes it, so
-// it is faster to look for quotes than at every escape.
+// A quote ends the string unless an odd number of backslashes precedes it, so it is
+// faster to search for quotes than to examine every byte.
 func (s *scanner) restOfString() ([]byte, error) {
 	start := s.pos
 	for {
@@ -194,8 +189,8 @@ func (s *scanner) restOfString() ([]byte, error) {
 	}
 }
 
-// scalar reads a number, true, false or null. Of a number it checks only the
-// first byte.
+// scalar reads a number, true, false or null. It checks only the first byte of a
+// number.
 func (s *scanner) scalar() (string, error) {
 	start := s.pos
 	for s.pos < len(s.data) && isScalar(s.data[s.pos]) {
@@ -226,7 +221,7 @@ func (s *scanner) unquote(raw []byte) (string, error) {
 	return text, nil
 }
 
-// peek skips white space and returns the byte after it, without reading that.
+// peek skips white space and returns the next byte without reading it.
 func (s *scanner) peek() (byte, error) {
 	for ; s.pos < len(s.data); s.pos++ {
 		switch c := s.data[s.pos]; c {
