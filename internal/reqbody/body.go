@@ -13,24 +13,24 @@ import (
 )
 
 const (
-	firstBuffer  = 64 << 10
-	firstUnknown = 4 << 10 // of a body whose length is not known
+	firstBuffer  = 64 << 10 // the first buffer's size
+	firstUnknown = 4 << 10  // the same for a body of unknown length
 	slowInterval = 10 * time.Second
-	slowBytes    = 10 << 10 // in slowInterval
+	slowBytes    = 10 << 10 // the minimum in each slowInterval
 )
 
-// Why a body cannot be had.
+// Errors of reading a body.
 var (
-	// ErrTooLarge: more than MaxBytes would have to be read.
+	// ErrTooLarge: the body is longer than MaxBytes or its Content-Length.
 	ErrTooLarge = errors.New("reqbody: the body is too large")
-	// ErrOverBudget: other bodies take the memory. Later it may be free.
+	// ErrOverBudget: other bodies use the memory. It may be free later.
 	ErrOverBudget = errors.New("reqbody: the memory for bodies is in use")
 	// ErrTooSlow: the client sends less than 10 KiB in 10 seconds. Its connection
 	// cannot be used for another request.
 	ErrTooSlow = errors.New("reqbody: the client sends too slowly")
 )
 
-// Options of a Body. Both are required.
+// Options are the bounds of a Body. Both fields are required.
 type Options struct {
 	MaxBytes int64
 	Budget   *Budget
@@ -40,15 +40,16 @@ type Options struct {
 type Body struct {
 	opts        Options
 	source      io.ReadCloser
-	length      int64 // -1: not known
+	length      int64 // the Content-Length; -1: unknown
 	contentType string
 	buf         []byte
-	err         error // what ended reading; io.EOF: its end
+	err         error // the error that ended reading; io.EOF: the body is complete
 
 	slow slowGuard
 }
 
-// New returns the body of r, whose answer is written to w. It reads nothing yet.
+// New returns the body of r. It reads nothing yet. With w, the ResponseWriter of the same
+// request, it can end the connection of a client that sends too slowly.
 func New(w http.ResponseWriter, r *http.Request, o Options) *Body {
 	b := &Body{opts: o, source: r.Body, length: r.ContentLength, contentType: r.Header.Get("Content-Type")}
 	if b.source == nil {
@@ -58,15 +59,15 @@ func New(w http.ResponseWriter, r *http.Request, o Options) *Body {
 	return b
 }
 
-// Model returns the name of the model that the body asks for, or "" if it names
-// none. It reads as far as it must, at most MaxBytes. Besides the errors of this package and of
-// reading it returns modelscan.ErrSyntax and modelscan.ErrNoString.
+// Model returns the name of the model that the body asks for, or "" if it has none. It
+// reads up to the model, at most MaxBytes. Its errors are those of this package,
+// modelscan.ErrSyntax, modelscan.ErrNoString, and errors of the connection.
 func (b *Body) Model() (string, error) {
 	for scanned := 0; ; {
 		b.read()
 		more := b.err == nil && !b.isTooLarge()
-		// Each scan starts from the beginning, so wait until there is much more
-		// to look at.
+		// Each scan starts from the beginning, so the next one waits until the data is
+		// eight times as long.
 		if more && len(b.buf) < 8*scanned {
 			continue
 		}
@@ -91,8 +92,8 @@ func (b *Body) Model() (string, error) {
 // isTooLarge reports whether more than MaxBytes have been read.
 func (b *Body) isTooLarge() bool { return int64(len(b.buf)) > b.opts.MaxBytes }
 
-// Bytes reads the body to its end and returns it. It remains valid after Close,
-// but is not counted in the budget any more.
+// Bytes reads the body to its end and returns it. The bytes remain valid after Close,
+// but then no longer count in the budget.
 func (b *Body) Bytes() ([]byte, error) {
 	if b.err == nil && b.length > b.opts.MaxBytes {
 		return nil, ErrTooLarge
@@ -110,17 +111,17 @@ func (b *Body) Bytes() ([]byte, error) {
 	return b.buf, nil
 }
 
-// Reader returns the whole body for another handler, of which only what Model
-// read is in memory. Closing it closes the request's.
+// Reader returns the whole body for another handler. Only the part that Model has read
+// is in memory. Closing the reader closes the request's body.
 func (b *Body) Reader() io.ReadCloser {
 	var rest io.Reader = b.source
 	switch {
 	case b.err != nil:
 		rest = failedReader{b.err}
 	case b.length >= 0:
-		// A transport that sends the body on reads once more after its last byte. By then the
-		// server may have closed the body, because the answer has begun, and the transport
-		// would take the error for a reason to cut the answer (golang/go#40747).
+		// An http.Transport that forwards the body reads once more after its last byte. By then
+		// the server may have closed the body, because the response has begun. The transport
+		// would abort the response because of that error (golang/go#40747).
 		rest = io.LimitReader(b.source, b.length-int64(len(b.buf)))
 	}
 	return struct {
@@ -134,7 +135,7 @@ type failedReader struct{ err error }
 
 func (f failedReader) Read([]byte) (int, error) { return 0, f.err }
 
-// Close gives the body's memory back to the budget. It works once.
+// Close returns the body's memory to the budget. Further calls do nothing.
 func (b *Body) Close() {
 	b.slow.stop()
 	b.opts.Budget.release(int64(cap(b.buf)))
@@ -150,9 +151,10 @@ func (b *Body) read() {
 	if b.err != nil || b.isTooLarge() {
 		return
 	}
-	var beyond [1]byte
-	free := beyond[:] // to read the end of a body that fills its buffer
-	if int64(len(b.buf)) != b.length {
+	isFull := int64(len(b.buf)) == b.length
+	var extra [1]byte
+	free := extra[:] // to read the end of a body that fills its buffer
+	if !isFull {
 		if b.err = b.grow(); b.err != nil {
 			b.slow.stop()
 			return
@@ -161,10 +163,9 @@ func (b *Body) read() {
 	}
 	b.slow.start()
 	n, err := b.source.Read(free)
-	switch {
-	case int64(len(b.buf)) == b.length && n > 0:
-		err = ErrTooLarge // than it said
-	default:
+	if isFull && n > 0 {
+		err = ErrTooLarge // longer than its Content-Length
+	} else {
 		b.buf = b.buf[:len(b.buf)+n]
 	}
 	if err != nil {
@@ -191,9 +192,9 @@ func (b *Body) grow() error {
 	case size == 0:
 		size = firstUnknown
 	}
-	size = min(size, b.opts.MaxBytes+1) // with the byte that is one too many
-	if !b.opts.Budget.take(size) {
-		return fmt.Errorf("%w: %d bytes more", ErrOverBudget, size)
+	size = min(size, b.opts.MaxBytes+1) // the additional byte shows that a body is too large
+	if !b.opts.Budget.reserve(size) {
+		return fmt.Errorf("%w: %d more bytes are needed", ErrOverBudget, size)
 	}
 	grown := make([]byte, len(b.buf), size)
 	copy(grown, b.buf)
@@ -208,8 +209,8 @@ type slowGuard struct {
 
 	mu       sync.Mutex
 	timer    *time.Timer // nil: not running
-	received int         // since the timer was set
-	cut      bool
+	received int         // bytes since the timer was set
+	wasSlow  bool        // reading was ended
 }
 
 func (g *slowGuard) start() {
@@ -232,16 +233,16 @@ func (g *slowGuard) check() {
 	switch {
 	case g.timer == nil: // stopped meanwhile
 	case g.received < slowBytes:
-		g.cut = true
-		_ = g.conn.SetReadDeadline(time.Unix(1, 0)) // where it is not supported, the host's server must end it
+		g.wasSlow = true
+		_ = g.conn.SetReadDeadline(time.Unix(1, 0)) // if it is not supported, the host's server has to end the connection
 	default:
 		g.received = 0
 		g.timer.Reset(slowInterval)
 	}
 }
 
-// stop stops the guard until the next start. It reports whether it has cut the
-// client off.
+// stop stops the guard until the next start. It reports whether the guard has ended
+// reading.
 func (g *slowGuard) stop() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -249,12 +250,12 @@ func (g *slowGuard) stop() bool {
 		g.timer.Stop()
 		g.timer = nil
 	}
-	return g.cut
+	return g.wasSlow
 }
 
-// LimitUnread bounds how long the server reads what is left of a request's body
-// once its handler has answered: it does so before it sends a short answer, so a
-// client that sends slowly could keep the connection.
+// LimitUnread limits how long the server reads the rest of a request's body after its
+// handler has returned. The server reads it before it sends a short response, so a client
+// that sends slowly could otherwise keep the connection.
 func LimitUnread(w http.ResponseWriter, d time.Duration) {
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(d)) //nolint:forbidigo // a socket's deadline is on the real clock
 }

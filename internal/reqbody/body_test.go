@@ -39,31 +39,31 @@ func ExampleBody() {
 	// {"model":"llama","messages":[]} <nil>
 }
 
-// chunkings are the ways in which a body may be read.
+// chunkings are the ways in which the bytes of a body may arrive.
 var chunkings = map[string]func(io.Reader) io.Reader{
-	"whole":            func(r io.Reader) io.Reader { return r },
+	"at once":          func(r io.Reader) io.Reader { return r },
 	"byte by byte":     iotest.OneByteReader,
 	"half by half":     iotest.HalfReader,
-	"end with data":    iotest.DataErrReader,
-	"byte, end with":   func(r io.Reader) io.Reader { return iotest.DataErrReader(iotest.OneByteReader(r)) },
+	"EOF with data":    iotest.DataErrReader,
+	"byte, EOF with":   func(r io.Reader) io.Reader { return iotest.DataErrReader(iotest.OneByteReader(r)) },
 	"with empty reads": func(r io.Reader) io.Reader { return &stutter{r: r} },
 }
 
 // stutter returns no bytes at every other read.
 type stutter struct {
 	r    io.Reader
-	turn bool
+	skip bool
 }
 
 func (s *stutter) Read(p []byte) (int, error) {
-	s.turn = !s.turn
-	if s.turn {
+	s.skip = !s.skip
+	if s.skip {
 		return 0, nil
 	}
 	return s.r.Read(p)
 }
 
-// request is one with a body of a length that is known or not.
+// request returns a request with a body; a length of -1 is unknown.
 func request(body io.Reader, length int64) *http.Request {
 	r := httptest.NewRequest(http.MethodPost, "/", io.NopCloser(body))
 	r.Header.Set("Content-Type", "application/json")
@@ -76,7 +76,7 @@ func TestBody_IsReadOnceAndWhole(t *testing.T) {
 	for name, chunking := range chunkings {
 		for _, text := range []string{`{"model":"m"}`, `{"model":"m","x":"` + strings.Repeat("y", 300<<10) + `"}`, long} {
 			if strings.HasPrefix(name, "byte") && len(text) > 64<<10 {
-				continue // a long body is cut often enough in other ways
+				continue // too slow, and the other chunkings split a long body often enough
 			}
 			for _, known := range []bool{true, false} {
 				t.Run(fmt.Sprintf("%s, %d bytes, length known %t", name, len(text), known), func(t *testing.T) {
@@ -88,31 +88,31 @@ func TestBody_IsReadOnceAndWhole(t *testing.T) {
 						budget := reqbody.NewBudget(4 << 20)
 						body := reqbody.New(httptest.NewRecorder(), request(chunking(strings.NewReader(text)), length), reqbody.Options{MaxBytes: 1 << 20, Budget: budget})
 						if model, err := body.Model(); err != nil || model != "m" {
-							t.Fatal(model, err)
+							t.Fatalf("model %q, error %v; want m", model, err)
 						}
 						return body, budget
 					}
 					body, budget := open()
 					got, err := body.Bytes()
 					if err != nil || string(got) != text {
-						t.Errorf("Bytes: %d bytes of %d, %v", len(got), len(text), err)
+						t.Errorf("Bytes returned %d of %d bytes, error %v", len(got), len(text), err)
 					}
 					if used := budget.Used(); used != int64(cap(got)) || known && used != length {
-						t.Errorf("%d bytes are taken for %d", used, len(got))
+						t.Errorf("%d bytes are reserved for a body of %d in a buffer of %d", used, len(got), cap(got))
 					}
 					body.Close()
 					if used := budget.Used(); used != 0 || string(got) != text {
-						t.Errorf("%d bytes are taken after Close", used)
+						t.Errorf("after Close %d bytes are reserved, and the body is unchanged: %t; want 0, true", used, string(got) == text)
 					}
 
 					body, budget = open()
 					got, err = io.ReadAll(body.Reader())
 					if err != nil || string(got) != text {
-						t.Errorf("Reader: %d bytes of %d, %v", len(got), len(text), err)
+						t.Errorf("Reader returned %d of %d bytes, error %v", len(got), len(text), err)
 					}
 					body.Close()
 					if used := budget.Used(); used != 0 {
-						t.Errorf("%d bytes are taken after Close", used)
+						t.Errorf("after Close %d bytes are reserved, want 0", used)
 					}
 				})
 			}
@@ -126,30 +126,30 @@ func TestBody_ModelReadsOnlyWhatItNeeds(t *testing.T) {
 	body := reqbody.New(httptest.NewRecorder(), r, reqbody.Options{MaxBytes: 1 << 20, Budget: reqbody.NewBudget(1 << 20)})
 	defer body.Close()
 	if model, err := body.Model(); err != nil || model != "m" {
-		t.Error(model, err)
+		t.Errorf("model %q, error %v; want m", model, err)
 	}
 	if _, err := body.Bytes(); !errors.Is(err, failure) {
-		t.Error(err)
+		t.Errorf("Bytes: error %v, want %v", err, failure)
 	}
 }
 
-func TestBody_SaysWhatIsWrong(t *testing.T) {
+func TestBody_ClassifiesErrors(t *testing.T) {
 	cause := errors.New("connection lost")
 	for name, tt := range map[string]struct {
 		body   io.Reader
 		length int64
 		want   error
-		rest   string // what another handler gets
+		rest   string // what Reader gives another handler
 	}{
-		"no JSON":                           {strings.NewReader("x"), 1, modelscan.ErrSyntax, "x"},
+		"not JSON":                          {strings.NewReader("x"), 1, modelscan.ErrSyntax, "x"},
 		"a number for a model":              {strings.NewReader(`{"model":1}`), 11, modelscan.ErrNoString, `{"model":1}`},
 		"an end that comes too early":       {strings.NewReader(`{"x":`), -1, modelscan.ErrSyntax, `{"x":`},
-		"a connection that breaks":          {io.MultiReader(strings.NewReader(`{"x":`), iotest.ErrReader(cause)), -1, cause, `{"x":`},
-		"a body of known length over it":    {strings.NewReader(`{"x":"` + strings.Repeat("y", 2<<20)), 2<<20 + 6, reqbody.ErrTooLarge, ""},
+		"a lost connection":                 {io.MultiReader(strings.NewReader(`{"x":`), iotest.ErrReader(cause)), -1, cause, `{"x":`},
+		"a known length over the limit":     {strings.NewReader(`{"x":"` + strings.Repeat("y", 2<<20)), 2<<20 + 6, reqbody.ErrTooLarge, ""},
 		"a body over the limit":             {strings.NewReader(`{"x":"` + strings.Repeat("y", 1<<20)), -1, reqbody.ErrTooLarge, ""},
 		"a body longer than its length":     {strings.NewReader(`{"x":1,"model":"m"}`), 6, reqbody.ErrTooLarge, ""},
 		"a body that exceeds the budget":    {strings.NewReader(`{"x":"` + strings.Repeat("y", 1<<19) + `","model":"m"}`), 1<<19 + 19, reqbody.ErrOverBudget, ""},
-		"one of no known length, as well":   {strings.NewReader(`{"x":"` + strings.Repeat("y", 1<<19) + `","model":"m"}`), -1, reqbody.ErrOverBudget, ""},
+		"a body of unknown length does too": {strings.NewReader(`{"x":"` + strings.Repeat("y", 1<<19) + `","model":"m"}`), -1, reqbody.ErrOverBudget, ""},
 		"a reader that makes no progress":   {iotest.ErrReader(io.ErrNoProgress), -1, io.ErrNoProgress, ""},
 		"a body as long as the limit is ok": {strings.NewReader(`{"x":1}`), 7, nil, `{"x":1}`},
 	} {
@@ -165,57 +165,57 @@ func TestBody_SaysWhatIsWrong(t *testing.T) {
 			body := reqbody.New(httptest.NewRecorder(), request(tt.body, tt.length), options)
 			defer body.Close()
 			if _, err := body.Model(); !errors.Is(err, tt.want) {
-				t.Errorf("got %v, want %v", err, tt.want)
+				t.Errorf("Model: error %v, want %v", err, tt.want)
 			}
 			rest, err := io.ReadAll(body.Reader())
 			if tt.rest != "" && string(rest) != tt.rest {
-				t.Errorf("the rest is %q, %v", rest, err)
+				t.Errorf("Reader returned %q, error %v; want %q", rest, err, tt.rest)
 			}
 			if errors.Is(tt.want, cause) && !errors.Is(err, cause) {
-				t.Errorf("reading again: %v", err)
+				t.Errorf("Reader returned the error %v, want that of the first read: %v", err, cause)
 			}
 		})
 	}
 }
 
-func TestBody_IsLimitedInWhatIsReadForTheModel(t *testing.T) {
+func TestReader_ReturnsMoreThanModelMayRead(t *testing.T) {
 	for _, length := range []int64{1<<20 + 15, -1} {
 		text := `{"model":"m",` + strings.Repeat(" ", 1<<20) + "}}"
 		body := reqbody.New(httptest.NewRecorder(), request(strings.NewReader(text), length), reqbody.Options{MaxBytes: 1 << 10, Budget: reqbody.NewBudget(1 << 22)})
 		if model, err := body.Model(); err != nil || model != "m" {
-			t.Error(model, err)
+			t.Errorf("model %q, error %v; want m", model, err)
 		}
-		if rest, err := io.ReadAll(body.Reader()); string(rest) != text || err != nil {
-			t.Errorf("%d bytes of %d, %v", len(rest), len(text), err)
+		if got, err := io.ReadAll(body.Reader()); string(got) != text || err != nil {
+			t.Errorf("Reader returned %d of %d bytes, error %v", len(got), len(text), err)
 		}
 		body.Close()
 	}
 }
 
-// A server closes a request's body once the answer has begun, and reading it then fails. A
-// transport reads beyond the last byte, perhaps only then.
+// A server closes a request's body when the response has begun. A transport that forwards the
+// body may read beyond its last byte after that, which fails.
 func TestReader_DoesNotReadBeyondTheAnnouncedLength(t *testing.T) {
 	text := `{"model":"m","x":"` + strings.Repeat("y", 300<<10) + `"}`
 	closed := io.MultiReader(strings.NewReader(text), iotest.ErrReader(http.ErrBodyReadAfterClose))
 	body := reqbody.New(httptest.NewRecorder(), request(closed, int64(len(text))), reqbody.Options{MaxBytes: 1 << 20, Budget: reqbody.NewBudget(1 << 22)})
 	defer body.Close()
 	if model, err := body.Model(); err != nil || model != "m" {
-		t.Fatal(model, err)
+		t.Fatalf("model %q, error %v; want m", model, err)
 	}
 	if got, err := io.ReadAll(body.Reader()); string(got) != text || err != nil {
-		t.Errorf("%d bytes of %d, %v", len(got), len(text), err)
+		t.Errorf("Reader returned %d of %d bytes, error %v", len(got), len(text), err)
 	}
 }
 
-func TestBody_RefusesAnAnnouncedLengthUnread(t *testing.T) {
+func TestBody_RejectsATooLargeContentLengthUnread(t *testing.T) {
 	body := reqbody.New(httptest.NewRecorder(), request(iotest.ErrReader(errors.New("was read")), 2<<20), reqbody.Options{MaxBytes: 1 << 20, Budget: reqbody.NewBudget(1 << 22)})
 	defer body.Close()
 	if _, err := body.Bytes(); !errors.Is(err, reqbody.ErrTooLarge) {
-		t.Error(err)
+		t.Errorf("error %v, want ErrTooLarge", err)
 	}
 }
 
-func TestBody_TakesNoMemoryForWhatIsOnlyAnnounced(t *testing.T) {
+func TestBody_ReservesNoMemoryForContentLengthAlone(t *testing.T) {
 	budget := reqbody.NewBudget(64 << 20)
 	r, w := io.Pipe()
 	body := reqbody.New(httptest.NewRecorder(), request(r, 32<<20), reqbody.Options{MaxBytes: 32 << 20, Budget: budget})
@@ -227,7 +227,7 @@ func TestBody_TakesNoMemoryForWhatIsOnlyAnnounced(t *testing.T) {
 	}()
 	_, _ = w.Write(make([]byte, 60<<10))
 	if used := budget.Used(); used > 64<<10 {
-		t.Errorf("%d bytes are taken for 60 KiB", used)
+		t.Errorf("%d bytes are reserved for the 60 KiB that were sent, want at most 64 KiB", used)
 	}
 	_ = w.Close()
 	<-read
@@ -239,18 +239,18 @@ func TestBody_CanBeClosedTwiceAndUnread(t *testing.T) {
 	body.Close()
 	body.Close()
 	if _, err := body.Bytes(); !errors.Is(err, http.ErrBodyReadAfterClose) || budget.Used() != 0 {
-		t.Error(err, budget.Used())
+		t.Errorf("Bytes after Close: error %v, %d bytes reserved; want http.ErrBodyReadAfterClose, 0", err, budget.Used())
 	}
 	r := request(nil, 0)
 	r.Body = nil
 	body = reqbody.New(httptest.NewRecorder(), r, reqbody.Options{MaxBytes: 1, Budget: budget})
 	defer body.Close()
 	if got, err := body.Bytes(); err != nil || len(got) != 0 {
-		t.Error(got, err)
+		t.Errorf("Bytes of a nil body: %q, error %v; want none", got, err)
 	}
 }
 
-// upload is a connection on which a client sends as slowly as a test wants.
+// upload is a connection whose reads fail once a read deadline is set.
 type upload struct {
 	*httptest.ResponseRecorder
 	*io.PipeReader
@@ -260,15 +260,15 @@ func (u *upload) SetReadDeadline(time.Time) error {
 	return u.CloseWithError(errors.New("a deadline has passed"))
 }
 
-func TestBody_CutsOffClientsThatSendSlowly(t *testing.T) {
+func TestBody_EndsReadingFromClientsThatSendSlowly(t *testing.T) {
 	for name, tt := range map[string]struct {
-		each time.Duration // between two pieces of 1 KiB
+		each time.Duration // between two chunks of 1 KiB
 		want error
 		took time.Duration
 	}{
-		"one that sends nothing":       {time.Hour, reqbody.ErrTooSlow, 10 * time.Second},
-		"one that trickles":            {1100 * time.Millisecond, reqbody.ErrTooSlow, 10 * time.Second},
-		"but not one that is slow yet": {900 * time.Millisecond, nil, 90 * time.Second},
+		"a client that sends nothing":        {time.Hour, reqbody.ErrTooSlow, 10 * time.Second},
+		"a client just below the minimum":    {1100 * time.Millisecond, reqbody.ErrTooSlow, 10 * time.Second},
+		"not a client just over the minimum": {900 * time.Millisecond, nil, 90 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -284,17 +284,17 @@ func TestBody_CutsOffClientsThatSendSlowly(t *testing.T) {
 					_ = w.Close()
 				}()
 				body := reqbody.New(u, request(r, 100<<10), reqbody.Options{MaxBytes: 1 << 20, Budget: reqbody.NewBudget(1 << 20)})
-				begun := time.Now()
+				started := time.Now()
 				_, err := body.Bytes()
-				if took := time.Since(begun); !errors.Is(err, tt.want) || took != tt.took {
-					t.Errorf("%v after %v, want %v after %v", err, took, tt.want, tt.took)
+				if took := time.Since(started); !errors.Is(err, tt.want) || took != tt.took {
+					t.Errorf("error %v after %v, want %v after %v", err, took, tt.want, tt.took)
 				}
 				body.Close()
 				time.Sleep(time.Hour)
 			})
 		})
 	}
-	t.Run("but not while nobody reads", func(t *testing.T) {
+	t.Run("not while the handler does not read", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			r, w := io.Pipe()
 			u := &upload{httptest.NewRecorder(), r}
@@ -308,15 +308,15 @@ func TestBody_CutsOffClientsThatSendSlowly(t *testing.T) {
 			if _, err := body.Model(); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Hour) // a session is opened
+			time.Sleep(time.Hour) // such as while a session is opened
 			if got, err := body.Bytes(); err != nil || string(got) != `{"model":"m","x":1}` {
-				t.Errorf("%q, %v", got, err)
+				t.Errorf("Bytes: %q, error %v; want the whole body", got, err)
 			}
 		})
 	})
 }
 
-// On a real connection, which the deadline of the connection itself ends.
+// The connection is real, because LimitUnread sets its read deadline.
 func TestLimitUnread_EndsConnectionsThatSendSlowly(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		reqbody.LimitUnread(w, time.Millisecond)
@@ -332,16 +332,16 @@ func TestLimitUnread_EndsConnectionsThatSendSlowly(t *testing.T) {
 	request.ContentLength = 100
 	response, err := http.DefaultTransport.RoundTrip(request)
 	if err != nil {
-		t.Fatal(err) // without LimitUnread there is no answer
+		t.Fatalf("no response (without LimitUnread the server waits for the body): %v", err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusUnauthorized || !response.Close {
-		t.Errorf("%d, the connection is closed: %t", response.StatusCode, response.Close)
+		t.Errorf("status %d, the connection is closed: %t; want 401, true", response.StatusCode, response.Close)
 	}
 }
 
 // Waves of large bodies of different sizes must not make the heap grow beyond the
-// budget and what Budget leaves to the collector.
+// budget and the garbage that Budget allows.
 func TestBudget_BoundsMemoryOverManyBodies(t *testing.T) {
 	const budgetBytes = 64 << 20
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as a host may
@@ -349,12 +349,12 @@ func TestBudget_BoundsMemoryOverManyBodies(t *testing.T) {
 	base := heapInUse()
 	var mu sync.Mutex
 	var peak uint64
-	refused := 0
+	rejected := 0
 	for wave := range 8 {
 		held := make(chan struct{})
-		var all, tried sync.WaitGroup
+		var all, read sync.WaitGroup
 		for i := range 16 {
-			tried.Add(1)
+			read.Add(1)
 			all.Go(func() {
 				size := int64(4+wave+i%3) << 20
 				body := reqbody.New(httptest.NewRecorder(), request(io.LimitReader(zeros{}, size), size), reqbody.Options{MaxBytes: 32 << 20, Budget: budget})
@@ -364,28 +364,28 @@ func TestBudget_BoundsMemoryOverManyBodies(t *testing.T) {
 				mu.Lock()
 				peak = max(peak, used)
 				if errors.Is(err, reqbody.ErrOverBudget) {
-					refused++
+					rejected++
 				} else if err != nil {
 					t.Error(err)
 				}
 				mu.Unlock()
-				tried.Done()
+				read.Done()
 				<-held
 			})
 		}
-		tried.Wait()
+		read.Wait()
 		close(held)
 		all.Wait()
 	}
-	t.Logf("peak %d MiB over a base of %d MiB, %d bodies of 128 refused", peak>>20, base>>20, refused)
-	if refused == 0 || refused == 128 {
-		t.Errorf("%d bodies were refused", refused)
+	t.Logf("peak %d MiB over a base of %d MiB, %d bodies of 128 rejected", peak>>20, base>>20, rejected)
+	if rejected == 0 || rejected == 128 {
+		t.Errorf("%d of 128 bodies were rejected, want some but not all", rejected)
 	}
 	if grown := peak - min(base, peak); grown > budgetBytes+64<<20 {
-		t.Errorf("the heap grew by %d MiB", grown>>20)
+		t.Errorf("the heap grew by %d MiB, want at most %d", grown>>20, budgetBytes>>20+64)
 	}
 	if used := budget.Used(); used != 0 {
-		t.Errorf("%d bytes are still taken", used)
+		t.Errorf("%d bytes are still reserved, want 0", used)
 	}
 }
 
@@ -413,7 +413,7 @@ func BenchmarkBody(b *testing.B) {
 					reader.Reset(text)
 					body := reqbody.New(httptest.NewRecorder(), r, reqbody.Options{MaxBytes: 32 << 20, Budget: budget})
 					if model, err := body.Model(); err != nil || model != "m" {
-						b.Fatal(model, err)
+						b.Fatalf("model %q, error %v; want m", model, err)
 					}
 					if _, err := body.Bytes(); err != nil {
 						b.Fatal(err)
@@ -425,8 +425,8 @@ func BenchmarkBody(b *testing.B) {
 	}
 }
 
-// BenchmarkThirtyBodiesOf30MB reports the heap while all of them are held at
-// once, as a multiple of their bytes.
+// BenchmarkThirtyBodiesOf30MB reports the size of the heap while all bodies are held
+// at once, as a multiple of their size.
 func BenchmarkThirtyBodiesOf30MB(b *testing.B) {
 	const bodies, size = 30, int64(30 << 20)
 	for b.Loop() {

@@ -7,7 +7,7 @@ import (
 
 const (
 	largeBuffer = 1 << 20
-	// Of large buffers that have been given back this many bytes may wait for the
+	// maxGarbage is how many bytes of released large buffers may wait for the
 	// garbage collector in addition to the budget.
 	maxGarbage = 32 << 20
 )
@@ -19,23 +19,23 @@ type Budget struct {
 
 	mu      sync.Mutex
 	used    int64
-	garbage int64 // bytes of large buffers given back since the last collection
+	garbage int64 // bytes of large buffers released since the last collection
 }
 
-// NewBudget returns a Budget of so many bytes.
+// NewBudget returns a Budget of that many bytes.
 func NewBudget(bytes int64) *Budget { return &Budget{limit: bytes} }
 
-// Used returns how many bytes are taken.
+// Used returns how many bytes are reserved.
 func (b *Budget) Used() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.used
 }
 
-// take reports whether n more bytes are within the budget, and takes them. The
-// collector lets garbage grow to the size of what is in use, which would be a
-// second budget, so it is started where large buffers make it necessary.
-func (b *Budget) take(n int64) bool {
+// reserve reserves n bytes and reports whether they were within the budget. The
+// collector lets garbage grow to the size of the memory in use, which would amount to a
+// second budget, so reserve starts it when released large buffers exceed maxGarbage.
+func (b *Budget) reserve(n int64) bool {
 	b.mu.Lock()
 	if b.used+n > b.limit {
 		b.mu.Unlock()

@@ -2,7 +2,7 @@ package reqbody_test
 
 import "runtime/metrics"
 
-// heapInUse returns the bytes that the process has of the system for its heap.
+// heapInUse returns how many bytes of the system's memory the heap uses.
 func heapInUse() uint64 {
 	samples := []metrics.Sample{
 		{Name: "/memory/classes/heap/objects:bytes"},
