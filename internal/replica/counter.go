@@ -8,7 +8,7 @@ import (
 )
 
 // Counter counts the requests of the last minute, in steps of ten seconds, and
-// how requests ended since it was last asked. It is safe for concurrent use.
+// how requests ended since the last Take. It is safe for concurrent use.
 type Counter struct {
 	mu       sync.Mutex
 	rates    recent[Rates]
@@ -17,7 +17,7 @@ type Counter struct {
 
 type activityKey struct{ kind, cause string }
 
-// Period is the length of a row of automation_activity.
+// Period is the time that a row of automation_activity covers.
 const Period = 10 * time.Minute
 
 // Activity counts the requests of one kind that ended with one cause.
@@ -26,10 +26,10 @@ type Activity struct {
 	Cause        string `json:"cause" db:"cause"`       // of package automation/outcome
 	Evidence     string `json:"evidence" db:"evidence"` // what the cause says about the feature: none, success, failure, shared, compared
 	Requests     int64  `json:"requests" db:"requests"`
-	Slow         int64  `json:"slow" db:"slow"`             // over the deployment plan's latency
-	DatabaseSlow int64  `json:"database_slow" db:"db_slow"` // over its time in the database
-	LatencyUS    int64  `json:"latency_us" db:"latency_us"` // the sum, in microseconds
-	DatabaseUS   int64  `json:"database_us" db:"db_us"`     // likewise
+	Slow         int64  `json:"slow" db:"slow"`             // latency above the host's usual P95
+	DatabaseSlow int64  `json:"database_slow" db:"db_slow"` // database time above its usual P95
+	LatencyUS    int64  `json:"latency_us" db:"latency_us"` // sum of the latencies, in microseconds
+	DatabaseUS   int64  `json:"database_us" db:"db_us"`     // sum of the database times, in microseconds
 }
 
 // NewCounter returns a Counter that reads the given clock.
@@ -37,7 +37,7 @@ func NewCounter(now func() time.Time) *Counter {
 	return &Counter{rates: newRecent[Rates](time.Minute, now), activity: map[activityKey]*Activity{}}
 }
 
-// AddActivity counts one request, or several.
+// AddActivity adds the counts of one request, or of several with the same cause.
 func (c *Counter) AddActivity(a Activity) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -54,7 +54,7 @@ func (c *Counter) AddActivity(a Activity) {
 	sum.DatabaseUS += a.DatabaseUS
 }
 
-// Take returns what was counted since it was last called, by kind and cause.
+// Take removes and returns the activity since its last call, sorted by kind and cause.
 func (c *Counter) Take() []Activity {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -67,8 +67,8 @@ func (c *Counter) Take() []Activity {
 	return list
 }
 
-// Add counts one request of the last minute.
-func (c *Counter) Add(failed, becauseOfNode bool) {
+// Add counts one request that ended now.
+func (c *Counter) Add(failed, nodeFailed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.rates.current()
@@ -76,12 +76,12 @@ func (c *Counter) Add(failed, becauseOfNode bool) {
 	if failed {
 		r.Failures++
 	}
-	if becauseOfNode {
+	if nodeFailed {
 		r.NodeFailures++
 	}
 }
 
-// Rates returns the counts of the last minute, give or take a step.
+// Rates returns the counts of the last minute, exact to one step.
 func (c *Counter) Rates() (sum Rates) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

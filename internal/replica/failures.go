@@ -12,37 +12,37 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// What a process notes of its users' failures is bounded, however many requests
-// fail: what exceeds it is not noted.
+// These limits keep users' failures cheap however many requests fail. Failures beyond
+// maxFailures are dropped.
 const (
-	maxFailures      = 1000             // users, causes and codes in memory
+	maxFailures      = 1000             // combinations of user, cause and code in memory
 	failuresPerWrite = 100              // rows
 	failuresInterval = 30 * time.Second // between two writes
-	// slowReport is how long a report may take until the database counts as slow:
-	// it is spared the failures then, until a report is quick again.
+	// slowReport is the duration from which a report shows that the database is slow.
+	// Failures are then not written until a report is faster.
 	slowReport = 250 * time.Millisecond
 )
 
 // Failure counts the requests of a user that ended with one cause and code.
 type Failure struct {
 	UserID, Cause, Code string
-	BeganAt, FailedAt   time.Time // the first and the last
+	BeganAt, FailedAt   time.Time // of the first and the last request
 	Requests            int64
 }
 
 type failureKey struct{ userID, cause, code string }
 
-// Failures has the users' failures that are not written yet. It is safe for
+// Failures holds the users' failures that are not written yet. It is safe for
 // concurrent use.
 type Failures struct {
 	mu   sync.Mutex
 	list map[failureKey]*Failure
 }
 
-// NewFailures returns a Failures without any.
+// NewFailures returns an empty Failures.
 func NewFailures() *Failures { return &Failures{list: map[failureKey]*Failure{}} }
 
-// Add adds a failure, or those that could not be written.
+// Add adds new failures, or failures that could not be written.
 func (f *Failures) Add(failures ...Failure) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -64,7 +64,7 @@ func (f *Failures) Add(failures ...Failure) {
 	}
 }
 
-// Erase removes those of a user.
+// Erase removes the failures of a user.
 func (f *Failures) Erase(userID string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -75,7 +75,7 @@ func (f *Failures) Erase(userID string) {
 	}
 }
 
-// take removes and returns the latest ones, as many as one write has.
+// take removes and returns the latest failures, at most failuresPerWrite.
 func (f *Failures) take() []Failure {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -88,20 +88,19 @@ func (f *Failures) take() []Failure {
 	for _, a := range list {
 		delete(f.list, failureKey{a.UserID, a.Cause, a.Code})
 	}
-	// All replicas take the rows in one order, so that none waits for another in
-	// a circle.
+	// All replicas lock the rows in the same order, which prevents deadlocks.
 	slices.SortFunc(list, func(a, b Failure) int {
 		return cmp.Or(cmp.Compare(a.UserID, b.UserID), cmp.Compare(a.Cause, b.Cause), cmp.Compare(a.Code, b.Code))
 	})
 	return list
 }
 
-// addFailures adds failures to the rows of their users; now is the time by the
-// clock that theirs are of. One after a day without any begins to count again.
+// addFailures adds failures to the rows of their users. now is the current time of the
+// clock that their times come from. A row without a failure for a day starts again at 0.
 func addFailures(tx *sqldb.Tx, now time.Time, list []Failure) error {
-	const isOld = `f.failed_at < {in -86400}`
+	const isExpired = `f.failed_at < {in -86400}`
 	for len(list) > 0 {
-		n := 1 << (bits.Len(uint(len(list))) - 1) // powers of two, so that there are few different statements
+		n := 1 << (bits.Len(uint(len(list))) - 1) // a power of two, so that there are few different statements
 		var args []any
 		rows := make([]string, n)
 		for i, f := range list[:n] {
@@ -111,9 +110,9 @@ func addFailures(tx *sqldb.Tx, now time.Time, list []Failure) error {
 		}
 		if _, err := tx.Exec(`INSERT INTO automation_user_failures AS f (user_id, cause, code, began_at, failed_at, requests) VALUES `+strings.Join(rows, ", ")+`
 ON CONFLICT (user_id, cause, code) DO UPDATE SET
-	began_at = CASE WHEN `+isOld+` THEN excluded.began_at ELSE f.began_at END,
+	began_at = CASE WHEN `+isExpired+` THEN excluded.began_at ELSE f.began_at END,
 	failed_at = CASE WHEN f.failed_at > excluded.failed_at THEN f.failed_at ELSE excluded.failed_at END,
-	requests = excluded.requests + CASE WHEN `+isOld+` THEN 0 ELSE f.requests END`, args...); err != nil {
+	requests = excluded.requests + CASE WHEN `+isExpired+` THEN 0 ELSE f.requests END`, args...); err != nil {
 			return err
 		}
 		list = list[n:]

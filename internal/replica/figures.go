@@ -9,8 +9,8 @@ import (
 type Figures struct {
 	Served int64            `json:"served"`
 	Failed map[string]int64 `json:"failed,omitempty"` // by cause
-	// Overhead has the served ones by what automation added to them: one more
-	// count than OverheadBounds has bounds.
+	// Overhead counts the served requests by the time that automation added to them.
+	// Its last count is of requests above all OverheadBounds.
 	Overhead []int64 `json:"overhead,omitempty"`
 }
 
@@ -37,9 +37,9 @@ func (f *Figures) Add(g Figures) {
 	}
 }
 
-// OverheadP95 returns what automation added at most to 95 of 100 served
-// requests, estimated within its bounds as Prometheus does. It is false without
-// any request.
+// OverheadP95 estimates the 95th percentile of the time that automation added to served
+// requests. Like Prometheus's histogram_quantile it interpolates between two bounds. It
+// returns false if there was no request.
 func (f Figures) OverheadP95() (time.Duration, bool) {
 	var total, below int64
 	for _, n := range f.Overhead {
@@ -71,7 +71,7 @@ func NewFiguresCounter(now func() time.Time) *FiguresCounter {
 	return &FiguresCounter{figures: newRecent[Figures](5*time.Minute, now)}
 }
 
-// Served counts a request that was served, with what automation added to it.
+// Served counts a request that was served. overhead is the time that automation added to it.
 func (c *FiguresCounter) Served(overhead time.Duration) {
 	i := 0
 	for i < len(OverheadBounds) && overhead > OverheadBounds[i] {
@@ -97,7 +97,7 @@ func (c *FiguresCounter) update(add func(*Figures)) {
 	add(c.figures.current())
 }
 
-// Figures returns the counts of the last five minutes, give or take a step.
+// Figures returns the counts of the last five minutes, exact to one step.
 func (c *FiguresCounter) Figures() (sum Figures) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

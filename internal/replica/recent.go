@@ -4,15 +4,15 @@ import "time"
 
 const stepLength = 10 * time.Second
 
-// recent has a value for each step of ten seconds that ended lately, and for the
-// current one. It is not safe for concurrent use.
+// recent holds one value for each ten-second step of the last minutes, including the
+// current step. It is not safe for concurrent use.
 type recent[T any] struct {
 	now   func() time.Time
 	steps []recentStep[T]
 }
 
 type recentStep[T any] struct {
-	number int64 // of steps since 1970
+	number int64 // steps since 1970
 	value  T
 }
 
@@ -32,7 +32,7 @@ func (r *recent[T]) current() *T {
 	return &s.value
 }
 
-// each calls fn with the value of each step that is not too old.
+// each calls fn with the value of each step within the span.
 func (r *recent[T]) each(fn func(T)) {
 	oldest := r.number() - int64(len(r.steps))
 	for _, s := range r.steps {

@@ -1,13 +1,12 @@
-// Package replica stores what each gateway process reports of itself, so that
-// operators see what users get: which run, which have the master switch on, and
-// which fail.
+// Package replica stores what each gateway process reports about itself. Operators
+// see from it which processes run, which have the master switch on, and which fail.
 //
 // Each process writes one row of automation_replicas every [Interval], and
-// deletes it when it ends in an orderly way. A row that was not written for a
-// minute is of a process that is gone or has lost its database; the clean-up
-// deletes it a day later. In the same transaction it adds how requests ended
-// since its last report to automation_activity, by which rollouts are reviewed,
-// and now and then which errors users got to automation_user_failures.
+// deletes it when it shuts down. A row that was not written for a minute belongs to a
+// process that has crashed or has lost its database; the clean-up deletes the row a day
+// later. The same transaction adds how requests ended since the last report to
+// automation_activity, which reviews of rollouts use. At most twice a minute it also adds
+// the errors that users got to automation_user_failures.
 package replica
 
 import (
@@ -32,28 +31,28 @@ import (
 const (
 	// Interval is how often a process reports.
 	Interval = 10 * time.Second
-	// problemInterval is how often it does while something does not work, such
-	// as in its first moments, so that a recovery shows at once.
+	// problemInterval is how often a process with problems reports, such as one that has
+	// just started, so that a recovery is visible soon.
 	problemInterval = 2 * time.Second
-	// alive is how long after its last report a process counts as running.
-	alive = time.Minute
+	// maxReportAge is how long after its last report a process counts as running.
+	maxReportAge = time.Minute
 )
 
-// State is what a process says of itself.
+// State is what a process reports about itself.
 type State struct {
-	FeatureEnabled bool              `json:"master_on" db:"feature_enabled"` // its master switch
-	FlagVersion    int64             `json:"flag_version" db:"flag_version"` // of the flag that it decides by; 0: never read
+	FeatureEnabled bool              `json:"master_on" db:"feature_enabled"` // the process's master switch
+	FlagVersion    int64             `json:"flag_version" db:"flag_version"` // of the flag that it uses; 0: never read
 	FlagAge        time.Duration     `json:"-" db:"-"`                       // since it last read the flags
 	Problems       map[string]string `json:"problems" db:"-"`                // what does not work, by component
-	Figures        Figures           `json:"-" db:"-"`                       // of the chat requests of the last five minutes
+	Figures        Figures           `json:"-" db:"-"`                       // chat requests of the last five minutes
 	Rates
 }
 
 // Rates count the requests of the last minute.
 type Rates struct {
-	Requests     int64 `json:"outcomes" db:"requests"`           // that automation acted on
-	Failures     int64 `json:"failures" db:"failures"`           // of those
-	NodeFailures int64 `json:"node_failures" db:"node_failures"` // of those, because of the node
+	Requests     int64 `json:"outcomes" db:"requests"`           // requests that automation acted on
+	Failures     int64 `json:"failures" db:"failures"`           // requests that failed
+	NodeFailures int64 `json:"node_failures" db:"node_failures"` // requests that failed because of the node
 }
 
 // Replica is one process, as it last reported.
@@ -63,8 +62,8 @@ type Replica struct {
 	Version    string     `json:"version" db:"version"`
 	StartedAt  sqldb.Time `json:"started_at" db:"started_at"`
 	SeenAt     sqldb.Time `json:"seen_at" db:"seen_at"`
-	DatabaseAt sqldb.Time `json:"database_at" db:"-"` // when it last had an answer, which the report itself is
-	FlagsAt    time.Time  `json:"flags_at" db:"-"`    // when it last read the flags
+	DatabaseAt sqldb.Time `json:"database_at" db:"-"` // when the database last answered it; the same as SeenAt
+	FlagsAt    time.Time  `json:"flags_at" db:"-"`    // when the process last read the flags
 	NodeOK     bool       `json:"node_ok" db:"-"`
 	State
 }
@@ -72,57 +71,63 @@ type Replica struct {
 // Store reads and writes the table automation_replicas.
 type Store struct{ db *sqldb.DB }
 
-// NewStore returns a Store on the host's pool; it uses one connection at most.
+// NewStore returns a Store on the host's pool that uses at most one connection at a time.
+// observe, if not nil, is that of sqldb.Options.
 func NewStore(pool *sqlx.DB, observe func(name string, wait, took time.Duration, err error)) *Store {
 	return &Store{sqldb.New(pool, sqldb.Options{MaxConns: 1, Observe: observe})}
 }
 
-// Counters are what a process has counted and not reported yet.
+// Counters hold the counts that a process has not reported yet.
 type Counters struct {
 	Requests *Counter
 	Failures *Failures
-	Now      func() time.Time // the clock of the failures
+	Now      func() time.Time // the clock that the times in Failures come from
 }
 
-// Run reports state, and what the counters have counted, every Interval until
-// ctx ends. A report that fails is logged once until one succeeds: the others
-// show that it is missing. Users' failures go along twice a minute at most, and
-// not while the database fails or is slow.
+// Run reports state and the counters every Interval until ctx ends. Of several failed
+// reports in a row it logs only the first, because operators see that the reports are
+// missing. Users' failures are written at most twice a minute, and not while the database
+// fails or is slow.
 func (s *Store) Run(ctx context.Context, log *slog.Logger, c Counters, state func() State) {
-	r, failing, wrote, quick := Report{ID: rand.Text(), Number: 1}, false, c.Now(), true
+	r := Report{ID: rand.Text(), Number: 1}
+	isFailing, isFast, lastFailures := false, true, c.Now()
 	retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
-		if r.Activity == nil { // otherwise a report that failed is made again as it was
+		// A failed report may have been applied, so it is repeated with the same number
+		// and activity.
+		if r.Activity == nil {
 			r.Activity = c.Requests.Take()
 		}
 		r.State, r.At = state(), c.Now()
-		if quick && r.At.Sub(wrote) >= failuresInterval {
-			r.UserFailures, wrote = c.Failures.take(), r.At
+		if isFast && r.At.Sub(lastFailures) >= failuresInterval {
+			r.UserFailures, lastFailures = c.Failures.take(), r.At
 		}
 		err := s.Report(ctx, r)
 		if err == nil {
 			r.Number, r.Activity = r.Number+1, nil
 		} else {
 			c.Failures.Add(r.UserFailures...)
-			if !failing && ctx.Err() == nil {
-				log.Warn("replica cannot report itself", "error", err)
+			if !isFailing && ctx.Err() == nil {
+				log.Warn("replica cannot report its state", "error", err)
 			}
 		}
-		r.UserFailures, failing, quick = nil, err != nil, err == nil && c.Now().Sub(r.At) < slowReport
+		r.UserFailures, isFailing = nil, err != nil
+		isFast = err == nil && c.Now().Sub(r.At) < slowReport
 		if len(r.Problems) > 0 {
 			return problemInterval
 		}
 		return Interval
 	})
-	if quick {
+	if isFast {
 		r.UserFailures, r.At = c.Failures.take(), c.Now()
 	}
-	s.leave(context.WithoutCancel(ctx), log, r, c.Requests)
+	s.withdraw(context.WithoutCancel(ctx), log, r, c.Requests)
 }
 
-// leave reports what is still to be counted and withdraws the process.
-func (s *Store) leave(ctx context.Context, log *slog.Logger, r Report, counter *Counter) {
+// withdraw reports the remaining counts and deletes the process's row. r may be a report
+// that failed.
+func (s *Store) withdraw(ctx context.Context, log *slog.Logger, r Report, counter *Counter) {
 	var errs []error
-	if len(r.Activity) > 0 { // of a report that failed
+	if len(r.Activity) > 0 {
 		errs = append(errs, s.Report(ctx, r))
 		r.Number, r.UserFailures = r.Number+1, nil
 	}
@@ -133,18 +138,18 @@ func (s *Store) leave(ctx context.Context, log *slog.Logger, r Report, counter *
 		return tx.Exec(`DELETE FROM automation_replicas WHERE id = $1`, r.ID)
 	})
 	if err := errors.Join(append(errs, err)...); err != nil {
-		log.Warn("replica cannot withdraw its report; it counts as running for a minute", "error", err)
+		log.Warn("replica cannot delete its row; it counts as running for another minute", "error", err)
 	}
 }
 
-// Report is what a process says at one time.
+// Report is one report of a process.
 type Report struct {
-	ID     string // the process's
-	Number int64  // 1 at first; a number that was written already writes nothing
+	ID     string // of the process
+	Number int64  // from 1; a report whose number was already written changes nothing
 	State
-	Activity     []Activity // since the report before
+	Activity     []Activity // since the previous report
 	UserFailures []Failure
-	At           time.Time // by the clock of the users' failures
+	At           time.Time // the current time of the clock that the times in UserFailures come from
 }
 
 // Report writes the row of a process, and adds its activity and its users' failures.
@@ -157,7 +162,7 @@ func (s *Store) Report(ctx context.Context, r Report) error {
 	if err != nil {
 		return fmt.Errorf("replica: report: %w", err)
 	}
-	host, _ := os.Hostname() // a replica without a name is still one
+	host, _ := os.Hostname() // a report without a host name is still useful
 	_, err = sqldb.Write(ctx, s.db, "replicas.report", func(tx *sqldb.Tx) (bool, error) {
 		var seen sqldb.Time
 		isNew, err := sqldb.Optional(tx.Get(&seen, `
@@ -172,7 +177,7 @@ WHERE automation_replicas.reports < excluded.reports RETURNING seen_at`,
 		if err != nil || !isNew {
 			return isNew, err
 		}
-		if err := add(tx, seen.Time, r.Activity); err != nil {
+		if err := addActivity(tx, seen.Time, r.Activity); err != nil {
 			return true, err
 		}
 		return true, addFailures(tx, r.At, r.UserFailures)
@@ -180,9 +185,9 @@ WHERE automation_replicas.reports < excluded.reports RETURNING seen_at`,
 	return err
 }
 
-// add adds activity to its period. All replicas take the rows in one order, so
-// that none waits for another in a circle.
-func add(tx *sqldb.Tx, now time.Time, list []Activity) error {
+// addActivity adds activity to the rows of the current period. All replicas lock the rows in
+// the same order, which prevents deadlocks.
+func addActivity(tx *sqldb.Tx, now time.Time, list []Activity) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -210,7 +215,7 @@ func (s *Store) List(ctx context.Context) ([]Replica, error) {
 		}
 		err := tx.Select(&rows, `
 SELECT id, host, version, started_at, seen_at, feature_enabled, flag_version, flag_age, problems, requests, failures, node_failures, figures
-FROM automation_replicas WHERE seen_at > {in -$1} ORDER BY host, started_at, id`, alive.Seconds())
+FROM automation_replicas WHERE seen_at > {in -$1} ORDER BY host, started_at, id`, maxReportAge.Seconds())
 		list := make([]Replica, 0, len(rows))
 		for _, r := range rows {
 			v := r.Replica

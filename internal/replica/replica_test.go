@@ -22,20 +22,20 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestStore_ListsWhatProcessesReport(t *testing.T) {
+func TestStore_ListsRunningProcesses(t *testing.T) {
 	schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		s := replica.NewStore(pool, nil)
-		well := replica.State{FeatureEnabled: true, FlagVersion: 7, FlagAge: 1500 * time.Millisecond, Rates: replica.Rates{Requests: 10, Failures: 1}}
-		ill := replica.State{Problems: map[string]string{"node": "it does not answer"}, Rates: replica.Rates{Requests: 9, Failures: 9, NodeFailures: 9},
+		healthy := replica.State{FeatureEnabled: true, FlagVersion: 7, FlagAge: 1500 * time.Millisecond, Rates: replica.Rates{Requests: 10, Failures: 1}}
+		failing := replica.State{Problems: map[string]string{"node": "does not respond"}, Rates: replica.Rates{Requests: 9, Failures: 9, NodeFailures: 9},
 			Figures: replica.Figures{Served: 3, Failed: map[string]int64{"node": 9}, Overhead: []int64{1, 2}}}
-		for number := range int64(2) { // a report replaces the one before
-			for id, state := range map[string]replica.State{"a": well, "b": ill, "gone": well} {
+		for number := range int64(2) { // the second report of each process replaces the first
+			for id, state := range map[string]replica.State{"a": healthy, "b": failing, "crashed": healthy} {
 				if err := s.Report(t.Context(), replica.Report{ID: id, Number: number + 1, State: state}); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
-		if _, err := pool.ExecContext(t.Context(), `UPDATE automation_replicas SET seen_at = '2026-01-01 00:00:00.000' WHERE id = 'gone'`); err != nil {
+		if _, err := pool.ExecContext(t.Context(), `UPDATE automation_replicas SET seen_at = '2026-01-01 00:00:00.000' WHERE id = 'crashed'`); err != nil {
 			t.Fatal(err)
 		}
 		list, err := s.List(t.Context())
@@ -45,22 +45,22 @@ func TestStore_ListsWhatProcessesReport(t *testing.T) {
 		got := map[string]replica.State{}
 		for _, r := range list {
 			if r.Host == "" || r.Version == "" || time.Since(r.StartedAt.Time).Abs() > time.Minute || r.NodeOK != (r.ID == "a") || r.SeenAt.Sub(r.FlagsAt) != r.FlagAge {
-				t.Errorf("reported %+v", r)
+				t.Errorf("process %+v; want a host, a version, a start within the last minute, NodeOK for a alone and FlagsAt = SeenAt - FlagAge", r)
 			}
 			got[r.ID] = r.State
 		}
-		well.Problems = map[string]string{}
-		if diff := cmp.Diff(map[string]replica.State{"a": well, "b": ill}, got); diff != "" {
+		healthy.Problems = map[string]string{}
+		if diff := cmp.Diff(map[string]replica.State{"a": healthy, "b": failing}, got); diff != "" {
 			t.Errorf("(-want +got)\n%s", diff)
 		}
 		var all int
 		if err := pool.GetContext(t.Context(), &all, `SELECT count(*) FROM automation_replicas`); err != nil || all != 3 {
-			t.Errorf("%d processes in all, error %v", all, err)
+			t.Errorf("the table has %d rows, error %v; want 3", all, err)
 		}
 	})
 }
 
-// activity returns what all replicas have reported.
+// activity returns the sums of the activity that all replicas have reported.
 func activity(t *testing.T, pool *sqlx.DB) []replica.Activity {
 	t.Helper()
 	var list []replica.Activity
@@ -77,7 +77,7 @@ func TestReport_AddsActivityOnce(t *testing.T) {
 		one := []replica.Activity{{Kind: "chat", Cause: "node", Evidence: "shared", Requests: 1, LatencyUS: 10}, {Kind: "chat", Cause: "none", Evidence: "success", Requests: 2, Slow: 1, DatabaseSlow: 1, LatencyUS: 30, DatabaseUS: 4}}
 		for _, r := range []replica.Report{
 			{ID: "a", Number: 1, Activity: one},
-			{ID: "a", Number: 1, Activity: one}, // made again because its outcome was unknown
+			{ID: "a", Number: 1, Activity: one}, // repeated because its outcome was unknown
 			{ID: "b", Number: 1, Activity: one},
 			{ID: "a", Number: 2, Activity: one[:1]},
 			{ID: "a", Number: 3},
@@ -92,12 +92,12 @@ func TestReport_AddsActivityOnce(t *testing.T) {
 		}
 		var period string
 		if err := pool.GetContext(t.Context(), &period, `SELECT CAST(max(period) AS text) FROM automation_activity`); err != nil || !strings.Contains(period, "0:00") {
-			t.Errorf("period %q, error %v; want ten whole minutes", period, err)
+			t.Errorf("period %q, error %v; want the start of a period of ten minutes", period, err)
 		}
 	})
 }
 
-func TestRun_ReportsUntilItEndsAndWithdraws(t *testing.T) {
+func TestRun_ReportsUntilItEndsAndDeletesItsRow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool := schematest.SQLite(t)
 		var reports atomic.Int64
@@ -126,10 +126,10 @@ func TestRun_ReportsUntilItEndsAndWithdraws(t *testing.T) {
 		cancel()
 		<-done
 		if list := activity(t, pool); len(list) != 1 || list[0].Requests != 2 {
-			t.Errorf("reported %+v, want one request at first and one at the end", list)
+			t.Errorf("reported %+v, want two requests: one from the start and one from the end", list)
 		}
 		if list, err := other.List(t.Context()); err != nil || len(list) != 0 {
-			t.Errorf("list %v, error %v; want nobody after the end", list, err)
+			t.Errorf("list %v, error %v; want no process after the end", list, err)
 		}
 	})
 }
@@ -140,7 +140,7 @@ func TestRun_WarnsOnceWhileItCannotReport(t *testing.T) {
 		if _, err := pool.ExecContext(t.Context(), `DROP TABLE automation_replicas`); err != nil {
 			t.Fatal(err)
 		}
-		var text bytes.Buffer // the bubble has one writer
+		var text bytes.Buffer // needs no lock: only Run's goroutine writes
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
@@ -151,7 +151,7 @@ func TestRun_WarnsOnceWhileItCannotReport(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		cancel()
 		<-done
-		if n := strings.Count(text.String(), "cannot report"); n != 1 {
+		if n := strings.Count(text.String(), "cannot report its state"); n != 1 {
 			t.Errorf("%d warnings in ten minutes, want 1:\n%s", n, text.String())
 		}
 	})
@@ -164,24 +164,25 @@ func TestCounter_CountsTheLastMinute(t *testing.T) {
 	c.Add(true, false)
 	c.Add(true, true)
 	if got, want := c.Rates(), (replica.Rates{Requests: 3, Failures: 2, NodeFailures: 1}); got != want {
-		t.Errorf("%+v, want %+v", got, want)
+		t.Errorf("rates %+v, want %+v", got, want)
 	}
 	now = now.Add(50 * time.Second)
 	c.Add(false, false)
 	if got, want := c.Rates(), (replica.Rates{Requests: 4, Failures: 2, NodeFailures: 1}); got != want {
-		t.Errorf("%+v after 50 s, want %+v", got, want)
+		t.Errorf("rates %+v after 50 s, want %+v", got, want)
 	}
 	now = now.Add(30 * time.Second)
 	if got, want := c.Rates(), (replica.Rates{Requests: 1}); got != want {
-		t.Errorf("%+v after 80 s, want %+v", got, want)
+		t.Errorf("rates %+v after 80 s, want %+v", got, want)
 	}
 	now = now.Add(time.Hour)
 	if got := c.Rates(); got != (replica.Rates{}) {
-		t.Errorf("%+v after an hour", got)
+		t.Errorf("rates %+v after an hour, want none", got)
 	}
 }
 
-// failures returns what is stored, as "user cause code requests lasted".
+// failures returns the stored failures as "user cause code requests seconds", where seconds
+// is the time from the first to the last request.
 func failures(t *testing.T, pool *sqlx.DB) []string {
 	t.Helper()
 	age := `CAST(round(EXTRACT(EPOCH FROM failed_at - began_at)) AS integer)`
@@ -211,7 +212,7 @@ func TestReport_AddsUsersFailures(t *testing.T) {
 		}
 		report(failure("ann", "x", 3, 40*time.Hour, 30*time.Hour), failure("bob", "x", 1, time.Hour, time.Hour), failure("eve", "x", 5, time.Minute, 0))
 		report(failure("ann", "x", 2, time.Minute, 0), failure("ann", "y", 1, 0, 0), failure("bob", "x", 4, time.Minute, time.Minute))
-		want := []string{"ann node x 2 60", "ann node y 1 0", "bob node x 5 3540", "eve node x 5 60"} // ann's begin again after a day without any
+		want := []string{"ann node x 2 60", "ann node y 1 0", "bob node x 5 3540", "eve node x 5 60"} // ann's row starts again after a day without a failure
 		if diff := cmp.Diff(want, failures(t, pool)); diff != "" {
 			t.Errorf("(-want +got)\n%s", diff)
 		}
@@ -220,7 +221,7 @@ func TestReport_AddsUsersFailures(t *testing.T) {
 
 // The users' failures of a process cost the database few rows, and none while it
 // is slow or fails.
-func TestRun_SparesADatabaseThatIsSlowOrFails(t *testing.T) {
+func TestRun_WritesNoFailuresToASlowOrFailingDatabase(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool := schematest.SQLite(t)
 		c := replica.Counters{Requests: replica.NewCounter(time.Now), Failures: replica.NewFailures(), Now: time.Now}
@@ -229,7 +230,7 @@ func TestRun_SparesADatabaseThatIsSlowOrFails(t *testing.T) {
 				c.Failures.Add(replica.Failure{UserID: fmt.Sprintf("u%04d", i), Cause: "database", BeganAt: time.Now(), FailedAt: time.Now(), Requests: 1})
 			}
 		}
-		table := func(statement string) {
+		execute := func(statement string) {
 			t.Helper()
 			if _, err := pool.ExecContext(t.Context(), statement); err != nil {
 				t.Fatal(err)
@@ -246,39 +247,39 @@ func TestRun_SparesADatabaseThatIsSlowOrFails(t *testing.T) {
 				}
 			}).Run(ctx, slog.New(slog.DiscardHandler), c, func() replica.State { return replica.State{} })
 		}()
-		written := func(want int, when string) {
+		wantRows := func(want int, when string) {
 			t.Helper()
 			if n := len(failures(t, pool)); n != want {
-				t.Errorf("%s: %d rows, want %d", when, n, want)
+				t.Errorf("%s: %d rows of failures, want %d", when, n, want)
 			}
 		}
 		fail(2000)
 		time.Sleep(25 * time.Second)
-		written(0, "before half a minute is over")
+		wantRows(0, "after 25 s")
 		time.Sleep(25 * time.Second)
-		written(100, "then")
+		wantRows(100, "after 50 s")
 		time.Sleep(20 * time.Minute)
-		written(1000, "in the end, of two thousand users")
+		wantRows(1000, "after 20 minutes, with 2000 users")
 
-		table(`DELETE FROM automation_user_failures`)
+		execute(`DELETE FROM automation_user_failures`)
 		delay.Store(int64(time.Second))
 		time.Sleep(time.Minute)
 		fail(3)
 		time.Sleep(10 * time.Minute)
-		written(0, "while reports are slow")
+		wantRows(0, "while reports are slow")
 		delay.Store(0)
 		time.Sleep(time.Minute)
-		written(3, "when they are quick again")
+		wantRows(3, "when reports are fast again")
 
-		table(`ALTER TABLE automation_replicas RENAME TO away`)
+		execute(`ALTER TABLE automation_replicas RENAME TO renamed`)
 		fail(2)
 		time.Sleep(10 * time.Minute)
-		written(3, "while the database fails")
-		table(`ALTER TABLE away RENAME TO automation_replicas`)
+		wantRows(3, "while the database fails")
+		execute(`ALTER TABLE renamed RENAME TO automation_replicas`)
 		time.Sleep(2 * time.Minute)
 		var requests int
 		if err := pool.GetContext(t.Context(), &requests, `SELECT sum(requests) FROM automation_user_failures`); err != nil || requests != 5 {
-			t.Errorf("after the outage: %d failures, error %v; want none lost", requests, err)
+			t.Errorf("after the outage: %d failed requests, error %v; want 5", requests, err)
 		}
 
 		fail(1)
@@ -287,7 +288,7 @@ func TestRun_SparesADatabaseThatIsSlowOrFails(t *testing.T) {
 		cancel()
 		<-done
 		if err := pool.GetContext(t.Context(), &requests, `SELECT sum(requests) FROM automation_user_failures`); err != nil || requests != 6 {
-			t.Errorf("at the end: %d failures, error %v; want the last one", requests, err)
+			t.Errorf("at the end: %d failed requests, error %v; want 6, including the last one", requests, err)
 		}
 	})
 }
