@@ -1,4 +1,4 @@
-// Package atomicfile replaces files as a whole.
+// Package atomicfile replaces files atomically.
 package atomicfile
 
 import (
@@ -9,13 +9,12 @@ import (
 	"strings"
 )
 
-// Write replaces the file at path, readable by its owner alone, with data. A
-// reader finds the old content or the new, also when the writer is killed. A
-// symbolic link is replaced, not followed.
+// Write replaces the file at path with one that contains data and that only its owner
+// can read. A reader sees either the old or the new content, even if the writer is
+// killed. A symbolic link is replaced, not followed.
 //
-// A killed writer leaves one file named path.*.tmp, which the next Write
-// removes. Of several processes that write at once one wins; the others may
-// get an error.
+// A killed writer leaves a file named path.*.tmp, which the next Write removes. If
+// several processes write at once, one succeeds; the others may get an error.
 func Write(path string, data []byte) error {
 	dir, prefix := filepath.Dir(path), filepath.Base(path)+"."
 	if err := removeLeftovers(dir, prefix); err != nil {
@@ -38,8 +37,9 @@ func Write(path string, data []byte) error {
 
 const suffix = ".tmp"
 
-// removeLeftovers may remove the file of another process that writes right
-// now, whose rename then fails: better than files that nobody ever removes.
+// removeLeftovers removes the files of killed writers. It may also remove the file of a
+// process that is writing now, whose rename then fails. Otherwise leftovers would stay
+// for ever.
 func removeLeftovers(dir, prefix string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -55,11 +55,12 @@ func removeLeftovers(dir, prefix string) error {
 	return nil
 }
 
-// isLeftover reports whether CreateTemp made that name, with a number for *.
+// isLeftover reports whether name is one that CreateTemp makes: with a number for *.
 func isLeftover(name, prefix string) bool {
-	rest, ok := strings.CutPrefix(name, prefix)
-	number, ended := strings.CutSuffix(rest, suffix)
-	return ok && ended && number != "" && strings.Trim(number, "0123456789") == ""
+	rest, hasPrefix := strings.CutPrefix(name, prefix)
+	number, hasSuffix := strings.CutSuffix(rest, suffix)
+	isNumber := number != "" && strings.Trim(number, "0123456789") == ""
+	return hasPrefix && hasSuffix && isNumber
 }
 
 func ignoreMissing(err error) error {

@@ -13,28 +13,28 @@ import (
 
 func TestWrite_ReplacesTheFile(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "state[1]*") // no pattern, though it looks like one
+	path := filepath.Join(t.TempDir(), "state[1]*") // a name, although it looks like a glob pattern
 	for _, text := range []string{"a longer first content", "second", ""} {
 		if err := atomicfile.Write(path, []byte(text)); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := os.ReadFile(path); err != nil || string(got) != text {
-			t.Errorf("got %q, %v, want %q", got, err, text)
+			t.Errorf("read %q, error %v; want %q", got, err, text)
 		}
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
-		t.Errorf("mode %v, %v, want 0600", info.Mode(), err)
+		t.Errorf("file %v, error %v; want mode 0600", info, err)
 	}
 	if names := list(t, filepath.Dir(path)); len(names) != 1 {
-		t.Errorf("left behind: %v", names)
+		t.Errorf("the directory has %v, want one file", names)
 	}
 }
 
-func TestWrite_ReplacesALinkAndNotWhatItPointsTo(t *testing.T) {
+func TestWrite_ReplacesALinkAndNotItsTarget(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	target, link := filepath.Join(dir, "target"), filepath.Join(dir, "link")
-	if err := os.WriteFile(target, []byte("untouched"), 0o600); err != nil {
+	if err := os.WriteFile(target, []byte("unchanged"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Symlink(target, link); err != nil {
@@ -43,12 +43,12 @@ func TestWrite_ReplacesALinkAndNotWhatItPointsTo(t *testing.T) {
 	if err := atomicfile.Write(link, []byte("new")); err != nil {
 		t.Fatal(err)
 	}
-	if got, _ := os.ReadFile(target); string(got) != "untouched" {
-		t.Errorf("the target of the link holds %q", got)
+	if got, _ := os.ReadFile(target); string(got) != "unchanged" {
+		t.Errorf("the target of the link contains %q, want %q", got, "unchanged")
 	}
 }
 
-func TestWrite_RemovesWhatAKilledWriterLeft(t *testing.T) {
+func TestWrite_RemovesTheFileOfAKilledWriter(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	keep := []string{"state.json.tmp", "state.json.12x.tmp", "state.json.old", "other.json.12.tmp"}
@@ -63,11 +63,11 @@ func TestWrite_RemovesWhatAKilledWriterLeft(t *testing.T) {
 	want := append(keep, "state.json")
 	slices.Sort(want)
 	if got := list(t, dir); !slices.Equal(got, want) {
-		t.Errorf("left: %v, want %v", got, want)
+		t.Errorf("the directory has %v, want %v", got, want)
 	}
 }
 
-func TestWrite_LeavesNothingBehindWhenItFails(t *testing.T) {
+func TestWrite_LeavesNoFileWhenItFails(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "is-a-directory")
@@ -75,17 +75,17 @@ func TestWrite_LeavesNothingBehindWhenItFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := atomicfile.Write(path, []byte("new")); err == nil {
-		t.Error("a directory was replaced")
+		t.Error("Write replaced a directory that is not empty, want an error")
 	}
 	if got := list(t, dir); len(got) != 1 {
-		t.Errorf("left: %v", got)
+		t.Errorf("the directory has %v, want only is-a-directory", got)
 	}
 	if err := atomicfile.Write(filepath.Join(dir, "none", "file"), nil); err == nil {
 		t.Error("no error for a directory that does not exist")
 	}
 }
 
-func TestWrite_ShowsNobodyHalfAFile(t *testing.T) {
+func TestWrite_NeverShowsPartOfAFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "state")
 	contents := [][]byte{bytes.Repeat([]byte("a"), 1<<16), bytes.Repeat([]byte("b"), 1<<17)}
@@ -96,7 +96,7 @@ func TestWrite_ShowsNobodyHalfAFile(t *testing.T) {
 	for _, content := range contents {
 		writers.Go(func() {
 			for range 50 {
-				_ = atomicfile.Write(path, content) // the other one may win
+				_ = atomicfile.Write(path, content) // fails if the other writer removed its file
 			}
 		})
 	}
@@ -110,7 +110,7 @@ func TestWrite_ShowsNobodyHalfAFile(t *testing.T) {
 		}
 		got, err := os.ReadFile(path)
 		if err != nil || !bytes.Equal(got, contents[0]) && !bytes.Equal(got, contents[1]) {
-			t.Fatalf("read %d bytes that nobody wrote, %v", len(got), err)
+			t.Fatalf("read %d bytes, error %v; want the content of one Write", len(got), err)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-// Package buildinfo names the version of the module that a program links.
+// Package buildinfo returns the version of this module that a program links.
 package buildinfo
 
 import (
@@ -8,8 +8,8 @@ import (
 
 const module = "github.com/MorpheusAIs/gateway-automation"
 
-// Version returns the module's version, such as "v0.1.0", or "devel" with the
-// commit where it is known, for a program built from a checkout.
+// Version returns the module's version, such as "v0.1.0". For a program built from a
+// checkout it returns "devel-" and the commit, or "devel" if the commit is unknown.
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

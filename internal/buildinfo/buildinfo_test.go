@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestVersion_IsThatOfTheModule(t *testing.T) {
+func TestVersion_IsTheModulesVersion(t *testing.T) {
 	dep := func(v string) []*debug.Module {
 		return []*debug.Module{{Path: "other", Version: "v9"}, {Path: module, Version: v}}
 	}
@@ -26,6 +26,6 @@ func TestVersion_IsThatOfTheModule(t *testing.T) {
 		})
 	}
 	if Version() == "" {
-		t.Error("no version of this program")
+		t.Error("Version() is empty")
 	}
 }

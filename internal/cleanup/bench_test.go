@@ -20,10 +20,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-// BenchmarkCleanup removes CLEANUP_BENCH_ROWS rows, 30,000 unless set, while
-// users read their settings. Two replicas want to clean up; every five seconds
-// they are stopped for as long, so that reads with and without them meet the
-// same noise.
+// BenchmarkCleanup removes CLEANUP_BENCH_ROWS rows (default 30,000) while users read
+// their settings. Two replicas clean up for five seconds and pause for five seconds in
+// turn, so that reads with and without them see the same noise.
 //
 //	CLEANUP_BENCH_ROWS=1000000 CLEANUP_BENCH_PAUSE=20ms go test -run '^$' -bench Cleanup -benchtime 1x -timeout 60m ./internal/cleanup
 func BenchmarkCleanup(b *testing.B) {
@@ -59,12 +58,12 @@ func BenchmarkCleanup(b *testing.B) {
 		}
 		stop()
 		wait.Wait()
-		left(b, pool, n/3)
+		checkRemaining(b, pool, n/3)
 		m.report()
 	}
 }
 
-// measure is what a run of the benchmark finds.
+// measure runs the benchmark and collects its results.
 type measure struct {
 	b     *testing.B
 	pool  *sqlx.DB
@@ -74,19 +73,19 @@ type measure struct {
 
 	mu       sync.Mutex
 	cleaning bool
-	alone    []time.Duration // reads while nobody cleans up
-	during   []time.Duration // and while somebody does
+	alone    []time.Duration // reads without a clean-up
+	during   []time.Duration // reads during a clean-up
 	batches  []time.Duration
 	rows     int64
 	heap     uint64
 }
 
-// clean lets two replicas clean up for a while; done reports that all is gone.
+// clean lets two replicas clean up for d and reports whether nothing is left to delete.
 func (m *measure) clean(d time.Duration) (done bool) {
 	ctx, cancel := context.WithTimeout(m.b.Context(), d)
 	defer cancel()
-	m.set(func() { m.cleaning = true })
-	defer m.set(func() { m.cleaning = false })
+	m.update(func() { m.cleaning = true })
+	defer m.update(func() { m.cleaning = false })
 	var replicas sync.WaitGroup
 	for range 2 {
 		c, err := cleanup.New(sqldb.New(m.pool, sqldb.Options{Observe: m.observe}), cleanup.Options{Pause: m.pause})
@@ -96,14 +95,15 @@ func (m *measure) clean(d time.Duration) (done bool) {
 		}
 		replicas.Go(func() {
 			r, err := c.Pass(ctx, false)
-			m.set(func() { m.rows += r.Total(); done = done || err == nil })
+			m.update(func() { m.rows += r.Total(); done = done || err == nil })
 		})
 	}
 	replicas.Wait()
 	return done
 }
 
-func (m *measure) set(fn func()) {
+// update runs fn under the lock.
+func (m *measure) update(fn func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	fn()
@@ -113,7 +113,7 @@ func (m *measure) observe(name string, _, took time.Duration, _ error) {
 	if name != "cleanup.batch" {
 		return
 	}
-	m.set(func() {
+	m.update(func() {
 		m.batches = append(m.batches, took)
 		if len(m.batches)%100 == 0 {
 			var s runtime.MemStats
@@ -123,20 +123,20 @@ func (m *measure) observe(name string, _, took time.Duration, _ error) {
 	})
 }
 
-// read reads one user's settings after the other, 200 a second.
+// read reads the settings of one user after the other, 200 per second.
 func (m *measure) read(ctx context.Context) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for i := 0; ctx.Err() == nil; i++ {
 		<-tick.C
-		began := time.Now()
+		started := time.Now()
 		s, err := m.store.Get(m.b.Context(), fmt.Sprintf("out-%d", 1+i%m.users))
 		if err != nil || s.IsEnabled || s.Version == 0 {
-			m.b.Errorf("an opt-out was lost: %+v, %v", s, err)
+			m.b.Errorf("settings %+v, error %v; want the stored opt-out", s, err)
 			return
 		}
-		took := time.Since(began)
-		m.set(func() {
+		took := time.Since(started)
+		m.update(func() {
 			if m.cleaning {
 				m.during = append(m.during, took)
 			} else {

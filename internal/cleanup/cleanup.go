@@ -8,28 +8,30 @@
 // # What is deleted
 //
 //   - settings that their user deleted more than the retention ago;
-//   - sessions that were closed, or were never opened, more than the retention
-//     ago. Kept are those that the budget of the last day counts, and all that
-//     are younger than an open whose outcome is unknown: reconciliation must
-//     know every session that it could mistake for that one;
-//   - the audit of flags and rollouts past a retention of its own, which the
-//     tables' triggers enforce: a row younger than 90 days nobody can delete;
-//   - users' feedback, the retention after it was done, or past the audit's
-//     retention; which errors a user got, the retention after the last one;
-//     reports of processes that ended a day ago;
-//   - settings equal to the defaults of users who have neither changed them
-//     nor used the feature for the retention. Deleting them changes nothing
-//     for the user. An opt-out is kept for ever, even while off is the default,
-//     because defaults change.
+//   - sessions that were closed, or failed to open, more than the retention ago.
+//     Sessions that count in the budget of the last day are kept. So are all
+//     sessions younger than an open whose outcome is unknown: reconciliation must
+//     know every session that it could mistake for that open's;
+//   - the audit and the evidence of flags and rollouts, and sums of requests, after
+//     the audit's retention. Triggers protect the audit: nobody can delete a row
+//     younger than 90 days;
+//   - users' feedback: after the retention if it is marked as done, otherwise after
+//     the audit's retention;
+//   - the errors that a user got, the retention after the last one;
+//   - reports of processes whose last report is a day old;
+//   - if automation is on by default: settings that equal the defaults, of users who
+//     have not changed them for the retention and have not used the feature.
+//     Deleting them changes nothing for the user. An opt-out is never deleted,
+//     even while off is the default, because defaults change.
 //
 // # How
 //
-// In batches of 200 rows, oldest first, found by an index. Each batch is a
-// transaction of a few milliseconds, followed by a pause that keeps the effect
-// on other statements small. One replica works at a time: the row "cleanup" of
-// automation_jobs is its lease, which every batch extends. Nothing is held
-// between batches. What a killed replica deleted stays deleted, and another
-// replica continues once the lease has expired.
+// A pass deletes in batches of 200 rows, oldest first, which an index finds. Each
+// batch is a transaction of a few milliseconds, followed by a pause that keeps the
+// effect on other statements small. One replica works at a time: the row "cleanup"
+// of automation_jobs is its lease, which every batch extends. No connection or lock
+// is held between batches. If a replica is killed, another one continues after the
+// lease has expired.
 package cleanup
 
 import (
@@ -47,41 +49,41 @@ import (
 )
 
 var (
-	// ErrBusy says that another process is cleaning up, or died while doing so
+	// ErrBusy means that another process is cleaning up, or died while doing so
 	// within the last minute. Nothing was removed.
 	ErrBusy = errors.New("another process is cleaning up")
-	// ErrLeaseLost says that the pass took too long between two batches and
-	// another process may have continued it. What was removed stays removed.
+	// ErrLeaseLost means that the pass took too long between two batches and
+	// another process may have continued it. Finished batches stay removed.
 	ErrLeaseLost = errors.New("the clean-up's lease was lost")
-	// ErrUnavailable says that the database could not be used.
+	// ErrUnavailable means that the database could not be used.
 	ErrUnavailable = sqldb.ErrUnavailable
 )
 
 const (
-	// MinRetention is the shortest retention: a user's budget looks back one day.
+	// MinRetention is the shortest retention: a user's budget counts the last day.
 	MinRetention = 24 * time.Hour
-	// MinAuditRetention is the shortest retention of the audit, and the age
-	// below which its triggers let nobody delete a row.
+	// MinAuditRetention is the shortest retention of the audit. The audit's triggers
+	// reject the deletion of younger rows.
 	MinAuditRetention = 90 * 24 * time.Hour
 )
 
-// Options of a Cleaner. The zero value works.
+// Options configure a Cleaner. The zero value works.
 type Options struct {
 	Retention      time.Duration // 0 means 30 days, at least MinRetention
 	AuditRetention time.Duration // 0 means 365 days, at least MinAuditRetention
 
-	// What holds for a user who has nothing stored, as in settings.Defaults.
+	// The settings of a user who has stored none, as in settings.Defaults.
 	DefaultOptIn    bool
 	DefaultDuration time.Duration // 0 means 1 h
 
 	Interval time.Duration // between the passes of all replicas together; 0 means 1 h
-	Batch    int           // rows in a transaction, fewer where it takes long; 0 means 200
+	Batch    int           // rows per transaction; a pass reduces it when a batch is slow; 0 means 200
 	Pause    time.Duration // between two batches; 0 means 200 ms, so about 1,000 rows a second are deleted
 	NoPause  bool          // makes Pause 0
 
 	// Progress, if set, is called after each batch with the report so far.
 	Progress func(Report)
-	// Observe, if set, is called after each pass that Run made.
+	// Observe, if set, is called after each pass of Run.
 	Observe func(Report, error)
 
 	Logger *slog.Logger     // nil discards
@@ -117,7 +119,7 @@ func (o Options) withDefaults() (Options, error) {
 	return o, errors.Join(errs...)
 }
 
-// Cleaner removes what is past its retention. It is safe for concurrent use.
+// Cleaner removes rows that are past their retention. It is safe for concurrent use.
 type Cleaner struct {
 	db   *sqldb.DB
 	opts Options
@@ -132,15 +134,15 @@ func New(db *sqldb.DB, o Options) (*Cleaner, error) {
 	return &Cleaner{db: db, opts: o}, nil
 }
 
-// Report is what a pass removed, or would remove. In JSON, durations are
-// numbers of seconds: took_seconds, older_than_seconds.
+// Report says what a pass removed or, in a dry run, would remove. In JSON, durations
+// are numbers of seconds: took_seconds, older_than_seconds.
 type Report struct {
 	DryRun  bool
-	Removed []Count // one for each kind, in the order of the work
+	Removed []Count // one for each kind, in the order of processing
 	Took    time.Duration
 }
 
-// Count is how many rows of one kind a pass removed, or would remove.
+// Count says how many rows of one kind a pass removed, or would remove.
 type Count struct {
 	Kind      string
 	Table     string
@@ -168,7 +170,7 @@ func (c Count) MarshalJSON() ([]byte, error) {
 	}{c.Kind, c.Table, c.OlderThan.Seconds(), c.Rows})
 }
 
-// Total is the number of rows of all kinds.
+// Total returns the number of rows of all kinds.
 func (r Report) Total() (n int64) {
 	for _, c := range r.Removed {
 		n += c.Rows
@@ -176,20 +178,19 @@ func (r Report) Total() (n int64) {
 	return n
 }
 
-// Pass removes everything that is past its retention. With dryRun it reports
-// what that would be: nothing is written, and no lease is needed. It returns
-// when done, when ctx ends, or at the first error, with what it has removed
-// until then. The error is ErrBusy, ErrLeaseLost, ctx's, or the database's.
+// Pass removes all rows that are past their retention. With dryRun it only counts
+// them: it writes nothing and needs no lease. It returns when it is done, when ctx
+// ends, or at the first error. The report then covers the rows removed so far. The
+// error is ErrBusy, ErrLeaseLost, ctx's, or the database's.
 func (c *Cleaner) Pass(ctx context.Context, dryRun bool) (Report, error) {
 	return c.pass(ctx, dryRun, 0)
 }
 
-// Run makes a pass every Interval until ctx ends, and returns nil then. However
-// many replicas run, there is one pass an interval. Errors are logged; the next
-// pass tries again.
+// Run makes a pass every Interval until ctx ends, and then returns nil. All replicas
+// together make one pass per interval. Errors are logged; the next pass tries again.
 func (c *Cleaner) Run(ctx context.Context) error {
-	// A gateway may be restarted more often than it cleans up, so it asks
-	// several times an interval whether a pass is due, with one statement.
+	// A gateway may be restarted more often than once per interval, so it checks several
+	// times per interval whether a pass is due. The check is one statement.
 	wait := min(c.opts.Interval/4, 5*time.Minute)
 	if err := retry.Sleep(ctx, rand.N(wait+1)); err != nil {
 		return nil

@@ -34,8 +34,8 @@ func newCleaner(tb testing.TB, pool *sqlx.DB, o cleanup.Options) *cleanup.Cleane
 	return c
 }
 
-// pass is one that must succeed.
-func pass(tb testing.TB, c *cleanup.Cleaner, dryRun bool) cleanup.Report {
+// mustPass makes a pass that must succeed.
+func mustPass(tb testing.TB, c *cleanup.Cleaner, dryRun bool) cleanup.Report {
 	tb.Helper()
 	r, err := c.Pass(tb.Context(), dryRun)
 	if err != nil {
@@ -44,7 +44,7 @@ func pass(tb testing.TB, c *cleanup.Cleaner, dryRun bool) cleanup.Report {
 	return r
 }
 
-// counts are the numbers of a report, in its order.
+// counts returns the rows of each kind of a report, in its order.
 func counts(r cleanup.Report) []int64 {
 	list := make([]int64, len(r.Removed))
 	for i, c := range r.Removed {
@@ -53,8 +53,8 @@ func counts(r cleanup.Report) []int64 {
 	return list
 }
 
-// run executes statements, with the words of sqldb.
-func run(tb testing.TB, pool *sqlx.DB, statements ...string) {
+// execute executes statements, which may contain sqldb's macros.
+func execute(tb testing.TB, pool *sqlx.DB, statements ...string) {
 	tb.Helper()
 	db := sqldb.New(pool, sqldb.Options{Timeout: 5 * time.Minute})
 	for _, s := range statements {
@@ -64,7 +64,7 @@ func run(tb testing.TB, pool *sqlx.DB, statements ...string) {
 	}
 }
 
-func texts(tb testing.TB, pool *sqlx.DB, query string) []string {
+func selectStrings(tb testing.TB, pool *sqlx.DB, query string) []string {
 	tb.Helper()
 	list := []string{}
 	if err := pool.SelectContext(tb.Context(), &list, query); err != nil {
@@ -73,7 +73,7 @@ func texts(tb testing.TB, pool *sqlx.DB, query string) []string {
 	return list
 }
 
-func number(tb testing.TB, pool *sqlx.DB, query string) (n int) {
+func selectInt(tb testing.TB, pool *sqlx.DB, query string) (n int) {
 	tb.Helper()
 	if err := pool.GetContext(tb.Context(), &n, query); err != nil {
 		tb.Fatal(err)
@@ -81,10 +81,10 @@ func number(tb testing.TB, pool *sqlx.DB, query string) (n int) {
 	return n
 }
 
-// ago is a time of so many hours before now, as SQL.
+// ago returns SQL for the time that many hours ago.
 func ago(hours float64) string { return fmt.Sprintf("{in %.3f}", -3600*hours) }
 
-// series is a FROM clause with the numbers 1 to n as i.
+// series returns a FROM item with the numbers 1 to n as i.
 func series(pool *sqlx.DB, n int) string {
 	if pool.DriverName() == "sqlite" {
 		return fmt.Sprintf(`(WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < %d) SELECT i FROM s) AS numbers`, n)
@@ -94,7 +94,7 @@ func series(pool *sqlx.DB, n int) string {
 
 const day = 24
 
-// setting inserts one user's settings.
+// setting inserts one user's settings. A deletedHours of 0 means not deleted.
 func setting(user string, enabled bool, duration int, updatedHours, deletedHours float64) string {
 	deleted := "NULL"
 	if deletedHours > 0 {
@@ -104,7 +104,7 @@ func setting(user string, enabled bool, duration int, updatedHours, deletedHours
 		VALUES ('%s', %t, %d, %s, %s, %s)`, user, enabled, duration, ago(updatedHours), ago(updatedHours), deleted)
 }
 
-// session inserts one row; hours of 0 are no time.
+// session inserts a session that was opened and closed that many hours ago; 0 means never.
 func session(id, user, state string, opened, closed float64) string {
 	at := func(hours float64) string {
 		if hours == 0 {
@@ -112,38 +112,39 @@ func session(id, user, state string, opened, closed float64) string {
 		}
 		return ago(hours)
 	}
-	chain, ends := "NULL", "NULL"
+	chainID, ends := "NULL", "NULL"
 	if state == "open" || state == "ending" || state == "closed" {
-		chain, ends = "'0x"+id+"'", ago(opened-1)
+		chainID, ends = "'0x"+id+"'", ago(opened-1)
 	}
 	return fmt.Sprintf(`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, created_at, called_at, opened_at, ends_at, closed_at, next_at)
 		VALUES ('%s', %s, 'm', '%s', '%s', %s, 3600, '%s', %s, %s, %s, %s, %s, %s)`,
-		id, chain, user, user, at(opened), state, at(opened), at(opened), at(opened), ends, at(closed), at(opened))
+		id, chainID, user, user, at(opened), state, at(opened), at(opened), at(opened), ends, at(closed), at(opened))
 }
 
-// fill makes n rows of each kind that go, and n/10 of each that stay.
+// fill inserts 3n rows that a pass deletes, n in each of three tables, and n/10 of each
+// kind that it must keep.
 func fill(tb testing.TB, pool *sqlx.DB, n int) {
 	tb.Helper()
-	old := func(n int) string { return series(pool, n) }
-	run(tb, pool,
+	numbers := func(n int) string { return series(pool, n) }
+	execute(tb, pool,
 		`INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at, deleted_at)
-			SELECT 'deleted-' || i, i % 2 = 0, 3600, `+ago(100*day)+`, {in -8640000.0 + i}, {in -8640000.0 + i} FROM `+old(n),
+			SELECT 'deleted-' || i, i % 2 = 0, 3600, `+ago(100*day)+`, {in -8640000.0 + i}, {in -8640000.0 + i} FROM `+numbers(n),
 		`INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at)
-			SELECT 'out-' || i, FALSE, 3600, `+ago(100*day)+`, {in -8640000.0 + i} FROM `+old(n/10),
+			SELECT 'out-' || i, FALSE, 3600, `+ago(100*day)+`, {in -8640000.0 + i} FROM `+numbers(n/10),
 		`INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at)
-			SELECT 'in-' || i, TRUE, 3600, `+ago(100*day)+`, {in -8640000.0 + i} FROM `+old(n/10),
+			SELECT 'in-' || i, TRUE, 3600, `+ago(100*day)+`, {in -8640000.0 + i} FROM `+numbers(n/10),
 		`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, created_at, called_at, opened_at, ends_at, closed_at, next_at)
 			SELECT 'closed-' || i, '0xc' || i, 'm', 'u' || (i % 1000), 'u' || (i % 1000), {in -8650000.0 + i}, 3600, 'closed',
-				{in -8650000.0 + i}, {in -8650000.0 + i}, {in -8650000.0 + i}, {in -8646400.0 + i}, {in -8640000.0 + i}, {in -8640000.0 + i} FROM `+old(n),
+				{in -8650000.0 + i}, {in -8650000.0 + i}, {in -8650000.0 + i}, {in -8646400.0 + i}, {in -8640000.0 + i}, {in -8640000.0 + i} FROM `+numbers(n),
 		`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, created_at, called_at, opened_at, ends_at, next_at)
 			SELECT 'open-' || i, '0xo' || i, 'm', 'u' || (i % 1000), 'u' || (i % 1000), {in -60.0}, 3600, 'open',
-				{in -60.0}, {in -60.0}, {in -60.0}, {in 3540.0}, {in 3600.0} FROM `+old(n/10),
+				{in -60.0}, {in -60.0}, {in -60.0}, {in 3540.0}, {in 3600.0} FROM `+numbers(n/10),
 		`INSERT INTO feature_flag_events (feature_name, version, action, changed_at, changed_by, before, after)
-			SELECT 'automation', i, 'update', {in -40000000.0 + i}, 'test', '{}', '{}' FROM `+old(n))
+			SELECT 'automation', i, 'update', {in -40000000.0 + i}, 'test', '{}', '{}' FROM `+numbers(n))
 }
 
-// left checks that after fill and a clean-up all is there that must be.
-func left(tb testing.TB, pool *sqlx.DB, n int) {
+// checkRemaining checks that a clean-up after fill has deleted and kept the right rows.
+func checkRemaining(tb testing.TB, pool *sqlx.DB, n int) {
 	tb.Helper()
 	for query, want := range map[string]int{
 		`SELECT count(*) FROM user_automation_settings WHERE user_id LIKE 'out-%' AND NOT is_enabled AND deleted_at IS NULL`: n / 10,
@@ -154,8 +155,8 @@ func left(tb testing.TB, pool *sqlx.DB, n int) {
 		`SELECT count(*) FROM feature_flag_events WHERE changed_by = 'test'`:                                                 0,
 		`SELECT count(*) FROM feature_flag_events WHERE changed_by <> 'test'`:                                                1,
 	} {
-		if got := number(tb, pool, query); got != want {
-			tb.Errorf("%s: %d, want %d", query, got, want)
+		if got := selectInt(tb, pool, query); got != want {
+			tb.Errorf("%s: %d rows, want %d", query, got, want)
 		}
 	}
 }

@@ -8,13 +8,13 @@ import (
 )
 
 const (
-	leaseDuration = time.Minute            // how long a pass blocks others after its process died
+	leaseDuration = time.Minute            // how long a pass blocks others after its process has died
 	slowBatch     = 100 * time.Millisecond // a batch that takes longer is followed by a smaller one
 	minBatch      = 20                     // rows
 )
 
-// acquireLease takes the lease unless another process has it or a pass has
-// finished within since: then the error is ErrBusy.
+// acquireLease acquires the lease. It returns ErrBusy if another process has it or a
+// pass has finished within the duration since.
 func (p *pass) acquireLease(ctx context.Context, since time.Duration) error {
 	n, err := sqldb.Write(ctx, p.db, "cleanup.acquire", func(tx *sqldb.Tx) (int64, error) {
 		return tx.Exec(`INSERT INTO automation_jobs AS j (name, lease_token, lease_until, started_at) VALUES ('cleanup', $1, {in $2}, {now})
@@ -30,7 +30,7 @@ func (p *pass) acquireLease(ctx context.Context, since time.Duration) error {
 
 // runBatch runs fn in a transaction that extends the lease.
 func runBatch[T any](ctx context.Context, p *pass, fn func(*sqldb.Tx) (T, error)) (T, error) {
-	began := p.opts.Now()
+	started := p.opts.Now()
 	v, err := sqldb.Write(ctx, p.db, "cleanup.batch", func(tx *sqldb.Tx) (v T, err error) {
 		n, err := tx.Exec(`UPDATE automation_jobs SET lease_until = {in $2} WHERE name = 'cleanup' AND lease_token = $1`, p.token, leaseDuration.Seconds())
 		if err == nil && n == 0 {
@@ -41,7 +41,7 @@ func runBatch[T any](ctx context.Context, p *pass, fn func(*sqldb.Tx) (T, error)
 		}
 		return fn(tx)
 	})
-	if p.opts.Now().Sub(began) > slowBatch {
+	if p.opts.Now().Sub(started) > slowBatch {
 		p.batch = max(p.batch/2, min(minBatch, p.batch))
 	}
 	return v, err
@@ -55,8 +55,8 @@ func (p *pass) markFinished(ctx context.Context) error {
 	return err
 }
 
-// releaseLease gives the lease back, also when ctx has ended. If that fails, the
-// lease expires.
+// releaseLease releases the lease, even if ctx has ended. If that fails, the lease
+// expires.
 func (p *pass) releaseLease(ctx context.Context) {
 	_, err := sqldb.Write(context.WithoutCancel(ctx), p.db, "cleanup.release", func(tx *sqldb.Tx) (int64, error) {
 		return tx.Exec(`UPDATE automation_jobs SET lease_token = NULL, lease_until = NULL WHERE name = 'cleanup' AND lease_token = $1`, p.token)

@@ -11,25 +11,26 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// clockSkew bounds how far a session's times on the chain and in its row differ.
+// clockSkew is the largest assumed difference between a session's times on the chain
+// and in its row.
 const clockSkew = time.Hour
 
 // pass is one pass; token identifies its lease.
 type pass struct {
 	*Cleaner
-	token  string
-	dryRun bool
-	began  time.Time
-	batch  int
-	report Report
+	token     string
+	dryRun    bool
+	startedAt time.Time
+	batch     int
+	report    Report
 }
 
-// pass runs unless another pass finished within since or is still running.
+// pass runs unless another pass is still running or finished within the duration since.
 func (c *Cleaner) pass(ctx context.Context, dryRun bool, since time.Duration) (Report, error) {
-	p := &pass{Cleaner: c, token: rand.Text(), dryRun: dryRun, began: c.opts.Now(), batch: c.opts.Batch,
+	p := &pass{Cleaner: c, token: rand.Text(), dryRun: dryRun, startedAt: c.opts.Now(), batch: c.opts.Batch,
 		report: Report{DryRun: dryRun, Removed: []Count{}}}
 	err := p.run(ctx, since)
-	p.report.Took = c.opts.Now().Sub(p.began)
+	p.report.Took = c.opts.Now().Sub(p.startedAt)
 	if err != nil {
 		err = fmt.Errorf("cleanup: %w", err)
 	}
@@ -49,7 +50,7 @@ func (p *pass) run(ctx context.Context, since time.Duration) error {
 			return fmt.Errorf("%s: %w", k.name, err)
 		}
 	}
-	if p.opts.DefaultOptIn { // otherwise a setting that is on differs from the default
+	if p.opts.DefaultOptIn { // otherwise every setting that is on differs from the default
 		p.report.Removed = append(p.report.Removed, Count{Kind: unusedName, Table: unusedTable, OlderThan: p.opts.Retention})
 		if err := p.deleteUnused(ctx); err != nil {
 			return fmt.Errorf("%s: %w", unusedName, err)
@@ -74,8 +75,8 @@ func (p *pass) deleteExpired(ctx context.Context, k kind) error {
 		p.addRows(n)
 		return err
 	}
-	// Start from the end of the last batch: until a vacuum the index still
-	// leads through all the rows that were deleted.
+	// Each batch starts where the last one ended: until a vacuum, the index still
+	// contains all deleted rows, and a search from the beginning would read them again.
 	from := "0001-01-01"
 	for {
 		limit := p.batch
@@ -102,7 +103,7 @@ func (p *pass) deleteExpired(ctx context.Context, k kind) error {
 	}
 }
 
-// minAge returns how old a row must be, in seconds.
+// minAge returns the age in seconds from which a row is deleted.
 func (k kind) minAge(tx *sqldb.Tx) (float64, error) {
 	age := k.retention.Seconds()
 	if !k.keepsUncertain {
@@ -113,23 +114,23 @@ func (k kind) minAge(tx *sqldb.Tx) (float64, error) {
 	return max(age, uncertain+clockSkew.Seconds()), err
 }
 
-// deleteUnused reads the users who have automation on in the order of their
-// ids, and deletes those whose settings equal the defaults and were not used.
+// deleteUnused goes through the users who have automation on, in the order of their
+// ids, and deletes the settings that equal the defaults and were not used.
 func (p *pass) deleteUnused(ctx context.Context) error {
 	type window struct {
-		last    string
+		last    string // the id of the last user; "" if there are no more users
 		deleted int64
 	}
 	from := ""
 	for {
 		limit := p.batch
 		work := func(tx *sqldb.Tx) (w window, err error) {
-			var seen []string
-			if err := tx.Select(&seen, `SELECT {text s.user_id} FROM `+optedIn+` ORDER BY {text s.user_id} LIMIT $2`, from, limit); err != nil || len(seen) == 0 {
+			var users []string
+			if err := tx.Select(&users, `SELECT {text s.user_id} FROM `+optedIn+` ORDER BY {text s.user_id} LIMIT $2`, from, limit); err != nil || len(users) == 0 {
 				return w, err
 			}
-			last := seen[len(seen)-1]
-			if len(seen) == limit {
+			last := users[len(users)-1]
+			if len(users) == limit {
 				w.last = last
 			}
 			if p.dryRun {
@@ -163,12 +164,13 @@ func (p *pass) deleteUnused(ctx context.Context) error {
 
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }
 
-// addRows adds to the report of the current kind.
+// addRows adds n to the count of the current kind, which is the report's last, and
+// reports the progress.
 func (p *pass) addRows(n int64) {
 	p.report.Removed[len(p.report.Removed)-1].Rows += n
 	if p.opts.Progress != nil {
 		r := p.report
-		r.Removed, r.Took = append([]Count(nil), r.Removed...), p.opts.Now().Sub(p.began)
+		r.Removed, r.Took = append([]Count(nil), r.Removed...), p.opts.Now().Sub(p.startedAt)
 		p.opts.Progress(r)
 	}
 }

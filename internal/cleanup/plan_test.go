@@ -15,7 +15,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// The worst case of each kind: a full table of which nearly nothing may go.
+// fixture is the worst case of each kind: a large table of which almost no rows may be
+// deleted.
 var fixture = []string{
 	`INSERT INTO user_automation_settings (user_id, is_enabled, session_duration, created_at, updated_at, deleted_at)
 		SELECT 'u' || i, i % 2 = 0, 3600, {in -9e6}, {in -9e6}, CASE WHEN i % 10 = 1 THEN {in -100.0 * i} END FROM numbers`,
@@ -42,10 +43,10 @@ var fixture = []string{
 		SELECT 'r', 'r', i, '', {in -1000.0 * i}, {in -1000.0 * i} FROM numbers`,
 }
 
-// small is a table that is read whole, on purpose; see kinds.
-const small = "automation_rollout_counts"
+// wholeTable is the only table that a batch may read without an index; see kinds.
+const wholeTable = "automation_rollout_counts"
 
-// numbers is a table of 1 to %d.
+// numbers creates a table with the numbers 1 to %d.
 const numbers = `CREATE TABLE numbers AS WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < %d) SELECT i FROM s`
 
 func TestPass_UsesAnIndexForEveryBatch(t *testing.T) {
@@ -58,17 +59,17 @@ func TestPass_UsesAnIndexForEveryBatch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plans := func(lite bool) []plan {
+	plans := func(sqlite bool) []plan {
 		list := []plan{
 			{uncertainOpenAge, nil, "automation_sessions_(due|fingerprint|by_state)"},
 			{`SELECT s.user_id FROM ` + optedIn + ` ORDER BY s.user_id LIMIT $2`, []any{"u2", 500}, "user_automation_settings_adopters"},
-			{deleteUnusedQuery(lite), []any{"u2", "u25", o.Retention.Seconds(), 3600}, "automation_sessions_budget"},
+			{deleteUnusedQuery(sqlite), []any{"u2", "u25", o.Retention.Seconds(), 3600}, "automation_sessions_budget"},
 		}
 		for i, k := range kinds(o) {
 			index := []string{"user_automation_settings_deleted", "automation_sessions_ended", "feature_flag_events_by_time",
-				"automation_rollout_events_by_time", small, "automation_rollout_failures_by_minute", "automation_rollout_minutes_by_time", "automation_rollout_outbox_by_time", "automation_feedback_by_time", "automation_feedback_by_time",
+				"automation_rollout_events_by_time", wholeTable, "automation_rollout_failures_by_minute", "automation_rollout_minutes_by_time", "automation_rollout_outbox_by_time", "automation_feedback_by_time", "automation_feedback_by_time",
 				"automation_activity_(pkey|1)", "automation_user_failures_by_time", "automation_replicas_by_time"}[i]
-			list = append(list, plan{k.deleteQuery(lite), []any{k.retention.Seconds(), o.Batch, "0001-01-01"}, index})
+			list = append(list, plan{k.deleteQuery(sqlite), []any{k.retention.Seconds(), o.Batch, "0001-01-01"}, index})
 		}
 		return list
 	}
@@ -91,19 +92,19 @@ func TestPass_UsesAnIndexForEveryBatch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pool := db.open(t)
 			schematest.Migrate(t, pool)
-			words := sqldb.New(pool, sqldb.Options{})
+			macros := sqldb.New(pool, sqldb.Options{})
 			for _, s := range append(append([]string{fmt.Sprintf(numbers, db.rows)}, fixture...), `ANALYZE`) {
-				if _, err := pool.ExecContext(t.Context(), words.Expand(s)); err != nil {
+				if _, err := pool.ExecContext(t.Context(), macros.Expand(s)); err != nil {
 					t.Fatalf("%s: %v", s, err)
 				}
 			}
-			for _, p := range plans(words.SQLite()) {
-				text := explain(t, pool, db.explain+words.Expand(p.query), p.args)
+			for _, p := range plans(macros.SQLite()) {
+				text := explain(t, pool, db.explain+macros.Expand(p.query), p.args)
 				if !regexp.MustCompile(p.index).MatchString(text) {
 					t.Errorf("%s\ndoes not use %s:\n%s", p.query, p.index, text)
 				}
 				for _, scan := range db.scans {
-					if strings.Contains(text, scan) && p.index != small {
+					if strings.Contains(text, scan) && p.index != wholeTable {
 						t.Errorf("%s\nreads a whole table or sorts:\n%s", p.query, text)
 					}
 				}
@@ -114,7 +115,7 @@ func TestPass_UsesAnIndexForEveryBatch(t *testing.T) {
 
 func explain(t *testing.T, pool *sqlx.DB, query string, args []any) string {
 	t.Helper()
-	rows, err := pool.QueryxContext(t.Context(), query, args...) //nolint:sqlclosecheck // it is closed below
+	rows, err := pool.QueryxContext(t.Context(), query, args...) //nolint:sqlclosecheck // closed below
 	if err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}

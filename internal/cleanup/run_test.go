@@ -11,8 +11,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
-// The database keeps its own time, which stands still for a bubble: that a
-// pass is due is told to it by hand.
+// The database's clock does not follow the synctest clock, so the test makes a pass due by
+// changing its row.
 func TestRun_MakesOnePassAnIntervalOverAllReplicas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pool := schematest.SQLite(t)
@@ -23,7 +23,7 @@ func TestRun_MakesOnePassAnIntervalOverAllReplicas(t *testing.T) {
 		for range 3 {
 			c := newCleaner(t, pool, cleanup.Options{Interval: time.Hour, Observe: func(r cleanup.Report, err error) {
 				if err != nil {
-					t.Error(err)
+					t.Errorf("pass failed: %v", err)
 				}
 				passes.Add(1)
 				rows.Add(r.Total())
@@ -31,11 +31,11 @@ func TestRun_MakesOnePassAnIntervalOverAllReplicas(t *testing.T) {
 			go func() { done <- c.Run(ctx) }()
 		}
 		for i := range 3 {
-			run(t, pool, setting("u", true, 3600, 40*day, 40*day), `UPDATE automation_jobs SET finished_at = {in -3601}`)
+			execute(t, pool, setting("u", true, 3600, 40*day, 40*day), `UPDATE automation_jobs SET finished_at = {in -3601}`)
 			time.Sleep(time.Hour)
 			synctest.Wait()
 			if p, r := passes.Load(), rows.Load(); p != int64(i+1) || r != int64(i+1) {
-				t.Errorf("%d passes removed %d rows in interval %d", p, r, i+1)
+				t.Errorf("after %d intervals %d passes removed %d rows, want one pass and one row per interval", i+1, p, r)
 			}
 		}
 		cancel()
@@ -53,15 +53,15 @@ func TestRun_ContinuesAfterAFailedPass(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		reports := make(chan error, 100)
 		c := newCleaner(t, pool, cleanup.Options{Observe: func(_ cleanup.Report, err error) { reports <- err }})
-		run(t, pool, `ALTER TABLE user_automation_settings RENAME TO elsewhere`)
+		execute(t, pool, `ALTER TABLE user_automation_settings RENAME TO renamed`)
 		done := make(chan error)
 		go func() { done <- c.Run(ctx) }()
 		if err := <-reports; err == nil {
-			t.Error("the first pass found its table")
+			t.Error("the pass without the table succeeded")
 		}
-		run(t, pool, `ALTER TABLE elsewhere RENAME TO user_automation_settings`)
+		execute(t, pool, `ALTER TABLE renamed RENAME TO user_automation_settings`)
 		if err := <-reports; err != nil {
-			t.Error(err)
+			t.Errorf("the pass after the failed one: %v", err)
 		}
 		cancel()
 		if err := <-done; err != nil {
@@ -80,11 +80,11 @@ func TestRun_EndsInTheMiddleOfAPass(t *testing.T) {
 		if err := c.Run(ctx); err != nil {
 			t.Error(err)
 		}
-		if n := number(t, pool, `SELECT count(*) FROM user_automation_settings WHERE deleted_at IS NOT NULL`); n != 45 {
-			t.Errorf("%d are left, want 45", n)
+		if n := selectInt(t, pool, `SELECT count(*) FROM user_automation_settings WHERE deleted_at IS NOT NULL`); n != 45 {
+			t.Errorf("%d of 50 deleted settings are left, want 45", n)
 		}
-		if n := number(t, pool, `SELECT count(*) FROM automation_jobs WHERE lease_token IS NOT NULL`); n != 0 {
-			t.Error("the lease was not given back")
+		if n := selectInt(t, pool, `SELECT count(*) FROM automation_jobs WHERE lease_token IS NOT NULL`); n != 0 {
+			t.Error("the lease was not released")
 		}
 	})
 }

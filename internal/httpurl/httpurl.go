@@ -7,8 +7,8 @@ import (
 )
 
 // Parse accepts an absolute http or https URL with a host and without
-// credentials, which would be logged along with it. Its errors never repeat the
-// URL: what stands in the wrong place may be a password.
+// credentials, because URLs are logged. Its errors never repeat the URL, which may
+// contain a password in an unexpected place.
 func Parse(raw string) (*url.URL, error) {
 	const want = "; expected a URL such as https://host:8082/path"
 	u, err := url.Parse(raw)
@@ -27,8 +27,8 @@ func Parse(raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// ParseBase is Parse for a URL that paths are appended to: one without a query
-// and without a fragment.
+// ParseBase is Parse for a URL to which paths are appended. It also rejects a query
+// and a fragment.
 func ParseBase(raw string) (*url.URL, error) {
 	u, err := Parse(raw)
 	if err == nil && (u.RawQuery != "" || u.ForceQuery || u.Fragment != "") {

@@ -10,9 +10,9 @@ import (
 func TestParse(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		raw             string
-		problem         string // of Parse; empty: none
-		problemWithBase string // of ParseBase
+		raw            string
+		parseError     string // part of Parse's error; empty: none
+		parseBaseError string // part of ParseBase's error; empty: none
 	}{
 		{"http://127.0.0.1:8082", "", ""},
 		{"https://node.example.com/base/", "", ""},
@@ -31,23 +31,23 @@ func TestParse(t *testing.T) {
 		{"https:///secret", "no host", "no host"},
 		{"https://:8082/secret", "no host", "no host"},
 	} {
-		check := func(name string, err error, problem string) {
+		check := func(name string, err error, want string) {
 			t.Helper()
 			switch {
-			case problem == "" && err != nil:
-				t.Errorf("%s(%q): %v", name, c.raw, err)
-			case problem != "" && (err == nil || !strings.Contains(err.Error(), problem)):
-				t.Errorf("%s(%q): error %v, want one with %q", name, c.raw, err, problem)
-			case problem != "" && strings.Contains(err.Error(), "secret"):
+			case want == "" && err != nil:
+				t.Errorf("%s(%q): error %v, want none", name, c.raw, err)
+			case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+				t.Errorf("%s(%q): error %v, want one that contains %q", name, c.raw, err, want)
+			case want != "" && strings.Contains(err.Error(), "secret"):
 				t.Errorf("%s(%q): the error repeats the URL: %v", name, c.raw, err)
 			}
 		}
 		u, err := httpurl.Parse(c.raw)
-		check("Parse", err, c.problem)
+		check("Parse", err, c.parseError)
 		if err == nil && u.String() != c.raw {
-			t.Errorf("Parse(%q) = %q", c.raw, u)
+			t.Errorf("Parse(%q) = %q, want the same URL", c.raw, u)
 		}
 		_, err = httpurl.ParseBase(c.raw)
-		check("ParseBase", err, c.problemWithBase)
+		check("ParseBase", err, c.parseBaseError)
 	}
 }

@@ -1,6 +1,6 @@
-// Package retry has the waiting that every background loop needs: a loop that
-// can be triggered, a back-off, and a sleep that a context ends. All waits are
-// jittered, so that replicas do not query the database in step.
+// Package retry has what every background loop needs to wait: a loop that can be
+// triggered, a back-off, and a sleep that a context ends. Loop jitters its waits, so that
+// replicas do not query the database at the same moments.
 package retry
 
 import (
@@ -15,7 +15,7 @@ type Trigger chan struct{}
 // NewTrigger returns a Trigger for one Loop.
 func NewTrigger() Trigger { return make(Trigger, 1) }
 
-// Fire never blocks. Calls that come while one is pending count once.
+// Fire triggers the Loop. It never blocks; calls before the Loop runs count once.
 func (t Trigger) Fire() {
 	select {
 	case t <- struct{}{}:
@@ -38,7 +38,7 @@ func Loop(ctx context.Context, trigger <-chan struct{}, fn func(context.Context)
 	}
 }
 
-// Sleep waits for d, or until ctx ends, and then returns its cause.
+// Sleep waits for d and returns nil, or returns the cause of ctx when ctx ends first.
 func Sleep(ctx context.Context, d time.Duration) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -61,9 +61,9 @@ func Jitter(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
 }
 
-// Backoff returns how long to wait after the given number of failures in a row,
-// at least 1: first, doubled for each failure after the first, at most limit.
-// It is not jittered; pass it to Jitter or return it to Loop.
+// Backoff returns how long to wait after that many failures in a row: first after one
+// failure, doubled for each further failure, at most limit. The result is not jittered;
+// pass it to Jitter or return it to Loop.
 func Backoff(failures int, first, limit time.Duration) time.Duration {
 	for d := first; ; d *= 2 {
 		if failures <= 1 || d >= limit {

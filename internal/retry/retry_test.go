@@ -28,11 +28,11 @@ func TestLoop_RunsAtOnceAndThenAtJitteredIntervals(t *testing.T) {
 			gap := calls[i].Sub(calls[i-1])
 			gaps[gap] = true
 			if gap < 54*time.Second || gap > 66*time.Second {
-				t.Errorf("call %d came after %v, want a minute give or take a tenth", i, gap)
+				t.Errorf("call %d came after %v, want 54 s to 66 s", i, gap)
 			}
 		}
 		if len(gaps) < 10 {
-			t.Errorf("only %d different gaps: not jittered", len(gaps))
+			t.Errorf("only %d different gaps, want at least 10 because of jitter", len(gaps))
 		}
 	})
 }
@@ -49,7 +49,7 @@ func TestLoop_RunsWhenTriggered(t *testing.T) {
 		}()
 		synctest.Wait()
 		trigger.Fire()
-		trigger.Fire() // may join the one before, never blocks
+		trigger.Fire() // may count together with the first, never blocks
 		synctest.Wait()
 		if calls < 2 || calls > 3 {
 			t.Errorf("%d calls, want the first one and one or two triggered ones", calls)
@@ -58,7 +58,7 @@ func TestLoop_RunsWhenTriggered(t *testing.T) {
 		time.Sleep(50 * time.Minute)
 		synctest.Wait()
 		if calls != before {
-			t.Errorf("%d calls without a trigger or the interval", calls-before)
+			t.Errorf("%d calls without a trigger before the interval, want none", calls-before)
 		}
 		cancel()
 		<-done
@@ -72,24 +72,24 @@ func TestLoop_DoesNothingAfterItsContextHasEnded(t *testing.T) {
 	trigger := retry.NewTrigger()
 	trigger.Fire()
 	retry.Loop(ctx, trigger, func(context.Context) time.Duration {
-		t.Error("called")
+		t.Error("Loop called the function")
 		return 0
 	})
 }
 
-func TestLoop_CallsAgainAtOnceWhenThePauseIsNotPositive(t *testing.T) {
+func TestLoop_CallsAgainAtOnceIfTheDurationIsNotPositive(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		begun, calls := time.Now(), 0
+		started, calls := time.Now(), 0
 		retry.Loop(ctx, nil, func(context.Context) time.Duration {
 			if calls++; calls == 100 {
 				cancel()
 			}
 			return -time.Second * time.Duration(calls%2)
 		})
-		if took := time.Since(begun); took != 0 {
-			t.Errorf("100 calls took %v", took)
+		if took := time.Since(started); took != 0 {
+			t.Errorf("100 calls took %v, want no time", took)
 		}
 	})
 }
@@ -97,19 +97,19 @@ func TestLoop_CallsAgainAtOnceWhenThePauseIsNotPositive(t *testing.T) {
 func TestSleep(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		begun := time.Now()
-		if err := retry.Sleep(t.Context(), time.Hour); err != nil || time.Since(begun) != time.Hour {
-			t.Errorf("slept %v, %v", time.Since(begun), err)
+		started := time.Now()
+		if err := retry.Sleep(t.Context(), time.Hour); err != nil || time.Since(started) != time.Hour {
+			t.Errorf("slept %v, error %v; want an hour", time.Since(started), err)
 		}
-		why := errors.New("why")
+		cause := errors.New("the cause")
 		ctx, cancel := context.WithCancelCause(t.Context())
-		time.AfterFunc(time.Minute, func() { cancel(why) })
-		begun = time.Now()
-		if err := retry.Sleep(ctx, time.Hour); !errors.Is(err, why) || time.Since(begun) != time.Minute {
-			t.Errorf("slept %v, %v, want a minute and the cause", time.Since(begun), err)
+		time.AfterFunc(time.Minute, func() { cancel(cause) })
+		started = time.Now()
+		if err := retry.Sleep(ctx, time.Hour); !errors.Is(err, cause) || time.Since(started) != time.Minute {
+			t.Errorf("slept %v, error %v; want a minute and the cause", time.Since(started), err)
 		}
-		if err := retry.Sleep(ctx, 0); !errors.Is(err, why) {
-			t.Errorf("in an ended context %v", err)
+		if err := retry.Sleep(ctx, 0); !errors.Is(err, cause) {
+			t.Errorf("in a context that has ended: error %v, want the cause", err)
 		}
 	})
 }
@@ -119,7 +119,7 @@ func TestJitter(t *testing.T) {
 	for _, d := range []time.Duration{-time.Second, 0, 1, 9, time.Second, time.Hour} {
 		for range 1000 {
 			if got := retry.Jitter(d); got < max(0, d-d/10) || got > max(0, d+d/10+1) {
-				t.Fatalf("Jitter(%v) = %v", d, got)
+				t.Fatalf("Jitter(%v) = %v, want 90 %% to 110 %%", d, got)
 			}
 		}
 	}

@@ -1,5 +1,5 @@
-// Package text bounds texts that come from outside before they are logged,
-// stored or repeated in an answer.
+// Package text cleans and bounds untrusted text before it is logged, stored or sent
+// in a response.
 package text
 
 import (
@@ -10,8 +10,8 @@ import (
 const ellipsis = "…"
 
 // Truncate returns s as valid UTF-8 without U+0000, which PostgreSQL does not
-// store, in at most limit bytes. A text that was cut ends with "…", which
-// counts, unless limit has no room for it. No character is split.
+// store, in at most limit bytes. A truncated text ends with "…", which is included in
+// limit, unless limit is too small for it. No character is split.
 func Truncate(s string, limit int) string {
 	s = strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "")
 	if len(s) <= limit {
@@ -27,11 +27,11 @@ func Truncate(s string, limit int) string {
 	return s[:end] + mark
 }
 
-// maxRequestID is longer than any UUID or trace id.
+// maxRequestID is in characters; it is longer than any UUID or trace id.
 const maxRequestID = 128
 
-// RequestID returns the letters, digits and -._:/+=@ of a request id, at most 128
-// of them: it is sent to the node and to providers, and written to logs.
+// RequestID removes all characters of a request id except ASCII letters, digits and
+// -._:/+=@, and truncates it to 128: the id is sent to the node and to providers, and logged.
 func RequestID(id string) string {
 	clean := strings.Map(func(r rune) rune {
 		switch {
@@ -43,7 +43,8 @@ func RequestID(id string) string {
 	return clean[:min(len(clean), maxRequestID)]
 }
 
-// Cell keeps a spreadsheet from running a CSV's text as a formula.
+// Cell returns s for a CSV file, with a quote in front if a spreadsheet would run it
+// as a formula.
 func Cell(s string) string {
 	if s != "" && strings.ContainsRune("=+-@\t\r", rune(s[0])) {
 		return "'" + s

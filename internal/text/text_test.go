@@ -17,16 +17,16 @@ func TestTruncate(t *testing.T) {
 	}{
 		{"a short text stays", "short", 80, "short"},
 		{"a text of exactly the limit stays", "12345", 5, "12345"},
-		{"a longer one ends with an ellipsis that counts", "1234567", 6, "123…"},
+		{"the limit includes the ellipsis of a longer text", "1234567", 6, "123…"},
 		{"no character is split", "aäöü", 6, "aä…"},
-		{"nor a wide one", "🙂🙂🙂", 10, "🙂…"},
+		{"no character of four bytes is split", "🙂🙂🙂", 10, "🙂…"},
 		{"no room for the ellipsis", "abcdef", 2, "ab"},
 		{"no room for half a character", "äöü", 1, ""},
 		{"no room at all", "abc", 0, ""},
 		{"a negative limit", "abc", -1, ""},
 		{"NUL is removed", "a\x00b", 80, "ab"},
-		{"what is no UTF-8 is removed", "a\xffb\xc3", 80, "ab"},
-		{"what fits once it is clean is not marked", "\x00\x00\x00abc", 3, "abc"},
+		{"invalid UTF-8 is removed", "a\xffb\xc3", 80, "ab"},
+		{"a text that fits after cleaning has no ellipsis", "\x00\x00\x00abc", 3, "abc"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -42,12 +42,12 @@ func FuzzTruncate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string, limit int) {
 		got := text.Truncate(s, limit)
 		if !utf8.ValidString(got) || strings.ContainsRune(got, 0) || len(got) > max(limit, 0) {
-			t.Errorf("Truncate(%q, %d) = %q", s, limit, got)
+			t.Errorf("Truncate(%q, %d) = %q, want valid UTF-8 without NUL within the limit", s, limit, got)
 		}
 	})
 }
 
-func TestRequestID_KeepsWhatHeadersAndLogsMayHold(t *testing.T) {
+func TestRequestID_KeepsOnlySafeCharacters(t *testing.T) {
 	for id, want := range map[string]string{
 		"":                               "",
 		"req-1_a.b:c/d+e=@":              "req-1_a.b:c/d+e=@",
@@ -62,10 +62,10 @@ func TestRequestID_KeepsWhatHeadersAndLogsMayHold(t *testing.T) {
 	}
 }
 
-func TestCell_IsNoFormula(t *testing.T) {
+func TestCell_QuotesFormulas(t *testing.T) {
 	for in, want := range map[string]string{"": "", "plain": "plain", "=1+1": "'=1+1", "-1": "'-1", "@x": "'@x", "\tx": "'\tx", "é": "é"} {
 		if got := text.Cell(in); got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
+			t.Errorf("Cell(%q) = %q, want %q", in, got, want)
 		}
 	}
 }
