@@ -23,9 +23,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
-// chaosFaults are the presets that the test chooses from: those after which a
-// user of a healthy model can be served. What a model itself answers is not among
-// them, so that no client may see a 400 or a 429.
+// chaosFaults are the faults that the test chooses from: those that automation
+// must survive. A model's own errors are not among them, so no client may
+// receive a 400 or a 429.
 var chaosFaults = []string{
 	"open-refused", "open-refused-stake", "open-nonce", "open-no-eth-paid", "open-lost-reply", "open-error-paid", "open-hangs", "open-hangs-paid",
 	"close-not-found", "get-rpc-error", "chat-not-found", "lost-storage", "provider-lost-storage", "provider-down", "chat-drop", "chat-cut",
@@ -33,10 +33,10 @@ var chaosFaults = []string{
 	"node-degraded", "credentials-refused",
 }
 
-// TestChaos runs five replicas with a hundred users through all of the node's
-// faults, killed and stopped replicas, a killed PostgreSQL and clients that leave: for 20 s,
-// in CI for a minute, with AUTOMATION_TEST_LONG=1 for half an hour or what
-// AUTOMATION_TEST_CHAOS says. Then it audits what the node and the database say.
+// TestChaos runs five replicas with a hundred users through the node's faults, killed
+// and stopped replicas, a killed PostgreSQL and clients that leave. It runs for 20 s,
+// in CI for a minute, with AUTOMATION_TEST_LONG=1 for half an hour or for the duration
+// in AUTOMATION_TEST_CHAOS. Then it compares the node's sessions with the database's.
 func TestChaos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
@@ -52,7 +52,7 @@ func TestChaos(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-	case os.Getenv("AUTOMATION_TEST_REQUIRE_POSTGRES") == "1" && os.Getenv("AUTOMATION_TEST_DRIVER") == "": // CI, once: the servers' driver is always the same
+	case os.Getenv("AUTOMATION_TEST_REQUIRE_POSTGRES") == "1" && os.Getenv("AUTOMATION_TEST_DRIVER") == "": // CI, but not its run with pgx: the servers always use lib/pq
 		length = time.Minute
 	}
 	cluster := pgtest.Start(t, pgtest.Options{})
@@ -74,7 +74,7 @@ func TestChaos(t *testing.T) {
 		})
 	}
 	foreign := c.openForeign(10) // the host's own sessions of the same wallet
-	begun := time.Now()
+	start := time.Now()
 
 	ctx, cancel := context.WithTimeout(t.Context(), length)
 	defer cancel()
@@ -86,7 +86,7 @@ func TestChaos(t *testing.T) {
 	users.Wait()
 	t.Logf("%v, %d faults: answers by status %v, and while PostgreSQL was away %v", length, faults, c.results[0], c.results[1])
 	for _, f := range c.faults {
-		t.Logf("%5.1f to %5.1f s: %s", f.from.Sub(begun).Seconds(), f.to.Sub(begun).Seconds(), f.name)
+		t.Logf("%5.1f to %5.1f s: %s", f.from.Sub(start).Seconds(), f.to.Sub(start).Seconds(), f.name)
 	}
 
 	node.ClearFaults()
@@ -107,14 +107,14 @@ type chaos struct {
 	node     *proxyroutertest.Server
 	env      []string
 	replicas [5]atomic.Pointer[server] // nil while it is dead
-	stops    [5]atomic.Int64           // of a replica; counted at their beginning and at their end
+	stops    [5]atomic.Int64           // of a replica; counted when one begins and when it ends
 
-	outages atomic.Int64 // of PostgreSQL; counted at their beginning and at their end
+	outages atomic.Int64 // of PostgreSQL; counted when one begins and when it ends
 	faults  []chaosFault
 
 	mu      sync.Mutex
-	results [2]map[int]int         // answers by status, 0 is none: with PostgreSQL there, and not
-	pairs   map[string]bool        // of user and model that were used
+	results [2]map[int]int         // answers by status, 0 is none: while PostgreSQL runs, and while it does not
+	pairs   map[string]bool        // of user and model with at least one request
 	cuts    map[string][]time.Time // by user: when an answer broke off that the user waited for, or something killed or delayed it
 }
 
@@ -124,7 +124,7 @@ type chaosFault struct {
 	from, to time.Time
 }
 
-// openForeign opens sessions that the module has nothing to do with.
+// openForeign opens sessions in the same wallet without the module.
 func (c *chaos) openForeign(n int) map[string]bool {
 	c.t.Helper()
 	for range n {
@@ -143,8 +143,8 @@ func (c *chaos) openForeign(n int) map[string]bool {
 	return foreign
 }
 
-// disturb makes one thing after the other go wrong until ctx ends, and returns
-// how many. Only the test's goroutine may start processes.
+// disturb causes one fault after the other until ctx ends, and returns their number.
+// Only the test's goroutine may start processes.
 func (c *chaos) disturb(ctx context.Context, cluster *pgtest.Cluster) (n int) {
 	pause := func(d time.Duration) bool {
 		select {
@@ -192,7 +192,7 @@ func (c *chaos) disturb(ctx context.Context, cluster *pgtest.Cluster) (n int) {
 	return n
 }
 
-// use sends one user's requests, some of which the user does not wait for.
+// use sends one user's requests. The user cancels some of them early.
 func (c *chaos) use(ctx context.Context, user string) {
 	for ctx.Err() == nil {
 		model := chaosModels[rand.IntN(len(chaosModels))]
@@ -242,7 +242,8 @@ func (c *chaos) note(user, model string, a answer, outage bool) {
 	}
 }
 
-// chat sends a request to a replica that lives. Status 0 is no whole answer.
+// chat sends a request to a random replica. Status 0 means that no complete answer
+// came, or that the replica is dead.
 func (c *chaos) chat(user, model string, timeout time.Duration) answer {
 	i := rand.IntN(len(c.replicas))
 	s := c.replicas[i].Load()
@@ -285,12 +286,12 @@ func (c *chaos) chat(user, model string, timeout time.Duration) answer {
 	return a
 }
 
-// recover asks for each user and model, all at once, until all are served, and
-// checks that nobody waited for longer than something explains: 10 s for what
-// the faults have left behind, and where a session had to be opened a twentieth of
-// a second for each that was, because the wallet's calls begin one after the other
-// after a collision; where all that a user has was cut off, the time to cool down. How long the same requests take
-// immediately afterwards, when nothing is wrong, says how slow the machine is.
+// recover sends requests for each user and model, all at once, until all are served,
+// and checks that nobody waited longer than can be explained: 10 s for the aftermath
+// of the faults; where a session had to be opened, a twentieth of a second for each
+// open, because after a collision the wallet's calls begin one after the other; and
+// the cool-down where a user's session was cut off. The same requests are repeated
+// when nothing is wrong, to measure how slow the machine is.
 func (c *chaos) recover(db *sqlx.DB) {
 	sessions := func(where string) map[string]bool {
 		var ids []string
@@ -316,29 +317,29 @@ func (c *chaos) recover(db *sqlx.DB) {
 	const soon, coolDown, turn = 10 * time.Second, 30 * time.Second, 50 * time.Millisecond
 	longest := map[string]time.Duration{}
 	for _, w := range waits {
-		kind, most := "with a session", soon+10*pace+time.Duration(opened)*pace/4 // the opens take the machine's time from all
+		kind, limit := "with a session", soon+10*pace+time.Duration(opened)*pace/4 // opens slow all requests down
 		switch {
 		case !known[w.session]:
-			kind, most = "for whom one was opened", most+time.Duration(opened)*turn
+			kind, limit = "for whom one was opened", limit+time.Duration(opened)*turn
 		case !ready[w.session]:
-			kind, most = "whose session was in use or cut off", most+coolDown
+			kind, limit = "whose session was in use or cut off", limit+coolDown
 		}
 		longest[kind] = max(longest[kind], w.took)
-		if w.took > most {
-			c.t.Errorf("%s was served %v after the last fault, want %v: %s, after %d requests", w.pair, w.took, most, kind, w.requests)
+		if w.took > limit {
+			c.t.Errorf("%s was served %v after the last fault, want at most %v: %s, after %d requests", w.pair, w.took, limit, kind, w.requests)
 		}
 	}
 	c.t.Logf("after the last fault everybody was served within %v; with nothing wrong that takes %v; %d sessions were opened", longest, pace, opened)
 }
 
-// wait is how a user's request of a model came to be served.
+// wait describes how long a user waited for a model.
 type wait struct {
 	pair, session string
 	took          time.Duration
 	requests      int
 }
 
-// serveEverybody asks for each user and model until all are served.
+// serveEverybody sends requests for each user and model until all are served.
 func (c *chaos) serveEverybody() []wait {
 	c.mu.Lock()
 	pairs := slices.Sorted(maps.Keys(c.pairs))
@@ -369,13 +370,13 @@ func (c *chaos) serveEverybody() []wait {
 	return waits
 }
 
-// audit compares what was paid with what the database knows.
+// audit compares the sessions that were paid with the database's.
 func (c *chaos) audit(db *sqlx.DB, foreign map[string]bool) {
 	s := c.node.Stats()
 	if s.Overlaps != 0 || s.Unknown != 0 || s.ClosedInUse != 0 {
 		c.t.Errorf("%d overlaps, %d requests on unknown sessions, %d sessions closed in use", s.Overlaps, s.Unknown, s.ClosedInUse)
 	}
-	// The session of an open with an unknown outcome is found within the reconcile time-out, and a bit.
+	// The session of an open with an unknown outcome is found shortly after the reconcile time-out.
 	var missing []string
 	eventually(c.t, "every paid session is known", func() bool {
 		var ids []string
@@ -407,11 +408,11 @@ func (c *chaos) audit(db *sqlx.DB, foreign map[string]bool) {
 	}
 }
 
-// needed counts the sessions that somebody needed: the first of each user and
-// model; one more where an answer of the user's had been cut off so lately that
-// its session cooled down, after its lease of 3 s where a replica died or was stopped; one where the
-// node kept answers open for 8 s; and one of another provider where the first one
-// seemed to fail.
+// needed counts the sessions that had to be opened: the first one of each user and
+// model; one more if an answer to the user was cut off so recently that its session
+// was cooling down (after its lease of 3 s where a replica died or was stopped); one
+// more while the node kept answers open for 8 s; and one of another provider if the
+// first one seemed to fail.
 func (c *chaos) needed(db *sqlx.DB) (n int) {
 	var opens []struct {
 		User    string    `db:"user_id"`
@@ -437,19 +438,19 @@ func (c *chaos) needed(db *sqlx.DB) (n int) {
 	return n
 }
 
-// providerFaults are those that look like a provider's: for its user another one's
-// session is paid, within a small budget of its own.
+// providerFaults look like failures of a provider: the module then pays for a session
+// of another provider, within a small budget of its own.
 var providerFaults = []string{"provider-down", "chat-drop", "chat-cut", "stream-bare-json", "stream-ends", "stream-half-line", "empty-answer"}
 
-// lingering reports whether the node may still keep answers open then, so that the
-// session of a client who left is in use for longer than an open takes.
+// lingering reports whether the node may still have kept answers open at that time,
+// so that a session stayed in use for longer than an open takes after its client left.
 func (c *chaos) lingering(at time.Time) bool {
 	return slices.ContainsFunc(c.faults, func(f chaosFault) bool {
 		return f.name == "stream-lingers" && !at.Before(f.from) && at.Before(f.to.Add(10*time.Second))
 	})
 }
 
-// faultAt returns what went wrong then, or in the second before.
+// faultAt returns the fault at that time or in the second before.
 func (c *chaos) faultAt(at time.Time) string {
 	for _, f := range slices.Backward(c.faults) {
 		if !at.Before(f.from) && at.Before(f.to.Add(time.Second)) {

@@ -27,8 +27,8 @@ func TestServer_SharesADatabaseAndANodeWithAnother(t *testing.T) {
 	servers := []*server{startProcess(t, env...), startProcess(t, env...)}
 	first, second := servers[0], servers[1]
 
-	// A PostgreSQL's flag row is left as it is: nobody is in until an operator
-	// says so, with the plan's own statement.
+	// On PostgreSQL the server does not change the flag: nobody has the feature until an
+	// operator changes the flag, with the plan's own statement.
 	settings := func(s *server) int {
 		return s.do(t, http.MethodGet, "/api/v1/automation/settings", "alice", "").status
 	}
@@ -56,20 +56,20 @@ func TestServer_SharesADatabaseAndANodeWithAnother(t *testing.T) {
 	}
 
 	// Sixty-four at once, by one user, on both.
-	var served, toldWhen atomic.Int32
+	var served, retryLater atomic.Int32
 	together(64, func(i int) {
 		switch a := servers[i%2].chat(t, "alice"); {
 		case a.status == http.StatusOK:
 			served.Add(1)
 		case (a.status == http.StatusTooManyRequests || a.status == http.StatusServiceUnavailable) && a.header.Get("Retry-After") != "":
-			toldWhen.Add(1)
+			retryLater.Add(1)
 		default:
 			t.Errorf("a chat got %+v", a)
 		}
 	})
-	t.Logf("%d of 64 were served, %d told when to come back", served.Load(), toldWhen.Load())
+	t.Logf("%d of 64 were served, %d got a Retry-After", served.Load(), retryLater.Load())
 	if served.Load() < 4 {
-		t.Error("four sessions served fewer than four chats")
+		t.Errorf("%d of 64 chats were served, want at least 4: one for each session", served.Load())
 	}
 	stats := node.Stats()
 	if stats.Overlaps != 0 || stats.Unknown != 0 || stats.Opens > 4 {

@@ -17,8 +17,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
-// balancer passes requests on to replicas in turn. It takes a replica only right
-// after it has said that it serves, as a load balancer's readiness does.
+// balancer forwards requests to replicas in turn. It probes a replica before each
+// request, like a load balancer with readiness probes.
 type balancer struct {
 	replicas atomic.Pointer[[]*server]
 	turn     atomic.Int64
@@ -55,9 +55,8 @@ func isServing(r *http.Request, s *server) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// oldProgram builds this server of the commit before the newest migration. Where
-// that cannot be, as without history or the modules of then, the old binary is
-// the new one.
+// oldProgram builds this server from the commit before the newest migration. If that
+// is impossible, for example without the history, it returns the new binary.
 func oldProgram(t *testing.T) string {
 	t.Helper()
 	ups, err := filepath.Glob("../../automation/schema/postgres/*.up.sql")
@@ -87,7 +86,7 @@ func oldProgram(t *testing.T) string {
 	if err == nil {
 		return program
 	}
-	t.Logf("the old binary is the new one: no other commit can be built (%v)", err)
+	t.Logf("the new binary serves as the old one: the older commit cannot be built (%v)", err)
 	if program, err = os.Executable(); err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +115,7 @@ func TestRollingUpdate_FailsNoRequest(t *testing.T) {
 	}
 	node := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 	start := func(program string) *server {
-		// The delay is longer than a busy machine takes from the probe to the request.
+		// The delay exceeds the time from the probe to the request on a busy machine.
 		return startProgram(t, program, "DATABASE_URL="+dsn, "PROXY_ROUTER_URL="+node.URL, "SHUTDOWN_DELAY=5s", "AUTOMATION_FLAG_POLL_INTERVAL=100ms")
 	}
 	b := &balancer{}
@@ -133,17 +132,17 @@ func TestRollingUpdate_FailsNoRequest(t *testing.T) {
 	}
 	awaitMore("the old replicas serve")
 	for i := range replicas {
-		// One more at first, then the old one ends: never fewer than two.
-		was := (*b.replicas.Load())[i]
+		// Start the new one before the old one ends, so that there are always two.
+		replaced := (*b.replicas.Load())[i]
 		both := append([]*server{start(program)}, *b.replicas.Load()...)
 		b.replicas.Store(&both)
 		awaitMore("the new replica serves as well")
-		was.Terminate(t)
-		left := append([]*server{}, replicas...)
-		left[i] = both[0]
-		replicas = left
-		b.replicas.Store(&left)
-		awaitMore("what is left serves")
+		replaced.Terminate(t)
+		remaining := append([]*server{}, replicas...)
+		remaining[i] = both[0]
+		replicas = remaining
+		b.replicas.Store(&remaining)
+		awaitMore("the remaining replicas serve")
 	}
 	traffic.end()
 	if s := node.Stats(); s.Overlaps != 0 || s.EarlyCloses != 0 || s.Opens == 0 {

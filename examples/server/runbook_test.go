@@ -22,7 +22,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
-// A block is one of the runbook's, to be run in a shell.
+// A block is a block of shell commands of the runbook.
 type block struct{ section, text string }
 
 var fenced = regexp.MustCompile("(?ms)^###? ([^\n]+)$|^```sh\n(.*?)^```$")
@@ -45,7 +45,7 @@ func runbook(t *testing.T) []block {
 	return blocks
 }
 
-// load is a steady one, from users whom the rollout reaches sooner and later.
+// load sends a steady stream of requests of 40 users.
 type load struct {
 	stop   context.CancelFunc
 	done   sync.WaitGroup
@@ -64,7 +64,7 @@ func startLoad(t *testing.T, gateways []*server) *load {
 				case ctx.Err() != nil:
 				case a.status == http.StatusOK && a.header.Get("X-Automation-Session") != "":
 					l.served.Add(1)
-				case a.status == http.StatusBadRequest && strings.Contains(a.body, "session_required"): // the host's own flow
+				case a.status == http.StatusBadRequest && strings.Contains(a.body, "session_required"): // the user does not have the feature
 				default:
 					t.Errorf("a chat of user %s: %d %s", user, a.status, a.body)
 				}
@@ -76,7 +76,7 @@ func startLoad(t *testing.T, gateways []*server) *load {
 				}
 				for _, path := range []string{"/api/v1/models", "/healthz/live"} {
 					if a := s.do(t, http.MethodGet, path, user, ""); a.status != http.StatusOK && ctx.Err() == nil {
-						t.Errorf("%s, which is not automation's, suffers: %d %s", path, a.status, a.body)
+						t.Errorf("%s does not depend on automation, but answered %d %s", path, a.status, a.body)
 					}
 				}
 			}
@@ -87,10 +87,9 @@ func startLoad(t *testing.T, gateways []*server) *load {
 
 func (l *load) end() { l.stop(); l.done.Wait() }
 
-// hasten lets all stages but the last one pass after an instant,
-// whatever was counted in it, and the last one never; and it lets requests take
-// as long as a busy machine needs.
-func hasten(t *testing.T, path string) {
+// shortenPlan changes a plan so that all stages but the last one pass almost at once
+// and the last one never does, and so that a busy machine's latency does not count.
+func shortenPlan(t *testing.T, path string) {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -113,8 +112,8 @@ func hasten(t *testing.T, path string) {
 	}
 }
 
-// alembicProject makes the tables that a Python gateway has: numbered settings
-// with the user's foreign key, and the plan's own table of flags.
+// alembicProject is a migration that creates the tables of a Python gateway: settings
+// with a serial id and a foreign key, and the plan's own table of flags.
 const alembicProject = `
 revision, down_revision = "tables", None
 import sqlalchemy as sa
@@ -134,7 +133,7 @@ def upgrade():
     op.execute("INSERT INTO feature_flags VALUES ('automation', true, '[]')")
 `
 
-// alembic makes a Python gateway's tables, as its own tool does.
+// alembic creates a Python gateway's tables with its own tool.
 func (r *operation) alembic(t *testing.T) {
 	t.Helper()
 	_, err := exec.LookPath("alembic")
@@ -159,8 +158,8 @@ END
 alembic upgrade head`})
 }
 
-// operation is a database with its operator's shell, and the gateways and users
-// of it.
+// operation is a deployment: a database, its gateways, their users, and an operator's
+// shell.
 type operation struct {
 	work     string
 	env      []string
@@ -246,8 +245,8 @@ func (r *operation) stop(t *testing.T) {
 	}
 }
 
-// in counts the users who have the feature at the second gateway.
-func (r *operation) in(t *testing.T) (n int) {
+// countEnabled counts the users who have the feature at the second gateway.
+func (r *operation) countEnabled(t *testing.T) (n int) {
 	t.Helper()
 	for user := 1; user <= 40; user++ {
 		if r.gateways[1].do(t, http.MethodGet, "/api/v1/automation/settings", fmt.Sprint(user), "").status == http.StatusOK {
@@ -264,7 +263,7 @@ func (r *operation) awaitLoad(t *testing.T, chats int64) {
 	eventually(t, "the users are served", func() bool { return r.traffic.served.Load() >= until })
 }
 
-// checkNode fails where sessions were shared, closed early, or never opened.
+// checkNode fails the test if sessions were shared, closed early, or never opened.
 func (r *operation) checkNode(t *testing.T) {
 	t.Helper()
 	if s := r.node.Stats(); s.Overlaps != 0 || s.EarlyCloses != 0 || s.Opens == 0 {
@@ -272,8 +271,8 @@ func (r *operation) checkNode(t *testing.T) {
 	}
 }
 
-// checkReport fails unless the report is met. How fast this machine is was none
-// of the feature's doing.
+// checkReport fails the test unless the report says that all goals are met. It first
+// clears the slow requests, because the machine's speed is not tested here.
 func (r *operation) checkReport(t *testing.T, sql string) {
 	t.Helper()
 	r.shell(t, block{"time passes", `psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -1 -q -c "` + sql + `" -c 'UPDATE automation_activity SET slow = 0, db_slow = 0'`})
@@ -284,8 +283,8 @@ func (r *operation) checkReport(t *testing.T, sql string) {
 }
 
 // TestRunbook carries out docs/runbook.md under load: by hand on the database of
-// a Python gateway, and by the controller on an empty one. Each block is carried
-// out in one of them at least.
+// a Python gateway, and by the controller on an empty one. Each block is run in at
+// least one of the two.
 func TestRunbook(t *testing.T) {
 	if testing.Short() {
 		t.Skip("carries out the runbook twice, about 16 s")
@@ -314,13 +313,13 @@ func TestRunbook(t *testing.T) {
 			r.shell(t, b)
 			switch {
 			case strings.Contains(b.text, "'[1, 2, 3]'"):
-				eventually(t, "the internal users are in, and nobody else", func() bool { return r.in(t) == 3 })
+				eventually(t, "the internal users are in, and nobody else", func() bool { return r.countEnabled(t) == 3 })
 			case strings.Contains(b.text, "--percentage 50"):
-				eventually(t, "about half are in", func() bool { n := r.in(t); return n > 10 && n < 32 })
+				eventually(t, "about half are in", func() bool { n := r.countEnabled(t); return n > 10 && n < 32 })
 			}
 		}
 		r.shell(t, block{byHand, `psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -c "UPDATE feature_flags SET rollout_percentage = 100 WHERE feature_name = 'automation'"`})
-		eventually(t, "everybody is in", func() bool { return r.in(t) == 40 })
+		eventually(t, "everybody is in", func() bool { return r.countEnabled(t) == 40 })
 		r.awaitLoad(t, 100)
 		r.stop(t)
 		r.checkNode(t)
@@ -353,10 +352,10 @@ func TestRunbook(t *testing.T) {
 			if strings.Contains(b.text, "deploy/empty.sql") { // the gateways are stopped for it
 				r.stop(t)
 			}
-			// The way back on comes once the rollout has noted that the feature is
-			// off: what is back within one of its passes, it never sees.
+			// Switch on again only after the rollout has seen that the feature is off:
+			// it does not see a change that is undone between two evaluations.
 			off, on, takenBack := strings.Cut(b.text, "automationctl on\n")
-			// While a gateway cleans up, the command says to try again.
+			// While a gateway runs the clean-up, the command asks to try again.
 			const cleanup = "automationctl cleanup --yes"
 			off = strings.ReplaceAll(off, cleanup, "until "+cleanup+"; do [ $? -eq 4 ] && sleep 1 || exit 1; done")
 			out := r.shell(t, block{b.section, off})
@@ -368,9 +367,9 @@ func TestRunbook(t *testing.T) {
 			}
 			switch {
 			case strings.Contains(b.text, "> plan.json"):
-				hasten(t, filepath.Join(r.work, "plan.json"))
+				shortenPlan(t, filepath.Join(r.work, "plan.json"))
 			case strings.Contains(b.text, "--plan plan.json"):
-				eventually(t, "everybody is in, stage by stage", func() bool { return r.in(t) == 40 })
+				eventually(t, "everybody is in, stage by stage", func() bool { return r.countEnabled(t) == 40 })
 			case strings.Contains(b.text, "rollout resume"):
 				eventually(t, "the controller has counted the last stage's requests", func() bool {
 					return !strings.Contains(r.shell(t, block{"report", "automationctl report || true"}), "too few requests")
@@ -380,11 +379,11 @@ func TestRunbook(t *testing.T) {
 				if !strings.Contains(out, "Automation is paused until about 18:00 UTC.") {
 					t.Errorf("users do not see the notice:\n%s", out)
 				}
-				eventually(t, "everybody is back in", func() bool { return r.in(t) == 40 })
+				eventually(t, "everybody is back in", func() bool { return r.countEnabled(t) == 40 })
 			}
 		}
 		r.checkNode(t)
-		// What came back from the dump: everybody in, and the audit of it all.
+		// After the dump was restored, everybody has the feature and the audit is there.
 		back := r.shell(t, block{"after the return", `automationctl flags get automation; automationctl flags events automation; automationctl rollout status automation; cat review.md`})
 		for _, want := range []string{"100 %", "rollout:automation", "paused, by hand_edit", "### Errors by cause"} {
 			if !strings.Contains(back, want) {

@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A server is a process of this example.
+// server is a process of this example.
 type server struct {
 	*proctest.Process
 
@@ -56,7 +56,7 @@ func startProcess(t *testing.T, env ...string) *server {
 	return startProgram(t, program, env...)
 }
 
-// startProgram starts this server, or one that was built of another commit.
+// startProgram starts a program: this server, or one that was built from another commit.
 func startProgram(t *testing.T, program string, env ...string) *server {
 	t.Helper()
 	s := proctest.StartServer(t, program, t.TempDir(), append([]string{serverVariable + "=1", "MODEL_MAPPINGS_FILE=" + mappings(t)}, env...)...)
@@ -90,7 +90,7 @@ func (s *server) awaitReady(t *testing.T) {
 	})
 }
 
-// An answer is what came back, or status 0 where nothing did.
+// answer is the answer to a request; status 0 means that none came.
 type answer struct {
 	status int
 	header http.Header
@@ -144,7 +144,7 @@ func (s *server) sessions(t *testing.T, user string) map[string]string {
 	return states
 }
 
-// eventually asks again and again until the answer is yes.
+// eventually waits until ok returns true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
@@ -160,7 +160,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// together calls f n times at once and returns when all calls have.
+// together calls f n times concurrently and waits for all calls.
 func together(n int, f func(i int)) {
 	var all sync.WaitGroup
 	for i := range n {
@@ -182,11 +182,11 @@ func TestServer_AcceptsRequestsForAWhileAfterSIGTERM(t *testing.T) {
 		t.Errorf("a chat after SIGTERM: %d %s", a.status, a.body)
 	}
 	if got := get("/healthz/live"); got != http.StatusOK {
-		t.Errorf("live: %d, want 200: nobody is to restart it", got)
+		t.Errorf("live: %d, want 200, so that nobody restarts it", got)
 	}
 }
 
-// The simulated node forgets its sessions with the process, and the database does not.
+// The simulated node loses its sessions when the process ends; the database keeps them.
 func TestServer_ServesAgainAfterAKill(t *testing.T) {
 	database := "DATABASE_URL=sqlite:" + filepath.Join(t.TempDir(), "automation.db")
 	for range 2 {
