@@ -19,25 +19,25 @@ import (
 const (
 	superuser = "postgres"
 	// serverTimeout bounds each wait for a server to answer, end or freeze. It is
-	// long because the machine may be loaded fifty times over.
+	// long enough for a machine at a load of 50.
 	serverTimeout = 3 * time.Minute
 	// pollInterval is the pause between two attempts to reach a starting server.
 	pollInterval = 2 * time.Millisecond
 )
 
-// Options of a cluster. The zero value is a fast cluster whose data survive the end of its
-// processes, but not of the machine.
+// Options configure a cluster. The zero value is a fast cluster whose data survive a crash of the
+// server, but not of the machine.
 type Options struct {
-	// Settings are parameters of postgresql.conf, which override this package's own.
+	// Settings are parameters of postgresql.conf. They override this package's own settings.
 	Settings map[string]string
 	// Durable keeps the data on disk, fsync and full_page_writes on, as in production.
 	Durable bool
 }
 
-// A Cluster is one PostgreSQL server, listening on a unix socket only. Its methods fail the
+// A Cluster is one PostgreSQL server that listens on a unix socket only. Its methods fail the
 // test on an error, so only the test's goroutine may call them.
 type Cluster struct {
-	tb    testing.TB
+	tb    testing.TB // nil in the shared cluster
 	owner owner
 	major int    // version
 	dir   string // data, the socket and the log
@@ -45,11 +45,11 @@ type Cluster struct {
 
 	mu      sync.Mutex
 	running *server // nil: stopped
-	frozen  []int   // stopped processes, the postmaster first
+	frozen  []int   // ids of stopped processes, the postmaster's first
 }
 
 // Start starts a cluster for one test and removes it when the test ends. It is for tests that
-// break servers; the others share one: [Database].
+// break servers; other tests share a cluster by calling [Database].
 func Start(tb testing.TB, options Options) *Cluster {
 	tb.Helper()
 	skipShort(tb)
@@ -103,7 +103,7 @@ func newCluster(options Options) (*Cluster, error) {
 	return c, nil
 }
 
-// newPath returns a new name for a directory of the owner.
+// newPath returns an unused path for a directory of the owner.
 func (o owner) newPath(kind string) string {
 	return filepath.Join(o.home, kind+"-"+rand.Text()[:12])
 }
@@ -115,15 +115,15 @@ func (c *Cluster) start() error {
 	if err != nil {
 		return err
 	}
-	if err := s.answers(c.DSN(superuser), log); err != nil {
+	if err := s.waitReady(c.DSN(superuser), log); err != nil {
 		return errors.Join(err, s.end(syscall.SIGQUIT, s.pid))
 	}
 	c.running = s
 	return nil
 }
 
-// answers waits until the server answers at dsn; the error holds the server's log.
-func (s *server) answers(dsn, log string) error {
+// waitReady waits until the server answers at dsn. The error contains the server's log.
+func (s *server) waitReady(dsn, log string) error {
 	db, err := sql.Open("postgres", dsn)
 	if err != nil {
 		return err
@@ -161,7 +161,7 @@ func (c *Cluster) Kill() {
 	if c.running == nil {
 		return
 	}
-	check(c.tb, c.freeze()) // so that no child is started meanwhile
+	check(c.tb, c.freeze()) // so that the postmaster starts no child meanwhile
 	check(c.tb, c.running.end(syscall.SIGKILL, c.frozen...))
 	c.running, c.frozen = nil, nil
 }

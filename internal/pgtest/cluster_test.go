@@ -9,7 +9,8 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// insert writes rows one transaction each, until one fails, and returns how many were acknowledged.
+// insert inserts rows, each in its own transaction, until one fails. It returns how many commits
+// were acknowledged, and calls after for each.
 func insert(ctx context.Context, db *sqlx.DB, after func(acknowledged int)) (acknowledged int) {
 	for {
 		tx, err := db.BeginTxx(ctx, nil)
@@ -53,12 +54,12 @@ func TestCluster_KeepsAcknowledgedRowsWhenKilled(t *testing.T) {
 			c.Kill() // nothing left to kill
 			acknowledged := <-done
 			if err := db.PingContext(t.Context()); err == nil {
-				t.Fatalf("a killed server answers")
+				t.Fatal("a killed server answers")
 			}
 			c.Restart()
 			rows := scalar[int](t, pgtest.Open(t, dsn), "SELECT count(*) FROM journal")
 			if rows < acknowledged || rows > acknowledged+1 {
-				t.Errorf("%d rows, %d acknowledged and one that may be", rows, acknowledged)
+				t.Errorf("%d rows after the restart, want the %d acknowledged and at most one more", rows, acknowledged)
 			}
 		})
 	}
@@ -68,10 +69,10 @@ func TestCluster_AnswersAgainAfterThaw(t *testing.T) {
 	t.Parallel()
 	c := pgtest.Start(t, pgtest.Options{})
 	db := pgtest.Open(t, c.DSN("postgres"))
-	execute(t, db, "SELECT 1") // a connection that stands
+	execute(t, db, "SELECT 1") // opens a connection
 
 	c.Freeze()
-	c.Freeze() // twice is once
+	c.Freeze() // must have no effect
 	answered := make(chan error, 1)
 	go func() { _, err := db.ExecContext(t.Context(), "SELECT 1"); answered <- err }()
 	select {
@@ -80,9 +81,9 @@ func TestCluster_AnswersAgainAfterThaw(t *testing.T) {
 	case <-time.After(100 * time.Millisecond):
 	}
 	c.Thaw()
-	c.Thaw()
+	c.Thaw() // must have no effect
 	if err := <-answered; err != nil {
-		t.Errorf("after the thaw: %v", err)
+		t.Errorf("after the thaw the statement failed: %v", err)
 	}
 }
 
@@ -97,7 +98,7 @@ func TestCluster_CanBeKilledStoppedAndRemovedWhileFrozen(t *testing.T) {
 	c.Stop() // nothing left to stop
 	c.Restart()
 	execute(t, pgtest.Open(t, c.DSN("postgres")), "SELECT 1")
-	c.Freeze() // and so it stays until the test removes it
+	c.Freeze() // the test's clean-up must remove a frozen server
 }
 
 func TestStart_LetsSettingsOverrideTheDefaults(t *testing.T) {
@@ -111,6 +112,6 @@ func TestStart_LetsSettingsOverrideTheDefaults(t *testing.T) {
 	}
 	durable := pgtest.Open(t, pgtest.Start(t, pgtest.Options{Durable: true}).DSN("postgres"))
 	if got := scalar[string](t, durable, "SHOW fsync"); got != "on" {
-		t.Errorf("fsync of a durable cluster is %s", got)
+		t.Errorf("fsync of a durable cluster is %q, want on", got)
 	}
 }

@@ -28,9 +28,9 @@ func Database(tb testing.TB) (dsn string) {
 	return c.database(tb, "template0")
 }
 
-// Copy makes a database as [Database] does, which begins with what fill writes into an empty
-// one. It fills one for each name, and copies it for each call; that is many times faster than
-// filling again.
+// Copy makes a database as [Database] does, with the content that fill writes. It calls fill
+// once for each name, with an empty database, and copies the result. That is many times faster
+// than filling each database.
 func Copy(tb testing.TB, name string, fill func(context.Context, *sqlx.DB) error) (dsn string) {
 	tb.Helper()
 	skipShort(tb)
@@ -42,13 +42,14 @@ func Copy(tb testing.TB, name string, fill func(context.Context, *sqlx.DB) error
 	return c.database(tb, name)
 }
 
-var templates sync.Map // of names to func() error, which fills the shared cluster's
+var templates sync.Map // by name: func() error that fills the template in the shared cluster
 
-// fillTemplate makes a database that can be copied. Nobody may be connected to it then.
+// fillTemplate makes a database that can be copied. It returns once no client is connected to
+// it, which copying requires.
 func (c *Cluster) fillTemplate(name, driver string, fill func(context.Context, *sqlx.DB) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), serverTimeout)
 	defer cancel()
-	if err := c.exec(c.create(name, "template0")); err != nil {
+	if err := c.exec(c.createStatement(name, "template0")); err != nil {
 		return err
 	}
 	db, err := sqlx.Open(driver, c.DSN(name))
@@ -61,12 +62,12 @@ func (c *Cluster) fillTemplate(name, driver string, fill func(context.Context, *
 	return c.exec(`DO $$ BEGIN WHILE EXISTS (SELECT FROM pg_stat_activity WHERE datname = '` + name + `') LOOP PERFORM pg_sleep(0.001), pg_stat_clear_snapshot(); END LOOP; END $$`)
 }
 
-// skipShort leaves a test out of go test -short, except where PostgreSQL is
-// required: there -short leaves out what takes long, and not PostgreSQL.
+// skipShort skips a test that needs PostgreSQL under go test -short, unless
+// AUTOMATION_TEST_REQUIRE_POSTGRES=1.
 func skipShort(tb testing.TB) {
 	tb.Helper()
 	if testing.Short() && os.Getenv("AUTOMATION_TEST_REQUIRE_POSTGRES") != "1" {
-		tb.Skip("pgtest: -short leaves out what needs PostgreSQL")
+		tb.Skip("pgtest: needs PostgreSQL; run without -short")
 	}
 }
 
@@ -78,11 +79,11 @@ func (c *Cluster) Database(tb testing.TB) (dsn string) {
 
 var databases atomic.Int64
 
-// database makes a database that begins as a copy of the template.
+// database makes a database that is a copy of the template.
 func (c *Cluster) database(tb testing.TB, template string) string {
 	tb.Helper()
 	name := fmt.Sprintf("test_%d_%d", os.Getpid(), databases.Add(1))
-	check(tb, c.exec(c.create(name, template)))
+	check(tb, c.exec(c.createStatement(name, template)))
 	if c.tb == nil {
 		tb.Cleanup(func() {
 			if err := c.exec("DROP DATABASE " + name + " WITH (FORCE)"); err != nil {
@@ -93,8 +94,8 @@ func (c *Cluster) database(tb testing.TB, template string) string {
 	return c.DSN(name)
 }
 
-// create is the statement that copies a template.
-func (c *Cluster) create(name, template string) string {
+// createStatement returns the statement that copies a template.
+func (c *Cluster) createStatement(name, template string) string {
 	statement := "CREATE DATABASE " + name + " TEMPLATE " + template
 	if c.major >= 15 {
 		statement += " STRATEGY file_copy" // without fsync faster than the WAL
@@ -145,8 +146,8 @@ func driver(tb testing.TB) string {
 	return name
 }
 
-// check ends the test on an error. A program that is not installed is a skip, unless
-// AUTOMATION_TEST_REQUIRE_POSTGRES=1.
+// check fails the test on an error. If a program is not installed it skips the test instead,
+// unless AUTOMATION_TEST_REQUIRE_POSTGRES=1.
 func check(tb testing.TB, err error) {
 	tb.Helper()
 	if err == nil {

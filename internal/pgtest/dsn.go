@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// socketDSN leaves nothing to the environment, where PGPORT and its like could change it.
+// socketDSN sets all options that variables such as PGPORT would otherwise set.
 func socketDSN(dir, database string) string {
 	return (&url.URL{
 		Scheme:   "postgres",
@@ -21,7 +21,7 @@ func socketDSN(dir, database string) string {
 // An endpoint is where a server listens, and one of its databases.
 type endpoint struct{ network, address, database string }
 
-// parseEndpoint reads a DSN as this package writes them.
+// parseEndpoint parses a DSN of the form that this package returns.
 func parseEndpoint(dsn string) (endpoint, error) {
 	u, err := url.Parse(dsn)
 	if err != nil {
@@ -32,14 +32,14 @@ func parseEndpoint(dsn string) (endpoint, error) {
 		to.network, to.address = "unix", dir+"/.s.PGSQL."+u.Query().Get("port")
 	}
 	if u.Scheme != "postgres" || to.address == "" || to.database == "" {
-		return endpoint{}, fmt.Errorf("pgtest: DSN %q: want one that this package gave", dsn)
+		return endpoint{}, fmt.Errorf("pgtest: DSN %q: want one that this package returned", dsn)
 	}
 	return to, nil
 }
 
-// overTCP is a DSN that parseEndpoint takes, moved to another address.
+// overTCP returns the DSN with another TCP address. parseEndpoint must have accepted it.
 func overTCP(dsn, address string) string {
-	u, _ := url.Parse(dsn) // parseEndpoint took it
+	u, _ := url.Parse(dsn) // succeeds, as in parseEndpoint
 	options := u.Query()
 	options.Del("host")
 	options.Del("port")
@@ -47,7 +47,8 @@ func overTCP(dsn, address string) string {
 	return u.String()
 }
 
-// hostPort is what libpq and PgBouncer call them: a socket's host is its directory.
+// hostPort returns host and port as libpq and PgBouncer take them: the host of a socket is its
+// directory.
 func (e endpoint) hostPort() (host, port string, err error) {
 	if e.network == "unix" {
 		dir, name := filepath.Split(e.address)

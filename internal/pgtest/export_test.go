@@ -2,7 +2,7 @@ package pgtest
 
 import "testing"
 
-// NeedServer skips a test without PostgreSQL's programs, as Start does.
+// NeedServer skips or fails a test without PostgreSQL's programs, as Start does.
 func NeedServer(t *testing.T) {
 	t.Helper()
 	_, err := serverBin(binGlobs)

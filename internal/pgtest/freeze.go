@@ -39,9 +39,9 @@ func (c *Cluster) freeze() error {
 	if c.frozen != nil {
 		return nil
 	}
-	// The guard is told of each process before it stops.
+	// The guard must know each process before it stops: this process may be killed at any time.
 	pids := []int{c.running.pid}
-	if err := errors.Join(c.running.tell("frozen", pids...), c.running.suspend(pids)); err != nil {
+	if err := errors.Join(c.running.notifyGuard("frozen", pids...), c.running.suspend(pids)); err != nil {
 		return err
 	}
 	all, err := processes()
@@ -54,7 +54,7 @@ func (c *Cluster) freeze() error {
 		}
 	}
 	c.frozen = pids
-	return errors.Join(c.running.tell("frozen", pids...), c.running.suspend(pids[1:]))
+	return errors.Join(c.running.notifyGuard("frozen", pids...), c.running.suspend(pids[1:]))
 }
 
 func (c *Cluster) thaw() error {
@@ -67,7 +67,7 @@ func (c *Cluster) thaw() error {
 		return nil
 	}
 	c.frozen = nil
-	return c.running.tell("frozen")
+	return c.running.notifyGuard("frozen")
 }
 
 // suspend stops processes and waits until each has stopped or ended.
@@ -77,13 +77,13 @@ func (s *server) suspend(pids []int) error {
 			return fmt.Errorf("pgtest: freeze: process %d: %w", pid, err)
 		}
 	}
-	for deadline := time.Now().Add(serverTimeout); ; s.endsWithin(pollInterval) {
+	for deadline := time.Now().Add(serverTimeout); ; s.endsWithin(pollInterval) { // a pause
 		all, err := processes()
 		if err != nil {
 			return err
 		}
-		runs := func(pid int) bool { p, ok := all[pid]; return ok && !strings.ContainsAny(p.state[:1], "TZX") }
-		if !slices.ContainsFunc(pids, runs) {
+		isRunning := func(pid int) bool { p, ok := all[pid]; return ok && !strings.ContainsAny(p.state[:1], "TZX") }
+		if !slices.ContainsFunc(pids, isRunning) {
 			return nil
 		}
 		if time.Now().After(deadline) {
@@ -92,12 +92,13 @@ func (s *server) suspend(pids []int) error {
 	}
 }
 
+// process is an entry of the process table.
 type process struct {
-	parent int
-	state  string // as in ps: T stopped, Z zombie
+	parent int    // process id
+	state  string // as in ps: T stopped, Z zombie, X dead
 }
 
-// processes lists the machine's processes, from /proc if it exists, otherwise by ps.
+// processes returns the machine's processes by id, from /proc if it exists, otherwise from ps.
 func processes() (map[int]process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -113,7 +114,7 @@ func processes() (map[int]process, error) {
 		if err != nil {
 			continue // ended meanwhile
 		}
-		// pid (name, which may contain anything) state parent …
+		// The format is: pid (name) state parent …, where the name may contain anything.
 		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 		if len(fields) < 2 {
 			return nil, fmt.Errorf("pgtest: /proc/%d/stat: cannot read %q", pid, stat)

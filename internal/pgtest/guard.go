@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// guardScript runs a server and waits for the end of its standard input, which comes when the
-// test binary ends for whatever reason; then it stops the server and removes its directory.
-// After the line "ended" it does neither, because the server has ended already. The line
-// "frozen" lists stopped processes, which must continue before they can end.
+// guardScript runs a server and reads commands from standard input. At the end of its input,
+// which comes when the test binary ends for whatever reason, it stops the server and removes its
+// directory. The command "ended" means that the server has ended: the script exits and removes
+// nothing. The command "frozen" lists stopped processes, which must continue before they can end.
 //
-// The server and all its children hold the script's standard output, so its end means that the
-// last of them has ended; the script itself closes it after printing the server's process id.
+// The server and all its children inherit the script's standard output. The script itself closes
+// it after printing the server's process id, so its end means that all server processes have ended.
 const guardScript = `
 dir=$1 signal=$2; shift 2
 "$@" </dev/null &
@@ -42,12 +42,12 @@ rm -rf -- "$dir"
 type server struct {
 	pid      int
 	guard    *exec.Cmd
-	commands *os.File // to the guard, which ends the server when this is closed
-	alive    *os.File // at EOF when the last process of the server has ended
+	commands *os.File // the guard's input; it ends the server when this is closed
+	alive    *os.File // the guard's output; at EOF when the last process of the server has ended
 }
 
-// launch starts argv as the owner; its standard error is appended to log. The guard ends it
-// with signal, a name as kill(1) takes it, and removes dir.
+// launch starts argv as the owner and appends its standard error to log. If the test binary
+// ends, the guard ends the server with signal, a name that kill(1) accepts, and removes dir.
 func launch(o owner, dir, signal, log string, argv ...string) (_ *server, err error) {
 	stderr, err := os.OpenFile(log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
@@ -77,12 +77,12 @@ func launch(o owner, dir, signal, log string, argv ...string) (_ *server, err er
 	return s, nil
 }
 
-// readPID reads one line, unbuffered.
+// readPID reads a process id from the first line, and no byte beyond it.
 func readPID(r io.Reader) (int, error) {
 	var line strings.Builder
 	for b := make([]byte, 1); ; {
 		if _, err := io.ReadFull(r, b); err != nil {
-			return 0, fmt.Errorf("pgtest: the guard did not say which process it started: %w", err)
+			return 0, fmt.Errorf("pgtest: the guard did not report the id of its server: %w", err)
 		}
 		if b[0] == '\n' {
 			return strconv.Atoi(line.String())
@@ -91,18 +91,18 @@ func readPID(r io.Reader) (int, error) {
 	}
 }
 
-// endsWithin reports whether the last process of the server ends within d.
+// endsWithin waits for d at most and reports whether the last process of the server has ended.
 func (s *server) endsWithin(d time.Duration) bool {
 	if err := s.alive.SetReadDeadline(time.Now().Add(d)); err != nil {
-		return true // closed: it had ended before
+		return true // closed, because the server has ended
 	}
 	_, err := io.Copy(io.Discard, s.alive)
 	return !errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// tell sends the guard a line.
-func (s *server) tell(word string, pids ...int) error {
-	line := word
+// notifyGuard sends a command to the guard.
+func (s *server) notifyGuard(command string, pids ...int) error {
+	line := command
 	for _, pid := range pids {
 		line += " " + strconv.Itoa(pid)
 	}
@@ -110,7 +110,8 @@ func (s *server) tell(word string, pids ...int) error {
 	return err
 }
 
-// end signals every one of pids, waits for the server's last process, and ends the guard.
+// end sends a signal to each of pids, waits until the last process of the server has ended, and
+// ends the guard.
 func (s *server) end(sig syscall.Signal, pids ...int) error {
 	for _, pid := range pids {
 		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
@@ -123,7 +124,7 @@ func (s *server) end(sig syscall.Signal, pids ...int) error {
 	return s.dismiss()
 }
 
-// dismiss ends the guard of a server that has ended, and keeps the directory.
+// dismiss ends the guard of a server that has ended. The directory remains.
 func (s *server) dismiss() error {
-	return errors.Join(s.tell("ended"), s.commands.Close(), s.alive.Close(), s.guard.Wait())
+	return errors.Join(s.notifyGuard("ended"), s.commands.Close(), s.alive.Close(), s.guard.Wait())
 }

@@ -18,19 +18,19 @@ import (
 	"syscall"
 )
 
-// errMissing means that a program has to be installed first.
+// errMissing means that a required program is not installed.
 var errMissing = errors.New("not installed")
 
 // An owner is the user that runs the servers.
 type owner struct {
 	uid        int
 	credential *syscall.Credential // nil: the user that runs the test
-	home       string              // private directory of all clusters
+	home       string              // private directory with all clusters
 }
 
-// serverOwner returns the user that runs the test, or nobody if that is root, as which
-// PostgreSQL does not run. The owner's home is in memory if there is room, which is 15 times
-// faster, unless it has to be on disk.
+// serverOwner returns the user that runs the servers: the current one, or the user nobody if that
+// is root, because PostgreSQL refuses to run as root. Unless onDisk is set, the owner's home is in
+// memory if there is room, which is 15 times faster.
 func serverOwner(onDisk bool) (owner, error) {
 	o := owner{uid: os.Getuid()}
 	if o.uid == 0 {
@@ -45,21 +45,22 @@ func serverOwner(onDisk bool) (owner, error) {
 		}
 		o.uid, o.credential = int(uid), &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	}
-	// Never TMPDIR: a socket's path may have about 100 bytes, and nobody may not enter root's
-	// TMPDIR.
+	// TMPDIR is not used: a socket's path is limited to about 100 bytes, and the user nobody cannot
+	// enter root's TMPDIR.
 	base := "/tmp"
-	if !onDisk && roomy("/dev/shm") {
+	if !onDisk && hasRoom("/dev/shm") {
 		base = "/dev/shm"
 	}
 	o.home = filepath.Join(base, "pgtest-"+strconv.Itoa(o.uid))
 	if err := o.run("mkdir", "-p", "-m", "700", o.home); err != nil {
 		return o, err
 	}
-	return o, o.owns(o.home)
+	return o, o.checkOwns(o.home)
 }
 
-// owns checks that no other user made dir to have its content trusted.
-func (o owner) owns(dir string) error {
+// checkOwns returns an error unless dir is a private directory of the owner. Another user may have
+// made it, so its content cannot be trusted.
+func (o owner) checkOwns(dir string) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
 		return fmt.Errorf("pgtest: %w", err)
@@ -70,17 +71,17 @@ func (o owner) owns(dir string) error {
 	return nil
 }
 
-// roomy reports whether a directory exists and has 1 GiB free; a container's /dev/shm often
-// has 64 MiB, and a cluster takes 30.
-func roomy(dir string) bool {
+// hasRoom reports whether a directory exists and has 1 GiB free. A cluster takes 30 MiB, and a
+// container's /dev/shm often has 64 MiB only.
+func hasRoom(dir string) bool {
 	var stat syscall.Statfs_t
 	return syscall.Statfs(dir, &stat) == nil && stat.Bavail*uint64(stat.Bsize) >= 1<<30
 }
 
 // command prepares a program that runs as the owner, with a minimal environment and in a new
-// session. A new process group would ignore the terminal's Ctrl-C as well, but when the test
-// binary dies the kernel sends SIGHUP to an orphaned group with a stopped member, which would
-// end the guard of a frozen server.
+// session, so that the terminal's Ctrl-C does not reach it. A new process group is not enough:
+// when the test binary dies, the kernel sends SIGHUP to an orphaned group with a stopped member,
+// which would end the guard of a frozen server.
 func (o owner) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(context.Background(), name, args...)
 	cmd.Dir = "/"
@@ -89,7 +90,7 @@ func (o owner) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs a program as the owner to its end; the error contains its output.
+// run runs a program as the owner and waits for its end. The error contains its output.
 func (o owner) run(name string, args ...string) error {
 	out, err := o.command(name, args...).CombinedOutput()
 	if err != nil {
@@ -98,7 +99,8 @@ func (o owner) run(name string, args ...string) error {
 	return nil
 }
 
-// binGlobs is where packages put the servers' binaries: Debian, Red Hat, Homebrew, Postgres.app.
+// binGlobs match the directories in which packages install the server's binaries: those of Debian,
+// Red Hat, Homebrew and Postgres.app.
 var binGlobs = []string{
 	"/usr/lib/postgresql/*/bin",
 	"/usr/pgsql-*/bin",
@@ -107,12 +109,12 @@ var binGlobs = []string{
 	"/Applications/Postgres.app/Contents/Versions/*/bin",
 }
 
-// serverBin returns the directory of initdb and postgres: the one on PATH, or the newest
-// installed.
+// serverBin returns the directory with initdb and postgres: the one on PATH, or the newest that the
+// globs match.
 func serverBin(globs []string) (string, error) {
 	if initdb, err := exec.LookPath("initdb"); err == nil {
-		// A link in /usr/bin leads to the directory that also has the rest.
-		if initdb, err = filepath.EvalSymlinks(initdb); err == nil && executable(filepath.Join(filepath.Dir(initdb), "postgres")) {
+		// /usr/bin may have only a link to initdb; postgres is next to the link's target.
+		if initdb, err = filepath.EvalSymlinks(initdb); err == nil && isExecutable(filepath.Join(filepath.Dir(initdb), "postgres")) {
 			return filepath.Dir(initdb), nil
 		}
 	}
@@ -120,7 +122,7 @@ func serverBin(globs []string) (string, error) {
 	for _, glob := range globs {
 		dirs, _ := filepath.Glob(glob) // the only error is a bad pattern
 		for _, dir := range dirs {
-			if executable(filepath.Join(dir, "initdb")) && executable(filepath.Join(dir, "postgres")) {
+			if isExecutable(filepath.Join(dir, "initdb")) && isExecutable(filepath.Join(dir, "postgres")) {
 				found = append(found, dir)
 			}
 		}
@@ -136,24 +138,23 @@ func serverBin(globs []string) (string, error) {
 
 var digits = regexp.MustCompile(`\d+`)
 
-// lastNumber returns the last number in a path's base name, its version, or 0.
+// lastNumber returns the last number in a path's base name, which is the version, or 0.
 func lastNumber(path string) int {
 	all := digits.FindAllString(filepath.Base(path), -1)
 	if len(all) == 0 {
 		return 0
 	}
-	n, _ := strconv.Atoi(all[len(all)-1]) // 0 where it does not fit
+	n, _ := strconv.Atoi(all[len(all)-1])
 	return n
 }
 
-func executable(path string) bool {
+func isExecutable(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
 }
 
-// template returns a directory that initdb made, to be copied, and its major version. It is
-// made once for each version of PostgreSQL and set of options; of two that make it at once the
-// first to finish wins.
+// template returns a data directory to copy, and PostgreSQL's major version. initdb makes one for
+// each version and set of options. If two processes make the same one, the first to finish wins.
 func (o owner) template(bin string) (dir string, major int, err error) {
 	version, err := o.command(filepath.Join(bin, "postgres"), "--version").Output()
 	if err != nil {
@@ -161,7 +162,7 @@ func (o owner) template(bin string) (dir string, major int, err error) {
 	}
 	locale := "C.UTF-8"
 	if runtime.GOOS == "darwin" {
-		locale = "C" // it has no C.UTF-8
+		locale = "C" // macOS has no C.UTF-8
 	}
 	args := []string{"-U", superuser, "-A", "trust", "-E", "UTF8", "--locale=" + locale, "--no-sync", "--no-instructions", "--wal-segsize=1"}
 	key := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%q", version, bin, args))

@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// recorder notes how a test would have ended.
+// recorder records how a test would have ended.
 type recorder struct {
 	testing.TB
 	ended string
@@ -30,7 +30,7 @@ func (r *recorder) Fatal(args ...any) {
 }
 func (r *recorder) Fatalf(format string, args ...any) { r.Fatal(fmt.Sprintf(format, args...)) }
 
-// ending runs f as a test and returns how it ended; empty: well.
+// ending runs f as a test and returns how it ended, or "" if it passed.
 func ending(t *testing.T, f func(tb testing.TB)) string {
 	t.Helper()
 	r := &recorder{TB: t}
@@ -60,7 +60,7 @@ func TestCheck_SkipsWithoutAProgramUnlessItIsRequired(t *testing.T) {
 			got := ending(t, func(tb testing.TB) { check(tb, tt.err) })
 			for _, want := range tt.want {
 				if !strings.Contains(got, want) {
-					t.Errorf("ended with %q, want %q in it", got, want)
+					t.Errorf("the test ended with %q, want %q in it", got, want)
 				}
 			}
 		})
@@ -87,7 +87,7 @@ func TestServerBin_PrefersPATHAndThenTheNewestServer(t *testing.T) {
 	install("lib", "16", "bin")
 	t.Setenv("PATH", "")
 	if got, err := serverBin(globs); got != newest || err != nil {
-		t.Errorf("off PATH: %s, %v; want %s", got, err, newest)
+		t.Errorf("with an empty PATH: got %s, %v; want the newest, %s", got, err, newest)
 	}
 	mine := install("mine")
 	linked := filepath.Join(root, "links")
@@ -96,7 +96,7 @@ func TestServerBin_PrefersPATHAndThenTheNewestServer(t *testing.T) {
 	}
 	t.Setenv("PATH", linked)
 	if got, err := serverBin(globs); got != mine || err != nil {
-		t.Errorf("on PATH: %s, %v; want %s", got, err, mine)
+		t.Errorf("with initdb on PATH: got %s, %v; want %s", got, err, mine)
 	}
 }
 
@@ -123,14 +123,14 @@ func TestOwner_MakesATemplateOnce(t *testing.T) {
 	both.Wait()
 	entries, err := os.ReadDir(o.home)
 	if err != nil || len(entries) != 1 || !strings.HasPrefix(entries[0].Name(), "template-") {
-		t.Errorf("the home holds %v (%v), want one template", entries, err)
+		t.Errorf("the home contains %v, error %v; want one template", entries, err)
 	}
 	if _, _, err := o.template(t.TempDir()); err == nil {
-		t.Errorf("a directory without a server is no error")
+		t.Error("no error for a directory without a server")
 	}
 }
 
-func TestOwner_RefusesADirectoryThatAnotherUserMayHaveMade(t *testing.T) {
+func TestOwner_RejectsADirectoryThatAnotherUserMayHaveMade(t *testing.T) {
 	t.Parallel()
 	o := owner{uid: os.Getuid()}
 	root := t.TempDir()
@@ -139,16 +139,16 @@ func TestOwner_RefusesADirectoryThatAnotherUserMayHaveMade(t *testing.T) {
 		os.Symlink(path("private"), path("link")), os.WriteFile(path("file"), nil, 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	if err := o.owns(path("private")); err != nil {
-		t.Error(err)
+	if err := o.checkOwns(path("private")); err != nil {
+		t.Errorf("the owner's private directory is rejected: %v", err)
 	}
 	for _, name := range []string{"open", "link", "file", "absent"} {
-		if o.owns(path(name)) == nil {
+		if o.checkOwns(path(name)) == nil {
 			t.Errorf("%s is accepted", name)
 		}
 	}
-	if (owner{uid: o.uid + 1}).owns(path("private")) == nil {
-		t.Errorf("another user's directory is accepted")
+	if (owner{uid: o.uid + 1}).checkOwns(path("private")) == nil {
+		t.Error("another user's directory is accepted")
 	}
 }
 
@@ -160,14 +160,14 @@ func TestStart_ShowsTheServersLogWhenItFails(t *testing.T) {
 	t.Parallel()
 	got := ending(t, func(tb testing.TB) { Start(tb, Options{Settings: map[string]string{"no_such_parameter": "1"}}) })
 	if !strings.HasPrefix(got, "fatal: ") || !strings.Contains(got, `unrecognized configuration parameter "no_such_parameter"`) {
-		t.Errorf("ended with %q, want the server's log in it", got)
+		t.Errorf("the test ended with %q, want the server's log in it", got)
 	}
 }
 
-func TestOpen_RefusesAnUnknownDriver(t *testing.T) {
+func TestOpen_RejectsAnUnknownDriver(t *testing.T) {
 	t.Setenv("AUTOMATION_TEST_DRIVER", "mysql")
 	if got := ending(t, func(tb testing.TB) { Open(tb, "postgres://") }); !strings.Contains(got, `"mysql": want postgres or pgx`) {
-		t.Errorf("ended with %q", got)
+		t.Errorf("the test ended with %q, want an error that names the drivers", got)
 	}
 }
 
@@ -177,16 +177,16 @@ func TestCluster_FailsTheTestWhenItDoesNotRun(t *testing.T) {
 	c.Stop()
 	got := ending(t, func(tb testing.TB) { c.tb = tb; c.Freeze() })
 	if !strings.Contains(got, "the server does not run") {
-		t.Errorf("freezing a stopped server ended with %q", got)
+		t.Errorf("freezing a stopped server ended with %q, want that it does not run", got)
 	}
 	got = ending(t, func(tb testing.TB) { c.tb = tb; check(tb, c.exec("SELECT 1")) })
 	if !strings.Contains(got, "SELECT 1") {
-		t.Errorf("a statement to a stopped server ended with %q", got)
+		t.Errorf("a statement to a stopped server ended with %q, want the statement in it", got)
 	}
 	c.tb = t
 }
 
-func TestParseEndpoint(t *testing.T) {
+func TestParseEndpoint_AcceptsOwnDSNsOnly(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		dsn  string
@@ -199,14 +199,14 @@ func TestParseEndpoint(t *testing.T) {
 	} {
 		got, err := parseEndpoint(tt.dsn)
 		if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(endpoint{})); diff != "" || err != nil {
-			t.Errorf("parseEndpoint(%q): %v, -want +got\n%s", tt.dsn, err, diff)
+			t.Errorf("parseEndpoint(%q): error %v (-want +got)\n%s", tt.dsn, err, diff)
 		}
 		if host, port, err := got.hostPort(); host != tt.host || port != tt.port || err != nil {
-			t.Errorf("hostPort of %q: %q, %q, %v", tt.dsn, host, port, err)
+			t.Errorf("hostPort of %q: %q, %q, %v; want %q, %q", tt.dsn, host, port, err, tt.host, tt.port)
 		}
 	}
 	if got, want := overTCP(socketDSN("/tmp/x", "db")+"&a=b", "127.0.0.1:7"), "postgres://postgres@127.0.0.1:7/db?a=b&sslmode=disable"; got != want {
-		t.Errorf("over TCP: %s, want %s", got, want)
+		t.Errorf("overTCP returns %s, want %s", got, want)
 	}
 	for _, bad := range []string{"", "host=/tmp dbname=db", "mysql://h:1/db", "postgres:///db", "postgres://h:1/", "postgres://%zz"} {
 		if got, err := parseEndpoint(bad); err == nil {
@@ -246,7 +246,7 @@ func TestProxy_CountsNoLostReplyOfAServerThatDies(t *testing.T) {
 		_, err = client.Write(startup)
 		check(t, err)
 		if got, _ := io.ReadAll(client); strings.HasPrefix(string(got), "C") || p.Lost() != 0 {
-			t.Errorf("server sent %q: the client got %q, %d replies lost; want no CommandComplete, and none counted", sent, got, p.Lost())
+			t.Errorf("after the server sent %q the client got %q, and %d replies count as lost; want no CommandComplete and none lost", sent, got, p.Lost())
 		}
 		serving.Wait()
 		check(t, errors.Join(client.Close(), server.Close()))
@@ -262,13 +262,13 @@ func TestProxy_ClosesAConnectionWithAWrongStartupMessage(t *testing.T) {
 		_, err = io.WriteString(client, sent)
 		check(t, err)
 		if got, _ := io.ReadAll(client); len(got) != 0 {
-			t.Errorf("to %q the proxy answers %q", sent, got)
+			t.Errorf("the proxy answers %q to %q, want the connection closed without an answer", got, sent)
 		}
 		check(t, client.Close())
 	}
 }
 
-func TestProcesses_AreTheSameByPsAndProc(t *testing.T) {
+func TestProcesses_AreTheSameFromPsAndProc(t *testing.T) {
 	t.Parallel()
 	byPs, err := psProcesses()
 	if err != nil {
@@ -280,7 +280,7 @@ func TestProcesses_AreTheSameByPsAndProc(t *testing.T) {
 	}
 	self := os.Getpid()
 	if byPs[self].parent != os.Getppid() || byDefault[self].parent != os.Getppid() {
-		t.Errorf("the parent of this process is %d by ps, %d by processes, %d in truth", byPs[self].parent, byDefault[self].parent, os.Getppid())
+		t.Errorf("the parent of this process is %d from ps, %d from processes, want %d", byPs[self].parent, byDefault[self].parent, os.Getppid())
 	}
 }
 
@@ -292,15 +292,15 @@ func TestLaunch_ReportsAProgramThatDoesNotStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = s.answers("postgres://postgres@127.0.0.1:1/x?sslmode=disable", log)
+	err = s.waitReady("postgres://postgres@127.0.0.1:1/x?sslmode=disable", log)
 	if err == nil || !strings.Contains(err.Error(), "/nonexistent/server") {
-		t.Errorf("error %v, want the shell's complaint in it", err)
+		t.Errorf("error %v, want the shell's error in it", err)
 	}
 	if err := s.end(syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}
 	if _, err := launch(o, "", "TERM", filepath.Join(o.home, "no", "log"), "true"); err == nil {
-		t.Errorf("a log that cannot be written is no error")
+		t.Error("no error for a log that cannot be written")
 	}
 }
 
@@ -316,12 +316,12 @@ func FuzzReadStartup(f *testing.F) {
 			return
 		}
 		if rest := string(sent[8*client.declined:]); !strings.HasPrefix(rest, string(message)) {
-			t.Errorf("after %d requests for encryption: %x, want the start of %x", client.declined, message, rest)
+			t.Errorf("after %d requests for encryption the message is %x, want the start of %x", client.declined, message, rest)
 		}
 	})
 }
 
-// halfDuplex counts the answers, each of which is N.
+// halfDuplex is a client that counts the answers "N", which decline encryption.
 type halfDuplex struct {
 	*strings.Reader
 	declined int
@@ -329,7 +329,7 @@ type halfDuplex struct {
 
 func (h *halfDuplex) Write(b []byte) (int, error) {
 	if string(b) != "N" {
-		return 0, fmt.Errorf("answer %q", b)
+		return 0, fmt.Errorf("answer %q, want N", b)
 	}
 	h.declined++
 	return 1, nil

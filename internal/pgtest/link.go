@@ -19,10 +19,10 @@ type link struct {
 	cancel context.CancelFunc
 }
 
-// cut ends the link; any goroutine may call it.
+// cut ends the link. Any goroutine may call it.
 func (l *link) cut() {
 	l.cancel()
-	_ = l.client.Close() // it is closed either way
+	_ = l.client.Close()
 }
 
 // serve copies between client and server until one of them ends or the link is cut.
@@ -44,17 +44,17 @@ func (l *link) serve(ctx context.Context) {
 			_ = server.Close()
 		}
 	}()
-	var pumps sync.WaitGroup
-	pumps.Go(func() {
+	var sending sync.WaitGroup
+	sending.Go(func() {
 		defer l.cut()
 		out := gate{l, server}
 		if _, err := out.Write(startup); err == nil {
-			_ = l.requests(bufio.NewReaderSize(l.client, 64<<10), out) // an error ends the link, as it should
+			_ = l.forwardRequests(bufio.NewReaderSize(l.client, 64<<10), out) // on an error the link is cut below
 		}
 	})
-	l.replies(bufio.NewReader(server))
+	l.forwardReplies(bufio.NewReader(server))
 	l.cut()
-	pumps.Wait()
+	sending.Wait()
 }
 
 const (
@@ -63,8 +63,8 @@ const (
 	maxStartup    = 10000 // the server's own bound
 )
 
-// readStartup declines requests for encryption, and returns the first message for the server:
-// a start-up or a cancel request.
+// readStartup declines requests for encryption and returns the first message for the server:
+// a start-up message or a cancel request.
 func readStartup(client io.ReadWriter) ([]byte, error) {
 	for {
 		head := make([]byte, 8)
@@ -87,9 +87,10 @@ func readStartup(client io.ReadWriter) ([]byte, error) {
 	}
 }
 
-// replies forwards the server's messages. From the reply that is to be lost it drops
-// everything up to ReadyForQuery, because an autocommit statement is committed only by then.
-func (l *link) replies(server *bufio.Reader) {
+// forwardReplies forwards the server's messages. If a reply is to be lost it drops everything from
+// that reply to ReadyForQuery, because an autocommit statement is committed only by then, and
+// returns.
+func (l *link) forwardReplies(server *bufio.Reader) {
 	out := bufio.NewWriter(gate{l, l.client})
 	for losing, ready := false, false; ; {
 		head := make([]byte, 5)
@@ -98,11 +99,11 @@ func (l *link) replies(server *bufio.Reader) {
 		}
 		kind, size := head[0], int64(binary.BigEndian.Uint32(head[1:]))-4
 		if kind == 'C' && size > 0 && !losing { // CommandComplete
-			tag, err := server.Peek(int(min(size, 128))) // no tag is longer than its command
+			tag, err := server.Peek(int(min(size, 128))) // more than any tag has
 			if err != nil {
 				return
 			}
-			losing = l.proxy.loses(strings.TrimRight(string(tag), "\x00"))
+			losing = l.proxy.shouldLose(strings.TrimRight(string(tag), "\x00"))
 		}
 		switch kind {
 		case 'C':
@@ -141,7 +142,7 @@ func (l *link) replies(server *bufio.Reader) {
 	}
 }
 
-// A gate writes to one side of a link, unless the proxy is frozen.
+// A gate writes to one side of a link. While the proxy is frozen, writes wait.
 type gate struct {
 	link *link
 	to   net.Conn
@@ -149,10 +150,10 @@ type gate struct {
 
 func (g gate) Write(b []byte) (int, error) {
 	g.link.proxy.mu.Lock()
-	flows := g.link.proxy.flows
+	thawed := g.link.proxy.thawed
 	g.link.proxy.mu.Unlock()
 	select {
-	case <-flows:
+	case <-thawed:
 		return g.to.Write(b)
 	case <-g.link.done:
 		return 0, net.ErrClosed

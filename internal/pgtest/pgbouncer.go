@@ -12,9 +12,9 @@ import (
 
 // PgBouncer starts a PgBouncer in transaction mode in front of the server of dsn until the test
 // ends, and returns the DSN of the same database through it. The pool has up to 20 connections
-// to the server, so different backends serve one client's statements. For pgx the DSN has
-// what its users need behind a pooler, default_query_exec_mode=exec: no named prepared
-// statements. Without PgBouncer the test is skipped or fails, as it does without PostgreSQL.
+// to the server, so different backends serve one client's statements. For pgx the DSN sets
+// default_query_exec_mode=exec, because named prepared statements fail behind a pooler. Without
+// PgBouncer the test is skipped or fails, as it is without PostgreSQL.
 func PgBouncer(tb testing.TB, dsn string) string {
 	tb.Helper()
 	to, err := parseEndpoint(dsn)
@@ -34,11 +34,11 @@ func PgBouncer(tb testing.TB, dsn string) string {
 			tb.Error(err)
 		}
 	})
-	through := socketDSN(dir, to.database)
+	pooledDSN := socketDSN(dir, to.database)
 	if driver(tb) == "pgx" {
-		through += "&default_query_exec_mode=exec"
+		pooledDSN += "&default_query_exec_mode=exec"
 	}
-	return through
+	return pooledDSN
 }
 
 func startPgBouncer(o owner, program, dir string, to endpoint) (*server, error) {
@@ -46,7 +46,7 @@ func startPgBouncer(o owner, program, dir string, to endpoint) (*server, error) 
 	if err != nil {
 		return nil, err
 	}
-	// extra_float_digits is what lib/pq sends at start-up and PgBouncer would refuse.
+	// lib/pq sends extra_float_digits at start-up, which PgBouncer refuses by default.
 	config := fmt.Sprintf(`[databases]
 * = host=%s port=%s user=%s
 [pgbouncer]
@@ -59,25 +59,25 @@ max_client_conn = 500
 ignore_startup_parameters = extra_float_digits
 `, host, port, superuser, dir)
 	ini, log := filepath.Join(dir, "pgbouncer.ini"), filepath.Join(dir, "log")
-	if err := os.WriteFile(ini, []byte(config), 0o644); err != nil { // the owner must read it; the directory is private
+	if err := os.WriteFile(ini, []byte(config), 0o644); err != nil { // readable for the owner; the directory is private
 		return nil, err
 	}
 	s, err := launch(o, dir, "TERM", log, program, ini)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.answers(socketDSN(dir, to.database), log); err != nil {
+	if err := s.waitReady(socketDSN(dir, to.database), log); err != nil {
 		return nil, errors.Join(err, s.end(syscall.SIGKILL, s.pid))
 	}
 	return s, nil
 }
 
-// findPgBouncer looks on PATH and then where Debian installs it, which users' PATHs lack.
+// findPgBouncer looks on PATH and then at offPath, where Debian installs it off users' PATHs.
 func findPgBouncer(offPath string) (string, error) {
 	if program, err := exec.LookPath("pgbouncer"); err == nil {
 		return program, nil
 	}
-	if executable(offPath) {
+	if isExecutable(offPath) {
 		return offPath, nil
 	}
 	return "", fmt.Errorf("pgtest: no pgbouncer on PATH or at %s: %w; try apt-get install pgbouncer, or brew install pgbouncer", offPath, errMissing)

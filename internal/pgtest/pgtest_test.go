@@ -13,6 +13,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// execute executes a statement that must succeed.
 func execute(t *testing.T, db sqlx.ExecerContext, statement string) {
 	t.Helper()
 	if _, err := db.ExecContext(t.Context(), statement); err != nil {
@@ -20,6 +21,7 @@ func execute(t *testing.T, db sqlx.ExecerContext, statement string) {
 	}
 }
 
+// scalar returns the one value that a query returns.
 func scalar[T any](t *testing.T, db sqlx.QueryerContext, query string) (value T) {
 	t.Helper()
 	if err := sqlx.GetContext(t.Context(), db, &value, query); err != nil {
@@ -33,7 +35,7 @@ func TestDatabase_IsIsolatedFromOthers(t *testing.T) {
 	a, b := pgtest.Open(t, pgtest.Database(t)), pgtest.Open(t, pgtest.Database(t))
 	execute(t, a, "CREATE TABLE only_in_a (id int)")
 	if n := scalar[int](t, b, "SELECT count(*) FROM pg_tables WHERE tablename = 'only_in_a'"); n != 0 {
-		t.Errorf("a table made in one database shows in the other")
+		t.Error("a table of one database exists in the other")
 	}
 	if got, want := scalar[string](t, a, "SHOW server_encoding"), "UTF8"; got != want {
 		t.Errorf("encoding %s, want %s", got, want)
@@ -46,10 +48,10 @@ func TestDatabase_IsDroppedWithItsTestWhileAClientIsConnected(t *testing.T) {
 	var dsn string
 	t.Run("inner", func(t *testing.T) { dsn = pgtest.Database(t); execute(t, pgtest.Open(t, dsn), "SELECT 1") })
 	if err := pgtest.Open(t, dsn).PingContext(t.Context()); err == nil {
-		t.Errorf("%s still answers", dsn)
+		t.Errorf("%s still answers after its test", dsn)
 	}
 	if got := scalar[int](t, outer, "SELECT 1"); got != 1 {
-		t.Errorf("the other test's database answers %d", got)
+		t.Errorf("SELECT 1 in the outer test's database returns %d", got)
 	}
 }
 
@@ -68,7 +70,7 @@ func TestCopy_FillsOnceForAllCopies(t *testing.T) {
 		db := pgtest.Open(t, dsn)
 		execute(t, db, "INSERT INTO journal VALUES (2)")
 		if n := scalar[int](t, db, "SELECT count(*) FROM journal"); n != 2 || fills != 1 {
-			t.Errorf("%d rows after %d fills, want the template's and the own one after 1", n, fills)
+			t.Errorf("%d rows after %d fills, want 2, the template's and the copy's own, after 1 fill", n, fills)
 		}
 	}
 }
@@ -81,7 +83,7 @@ func TestOpen_TakesTheSameDSNForBothDrivers(t *testing.T) {
 			t.Setenv("PGHOST", "nowhere.invalid")
 			db := pgtest.Open(t, pgtest.Database(t))
 			if db.DriverName() != driver {
-				t.Errorf("driver %s", db.DriverName())
+				t.Errorf("the driver is %s, want %s", db.DriverName(), driver)
 			}
 			execute(t, db, "SELECT 1")
 			execute(t, pgtest.Open(t, pgtest.NewProxy(t, pgtest.Database(t)).DSN()), "SELECT 1")
@@ -95,9 +97,9 @@ func TestPgBouncer_PoolsTransactions(t *testing.T) {
 	pooled := pgtest.Open(t, pgtest.PgBouncer(t, direct))
 	execute(t, pooled, "CREATE TABLE seen (id int)")
 	if n := scalar[int](t, pgtest.Open(t, direct), "SELECT count(*) FROM pg_tables WHERE tablename = 'seen'"); n != 1 {
-		t.Errorf("what was written through the pooler is not in its database")
+		t.Error("a table made through the pooler is not in the database")
 	}
-	// Two clients with a transaction each need two backends; between transactions one serves both.
+	// Two clients in transactions need two backends. Between transactions they may share one.
 	backend := func(db sqlx.QueryerContext) int { return scalar[int](t, db, "SELECT pg_backend_pid()") }
 	other := pgtest.Open(t, pgtest.PgBouncer(t, direct))
 	if a, b := backend(pooled), backend(other); a == b {
@@ -107,17 +109,17 @@ func TestPgBouncer_PoolsTransactions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inside := backend(tx)
+	inTx := backend(tx)
 	second := backend(pooled)
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
 	}
-	if inside == second {
-		t.Errorf("backend %d served another client inside a transaction", inside)
+	if inTx == second {
+		t.Errorf("backend %d served another client during a transaction", inTx)
 	}
 	pooled.SetMaxIdleConns(0) // a new client each time
-	if a, b := backend(pooled), backend(pooled); a != b && a != inside && a != second {
-		t.Errorf("backends %d and %d: the pool is not shared between clients", a, b)
+	if a, b := backend(pooled), backend(pooled); a != b && a != inTx && a != second {
+		t.Errorf("two clients got the new backends %d and %d, want an existing one of the pool", a, b)
 	}
 }
 
@@ -126,16 +128,16 @@ func TestPgBouncer_CombinesWithProxies(t *testing.T) {
 	behind := pgtest.NewProxy(t, pgtest.Database(t))
 	front := pgtest.NewProxy(t, pgtest.PgBouncer(t, behind.DSN()))
 	if got := scalar[int](t, pgtest.Open(t, front.DSN()), "SELECT 1"); got != 1 {
-		t.Errorf("SELECT 1 answers %d", got)
+		t.Errorf("SELECT 1 returns %d", got)
 	}
 }
 
-// CI runs the suites with several versions, and must not run one of them twice.
-func TestDatabase_IsOfTheVersionThatTheRunIsFor(t *testing.T) {
+// CI runs the suites with several versions, and must not run the same version twice.
+func TestDatabase_HasTheRequestedVersion(t *testing.T) {
 	t.Parallel()
 	want := os.Getenv("AUTOMATION_TEST_VERSION")
 	if want == "" {
-		t.Skip("AUTOMATION_TEST_VERSION is not set: any version will do")
+		t.Skip("AUTOMATION_TEST_VERSION is not set: any version is right")
 	}
 	if got := scalar[string](t, pgtest.Open(t, pgtest.Database(t)), "SHOW server_version"); !strings.HasPrefix(got, want+".") {
 		t.Errorf("the server is PostgreSQL %s, want %s", got, want)

@@ -17,12 +17,12 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
-// childEnv makes a test binary started by one of these tests the child they need.
+// childEnv is set in the child process that runs TestChildProcess.
 const childEnv = "PGTEST_CHILD"
 
 func TestChildProcess(t *testing.T) {
 	if os.Getenv(childEnv) == "" {
-		t.Skip("only run by the tests that kill it")
+		t.Skip("runs only in the child process that another test kills")
 	}
 	c := pgtest.Start(t, pgtest.Options{})
 	if os.Getenv(childEnv) == "frozen" {
@@ -34,13 +34,13 @@ func TestChildProcess(t *testing.T) {
 	_, _ = io.Copy(io.Discard, os.Stdin) // until it is killed
 }
 
-func TestGuard_RemovesEverythingOfATestBinaryThatIsKilled(t *testing.T) {
+func TestGuard_RemovesEverythingOfAKilledTestBinary(t *testing.T) {
 	pgtest.NeedServer(t)
 	t.Parallel()
 	for _, state := range []string{"running", "frozen"} {
 		t.Run(state, func(t *testing.T) {
 			t.Parallel()
-			// Every process that descends from the child inherits this pipe: its end is theirs.
+			// All descendants of the child inherit this pipe, so it ends when the last of them has ended.
 			descendants, inherited, err := os.Pipe()
 			if err != nil {
 				t.Fatal(err)
@@ -68,20 +68,20 @@ func TestGuard_RemovesEverythingOfATestBinaryThatIsKilled(t *testing.T) {
 				}
 			}
 			if _, err := os.Stat(dir); err != nil {
-				t.Errorf("the child's cluster: %v", err)
+				t.Errorf("the child's cluster has no directory: %v", err)
 			}
 			if err := child.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
-			_ = child.Wait() // it says that it was killed
+			_ = child.Wait() // returns that it was killed
 			if err := descendants.SetReadDeadline(time.Now().Add(3 * time.Minute)); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := io.Copy(io.Discard, descendants); err != nil {
-				t.Errorf("a process is left behind: %v", err)
+				t.Errorf("a process of the child is still running: %v", err)
 			}
 			if _, err := os.Stat(dir); !os.IsNotExist(err) {
-				t.Errorf("%s is left behind (%v)", dir, err)
+				t.Errorf("%s still exists, error %v", dir, err)
 			}
 		})
 	}
@@ -92,7 +92,7 @@ func TestStart_RunsAsAnOrdinaryUser(t *testing.T) {
 		t.Skip("runs this test binary again, with PostgreSQL")
 	}
 	if os.Getuid() != 0 {
-		t.Skip("this run is an ordinary user's already")
+		t.Skip("this run is not root's, so the other tests show it")
 	}
 	t.Parallel()
 	nobody, err := user.Lookup("nobody")
@@ -101,7 +101,7 @@ func TestStart_RunsAsAnOrdinaryUser(t *testing.T) {
 	}
 	uid, _ := strconv.ParseUint(nobody.Uid, 10, 32)
 	gid, _ := strconv.ParseUint(nobody.Gid, 10, 32)
-	// The binary is in a directory that only root may enter.
+	// The user nobody cannot enter the directory of the test binary, so the test copies it.
 	dir, err := os.MkdirTemp("/tmp", "pgtest-test-")
 	if err != nil {
 		t.Fatal(err)
@@ -114,8 +114,8 @@ func TestStart_RunsAsAnOrdinaryUser(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// Another process writes the copy: a file that this one has open for writing is inherited by
-	// what parallel tests fork at that moment, and cannot be executed until they exec.
+	// Another process writes the copy. If this one did, processes that parallel tests fork meanwhile
+	// would inherit the open file, and the program could not be executed until they exec.
 	program := filepath.Join(dir, "pgtest.test")
 	if out, err := exec.CommandContext(t.Context(), "install", "-m", "755", os.Args[0], program).CombinedOutput(); err != nil {
 		t.Fatalf("copy the test binary: %v\n%s", err, out)

@@ -28,7 +28,7 @@ func commitRow(t *testing.T, db *sqlx.DB) error {
 	return tx.Commit()
 }
 
-// journal is an empty table behind a proxy; direct reaches it without.
+// journal makes an empty table journal and returns a pool through a proxy, and a direct one.
 func journal(t *testing.T) (p *pgtest.Proxy, proxied, direct *sqlx.DB) {
 	t.Helper()
 	dsn := pgtest.Database(t)
@@ -37,6 +37,7 @@ func journal(t *testing.T) (p *pgtest.Proxy, proxied, direct *sqlx.DB) {
 	return p, pgtest.Open(t, p.DSN()), direct
 }
 
+// rows returns the number of rows of journal.
 func rows(t *testing.T, db *sqlx.DB) int {
 	t.Helper()
 	return scalar[int](t, db, "SELECT count(*) FROM journal")
@@ -48,10 +49,10 @@ func TestProxy_LosesTheReplyToACommitThatIsApplied(t *testing.T) {
 	p.LoseCommits(2)
 	for i, wantErr := range []bool{true, true, false} {
 		if err := commitRow(t, proxied); (err != nil) != wantErr {
-			t.Errorf("commit %d: error %v, want one: %v", i+1, err, wantErr)
+			t.Errorf("commit %d: error %v, want an error: %t", i+1, err, wantErr)
 		}
 		if got := rows(t, direct); got != i+1 {
-			t.Errorf("after commit %d: %d rows", i+1, got)
+			t.Errorf("after commit %d: %d rows, want each commit applied", i+1, got)
 		}
 	}
 	if p.Lost() != 2 {
@@ -64,45 +65,45 @@ func TestProxy_LosesTheReplyToAnAutocommitStatementThatIsApplied(t *testing.T) {
 	p, proxied, direct := journal(t)
 	p.LoseReplies(func(tag string) bool { return strings.HasPrefix(tag, "INSERT ") && p.Lost() == 0 })
 	_, err := proxied.ExecContext(t.Context(), "INSERT INTO journal SELECT $1", 7)
-	// Clients differ in what they do then: lib/pq has database/sql repeat it.
+	// With lib/pq database/sql repeats the statement, with pgx it does not.
 	want := 1
 	if err == nil {
 		want = 2
 	}
 	if got := rows(t, direct); got != want || p.Lost() != 1 {
-		t.Errorf("error %v, %d rows and %d replies lost, want %d and 1", err, got, p.Lost(), want)
+		t.Errorf("error %v, %d rows and %d replies lost; want %d rows and 1 reply lost", err, got, p.Lost(), want)
 	}
 	p.LoseReplies(nil)
 	if err := commitRow(t, proxied); err != nil {
-		t.Errorf("with nothing to lose: %v", err)
+		t.Errorf("a commit when no reply is lost: %v", err)
 	}
 }
 
-func TestProxy_HoldsAReplyBackWhenItsMatchFreezes(t *testing.T) {
+func TestProxy_DelaysAReplyWhenMatchFreezes(t *testing.T) {
 	t.Parallel()
 	p, proxied, direct := journal(t)
-	held := make(chan struct{})
+	delayed := make(chan struct{})
 	p.LoseReplies(func(tag string) bool {
 		if tag == "COMMIT" {
 			p.Freeze()
-			close(held)
+			close(delayed)
 		}
 		return false
 	})
 	committed := make(chan error, 1)
 	go func() { committed <- commitRow(t, proxied) }()
-	<-held
+	<-delayed
 	if got := rows(t, direct); got != 1 {
-		t.Errorf("%d rows while the reply is held back, want 1", got)
+		t.Errorf("%d rows while the reply is delayed, want 1", got)
 	}
 	select {
 	case err := <-committed:
-		t.Errorf("the reply came through the freeze: %v", err)
+		t.Errorf("the reply arrived while the proxy was frozen: %v", err)
 	case <-time.After(50 * time.Millisecond):
 	}
 	p.Thaw()
 	if err := <-committed; err != nil {
-		t.Errorf("after the thaw: %v", err)
+		t.Errorf("after the thaw the commit failed: %v", err)
 	}
 }
 
@@ -117,9 +118,9 @@ func TestProxy_CutAllClosesEveryConnection(t *testing.T) {
 	p.CutAll()
 	p.Thaw()
 	if _, err := tx.ExecContext(t.Context(), "SELECT 1"); err == nil {
-		t.Errorf("a statement on a connection that was cut succeeds")
+		t.Error("a statement on a connection that was cut succeeds")
 	}
-	_ = tx.Rollback() // fails with its connection
+	_ = tx.Rollback() // fails, because the connection is gone
 	execute(t, proxied, "SELECT 1")
 }
 
@@ -131,21 +132,21 @@ func TestProxy_SendsLaterConnectionsToANewUpstream(t *testing.T) {
 	db := pgtest.Open(t, p.DSN())
 	name := func() string { return scalar[string](t, db, "SHOW cluster_name") }
 	if got := name(); got != "old" {
-		t.Errorf("before the swap: %s", got)
+		t.Errorf("before SetUpstream the server is %s, want old", got)
 	}
 	p.SetUpstream(t, next.DSN("postgres"))
 	if got := name(); got != "old" {
-		t.Errorf("a connection that stands moved to %s", got)
+		t.Errorf("after SetUpstream an existing connection reaches %s, want old", got)
 	}
 	old.Kill()
 	p.CutAll()
-	db = pgtest.Open(t, p.DSN()) // pgx only finds out by failing that a pooled connection was cut
+	db = pgtest.Open(t, p.DSN()) // a pooled pgx connection that was cut would fail once
 	if got := name(); got != "next" {
-		t.Errorf("after the swap: %s", got)
+		t.Errorf("after SetUpstream a new connection reaches %s, want next", got)
 	}
 	next.Stop()
 	if err := pgtest.Open(t, p.DSN()).PingContext(t.Context()); err == nil {
-		t.Errorf("the proxy answers for a server that is away")
+		t.Error("the proxy answers though its server is stopped")
 	}
 }
 
@@ -153,10 +154,10 @@ func TestProxy_DeclinesEncryption(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.NewProxy(t, pgtest.Database(t)).DSN()
 	if err := pgtest.Open(t, strings.Replace(dsn, "sslmode=disable", "sslmode=require", 1)).PingContext(t.Context()); err == nil {
-		t.Errorf("a client that insists on encryption got it")
+		t.Error("a client that requires encryption connected")
 	}
 	if err := pgtest.Open(t, dsn).PingContext(t.Context()); err != nil {
-		t.Errorf("a client that does not: %v", err)
+		t.Errorf("a client without encryption: %v", err)
 	}
 }
 
@@ -170,7 +171,7 @@ func TestProxy_ForwardsCancelRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	execute(t, direct, "SELECT pg_advisory_lock(1)") // held by the one connection of direct
+	execute(t, direct, "SELECT pg_advisory_lock(1)") // held by a connection of direct
 	waiting := make(chan error, 1)
 	go func() { _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock(1)"); waiting <- err }()
 	waiters := func() int {
@@ -181,9 +182,9 @@ func TestProxy_ForwardsCancelRequests(t *testing.T) {
 	}
 	cancel()
 	if err := <-waiting; err == nil {
-		t.Errorf("a cancelled wait succeeds")
+		t.Error("a cancelled statement succeeds")
 	}
-	for waiters() != 0 { // the cancel request is on its way
+	for waiters() != 0 { // until the cancel request has arrived
 		runtime.Gosched()
 	}
 }
@@ -197,13 +198,13 @@ func TestProxy_CountsWhatCrossesIt(t *testing.T) {
 	}
 	defer conn.Close()
 	if got := p.TakeTraffic(); got.Connections != 1 || got.RoundTrips != got.Statements {
-		t.Errorf("a new connection is %+v, want 1 connection and nothing but the driver's own statements", got)
+		t.Errorf("a new connection counts as %+v, want 1 connection, and a round trip for each statement of the driver", got)
 	}
 	for query, want := range map[string]pgtest.Traffic{
 		"INSERT INTO journal DEFAULT VALUES": {RoundTrips: 1, Statements: 1},
 		"SELECT 1; SELECT 2":                 {RoundTrips: 1, Statements: 2},
 	} {
-		// Without parameters lib/pq sends the simple protocol, and pgx with this mode.
+		// Without parameters lib/pq uses the simple protocol, and pgx does in this mode.
 		args := []any{}
 		if os.Getenv("AUTOMATION_TEST_DRIVER") == "pgx" {
 			args = append(args, pgx.QueryExecModeSimpleProtocol)
@@ -213,18 +214,18 @@ func TestProxy_CountsWhatCrossesIt(t *testing.T) {
 		}
 		want.Queries = map[string]int{query: 1}
 		if diff := cmp.Diff(want, p.TakeTraffic()); diff != "" {
-			t.Errorf("%s (-want +got)\n%s", query, diff)
+			t.Errorf("traffic of %s (-want +got)\n%s", query, diff)
 		}
 	}
 	const bound = "SELECT $1::int"
 	for range 3 {
 		var n int
 		if err := conn.GetContext(t.Context(), &n, bound, 7); err != nil || n != 7 {
-			t.Fatalf("%d, %v", n, err)
+			t.Fatalf("%s returns %d, error %v; want 7", bound, n, err)
 		}
 	}
 	if got := p.TakeTraffic(); got.Statements != 3 || got.Queries[bound] != 3 || got.RoundTrips < 3 {
-		t.Errorf("three executions are %+v", got)
+		t.Errorf("three executions count as %+v, want 3 statements, 3 queries and at least 3 round trips", got)
 	}
 }
 

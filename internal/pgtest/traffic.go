@@ -13,12 +13,12 @@ import (
 type Traffic struct {
 	// Connections is how many connections became ready.
 	Connections int
-	// RoundTrips is how often a server reported that it is ready for the next query, for which
-	// a client waits. Those of making a connection are not in it.
+	// RoundTrips is how often a server reported that it is ready for the next query. It does not
+	// count those of opening connections.
 	RoundTrips int
 	// Statements is how many statements were completed; one query may have several.
 	Statements int
-	// Queries is how often each text was sent to be executed, prepared ones included.
+	// Queries is how often each text was sent for execution, including prepared statements.
 	Queries map[string]int
 }
 
@@ -32,8 +32,8 @@ func (p *Proxy) TakeTraffic() Traffic {
 	return t
 }
 
-// SetLatency makes everything that a client sends reach the server that much later, as on a
-// network with that round-trip time. It applies once to what a client sends together.
+// SetLatency delays everything that clients send, as a network with that round-trip time does.
+// Messages that a client sends together are delayed once.
 func (p *Proxy) SetLatency(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -46,7 +46,7 @@ func (p *Proxy) count(add func(*Traffic)) {
 	add(&p.traffic)
 }
 
-// delay waits for the latency, or until the link is cut.
+// delay sleeps for the latency, or until the link is cut.
 func (l *link) delay() {
 	l.proxy.mu.Lock()
 	d := l.proxy.latency
@@ -62,10 +62,10 @@ func (l *link) delay() {
 	}
 }
 
-// requests forwards the client's messages and counts the queries.
-func (l *link) requests(client *bufio.Reader, server io.Writer) error {
+// forwardRequests forwards the client's messages and counts the queries.
+func (l *link) forwardRequests(client *bufio.Reader, server io.Writer) error {
 	out := bufio.NewWriter(server)
-	prepared := map[string]string{} // texts by the name of the statement
+	prepared := map[string]string{} // by the statement's name: its text
 	for {
 		head := make([]byte, 5)
 		if _, err := io.ReadFull(client, head); err != nil {

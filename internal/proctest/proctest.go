@@ -1,13 +1,13 @@
-// Package proctest runs programs as child processes of a test, which can talk to
-// them by lines and kill, freeze or end them.
+// Package proctest runs programs as child processes of a test. The test exchanges
+// lines with them, and can kill, freeze or end them.
 //
 //	replica := proctest.Start(t, proctest.Self(nil, "TEST_REPLICA="+config))
 //	replica.Send(t, work{Users: 3})
 //	line, ok := replica.Line()
 //	replica.Kill()
 //
-// TestMain, or the test that the arguments of [Self] name, looks for the variable
-// and then is the replica: it reads from standard input and writes to standard
+// In the child, TestMain, or the test that the arguments of [Self] select, finds the
+// variable and runs the replica, which reads standard input and writes standard
 // output. [StartServer] starts the example server.
 //
 // Only _test.go files may import this package.
@@ -30,9 +30,9 @@ import (
 // maxLine bounds a line of a process's output, in bytes.
 const maxLine = 64 << 20
 
-// Self returns the command that runs the test binary again, with args, and with
-// env added to the environment. What it writes to standard error is the test's.
-// Under the race detector a race ends it, and its end takes no further second.
+// Self returns the command that runs the test binary again with args, and with env
+// added to the environment. It shares the test's standard error. With the race
+// detector a race ends the process, which then exits without the usual pause of a second.
 func Self(args []string, env ...string) *exec.Cmd {
 	cmd := exec.CommandContext(context.Background(), os.Args[0], args...)
 	cmd.Env = slices.Concat(os.Environ(), []string{"GORACE=atexit_sleep_ms=0 halt_on_error=1"}, env)
@@ -40,8 +40,8 @@ func Self(args []string, env ...string) *exec.Cmd {
 	return cmd
 }
 
-// Process is a running child process. Only one goroutine may call Line; all
-// other methods may be called by any.
+// Process is a running child process. Only one goroutine may call Line at a time; the
+// other methods may be called concurrently.
 type Process struct {
 	cmd   *exec.Cmd
 	in    io.WriteCloser
@@ -49,8 +49,8 @@ type Process struct {
 	wait  func() error
 }
 
-// Start starts a command and kills the process when the test ends. The process
-// must not write more than a pipe holds, 64 KiB, before its lines are read.
+// Start starts a command and kills the process when the test ends. A process that has
+// written 64 KiB, which a pipe holds, blocks until its lines are read.
 func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	t.Helper()
 	in, err := cmd.StdinPipe()
@@ -70,7 +70,7 @@ func Start(t testing.TB, cmd *exec.Cmd) *Process {
 	return p
 }
 
-// Line returns the next line that the process writes. It returns false when the
+// Line waits for the next line that the process writes. It returns false when the
 // process has ended.
 func (p *Process) Line() (string, bool) {
 	ok := p.lines.Scan()
@@ -81,7 +81,7 @@ func (p *Process) Line() (string, bool) {
 func (p *Process) WriteLine(t testing.TB, line string) {
 	t.Helper()
 	if _, err := io.WriteString(p.in, line+"\n"); err != nil {
-		t.Errorf("the process cannot be written to: %v", err)
+		t.Errorf("cannot write to the process: %v", err)
 	}
 }
 
@@ -99,7 +99,7 @@ func (p *Process) Send(t testing.TB, v any) {
 func (p *Process) Signal(t testing.TB, signal syscall.Signal) {
 	t.Helper()
 	if err := p.cmd.Process.Signal(signal); err != nil {
-		t.Errorf("%v: %v", signal, err)
+		t.Errorf("cannot send signal %v to the process: %v", signal, err)
 	}
 }
 
@@ -115,24 +115,24 @@ func (p *Process) Terminate(t testing.TB) {
 	t.Helper()
 	p.Signal(t, syscall.SIGTERM)
 	if err := p.wait(); err != nil {
-		t.Errorf("after SIGTERM the process ended with %v", err)
+		t.Errorf("after SIGTERM the process ended with %v, want exit code 0", err)
 	}
 }
 
-// CloseInput closes the process's standard input, which tells many to end.
+// CloseInput closes the process's standard input.
 func (p *Process) CloseInput() { _ = p.in.Close() }
 
-// End closes the process's standard input and returns as Wait does.
+// End closes the process's standard input and then waits as Wait does.
 func (p *Process) End() error {
 	p.CloseInput()
 	return p.wait()
 }
 
-// Wait returns when the process has ended, with an error unless it ended by
-// itself with exit code 0. Lines that were not read by then are lost.
+// Wait returns when the process has ended, with an error unless it exited with
+// code 0. Lines that were not read by then are lost.
 func (p *Process) Wait() error { return p.wait() }
 
-// WasKilled reports whether Wait's error is that of a process which SIGKILL ended.
+// WasKilled reports whether an error of Wait says that SIGKILL ended the process.
 func WasKilled(err error) bool {
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	return ok && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL

@@ -13,8 +13,8 @@ import (
 
 const childVariable = "PROCTEST_CHILD"
 
-// The test binary echoes its input where the variable says so, and exits with
-// code 3 when it is told to.
+// TestMain runs the tests. A child process echoes its input instead, and exits with
+// code 3 at the line "fail".
 func TestMain(m *testing.M) {
 	if os.Getenv(childVariable) == "" {
 		os.Exit(m.Run())
@@ -41,7 +41,7 @@ func wantLine(t *testing.T, p *proctest.Process, want string) {
 	}
 }
 
-func TestProcess_TalksByLines(t *testing.T) {
+func TestProcess_ExchangesLines(t *testing.T) {
 	p := startEcho(t)
 	p.WriteLine(t, "hello")
 	wantLine(t, p, "hello")
@@ -53,21 +53,21 @@ func TestProcess_TalksByLines(t *testing.T) {
 		t.Errorf("the process wrote %d bytes, %t; want %d", len(line), ok, len(long))
 	}
 	if err := p.End(); err != nil {
-		t.Errorf("it ended with %v", err)
+		t.Errorf("the process ended with %v, want exit code 0", err)
 	}
 	if _, ok := p.Line(); ok {
-		t.Error("a line of a process that has ended")
+		t.Error("Line returns a line after the process has ended")
 	}
 }
 
-func TestProcess_EndsAsItIsTold(t *testing.T) {
+func TestProcess_ReportsHowItEnded(t *testing.T) {
 	for name, tt := range map[string]struct {
 		end    func(*proctest.Process)
 		killed bool
 	}{
 		"killed":                    {(*proctest.Process).Kill, true},
 		"killed while it is frozen": {func(p *proctest.Process) { p.Signal(t, syscall.SIGSTOP); p.Kill() }, true},
-		"failed":                    {func(p *proctest.Process) { p.WriteLine(t, "fail") }, false},
+		"exited with code 3":        {func(p *proctest.Process) { p.WriteLine(t, "fail") }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := startEcho(t)
@@ -75,9 +75,9 @@ func TestProcess_EndsAsItIsTold(t *testing.T) {
 			wantLine(t, p, "hello")
 			tt.end(p)
 			if err := p.Wait(); err == nil || proctest.WasKilled(err) != tt.killed {
-				t.Errorf("it ended with %v, want killed: %t", err, tt.killed)
+				t.Errorf("the process ended with %v, want an error, killed: %t", err, tt.killed)
 			}
-			p.Kill() // harmless now
+			p.Kill() // must have no effect on an ended process
 		})
 	}
 }

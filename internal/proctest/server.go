@@ -22,9 +22,9 @@ type Server struct {
 	log *buffer
 }
 
-// StartServer starts program, which is examples/server, in the folder dir and
-// waits until it is ready. Its environment is env and an address with a free
-// port. Its log is shown if the test fails.
+// StartServer starts program, a binary of examples/server, in the directory dir and
+// waits until it is ready. Its environment is env and ADDR, which makes it listen on
+// a free port. The test shows its log on failure.
 func StartServer(t testing.TB, program, dir string, env ...string) *Server {
 	t.Helper()
 	cmd := exec.CommandContext(context.Background(), program)
@@ -33,14 +33,14 @@ func StartServer(t testing.TB, program, dir string, env ...string) *Server {
 	cmd.Stderr = s.log
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the log of %s:\n%s", program, s.Log())
+			t.Logf("log of %s:\n%s", program, s.Log())
 		}
 	})
 	s.Process = Start(t, cmd)
 	line, _ := s.Line()
 	_, address, found := strings.Cut(line, "http://")
 	if !found {
-		t.Fatalf("the server printed %q, not its address", line)
+		t.Fatalf("the first line of the server is %q, want its address", line)
 	}
 	s.URL = "http://" + address
 	s.awaitReady(t)
@@ -60,7 +60,7 @@ func (s *Server) awaitReady(t testing.TB) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("the server is not ready: %v", ctx.Err())
+			t.Fatalf("the server is not ready after %v: %v", readyTimeout, ctx.Err())
 		}
 	}
 }
@@ -78,7 +78,7 @@ func (s *Server) isReady(ctx context.Context) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// buffer is a bytes.Buffer that a process's output and a test may use at once.
+// buffer is a bytes.Buffer for concurrent use by the process's output and the test.
 type buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

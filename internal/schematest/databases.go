@@ -23,8 +23,8 @@ func PostgreSQL(tb testing.TB) *sqlx.DB {
 	return pgtest.Open(tb, Database(tb))
 }
 
-// SQLite returns a pool of one connection on a migrated file of the test's own:
-// writers then queue in the pool instead of polling for the file's lock.
+// SQLite returns a pool on a migrated file of the test's own. The pool has one
+// connection, for which writers queue instead of polling for the file's lock.
 func SQLite(tb testing.TB) *sqlx.DB {
 	tb.Helper()
 	db, err := sqlx.Open("sqlite", "file:"+filepath.Join(tb.TempDir(), "a.db")+

@@ -17,9 +17,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
-// Database makes a PostgreSQL database with the module's tables. It is what a
-// test wants that begins with [pgtest.Database] and [Migrate], but a copy of one
-// that the test binary has migrated once.
+// Database makes a PostgreSQL database with the module's tables. It copies one that
+// the test binary has migrated, which is much faster than [pgtest.Database] and
+// [Migrate].
 func Database(tb testing.TB) (dsn string) {
 	tb.Helper()
 	dsn = pgtest.Copy(tb, "migrated", func(ctx context.Context, db *sqlx.DB) error {
@@ -34,12 +34,12 @@ func Database(tb testing.TB) (dsn string) {
 	return dsn
 }
 
-var copies sync.Map // names of the databases that Database has made
+var copies sync.Map // names of the databases that Database made
 
-// Migrate does what [schema.Migrate] does. A database that [Database] has made
-// is left as it is, so that tests need not tell it from others. An empty SQLite
+// Migrate does what [schema.Migrate] does, but faster. It does nothing to a database
+// of [Database], so that tests may call it for every database. An empty SQLite
 // database becomes a copy of one that the test binary has migrated once: with the
-// race detector the migrations take half a second for each of hundreds of tests.
+// race detector the migrations take half a second, and hundreds of tests need them.
 func Migrate(tb testing.TB, db *sqlx.DB) {
 	tb.Helper()
 	if err := migrate(tb.Context(), db); err != nil {
@@ -69,9 +69,9 @@ func migrate(ctx context.Context, db *sqlx.DB) error {
 	return err
 }
 
-// template is a migrated database in memory, which lasts as long as a
-// connection to it. That is one of the driver's: a pool has a goroutine, and
-// many packages check that their tests leave none behind.
+// template is a migrated SQLite database in memory, which lasts as long as conn is
+// open. conn is a driver's connection, because a pool has a goroutine, and many
+// packages check that their tests leave no goroutine behind.
 var template struct {
 	sync.Mutex
 	conn driver.Conn
@@ -79,6 +79,7 @@ var template struct {
 
 const templateURI = "file:schematest?mode=memory&cache=shared"
 
+// copyTemplate makes the empty database db a copy of the template.
 func copyTemplate(ctx context.Context, db *sqlx.DB) error {
 	template.Lock()
 	defer template.Unlock()

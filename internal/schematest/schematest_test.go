@@ -12,6 +12,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
+// sqlite returns a pool on an empty SQLite database.
 func sqlite(t *testing.T) *sqlx.DB {
 	t.Helper()
 	db, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=journal_mode(WAL)")
@@ -22,7 +23,7 @@ func sqlite(t *testing.T) *sqlx.DB {
 	return db
 }
 
-func TestMigrate_MakesWhatTheSchemaExpects(t *testing.T) {
+func TestMigrate_MakesTheExpectedSchema(t *testing.T) {
 	for name, open := range map[string]func(*testing.T) *sqlx.DB{
 		"sqlite":   sqlite,
 		"postgres": func(t *testing.T) *sqlx.DB { return pgtest.Open(t, pgtest.Database(t)) },
@@ -30,14 +31,14 @@ func TestMigrate_MakesWhatTheSchemaExpects(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			db := open(t)
-			for range 2 { // what is migrated stays as it is
+			for range 2 { // the second call must change nothing
 				schematest.Migrate(t, db)
 			}
 			if problems, err := schema.Verify(t.Context(), db, ""); err != nil || len(problems) > 0 {
-				t.Errorf("%v, %v", problems, err)
+				t.Errorf("Verify reports %v, error %v; want no problems", problems, err)
 			}
 			if applied, err := schema.Migrate(t.Context(), db); err != nil || len(applied) != 0 {
-				t.Errorf("migrations %v were left (%v)", applied, err)
+				t.Errorf("schema.Migrate applied %v afterwards, error %v; want nothing left to apply", applied, err)
 			}
 		})
 	}
@@ -51,14 +52,14 @@ func TestMigrate_GivesEachTestADatabaseOfItsOwn(t *testing.T) {
 			schematest.Migrate(t, db)
 			var mode string
 			if err := db.Get(&mode, `PRAGMA journal_mode`); err != nil || mode != "wal" {
-				t.Errorf("journal mode %q (%v), want that of the database's own DSN", mode, err)
+				t.Errorf("journal mode %q, error %v; want wal, as the database's DSN says", mode, err)
 			}
 			if _, err := db.Exec(`UPDATE feature_flags SET rollout_percentage = rollout_percentage + 1`); err != nil {
 				t.Error(err)
 			}
 			var percentage int
 			if err := db.Get(&percentage, `SELECT rollout_percentage FROM feature_flags`); err != nil || percentage != 1 {
-				t.Errorf("percentage %d (%v), want 1", percentage, err)
+				t.Errorf("percentage %d, error %v; want 1, because no other test changes this database", percentage, err)
 			}
 		})
 	}

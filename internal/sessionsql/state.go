@@ -1,5 +1,5 @@
-// Package sessionsql has what the columns state, reason, purpose and lane of
-// automation_sessions hold, for every package with SQL about them.
+// Package sessionsql has the values of the columns state, reason, purpose and lane
+// of automation_sessions, for all packages whose SQL uses them.
 package sessionsql
 
 // The states of a session's row. docs/session-states.md has their transitions.
@@ -10,7 +10,7 @@ const (
 	StateEnding  = "ending"  // serves nobody, is to be closed
 	StateClosed  = "closed"  // closed on the chain; final
 	StateFailed  = "failed"  // nothing was opened; final
-	StateLost    = "lost"    // given up, but still looked for now and then
+	StateLost    = "lost"    // given up, but still looked for from time to time
 )
 
 // Sets of states, as SQL. Each names exactly the states of a partial index, so
@@ -21,22 +21,23 @@ const (
 	Finished   = `state IN ('` + StateClosed + `', '` + StateFailed + `')`
 )
 
-// Why a row left the state open, or failed: the column reason.
+// The column reason: why a session ended, why it was not opened, or why an unknown
+// open stays unknown.
 const (
 	ReasonEnded       = "ended"       // its end on the chain has passed
-	ReasonUnused      = "unused"      // likewise, and no request ever used it
+	ReasonUnused      = "unused"      // its end has passed, and no request ever used it
 	ReasonUser        = "user"        // its user asked for it
 	ReasonOperator    = "operator"    // an operator asked for it
 	ReasonErased      = "forgotten"   // its user was erased
-	ReasonExpired     = "expired"     // the chain or its provider says so
+	ReasonExpired     = "expired"     // the chain or the provider says that it has ended
 	ReasonNotAsked    = "not_asked"   // the node was never asked to open it
-	ReasonNotNeeded   = "not_needed"  // nobody waited for it any more
+	ReasonNotNeeded   = "not_needed"  // no request waited for it any more
 	ReasonRefused     = "refused"     // the node opened nothing
-	ReasonMismatch    = "mismatch"    // it is not what was asked for
-	ReasonUnreachable = "unreachable" // of an unknown open: the node cannot be asked about it
+	ReasonMismatch    = "mismatch"    // the node opened another session than requested
+	ReasonUnreachable = "unreachable" // the node cannot be asked about an unknown open
 )
 
-// Why a session was opened: the column purpose.
+// The column purpose: why a session was opened.
 const (
 	PurposeRequest     = "request"     // a request needed one
 	PurposeRenewal     = "renewal"     // one in use is about to end
@@ -44,9 +45,9 @@ const (
 	PurposeReplacement = "replacement" // one in use broke
 )
 
-// How a row's call to the node shares the wallet: the column lane.
+// The column lane: how a row's call to the node shares the wallet with other calls.
 const (
-	WalletIdle      = ""       // no call under way
-	WalletShared    = "shared" // next to others
-	WalletExclusive = "alone"  // no other at the same time
+	WalletIdle      = ""       // no call is under way
+	WalletShared    = "shared" // other calls may be under way
+	WalletExclusive = "alone"  // no other call may begin
 )
