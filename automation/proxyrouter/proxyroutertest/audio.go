@@ -8,7 +8,7 @@ import (
 	"io"
 )
 
-// answerTranscription names the uploaded file.
+// answerTranscription answers with the name and the size of the uploaded file.
 func answerTranscription(x *chat) {
 	r := x.r.Clone(x.r.Context())
 	r.Body = io.NopCloser(bytes.NewReader(x.body))
@@ -28,7 +28,8 @@ func answerTranscription(x *chat) {
 	}))
 }
 
-// answerSpeech sends silence of 10 ms for each byte of the input, in 8 kHz and 8 bits.
+// answerSpeech sends 10 ms of silence for each byte of the input, as WAV with 8 kHz
+// and 8 bits.
 func answerSpeech(x *chat) {
 	var req struct {
 		Input string `json:"input"`

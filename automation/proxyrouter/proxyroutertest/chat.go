@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// expiredError is what a chat fails with on a session that its provider ended.
+// expiredError is the error of a chat on a session that has expired at its provider.
 const expiredError = "provider request failed: provider error: session expired"
 
-// answerer writes a model's answer.
-type answerer func(x *chat)
+// answerFunc writes a model's answer.
+type answerFunc func(x *chat)
 
 // chat is a forwarded request at its provider.
 type chat struct {
@@ -21,18 +21,18 @@ type chat struct {
 	w       http.ResponseWriter
 	r       *http.Request
 	body    []byte
-	history []exchange // of its chat_id
-	ending  Fault      // how a stream ends; the zero Fault ends it well
+	history []exchange // the transcript of its chat_id
+	ending  Fault      // how a stream ends; the zero Fault completes it
 
-	// release makes the session free. It is called before the last byte is
-	// written, because a client may send its next request as soon as it has that.
+	// release frees the session. It is called before the last byte is written,
+	// because a client may send its next request as soon as it has that byte.
 	release func()
 
 	text string // the answer, for the transcript
 }
 
 // chat serves a forwarded request on its session.
-func (n *Node) chat(answer answerer) http.Handler {
+func (n *Node) chat(answer answerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if id := r.Header.Get("X-Request-Id"); id != "" {
 			w.Header().Set("X-Request-Id", id)
@@ -67,7 +67,7 @@ func (n *Node) chat(answer answerer) http.Handler {
 		if chatID != "" && r.URL.Path == "/v1/chat/completions" {
 			x.history = n.transcript(chatID)
 			x.body = prependHistory(body, x.history)
-			defer func() { n.remember(chatID, body, x.text) }()
+			defer func() { n.addExchange(chatID, body, x.text) }()
 		}
 		if n.opts.OnChat != nil {
 			n.opts.OnChat(r, x.body)
@@ -83,6 +83,7 @@ func (n *Node) chat(answer answerer) http.Handler {
 			return
 		}
 		if f.Mode == ModeDrop || (f.Mode == ModeAnswer && !f.After) {
+			// The fault ends the chat at once, so the session is freed before.
 			n.pause(f.Delay)
 			f.Delay = 0
 			release()
@@ -94,7 +95,8 @@ func (n *Node) chat(answer answerer) http.Handler {
 	})
 }
 
-// readIDs reads the ids that a forwarded request has in its header.
+// readIDs returns the canonical session_id and chat_id of a forwarded request. A
+// malformed model_id is an error, too.
 func readIDs(h http.Header) (session, chat string, err error) {
 	session, err = parseID(h.Get("session_id"))
 	if chat = h.Get("chat_id"); err == nil && chat != "" {
@@ -123,8 +125,9 @@ func (n *Node) findSession(id string) (*session, error) {
 	return s, nil
 }
 
-// askProvider returns the provider's reason not to serve a chat. That a session
-// was closed before its end is none: no side looks at the chain for it.
+// askProvider counts a chat that the provider serves, or returns the provider's
+// reason not to. A session that was closed before its end still serves chats,
+// because neither the node nor the provider checks the chain.
 func (n *Node) askProvider(s *session) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -143,8 +146,8 @@ func (n *Node) askProvider(s *session) error {
 }
 
 // acquire waits until the session is free and takes it. A request that finds it
-// busy is an overlap. One whose client has left continues like any other: the node
-// does not notice.
+// busy counts as an overlap. The node does not notice a client that leaves, so its
+// request waits as well.
 func (n *Node) acquire(s *session) (release func(), err error) {
 	release = sync.OnceFunc(func() { <-s.busy })
 	select {

@@ -10,7 +10,7 @@ import (
 // stakeLock is how long the unused stake of a session closed before its end stays on hold.
 const stakeLock = 24 * time.Hour
 
-// stake is what each session holds.
+// stake is the stake of each session.
 var stake, _ = new(big.Int).SetString(string(wei), 10)
 
 func (n *Node) serveClose(w http.ResponseWriter, r *http.Request) {
@@ -44,8 +44,8 @@ func (n *Node) serveClose(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"tx": digest("tx", n.opts.Seed, id)})
 }
 
-// failClose fails the close of a closed session: after three tries that take as
-// long as three closes, with the text of whatever RPC endpoint was used.
+// failClose answers the close of a closed session with an error. The real node
+// tries it three times, and the text depends on its RPC endpoint.
 func (n *Node) failClose(w http.ResponseWriter) {
 	n.mu.Lock()
 	n.counts.ClosesOfClosed++
@@ -57,6 +57,7 @@ func (n *Node) failClose(w http.ResponseWriter) {
 	writeError(w, http.StatusInternalServerError, fmt.Sprintf("failed to send transaction: close session failed: %s", text))
 }
 
+// close closes a session on the chain, or returns false if it is closed.
 func (n *Node) close(s *session) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -75,8 +76,8 @@ func (n *Node) close(s *session) bool {
 	return true
 }
 
-// selfClose is the node's own job: it closes what is past its end, once a
-// minute. The caller holds mu.
+// selfClose does what the node's own job does at each full minute: it closes the
+// sessions that are past their end. The caller holds mu.
 func (n *Node) selfClose() {
 	if !n.opts.SelfClose {
 		return
@@ -89,8 +90,8 @@ func (n *Node) selfClose() {
 	}
 }
 
-// serveStakes reports the stake of early closes: what is still locked and what
-// may be withdrawn. It does not return to the wallet by itself.
+// serveStakes reports the stakes of early closes: the sum that is still locked and
+// the sum that can be withdrawn.
 func (n *Node) serveStakes(w http.ResponseWriter, r *http.Request) {
 	hold, available := n.stakes(false)
 	writeJSON(w, http.StatusOK, map[string]any{"hold": hold, "available": available})
@@ -104,6 +105,8 @@ func (n *Node) serveWithdraw(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"tx": digest("withdraw", n.opts.Seed)})
 }
 
+// stakes returns the sums of the stakes of early closes. With withdraw, it also
+// withdraws those that are available.
 func (n *Node) stakes(withdraw bool) (hold, available *big.Int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -106,9 +106,10 @@ func answerChat(x *chat) {
 	}))
 }
 
-// created is when every answer was created.
+// created is the time of creation of every answer.
 const created = 1750000000
 
+// complete returns the model's answer. The id determines that of a tool call.
 func (req *completionRequest) complete(id string) completion {
 	user := ""
 	for _, m := range req.Messages {
@@ -140,7 +141,8 @@ func (req *completionRequest) complete(id string) completion {
 	return done
 }
 
-// maxWords is the limit of tokens; here a word is one.
+// maxWords returns the request's limit of tokens. To the simulated model, a word is
+// one token.
 func (req *completionRequest) maxWords() int {
 	if limit := max(req.MaxTokens, req.MaxCompletionTokens); limit > 0 {
 		return limit
@@ -176,7 +178,7 @@ func (x *chat) respond(contentType string, body []byte) {
 	}
 }
 
-// reject is the node's refusal of a body that it cannot decode.
+// reject answers like the node does to a body that it cannot decode.
 func (x *chat) reject(text string) {
 	x.release()
 	writeError(x.w, http.StatusBadRequest, text)

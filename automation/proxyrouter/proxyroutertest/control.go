@@ -5,6 +5,7 @@ import (
 	"net/http"
 )
 
+// controlRoutes adds the routes by which other processes control the node.
 func (n *Node) controlRoutes() {
 	n.mux.HandleFunc("GET /_sim/stats", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, n.Stats())

@@ -12,16 +12,16 @@
 // It has the real node's peculiarities. An open takes seconds, continues when its
 // caller leaves, yields a session a second shorter than requested, and is refused
 // below 300 s. Transactions of the wallet collide. A session serves one request at
-// a time, and a second one waits, also for one whose client has left. A closed
+// a time: a second one waits, even if the client of the first has left. A closed
 // session still serves chats. A body that does not fit the node's struct is an
-// error. Everything else that was seen to fail at real nodes is a fault with a
-// name; [Presets] lists them.
+// error. Every other failure that was seen at real nodes is a fault with a name;
+// [Presets] lists them.
 //
 // [Stats] counts what was opened and paid, for a test to compare with its own
 // records.
 //
-// The model is an echo. It calls a tool if there is one, keeps to a JSON schema,
-// and honours n, stop and max_tokens.
+// The model is an echo. It calls a tool if the request has any, follows a JSON
+// schema, and honours n, stop and max_tokens.
 //
 // A [Node] is an http.Handler and starts nothing. [Start] serves one on a TCP port.
 package proxyroutertest

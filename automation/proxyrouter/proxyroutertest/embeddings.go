@@ -9,9 +9,9 @@ import (
 	"math"
 )
 
-const dimensions = 16
+const defaultDimensions = 16
 
-// answerEmbeddings derives vectors from the input: equal inputs, equal vectors.
+// answerEmbeddings derives vectors from the input. Equal inputs have equal vectors.
 func answerEmbeddings(x *chat) {
 	var req struct {
 		Model      string          `json:"model"`
@@ -24,7 +24,7 @@ func answerEmbeddings(x *chat) {
 		return
 	}
 	if req.Dimensions == 0 {
-		req.Dimensions = dimensions
+		req.Dimensions = defaultDimensions
 	}
 	var inputs []json.RawMessage
 	if json.Unmarshal(req.Input, &inputs) != nil || (len(inputs) > 0 && json.Unmarshal(inputs[0], new(int)) == nil) {
@@ -35,7 +35,7 @@ func answerEmbeddings(x *chat) {
 		vector := embed(input, req.Dimensions)
 		var value any = vector
 		if req.Format == "base64" {
-			raw, _ := binary.Append(nil, binary.LittleEndian, vector) // float32s have a size
+			raw, _ := binary.Append(nil, binary.LittleEndian, vector) // fails only for types without a fixed size
 			value = base64.StdEncoding.EncodeToString(raw)
 		}
 		data = append(data, map[string]any{"object": "embedding", "index": i, "embedding": value})
@@ -47,6 +47,7 @@ func answerEmbeddings(x *chat) {
 	}))
 }
 
+// embed returns a vector with size components and a norm of at most 1.
 func embed(input []byte, size int) []float32 {
 	vector := make([]float32, size)
 	for i := range vector {

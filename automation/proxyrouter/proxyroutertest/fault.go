@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// Op is what a call asks for.
+// Op is an operation of the node.
 type Op string
 
-// The calls that can fail. OpChat is every forwarded request, whatever its path.
+// The operations that can fail. OpChat is every forwarded request, whatever its path.
 const (
 	OpOpen      Op = "open"
 	OpClose     Op = "close"
@@ -32,28 +32,28 @@ const (
 	ModeAnswer Mode = ""      // an answer with Status and Text or Body
 	ModeHang   Mode = "hang"  // nothing until the caller leaves
 	ModeDrop   Mode = "drop"  // the connection is closed without an answer
-	ModeCut    Mode = "cut"   // the work is done, and the connection closed in the middle of the answer
+	ModeCut    Mode = "cut"   // the work is done, and the connection is closed in the middle of the answer
 	ModeStall  Mode = "stall" // Status and half of Body, then nothing until the caller leaves
 )
 
-// The modes of an OpChat that is a stream. Everything up to its last event is
-// right, and the connection ends cleanly.
+// The modes of an OpChat, meant for streams. The events that are sent are correct.
+// An answer that is not streamed is sent by half in ModeNoEnd and ModeHalfLine.
 const (
-	ModeNoEnd    Mode = "no_end"    // neither finish_reason nor [DONE]; then Body, as it is
-	ModeHalfLine Mode = "half_line" // it ends within a line
-	ModeSilence  Mode = "silence"   // it sends its first event, then nothing until the caller leaves
-	ModeLinger   Mode = "linger"    // it is complete, and stays open for Delay after [DONE]
-	ModeEmpty    Mode = "empty"     // status 200 without a body, also if it is no stream
+	ModeNoEnd    Mode = "no_end"    // neither finish_reason nor [DONE]; Body follows as it is
+	ModeHalfLine Mode = "half_line" // the stream ends within a line
+	ModeSilence  Mode = "silence"   // the first event, then nothing until the caller leaves
+	ModeLinger   Mode = "linger"    // the stream is complete, and stays open for Delay after [DONE]
+	ModeEmpty    Mode = "empty"     // status 200 without a body
 )
 
 // The modes that are states of the whole node, whatever the Op, until ClearFaults.
 const (
-	// ModeOldNode is a node before #797: it ignores omitProvider, and answers
+	// ModeOldNode is a node older than v7.6: it ignores omitProvider, and answers
 	// every error of a model with 400.
 	ModeOldNode Mode = "old_node"
-	// ModeLoseStorage forgets, at once, the sessions with Provider, or with all
-	// of them; initiating or opening one with that provider heals it. Text is
-	// what their chats fail with; empty means "provider not found".
+	// ModeLoseStorage forgets the sessions with Provider at once, or all sessions
+	// if Provider is empty. Their chats fail with Text; empty means "provider not
+	// found". Initiating or opening a session with a provider restores them.
 	ModeLoseStorage Mode = "lose_storage"
 )
 
@@ -65,29 +65,33 @@ func (m Mode) endsStream() bool {
 	return false
 }
 
-// Fault makes calls fail. Faults are tried in the order they were injected, and
-// the first that fits a call is the only one.
+// Fault makes calls fail. If several faults match a call, only the one that was
+// injected first applies.
 type Fault struct {
-	// Name takes everything that is zero here from the preset of that name.
+	// Name makes this the preset of that name. Of the fields below, only Provider,
+	// Model, Times, Skip and Probability are then used, and Delay unless it is 0.
 	Name string `json:"name,omitempty"`
 
 	Op       Op     `json:"op,omitempty"`       // empty: every call
 	Provider string `json:"provider,omitempty"` // OpChat: only sessions with this provider
 	Model    string `json:"model,omitempty"`    // OpChat, OpOpen, OpBids: only this model
 
-	Times       int     `json:"times,omitempty"`       // this many calls; 0 is every one until ClearFaults
-	Skip        int     `json:"skip,omitempty"`        // after this many calls
-	Probability float64 `json:"probability,omitempty"` // of a call to fail; 0 is always
+	Times       int     `json:"times,omitempty"`       // this many calls fail; 0: all until ClearFaults
+	Skip        int     `json:"skip,omitempty"`        // the fault spares this many calls first
+	Probability float64 `json:"probability,omitempty"` // that a call fails; 0: always
 
-	// After does the work first: a session is opened, paid and on the chain, and
-	// only then the answer goes wrong.
+	// After does the work before the fault: a session is opened, paid and on the
+	// chain, and only then the call fails.
 	After bool          `json:"after,omitempty"`
-	Delay time.Duration `json:"delay,omitempty"` // before it fails; ModeLinger: after [DONE]
+	Delay time.Duration `json:"delay,omitempty"` // before the failure; ModeLinger: after [DONE]
 
-	Mode   Mode              `json:"mode,omitempty"`
-	Status int               `json:"status,omitempty"` // 0 is 500; with neither Text nor Body, After and 200, the true answer after Delay
-	Text   string            `json:"text,omitempty"`   // becomes {"error":"…"}
-	Body   string            `json:"body,omitempty"`   // as it is
+	Mode Mode `json:"mode,omitempty"`
+	// Status is the status of ModeAnswer and ModeStall; 0 means 500. After with a
+	// Status of 200, and with neither Text nor Body, sends the correct answer after
+	// Delay.
+	Status int               `json:"status,omitempty"`
+	Text   string            `json:"text,omitempty"` // sent as {"error":"…"}
+	Body   string            `json:"body,omitempty"` // sent as it is
 	Header map[string]string `json:"header,omitempty"`
 
 	// model is a model's own error, whose form depends on the node's version.
@@ -117,7 +121,7 @@ func (n *Node) ClearFaults() {
 	clear(n.forgotten)
 }
 
-// Faults returns the faults that are left.
+// Faults returns the faults that can still make calls fail.
 func (n *Node) Faults() []Fault {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -128,7 +132,8 @@ func (n *Node) Faults() []Fault {
 	return list
 }
 
-// takeFault finds the fault for a call and uses it up.
+// takeFault returns the fault that applies to a call, if any, and counts the call
+// in its Skip or Times.
 func (n *Node) takeFault(op Op, model, provider string) (Fault, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// What a chat fails with after one side has lost its storage.
+// The errors of a chat after the node or the provider has lost its storage.
 const (
 	consumerForgot = "provider not found"
 	providerForgot = "provider request failed: provider error: user not found"
 )
 
-// loseStorage makes one side forget the other, for the sessions with the
-// provider, or all of them. Initiating or opening a session with a provider
-// heals every session with it. The caller holds mu.
+// loseStorage makes chats on the sessions with a provider fail with text; an empty
+// provider means all sessions. Initiating or opening a session with a provider
+// restores all its sessions. The caller holds mu.
 func (n *Node) loseStorage(provider, text string) {
 	for _, s := range n.order {
 		if provider == "" || strings.EqualFold(provider, s.Provider) {
@@ -37,11 +37,8 @@ func (n *Node) serveInitiate(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	_, badBid := parseID(req.BidID)
-	spend, badSpend := req.Spend.Int64()
-	_, tooLarge := req.Spend.Float64()
-	if badBid != nil || (badSpend != nil && tooLarge != nil) || (badSpend == nil && spend < 0) || req.Spend == "" ||
-		!strings.EqualFold(req.User, n.opts.Wallet) || req.Provider == "" {
+	_, bidErr := parseID(req.BidID)
+	if bidErr != nil || !isAmount(req.Spend) || !strings.EqualFold(req.User, n.opts.Wallet) || req.Provider == "" {
 		writeError(w, http.StatusBadRequest, "Key: 'InitiateSessionReq' Error: Field validation failed")
 		return
 	}
@@ -54,4 +51,14 @@ func (n *Node) serveInitiate(w http.ResponseWriter, r *http.Request) {
 	delete(n.forgotten, strings.ToLower(req.Provider))
 	n.mu.Unlock()
 	writeJSON(w, http.StatusOK, map[string]any{"message": digest("pubkey", req.Provider), "approval": digest("approval"), "user": req.User})
+}
+
+// isAmount reports whether a number is an amount of tokens, which may be too large
+// for an int64.
+func isAmount(number json.Number) bool {
+	if n, err := number.Int64(); err == nil {
+		return n >= 0
+	}
+	_, err := number.Float64()
+	return err == nil
 }

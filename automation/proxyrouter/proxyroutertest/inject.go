@@ -7,6 +7,7 @@ import (
 	"net/http"
 )
 
+// withFaults applies the faults of an operation to its handler.
 func (n *Node) withFaults(op Op, next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f, ok := n.takeFault(op, r.PathValue("id"), "")
@@ -18,8 +19,8 @@ func (n *Node) withFaults(op Op, next http.HandlerFunc) http.Handler {
 	})
 }
 
-// inject answers a call as the fault says. The work is done on a recorder, so
-// that its answer can be discarded or cut.
+// inject answers a call with a fault. If the fault needs the work done, its answer
+// goes to a recorder, so that it can be discarded, cut or delayed.
 func (n *Node) inject(f Fault, w http.ResponseWriter, r *http.Request, work http.HandlerFunc) {
 	var done recorder
 	if f.After || f.Mode == ModeCut {
@@ -45,7 +46,8 @@ func (n *Node) inject(f Fault, w http.ResponseWriter, r *http.Request, work http
 	}
 }
 
-// hang says nothing until the caller leaves or the server is closed.
+// hang sends nothing until the caller leaves or the server is closed, and then
+// aborts the connection.
 func (n *Node) hang(r *http.Request) {
 	select {
 	case <-r.Context().Done():
@@ -69,6 +71,7 @@ func (f Fault) status() int {
 	return f.Status
 }
 
+// respond sends a fault's answer; done is the correct answer if the fault has After.
 func (f Fault) respond(w http.ResponseWriter, done *recorder, old bool) {
 	switch {
 	case f.model != nil:
@@ -94,8 +97,8 @@ type modelError struct {
 	message, code, kind, param string
 }
 
-// respond answers as the node does for its model: 400 without a statusCode if
-// it is old, otherwise with the model's status.
+// respond sends the error as the node does: an old one with 400 and without a
+// statusCode, a current one with the model's status.
 func (e modelError) respond(w http.ResponseWriter, header map[string]string, old bool) {
 	inner := map[string]any{"message": e.message, "type": nil, "param": nil, "code": nil}
 	for name, value := range map[string]string{"type": e.kind, "param": e.param, "code": e.code} {
@@ -115,7 +118,7 @@ func (e modelError) respond(w http.ResponseWriter, header map[string]string, old
 	writeJSON(w, status, body)
 }
 
-// recorder keeps an answer.
+// recorder is an http.ResponseWriter that records the answer.
 type recorder struct {
 	header http.Header
 	status int
@@ -139,12 +142,14 @@ func (r *recorder) copyHeader(w http.ResponseWriter) {
 	}
 }
 
+// replay sends the recorded answer.
 func (r *recorder) replay(w http.ResponseWriter) {
 	r.copyHeader(w)
 	w.WriteHeader(max(r.status, http.StatusOK))
 	w.Write(r.body.Bytes()) //nolint:errcheck // the client may have left
 }
 
+// cut sends half of the recorded answer and aborts the connection.
 func (r *recorder) cut(w http.ResponseWriter) {
 	r.copyHeader(w)
 	w.Header().Set("Content-Length", fmt.Sprint(r.body.Len()))

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// wei is an amount past 2^53, as amounts are.
+// wei is an amount beyond 2^53, as real amounts are, so that a client that decodes
+// it as a float64 loses digits.
 const wei = json.Number("123456789012345678901234")
 
 func unix(t time.Time) int64 {
@@ -45,8 +46,9 @@ func (n *Node) serveSession(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"session": n.sessionJSON(s)})
 }
 
-// serveSessions lists the wallet's sessions. Only an upper-case ASC is
-// ascending, and the list of a user that is not the wallet's is empty.
+// serveSessions lists the wallet's sessions, the newest first. Like the node, it
+// lists the oldest first only for an upper-case ASC, and lists nothing for a user
+// other than the wallet.
 func (n *Node) serveSessions(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	offset, err1 := parseCount(q.Get("offset"), 0)
@@ -73,9 +75,9 @@ func (n *Node) serveSessions(w http.ResponseWriter, r *http.Request) {
 }
 
 // parseCount parses a count; an empty text is the default.
-func parseCount(text string, byDefault int) (int, error) {
+func parseCount(text string, defaultCount int) (int, error) {
 	if text == "" {
-		return byDefault, nil
+		return defaultCount, nil
 	}
 	v, err := strconv.ParseUint(text, 10, 31)
 	return int(v), err

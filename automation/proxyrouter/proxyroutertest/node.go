@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Options configure a node. The zero value is a node without credentials that
-// answers at once and offers every well-formed model id by two providers.
+// Options configure a node. The zero value is a node that needs no credentials,
+// answers at once, and has two providers for every well-formed model id.
 type Options struct {
 	// Username and Password are required on every route but the health check,
 	// unless both are empty.
@@ -22,14 +22,17 @@ type Options struct {
 	// with two providers.
 	Models []Model
 
-	// OpenLatency is how long an open takes, at random between the two; zero is
-	// at once. At its end the session is on the chain, even if the caller has left.
+	// An open takes a random time from OpenLatency to OpenLatencyMax, or exactly
+	// OpenLatency if that is longer. Then the session is on the chain, even if the
+	// caller has left.
 	OpenLatency, OpenLatencyMax time.Duration
-	CloseLatency                time.Duration
+
+	// CloseLatency is how long a close takes.
+	CloseLatency time.Duration
 
 	// CollisionWindow is the part of an open or close, from its start, in which
-	// its transaction is submitted. One that starts within another's window fails
-	// with a nonce conflict. Zero means that none ever does.
+	// its transaction is submitted. A transaction that starts in the window of
+	// another fails with a nonce conflict. Zero means that none ever does.
 	CollisionWindow time.Duration
 
 	// ChunkDelay is the pause between two chunks of a stream, and before a
@@ -54,7 +57,7 @@ type Options struct {
 	// Now is the chain's clock; nil means time.Now. Latencies use real timers.
 	Now func() time.Time
 
-	// Seed determines ids, latencies and faults by probability.
+	// Seed determines ids, random latencies and faults with a probability.
 	Seed uint64
 }
 
@@ -67,10 +70,10 @@ type Node struct {
 	mu          sync.Mutex
 	rand        *rand.Rand
 	sessions    map[string]*session
-	order       []*session        // as they were opened
-	submitting  int               // transactions being submitted
-	forgotten   map[string]string // by provider: what a chat with it fails with
-	transcripts map[string][]exchange
+	order       []*session            // in the order of their opens
+	submitting  int                   // transactions being submitted
+	forgotten   map[string]string     // by provider: the error of chats after a loss of storage
+	transcripts map[string][]exchange // by chat id
 	faults      []*Fault
 	counts      Stats
 }
@@ -116,8 +119,9 @@ func (n *Node) routes() {
 	handle("POST /proxy/sessions/initiate", OpInitiate, n.serveInitiate)
 	handle("GET /wallet", OpWallet, n.serveWallet)
 	n.mux.Handle("GET /healthcheck", n.withFaults(OpHealth, n.serveHealth))
-	// A fault of these may concern one provider, so the session is found first.
-	for path, answer := range map[string]answerer{
+	// A fault of a chat may apply to one provider only, so n.chat applies faults,
+	// after it has found the session.
+	for path, answer := range map[string]answerFunc{
 		"/v1/chat/completions":     answerChat,
 		"/v1/embeddings":           answerEmbeddings,
 		"/v1/audio/transcriptions": answerTranscription,
@@ -131,11 +135,12 @@ func (n *Node) routes() {
 	}
 }
 
-// ServeHTTP answers as the node does.
+// ServeHTTP answers like a node.
 func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	n.mux.ServeHTTP(w, r)
 }
 
+// authenticated requires the credentials of the Options, if they have any.
 func (n *Node) authenticated(next http.Handler) http.Handler {
 	if n.opts.Username == "" && n.opts.Password == "" {
 		return next
@@ -167,7 +172,7 @@ func (n *Node) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"status": "healthy", "version": version, "uptime": "1h0m0s"})
 }
 
-// isOld reports whether the node is to behave like the versions before #797.
+// isOld reports whether the node behaves like one older than v7.6.
 func (n *Node) isOld() bool { return n.inState(ModeOldNode) }
 
 func writeJSON(w http.ResponseWriter, status int, body any) {
@@ -184,7 +189,7 @@ func writeError(w http.ResponseWriter, status int, text string) {
 func mustJSON(v any) []byte {
 	raw, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // every value is one of this package
+		panic(err) // this package makes the value, so it marshals
 	}
 	return raw
 }

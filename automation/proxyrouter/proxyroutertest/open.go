@@ -10,26 +10,25 @@ import (
 	"time"
 )
 
-// The chain refuses a session shorter than minDuration, and one lasts a second
-// less than was asked for.
+// The chain refuses a session shorter than minDuration. A session ends shortfall
+// earlier than requested.
 const (
 	minDuration = 300 * time.Second
 	shortfall   = time.Second
 )
 
-// nonceErrors are what a transaction fails with that collides with another of the wallet.
+// nonceErrors are the errors of a transaction that collides with another of the wallet.
 var nonceErrors = []string{
 	"nonce too low", "nonce too high", "replacement transaction underpriced",
 	"transaction underpriced", "already known", "invalid nonce", "incorrect nonce",
 }
 
-// session is a session on the chain, and what its provider knows of it.
+// session is a session on the chain and at its provider.
 type session struct {
 	Session
-	busy    chan struct{} // holds a value while a request is served
-	expired bool          // at the provider, by Expire
-
-	withdrawn bool // its stake, after an early close
+	busy      chan struct{} // holds a value while a request is served
+	expired   bool          // Expire ended it at the provider
+	withdrawn bool          // the stake of an early close was withdrawn
 }
 
 func (n *Node) serveOpen(w http.ResponseWriter, r *http.Request) {
@@ -54,8 +53,8 @@ func (n *Node) serveOpen(w http.ResponseWriter, r *http.Request) {
 	n.mu.Lock()
 	n.counts.OpenRequests++
 	n.mu.Unlock()
-	asked := time.Duration(min(*req.SessionDuration, 1<<32)) * time.Second
-	if asked < minDuration {
+	requested := time.Duration(min(*req.SessionDuration, 1<<32)) * time.Second
+	if requested < minDuration {
 		writeError(w, http.StatusInternalServerError, "failed to open session: EVM error: SessionTooShort() []")
 		return
 	}
@@ -73,7 +72,7 @@ func (n *Node) serveOpen(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	wait(latency - n.opts.CollisionWindow) // a caller that leaves does not stop a transaction
-	id := n.open(model, provider, min(asked, n.opts.MaxDuration))
+	id := n.open(model, provider, min(requested, n.opts.MaxDuration))
 	writeJSON(w, http.StatusOK, map[string]any{"sessionID": id})
 }
 
@@ -124,7 +123,7 @@ func (n *Node) submit() error {
 	return nil
 }
 
-// wait waits even if the caller leaves.
+// wait waits for d, even if the caller leaves or the server is closed.
 func wait(d time.Duration) {
 	if d > 0 {
 		<-time.After(d)
@@ -141,6 +140,7 @@ func (n *Node) openLatency() time.Duration {
 	return low + time.Duration(n.rand.Int64N(int64(high-low)))
 }
 
+// open puts a new session on the chain and returns its id.
 func (n *Node) open(model, provider string, duration time.Duration) string {
 	n.mu.Lock()
 	defer n.mu.Unlock()

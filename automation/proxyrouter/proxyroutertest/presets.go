@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Preset is a fault with a name. Inject takes the name alone:
+// Preset is a fault with a name. Inject needs only the name:
 //
 //	node.Inject(proxyroutertest.Fault{Name: "stream-bare-json", Times: 1})
 type Preset struct {
@@ -14,21 +14,21 @@ type Preset struct {
 	fault Fault
 }
 
-// ProviderModelError is an error of the model behind a provider. A node that is
-// not old answers with its status, an old one with 400.
+// ProviderModelError is an error of the model behind a provider. A current node
+// answers with the model's status, a node in ModeOldNode with 400.
 func ProviderModelError(status int, message string) Fault {
 	return Fault{Op: OpChat, model: &modelError{status: status, message: message}}
 }
 
-// OldProviderModelError is an error of the model as an old node reports it: 400,
-// whatever the model's status.
+// OldProviderModelError is an error of the model behind a provider, always sent as
+// an old node sends it: with status 400 and without the model's status.
 func OldProviderModelError(message string) Fault {
 	body := mustJSON(map[string]any{"providerModelError": map[string]any{"error": map[string]any{"message": message}}})
 	return Fault{Op: OpChat, Status: http.StatusBadRequest, Body: string(body)}
 }
 
-// Presets lists everything that was seen to go wrong at the real node, for a
-// test to walk through and for people to choose from.
+// Presets lists the failures that were seen at real nodes, for tests that iterate
+// over them and for people to choose from.
 func Presets() []Preset {
 	chat := func(text string) Fault { return Fault{Op: OpChat, Text: text} }
 	return []Preset{
@@ -83,7 +83,8 @@ func Presets() []Preset {
 	}
 }
 
-// fromPreset fills in the fault's zero fields from the preset that it names.
+// fromPreset returns the preset that the fault names, with the fault's own fields
+// where [Fault] says that they are used. A fault without a name is returned as it is.
 func (f Fault) fromPreset() Fault {
 	if f.Name == "" {
 		return f

@@ -35,7 +35,7 @@ func (n *Node) providers(model string) ([]Provider, bool) {
 
 func bidID(model, provider string) string { return digest("bid", model, provider) }
 
-// zeroID is the ID of a rated bid: the node fills in the inner Id alone.
+// zeroID is the outer ID of a rated bid: the node sets only the inner Id.
 var zeroID = "0x" + strings.Repeat("0", 64)
 
 func (n *Node) serveBids(w http.ResponseWriter, r *http.Request) {
@@ -75,7 +75,7 @@ func (n *Node) serveModels(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"models": list})
 }
 
-// endpoint is a provider's address on the network, derived from the one on the chain.
+// endpoint returns a provider's network address, derived from its address on the chain.
 func endpoint(provider string) string {
 	return fmt.Sprintf("provider-%.8s.invalid:3333", strings.TrimPrefix(strings.ToLower(provider), "0x"))
 }

@@ -35,6 +35,8 @@ func Start(opts Options) (*Server, error) {
 	return s, nil
 }
 
+// serve aborts requests after Close, and counts the others so that Close can wait
+// for them.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	if s.closed {
@@ -47,9 +49,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	s.ServeHTTP(w, r)
 }
 
-// Close closes every connection and returns when all requests have ended. An
-// open that is under way ends first, as it would on the chain; answers of models
-// are cut.
+// Close closes every connection and returns when all requests have ended. An open
+// that has begun is completed first, as on a real chain. Answers of models are cut.
 func (s *Server) Close() {
 	s.http.Close() //nolint:errcheck // a closed listener needs nothing more
 	s.mu.Lock()

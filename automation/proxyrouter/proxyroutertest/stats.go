@@ -7,21 +7,21 @@ import (
 
 // Stats counts what happened on the node.
 type Stats struct {
-	OpenRequests   int            `json:"open_requests"` // well-formed ones, whatever became of them
-	Opens          int            `json:"opens"`         // sessions opened and paid
-	OpensByModel   map[string]int `json:"opens_by_model"`
-	Closes         int            `json:"closes"`           // by request
-	ClosesOfClosed int            `json:"closes_of_closed"` // requests that failed because the session was closed
-	EarlyCloses    int            `json:"early_closes"`     // before the end, so the stake is locked
-	ClosedInUse    int            `json:"closed_in_use"`    // while a request was served
-	Initiations    int            `json:"initiations"`      // by request
-	Collisions     int            `json:"collisions"`       // transactions that collided with another
+	OpenRequests   int            `json:"open_requests"`    // well-formed requests to open, with any outcome
+	Opens          int            `json:"opens"`            // sessions opened and paid
+	OpensByModel   map[string]int `json:"opens_by_model"`   // the same, by the model's id
+	Closes         int            `json:"closes"`           // sessions closed by request
+	ClosesOfClosed int            `json:"closes_of_closed"` // requests to close a closed session, which failed
+	EarlyCloses    int            `json:"early_closes"`     // closes before the session's end, which lock the stake
+	ClosedInUse    int            `json:"closed_in_use"`    // closes while the session served a request
+	Initiations    int            `json:"initiations"`      // requests to initiate a session
+	Collisions     int            `json:"collisions"`       // transactions that failed by a nonce conflict
 	Chats          int            `json:"chats"`            // forwarded requests that reached a provider
-	ChatsOnClosed  int            `json:"chats_on_closed"`  // those on a session closed before its end
-	Overlaps       int            `json:"overlaps"`         // those that found their session busy
+	ChatsOnClosed  int            `json:"chats_on_closed"`  // chats on a session that was closed before its end
+	Overlaps       int            `json:"overlaps"`         // forwarded requests that found their session busy
 	Unknown        int            `json:"unknown"`          // forwarded requests on a session that was never opened
-	OpenNow        int            `json:"open_now"`         // sessions not closed
-	Sessions       []Session      `json:"sessions"`         // in the order they were opened
+	OpenNow        int            `json:"open_now"`         // sessions that are not closed
+	Sessions       []Session      `json:"sessions"`         // all sessions, in the order they were opened
 }
 
 // Session is a session on the simulated chain.
@@ -52,8 +52,8 @@ func (n *Node) Stats() Stats {
 	return s
 }
 
-// Expire makes a session's provider say that it has expired, although it is
-// open on the chain. It reports whether the session exists.
+// Expire makes a session expire at its provider, although it stays open on the
+// chain. It reports whether the session exists.
 func (n *Node) Expire(id string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

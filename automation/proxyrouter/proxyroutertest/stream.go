@@ -45,20 +45,20 @@ func (x *chat) stream(model string, choices int, done completion, usage map[stri
 	}
 }
 
-// events are those before the last.
+// events returns the events before the last one.
 func (x *chat) events(model string, choices int, done completion) [][]byte {
 	delta := func(d map[string]any) []byte { return x.event(model, choicesOf(choices, d, nil), nil) }
 	if done.call != nil {
-		piece := func(call map[string]any) map[string]any {
+		toolDelta := func(call map[string]any) map[string]any {
 			call["index"] = 0
 			return map[string]any{"tool_calls": []any{call}}
 		}
-		first := piece(map[string]any{"id": done.call.ID, "type": "function",
+		first := toolDelta(map[string]any{"id": done.call.ID, "type": "function",
 			"function": map[string]any{"name": done.call.Function.Name, "arguments": ""}})
 		first["role"], first["content"] = "assistant", nil
 		events := [][]byte{delta(first)}
 		for part := range strings.SplitAfterSeq(done.call.Function.Arguments, ",") {
-			events = append(events, delta(piece(map[string]any{"function": map[string]any{"arguments": part}})))
+			events = append(events, delta(toolDelta(map[string]any{"function": map[string]any{"arguments": part}})))
 		}
 		return events
 	}
@@ -87,8 +87,8 @@ func (x *chat) event(model string, choices []any, usage map[string]any) []byte {
 	return fmt.Appendf(nil, "data: %s\n\n", mustJSON(event))
 }
 
-// send reports whether to continue: also without the client, but not when the
-// server is closed.
+// send writes events and returns false if the server is closed. It returns true if
+// the client has left, because the node does not notice that.
 func (x *chat) send(events []byte) bool {
 	if _, err := x.w.Write(events); err == nil {
 		http.NewResponseController(x.w).Flush() //nolint:errcheck // the client may have left

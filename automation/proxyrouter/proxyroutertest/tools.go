@@ -14,16 +14,16 @@ type tool struct {
 type toolCall struct {
 	ID       string       `json:"id"`
 	Type     string       `json:"type"`
-	Function calledByName `json:"function"`
+	Function functionCall `json:"function"`
 }
 
-type calledByName struct {
+type functionCall struct {
 	Name      string `json:"name"`
 	Arguments string `json:"arguments"`
 }
 
-// chosenTool returns the tool that tool_choice names, or the first; nil if
-// there is none or none is wanted.
+// chosenTool returns the tool that tool_choice names, or else the first. It returns
+// nil if the request has no tools or tool_choice is "none".
 func (req *completionRequest) chosenTool() *tool {
 	if len(req.Tools) == 0 || req.ToolChoice == "none" {
 		return nil
@@ -43,13 +43,13 @@ func (req *completionRequest) chosenTool() *tool {
 	return &req.Tools[0]
 }
 
-// call calls the tool with arguments that fit its schema.
+// call returns a call of the tool, with arguments that fit its schema.
 func (t *tool) call(id, user string) *toolCall {
 	return &toolCall{ID: "call_" + digest(id)[2:26], Type: "function",
-		Function: calledByName{t.Function.Name, string(mustJSON(exampleOf(t.Function.Parameters, user)))}}
+		Function: functionCall{t.Function.Name, string(mustJSON(exampleOf(t.Function.Parameters, user)))}}
 }
 
-// exampleOf returns a value that fits a JSON schema, with text as its strings.
+// exampleOf returns a value that fits a JSON schema, with text for each string.
 func exampleOf(raw json.RawMessage, text string) any {
 	return example(raw, text, 0)
 }

@@ -6,14 +6,13 @@ import (
 	"slices"
 )
 
-// exchange is one prompt and its answer in a transcript.
+// exchange is one prompt and its answer in a transcript. The node keeps a
+// transcript for each chat_id, and adds it to each later request with that chat_id,
+// whoever makes it.
 type exchange struct {
 	Prompt   json.RawMessage `json:"prompt"`
 	Response string          `json:"response"`
 }
-
-// The node keeps a transcript by chat_id, and sends it along with each later
-// request of that chat_id, whoever makes it.
 
 func (n *Node) transcript(chatID string) []exchange {
 	n.mu.Lock()
@@ -21,9 +20,9 @@ func (n *Node) transcript(chatID string) []exchange {
 	return slices.Clone(n.transcripts[chatID])
 }
 
-func (n *Node) remember(chatID string, prompt []byte, response string) {
+func (n *Node) addExchange(chatID string, prompt []byte, response string) {
 	if response == "" {
-		return // it failed
+		return // the chat failed
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -51,7 +50,7 @@ func prependHistory(body []byte, history []exchange) []byte {
 	return mustJSON(request)
 }
 
-// serveTranscript answers as the node's chat history does, in short.
+// serveTranscript answers like the node's chat history, with fewer fields.
 func (n *Node) serveTranscript(w http.ResponseWriter, r *http.Request) {
 	id, err := parseID(r.PathValue("id"))
 	if err != nil {
