@@ -22,29 +22,29 @@ import (
 
 func TestChat_EchoesTheLastUserMessage(t *testing.T) {
 	var seen string
-	p := start(t, proxyroutertest.Options{OnChat: func(r *http.Request, body []byte) { seen = r.URL.Path + string(body) }})
-	header := on(p.open())
+	h := start(t, proxyroutertest.Options{OnChat: func(r *http.Request, body []byte) { seen = r.URL.Path + string(body) }})
+	header := on(h.open())
 	header.Set("X-Request-Id", "r-1")
-	resp, raw, err := p.send(t.Context(), "POST", "/v1/chat/completions", hello, header)
+	resp, raw, err := h.send(t.Context(), "POST", "/v1/chat/completions", hello, header)
 	if err != nil || resp.Header.Get("X-Request-Id") != "r-1" {
-		t.Errorf("header %v, %v", resp, err)
+		t.Errorf("the answer is %+v, %v; want the request's X-Request-Id in its header", resp, err)
 	}
 	wantText(t, string(raw), `"content":"You said: hello there"`, `"object":"chat.completion"`, `"finish_reason":"stop"`, `"total_tokens":6`)
 	if seen != "/v1/chat/completions"+hello {
-		t.Errorf("OnChat saw %s", seen)
+		t.Errorf("OnChat received %s, want the request's path and body", seen)
 	}
 	parts := `{"messages":[{"role":"user","content":[{"type":"text","text":"look"},{"type":"image_url"},{"type":"text","text":"here"}]},{"role":"assistant","content":null}]}`
-	wantText(t, p.call("POST", "/v1/chat/completions", parts, header, 200), "You said: look here")
+	wantText(t, h.call("POST", "/v1/chat/completions", parts, header, 200), "You said: look here")
 	for _, body := range []string{``, `{}`, `{"messages":7}`} {
-		p.call("POST", "/v1/chat/completions", body, header, 400)
+		h.call("POST", "/v1/chat/completions", body, header, 400)
 	}
-	wantText(t, p.call("POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":7}]}`, header, 200), "You said: ")
+	wantText(t, h.call("POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":7}]}`, header, 200), "You said: ")
 }
 
 func TestStream_ComesInChunks(t *testing.T) {
-	p := start(t, proxyroutertest.Options{ChunkDelay: time.Millisecond})
-	id := p.open()
-	got := p.call("POST", "/v1/chat/completions",
+	h := start(t, proxyroutertest.Options{ChunkDelay: time.Millisecond})
+	id := h.open()
+	got := h.call("POST", "/v1/chat/completions",
 		`{"model":"m","stream":true,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":"hello there"}]}`, on(id), 200)
 	var text strings.Builder
 	var finish, usage int
@@ -62,14 +62,14 @@ func TestStream_ComesInChunks(t *testing.T) {
 			}
 		}
 		if err := json.Unmarshal([]byte(strings.TrimPrefix(event, "data: ")), &chunk); err != nil || chunk.Object != "chat.completion.chunk" || chunk.Model != "m" {
-			t.Fatalf("%s: %v", event, err)
+			t.Fatalf("the event %s is not a chunk of the model m: %v", event, err)
 		}
 		if chunk.Usage != nil {
 			usage = chunk.Usage.TotalTokens
 			continue
 		}
 		if (i == 0) != (chunk.Choices[0].Delta.Role == "assistant") {
-			t.Errorf("chunk %d: %s", i, event)
+			t.Errorf("only the first chunk should have the role; chunk %d is %s", i, event)
 		}
 		text.WriteString(chunk.Choices[0].Delta.Content)
 		if chunk.Choices[0].FinishReason != nil {
@@ -77,16 +77,16 @@ func TestStream_ComesInChunks(t *testing.T) {
 		}
 	}
 	if text.String() != "You said: hello there" || finish != 1 || usage != 6 || events[len(events)-1] != "data: [DONE]" {
-		t.Errorf("%q, finish %d, usage %d:\n%s", text.String(), finish, usage, got)
+		t.Errorf("text %q, %d finish reasons, %d tokens; want the echo, one, 6, and [DONE] at the end of\n%s", text.String(), finish, usage, got)
 	}
-	if got := p.call("POST", "/v1/chat/completions", `{"stream":true,"messages":[{"role":"user"}]}`, on(id), 200); strings.Contains(got, "usage") {
-		t.Errorf("usage unasked: %s", got)
+	if got := h.call("POST", "/v1/chat/completions", `{"stream":true,"messages":[{"role":"user"}]}`, on(id), 200); strings.Contains(got, "usage") {
+		t.Errorf("the stream has a usage that was not requested: %s", got)
 	}
 }
 
 func TestEmbeddings_AgreeInBothFormats(t *testing.T) {
-	p := start(t, proxyroutertest.Options{})
-	header := on(p.open())
+	h := start(t, proxyroutertest.Options{})
+	header := on(h.open())
 	vectors := func(body string) (all [][]float32) {
 		t.Helper()
 		var got struct {
@@ -95,7 +95,7 @@ func TestEmbeddings_AgreeInBothFormats(t *testing.T) {
 				Embedding json.RawMessage
 			}
 		}
-		if err := json.Unmarshal([]byte(p.call("POST", "/v1/embeddings", body, header, 200)), &got); err != nil {
+		if err := json.Unmarshal([]byte(h.call("POST", "/v1/embeddings", body, header, 200)), &got); err != nil {
 			t.Fatal(err)
 		}
 		for i, d := range got.Data {
@@ -114,7 +114,7 @@ func TestEmbeddings_AgreeInBothFormats(t *testing.T) {
 				t.Fatal(err)
 			}
 			if d.Index != i {
-				t.Errorf("index %d at %d", d.Index, i)
+				t.Errorf("embedding %d has index %d", i, d.Index)
 			}
 			all = append(all, v)
 		}
@@ -122,27 +122,27 @@ func TestEmbeddings_AgreeInBothFormats(t *testing.T) {
 	}
 	floats := vectors(`{"input":["a","b"]}`)
 	if diff := cmp.Diff(floats, vectors(`{"input":["a","b"],"encoding_format":"base64"}`)); diff != "" {
-		t.Errorf("formats differ:\n%s", diff)
+		t.Errorf("the vectors of the two formats differ (-float +base64):\n%s", diff)
 	}
 	if diff := cmp.Diff(floats[:1], vectors(`{"input":"a"}`)); diff != "" {
-		t.Errorf("a text alone differs:\n%s", diff)
+		t.Errorf("the vector of \"a\" differs in and outside of a list (-list +alone):\n%s", diff)
 	}
 	if cmp.Equal(floats[0], floats[1]) || len(floats[0]) != 16 {
-		t.Errorf("vectors = %v", floats)
+		t.Errorf("vectors = %v, want two different ones with 16 components", floats)
 	}
 	if n := len(vectors(`{"input":[1,2,3]}`)); n != 1 {
-		t.Errorf("%d vectors for one list of tokens", n)
+		t.Errorf("%d vectors for one list of tokens, want one", n)
 	}
 	if v := vectors(`{"input":[[1],[2]],"dimensions":3}`); len(v) != 2 || len(v[0]) != 3 {
-		t.Errorf("vectors = %v", v)
+		t.Errorf("vectors = %v, want two with 3 components", v)
 	}
-	p.call("POST", "/v1/embeddings", `{}`, header, 400)
-	p.call("POST", "/v1/embeddings", `{"input":"a","dimensions":-1}`, header, 400)
+	h.call("POST", "/v1/embeddings", `{}`, header, 400)
+	h.call("POST", "/v1/embeddings", `{"input":"a","dimensions":-1}`, header, 400)
 }
 
 func TestAudio_TranscribesAndSpeaks(t *testing.T) {
-	p := start(t, proxyroutertest.Options{})
-	id := p.open()
+	h := start(t, proxyroutertest.Options{})
+	id := h.open()
 	form := func(field string) (string, http.Header) {
 		var body bytes.Buffer
 		w := multipart.NewWriter(&body)
@@ -157,35 +157,35 @@ func TestAudio_TranscribesAndSpeaks(t *testing.T) {
 		return body.String(), header
 	}
 	body, header := form("file")
-	if got := p.call("POST", "/v1/audio/transcriptions", body, header, 200); got != `{"text":"Transcript of talk.mp3, 5 bytes."}` {
-		t.Error(got)
+	if got := h.call("POST", "/v1/audio/transcriptions", body, header, 200); got != `{"text":"Transcript of talk.mp3, 5 bytes."}` {
+		t.Errorf("the transcription is %s, want the file's name and size", got)
 	}
 	body, header = form("other")
-	p.call("POST", "/v1/audio/transcriptions", body, header, 400)
-	p.call("POST", "/v1/audio/transcriptions", `{}`, on(id), 400)
+	h.call("POST", "/v1/audio/transcriptions", body, header, 400)
+	h.call("POST", "/v1/audio/transcriptions", `{}`, on(id), 400)
 
-	if got := p.call("POST", "/v1/audio/speech", `{"input":"hi"}`, on(id), 200); !strings.HasPrefix(got, "RIFF") || len(got) != 44+160 {
-		t.Errorf("%d bytes of speech", len(got))
+	if got := h.call("POST", "/v1/audio/speech", `{"input":"hi"}`, on(id), 200); !strings.HasPrefix(got, "RIFF") || len(got) != 44+160 {
+		t.Errorf("the speech has %d bytes, want a WAV header of 44 and 160 samples", len(got))
 	}
-	p.call("POST", "/v1/audio/speech", `{}`, on(id), 400)
+	h.call("POST", "/v1/audio/speech", `{}`, on(id), 400)
 }
 
 func TestChat_NeedsASession(t *testing.T) {
 	clock := &fakeClock{time.Unix(1750000000, 0).UTC()}
-	p := start(t, proxyroutertest.Options{Now: clock.now})
-	id, closed, expired := p.open(), p.open(), p.open()
+	h := start(t, proxyroutertest.Options{Now: clock.now})
+	id, closed, expired := h.open(), h.open(), h.open()
 	chat := func(header http.Header, status int) string {
 		t.Helper()
-		return p.call("POST", "/v1/chat/completions", hello, header, status)
+		return h.call("POST", "/v1/chat/completions", hello, header, status)
 	}
 	wantText(t, chat(nil, 400), "session_id")
 	wantText(t, chat(on("0x1"), 400), "session_id")
 	wantText(t, chat(on(model), 500), "session not found")
-	p.call("POST", "/blockchain/sessions/"+closed+"/close", "", nil, 200)
-	chat(on(closed), 200) // closed before its end: nobody looks at the chain
+	h.call("POST", "/blockchain/sessions/"+closed+"/close", "", nil, 200)
+	chat(on(closed), 200) // closed before its end: nobody checks the chain
 	const ended = "provider request failed: provider error: session expired"
-	if !p.node.Expire(expired) || p.node.Expire("0x1") {
-		t.Error("Expire is wrong about which sessions exist")
+	if !h.node.Expire(expired) || h.node.Expire("0x1") {
+		t.Error("Expire does not report which of the two sessions exists")
 	}
 	wantText(t, chat(on(expired), 500), ended)
 	clock.Time = clock.Add(3598 * time.Second)
@@ -193,25 +193,25 @@ func TestChat_NeedsASession(t *testing.T) {
 	clock.Time = clock.Add(time.Second)
 	wantText(t, chat(on(id), 500), ended)
 	wantText(t, chat(on(closed), 500), ended)
-	if s := p.node.Stats(); s.Unknown != 1 || s.Chats != 2 || s.ChatsOnClosed != 1 || s.Overlaps != 0 {
-		t.Errorf("stats = %+v", s)
+	if s := h.node.Stats(); s.Unknown != 1 || s.Chats != 2 || s.ChatsOnClosed != 1 || s.Overlaps != 0 {
+		t.Errorf("stats = %+v, want 2 chats, one of them on a closed session, and one on an unknown one", s)
 	}
 }
 
-func TestIDs_AreParsedAsTheNodeDoes(t *testing.T) {
-	p := start(t, proxyroutertest.Options{})
-	id := p.open()
-	for id[2] != '0' { // one whose first digit may be left out
-		id = p.open()
+func TestIDs_AreParsedLikeTheNodes(t *testing.T) {
+	h := start(t, proxyroutertest.Options{})
+	id := h.open()
+	for id[2] != '0' { // the test needs an id whose first digit can be left out
+		id = h.open()
 	}
 	digits := strings.TrimPrefix(id, "0x")
 	for _, form := range []string{id, digits, strings.ToUpper(digits), "0X" + strings.ToUpper(digits), "0x" + digits[1:], digits[1:]} {
-		p.call("GET", "/blockchain/sessions/"+form, "", nil, 200)
-		p.call("POST", "/v1/chat/completions", hello, on(form), 200)
+		h.call("GET", "/blockchain/sessions/"+form, "", nil, 200)
+		h.call("POST", "/v1/chat/completions", hello, on(form), 200)
 	}
 	for _, form := range []string{id + "0", "0x" + digits[2:], "x" + digits, strings.Repeat("g", 64)} {
-		p.call("GET", "/blockchain/sessions/"+form, "", nil, 400)
-		p.call("POST", "/v1/chat/completions", hello, on(form), 400)
+		h.call("GET", "/blockchain/sessions/"+form, "", nil, 400)
+		h.call("POST", "/v1/chat/completions", hello, on(form), 400)
 	}
 }
 
@@ -226,21 +226,21 @@ func TestOverlap_WaitsAndIsCounted(t *testing.T) {
 		for _, id := range []string{id, free} {
 			both.Go(func() {
 				if status, body := serve(context.Background(), n, "/v1/chat/completions", hello, on(id)); status != 200 {
-					t.Error(body)
+					t.Errorf("the first chat: status %d %s, want 200", status, body)
 				}
 			})
 		}
 		synctest.Wait() // both are being served
 		begun := time.Now()
 		if status, body := serve(t.Context(), n, "/v1/chat/completions", hello, on(id)); status != 200 {
-			t.Errorf("the second: %d %s", status, body)
+			t.Errorf("the second chat: status %d %s, want 200", status, body)
 		}
 		if took := time.Since(begun); took != 2*time.Minute {
-			t.Errorf("it did not wait for the first: %v", took)
+			t.Errorf("the second chat took %v, want a minute for the first one and a minute for itself", took)
 		}
 		both.Wait()
 		if s := n.Stats(); s.Overlaps != 1 || s.Chats != 3 {
-			t.Errorf("stats = %+v", s)
+			t.Errorf("stats = %+v, want 3 chats and one overlap", s)
 		}
 	})
 }
@@ -256,46 +256,46 @@ func TestClose_CountsASessionInUse(t *testing.T) {
 		serve(t.Context(), n, "/blockchain/sessions/"+id+"/close", "", nil)
 		chat.Wait()
 		if s := n.Stats(); s.ClosedInUse != 1 {
-			t.Errorf("stats = %+v", s)
+			t.Errorf("stats = %+v, want one session closed in use", s)
 		}
 	})
 }
 
-func TestOverlap_IsNotCountedForRequestsInTurn(t *testing.T) {
-	p := start(t, proxyroutertest.Options{})
-	id := p.open()
+func TestOverlap_IsNotCountedForSequentialRequests(t *testing.T) {
+	h := start(t, proxyroutertest.Options{})
+	id := h.open()
 	stream := `{"stream":true,"messages":[{"role":"user","content":"a b c"}]}`
 	for i := range 200 {
 		body := hello
 		if i%2 == 0 {
 			body = stream
 		}
-		p.call("POST", "/v1/chat/completions", body, on(id), 200)
+		h.call("POST", "/v1/chat/completions", body, on(id), 200)
 	}
-	if s := p.node.Stats(); s.Overlaps != 0 || s.Chats != 200 || s.Sessions[0].Chats != 200 {
-		t.Errorf("stats = %+v", s)
+	if s := h.node.Stats(); s.Overlaps != 0 || s.Chats != 200 || s.Sessions[0].Chats != 200 {
+		t.Errorf("stats = %+v, want 200 chats on the session and no overlap", s)
 	}
 }
 
 func TestChat_ContinuesWithoutItsClient(t *testing.T) {
 	for name, body := range map[string]string{
-		"a stream":              `{"stream":true,"messages":[{"role":"user","content":"a b c d"}]}`,
-		"one that is no stream": hello,
+		"a stream":        `{"stream":true,"messages":[{"role":"user","content":"a b c d"}]}`,
+		"a single answer": hello,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := proxyroutertest.New(proxyroutertest.Options{ChunkDelay: time.Second})
 				serve(t.Context(), n, "/blockchain/models/"+model+"/session", openBody, nil)
 				id := n.Stats().Sessions[0].ID
-				gone, cancel := context.WithCancel(t.Context())
+				cancelled, cancel := context.WithCancel(t.Context())
 				cancel()
 				var first sync.WaitGroup
-				first.Go(func() { serve(gone, n, "/v1/chat/completions", body, on(id)) })
+				first.Go(func() { serve(cancelled, n, "/v1/chat/completions", body, on(id)) })
 				synctest.Wait()
 				serve(t.Context(), n, "/v1/embeddings", `{"input":"a"}`, on(id))
 				first.Wait()
 				if s := n.Stats(); s.Overlaps != 1 {
-					t.Errorf("the session was free: %+v", s)
+					t.Errorf("stats = %+v, want one overlap: the chat without a client should keep the session busy", s)
 				}
 			})
 		})

@@ -10,23 +10,24 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
-// choice is a choice of an answer, put together from its chunks if it was a stream.
+// choice is one choice of an answer. Those of a stream are joined from its chunks.
 type choice struct {
 	Content, Finish, Tool, Arguments string
 }
 
-// complete asks for the same completion both ways, which must agree.
-func (p caller) complete(id, fields string) []choice {
-	p.t.Helper()
+// complete requests a completion as a single answer and as a stream, checks that
+// both have the same choices, and returns them.
+func (h harness) complete(id, fields string) []choice {
+	h.t.Helper()
 	body := `{"messages":[{"role":"user","content":"hello big wide world"}],` + fields + `}`
-	whole := decodeChoices(p.t, p.call("POST", "/v1/chat/completions", body, on(id), 200))
+	whole := decodeChoices(h.t, h.call("POST", "/v1/chat/completions", body, on(id), 200))
 	streamed := []choice{}
-	for event := range strings.SplitSeq(p.call("POST", "/v1/chat/completions", strings.Replace(body, "{", `{"stream":true,`, 1), on(id), 200), "\n\n") {
+	for event := range strings.SplitSeq(h.call("POST", "/v1/chat/completions", strings.Replace(body, "{", `{"stream":true,`, 1), on(id), 200), "\n\n") {
 		data := strings.TrimPrefix(event, "data: ")
 		if data == "" || data == "[DONE]" {
 			continue
 		}
-		for i, c := range decodeChoices(p.t, data) {
+		for i, c := range decodeChoices(h.t, data) {
 			if i == len(streamed) {
 				streamed = append(streamed, choice{})
 			}
@@ -35,7 +36,7 @@ func (p caller) complete(id, fields string) []choice {
 		}
 	}
 	if diff := cmp.Diff(whole, streamed); diff != "" {
-		p.t.Errorf("%s: the stream differs (-whole +streamed):\n%s", fields, diff)
+		h.t.Errorf("with %s the stream differs from the single answer (-single +streamed):\n%s", fields, diff)
 	}
 	return whole
 }
@@ -55,7 +56,7 @@ func decodeChoices(t *testing.T, body string) (all []choice) {
 		}
 	}
 	if err := json.Unmarshal([]byte(body), &got); err != nil {
-		t.Fatalf("%s: %v", body, err)
+		t.Fatalf("decoding the choices of %s: %v", body, err)
 	}
 	for _, c := range got.Choices {
 		one := choice{Content: c.Message.Content + c.Delta.Content, Finish: c.FinishReason}
@@ -68,8 +69,8 @@ func decodeChoices(t *testing.T, body string) (all []choice) {
 }
 
 func TestChat_HonoursOpenAIFeatures(t *testing.T) {
-	p := start(t, proxyroutertest.Options{})
-	id := p.open()
+	h := start(t, proxyroutertest.Options{})
+	id := h.open()
 	const tools = `"tools":[{"type":"function","function":{"name":"weather","parameters":{"type":"object","properties":{
 		"city":{"type":"string"},"unit":{"enum":["C","F"]},"days":{"type":["integer","null"]},"alerts":{"type":"array","items":{"type":"boolean"}}}}}},
 		{"type":"function","function":{"name":"time"}}]`
@@ -79,34 +80,34 @@ func TestChat_HonoursOpenAIFeatures(t *testing.T) {
 		fields string
 		want   []choice
 	}{
-		"n":                  {`"n":3`, []choice{{said, "stop", "", ""}, {said, "stop", "", ""}, {said, "stop", "", ""}}},
-		"stop":               {`"stop":["wide","big"]`, []choice{{"You said: hello ", "stop", "", ""}}},
-		"max_tokens":         {`"max_tokens":3`, []choice{{"You said: hello ", "length", "", ""}}},
-		"tools":              {tools, []choice{weather}},
-		"a chosen tool":      {tools + `,"tool_choice":{"type":"function","function":{"name":"time"}}`, []choice{{"", "tool_calls", "time", "{}"}}},
-		"a required tool":    {tools + `,"tool_choice":"required"`, []choice{weather}},
-		"no tool":            {tools + `,"tool_choice":"none"`, []choice{{said, "stop", "", ""}}},
-		"JSON mode":          {`"response_format":{"type":"json_object"}`, []choice{{`{"you_said":"hello big wide world"}`, "stop", "", ""}}},
-		"a JSON schema":      {`"response_format":{"type":"json_schema","json_schema":{"schema":{"type":"object","properties":{"ok":{"const":"yes"},"n":{"anyOf":[{"type":"number"}]}}}}}`, []choice{{`{"n":1,"ok":"yes"}`, "stop", "", ""}}},
-		"everything default": {`"temperature":0.5`, []choice{{said, "stop", "", ""}}},
+		"n":               {`"n":3`, []choice{{said, "stop", "", ""}, {said, "stop", "", ""}, {said, "stop", "", ""}}},
+		"stop":            {`"stop":["wide","big"]`, []choice{{"You said: hello ", "stop", "", ""}}},
+		"max_tokens":      {`"max_tokens":3`, []choice{{"You said: hello ", "length", "", ""}}},
+		"tools":           {tools, []choice{weather}},
+		"a chosen tool":   {tools + `,"tool_choice":{"type":"function","function":{"name":"time"}}`, []choice{{"", "tool_calls", "time", "{}"}}},
+		"a required tool": {tools + `,"tool_choice":"required"`, []choice{weather}},
+		"no tool":         {tools + `,"tool_choice":"none"`, []choice{{said, "stop", "", ""}}},
+		"JSON mode":       {`"response_format":{"type":"json_object"}`, []choice{{`{"you_said":"hello big wide world"}`, "stop", "", ""}}},
+		"a JSON schema":   {`"response_format":{"type":"json_schema","json_schema":{"schema":{"type":"object","properties":{"ok":{"const":"yes"},"n":{"anyOf":[{"type":"number"}]}}}}}`, []choice{{`{"n":1,"ok":"yes"}`, "stop", "", ""}}},
+		"ignored fields":  {`"temperature":0.5`, []choice{{said, "stop", "", ""}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p.t = t
-			if diff := cmp.Diff(test.want, p.complete(id, test.fields)); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
+			h.t = t
+			if diff := cmp.Diff(test.want, h.complete(id, test.fields)); diff != "" {
+				t.Errorf("choices (-want +got):\n%s", diff)
 			}
 		})
 	}
-	p.t = t
-	wantText(t, p.call("POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":null},
+	h.t = t
+	wantText(t, h.call("POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":null},
 		{"role":"tool","content":"sunny"}],`+tools+`}`, on(id), 200), "The tool said: sunny")
-	wantText(t, p.call("POST", "/v1/chat/completions", hello, on(id), 200), `"usage_from_consumer":{`, `"usage_from_provider":{`)
+	wantText(t, h.call("POST", "/v1/chat/completions", hello, on(id), 200), `"usage_from_consumer":{`, `"usage_from_provider":{`)
 }
 
 func TestChat_DecodesStrictly(t *testing.T) {
-	p := start(t, proxyroutertest.Options{})
-	id := p.open()
+	h := start(t, proxyroutertest.Options{})
+	id := h.open()
 	for _, field := range []string{`"stop":"x"`, `"n":"1"`, `"max_tokens":1.5`, `"tools":{}`, `"model":7`} {
-		wantText(t, p.call("POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":"a"}],`+field+`}`, on(id), 400), "cannot unmarshal")
+		wantText(t, h.call("POST", "/v1/chat/completions", `{"messages":[{"role":"user","content":"a"}],`+field+`}`, on(id), 400), "cannot unmarshal")
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
-// A node is an http.Handler: here it is asked without a network.
+// A node is an http.Handler, so a test can call it without a network.
 func Example() {
 	node := proxyroutertest.New(proxyroutertest.Options{})
 	path := "/blockchain/models/" + proxyroutertest.ModelID("llama") + "/session"
@@ -23,7 +23,7 @@ func Example() {
 	post(`{"sessionDuration":3600}`)
 
 	node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, After: true, Text: "i/o timeout"})
-	post(`{"sessionDuration":3600}`) // answers 500, and yet is on the chain
+	post(`{"sessionDuration":3600}`) // answers 500, but opens a session
 
 	fmt.Println(node.Stats().Opens, "paid")
 	// Output:

@@ -14,11 +14,11 @@ import (
 )
 
 func TestFault_MatchesCalls(t *testing.T) {
-	p := start(t, proxyroutertest.Options{})
-	p.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpWallet, Skip: 1, Times: 2, Status: 503, Text: "away"})
+	h := start(t, proxyroutertest.Options{})
+	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpWallet, Skip: 1, Times: 2, Status: 503, Text: "away"})
 	statuses := func(n int) (all []int) {
 		for range n {
-			resp, _, err := p.send(t.Context(), "GET", "/wallet", "", nil)
+			resp, _, err := h.send(t.Context(), "GET", "/wallet", "", nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -26,16 +26,16 @@ func TestFault_MatchesCalls(t *testing.T) {
 		}
 		return all
 	}
-	p.call("GET", "/blockchain/models", "", nil, 200)
+	h.call("GET", "/blockchain/models", "", nil, 200)
 	if diff := cmp.Diff([]int{200, 503, 503, 200}, statuses(4)); diff != "" {
-		t.Error(diff)
+		t.Errorf("statuses with Skip 1 and Times 2 (-want +got):\n%s", diff)
 	}
-	p.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpWallet})
+	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpWallet})
 	if diff := cmp.Diff([]int{500, 500, 500}, statuses(3)); diff != "" {
-		t.Error(diff)
+		t.Errorf("statuses with a fault without Times (-want +got):\n%s", diff)
 	}
-	p.node.ClearFaults()
-	p.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpWallet, Probability: 0.5})
+	h.node.ClearFaults()
+	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpWallet, Probability: 0.5})
 	failed := 0
 	for _, s := range statuses(200) {
 		if s != 200 {
@@ -43,19 +43,19 @@ func TestFault_MatchesCalls(t *testing.T) {
 		}
 	}
 	if failed < 60 || failed > 140 {
-		t.Errorf("%d of 200 failed at one half", failed)
+		t.Errorf("%d of 200 calls failed, want about half", failed)
 	}
 }
 
 func TestFault_MatchesProviderAndModel(t *testing.T) {
 	other := proxyroutertest.ModelID("other")
-	p := start(t, proxyroutertest.Options{})
-	id := p.open()
-	p.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Provider: proxyroutertest.ProviderAddress(1)})
-	p.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Model: other})
-	p.call("POST", "/v1/chat/completions", hello, on(id), 200)
-	p.call("POST", "/blockchain/models/"+other+"/session", openBody, nil, 500)
-	p.open()
+	h := start(t, proxyroutertest.Options{})
+	id := h.open()
+	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Provider: proxyroutertest.ProviderAddress(1)})
+	h.node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Model: other})
+	h.call("POST", "/v1/chat/completions", hello, on(id), 200)
+	h.call("POST", "/blockchain/models/"+other+"/session", openBody, nil, 500)
+	h.open()
 }
 
 func TestFault_Modes(t *testing.T) {
@@ -75,43 +75,43 @@ func TestFault_Modes(t *testing.T) {
 		"half an answer":         {proxyroutertest.Fault{Mode: proxyroutertest.ModeCut}, 0, "", 1},
 		"silence":                {proxyroutertest.Fault{Mode: proxyroutertest.ModeHang}, 0, "", 0},
 		"paid, then silence":     {proxyroutertest.Fault{Mode: proxyroutertest.ModeHang, After: true}, 0, "", 1},
-		"a delay, then nobody":   {proxyroutertest.Fault{Delay: time.Hour}, 0, "", 0},
+		"the caller leaves":      {proxyroutertest.Fault{Delay: time.Hour}, 0, "", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := start(t, proxyroutertest.Options{})
+			h := start(t, proxyroutertest.Options{})
 			test.fault.Op = proxyroutertest.OpOpen
 			test.fault.Times = 1
-			p.node.Inject(test.fault)
+			h.node.Inject(test.fault)
 			ctx, leave := context.WithCancel(t.Context())
 			defer leave()
 			if test.fault.Mode == proxyroutertest.ModeHang || test.fault.Delay == time.Hour {
-				// The caller waits until the fault has come, and only then leaves.
+				// The caller leaves only after the fault was applied.
 				go func() {
-					for ctx.Err() == nil && (len(p.node.Faults()) > 0 || p.node.Stats().Opens < test.opens) {
+					for ctx.Err() == nil && (len(h.node.Faults()) > 0 || h.node.Stats().Opens < test.opens) {
 						runtime.Gosched()
 					}
 					leave()
 				}()
 			}
-			resp, raw, err := p.send(ctx, "POST", "/blockchain/models/"+model+"/session", openBody, nil)
+			resp, raw, err := h.send(ctx, "POST", "/blockchain/models/"+model+"/session", openBody, nil)
 			switch {
 			case test.status == 0:
 				if err == nil {
-					t.Errorf("answer %d %s", resp.StatusCode, raw)
+					t.Errorf("answer %d %s, want a broken connection", resp.StatusCode, raw)
 				}
 			case err != nil || resp.StatusCode != test.status || (test.body != "" && string(raw) != test.body):
-				t.Errorf("%v %s, %v", resp, raw, err)
+				t.Errorf("answer %+v with body %s, %v; want %d %s", resp, raw, err, test.status, test.body)
 			}
-			if n := p.node.Stats().Opens; n != test.opens {
-				t.Errorf("%d opens", n)
+			if n := h.node.Stats().Opens; n != test.opens {
+				t.Errorf("%d sessions opened, want %d", n, test.opens)
 			}
 		})
 	}
 }
 
 func TestFault_LeavesTheSessionFree(t *testing.T) {
-	p := start(t, proxyroutertest.Options{})
-	id := p.open()
+	h := start(t, proxyroutertest.Options{})
+	id := h.open()
 	for _, fault := range []proxyroutertest.Fault{
 		{}, {After: true}, {Mode: proxyroutertest.ModeDrop}, {Mode: proxyroutertest.ModeDrop, After: true}, {Mode: proxyroutertest.ModeCut},
 		{Delay: time.Millisecond}, {After: true, Status: 200},
@@ -119,39 +119,39 @@ func TestFault_LeavesTheSessionFree(t *testing.T) {
 	} {
 		for range 10 {
 			fault.Op, fault.Times = proxyroutertest.OpChat, 1
-			p.node.Inject(fault)
+			h.node.Inject(fault)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			_, _, _ = p.send(ctx, "POST", "/v1/chat/completions", hello, on(id))
+			_, _, _ = h.send(ctx, "POST", "/v1/chat/completions", hello, on(id))
 			cancel()
-			p.call("POST", "/v1/chat/completions", hello, on(id), 200)
+			h.call("POST", "/v1/chat/completions", hello, on(id), 200)
 		}
 	}
-	if s := p.node.Stats(); s.Overlaps != 0 || s.Chats != 180 {
-		t.Errorf("stats = %+v", s)
+	if s := h.node.Stats(); s.Overlaps != 0 || s.Chats != 180 {
+		t.Errorf("stats = %+v, want 180 chats and no overlap", s)
 	}
 }
 
 func TestControl_ServesOtherProcesses(t *testing.T) {
-	p := start(t, proxyroutertest.Options{Control: true, Username: "u", Password: "p"})
+	h := start(t, proxyroutertest.Options{Control: true, Username: "u", Password: "p"})
 	auth := http.Header{"Authorization": {"Basic dTpw"}}
-	p.call("POST", "/_sim/faults", `{"op":"wallet","status":503,"text":"away"}`, nil, 204)
-	p.call("GET", "/wallet", "", auth, 503)
-	p.call("DELETE", "/_sim/faults", "", nil, 204)
-	p.call("GET", "/wallet", "", auth, 200)
-	p.call("POST", "/_sim/faults", `{"operation":"wallet"}`, nil, 400)
+	h.call("POST", "/_sim/faults", `{"op":"wallet","status":503,"text":"away"}`, nil, 204)
+	h.call("GET", "/wallet", "", auth, 503)
+	h.call("DELETE", "/_sim/faults", "", nil, 204)
+	h.call("GET", "/wallet", "", auth, 200)
+	h.call("POST", "/_sim/faults", `{"operation":"wallet"}`, nil, 400)
 
-	p.call("POST", "/blockchain/models/"+model+"/session", openBody, auth, 200)
+	h.call("POST", "/blockchain/models/"+model+"/session", openBody, auth, 200)
 	var got proxyroutertest.Stats
-	if err := json.Unmarshal([]byte(p.call("GET", "/_sim/stats", "", nil, 200)), &got); err != nil {
+	if err := json.Unmarshal([]byte(h.call("GET", "/_sim/stats", "", nil, 200)), &got); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(p.node.Stats(), got); diff != "" || got.Opens != 1 {
+	if diff := cmp.Diff(h.node.Stats(), got); diff != "" || got.Opens != 1 {
 		t.Errorf("stats (-want +got):\n%s", diff)
 	}
-	p.call("POST", "/_sim/expire?id="+got.Sessions[0].ID, "", nil, 204)
-	p.call("POST", "/_sim/expire?id=0x1", "", nil, 404)
+	h.call("POST", "/_sim/expire?id="+got.Sessions[0].ID, "", nil, 204)
+	h.call("POST", "/_sim/expire?id=0x1", "", nil, 404)
 	auth.Set("session_id", got.Sessions[0].ID)
-	wantText(t, p.call("POST", "/v1/chat/completions", hello, auth, 500), "session expired")
+	wantText(t, h.call("POST", "/v1/chat/completions", hello, auth, 500), "session expired")
 
 	start(t, proxyroutertest.Options{}).call("GET", "/_sim/stats", "", nil, 404)
 }
@@ -159,8 +159,8 @@ func TestControl_ServesOtherProcesses(t *testing.T) {
 func TestNewServer_EndsWithTheTest(t *testing.T) {
 	var node *proxyroutertest.Server
 	t.Run("a test", func(t *testing.T) { node = proxyroutertest.NewServer(t, proxyroutertest.Options{}) })
-	p := caller{t: t, node: node, http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
-	if _, _, err := p.send(t.Context(), "GET", "/healthcheck", "", nil); err == nil {
-		t.Error("it still answers")
+	h := harness{t: t, node: node, http: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
+	if _, _, err := h.send(t.Context(), "GET", "/healthcheck", "", nil); err == nil {
+		t.Error("the node answers after its test has ended")
 	}
 }

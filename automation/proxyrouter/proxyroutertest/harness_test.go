@@ -18,37 +18,38 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var model = proxyroutertest.ModelID("llama")
 
-// person calls a node the plain way.
-type caller struct {
+// harness is a node and a plain HTTP client of it.
+type harness struct {
 	t    *testing.T
 	node *proxyroutertest.Server
 	http *http.Client
 }
 
-func start(t *testing.T, opts proxyroutertest.Options) caller {
+func start(t *testing.T, opts proxyroutertest.Options) harness {
 	t.Helper()
 	tr := &http.Transport{}
 	t.Cleanup(tr.CloseIdleConnections)
-	return caller{t: t, node: proxyroutertest.NewServer(t, opts), http: &http.Client{Transport: tr}}
+	return harness{t: t, node: proxyroutertest.NewServer(t, opts), http: &http.Client{Transport: tr}}
 }
 
-// answer is what a test looks at.
+// answer is the status and the header of a response.
 type answer struct {
 	StatusCode int
 	Header     http.Header
 }
 
-// send returns the answer and its body; err is a connection that broke.
-func (p caller) send(ctx context.Context, method, path, body string, header http.Header) (*answer, []byte, error) {
-	p.t.Helper()
-	req, err := http.NewRequestWithContext(ctx, method, p.node.URL+path, strings.NewReader(body))
+// send sends a request and returns the answer and its body. An error means that
+// the connection broke.
+func (h harness) send(ctx context.Context, method, path, body string, header http.Header) (*answer, []byte, error) {
+	h.t.Helper()
+	req, err := http.NewRequestWithContext(ctx, method, h.node.URL+path, strings.NewReader(body))
 	if err != nil {
-		p.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	for name, values := range header {
 		req.Header[name] = values
 	}
-	resp, err := p.http.Do(req)
+	resp, err := h.http.Do(req)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -57,30 +58,32 @@ func (p caller) send(ctx context.Context, method, path, body string, header http
 	return &answer{resp.StatusCode, resp.Header}, raw, err
 }
 
-// call wants that status and returns the answer.
-func (p caller) call(method, path, body string, header http.Header, status int) string {
-	p.t.Helper()
-	resp, raw, err := p.send(p.t.Context(), method, path, body, header)
+// call sends a request, fails the test for any other status, and returns the body.
+func (h harness) call(method, path, body string, header http.Header, status int) string {
+	h.t.Helper()
+	resp, raw, err := h.send(h.t.Context(), method, path, body, header)
 	if err != nil {
-		p.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	if resp.StatusCode != status {
-		p.t.Fatalf("%s %s: %d %s, want %d", method, path, resp.StatusCode, raw, status)
+		h.t.Fatalf("%s %s: status %d %s, want %d", method, path, resp.StatusCode, raw, status)
 	}
 	return string(raw)
 }
 
 const openBody = `{"sessionDuration":3600,"directPayment":false,"failover":false}`
 
-func (p caller) open() string {
-	p.t.Helper()
+// open opens a session and returns its id.
+func (h harness) open() string {
+	h.t.Helper()
 	var got struct{ SessionID string }
-	if err := json.Unmarshal([]byte(p.call("POST", "/blockchain/models/"+model+"/session", openBody, nil, 200)), &got); err != nil {
-		p.t.Fatal(err)
+	if err := json.Unmarshal([]byte(h.call("POST", "/blockchain/models/"+model+"/session", openBody, nil, 200)), &got); err != nil {
+		h.t.Fatal(err)
 	}
 	return got.SessionID
 }
 
+// on returns the header of a request on a session.
 func on(id string) http.Header { return http.Header{"Session_id": {id}} }
 
 const hello = `{"messages":[{"role":"user","content":"hello there"}]}`
@@ -94,7 +97,7 @@ func wantText(t *testing.T, got string, wanted ...string) {
 	}
 }
 
-// moment is a clock that a test moves.
+// fakeClock is a clock that a test moves.
 type fakeClock struct{ time.Time }
 
-func (m *fakeClock) now() time.Time { return m.Time }
+func (c *fakeClock) now() time.Time { return c.Time }

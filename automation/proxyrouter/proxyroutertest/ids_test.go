@@ -4,11 +4,11 @@ import (
 	"strings"
 	"testing"
 
-	automation "github.com/MorpheusAIs/gateway-automation/automation/session"
+	gatewaysession "github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// FuzzParseID finds ids that the node and the gateway read differently: by one
-// of those a user could reach another's session.
+// FuzzParseID looks for ids that the node and the gateway parse differently. With
+// such an id a user could use another user's session.
 func FuzzParseID(f *testing.F) {
 	full := strings.Repeat("0aB", 22)[:64]
 	for _, seed := range []string{
@@ -18,7 +18,7 @@ func FuzzParseID(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		node, nodeErr := parseID(text)
-		gateway, err := automation.ParseID(text)
+		gateway, err := gatewaysession.ParseID(text)
 		if (err == nil) != (nodeErr == nil) || node != string(gateway) {
 			t.Errorf("%q is %q (%v) to the node and %q (%v) to the gateway", text, node, nodeErr, gateway, err)
 		}

@@ -13,35 +13,36 @@ import (
 
 func TestLostStorage_IsHealed(t *testing.T) {
 	for preset, text := range map[string]string{"lost-storage": `{"error":"provider not found"}`, "provider-lost-storage": "user not found"} {
-		for heal, by := range map[string]func(p caller, id string){
-			"by initiating the session":                 func(p caller, id string) { p.call("POST", "/proxy/sessions/initiate", p.initiation(id), nil, 200) },
-			"by opening another with the same provider": func(p caller, _ string) { p.open() },
+		for name, restore := range map[string]func(h harness, id string){
+			"by initiating the session":                 func(h harness, id string) { h.call("POST", "/proxy/sessions/initiate", h.initiation(id), nil, 200) },
+			"by opening another with the same provider": func(h harness, _ string) { h.open() },
 		} {
-			t.Run(preset+" "+heal, func(t *testing.T) {
-				p := start(t, proxyroutertest.Options{})
-				id := p.open()
-				p.node.Inject(proxyroutertest.Fault{Name: preset})
+			t.Run(preset+" "+name, func(t *testing.T) {
+				h := start(t, proxyroutertest.Options{})
+				id := h.open()
+				h.node.Inject(proxyroutertest.Fault{Name: preset})
 				for range 2 {
-					wantText(t, p.call("POST", "/v1/chat/completions", hello, on(id), 500), text)
+					wantText(t, h.call("POST", "/v1/chat/completions", hello, on(id), 500), text)
 				}
-				p.call("GET", "/blockchain/sessions/"+id, "", nil, 200) // the chain lost nothing
-				by(p, id)
-				p.call("POST", "/v1/chat/completions", hello, on(id), 200)
+				h.call("GET", "/blockchain/sessions/"+id, "", nil, 200) // the chain lost nothing
+				restore(h, id)
+				h.call("POST", "/v1/chat/completions", hello, on(id), 200)
 			})
 		}
 	}
 }
 
-// initiation is what initiating a session takes, from what the node itself lists.
-func (p caller) initiation(id string) string {
-	p.t.Helper()
+// initiation returns the body of a request to initiate a session, with the values
+// that the node lists.
+func (h harness) initiation(id string) string {
+	h.t.Helper()
 	var got struct {
 		Session   struct{ User, Provider, BidID string }
 		Providers []struct{ Address, Endpoint string }
 	}
 	for _, path := range []string{"/blockchain/sessions/" + id, "/blockchain/providers"} {
-		if err := json.Unmarshal([]byte(p.call("GET", path, "", nil, 200)), &got); err != nil {
-			p.t.Fatal(err)
+		if err := json.Unmarshal([]byte(h.call("GET", path, "", nil, 200)), &got); err != nil {
+			h.t.Fatal(err)
 		}
 	}
 	for _, provider := range got.Providers {
@@ -50,13 +51,13 @@ func (p caller) initiation(id string) string {
 				got.Session.User, provider.Address, provider.Endpoint, got.Session.BidID)
 		}
 	}
-	p.t.Fatalf("%+v does not list the provider", got)
+	h.t.Fatalf("the provider of the session is not among those of %+v", got)
 	return ""
 }
 
 func TestInitiate_RejectsIncompleteRequests(t *testing.T) {
-	p := start(t, proxyroutertest.Options{})
-	good := p.initiation(p.open())
+	h := start(t, proxyroutertest.Options{})
+	good := h.initiation(h.open())
 	for name, test := range map[string]struct {
 		body   string
 		status int
@@ -67,47 +68,47 @@ func TestInitiate_RejectsIncompleteRequests(t *testing.T) {
 		"no spend":               {strings.Replace(good, `"spend"`, `"stake"`, 1), 400},
 		"another provider's URL": {strings.Replace(good, "provider-", "other-", 1), 500},
 	} {
-		t.Run(name, func(t *testing.T) { p.call("POST", "/proxy/sessions/initiate", test.body, nil, test.status) })
+		t.Run(name, func(t *testing.T) { h.call("POST", "/proxy/sessions/initiate", test.body, nil, test.status) })
 	}
-	if n := p.node.Stats().Initiations; n != 0 {
-		t.Errorf("%d initiations", n)
+	if n := h.node.Stats().Initiations; n != 0 {
+		t.Errorf("%d initiations counted, want none", n)
 	}
 }
 
 func TestTranscript_IsSharedByEveryoneWithItsChatID(t *testing.T) {
 	var seen string
-	p := start(t, proxyroutertest.Options{OnChat: func(_ *http.Request, body []byte) { seen = string(body) }})
-	id := p.open()
+	h := start(t, proxyroutertest.Options{OnChat: func(_ *http.Request, body []byte) { seen = string(body) }})
+	id := h.open()
 	header := on(id)
 	header.Set("chat_id", strings.Repeat("ab", 32))
 	secret := `{"messages":[{"role":"user","content":"alice's secret"}]}`
-	p.call("POST", "/v1/chat/completions", secret, header, 200)
-	p.call("POST", "/v1/chat/completions", hello, header, 200) // somebody else's
+	h.call("POST", "/v1/chat/completions", secret, header, 200)
+	h.call("POST", "/v1/chat/completions", hello, header, 200) // somebody else's
 	wantText(t, seen, "alice's secret", "You said: alice's secret", "hello there")
-	wantText(t, p.call("GET", "/v1/chats/0x"+strings.Repeat("AB", 32), "", nil, 200), "alice's secret", "hello there")
+	wantText(t, h.call("GET", "/v1/chats/0x"+strings.Repeat("AB", 32), "", nil, 200), "alice's secret", "hello there")
 
-	p.call("POST", "/v1/chat/completions", hello, on(id), 200)
+	h.call("POST", "/v1/chat/completions", hello, on(id), 200)
 	if strings.Contains(seen, "alice") {
-		t.Errorf("without a chat_id: %s", seen)
+		t.Errorf("a request without a chat_id has a transcript: %s", seen)
 	}
-	p.call("GET", "/v1/chats/0x"+strings.Repeat("cd", 32), "", nil, 500)
+	h.call("GET", "/v1/chats/0x"+strings.Repeat("cd", 32), "", nil, 500)
 	header.Set("chat_id", "chat-1")
-	wantText(t, p.call("POST", "/v1/chat/completions", hello, header, 400), "chat_id")
+	wantText(t, h.call("POST", "/v1/chat/completions", hello, header, 400), "chat_id")
 }
 
-func TestStakes_OfAnEarlyCloseComeBackByRequest(t *testing.T) {
+func TestStakes_OfEarlyClosesCanBeWithdrawn(t *testing.T) {
 	clock := &fakeClock{time.Unix(1750000000, 0).UTC()}
-	p := start(t, proxyroutertest.Options{Now: clock.now})
-	stakes := func() string { return p.call("GET", "/blockchain/stakes/onhold", "", nil, 200) }
-	early, late := p.open(), p.open()
-	p.call("POST", "/blockchain/sessions/"+early+"/close", "", nil, 200)
+	h := start(t, proxyroutertest.Options{Now: clock.now})
+	stakes := func() string { return h.call("GET", "/blockchain/stakes/onhold", "", nil, 200) }
+	early, late := h.open(), h.open()
+	h.call("POST", "/blockchain/sessions/"+early+"/close", "", nil, 200)
 	wantText(t, stakes(), `"available":0`, `"hold":123456789012345678901234`)
-	p.call("POST", "/blockchain/stakes/withdraw", "", nil, 500)
+	h.call("POST", "/blockchain/stakes/withdraw", "", nil, 500)
 	clock.Time = clock.Add(24 * time.Hour)
-	p.call("POST", "/blockchain/sessions/"+late+"/close", "", nil, 200)
+	h.call("POST", "/blockchain/sessions/"+late+"/close", "", nil, 200)
 	for range 2 {
 		wantText(t, stakes(), `"available":123456789012345678901234`, `"hold":0`)
 	}
-	p.call("POST", "/blockchain/stakes/withdraw", "", nil, 200)
+	h.call("POST", "/blockchain/stakes/withdraw", "", nil, 200)
 	wantText(t, stakes(), `"available":0`, `"hold":0`)
 }

@@ -17,38 +17,38 @@ import (
 )
 
 func TestAuth_GuardsEveryRouteButTheHealthCheck(t *testing.T) {
-	p := start(t, proxyroutertest.Options{Username: "u", Password: "p"})
-	p.call("GET", "/healthcheck", "", nil, 200)
+	h := start(t, proxyroutertest.Options{Username: "u", Password: "p"})
+	h.call("GET", "/healthcheck", "", nil, 200)
 	for text, header := range map[string]http.Header{
 		"no basic auth provided":       nil,
 		"invalid basic auth provided":  {"Authorization": {"Bearer x"}},
 		"invalid username or password": {"Authorization": {"Basic dTp4"}}, // u:x
 	} {
 		for _, path := range []string{"/wallet", "/blockchain/models", "/blockchain/sessions/user"} {
-			if got := p.call("GET", path, "", header, 401); got != `{"error":"`+text+`"}` {
-				t.Errorf("%s: %s", path, got)
+			if got := h.call("GET", path, "", header, 401); got != `{"error":"`+text+`"}` {
+				t.Errorf("%s answers %s, want the error %q", path, got, text)
 			}
 		}
-		p.call("POST", "/v1/chat/completions", hello, header, 401)
+		h.call("POST", "/v1/chat/completions", hello, header, 401)
 	}
-	p.call("GET", "/wallet", "", http.Header{"Authorization": {"Basic dTpw"}}, 200)
+	h.call("GET", "/wallet", "", http.Header{"Authorization": {"Basic dTpw"}}, 200)
 }
 
 func TestOpen_BoundsTheDuration(t *testing.T) {
 	clock := &fakeClock{time.Unix(1750000000, 999).UTC()}
-	p := start(t, proxyroutertest.Options{Now: clock.now, MaxDuration: 2 * time.Hour})
+	h := start(t, proxyroutertest.Options{Now: clock.now, MaxDuration: 2 * time.Hour})
 	for seconds, want := range map[int64]int64{300: 299, 4200: 4199, 7200: 7199, 7201: 7199, 1 << 62: 7199} {
-		p.call("POST", "/blockchain/models/"+model+"/session", fmt.Sprintf(`{"sessionDuration":%d}`, seconds), nil, 200)
-		all := p.node.Stats().Sessions
+		h.call("POST", "/blockchain/models/"+model+"/session", fmt.Sprintf(`{"sessionDuration":%d}`, seconds), nil, 200)
+		all := h.node.Stats().Sessions
 		s := all[len(all)-1]
 		if got := s.EndsAt.Unix() - 1750000000; got != want {
-			t.Errorf("%d asked, %d given", seconds, got)
+			t.Errorf("a session of %d s ends after %d s, want %d s", seconds, got, want)
 		}
 	}
 }
 
 func TestOpen_IsRefused(t *testing.T) {
-	p := start(t, proxyroutertest.Options{Models: []proxyroutertest.Model{
+	h := start(t, proxyroutertest.Options{Models: []proxyroutertest.Model{
 		{ID: model, Providers: []proxyroutertest.Provider{{Address: "0xA"}}},
 		{ID: proxyroutertest.ModelID("busy"), Providers: []proxyroutertest.Provider{{Address: "0xA", Refuses: true}}},
 		{ID: proxyroutertest.ModelID("bare")},
@@ -60,57 +60,57 @@ func TestOpen_IsRefused(t *testing.T) {
 	}{
 		"below 300 s":               {model, `{"sessionDuration":299}`, 500, "EVM error: SessionTooShort() []"},
 		"without JSON":              {model, `x`, 400, "invalid character"},
-		"with a number as text":     {model, `{"sessionDuration":"300"}`, 400, "cannot unmarshal"},
-		"for no id":                 {"0x12", openBody, 400, "invalid hash length"},
+		"with a quoted duration":    {model, `{"sessionDuration":"300"}`, 400, "cannot unmarshal"},
+		"for a malformed id":        {"0x12", openBody, 400, "invalid hash length"},
 		"for an unknown model":      {proxyroutertest.ModelID("?"), openBody, 500, "no bids available"},
 		"for a model without bids":  {proxyroutertest.ModelID("bare"), openBody, 500, "no bids available"},
 		"where all refuse":          {proxyroutertest.ModelID("busy"), openBody, 500, `model unhealthy`},
 		"where the last is omitted": {model, `{"sessionDuration":300,"omitProvider":"0xa"}`, 500, "skipped: omitted provider"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			wantText(t, p.call("POST", "/blockchain/models/"+test.model+"/session", test.body, nil, test.status), test.text)
+			wantText(t, h.call("POST", "/blockchain/models/"+test.model+"/session", test.body, nil, test.status), test.text)
 		})
 	}
-	if _, _, err := p.send(t.Context(), "POST", "/blockchain/models/"+model+"/session", `{}`, nil); err == nil {
-		t.Error("without a duration the connection is not cut")
+	if _, _, err := h.send(t.Context(), "POST", "/blockchain/models/"+model+"/session", `{}`, nil); err == nil {
+		t.Error("an open without a duration is answered, want a closed connection")
 	}
-	if s := p.node.Stats(); s.Opens != 0 || s.OpenRequests != 5 {
-		t.Errorf("stats = %+v", s)
+	if s := h.node.Stats(); s.Opens != 0 || s.OpenRequests != 5 {
+		t.Errorf("stats = %+v, want 5 well-formed requests and no open", s)
 	}
 }
 
 func TestOldNode_IgnoresOmitProvider(t *testing.T) {
-	p := start(t, proxyroutertest.Options{})
+	h := start(t, proxyroutertest.Options{})
 	omit := fmt.Sprintf(`{"sessionDuration":300,"omitProvider":%q}`, proxyroutertest.ProviderAddress(0))
-	p.call("POST", "/blockchain/models/"+model+"/session", omit, nil, 200)
-	p.node.Inject(proxyroutertest.Fault{Name: "old-node"})
-	p.call("POST", "/blockchain/models/"+model+"/session", omit, nil, 200)
-	s := p.node.Stats().Sessions
+	h.call("POST", "/blockchain/models/"+model+"/session", omit, nil, 200)
+	h.node.Inject(proxyroutertest.Fault{Name: "old-node"})
+	h.call("POST", "/blockchain/models/"+model+"/session", omit, nil, 200)
+	s := h.node.Stats().Sessions
 	if s[0].Provider != proxyroutertest.ProviderAddress(1) || s[1].Provider != proxyroutertest.ProviderAddress(0) {
-		t.Errorf("sessions = %+v", s)
+		t.Errorf("sessions = %+v, want the omitted provider only in the second", s)
 	}
 }
 
 func TestStats_CountsWhatHappened(t *testing.T) {
 	clock := &fakeClock{time.Unix(1750000000, 0).UTC()}
-	p := start(t, proxyroutertest.Options{Now: clock.now, Seed: 7})
-	early, late, kept := p.open(), p.open(), p.open()
-	p.call("POST", "/v1/chat/completions", hello, on(late), 200)
-	p.call("POST", "/blockchain/sessions/"+early+"/close", "", nil, 200)
-	clock.Time = clock.Add(3599 * time.Second) // at its end it is not early
-	wantText(t, p.call("POST", "/blockchain/sessions/"+late+"/close", "{}", nil, 200), `"tx":"0x`)
-	texts := map[string]bool{} // of a closed one they depend on the RPC endpoint
+	h := start(t, proxyroutertest.Options{Now: clock.now, Seed: 7})
+	early, late, kept := h.open(), h.open(), h.open()
+	h.call("POST", "/v1/chat/completions", hello, on(late), 200)
+	h.call("POST", "/blockchain/sessions/"+early+"/close", "", nil, 200)
+	clock.Time = clock.Add(3599 * time.Second) // at the session's end a close is not early
+	wantText(t, h.call("POST", "/blockchain/sessions/"+late+"/close", "{}", nil, 200), `"tx":"0x`)
+	texts := map[string]bool{} // the text depends on the RPC endpoint
 	for range 3 {
-		texts[p.call("POST", "/blockchain/sessions/"+late+"/close", "", nil, 500)] = true
+		texts[h.call("POST", "/blockchain/sessions/"+late+"/close", "", nil, 500)] = true
 	}
 	if len(texts) != 3 {
-		t.Errorf("closing a closed session: %v", texts)
+		t.Errorf("three closes of a closed session have the texts %v, want three different ones", texts)
 	}
-	wantText(t, p.call("POST", "/blockchain/sessions/"+model+"/close", "", nil, 500), "session not found")
-	p.call("POST", "/blockchain/sessions/x/close", "", nil, 400)
+	wantText(t, h.call("POST", "/blockchain/sessions/"+model+"/close", "", nil, 500), "session not found")
+	h.call("POST", "/blockchain/sessions/x/close", "", nil, 400)
 
 	begun := time.Unix(1750000000, 0).UTC()
-	made := func(id string, closed time.Time, chats int) proxyroutertest.Session {
+	sessionOf := func(id string, closed time.Time, chats int) proxyroutertest.Session {
 		return proxyroutertest.Session{
 			ID: id, ModelID: model, Provider: proxyroutertest.ProviderAddress(0),
 			OpenedAt: begun, EndsAt: begun.Add(3599 * time.Second), ClosedAt: closed, Chats: chats,
@@ -118,30 +118,30 @@ func TestStats_CountsWhatHappened(t *testing.T) {
 	}
 	want := proxyroutertest.Stats{
 		OpenRequests: 3, Opens: 3, OpensByModel: map[string]int{model: 3}, Closes: 2, ClosesOfClosed: 3, EarlyCloses: 1, Chats: 1, OpenNow: 1,
-		Sessions: []proxyroutertest.Session{made(early, begun, 0), made(late, clock.Time, 1), made(kept, time.Time{}, 0)},
+		Sessions: []proxyroutertest.Session{sessionOf(early, begun, 0), sessionOf(late, clock.Time, 1), sessionOf(kept, time.Time{}, 0)},
 	}
-	if diff := cmp.Diff(want, p.node.Stats()); diff != "" {
+	if diff := cmp.Diff(want, h.node.Stats()); diff != "" {
 		t.Errorf("stats (-want +got):\n%s", diff)
 	}
 }
 
 func TestSelfClose_ClosesEndedSessions(t *testing.T) {
 	clock := &fakeClock{time.Unix(1750000020, 0).UTC()} // a full minute
-	p := start(t, proxyroutertest.Options{Now: clock.now, SelfClose: true})
-	id := p.open()
-	clock.Time = clock.Add(3599 * time.Second) // over, but the minute is not
-	wantText(t, p.call("GET", "/blockchain/sessions/"+id, "", nil, 200), `"ClosedAt":0`)
+	h := start(t, proxyroutertest.Options{Now: clock.now, SelfClose: true})
+	id := h.open()
+	clock.Time = clock.Add(3599 * time.Second) // the session has ended, but it is no full minute
+	wantText(t, h.call("GET", "/blockchain/sessions/"+id, "", nil, 200), `"ClosedAt":0`)
 	clock.Time = clock.Add(time.Second)
-	wantText(t, p.call("GET", "/blockchain/sessions/"+id, "", nil, 200), `"ClosedAt":1750003620`)
-	p.call("POST", "/blockchain/sessions/"+id+"/close", "", nil, 500)
+	wantText(t, h.call("GET", "/blockchain/sessions/"+id, "", nil, 200), `"ClosedAt":1750003620`)
+	h.call("POST", "/blockchain/sessions/"+id+"/close", "", nil, 500)
 }
 
 func TestSessions_ComeInPages(t *testing.T) {
-	p := start(t, proxyroutertest.Options{Wallet: "0xWallet"})
+	h := start(t, proxyroutertest.Options{Wallet: "0xWallet"})
 	for range 12 {
-		p.open()
+		h.open()
 	}
-	all := p.node.Stats().Sessions
+	all := h.node.Stats().Sessions
 	for query, want := range map[string][]int{
 		"user=0xwallet":                               {11, 10, 9, 8, 7, 6, 5, 4, 3, 2},
 		"user=0xwallet&order=asc":                     {11, 10, 9, 8, 7, 6, 5, 4, 3, 2},
@@ -153,41 +153,42 @@ func TestSessions_ComeInPages(t *testing.T) {
 		"user=0xWallet&limit=3&offset=99&order=desc": {},
 		"user=0xAnother": {},
 	} {
-		got := p.call("GET", "/blockchain/sessions/user?"+query, "", nil, 200)
+		got := h.call("GET", "/blockchain/sessions/user?"+query, "", nil, 200)
 		if n := strings.Count(got, `"Id"`); n != len(want) {
-			t.Errorf("%s: %d sessions", query, n)
+			t.Errorf("query %q: %d sessions, want %d", query, n, len(want))
 		}
 		at := 0
 		for _, i := range want {
 			j := strings.Index(got[at:], all[i].ID)
 			if j < 0 {
-				t.Errorf("%s: session %d is missing or out of place", query, i)
+				t.Errorf("query %q: session %d is missing or out of place", query, i)
 				break
 			}
 			at += j
 		}
 	}
 	for _, query := range []string{"user=0xWallet&limit=256", "user=0xWallet&limit=x", "user=0xWallet&offset=-1"} {
-		p.call("GET", "/blockchain/sessions/user?"+query, "", nil, 400)
+		h.call("GET", "/blockchain/sessions/user?"+query, "", nil, 400)
 	}
 }
 
 func TestReads_AnswerLikeTheNode(t *testing.T) {
-	p := start(t, proxyroutertest.Options{Models: []proxyroutertest.Model{
+	h := start(t, proxyroutertest.Options{Models: []proxyroutertest.Model{
 		{ID: model, Name: "Llama", Providers: []proxyroutertest.Provider{{Address: "0xA"}, {Address: "0xB"}}},
 	}})
-	id := p.open()
-	wantText(t, p.call("GET", "/blockchain/sessions/"+id, "", nil, 200), `"Stake":123456789012345678901234`, `"ClosedAt":0`, `"ModelAgentId":"`+model)
-	wantText(t, p.call("GET", "/blockchain/sessions/"+model, "", nil, 500), "session not found")
-	p.call("GET", "/blockchain/sessions/x", "", nil, 400)
-	wantText(t, p.call("GET", "/blockchain/models/"+model+"/bids/rated", "", nil, 200), `"PricePerSecond":"123456789012345678901234"`, `"Provider":"0xA"`, `"Provider":"0xB"`)
-	wantText(t, p.call("GET", "/blockchain/models/"+proxyroutertest.ModelID("?")+"/bids/rated", "", nil, 200), `"bids":[]`)
-	p.call("GET", "/blockchain/models/x/bids/rated", "", nil, 400)
-	wantText(t, p.call("GET", "/blockchain/models", "", nil, 200), `"Name":"Llama"`, `"ModelType":"LLM"`)
-	wantText(t, p.call("GET", "/wallet", "", nil, 200), `"address":"0x`)
+	id := h.open()
+	wantText(t, h.call("GET", "/blockchain/sessions/"+id, "", nil, 200), `"Stake":123456789012345678901234`, `"ClosedAt":0`, `"ModelAgentId":"`+model)
+	wantText(t, h.call("GET", "/blockchain/sessions/"+model, "", nil, 500), "session not found")
+	h.call("GET", "/blockchain/sessions/x", "", nil, 400)
+	wantText(t, h.call("GET", "/blockchain/models/"+model+"/bids/rated", "", nil, 200), `"PricePerSecond":"123456789012345678901234"`, `"Provider":"0xA"`, `"Provider":"0xB"`)
+	wantText(t, h.call("GET", "/blockchain/models/"+proxyroutertest.ModelID("?")+"/bids/rated", "", nil, 200), `"bids":[]`)
+	h.call("GET", "/blockchain/models/x/bids/rated", "", nil, 400)
+	wantText(t, h.call("GET", "/blockchain/models", "", nil, 200), `"Name":"Llama"`, `"ModelType":"LLM"`)
+	wantText(t, h.call("GET", "/wallet", "", nil, 200), `"address":"0x`)
 }
 
-// serve calls the handler without a network, as a synctest bubble needs it.
+// serve posts a request to the handler without a network, which a synctest bubble
+// does not support.
 func serve(ctx context.Context, n *proxyroutertest.Node, path, body string, header http.Header) (int, string) {
 	w := httptest.NewRecorder()
 	r := httptest.NewRequestWithContext(ctx, "POST", path, strings.NewReader(body))
@@ -205,7 +206,7 @@ func TestTransactions_Collide(t *testing.T) {
 		})
 		openPath := "/blockchain/models/" + model + "/session"
 		if status, body := serve(t.Context(), n, openPath, openBody, nil); status != 200 {
-			t.Fatal(body)
+			t.Fatalf("the first open: status %d %s, want 200", status, body)
 		}
 		closePath := "/blockchain/sessions/" + n.Stats().Sessions[0].ID + "/close"
 		var all sync.WaitGroup
@@ -225,13 +226,13 @@ func TestTransactions_Collide(t *testing.T) {
 				time.Sleep(c.after)
 				status, body := serve(context.Background(), n, c.path, openBody, nil)
 				if status != c.status || (status == 500 && !strings.Contains(body, "nonce") && !strings.Contains(body, "underpriced")) {
-					t.Errorf("after %v: %d %s", c.after, status, body)
+					t.Errorf("after %v, %s answers %d %s, want %d", c.after, c.path, status, body, c.status)
 				}
 			})
 		}
 		all.Wait()
 		if s := n.Stats(); s.Collisions != 3 || s.Opens != 3 || s.Closes != 1 {
-			t.Errorf("stats = %+v", s)
+			t.Errorf("stats = %+v, want 3 collisions, 3 opens and one close", s)
 		}
 	})
 }
@@ -245,13 +246,13 @@ func TestOpen_ContinuesWhenItsCallerLeaves(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			if status, _ := serve(ctx, n, "/blockchain/models/"+model+"/session", openBody, nil); status != 200 {
-				t.Error(status)
+				t.Errorf("an open without its caller has status %d, want 200", status)
 			}
 			took = append(took, time.Since(begun))
 		}
 		for i, d := range took {
 			if d < time.Second || d > 3*time.Second || (i > 0 && d == took[i-1]) {
-				t.Errorf("latencies = %v", took)
+				t.Errorf("latencies = %v, want different ones from 1 s to 3 s", took)
 			}
 		}
 	})
@@ -259,8 +260,8 @@ func TestOpen_ContinuesWhenItsCallerLeaves(t *testing.T) {
 
 func TestSeed_DeterminesIDs(t *testing.T) {
 	one, same, other := start(t, proxyroutertest.Options{Seed: 1}), start(t, proxyroutertest.Options{Seed: 1}), start(t, proxyroutertest.Options{Seed: 2})
-	a, b, c := one.open(), same.open(), other.open()
-	if a != b || a == c || one.open() == a {
-		t.Errorf("ids %s, %s, %s", a, b, c)
+	a, b, c, second := one.open(), same.open(), other.open(), one.open()
+	if a != b || a == c || a == second {
+		t.Errorf("ids %s and %s of one seed, %s of another, %s of a second open; want only the first two equal", a, b, c, second)
 	}
 }

@@ -16,13 +16,13 @@ import (
 
 const streamed = `{"stream":true,"messages":[{"role":"user","content":"hello there"}]}`
 
-// Each preset of a chat, and how its answer to a stream ends. Everything before is right.
+// Each preset of a chat, with the status and the end of the answer to a stream.
 func TestPresets_OfAChat(t *testing.T) {
 	const finish = `"finish_reason":"stop"`
 	for name, test := range map[string]struct {
 		status int    // 0: no answer within a minute, or a broken connection
-		suffix string // of the body
-		not    string // is not in the body
+		suffix string // the end of the body
+		not    string // a text that the body must not have
 	}{
 		"chat-not-found":        {500, `{"error":"session not found"}`, ""},
 		"chat-expired":          {500, `session expired"}`, ""},
@@ -58,14 +58,14 @@ func TestPresets_OfAChat(t *testing.T) {
 				n.Inject(proxyroutertest.Fault{Name: name})
 				status, body := serveOrBreak(t, n, "POST", "/v1/chat/completions", streamed, on(id))
 				if status != test.status || !strings.HasSuffix(body, test.suffix) || (test.not != "" && strings.Contains(body, test.not)) {
-					t.Errorf("%d %q", status, body)
+					t.Errorf("status %d, body %q; want %d and a body that ends with %q and does not have %q", status, body, test.status, test.suffix, test.not)
 				}
 				n.ClearFaults()
 				if status, body := serve(t.Context(), n, "/v1/chat/completions", streamed, on(id)); status != 200 || !strings.HasSuffix(body, "data: [DONE]\n\n") {
-					t.Errorf("afterwards: %d %q", status, body)
+					t.Errorf("after ClearFaults: status %d, body %q; want 200 and a complete stream", status, body)
 				}
 				if s := n.Stats(); s.Overlaps != 0 {
-					t.Errorf("stats = %+v", s)
+					t.Errorf("stats = %+v, want no overlap", s)
 				}
 			})
 		})
@@ -99,17 +99,18 @@ func TestPresets_OfTheChain(t *testing.T) {
 				n.Inject(proxyroutertest.Fault{Name: name, Times: 1})
 				status, body := serveOrBreak(t, n, test.method, test.path, openBody, nil)
 				if status != test.status || !strings.Contains(body, test.text) || n.Stats().Opens != test.opens {
-					t.Errorf("%d %s, %d opens", status, body, n.Stats().Opens)
+					t.Errorf("status %d, body %s, %d sessions opened; want %d, %q and %d", status, body, n.Stats().Opens, test.status, test.text, test.opens)
 				}
 				if left := n.Faults(); len(left) != 0 {
-					t.Errorf("faults left: %+v", left)
+					t.Errorf("a fault with Times 1 is left after its call: %+v", left)
 				}
 			})
 		})
 	}
 }
 
-// serveOrBreak returns status 0 if the connection breaks, or nothing ends the answer within a minute.
+// serveOrBreak serves a request for at most a minute. Its status is 0 if the
+// connection breaks, or the answer does not end in time.
 func serveOrBreak(t *testing.T, n *proxyroutertest.Node, method, path, body string, header http.Header) (status int, got string) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -135,31 +136,31 @@ func TestPresets_AreDescribedAndTested(t *testing.T) {
 	seen := map[string]bool{}
 	for _, p := range proxyroutertest.Presets() {
 		if !name.MatchString(p.Name) || seen[p.Name] || !strings.HasSuffix(p.Description, ".") {
-			t.Errorf("%+v", p)
+			t.Errorf("the preset %+v has a malformed or repeated name, or a description that is no sentence", p)
 		}
 		seen[p.Name] = true
 	}
-	if len(seen) != 25+12 {
-		t.Errorf("%d presets, %d are tested above", len(seen), 25+12)
+	if tested := 25 + 12; len(seen) != tested { // the rows of the two tables above
+		t.Errorf("%d presets, but %d are tested above", len(seen), tested)
 	}
 	defer func() {
 		if recover() == nil {
-			t.Error("an unknown name: no panic")
+			t.Error("Inject of an unknown preset: no panic")
 		}
 	}()
 	proxyroutertest.New(proxyroutertest.Options{}).Inject(proxyroutertest.Fault{Name: "no such"})
 }
 
 func TestOldNode_HidesTheStatusOfModelErrors(t *testing.T) {
-	p := start(t, proxyroutertest.Options{})
-	id := p.open()
-	p.node.Inject(proxyroutertest.Fault{Name: "old-node"})
+	h := start(t, proxyroutertest.Options{})
+	id := h.open()
+	h.node.Inject(proxyroutertest.Fault{Name: "old-node"})
 	for _, name := range []string{"model-context-length", "model-rate-limit", "model-overloaded"} {
-		p.node.Inject(proxyroutertest.Fault{Name: name, Times: 1})
-		body := p.call("POST", "/v1/chat/completions", hello, on(id), 400)
+		h.node.Inject(proxyroutertest.Fault{Name: name, Times: 1})
+		body := h.call("POST", "/v1/chat/completions", hello, on(id), 400)
 		wantText(t, body, `{"providerModelError":{"error":{"code":`)
 		if strings.Contains(body, "statusCode") {
-			t.Error(body)
+			t.Errorf("an old node's error has a statusCode: %s", body)
 		}
 	}
 }
