@@ -1,7 +1,7 @@
-// Package clients holds tests alone: clients that nobody here wrote against
-// examples/server, which runs as a process of its own and is ended, and killed,
-// on the way. They are the official OpenAI SDKs for Go and JavaScript, Vercel's
-// AI SDK and LangChain. What is asserted is what the user of an SDK sees.
+// Package clients has only tests. They use third-party clients with examples/server,
+// which runs as a process of its own and is stopped and killed during some tests:
+// the official OpenAI SDKs for Go and JavaScript, Vercel's AI SDK and LangChain. They
+// assert what the user of an SDK sees.
 //
 // The JavaScript is in js; `npm install --no-package-lock --ignore-scripts` there
 // makes TestJavaScript run.

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// A server is a process of examples/server.
+// server is a process of examples/server.
 type server struct{ *proctest.Server }
 
 // start starts a server in dir, where it keeps its database, and waits until
@@ -52,12 +52,12 @@ func start(t *testing.T, dir string, env ...string) *server {
 	return &server{proctest.StartServer(t, binary, dir, append([]string{"MODEL_MAPPINGS_FILE=" + mapping}, env...)...)}
 }
 
-// client is what a user of the gateway writes.
+// client returns a client as a user of the gateway would configure it.
 func (s *server) client(key string) openai.Client {
 	return openai.NewClient(option.WithBaseURL(s.URL+"/api/v1"), option.WithAPIKey(key), option.WithMaxRetries(0))
 }
 
-// eventually asks again and again until the answer is yes.
+// eventually waits until ok returns true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)

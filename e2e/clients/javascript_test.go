@@ -10,8 +10,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
-// TestJavaScript runs the tests in js. They choose the faults of the node
-// themselves, and so come one file after another.
+// TestJavaScript runs the tests in js. They set faults of the shared node, so the
+// files run one after another.
 func TestJavaScript(t *testing.T) {
 	if _, err := os.Stat("js/node_modules"); err != nil {
 		if os.Getenv("AUTOMATION_TEST_REQUIRE_NPM") != "" {

@@ -31,7 +31,7 @@ func read(ctx context.Context, client openai.Client) (text, finish string, err e
 	return text, finish, stream.Err()
 }
 
-func TestGoSDK_RaisesWhatTheNodeDoesWrong(t *testing.T) {
+func TestGoSDK_ReturnsTheNodesFaultsAsErrors(t *testing.T) {
 	node := startNode(t, proxyroutertest.Options{ChunkDelay: 5 * time.Millisecond})
 	s := start(t, t.TempDir(), "PROXY_ROUTER_URL="+node.URL)
 	inject := func(t *testing.T, f proxyroutertest.Fault) openai.Client {
@@ -85,7 +85,7 @@ func TestGoSDK_RaisesWhatTheNodeDoesWrong(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
-	t.Run("a route that the node lacks, however often it is asked for", func(t *testing.T) {
+	t.Run("a route that the node lacks, requested twice", func(t *testing.T) {
 		client := s.client("sk-responses")
 		for range 2 {
 			_, err := client.Responses.New(t.Context(), responses.ResponseNewParams{
@@ -96,7 +96,7 @@ func TestGoSDK_RaisesWhatTheNodeDoesWrong(t *testing.T) {
 			}
 		}
 	})
-	t.Run("but a node that does not close costs no time", func(t *testing.T) {
+	t.Run("a node that keeps the connection open delays nobody", func(t *testing.T) {
 		text, finish, err := read(t.Context(), inject(t, proxyroutertest.Fault{Name: "stream-lingers", Delay: time.Hour}))
 		if err != nil || finish != "stop" || text == "" {
 			t.Errorf("%q, %q, %v", text, finish, err)
@@ -179,7 +179,7 @@ func TestGoSDK_CallsToolsSpeaksAndListsModels(t *testing.T) {
 			t.Errorf("%d models, %v", n, models.Err())
 		}
 	})
-	t.Run("an abort, after which the user can go on", func(t *testing.T) {
+	t.Run("after an abort the user is served", func(t *testing.T) {
 		params := hello(chatModel)
 		params.Messages = []openai.ChatCompletionMessageParamUnion{openai.UserMessage(strings.Repeat("word ", 20))}
 		for range 3 {
@@ -195,7 +195,7 @@ func TestGoSDK_CallsToolsSpeaksAndListsModels(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("another's session, in every spelling", func(t *testing.T) {
+	t.Run("another user's session, in every spelling", func(t *testing.T) {
 		var first *http.Response
 		if _, err := alice.Chat.Completions.New(t.Context(), hello(chatModel), option.WithResponseInto(&first)); err != nil {
 			t.Fatal(err)
