@@ -78,7 +78,7 @@ func TestFleet_OnOneDatabase(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	node, _ := startChatNode(t, serveShortAnswer)
+	node, _ := startBenchmarkNode(t, serveShortAnswer)
 	processes := make([]*fleetProcess, fleetProcesses)
 	for i := range processes {
 		processes[i] = startFleetProcess(t, i, node.URL, dsn)

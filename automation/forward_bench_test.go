@@ -61,24 +61,15 @@ func (t *target) report(b *testing.B, base *target) {
 	}
 }
 
-// chatNode answers chats by a handler of the benchmark's own, and everything else as the
-// simulated node does. It returns the option with which a harness uses it.
-func startChatNode(b testing.TB, answer http.HandlerFunc) (*httptest.Server, func(*automation.Config)) {
+// startBenchmarkNode starts a node that answers chats with answer. It returns the node and the
+// configuration of a harness that uses it.
+func startBenchmarkNode(b testing.TB, answer http.HandlerFunc) (*httptest.Server, func(*automation.Config)) {
 	b.Helper()
-	chain := proxyroutertest.NewServer(b, proxyroutertest.Options{})
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !strings.HasPrefix(r.URL.Path, "/v1/") {
-			chain.ServeHTTP(w, r)
-			return
-		}
-		_, _ = io.Copy(io.Discard, r.Body)
-		answer(w, r)
-	}))
-	b.Cleanup(s.Close)
-	return s, func(c *automation.Config) {
-		c.ProxyRouterURL = s.URL
+	node := newAnsweringNode(b, proxyroutertest.NewServer(b, proxyroutertest.Options{}), answer)
+	return node, func(c *automation.Config) {
+		c.ProxyRouterURL = node.URL
 		c.FlagPollInterval, c.MappingReloadInterval, c.SweepInterval = time.Second, 2*time.Second, 5*time.Second
-		c.MaxSessionsPerUser = 1 // the benchmarks' users send one request after the other
+		c.MaxSessionsPerUser = 1 // the benchmarks' users send one request at a time
 	}
 }
 
@@ -138,7 +129,7 @@ func BenchmarkForward(b *testing.B) {
 		{"request_5MB", `{"messages":[{"role":"user","content":"` + strings.Repeat("x", 5<<20) + `"}],"model":"llama"}`, serveShortAnswer},
 	} {
 		b.Run(tt.name, func(b *testing.B) {
-			server, config := startChatNode(b, tt.answer)
+			server, config := startBenchmarkNode(b, tt.answer)
 			proxy := reverseProxy(b, server, nil)
 			h := newHarness(b, setup{db: postgresDB, config: config})
 			node := &target{name: "node", server: server, path: "/v1/chat/completions"}
@@ -170,7 +161,7 @@ func BenchmarkForward_DatabaseLatency(b *testing.B) {
 		} {
 			for _, kind := range []string{"lingering", "warm", "cold"} {
 				b.Run(fmt.Sprintf("%s/%s/+%v", kind, driver.name, latency), func(b *testing.B) {
-					_, config := startChatNode(b, serveShortAnswer)
+					_, config := startBenchmarkNode(b, serveShortAnswer)
 					var proxy *pgtest.Proxy
 					h := newHarness(b, setup{db: func(tb testing.TB) *sqlx.DB {
 						tb.Helper()
@@ -222,7 +213,7 @@ func BenchmarkForward_DatabaseLatency(b *testing.B) {
 func BenchmarkForward_MemoryOfStreams(b *testing.B) {
 	const streams = 500
 	var release atomic.Pointer[chan struct{}]
-	server, config := startChatNode(b, func(w http.ResponseWriter, _ *http.Request) {
+	server, config := startBenchmarkNode(b, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, `data: {"choices":[{"index":0,"delta":{"content":"word "}}]}`+"\n\n")
 		_ = http.NewResponseController(w).Flush()

@@ -91,9 +91,9 @@ func TestForward_PaysOnceForARouteThatTheNodeLacks(t *testing.T) {
 // all chats for ten minutes.
 func TestForward_TriesTheChatRouteAgainAfterA404(t *testing.T) {
 	t.Parallel()
-	chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
+	simulated := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 	var failed atomic.Bool
-	h := newHarness(t, setup{config: answerForwarded(t, chain, func(w http.ResponseWriter, _ *http.Request) {
+	h := newHarness(t, setup{config: answerForwarded(t, simulated, func(w http.ResponseWriter, _ *http.Request) {
 		if !failed.Swap(true) {
 			http.Error(w, "404 page not found", http.StatusNotFound)
 			return
@@ -108,20 +108,12 @@ func TestForward_TriesTheChatRouteAgainAfterA404(t *testing.T) {
 	}
 }
 
-// answerForwarded answers forwarded requests with answer, and passes all others
-// on to the simulated node.
-func answerForwarded(t *testing.T, chain *proxyroutertest.Server, answer http.HandlerFunc) func(*automation.Config) {
+// answerForwarded returns the configuration for a node that answers forwarded requests
+// with answer, and all others as the simulated node does.
+func answerForwarded(t *testing.T, simulated *proxyroutertest.Server, answer http.HandlerFunc) func(*automation.Config) {
 	t.Helper()
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !strings.HasPrefix(r.URL.Path, "/v1/") {
-			chain.ServeHTTP(w, r)
-			return
-		}
-		_, _ = io.Copy(io.Discard, r.Body)
-		answer(w, r)
-	}))
-	t.Cleanup(s.Close)
-	return func(c *automation.Config) { c.ProxyRouterURL = s.URL }
+	node := newAnsweringNode(t, simulated, answer)
+	return func(c *automation.Config) { c.ProxyRouterURL = node.URL }
 }
 
 func TestForward_ReusesTheSessionHoweverSoon(t *testing.T) {
@@ -141,8 +133,8 @@ func TestForward_ReusesTheSessionHoweverSoon(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
-			h := newHarness(t, setup{config: answerForwarded(t, chain, answer)})
+			simulated := proxyroutertest.NewServer(t, proxyroutertest.Options{})
+			h := newHarness(t, setup{config: answerForwarded(t, simulated, answer)})
 			served := 0
 			send := func() (ok bool) {
 				// The client reads only as far as it must: to the Content-Length, or to [DONE].
@@ -173,7 +165,7 @@ func TestForward_ReusesTheSessionHoweverSoon(t *testing.T) {
 				}
 				return served == 30
 			})
-			if s := chain.Stats(); s.Opens != 1 {
+			if s := simulated.Stats(); s.Opens != 1 {
 				t.Errorf("%d opens, want 1; the log:\n%s", s.Opens, h.log)
 			}
 		})
@@ -675,9 +667,9 @@ func TestForward_RetriesNothingAfterTheFirstByte(t *testing.T) {
 		{"any other answer is cut", "audio/mpeg", "ID3", "ID3"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
+			simulated := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 			var chats atomic.Int32
-			h := newHarness(t, setup{config: answerForwarded(t, chain, func(w http.ResponseWriter, _ *http.Request) {
+			h := newHarness(t, setup{config: answerForwarded(t, simulated, func(w http.ResponseWriter, _ *http.Request) {
 				chats.Add(1)
 				w.Header().Set("Content-Type", tt.media)
 				_, _ = io.WriteString(w, tt.part)
@@ -693,8 +685,8 @@ func TestForward_RetriesNothingAfterTheFirstByte(t *testing.T) {
 			if string(body) != tt.want || (err == nil) != (tt.media == "text/event-stream") {
 				t.Errorf("body %q, error %v; want %q, and an error unless it is a stream", body, err, tt.want)
 			}
-			if chats.Load() != 1 || chain.Stats().Opens != 1 {
-				t.Errorf("%d chats, %d opens; want 1 and 1", chats.Load(), chain.Stats().Opens)
+			if chats.Load() != 1 || simulated.Stats().Opens != 1 {
+				t.Errorf("%d chats, %d opens; want 1 and 1", chats.Load(), simulated.Stats().Opens)
 			}
 			h.untilIdle()
 			if !h.log.has("request ended", "stream_interrupted") {
@@ -806,8 +798,8 @@ func TestForward_AnswersWhenTheHostsDeadlinePasses(t *testing.T) {
 func TestForward_RelaysEachEventAsItIsSent(t *testing.T) {
 	t.Parallel()
 	read := make(chan struct{}, 1)
-	chain := proxyroutertest.NewServer(t, proxyroutertest.Options{})
-	h := newHarness(t, setup{config: answerForwarded(t, chain, func(w http.ResponseWriter, r *http.Request) {
+	simulated := proxyroutertest.NewServer(t, proxyroutertest.Options{})
+	h := newHarness(t, setup{config: answerForwarded(t, simulated, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		for i := range 5 {
 			_, _ = fmt.Fprintf(w, "data: {\"choices\":[{\"delta\":{\"content\":\"%d\"}}]}\n\n", i)

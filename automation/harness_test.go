@@ -429,6 +429,22 @@ func (h *harness) chat(user string, header ...string) answer {
 	return h.do(http.MethodPost, chatPath, user, chatBody("llama"), header...)
 }
 
+// newAnsweringNode starts a node that answers forwarded requests with answer, and all
+// others as the simulated node does.
+func newAnsweringNode(t testing.TB, simulated *proxyroutertest.Server, answer http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, "/v1/") {
+			simulated.ServeHTTP(w, r)
+			return
+		}
+		_, _ = io.Copy(io.Discard, r.Body)
+		answer(w, r)
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
 // logBuffer collects log lines.
 type logBuffer struct {
 	mu   sync.Mutex
