@@ -82,7 +82,7 @@ type Service struct {
 
 // New makes a Service.
 func New(d Deps) *Service {
-	return &Service{Deps: d, bodies: reqbody.NewBudget(d.MaxBufferedBytes), answers: relay.New(relay.Options{})}
+	return &Service{Deps: d, bodies: reqbody.NewBudget(d.MaxBufferedBytes), answers: relay.New()}
 }
 
 // StopDraining ends the answers that are only read so that their sessions can

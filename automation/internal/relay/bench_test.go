@@ -14,7 +14,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/relay"
 )
 
-// BenchmarkRelay compares answers of the node alone, through
+// BenchmarkRelay compares answers that come straight from the node, through
 // httputil.ReverseProxy, and through a Relay.
 func BenchmarkRelay(b *testing.B) {
 	large := `{"data":["` + strings.Repeat("x", 10<<20) + `"]}`
@@ -42,12 +42,12 @@ func BenchmarkRelay(b *testing.B) {
 		}},
 	} {
 		node := httptest.NewServer(answer.write)
-		to, err := url.Parse(node.URL)
+		target, err := url.Parse(node.URL)
 		if err != nil {
 			b.Fatal(err)
 		}
-		proxy := &httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }}
-		answers := relay.New(relay.Options{})
+		proxy := &httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
+		answers := relay.New()
 		relayed := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context()))
 			resp, err := answers.Send(r.Context(), relay.Attempt{Cancel: cancel, Release: func(bool) {}, Send: func() (*http.Response, error) { //nolint:bodyclose // Copy closes it
@@ -80,7 +80,7 @@ func BenchmarkRelay(b *testing.B) {
 					n, err := io.Copy(io.Discard, resp.Body)
 					_ = resp.Body.Close()
 					if err != nil || n == 0 || resp.StatusCode != http.StatusOK {
-						b.Fatal(resp.StatusCode, n, err)
+						b.Fatalf("status %d, %d bytes, error %v; want 200 and a body", resp.StatusCode, n, err)
 					}
 				}
 			})

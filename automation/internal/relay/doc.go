@@ -1,9 +1,9 @@
 // Package relay passes a node's answer on to a client, so that the client can
-// tell a whole answer from half of one.
+// distinguish a complete answer from a truncated one.
 //
 // [Relay.Send] waits for an answer and [Relay.Copy] passes a 2xx one on:
 //
-//	answers := relay.New(relay.Options{})
+//	answers := relay.New()
 //	defer answers.Close()
 //
 //	ctx, cancel := context.WithCancelCause(lease) // not the client's context
@@ -18,9 +18,9 @@
 //		panic(http.ErrAbortHandler)
 //	}
 //
-// Server-sent events go out as they come, in whole events. The node is read in a
-// goroutine of its own that outlives Copy where it must: a session is busy until
-// its node has been read to the end, so when the client has left, or has all
-// that it needs, the rest is drained within bounds and the session is released
-// only then. Close ends and joins those goroutines.
+// Server-sent events are passed on as they come, each as a whole. A session is
+// busy until its node has been read to the end. Each node is therefore read in a
+// goroutine of its own, which can outlive Copy: when the client has left, or has
+// everything that it needs, the goroutine drains the rest within bounds and then
+// releases the session. Close ends and joins these goroutines.
 package relay

@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"strings"
 )
 
 var (
-	errNotEvent = errors.New("relay: the stream holds something other than events")
+	errNotEvent = errors.New("relay: the stream contains something other than events")
 	errTooLong  = errors.New("relay: an event is longer than 8 MiB")
 )
 
@@ -15,37 +16,37 @@ const byteOrderMark = "\xEF\xBB\xBF"
 
 // event is a server-sent event.
 type event struct {
-	raw  []byte // as it came, with the blank line that ends it; nil: no event
-	data []byte // its data lines, joined by line feeds; nil where there is none
+	raw  []byte // as it came, with the blank line that ends it; nil if there is no event
+	data []byte // the values of its data lines, joined by line feeds; nil if it has none
 }
 
 // scanner cuts a stream of server-sent events into whole events. Its offsets
-// are of buf.
+// are relative to buf.
 type scanner struct {
-	buf  []byte
-	out  int // all before it has been taken
-	next int // start of the event to be returned next
-	line int // start of the line to be looked at next
-	seek int // where to look for the end of that line
+	buf   []byte
+	taken int // end of what take has returned
+	next  int // start of the event to be returned next
+	line  int // start of the line to be scanned next
+	seek  int // where to look for the end of that line
 
-	dataFrom, dataTo int    // the event's first data line, its value
-	more             []byte // the value of all its data lines, if it has several
+	dataFrom, dataTo int    // the value of the event's first data line
+	joined           []byte // the values of all its data lines, if it has several
 	hasData          bool
 
-	begun  bool // the stream's first bytes have been looked at
+	begun  bool // the stream has been checked for a byte order mark
 	skipLF bool // the last line ended in CR; an LF that follows belongs to it
 	seen   bool // an event with data has been returned
 }
 
-// free returns room for the next read. Slices that were returned before become
-// invalid.
+// free returns the space for the next read. It invalidates all slices that the
+// scanner has returned.
 func (s *scanner) free() []byte {
-	if s.out > 0 {
-		s.buf = s.buf[:copy(s.buf, s.buf[s.out:])]
+	if s.taken > 0 {
+		s.buf = s.buf[:copy(s.buf, s.buf[s.taken:])]
 		for _, offset := range []*int{&s.next, &s.line, &s.seek, &s.dataFrom, &s.dataTo} {
-			*offset -= s.out
+			*offset -= s.taken
 		}
-		s.out = 0
+		s.taken = 0
 	}
 	if len(s.buf) == cap(s.buf) {
 		grown := make([]byte, len(s.buf), 2*cap(s.buf))
@@ -58,23 +59,24 @@ func (s *scanner) free() []byte {
 // fill adds the n bytes that were read into free.
 func (s *scanner) fill(n int) { s.buf = s.buf[:len(s.buf)+n] }
 
-// take returns what has not been taken of the events so far, without the last
-// keep bytes.
+// take returns the bytes of the events that were scanned since the last call,
+// except the last keep bytes.
 func (s *scanner) take(keep int) []byte {
-	p := s.buf[s.out : s.next-keep]
-	s.out = s.next - keep
+	p := s.buf[s.taken : s.next-keep]
+	s.taken = s.next - keep
 	return p
 }
 
-// unfinished returns the beginning of an event that is not whole yet.
+// unfinished returns the beginning of an event that is not complete yet.
 func (s *scanner) unfinished() []byte { return s.buf[s.next:] }
 
-// foreign returns what stands from the line that is no part of an event.
+// foreign returns the rest of the buffer, from the first line that does not
+// belong to an event.
 func (s *scanner) foreign() []byte { return s.buf[s.line:] }
 
-// finish is called at the stream's end, when scan has no more events. It
-// reports whether there is one more, which lacked only the end of its last line
-// or the blank line after it.
+// finish is called at the stream's end, when scan returns no more events. If
+// the last event lacks only the end of its last line or its blank line, finish
+// adds them and returns true: then scan returns that event.
 func (s *scanner) finish() bool {
 	rest := s.unfinished()
 	if len(bytes.TrimSpace(rest)) == 0 {
@@ -91,7 +93,7 @@ func (s *scanner) finish() bool {
 	return false
 }
 
-// scan returns the next whole event, or none if more must be read first.
+// scan returns the next complete event, or none if more must be read first.
 func (s *scanner) scan() (event, error) {
 	if !s.begun {
 		if len(s.buf) < len(byteOrderMark) && bytes.HasPrefix([]byte(byteOrderMark), s.buf) {
@@ -107,7 +109,7 @@ func (s *scanner) scan() (event, error) {
 		if s.skipLF && s.line < len(s.buf) {
 			s.skipLF = false
 			if s.buf[s.line] == '\n' {
-				if s.next == s.line { // it ended the event before
+				if s.next == s.line { // it belongs to the end of the previous event
 					s.next++
 				}
 				s.line++
@@ -116,8 +118,9 @@ func (s *scanner) scan() (event, error) {
 		}
 		end := s.findLineEnd()
 		if end < 0 {
+			const firstBytes = ":deir" // of a comment, data, event, id and retry
 			switch {
-			case s.line < len(s.buf) && !bytes.ContainsRune([]byte(":deir"), rune(s.buf[s.line])):
+			case s.line < len(s.buf) && !strings.ContainsRune(firstBytes, rune(s.buf[s.line])):
 				return event{}, errNotEvent
 			case len(s.buf)-s.next > maxEvent:
 				return event{}, errTooLong
@@ -143,7 +146,7 @@ func (s *scanner) scan() (event, error) {
 	}
 }
 
-// findLineEnd returns where the line's CR or LF is, or -1.
+// findLineEnd returns the offset of the line's CR or LF, or -1.
 func (s *scanner) findLineEnd() int {
 	rest := s.buf[s.seek:]
 	end := bytes.IndexByte(rest, '\n')
@@ -160,7 +163,7 @@ func (s *scanner) findLineEnd() int {
 	return s.seek + end
 }
 
-// field notes the field that a line holds. It reports whether that is one.
+// field parses a line. It reports whether the line is a field of an event.
 func (s *scanner) field(from, end int) bool {
 	line := s.buf[from:end]
 	colon := bytes.IndexByte(line, ':')
@@ -181,11 +184,11 @@ func (s *scanner) field(from, end int) bool {
 	switch {
 	case !s.hasData:
 		s.hasData, s.dataFrom, s.dataTo = true, value, end
-	case s.more == nil:
-		s.more = append(bytes.Clone(s.buf[s.dataFrom:s.dataTo]), '\n')
-		s.more = append(s.more, s.buf[value:end]...)
+	case s.joined == nil:
+		s.joined = append(bytes.Clone(s.buf[s.dataFrom:s.dataTo]), '\n')
+		s.joined = append(s.joined, s.buf[value:end]...)
 	default:
-		s.more = append(append(s.more, '\n'), s.buf[value:end]...)
+		s.joined = append(append(s.joined, '\n'), s.buf[value:end]...)
 	}
 	return true
 }
@@ -195,12 +198,12 @@ func (s *scanner) event() event {
 	e := event{raw: s.buf[s.next:s.line]}
 	if s.hasData {
 		e.data = s.buf[s.dataFrom:s.dataTo]
-		if s.more != nil {
-			e.data = s.more
+		if s.joined != nil {
+			e.data = s.joined
 		}
 		s.seen = true
 	}
-	s.next, s.hasData, s.more = s.line, false, nil
+	s.next, s.hasData, s.joined = s.line, false, nil
 	return e
 }
 
@@ -209,22 +212,22 @@ type eventKind int
 
 const (
 	eventOther  eventKind = iota
-	eventFinish           // the answer is complete
-	eventDone             // nothing that matters follows
+	eventFinish           // the answer is complete; usage and [DONE] may follow
+	eventDone             // [DONE]
 	eventError
 )
 
 func isDone(data []byte) bool { return string(bytes.TrimSpace(data)) == "[DONE]" }
 
-// finalTypes are the events that complete an answer of the APIs that have no
-// finish_reason.
+// finalTypes are the types of the events that complete an answer in APIs that
+// have no finish_reason.
 var finalTypes = map[string]bool{
 	"response.completed": true, "response.incomplete": true, "response.failed": true,
 	"transcript.text.done": true, "speech.audio.done": true,
 }
 
-// kindOf looks at an event's data, and decodes it only where it may matter:
-// nearly all events are a piece of text with choices.
+// kindOf classifies an event by its data. It avoids decoding, because nearly all
+// events are a piece of text with choices.
 func kindOf(data []byte) eventKind {
 	if isDone(data) {
 		return eventDone
@@ -265,8 +268,8 @@ func hasFinishReason(data []byte) bool {
 	}
 }
 
-// isError reports whether a JSON text is an error and no answer. Answers of
-// some APIs have a member of that name too.
+// isError reports whether a JSON text is an error instead of an answer. The
+// answers of some APIs have a member named error too.
 func isError(text []byte) bool {
 	if !bytes.Contains(text, []byte(`"error"`)) && !bytes.Contains(text, []byte(`"providerModelError"`)) {
 		return false
@@ -283,6 +286,9 @@ func isError(text []byte) bool {
 		return false
 	}
 	isSet := func(value json.RawMessage) bool { return len(value) > 0 && string(value) != "null" }
-	return isSet(members.ProviderModelError) || members.Type == "error" ||
-		isSet(members.Error) && members.ID == nil && members.Object == nil && members.Choices == nil
+	if isSet(members.ProviderModelError) || members.Type == "error" {
+		return true
+	}
+	isAnswer := members.ID != nil || members.Object != nil || members.Choices != nil
+	return isSet(members.Error) && !isAnswer
 }

@@ -14,17 +14,17 @@ import (
 // events' bytes and data, what is left, and the error.
 func scanAll(stream string, size int) (raw, data []string, rest string, err error) {
 	s := scanner{buf: make([]byte, 0, 16)}
-	whole := stream
-	var passed bytes.Buffer
+	unread := stream
+	var taken bytes.Buffer
 	for ended := false; !ended; {
-		n := copy(s.free(), stream[:min(size, len(stream))])
+		n := copy(s.free(), unread[:min(size, len(unread))])
 		s.fill(n)
-		stream = stream[n:]
-		ended = len(stream) == 0
+		unread = unread[n:]
+		ended = len(unread) == 0
 		for {
 			var e event
 			if e, err = s.scan(); err != nil {
-				passed.Write(s.take(0))
+				taken.Write(s.take(0))
 				return raw, data, string(s.foreign()), err
 			}
 			if e.raw == nil {
@@ -35,12 +35,13 @@ func scanAll(stream string, size int) (raw, data []string, rest string, err erro
 			}
 			raw, data = append(raw, string(e.raw)), append(data, string(e.data))
 		}
-		passed.Write(s.take(0))
+		taken.Write(s.take(0))
 	}
-	if !strings.HasPrefix(whole+"\n\n", passed.String()) {
+	if !strings.HasPrefix(stream+"\n\n", taken.String()) {
 		return raw, data, "", errors.New("what was taken is not the beginning of the stream")
 	}
-	return raw, data, strings.TrimLeft(string(s.unfinished()), "\n"), nil // a line feed may come late
+	rest = string(s.unfinished())
+	return raw, data, rest, nil
 }
 
 func TestScanner_CutsStreamsIntoWholeEvents(t *testing.T) {
@@ -73,12 +74,16 @@ func TestScanner_CutsStreamsIntoWholeEvents(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, size := range []int{1, 2, 3, 7, 1 << 10} {
 				_, data, rest, err := scanAll(tt.stream, size)
-				if diff := cmp.Diff(tt.data, data); diff != "" || !errors.Is(err, tt.err) {
-					t.Errorf("read %d at a time: %v\n%s", size, err, diff)
+				if !errors.Is(err, tt.err) {
+					t.Errorf("read %d bytes at a time: error %v, want %v", size, err, tt.err)
 				}
-				// An error is found before all that follows has been read.
-				if rest != tt.rest && (err == nil || !strings.HasPrefix(tt.rest, rest)) {
-					t.Errorf("read %d at a time: %q is left, want %q", size, rest, tt.rest)
+				if diff := cmp.Diff(tt.data, data); diff != "" {
+					t.Errorf("read %d bytes at a time: data (-want +got):\n%s", size, diff)
+				}
+				// The scanner finds an error before it has read everything that follows.
+				isBeginning := err != nil && strings.HasPrefix(tt.rest, rest)
+				if rest != tt.rest && !isBeginning {
+					t.Errorf("read %d bytes at a time: the rest is %q, want %q", size, rest, tt.rest)
 				}
 			}
 		})
@@ -88,11 +93,11 @@ func TestScanner_CutsStreamsIntoWholeEvents(t *testing.T) {
 func TestScanner_BoundsTheLengthOfAnEvent(t *testing.T) {
 	stream := "data: " + strings.Repeat("x", maxEvent)
 	if _, _, _, err := scanAll(stream, 1<<20); !errors.Is(err, errTooLong) {
-		t.Errorf("got %v", err)
+		t.Errorf("error %v, want %v", err, errTooLong)
 	}
 }
 
-func TestKindOf_KnowsWhatEndsAStream(t *testing.T) {
+func TestKindOf_FindsTheEventsThatEndAStream(t *testing.T) {
 	for data, want := range map[string]eventKind{
 		`[DONE]`:  eventDone,
 		` [DONE]`: eventDone,
@@ -114,12 +119,12 @@ func TestKindOf_KnowsWhatEndsAStream(t *testing.T) {
 		``:               eventOther,
 	} {
 		if got := kindOf([]byte(data)); got != want {
-			t.Errorf("%s: got %d, want %d", data, got, want)
+			t.Errorf("%s: kind %d, want %d", data, got, want)
 		}
 	}
 }
 
-// FuzzScanner compares streams that are read at once with the same in pieces.
+// FuzzScanner checks that it does not matter in which pieces a stream is read.
 func FuzzScanner(f *testing.F) {
 	for _, seed := range []string{
 		"data: a\n\ndata: [DONE]\n\n", "data: a\r\n\r\n: x\r\rdata", "\xEF\xBB\xBFdata:a\n\n{\"error\":1}", "data: a\ndata: b\n\n\n", "id\nevent:\r\n\n", "data: {}\n",
@@ -129,17 +134,18 @@ func FuzzScanner(f *testing.F) {
 	f.Fuzz(func(t *testing.T, stream string, size uint8) {
 		raw, data, rest, err := scanAll(stream, len(stream)+1)
 		joined := strings.Join(raw, "")
-		if err == nil && !slices.Contains([]string{stream, stream + "\n", stream + "\n\n"}, joined+rest) && rest != "" {
-			t.Fatalf("%q and %q are not the stream", joined, rest)
+		isWhole := slices.Contains([]string{stream, stream + "\n", stream + "\n\n"}, joined+rest)
+		if err == nil && rest != "" && !isWhole {
+			t.Fatalf("the events %q and the rest %q are not the stream", joined, rest)
 		}
 		if !strings.HasPrefix(stream+"\n\n", joined) {
-			t.Fatalf("%q is not the beginning of the stream", joined)
+			t.Fatalf("the events %q are not the beginning of the stream", joined)
 		}
+		// The raw bytes may differ: if a read ends between the CR and the LF that end
+		// an event, the LF is part of no event. The rest may differ after an error.
 		_, pieces, _, pieceErr := scanAll(stream, int(size)%17+1)
-		// A carriage return at the end of a read leaves its line feed to the next
-		// event, and a foreign line is found before all of it has been read.
 		if !errors.Is(pieceErr, err) || strings.Join(pieces, "|") != strings.Join(data, "|") {
-			t.Errorf("at once %q, %v; in pieces %q, %v", data, err, pieces, pieceErr)
+			t.Errorf("read at once: data %q, error %v; in pieces: data %q, error %v", data, err, pieces, pieceErr)
 		}
 	})
 }

@@ -34,7 +34,7 @@ type client struct {
 	body    bytes.Buffer
 	writes  []write
 	fail    error         // what the next writes return
-	blocked chan struct{} // not nil: writes wait for it, or for a deadline
+	blocked chan struct{} // if not nil, writes wait for it or for SetWriteDeadline
 	ended   chan struct{} // closed by SetWriteDeadline
 }
 
@@ -53,7 +53,7 @@ func (c *client) WriteHeader(status int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.status != 0 {
-		panic("a second status")
+		panic("WriteHeader was called twice")
 	}
 	c.status = status
 }
@@ -66,7 +66,7 @@ func (c *client) Write(p []byte) (int, error) {
 		select {
 		case <-blocked:
 		case <-c.ended:
-			return 0, errors.New("a deadline has passed")
+			return 0, errors.New("the write deadline has passed")
 		}
 	}
 	c.mu.Lock()
@@ -83,41 +83,41 @@ func (c *client) SetWriteDeadline(time.Time) error {
 	return nil
 }
 
-func (c *client) got() string {
+func (c *client) received() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.body.String()
 }
 
-// at returns when the client had got the text.
-func (c *client) at(t *testing.T, text string) time.Duration {
+// receivedAt returns after what time the client had received the text.
+func (c *client) receivedAt(t *testing.T, text string) time.Duration {
 	t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	sofar := ""
+	received := ""
 	for _, w := range c.writes {
-		if sofar += w.text; strings.Contains(sofar, text) {
+		if received += w.text; strings.Contains(received, text) {
 			return w.at
 		}
 	}
-	t.Fatalf("the client did not get %q but %q", text, sofar)
+	t.Fatalf("the client received %q, without %q", received, text)
 	return 0
 }
 
-// node is an answer that a test writes as it goes.
+// node is a node that answers one request with a body that the test writes.
 type node struct {
 	relay.Answer
 	body *io.PipeWriter
-	ctx  context.Context //nolint:containedctx // the upstream request's
+	ctx  context.Context //nolint:containedctx // of the request to the node
 
 	mu       sync.Mutex
-	releases []bool
-	released chan struct{}
+	releases []bool        // the argument of each call of Release
+	released chan struct{} // closed by the first call
 }
 
-// answer is a node's answer with a body of its own. Its request ends when it is
-// cancelled, and so does its body.
-func answer(ctx context.Context, contentType string) *node {
+// newNode returns a node whose answer has a body of that type. The body ends
+// when the request is cancelled.
+func newNode(ctx context.Context, contentType string) *node {
 	r, w := io.Pipe()
 	n := &node{body: w, released: make(chan struct{})}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -141,15 +141,16 @@ func answer(ctx context.Context, contentType string) *node {
 	return n
 }
 
-// send writes to the answer's body, and fails no test: the reader may have left.
+// send writes to the answer's body. It ignores errors: the reader may have left.
 func (n *node) send(text string) { _, _ = io.WriteString(n.body, text) }
 
 // end ends the body.
 func (n *node) end() { _ = n.body.Close() }
 
-// of is an answer whose body is there at once.
-func of(ctx context.Context, contentType, body string, end error) *node {
-	n := answer(ctx, contentType)
+// newNodeWithBody returns a node that sends the whole body at once, after which
+// the reader gets the error end.
+func newNodeWithBody(ctx context.Context, contentType, body string, end error) *node {
+	n := newNode(ctx, contentType)
 	go func() {
 		n.send(body)
 		_ = n.body.CloseWithError(end)
@@ -157,22 +158,24 @@ func of(ctx context.Context, contentType, body string, end error) *node {
 	return n
 }
 
-// wantRelease checks that the session was released once, and how.
+// wantRelease waits for the session's release, and checks that Release was called
+// once and with drained.
 func (n *node) wantRelease(t *testing.T, drained bool) {
 	t.Helper()
 	<-n.released
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(n.releases) != 1 || n.releases[0] != drained {
-		t.Errorf("released %v, want once with drained %t", n.releases, drained)
+		t.Errorf("Release was called with %v, want once with %t", n.releases, drained)
 	}
 }
 
-func (n *node) wantHeld(t *testing.T) {
+// wantNoRelease checks that the session has not been released.
+func (n *node) wantNoRelease(t *testing.T) {
 	t.Helper()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(n.releases) != 0 {
-		t.Errorf("released %v though nothing has reached the client", n.releases)
+		t.Errorf("Release was called with %v though nothing has reached the client", n.releases)
 	}
 }

@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// contentHeaders describe an answer's body. Content-Length is set from what is
-// sent.
+// contentHeaders describe an answer's body. Content-Length is not among them: it
+// is set to the length that is really sent.
 var contentHeaders = []string{"Content-Type", "Content-Encoding", "Content-Disposition", "Content-Language", "Cache-Control"}
 
 // CopyHeader copies the headers of a node's answer that concern the client: the
-// content's and those of CopyLimits. All others, the connection's own first, stay
-// behind.
+// contentHeaders and those of CopyLimits. It copies no others: some belong to the
+// connection to the node.
 func CopyHeader(dst, src http.Header) {
 	for _, name := range contentHeaders {
 		if values := src[name]; len(values) > 0 {

@@ -24,18 +24,19 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 )
 
-// A manner is how a hostile node answers.
-type manner struct {
+// A behavior is one way in which a hostile node answers.
+type behavior struct {
 	name  string
-	raw   string // what it sends
-	hangs bool   // the connection stays open after that
-	reset bool   // it ends with a reset
-	slow  bool   // it takes long
-	// whole is true if the client must see a complete answer; else it must see
-	// an error: a status, an error event, or a connection that breaks.
+	raw   string // what the node sends
+	hangs bool   // the node then leaves the connection open
+	reset bool   // the node then resets the connection
+	slow  bool   // the exchange takes seconds
+	// whole is true if the client must get a complete answer. Otherwise it must
+	// get an error: a status, an error event, or a connection that breaks.
 	whole bool
 }
 
+// head returns the status line and the header of an answer.
 func head(status, header string) string {
 	return "HTTP/1.1 " + status + "\r\n" + strings.ReplaceAll(header, "\n", "\r\n") + "\r\n\r\n"
 }
@@ -50,8 +51,7 @@ const (
 	completion = `{"id":"c","object":"chat.completion","choices":[{"message":{"content":"Hello"},"finish_reason":"stop"}]}`
 )
 
-// manners are all the ways in which an answer has gone wrong, and some more.
-var manners = []manner{
+var behaviors = []behavior{
 	{name: "a whole stream", raw: head("200 OK", streamHead) + chunk(delta) + chunk(finish+done) + lastChunk, whole: true},
 	{name: "a whole stream, ended by closing", raw: head("200 OK", closedHead) + delta + finish + done, whole: true},
 	{name: "a stream cut into odd chunks", raw: head("200 OK", streamHead) + chunk(delta[:7]) + chunk(delta[7:]+done[:5]) + chunk(done[5:]) + lastChunk, whole: true},
@@ -62,18 +62,18 @@ var manners = []manner{
 
 	{name: "nothing at all"},
 	{name: "a reset", reset: true},
-	{name: "no HTTP", raw: "banana\r\n\r\n"},
+	{name: "something that is not HTTP", raw: "banana\r\n\r\n"},
 	{name: "half a header", raw: "HTTP/1.1 200 OK\r\nContent-Ty"},
-	{name: "a header without end", raw: "HTTP/1.1 200 OK\r\nX-Flood: " + strings.Repeat("x", 11<<20), slow: true},
-	{name: "an endless row of informational answers", raw: strings.Repeat(head("103 Early Hints", "Link: </x>"), 100_000), slow: true},
+	{name: "a header that does not end", raw: "HTTP/1.1 200 OK\r\nX-Flood: " + strings.Repeat("x", 11<<20), slow: true},
+	{name: "endless informational answers", raw: strings.Repeat(head("103 Early Hints", "Link: </x>"), 100_000), slow: true},
 	{name: "a switch to another protocol", raw: head("101 Switching Protocols", "Upgrade: x\nConnection: Upgrade"), hangs: true},
 	{name: "no content", raw: head("204 No Content", "X: y")},
 	{name: "an empty answer", raw: head("200 OK", jsonHead+"Content-Length: 0")},
 	{name: "an empty stream", raw: head("200 OK", streamHead) + lastChunk},
-	{name: "comments alone", raw: head("200 OK", streamHead) + chunk(": ping\n\n") + lastChunk},
-	{name: "a page", raw: head("200 OK", "Content-Type: text/event-stream\nConnection: close") + "<html>502 Bad Gateway</html>"},
+	{name: "only comments", raw: head("200 OK", streamHead) + chunk(": ping\n\n") + lastChunk},
+	{name: "an HTML page", raw: head("200 OK", "Content-Type: text/event-stream\nConnection: close") + "<html>502 Bad Gateway</html>"},
 	{name: "two lengths", raw: head("200 OK", jsonHead+"Content-Length: 5\nContent-Length: 6") + "hello"},
-	{name: "a chunk of no size", raw: head("200 OK", streamHead) + chunk(delta) + "zz\r\n"},
+	{name: "a chunk without a valid size", raw: head("200 OK", streamHead) + chunk(delta) + "zz\r\n"},
 	{name: "half a chunk", raw: head("200 OK", streamHead) + chunk(delta)[:20]},
 	{name: "a body shorter than its length", raw: head("200 OK", jsonHead+"Content-Length: 1000") + completion},
 	{name: "a body cut off by its length", raw: head("200 OK", jsonHead+"Content-Length: 20") + completion},
@@ -83,15 +83,15 @@ var manners = []manner{
 	{name: "a stream, ended early by closing", raw: head("200 OK", closedHead) + delta},
 	{name: "a stream that ends within a line", raw: head("200 OK", closedHead) + delta + delta[:30]},
 	{name: "bare JSON after the events", raw: head("200 OK", streamHead) + chunk(delta) + chunk(`{"providerModelError":{"error":{"message":"x"}}}`) + lastChunk},
-	{name: "bare JSON in two pieces", raw: head("200 OK", streamHead) + chunk(delta) + chunk(`{"error":`) + chunk(`"session expired"}`) + lastChunk},
+	{name: "bare JSON in two chunks", raw: head("200 OK", streamHead) + chunk(delta) + chunk(`{"error":`) + chunk(`"session expired"}`) + lastChunk},
 	{name: "an error as an event", raw: head("200 OK", streamHead) + chunk(delta) + chunk("data: {\"error\":{\"message\":\"x\"}}\n\n") + lastChunk},
-	{name: "a stream that falls silent", raw: head("200 OK", streamHead) + chunk(delta), hangs: true},
-	{name: "a header and silence", raw: head("200 OK", streamHead), hangs: true},
+	{name: "a stream that stalls", raw: head("200 OK", streamHead) + chunk(delta), hangs: true},
+	{name: "a header and then nothing", raw: head("200 OK", streamHead), hangs: true},
 	{name: "an error that stalls", raw: head("500 Internal Server Error", "Content-Length: 100") + `{"error":"x"`, hangs: true, slow: true},
 	{name: "corrupt compression", raw: head("200 OK", jsonHead+"Content-Encoding: gzip\nContent-Length: 4") + "\x1f\x8bxx"},
 }
 
-// hostileNode answers each request in the manner that its path names.
+// hostileNode answers each request with the behavior whose index its path is.
 type hostileNode struct {
 	net.Listener
 	conns sync.WaitGroup
@@ -110,7 +110,7 @@ func startHostileNode(t testing.TB) *hostileNode {
 			if err != nil {
 				return
 			}
-			n.conns.Go(func() { answerHostilely(conn) })
+			n.conns.Go(func() { serveHostile(conn) })
 		}
 	})
 	return n
@@ -121,7 +121,7 @@ func (n *hostileNode) close() {
 	n.conns.Wait()
 }
 
-func answerHostilely(conn net.Conn) {
+func serveHostile(conn net.Conn) {
 	defer func() { _ = conn.Close() }()
 	reader := bufio.NewReader(conn)
 	request, err := http.ReadRequest(reader)
@@ -133,12 +133,12 @@ func answerHostilely(conn net.Conn) {
 	if err != nil {
 		return
 	}
-	m := manners[i]
-	_, _ = io.WriteString(conn, m.raw)
-	if m.reset {
+	b := behaviors[i]
+	_, _ = io.WriteString(conn, b.raw)
+	if b.reset {
 		_ = conn.(*net.TCPConn).SetLinger(0) //nolint:forcetypeassert // it is one
 	}
-	if m.hangs {
+	if b.hangs {
 		_, _ = io.Copy(io.Discard, reader) // until the gateway closes
 	}
 }
@@ -149,7 +149,7 @@ type gateway struct {
 	node     string
 	client   *http.Client
 	requests atomic.Int64
-	ended    atomic.Int64 // how often a session was released or is held
+	ended    atomic.Int64 // requests whose session was released, or is left to the caller
 }
 
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -163,6 +163,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return g.client.Do(request)
 	}})
+	held := true // Release is not called
 	switch {
 	case errors.Is(err, relay.ErrAbandoned):
 		return
@@ -176,21 +177,21 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if result.Abort {
 			panic(http.ErrAbortHandler)
 		}
-		switch {
-		case result.Begun, result.Failure.Cause == outcome.ClientLeft:
+		if result.Begun {
 			return
-		case !result.Held: // Release is called, and counts
-			g.ended.Add(-1)
 		}
+		held = result.Held
 	}
-	g.ended.Add(1)
+	if held {
+		g.ended.Add(1)
+	}
 	http.Error(w, `{"error":{}}`, http.StatusBadGateway)
 }
 
-func startGateway(t testing.TB, node *hostileNode, o relay.Options) (*gateway, *httptest.Server) {
+func startGateway(t testing.TB, node *hostileNode, idleTimeout, drainTimeout time.Duration) (*gateway, *httptest.Server) {
 	t.Helper()
 	transport := &http.Transport{DisableKeepAlives: true}
-	g := &gateway{node: "http://" + node.Addr().String(), client: &http.Client{Transport: transport}, Relay: relay.New(o)}
+	g := &gateway{node: "http://" + node.Addr().String(), client: &http.Client{Transport: transport}, Relay: relay.NewWithTimeouts(idleTimeout, drainTimeout)}
 	server := httptest.NewUnstartedServer(g)
 	server.Config.ErrorLog = nil
 	server.Start()
@@ -201,23 +202,23 @@ func TestHostileNode_NeverMakesHalfAnAnswerLookWhole(t *testing.T) {
 	node := startHostileNode(t)
 	defer node.close()
 	const short = 50 * time.Millisecond
-	// A busy machine stalls for seconds by itself, which must not end a whole answer.
-	// Where the node hangs before that, an error is right however soon it comes.
-	patient, patientServer := startGateway(t, node, relay.Options{IdleTimeout: 5 * time.Second, DrainTimeout: short})
-	hasty, hastyServer := startGateway(t, node, relay.Options{IdleTimeout: short, DrainTimeout: short})
+	// On a busy machine any answer can stall for seconds, which must not end a whole
+	// one. Only where the node hangs, and an error is expected anyway, may it come soon.
+	longIdle, longIdleServer := startGateway(t, node, 5*time.Second, short)
+	shortIdle, shortIdleServer := startGateway(t, node, short, short)
 	type reply struct {
 		status int
 		body   []byte
 		err    error
 	}
-	replies := make([]chan reply, len(manners))
-	for i, m := range manners { // all at once, because some take seconds
-		if m.hangs && m.slow && testing.Short() {
+	replies := make([]chan reply, len(behaviors))
+	for i, b := range behaviors { // all at once, because some take seconds
+		if b.hangs && b.slow && testing.Short() {
 			continue
 		}
-		server := patientServer
-		if m.hangs && !m.whole {
-			server = hastyServer
+		server := longIdleServer
+		if b.hangs && !b.whole {
+			server = shortIdleServer
 		}
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+"/"+strconv.Itoa(i), strings.NewReader("{}"))
 		if err != nil {
@@ -235,66 +236,68 @@ func TestHostileNode_NeverMakesHalfAnAnswerLookWhole(t *testing.T) {
 			replies[i] <- reply{resp.StatusCode, body, err}
 		}()
 	}
-	for i, m := range manners {
-		t.Run(m.name, func(t *testing.T) {
+	for i, b := range behaviors {
+		t.Run(b.name, func(t *testing.T) {
 			if replies[i] == nil {
 				t.Skip("slow; run without -short")
 			}
 			r := <-replies[i]
 			if r.status == 0 {
-				t.Fatal(r.err)
+				t.Fatalf("no answer: %v", r.err)
 			}
-			failed := r.err != nil || r.status == http.StatusBadGateway || bytes.HasSuffix(r.body, []byte("\n\n")) && bytes.Contains(r.body, []byte(`data: {"error":`))
-			if failed == m.whole {
-				t.Errorf("%d %.200q, %v", r.status, r.body, r.err)
+			hasErrorEvent := bytes.HasSuffix(r.body, []byte("\n\n")) && bytes.Contains(r.body, []byte(`data: {"error":`))
+			isWhole := r.err == nil && r.status != http.StatusBadGateway && !hasErrorEvent
+			if isWhole != b.whole {
+				t.Errorf("status %d, body %.200q, error %v: looks whole: %t, want %t", r.status, r.body, r.err, isWhole, b.whole)
 			}
-			if m.whole && !bytes.Contains(r.body, []byte("Hello")) {
-				t.Errorf("got %q", r.body)
+			if b.whole && !bytes.Contains(r.body, []byte("Hello")) {
+				t.Errorf("body %q, want the node's text", r.body)
 			}
 		})
 	}
-	for _, server := range []*httptest.Server{patientServer, hastyServer} {
+	for _, server := range []*httptest.Server{longIdleServer, shortIdleServer} {
 		server.Close()
 	}
-	for _, g := range []*gateway{patient, hasty} {
+	for _, g := range []*gateway{longIdle, shortIdle} {
 		g.Close()
 		if g.requests.Load() != g.ended.Load() {
-			t.Errorf("of %d sessions %d were released", g.requests.Load(), g.ended.Load())
+			t.Errorf("%d requests, but %d sessions were released", g.requests.Load(), g.ended.Load())
 		}
 	}
 }
 
-// resources are what a process must not lose.
+// resources are what a process holds and must not leak.
 type resources struct {
 	goroutines, files int
 	heap              uint64
 }
 
-func usage(t *testing.T) resources {
+func currentResources(t *testing.T) resources {
 	t.Helper()
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	files, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		t.Log("descriptors are not counted here:", err)
+		t.Log("file descriptors cannot be counted on this system:", err)
 	}
 	return resources{runtime.NumGoroutine(), len(files), m.HeapAlloc}
 }
 
-// Clients that abort at any moment meet nodes that fail in any manner.
-func TestHostileNode_LeavesNothingBehind(t *testing.T) {
+// Clients that abort at random moments send requests to nodes that fail in all
+// ways.
+func TestHostileNode_LeaksNoResources(t *testing.T) {
 	requests := 10_000
 	if testing.Short() {
 		requests = 500
 	}
 	node := startHostileNode(t)
-	g, server := startGateway(t, node, relay.Options{IdleTimeout: 40 * time.Millisecond, DrainTimeout: 40 * time.Millisecond})
+	g, server := startGateway(t, node, 40*time.Millisecond, 40*time.Millisecond)
 	transport := &http.Transport{DisableKeepAlives: true}
-	ask := func(random *rand.Rand) {
-		i := random.IntN(len(manners))
-		for manners[i].slow && random.IntN(100) > 0 {
-			i = random.IntN(len(manners))
+	sendRequest := func(random *rand.Rand) {
+		i := random.IntN(len(behaviors))
+		for behaviors[i].slow && random.IntN(100) > 0 {
+			i = random.IntN(len(behaviors))
 		}
 		ctx, abort := context.WithCancel(t.Context())
 		defer abort()
@@ -324,7 +327,7 @@ func TestHostileNode_LeavesNothingBehind(t *testing.T) {
 			workers.Go(func() {
 				random := rand.New(rand.NewPCG(1, uint64(worker))) //nolint:gosec // repeatable on purpose
 				for next.Add(1) <= int64(n) {
-					ask(random)
+					sendRequest(random)
 				}
 			})
 		}
@@ -332,61 +335,61 @@ func TestHostileNode_LeavesNothingBehind(t *testing.T) {
 		waitIdle(t, g)
 	}
 	run(200)
-	before := usage(t)
+	before := currentResources(t)
 	run(requests)
 	var after resources
-	eventually(t, func() string {
-		after = usage(t)
+	waitUntil(t, func() (problem string) {
+		after = currentResources(t)
 		if after.goroutines > before.goroutines+5 || after.files > before.files+5 || after.heap > before.heap+8<<20 {
-			return fmt.Sprintf("%+v, before %+v", after, before)
+			return fmt.Sprintf("resources after the requests %+v, before them %+v", after, before)
 		}
 		return ""
 	})
-	t.Logf("after %d requests %+v, before them %+v", g.requests.Load(), after, before)
+	t.Logf("resources after %d requests %+v, before them %+v", g.requests.Load(), after, before)
 	server.Close()
 	g.Close()
 	node.close()
 	if g.requests.Load() != g.ended.Load() {
-		t.Errorf("of %d sessions %d were released", g.requests.Load(), g.ended.Load())
+		t.Errorf("%d requests, but %d sessions were released", g.requests.Load(), g.ended.Load())
 	}
 }
 
-// waitIdle waits until nothing is being read any more.
+// waitIdle waits until the gateway reads no answer any more.
 func waitIdle(t *testing.T, g *gateway) {
 	t.Helper()
-	eventually(t, func() string {
+	waitUntil(t, func() (problem string) {
 		if n := g.Active(); n > 0 {
-			return fmt.Sprintf("%d answers are being read", n)
+			return fmt.Sprintf("%d answers are still being read", n)
 		}
 		return ""
 	})
 }
 
-// eventually waits until nothing is wrong.
-func eventually(t *testing.T, wrong func() string) {
+// waitUntil waits until check returns no problem.
+func waitUntil(t *testing.T, check func() (problem string)) {
 	t.Helper()
 	deadline := time.NewTimer(5 * time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		what := wrong()
-		if what == "" {
+		problem := check()
+		if problem == "" {
 			return
 		}
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			t.Fatal(what)
+			t.Fatal(problem)
 		}
 	}
 }
 
-// FuzzCopy looks for bodies with which a client sees a whole answer though the
-// stream has no end, or something else than what the node sent.
+// FuzzCopy looks for bodies of which the client gets something other than what
+// the node sent, or that look whole to it though they have no end marker.
 func FuzzCopy(f *testing.F) {
-	for _, m := range manners {
-		if _, body, ok := strings.Cut(m.raw, "\r\n\r\n"); ok && len(body) < 1<<10 {
+	for _, b := range behaviors {
+		if _, body, ok := strings.Cut(b.raw, "\r\n\r\n"); ok && len(body) < 1<<10 {
 			f.Add(body, true, uint8(3))
 			f.Add(body, false, uint8(200))
 		}
@@ -401,40 +404,44 @@ func FuzzCopy(f *testing.F) {
 		if stream {
 			contentType = sse
 		}
-		n := of(t.Context(), contentType, body, io.EOF)
+		n := newNodeWithBody(t.Context(), contentType, body, io.EOF)
 		n.Response.Body = struct {
 			io.Reader
 			io.Closer
-		}{&pieces{n.Response.Body, int(size) + 1}, n.Response.Body}
-		r, c := relay.New(relay.Options{}), newClient()
+		}{&shortReader{n.Response.Body, int(size) + 1}, n.Response.Body}
+		r, c := relay.New(), newClient()
 		defer r.Close()
 		result := r.Copy(t.Context(), c, n.Answer)
-		got := c.got()
+		got := c.received()
 		switch {
 		case result.Held:
 			if got != "" || c.status != 0 {
-				t.Errorf("held, and %d %q", c.status, got)
+				t.Errorf("the answer is held, but the client got status %d, body %q", c.status, got)
 			}
 		case result.Failure == nil:
 			<-n.released
-			if !stream && got != body || stream && !strings.HasPrefix(body+"\n\n", got) {
-				t.Errorf("%q became %q", body, got)
+			if !stream && got != body {
+				t.Errorf("the node sent %q, the client got %q", body, got)
 			}
-			if stream && !strings.Contains(got, "[DONE]") && !strings.Contains(got, "finish_reason") && !strings.Contains(got, `"type"`) {
-				t.Errorf("%q is treated as a whole answer", got)
+			if stream && !strings.HasPrefix(body+"\n\n", got) {
+				t.Errorf("the node sent %q, the client got %q", body, got)
+			}
+			hasEndMarker := strings.Contains(got, "[DONE]") || strings.Contains(got, "finish_reason") || strings.Contains(got, `"type"`)
+			if stream && !hasEndMarker {
+				t.Errorf("%q has no end marker but is treated as a whole answer", got)
 			}
 		case result.Failure.Cause != outcome.Provider:
-			t.Errorf("%+v", result.Failure)
+			t.Errorf("failure %+v, want the cause %s", result.Failure, outcome.Provider)
 		case stream && !strings.HasSuffix(got, "\"stream_interrupted\"}}\n\n"):
-			t.Errorf("%q ends without an error", got)
+			t.Errorf("the client got %q, which ends without an error event", got)
 		}
 	})
 }
 
-// pieces reads at most size bytes at once.
-type pieces struct {
+// shortReader reads at most size bytes at once.
+type shortReader struct {
 	io.Reader
 	size int
 }
 
-func (p *pieces) Read(b []byte) (int, error) { return p.Reader.Read(b[:min(len(b), p.size)]) }
+func (r *shortReader) Read(b []byte) (int, error) { return r.Reader.Read(b[:min(len(b), r.size)]) }

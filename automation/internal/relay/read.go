@@ -16,7 +16,7 @@ import (
 // read is the goroutine that reads the node.
 func (t *transfer) read() {
 	t.drained = t.forward()
-	held := t.leaveToCaller()
+	held := t.decideHeld()
 	if t.PrepareRelease != nil && !held && (t.drained || t.failure == nil) {
 		t.PrepareRelease()
 	}
@@ -26,7 +26,7 @@ func (t *transfer) read() {
 		t.drained = drain(t.Response)
 	}
 	t.Cancel(nil)
-	_ = t.Response.Body.Close() // again, where it was drained
+	_ = t.Response.Body.Close() // closing it again after drain does no harm
 	if !held {
 		t.Release(t.drained)
 	}
@@ -34,8 +34,8 @@ func (t *transfer) read() {
 	t.drainTimer.Stop()
 }
 
-// forward passes the answer on, all but its end, which it leaves in tail. It
-// reports whether the node has been read to its end.
+// forward passes on all of the answer but its end, which it stores in tail. It
+// reports whether the node has been read to its end or has closed the connection.
 func (t *transfer) forward() (ended bool) {
 	defer func() {
 		t.panicked = recover()
@@ -50,7 +50,7 @@ func (t *transfer) forward() (ended bool) {
 // fail records why the answer failed.
 func (t *transfer) fail(err error, body []byte) {
 	t.failure = &Failure{Cause: outcome.Provider, Code: outcome.CodeStreamInterrupted, Body: body, Err: err}
-	if body != nil || !t.begun { // only read writes begun before it is detached
+	if body != nil || !t.begun { // no lock: until it is detached, only read sets begun
 		t.failure.Code = outcome.CodeProviderError
 	}
 }
@@ -61,8 +61,8 @@ func (t *transfer) failRead(err error) {
 	if t.Response.Request == nil {
 		return
 	}
-	// The request's context ends early when the session's lease is lost or the
-	// process stops.
+	// The request's context ends early if the session's lease is lost or the
+	// relay is closed.
 	cause := context.Cause(t.Response.Request.Context())
 	switch {
 	case cause == nil:
@@ -76,15 +76,15 @@ func (t *transfer) failRead(err error) {
 	}
 }
 
-// nextRead reads once. It returns io.EOF only at the answer's true end.
+// nextRead reads from the node once, which counts as progress.
 func (t *transfer) nextRead(p []byte) (int, error) {
 	n, err := t.Response.Body.Read(p)
 	t.progress.Add(1)
 	return n, err
 }
 
-// forwardEvents passes a stream of server-sent events on. [DONE] and what comes
-// after it is left in tail.
+// forwardEvents passes on a stream of server-sent events up to [DONE], which it
+// stores in tail.
 func (t *transfer) forwardEvents(buf []byte) (ended bool) {
 	s := scanner{buf: buf[:0]}
 	for {
@@ -139,8 +139,8 @@ func (t *transfer) forwardEvents(buf []byte) (ended bool) {
 	}
 }
 
-// forwardForeign ends a stream that contains something other than events: the
-// node appends its errors as bare JSON. cause is the scanner's error.
+// forwardForeign ends a stream in which something other than an event follows:
+// the node appends its errors as bare JSON. cause is the scanner's error.
 func (t *transfer) forwardForeign(s *scanner, cause, readErr error) (ended bool) {
 	if !t.write(s.take(0)) {
 		return false
@@ -158,56 +158,56 @@ func (t *transfer) forwardForeign(s *scanner, cause, readErr error) (ended bool)
 	return ended || ClosedByNode(readErr)
 }
 
-// forwardBody passes on an answer that is no stream of events. Nobody can use
-// half of a JSON text, so one that fits into buf goes out as a whole or not at
-// all. Anything else goes out as it comes.
+// forwardBody passes on an answer that is not a stream of events. Nobody can use
+// half of a JSON text, so one that fits into buf is passed on as a whole or not
+// at all. Anything else is passed on as it comes.
 func (t *transfer) forwardBody(buf []byte) (ended bool) {
 	mediaType, _, _ := mime.ParseMediaType(t.Response.Header.Get("Content-Type"))
 	isJSON := mediaType == "application/json" && !t.isEncoded()
-	missing := t.Response.ContentLength // -1: unknown
-	held, total, lastByte := 0, int64(0), byte(0)
+	length := t.Response.ContentLength // -1: unknown
+	buffered, total, lastByte := 0, int64(0), byte(0)
 	for {
-		n, err := t.nextRead(buf[held:])
-		if text := bytes.TrimSpace(buf[held : held+n]); len(text) > 0 {
+		n, err := t.nextRead(buf[buffered:])
+		if text := bytes.TrimSpace(buf[buffered : buffered+n]); len(text) > 0 {
 			lastByte = text[len(text)-1]
 		}
-		held += n
+		buffered += n
 		total += int64(n)
 		ended = err == io.EOF //nolint:errorlint // io.Reader's contract
-		if missing >= 0 && total == missing {
-			err = io.EOF // for the client; the node is drained
+		if length >= 0 && total == length {
+			err = io.EOF // complete for the client; the node may have to be drained
 		}
 		switch {
 		case err == io.EOF && total == 0: //nolint:errorlint // io.Reader's contract
 			t.fail(errEmpty, nil)
 			return ended
-		case err == io.EOF && total < missing: //nolint:errorlint // io.Reader's contract
+		case err == io.EOF && total < length: //nolint:errorlint // io.Reader's contract
 			t.fail(errTruncated, nil)
 			return ended
 		case err == io.EOF: //nolint:errorlint // io.Reader's contract
 			switch {
-			case isJSON && total == int64(held): // all of it is here
-				t.checkJSON(buf[:held])
+			case isJSON && total == int64(buffered): // nothing has been written yet
+				t.checkJSON(buf[:buffered])
 				t.Response.ContentLength = total
 			case isJSON && lastByte != '}' && lastByte != ']':
 				t.fail(errInvalid, nil)
 			}
-			t.tail = buf[:held]
+			t.tail = buf[:buffered]
 			return ended
 		case err != nil:
 			t.failRead(err)
 			return ClosedByNode(err)
-		case held == len(buf) || !isJSON:
-			if !t.write(buf[:held]) {
+		case buffered == len(buf) || !isJSON:
+			if !t.write(buf[:buffered]) {
 				return false
 			}
-			held = 0
+			buffered = 0
 		}
 	}
 }
 
-// checkJSON fails an answer that is not valid JSON, or that is an error with the
-// status of a success.
+// checkJSON records a failure if the answer is not valid JSON, or is an error
+// with a 2xx status.
 func (t *transfer) checkJSON(text []byte) {
 	switch {
 	case !json.Valid(text):

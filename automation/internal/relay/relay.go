@@ -1,7 +1,6 @@
 package relay
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -16,7 +15,11 @@ const (
 	bufferSize  = 32 << 10
 	maxEvent    = 8 << 20 // bytes of one server-sent event
 	maxErrorLen = 64 << 10
-	drainBytes  = 64 << 20
+	// The time-outs of a Relay that New returns.
+	idleTimeout  = 2 * time.Minute
+	drainTimeout = 2 * time.Minute
+	// How much of an answer is drained at most.
+	drainBytes = 64 << 20
 	// How long an error's text may take to arrive.
 	errorTimeout = 5 * time.Second
 	// How long the last bytes of an answer wait for the session's release. A
@@ -26,24 +29,19 @@ const (
 	// How long a write that began before the client's context ended may still
 	// take.
 	lastWrite = time.Second
-	// Stalls are looked for this many times in IdleTimeout.
+	// How often the progress is checked within idleTimeout.
 	idleChecks = 4
 )
 
-// Options of a Relay. The zero value works.
-type Options struct {
-	// IdleTimeout ends an answer that makes no progress: the node sends nothing,
-	// or the client reads nothing. Default 2 minutes; accurate to a quarter.
-	IdleTimeout time.Duration
-	// DrainTimeout bounds how long the node is read after the client has left or
-	// has all that it needs. Default 2 minutes. It is also bounded by 64 MiB.
-	DrainTimeout time.Duration
-}
-
 // A Relay passes answers on. It is safe for concurrent use.
+//
+// It ends an answer that makes no progress for 2 minutes, because the node sends
+// nothing or the client reads nothing. It drains an answer whose client has left,
+// or has everything that it needs, for at most 2 minutes and 64 MiB.
 type Relay struct {
-	opts    Options
-	buffers sync.Pool // of *[]byte of bufferSize
+	idleTimeout  time.Duration // accurate to a quarter
+	drainTimeout time.Duration
+	buffers      sync.Pool // of *[]byte of bufferSize
 
 	mu      sync.Mutex
 	noDrain bool // StopDraining or Close was called
@@ -59,10 +57,8 @@ type task struct {
 }
 
 // New returns a Relay. It starts nothing.
-func New(o Options) *Relay {
-	o.IdleTimeout = cmp.Or(o.IdleTimeout, 2*time.Minute)
-	o.DrainTimeout = cmp.Or(o.DrainTimeout, 2*time.Minute)
-	r := &Relay{opts: o, active: map[*task]struct{}{}}
+func New() *Relay {
+	r := &Relay{idleTimeout: idleTimeout, drainTimeout: drainTimeout, active: map[*task]struct{}{}}
 	r.idle.L = &r.mu
 	r.buffers.New = func() any { b := make([]byte, bufferSize); return &b }
 	return r
@@ -71,8 +67,8 @@ func New(o Options) *Relay {
 // ErrClosed is why an answer ends when its Relay is closed.
 var ErrClosed = errors.New("relay: closed")
 
-// StopDraining ends all answers that no client waits for, and those of which
-// that will be true. Answers on their way to a client continue.
+// StopDraining ends all answers that no client waits for, now and from now on.
+// Answers that a client still waits for continue.
 func (r *Relay) StopDraining() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -84,8 +80,8 @@ func (r *Relay) StopDraining() {
 	}
 }
 
-// leave notes that no client waits for t.
-func (r *Relay) leave(t *task) {
+// moveToBackground records that no client waits for t any more.
+func (r *Relay) moveToBackground(t *task) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t.background = true
@@ -94,8 +90,8 @@ func (r *Relay) leave(t *task) {
 	}
 }
 
-// Close ends all answers that are still being read and waits until each has
-// been released. Answers that come later are refused.
+// Close ends all answers that are still being read and waits until their
+// sessions have been released. Later calls of Send and Copy fail with ErrClosed.
 func (r *Relay) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -108,8 +104,7 @@ func (r *Relay) Close() {
 	}
 }
 
-// Active returns how many answers are being read, those that are only drained
-// included.
+// Active returns how many answers are being waited for, read or drained.
 func (r *Relay) Active() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -146,24 +141,26 @@ func (r *Relay) end(t *task) {
 type Answer struct {
 	// Response has a status of 2xx and an unread body, which Copy closes.
 	Response *http.Response
-	// Cancel ends the node's request: it belongs to the context that the request
-	// was sent with, which must not end with the client's.
+	// Cancel cancels the context that the node's request was sent with, which
+	// must not end with the client's.
 	Cancel context.CancelCauseFunc
-	// Release is called once unless the Result is Held: when the node has been
-	// read to its end or has closed the connection (drained), or is given up while
-	// it may still be at work.
-	// That may be after Copy has returned.
+	// Release is called exactly once unless the Result is Held, perhaps after Copy
+	// has returned. The node is done with the request if drained is true: it has
+	// been read to its end or has closed the connection. Otherwise it may still be
+	// at work.
 	Release func(drained bool)
-	// PrepareRelease, unless nil, is called before the last bytes go out of an
-	// answer after which Release follows at once, as far as the node is concerned.
+	// PrepareRelease, unless nil, announces Release before the last bytes are
+	// written to the client. It is not called for an answer that is Held, or that
+	// failed while the node may still be at work.
 	PrepareRelease func()
-	// Describe returns a failure as JSON, {"error":{…}}, for a client that has
-	// part of a stream already. It may make the failure's cause and code more
-	// exact, which the Result then has. Nil: a fixed text.
+	// Describe returns a failure as JSON, {"error":{…}}, for a client that already
+	// has part of a stream. It may change the failure's Cause and Code to more
+	// exact ones; the Result then has those. If it is nil, the client gets a fixed
+	// text.
 	Describe func(*Failure) []byte
 }
 
-// A Failure is why a client did not get a whole answer.
+// A Failure is why a client did not get a complete answer.
 type Failure struct {
 	Cause outcome.Cause
 	Code  outcome.Code
@@ -175,10 +172,10 @@ type Failure struct {
 
 // A Result is what became of an answer.
 type Result struct {
-	Failure *Failure // nil: the client has the whole answer
+	Failure *Failure // nil if the client has the complete answer
 	Begun   bool     // the status and perhaps part of the body have been sent
-	// Abort is true when the client has part of an answer that would look whole
-	// if the handler returned: it must panic with http.ErrAbortHandler.
+	// Abort is true when the client has part of an answer that would look complete
+	// if the handler returned: the handler must panic with http.ErrAbortHandler.
 	Abort bool
 	// Held is true when the answer failed before the client got any of it:
 	// Release is not called, so that the caller can use the session for another
@@ -186,28 +183,28 @@ type Result struct {
 	Held, Drained bool
 }
 
-// Copy passes the answer on to w. It returns when the client has all that it
-// will get, which may be before the node has been read to its end. Of ctx, the
-// client's, it tells apart a client that leaves (outcome.ClientLeft) from a
-// deadline or another cause (outcome.Host).
+// Copy passes the answer on to w. It returns when the client has everything
+// that it will get, which may be before the node has been read to its end. If
+// the client's ctx ends first, the failure's cause is outcome.Host for a deadline
+// or any other cause of the host's, and outcome.ClientLeft otherwise.
 //
-// A status that is not 2xx is refused and its body closed.
+// An answer whose status is not 2xx fails, and its body is closed.
 func (r *Relay) Copy(ctx context.Context, w http.ResponseWriter, a Answer) Result {
 	t := newTransfer(ctx, r, w, a)
 	status := a.Response.StatusCode
 	if status < http.StatusOK || status >= http.StatusMultipleChoices {
-		return t.refuse(&Failure{Cause: outcome.Provider, Code: outcome.CodeProviderError, Err: errors.New("relay: the status " + a.Response.Status + " is no answer")})
+		return t.refuse(&Failure{Cause: outcome.Provider, Code: outcome.CodeProviderError, Err: errors.New("relay: the node answered with the status " + a.Response.Status)})
 	}
 	task := r.start(a.Cancel, t.read)
 	if task == nil {
 		return t.refuse(&Failure{Cause: outcome.Host, Code: outcome.CodeSessionUnavailable, Err: ErrClosed})
 	}
-	defer r.leave(task)
+	defer r.moveToBackground(task)
 	return t.wait()
 }
 
 // ReadError reads and closes the body of an answer that is not 2xx: at most
-// 64 KiB, for at most 5 seconds. It reports whether that was all of it.
+// 64 KiB, for at most 5 seconds. Drained is as in [Answer.Release].
 func (r *Relay) ReadError(resp *http.Response, cancel context.CancelCauseFunc) (body []byte, drained bool) {
 	timer := time.AfterFunc(errorTimeout, func() { cancel(errSlowError) })
 	defer timer.Stop()

@@ -22,22 +22,22 @@ type Attempt struct {
 	Send func() (*http.Response, error)
 	// Cancel ends the request's context.
 	Cancel context.CancelCauseFunc
-	// Release is called once, as Answer's, if Send returns ErrAbandoned.
+	// Release is called once if Send returns ErrAbandoned; see [Answer.Release].
 	Release func(drained bool)
 }
 
 // Send returns the node's answer to a request. A client that leaves does not
-// stop the node from working on it: when ctx, the client's, ends before there is
-// an answer, Send returns ErrAbandoned and the cause of ctx, and what the node
-// answers is drained in the background, within Options.DrainTimeout.
+// stop the node from working on it. If the client's ctx ends before the node
+// answers, Send returns an error that wraps ErrAbandoned and the cause of ctx, and
+// the answer is drained in the background, for at most 2 minutes and 64 MiB.
 func (r *Relay) Send(ctx context.Context, a Attempt) (*http.Response, error) {
 	type answer struct {
 		resp *http.Response
 		err  error
 	}
-	var decided atomic.Bool // by who comes first: the answer, or the end of ctx
+	var decided atomic.Bool // set by what comes first: the answer, or the end of ctx
 	answers := make(chan answer, 1)
-	timer := time.AfterFunc(r.opts.DrainTimeout, func() { a.Cancel(errDrained) })
+	timer := time.AfterFunc(r.drainTimeout, func() { a.Cancel(errDrainTimeout) })
 	timer.Stop()
 	task := r.start(a.Cancel, func() {
 		resp, err := a.Send() //nolint:bodyclose // closed below, or the caller's
@@ -62,9 +62,9 @@ func (r *Relay) Send(ctx context.Context, a Attempt) (*http.Response, error) {
 		return got.resp, got.err
 	case <-ctx.Done():
 	}
-	timer.Reset(r.opts.DrainTimeout)
+	timer.Reset(r.drainTimeout)
 	if decided.CompareAndSwap(false, true) {
-		r.leave(task)
+		r.moveToBackground(task)
 		return nil, fmt.Errorf("%w: %w", ErrAbandoned, context.Cause(ctx))
 	}
 	timer.Stop()
@@ -72,8 +72,8 @@ func (r *Relay) Send(ctx context.Context, a Attempt) (*http.Response, error) {
 	return got.resp, got.err
 }
 
-// drain reads an answer to its end, within bounds, and closes it. It reports
-// whether that was all.
+// drain reads an answer to its end, up to drainBytes, and closes it. It reports
+// whether the node is done with the request.
 func drain(resp *http.Response) bool {
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusSwitchingProtocols {
@@ -83,9 +83,9 @@ func drain(resp *http.Response) bool {
 	return (err == nil || ClosedByNode(err)) && n < drainBytes
 }
 
-// ClosedByNode reports whether an exchange failed because the node ended the
-// connection: then it is done with the request, as it is after a whole answer.
-// Where a time-out or this process ended it, the node may still be at work.
+// ClosedByNode reports whether an exchange failed because the node closed the
+// connection. The node is then done with the request, as after a complete answer.
+// If a time-out or this process ended the exchange, it may still be at work.
 func ClosedByNode(err error) bool {
 	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE},
 		func(closed error) bool { return errors.Is(err, closed) })

@@ -16,22 +16,22 @@ import (
 
 // Why an answer failed.
 var (
-	errEmpty      = errors.New("relay: the answer is empty")
-	errUnfinished = errors.New("relay: the stream ended without [DONE] or a finish_reason")
-	errHalfEvent  = errors.New("relay: the stream ended within an event")
-	errErrorEvent = errors.New("relay: the node sent an error in place of an answer")
-	errInvalid    = errors.New("relay: the answer is no valid JSON")
-	errTruncated  = errors.New("relay: the answer is shorter than its Content-Length")
-	errIdle       = errors.New("relay: the node sent nothing for too long")
-	errSlowClient = errors.New("relay: the client read nothing for too long")
-	errSlowError  = errors.New("relay: the error's text took too long")
-	errDrained    = errors.New("relay: the node was still sending when the time to drain it was over")
+	errEmpty        = errors.New("relay: the answer is empty")
+	errUnfinished   = errors.New("relay: the stream ended without [DONE] or a finish_reason")
+	errHalfEvent    = errors.New("relay: the stream ended within an event")
+	errErrorEvent   = errors.New("relay: the node sent an error in place of an answer")
+	errInvalid      = errors.New("relay: the answer is not valid JSON")
+	errTruncated    = errors.New("relay: the answer is shorter than its Content-Length")
+	errIdle         = errors.New("relay: the node sent nothing for too long")
+	errSlowClient   = errors.New("relay: the client read nothing for too long")
+	errSlowError    = errors.New("relay: the error's text took too long")
+	errDrainTimeout = errors.New("relay: the node's answer could not be drained in time")
 )
 
-// transfer is one answer on its way. The goroutine read reads the node and
-// writes to the client until only the end of the answer remains to be written, and
-// then drains the node. The goroutine wait, Copy's, watches it, detaches the client
-// where it must not wait any longer, and writes what remains.
+// transfer is one answer that is being passed on, by two goroutines. The method
+// read has its own: it reads the node, writes all but the end of the answer to the
+// client, and then drains the node. The method wait runs in Copy's: it watches
+// read, detaches the client when it must not wait any longer, and writes the end.
 type transfer struct {
 	Answer
 	relay  *Relay
@@ -40,25 +40,25 @@ type transfer struct {
 	rc     *http.ResponseController
 	stream bool // of server-sent events
 
-	// writer is a mutex that can be waited for with a time-out; it holds one
-	// value while locked. It guards what follows.
+	// writer is a mutex that can be waited for with a time-out: it holds one value
+	// while locked. It guards the fields below.
 	writer   chan struct{}
-	detached bool  // the client gets nothing more from read
+	detached bool  // read must not write to the client any more
 	begun    bool  // the header is written
-	writeErr error // why the client cannot be written to
-	held     bool  // Release is not called
+	writeErr error // why writing to the client failed
+	held     bool  // the Result is Held: Release is not called
 
 	progress atomic.Int64 // counts reads and writes
-	finished atomic.Bool  // a stream is whole even if it ends without [DONE]
+	finished atomic.Bool  // the stream is complete even if it ends without [DONE]
 	writing  atomic.Bool
-	slow     atomic.Bool // a write was ended because the client does not read
+	slow     atomic.Bool // a write was interrupted because the client does not read
 
 	// Written by read before it closes forwarded.
 	forwarded chan struct{}
 	buf       *[]byte // a pooled buffer
-	tail      []byte  // what remains to be written, perhaps part of buf
+	tail      []byte  // the end of the answer, not written yet; may be part of buf
 	failure   *Failure
-	panicked  any  // what writing to the client panicked with
+	panicked  any  // the value of a panic in read, for wait to panic with
 	drained   bool // the node has been read to its end, or has closed the connection
 
 	drainOnce  sync.Once // starts drainTimer
@@ -69,14 +69,15 @@ type transfer struct {
 func newTransfer(ctx context.Context, r *Relay, w http.ResponseWriter, a Answer) *transfer {
 	t := &transfer{Answer: a, relay: r, ctx: ctx, w: w, rc: http.NewResponseController(w),
 		writer: make(chan struct{}, 1), forwarded: make(chan struct{}), released: make(chan struct{})}
-	t.drainTimer = time.AfterFunc(r.opts.DrainTimeout, func() { t.Cancel(errDrained) })
+	t.drainTimer = time.AfterFunc(r.drainTimeout, func() { t.Cancel(errDrainTimeout) })
 	t.drainTimer.Stop()
 	mediaType, _, _ := mime.ParseMediaType(a.Response.Header.Get("Content-Type"))
 	t.stream = mediaType == "text/event-stream" && !t.isEncoded()
 	return t
 }
 
-// isEncoded reports whether the body has a Content-Encoding and cannot be parsed.
+// isEncoded reports whether the body has a Content-Encoding, so that it cannot
+// be parsed.
 func (t *transfer) isEncoded() bool {
 	encoding := t.Response.Header.Get("Content-Encoding")
 	return encoding != "" && encoding != "identity"
@@ -89,20 +90,20 @@ func (t *transfer) refuse(f *Failure) Result {
 	return Result{Failure: f, Held: true}
 }
 
-// leaveToCaller reports whether the answer failed before the client got any of
-// it, so that Copy's caller keeps the session.
-func (t *transfer) leaveToCaller() bool {
+// decideHeld sets and returns held: whether the answer failed before the client
+// got any of it, so that Copy's caller keeps the session.
+func (t *transfer) decideHeld() bool {
 	t.writer <- struct{}{}
 	t.held = t.failure != nil && !t.begun && !t.detached
 	<-t.writer
 	return t.held
 }
 
-// boundDrain cancels the request to the node DrainTimeout after the first call.
+// boundDrain cancels the request to the node drainTimeout after the first call.
 func (t *transfer) boundDrain() {
-	t.drainOnce.Do(func() { t.drainTimer.Reset(t.relay.opts.DrainTimeout) })
+	t.drainOnce.Do(func() { t.drainTimer.Reset(t.relay.drainTimeout) })
 	select {
-	case <-t.released: // too late
+	case <-t.released: // drained already
 		t.drainTimer.Stop()
 	default:
 	}
@@ -110,7 +111,7 @@ func (t *transfer) boundDrain() {
 
 // wait watches read until nothing more is written to the client.
 func (t *transfer) wait() Result {
-	watch := time.NewTicker(max(t.relay.opts.IdleTimeout/idleChecks, 1))
+	watch := time.NewTicker(max(t.relay.idleTimeout/idleChecks, 1))
 	defer watch.Stop()
 	last, stalls := int64(-1), 0
 	for {
@@ -127,7 +128,7 @@ func (t *transfer) wait() Result {
 		}
 		switch {
 		case stalls > 0 && t.finished.Load():
-			// The answer is complete, but the node sends no [DONE] and does not end it.
+			// The answer is complete, but the node neither sends [DONE] nor ends it.
 			return t.detachComplete()
 		case stalls < idleChecks:
 		case t.writing.Load():
@@ -152,8 +153,9 @@ func (t *transfer) detachComplete() Result {
 	return Result{Begun: true}
 }
 
-// detach ends the answer for the client while read still runs. The request to a
-// node that stalls is cancelled; otherwise the rest of its answer is drained.
+// detach ends the answer for the client while read still runs. If stalled is
+// not nil, the node stalls and its request is cancelled with that cause;
+// otherwise the rest of its answer is drained.
 func (t *transfer) detach(stalled error) Result {
 	t.lockWriter()
 	f := t.clientFailure()
@@ -175,7 +177,7 @@ func (t *transfer) detach(stalled error) Result {
 	return t.reportFailure(f)
 }
 
-// complete writes what remains once read has forwarded the rest.
+// complete ends the answer after read has forwarded all but its end.
 func (t *transfer) complete() Result {
 	defer t.relay.buffers.Put(t.buf)
 	switch {
@@ -202,8 +204,9 @@ func (t *transfer) complete() Result {
 	return Result{Begun: true}
 }
 
-// reportFailure sends the client an error event, or has its connection aborted,
-// if the answer has begun. No other goroutine may write meanwhile.
+// reportFailure ends an answer that has begun with an error event, or asks for
+// the connection to be aborted if it is no stream. No other goroutine may write
+// meanwhile.
 func (t *transfer) reportFailure(f *Failure) Result {
 	result := Result{Failure: f, Begun: t.begun}
 	switch {

@@ -12,7 +12,7 @@ import (
 )
 
 // write writes p to the client at once. It returns false when nothing more may
-// be written, and records the failure if the client or its host caused it.
+// be written. If writing fails, it records why.
 func (t *transfer) write(p []byte) bool {
 	if len(p) == 0 {
 		return true
@@ -40,13 +40,14 @@ func (t *transfer) writeNow(p []byte, flush bool) error {
 	if err == nil && flush {
 		err = t.rc.Flush()
 		if errors.Is(err, http.ErrNotSupported) {
-			err = nil // the host's writer buffers
+			err = nil // the host's writer cannot flush
 		}
 	}
 	t.progress.Add(1)
 	return err
 }
 
+// begin writes the status and the header once.
 func (t *transfer) begin() {
 	if t.begun {
 		return
@@ -57,7 +58,7 @@ func (t *transfer) begin() {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Del("Content-Length")
 	switch {
-	case t.stream: // an error may follow
+	case t.stream: // no Content-Length: an error event may follow
 		h.Set("X-Accel-Buffering", "no")
 	case t.Response.ContentLength >= 0:
 		h.Set("Content-Length", strconv.FormatInt(t.Response.ContentLength, 10))
@@ -65,8 +66,8 @@ func (t *transfer) begin() {
 	t.w.WriteHeader(t.Response.StatusCode)
 }
 
-// clientFailure returns why nothing more can be written to the client: it has
-// left, or its host has ended the request.
+// clientFailure returns why nothing more can be written to the client: either
+// the client has left, or the host has ended the request.
 func (t *transfer) clientFailure() *Failure {
 	left := &Failure{Cause: outcome.ClientLeft, Code: outcome.CodeClientLeft, Err: t.writeErr}
 	host := &Failure{Cause: outcome.Host, Code: outcome.CodeSessionUnavailable, Err: t.writeErr}
@@ -80,7 +81,7 @@ func (t *transfer) clientFailure() *Failure {
 	case errors.Is(t.writeErr, os.ErrDeadlineExceeded), errors.Is(t.writeErr, http.ErrHandlerTimeout):
 		return host // the server's WriteTimeout, or the like
 	}
-	// net/http cancels the context of a client that leaves without a cause.
+	// When a client leaves, net/http cancels its context without a cause.
 	if cause := context.Cause(t.ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		host.Err = cause
 		return host
@@ -93,9 +94,11 @@ func (t *transfer) clientFailure() *Failure {
 
 // interruptWrite ends a write that blocks because the client does not read.
 func (t *transfer) interruptWrite() {
-	_ = t.rc.SetWriteDeadline(time.Unix(1, 0)) // where it is not supported, only the host's server can end the write
+	_ = t.rc.SetWriteDeadline(time.Unix(1, 0)) // if it is not supported, only the host's server can end the write
 }
 
+// lockWriter locks writer. It interrupts a write that still blocks after
+// lastWrite.
 func (t *transfer) lockWriter() {
 	select {
 	case t.writer <- struct{}{}:
