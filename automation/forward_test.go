@@ -417,7 +417,7 @@ func TestForward_AnswersWithTheFirstErrorIfNoRemedyHelps(t *testing.T) {
 		open   int // sessions in service afterwards
 	}{
 		"a single provider":              {oneProvider, []proxyroutertest.Fault{busy}, 502, "provider_error", "overloaded", 1, 1},
-		"a single provider, no answer":   {oneProvider, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeDrop}}, 502, "provider_error", "no answer", 1, 1},
+		"a single provider, no answer":   {oneProvider, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeDrop}}, 502, "provider_error", "did not answer", 1, 1},
 		"an error without text":          {oneProvider, []proxyroutertest.Fault{{Op: proxyroutertest.OpChat, Status: 503, Body: " "}}, 502, "provider_error", "The Morpheus node answered with an error.", 1, 1},
 		"bids that cannot be read":       {twoProviders, []proxyroutertest.Fault{busy, {Op: proxyroutertest.OpBids}}, 502, "provider_error", "overloaded", 1, 1},
 		"both providers fail":            {twoProviders, []proxyroutertest.Fault{busy}, 502, "provider_error", "overloaded", 2, 2},
@@ -472,7 +472,7 @@ func TestForward_NeverReplacesASessionThatTheClientNamed(t *testing.T) {
 	if s := h.checkNode(); s.Opens != 1 {
 		t.Errorf("%d opens, want 1", s.Opens)
 	}
-	if h.log.has("taking another") {
+	if h.log.has("switching to another") {
 		t.Errorf("the log shows that another session was tried; the log:\n%s", h.log)
 	}
 }

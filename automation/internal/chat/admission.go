@@ -22,16 +22,16 @@ type admission struct {
 	arm   string        // see outcome.Outcome
 	skip  outcome.Code  // why automation does not act; empty where it does
 
-	clientSession session.ID // the session that the client named; it gets no other
+	clientSession session.ID // the session that the client named; the call uses no other
 	want          session.Request
 	model         mapping.Model
-	body          *reqbody.Body  // the request's, once any of it has been read
+	body          *reqbody.Body  // nil until openBody
 	claim         *session.Claim // nil until acquired
 	busy          bool           // the node may still work on the session for the call
 }
 
-// admit decides whether automation acts on the request of a known user: c.skip
-// says why not. The body has not been read afterwards.
+// admit decides whether automation acts on the request of a known user, and sets
+// c.skip if it does not. It does not read the body.
 func (c *call) admit() error {
 	if !c.Enabled {
 		c.skip = outcome.SkipMasterOff
@@ -44,17 +44,17 @@ func (c *call) admit() error {
 		return nil
 	}
 	if c.namesSession() {
-		return nil // whoever brings a session need not have automation on
+		return nil // the user's settings do not matter
 	}
-	mine, err := c.Settings.GetCached(c.r.Context(), c.user.ID)
-	if err != nil { // whether they have it off is not known
+	chosen, err := c.Settings.GetCached(c.r.Context(), c.user.ID)
+	if err != nil { // the user may have opted out
 		return unavailable(outcome.Database, "Your settings cannot be read at the moment.", retrySoon, err)
 	}
-	if !mine.IsEnabled {
+	if !chosen.IsEnabled {
 		c.skip = outcome.SkipOptedOut
 		return nil
 	}
-	c.want = session.Request{UserID: c.user.ID, Duration: mine.SessionDuration}
+	c.want = session.Request{UserID: c.user.ID, Duration: chosen.SessionDuration}
 	return nil
 }
 
@@ -68,22 +68,22 @@ func armOf(d flags.Decision) string {
 // namesSession reports whether the client brings a session of its own.
 func (c *call) namesSession() bool { return len(c.r.Header.Values(headerSession)) > 0 }
 
-// useClientSession makes the call one on the session that the client names,
-// whatever the flag says: a managed one is its user's alone.
+// useClientSession makes the call use the session that the client names. It
+// does so whatever the flag says: only its own user may use a managed session.
 func (c *call) useClientSession() error {
 	values := c.r.Header.Values(headerSession)
-	if len(values) > 1 { // which of them the node would take is not for the client to choose
+	if len(values) > 1 { // the node could use another one than is checked here
 		return clientError(outcome.CodeInvalidSession, "Send one session_id.", nil)
 	}
 	id, err := session.ParseID(values[0])
 	if err != nil {
-		return clientError(outcome.CodeInvalidSession, "The header session_id is no session's id: 0x and 64 hex digits.", err)
+		return clientError(outcome.CodeInvalidSession, "The header session_id must be the id of a session: 0x and 64 hex digits.", err)
 	}
 	c.clientSession, c.want = id, session.Request{UserID: c.user.ID}
 	return nil
 }
 
-// resolve reads the model's name off the body and resolves it.
+// resolve finds the model's name in the body and resolves it.
 func (c *call) resolve() error {
 	if enc := c.r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
 		return clientError(outcome.CodeUnsupportedMedia, "Send the request's body without Content-Encoding.", nil)
@@ -111,35 +111,36 @@ func (c *call) acquire(ctx context.Context) (err error) {
 	return nil
 }
 
-// acquireClientSession claims the session that the client names, where the
-// module manages it. Automation does not act on any other.
+// acquireClientSession claims the session that the client names if the module
+// manages it. Automation does not act on a request with any other session.
 func (c *call) acquireClientSession(ctx context.Context) error {
 	claim, err := c.Sessions.AcquireSession(ctx, c.user.ID, c.clientSession)
 	if err == nil && c.user.ID == "" {
 		claim.Release()
-		err = session.ErrNotYours // though any user may share it, nobody may
+		err = session.ErrNotYours // a session that all users share is still for known users only
 	}
 	if err == nil {
 		c.claim, c.skip = claim, ""
 		return nil
 	}
-	c.skip = cmp.Or(c.skip, outcome.SkipOwnSession)
 	if errors.Is(err, session.ErrUnmanaged) {
+		c.skip = cmp.Or(c.skip, outcome.SkipOwnSession)
 		return nil
 	}
-	refused := sessionError(err)
-	if !c.Enabled && (refused.cause == outcome.Database || refused.cause == outcome.Host) {
-		// Switched off, the module is in nobody's way: not even while it cannot
-		// see whose session this is.
+	refusal := sessionError(err)
+	if !c.Enabled && (refusal.cause == outcome.Database || refusal.cause == outcome.Host) {
+		// A module that is switched off blocks no request, even while it cannot
+		// look up whose session this is.
 		return nil
 	}
-	if refused.cause == outcome.Client || c.skip == outcome.SkipOwnSession {
-		c.skip = ""
+	if refusal.cause == outcome.Client {
+		c.skip = "" // automation refuses the request, which counts as acting on it
 	}
-	return refused
+	return refusal
 }
 
-// openBody returns the request's body, of which each byte is read once.
+// openBody returns the request's body, the same at each call: what has been read
+// to find the model is not lost.
 func (c *call) openBody() *reqbody.Body {
 	if c.body == nil {
 		c.body = reqbody.New(c.w, c.r, reqbody.Options{MaxBytes: c.MaxBodyBytes, Budget: c.bodies})
@@ -147,11 +148,11 @@ func (c *call) openBody() *reqbody.Body {
 	return c.body
 }
 
-// release gives the session back, if the call still has it.
+// release releases the call's session, if it still has one.
 func (c *call) release() { releaseClaim(c.claim, c.busy) }
 
-// releaseClaim releases a claim, if there is one; the session cools down where
-// the node may be busy with it.
+// releaseClaim releases a claim, if there is one. The session cools down if the
+// node may still be busy with it.
 func releaseClaim(claim *session.Claim, busy bool) {
 	switch {
 	case claim == nil:

@@ -17,7 +17,7 @@ import (
 const (
 	headerSession     = "session_id"           // of requests to the node, and of clients that name a session
 	headerSessionUsed = "X-Automation-Session" // of answers: the session that served the request
-	headerModelUsed   = "X-Automation-Model"   // of answers: the name of the model that did
+	headerModelUsed   = "X-Automation-Model"   // of answers: the name of the model that served it
 	headerRequestID   = "X-Request-Id"
 )
 
@@ -34,15 +34,15 @@ type call struct {
 	status      int           // of the answer; 0 until the header is written
 	firstByteAt time.Time     // when the header was written
 	hosted      bool          // the request was passed to the host's handler
-	relayed     bool          // the relay has ended the answer
+	relayed     bool          // the outcome has the relay's cause, which the context must not replace
 	abort       bool          // the connection must be aborted, so that the answer does not look complete
 }
 
-// handler serves calls and records how each ends, panics included.
+// handler serves calls and records how each one ends, even if serve panics.
 func (s *Service) handler(serve func(*call) outcome.Outcome) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := &call{Service: s, r: r, requestID: text.RequestID(r.Header.Get(headerRequestID)), startedAt: s.Now()}
-		if c.w = w; s.Enabled {
+		c := &call{Service: s, w: w, r: r, requestID: text.RequestID(r.Header.Get(headerRequestID)), startedAt: s.Now()}
+		if s.Enabled {
 			c.w = c.observe(w)
 		}
 		o := outcome.Outcome{Cause: outcome.Internal, Code: outcome.CodeInternal} // if serve panics
@@ -79,13 +79,14 @@ func (c *call) observe(w http.ResponseWriter) http.ResponseWriter {
 	})
 }
 
-// complete fills in the fields that every call's outcome has. A request that the
-// client or the host has ended has failed for that cause.
+// complete fills in the fields that every call's outcome has. If the client or
+// the host ended a request that failed, that is the cause.
 func (c *call) complete(o outcome.Outcome) outcome.Outcome {
 	ctxErr := c.r.Context().Err()
 	switch {
 	case ctxErr != nil && o.Cause != outcome.None && !c.relayed:
-		if o.Cause, o.Code = outcome.ClientLeft, outcome.CodeClientLeft; errors.Is(ctxErr, context.DeadlineExceeded) {
+		o.Cause, o.Code = outcome.ClientLeft, outcome.CodeClientLeft
+		if errors.Is(ctxErr, context.DeadlineExceeded) {
 			o.Cause, o.Code = outcome.Host, outcome.CodeStreamInterrupted // the host's own deadline
 		}
 	case c.hosted && o.Cause == outcome.Internal:
@@ -97,7 +98,8 @@ func (c *call) complete(o outcome.Outcome) outcome.Outcome {
 	o.Route, o.Status, o.RequestID = c.route.path, c.status, c.requestID
 	o.Arm, o.UserID = c.arm, c.user.ID
 	o.Overhead = c.overhead
-	if o.Latency = c.firstByteAt.Sub(c.startedAt); c.firstByteAt.IsZero() || o.Cause != outcome.None {
+	o.Latency = c.firstByteAt.Sub(c.startedAt)
+	if c.firstByteAt.IsZero() || o.Cause != outcome.None {
 		o.Latency = c.Now().Sub(c.startedAt)
 	}
 	return o

@@ -18,8 +18,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 )
 
-// apiError is an error in OpenAI's shape, as the client sees it, and what it
-// was for.
+// apiError is an error in OpenAI's shape, as the client sees it, and its cause.
 type apiError struct {
 	cause  outcome.Cause
 	code   outcome.Code
@@ -42,8 +41,8 @@ type errorBody struct {
 	ModelType     string   `json:"model_type,omitempty"`
 }
 
-// Error is for the log. It leaves the message out: a provider's may repeat the
-// user's prompt.
+// Error is for the log. It omits the message, because a provider's message may
+// repeat the user's prompt.
 func (e *apiError) Error() string {
 	if e.err == nil {
 		return string(e.code)
@@ -53,7 +52,8 @@ func (e *apiError) Error() string {
 
 func (e *apiError) Unwrap() error { return e.err }
 
-// newError makes the error that the causes' table has for a cause and a code.
+// newError makes an error with the status that package policy has for the cause
+// and the code.
 func newError(cause outcome.Cause, code outcome.Code, message string, err error) *apiError {
 	status := policy.Status(cause, code)
 	e := &apiError{cause: cause, code: code, status: status, err: err,
@@ -64,7 +64,7 @@ func newError(cause outcome.Cause, code outcome.Code, message string, err error)
 	return e
 }
 
-// errorType is OpenAI's type of an error with a status.
+// errorType is OpenAI's error type for a status.
 func errorType(status int) string {
 	switch {
 	case status == http.StatusTooManyRequests:
@@ -90,7 +90,7 @@ func (e *apiError) write(w http.ResponseWriter) {
 		h.Set("Retry-After", strconv.Itoa(seconds(e.retry)))
 	}
 	if e.retry >= longWait {
-		// OpenAI's SDKs would sleep for as long in silence, and then give up.
+		// OpenAI's SDKs would silently sleep that long and then give up.
 		h.Set("X-Should-Retry", "false")
 	}
 	h.Set("Content-Type", "application/json")
@@ -105,26 +105,27 @@ func (e *apiError) json() []byte {
 		Error errorBody `json:"error"`
 	}{e.body})
 	if err != nil {
-		panic(err) // texts only
+		panic(err) // impossible: there are only strings
 	}
 	return b
 }
 
-// seconds is a Retry-After: whole ones, at least one.
+// seconds rounds a duration up to the whole seconds of a Retry-After, at least
+// one.
 func seconds(d time.Duration) int { return max(int(math.Ceil(d.Seconds())), 1) }
 
-// unreadTimeout bounds the time that a client has to finish a body that nobody
-// wants, before the server closes the connection.
+// unreadTimeout bounds the time that a client has to finish sending a body that
+// is not read, before the server closes the connection.
 const unreadTimeout = time.Second
 
-// retrySoon is when to come back where nobody knows better.
+// retrySoon is the Retry-After if no better estimate is known.
 const retrySoon = 5 * time.Second
 
-// longWait is a Retry-After that an interactive client should tell its user of
-// instead of sleeping.
+// longWait is the shortest Retry-After of which an interactive client should
+// tell its user, instead of sleeping.
 const longWait = time.Minute
 
-// writeError answers with an error and returns what became of the call.
+// writeError answers with an error and returns the call's outcome.
 func (c *call) writeError(err error) outcome.Outcome {
 	e, ok := errors.AsType[*apiError](err)
 	if !ok {
@@ -149,10 +150,10 @@ func unavailable(cause outcome.Cause, message string, retry time.Duration, err e
 }
 
 func identityUnavailable(err error) *apiError {
-	return unavailable(outcome.Host, "Who you are cannot be found out at the moment.", retrySoon, err)
+	return unavailable(outcome.Host, "Your identity cannot be checked at the moment.", retrySoon, err)
 }
 
-// modelError is the answer to a model that cannot be had.
+// modelError is the answer to a request whose model cannot be resolved.
 func modelError(err error) *apiError {
 	if nf, ok := errors.AsType[*mapping.NotFoundError](err); ok {
 		e := clientError(outcome.CodeModelNotFound, fmt.Sprintf("The model %q is not known.", nf.Name), err)
@@ -172,7 +173,7 @@ func modelError(err error) *apiError {
 	return unavailable(outcome.Host, "The table of models is not loaded.", retrySoon, err)
 }
 
-// bodyError is the answer to a body in which no model can be looked for.
+// bodyError is the answer to a request whose body cannot be read or parsed.
 func bodyError(err error, limit int64) *apiError {
 	switch {
 	case errors.Is(err, reqbody.ErrTooLarge):
@@ -207,8 +208,8 @@ func sessionError(err error) *apiError {
 		return clientError(outcome.CodeSessionEnded, "The session has ended. Leave session_id out to get another.", err)
 	case errors.Is(err, session.ErrNotRunning):
 		return unavailable(outcome.Host, "This replica is starting or stopping.", retry, err)
-	case errors.Is(err, session.ErrUnauthorized): // the operators' business; the log has it
-		return unavailable(outcome.Node, "No session can be had at the moment.", retry, err)
+	case errors.Is(err, session.ErrUnauthorized): // operators find the reason in the log
+		return unavailable(outcome.Node, "No session is available at the moment.", retry, err)
 	case errors.Is(err, session.ErrBusy):
 		return unavailable(outcome.Busy, "All of your sessions of this model stayed in use.", retry, err)
 	case errors.Is(err, session.ErrOpening):
@@ -216,18 +217,18 @@ func sessionError(err error) *apiError {
 	case errors.Is(err, session.ErrUnavailable):
 		return unavailable(outcome.Node, "The Morpheus node cannot be reached at the moment.", retry, err)
 	case errors.Is(err, session.ErrNotOpened):
-		return unavailable(outcome.Provider, "No provider gives a session for this model at the moment.", retry, err)
+		return unavailable(outcome.Provider, "No provider offers a session for this model at the moment.", retry, err)
 	}
-	return unavailable(outcome.Database, "No session can be had at the moment.", retry, err)
+	return unavailable(outcome.Database, "No session is available at the moment.", retry, err)
 }
 
-// budgetMessages name the limit and the way out.
+// budgetMessages say which limit is reached and what the user can do.
 var budgetMessages = map[string]string{
 	session.LimitHour: "You have opened as many sessions in this hour as you may. " +
-		"The models of your open sessions still serve you; GET /api/v1/automation/status says when the next open is free.",
+		"You can still use the models of your open sessions; GET /api/v1/automation/status says when you may open another one.",
 	session.LimitDay: "You have opened as many sessions today as you may. " +
-		"The models of your open sessions still serve you; GET /api/v1/automation/status says when the next open is free.",
+		"You can still use the models of your open sessions; GET /api/v1/automation/status says when you may open another one.",
 	session.LimitSessions: "You use or hold as many sessions of other models as you may. " +
 		"Use one of those models, or end a session: GET and DELETE /api/v1/automation/sessions.",
-	session.LimitTotal: "The gateway holds as many open sessions as it may. Use a model that you have an open session of, or come back later.",
+	session.LimitTotal: "The gateway holds as many open sessions as it may. Use a model for which you have an open session, or try again later.",
 }

@@ -46,11 +46,11 @@ type forwarding struct {
 	*call
 	request proxyrouter.ChatRequest
 
-	initiated, replaced bool // the remedies that the call has had
-	ended               bool // the chain says that the present session has ended
+	initiated, replaced bool // the remedies that have been tried
+	ended               bool // the chain says that the current session has ended
 }
 
-// serve returns an error as long as the answer has not begun.
+// serve returns an error only if the answer has not begun.
 func (f *forwarding) serve() (outcome.Outcome, error) {
 	if f.requestID == "" {
 		f.requestID = rand.Text()
@@ -78,15 +78,15 @@ func (f *forwarding) serve() (outcome.Outcome, error) {
 	if failed != nil {
 		relay.CopyLimits(f.w.Header(), failed.header)
 		if failed.header.Get("Retry-After") != "" {
-			failed.answer.retry = 0 // the node knows better
+			failed.answer.retry = 0 // the client gets the node's
 		}
 		return outcome.Outcome{}, failed.answer
 	}
 	return o, nil
 }
 
-// prepare admits the request, reads its body, and acquires its session only
-// then: a client that sends slowly must not hold one.
+// prepare admits the request, reads its body, and then acquires its session: a
+// client that sends slowly must not hold a session.
 func (f *forwarding) prepare() ([]byte, error) {
 	user, err := f.Identify(f.r)
 	switch {
@@ -122,10 +122,11 @@ func (f *forwarding) prepare() ([]byte, error) {
 	return body, f.acquire(f.r.Context())
 }
 
-// sessionRequired refuses a request that brings no session and gets none.
+// sessionRequired is the answer to a request that names no session and on which
+// automation does not act.
 func (f *forwarding) sessionRequired() error {
-	if f.Enabled && !f.FlagsLoaded() { // whether automation is off is not known
-		return unavailable(outcome.Database, "Whether automation is on for you is not known at the moment.", retrySoon, nil)
+	if f.Enabled && !f.FlagsLoaded() {
+		return unavailable(outcome.Database, "It is not known at the moment whether automation is on for you.", retrySoon, nil)
 	}
 	return newError(outcome.Off, outcome.CodeSessionRequired, "Automation is off for you: name a session in the header session_id.", nil)
 }
@@ -138,18 +139,18 @@ func (f *forwarding) readBody() ([]byte, error) {
 	return body, nil
 }
 
-// failure is an attempt of which the client has seen nothing.
+// failure is a failed attempt whose client has received nothing yet.
 type failure struct {
-	answer  *apiError   // where no remedy helps
+	answer  *apiError   // what the client gets if no remedy helps
 	expired bool        // with outcome.Session: the provider has ended the session
 	final   bool        // with outcome.Provider: another session would not help
-	header  http.Header // of the node's, that it concerns
+	header  http.Header // the node's, whose limits the client gets; nil if they do not concern it
 }
 
-// attempt sends the request and relays a good answer. The claim is the relay's
-// where there is no failure.
+// attempt sends the request and relays a good answer. If it returns no failure,
+// the relay releases the claim.
 func (f *forwarding) attempt() (outcome.Outcome, *failure) {
-	ctx, cancel := f.upstream()
+	ctx, cancel := f.nodeContext()
 	f.busy = false
 	if f.claim != nil {
 		f.request.SessionID, f.request.ModelID = f.claim.SessionID(), f.claim.ModelID()
@@ -163,7 +164,7 @@ func (f *forwarding) attempt() (outcome.Outcome, *failure) {
 	case errors.Is(err, relay.ErrAbandoned):
 		return f.abandoned(err)
 	case err != nil:
-		f.busy = !errors.Is(err, session.ErrUnavailable) && !relay.ClosedByNode(err) // the node may be at work
+		f.busy = !errors.Is(err, session.ErrUnavailable) && !relay.ClosedByNode(err) // the node may still be at work
 		failed := f.transportError(ctx, err)
 		cancel(nil)
 		return outcome.Outcome{}, failed
@@ -180,8 +181,8 @@ func (f *forwarding) attempt() (outcome.Outcome, *failure) {
 	return f.relay(resp, cancel, release)
 }
 
-// responseError understands an error that the node answered with, or sent in
-// place of an answer.
+// responseError converts an error that the node answered with, or sent in place
+// of an answer.
 func (f *forwarding) responseError(status int, header http.Header, text []byte) *failure {
 	e := f.Node.Classify(status, header, text)
 	answer := newError(e.Cause, errorCode(e), e.Message, fmt.Errorf("the node answered %d", status))
@@ -191,7 +192,7 @@ func (f *forwarding) responseError(status int, header http.Header, text []byte) 
 		answer.body.Code, answer.body.Type = cmp.Or(e.Code, answer.body.Code), cmp.Or(e.Type, answer.body.Type)
 	}
 	if answer.code == outcome.CodeUnknownURL {
-		f.missing.note(f.route, f.Now())
+		f.missing.add(f.route, f.Now())
 		answer.body.Message = noRouteMessage
 	}
 	if e.RetryAfter > 0 {
@@ -228,8 +229,9 @@ func errorCode(e proxyrouter.ChatError) outcome.Code {
 	return outcome.CodeProviderError
 }
 
-// transportError is for a request that got no answer. Another provider helps
-// only where it was neither the replica nor the node itself that failed.
+// transportError converts the error of a request that got no answer. Only in
+// the last case can another provider help: neither this replica nor the node
+// itself failed.
 func (f *forwarding) transportError(ctx context.Context, err error) *failure {
 	switch {
 	case errors.Is(err, relay.ErrClosed), errors.Is(context.Cause(ctx), session.ErrNotRunning):
@@ -239,11 +241,11 @@ func (f *forwarding) transportError(ctx context.Context, err error) *failure {
 	case errors.Is(err, session.ErrUnavailable):
 		return &failure{answer: unavailable(outcome.Node, "The Morpheus node cannot be reached at the moment.", retrySoon, err)}
 	}
-	return &failure{answer: newError(outcome.Provider, outcome.CodeProviderError, "The Morpheus node gave no answer.", err)}
+	return &failure{answer: newError(outcome.Provider, outcome.CodeProviderError, "The Morpheus node did not answer.", err)}
 }
 
-// warn logs what happens to the call's session.
-func (f *forwarding) warn(what string, err error) {
-	f.Logger.WarnContext(f.r.Context(), what, "session_id", f.claim.SessionID(), "model_id", f.claim.ModelID(),
+// warn logs a message about the call's session.
+func (f *forwarding) warn(message string, err error) {
+	f.Logger.WarnContext(f.r.Context(), message, "session_id", f.claim.SessionID(), "model_id", f.claim.ModelID(),
 		"request_id", f.requestID, "error", err)
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 )
 
-// Middleware passes requests to next, with a session if automation acts on them.
+// Middleware passes requests to next. If automation acts on a request, it adds
+// the header session_id.
 func (s *Service) Middleware(next http.Handler) http.Handler {
 	return s.handler(func(c *call) outcome.Outcome {
 		defer c.release()
@@ -22,15 +23,15 @@ func (s *Service) Middleware(next http.Handler) http.Handler {
 		r := c.r
 		if c.claim != nil {
 			c.setSessionHeaders()
-			r = r.WithContext(c.claim.Context()) // copies it: a handler must not change the request that it got
+			r = r.WithContext(c.claim.Context()) // a copy: a handler must not change the request that it got
 			if c.body != nil {
 				r.Body = c.body.Reader()
 			}
 			r.Header = r.Header.Clone()
 			r.Header.Set(headerSession, c.claim.SessionID())
 		}
-		// If the handler panics, or its client leaves, the node may still be
-		// working on the request.
+		// Until the handler returns, the node may be working on the request, even
+		// if the handler panics or the client leaves.
 		c.hosted, c.busy = true, true
 		next.ServeHTTP(c.w, r)
 		c.busy = c.r.Context().Err() != nil
@@ -45,8 +46,8 @@ func (s *Service) Middleware(next http.Handler) http.Handler {
 	})
 }
 
-// admitBeforeHost admits a request on its way to the host's handler. It refuses
-// no request for its lack of an identity: that is left to the host.
+// admitBeforeHost admits a request on its way to the host's handler. It does not
+// refuse a request of an unknown user: that is up to the host.
 func (c *call) admitBeforeHost() error {
 	c.route = routeOf(c.r.URL.Path)
 	if c.r.Method != http.MethodPost {
@@ -82,11 +83,11 @@ func (c *call) admitBeforeHost() error {
 }
 
 // guardSession claims the session that the client names if the module manages
-// it, and refuses another user's, also where automation is skipped.
+// it. It refuses another user's session even if automation is skipped.
 func (c *call) guardSession() error {
 	if err := c.useClientSession(); err != nil {
 		if c.skip != "" && len(c.r.Header.Values(headerSession)) == 1 {
-			return nil // a malformed id is not that of a managed session
+			return nil // no managed session has a malformed id
 		}
 		return err
 	}

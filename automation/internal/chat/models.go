@@ -13,7 +13,7 @@ import (
 type modelAnswer struct {
 	ID      string `json:"id"`
 	Object  string `json:"object"`
-	Created int64  `json:"created"` // seconds since 1970; not known: zero
+	Created int64  `json:"created"` // seconds since 1970; 0 if not known
 	OwnedBy string `json:"owned_by"`
 	Type    string `json:"model_type,omitempty"`
 	ModelID string `json:"model_id"`
@@ -40,7 +40,7 @@ func (s *Service) ServeModels() http.Handler {
 		}
 		body, err := json.Marshal(answer)
 		if err != nil {
-			panic(err) // texts and numbers only
+			panic(err) // impossible: there are only strings and numbers
 		}
 		h.Set("Content-Type", "application/json")
 		_, _ = w.Write(append(body, '\n'))
@@ -69,20 +69,20 @@ func (s *Service) answerModels(r *http.Request) (any, *apiError) {
 	return map[string]any{"object": "list", "data": list}, nil
 }
 
-// answerModel finds one model by what a request may name it. The default serves
-// unknown names on other routes, but is not what they name.
+// answerModel finds the model that a name means in a request. Only the fallback
+// to the default model is left out: an unknown name is an error here.
 func answerModel(table *mapping.Table, id string) (any, *apiError) {
 	m, err := table.Resolve(id, "")
 	if err != nil {
 		e := modelError(err)
-		e.status = http.StatusNotFound // as OpenAI's: the model is the resource here
+		e.status = http.StatusNotFound // as OpenAI does: the model is the resource here
 		return nil, e
 	}
 	return newModelAnswer(m), nil
 }
 
-// modelPath finds the id behind …/models/ in a path, which is empty for the
-// list.
+// modelPath returns the id that follows …/models/ in a path. The id is empty for
+// the list.
 func modelPath(path string) (id string, ok bool) {
 	for rest := path; ; {
 		var found bool

@@ -11,9 +11,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// remedy does what can help against a failure, and reports whether to send the
-// request once more: after each remedy once. A model's own words never cost a
-// session.
+// remedy tries to remove the cause of a failure, and reports whether to send the
+// request again. Each remedy is tried at most once. An error of the model itself
+// never costs a session.
 func (f *forwarding) remedy(e *failure) bool {
 	switch {
 	case f.r.Context().Err() != nil:
@@ -26,9 +26,9 @@ func (f *forwarding) remedy(e *failure) bool {
 	return false
 }
 
-// remedyProvider takes a session of another provider, an open one before a paid
-// one. The failing one stays in service: one failure is no verdict, and only
-// the chain can show a session broken.
+// remedyProvider switches to a session of another provider: an open one if there
+// is any, otherwise a new one. The failing session stays in service: one failure
+// proves nothing, and only the chain shows whether a session has ended.
 func (f *forwarding) remedyProvider(e *failure) bool {
 	if f.claim == nil {
 		return false
@@ -37,19 +37,19 @@ func (f *forwarding) remedyProvider(e *failure) bool {
 	if f.replaced || f.clientSession != "" || !f.hasAlternative() {
 		return false
 	}
-	f.warn("provider failed, taking another", e.answer)
+	f.warn("provider failed, switching to another", e.answer)
 	return f.replace(session.Replacement{AnotherProvider: true})
 }
 
-// reportFailure notes that the session's provider failed for this user.
+// reportFailure records that the session's provider failed for this user.
 func (f *forwarding) reportFailure() {
 	if err := f.claim.ReportFailure(); err != nil {
-		f.warn("provider's failure not noted", err)
+		f.warn("provider's failure not recorded", err)
 	}
 }
 
-// remedySession asks the chain, for nothing, before it believes that a session
-// has ended.
+// remedySession asks the chain, at no cost, whether the session has ended. It
+// replaces a session that has ended, and initiates one that has not.
 func (f *forwarding) remedySession(e *failure) bool {
 	if f.claim == nil {
 		e.answer = sessionGone(e)
@@ -77,16 +77,16 @@ func (f *forwarding) remedySession(e *failure) bool {
 	return true
 }
 
-// markExpired takes the session out of service, which the chain says has ended.
+// markExpired takes a session that has ended on the chain out of service.
 func (f *forwarding) markExpired() {
 	if err := f.claim.MarkExpired(); err != nil {
-		f.warn("ended session not marked", err)
+		f.warn("ended session not taken out of service", err)
 	}
 }
 
-// initiate makes the node and the provider know a session again that is open on
-// the chain, which costs nothing. Where the provider insists that it has ended,
-// the session is worth nothing to the request.
+// initiate makes the node and the provider recognize a session again that is
+// open on the chain, which costs nothing. If the provider still says that it has
+// ended, the request needs another session.
 func (f *forwarding) initiate(e *failure) bool {
 	if !f.initiated {
 		f.initiated = true
@@ -102,21 +102,21 @@ func (f *forwarding) initiate(e *failure) bool {
 		return false
 	}
 	if !e.expired {
-		// The node says this of all that it cannot read from the chain, and then
-		// a session more would not be known either.
+		// The node also answers this while it cannot read the chain. Then it would
+		// not recognize another session either.
 		return false
 	}
 	f.reportFailure()
 	return !f.replaced && f.replace(session.Replacement{AnotherProvider: f.hasAlternative()})
 }
 
-// replace claims another session before the present one is let go; the first
-// error stands where none can be had.
+// replace claims another session and then releases the current one. It returns
+// false if there is no other; the client then gets the error that led here.
 func (f *forwarding) replace(r session.Replacement) bool {
 	f.replaced = true
 	claim, err := f.Sessions.Replace(f.r.Context(), f.claim, r)
 	if err != nil {
-		f.warn("no other session to be had", err)
+		f.warn("no other session available", err)
 		return false
 	}
 	if f.ended {
@@ -127,7 +127,8 @@ func (f *forwarding) replace(r session.Replacement) bool {
 	return true
 }
 
-// sessionGone is the answer to a client whose own session is none.
+// sessionGone is the answer to a client that names a session which has ended or
+// does not exist.
 func sessionGone(e *failure) *apiError {
 	if e.expired {
 		return clientError(outcome.CodeSessionEnded, "The session has ended. Leave session_id out to get another.", e.answer.err)
@@ -142,7 +143,7 @@ func (f *forwarding) hasAlternative() bool {
 	}
 	bids, err := f.Node.RatedBids(f.r.Context(), f.claim.ModelID())
 	if err != nil {
-		f.warn("bids not read, so no failover", err)
+		f.warn("bids not read, so no other provider is tried", err)
 	}
 	return slices.ContainsFunc(bids, func(b proxyrouter.Bid) bool { return !strings.EqualFold(b.Provider, f.claim.Provider()) })
 }

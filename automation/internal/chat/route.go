@@ -8,11 +8,11 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 )
 
-// route is a path in OpenAI's shape and what its models are for.
+// route is one of OpenAI's paths and the type of model that it takes.
 type route struct {
-	path string // on the node
-	kind mapping.Type
-	rare bool // today's node does not have it
+	path     string // on the node
+	kind     mapping.Type
+	optional bool // current nodes do not have it
 }
 
 var routes = []route{
@@ -26,7 +26,7 @@ var routes = []route{
 }
 
 // routeOf finds the route of a path by its end, so that a host can mount the
-// handlers anywhere. It is the zero route where the path is none of OpenAI's.
+// handlers anywhere. It returns the zero route for a path that is not OpenAI's.
 func routeOf(path string) route {
 	path = strings.TrimSuffix(path, "/")
 	for _, r := range routes {
@@ -37,19 +37,20 @@ func routeOf(path string) route {
 	return route{}
 }
 
-// missingFor is how long it is remembered that the node lacks a route.
+// missingFor is how long missingRoutes remembers a route.
 const missingFor = 10 * time.Minute
 
-// missingRoutes are rare routes that the node has lately answered with 404. They
-// are refused before a session is paid for them. The others never are: their 404
-// is that of something in front of the node, and may be over in a moment.
+// missingRoutes remembers the optional routes that the node has lately answered
+// with 404, so that they are refused before a session is paid for. All nodes have
+// the other routes: their 404 comes from something in front of the node, and may
+// not last.
 type missingRoutes struct {
 	mu    sync.Mutex
 	until map[string]time.Time // by path
 }
 
-func (m *missingRoutes) note(r route, now time.Time) {
-	if !r.rare {
+func (m *missingRoutes) add(r route, now time.Time) {
+	if !r.optional {
 		return
 	}
 	m.mu.Lock()

@@ -10,10 +10,10 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// upstream is the context of the request to the node. It ends with the
-// session's lease, not with the client's request: the node works on after a
-// client has left, and has to be read to its end.
-func (f *forwarding) upstream() (context.Context, context.CancelCauseFunc) {
+// nodeContext returns the context of the request to the node. It ends with the
+// session's lease and not with the client's request: the node continues to work
+// after a client has left, and must be read to the end of its answer.
+func (f *forwarding) nodeContext() (context.Context, context.CancelCauseFunc) {
 	lease := context.WithoutCancel(f.r.Context())
 	if f.claim != nil {
 		lease = f.claim.LeaseContext()
@@ -21,8 +21,8 @@ func (f *forwarding) upstream() (context.Context, context.CancelCauseFunc) {
 	return context.WithCancelCause(lease)
 }
 
-// releaser returns what the relay calls when the node is done with the request,
-// or given up.
+// releaser returns the function with which the relay releases the session. It is
+// bound to the current claim, because a remedy can replace f.claim.
 func (f *forwarding) releaser() func(drained bool) {
 	claim := f.claim
 	return func(drained bool) { releaseClaim(claim, !drained) }
@@ -51,12 +51,12 @@ func (f *forwarding) relay(resp *http.Response, cancel context.CancelCauseFunc, 
 	f.claim, f.relayed, f.abort = nil, true, result.Abort
 	if !result.Begun && result.Failure.Cause != outcome.ClientLeft {
 		failed := f.truncated(resp, result.Failure)
-		return outcome.Outcome{}, &failure{answer: failed.answer, header: failed.header} // without a session nothing helps
+		return outcome.Outcome{}, &failure{answer: failed.answer, header: failed.header} // no remedy works without a claim
 	}
 	return outcome.Outcome{Cause: result.Failure.Cause, Code: result.Failure.Code, Err: result.Failure.Err}, nil
 }
 
-// truncated understands an answer that is not whole.
+// truncated converts the failure of an answer that is not complete.
 func (f *forwarding) truncated(resp *http.Response, e *relay.Failure) *failure {
 	switch {
 	case e.Body != nil:
@@ -69,7 +69,7 @@ func (f *forwarding) truncated(resp *http.Response, e *relay.Failure) *failure {
 	message := "The provider's answer broke off."
 	switch e.Cause {
 	case outcome.Host:
-		message = "The gateway ended the answer: its time is over, or it is stopping."
+		message = "The gateway ended the answer: it took too long, or the gateway is stopping."
 	case outcome.Database:
 		message = "The session was lost; send the request again."
 	}
@@ -78,12 +78,12 @@ func (f *forwarding) truncated(resp *http.Response, e *relay.Failure) *failure {
 
 // abandoned is the end of a call whose context ended before the node answered.
 func (f *forwarding) abandoned(err error) (outcome.Outcome, *failure) {
-	f.claim = nil // the relay's, which waits for the node
+	f.claim = nil // the relay releases it when the node is done
 	if errors.Is(err, context.Canceled) {
 		return clientLeft(), nil
 	}
 	f.relayed = true
-	return outcome.Outcome{}, &failure{answer: unavailable(outcome.Host, "The gateway's time for the request was over before the model answered.", retrySoon, err)}
+	return outcome.Outcome{}, &failure{answer: unavailable(outcome.Host, "The model did not answer within the gateway's time limit for the request.", retrySoon, err)}
 }
 
 func clientLeft() outcome.Outcome {
