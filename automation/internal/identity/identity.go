@@ -10,27 +10,27 @@ import (
 	"unicode/utf8"
 )
 
-// User is who makes a request. The id is [Valid].
+// User is who makes a request.
 type User struct {
-	ID       string
-	ReadOnly bool // may look at settings, not change them
+	ID       string // passes [Valid]
+	ReadOnly bool   // may read, but change nothing
 }
 
-// Func finds out who makes a request. The error is ErrUnknown or
-// ErrUnavailable, wrapped.
+// Func identifies the user who makes a request. Its error wraps ErrUnknown or
+// ErrUnavailable.
 type Func func(*http.Request) (User, error)
 
 var (
-	// ErrUnknown says that the request belongs to nobody.
-	ErrUnknown = errors.New("the request belongs to nobody")
-	// ErrUnavailable says that at the moment nobody can say whose it is.
+	// ErrUnknown says that no user is known to make the request.
+	ErrUnknown = errors.New("automation: unknown user")
+	// ErrUnavailable says that the user cannot be identified at the moment.
 	ErrUnavailable = errors.New("automation: identity unavailable")
 )
 
-// Challenge is the WWW-Authenticate of a 401.
+// Challenge is the header WWW-Authenticate of a 401.
 const Challenge = `Bearer realm="automation"`
 
-// maxID bounds an id in bytes, as package settings does.
+// maxID bounds an id, in bytes. It is the limit of package settings too.
 const maxID = 256
 
 // Valid reports whether an id can be stored.

@@ -7,23 +7,23 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 )
 
-// Causes lists the causes.
+// Causes lists all causes.
 func Causes() []outcome.Cause {
 	return []outcome.Cause{outcome.None, outcome.Client, outcome.ClientLeft, outcome.Off, outcome.Limit, outcome.Busy, outcome.Opening,
 		outcome.Database, outcome.Host, outcome.Node, outcome.Session, outcome.Provider, outcome.Model, outcome.Internal}
 }
 
-// Codes lists the codes of errors, sorted.
+// Codes lists all codes of errors, sorted.
 func Codes() []outcome.Code { return slices.Sorted(maps.Keys(codeRules)) }
 
-// Skips lists the reasons why automation did not act.
+// Skips lists all reasons why automation does not act on a request.
 func Skips() []outcome.Code {
 	return []outcome.Code{outcome.SkipMethod, outcome.SkipMasterOff, outcome.SkipNobody, outcome.SkipNotIn, outcome.SkipOptedOut, outcome.SkipOwnSession}
 }
 
-// codeRule is what a code of an error goes with.
+// codeRule is the status of an error's code and the causes that it occurs with.
 type codeRule struct {
-	status int // 0: the cause's
+	status int // 0 for the status of the cause
 	causes []outcome.Cause
 }
 
@@ -53,12 +53,12 @@ var codeRules = map[outcome.Code]codeRule{
 	outcome.CodeInternal:           {0, []outcome.Cause{outcome.Internal}},
 }
 
-// CausesOf lists what a request that ended with the code can have ended for;
-// none for a reason of Skip….
+// CausesOf lists the causes with which an error's code occurs. It lists none for
+// a reason of Skip….
 func CausesOf(c outcome.Code) []outcome.Cause { return codeRules[c].causes }
 
-// Status is what a request that ended with a cause and a code is answered
-// with; 0 where the answer is not ours to make.
+// Status is the status of the answer to a request that ended with a cause and a
+// code. It is 0 if the module does not choose it; see [Policy].
 func Status(cause outcome.Cause, code outcome.Code) int {
 	if status := codeRules[code].status; status != 0 {
 		return status

@@ -10,29 +10,31 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 )
 
-// Evidence is what a request says about the feature to a staged rollout.
+// Evidence is how a staged rollout counts a request.
 type Evidence string
 
-// The kinds of evidence. The zero Evidence is that of a request on neither arm,
-// or one that automation did not act on.
+// The kinds of evidence. The zero Evidence is that of a request which is not
+// counted: it is on neither arm, or automation did not act on it.
 const (
-	EvidenceNone     Evidence = "none"     // nothing
+	EvidenceNone     Evidence = "none"     // neither for nor against the feature
 	EvidenceSuccess  Evidence = "success"  // for the feature
-	EvidenceFailure  Evidence = "failure"  // against it
-	EvidenceShared   Evidence = "shared"   // nothing, but both arms suffer: the stage is to hold
-	EvidenceCompared Evidence = "compared" // against it only beyond the control arm's rate
+	EvidenceFailure  Evidence = "failure"  // against the feature
+	EvidenceShared   Evidence = "shared"   // neither, but the stage must wait: the cause affects both arms
+	EvidenceCompared Evidence = "compared" // against the feature only if more frequent than on the control arm
 )
 
 // Policy is what follows from a cause.
 type Policy struct {
-	// Status answers where the code has no status of its own; 0 is an answer
-	// that is not ours to make. A 429 and a 503 say when to come back.
+	// Status is the answer's, unless the code has its own. It is 0 if the module
+	// does not choose it: the client has left, or gets the model's own status. A
+	// 429 and a 503 have a Retry-After.
 	Status   int
 	Evidence Evidence
 	Level    slog.Level // of the request's log line
 }
 
-// Of looks the cause up in the table.
+// Of returns the policy for a cause. An unknown cause has that of
+// outcome.Internal.
 func Of(c outcome.Cause) Policy {
 	if p, ok := policies[c]; ok {
 		return p
@@ -60,19 +62,20 @@ var policies = map[outcome.Cause]Policy{
 // ArmExposed is the Arm of an Outcome whose user has the feature.
 const ArmExposed = "exposed"
 
-// EvidenceOf is what a request says about the feature. One that automation did
-// not act on says nothing against it; of the control arm all requests count.
+// EvidenceOf is the evidence of a request. On the exposed arm, only requests
+// count on which automation acted; on the control arm, all do.
 func EvidenceOf(o outcome.Outcome) Evidence {
-	if o.UserID == "" || o.Arm == "" || o.Arm == ArmExposed && o.Skipped {
+	isOnArm := o.UserID != "" && o.Arm != ""
+	isUnaffected := o.Arm == ArmExposed && o.Skipped
+	if !isOnArm || isUnaffected {
 		return ""
 	}
 	return Of(o.Cause).Evidence
 }
 
-// CauseOf is the cause of an answer of which only the status is known, as of
-// a host's own handler: a good one has none, a 4xx is the client's or, where it
-// is a limit, the model's own, and a 5xx is charged to the provider, because
-// behind a session it is the likeliest.
+// CauseOf is the most likely cause of an answer of which only the status is
+// known, such as that of a host's own handler. A 429 is the model's limit, any
+// other 4xx is the client's error, and a 5xx is the provider's.
 func CauseOf(status int) outcome.Cause {
 	switch {
 	case status >= http.StatusInternalServerError:

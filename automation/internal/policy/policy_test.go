@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The table in one line a cause.
+// The table, with one line for each cause.
 func ExampleOf() {
 	for _, c := range policy.Causes() {
 		p := policy.Of(c)
@@ -36,13 +36,14 @@ func ExampleOf() {
 	// internal    500 failed   failure  ERROR
 }
 
-func TestOf_TreatsAnUnexplainedEndAsInternal(t *testing.T) {
-	if got := policy.Of(""); got != policy.Of(outcome.Internal) {
-		t.Errorf("a request whose end nobody explained has the policy %+v; want Internal's", got)
+func TestOf_TreatsAnUnknownCauseAsInternal(t *testing.T) {
+	if got, want := policy.Of(""), policy.Of(outcome.Internal); got != want {
+		t.Errorf("the zero cause has the policy %+v, want that of outcome.Internal, %+v", got, want)
 	}
 }
 
-// The alert that says to roll back names in PromQL the causes of the table.
+// The alert that says to roll back must select all causes that are evidence
+// against the feature.
 func TestOf_AgreesWithTheRollbackAlert(t *testing.T) {
 	var want []string
 	for _, c := range policy.Causes() {
@@ -57,30 +58,30 @@ func TestOf_AgreesWithTheRollbackAlert(t *testing.T) {
 	}
 	found := regexp.MustCompile(`outcome="failed",cause=~"([a-z|]+)"`).FindAllSubmatch(rules, -1)
 	if len(found) == 0 {
-		t.Fatal("no rule has the causes")
+		t.Fatal("no alert selects failed requests by their causes")
 	}
 	for _, m := range found {
 		got := strings.Split(string(m[1]), "|")
 		slices.Sort(got)
 		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("causes (-table +rules)\n%s", diff)
+			t.Errorf("causes of the alert (-want +got):\n%s", diff)
 		}
 	}
 }
 
-func TestCodes_GoWithTheirCauses(t *testing.T) {
+func TestCodes_AgreeWithTheirCauses(t *testing.T) {
 	for _, code := range policy.Codes() {
 		t.Run(string(code), func(t *testing.T) {
 			if len(policy.CausesOf(code)) == 0 {
-				t.Fatal("no cause leads to this code")
+				t.Fatal("the code has no causes")
 			}
 			for _, cause := range policy.CausesOf(code) {
-				status, want := policy.Status(cause, code), policy.Of(cause)
-				if want.Status != 0 && status/100 != want.Status/100 {
-					t.Errorf("%s: status %d, of another class than the cause's %d", cause, status, want.Status)
+				status, want := policy.Status(cause, code), policy.Of(cause).Status
+				if want != 0 && status/100 != want/100 {
+					t.Errorf("%s: status %d is of another class than the cause's status %d", cause, status, want)
 				}
-				if want.Status == 0 && status != 0 {
-					t.Errorf("%s: status %d, where the answer is not ours to make", cause, status)
+				if want == 0 && status != 0 {
+					t.Errorf("%s: status %d, but the module does not choose the status of this cause", cause, status)
 				}
 			}
 		})
@@ -88,48 +89,53 @@ func TestCodes_GoWithTheirCauses(t *testing.T) {
 	for _, cause := range policy.Causes() {
 		has := slices.ContainsFunc(policy.Codes(), func(c outcome.Code) bool { return slices.Contains(policy.CausesOf(c), cause) })
 		if !has && cause != outcome.None {
-			t.Errorf("no code goes with %s", cause)
+			t.Errorf("the cause %s has no code", cause)
 		}
 	}
 	for _, skip := range policy.Skips() {
 		if len(policy.CausesOf(skip)) != 0 || slices.Contains(policy.Codes(), skip) {
-			t.Errorf("%s is a reason and a code", skip)
+			t.Errorf("%s is both a skip reason and an error's code", skip)
 		}
 	}
 }
 
-func TestOutcome_CountsOnlyWhatAutomationActedOn(t *testing.T) {
+func TestEvidenceOf_CountsExposedRequestsOnlyIfAutomationActed(t *testing.T) {
 	for _, cause := range policy.Causes() {
-		want := policy.Of(cause)
+		want := policy.Of(cause).Evidence
 		acted := outcome.Outcome{Cause: cause, Arm: policy.ArmExposed, UserID: "7"}
-		if acted.Result() == outcome.Untouched || policy.EvidenceOf(acted) != want.Evidence {
-			t.Errorf("%s: %s, %s; want the table's evidence", cause, acted.Result(), policy.EvidenceOf(acted))
-		}
 		skipped := acted
 		skipped.Skipped = true
-		if skipped.Result() != outcome.Untouched || policy.EvidenceOf(skipped) != "" {
-			t.Errorf("%s, not acted on: %s, %s; want no evidence", cause, skipped.Result(), policy.EvidenceOf(skipped))
-		}
 		control := skipped
 		control.Arm = "control"
-		if control.Result() != outcome.Untouched || policy.EvidenceOf(control) != want.Evidence {
-			t.Errorf("%s in the control arm: %s, %s; want the table's evidence", cause, control.Result(), policy.EvidenceOf(control))
-		}
-		for _, nobody := range []outcome.Outcome{{Cause: cause, Arm: policy.ArmExposed}, {Cause: cause, UserID: "7"}} {
-			if policy.EvidenceOf(nobody) != "" {
-				t.Errorf("%s, on no arm: %s", cause, policy.EvidenceOf(nobody))
+		for _, tt := range []struct {
+			name      string
+			outcome   outcome.Outcome
+			untouched bool
+			evidence  policy.Evidence
+		}{
+			{"exposed", acted, false, want},
+			{"exposed and skipped", skipped, true, ""},
+			{"control", control, true, want},
+			{"without a user", outcome.Outcome{Cause: cause, Arm: policy.ArmExposed}, false, ""},
+			{"on no arm", outcome.Outcome{Cause: cause, UserID: "7"}, false, ""},
+		} {
+			if got := policy.EvidenceOf(tt.outcome); got != tt.evidence {
+				t.Errorf("%s, %s: evidence %q, want %q", cause, tt.name, got, tt.evidence)
+			}
+			if result := tt.outcome.Result(); (result == outcome.Untouched) != tt.untouched {
+				t.Errorf("%s, %s: result %s, want untouched: %t", cause, tt.name, result, tt.untouched)
 			}
 		}
 	}
 }
 
-func TestCauseOf_ChargesNoClientError(t *testing.T) {
+func TestCauseOf_BlamesTheProviderOnlyForServerErrors(t *testing.T) {
 	for status, want := range map[int]outcome.Cause{
 		200: outcome.None, 302: outcome.None, 400: outcome.Client, 404: outcome.Client, 429: outcome.Model,
 		500: outcome.Provider, 502: outcome.Provider, 503: outcome.Provider,
 	} {
 		if got := policy.CauseOf(status); got != want {
-			t.Errorf("%d: %s, want %s", status, got, want)
+			t.Errorf("status %d: cause %s, want %s", status, got, want)
 		}
 	}
 }
