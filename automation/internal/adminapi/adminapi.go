@@ -1,5 +1,6 @@
-// Package adminapi is the operators' HTTP API: flags, rollouts, the clean-up
-// and the report. No GET changes anything, and the audit has who did what.
+// Package adminapi is the operators' HTTP API: flags, rollouts, sessions,
+// feedback, the clean-up and the report. No GET changes anything, and the audit
+// records who changed what.
 package adminapi
 
 import (
@@ -32,22 +33,23 @@ type Deps struct {
 	// Authorize returns the name of the operator who makes a request, for the
 	// audit. An error is answered with 401.
 	Authorize func(*http.Request) (actor string, err error)
-	// Explain explains a decision as this process makes it; of no flag where
-	// there is none.
+	// Explain explains a decision as this process makes it. The Flag of the
+	// explanation is empty if there is no such flag.
 	Explain  func(name, userID string) flags.Explanation
 	Store    FlagStore
 	Audit    Audit
 	Rollouts Rollouts
-	// Refresh makes this process read the flags again soon.
+	// Refresh makes this process read the flags soon.
 	Refresh func()
 	Cleanup func(ctx context.Context, dryRun bool) (cleanup.Report, error)
-	// RecordAction writes into the audit what an operator does besides changing
-	// a flag or a rollout, which write their own.
+	// RecordAction writes an operator's action to the audit, other than a change of
+	// a flag or a rollout: those write their own entries.
 	RecordAction func(ctx context.Context, a flagsql.Action, actor string, after map[string]any) error
-	Report       func(ctx context.Context, openBugs *int, since time.Duration) (report.Report, error)
-	// Overview is how the feature is on all replicas.
+	// Report measures the criteria of success and reviews the time since, or the
+	// last week if since is 0. openBugs is nil if it is not known.
+	Report   func(ctx context.Context, openBugs *int, since time.Duration) (report.Report, error)
 	Overview func(ctx context.Context) (Overview, error)
-	// Failures is what lately went wrong for a user, the latest first.
+	// Failures returns what lately failed for a user, the latest first.
 	Failures func(ctx context.Context, userID string) ([]fleet.Failure, error)
 	Feedback Feedback
 	Settings UserSettings
@@ -55,26 +57,26 @@ type Deps struct {
 	// ListSessions lists the sessions of all users.
 	ListSessions func(ctx context.Context, f fleet.SessionFilter) (page []fleet.Session, next string, err error)
 	Models       Models
-	// ModelName returns the name of a model's id, or the id.
+	// ModelName returns the name of the model with an id, or the id if it has none.
 	ModelName func(id string) string
 	// Record is called once for each request, when it has ended.
 	Record func(context.Context, outcome.Outcome)
 	Now    func() time.Time
 }
 
-// FlagStore reads and changes flags; *flags.Store does.
+// FlagStore reads and changes flags. *flags.Store implements it.
 type FlagStore interface {
 	Load(ctx context.Context, known map[string]flags.RowVersion) (flags.LoadResult, error)
 	Get(ctx context.Context, name string) (*flags.Flag, error)
 	Update(ctx context.Context, name string, c flags.Change, actor string, ifVersion int64) (*flags.Flag, error)
 }
 
-// Audit reads who changed a flag; flagsql.Audit does.
+// Audit reads who changed a flag. flagsql.Audit implements it.
 type Audit interface {
 	Events(ctx context.Context, name string, limit int, before int64) ([]flagsql.Event, error)
 }
 
-// Rollouts shows and commands rollouts; *rollout.Store does.
+// Rollouts reads and commands rollouts. *rollout.Store implements it.
 type Rollouts interface {
 	List(ctx context.Context) ([]rollout.Status, error)
 	Get(ctx context.Context, name string) (rollout.Status, error)
@@ -109,9 +111,10 @@ func New(d Deps) http.Handler {
 	return mux
 }
 
+// handler serves a route for an operator. actor is for the audit.
 type handler func(c *httpapi.Call, actor string) error
 
-// headerComment says why an operator does something, percent-encoded.
+// headerComment holds the operator's reason, percent-encoded.
 const headerComment = "X-Automation-Comment"
 
 // withComment adds the operator's reason to their name, so that the audit has
@@ -169,30 +172,29 @@ func Routes(basePath string) []string {
 	return list
 }
 
-// retrySoon is when to come back where nobody knows better.
-const retrySoon = 5 * time.Second
-
-// databaseProblem is what a store's error means to an operator, where it is the
-// database's.
+// databaseProblem converts an error of the database into a 503. It returns any
+// other error as it is.
 func databaseProblem(w http.ResponseWriter, err error) error {
 	switch {
 	case errors.Is(err, sqldb.ErrOutcomeUnknown):
 		httpapi.RetryAfter(w, time.Second)
 		return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable,
-			"It is not known whether the change was made: look again to find out.").WithCause(err))
+			"It is not known whether the change was made: read the current state to find out.").WithCause(err))
 	case errors.Is(err, sqldb.ErrUnavailable):
-		httpapi.RetryAfter(w, retrySoon)
+		httpapi.RetryAfter(w, httpapi.RetrySoon)
 		return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable,
 			"The database cannot be reached; nothing was changed.").WithCause(err))
 	}
 	return err
 }
 
-// NotFound answers every request as if there were no such API.
+// NotFound is the handler while there is no token: it answers every request with
+// 404.
 func NotFound() http.Handler { return problem.Routes(http.NewServeMux()) }
 
-// page reads ?limit= (1 to 1,000; 100) and ?before=, an id.
-func page(q url.Values) (limit int, before int64, err error) {
+// parsePage parses ?limit= (1 to 1,000; by default 100) and ?before= (an id; by
+// default 0).
+func parsePage(q url.Values) (limit int, before int64, err error) {
 	limit = 100
 	var invalid []problem.FieldError
 	if s := q.Get("limit"); s != "" {
@@ -211,10 +213,10 @@ func page(q url.Values) (limit int, before int64, err error) {
 	return limit, before, nil
 }
 
-// decodeOptional decodes a body that need not be there.
+// decodeOptional decodes a body if there is one.
 func decodeOptional(r *http.Request, dst any) error {
 	if r.ContentLength == 0 {
 		return nil
 	}
-	return problem.Decode(r, maxPlan, dst)
+	return problem.Decode(r, maxPlanBody, dst)
 }

@@ -15,19 +15,19 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
-// Feedback lists what users said and notes what was dealt with; *feedback.Store
-// does.
+// Feedback lists feedback and marks entries as done. *feedback.Store implements
+// it.
 type Feedback interface {
 	List(ctx context.Context, f feedback.Filter) ([]feedback.Entry, error)
 	CountByStage(ctx context.Context) ([]feedback.StageCount, error)
 	MarkDone(ctx context.Context, id int64, actor string) (feedback.Entry, error)
 }
 
-// listFeedback answers with entries, newest first, and the counts of each
-// stage; ?format=csv with the entries alone.
+// listFeedback answers with entries, newest first, and the counts for each
+// stage; with ?format=csv only with the entries.
 func (a *api) listFeedback(c *httpapi.Call, _ string) error {
 	q := c.R.URL.Query()
-	limit, before, err := page(q)
+	limit, before, err := parsePage(q)
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func (a *api) explainFlag(c *httpapi.Call, _ string) error {
 }
 
 func (a *api) listFlagEvents(c *httpapi.Call, _ string) error {
-	limit, before, err := page(c.R.URL.Query())
+	limit, before, err := parsePage(c.R.URL.Query())
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (a *api) patchFlag(c *httpapi.Call, actor string) error {
 	}
 	a.Refresh()
 	effect, err := a.Rollouts.HandEditEffect(c.R.Context(), f.Name)
-	if err != nil { // the flag has been changed all the same, so the answer is no error
+	if err != nil { // no reason to answer with an error: the flag has been changed
 		effect = "The effect on its rollout cannot be read at the moment: look at the rollout."
 	}
 	c.W.Header().Set("ETag", httpapi.ETag(f.Version))
@@ -88,7 +88,7 @@ func (a *api) updateIf(c *httpapi.Call, change flags.Change, actor string) (*fla
 	version, exact := p.Version()
 	switch {
 	case p.None():
-		version = 0 // Update then replaces any
+		version = 0 // Update replaces any version
 	case !exact:
 		current, err := a.Store.Get(c.R.Context(), name)
 		if err != nil {
@@ -111,7 +111,7 @@ func answerFlag(w http.ResponseWriter, f *flags.Flag) error {
 
 var flagChanged = problem.New(http.StatusPreconditionFailed, "The flag has changed meanwhile: get it again, and send its ETag as If-Match.")
 
-// flagProblem converts an error of the flags' store into a response.
+// flagProblem converts an error of the flags' store into the answer.
 func flagProblem(w http.ResponseWriter, err error) error {
 	switch {
 	case errors.Is(err, flags.ErrNotFound):
@@ -131,10 +131,10 @@ func flagProblem(w http.ResponseWriter, err error) error {
 	return databaseProblem(w, err)
 }
 
-// malformedRow is the response for a row that was written without the
-// constraints, and that only SQL can fix.
-func malformedRow(of string, reason, err error) error {
-	return problem.New(http.StatusConflict, "The "+of+"'s row is malformed: "+reason.Error()+". Fix it with SQL.").WithCause(err)
+// malformedRow is the answer for a row that violates the table's constraints.
+// Only SQL can fix it.
+func malformedRow(owner string, reason, err error) error {
+	return problem.New(http.StatusConflict, "The "+owner+"'s row is malformed: "+reason.Error()+". Fix it with SQL.").WithCause(err)
 }
 
 // fieldErrors returns all field errors that err wraps.

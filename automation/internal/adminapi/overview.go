@@ -8,34 +8,35 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/fleet"
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
-	"github.com/MorpheusAIs/gateway-automation/automation/session"
+
 	"github.com/MorpheusAIs/gateway-automation/flags"
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-// Overview is how the feature is, on all replicas and on the one that answers.
+// Overview is the state of the feature, on all replicas and on the one that
+// answers.
 type Overview struct {
-	MasterOn   bool             `json:"master_on"`  // this process's master switch
-	Flag       *FlagSummary     `json:"flag"`       // as this process decides by it; nil before it was read
-	Components any              `json:"components"` // of this process, as its readiness has them
-	Sessions   map[string]int64 `json:"sessions"`   // by state, of all replicas
-	OptedIn    int64            `json:"opted_in"`   // users whose stored settings have it on
-	OptedOut   int64            `json:"opted_out"`
-	ActiveWeek int64            `json:"users_last_week"` // users who used a session in the last seven days
+	MasterOn   bool             `json:"master_on"`       // this process's master switch
+	Flag       *FlagSummary     `json:"flag"`            // as this process has read it; nil before that
+	Components any              `json:"components"`      // of this process, as in its readiness
+	Sessions   map[string]int64 `json:"sessions"`        // by state, of all replicas
+	OptedIn    int64            `json:"opted_in"`        // users whose stored settings have automation on
+	OptedOut   int64            `json:"opted_out"`       // users whose stored settings have automation off
+	ActiveWeek int64            `json:"users_last_week"` // users for whom a session was opened in the last seven days
 	CountedAt  time.Time        `json:"counted_at"`      // when the users were counted
 	Chats      fleet.Chats      `json:"chats"`
-	Opens      []fleet.Opens    `json:"opens"`    // of the last hour, by what they were for
+	Opens      []fleet.Opens    `json:"opens"`    // of the last hour, by purpose
 	Alerts     []fleet.Alert    `json:"alerts"`   // those of deploy/prometheus whose condition is met
-	Replicas   any              `json:"replicas"` // those that reported themselves lately
+	Replicas   any              `json:"replicas"` // those that have reported lately
 }
 
 // FlagSummary is a flag without its lists, which may have 10,000 ids each.
 type FlagSummary struct {
 	Enabled       bool             `json:"enabled"`
-	EnabledUsers  int              `json:"enabled_users"` // how many are listed
-	DisabledUsers int              `json:"disabled_users"`
+	EnabledUsers  int              `json:"enabled_users"`  // the length of its list
+	DisabledUsers int              `json:"disabled_users"` // the length of its list
 	Percentage    flags.Percentage `json:"rollout_percentage"`
 	Notice        string           `json:"notice"`
 	Version       int64            `json:"version"`
@@ -43,7 +44,7 @@ type FlagSummary struct {
 	UpdatedBy     string           `json:"updated_by"`
 }
 
-// SummarizeFlag returns the summary of a flag, nil of none.
+// SummarizeFlag returns the summary of a flag. It returns nil for nil.
 func SummarizeFlag(f *flags.Flag) *FlagSummary {
 	if f == nil {
 		return nil
@@ -59,20 +60,20 @@ func (a *api) getOverview(c *httpapi.Call, _ string) error {
 	return problem.WriteJSON(c.W, http.StatusOK, overview)
 }
 
-// UserSettings reads what a user chose; *settings.Store does.
+// UserSettings reads what a user has chosen. *settings.Store implements it.
 type UserSettings interface {
 	Get(ctx context.Context, userID string) (settings.Settings, error)
 }
 
-// Models resolves names; *mapping.Catalog does.
+// Models resolves and lists the models. *mapping.Catalog implements it.
 type Models interface {
 	Resolve(name string, want mapping.Type) (mapping.Model, error)
 	Table() *mapping.Table
 	Health() mapping.Health
 }
 
-// getUser answers with what support needs to know of one user; the decision is
-// at /flags/{name}/users/{id}.
+// getUser answers with what support needs to know about a user, except the
+// flag's decision, which is at /flags/{name}/users/{id}.
 func (a *api) getUser(c *httpapi.Call, _ string) error {
 	id := c.R.PathValue("id")
 	chosen, err := a.Settings.Get(c.R.Context(), id)
@@ -92,7 +93,7 @@ func (a *api) getUser(c *httpapi.Call, _ string) error {
 	}
 	sessions := make([]sessionAnswer, len(open))
 	for i, s := range open {
-		sessions[i] = sessionAnswer{s.SessionID, a.ModelName(s.ModelID), stateOf(s), s.OpenedAt, s.EndsAt}
+		sessions[i] = sessionAnswer{s.SessionID, a.ModelName(s.ModelID), httpapi.SessionState(s), s.OpenedAt, s.EndsAt}
 	}
 	used, err := a.Sessions.Usage(c.R.Context(), id)
 	if err != nil {
@@ -112,16 +113,6 @@ func (a *api) getUser(c *httpapi.Call, _ string) error {
 	return problem.WriteJSON(c.W, http.StatusOK, answer)
 }
 
-func stateOf(s session.Info) string {
-	switch {
-	case s.Ending:
-		return "ending"
-	case s.InUse:
-		return "in_use"
-	}
-	return "idle"
-}
-
 type modelAnswer struct {
 	Name  string `json:"name"`
 	ID    string `json:"id"`
@@ -132,7 +123,7 @@ type modelAnswer struct {
 func (a *api) listModels(c *httpapi.Call, _ string) error {
 	table := a.Models.Table()
 	if table == nil {
-		httpapi.RetryAfter(c.W, retrySoon)
+		httpapi.RetryAfter(c.W, httpapi.RetrySoon)
 		return httpapi.Fail(outcome.Host, problem.New(http.StatusServiceUnavailable, "The table of models is not loaded."))
 	}
 	models := []modelAnswer{}
@@ -142,8 +133,8 @@ func (a *api) listModels(c *httpapi.Call, _ string) error {
 	return problem.WriteJSON(c.W, http.StatusOK, map[string]any{"models": models, "loaded_at": a.Models.Health().LoadedAt})
 }
 
-// resolveModel answers what a name means on a route of a type, as the gateway
-// resolves it.
+// resolveModel answers with the model that ?name= means to a request that needs a
+// model of ?type=.
 func (a *api) resolveModel(c *httpapi.Call, _ string) error {
 	q := c.R.URL.Query()
 	m, err := a.Models.Resolve(q.Get("name"), mapping.Type(q.Get("type")))

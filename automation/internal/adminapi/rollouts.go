@@ -13,8 +13,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
-// maxPlan is the most bytes of a rollout's plan.
-const maxPlan = 8 << 20
+// maxPlanBody bounds a body with a rollout's plan, in bytes.
+const maxPlanBody = 8 << 20
 
 func (a *api) listRollouts(c *httpapi.Call, _ string) error {
 	list, err := a.Rollouts.List(c.R.Context())
@@ -37,7 +37,7 @@ func (a *api) getRollout(c *httpapi.Call, _ string) error {
 }
 
 func (a *api) listRolloutEvents(c *httpapi.Call, _ string) error {
-	limit, before, err := page(c.R.URL.Query())
+	limit, before, err := parsePage(c.R.URL.Query())
 	if err != nil {
 		return err
 	}
@@ -48,8 +48,8 @@ func (a *api) listRolloutEvents(c *httpapi.Call, _ string) error {
 	return problem.WriteJSON(c.W, http.StatusOK, map[string]any{"events": append([]rollout.Event{}, events...)})
 }
 
-// startRollout makes a rollout, by the plan that is given or the deployment's,
-// and starts it; one that is pending is started as it is where none is given.
+// startRollout creates a rollout by the given plan or the deployment's, and
+// starts it. If no plan is given, a pending rollout is started with its own.
 func (a *api) startRollout(c *httpapi.Call, actor string) error {
 	var body struct {
 		Plan *rollout.Plan `json:"plan"`
@@ -58,11 +58,12 @@ func (a *api) startRollout(c *httpapi.Call, actor string) error {
 		return err
 	}
 	name := c.R.PathValue("name")
-	now, err := a.Rollouts.Get(c.R.Context(), name)
+	current, err := a.Rollouts.Get(c.R.Context(), name)
 	if err != nil && !errors.Is(err, rollout.ErrNotFound) {
 		return rolloutProblem(c.W, err)
 	}
-	if body.Plan != nil || err != nil || now.State != rollout.StatePending {
+	isPending := err == nil && current.State == rollout.StatePending
+	if body.Plan != nil || !isPending {
 		plan := rollout.DefaultPlan()
 		if body.Plan != nil {
 			plan = *body.Plan
@@ -76,11 +77,11 @@ func (a *api) startRollout(c *httpapi.Call, actor string) error {
 
 func (a *api) commandRollout(action rollout.Action) handler {
 	return func(c *httpapi.Call, actor string) error {
-		dry, err := decodeDryRun(c)
+		dryRun, err := decodeDryRun(c)
 		if err != nil {
 			return err
 		}
-		return a.execute(c, rollout.Command{Action: action, Actor: actor, DryRun: dry})
+		return a.execute(c, rollout.Command{Action: action, Actor: actor, DryRun: dryRun})
 	}
 }
 
@@ -104,7 +105,7 @@ func decodeDryRun(c *httpapi.Call) (bool, error) {
 	return body.DryRun != nil && *body.DryRun, nil
 }
 
-// rolloutProblem is what the controller's error means to an operator.
+// rolloutProblem converts an error of the rollouts' store into the answer.
 func rolloutProblem(w http.ResponseWriter, err error) error {
 	if illegal, ok := errors.AsType[*rollout.IllegalError](err); ok {
 		return problem.New(http.StatusConflict, illegal.Error()+".").WithCause(err)
@@ -125,63 +126,65 @@ func rolloutProblem(w http.ResponseWriter, err error) error {
 	return flagProblem(w, err)
 }
 
-// postCleanup makes one pass of the clean-up, or says what it would remove. The
-// audit has it before anything is removed: a pass may be cut off.
+// postCleanup makes one pass of the clean-up, or in a dry run says what it would
+// remove. The audit is written first, because a pass may be interrupted.
 func (a *api) postCleanup(c *httpapi.Call, actor string) error {
-	dry, err := decodeDryRun(c)
+	dryRun, err := decodeDryRun(c)
 	if err != nil {
 		return err
 	}
-	if !dry {
+	if !dryRun {
 		if err := a.RecordAction(c.R.Context(), flagsql.ActionCleanup, actor, map[string]any{"cleanup": "begun"}); err != nil {
 			return databaseProblem(c.W, err)
 		}
 	}
-	report, err := a.Cleanup(c.R.Context(), dry)
+	report, err := a.Cleanup(c.R.Context(), dryRun)
 	if err != nil {
 		return flagProblem(c.W, err)
 	}
 	return problem.WriteJSON(c.W, http.StatusOK, report)
 }
 
-// maxReviewed is the longest span that a report reviews.
-const maxReviewed = 366 * 24 * time.Hour
+// maxReportSpan bounds ?since= of getReport.
+const maxReportSpan = 366 * 24 * time.Hour
 
 // getReport measures the deployment plan's criteria of success, and reviews the
-// last week or the span that is asked for.
+// last week or the time of ?since=.
 func (a *api) getReport(c *httpapi.Call, _ string) error {
+	q := c.R.URL.Query()
 	var since time.Duration
-	if text := c.R.URL.Query().Get("since"); text != "" {
+	if s := q.Get("since"); s != "" {
 		var err error
-		if since, err = time.ParseDuration(text); err != nil || since <= 0 || since > maxReviewed {
-			return problem.Invalid(problem.FieldError{Field: "since", Message: "must be a span of at most a year such as 168h"})
+		if since, err = time.ParseDuration(s); err != nil || since <= 0 || since > maxReportSpan {
+			return problem.Invalid(problem.FieldError{Field: "since", Message: "must be a duration such as 168h, of at most a year"})
 		}
 	}
-	var bugs *int
-	if text := c.R.URL.Query().Get("open_bugs"); text != "" {
-		n, err := strconv.Atoi(text)
+	var openBugs *int
+	if s := q.Get("open_bugs"); s != "" {
+		n, err := strconv.Atoi(s)
 		if err != nil || n < 0 {
-			return problem.Invalid(problem.FieldError{Field: "open_bugs", Message: "must be a number of open P0 and P1 bugs"})
+			return problem.Invalid(problem.FieldError{Field: "open_bugs", Message: "must be the number of open P0 and P1 bugs"})
 		}
-		bugs = &n
+		openBugs = &n
 	}
-	report, err := a.Report(c.R.Context(), bugs, since)
+	report, err := a.Report(c.R.Context(), openBugs, since)
 	if err != nil {
 		return rolloutProblem(c.W, err)
 	}
 	return problem.WriteJSON(c.W, http.StatusOK, report)
 }
 
-// maxSpan bounds ?since=: what the clean-up keeps is longer.
-const maxSpan = 30 * 24 * time.Hour
+// maxSeriesSpan bounds ?since= of getSeries. The clean-up keeps the evidence
+// longer.
+const maxSeriesSpan = 30 * 24 * time.Hour
 
-// getSeries answers with a rollout's evidence over time, for charts: ?since= is
-// a duration such as 24h, the default.
+// getSeries answers with a rollout's evidence over time, for charts. ?since= is
+// a duration, by default 24h.
 func (a *api) getSeries(c *httpapi.Call, _ string) error {
 	span := 24 * time.Hour
 	if s := c.R.URL.Query().Get("since"); s != "" {
 		var err error
-		if span, err = time.ParseDuration(s); err != nil || span < time.Minute || span > maxSpan {
+		if span, err = time.ParseDuration(s); err != nil || span < time.Minute || span > maxSeriesSpan {
 			return problem.Invalid(problem.FieldError{Field: "since", Message: "must be a duration from 1m to 720h"})
 		}
 	}

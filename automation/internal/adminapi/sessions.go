@@ -13,7 +13,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 )
 
-// Sessions ends sessions and shows a user's; *session.Manager does.
+// Sessions ends sessions and lists a user's. *session.Manager implements it.
 type Sessions interface {
 	List(ctx context.Context, userID string) ([]session.Info, error)
 	EndAny(ctx context.Context, id session.ID) error
@@ -21,12 +21,12 @@ type Sessions interface {
 }
 
 // listSessions answers with the sessions of all users, newest first, filtered
-// by ?user= and ?state=; ?before= is the cursor that "next" gave.
+// by ?user= and ?state=. ?before= is the "next" of the page before.
 func (a *api) listSessions(c *httpapi.Call, _ string) error {
 	q := c.R.URL.Query()
 	cursor := q.Get("before")
-	q.Del("before") // page knows numbers alone
-	limit, _, err := page(q)
+	q.Del("before") // parsePage accepts only a number
+	limit, _, err := parsePage(q)
 	if err != nil {
 		return err
 	}
@@ -40,8 +40,8 @@ func (a *api) listSessions(c *httpapi.Call, _ string) error {
 	return problem.WriteJSON(c.W, http.StatusOK, map[string]any{"sessions": append([]fleet.Session{}, list...), "next": next})
 }
 
-// endSession ends a session and writes into the audit who did. Where the second
-// fails, both can be repeated.
+// endSession ends a session and writes to the audit who did so. If writing fails,
+// the operator can repeat the request.
 func (a *api) endSession(c *httpapi.Call, actor string) error {
 	notFound := problem.New(http.StatusNotFound, "There is no open session of that id.")
 	id, err := session.ParseID(c.R.PathValue("id"))
@@ -54,11 +54,11 @@ func (a *api) endSession(c *httpapi.Call, actor string) error {
 	case err != nil:
 		return databaseProblem(c.W, err)
 	}
-	ctx := context.WithoutCancel(c.R.Context()) // what was done is recorded, whether or not the operator waits
+	ctx := context.WithoutCancel(c.R.Context()) // the audit needs the entry even if the operator has left
 	if err := a.RecordAction(ctx, flagsql.ActionEndSession, actor, map[string]any{"session_id": id}); err != nil {
-		httpapi.RetryAfter(c.W, retrySoon)
+		httpapi.RetryAfter(c.W, httpapi.RetrySoon)
 		return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable,
-			"The session is to end, but the audit does not have it: end it again.").WithCause(err))
+			"The session will end, but the audit could not be written: send the request again.").WithCause(err))
 	}
 	return problem.WriteJSON(c.W, http.StatusOK, map[string]string{"id": string(id), "state": "ending"})
 }

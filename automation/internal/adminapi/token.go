@@ -20,12 +20,11 @@ import (
 // headerActor names the operator behind the shared token, for the audit.
 const headerActor = "X-Automation-Actor"
 
-// Wrong tokens that one source may send in a minute, and how many sources are
-// remembered.
+// A source may send maxGuesses wrong tokens in a guessWindow.
 const (
 	maxGuesses   = 10
 	guessWindow  = time.Minute
-	guessSources = 10_000
+	guessSources = 10_000 // how many sources are remembered: those seen last
 )
 
 // guessLimitError says that a source has sent too many wrong tokens.
@@ -33,11 +32,11 @@ type guessLimitError struct{ retry time.Duration }
 
 func (e *guessLimitError) Error() string { return "automation: too many wrong tokens" }
 
-// ByToken authorizes whoever sends the bearer token. The audit shows "admin",
-// or "admin:" and what the header X-Automation-Actor says. A source that has
-// sent ten wrong tokens within a minute is refused until the minute is over,
-// with the right one too. The source is the connection's address: behind a
-// proxy it is the proxy's.
+// ByToken authorizes requests that send the bearer token. The actor is "admin",
+// or "admin:" and the value of the header X-Automation-Actor. A source that has
+// sent ten wrong tokens within a minute is refused until the minute is over, even
+// with the right token. The source is the connection's address: behind a proxy it
+// is the proxy's.
 func ByToken(token string, now func() time.Time, logger *slog.Logger) func(*http.Request) (actor string, err error) {
 	want := sha256.Sum256([]byte(token))
 	guesses := newGuessLimiter(now)
@@ -50,10 +49,11 @@ func ByToken(token string, now func() time.Time, logger *slog.Logger) func(*http
 			return "", &guessLimitError{retry}
 		}
 		scheme, sent, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		// Digests, so that the time it takes says nothing, not even about the length.
+		// Digests have one length, so that the time of the comparison reveals nothing
+		// about the token, not even its length.
 		got := sha256.Sum256([]byte(sent))
 		if subtle.ConstantTimeCompare(want[:], got[:]) != 1 || !strings.EqualFold(scheme, "Bearer") {
-			if sent != "" { // nobody guesses by sending nothing
+			if sent != "" { // an empty token is no guess
 				guesses.add(source)
 				logger.WarnContext(r.Context(), "wrong token for the admin API", "source", source)
 			}
@@ -63,7 +63,7 @@ func ByToken(token string, now func() time.Time, logger *slog.Logger) func(*http
 		case name == "":
 			return "admin", nil
 		case !identity.Valid(name):
-			return "", fmt.Errorf("automation: %s is no name", headerActor)
+			return "", fmt.Errorf("automation: the header %s is not a valid name", headerActor)
 		default:
 			return "admin:" + name, nil
 		}
@@ -85,12 +85,12 @@ type guessCount struct {
 func newGuessLimiter(now func() time.Time) *guessLimiter {
 	sources, err := lru.New[string, *guessCount](guessSources)
 	if err != nil {
-		panic(err) // for sizes below one only
+		panic(err) // impossible: the size is positive
 	}
 	return &guessLimiter{now: now, sources: sources}
 }
 
-// wait is for how long a source is refused.
+// wait returns for how long a source is still refused; 0 if it is not.
 func (l *guessLimiter) wait(source string) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -101,6 +101,7 @@ func (l *guessLimiter) wait(source string) time.Duration {
 	return max(c.began.Add(guessWindow).Sub(l.now()), 0)
 }
 
+// add counts a wrong token.
 func (l *guessLimiter) add(source string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -6,8 +6,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// Budget is what remains of a user's limits, in JSON. A limit that is off is
-// null.
+// Budget is what a user's limits still allow, in JSON. A field is null if its
+// limit is off.
 type Budget struct {
 	SessionsHeld  int        `json:"sessions_held"`
 	SessionsMax   *int       `json:"sessions_max"`
@@ -18,15 +18,15 @@ type Budget struct {
 
 // NewBudget returns the budget of a user at the time now.
 func NewBudget(u session.Usage, now time.Time) *Budget {
-	left := func(limit, used int) *int {
+	remaining := func(limit, used int) *int {
 		if limit == 0 { // off
 			return nil
 		}
 		n := max(limit-used, 0)
 		return &n
 	}
-	b := Budget{SessionsHeld: u.Held, SessionsMax: left(u.MaxHeld, 0),
-		OpensLeftHour: left(u.MaxOpensHour, u.OpensHour), OpensLeftDay: left(u.MaxOpensDay, u.OpensDay)}
+	b := Budget{SessionsHeld: u.Held, SessionsMax: remaining(u.MaxHeld, 0),
+		OpensLeftHour: remaining(u.MaxOpensHour, u.OpensHour), OpensLeftDay: remaining(u.MaxOpensDay, u.OpensDay)}
 	if u.FreeIn > 0 {
 		at := now.Add(u.FreeIn).UTC().Truncate(time.Second)
 		b.NextFreeAt = &at

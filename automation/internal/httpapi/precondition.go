@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// ETag is the entity tag of a version.
+// ETag is a version as an entity tag.
 func ETag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
 
 // NotModified reports whether the request's If-None-Match lists etag.
@@ -27,7 +27,7 @@ func ReadPreconditions(r *http.Request) Preconditions {
 	return Preconditions{parseTags(r.Header.Values("If-Match")), parseTags(r.Header.Values("If-None-Match"))}
 }
 
-// None reports whether every version may be overwritten: the request has no
+// None reports whether any version may be overwritten: the request has no
 // condition, or only If-Match: *, which any existing resource meets.
 func (p Preconditions) None() bool {
 	return p.noneMatch == nil && (p.match == nil || slices.Equal(p.match, []string{"*"}))
@@ -44,7 +44,7 @@ func (p Preconditions) Version() (int64, bool) {
 }
 
 // Hold reports whether version may be overwritten. stored is false if nothing
-// is stored yet, which is what If-None-Match: * asks for.
+// is stored yet; If-None-Match: * requires that.
 func (p Preconditions) Hold(version int64, stored bool) bool {
 	etag := ETag(version)
 	if p.match != nil && !isListed(p.match, etag, equalStrong) {
@@ -56,7 +56,8 @@ func (p Preconditions) Hold(version int64, stored bool) bool {
 	return !isListed(p.noneMatch, etag, equalWeak)
 }
 
-// equalStrong and equalWeak are RFC 9110's two ways to compare entity tags.
+// equalStrong and equalWeak compare entity tags as RFC 9110, section 8.8.3.2,
+// defines.
 func equalStrong(a, b string) bool { return a == b }
 func equalWeak(a, b string) bool {
 	return strings.TrimPrefix(a, "W/") == strings.TrimPrefix(b, "W/")

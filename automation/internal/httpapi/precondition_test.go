@@ -7,7 +7,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/internal/httpapi"
 )
 
-func TestPreconditions_HoldAsRFC9110Says(t *testing.T) {
+func TestPreconditions_HoldAsInRFC9110(t *testing.T) {
 	for _, tt := range []struct {
 		match, noneMatch []string
 		version          int64
@@ -33,7 +33,7 @@ func TestPreconditions_HoldAsRFC9110Says(t *testing.T) {
 		r := httptest.NewRequest("PUT", "/", nil)
 		r.Header["If-Match"], r.Header["If-None-Match"] = tt.match, tt.noneMatch
 		if got := httpapi.ReadPreconditions(r).Hold(tt.version, tt.stored); got != tt.want {
-			t.Errorf("If-Match %q, If-None-Match %q, version %d, stored %v: %v", tt.match, tt.noneMatch, tt.version, tt.stored, got)
+			t.Errorf("If-Match %q, If-None-Match %q, version %d, stored %t: Hold = %t, want %t", tt.match, tt.noneMatch, tt.version, tt.stored, got, tt.want)
 		}
 	}
 }
@@ -47,7 +47,7 @@ func FuzzPreconditions(f *testing.F) {
 		r.Header["If-Match"], r.Header["If-None-Match"] = []string{match}, []string{noneMatch}
 		p := httpapi.ReadPreconditions(r)
 		if version, ok := p.Version(); ok && (p.None() || !p.Hold(version, true)) {
-			t.Errorf("%q: the only version %d does not hold", match, version)
+			t.Errorf("If-Match %q, If-None-Match %q: None = %t and Hold(%d) = %t, want false and true for the only version", match, noneMatch, p.None(), version, p.Hold(version, true))
 		}
 	})
 }

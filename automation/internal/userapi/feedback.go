@@ -14,18 +14,19 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 )
 
-// Feedback stores what users say; *feedback.Store does.
+// Feedback stores what users say. *feedback.Store implements it.
 type Feedback interface {
 	Add(ctx context.Context, flag, userID, key string, rating *int, message string) (feedback.Entry, error)
 }
 
-// maxFeedback bounds a body: 2,000 characters, each escaped.
-const maxFeedback = 32 << 10
+// maxFeedbackBody bounds a body, in bytes. It is enough for a message of 2,000
+// characters that are all escaped.
+const maxFeedbackBody = 32 << 10
 
-// How often a user may give feedback: feedbackAtOnce, and then once each
+// A user may give feedback feedbackBurst times in a row, and then once each
 // feedbackInterval.
 const (
-	feedbackAtOnce   = 5
+	feedbackBurst    = 5
 	feedbackInterval = time.Minute
 )
 
@@ -36,26 +37,26 @@ type feedbackAnswer struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
-// postFeedback takes what a user says who has the feature or had it. It answers
-// also while the flag is off: that is when there is something to say.
+// postFeedback stores feedback of a user who has the feature, or had it. It
+// does so even while the flag is off, because then users have most to say.
 func (a *api) postFeedback(c *httpapi.Call) error {
 	if err := a.authenticate(c); err != nil {
 		return err
 	}
 	if c.User.ReadOnly {
-		return httpapi.Fail(outcome.Client, problem.New(http.StatusForbidden, "This API key may read only."))
+		return httpapi.Fail(outcome.Client, readOnlyKey)
 	}
 	var body struct {
 		Rating  *int   `json:"rating"`
 		Message string `json:"message"`
 	}
-	if err := problem.Decode(c.R, maxFeedback, &body); err != nil {
+	if err := problem.Decode(c.R, maxFeedbackBody, &body); err != nil {
 		return err
 	}
 	if err := feedback.Check(body.Rating, body.Message); err != nil {
 		return invalidFeedback(err)
 	}
-	if had, err := a.hadFeature(c); err != nil {
+	if had, err := a.hasHadFeature(c); err != nil {
 		return storeProblem(c.W, err)
 	} else if !had {
 		return httpapi.Fail(outcome.Off, problem.New(http.StatusNotFound, "Automation is not available."))
@@ -64,7 +65,8 @@ func (a *api) postFeedback(c *httpapi.Call) error {
 		httpapi.RetryAfter(c.W, feedbackInterval)
 		return httpapi.Fail(outcome.Limit, problem.New(http.StatusTooManyRequests, "Thank you; wait a minute before you send more."))
 	}
-	// A client that repeats a request sends its key again; keys are each user's own.
+	// A client that repeats a request sends the same key. The user's id below keeps
+	// the keys of different users apart.
 	key := c.R.Header.Get("Idempotency-Key")
 	if key == "" || len(key) > 128 || strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		key = rand.Text()
@@ -82,21 +84,24 @@ func (a *api) postFeedback(c *httpapi.Call) error {
 	return problem.WriteJSON(c.W, http.StatusCreated, feedbackAnswer{e.ID, e.Rating, e.Message, e.CreatedAt.Time})
 }
 
-// hadFeature reports whether a user has the feature, or shows that they had it:
-// by settings they stored, or a session that is open.
-func (a *api) hadFeature(c *httpapi.Call) (bool, error) {
+// hasHadFeature reports whether a user has the feature, or had it: then they
+// have stored settings, or an open session.
+func (a *api) hasHadFeature(c *httpapi.Call) (bool, error) {
 	if a.Decide(c.User.ID).On {
 		return true, nil
 	}
 	s, err := a.Settings.Get(c.R.Context(), c.User.ID)
-	if err != nil || !s.CreatedAt.IsZero() {
-		return err == nil, err
+	if err != nil {
+		return false, err
+	}
+	if isStored := !s.CreatedAt.IsZero(); isStored {
+		return true, nil
 	}
 	list, err := a.Sessions.List(c.R.Context(), c.User.ID)
 	return len(list) > 0, err
 }
 
-// invalidFeedback names the field that is out of bounds.
+// invalidFeedback is the answer to feedback with a field that is out of bounds.
 func invalidFeedback(err error) error {
 	var invalid *feedback.InvalidError
 	if !errors.As(err, &invalid) {

@@ -8,28 +8,31 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// How often a user may change their settings: changesAtOnce, and then one each
+// A user may make changeBurst changes in a row, and then one each
 // changeInterval.
 const (
-	changesAtOnce  = 30
+	changeBurst    = 30
 	changeInterval = 2 * time.Second
 )
 
-// limitedUsers is how many users a limiter remembers, the latest.
+// limitedUsers is how many users a limiter remembers: those seen last.
 const limitedUsers = 10_000
 
 // limiter bounds how often each user does something.
 type limiter struct {
-	atOnce   int
+	burst    int
 	interval time.Duration
 
 	mu    sync.Mutex
 	users *lru.Cache[string, *rate.Limiter]
 }
 
-func newLimiter(atOnce int, interval time.Duration) *limiter {
-	users, _ := lru.New[string, *rate.Limiter](limitedUsers) // fails for sizes below one only
-	return &limiter{atOnce: atOnce, interval: interval, users: users}
+func newLimiter(burst int, interval time.Duration) *limiter {
+	users, err := lru.New[string, *rate.Limiter](limitedUsers)
+	if err != nil {
+		panic(err) // impossible: the size is positive
+	}
+	return &limiter{burst: burst, interval: interval, users: users}
 }
 
 func (l *limiter) allow(userID string) bool {
@@ -37,7 +40,7 @@ func (l *limiter) allow(userID string) bool {
 	defer l.mu.Unlock()
 	u, ok := l.users.Get(userID)
 	if !ok {
-		u = rate.NewLimiter(rate.Every(l.interval), l.atOnce)
+		u = rate.NewLimiter(rate.Every(l.interval), l.burst)
 		l.users.Add(userID, u)
 	}
 	return u.Allow()

@@ -12,7 +12,7 @@ import (
 
 type sessionAnswer struct {
 	ID       string    `json:"id"`
-	Model    string    `json:"model"` // its name, or its id where it has none any more
+	Model    string    `json:"model"` // its name, or its id if it no longer has a name
 	ModelID  string    `json:"model_id"`
 	State    string    `json:"state"` // idle, in_use, ending
 	OpenedAt time.Time `json:"opened_at"`
@@ -20,14 +20,7 @@ type sessionAnswer struct {
 }
 
 func (a *api) sessionAnswer(s session.Info) sessionAnswer {
-	answer := sessionAnswer{ID: s.SessionID, Model: a.ModelName(s.ModelID), ModelID: s.ModelID, State: "idle", OpenedAt: s.OpenedAt, EndsAt: s.EndsAt}
-	switch {
-	case s.Ending:
-		answer.State = "ending"
-	case s.InUse:
-		answer.State = "in_use"
-	}
-	return answer
+	return sessionAnswer{ID: s.SessionID, Model: a.ModelName(s.ModelID), ModelID: s.ModelID, State: httpapi.SessionState(s), OpenedAt: s.OpenedAt, EndsAt: s.EndsAt}
 }
 
 func (a *api) getSessions(c *httpapi.Call) error {

@@ -36,8 +36,8 @@ func (a *api) getSettings(c *httpapi.Call) error {
 	return answerSettings(c.W, s)
 }
 
-// wholeNumber is written in JSON in any way that means a whole number: 600.0
-// and 6e2 are 600.
+// wholeNumber accepts every JSON notation of a whole number: 600.0 and 6e2 are
+// 600.
 type wholeNumber int64
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -54,16 +54,15 @@ func (n *wholeNumber) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// maxSettings bounds a body. A write decodes before it looks at the database,
-// so that a bad request costs nothing.
-const maxSettings = 4 << 10
+// maxSettingsBody bounds a body, in bytes.
+const maxSettingsBody = 4 << 10
 
 func (a *api) putSettings(c *httpapi.Call) error {
 	var body struct {
 		IsEnabled       bool        `json:"is_enabled"`
 		SessionDuration wholeNumber `json:"session_duration"`
 	}
-	if err := problem.Decode(c.R, maxSettings, &body); err != nil {
+	if err := problem.Decode(c.R, maxSettingsBody, &body); err != nil {
 		return err
 	}
 	d, err := a.duration(body.SessionDuration)
@@ -80,7 +79,7 @@ func (a *api) patchSettings(c *httpapi.Call) error {
 		IsEnabled       *bool        `json:"is_enabled"`
 		SessionDuration *wholeNumber `json:"session_duration"`
 	}
-	if err := problem.Decode(c.R, maxSettings, &body); err != nil {
+	if err := problem.Decode(c.R, maxSettingsBody, &body); err != nil {
 		return err
 	}
 	change := settings.Change{IsEnabled: body.IsEnabled}
@@ -105,27 +104,28 @@ func (a *api) deleteSettings(c *httpapi.Call) error {
 // duration checks seconds before they become a Duration, which could overflow.
 func (a *api) duration(n wholeNumber) (time.Duration, error) {
 	seconds := int64(n)
-	least, most := int64(a.MinDuration.Seconds()), int64(a.MaxDuration.Seconds())
-	if seconds < least || seconds > most {
-		return 0, problem.Invalid(problem.FieldError{Field: "session_duration", Message: fmt.Sprintf("must be from %d to %d seconds", least, most)})
+	minSeconds, maxSeconds := int64(a.MinDuration.Seconds()), int64(a.MaxDuration.Seconds())
+	if seconds < minSeconds || seconds > maxSeconds {
+		return 0, problem.Invalid(problem.FieldError{Field: "session_duration", Message: fmt.Sprintf("must be from %d to %d seconds", minSeconds, maxSeconds)})
 	}
 	return time.Duration(seconds) * time.Second, nil
 }
 
-// change applies a change under the request's condition.
+// change applies a change if the request's preconditions hold, and answers with
+// the settings that result.
 func (a *api) change(c *httpapi.Call, apply func(settings.Condition) (settings.Settings, error)) error {
 	var before settings.Settings
-	known := false
-	if a.Changed != nil { // nobody else wants to know
+	isKnown := false
+	if a.Changed != nil {
 		var err error
 		before, err = a.Settings.GetCached(c.R.Context(), c.User.ID)
-		known = err == nil
+		isKnown = err == nil
 	}
 	after, err := a.applyIf(c, apply)
 	if err != nil {
 		return storeProblem(c.W, err)
 	}
-	if known {
+	if isKnown {
 		a.Changed(before, after)
 	}
 	a.Logger.InfoContext(c.R.Context(), "settings changed", "method", c.R.Method, "is_enabled", after.IsEnabled,
@@ -142,11 +142,11 @@ func answerSettings(w http.ResponseWriter, s settings.Settings) error {
 	return problem.WriteJSON(w, http.StatusOK, a)
 }
 
-// maxConflicts is how often a write whose condition lists several versions is
-// tried again while others change the settings.
-const maxConflicts = 3
+// maxAttempts is how often a write whose precondition lists several versions is
+// tried while other requests change the settings.
+const maxAttempts = 3
 
-// applyIf applies a change where the request's preconditions hold.
+// applyIf applies a change if the request's preconditions hold.
 func (a *api) applyIf(c *httpapi.Call, apply func(settings.Condition) (settings.Settings, error)) (settings.Settings, error) {
 	p := httpapi.ReadPreconditions(c.R)
 	if p.None() {
@@ -155,16 +155,16 @@ func (a *api) applyIf(c *httpapi.Call, apply func(settings.Condition) (settings.
 	if version, ok := p.Version(); ok {
 		return apply(settings.IfVersion(version))
 	}
-	// The store compares one version: the one that is checked here.
-	for range maxConflicts {
-		now, err := a.Settings.Get(c.R.Context(), c.User.ID)
+	// The store can compare only one version: the one that is checked here.
+	for range maxAttempts {
+		current, err := a.Settings.Get(c.R.Context(), c.User.ID)
 		if err != nil {
 			return settings.Settings{}, err
 		}
-		if !p.Hold(now.Version, now.Version > 0) {
+		if isStored := current.Version > 0; !p.Hold(current.Version, isStored) {
 			return settings.Settings{}, settings.ErrConflict
 		}
-		after, err := apply(settings.IfVersion(now.Version))
+		after, err := apply(settings.IfVersion(current.Version))
 		if !errors.Is(err, settings.ErrConflict) {
 			return after, err
 		}
@@ -174,7 +174,7 @@ func (a *api) applyIf(c *httpapi.Call, apply func(settings.Condition) (settings.
 
 var preconditionFailed = problem.New(http.StatusPreconditionFailed, "The settings have changed meanwhile: get them again, and send their ETag as If-Match.")
 
-// storeProblem is what a store's error means to a client.
+// storeProblem converts an error of a store into the answer to the client.
 func storeProblem(w http.ResponseWriter, err error) error {
 	var invalid *settings.InvalidError
 	switch {
@@ -187,7 +187,7 @@ func storeProblem(w http.ResponseWriter, err error) error {
 		return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable,
 			"It is not known whether the change was made: get the settings, or send it again.").WithCause(err))
 	}
-	httpapi.RetryAfter(w, retrySoon)
+	httpapi.RetryAfter(w, httpapi.RetrySoon)
 	return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable,
 		"The database cannot be reached; nothing was changed.").WithCause(err))
 }

@@ -8,18 +8,18 @@ import (
 )
 
 type statusAnswer struct {
-	Enabled bool `json:"enabled"` // whether a chat request gets a session by itself
-	// Reason is why not: off (for everybody), not_in_rollout, opted_out; or on.
+	Enabled bool `json:"enabled"` // whether a chat request without a session_id gets a session
+	// Reason is on, or why not: off (for everybody), not_in_rollout or opted_out.
 	Reason string `json:"reason"`
-	Notice string `json:"notice"` // the operators' word, or empty
-	// Budget is what the user's limits leave; null for who does not have the
-	// feature, and while it cannot be read.
+	Notice string `json:"notice"` // the operators' message to users; may be empty
+	// Budget is what the user's limits still allow. It is null if the user does
+	// not have the feature, and while it cannot be read.
 	Budget *httpapi.Budget `json:"budget"`
 }
 
-// budget reads what the user's limits leave. That it cannot be read at the
-// moment is no reason to withhold the rest of the status.
-func (a *api) budget(c *httpapi.Call) *httpapi.Budget {
+// readBudget reads what the user's limits still allow. An error is only logged,
+// so that the user gets the rest of the status.
+func (a *api) readBudget(c *httpapi.Call) *httpapi.Budget {
 	used, err := a.Sessions.Usage(c.R.Context(), c.User.ID)
 	if err != nil {
 		a.Logger.WarnContext(c.R.Context(), "budget not read", "error", err)
@@ -28,12 +28,12 @@ func (a *api) budget(c *httpapi.Call) *httpapi.Budget {
 	return httpapi.NewBudget(used, a.Now())
 }
 
-// getStatus answers also while the flag is off.
+// getStatus answers even while the flag is off.
 func (a *api) getStatus(c *httpapi.Call) error {
 	if err := a.authenticate(c); err != nil {
 		return err
 	}
-	if err := a.flagUnknown(c); err != nil {
+	if err := a.requireFlags(c); err != nil {
 		return err
 	}
 	answer := statusAnswer{Reason: "off"}
@@ -54,7 +54,7 @@ func (a *api) getStatus(c *httpapi.Call) error {
 		if !s.IsEnabled {
 			answer.Reason = "opted_out"
 		}
-		answer.Budget = a.budget(c)
+		answer.Budget = a.readBudget(c)
 	}
 	return problem.WriteJSON(c.W, http.StatusOK, answer)
 }

@@ -1,5 +1,5 @@
 // Package userapi is the users' HTTP API: settings, sessions, status and
-// feedback. A user reaches only their own.
+// feedback. Users see and change only their own.
 package userapi
 
 import (
@@ -20,22 +20,23 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-// Deps are what the API works with. All are required.
+// Deps are what the API works with. All are required, unless nil is documented.
 type Deps struct {
 	BasePath string // such as /api/v1/automation
 	FlagName string
 	Enabled  bool // the process's master switch
 	Identify identity.Func
-	Flag     func() *flags.Flag // nil while there is none
+	Flag     func() *flags.Flag // returns nil while there is no such flag
 	Decide   func(userID string) flags.Decision
-	// FlagsLoaded reports whether decisions have anything to go by.
+	// FlagsLoaded reports whether the flags have been read. Until then Decide
+	// decides that nobody has the feature.
 	FlagsLoaded func() bool
 	Settings    Settings
 	Sessions    Sessions
 	Feedback    Feedback
 	// FeedbackCreated is called with each new entry; nil for none.
 	FeedbackCreated func(context.Context, feedback.Entry)
-	// ModelName returns the name of a model's id, or the id.
+	// ModelName returns the name of the model with an id, or the id if it has none.
 	ModelName func(id string) string
 	// MinDuration and MaxDuration bound a session's duration.
 	MinDuration, MaxDuration time.Duration
@@ -47,7 +48,7 @@ type Deps struct {
 	Now    func() time.Time
 }
 
-// Settings reads and changes settings; *settings.Store does.
+// Settings reads and changes settings. *settings.Store implements it.
 type Settings interface {
 	GetCached(ctx context.Context, userID string) (settings.Settings, error)
 	Get(ctx context.Context, userID string) (settings.Settings, error)
@@ -56,7 +57,7 @@ type Settings interface {
 	Delete(ctx context.Context, userID string, c settings.Condition) (settings.Settings, error)
 }
 
-// Sessions lists and ends a user's sessions; *session.Manager does.
+// Sessions lists and ends a user's sessions. *session.Manager implements it.
 type Sessions interface {
 	List(ctx context.Context, userID string) ([]session.Info, error)
 	Usage(ctx context.Context, userID string) (session.Usage, error)
@@ -71,11 +72,11 @@ type api struct {
 
 // New makes the API's handler, for BasePath + "/".
 func New(d Deps) http.Handler {
-	a := &api{Deps: d, changes: newLimiter(changesAtOnce, changeInterval), feedback: newLimiter(feedbackAtOnce, feedbackInterval)}
+	a := &api{Deps: d, changes: newLimiter(changeBurst, changeInterval), feedback: newLimiter(feedbackBurst, feedbackInterval)}
 	mux := httpapi.NewMux(d.Record, d.Now)
 	for _, r := range routes {
 		serve := func(c *httpapi.Call) error { return r.serve(a, c) }
-		if r.access != open {
+		if r.access != accessAny {
 			serve = a.requireFeature(r.access, serve)
 		}
 		mux.Handle(r.method+" "+d.BasePath+r.path, serve)
@@ -83,13 +84,13 @@ func New(d Deps) http.Handler {
 	return mux
 }
 
-// access is what a route asks of its user.
+// access says which users may use a route.
 type access int
 
 const (
-	open   access = iota // anybody who is known
-	reads                // who has the feature
-	writes               // who has the feature and may write
+	accessAny   access = iota // the route decides by itself
+	accessRead                // users who have the feature
+	accessWrite               // users who have the feature and may write
 )
 
 var routes = []struct {
@@ -97,15 +98,15 @@ var routes = []struct {
 	access       access
 	serve        func(*api, *httpapi.Call) error
 }{
-	{http.MethodGet, "/settings", reads, (*api).getSettings},
-	{http.MethodPut, "/settings", writes, (*api).putSettings},
-	{http.MethodPost, "/settings", writes, (*api).putSettings},
-	{http.MethodPatch, "/settings", writes, (*api).patchSettings},
-	{http.MethodDelete, "/settings", writes, (*api).deleteSettings},
-	{http.MethodGet, "/sessions", reads, (*api).getSessions},
-	{http.MethodDelete, "/sessions/{id}", writes, (*api).deleteSession},
-	{http.MethodGet, "/status", open, (*api).getStatus},
-	{http.MethodPost, "/feedback", open, (*api).postFeedback},
+	{http.MethodGet, "/settings", accessRead, (*api).getSettings},
+	{http.MethodPut, "/settings", accessWrite, (*api).putSettings},
+	{http.MethodPost, "/settings", accessWrite, (*api).putSettings},
+	{http.MethodPatch, "/settings", accessWrite, (*api).patchSettings},
+	{http.MethodDelete, "/settings", accessWrite, (*api).deleteSettings},
+	{http.MethodGet, "/sessions", accessRead, (*api).getSessions},
+	{http.MethodDelete, "/sessions/{id}", accessWrite, (*api).deleteSession},
+	{http.MethodGet, "/status", accessAny, (*api).getStatus},
+	{http.MethodPost, "/feedback", accessAny, (*api).postFeedback},
 }
 
 // Routes lists the API's routes below a base path, as "METHOD /path".
@@ -117,11 +118,10 @@ func Routes(basePath string) []string {
 	return list
 }
 
-// requireFeature serves users who have the feature, and writes only for those
-// who may write.
+// requireFeature wraps serve so that only users with that access reach it.
 func (a *api) requireFeature(access access, serve func(*httpapi.Call) error) func(*httpapi.Call) error {
 	return func(c *httpapi.Call) error {
-		if err := a.flagUnknown(c); err != nil {
+		if err := a.requireFlags(c); err != nil {
 			return err
 		}
 		off := httpapi.Fail(outcome.Off, problem.New(http.StatusNotFound, "Automation is not available."))
@@ -134,10 +134,10 @@ func (a *api) requireFeature(access access, serve func(*httpapi.Call) error) fun
 		if !a.Decide(c.User.ID).On {
 			return off
 		}
-		if access == writes && c.User.ReadOnly {
-			return httpapi.Fail(outcome.Client, problem.New(http.StatusForbidden, "This API key may read only."))
+		if access == accessWrite && c.User.ReadOnly {
+			return httpapi.Fail(outcome.Client, readOnlyKey)
 		}
-		if access == writes && !a.changes.allow(c.User.ID) {
+		if access == accessWrite && !a.changes.allow(c.User.ID) {
 			httpapi.RetryAfter(c.W, changeInterval)
 			return httpapi.Fail(outcome.Limit, problem.New(http.StatusTooManyRequests, "Too many changes; wait a little."))
 		}
@@ -146,25 +146,24 @@ func (a *api) requireFeature(access access, serve func(*httpapi.Call) error) fun
 	}
 }
 
-// flagUnknown refuses a request while nobody knows who has the feature.
-func (a *api) flagUnknown(c *httpapi.Call) error {
+var readOnlyKey = problem.New(http.StatusForbidden, "This API key is read-only.")
+
+// requireFlags returns an error while it is not known who has the feature.
+func (a *api) requireFlags(c *httpapi.Call) error {
 	if !a.Enabled || a.FlagsLoaded() {
 		return nil
 	}
-	httpapi.RetryAfter(c.W, retrySoon)
-	return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable, "Whether automation is on for you is not known at the moment."))
+	httpapi.RetryAfter(c.W, httpapi.RetrySoon)
+	return httpapi.Fail(outcome.Database, problem.New(http.StatusServiceUnavailable, "It is not known at the moment whether automation is on for you."))
 }
 
-// retrySoon is when to come back where nobody knows better.
-const retrySoon = 5 * time.Second
-
-// authenticate finds out who makes the request.
+// authenticate sets the call's user.
 func (a *api) authenticate(c *httpapi.Call) error {
 	user, err := a.Identify(c.R)
 	switch {
 	case errors.Is(err, identity.ErrUnavailable):
-		httpapi.RetryAfter(c.W, retrySoon)
-		return httpapi.Fail(outcome.Host, problem.New(http.StatusServiceUnavailable, "Who you are cannot be found out at the moment.").WithCause(err))
+		httpapi.RetryAfter(c.W, httpapi.RetrySoon)
+		return httpapi.Fail(outcome.Host, problem.New(http.StatusServiceUnavailable, "Your identity cannot be checked at the moment.").WithCause(err))
 	case err != nil:
 		c.W.Header().Set("WWW-Authenticate", identity.Challenge)
 		return httpapi.Fail(outcome.Client, problem.New(http.StatusUnauthorized, "Send a valid API key as a bearer token.").WithCause(err))
