@@ -18,14 +18,14 @@ func sortByTime(list []Failure) {
 }
 
 // Alert is an alert of deploy/prometheus whose condition is met now. Prometheus
-// waits for the rule's "for" before it fires.
+// fires it only after the time of the rule's "for".
 type Alert struct {
 	Name     string `json:"name"`
 	Severity string `json:"severity"` // critical or warning
 	Summary  string `json:"summary"`
 }
 
-// Inputs are what the alerts' conditions are evaluated on.
+// Inputs is what the alerts' conditions are evaluated on.
 type Inputs struct {
 	Now          time.Time
 	Replicas     []replica.Replica
@@ -43,9 +43,9 @@ const (
 )
 
 // rules are the alerts of deploy/prometheus/automation.rules.yml that can be
-// evaluated on the database and the replicas' reports. The others compare with a
-// day or a week ago, or need the metrics of one process. evaluate returns the
-// alert's summary, or "" if its condition is not met.
+// evaluated on Inputs. The other alerts compare with a day or a week ago, or need
+// metrics that only Prometheus has. evaluate returns the alert's summary, or "" if
+// its condition is not met.
 var rules = []struct {
 	name, severity string
 	evaluate       func(Inputs) string
@@ -81,15 +81,15 @@ var rules = []struct {
 	}},
 	{"AutomationFlagsStale", critical, func(f Inputs) string {
 		return replicasText(f.Replicas, func(r replica.Replica) bool { return r.FlagAge > time.Minute || r.Problems["flags"] == "never read" },
-			"the flags were not read for over a minute, and switching off would not arrive")
+			"the flags have not been read for over a minute, so that switching the flag off has no effect there")
 	}},
 	{"AutomationRolledBack", critical, func(f Inputs) string {
-		return rolloutText(f.Rollouts, func(r rollout.Status) bool { return r.State == "rolled_back" }, "has been taken back by itself")
+		return rolloutText(f.Rollouts, func(r rollout.Status) bool { return r.State == "rolled_back" }, "was rolled back automatically")
 	}},
 	{"AutomationRolloutUnwatched", critical, func(f Inputs) string {
 		return rolloutText(f.Rollouts, func(r rollout.Status) bool {
 			return r.State == "running" && f.Now.Sub(r.LookedAt) > 5*time.Minute
-		}, "runs, and no replica has looked at it for five minutes")
+		}, "runs, but no replica has evaluated it for five minutes")
 	}},
 	{"AutomationRolloutPaused", warning, func(f Inputs) string {
 		return rolloutText(f.Rollouts, func(r rollout.Status) bool {
@@ -122,7 +122,7 @@ var rules = []struct {
 		if f.Figures.Orphans == 0 {
 			return ""
 		}
-		return fmt.Sprintf("The node did not answer %d opens, which may have been paid.", f.Figures.Orphans)
+		return fmt.Sprintf("The result of %d opens is unknown: they may have been paid.", f.Figures.Orphans)
 	}},
 	{"AutomationMappingStale", warning, func(f Inputs) string {
 		if !f.StaleMapping {
@@ -149,12 +149,12 @@ func Alerts(f Inputs) []Alert {
 	return list
 }
 
-// replicasText says what holds of how many replicas, and names one of them. It
-// returns "" if it holds of none.
-func replicasText(list []replica.Replica, holds func(replica.Replica) bool, what string) string {
+// replicasText describes a problem, on how many replicas it is, and names one of
+// them. It returns "" if no replica has the problem.
+func replicasText(list []replica.Replica, hasProblem func(replica.Replica) bool, problem string) string {
 	var hosts []string
 	for _, r := range list {
-		if holds(r) {
+		if hasProblem(r) {
 			hosts = append(hosts, r.Host)
 		}
 	}
@@ -162,37 +162,39 @@ func replicasText(list []replica.Replica, holds func(replica.Replica) bool, what
 	case 0:
 		return ""
 	case 1:
-		return fmt.Sprintf("On %s, one of %d replicas, %s.", hosts[0], len(list), what)
+		return fmt.Sprintf("On %s, one of %d replicas, %s.", hosts[0], len(list), problem)
 	default:
-		return fmt.Sprintf("On %d of %d replicas, such as %s, %s.", n, len(list), hosts[0], what)
+		return fmt.Sprintf("On %d of %d replicas, such as %s, %s.", n, len(list), hosts[0], problem)
 	}
 }
 
-func rolloutText(list []rollout.Status, holds func(rollout.Status) bool, what string) string {
+// rolloutText describes the first rollout that has a problem. It returns "" if
+// none has.
+func rolloutText(list []rollout.Status, hasProblem func(rollout.Status) bool, problem string) string {
 	for _, r := range list {
-		if !holds(r) {
+		if !hasProblem(r) {
 			continue
 		}
 		if r.Detail != "" {
-			return fmt.Sprintf("The rollout %s %s: %s.", r.Name, what, r.Detail)
+			return fmt.Sprintf("The rollout %s %s: %s.", r.Name, problem, r.Detail)
 		}
-		return fmt.Sprintf("The rollout %s %s.", r.Name, what)
+		return fmt.Sprintf("The rollout %s %s.", r.Name, problem)
 	}
 	return ""
 }
 
-// Chats are the requests on the chat path of the last five minutes, over all
+// Chats counts the requests on the chat path in the last five minutes, on all
 // replicas.
 type Chats struct {
 	Served int64            `json:"served"`
 	Failed int64            `json:"failed"`
-	Causes map[string]int64 `json:"causes"` // of those that failed
+	Causes map[string]int64 `json:"causes"` // failed requests by cause
 	// OverheadP95 is the 95th percentile of the milliseconds that automation
 	// added to a served request; null if none was served.
 	OverheadP95 *float64 `json:"overhead_p95_ms"`
 }
 
-// SumChats adds up what the replicas reported.
+// SumChats adds up the replicas' reports.
 func SumChats(replicas []replica.Replica) Chats {
 	var sum replica.Figures
 	for _, r := range replicas {
@@ -222,8 +224,8 @@ func (c Chats) automationFailed() (n int64) {
 	return n
 }
 
-// wilsonLow is the lower bound of the Wilson score interval for the share of
-// failed in total, one-sided at 99.9 %.
+// wilsonLow is the lower bound of the one-sided 99.9 % Wilson score interval of
+// failed/total.
 func wilsonLow(failed, total int64) float64 {
 	const z = 3.09
 	n, p := float64(total), float64(failed)/float64(total)

@@ -18,8 +18,8 @@ import (
 
 var now = time.Date(2026, 11, 26, 3, 0, 0, 0, time.UTC)
 
-// well is how a deployment is in which no alert fires.
-func well() fleet.Inputs {
+// healthyInputs returns inputs that meet the condition of no alert.
+func healthyInputs() fleet.Inputs {
 	return fleet.Inputs{Now: now,
 		Replicas: []replica.Replica{{Host: "a", NodeOK: true, State: replica.State{FlagAge: time.Second}}, {Host: "b", NodeOK: true}},
 		Chats:    fleet.Chats{Served: 990, Failed: 10, Causes: map[string]int64{"session": 5, "node": 5}},
@@ -29,8 +29,9 @@ func well() fleet.Inputs {
 	}
 }
 
-// Each condition on its own, at the least that meets it.
-var conditions = map[string]func(*fleet.Inputs){
+// breaches has, for each alert, a change of healthyInputs that just meets its
+// condition, and no other alert's.
+var breaches = map[string]func(*fleet.Inputs){
 	"AutomationNodeUnavailable": func(f *fleet.Inputs) {
 		f.Replicas = []replica.Replica{{Host: "a"}, {Host: "b"}}
 	},
@@ -60,19 +61,19 @@ var conditions = map[string]func(*fleet.Inputs){
 	"AutomationCleanupStalled":  func(f *fleet.Inputs) { f.Figures.CleanedAt = now.Add(-7 * time.Hour) },
 }
 
-// What the database and the replicas' reports cannot answer.
-var prometheusAlone = []string{
+// prometheusOnly are the alerts that cannot be evaluated on Inputs.
+var prometheusOnly = []string{
 	"AutomationSettingsErrors", "AutomationChatLatencyUp", "AutomationLatencyAboveControl", "AutomationSettingsLatencyUp", "AutomationAdoptionFalling",
 	"AutomationOptOutSpike", "AutomationAuthFailureSpike", "AutomationMaintenanceStuck", "AutomationLeasesLost", "AutomationDatabaseErrors",
 	"AutomationDatabasePoolBusy", "AutomationMetricsMissing", "AutomationCensusFailing",
 }
 
-func TestAlerts_AreThoseOfPrometheus(t *testing.T) {
-	if list := fleet.Alerts(well()); len(list) != 0 {
-		t.Errorf("all is well, and there are %v", list)
+func TestAlerts_AgreeWithPrometheus(t *testing.T) {
+	if list := fleet.Alerts(healthyInputs()); len(list) != 0 {
+		t.Errorf("healthy inputs: alerts %+v, want none", list)
 	}
 	if list := fleet.Alerts(fleet.Inputs{Now: now}); len(list) != 0 {
-		t.Errorf("nothing is known, and there are %v", list)
+		t.Errorf("empty inputs: alerts %+v, want none", list)
 	}
 	text, err := os.ReadFile("../../../deploy/prometheus/automation.rules.yml")
 	if err != nil {
@@ -83,29 +84,29 @@ func TestAlerts_AreThoseOfPrometheus(t *testing.T) {
 		severities[rule[1]] = rule[3]
 	}
 	for name, severity := range severities {
-		change, ok := conditions[name]
-		if ok == slices.Contains(prometheusAlone, name) {
-			t.Errorf("%s is to be evaluated or to be Prometheus's alone: one of both", name)
+		breach, ok := breaches[name]
+		if ok == slices.Contains(prometheusOnly, name) {
+			t.Errorf("the alert %s must be either in breaches or in prometheusOnly", name)
 		}
 		if !ok {
 			continue
 		}
-		f := well()
-		change(&f)
+		f := healthyInputs()
+		breach(&f)
 		list := fleet.Alerts(f)
 		if len(list) != 1 || list[0].Name != name || list[0].Severity != severity || list[0].Summary == "" || strings.Contains(list[0].Summary, "%!") {
-			t.Errorf("want %s (%s) alone, have %+v", name, severity, list)
+			t.Errorf("alerts %+v, want only %s (%s) with a summary", list, name, severity)
 		}
 	}
-	for name := range conditions {
+	for name := range breaches {
 		if severities[name] == "" {
 			t.Errorf("Prometheus has no alert %s", name)
 		}
 	}
 }
 
-func TestAlerts_NamesWhoIsConcerned(t *testing.T) {
-	f := well()
+func TestAlerts_NameReplicasAndRollouts(t *testing.T) {
+	f := healthyInputs()
 	f.Replicas[0].FlagAge, f.Replicas[1].FlagAge = time.Hour, time.Hour
 	f.Rollouts[0].State, f.Rollouts[0].Detail = "paused", "48 of 80 requests failed"
 	var got []string
@@ -113,11 +114,11 @@ func TestAlerts_NamesWhoIsConcerned(t *testing.T) {
 		got = append(got, a.Summary)
 	}
 	want := []string{
-		"On 2 of 2 replicas, such as a, the flags were not read for over a minute, and switching off would not arrive.",
+		"On 2 of 2 replicas, such as a, the flags have not been read for over a minute, so that switching the flag off has no effect there.",
 		"The rollout automation is paused, or holds because requests fail: 48 of 80 requests failed.",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
+		t.Errorf("summaries (-want +got):\n%s", diff)
 	}
 }
 
@@ -130,9 +131,9 @@ func TestSumChats_AddsUpReplicas(t *testing.T) {
 	p95 := 1.0
 	want := fleet.Chats{Served: 20, Failed: 4, Causes: map[string]int64{"node": 3, "session": 1}, OverheadP95: &p95}
 	if diff := cmp.Diff(want, fleet.SumChats(list)); diff != "" {
-		t.Error(diff)
+		t.Errorf("the sum (-want +got):\n%s", diff)
 	}
 	if none := fleet.SumChats(nil); none.OverheadP95 != nil || none.Causes == nil {
-		t.Errorf("%+v", none)
+		t.Errorf("without replicas: %+v, want no percentile and an empty map of causes", none)
 	}
 }

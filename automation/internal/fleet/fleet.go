@@ -1,6 +1,6 @@
-// Package fleet gathers what operators look at first: how the feature fares on
-// all replicas together, what sessions were opened for, why one user's requests
-// failed, and which alerts have their condition met.
+// Package fleet collects what operators look at first: how the feature works on
+// all replicas together, which sessions were opened and why, why one user's
+// requests failed, and which alerts' conditions are met.
 package fleet
 
 import (
@@ -14,50 +14,51 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Store reads it from the database. Every query is served by an index; the
-// counts that read much are made once a minute at most.
+// Store reads from the database. Every query is served by an index. Counts,
+// which read many rows, are cached.
 type Store struct {
 	db     *sqldb.DB
 	optIns func(context.Context) (on, off int64, err error)
 	now    func() time.Time
 
-	counting sync.Mutex // held while the counts are made
-	mu       sync.Mutex
+	counting sync.Mutex // held while the counts are read from the database
+	mu       sync.Mutex // guards counts
 	counts   Counts
 }
 
-// NewStore returns a Store on the host's pool. OptIns counts the users by their
-// stored settings. It does no I/O.
+// NewStore returns a Store on the host's pool. It does no I/O. optIns counts the
+// users whose stored settings have automation on, and off. observe is told of each
+// statement; it may be nil.
 func NewStore(pool *sqlx.DB, observe func(name string, wait, took time.Duration, err error), optIns func(context.Context) (on, off int64, err error), now func() time.Time) *Store {
 	return &Store{db: sqldb.New(pool, sqldb.Options{MaxConns: 1, Observe: observe}), optIns: optIns, now: now}
 }
 
 // Counts are figures that change slowly and read many rows.
 type Counts struct {
-	At         time.Time // when they were made
+	At         time.Time // when they were read
 	OptedIn    int64     // users whose stored settings have automation on
-	OptedOut   int64
-	ActiveWeek int64 // users for whom a session was opened in the last seven days
+	OptedOut   int64     // users whose stored settings have automation off
+	ActiveWeek int64     // users for whom a session was opened in the last seven days
 }
 
-// countsMaxAge is how long counts are served again.
+// countsMaxAge is how long counts are cached.
 const countsMaxAge = time.Minute
 
-// Counts returns the counts, at most a minute old. While they are being made
-// again, others get the ones before.
+// Counts returns the counts, at most a minute old. While one caller reads them
+// from the database, others get the previous ones.
 func (s *Store) Counts(ctx context.Context) (Counts, error) {
-	if c := s.last(); s.isFresh(c) {
+	if c := s.cached(); s.isFresh(c) {
 		return c, nil
 	}
 	if !s.counting.TryLock() {
-		if c := s.last(); !c.At.IsZero() {
+		if c := s.cached(); !c.At.IsZero() {
 			return c, nil
 		}
-		s.counting.Lock() // there are none yet
+		s.counting.Lock() // there are no previous ones
 	}
 	defer s.counting.Unlock()
-	if c := s.last(); s.isFresh(c) {
-		return c, nil // another request has just made them
+	if c := s.cached(); s.isFresh(c) {
+		return c, nil // another caller has just read them
 	}
 	c := Counts{At: s.now()}
 	var err error
@@ -73,7 +74,7 @@ func (s *Store) Counts(ctx context.Context) (Counts, error) {
 	return c, nil
 }
 
-func (s *Store) last() Counts {
+func (s *Store) cached() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.counts
@@ -81,7 +82,8 @@ func (s *Store) last() Counts {
 
 func (s *Store) isFresh(c Counts) bool { return !c.At.IsZero() && s.now().Sub(c.At) < countsMaxAge }
 
-// Sets of states, and of the reasons why the node was never asked.
+// Lists of states, and of the reasons of an intent that ended before the node was
+// asked, for IN (…).
 const (
 	opened    = `'` + sessionsql.StateOpen + `', '` + sessionsql.StateEnding + `', '` + sessionsql.StateClosed + `'`
 	notOpened = `'` + sessionsql.StateFailed + `', '` + sessionsql.StateLost + `'`
@@ -99,27 +101,27 @@ func (s *Store) countActive(ctx context.Context) (int64, error) {
 	})
 }
 
-// Opens counts the sessions that were asked for within the last hour for one
-// purpose: request, renewal, prewarm or replacement.
+// Opens counts the intents to open a session of the last hour, for one purpose:
+// request, renewal, prewarm or replacement.
 type Opens struct {
 	Purpose string `json:"purpose" db:"purpose"`
 	Opened  int64  `json:"opened" db:"opened"`
-	Failed  int64  `json:"failed" db:"failed"`   // the node opened nothing, or nobody knows
-	Pending int64  `json:"pending" db:"pending"` // being opened, or to be looked for on the chain
+	Failed  int64  `json:"failed" db:"failed"`   // the node opened nothing, or the session was never found
+	Pending int64  `json:"pending" db:"pending"` // being opened, or being looked for in the wallet
 	// RecentOpened and RecentFailed are those of the last half hour.
 	RecentOpened int64 `json:"-" db:"recent_opened"`
 	RecentFailed int64 `json:"-" db:"recent_failed"`
 }
 
-// Figures are small counts that are read each time.
+// Figures are counts that are cheap enough to be read for each request.
 type Figures struct {
 	Opens       []Opens
-	FlagChanges int64     // of the flag within the last hour
-	Orphans     int64     // opens of which nobody knows for a quarter of an hour whether they were paid
-	CleanedAt   time.Time // when a clean-up last came to its end; zero: never
+	FlagChanges int64     // changes of the flag within the last hour
+	Orphans     int64     // opens that may have been paid: their result is unknown after 15 minutes
+	CleanedAt   time.Time // when the last clean-up finished; zero if none has
 }
 
-// Opens that were given up before the node was asked are neither opened nor failed.
+// An intent that ended before the node was asked is neither opened nor failed.
 const opensQuery = `SELECT purpose,
 		count(CASE WHEN state IN (` + opened + `) THEN 1 END) AS opened,
 		count(CASE WHEN state IN (` + notOpened + `) THEN 1 END) AS failed,
@@ -134,7 +136,7 @@ const (
 	orphansQuery     = `SELECT count(*) FROM automation_sessions WHERE state = '` + sessionsql.StateUnknown + `' AND created_at < {in -900}`
 )
 
-// Figures reads them, for the flag of that name.
+// Figures reads the figures. flag is the name of the flag whose changes count.
 func (s *Store) Figures(ctx context.Context, flag string) (Figures, error) {
 	return sqldb.Read(ctx, s.db, "fleet.figures", func(tx *sqldb.Tx) (Figures, error) {
 		f := Figures{Opens: []Opens{}}
@@ -158,25 +160,26 @@ func (s *Store) Figures(ctx context.Context, flag string) (Figures, error) {
 	})
 }
 
-// Failure is one thing that went wrong for a user, as the database has it:
-// nothing of it says what they asked.
+// Failure is a failure that the database has recorded for a user. It contains
+// nothing of what the user sent.
 type Failure struct {
-	At       time.Time `json:"at"`    // of several, the last
-	Cause    string    `json:"cause"` // open_failed, or one of package outcome
+	At       time.Time `json:"at"`    // of the last request, if it stands for several
+	Cause    string    `json:"cause"` // open_failed, or a cause of package outcome
 	ModelID  string    `json:"-"`
-	Model    string    `json:"model"`
+	Model    string    `json:"model"` // the model's name, which the Store leaves empty
 	Provider string    `json:"provider"`
-	Detail   string    `json:"detail"` // why, or the code that the user got
-	// Requests is how many failed alike since Since; 0 is not counted.
+	Detail   string    `json:"detail"` // the reason, or the code that the user got
+	// Requests is how many requests failed alike since Since; 0 if they are not
+	// counted.
 	Requests int64     `json:"requests"`
 	Since    time.Time `json:"since,omitzero"`
 }
 
-// maxFailures is the most that are returned of each kind.
+// maxFailures bounds the failures that are returned of each of three kinds.
 const maxFailures = 20
 
-// The errors that the user got; their sessions that could not be opened, or that
-// broke; and the providers that failed for them.
+// The three kinds of failures: errors that the user got; sessions that could not
+// be opened or have broken; and providers that failed for the user.
 const (
 	errorsQuery = `SELECT cause, code, began_at, failed_at, requests FROM automation_user_failures WHERE user_id = $1 ORDER BY failed_at DESC LIMIT $2`
 	brokenQuery = `SELECT COALESCE(closed_at, created_at) AS at, model_id, provider, state, reason, last_error FROM automation_sessions
@@ -185,19 +188,18 @@ const (
 	providerQuery = `SELECT provider, failed_at FROM automation_provider_failures WHERE user_id = $1 ORDER BY failed_at DESC LIMIT $2`
 )
 
-// Failures returns what lately went wrong for a user, the latest first. The
-// errors are as replicas have reported them: half a minute late, or later where
-// the database was slow or failed.
+// Failures returns what lately failed for a user, the latest first. Replicas
+// report the errors half a minute late, or later if the database is slow or fails.
 func (s *Store) Failures(ctx context.Context, userID string) ([]Failure, error) {
 	return sqldb.Read(ctx, s.db, "fleet.failures", func(tx *sqldb.Tx) ([]Failure, error) {
-		var errors []struct {
+		var userErrors []struct {
 			Cause    string     `db:"cause"`
 			Code     string     `db:"code"`
 			BeganAt  sqldb.Time `db:"began_at"`
 			FailedAt sqldb.Time `db:"failed_at"`
 			Requests int64      `db:"requests"`
 		}
-		if err := tx.Select(&errors, errorsQuery, userID, maxFailures); err != nil {
+		if err := tx.Select(&userErrors, errorsQuery, userID, maxFailures); err != nil {
 			return nil, err
 		}
 		var broken []struct {
@@ -219,7 +221,7 @@ func (s *Store) Failures(ctx context.Context, userID string) ([]Failure, error) 
 			return nil, err
 		}
 		list := []Failure{}
-		for _, r := range errors {
+		for _, r := range userErrors {
 			list = append(list, Failure{At: r.FailedAt.Time, Cause: r.Cause, Detail: r.Code, Requests: r.Requests, Since: r.BeganAt.Time})
 		}
 		for _, r := range broken {
@@ -240,7 +242,7 @@ func (s *Store) Failures(ctx context.Context, userID string) ([]Failure, error) 
 	})
 }
 
-// EraseUser removes the errors that a user got.
+// EraseUser deletes the errors that a user got.
 func (s *Store) EraseUser(ctx context.Context, userID string) error {
 	_, err := sqldb.Write(ctx, s.db, "fleet.erase", func(tx *sqldb.Tx) (int64, error) {
 		return tx.Exec(`DELETE FROM automation_user_failures WHERE user_id = $1`, userID)

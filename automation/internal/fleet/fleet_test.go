@@ -22,14 +22,8 @@ import (
 
 func noOptIns(context.Context) (on, off int64, err error) { return 0, 0, nil }
 
-func migrated(t *testing.T, pool *sqlx.DB) *sqlx.DB {
-	t.Helper()
-	schematest.Migrate(t, pool)
-	return pool
-}
-
-// onEach runs a test on each database. Exec expands the macros of sqldb.
-func onEach(t *testing.T, test func(t *testing.T, s *Store, exec func(statements ...string))) {
+// onBoth runs a test on both databases. exec expands the macros of sqldb.
+func onBoth(t *testing.T, test func(t *testing.T, s *Store, exec func(statements ...string))) {
 	t.Helper()
 	schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		s := NewStore(pool, nil, noOptIns, time.Now)
@@ -44,14 +38,15 @@ func onEach(t *testing.T, test func(t *testing.T, s *Store, exec func(statements
 	})
 }
 
-// insertSession makes a session that was asked for some seconds ago.
+// insertSession returns the INSERT of a session whose intent was written ago
+// seconds ago.
 func insertSession(id, user, purpose, state, reason, lastError string, ago int) string {
 	return fmt.Sprintf(`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, duration, state, reason, last_error, provider, purpose, created_at, ends_at, next_at)
 		VALUES ('%[1]s', '0x%[1]s', 'm', '%[2]s', '%[2]s', 3600, '%[3]s', '%[4]s', '%[5]s', 'p', '%[6]s', {in -%[7]d}, {now}, {now})`, id, user, state, reason, lastError, purpose, ago)
 }
 
-func TestStore_FiguresCountWhatSessionsWereFor(t *testing.T) {
-	onEach(t, func(t *testing.T, s *Store, exec func(...string)) {
+func TestStore_FiguresCountOpensByPurpose(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *Store, exec func(...string)) {
 		exec(insertSession("a", "ann", "request", "open", "", "", 60), insertSession("b", "ann", "request", "closed", "ended", "", 2400),
 			insertSession("c", "bob", "request", "failed", "refused", "", 60), insertSession("d", "bob", "request", "failed", "not_needed", "", 60),
 			insertSession("e", "", "prewarm", "unknown", "", "", 1000), insertSession("f", "bob", "replacement", "lost", "", "", 2400),
@@ -68,16 +63,16 @@ func TestStore_FiguresCountWhatSessionsWereFor(t *testing.T) {
 			{Purpose: "request", Opened: 2, Failed: 1, RecentOpened: 1, RecentFailed: 1},
 		}, FlagChanges: 3, Orphans: 1} // the migration's own insert is a change
 		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Figures{}, "CleanedAt")); diff != "" {
-			t.Error(diff)
+			t.Errorf("figures (-want +got):\n%s", diff)
 		}
 		if age := time.Since(got.CleanedAt); age < 100*time.Minute || age > 140*time.Minute {
-			t.Errorf("cleaned %v ago", age)
+			t.Errorf("the last clean-up was %v ago, want about 2h", age)
 		}
 	})
 }
 
 func TestStore_FailuresAreTheUsersOwn(t *testing.T) {
-	onEach(t, func(t *testing.T, s *Store, exec func(...string)) {
+	onBoth(t, func(t *testing.T, s *Store, exec func(...string)) {
 		exec(insertSession("a", "ann", "request", "failed", "refused", "no provider", 300), insertSession("b", "ann", "request", "open", "", "", 10),
 			insertSession("c", "ann", "request", "ending", "expired", "", 200), insertSession("d", "bob", "request", "failed", "refused", "", 60),
 			insertSession("e", "ann", "request", "failed", "not_needed", "", 60), insertSession("f", "", "prewarm", "failed", "refused", "", 60),
@@ -96,10 +91,10 @@ func TestStore_FailuresAreTheUsersOwn(t *testing.T) {
 			}
 		}
 		if diff := cmp.Diff([]string{"database   session_unavailable 7 in 70 s", "provider  p1", "limit   session_budget_exceeded 1 in 0 s", "session m p expired", "open_failed m p refused: no provider"}, got); diff != "" {
-			t.Error(diff)
+			t.Errorf("failures (-want +got):\n%s", diff)
 		}
 		if none, err := s.Failures(t.Context(), ""); err != nil || none == nil || len(none) != 0 {
-			t.Errorf("of nobody: %v, %v", none, err)
+			t.Errorf("without a user: %#v, error %v; want an empty list", none, err)
 		}
 		for range 2 {
 			if err := s.EraseUser(t.Context(), "ann"); err != nil {
@@ -107,37 +102,38 @@ func TestStore_FailuresAreTheUsersOwn(t *testing.T) {
 			}
 		}
 		if list, err = s.Failures(t.Context(), "ann"); err != nil || len(list) != 3 || list[0].Requests != 0 {
-			t.Errorf("after ann's errors were erased: %+v, %v", list, err)
+			t.Errorf("after ann was erased: %+v, error %v; want 3 failures and no errors that ann got", list, err)
 		}
 		if list, err = s.Failures(t.Context(), "bob"); err != nil || len(list) != 3 || list[0].Requests != 7 {
-			t.Errorf("of bob, who was not erased: %+v, %v", list, err)
+			t.Errorf("bob, who was not erased: %+v, error %v; want 3 failures, the first of 7 requests", list, err)
 		}
 	})
 }
 
-func TestStore_FiguresCountNoActionOfAnOperatorAsAChange(t *testing.T) {
+func TestStore_FiguresCountOnlyChangesOfTheFlag(t *testing.T) {
 	schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		audit := flagsql.NewAudit(pool, sqldb.Options{})
 		if err := audit.Record(t.Context(), "automation", flagsql.ActionEndSession, "admin:ann", map[string]any{"session_id": "0x1"}); err != nil {
 			t.Fatal(err)
 		}
-		if f, err := NewStore(pool, nil, noOptIns, time.Now).Figures(t.Context(), "automation"); err != nil || f.FlagChanges != 1 { // the insert
-			t.Errorf("%d changes of the flag, error %v", f.FlagChanges, err)
+		if f, err := NewStore(pool, nil, noOptIns, time.Now).Figures(t.Context(), "automation"); err != nil || f.FlagChanges != 1 {
+			t.Errorf("%d changes of the flag, error %v; want 1, the migration's insert", f.FlagChanges, err)
 		}
 	})
 }
 
-func TestStore_CountsAreMadeOnceAMinute(t *testing.T) {
-	onEach(t, func(t *testing.T, s *Store, exec func(...string)) {
+func TestStore_CachesCountsForAMinute(t *testing.T) {
+	onBoth(t, func(t *testing.T, s *Store, exec func(...string)) {
 		exec(insertSession("a", "ann", "request", "open", "", "", 60), insertSession("b", "ann", "request", "closed", "", "", 600),
 			insertSession("c", "bob", "request", "open", "", "", 700_000), insertSession("d", "", "prewarm", "open", "", "", 60))
-		at, made, away := time.Now(), int64(0), false
+		at, calls, fails := time.Now(), int64(0), false
 		s.now = func() time.Time { return at }
 		s.optIns = func(context.Context) (on, off int64, err error) {
-			if made++; away {
-				return 0, 0, errors.New("away")
+			calls++
+			if fails {
+				return 0, 0, errors.New("the database is away")
 			}
-			return 10 * made, made, nil
+			return 10 * calls, calls, nil
 		}
 		read := func() Counts {
 			t.Helper()
@@ -149,31 +145,31 @@ func TestStore_CountsAreMadeOnceAMinute(t *testing.T) {
 		}
 		first := Counts{At: at, OptedIn: 10, OptedOut: 1, ActiveWeek: 1}
 		if diff := cmp.Diff(first, read()); diff != "" {
-			t.Error(diff)
+			t.Errorf("the first counts (-want +got):\n%s", diff)
 		}
 		at = at.Add(59 * time.Second)
 		if diff := cmp.Diff(first, read()); diff != "" {
-			t.Errorf("within the minute: %s", diff)
+			t.Errorf("after 59s (-want +got):\n%s", diff)
 		}
 		at = at.Add(time.Second)
-		s.counting.Lock() // by another request
+		s.counting.Lock() // as another caller that reads them
 		if diff := cmp.Diff(first, read()); diff != "" {
-			t.Errorf("while they are made: %s", diff)
+			t.Errorf("after 60s, while another caller reads them (-want +got):\n%s", diff)
 		}
 		s.counting.Unlock()
 		if c := read(); c.OptedIn != 20 || !c.At.Equal(at) {
-			t.Errorf("after the minute: %+v", c)
+			t.Errorf("after 60s: %+v, want new counts", c)
 		}
-		at, away = at.Add(time.Minute), true
+		at, fails = at.Add(time.Minute), true
 		if _, err := s.Counts(t.Context()); err == nil {
-			t.Error("a database that is away goes unnoticed")
+			t.Error("Counts returned no error though counting failed")
 		}
 	})
 }
 
-// With many sessions nothing that is read each time reads a table.
+// No query scans a table, even with many sessions.
 func TestStore_IsServedByIndexes(t *testing.T) {
-	pool := migrated(t, pgtest.Open(t, schematest.Database(t)))
+	pool := pgtest.Open(t, schematest.Database(t))
 	for _, s := range []string{
 		`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, created_at, ends_at, next_at)
 		SELECT i, 'x' || i, 'm', i % 1000, i % 1000, t, 3600, CASE WHEN i % 5000 = 0 THEN 'failed' WHEN i % 4000 = 0 THEN 'unknown' ELSE 'closed' END, t, t, t
@@ -205,7 +201,7 @@ func TestStore_IsServedByIndexes(t *testing.T) {
 		}
 		text := strings.Join(plan, "\n")
 		if strings.Contains(text, "Seq Scan") || !regexp.MustCompile(query.index).MatchString(text) {
-			t.Errorf("%s:\n%s", query.name, text)
+			t.Errorf("%s: want the index %s and no Seq Scan; plan:\n%s", query.name, query.index, text)
 		}
 	}
 }

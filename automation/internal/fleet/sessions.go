@@ -10,18 +10,19 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Session is a session as operators see it, an intent or an ended one included.
+// Session is a session as operators see it, from the intent to open it until
+// after its end.
 type Session struct {
 	ID        session.ID `json:"id" db:"session_id"` // empty until it is known
-	RowID     string     `json:"row_id" db:"id"`     // the row's own, a cursor
+	RowID     string     `json:"row_id" db:"id"`     // the id of the row; a cursor
 	UserID    string     `json:"user_id" db:"user_id"`
 	ModelID   string     `json:"-" db:"model_id"`
-	Model     string     `json:"model" db:"-"` // its name, which the database does not have
+	Model     string     `json:"model" db:"-"` // the model's name, which the Store leaves empty
 	State     string     `json:"state" db:"state"`
 	Reason    string     `json:"reason" db:"reason"` // why it left the state open, or failed
 	Provider  string     `json:"provider" db:"provider"`
 	LastError string     `json:"last_error" db:"last_error"`
-	CreatedAt sqldb.Time `json:"created_at" db:"created_at"` // of the intent
+	CreatedAt sqldb.Time `json:"created_at" db:"created_at"` // when the intent was written
 	OpenedAt  sqldb.Time `json:"opened_at,omitzero" db:"opened_at"`
 	EndsAt    sqldb.Time `json:"ends_at,omitzero" db:"ends_at"`
 }
@@ -30,16 +31,16 @@ type Session struct {
 type SessionFilter struct {
 	UserID string
 	State  string
-	Before string // the RowID of the last session of the page before
+	Before string // the cursor of the page, from Sessions
 	Limit  int    // 0 means 100, at most 1000
 }
 
-// maxSessions is the most sessions of one page.
+// maxSessions bounds the sessions of one page.
 const maxSessions = 1000
 
 // Sessions returns sessions of all users, the newest first, and the cursor of
-// the next page, which is empty on the last. A state or a cursor that is none
-// matches nothing.
+// the next page, which is empty on the last page. An unknown state or cursor
+// selects nothing.
 func (s *Store) Sessions(ctx context.Context, f SessionFilter) (page []Session, next string, err error) {
 	limit := min(max(cmp.Or(f.Limit, 100), 1), maxSessions)
 	conditions, args := []string{"1 = 1"}, []any{limit + 1}

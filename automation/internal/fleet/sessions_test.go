@@ -10,7 +10,7 @@ import (
 )
 
 func TestSessions_AreFilteredAndPaged(t *testing.T) {
-	onEach(t, func(t *testing.T, s *Store, exec func(...string)) {
+	onBoth(t, func(t *testing.T, s *Store, exec func(...string)) {
 		for _, r := range []struct {
 			id, user, state string
 			at              int
@@ -18,24 +18,24 @@ func TestSessions_AreFilteredAndPaged(t *testing.T) {
 			exec(fmt.Sprintf(`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, created_at, ends_at, next_at)
 				VALUES ('%[1]s', '0x%[1]s', 'm', '%[2]s', '%[2]s', {now}, 3600, '%[3]s', {in %[4]d}, {in 600}, {now})`, r.id, r.user, r.state, r.at))
 		}
-		// The two rows of one time, to the millisecond.
+		// Two rows with exactly the same time.
 		exec(`UPDATE automation_sessions SET created_at = (SELECT created_at FROM automation_sessions WHERE id = 'c') WHERE id = 'd'`)
 		for name, test := range map[string]struct {
 			filter SessionFilter
 			want   string
 		}{
-			"all":                      {SessionFilter{}, "e d c b a"},
-			"of a user":                {SessionFilter{UserID: "ann"}, "d c a"},
-			"of a state":               {SessionFilter{State: "open"}, "b a"},
-			"of both":                  {SessionFilter{UserID: "ann", State: "unknown"}, "c"},
-			"of no state":              {SessionFilter{State: "nonsense"}, ""},
-			"before a row":             {SessionFilter{Before: "d"}, "c b a"},
-			"before a row of one time": {SessionFilter{Before: "c"}, "b a"},
-			"before no row":            {SessionFilter{Before: "nonsense"}, ""},
+			"all":                                    {SessionFilter{}, "e d c b a"},
+			"of a user":                              {SessionFilter{UserID: "ann"}, "d c a"},
+			"in a state":                             {SessionFilter{State: "open"}, "b a"},
+			"of a user in a state":                   {SessionFilter{UserID: "ann", State: "unknown"}, "c"},
+			"in an unknown state":                    {SessionFilter{State: "nonsense"}, ""},
+			"before the first row of the same time":  {SessionFilter{Before: "d"}, "c b a"},
+			"before the second row of the same time": {SessionFilter{Before: "c"}, "b a"},
+			"before an unknown row":                  {SessionFilter{Before: "nonsense"}, ""},
 		} {
 			page, next, err := s.Sessions(t.Context(), test.filter)
 			if err != nil || next != "" {
-				t.Errorf("%s: next %q, %v", name, next, err)
+				t.Errorf("%s: next %q, error %v; want the last page", name, next, err)
 			}
 			var got []string
 			for _, r := range page {
@@ -59,7 +59,7 @@ func TestSessions_AreFilteredAndPaged(t *testing.T) {
 			}
 		}
 		if got := strings.Join(paged, " "); got != "e d c b a" {
-			t.Errorf("pages of two: %s", got)
+			t.Errorf("pages of two: rows %s, want e d c b a", got)
 		}
 	})
 }
