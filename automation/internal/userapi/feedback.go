@@ -78,9 +78,6 @@ func (a *api) postFeedback(c *httpapi.Call) error {
 	case err != nil:
 		return storeProblem(c.W, err)
 	}
-	if a.FeedbackCreated != nil {
-		a.FeedbackCreated(c.R.Context(), e)
-	}
 	return problem.WriteJSON(c.W, http.StatusCreated, feedbackAnswer{e.ID, e.Rating, e.Message, e.CreatedAt.Time})
 }
 

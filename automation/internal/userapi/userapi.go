@@ -15,12 +15,11 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 	"github.com/MorpheusAIs/gateway-automation/flags"
-	"github.com/MorpheusAIs/gateway-automation/internal/feedback"
 	"github.com/MorpheusAIs/gateway-automation/internal/problem"
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-// Deps are what the API works with. All are required, unless nil is documented.
+// Deps are what the API works with. All but Changed are required.
 type Deps struct {
 	BasePath string // such as /api/v1/automation
 	FlagName string
@@ -34,13 +33,11 @@ type Deps struct {
 	Settings    Settings
 	Sessions    Sessions
 	Feedback    Feedback
-	// FeedbackCreated is called with each new entry; nil for none.
-	FeedbackCreated func(context.Context, feedback.Entry)
 	// ModelName returns the name of the model with an id, or the id if it has none.
 	ModelName func(id string) string
 	// MinDuration and MaxDuration bound a session's duration.
 	MinDuration, MaxDuration time.Duration
-	// Changed is called after a user has changed their settings; nil for none.
+	// Changed, unless nil, is called after a user has changed their settings.
 	Changed func(before, after settings.Settings)
 	// Record is called once for each request, when it has ended.
 	Record func(context.Context, outcome.Outcome)
