@@ -18,16 +18,16 @@ import (
 // admission is what has been decided about a call.
 type admission struct {
 	route route
-	user  identity.User // empty where the request belongs to nobody
+	user  identity.User // empty if unknown
 	arm   string        // see outcome.Outcome
-	skip  outcome.Code  // why automation does not act; empty where it does
+	skip  outcome.Code  // why automation does not act on the call; empty if it does
 
 	clientSession session.ID // the session that the client named; the call uses no other
 	want          session.Request
 	model         mapping.Model
 	body          *reqbody.Body  // nil until openBody
 	claim         *session.Claim // nil until acquired
-	busy          bool           // the node may still work on the session for the call
+	busy          bool           // the node may still be working for the call
 }
 
 // admit decides whether automation acts on the request of a known user, and sets
@@ -139,8 +139,8 @@ func (c *call) acquireClientSession(ctx context.Context) error {
 	return refusal
 }
 
-// openBody returns the request's body, the same at each call: what has been read
-// to find the model is not lost.
+// openBody returns the request's body. It returns the same Body each time, which
+// keeps what has been read to find the model.
 func (c *call) openBody() *reqbody.Body {
 	if c.body == nil {
 		c.body = reqbody.New(c.w, c.r, reqbody.Options{MaxBytes: c.MaxBodyBytes, Budget: c.bodies})

@@ -121,8 +121,8 @@ const unreadTimeout = time.Second
 // retrySoon is the Retry-After if no better estimate is known.
 const retrySoon = 5 * time.Second
 
-// longWait is the shortest Retry-After of which an interactive client should
-// tell its user, instead of sleeping.
+// longWait is the shortest Retry-After for which an interactive client should
+// inform its user instead of sleeping.
 const longWait = time.Minute
 
 // writeError answers with an error and returns the call's outcome.

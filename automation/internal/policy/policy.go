@@ -1,6 +1,6 @@
-// Package policy decides what follows from how a request ended: the
-// status of its answer, the level of its log line, and whether it is evidence
-// against the feature, each looked up by its [outcome.Cause].
+// Package policy holds the table from the [outcome.Cause] of a request's end to
+// the status of its answer, the level of its log line, and its evidence for or
+// against the feature.
 package policy
 
 import (
@@ -73,9 +73,9 @@ func EvidenceOf(o outcome.Outcome) Evidence {
 	return Of(o.Cause).Evidence
 }
 
-// CauseOf is the most likely cause of an answer of which only the status is
-// known, such as that of a host's own handler. A 429 is the model's limit, any
-// other 4xx is the client's error, and a 5xx is the provider's.
+// CauseOf guesses the cause of an answer from its status, for answers of a host's
+// own handler. A 429 is the model's limit, any other 4xx the client's error, and a
+// 5xx the provider's.
 func CauseOf(status int) outcome.Cause {
 	switch {
 	case status >= http.StatusInternalServerError:

@@ -207,7 +207,7 @@ func (s *scanner) event() event {
 	return e
 }
 
-// eventKind is what an event says about the stream.
+// eventKind is what an event means for the end of its stream.
 type eventKind int
 
 const (

@@ -89,7 +89,7 @@ func (c *client) received() string {
 	return c.body.String()
 }
 
-// receivedAt returns after what time the client had received the text.
+// receivedAt returns how long it took until the client had received the text.
 func (c *client) receivedAt(t *testing.T, text string) time.Duration {
 	t.Helper()
 	c.mu.Lock()

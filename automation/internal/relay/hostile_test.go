@@ -202,8 +202,8 @@ func TestHostileNode_NeverMakesHalfAnAnswerLookWhole(t *testing.T) {
 	node := startHostileNode(t)
 	defer node.close()
 	const short = 50 * time.Millisecond
-	// On a busy machine any answer can stall for seconds, which must not end a whole
-	// one. Only where the node hangs, and an error is expected anyway, may it come soon.
+	// On a busy machine any answer can stall for seconds, which must not make a whole
+	// answer fail. The short time-out is for nodes that hang, whose answers must fail.
 	longIdle, longIdleServer := startGateway(t, node, 5*time.Second, short)
 	shortIdle, shortIdleServer := startGateway(t, node, short, short)
 	type reply struct {

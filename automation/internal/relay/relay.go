@@ -18,7 +18,7 @@ const (
 	// The time-outs of a Relay that New returns.
 	idleTimeout  = 2 * time.Minute
 	drainTimeout = 2 * time.Minute
-	// How much of an answer is drained at most.
+	// How many bytes of an answer are drained at most.
 	drainBytes = 64 << 20
 	// How long an error's text may take to arrive.
 	errorTimeout = 5 * time.Second
@@ -165,12 +165,12 @@ type Failure struct {
 	Cause outcome.Cause
 	Code  outcome.Code
 	// Body is the error that the node sent in place of an answer or after a part
-	// of it, with a 2xx status: at most 64 KiB, unredacted. Nil where there is none.
+	// of it, with a 2xx status: at most 64 KiB, unredacted. Nil if there is none.
 	Body []byte
 	Err  error // for the log
 }
 
-// A Result is what became of an answer.
+// A Result says how an answer ended.
 type Result struct {
 	Failure *Failure // nil if the client has the complete answer
 	Begun   bool     // the status and perhaps part of the body have been sent
@@ -204,7 +204,7 @@ func (r *Relay) Copy(ctx context.Context, w http.ResponseWriter, a Answer) Resul
 }
 
 // ReadError reads and closes the body of an answer that is not 2xx: at most
-// 64 KiB, for at most 5 seconds. Drained is as in [Answer.Release].
+// 64 KiB, for at most 5 seconds. See [Answer].Release for drained.
 func (r *Relay) ReadError(resp *http.Response, cancel context.CancelCauseFunc) (body []byte, drained bool) {
 	timer := time.AfterFunc(errorTimeout, func() { cancel(errSlowError) })
 	defer timer.Stop()

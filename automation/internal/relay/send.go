@@ -22,7 +22,7 @@ type Attempt struct {
 	Send func() (*http.Response, error)
 	// Cancel ends the request's context.
 	Cancel context.CancelCauseFunc
-	// Release is called once if Send returns ErrAbandoned; see [Answer.Release].
+	// Release is called once if Send returns ErrAbandoned; see [Answer].Release.
 	Release func(drained bool)
 }
 
