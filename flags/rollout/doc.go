@@ -1,6 +1,5 @@
-// Package rollout moves a flag through the stages of a plan, watches what
-// becomes of the requests, and takes the feature back by itself when too many
-// of them fail.
+// Package rollout moves a flag through the stages of a plan, watches how requests
+// end, and takes the feature back automatically when too many of them fail.
 //
 // The smallest program, on the host's *sqlx.DB with the tables that
 // automation/schema creates:
@@ -13,53 +12,55 @@
 //		recorder.Record(rollout.Sample{Arm: arm, Outcome: rollout.OutcomeSuccess, UserID: user, Latency: latency})
 //	}
 //
-// Operators start and steer it with `automationctl rollout`, with the module's
-// operators' API where the host mounts that, or through [Controller.Start] and
-// [Controller.Execute]. The flag "automation" is the module's own: the module
-// runs a controller and records, and a host does neither.
+// Operators start and control a rollout with `automationctl rollout`, with the
+// module's API for operators if the host mounts it, or through [Controller.Start]
+// and [Controller.Execute]. For the flag "automation" the module itself runs a
+// controller and records outcomes; a host must do neither.
 //
 // # Stages
 //
-// A plan is data. A stage sets the flag's percentage, adds users, and passes
-// when it has been watched for its hold, has its samples, and is approved where
-// it must be; passing the last one completes the rollout. Only time in which a
-// replica evaluated the rollout counts as watched: whatever was down, and for
-// however long, no stage is skipped. A stage with too little traffic holds.
+// A plan is a list of stages, written in JSON. A stage sets the flag's percentage
+// and adds users. It passes when it has been watched for its hold, has its samples
+// and, if it needs approval, is approved. The rollout is complete when its last
+// stage has passed. Only time in which a replica evaluates the rollout counts as
+// watched, so that no stage passes while gateways or the database are down. A stage
+// with too little traffic waits.
 //
 // # Evidence
 //
-// [Recorder.Record] counts in memory, and each pass writes the counts of this
-// replica, which only grow: writing them again changes nothing. There are two
-// arms: requests that the feature acted on, and those of users who may get it
-// and have not. Errors of callers count in neither, and nobody contributes more
-// than a few outcomes a minute.
+// [Recorder.Record] counts in memory, and each pass writes the counts of its
+// replica. They are totals, so that writing them again changes nothing. There are
+// two arms: requests that the feature acted on (exposed), and requests of users who
+// may get the feature later (control). Errors of callers count in neither arm, and
+// no user contributes more than a few outcomes a minute.
 //
 // A sequential test decides when more requests fail, or are slow, than the plan
-// allows. When the control arm fails as well, the cause is elsewhere: the
-// rollout holds, and what it saw meanwhile is no evidence.
+// allows: a breach. When the control arm fails as well, the cause is not the
+// feature. The rollout then waits, and requests of that time are no evidence.
 //
 // # States
 //
-// A rollout is pending, running, paused, completed, rolled back or aborted; an
-// action that its state does not allow is an [ErrIllegal]. Paused by an operator
-// it does not advance, but is still watched and rolled back. Paused by a breach
-// or by a hand edit it does nothing until a human acts.
+// A rollout is pending, running, paused, completed, rolled back or aborted. The
+// error of an action that the state does not allow is [ErrIllegal]. A paused rollout
+// does not advance until an operator acts, but a breach still rolls it back.
 //
-// A change of the flag by anybody else, in SQL or by the API, pauses the rollout
-// and is left as it is; resuming sets the flag to the stage again. Rolled back
-// and aborted, the flag is switched off; restarting begins with the first stage,
-// with the same users, because the flag's seed is never touched.
+// If somebody else changes the flag's users or notice, the rollout continues with
+// them. Any other change, in SQL or through the API, stays as it is and pauses the
+// rollout; resuming sets the flag to the stage again. When a rollout is rolled back
+// or aborted, the flag is switched off. A restart begins with the first stage, and
+// the same users get the feature first, because the flag's seed never changes.
 //
 // # Replicas
 //
-// Each replica makes its own passes; the one that gets the rollout's row
-// evaluates it and writes flag, rollout, one event and its webhooks in one
-// transaction. There is no leader and no clock but the database's, and the
-// server ends the transaction of a replica that freezes in the middle of one.
+// Each replica makes its own passes. The replica that locks the rollout's row
+// evaluates the rollout, and writes the flag, the rollout, one event and its webhook
+// messages in one transaction. There is no leader, and all times are the
+// database's. The server ends the transaction of a replica that freezes during it.
 //
 // # Webhooks
 //
-// Every event goes to the [Webhook]s through an outbox, written in the event's
-// own transaction: at least once, in order, whatever crashes. Any replica that
-// runs sends what any process has written, the operators' command included.
+// Every event goes to the [Webhook]s through an outbox that the event's transaction
+// writes. Each receiver gets it at least once and in order, even after crashes. Any
+// running replica sends messages that any process has written, such as the
+// operators' command.
 package rollout

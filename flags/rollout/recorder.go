@@ -7,21 +7,22 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
-// Recorder receives the outcomes of requests that concern one rollout. It never
-// waits for the database, and works whether there is a rollout or not.
+// Recorder counts the outcomes of requests for which one flag decides. It never
+// waits for the database. Without a rollout of the flag it counts nothing.
 type Recorder struct{ r *rollout.Recorder }
 
 // Sample is how one request ended.
 type Sample struct {
-	Arm     Arm // see ArmOf; a request of neither arm is not to be recorded
+	Arm     Arm // see ArmOf; do not record a request of neither arm
 	Outcome Outcome
-	// UserID bounds what one user contributes: at most 5 outcomes a minute and
-	// replica, and of the exposed arm's failures at most one a minute over all
-	// replicas. It is kept nowhere; the database has a hash for two hours.
+	// UserID limits what one user contributes: at most 5 outcomes a minute on
+	// each replica, and in the exposed arm at most one failure a minute and 10 an
+	// hour over all replicas. It is not stored; the database has a hash of it
+	// for two hours.
 	UserID string
-	// Latency is how long the request took, as the plan means it, and
-	// DatabaseTime how much of that was spent in the database. 0 or less is
-	// not measured.
+	// Latency is the time that the plan's latency_p95 limits, and DatabaseTime
+	// how much of it was spent in the database. 0 or less means that it is
+	// unknown.
 	Latency, DatabaseTime time.Duration
 }
 
@@ -42,16 +43,16 @@ const (
 	ArmControl = Arm(rollout.ArmControl)
 )
 
-// ArmOf returns the arm of a request by its flag's decision: users who have the
-// feature are exposed, users outside the percentage are the control. Users whom
-// the feature is kept from for another reason are in neither.
+// ArmOf returns the arm of a request by its flag's decision. Users who have the
+// feature are exposed; users outside the percentage are the control arm. Users who
+// do not have it for another reason are in neither arm, and ok is false.
 func ArmOf(d flags.Decision) (arm Arm, ok bool) {
 	a, ok := rollout.ArmOf(d)
 	return Arm(a), ok
 }
 
-// Outcome is how a request ended. It is a failure by its cause: what both arms
-// suffer is no evidence against the feature.
+// Outcome is how a request ended. Failures differ by their cause, because a cause
+// that affects both arms is no evidence against the feature.
 type Outcome uint8
 
 const (
@@ -59,8 +60,8 @@ const (
 	OutcomeSuccess = Outcome(rollout.OutcomeSuccess)
 	// OutcomeFailure is a failure of the feature itself, and counts against it.
 	OutcomeFailure = Outcome(rollout.OutcomeFailure)
-	// OutcomeProviderFailure counts against the feature only where the control
-	// arm fares better.
+	// OutcomeProviderFailure counts against the feature only if the control arm
+	// fails clearly less often.
 	OutcomeProviderFailure = Outcome(rollout.OutcomeProviderFailure)
 	// OutcomeSharedFailure is a failure of what both arms depend on, such as
 	// the node or the database. It is no evidence, and holds the stage.

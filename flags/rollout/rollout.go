@@ -13,16 +13,17 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
-// What errors.Is finds in this package's errors, besides those of package flags:
-// ErrNotFound (there is no such flag), ErrConflict (it was just changed by hand:
-// look at it first), ErrUnavailable and ErrOutcomeUnknown.
+// The errors that this package returns wrap one of these, or one of package
+// flags: ErrNotFound (there is no such flag), ErrConflict (the flag was changed by
+// hand since the last evaluation), ErrUnavailable or ErrOutcomeUnknown.
 var (
 	// ErrNotFound says that there is no rollout of that name.
 	ErrNotFound = rollout.ErrNotFound
-	// ErrIllegal says that an action is not possible in the rollout's state; the
-	// error's text says which are.
+	// ErrIllegal says that the rollout's state does not allow an action. The
+	// error's text names the actions that it allows.
 	ErrIllegal = rollout.ErrIllegal
-	// ErrInvalid says that a plan or an argument is not acceptable, and why.
+	// ErrInvalid says that a plan or an argument is not acceptable. The error's
+	// text gives the reason.
 	ErrInvalid = rollout.ErrInvalid
 )
 
@@ -44,19 +45,20 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Webhook is a receiver of events, by https://www.standardwebhooks.com: each is
-// a POST of {"type", "timestamp", "data"} in JSON, signed with the headers
-// webhook-id, webhook-timestamp and webhook-signature. docs/webhooks.md has the
-// types, and shows how to verify one. Any 2xx accepts an event; otherwise it is
-// sent again, after 1 s at first and 10 min at most, for three days. Those of
-// one rollout come in their order; one may come more than once, with the same
-// webhook-id. A receiver gets what happens after its first Run, in whatever
-// process, until no replica has known it for a week.
+// Webhook is a receiver of events, as https://www.standardwebhooks.com specifies
+// it. Each event is a POST of {"type", "timestamp", "data"} in JSON, signed in the
+// headers webhook-id, webhook-timestamp and webhook-signature. docs/webhooks.md
+// lists the types and shows how to verify a request.
 //
-// The URL is requested as it stands, wherever it leads: that it does not lead
-// into places which it should not is the operator's choice to make.
+// Any 2xx accepts an event. After any other answer it is sent again, at first
+// after 1 s and later after up to 10 min, for three days. The events of one rollout
+// arrive in their order. An event may arrive more than once, with the same
+// webhook-id. A receiver gets the events since a Run first had it among its
+// webhooks, until none has had it for a week.
+//
+// The URL is not checked: it may lead to a host of the internal network.
 type Webhook struct {
-	// Name tells receivers apart in the outbox, and stays when a URL changes.
+	// Name identifies the receiver in the outbox; keep it when the URL changes.
 	Name string
 	URL  string // http or https
 	// Secret signs: "whsec_" and 24 to 64 bytes in base64.
@@ -88,20 +90,20 @@ func New(pool *sqlx.DB, o Options) (*Controller, error) {
 	return &Controller{engine, engine.Store()}, nil
 }
 
-// Run works until ctx ends: a pass at every interval, and the sending of
-// webhooks. It then flushes its last counts, for which it waits up to 5 s, and
-// returns when everything it started has ended.
+// Run makes a pass at every interval and sends webhooks until ctx ends. It then
+// flushes the last counts, which takes at most 5 s, and returns when all of its
+// goroutines have ended.
 func (c *Controller) Run(ctx context.Context) { c.engine.Run(ctx) }
 
-// Recorder returns the recorder of the flag of that name. It is meant for a
-// handful of names, whose counts the controller keeps.
+// Recorder returns the recorder of the flag of that name. The controller keeps the
+// counts of every name, so use only a few names.
 func (c *Controller) Recorder(name string) *Recorder { return &Recorder{c.engine.Recorder(name)} }
 
-// Start starts a rollout of the flag of that name with a plan in JSON as
-// `automationctl rollout start --plan` reads it; nil is the default plan, which
-// goes by 10 % and 50 % to 100 %. The actor, at most 200 bytes, is for the
-// history. The errors are ErrInvalid, flags.ErrNotFound, ErrIllegal where one
-// is under way, and the database's.
+// Start starts a rollout of the flag of that name. The plan is JSON, the same as
+// for `automationctl rollout start --plan`; nil is the default plan: the users whom
+// the flag lists, 10 %, 50 %, 100 %. The actor, at most 200 bytes, is for the
+// history. The errors are ErrInvalid, flags.ErrNotFound, ErrIllegal if a rollout is
+// running or paused, and the database's.
 func (c *Controller) Start(ctx context.Context, name string, plan []byte, actor string) error {
 	p := rollout.DefaultPlan()
 	if plan != nil {
@@ -116,19 +118,24 @@ func (c *Controller) Start(ctx context.Context, name string, plan []byte, actor 
 	return c.Execute(ctx, name, string(rollout.ActionStart), actor)
 }
 
-// Execute carries out an operator's action: pause (stay in the stage, which is
-// still watched and rolled back), resume (and set the flag to the stage), approve
-// (let a stage pass that needs approval), skip (advance at once), promote
-// (advance to the last stage), abort (end, and switch the flag off), or restart
-// (begin again with the first stage and the same users). The errors are
-// ErrNotFound, ErrIllegal, ErrInvalid for the actor, flags.ErrConflict where the
-// flag was changed by hand and no evaluation has seen it yet, and the database's.
+// Execute carries out an operator's action:
+//   - pause: stay in the stage; a breach still rolls back
+//   - resume: continue, and set the flag to the stage
+//   - approve: let a stage that needs approval pass
+//   - skip: advance at once
+//   - promote: advance to the last stage at once
+//   - abort: end the rollout, and switch the flag off
+//   - restart: begin again with the first stage and the same users
+//
+// The errors are ErrNotFound, ErrIllegal, ErrInvalid for the actor,
+// flags.ErrConflict if the flag was changed by hand since the last evaluation, and
+// the database's.
 func (c *Controller) Execute(ctx context.Context, name, action, actor string) error {
 	_, err := c.store.Execute(ctx, name, rollout.Command{Action: rollout.Action(action), Actor: actor})
 	return err
 }
 
-// Status is how a rollout stands.
+// Status is the state of a rollout.
 type Status struct {
 	Name string
 	// State is pending, running, paused, completed, rolled_back or aborted.
@@ -139,20 +146,20 @@ type Status struct {
 	// too little traffic), approval, outage (the feature is not the cause of what
 	// fails), users (too few fail for a rollback) or breach (the plan says notify).
 	Waiting    string
-	Detail     string // why it waits, is paused or has ended, for people
+	Detail     string // why it waits, is paused or has ended, as a text for people
 	Stage      int    // 0 is the first
 	StageName  string
 	Percentage flags.Percentage // of the stage
-	// Watched of Hold has been watched in this stage.
+	// Watched is how much of the stage's Hold has passed under watch.
 	Watched, Hold time.Duration
-	LookedAt      time.Time // of the latest evaluation
-	// The outcomes that count, and how many of them failed, since the stage began.
+	LookedAt      time.Time // the latest evaluation
+	// Outcomes since the stage began, and the failures among them.
 	ExposedOutcomes, ExposedFailures int64
 	ControlOutcomes, ControlFailures int64
 }
 
-// List returns the status of all rollouts, by name. One whose row cannot be
-// read is missing and named in the error; the others are good nevertheless.
+// List returns the status of all rollouts, sorted by name. If the row of a rollout
+// cannot be read, the error names it, and the list has the others.
 func (c *Controller) List(ctx context.Context) ([]Status, error) {
 	all, err := c.store.List(ctx)
 	var list []Status
