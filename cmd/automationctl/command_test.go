@@ -262,7 +262,7 @@ func TestFlagsSet_SaysWhatTheRolloutMakesOfIt(t *testing.T) {
 			args []string
 			want string
 		}{
-			{[]string{"flags", "set", "automation", "--add-enabled-user", "7"}, `The rollout of "automation" continues with it.`},
+			{[]string{"flags", "set", "automation", "--add-enabled-user", "7"}, `The rollout of "automation" continues with this change.`},
 			{[]string{"flags", "set", "automation", "--percentage", "3"}, `The rollout of "automation" pauses:`},
 			{[]string{"off", "--actor", "ann"}, `The rollout of "automation" pauses: ann disabled the flag.`},
 		} {

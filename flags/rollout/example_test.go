@@ -14,8 +14,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 )
 
-// A rollout is started, and what becomes of its requests is recorded. Running
-// gateways roll it back when too many fail for two minutes.
+// Start a rollout and record how requests end. Running gateways roll it back when
+// too many requests fail for two minutes.
 func Example() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -61,7 +61,7 @@ func Example() {
 	// automation: running at 10 %, waits for time
 }
 
-// A plan that cannot be carried out is refused, and why.
+// Start refuses an invalid plan. Its error names the fields.
 func ExampleController_Start() {
 	ctx := context.Background()
 	db := sqlx.MustOpen("sqlite", "file:start?mode=memory&cache=shared")
@@ -84,11 +84,11 @@ func ExampleController_Start() {
 		]
 	}`), "ops@example.com"))
 	// Output:
-	// rollout: start("automation"): stages[1].hold: "a day" is no duration such as "24h" or "90s" (line 4, column 47)
-	// rollout: start("automation"): stages[1].percentage: 10 is less than the stage before has, 50: a rollout only adds users
+	// rollout: start("automation"): stages[1].hold: "a day" is not a duration such as "24h" or "90s" (line 4, column 47)
+	// rollout: start("automation"): stages[1].percentage: 10 is less than 50 in the stage before: a rollout only adds users
 }
 
-// A host's handler decides by the flag and records what became of the request.
+// A host's handler records a request in the arm that the flag's decision gives.
 func ExampleArmOf() {
 	f := &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: flags.NewIDs("7"), DisabledUserIDs: flags.NewIDs("8")}
 	for _, user := range []string{"7", "8", "9"} {

@@ -35,8 +35,8 @@ type Options struct {
 	HTTPClient *http.Client
 	// Logger gets transitions and errors; nil discards.
 	Logger *slog.Logger
-	// Now is the clock of the users' minutes and of webhooks' timestamps; nil
-	// is time.Now. Rollouts go by the database's.
+	// Now is the clock for the limit per user and minute and for the webhooks'
+	// timestamps; nil is time.Now. All else uses the database's clock.
 	Now func() time.Time
 }
 
@@ -50,10 +50,11 @@ type Controller struct {
 	now        func() time.Time
 	instanceID string
 
-	mu        sync.Mutex // of passes
-	failing   map[string]bool
-	minute    uint64     // of the last pass
-	creating  sync.Mutex // of recorders
+	mu      sync.Mutex      // held during a pass
+	failing map[string]bool // the rollouts whose last pass failed; "" is the list of rollouts
+	minute  uint64          // the Unix minute in which old failures were last deleted
+
+	creating  sync.Mutex // held while a recorder is created
 	recorders atomic.Pointer[map[string]*Recorder]
 }
 
@@ -91,11 +92,11 @@ func New(pool *sqlx.DB, o Options) (*Controller, error) {
 	return c, nil
 }
 
-// Store returns what operators do with rollouts, and what they see.
+// Store returns the store with the operators' actions and views.
 func (c *Controller) Store() *Store { return c.store }
 
-// Recorder returns the recorder of the flag of that name, always the same one.
-// It is meant for a handful of names, whose recorders it keeps.
+// Recorder returns the recorder of the flag of that name, the same one for each
+// call. The controller keeps a recorder for every name, so use only a few names.
 func (c *Controller) Recorder(name string) *Recorder {
 	if r := c.recorder(name); r != nil {
 		return r
@@ -112,32 +113,32 @@ func (c *Controller) Recorder(name string) *Recorder {
 	return r
 }
 
-// recorder returns the one that exists, or nil.
+// recorder returns the flag's recorder, or nil if it has not been created.
 func (c *Controller) recorder(name string) *Recorder { return (*c.recorders.Load())[name] }
 
-// Run works until ctx ends: a pass at every interval, and the sending of
-// webhooks. It then flushes its last counts, for which it waits up to 5 s, and
-// returns when everything it started has ended.
+// Run makes a pass at every interval and sends webhooks until ctx ends. It then
+// flushes the last counts, which takes at most 5 s, and returns when all of its
+// goroutines have ended.
 func (c *Controller) Run(ctx context.Context) {
 	var senders sync.WaitGroup
 	for _, hook := range c.o.Webhooks {
 		senders.Go(func() { c.send(ctx, hook) })
 	}
 	retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
-		_ = c.Tick(ctx) // it has logged its errors
+		_ = c.Tick(ctx) // which logs its errors
 		return c.o.Interval
 	})
 	senders.Wait()
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	flushCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	_ = c.flushAll(last) // nobody is left to be told
+	_ = c.flushAll(flushCtx) // an error loses the counts of the last interval
 }
 
-// Tick is one pass: it flushes what this replica has counted, evaluates every
+// Tick makes one pass: it flushes the counts of this replica, evaluates every
 // rollout that is due and that no other replica is evaluating, and takes the
-// steps that follow. Each rollout has a transaction of its own, and an error of
-// one does not affect another. The error joins them all; each is logged once
-// for as long as it lasts.
+// steps that follow. Each rollout has its own transaction, so that an error of
+// one does not affect another. Tick returns all errors, joined. It logs the
+// first error of a rollout, and again only after a pass without one.
 func (c *Controller) Tick(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -145,17 +146,17 @@ func (c *Controller) Tick(ctx context.Context) error {
 		c.logFailing(ctx, "", err)
 		return fmt.Errorf("rollout: tick: %w", err)
 	}
-	type rollout struct {
+	type activeRollout struct {
 		Name string `db:"name"`
 	}
-	active, err := sqldb.Look[rollout](ctx, c.db, "rollout.active", `SELECT name FROM automation_rollouts
+	active, err := sqldb.Look[activeRollout](ctx, c.db, "rollout.active", `SELECT name FROM automation_rollouts
 		WHERE state IN ('running', 'paused', 'completed') AND (state <> 'completed' OR watched_until > {now}) AND name IS NOT NULL ORDER BY name`)
 	c.logFailing(ctx, "", err)
 	if err != nil {
 		return fmt.Errorf("rollout: tick: %w", err)
 	}
 	for name, r := range *c.recorders.Load() {
-		if !slices.Contains(active, rollout{name}) {
+		if !slices.Contains(active, activeRollout{name}) {
 			r.observe(nil, Plan{})
 		}
 	}
@@ -174,43 +175,44 @@ func (c *Controller) Tick(ctx context.Context) error {
 // pass flushes the counts of one rollout and evaluates it if it is due.
 func (c *Controller) pass(ctx context.Context, name string) error {
 	type result struct {
-		now   rollout
-		event *Event
+		rollout rollout
+		event   *Event
 	}
 	rec := c.recorder(name)
 	b := rec.takeBatch()
-	got, err := sqldb.Write(ctx, c.db, "rollout.pass", func(tx *sqldb.Tx) (got result, err error) {
+	res, err := sqldb.Write(ctx, c.db, "rollout.pass", func(tx *sqldb.Tx) (res result, err error) {
 		if err := b.write(tx, name, c.instanceID); err != nil {
-			return got, err
+			return res, err
 		}
-		w, r, err := readRollout(tx, name, "")
+		stored, r, err := readRollout(tx, name, "")
 		if err != nil || r == nil {
-			return got, err
+			return res, err
 		}
-		got.now = *r
-		if w.DueIn > 0 || !r.isWatched() {
-			return got, nil
+		res.rollout = *r
+		if stored.DueIn > 0 || !r.isWatched() {
+			return res, nil
 		}
-		// Another replica may be evaluating it, or have done so: then it is not due.
-		w, r, err = readRollout(tx, name, `AND next_at <= {now} {skip}`)
+		// Lock the row, if the rollout is still due and no other replica has locked
+		// it to evaluate it.
+		stored, r, err = readRollout(tx, name, `AND next_at <= {now} {skip}`)
 		if err != nil || r == nil || !r.isWatched() {
-			return got, err
+			return res, err
 		}
-		got.now, got.event, err = c.evaluate(tx, *w, *r)
-		return got, err
+		res.rollout, res.event, err = c.evaluate(tx, *stored, *r)
+		return res, err
 	})
 	if err != nil {
 		b.undo()
 		return err
 	}
 	b.done()
-	if got.event != nil {
-		logEvent(ctx, c.log, *got.event)
+	if res.event != nil {
+		logEvent(ctx, c.log, *res.event)
 	}
 	if rec == nil {
 		return nil
 	}
-	if r := got.now; r.isWatched() {
+	if r := res.rollout; r.isWatched() {
 		rec.observe(&stageRun{id: r.run, epoch: r.epoch, stage: r.stage}, r.plan)
 	} else {
 		rec.observe(nil, Plan{})
@@ -218,17 +220,18 @@ func (c *Controller) pass(ctx context.Context, name string) error {
 	return nil
 }
 
-// maxElapsedIntervals is how many intervals may lie between two evaluations for
-// the time between them to count as watched.
+// maxElapsedIntervals bounds the time between two evaluations, in intervals. A
+// longer time does not count as watched.
 const maxElapsedIntervals = 5
 
-// evaluate evaluates a rollout whose row is locked.
-func (c *Controller) evaluate(tx *sqldb.Tx, w row, r rollout) (rollout, *Event, error) {
+// evaluate evaluates a rollout whose row is locked, and writes what follows. It
+// returns the rollout as written, and the event if it took a step.
+func (c *Controller) evaluate(tx *sqldb.Tx, stored row, r rollout) (rollout, *Event, error) {
 	evidence, err := sumEvidence(tx, r.name, r.run)
 	if err != nil {
 		return r, nil, err
 	}
-	elapsed := time.Duration(-w.LookedIn * float64(time.Second))
+	elapsed := time.Duration(-stored.LookedIn * float64(time.Second))
 	in := inputs{at: r.lookedAt.Add(elapsed), elapsed: elapsed, maxElapsed: maxElapsedIntervals * c.o.Interval, evidence: evidence,
 		users: func(gate int, since time.Time) (int64, error) {
 			return countUsers(tx, r.name, r.run, gateKinds[gate], since)
@@ -263,8 +266,8 @@ func logEvent(ctx context.Context, log *slog.Logger, e Event) {
 		"percentage", e.Percentage.String(), "from", e.From, "to", e.To, "by", e.Actor, "detail", e.Detail)
 }
 
-// logFailing logs once that a rollout cannot be evaluated, and once that it can
-// be again.
+// logFailing logs the first error of a rollout, and the first pass without an
+// error after it.
 func (c *Controller) logFailing(ctx context.Context, name string, err error) {
 	if ctx.Err() != nil || c.failing[name] == (err != nil) {
 		return

@@ -212,7 +212,7 @@ func TestRollout_PausesItsAdvanceAfterAHandEdit(t *testing.T) {
 		}
 		effect("")
 		h.sql(`UPDATE feature_flags SET rollout_percentage = 3, updated_by = 'dba' WHERE feature_name = 'automation'`)
-		effect(`The rollout of "automation" pauses: dba set the flag to 3 %, the stage has 10 %; it is still rolled back if it fails. Resuming it sets the flag to its stage again.`)
+		effect(`The rollout of "automation" pauses: dba set the flag to 3 %, the stage has 10 %; a breach is still acted on. Resuming it sets the flag to its stage again.`)
 		// An action that would overwrite it is refused as long as nobody can know.
 		if _, err := h.Execute(t.Context(), flag, rollout.Command{Action: rollout.ActionSkip, Actor: "alice"}); !errors.Is(err, flags.ErrConflict) {
 			t.Errorf("skip over an unseen edit: %v", err)
@@ -245,7 +245,7 @@ func TestRollout_AdoptsUsersAndNoticesEditedByHand(t *testing.T) {
 		h.do(rollout.ActionStart)
 		h.do(rollout.ActionSkip)
 		h.sql(`UPDATE feature_flags SET enabled_user_ids = '["7"]', disabled_user_ids = '["8"]', notice = 'soon for all', updated_by = 'dba' WHERE feature_name = 'automation'`)
-		if got, err := h.HandEditEffect(t.Context(), flag); err != nil || got != `The rollout of "automation" continues with it.` {
+		if got, err := h.HandEditEffect(t.Context(), flag); err != nil || got != `The rollout of "automation" continues with this change.` {
 			t.Errorf("%q, %v", got, err)
 		}
 		h.after(time.Minute)

@@ -1,9 +1,9 @@
-// Package rollout is what package flags/rollout, the operators' API and command,
-// and the report do their work with: it moves flags through the stages of their
-// plans, evaluates what becomes of the requests, and sends the webhooks.
-// Package flags/rollout describes how.
+// Package rollout moves flags through the stages of their plans, evaluates how
+// requests end, and sends the webhooks. Package flags/rollout is its public part
+// and describes the rules; the operators' API, the command and the report use
+// this package directly.
 //
-// [Controller] does what happens by itself, and one runs in every replica.
-// [Store] is what operators do and see, and works whether any controller runs.
-// [Recorder] counts what becomes of requests.
+// A [Controller] runs in every replica and takes the automatic steps. [Store]
+// has the operators' actions and views, and needs no running controller.
+// [Recorder] counts how requests end.
 package rollout

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// What errors.Is finds in this package's errors, besides those of package flags:
-// ErrNotFound (there is no such flag), ErrConflict (it was just changed by hand:
-// look at it first), ErrUnavailable and ErrOutcomeUnknown.
+// The errors that this package returns wrap one of these, or one of package
+// flags: ErrNotFound (there is no such flag), ErrConflict (the flag was changed by
+// hand since the last evaluation), ErrUnavailable or ErrOutcomeUnknown.
 var (
 	// ErrNotFound says that there is no rollout of that name.
 	ErrNotFound = errors.New("no such rollout")
@@ -18,11 +18,12 @@ var (
 	ErrInvalid = errors.New("not acceptable")
 )
 
-// IllegalError is an [ErrIllegal].
+// IllegalError says that an action is not legal in the rollout's state. It wraps
+// [ErrIllegal].
 type IllegalError struct {
 	Action  Action
 	State   State    // "" where there is no rollout yet
-	Why     string   // "" where it is the state alone
+	Why     string   // the reason, or "" if the state allows only the Allowed actions
 	Allowed []Action // the operators' actions in the state, in alphabetical order
 }
 
@@ -34,14 +35,14 @@ func (e *IllegalError) Error() string {
 	for i, a := range e.Allowed {
 		allowed[i] = string(a)
 	}
-	return fmt.Sprintf("%s: %v: the rollout is %s; possible are: %s", e.Action, ErrIllegal, e.State, strings.Join(allowed, ", "))
+	return fmt.Sprintf("%s: %v: the rollout is %s; allowed: %s", e.Action, ErrIllegal, e.State, strings.Join(allowed, ", "))
 }
 
 // Unwrap returns ErrIllegal.
 func (e *IllegalError) Unwrap() error { return ErrIllegal }
 
-// RowError is a rollout whose row cannot be read, because somebody went round
-// the table's constraints. It harms no other rollout.
+// RowError says that the row of a rollout cannot be read, because somebody
+// bypassed the table's constraints. Other rollouts are not affected.
 type RowError struct {
 	Name string
 	Err  error

@@ -6,28 +6,28 @@ import (
 	"time"
 )
 
-// The gates of a plan: what makes an outcome a bad one.
+// The gates of a plan. Each has its limit and its own rule for a bad outcome.
 const (
 	gateOwn      = iota // the feature's own failures
-	gateAll             // with the provider's; compared with the control arm
-	gateLatency         // likewise compared
-	gateDatabase        // holds the stage, and never rolls back
+	gateAll             // own and provider failures; compared with the control arm
+	gateLatency         // slow requests; compared with the control arm
+	gateDatabase        // a slow database; holds the stage and never rolls back
 	gates
 )
 
-var gateNames = [gates]string{
+// gateTexts say what is bad about an outcome, after "5 of 20".
+var gateTexts = [gates]string{
 	"requests failed",
 	"requests failed here or at their provider",
 	"requests took longer than the plan's latency",
 	"requests spent longer in the database than the plan allows",
 }
 
+// gateKinds are the kinds of failing users that a gate counts.
 var gateKinds = [gates][]failureKind{{kindFailure}, {kindFailure, kindProvider}, {kindSlow}, nil}
 
-// isCompared reports whether a gate is failed only beyond the control arm's rate.
-func isCompared(gate int) bool { return gate == gateAll || gate == gateLatency }
-
-// slowShare is the share of requests that may be slower than a gate: a 95th percentile.
+// slowShare is the share of requests that may take longer than the plan's 95th
+// percentiles.
 const slowShare = .05
 
 // bad returns how many outcomes fail a gate.
@@ -35,13 +35,14 @@ func (c Counts) bad(gate int) int64 {
 	return [gates]int64{c.Failures - c.ProviderFailures, c.Failures, c.Slow, c.DatabaseSlow}[gate]
 }
 
-// trials are the requests among which bad ones are counted. A shared failure is
-// not the feature's, but its request could have failed for the feature.
+// trials returns how many requests could have failed because of the feature.
+// Requests with a shared failure could have, too.
 func (c Counts) trials() int64 { return c.Outcomes + c.SharedFailures }
 
 func (c Counts) rate(gate int) float64 { return share(c.bad(gate), c.trials()) }
 
-// limit is the share of bad outcomes that a gate allows; 1 is no gate.
+// limit returns the share of bad outcomes that a gate allows. It is 1 if the plan
+// does not have the gate.
 func (p Plan) limit(gate int) float64 {
 	switch {
 	case gate <= gateAll:
@@ -53,47 +54,49 @@ func (p Plan) limit(gate int) float64 {
 }
 
 const (
-	// A rollback needs a rate above the limit in each of the last windows,
-	// which cover two minutes at least: what is over after one is no reason.
+	// A rollback needs a rate above the limit in each of the last windows. They
+	// cover at least two minutes, so that no failure of one minute rolls back.
 	windows   = 4
 	windowMin = 30 * time.Second
-	// windowTrials is the least of a window, which lasts until they are there.
+	// A window lasts until it has windowTrials requests.
 	windowTrials = 5
-	// minTrials is the least for any verdict.
+	// A gate needs minTrials requests for any verdict.
 	minTrials = 20
-	// minShared failures hold a stage.
+	// A stage is held from minShared recent shared failures on.
 	minShared = 5
-	// minControl is how many requests of the control arm say something.
+	// The control arm needs minControl requests for a comparison.
 	minControl = 10
-	// clearlyWorse is how many standard errors the exposed arm must be above
-	// the control arm to be at fault.
+	// The exposed arm is clearly worse if its rate is more than clearlyWorse
+	// standard errors above the control arm's.
 	clearlyWorse = 4
 )
 
-// memory is what the evaluations of a stage run keep from one to the next. The
-// zero value is that of a run's beginning.
+// memory is the state that an evaluation of a stage run leaves to the next. The
+// zero value is for the first evaluation.
 type memory struct {
 	Seen  Evidence    `json:"seen"`           // by the last evaluation
 	At    time.Time   `json:"at"`             // of the last evaluation
 	Tests [gates]test `json:"tests"`          // sequential
-	Marks []mark      `json:"marks"`          // where the last windows begin, and where the last one ends
+	Marks []mark      `json:"marks"`          // the bounds of the last windows, in their order
 	Hold  *int        `json:"hold,omitempty"` // the gate that holds the stage
-	Few   string      `json:"few,omitempty"`  // that too few users fail
-	// Quarters of the hold that have had their samples, and the outcomes then.
+	Few   string      `json:"few,omitempty"`  // the detail while too few users fail
+	// Quarters is how many quarters of the hold have had their samples, and
+	// QuarterOutcomes how many outcomes the stage run had after the last of them.
 	Quarters        int64 `json:"quarters"`
 	QuarterOutcomes int64 `json:"quarter_outcomes"`
-	// FlagSeed is the flag's seed as the rollout left it; nil is unknown.
+	// FlagSeed is the flag's seed when the rollout last wrote the flag or adopted
+	// a change of it; nil is unknown.
 	FlagSeed *string `json:"flag_seed,omitempty"`
-	// SteppedBack says that the rollout came here by a step back: the next
-	// breach switches off.
+	// SteppedBack says that a breach has led back to this stage: the next breach
+	// switches the flag off.
 	SteppedBack bool   `json:"stepped_back,omitempty"`
-	Minute      int64  `json:"minute"` // the last that was saved
-	Detail      string `json:"detail"` // why the stage waits
+	Minute      int64  `json:"minute"` // the Unix minute whose evidence was last saved
+	Detail      string `json:"detail"` // why the rollout waits, is paused or has ended
 }
 
 // test is the sequential test of one gate.
 type test struct {
-	Base    int64    `json:"base"` // the trials before it
+	Base    int64    `json:"base"` // how many trials came before the test
 	EValues *eValues `json:"e_values"`
 }
 
@@ -114,11 +117,11 @@ type finding struct {
 // userCounter returns how many different users failed a gate since a time.
 type userCounter func(gate int, since time.Time) (int64, error)
 
-// update takes all the evidence of a stage run up to at, and returns what to
-// remember and what was found.
+// update evaluates the evidence that a stage run has at the time at. It returns
+// the memory for the next evaluation, and the finding.
 func (m memory) update(p Plan, now Evidence, at time.Time, users userCounter) (memory, finding, error) {
-	if now.Exposed.trials() < m.Seen.Exposed.trials() {
-		m.Tests, m.Marks, m.Seen = [gates]test{}, []mark{{at, now}}, now // somebody removed counters
+	if now.Exposed.trials() < m.Seen.Exposed.trials() { // somebody deleted counts: begin again
+		m.Tests, m.Marks, m.Seen = [gates]test{}, []mark{{at, now}}, now
 		for gate := range gates {
 			m.Tests[gate].Base = now.Exposed.trials()
 		}
@@ -129,7 +132,7 @@ func (m memory) update(p Plan, now Evidence, at time.Time, users userCounter) (m
 	}
 	m.At = at
 	m.Marks = addMark(m.Marks, now, at)
-	if m.Hold != nil && (m.recent().Exposed.rate(*m.Hold) <= p.limit(*m.Hold) || isCompared(*m.Hold) && m.isClearlyWorse(*m.Hold)) {
+	if m.Hold != nil && (m.recent().Exposed.rate(*m.Hold) <= p.limit(*m.Hold) || m.isFeaturesFault(*m.Hold)) {
 		m.Hold = nil
 	}
 	found := m.findShared(p, now)
@@ -141,25 +144,25 @@ func (m memory) update(p Plan, now Evidence, at time.Time, users userCounter) (m
 		}
 		t := &m.Tests[gate]
 		if m.Hold != nil && *m.Hold == gate {
-			*t = test{Base: now.Exposed.trials()} // the feature is not the cause of what users meet: no evidence
+			*t = test{Base: now.Exposed.trials()} // the cause is not the feature: no evidence
 			continue
 		}
-		fresh := now.Exposed.minus(m.Seen.Exposed)
-		t.EValues = t.EValues.next(limit, elapsed, fresh.trials(), fresh.bad(gate))
-		over := t.EValues.log() >= math.Log(eValueLimit) && now.Exposed.trials()-t.Base >= minTrials
-		if !over {
+		added := now.Exposed.minus(m.Seen.Exposed)
+		t.EValues = t.EValues.next(limit, elapsed, added.trials(), added.bad(gate))
+		objects := t.EValues.log() >= math.Log(eValueLimit) && now.Exposed.trials()-t.Base >= minTrials
+		if !objects {
 			continue
 		}
 		if !m.isHigh(gate, limit) {
 			if few == "" {
-				few = m.Few // until the test no longer objects
+				few = m.Few // keep the last detail until the test no longer objects
 			}
 			continue
 		}
 		if gate == gateAll && few != "" {
-			continue // the same failures
+			continue // gateOwn has found the same failures
 		}
-		if gate == gateDatabase || isCompared(gate) && !m.isClearlyWorse(gate) {
+		if !m.isFeaturesFault(gate) {
 			*t, m.Hold = test{Base: now.Exposed.trials()}, &gate
 			continue
 		}
@@ -171,7 +174,7 @@ func (m memory) update(p Plan, now Evidence, at time.Time, users userCounter) (m
 			m.Seen = now
 			return m, finding{breach: true, detail: m.breachDetail(gate, limit, n)}, nil
 		}
-		few = fmt.Sprintf("%s, but for %d users, and only %d would be reason to roll back", m.rateDetail(gate, limit), n, p.MinUsers)
+		few = fmt.Sprintf("%s, but for only %d users; a rollback needs %d", m.rateDetail(gate, limit), n, p.MinUsers)
 	}
 	m.Seen, m.Few = now, few
 	switch {
@@ -184,7 +187,7 @@ func (m memory) update(p Plan, now Evidence, at time.Time, users userCounter) (m
 	return m, found, nil
 }
 
-// addMark ends the current window where it is long enough.
+// addMark ends the current window if it is long enough and has enough requests.
 func addMark(marks []mark, now Evidence, at time.Time) []mark {
 	if len(marks) == 0 {
 		return []mark{{At: at}}
@@ -197,7 +200,7 @@ func addMark(marks []mark, now Evidence, at time.Time) []mark {
 	return marks[max(0, len(marks)-windows-1):]
 }
 
-// recent is the evidence of the windows that have ended.
+// recent returns the evidence of the last windows that have ended.
 func (m memory) recent() Evidence {
 	return m.Marks[len(m.Marks)-1].minus(m.Marks[0].Evidence)
 }
@@ -212,8 +215,20 @@ func (m memory) isHigh(gate int, limit float64) bool {
 	return len(m.Marks) == windows+1
 }
 
-// isClearlyWorse reports whether more of the exposed arm's requests fail a gate
-// than of the control arm's, beyond chance. Without a control arm it is false.
+// isFeaturesFault reports whether the feature is the cause of what fails a gate.
+// A slow database never is its fault; a compared gate depends on the control arm.
+func (m memory) isFeaturesFault(gate int) bool {
+	switch gate {
+	case gateDatabase:
+		return false
+	case gateAll, gateLatency:
+		return m.isClearlyWorse(gate)
+	}
+	return true
+}
+
+// isClearlyWorse reports whether the exposed arm fails a gate more often than the
+// control arm, beyond chance. It is false if the control arm has too few requests.
 func (m memory) isClearlyWorse(gate int) bool {
 	e, c := m.recent().Exposed, m.recent().Control
 	if c.trials() < minControl {
@@ -224,7 +239,8 @@ func (m memory) isClearlyWorse(gate int) bool {
 	return e.rate(gate)-c.rate(gate) > clearlyWorse*deviation
 }
 
-// findShared holds the stage while what both arms depend on fails.
+// findShared returns a finding that holds the stage while the node or the
+// database fails, on which both arms depend; otherwise an empty one.
 func (m memory) findShared(p Plan, now Evidence) finding {
 	e := now.minus(m.Marks[max(0, len(m.Marks)-2)].Evidence).Exposed
 	if e.SharedFailures < minShared || share(e.SharedFailures, e.trials()) <= p.limit(gateOwn) {
@@ -233,24 +249,24 @@ func (m memory) findShared(p Plan, now Evidence) finding {
 	return finding{waiting: waitingOutage, detail: fmt.Sprintf("lately %d of %d requests failed because of the node or the database, with or without the feature", e.SharedFailures, e.trials())}
 }
 
-// rateDetail quotes the windows that are above the limit.
+// rateDetail describes the rate in the last windows.
 func (m memory) rateDetail(gate int, limit float64) string {
 	e := m.recent().Exposed
 	took := m.Marks[len(m.Marks)-1].At.Sub(m.Marks[0].At)
-	return fmt.Sprintf("%d of %d %s in %v minutes, %.1f %% where %.4g %% are allowed", e.bad(gate), e.trials(), gateNames[gate], math.Round(10*took.Minutes())/10, 100*e.rate(gate), 100*limit)
+	return fmt.Sprintf("%d of %d %s in %v minutes, %.1f %% where %.4g %% are allowed", e.bad(gate), e.trials(), gateTexts[gate], math.Round(10*took.Minutes())/10, 100*e.rate(gate), 100*limit)
 }
 
-// breachDetail is the reason of a way back, in figures that need no statistics:
-// the test's e-value stays in its state.
+// breachDetail describes a breach without statistics, such as the e-value.
 func (m memory) breachDetail(gate int, limit float64, users int64) string {
 	without := ""
-	if isCompared(gate) {
+	if gate == gateAll || gate == gateLatency {
 		c := m.recent().Control
 		without = fmt.Sprintf(" and without the feature %.1f %%", 100*c.rate(gate))
 	}
 	return fmt.Sprintf("%s%s, for %d users", m.rateDetail(gate, limit), without, users)
 }
 
+// holdDetail describes why a gate that is not the feature's fault holds the stage.
 func (m memory) holdDetail(gate int, limit float64) string {
 	c := m.recent().Control
 	switch {

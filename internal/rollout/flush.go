@@ -10,8 +10,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// beginMinute lets users contribute again whose minute is over, as recorders
-// read no clock themselves, and forgets the users whose failures no longer count.
+// beginMinute tells the recorders which minute it is, because they do not read a
+// clock. In a new minute it deletes the failures that no longer count.
 func (c *Controller) beginMinute(ctx context.Context) error {
 	minute := uint64(c.now().Unix() / 60) //nolint:gosec // positive since 1970
 	for _, r := range *c.recorders.Load() {
@@ -36,8 +36,8 @@ type batch struct {
 	pending map[userFailure]struct{}
 }
 
-// takeBatch takes what a recorder has counted; the batch is then either written
-// and done, or undone.
+// takeBatch takes what a recorder has counted, which is nothing for a nil one. The
+// caller writes the batch and then calls done, or undo if that failed.
 func (r *Recorder) takeBatch() batch {
 	if r == nil {
 		return batch{}
@@ -69,7 +69,7 @@ func (b batch) write(tx *sqldb.Tx, name, instanceID string) error {
 }
 
 // writeFailures writes the failing users, and adds those that count to the
-// process's counts: a repeated write finds them there and adds nothing.
+// process's counts. Writing a user again in the same minute adds nothing.
 func (b batch) writeFailures(tx *sqldb.Tx, name, instanceID string) error {
 	var added [failureKinds]int64
 	for kind := range failureKinds {
@@ -109,7 +109,7 @@ func (b batch) undo() {
 	}
 }
 
-// flushAll writes what is left of all recorders.
+// flushAll writes what the recorders have counted since the last pass.
 func (c *Controller) flushAll(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -130,19 +130,19 @@ func (c *Controller) flushAll(ctx context.Context) error {
 }
 
 const (
-	// failuresSuffix marks the row with a process's failing users among those
-	// of automation_rollout_counts.
+	// The failing users of a process have a row of their own in
+	// automation_rollout_counts: its instance id ends with failuresSuffix.
 	failuresSuffix = "/users"
-	// A user's failures count at most failuresPerHour times an hour: one user
-	// who fails all the time is no rate that the feature has.
+	// A user's failures count at most failuresPerHour times an hour, so that one
+	// user who always fails does not raise the rate much.
 	failuresPerHour = 10
 	// failuresKept is how long the failing users are kept, in seconds.
 	failuresKept = 2 * 3600
 )
 
-// insertFailures notes that requests of users failed in this minute, and
-// returns for how many of them that counts: for those whose requests have not
-// failed in it before, on whatever replica.
+// insertFailures records that requests of these users failed in this minute. It
+// returns how many of the users count: those whom no replica has recorded in this
+// minute before, and who are below failuresPerHour.
 func insertFailures(tx *sqldb.Tx, name string, run int64, kind failureKind, users []string) (int64, error) {
 	var now sqldb.Time
 	if err := tx.Get(&now, `SELECT {now}`); err != nil {

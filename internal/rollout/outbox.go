@@ -12,16 +12,17 @@ import (
 )
 
 const (
-	// A receiver is registered again after registerEvery, and gets no more
-	// events when no replica has known it for receiverKept.
+	// Each replica renews the registration of its receivers every registerEvery.
+	// A receiver gets no more messages receiverKept after the last renewal.
 	registerEvery = time.Hour
 	receiverKept  = 7 * 24 * time.Hour
-	// messageKept is how long a message is sent again: older ones would be taken for news.
+	// messageKept is how long a message is retried. A later one would look like news.
 	messageKept = 3 * 24 * time.Hour
 )
 
-// registerReceiver makes a receiver known to every process that writes events.
-// One that nobody has known for receiverKept is a new one.
+// registerReceiver registers a receiver or renews its registration: every process
+// then writes messages for it. After receiverKept without a renewal, the receiver
+// is registered as a new one, which gets no older changes and feedback.
 func registerReceiver(tx *sqldb.Tx, receiver string) error {
 	_, err := tx.Exec(`INSERT INTO automation_rollout_receivers AS r (name, seen_at, registered_at) VALUES ($1, {now}, {now})
 		ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at,
@@ -63,11 +64,12 @@ type flagChange struct {
 	UsersChanged bool           `json:"users_changed"`
 }
 
-// flagPrefix marks the messages about flags among those about rollouts.
+// flagPrefix and the flag's name are the outbox's column rollout of messages about
+// a flag.
 const flagPrefix = "flag:"
 
-// enqueueFlagChanges puts into a receiver's outbox the changes of flags that are
-// not there yet, from its registration on and for one day.
+// enqueueFlagChanges puts the changes of flags since a receiver's registration,
+// of the last day at most, into its outbox, unless they are there already.
 func enqueueFlagChanges(tx *sqldb.Tx, receiver string) error {
 	var rows []struct {
 		ID      int64      `db:"id"`
@@ -88,17 +90,18 @@ func enqueueFlagChanges(tx *sqldb.Tx, receiver string) error {
 	}
 	for _, r := range rows {
 		change := flagChange{Flag: r.Flag, Version: r.Version, Action: r.Action, Actor: r.Actor}
-		for _, side := range []struct {
-			text string
-			into *map[string]any
-		}{{r.Before, &change.Before}, {r.After, &change.After}} {
-			if err := json.Unmarshal([]byte(side.text), side.into); err != nil {
-				return err
-			}
+		if err := json.Unmarshal([]byte(r.Before), &change.Before); err != nil {
+			return err
+		}
+		if err := json.Unmarshal([]byte(r.After), &change.After); err != nil {
+			return err
+		}
+		for _, fields := range []map[string]any{change.Before, change.After} {
 			for _, list := range []string{"enabled_user_ids", "disabled_user_ids"} {
-				_, listed := (*side.into)[list]
-				change.UsersChanged = change.UsersChanged || listed
-				delete(*side.into, list)
+				if _, ok := fields[list]; ok {
+					change.UsersChanged = true
+					delete(fields, list)
+				}
 			}
 		}
 		body, err := json.Marshal(payload{"flag.changed", r.At.Time, change})
@@ -112,19 +115,19 @@ func enqueueFlagChanges(tx *sqldb.Tx, receiver string) error {
 	return nil
 }
 
-// feedbackCreated is the data of a "feedback.created". Who wrote it, and what,
-// stays in the database: a receiver may be a chat room.
+// feedbackCreated is the data of a "feedback.created". It has neither the user nor
+// the text, because a receiver may be a chat room.
 type feedbackCreated struct {
 	ID     int64  `json:"id" db:"id"`
 	Stage  string `json:"stage" db:"stage"`
 	Rating *int   `json:"rating" db:"rating"` // 1 to 5, or null
 }
 
-// feedbackTopic is what the messages about feedback have in place of a rollout.
+// feedbackTopic is the outbox's column rollout of messages about feedback.
 const feedbackTopic = "feedback:"
 
-// enqueueFeedback puts into a receiver's outbox the feedback that is not there
-// yet, from its registration on and for one day.
+// enqueueFeedback puts the feedback since a receiver's registration, of the last
+// day at most, into its outbox, unless it is there already.
 func enqueueFeedback(tx *sqldb.Tx, receiver string) error {
 	var rows []struct {
 		feedbackCreated
@@ -149,8 +152,8 @@ func enqueueFeedback(tx *sqldb.Tx, receiver string) error {
 	return nil
 }
 
-// insertMessage puts a message into a receiver's outbox, unless another replica
-// has done so.
+// insertMessage puts a message into a receiver's outbox, unless it is there
+// already.
 func insertMessage(tx *sqldb.Tx, receiver, rollout string, seq int64, body []byte) error {
 	_, err := tx.Exec(`INSERT INTO automation_rollout_outbox (receiver, rollout, seq, body, created_at, next_at)
 		VALUES ($1, $2, $3, $4, {now}, {now}) ON CONFLICT DO NOTHING`, receiver, rollout, seq, string(body))
@@ -165,16 +168,16 @@ type message struct {
 	Attempts int    `db:"attempts"`
 }
 
-// id identifies the message to its receiver. Without dots, which separate what
-// is signed.
+// id identifies the message to its receiver. It has no dots, because they separate
+// the parts of what is signed.
 func (m message) id() string {
 	hash := sha256.Sum256(fmt.Appendf(nil, "%s\x00%d", m.Rollout, m.Seq))
 	return "msg_" + hex.EncodeToString(hash[:12])
 }
 
-// claimNext takes a receiver's oldest message about some rollout, if one is due,
-// and keeps other replicas from it for a while. Messages about one rollout are
-// sent one after the other.
+// claimNext returns a receiver's next message that is due, or nil, and keeps other
+// replicas from it for the length of the lease. A message is not due before all
+// older ones about the same rollout are sent.
 func claimNext(tx *sqldb.Tx, receiver string, lease time.Duration) (*message, error) {
 	var m message
 	found, err := sqldb.Optional(tx.Get(&m, `SELECT rollout, seq, body, attempts FROM automation_rollout_outbox AS o
@@ -191,15 +194,15 @@ func claimNext(tx *sqldb.Tx, receiver string, lease time.Duration) (*message, er
 	return &m, err
 }
 
-// recordDelivery notes how sending went; after a failure the message is due
-// again after again.
-func recordDelivery(tx *sqldb.Tx, receiver string, m message, failed error, again time.Duration) (err error) {
-	if failed == nil {
+// recordDelivery records that a message was sent or, with a sendErr, that it is due
+// again after retryAfter.
+func recordDelivery(tx *sqldb.Tx, receiver string, m message, sendErr error, retryAfter time.Duration) (err error) {
+	if sendErr == nil {
 		_, err = tx.Exec(`UPDATE automation_rollout_outbox SET sent_at = {now}, last_error = '' WHERE receiver = $1 AND rollout = $2 AND seq = $3`,
 			receiver, m.Rollout, m.Seq)
 		return err
 	}
 	_, err = tx.Exec(`UPDATE automation_rollout_outbox SET last_error = $4, next_at = {in $5}
-		WHERE receiver = $1 AND rollout = $2 AND seq = $3 AND sent_at IS NULL`, receiver, m.Rollout, m.Seq, text.Truncate(failed.Error(), 500), again.Seconds())
+		WHERE receiver = $1 AND rollout = $2 AND seq = $3 AND sent_at IS NULL`, receiver, m.Rollout, m.Seq, text.Truncate(sendErr.Error(), 500), retryAfter.Seconds())
 	return err
 }

@@ -7,20 +7,21 @@ import (
 )
 
 // Plan is the stages of a rollout in their order, and when to roll back. The
-// zero value of a field is the default that its comment names. In JSON, shares
-// are numbers of per cents and durations are texts such as "24h".
+// zero value of a field is the default that its comment names. In JSON,
+// percentages are numbers and durations are strings such as "24h".
 type Plan struct {
 	Stages []Stage `json:"stages"` // 1 to 100
-	// OnBreach is what happens when a limit is passed; "" is BreachRollback.
+	// OnBreach is what happens when a limit is exceeded; "" is BreachRollback.
 	OnBreach OnBreach `json:"on_breach"`
-	// Limit is the share of requests that may fail; 0 is 5 %.
+	// Limit is the share of requests that may fail, at most 50 %; 0 is 5 %.
 	Limit flags.Percentage `json:"limit"`
-	// MinUsers is how many different users must fail for a rollback; 0 is 5.
+	// MinUsers is how many different users must have failures for a rollback, at
+	// most 1,000; 0 is 5.
 	MinUsers int `json:"min_users"`
-	// LatencyP95 and DatabaseP95 are gates: at most 5 % of the requests may
-	// take longer, or spend longer in the database, by the same test. 0 is no
-	// gate. A latency counts only beyond the control arm's; a slow database
-	// holds the stage, and never rolls back.
+	// At most 5 % of the requests may take longer than LatencyP95, or spend more
+	// time in the database than DatabaseP95. Each is at most 1 h; 0 is no limit.
+	// Slow requests roll back only if the control arm has clearly fewer of them;
+	// a slow database holds the stage and never rolls back.
 	LatencyP95  time.Duration `json:"latency_p95"`
 	DatabaseP95 time.Duration `json:"database_p95"`
 	// Notice is the flag's notice to users from a rollback or an abort until
@@ -32,30 +33,30 @@ type Plan struct {
 type Stage struct {
 	Name       string           `json:"name"`       // unique in the plan, at most 64 bytes
 	Percentage flags.Percentage `json:"percentage"` // of the flag; never less than the stage before
-	// Users are added to the flag's enabled_user_ids, to those listed already
-	// and those of the stages before.
+	// Users are added to the flag's enabled_user_ids, as are those of the stages
+	// before. Users who are listed already stay, unless a later stage adds them.
 	Users flags.IDs `json:"users"`
-	// Hold is how long the stage is watched at least; at most a year. Time in
-	// which no replica watched does not count.
+	// Hold is how long the stage is watched at least: 0 to 366 days. Only time in
+	// which a replica evaluates the rollout counts.
 	Hold time.Duration `json:"hold"`
-	// MinSamples is how many outcomes the stage needs at least, a quarter of
-	// them in each quarter of the hold. Without them it holds, for as long as
-	// it takes.
+	// MinSamples is how many outcomes the stage needs at least, a quarter of them
+	// in each quarter of the hold. The stage waits for them without a time limit.
 	MinSamples int64 `json:"min_samples"`
 	// Approval makes the stage wait for ActionApprove.
 	Approval bool `json:"approval"`
 }
 
-// OnBreach is what happens when a limit is passed.
+// OnBreach is what happens when a limit is exceeded.
 type OnBreach string
 
 const (
-	// BreachRollback goes back to the stage before, where the rollout pauses,
-	// and switches the flag off if that fails as well or is the first.
+	// BreachRollback goes back to the last stage with fewer users, and pauses the
+	// rollout there. It switches the flag off and ends the rollout if there is no
+	// such stage, or if that stage fails as well.
 	BreachRollback OnBreach = "rollback"
 	// BreachOff switches the flag off and ends the rollout.
 	BreachOff OnBreach = "off"
-	// BreachPause leaves the flag as it is and everything else to a human.
+	// BreachPause pauses the rollout and leaves the flag as it is.
 	BreachPause OnBreach = "pause"
 	// BreachNotify writes an event, and holds the stage while the breach lasts.
 	BreachNotify OnBreach = "notify"
@@ -92,27 +93,28 @@ func (p Plan) withDefaults() Plan {
 	return p
 }
 
-// users returns the flag's list in a stage: what it has, without the users of
-// later stages, with those of this stage and the ones before.
-func (p Plan) users(has flags.IDs, stage int) flags.IDs {
-	var in, later []string
+// users returns the flag's list of users in a stage: the users of this stage and
+// of those before it, and the ones listed already that no later stage adds.
+func (p Plan) users(listed flags.IDs, stage int) flags.IDs {
+	var ids, later []string
 	for i, s := range p.Stages {
 		if i <= stage {
-			in = append(in, s.Users.List()...)
+			ids = append(ids, s.Users.List()...)
 		} else {
 			later = append(later, s.Users.List()...)
 		}
 	}
-	out := flags.NewIDs(later...)
-	for _, id := range has.List() {
-		if !out.Has(id) {
-			in = append(in, id)
+	excluded := flags.NewIDs(later...)
+	for _, id := range listed.List() {
+		if !excluded.Has(id) {
+			ids = append(ids, id)
 		}
 	}
-	return flags.NewIDs(in...)
+	return flags.NewIDs(ids...)
 }
 
-// stepBack returns the stage before one in which fewer users have the feature.
+// stepBack returns the last stage before the given one in which fewer users have
+// the feature; ok is false if there is none.
 func (p Plan) stepBack(stage int) (before int, ok bool) {
 	fewer := false
 	for before = stage - 1; before >= 0; before-- {
@@ -124,8 +126,8 @@ func (p Plan) stepBack(stage int) (before int, ok bool) {
 	return 0, false
 }
 
-// namesUsers reports whether the plan touches the flag's list at all.
-func (p Plan) namesUsers() bool {
+// hasUsers reports whether any stage of the plan adds users.
+func (p Plan) hasUsers() bool {
 	for _, s := range p.Stages {
 		if s.Users.Len() > 0 {
 			return true

@@ -12,17 +12,17 @@ import (
 )
 
 // ParsePlan reads a plan and fills in its defaults. A field that is unknown,
-// there twice, null, or of the wrong type is an error. All errors are reported,
-// joined, one a field; if the text has none, those of Validate.
+// repeated, null, or of the wrong type is an error. ParsePlan returns all such
+// errors, joined, or those of Validate if there are none.
 func ParsePlan(b []byte) (Plan, error) {
 	var p Plan
 	err := p.UnmarshalJSON(b)
 	if list, ok := errors.AsType[strictjson.Errors](err); ok {
-		var faults planErrors
+		var errs planErrors
 		for _, e := range list {
-			faults.add(cmp.Or(e.Field, "plan"), "%s (line %d, column %d)", e.Message, e.Line, e.Column)
+			errs.add(cmp.Or(e.Field, "plan"), "%s (line %d, column %d)", e.Message, e.Line, e.Column)
 		}
-		err = errors.Join(faults...)
+		err = errors.Join(errs...)
 	}
 	if err != nil {
 		return Plan{}, err
@@ -33,7 +33,8 @@ func ParsePlan(b []byte) (Plan, error) {
 	return p, nil
 }
 
-// UnmarshalJSON implements json.Unmarshaler: ParsePlan without Validate.
+// UnmarshalJSON implements json.Unmarshaler. It fills in the defaults and does not
+// validate the plan.
 func (p *Plan) UnmarshalJSON(b []byte) error {
 	if len(b) > maxPlan {
 		return &planError{"plan", fmt.Sprintf("%d bytes are too many, at most %d are allowed; put long lists of users into the flag", len(b), maxPlan)}
@@ -89,7 +90,7 @@ func (s Stage) MarshalJSON() ([]byte, error) {
 	}{plain(s), duration(s.Hold)})
 }
 
-// duration is a time.Duration that is a text in JSON.
+// duration is a time.Duration that is a string in JSON.
 type duration time.Duration
 
 func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
@@ -97,7 +98,7 @@ func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d)
 func (d *duration) UnmarshalText(b []byte) error {
 	v, err := time.ParseDuration(string(b))
 	if err != nil {
-		return fmt.Errorf("%.40q is no duration such as \"24h\" or \"90s\"", b)
+		return fmt.Errorf("%.40q is not a duration such as \"24h\" or \"90s\"", b)
 	}
 	*d = duration(v)
 	return nil

@@ -89,23 +89,23 @@ stages[0].hold: must be a string (line 2, column 19)
 stages[0].hld: is unknown (line 2, column 21)
 stages[0].name: must be a string (line 2, column 39)
 stages[1]: must be an object (line 2, column 43)`},
-		{"an unreadable duration", `{"stages":[{"name":"a","hold":"a day"}]}`, `stages[0].hold: "a day" is no duration such as "24h" or "90s" (line 1, column 31)`},
+		{"an unreadable duration", `{"stages":[{"name":"a","hold":"a day"}]}`, `stages[0].hold: "a day" is not a duration such as "24h" or "90s" (line 1, column 31)`},
 		{"an unreadable share", `{"stages":[{"name":"a","hold":"1h","percentage":10.001}]}`, `stages[0].percentage: 10.001 has more than two decimals (line 1, column 49)`},
 		{"no stages", `{}`, `stages: a plan needs at least one`},
 		{"too many stages", `{"stages":[` + strings.TrimSuffix(strings.Repeat(`{"name":"a","hold":"1h"},`, 101), ",") + `]}`, `stages: 101 are too many, at most 100 are allowed`},
 		{"impossible values", `{"stages":[{"name":" ","percentage":50},{"name":"x","percentage":10,"hold":"-1s","min_samples":-1},{"name":"x","hold":"9000h","percentage":50}],
 			"on_breach":"explode","limit":60,"min_users":-1,"latency_p95":"-1s","notice":"` + strings.Repeat("x", 5000) + `"}`,
 			`stages[0].name: a stage needs a name
-stages[0]: a stage needs a hold, min_samples or approval: it would pass unwatched
-stages[1].percentage: 10 is less than the stage before has, 50: a rollout only adds users
-stages[1].hold: -1s is not within 0 and 8784h0m0s
+stages[0]: a stage without hold, min_samples and approval would pass at once; set one of them
+stages[1].percentage: 10 is less than 50 in the stage before: a rollout only adds users
+stages[1].hold: -1s is not between 0 and 8784h0m0s
 stages[1].min_samples: -1 is below 0
-stages[2].name: an earlier stage is called "x" as well
-stages[2].hold: 9000h0m0s is not within 0 and 8784h0m0s
-on_breach: "explode" is none of rollback, off, pause, notify
-limit: 60 is not within 0.01 and 50 per cent
-min_users: -1 is not within 1 and 1000
-latency_p95: -1s is not within 0 and 1h
+stages[2].name: an earlier stage has the name "x" too
+stages[2].hold: 9000h0m0s is not between 0 and 8784h0m0s
+on_breach: "explode" is not one of rollback, off, pause, notify
+limit: 60 is not between 0.01 and 50 per cent
+min_users: -1 is not between 1 and 1000
+latency_p95: -1s is not between 0 and 1h
 notice: the text has 5000 bytes, at most 4096 are allowed`},
 		{"a name with a line break", `{"stages":[{"name":"a\nb","hold":"1h"}]}`, `stages[0].name: at most 64 bytes of UTF-8 without control characters are allowed`},
 		{"too long", `{"notice":"` + strings.Repeat("x", 1<<20) + `"}`, `plan: 1048589 bytes are too many, at most 1048576 are allowed; put long lists of users into the flag`},
@@ -127,7 +127,7 @@ notice: the text has 5000 bytes, at most 4096 are allowed`},
 		})
 	}
 	bad := rollout.Plan{Stages: []rollout.Stage{{Name: "a", Hold: 1, Percentage: 10001, Users: flags.NewIDs("\x00")}}}
-	if err := bad.Validate(); err == nil || !strings.Contains(err.Error(), "stages[0].percentage: 100.01 is not within 0 and 100\nstages[0].users: ") {
+	if err := bad.Validate(); err == nil || !strings.Contains(err.Error(), "stages[0].percentage: 100.01 is not between 0 and 100\nstages[0].users: ") {
 		t.Error(err)
 	}
 }

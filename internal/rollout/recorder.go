@@ -12,15 +12,16 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags"
 )
 
-// Recorder receives the outcomes of requests that concern one rollout. It never
-// waits for the database, and works whether there is a rollout or not.
+// Recorder counts the outcomes of requests for which one flag decides. It never
+// waits for the database. Without a rollout of the flag it counts nothing.
 type Recorder struct {
 	name  string
 	users userLimiter
-	run   atomic.Pointer[runCounters] // of the stage run that is under way, or nil
+	run   atomic.Pointer[runCounters] // of the current stage run; nil if there is none
 }
 
-// stageRun is one observation of one stage, from its beginning.
+// stageRun identifies one run of a stage. Each time that a rollout enters a stage,
+// a new run begins, with evidence of its own.
 type stageRun struct {
 	id           int64
 	epoch, stage int
@@ -30,29 +31,31 @@ type stageRun struct {
 type runCounters struct {
 	stageRun
 	name              string
-	latency, database time.Duration // gates; 0 is none
+	latency, database time.Duration // the plan's limits; 0 is none
 	arms              [arms]counters
-	flushed           [arms]Counts // what the database has; used by the controller alone
+	flushed           [arms]Counts // what is in the database; used by the controller alone
 
 	mu      sync.Mutex
 	pending map[userFailure]struct{} // not flushed yet
 }
 
-// userFailure is a user of the exposed arm one of whose requests failed, or was
-// slow. It counts once a minute over all replicas, which the database sees to.
+// userFailure says that a user of the exposed arm had a failed or slow request. The
+// database counts it once a minute over all replicas.
 type userFailure struct {
 	kind failureKind
 	user [8]byte // a hash that differs from one stage run to the next
 }
 
-// failureKind is a kind of automation_rollout_failures.
+// failureKind is the column kind of automation_rollout_failures.
 type failureKind uint8
 
 const (
 	kindFailure failureKind = iota
 	kindProvider
 	kindSlow
-	failureKinds
+	failureKinds // how many there are
+
+	noFailure = failureKinds
 )
 
 func (k failureKind) String() string { return [...]string{"failure", "provider", "slow"}[k] }
@@ -62,24 +65,24 @@ func (f userFailure) hash() string { return hex.EncodeToString(f.user[:]) }
 // maxPending bounds the failing users of one flush. More would change no verdict.
 const maxPending = 10_000
 
-// counters are the atomic Counts of one arm. Of the exposed arm they have
-// neither failures nor slow requests.
+// counters are the Counts of one arm. Those of the exposed arm are without its
+// failures and slow requests, which are in pending.
 type counters struct {
 	outcomes, failures, provider, slow, dbSlow, latency, db, shared, ignored atomic.Int64
-	_                                                                        [56]byte // the arms do not share a cache line
+	_                                                                        [56]byte // so that the arms share no cache line
 }
 
 // Sample is how one request ended.
 type Sample struct {
-	Arm     Arm // see ArmOf; a request of neither arm is not to be recorded
+	Arm     Arm // see ArmOf; do not record a request of neither arm
 	Outcome Outcome
-	// UserID bounds what one user contributes: at most 5 outcomes a minute and
-	// replica, and of the exposed arm's failures at most one a minute over all
-	// replicas. It is kept nowhere; the database has a hash for two hours.
+	// UserID limits what one user contributes: at most 5 outcomes a minute on
+	// each replica, and in the exposed arm at most one failure a minute and 10 an
+	// hour over all replicas. It is not stored; the database has a hash of it
+	// for two hours.
 	UserID string
-	// Latency is how long the request took, as the plan means it, and
-	// DatabaseTime how much of that was spent in the database. 0 or less is
-	// not measured.
+	// Latency is the time that Plan.LatencyP95 limits, and DatabaseTime how much
+	// of it was spent in the database. 0 or less means that it is unknown.
 	Latency, DatabaseTime time.Duration
 }
 
@@ -114,7 +117,7 @@ func (r *Recorder) Record(s Sample) {
 			c.dbSlow.Add(1)
 		}
 	}
-	kind := failureKinds
+	kind := noFailure
 	switch {
 	case s.Outcome == OutcomeFailure:
 		kind = kindFailure
@@ -123,7 +126,7 @@ func (r *Recorder) Record(s Sample) {
 	case run.latency > 0 && s.Latency > run.latency:
 		kind = kindSlow
 	}
-	if s.Arm == ArmExposed && kind != failureKinds {
+	if s.Arm == ArmExposed && kind != noFailure {
 		run.addPending(kind, s.UserID)
 		return
 	}
@@ -136,10 +139,11 @@ func (r *Recorder) Record(s Sample) {
 		c.provider.Add(1)
 	case kindSlow:
 		c.slow.Add(1)
-	case failureKinds:
+	case noFailure:
 	}
 }
 
+// addPending adds a failing user, under a hash, to those that the next flush writes.
 func (r *runCounters) addPending(kind failureKind, user string) {
 	hash := sha256.New()
 	_, _ = hash.Write([]byte(r.name))
@@ -157,8 +161,7 @@ func (r *runCounters) addPending(kind failureKind, user string) {
 	}
 }
 
-// takePending returns the failing users that are to be flushed; restorePending
-// returns them where that did not succeed.
+// takePending removes the failing users that the next flush writes, and returns them.
 func (r *runCounters) takePending() map[userFailure]struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -167,6 +170,7 @@ func (r *runCounters) takePending() map[userFailure]struct{} {
 	return taken
 }
 
+// restorePending adds failing users again that a flush could not write.
 func (r *runCounters) restorePending(taken map[userFailure]struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -178,8 +182,8 @@ func (r *runCounters) restorePending(taken map[userFailure]struct{}) {
 	}
 }
 
-// counts returns the figures so far. Outcomes are read last, as they are
-// counted first, so that there are never more failures than outcomes.
+// counts returns the counts so far. Outcomes are counted first and read last, so
+// that there are never more failures than outcomes.
 func (c *counters) counts() Counts {
 	n := Counts{Failures: c.failures.Load(), ProviderFailures: c.provider.Load(), Slow: c.slow.Load(), DatabaseSlow: c.dbSlow.Load(),
 		LatencyUS: c.latency.Load(), DatabaseUS: c.db.Load(), SharedFailures: c.shared.Load(), Ignored: c.ignored.Load()}
@@ -187,7 +191,8 @@ func (c *counters) counts() Counts {
 	return n
 }
 
-// observe makes the recorder count for a stage run; nil is none.
+// observe makes the recorder count for a stage run, or not at all if it is nil. It
+// changes nothing if the recorder already counts for that run.
 func (r *Recorder) observe(run *stageRun, p Plan) {
 	switch c := r.run.Load(); {
 	case run == nil:
@@ -197,9 +202,9 @@ func (r *Recorder) observe(run *stageRun, p Plan) {
 	}
 }
 
-// ArmOf returns the arm of a request by its flag's decision: users who have the
-// feature are exposed, users outside the percentage are the control. Users whom
-// the feature is kept from for another reason are in neither.
+// ArmOf returns the arm of a request by its flag's decision. Users who have the
+// feature are exposed; users outside the percentage are the control arm. Users who
+// do not have it for another reason are in neither arm, and ok is false.
 func ArmOf(d flags.Decision) (arm Arm, ok bool) {
 	if d.On {
 		return ArmExposed, true

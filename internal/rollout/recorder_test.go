@@ -233,9 +233,9 @@ func TestArmOf_FollowsTheDecision(t *testing.T) {
 func TestNew_NamesAllFaultyOptions(t *testing.T) {
 	_, err := New(nil, Options{Interval: -1, MaxConns: -1, Webhooks: []Webhook{
 		{Name: "a", URL: "ftp://user:pass@x/", Secret: "too-short"}, {Name: "a", URL: "https://x/", Secret: "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"}}})
-	want := `rollout: Options.Webhooks[0].URL must be one of http or https
+	want := `rollout: Options.Webhooks[0].URL must be an http or https URL
 rollout: Options.Webhooks[0].Secret must be "whsec_" and 24 to 64 bytes in base64: echo whsec_$(openssl rand -base64 32)
-rollout: Options.Webhooks[1].Name must be there, and another for each
+rollout: Options.Webhooks[1].Name must be unique, and have 1 to 200 bytes of UTF-8 without control characters
 rollout: Options.Interval is -1ns, it must not be negative
 rollout: Options.MaxConns is -1, it must not be negative`
 	if err == nil || err.Error() != want {

@@ -13,7 +13,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// row is a rollout as the database has it.
+// row is a row of automation_rollouts, whose JSON is not parsed.
 type row struct {
 	Name        string     `db:"name"`
 	Plan        string     `db:"plan"`
@@ -31,19 +31,20 @@ type row struct {
 	BeganAt     sqldb.Time `db:"began_at"`
 	EnteredAt   sqldb.Time `db:"entered_at"`
 	LookedAt    sqldb.Time `db:"looked_at"`
-	LookedIn    float64    `db:"looked_in"` // seconds from now until looked_at: below 0
-	DueIn       float64    `db:"due_in"`
+	LookedIn    float64    `db:"looked_in"` // seconds from now until looked_at, so below 0
+	DueIn       float64    `db:"due_in"`    // seconds from now until next_at
 }
 
 const columns = `name, plan, state, reason, waiting, epoch, stage, bake, approved, watched, watch, flag_version, seq,
 	began_at, entered_at, looked_at, {until looked_at} AS looked_in, {until next_at} AS due_in`
 
-// readRollout reads one rollout, or none; suffix is how it is locked. A row that
+// readRollout reads a rollout, or returns nil if there is none. The suffix is the
+// end of the query, with further conditions and the lock. The error for a row that
 // cannot be read is a *RowError.
 func readRollout(tx *sqldb.Tx, name, suffix string) (*row, *rollout, error) {
 	var w row
 	found, err := sqldb.Optional(tx.Get(&w, `SELECT `+columns+` FROM automation_rollouts WHERE name = $1 `+suffix, name))
-	if err != nil && strings.Contains(err.Error(), "Scan error") {
+	if err != nil && strings.Contains(err.Error(), "Scan error") { // database/sql has no type for this error
 		err = &RowError{name, err}
 	}
 	if !found {
@@ -56,6 +57,7 @@ func readRollout(tx *sqldb.Tx, name, suffix string) (*row, *rollout, error) {
 	return &w, r, nil
 }
 
+// rollout parses the row, and checks what the table's constraints would ensure.
 func (w row) rollout() (*rollout, error) {
 	r := &rollout{
 		name: w.Name, state: State(w.State), reason: w.Reason, waiting: w.Waiting, epoch: w.Epoch, stage: w.Stage, run: w.Run,
@@ -70,17 +72,18 @@ func (w row) rollout() (*rollout, error) {
 		return nil, fmt.Errorf("watch: %w", err)
 	}
 	if _, ok := transitions[r.state]; !ok {
-		return nil, fmt.Errorf("state: %.40q is none", w.State)
+		return nil, fmt.Errorf("state: %.40q is unknown", w.State)
 	}
 	if r.stage < 0 || r.stage >= len(r.plan.Stages) {
-		return nil, fmt.Errorf("stage: %d is not among the plan's %d", r.stage, len(r.plan.Stages))
+		return nil, fmt.Errorf("stage: there is no %d, the plan has %d stages from 0 on", r.stage, len(r.plan.Stages))
 	}
 	return r, nil
 }
 
-// save writes what an evaluation has learnt, or a step has changed; the next
-// evaluation is due after next.
-func save(tx *sqldb.Tx, r rollout, next time.Duration, newEpoch, entered bool) error {
+// save writes a rollout after an evaluation or a step. Its next evaluation is due
+// after dueIn. began says that an epoch has begun, entered that the rollout has
+// entered a stage or another state.
+func save(tx *sqldb.Tx, r rollout, dueIn time.Duration, began, entered bool) error {
 	memory, err := json.Marshal(r.memory)
 	if err != nil {
 		return err
@@ -92,12 +95,12 @@ func save(tx *sqldb.Tx, r rollout, next time.Duration, newEpoch, entered bool) e
 			watched_until = CASE WHEN CAST($16 AS boolean) THEN {in $17} ELSE watched_until END
 		WHERE name = $1`,
 		r.name, string(r.state), r.reason, r.waiting, r.epoch, r.stage, r.run, r.approved, r.watched.Seconds(), string(memory),
-		r.flagVersion, r.seq, next.Seconds(), newEpoch, entered, entered && r.state == StateCompleted, r.plan.Stages[r.stage].Hold.Seconds())
+		r.flagVersion, r.seq, dueIn.Seconds(), began, entered, entered && r.state == StateCompleted, r.plan.Stages[r.stage].Hold.Seconds())
 	return err
 }
 
-// applyStep carries a step out: it writes the flag, the rollout, one event, and
-// the webhooks' messages.
+// applyStep writes what a step changes: the flag, the rollout, one event, and the
+// webhooks' messages.
 func applyStep(tx *sqldb.Tx, from rollout, s step, evidence Evidence) (Event, error) {
 	next := s.next
 	if s.write != writeNothing {
@@ -109,13 +112,14 @@ func applyStep(tx *sqldb.Tx, from rollout, s step, evidence Evidence) (Event, er
 	}
 	next.seq++
 	began := s.action == ActionStart || s.action == ActionRestart
-	if err := save(tx, next, 0, began, began || next.run != from.run || next.state != from.state); err != nil {
+	entered := began || next.run != from.run || next.state != from.state
+	if err := save(tx, next, 0, began, entered); err != nil {
 		return Event{}, err
 	}
 	return insertEvent(tx, from, next, s, evidence)
 }
 
-// writeFlag makes the step's change of the flag, and returns the flag.
+// writeFlag changes the flag as the step says, and returns the changed flag.
 func writeFlag(tx *sqldb.Tx, s step) (flagsql.Flag, error) {
 	f, err := flagsql.Parsed(flagsql.Lock(tx, s.next.name, s.ifVersion))
 	if err != nil {
@@ -131,7 +135,7 @@ func insertEvent(tx *sqldb.Tx, from, next rollout, s step, evidence Evidence) (E
 		Rollout: next.name, Seq: next.seq, Epoch: next.epoch, Stage: next.stage, StageName: stage.Name, Percentage: stage.Percentage,
 		Action: s.action, From: from.state, To: next.state, Actor: s.actor, Detail: s.detail, Evidence: evidence,
 	}
-	figures, err := json.Marshal(evidence)
+	text, err := json.Marshal(evidence)
 	if err != nil {
 		return e, err
 	}
@@ -139,13 +143,13 @@ func insertEvent(tx *sqldb.Tx, from, next rollout, s step, evidence Evidence) (E
 			(rollout, seq, epoch, stage, bake, stage_name, percentage, action, from_state, to_state, actor, detail, evidence, at)
 		VALUES ($1, $2, $3, $4, $5, $6, CAST($7 AS numeric), $8, $9, $10, $11, $12, {json $13}, {now}) RETURNING at`,
 		e.Rollout, e.Seq, e.Epoch, e.Stage, next.run, e.StageName, e.Percentage.String(), string(e.Action), string(e.From), string(e.To),
-		e.Actor, e.Detail, string(figures)); err != nil {
+		e.Actor, e.Detail, string(text)); err != nil {
 		return e, err
 	}
 	return e, enqueue(tx, e)
 }
 
-// sumEvidence returns the evidence of one stage run.
+// sumEvidence returns the evidence of one stage run, from all replicas.
 func sumEvidence(tx *sqldb.Tx, name string, run int64) (Evidence, error) {
 	var rows []struct {
 		Arm string `db:"arm"`
@@ -167,13 +171,13 @@ func sumEvidence(tx *sqldb.Tx, name string, run int64) (Evidence, error) {
 	return e, err
 }
 
-// countColumns are those of Counts in automation_rollout_counts.
+// countColumns are the columns of Counts in automation_rollout_counts.
 var countColumns = []string{"outcomes", "failures", "provider_failures", "slow", "db_slow", "latency_us", "db_us", "shared_failures", "ignored"}
 
-// writeCounts writes what a process has counted for one arm. Added counts are
-// added to those that are there. Others are the sums so far, which only grow:
-// the greater wins, so that a repeated or late write changes nothing.
-func writeCounts(tx *sqldb.Tx, name, instanceID string, run stageRun, a Arm, n Counts, added bool) error {
+// writeCounts writes what a process has counted for one arm. If add is set, n is
+// added to the row. Otherwise n has the totals so far, which only grow: the row
+// keeps the greater values, so that a repeated or late write changes nothing.
+func writeCounts(tx *sqldb.Tx, name, instanceID string, run stageRun, a Arm, n Counts, add bool) error {
 	greatest := "GREATEST"
 	if tx.SQLite() {
 		greatest = "max"
@@ -182,7 +186,7 @@ func writeCounts(tx *sqldb.Tx, name, instanceID string, run stageRun, a Arm, n C
 	for i, column := range countColumns {
 		values[i] = fmt.Sprintf("$%d", i+7)
 		sets[i] = fmt.Sprintf("%s = %s(c.%s, excluded.%s)", column, greatest, column, column)
-		if added {
+		if add {
 			sets[i] = fmt.Sprintf("%s = c.%s + excluded.%s", column, column, column)
 		}
 	}
@@ -194,8 +198,8 @@ func writeCounts(tx *sqldb.Tx, name, instanceID string, run stageRun, a Arm, n C
 	return err
 }
 
-// countUsers returns how many different users of a stage run failed a gate
-// since a time.
+// countUsers returns how many different users of a stage run had failures of the
+// given kinds since a time.
 func countUsers(tx *sqldb.Tx, name string, run int64, kinds []failureKind, since time.Time) (n int64, _ error) {
 	list := make([]string, len(kinds))
 	for i, kind := range kinds {
@@ -205,7 +209,7 @@ func countUsers(tx *sqldb.Tx, name string, run int64, kinds []failureKind, since
 		WHERE rollout = $1 AND stage_run = $2 AND kind IN (`+strings.Join(list, ", ")+`) AND minute >= {unix $3}`, name, run, since.Unix()/60*60)
 }
 
-// saveMinute keeps the evidence as it stands in this minute.
+// saveMinute saves the evidence of this minute, from which Series takes its points.
 func saveMinute(tx *sqldb.Tx, r rollout, now time.Time, e Evidence) error {
 	minute := now.Truncate(time.Minute)
 	users, err := countUsers(tx, r.name, r.run, []failureKind{kindFailure, kindProvider}, minute.Add(-time.Minute))
@@ -223,7 +227,8 @@ func saveMinute(tx *sqldb.Tx, r rollout, now time.Time, e Evidence) error {
 	return err
 }
 
-// flagHead is what a rollout needs to know of its flag. Version 0 is no flag.
+// flagHead has the columns of a flag that a rollout compares. Version 0 means that
+// there is no such flag.
 type flagHead struct {
 	Version    int64   `db:"version"`
 	By         string  `db:"updated_by"`
@@ -232,10 +237,10 @@ type flagHead struct {
 	Seed       string  `db:"seed"`
 }
 
-func (f flagHead) percentage() flags.Percentage { return hundredths(f.Percentage) }
+func (f flagHead) percentage() flags.Percentage { return toPercentage(f.Percentage) }
 
-// hundredths returns what a number of per cents in a table means.
-func hundredths(percent float64) flags.Percentage {
+// toPercentage converts a column's number of per cents.
+func toPercentage(percent float64) flags.Percentage {
 	return flags.Percentage(math.Round(percent * float64(flags.Percent)))
 }
 
@@ -249,7 +254,7 @@ func readFlagHead(tx *sqldb.Tx, name string) (f flagHead, err error) {
 // Event is one line of a rollout's history, and the body of a webhook.
 type Event struct {
 	Rollout    string           `json:"rollout" db:"rollout"`
-	Seq        int64            `json:"seq" db:"seq"` // 1 at first, without gaps
+	Seq        int64            `json:"seq" db:"seq"` // counts the rollout's events from 1, without gaps
 	Epoch      int              `json:"epoch" db:"epoch"`
 	Stage      int              `json:"stage" db:"stage"` // 0 is the first
 	StageName  string           `json:"stage_name" db:"stage_name"`
@@ -259,7 +264,7 @@ type Event struct {
 	To         State            `json:"to" db:"to_state"`
 	Actor      string           `json:"actor" db:"actor"`
 	Detail     string           `json:"detail" db:"detail"` // for people
-	Evidence   Evidence         `json:"evidence" db:"-"`    // of the stage run that it was about
+	Evidence   Evidence         `json:"evidence" db:"-"`    // of the stage run in which it happened
 	At         sqldb.Time       `json:"at" db:"at"`
 }
 
@@ -273,7 +278,7 @@ type eventRow struct {
 
 func (r eventRow) event() Event {
 	e := r.Event
-	e.Percentage, e.Evidence = hundredths(r.Percentage), r.Evidence.V
+	e.Percentage, e.Evidence = toPercentage(r.Percentage), r.Evidence.V
 	return e
 }
 

@@ -5,35 +5,35 @@ import (
 	"time"
 )
 
-// The sequential test may be looked at as often as one likes, and objects to a
-// rate that is within its limit in at most 1 of eValueLimit days of a stage,
-// provided that outcomes are independent. It is the sum of e-processes that
-// begin at different times with weights that add up to 1 a day, so that its
-// mean grows by 1 a day at most, and Doob's inequality bounds its maximum. Its
-// figures: docs/decisions/0007-rollout-policy.md.
+// The sequential test decides whether a rate is above its limit, and may be
+// evaluated after each outcome. While the rate is within its limit and outcomes are
+// independent, it objects on at most 1 of eValueLimit days. It is a sum of
+// e-processes that begin at different times. Their weights add up to 1 a day, so
+// the mean of the sum grows by at most 1 a day, and Doob's inequality bounds its
+// maximum. docs/decisions/0007-rollout-policy.md has measurements.
 const (
 	// eValueLimit is the sum from which on the test objects.
 	eValueLimit = 100
-	// lateShare of a day's weight is on tests that begin within that day, evenly.
-	// Without them, a stage that was healthy for a day would take long to be
-	// found failing. The rest of the first day's is on the test that begins with
-	// the stage, which finds small differences.
+	// lateShare is the share of each day's weight that goes evenly to the tests
+	// that begin during the day. Without them, it would take long to find that a
+	// stage fails after a healthy day. The rest of the first day's weight goes to
+	// the test that begins with the stage, which finds small differences.
 	lateShare = 0.75
-	// maxBegun is the most that one evaluation begins with, for a controller that
-	// has been away.
+	// maxBegun limits the time for which one evaluation begins tests, after a
+	// pause of all controllers.
 	maxBegun = time.Minute
 )
 
-// alternatives are the rates that the test bets on, where the limit is 5 %.
+// alternatives are the rates against which the test compares a limit of 5 %.
 var alternatives = [...]float64{.06, .075, .1, .15, .25, .5}
 
-// lateWeights are how late tests weigh the alternatives: to find a great
-// difference soon.
+// lateWeights are the weights of the alternatives in the tests that begin later.
+// They favour great differences, which these tests are to find soon.
 var lateWeights = [len(alternatives)]float64{.02, .03, .05, .3, .4, .2}
 
 const alternativesLimit = .05
 
-// alternative returns one of the alternatives for any limit below 1.
+// alternative returns an alternative, scaled to any limit below 1.
 func alternative(i int, limit float64) float64 {
 	return limit + (alternatives[i]-alternativesLimit)*(1-limit)/(1-alternativesLimit)
 }
@@ -48,21 +48,22 @@ func logGain(p, limit float64, n, bad int64) float64 {
 // (p/limit)^bad · ((1−p)/(1−limit))^(n−bad).
 type eValues [len(alternatives)]float64
 
-// next returns the e-values after n more outcomes, which came within elapsed.
+// next returns the e-values after n more outcomes, which came within elapsed. A nil
+// receiver is the beginning of a test.
 func (e *eValues) next(limit float64, elapsed time.Duration, n, bad int64) *eValues {
-	var next eValues
-	fresh := lateShare * min(elapsed, maxBegun).Hours() / 24
-	for i := range next {
-		had := math.Log((1 - lateShare) / float64(len(next)))
+	var result eValues
+	begunWeight := lateShare * min(elapsed, maxBegun).Hours() / 24
+	for i := range result {
+		before := math.Log((1 - lateShare) / float64(len(result)))
 		if e != nil {
-			had = e[i]
+			before = e[i]
 		}
-		if fresh > 0 {
-			had = logAdd(had, math.Log(fresh*lateWeights[i]))
+		if begunWeight > 0 {
+			before = logAdd(before, math.Log(begunWeight*lateWeights[i]))
 		}
-		next[i] = had + logGain(alternative(i, limit), limit, n, bad)
+		result[i] = before + logGain(alternative(i, limit), limit, n, bad)
 	}
-	return &next
+	return &result
 }
 
 // log returns the log of the test's e-value.
@@ -79,7 +80,7 @@ func logAdd(a, b float64) float64 {
 	if a < b {
 		a, b = b, a
 	}
-	if a-b > 40 { // nothing of b is left in a float64, and a healthy stage has a lot of this
+	if a-b > 40 { // b would not change the sum; leaving it out saves time in healthy stages
 		return a
 	}
 	return a + math.Log1p(math.Exp(b-a))

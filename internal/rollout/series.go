@@ -8,20 +8,20 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Point is what was counted in one stretch of a rollout.
+// Point has the counts of one period of a rollout.
 type Point struct {
-	At           time.Time `json:"at"` // its end
+	At           time.Time `json:"at"` // the end of the period
 	Exposed      Counts    `json:"exposed"`
 	Control      Counts    `json:"control"`
-	FailingUsers int64     `json:"failing_users"` // the most of its minutes
+	FailingUsers int64     `json:"failing_users"` // the maximum over its minutes
 }
 
-// maxPoints bounds a series; a longer span has coarser points.
+// maxPoints is about how many points a series has at most.
 const maxPoints = 300
 
-// Series returns the evidence of the last span by minute, the oldest first, and
-// by coarser points where it has more than 300 minutes. Spans without evidence
-// have no point. A rollout that does not exist has none.
+// Series returns the evidence of the last span, the oldest first: a point for each
+// minute, or for each of about 300 equal periods of a longer span. Periods without
+// evidence have no point. An unknown rollout has none.
 func (s *Store) Series(ctx context.Context, name string, span time.Duration) ([]Point, error) {
 	type row struct {
 		Minute   sqldb.Time           `db:"minute"`
@@ -39,21 +39,21 @@ func (s *Store) Series(ctx context.Context, name string, span time.Duration) ([]
 	}
 	width := max(time.Minute, (span / maxPoints).Round(time.Minute))
 	var points []Point
-	var before Evidence // at the end of the row before, within one run of a stage
+	var before Evidence // of the row before, which counts from the beginning of its stage run
 	for i, r := range rows {
 		if i > 0 && rows[i-1].Run != r.Run {
 			before = Evidence{}
 		}
-		since := r.Evidence.V.minus(before)
+		added := r.Evidence.V.minus(before)
 		before = r.Evidence.V
-		if i == 0 { // what came before the span is unknown
+		if i == 0 { // it has counts from before the span
 			continue
 		}
 		if end := r.Minute.Truncate(width).Add(width); len(points) == 0 || points[len(points)-1].At.Before(end) {
 			points = append(points, Point{At: end})
 		}
 		p := &points[len(points)-1]
-		p.Exposed, p.Control = p.Exposed.plus(since.Exposed), p.Control.plus(since.Control)
+		p.Exposed, p.Control = p.Exposed.plus(added.Exposed), p.Control.plus(added.Control)
 		p.FailingUsers = max(p.FailingUsers, r.Users)
 	}
 	return points, nil

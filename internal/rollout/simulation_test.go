@@ -32,14 +32,14 @@ func newFleet() *fleet {
 // request counts one request of the exposed arm, by the rule that is tested
 // against the databases in TestTick_CountsAUsersFailuresOnceAMinute.
 func (f *fleet) request(user int, o Outcome) {
-	kind := failureKinds
+	kind := noFailure
 	switch o {
 	case OutcomeFailure:
 		kind = kindFailure
 	case OutcomeProviderFailure:
 		kind = kindProvider
 	}
-	if kind != failureKinds {
+	if kind != noFailure {
 		key, minute := failedUser{kind, user}, f.at.Truncate(time.Minute)
 		counted := slices.DeleteFunc(f.failed[key], func(t time.Time) bool { return f.at.Sub(t) >= time.Hour })
 		if f.failed[key] = counted; slices.Contains(counted, minute) || len(counted) >= failuresPerHour {

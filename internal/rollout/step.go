@@ -8,7 +8,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 )
 
-// rollout is a row of automation_rollouts.
+// rollout is a row of automation_rollouts, parsed.
 type rollout struct {
 	name        string
 	plan        Plan
@@ -17,12 +17,12 @@ type rollout struct {
 	waiting     string
 	epoch       int
 	stage       int
-	run         int64 // the stage run
+	run         int64 // the number of the stage run
 	approved    bool
-	watched     time.Duration
+	watched     time.Duration // in this stage run
 	memory      memory
-	flagVersion int64
-	seq         int64
+	flagVersion int64 // that the rollout last wrote or adopted
+	seq         int64 // of the last event
 	beganAt     time.Time
 	enteredAt   time.Time
 	lookedAt    time.Time
@@ -33,18 +33,19 @@ type flagWrite int
 
 const (
 	writeNothing flagWrite = iota
-	writeStage             // as the stage has it
-	writeOff
+	writeStage             // enable the flag with the stage's percentage and users
+	writeOff               // disable the flag
 )
 
-// step is a transition: where it leads and what goes with it.
+// step is a transition to the rollout next, with its event and its change of the
+// flag.
 type step struct {
 	action Action
 	actor  string
 	detail string
 	next   rollout
 	write  flagWrite
-	// ifVersion is the version that the flag must be at; 0 is any.
+	// ifVersion is the version that the flag must have; 0 is any.
 	ifVersion int64
 }
 
@@ -56,7 +57,7 @@ func (r rollout) enter(stage int) rollout {
 	return r
 }
 
-// stop leaves the stage as it is, paused or ended.
+// stop pauses or ends the rollout in its stage.
 func (r rollout) stop(s State, reason string) rollout {
 	r.state, r.reason, r.waiting = s, reason, ""
 	return r
@@ -64,7 +65,7 @@ func (r rollout) stop(s State, reason string) rollout {
 
 func (r rollout) isLastStage() bool { return r.stage == len(r.plan.Stages)-1 }
 
-// execute returns the step that an operator's action leads to.
+// execute returns the step that an operator's action takes, or an *IllegalError.
 func (r rollout) execute(a Action, actor string) (step, error) {
 	illegal := func(why string) (step, error) {
 		return step{}, &IllegalError{Action: a, State: r.state, Why: why, Allowed: allowedActions(r.state)}
@@ -117,31 +118,37 @@ func (r rollout) execute(a Action, actor string) (step, error) {
 		}
 	}
 	if r.state == StateRunning && a != ActionAbort {
-		s.ifVersion = r.flagVersion // a hand edit may be there that no evaluation has seen yet
+		s.ifVersion = r.flagVersion // so that no change by hand is overwritten before an evaluation has seen it
 	}
 	return s, nil
 }
 
-// inputs are what an evaluation knows besides the rollout itself.
+// inputs are what an evaluation reads besides the rollout itself.
 type inputs struct {
 	at         time.Time     // by the database's clock
 	elapsed    time.Duration // since the last evaluation
-	maxElapsed time.Duration // a longer time was not watched
+	maxElapsed time.Duration // a longer elapsed time does not count as watched
 	evidence   Evidence
 	flag       flagHead
 	users      userCounter
 }
 
-// isWatched reports whether the rollout is evaluated in this state. Whatever
-// paused it, the way back stays open.
+// isWatched reports whether the rollout is evaluated in this state. A paused one
+// is, so that a breach can roll it back whatever paused it.
 func (r rollout) isWatched() bool {
-	return r.state == StateRunning || r.state == StatePaused || r.state == StateCompleted && r.reason != reasonHandEdit
+	switch r.state {
+	case StateRunning, StatePaused:
+		return true
+	case StateCompleted:
+		return r.reason != reasonHandEdit
+	}
+	return false
 }
 
-// evaluate returns the rollout with what it has learnt, and the step that it
-// takes by itself, if any.
+// evaluate returns the rollout with its new memory, and the step that it takes, or
+// nil if it takes none.
 func (r rollout) evaluate(in inputs) (rollout, *step, error) {
-	took := func(a Action, next rollout, w flagWrite, detail string) (rollout, *step, error) {
+	take := func(a Action, next rollout, w flagWrite, detail string) (rollout, *step, error) {
 		if a != actionAdopt {
 			next.memory.Detail = detail
 		}
@@ -151,18 +158,18 @@ func (r rollout) evaluate(in inputs) (rollout, *step, error) {
 		adopted := r.adopt(in.flag)
 		switch {
 		case r.isUsersOnly(in.flag):
-			return took(actionAdopt, adopted, writeNothing, fmt.Sprintf("%s changed the flag's users or its notice", in.flag.By))
+			return take(actionAdopt, adopted, writeNothing, fmt.Sprintf("%s changed the flag's users or its notice", in.flag.By))
 		case r.reason != reasonHandEdit:
 			state := StatePaused
 			if r.state == StateCompleted {
 				state = StateCompleted
 			}
-			return took(actionHandEdit, adopted.stop(state, reasonHandEdit), writeNothing, r.editDetail(in.flag))
+			return take(actionHandEdit, adopted.stop(state, reasonHandEdit), writeNothing, r.editDetail(in.flag))
 		}
 		r = adopted
 	}
 	if !in.flag.Enabled {
-		return r, nil, nil // nobody has the feature: there is nothing to judge
+		return r, nil, nil // nobody has the feature, so there is no evidence
 	}
 	var found finding
 	var err error
@@ -173,11 +180,11 @@ func (r rollout) evaluate(in inputs) (rollout, *step, error) {
 		back, ok := r.plan.stepBack(r.stage)
 		switch {
 		case r.plan.OnBreach == BreachRollback && ok && !r.memory.SteppedBack && r.reason != reasonHandEdit:
-			return took(actionStepBack, r.enterBack(back), writeStage, found.detail)
+			return take(actionStepBack, r.enterBack(back), writeStage, found.detail)
 		case r.plan.OnBreach == BreachRollback, r.plan.OnBreach == BreachOff:
-			return took(actionRollback, r.stop(StateRolledBack, reasonBreach), writeOff, found.detail)
+			return take(actionRollback, r.stop(StateRolledBack, reasonBreach), writeOff, found.detail)
 		case r.plan.OnBreach == BreachPause && r.reason != reasonBreach:
-			return took(actionBreach, r.stop(StatePaused, reasonBreach), writeNothing, found.detail)
+			return take(actionBreach, r.stop(StatePaused, reasonBreach), writeNothing, found.detail)
 		case r.plan.OnBreach == BreachPause:
 			return r, nil, nil
 		}
@@ -185,14 +192,14 @@ func (r rollout) evaluate(in inputs) (rollout, *step, error) {
 	}
 	waiting, detail := found.waiting, found.detail
 	if waiting == "" {
-		r = r.watch(in)
+		r = r.addWatched(in)
 		waiting, detail = r.waitsFor(in.evidence.Exposed.Outcomes)
 	}
 	switch {
 	case waiting == "" && r.state == StateRunning && r.isLastStage():
-		return took(actionComplete, r.stop(StateCompleted, ""), writeNothing, "")
+		return take(actionComplete, r.stop(StateCompleted, ""), writeNothing, "")
 	case waiting == "" && r.state == StateRunning:
-		return took(actionAdvance, r.enter(r.stage+1), writeStage, "")
+		return take(actionAdvance, r.enter(r.stage+1), writeStage, "")
 	case r.state != StateRunning && found.waiting == "":
 		waiting, detail = "", r.memory.Detail
 	}
@@ -202,48 +209,49 @@ func (r rollout) evaluate(in inputs) (rollout, *step, error) {
 	case !changed || waiting == "" || waiting == waitingTime:
 		return r, nil, nil
 	case waiting == waitingBreach:
-		return took(actionBreach, r, writeNothing, detail)
+		return take(actionBreach, r, writeNothing, detail)
 	}
-	return took(actionWait, r, writeNothing, detail)
+	return take(actionWait, r, writeNothing, detail)
 }
 
-// enterBack begins a run of an earlier stage, in which the rollout is paused.
+// enterBack begins a run of an earlier stage after a breach, and pauses there.
 func (r rollout) enterBack(stage int) rollout {
 	back := r.enter(stage).stop(StatePaused, reasonBreach)
 	back.memory.SteppedBack = true
 	return back
 }
 
-// adopt returns the rollout with the flag as somebody else has left it.
+// adopt accepts the flag as somebody else has changed it.
 func (r rollout) adopt(f flagHead) rollout {
 	r.flagVersion, r.memory.FlagSeed = f.Version, &f.Seed
 	return r
 }
 
-// isUsersOnly reports whether a flag that somebody else changed is still as the
-// stage says: only its users or its notice can have changed.
+// isUsersOnly reports whether a flag that somebody else changed still has the
+// stage's percentage and seed, so that only its users or its notice have changed.
 func (r rollout) isUsersOnly(f flagHead) bool {
 	return f.Version != 0 && f.Enabled && f.percentage() == r.plan.Stages[r.stage].Percentage &&
 		(r.memory.FlagSeed == nil || *r.memory.FlagSeed == f.Seed)
 }
 
-// editDetail says what a change by somebody else means for the rollout.
+// editDetail describes a change of the flag by somebody else that pauses the
+// rollout.
 func (r rollout) editDetail(f flagHead) string {
-	switch want := r.plan.Stages[r.stage].Percentage; {
+	switch planned := r.plan.Stages[r.stage].Percentage; {
 	case f.Version == 0:
-		return "the flag is gone"
+		return "the flag does not exist any more"
 	case !f.Enabled:
 		return f.By + " disabled the flag"
-	case f.percentage() != want:
-		return fmt.Sprintf("%s set the flag to %v %%, the stage has %v %%; it is still rolled back if it fails", f.By, f.percentage(), want)
+	case f.percentage() != planned:
+		return fmt.Sprintf("%s set the flag to %v %%, the stage has %v %%; a breach is still acted on", f.By, f.percentage(), planned)
 	}
-	return f.By + " changed the flag's seed; it is still rolled back if it fails"
+	return f.By + " changed the flag's seed; a breach is still acted on"
 }
 
-// watch adds the time since the last evaluation to what was watched. Neither
-// time in which nobody watched nor that of an outage counts, nor more than a
-// quarter of the hold for which there are not enough outcomes.
-func (r rollout) watch(in inputs) rollout {
+// addWatched adds the time since the last evaluation to the watched time, unless
+// that was too long ago. The watched time stops at the end of a quarter of the hold
+// until the quarter has its samples.
+func (r rollout) addWatched(in inputs) rollout {
 	s := r.plan.Stages[r.stage]
 	if in.elapsed <= 0 || in.elapsed > in.maxElapsed {
 		return r
@@ -266,12 +274,13 @@ func (r rollout) watch(in inputs) rollout {
 	return r
 }
 
-// quarters of a hold each need their share of the samples.
+// quarters is the number of equal parts of a hold, of which each needs its share
+// of the samples.
 const quarters = 4
 
 func (s Stage) quarterSamples() int64 { return (s.MinSamples + quarters - 1) / quarters }
 
-// waitsFor returns what a healthy stage waits for, and why, or "" where it can pass.
+// waitsFor returns what a healthy stage waits for, and why, or "" if it can pass.
 func (r rollout) waitsFor(outcomes int64) (waiting, detail string) {
 	s := r.plan.Stages[r.stage]
 	end := s.Hold * time.Duration(min(r.memory.Quarters+1, quarters)) / quarters
@@ -283,12 +292,12 @@ func (r rollout) waitsFor(outcomes int64) (waiting, detail string) {
 	case outcomes < s.MinSamples:
 		return waitingSamples, fmt.Sprintf("the stage has %d of %d outcomes", outcomes, s.MinSamples)
 	case s.Approval && !r.approved:
-		return waitingApproval, "the stage has held and waits for approval"
+		return waitingApproval, "the hold is over, and the stage waits for approval"
 	}
 	return "", ""
 }
 
-// actorOf is the actor of a rollout's own changes in the flag's audit.
+// actorOf returns the actor of a rollout's own changes in the flag's audit.
 func actorOf(name string) string { return "rollout:" + name }
 
 // change returns what a step writes to the flag f.
@@ -299,7 +308,7 @@ func (s step) change(f flagsql.Flag) flagsql.Change {
 	case writeNothing:
 	case writeStage:
 		c.Enabled, c.Percentage = new(true), new(int(p.Stages[s.next.stage].Percentage))
-		if p.namesUsers() {
+		if p.hasUsers() {
 			c.EnabledUserIDs = append([]string{}, p.users(flags.NewIDs(f.EnabledUserIDs...), s.next.stage).List()...)
 		}
 		if p.Notice != "" && f.Notice == p.Notice {

@@ -91,7 +91,7 @@ func TestExecute_DependsOnTheStage(t *testing.T) {
 	if s, err := r.execute(ActionSkip, "a"); err != nil || s.next.state != StateCompleted || s.write != writeNothing {
 		t.Errorf("skip in the last stage: %+v, %v", s, err)
 	}
-	if _, err := at(StatePaused).execute(ActionApprove, "a"); err == nil || err.Error() != "approve: not possible now: the rollout is paused; possible are: abort, promote, resume, skip" {
+	if _, err := at(StatePaused).execute(ActionApprove, "a"); err == nil || err.Error() != "approve: not possible now: the rollout is paused; allowed: abort, promote, resume, skip" {
 		t.Error(err)
 	}
 	r = at(StatePaused)
@@ -139,7 +139,7 @@ func TestEvaluate_TakesTheStepThatFollows(t *testing.T) {
 		{"samples of the first seconds are not those of the hold", func(r *rollout) { r.watched, r.memory.QuarterOutcomes = 6*time.Hour, 1000 }, nil, good,
 			"wait running samples 1 6h0m0s leaves: watched for 6h0m0s; this quarter of the hold has 0 of 25 outcomes"},
 		{"a quarter of the hold that has its samples passes", func(r *rollout) { r.watched, r.memory.QuarterOutcomes = 6*time.Hour, 975 }, nil, good, "- running time 1 6h0m10s"},
-		{"a stage waits for approval", func(r *rollout) { over(r); r.approved = false }, nil, good, "wait running approval 1 24h0m10s leaves: the stage has held and waits for approval"},
+		{"a stage waits for approval", func(r *rollout) { over(r); r.approved = false }, nil, good, "wait running approval 1 24h0m10s leaves: the hold is over, and the stage waits for approval"},
 		{"approval does not shorten the hold", func(r *rollout) { r.approved = true }, nil, good, "- running time 1 1h0m10s"},
 		{"downtime is no hold", nil, func(in *inputs) { in.elapsed = 30 * day }, good, "- running time 1 1h0m0s"},
 		{"a clock that goes back is no hold", nil, func(in *inputs) { in.elapsed = -day }, good, "- running time 1 1h0m0s"},
@@ -155,7 +155,7 @@ func TestEvaluate_TakesTheStepThatFollows(t *testing.T) {
 		{"a breach is recorded, and holds", func(r *rollout) { over(r); r.plan.OnBreach = BreachNotify }, nil, bad, "breach running breach 1 24h0m0s leaves: " + detail},
 		{"and this is recorded once", func(r *rollout) { r.plan.OnBreach, r.waiting = BreachNotify, waitingBreach }, nil, bad, "- running breach 1 1h0m0s"},
 		{"too few failing users hold", over, func(in *inputs) { in.users = func(int, time.Time) (int64, error) { return 4, nil } }, bad,
-			"wait running users 1 24h0m0s leaves: 48 of 80 requests failed in 2 minutes, 60.0 % where 5 % are allowed, but for 4 users, and only 5 would be reason to roll back"},
+			"wait running users 1 24h0m0s leaves: 48 of 80 requests failed in 2 minutes, 60.0 % where 5 % are allowed, but for only 4 users; a rollback needs 5"},
 		{"an outage holds", over, nil, shared, "wait running outage 1 24h0m0s leaves: lately 10 of 20 requests failed because of the node or the database, with or without the feature"},
 		{"and this is recorded once", func(r *rollout) { r.waiting = waitingOutage }, nil, shared, "- running outage 1 1h0m0s"},
 
@@ -165,14 +165,14 @@ func TestEvaluate_TakesTheStepThatFollows(t *testing.T) {
 		{"a completed rollout is quiet", func(r *rollout) { *r = r.stop(StateCompleted, "") }, nil, good, "- completed  1 1h0m10s"},
 
 		{"a change of users or the notice is adopted", nil, edited(6, 10, true, ""), good, "adopt running time 1 1h0m0s leaves: sql:dba changed the flag's users or its notice"},
-		{"another percentage pauses", nil, edited(6, 3, true, ""), good, "hand_edit paused hand_edit 1 1h0m0s leaves: sql:dba set the flag to 3 %, the stage has 10 %; it is still rolled back if it fails"},
-		{"another seed pauses", nil, edited(6, 10, true, "x"), good, "hand_edit paused hand_edit 1 1h0m0s leaves: sql:dba changed the flag's seed; it is still rolled back if it fails"},
+		{"another percentage pauses", nil, edited(6, 3, true, ""), good, "hand_edit paused hand_edit 1 1h0m0s leaves: sql:dba set the flag to 3 %, the stage has 10 %; a breach is still acted on"},
+		{"another seed pauses", nil, edited(6, 10, true, "x"), good, "hand_edit paused hand_edit 1 1h0m0s leaves: sql:dba changed the flag's seed; a breach is still acted on"},
 		{"disabling pauses", nil, edited(6, 10, false, ""), good, "hand_edit paused hand_edit 1 1h0m0s leaves: sql:dba disabled the flag"},
-		{"a flag that is gone pauses", nil, func(in *inputs) { in.flag = flagHead{} }, good, "hand_edit paused hand_edit 1 1h0m0s leaves: the flag is gone"},
+		{"a flag that is gone pauses", nil, func(in *inputs) { in.flag = flagHead{} }, good, "hand_edit paused hand_edit 1 1h0m0s leaves: the flag does not exist any more"},
 		{"a second change by hand is no news", func(r *rollout) { *r = r.stop(StatePaused, reasonHandEdit) }, edited(6, 3, true, ""), good, "- paused hand_edit 1 1h0m10s"},
 		{"a change by hand keeps the way back, which is off", func(r *rollout) { *r = r.stop(StatePaused, reasonHandEdit) }, edited(5, 3, true, ""), bad, "rollback rolled_back breach 1 1h0m0s off: " + detail},
 		{"nobody who has the feature is no evidence", func(r *rollout) { *r = r.stop(StatePaused, reasonHandEdit) }, edited(5, 3, false, ""), bad, "- paused hand_edit 1 1h0m0s"},
-		{"a change by hand ends a completed rollout's watch", func(r *rollout) { *r = r.stop(StateCompleted, "") }, edited(6, 3, true, ""), good, "hand_edit completed hand_edit 1 1h0m0s leaves: sql:dba set the flag to 3 %, the stage has 10 %; it is still rolled back if it fails"},
+		{"a change by hand ends a completed rollout's watch", func(r *rollout) { *r = r.stop(StateCompleted, "") }, edited(6, 3, true, ""), good, "hand_edit completed hand_edit 1 1h0m0s leaves: sql:dba set the flag to 3 %, the stage has 10 %; a breach is still acted on"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, e := judged(at(StateRunning), c.exposed, Counts{})
@@ -237,13 +237,13 @@ func TestPlan_StepsBackToFewerUsers(t *testing.T) {
 
 func TestPlan_LeavesUsersOfLaterStagesOut(t *testing.T) {
 	p := Plan{Stages: []Stage{{Users: flags.NewIDs("a")}, {}, {Users: flags.NewIDs("b", "c")}}}
-	if !p.namesUsers() || DefaultPlan().namesUsers() {
-		t.Error("namesUsers")
+	if !p.hasUsers() || DefaultPlan().hasUsers() {
+		t.Errorf("hasUsers: %t for a plan with users, %t for one without", p.hasUsers(), DefaultPlan().hasUsers())
 	}
-	has := flags.NewIDs("x", "b")
+	listed := flags.NewIDs("x", "b")
 	for stage, want := range []flags.IDs{flags.NewIDs("a", "x"), flags.NewIDs("a", "x"), flags.NewIDs("a", "b", "c", "x")} {
-		if got := p.users(has, stage); !got.Equal(want) {
-			t.Errorf("stage %d: %v, want %v", stage, got.List(), want.List())
+		if got := p.users(listed, stage); !got.Equal(want) {
+			t.Errorf("users in stage %d: %v, want %v", stage, got.List(), want.List())
 		}
 	}
 }

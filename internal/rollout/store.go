@@ -16,31 +16,30 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Store is what operators do with rollouts, and what they see. It works whether
-// any Controller runs or not.
+// Store has the operators' actions on rollouts, and their views. It needs no
+// running Controller.
 type Store struct {
 	db  *sqldb.DB
 	log *slog.Logger
 }
 
-// NewStore returns the store of a program that runs no controller, on the
-// host's pool.
+// NewStore returns a store on the host's pool, for a program without a controller.
 func NewStore(pool *sqlx.DB) *Store {
 	return &Store{db: sqldb.New(pool, sqldb.Options{MaxConns: 4}), log: slog.New(slog.DiscardHandler)}
 }
 
-// Command is what an operator wants done.
+// Command is an operator's action.
 type Command struct {
 	Action Action
 	Actor  string // for the history; required, at most 200 bytes
-	// DryRun returns the event that there would be and changes nothing.
+	// DryRun makes Execute return the event and change nothing.
 	DryRun bool
 }
 
-// Create creates a rollout of the flag of that name, pending. In place of a
-// rollout that has ended it begins a new epoch with the new plan; of one that
-// is pending it replaces the plan. The errors are ErrInvalid,
-// flags.ErrNotFound, ErrIllegal, and the database's.
+// Create creates a pending rollout of the flag of that name. If its last rollout
+// has ended, a new epoch begins with the new plan; if it is pending, the new plan
+// replaces the old one. The errors are ErrInvalid, flags.ErrNotFound, ErrIllegal,
+// and the database's.
 func (s *Store) Create(ctx context.Context, name string, p Plan, actor string) (Event, error) {
 	fail := func(err error) (Event, error) { return Event{}, fmt.Errorf("rollout: create(%q): %w", name, err) }
 	p = p.withDefaults()
@@ -62,12 +61,12 @@ func (s *Store) Create(ctx context.Context, name string, p Plan, actor string) (
 		if err != nil {
 			return Event{}, err
 		}
-		was, found, err := readBefore(tx, name)
+		last, found, err := readLast(tx, name)
 		if err != nil {
 			return Event{}, err
 		}
-		from := rollout{state: State(was.State)}
-		next := rollout{name: name, plan: p, state: StatePending, epoch: was.Epoch, run: was.Run, seq: was.Seq + 1}
+		from := rollout{state: State(last.State)}
+		next := rollout{name: name, plan: p, state: StatePending, epoch: last.Epoch, run: last.Run, seq: last.Seq + 1}
 		if found && from.state != StatePending && !from.state.hasEnded() {
 			return Event{}, &IllegalError{Action: actionCreate, State: from.state, Allowed: allowedActions(from.state)}
 		}
@@ -95,28 +94,29 @@ func (s *Store) Create(ctx context.Context, name string, p Plan, actor string) (
 	return e, nil
 }
 
-// before is a rollout without its plan, which may be a malformed one.
-type before struct {
+// lastRollout is the rollout that another one replaces. Its plan may be malformed,
+// and is not read.
+type lastRollout struct {
 	State string `db:"state"`
 	Epoch int    `db:"epoch"`
 	Run   int64  `db:"bake"`
 	Seq   int64  `db:"seq"`
 }
 
-// readBefore returns the rollout in whose place another is created, locked. Where
-// there is none, the history of one whose row somebody deleted continues.
-func readBefore(tx *sqldb.Tx, name string) (was before, found bool, err error) {
-	found, err = sqldb.Optional(tx.Get(&was, `SELECT state, epoch, bake, seq FROM automation_rollouts WHERE name = $1 {lock}`, name))
+// readLast locks and returns the last rollout of a flag. If there is none, it takes
+// the numbers from the events, which remain after somebody has deleted a row.
+func readLast(tx *sqldb.Tx, name string) (last lastRollout, found bool, err error) {
+	found, err = sqldb.Optional(tx.Get(&last, `SELECT state, epoch, bake, seq FROM automation_rollouts WHERE name = $1 {lock}`, name))
 	if err == nil && !found {
-		err = tx.Get(&was, `SELECT '' AS state, coalesce(max(epoch), 0) AS epoch, coalesce(max(bake), 0) AS bake, coalesce(max(seq), 0) AS seq
+		err = tx.Get(&last, `SELECT '' AS state, coalesce(max(epoch), 0) AS epoch, coalesce(max(bake), 0) AS bake, coalesce(max(seq), 0) AS seq
 			FROM automation_rollout_events WHERE rollout = $1`, name)
 	}
-	return was, found, err
+	return last, found, err
 }
 
 // Execute carries out an operator's command and returns its event. The errors
-// are ErrNotFound, ErrIllegal, ErrInvalid for the actor, flags.ErrConflict where the
-// flag was changed by hand and no evaluation has seen it yet, and the database's.
+// are ErrNotFound, ErrIllegal, ErrInvalid for the actor, flags.ErrConflict if the
+// flag was changed by hand since the last evaluation, and the database's.
 func (s *Store) Execute(ctx context.Context, name string, cmd Command) (Event, error) {
 	fail := func(err error) (Event, error) {
 		return Event{}, fmt.Errorf("rollout: %s(%q): %w", cmd.Action, name, err)
@@ -164,21 +164,29 @@ func (s *Store) Execute(ctx context.Context, name string, cmd Command) (Event, e
 	return e, nil
 }
 
-// HandEditEffect says, in a sentence for people, what a rollout makes of its
-// flag as it is now: whoever has just changed the flag is to be told. It is ""
-// where nobody else has changed it, and where no rollout is under way.
+// HandEditEffect describes, for whoever has just changed a flag by hand, how the
+// flag's rollout reacts to the change. It is "" if there was no such change, or if
+// no rollout is running or paused.
 func (s *Store) HandEditEffect(ctx context.Context, name string) (string, error) {
 	effect, err := sqldb.Read(ctx, s.db, "rollout.hand_edit_effect", func(tx *sqldb.Tx) (string, error) {
 		_, r, err := readRollout(tx, name, "")
-		if err != nil || r == nil || r.state != StateRunning && r.state != StatePaused {
+		if err != nil || r == nil {
 			return "", err
 		}
+		if r.state != StateRunning && r.state != StatePaused {
+			return "", nil
+		}
 		f, err := readFlagHead(tx, name)
-		switch {
-		case err != nil || f.Version == r.flagVersion && r.reason != reasonHandEdit:
+		if err != nil {
 			return "", err
-		case r.isUsersOnly(f) && r.reason != reasonHandEdit:
-			return fmt.Sprintf("The rollout of %q continues with it.", name), nil
+		}
+		if r.reason != reasonHandEdit {
+			switch {
+			case f.Version == r.flagVersion:
+				return "", nil
+			case r.isUsersOnly(f):
+				return fmt.Sprintf("The rollout of %q continues with this change.", name), nil
+			}
 		}
 		return fmt.Sprintf("The rollout of %q pauses: %s. Resuming it sets the flag to its stage again.", name, r.editDetail(f)), nil
 	})
@@ -198,23 +206,23 @@ type Status struct {
 	// too little traffic), approval, outage (the feature is not the cause of what
 	// fails), users (too few fail for a rollback) or breach (the plan says notify).
 	Waiting string `json:"waiting"`
-	Detail  string `json:"detail"` // why it waits, is paused or has ended, for people
+	Detail  string `json:"detail"` // why it waits, is paused or has ended, as a text for people
 	Epoch   int    `json:"epoch"`
 	Stage   int    `json:"stage"` // 0 is the first
 	// StageName and Percentage are the stage's.
 	StageName  string           `json:"stage_name"`
 	Percentage flags.Percentage `json:"percentage"`
 	Approved   bool             `json:"approved"`
-	// WatchedSeconds of HoldSeconds have been watched in this stage.
+	// WatchedSeconds is how much of the stage's HoldSeconds has passed under watch.
 	WatchedSeconds float64   `json:"watched_seconds"`
 	HoldSeconds    float64   `json:"hold_seconds"`
 	Evidence       Evidence  `json:"evidence"`     // of this stage, since it began
-	FlagVersion    int64     `json:"flag_version"` // as the rollout left it
+	FlagVersion    int64     `json:"flag_version"` // that the rollout last wrote or adopted
 	Seq            int64     `json:"seq"`          // of the last event
-	BeganAt        time.Time `json:"began_at"`     // the epoch
-	EnteredAt      time.Time `json:"entered_at"`   // the stage, or the state
-	LookedAt       time.Time `json:"looked_at"`
-	Possible       []Action  `json:"possible"` // the operators' actions in this state
+	BeganAt        time.Time `json:"began_at"`     // when the epoch began
+	EnteredAt      time.Time `json:"entered_at"`   // when it entered the stage, or the state
+	LookedAt       time.Time `json:"looked_at"`    // the latest evaluation
+	Possible       []Action  `json:"possible"`     // the operators' actions in this state
 	Plan           Plan      `json:"plan"`
 }
 
@@ -228,7 +236,8 @@ func (r rollout) status(e Evidence) Status {
 	}
 }
 
-// Summary is the Status that package flags/rollout has, field by field.
+// Summary has the fields of flags/rollout.Status, which is converted from it. That
+// type repeats them because `go doc` shows none of an internal type.
 type Summary struct {
 	Name, State, Reason, Waiting, Detail string
 	Stage                                int
@@ -240,7 +249,7 @@ type Summary struct {
 	ControlOutcomes, ControlFailures     int64
 }
 
-// Summary returns what hosts are told of the status.
+// Summary returns what hosts see of the status.
 func (s Status) Summary() Summary {
 	return Summary{
 		Name: s.Name, State: string(s.State), Reason: s.Reason, Waiting: s.Waiting, Detail: s.Detail, Stage: s.Stage, StageName: s.StageName,
@@ -272,8 +281,8 @@ func (s *Store) Get(ctx context.Context, name string) (Status, error) {
 	return status, nil
 }
 
-// List returns the status of all rollouts, by name. One whose row cannot be
-// read is missing and named in the error; the others are good nevertheless.
+// List returns the status of all rollouts, sorted by name. If the row of a rollout
+// cannot be read, the error names it, and the list has the others.
 func (s *Store) List(ctx context.Context) ([]Status, error) {
 	names, err := sqldb.Read(ctx, s.db, "rollout.list", func(tx *sqldb.Tx) (names []string, err error) {
 		return names, tx.Select(&names, `SELECT name FROM automation_rollouts WHERE name IS NOT NULL ORDER BY name`)
@@ -293,9 +302,9 @@ func (s *Store) List(ctx context.Context) ([]Status, error) {
 	return list, errors.Join(errs...)
 }
 
-// Events returns a rollout's history, the newest first: at most limit events
-// (1 to 1,000; a limit outside is replaced by the nearest) with numbers below
-// before; 0 is the newest there are.
+// Events returns a rollout's history, the newest first: at most limit events whose
+// Seq is below before. A limit is raised to 1 or lowered to 1,000; a before of 0
+// begins with the newest event.
 func (s *Store) Events(ctx context.Context, name string, limit int, before int64) ([]Event, error) {
 	list, err := sqldb.Read(ctx, s.db, "rollout.events", func(tx *sqldb.Tx) ([]Event, error) {
 		var rows []eventRow
@@ -313,11 +322,12 @@ func (s *Store) Events(ctx context.Context, name string, limit int, before int64
 	return list, nil
 }
 
-// checkText checks a name or an actor. The flag's audit holds "rollout:" and a name.
+// checkText checks a name or an actor. After "rollout:", a name also is an actor in
+// the flag's audit.
 func checkText(field, s string) error {
-	const most = 200
-	if s == "" || len(s) > most || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' }) {
-		return &planError{field, fmt.Sprintf("expected 1 to %d bytes of UTF-8 without control characters", most)}
+	const maxBytes = 200
+	if s == "" || len(s) > maxBytes || !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' }) {
+		return &planError{field, fmt.Sprintf("expected 1 to %d bytes of UTF-8 without control characters", maxBytes)}
 	}
 	return nil
 }

@@ -18,13 +18,16 @@ const (
 	StateAborted    State = "aborted"     // an operator has ended it
 )
 
-// Action is what happened to a rollout. Operators' actions are given to
-// [Store.Execute]. The others are the controller's own: create, advance (to the
-// next stage), complete (the last stage has passed), step_back (a breach: to the
-// stage before, paused), rollback (a breach: the flag is switched off), breach (by
-// a plan that says pause or notify), hand_edit (somebody else changed the flag:
-// the rollout does not advance), adopt (somebody else changed the flag's users,
-// or its notice) and wait (the stage holds for something else than time).
+// Action is what happened to a rollout. Operators' actions are passed to
+// [Store.Execute], except create, which is [Store.Create]. The controller's own are
+//   - advance: to the next stage
+//   - complete: the last stage has passed
+//   - step_back: a breach led back to an earlier stage, where the rollout is paused
+//   - rollback: a breach switched the flag off
+//   - breach: by a plan that says pause or notify
+//   - hand_edit: somebody else changed the flag, and the rollout does not advance
+//   - adopt: somebody else changed the flag's users or notice, and it advances
+//   - wait: the stage waits for something other than time
 type Action string
 
 // The operators' actions.
@@ -32,14 +35,14 @@ const (
 	ActionStart   Action = "start"   // begin with the first stage
 	ActionPause   Action = "pause"   // stay in the stage; it is still watched and rolled back
 	ActionResume  Action = "resume"  // continue, and set the flag to the stage; after a breach the stage begins again
-	ActionApprove Action = "approve" // let a stage that needs approval pass once everything else has
+	ActionApprove Action = "approve" // let a stage that needs approval pass after its hold, with its samples
 	ActionSkip    Action = "skip"    // advance at once; from the last stage, complete
 	ActionPromote Action = "promote" // advance to the last stage at once; it is watched as usual
 	ActionAbort   Action = "abort"   // end, and switch the flag off if the rollout has begun
 	ActionRestart Action = "restart" // begin again with the first stage and the same cohort, in a new epoch
 )
 
-// The controller's actions.
+// The other actions.
 const (
 	actionCreate   Action = "create"
 	actionAdvance  Action = "advance"
@@ -52,7 +55,8 @@ const (
 	actionWait     Action = "wait"
 )
 
-// transitions is where an operator's action leads; what is missing is illegal.
+// transitions maps a state and an operator's action to the next state. What is
+// missing is illegal. A skip of the last stage leads to StateCompleted instead.
 var transitions = map[State]map[Action]State{
 	StatePending:    {ActionStart: StateRunning, ActionAbort: StateAborted},
 	StateRunning:    {ActionPause: StatePaused, ActionApprove: StateRunning, ActionSkip: StateRunning, ActionPromote: StateRunning, ActionAbort: StateAborted},
@@ -66,8 +70,8 @@ var transitions = map[State]map[Action]State{
 // alphabetical order.
 func allowedActions(s State) []Action { return slices.Sorted(maps.Keys(transitions[s])) }
 
-// hasEnded reports whether nothing happens by itself any more, so that another
-// plan may follow.
+// hasEnded reports whether the rollout is over, so that another plan may follow. A
+// completed one can still roll back.
 func (s State) hasEnded() bool {
 	return s == StateCompleted || s == StateRolledBack || s == StateAborted
 }

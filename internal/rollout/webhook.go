@@ -19,19 +19,20 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/webhooksecret"
 )
 
-// Webhook is a receiver of events, by https://www.standardwebhooks.com: each is
-// a POST of {"type", "timestamp", "data"} in JSON, signed with the headers
-// webhook-id, webhook-timestamp and webhook-signature. docs/webhooks.md has the
-// types, and shows how to verify one. Any 2xx accepts an event; otherwise it is
-// sent again, after 1 s at first and 10 min at most, for three days. Those of
-// one rollout come in their order; one may come more than once, with the same
-// webhook-id. A receiver gets what happens after its first Run, in whatever
-// process, until no replica has known it for a week.
+// Webhook is a receiver of events, as https://www.standardwebhooks.com specifies
+// it. Each event is a POST of {"type", "timestamp", "data"} in JSON, signed in the
+// headers webhook-id, webhook-timestamp and webhook-signature. docs/webhooks.md
+// lists the types and shows how to verify a request.
 //
-// The URL is requested as it stands, wherever it leads: that it does not lead
-// into places which it should not is the operator's choice to make.
+// Any 2xx accepts an event. After any other answer it is sent again, at first
+// after 1 s and later after up to 10 min, for three days. The events of one rollout
+// arrive in their order. An event may arrive more than once, with the same
+// webhook-id. A receiver gets the events since a Run first had it among its
+// webhooks, until none has had it for a week.
+//
+// The URL is not checked: it may lead to a host of the internal network.
 type Webhook struct {
-	// Name tells receivers apart in the outbox, and stays when a URL changes.
+	// Name identifies the receiver in the outbox; keep it when the URL changes.
 	Name string
 	URL  string // http or https
 	// Secret signs: "whsec_" and 24 to 64 bytes in base64.
@@ -49,11 +50,11 @@ func checkWebhooks(list []Webhook) error {
 			errs = append(errs, fmt.Errorf("rollout: Options.Webhooks[%d].%s", i, what)) // never the values
 		}
 		if checkText("name", w.Name) != nil || names[w.Name] {
-			add("Name must be there, and another for each")
+			add("Name must be unique, and have 1 to 200 bytes of UTF-8 without control characters")
 		}
 		names[w.Name] = true
 		if u, err := url.Parse(w.URL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-			add("URL must be one of http or https")
+			add("URL must be an http or https URL")
 		}
 		if _, err := webhooksecret.Key(w.Secret); err != nil {
 			add("Secret " + err.Error())
@@ -69,8 +70,8 @@ func defaultClient() *http.Client {
 	return &http.Client{Timeout: sendTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
-// send delivers to one receiver until ctx ends. Each has a loop of its own, so
-// that a slow one delays no other.
+// send sends messages to one receiver until ctx ends. Each receiver has its own
+// loop, so that a slow one delays no other.
 func (c *Controller) send(ctx context.Context, hook Webhook) {
 	var registered time.Time
 	retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
@@ -99,16 +100,17 @@ func (c *Controller) deliver(ctx context.Context, hook Webhook) (sent bool, err 
 	if err != nil || m == nil {
 		return false, err
 	}
-	failed := c.post(ctx, hook, *m)
-	if failed != nil {
-		c.log.WarnContext(ctx, "webhook not delivered, trying again", "webhook", hook.Name, "rollout", m.Rollout, "seq", m.Seq, "attempts", m.Attempts, "error", failed)
+	sendErr := c.post(ctx, hook, *m)
+	if sendErr != nil {
+		c.log.WarnContext(ctx, "webhook not delivered, trying again", "webhook", hook.Name, "rollout", m.Rollout, "seq", m.Seq, "attempts", m.Attempts, "error", sendErr)
 	}
 	_, err = sqldb.Write(context.WithoutCancel(ctx), c.db, "rollout.record_delivery", func(tx *sqldb.Tx) (any, error) {
-		return nil, recordDelivery(tx, hook.Name, *m, failed, retry.Backoff(m.Attempts, time.Second, 10*time.Minute))
+		return nil, recordDelivery(tx, hook.Name, *m, sendErr, retry.Backoff(m.Attempts, time.Second, 10*time.Minute))
 	})
 	return true, err
 }
 
+// post makes one attempt to send a message.
 func (c *Controller) post(ctx context.Context, hook Webhook, m message) error {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
@@ -133,14 +135,14 @@ func (c *Controller) post(ctx context.Context, hook Webhook, m message) error {
 		return err
 	}
 	defer func() { _ = res.Body.Close() }()
-	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10)) // so that the connection can serve again
+	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10)) // so that the connection can be reused
 	if res.StatusCode/100 != 2 {
 		return fmt.Errorf("the receiver answered %s", res.Status)
 	}
 	return nil
 }
 
-// sign returns the signature of a message that is sent at a time.
+// sign returns the signature of a message. The time at is in Unix seconds.
 func sign(secret, id, at, body string) (string, error) {
 	key, err := webhooksecret.Key(secret)
 	if err != nil {
