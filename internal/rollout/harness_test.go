@@ -21,10 +21,10 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
-const flag = "automation" // is there after the migrations
+const flag = "automation" // the migrations create it
 
 // each runs a test on both databases. AUTOMATION_TEST_POOLER=1 puts PgBouncer in
-// front of the one.
+// front of PostgreSQL.
 func each(t *testing.T, fn func(t *testing.T, h *harness)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) { fn(t, newHarness(t, sqlite(t))) })
@@ -46,7 +46,8 @@ func sqlite(t testing.TB) *sqlx.DB {
 	return db
 }
 
-// harness is a database with one controller, whose hours the test lets pass.
+// harness is a database with one controller. The test makes time pass by changing
+// the times in the database.
 type harness struct {
 	*rollout.Store
 	controller *rollout.Controller
@@ -63,8 +64,8 @@ func newHarness(t *testing.T, db *sqlx.DB) *harness {
 	return h
 }
 
-// newController returns another replica's. A pass takes an hour to be due again, so that
-// only those that the test asks for look at anything.
+// newController returns another replica's controller. Its interval is an hour, so
+// that a rollout is evaluated only when the test lets time pass.
 func (h *harness) newController(o rollout.Options) *rollout.Controller {
 	h.t.Helper()
 	if o.Interval == 0 {
@@ -86,7 +87,7 @@ func (h *harness) sql(statement string, args ...any) {
 
 func (h *harness) isSQLite() bool { return strings.Contains(h.db.DriverName(), "sqlite") }
 
-// after lets time pass since the last evaluation, and makes a pass.
+// after makes a pass as if d had passed since the last evaluation.
 func (h *harness) after(d time.Duration) {
 	h.t.Helper()
 	h.elapse(d)
@@ -95,6 +96,8 @@ func (h *harness) after(d time.Duration) {
 	}
 }
 
+// elapse moves the last evaluation d into the past, with its windows, and makes the
+// next one due.
 func (h *harness) elapse(d time.Duration) {
 	h.t.Helper()
 	d += 5 * time.Millisecond // SQLite's clock has milliseconds, and rounds them
@@ -128,7 +131,7 @@ func (h *harness) elapse(d time.Duration) {
 	}
 }
 
-// evidence flushes outcomes as another replica would.
+// evidence adds outcomes as the flush of another replica would.
 func (h *harness) evidence(arm rollout.Arm, c rollout.Counts) {
 	h.t.Helper()
 	s := h.status()
@@ -146,7 +149,7 @@ func (h *harness) run() (run int) {
 	return run
 }
 
-// failingUsers notes that requests of users failed just now.
+// failingUsers records failures of n users in this minute.
 func (h *harness) failingUsers(n int) {
 	h.t.Helper()
 	now := `date_trunc('minute', now())`
@@ -162,7 +165,7 @@ func (h *harness) failingUsers(n int) {
 // windows evaluates n windows of half a minute with the same evidence.
 func (h *harness) windows(n int, exposed, control rollout.Counts) {
 	h.t.Helper()
-	h.after(0) // where the first one begins
+	h.after(0) // the first window begins here
 	for range n {
 		h.evidence(rollout.ArmExposed, exposed)
 		h.evidence(rollout.ArmControl, control)
@@ -220,23 +223,24 @@ func (h *harness) flag() *flags.Flag {
 	return f
 }
 
-// stands asserts a rollout's state and why, its stage, and the flag.
-func (h *harness) stands(state rollout.State, why string, stage int, enabled bool, share flags.Percentage) {
+// expectStatus compares a rollout's state, its reason or what it waits for, its
+// stage, and its flag.
+func (h *harness) expectStatus(state rollout.State, why string, stage int, enabled bool, percentage flags.Percentage) {
 	h.t.Helper()
-	type standing struct {
-		State   rollout.State
-		Why     string
-		Stage   int
-		Enabled bool
-		Share   flags.Percentage
+	type status struct {
+		State      rollout.State
+		Why        string
+		Stage      int
+		Enabled    bool
+		Percentage flags.Percentage
 	}
 	s, f := h.status(), h.flag()
-	if diff := cmp.Diff(standing{state, why, stage, enabled, share}, standing{s.State, s.Reason + s.Waiting, s.Stage, f.Enabled, f.Percentage}); diff != "" {
-		h.t.Errorf("%s", diff)
+	if diff := cmp.Diff(status{state, why, stage, enabled, percentage}, status{s.State, s.Reason + s.Waiting, s.Stage, f.Enabled, f.Percentage}); diff != "" {
+		h.t.Errorf("the rollout and its flag (-want +got):\n%s", diff)
 	}
 }
 
-// events is the history, the oldest first, whose numbers it checks.
+// events returns the history, the oldest first, and checks its numbers.
 func (h *harness) events() []rollout.Event {
 	h.t.Helper()
 	events, err := h.Events(h.t.Context(), flag, 1000, 0)
@@ -246,25 +250,26 @@ func (h *harness) events() []rollout.Event {
 	slices.Reverse(events)
 	for i, e := range events {
 		if e.Seq != int64(i+1) {
-			h.t.Errorf("event %d has the number %d", i+1, e.Seq)
+			h.t.Errorf("event %d has the Seq %d", i+1, e.Seq)
 		}
 	}
 	return events
 }
 
-func (h *harness) happened(want ...rollout.Action) {
+// expectActions compares the actions of the whole history.
+func (h *harness) expectActions(want ...rollout.Action) {
 	h.t.Helper()
-	h.happenedIn(h.events(), want...)
+	h.expectActionsOf(h.events(), want...)
 }
 
-func (h *harness) happenedIn(events []rollout.Event, want ...rollout.Action) {
+func (h *harness) expectActionsOf(events []rollout.Event, want ...rollout.Action) {
 	h.t.Helper()
 	var got []rollout.Action
 	for _, e := range events {
 		got = append(got, e.Action)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		h.t.Error(diff)
+		h.t.Errorf("the history's actions (-want +got):\n%s", diff)
 	}
 }
 
@@ -278,10 +283,10 @@ func (h *harness) start(c *rollout.Controller) (stop func()) {
 	return stop
 }
 
-// until waits for what another goroutine or process is about to do.
+// until polls until another goroutine or process has made ok true.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(5 * time.Minute) // it is no measure of anything: a machine at a load of 50 stays within it
+	deadline := time.NewTimer(5 * time.Minute) // enough for a machine at a load of 50
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -289,13 +294,14 @@ func until(t *testing.T, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			t.Fatalf("waited in vain until %s", what)
+			t.Fatalf("after 5 minutes it still is not so that %s", what)
 		}
 	}
 }
 
-// hours is a plan of four stages of an hour that take ten samples each.
-func hours() rollout.Plan {
+// hourlyPlan returns a plan of four stages, with a hold of an hour and ten samples
+// each.
+func hourlyPlan() rollout.Plan {
 	p := rollout.DefaultPlan()
 	for i := range p.Stages {
 		p.Stages[i].Hold, p.Stages[i].MinSamples = time.Hour, 10

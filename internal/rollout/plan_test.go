@@ -20,8 +20,8 @@ func TestDefaultPlan_IsTheDeploymentPlan(t *testing.T) {
 		t.Fatal(err)
 	}
 	type stage struct {
-		Share flags.Percentage
-		Hold  time.Duration
+		Percentage flags.Percentage
+		Hold       time.Duration
 	}
 	var got []stage
 	for _, s := range p.Stages {
@@ -29,10 +29,10 @@ func TestDefaultPlan_IsTheDeploymentPlan(t *testing.T) {
 	}
 	want := []stage{{0, 24 * time.Hour}, {1000, 24 * time.Hour}, {5000, 24 * time.Hour}, {10000, 72 * time.Hour}}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
+		t.Errorf("the stages (-want +got):\n%s", diff)
 	}
 	if p.Limit != 5*flags.Percent || p.MinUsers != 5 || p.OnBreach != rollout.BreachRollback {
-		t.Errorf("limit %v, %s", p.Limit, p.OnBreach)
+		t.Errorf("limit %v, min_users %d, on_breach %s; want 5, 5, rollback", p.Limit, p.MinUsers, p.OnBreach)
 	}
 }
 
@@ -50,11 +50,11 @@ func TestPlan_SurvivesItsJSON(t *testing.T) {
 		t.Fatalf("%s: %v", b, err)
 	}
 	if diff := cmp.Diff(p, got); diff != "" {
-		t.Error(diff)
+		t.Errorf("the plan that was read back (-want +got):\n%s", diff)
 	}
-	const wanted = `{"name":"10 %","percentage":12.5,"users":[],"min_samples":100,"approval":true,"hold":"24h0m0s"}`
-	if !strings.Contains(string(b), wanted) {
-		t.Errorf("%s does not have %s", b, wanted)
+	const stage = `{"name":"10 %","percentage":12.5,"users":[],"min_samples":100,"approval":true,"hold":"24h0m0s"}`
+	if !strings.Contains(string(b), stage) {
+		t.Errorf("the JSON %s does not have the stage %s", b, stage)
 	}
 }
 
@@ -68,18 +68,18 @@ func TestParsePlan_FillsInDefaults(t *testing.T) {
 		OnBreach: rollout.BreachRollback, Limit: 500, MinUsers: 5,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
+		t.Errorf("the plan (-want +got):\n%s", diff)
 	}
 }
 
-func TestParsePlan_NamesEveryFault(t *testing.T) {
+func TestParsePlan_NamesEveryError(t *testing.T) {
 	const ok = `{"name":"a","hold":"1h"}`
 	for _, c := range []struct{ name, plan, want string }{
 		{"nothing", ``, `plan: is empty (line 1, column 1)`},
 		{"a list", `[]`, `plan: must be an object (line 1, column 1)`},
-		{"cut off", `{"stages":[`, `plan: is not valid JSON: unexpected end of JSON input (line 1, column 11)`},
-		{"something after it", `{"stages":[` + ok + `]} {}`, `plan: is not valid JSON: invalid character '{' after top-level value (line 1, column 39)`},
-		{"unknown, doubled, null and mistyped fields", `{"stage":1,"limit":5,"limit":6,"on_breach":null,"notice":7,
+		{"truncated", `{"stages":[`, `plan: is not valid JSON: unexpected end of JSON input (line 1, column 11)`},
+		{"a second object", `{"stages":[` + ok + `]} {}`, `plan: is not valid JSON: invalid character '{' after top-level value (line 1, column 39)`},
+		{"unknown, repeated, null and mistyped fields", `{"stage":1,"limit":5,"limit":6,"on_breach":null,"notice":7,
 "stages":[{"hold":3,"hld":"1h","name":[]},7]}`,
 			`stage: is unknown (line 1, column 2)
 limit: is duplicated (line 1, column 22)
@@ -89,11 +89,11 @@ stages[0].hold: must be a string (line 2, column 19)
 stages[0].hld: is unknown (line 2, column 21)
 stages[0].name: must be a string (line 2, column 39)
 stages[1]: must be an object (line 2, column 43)`},
-		{"an unreadable duration", `{"stages":[{"name":"a","hold":"a day"}]}`, `stages[0].hold: "a day" is not a duration such as "24h" or "90s" (line 1, column 31)`},
-		{"an unreadable share", `{"stages":[{"name":"a","hold":"1h","percentage":10.001}]}`, `stages[0].percentage: 10.001 has more than two decimals (line 1, column 49)`},
+		{"an invalid duration", `{"stages":[{"name":"a","hold":"a day"}]}`, `stages[0].hold: "a day" is not a duration such as "24h" or "90s" (line 1, column 31)`},
+		{"a percentage of three decimals", `{"stages":[{"name":"a","hold":"1h","percentage":10.001}]}`, `stages[0].percentage: 10.001 has more than two decimals (line 1, column 49)`},
 		{"no stages", `{}`, `stages: a plan needs at least one`},
 		{"too many stages", `{"stages":[` + strings.TrimSuffix(strings.Repeat(`{"name":"a","hold":"1h"},`, 101), ",") + `]}`, `stages: 101 are too many, at most 100 are allowed`},
-		{"impossible values", `{"stages":[{"name":" ","percentage":50},{"name":"x","percentage":10,"hold":"-1s","min_samples":-1},{"name":"x","hold":"9000h","percentage":50}],
+		{"values out of bounds", `{"stages":[{"name":" ","percentage":50},{"name":"x","percentage":10,"hold":"-1s","min_samples":-1},{"name":"x","hold":"9000h","percentage":50}],
 			"on_breach":"explode","limit":60,"min_users":-1,"latency_p95":"-1s","notice":"` + strings.Repeat("x", 5000) + `"}`,
 			`stages[0].name: a stage needs a name
 stages[0]: a stage without hold, min_samples and approval would pass at once; set one of them
@@ -113,22 +113,22 @@ notice: the text has 5000 bytes, at most 4096 are allowed`},
 		t.Run(c.name, func(t *testing.T) {
 			p, err := rollout.ParsePlan([]byte(c.plan))
 			if err == nil {
-				t.Fatalf("taken: %+v", p)
+				t.Fatalf("ParsePlan accepted the plan: %+v", p)
 			}
 			if !errors.Is(err, rollout.ErrInvalid) {
-				t.Errorf("%v is not ErrInvalid", err)
+				t.Errorf("the error %v is not ErrInvalid", err)
 			}
-			if c.name == "too many stages" {
+			if c.name == "too many stages" { // their names are errors, too
 				err = errors.New(strings.SplitN(err.Error(), "\n", 2)[0])
 			}
 			if diff := cmp.Diff(c.want, err.Error()); diff != "" {
-				t.Error(diff)
+				t.Errorf("the error (-want +got):\n%s", diff)
 			}
 		})
 	}
 	bad := rollout.Plan{Stages: []rollout.Stage{{Name: "a", Hold: 1, Percentage: 10001, Users: flags.NewIDs("\x00")}}}
 	if err := bad.Validate(); err == nil || !strings.Contains(err.Error(), "stages[0].percentage: 100.01 is not between 0 and 100\nstages[0].users: ") {
-		t.Error(err)
+		t.Errorf("a plan made in Go: %v, want errors about percentage and users", err)
 	}
 }
 
@@ -148,13 +148,13 @@ func FuzzParsePlan(f *testing.F) {
 		}
 		again, err := rollout.ParsePlan(text)
 		if err != nil {
-			t.Fatalf("%s, written as %s: %v", b, text, err)
+			t.Fatalf("the plan %s, written as %s, cannot be read: %v", b, text, err)
 		}
 		if diff := cmp.Diff(p, again); diff != "" {
-			t.Error(diff)
+			t.Errorf("the plan that was read back (-want +got):\n%s", diff)
 		}
 		if slices.ContainsFunc(p.Stages, func(s rollout.Stage) bool { return s.Percentage < 0 || s.Percentage > 10000 }) {
-			t.Errorf("%+v", p)
+			t.Errorf("a percentage is out of bounds: %+v", p)
 		}
 	})
 }

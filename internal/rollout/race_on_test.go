@@ -2,6 +2,6 @@
 
 package rollout
 
-// underRace skips the simulations, which run in one goroutine each and take
-// minutes under the race detector; the suite runs without it as well.
+// underRace skips the simulations under the race detector. They take minutes there
+// and have one goroutine each; CI also runs them without it.
 const underRace = true

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"fmt"
 	"strconv"
 	"sync"
 	"testing"
@@ -12,7 +13,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags"
 )
 
-// clock is one that the test moves.
+// clock is a clock that the test sets.
 type clock struct {
 	mu sync.Mutex
 	t  time.Time
@@ -30,6 +31,7 @@ func (c *clock) add(d time.Duration) {
 	c.t = c.t.Add(d)
 }
 
+// newBare returns a controller without a database.
 func newBare(t testing.TB) (*Controller, *clock) {
 	t.Helper()
 	at := &clock{t: time.Date(2026, 11, 23, 6, 0, 0, 0, time.UTC)}
@@ -45,7 +47,7 @@ func TestRecord_CountsByArmAndOutcome(t *testing.T) {
 	c, _ := newBare(t)
 	r := c.Recorder("x")
 	if r != c.Recorder("x") || r == c.Recorder("y") {
-		t.Error("a name has more than one recorder, or two have one")
+		t.Error("want one recorder for each name: x has two, or x and y have the same")
 	}
 	r.Record(Sample{ArmExposed, OutcomeSuccess, "before the run", time.Second, 0})
 	r.observe(&stageRun{id: 1}, Plan{LatencyP95: time.Second, DatabaseP95: 10 * time.Millisecond})
@@ -75,37 +77,37 @@ func TestRecord_CountsByArmAndOutcome(t *testing.T) {
 	run := r.run.Load()
 	want := Counts{Outcomes: 2, DatabaseSlow: 1, LatencyUS: 3_000_000, DatabaseUS: 21_000, SharedFailures: 1, Ignored: 1}
 	if diff := cmp.Diff(want, run.arms[ArmExposed].counts()); diff != "" {
-		t.Error(diff)
+		t.Errorf("the exposed arm (-want +got):\n%s", diff)
 	}
 	want = Counts{Outcomes: 4, Failures: 2, ProviderFailures: 1, Slow: 1, LatencyUS: 1_000_000, SharedFailures: 1, Ignored: 1}
 	if diff := cmp.Diff(want, run.arms[ArmControl].counts()); diff != "" {
-		t.Error(diff)
+		t.Errorf("the control arm (-want +got):\n%s", diff)
 	}
 	kinds := map[failureKind]int{}
 	for f := range run.pending {
 		kinds[f.kind]++
 	}
 	if diff := cmp.Diff(map[failureKind]int{kindFailure: 1, kindProvider: 1, kindSlow: 1}, kinds); diff != "" {
-		t.Errorf("what the database is to count: %s", diff)
+		t.Errorf("the failing users that a flush writes (-want +got):\n%s", diff)
 	}
 	t.Run("the same stage run continues", func(t *testing.T) {
 		r.observe(&stageRun{id: 1}, Plan{})
 		if r.run.Load() != run {
-			t.Error("it has begun again")
+			t.Error("the counters were replaced")
 		}
 	})
-	t.Run("another stage run begins with nothing", func(t *testing.T) {
+	t.Run("another stage run begins with counts of 0", func(t *testing.T) {
 		r.observe(&stageRun{id: 2}, Plan{})
-		r.Record(Sample{ArmExposed, OutcomeSuccess, "v", time.Hour, time.Hour}) // no gates
+		r.Record(Sample{ArmExposed, OutcomeSuccess, "v", time.Hour, time.Hour}) // the plan limits no times
 		if diff := cmp.Diff(Counts{Outcomes: 1, LatencyUS: 3_600_000_000, DatabaseUS: 3_600_000_000}, r.run.Load().arms[ArmExposed].counts()); diff != "" {
-			t.Error(diff)
+			t.Errorf("the exposed arm (-want +got):\n%s", diff)
 		}
 	})
 	t.Run("without a stage run nothing counts", func(t *testing.T) {
 		r.observe(nil, Plan{})
 		r.Record(Sample{ArmExposed, OutcomeIgnored, "w", 0, 0})
 		if r.run.Load() != nil {
-			t.Error("it counts")
+			t.Error("the recorder still counts")
 		}
 	})
 }
@@ -125,10 +127,10 @@ func TestRecord_KeepsNoIDOfAFailingUser(t *testing.T) {
 	seven := hash(1, "7")
 	r.run.Store(nil)
 	if again := hash(1, "7"); again != seven || len(seven) != 16 {
-		t.Errorf("replicas do not agree: %q and %q", seven, again)
+		t.Errorf("one user has the hashes %q and %q, want the same 16 characters", seven, again)
 	}
 	if eight, other := hash(2, "8"), hash(3, "7"); eight == seven || other == seven {
-		t.Errorf("%q, of another user %q, in another stage run %q", seven, eight, other)
+		t.Errorf("hash %q, of another user %q, in another stage run %q; want three different ones", seven, eight, other)
 	}
 }
 
@@ -142,12 +144,12 @@ func TestRecord_BoundsPendingUsers(t *testing.T) {
 	}
 	taken := run.takePending()
 	if len(taken) != maxPending || run.pending != nil {
-		t.Errorf("%d were taken, %d are left", len(taken), len(run.pending))
+		t.Errorf("%d users were taken and %d are left, want %d and none", len(taken), len(run.pending), maxPending)
 	}
 	run.addPending(kindFailure, "late")
 	run.restorePending(taken)
 	if len(run.pending) != maxPending+1 {
-		t.Errorf("%d are pending again", len(run.pending))
+		t.Errorf("%d users are pending again, want %d", len(run.pending), maxPending+1)
 	}
 }
 
@@ -156,7 +158,7 @@ func TestRecord_BoundsWhatOneUserContributes(t *testing.T) {
 	r := c.Recorder("x")
 	r.observe(&stageRun{id: 1}, Plan{})
 	beginMinute := func() {
-		c.minute = uint64(at.now().Unix() / 60) // so that it needs no database
+		c.minute = uint64(at.now().Unix() / 60) // so that beginMinute deletes nothing from the database
 		if err := c.beginMinute(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -169,7 +171,7 @@ func TestRecord_BoundsWhatOneUserContributes(t *testing.T) {
 			r.Record(Sample{ArmControl, OutcomeFailure, "loud", 0, 0})
 		}
 		if got := r.run.Load().arms[ArmControl].counts().Outcomes - before; got != want {
-			t.Errorf("%d outcomes count, want %d", got, want)
+			t.Errorf("%d of 100 outcomes count, want %d", got, want)
 		}
 	}
 	contribute(outcomesPerMinute)
@@ -178,7 +180,7 @@ func TestRecord_BoundsWhatOneUserContributes(t *testing.T) {
 	contribute(0)
 	r.Record(Sample{ArmControl, OutcomeFailure, "quiet", 0, 0})
 	if got := r.run.Load().arms[ArmControl].counts().Outcomes; got != outcomesPerMinute+1 {
-		t.Errorf("another user does not count: %d", got)
+		t.Errorf("with another user's outcome %d count, want %d", got, outcomesPerMinute+1)
 	}
 	at.add(time.Second)
 	beginMinute()
@@ -200,13 +202,13 @@ func TestRecord_CountsConcurrentOutcomes(t *testing.T) {
 	g.Go(func() {
 		for range 1000 {
 			if n := r.run.Load().arms[ArmControl].counts(); n.Failures > n.Outcomes {
-				t.Errorf("%+v", n)
+				t.Errorf("%d failures of %d outcomes", n.Failures, n.Outcomes)
 			}
 		}
 	})
 	g.Wait()
 	if n := r.run.Load().arms[ArmControl].counts(); n.Outcomes != 512 || n.Failures != 256 {
-		t.Errorf("%+v", n)
+		t.Errorf("in the end %d failures of %d outcomes, want 256 of 512", n.Failures, n.Outcomes)
 	}
 }
 
@@ -225,12 +227,12 @@ func TestArmOf_FollowsTheDecision(t *testing.T) {
 		{flags.Decision{}, 0, false},
 	} {
 		if arm, ok := ArmOf(c.d); ok != c.ok || ok && arm != c.want {
-			t.Errorf("%+v: %v, %t", c.d, arm, ok)
+			t.Errorf("arm of %+v: %v, %t; want %v, %t", c.d, arm, ok, c.want, c.ok)
 		}
 	}
 }
 
-func TestNew_NamesAllFaultyOptions(t *testing.T) {
+func TestNew_NamesAllInvalidOptions(t *testing.T) {
 	_, err := New(nil, Options{Interval: -1, MaxConns: -1, Webhooks: []Webhook{
 		{Name: "a", URL: "ftp://user:pass@x/", Secret: "too-short"}, {Name: "a", URL: "https://x/", Secret: "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"}}})
 	want := `rollout: Options.Webhooks[0].URL must be an http or https URL
@@ -238,11 +240,11 @@ rollout: Options.Webhooks[0].Secret must be "whsec_" and 24 to 64 bytes in base6
 rollout: Options.Webhooks[1].Name must be unique, and have 1 to 200 bytes of UTF-8 without control characters
 rollout: Options.Interval is -1ns, it must not be negative
 rollout: Options.MaxConns is -1, it must not be negative`
-	if err == nil || err.Error() != want {
-		t.Error(cmp.Diff(want, err.Error()))
+	if diff := cmp.Diff(want, fmt.Sprint(err)); diff != "" {
+		t.Errorf("the error (-want +got):\n%s", diff)
 	}
 	if s := (Webhook{Name: "a", URL: "https://token@x", Secret: "s"}).String(); s != "webhook a" {
-		t.Error(s)
+		t.Errorf("a webhook is written as %q, want its name alone", s)
 	}
 }
 
@@ -284,6 +286,6 @@ func TestRecord_AllocatesNothingForASuccess(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() {
 		r.Record(Sample{ArmExposed, OutcomeSuccess, "u", time.Second, time.Hour})
 	}); n != 0 {
-		t.Errorf("%v allocations", n)
+		t.Errorf("%v allocations for a success, want none", n)
 	}
 }

@@ -28,12 +28,12 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// pause is the least time between two requests of a replica.
+// pause is the time between two requests of a replica.
 const pause = 2 * time.Millisecond
 
-// replica is the process of one of five: a watcher, a controller, and users
-// whose requests fail from the line "fail" on standard input on. It says on
-// standard output when the feature is switched on and off.
+// replica is the main function of a child process. It has a watcher, a controller,
+// and users, whose requests fail after the line "fail" on standard input. It writes
+// "on" and "off" to standard output when the flag changes.
 func replica(dsn string) {
 	db := sqlx.MustOpen("postgres", dsn)
 	offset, err := time.ParseDuration(os.Getenv("ROLLOUT_TEST_CLOCK"))
@@ -73,23 +73,23 @@ func replica(dsn string) {
 			}
 			rec.Record(rollout.Sample{Arm: arm, Outcome: outcome, UserID: strconv.Itoa(user), Latency: time.Millisecond})
 		}
-		if everybody := w.Flag(flag); everybody != nil && everybody.Enabled != on {
-			on = everybody.Enabled
+		if f := w.Flag(flag); f != nil && f.Enabled != on {
+			on = f.Enabled
 			fmt.Println(map[bool]string{true: "on", false: "off"}[on])
 		}
 	}
 }
 
-// process is a replica as the test sees it.
+// process is a replica's process.
 type process struct {
 	*proctest.Process
 
-	off    chan struct{} // closed when it has said that the flag is off
-	done   chan struct{} // closed when its output has been read
+	off    chan struct{} // closed when the process has written "off"
+	done   chan struct{} // closed when all output has been read
 	frozen bool
 }
 
-func begin(t *testing.T, dsn string, env ...string) *process {
+func startReplica(t *testing.T, dsn string, env ...string) *process {
 	t.Helper()
 	p := &process{Process: proctest.Start(t, proctest.Self(nil, append(env, "ROLLOUT_TEST_REPLICA="+dsn)...)), off: make(chan struct{}), done: make(chan struct{})}
 	go func() {
@@ -109,15 +109,15 @@ func (p *process) kill() {
 	<-p.done
 }
 
-// freeze stops a process where it stands, until it is killed.
+// freeze stops a process until it is killed.
 func (p *process) freeze(t *testing.T) {
 	t.Helper()
 	p.Signal(t, syscall.SIGSTOP)
 	p.frozen = true
 }
 
-// progress is how far a rollout has come, as only an evaluation changes it that
-// comes soon enough after the last one.
+// progress is the part of a rollout that changes only in an evaluation soon after
+// the one before.
 type progress struct {
 	Run     int     `db:"bake"`
 	Watched float64 `db:"watched"`
@@ -131,39 +131,40 @@ func (h *harness) progress() (p progress) {
 	return p
 }
 
-// A whole plan in fast-forward by five processes, whose clocks are up to ten
-// minutes off, and which are killed or frozen at random.
+// Five processes carry out a plan with holds of 0.4 s. Their clocks are up to ten
+// minutes off, and the test kills or freezes them at random.
 func TestReplicas_AgreeWhileKilledAtRandom(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 10 s: starts processes and kills them")
 	}
 	dsn := schematest.Database(t)
-	l := newHarness(t, pgtest.Open(t, dsn))
+	h := newHarness(t, pgtest.Open(t, dsn))
 	p := rollout.DefaultPlan()
-	p.Stages[0].Percentage = flags.Percent // somebody internal
+	p.Stages[0].Percentage = flags.Percent // so that the first stage has users
 	for i := range p.Stages {
 		p.Stages[i].Hold, p.Stages[i].MinSamples = 400*time.Millisecond, 30
 	}
 	p.Stages[2].Approval = true
-	l.create(p)
+	h.create(p)
 	clock := func() string { return fmt.Sprintf("ROLLOUT_TEST_CLOCK=%ds", rand.IntN(1201)-600) }
 	five := make([]*process, 5)
 	for i := range five {
-		five[i] = begin(t, dsn, clock())
+		five[i] = startReplica(t, dsn, clock())
 	}
 	started := time.Now()
-	l.do(rollout.ActionStart)
+	h.do(rollout.ActionStart)
 	kills := 0
 	next := time.NewTicker(100 * time.Millisecond)
 	defer next.Stop()
 	var seen progress
-	until(t, "the plan is over", func() bool {
-		s := l.status()
-		// One that is frozen may hold the rollout's row. The others are left alone
-		// until there is progress: on a busy machine they need long to start.
+	until(t, "the rollout is completed", func() bool {
+		s := h.status()
+		// After a kill, wait for progress before the next: on a busy machine, replicas
+		// need long to start. A frozen replica may hold the rollout's row and prevent
+		// progress, so it can always be killed.
 		select {
 		case <-next.C:
-			i, now := rand.IntN(len(five)), l.progress()
+			i, now := rand.IntN(len(five)), h.progress()
 			if now == seen && !five[i].frozen {
 				break
 			}
@@ -173,12 +174,12 @@ func TestReplicas_AgreeWhileKilledAtRandom(t *testing.T) {
 				break
 			}
 			five[i].kill()
-			five[i] = begin(t, dsn, clock())
+			five[i] = startReplica(t, dsn, clock())
 			kills++
 		default:
 		}
 		if s.Waiting == "approval" && !s.Approved {
-			l.do(rollout.ActionApprove)
+			h.do(rollout.ActionApprove)
 		}
 		return s.State == rollout.StateCompleted
 	})
@@ -186,39 +187,40 @@ func TestReplicas_AgreeWhileKilledAtRandom(t *testing.T) {
 		one.kill()
 	}
 	t.Logf("killed %d times", kills)
-	// That few users came while replicas were dead is no fault.
-	history := slices.DeleteFunc(l.events(), func(e rollout.Event) bool {
+	// While replicas are down there may be too few outcomes, which is correct.
+	history := slices.DeleteFunc(h.events(), func(e rollout.Event) bool {
 		return e.Action == "wait" && strings.Contains(e.Detail, "outcomes")
 	})
-	l.happenedIn(history, "create", rollout.ActionStart, "advance", "advance", "wait", rollout.ActionApprove, "advance", "complete")
-	l.stands(rollout.StateCompleted, "", 3, true, 100*flags.Percent)
-	// The flag's own audit: each of its changes once, all by the rollout.
-	events, err := flagsql.NewAudit(l.db, sqldb.Options{}).Events(t.Context(), flag, 100, 0)
+	h.expectActionsOf(history, "create", rollout.ActionStart, "advance", "advance", "wait", rollout.ActionApprove, "advance", "complete")
+	h.expectStatus(rollout.StateCompleted, "", 3, true, 100*flags.Percent)
+	// The flag's audit has each of the rollout's changes once, and no others.
+	events, err := flagsql.NewAudit(h.db, sqldb.Options{}).Events(t.Context(), flag, 100, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var shares []string
+	var percentages []string
 	for _, e := range events[:len(events)-1] {
 		var after struct {
 			Percentage json.Number `json:"rollout_percentage"`
 		}
 		if err := json.Unmarshal(e.After, &after); err != nil || e.By != "rollout:"+flag {
-			t.Errorf("%+v, %v", e, err)
+			t.Errorf("a change of the flag is %+v, %v; want one by the rollout", e, err)
 		}
-		shares = append(shares, after.Percentage.String())
+		percentages = append(percentages, after.Percentage.String())
 	}
-	if diff := cmp.Diff("100.00 50.00 10.00 1.00", strings.Join(shares, " ")); diff != "" {
-		t.Error(diff)
+	if diff := cmp.Diff("100.00 50.00 10.00 1.00", strings.Join(percentages, " ")); diff != "" {
+		t.Errorf("the flag's percentages, the newest first (-want +got):\n%s", diff)
 	}
-	// No outcome is counted twice: no process has more than it could see in its time.
-	var most int64
-	if err := l.db.Get(&most, `SELECT max(outcomes) FROM automation_rollout_counts`); err != nil || most > int64(time.Since(started)/pause)+1 {
-		t.Errorf("a process counted %d outcomes, %v", most, err)
+	// If outcomes were counted twice, a process would have more than it had time for.
+	var counted int64
+	limit := int64(time.Since(started)/pause) + 1
+	if err := h.db.Get(&counted, `SELECT max(outcomes) FROM automation_rollout_counts`); err != nil || counted > limit {
+		t.Errorf("a process counted %d outcomes, %v; it had time for %d", counted, err, limit)
 	}
 }
 
-// With the intervals that are shipped. The two minutes that a breach takes pass
-// in the database alone.
+// The controllers have the default interval. The test makes the two minutes pass that
+// a breach takes, by changing the times in the database.
 func TestReplicas_SwitchOffAfterABreach(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 15 s: starts five processes")
@@ -233,9 +235,9 @@ func TestReplicas_SwitchOffAfterABreach(t *testing.T) {
 	h.do(rollout.ActionSkip)
 	var five []*process
 	for range 5 {
-		five = append(five, begin(t, dsn, "ROLLOUT_TEST_CLOCK=0s", "ROLLOUT_TEST_INTERVAL=2s"))
+		five = append(five, startReplica(t, dsn, "ROLLOUT_TEST_CLOCK=0s", "ROLLOUT_TEST_INTERVAL=2s"))
 	}
-	until(t, "all have counted something", func() bool {
+	until(t, "all replicas have counted outcomes", func() bool {
 		var n int
 		if err := h.db.Get(&n, `SELECT count(*) FROM automation_rollout_counts WHERE outcomes > 0 AND arm = 'exposed'`); err != nil {
 			t.Fatal(err)
@@ -245,7 +247,7 @@ func TestReplicas_SwitchOffAfterABreach(t *testing.T) {
 	for _, one := range five {
 		one.WriteLine(t, "fail")
 	}
-	until(t, "it is rolled back", func() bool {
+	until(t, "the rollout is rolled back", func() bool {
 		h.sql(`UPDATE automation_rollouts SET watch = jsonb_set(watch, '{marks}', (
 			SELECT jsonb_agg(jsonb_set(m, '{at}', to_jsonb((m ->> 'at')::timestamptz - interval '100 milliseconds'))) FROM jsonb_array_elements(watch -> 'marks') AS m))
 			WHERE jsonb_array_length(watch -> 'marks') > 0`)
@@ -255,9 +257,9 @@ func TestReplicas_SwitchOffAfterABreach(t *testing.T) {
 	for _, one := range five {
 		<-one.off
 	}
-	t.Logf("all off %v later", time.Since(begun))
-	h.stands(rollout.StateRolledBack, "breach", 2, false, 50*flags.Percent)
+	t.Logf("all replicas had the flag off %v after the rollback", time.Since(begun))
+	h.expectStatus(rollout.StateRolledBack, "breach", 2, false, 50*flags.Percent)
 	if f := h.flag(); f.Notice != p.Notice {
-		t.Errorf("the users are told %q", f.Notice)
+		t.Errorf("the flag's notice is %q, want the plan's, %q", f.Notice, p.Notice)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
-func TestSeries_IsWhatEachMinuteAdded(t *testing.T) {
+func TestSeries_HasWhatEachMinuteAdded(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, h *harness) {
 		now := time.Now().UTC().Truncate(time.Minute)
@@ -57,7 +57,7 @@ func TestSeries_IsWhatEachMinuteAdded(t *testing.T) {
 			t.Errorf("over a month: %d points with %d outcomes, want 1 or 2 with 70", len(coarse), outcomes)
 		}
 		if none, err := h.Series(t.Context(), "nothing", time.Hour); err != nil || len(none) != 0 {
-			t.Errorf("of no rollout: %v, %v", none, err)
+			t.Errorf("the series of an unknown rollout is %v, %v; want an empty one", none, err)
 		}
 	})
 }

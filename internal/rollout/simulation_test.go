@@ -9,14 +9,13 @@ import (
 	"time"
 )
 
-// fleet simulates the evidence of one stage: what replicas count of their
-// users' requests, and what the database makes of it.
+// fleet simulates one stage: it counts requests as replicas and the database do.
 type fleet struct {
 	plan     Plan
 	memory   memory
 	evidence Evidence
 	at       time.Time
-	failed   map[failedUser][]time.Time // minutes that count
+	failed   map[failedUser][]time.Time // the minutes in which a failure of the user counts
 }
 
 type failedUser struct {
@@ -25,12 +24,12 @@ type failedUser struct {
 }
 
 func newFleet() *fleet {
-	return &fleet{plan: Plan{}.withDefaults(), // the gates for times, which nothing here fails, would only cost time
+	return &fleet{plan: Plan{}.withDefaults(), // without limits of times, which would make the simulation slower
 		at: time.Date(2026, 11, 26, 0, 0, 0, 0, time.UTC), failed: map[failedUser][]time.Time{}}
 }
 
-// request counts one request of the exposed arm, by the rule that is tested
-// against the databases in TestTick_CountsAUsersFailuresOnceAMinute.
+// request counts one request of the exposed arm. It simulates the databases' rule,
+// which TestTick_CountsAUsersFailuresOnceAMinute tests.
 func (f *fleet) request(user int, o Outcome) {
 	kind := noFailure
 	switch o {
@@ -63,7 +62,7 @@ func (f *fleet) control(failed bool) {
 	}
 }
 
-// evaluate lets time pass and reports whether the stage is rolled back.
+// evaluate lets time pass and reports whether there is a breach.
 func (f *fleet) evaluate(t *testing.T, step time.Duration) bool {
 	f.at = f.at.Add(step)
 	m, found, err := f.memory.update(f.plan, f.evidence, f.at, func(gate int, since time.Time) (int64, error) {
@@ -82,7 +81,7 @@ func (f *fleet) evaluate(t *testing.T, step time.Duration) bool {
 	return found.breach
 }
 
-// arrivals returns how many requests come in a step, at a rate per minute.
+// arrivals returns a random number of requests in a step, at a rate per minute.
 func arrivals(r *rand.Rand, perMinute float64, step time.Duration) (n int) {
 	const slots = 50
 	for range slots {
@@ -93,8 +92,8 @@ func arrivals(r *rand.Rand, perMinute float64, step time.Duration) (n int) {
 	return n
 }
 
-// rolledBack runs stages of 24 hours and returns the share that was rolled
-// back. Traffic makes the requests of one step.
+// rolledBack runs stages of 24 hours and returns the share of them that had a
+// breach. Traffic makes the requests of one step.
 func rolledBack(t *testing.T, stages int, traffic func(f *fleet, r *rand.Rand, elapsed, step time.Duration)) float64 {
 	t.Helper()
 	const step = 30 * time.Second
@@ -115,7 +114,7 @@ func rolledBack(t *testing.T, stages int, traffic func(f *fleet, r *rand.Rand, e
 	return float64(n) / float64(stages)
 }
 
-const population = 1000 // users who take turns
+const population = 1000 // users, of whom one is chosen at random for each request
 
 func outcomeAt(r *rand.Rand, rate float64, o Outcome) Outcome {
 	if r.Float64() < rate {
@@ -126,7 +125,7 @@ func outcomeAt(r *rand.Rand, rate float64, o Outcome) Outcome {
 
 func TestSimulation_RollsBackNoHealthyStage(t *testing.T) {
 	if testing.Short() || underRace {
-		t.Skip("simulates 1,400 days")
+		t.Skip("simulates 1,400 days of 24 hours")
 	}
 	independent := func(rate float64) func(*fleet, *rand.Rand, time.Duration, time.Duration) {
 		return func(f *fleet, r *rand.Rand, _, step time.Duration) {
@@ -135,21 +134,21 @@ func TestSimulation_RollsBackNoHealthyStage(t *testing.T) {
 			}
 		}
 	}
-	// A minute in each hour all requests to the provider fail, and 1 % of the
-	// others for the feature: 2.65 % in the mean.
+	// In one minute of each hour all requests fail, with the given cause; at other
+	// times the feature fails in 1 %. The mean rate is 2.65 %.
 	outages := func(perMinute float64, control bool, cause Outcome) func(*fleet, *rand.Rand, time.Duration, time.Duration) {
 		return func(f *fleet, r *rand.Rand, elapsed, step time.Duration) {
-			away := (elapsed+17*time.Second).Truncate(time.Second)%time.Hour < time.Minute && elapsed > time.Minute
+			outage := (elapsed+17*time.Second).Truncate(time.Second)%time.Hour < time.Minute && elapsed > time.Minute
 			for range arrivals(r, perMinute, step) {
 				o := outcomeAt(r, .01, OutcomeFailure)
-				if away {
+				if outage {
 					o = cause
 				}
 				f.request(r.IntN(population), o)
 			}
 			if control {
 				for range arrivals(r, perMinute, step) {
-					f.control(away)
+					f.control(outage)
 				}
 			}
 		}
@@ -168,7 +167,7 @@ func TestSimulation_RollsBackNoHealthyStage(t *testing.T) {
 		name    string
 		traffic func(*fleet, *rand.Rand, time.Duration, time.Duration)
 		stages  int
-		most    float64
+		limit   float64 // of the share that is rolled back
 	}{
 		{"independent failures of 3 %", independent(.03), 200, .01},
 		{"independent failures of 4.5 %", independent(.045), 200, .01},
@@ -186,8 +185,8 @@ func TestSimulation_RollsBackNoHealthyStage(t *testing.T) {
 			t.Parallel()
 			got := rolledBack(t, c.stages, c.traffic)
 			t.Logf("rolled back %.2f %% of %d stages", 100*got, c.stages)
-			if got > c.most {
-				t.Errorf("rolled back %.2f %% of %d stages, at most %.0f %% wanted", 100*got, c.stages, 100*c.most)
+			if got > c.limit {
+				t.Errorf("rolled back %.2f %% of %d stages, want at most %.0f %%", 100*got, c.stages, 100*c.limit)
 			}
 		})
 	}
@@ -234,7 +233,7 @@ func TestSimulation_CatchesFailingStages(t *testing.T) {
 			for i := range c.stages {
 				r, f := rand.New(rand.NewPCG(15, uint64(i))), newFleet()
 				const step = 2 * time.Second
-				healthy := c.healthy + time.Duration(r.IntN(30))*time.Second // in whatever part of a window
+				healthy := c.healthy + time.Duration(r.IntN(30))*time.Second // so that failures begin anywhere in a window
 				elapsed := time.Duration(0)
 				for elapsed < healthy {
 					step := step
@@ -251,19 +250,19 @@ func TestSimulation_CatchesFailingStages(t *testing.T) {
 				for f.at.Sub(begun) < time.Hour {
 					c.traffic(f, r, c.rate, step)
 					if f.evaluate(t, step) {
-						took = append(took, f.at.Sub(begun)+step) // what is counted is flushed within one more interval
+						took = append(took, f.at.Sub(begun)+step) // counts are flushed up to one interval later
 						break
 					}
 				}
 			}
 			slices.Sort(took)
 			if share := float64(len(took)) / float64(c.stages); share < .99 {
-				t.Fatalf("caught %.1f %% of the stages within an hour", 100*share)
+				t.Fatalf("caught %.1f %% of the stages within an hour, want at least 99 %%", 100*share)
 			}
 			at := func(share float64) time.Duration { return took[int(math.Ceil(share*float64(len(took))))-1] }
-			t.Logf("caught after %v in the median, %v in 90 %%, %v in 99 %%; rolled back before: %d", at(.5), at(.9), at(.99), early)
+			t.Logf("caught after %v in the median, %v in 90 %%, %v in 99 %%; %d rolled back while healthy", at(.5), at(.9), at(.99), early)
 			if at(.5) > c.median || early > max(c.stages/100, 1) {
-				t.Errorf("caught after %v in the median, %v wanted; rolled back before: %d", at(.5), c.median, early)
+				t.Errorf("caught after %v in the median, want at most %v; %d rolled back while healthy, want at most %d", at(.5), c.median, early, max(c.stages/100, 1))
 			}
 		})
 	}
