@@ -235,17 +235,21 @@ func (r rollout) isUsersOnly(f flagHead) bool {
 }
 
 // editDetail describes a change of the flag by somebody else that pauses the
-// rollout.
+// rollout or, if it is completed, ends its watch.
 func (r rollout) editDetail(f flagHead) string {
+	effect := "a breach is still acted on"
+	if r.state == StateCompleted {
+		effect = "the rollout is not watched any more"
+	}
 	switch planned := r.plan.Stages[r.stage].Percentage; {
 	case f.Version == 0:
 		return "the flag does not exist any more"
 	case !f.Enabled:
 		return f.By + " disabled the flag"
 	case f.percentage() != planned:
-		return fmt.Sprintf("%s set the flag to %v %%, the stage has %v %%; a breach is still acted on", f.By, f.percentage(), planned)
+		return fmt.Sprintf("%s set the flag to %v %%, the stage has %v %%; %s", f.By, f.percentage(), planned, effect)
 	}
-	return f.By + " changed the flag's seed; a breach is still acted on"
+	return f.By + " changed the flag's seed; " + effect
 }
 
 // addWatched adds the time since the last evaluation to the watched time, unless

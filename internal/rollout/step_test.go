@@ -175,7 +175,7 @@ func TestEvaluate_TakesTheStepThatFollows(t *testing.T) {
 		{"a second change by hand takes no step", func(r *rollout) { *r = r.stop(StatePaused, reasonHandEdit) }, edited(6, 3, true, ""), good, "- paused hand_edit 1 1h0m10s"},
 		{"a breach after a change by hand switches off", func(r *rollout) { *r = r.stop(StatePaused, reasonHandEdit) }, edited(5, 3, true, ""), bad, "rollback rolled_back breach 1 1h0m0s off: " + detail},
 		{"a breach does nothing while the flag is disabled", func(r *rollout) { *r = r.stop(StatePaused, reasonHandEdit) }, edited(5, 3, false, ""), bad, "- paused hand_edit 1 1h0m0s"},
-		{"a change by hand ends a completed rollout's watch", func(r *rollout) { *r = r.stop(StateCompleted, "") }, edited(6, 3, true, ""), good, "hand_edit completed hand_edit 1 1h0m0s leaves: sql:dba set the flag to 3 %, the stage has 10 %; a breach is still acted on"},
+		{"a change by hand ends a completed rollout's watch", func(r *rollout) { *r = r.stop(StateCompleted, "") }, edited(6, 3, true, ""), good, "hand_edit completed hand_edit 1 1h0m0s leaves: sql:dba set the flag to 3 %, the stage has 10 %; the rollout is not watched any more"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, e := withWindows(at(StateRunning), c.exposed, Counts{})
