@@ -17,8 +17,8 @@ const (
 	fullFor      = 72 * time.Hour
 	maxErrorRate = .01
 	minAdoption  = .3
-	maxSlowShare = .05 // of a 95th percentile
-	minRequests  = 20  // below which a rate says nothing
+	maxSlowShare = .05 // that may take longer than a 95th percentile
+	minRequests  = 20  // a rate of fewer requests stays open
 )
 
 // Verdict is the answer to whether a criterion is met.
@@ -36,8 +36,8 @@ type Criterion struct {
 	Name    string  `json:"name"` // full_rollout, error_rate, adoption, latency, database, open_bugs
 	Verdict Verdict `json:"verdict"`
 	Wanted  string  `json:"wanted"`
-	// Measured has the figures; while the verdict is open it says what is
-	// missing, so that no figure is taken for a result.
+	// Measured has the figures. While the verdict is open it says what is missing
+	// instead, so that nobody reads a figure as a result.
 	Measured string `json:"measured"`
 }
 
@@ -48,9 +48,9 @@ func verdict(met bool) Verdict {
 	return VerdictNotMet
 }
 
-// span writes a duration as people do, in the unit that fits it. Of hours and
-// minutes the rest is cut off, so that what is a second short reads as short.
-func span(d time.Duration) string {
+// formatDuration writes a duration in the unit that suits its length. It rounds down
+// to whole minutes, so that a duration a second below a limit reads as below it.
+func formatDuration(d time.Duration) string {
 	switch {
 	case d < time.Second:
 		return fmt.Sprintf("%.4g ms", float64(d)/float64(time.Millisecond))
@@ -77,14 +77,14 @@ func (m *Maker) criteria(ctx context.Context, r measured, o Options) ([]Criterio
 }
 
 func (r measured) fullRollout() Criterion {
-	c := Criterion{Name: "full_rollout", Verdict: VerdictOpen, Wanted: "100 % for " + span(fullFor)}
+	c := Criterion{Name: "full_rollout", Verdict: VerdictOpen, Wanted: "100 % for " + formatDuration(fullFor)}
 	switch {
 	case r.heldFull >= fullFor:
-		c.Verdict, c.Measured = VerdictMet, fmt.Sprintf("100 %% for %s, %s", span(r.heldFull), r.State)
+		c.Verdict, c.Measured = VerdictMet, fmt.Sprintf("100 %% for %s, %s", formatDuration(r.heldFull), r.State)
 	case r.isOff:
 		c.Verdict, c.Measured = VerdictNotMet, "the feature was taken back"
 	case r.State == rollout.StateCompleted:
-		c.Verdict, c.Measured = VerdictNotMet, fmt.Sprintf("100 %% for %s, %s", span(r.heldFull), r.State)
+		c.Verdict, c.Measured = VerdictNotMet, fmt.Sprintf("100 %% for %s, %s", formatDuration(r.heldFull), r.State)
 	case r.State == rollout.StatePending:
 		c.Measured = "the rollout has not begun"
 	case r.isFull:
@@ -95,7 +95,7 @@ func (r measured) fullRollout() Criterion {
 	return c
 }
 
-// tooFew is what an open rate says.
+// tooFew is Measured for a rate that has fewer than minRequests.
 const tooFew = "too few requests to tell"
 
 func errorRate(n rollout.Counts) Criterion {
@@ -106,16 +106,16 @@ func errorRate(n rollout.Counts) Criterion {
 	return c
 }
 
-// timing compares a 95th percentile with what the plan allows.
-func timing(name string, most time.Duration, slow, outcomes int64, mean time.Duration) Criterion {
-	c := Criterion{Name: name, Verdict: VerdictOpen, Wanted: fmt.Sprintf("at most %s in %.4g %% of the requests", span(most), 100*(1-maxSlowShare)), Measured: tooFew}
+// timing compares a 95th percentile with the plan's limit.
+func timing(name string, limit time.Duration, slow, outcomes int64, mean time.Duration) Criterion {
+	c := Criterion{Name: name, Verdict: VerdictOpen, Wanted: fmt.Sprintf("at most %s in %.4g %% of the requests", formatDuration(limit), 100*(1-maxSlowShare)), Measured: tooFew}
 	switch {
-	case most == 0:
-		c.Wanted, c.Measured = "the plan has no gate", "not measured"
+	case limit == 0:
+		c.Wanted, c.Measured = "the plan has no limit", "not measured"
 	case outcomes >= minRequests:
 		share := float64(slow) / float64(outcomes)
 		c.Verdict = verdict(share <= maxSlowShare)
-		c.Measured = fmt.Sprintf("more in %.2f %% of %d, %s on average", 100*share, outcomes, span(mean))
+		c.Measured = fmt.Sprintf("longer in %.2f %% of %d requests, %s on average", 100*share, outcomes, formatDuration(mean))
 	}
 	return c
 }
@@ -131,7 +131,7 @@ func openBugs(n *int) Criterion {
 // adoption measures how many of the users used the feature or opted in within
 // the first week.
 func (m *Maker) adoption(ctx context.Context, r measured, o Options) (Criterion, error) {
-	c := Criterion{Name: "adoption", Verdict: VerdictOpen, Wanted: fmt.Sprintf("at least %.4g %% within %s", 100*minAdoption, span(week))}
+	c := Criterion{Name: "adoption", Verdict: VerdictOpen, Wanted: fmt.Sprintf("at least %.4g %% within %s", 100*minAdoption, formatDuration(week))}
 	switch {
 	case r.BeganAt.IsZero():
 		c.Measured = "the rollout has not begun"
@@ -171,14 +171,15 @@ func (m *Maker) adoption(ctx context.Context, r measured, o Options) (Criterion,
 	return c, nil
 }
 
-// usedBetween selects users by their sessions: $1 and $2 are the bounds. One that
-// began before may have been used within; none lasts longer than two days. The
-// first half reads an index alone. DISTINCT lets the planner hash each half, where
-// for a UNION of all rows it would sort them.
-const usedBetween = `SELECT DISTINCT user_id AS id FROM automation_sessions WHERE created_at >= {unix $1} AND created_at < {unix $2} AND ` + isUse + `
-	UNION SELECT DISTINCT user_id FROM automation_sessions WHERE created_at >= {unix $1 - 172800} AND created_at < {unix $1} AND last_used_at >= {unix $1} AND ` + isUse
+// usedBetween selects the users who had a session between the times $1 and $2: one
+// that was created then (an index-only scan), or one that was created before and
+// used then. No session lasts longer than two days. DISTINCT lets the planner hash
+// each half; it would sort all rows for the UNION alone.
+const usedBetween = `SELECT DISTINCT user_id AS id FROM automation_sessions WHERE created_at >= {unix $1} AND created_at < {unix $2} AND ` + hasUser + `
+	UNION SELECT DISTINCT user_id FROM automation_sessions WHERE created_at >= {unix $1 - 172800} AND created_at < {unix $1} AND last_used_at >= {unix $1} AND ` + hasUser
 
-const isUse = `user_id <> '' AND state NOT IN ('` + sessionsql.StateFailed + `', '` + sessionsql.StateLost + `')`
+// hasUser is the condition that a session is a user's and its open did not fail.
+const hasUser = `user_id <> '' AND state NOT IN ('` + sessionsql.StateFailed + `', '` + sessionsql.StateLost + `')`
 
 const adoptersQuery = `SELECT count(*) FROM (SELECT {text user_id} AS id FROM user_automation_settings WHERE is_enabled AND deleted_at IS NULL
 		AND (created_at >= {unix $1} AND created_at < {unix $2} OR updated_at >= {unix $1} AND updated_at < {unix $2})
@@ -192,10 +193,10 @@ func (m *Maker) adopters(ctx context.Context, from, to time.Time) (int, error) {
 	})
 }
 
-// seconds is a time for {unix}, rounded as SQLite keeps it.
+// seconds returns a time for {unix}, in whole milliseconds, as SQLite stores times.
 func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
-// activity returns how requests ended between two times, by whole periods.
+// activity returns how requests ended between two times, in whole periods.
 func (m *Maker) activity(ctx context.Context, from, to time.Time) ([]replica.Activity, error) {
 	return sqldb.Read(ctx, m.db, "report.activity", func(tx *sqldb.Tx) ([]replica.Activity, error) {
 		list := []replica.Activity{}
@@ -206,7 +207,7 @@ func (m *Maker) activity(ctx context.Context, from, to time.Time) ([]replica.Act
 	})
 }
 
-// counts makes evidence of activity.
+// counts sums activity up as a rollout counts requests.
 func counts(list []replica.Activity) (n rollout.Counts) {
 	for _, a := range list {
 		switch a.Evidence {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-func TestSpan_WritesDurationsAsPeopleDo(t *testing.T) {
+func TestFormatDuration_ChoosesTheUnit(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0:                         "0 ms",
 		1234567 * time.Nanosecond: "1.235 ms",
@@ -15,8 +15,8 @@ func TestSpan_WritesDurationsAsPeopleDo(t *testing.T) {
 		72*time.Hour - 1:          "71 hours 59 min",
 		72 * time.Hour:            "72 hours",
 	} {
-		if got := span(d); got != want {
-			t.Errorf("%v: %q, want %q", d, got, want)
+		if got := formatDuration(d); got != want {
+			t.Errorf("formatDuration(%v) is %q, want %q", d, got, want)
 		}
 	}
 }

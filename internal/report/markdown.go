@@ -40,14 +40,14 @@ func (r Report) Markdown() string {
 	return d.String()
 }
 
-// document is Markdown in the making.
+// document builds Markdown.
 type document struct{ strings.Builder }
 
-// review writes what happened in a span of time.
+// review writes the review of a period.
 func (d *document) review(v Review) {
 	d.line("")
 	d.line("## %s to %s", minute(v.From), minute(v.To))
-	d.table("Opens", []string{"for", "opened", "failed", "not asked for any more", "under way or unknown"}, func(row func(...any)) {
+	d.table("Opens", []string{"for", "opened", "failed", "not needed any more", "under way or unknown"}, func(row func(...any)) {
 		for _, o := range v.Opens {
 			row(words(o.Purpose), o.Opened, o.Failed, o.Dropped, o.Unknown)
 		}
@@ -65,7 +65,7 @@ func (d *document) review(v Review) {
 		row("switched it on, or changed their settings and have it on", v.Users.OptedIn)
 		row("switched it off, or changed their settings and have it off", v.Users.OptedOut)
 	})
-	d.table("Paid for nothing", []string{"sessions that were", "sessions", "time asked for"}, func(row func(...any)) {
+	d.table("Paid for nothing", []string{"sessions that were", "sessions", "requested time"}, func(row func(...any)) {
 		for _, u := range v.Unused {
 			row(u.What, u.Sessions, time.Duration(u.Seconds)*time.Second)
 		}
@@ -88,7 +88,7 @@ func (d *document) review(v Review) {
 
 func (d *document) line(format string, args ...any) { _, _ = fmt.Fprintf(d, format+"\n", args...) }
 
-// table writes a table, or that there is nothing to show.
+// table writes a table, or "None." if fill adds no row.
 func (d *document) table(title string, head []string, fill func(row func(...any))) {
 	d.line("")
 	d.line("### %s", title)
@@ -111,7 +111,7 @@ func (d *document) table(title string, head []string, fill func(row func(...any)
 	}
 }
 
-// activity writes how requests failed.
+// activity writes the failed requests, by cause.
 func (d *document) activity(title string, list []replica.Activity) {
 	all := requests(list)
 	d.table(title, []string{"kind", "cause", "requests", "of all"}, func(row func(...any)) {
@@ -125,7 +125,7 @@ func (d *document) activity(title string, list []replica.Activity) {
 var special = strings.NewReplacer("\\", "\\\\", "|", "\\|", "<", "&lt;", ">", "&gt;", "&", "&amp;", "*", "\\*", "_", "\\_", "`", "\\`", "[", "\\[", "]", "\\]",
 	"\r\n", " ", "\n", " ", "\r", " ")
 
-// cell escapes a text, because users and operators write some of them.
+// cell escapes a text that a user or an operator may have written.
 func cell(s string) string { return special.Replace(s) }
 
 func words(s string) string { return strings.ReplaceAll(s, "_", " ") }

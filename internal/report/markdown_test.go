@@ -53,6 +53,6 @@ func TestReport_WritesTheWeeklyReview(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got); where it is right: go test ./internal/report -update\n%s", file, diff)
+		t.Errorf("%s (-want +got); if the new text is right, run go test ./internal/report -update\n%s", file, diff)
 	}
 }

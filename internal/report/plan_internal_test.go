@@ -16,13 +16,15 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// With a month of sessions, the report of a week reads none older than it needs,
-// and on PostgreSQL of those the index alone.
+// With a month of sessions, the report of a week reads only those of the week and of
+// the two days before. On PostgreSQL it reads only the index.
 func TestMake_ReadsTheReviewedSpanAlone(t *testing.T) {
 	type backend struct {
-		open                func(*testing.T) *sqlx.DB
-		rows                int
-		explain, scan, only string // only: how little it reads
+		open    func(*testing.T) *sqlx.DB
+		rows    int
+		explain string
+		scan    string // in the plan of a query that reads all sessions
+		only    string // pattern of the plan of a query that reads only the index's part
 	}
 	for name, b := range map[string]backend{
 		"postgres": {func(t *testing.T) *sqlx.DB { t.Helper(); return pgtest.Open(t, schematest.Database(t)) }, 10_000, `EXPLAIN `, "Seq Scan on automation_sessions", "Index Only Scan using automation_sessions_sums"},
@@ -39,7 +41,7 @@ func TestMake_ReadsTheReviewedSpanAlone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pool := b.open(t)
 			schematest.Migrate(t, pool)
-			words := sqldb.New(pool, sqldb.Options{})
+			db := sqldb.New(pool, sqldb.Options{})
 			for _, s := range []string{
 				fmt.Sprintf(`CREATE TABLE numbers AS WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < %d) SELECT i, -2592000.0 * i / %[1]d AS at FROM s`, b.rows),
 				`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, last_error, created_at, ends_at, next_at, closed_at, last_used_at)
@@ -47,11 +49,11 @@ func TestMake_ReadsTheReviewedSpanAlone(t *testing.T) {
 						'an error of some length, because a row is wider than an entry of an index', {in at}, {in at}, {in at}, {in at}, {in at} FROM numbers`,
 				`ANALYZE`,
 			} {
-				if _, err := pool.ExecContext(t.Context(), words.Expand(s)); err != nil {
+				if _, err := pool.ExecContext(t.Context(), db.Expand(s)); err != nil {
 					t.Fatalf("%s: %v", s, err)
 				}
 			}
-			if pool.DriverName() != "sqlite" { // which entries an index alone answers
+			if pool.DriverName() != "sqlite" { // VACUUM allows index-only scans
 				if _, err := pool.ExecContext(t.Context(), `VACUUM ANALYZE automation_sessions`); err != nil {
 					t.Fatal(err)
 				}
@@ -65,9 +67,9 @@ func TestMake_ReadsTheReviewedSpanAlone(t *testing.T) {
 				{activeQuery, b.only, week},
 				{adoptersQuery, b.only, week},
 			} {
-				text := explain(t, pool, b.explain+words.Expand(q.query), seconds(now.Add(-q.span)), seconds(now))
+				text := explain(t, pool, b.explain+db.Expand(q.query), seconds(now.Add(-q.span)), seconds(now))
 				if !regexp.MustCompile(q.plan).MatchString(text) || strings.Contains(text, b.scan) {
-					t.Errorf("%s\n%s", q.query, text)
+					t.Errorf("the plan does not match %q, or has %q:\n%s\n%s", q.plan, b.scan, q.query, text)
 				}
 			}
 		})

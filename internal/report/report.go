@@ -64,14 +64,14 @@ type Report struct {
 	Evidence rollout.Evidence `json:"evidence"` // the counts from which the rates are computed
 	// Steps are the changes of who has the feature, since the rollout began.
 	Steps []Step `json:"steps"`
-	// TakenBack is the last time that users lost the feature and have not got
-	// it back; nil if there was none.
+	// TakenBack is the last change by which users lost the feature; nil if there
+	// was none, or if as many users have it again.
 	TakenBack *TakenBack `json:"taken_back"`
 	Review    Review     `json:"review"`
 }
 
-// TakenBack is a change by which users lost the feature, and what was counted
-// before it.
+// TakenBack is a change by which users lost the feature, with the counts of the
+// stage before it.
 type TakenBack struct {
 	At     time.Time `json:"at"`
 	By     string    `json:"by"`
@@ -84,13 +84,13 @@ type TakenBack struct {
 	Activity []replica.Activity `json:"activity"`
 }
 
-// measured is a rollout as the criteria need it, by hand or by a controller.
+// measured has what the criteria need of a rollout, by hand or by a controller.
 type measured struct {
 	Report
-	plan     rollout.Plan  // has the limits of latency
+	plan     rollout.Plan  // for its limits of times
 	isFull   bool          // everybody has the feature
-	heldFull time.Duration // for how long; a controller counts only the time that it watched
-	isOff    bool          // nobody has it any more
+	heldFull time.Duration // since when, or how much of that a controller has watched
+	isOff    bool          // the feature was taken from everybody
 }
 
 // Make measures the rollout of a flag and reviews the last period. Its errors
@@ -142,12 +142,10 @@ func isByHand(s rollout.Status, steps []Step) bool {
 		last = steps[len(steps)-1]
 	}
 	switch s.State {
-	case rollout.StatePending:
+	case rollout.StatePending, rollout.StateRolledBack, rollout.StateAborted:
 		return last.exposure() > 0
 	case rollout.StateCompleted:
 		return last.exposure() != everybody
-	case rollout.StateRolledBack, rollout.StateAborted:
-		return last.exposure() > 0
 	case rollout.StateRunning, rollout.StatePaused:
 	}
 	return false
@@ -165,8 +163,8 @@ func (m *Maker) measureController(ctx context.Context, r *measured, s rollout.St
 	if i := slices.IndexFunc(steps, func(step Step) bool { return !step.At.Before(s.BeganAt) }); i >= 0 {
 		first = i
 	}
-	// The rollout changes the flag under its lock before it notes, in the same
-	// transaction, when it began: however long that takes, its step is the last one before.
+	// The transaction that starts a rollout changes the flag before it sets BeganAt.
+	// Therefore the rollout's first step is usually the last one before BeganAt.
 	if first > 0 && steps[first-1].By == "rollout:"+r.Rollout && steps[first-1].exposure() > 0 {
 		first--
 	}
@@ -174,7 +172,7 @@ func (m *Maker) measureController(ctx context.Context, r *measured, s rollout.St
 	if s.Stage == len(s.Plan.Stages)-1 && s.Percentage == 100*flags.Percent {
 		r.isFull, r.heldFull = true, time.Duration(s.WatchedSeconds*float64(time.Second))
 	} else if s.State == rollout.StateRunning || s.State == rollout.StatePaused {
-		r.Evidence = rollout.Evidence{} // of an earlier stage: the criteria are about the last one
+		r.Evidence = rollout.Evidence{} // the criteria are about the last stage, not an earlier one
 	}
 	r.isOff = s.State == rollout.StateRolledBack || s.State == rollout.StateAborted
 	events, err := m.rollouts.Events(ctx, r.Rollout, 1000, 0)
@@ -185,7 +183,7 @@ func (m *Maker) measureController(ctx context.Context, r *measured, s rollout.St
 		if e.Epoch != s.Epoch || e.Action == rollout.ActionResume || e.Action == rollout.ActionRestart {
 			break
 		}
-		if e.Action != "rollback" && e.Action != "step_back" && e.Action != rollout.ActionAbort || e.From == rollout.StatePending {
+		if !isTakenBack(e) {
 			continue
 		}
 		before := events[min(i+1, len(events)-1)]
@@ -199,8 +197,17 @@ func (m *Maker) measureController(ctx context.Context, r *measured, s rollout.St
 	return nil
 }
 
+// isTakenBack reports whether users lost the feature by an event.
+func isTakenBack(e rollout.Event) bool {
+	switch e.Action {
+	case "rollback", "step_back", rollout.ActionAbort:
+		return e.From != rollout.StatePending
+	}
+	return false
+}
+
 // measureByHand measures a rollout that people carry out in SQL, by command or
-// by API. Its stages are the times between two changes of who has the feature.
+// by API. Each change of who has the feature begins a stage.
 func (m *Maker) measureByHand(ctx context.Context, r *measured, steps []Step) error {
 	r.ByHand, r.State = true, rollout.StatePending
 	start := rolloutStart(steps)

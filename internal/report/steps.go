@@ -37,7 +37,8 @@ func (s Step) String() string {
 // everybody is the exposure of 100 %.
 const everybody = 1 + 100*int(flags.Percent)
 
-// exposure orders who has the feature: 0 is nobody, 1 listed users alone.
+// exposure returns a number that is greater the more users have the feature: 0 is
+// nobody, 1 only listed users.
 func (s Step) exposure() int {
 	if !s.Enabled || s.Percentage == 0 && s.Listed == 0 {
 		return 0
@@ -46,9 +47,9 @@ func (s Step) exposure() int {
 }
 
 // rolloutStart returns the index of the current rollout's first step, which gave
-// the feature to users while nobody had it. Switching it on again for at least
-// as many as before continues the rollout; for fewer, another one begins. It is
-// -1 if nobody has ever had the feature.
+// the feature to users while nobody had it, or -1 if nobody has ever had it. If the
+// feature is switched on again, the rollout continues if at least as many users as
+// ever before get it; otherwise another one begins.
 func rolloutStart(steps []Step) int {
 	start, reached, before := -1, 0, 0
 	for i, s := range steps {
@@ -62,7 +63,7 @@ func rolloutStart(steps []Step) int {
 }
 
 // takenBackAt returns the index of the last step by which users lost the
-// feature, or 0 if there is none or as many have had it again since.
+// feature, or 0 if there is none or as many users have had it again since.
 func takenBackAt(steps []Step) int {
 	reached := 0
 	for i := len(steps) - 1; i > 0; i-- {
@@ -91,8 +92,8 @@ type change struct {
 	Notice        sql.NullString `db:"notice"`
 }
 
-// steps returns the changes of who has a flag, the oldest first, and the
-// database's time. The first of them is what held when the audit begins.
+// steps returns the database's time, and the changes of who has a flag, the oldest
+// first. The first step is the state in which the audit begins.
 func (m *Maker) steps(ctx context.Context, name string) (time.Time, []Step, error) {
 	f, err := m.flags.Get(ctx, name)
 	if err != nil {
@@ -116,7 +117,7 @@ func (m *Maker) steps(ctx context.Context, name string) (time.Time, []Step, erro
 	if err != nil {
 		return time.Time{}, nil, err
 	}
-	// From what holds now back to what held before each change.
+	// Begin with the present state, and undo one change after the other.
 	held := Step{Enabled: f.Enabled, Percentage: f.Percentage, Listed: f.EnabledUserIDs.Len()}
 	var steps []Step
 	for _, c := range changes {
@@ -131,8 +132,8 @@ func (m *Maker) steps(ctx context.Context, name string) (time.Time, []Step, erro
 		}
 	}
 	if len(changes) == 0 || changes[len(changes)-1].Action != "insert" {
-		// What held before the audit, such as of a table that was adopted: since
-		// when is unknown, so the time is the earliest that is known.
+		// The audit begins later than the flag, such as after an existing table was
+		// adopted. The time of the first state is then the earliest one known.
 		held.At = f.UpdatedAt
 		if len(changes) > 0 {
 			held.At = changes[len(changes)-1].At.Time
@@ -140,12 +141,12 @@ func (m *Maker) steps(ctx context.Context, name string) (time.Time, []Step, erro
 		steps = append(steps, held)
 	}
 	slices.Reverse(steps)
-	// One more listed user changes no stage.
+	// One more listed user does not begin another stage.
 	steps = slices.CompactFunc(steps, func(a, b Step) bool { return a.exposure() == b.exposure() })
 	return now.Time, steps, nil
 }
 
-// before returns what held before the change.
+// before returns the state before the change, given the state after it.
 func (c change) before(s Step) (Step, error) {
 	if c.WasEnabled.Valid {
 		s.Enabled = c.WasEnabled.String == "true" || c.WasEnabled.String == "1" // as SQLite writes it
@@ -163,7 +164,7 @@ func (c change) before(s Step) (Step, error) {
 	return s, nil
 }
 
-// trimZeros makes 10.00 and 10.0 the 10 that they are.
+// trimZeros removes the zeros at the end of a decimal: 10.00 becomes 10.
 func trimZeros(s string) string {
 	if strings.Contains(s, ".") {
 		s = strings.TrimRight(strings.TrimRight(s, "0"), ".")
