@@ -1,8 +1,8 @@
-// Package feedback stores what users say about the automation feature, for the
-// operators who review it before they move a rollout.
+// Package feedback stores what users say about the automation feature. Operators
+// review it before they advance a rollout.
 //
-// An entry keeps the stage of the rollout at the time it was written, so that a
-// review of one stage shows what that stage's users said.
+// An entry keeps the stage that the rollout had when the entry was written, so that
+// a review of one stage shows what that stage's users said.
 package feedback
 
 import (
@@ -25,13 +25,13 @@ const (
 	MaxRating  = 5
 )
 
-// MaxPage is the most entries of one page.
+// MaxPage is the greatest number of entries in one page.
 const MaxPage = 1000
 
 // ErrNotFound means that no entry has the id.
 var ErrNotFound = errors.New("no such feedback")
 
-// ErrInvalid is what every *InvalidError is.
+// ErrInvalid is what errors.Is finds in every *InvalidError.
 var ErrInvalid = errors.New("invalid feedback")
 
 // InvalidError says which field of an entry is out of bounds.
@@ -46,7 +46,7 @@ func (e *InvalidError) Is(target error) bool { return target == ErrInvalid }
 type Entry struct {
 	ID        int64      `json:"id" db:"id"`
 	UserID    string     `json:"user_id" db:"user_id"`
-	Rating    *int       `json:"rating" db:"rating"` // 1 to 5, or nil where the user gave none
+	Rating    *int       `json:"rating" db:"rating"` // 1 to 5, or nil if the user gave none
 	Message   string     `json:"message" db:"message"`
 	Stage     string     `json:"stage" db:"stage"` // of the rollout when it was written, or the flag's percentage without one
 	CreatedAt sqldb.Time `json:"created_at" db:"created_at"`
@@ -69,7 +69,7 @@ type StageCount struct {
 	Count  int     `json:"count"`
 	Open   int     `json:"open"`
 	Rated  int     `json:"rated"`  // entries that have a rating
-	Rating float64 `json:"rating"` // their mean, 0 where there are none
+	Rating float64 `json:"rating"` // the mean of the ratings; 0 without ratings
 }
 
 // Store reads and writes the table automation_feedback.
@@ -80,7 +80,8 @@ func NewStore(pool *sqlx.DB, o sqldb.Options) *Store { return &Store{sqldb.New(p
 
 const columns = `id, user_id, rating, message, stage, created_at, done_at, done_by`
 
-// The stage of a flag $5: the name of its rollout's stage, else its percentage.
+// The stage of the flag $5: the name of its rollout's stage or, without a rollout,
+// the flag's percentage.
 const (
 	rolloutStage = `(SELECT e.stage_name FROM automation_rollouts r JOIN automation_rollout_events e ON e.rollout = r.name AND e.seq = r.seq
 		WHERE r.name = $5 AND r.state IN ('running', 'paused', 'completed'))`
@@ -102,10 +103,11 @@ func Check(rating *int, message string) error {
 	return nil
 }
 
-// Add stores what a user said, with the stage that the flag is in. Key identifies the submission:
-// repeated with the same key, Add returns the entry that is there, so that a
-// lost answer never stores an entry twice. It returns an *[InvalidError],
-// or an error that wraps sqldb.ErrUnavailable or sqldb.ErrOutcomeUnknown.
+// Add stores what a user said, with the stage that the flag is in. The key
+// identifies the submission: if it is repeated with the same key, Add returns the
+// stored entry, so that a client may safely try again. The errors are an
+// *[InvalidError], and those that wrap sqldb.ErrUnavailable or
+// sqldb.ErrOutcomeUnknown.
 func (s *Store) Add(ctx context.Context, flag, userID, key string, rating *int, message string) (Entry, error) {
 	if err := Check(rating, message); err != nil {
 		return Entry{}, fmt.Errorf("feedback.add: %w", err)
@@ -132,7 +134,8 @@ func (s *Store) List(ctx context.Context, f Filter) ([]Entry, error) {
 	})
 }
 
-// query names only the conditions in force, so that each shape has an index.
+// query has only the conditions that the filter sets, so that each combination can
+// use an index.
 func (f Filter) query() (string, []any) {
 	conditions := []string{"id < $1"}
 	args := []any{cmp.Or(f.Before, 1<<62)}
@@ -154,9 +157,9 @@ func (f Filter) query() (string, []any) {
 		columns, strings.Join(conditions, " AND "), len(args)), args
 }
 
-// MarkDone notes that actor has dealt with an entry. Repeated, it changes
-// nothing and returns the entry as it is. It returns [ErrNotFound] for an id
-// that does not exist.
+// MarkDone records that actor has dealt with an entry. If somebody already has, it
+// changes nothing and returns the entry as it is. It returns [ErrNotFound] for an
+// unknown id.
 func (s *Store) MarkDone(ctx context.Context, id int64, actor string) (Entry, error) {
 	return sqldb.Write(ctx, s.db, "feedback.done", func(tx *sqldb.Tx) (Entry, error) {
 		var e Entry
@@ -170,8 +173,8 @@ func (s *Store) MarkDone(ctx context.Context, id int64, actor string) (Entry, er
 	})
 }
 
-// CountByStage sums up all entries by the stage they were written in, the stage
-// with the newest entry first.
+// CountByStage sums up all entries by the stage in which they were written. The
+// stage with the newest entry comes first.
 func (s *Store) CountByStage(ctx context.Context) ([]StageCount, error) {
 	return sqldb.Read(ctx, s.db, "feedback.count", func(tx *sqldb.Tx) ([]StageCount, error) {
 		var counts []StageCount
@@ -182,7 +185,7 @@ func (s *Store) CountByStage(ctx context.Context) ([]StageCount, error) {
 	})
 }
 
-// Erase removes everything a user said. It can be repeated.
+// Erase deletes all entries of a user. It can be repeated.
 func (s *Store) Erase(ctx context.Context, userID string) error {
 	_, err := sqldb.Write(ctx, s.db, "feedback.erase", func(tx *sqldb.Tx) (int64, error) {
 		return tx.Exec(`DELETE FROM automation_feedback WHERE user_id = $1`, userID)

@@ -60,7 +60,7 @@ func TestStore_KeepsWhatUsersSaid(t *testing.T) {
 			t.Errorf("entries (-want +got):\n%s", diff)
 		}
 		if got[0].CreatedAt.IsZero() {
-			t.Error("an entry has no time")
+			t.Error("the newest entry has no CreatedAt")
 		}
 	})
 }
@@ -72,7 +72,7 @@ func TestStore_AddRepeatedWithOneKeyStoresOneEntry(t *testing.T) {
 			t.Errorf("entries %d and %d for one submission", first.ID, again.ID)
 		}
 		if got, err := s.List(t.Context(), feedback.Filter{}); err != nil || len(got) != 1 {
-			t.Errorf("%d entries, %v", len(got), err)
+			t.Errorf("%d entries are stored, %v; want 1", len(got), err)
 		}
 	})
 }
@@ -96,7 +96,7 @@ func TestStore_KeepsTheStageAtTheTime(t *testing.T) {
 		for percentage, want := range map[string]string{"0": "0 %", "10": "10 %", "12.5": "12.5 %", "100": "100 %"} {
 			exec(`UPDATE feature_flags SET rollout_percentage = ` + percentage + ` WHERE feature_name = 'automation'`)
 			if got := stage("at " + percentage); got != want {
-				t.Errorf("at %s %%: stage %q, want %q", percentage, got, want)
+				t.Errorf("the stage of a flag at %s %% is %q, want %q", percentage, got, want)
 			}
 		}
 	})
@@ -116,12 +116,12 @@ func TestStore_ListFiltersAndPages(t *testing.T) {
 			filter feedback.Filter
 			want   []string
 		}{
-			"all":            {feedback.Filter{}, []string{"6", "5", "4", "3", "2", "1", "0"}},
-			"open":           {feedback.Filter{Open: true}, []string{"6", "5", "4", "3", "2"}},
-			"of a user":      {feedback.Filter{UserID: "user-1"}, []string{"5", "3", "1"}},
-			"of a stage":     {feedback.Filter{Stage: "0 %", Limit: 1}, []string{"6"}},
-			"of another one": {feedback.Filter{Stage: "10 %"}, nil},
-			"all conditions": {feedback.Filter{Open: true, Stage: "0 %", UserID: "user-0", Limit: 2}, []string{"6", "4"}},
+			"all entries":         {feedback.Filter{}, []string{"6", "5", "4", "3", "2", "1", "0"}},
+			"open ones":           {feedback.Filter{Open: true}, []string{"6", "5", "4", "3", "2"}},
+			"those of a user":     {feedback.Filter{UserID: "user-1"}, []string{"5", "3", "1"}},
+			"one of a stage":      {feedback.Filter{Stage: "0 %", Limit: 1}, []string{"6"}},
+			"a stage without any": {feedback.Filter{Stage: "10 %"}, nil},
+			"all conditions":      {feedback.Filter{Open: true, Stage: "0 %", UserID: "user-0", Limit: 2}, []string{"6", "4"}},
 		} {
 			got, err := s.List(t.Context(), test.filter)
 			if err != nil {
@@ -150,7 +150,7 @@ func TestStore_ListFiltersAndPages(t *testing.T) {
 			before = page[len(page)-1].ID
 		}
 		if len(all) != 7 {
-			t.Errorf("pages of 3 have %d of 7 entries", len(all))
+			t.Errorf("the pages of 3 have %d entries in all, want 7", len(all))
 		}
 	})
 }
@@ -160,14 +160,14 @@ func TestStore_MarkDoneKeepsWhoWasFirst(t *testing.T) {
 		e := add(t, s, "ann", "k", 0, "x")
 		first, err := s.MarkDone(t.Context(), e.ID, "carol")
 		if err != nil || first.DoneBy != "carol" || first.DoneAt.IsZero() {
-			t.Fatalf("done: %+v, %v", first, err)
+			t.Fatalf("marked by carol: %+v, %v", first, err)
 		}
 		again, err := s.MarkDone(t.Context(), e.ID, "dave")
 		if err != nil || again.DoneBy != "carol" || !again.DoneAt.Equal(first.DoneAt.Time) {
-			t.Errorf("done again: %+v, %v", again, err)
+			t.Errorf("marked again by dave: %+v, %v; want it unchanged, done by carol", again, err)
 		}
 		if _, err := s.MarkDone(t.Context(), e.ID+1, "carol"); !errors.Is(err, feedback.ErrNotFound) {
-			t.Errorf("an unknown id: %v", err)
+			t.Errorf("an unknown id: %v, want ErrNotFound", err)
 		}
 	})
 }
@@ -195,7 +195,7 @@ func TestStore_CountByStage(t *testing.T) {
 	})
 }
 
-func TestStore_EraseRemovesOneUsersAlone(t *testing.T) {
+func TestStore_EraseDeletesOneUsersEntries(t *testing.T) {
 	onBoth(t, func(t *testing.T, _ *sqlx.DB, s *feedback.Store) {
 		add(t, s, "ann", "1", 0, "x")
 		add(t, s, "bob", "2", 0, "x")
@@ -206,7 +206,7 @@ func TestStore_EraseRemovesOneUsersAlone(t *testing.T) {
 		}
 		got, err := s.List(t.Context(), feedback.Filter{})
 		if err != nil || len(got) != 1 || got[0].UserID != "bob" {
-			t.Errorf("left: %+v, %v", got, err)
+			t.Errorf("the entries that remain are %+v, %v; want bob's alone", got, err)
 		}
 	})
 }
@@ -215,25 +215,25 @@ func TestCheck(t *testing.T) {
 	for name, test := range map[string]struct {
 		rating  int
 		message string
-		want    string // the field, or empty where it is fine
+		want    string // the field of the error, or empty for none
 	}{
-		"the lowest rating":      {1, "x", ""},
-		"the highest rating":     {5, "x", ""},
-		"a rating of zero":       {0, "x", "rating"},
-		"a rating of six":        {6, "x", "rating"},
-		"the longest message":    {1, strings.Repeat("é", feedback.MaxMessage), ""},
-		"a longer message":       {1, strings.Repeat("é", feedback.MaxMessage+1), "message"},
-		"no message":             {1, " \n", "message"},
-		"a message with a NUL":   {1, "a\x00b", "message"},
-		"a message that is cut":  {1, "a\xc3", "message"},
-		"a message that injects": {1, "'; DROP TABLE automation_feedback; --", ""},
+		"the lowest rating":     {1, "x", ""},
+		"the highest rating":    {5, "x", ""},
+		"a rating of zero":      {0, "x", "rating"},
+		"a rating of six":       {6, "x", "rating"},
+		"the longest message":   {1, strings.Repeat("é", feedback.MaxMessage), ""},
+		"a longer message":      {1, strings.Repeat("é", feedback.MaxMessage+1), "message"},
+		"no message":            {1, " \n", "message"},
+		"a message with a NUL":  {1, "a\x00b", "message"},
+		"a truncated character": {1, "a\xc3", "message"},
+		"a message with SQL":    {1, "'; DROP TABLE automation_feedback; --", ""},
 	} {
 		err := feedback.Check(&test.rating, test.message)
 		if (err == nil) != (test.want == "") || err != nil && (!errors.Is(err, feedback.ErrInvalid) || !strings.Contains(err.Error(), test.want+":")) {
-			t.Errorf("%s: %v, want an error about %q", name, err, test.want)
+			t.Errorf("%s: error %v, want one about the field %q", name, err, test.want)
 		}
 	}
 	if err := feedback.Check(nil, "x"); err != nil {
-		t.Errorf("no rating: %v", err)
+		t.Errorf("no rating: error %v, want none", err)
 	}
 }
