@@ -1,10 +1,6 @@
 package automation_test
 
 import (
-	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +11,18 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
+// newProxiedHarness returns a harness with a proxy between its pool and the database, which counts
+// statements and round trips.
+func newProxiedHarness(t *testing.T, config func(*automation.Config)) (*harness, *pgtest.Proxy) {
+	t.Helper()
+	proxy := pgtest.NewProxy(t, schematest.Database(t))
+	db := func(tb testing.TB) *sqlx.DB {
+		tb.Helper()
+		return pgtest.Open(tb, proxy.DSN())
+	}
+	return newHarness(t, setup{db: db, config: config}), proxy
+}
+
 // A hundred idle replicas share one database, so each may cost it only little.
 func TestRun_SendsAtMostThreeStatementsASecondWhileIdle(t *testing.T) {
 	if testing.Short() {
@@ -22,17 +30,9 @@ func TestRun_SendsAtMostThreeStatementsASecondWhileIdle(t *testing.T) {
 	}
 	t.Parallel()
 	const maxRate, window = 3, 10 * time.Second
-	var proxy *pgtest.Proxy
-	h := newHarness(t, setup{
-		db: func(tb testing.TB) *sqlx.DB {
-			tb.Helper()
-			proxy = pgtest.NewProxy(tb, schematest.Database(tb))
-			return pgtest.Open(tb, proxy.DSN())
-		},
-		config: func(c *automation.Config) {
-			d := automation.DefaultConfig()
-			c.FlagPollInterval, c.RolloutInterval, c.SweepInterval, c.CleanupInterval = d.FlagPollInterval, d.RolloutInterval, d.SweepInterval, d.CleanupInterval
-		},
+	h, proxy := newProxiedHarness(t, func(c *automation.Config) {
+		d := automation.DefaultConfig()
+		c.FlagPollInterval, c.RolloutInterval, c.SweepInterval, c.CleanupInterval = d.FlagPollInterval, d.RolloutInterval, d.SweepInterval, d.CleanupInterval
 	})
 	if err := h.Maintain(t.Context()); err != nil { // includes what is due only once in ten minutes
 		t.Fatal(err)
@@ -54,27 +54,15 @@ func TestRun_SendsAtMostThreeStatementsASecondWhileIdle(t *testing.T) {
 	if rate <= maxRate && traffic.Statements > 0 {
 		return
 	}
-	var text strings.Builder
-	for _, query := range slices.Sorted(maps.Keys(traffic.Queries)) {
-		fmt.Fprintf(&text, "\n%4d × %.150s", traffic.Queries[query], strings.Join(strings.Fields(query), " "))
-	}
-	t.Errorf("%.2f statements a second, want some and at most %d:%s", rate, maxRate, text.String())
+	t.Errorf("%.2f statements a second, want some and at most %d:\n%s", rate, maxRate, traffic.FormatQueries())
 }
 
 // A chat needs no database if it follows another one of the same user and model on the same replica.
 func TestForward_TakesNoRoundTripAfterAnotherChat(t *testing.T) {
 	t.Parallel()
-	var proxy *pgtest.Proxy
-	h := newHarness(t, setup{
-		db: func(tb testing.TB) *sqlx.DB {
-			tb.Helper()
-			proxy = pgtest.NewProxy(tb, schematest.Database(tb))
-			return pgtest.Open(tb, proxy.DSN())
-		},
-		config: func(c *automation.Config) {
-			c.SessionLinger = 2 * time.Second
-			c.FlagPollInterval, c.RolloutInterval, c.SweepInterval, c.CleanupInterval = time.Minute, time.Minute, 15*time.Minute, time.Hour
-		},
+	h, proxy := newProxiedHarness(t, func(c *automation.Config) {
+		c.SessionLinger = 2 * time.Second
+		c.FlagPollInterval, c.RolloutInterval, c.SweepInterval, c.CleanupInterval = time.Minute, time.Minute, 15*time.Minute, time.Hour
 	})
 	// Leases are renewed, settings are polled, and other replicas' needs are checked at times that
 	// the test does not control, so one chat of many without a round trip is enough.

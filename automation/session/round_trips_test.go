@@ -2,9 +2,6 @@ package session_test
 
 import (
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -93,9 +90,5 @@ func checkRoundTrips(t *testing.T, what string, got pgtest.Traffic, chats, maxPe
 	if got.RoundTrips <= maxPerChat*chats {
 		return
 	}
-	var text strings.Builder
-	for _, query := range slices.Sorted(maps.Keys(got.Queries)) {
-		fmt.Fprintf(&text, "\n%4d × %.150s", got.Queries[query], strings.Join(strings.Fields(query), " "))
-	}
-	t.Errorf("%s takes %.1f round trips, want at most %d:%s", what, float64(got.RoundTrips)/float64(chats), maxPerChat, text.String())
+	t.Errorf("%s takes %.1f round trips, want at most %d:\n%s", what, float64(got.RoundTrips)/float64(chats), maxPerChat, got.FormatQueries())
 }

@@ -224,8 +224,12 @@ func TestProxy_CountsWhatCrossesIt(t *testing.T) {
 			t.Fatalf("%s returns %d, error %v; want 7", bound, n, err)
 		}
 	}
-	if got := p.TakeTraffic(); got.Statements != 3 || got.Queries[bound] != 3 || got.RoundTrips < 3 {
+	got := p.TakeTraffic()
+	if got.Statements != 3 || got.Queries[bound] != 3 || got.RoundTrips < 3 {
 		t.Errorf("three executions count as %+v, want 3 statements, 3 queries and at least 3 round trips", got)
+	}
+	if text := got.FormatQueries(); !strings.Contains(text, "   3 × "+bound+"\n") {
+		t.Errorf("the queries are listed as %q, want 3 times %s", text, bound)
 	}
 }
 

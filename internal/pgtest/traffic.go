@@ -4,8 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"maps"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -20,6 +23,16 @@ type Traffic struct {
 	Statements int
 	// Queries is how often each text was sent for execution, including prepared statements.
 	Queries map[string]int
+}
+
+// FormatQueries returns a line for each query: how often it was sent, and the first 150 characters of its
+// text. It is for failures of tests.
+func (t Traffic) FormatQueries() string {
+	var lines strings.Builder
+	for _, query := range slices.Sorted(maps.Keys(t.Queries)) {
+		fmt.Fprintf(&lines, "%4d × %.150s\n", t.Queries[query], strings.Join(strings.Fields(query), " "))
+	}
+	return lines.String()
 }
 
 // TakeTraffic returns what crossed the proxy since the last call, and counts from zero again.
