@@ -17,7 +17,7 @@
 //	mock.SettingsGet("alice").Returns(settings.Settings{IsEnabled: true, SessionDuration: time.Hour, Version: 1})
 //
 // A running module queries the database in the background, in no fixed order. So
-// use a Mock for stores and for the calls of a module that does not run, and a
+// use a Mock for stores and for the calls of a module that is not running, and a
 // Gateway for everything that needs a session.
 //
 // The package brings the driver "sqlite" of modernc.org/sqlite into the test's

@@ -37,9 +37,9 @@ func (c *Client) newBreaker() *gobreaker.CircuitBreaker[response] {
 	})
 }
 
-// throughBreaker sends a call through the breaker. The first call after the
-// breaker's pause sends a quick read before it, to find out whether the node is
-// back. An open in place of that read would make other calls fail for minutes.
+// throughBreaker sends a call through the breaker. Before the first call after the
+// breaker's pause, it sends a quick read to find out whether the node is back. If
+// an open had to find that out, all other calls would fail for minutes.
 func (c *Client) throughBreaker(ctx context.Context, k call) (response, error) {
 	if c.breaker.State() == gobreaker.StateHalfOpen {
 		probe := c.readCall(opWallet, "/wallet")

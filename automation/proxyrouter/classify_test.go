@@ -81,7 +81,7 @@ func TestClassify_FindsTheCause(t *testing.T) {
 				t.Errorf("classification (-want +got):\n%s", diff)
 			}
 			if e.Message == "" {
-				t.Error("no message")
+				t.Error("the message is empty")
 			}
 		})
 	}

@@ -37,7 +37,7 @@ type Client struct {
 
 	lastContact   atomic.Int64           // when the node last answered, in unix nanoseconds
 	running       atomic.Bool            // whether Run is running
-	degraded      atomic.Bool            // whether the last health check said so
+	degraded      atomic.Bool            // whether the last health check reported the node as degraded
 	omitIgnoredBy atomic.Pointer[string] // the version that ignored omitProvider
 
 	walletMu sync.Mutex
@@ -64,8 +64,8 @@ func New(opts Options) (*Client, error) {
 	return c, nil
 }
 
-// hostsOf returns the forms of a URL's host that are to be redacted from texts. A
-// name of one word, such as node, is not: it is a word of ordinary texts.
+// hostsOf returns the forms of a URL's host that are to be redacted from texts. It
+// leaves out a name of one word, such as node, because ordinary texts contain it.
 func hostsOf(raw string) []string {
 	u, err := url.Parse(raw)
 	if err != nil {

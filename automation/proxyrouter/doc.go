@@ -17,8 +17,9 @@
 // An open is slow, paid and not idempotent, so it is sent at most once. It always
 // dials a new connection: a kept-alive one may be dead already, and then nobody
 // would know whether the node received the request. An open that fails before it
-// has a connection wraps [session.ErrUnavailable]. Any later failure that is not
-// a known refusal has an unknown outcome and wraps none of package session's errors.
+// has a connection wraps [session.ErrUnavailable]. Any later failure that is neither
+// a known refusal nor a nonce conflict has an unknown outcome, and wraps none of
+// package session's errors.
 //
 // # Errors
 //

@@ -34,7 +34,8 @@ func openRequest() session.OpenRequest {
 	return session.OpenRequest{ModelID: model, Duration: time.Hour}
 }
 
-// connect returns a client of the node at url. The test's end closes it.
+// connect returns a client of the node at url. Its connections are closed when the
+// test ends.
 func connect(t *testing.T, url string, change ...func(*proxyrouter.Options)) *proxyrouter.Client {
 	t.Helper()
 	opts := proxyrouter.Options{URL: url, Username: username, Password: password}

@@ -83,7 +83,8 @@ func (n *Node) chat(answer answerFunc) http.Handler {
 			return
 		}
 		if f.Mode == ModeDrop || (f.Mode == ModeAnswer && !f.After) {
-			// The fault ends the chat at once, so the session is freed before.
+			// The fault ends the chat without an answer of the model. The session is
+			// freed before the client notices.
 			n.pause(f.Delay)
 			f.Delay = 0
 			release()

@@ -37,7 +37,7 @@ const (
 )
 
 // The modes of an OpChat, meant for streams. The events that are sent are correct.
-// An answer that is not streamed is sent by half in ModeNoEnd and ModeHalfLine.
+// ModeNoEnd and ModeHalfLine send half of an answer that is not streamed, then Body.
 const (
 	ModeNoEnd    Mode = "no_end"    // neither finish_reason nor [DONE]; Body follows as it is
 	ModeHalfLine Mode = "half_line" // the stream ends within a line

@@ -62,8 +62,8 @@ func (s *Server) Close() {
 	s.handlers.Wait()
 }
 
-// NewServer starts a node that is closed with the test; tb is a *testing.T or a
-// *testing.B.
+// NewServer starts a node that is closed when the test ends; tb is a *testing.T or
+// a *testing.B.
 func NewServer(tb interface {
 	Helper()
 	Fatal(args ...any)

@@ -15,7 +15,7 @@ type Stats struct {
 	EarlyCloses    int            `json:"early_closes"`     // closes before the session's end, which lock the stake
 	ClosedInUse    int            `json:"closed_in_use"`    // closes while the session served a request
 	Initiations    int            `json:"initiations"`      // requests to initiate a session
-	Collisions     int            `json:"collisions"`       // transactions that failed by a nonce conflict
+	Collisions     int            `json:"collisions"`       // transactions that failed with a nonce conflict
 	Chats          int            `json:"chats"`            // forwarded requests that reached a provider
 	ChatsOnClosed  int            `json:"chats_on_closed"`  // chats on a session that was closed before its end
 	Overlaps       int            `json:"overlaps"`         // forwarded requests that found their session busy
