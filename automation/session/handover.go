@@ -6,35 +6,38 @@ import (
 	"time"
 )
 
-// handOver is what the lease of a request's session has besides. It is empty in a
-// lease that is no request's.
-type handOver struct {
-	row            *row
-	sentAt         time.Time     // when the lease was requested, on our clock
-	ends           time.Time     // the session's end, on our clock or a little earlier
+// requestLease are the fields of a lease that requests hold. They are empty in the lease
+// of an open or of the maintenance.
+type requestLease struct {
+	row            *row          // nil if no request holds the lease
+	sentAt         time.Time     // when the lease was requested, on this replica's clock
+	ends           time.Time     // the session's end, on this replica's clock or a little earlier
 	unshared       bool          // no other replica has needed the session lately
-	allowed        bool          // it may linger
+	allowed        bool          // the lease may linger
 	handOvers      int           // how often it was handed over
-	busy           bool          // the node may be working: the session is to cool down
-	releasingSince time.Time     // since when it has been on its way back
-	attempts       int           // how often the database did not take it back
-	timer          *time.Timer   // ends its lingering
-	released       chan struct{} // closed when the lease is held no more
+	busy           bool          // the session must cool down, because the node may be working
+	releasingSince time.Time     // when its release began
+	attempts       int           // how many releases have failed
+	timer          *time.Timer   // ends the lingering
+	released       chan struct{} // closed when this replica does not hold the lease any more
 }
 
-// addSession is add for a request's session. Its lease lingers only if mayLinger allows it.
-func (lm *leaseManager) addSession(l lease, sentAt time.Time, lost context.CancelCauseFunc, r *row, mayLinger bool) {
+// addSession adds the lease of a request's session. The lease may linger only if mayLinger
+// is set and the request follows another one of this replica closely.
+func (lm *leaseManager) addSession(l lease, sentAt time.Time, cancel context.CancelCauseFunc, r *row, mayLinger bool) {
 	lm.mu.Lock()
 	defer lm.mu.Unlock()
-	own, follows := lm.noteUse(r)
+	unshared, follows := lm.noteUse(r)
 	if follows {
 		lm.startPolling.Fire()
 	}
-	lm.insert(&heldLease{lease: l, until: lm.safeUntil(sentAt), cancel: lost,
-		handOver: handOver{row: r, sentAt: sentAt, ends: sentAt.Add(seconds(r.Left)), unshared: own, allowed: follows && mayLinger, released: make(chan struct{})}})
+	lm.insert(&heldLease{lease: l, until: lm.safeUntil(sentAt), cancel: cancel,
+		requestLease: requestLease{row: r, sentAt: sentAt, ends: sentAt.Add(seconds(r.Left)),
+			unshared: unshared, allowed: follows && mayLinger, released: make(chan struct{})}})
 }
 
-// confirm notes what a heartbeat that was sent at sentAt has found.
+// confirm records the state and the end of the session as a heartbeat that was sent at
+// sentAt has read them.
 func (h *heldLease) confirm(sentAt time.Time, c confirmed) {
 	if h.row == nil {
 		return
@@ -43,15 +46,15 @@ func (h *heldLease) confirm(sentAt time.Time, c confirmed) {
 	h.ends = sentAt.Add(seconds(c.Left))
 }
 
-// end ends a request's use of a lease, which lingers or is released: to cool down
-// where the node may be busy. The channel, if there is one, is to be waited for: another
-// replica may be the next to need the session. It is closed when the lease is held no more.
+// end ends a request's use of a lease. The lease then lingers or is released; if busy is
+// set, the session cools down. If released is not nil, the caller should wait until it is
+// closed, because the next request for the session may come to another replica.
 func (lm *leaseManager) end(l lease, busy bool) (lingers bool, released <-chan struct{}) {
 	lm.mu.Lock()
 	defer lm.mu.Unlock()
 	h := lm.held[l.id]
-	if h == nil || h.token != l.token { // it was lost here, but the database may not have given it to another
-		lm.due = append(lm.due, &heldLease{lease: l, handOver: handOver{busy: busy}})
+	if h == nil || h.token != l.token { // this replica has lost it, but the database may still have it
+		lm.due = append(lm.due, &heldLease{lease: l, requestLease: requestLease{busy: busy}})
 		lm.toRelease.Fire()
 		return false, nil
 	}
@@ -75,7 +78,7 @@ func (lm *leaseManager) end(l lease, busy bool) (lingers bool, released <-chan s
 	return true, nil
 }
 
-// startRelease has a lingering lease released. The caller holds the lock.
+// startRelease begins the release of a lingering lease. The caller holds the lock.
 func (lm *leaseManager) startRelease(h *heldLease) {
 	if lm.held[h.id] != h || h.phase != lingering {
 		return
@@ -86,6 +89,7 @@ func (lm *leaseManager) startRelease(h *heldLease) {
 	lm.toRelease.Fire()
 }
 
+// stopTimer stops the timer that ends the lingering. The caller holds the lock.
 func (h *heldLease) stopTimer() {
 	if h.timer != nil {
 		h.timer.Stop()
@@ -93,7 +97,7 @@ func (h *heldLease) stopTimer() {
 	}
 }
 
-// removeIdle takes a lease out of those that rest. The caller holds the lock.
+// removeIdle removes a lease from the idle ones. The caller holds the lock.
 func (lm *leaseManager) removeIdle(h *heldLease) {
 	h.stopTimer()
 	p := h.row.pool()
@@ -104,17 +108,20 @@ func (lm *leaseManager) removeIdle(h *heldLease) {
 	}
 }
 
-// canHandOver reports whether another request of this replica may have the lease
-// next: it lasts for as long as a heartbeat takes to come. The caller holds the lock.
+// canHandOver reports whether another request of this replica may have the lease next.
+// The lease must last at least until the next heartbeat. The caller holds the lock.
 func (lm *leaseManager) canHandOver(h *heldLease, now time.Time) bool {
-	return h.allowed && !lm.lingerStopped && h.handOvers < maxHandOvers && now.Before(h.sentAt.Add(maxHandOverTime)) && now.Add(lm.lease/3).Before(h.until)
+	return h.allowed && !lm.lingerStopped &&
+		h.handOvers < maxHandOvers && now.Before(h.sentAt.Add(maxHandOverTime)) &&
+		now.Add(lm.lease/3).Before(h.until)
 }
 
-// take hands a lingering lease of the pool over to a request that accepts its session,
-// of which there is margin left: the one that ends first. Where none will do they are
-// released, because the database knows which of several serves a request best; releases
-// has the channels of those that are on their way.
-func (lm *leaseManager) take(p pool, accepts func(*row) bool, margin time.Duration, lost context.CancelCauseFunc) (r *row, l lease, releases []<-chan struct{}) {
+// take hands over a lingering lease of the pool to a request. The session must last
+// longer than margin and be accepted; of several, take hands over the one that ends
+// first. If there is none, it releases all idle leases of the pool, because the database
+// chooses the session that serves the request best. It then returns channels that are
+// closed when the leases have been released.
+func (lm *leaseManager) take(p pool, accepts func(*row) bool, margin time.Duration, cancel context.CancelCauseFunc) (r *row, l lease, releases []<-chan struct{}) {
 	lm.mu.Lock()
 	defer lm.mu.Unlock()
 	now := lm.now()
@@ -129,7 +136,7 @@ func (lm *leaseManager) take(p pool, accepts func(*row) bool, margin time.Durati
 		return nil, l, lm.recallOf(lm.idle[p], func(*row) bool { return true })
 	}
 	lm.removeIdle(first)
-	first.phase, first.cancel = inUse, lost
+	first.phase, first.cancel = inUse, cancel
 	first.handOvers++
 	return first.row, first.lease, nil
 }
@@ -141,8 +148,9 @@ func (lm *leaseManager) hasIdle(p pool) bool {
 	return len(lm.idle[p]) > 0
 }
 
-// recall has the lingering leases of matching sessions released. It returns channels that
-// are closed when these leases, and those that are being released, are held no more.
+// recall begins the release of the lingering leases of matching sessions. It returns
+// channels that are closed when these leases, and those that are being released already,
+// have been released. It leaves out sessions that cool down.
 func (lm *leaseManager) recall(matches func(*row) bool) (releases []<-chan struct{}) {
 	lm.mu.Lock()
 	defer lm.mu.Unlock()
@@ -163,8 +171,8 @@ func (lm *leaseManager) recallOf(list []*heldLease, matches func(*row) bool) (re
 	return releases
 }
 
-// countReleasing counts the pool's sessions that are about to be free because they are being
-// released. One that the database does not take back for long is none.
+// countReleasing counts the pool's sessions that are about to be free because they are
+// being released. It leaves out a release that takes longer than releaseTimeout.
 func (lm *leaseManager) countReleasing(p pool) (n int) {
 	lm.mu.Lock()
 	defer lm.mu.Unlock()
@@ -177,7 +185,8 @@ func (lm *leaseManager) countReleasing(p pool) (n int) {
 	return n
 }
 
-// forbidHandOver lets no lease of matching sessions be handed over any more.
+// forbidHandOver prevents any further hand-over of matching sessions, and releases those
+// that linger.
 func (lm *leaseManager) forbidHandOver(matches func(*row) bool) {
 	lm.mu.Lock()
 	defer lm.mu.Unlock()
@@ -189,7 +198,7 @@ func (lm *leaseManager) forbidHandOver(matches func(*row) bool) {
 	}
 }
 
-// stopLingering lets nothing linger any more.
+// stopLingering prevents any further lingering, and releases the leases that linger.
 func (lm *leaseManager) stopLingering() {
 	lm.mu.Lock()
 	defer lm.mu.Unlock()

@@ -9,86 +9,90 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/retry"
 )
 
-// leaseManager extends the leases that this replica holds, all in one statement, and
-// gives up those that it cannot be sure of any more.
+// leaseManager keeps the leases that this replica holds. It extends all of them with one
+// statement, ends the work under those that it can no longer rely on, lets the leases of
+// requests linger, and releases them.
 type leaseManager struct {
 	store leaseStore
 	lease time.Duration
 	now   func() time.Time
 
-	linger       time.Duration // for how long a lease lingers; zero: none does
+	linger       time.Duration // how long a lease lingers; zero if none does
 	onReleased   func(*row)    // called after a session has been released
-	toRelease    retry.Trigger // fired when leases are to be released
+	toRelease    retry.Trigger // fired when due has leases
 	startPolling retry.Trigger // fired when there is a lease that may linger
 
 	mu            sync.Mutex
 	held          map[string]*heldLease
-	idle          map[pool][]*heldLease // of these, the requests' that are not in use
-	due           []*heldLease          // of these, those that are to be released now
-	uses          map[string]sessionUse // of a session's row; those of the last sharedMemory at least
-	pruned        int                   // how many uses there were after old ones were last removed
-	replaced      int                   // requests whose lease was lost because the session was leased again here; until expireLeases counts them
-	lingerStopped bool                  // nothing lingers any more
-	loopsEnded    bool                  // and the loops that release leases have ended
-	empty         sync.Cond             // signalled when nothing is held
+	idle          map[pool][]*heldLease // of these, leases whose requests have ended: lingering or releasing
+	due           []*heldLease          // leases to release now
+	uses          map[string]sessionUse // by the id of the session's row; at least those of the last sharedMemory
+	pruned        int                   // how many uses were left when old ones were last removed
+	lostUncounted int                   // leases lost since the last expireLeases, because this replica leased the session again
+	lingerStopped bool                  // no lease may linger any more
+	loopsEnded    bool                  // the loops that release leases have ended
+	empty         sync.Cond             // signalled when held is empty
 }
 
 // leaseStore is what the leaseManager needs of the store.
 type leaseStore interface {
 	heartbeat(ctx context.Context, ids []string) (extended map[string]confirmed, locked map[string]string, err error)
-	// releaseUnlocked ends leases, but those of locked rows, which it returns. With busy the
-	// sessions cool down.
+	// releaseUnlocked releases leases except those of locked rows, which it returns. If
+	// busy is set, the sessions cool down.
 	releaseUnlocked(ctx context.Context, list []lease, busy bool) (locked []lease, err error)
 	neededElsewhere(ctx context.Context, ids []string) ([]string, error)
 }
 
-// heldLease is a lease that this replica has. Work under it must stop when its context does.
+// heldLease is a lease that this replica holds. Work under it must stop when cancel is
+// called.
 type heldLease struct {
 	lease
-	until  time.Time // our clock; from then on the lease may be another's
+	until  time.Time // on this replica's clock; from then on another replica may hold the lease
 	cancel context.CancelCauseFunc
 	phase  leasePhase
-	handOver
+	requestLease
 }
 
 type leasePhase int
 
 const (
 	inUse     leasePhase = iota
-	lingering            // nobody's, until a request of this replica takes it or its time is over
-	releasing            // on its way back to the database
+	lingering            // no request uses it; one of this replica may take it until its time is over
+	releasing            // being released in the database
 )
 
-func newLeaseManager(s leaseStore, lease, linger time.Duration, now func() time.Time, freed func(*row)) *leaseManager {
-	lm := &leaseManager{store: s, lease: lease, linger: linger, now: now, onReleased: freed,
+func newLeaseManager(s leaseStore, lease, linger time.Duration, now func() time.Time, onReleased func(*row)) *leaseManager {
+	lm := &leaseManager{store: s, lease: lease, linger: linger, now: now, onReleased: onReleased,
 		toRelease: retry.NewTrigger(), startPolling: retry.NewTrigger(),
 		held: map[string]*heldLease{}, idle: map[pool][]*heldLease{}, uses: map[string]sessionUse{}}
 	lm.empty.L = &lm.mu
 	return lm
 }
 
-// add starts to keep a lease that was requested at sentAt, on our clock.
-func (lm *leaseManager) add(l lease, sentAt time.Time, lost context.CancelCauseFunc) {
+// add adds a lease that no request holds. It was requested at sentAt, on this replica's
+// clock. cancel is called when the lease is lost.
+func (lm *leaseManager) add(l lease, sentAt time.Time, cancel context.CancelCauseFunc) {
 	lm.mu.Lock()
 	defer lm.mu.Unlock()
-	lm.insert(&heldLease{lease: l, until: lm.safeUntil(sentAt), cancel: lost})
+	lm.insert(&heldLease{lease: l, until: lm.safeUntil(sentAt), cancel: cancel})
 }
 
-// insert adds a lease. The caller holds the lock.
+// insert adds a lease in the place of an older one of the same row. The caller holds the
+// lock.
 func (lm *leaseManager) insert(h *heldLease) {
 	if old := lm.held[h.id]; old != nil {
-		// The database released the old lease and its reply is still on its way,
-		// or the old lease ended by itself and its request does not know yet.
+		// The older lease was released, but the reply has not come yet; or it has lapsed,
+		// and its request does not know that yet.
 		if old.row != nil && old.phase == inUse {
 			old.cancel(ErrLeaseLost)
-			lm.replaced++
+			lm.lostUncounted++
 		}
 		lm.remove(h.id)
 	}
 	lm.held[h.id] = h
 }
 
-// drop stops keeping a lease, unless the row has been leased again.
+// drop removes a lease, unless its row has been leased again.
 func (lm *leaseManager) drop(l lease) {
 	lm.mu.Lock()
 	defer lm.mu.Unlock()
@@ -97,7 +101,7 @@ func (lm *leaseManager) drop(l lease) {
 	}
 }
 
-// remove forgets a lease. The caller holds the lock.
+// remove removes the lease of a row. The caller holds the lock.
 func (lm *leaseManager) remove(id string) {
 	if h := lm.held[id]; h != nil && h.row != nil {
 		lm.removeIdle(h)
@@ -109,8 +113,8 @@ func (lm *leaseManager) remove(id string) {
 	}
 }
 
-// safeUntil is until when a lease requested at sentAt can be relied on: a sixth earlier
-// than the database has it, for a holder that needs time to stop.
+// safeUntil returns until when a lease requested at sentAt can be relied on. It is a sixth
+// of a lease earlier than in the database, because its holder needs time to stop.
 func (lm *leaseManager) safeUntil(sentAt time.Time) time.Time {
 	return sentAt.Add(lm.lease - lm.lease/6)
 }
@@ -142,8 +146,8 @@ func (lm *leaseManager) heartbeat(ctx context.Context) error {
 		case extended[id].Token == h.token:
 			h.until = lm.safeUntil(sentAt)
 			h.confirm(sentAt, extended[id])
-		case locked[id] == h.token: // it lasts until it ends by itself
-		default: // another has it
+		case locked[id] == h.token: // not extended, but still held
+		default: // it is lost
 			h.until = time.Time{}
 		}
 	}
@@ -156,7 +160,7 @@ func (lm *leaseManager) expireLeases() (lost int) {
 	now := lm.now()
 	lm.mu.Lock()
 	defer lm.mu.Unlock()
-	lost, lm.replaced = lm.replaced, 0
+	lost, lm.lostUncounted = lm.lostUncounted, 0
 	for id, h := range lm.held {
 		if now.Before(h.until) {
 			continue
@@ -170,20 +174,20 @@ func (lm *leaseManager) expireLeases() (lost int) {
 	return lost
 }
 
-// overdue reports whether a heartbeat has failed: some lease is older than its interval.
+// overdue reports whether some lease was not extended by the last heartbeat.
 func (lm *leaseManager) overdue() bool {
-	least := lm.now().Add(lm.lease * 2 / 5)
+	minUntil := lm.now().Add(lm.lease * 2 / 5)
 	lm.mu.Lock()
 	defer lm.mu.Unlock()
 	for _, h := range lm.held {
-		if h.phase != releasing && h.until.Before(least) {
+		if h.phase != releasing && h.until.Before(minUntil) {
 			return true
 		}
 	}
 	return false
 }
 
-// cancelAll ends all work under leases, and reports how much there was.
+// cancelAll cancels all work under leases. It returns how many leases are in use.
 func (lm *leaseManager) cancelAll(cause error) (n int) {
 	lm.mu.Lock()
 	defer lm.mu.Unlock()
@@ -196,7 +200,7 @@ func (lm *leaseManager) cancelAll(cause error) (n int) {
 	return n
 }
 
-// wait returns when nothing is held any more, or with the context's error.
+// wait waits until no lease is held. It returns the context's error if that ends first.
 func (lm *leaseManager) wait(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		lm.mu.Lock()

@@ -6,26 +6,27 @@ import (
 	"time"
 )
 
-// When a request has ended, its replica keeps the session's lease for Options.Linger.
-// The next request of the same pool there takes it without asking the database. docs/session-states.md argues why this is safe and what it costs others.
+// When a request has ended, its replica keeps the session's lease for Options.Linger. The
+// next request for the same pool in this replica takes it over without asking the
+// database. docs/session-states.md argues why this is safe and what it costs others.
 
 const (
-	maxLinger = 2 * time.Second
-	// For how long after the database was asked for a lease, and how often, a
-	// replica hands it over before all replicas may have it.
+	maxLinger = 2 * time.Second // the upper bound of Options.Linger
+	// For how long, and how often, a replica hands over a lease before it releases it so
+	// that all replicas may claim the session. The time counts from the lease's request.
 	maxHandOverTime = 2 * time.Second
 	maxHandOvers    = 64
-	// sharedMemory is for how long no lease lingers after another replica was seen
-	// to need the session.
+	// sharedMemory is how long no lease of a session lingers after another replica was
+	// seen to need the session.
 	sharedMemory = 10 * time.Second
 	// releaseWait is how long a request waits for a session that is being released
 	// here before it asks the database for another one.
 	releaseWait = 250 * time.Millisecond
 )
 
-// takeLingering takes a session that lingers in this replica for a request. If none
-// will do, it waits for those of the pool that are being released, for releaseWait at
-// most, because the request would otherwise find them in use.
+// takeLingering claims a session that lingers in this replica. If none is suitable, it
+// returns nil. Before, it waits up to releaseWait for the sessions of the pool that are
+// being released, because the database would still have them in use.
 func (m *Manager) takeLingering(ctx context.Context, p pool, req Request, paid bool) *Claim {
 	if m.leases.linger == 0 || ctx.Err() != nil || !m.leases.hasIdle(p) {
 		return nil
@@ -45,14 +46,15 @@ func (m *Manager) takeLingering(ctx context.Context, p pool, req Request, paid b
 	return nil
 }
 
-// recall has the lingering leases of matching sessions released, and waits for that.
+// recall releases the lingering leases of matching sessions, and waits up to releaseWait
+// for that.
 func (m *Manager) recall(ctx context.Context, matches func(*row) bool) {
 	if m.leases.linger > 0 {
 		waitAll(ctx, m.leases.recall(matches))
 	}
 }
 
-// waitAll waits until leases have been released, for releaseWait at most.
+// waitAll waits until all channels are closed, for releaseWait at most.
 func waitAll(ctx context.Context, releases []<-chan struct{}) {
 	if len(releases) == 0 {
 		return
@@ -70,8 +72,9 @@ func waitAll(ctx context.Context, releases []<-chan struct{}) {
 	}
 }
 
-// mayLinger reports whether a session's lease may linger. A model that keeps an idle
-// session ready for all its users would not count one that lingers.
+// mayLinger reports whether a session's lease may linger. It may not if the session is
+// shared and its model keeps an idle session ready: a lingering session does not count as
+// idle, so another one would be opened.
 func (m *Manager) mayLinger(r *row) bool {
 	if r.OwnerID != "" || m.opts.Prewarm == nil {
 		return true
@@ -80,4 +83,5 @@ func (m *Manager) mayLinger(r *row) bool {
 	return models != nil && !slices.Contains(*models, r.ModelID)
 }
 
+// seconds converts a number of seconds.
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

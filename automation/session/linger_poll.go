@@ -6,18 +6,18 @@ import (
 	"time"
 )
 
-// pollInterval is how often the database is asked whether a session is needed
-// elsewhere or has been ended, while its lease lingers.
+// pollInterval is the pause between two questions to the database whether the sessions
+// whose leases may linger are needed elsewhere or have been ended.
 const pollInterval = 50 * time.Millisecond
 
-// pollNeeded asks the database whether the sessions that this replica keeps are needed
-// elsewhere, or serve nobody any more, and lets these go.
+// pollNeeded asks the database which of the sessions whose leases may linger are needed
+// elsewhere, or serve nobody any more. It prevents their further hand-over.
 func (lm *leaseManager) pollNeeded(ctx context.Context) error {
-	kept := lm.mayLingerIDs()
-	if len(kept) == 0 {
+	ids := lm.mayLingerIDs()
+	if len(ids) == 0 {
 		return nil
 	}
-	needed, err := lm.store.neededElsewhere(ctx, kept)
+	needed, err := lm.store.neededElsewhere(ctx, ids)
 	if err != nil || len(needed) == 0 {
 		return err
 	}
@@ -30,7 +30,8 @@ func (lm *leaseManager) pollNeeded(ctx context.Context) error {
 	return nil
 }
 
-// mayLingerIDs returns the sessions that this replica may keep from the others beyond a request.
+// mayLingerIDs returns the ids of the rows whose leases linger, or may linger when their
+// requests end.
 func (lm *leaseManager) mayLingerIDs() (ids []string) {
 	lm.mu.Lock()
 	defer lm.mu.Unlock()
@@ -43,11 +44,11 @@ func (lm *leaseManager) mayLingerIDs() (ids []string) {
 	return ids
 }
 
-// pollLoop polls for as long as something may linger. Like a request that waits, it asks
-// a slow database at most half of the time.
+// pollLoop polls while a lease may linger. It pauses at least as long as the database took
+// to answer, so that its questions take at most half of the time.
 func (m *Manager) pollLoop(ctx context.Context) {
-	tick := time.NewTimer(pollInterval)
-	defer tick.Stop()
+	timer := time.NewTimer(pollInterval)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -56,11 +57,11 @@ func (m *Manager) pollLoop(ctx context.Context) {
 		}
 		pause := pollInterval
 		for len(m.leases.mayLingerIDs()) > 0 {
-			tick.Reset(pause)
+			timer.Reset(pause)
 			select {
 			case <-ctx.Done():
 				return
-			case <-tick.C:
+			case <-timer.C:
 			}
 			began := m.opts.Now()
 			m.pollNeeded(ctx)
@@ -69,11 +70,12 @@ func (m *Manager) pollLoop(ctx context.Context) {
 	}
 }
 
-// pollNeeded is the leaseManager's, within the time for which a lease may linger.
+// pollNeeded calls leaseManager.pollNeeded, for maxLinger at most. After that none of the
+// leases that it asks for may linger any more.
 func (m *Manager) pollNeeded(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, maxLinger)
 	defer cancel()
 	if err := m.leases.pollNeeded(limited); err != nil && ctx.Err() == nil {
-		m.opts.Logger.Debug("it is not known whether lingering sessions are needed elsewhere", "error", err)
+		m.opts.Logger.Debug("cannot ask whether lingering sessions are needed elsewhere", "error", err)
 	}
 }

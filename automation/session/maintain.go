@@ -11,15 +11,16 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/retry"
 )
 
-// Maintain is one round of maintenance: it finds out what became of opens of
-// unknown outcome, renews what is in use, keeps prewarmed models ready and
-// closes what has ended. Run calls it again and again; any number of replicas
-// may at the same time.
+// Maintain does one round of maintenance. It finds out the outcome of unknown opens,
+// opens successors of sessions in use, keeps an idle session of prewarmed models, and
+// closes sessions that have ended. Run does the same in loops. Any number of replicas may
+// do it at the same time.
 func (m *Manager) Maintain(ctx context.Context) error {
 	return errors.Join(m.maintainOpens(ctx), m.sweep(ctx))
 }
 
-// maintainOpens is apart from the sweep, which may take long.
+// maintainOpens does the part of a round that opens sessions. It has a loop of its own,
+// because the other part, sweep, may take long.
 func (m *Manager) maintainOpens(ctx context.Context) error {
 	due, err := m.due(ctx)
 	errs := []error{err}
@@ -39,7 +40,7 @@ func (m *Manager) maintainOpens(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// due reports what there is to do: everything, if that cannot be read.
+// due reports what a round has to do. If that cannot be read, it reports everything.
 func (m *Manager) due(ctx context.Context) (dueWork, error) {
 	due, err := m.store.due(ctx, m.renewAhead(math.MaxInt64), m.opts.CloseAfter)
 	if err != nil {
@@ -48,11 +49,11 @@ func (m *Manager) due(ctx context.Context) (dueWork, error) {
 	return due, nil
 }
 
-// closers is how many sessions a replica closes at a time. It takes no more
-// than these from the others, and none of them waits with its lease running.
+// closers is how many sessions a replica closes at a time. It leases no more at once, so
+// that none of them waits while its lease runs.
 const closers = 4
 
-// sweep closes what has ended, or was asked to be closed.
+// sweep closes the sessions that have ended or were marked for closing.
 func (m *Manager) sweep(ctx context.Context) error {
 	due, err := m.due(ctx)
 	if !due.Ended {
@@ -67,18 +68,18 @@ func (m *Manager) sweep(ctx context.Context) error {
 			break
 		}
 		var wg sync.WaitGroup
-		fails := make([]error, len(rows))
+		closeErrs := make([]error, len(rows))
 		for i, r := range rows {
 			wg.Go(func() {
 				work, cancel := context.WithCancelCause(ctx)
 				defer cancel(nil)
 				m.leases.add(lease{r.ID, token}, sentAt, cancel)
 				defer m.leases.drop(lease{r.ID, token})
-				fails[i] = m.close(work, r, lease{r.ID, token})
+				closeErrs[i] = m.close(work, r, lease{r.ID, token})
 			})
 		}
 		wg.Wait()
-		errs = append(errs, fails...)
+		errs = append(errs, closeErrs...)
 		if len(rows) < closers {
 			break
 		}
@@ -89,9 +90,8 @@ func (m *Manager) sweep(ctx context.Context) error {
 // closeTimeout bounds the wait for the node to close a session.
 const closeTimeout = time.Minute
 
-// close asks the chain first, and closes only what is open and has ended, or
-// was asked to be closed: the node closes ended sessions itself, and takes long
-// to say so.
+// close closes a session. It reads the chain first, because the node may have closed an
+// ended session by itself, and takes long to say so when it is asked to close it.
 func (m *Manager) close(ctx context.Context, r row, l lease) error {
 	id := r.SessionID.String
 	begun := m.opts.Now()
@@ -102,11 +102,11 @@ func (m *Manager) close(ctx context.Context, r row, l lease) error {
 	switch {
 	case errors.Is(err, ErrSessionNotFound), err == nil && !chain.ClosedAt.IsZero():
 		err = nil
-	case err == nil && r.Provider == "" && r.Left <= 0 && chain.EndsAt.After(r.EndsAt.Time): // its end was estimated, too early
+	case err == nil && r.Provider == "" && r.Left <= 0 && chain.EndsAt.After(r.EndsAt.Time): // its end was estimated too early
 		w, cancel := m.detached(ctx)
 		defer cancel()
 		return m.store.updateExpiry(w, l, chain, m.opts.CloseAfter)
-	case errors.Is(err, ErrUnavailable), err != nil && r.Provider == "" && r.Left <= 0: // it is not known whether it has ended
+	case errors.Is(err, ErrUnavailable), err != nil && r.Provider == "" && r.Left <= 0: // perhaps it has not ended
 	default:
 		ask, cancel := context.WithTimeout(ctx, closeTimeout)
 		defer cancel()
@@ -120,7 +120,7 @@ func (m *Manager) close(ctx context.Context, r row, l lease) error {
 		m.opts.Logger.Info("session closed", "session_id", id, "model_id", r.ModelID)
 		return m.store.closed(w, l)
 	}
-	if ctx.Err() != nil { // it was us who stopped, so it is still due
+	if ctx.Err() != nil { // this replica has stopped the close, so it is still due
 		return m.store.release(w, []lease{l})
 	}
 	observe("failed")
@@ -135,8 +135,8 @@ func (m *Manager) close(ctx context.Context, r row, l lease) error {
 	return m.store.notClosed(w, l, pause, errorText(err))
 }
 
-// renew opens successors for sessions in use before they end: while they are
-// still handed out, and early enough for an ordinary open.
+// renew opens successors of sessions in use before they end: early enough for an ordinary
+// open, while the session is still handed out.
 func (m *Manager) renew(ctx context.Context) error {
 	if m.opts.Renew == nil {
 		return nil
@@ -151,19 +151,19 @@ func (m *Manager) renew(ctx context.Context) error {
 		if !wanted {
 			continue
 		}
-		errs = append(errs, m.openFor(ctx, reserveRequest{claimRequest: claimRequest{pool: pool{r.OwnerID, r.ModelID}}, user: r.UserID,
+		errs = append(errs, m.openOne(ctx, reserveRequest{claimRequest: claimRequest{pool: pool{r.OwnerID, r.ModelID}}, user: r.UserID,
 			duration: duration, purpose: purposeRenewal, replaces: r.ID},
 			func(ctx context.Context) bool { _, wanted := m.opts.Renew(ctx, r.UserID); return wanted }))
 	}
 	return errors.Join(errs...)
 }
 
-// renewAhead is how long before its end a session of that duration gets a successor.
+// renewAhead returns how long before its end a session of that duration gets a successor.
 func (m *Manager) renewAhead(d time.Duration) time.Duration {
 	return m.opts.RenewAhead + m.margin(d) - m.opts.Margin
 }
 
-// prewarm keeps one idle session of each chosen model ready.
+// prewarm keeps one idle session of each model of Options.Prewarm ready.
 func (m *Manager) prewarm(ctx context.Context) error {
 	if m.opts.Prewarm == nil {
 		return nil
@@ -181,15 +181,15 @@ func (m *Manager) prewarm(ctx context.Context) error {
 			errs = append(errs, err)
 			continue
 		}
-		errs = append(errs, m.openFor(ctx, reserveRequest{claimRequest: claimRequest{pool: pool{"", p.ModelID}, margin: m.opts.RenewAhead},
+		errs = append(errs, m.openOne(ctx, reserveRequest{claimRequest: claimRequest{pool: pool{"", p.ModelID}, margin: m.opts.RenewAhead},
 			duration: p.Duration, purpose: purposePrewarm}, func(context.Context) bool { return true }))
 	}
 	return errors.Join(errs...)
 }
 
-// openFor opens one session that no request waits for, if it is still needed
-// when its turn comes.
-func (m *Manager) openFor(ctx context.Context, r reserveRequest, needed func(context.Context) bool) error {
+// openOne opens one session that no request waits for, if needed still reports true when
+// the node can be called.
+func (m *Manager) openOne(ctx context.Context, r reserveRequest, needed func(context.Context) bool) error {
 	sentAt := m.opts.Now()
 	res, err := m.reserve(ctx, &r)
 	if err != nil {
@@ -199,7 +199,8 @@ func (m *Manager) openFor(ctx context.Context, r reserveRequest, needed func(con
 	return nil
 }
 
-// backoff is the jittered pause after an attempt, doubled from first to limit.
+// backoff returns the pause after an attempt, which grows from first to limit. It is
+// jittered.
 func backoff(attempt int, first, limit time.Duration) time.Duration {
 	return retry.Jitter(retry.Backoff(attempt, first, limit))
 }

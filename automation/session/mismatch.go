@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// ignoresOmission reports whether the node opens with the provider that it was
-// told to omit. Nodes before July 2026 do not know the field.
+// ignoresOmission reports whether the node ignores OpenRequest.OmitProvider. Nodes from
+// before July 2026 do not know the field.
 func (m *Manager) ignoresOmission() bool {
 	if p, ok := m.provider.(interface{ IgnoresOmitProvider() bool }); ok && p.IgnoresOmitProvider() {
 		return true
@@ -14,16 +14,17 @@ func (m *Manager) ignoresOmission() bool {
 	return m.opts.Now().Before(time.Unix(0, m.omitIgnoredUntil.Load()))
 }
 
-// omissionMemory is for how long it is remembered that a node ignores the
-// field; by then it may have been upgraded.
+// omissionMemory is how long a replica remembers that the node ignores OmitProvider. After
+// that the node may have been upgraded.
 const omissionMemory = time.Hour
 
-// compare holds an opened session against what was asked for. One of another
-// model must serve nobody; the others are worth knowing.
+// compare compares an opened session with the request, and reports whether it may serve
+// requests. A session of another model may not. Other differences are only logged and
+// observed.
 func (m *Manager) compare(asked OpenRequest, got ChainSession) (serves bool) {
-	mismatch := func(what, want, have string) {
-		m.opts.Observe(Event{Kind: Mismatched, Result: what})
-		m.opts.Logger.Warn("an opened session is not what was asked for", "session_id", got.ID, "what", what, "want", want, "have", have)
+	mismatch := func(field, want, have string) {
+		m.opts.Observe(Event{Kind: Mismatched, Result: field})
+		m.opts.Logger.Warn("an opened session is not what was asked for", "session_id", got.ID, "field", field, "want", want, "have", have)
 	}
 	if asked.OmitProvider != "" && sameProvider(asked.OmitProvider, got.Provider) {
 		m.omitIgnoredUntil.Store(m.opts.Now().Add(omissionMemory).UnixNano())
@@ -40,13 +41,14 @@ func (m *Manager) compare(asked OpenRequest, got ChainSession) (serves bool) {
 	return true
 }
 
-// ceiling is the length to which the chain shortens a model's sessions. It is
-// mistaken for one once two opens that asked for different lengths got the same.
+// ceiling is the length to which the chain shortens a model's sessions. It is certain when
+// two opens that asked for different lengths have got the same one.
 type ceiling struct {
-	asked, got time.Duration
+	asked, got time.Duration // of the last open that was shortened
 	certain    bool
 }
 
+// learnCeiling records that an open got a shorter session than it asked for.
 func (m *Manager) learnCeiling(asked OpenRequest, got time.Duration) {
 	now := ceiling{asked: asked.Duration, got: got.Truncate(time.Second)}
 	if old, ok := m.ceilings.Load(asked.ModelID); ok {
@@ -56,8 +58,8 @@ func (m *Manager) learnCeiling(asked OpenRequest, got time.Duration) {
 	m.ceilings.Store(asked.ModelID, now)
 }
 
-// ceilingOf returns the length to which the chain shortens a model's sessions,
-// or zero where none is known.
+// ceilingOf returns the length to which the chain shortens a model's sessions, or zero if
+// none is known.
 func (m *Manager) ceilingOf(model string) time.Duration {
 	if c, ok := m.ceilings.Load(model); ok && c.(ceiling).certain {
 		return c.(ceiling).got
@@ -65,5 +67,5 @@ func (m *Manager) ceilingOf(model string) time.Duration {
 	return 0
 }
 
-// sameProvider compares addresses, which have digits in either case.
+// sameProvider compares addresses, whose hex digits may be of either case.
 func sameProvider(a, b string) bool { return strings.EqualFold(a, b) }

@@ -14,28 +14,29 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
-// clockSkew is how far the chain's clock and the database's may be apart when
-// an intent is looked for among the wallet's sessions.
+// clockSkew is how far the clocks of the chain and the database may be apart when an
+// intent is looked for among the wallet's sessions.
 const clockSkew = 2 * time.Minute
 
-// opener is on whose behalf intents are carried out.
+// opener is for whom intents are carried out: a queue, or a single open.
 type opener interface {
+	// addIntent counts an intent that has been written.
 	addIntent()
-	// needsCall reports whether anybody still needs another open.
+	// needsCall reports whether another open is still needed.
 	needsCall(ctx context.Context) bool
-	// beginCall is called immediately before the node is. It returns nil where
-	// nobody needs the call any more, and otherwise what to call at its end,
-	// with an error where certainly nothing was opened.
+	// beginCall is called immediately before the node. It returns nil if the call
+	// is not needed any more. Otherwise it returns a function to be called when
+	// the call ends, with an error if certainly nothing was opened.
 	beginCall(ctx context.Context) func(error)
 	// dropIntent ends an intent for which the node was not called.
 	dropIntent(err error)
 }
 
-// soloOpen is the opener of one open that no queue waits for.
+// soloOpen is the opener of a single open that no queue waits for.
 type soloOpen struct {
 	needed func(ctx context.Context) bool
 	called atomic.Bool
-	result chan error // gets what came of it; nil, where nobody looks
+	result chan error // receives the error of the open or nil; is nil if nobody waits for it
 }
 
 func (o *soloOpen) addIntent() {}
@@ -61,7 +62,7 @@ func (o *soloOpen) dropIntent(err error) {
 	}
 }
 
-// openAll starts the opens of intents that have just been written.
+// openAll starts to carry out intents that a statement sent at sentAt has written.
 func (m *Manager) openAll(r reserveRequest, intents []intent, sentAt time.Time, by opener) {
 	for range intents {
 		by.addIntent()
@@ -78,25 +79,26 @@ func (m *Manager) openAll(r reserveRequest, intents []intent, sentAt time.Time, 
 		if started {
 			continue
 		}
-		// Run is ending, so nobody waits for them, and nothing was asked of the node.
+		// Run is ending, so the opens are not needed any more. The node was not asked.
 		ctx, cancel := m.detached(context.Background())
 		defer cancel()
 		r.ids = nil
-		for _, left := range intents[i:] {
-			r.ids = append(r.ids, left.lease)
+		for _, rest := range intents[i:] {
+			r.ids = append(r.ids, rest.lease)
 			by.dropIntent(ErrNotRunning)
 		}
 		if err := m.store.undo(ctx, r); err != nil {
-			m.opts.Logger.Warn("intents not taken back, their leases will end", "error", err)
+			m.opts.Logger.Warn("intents not undone, their leases will end", "error", err)
 		}
 		return
 	}
 }
 
-// errNotNeeded ends an intent for which nobody waits any more.
-var errNotNeeded = errors.New("nobody waits for it any more")
+// errNotNeeded ends an intent that is not needed any more.
+var errNotNeeded = errors.New("no request waits for the open any more")
 
-// open carries out one intent.
+// open carries out one intent: it waits for the wallet, calls the node and writes the
+// outcome.
 func (m *Manager) open(ctx context.Context, r reserveRequest, in intent, by opener) {
 	log := m.opts.Logger.With("intent", in.id, "model_id", r.model)
 	begun := m.opts.Now()
@@ -126,12 +128,12 @@ func (m *Manager) open(ctx context.Context, r reserveRequest, in intent, by open
 	req := OpenRequest{ModelID: r.model, Duration: in.length, OmitProvider: m.omission(r)}
 	id, err := m.call(ctx, req)
 	if errors.Is(err, ErrNotOpened) && req.OmitProvider != r.omitProvider {
-		// Nothing was sent, and the provider to be avoided may be the only one.
+		// Nothing was opened, and the provider to avoid may be the only one.
 		req.OmitProvider = r.omitProvider
 		id, err = m.call(ctx, req)
 	}
 	if errors.Is(err, ErrWalletCollision) {
-		log.Warn("wallet collision, opening once more, alone", "error", err)
+		log.Warn("wallet collision, opening once more without other calls", "error", err)
 		m.opts.Observe(Event{Kind: Collided})
 		m.write(ctx, "collided", func(ctx context.Context) error { return m.store.collided(ctx, in.lease) })
 		id, err = m.openExclusively(ctx, r, in, req, called)
@@ -162,8 +164,8 @@ func (m *Manager) open(ctx context.Context, r reserveRequest, in intent, by open
 	}
 }
 
-// omission is the provider that the node is told to omit: the one that the
-// request does not want, or else the one that has lately failed for most users.
+// omission returns the provider that the node must omit: the one that the request omits,
+// or else the one that has lately failed for most users.
 func (m *Manager) omission(r reserveRequest) string {
 	if r.omitProvider != "" || m.ignoresOmission() {
 		return r.omitProvider
@@ -171,9 +173,10 @@ func (m *Manager) omission(r reserveRequest) string {
 	return m.providers.worst()
 }
 
-// openExclusively asks once more after a collision, alone. What the first call
-// may have opened has the length of this intent and is looked for before.
-// A second collision leaves the outcome unknown: "already known" is no refusal.
+// openExclusively calls the node once more after a collision, without other calls of the
+// wallet. Before, it looks for a session that the first call may have opened, by the
+// length of the intent. A second collision leaves the outcome unknown: the chain may
+// answer "already known" to a transaction that it has taken.
 func (m *Manager) openExclusively(ctx context.Context, r reserveRequest, in intent, req OpenRequest, called time.Time) (string, error) {
 	if err := retry.Sleep(ctx, retry.Jitter(350*time.Millisecond)); err != nil {
 		return "", err
@@ -183,8 +186,8 @@ func (m *Manager) openExclusively(ctx context.Context, r reserveRequest, in inte
 	}
 	found, err := m.orphans(ctx, called)
 	if err != nil {
-		// The first call may have opened one, and the node cannot be asked.
-		return "", fmt.Errorf("after a collision: %s", err) //nolint:errorlint // its sentinels are about another call
+		// The first call may have opened a session, and the node cannot be asked.
+		return "", fmt.Errorf("after a collision: %s", err) //nolint:errorlint // wrapped, it would say what the first call has opened
 	}
 	if i := slices.IndexFunc(found, func(c ChainSession) bool { return hasFingerprint(c, r.model, in.length, called) }); i >= 0 {
 		return found[i].ID, nil
@@ -196,7 +199,7 @@ func (m *Manager) openExclusively(ctx context.Context, r reserveRequest, in inte
 	return id, err
 }
 
-// call is the call that costs money.
+// call calls the node to open a session. This is the call that costs money.
 func (m *Manager) call(ctx context.Context, req OpenRequest) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.opts.OpenTimeout)
 	defer cancel()
@@ -208,7 +211,8 @@ func (m *Manager) call(ctx context.Context, req OpenRequest) (string, error) {
 	return canonicalID(id), err
 }
 
-// canonicalID is a session's id as the rows have it.
+// canonicalID returns a session's id in the form of the rows. It returns an id that it
+// cannot parse as it is.
 func canonicalID(id string) string {
 	if parsed, err := ParseID(id); err == nil {
 		return parsed.String()
@@ -216,12 +220,12 @@ func canonicalID(id string) string {
 	return id
 }
 
-// beginCall waits until the intent may call the node, for OpenTimeout at most.
-// Who waits holds up only those of this replica that wait for the same.
+// beginCall waits until the intent may call the node, for OpenTimeout at most. It returns
+// when the call began. Only one intent of a replica asks the database at a time.
 func (m *Manager) beginCall(ctx context.Context, in lease, exclusive bool, needed func(context.Context) bool) (time.Time, error) {
 	limited, cancel := context.WithTimeout(ctx, m.opts.OpenTimeout)
 	defer cancel()
-	occupied := fmt.Errorf("%w: others use the wallet", ErrOpening)
+	occupied := fmt.Errorf("%w: other calls use the wallet", ErrOpening)
 	if m.wallet.acquire(limited) != nil {
 		return time.Time{}, cmp.Or(context.Cause(ctx), occupied)
 	}
@@ -239,7 +243,7 @@ func (m *Manager) beginCall(ctx context.Context, in lease, exclusive bool, neede
 		case err == nil:
 			reason = occupied
 		case limited.Err() == nil:
-			m.opts.Logger.Warn("an open waits for the database", "intent", in.id, "error", err)
+			m.opts.Logger.Warn("an open cannot ask the database whether it may begin, trying again", "intent", in.id, "error", err)
 			reason = err
 		}
 		if retry.Sleep(limited, retry.Jitter(50*time.Millisecond)) != nil {
@@ -248,21 +252,22 @@ func (m *Manager) beginCall(ctx context.Context, in lease, exclusive bool, neede
 	}
 }
 
-// readTimeout bounds a question to the node while a request waits for it.
+// readTimeout bounds a read from the node.
 const readTimeout = 10 * time.Second
 
-// readEnd asks the chain for a session's real end; the estimate serves where it
-// does not answer.
+// readEnd reads an opened session from the chain, with its real end. If that fails, it
+// estimates the end from the time of the call.
 func (m *Manager) readEnd(ctx context.Context, id string, length time.Duration, called time.Time) ChainSession {
 	c, err := m.get(context.WithoutCancel(ctx), id)
 	if err != nil || c.EndsAt.IsZero() {
-		m.opts.Logger.Warn("session's end not read from the chain, estimated", "session_id", id, "error", err)
+		m.opts.Logger.Warn("session not read from the chain, its end is estimated", "session_id", id, "error", err)
 		c = ChainSession{OpenedAt: called, EndsAt: called.Add(length)}
 	}
 	c.ID = id
 	return c
 }
 
+// get reads a session from the chain, with its ids in canonical form.
 func (m *Manager) get(ctx context.Context, id string) (ChainSession, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -271,7 +276,7 @@ func (m *Manager) get(ctx context.Context, id string) (ChainSession, error) {
 	return c, err
 }
 
-// complete puts an opened session into its row, or into one of its own.
+// complete writes an opened session into its intent's row, or into a row of its own.
 func (m *Manager) complete(ctx context.Context, in lease, asked OpenRequest, c ChainSession) {
 	m.opts.failpoint("before-complete")
 	serves := m.compare(asked, c)
@@ -281,16 +286,16 @@ func (m *Manager) complete(ctx context.Context, in lease, asked OpenRequest, c C
 		return err
 	})
 	if written && !took {
-		// A reconciler was faster, and has found this session or another one.
+		// The reconciler was faster, and has adopted this session or another one.
 		m.write(ctx, "complete", func(ctx context.Context) error {
 			return m.store.insertOrphan(ctx, in.id+"-2", in, c, m.opts.CloseAfter)
 		})
 	}
 }
 
-// write repeats a write that may be repeated until it is done, for at most a
-// lease. What is not written then, the reconciler finds out.
-func (m *Manager) write(ctx context.Context, what string, fn func(context.Context) error) (written bool) {
+// write repeats an idempotent write until it succeeds, for at most a lease. It reports
+// whether it has succeeded. If not, the reconciler finds out what was opened.
+func (m *Manager) write(ctx context.Context, name string, fn func(context.Context) error) (written bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.opts.Lease)
 	defer cancel()
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
@@ -299,12 +304,13 @@ func (m *Manager) write(ctx context.Context, what string, fn func(context.Contex
 			return true
 		}
 		if ctx.Err() != nil {
-			m.opts.Logger.Error("session's row not written, left to the reconciler", "what", what, "error", err)
+			m.opts.Logger.Error("session's row not written, left to the reconciler", "write", name, "error", err)
 			return false
 		}
 		_ = retry.Sleep(ctx, retry.Jitter(pause))
 	}
 }
 
-// errorText is an error as it is stored: bounded, and what PostgreSQL takes.
+// errorText returns the text of an error as it is stored: of limited length, and valid for
+// PostgreSQL.
 func errorText(err error) string { return text.Truncate(err.Error(), 500) }

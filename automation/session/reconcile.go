@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// batch is how many rows a statement of the maintenance takes at most.
+// batch is how many rows a statement of the maintenance reads at most.
 const batch = 32
 
 // reconcile looks for opens of unknown outcome among the wallet's sessions.
@@ -32,29 +32,29 @@ func (m *Manager) reconcile(ctx context.Context) error {
 	}
 	slices.SortFunc(called, func(a, b row) int { return a.CalledAt.Compare(b.CalledAt.Time) })
 	found, err := m.orphans(work, called[0].CalledAt.Time)
-	// What the node took to answer must not be missing for the writes.
+	// The writes get a time limit of their own, however long the node has taken.
 	write, stop := m.detached(ctx)
 	defer stop()
 	if err == nil {
 		return errors.Join(append(errs, m.adopt(write, token, called, found))...)
 	}
-	held := make([]lease, len(called))
-	least := called[0].Attempts
+	leases := make([]lease, len(called))
+	attempts := called[0].Attempts // the smallest
 	for i, r := range called {
-		held[i], least = lease{r.ID, token}, min(least, r.Attempts)
+		leases[i], attempts = lease{r.ID, token}, min(attempts, r.Attempts)
 	}
-	if !errors.Is(err, errNode) || work.Err() != nil { // it is not the node's fault: whoever comes next
-		return errors.Join(append(errs, err, m.store.release(write, held))...)
+	if !errors.Is(err, errNode) || work.Err() != nil { // not the node's fault: a replica may try again at once
+		return errors.Join(append(errs, err, m.store.release(write, leases))...)
 	}
-	errs = append(errs, m.store.unreachable(write, held, backoff(least, 500*time.Millisecond, 5*time.Second), errorText(err)))
+	errs = append(errs, m.store.unreachable(write, leases, backoff(attempts, 500*time.Millisecond, 5*time.Second), errorText(err)))
 	for _, r := range called {
 		m.queues.wake(pool{r.OwnerID, r.ModelID}, errStuck)
 	}
 	return errors.Join(append(errs, fmt.Errorf("session: reconcile %d opens of unknown outcome: %w", len(called), err))...)
 }
 
-// failUncalled ends the intents whose opener never came to ask the node, and
-// returns the others.
+// failUncalled fails the intents whose opener stopped before it called the node. It
+// returns the others, for which the node was called.
 func (m *Manager) failUncalled(ctx context.Context, token string, rows []row) (called []row, errs []error) {
 	write, stop := m.detached(ctx)
 	defer stop()
@@ -72,7 +72,8 @@ func (m *Manager) failUncalled(ctx context.Context, token string, rows []row) (c
 	return called, errs
 }
 
-// adopt gives each intent the session that it opened, and puts the others back.
+// adopt writes into each row the session that its intent has opened, and requeues the
+// intents without one.
 func (m *Manager) adopt(ctx context.Context, token string, rows []row, orphans []ChainSession) error {
 	var errs []error
 	for _, r := range rows {
@@ -86,7 +87,7 @@ func (m *Manager) adopt(ctx context.Context, token string, rows []row, orphans [
 			errs = append(errs, err)
 			if took {
 				m.opts.Observe(Event{Kind: Adopted})
-				m.opts.Logger.Warn("a session whose open was of unknown outcome was found and adopted", "intent", r.ID, "session_id", c.ID, "model_id", c.ModelID)
+				m.opts.Logger.Warn("found and adopted the session of an open of unknown outcome", "intent", r.ID, "session_id", c.ID, "model_id", c.ModelID)
 				m.queues.wake(p, nil)
 				continue
 			}
@@ -95,18 +96,18 @@ func (m *Manager) adopt(ctx context.Context, token string, rows []row, orphans [
 		errs = append(errs, err)
 		if state == stateLost || state == stateFailed {
 			m.opts.Observe(Event{Kind: GivenUp, Result: state})
-			m.opts.Logger.Warn("an open of unknown outcome came to nothing so far", "intent", r.ID, "model_id", r.ModelID, "state", state)
+			m.opts.Logger.Warn("found no session of an open of unknown outcome", "intent", r.ID, "model_id", r.ModelID, "state", state)
 		}
 		m.queues.wake(p, nil)
 	}
 	return errors.Join(errs...)
 }
 
-// errNode marks the errors of the node where the database has its own.
+// errNode marks errors of the node, to tell them from those of the database.
 var errNode = errors.New("the node does not list the wallet's sessions")
 
-// orphans are the wallet's sessions since about then that no row has, no client
-// has named, and the host does not call its own.
+// orphans returns the wallet's sessions that were opened since then, or up to clockSkew
+// before, and that no row has, no client has named and the host has not opened.
 func (m *Manager) orphans(ctx context.Context, since time.Time) ([]ChainSession, error) {
 	ask, cancel := context.WithTimeout(ctx, m.opts.Lease)
 	defer cancel()
@@ -127,7 +128,7 @@ func (m *Manager) orphans(ctx context.Context, since time.Time) ([]ChainSession,
 	if err != nil {
 		return nil, err
 	}
-	left := list[:0]
+	orphans := list[:0]
 	for _, c := range list {
 		if known[c.ID] || named[c.ID] {
 			continue
@@ -139,25 +140,24 @@ func (m *Manager) orphans(ctx context.Context, since time.Time) ([]ChainSession,
 			}
 		}
 		if !foreign {
-			left = append(left, c)
+			orphans = append(orphans, c)
 		}
 	}
-	return left, nil
+	return orphans, nil
 }
 
-// The wallet is compared with the rows every auditInterval, as far back as a
-// session may last.
+// How the wallet's sessions are compared with the rows.
 const (
-	auditInterval = 10 * time.Minute
-	auditWindow   = 25 * time.Hour
-	foreignKept   = 2 * auditWindow
+	auditInterval = 10 * time.Minute // how often
+	auditWindow   = 25 * time.Hour   // how far back: longer than a session may last
+	foreignKept   = 2 * auditWindow  // how long the ids of foreign sessions are kept
 )
 
-// audit counts the wallet's open sessions that no row explains, for operators
-// to look at: they are paid and serve nobody. None is adopted.
+// audit counts the wallet's open sessions that have no row. They are paid and serve
+// nobody, so operators should look at them. None is adopted.
 func (m *Manager) audit(ctx context.Context) error {
-	mine, err := m.store.takeAudit(ctx, auditInterval)
-	if !mine || err != nil {
+	isDue, err := m.store.takeAudit(ctx, auditInterval)
+	if !isDue || err != nil {
 		return err
 	}
 	now := m.opts.Now()

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// releasers is how many statements at once release leases. More than one, so
-// that a connection that hangs keeps no other lease.
+// releasers is how many goroutines release leases. There is more than one so that a
+// connection that hangs does not delay all releases.
 const releasers = 4
 
-// releaseDue releases what is due, with one statement, or two if sessions are to cool
-// down. What the database does not take, such as a row that another transaction has
-// locked, is tried again until the lease has ended by itself.
+// releaseDue releases the leases that are due, with one statement, and a second one if
+// sessions must cool down. If that fails, or another transaction has locked a row, it is
+// repeated until the lease has ended by itself.
 func (lm *leaseManager) releaseDue(ctx context.Context) error {
 	lm.mu.Lock()
 	due := lm.due
@@ -31,45 +31,45 @@ func (lm *leaseManager) releaseDue(ctx context.Context) error {
 		if len(list) == 0 {
 			continue
 		}
-		left, err := lm.store.releaseUnlocked(ctx, leases, busy)
+		unreleased, err := lm.store.releaseUnlocked(ctx, leases, busy)
 		if err != nil {
-			left = leases
+			unreleased = leases
 		}
 		errs = append(errs, err)
-		lm.noteReleased(list, left)
+		lm.noteReleased(list, unreleased)
 	}
 	return errors.Join(errs...)
 }
 
-// noteReleased forgets the leases that have been released. Those that are left are
-// due again, later.
-func (lm *leaseManager) noteReleased(list []*heldLease, left []lease) {
-	var again []*heldLease
+// noteReleased removes the leases that have been released. After a pause, the unreleased
+// ones are due again.
+func (lm *leaseManager) noteReleased(list []*heldLease, unreleased []lease) {
+	var retries []*heldLease
 	pause := time.Duration(0)
 	for _, h := range list {
 		lm.mu.Lock()
-		mine := lm.held[h.id] == h
+		isHeld, isReleased := lm.held[h.id] == h, !slices.Contains(unreleased, h.lease)
 		switch {
-		case !mine:
-		case slices.Contains(left, h.lease):
+		case !isHeld: // it has ended by itself
+		case !isReleased:
 			h.attempts++
 			pause = backoff(h.attempts, pollInterval, time.Second)
-			again = append(again, h)
+			retries = append(retries, h)
 		default:
 			lm.remove(h.id)
 		}
 		lm.mu.Unlock()
-		if mine && !slices.Contains(left, h.lease) {
+		if isHeld && isReleased {
 			lm.onReleased(h.row)
 		}
 	}
-	if len(again) == 0 {
+	if len(retries) == 0 {
 		return
 	}
 	time.AfterFunc(pause, func() {
 		lm.mu.Lock()
 		defer lm.mu.Unlock()
-		for _, h := range again {
+		for _, h := range retries {
 			if lm.held[h.id] == h {
 				lm.due = append(lm.due, h)
 			}
@@ -78,7 +78,7 @@ func (lm *leaseManager) noteReleased(list []*heldLease, left []lease) {
 	})
 }
 
-// releaseLoop releases leases, all that are due at a time.
+// releaseLoop releases the leases that are due until ctx ends.
 func (m *Manager) releaseLoop(ctx context.Context) {
 	for {
 		select {
@@ -90,22 +90,24 @@ func (m *Manager) releaseLoop(ctx context.Context) {
 	}
 }
 
-// releaseDue is the leaseManager's, within the time that a write may take.
+// releaseDue calls leaseManager.releaseDue within the time limit of a write.
 func (m *Manager) releaseDue(ctx context.Context) {
 	ctx, cancel := m.detached(ctx)
 	defer cancel()
 	if err := m.leases.releaseDue(ctx); err != nil {
-		m.opts.Logger.Warn("sessions not released yet, trying again", "lease", m.opts.Lease, "error", err)
+		m.opts.Logger.Warn("sessions not released, trying again until their leases end", "lease", m.opts.Lease, "error", err)
 	}
 }
 
-// noteLoopsEnded makes whoever ends a use from now on release the lease itself.
+// noteLoopsEnded records that no loop releases leases any more. A request that ends from
+// now on must release its lease itself.
 func (lm *leaseManager) noteLoopsEnded() {
 	lm.mu.Lock()
 	defer lm.mu.Unlock()
 	lm.loopsEnded = true
 }
 
+// haveLoopsEnded reports whether noteLoopsEnded was called.
 func (lm *leaseManager) haveLoopsEnded() bool {
 	lm.mu.Lock()
 	defer lm.mu.Unlock()

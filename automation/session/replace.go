@@ -10,10 +10,10 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Verify asks the chain about the session, which costs nothing. It returns nil
-// where the session is open, and ErrEnded where its end has passed, it was
-// closed before, or the chain does not know it. Any other error says that the
-// node cannot tell, and nothing should be concluded.
+// Verify asks the chain whether the session is open, which costs nothing. It returns nil
+// if it is, and ErrEnded if its end has passed, it was closed, or the chain does not know
+// it. Any other error means that the node could not answer, and says nothing about the
+// session.
 func (c *Claim) Verify(ctx context.Context) error {
 	s, err := c.m.get(ctx, c.SessionID())
 	switch {
@@ -29,20 +29,20 @@ func (c *Claim) Verify(ctx context.Context) error {
 	return nil
 }
 
-// Replacement says what is to take a session's place.
+// Replacement says which session is wanted in the place of another.
 type Replacement struct {
-	// AnotherProvider asks for a session of another provider than the present one's.
+	// AnotherProvider asks for a session of another provider.
 	AnotherProvider bool
 }
 
-// Replace claims another session of the same user and model for a request whose
-// session does not work: an idle one, or else one that is opened for it, which
-// is not charged to the user but has limits of its own. The old claim is held
-// meanwhile; its holder retires and releases it once it has the new one.
+// Replace claims another session of the same user and model for a request whose session
+// does not work. It claims an idle session, or else opens one, which is not charged to the
+// user but has limits of its own. The old claim stays valid; its holder must still release
+// it.
 //
-// Errors are *BudgetError, *UnavailableError, ErrNotRunning, the context's, the
-// database's, or say that the request has caused an open already, or that the
-// node chooses no other provider. The old claim is then all that the request has.
+// The error is a *BudgetError, an *UnavailableError, ErrNotRunning, the context's or the
+// database's. Other errors say that the request has already caused an open, or that the
+// node cannot be made to choose another provider.
 func (m *Manager) Replace(ctx context.Context, old *Claim, r Replacement) (*Claim, error) {
 	c, paid, err := m.replace(ctx, old, r)
 	e := Event{Kind: Replaced, Result: "idle"}
@@ -82,7 +82,7 @@ func (m *Manager) replace(ctx context.Context, old *Claim, r Replacement) (c *Cl
 	return c, true, err
 }
 
-// claimIdle takes an idle session of a pool for a request that does not wait.
+// claimIdle claims an idle session of a pool, or returns nil if there is none.
 func (m *Manager) claimIdle(ctx context.Context, p pool, req Request, paid bool) (*Claim, error) {
 	dbCtx, cancel := keepDeadline(ctx)
 	defer cancel()
@@ -103,8 +103,8 @@ func (m *Manager) claimIdle(ctx context.Context, p pool, req Request, paid bool)
 	return m.claimed(ctx, r, req, lease{r.ID, c.token}, sentAt, paid)
 }
 
-// openReplacement has one session opened and claims it. Whatever becomes of it
-// is the pool's: a request that cannot wait for it leaves it to the next.
+// openReplacement opens one session and claims it. If the request stops waiting, the
+// session remains in the pool for later requests.
 func (m *Manager) openReplacement(ctx context.Context, p pool, req Request, old *Claim) (*Claim, error) {
 	r := reserveRequest{claimRequest: claimRequest{pool: p}, user: old.row.UserID, omitProvider: req.OmitProvider,
 		duration: req.Duration, purpose: purposeReplacement, replaces: old.row.ID}
@@ -114,7 +114,7 @@ func (m *Manager) openReplacement(ctx context.Context, p pool, req Request, old 
 	if r.omitProvider != "" {
 		r.omit = []string{r.omitProvider}
 	}
-	work := &soloOpen{needed: func(context.Context) bool { return ctx.Err() == nil }, result: make(chan error, 1)}
+	opening := &soloOpen{needed: func(context.Context) bool { return ctx.Err() == nil }, result: make(chan error, 1)}
 	timeout := time.NewTimer(m.opts.AcquireTimeout)
 	defer timeout.Stop()
 	poll := time.NewTicker(100 * time.Millisecond)
@@ -137,13 +137,14 @@ func (m *Manager) openReplacement(ctx context.Context, p pool, req Request, old 
 			case len(res.opens) == 0 && res.refused != nil && (!r.inUseMayLinger || res.refused.Limit != LimitSessions):
 				return nil, res.refused
 			}
-			m.openAll(r, res.opens, sentAt, work)
-			// Without an intent there is an idle session, which may be another
-			// request's a moment later, or a successor, which is waited for as well.
+			m.openAll(r, res.opens, sentAt, opening)
+			// Without an intent there is either an idle session or a successor. The
+			// successor is waited for. The idle session may go to another request, so
+			// this one must be able to reserve again.
 			reserved = len(res.opens) > 0 || res.Idle == 0 && res.refused == nil
 		}
 		select {
-		case err := <-work.result:
+		case err := <-opening.result:
 			if err != nil {
 				return nil, m.unavailable(err)
 			}
@@ -156,8 +157,8 @@ func (m *Manager) openReplacement(ctx context.Context, p pool, req Request, old 
 			return nil, ErrNotRunning
 		}
 		c, err := m.claimIdle(ctx, p, req, old.paid)
-		// Looked at last: the session may have been opened since the search for it began.
-		old.paid = old.paid || work.called.Load()
+		// Read after the claim, because the node may have been called meanwhile.
+		old.paid = old.paid || opening.called.Load()
 		if c != nil {
 			c.paid = old.paid
 		}

@@ -2,24 +2,24 @@ package session
 
 import "time"
 
-// sessionUse is what a replica remembers of a session that it has used.
+// sessionUse is what this replica remembers of a session that it has used.
 type sessionUse struct {
-	claimedAt time.Time // when it was last claimed, as the database has it
-	endedAt   time.Time // when its last request ended, on our clock
-	sharedAt  time.Time // when another replica was last seen to need it
+	claimedAt time.Time // when this replica last claimed it, on the database's clock
+	endedAt   time.Time // when its last request ended, on this replica's clock
+	sharedAt  time.Time // when another replica was last seen to need it, on this replica's clock
 }
 
-// noteUse notes that a request has claimed a session. It reports whether the session
-// is this replica's own, because it has used it before and no other one has needed it
-// lately, and whether the request follows another one here so closely that lingering
-// saves something. The caller holds the lock.
-func (lm *leaseManager) noteUse(r *row) (own, follows bool) {
+// noteUse records that a request has claimed a session. It reports whether the session is
+// unshared: this replica has used it before, and no other replica has needed it lately.
+// It also reports whether the request follows another one of this replica so closely that
+// lingering would have saved its claim. The caller holds the lock.
+func (lm *leaseManager) noteUse(r *row) (unshared, follows bool) {
 	if lm.linger == 0 || r.LastUsedAt.IsZero() {
 		return false, false
 	}
 	now, u := lm.now(), lm.uses[r.ID]
 	known := !u.claimedAt.IsZero()
-	if known && !u.claimedAt.Equal(r.UsedBefore.Time) {
+	if known && !u.claimedAt.Equal(r.UsedBefore.Time) { // another replica has claimed it since
 		u.sharedAt = now
 	}
 	u.claimedAt = r.LastUsedAt.Time
@@ -32,8 +32,8 @@ func (lm *leaseManager) noteUse(r *row) (own, follows bool) {
 		}
 		lm.pruned = len(lm.uses)
 	}
-	own = known && now.Sub(u.sharedAt) > sharedMemory
-	return own, own && now.Sub(u.endedAt) <= lm.linger
+	unshared = known && now.Sub(u.sharedAt) > sharedMemory
+	return unshared, unshared && now.Sub(u.endedAt) <= lm.linger
 }
 
 // updateUse changes what is remembered of a session. The caller holds the lock.

@@ -8,19 +8,20 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// dueWork is what a round of maintenance has to do.
+// dueWork says what a round of maintenance has to do.
 type dueWork struct {
-	Unresolved bool `db:"unresolved"` // opens of unknown outcome
-	Failures   bool `db:"failures"`   // of providers, that count
-	Expiring   bool `db:"expiring"`   // sessions that may need a successor
-	Audit      bool `db:"audit"`
-	Ended      bool `db:"ended"` // sessions to be closed
+	Unresolved bool `db:"unresolved"` // look for opens of unknown outcome
+	Failures   bool `db:"failures"`   // read the failures of providers
+	Expiring   bool `db:"expiring"`   // renew sessions that are about to end
+	Audit      bool `db:"audit"`      // compare the wallet with the rows
+	Ended      bool `db:"ended"`      // close sessions
 }
 
-// due reports what there is to do, by one statement: mostly there is nothing, and every replica
-// asks all the time. What it reports may have been done by another replica since.
+// due reports what a round has to do. It is a single statement, because every replica asks
+// in each round and mostly there is nothing to do. Another replica may have done the work
+// when due returns.
 func (s *store) due(ctx context.Context, ahead, closeAfter time.Duration) (dueWork, error) {
-	ahead = ahead.Truncate(time.Minute) + time.Minute // moves with the requests; the texts must stay few
+	ahead = ahead.Truncate(time.Minute) + time.Minute // whole minutes, so that there are few different statements
 	list, err := sqldb.Look[dueWork](ctx, s.db, "sessions.due", fmt.Sprintf(`SELECT
 		EXISTS (SELECT 1 FROM automation_sessions
 			WHERE state IN ('`+stateOpening+`', '`+stateUnknown+`', '`+stateLost+`') AND next_at <= {now} AND `+leaseFree+`) AS unresolved,
@@ -37,8 +38,8 @@ func (s *store) due(ctx context.Context, ahead, closeAfter time.Duration) (dueWo
 	return list[0], nil
 }
 
-// takeUnresolved leases intents whose outcome nobody knows: those of unknown
-// outcome, and those whose opener has let its lease end.
+// takeUnresolved leases intents that are due to be looked for: those of unknown outcome,
+// those that are lost, and those whose opener has let the lease end.
 func (s *store) takeUnresolved(ctx context.Context, token string, limit int) ([]row, error) {
 	return sqldb.Write(ctx, s.db, "sessions.take_unresolved", func(tx *sqldb.Tx) ([]row, error) {
 		var rows []row
@@ -52,8 +53,9 @@ func (s *store) takeUnresolved(ctx context.Context, token string, limit int) ([]
 	})
 }
 
-// requeue puts an intent back to be looked for again, or gives it up for lost
-// once timeout has passed, or for failed once it would have ended.
+// requeue releases an intent that was not found, to be looked for again after pause. After
+// timeout it becomes lost, and failed when its session would have ended. It returns the
+// new state, or "" if the lease was lost.
 func (s *store) requeue(ctx context.Context, l lease, timeout, pause time.Duration) (state string, err error) {
 	return sqldb.Write(ctx, s.db, "sessions.requeue", func(tx *sqldb.Tx) (string, error) {
 		var state string
@@ -68,8 +70,8 @@ func (s *store) requeue(ctx context.Context, l lease, timeout, pause time.Durati
 	})
 }
 
-// unreachable puts intents back because nobody could look for them. They are
-// not given up on that account.
+// unreachable releases intents because the node could not be asked about them. It leaves
+// their state as it is.
 func (s *store) unreachable(ctx context.Context, list []lease, pause time.Duration, text string) error {
 	ids, tokens := split(list)
 	return s.exec(ctx, "sessions.unreachable", `UPDATE automation_sessions
@@ -77,19 +79,19 @@ func (s *store) unreachable(ctx context.Context, list []lease, pause time.Durati
 		WHERE id IN {each $1} AND lease_token IN {each $2}`, ids, tokens, text, pause.Seconds())
 }
 
-// closed ends a session's row.
+// closed records that a session is closed on the chain.
 func (s *store) closed(ctx context.Context, l lease) error {
 	return s.exec(ctx, "sessions.closed", `UPDATE automation_sessions
 		SET state = '`+stateClosed+`', closed_at = {now}, last_error = '', `+clearLease+` WHERE id = $1 AND lease_token = $2`, l.id, l.token)
 }
 
-// notClosed puts a session back to be closed later.
+// notClosed releases a session that was not closed, to be closed after pause.
 func (s *store) notClosed(ctx context.Context, l lease, pause time.Duration, text string) error {
 	return s.exec(ctx, "sessions.not_closed", `UPDATE automation_sessions
 		SET next_at = {in $3}, last_error = $4, `+clearLease+` WHERE id = $1 AND lease_token = $2`, l.id, l.token, pause.Seconds(), text)
 }
 
-// updateExpiry puts the chain's end in the place of an estimate that was too early.
+// updateExpiry replaces an estimated end by the chain's end, and releases the session.
 func (s *store) updateExpiry(ctx context.Context, l lease, c ChainSession, closeAfter time.Duration) error {
 	return s.exec(ctx, "sessions.update_expiry", `UPDATE automation_sessions
 		SET provider = $3, ends_at = {unix $4}, next_at = {unix $5}, `+clearLease+` WHERE id = $1 AND lease_token = $2`,
@@ -110,7 +112,8 @@ func (s *store) expiring(ctx context.Context, ahead, closeAfter time.Duration, l
 	})
 }
 
-// idle counts the unowned sessions of a model that are ready or on their way.
+// idle counts the sessions of a model that no user owns, idle or being opened, which end
+// later than ahead.
 func (s *store) idle(ctx context.Context, model string, ahead time.Duration) (int, error) {
 	return sqldb.Read(ctx, s.db, "sessions.idle", func(tx *sqldb.Tx) (int, error) { return s.idleIn(tx, model, ahead) })
 }
@@ -122,15 +125,15 @@ func (s *store) idleIn(tx *sqldb.Tx, model string, ahead time.Duration) (n int, 
 	if err != nil || n > 0 {
 		return n, err
 	}
-	// One that failed within a minute counts as well: the node is not asked for
-	// the same thing at every round, by every replica.
+	// An open that failed within the last minute counts as well. Otherwise every replica
+	// would ask the node again in each round.
 	err = tx.Get(&n, `SELECT count(*) FROM automation_sessions
 		WHERE state = '`+stateFailed+`' AND `+finished+` AND closed_at > {in -60} AND owner_id = '' AND user_id = '' AND model_id = $1`, model)
 	return n, err
 }
 
-// forget removes what serves nobody any more: notes of foreign sessions that
-// have ended, failures that no longer count, and places of dead waiters.
+// forget deletes rows that nobody needs any more: foreign sessions that have ended,
+// providers' failures that do not count any more, and places of requests that have gone.
 func (s *store) forget(ctx context.Context) error {
 	_, err := sqldb.Write(ctx, s.db, "sessions.forget", func(tx *sqldb.Tx) (int64, error) {
 		if _, err := tx.Exec(`DELETE FROM automation_foreign_sessions WHERE seen_at < {in -$1}`, foreignKept.Seconds()); err != nil {

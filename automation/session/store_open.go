@@ -7,10 +7,10 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// complete makes an intent a session. It works with the lease, and without it
-// as long as the row has no session: what the node opened must be in a row,
-// however late the news. It returns false if the row has a session, or another
-// row has this one. A session that is not what was asked for serves nobody.
+// complete writes the session that an intent has opened into its row. It does so even if
+// the lease was lost, as long as the row has no session, because every session that the
+// node has opened must be in a row. It returns false if the row has a session already, or
+// another row has this session. If serves is false, the session goes to the state ending.
 func (s *store) complete(ctx context.Context, l lease, c ChainSession, serves bool, closeAfter time.Duration) (bool, error) {
 	state, reason := stateOpen, ""
 	if !serves {
@@ -23,13 +23,13 @@ func (s *store) complete(ctx context.Context, l lease, c ChainSession, serves bo
 			AND (lease_token = $2 OR state <> '`+stateOpening+`')`,
 		l.id, l.token, c.ID, c.Provider, c.OpenedAt.Unix(), c.EndsAt.Unix(), c.EndsAt.Add(closeAfter).Unix(), state, reason)
 	if sqldb.IsConstraint(err) {
-		return false, nil // session_id is unique: another row has it
+		return false, nil // session_id is unique: another row has the session
 	}
 	return n > 0, err
 }
 
-// insertOrphan writes a row for a session whose intent has got another one
-// meanwhile. It does nothing where a row has the session.
+// insertOrphan writes a row of its own for a session whose intent's row has got another
+// session meanwhile. It does nothing if a row has the session already.
 func (s *store) insertOrphan(ctx context.Context, id string, of lease, c ChainSession, closeAfter time.Duration) error {
 	return s.exec(ctx, "sessions.insert_orphan", `INSERT INTO automation_sessions
 			(id, session_id, model_id, owner_id, user_id, charged_at, duration, purpose, state, provider, created_at, called_at, opened_at, ends_at, next_at)
@@ -38,14 +38,15 @@ func (s *store) insertOrphan(ctx context.Context, id string, of lease, c ChainSe
 		id, c.ID, c.Provider, c.OpenedAt.Unix(), c.EndsAt.Unix(), c.EndsAt.Add(closeAfter).Unix(), of.id)
 }
 
-// fail ends an intent of which it is certain that nothing was opened.
+// fail ends an intent that has certainly opened nothing.
 func (s *store) fail(ctx context.Context, l lease, reason, text string) error {
 	return s.exec(ctx, "sessions.fail", `UPDATE automation_sessions
 		SET state = '`+stateFailed+`', reason = $3, last_error = $4, closed_at = {now}, replaces = NULL, `+clearLease+`
 		WHERE id = $1 AND lease_token = $2 AND session_id IS NULL`, l.id, l.token, reason, text)
 }
 
-// markUnknown gives an intent to the reconciler, which looks at it at once.
+// markUnknown records that the outcome of an open is unknown. The reconciler then takes
+// over.
 func (s *store) markUnknown(ctx context.Context, l lease, text string) error {
 	return s.exec(ctx, "sessions.mark_unknown", `UPDATE automation_sessions
 		SET state = '`+stateUnknown+`', reason = '', unknown_at = COALESCE(unknown_at, {now}), next_at = {now}, last_error = $3, `+clearLease+`

@@ -7,26 +7,27 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// place is the place of a replica's first waiting request in the queue of all
-// replicas. The zero place is that of a request that does not wait yet.
+// place is the place of a queue's head in the queue of all replicas. The zero place is
+// that of a request that does not wait yet.
 type place struct {
-	id      string        // of its waitQueue, empty while it does not wait
-	waited  time.Duration // for how long, by this replica's clock
-	next    time.Duration // for how long the request behind it has waited, negative: there is none
-	omit    string
-	session string // the only session that will do, or empty
+	id      string        // of its waitQueue; empty if the request does not wait
+	waited  time.Duration // how long the head has waited, by this replica's clock
+	next    time.Duration // how long the request behind it has waited; negative if there is none
+	omit    string        // the provider that the request omits, or empty
+	session string        // the id of the only session that the request accepts, or empty
 }
 
-// tolerance is how much later than another a request may have come and still be
-// served before it: whoever waits in another replica is only found by looking.
+// tolerance is how much later than a request of another replica a request may come and
+// still be served before it, because a replica sees the others' requests only when it asks.
 const tolerance = 500 * time.Millisecond
 
-// placeTimeout is how long a place is kept for a waiter that does not look
-// again. It is longer than any pause between two looks.
+// placeTimeout is how long a place is kept for a waiter that does not ask again. It is
+// longer than any pause between two attempts.
 const placeTimeout = 5 * time.Second
 
-// save writes the place down for those who come later, or, once the request is
-// served, hands it to the one behind it.
+// save writes the place of a request, so that later requests of other replicas see it.
+// If the request was served, it writes the place of the request behind it, or removes the
+// place.
 func (p place) save(tx *sqldb.Tx, of pool, served bool) error {
 	waited := p.waited
 	if served {
@@ -42,6 +43,7 @@ func (p place) save(tx *sqldb.Tx, of pool, served bool) error {
 	return err
 }
 
+// remove removes the place.
 func (p place) remove(tx *sqldb.Tx) error {
 	if p.id == "" {
 		return nil
@@ -50,7 +52,7 @@ func (p place) remove(tx *sqldb.Tx) error {
 	return err
 }
 
-// leaveQueue gives up the place of a queue in which nobody waits any more.
+// leaveQueue removes the place of a queue in which no request waits any more.
 func (s *store) leaveQueue(ctx context.Context, id string) error {
 	return s.exec(ctx, "sessions.leave_queue", `DELETE FROM automation_waiters WHERE id = $1`, id)
 }

@@ -7,7 +7,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// limits are the caps that a reservation obeys.
+// limits are the limits that a reservation obeys. Zero means no limit, except for the
+// replacements.
 type limits struct{ perUser, perHour, perDay, total, replacements, allReplacements int }
 
 func (m *Manager) limits() limits {
@@ -15,15 +16,16 @@ func (m *Manager) limits() limits {
 		m.opts.MaxReplacementsPerHour, m.opts.MaxReplacementsPerHourTotal}
 }
 
-// quota returns how many sessions the user may open now. If none, it says what
-// forbids it for longest. The pool has that many sessions already, or soon.
+// quota returns how many sessions the user may open now. If it is none, refused is the
+// limit that forbids it for longest. inPool is how many sessions the pool has, with its
+// opens under way.
 func (s *store) quota(tx *sqldb.Tx, r reserveRequest, l limits, inPool int) (n int, refused *BudgetError, err error) {
 	n = math.MaxInt
-	limit := func(name string, most, allowed int, seconds float64) {
+	apply := func(name string, maximum, allowed int, retrySeconds float64) {
 		n = min(n, max(allowed, 0))
-		retry := max(time.Second, time.Duration(math.Ceil(seconds))*time.Second)
+		retry := max(time.Second, time.Duration(math.Ceil(retrySeconds))*time.Second)
 		if allowed <= 0 && (refused == nil || retry > refused.RetryAfter) {
-			refused = &BudgetError{Limit: name, Max: most, RetryAfter: retry}
+			refused = &BudgetError{Limit: name, Max: maximum, RetryAfter: retry}
 		}
 	}
 	if l.total > 0 {
@@ -35,14 +37,14 @@ func (s *store) quota(tx *sqldb.Tx, r reserveRequest, l limits, inPool int) (n i
 		if err := tx.Get(&c, `SELECT count(*) AS n, COALESCE(MIN({until ends_at}), 5) AS retry FROM automation_sessions WHERE `+live); err != nil {
 			return 0, nil, err
 		}
-		limit(LimitTotal, l.total, l.total-c.N, c.Retry)
+		apply(LimitTotal, l.total, l.total-c.N, c.Retry)
 	}
 	if r.user == "" {
 		return n, refused, nil
 	}
 	var window time.Duration
 	switch {
-	case r.purpose == purposeReplacement: // it has a quota of its own
+	case r.purpose == purposeReplacement: // it is not charged and has other limits
 	case l.perDay > 0:
 		window = day
 	case l.perHour > 0:
@@ -53,48 +55,49 @@ func (s *store) quota(tx *sqldb.Tx, r reserveRequest, l limits, inPool int) (n i
 		return 0, nil, err
 	}
 	if l.perUser > 0 {
-		limit(LimitSessions, l.perUser, placesFor(r, l.perUser-c.Placed, inPool), soon.Seconds())
-		limit(LimitSessions, maxOpenPerUser(l.perUser), placesFor(r, maxOpenPerUser(l.perUser)-c.Open, inPool), c.Free)
+		apply(LimitSessions, l.perUser, placesFor(r, l.perUser-c.Placed, inPool), soon.Seconds())
+		apply(LimitSessions, maxOpenPerUser(l.perUser), placesFor(r, maxOpenPerUser(l.perUser)-c.Open, inPool), c.Free)
 	}
 	if r.purpose == purposeReplacement {
-		return n, refused, s.replacementQuota(tx, r, l, limit)
+		return n, refused, s.replacementQuota(tx, r, l, apply)
 	}
 	if l.perHour > 0 {
-		limit(LimitHour, l.perHour, l.perHour-c.Hour, c.HourFree)
+		apply(LimitHour, l.perHour, l.perHour-c.Hour, c.HourFree)
 	}
 	if l.perDay > 0 {
-		limit(LimitDay, l.perDay, l.perDay-c.Day, c.DayFree)
+		apply(LimitDay, l.perDay, l.perDay-c.Day, c.DayFree)
 	}
 	return n, refused, nil
 }
 
-// maxOpenPerUser is how many open sessions a user may have in all. Idle ones of other
-// models give way to a new one, but a paid session is kept until its end, because
-// an early close would lock its stake: so there may be as many again.
+// maxOpenPerUser returns how many open sessions a user may have in all. Idle sessions of
+// other models do not prevent a new one. But they are kept until their end, because an
+// early close would lock their stake, so their number must be limited as well.
 func maxOpenPerUser(perUser int) int { return 2 * perUser }
 
-// soon is when to try again where a session may become idle at any moment.
+// soon is when to try again if a session may become idle at any moment.
 const soon = 5 * time.Second
 
 const day = 24 * time.Hour
 
-// userCounts is what a user's limits are held against: their open sessions and those on their
-// way, and the opens that were charged to them lately.
+// userCounts has the counts that a user's limits apply to: their open sessions and opens
+// under way, and the opens that were charged to them lately.
 type userCounts struct {
 	Open     int     `db:"n"`
-	InUse    int     `db:"in_use"`    // of these, in use or being opened
-	Placed   int     `db:"placed"`    // the same, and the idle ones of the model that is asked for
-	Free     float64 `db:"free"`      // seconds until the first is out of the way
-	Hour     int     `db:"hour"`      // opens within the hour
-	HourFree float64 `db:"hour_free"` // seconds until the limit allows one more, if it is used up
-	Day      int     `db:"day"`       // and within the day
-	DayFree  float64 `db:"day_free"`
+	InUse    int     `db:"in_use"`    // of these, sessions in use or being opened
+	Placed   int     `db:"placed"`    // those in use, and the idle sessions of the requested model
+	Free     float64 `db:"free"`      // seconds until the first session does not count any more
+	Hour     int     `db:"hour"`      // opens charged within the last hour
+	HourFree float64 `db:"hour_free"` // seconds until the hour's limit allows one more, if it is used up
+	Day      int     `db:"day"`       // opens charged within the last day
+	DayFree  float64 `db:"day_free"`  // seconds until the day's limit allows one more, if it is used up
 }
 
-// countUser counts in one statement. A session that nobody would be given any more, retired or
-// too near its end, keeps no user from a better one. A successor takes its predecessor's place
-// and does not count next to it. Opens are counted as far back as window. A limit on them allows
-// one more when, of as many as it allows, the newest ones, the oldest leaves the hour or the day.
+// countUser counts a user's sessions and opens in one statement. It leaves out the row
+// replaced, retired sessions and sessions within margin of their end, because no request
+// gets them any more, and a successor until its predecessor has ended. Opens are counted
+// as far back as window. A limit of n opens allows another one when the oldest of the n
+// newest opens leaves the hour or the day.
 func countUser(tx *sqldb.Tx, user, model, replaced string, margin time.Duration, l limits, window time.Duration) (c userCounts, err error) {
 	const inUse = `state IN ('` + stateOpening + `', '` + stateUnknown + `') OR lease_until > {now}`
 	err = tx.Get(&c, `WITH held AS (SELECT count(*) AS n, count(CASE WHEN `+inUse+` THEN 1 END) AS in_use,
@@ -112,8 +115,8 @@ func countUser(tx *sqldb.Tx, user, model, replaced string, margin time.Duration,
 	return c, err
 }
 
-// placesFor returns how many of a user's free places a pool may take. A second
-// session of a model leaves one place for another model.
+// placesFor returns how many of a user's free places a pool may take. A request may take
+// the last free place only for the first session of its model.
 func placesFor(r reserveRequest, free, inPool int) int {
 	if r.purpose != purposeRequest {
 		return free
@@ -124,9 +127,9 @@ func placesFor(r reserveRequest, free, inPool int) int {
 	return max(free-1, min(free, 1))
 }
 
-// replacementQuota counts the sessions that were opened in the place of broken
-// ones within the hour: of the user and model, and in all.
-func (s *store) replacementQuota(tx *sqldb.Tx, r reserveRequest, l limits, limit func(name string, most, allowed int, seconds float64)) error {
+// replacementQuota applies the limits on sessions that were opened in the place of broken
+// ones within the last hour: for the user and model, and for all together.
+func (s *store) replacementQuota(tx *sqldb.Tx, r reserveRequest, l limits, apply func(name string, maximum, allowed int, retrySeconds float64)) error {
 	var c struct {
 		Mine    int     `db:"mine"`
 		All     int     `db:"everybody"`
@@ -139,7 +142,7 @@ func (s *store) replacementQuota(tx *sqldb.Tx, r reserveRequest, l limits, limit
 		FROM automation_sessions WHERE purpose = '`+purposeReplacement+`' AND created_at > {in -3600} AND state <> '`+stateFailed+`'`, r.user, r.model); err != nil {
 		return err
 	}
-	limit(LimitReplacements, l.replacements, l.replacements-c.Mine, c.MyRetry)
-	limit(LimitReplacementsTotal, l.allReplacements, l.allReplacements-c.All, c.Retry)
+	apply(LimitReplacements, l.replacements, l.replacements-c.Mine, c.MyRetry)
+	apply(LimitReplacementsTotal, l.allReplacements, l.allReplacements-c.All, c.Retry)
 	return nil
 }

@@ -8,23 +8,24 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// reserveRequest is what a request that found no idle session asks of the
-// database, and what the maintenance asks that wants one opened.
+// reserveRequest describes a reservation, for a request that has found no idle session or
+// for the maintenance. A reservation claims an idle session, or writes intents to open
+// sessions.
 type reserveRequest struct {
-	claimRequest                 // with a token where an idle session will do
-	named          ID            // the session that the client named, if it did
-	user           string        // who pays, or empty
-	omitProvider   string        // for the node
+	claimRequest                 // without a token, no idle session is claimed
+	named          ID            // for undo: the session that the client has named, or empty
+	user           string        // to whom the open is charged, or empty
+	omitProvider   string        // the provider that the node must not choose, or empty
 	duration       time.Duration // that the user chose
-	ceiling        time.Duration // to which the chain shortens, or zero
+	ceiling        time.Duration // to which the chain shortens sessions; zero if none is known
 	purpose        string
-	replaces       string  // the row whose successor is to be opened
-	demand         *demand // of a queue; nil: one session, or none for a request
-	inUseMayLinger bool    // sessions in use count as idle: they may be in a moment
+	replaces       string  // the row whose successor is opened, or empty
+	demand         *demand // of a queue; nil for a request that must open none, and for a single open of the maintenance
+	inUseMayLinger bool    // sessions in use count as idle, see headView
 	ids            []lease // of the intents that may be written
 }
 
-// newIntents returns the names of as many intents as there may be.
+// newIntents returns ids and tokens for as many intents as a reservation may write.
 func newIntents(d *demand, purpose string) []lease {
 	n := 1
 	switch {
@@ -40,30 +41,30 @@ func newIntents(d *demand, purpose string) []lease {
 	return list
 }
 
-// intent is an open that has been written down.
+// intent is an intended open, written as a row before the node is called.
 type intent struct {
 	lease
-	length time.Duration // to ask of the chain
+	length time.Duration // to ask the node for
 }
 
-// reserveResult is what became of a reserveRequest.
+// reserveResult is the result of a reservation.
 type reserveResult struct {
-	claimed *row
-	opens   []intent
-	// How the pool stands, without the new intents.
-	Live    int          `db:"live"`
-	Idle    int          `db:"idle"`  // of these, in nobody's use
-	Ready   int          `db:"ready"` // idle sessions that were opened for nobody yet
-	Opening int          `db:"opening"`
-	Unknown int          `db:"unknown"`
-	Stuck   int          `db:"stuck"` // unknown, and the node cannot be asked
-	capped  bool         // there are fewer opens than wanted
-	refused *BudgetError // why there may be none at all
+	claimed *row     // nil if no idle session was claimed
+	opens   []intent // the intents that were written
+	// The pool's counts, without the new intents.
+	Live    int          `db:"live"`    // open sessions
+	Idle    int          `db:"idle"`    // of these, sessions that no request uses
+	Ready   int          `db:"ready"`   // idle sessions of the model that belong to no user yet
+	Opening int          `db:"opening"` // opens under way
+	Unknown int          `db:"unknown"` // opens of unknown outcome
+	Stuck   int          `db:"stuck"`   // of these, opens that the node cannot be asked about
+	capped  bool         // a limit allowed fewer opens than the demand
+	refused *BudgetError // the limit that allows no open at all, or nil
 }
 
-// takeIdleQuery is claimQuery for a session that was opened for nobody yet:
-// it becomes the user's and is charged to them.
-const takeIdleQuery = `UPDATE automation_sessions
+// claimReadyQuery is claimQuery for a session that belongs to no user yet, such as a
+// prewarmed one. It becomes the user's and is charged to them.
+const claimReadyQuery = `UPDATE automation_sessions
 	SET lease_token = $1, lease_holder = $2, lease_until = {in $3}, last_used_at = {now},
 		owner_id = $4, user_id = $4, charged_at = {now}
 	WHERE id = (SELECT id FROM automation_sessions
@@ -72,9 +73,9 @@ const takeIdleQuery = `UPDATE automation_sessions
 		ORDER BY ends_at LIMIT 1 {skip})
 	RETURNING ` + claimColumns
 
-// reserve claims what has become idle meanwhile, or writes the intents to open
-// sessions, as many as the caps allow. It runs under the user's lock, so the
-// caps are exact whoever else asks.
+// reserve claims a session that has become idle meanwhile, or writes intents to open
+// sessions, as many as the limits allow. It holds the user's lock, so the limits are exact
+// across replicas.
 func (s *store) reserve(ctx context.Context, r reserveRequest, l limits) (reserveResult, error) {
 	locks := []string{"user:" + r.user}
 	if l.total > 0 || r.purpose == purposeReplacement {
@@ -98,23 +99,23 @@ func (s *store) reserveIn(tx *sqldb.Tx, r reserveRequest, l limits) (res reserve
 	if err := s.countPool(tx, r, &res); err != nil {
 		return res, err
 	}
-	ending := 0
 	if r.inUseMayLinger {
 		res.Idle = res.Live
-	} else if r.demand != nil {
-		ending = r.demand.ending
 	}
 	n := len(r.ids)
 	if r.demand != nil {
 		d := *r.demand
-		d.live, d.idle, d.opening, d.ending = res.Live, res.Idle, res.Opening, ending
+		d.live, d.idle, d.opening = res.Live, res.Idle, res.Opening
+		if r.inUseMayLinger {
+			d.ending = 0 // these count as idle already
+		}
 		n = min(n, d.opens())
 	}
 	if res.Unknown > 0 || n == 0 {
-		return res, nil // nothing more before it is known what was opened
+		return res, nil // no further open while the outcome of another is unknown
 	}
 	if r.purpose == purposeReplacement && res.Idle > 0 {
-		return res, nil // another transaction has locked it for a moment
+		return res, nil // the idle session is locked by another transaction, mostly for a moment
 	}
 	if r.purpose == purposePrewarm {
 		if ready, err := s.idleIn(tx, r.model, r.margin); ready > 0 || err != nil {
@@ -126,11 +127,11 @@ func (s *store) reserveIn(tx *sqldb.Tx, r reserveRequest, l limits) (res reserve
 		return res, err
 	}
 	if allowed > 0 && r.owner != "" && r.token != "" && res.Ready > 0 {
-		if res.claimed, err = s.claimWith(tx, takeIdleQuery, r.claimRequest, s.coolDown.Seconds()); res.claimed != nil || err != nil {
+		if res.claimed, err = s.claimWith(tx, claimReadyQuery, r.claimRequest, s.coolDown.Seconds()); res.claimed != nil || err != nil {
 			return res, err
 		}
 		if r.demand.stalled < r.demand.open {
-			return res, nil // it is locked, mostly for a moment: no reason to pay yet
+			return res, nil // the ready session is locked, mostly for a moment: no reason to pay yet
 		}
 	}
 	res.capped, res.refused = allowed < n, refused
@@ -138,7 +139,7 @@ func (s *store) reserveIn(tx *sqldb.Tx, r reserveRequest, l limits) (res reserve
 	return res, err
 }
 
-// countPool counts the pool's sessions: those that serve, and those on their way.
+// countPool counts the pool's open sessions and its opens.
 func (s *store) countPool(tx *sqldb.Tx, r reserveRequest, res *reserveResult) error {
 	return tx.Get(res, `SELECT count(CASE WHEN state = '`+stateOpen+`' THEN 1 END) AS live,
 			count(CASE WHEN state = '`+stateOpen+`' AND (lease_until IS NULL OR lease_until < {in -$5}) THEN 1 END) AS idle,
@@ -151,7 +152,7 @@ func (s *store) countPool(tx *sqldb.Tx, r reserveRequest, res *reserveResult) er
 			AND provider NOT IN {each $4} AND id <> $6`, r.owner, r.model, r.margin.Seconds(), jsonList(r.omit), s.coolDown.Seconds(), r.replaces)
 }
 
-// insertIntents writes up to n intents, each with a length of its own.
+// insertIntents writes up to n intents, each with another length.
 func (s *store) insertIntents(tx *sqldb.Tx, r reserveRequest, n int) (list []intent, err error) {
 	if n <= 0 {
 		return nil, nil
@@ -178,7 +179,7 @@ func (s *store) insertIntents(tx *sqldb.Tx, r reserveRequest, n int) (list []int
 			list = append(list, intent{in, time.Duration(f) * time.Second})
 			continue
 		}
-		if r.replaces != "" { // it has a successor, or another replica was faster with the length
+		if r.replaces != "" { // the row has a successor already, or another open has taken the length
 			var successors int
 			if err := tx.Get(&successors, `SELECT count(*) FROM automation_sessions WHERE replaces = $1`, r.replaces); err != nil || successors > 0 {
 				return list, err
@@ -188,8 +189,8 @@ func (s *store) insertIntents(tx *sqldb.Tx, r reserveRequest, n int) (list []int
 	return list, nil
 }
 
-// undo takes back a reservation whose outcome is unknown, or that nobody can
-// use: a claim by its token, and the intents that have not called the node.
+// undo reverts a reservation of unknown outcome, or one that nobody can use. It releases
+// what was claimed under the token, and fails the intents that have not called the node.
 func (s *store) undo(ctx context.Context, r reserveRequest) error {
 	ids, tokens := split(r.ids)
 	_, err := sqldb.Write(ctx, s.db, "sessions.undo", func(tx *sqldb.Tx) (int64, error) {

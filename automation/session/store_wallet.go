@@ -8,29 +8,28 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// sendTimeout bounds how long a call keeps others from the wallet. The nonce of
-// its transaction is known once that was sent, long before the node answers.
+// sendTimeout bounds how long a call keeps others from the wallet. The node takes the
+// next nonce as soon as it has sent the call's transaction, long before it answers.
 const sendTimeout = 10 * time.Second
 
-// collisionWindow is for how long after a collision, sliding, the wallet's calls
-// begin one after the other.
+// collisionWindow is how long after the last collision the wallet's calls begin one after
+// the other.
 const collisionWindow = time.Minute
 
-// holdAfterCollision is for how long a call keeps the wallet that begins within
-// the window after a collision, where a call typically takes that long: at first
-// half of it, because the other half is the wait for a block, and half of that
-// again with every three calls' time that pass without another collision. Whoever
-// waits is served sooner than one after the other, and a burst does not follow.
+// holdAfterCollision returns how long a call keeps the wallet that begins since after a
+// collision, if a call typically takes call. At first that is half of call, because the
+// other half is the wait for a block. It halves with every 3*call that pass without
+// another collision. So the waiting calls do not wait for each other's end, but do not
+// begin all at once either.
 func holdAfterCollision(since, call time.Duration) time.Duration {
 	hold := float64(call) / 2 * math.Exp2(-max(since.Seconds(), 0)/(3*call.Seconds()))
 	return min(time.Duration(hold), sendTimeout)
 }
 
-// beginCall lets an intent call the node: next to others, or after them where the
-// wallet has collided lately, or alone if exclusive is set. A call typically takes
-// as long as call. It returns when the call began, or the zero time where it has
-// to wait. Who is to be alone waits for the calls under way, and meanwhile no other
-// begins.
+// beginCall lets an intent call the node: next to other calls, one after the other if
+// there was a collision lately, or alone if exclusive is set. A call typically takes as
+// long as call. It returns when the call began, or the zero time if the intent has to
+// wait. An exclusive call waits for the calls under way, and meanwhile no other begins.
 func (s *store) beginCall(ctx context.Context, l lease, exclusive bool, call time.Duration) (time.Time, error) {
 	return sqldb.WriteLocked(ctx, s.db, "sessions.begin_call", walletLock, func(tx *sqldb.Tx) (time.Time, error) {
 		w, err := readWallet(tx, l.id)
@@ -41,10 +40,10 @@ func (s *store) beginCall(ctx context.Context, l lease, exclusive bool, call tim
 		switch {
 		case exclusive:
 			mode = walletExclusive
-		case w.exclusive():
+		case w.inCollisionWindow():
 			mode, hold = walletExclusive, holdAfterCollision(collisionWindow-time.Duration(w.Left*float64(time.Second)), call)
 		}
-		reserves := exclusive && w.UnderWay > 0
+		onlyReserves := exclusive && w.UnderWay > 0 // it keeps others from beginning, and waits for those under way
 		if w.InExclusive > 0 || mode == walletExclusive && w.InShared > 0 && !exclusive {
 			return time.Time{}, nil
 		}
@@ -57,30 +56,33 @@ func (s *store) beginCall(ctx context.Context, l lease, exclusive bool, call tim
 		if !found {
 			return time.Time{}, ErrLeaseLost
 		}
-		if exclusive { // slides as long as collided calls are repeated
+		if exclusive { // the window begins again with each repeated call
 			_, err = tx.Exec(`UPDATE automation_wallet SET alone_until = {in $1}`, collisionWindow.Seconds())
 		}
-		if reserves {
+		if onlyReserves {
 			return time.Time{}, err
 		}
 		return called.Time, err
 	})
 }
 
+// walletState is how the calls under way share the wallet.
 type walletState struct {
-	Left        float64 `db:"seconds_left"` // of the window after a collision, or not positive
-	InExclusive int     `db:"in_exclusive"` // others in their call, alone
-	InShared    int     `db:"in_shared"`    // others in their call, side by side
-	UnderWay    int     `db:"under_way"`    // others whose call may not have sent its transaction
+	Left        float64 `db:"seconds_left"` // until the collision window ends; not positive if it has ended
+	InExclusive int     `db:"in_exclusive"` // other calls that keep the wallet alone
+	InShared    int     `db:"in_shared"`    // other calls that share the wallet
+	UnderWay    int     `db:"under_way"`    // other calls that may not have sent their transaction yet
 }
 
-func (w walletState) exclusive() bool { return w.Left > 0 }
+// inCollisionWindow reports whether there was a collision lately.
+func (w walletState) inCollisionWindow() bool { return w.Left > 0 }
 
-// walletLock is held by whoever changes how the calls share the wallet.
+// walletLock names the database lock under which the sharing of the wallet changes.
 var walletLock = []string{"wallet"}
 
-// readWallet reads it, for a transaction that has its lock, without the calls of row but. A
-// call that has had its time to send keeps nobody waiting, nor does one whose replica died.
+// readWallet reads how the calls share the wallet, without the calls of row except, for a
+// transaction that holds walletLock. A call counts until its time to send is over, or its
+// replica has died.
 func readWallet(tx *sqldb.Tx, except string) (w walletState, err error) {
 	err = tx.Get(&w, `SELECT {until w.alone_until} AS seconds_left,
 			(SELECT count(*) FROM automation_sessions WHERE lane <> '' AND lane = '`+walletExclusive+`' AND id <> $1 AND lane_until > {now} AND lease_until > {now}) AS in_exclusive,
@@ -90,7 +92,7 @@ func readWallet(tx *sqldb.Tx, except string) (w walletState, err error) {
 	return w, err
 }
 
-// collided ends a call's hold on the wallet and begins the window after a collision.
+// collided begins the collision window, and ends the hold of the call on the wallet.
 func (s *store) collided(ctx context.Context, l lease) error {
 	_, err := sqldb.WriteLocked(ctx, s.db, "sessions.collided", walletLock, func(tx *sqldb.Tx) (int64, error) {
 		if _, err := tx.Exec(`UPDATE automation_wallet SET alone_until = {in $1}`, collisionWindow.Seconds()); err != nil {
@@ -101,13 +103,13 @@ func (s *store) collided(ctx context.Context, l lease) error {
 	return err
 }
 
-// takeDue leases sessions that are to be closed: past their end by the margin
-// that next_at holds, or asked for, and in nobody's use. While the wallet's
-// calls go one at a time, closes wait: the node closes ended sessions itself.
+// takeDue leases sessions that are due to be closed and that no request uses. In the
+// collision window, or while a call has the wallet alone, it takes none: closes can wait,
+// because the node closes ended sessions itself.
 func (s *store) takeDue(ctx context.Context, token string, limit int) ([]row, error) {
 	return sqldb.WriteLocked(ctx, s.db, "sessions.take_due", walletLock, func(tx *sqldb.Tx) ([]row, error) {
 		w, err := readWallet(tx, "")
-		if err != nil || w.exclusive() || w.InExclusive > 0 {
+		if err != nil || w.inCollisionWindow() || w.InExclusive > 0 {
 			return nil, err
 		}
 		var rows []row
@@ -120,28 +122,30 @@ func (s *store) takeDue(ctx context.Context, token string, limit int) ([]row, er
 	})
 }
 
-// takeAudit reports whether it is time to compare the wallet's sessions with the
-// rows, and that nobody else does it.
+// takeAudit reports whether this replica should compare the wallet's sessions with the
+// rows now. Each interval it is true for one replica.
 func (s *store) takeAudit(ctx context.Context, interval time.Duration) (bool, error) {
 	n, err := s.count(ctx, "sessions.take_audit", `UPDATE automation_wallet SET audited_at = {now} WHERE audited_at < {in -$1}`, interval.Seconds())
 	return n > 0, err
 }
 
-// setUnexplained writes down how many of the wallet's sessions no row explains.
+// setUnexplained writes how many open sessions of the wallet have no row.
 func (s *store) setUnexplained(ctx context.Context, n int) error {
 	return s.exec(ctx, "sessions.set_unexplained", `UPDATE automation_wallet SET unexplained = $1`, n)
 }
 
-// known returns those of the chain's ids that a row has.
+// known returns which of the session ids a row has.
 func (s *store) known(ctx context.Context, ids []string) (map[string]bool, error) {
 	return s.idsIn(ctx, "sessions.known", `SELECT session_id FROM automation_sessions WHERE session_id IN {each $1}`, ids)
 }
 
-// foreign returns those of the chain's ids that a client has named.
+// foreign returns which of the session ids were recorded as foreign, because a client has
+// named them.
 func (s *store) foreign(ctx context.Context, ids []string) (map[string]bool, error) {
 	return s.idsIn(ctx, "sessions.foreign", `SELECT session_id FROM automation_foreign_sessions WHERE session_id IN {each $1}`, ids)
 }
 
+// idsIn returns the set of ids that a query selects from ids.
 func (s *store) idsIn(ctx context.Context, name, query string, ids []string) (map[string]bool, error) {
 	return sqldb.Read(ctx, s.db, name, func(tx *sqldb.Tx) (map[string]bool, error) {
 		var list []string
@@ -154,7 +158,7 @@ func (s *store) idsIn(ctx context.Context, name, query string, ids []string) (ma
 	})
 }
 
-// unresolved lists the opens that may still turn up on the chain.
+// unresolved lists the opens whose session may still be found on the chain.
 func (s *store) unresolved(ctx context.Context) ([]row, error) {
 	return sqldb.Read(ctx, s.db, "sessions.unresolved", func(tx *sqldb.Tx) ([]row, error) {
 		var rows []row
