@@ -15,12 +15,12 @@ import (
 
 // StoreOptions of a Store. The zero value works.
 type StoreOptions struct {
-	// MaxConns is the most connections of the pool that are used at once; 0
-	// means 4.
+	// MaxConns is how many connections of the pool the store uses at once at
+	// most; 0 means 4.
 	MaxConns int
-	// Observe, if set, is called after each use of the database with its name
-	// ("flags.load"), how long it waited for a connection of the allowed ones,
-	// how long it took in all, and its error.
+	// Observe, if set, is called after each use of the database. Its name is as
+	// in "flags.load", wait is how long it waited for one of the MaxConns
+	// connections, and took is how long it took including that wait.
 	Observe func(name string, wait, took time.Duration, err error)
 }
 
@@ -39,31 +39,31 @@ func NewStore(pool *sqlx.DB, o StoreOptions) *Store {
 // RowVersion identifies one state of a flag's row. Compare it for equality only.
 type RowVersion string
 
-// LoadResult is what Load found.
+// LoadResult is what Load returns.
 type LoadResult struct {
-	Versions map[string]RowVersion // of every row there is, by name
-	// Flags are new or changed; each has its version in Versions.
-	Flags []*Flag
-	// Bad are rows, new or changed, that cannot be read. One that certainly is
-	// not enabled is in Flags nevertheless, so that switching off always works.
+	Versions map[string]RowVersion // of all existing rows, by name
+	Flags    []*Flag               // new or changed
+	// Bad are the new or changed rows that cannot be read. If such a row
+	// certainly has enabled = false, its flag is in Flags as well: switching
+	// off must always work.
 	Bad []*RowError
 }
 
-// Load reads the flags whose versions are not those in known; with nil, all, in
-// one statement. A row that cannot be read harms only itself. Where nothing has
-// changed, it is one statement without a transaction: every replica asks all the
-// time.
+// Load reads the flags whose row versions differ from those in known; if known
+// is empty, it reads all flags. A row that cannot be read affects no other. If
+// nothing has changed, Load is one statement without a transaction, because
+// every replica calls it at every poll.
 //
-// A table that lost a column is read all the same: a flag that says that it is
-// not enabled must be off.
+// If the table lacks a column, Load reads the other columns: a flag whose row
+// has enabled = false must be off.
 func (s *Store) Load(ctx context.Context, known map[string]RowVersion) (LoadResult, error) {
-	var unchanged func(flagsql.Row) bool
+	var isChanged func(flagsql.Row) bool
 	if len(known) > 0 {
-		unchanged = func(r flagsql.Row) bool { return known[r.Name] == RowVersion(r.VersionText()) }
+		isChanged = func(r flagsql.Row) bool { return known[r.Name] != RowVersion(r.VersionText()) }
 	}
-	all, err := s.load(ctx, unchanged)
+	all, err := s.load(ctx, isChanged)
 	if err != nil && mayLackColumns(s.db, err) {
-		if rest, restErr := sqldb.Read(ctx, s.db, "flags.load", flagsql.LoadWhatIsThere); restErr == nil {
+		if rest, restErr := sqldb.Read(ctx, s.db, "flags.load", flagsql.LoadExistingColumns); restErr == nil {
 			all, err = rest, nil
 		}
 	}
@@ -87,24 +87,29 @@ func (s *Store) Load(ctx context.Context, known map[string]RowVersion) (LoadResu
 	return l, nil
 }
 
-func (s *Store) load(ctx context.Context, unchanged func(flagsql.Row) bool) (flagsql.Loaded, error) {
-	if unchanged != nil {
+// load is flagsql.Load, without a transaction if no row is changed.
+func (s *Store) load(ctx context.Context, isChanged func(flagsql.Row) bool) (flagsql.Loaded, error) {
+	if isChanged != nil {
 		rows, err := sqldb.Look[flagsql.Row](ctx, s.db, "flags.load", flagsql.Versions)
-		if err != nil || !slices.ContainsFunc(rows, func(r flagsql.Row) bool { return !unchanged(r) }) {
+		if err != nil || !slices.ContainsFunc(rows, isChanged) {
 			return flagsql.Loaded{Unchanged: rows}, err
 		}
 	}
-	return sqldb.Read(ctx, s.db, "flags.load", func(tx *sqldb.Tx) (flagsql.Loaded, error) { return flagsql.Load(tx, unchanged) })
+	return sqldb.Read(ctx, s.db, "flags.load", func(tx *sqldb.Tx) (flagsql.Loaded, error) { return flagsql.Load(tx, isChanged) })
 }
 
-// mayLackColumns reports whether an error may be that of a column that the
-// table does not have; SQLite has no code of its own for it.
+// mayLackColumns reports whether a missing column may be the cause of err.
+// SQLite has no error code for that.
 func mayLackColumns(db *sqldb.DB, err error) bool {
+	if db.SQLite() {
+		return !errors.Is(err, ErrUnavailable)
+	}
 	const undefinedColumn = "42703"
-	return sqldb.SQLState(err) == undefinedColumn || db.SQLite() && !errors.Is(err, ErrUnavailable)
+	return sqldb.SQLState(err) == undefinedColumn
 }
 
-// Get reads one flag. The errors are ErrNotFound, a *RowError, or the database's.
+// Get reads one flag. The error is ErrNotFound, a *RowError, or one of the
+// database.
 func (s *Store) Get(ctx context.Context, name string) (*Flag, error) {
 	r, err := sqldb.Read(ctx, s.db, "flags.get", func(tx *sqldb.Tx) (flagsql.Row, error) { return flagsql.Get(tx, name) })
 	if err != nil {

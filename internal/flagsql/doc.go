@@ -1,8 +1,8 @@
 // Package flagsql is the SQL on the table feature_flags that package flags and
-// package flags/rollout share: reading rows, whatever they hold, and changing
-// one as an actor that the audit names.
+// package internal/rollout share: it reads rows, malformed ones included, and
+// changes a row as an actor that the audit names.
 //
-// It deals in plain values. What they mean is package flags' matter.
+// It handles plain values. Package flags gives them their meaning.
 package flagsql
 
 import (
@@ -10,14 +10,15 @@ import (
 	"time"
 )
 
-// What errors.Is finds in this package's errors; package flags exports them.
+// Errors that errors.Is finds in the errors of this package. Package flags
+// exports them.
 var (
 	ErrNotFound = errors.New("no such flag")
 	ErrConflict = errors.New("the flag has been changed meanwhile")
 	ErrInvalid  = errors.New("not acceptable")
 )
 
-// Buckets is how many buckets there are: the parts of a percentage of 100 %.
+// Buckets is the number of buckets, each a hundredth of a per cent.
 const Buckets = 10_000
 
 // Flag is one row of feature_flags.
@@ -34,10 +35,10 @@ type Flag struct {
 	UpdatedBy       string
 }
 
-// Change is what Update shall write; nil stays as it is.
+// Change is what Update writes. A nil field leaves its column as it is.
 type Change struct {
 	Enabled         *bool
-	EnabledUserIDs  []string // empty but not nil removes all
+	EnabledUserIDs  []string // empty but not nil removes all ids
 	DisabledUserIDs []string
 	Percentage      *int
 	Seed            *string

@@ -6,36 +6,37 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 	"github.com/jmoiron/sqlx"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Event is one line of the audit. The table's triggers write it, whoever changes
-// a flag and however; what operators do besides, Record writes.
+// Event is one row of the audit. The table's triggers write it for every change
+// of a flag. Record writes it for other actions of operators.
 type Event struct {
 	ID      int64           `json:"id" db:"id"`
 	Flag    string          `json:"feature_name" db:"feature_name"`
 	Version int64           `json:"version" db:"version"`
-	Action  string          `json:"action" db:"action"` // insert, update, delete; end_session or cleanup, where an operator did that
+	Action  string          `json:"action" db:"action"` // insert, update or delete, or an Action
 	At      sqldb.Time      `json:"changed_at" db:"changed_at"`
 	By      string          `json:"changed_by" db:"changed_by"`
 	Before  json.RawMessage `json:"before" db:"-"` // an object of the columns that changed
 	After   json.RawMessage `json:"after" db:"-"`
 }
 
-// Audit reads the audit and adds what is no change of a flag.
+// Audit reads the audit, and records operators' actions in it.
 type Audit struct{ db *sqldb.DB }
 
 // NewAudit returns an Audit on the host's pool.
 func NewAudit(pool *sqlx.DB, o sqldb.Options) Audit { return Audit{sqldb.New(pool, o)} }
 
-// maxEvents is the most events that one call returns.
+// maxEvents is how many events one call of Events returns at most.
 const maxEvents = 1000
 
-// Events returns the audit of one flag, that under the names that it had before
-// included, the newest first: at most limit events
-// (1 to 1,000; beyond that, the nearest) with ids below
-// before; with 0, the newest there are.
+// Events returns the newest events of one flag, newest first. Events from before
+// a rename are included. There are at most limit events; a limit outside 1 to
+// 1,000 is treated as the nearest of these. Unless before is 0, all ids are below
+// it.
 func (a Audit) Events(ctx context.Context, name string, limit int, before int64) ([]Event, error) {
 	limit = min(max(limit, 1), maxEvents)
 	if before <= 0 {
@@ -44,19 +45,19 @@ func (a Audit) Events(ctx context.Context, name string, limit int, before int64)
 	list, err := sqldb.Read(ctx, a.db, "flags.events", func(tx *sqldb.Tx) ([]Event, error) {
 		list := []Event{}
 		for until := int64(math.MaxInt64); len(list) < limit; {
-			from, was, err := lastRename(tx, name, until)
+			from, oldName, err := lastRename(tx, name, until)
 			if err != nil {
 				return nil, err
 			}
 			if from < before {
-				if list, err = readEvents(tx, list, name, from, min(until, before), limit); err != nil {
+				if list, err = appendEvents(tx, list, name, from, min(until, before), limit); err != nil {
 					return nil, err
 				}
 			}
-			if was == "" {
+			if oldName == "" {
 				break
 			}
-			name, until = was, from
+			name, until = oldName, from
 		}
 		return list, nil
 	})
@@ -66,26 +67,26 @@ func (a Audit) Events(ctx context.Context, name string, limit int, before int64)
 	return list, nil
 }
 
-const lastRenameQuery = `SELECT id, before ->> 'feature_name' AS was FROM feature_flag_events
+const lastRenameQuery = `SELECT id, before ->> 'feature_name' AS old_name FROM feature_flag_events
 	WHERE feature_name = $1 AND id < $2 AND action = 'update' AND before ->> 'feature_name' IS NOT NULL ORDER BY id DESC LIMIT 1`
 
-// lastRename returns the last event before until that gave a flag the name, and
-// the name that it had; 0 and "" if there is none.
-func lastRename(tx *sqldb.Tx, name string, until int64) (id int64, was string, err error) {
+// lastRename returns the id of the last event before until that renamed a flag to
+// name, and the flag's old name; 0 and "" if there is no such event.
+func lastRename(tx *sqldb.Tx, name string, until int64) (id int64, oldName string, err error) {
 	var r struct {
-		ID  int64  `db:"id"`
-		Was string `db:"was"`
+		ID      int64  `db:"id"`
+		OldName string `db:"old_name"`
 	}
 	_, err = sqldb.Optional(tx.Get(&r, lastRenameQuery, name, until))
-	return r.ID, r.Was, err
+	return r.ID, r.OldName, err
 }
 
 const eventsQuery = `SELECT id, feature_name, version, action, changed_at, changed_by, before, after FROM feature_flag_events
 	WHERE feature_name = $1 AND id >= $2 AND id < $3 ORDER BY id DESC LIMIT $4`
 
-// readEvents adds the events of a name with ids from from to before until, until
-// the list has so many as limit.
-func readEvents(tx *sqldb.Tx, list []Event, name string, from, until int64, limit int) ([]Event, error) {
+// appendEvents appends the newest events of a name with from <= id < until, until
+// the list has limit events.
+func appendEvents(tx *sqldb.Tx, list []Event, name string, from, until int64, limit int) ([]Event, error) {
 	var rows []struct {
 		Event
 		Before string `db:"before"`
@@ -101,7 +102,8 @@ func readEvents(tx *sqldb.Tx, list []Event, name string, from, until int64, limi
 	return list, nil
 }
 
-// Action is what an operator does besides changing a flag, as the audit has it.
+// Action is the audit's name for what an operator does other than changing a
+// flag.
 type Action string
 
 // The actions.
@@ -110,8 +112,9 @@ const (
 	ActionCleanup    Action = "cleanup"
 )
 
-// Record writes into the flag's audit, before an operator acts, who does what.
-// After says on what they act, such as {"session_id": "0x…"}.
+// Record writes into the flag's audit that actor takes an action. Call it before
+// the action. after describes the object of the action, such as
+// {"session_id": "0x…"}.
 func (a Audit) Record(ctx context.Context, flag string, action Action, actor string, after map[string]any) error {
 	text, err := json.Marshal(after)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-func TestAudit_RecordsWhatOperatorsDo(t *testing.T) {
+func TestAudit_RecordsOperatorsActions(t *testing.T) {
 	schematest.OnBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		if _, err := pool.ExecContext(t.Context(), `UPDATE feature_flags SET notice = 'one' WHERE feature_name = 'automation'`); err != nil {
 			t.Fatal(err)
@@ -37,7 +37,7 @@ func TestAudit_RecordsWhatOperatorsDo(t *testing.T) {
 		}
 		want := []string{`automation 2 end_session admin:ann {} {"session_id":"0x1"}`, "absent 0 cleanup admin:bob {} {}"}
 		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("(-want +got)\n%s", diff)
+			t.Errorf("the newest events (-want +got):\n%s", diff)
 		}
 	})
 }

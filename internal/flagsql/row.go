@@ -11,31 +11,32 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Columns are those of a Row.
+// Columns are the columns of a Row.
 const Columns = `feature_name, enabled, enabled_user_ids, disabled_user_ids, rollout_percentage, seed, notice, version, updated_at, updated_by`
 
-// columnsThere returns Columns with NULL in the place of those that the table
-// does not have, or Columns where it has all of them or is not there.
-func columnsThere(tx *sqldb.Tx) (string, error) {
+// existingColumns returns Columns with NULL in place of the columns that the
+// table lacks. Without the table it returns Columns, so that the query that
+// uses them fails.
+func existingColumns(tx *sqldb.Tx) (string, error) {
 	query := `SELECT CAST(attname AS text) FROM pg_attribute WHERE attrelid = to_regclass('feature_flags') AND attnum > 0 AND NOT attisdropped`
 	if tx.SQLite() {
 		query = `SELECT name FROM pragma_table_info('feature_flags')`
 	}
-	var there []string
-	if err := tx.Select(&there, query); err != nil || !slices.Contains(there, "feature_name") {
+	var existing []string
+	if err := tx.Select(&existing, query); err != nil || !slices.Contains(existing, "feature_name") {
 		return Columns, err
 	}
 	columns := strings.Split(Columns, ", ")
 	for i, c := range columns {
-		if !slices.Contains(there, c) {
+		if !slices.Contains(existing, c) {
 			columns[i] = "NULL AS " + c
 		}
 	}
 	return strings.Join(columns, ", "), nil
 }
 
-// Row is a row as the driver returns it: what one column holds, however
-// strange, must not keep the others from being read.
+// Row is a row of feature_flags as the driver returns it. Its fields are any, so
+// that a malformed column does not prevent reading the others.
 type Row struct {
 	Name        string `db:"feature_name"`
 	Enabled     any    `db:"enabled"`
@@ -49,10 +50,10 @@ type Row struct {
 	UpdatedBy   any    `db:"updated_by"`
 }
 
-// Parse reads the row, and returns what is wrong with it. Off reports whether
-// the row certainly says that the flag is not enabled: whatever is wrong with
-// the rest does not matter then.
-func (r *Row) Parse() (f Flag, off bool, errs []error) {
+// Parse parses the row. It returns a FieldError for each malformed column. isOff
+// reports whether the row certainly has enabled = false; then the flag is off
+// whatever the errors are.
+func (r *Row) Parse() (f Flag, isOff bool, errs []error) {
 	check := func(field string, err error) {
 		if err != nil {
 			errs = append(errs, FieldError{field, err.Error()})
@@ -62,7 +63,7 @@ func (r *Row) Parse() (f Flag, off bool, errs []error) {
 	var err error
 	f.Enabled, err = readBool(r.Enabled)
 	check("enabled", err)
-	off = err == nil && !f.Enabled
+	isOff = err == nil && !f.Enabled
 	f.EnabledUserIDs, err = readIDs(r.EnabledIDs)
 	check("enabled_user_ids", err)
 	f.DisabledUserIDs, err = readIDs(r.DisabledIDs)
@@ -79,11 +80,11 @@ func (r *Row) Parse() (f Flag, off bool, errs []error) {
 	check("updated_at", err)
 	f.UpdatedBy, err = readText(r.UpdatedBy)
 	check("updated_by", err)
-	return f, off, errs
+	return f, isOff, errs
 }
 
-// Parsed returns the flag of a row that was read without an error. A row that
-// cannot be read whole is one.
+// Parsed parses the row that a function of this package returned together with
+// err. It returns err if that is not nil, and an error for a malformed row.
 func Parsed(r Row, err error) (Flag, error) {
 	if err != nil {
 		return Flag{}, err
@@ -95,11 +96,11 @@ func Parsed(r Row, err error) (Flag, error) {
 	return f, nil
 }
 
-// VersionText identifies a state of the row. The version alone would not: a
-// flag deleted and inserted again starts at 1, and where somebody has dropped
-// the triggers nothing counts it.
+// VersionText identifies a state of the row. The column version alone does not: a
+// flag that is deleted and inserted again starts at 1, and without the triggers
+// the version never increases.
 func (r *Row) VersionText() string {
-	if r.Version == nil || r.UpdatedAt == nil || r.Enabled == nil { // of a table that lost a column
+	if r.Version == nil || r.UpdatedAt == nil || r.Enabled == nil { // the table may lack the column
 		return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%v", *r)))
 	}
 	at := r.UpdatedAt
@@ -116,7 +117,8 @@ func bytesAsText(v any) any {
 	return v
 }
 
-func mustBe(what string, v any) error {
+// typeError says that a column must hold what, and not v.
+func typeError(what string, v any) error {
 	if v == nil {
 		return fmt.Errorf("must be %s, not NULL", what)
 	}
@@ -132,21 +134,21 @@ func readBool(v any) (bool, error) {
 			return v == 1, nil
 		}
 	}
-	return false, mustBe("true or false", v)
+	return false, typeError("true or false", v)
 }
 
 func readText(v any) (string, error) {
 	if s, ok := bytesAsText(v).(string); ok {
 		return s, nil
 	}
-	return "", mustBe("a text", v)
+	return "", typeError("a text", v)
 }
 
 func readInt(v any) (int64, error) {
 	if n, ok := v.(int64); ok {
 		return n, nil
 	}
-	return 0, mustBe("a whole number", v)
+	return 0, typeError("a whole number", v)
 }
 
 func readIDs(v any) ([]string, error) {
@@ -159,20 +161,20 @@ func readIDs(v any) ([]string, error) {
 
 func readPercentage(v any) (int, error) {
 	switch v := bytesAsText(v).(type) {
-	case float64: // SQLite, which keeps a third decimal that PostgreSQL rounds
+	case float64: // SQLite, which stores more decimals than PostgreSQL's numeric(5,2)
 		return percentage(v)
 	case int64:
 		return percentage(float64(v))
 	case string:
 		return ParsePercentage(v)
 	}
-	return 0, mustBe("a number", v)
+	return 0, typeError("a number", v)
 }
 
 func readTime(v any) (time.Time, error) {
 	var t sqldb.Time
 	if v == nil {
-		return t.Time, mustBe("a time", v)
+		return t.Time, typeError("a time", v)
 	}
 	err := t.Scan(v)
 	return t.Time, err

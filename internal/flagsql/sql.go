@@ -8,33 +8,34 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Loaded is what Load found.
+// Loaded is what Load returns.
 type Loaded struct {
-	Unchanged []Row // only their names and versions
-	Rows      []Row
+	Unchanged []Row // only the columns of Versions
+	Rows      []Row // new or changed
 }
 
-// Versions reads by what a changed row is recognised.
+// Versions selects the columns that [Row.VersionText] reads.
 const Versions = `SELECT feature_name, enabled, version, updated_at FROM feature_flags WHERE feature_name IS NOT NULL`
 
-// Load reads the rows for which unchanged is false, by name; with nil, all, in
-// one statement.
-func Load(tx *sqldb.Tx, unchanged func(Row) bool) (l Loaded, err error) {
-	if unchanged == nil {
+// Load reads the rows for which isChanged returns true, sorted by name. It calls
+// isChanged with the columns of Versions. If isChanged is nil, Load reads all
+// rows in one statement.
+func Load(tx *sqldb.Tx, isChanged func(Row) bool) (l Loaded, err error) {
+	if isChanged == nil {
 		err = tx.Select(&l.Rows, `SELECT `+Columns+` FROM feature_flags WHERE feature_name IS NOT NULL ORDER BY feature_name`)
 		return l, err
 	}
-	// Lists are long: only what has changed is read whole.
+	// The lists of ids are long: only changed rows are read completely.
 	var versions []Row
 	if err := tx.Select(&versions, Versions); err != nil {
 		return l, err
 	}
 	var changed []string
 	for _, r := range versions {
-		if unchanged(r) {
-			l.Unchanged = append(l.Unchanged, r)
-		} else {
+		if isChanged(r) {
 			changed = append(changed, r.Name)
+		} else {
+			l.Unchanged = append(l.Unchanged, r)
 		}
 	}
 	if len(changed) == 0 {
@@ -47,9 +48,9 @@ func Load(tx *sqldb.Tx, unchanged func(Row) bool) (l Loaded, err error) {
 	return l, err
 }
 
-// LoadWhatIsThere reads all rows of a table that lacks columns.
-func LoadWhatIsThere(tx *sqldb.Tx) (l Loaded, err error) {
-	columns, err := columnsThere(tx)
+// LoadExistingColumns reads all rows of a table that may lack columns.
+func LoadExistingColumns(tx *sqldb.Tx) (l Loaded, err error) {
+	columns, err := existingColumns(tx)
 	if err == nil {
 		err = tx.Select(&l.Rows, `SELECT `+columns+` FROM feature_flags WHERE feature_name IS NOT NULL ORDER BY feature_name`)
 	}
@@ -59,8 +60,8 @@ func LoadWhatIsThere(tx *sqldb.Tx) (l Loaded, err error) {
 // Get reads one row, or returns ErrNotFound.
 func Get(tx *sqldb.Tx, name string) (Row, error) { return get(tx, name, Columns, "") }
 
-// Lock reads one row and keeps others from changing it until the transaction
-// ends. The flag must be at ifVersion, where that is not 0, or it is ErrConflict.
+// Lock reads one row and locks it until the transaction ends. Unless ifVersion is
+// 0, a row at another version is ErrConflict.
 func Lock(tx *sqldb.Tx, name string, ifVersion int64) (Row, error) {
 	r, err := get(tx, name, Columns, "{lock}")
 	if err == nil && ifVersion != 0 && r.Version != ifVersion {
@@ -82,10 +83,10 @@ func conflict(r Row, ifVersion int64) error {
 	return fmt.Errorf("%w: it is at version %v, not %d", ErrConflict, r.Version, ifVersion)
 }
 
-// Update changes a flag and returns its row as it is now; the audit says that
-// actor did it. With ifVersion, the flag must be at that version; 0 is any. It
-// names only the columns that change, so that a table that lost another one
-// does not keep anybody from switching a flag off.
+// Update changes a flag and returns its row as it is afterwards. The audit names
+// actor. Unless ifVersion is 0, a row at another version is ErrConflict. The
+// statement names only the columns that change, so that a flag can be switched
+// off even if the table lacks another column.
 func Update(tx *sqldb.Tx, name string, c Change, actor string, ifVersion int64) (Row, error) {
 	set, args, err := c.assignments(name)
 	if err != nil {
@@ -101,7 +102,7 @@ func Update(tx *sqldb.Tx, name string, c Change, actor string, ifVersion int64) 
 	}
 	n, err := tx.Exec(`UPDATE feature_flags SET `+set+` WHERE `+where, args...)
 	if sqldb.IsConstraint(err) {
-		return Row{}, fmt.Errorf("%w: a constraint of the table refuses it: %w", ErrInvalid, err)
+		return Row{}, fmt.Errorf("%w: rejected by a constraint of the table: %w", ErrInvalid, err)
 	}
 	if err != nil {
 		return Row{}, err
@@ -109,25 +110,25 @@ func Update(tx *sqldb.Tx, name string, c Change, actor string, ifVersion int64) 
 	if err := tx.SetActor(""); err != nil {
 		return Row{}, err
 	}
-	columns, err := columnsThere(tx)
+	columns, err := existingColumns(tx)
 	if err != nil {
 		return Row{}, err
 	}
 	r, err := get(tx, name, columns, "")
-	if n == 0 && err == nil {
+	if n == 0 && err == nil { // the row exists, at another version
 		err = conflict(r, ifVersion)
 	}
 	return r, err
 }
 
-// assignments returns what an UPDATE of the flag sets, and its parameters, of
-// which the name is the first.
+// assignments returns what follows SET in the UPDATE of the flag, and the
+// statement's parameters. The first parameter is the name.
 func (c Change) assignments(name string) (set string, args []any, err error) {
 	args = []any{name}
 	var list []string
-	add := func(column, value string, v any) {
-		args = append(args, v)
-		list = append(list, column+" = "+fmt.Sprintf(value, len(args)))
+	add := func(column, format string, value any) {
+		args = append(args, value)
+		list = append(list, column+" = "+fmt.Sprintf(format, len(args)))
 	}
 	if c.Enabled != nil {
 		add("enabled", "$%d", *c.Enabled)
@@ -154,7 +155,7 @@ func (c Change) assignments(name string) (set string, args []any, err error) {
 	if c.Notice != nil {
 		add("notice", "$%d", *c.Notice)
 	}
-	if len(list) == 0 { // a change of nothing is a statement as well
+	if len(list) == 0 { // SET must not be empty
 		list = []string{"feature_name = feature_name"}
 	}
 	return strings.Join(list, ", "), args, nil

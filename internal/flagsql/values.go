@@ -12,9 +12,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/strictjson"
 )
 
-// ParseIDs reads a JSON list of ids: whole numbers, as they are written, and
-// strings that are not empty. Anything else is an error, which names every
-// element that is wrong and never shows an id.
+// ParseIDs parses a JSON list of ids: whole numbers, whose digits are the id, and
+// non-empty strings. An error names the wrong elements by their position and
+// never shows an id.
 func ParseIDs(list string) ([]string, error) {
 	var elements []element
 	if err := strictjson.Unmarshal([]byte(list), &elements); err != nil {
@@ -52,7 +52,7 @@ func (e *element) UnmarshalJSON(b []byte) error {
 	return CheckID(id)
 }
 
-// CheckID returns what PostgreSQL or the tables' constraints refuse in an id.
+// CheckID returns an error if PostgreSQL or the table's constraints reject the id.
 func CheckID(id string) error {
 	if id == "" {
 		return errors.New("must not be empty")
@@ -60,10 +60,10 @@ func CheckID(id string) error {
 	return CheckText(id)
 }
 
-// MaxIDs is the most ids that a list of a flag may hold.
+// MaxIDs is how many ids a flag's list may hold.
 const MaxIDs = 10_000
 
-// CheckText returns what PostgreSQL refuses in a text.
+// CheckText returns an error if PostgreSQL rejects the text.
 func CheckText(s string) error {
 	if !utf8.ValidString(s) {
 		return errors.New("must be valid UTF-8")
@@ -74,8 +74,8 @@ func CheckText(s string) error {
 	return nil
 }
 
-// ParsePercentage reads a number of per cents from 0 to 100 with at most two
-// decimals, and returns hundredths of a per cent.
+// ParsePercentage parses a number from 0 to 100 with at most two decimals, and
+// returns hundredths of a per cent.
 func ParsePercentage(s string) (int, error) {
 	f, err := strconv.ParseFloat(s, 64)
 	if err != nil {
@@ -91,15 +91,16 @@ func ParsePercentage(s string) (int, error) {
 	return p, nil
 }
 
-// percentage rounds to hundredths, as PostgreSQL's numeric(5,2) does.
+// percentage returns hundredths of a per cent, rounded as PostgreSQL's
+// numeric(5,2) does.
 func percentage(f float64) (int, error) {
-	if !(f >= 0 && f <= 100) { // NaN is neither
+	if !(f >= 0 && f <= 100) { // rejects NaN as well
 		return 0, fmt.Errorf("%v is not within 0 and 100", f)
 	}
 	return int(math.Round(f * Buckets / 100)), nil
 }
 
-// FormatPercentage is the number of per cents, "12.5".
+// FormatPercentage returns the number before the % sign, "12.5".
 func FormatPercentage(hundredths int) string {
 	return strconv.FormatFloat(float64(hundredths)*100/Buckets, 'f', -1, 64)
 }
