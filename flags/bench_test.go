@@ -16,7 +16,8 @@ import (
 
 const benchUser = "4f1c6c1e-0d0b-4b8e-9c39-3f8f2f0d9a11"
 
-// BenchmarkBareSHA256 is the floor: the hash of the same input, ready made.
+// BenchmarkBareSHA256 is the lower bound for a decision by percentage: the hash
+// of the same input, already joined.
 func BenchmarkBareSHA256(b *testing.B) {
 	b.ReportAllocs()
 	input := []byte("automation." + benchUser)
@@ -28,7 +29,7 @@ func BenchmarkBareSHA256(b *testing.B) {
 	_ = sink
 }
 
-// ids is a list as it comes from the table.
+// ids returns "user-0" to "user-<n-1>", parsed as a list in the table is.
 func ids(n int) flags.IDs {
 	list := make([]string, n)
 	for i := range list {
@@ -65,8 +66,8 @@ func BenchmarkEvaluate(b *testing.B) {
 			}
 		})
 	}
-	// A different user each time, in an order of their own, so that the lists are
-	// not in the processor's caches; the users' ids are, as a request's would be.
+	// A different user each time, in random order, so that the processor's caches
+	// do not hold the list. They do hold the user's id, as in a request.
 	for _, n := range []int{1000, 10_000} {
 		b.Run("any of "+strconv.Itoa(n)+" listed", func(b *testing.B) {
 			f := &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: ids(n)}
@@ -86,7 +87,8 @@ func BenchmarkEvaluate(b *testing.B) {
 	}
 }
 
-func watching(b *testing.B, f *flags.Flag) *flags.Watcher {
+// benchWatcher returns a watcher that has read f.
+func benchWatcher(b *testing.B, f *flags.Flag) *flags.Watcher {
 	b.Helper()
 	w := flags.NewWatcher(tableOf(f), flags.Options{})
 	if err := w.Refresh(b.Context()); err != nil {
@@ -95,9 +97,9 @@ func watching(b *testing.B, f *flags.Flag) *flags.Watcher {
 	return w
 }
 
-// BenchmarkDecide is Evaluate with the look at the snapshot and the count.
+// BenchmarkDecide is Evaluate plus finding the flag and counting the decision.
 func BenchmarkDecide(b *testing.B) {
-	w := watching(b, &flags.Flag{Name: "automation", Enabled: true, Percentage: 50 * flags.Percent})
+	w := benchWatcher(b, &flags.Flag{Name: "automation", Enabled: true, Percentage: 50 * flags.Percent})
 	b.Run("alone", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
@@ -116,15 +118,18 @@ func BenchmarkDecide(b *testing.B) {
 
 var background = context.Background()
 
-type nothing struct{}
+// keepRequest is a handler that makes the request escape to the heap, as real
+// handlers do.
+type keepRequest struct{}
 
-func (nothing) ServeHTTP(_ http.ResponseWriter, r *http.Request) { kept = r }
+func (keepRequest) ServeHTTP(_ http.ResponseWriter, r *http.Request) { lastRequest = r }
 
-var kept *http.Request // as if a handler had let it escape, which real ones do
+var lastRequest *http.Request
 
 func BenchmarkMiddleware(b *testing.B) {
-	// A gateway's heap, so that the collector runs no more often than there: in
-	// a heap of 4 MB each allocation would cost a multiple in collections.
+	// A heap as large as a gateway's, so that the garbage collector does not run
+	// more often than there: in a heap of 4 MB an allocation costs several times
+	// as much.
 	heap := make([]byte, 64<<20)
 	defer runtime.KeepAlive(heap)
 	request, err := http.NewRequestWithContext(b.Context(), http.MethodPost, "/v1/chat/completions", nil)
@@ -132,20 +137,21 @@ func BenchmarkMiddleware(b *testing.B) {
 		b.Fatal(err)
 	}
 	user := func(*http.Request) (string, bool) { return benchUser, true }
-	w := watching(b, &flags.Flag{Name: "automation", Enabled: true, Percentage: 100 * flags.Percent})
+	w := benchWatcher(b, &flags.Flag{Name: "automation", Enabled: true, Percentage: 100 * flags.Percent})
 	for _, c := range []struct {
 		name    string
 		handler http.Handler
 	}{
-		{"bare handler", nothing{}},
+		{"bare handler", keepRequest{}},
+		// The cost of any middleware that passes a value to the next handler.
 		{"WithContext alone", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			nothing{}.ServeHTTP(w, r.WithContext(background))
-		})}, // what any middleware pays that hands something down
-		{"one decision", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			w.Decide("automation", benchUser)
-			kept = r
+			keepRequest{}.ServeHTTP(w, r.WithContext(background))
 		})},
-		{"around it", flags.Middleware(w, "automation", user, nil)(nothing{})},
+		{"one decision", http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			w.Decide("automation", benchUser)
+			keepRequest{}.ServeHTTP(rw, r)
+		})},
+		{"middleware", flags.Middleware(w, "automation", user, nil)(keepRequest{})},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -10,15 +10,15 @@ import (
 // Bucket returns the user's bucket in the cohort of a seed, 0 to 9,999: the
 // first four bytes, big-endian, of SHA-256 of seed + "." + user, modulo 10,000.
 //
-// SQL has the same as automation_bucket(seed, user_id). It is SHA-256 because
-// both sides have it and it keeps the cohorts of different seeds independent,
-// which shorter hashes such as FNV-1a do not.
+// In PostgreSQL, automation_bucket(seed, user_id) returns the same. Both sides
+// have SHA-256, and it keeps the cohorts of different seeds independent, which
+// shorter hashes such as FNV-1a do not.
 func Bucket(seed, user string) int {
-	if len(seed)+1+len(user) <= 64 { // most; to clear more than needed takes time
+	if len(seed)+1+len(user) <= 64 { // usual inputs: a short array is faster to zero
 		var stack [64]byte
 		return bucketOf(append(append(append(stack[:0], seed...), '.'), user...))
 	}
-	var stack [320]byte // longer inputs move to the heap
+	var stack [320]byte // append allocates longer inputs on the heap
 	return bucketOf(append(append(append(stack[:0], seed...), '.'), user...))
 }
 

@@ -11,15 +11,16 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags"
 )
 
+// vector is a seed and a user with the bucket that they must have.
 type vector struct {
 	Seed   string `json:"seed"`
 	User   string `json:"user"`
 	Bucket int    `json:"bucket"`
 }
 
-// vectors were made by another implementation, Python's hashlib; the same run
-// in Go here and in SQL in TestBucket_InSQLIsTheSame.
-func vectors(t *testing.T) []vector {
+// goldenVectors were computed by another implementation, Python's hashlib. Go is
+// tested on them here, and SQL in TestBucket_IsTheSameInSQL.
+func goldenVectors(t *testing.T) []vector {
 	t.Helper()
 	text, err := os.ReadFile("testdata/buckets.json")
 	if err != nil {
@@ -35,8 +36,8 @@ func vectors(t *testing.T) []vector {
 	return list
 }
 
-func TestBucket_OfTheGoldenVectors(t *testing.T) {
-	for _, v := range vectors(t) {
+func TestBucket_MatchesGoldenVectors(t *testing.T) {
+	for _, v := range goldenVectors(t) {
 		if got := flags.Bucket(v.Seed, v.User); got != v.Bucket {
 			t.Errorf("Bucket(%q, %q) = %d, want %d", v.Seed, v.User, got, v.Bucket)
 		}
@@ -44,41 +45,42 @@ func TestBucket_OfTheGoldenVectors(t *testing.T) {
 }
 
 func TestEvaluate_AllocatesNothing(t *testing.T) {
-	long := &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: ids(1000), DisabledUserIDs: flags.NewIDs("x"), Percentage: 1}
-	if n := testing.AllocsPerRun(100, func() { flags.Evaluate(long, benchUser) }); n != 0 {
-		t.Errorf("Evaluate allocates %v times", n)
+	f := &flags.Flag{Name: "automation", Enabled: true, EnabledUserIDs: ids(1000), DisabledUserIDs: flags.NewIDs("x"), Percentage: 1}
+	if n := testing.AllocsPerRun(100, func() { flags.Evaluate(f, benchUser) }); n != 0 {
+		t.Errorf("Evaluate allocates %v times, want 0", n)
 	}
-	if n := testing.AllocsPerRun(100, func() { flags.Bucket("automation", strings.Repeat("x", 117)) }); n > 1 { // Repeat's own
-		t.Errorf("Bucket of 128 bytes allocates %v times", n-1)
+	longUser := strings.Repeat("x", 117)
+	if n := testing.AllocsPerRun(100, func() { flags.Bucket("automation", longUser) }); n != 0 {
+		t.Errorf("Bucket of 128 bytes allocates %v times, want 0", n)
 	}
 }
 
-// The shares that the plan goes through, on a million users.
-func TestEvaluate_SharesOfAMillionUsers(t *testing.T) {
+// The percentages of the deployment plan, and the smallest and largest ones.
+func TestEvaluate_TurnsAPercentageOnForThatShareOfUsers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 2 s")
 	}
 	const users = 1_000_000
-	in := func(p flags.Percentage) []bool {
+	decideAll := func(p flags.Percentage) []bool {
 		f := &flags.Flag{Name: "automation", Enabled: true, Percentage: p}
-		list, n := make([]bool, users), 0
-		for i := range list {
-			list[i] = flags.Evaluate(f, strconv.Itoa(i)).On
-			if list[i] {
+		on, n := make([]bool, users), 0
+		for i := range on {
+			on[i] = flags.Evaluate(f, strconv.Itoa(i)).On
+			if on[i] {
 				n++
 			}
 		}
 		if share := 100 * float64(n) / users; math.Abs(share-float64(p)/100) > 0.15 {
-			t.Errorf("%v %% is %.3f %% of the users", p, share)
+			t.Errorf("at %v %% the flag is on for %.3f %% of the users", p, share)
 		}
-		return list
+		return on
 	}
-	last := in(0)
+	last := decideAll(0)
 	for _, p := range []flags.Percentage{1, 50, 10 * flags.Percent, 50 * flags.Percent, 9999, 100 * flags.Percent} {
-		next := in(p)
+		next := decideAll(p)
 		for i := range last {
 			if last[i] && !next[i] {
-				t.Fatalf("user %d was in, and is not at %v %%", i, p)
+				t.Fatalf("the flag is off for user %d at %v %%, but on at a lower percentage", i, p)
 			}
 		}
 		last = next
@@ -87,24 +89,19 @@ func TestEvaluate_SharesOfAMillionUsers(t *testing.T) {
 
 func TestEvaluate_FlagsAreIndependentUnlessTheyShareASeed(t *testing.T) {
 	const n, users = 40, 20_000
-	cohort := make([][]bool, n)
-	for i := range cohort {
+	cohorts := make([][]bool, n)
+	for i := range cohorts {
 		f := &flags.Flag{Name: "feature-" + strconv.Itoa(i), Enabled: true, Percentage: 50 * flags.Percent}
 		for u := range users {
-			cohort[i] = append(cohort[i], flags.Evaluate(f, strconv.Itoa(u)).On)
+			cohorts[i] = append(cohorts[i], flags.Evaluate(f, strconv.Itoa(u)).On)
 		}
 	}
-	pairs := 0
 	for i := range n {
 		for j := range i {
-			pairs++
-			if p := phi(cohort[i], cohort[j]); math.Abs(p) >= 0.03 {
-				t.Errorf("flags %d and %d: phi = %.3f", i, j, p)
+			if p := phi(cohorts[i], cohorts[j]); math.Abs(p) >= 0.03 {
+				t.Errorf("the cohorts of flags %d and %d correlate: phi = %.3f, want below 0.03", i, j, p)
 			}
 		}
-	}
-	if pairs != 780 {
-		t.Errorf("%d pairs, want 780", pairs)
 	}
 	a := &flags.Flag{Name: "a", Seed: "shared", Enabled: true, Percentage: 1234}
 	b := &flags.Flag{Name: "b", Seed: "shared", Enabled: true, Percentage: 1234}
@@ -112,12 +109,12 @@ func TestEvaluate_FlagsAreIndependentUnlessTheyShareASeed(t *testing.T) {
 	for u := range users {
 		user := strconv.Itoa(u)
 		if d := flags.Evaluate(a, user); d != flags.Evaluate(b, user) || d != flags.Evaluate(named, user) {
-			t.Fatalf("user %s: flags of one seed differ", user)
+			t.Fatalf("flags with the same seed decide differently about user %s", user)
 		}
 	}
 }
 
-// phi is the correlation of two yes-or-no columns.
+// phi returns the phi coefficient of two lists: their correlation, -1 to 1.
 func phi(a, b []bool) float64 {
 	var n [2][2]float64
 	index := map[bool]int{true: 1}

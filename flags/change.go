@@ -9,7 +9,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Change is what Update writes; what is nil stays as it is.
+// Change is what Update writes. A nil field leaves its column as it is.
 type Change struct {
 	Enabled         *bool
 	EnabledUserIDs  *IDs
@@ -19,12 +19,13 @@ type Change struct {
 	Notice          *string // at most 4,096 bytes
 }
 
+// In bytes.
 const (
-	maxName   = 255 // of seeds and actors as well
+	maxName   = 255 // of a seed or an actor
 	maxNotice = 4096
 )
 
-// Validate returns what Update would refuse: every *FieldError, joined.
+// Validate returns what Update would reject: every *FieldError, joined.
 func (c Change) Validate() error {
 	var errs []error
 	check := func(field string, err error) {
@@ -42,28 +43,29 @@ func (c Change) Validate() error {
 		check("rollout_percentage", fmt.Errorf("%v is not within 0 and 100", *c.Percentage))
 	}
 	if c.Seed != nil {
-		check("seed", checkLength(*c.Seed, maxName))
+		check("seed", checkText(*c.Seed, maxName))
 	}
 	if c.Notice != nil {
-		check("notice", checkLength(*c.Notice, maxNotice))
+		check("notice", checkText(*c.Notice, maxNotice))
 	}
 	return errors.Join(errs...)
 }
 
-func checkLength(s string, most int) error {
-	if len(s) > most {
-		return fmt.Errorf("the text has %d bytes, at most %d are allowed", len(s), most)
+func checkText(s string, maxBytes int) error {
+	if len(s) > maxBytes {
+		return fmt.Errorf("the text has %d bytes, at most %d are allowed", len(s), maxBytes)
 	}
 	return flagsql.CheckText(s)
 }
 
-// Update changes a flag and returns it as it is now. The audit says that actor
-// did it. With ifVersion, the flag must be at that version; 0 is any.
+// Update changes a flag and returns it as it is afterwards. The audit names
+// actor, of 1 to 255 bytes. Unless ifVersion is 0, the flag must be at that
+// version. A change to the same values does not increase the version.
 //
 // The errors are those of Validate, ErrNotFound, ErrConflict, ErrUnavailable,
-// and ErrOutcomeUnknown. A change that changes nothing leaves the version. A row
-// that cannot be read whole is a *RowError, though it has been changed; one that
-// certainly is not enabled now is returned nevertheless.
+// ErrOutcomeUnknown, and *RowError. A *RowError means that the change was made,
+// but that the row has a malformed column. If such a row certainly has
+// enabled = false, Update returns the flag without an error.
 func (s *Store) Update(ctx context.Context, name string, c Change, actor string, ifVersion int64) (*Flag, error) {
 	err := c.check(actor)
 	var r flagsql.Row
@@ -83,7 +85,7 @@ func (s *Store) Update(ctx context.Context, name string, c Change, actor string,
 }
 
 func (c Change) check(actor string) error {
-	err := checkLength(actor, maxName)
+	err := checkText(actor, maxName)
 	if actor == "" {
 		err = errors.New("must name who makes the change, for the audit")
 	}
@@ -93,14 +95,14 @@ func (c Change) check(actor string) error {
 	return errors.Join(c.Validate(), err)
 }
 
-// columns are what the change writes.
+// columns returns the change as flagsql.Update takes it.
 func (c Change) columns() flagsql.Change {
 	u := flagsql.Change{Enabled: c.Enabled, Seed: c.Seed, Notice: c.Notice}
 	if c.EnabledUserIDs != nil {
-		u.EnabledUserIDs = c.EnabledUserIDs.listed()
+		u.EnabledUserIDs = c.EnabledUserIDs.nonNilList()
 	}
 	if c.DisabledUserIDs != nil {
-		u.DisabledUserIDs = c.DisabledUserIDs.listed()
+		u.DisabledUserIDs = c.DisabledUserIDs.nonNilList()
 	}
 	if c.Percentage != nil {
 		u.Percentage = new(int(*c.Percentage))

@@ -15,26 +15,27 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// explained is a row that automation_explain and automation_flag_add return.
-type explained struct {
+// explanation is the row that automation_explain, automation_flag_add and
+// automation_flag_remove return.
+type explanation struct {
 	Enabled bool
 	Reason  string
 	Bucket  int
 	Version int64
 }
 
-func (db database) explain(t *testing.T, query string, args ...any) explained {
+// call calls one of these SQL functions.
+func (db database) call(t *testing.T, function string) explanation {
 	t.Helper()
-	var e explained
-	if err := db.GetContext(t.Context(), &e, `SELECT * FROM `+query, args...); err != nil {
-		t.Fatalf("%s: %v", query, err)
+	var e explanation
+	if err := db.GetContext(t.Context(), &e, `SELECT * FROM `+function); err != nil {
+		t.Fatalf("%s: %v", function, err)
 	}
 	return e
 }
 
-// hint is what the server proposes along with an error.
-func hint(t *testing.T, err error) string {
-	t.Helper()
+// hintOf returns the HINT of an error of PostgreSQL.
+func hintOf(err error) string {
 	var pq interface{ Get(k byte) string }
 	if errors.As(err, &pq) {
 		return pq.Get('H')
@@ -42,10 +43,10 @@ func hint(t *testing.T, err error) string {
 	return ""
 }
 
-func TestTable_RefusalsSayWhatToType(t *testing.T) {
+func TestTable_ErrorsSayWhatToType(t *testing.T) {
 	db := postgres(t)
 	if db.DriverName() != "postgres" {
-		t.Skip("reads the hint as lib/pq gives it")
+		t.Skip("reads the hint from lib/pq's error")
 	}
 	long := `(SELECT jsonb_agg(i) FROM generate_series(1, 10001) AS i)`
 	for set, want := range map[string]string{
@@ -58,34 +59,38 @@ func TestTable_RefusalsSayWhatToType(t *testing.T) {
 		`enabled = NULL`:                   `SET enabled = false`,
 	} {
 		_, err := db.ExecContext(t.Context(), `UPDATE feature_flags SET `+set+` WHERE feature_name = 'automation'`)
-		if got := hint(t, err); !sqldb.IsConstraint(err) || !strings.Contains(got, want) || !strings.Contains(got, "automation") && !strings.Contains(got, "'[]'") {
-			t.Errorf("SET %s: %v, hint %q; want one with %s", set, err, got, want)
+		hint := hintOf(err)
+		if !sqldb.IsConstraint(err) || !strings.Contains(hint, want) {
+			t.Errorf("SET %s: error %v, hint %q; want a hint with %s", set, err, hint, want)
 		}
-		// What it says to type can be typed.
-		if _, statement, ok := strings.Cut(hint(t, err), "UPDATE "); ok {
+		if !strings.Contains(hint, "automation") && !strings.Contains(hint, "'[]'") {
+			t.Errorf("SET %s: the hint %q names neither the flag nor '[]'", set, hint)
+		}
+		// The statement in the hint works.
+		if _, statement, ok := strings.Cut(hint, "UPDATE "); ok {
 			statement, _, _ = strings.Cut("UPDATE "+statement, ";")
 			if _, err := db.ExecContext(t.Context(), statement); err != nil {
-				t.Errorf("%s: %v", statement, err)
+				t.Errorf("the hint's statement %s fails: %v", statement, err)
 			}
 		}
 	}
 	_, err := db.ExecContext(t.Context(), `SELECT * FROM automation_flag_add('automatic', 7)`)
-	if !strings.Contains(hint(t, err), "SELECT feature_name FROM feature_flags") {
-		t.Errorf("a flag that is not there: %v, %q", err, hint(t, err))
+	if !strings.Contains(hintOf(err), "SELECT feature_name FROM feature_flags") {
+		t.Errorf("adding to a flag that does not exist: error %v, hint %q; want a hint with SELECT feature_name", err, hintOf(err))
 	}
-	list := sqlite(t)
+	lite := sqlite(t)
 	for set, want := range map[string]string{
 		`enabled_user_ids = '7'`:      `SET enabled_user_ids = '[7, "a1"]'`,
 		`disabled_user_ids = '[1.5]'`: `type texts in double quotes`,
 		`enabled_user_ids = (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10001) SELECT json_group_array(i) FROM n)`: `SET rollout_percentage = 10`,
 	} {
-		if _, err := list.ExecContext(t.Context(), `UPDATE feature_flags SET `+set); !sqldb.IsConstraint(err) || !strings.Contains(err.Error(), want) {
-			t.Errorf("SQLite, SET %.40s: %v", set, err)
+		if _, err := lite.ExecContext(t.Context(), `UPDATE feature_flags SET `+set); !sqldb.IsConstraint(err) || !strings.Contains(err.Error(), want) {
+			t.Errorf("SQLite, SET %.40s: error %v, want one with %s", set, err, want)
 		}
 	}
 }
 
-func TestTable_ListOfTenThousandIsTheLongest(t *testing.T) {
+func TestTable_AcceptsListsOfTenThousandIDs(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
 		store := flags.NewStore(db.DB, flags.StoreOptions{})
 		longest := flags.Change{EnabledUserIDs: ptr(ids(flagsql.MaxIDs)), DisabledUserIDs: ptr(ids(flagsql.MaxIDs))}
@@ -94,17 +99,17 @@ func TestTable_ListOfTenThousandIsTheLongest(t *testing.T) {
 			f, err = store.Update(t.Context(), "automation", longest, "x", 0)
 		}
 		if err != nil || f.EnabledUserIDs.Len() != flagsql.MaxIDs {
-			t.Fatal(err)
+			t.Fatalf("writing two lists of %d ids: %v", flagsql.MaxIDs, err)
 		}
-		// Switching it off looks at neither list.
 		if f, err = store.Update(t.Context(), "automation", flags.Change{Enabled: ptr(false)}, "x", 0); err != nil || f.Enabled || f.EnabledUserIDs.Len() != flagsql.MaxIDs {
-			t.Errorf("%v", err)
+			t.Errorf("switching the flag off: %v", err)
 		}
 	})
 }
 
-// The lists stay where they are in TOAST: what makes the kill switch fast.
-func TestTable_KillSwitchDoesNotStoreTheListsAgain(t *testing.T) {
+// The kill switch is fast because PostgreSQL does not write the lists, which it
+// keeps in the TOAST table, again.
+func TestTable_KillSwitchDoesNotRewriteTheLists(t *testing.T) {
 	db := postgres(t)
 	db.sql(t, `UPDATE feature_flags SET enabled_user_ids = (SELECT jsonb_agg(gen_random_uuid()) FROM generate_series(1, 10000)), disabled_user_ids = (SELECT jsonb_agg(i) FROM generate_series(1, 10000) AS i)`)
 	size := func() (bytes int64) {
@@ -116,13 +121,13 @@ func TestTable_KillSwitchDoesNotStoreTheListsAgain(t *testing.T) {
 	}
 	before := size()
 	if before < 100_000 {
-		t.Fatalf("the lists take %d bytes there: this test shows nothing", before)
+		t.Fatalf("the TOAST table has %d bytes, so it does not hold the lists", before)
 	}
 	for range 5 {
 		db.sql(t, `UPDATE feature_flags SET enabled = false`, `UPDATE feature_flags SET enabled = true, rollout_percentage = rollout_percentage + 1`)
 	}
 	if after := size(); after != before {
-		t.Errorf("the lists were stored again: %d bytes, before %d", after, before)
+		t.Errorf("the TOAST table grew from %d to %d bytes: the lists were written again", before, after)
 	}
 }
 
@@ -135,48 +140,48 @@ func TestMigration_NamesAListThatIsTooLong(t *testing.T) {
 	_, err := schema.Migrate(t.Context(), pool)
 	for _, want := range []string{`the flag "beta" has 10001 ids in enabled_user_ids`, "at most 10000", "rollout_percentage"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v; want %q", err, want)
+			t.Errorf("migrating a list of 10,001 ids: error %v, want one with %q", err, want)
 		}
 	}
 	db.sql(t, `UPDATE feature_flags SET enabled_user_ids = enabled_user_ids - 10000 WHERE feature_name = 'beta'`)
 	if _, err := schema.Migrate(t.Context(), pool); err != nil {
-		t.Error(err)
+		t.Errorf("migrating a list of 10,000 ids: %v", err)
 	}
 }
 
-func TestFlagAdd_TreatsNumbersAndTextsAsOne(t *testing.T) {
+func TestFlagAdd_TreatsNumbersAndTextsAsTheSameUser(t *testing.T) {
 	db := postgres(t)
 	const uuid = "4f1c6c1e-0d0b-4b8e-9c39-3f8f2f0d9a11"
-	list := func(want string) {
+	checkList := func(want string) {
 		t.Helper()
 		var got string
 		if err := db.GetContext(t.Context(), &got, `SELECT enabled_user_ids::text FROM feature_flags WHERE feature_name = 'automation'`); err != nil || got != want {
-			t.Errorf("%s, %v; want %s", got, err, want)
+			t.Errorf("enabled_user_ids is %s, %v; want %s", got, err, want)
 		}
 	}
-	if diff := cmp.Diff(explained{true, "user_enabled", flags.Bucket("automation", "7"), 2}, db.explain(t, `automation_flag_add('automation', 7)`)); diff != "" {
-		t.Error(diff)
+	if diff := cmp.Diff(explanation{true, "user_enabled", flags.Bucket("automation", "7"), 2}, db.call(t, `automation_flag_add('automation', 7)`)); diff != "" {
+		t.Errorf("adding user 7 (-want +got):\n%s", diff)
 	}
-	db.explain(t, `automation_flag_add('automation', '7')`)
-	db.explain(t, `automation_flag_add('automation', 'a1')`)
-	db.explain(t, `automation_flag_add('automation', '`+uuid+`'::uuid)`)
-	list(`["7", "a1", "` + uuid + `"]`)
+	db.call(t, `automation_flag_add('automation', '7')`)
+	db.call(t, `automation_flag_add('automation', 'a1')`)
+	db.call(t, `automation_flag_add('automation', '`+uuid+`'::uuid)`)
+	checkList(`["7", "a1", "` + uuid + `"]`)
 	db.sql(t, `UPDATE feature_flags SET enabled_user_ids = '[7, "7", 8, "x", 7]' WHERE feature_name = 'automation'`)
-	before := db.explain(t, `automation_explain('automation', 9)`).Version
-	if e := db.explain(t, `automation_flag_add('automation', 7)`); e.Version != before {
-		t.Errorf("who is listed was added again: %+v", e)
+	before := db.call(t, `automation_explain('automation', 9)`).Version
+	if e := db.call(t, `automation_flag_add('automation', 7)`); e.Version != before {
+		t.Errorf("adding a listed user: %+v, want version %d as before", e, before)
 	}
-	if e := db.explain(t, `automation_flag_remove('automation', '7')`); e.Reason != "outside_percentage" {
-		t.Errorf("%+v", e)
+	if e := db.call(t, `automation_flag_remove('automation', '7')`); e.Reason != "outside_percentage" {
+		t.Errorf("removing user 7: %+v, want outside_percentage", e)
 	}
-	list(`[8, "x"]`)
-	db.explain(t, `automation_flag_remove('automation', 8)`)
-	db.explain(t, `automation_flag_remove('automation', '`+uuid+`'::uuid)`)
-	list(`["x"]`)
-	// What holds is returned, also where the addition alone does not decide.
+	checkList(`[8, "x"]`)
+	db.call(t, `automation_flag_remove('automation', 8)`)
+	db.call(t, `automation_flag_remove('automation', '`+uuid+`'::uuid)`)
+	checkList(`["x"]`)
+	// The result is the decision, which another rule may make.
 	db.sql(t, `UPDATE feature_flags SET disabled_user_ids = '[5]' WHERE feature_name = 'automation'`)
-	if e := db.explain(t, `automation_flag_add('automation', 5)`); e.Enabled || e.Reason != "user_disabled" {
-		t.Errorf("%+v", e)
+	if e := db.call(t, `automation_flag_add('automation', 5)`); e.Enabled || e.Reason != "user_disabled" {
+		t.Errorf("adding a disabled user: %+v, want user_disabled", e)
 	}
 }
 
@@ -192,7 +197,7 @@ func TestBucketAndExplain_TakeIntegersAndUUIDs(t *testing.T) {
 		}
 		if err := db.GetContext(t.Context(), &got, `SELECT automation_bucket('automation', `+column+`) AS bucket, e.reason FROM users, automation_explain('automation', `+column+`) AS e`); err != nil ||
 			got.Bucket != flags.Bucket("automation", user) || got.Reason != "user_enabled" {
-			t.Errorf("%s: %+v, %v", column, got, err)
+			t.Errorf("user %s: %+v, %v; want bucket %d and user_enabled", column, got, err, flags.Bucket("automation", user))
 		}
 	}
 }
@@ -208,11 +213,11 @@ func TestAudit_KeepsTheActorOfASecondChange(t *testing.T) {
 			t.Fatalf("%d events, %v", len(events), err)
 		}
 		if by := events[0].By; !strings.HasPrefix(by, "sql") {
-			t.Errorf("a change that names nobody is %s's", by)
+			t.Errorf("the actor of a change that names none is %q, want the prefix sql", by)
 		}
 		for _, e := range events[1:] {
 			if e.By != "ann" {
-				t.Errorf("version %d is %s's", e.Version, e.By)
+				t.Errorf("the actor of version %d is %q, want ann", e.Version, e.By)
 			}
 		}
 	})
@@ -223,7 +228,7 @@ func TestAudit_FollowsRenames(t *testing.T) {
 		db.sql(t, `INSERT INTO feature_flags (feature_name) VALUES ('a')`,
 			`UPDATE feature_flags SET rollout_percentage = 1 WHERE feature_name = 'a'`,
 			`UPDATE feature_flags SET feature_name = 'b' WHERE feature_name = 'a'`,
-			`INSERT INTO feature_flags (feature_name, rollout_percentage) VALUES ('a', 50)`, // another of that name
+			`INSERT INTO feature_flags (feature_name, rollout_percentage) VALUES ('a', 50)`, // another flag
 			`UPDATE feature_flags SET rollout_percentage = 2 WHERE feature_name = 'b'`,
 			`UPDATE feature_flags SET feature_name = 'c' WHERE feature_name = 'b'`,
 			`UPDATE feature_flags SET rollout_percentage = 3 WHERE feature_name = 'c'`)
@@ -237,36 +242,36 @@ func TestAudit_FollowsRenames(t *testing.T) {
 		}
 		want := []string{"c update 6", "c update 5", "b update 4", "b update 3", "a update 2", "a insert 1"}
 		if diff := cmp.Diff(want, got); diff != "" {
-			t.Error(diff)
+			t.Errorf("events of c (-want +got):\n%s", diff)
 		}
 		page, err := flagsql.NewAudit(db.DB, sqldb.Options{}).Events(t.Context(), "c", 2, all[2].ID)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(all[3:5], page); diff != "" {
-			t.Error(diff)
+			t.Errorf("the page after the third event (-want +got):\n%s", diff)
 		}
 	})
 }
 
-func TestTable_NoticeOfAnOutageGoesWhenTheFlagIsOnAgain(t *testing.T) {
+func TestTable_RemovesTheNoticeOfAnOutageWhenTheFlagIsOnAgain(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
 		store := flags.NewStore(db.DB, flags.StoreOptions{})
-		step := func(statement, notice string) {
+		step := func(set, notice string) {
 			t.Helper()
-			db.sql(t, `UPDATE feature_flags SET `+statement+` WHERE feature_name = 'automation'`)
+			db.sql(t, `UPDATE feature_flags SET `+set+` WHERE feature_name = 'automation'`)
 			if f, err := store.Get(t.Context(), "automation"); err != nil || f.Notice != notice {
-				t.Errorf("SET %s: notice %q, %v; want %q", statement, f.Notice, err, notice)
+				t.Errorf("after SET %s the flag is %+v, %v; want notice %q", set, f, err, notice)
 			}
 		}
 		step(`notice = 'a beta'`, "a beta")
 		step(`enabled = false`, "a beta")
-		step(`enabled = true`, "a beta") // it was written before
+		step(`enabled = true`, "a beta") // set before the outage
 		step(`enabled = false, notice = 'back at 5'`, "back at 5")
 		step(`rollout_percentage = 3`, "back at 5")
 		step(`enabled = true`, "")
 		step(`enabled = false`, "")
-		step(`notice = 'soon'`, "soon") // since it is off
+		step(`notice = 'soon'`, "soon") // set during the outage
 		step(`enabled = true, rollout_percentage = 4`, "")
 		step(`enabled = false, notice = 'oops'`, "oops")
 		step(`enabled = true, notice = 'we are back'`, "we are back")
@@ -274,15 +279,15 @@ func TestTable_NoticeOfAnOutageGoesWhenTheFlagIsOnAgain(t *testing.T) {
 		if _, err := store.Update(t.Context(), "automation", flags.Change{Enabled: ptr(true)}, "ann", 0); err != nil {
 			t.Fatal(err)
 		}
-		step(`seed = ''`, "")
+		step(`seed = ''`, "") // the same value: no event
 		events, err := flagsql.NewAudit(db.DB, sqldb.Options{}).Events(t.Context(), "automation", 1, 0)
-		if err != nil || events[0].By != "ann" || !strings.Contains(string(events[0].Before), "again") {
-			t.Errorf("the audit has %+v, %v", events, err)
+		if err != nil || len(events) != 1 || events[0].By != "ann" || !strings.Contains(string(events[0].Before), "again") {
+			t.Errorf("the last event is %+v, %v; want one by ann that removes the notice \"again\"", events, err)
 		}
 	})
 }
 
-func TestWatcher_SeesThatAFlagIsOffWhateverColumnsThereAre(t *testing.T) {
+func TestWatcher_SeesThatAFlagIsOffWhateverColumnIsMissing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 2 s: migrates ten databases")
 	}
@@ -294,12 +299,12 @@ func TestWatcher_SeesThatAFlagIsOffWhateverColumnsThereAre(t *testing.T) {
 			db.sql(t, `ALTER TABLE feature_flags ADD COLUMN owner text DEFAULT 'us'`, `ALTER TABLE feature_flags DROP COLUMN `+column+` CASCADE`)
 			refreshed(t, w)
 			if d := w.Decide("automation", "1"); !d.On {
-				t.Errorf("a row that lost a column says nothing about the flag: %+v, %+v", d, w.Health())
+				t.Errorf("without the column: decision %+v, health %+v; want on, as before", d, w.Health())
 			}
 			db.sql(t, `UPDATE feature_flags SET enabled = false WHERE feature_name = 'automation'`)
 			refreshed(t, w)
 			if d := w.Decide("automation", "1"); d.Reason != flags.ReasonDisabled {
-				t.Errorf("%+v", d)
+				t.Errorf("the flag is switched off: decision %+v, want ReasonDisabled", d)
 			}
 		})
 	}
@@ -309,7 +314,7 @@ func TestWatcher_SeesThatAFlagIsOffWhateverColumnsThereAre(t *testing.T) {
 		w := refreshed(t, flags.NewWatcher(flags.NewStore(db.DB, flags.StoreOptions{}), flags.Options{}))
 		db.sql(t, `ALTER TABLE feature_flags DISABLE TRIGGER ALL`, `UPDATE feature_flags SET enabled = false WHERE feature_name = 'automation'`)
 		if d := refreshed(t, w).Decide("automation", "1"); d.Reason != flags.ReasonDisabled {
-			t.Errorf("%+v", d)
+			t.Errorf("the flag is switched off: decision %+v, want ReasonDisabled", d)
 		}
 	})
 	t.Run("sqlite", func(t *testing.T) {
@@ -319,12 +324,12 @@ func TestWatcher_SeesThatAFlagIsOffWhateverColumnsThereAre(t *testing.T) {
 		db.sql(t, `DROP TRIGGER automation_flag_inserted`, `DROP TRIGGER automation_flag_updated`, `DROP TRIGGER automation_flag_deleted`, `DROP TRIGGER automation_flag_actor`,
 			`ALTER TABLE feature_flags DROP COLUMN notice`, `UPDATE feature_flags SET enabled = false`)
 		if d := refreshed(t, w).Decide("automation", "1"); d.Reason != flags.ReasonDisabled {
-			t.Errorf("%+v", d)
+			t.Errorf("the flag is switched off: decision %+v, want ReasonDisabled", d)
 		}
 	})
 }
 
-func TestStore_SwitchesOffWhateverColumnsThereAre(t *testing.T) {
+func TestStore_SwitchesAFlagOffWhateverColumnIsMissing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 2 s: migrates eight databases")
 	}
@@ -334,11 +339,11 @@ func TestStore_SwitchesOffWhateverColumnsThereAre(t *testing.T) {
 			db.sql(t, `ALTER TABLE feature_flags ADD COLUMN owner text DEFAULT 'us'`, `ALTER TABLE feature_flags DROP COLUMN `+column+` CASCADE`)
 			f, err := flags.NewStore(db.DB, flags.StoreOptions{}).Update(t.Context(), "automation", flags.Change{Enabled: ptr(false)}, "ann", 0)
 			if err != nil || f.Enabled {
-				t.Errorf("%+v, %v", f, err)
+				t.Errorf("Update returned %+v, %v; want a flag that is not enabled", f, err)
 			}
 			var enabled bool
 			if err := db.GetContext(t.Context(), &enabled, `SELECT enabled FROM feature_flags WHERE feature_name = 'automation'`); err != nil || enabled {
-				t.Errorf("the row says %t, %v", enabled, err)
+				t.Errorf("the row has enabled = %t, %v; want false", enabled, err)
 			}
 		})
 	}
@@ -347,12 +352,12 @@ func TestStore_SwitchesOffWhateverColumnsThereAre(t *testing.T) {
 		db.sql(t, `DROP TRIGGER automation_flag_inserted`, `DROP TRIGGER automation_flag_updated`, `DROP TRIGGER automation_flag_deleted`, `DROP TRIGGER automation_flag_actor`,
 			`ALTER TABLE feature_flags DROP COLUMN notice`, `ALTER TABLE feature_flags ADD COLUMN owner text`)
 		if f, err := flags.NewStore(db.DB, flags.StoreOptions{}).Update(t.Context(), "automation", flags.Change{Enabled: ptr(false)}, "ann", 0); err != nil || f.Enabled {
-			t.Errorf("%+v, %v", f, err)
+			t.Errorf("Update returned %+v, %v; want a flag that is not enabled", f, err)
 		}
 	})
 }
 
-func TestStore_ChangesNothingWithoutAChange(t *testing.T) {
+func TestStore_EmptyUpdateKeepsTheVersion(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
 		store := flags.NewStore(db.DB, flags.StoreOptions{})
 		before, err := store.Get(t.Context(), "automation")
@@ -361,24 +366,22 @@ func TestStore_ChangesNothingWithoutAChange(t *testing.T) {
 		}
 		after, err := store.Update(t.Context(), "automation", flags.Change{}, "ann", before.Version)
 		if err != nil || after.Version != before.Version {
-			t.Errorf("%+v, %v", after, err)
+			t.Errorf("Update returned %+v, %v; want version %d", after, err, before.Version)
 		}
 	})
 }
 
-// BenchmarkKillSwitchOfTheLongestList is the UPDATE alone, as it is typed.
+// BenchmarkKillSwitchOfTheLongestList is the UPDATE that switches a flag with the
+// longest lists on and off.
 func BenchmarkKillSwitchOfTheLongestList(b *testing.B) {
 	dsn := pgtest.Database(b)
 	pool := pgtest.Open(b, dsn)
 	if _, err := schema.Migrate(b.Context(), pool); err != nil {
 		b.Fatal(err)
 	}
-	for _, s := range []string{
-		`UPDATE feature_flags SET enabled_user_ids = (SELECT jsonb_agg(gen_random_uuid()) FROM generate_series(1, 10000)), disabled_user_ids = (SELECT jsonb_agg(gen_random_uuid()) FROM generate_series(1, 10000))`,
-	} {
-		if _, err := pool.ExecContext(b.Context(), s); err != nil {
-			b.Fatal(err)
-		}
+	if _, err := pool.ExecContext(b.Context(), `UPDATE feature_flags SET enabled_user_ids = (SELECT jsonb_agg(gen_random_uuid()) FROM generate_series(1, 10000)),
+		disabled_user_ids = (SELECT jsonb_agg(gen_random_uuid()) FROM generate_series(1, 10000))`); err != nil {
+		b.Fatal(err)
 	}
 	on := true
 	for b.Loop() {

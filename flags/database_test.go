@@ -20,7 +20,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// database is one with the module's tables.
+// database is a test database with the module's tables.
 type database struct {
 	*sqlx.DB
 	dsn string
@@ -56,7 +56,7 @@ func onBoth(t *testing.T, test func(t *testing.T, db database)) {
 	t.Run("sqlite", func(t *testing.T) { test(t, sqlite(t)) })
 }
 
-// sql runs statements as a DBA would, without the module.
+// sql runs statements directly, as a DBA would.
 func (db database) sql(t *testing.T, statements ...string) {
 	t.Helper()
 	for _, s := range statements {
@@ -66,8 +66,9 @@ func (db database) sql(t *testing.T, statements ...string) {
 	}
 }
 
-// tick returns when the database's clock has moved on; SQLite's has milliseconds.
-func (db database) tick(t *testing.T) {
+// waitForTick waits until the database's clock shows another time. SQLite's clock
+// has a resolution of 1 ms.
+func (db database) waitForTick(t *testing.T) {
 	t.Helper()
 	clock := `SELECT CAST(clock_timestamp() AS text)`
 	if strings.Contains(db.DriverName(), "sqlite") {
@@ -79,11 +80,12 @@ func (db database) tick(t *testing.T) {
 		}
 		return now
 	}
-	for begun, now := read(), ""; now == "" || now == begun; {
+	for start, now := read(), ""; now == "" || now == start; {
 		now = read()
 	}
 }
 
+// refreshed refreshes the watcher and returns it.
 func refreshed(t *testing.T, w *flags.Watcher) *flags.Watcher {
 	t.Helper()
 	if err := w.Refresh(t.Context()); err != nil {
@@ -92,18 +94,18 @@ func refreshed(t *testing.T, w *flags.Watcher) *flags.Watcher {
 	return w
 }
 
-func TestMigration_InsertsTheFlagWithNobodyIn(t *testing.T) {
+func TestMigration_InsertsTheFlagWithoutUsers(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
 		f, err := flags.NewStore(db.DB, flags.StoreOptions{}).Get(t.Context(), "automation")
 		if err != nil {
 			t.Fatal(err)
 		}
 		if since := time.Since(f.UpdatedAt); since.Abs() > 20*time.Minute {
-			t.Errorf("it was changed at %v", f.UpdatedAt)
+			t.Errorf("updated_at is %v, want now", f.UpdatedAt)
 		}
 		f.UpdatedAt = time.Time{}
 		if diff := cmp.Diff(&flags.Flag{Name: "automation", Enabled: true, Version: 1, UpdatedBy: "migration"}, f); diff != "" {
-			t.Error(diff)
+			t.Errorf("the flag (-want +got):\n%s", diff)
 		}
 	})
 }
@@ -125,9 +127,9 @@ func TestStore_Update(t *testing.T) {
 			Percentage: 1, Seed: "s", Notice: "back at 5", Version: 2, UpdatedBy: "ops@example.com",
 		}
 		if diff := cmp.Diff(want, f); diff != "" {
-			t.Error(diff)
+			t.Errorf("after a change of all fields but one (-want +got):\n%s", diff)
 		}
-		// What is not given stays; version 0 is any.
+		// Nil fields leave their columns; ifVersion 0 matches any version.
 		f, err = store.Update(t.Context(), "automation", flags.Change{Enabled: ptr(false)}, "kill switch", 0)
 		if err != nil {
 			t.Fatal(err)
@@ -135,31 +137,30 @@ func TestStore_Update(t *testing.T) {
 		f.UpdatedAt = time.Time{}
 		want.Enabled, want.Version, want.UpdatedBy = false, 3, "kill switch"
 		if diff := cmp.Diff(want, f); diff != "" {
-			t.Error(diff)
+			t.Errorf("after switching the flag off (-want +got):\n%s", diff)
 		}
-		// Nothing changed, nothing counted.
 		if f, err = store.Update(t.Context(), "automation", flags.Change{Enabled: ptr(false)}, "again", 3); err != nil || f.Version != 3 {
-			t.Errorf("the same once more: %+v, %v", f, err)
+			t.Errorf("switching off a flag that is off: %+v, %v; want version 3 still", f, err)
 		}
 		if _, err = store.Update(t.Context(), "automation", flags.Change{Enabled: ptr(true)}, "late", 2); !errors.Is(err, flags.ErrConflict) ||
 			!strings.HasSuffix(err.Error(), "it is at version 3, not 2") {
-			t.Errorf("an old version: %v", err)
+			t.Errorf("Update of an old version returned %v, want ErrConflict", err)
 		}
 		if _, err = store.Update(t.Context(), "nothing", flags.Change{Enabled: ptr(true)}, "x", 0); !errors.Is(err, flags.ErrNotFound) {
-			t.Errorf("a flag that is not there: %v", err)
+			t.Errorf("Update of a flag that does not exist returned %v, want ErrNotFound", err)
 		}
 		if _, err = store.Get(t.Context(), "nothing"); !errors.Is(err, flags.ErrNotFound) {
-			t.Errorf("a flag that is not there: %v", err)
+			t.Errorf("Get of a flag that does not exist returned %v, want ErrNotFound", err)
 		}
-		// Who acted is forgotten with the transaction.
+		// The actor of an Update does not apply to later statements.
 		db.sql(t, `UPDATE feature_flags SET enabled = true WHERE feature_name = 'automation'`)
 		if f, err = store.Get(t.Context(), "automation"); err != nil || !strings.HasPrefix(f.UpdatedBy, "sql") {
-			t.Errorf("by hand: %+v, %v", f, err)
+			t.Errorf("after an UPDATE in SQL: %+v, %v; want updated_by with the prefix sql", f, err)
 		}
 	})
 }
 
-func TestStore_UpdateOfOneVersionSucceedsOnce(t *testing.T) {
+func TestStore_ConcurrentUpdatesOfOneVersionSucceedOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
 		store := flags.NewStore(db.DB, flags.StoreOptions{})
 		results := make(chan error)
@@ -169,31 +170,31 @@ func TestStore_UpdateOfOneVersionSucceedsOnce(t *testing.T) {
 				results <- err
 			}()
 		}
-		won := 0
+		succeeded := 0
 		for range 8 {
 			switch err := <-results; {
 			case err == nil:
-				won++
+				succeeded++
 			case !errors.Is(err, flags.ErrConflict):
-				t.Error(err)
+				t.Errorf("Update returned %v, want nil or ErrConflict", err)
 			}
 		}
-		if won != 1 {
-			t.Errorf("%d updates won", won)
+		if succeeded != 1 {
+			t.Errorf("%d updates of version 1 succeeded, want 1", succeeded)
 		}
 	})
 }
 
-func TestStore_UpdateNamesTheHostsConstraint(t *testing.T) {
+func TestStore_UpdateNamesAConstraintOfTheHost(t *testing.T) {
 	db := postgres(t)
 	db.sql(t, `ALTER TABLE feature_flags ADD CONSTRAINT at_most_half CHECK (rollout_percentage <= 50)`)
 	_, err := flags.NewStore(db.DB, flags.StoreOptions{}).Update(t.Context(), "automation", flags.Change{Percentage: ptr(60 * flags.Percent)}, "x", 0)
 	if !errors.Is(err, flags.ErrInvalid) || !strings.Contains(err.Error(), "at_most_half") {
-		t.Error(err)
+		t.Errorf("Update returned %v, want ErrInvalid with the constraint's name", err)
 	}
 }
 
-func TestStore_EventsReturnsTheAudit(t *testing.T) {
+func TestAudit_HasEveryChange(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
 		store := flags.NewStore(db.DB, flags.StoreOptions{})
 		for _, p := range []flags.Percentage{10 * flags.Percent, 50 * flags.Percent} {
@@ -214,11 +215,11 @@ func TestStore_EventsReturnsTheAudit(t *testing.T) {
 		for _, e := range all {
 			got = append(got, line{e.Version, e.Action})
 			if e.Flag != "automation" || time.Since(e.At.Time).Abs() > 20*time.Minute || e.By == "" {
-				t.Errorf("%+v", e)
+				t.Errorf("event %+v; want flag automation, the time now and an actor", e)
 			}
 		}
 		if diff := cmp.Diff([]line{{3, "delete"}, {3, "update"}, {2, "update"}, {1, "insert"}}, got); diff != "" {
-			t.Fatal(diff)
+			t.Fatalf("events (-want +got):\n%s", diff)
 		}
 		var before, after struct {
 			Percentage float64 `json:"rollout_percentage"`
@@ -227,17 +228,17 @@ func TestStore_EventsReturnsTheAudit(t *testing.T) {
 			t.Fatal(err)
 		}
 		if all[1].By != "rollout" || before.Percentage != 10 || after.Percentage != 50 {
-			t.Errorf("%+v: from %v to %v", all[1], before, after)
+			t.Errorf("event %+v goes from %v to %v; want actor rollout, from 10 to 50", all[1], before, after)
 		}
 		page, err := flagsql.NewAudit(db.DB, sqldb.Options{}).Events(t.Context(), "automation", 2, all[0].ID)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(all[1:3], page); diff != "" {
-			t.Error(diff)
+			t.Errorf("the page after the first event (-want +got):\n%s", diff)
 		}
-		if none, err := flagsql.NewAudit(db.DB, sqldb.Options{}).Events(t.Context(), "nothing", -1, 0); err != nil || len(none) != 0 {
-			t.Errorf("%v, %v", none, err)
+		if events, err := flagsql.NewAudit(db.DB, sqldb.Options{}).Events(t.Context(), "nothing", -1, 0); err != nil || len(events) != 0 {
+			t.Errorf("events of a flag that never existed: %v, %v; want none", events, err)
 		}
 	})
 }
@@ -257,24 +258,24 @@ func TestStore_LoadReadsOnlyWhatChanged(t *testing.T) {
 				got = append(got, f.Name)
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
-				t.Error(diff)
+				t.Errorf("loaded flags (-want +got):\n%s", diff)
 			}
 			return l
 		}
 		l := load(nil, "automation", "b", "c")
 		if len(l.Versions) != 3 {
-			t.Errorf("versions %v", l.Versions)
+			t.Errorf("versions %v, want those of 3 flags", l.Versions)
 		}
 		l = load(l.Versions)
 		db.sql(t, `UPDATE feature_flags SET enabled = true WHERE feature_name = 'c'`, `DELETE FROM feature_flags WHERE feature_name = 'b'`)
 		l = load(l.Versions, "c")
 		if _, ok := l.Versions["b"]; ok || len(l.Versions) != 2 {
-			t.Errorf("versions %v", l.Versions)
+			t.Errorf("versions %v, want those of automation and c", l.Versions)
 		}
-		// At version 1 again, and still another.
+		// A new row is read, though it is at version 1 as the deleted one was.
 		db.sql(t, `INSERT INTO feature_flags (feature_name) VALUES ('b')`)
 		l = load(l.Versions, "b")
-		db.tick(t)
+		db.waitForTick(t)
 		db.sql(t, `DELETE FROM feature_flags WHERE feature_name = 'b'`, `INSERT INTO feature_flags (feature_name, enabled) VALUES ('b', true)`)
 		load(l.Versions, "b")
 	})

@@ -6,21 +6,21 @@ import "fmt"
 type Decision struct {
 	On     bool   `json:"on"`
 	Reason Reason `json:"reason"`
-	// Bucket is the user's, 0 to 9,999, where it decided: where the reason is
-	// ReasonInPercentage or ReasonOutsidePercentage, and in an Explanation
-	// about a flag that there is. Otherwise it was not computed and is -1.
+	// Bucket is the user's bucket, 0 to 9,999, if it decided: if the reason is
+	// ReasonInPercentage or ReasonOutsidePercentage. Otherwise it is not
+	// computed and is -1. An Explanation has it whenever the flag exists.
 	Bucket  int   `json:"bucket"`
-	Version int64 `json:"version"` // the flag's; 0 where there is none
+	Version int64 `json:"version"` // the flag's; 0 if it does not exist
 }
 
 // Evaluate decides about one user, who has the feature if
 //
-//   - the flag is there (a nil flag is one that is not),
-//   - it is enabled,
+//   - the flag exists (f is not nil),
+//   - the flag is enabled,
 //   - the user is not in DisabledUserIDs, and
-//   - is in EnabledUserIDs, or in a bucket below Percentage.
+//   - the user is in EnabledUserIDs, or has a bucket below Percentage.
 //
-// It allocates nothing, and costs one SHA-256 only where the bucket decides.
+// It allocates nothing, and computes a SHA-256 only if the bucket decides.
 func Evaluate(f *Flag, user string) Decision {
 	if f == nil {
 		return Decision{Reason: ReasonMissing, Bucket: noBucket}
@@ -48,23 +48,23 @@ const noBucket = -1
 // Reason is the rule that decided.
 type Reason uint8
 
-// The rules, in the order in which they are asked, except that ReasonMissing
-// is first for being the zero value.
+// The rules in the order of their evaluation, except that ReasonMissing comes
+// first because it is the zero value.
 const (
-	ReasonMissing           Reason = iota // no such row, or none was ever read
+	ReasonMissing           Reason = iota // the row does not exist, or was never read
 	ReasonMasterOff                       // this process's master switch is off
-	ReasonNoUser                          // Middleware: the request is nobody's
+	ReasonNoUser                          // Middleware: the request has no user
 	ReasonDisabled                        // the flag is not enabled
-	ReasonUserDisabled                    // in DisabledUserIDs
-	ReasonUserEnabled                     // in EnabledUserIDs
+	ReasonUserDisabled                    // the user is in DisabledUserIDs
+	ReasonUserEnabled                     // the user is in EnabledUserIDs
 	ReasonInPercentage                    // the bucket is below the percentage
-	ReasonOutsidePercentage               // it is not
+	ReasonOutsidePercentage               // the bucket is not below the percentage
 	reasonCount             int    = iota
 )
 
 var reasonTexts = [reasonCount]string{"missing", "master_off", "no_user", "disabled", "user_disabled", "user_enabled", "in_percentage", "outside_percentage"}
 
-// String is the reason in snake_case, as in JSON and in metrics.
+// String returns the reason in snake_case, as in JSON and in metrics.
 func (r Reason) String() string {
 	if int(r) < reasonCount {
 		return reasonTexts[r]

@@ -8,12 +8,12 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// What errors.Is finds in this package's errors.
+// Errors that errors.Is finds in the errors of this package.
 var (
 	// ErrNotFound says that no row has that name.
 	ErrNotFound = flagsql.ErrNotFound
-	// ErrConflict says that the flag is no longer at the version that the
-	// change was made for: read it and decide again.
+	// ErrConflict says that the flag is not at the version that the change
+	// requires: read the flag again and decide whether to repeat the change.
 	ErrConflict = flagsql.ErrConflict
 	// ErrInvalid says that a value is not acceptable, see FieldError.
 	ErrInvalid = flagsql.ErrInvalid
@@ -21,13 +21,14 @@ var (
 	// changed.
 	ErrUnavailable = sqldb.ErrUnavailable
 	// ErrOutcomeUnknown says that the database's answer to a change was lost:
-	// read the flag to find out whether it was made.
+	// read the flag to find out whether the change was made.
 	ErrOutcomeUnknown = sqldb.ErrOutcomeUnknown
 )
 
-// FieldError is an [ErrInvalid] of one column.
+// FieldError says why the value of one column is not acceptable. It is an
+// [ErrInvalid].
 type FieldError struct {
-	Field   string // the column's name, which is also the one in JSON
+	Field   string // the name of the column and of the JSON field
 	Problem string // holds no user's id
 }
 
@@ -36,7 +37,7 @@ func (e *FieldError) Error() string { return e.Field + ": " + e.Problem }
 // Unwrap returns ErrInvalid.
 func (e *FieldError) Unwrap() error { return ErrInvalid }
 
-// fieldErrors returns the faults of a row as *FieldError, joined.
+// fieldErrors joins the faults of a row, each as a *FieldError.
 func fieldErrors(faults []error) error {
 	errs := make([]error, len(faults))
 	for i, err := range faults {
@@ -52,7 +53,7 @@ func fieldErrors(faults []error) error {
 // bypassed the table's constraints. It holds no user's id.
 type RowError struct {
 	Name string
-	Err  error // joined, one for each column
+	Err  error // a *FieldError for each malformed column, joined
 }
 
 func (e *RowError) Error() string {

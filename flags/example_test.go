@@ -22,7 +22,8 @@ func Example() {
 		return
 	}
 	watcher := flags.NewWatcher(flags.NewStore(db, flags.StoreOptions{}), flags.Options{})
-	// A gateway runs watcher.Run(ctx) next to its server; here single passes do.
+	// A gateway runs watcher.Run(ctx) next to its server. This example refreshes
+	// once after each change instead.
 	if err := watcher.Refresh(ctx); err != nil {
 		fmt.Println(err)
 		return
@@ -81,7 +82,7 @@ func ExampleExplain() {
 		fmt.Printf("%-18s  %s\n", step.Rule, step.Finding)
 	}
 	// Output:
-	// master switch       this process's is on
+	// master switch       on in this process
 	// flag                version 3, changed by ops at 0001-01-01T00:00:00Z
 	// enabled             true
 	// disabled_user_ids   the user is not among 0
@@ -89,28 +90,28 @@ func ExampleExplain() {
 	// rollout_percentage  bucket 8199 of seed "automation" is not below 1000, which is 10 %
 }
 
-// one is a Decider of one flag, as a gateway's own tests may use.
-type one struct{ flag *flags.Flag }
+// oneFlag is a Decider of one flag, as a gateway's own tests may use.
+type oneFlag struct{ flag *flags.Flag }
 
-func (o one) Decide(_, user string) flags.Decision { return flags.Evaluate(o.flag, user) }
+func (o oneFlag) Decide(_, user string) flags.Decision { return flags.Evaluate(o.flag, user) }
 
 func ExampleMiddleware() {
-	beta := one{&flags.Flag{Name: "beta", Enabled: true, EnabledUserIDs: flags.NewIDs("7")}}
+	beta := oneFlag{&flags.Flag{Name: "beta", Enabled: true, EnabledUserIDs: flags.NewIDs("7")}}
 	userOf := func(r *http.Request) (string, bool) {
-		id := r.URL.Query().Get("user") // a gateway asks its own authentication
+		id := r.URL.Query().Get("user") // a gateway takes the user from its authentication
 		return id, id != ""
 	}
 	handler := flags.Middleware(beta, "beta", userOf, nil)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		d, _ := flags.FromContext(r.Context(), "beta")
-		fmt.Println("in, for", d.Reason)
+		fmt.Println("has the flag:", d.Reason)
 	}))
 	for _, url := range []string{"/?user=7", "/?user=8", "/"} {
-		answer := httptest.NewRecorder()
-		handler.ServeHTTP(answer, httptest.NewRequestWithContext(context.Background(), http.MethodGet, url, nil))
-		fmt.Println(answer.Code)
+		response := httptest.NewRecorder()
+		handler.ServeHTTP(response, httptest.NewRequestWithContext(context.Background(), http.MethodGet, url, nil))
+		fmt.Println(response.Code)
 	}
 	// Output:
-	// in, for user_enabled
+	// has the flag: user_enabled
 	// 200
 	// 404
 	// 404

@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// Explanation is a decision with all that went into it.
+// Explanation is a decision and what each rule found.
 type Explanation struct {
-	Flag string `json:"feature_name"` // empty where there is no flag
+	Flag string `json:"feature_name"` // empty if the flag does not exist
 	User string `json:"user_id"`
 	Decision
-	// Steps are all the rules in their order, those after the one that decided
-	// as well, so that one sees what would hold otherwise.
+	// Steps are all rules in their order. The rules after the deciding one are
+	// included: they show what would decide without it.
 	Steps []Step `json:"steps"`
 }
 
@@ -23,9 +23,10 @@ type Step struct {
 	Decides bool   `json:"decides"` // true in exactly one step
 }
 
-// Explain returns why a user has a flag or not, with the master switch as
-// given. The decision is Evaluate's. PostgreSQL has the same, but for the master
-// switch, as automation_explain(feature_name, user_id).
+// Explain returns why a user has a flag or not. The decision is that of
+// Evaluate, unless masterOn is false. In PostgreSQL,
+// automation_explain(feature_name, user_id) decides the same, without a master
+// switch.
 func Explain(f *Flag, user string, masterOn bool) Explanation {
 	e := Explanation{User: user, Decision: Evaluate(f, user)}
 	if !masterOn {
@@ -37,9 +38,9 @@ func Explain(f *Flag, user string, masterOn bool) Explanation {
 	step := func(rule string, decides Reason, finding string, args ...any) {
 		e.Steps = append(e.Steps, Step{rule, fmt.Sprintf(finding, args...), e.Reason == decides})
 	}
-	step("master switch", ReasonMasterOff, "this process's is %s", onOff(masterOn))
+	step("master switch", ReasonMasterOff, "%s in this process", onOff(masterOn))
 	if f == nil {
-		step("flag", ReasonMissing, "there is no such row, or none was ever read")
+		step("flag", ReasonMissing, "the row does not exist, or was never read")
 		return e
 	}
 	e.Flag = f.Name
@@ -47,12 +48,11 @@ func Explain(f *Flag, user string, masterOn bool) Explanation {
 	step("enabled", ReasonDisabled, "%t", f.Enabled)
 	step("disabled_user_ids", ReasonUserDisabled, "%s %d", among(f.DisabledUserIDs.Has(user)), f.DisabledUserIDs.Len())
 	step("enabled_user_ids", ReasonUserEnabled, "%s %d", among(f.EnabledUserIDs.Has(user)), f.EnabledUserIDs.Len())
-	below, share := e.Bucket < int(f.Percentage), ReasonInPercentage
-	is := "is"
-	if !below {
-		is, share = "is not", ReasonOutsidePercentage
+	reason, is := ReasonInPercentage, "is"
+	if e.Bucket >= int(f.Percentage) {
+		reason, is = ReasonOutsidePercentage, "is not"
 	}
-	step("rollout_percentage", share, "bucket %d of seed %q %s below %d, which is %v %%", e.Bucket, cmp.Or(f.Seed, f.Name), is, f.Percentage, f.Percentage)
+	step("rollout_percentage", reason, "bucket %d of seed %q %s below %d, which is %v %%", e.Bucket, cmp.Or(f.Seed, f.Name), is, f.Percentage, f.Percentage)
 	return e
 }
 
@@ -63,8 +63,8 @@ func onOff(on bool) string {
 	return "off"
 }
 
-func among(yes bool) string {
-	if yes {
+func among(isListed bool) string {
+	if isListed {
 		return "the user is among"
 	}
 	return "the user is not among"

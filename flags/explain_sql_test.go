@@ -10,8 +10,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags"
 )
 
-// randomID is a number, or a text of any Unicode but U+0000, which PostgreSQL
-// cannot hold.
+// randomID returns a number, or a text of any characters except U+0000, which
+// PostgreSQL cannot store.
 func randomID(r *rand.Rand) string {
 	switch r.IntN(4) {
 	case 0:
@@ -33,8 +33,9 @@ func randomID(r *rand.Rand) string {
 	return s.String()
 }
 
-// listed is a list of ids as a DBA may type it, with numbers and texts.
-func listed(t *testing.T, r *rand.Rand, ids []string) string {
+// jsonList returns a JSON list of the ids, as a DBA may type it: some of those
+// that are numbers are written as numbers.
+func jsonList(t *testing.T, r *rand.Rand, ids []string) string {
 	t.Helper()
 	var list []any
 	for _, id := range ids {
@@ -52,7 +53,7 @@ func listed(t *testing.T, r *rand.Rand, ids []string) string {
 	return string(text)
 }
 
-func TestExplainInSQL_IsTheSame(t *testing.T) {
+func TestExplain_IsTheSameInSQL(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 4 s: explains 100,000 users")
 	}
@@ -62,12 +63,13 @@ func TestExplainInSQL_IsTheSame(t *testing.T) {
 	for len(users) < 100_000 {
 		users = append(users, randomID(r))
 	}
-	pick := func() string { return listed(t, r, append([]string{"0", "-5", "7", "1000"}, users[100:200]...)) }
+	quoted := func(ids []string) string { return "'" + strings.ReplaceAll(jsonList(t, r, ids), "'", "''") + "'" }
+	enabled, disabled := quoted(append([]string{"0", "-5", "7", "1000"}, users[100:200]...)), quoted(users[150:180])
 	for name, set := range map[string]string{
 		"percentage": `rollout_percentage = 33.33`,
 		"nobody":     `rollout_percentage = 0`,
 		"everybody":  `rollout_percentage = 100`,
-		"lists":      `enabled_user_ids = '` + strings.ReplaceAll(pick(), "'", "''") + `', disabled_user_ids = '` + strings.ReplaceAll(listed(t, r, users[150:180]), "'", "''") + `', rollout_percentage = 50, seed = 'ß😀'`,
+		"lists":      `enabled_user_ids = ` + enabled + `, disabled_user_ids = ` + disabled + `, rollout_percentage = 50, seed = 'ß😀'`,
 		"disabled":   `enabled = false, enabled_user_ids = '[1]', rollout_percentage = 50`,
 	} {
 		db.sql(t, `INSERT INTO feature_flags (feature_name, enabled) VALUES ('`+name+`', true)`, `UPDATE feature_flags SET `+set+` WHERE feature_name = '`+name+`'`)
@@ -76,7 +78,7 @@ func TestExplainInSQL_IsTheSame(t *testing.T) {
 	seen := map[flags.Reason]int{}
 	for _, name := range []string{"percentage", "nobody", "everybody", "lists", "disabled", "automation", "no such flag"} {
 		users := users
-		if name != "lists" { // which asks everything
+		if name != "lists" { // all users only where all rules apply
 			users = users[:2000]
 		}
 		input, err := json.Marshal(users)
@@ -101,24 +103,24 @@ func TestExplainInSQL_IsTheSame(t *testing.T) {
 			e := flags.Explain(w.Flag(name), users[i], true)
 			seen[e.Reason]++
 			if g.User != users[i] || g.Enabled != e.On || g.Reason != e.Reason.String() || g.Bucket != e.Bucket || g.Version != e.Version {
-				t.Fatalf("%s: of %.60q SQL says %.200v, Go %+v", name, users[i], g, e.Decision)
+				t.Fatalf("flag %s, user %.60q: SQL returns %.200v, Go %+v", name, users[i], g, e.Decision)
 			}
 		}
 	}
 	for _, reason := range []flags.Reason{flags.ReasonMissing, flags.ReasonDisabled, flags.ReasonUserDisabled, flags.ReasonUserEnabled, flags.ReasonInPercentage, flags.ReasonOutsidePercentage} {
 		if seen[reason] == 0 {
-			t.Errorf("no decision was %v", reason)
+			t.Errorf("no decision was %v: the test does not cover it", reason)
 		}
 	}
 }
 
-func TestExplainInSQL_NobodyIsOff(t *testing.T) {
+func TestExplain_IsOffForNullInSQL(t *testing.T) {
 	db := postgres(t)
 	db.sql(t, `UPDATE feature_flags SET rollout_percentage = 100, enabled_user_ids = '[1]'`)
 	for _, args := range []string{`'automation', NULL`, `NULL, '1'`, `NULL, NULL`} {
 		var on []bool
 		if err := db.SelectContext(t.Context(), &on, `SELECT enabled FROM automation_explain(`+args+`)`); err != nil || len(on) != 1 || on[0] {
-			t.Errorf("automation_explain(%s): %v, %v", args, on, err)
+			t.Errorf("automation_explain(%s) returns enabled = %v, %v; want one row with false", args, on, err)
 		}
 	}
 }

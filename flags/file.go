@@ -18,9 +18,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/retry"
 )
 
-// The snapshot file is a line that holds the checksum of the JSON after it.
-// The checksum detects a file that was cut off, damaged or edited by hand. It is
-// no signature: who may write to the file can give it a right one as well.
+// fileHead and a checksum are the first line of a snapshot file; the rest is
+// JSON. The checksum detects a truncated, damaged or edited file. It is not a
+// signature: whoever can write the file can also compute its checksum.
 const fileHead = "automation flags 1, sha256 "
 
 type fileBody struct {
@@ -29,18 +29,18 @@ type fileBody struct {
 }
 
 const (
-	maxFile    = 1 << 30         // bytes; more is no snapshot of ours
-	maxFileAge = 5 * time.Minute // how old a file may be that nothing has changed since
+	maxFile    = 1 << 30         // bytes; a snapshot file is never larger
+	maxFileAge = 5 * time.Minute // then the file is written again without a change
 )
 
 // file is the snapshot file of a Watcher.
 type file struct {
 	path    string
 	log     *slog.Logger
-	changed retry.Trigger // flags have changed
-	once    sync.Once     // of reading it
-	mu      sync.Mutex    // of all below, and of writing it
-	saved   time.Time     // the asOf of what is in it
+	changed retry.Trigger // fires when flags have changed
+	once    sync.Once     // load reads the file once
+	mu      sync.Mutex    // guards the fields below, and writing the file
+	saved   time.Time     // the asOf of the snapshot in the file
 	err     error         // of the last use
 }
 
@@ -48,21 +48,21 @@ func newFile(path string, log *slog.Logger) *file {
 	return &file{path: path, log: log, changed: retry.NewTrigger()}
 }
 
-// run saves until ctx ends: after changes, and now and then without, so that
-// the age of what is in the file stays near the truth.
+// run saves the flags until ctx ends: after each change, and otherwise every
+// maxFileAge, so that the asOf in the file is close to the last successful pass.
 func (f *file) run(ctx context.Context, state func() *snapshot) {
 	retry.Loop(ctx, f.changed, func(ctx context.Context) time.Duration {
 		f.save(ctx, state())
 		return maxFileAge
 	})
 	select {
-	case <-f.changed:
+	case <-f.changed: // shortly before ctx ended
 		f.save(ctx, state())
 	default:
 	}
 }
 
-// save writes the flags, unless what is in the file is as new.
+// save writes the flags, unless the file holds a snapshot that is as new.
 func (f *file) save(ctx context.Context, s *snapshot) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -82,8 +82,8 @@ func (f *file) save(ctx context.Context, s *snapshot) {
 	f.err = err
 }
 
-// load reads the file, the first time that it is called; nil if there is none,
-// or none that is whole.
+// load reads the file on its first call. It returns nil if the file does not
+// exist or is invalid, and on every later call.
 func (f *file) load(ctx context.Context) (s *snapshot) {
 	f.once.Do(func() {
 		var err error
@@ -112,7 +112,7 @@ func (s *snapshot) write(path string) error {
 	return atomicfile.Write(path, fmt.Appendf(nil, "%s%x\n%s", fileHead, sha256.Sum256(text), text))
 }
 
-// readSnapshot reads what write wrote; nil where there is no file.
+// readSnapshot reads what write wrote. Without a file it returns nil, nil.
 func readSnapshot(path string) (*snapshot, error) {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -122,7 +122,7 @@ func readSnapshot(path string) (*snapshot, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxFile {
-		return nil, fmt.Errorf("%s is not a file of at most %d bytes, but %v of %d", path, maxFile, info.Mode(), info.Size())
+		return nil, fmt.Errorf("%s must be a regular file of at most %d bytes; it has mode %v and %d bytes", path, maxFile, info.Mode(), info.Size())
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -139,24 +139,27 @@ func parseSnapshot(text string) (*snapshot, error) {
 	head, text, _ := strings.Cut(text, "\n")
 	sum, ok := strings.CutPrefix(head, fileHead)
 	if !ok {
-		return nil, errors.New("that is no snapshot of flags")
+		return nil, errors.New("not a snapshot of flags")
 	}
-	if is := sha256.Sum256([]byte(text)); sum != hex.EncodeToString(is[:]) {
-		return nil, errors.New("it was cut off or changed: its checksum is not that of what it holds")
+	if actual := sha256.Sum256([]byte(text)); sum != hex.EncodeToString(actual[:]) {
+		return nil, errors.New("truncated or edited: the checksum is not that of the content")
 	}
 	var body fileBody
 	if err := json.Unmarshal([]byte(text), &body); err != nil {
-		return nil, fmt.Errorf("it holds what no flag can: %w", err)
+		return nil, fmt.Errorf("not valid flags: %w", err)
 	}
 	s := &snapshot{flags: map[string]entry{}, bad: map[string]*RowError{}, loaded: true, fromFile: true, asOf: body.AsOf}
 	for _, f := range body.Flags {
 		if f == nil || f.Name == "" {
-			return nil, errors.New("it holds a flag without a name")
+			return nil, errors.New("a flag has no name")
 		}
 		s.flags[f.Name] = entry{f, new(counters)}
 	}
-	if len(s.flags) != len(body.Flags) || body.AsOf.IsZero() {
-		return nil, errors.New("it holds a flag twice, or does not say of when it is")
+	if len(s.flags) != len(body.Flags) {
+		return nil, errors.New("two flags have the same name")
+	}
+	if body.AsOf.IsZero() {
+		return nil, errors.New("as_of is missing")
 	}
 	return s, nil
 }

@@ -17,40 +17,41 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags"
 )
 
-var errAway = errors.New("the database is away")
+var errUnavailable = errors.New("the database is unavailable")
 
-func away() *table {
+// unavailable returns a Source that cannot be read.
+func unavailable() *table {
 	t := tableOf()
-	t.err = errAway
+	t.err = errUnavailable
 	return t
 }
 
-// wrote has a watcher keep the flags in a file, and ends it.
-func wrote(t *testing.T, path string, list ...*flags.Flag) {
+// writeFile runs a watcher until it has written the flags to the file.
+func writeFile(t *testing.T, path string, list ...*flags.Flag) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := flags.NewWatcher(tableOf(list...), flags.Options{File: path})
-		running(t, w)
+		run(t, w)
 		if h := w.Health(); h.FileErr != nil || h.FromFile {
-			t.Fatalf("%+v", h)
+			t.Fatalf("health %+v; want a written file", h)
 		}
 	})
 }
 
-// logging is a logger, and how often it was told a thing.
-func logging() (*slog.Logger, func(what string) int) {
-	var text bytes.Buffer
-	return slog.New(slog.NewTextHandler(&text, nil)), func(what string) int { return strings.Count(text.String(), what) }
+// newLogger returns a logger, and a function that counts a text in its log.
+func newLogger() (logger *slog.Logger, count func(text string) int) {
+	var log bytes.Buffer
+	return slog.New(slog.NewTextHandler(&log, nil)), func(text string) int { return strings.Count(log.String(), text) }
 }
 
-func TestFile_ServesARestartWithoutTheDatabase(t *testing.T) {
+func TestFile_ServesAfterARestartWithoutTheDatabase(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "flags")
 	a := &flags.Flag{
 		Name: "a", Enabled: true, EnabledUserIDs: flags.NewIDs("7", "ü"), DisabledUserIDs: flags.NewIDs("9"), Percentage: 1250, Seed: "s", Notice: "n",
 		Version: 5, UpdatedAt: time.Date(2026, 11, 23, 6, 0, 0, 123456000, time.UTC), UpdatedBy: "ops",
 	}
 	synctest.Test(t, func(t *testing.T) {
-		wroteAt := time.Now()
+		start := time.Now()
 		source := tableOf(a, &flags.Flag{Name: "b", Enabled: true, Percentage: 100 * flags.Percent, Version: 2})
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
@@ -62,40 +63,49 @@ func TestFile_ServesARestartWithoutTheDatabase(t *testing.T) {
 		cancel()
 		<-ended
 		info, err := os.Stat(path)
-		if err != nil || info.Mode() != 0o600 {
-			t.Fatalf("%v, %v", info.Mode(), err)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode() != 0o600 {
+			t.Fatalf("the file has mode %v, want 0600", info.Mode())
 		}
 
 		time.Sleep(time.Hour)
-		log, said := logging()
-		source.change(func() { source.err = errAway })
-		w := flags.NewWatcher(source, flags.Options{File: path, Logger: log})
-		if err := w.Refresh(t.Context()); !errors.Is(err, errAway) {
-			t.Error(err)
+		logger, count := newLogger()
+		source.change(func() { source.err = errUnavailable })
+		w := flags.NewWatcher(source, flags.Options{File: path, Logger: logger})
+		if err := w.Refresh(t.Context()); !errors.Is(err, errUnavailable) {
+			t.Errorf("Refresh returned %v, want %v", err, errUnavailable)
 		}
 		if diff := cmp.Diff(a, w.Flag("a")); diff != "" {
-			t.Error(diff)
+			t.Errorf("flag a from the file (-want +got):\n%s", diff)
 		}
 		if d := w.Decide("b", "1"); !d.On || d.Version != 2 {
-			t.Errorf("%+v", d)
+			t.Errorf("decision about b %+v, want on at version 2", d)
 		}
 		time.Sleep(time.Minute)
 		_ = w.Refresh(t.Context())
-		if h := w.Health(); !h.Loaded || !h.FromFile || h.Age != time.Since(wroteAt) || !errors.Is(h.Err, errAway) || h.FileErr != nil {
-			t.Errorf("%+v", h)
+		if h := w.Health(); !h.Loaded || !h.FromFile || h.Age != time.Since(start) || !errors.Is(h.Err, errUnavailable) || h.FileErr != nil {
+			t.Errorf("health %+v; want flags from the file, of %v", h, start)
 		}
-		if n := said("those of the snapshot file"); n != 1 {
-			t.Errorf("said %d times", n)
+		if n := count("flags come from the snapshot file"); n != 1 {
+			t.Errorf("the use of the file was logged %d times, want once", n)
 		}
 
-		// Back again, what the table says holds at once, and is kept.
+		// Once the table can be read, its flags replace those of the file.
 		source.change(func() { source.err = nil; delete(source.rows, "b") })
-		running(t, w)
-		if w.Flag("b") != nil || w.Decide("a", "7").Reason != flags.ReasonUserEnabled || said("was=\"version 5") != 0 {
-			t.Errorf("%+v, said the same flag is another %d times", w.Flag("b"), said("was=\"version 5"))
+		run(t, w)
+		if f := w.Flag("b"); f != nil {
+			t.Errorf("the deleted flag b is still there: %+v", f)
+		}
+		if d := w.Decide("a", "7"); d.Reason != flags.ReasonUserEnabled {
+			t.Errorf("decision about a %+v, want ReasonUserEnabled", d)
+		}
+		if n := count("was=\"version 5"); n != 0 {
+			t.Errorf("a change of a was logged %d times, but a is the same in the file and the table", n)
 		}
 		if h := w.Health(); h.FromFile || h.Age > 2*time.Second || h.Err != nil {
-			t.Errorf("%+v", h)
+			t.Errorf("health %+v; want flags from the table", h)
 		}
 		if text, err := os.ReadFile(path); err != nil || bytes.Contains(text, []byte(`"b"`)) {
 			t.Errorf("a deleted flag is still in the file: %s, %v", text, err)
@@ -103,70 +113,78 @@ func TestFile_ServesARestartWithoutTheDatabase(t *testing.T) {
 	})
 }
 
-func TestFile_AgeStaysNearTheTruthWithoutChanges(t *testing.T) {
+func TestFile_IsRenewedWithoutChanges(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "flags")
 	synctest.Test(t, func(t *testing.T) {
 		source := tableOf(everybody(1))
-		running(t, flags.NewWatcher(source, flags.Options{File: path}))
+		run(t, flags.NewWatcher(source, flags.Options{File: path}))
 		time.Sleep(100 * time.Minute)
-		source.change(func() { source.err = errAway })
-		time.Sleep(100 * time.Minute) // what is in the file is no newer than the last good pass
-		w := flags.NewWatcher(away(), flags.Options{File: path})
+		source.change(func() { source.err = errUnavailable })
+		time.Sleep(100 * time.Minute) // without a successful pass, the file keeps its age
+		w := flags.NewWatcher(unavailable(), flags.Options{File: path})
 		_ = w.Refresh(t.Context())
 		if h := w.Health(); h.Age < 100*time.Minute || h.Age > 106*time.Minute {
-			t.Errorf("%+v", h)
+			t.Errorf("health %+v; want an age of 100 to 106 min", h)
 		}
 	})
 }
 
-// A file that is not whole: cut off anywhere, or with any bit turned.
-func TestFile_NotWholeIsIgnoredAndLoggedOnce(t *testing.T) {
+// The file is truncated at each byte, and each byte has a flipped bit.
+func TestFile_DamagedIsIgnoredAndLoggedOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "flags")
-	wrote(t, path, everybody(1))
+	writeFile(t, path, everybody(1))
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	broken := map[string][]byte{"another text": []byte("hello\n"), "more": append(bytes.Clone(whole), '\n')}
+	damaged := map[string][]byte{"another text": []byte("hello\n"), "an appended byte": append(bytes.Clone(whole), '\n')}
 	for i := range whole {
-		broken["cut off after "+string(whole[:i])] = whole[:i]
-		turned := bytes.Clone(whole)
-		turned[i] ^= 1 << (i % 8)
-		broken["turned "+string(turned)] = turned
+		damaged["truncated to "+string(whole[:i])] = whole[:i]
+		flipped := bytes.Clone(whole)
+		flipped[i] ^= 1 << (i % 8)
+		damaged["a flipped bit: "+string(flipped)] = flipped
 	}
-	for name, text := range broken {
+	for name, text := range damaged {
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		log, said := logging()
-		source := away()
-		w := flags.NewWatcher(source, flags.Options{File: path, Logger: log})
+		logger, count := newLogger()
+		w := flags.NewWatcher(unavailable(), flags.Options{File: path, Logger: logger})
 		for range 3 {
 			_ = w.Refresh(t.Context())
 		}
-		if h := w.Health(); h.Loaded || h.FileErr == nil || w.Decide("a", "1").Reason != flags.ReasonMissing || said("is ignored") != 1 {
-			t.Fatalf("%s: %+v, said %d times", name, h, said("is ignored"))
+		if h := w.Health(); h.Loaded || h.FileErr == nil {
+			t.Fatalf("%s: health %+v; want no flags and a FileErr", name, h)
+		}
+		if d := w.Decide("a", "1"); d.Reason != flags.ReasonMissing {
+			t.Fatalf("%s: decision %+v, want ReasonMissing", name, d)
+		}
+		if n := count("is ignored"); n != 1 {
+			t.Fatalf("%s: logged %d times, want once", name, n)
 		}
 	}
-	wrote(t, path, everybody(1)) // and replaced by the next good one
+	writeFile(t, path, everybody(1))
 	if again, err := os.ReadFile(path); err != nil || len(again) != len(whole) {
-		t.Errorf("%s, %v", again, err)
+		t.Errorf("the damaged file was not replaced: %s, %v", again, err)
 	}
 }
 
-func TestFile_MissingIsNoProblem(t *testing.T) {
-	log, said := logging()
-	w := flags.NewWatcher(away(), flags.Options{File: filepath.Join(t.TempDir(), "none"), Logger: log})
+func TestFile_MayBeMissing(t *testing.T) {
+	logger, count := newLogger()
+	w := flags.NewWatcher(unavailable(), flags.Options{File: filepath.Join(t.TempDir(), "none"), Logger: logger})
 	_ = w.Refresh(t.Context())
-	if h := w.Health(); h.Loaded || h.FileErr != nil || said("snapshot file") != 0 {
-		t.Errorf("%+v", h)
+	if h := w.Health(); h.Loaded || h.FileErr != nil {
+		t.Errorf("health %+v; want no flags and no FileErr", h)
+	}
+	if n := count("snapshot file"); n != 0 {
+		t.Errorf("the missing file was logged %d times, want 0", n)
 	}
 }
 
 func TestFile_DoesNotFollowASymbolicLink(t *testing.T) {
 	dir := t.TempDir()
 	path, target := filepath.Join(dir, "flags"), filepath.Join(dir, "target")
-	wrote(t, target, everybody(1))
+	writeFile(t, target, everybody(1))
 	before, err := os.ReadFile(target)
 	if err != nil {
 		t.Fatal(err)
@@ -174,54 +192,61 @@ func TestFile_DoesNotFollowASymbolicLink(t *testing.T) {
 	if err := os.Symlink(target, path); err != nil {
 		t.Fatal(err)
 	}
-	w := flags.NewWatcher(away(), flags.Options{File: path})
+	w := flags.NewWatcher(unavailable(), flags.Options{File: path})
 	_ = w.Refresh(t.Context())
 	if h := w.Health(); h.Loaded || h.FileErr == nil {
-		t.Errorf("a link is followed: %+v", h)
+		t.Errorf("reading follows the link: health %+v", h)
 	}
-	wrote(t, path, nobody(2))
+	writeFile(t, path, nobody(2))
 	if after, err := os.ReadFile(target); err != nil || !bytes.Equal(after, before) {
-		t.Errorf("a link was written through: %s, %v", after, err)
+		t.Errorf("writing follows the link: the target is %s, %v", after, err)
 	}
-	if info, err := os.Lstat(path); err != nil || info.Mode() != 0o600 {
-		t.Errorf("%v, %v", info.Mode(), err)
+	info, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode() != 0o600 {
+		t.Errorf("the path has mode %v, want a regular file of mode 0600", info.Mode())
 	}
 }
 
-func TestFile_UnusableHarmsNoDecision(t *testing.T) {
+func TestFile_UnusablePathAffectsNoDecision(t *testing.T) {
 	dir := t.TempDir()
 	plain := filepath.Join(dir, "plain")
-	closed := filepath.Join(dir, "closed")
-	full := filepath.Join(dir, "full")
-	if err := errors.Join(os.WriteFile(plain, nil, 0o600), os.Mkdir(closed, 0o000), os.MkdirAll(filepath.Join(full, "x"), 0o700)); err != nil {
+	unreadable := filepath.Join(dir, "unreadable")
+	nonEmpty := filepath.Join(dir, "nonempty")
+	if err := errors.Join(os.WriteFile(plain, nil, 0o600), os.Mkdir(unreadable, 0o000), os.MkdirAll(filepath.Join(nonEmpty, "x"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	paths := map[string]string{
-		"below a directory that is not there": filepath.Join(dir, "none", "flags"),
-		"below a file":                        filepath.Join(plain, "flags"),
-		"a directory":                         full,
-		"a name that is too long":             filepath.Join(dir, strings.Repeat("x", 300)),
+		"in a missing directory":  filepath.Join(dir, "none", "flags"),
+		"below a file":            filepath.Join(plain, "flags"),
+		"a directory":             nonEmpty,
+		"a name that is too long": filepath.Join(dir, strings.Repeat("x", 300)),
 	}
-	if os.Getuid() != 0 { // whom no mode keeps out
-		paths["in a directory that may not be read"] = filepath.Join(closed, "flags")
+	if os.Getuid() != 0 { // root can read any directory
+		paths["in an unreadable directory"] = filepath.Join(unreadable, "flags")
 	}
 	for name, path := range paths {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				log, said := logging()
-				source := away()
-				w := flags.NewWatcher(source, flags.Options{File: path, Logger: log})
-				running(t, w)
+				logger, count := newLogger()
+				source := unavailable()
+				w := flags.NewWatcher(source, flags.Options{File: path, Logger: logger})
+				run(t, w)
 				for version := range int64(5) {
 					source.change(func() { source.err, source.rows["a"] = nil, everybody(version+1) })
 					time.Sleep(2 * time.Second)
 					synctest.Wait()
 					if d := w.Decide("a", "1"); !d.On || d.Version != version+1 {
-						t.Fatalf("%+v", d)
+						t.Fatalf("decision %+v, want on at version %d", d, version+1)
 					}
 				}
-				if h := w.Health(); h.FileErr == nil || h.Err != nil || said("is ignored")+said("cannot be written") != 1 {
-					t.Errorf("%+v, said %d times", h, said("is ignored")+said("cannot be written"))
+				if h := w.Health(); h.FileErr == nil || h.Err != nil {
+					t.Errorf("health %+v; want a FileErr alone", h)
+				}
+				if n := count("is ignored") + count("cannot be written"); n != 1 {
+					t.Errorf("the problem was logged %d times, want once", n)
 				}
 			})
 		})
@@ -231,17 +256,17 @@ func TestFile_UnusableHarmsNoDecision(t *testing.T) {
 func TestFile_LogsThatItIsWrittenAgain(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "later")
 	synctest.Test(t, func(t *testing.T) {
-		log, said := logging()
+		logger, count := newLogger()
 		source := tableOf(everybody(1))
-		w := flags.NewWatcher(source, flags.Options{File: filepath.Join(dir, "flags"), Logger: log})
-		running(t, w)
+		w := flags.NewWatcher(source, flags.Options{File: filepath.Join(dir, "flags"), Logger: logger})
+		run(t, w)
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
-		if h := w.Health(); h.FileErr != nil || said("is written again") != 1 {
-			t.Errorf("%+v", h)
+		if h, n := w.Health(), count("is written again"); h.FileErr != nil || n != 1 {
+			t.Errorf("health %+v, logged %d times; want no FileErr, logged once", h, n)
 		}
 	})
 }

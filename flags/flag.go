@@ -8,17 +8,17 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 )
 
-// Flag is one row of feature_flags. A Flag that others may see is never
-// changed: make another.
+// Flag is one row of feature_flags. Do not modify a Flag that others may read:
+// modify a copy.
 type Flag struct {
 	Name            string     `json:"feature_name"`
 	Enabled         bool       `json:"enabled"`
 	EnabledUserIDs  IDs        `json:"enabled_user_ids"`
 	DisabledUserIDs IDs        `json:"disabled_user_ids"` // wins over EnabledUserIDs
 	Percentage      Percentage `json:"rollout_percentage"`
-	Seed            string     `json:"seed"`    // of the cohort; empty: the flag's name
+	Seed            string     `json:"seed"`    // of the cohort; empty means the flag's name
 	Notice          string     `json:"notice"`  // the operators' message to the users
-	Version         int64      `json:"version"` // 1 at first, one more with each change
+	Version         int64      `json:"version"` // starts at 1; each change adds 1
 	UpdatedAt       time.Time  `json:"updated_at"`
 	UpdatedBy       string     `json:"updated_by"`
 }
@@ -31,7 +31,7 @@ func (f *Flag) bucket(user string) int {
 	return Bucket(f.Name, user)
 }
 
-// summary is the flag in a line, without anybody's id.
+// summary describes the flag in one line, without any user's id.
 func (f *Flag) summary() string {
 	if f == nil {
 		return "missing"
@@ -40,11 +40,11 @@ func (f *Flag) summary() string {
 		f.Version, f.Enabled, f.Percentage, f.EnabledUserIDs.Len(), f.DisabledUserIDs.Len(), cmp.Or(f.Seed, f.Name))
 }
 
-// parseRow reads a row. The error is a *RowError; even then there is a flag if
-// the row says that it is not enabled, for the rest does not matter then and
-// switching off must always work. Otherwise the flag is nil.
+// parseRow parses a row. The error is a *RowError. With an error the flag is
+// nil, unless the row certainly has enabled = false: switching off must work
+// whatever the other columns hold.
 func parseRow(r *flagsql.Row) (*Flag, error) {
-	v, off, faults := r.Parse()
+	v, isOff, faults := r.Parse()
 	f := &Flag{
 		Name: v.Name, Enabled: v.Enabled, EnabledUserIDs: NewIDs(v.EnabledUserIDs...), DisabledUserIDs: NewIDs(v.DisabledUserIDs...),
 		Percentage: Percentage(v.Percentage), Seed: v.Seed, Notice: v.Notice, Version: v.Version, UpdatedAt: v.UpdatedAt, UpdatedBy: v.UpdatedBy,
@@ -53,13 +53,13 @@ func parseRow(r *flagsql.Row) (*Flag, error) {
 		return f, nil
 	}
 	err := &RowError{Name: r.Name, Err: fieldErrors(faults)}
-	if !off {
+	if !isOff {
 		f = nil
 	}
 	return f, err
 }
 
-// parseRowStrictly is parseRow for those who need all of it: no flag with an error.
+// parseRowStrictly is parseRow, but with an error the flag is always nil.
 func parseRowStrictly(r flagsql.Row) (*Flag, error) {
 	f, err := parseRow(&r)
 	if err != nil {

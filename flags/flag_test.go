@@ -22,16 +22,16 @@ func TestEvaluate(t *testing.T) {
 		on     bool
 		reason flags.Reason
 	}{
-		"no flag is off":                              {nil, false, flags.ReasonMissing},
-		"a flag that is not enabled is off":           {&flags.Flag{EnabledUserIDs: listed, Percentage: 10_000}, false, flags.ReasonDisabled},
-		"not enabled comes before the lists":          {&flags.Flag{DisabledUserIDs: listed, EnabledUserIDs: listed}, false, flags.ReasonDisabled},
-		"disabled beats enabled":                      {&flags.Flag{Enabled: true, DisabledUserIDs: listed, EnabledUserIDs: listed, Percentage: 10_000}, false, flags.ReasonUserDisabled},
-		"an enabled user needs no percentage":         {&flags.Flag{Enabled: true, DisabledUserIDs: other, EnabledUserIDs: listed}, true, flags.ReasonUserEnabled},
-		"the list comes before the percentage":        {&flags.Flag{Enabled: true, EnabledUserIDs: listed, Percentage: 10_000}, true, flags.ReasonUserEnabled},
-		"a bucket below the percentage is in":         {&flags.Flag{Enabled: true, EnabledUserIDs: other, Percentage: 8200}, true, flags.ReasonInPercentage},
-		"a bucket at the percentage is out":           {&flags.Flag{Enabled: true, EnabledUserIDs: other, Percentage: 8199}, false, flags.ReasonOutsidePercentage},
-		"0 % is nobody":                               {&flags.Flag{Enabled: true}, false, flags.ReasonOutsidePercentage},
-		"100 % is everybody, even with another's ban": {&flags.Flag{Enabled: true, DisabledUserIDs: other, Percentage: 10_000}, true, flags.ReasonInPercentage},
+		"no flag is off":                               {nil, false, flags.ReasonMissing},
+		"a disabled flag is off":                       {&flags.Flag{EnabledUserIDs: listed, Percentage: 10_000}, false, flags.ReasonDisabled},
+		"not enabled comes before the lists":           {&flags.Flag{DisabledUserIDs: listed, EnabledUserIDs: listed}, false, flags.ReasonDisabled},
+		"disabled_user_ids wins over enabled_user_ids": {&flags.Flag{Enabled: true, DisabledUserIDs: listed, EnabledUserIDs: listed, Percentage: 10_000}, false, flags.ReasonUserDisabled},
+		"an enabled user needs no percentage":          {&flags.Flag{Enabled: true, DisabledUserIDs: other, EnabledUserIDs: listed}, true, flags.ReasonUserEnabled},
+		"the list comes before the percentage":         {&flags.Flag{Enabled: true, EnabledUserIDs: listed, Percentage: 10_000}, true, flags.ReasonUserEnabled},
+		"a bucket below the percentage is in":          {&flags.Flag{Enabled: true, EnabledUserIDs: other, Percentage: 8200}, true, flags.ReasonInPercentage},
+		"a bucket at the percentage is out":            {&flags.Flag{Enabled: true, EnabledUserIDs: other, Percentage: 8199}, false, flags.ReasonOutsidePercentage},
+		"0 % is nobody":                                {&flags.Flag{Enabled: true}, false, flags.ReasonOutsidePercentage},
+		"100 % is everybody who is not disabled":       {&flags.Flag{Enabled: true, DisabledUserIDs: other, Percentage: 10_000}, true, flags.ReasonInPercentage},
 	} {
 		want := flags.Decision{On: c.on, Reason: c.reason, Bucket: -1}
 		if c.flag != nil {
@@ -42,40 +42,40 @@ func TestEvaluate(t *testing.T) {
 			want.Bucket = 8199
 		}
 		if diff := cmp.Diff(want, flags.Evaluate(c.flag, user)); diff != "" {
-			t.Errorf("%s: %s", name, diff)
+			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
 	if d := flags.Evaluate(&flags.Flag{Name: "automation", Enabled: true, Seed: "other"}, user); d.Bucket != flags.Bucket("other", user) {
-		t.Errorf("the seed does not draw the bucket: %+v", d)
+		t.Errorf("a flag with a seed: decision %+v, want bucket %d of the seed", d, flags.Bucket("other", user))
 	}
 }
 
 func TestExplain_DecidesAsEvaluateDoes(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
+	randomIDs := func() flags.IDs {
+		var list []string
+		for range r.IntN(4) {
+			list = append(list, strconv.Itoa(r.IntN(8)))
+		}
+		return flags.NewIDs(list...)
+	}
 	seen := map[flags.Reason]bool{}
 	for range 2000 {
-		pick := func() flags.IDs {
-			var set []string
-			for range r.IntN(4) {
-				set = append(set, strconv.Itoa(r.IntN(8)))
-			}
-			return flags.NewIDs(set...)
-		}
-		f := &flags.Flag{Name: "f", Enabled: r.IntN(4) > 0, EnabledUserIDs: pick(), DisabledUserIDs: pick(), Percentage: flags.Percentage(r.IntN(10_001)), Version: 1}
+		f := &flags.Flag{Name: "f", Enabled: r.IntN(4) > 0, EnabledUserIDs: randomIDs(), DisabledUserIDs: randomIDs(), Percentage: flags.Percentage(r.IntN(10_001)), Version: 1}
 		if r.IntN(20) == 0 {
 			f = nil
 		}
-		user, master := strconv.Itoa(r.IntN(8)), r.IntN(8) > 0
+		user, masterOn := strconv.Itoa(r.IntN(8)), r.IntN(8) > 0
 		want := flags.Evaluate(f, user)
-		if !master {
+		if !masterOn {
 			want.On, want.Reason = false, flags.ReasonMasterOff
 		}
 		if f != nil {
 			want.Bucket = flags.Bucket("f", user)
 		}
-		e := flags.Explain(f, user, master)
+		e := flags.Explain(f, user, masterOn)
 		if e.Decision != want {
-			t.Fatalf("Explain(%+v, %s, %t) = %+v, want %+v", f, user, master, e.Decision, want)
+			t.Fatalf("Explain(%+v, %s, %t) = %+v, want %+v", f, user, masterOn, e.Decision, want)
 		}
 		seen[e.Reason] = true
 		decides := 0
@@ -85,11 +85,11 @@ func TestExplain_DecidesAsEvaluateDoes(t *testing.T) {
 			}
 		}
 		if decides != 1 {
-			t.Fatalf("%d steps decide: %+v", decides, e)
+			t.Fatalf("%d steps decide, want 1: %+v", decides, e)
 		}
 	}
 	if len(seen) != 7 {
-		t.Errorf("only the reasons %v were seen", seen)
+		t.Errorf("only the reasons %v occurred, want 7", seen)
 	}
 }
 
@@ -112,7 +112,7 @@ func TestExplanation_MarshalsToJSON(t *testing.T) {
   "steps": [
     {
       "rule": "master switch",
-      "finding": "this process's is on",
+      "finding": "on in this process",
       "decides": false
     },
     {
@@ -143,18 +143,18 @@ func TestExplanation_MarshalsToJSON(t *testing.T) {
   ]
 }`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
-		t.Error(diff)
+		t.Errorf("JSON (-want +got):\n%s", diff)
 	}
 }
 
 func TestReason_HasAText(t *testing.T) {
 	for r := flags.ReasonMissing; r <= flags.ReasonOutsidePercentage; r++ {
 		if text, err := r.MarshalText(); err != nil || string(text) != r.String() || strings.HasPrefix(string(text), "reason_") {
-			t.Errorf("%d is %s, %v", r, text, err)
+			t.Errorf("the text of reason %d is %s, %v; want %s without the prefix reason_", uint8(r), text, err, r)
 		}
 	}
 	if s := flags.Reason(99).String(); s != "reason_99" {
-		t.Errorf("an unknown reason is %s", s)
+		t.Errorf("the text of an unknown reason is %s, want reason_99", s)
 	}
 }
 
@@ -173,15 +173,17 @@ func TestParsePercentage(t *testing.T) {
 			t.Errorf("ParsePercentage(%q): %v, want %s", text, err, want)
 		}
 	}
-	// Every one of them survives JSON.
+}
+
+func TestPercentage_SurvivesJSON(t *testing.T) {
 	for p := range 100*flags.Percent + 1 {
 		text, err := json.Marshal(p)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var back flags.Percentage
-		if err := json.Unmarshal(text, &back); err != nil || back != p {
-			t.Fatalf("%d is %s, which is %d, %v", int(p), text, int(back), err)
+		var got flags.Percentage
+		if err := json.Unmarshal(text, &got); err != nil || got != p {
+			t.Fatalf("%d is written as %s and read as %d, %v", int(p), text, int(got), err)
 		}
 	}
 }

@@ -10,16 +10,17 @@ import (
 )
 
 // IDs is an immutable set of user ids. The zero value is the empty set. A flag's
-// list holds at most 10,000: more people are a percentage, or a flag of their own. In
-// JSON it is a list, read from numbers and strings alike (7 and "7" are one
-// user) and written as strings, sorted.
+// list holds at most 10,000 ids; for more users, set a percentage or use another
+// flag. In JSON it is a list. It is read from numbers and strings (7 and "7" are
+// the same user), and written as sorted strings.
 type IDs struct {
 	set map[string]struct{}
-	// lengths has a bit for each length of an id, the last for all from 63: who
-	// is not listed often has an id of another length, and costs no look-up.
+	// lengths has the bits of the lengths that occur in set. An id of another
+	// length is not in set, and Has finds that without a look-up.
 	lengths uint64
 }
 
+// lengthBit returns the bit of an id's length; all lengths from 63 share one.
 func lengthBit(id string) uint64 { return 1 << min(len(id), 63) }
 
 // NewIDs returns the set of the given ids.
@@ -44,14 +45,14 @@ func (s IDs) Has(id string) bool {
 	return ok
 }
 
-// Len is the number of ids.
+// Len returns the number of ids.
 func (s IDs) Len() int { return len(s.set) }
 
-// List returns the ids, sorted; the slice is the caller's own.
+// List returns the ids, sorted, in a new slice; nil if there are none.
 func (s IDs) List() []string { return slices.Sorted(maps.Keys(s.set)) }
 
-// listed is List, and never nil.
-func (s IDs) listed() []string { return append([]string{}, s.List()...) }
+// nonNilList is List, but never nil.
+func (s IDs) nonNilList() []string { return append([]string{}, s.List()...) }
 
 // Equal reports whether both sets hold the same ids.
 func (s IDs) Equal(t IDs) bool { return maps.Equal(s.set, t.set) }
@@ -64,9 +65,9 @@ func (s IDs) MarshalJSON() ([]byte, error) {
 	return json.Marshal(s.List())
 }
 
-// UnmarshalJSON implements json.Unmarshaler. It reads whole numbers, as they
-// are written, and strings that are not empty. Anything else is an error,
-// which names the element and never shows an id.
+// UnmarshalJSON implements json.Unmarshaler. It accepts whole numbers, whose
+// digits are the id, and non-empty strings. An error names the wrong elements by
+// their position and never shows an id.
 func (s *IDs) UnmarshalJSON(b []byte) error {
 	ids, err := flagsql.ParseIDs(string(b))
 	if err == nil {
@@ -77,7 +78,7 @@ func (s *IDs) UnmarshalJSON(b []byte) error {
 
 func (s IDs) validate() error {
 	if n := s.Len(); n > flagsql.MaxIDs {
-		return fmt.Errorf("the list has %d ids, at most %d are allowed; more users are a percentage, or a flag of their own", n, flagsql.MaxIDs)
+		return fmt.Errorf("the list has %d ids, at most %d are allowed; for more users, set a percentage or use another flag", n, flagsql.MaxIDs)
 	}
 	for id := range s.set {
 		if err := flagsql.CheckID(id); err != nil {

@@ -24,17 +24,17 @@ func TestIDs_AreAJSONListOfStrings(t *testing.T) {
 		t.Fatal(err)
 	}
 	if want := `{"A":["10","9","a"],"B":[],"C":[]}`; string(got) != want {
-		t.Errorf("%s, want %s", got, want)
+		t.Errorf("JSON %s, want %s", got, want)
 	}
 	if !s.A.Equal(flags.NewIDs("a", "10", "9")) || s.A.Equal(s.B) || !s.B.Equal(s.C) {
 		t.Error("Equal does not compare the ids")
 	}
 	if err := json.Unmarshal([]byte(`{"A":[1.5]}`), &s); err == nil || s.A.Len() != 3 {
-		t.Errorf("a fraction: %v, %v", s.A.List(), err)
+		t.Errorf("reading a fraction: list %v, error %v; want the list unchanged and an error", s.A.List(), err)
 	}
 }
 
-func TestIDs_HoldWhatWasPutIn(t *testing.T) {
+func TestIDs_HaveTheGivenIDs(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	for _, n := range []int{0, 1, 2, 3, 100, flagsql.MaxIDs} {
 		var list []string
@@ -46,11 +46,11 @@ func TestIDs_HoldWhatWasPutIn(t *testing.T) {
 		}
 		s := flags.NewIDs(list...)
 		if diff := cmp.Diff(slices.Sorted(maps.Keys(want)), s.List()); diff != "" || s.Len() != len(want) {
-			t.Fatalf("of %d ids, %d different, %d are in the set: %s", n, len(want), s.Len(), diff)
+			t.Fatalf("a set of %d different ids: Len %d, List (-want +got):\n%s", len(want), s.Len(), diff)
 		}
 		for i := range 2 * n {
 			if id := strconv.Itoa(i); s.Has(id) != want[id] {
-				t.Fatalf("Has(%q) = %t among %d", id, s.Has(id), n)
+				t.Fatalf("Has(%q) = %t, want %t, in a set of %d ids", id, s.Has(id), want[id], s.Len())
 			}
 		}
 	}

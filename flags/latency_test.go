@@ -3,7 +3,6 @@ package flags_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -17,8 +16,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
-// replicas are five watchers with a pool each.
-func replicas(t *testing.T, driver, dsn string, o flags.Options) []*flags.Watcher {
+// newReplicas returns five refreshed watchers, each with its own pool.
+func newReplicas(t *testing.T, driver, dsn string, o flags.Options) []*flags.Watcher {
 	t.Helper()
 	list := make([]*flags.Watcher, 5)
 	for i := range list {
@@ -26,21 +25,21 @@ func replicas(t *testing.T, driver, dsn string, o flags.Options) []*flags.Watche
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = pool.Close() }) // of connections that a server may have left
+		t.Cleanup(func() { _ = pool.Close() }) // fails where the server has closed a connection
 		list[i] = refreshed(t, flags.NewWatcher(flags.NewStore(pool, flags.StoreOptions{}), o))
 	}
 	return list
 }
 
-func TestWatcher_SeesAChangeByHandThroughAPooler(t *testing.T) {
+func TestWatcher_SeesChangesThroughPgBouncer(t *testing.T) {
 	db := postgres(t)
-	all := replicas(t, db.DriverName(), pgtest.PgBouncer(t, db.dsn), flags.Options{})
+	replicas := newReplicas(t, db.DriverName(), pgtest.PgBouncer(t, db.dsn), flags.Options{})
 	for i := range 20 {
-		user := fmt.Sprint(i)
+		user := strconv.Itoa(i)
 		db.sql(t, `UPDATE feature_flags SET enabled_user_ids = '["`+user+`"]' WHERE feature_name = 'automation'`)
-		for n, w := range all {
+		for n, w := range replicas {
 			if d := refreshed(t, w).Decide("automation", user); !d.On || d.Version != int64(i+2) {
-				t.Fatalf("replica %d after change %d: %+v", n, i, d)
+				t.Fatalf("replica %d after change %d: decision %+v, want on at version %d", n, i, d, i+2)
 			}
 		}
 	}
@@ -61,27 +60,27 @@ func TestWatcher_ReadsAStandby(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// One without a primary: it waits for it for ever, and serves meanwhile.
+	// A standby without a primary waits for it and answers queries.
 	cluster.Kill()
 	if err := os.WriteFile(filepath.Join(dir, "standby.signal"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	cluster.Restart()
 	pool := pgtest.Open(t, dsn)
-	var standby bool
-	if err := pool.GetContext(t.Context(), &standby, `SELECT pg_is_in_recovery()`); err != nil || !standby {
-		t.Fatalf("no standby: %v", err)
+	var isStandby bool
+	if err := pool.GetContext(t.Context(), &isStandby, `SELECT pg_is_in_recovery()`); err != nil || !isStandby {
+		t.Fatalf("the server is a standby: %t, %v", isStandby, err)
 	}
 	store := flags.NewStore(pool, flags.StoreOptions{})
 	if d := refreshed(t, flags.NewWatcher(store, flags.Options{})).Decide("automation", "1"); !d.On {
-		t.Errorf("%+v", d)
+		t.Errorf("decision %+v, want on", d)
 	}
 	if _, err := store.Update(t.Context(), "automation", flags.Change{Enabled: ptr(false)}, "x", 0); !errors.Is(err, flags.ErrUnavailable) {
-		t.Errorf("a write: %v", err)
+		t.Errorf("Update on a standby returned %v, want ErrUnavailable", err)
 	}
 }
 
-func TestWatcher_LastSnapshotServesWhileTheServerIsKilledOrFrozen(t *testing.T) {
+func TestWatcher_KeepsTheLastSnapshotWhileTheServerIsKilledOrFrozen(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 7 s: kills and freezes a server")
 	}
@@ -93,17 +92,20 @@ func TestWatcher_LastSnapshotServesWhileTheServerIsKilledOrFrozen(t *testing.T) 
 		t.Fatal(err)
 	}
 	now := time.Unix(0, 0)
-	all := replicas(t, db.DriverName(), dsn, flags.Options{Now: func() time.Time { return now }})
-	serves := func(age time.Duration) {
+	replicas := newReplicas(t, db.DriverName(), dsn, flags.Options{Now: func() time.Time { return now }})
+	check := func(age time.Duration) {
 		t.Helper()
-		for _, w := range all {
-			if h := w.Health(); !w.Decide("automation", "1").On || !h.Loaded || h.Age != age || (h.Err != nil) != (age > 0) {
-				t.Errorf("%+v, want age %v", h, age)
+		for _, w := range replicas {
+			if d := w.Decide("automation", "1"); !d.On {
+				t.Errorf("decision %+v, want on", d)
+			}
+			if h := w.Health(); !h.Loaded || h.Age != age || (h.Err != nil) != (age > 0) {
+				t.Errorf("health %+v; want loaded, age %v, an error: %t", h, age, age > 0)
 			}
 		}
 	}
-	pass := func(timeout time.Duration) (failed int) {
-		for _, w := range all {
+	refreshAll := func(timeout time.Duration) (failed int) {
+		for _, w := range replicas {
 			ctx, cancel := context.WithTimeout(t.Context(), timeout)
 			if w.Refresh(ctx) != nil {
 				failed++
@@ -112,27 +114,26 @@ func TestWatcher_LastSnapshotServesWhileTheServerIsKilledOrFrozen(t *testing.T) 
 		}
 		return failed
 	}
-	again := func() {
-		t.Helper()
-		for begun := time.Now(); pass(time.Minute) > 0; {
-			if time.Since(begun) > 5*time.Minute {
-				t.Fatal("the server is back, and cannot be read")
-			}
-		}
-	}
-	serves(0)
-	for name, fault := range map[string][2]func(){"killed": {cluster.Kill, cluster.Restart}, "frozen": {cluster.Freeze, cluster.Thaw}} {
-		fault[0]()
+	check(0)
+	for name, fault := range map[string]struct{ begin, end func() }{
+		"killed": {cluster.Kill, cluster.Restart},
+		"frozen": {cluster.Freeze, cluster.Thaw},
+	} {
+		fault.begin()
 		for range 3 {
 			now = now.Add(time.Minute)
-			if n := pass(300 * time.Millisecond); n != len(all) {
-				t.Errorf("%s: %d of %d passes fail", name, n, len(all))
+			if n := refreshAll(300 * time.Millisecond); n != len(replicas) {
+				t.Errorf("server %s: %d of %d passes fail, want all", name, n, len(replicas))
 			}
 		}
-		serves(3 * time.Minute)
-		fault[1]()
-		again()
-		serves(0)
+		check(3 * time.Minute)
+		fault.end()
+		for start := time.Now(); refreshAll(time.Minute) > 0; {
+			if time.Since(start) > 5*time.Minute {
+				t.Fatalf("server %s: 5 min after the end of the fault, passes still fail", name)
+			}
+		}
+		check(0)
 	}
 }
 
@@ -140,7 +141,7 @@ func TestWatcher_LogsEachMalformedRowOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, db database) {
 		db.sql(t, `DROP TABLE feature_flags`, `CREATE TABLE feature_flags (feature_name text, enabled boolean, enabled_user_ids text, disabled_user_ids text,
 			rollout_percentage numeric, seed text, notice text, version integer, updated_at text, updated_by text)`)
-		put := func(name, list, percentage string) {
+		insert := func(name, list, percentage string) {
 			t.Helper()
 			if _, err := db.ExecContext(t.Context(), `INSERT INTO feature_flags VALUES ('`+name+`', true, $1, '[]', `+percentage+`, '', '', 1, '2026-11-23 06:00:00.000', 'x')`, list); err != nil {
 				t.Fatal(err)
@@ -150,31 +151,32 @@ func TestWatcher_LogsEachMalformedRowOnce(t *testing.T) {
 		for i := range 10_000 {
 			ids.WriteString(strconv.Itoa(i) + ",")
 		}
-		bad := map[string]string{"NaN": `'NaN'`, "-1": `-1`, "150": `150`, "a little too much": `100.01`, "a little too little": `-0.01`, "NULL": `NULL`}
-		for name, percentage := range bad {
-			put(name, `["1"]`, percentage)
+		badPercentages := map[string]string{"NaN": `'NaN'`, "-1": `-1`, "150": `150`, "slightly too high": `100.01`, "slightly too low": `-0.01`, "NULL": `NULL`}
+		for name, percentage := range badPercentages {
+			insert(name, `["1"]`, percentage)
 		}
-		put("ten thousand and one that is none", "["+ids.String()+"null]", `0`)
-		put("a list that is cut off", `["1",`, `0`)
-		put("good", `["1"]`, `0`)
-		log, said := logging()
-		w := flags.NewWatcher(flags.NewStore(db.DB, flags.StoreOptions{}), flags.Options{Logger: log})
+		insert("a null after ten thousand ids", "["+ids.String()+"null]", `0`)
+		insert("a truncated list", `["1",`, `0`)
+		insert("good", `["1"]`, `0`)
+		want := len(badPercentages) + 2
+		logger, count := newLogger()
+		w := flags.NewWatcher(flags.NewStore(db.DB, flags.StoreOptions{}), flags.Options{Logger: logger})
 		for range 3 {
 			refreshed(t, w)
 		}
-		if n := len(w.Health().Bad); n != len(bad)+2 {
-			t.Errorf("%d rows are bad, want %d: %v", n, len(bad)+2, w.Health().Bad)
+		if bad := w.Health().Bad; len(bad) != want {
+			t.Errorf("%d rows are bad, want %d: %v", len(bad), want, bad)
 		}
-		for name := range bad {
+		for name := range badPercentages {
 			if d := w.Decide(name, "1"); d.Reason != flags.ReasonMissing {
-				t.Errorf("%s: %+v", name, d)
+				t.Errorf("flag %q: decision %+v, want ReasonMissing", name, d)
 			}
 		}
 		if d := w.Decide("good", "1"); d.Reason != flags.ReasonUserEnabled {
-			t.Errorf("%+v", d)
+			t.Errorf("flag good: decision %+v, want ReasonUserEnabled", d)
 		}
-		if n := said("a flag's row is malformed"); n != len(bad)+2 {
-			t.Errorf("said %d times, want %d", n, len(bad)+2)
+		if n := count("a flag's row is malformed"); n != want {
+			t.Errorf("malformed rows were logged %d times, want %d", n, want)
 		}
 	})
 }

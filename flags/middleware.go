@@ -10,10 +10,10 @@ type Decider interface {
 	Decide(name, user string) Decision
 }
 
-// Middleware lets the users who have the flag through to the next handler, and
-// sends the others to fallback; nil answers 404, as if nothing were there. It
-// decides once: both handlers find the decision by FromContext. A request for
-// which user returns false goes to fallback.
+// Middleware passes requests of users who have the flag to the next handler, and
+// all others to fallback, also those for which user returns false. A nil fallback
+// responds with 404. Each request is decided once: both handlers get the decision
+// from FromContext.
 func Middleware(d Decider, name string, user func(*http.Request) (id string, ok bool), fallback http.Handler) func(http.Handler) http.Handler {
 	if fallback == nil {
 		fallback = http.NotFoundHandler()
@@ -34,37 +34,39 @@ func Middleware(d Decider, name string, user func(*http.Request) (id string, ok 
 	}
 }
 
-// withDecision allocates the context and the copy of the request that carries
-// it together: the copy that WithContext returns stays on the stack.
+// withDecision returns a copy of the request that carries the decision. One
+// allocation holds the copy and its context: the copy that WithContext returns
+// stays on the stack.
 func withDecision(r *http.Request, name *string, d Decision) *http.Request {
 	both := &struct {
-		ctx     decided
+		ctx     decisionContext
 		request http.Request
-	}{ctx: decided{r.Context(), name, d}}
+	}{ctx: decisionContext{r.Context(), name, d}}
 	both.request = *r.WithContext(&both.ctx)
 	return &both.request
 }
 
-// decided is a context that holds a decision.
-type decided struct {
+// decisionContext is a context that holds a decision.
+type decisionContext struct {
 	context.Context
-	name     *string // a string of its own would cost withDecision a size class
+	name     *string // a string would move withDecision's allocation to the next size class
 	decision Decision
 }
 
-type decidedKey struct{}
+type decisionKey struct{}
 
-func (c *decided) Value(key any) any {
-	if key == (decidedKey{}) {
+func (c *decisionContext) Value(key any) any {
+	if key == (decisionKey{}) {
 		return c
 	}
 	return c.Context.Value(key)
 }
 
-// FromContext returns what Middleware decided about the flag of that name.
+// FromContext returns what Middleware decided about the flag of that name. It
+// returns false if no Middleware decided about that flag.
 func FromContext(ctx context.Context, name string) (d Decision, ok bool) {
 	for {
-		c, ok := ctx.Value(decidedKey{}).(*decided)
+		c, ok := ctx.Value(decisionKey{}).(*decisionContext)
 		if !ok {
 			return Decision{}, false
 		}

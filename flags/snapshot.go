@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// snapshot is what a View knows. Nothing in it changes once it is published,
+// snapshot is the state of a View. Once it is published, nothing in it changes
 // except the counters.
 type snapshot struct {
 	flags    map[string]entry
-	few      []named // of the flags, if they are no more than maxFew
+	index    []namedEntry // the same entries, if there are at most maxIndex
 	versions map[string]RowVersion
 	bad      map[string]*RowError
 	loaded   bool      // at least one pass succeeded, or fromFile
 	fromFile bool      // the file has no row versions: the next pass reads everything
-	asOf     time.Time // when the last pass that succeeded began
+	asOf     time.Time // when the last successful pass began
 	err      error     // of the last pass
 
-	replaced chan struct{} // closed once another is in its place
+	replaced chan struct{} // closed when another snapshot is published
 }
 
 type entry struct {
@@ -27,39 +27,41 @@ type entry struct {
 	counters *counters
 }
 
-// named is an entry with its flag's name.
-type named struct {
+// namedEntry is an entry with its flag's name.
+type namedEntry struct {
 	name string
 	entry
 }
 
-// maxFew flags are found sooner by comparing names than by a hash.
-const maxFew = 8
+// maxIndex is the number of flags up to which comparing names is faster than a
+// look-up in a map.
+const maxIndex = 8
 
-// find returns the entry of a flag; a zero one if no row ever had that name.
+// find returns the entry of a flag, or a zero entry if no row ever had that name.
 func (s *snapshot) find(name string) entry {
-	for i := range s.few {
-		if s.few[i].name == name {
-			return s.few[i].entry
+	for i := range s.index {
+		if s.index[i].name == name {
+			return s.index[i].entry
 		}
 	}
 	return s.flags[name]
 }
 
-// index sets few.
-func (s *snapshot) index() {
-	s.few = nil
-	if len(s.flags) > maxFew {
+// setIndex builds the index from the flags.
+func (s *snapshot) setIndex() {
+	s.index = nil
+	if len(s.flags) > maxIndex {
 		return
 	}
 	for name, e := range s.flags {
-		s.few = append(s.few, named{name, e})
+		s.index = append(s.index, namedEntry{name, e})
 	}
 }
 
+// counters count decisions by reason.
 type counters [reasonCount]atomic.Uint64
 
-// with returns the snapshot after a pass that began at asOf.
+// with returns the snapshot after a successful pass that began at asOf.
 func (s *snapshot) with(l LoadResult, asOf time.Time) *snapshot {
 	next := &snapshot{flags: s.flags, versions: l.Versions, bad: s.bad, loaded: true, asOf: asOf}
 	if !s.fromFile && maps.Equal(s.versions, l.Versions) {
@@ -80,8 +82,7 @@ func (s *snapshot) with(l LoadResult, asOf time.Time) *snapshot {
 	}
 	for _, bad := range l.Bad {
 		next.bad[bad.Name] = bad
-		// The last good flag stays: a malformed row is no instruction, neither
-		// to switch off nor to switch on.
+		// The flag stays as it was: a malformed row says neither on nor off.
 		put(bad.Name, next.flags[bad.Name].flag)
 	}
 	for name := range s.flags {
@@ -93,7 +94,7 @@ func (s *snapshot) with(l LoadResult, asOf time.Time) *snapshot {
 	return next
 }
 
-// list returns the flags that there are, by name.
+// list returns the existing flags, sorted by name.
 func (s *snapshot) list() []*Flag {
 	list := []*Flag{}
 	for _, name := range slices.Sorted(maps.Keys(s.flags)) {

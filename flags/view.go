@@ -15,11 +15,11 @@ type View struct {
 	masterOff []string
 	now       func() time.Time
 	unknown   counters // of decisions about names that no row ever had
-	file      *file    // nil: none
+	file      *file    // nil without Options.File
 }
 
-// Decide is Evaluate on the flag of that name, with the master switch before
-// it. It allocates nothing, and counts in DecisionCounts.
+// Decide decides about the flag of that name: first by the master switch, then
+// by Evaluate. It allocates nothing. DecisionCounts counts the decision.
 func (v *View) Decide(name, user string) Decision {
 	e := v.state.Load().find(name)
 	d := Decision{Reason: ReasonMasterOff, Bucket: noBucket}
@@ -41,21 +41,21 @@ func (v *View) isMasterOff(name string) bool {
 	return len(v.masterOff) > 0 && slices.Contains(v.masterOff, name)
 }
 
-// Explain is the function Explain about the flag of that name as decisions see
-// it; unlike Decide, it does not count in DecisionCounts.
+// Explain returns why Decide decides as it does about the flag of that name.
+// DecisionCounts does not count it.
 func (v *View) Explain(name, user string) Explanation {
 	return Explain(v.Flag(name), user, !v.isMasterOff(name))
 }
 
-// Flag returns the flag of that name as decisions see it, or nil.
+// Flag returns the flag of that name in the current snapshot, or nil.
 func (v *View) Flag(name string) *Flag { return v.state.Load().find(name).flag }
 
-// Flags returns the flags as decisions see them, by name.
+// Flags returns the flags in the current snapshot, sorted by name.
 func (v *View) Flags() []*Flag { return v.state.Load().list() }
 
-// Next returns a channel that is closed when the watcher's next pass has ended,
-// with or without success. Who calls it before Flag, Flags or Health misses
-// nothing.
+// Next returns a channel that is closed when the watcher's next pass ends,
+// whether it succeeds or fails. To miss no change, call Next before Flag, Flags
+// or Health.
 func (v *View) Next() <-chan struct{} { return v.state.Load().replaced }
 
 // Health is the state of a watcher.
@@ -63,12 +63,12 @@ type Health struct {
 	// Loaded reports whether there are flags to decide from: at least one pass
 	// has succeeded, or the snapshot file was read.
 	Loaded bool
-	// Age is the time since the last pass that succeeded began, be it that of
-	// the process that wrote the file; 0 if not Loaded.
+	// Age is the time since the last successful pass began. If FromFile, that
+	// was a pass of the process that wrote the file. Age is 0 if not Loaded.
 	Age      time.Duration
 	Err      error       // of the last pass
-	Bad      []*RowError // rows that cannot be read, by name
-	FromFile bool        // the flags are those of the snapshot file: no pass has succeeded yet
+	Bad      []*RowError // rows that cannot be read, sorted by name
+	FromFile bool        // the flags are from the snapshot file: no pass has succeeded yet
 	FileErr  error       // of the last use of the snapshot file
 }
 
@@ -88,14 +88,14 @@ func (v *View) Health() Health {
 	return h
 }
 
-// DecisionCount is how often decisions about a flag were made for one reason.
+// DecisionCount is the number of decisions about one flag for one reason.
 type DecisionCount struct {
-	Flag   string // empty: all names that no row ever had
+	Flag   string // empty: all names that no row ever had, together
 	Reason Reason
-	Count  uint64 // since the watcher was made
+	Count  uint64 // since NewWatcher
 }
 
-// DecisionCounts returns the counts above 0, by flag and reason. They
+// DecisionCounts returns the counts above 0, sorted by flag and reason. They
 // hold nothing about single users.
 func (v *View) DecisionCounts() []DecisionCount {
 	var list []DecisionCount

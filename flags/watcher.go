@@ -9,37 +9,38 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/retry"
 )
 
-// Source is where a Watcher gets flags from; *Store is one.
+// Source is where a Watcher reads flags; *Store is one.
 type Source interface {
-	// Load is as Store.Load.
+	// Load returns the flags that differ from known, as Store.Load does.
 	Load(ctx context.Context, known map[string]RowVersion) (LoadResult, error)
 }
 
 // Options of a Watcher. The zero value works.
 type Options struct {
 	// MasterOff names the flags whose master switch is off in this process:
-	// every decision about them is off, whatever their rows say. Other flags
-	// decide as ever.
+	// every decision about them is off, whatever their rows say.
 	MasterOff []string
-	// Interval is the pause between two polls, give or take a tenth; 0 means 1 s.
+	// Interval is the pause between two polls, plus or minus 10 %; 0 means 1 s.
 	Interval time.Duration
-	// File is where Run keeps a snapshot of the flags for a restart while the
-	// database is away: if the first pass fails, the flags in the file serve
-	// until a pass succeeds. Empty means none. A file that was cut off, damaged
-	// or edited is ignored. It holds users' ids, so only its owner may read it
-	// (mode 0600); its checksum is no signature, so nobody else may be able to
-	// write to its directory. Each process needs a file of its own.
+	// File is the path of the snapshot file, for a restart while the database is
+	// unavailable: if the first pass fails, decisions use the flags in the file
+	// until a pass succeeds. Run writes the file. Empty means no file.
+	//
+	// A truncated, damaged or edited file is ignored. The file holds users' ids,
+	// so only its owner may read it (mode 0600). Its checksum is not a signature,
+	// so nobody else may have write access to its directory. Each process needs
+	// its own file.
 	File string
-	// Logger gets changes of flags, and each problem once; nil means none.
+	// Logger logs changes of flags, and each problem once; nil means no logging.
 	Logger *slog.Logger
 	// Now is the clock for ages; nil means time.Now.
 	Now func() time.Time
 }
 
-// Watcher keeps its View fresh by polling. While the database is away, the last
-// good snapshot serves, and its age shows. A row that cannot be read leaves its
-// flag as it last was, unless the row certainly says that the flag is not
-// enabled.
+// Watcher keeps its View fresh by polling. While the database is unavailable,
+// decisions use the last good snapshot, and Health shows its age. A row that
+// cannot be read leaves its flag as it last was, unless the row certainly has
+// enabled = false.
 type Watcher struct {
 	*View
 	source   Source
@@ -48,7 +49,7 @@ type Watcher struct {
 	trigger  retry.Trigger
 }
 
-// NewWatcher returns a watcher that knows no flags until Refresh or Run.
+// NewWatcher returns a watcher that has no flags until Refresh or Run.
 func NewWatcher(source Source, o Options) *Watcher {
 	if o.Interval <= 0 {
 		o.Interval = time.Second
@@ -73,7 +74,7 @@ func (w *Watcher) Run(ctx context.Context) {
 	if w.file != nil {
 		var writing sync.WaitGroup
 		defer writing.Wait()
-		// Apart from the passes, which a slow disk must not hold up.
+		// In its own goroutine, so that a slow disk does not delay the passes.
 		writing.Go(func() { w.file.run(ctx, w.state.Load) })
 	}
 	retry.Loop(ctx, w.trigger, func(ctx context.Context) time.Duration {
@@ -82,18 +83,18 @@ func (w *Watcher) Run(ctx context.Context) {
 	})
 }
 
-// Trigger makes Run refresh now: a hint that something has changed. It never
-// blocks; calls that come together cause one refresh.
+// Trigger makes Run refresh now instead of at its next interval. It never
+// blocks. Calls while a refresh is pending have no effect.
 func (w *Watcher) Trigger() { w.trigger.Fire() }
 
-// Refresh is one pass. When it returns nil, decisions see all that was
-// committed before it was called. Passes may overlap.
+// Refresh runs one pass. When it returns nil, decisions see everything that was
+// committed before the call. Passes may overlap.
 func (w *Watcher) Refresh(ctx context.Context) error {
 	for {
 		last, asOf := w.state.Load(), w.now()
 		loaded, err := w.source.Load(ctx, last.versions)
 		if err != nil {
-			if ctx.Err() != context.Canceled { //nolint:errorlint // a caller who leaves is no fault of the database
+			if ctx.Err() != context.Canceled { //nolint:errorlint // a cancelled pass says nothing about the database
 				w.publish(ctx, last, last.failed(err))
 				w.restoreFromFile(ctx)
 			}
@@ -102,11 +103,11 @@ func (w *Watcher) Refresh(ctx context.Context) error {
 		if w.publish(ctx, last, last.with(loaded, asOf)) {
 			return nil
 		}
-		// Another pass was first, and may have read before this one did.
+		// Another pass published first, and may have read older rows: read again.
 	}
 }
 
-// restoreFromFile takes the flags from the snapshot file if none were read yet.
+// restoreFromFile publishes the flags of the snapshot file if none were read yet.
 func (w *Watcher) restoreFromFile(ctx context.Context) {
 	if w.file == nil || w.state.Load().loaded {
 		return
@@ -123,17 +124,19 @@ func (w *Watcher) restoreFromFile(ctx context.Context) {
 	}
 }
 
-// publish replaces last by next, unless last has been replaced already.
+// publish replaces last by next and returns true, or returns false if last was
+// already replaced.
 func (w *Watcher) publish(ctx context.Context, last, next *snapshot) bool {
 	next.replaced = make(chan struct{})
-	next.index()
+	next.setIndex()
 	if !w.state.CompareAndSwap(last, next) {
 		return false
 	}
 	close(last.replaced)
 	w.logHealth(ctx, last, next)
-	changed := w.logChanges(ctx, last, next)
-	if w.file != nil && (changed || next.loaded && (!last.loaded || last.fromFile)) {
+	hasChanged := w.logChanges(ctx, last, next)
+	isFirst := next.loaded && (!last.loaded || last.fromFile)
+	if w.file != nil && (hasChanged || isFirst) {
 		w.file.changed.Fire()
 	}
 	return true
@@ -142,7 +145,7 @@ func (w *Watcher) publish(ctx context.Context, last, next *snapshot) bool {
 func (w *Watcher) logHealth(ctx context.Context, last, next *snapshot) {
 	switch {
 	case next.err != nil && last.err == nil:
-		w.log.WarnContext(ctx, "flags cannot be read; the last ones stay in use", "error", next.err)
+		w.log.WarnContext(ctx, "flags cannot be read; the last snapshot stays in use", "error", next.err)
 	case next.err == nil && last.err != nil:
 		w.log.InfoContext(ctx, "flags can be read again", "after", next.asOf.Sub(last.asOf))
 	}
@@ -152,20 +155,20 @@ func (w *Watcher) logHealth(ctx context.Context, last, next *snapshot) {
 		}
 	}
 	if next.fromFile && !last.fromFile {
-		w.log.WarnContext(ctx, "the flags are those of the snapshot file until they can be read", "age", w.now().Sub(next.asOf))
+		w.log.WarnContext(ctx, "flags come from the snapshot file until the database can be read", "age", w.now().Sub(next.asOf))
 	}
 }
 
-// logChanges logs each flag that is another, and reports whether any is.
-func (w *Watcher) logChanges(ctx context.Context, last, next *snapshot) (changed bool) {
+// logChanges logs each flag that has changed, and reports whether any has.
+func (w *Watcher) logChanges(ctx context.Context, last, next *snapshot) (hasChanged bool) {
 	for name, e := range next.flags {
 		before, after := last.flags[name].flag, e.flag
 		if before == after {
 			continue
 		}
-		changed = true
+		hasChanged = true
 		if before != nil && after != nil && before.Version == after.Version && before.UpdatedAt.Equal(after.UpdatedAt) {
-			continue // it comes from the snapshot file and has not changed since
+			continue // before came from the snapshot file, and the row is still the same
 		}
 		by := ""
 		if after != nil {
@@ -173,5 +176,5 @@ func (w *Watcher) logChanges(ctx context.Context, last, next *snapshot) (changed
 		}
 		w.log.InfoContext(ctx, "flag changed", "flag", name, "was", before.summary(), "is", after.summary(), "by", by)
 	}
-	return changed
+	return hasChanged
 }
