@@ -14,9 +14,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
-// BenchmarkKillSwitch is how long a hand-typed UPDATE takes to the last of five
-// replicas, each with a pool and a watcher of its own that polls every second.
-// For percentiles that mean something: -benchtime 200x.
+// BenchmarkKillSwitch measures the time from an UPDATE in SQL until the last of
+// five replicas decides by it. Each replica has its own pool, and a watcher that
+// polls every second. Run it with -benchtime 200x for useful percentiles.
 func BenchmarkKillSwitch(b *testing.B) {
 	b.Run("listening", func(b *testing.B) { killSwitch(b, true) })
 	b.Run("polling", func(b *testing.B) { killSwitch(b, false) })
@@ -47,8 +47,8 @@ func killSwitch(b *testing.B, listening bool) {
 	var took []time.Duration
 	on := false
 	for b.Loop() {
-		time.Sleep(rand.N(time.Second / 10)) // a person does not keep time with the polls
-		begun := time.Now()
+		time.Sleep(rand.N(time.Second / 10)) // so that the changes are not in step with the polls
+		start := time.Now()
 		if _, err := db.ExecContext(ctx, `UPDATE feature_flags SET enabled_user_ids = CASE WHEN $1 THEN '["u"]' ELSE '[]' END::jsonb WHERE feature_name = 'automation'`, !on); err != nil {
 			b.Fatal(err)
 		}
@@ -58,14 +58,14 @@ func killSwitch(b *testing.B, listening bool) {
 				time.Sleep(100 * time.Microsecond)
 			}
 		}
-		took = append(took, time.Since(begun))
+		took = append(took, time.Since(start))
 	}
 	slices.Sort(took)
-	ms := func(share float64) float64 {
-		return float64(took[int(share*float64(len(took)-1))].Microseconds()) / 1000
+	quantile := func(q float64) (ms float64) {
+		return float64(took[int(q*float64(len(took)-1))].Microseconds()) / 1000
 	}
-	b.ReportMetric(ms(0.5), "p50-ms")
-	b.ReportMetric(ms(0.99), "p99-ms")
-	b.ReportMetric(ms(1), "worst-ms")
-	b.ReportMetric(0, "ns/op") // which would count the pauses
+	b.ReportMetric(quantile(0.5), "p50-ms")
+	b.ReportMetric(quantile(0.99), "p99-ms")
+	b.ReportMetric(quantile(1), "worst-ms")
+	b.ReportMetric(0, "ns/op") // hides the default metric, which includes the pauses
 }

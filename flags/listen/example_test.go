@@ -7,8 +7,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags/listen"
 )
 
-// A gateway passes its DATABASE_URL and watcher.Trigger, and runs it next to
-// watcher.Run.
+// A gateway passes its DATABASE_URL and watcher.Trigger, and runs listen.Run next
+// to watcher.Run.
 func ExampleRun() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

@@ -3,12 +3,14 @@
 //
 //	go listen.Run(ctx, dsn, watcher.Trigger, listen.Options{})
 //
-// Correctness does not depend on it: if it fails, the watcher sees the change at
-// its next regular poll. It takes one connection of its
-// own, by pgx, whose waits end with their context (lib/pq's listener has a
-// goroutine of its own that panics on a malformed frame and hangs on a frozen
-// server). The DSN must lead to the primary and past any pooler in transaction
-// mode: through one, LISTEN succeeds and nothing ever arrives.
+// Correctness does not depend on it: without notifications, the watcher sees the
+// change at its next regular poll.
+//
+// Run uses one connection of its own. The DSN must lead to the primary, and not
+// through a pooler in transaction mode: there LISTEN succeeds, but notifications
+// do not arrive. The driver is pgx, whose waits end with their context; lib/pq's
+// listener runs a goroutine that panics on a malformed frame and hangs on a
+// frozen server.
 package listen
 
 import (
@@ -28,20 +30,20 @@ const channel = "automation_flags"
 
 // Options of Run. The zero value works.
 type Options struct {
-	// KeepAlive is how long nothing may come before the server is asked
-	// whether it is still there; 0 means 15 s. It has a third of that to answer.
+	// KeepAlive is the time without notifications after which Run pings the
+	// server; 0 means 15 s. The server must answer within a third of KeepAlive.
 	KeepAlive time.Duration
 	// MaxBackoff is the longest wait before connecting again; 0 means 30 s.
 	MaxBackoff time.Duration
-	// Logger gets a line when the hints stop and when they are back; nil
-	// discards.
+	// Logger logs when Run stops receiving notifications and when it receives
+	// them again; nil discards.
 	Logger *slog.Logger
 }
 
-// Run calls changed for each change of a flag, and each time that it has begun
-// to listen, since something may have changed before. It connects again
-// whatever happens, and returns nil when ctx ends. An invalid DSN is an error
-// at once.
+// Run calls changed for each change of a flag, and each time that it starts to
+// listen, because a flag may have changed before. After any failure it connects
+// again. It returns an error at once if the DSN is invalid, and otherwise nil when
+// ctx ends.
 func Run(ctx context.Context, dsn string, changed func(), o Options) error {
 	config, err := pgx.ParseConfig(dsn)
 	if err != nil {
@@ -77,9 +79,9 @@ func Run(ctx context.Context, dsn string, changed func(), o Options) error {
 	return nil
 }
 
-// listen listens on one connection until it fails. It calls begun once, and
-// changed for each notification.
-func listen(ctx context.Context, config *pgx.ConnConfig, keepAlive time.Duration, changed, begun func()) error {
+// listen listens on one connection until it fails. It calls started once LISTEN
+// has succeeded, and changed for each notification.
+func listen(ctx context.Context, config *pgx.ConnConfig, keepAlive time.Duration, changed, started func()) error {
 	bounded := func(fn func(context.Context) error) error {
 		ctx, cancel := context.WithTimeout(ctx, keepAlive/3)
 		defer cancel()
@@ -94,9 +96,9 @@ func listen(ctx context.Context, config *pgx.ConnConfig, keepAlive time.Duration
 		return err
 	}
 	defer func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		_ = conn.Close(end)
+		_ = conn.Close(closeCtx)
 	}()
 	err = bounded(func(ctx context.Context) error {
 		_, err := conn.Exec(ctx, "LISTEN "+channel, pgx.QueryExecModeSimpleProtocol)
@@ -105,10 +107,10 @@ func listen(ctx context.Context, config *pgx.ConnConfig, keepAlive time.Duration
 	if err != nil {
 		return err
 	}
-	begun()
+	started()
 	for {
-		quiet, cancel := context.WithTimeout(ctx, keepAlive)
-		_, err := conn.WaitForNotification(quiet)
+		waitCtx, cancel := context.WithTimeout(ctx, keepAlive)
+		_, err := conn.WaitForNotification(waitCtx)
 		cancel()
 		switch {
 		case ctx.Err() != nil:

@@ -15,7 +15,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// run listens until the test ends and returns the changes.
+// run runs listen.Run until the test ends. It returns a channel that receives a
+// value for each call of changed.
 func run(tb testing.TB, dsn string, o listen.Options) <-chan struct{} {
 	tb.Helper()
 	changes := make(chan struct{}, 100)
@@ -25,7 +26,7 @@ func run(tb testing.TB, dsn string, o listen.Options) <-chan struct{} {
 	tb.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
-			tb.Error(err)
+			tb.Errorf("Run returned %v, want nil", err)
 		}
 	})
 	return changes
@@ -54,11 +55,11 @@ func migrated(tb testing.TB, dsn string) *sqlx.DB {
 	return db
 }
 
-func TestRun_ReceivesAChangeByHandAtOnce(t *testing.T) {
+func TestRun_ReportsChangesBySQL(t *testing.T) {
 	dsn := schematest.Database(t)
 	db := migrated(t, dsn)
 	changes := run(t, dsn, listen.Options{})
-	wait(t, changes, "it began to listen")
+	wait(t, changes, "LISTEN")
 	for i := range 5 {
 		change(t, db, i+1)
 		wait(t, changes, "a change")
@@ -70,13 +71,12 @@ func TestRun_ListensAgainAfterTheServerWasKilledOrFrozen(t *testing.T) {
 	dsn := cluster.Database(t)
 	db := migrated(t, dsn)
 	changes := run(t, dsn, listen.Options{KeepAlive: 300 * time.Millisecond, MaxBackoff: 200 * time.Millisecond})
-	wait(t, changes, "it began to listen")
+	wait(t, changes, "LISTEN")
 	cluster.Kill()
 	cluster.Restart()
 	wait(t, changes, "a restart")
 
-	// A frozen server is left after silence; what it receives after the thaw is
-	// a new beginning, or the change itself.
+	// Run leaves a frozen server when a ping fails, and connects after the thaw.
 	cluster.Freeze()
 	frozen := time.NewTimer(time.Second)
 	<-frozen.C
@@ -92,6 +92,6 @@ func TestRun_ListensAgainAfterTheServerWasKilledOrFrozen(t *testing.T) {
 func TestRun_ErrorOfAnInvalidDSNHidesItsPassword(t *testing.T) {
 	err := listen.Run(t.Context(), "postgres://u:hunter2@[::1:x/db", func() {}, listen.Options{})
 	if err == nil || err.Error() != "listen: not a valid PostgreSQL DSN" {
-		t.Errorf("got %v", err)
+		t.Errorf("error %v, want listen: not a valid PostgreSQL DSN", err)
 	}
 }
