@@ -10,31 +10,30 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags"
 )
 
-// EventChannel is where the provider's events come from between Init and
-// Shutdown. It is never closed.
+// EventChannel returns the channel of the provider's events. It has events only
+// between Init and Shutdown, and is never closed.
 func (p *provider) EventChannel() <-chan of.Event { return p.events }
 
-// Init is InitWithContext without an end.
-func (p *provider) Init(about of.EvaluationContext) error {
-	return p.InitWithContext(context.Background(), about)
+// Init is InitWithContext with a context that never ends.
+func (p *provider) Init(evalCtx of.EvaluationContext) error {
+	return p.InitWithContext(context.Background(), evalCtx)
 }
 
-// InitWithContext waits until the view has flags, until a pass of its watcher
-// fails, or for at most 5 s, and begins with the events. It fails if there are
-// no flags to decide from; the provider becomes ready, and says so, once there
-// are.
+// InitWithContext starts the events. It first waits until the view has flags or
+// a pass of its watcher fails, but for at most 5 s. It returns an error if there
+// are no flags to decide from; an event says when there are.
 func (p *provider) InitWithContext(ctx context.Context, _ of.EvaluationContext) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.end()
+	p.stopRun()
 	waitForPass(ctx, p.view)
-	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	runCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	p.stop, p.stopped = stop, make(chan struct{})
-	// OpenFeature makes the first event itself, of what we return. Ours begin
-	// with the pass after that, so that they do not overtake it.
-	next, ready := p.view.Next(), p.view.Health().Loaded
-	go p.run(running, p.stopped, next, state{ready: ready, flags: byName(p.view)})
-	if !ready {
+	// OpenFeature itself makes the first event, from the result of Init. The
+	// provider's events begin with the next pass, so that they come after it.
+	next, isReady := p.view.Next(), p.view.Health().Loaded
+	go p.run(runCtx, p.stopped, next, state{isReady: isReady, flags: flagsByName(p.view)})
+	if !isReady {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -43,10 +42,10 @@ func (p *provider) InitWithContext(ctx context.Context, _ of.EvaluationContext) 
 	return nil
 }
 
-// maxInitWait is how long Init waits for the first pass.
+// maxInitWait is how long Init waits for the first pass at most.
 const maxInitWait = 5 * time.Second
 
-// waitForPass waits until the view has flags or a problem.
+// waitForPass waits until the view has flags or an error.
 func waitForPass(ctx context.Context, v *flags.View) {
 	ctx, cancel := context.WithTimeout(ctx, maxInitWait)
 	defer cancel()
@@ -63,20 +62,21 @@ func waitForPass(ctx context.Context, v *flags.View) {
 	}
 }
 
-// Shutdown ends the events. The watcher is the host's, and continues.
+// Shutdown ends the events. It does not stop the watcher, which the host runs.
 func (p *provider) Shutdown() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.end()
+	p.stopRun()
 }
 
-// ShutdownWithContext is Shutdown, which waits for nobody.
+// ShutdownWithContext is Shutdown, which needs no context: it returns at once.
 func (p *provider) ShutdownWithContext(context.Context) error {
 	p.Shutdown()
 	return nil
 }
 
-func (p *provider) end() {
+// stopRun stops run, if it runs, and waits for its end.
+func (p *provider) stopRun() {
 	if p.stop != nil {
 		p.stop()
 		<-p.stopped
@@ -84,13 +84,13 @@ func (p *provider) end() {
 	}
 }
 
-// state is what events report changes of.
+// state is the state of a view. Events report its changes.
 type state struct {
-	ready bool
-	flags map[string]*flags.Flag
+	isReady bool
+	flags   map[string]*flags.Flag
 }
 
-func byName(v *flags.View) map[string]*flags.Flag {
+func flagsByName(v *flags.View) map[string]*flags.Flag {
 	all := map[string]*flags.Flag{}
 	for _, f := range v.Flags() {
 		all[f.Name] = f
@@ -98,9 +98,10 @@ func byName(v *flags.View) map[string]*flags.Flag {
 	return all
 }
 
-// run sends what each pass changed until ctx ends. While nobody receives the
-// events, it waits, and sends the latest afterwards.
-func (p *provider) run(ctx context.Context, stopped chan<- struct{}, next <-chan struct{}, sent state) {
+// run sends events about what each pass has changed since last, until ctx ends.
+// While nobody receives an event, run waits. Afterwards it reports all changes of
+// that time together.
+func (p *provider) run(ctx context.Context, stopped chan<- struct{}, next <-chan struct{}, last state) {
 	defer close(stopped)
 	for {
 		select {
@@ -109,8 +110,8 @@ func (p *provider) run(ctx context.Context, stopped chan<- struct{}, next <-chan
 			return
 		}
 		next = p.view.Next()
-		is := state{ready: p.view.Health().Err == nil, flags: byName(p.view)}
-		for _, event := range changes(sent, is) {
+		current := state{isReady: p.view.Health().Err == nil, flags: flagsByName(p.view)}
+		for _, event := range eventsBetween(last, current) {
 			event.ProviderName = p.Metadata().Name
 			select {
 			case p.events <- event:
@@ -118,25 +119,26 @@ func (p *provider) run(ctx context.Context, stopped chan<- struct{}, next <-chan
 				return
 			}
 		}
-		sent = is
+		last = current
 	}
 }
 
-func changes(was, is state) (events []of.Event) {
+// eventsBetween returns the events about what differs between two states.
+func eventsBetween(last, current state) (events []of.Event) {
 	switch {
-	case is.ready && !was.ready:
+	case current.isReady && !last.isReady:
 		events = append(events, of.Event{EventType: of.ProviderReady, ProviderEventDetails: of.ProviderEventDetails{Message: "the flags can be read"}})
-	case !is.ready && was.ready:
-		events = append(events, of.Event{EventType: of.ProviderStale, ProviderEventDetails: of.ProviderEventDetails{Message: "the flags cannot be read; the last ones stay in use"}})
+	case !current.isReady && last.isReady:
+		events = append(events, of.Event{EventType: of.ProviderStale, ProviderEventDetails: of.ProviderEventDetails{Message: "the flags cannot be read; the last snapshot stays in use"}})
 	}
 	var names []string
-	for name, f := range is.flags {
-		if was.flags[name] != f {
+	for name, f := range current.flags {
+		if last.flags[name] != f {
 			names = append(names, name)
 		}
 	}
-	for name := range was.flags {
-		if is.flags[name] == nil {
+	for name := range last.flags {
+		if current.flags[name] == nil {
 			names = append(names, name)
 		}
 	}

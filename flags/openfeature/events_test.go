@@ -16,40 +16,42 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags/openfeature"
 )
 
-// received is what handlers were called with.
-type received struct {
+// eventRecorder records the events of a client.
+type eventRecorder struct {
 	mu     sync.Mutex
 	events []string
 }
 
-func (h *received) all() []string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	defer func() { h.events = nil }()
-	return h.events
+// take returns the events since the last take.
+func (r *eventRecorder) take() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	defer func() { r.events = nil }()
+	return r.events
 }
 
-// on receives every event of the client.
-func (h *received) on(c *of.Client) {
+// subscribe records every event of the client from now on.
+func (r *eventRecorder) subscribe(c *of.Client) {
 	for _, kind := range []of.EventType{of.ProviderReady, of.ProviderStale, of.ProviderError, of.ProviderConfigChange} {
 		callback := func(d of.EventDetails) {
-			h.mu.Lock()
-			defer h.mu.Unlock()
+			r.mu.Lock()
+			defer r.mu.Unlock()
 			text := string(kind)
 			for _, name := range d.FlagChanges {
 				text += " " + name
 			}
 			if d.ProviderName != "gateway-automation/flags" || d.Message == "" {
-				text += " by nobody"
+				text += " without provider or message"
 			}
-			h.events = append(h.events, text)
+			r.events = append(r.events, text)
 		}
 		c.AddHandler(kind, &callback)
 	}
 }
 
-// running runs the watcher until the test ends.
-func running(t *testing.T, w *flags.Watcher) {
+// run runs the watcher until the test ends.
+func run(t *testing.T, w *flags.Watcher) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -63,49 +65,49 @@ func TestProvider_SendsEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := someFlags()
 		w := flags.NewWatcher(source, flags.Options{})
-		running(t, w)
+		run(t, w)
 		api := isolated.NewAPI()
 		defer func() { _ = api.Shutdown(context.Background()) }()
 		p := newProvider(w.View)
 		if err := api.SetProviderAndWait(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
-		c, named := api.NewClient(), api.NewClient(of.WithDomain("billing"))
-		var h, other received
+		c := api.NewClient()
+		var recorder eventRecorder
 		synctest.Wait()
-		h.on(c)
+		recorder.subscribe(c)
 		step := func(do func(), state of.State, want ...string) {
 			t.Helper()
 			source.change(do)
 			time.Sleep(5 * time.Second)
 			synctest.Wait()
-			if diff := cmp.Diff(want, h.all()); diff != "" {
-				t.Error(diff)
+			if diff := cmp.Diff(want, recorder.take()); diff != "" {
+				t.Errorf("events (-want +got):\n%s", diff)
 			}
 			if c.State() != state {
-				t.Errorf("state %v, want %v", c.State(), state)
+				t.Errorf("the client's state is %v, want %v", c.State(), state)
 			}
 		}
-		away := errors.New("away")
+		unavailable := errors.New("unavailable")
 		step(func() {}, of.ReadyState, "PROVIDER_READY")
 		step(func() { source.rows["half"] = &flags.Flag{Name: "half", Version: 4}; delete(source.rows, "all") }, of.ReadyState, "PROVIDER_CONFIGURATION_CHANGED all half")
 		step(func() { source.rows["new"] = &flags.Flag{Name: "new"} }, of.ReadyState, "PROVIDER_CONFIGURATION_CHANGED new")
-		step(func() { source.err = away }, of.StaleState, "PROVIDER_STALE")
+		step(func() { source.err = unavailable }, of.StaleState, "PROVIDER_STALE")
 		if d, err := c.BooleanValueDetails(t.Context(), "none", true, of.NewEvaluationContext("0", nil)); err != nil || d.Value {
-			t.Errorf("stale: %+v, %v", d, err)
+			t.Errorf("a decision by stale flags: %+v, %v; want off without an error", d, err)
 		}
 		step(func() { source.err = nil }, of.ReadyState, "PROVIDER_READY")
 
-		// One provider for two domains, of which the second comes while it is stale.
-		step(func() { source.err = away }, of.StaleState, "PROVIDER_STALE")
+		// The provider is set for a second domain while it is stale.
+		step(func() { source.err = unavailable }, of.StaleState, "PROVIDER_STALE")
 		if err := api.SetProviderAndWait(t.Context(), p, of.WithDomain("billing")); err != nil {
 			t.Fatal(err)
 		}
-		other.on(named)
+		billing := api.NewClient(of.WithDomain("billing"))
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		if named.State() != of.StaleState || c.State() != of.StaleState {
-			t.Errorf("states %v and %v", named.State(), c.State())
+		if billing.State() != of.StaleState || c.State() != of.StaleState {
+			t.Errorf("the states are %v and %v, want stale for both domains", billing.State(), c.State())
 		}
 	})
 }
@@ -113,34 +115,34 @@ func TestProvider_SendsEvents(t *testing.T) {
 func TestProvider_BecomesReadyLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := someFlags()
-		source.err = errors.New("away")
+		source.err = errors.New("unavailable")
 		w := flags.NewWatcher(source, flags.Options{})
-		running(t, w)
+		run(t, w)
 		api := isolated.NewAPI()
 		defer func() { _ = api.Shutdown(context.Background()) }()
 		if err := api.SetProviderAndWait(t.Context(), openfeature.New(w.View)); err == nil {
-			t.Fatal("ready without flags")
+			t.Fatal("the provider is ready without flags")
 		}
 		c := api.NewClient()
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if d, err := c.BooleanValueDetails(t.Context(), "all", false, of.NewEvaluationContext("0", nil)); err == nil || d.ErrorCode != of.ProviderNotReadyCode || c.State() != of.ErrorState {
-			t.Errorf("%+v, %v, state %v", d, err, c.State())
+			t.Errorf("without flags: %+v, %v, state %v; want PROVIDER_NOT_READY in the error state", d, err, c.State())
 		}
 		source.change(func() { source.err = nil })
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if on := c.Boolean(t.Context(), "all", false, of.NewEvaluationContext("0", nil)); !on || c.State() != of.ReadyState {
-			t.Errorf("%t, state %v", on, c.State())
+			t.Errorf("with flags: %t, state %v; want true in the ready state", on, c.State())
 		}
 	})
 }
 
-func TestProvider_UnreceivedEventsBlockNobody(t *testing.T) {
+func TestProvider_UnreceivedEventsDoNotBlockTheWatcher(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := someFlags()
 		w := flags.NewWatcher(source, flags.Options{})
-		running(t, w)
+		run(t, w)
 		p := newProvider(w.View)
 		if err := p.Init(of.EvaluationContext{}); err != nil {
 			t.Fatal(err)
@@ -149,7 +151,7 @@ func TestProvider_UnreceivedEventsBlockNobody(t *testing.T) {
 			source.change(func() { source.rows["all"] = &flags.Flag{Name: "all", Version: version + 2} })
 			time.Sleep(2 * time.Second)
 			if f := w.Flag("all"); f.Version != version+2 {
-				t.Fatalf("%+v", f)
+				t.Fatalf("2 s after the change the flag is %+v, want version %d", f, version+2)
 			}
 		}
 		p.Shutdown()
@@ -158,7 +160,7 @@ func TestProvider_UnreceivedEventsBlockNobody(t *testing.T) {
 
 func TestProvider_StartsAndStopsManyTimes(t *testing.T) {
 	w := flags.NewWatcher(someFlags(), flags.Options{Interval: time.Microsecond})
-	running(t, w)
+	run(t, w)
 	p := newProvider(w.View)
 	var all sync.WaitGroup
 	for range 4 {
@@ -189,7 +191,7 @@ func TestProvider_InitWaitsForTheFirstPass(t *testing.T) {
 		defer p.Shutdown()
 		begun := time.Now()
 		if err := p.Init(of.EvaluationContext{}); err == nil || time.Since(begun) != 5*time.Second {
-			t.Errorf("nobody runs the watcher: %v after %v", err, time.Since(begun))
+			t.Errorf("without a running watcher Init returned %v after %v, want an error after 5s", err, time.Since(begun))
 		}
 	})
 }

@@ -1,26 +1,27 @@
-// Package openfeature lets code that asks for flags by OpenFeature ask a
-// [flags.View]: a watcher's, or that of a whole automation module.
+// Package openfeature is an OpenFeature provider that decides by a [flags.View]:
+// that of a watcher, or that of an automation module.
 //
 //	err := openfeature.SetProviderAndWait(flagsopenfeature.New(watcher.View))
 //	on, err := openfeature.NewDefaultClient().BooleanValue(ctx, "automation", false,
 //		openfeature.NewEvaluationContext(userID, nil))
 //
-// The targeting key is the user. Flags are boolean, with the variants "on" and
-// "off"; FlagMetadata has the "version" of the flag and, where it decided, the user's "bucket".
+// The targeting key is the user's id. Flags are boolean, with the variants "on"
+// and "off". FlagMetadata has the flag's "version" and, if it decided, the user's
+// "bucket".
 //
 //	decision                             reason
-//	master switch off, flag not enabled  DISABLED, and the value is false whatever the default
+//	master switch off, flag not enabled  DISABLED; the value is false whatever the default
 //	user in a list                       TARGETING_MATCH
 //	by percentage                        SPLIT
-//	by a percentage of 0 or 100          STATIC, or DEFAULT where a list could have said otherwise
+//	by a percentage of 0 or 100          STATIC, or DEFAULT if the flag lists users
 //
-// Errors, with the caller's default: PROVIDER_NOT_READY before any flags were
+// Errors come with the caller's default: PROVIDER_NOT_READY before any flags were
 // read, FLAG_NOT_FOUND, TARGETING_KEY_MISSING, INVALID_CONTEXT for a targeting
-// key that is no string, TYPE_MISMATCH for types other than boolean.
+// key that is not a string, and TYPE_MISMATCH for types other than boolean.
 //
-// Events: PROVIDER_CONFIGURATION_CHANGED with the names of the flags that
-// changed; PROVIDER_STALE when a pass of the watcher fails and the last flags stay
-// in use, PROVIDER_READY when they can be read again.
+// Events are PROVIDER_CONFIGURATION_CHANGED with the names of the changed flags;
+// PROVIDER_STALE when a pass of the watcher fails and the last snapshot stays in
+// use; and PROVIDER_READY when the flags can be read again.
 package openfeature
 
 import (
@@ -37,9 +38,9 @@ import (
 type provider struct {
 	view    *flags.View
 	events  chan of.Event
-	mu      sync.Mutex // of all below
-	stop    context.CancelFunc
-	stopped chan struct{}
+	mu      sync.Mutex         // guards the fields below
+	stop    context.CancelFunc // nil while run does not run
+	stopped chan struct{}      // closed when run has ended
 }
 
 var (
@@ -48,8 +49,9 @@ var (
 	_ of.EventHandler             = (*provider)(nil)
 )
 
-// New returns a provider that decides by v, for OpenFeature to start and stop. It
-// does nothing yet, and implements ContextAwareStateHandler and EventHandler.
+// New returns a provider that decides by v. It also implements
+// ContextAwareStateHandler and EventHandler, and does nothing until OpenFeature
+// starts it.
 func New(v *flags.View) of.FeatureProvider {
 	return &provider{view: v, events: make(chan of.Event)}
 }
@@ -57,13 +59,13 @@ func New(v *flags.View) of.FeatureProvider {
 // Metadata returns the provider's name.
 func (p *provider) Metadata() of.Metadata { return of.Metadata{Name: "gateway-automation/flags"} }
 
-// Hooks returns none.
+// Hooks returns nil: the provider has no hooks.
 func (p *provider) Hooks() []of.Hook { return nil }
 
 // BooleanEvaluation decides about the user that the targeting key names.
-func (p *provider) BooleanEvaluation(_ context.Context, flag string, defaultValue bool, about of.FlattenedContext) of.BoolResolutionDetail {
+func (p *provider) BooleanEvaluation(_ context.Context, flag string, defaultValue bool, evalCtx of.FlattenedContext) of.BoolResolutionDetail {
 	f := p.view.Flag(flag) // only for the reason
-	d, err := p.decide(flag, about)
+	d, err := p.decide(flag, evalCtx)
 	if err != (of.ResolutionError{}) {
 		return of.BoolResolutionDetail{Value: defaultValue, ProviderResolutionDetail: failed(err)}
 	}
@@ -90,17 +92,17 @@ func failed(err of.ResolutionError) of.ProviderResolutionDetail {
 	return of.ProviderResolutionDetail{ResolutionError: err, Reason: of.ErrorReason}
 }
 
-func (p *provider) decide(flag string, about of.FlattenedContext) (flags.Decision, of.ResolutionError) {
-	given, ok := about[of.TargetingKey]
-	user, isString := given.(string)
+func (p *provider) decide(flag string, evalCtx of.FlattenedContext) (flags.Decision, of.ResolutionError) {
+	key, hasKey := evalCtx[of.TargetingKey]
+	user, isString := key.(string)
 	var d flags.Decision
 	switch {
 	case user != "":
 		d = p.view.Decide(flag, user)
 	case p.isOff(flag):
-		d = p.view.Decide(flag, "") // off for everybody, and so for nobody
-	case ok && !isString:
-		return d, of.NewInvalidContextResolutionError(fmt.Sprintf("the targeting key must be the user's id, a string, not a %T", given))
+		d = p.view.Decide(flag, "") // off for everybody: no user is needed
+	case hasKey && !isString:
+		return d, of.NewInvalidContextResolutionError(fmt.Sprintf("the targeting key must be the user's id, a string, not a %T", key))
 	case p.view.Flag(flag) != nil:
 		return d, of.NewTargetingKeyMissingResolutionError("the targeting key must be the user's id")
 	}
@@ -110,19 +112,22 @@ func (p *provider) decide(flag string, about of.FlattenedContext) (flags.Decisio
 	return d, of.ResolutionError{}
 }
 
-// isOff reports whether the flag is off whoever asks.
+// isOff reports whether the flag is off for everybody.
 func (p *provider) isOff(flag string) bool {
 	reason := p.view.Explain(flag, "").Reason
 	return reason == flags.ReasonMasterOff || reason == flags.ReasonDisabled
 }
 
+// missing returns the error for a flag that the view does not have.
 func (p *provider) missing(flag string) of.ResolutionError {
 	if !p.view.Health().Loaded {
-		return of.NewProviderNotReadyResolutionError("no flags were read yet")
+		return of.NewProviderNotReadyResolutionError("no flags have been read yet")
 	}
 	return of.NewFlagNotFoundResolutionError(fmt.Sprintf("no flag is named %.100q", flag))
 }
 
+// reason returns OpenFeature's reason for a decision about f. f is nil if the flag
+// was created between the look-up of f and the decision.
 func reason(f *flags.Flag, r flags.Reason) of.Reason {
 	switch r {
 	case flags.ReasonMasterOff, flags.ReasonDisabled:
@@ -139,8 +144,8 @@ func reason(f *flags.Flag, r flags.Reason) of.Reason {
 	return of.StaticReason
 }
 
-// other answers for the types that no flag has.
-func other[T any](p *provider, flag string, defaultValue T) of.GenericResolutionDetail[T] {
+// notBoolean returns the result for a type other than boolean: an error.
+func notBoolean[T any](p *provider, flag string, defaultValue T) of.GenericResolutionDetail[T] {
 	err := of.NewTypeMismatchResolutionError("all flags are boolean")
 	if p.view.Flag(flag) == nil {
 		err = p.missing(flag)
@@ -150,20 +155,20 @@ func other[T any](p *provider, flag string, defaultValue T) of.GenericResolution
 
 // StringEvaluation is an error: all flags are boolean.
 func (p *provider) StringEvaluation(_ context.Context, flag string, defaultValue string, _ of.FlattenedContext) of.StringResolutionDetail {
-	return other(p, flag, defaultValue)
+	return notBoolean(p, flag, defaultValue)
 }
 
 // FloatEvaluation is an error: all flags are boolean.
 func (p *provider) FloatEvaluation(_ context.Context, flag string, defaultValue float64, _ of.FlattenedContext) of.FloatResolutionDetail {
-	return other(p, flag, defaultValue)
+	return notBoolean(p, flag, defaultValue)
 }
 
 // IntEvaluation is an error: all flags are boolean.
 func (p *provider) IntEvaluation(_ context.Context, flag string, defaultValue int64, _ of.FlattenedContext) of.IntResolutionDetail {
-	return other(p, flag, defaultValue)
+	return notBoolean(p, flag, defaultValue)
 }
 
 // ObjectEvaluation is an error: all flags are boolean.
 func (p *provider) ObjectEvaluation(_ context.Context, flag string, defaultValue any, _ of.FlattenedContext) of.InterfaceResolutionDetail {
-	return other(p, flag, defaultValue)
+	return notBoolean(p, flag, defaultValue)
 }
