@@ -56,7 +56,7 @@ type Options struct {
 // webhook-id. A receiver gets the events since a Run first had it among its
 // webhooks, until none has had it for a week.
 //
-// The URL is not checked: it may lead to a host of the internal network.
+// Where the URL leads is not checked: it may be a host of the internal network.
 type Webhook struct {
 	// Name identifies the receiver in the outbox; keep it when the URL changes.
 	Name string
@@ -76,7 +76,7 @@ type Controller struct {
 }
 
 // New returns a controller on the host's pool. It does no I/O. Its error names
-// all faulty options.
+// all invalid options.
 func New(pool *sqlx.DB, o Options) (*Controller, error) {
 	var hooks []rollout.Webhook
 	for _, w := range o.Webhooks {

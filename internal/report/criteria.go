@@ -79,12 +79,12 @@ func (m *Maker) criteria(ctx context.Context, r measured, o Options) ([]Criterio
 func (r measured) fullRollout() Criterion {
 	c := Criterion{Name: "full_rollout", Verdict: VerdictOpen, Wanted: "100 % for " + formatDuration(fullFor)}
 	switch {
-	case r.heldFull >= fullFor:
-		c.Verdict, c.Measured = VerdictMet, fmt.Sprintf("100 %% for %s, %s", formatDuration(r.heldFull), r.State)
+	case r.fullTime >= fullFor:
+		c.Verdict, c.Measured = VerdictMet, fmt.Sprintf("100 %% for %s, %s", formatDuration(r.fullTime), r.State)
 	case r.isOff:
 		c.Verdict, c.Measured = VerdictNotMet, "the feature was taken back"
 	case r.State == rollout.StateCompleted:
-		c.Verdict, c.Measured = VerdictNotMet, fmt.Sprintf("100 %% for %s, %s", formatDuration(r.heldFull), r.State)
+		c.Verdict, c.Measured = VerdictNotMet, fmt.Sprintf("100 %% for %s, %s", formatDuration(r.fullTime), r.State)
 	case r.State == rollout.StatePending:
 		c.Measured = "the rollout has not begun"
 	case r.isFull:

@@ -89,7 +89,7 @@ type measured struct {
 	Report
 	plan     rollout.Plan  // for its limits of times
 	isFull   bool          // everybody has the feature
-	heldFull time.Duration // since when, or how much of that a controller has watched
+	fullTime time.Duration // for how long, or for how much of that a controller has watched
 	isOff    bool          // the feature was taken from everybody
 }
 
@@ -170,7 +170,7 @@ func (m *Maker) measureController(ctx context.Context, r *measured, s rollout.St
 	}
 	r.Steps = append(r.Steps, steps[first:]...)
 	if s.Stage == len(s.Plan.Stages)-1 && s.Percentage == 100*flags.Percent {
-		r.isFull, r.heldFull = true, time.Duration(s.WatchedSeconds*float64(time.Second))
+		r.isFull, r.fullTime = true, time.Duration(s.WatchedSeconds*float64(time.Second))
 	} else if s.State == rollout.StateRunning || s.State == rollout.StatePaused {
 		r.Evidence = rollout.Evidence{} // the criteria are about the last stage, not an earlier one
 	}
@@ -219,9 +219,9 @@ func (m *Maker) measureByHand(ctx context.Context, r *measured, steps []Step) er
 	stage, end := last, r.At
 	r.BeganAt, r.State, r.isOff = r.Steps[0].At, rollout.StateRunning, last.exposure() == 0
 	if last.exposure() == everybody {
-		r.isFull, r.heldFull = true, r.At.Sub(stage.At)
+		r.isFull, r.fullTime = true, r.At.Sub(stage.At)
 	}
-	if r.heldFull >= fullFor {
+	if r.fullTime >= fullFor {
 		r.State = rollout.StateCompleted
 	}
 	if i := takenBackAt(r.Steps); i > 0 {

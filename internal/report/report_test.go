@@ -200,7 +200,7 @@ func TestMake_MeasuresARolloutByHand(t *testing.T) {
 	})
 }
 
-func TestMake_ShowsWhatLedToAWayBackByHand(t *testing.T) {
+func TestMake_ShowsWhatLedToARollbackByHand(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *harness) {
 		h.sql(`UPDATE feature_flags SET rollout_percentage = 10 WHERE feature_name = 'automation'`)
 		h.elapse(2 * time.Hour)

@@ -118,13 +118,13 @@ func (m *Maker) steps(ctx context.Context, name string) (time.Time, []Step, erro
 		return time.Time{}, nil, err
 	}
 	// Begin with the present state, and undo one change after the other.
-	held := Step{Enabled: f.Enabled, Percentage: f.Percentage, Listed: f.EnabledUserIDs.Len()}
+	state := Step{Enabled: f.Enabled, Percentage: f.Percentage, Listed: f.EnabledUserIDs.Len()}
 	var steps []Step
 	for _, c := range changes {
-		s := held
+		s := state
 		s.At, s.By, s.Notice = c.At.Time, c.By, c.Notice.String
 		steps = append(steps, s)
-		if held, err = c.before(held); err != nil {
+		if state, err = c.before(state); err != nil {
 			return time.Time{}, nil, err
 		}
 		if c.Action == "insert" {
@@ -134,11 +134,11 @@ func (m *Maker) steps(ctx context.Context, name string) (time.Time, []Step, erro
 	if len(changes) == 0 || changes[len(changes)-1].Action != "insert" {
 		// The audit begins later than the flag, such as after an existing table was
 		// adopted. The time of the first state is then the earliest one known.
-		held.At = f.UpdatedAt
+		state.At = f.UpdatedAt
 		if len(changes) > 0 {
-			held.At = changes[len(changes)-1].At.Time
+			state.At = changes[len(changes)-1].At.Time
 		}
-		steps = append(steps, held)
+		steps = append(steps, state)
 	}
 	slices.Reverse(steps)
 	// One more listed user does not begin another stage.

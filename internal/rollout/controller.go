@@ -59,7 +59,7 @@ type Controller struct {
 }
 
 // New returns a controller on the host's pool. It does no I/O. Its error names
-// all faulty options.
+// all invalid options.
 func New(pool *sqlx.DB, o Options) (*Controller, error) {
 	errs := []error{checkWebhooks(o.Webhooks)}
 	if o.Interval < 0 {
@@ -125,7 +125,7 @@ func (c *Controller) Run(ctx context.Context) {
 		senders.Go(func() { c.send(ctx, hook) })
 	}
 	retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
-		_ = c.Tick(ctx) // which logs its errors
+		_ = c.Tick(ctx) // Tick has logged its errors
 		return c.o.Interval
 	})
 	senders.Wait()

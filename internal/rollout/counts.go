@@ -30,7 +30,7 @@ const (
 	// fails clearly less often.
 	OutcomeProviderFailure
 	// OutcomeSharedFailure is a failure of what both arms depend on, such as
-	// the node or the database. It is no evidence, and holds the stage.
+	// the node or the database. It is no evidence, and makes the stage wait.
 	OutcomeSharedFailure
 	// OutcomeIgnored is no evidence, such as an error of the caller.
 	OutcomeIgnored

@@ -153,7 +153,7 @@ func TestRollout_LeavesOtherNoticesUnchanged(t *testing.T) {
 	}
 }
 
-func TestRollout_HoldsInAnOutage(t *testing.T) {
+func TestRollout_WaitsInAnOutage(t *testing.T) {
 	each(t, func(t *testing.T, h *harness) {
 		h.create(hourlyPlan())
 		h.do(rollout.ActionStart)

@@ -11,7 +11,7 @@ const (
 	gateOwn      = iota // the feature's own failures
 	gateAll             // own and provider failures; compared with the control arm
 	gateLatency         // slow requests; compared with the control arm
-	gateDatabase        // a slow database; holds the stage and never rolls back
+	gateDatabase        // a slow database; makes the stage wait and never rolls back
 	gates
 )
 
@@ -62,7 +62,7 @@ const (
 	windowTrials = 5
 	// A gate needs minTrials requests for any verdict.
 	minTrials = 20
-	// A stage is held from minShared recent shared failures on.
+	// A stage waits if at least minShared requests lately had a shared failure.
 	minShared = 5
 	// The control arm needs minControl requests for a comparison.
 	minControl = 10
@@ -78,7 +78,7 @@ type memory struct {
 	At    time.Time   `json:"at"`             // of the last evaluation
 	Tests [gates]test `json:"tests"`          // sequential
 	Marks []mark      `json:"marks"`          // the bounds of the last windows, in their order
-	Hold  *int        `json:"hold,omitempty"` // the gate that holds the stage
+	Hold  *int        `json:"hold,omitempty"` // the gate for which the stage waits
 	Few   string      `json:"few,omitempty"`  // the detail while too few users fail
 	// Quarters is how many quarters of the hold have had their samples, and
 	// QuarterOutcomes how many outcomes the stage run had after the last of them.
@@ -149,13 +149,13 @@ func (m memory) update(p Plan, now Evidence, at time.Time, users userCounter) (m
 		}
 		added := now.Exposed.minus(m.Seen.Exposed)
 		t.EValues = t.EValues.next(limit, elapsed, added.trials(), added.bad(gate))
-		objects := t.EValues.log() >= math.Log(eValueLimit) && now.Exposed.trials()-t.Base >= minTrials
-		if !objects {
+		alarm := t.EValues.log() >= math.Log(eValueLimit) && now.Exposed.trials()-t.Base >= minTrials
+		if !alarm {
 			continue
 		}
 		if !m.isHigh(gate, limit) {
 			if few == "" {
-				few = m.Few // keep the last detail until the test no longer objects
+				few = m.Few // keep the last detail while the test's alarm lasts
 			}
 			continue
 		}
@@ -215,8 +215,9 @@ func (m memory) isHigh(gate int, limit float64) bool {
 	return len(m.Marks) == windows+1
 }
 
-// isFeaturesFault reports whether the feature is the cause of what fails a gate.
-// A slow database never is its fault; a compared gate depends on the control arm.
+// isFeaturesFault reports whether the feature is the cause of what fails a gate. It
+// never is for a slow database. For provider failures and slow requests, the
+// comparison with the control arm decides.
 func (m memory) isFeaturesFault(gate int) bool {
 	switch gate {
 	case gateDatabase:
@@ -239,7 +240,7 @@ func (m memory) isClearlyWorse(gate int) bool {
 	return e.rate(gate)-c.rate(gate) > clearlyWorse*deviation
 }
 
-// findShared returns a finding that holds the stage while the node or the
+// findShared returns a finding that makes the stage wait while the node or the
 // database fails, on which both arms depend; otherwise an empty one.
 func (m memory) findShared(p Plan, now Evidence) finding {
 	e := now.minus(m.Marks[max(0, len(m.Marks)-2)].Evidence).Exposed
@@ -266,7 +267,8 @@ func (m memory) breachDetail(gate int, limit float64, users int64) string {
 	return fmt.Sprintf("%s%s, for %d users", m.rateDetail(gate, limit), without, users)
 }
 
-// holdDetail describes why a gate that is not the feature's fault holds the stage.
+// holdDetail describes why the stage waits for a gate whose failures are not the
+// feature's fault.
 func (m memory) holdDetail(gate int, limit float64) string {
 	c := m.recent().Control
 	switch {

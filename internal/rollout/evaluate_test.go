@@ -140,7 +140,7 @@ func TestUpdate_NeedsFailuresOfSeveralUsers(t *testing.T) {
 	}
 	o.at = o.at.Add(2 * time.Second)
 	if f := o.window(failing(20, 0), Counts{}); f != want {
-		t.Errorf("while the test still objects: %+v, want %+v", f, want)
+		t.Errorf("while the test's alarm lasts: %+v, want %+v", f, want)
 	}
 	if f := o.windows(100, failing(20, 0), Counts{}); f != (finding{}) {
 		t.Errorf("after 50 healthy minutes: %+v, want no finding", f)
@@ -163,7 +163,7 @@ func TestUpdate_NeedsFailuresOfSeveralUsers(t *testing.T) {
 }
 
 func TestUpdate_CountsProviderFailuresOnlyBeyondTheControlArm(t *testing.T) {
-	t.Run("where both arms fail the stage holds", func(t *testing.T) {
+	t.Run("the stage waits where both arms fail", func(t *testing.T) {
 		o := newObserved(t)
 		f := o.windows(5, fromProvider(20, 12), failing(200, 110))
 		want := finding{waiting: waitingOutage, detail: "48 of 80 requests failed here or at their provider in 2 minutes, 60.0 % where 5 % are allowed, and so did 440 of 800 without the feature: the cause is elsewhere"}
@@ -180,7 +180,7 @@ func TestUpdate_CountsProviderFailuresOnlyBeyondTheControlArm(t *testing.T) {
 			t.Errorf("when only the exposed arm fails: %+v, want a breach with the rates of both arms", f)
 		}
 	})
-	t.Run("without a control arm the stage holds", func(t *testing.T) {
+	t.Run("the stage waits without a control arm", func(t *testing.T) {
 		o := newObserved(t)
 		f := o.windows(200, fromProvider(20, 20), failing(0, 0))
 		if want := (finding{waiting: waitingOutage, detail: "80 of 80 requests failed here or at their provider in 2 minutes, 100.0 % where 5 % are allowed, and there is no control arm to compare with"}); f != want {
@@ -203,7 +203,7 @@ func TestUpdate_CountsProviderFailuresOnlyBeyondTheControlArm(t *testing.T) {
 	})
 }
 
-func TestUpdate_HoldsWhileTheNodeOrTheDatabaseFails(t *testing.T) {
+func TestUpdate_WaitsWhileTheNodeOrTheDatabaseFails(t *testing.T) {
 	o := newObserved(t)
 	o.windows(10, failing(20, 0), Counts{})
 	f := o.window(Counts{Outcomes: 2, SharedFailures: 18}, Counts{})

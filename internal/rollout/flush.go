@@ -95,7 +95,7 @@ func (b batch) writeFailures(tx *sqldb.Tx, name, instanceID string) error {
 	return writeCounts(tx, name, instanceID+failuresSuffix, b.run.stageRun, ArmExposed, n, true)
 }
 
-// done notes that the database has the batch.
+// done records that the database has the batch.
 func (b batch) done() {
 	if b.run != nil {
 		b.run.flushed = b.counts

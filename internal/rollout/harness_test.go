@@ -294,7 +294,7 @@ func until(t *testing.T, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			t.Fatalf("after 5 minutes it still is not so that %s", what)
+			t.Fatalf("not within 5 minutes: %s", what)
 		}
 	}
 }

@@ -21,7 +21,7 @@ type Plan struct {
 	// At most 5 % of the requests may take longer than LatencyP95, or spend more
 	// time in the database than DatabaseP95. Each is at most 1 h; 0 is no limit.
 	// Slow requests roll back only if the control arm has clearly fewer of them;
-	// a slow database holds the stage and never rolls back.
+	// a slow database makes the stage wait and never rolls back.
 	LatencyP95  time.Duration `json:"latency_p95"`
 	DatabaseP95 time.Duration `json:"database_p95"`
 	// Notice is the flag's notice to users from a rollback or an abort until
@@ -58,7 +58,7 @@ const (
 	BreachOff OnBreach = "off"
 	// BreachPause pauses the rollout and leaves the flag as it is.
 	BreachPause OnBreach = "pause"
-	// BreachNotify writes an event, and holds the stage while the breach lasts.
+	// BreachNotify writes an event. The stage waits while the breach lasts.
 	BreachNotify OnBreach = "notify"
 )
 

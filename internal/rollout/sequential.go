@@ -6,13 +6,13 @@ import (
 )
 
 // The sequential test decides whether a rate is above its limit, and may be
-// evaluated after each outcome. While the rate is within its limit and outcomes are
-// independent, it objects on at most 1 of eValueLimit days. It is a sum of
-// e-processes that begin at different times. Their weights add up to 1 a day, so
+// evaluated after each outcome. If the rate is within its limit and outcomes are
+// independent, it raises a false alarm on at most 1 of eValueLimit days. It is a sum
+// of e-processes that begin at different times. Their weights add up to 1 a day, so
 // the mean of the sum grows by at most 1 a day, and Doob's inequality bounds its
 // maximum. docs/decisions/0007-rollout-policy.md has measurements.
 const (
-	// eValueLimit is the sum from which on the test objects.
+	// The test raises an alarm when the sum reaches eValueLimit.
 	eValueLimit = 100
 	// lateShare is the share of each day's weight that goes evenly to the tests
 	// that begin during the day. Without them, it would take long to find that a

@@ -40,7 +40,7 @@ func TestSequential_IsTheMeanOverItsAlternatives(t *testing.T) {
 	}
 }
 
-// The bound on wrong objections rests on this: if the rate is the limit, the mean of
+// The bound on false alarms rests on this: if the rate is the limit, the mean of
 // the sum is the weight of the tests that have begun. The test takes the mean over
 // all sequences of 12 outcomes, with an evaluation after every third.
 func TestSequential_HasAMeanOfItsWeightAtTheLimit(t *testing.T) {

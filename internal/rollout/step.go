@@ -221,7 +221,7 @@ func (r rollout) enterBack(stage int) rollout {
 	return back
 }
 
-// adopt accepts the flag as somebody else has changed it.
+// adopt accepts somebody else's change of the flag.
 func (r rollout) adopt(f flagHead) rollout {
 	r.flagVersion, r.memory.FlagSeed = f.Version, &f.Seed
 	return r

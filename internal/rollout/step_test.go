@@ -134,18 +134,18 @@ func TestEvaluate_TakesTheStepThatFollows(t *testing.T) {
 		// watched time, what the step does to the flag, and the detail.
 		want string
 	}{
-		{"a stage holds", nil, nil, good, "- running time 1 1h0m10s"},
+		{"a healthy stage waits for its hold", nil, nil, good, "- running time 1 1h0m10s"},
 		{"a stage passes after its hold", over, nil, good, "advance running time 2 0s sets"},
 		{"the last stage completes the rollout", func(r *rollout) { over(r); r.watched, r.stage = 3*day, 3 }, nil, good, "complete completed  3 72h0m10s leaves"},
-		{"too few samples hold", over, nil, Counts{Outcomes: 24}, "wait running samples 1 24h0m10s leaves: the stage has 96 of 100 outcomes"},
+		{"a stage waits for its samples", over, nil, Counts{Outcomes: 24}, "wait running samples 1 24h0m10s leaves: the stage has 96 of 100 outcomes"},
 		{"too few samples are recorded once", func(r *rollout) { over(r); r.waiting = waitingSamples }, nil, Counts{Outcomes: 24}, "- running samples 1 24h0m10s"},
 		{"samples of the first seconds are not those of the hold", func(r *rollout) { r.watched, r.memory.QuarterOutcomes = 6*time.Hour, 1000 }, nil, good,
 			"wait running samples 1 6h0m0s leaves: watched for 6h0m0s; this quarter of the hold has 0 of 25 outcomes"},
 		{"a quarter of the hold that has its samples passes", func(r *rollout) { r.watched, r.memory.QuarterOutcomes = 6*time.Hour, 975 }, nil, good, "- running time 1 6h0m10s"},
 		{"a stage waits for approval", func(r *rollout) { over(r); r.approved = false }, nil, good, "wait running approval 1 24h0m10s leaves: the hold is over, and the stage waits for approval"},
 		{"approval does not shorten the hold", func(r *rollout) { r.approved = true }, nil, good, "- running time 1 1h0m10s"},
-		{"downtime is no hold", nil, func(in *inputs) { in.elapsed = 30 * day }, good, "- running time 1 1h0m0s"},
-		{"a clock that goes back is no hold", nil, func(in *inputs) { in.elapsed = -day }, good, "- running time 1 1h0m0s"},
+		{"downtime does not count as watched", nil, func(in *inputs) { in.elapsed = 30 * day }, good, "- running time 1 1h0m0s"},
+		{"a clock that goes back does not count as watched", nil, func(in *inputs) { in.elapsed = -day }, good, "- running time 1 1h0m0s"},
 
 		{"a breach goes back to the stage before", nil, nil, bad, "step_back paused breach 0 0s sets: " + detail},
 		{"a breach goes back though the hold is over", over, nil, bad, "step_back paused breach 0 0s sets: " + detail},
@@ -157,9 +157,9 @@ func TestEvaluate_TakesTheStepThatFollows(t *testing.T) {
 		{"a breach after it has paused does nothing more", func(r *rollout) { r.plan.OnBreach = BreachPause; *r = r.stop(StatePaused, reasonBreach) }, nil, bad, "- paused breach 1 1h0m0s"},
 		{"a breach is recorded and waits where the plan says notify", func(r *rollout) { over(r); r.plan.OnBreach = BreachNotify }, nil, bad, "breach running breach 1 24h0m0s leaves: " + detail},
 		{"a breach that lasts is recorded once", func(r *rollout) { r.plan.OnBreach, r.waiting = BreachNotify, waitingBreach }, nil, bad, "- running breach 1 1h0m0s"},
-		{"too few failing users hold", over, func(in *inputs) { in.users = func(int, time.Time) (int64, error) { return 4, nil } }, bad,
+		{"a stage waits while too few users fail", over, func(in *inputs) { in.users = func(int, time.Time) (int64, error) { return 4, nil } }, bad,
 			"wait running users 1 24h0m0s leaves: 48 of 80 requests failed in 2 minutes, 60.0 % where 5 % are allowed, but for only 4 users; a rollback needs 5"},
-		{"an outage holds", over, nil, shared, "wait running outage 1 24h0m0s leaves: lately 10 of 20 requests failed because of the node or the database, with or without the feature"},
+		{"a stage waits in an outage", over, nil, shared, "wait running outage 1 24h0m0s leaves: lately 10 of 20 requests failed because of the node or the database, with or without the feature"},
 		{"an outage is recorded once", func(r *rollout) { r.waiting = waitingOutage }, nil, shared, "- running outage 1 1h0m0s"},
 
 		{"a rollout that an operator paused does not advance", func(r *rollout) { over(r); *r = r.stop(StatePaused, reasonOperator) }, nil, good, "- paused operator 1 24h0m10s"},

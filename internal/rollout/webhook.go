@@ -30,7 +30,7 @@ import (
 // webhook-id. A receiver gets the events since a Run first had it among its
 // webhooks, until none has had it for a week.
 //
-// The URL is not checked: it may lead to a host of the internal network.
+// Where the URL leads is not checked: it may be a host of the internal network.
 type Webhook struct {
 	// Name identifies the receiver in the outbox; keep it when the URL changes.
 	Name string
