@@ -21,7 +21,7 @@ func (m *Mock) SessionsList(user string) SessionsCall {
 
 // SessionEnd expects that a user ends a session.
 func (m *Mock) SessionEnd(user, sessionID string) SessionsCall {
-	return SessionsCall{m, m.query(`UPDATE automation_sessions SET reason = CASE`, sessionID, user, sqlmock.AnyArg()), true}
+	return SessionsCall{m, m.query(`UPDATE automation_sessions SET reason = CASE`, sessionID, user), true}
 }
 
 // UsageCall is a call about a user's use of their limits.
