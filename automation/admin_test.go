@@ -61,7 +61,7 @@ func TestAdmin_RequiresItsToken(t *testing.T) {
 	for name, authorization := range map[string]string{"none": "", "wrong": "Bearer " + adminToken[:len(adminToken)-1] + "x", "longer": "Bearer " + adminToken + "2", "bare": adminToken, "a user's": "Bearer sk-alice"} {
 		w := o.call("GET", "/flags", "", "Authorization", authorization)
 		if w.Code != http.StatusUnauthorized || w.Header().Get("WWW-Authenticate") == "" {
-			t.Errorf("%s: got %d, want 401 with a challenge", name, w.Code)
+			t.Errorf("%s: status %d, want 401 with a challenge", name, w.Code)
 		}
 	}
 	o.expect(o.call("GET", "/flags", ""), http.StatusOK, `"automation"`)

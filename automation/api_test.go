@@ -295,7 +295,7 @@ func TestStatus_HasTheBudget(t *testing.T) {
 	b := budget()
 	at, err := time.Parse(time.RFC3339, fmt.Sprint(b["next_free_at"]))
 	if b["sessions_held"] != 1.0 || b["opens_left_hour"] != 0.0 || err != nil {
-		t.Errorf("budget after the only session of the hour: %v, next_free_at: %v; want one session held and no opens left", b, err)
+		t.Errorf("budget after the only open of the hour: %v, parse error of next_free_at: %v; want one session held and no opens left", b, err)
 	}
 	// It agrees with the Retry-After of the next open.
 	refused := h.do("POST", chatPath, "alice", chatBody("Qwen 3:web"))
@@ -449,7 +449,7 @@ func TestAPI_AnswersUnavailableWithoutTheDatabase(t *testing.T) {
 		}
 	})
 	checkProblem(t, h.get(statusPath, "alice"), http.StatusServiceUnavailable)
-	h.until("readiness says that the database is away", func() bool { return !h.Snapshot().Components["database"].OK })
+	h.until("Ready reports that the database is unavailable", func() bool { return !h.Snapshot().Components["database"].OK })
 	if a := h.get("/healthz/ready", ""); a.status != http.StatusServiceUnavailable {
 		t.Errorf("ready: status %d, body %s; want 503", a.status, a.body)
 	}

@@ -202,7 +202,7 @@ func TestReady_ReportsThatThisReplicaFailsItsRequests(t *testing.T) {
 	}
 }
 
-func TestSessions_ServesNobodyBeforeTheModelsAreLoaded(t *testing.T) {
+func TestSessions_AnswersUnavailableBeforeTheModelsAreLoaded(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{skipRun: true})
 	h.execAndRefresh(enableForAll)

@@ -103,7 +103,7 @@ func TestSessions_PassesThroughRequestsItDoesNotActOn(t *testing.T) {
 				t.Errorf("the handler got a %s with a body of %d bytes, want the client's %s with %d bytes", got.method, got.size, tt.method, len(tt.body))
 			}
 			if s := h.node.Stats(); s.OpenRequests != 0 {
-				t.Errorf("%d opens, want none", s.OpenRequests)
+				t.Errorf("%d sessions opened, want none", s.OpenRequests)
 			}
 		})
 	}
@@ -128,7 +128,7 @@ func TestSessions_OpensOnceAndReuses(t *testing.T) {
 		t.Errorf("X-Automation-Model %q, want m%%C3%%B6we", other.header.Get("X-Automation-Model"))
 	}
 	if s := h.checkNode(); s.Opens != 3 {
-		t.Errorf("%d opens, want 3", s.Opens)
+		t.Errorf("%d sessions opened, want 3", s.Opens)
 	}
 }
 
@@ -142,7 +142,7 @@ func TestSessions_SharedScopeServesEveryUser(t *testing.T) {
 		h.untilIdle()
 	}
 	if s := h.checkNode(); s.Opens != 1 {
-		t.Errorf("%d opens, want 1", s.Opens)
+		t.Errorf("%d sessions opened, want 1", s.Opens)
 	}
 }
 
@@ -186,7 +186,7 @@ func TestManagedSession_ServesOnlyItsUserWhateverTheFlagSays(t *testing.T) {
 				}
 			}
 			if s := h.checkNode(); s.Opens != 1 {
-				t.Errorf("%d opens, want 1", s.Opens)
+				t.Errorf("%d sessions opened, want 1", s.Opens)
 			}
 		})
 	}
@@ -237,7 +237,7 @@ func TestSessionID_IsRefusedIfInvalid(t *testing.T) {
 		t.Errorf("two session ids: status %d, body %s; want 400 invalid_session_id", a.status, a.body)
 	}
 	if got.calls != 0 || h.node.Stats().OpenRequests != 0 {
-		t.Errorf("%d requests reached the handler, and %d opens the node; want none", got.calls, h.node.Stats().OpenRequests)
+		t.Errorf("%d requests reached the handler, and %d opens of a session the node; want none", got.calls, h.node.Stats().OpenRequests)
 	}
 }
 
@@ -263,7 +263,7 @@ func TestSessions_RefusesNamedSessionsOfOtherUsers(t *testing.T) {
 		t.Errorf("alice with her ended session: status %d, body %s; want 404 session_ended", a.status, a.body)
 	}
 	if s := h.node.Stats(); s.Opens != 1 || s.Overlaps != 0 {
-		t.Errorf("%d opens, %d overlapping requests; want 1 and 0", s.Opens, s.Overlaps)
+		t.Errorf("%d sessions opened, %d overlapping requests; want 1 and 0", s.Opens, s.Overlaps)
 	}
 }
 
@@ -391,7 +391,7 @@ func TestSessions_RefusesABodyWithoutAModel(t *testing.T) {
 				}
 			}
 			if got.calls != 0 || h.node.Stats().OpenRequests != 0 {
-				t.Errorf("%d requests reached the handler, and %d opens the node; want none", got.calls, h.node.Stats().OpenRequests)
+				t.Errorf("%d requests reached the handler, and %d opens of a session the node; want none", got.calls, h.node.Stats().OpenRequests)
 			}
 		})
 	}
@@ -405,7 +405,7 @@ func TestSessions_LimitsOnlyTheBytesItReads(t *testing.T) {
 	if a := h.do("POST", hostPath, "alice", body); a.status != http.StatusOK || got.body != sha256.Sum256([]byte(body)) {
 		t.Errorf("status %d, body %s; want 200", a.status, a.body)
 	}
-	// The forwarding handler keeps the body for a retry.
+	// Forward keeps the whole body for a retry, so its limit applies to the whole body.
 	if a := h.do("POST", chatPath, "alice", body); a.status != http.StatusRequestEntityTooLarge || a.code() != "body_too_large" {
 		t.Errorf("status %d, body %s; want 413 body_too_large", a.status, a.body)
 	}
@@ -432,11 +432,11 @@ func TestSessions_ExplainsAModelItCannotServe(t *testing.T) {
 		t.Errorf("status %d, body %s; want 400 model_not_found", a.status, a.body)
 	}
 	if n := h.node.Stats().OpenRequests; n != 0 {
-		t.Errorf("%d opens, want none", n)
+		t.Errorf("%d sessions opened, want none", n)
 	}
 }
 
-func TestSessions_ServesUnknownModelsByDefaultWhereConfigured(t *testing.T) {
+func TestSessions_ServesUnknownModelsByTheDefaultIfConfigured(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, setup{config: func(c *automation.Config) { c.UnknownModel = automation.UnknownModelDefault }})
 	a := h.do("POST", hostPath, "alice", chatBody("something else entirely"))
@@ -539,7 +539,7 @@ func TestSessions_ReleasesTheSessionHoweverTheHandlerEnds(t *testing.T) {
 				maxOpens = 1
 			}
 			if s := h.checkNode(); s.Opens > maxOpens {
-				t.Errorf("%d opens, want at most %d", s.Opens, maxOpens)
+				t.Errorf("%d sessions opened, want at most %d", s.Opens, maxOpens)
 			}
 		})
 	}
@@ -561,7 +561,7 @@ func TestSessions_KeepsTheSessionIfTheClientLeavesDuringTheOpen(t *testing.T) {
 		t.Errorf("status %d, body %s; want 200", a.status, a.body)
 	}
 	if s := h.checkNode(); s.Opens != 1 {
-		t.Errorf("%d opens, want 1", s.Opens)
+		t.Errorf("%d sessions opened, want 1", s.Opens)
 	}
 }
 
@@ -614,7 +614,7 @@ func TestSessions_LetANewUserTryManyModels(t *testing.T) {
 	if refused.status != http.StatusTooManyRequests || refused.code() != "session_budget_exceeded" || refused.header.Get("X-Should-Retry") != "false" {
 		t.Fatalf("the ninth model: status %d, body %s, header %v; want 429 session_budget_exceeded", refused.status, refused.body, refused.header)
 	}
-	// The first session stops to count half a minute before its end.
+	// The first session stops counting half a minute before its end.
 	if d := time.Hour - time.Duration(wait)*time.Second; err != nil || d < -time.Minute || d > 5*time.Minute {
 		t.Errorf("Retry-After is %d s, error %v; want about an hour", wait, err)
 	}
@@ -635,7 +635,7 @@ func TestSessions_LetANewUserTryManyModels(t *testing.T) {
 		return h.do("POST", chatPath, "newcomer", chatBody(name(8))).status == http.StatusOK
 	})
 	if s := h.node.Stats(); s.Opens != 9 || s.EarlyCloses != 1 { // the one that the user ended
-		t.Errorf("%d opens, %d early closes; want 9 and 1", s.Opens, s.EarlyCloses)
+		t.Errorf("%d sessions opened, %d closed early; want 9 and 1", s.Opens, s.EarlyCloses)
 	}
 }
 

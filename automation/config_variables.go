@@ -183,8 +183,8 @@ func parseErrors(err error) (list []env.ParseError) {
 	return list
 }
 
-// parsers are package env's parsers for two types. That of secrets cannot fail, so no
-// error repeats a secret.
+// parsers are package env's parsers for two types. The parser of secrets never fails,
+// so no error repeats a secret.
 var parsers = map[reflect.Type]env.ParserFunc{
 	reflect.TypeFor[Secret]():        func(text string) (any, error) { return NewSecret(text), nil },
 	reflect.TypeFor[time.Duration](): func(text string) (any, error) { return parseDuration(text) },

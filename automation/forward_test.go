@@ -77,13 +77,13 @@ func TestForward_PaysOnceForARouteThatTheNodeLacks(t *testing.T) {
 		}
 	}
 	if s := h.checkNode(); s.Opens != len(routes) {
-		t.Errorf("%d opens, want %d: one for each missing route", s.Opens, len(routes))
+		t.Errorf("%d sessions opened, want %d: one for each missing route", s.Opens, len(routes))
 	}
 	// The node may have been updated meanwhile.
 	clockOffset.Store(int64(time.Hour))
 	h.do("POST", "/api/v1/completions", "late", routes[0].body)
 	if s := h.checkNode(); s.Opens != len(routes)+1 {
-		t.Errorf("an hour later: %d opens, want %d, because the route is tried again", s.Opens, len(routes)+1)
+		t.Errorf("an hour later: %d sessions opened, want %d, because the route is tried again", s.Opens, len(routes)+1)
 	}
 }
 
@@ -116,7 +116,7 @@ func answerForwarded(t *testing.T, simulated *proxyroutertest.Server, answer htt
 	return func(c *automation.Config) { c.ProxyRouterURL = node.URL }
 }
 
-func TestForward_ReusesTheSessionHoweverSoon(t *testing.T) {
+func TestForward_ReusesTheSessionForAnImmediateNextRequest(t *testing.T) {
 	t.Parallel()
 	large := `{"x":"` + strings.Repeat("x", 1<<20) + `"}`
 	for name, answer := range map[string]http.HandlerFunc{
@@ -166,7 +166,7 @@ func TestForward_ReusesTheSessionHoweverSoon(t *testing.T) {
 				return served == 30
 			})
 			if s := simulated.Stats(); s.Opens != 1 {
-				t.Errorf("%d opens, want 1; the log:\n%s", s.Opens, h.log)
+				t.Errorf("%d sessions opened, want 1; the log:\n%s", s.Opens, h.log)
 			}
 		})
 	}
@@ -200,7 +200,7 @@ func TestForward_ReplacesASessionThatEndedOnTheChain(t *testing.T) {
 		t.Errorf("the next chat used %s, want the replacement %s", a.header.Get("X-Automation-Session"), second)
 	}
 	if s := h.node.Stats(); s.Opens != 2 {
-		t.Errorf("%d opens, want 2", s.Opens)
+		t.Errorf("%d sessions opened, want 2", s.Opens)
 	}
 	if !h.log.has("session ended on the chain", "closed") {
 		t.Errorf("the log does not say that the session ended on the chain; the log:\n%s", h.log)
@@ -220,7 +220,7 @@ func TestForward_InitiatesASessionThatTheProviderDeniesBeforeReplacingIt(t *test
 			t.Errorf("status %d, body %s on session %s; want 200 on %s", a.status, a.body, a.header.Get("X-Automation-Session"), id)
 		}
 		if s := h.checkNode(); s.Opens != 1 {
-			t.Errorf("%d opens, want 1, because the session is open on the chain", s.Opens)
+			t.Errorf("%d sessions opened, want 1, because the session is open on the chain", s.Opens)
 		}
 	})
 	t.Run("the initiation does not repair it", func(t *testing.T) {
@@ -242,7 +242,7 @@ func TestForward_InitiatesASessionThatTheProviderDeniesBeforeReplacingIt(t *test
 			}
 		}
 		if s := h.checkNode(); s.Opens != 2 {
-			t.Errorf("%d opens, want 2", s.Opens)
+			t.Errorf("%d sessions opened, want 2", s.Opens)
 		}
 	})
 }
@@ -262,7 +262,7 @@ func TestForward_KeepsASessionWhileTheChainCannotBeAsked(t *testing.T) {
 		t.Errorf("afterwards: status %d, body %s on session %s; want 200 on %s", a.status, a.body, a.header.Get("X-Automation-Session"), id)
 	}
 	if s := h.checkNode(); s.Opens != 1 {
-		t.Errorf("%d opens, want 1", s.Opens)
+		t.Errorf("%d sessions opened, want 1", s.Opens)
 	}
 }
 
@@ -277,7 +277,7 @@ func TestForward_PaysForFailuresWithinTheirBudget(t *testing.T) {
 			t.Errorf("status %d, body %s; want 502", a.status, a.body)
 		}
 		if s := h.checkNode(); s.Opens != 1 {
-			t.Errorf("%d opens, want 1", s.Opens)
+			t.Errorf("%d sessions opened, want 1", s.Opens)
 		}
 	})
 	t.Run("many failing requests pay for at most the budget's replacements", func(t *testing.T) {
@@ -290,7 +290,7 @@ func TestForward_PaysForFailuresWithinTheirBudget(t *testing.T) {
 			}
 		}
 		if s := h.checkNode(); s.Opens > 3 {
-			t.Errorf("%d opens, want at most 3", s.Opens)
+			t.Errorf("%d sessions opened, want at most 3", s.Opens)
 		}
 		if b := h.get(statusPath, "alice").json(t)["budget"].(object); b["opens_left_hour"] != 9.0 {
 			t.Errorf("budget %v, want 9 opens left: replacements are not charged to the user", b)
@@ -312,7 +312,7 @@ func TestForward_PaysForFailuresWithinTheirBudget(t *testing.T) {
 			h.untilIdle()
 		}
 		if s := h.checkNode(); s.Opens != 1 {
-			t.Errorf("%d opens, want 1", s.Opens)
+			t.Errorf("%d sessions opened, want 1", s.Opens)
 		}
 	})
 	t.Run("another open session is used before a new one is paid", func(t *testing.T) {
@@ -327,7 +327,7 @@ func TestForward_PaysForFailuresWithinTheirBudget(t *testing.T) {
 			h.untilIdle()
 		}
 		if s := h.checkNode(); s.Opens != 2 {
-			t.Errorf("%d opens, want 2", s.Opens)
+			t.Errorf("%d sessions opened, want 2", s.Opens)
 		}
 	})
 }
@@ -359,7 +359,7 @@ func TestForward_AvoidsAFailingProvider(t *testing.T) {
 				t.Errorf("sessions %+v, want the first with provider %s, and the answer from a second one with another provider", s.Sessions, bad)
 			}
 			if s.Closes != 0 {
-				t.Errorf("%d closes, want none", s.Closes)
+				t.Errorf("%d sessions closed, want none", s.Closes)
 			}
 			if again := h.chat("alice"); again.header.Get("X-Automation-Session") != a.header.Get("X-Automation-Session") {
 				t.Errorf("the next chat used session %s, want the replacement %s", again.header.Get("X-Automation-Session"), a.header.Get("X-Automation-Session"))
@@ -391,7 +391,7 @@ func TestForward_ReusesTheSessionAfterTheNodeClosedTheConnection(t *testing.T) {
 				t.Errorf("afterwards: status %d, body %s on session %s; want 200 on %s", a.status, a.body, a.header.Get("X-Automation-Session"), session)
 			}
 			if s := h.checkNode(); s.Opens != 1 {
-				t.Errorf("%d opens, want 1", s.Opens)
+				t.Errorf("%d sessions opened, want 1", s.Opens)
 			}
 		})
 	}
@@ -450,7 +450,7 @@ func TestForward_AnswersWithTheFirstErrorIfNoRemedyHelps(t *testing.T) {
 			}
 			h.untilIdle()
 			if s := h.checkNode(); s.Opens != tt.opens || s.Closes != 0 {
-				t.Errorf("%d opens, %d closes; want %d and 0", s.Opens, s.Closes, tt.opens)
+				t.Errorf("%d sessions opened, %d closed; want %d and 0", s.Opens, s.Closes, tt.opens)
 			}
 			if n := h.count(`SELECT count(*) FROM automation_sessions WHERE state = 'open' AND reason = ''`); n != tt.open {
 				t.Errorf("%d sessions in service, want %d", n, tt.open)
@@ -470,7 +470,7 @@ func TestForward_NeverReplacesASessionThatTheClientNamed(t *testing.T) {
 		t.Errorf("status %d, body %s; want 404 session_ended", a.status, a.body)
 	}
 	if s := h.checkNode(); s.Opens != 1 {
-		t.Errorf("%d opens, want 1", s.Opens)
+		t.Errorf("%d sessions opened, want 1", s.Opens)
 	}
 	if h.log.has("switching to another") {
 		t.Errorf("the log shows that another session was tried; the log:\n%s", h.log)
@@ -520,7 +520,7 @@ func TestForward_KeepsASessionWhoseStateCannotBeRead(t *testing.T) {
 		t.Errorf("status %d, body %s; want an answer on session %s", a.status, a.body, id)
 	}
 	if s := h.checkNode(); s.Opens != 1 {
-		t.Errorf("%d opens, want 1", s.Opens)
+		t.Errorf("%d sessions opened, want 1", s.Opens)
 	}
 }
 
@@ -623,7 +623,7 @@ func TestForward_RefusesUnknownUsersAndRoutes(t *testing.T) {
 		}
 	}
 	if n := h.node.Stats().OpenRequests; n != 0 {
-		t.Errorf("%d opens, want none", n)
+		t.Errorf("%d sessions opened, want none", n)
 	}
 }
 
@@ -686,7 +686,7 @@ func TestForward_RetriesNothingAfterTheFirstByte(t *testing.T) {
 				t.Errorf("body %q, error %v; want %q, and an error unless it is a stream", body, err, tt.want)
 			}
 			if chats.Load() != 1 || simulated.Stats().Opens != 1 {
-				t.Errorf("%d chats, %d opens; want 1 and 1", chats.Load(), simulated.Stats().Opens)
+				t.Errorf("%d chats, %d sessions opened; want 1 and 1", chats.Load(), simulated.Stats().Opens)
 			}
 			h.untilIdle()
 			if !h.log.has("request ended", "stream_interrupted") {
@@ -715,7 +715,7 @@ func TestForward_FreesTheSessionAfterTheClientLeft(t *testing.T) {
 		h.untilIdle()
 	}
 	if s := h.checkNode(); s.Opens != 1 {
-		t.Errorf("%d opens, want 1", s.Opens)
+		t.Errorf("%d sessions opened, want 1", s.Opens)
 	}
 }
 
@@ -741,7 +741,7 @@ func TestForward_AnswersWhenTheHostsDeadlinePasses(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		fault, body, want string
-		begun             bool // the deadline passes after the answer has begun
+		afterBegin        bool // the deadline passes after the answer has begun
 	}{
 		{"provider-hangs", chatBody("llama"), `"code":"session_unavailable"`, false},
 		{"stream-silent", streamBody("llama", "Hello"), `data: {"error":{"message":"The gateway ended the answer`, true},
@@ -773,7 +773,7 @@ func TestForward_AnswersWhenTheHostsDeadlinePasses(t *testing.T) {
 				}
 				answers <- resp
 			}()
-			if !tt.begun {
+			if !tt.afterBegin {
 				h.until("the node has the request", func() bool { return h.node.Stats().Chats > chats })
 				passDeadline()
 			}
@@ -848,7 +848,7 @@ func TestForward_HoldsNoSessionDuringASlowUpload(t *testing.T) {
 		t.Fatalf("status %d, body %s; want 200", a.status, a.body)
 	}
 	if s := h.node.Stats(); s.Opens != 1 {
-		t.Errorf("%d opens during the upload, want 1", s.Opens)
+		t.Errorf("%d sessions opened during the upload, want 1", s.Opens)
 	}
 	_, _ = io.WriteString(w, `{"role":"user","content":"late"}]}`)
 	_ = w.Close()
@@ -856,6 +856,6 @@ func TestForward_HoldsNoSessionDuringASlowUpload(t *testing.T) {
 		t.Errorf("the slow upload: status %d, body %s; want 200", a.status, a.body)
 	}
 	if s := h.checkNode(); s.Opens != 1 {
-		t.Errorf("%d opens, want 1", s.Opens)
+		t.Errorf("%d sessions opened, want 1", s.Opens)
 	}
 }

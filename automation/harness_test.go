@@ -35,14 +35,14 @@ import (
 // for all users, users who have automation on, a node that answers at once, and a
 // module that runs.
 type setup struct {
-	db            func(testing.TB) *sqlx.DB
-	skipMigration bool // create no tables
-	skipRun       bool // do not start Module.Run
-	flagSQL       string
-	config        func(*automation.Config)
+	db            func(testing.TB) *sqlx.DB // opens the database; nil means a new SQLite file
+	skipMigration bool                      // create no tables
+	skipRun       bool                      // do not start Module.Run
+	flagSQL       string                    // sets the flag; empty means enableForAll
+	config        func(*automation.Config)  // changes the configuration
 	node          proxyroutertest.Options
-	next          http.HandlerFunc // the host's own handler behind Sessions
-	identify      automation.Identify
+	next          http.HandlerFunc    // the host's own handler behind Sessions; nil answers with the session_id
+	identify      automation.Identify // nil means identifyByKey
 	options       func(*automation.Options)
 	withFeed      bool // serve a live feed that has the models' types
 }
@@ -50,7 +50,7 @@ type setup struct {
 // harness is a module with its database, a simulated node and an HTTP server.
 type harness struct {
 	*automation.Module
-	t      testing.TB
+	t      testing.TB // replaced by each sub-test that shares the harness
 	cfg    automation.Config
 	db     *sqlx.DB
 	node   *proxyroutertest.Server
@@ -58,10 +58,11 @@ type harness struct {
 	log    *logBuffer
 	stop   func() error // ends Module.Run and returns its error
 
-	hasOwnSQLite   bool         // it is on a SQLite file of its own
+	hasOwnSQLite   bool         // the database is a SQLite file that no other harness uses
 	databaseErrors atomic.Int64 // requests whose cause was outcome.Database
 }
 
+// enableForAll is a statement that includes all users in the feature.
 const enableForAll = `UPDATE feature_flags SET rollout_percentage = 100 WHERE feature_name = 'automation'`
 
 // mappings maps the names of a harness's models to their ids.

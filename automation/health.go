@@ -29,8 +29,8 @@ type Component struct {
 // Ready answers 200 if automation can serve the users who have it, and 503
 // otherwise. The body lists each component and what is wrong with it. The host's
 // own routes may work while automation is not ready. While the master switch is off,
-// nothing is needed and the answer is 200. Ready does no I/O: it reports the results
-// of the last work.
+// nothing is needed and the answer is 200. Ready does no I/O: it reports what earlier
+// reads and calls found.
 func (m *Module) Ready() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		components := m.components()

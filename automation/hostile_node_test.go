@@ -57,7 +57,7 @@ type result struct {
 
 var served = result{200, ""}
 
-func TestHostileNode_EachFaultHasItsDocumentedResult(t *testing.T) {
+func TestHostileNode_EachFaultHasTheExpectedResult(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("injects every fault of a node")
@@ -79,7 +79,7 @@ func TestHostileNode_EachFaultHasItsDocumentedResult(t *testing.T) {
 				}
 			}
 			if s := h.checkNode(); s.Opens > want.opens || s.Closes > 0 {
-				t.Errorf("%d opens and %d closes, want at most %d and 0", s.Opens, s.Closes, want.opens)
+				t.Errorf("%d sessions opened and %d closed, want at most %d and 0", s.Opens, s.Closes, want.opens)
 			}
 			h.node.ClearFaults()
 			h.untilIdle()
@@ -144,8 +144,8 @@ func TestHostileNode_AHangingAnswerBlocksItsSession(t *testing.T) {
 	}
 }
 
-// descriptors counts the open files of the process, or returns 0 where the
-// system does not list them.
+// descriptors counts the open files of the process, or returns 0 if the system does
+// not list them.
 func descriptors() int {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -208,7 +208,7 @@ func TestHostileNode_LeaksNothing(t *testing.T) {
 	// Sessions that the node may still work on cool down first.
 	h.until("users are served again", func() bool { return h.chat("user0").status == http.StatusOK })
 	if s := h.node.Stats(); s.Overlaps != 0 || s.Closes != 0 {
-		t.Errorf("%d overlapping requests, %d closes; want 0 and 0", s.Overlaps, s.Closes)
+		t.Errorf("%d overlapping requests, %d sessions closed; want 0 and 0", s.Overlaps, s.Closes)
 	}
 }
 

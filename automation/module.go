@@ -57,35 +57,35 @@ type Options struct {
 
 // Module is the automation feature in one process.
 type Module struct {
-	cfg        Config
-	log        *slog.Logger
-	observer   Observer
-	users      func(context.Context) (int, error)
-	now        func() time.Time
-	pool       *sqlx.DB
-	node       Node
-	catalog    *mapping.Catalog
-	flags      *flags.Watcher
-	store      *flags.Store
-	rollouts   *rollout.Store
-	controller *rollout.Controller
-	recorder   *rollout.Recorder
-	settings   *settings.Store
-	sessions   *session.Manager
-	feedback   *feedback.Store
-	cleaner    *cleanup.Cleaner
-	replicas   *replica.Store
-	reports    *report.Maker
-	requests   *replica.Counter
-	failures   *replica.Failures
-	figures    *replica.FiguresCounter
-	fleet      *fleet.Store
-	usual      rollout.Plan // its latency limits decide which requests count as slow
-	chat       *chat.Service
-	api        http.Handler
-	running    atomic.Bool
-	recent     recentFaults
-	unknown    map[string]bool // names of PrewarmModels already logged as unknown
+	cfg         Config
+	log         *slog.Logger
+	observer    Observer
+	users       func(context.Context) (int, error)
+	now         func() time.Time
+	pool        *sqlx.DB
+	node        Node
+	catalog     *mapping.Catalog
+	flags       *flags.Watcher
+	store       *flags.Store
+	rollouts    *rollout.Store
+	controller  *rollout.Controller
+	recorder    *rollout.Recorder
+	settings    *settings.Store
+	sessions    *session.Manager
+	feedback    *feedback.Store
+	cleaner     *cleanup.Cleaner
+	replicas    *replica.Store
+	reports     *report.Maker
+	requests    *replica.Counter
+	failures    *replica.Failures
+	figures     *replica.FiguresCounter
+	fleet       *fleet.Store
+	defaultPlan rollout.Plan // by its latency limits requests count as slow
+	chat        *chat.Service
+	api         http.Handler
+	running     atomic.Bool
+	recent      recentFaults
+	unknown     map[string]bool // names of PrewarmModels already logged as unknown
 }
 
 // New wires a Module on the host's pool; it does no I/O. Package schema creates the
@@ -168,7 +168,7 @@ func (m *Module) newStores(opts Options) (err error) {
 	if err != nil {
 		return err
 	}
-	m.replicas, m.requests, m.usual = replica.NewStore(m.pool, m.observer.SQL), replica.NewCounter(m.now), rollout.DefaultPlan()
+	m.replicas, m.requests, m.defaultPlan = replica.NewStore(m.pool, m.observer.SQL), replica.NewCounter(m.now), rollout.DefaultPlan()
 	m.failures = replica.NewFailures()
 	m.figures, m.fleet = replica.NewFiguresCounter(m.now), fleet.NewStore(m.pool, m.observer.SQL, m.OptInCounts, m.now)
 	m.feedback = feedback.NewStore(m.pool, sqldb.Options{MaxConns: 1, Observe: m.observer.SQL})
@@ -199,7 +199,7 @@ func (m *Module) sessionOptions(opts Options) session.Options {
 // session.Options, where zero means the default.
 func nonZero(d time.Duration) time.Duration { return max(d, time.Millisecond) }
 
-// webhooks are the receivers of the rollouts' events.
+// webhooks returns the receivers of the rollouts' events.
 func webhooks(cfg Config) []rollout.Webhook {
 	if cfg.RolloutWebhookURL.Reveal() == "" {
 		return nil
@@ -227,8 +227,7 @@ func (m *Module) Load(ctx context.Context) error {
 // settings fresh, maintains the sessions, and cleans up. A mapping or flags that
 // cannot be read are logged, and Ready reports them until they can. When ctx ends,
 // Run waits up to the drain time-out for requests in flight, so end the HTTP server
-// first. Run returns when everything that it started has ended. Call it
-// once.
+// first. Run returns when everything that it started has ended. Call it once.
 func (m *Module) Run(ctx context.Context) error {
 	if !m.running.CompareAndSwap(false, true) {
 		return errors.New("automation: Run was called twice")

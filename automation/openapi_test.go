@@ -284,7 +284,7 @@ func TestOpenAPI_IsServedAndItsOtherRoutesExist(t *testing.T) {
 		for method := range maps.Keys(item.(object)) {
 			a := h.do(strings.ToUpper(method), strings.NewReplacer("{id}", "0x1", "{model}", "llama").Replace(path), "alice", "")
 			if a.status == 405 || a.status == 404 && !strings.Contains(path, "{id}") {
-				t.Errorf("%s %s is declared and answers %d", method, path, a.status)
+				t.Errorf("openapi.json declares %s %s, but the answer is %d", strings.ToUpper(method), path, a.status)
 			}
 		}
 	}

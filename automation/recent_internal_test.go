@@ -22,7 +22,7 @@ func TestRecentFaults_CountOnlyFaultsOfTheReplica(t *testing.T) {
 		ok    bool
 	}{
 		"nothing has happened":                        {nil, 0, true},
-		"few failures":                                {many(4, outcome.Outcome{Cause: outcome.Internal}), 0, true},
+		"fewer failures than the minimum":             {many(4, outcome.Outcome{Cause: outcome.Internal}), 0, true},
 		"internal errors":                             {many(5, outcome.Outcome{Cause: outcome.Internal}), 0, false},
 		"the database is unreachable":                 {many(5, outcome.Outcome{Cause: outcome.Database}), 0, false},
 		"internal errors a minute ago":                {many(5, outcome.Outcome{Cause: outcome.Internal}), 61 * time.Second, false},

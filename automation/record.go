@@ -42,10 +42,10 @@ func (m *Module) count(kind string, o outcome.Outcome) {
 		return
 	}
 	a := replica.Activity{Kind: kind, Cause: string(o.Cause), Evidence: string(policy.Of(o.Cause).Evidence), Requests: 1, LatencyUS: o.Latency.Microseconds(), DatabaseUS: o.DatabaseTime.Microseconds()}
-	if o.Cause == outcome.None && o.Latency > m.usual.LatencyP95 {
+	if o.Cause == outcome.None && o.Latency > m.defaultPlan.LatencyP95 {
 		a.Slow = 1
 	}
-	if o.DatabaseTime > m.usual.DatabaseP95 {
+	if o.DatabaseTime > m.defaultPlan.DatabaseP95 {
 		a.DatabaseSlow = 1
 	}
 	m.requests.AddActivity(a)

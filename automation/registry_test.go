@@ -29,7 +29,7 @@ func TestModels_HaveTheTypesOfTheNodesRegistry(t *testing.T) {
 		}
 	}
 	if n := h.node.Stats().OpenRequests; n != 0 {
-		t.Errorf("%d opens for requests whose model has the wrong type, want none", n)
+		t.Errorf("%d sessions opened for requests whose model has the wrong type, want none", n)
 	}
 	if a := h.do(http.MethodPost, "/api/v1/embeddings", "alice", `{"model":"embedder","input":"x"}`); a.status != http.StatusOK {
 		t.Errorf("embeddings with an embedding model: status %d, body %s; want 200", a.status, a.body)

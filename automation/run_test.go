@@ -46,7 +46,7 @@ func TestNew_NamesEverythingThatIsWrong(t *testing.T) {
 	}
 	valid.ProxyRouterURL = "http://127.0.0.1:1"
 	if _, err := automation.New(valid, db, identifyByKey, automation.Options{}); err != nil {
-		t.Errorf("with a node that nobody serves: %v; want no error, because New does no I/O", err)
+		t.Errorf("with the URL of an unreachable node: %v; want no error, because New does no I/O", err)
 	}
 }
 
@@ -180,7 +180,7 @@ func TestRun_StartsWithoutTheDatabaseAndRecovers(t *testing.T) {
 		c.Restart()
 		h.until("alice is served again", func() bool { return h.chat("alice").status == http.StatusOK })
 		if s := h.checkNode(); s.Opens != 1 {
-			t.Errorf("%d opens, want 1", s.Opens)
+			t.Errorf("%d sessions opened, want 1", s.Opens)
 		}
 	})
 }
@@ -361,7 +361,7 @@ func TestEraseUser_LeavesNoRowWithTheUser(t *testing.T) {
 				}
 			}
 			if s := h.checkNode(); s.Closes != 0 {
-				t.Errorf("%d closes, want none before the session's end", s.Closes)
+				t.Errorf("%d sessions closed, want none before the session's end", s.Closes)
 			}
 		})
 	}
@@ -385,7 +385,7 @@ func TestRun_PrewarmsModelsWhileTheFeatureIsOn(t *testing.T) {
 		c.PrewarmModels = []string{"llama", "misspelt"}
 	}})
 	if n := h.node.Stats().OpenRequests; n != 0 {
-		t.Errorf("%d opens while the flag is off, want none", n)
+		t.Errorf("%d sessions opened while the flag is off, want none", n)
 	}
 	h.execAndRefresh(`UPDATE feature_flags SET enabled = true, rollout_percentage = 100`)
 	h.until("a session is kept ready", func() bool {
@@ -492,7 +492,7 @@ func TestReplicas_ShareSessions(t *testing.T) {
 				t.Error("no request was served")
 			}
 			if s := a.checkNode(); s.Opens > 4 {
-				t.Errorf("%d opens, want at most 4", s.Opens)
+				t.Errorf("%d sessions opened, want at most 4", s.Opens)
 			}
 			// The other replica sees a write within two seconds.
 			if got := a.do("PUT", settingsPath, "alice", `{"is_enabled":false,"session_duration":300}`); got.status != http.StatusOK {

@@ -8,8 +8,8 @@ import (
 // Secret is text that is never printed: fmt with any verb, slog and encoding/json
 // show [redacted], or nothing if it is empty. The zero Secret is empty.
 type Secret struct {
-	// A pointer, because fmt calls no method of a value in an unexported field, or
-	// for some verbs, and prints the fields instead: of a pointer the address alone.
+	// A pointer, because fmt does not call methods of values in unexported fields,
+	// or for some verbs. It then prints the fields, and of a pointer only the address.
 	text *string
 }
 
