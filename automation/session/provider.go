@@ -54,7 +54,7 @@ type ChainSession struct {
 // The errors of a Provider.
 var (
 	// ErrNotOpened: it is certain that nothing was opened, and the same request
-	// would fail again (no bids, no balance, bad model).
+	// would fail again (no bids, unknown model).
 	ErrNotOpened = errors.New("session not opened")
 
 	// ErrUnavailable: the request never reached the node, so nothing was opened.
