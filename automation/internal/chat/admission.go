@@ -22,12 +22,12 @@ type admission struct {
 	arm   string        // see outcome.Outcome
 	skip  outcome.Code  // why automation does not act on the call; empty if it does
 
-	clientSession session.ID // the session that the client named; the call uses no other
-	want          session.Request
-	model         mapping.Model
-	body          *reqbody.Body  // nil until openBody
-	claim         *session.Claim // nil until acquired
-	busy          bool           // the node may still be working for the call
+	clientSession  session.ID      // the session that the client named; the call uses no other
+	sessionRequest session.Request // for a call without a clientSession
+	model          mapping.Model
+	body           *reqbody.Body  // nil until openBody
+	claim          *session.Claim // nil until acquired
+	busy           bool           // the node may still be working for the call
 }
 
 // admit decides whether automation acts on the request of a known user, and sets
@@ -54,10 +54,11 @@ func (c *call) admit() error {
 		c.skip = outcome.SkipOptedOut
 		return nil
 	}
-	c.want = session.Request{UserID: c.user.ID, Duration: chosen.SessionDuration}
+	c.sessionRequest = session.Request{UserID: c.user.ID, Duration: chosen.SessionDuration}
 	return nil
 }
 
+// armOf returns the rollout's arm that a decision belongs to, or "" for neither.
 func armOf(d flags.Decision) string {
 	if arm, ok := rollout.ArmOf(d); ok {
 		return arm.String()
@@ -79,7 +80,7 @@ func (c *call) useClientSession() error {
 	if err != nil {
 		return clientError(outcome.CodeInvalidSession, "The header session_id must be the id of a session: 0x and 64 hex digits.", err)
 	}
-	c.clientSession, c.want = id, session.Request{UserID: c.user.ID}
+	c.clientSession = id
 	return nil
 }
 
@@ -96,7 +97,7 @@ func (c *call) resolve() error {
 	if err != nil {
 		return modelError(err)
 	}
-	c.want.ModelID = c.model.ID
+	c.sessionRequest.ModelID = c.model.ID
 	return nil
 }
 
@@ -105,7 +106,7 @@ func (c *call) acquire(ctx context.Context) (err error) {
 	if c.clientSession != "" {
 		return c.acquireClientSession(ctx)
 	}
-	if c.claim, err = c.Sessions.Acquire(ctx, c.want); err != nil {
+	if c.claim, err = c.Sessions.Acquire(ctx, c.sessionRequest); err != nil {
 		return sessionError(err)
 	}
 	return nil

@@ -92,7 +92,7 @@ func (c *call) complete(o outcome.Outcome) outcome.Outcome {
 	case c.hosted && o.Cause == outcome.Internal:
 		o.Cause, o.Code = outcome.Host, outcome.CodeHandlerError // the host's handler panicked
 	}
-	if c.skip != "" && o.Cause != outcome.Off {
+	if c.skip != "" && o.Cause != outcome.Off { // outcome.Off is automation's own answer
 		o.Skipped, o.Code = true, c.skip
 	}
 	o.Route, o.Status, o.RequestID = c.route.path, c.status, c.requestID

@@ -47,7 +47,6 @@ type forwarding struct {
 	request proxyrouter.ChatRequest
 
 	initiated, replaced bool // the remedies that have been tried
-	ended               bool // the chain says that the current session has ended
 }
 
 // serve returns an error only if the answer has not begun.

@@ -38,7 +38,7 @@ func (f *forwarding) remedyProvider(e *failure) bool {
 		return false
 	}
 	f.warn("provider failed, switching to another", e.answer)
-	return f.replace(session.Replacement{AnotherProvider: true})
+	return f.replace(session.Replacement{AnotherProvider: true}, false)
 }
 
 // reportFailure records that the session's provider failed for this user.
@@ -55,22 +55,21 @@ func (f *forwarding) remedySession(e *failure) bool {
 		e.answer = sessionGone(e)
 		return false
 	}
-	ended := f.claim.Verify(f.r.Context())
+	err := f.claim.Verify(f.r.Context())
 	switch {
-	case ended == nil:
+	case err == nil: // it has not ended
 		return f.initiate(e)
-	case !errors.Is(ended, session.ErrEnded):
-		f.warn("session not verified", ended)
+	case !errors.Is(err, session.ErrEnded):
+		f.warn("session not verified", err)
 		return false
 	}
-	f.warn("session ended on the chain", fmt.Errorf("%w: %w", ended, e.answer))
+	f.warn("session ended on the chain", fmt.Errorf("%w: %w", err, e.answer))
 	if f.clientSession != "" {
 		f.markExpired()
 		e.answer = sessionGone(e)
 		return false
 	}
-	f.ended = true
-	if f.replaced || !f.replace(session.Replacement{}) {
+	if f.replaced || !f.replace(session.Replacement{}, true) {
 		f.markExpired()
 		return false
 	}
@@ -107,23 +106,24 @@ func (f *forwarding) initiate(e *failure) bool {
 		return false
 	}
 	f.reportFailure()
-	return !f.replaced && f.replace(session.Replacement{AnotherProvider: f.hasAlternative()})
+	return !f.replaced && f.replace(session.Replacement{AnotherProvider: f.hasAlternative()}, false)
 }
 
-// replace claims another session and then releases the current one. It returns
-// false if there is no other; the client then gets the error that led here.
-func (f *forwarding) replace(r session.Replacement) bool {
+// replace claims another session and then releases the current one, which it
+// first takes out of service if it has ended. It returns false if there is no
+// other; the client then gets the error that led here.
+func (f *forwarding) replace(r session.Replacement, hasEnded bool) bool {
 	f.replaced = true
 	claim, err := f.Sessions.Replace(f.r.Context(), f.claim, r)
 	if err != nil {
 		f.warn("no other session available", err)
 		return false
 	}
-	if f.ended {
+	if hasEnded {
 		f.markExpired()
 	}
 	f.release()
-	f.claim, f.busy, f.ended = claim, false, false
+	f.claim, f.busy = claim, false
 	return true
 }
 

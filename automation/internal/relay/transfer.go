@@ -28,10 +28,10 @@ var (
 	errDrainTimeout = errors.New("relay: the node's answer could not be drained in time")
 )
 
-// transfer is one answer that is being passed on, by two goroutines. The method
-// read has its own: it reads the node, writes all but the end of the answer to the
-// client, and then drains the node. The method wait runs in Copy's: it watches
-// read, detaches the client when it must not wait any longer, and writes the end.
+// transfer is one answer that is being passed on by two goroutines. The first
+// runs read: it reads the node, writes all but the end of the answer to the client,
+// and then drains the node. The second is Copy's and runs wait: it watches read,
+// detaches the client when it must not wait any longer, and writes the end.
 type transfer struct {
 	Answer
 	relay  *Relay
