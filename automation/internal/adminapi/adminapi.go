@@ -204,7 +204,7 @@ func parsePage(q url.Values) (limit int, before int64, err error) {
 	}
 	if s := q.Get("before"); s != "" {
 		if before, err = strconv.ParseInt(s, 10, 64); err != nil || before < 1 {
-			invalid = append(invalid, problem.FieldError{Field: "before", Message: "must be the id of an event"})
+			invalid = append(invalid, problem.FieldError{Field: "before", Message: "must be the id of an entry"})
 		}
 	}
 	if len(invalid) > 0 {

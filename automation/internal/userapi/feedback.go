@@ -59,7 +59,7 @@ func (a *api) postFeedback(c *httpapi.Call) error {
 	if had, err := a.hasHadFeature(c); err != nil {
 		return storeProblem(c.W, err)
 	} else if !had {
-		return httpapi.Fail(outcome.Off, problem.New(http.StatusNotFound, "Automation is not available."))
+		return httpapi.Fail(outcome.Off, notAvailable)
 	}
 	if !a.feedback.allow(c.User.ID) {
 		httpapi.RetryAfter(c.W, feedbackInterval)

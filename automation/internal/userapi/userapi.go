@@ -121,15 +121,14 @@ func (a *api) requireFeature(access access, serve func(*httpapi.Call) error) fun
 		if err := a.requireFlags(c); err != nil {
 			return err
 		}
-		off := httpapi.Fail(outcome.Off, problem.New(http.StatusNotFound, "Automation is not available."))
 		if f := a.Flag(); !a.Enabled || f == nil || !f.Enabled {
-			return off
+			return httpapi.Fail(outcome.Off, notAvailable)
 		}
 		if err := a.authenticate(c); err != nil {
 			return err
 		}
 		if !a.Decide(c.User.ID).On {
-			return off
+			return httpapi.Fail(outcome.Off, notAvailable)
 		}
 		if access == accessWrite && c.User.ReadOnly {
 			return httpapi.Fail(outcome.Client, readOnlyKey)
@@ -143,7 +142,10 @@ func (a *api) requireFeature(access access, serve func(*httpapi.Call) error) fun
 	}
 }
 
-var readOnlyKey = problem.New(http.StatusForbidden, "This API key is read-only.")
+var (
+	notAvailable = problem.New(http.StatusNotFound, "Automation is not available.")
+	readOnlyKey  = problem.New(http.StatusForbidden, "This API key is read-only.")
+)
 
 // requireFlags returns an error while it is not known who has the feature.
 func (a *api) requireFlags(c *httpapi.Call) error {
