@@ -13,10 +13,6 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
-func sortByTime(list []Failure) {
-	slices.SortStableFunc(list, func(a, b Failure) int { return b.At.Compare(a.At) })
-}
-
 // Alert is an alert of deploy/prometheus whose condition is met now. Prometheus
 // fires it only after the time of the rule's "for".
 type Alert struct {

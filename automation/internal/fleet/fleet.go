@@ -5,6 +5,7 @@ package fleet
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,14 +27,14 @@ type Store struct {
 	counts   Counts
 }
 
-// NewStore returns a Store on the host's pool. It does no I/O. optIns counts the
-// users whose stored settings have automation on, and off. observe is told of each
-// statement; it may be nil.
+// NewStore returns a Store on the host's pool. It does no I/O. observe, unless
+// nil, is called after each statement. optIns counts the users whose stored
+// settings have automation on, and off.
 func NewStore(pool *sqlx.DB, observe func(name string, wait, took time.Duration, err error), optIns func(context.Context) (on, off int64, err error), now func() time.Time) *Store {
 	return &Store{db: sqldb.New(pool, sqldb.Options{MaxConns: 1, Observe: observe}), optIns: optIns, now: now}
 }
 
-// Counts are figures that change slowly and read many rows.
+// Counts are numbers that change slowly and are expensive to count.
 type Counts struct {
 	At         time.Time // when they were read
 	OptedIn    int64     // users whose stored settings have automation on
@@ -44,8 +45,8 @@ type Counts struct {
 // countsMaxAge is how long counts are cached.
 const countsMaxAge = time.Minute
 
-// Counts returns the counts, at most a minute old. While one caller reads them
-// from the database, others get the previous ones.
+// Counts returns the counts, at most a minute old. While one caller reads new
+// ones from the database, the others get the old ones.
 func (s *Store) Counts(ctx context.Context) (Counts, error) {
 	if c := s.cached(); s.isFresh(c) {
 		return c, nil
@@ -54,7 +55,7 @@ func (s *Store) Counts(ctx context.Context) (Counts, error) {
 		if c := s.cached(); !c.At.IsZero() {
 			return c, nil
 		}
-		s.counting.Lock() // there are no previous ones
+		s.counting.Lock() // there are no old ones
 	}
 	defer s.counting.Unlock()
 	if c := s.cached(); s.isFresh(c) {
@@ -237,7 +238,7 @@ func (s *Store) Failures(ctx context.Context, userID string) ([]Failure, error) 
 		for _, r := range providers {
 			list = append(list, Failure{At: r.At.Time, Cause: "provider", Provider: r.Provider})
 		}
-		sortByTime(list)
+		slices.SortStableFunc(list, func(a, b Failure) int { return b.At.Compare(a.At) }) // the latest first
 		return list, nil
 	})
 }
