@@ -96,7 +96,7 @@ func benchmarkClaims(b *testing.B, pgbench, dsn string, clients, users int) {
 	var managerRates, pgbenchRates, ratios, managerCPU, pgbenchCPU, allocs []float64
 	for n := 0; b.Loop(); n++ {
 		var managerRound, pgbenchRound roundResult
-		for _, pgbenchNow := range []bool{n%2 == 0, n%2 != 0} { // each goes first in every other round
+		for _, pgbenchNow := range []bool{n%2 == 0, n%2 != 0} { // alternates which of the two runs first
 			if pgbenchNow {
 				pgbenchRound = runPgbench(b, pgbench, script, dsn, clients, perClient)
 			} else {

@@ -366,8 +366,8 @@ func BenchmarkClaims_ThatWait(b *testing.B) {
 						grouped.run(b, m, clients, users/clients, false)
 					}
 					b.ReportMetric(0, "ns/op")
-					single.report(b, "alone")
-					grouped.report(b, "together")
+					single.report(b, "single")
+					grouped.report(b, "grouped")
 				})
 			}
 		})

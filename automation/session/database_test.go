@@ -13,9 +13,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/session"
 )
 
-// A row that an operator has locked in psql must not delay the heartbeat, which
-// would cost all other requests their leases, nor lose its own lease at once.
-func TestHeartbeat_SkipsALockedRowWithoutCallingItLost(t *testing.T) {
+// An operator may lock a row in psql. That must not delay the heartbeat of all leases,
+// and the request on the locked row must continue while its lease lasts.
+func TestHeartbeat_SkipsALockedRowAndKeepsItsLease(t *testing.T) {
 	skipShort(t)
 	t.Parallel()
 	db := postgres(t)
@@ -90,7 +90,7 @@ func TestAcquire_KeepsLimitsUnderAStricterDefaultIsolation(t *testing.T) {
 					if err == nil {
 						c.Release()
 					} else if b, ok := errors.AsType[*session.BudgetError](err); !ok || b.Limit != session.LimitHour {
-						t.Error(err)
+						t.Errorf("request %d: %v, want a session or the hourly limit", i, err)
 					}
 				})
 			}

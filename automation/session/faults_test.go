@@ -262,7 +262,8 @@ func TestAcquire_EndsByItsDeadlineWhileTheDatabaseIsFrozen(t *testing.T) {
 	stop()
 }
 
-// endedSessions is a provider whose sessions have ended: a test inserts their rows.
+// endedSessions is a provider for a test that inserts rows: the sessions of these rows have ended.
+// Those that it opens last two hours.
 type endedSessions struct {
 	session.Provider
 	closes, opens atomic.Int64

@@ -64,7 +64,7 @@ func TestHasFingerprint_RecognisesTheSessionOfAnIntent(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := hasFingerprint(tc.session, "m", requested, called); got != tc.want {
-				t.Errorf("got %v, want %v", got, tc.want)
+				t.Errorf("hasFingerprint returns %t, want %t", got, tc.want)
 			}
 		})
 	}

@@ -39,6 +39,7 @@ func onBothDatabases(t *testing.T, fn func(t *testing.T, db *sqlx.DB)) {
 	})
 }
 
+// postgres returns a pool on a migrated PostgreSQL database of the test's own.
 func postgres(t *testing.T) *sqlx.DB {
 	t.Helper()
 	db, _ := postgresWithDSN(t)
@@ -196,16 +197,16 @@ type eventLog struct {
 	events []session.Event
 }
 
-func (o *eventLog) add(e session.Event) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.events = append(o.events, e)
+func (l *eventLog) add(e session.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.events = append(l.events, e)
 }
 
-func (o *eventLog) count(k session.Kind, result string) (n int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, e := range o.events {
+func (l *eventLog) count(k session.Kind, result string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.events {
 		if e.Kind == k && e.Result == result {
 			n++
 		}

@@ -263,9 +263,9 @@ func (a *modelAudit) end(id string) {
 }
 
 // take tries to take over a lingering lease, and records it.
-func (a *modelAudit) take(ctx context.Context, m *Manager, replica, who string, lost context.CancelCauseFunc) (l lease, ok bool) {
+func (a *modelAudit) take(ctx context.Context, m *Manager, replica, who string, cancel context.CancelCauseFunc) (l lease, ok bool) {
 	a.mu.Lock()
-	r, l, releases := m.leases.take(modelPool, func(*row) bool { return true }, modelMargin, lost)
+	r, l, releases := m.leases.take(modelPool, func(*row) bool { return true }, modelMargin, cancel)
 	if r != nil {
 		a.begin(r.ID, replica, who, true)
 	}
@@ -285,9 +285,9 @@ func (a *modelAudit) drain(m *Manager, replica string) {
 // request runs one request in a replica: it takes over a lingering lease or claims a session,
 // uses it, and ends its use.
 func (a *modelAudit) request(ctx context.Context, m *Manager, t modelReplica, rnd *rand.Rand, who string) {
-	work, lost := context.WithCancelCause(ctx)
-	defer lost(nil)
-	l, handedOver := a.take(ctx, m, t.name, who, lost)
+	work, cancelWork := context.WithCancelCause(ctx)
+	defer cancelWork(nil)
+	l, handedOver := a.take(ctx, m, t.name, who, cancelWork)
 	if !handedOver {
 		token, sentAt := fmt.Sprint(who, rnd.Int64()), time.Now()
 		r, err := t.claim(t.name, token)
@@ -300,7 +300,7 @@ func (a *modelAudit) request(ctx context.Context, m *Manager, t modelReplica, rn
 			return
 		}
 		l = lease{r.ID, token}
-		m.leases.addSession(l, sentAt, lost, r, true)
+		m.leases.addSession(l, sentAt, cancelWork, r, true)
 		a.mu.Lock()
 		a.claimedAt[r.ID] = sentAt
 		a.begin(r.ID, t.name, who, false)
@@ -332,10 +332,10 @@ func (a *modelAudit) request(ctx context.Context, m *Manager, t modelReplica, rn
 }
 
 // isUsedUnder reports whether a request uses the session under another lease.
-func (k *leaseManager) isUsedUnder(other lease) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	h := k.held[other.id]
+func (lm *leaseManager) isUsedUnder(other lease) bool {
+	lm.mu.Lock()
+	defer lm.mu.Unlock()
+	h := lm.held[other.id]
 	return h != nil && h.token != other.token && h.phase == inUse
 }
 

@@ -182,9 +182,9 @@ func TestLinger_EndsWithItsReplica(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go held.Release()
+	go held.Release() // races with the stop
 	stop()
-	held.Release()
+	held.Release() // waits for the other call
 	for _, id := range []string{id, held.SessionID()} {
 		if staysLeased(t, db, id) {
 			t.Errorf("session %s is leased though its replica has ended", id)
@@ -242,8 +242,8 @@ func TestLinger_IsOffForAPrewarmedModel(t *testing.T) {
 	}
 }
 
-// Releases that wait because the most statements allowed at once are under way go together in
-// the next statement.
+// At most four statements release leases at the same time. Releases that wait meanwhile go together
+// in the next statement.
 func TestRelease_GroupsWaitingReleases(t *testing.T) {
 	t.Parallel()
 	db := postgres(t)

@@ -330,7 +330,7 @@ func TestEnd_ClosesASessionInUseOnlyAfterItsRelease(t *testing.T) {
 	})
 }
 
-func TestClaim_ExpiredSessionServesNobodyAndIsClosedAtItsEnd(t *testing.T) {
+func TestClaim_ExpiredSessionServesNobodyAndIsNotClosedEarly(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{}
 		o := testOptions()

@@ -274,13 +274,8 @@ func TestOpen_AHangingCallKeepsTheWalletForSecondsOnly(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() { use(t, m, "unlucky") })
 		<-p.hanging
-		use(t, m, "alice")
+		use(t, m, "alice") // while the retry hangs
 		use(t, m, "bob")
-		select {
-		case <-p.unblock:
-			t.Error("the hanging call has ended")
-		default:
-		}
 		close(p.unblock)
 		wg.Wait()
 	})

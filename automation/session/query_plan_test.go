@@ -15,25 +15,20 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
-// insertSessions inserts n sessions of PostgreSQL. Each user has twenty, of which one is open.
+// insertSessions inserts n sessions into a PostgreSQL database. Each user has twenty, of which one
+// is open.
 func insertSessions(tb testing.TB, db *sqlx.DB, n int) {
 	tb.Helper()
-	for _, q := range []string{
-		`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, provider, created_at, called_at, opened_at, ends_at, last_used_at, next_at, closed_at)
+	if _, err := db.Exec(`INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, provider, created_at, called_at, opened_at, ends_at, last_used_at, next_at, closed_at)
 			SELECT 'id-' || i, '0x' || i, 'model', 'user-' || i / 20, 'user-' || i / 20, now() - i % 90 * interval '1 day', 3600,
 				CASE WHEN i % 20 = 0 THEN 'open' ELSE 'closed' END, '0xp', now(), now(), now(),
 				now() + interval '1 day' * (CASE WHEN i % 20 = 0 THEN 1 ELSE -1 END), now() - interval '1 hour',
 				now() + interval '1 day' * (CASE WHEN i % 20 = 0 THEN 1 ELSE -1 END), CASE WHEN i % 20 <> 0 THEN now() - interval '1 hour' - i % 90 * interval '1 day' END
-			FROM generate_series(20, 19 + CAST($1 AS int)) i`,
-		`ANALYZE automation_sessions`,
-	} {
-		var args []any
-		if q[0] == 'I' {
-			args = []any{n}
-		}
-		if _, err := db.Exec(q, args...); err != nil {
-			tb.Fatal(err)
-		}
+			FROM generate_series(20, 19 + CAST($1 AS int)) i`, n); err != nil {
+		tb.Fatal(err)
+	}
+	if _, err := db.Exec(`ANALYZE automation_sessions`); err != nil {
+		tb.Fatal(err)
 	}
 }
 

@@ -76,8 +76,8 @@ func acquireIdle(t *testing.T, m *session.Manager, user string) *session.Claim {
 	return c
 }
 
-// replaceOptions allows a user one session and one open an hour, two replacements an hour, and all
-// users three.
+// replaceOptions allows each user one session, one open an hour and two replacements an hour, and
+// all users together three replacements an hour.
 func replaceOptions() session.Options {
 	o := testOptions()
 	o.MaxPerUser, o.OpensPerHour, o.MaxReplacementsPerHour, o.MaxReplacementsPerHourTotal = 1, 1, 2, 3

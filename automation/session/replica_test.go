@@ -252,8 +252,8 @@ func waitStarted(ctx context.Context, m *session.Manager) {
 }
 
 // audit waits until no open is unfinished and no session is leased. Then it checks the
-// invariants, compares the rows with the node's sessions, and checks that no user got
-// more than perUser sessions; zero does not check that.
+// invariants, compares the rows with the node's sessions, and, unless perUser is zero,
+// checks that no user got more than perUser sessions.
 func audit(t *testing.T, db *sqlx.DB, n *proxyroutertest.Server, perUser int) {
 	t.Helper()
 	waitUntil(t, "no row is opening, unknown or leased", func() bool {

@@ -17,7 +17,7 @@ func TestAcquire_TakesFewRoundTrips(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name, driver, option string
-		maxWarm, maxCold     int // round trips of Acquire and Release: with an open session, and with an open
+		maxWarm, maxCold     int // round trips of a request that finds a session, and of one that opens one
 	}{
 		{"lib/pq", "postgres", "", 2, 25},
 		{"lib/pq with binary_parameters", "postgres", "&binary_parameters=yes", 2, 25},

@@ -132,7 +132,7 @@ func TestStatesPage_HasEveryTransitionOfTheStatements(t *testing.T) {
 			documented[from+" "+to] = true
 		}
 	}
-	for _, allowed := range []string{ // by the functions that have the statements
+	for _, allowed := range []string{ // grouped by the store's functions
 		// complete
 		stateOpening + " " + stateOpen, stateUnknown + " " + stateOpen, stateLost + " " + stateOpen, stateFailed + " " + stateOpen, stateOpening + " " + stateEnding,
 		// fail, markUnknown, takeUnresolved, requeue

@@ -85,8 +85,8 @@ func TestWaitQueue_CountsSessionsThatAreAboutToBeFree(t *testing.T) {
 	}
 }
 
-// A session in use may only linger in another replica until that one knows of the waiting request.
-// The requests behind the first one do not wait for that again.
+// A session that seems in use may merely linger in another replica, which releases it once it knows
+// of the waiting request. Only the first request of a queue waits for that.
 func TestWaitQueue_ExpectsLingeringUntilOtherReplicasKnowOfIt(t *testing.T) {
 	now := time.Now()
 	const lingerDelay = 500 * time.Millisecond
