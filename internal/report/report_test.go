@@ -83,7 +83,7 @@ func (h *harness) elapse(d time.Duration) {
 	}
 }
 
-// requests adds requests of the last second.
+// requests inserts the activity of n requests with a cause, one second ago.
 func (h *harness) requests(cause string, n, slow int) {
 	h.t.Helper()
 	evidence := map[string]string{"none": "success", "session": "failure", "opening": "failure", "provider": "compared", "node": "shared", "client": "none"}[cause]
@@ -312,7 +312,7 @@ func TestMake_CountsAnAdoptedFlagAsBegun(t *testing.T) {
 	schematest.Migrate(t, h.pool)
 	h.maker, h.options = report.New(h.pool, rollout.NewStore(h.pool), sqldb.Options{}), report.Options{Flag: "automation"}
 	if r := h.report(); r.State != rollout.StateRunning || len(r.Steps) != 1 || r.Steps[0].Listed != 2 || r.BeganAt.IsZero() {
-		t.Errorf("%s, began %v, steps %v; want it running since a first step with two users", r.State, r.BeganAt, r.Steps)
+		t.Errorf("the rollout is %s, began %v, steps %v; want it running since a first step with two users", r.State, r.BeganAt, r.Steps)
 	}
 }
 

@@ -544,7 +544,7 @@ func TestTick_TakesEachStepOnceAmongManyControllers(t *testing.T) {
 			for _, c := range all {
 				g.Go(func() {
 					if err := c.Tick(t.Context()); err != nil {
-						t.Error(err)
+						t.Errorf("a pass among others: %v", err)
 					}
 				})
 			}
@@ -594,7 +594,7 @@ func TestEvents_ArePagedAndAppendOnly(t *testing.T) {
 		}
 		for _, change := range []string{`UPDATE automation_rollout_events SET actor = 'nobody'`, `DELETE FROM automation_rollout_events`} {
 			if _, err := h.db.Exec(change); err == nil {
-				t.Errorf("%s was not refused", change)
+				t.Errorf("the database accepted %s", change)
 			}
 		}
 	})

@@ -237,7 +237,7 @@ func TestUpdate_EvaluatesTimes(t *testing.T) {
 			o := newObserved(t)
 			o.plan.Limit = 20 * flags.Percent // must not affect times
 			if f := o.windows(windows, c.exposed, c.control); f != c.want {
-				t.Errorf("%+v, want %+v", f, c.want)
+				t.Errorf("the finding is %+v, want %+v", f, c.want)
 			}
 			o = newObserved(t)
 			o.plan.LatencyP95, o.plan.DatabaseP95 = 0, 0

@@ -196,6 +196,7 @@ func (h *harness) create(p rollout.Plan) {
 	}
 }
 
+// do executes an operator's action.
 func (h *harness) do(a rollout.Action) rollout.Event {
 	h.t.Helper()
 	e, err := h.Execute(h.t.Context(), flag, rollout.Command{Action: a, Actor: "alice"})

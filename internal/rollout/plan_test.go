@@ -47,7 +47,7 @@ func TestPlan_SurvivesItsJSON(t *testing.T) {
 	}
 	got, err := rollout.ParsePlan(b)
 	if err != nil {
-		t.Fatalf("%s: %v", b, err)
+		t.Fatalf("the JSON of a plan, %s, cannot be read: %v", b, err)
 	}
 	if diff := cmp.Diff(p, got); diff != "" {
 		t.Errorf("the plan that was read back (-want +got):\n%s", diff)

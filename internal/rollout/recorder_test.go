@@ -202,7 +202,7 @@ func TestRecord_CountsConcurrentOutcomes(t *testing.T) {
 	g.Go(func() {
 		for range 1000 {
 			if n := r.run.Load().arms[ArmControl].counts(); n.Failures > n.Outcomes {
-				t.Errorf("%d failures of %d outcomes", n.Failures, n.Outcomes)
+				t.Errorf("%d failures of only %d outcomes", n.Failures, n.Outcomes)
 			}
 		}
 	})

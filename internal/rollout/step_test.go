@@ -51,7 +51,7 @@ func TestExecute_AllowsOnlyLegalTransitions(t *testing.T) {
 			if !ok {
 				var illegal *IllegalError
 				if !errors.Is(err, ErrIllegal) || !errors.As(err, &illegal) || illegal.State != state || illegal.Action != action {
-					t.Errorf("%s: %v, want an IllegalError", pair, err)
+					t.Errorf("%s: error %v, want an IllegalError with this state and action", pair, err)
 				}
 				continue
 			}
@@ -69,7 +69,7 @@ func TestExecute_AllowsOnlyLegalTransitions(t *testing.T) {
 				t.Errorf("%s: %s, want %s", pair, got, want)
 			}
 			if s.action != action || s.actor != "alice" {
-				t.Errorf("%s is recorded as %s by %s", pair, s.action, s.actor)
+				t.Errorf("%s is recorded as %s by %s, want %s by alice", pair, s.action, s.actor, action)
 			}
 		}
 	}
