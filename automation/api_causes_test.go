@@ -24,42 +24,42 @@ type outcomeRecorder struct {
 	levels   []slog.Level
 }
 
-func (e *outcomeRecorder) Enabled(context.Context, slog.Level) bool { return true }
-func (e *outcomeRecorder) WithAttrs([]slog.Attr) slog.Handler       { return e }
-func (e *outcomeRecorder) WithGroup(string) slog.Handler            { return e }
+func (recorder *outcomeRecorder) Enabled(context.Context, slog.Level) bool { return true }
+func (recorder *outcomeRecorder) WithAttrs([]slog.Attr) slog.Handler       { return recorder }
+func (recorder *outcomeRecorder) WithGroup(string) slog.Handler            { return recorder }
 
-func (e *outcomeRecorder) Handle(_ context.Context, r slog.Record) error {
+func (recorder *outcomeRecorder) Handle(_ context.Context, r slog.Record) error {
 	if r.Message == "request ended" {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		e.levels = append(e.levels, r.Level)
+		recorder.mu.Lock()
+		defer recorder.mu.Unlock()
+		recorder.levels = append(recorder.levels, r.Level)
 	}
 	return nil
 }
 
-func (e *outcomeRecorder) observe(o outcome.Outcome) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.outcomes = append(e.outcomes, o)
+func (recorder *outcomeRecorder) observe(o outcome.Outcome) {
+	recorder.mu.Lock()
+	defer recorder.mu.Unlock()
+	recorder.outcomes = append(recorder.outcomes, o)
 }
 
 // options installs e as a module's observer and logger.
-func (e *outcomeRecorder) options(o *automation.Options) {
-	o.Observer.API, o.Logger = e.observe, slog.New(e)
+func (recorder *outcomeRecorder) options(o *automation.Options) {
+	o.Observer.API, o.Logger = recorder.observe, slog.New(recorder)
 }
 
 // next waits for the next request to end and be logged. It returns the request's
 // outcome and the level of its log line.
-func (e *outcomeRecorder) next(h *harness) (o outcome.Outcome, level slog.Level) {
+func (recorder *outcomeRecorder) next(h *harness) (o outcome.Outcome, level slog.Level) {
 	h.t.Helper()
 	h.until("the request has ended", func() bool {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		if len(e.levels) == 0 {
+		recorder.mu.Lock()
+		defer recorder.mu.Unlock()
+		if len(recorder.levels) == 0 {
 			return false
 		}
-		o, level = e.outcomes[0], e.levels[0]
-		e.outcomes, e.levels = e.outcomes[1:], e.levels[1:]
+		o, level = recorder.outcomes[0], recorder.levels[0]
+		recorder.outcomes, recorder.levels = recorder.outcomes[1:], recorder.levels[1:]
 		return true
 	})
 	return o, level
@@ -67,14 +67,14 @@ func (e *outcomeRecorder) next(h *harness) (o outcome.Outcome, level slog.Level)
 
 // sendUntilDatabaseAnswers repeats a request that failed because an overloaded
 // machine's database was too slow, unless the test wants a 503.
-func (e *outcomeRecorder) sendUntilDatabaseAnswers(h *harness, want int, send func() (status int)) (status int) {
+func (recorder *outcomeRecorder) sendUntilDatabaseAnswers(h *harness, want int, send func() (status int)) (status int) {
 	h.t.Helper()
 	h.until("the database answers in time", func() bool {
 		status = send()
 		if status != http.StatusServiceUnavailable || want == status {
 			return true
 		}
-		if o, _ := e.next(h); o.Cause != outcome.Database {
+		if o, _ := recorder.next(h); o.Cause != outcome.Database {
 			h.t.Errorf("a 503 has the cause %q, want %q", o.Cause, outcome.Database)
 		}
 		return false
@@ -85,9 +85,9 @@ func (e *outcomeRecorder) sendUntilDatabaseAnswers(h *harness, want int, send fu
 // check asserts that a request ended with one of the causes, that it is the given
 // kind of evidence, and that its status and the level of its log line are those that
 // package policy has for the cause.
-func (e *outcomeRecorder) check(h *harness, what string, status int, evidence policy.Evidence, causes ...outcome.Cause) {
+func (recorder *outcomeRecorder) check(h *harness, what string, status int, evidence policy.Evidence, causes ...outcome.Cause) {
 	h.t.Helper()
-	o, level := e.next(h)
+	o, level := recorder.next(h)
 	if !slices.Contains(causes, o.Cause) || o.Status != status {
 		h.t.Errorf("%s: the outcome has cause %q and status %d, want a cause of %q and status %d; error: %v", what, o.Cause, o.Status, causes, status, o.Err)
 	}
@@ -116,8 +116,8 @@ const notCounted policy.Evidence = ""
 
 func TestAPI_RecordsTheCauseOfEachRequest(t *testing.T) {
 	t.Parallel()
-	var e outcomeRecorder
-	h := newHarness(t, setup{flagSQL: `UPDATE feature_flags SET rollout_percentage = 0, enabled_user_ids = '["alice", "ro-alice", "bob", "away"]'`, options: e.options})
+	var recorder outcomeRecorder
+	h := newHarness(t, setup{flagSQL: `UPDATE feature_flags SET rollout_percentage = 0, enabled_user_ids = '["alice", "ro-alice", "bob", "away"]'`, options: recorder.options})
 	const wrong = `{"colour":"red"}`
 	for _, tt := range []struct {
 		what, method, path, user, body string
@@ -144,11 +144,11 @@ func TestAPI_RecordsTheCauseOfEachRequest(t *testing.T) {
 		{"no such route", "GET", automation.BasePath + "/nothing", "alice", "", nil, 404, notCounted, outcome.Client},
 		{"no such method", "PUT", statusPath, "alice", "", nil, 405, notCounted, outcome.Client},
 	} {
-		status := e.sendUntilDatabaseAnswers(h, tt.status, func() int { return h.do(tt.method, tt.path, tt.user, tt.body, tt.header...).status })
+		status := recorder.sendUntilDatabaseAnswers(h, tt.status, func() int { return h.do(tt.method, tt.path, tt.user, tt.body, tt.header...).status })
 		if status != tt.status {
 			t.Errorf("%s: status %d, want %d", tt.what, status, tt.status)
 		}
-		e.check(h, tt.what, status, tt.evidence, tt.cause)
+		recorder.check(h, tt.what, status, tt.evidence, tt.cause)
 	}
 	t.Run("too many changes", func(t *testing.T) {
 		const n = 100 // sent at once, because the limit recovers with time
@@ -159,7 +159,7 @@ func TestAPI_RecordsTheCauseOfEachRequest(t *testing.T) {
 		all.Wait()
 		limited := 0
 		for range n {
-			o, _ := e.next(h) // the level may be that of another request
+			o, _ := recorder.next(h) // the level may be that of another request
 			isLimited := o.Cause == outcome.Limit
 			if isLimited != (o.Status == http.StatusTooManyRequests) {
 				t.Errorf("status %d has the cause %q; want %q for a 429, and for nothing else", o.Status, o.Cause, outcome.Limit)
@@ -190,24 +190,24 @@ func TestAPI_RecordsTheCauseOfEachRequest(t *testing.T) {
 		if strings.HasSuffix(path, "/status") || strings.HasSuffix(path, "/feedback") {
 			evidence = notCounted // these routes also serve users without the feature
 		}
-		e.check(h, route+" without the database", a.status, evidence, outcome.Database)
+		recorder.check(h, route+" without the database", a.status, evidence, outcome.Database)
 	}
 }
 
 func TestAPI_RecordsTheDatabaseAsCauseWhileFlagsAreUnknown(t *testing.T) {
 	t.Parallel()
-	var e outcomeRecorder
-	h := newHarness(t, setup{skipMigration: true, options: e.options})
+	var recorder outcomeRecorder
+	h := newHarness(t, setup{skipMigration: true, options: recorder.options})
 	h.until("the flags cannot be read", func() bool { return h.Flags().Health().Err != nil })
 	for _, path := range []string{settingsPath, sessionsPath, statusPath} {
 		a := h.get(path, "alice")
-		e.check(h, path, a.status, notCounted, outcome.Database)
+		recorder.check(h, path, a.status, notCounted, outcome.Database)
 	}
 }
 
 func TestAdmin_RecordsTheCauseOfEachRequest(t *testing.T) {
-	var e outcomeRecorder
-	o := newOperator(t, setup{options: e.options})
+	var recorder outcomeRecorder
+	o := newOperator(t, setup{options: recorder.options})
 	for _, tt := range []struct {
 		what, method, path, body string
 		header                   []string
@@ -231,11 +231,11 @@ func TestAdmin_RecordsTheCauseOfEachRequest(t *testing.T) {
 		{"no such route", "GET", "/nothing", "", nil, 404, outcome.Client},
 		{"no such method", "DELETE", "/flags/automation", "", nil, 405, outcome.Client},
 	} {
-		status := e.sendUntilDatabaseAnswers(o.harness, tt.status, func() int { return o.call(tt.method, tt.path, tt.body, tt.header...).Code })
+		status := recorder.sendUntilDatabaseAnswers(o.harness, tt.status, func() int { return o.call(tt.method, tt.path, tt.body, tt.header...).Code })
 		if status != tt.status {
 			t.Errorf("%s: status %d, want %d", tt.what, status, tt.status)
 		}
-		e.check(o.harness, tt.what, status, notCounted, tt.cause)
+		recorder.check(o.harness, tt.what, status, notCounted, tt.cause)
 	}
 	if err := o.db.Close(); err != nil {
 		t.Fatal(err)
@@ -249,15 +249,15 @@ func TestAdmin_RecordsTheCauseOfEachRequest(t *testing.T) {
 		case "/models", "/models/resolve", "/flags/{name}/users/{id}": // served from memory
 			cause = outcome.None
 		}
-		e.check(o.harness, route+" without the database", w.Code, notCounted, cause)
+		recorder.check(o.harness, route+" without the database", w.Code, notCounted, cause)
 	}
 	for range 20 { // until this client has sent too many wrong tokens
 		w := o.call("GET", "/flags", "", "Authorization", "Bearer wrong")
 		if w.Code == http.StatusTooManyRequests {
-			e.check(o.harness, "too many wrong tokens", w.Code, notCounted, outcome.Limit)
+			recorder.check(o.harness, "too many wrong tokens", w.Code, notCounted, outcome.Limit)
 			return
 		}
-		e.check(o.harness, "a wrong token", w.Code, notCounted, outcome.Client)
+		recorder.check(o.harness, "a wrong token", w.Code, notCounted, outcome.Client)
 	}
 	t.Error("20 wrong tokens were not limited")
 }

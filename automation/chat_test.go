@@ -237,7 +237,7 @@ func TestSessionID_IsRefusedIfInvalid(t *testing.T) {
 		t.Errorf("two session ids: status %d, body %s; want 400 invalid_session_id", a.status, a.body)
 	}
 	if got.calls != 0 || h.node.Stats().OpenRequests != 0 {
-		t.Errorf("%d requests reached the handler, and %d opens of a session the node; want none", got.calls, h.node.Stats().OpenRequests)
+		t.Errorf("%d requests reached the handler, and the node was asked for %d sessions; want none", got.calls, h.node.Stats().OpenRequests)
 	}
 }
 
@@ -295,9 +295,10 @@ func TestSessions_PassesTheBodyByteForByte(t *testing.T) {
 	t.Parallel()
 	var got recordingHandler
 	h := newHarness(t, setup{next: got.ServeHTTP})
-	pad := func(n int) string { return strings.Repeat(`"é\"\\ `, n/8+1)[:n] }
-	filler := func(n int) string { return strings.Repeat("x", max(n, 0)) }
-	const maxBytes = 32 << 20
+	const maxBytes = 32 << 20 // the default of AUTOMATION_MAX_BODY_BYTES
+	garbage := func(n int) string { return strings.Repeat(`"é\"\\ `, n/8+1)[:n] }
+	filler := func(n int) string { return strings.Repeat("x", n) }
+	// Bodies of n bytes that have the model first or last.
 	first := func(n int) string { return `{"model":"llama","x":"` + filler(n-25) + `"}` + "\n" }
 	last := func(n int) string { return `{"x":"` + filler(n-24) + `", "model":"llama"}` }
 	for name, body := range map[string]string{
@@ -308,7 +309,7 @@ func TestSessions_PassesTheBodyByteForByte(t *testing.T) {
 		"model twice":             `{"model":"llama","model":"whisper"}`,
 		"model escaped":           `{"mod\u0065l":"ll\u0061ma"}`,
 		"model nested before":     `{"x":{"model":"whisper"},"model":"llama"}`,
-		"no JSON after the model": `{"model":"llama",` + pad(1000),
+		"no JSON after the model": `{"model":"llama",` + garbage(1000),
 		"64 KiB, model first":     first(64 << 10),
 		"64 KiB, model last":      last(64 << 10),
 		"64 KiB, model missing":   `{"x":"` + filler(64<<10) + `"}`,
@@ -391,7 +392,7 @@ func TestSessions_RefusesABodyWithoutAModel(t *testing.T) {
 				}
 			}
 			if got.calls != 0 || h.node.Stats().OpenRequests != 0 {
-				t.Errorf("%d requests reached the handler, and %d opens of a session the node; want none", got.calls, h.node.Stats().OpenRequests)
+				t.Errorf("%d requests reached the handler, and the node was asked for %d sessions; want none", got.calls, h.node.Stats().OpenRequests)
 			}
 		})
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/MorpheusAIs/gateway-automation/internal/proctest"
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
 )
 
 const (
@@ -68,7 +69,7 @@ func TestFleet_OnOneDatabase(t *testing.T) {
 		"max_connections": "600", "shared_buffers": "512MB", "shared_preload_libraries": "pg_stat_statements"}})
 	dsn := cluster.DSN("postgres")
 	db := pgtest.Open(t, dsn)
-	migrate(t, db)
+	schematest.Migrate(t, db)
 	for _, q := range []string{enableForAll, `CREATE EXTENSION pg_stat_statements`, fmt.Sprintf(`
 		INSERT INTO automation_sessions (id, session_id, model_id, owner_id, user_id, charged_at, duration, state, provider, created_at, called_at, opened_at, ends_at, last_used_at, next_at)
 		SELECT 'id-' || i, '0x' || lpad(to_hex(i), 64, '0'), '%s', 'user-' || i, 'user-' || i, now(), 86400, 'open', '0xp', now(), now(), now(),

@@ -104,7 +104,7 @@ func TestNew_NeedsNoNodeAndNoMappingWhileTheFeatureIsOff(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.FeatureEnabled, cfg.MappingsFile = false, filepath.Join(t.TempDir(), "absent.json")
 	db := sqliteDB(t)
-	migrate(t, db)
+	schematest.Migrate(t, db)
 	m, err := automation.New(cfg, db, identifyByKey, automation.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -153,14 +153,14 @@ func TestRun_StartsWithoutTheDatabaseAndRecovers(t *testing.T) {
 	t.Parallel()
 	t.Run("sqlite, migrated later", func(t *testing.T) {
 		h := newHarness(t, setup{skipMigration: true})
-		checkRecovery(t, h, func() { migrate(t, h.db); h.exec(enableForAll) })
+		checkRecovery(t, h, func() { schematest.Migrate(t, h.db); h.exec(enableForAll) })
 	})
 	t.Run("postgres, started later", func(t *testing.T) {
 		c := pgtest.Start(t, pgtest.Options{})
 		db := func(t testing.TB) *sqlx.DB { return pgtest.Open(t, c.DSN("postgres")) }
 		first := db(t)
 		first.SetMaxIdleConns(0) // no connection is open when the server stops
-		migrate(t, first)
+		schematest.Migrate(t, first)
 		if _, err := first.ExecContext(t.Context(), enableForAll); err != nil {
 			t.Fatal(err)
 		}
