@@ -266,7 +266,7 @@ func (c *Config) crossCheck(faults fieldErrors) {
 	compare(c.SessionMargin < c.MinSessionDuration, "AUTOMATION_SESSION_MARGIN", "less than", minimum)
 	compare(c.RenewAhead < c.MinSessionDuration, "AUTOMATION_RENEW_AHEAD", "less than", minimum)
 	if c.RolloutWebhookURL.Reveal() != "" && c.RolloutWebhookSecret.Reveal() == "" {
-		faults.add("AUTOMATION_ROLLOUT_WEBHOOK_SECRET", errSecret)
+		faults.add("AUTOMATION_ROLLOUT_WEBHOOK_SECRET", errMissingWebhookSecret)
 	}
 }
 
@@ -307,21 +307,21 @@ func checkUsername(text string) error {
 	if strings.Contains(text, ":") {
 		return errors.New("expected no colon: basic auth allows none")
 	}
-	return checkLine(text)
+	return checkNoControl(text)
 }
 
-// checkLine rejects control characters. A secret that was read from a file often
+// checkNoControl rejects control characters. A secret that was read from a file often
 // has a trailing line end.
-func checkLine(text string) error {
+func checkNoControl(text string) error {
 	if strings.ContainsFunc(text, unicode.IsControl) {
 		return errors.New("expected no line end or other control character")
 	}
 	return nil
 }
 
-var errSecret = errors.New("expected a secret, because there is a webhook; make one with: echo whsec_$(openssl rand -base64 32)")
+var errMissingWebhookSecret = errors.New("expected a secret, because there is a webhook; make one with: echo whsec_$(openssl rand -base64 32)")
 
-func checkSecret(text string) error {
+func checkWebhookSecret(text string) error {
 	if text == "" {
 		return nil
 	}
@@ -329,7 +329,7 @@ func checkSecret(text string) error {
 	return err
 }
 
-func checkToken(text string) error {
+func checkAdminToken(text string) error {
 	if text == "" {
 		return nil
 	}
