@@ -124,6 +124,8 @@ func (a *acquisition) ask(ctx, dbCtx context.Context, v headView) (*Claim, error
 	}
 	a.queue.notePlace()
 	p := place{id: a.queue.id, waited: v.waited, next: v.next, omit: a.queue.omit}
+	// While it is paused, a queue only claims. But after an open has failed, it reserves
+	// once, to find out whether there is anything left to wait for.
 	if a.sessionID != "" || v.paused && v.failed == nil {
 		return a.claim(ctx, dbCtx, p)
 	}
@@ -241,7 +243,9 @@ func (a *acquisition) giveUp(v headView) error {
 	if !a.reserved {
 		return nil
 	}
-	hopeless := a.last.Live+a.last.Opening+len(a.last.opens) == 0 && (a.last.Unknown > 0 || v.headPaid && v.failed == nil)
+	canWait := a.last.Live+a.last.Opening+len(a.last.opens) > 0
+	paidInVain := v.headPaid && v.failed == nil
+	hopeless := !canWait && (a.last.Unknown > 0 || paidInVain)
 	since, seenBefore := a.queue.noteHopeless(hopeless)
 	switch {
 	case !hopeless || !seenBefore: // the first time, the row may be between two writes

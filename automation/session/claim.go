@@ -53,10 +53,10 @@ func (c *Claim) LeaseContext() context.Context { return c.leaseCtx }
 func (c *Claim) PrepareRelease() { c.m.queues.beginRelease(c.row.pool(), c) }
 
 // Release releases the session after the node has finished with it. Only the first call
-// of Release or ReleaseBusy has an effect. It waits up to five seconds for the database,
-// also if the request's context has ended; after that the release is repeated in the
-// background until the lease ends by itself. It does not wait if the session lingers, or
-// if no other replica has used it lately.
+// of Release or ReleaseBusy has an effect. Release waits up to five seconds for the
+// database, even if the request's context has ended. If that is too short, the background
+// repeats the release until the lease ends by itself. Release does not wait if the
+// session lingers, or if no other replica has used it lately.
 func (c *Claim) Release() {
 	c.once.Do(func() {
 		c.m.typicalHold.observe(c.m.opts.Now().Sub(c.begun))
@@ -73,8 +73,8 @@ func (c *Claim) ReleaseBusy() {
 	})
 }
 
-// end ends the claim's contexts and then its use of the lease, in this order, so that no
-// other request can have the lease before.
+// end ends the claim's contexts before its use of the lease, so that no other request can
+// use the session while the claim's work still runs.
 func (c *Claim) end(busy bool) {
 	c.released.Store(true)
 	c.lose(context.Canceled)
@@ -112,24 +112,24 @@ func (m *Manager) wake(r *row) {
 }
 
 // MarkExpired takes the session out of service because it has ended, although its row
-// says otherwise. No other request gets it. The claim must still be released.
-func (c *Claim) MarkExpired() error { return c.retire(reasonExpired) }
-
-func (c *Claim) retire(reason string) error {
+// says otherwise. No other request gets it. The claim must still be released. It waits up
+// to five seconds for the database, and returns the database's error.
+func (c *Claim) MarkExpired() error {
 	if c.released.Load() {
 		return nil // another request may have the lease by now
 	}
 	c.m.leases.forbidHandOver(func(r *row) bool { return r.ID == c.row.ID })
 	ctx, cancel := c.m.detached(c.leaseCtx)
 	defer cancel()
-	c.m.opts.Observe(Event{Kind: Retired, Result: reason})
-	c.m.opts.Logger.Info("session retired", "session_id", c.SessionID(), "model_id", c.ModelID(), "reason", reason)
-	return c.m.store.retire(ctx, c.lease, reason)
+	c.m.opts.Observe(Event{Kind: Retired, Result: reasonExpired})
+	c.m.opts.Logger.Info("session retired", "session_id", c.SessionID(), "model_id", c.ModelID(), "reason", reasonExpired)
+	return c.m.store.retire(ctx, c.lease, reasonExpired)
 }
 
 // ReportFailure records that the session's provider failed for this user. For five
 // minutes the user gets other providers' sessions first. A provider that has failed for
-// three users is avoided for all users, by all replicas.
+// three users is avoided for all users, by all replicas. It waits up to five seconds for
+// the database, and returns the database's error.
 func (c *Claim) ReportFailure() error {
 	if c.Provider() == "" {
 		return nil

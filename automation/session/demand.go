@@ -2,7 +2,7 @@ package session
 
 import "time"
 
-// demand has what decides how many more sessions are opened for a queue.
+// demand are the numbers that decide how many more sessions are opened for a queue.
 type demand struct {
 	waiting int           // requests in the queue
 	unpaid  int           // of these, requests that may have a session opened for them

@@ -54,9 +54,9 @@ func (r *row) askedLength() time.Duration {
 	return r.chosen()
 }
 
-// freeFingerprints returns lengths that no unresolved open has, a few more than wanted
-// where there are as many. Their order is random, because several replicas may choose at
-// the same time.
+// freeFingerprints returns lengths that no unresolved open has. It returns some more than
+// wanted if there are enough, in random order, because several replicas may choose at the
+// same time.
 func freeFingerprints(tx *sqldb.Tx, duration, ceiling time.Duration, wanted int) ([]int64, error) {
 	const spare = 4
 	for n := 8; ; n *= 4 {

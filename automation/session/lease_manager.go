@@ -53,6 +53,7 @@ type heldLease struct {
 	requestLease
 }
 
+// leasePhase is the phase of a lease. Only leases of requests leave the first one.
 type leasePhase int
 
 const (

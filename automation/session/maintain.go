@@ -98,15 +98,16 @@ func (m *Manager) close(ctx context.Context, r row, l lease) error {
 	observe := func(result string) {
 		m.opts.Observe(Event{Kind: Closed, Result: result, Took: m.opts.Now().Sub(begun)})
 	}
+	endedByEstimate := r.Provider == "" && r.Left <= 0 // without a provider, the row's end is an estimate
 	chain, err := m.get(ctx, id)
 	switch {
 	case errors.Is(err, ErrSessionNotFound), err == nil && !chain.ClosedAt.IsZero():
 		err = nil
-	case err == nil && r.Provider == "" && r.Left <= 0 && chain.EndsAt.After(r.EndsAt.Time): // its end was estimated too early
+	case err == nil && endedByEstimate && chain.EndsAt.After(r.EndsAt.Time): // the estimate was too early
 		w, cancel := m.detached(ctx)
 		defer cancel()
 		return m.store.updateExpiry(w, l, chain, m.opts.CloseAfter)
-	case errors.Is(err, ErrUnavailable), err != nil && r.Provider == "" && r.Left <= 0: // perhaps it has not ended
+	case errors.Is(err, ErrUnavailable), err != nil && endedByEstimate: // perhaps it has not ended
 	default:
 		ask, cancel := context.WithTimeout(ctx, closeTimeout)
 		defer cancel()

@@ -177,6 +177,7 @@ type Info struct {
 	InUse     bool
 }
 
+// info returns the row as its user sees it.
 func (r *row) info() Info {
 	info := Info{SessionID: r.SessionID.String, ModelID: r.ModelID, OpenedAt: r.OpenedAt.Time, EndsAt: r.EndsAt.Time,
 		Ending: r.State == stateEnding, InUse: r.InUse}

@@ -133,6 +133,7 @@ func (m *Manager) readProviders(ctx context.Context) error {
 	return nil
 }
 
+// providerFailure says that a provider has failed for a user.
 type providerFailure struct {
 	Provider string `db:"provider"`
 	UserID   string `db:"user_id"`

@@ -44,19 +44,20 @@ type Replacement struct {
 // database's. Other errors say that the request has already caused an open, or that the
 // node cannot be made to choose another provider.
 func (m *Manager) Replace(ctx context.Context, old *Claim, r Replacement) (*Claim, error) {
-	c, paid, err := m.replace(ctx, old, r)
+	c, opened, err := m.replace(ctx, old, r)
 	e := Event{Kind: Replaced, Result: "idle"}
 	switch {
 	case err != nil:
 		e.Result = failureResult(err)
-	case paid:
+	case opened:
 		e.Result = "opened"
 	}
 	m.opts.Observe(e)
 	return c, err
 }
 
-func (m *Manager) replace(ctx context.Context, old *Claim, r Replacement) (c *Claim, paid bool, err error) {
+// replace is Replace. It also reports whether the claim needed an open.
+func (m *Manager) replace(ctx context.Context, old *Claim, r Replacement) (c *Claim, opened bool, err error) {
 	if !m.isAccepting() {
 		return nil, false, ErrNotRunning
 	}

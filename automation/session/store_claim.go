@@ -50,7 +50,7 @@ func earlierWaiter(owner, model, waiter, waited string) string {
 		AND (w.omit_provider = '' OR w.omit_provider <> s.provider) AND (w.session_id = '' OR w.session_id = s.session_id))`
 }
 
-// claimAtOnce is claim in one statement, for a request that does not wait in a queue.
+// claimAtOnce is claim as a single statement, for a request that does not wait in a queue.
 func (s *store) claimAtOnce(ctx context.Context, c claimRequest) (*row, error) {
 	list, err := sqldb.Query[row](ctx, s.db, "sessions.claim", claimQuery, s.claimArgs(c, s.coolDown.Seconds(), "", tolerance.Seconds())...)
 	if len(list) == 0 {
@@ -71,10 +71,12 @@ func (s *store) claim(ctx context.Context, c claimRequest) (*row, error) {
 	})
 }
 
+// claimIn runs claimQuery in a transaction.
 func (s *store) claimIn(tx *sqldb.Tx, c claimRequest) (*row, error) {
 	return s.claimWith(tx, claimQuery, c, s.coolDown.Seconds(), c.place.id, (c.place.waited + tolerance).Seconds())
 }
 
+// claimWith runs a claim's query with claimArgs, and returns nil if it finds no session.
 func (s *store) claimWith(tx *sqldb.Tx, query string, c claimRequest, more ...any) (*row, error) {
 	var r row
 	found, err := sqldb.Optional(tx.Get(&r, query, s.claimArgs(c, more...)...))
@@ -84,13 +86,15 @@ func (s *store) claimWith(tx *sqldb.Tx, query string, c claimRequest, more ...an
 	return &r, nil
 }
 
+// claimArgs returns the parameters $1 to $7 that claims share, and more after them.
 func (s *store) claimArgs(c claimRequest, more ...any) []any {
 	return append([]any{c.token, s.holder, s.lease.Seconds(), c.owner, c.model, c.margin.Seconds(), jsonList(c.omit)}, more...)
 }
 
 // claimNamed claims the session with that id on the chain for its own user. It returns
 // nil if the session is in use or an earlier request waits for it, and ErrUnmanaged,
-// ErrNotYours or ErrEnded if the user cannot have it. An id that no row has is recorded as foreign, so that it is never adopted.
+// ErrNotYours or ErrEnded if the user cannot have it. An id that no row has is recorded
+// as foreign, so that it is never adopted.
 func (s *store) claimNamed(ctx context.Context, userID string, id ID, shared bool, c claimRequest) (*row, error) {
 	type result struct {
 		row *row

@@ -118,6 +118,7 @@ func (s *store) idle(ctx context.Context, model string, ahead time.Duration) (in
 	return sqldb.Read(ctx, s.db, "sessions.idle", func(tx *sqldb.Tx) (int, error) { return s.idleIn(tx, model, ahead) })
 }
 
+// idleIn is idle within a transaction.
 func (s *store) idleIn(tx *sqldb.Tx, model string, ahead time.Duration) (n int, err error) {
 	err = tx.Get(&n, `SELECT count(*) FROM automation_sessions
 		WHERE owner_id = '' AND model_id = $1 AND state IN ('`+stateOpening+`', '`+stateUnknown+`', '`+stateOpen+`')

@@ -90,6 +90,7 @@ func (s *store) reserve(ctx context.Context, r reserveRequest, l limits) (reserv
 	})
 }
 
+// reserveIn is reserve within its transaction.
 func (s *store) reserveIn(tx *sqldb.Tx, r reserveRequest, l limits) (res reserveResult, err error) {
 	if r.token != "" {
 		if res.claimed, err = s.claimIn(tx, r.claimRequest); res.claimed != nil || err != nil {
