@@ -5,7 +5,7 @@
 // the whole binary, and is removed when the binary ends, even if a signal ends it:
 //
 //	dsn := pgtest.Database(t)      // a fresh, empty database
-//	db := pgtest.Open(t, dsn)      // by lib/pq, or by pgx: AUTOMATION_TEST_DRIVER
+//	db := pgtest.Open(t, dsn)      // with lib/pq, or with pgx if AUTOMATION_TEST_DRIVER=pgx
 //
 // For faults, [Start] makes a cluster for one test that can be killed, frozen, started again
 // and made a standby; [NewProxy] sits between a client and a server, loses replies at message
@@ -17,8 +17,8 @@
 // PostgreSQL's server binaries (13 or newer), on PATH or where packages install them.
 // Without them a test is skipped and says how to install them, or fails if
 // AUTOMATION_TEST_REQUIRE_POSTGRES=1. PostgreSQL refuses to run as root, so for root the servers
-// run as the user nobody. go test -short skips these tests as well,
-// unless AUTOMATION_TEST_REQUIRE_POSTGRES=1.
+// run as the user nobody. go test -short skips these tests as well, unless
+// AUTOMATION_TEST_REQUIRE_POSTGRES=1.
 //
 // # What it leaves behind
 //

@@ -77,7 +77,7 @@ func (s *server) suspend(pids []int) error {
 			return fmt.Errorf("pgtest: freeze: process %d: %w", pid, err)
 		}
 	}
-	for deadline := time.Now().Add(serverTimeout); ; s.endsWithin(pollInterval) { // a pause
+	for deadline := time.Now().Add(serverTimeout); ; s.endsWithin(pollInterval) { // pauses
 		all, err := processes()
 		if err != nil {
 			return err

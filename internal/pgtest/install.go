@@ -178,11 +178,9 @@ func (o owner) template(bin string) (dir string, major int, err error) {
 		return "", 0, errors.Join(err, os.RemoveAll(fresh))
 	}
 	if err := os.Rename(fresh, dir); err != nil {
-		if err := os.RemoveAll(fresh); err != nil {
-			return "", 0, fmt.Errorf("pgtest: %w", err)
-		}
-		if !errors.Is(err, os.ErrExist) {
-			return "", 0, fmt.Errorf("pgtest: %w", err)
+		removeErr := os.RemoveAll(fresh)
+		if removeErr != nil || !errors.Is(err, os.ErrExist) { // if it exists, another process was first
+			return "", 0, fmt.Errorf("pgtest: %w", errors.Join(err, removeErr))
 		}
 	}
 	return dir, major, nil

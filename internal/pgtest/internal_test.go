@@ -30,8 +30,8 @@ func (r *recorder) Fatal(args ...any) {
 }
 func (r *recorder) Fatalf(format string, args ...any) { r.Fatal(fmt.Sprintf(format, args...)) }
 
-// ending runs f as a test and returns how it ended, or "" if it passed.
-func ending(t *testing.T, f func(tb testing.TB)) string {
+// runAsTest runs f as a test and returns how it ended, or "" if it passed.
+func runAsTest(t *testing.T, f func(tb testing.TB)) string {
 	t.Helper()
 	r := &recorder{TB: t}
 	done := make(chan struct{})
@@ -57,7 +57,7 @@ func TestCheck_SkipsWithoutAProgramUnlessItIsRequired(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Setenv("AUTOMATION_TEST_REQUIRE_POSTGRES", tt.required)
-			got := ending(t, func(tb testing.TB) { check(tb, tt.err) })
+			got := runAsTest(t, func(tb testing.TB) { check(tb, tt.err) })
 			for _, want := range tt.want {
 				if !strings.Contains(got, want) {
 					t.Errorf("the test ended with %q, want %q in it", got, want)
@@ -158,7 +158,7 @@ func TestStart_ShowsTheServersLogWhenItFails(t *testing.T) {
 	}
 	NeedServer(t)
 	t.Parallel()
-	got := ending(t, func(tb testing.TB) { Start(tb, Options{Settings: map[string]string{"no_such_parameter": "1"}}) })
+	got := runAsTest(t, func(tb testing.TB) { Start(tb, Options{Settings: map[string]string{"no_such_parameter": "1"}}) })
 	if !strings.HasPrefix(got, "fatal: ") || !strings.Contains(got, `unrecognized configuration parameter "no_such_parameter"`) {
 		t.Errorf("the test ended with %q, want the server's log in it", got)
 	}
@@ -166,7 +166,7 @@ func TestStart_ShowsTheServersLogWhenItFails(t *testing.T) {
 
 func TestOpen_RejectsAnUnknownDriver(t *testing.T) {
 	t.Setenv("AUTOMATION_TEST_DRIVER", "mysql")
-	if got := ending(t, func(tb testing.TB) { Open(tb, "postgres://") }); !strings.Contains(got, `"mysql": want postgres or pgx`) {
+	if got := runAsTest(t, func(tb testing.TB) { Open(tb, "postgres://") }); !strings.Contains(got, `"mysql": want postgres or pgx`) {
 		t.Errorf("the test ended with %q, want an error that names the drivers", got)
 	}
 }
@@ -175,11 +175,11 @@ func TestCluster_FailsTheTestWhenItDoesNotRun(t *testing.T) {
 	t.Parallel()
 	c := Start(t, Options{})
 	c.Stop()
-	got := ending(t, func(tb testing.TB) { c.tb = tb; c.Freeze() })
+	got := runAsTest(t, func(tb testing.TB) { c.tb = tb; c.Freeze() })
 	if !strings.Contains(got, "the server does not run") {
 		t.Errorf("freezing a stopped server ended with %q, want that it does not run", got)
 	}
-	got = ending(t, func(tb testing.TB) { c.tb = tb; check(tb, c.exec("SELECT 1")) })
+	got = runAsTest(t, func(tb testing.TB) { c.tb = tb; check(tb, c.exec("SELECT 1")) })
 	if !strings.Contains(got, "SELECT 1") {
 		t.Errorf("a statement to a stopped server ended with %q, want the statement in it", got)
 	}
@@ -310,7 +310,7 @@ func FuzzReadStartup(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 7, 0, 3, 0, 0})
 	f.Add([]byte{255, 255, 255, 255, 0, 3, 0, 0})
 	f.Fuzz(func(t *testing.T, sent []byte) {
-		client := &halfDuplex{Reader: strings.NewReader(string(sent))}
+		client := &fakeClient{Reader: strings.NewReader(string(sent))}
 		message, err := readStartup(client)
 		if err != nil {
 			return
@@ -321,13 +321,13 @@ func FuzzReadStartup(f *testing.F) {
 	})
 }
 
-// halfDuplex is a client that counts the answers "N", which decline encryption.
-type halfDuplex struct {
+// fakeClient is a client that counts the answers "N", which decline encryption.
+type fakeClient struct {
 	*strings.Reader
 	declined int
 }
 
-func (h *halfDuplex) Write(b []byte) (int, error) {
+func (h *fakeClient) Write(b []byte) (int, error) {
 	if string(b) != "N" {
 		return 0, fmt.Errorf("answer %q, want N", b)
 	}

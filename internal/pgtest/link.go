@@ -49,7 +49,7 @@ func (l *link) serve(ctx context.Context) {
 		defer l.cut()
 		out := gate{l, server}
 		if _, err := out.Write(startup); err == nil {
-			_ = l.forwardRequests(bufio.NewReaderSize(l.client, 64<<10), out) // on an error the link is cut below
+			_ = l.forwardRequests(bufio.NewReaderSize(l.client, 64<<10), out) // on an error the link is cut
 		}
 	})
 	l.forwardReplies(bufio.NewReader(server))

@@ -72,7 +72,7 @@ ignore_startup_parameters = extra_float_digits
 	return s, nil
 }
 
-// findPgBouncer looks on PATH and then at offPath, where Debian installs it off users' PATHs.
+// findPgBouncer looks on PATH and then at offPath: where Debian installs it is not on users' PATHs.
 func findPgBouncer(offPath string) (string, error) {
 	if program, err := exec.LookPath("pgbouncer"); err == nil {
 		return program, nil

@@ -92,7 +92,7 @@ func TestStart_RunsAsAnOrdinaryUser(t *testing.T) {
 		t.Skip("runs this test binary again, with PostgreSQL")
 	}
 	if os.Getuid() != 0 {
-		t.Skip("this run is not root's, so the other tests show it")
+		t.Skip("all tests of this run already run as an ordinary user")
 	}
 	t.Parallel()
 	nobody, err := user.Lookup("nobody")
@@ -132,9 +132,9 @@ func TestStart_RunsAsAnOrdinaryUser(t *testing.T) {
 			out, err := run.CombinedOutput()
 			switch {
 			case err != nil:
-				t.Errorf("as nobody: %v\n%s", err, out)
+				t.Errorf("the tests fail as the user nobody: %v\n%s", err, out)
 			case strings.Contains(string(out), "--- SKIP"):
-				t.Skipf("as nobody:\n%s", out)
+				t.Skipf("a test is skipped as the user nobody:\n%s", out)
 			}
 		})
 	}

@@ -25,8 +25,8 @@ type Traffic struct {
 	Queries map[string]int
 }
 
-// FormatQueries returns a line for each query: how often it was sent, and the first 150 characters of its
-// text. It is for failures of tests.
+// FormatQueries returns a line for each query: how often it was sent, and the first 150 characters
+// of its text. Failure texts of tests use it.
 func (t Traffic) FormatQueries() string {
 	var lines strings.Builder
 	for _, query := range slices.Sorted(maps.Keys(t.Queries)) {
