@@ -15,7 +15,7 @@ type Event struct {
 	Result string        // how it ended, see Kind
 	Cause  string        // why it was done, see Kind
 	Took   time.Duration // how long it took; 0 if the kind has no duration
-	Asked  time.Duration // of Opened: the duration that was asked for
+	Asked  time.Duration // of Opened: the duration that was chosen for the session
 	Count  int           // of Unexplained: how many sessions
 }
 

@@ -37,8 +37,8 @@ type Options struct {
 	// after a request has left while the node may still be working for it: 30 s.
 	CoolDown time.Duration
 	// Margin is how long before its end a session is handed out for the last
-	// time: 30 s. If requests typically hold a session for longer than half of
-	// that, it is twice their time, up to a quarter of the session's duration.
+	// time: 30 s. It grows to twice the time for which requests typically hold a
+	// session, up to a quarter of the session's duration.
 	Margin time.Duration
 	// RenewAhead is how long before its end a session in use gets a
 	// successor: 60 s. It should cover Margin and the time of an ordinary open.
@@ -56,8 +56,8 @@ type Options struct {
 	// minute until it would have ended.
 	ReconcileTimeout time.Duration
 	// Linger is how long a replica keeps the lease of a session after its request
-	// has ended. The next request for it in the same replica then needs no database.
-	// At most 2 s; zero turns it off. SQLite ignores it.
+	// has ended. The next request of the replica that the session can serve then
+	// needs no database. At most 2 s; zero turns it off, and so does SQLite.
 	Linger time.Duration
 	// DrainTimeout bounds how long Run waits for requests before it returns: 30 s.
 	DrainTimeout time.Duration

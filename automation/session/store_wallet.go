@@ -16,11 +16,11 @@ const sendTimeout = 10 * time.Second
 // the other.
 const collisionWindow = time.Minute
 
-// holdAfterCollision returns how long a call keeps the wallet that begins since after a
-// collision, if a call typically takes call. At first that is half of call, because the
-// other half is the wait for a block. It halves with every 3*call that pass without
-// another collision. So the waiting calls do not wait for each other's end, but do not
-// begin all at once either.
+// holdAfterCollision returns how long a call keeps the wallet in the collision window.
+// since is the time since the collision, and call the typical duration of a call. At first
+// the result is half of call, because the other half is the wait for a block. It halves
+// each time 3*call pass without another collision. So a queue is served faster than one
+// call after the other, but its calls do not begin all at once either.
 func holdAfterCollision(since, call time.Duration) time.Duration {
 	hold := float64(call) / 2 * math.Exp2(-max(since.Seconds(), 0)/(3*call.Seconds()))
 	return min(time.Duration(hold), sendTimeout)
@@ -43,8 +43,11 @@ func (s *store) beginCall(ctx context.Context, l lease, exclusive bool, call tim
 		case w.inCollisionWindow():
 			mode, hold = walletExclusive, holdAfterCollision(collisionWindow-time.Duration(w.Left*float64(time.Second)), call)
 		}
-		onlyReserves := exclusive && w.UnderWay > 0 // it keeps others from beginning, and waits for those under way
-		if w.InExclusive > 0 || mode == walletExclusive && w.InShared > 0 && !exclusive {
+		// In the collision window a call also waits for the shared ones. A repeated call
+		// only reserves the wallet, so that no other begins, until those under way have ended.
+		waitsForShared := !exclusive && mode == walletExclusive && w.InShared > 0
+		onlyReserves := exclusive && w.UnderWay > 0
+		if w.InExclusive > 0 || waitsForShared {
 			return time.Time{}, nil
 		}
 		var called sqldb.Time
