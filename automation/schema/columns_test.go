@@ -11,8 +11,8 @@ import (
 
 func TestMigrations_CreateTheSameTablesOnBothDatabases(t *testing.T) {
 	t.Parallel()
-	// What only one of them needs.
-	own := func(names []string) (list []string) {
+	// Two tables exist in only one of the databases.
+	withoutSpecial := func(names []string) (list []string) {
 		for _, n := range names {
 			if table, _, _ := strings.Cut(n, " "); table != "automation_adopted_tables" && table != "automation_context" {
 				list = append(list, n)
@@ -21,8 +21,8 @@ func TestMigrations_CreateTheSameTablesOnBothDatabases(t *testing.T) {
 		slices.Sort(list)
 		return list
 	}
-	pg, lite := migratedPostgres(t), migrated(t, sqlite(t, filepath.Join(t.TempDir(), "a.db")))
-	for what, q := range map[string]struct{ pg, lite string }{
+	pgPool, sqlitePool := migratedPostgres(t), migrated(t, sqlite(t, filepath.Join(t.TempDir(), "a.db")))
+	for name, q := range map[string]struct{ postgres, sqlite string }{
 		"columns": {
 			`SELECT table_name || ' ' || column_name FROM information_schema.columns WHERE table_schema = 'public'`,
 			`SELECT m.name || ' ' || c.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite_%'`},
@@ -33,8 +33,8 @@ func TestMigrations_CreateTheSameTablesOnBothDatabases(t *testing.T) {
 			`SELECT i.tablename || ' ' || i.indexname FROM pg_indexes i WHERE schemaname = 'public' AND NOT EXISTS (SELECT FROM pg_constraint WHERE conname = i.indexname)`,
 			`SELECT tbl_name || ' ' || name FROM sqlite_master WHERE type = 'index' AND name NOT LIKE 'sqlite_%'`},
 	} {
-		if diff := cmp.Diff(own(list[string](t, pg, q.pg)), own(list[string](t, lite, q.lite))); diff != "" {
-			t.Errorf("%s (-postgres +sqlite)\n%s", what, diff)
+		if diff := cmp.Diff(withoutSpecial(selectRows[string](t, pgPool, q.postgres)), withoutSpecial(selectRows[string](t, sqlitePool, q.sqlite))); diff != "" {
+			t.Errorf("%s (-postgres +sqlite)\n%s", name, diff)
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 )
 
-// A gateway migrates at its start. Any number of replicas may do so at once.
+// A gateway migrates when it starts. Any number of replicas may do so at once.
 func ExampleMigrate() {
 	ctx := context.Background()
 	db, err := sqlx.Open("sqlite", ":memory:")
@@ -19,7 +19,7 @@ func ExampleMigrate() {
 		return
 	}
 	defer func() { _ = db.Close() }()
-	db.SetMaxOpenConns(1) // each connection would have a database in memory of its own
+	db.SetMaxOpenConns(1) // each connection would have its own database in memory
 
 	applied, err := schema.Migrate(ctx, db)
 	fmt.Println("first:", applied[0].Name, err)

@@ -9,21 +9,21 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Statements splits a migration's file.
+// Statements splits the text of a migration into statements.
 func Statements(text string) (list []string) {
-	for _, s := range statements(text) {
+	for _, s := range splitStatements(text) {
 		list = append(list, s.text)
 	}
 	return list
 }
 
-// Inventory lists the module's objects in a database, one a line.
+// Inventory returns the module's objects in a database, one per line.
 func Inventory(ctx context.Context, pool *sqlx.DB) (string, error) {
 	list, err := sqldb.Read(ctx, sqldb.New(pool, sqldb.Options{}), "test", inventory)
 	return format(list), err
 }
 
-// format writes objects one a line, those of a table below it.
+// format returns objects, one per line. The objects of a table are indented below it.
 func format(list []object) string {
 	var b strings.Builder
 	for _, o := range list {
@@ -31,8 +31,8 @@ func format(list []object) string {
 			b.WriteString("  ")
 		}
 		b.WriteString(o.Kind + " " + o.Name)
-		if o.Is != "" {
-			b.WriteString(": " + o.Is + o.Default)
+		if o.Definition != "" {
+			b.WriteString(": " + o.Definition + o.Default)
 		}
 		b.WriteString("\n")
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// set gives the transaction a setting; SQLite keeps it in a table.
-func set(t *testing.T, tx *sqlx.Tx, key, value string) {
+// setSetting sets automation.KEY for a transaction. SQLite keeps such a setting in a table.
+func setSetting(t *testing.T, tx *sqlx.Tx, key, value string) {
 	t.Helper()
 	query := `SELECT set_config('automation.` + key + `', '` + value + `', true)`
 	if tx.DriverName() == "sqlite" {
@@ -26,15 +26,15 @@ func set(t *testing.T, tx *sqlx.Tx, key, value string) {
 	}
 }
 
-// as runs statements in a transaction with a setting.
-func as(t *testing.T, pool *sqlx.DB, key, value string, statements ...string) error {
+// executeWith runs statements in a transaction in which automation.KEY is set.
+func executeWith(t *testing.T, pool *sqlx.DB, key, value string, statements ...string) error {
 	t.Helper()
 	tx, err := pool.BeginTxx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = tx.Rollback() }()
-	set(t, tx, key, value)
+	setSetting(t, tx, key, value)
 	for _, s := range statements {
 		if _, err := tx.ExecContext(t.Context(), s); err != nil {
 			return err
@@ -54,18 +54,18 @@ type event struct {
 	Before, After    any
 }
 
-func events(t *testing.T, pool *sqlx.DB) (all []event) {
+func selectEvents(t *testing.T, pool *sqlx.DB) (all []event) {
 	t.Helper()
-	for _, r := range list[struct {
+	for _, r := range selectRows[struct {
 		Name, Action, By string
 		Version          int64
 		Before, After    string
 		At               sqldb.Time
 	}](t, pool, `SELECT feature_name AS name, action, changed_by AS by, version, before, after, changed_at AS at FROM feature_flag_events ORDER BY id`) {
 		if time.Since(r.At.Time).Abs() > 20*time.Minute {
-			t.Errorf("event at %v", r.At)
+			t.Errorf("the event's time is %v, want the current time", r.At)
 		}
-		by, _, _ := strings.Cut(r.By, ":") // sql:role on PostgreSQL
+		by, _, _ := strings.Cut(r.By, ":") // PostgreSQL has "sql:" and the role
 		all = append(all, event{r.Name, r.Action, by, r.Version, parseJSON(t, r.Before), parseJSON(t, r.After)})
 	}
 	return all
@@ -73,23 +73,23 @@ func events(t *testing.T, pool *sqlx.DB) (all []event) {
 
 type object = map[string]any
 
-func TestFlagAudit_RecordsWhatChanged(t *testing.T) {
+func TestFlagAudit_RecordsChanges(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		migrated(t, pool)
-		full := func(name string, enabled bool, percentage float64, ids ...any) object {
+		allColumns := func(name string, enabled bool, percentage float64, ids ...any) object {
 			return object{"feature_name": name, "enabled": enabled, "enabled_user_ids": append([]any{}, ids...), "disabled_user_ids": []any{},
 				"rollout_percentage": percentage, "seed": "", "notice": ""}
 		}
 		var want []event
-		expect := func(what string, more ...event) {
+		expect := func(change string, more ...event) {
 			t.Helper()
 			want = append(want, more...)
-			if diff := cmp.Diff(want, events(t, pool)); diff != "" {
-				t.Fatalf("after %s (-want +got)\n%s", what, diff)
+			if diff := cmp.Diff(want, selectEvents(t, pool)); diff != "" {
+				t.Fatalf("events after %s (-want +got)\n%s", change, diff)
 			}
 		}
-		expect("the migration", event{"automation", "insert", "migration", 1, object{}, full("automation", true, 0)})
+		expect("the migration", event{"automation", "insert", "migration", 1, object{}, allColumns("automation", true, 0)})
 
 		execute(t, pool, `UPDATE feature_flags SET rollout_percentage = 10 WHERE feature_name = 'automation'`)
 		expect("one column by hand", event{"automation", "update", "sql", 2, object{"rollout_percentage": 0.0}, object{"rollout_percentage": 10.0}})
@@ -102,7 +102,7 @@ func TestFlagAudit_RecordsWhatChanged(t *testing.T) {
 			object{"enabled_user_ids": []any{}, "notice": "", "seed": "", "enabled": true},
 			object{"enabled_user_ids": []any{1.0, "x"}, "notice": `say "hi"`, "seed": "s", "enabled": false}})
 
-		if err := as(t, pool, "actor", "ann", `UPDATE feature_flags SET disabled_user_ids = '["z"]' WHERE feature_name = 'automation'`); err != nil {
+		if err := executeWith(t, pool, "actor", "ann", `UPDATE feature_flags SET disabled_user_ids = '["z"]' WHERE feature_name = 'automation'`); err != nil {
 			t.Fatal(err)
 		}
 		expect("a change by an actor", event{"automation", "update", "ann", 4, object{"disabled_user_ids": []any{}}, object{"disabled_user_ids": []any{"z"}}})
@@ -112,36 +112,36 @@ func TestFlagAudit_RecordsWhatChanged(t *testing.T) {
 			object{"enabled": false, "notice": `say "hi"`}, object{"enabled": true, "notice": ""}})
 
 		execute(t, pool, `UPDATE feature_flags SET enabled = false, updated_by = 'bob', version = 99 WHERE feature_name = 'automation'`)
-		expect("a change that says who, and a version of its own", event{"automation", "update", "bob", 6, object{"enabled": true}, object{"enabled": false}})
+		expect("a change that sets updated_by and version", event{"automation", "update", "bob", 6, object{"enabled": true}, object{"enabled": false}})
 
 		execute(t, pool, `UPDATE feature_flags SET seed = '', updated_by = 'bob' WHERE feature_name = 'automation'`)
-		expect("another by the same hand", event{"automation", "update", "bob", 7, object{"seed": "s"}, object{"seed": ""}})
+		expect("another change with the same updated_by", event{"automation", "update", "bob", 7, object{"seed": "s"}, object{"seed": ""}})
 
 		execute(t, pool, `UPDATE feature_flags SET updated_by = 'eve' WHERE feature_name = 'automation'`, `UPDATE feature_flags SET seed = 't' WHERE feature_name = 'automation'`)
-		expect("one by nobody after a change that changed nothing", event{"automation", "update", "sql", 8, object{"seed": ""}, object{"seed": "t"}})
+		expect("a change without an actor after one of updated_by alone", event{"automation", "update", "sql", 8, object{"seed": ""}, object{"seed": "t"}})
 
 		execute(t, pool, `INSERT INTO feature_flags (feature_name, enabled, enabled_user_ids, version) VALUES ('other', true, '[7]', 12)`)
-		expect("an insert", event{"other", "insert", "sql", 1, object{}, full("other", true, 0, 7.0)})
+		expect("an insert", event{"other", "insert", "sql", 1, object{}, allColumns("other", true, 0, 7.0)})
 
 		execute(t, pool, `UPDATE feature_flags SET feature_name = 'third' WHERE feature_name = 'other'`)
 		expect("a new name", event{"third", "update", "sql", 2, object{"feature_name": "other"}, object{"feature_name": "third"}})
 
-		if err := as(t, pool, "actor", "cleo", `DELETE FROM feature_flags WHERE feature_name = 'third'`); err != nil {
+		if err := executeWith(t, pool, "actor", "cleo", `DELETE FROM feature_flags WHERE feature_name = 'third'`); err != nil {
 			t.Fatal(err)
 		}
-		expect("a delete", event{"third", "delete", "cleo", 2, full("third", true, 0, 7.0), object{}})
+		expect("a delete", event{"third", "delete", "cleo", 2, allColumns("third", true, 0, 7.0), object{}})
 
-		type state struct {
+		type flagState struct {
 			Version int64
 			By      string
 			At      sqldb.Time
 		}
-		s := list[state](t, pool, `SELECT version, updated_by AS by, updated_at AS at FROM feature_flags`)
+		s := selectRows[flagState](t, pool, `SELECT version, updated_by AS by, updated_at AS at FROM feature_flags`)
 		if len(s) != 1 || s[0].Version != 8 || !strings.HasPrefix(s[0].By, "sql") || time.Since(s[0].At.Time).Abs() > 20*time.Minute {
-			t.Errorf("the flag is at %+v", s)
+			t.Errorf("flags %+v, want one of version 8, changed by sql at the current time", s)
 		}
-		if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flag_events WHERE changed_by LIKE 'sql:%'`); n == 0 && !isLite(pool) {
-			t.Error("no event names the role")
+		if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flag_events WHERE changed_by LIKE 'sql:%'`); n == 0 && !isSQLite(pool) {
+			t.Error("no event has sql:ROLE in changed_by")
 		}
 	})
 }
@@ -160,17 +160,17 @@ func TestFlagAudit_IsAppendOnlyFor90Days(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		migrated(t, pool)
 		statements := []string{`UPDATE feature_flag_events SET changed_by = 'nobody'`, `DELETE FROM feature_flag_events`}
-		if !isLite(pool) {
-			// What anybody could set once.
+		if !isSQLite(pool) {
+			// This setting once allowed anybody to delete.
 			statements = append(statements, `TRUNCATE feature_flag_events`, `SET automation.cleanup = 'on'; DELETE FROM feature_flag_events`)
 		}
 		for _, s := range statements {
 			if _, err := pool.ExecContext(t.Context(), s); err == nil || !strings.Contains(err.Error(), "append-only") {
-				t.Errorf("%s: error %v, want that it is append-only", s, err)
+				t.Errorf("%s: error %v, want that of the append-only trigger", s, err)
 			}
 		}
 		day := func(age string) string {
-			if isLite(pool) {
+			if isSQLite(pool) {
 				return "strftime('%Y-%m-%d %H:%M:%f', 'now', '-" + age + "')"
 			}
 			return "now() - interval '" + age + "'"
@@ -179,11 +179,11 @@ func TestFlagAudit_IsAppendOnlyFor90Days(t *testing.T) {
 			execute(t, pool, `INSERT INTO feature_flag_events (feature_name, version, action, changed_at, changed_by, before, after)
 				VALUES ('`+age+`', 1, 'update', `+day(age)+`, 't', '{}', '{}')`)
 			if _, err := pool.ExecContext(t.Context(), `DELETE FROM feature_flag_events WHERE feature_name = '`+age+`'`); (err == nil) != allowed {
-				t.Errorf("a row of %s: error %v, want allowed %v", age, err, allowed)
+				t.Errorf("deleting a row of %s: error %v, want that it is allowed: %v", age, err, allowed)
 			}
 		}
 		if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flag_events`); n != 2 {
-			t.Errorf("%d events, want the flag's and the one of 89 days", n)
+			t.Errorf("%d events, want 2: that of the flag and that of 89 days", n)
 		}
 	})
 }
@@ -201,14 +201,14 @@ func TestFlagAudit_NotifiesListeners(t *testing.T) {
 	select {
 	case n := <-listener.Notify:
 		if n.Extra != "automation" {
-			t.Errorf("told of %q", n.Extra)
+			t.Errorf("notified of the update of flag %q, want automation", n.Extra)
 		}
 	case <-time.After(testTimeout):
-		t.Fatal("nothing was told")
+		t.Fatal("timed out waiting for a notification")
 	}
 	execute(t, pool, `DELETE FROM feature_flags WHERE feature_name = 'automation'`)
 	if n := <-listener.Notify; n.Extra != "automation" {
-		t.Errorf("told of %q", n.Extra)
+		t.Errorf("notified of the delete of flag %q, want automation", n.Extra)
 	}
 }
 
@@ -218,11 +218,11 @@ func TestFlagAudit_WorksFromAnotherSearchPath(t *testing.T) {
 	pool.SetMaxOpenConns(1)
 	execute(t, pool, `SET search_path = pg_catalog`, `UPDATE public.feature_flags SET enabled = false`, `RESET search_path`)
 	if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flag_events WHERE action = 'update'`); n != 1 {
-		t.Errorf("%d events, want 1", n)
+		t.Errorf("%d update events, want 1", n)
 	}
 }
 
-func TestConstraints_RefuseMalformedRows(t *testing.T) {
+func TestConstraints_RejectMalformedRows(t *testing.T) {
 	t.Parallel()
 	flag := func(column, value string) string {
 		return `UPDATE feature_flags SET ` + column + ` = ` + value + ` WHERE feature_name = 'automation'`
@@ -233,7 +233,7 @@ func TestConstraints_RefuseMalformedRows(t *testing.T) {
 		return `INSERT INTO automation_sessions (id, model_id, owner_id, user_id, created_at, next_at, state, duration` + more + `)
 			VALUES ('a', 'm', 'u', 'u', '2026-01-01 00:00:00.000', '2026-01-01 00:00:00.000', '` + state + `', ` + values + `)`
 	}
-	refused := []string{newFlag + `('', '[]')`, newFlag + `(NULL, '[]')`, newFlag + `('automation', '[]')`, newFlag + `('x', '{"a": 1}')`, newFlag + `('x', '[{}]')`,
+	rejected := []string{newFlag + `('', '[]')`, newFlag + `(NULL, '[]')`, newFlag + `('automation', '[]')`, newFlag + `('x', '{"a": 1}')`, newFlag + `('x', '[{}]')`,
 		flag("enabled", "NULL"),
 		newSettings + `('', true, 3600)`, newSettings + `(NULL, true, 3600)`, newSettings + `('u', true, 0)`, newSettings + `('u', true, -1)`,
 		newSettings + `('u', NULL, 3600)`, newSettings + `('u', true, NULL)`, newSettings + `('u', true, 'long')`,
@@ -242,10 +242,10 @@ func TestConstraints_RefuseMalformedRows(t *testing.T) {
 		session("open", ", session_id", "3600, '0x1'"),
 	}
 	for _, p := range []string{"-1", "-0.01", "100.01", "150", "'NaN'", "'Infinity'", "NULL", "'many'"} {
-		refused = append(refused, flag("rollout_percentage", p))
+		rejected = append(rejected, flag("rollout_percentage", p))
 	}
 	for _, ids := range []string{"NULL", "''", "'1, 2'", "'null'", "'7'", `'"7"'`, "'{}'", "'[1.5]'", "'[null]'", "'[true]'", `'[""]'`, "'[[1]]'", `'["a", 1'`} {
-		refused = append(refused, flag("enabled_user_ids", ids), flag("disabled_user_ids", ids))
+		rejected = append(rejected, flag("enabled_user_ids", ids), flag("disabled_user_ids", ids))
 	}
 	accepted := []string{newFlag + `('y', '[]')`, newSettings + `('u', true, 1)`,
 		session("opening", ", lease_token, lease_holder, lease_until", "3600, 't', 'h', '2026-01-01 00:00:00.000'")}
@@ -262,26 +262,27 @@ func TestConstraints_RefuseMalformedRows(t *testing.T) {
 			_, err := sqldb.Write(t.Context(), db, "try", func(tx *sqldb.Tx) (int, error) { return 0, tx.Script(statement) })
 			return err
 		}
-		before := state(t, pool)
-		for _, s := range refused {
+		before := auditJSON(t, pool)
+		for _, s := range rejected {
 			if err := try(s); !sqldb.IsConstraint(err) {
-				t.Errorf("%s: error %v, want a constraint's", s, err)
+				t.Errorf("%s: error %v, want that of a constraint", s, err)
 			}
 		}
-		if diff := cmp.Diff(before, state(t, pool)); diff != "" {
-			t.Errorf("(-before +after)\n%s", diff)
+		if diff := cmp.Diff(before, auditJSON(t, pool)); diff != "" {
+			t.Errorf("the audit after rejected statements (-before +after)\n%s", diff)
 		}
 		for _, s := range accepted {
 			if err := try(s); err != nil {
-				t.Errorf("%s: %v", s, err)
+				t.Errorf("%s: error %v, want none", s, err)
 			}
 		}
 	})
 }
 
-func state(t *testing.T, pool *sqlx.DB) string {
+// auditJSON returns all events of the audit.
+func auditJSON(t *testing.T, pool *sqlx.DB) string {
 	t.Helper()
-	b, err := json.Marshal(events(t, pool))
+	b, err := json.Marshal(selectEvents(t, pool))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,14 +16,14 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// Most tests wait for the server, so more run at once than there are cores.
+	// Most tests wait for the server, so more of them run at once than there are cores.
 	if err := flag.Set("test.parallel", "4"); err != nil {
 		panic(err)
 	}
 	goleak.VerifyTestMain(m)
 }
 
-// onBoth runs a test on each database, empty.
+// onBoth runs a test on an empty database of each kind.
 func onBoth(t *testing.T, test func(t *testing.T, pool *sqlx.DB)) {
 	t.Helper()
 	t.Run("postgres", func(t *testing.T) { test(t, postgres(t)) })
@@ -46,7 +46,7 @@ func sqlite(t *testing.T, file string) *sqlx.DB {
 	return pool
 }
 
-func isLite(pool *sqlx.DB) bool { return pool.DriverName() == "sqlite" }
+func isSQLite(pool *sqlx.DB) bool { return pool.DriverName() == "sqlite" }
 
 func migrated(t *testing.T, pool *sqlx.DB) *sqlx.DB {
 	t.Helper()
@@ -84,7 +84,7 @@ func execute(t *testing.T, pool *sqlx.DB, statements ...string) {
 	}
 }
 
-func list[T any](t *testing.T, pool *sqlx.DB, query string, args ...any) (rows []T) {
+func selectRows[T any](t *testing.T, pool *sqlx.DB, query string, args ...any) (rows []T) {
 	t.Helper()
 	if err := pool.SelectContext(t.Context(), &rows, query, args...); err != nil {
 		t.Fatalf("%s: %v", query, err)
@@ -100,13 +100,13 @@ func scalar[T any](t *testing.T, pool *sqlx.DB, query string, args ...any) (v T)
 	return v
 }
 
-// objects lists what is in a database but the list of migrations.
-func objects(t *testing.T, pool *sqlx.DB) []string {
+// listObjects returns all objects of a database except those of automation_schema_migrations.
+func listObjects(t *testing.T, pool *sqlx.DB) []string {
 	t.Helper()
-	if isLite(pool) {
-		return list[string](t, pool, `SELECT type || ' ' || name FROM sqlite_master WHERE tbl_name <> 'automation_schema_migrations' AND name NOT LIKE 'sqlite_%' ORDER BY 1`)
+	if isSQLite(pool) {
+		return selectRows[string](t, pool, `SELECT type || ' ' || name FROM sqlite_master WHERE tbl_name <> 'automation_schema_migrations' AND name NOT LIKE 'sqlite_%' ORDER BY 1`)
 	}
-	return list[string](t, pool, `SELECT 'relation ' || relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relname NOT LIKE 'automation_schema_migrations%'
+	return selectRows[string](t, pool, `SELECT 'relation ' || relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relname NOT LIKE 'automation_schema_migrations%'
 		UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
 		UNION ALL SELECT 'trigger ' || tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1`)
 }

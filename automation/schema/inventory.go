@@ -12,20 +12,20 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// expectedFiles list what the migrations create, one object a line. A test
+// expectedFiles list the objects that the migrations create, one per line. A test
 // compares them with a migrated database and rewrites them with -update.
 //
 //go:embed expected/*.txt
 var expectedFiles embed.FS
 
-// object is one thing that the migrations create. Definitions read differently
-// in the two databases; they are never compared with each other.
+// object is something that the migrations create. The two databases format definitions
+// differently, so a definition is compared only with one of the same database.
 type object struct {
-	Kind    string `db:"kind"` // table, column, key, check, index, trigger, function
-	Table   string `db:"tbl"`  // the table it belongs to, empty for tables and functions
-	Name    string `db:"name"` // of a key: its columns
-	Is      string `db:"def"`  // its definition, or the digest of one that has many lines
-	Default string `db:"dflt"` // of a column: what follows its type in ADD COLUMN
+	Kind       string `db:"kind"` // table, column, key, check, index, trigger, function
+	Table      string `db:"tbl"`  // the table it belongs to, empty for tables and functions
+	Name       string `db:"name"` // for a key: its columns
+	Definition string `db:"def"`  // or its digest, if it has several lines
+	Default    string `db:"dflt"` // for a column: its DEFAULT or GENERATED clause
 }
 
 func (o object) String() string {
@@ -38,8 +38,8 @@ func (o object) String() string {
 	return o.Kind + " " + o.Name
 }
 
-// group orders the listing so that it can be created from top to bottom:
-// functions, then tables with what belongs to them.
+// group returns the table by which the inventory is sorted. Functions have none and come
+// first, so that the objects can be created in this order.
 func (o object) group() string {
 	if o.Kind == "table" {
 		return o.Name
@@ -47,29 +47,31 @@ func (o object) group() string {
 	return o.Table
 }
 
-// create returns the statement that creates the object.
-func (o object) create(lite bool) string {
+// createStatement returns the statement that creates the object.
+func (o object) createStatement(sqlite bool) string {
 	switch o.Kind {
 	case "column":
-		kind := o.Is
-		if lite && o.Default == "" { // SQLite adds no NOT NULL without a default
+		kind := o.Definition
+		if sqlite && o.Default == "" { // SQLite cannot add a NOT NULL column without a default
 			kind = strings.TrimSuffix(kind, " NOT NULL")
 		}
 		return fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s %s%s;", o.Table, o.Name, kind, o.Default)
 	case "key":
 		return fmt.Sprintf("ALTER TABLE %s ADD UNIQUE (%s);", o.Table, o.Name)
 	case "check":
-		return fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT %s %s;", o.Table, o.Name, o.Is)
+		return fmt.Sprintf("ALTER TABLE %s ADD CONSTRAINT %s %s;", o.Table, o.Name, o.Definition)
 	}
-	if strings.HasPrefix(o.Is, digestPrefix) {
-		return embeddedStatement(lite, o.Kind, o.Name)
+	if strings.HasPrefix(o.Definition, digestPrefix) {
+		return embeddedStatement(sqlite, o.Kind, o.Name)
 	}
-	return o.Is + ";"
+	return o.Definition + ";"
 }
 
-// A definition of many lines is listed by its digest; the migrations have the text.
+// digestPrefix begins the digest that replaces a definition of several lines. The
+// migrations have the text.
 const digestPrefix = "sha256 "
 
+// digest returns a definition of one line as it is, and the digest of a longer one.
 func digest(definition string) string {
 	if !strings.Contains(definition, "\n") {
 		return definition
@@ -78,17 +80,18 @@ func digest(definition string) string {
 	return digestPrefix + hex.EncodeToString(sum[:8])
 }
 
-// embeddedStatement returns the newest migration's statement that creates a
-// function or a trigger.
-func embeddedStatement(lite bool, kind, name string) string {
-	for _, m := range slices.Backward(embedded(lite)) {
-		text, err := files.ReadFile(m.file(lite, "up"))
+// embeddedStatement returns the statement that creates a function or a trigger, from the
+// newest migration that has one.
+func embeddedStatement(sqlite bool, kind, name string) string {
+	for _, m := range slices.Backward(embedded(sqlite)) {
+		text, err := files.ReadFile(m.fileName(sqlite, "up"))
 		if err != nil {
-			panic(err) // embedded has just listed it
+			panic(err) // cannot happen: embedded has just listed the file
 		}
-		for _, s := range slices.Backward(statements(string(text))) {
-			if strings.Contains(s.text, "CREATE OR REPLACE FUNCTION "+name) && kind == "function" ||
-				strings.Contains(s.text, "CREATE TRIGGER IF NOT EXISTS "+name+" ") && kind == "trigger" {
+		for _, s := range slices.Backward(splitStatements(string(text))) {
+			isFunction := kind == "function" && strings.Contains(s.text, "CREATE OR REPLACE FUNCTION "+name)
+			isTrigger := kind == "trigger" && strings.Contains(s.text, "CREATE TRIGGER IF NOT EXISTS "+name+" ")
+			if isFunction || isTrigger {
 				return s.text
 			}
 		}
@@ -97,16 +100,16 @@ func embeddedStatement(lite bool, kind, name string) string {
 }
 
 // expected returns the objects that the migrations create.
-func expected(lite bool) []object {
-	text, err := expectedFiles.ReadFile("expected/" + dir(lite) + ".txt")
+func expected(sqlite bool) []object {
+	text, err := expectedFiles.ReadFile("expected/" + dir(sqlite) + ".txt")
 	if err != nil {
-		panic(err) // it is embedded
+		panic(err) // cannot happen: the file is embedded
 	}
 	var list []object
 	table := ""
 	for line := range strings.Lines(string(text)) {
 		subject, definition, _ := strings.Cut(strings.TrimSpace(line), ": ")
-		o := object{Is: definition}
+		o := object{Definition: definition}
 		o.Kind, o.Name, _ = strings.Cut(subject, " ")
 		switch {
 		case o.Kind == "table":
@@ -115,9 +118,9 @@ func expected(lite bool) []object {
 			o.Table = table
 		}
 		if o.Kind == "column" {
-			for _, word := range []string{" GENERATED ", " DEFAULT "} {
-				if i := strings.Index(definition, word); i >= 0 {
-					o.Is, o.Default = definition[:i], definition[i:]
+			for _, keyword := range []string{" GENERATED ", " DEFAULT "} {
+				if i := strings.Index(definition, keyword); i >= 0 {
+					o.Definition, o.Default = definition[:i], definition[i:]
 				}
 			}
 		}
@@ -126,7 +129,7 @@ func expected(lite bool) []object {
 	return list
 }
 
-// inventory lists the module's objects in the database, in a fixed order.
+// inventory returns the module's objects in the database, in a fixed order.
 func inventory(tx *sqldb.Tx) ([]object, error) {
 	query := postgresInventory
 	if tx.SQLite() {
@@ -135,7 +138,7 @@ func inventory(tx *sqldb.Tx) ([]object, error) {
 	var list []object
 	err := tx.Select(&list, query)
 	for i, o := range list {
-		list[i].Is = digest(strings.TrimSpace(o.Is))
+		list[i].Definition = digest(strings.TrimSpace(o.Definition))
 	}
 	order := []string{"table", "column", "key", "check", "index", "trigger"}
 	slices.SortStableFunc(list, func(a, b object) int {
@@ -144,21 +147,21 @@ func inventory(tx *sqldb.Tx) ([]object, error) {
 	return list, err
 }
 
-// The catalogues of the databases, read as objects.
+// These queries read the databases' catalogs as objects.
 
 const postgresInventory = `
 WITH tables AS (
 	SELECT oid, relname FROM pg_class WHERE relkind IN ('r', 'p') AND pg_table_is_visible(oid)
 		AND (relname LIKE 'automation\_%' OR relname LIKE 'feature\_flag%' OR relname = 'user_automation_settings')
 ), defaults AS (
-	SELECT adrelid, adnum, pg_get_expr(adbin, adrelid) AS is FROM pg_attrdef
+	SELECT adrelid, adnum, pg_get_expr(adbin, adrelid) AS expression FROM pg_attrdef
 ), objects AS (
 	SELECT 'table' AS kind, '' AS tbl, relname AS name, '' AS def, '' AS dflt FROM tables
 UNION ALL
 	SELECT 'column', t.relname, a.attname, format_type(a.atttypid, a.atttypmod) || CASE WHEN a.attnotnull THEN ' NOT NULL' ELSE '' END,
-		CASE WHEN a.attidentity <> '' THEN ' GENERATED ALWAYS AS IDENTITY' ELSE coalesce(' DEFAULT ' || d.is, '') END
+		CASE WHEN a.attidentity <> '' THEN ' GENERATED ALWAYS AS IDENTITY' ELSE coalesce(' DEFAULT ' || d.expression, '') END
 	FROM tables t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped LEFT JOIN defaults d ON d.adrelid = t.oid AND d.adnum = a.attnum
-UNION ALL -- whether it is called a constraint or an index, and how, is all the same
+UNION ALL -- a unique key may be a constraint or an index, of any name
 	SELECT DISTINCT 'key', t.relname, k.columns, '', ''
 	FROM tables t JOIN pg_index i ON i.indrelid = t.oid AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
 	CROSS JOIN LATERAL (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY n) AS columns
@@ -174,7 +177,7 @@ UNION ALL
 	FROM tables t JOIN pg_trigger g ON g.tgrelid = t.oid AND NOT g.tgisinternal
 UNION ALL
 	SELECT 'function', '', format('%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)),
-	-- The path is that of whoever made it.
+	-- A function has the search_path of the role that created it.
 		regexp_replace(pg_get_functiondef(p.oid), E'\n SET search_path TO [^\n]*', E'\n SET search_path FROM CURRENT'), ''
 	FROM pg_proc p
 	WHERE p.proname LIKE 'automation\_%' AND p.prokind = 'f' AND pg_function_is_visible(p.oid)

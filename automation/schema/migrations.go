@@ -18,23 +18,24 @@ import (
 var files embed.FS
 
 // Files returns the migrations as files for another tool, such as
-// golang-migrate's source iofs: postgres/NNNN_name.up.sql, .down.sql, and the
-// same below sqlite. Each records itself in automation_schema_migrations, so
+// golang-migrate's source iofs: postgres/NNNN_name.up.sql and .down.sql, and the
+// same below sqlite. Each file records itself in automation_schema_migrations, so
 // [Status], [Verify] and [Migrate] agree with the tool.
 func Files() fs.FS { return files }
 
-func dir(lite bool) string {
-	if lite {
+// dir returns the folder of a database's migrations.
+func dir(sqlite bool) string {
+	if sqlite {
 		return "sqlite"
 	}
 	return "postgres"
 }
 
-// embedded lists the embedded migrations, oldest first.
-func embedded(lite bool) []Migration {
-	names, err := fs.Glob(files, dir(lite)+"/*.up.sql")
+// embedded returns the embedded migrations, oldest first.
+func embedded(sqlite bool) []Migration {
+	names, err := fs.Glob(files, dir(sqlite)+"/*.up.sql")
 	if err != nil {
-		panic(err) // the pattern is ours
+		panic(err) // cannot happen: the pattern is constant and valid
 	}
 	list := make([]Migration, 0, len(names))
 	for _, name := range names {
@@ -49,21 +50,21 @@ func embedded(lite bool) []Migration {
 	return list
 }
 
-// file is the name of the migration's embedded file; direction is "up" or "down".
-func (m Migration) file(lite bool, direction string) string {
-	return fmt.Sprintf("%s/%04d_%s.%s.sql", dir(lite), m.Version, m.Name, direction)
+// fileName is the name of the migration's embedded fileName; direction is "up" or "down".
+func (m Migration) fileName(sqlite bool, direction string) string {
+	return fmt.Sprintf("%s/%04d_%s.%s.sql", dir(sqlite), m.Version, m.Name, direction)
 }
 
-// run executes a migration's file; direction is "up" or "down".
-func run(tx *sqldb.Tx, m Migration, direction string) error {
-	name := m.file(tx.SQLite(), direction)
+// runFile executes a migration's file; direction is "up" or "down".
+func runFile(tx *sqldb.Tx, m Migration, direction string) error {
+	name := m.fileName(tx.SQLite(), direction)
 	text, err := files.ReadFile(name)
 	if err != nil {
 		return err
 	}
-	for _, s := range statements(string(text)) {
-		there, err := hasColumn(tx, s.text)
-		if err == nil && !there {
+	for _, s := range splitStatements(string(text)) {
+		exists, err := hasColumn(tx, s.text)
+		if err == nil && !exists {
 			err = tx.Script(s.text)
 		}
 		if err != nil {
@@ -73,11 +74,11 @@ func run(tx *sqldb.Tx, m Migration, direction string) error {
 	return nil
 }
 
-// addColumn is the one statement of the files that SQLite cannot run twice: it
-// knows no ADD COLUMN IF NOT EXISTS.
+// addColumn matches the only statement of the files that SQLite cannot run twice: it
+// has no ADD COLUMN IF NOT EXISTS.
 var addColumn = regexp.MustCompile(`^ALTER TABLE (\w+) ADD COLUMN (\w+) `)
 
-// hasColumn reports whether a statement adds a column that SQLite has already.
+// hasColumn reports whether a statement adds a column that a SQLite table already has.
 func hasColumn(tx *sqldb.Tx, statement string) (bool, error) {
 	m := addColumn.FindStringSubmatch(statement)
 	if m == nil || !tx.SQLite() {
@@ -88,49 +89,50 @@ func hasColumn(tx *sqldb.Tx, statement string) (bool, error) {
 	return n > 0, err
 }
 
-// A statement of a file, and the line where it begins.
+// statement is a statement of a file.
 type statement struct {
-	line int
+	line int // on which it begins, from 1
 	text string
 }
 
-// A statement ends with a semicolon at the end of a line, but for those inside
-// $$ … $$ or a trigger's BEGIN … END.
+// The lines that begin and end the body of a trigger of SQLite.
 var (
-	opens  = regexp.MustCompile(`(?i)^BEGIN$`)
-	closes = regexp.MustCompile(`(?i)^END;$`)
+	triggerBegin = regexp.MustCompile(`(?i)^BEGIN$`)
+	triggerEnd   = regexp.MustCompile(`(?i)^END;$`)
 )
 
-// statements splits a file, because a driver may send only one at a time.
-func statements(text string) []statement {
+// splitStatements splits a file into its statements, because some drivers send only one at
+// a time. A statement ends with a semicolon at the end of a line, unless the semicolon is
+// inside $$ … $$ or a trigger's BEGIN … END.
+func splitStatements(text string) []statement {
 	var list []statement
-	var now strings.Builder
-	var quoted, trigger bool
-	begun := 0
+	var current strings.Builder
+	var inQuotes, inTrigger bool
+	firstLine := 0 // of the current statement; 0: between two statements
 	for i, line := range strings.SplitAfter(text, "\n") {
 		code, _, _ := strings.Cut(line, "--")
 		code = strings.TrimSpace(code)
-		if code == "" && begun == 0 {
-			continue // between two statements
+		if code == "" && firstLine == 0 {
+			continue
 		}
-		if begun == 0 {
-			begun = i + 1
+		if firstLine == 0 {
+			firstLine = i + 1
 		}
-		now.WriteString(line)
+		current.WriteString(line)
 		if strings.Count(code, "$$")%2 == 1 {
-			quoted = !quoted
+			inQuotes = !inQuotes
 		}
-		if !quoted {
-			trigger = (trigger || opens.MatchString(code)) && !closes.MatchString(code)
+		if !inQuotes {
+			inTrigger = (inTrigger || triggerBegin.MatchString(code)) && !triggerEnd.MatchString(code)
 		}
-		if !quoted && !trigger && strings.HasSuffix(code, ";") {
-			list = append(list, statement{begun, strings.TrimSpace(now.String())})
-			now.Reset()
-			begun = 0
+		if !inQuotes && !inTrigger && strings.HasSuffix(code, ";") {
+			list = append(list, statement{firstLine, strings.TrimSpace(current.String())})
+			current.Reset()
+			firstLine = 0
 		}
 	}
-	if begun > 0 { // the database says what is wrong with it
-		list = append(list, statement{begun, strings.TrimSpace(now.String())})
+	if firstLine > 0 { // the last statement has no semicolon; the database reports any error
+		list = append(list, statement{firstLine, strings.TrimSpace(current.String())})
 	}
 	return list
 }

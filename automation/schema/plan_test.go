@@ -13,7 +13,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
-func plan(t *testing.T, pool *sqlx.DB) schema.Plan {
+func makePlan(t *testing.T, pool *sqlx.DB) schema.Plan {
 	t.Helper()
 	p, err := schema.MakePlan(t.Context(), pool)
 	if err != nil {
@@ -22,15 +22,15 @@ func plan(t *testing.T, pool *sqlx.DB) schema.Plan {
 	return p
 }
 
-func TestMakePlan_SaysWhatMigrateDoes(t *testing.T) {
+func TestMakePlan_ReturnsWhatMigrateDoes(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
-		p := plan(t, pool)
+		p := makePlan(t, pool)
 		if p.Empty() || p.Repair || !slices.Contains(p.Create, "table automation_sessions") || len(p.Adopt)+len(p.Convert) != 0 {
-			t.Errorf("plan for an empty database: %+v", p)
+			t.Errorf("plan for an empty database: %+v, want that all objects are created and nothing adopted", p)
 		}
-		if left := objects(t, pool); len(left) != 0 {
-			t.Errorf("the plan created %q", left)
+		if created := listObjects(t, pool); len(created) != 0 {
+			t.Errorf("MakePlan created %q, want nothing", created)
 		}
 		applied := migrate(t, pool)
 		for i := range applied {
@@ -39,49 +39,49 @@ func TestMakePlan_SaysWhatMigrateDoes(t *testing.T) {
 		if diff := cmp.Diff(applied, p.Apply); diff != "" {
 			t.Errorf("(-applied +planned)\n%s", diff)
 		}
-		if p := plan(t, pool); !p.Empty() || len(p.Create)+len(p.Adopt)+len(p.Convert) != 0 {
-			t.Errorf("plan for a migrated database: %+v", p)
+		if p := makePlan(t, pool); !p.Empty() || len(p.Create)+len(p.Adopt)+len(p.Convert) != 0 {
+			t.Errorf("plan for a migrated database: %+v, want an empty one", p)
 		}
 	})
 }
 
-func TestMakePlan_NamesTheTablesOfTheHost(t *testing.T) {
+func TestMakePlan_ListsTheTablesOfTheHost(t *testing.T) {
 	t.Parallel()
 	pool := postgres(t)
-	execute(t, pool, hosts)
-	p := plan(t, pool)
+	execute(t, pool, hostTables)
+	p := makePlan(t, pool)
 	if diff := cmp.Diff([]string{"feature_flags", "user_automation_settings"}, p.Adopt); diff != "" {
-		t.Errorf("adopts (-want +got)\n%s", diff)
+		t.Errorf("Adopt (-want +got)\n%s", diff)
 	}
 	if len(p.Refuse) != 0 {
-		t.Errorf("refuses %q", p.Refuse)
+		t.Errorf("Refuse is %q, want none", p.Refuse)
 	}
 	want := []string{"column enabled of feature_flags: boolean becomes boolean NOT NULL", "column enabled_user_ids of feature_flags: text becomes jsonb NOT NULL"}
 	if diff := cmp.Diff(want, p.Convert); diff != "" {
-		t.Errorf("converts (-want +got)\n%s", diff)
+		t.Errorf("Convert (-want +got)\n%s", diff)
 	}
 	for _, o := range []string{"column deleted_at of user_automation_settings", "trigger automation_flag_changed of feature_flags"} {
 		if !slices.Contains(p.Create, o) {
-			t.Errorf("the plan does not create the %s: %q", o, p.Create)
+			t.Errorf("Create is %q, want it to contain %q", p.Create, o)
 		}
 	}
 }
 
-// Another tool took everything back, or somebody dropped a part, and the
-// migrations are still recorded.
-func TestMigrate_RepairsWhatIsMissing(t *testing.T) {
+// The migrations are recorded, but another tool has reverted them, or somebody has
+// dropped some of their objects.
+func TestMigrate_CreatesMissingObjectsAgain(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("migrates a database for every object of the schema")
 	}
 	for name, damage := range map[string]func(t *testing.T, pool *sqlx.DB){
 		"everything but the record": func(t *testing.T, pool *sqlx.DB) {
-			rows := list[struct {
+			rows := selectRows[struct {
 				Version int
 				Name    string
 			}](t, pool, `SELECT version, name FROM automation_schema_migrations`)
 			down(t, pool)
-			text := files(t, pool, "up")[0]
+			text := readFiles(t, pool, "up")[0]
 			create := text[strings.Index(text, "CREATE TABLE IF NOT EXISTS automation_schema_migrations"):]
 			execute(t, pool, create[:strings.Index(create, ";")])
 			for _, r := range rows {
@@ -109,19 +109,19 @@ func TestMigrate_RepairsWhatIsMissing(t *testing.T) {
 				if applied := migrate(t, pool); len(applied) != all {
 					t.Errorf("applied %v, want all migrations again", applied)
 				}
-				problems(t, pool, "")
+				wantProblems(t, pool, "")
 				if n := scalar[int](t, pool, `SELECT count(*) FROM user_automation_settings`); n != kept {
 					t.Errorf("%d settings, want %d", n, kept)
 				}
 				if applied := migrate(t, pool); len(applied) != 0 {
-					t.Errorf("applied %v once more", applied)
+					t.Errorf("the Migrate after the repair applied %v, want nothing", applied)
 				}
 			})
 		})
 	}
 }
 
-// The plan's own way back: the backup of before is restored over everything.
+// The deployment plan reverts everything by restoring the backup from before the migration.
 func TestMigrate_RepairsARestoredBackup(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("pg_restore"); err != nil {
@@ -129,9 +129,9 @@ func TestMigrate_RepairsARestoredBackup(t *testing.T) {
 	}
 	dsn := pgtest.Database(t)
 	pool := pgtest.Open(t, dsn)
-	execute(t, pool, hostsSettings, `CREATE TABLE feature_flags (feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids text)`,
+	execute(t, pool, hostSettings, `CREATE TABLE feature_flags (feature_name text PRIMARY KEY, enabled boolean, enabled_user_ids text)`,
 		`INSERT INTO feature_flags VALUES ('automation', true, '1,2')`)
-	before := append(description(t, pool, "feature_flags"), description(t, pool, "user_automation_settings")...)
+	before := append(describeTable(t, pool, "feature_flags"), describeTable(t, pool, "user_automation_settings")...)
 	dump := t.TempDir() + "/pre_automation_backup.dump"
 	if out, err := exec.CommandContext(t.Context(), "pg_dump", "--dbname", dsn, "-Fc", "-f", dump).CombinedOutput(); err != nil {
 		if strings.Contains(string(out), "server version mismatch") {
@@ -141,28 +141,28 @@ func TestMigrate_RepairsARestoredBackup(t *testing.T) {
 	}
 	migrate(t, pool)
 	execute(t, pool, `UPDATE feature_flags SET rollout_percentage = 50, enabled_user_ids = '[3]'`, `UPDATE user_automation_settings SET is_enabled = true`)
-	command(t, "pg_restore", "--dbname", dsn, "--clean", "--if-exists", dump)
-	if diff := cmp.Diff(before, append(description(t, pool, "feature_flags"), description(t, pool, "user_automation_settings")...)); diff != "" {
-		t.Fatalf("restored (-before +after)\n%s", diff)
+	runCommand(t, "pg_restore", "--dbname", dsn, "--clean", "--if-exists", dump)
+	if diff := cmp.Diff(before, append(describeTable(t, pool, "feature_flags"), describeTable(t, pool, "user_automation_settings")...)); diff != "" {
+		t.Fatalf("the tables after pg_restore (-before +after)\n%s", diff)
 	}
-	if p := plan(t, pool); !p.Repair || len(p.Adopt) != 2 {
+	if p := makePlan(t, pool); !p.Repair || len(p.Adopt) != 2 {
 		t.Errorf("plan %+v, want both tables adopted again", p)
 	}
 	if applied := migrate(t, pool); len(applied) == 0 {
-		t.Error("nothing was missing, it says")
+		t.Error("Migrate applied nothing after the restore, want all migrations")
 	}
-	problems(t, pool, "")
+	wantProblems(t, pool, "")
 	if ids := scalar[string](t, pool, `SELECT enabled_user_ids FROM feature_flags WHERE feature_name = 'automation'`); ids != `["1", "2"]` {
-		t.Errorf("the list is %s, want that of the backup", ids)
+		t.Errorf("enabled_user_ids is %s, want that of the backup", ids)
 	}
 	down(t, pool)
-	if diff := cmp.Diff(before, append(description(t, pool, "feature_flags"), description(t, pool, "user_automation_settings")...)); diff != "" {
-		t.Errorf("given back (-before +after)\n%s", diff)
+	if diff := cmp.Diff(before, append(describeTable(t, pool, "feature_flags"), describeTable(t, pool, "user_automation_settings")...)); diff != "" {
+		t.Errorf("the restored tables (-before +after)\n%s", diff)
 	}
 }
 
-// command runs a program that must succeed, and returns what it printed.
-func command(t *testing.T, name string, args ...string) string {
+// runCommand runs a program that must succeed, and returns what it printed.
+func runCommand(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
 	if err != nil {

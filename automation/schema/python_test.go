@@ -17,9 +17,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-// python returns Debian's interpreter, which has alembic, SQLAlchemy and
-// psycopg2. Without them the test is skipped, or fails where nothing may be
-// missing.
+// python returns Debian's interpreter, for which Debian packages alembic, SQLAlchemy and
+// psycopg2. Without them it skips the test, or fails it if
+// AUTOMATION_TEST_REQUIRE_POSTGRES is 1.
 func python(t *testing.T) string {
 	t.Helper()
 	const program = "/usr/bin/python3"
@@ -33,7 +33,7 @@ func python(t *testing.T) string {
 	return program
 }
 
-// pythonURL is a DSN in SQLAlchemy's form.
+// pythonURL returns a DSN in SQLAlchemy's format.
 func pythonURL(t *testing.T, dsn string) string {
 	t.Helper()
 	u, err := url.Parse(dsn)
@@ -49,14 +49,16 @@ func TestMigrate_LeavesSQLAlchemyWorking(t *testing.T) {
 	program := python(t)
 	dsn := pgtest.Database(t)
 	pool := pgtest.Open(t, dsn)
-	gateway := func(step string) string { return command(t, program, "testdata/gateway.py", pythonURL(t, dsn), step) }
+	gateway := func(step string) string {
+		return runCommand(t, program, "testdata/gateway.py", pythonURL(t, dsn), step)
+	}
 	gateway("create")
-	before := append(description(t, pool, "user_automation_settings"), description(t, pool, "feature_flags")...)
+	before := append(describeTable(t, pool, "user_automation_settings"), describeTable(t, pool, "feature_flags")...)
 	migrate(t, pool)
-	problems(t, pool, "")
+	wantProblems(t, pool, "")
 	store := newSettings(t, pool)
 	if one, err := store.Get(t.Context(), "1"); err != nil || !one.IsEnabled {
-		t.Errorf("user 1 has %+v, error %v", one, err)
+		t.Errorf("user 1 has the settings %+v, error %v; want automation on", one, err)
 	}
 	if _, err := store.Put(t.Context(), "5", settings.Values{SessionDuration: time.Hour}, settings.Always); err != nil {
 		t.Error(err)
@@ -66,18 +68,18 @@ func TestMigrate_LeavesSQLAlchemyWorking(t *testing.T) {
 		t.Errorf("the Python gateway next to the module (-want +got)\n%s", diff)
 	}
 	if three, err := store.Get(t.Context(), "3"); err != nil || !three.IsEnabled || time.Since(three.CreatedAt).Abs() > 20*time.Minute {
-		t.Errorf("what SQLAlchemy inserted reads as %+v, error %v", three, err)
+		t.Errorf("the settings that SQLAlchemy inserted are read as %+v, error %v; want on and the current time", three, err)
 	}
 	execute(t, pool, `DELETE FROM user_automation_settings WHERE user_id IN (3, 5)`, `INSERT INTO users (id, name) VALUES (1, 'user 1')`,
 		`INSERT INTO user_automation_settings (id, user_id, is_enabled, session_duration) VALUES (1, 1, true, 3600)`,
 		`UPDATE user_automation_settings SET created_at = NULL, updated_at = NULL`)
 	down(t, pool)
-	if diff := cmp.Diff(before, append(description(t, pool, "user_automation_settings"), description(t, pool, "feature_flags")...)); diff != "" {
-		t.Errorf("given back (-before +after)\n%s", diff)
+	if diff := cmp.Diff(before, append(describeTable(t, pool, "user_automation_settings"), describeTable(t, pool, "feature_flags")...)); diff != "" {
+		t.Errorf("the restored tables (-before +after)\n%s", diff)
 	}
 }
 
-// The revision of docs/runbook.md, in a project as `alembic init` makes it.
+// The test applies the revision of docs/runbook.md in a project that `alembic init` created.
 func TestMigrations_WorkAsAnAlembicRevision(t *testing.T) {
 	t.Parallel()
 	python(t)
@@ -122,22 +124,22 @@ func TestMigrations_WorkAsAnAlembicRevision(t *testing.T) {
 		"def upgrade(): op.execute('CREATE TABLE users (id integer PRIMARY KEY)')\ndef downgrade(): op.execute('DROP TABLE users')\n")
 	write("migrations/versions/0002_automation.py", strings.Replace(code, "<your last revision>", "users", 1))
 	for _, direction := range []string{"up", "down"} {
-		for i, text := range files(t, pool, direction) {
+		for i, text := range readFiles(t, pool, direction) {
 			write(fmt.Sprintf("migrations/automation/%04d.%s.sql", i, direction), text)
 		}
 	}
 	for range 2 {
 		alembic("upgrade", "head")
-		problems(t, pool, "")
+		wantProblems(t, pool, "")
 		if applied := migrate(t, pool); len(applied) != 0 {
-			t.Errorf("applied %v after alembic had", applied)
+			t.Errorf("Migrate after alembic applied %v, want nothing", applied)
 		}
 		alembic("downgrade", "users")
-		if left := objects(t, pool); !cmp.Equal(left, []string{"relation alembic_version", "relation alembic_version_pkc", "relation users", "relation users_pkey"}) {
-			t.Errorf("alembic's way back left %q", left)
+		if left := listObjects(t, pool); !cmp.Equal(left, []string{"relation alembic_version", "relation alembic_version_pkc", "relation users", "relation users_pkey"}) {
+			t.Errorf("after alembic downgrade the database has %q, want only alembic's table and users", left)
 		}
-		if p := plan(t, pool); len(p.Apply) == 0 {
-			t.Errorf("plan %+v after alembic's way back, want everything", p)
+		if p := makePlan(t, pool); len(p.Apply) == 0 {
+			t.Errorf("plan %+v after alembic downgrade, want all migrations", p)
 		}
 	}
 }

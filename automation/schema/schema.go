@@ -2,14 +2,14 @@
 // them.
 //
 // The migrations are plain SQL files, so any migration tool can apply them as
-// well. [Migrate] runs each in a transaction of its own under one lock: ten
-// replicas may call it at once at their start, and one killed in the middle
-// leaves nothing half done.
+// well. [Migrate] runs each in a transaction of its own under one lock: any number of
+// replicas may call it at once when they start, and a killed replica leaves no
+// migration half applied.
 //
 //	applied, err := schema.Migrate(ctx, db)
 //
-// On PostgreSQL a table feature_flags or user_automation_settings that the host
-// has already is adopted with its data, and given back by [Down].
+// On PostgreSQL, if the host already has a table feature_flags or
+// user_automation_settings, Migrate adopts it with its data. [Down] restores it.
 package schema
 
 import (
@@ -26,14 +26,14 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// ErrNewer says that the database has migrations that this binary does not
-// know, which is fine to run on (they only add) but not to migrate down from.
+// ErrNewer means that the database has migrations that this program does not
+// know. It can use such a database, because migrations only add, but not revert them.
 var ErrNewer = errors.New("the database is newer than this program")
 
-// ErrUnavailable says that the database could not be used; nothing was changed.
+// ErrUnavailable means that the database could not be used; nothing was changed.
 var ErrUnavailable = sqldb.ErrUnavailable
 
-// Migration is one step of the schema.
+// Migration is one version of the schema.
 type Migration struct {
 	Version   int       `json:"version"`
 	Name      string    `json:"name"`
@@ -41,23 +41,23 @@ type Migration struct {
 }
 
 const (
-	// timeout bounds one migration, waiting for another replica's included, and
-	// a look at the whole schema: no request waits for either.
+	// timeout limits one migration, including the wait for another replica, and one
+	// inspection of the whole schema. No request waits for either.
 	timeout = 2 * time.Minute
-	// lockTimeout bounds how long a migration waits for a table that others
-	// use: whoever comes after it waits as well.
+	// lockTimeout limits how long a migration waits to lock a table. While it waits,
+	// all later statements on the table wait, too.
 	lockTimeout = "5s"
 )
 
-// Migrate applies the migrations that are missing, in order, and returns what it
-// applied. Where all are recorded but objects of theirs are gone, as after
-// another tool's way back or a restored backup, it applies all of them again,
-// which changes nothing that exists. [MakePlan] reports beforehand what it would do.
+// Migrate applies the missing migrations in order, and returns those that it applied.
+// If all migrations are recorded but some of their objects are missing, it applies
+// all of them again, which changes no object that exists. Objects may be missing after
+// another tool has reverted the migrations or a backup was restored. [MakePlan] reports
+// beforehand what Migrate would do.
 //
-// It is safe to call from many processes at once and at every start: where
-// nothing is missing it only reads. Each migration takes at most two minutes,
-// waiting for another process included, and waits at most five seconds for a
-// table.
+// It is safe to call from many processes at once and at every start: if nothing is
+// missing, it only reads. Each migration takes at most two minutes, including the wait
+// for another process, and waits at most five seconds to lock a table.
 func Migrate(ctx context.Context, pool *sqlx.DB) ([]Migration, error) {
 	db := sqldb.New(pool, sqldb.Options{Timeout: timeout})
 	list, err := status(ctx, db)
@@ -69,35 +69,35 @@ func Migrate(ctx context.Context, pool *sqlx.DB) ([]Migration, error) {
 		if !m.AppliedAt.IsZero() {
 			continue
 		}
-		var did bool
-		did, err = step(ctx, db, "schema.migrate", func(tx *sqldb.Tx, have map[int]Migration) (bool, error) {
-			if is, ok := have[m.Version]; ok {
-				m = is
+		var changed bool
+		changed, err = runStep(ctx, db, "schema.migrate", func(tx *sqldb.Tx, have map[int]Migration) (bool, error) {
+			if other, ok := have[m.Version]; ok { // another process has applied it
+				m = other
 				return false, nil
 			}
-			if err := run(tx, m, "up"); err != nil {
+			if err := runFile(tx, m, "up"); err != nil {
 				return false, err
 			}
 			recorded, err := readApplied(tx)
 			if _, ok := recorded[m.Version]; !ok && err == nil {
-				err = fmt.Errorf("%s does not record itself in automation_schema_migrations", m.file(tx.SQLite(), "up"))
+				err = fmt.Errorf("%s does not record itself in automation_schema_migrations", m.fileName(tx.SQLite(), "up"))
 			}
 			m = recorded[m.Version]
 			return true, err
 		})
-		if did {
+		if changed {
 			applied = append(applied, m)
 		}
 	}
-	// A migration may fail because something of an older one is gone.
+	// A migration may fail because an object of an older one is missing.
 	incomplete := err != nil && slices.ContainsFunc(list, func(m Migration) bool { return !m.AppliedAt.IsZero() }) &&
 		!errors.Is(err, ErrUnavailable) && !errors.Is(err, sqldb.ErrOutcomeUnknown)
 	if err == nil || incomplete {
-		repaired, failed := repair(ctx, db, incomplete)
+		repaired, repairErr := repair(ctx, db, incomplete)
 		if repaired != nil {
 			applied, err = repaired, nil
 		}
-		err = cmp.Or(err, failed)
+		err = cmp.Or(err, repairErr)
 	}
 	if err != nil {
 		return applied, fmt.Errorf("schema: migrate: %w", hint(ctx, db, err))
@@ -105,15 +105,15 @@ func Migrate(ctx context.Context, pool *sqlx.DB) ([]Migration, error) {
 	return applied, nil
 }
 
-// Down takes back the last steps migrations, the newest first, and returns
-// what it took back. It deletes the data of the module's own tables; a table
-// that was adopted stays, as it was. Nothing is taken back of a migration that
-// this program does not know: ErrNewer.
+// Down reverts the given number of migrations, the newest first, and returns those
+// that it reverted. It deletes the data of the module's own tables. An adopted table
+// is kept and gets its original form back. If the newest migration is one that this
+// program does not know, Down changes nothing and returns ErrNewer.
 func Down(ctx context.Context, pool *sqlx.DB, steps int) ([]Migration, error) {
 	db := sqldb.New(pool, sqldb.Options{Timeout: timeout})
 	list, err := status(ctx, db)
-	ours := embedded(db.SQLite())
-	var undone []Migration
+	known := embedded(db.SQLite())
+	var reverted []Migration
 	for _, m := range slices.Backward(list) {
 		if err != nil || steps <= 0 {
 			break
@@ -122,35 +122,36 @@ func Down(ctx context.Context, pool *sqlx.DB, steps int) ([]Migration, error) {
 			continue
 		}
 		steps--
-		var did bool
-		did, err = step(ctx, db, "schema.down", func(tx *sqldb.Tx, have map[int]Migration) (bool, error) {
+		var changed bool
+		changed, err = runStep(ctx, db, "schema.down", func(tx *sqldb.Tx, have map[int]Migration) (bool, error) {
 			if _, ok := have[m.Version]; !ok {
 				return false, nil
 			}
 			newest := slices.Max(slices.Collect(maps.Keys(have)))
-			if newest != m.Version || !slices.ContainsFunc(ours, func(o Migration) bool { return o.Version == m.Version }) {
-				return false, fmt.Errorf("%w: migration %d is not among ours; take it back with the program that applied it", ErrNewer, newest)
+			isKnown := slices.ContainsFunc(known, func(k Migration) bool { return k.Version == m.Version })
+			if newest != m.Version || !isKnown {
+				return false, fmt.Errorf("%w: migration %d is unknown; revert it with the program that applied it", ErrNewer, newest)
 			}
-			return true, run(tx, m, "down")
+			return true, runFile(tx, m, "down")
 		})
-		if did {
+		if changed {
 			m.AppliedAt = time.Time{}
-			undone = append(undone, m)
+			reverted = append(reverted, m)
 		}
 	}
 	if err != nil {
-		return undone, fmt.Errorf("schema: down: %w", hint(ctx, db, err))
+		return reverted, fmt.Errorf("schema: down: %w", hint(ctx, db, err))
 	}
-	return undone, nil
+	return reverted, nil
 }
 
-// step runs one migration under the lock of all migrations, and reports whether
-// it changed something. have lists what is applied, so running a step again
-// after a COMMIT whose answer was lost does no harm.
-func step(ctx context.Context, db *sqldb.DB, name string, do func(tx *sqldb.Tx, have map[int]Migration) (bool, error)) (did bool, err error) {
+// runStep runs fn in a transaction under the lock of all migrations, and reports whether
+// it changed something. fn gets the applied migrations, so that it can run again after a
+// COMMIT whose reply was lost.
+func runStep(ctx context.Context, db *sqldb.DB, name string, fn func(tx *sqldb.Tx, have map[int]Migration) (bool, error)) (changed bool, err error) {
 	inDoubt := false
 	for range 3 {
-		did, err = sqldb.Write(ctx, db, name, func(tx *sqldb.Tx) (bool, error) {
+		changed, err = sqldb.Write(ctx, db, name, func(tx *sqldb.Tx) (bool, error) {
 			if err := tx.Lock("schema"); err != nil {
 				return false, fmt.Errorf("another process is migrating: %w", err)
 			}
@@ -163,14 +164,14 @@ func step(ctx context.Context, db *sqldb.DB, name string, do func(tx *sqldb.Tx, 
 			if err != nil {
 				return false, err
 			}
-			return do(tx, have)
+			return fn(tx, have)
 		})
 		if !errors.Is(err, sqldb.ErrOutcomeUnknown) {
 			break
 		}
 		inDoubt = true
 	}
-	return err == nil && (did || inDoubt), err
+	return err == nil && (changed || inDoubt), err
 }
 
 // Status lists all migrations that this program or the database knows, oldest
@@ -228,19 +229,19 @@ func readApplied(tx *sqldb.Tx) (map[int]Migration, error) {
 
 // hint adds to an error what an operator can do about it.
 func hint(ctx context.Context, db *sqldb.DB, err error) error {
-	const ask = `SELECT quote_ident(current_user) AS role, quote_ident(coalesce(current_schema(), 'public')) AS schema`
+	const query = `SELECT quote_ident(current_user) AS role, quote_ident(coalesce(current_schema(), 'public')) AS schema`
 	switch sqldb.SQLState(err) {
 	case "42501", "3F000": // no privilege, no schema
-		type who struct{ Role, Schema string }
-		w, unknown := sqldb.Read(ctx, db, "schema.who", func(tx *sqldb.Tx) (w who, err error) { return w, tx.Get(&w, ask) })
-		if unknown != nil {
+		type names struct{ Role, Schema string }
+		n, queryErr := sqldb.Read(ctx, db, "schema.who", func(tx *sqldb.Tx) (n names, err error) { return n, tx.Get(&n, query) })
+		if queryErr != nil {
 			return err
 		}
-		return fmt.Errorf("%w; migrate as the role that owns the tables, or let its owner run "+
-			"GRANT USAGE, CREATE ON SCHEMA %[2]s TO %[3]s; to read the state alone, GRANT SELECT ON automation_schema_migrations TO %[3]s is enough",
-			err, w.Schema, w.Role)
+		return fmt.Errorf("%w; migrate as the role that owns the tables, or let the schema's owner run "+
+			"GRANT USAGE, CREATE ON SCHEMA %[2]s TO %[3]s; to read the state, GRANT SELECT ON automation_schema_migrations TO %[3]s is enough",
+			err, n.Schema, n.Role)
 	case "55P03":
-		return fmt.Errorf("%w; a table is in use by a long transaction: try again, or find it in pg_stat_activity; nothing was changed", err)
+		return fmt.Errorf("%w; a long transaction is using a table: try again, or find the transaction in pg_stat_activity; nothing was changed", err)
 	}
 	if h := sqldb.Hint(err); h != "" {
 		return fmt.Errorf("%w; %s", err, h)

@@ -21,21 +21,21 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
-func TestMigrate_GoesUpAndDownAndUp(t *testing.T) {
+func TestMigrate_RunsUpDownAndUpAgain(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		for range 2 {
-			if n := recorded(t, pool); n != 0 {
-				t.Errorf("%d migrations are recorded before", n)
+			if n := countRecorded(t, pool); n != 0 {
+				t.Errorf("%d migrations are recorded before Migrate, want 0", n)
 			}
 			applied := migrate(t, pool)
 			if len(applied) == 0 || applied[0].Version != 1 || applied[0].Name != "automation" {
-				t.Errorf("applied %v", applied)
+				t.Errorf("applied %v, want all migrations beginning with 1, automation", applied)
 			}
-			if applied := migrate(t, pool); len(applied) != 0 {
-				t.Errorf("applied %v again", applied)
+			if again := migrate(t, pool); len(again) != 0 {
+				t.Errorf("the second Migrate applied %v, want nothing", again)
 			}
-			if n := recorded(t, pool); n != len(applied) {
+			if n := countRecorded(t, pool); n != len(applied) {
 				t.Errorf("%d migrations are recorded, want %d", n, len(applied))
 			}
 			status, err := schema.Status(t.Context(), pool)
@@ -43,17 +43,17 @@ func TestMigrate_GoesUpAndDownAndUp(t *testing.T) {
 				t.Errorf("status %v, error %v: (-applied +status)\n%s", status, err, diff)
 			}
 			if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flags WHERE feature_name = 'automation' AND enabled AND rollout_percentage = 0`); n != 1 {
-				t.Error("the flag is not there, or somebody is in")
+				t.Error("the flag automation is missing, off, or not at 0 %")
 			}
-			undone, err := schema.Down(t.Context(), pool, 99)
-			if err != nil || len(undone) != len(applied) || undone[len(undone)-1].Version != 1 || !undone[0].AppliedAt.IsZero() {
-				t.Errorf("undone %v, error %v", undone, err)
+			reverted, err := schema.Down(t.Context(), pool, 99)
+			if err != nil || len(reverted) != len(applied) || reverted[len(reverted)-1].Version != 1 || !reverted[0].AppliedAt.IsZero() {
+				t.Errorf("reverted %v, error %v; want all migrations, the last one first", reverted, err)
 			}
-			if left := objects(t, pool); len(left) != 0 {
-				t.Errorf("left behind: %q", left)
+			if left := listObjects(t, pool); len(left) != 0 {
+				t.Errorf("objects %q are left after Down, want none", left)
 			}
-			if undone, err := schema.Down(t.Context(), pool, 1); err != nil || len(undone) != 0 {
-				t.Errorf("undone %v, error %v where nothing is", undone, err)
+			if reverted, err := schema.Down(t.Context(), pool, 1); err != nil || len(reverted) != 0 {
+				t.Errorf("Down of an empty database reverted %v, error %v; want nothing", reverted, err)
 			}
 		}
 	})
@@ -64,15 +64,15 @@ func TestStatus_ChangesNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		status, err := schema.Status(t.Context(), pool)
 		if err != nil || len(status) == 0 {
-			t.Errorf("status %v, error %v", status, err)
+			t.Errorf("status %v, error %v; want all migrations", status, err)
 		}
 		for _, m := range status {
 			if !m.AppliedAt.IsZero() {
-				t.Errorf("%v is said to be applied", m)
+				t.Errorf("migration %v has a time of application, want none", m)
 			}
 		}
-		if left := objects(t, pool); len(left) != 0 {
-			t.Errorf("made %q", left)
+		if created := listObjects(t, pool); len(created) != 0 {
+			t.Errorf("Status created %q, want nothing", created)
 		}
 	})
 }
@@ -89,8 +89,8 @@ func TestDown_DropsTablesWithData(t *testing.T) {
 			`INSERT INTO automation_sessions (id, model_id, owner_id, user_id, duration, state, created_at, next_at)
 				VALUES ('a', 'm', 'alice', 'alice', 3600, 'opening', '2026-01-01 00:00:00.000', '2026-01-01 00:00:00.000')`)
 		down(t, pool)
-		if left := objects(t, pool); len(left) != 0 {
-			t.Errorf("left behind: %q", left)
+		if left := listObjects(t, pool); len(left) != 0 {
+			t.Errorf("objects %q are left after Down, want none", left)
 		}
 		migrate(t, pool)
 	})
@@ -101,19 +101,19 @@ func TestMigrations_MayBeAppliedTwice(t *testing.T) {
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		migrate(t, pool)
 		execute(t, pool, `UPDATE feature_flags SET rollout_percentage = 10 WHERE feature_name = 'automation'`, `DELETE FROM automation_schema_migrations`)
-		before := objects(t, pool)
+		before := listObjects(t, pool)
 		if applied := migrate(t, pool); len(applied) == 0 {
-			t.Error("applied nothing")
+			t.Error("Migrate applied nothing, want all migrations")
 		}
-		if diff := cmp.Diff(before, objects(t, pool)); diff != "" {
-			t.Errorf("(-before +after)\n%s", diff)
+		if diff := cmp.Diff(before, listObjects(t, pool)); diff != "" {
+			t.Errorf("objects (-before +after)\n%s", diff)
 		}
 		if n := scalar[int](t, pool, `SELECT count(*) FROM feature_flags WHERE rollout_percentage = 10 AND version = 2`); n != 1 {
-			t.Error("the data has changed")
+			t.Error("applying the migrations again changed the flag")
 		}
 		down(t, pool)
-		if left := objects(t, pool); len(left) != 0 {
-			t.Errorf("left behind: %q", left)
+		if left := listObjects(t, pool); len(left) != 0 {
+			t.Errorf("objects %q are left after Down, want none", left)
 		}
 	})
 }
@@ -157,7 +157,7 @@ func TestMigrate_RunsInTenReplicasAtOnce(t *testing.T) {
 			wait.Wait()
 			slices.SortFunc(applied, func(a, b schema.Migration) int { return a.Version - b.Version })
 			if status, err := schema.Status(t.Context(), next()); err != nil || !cmp.Equal(applied, status) {
-				t.Errorf("applied %v, want each of %v once (%v)", applied, status, err)
+				t.Errorf("applied %v, status %v, error %v; want each migration applied once", applied, status, err)
 			}
 			if n := scalar[int](t, next(), `SELECT count(*) FROM feature_flags`); n != 1 {
 				t.Errorf("%d flags, want 1", n)
@@ -166,64 +166,65 @@ func TestMigrate_RunsInTenReplicasAtOnce(t *testing.T) {
 	}
 }
 
-func TestMigrate_LeavesNothingHalfDoneWhereverItDies(t *testing.T) {
+func TestMigrate_LeavesNoMigrationHalfApplied(t *testing.T) {
 	t.Parallel()
-	for way, run := range map[string]func(context.Context, *sqlx.DB) error{
+	for direction, run := range map[string]func(context.Context, *sqlx.DB) error{
 		"up":   func(ctx context.Context, pool *sqlx.DB) error { _, err := schema.Migrate(ctx, pool); return err },
 		"down": func(ctx context.Context, pool *sqlx.DB) error { _, err := schema.Down(ctx, pool, 99); return err },
 	} {
-		t.Run(way, func(t *testing.T) {
+		t.Run(direction, func(t *testing.T) {
 			t.Parallel()
 			dsn := pgtest.Database(t)
 			direct := pgtest.Open(t, dsn)
 			steps := len(migrate(t, direct))
-			states := make([][]string, steps+1) // what there is with so many migrations applied
+			states := make([][]string, steps+1) // the objects by the number of applied migrations
 			for n := steps; n > 0; n-- {
-				states[n] = objects(t, direct)
+				states[n] = listObjects(t, direct)
 				if _, err := schema.Down(t.Context(), direct, 1); err != nil {
 					t.Fatal(err)
 				}
 			}
-			begins, ends := 0, steps
-			if way == "down" {
+			first, last := 0, steps
+			if direction == "down" {
 				migrate(t, direct)
-				begins, ends = steps, 0
+				first, last = steps, 0
 			}
-			// Each run dies after one more reply than the last, within the same
-			// migration; once that is applied, the next begins at the first reply again.
+			// Each run loses its connection one reply later than the run before, until its
+			// migration is applied. The next run then starts at the first reply again.
 			runs := 0
-			for n, dies := begins, 1; ; dies++ {
+			for n, lost := first, 1; ; lost++ {
 				proxy := pgtest.NewProxy(t, dsn)
 				pool := pgtest.Open(t, proxy.DSN())
 				ctx, cancel := context.WithCancel(t.Context())
 				var replies atomic.Int64
 				proxy.LoseReplies(func(string) bool {
-					if replies.Add(1) != int64(dies) {
+					if replies.Add(1) != int64(lost) {
 						return false
 					}
-					cancel() // so that nobody tries again
+					cancel() // prevents another attempt
 					return true
 				})
 				err := run(ctx, pool)
 				cancel()
 				runs++
-				if replies.Load() < int64(dies) {
-					if err != nil || recorded(t, direct) != ends || runs < 4*steps {
-						t.Errorf("error %v after %d replies of run %d, with %d migrations applied", err, replies.Load(), runs, recorded(t, direct))
+				if replies.Load() < int64(lost) {
+					if err != nil || countRecorded(t, direct) != last || runs < 4*steps {
+						t.Errorf("error %v after %d replies of run %d, with %d migrations applied; want no error, %d applied and at least %d runs",
+							err, replies.Load(), runs, countRecorded(t, direct), last, 4*steps)
 					}
 					return
 				}
 				if err == nil {
-					t.Errorf("died after reply %d without an error", dies)
+					t.Errorf("no error although reply %d was lost", lost)
 				}
-				// The server rolls back when it notices that its client has gone.
-				until(t, func() (string, bool) {
-					now := recorded(t, direct)
-					diff := cmp.Diff(states[now], objects(t, direct))
+				// The server rolls back when it notices that its client has disconnected.
+				waitFor(t, func() (string, bool) {
+					now := countRecorded(t, direct)
+					diff := cmp.Diff(states[now], listObjects(t, direct))
 					if diff == "" && now != n {
-						n, dies = now, 0
+						n, lost = now, 0
 					}
-					return fmt.Sprintf("died after reply %d, with %d migrations applied: (-want +got)\n%s", dies, now, diff), diff == ""
+					return fmt.Sprintf("objects after reply %d was lost, with %d migrations applied (-want +got)\n%s", lost, now, diff), diff == ""
 				})
 				_ = pool.Close()
 			}
@@ -231,12 +232,12 @@ func TestMigrate_LeavesNothingHalfDoneWhereverItDies(t *testing.T) {
 	}
 }
 
-// files returns the texts of a database's migrations in one direction, oldest
-// first, as another tool reads them.
-func files(t *testing.T, pool *sqlx.DB, direction string) (texts []string) {
+// readFiles returns the texts of a database's migrations in one direction, oldest
+// first. Like another tool it reads them from the folder.
+func readFiles(t *testing.T, pool *sqlx.DB, direction string) (texts []string) {
 	t.Helper()
 	dir := "postgres"
-	if isLite(pool) {
+	if isSQLite(pool) {
 		dir = "sqlite"
 	}
 	names, err := filepath.Glob(filepath.Join(dir, "*."+direction+".sql"))
@@ -253,33 +254,33 @@ func files(t *testing.T, pool *sqlx.DB, direction string) (texts []string) {
 	return texts
 }
 
-func TestMigrations_RecordThemselvesWhicheverToolAppliesThem(t *testing.T) {
+func TestMigrations_RecordThemselvesInAnyTool(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
-		up, down := files(t, pool, "up"), files(t, pool, "down")
+		up, down := readFiles(t, pool, "up"), readFiles(t, pool, "down")
 		for range 2 {
 			for i, text := range up {
-				if n := recorded(t, pool); n != i {
+				if n := countRecorded(t, pool); n != i {
 					t.Errorf("%d migrations are recorded, want %d", n, i)
 				}
 				execute(t, pool, text)
 			}
 			if applied := migrate(t, pool); len(applied) != 0 {
-				t.Errorf("applied %v again", applied)
+				t.Errorf("Migrate applied %v, want nothing", applied)
 			}
-			problems(t, pool, "")
+			wantProblems(t, pool, "")
 			for i, text := range slices.Backward(down) {
 				execute(t, pool, text)
-				if n := recorded(t, pool); n != i {
-					t.Errorf("%d migrations are recorded on the way back, want %d", n, i)
+				if n := countRecorded(t, pool); n != i {
+					t.Errorf("%d migrations are recorded after reverting migration %d, want %d", n, i+1, i)
 				}
 			}
 		}
 	})
 }
 
-// recorded counts the migrations that are recorded as applied.
-func recorded(t *testing.T, pool *sqlx.DB) (n int) {
+// countRecorded counts the migrations that are countRecorded as applied.
+func countRecorded(t *testing.T, pool *sqlx.DB) (n int) {
 	t.Helper()
 	status, err := schema.Status(t.Context(), pool)
 	if err != nil {
@@ -293,26 +294,27 @@ func recorded(t *testing.T, pool *sqlx.DB) (n int) {
 	return n
 }
 
-// testTimeout bounds how long a test waits for what must happen. Nothing is
-// measured by it: a machine at a load of 50 must stay within it.
+// testTimeout limits how long a test waits for something that must happen. It is long
+// enough for a machine at a load of 50.
 const testTimeout = 5 * time.Minute
 
-// until waits for what another process is about to do.
-func until(t *testing.T, ok func() (string, bool)) {
+// waitFor waits until condition is true. The test fails with the condition's last message
+// if that takes too long.
+func waitFor(t *testing.T, condition func() (message string, ok bool)) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		complaint, done := ok()
-		if done {
+		message, ok := condition()
+		if ok {
 			return
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatal(complaint)
+			t.Fatal("timed out: " + message)
 		}
 	}
 }
@@ -331,35 +333,35 @@ func TestMigrate_SurvivesALostConnection(t *testing.T) {
 				return got == tag && seen == n
 			})
 			if applied := migrate(t, pgtest.Open(t, proxy.DSN())); len(applied) == 0 || applied[0].Version != 1 || applied[0].AppliedAt.IsZero() || proxy.Lost() != 1 {
-				t.Errorf("applied %v with %d replies lost, want all migrations and 1", applied, proxy.Lost())
+				t.Errorf("applied %v with %d replies lost; want all migrations, 1", applied, proxy.Lost())
 			}
 			if applied := migrate(t, pgtest.Open(t, dsn)); len(applied) != 0 {
-				t.Errorf("applied %v again", applied)
+				t.Errorf("the second Migrate applied %v, want nothing", applied)
 			}
 		})
 	}
 }
 
-func TestMigrate_LeavesANewerDatabaseAlone(t *testing.T) {
+func TestMigrate_ChangesNothingInANewerDatabase(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		migrate(t, pool)
 		execute(t, pool, `INSERT INTO automation_schema_migrations (version, name, applied_at) VALUES (4711, 'future', '2030-01-02 03:04:05.000')`)
 		if applied := migrate(t, pool); len(applied) != 0 {
-			t.Errorf("applied %v", applied)
+			t.Errorf("applied %v, want nothing", applied)
 		}
 		status, err := schema.Status(t.Context(), pool)
 		if err != nil || len(status) < 2 || status[len(status)-1].Name != "future" || status[len(status)-1].AppliedAt.Year() != 2030 {
-			t.Errorf("status %v, error %v", status, err)
+			t.Errorf("status %v, error %v; want the unknown migration last", status, err)
 		}
-		undone, err := schema.Down(t.Context(), pool, 1)
-		if !errors.Is(err, schema.ErrNewer) || !strings.Contains(err.Error(), "4711") || len(undone) != 0 {
-			t.Errorf("undone %v, error %v; want ErrNewer", undone, err)
+		reverted, err := schema.Down(t.Context(), pool, 1)
+		if !errors.Is(err, schema.ErrNewer) || !strings.Contains(err.Error(), "4711") || len(reverted) != 0 {
+			t.Errorf("reverted %v, error %v; want nothing, ErrNewer with 4711", reverted, err)
 		}
 	})
 }
 
-func TestMigrate_TellsARoleWithoutRightsWhatToRun(t *testing.T) {
+func TestMigrate_NamesTheGrantsThatARoleLacks(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.Start(t, pgtest.Options{})
 	dsn := cluster.Database(t)
@@ -374,20 +376,20 @@ func TestMigrate_TellsARoleWithoutRightsWhatToRun(t *testing.T) {
 	_, err = schema.Migrate(t.Context(), pool)
 	const grant = `GRANT USAGE, CREATE ON SCHEMA public TO "gateway-app"`
 	if err == nil || !strings.Contains(err.Error(), grant) {
-		t.Fatalf("error %v, want it to say %s", err, grant)
+		t.Fatalf("error %v, want one that contains %s", err, grant)
 	}
-	t.Run("and needs no right where nothing is missing", func(t *testing.T) {
+	t.Run("a migrated database needs only SELECT", func(t *testing.T) {
 		migrate(t, owner)
 		if _, err := schema.Status(t.Context(), pool); err == nil || !strings.Contains(err.Error(), `GRANT SELECT ON automation_schema_migrations TO "gateway-app"`) {
-			t.Errorf("error %v, want the right that is missing", err)
+			t.Errorf("error %v, want one that contains the missing GRANT SELECT", err)
 		}
 		execute(t, owner, `GRANT SELECT ON automation_schema_migrations TO "gateway-app"`)
 		if applied, err := schema.Migrate(t.Context(), pool); err != nil || len(applied) != 0 {
-			t.Errorf("applied %v, error %v", applied, err)
+			t.Errorf("applied %v, error %v; want nothing", applied, err)
 		}
 		down(t, owner)
 	})
-	t.Run("and is served by what it was told", func(t *testing.T) {
+	t.Run("the named grants are sufficient", func(t *testing.T) {
 		execute(t, owner, grant)
 		migrate(t, pool)
 	})
@@ -409,8 +411,8 @@ func TestMigrate_GivesUpOnATableInUse(t *testing.T) {
 	if _, err := tx.ExecContext(t.Context(), `SELECT * FROM feature_flags`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := schema.Migrate(t.Context(), pool); err == nil || !strings.Contains(err.Error(), "in use") {
-		t.Errorf("error %v, want it to say that the table is in use", err)
+	if _, err := schema.Migrate(t.Context(), pool); err == nil || !strings.Contains(err.Error(), "is using a table") {
+		t.Errorf("error %v, want one that says that a transaction is using a table", err)
 	}
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
@@ -421,12 +423,12 @@ func TestMigrate_GivesUpOnATableInUse(t *testing.T) {
 func TestMigrate_ReportsAnUnavailableDatabase(t *testing.T) {
 	t.Parallel()
 	pool := sqlite(t, filepath.Join(t.TempDir(), "no", "such", "dir", "a.db"))
-	_, migrating := schema.Migrate(t.Context(), pool)
-	_, undoing := schema.Down(t.Context(), pool, 1)
-	_, reading := schema.Status(t.Context(), pool)
-	for _, err := range []error{migrating, undoing, reading} {
+	_, migrateErr := schema.Migrate(t.Context(), pool)
+	_, downErr := schema.Down(t.Context(), pool, 1)
+	_, statusErr := schema.Status(t.Context(), pool)
+	for name, err := range map[string]error{"Migrate": migrateErr, "Down": downErr, "Status": statusErr} {
 		if !errors.Is(err, schema.ErrUnavailable) {
-			t.Errorf("error %v, want ErrUnavailable", err)
+			t.Errorf("%s: error %v, want ErrUnavailable", name, err)
 		}
 	}
 }

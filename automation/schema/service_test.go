@@ -18,17 +18,18 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-// All that the module does with its tables, in the rights of deploy/grants.sql.
+// The test uses every part of the module with a role that has only the privileges of
+// deploy/grants.sql.
 func TestGrants_SufficeForTheService(t *testing.T) {
 	t.Parallel()
-	owner, pool := service(t)
+	owner, pool := serviceRole(t)
 	execute(t, owner, `INSERT INTO feature_flag_events (feature_name, version, action, changed_at, changed_by, before, after)
 		VALUES ('automation', 1, 'update', now() - interval '2 years', 't', '{}', '{}')`)
 	db := sqldb.New(pool, sqldb.Options{})
-	check := func(what string, err error) {
+	check := func(operation string, err error) {
 		t.Helper()
 		if err != nil {
-			t.Errorf("%s: %v", what, err)
+			t.Errorf("%s: %v", operation, err)
 		}
 	}
 
@@ -39,7 +40,7 @@ func TestGrants_SufficeForTheService(t *testing.T) {
 	_, err = store.Delete(t.Context(), "7", settings.Always)
 	check("delete", err)
 	_, _, err = store.OptInCounts(t.Context())
-	check("adopters", err)
+	check("opt-in counts", err)
 	check("erase", store.EraseUser(t.Context(), "7"))
 
 	_, err = flags.NewStore(pool, flags.StoreOptions{}).Update(t.Context(), "automation", flags.Change{Percentage: new(10 * flags.Percent)}, "t", 0)
@@ -56,7 +57,7 @@ func TestGrants_SufficeForTheService(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- m.Run(ctx) }()
-	until(t, func() (string, bool) {
+	waitFor(t, func() (string, bool) {
 		claim, err := m.Acquire(t.Context(), session.Request{UserID: "7", ModelID: proxyroutertest.ModelID("llama"), Duration: time.Hour})
 		if err != nil {
 			return err.Error(), false
@@ -92,7 +93,7 @@ func TestGrants_SufficeForTheService(t *testing.T) {
 	r, err := cleaner.Pass(t.Context(), false)
 	check("clean-up", err)
 	if r.Total() != 2 {
-		t.Errorf("the clean-up removed %+v, want a session and an event", r)
+		t.Errorf("the clean-up removed %+v, want one session and one event", r)
 	}
 	migrate(t, pool)
 }
