@@ -24,10 +24,10 @@ type app struct {
 
 	database, actor string
 	json            bool
-	parsed          bool // the command line made sense
+	parsed          bool // cobra has accepted the command line
 
-	// isTerminal reports whether a stream is one, where somebody can be asked and
-	// lines can be drawn again.
+	// isTerminal reports whether a stream is a terminal, on which the command can ask
+	// for confirmation and redraw lines.
 	isTerminal func(stream any) bool
 }
 
@@ -37,29 +37,29 @@ func isTerminal(stream any) bool {
 	if !ok {
 		return false
 	}
-	is, err := f.Stat()
-	return err == nil && is.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb"
 }
 
-// open opens the database. Only migrate up creates a SQLite file.
+// open opens the database. It creates a SQLite file only if create is true.
 func (a *app) open(create bool) (*sqlx.DB, error) {
-	where := cmp.Or(a.database, a.getenv("DATABASE_URL"))
-	if where == "" {
-		return nil, usage(fmt.Errorf("no database: set DATABASE_URL, or say --database postgres://… or sqlite:PATH"))
+	databaseURL := cmp.Or(a.database, a.getenv("DATABASE_URL"))
+	if databaseURL == "" {
+		return nil, usage(fmt.Errorf("no database: set DATABASE_URL or --database to postgres://… or sqlite:PATH"))
 	}
-	if path, ok := strings.CutPrefix(where, "sqlite:"); ok && !create {
+	if path, ok := strings.CutPrefix(databaseURL, "sqlite:"); ok && !create {
 		if _, err := os.Stat(path); err != nil {
-			return nil, &cliError{code: codeNotFound, err: err, hint: "check the path; automationctl migrate up makes a new database"}
+			return nil, &cliError{code: codeNotFound, err: err, hint: "check the path; automationctl migrate up creates a new database"}
 		}
 	}
-	db, _, err := dbopen.Open(where)
+	db, _, err := dbopen.Open(databaseURL)
 	if err != nil {
 		return nil, usage(err)
 	}
 	return db, nil
 }
 
-// withDB wraps a command that needs the database.
+// withDB wraps a command that needs the database. Only migrate up creates a SQLite file.
 func (a *app) withDB(fn func(cmd *cobra.Command, args []string, db *sqlx.DB) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		db, err := a.open(cmd.CommandPath() == "automationctl migrate up")
@@ -74,7 +74,7 @@ func (a *app) withDB(fn func(cmd *cobra.Command, args []string, db *sqlx.DB) err
 // actorName returns the actor for the audit.
 func (a *app) actorName() string { return cmp.Or(a.actor, systemUser(a.getenv), "automationctl") }
 
-// print prints v as JSON, or what table writes.
+// print prints v as JSON if --json is set, otherwise the text that table writes.
 func (a *app) print(v any, table func(w io.Writer)) error {
 	if a.json {
 		enc := json.NewEncoder(a.out)
@@ -87,12 +87,12 @@ func (a *app) print(v any, table func(w io.Writer)) error {
 	return w.Flush()
 }
 
-// printf prints progress on standard error.
+// printf prints a line on standard error, such as progress.
 func (a *app) printf(format string, args ...any) {
 	_, _ = fmt.Fprintf(a.errs, format+"\n", args...)
 }
 
-// row writes one line of a table.
+// row writes one row of a table. An empty cell becomes "-".
 func row(w io.Writer, cells ...any) {
 	texts := make([]string, len(cells))
 	for i, c := range cells {
@@ -103,7 +103,7 @@ func row(w io.Writer, cells ...any) {
 	_, _ = fmt.Fprintln(w, strings.Join(texts, "\t"))
 }
 
-// formatTime formats a time in UTC.
+// formatTime formats a time in UTC, and the zero time as "-".
 func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return "-"
@@ -111,7 +111,7 @@ func formatTime(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05Z")
 }
 
-// formatCount groups the digits of a number.
+// formatCount formats a number with a comma after each group of three digits.
 func formatCount(n int64) string {
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0; i -= 3 {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// The codes that scripts see, from the command as it is built.
+// The test runs the built command, as scripts do.
 func TestBinary_ExitCodes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the command")
@@ -47,13 +47,13 @@ func TestBinary_ExitCodes(t *testing.T) {
 			code, err = e.ExitCode(), nil
 		}
 		if err != nil || code != step.code {
-			t.Errorf("%s: exit %d, error %v, want %d\n%s", step.line, code, err, step.code, out)
+			t.Errorf("%s: exit %d, error %v; want exit %d\n%s", step.line, code, err, step.code, out)
 		}
 		if strings.Contains(string(out), "hunter2") {
-			t.Errorf("%s shows the password:\n%s", step.line, out)
+			t.Errorf("%s prints the password:\n%s", step.line, out)
 		}
 	}
 	if out, err := exec.CommandContext(t.Context(), bin, "flags", "events", "automation", "--database", db).CombinedOutput(); err != nil || !strings.Contains(string(out), "migration") {
-		t.Errorf("--database: %v\n%s", err, out)
+		t.Errorf("flags events with --database: error %v, want the event of the migration in\n%s", err, out)
 	}
 }

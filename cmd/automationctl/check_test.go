@@ -20,33 +20,37 @@ func TestCheck_OpensNothingPaidUnlessAsked(t *testing.T) {
 	mux.Handle("/api/v1/chat/completions", g.Forward())
 	gateway := httptest.NewServer(mux)
 	defer gateway.Close()
-	away := httptest.NewServer(http.NotFoundHandler())
-	away.Close()
+	closed := httptest.NewServer(http.NotFoundHandler())
+	closed.Close()
 
 	sh := shell{t: t, env: map[string]string{"AUTOMATION_CHECK_KEY": "sk-probe"}}
 	for _, tc := range []struct {
 		args  []string
 		code  int
-		holds string
-		opens int
+		want  string // in the output
+		opens int    // sessions opened so far
 	}{
 		{[]string{"check", gateway.URL}, 0, "status", 0},
 		{[]string{"check", gateway.URL, "--chat", "no such model"}, codeFailed, "not known", 0},
 		{[]string{"check", gateway.URL, "--chat", "llama"}, 0, "served by session 0x", 1},
 		{[]string{"check", gateway.URL + "/elsewhere"}, codeFailed, "404", 1},
-		{[]string{"check", away.URL, "--json"}, codeFailed, "refused", 1},
+		{[]string{"check", closed.URL, "--json"}, codeFailed, "refused", 1},
 		{[]string{"check", "ftp://x"}, codeUsage, "expected the gateway's URL", 1},
 		{[]string{"check", "https://user:hunter2@x"}, codeUsage, "expected the gateway's URL", 1},
 	} {
 		r := sh.run(tc.args...)
-		if r.code != tc.code || !strings.Contains(r.out+r.errs, tc.holds) || strings.Contains(r.out+r.errs, "sk-probe") || strings.Contains(r.out+r.errs, "hunter2") {
-			t.Errorf("%v: code %d, want %d and %q:\n%s%s", tc.args, r.code, tc.code, tc.holds, r.out, r.errs)
+		output := r.out + r.errs
+		if r.code != tc.code || !strings.Contains(output, tc.want) {
+			t.Errorf("%v: exit %d, want %d and %q in\n%s", tc.args, r.code, tc.code, tc.want, output)
+		}
+		if strings.Contains(output, "sk-probe") || strings.Contains(output, "hunter2") {
+			t.Errorf("%v prints the key or the password:\n%s", tc.args, output)
 		}
 		if opens := g.Node.Stats().Opens; opens != tc.opens {
-			t.Errorf("%v: %d sessions paid, want %d", tc.args, opens, tc.opens)
+			t.Errorf("%v: %d sessions opened, want %d", tc.args, opens, tc.opens)
 		}
 	}
 	if r := (shell{t: t}).run("check", gateway.URL, "--chat", "llama"); r.code != codeUsage {
-		t.Errorf("a chat without a key: code %d", r.code)
+		t.Errorf("a chat without a key: exit %d, want %d", r.code, codeUsage)
 	}
 }

@@ -14,39 +14,39 @@ import (
 )
 
 func (a *app) cleanup() *cobra.Command {
-	var dryRun, sure bool
+	var dryRun, confirmed bool
 	var auditDays int
 	var pause time.Duration
 	cmd := &cobra.Command{
-		Use: "cleanup", Short: "Remove what is past its retention", Args: cobra.NoArgs,
+		Use: "cleanup", Short: "Remove rows that are past their retention", Args: cobra.NoArgs,
 		Long: `Cleanup removes settings that their user deleted and sessions that ended more
 than AUTOMATION_RETENTION_DAYS ago, and audit and rollout rows past a retention
-of their own. It never removes what a user switched off. Where
-AUTOMATION_DEFAULT_OPT_IN is true it also removes settings that equal the
-defaults and were neither touched nor used for the retention: set these
-variables, and DEFAULT_SESSION_EXPIRATION, as the gateway has them.
+of their own. It never removes an opt-out. If AUTOMATION_DEFAULT_OPT_IN is true,
+it also removes settings that equal the defaults and were neither changed nor
+used for the retention. Set these variables, and DEFAULT_SESSION_EXPIRATION, to
+the same values as in the gateway.
 
 It works in small batches with pauses, next to running gateways, which do the
-same every AUTOMATION_CLEANUP_INTERVAL. It may be cut short and run again. The
-audit has who began one, under the name of --actor; a dry run is not recorded.`,
+same every AUTOMATION_CLEANUP_INTERVAL. It can be interrupted and run again. The
+audit records the name of --actor; a dry run is not recorded.`,
 		Example: `  automationctl cleanup --dry-run
   automationctl cleanup --yes`,
 		RunE: a.withDB(func(cmd *cobra.Command, _ []string, db *sqlx.DB) error {
-			if dryRun == sure {
-				return usagef("cleanup removes rows: say either --dry-run, to see how many, or --yes, to remove them")
+			if dryRun == confirmed {
+				return usagef("cleanup removes rows: use either --dry-run to count them or --yes to remove them")
 			}
 			cfg, err := a.config("AUTOMATION_RETENTION_DAYS", "AUTOMATION_DEFAULT_OPT_IN", "DEFAULT_SESSION_EXPIRATION",
 				"AUTOMATION_MIN_SESSION_SECONDS", "AUTOMATION_MAX_SESSION_SECONDS")
 			if err != nil {
 				return err
 			}
-			var said int64
+			var reported int64
 			c, err := cleanup.New(sqldb.New(db, sqldb.Options{Timeout: 30 * time.Second}), cleanup.Options{
 				Retention: time.Duration(cfg.RetentionDays) * 24 * time.Hour, AuditRetention: time.Duration(auditDays) * 24 * time.Hour,
 				DefaultOptIn: cfg.DefaultOptIn, DefaultDuration: cfg.DefaultSessionDuration, Pause: pause, NoPause: pause == 0,
 				Progress: func(r cleanup.Report) {
-					if n := r.Total(); !dryRun && n/10_000 > said/10_000 {
-						said = n
+					if n := r.Total(); !dryRun && n/10_000 > reported/10_000 {
+						reported = n
 						a.printf("removed %s rows in %s", formatCount(n), r.Took.Round(time.Second))
 					}
 				},
@@ -54,7 +54,7 @@ audit has who began one, under the name of --actor; a dry run is not recorded.`,
 			if err != nil {
 				return usage(err)
 			}
-			if !dryRun { // before anything is removed: a pass may be cut off
+			if !dryRun { // recorded first, because a pass may be interrupted
 				audit := flagsql.NewAudit(db, sqldb.Options{})
 				if err := audit.Record(cmd.Context(), automation.FlagName, flagsql.ActionCleanup, a.actorName(), map[string]any{"cleanup": "begun"}); err != nil {
 					return err
@@ -64,34 +64,34 @@ audit has who began one, under the name of --actor; a dry run is not recorded.`,
 			if err != nil && r.Total() == 0 {
 				return err
 			}
-			if printed := a.print(r, func(w io.Writer) { removed(w, r) }); printed != nil {
-				return printed
+			if printErr := a.print(r, func(w io.Writer) { writeRemoved(w, r) }); printErr != nil {
+				return printErr
 			}
 			return err
 		}),
 	}
 	f := cmd.Flags()
-	f.BoolVar(&dryRun, "dry-run", false, "only count what would be removed")
-	f.BoolVar(&sure, "yes", false, "remove it")
+	f.BoolVar(&dryRun, "dry-run", false, "only count the rows")
+	f.BoolVar(&confirmed, "yes", false, "remove the rows")
 	f.IntVar(&auditDays, "audit-retention-days", 365, "how long audit and rollout rows are kept")
-	f.DurationVar(&pause, "pause", 20*time.Millisecond, "between two batches of 200 rows; 0s is none; gateways wait 200ms")
+	f.DurationVar(&pause, "pause", 20*time.Millisecond, "pause between two batches of 200 rows; 0s means none; gateways pause for 200ms")
 	return cmd
 }
 
-func removed(w io.Writer, r cleanup.Report) {
-	word := "REMOVED"
+func writeRemoved(w io.Writer, r cleanup.Report) {
+	header := "REMOVED"
 	if r.DryRun {
-		word = "WOULD BE REMOVED"
+		header = "WOULD BE REMOVED"
 	}
-	row(w, word, "OLDER THAN", "WHAT")
+	row(w, header, "OLDER THAN", "WHAT")
 	for _, c := range r.Removed {
-		row(w, formatCount(c.Rows), days(c.OlderThan), c.Kind)
+		row(w, formatCount(c.Rows), formatDays(c.OlderThan), c.Kind)
 	}
 }
 
-func days(d time.Duration) string { return formatCount(int64(d/(24*time.Hour))) + " days" }
+func formatDays(d time.Duration) string { return formatCount(int64(d/(24*time.Hour))) + " days" }
 
-// config reads the gateway's configuration from the given variables alone.
+// config reads the gateway's configuration from only the given variables.
 func (a *app) config(names ...string) (automation.Config, error) {
 	env := map[string]string{}
 	for _, n := range names {

@@ -13,10 +13,10 @@ import (
 
 const docs = "../../docs/automationctl.md"
 
-// The document is the command's own help, so it cannot say anything else.
+// The document is generated from the command's help.
 func TestDocs_MatchTheHelp(t *testing.T) {
 	var b strings.Builder
-	b.WriteString("# automationctl\n\nMade from the command's own help by `go test ./cmd/automationctl -run Docs -update`; do not edit it.\n")
+	b.WriteString("# automationctl\n\nGenerated from the command's help by `go test ./cmd/automationctl -run Docs -update`; do not edit it.\n")
 	describe(&b, (&app{getenv: func(string) string { return "" }}).root())
 	if *update {
 		if err := os.MkdirAll(filepath.Dir(docs), 0o750); err != nil {
@@ -31,11 +31,11 @@ func TestDocs_MatchTheHelp(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), b.String()); diff != "" {
-		t.Errorf("%s is out of date: go test ./cmd/automationctl -run Docs -update\n%s", docs, diff)
+		t.Errorf("%s is out of date; run: go test ./cmd/automationctl -run Docs -update\n%s", docs, diff)
 	}
 }
 
-// describe writes one command and all below it.
+// describe writes the help of a command and of its subcommands.
 func describe(b *strings.Builder, cmd *cobra.Command) {
 	if cmd.HasParent() {
 		fmt.Fprintf(b, "\n## %s\n\n%s.\n", cmd.CommandPath(), cmd.Short)
@@ -61,6 +61,7 @@ func describe(b *strings.Builder, cmd *cobra.Command) {
 	}
 }
 
+// undent removes two spaces at the start of each line.
 func undent(text string) string {
 	return strings.ReplaceAll("\n"+text, "\n  ", "\n")[1:]
 }

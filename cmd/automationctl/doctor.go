@@ -17,7 +17,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 )
 
-// finding is one line of a diagnosis.
+// finding is the result of one check.
 type finding struct {
 	Check  string `json:"check"`
 	OK     bool   `json:"ok"`
@@ -27,13 +27,12 @@ type finding struct {
 func (a *app) doctor() *cobra.Command {
 	var role string
 	cmd := &cobra.Command{
-		Use: "doctor", Short: "Look at everything that the feature needs, and say what is wrong", Args: cobra.NoArgs,
-		Long: `Doctor looks at the database (connection, TLS, role), the tables, the rights of
-the gateway's role, the flag, the gateways that have reported in the last minute
-with their versions and problems, the mapping file where MODEL_MAPPINGS_FILE
-names one, and the node where PROXY_ROUTER_URL does, with the free
-GET /healthcheck. It changes nothing. The exit code is 1 where something is
-wrong.`,
+		Use: "doctor", Short: "Check everything that the feature needs", Args: cobra.NoArgs,
+		Long: `Doctor checks the database (connection, TLS, role), the tables, the privileges
+of the gateway's role, the flag, and the gateways that have reported in the last
+minute with their versions and problems. If MODEL_MAPPINGS_FILE is set, it
+checks the mapping file; if PROXY_ROUTER_URL is set, it checks the node with the
+free GET /healthcheck. It changes nothing. The exit code is 1 if a check fails.`,
 		Example: "  automationctl doctor --role gateway",
 		RunE: a.withDB(func(cmd *cobra.Command, _ []string, db *sqlx.DB) error {
 			list := a.diagnose(cmd.Context(), db, role)
@@ -51,11 +50,11 @@ wrong.`,
 			return err
 		}),
 	}
-	cmd.Flags().StringVar(&role, "role", "", "the role that the gateway connects as, on PostgreSQL (default the one that is connected)")
+	cmd.Flags().StringVar(&role, "role", "", "the gateway's role on PostgreSQL (default the connected role)")
 	return cmd
 }
 
-// diagnose makes all checks; without a database the others cannot be made.
+// diagnose makes all checks. Without a connection it skips those that need the database.
 func (a *app) diagnose(ctx context.Context, db *sqlx.DB, role string) []finding {
 	list := []finding{checkConnection(ctx, db)}
 	if list[0].OK {
@@ -71,7 +70,8 @@ func (a *app) diagnose(ctx context.Context, db *sqlx.DB, role string) []finding 
 	return list
 }
 
-func failed(check string, err error) finding {
+// failedFinding returns the finding of a check that failed with err.
+func failedFinding(check string, err error) finding {
 	detail := err.Error()
 	if _, hint := classify(err); hint != "" {
 		detail += "; " + hint
@@ -85,7 +85,7 @@ func checkConnection(ctx context.Context, db *sqlx.DB) finding {
 	defer cancel()
 	if db.DriverName() == "sqlite" {
 		if err := db.PingContext(ctx); err != nil {
-			return failed(check, err)
+			return failedFinding(check, err)
 		}
 		return finding{check, true, "SQLite, for one machine"}
 	}
@@ -96,36 +96,37 @@ func checkConnection(ctx context.Context, db *sqlx.DB) finding {
 	err := db.GetContext(ctx, &s, `SELECT current_setting('server_version') AS version, current_user AS role, current_database() AS database,
 		coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS tls, pg_is_in_recovery() AS standby`)
 	if err != nil {
-		return failed(check, err)
+		return failedFinding(check, err)
 	}
 	f := finding{check, !s.Standby, fmt.Sprintf("PostgreSQL %s, database %s, role %s, %s", s.Version, s.Database, s.Role,
 		map[bool]string{true: "TLS", false: "no TLS"}[s.TLS])}
 	if s.Standby {
-		f.Detail += "; a standby, which takes no writes: point DATABASE_URL at the primary"
+		f.Detail += "; it is a read-only standby: point DATABASE_URL at the primary"
 	}
 	return f
 }
 
-// checkTables reports what is missing apart from what the role may not do.
+// checkTables returns one finding for the tables and, on PostgreSQL, one for the role's
+// privileges.
 func checkTables(ctx context.Context, db *sqlx.DB, role string) []finding {
 	problems, err := schema.Verify(ctx, db, role)
 	if err != nil {
-		return []finding{failed("tables", err)}
+		return []finding{failedFinding("tables", err)}
 	}
-	tables, rights := finding{"tables", true, "as the migrations make them"}, finding{"rights", true, "sufficient"}
-	var missing, lacking []string
+	tables, rights := finding{"tables", true, "as the migrations create them"}, finding{"rights", true, "sufficient"}
+	var tableProblems, roleProblems []string
 	for _, p := range problems {
 		if strings.HasPrefix(p.Object, "role ") {
-			lacking = append(lacking, p.String())
+			roleProblems = append(roleProblems, p.String())
 		} else {
-			missing = append(missing, p.String())
+			tableProblems = append(tableProblems, p.String())
 		}
 	}
-	if len(missing) > 0 {
-		tables = finding{"tables", false, strings.Join(missing, "; ") + "; run automationctl migrate up"}
+	if len(tableProblems) > 0 {
+		tables = finding{"tables", false, strings.Join(tableProblems, "; ") + "; run automationctl migrate up"}
 	}
-	if len(lacking) > 0 {
-		rights = finding{"rights", false, strings.Join(lacking, "; ") + "; as the owner run psql -f deploy/grants.sql"}
+	if len(roleProblems) > 0 {
+		rights = finding{"rights", false, strings.Join(roleProblems, "; ") + "; as the tables' owner run psql -f deploy/grants.sql"}
 	}
 	if db.DriverName() == "sqlite" {
 		return []finding{tables}
@@ -136,7 +137,7 @@ func checkTables(ctx context.Context, db *sqlx.DB, role string) []finding {
 func checkFlag(ctx context.Context, db *sqlx.DB) finding {
 	f, err := flags.NewStore(db, flags.StoreOptions{}).Get(ctx, automationFlag)
 	if err != nil {
-		return failed("flag", err)
+		return failedFinding("flag", err)
 	}
 	detail := fmt.Sprintf("version %d, %v %%, %d users listed", f.Version, f.Percentage, f.EnabledUserIDs.Len())
 	if !f.Enabled {
@@ -148,16 +149,16 @@ func checkFlag(ctx context.Context, db *sqlx.DB) finding {
 func checkReplicas(ctx context.Context, db *sqlx.DB) finding {
 	list, err := replica.NewStore(db, nil).List(ctx)
 	if err != nil {
-		return failed("gateways", err)
+		return failedFinding("gateways", err)
 	}
 	if len(list) == 0 {
-		return finding{"gateways", false, "none has reported in the last minute"}
+		return finding{"gateways", false, "no gateway has reported in the last minute"}
 	}
-	isWell := true
+	allOK := true
 	for _, r := range list {
-		isWell = isWell && r.FeatureEnabled && len(r.Problems) == 0
+		allOK = allOK && r.FeatureEnabled && len(r.Problems) == 0
 	}
-	return finding{"gateways", isWell, describeReplicas(list)}
+	return finding{"gateways", allOK, describeReplicas(list)}
 }
 
 func checkMapping(file string) finding {
@@ -165,14 +166,14 @@ func checkMapping(file string) finding {
 	if err != nil {
 		return finding{"mapping", false, strings.ReplaceAll(err.Error(), "\n", "; ")}
 	}
-	return finding{"mapping", true, fmt.Sprintf("%s names %d models", file, len(t.Models()))}
+	return finding{"mapping", true, fmt.Sprintf("%s: %d models", file, len(t.Models()))}
 }
 
-// checkNode asks the node's health check, which is public and free.
+// checkNode calls the node's health check, which is public and free.
 func checkNode(ctx context.Context, url string) finding {
-	p := send(ctx, "node", http.MethodGet, strings.TrimSuffix(url, "/")+"/healthcheck", "", "")
+	p := sendProbe(ctx, "node", http.MethodGet, strings.TrimSuffix(url, "/")+"/healthcheck", "", "")
 	if !p.OK {
 		return finding{"node", false, strings.TrimSpace(fmt.Sprintf("%d %s", p.Status, p.Detail))}
 	}
-	return finding{"node", true, "answers"}
+	return finding{"node", true, "responds"}
 }

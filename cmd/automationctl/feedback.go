@@ -38,23 +38,23 @@ func (a *app) feedback() *cobra.Command {
 			})
 		}),
 	}
-	list.Flags().BoolVar(&f.Open, "open", false, "only what nobody has dealt with")
-	list.Flags().StringVar(&f.Stage, "stage", "", "only that of one stage")
-	list.Flags().StringVar(&f.UserID, "user", "", "only that of one user")
-	list.Flags().Int64Var(&f.Before, "before", 0, "only ids below this one, to see more")
-	list.Flags().IntVar(&f.Limit, "limit", 20, "how many at most, 1 to 1000")
+	list.Flags().BoolVar(&f.Open, "open", false, "only feedback that is not done")
+	list.Flags().StringVar(&f.Stage, "stage", "", "only feedback given in this stage")
+	list.Flags().StringVar(&f.UserID, "user", "", "only feedback of this user")
+	list.Flags().Int64Var(&f.Before, "before", 0, "only ids below this one, for the next page")
+	list.Flags().IntVar(&f.Limit, "limit", 20, "the maximum number, 1 to 1000")
 	done := &cobra.Command{
-		Use: "done ID", Short: "Mark feedback as dealt with", Args: cobra.ExactArgs(1),
+		Use: "done ID", Short: "Mark feedback as done", Args: cobra.ExactArgs(1),
 		RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
 			id, err := strconv.ParseInt(args[0], 10, 64)
 			if err != nil {
-				return usagef("%q is no id; automationctl feedback list shows those there are", args[0])
+				return usagef("%q is not an id; automationctl feedback list shows the ids", args[0])
 			}
 			e, err := feedback.NewStore(db, sqldb.Options{}).MarkDone(cmd.Context(), id, a.actorName())
 			if err != nil {
 				return err
 			}
-			return a.print(e, func(w io.Writer) { _, _ = fmt.Fprintf(w, "%d is done, by %s.\n", e.ID, e.DoneBy) })
+			return a.print(e, func(w io.Writer) { _, _ = fmt.Fprintf(w, "Feedback %d is marked as done by %s.\n", e.ID, e.DoneBy) })
 		}),
 	}
 	cmd.AddCommand(list, done)

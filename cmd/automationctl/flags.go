@@ -18,11 +18,11 @@ import (
 )
 
 func (a *app) flags() *cobra.Command {
-	cmd := &cobra.Command{Use: "flags", Short: "Look at flags and change them", Args: noSuchCommand, RunE: showHelp,
-		Long: `Who has a feature: nobody while the gateway's AUTOMATION_FEATURE_ENABLED is
-false or the flag is not enabled; otherwise the users listed as enabled, and the
-percentage, but never the users listed as disabled. The feature's own flag is
-called automation.`}
+	cmd := &cobra.Command{Use: "flags", Short: "Show and change flags", Args: noSuchCommand, RunE: showHelp,
+		Long: `A flag decides who has a feature. Nobody has it while the gateway's
+AUTOMATION_FEATURE_ENABLED is false or the flag is not enabled. Otherwise the
+enabled users and the percentage of all users have it, but never the disabled
+users. The flag of the automation feature is called automation.`}
 	cmd.AddCommand(
 		&cobra.Command{
 			Use: "list", Short: "List all flags", Args: cobra.NoArgs,
@@ -60,7 +60,7 @@ func (a *app) listFlags(cmd *cobra.Command, store *flags.Store) error {
 			row(w, f.Name, formatBool(f.Enabled), f.Percentage, formatCount(int64(f.EnabledUserIDs.Len())), formatCount(int64(f.DisabledUserIDs.Len())), f.Version, formatTime(f.UpdatedAt), f.UpdatedBy)
 		}
 	})
-	for _, bad := range loaded.Bad { // one that is broken hides no other
+	for _, bad := range loaded.Bad { // reported after the valid flags were printed
 		err = errors.Join(err, bad)
 	}
 	return err
@@ -71,8 +71,8 @@ func (a *app) showFlag(f *flags.Flag) error {
 		row(w, "name", f.Name)
 		row(w, "enabled", formatBool(f.Enabled))
 		row(w, "percentage", f.Percentage.String()+" %")
-		row(w, "enabled users", ids(f.EnabledUserIDs))
-		row(w, "disabled users", ids(f.DisabledUserIDs))
+		row(w, "enabled users", formatIDs(f.EnabledUserIDs))
+		row(w, "disabled users", formatIDs(f.DisabledUserIDs))
 		row(w, "seed", f.Seed)
 		row(w, "notice", f.Notice)
 		row(w, "version", f.Version)
@@ -80,23 +80,23 @@ func (a *app) showFlag(f *flags.Flag) error {
 	})
 }
 
-// ids formats the first ids of a list.
-func ids(s flags.IDs) string {
-	const most = 20
+// formatIDs formats the first ids of a list.
+func formatIDs(s flags.IDs) string {
+	const maxIDs = 20
 	list := s.List()
-	if len(list) <= most {
+	if len(list) <= maxIDs {
 		return strings.Join(list, ", ")
 	}
-	return fmt.Sprintf("%s and %s more; --json has them all", strings.Join(list[:most], ", "), formatCount(int64(len(list)-most)))
+	return fmt.Sprintf("%s and %s more; --json prints all", strings.Join(list[:maxIDs], ", "), formatCount(int64(len(list)-maxIDs)))
 }
 
 func (a *app) explainFlag() *cobra.Command {
 	var masterOff bool
 	cmd := &cobra.Command{
 		Use: "explain NAME USER", Short: "Explain why a user has a flag or not", Args: cobra.ExactArgs(2),
-		Long: `Explain goes through all rules in their order. The master switch is each
-gateway's own, AUTOMATION_FEATURE_ENABLED, and is assumed to be on; --master-off explains
-what holds where it is off.`,
+		Long: `Explain shows all rules in their order. Each gateway has its own master switch,
+AUTOMATION_FEATURE_ENABLED, which explain assumes to be on; --master-off assumes
+that it is off.`,
 		Example: "  automationctl flags explain automation 7",
 		RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
 			f, err := flags.NewStore(db, flags.StoreOptions{}).Get(cmd.Context(), args[0])
@@ -107,7 +107,7 @@ what holds where it is off.`,
 			return a.print(e, func(w io.Writer) {
 				_, _ = fmt.Fprintf(w, "%s: user %s is %s, by the rule %s\n", e.Flag, e.User, map[bool]string{true: "in", false: "out"}[e.On], e.Reason)
 				if e.Gateways != nil && e.On {
-					_, _ = fmt.Fprintf(w, "Who is in: %s.\n", e.Gateways.effect())
+					_, _ = fmt.Fprintf(w, "Effect of the flag: %s.\n", e.Gateways.effect())
 				}
 				_, _ = fmt.Fprintln(w)
 				row(w, " ", "RULE", "FINDING")
@@ -117,7 +117,7 @@ what holds where it is off.`,
 			})
 		}),
 	}
-	cmd.Flags().BoolVar(&masterOff, "master-off", false, "as where the gateway's master switch is off")
+	cmd.Flags().BoolVar(&masterOff, "master-off", false, "assume that the gateway's master switch is off")
 	return cmd
 }
 
@@ -126,7 +126,7 @@ func (a *app) flagEvents() *cobra.Command {
 	var before int64
 	cmd := &cobra.Command{
 		Use: "events NAME", Short: "Show who changed a flag, when and how", Args: cobra.ExactArgs(1),
-		Long: "Events shows the audit of a flag, the newest first: every change, by whatever way it came.",
+		Long: "Events shows the audit of a flag, the newest event first. The audit has all\nchanges, including those made in SQL.",
 		RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
 			list, err := flagsql.NewAudit(db, sqldb.Options{}).Events(cmd.Context(), args[0], limit, before)
 			if err != nil {
@@ -135,21 +135,21 @@ func (a *app) flagEvents() *cobra.Command {
 			return a.print(list, func(w io.Writer) {
 				row(w, "ID", "WHEN", "WHO", "WHAT", "VERSION", "CHANGES")
 				for _, e := range list {
-					row(w, e.ID, formatTime(e.At.Time), e.By, e.Action, e.Version, changes(e))
+					row(w, e.ID, formatTime(e.At.Time), e.By, e.Action, e.Version, formatChanges(e))
 				}
 			})
 		}),
 	}
-	cmd.Flags().IntVar(&limit, "limit", 20, "how many at most, 1 to 1000")
-	cmd.Flags().Int64Var(&before, "before", 0, "only those with an id below this one, to see more")
+	cmd.Flags().IntVar(&limit, "limit", 20, "the maximum number, 1 to 1000")
+	cmd.Flags().Int64Var(&before, "before", 0, "only ids below this one, for the next page")
 	return cmd
 }
 
-// changes formats what an event changed, column by column.
-func changes(e flagsql.Event) string {
+// formatChanges formats what an event changed, column by column.
+func formatChanges(e flagsql.Event) string {
 	before, after := map[string]any{}, map[string]any{}
 	if err := errors.Join(json.Unmarshal(e.Before, &before), json.Unmarshal(e.After, &after)); err != nil {
-		return short(string(e.Before)) + " to " + short(string(e.After))
+		return truncate(string(e.Before)) + " to " + truncate(string(e.After))
 	}
 	keys := maps.Clone(before)
 	maps.Copy(keys, after)
@@ -172,14 +172,14 @@ func jsonText(v any) string {
 	if err != nil {
 		return fmt.Sprint(v)
 	}
-	return short(string(b))
+	return truncate(string(b))
 }
 
-// short truncates a text for a table.
-func short(s string) string {
-	const most = 60
-	if r := []rune(s); len(r) > most {
-		return string(r[:most]) + "…"
+// truncate truncates a text for a table.
+func truncate(s string) string {
+	const maxRunes = 60
+	if r := []rune(s); len(r) > maxRunes {
+		return string(r[:maxRunes]) + "…"
 	}
 	return s
 }

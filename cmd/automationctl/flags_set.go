@@ -16,11 +16,11 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/flagsql"
 )
 
-// change has the flags of the command flags set.
+// change holds the command-line flags of "flags set".
 type change struct {
 	enabled                        bool
 	percentage, seed, notice       string
-	in, out                        string // whole lists
+	in, out                        string // the whole lists of enabled and disabled users
 	addIn, addOut, dropIn, dropOut []string
 	version                        int64
 }
@@ -29,8 +29,8 @@ func (a *app) setFlag() *cobra.Command {
 	var c change
 	cmd := &cobra.Command{
 		Use: "set NAME", Short: "Change a flag", Args: c.args,
-		Long: `Set changes what is named and leaves the rest. The change is in the audit under
-the name of --actor. Raising the percentage only adds users.
+		Long: `Set changes the given properties and keeps the others. The audit records the
+change with the name of --actor. A higher percentage only adds users.
 
 A list of users is a JSON list, or ids separated by commas, or @FILE with either.`,
 		Example: `  automationctl flags set automation --enabled-users 1,2,3     # internal users
@@ -50,37 +50,37 @@ A list of users is a JSON list, or ids separated by commas, or @FILE with either
 				if err != nil {
 					return err
 				}
-				ch.EnabledUserIDs = editedList(ch.EnabledUserIDs, f.EnabledUserIDs, c.addIn, c.dropIn)
-				ch.DisabledUserIDs = editedList(ch.DisabledUserIDs, f.DisabledUserIDs, c.addOut, c.dropOut)
+				ch.EnabledUserIDs = editList(ch.EnabledUserIDs, f.EnabledUserIDs, c.addIn, c.dropIn)
+				ch.DisabledUserIDs = editList(ch.DisabledUserIDs, f.DisabledUserIDs, c.addOut, c.dropOut)
 				if version == 0 {
-					version = f.Version // nobody else's change of a list is lost
+					version = f.Version // so that no concurrent change of the lists is lost
 				}
 			}
 			f, err := store.Update(cmd.Context(), args[0], ch, a.actorName(), version)
 			if err != nil {
 				return err
 			}
-			a.noteRollout(cmd, db, f.Name)
+			a.printRolloutEffect(cmd, db, f.Name)
 			return a.showFlag(f)
 		}),
 	}
 	f := cmd.Flags()
-	f.BoolVar(&c.enabled, "enabled", false, "whether anybody has it at all; false is the way back")
-	f.StringVar(&c.percentage, "percentage", "", "of the users, 0 to 100 with at most two decimals")
-	f.StringVar(&c.in, "enabled-users", "", "all users who have it whatever the percentage")
-	f.StringVar(&c.out, "disabled-users", "", "all users who never have it")
-	f.StringArrayVar(&c.addIn, "add-enabled-user", nil, "one more user; can be repeated, as the next three")
-	f.StringArrayVar(&c.dropIn, "remove-enabled-user", nil, "one user less")
-	f.StringArrayVar(&c.addOut, "add-disabled-user", nil, "one more user")
-	f.StringArrayVar(&c.dropOut, "remove-disabled-user", nil, "one user less")
-	f.StringVar(&c.seed, "seed", "", "draws the cohort; a new seed draws new users")
-	f.StringVar(&c.notice, "notice", "", "the operators' word to the users")
-	f.Int64Var(&c.version, "if-version", 0, "only if the flag is still at this version")
+	f.BoolVar(&c.enabled, "enabled", false, "whether anybody has the feature; false switches it off for all")
+	f.StringVar(&c.percentage, "percentage", "", "percentage of the users, 0 to 100 with at most two decimals")
+	f.StringVar(&c.in, "enabled-users", "", "the list of users who always have the feature")
+	f.StringVar(&c.out, "disabled-users", "", "the list of users who never have the feature")
+	f.StringArrayVar(&c.addIn, "add-enabled-user", nil, "add a user to the enabled users; can be repeated")
+	f.StringArrayVar(&c.dropIn, "remove-enabled-user", nil, "remove a user from the enabled users; can be repeated")
+	f.StringArrayVar(&c.addOut, "add-disabled-user", nil, "add a user to the disabled users; can be repeated")
+	f.StringArrayVar(&c.dropOut, "remove-disabled-user", nil, "remove a user from the disabled users; can be repeated")
+	f.StringVar(&c.seed, "seed", "", "seed of the draw of the percentage; a new seed draws other users")
+	f.StringVar(&c.notice, "notice", "", "a message to the users")
+	f.Int64Var(&c.version, "if-version", 0, "change the flag only if it is still at this version")
 	return cmd
 }
 
-// args takes --enabled false, with a space, for --enabled=false: a mistake here
-// would switch the feature on where somebody wants it off.
+// args accepts --enabled false, with a space, as --enabled=false. Otherwise cobra would
+// read it as --enabled, which switches the feature on instead of off.
 func (c *change) args(cmd *cobra.Command, args []string) error {
 	if len(args) == 2 && cmd.Flags().Changed("enabled") {
 		if enabled, err := strconv.ParseBool(args[1]); err == nil {
@@ -95,43 +95,43 @@ func (c *change) args(cmd *cobra.Command, args []string) error {
 func (c *change) read(cmd *cobra.Command) (flags.Change, error) {
 	var ch flags.Change
 	var errs []error
-	given := func(name string) bool { return cmd.Flags().Changed(name) }
+	isSet := func(name string) bool { return cmd.Flags().Changed(name) }
 	check := func(name string, err error) {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("--%s: %w", name, err))
 		}
 	}
 	list := func(name, text string) *flags.IDs {
-		if !given(name + "-users") {
+		if !isSet(name + "-users") {
 			return nil
 		}
-		if given("add-"+name+"-user") || given("remove-"+name+"-user") {
-			check(name+"-users", errors.New("it is the whole list, so add nobody to it and remove nobody"))
+		if isSet("add-"+name+"-user") || isSet("remove-"+name+"-user") {
+			check(name+"-users", fmt.Errorf("replaces the whole list; do not combine it with --add-%s-user or --remove-%s-user", name, name))
 		}
 		ids, err := parseIDs(text)
 		check(name+"-users", err)
 		return &ids
 	}
-	if given("enabled") {
+	if isSet("enabled") {
 		ch.Enabled = &c.enabled
 	}
-	if given("percentage") {
+	if isSet("percentage") {
 		p, err := flagsql.ParsePercentage(strings.TrimSuffix(c.percentage, "%"))
 		ch.Percentage = new(flags.Percentage(p))
 		check("percentage", err)
 	}
 	ch.EnabledUserIDs, ch.DisabledUserIDs = list("enabled", c.in), list("disabled", c.out)
-	if given("seed") {
+	if isSet("seed") {
 		ch.Seed = &c.seed
 	}
-	if given("notice") {
+	if isSet("notice") {
 		ch.Notice = &c.notice
 	}
 	if err := errors.Join(append(errs, ch.Validate())...); err != nil {
 		return ch, usage(err)
 	}
 	if ch == (flags.Change{}) && len(c.addIn)+len(c.addOut)+len(c.dropIn)+len(c.dropOut) == 0 {
-		return ch, usagef("nothing to change: name what, such as --percentage 10; automationctl flags set --help lists all")
+		return ch, usagef("nothing to change: give a property such as --percentage 10; see automationctl flags set --help")
 	}
 	return ch, nil
 }
@@ -155,7 +155,7 @@ func parseIDs(text string) (flags.IDs, error) {
 	for id := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ',' || r == '\n' || r == '\r' }) {
 		id = strings.TrimSpace(id)
 		if strings.ContainsFunc(id, unicode.IsSpace) {
-			return flags.IDs{}, fmt.Errorf("%q has a space in it: separate ids by commas, or write a JSON list", id)
+			return flags.IDs{}, fmt.Errorf("%q contains a space: separate ids with commas, or use a JSON list", id)
 		}
 		if id != "" {
 			list = append(list, id)
@@ -164,11 +164,12 @@ func parseIDs(text string) (flags.IDs, error) {
 	return flags.NewIDs(list...), nil
 }
 
-// editedList returns the list with users added and removed.
-func editedList(whole *flags.IDs, now flags.IDs, add, drop []string) *flags.IDs {
+// editList returns the current list with users added and removed. If the command line
+// gives the whole list, or no user to add or remove, it returns whole.
+func editList(whole *flags.IDs, current flags.IDs, add, drop []string) *flags.IDs {
 	if whole != nil || len(add)+len(drop) == 0 {
 		return whole
 	}
-	list := slices.DeleteFunc(append(now.List(), add...), func(id string) bool { return slices.Contains(drop, id) })
+	list := slices.DeleteFunc(append(current.List(), add...), func(id string) bool { return slices.Contains(drop, id) })
 	return new(flags.NewIDs(list...))
 }

@@ -12,16 +12,15 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
-// gateways is what users get from the processes that run, whatever the database
-// says.
+// gateways counts the running gateway processes by the effect of a flag on them.
 type gateways struct {
 	Running   int    `json:"running"`    // have reported in the last minute
-	MasterOff int    `json:"master_off"` // of those, with the master switch off: nobody has the feature there
-	Behind    int    `json:"behind"`     // with the master switch on, but decide by an older version of the flag
-	Detail    string `json:"detail"`     // for people
+	MasterOff int    `json:"master_off"` // run with the master switch off, so that nobody has the feature there
+	Behind    int    `json:"behind"`     // run with the master switch on and an older version of the flag
+	Detail    string `json:"detail"`     // a text for operators
 }
 
-// readGateways summarizes what gateways report; version is the flag's.
+// readGateways summarizes the gateways' reports; version is the flag's current version.
 func readGateways(ctx context.Context, db *sqlx.DB, version int64) (gateways, error) {
 	list, err := replica.NewStore(db, nil).List(ctx)
 	g := gateways{Running: len(list), Detail: "no gateway has reported in the last minute"}
@@ -39,7 +38,7 @@ func readGateways(ctx context.Context, db *sqlx.DB, version int64) (gateways, er
 	return g, err
 }
 
-// effect says what users get who have the feature by the flag.
+// effect describes the flag's effect for the users to whom it gives the feature.
 func (g gateways) effect() string {
 	switch {
 	case g.Running == 0:
@@ -47,30 +46,31 @@ func (g gateways) effect() string {
 	case g.MasterOff == g.Running:
 		return fmt.Sprintf("nobody gets it: the master switch is off on all %d gateways", g.Running)
 	case g.MasterOff > 0:
-		return fmt.Sprintf("only some of their requests get it: the master switch is off on %d of %d gateways", g.MasterOff, g.Running)
+		return fmt.Sprintf("only some of the users' requests get it: the master switch is off on %d of %d gateways", g.MasterOff, g.Running)
 	case g.Behind > 0:
-		return fmt.Sprintf("%d of %d gateways still decide by an older version of the flag", g.Behind, g.Running)
+		return fmt.Sprintf("%d of %d gateways still use an older version of the flag", g.Behind, g.Running)
 	case g.Running == 1:
-		return "they get it on the one gateway that runs"
+		return "the users get it on the only running gateway"
 	}
-	return fmt.Sprintf("they get it on all %d gateways", g.Running)
+	return fmt.Sprintf("the users get it on all %d gateways", g.Running)
 }
 
-// explanation is a decision with what becomes of it. Gateways is nil for flags
-// of the host's, which the master switch does not concern.
+// explanation is a decision and its effect. Gateways is nil for flags of the host, to
+// which the master switch does not apply.
 type explanation struct {
 	flags.Explanation
 	Gateways *gateways `json:"gateways"`
 }
 
-// rolloutStatus is a rollout with what becomes of its flag.
+// rolloutStatus is a rollout and the effect of its flag.
 type rolloutStatus struct {
 	rollout.Status
 	Gateways *gateways `json:"gateways"`
 }
 
-// gatewaysOf returns what gateways make of a flag, or nil where they do not
-// concern it or cannot be read, as with tables older than the command.
+// gatewaysOf returns the running gateways for the feature's own flag. It returns nil for
+// another flag, or if the reports cannot be read, for example because the tables are older
+// than the command.
 func (a *app) gatewaysOf(ctx context.Context, db *sqlx.DB, name string) *gateways {
 	if name != automationFlag {
 		return nil
@@ -86,7 +86,7 @@ func (a *app) gatewaysOf(ctx context.Context, db *sqlx.DB, name string) *gateway
 	return &g
 }
 
-// checkGateways is the probe of what processes report, for check.
+// checkGateways returns the probe of the gateways' reports, for the command check.
 func (a *app) checkGateways(ctx context.Context) (probe, error) {
 	p := probe{Name: "gateways"}
 	db, err := a.open(false)
@@ -105,10 +105,10 @@ func (a *app) checkGateways(ctx context.Context) (probe, error) {
 		p.Detail = err.Error()
 		return p, nil
 	}
-	p.OK = g.Running > 0 && g.MasterOff == 0 // to be behind is nothing wrong for some seconds after a change
+	p.OK = g.Running > 0 && g.MasterOff == 0 // for some seconds after a change gateways may be behind
 	p.Detail = g.Detail
 	if !p.OK {
-		p.Detail = "whoever has it by the flag: " + g.effect()
+		p.Detail = "effect of the flag: " + g.effect()
 	}
 	return p, nil
 }

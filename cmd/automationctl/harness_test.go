@@ -16,7 +16,7 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/*.txt and docs/automationctl.md")
 
-// databases are those that every transcript runs on.
+// databases are the databases on which every transcript runs.
 var databases = map[string]func(*testing.T) string{
 	"postgres": func(t *testing.T) string { return pgtest.Database(t) },
 	"sqlite":   func(*testing.T) string { return "sqlite:a.db" },
@@ -28,7 +28,7 @@ type shell struct {
 	env map[string]string
 }
 
-// result is what a command line did.
+// result is the output and the exit code of a command line.
 type result struct {
 	out, errs string
 	code      int
@@ -41,31 +41,30 @@ func (s shell) run(args ...string) result {
 	return result{out.String(), errs.String(), code}
 }
 
-// What differs from run to run, masked by as many characters.
+// masks replace text that differs between runs. Times in tables keep their length.
 var masks = []struct {
-	what *regexp.Regexp
-	by   string
+	pattern     *regexp.Regexp
+	replacement string
 }{
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ`), "2026-00-00 00:00:00Z"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "2026-00-00T00:00:00Z"},
 	{regexp.MustCompile(`"took_seconds": [\d.e-]+`), `"took_seconds": 0`},
 	{regexp.MustCompile(`("(?:watched_seconds)": )[\d.]+`), "${1}0"},
-	{regexp.MustCompile(`watched \d+s`), "watched 0s"},
-	{regexp.MustCompile(`watched( +)\d+s`), "watched${1}0s"},
+	{regexp.MustCompile(`observed( +)\d+s`), "observed${1}0s"},
 }
 
-func masked(text string) string {
+func mask(text string) string {
 	for _, m := range masks {
-		text = m.what.ReplaceAllString(text, m.by)
+		text = m.pattern.ReplaceAllString(text, m.replacement)
 	}
 	return text
 }
 
-// transcript is what a terminal shows.
+// transcript returns what a terminal shows; a line of standard error begins with "! ".
 func (r result) transcript() string {
 	var b strings.Builder
-	b.WriteString(masked(r.out))
-	for line := range strings.Lines(masked(r.errs)) {
+	b.WriteString(mask(r.out))
+	for line := range strings.Lines(mask(r.errs)) {
 		b.WriteString("! " + line)
 	}
 	if r.code != 0 {
@@ -74,9 +73,9 @@ func (r result) transcript() string {
 	return b.String()
 }
 
-// play runs the command lines of a transcript, those that begin with $, and
-// compares what they say. A line that begins with # is a comment.
-func play(t *testing.T, file string, s shell) {
+// runTranscript runs the command lines of a transcript, which begin with $, and
+// compares their output. A line that begins with # is a comment.
+func runTranscript(t *testing.T, file string, s shell) {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -88,7 +87,7 @@ func play(t *testing.T, file string, s shell) {
 		switch {
 		case ok:
 			got.WriteString(line)
-			got.WriteString(s.run(split(strings.TrimSpace(command))...).transcript())
+			got.WriteString(s.run(splitLine(strings.TrimSpace(command))...).transcript())
 			got.WriteString("\n")
 		case strings.HasPrefix(line, "#"):
 			got.WriteString(line)
@@ -101,15 +100,15 @@ func play(t *testing.T, file string, s shell) {
 		return
 	}
 	if diff := cmp.Diff(string(text), got.String()); diff != "" {
-		t.Errorf("%s (-want +got); where it is right: go test ./cmd/automationctl -update\n%s", file, diff)
+		t.Errorf("%s (-want +got); if the new output is right, run: go test ./cmd/automationctl -update\n%s", file, diff)
 	}
 }
 
-// words are as a shell splits them, with single quotes.
-var words = regexp.MustCompile(`'[^']*'|\S+`)
+// argument matches an argument of a command line, which may be in single quotes.
+var argument = regexp.MustCompile(`'[^']*'|\S+`)
 
-func split(line string) []string {
-	list := words.FindAllString(line, -1)
+func splitLine(line string) []string {
+	list := argument.FindAllString(line, -1)
 	for i, w := range list {
 		list[i] = strings.Trim(w, "'")
 	}

@@ -1,5 +1,5 @@
-// Automationctl is the operators' command for the automation feature. It works
-// on the database alone, so it serves when the gateway is down:
+// Automationctl is the operators' command for the automation feature. It needs only
+// the database, so it works while the gateway is down:
 //
 //	export DATABASE_URL=postgres://…
 //	automationctl migrate up
@@ -8,10 +8,10 @@
 //	automationctl rollout start automation
 //	automationctl rollout watch automation
 //
-// docs/automationctl.md has every command and flag. The exit code is 0 when all
-// went well, 1 when it failed or a check found something, 2 for a command line
-// that makes no sense, 3 where something does not exist, 4 where something else
-// came before or the step is not possible now, and 5 when the database is away.
+// docs/automationctl.md has every command and flag. The exit code is 0 after
+// success, 1 after a failure or if a check found a problem, 2 for an invalid command
+// line, 3 if something does not exist, 4 if another change came first or the step is
+// not possible now, and 5 if the database is unavailable.
 package main
 
 import (
@@ -43,13 +43,13 @@ func run(ctx context.Context, args []string, getenv func(string) string, in io.R
 
 func (a *app) run(ctx context.Context, args []string) int {
 	root := a.root()
-	root.SetArgs(append([]string{}, args...)) // nil would be the process's own
+	root.SetArgs(append([]string{}, args...)) // not nil, for which cobra uses os.Args
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.errs)
 	err := root.ExecuteContext(ctx)
 	if err != nil && !a.parsed {
-		err = usage(err) // from cobra
+		err = usage(err) // cobra's error
 	}
 	return a.printError(err)
 }
@@ -58,21 +58,21 @@ func (a *app) run(ctx context.Context, args []string) int {
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "automationctl",
-		Short: "Operate the gateway's automation feature, on the database alone",
+		Short: "Operate the gateway's automation feature with only the database",
 		Long: `automationctl migrates and verifies the automation feature's tables, changes its
-flag, moves its rollout, and cleans up. It needs the database and nothing else,
-so it serves when the gateway is down.
+flag, moves its rollout, and cleans up. It needs only the database, so it works
+while the gateway is down.
 
 The database is DATABASE_URL, postgres://… or sqlite:PATH. Running gateways see
-a change within a second or so; nothing has to be restarted.
+a change within about a second; nothing has to be restarted.
 
-Exit codes: 0 all went well; 1 it failed, or a check found something; 2 the
-command line makes no sense; 3 there is no such thing; 4 something else came
-before, or the step is not possible now; 5 the database is away.`,
+Exit codes: 0 success; 1 failure, or a check found a problem; 2 invalid command
+line; 3 something does not exist; 4 another change came first, or the step is
+not possible now; 5 the database is unavailable.`,
 		Example: `  export DATABASE_URL=postgres://owner@db/gateway
   automationctl migrate up
   automationctl flags set automation --percentage 10
-  automationctl off   # the way back, in seconds`,
+  automationctl off   # switches the feature off within seconds`,
 		SilenceUsage: true, SilenceErrors: true,
 		Args:    noSuchCommand,
 		RunE:    showHelp,
@@ -83,8 +83,8 @@ before, or the step is not possible now; 5 the database is away.`,
 	}
 	f := root.PersistentFlags()
 	f.StringVar(&a.database, "database", "", "the database, postgres://… or sqlite:PATH (default $DATABASE_URL, which keeps its password out of the process list)")
-	f.BoolVar(&a.json, "json", false, "answer in JSON; errors too, on standard error")
-	f.StringVar(&a.actor, "actor", "", "who is doing this, for the audit (default the system's user)")
+	f.BoolVar(&a.json, "json", false, "print JSON, including errors on standard error")
+	f.StringVar(&a.actor, "actor", "", "your name in the audit (default the operating system's user)")
 	root.AddCommand(a.offCommand(), a.onCommand(), a.doctor(), a.migrate(), a.verify(), a.check(), a.mapping(), a.flags(), a.rollout(), a.cleanup(), a.report(), a.feedback(), a.version())
 	root.SetFlagErrorFunc(noSuchFlag)
 	return root
@@ -92,7 +92,7 @@ before, or the step is not possible now; 5 the database is away.`,
 
 func (a *app) version() *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the module's version, and Go's", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the versions of the module and of Go", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			v := struct {
 				Version string `json:"version"`
@@ -103,7 +103,7 @@ func (a *app) version() *cobra.Command {
 	}
 }
 
-// showHelp runs where a subcommand is missing.
+// showHelp runs if a subcommand is missing.
 func showHelp(cmd *cobra.Command, _ []string) error {
 	if err := cmd.Help(); err != nil {
 		return err

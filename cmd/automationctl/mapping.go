@@ -12,8 +12,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 )
 
-// checked is the result of checking a mapping file.
-type checked struct {
+// mappingResult is the result of a check of a mapping file.
+type mappingResult struct {
 	File     string           `json:"file"`
 	OK       bool             `json:"ok"`
 	Models   int              `json:"models"`
@@ -22,35 +22,35 @@ type checked struct {
 }
 
 type mappingProblem struct {
-	Line    int    `json:"line"` // 0: the file as a whole
+	Line    int    `json:"line"` // from 1; 0: the file as a whole
 	Name    string `json:"name,omitempty"`
 	Message string `json:"message"`
 }
 
 func (a *app) mapping() *cobra.Command {
-	cmd := &cobra.Command{Use: "mapping", Short: "Look at model_mappings.json", Args: noSuchCommand, RunE: showHelp}
+	cmd := &cobra.Command{Use: "mapping", Short: "Check model_mappings.json", Args: noSuchCommand, RunE: showHelp}
 	cmd.AddCommand(&cobra.Command{
 		Use: "check [FILE]", Short: "Check a mapping file before it is deployed", Args: cobra.MaximumNArgs(1),
-		Long: `Check reads a mapping file as the gateway does and names everything that is
-wrong with it, by line; the exit code is 1 then. Without FILE it is that of
-MODEL_MAPPINGS_FILE. It needs no database.`,
+		Long: `Check reads a mapping file as the gateway does and lists all problems by line.
+The exit code is 1 if there are any. Without FILE it reads MODEL_MAPPINGS_FILE.
+It needs no database.`,
 		Example: "  automationctl mapping check model_mappings.json",
 		RunE: func(_ *cobra.Command, args []string) error {
-			c := checked{File: cmp.Or(a.getenv("MODEL_MAPPINGS_FILE"), "model_mappings.json"), Problems: []mappingProblem{}}
+			c := mappingResult{File: cmp.Or(a.getenv("MODEL_MAPPINGS_FILE"), "model_mappings.json"), Problems: []mappingProblem{}}
 			if len(args) > 0 {
 				c.File = args[0]
 			}
 			table, err := mapping.Load(c.File)
-			broken, parsed := errors.AsType[*mapping.ParseError](err)
+			parseErr, isParseError := errors.AsType[*mapping.ParseError](err)
 			switch {
 			case errors.Is(err, fs.ErrNotExist):
-				return &cliError{code: codeNotFound, err: err, hint: "name the file: automationctl mapping check FILE"}
-			case err != nil && !parsed:
-				return err
-			case parsed:
-				for _, p := range broken.Problems {
+				return &cliError{code: codeNotFound, err: err, hint: "give the file: automationctl mapping check FILE"}
+			case isParseError:
+				for _, p := range parseErr.Problems {
 					c.Problems = append(c.Problems, mappingProblem(p))
 				}
+			case err != nil:
+				return err
 			default:
 				c.OK, c.Models, c.Default = true, len(table.Models()), table.Default().Name
 			}

@@ -16,7 +16,7 @@ import (
 )
 
 func (a *app) migrate() *cobra.Command {
-	cmd := &cobra.Command{Use: "migrate", Short: "Bring the tables into the database, and out again", Args: noSuchCommand, RunE: showHelp}
+	cmd := &cobra.Command{Use: "migrate", Short: "Create the tables in the database, or remove them", Args: noSuchCommand, RunE: showHelp}
 	cmd.AddCommand(a.migrateUp(), a.migrateDown(), a.migrateStatus(), a.migrateSQL())
 	return cmd
 }
@@ -24,15 +24,17 @@ func (a *app) migrate() *cobra.Command {
 func (a *app) migrateUp() *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
-		Use: "up", Short: "Apply the migrations that are missing", Args: cobra.NoArgs,
-		Long: `Up applies the migrations that are missing, each in a transaction of its own.
-It can be run at any time, by many at once, and again after whatever cut it
-short. Where all are recorded but objects are gone, as after another tool's way
-back or a restored backup, it applies all of them again, which changes nothing
-that exists. Tables feature_flags and user_automation_settings that are there
-already are adopted with their data; what cannot be adopted is refused by table,
-row and remedy, by --dry-run as well, and nothing is changed then. Nobody is in
-the rollout until you say so.`,
+		Use: "up", Short: "Apply the missing migrations", Args: cobra.NoArgs,
+		Long: `Up applies the missing migrations, each in a transaction of its own. It can be
+run at any time, by several processes at once, and again after an interruption.
+If all migrations are recorded but some of their objects are missing, because
+another tool has reverted them or a backup was restored, it applies all of them
+again, which changes no object that exists.
+
+If the tables feature_flags and user_automation_settings already exist, it
+adopts them with their data. If a table cannot be adopted, it changes nothing
+and names the table, the row and the remedy; --dry-run does the same. No user
+has the feature until you change the flag.`,
 		Example: `  automationctl migrate up --dry-run
   automationctl migrate up`,
 		RunE: a.withDB(func(cmd *cobra.Command, _ []string, db *sqlx.DB) error {
@@ -52,9 +54,9 @@ the rollout until you say so.`,
 				return err
 			}
 			if plan.Repair && len(list) > 0 {
-				a.printf("Applied again, because these were missing: %s.", strings.Join(plan.Create, ", "))
+				a.printf("All migrations were applied again, because these objects were missing: %s.", strings.Join(plan.Create, ", "))
 			}
-			return a.migrations("Nothing was missing.", "Applied", list)
+			return a.printMigrations("No migration was missing.", "Applied", list)
 		}),
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be created, adopted, converted and refused")
@@ -63,16 +65,16 @@ the rollout until you say so.`,
 
 func (a *app) migrateDown() *cobra.Command {
 	var steps int
-	var sure bool
+	var confirmed bool
 	cmd := &cobra.Command{
-		Use: "down", Short: "Take migrations back, with the data in their tables", Args: cobra.NoArgs,
-		Long: `Down takes the newest migrations back, and DELETES what their tables hold;
-without --yes it only says how many rows of which. Tables that were adopted
-stay, as they were before. Dump the tables first:
+		Use: "down", Short: "Revert migrations and delete the data in their tables", Args: cobra.NoArgs,
+		Long: `Down reverts the newest migrations and DELETES the rows of their tables. Without
+--yes it only shows how many rows of which tables. Adopted tables are kept and
+get their original form back. Dump the tables first:
 
   pg_dump "$DATABASE_URL" -Fc -t 'automation_*' -t 'feature_flag*' -t user_automation_settings -f automation.dump
 
-To take the feature back from users, switch the flag off instead:
+To take the feature away from users, switch the flag off instead:
 
   automationctl flags set automation --enabled=false`,
 		Example: "  automationctl migrate down --steps 1 --yes",
@@ -80,10 +82,10 @@ To take the feature back from users, switch the flag off instead:
 			if steps < 1 {
 				return usagef("--steps is %d, expected 1 or more", steps)
 			}
-			if !sure {
+			if !confirmed {
 				return a.refuseDown(cmd, db, steps)
 			}
-			_, lost, err := a.losses(cmd.Context(), db, steps)
+			_, lost, err := a.findLosses(cmd.Context(), db, steps)
 			if err != nil {
 				return err
 			}
@@ -94,11 +96,11 @@ To take the feature back from users, switch the flag off instead:
 			if lost != "" {
 				a.printf("Deleted %s.", lost)
 			}
-			return a.migrations("Nothing was applied.", "Took back", list)
+			return a.printMigrations("No migration was applied.", "Reverted", list)
 		}),
 	}
-	cmd.Flags().IntVar(&steps, "steps", 1, "how many migrations to take back")
-	cmd.Flags().BoolVar(&sure, "yes", false, "delete the data; without it nothing is done")
+	cmd.Flags().IntVar(&steps, "steps", 1, "how many migrations to revert")
+	cmd.Flags().BoolVar(&confirmed, "yes", false, "revert them and delete the data")
 	return cmd
 }
 
@@ -123,14 +125,14 @@ func (a *app) migrateStatus() *cobra.Command {
 // writePlan writes what migrate up would do.
 func writePlan(w io.Writer, p schema.Plan) {
 	if p.Empty() {
-		_, _ = fmt.Fprintln(w, "Nothing is missing.")
+		_, _ = fmt.Fprintln(w, "No migration is missing.")
 		return
 	}
 	for _, m := range p.Apply {
 		_, _ = fmt.Fprintf(w, "apply migration %d, %s\n", m.Version, m.Name)
 	}
 	if p.Repair {
-		_, _ = fmt.Fprintln(w, "apply all migrations again, because something is missing")
+		_, _ = fmt.Fprintln(w, "apply all migrations again, because objects are missing")
 	}
 	for _, list := range []struct {
 		verb  string
@@ -142,59 +144,59 @@ func writePlan(w io.Writer, p schema.Plan) {
 	}
 }
 
-// migrations prints what was done.
-func (a *app) migrations(none, did string, list []schema.Migration) error {
+// printMigrations prints what was done with each migration, or empty if there are none.
+func (a *app) printMigrations(empty, verb string, list []schema.Migration) error {
 	if list == nil {
 		list = []schema.Migration{}
 	}
 	return a.print(list, func(w io.Writer) {
 		if len(list) == 0 {
-			_, _ = fmt.Fprintln(w, none)
+			_, _ = fmt.Fprintln(w, empty)
 		}
 		for _, m := range list {
-			_, _ = fmt.Fprintf(w, "%s %d, %s.\n", did, m.Version, m.Name)
+			_, _ = fmt.Fprintf(w, "%s %d, %s.\n", verb, m.Version, m.Name)
 		}
 	})
 }
 
-// refuseDown names what down would take back and delete, and refuses.
+// refuseDown returns an error that says what down would revert and delete.
 func (a *app) refuseDown(cmd *cobra.Command, db *sqlx.DB, steps int) error {
-	names, lost, err := a.losses(cmd.Context(), db, steps)
+	names, lost, err := a.findLosses(cmd.Context(), db, steps)
 	switch {
 	case err != nil:
 		return err
 	case len(names) == 0:
-		return a.migrations("Nothing was applied.", "", nil)
+		return a.printMigrations("No migration was applied.", "", nil)
 	case lost == "":
-		lost = "no row"
+		lost = "no rows"
 	}
-	return usagef("this would take back %s and delete %s; dump the tables first, then repeat it with --yes", strings.Join(names, ", "), lost)
+	return usagef("this would revert %s and delete %s; dump the tables first, then repeat it with --yes", strings.Join(names, ", "), lost)
 }
 
-// dropped and created find the tables that a way back drops, and makes.
+// dropTable and createTable match the tables that a down migration drops and creates.
 var (
-	dropped = regexp.MustCompile(`(?m)^\s*DROP TABLE (?:IF EXISTS )?(\w+)`)
-	created = regexp.MustCompile(`(?m)^\s*CREATE TABLE (?:IF NOT EXISTS )?(\w+)`)
+	dropTable   = regexp.MustCompile(`(?m)^\s*DROP TABLE (?:IF EXISTS )?(\w+)`)
+	createTable = regexp.MustCompile(`(?m)^\s*CREATE TABLE (?:IF NOT EXISTS )?(\w+)`)
 )
 
-// lostTables returns the tables that a way back drops for good. One that it makes
-// as well is a copy of its own, or has been given its rows again.
+// lostTables returns the tables that the text of a down migration drops. A table that
+// the text also creates is a temporary copy, or gets its rows back.
 func lostTables(down string) (tables []string) {
 	var kept []string
-	for _, found := range created.FindAllStringSubmatch(down, -1) {
-		kept = append(kept, found[1])
+	for _, match := range createTable.FindAllStringSubmatch(down, -1) {
+		kept = append(kept, match[1])
 	}
-	for _, found := range dropped.FindAllStringSubmatch(down, -1) {
-		if !slices.Contains(kept, found[1]) {
-			tables = append(tables, found[1])
+	for _, match := range dropTable.FindAllStringSubmatch(down, -1) {
+		if !slices.Contains(kept, match[1]) {
+			tables = append(tables, match[1])
 		}
 	}
 	return tables
 }
 
-// losses returns the newest migrations that are applied, and how many rows of
-// which tables go with them. An adopted table stays.
-func (a *app) losses(ctx context.Context, db *sqlx.DB, steps int) (names []string, lost string, err error) {
+// findLosses returns the names of the newest applied migrations, and a text with the rows
+// that reverting them would delete. Adopted tables are kept.
+func (a *app) findLosses(ctx context.Context, db *sqlx.DB, steps int) (names []string, lost string, err error) {
 	list, err := schema.Status(ctx, db)
 	if err != nil {
 		return nil, "", err
@@ -208,13 +210,13 @@ func (a *app) losses(ctx context.Context, db *sqlx.DB, steps int) (names []strin
 		database := map[bool]string{true: "sqlite", false: "postgres"}[db.DriverName() == "sqlite"]
 		down, err := fs.ReadFile(schema.Files(), fmt.Sprintf("%s/%04d_%s.down.sql", database, m.Version, m.Name))
 		if err != nil {
-			continue // of a newer program, which Down refuses
+			continue // a migration of a newer program, for which Down returns an error
 		}
 		tables = append(tables, lostTables(string(down))...)
 	}
 	var parts []string
 	for _, table := range tables {
-		n, err := countLost(ctx, db, table)
+		n, err := countRows(ctx, db, table)
 		if err != nil {
 			return nil, "", err
 		}
@@ -225,9 +227,9 @@ func (a *app) losses(ctx context.Context, db *sqlx.DB, steps int) (names []strin
 	return names, strings.Join(parts, ", "), nil
 }
 
-// countLost counts a table's rows, none of one that is the host's or only keeps
-// the migrations' own accounts.
-func countLost(ctx context.Context, db *sqlx.DB, table string) (n int64, err error) {
+// countRows counts the rows of a table. It returns 0 for the host's tables, and for the
+// tables that only the migrations use.
+func countRows(ctx context.Context, db *sqlx.DB, table string) (n int64, err error) {
 	switch table {
 	case "automation_schema_migrations", "automation_adopted_tables":
 		return 0, nil

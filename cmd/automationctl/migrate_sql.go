@@ -25,14 +25,13 @@ func (a *app) migrateSQL() *cobra.Command {
 	var sqlite bool
 	cmd := &cobra.Command{
 		Use: "sql", Short: "Print the migrations for another tool", Args: cobra.NoArgs,
-		Long: `Sql prints the migrations in the form that another tool reads, or writes them
-into --dir. Whichever tool applies them, they record themselves, so verify,
-migrate status and the gateway agree with it. It needs no database.
+		Long: `Sql prints the migrations in the format of another tool, or writes them as files
+into --dir. The migrations record themselves in every tool, so verify, migrate
+status and the gateway agree with the tool. It needs no database.
 
-Formats: golang-migrate and goose, with the numbers of the migrations; give
-them a table of versions of their own where other migrations use the same
-numbers. alembic: the files below automation/ and a revision in versions/ that
-runs them.`,
+Formats: golang-migrate and goose use the numbers of the migrations; if your own
+migrations have the same numbers, use a separate table of versions. alembic gets
+the files in automation/ and a revision in versions/ that runs them.`,
 		Example: `  automationctl migrate sql --format goose --dir migrations/automation
   automationctl migrate sql --format alembic --after 4f2a9c1d --dir migrations`,
 		RunE: func(*cobra.Command, []string) error {
@@ -66,14 +65,13 @@ runs them.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&format, "format", "golang-migrate", "golang-migrate, goose or alembic")
-	f.StringVar(&dir, "dir", "", "write files there, instead of printing")
-	f.StringVar(&after, "after", "", "for alembic: your last revision, which this one follows")
-	f.BoolVar(&sqlite, "sqlite", false, "those for SQLite")
+	f.StringVar(&dir, "dir", "", "the folder to write files to, instead of printing them")
+	f.StringVar(&after, "after", "", "for alembic: your last revision, which the new revision follows")
+	f.BoolVar(&sqlite, "sqlite", false, "use the migrations for SQLite")
 	return cmd
 }
 
-// exportMigrations returns the migrations as files of another tool, oldest
-// first.
+// exportMigrations returns the migrations as files for another tool, oldest first.
 func exportMigrations(format, database, after string) ([]sqlFile, error) {
 	names, err := fs.Glob(schema.Files(), database+"/*.up.sql")
 	if err != nil {
@@ -112,14 +110,14 @@ func exportMigrations(format, database, after string) ([]sqlFile, error) {
 	return list, nil
 }
 
-// gooseSection is one direction of a goose file. The whole is one statement to
-// goose, which would not understand the bodies of functions.
+// gooseSection returns one direction of a goose file. It is marked as one statement,
+// because goose would split the bodies of functions.
 func gooseSection(direction string, text []byte) string {
 	return "-- +goose " + direction + "\n-- +goose StatementBegin\n" + strings.TrimSpace(string(text)) + "\n-- +goose StatementEnd\n"
 }
 
-// alembicRevision runs the files on the driver's own cursor, because SQLAlchemy
-// and psycopg2 would read parameters into the text.
+// alembicRevision runs the files with the driver's cursor and without parameters, because
+// SQLAlchemy would treat parts of the text as parameters.
 const alembicRevision = `revision, down_revision = "automation", %s
 
 from pathlib import Path

@@ -12,14 +12,14 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/rollout"
 )
 
-// offCommand is the kill switch.
+// offCommand returns the command of the kill switch.
 func (a *app) offCommand() *cobra.Command {
 	var notice string
 	cmd := &cobra.Command{
-		Use: "off [NAME]", Short: "Switch the feature off for everybody, in seconds", Args: cobra.MaximumNArgs(1),
-		Long: `Off switches the flag NAME off, automation unless named, whatever its lists and
-percentage say; they stay for the way back. Running gateways follow within two
-seconds. The notice is what users read in GET …/status.`,
+		Use: "off [NAME]", Short: "Switch the feature off for everybody within seconds", Args: cobra.MaximumNArgs(1),
+		Long: `Off switches the flag NAME (default automation) off for everybody. The flag keeps
+its lists and its percentage for the command on. Running gateways follow within
+two seconds. Users read the notice in GET …/status.`,
 		Example: `  automationctl off
   automationctl off --notice "Automation is paused until about 18:00 UTC."`,
 		RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
@@ -31,17 +31,17 @@ seconds. The notice is what users read in GET …/status.`,
 			return a.switchFlag(cmd, db, args, ch)
 		}),
 	}
-	cmd.Flags().StringVar(&notice, "notice", "", "what users read; unless given, the notice stays")
+	cmd.Flags().StringVar(&notice, "notice", "", "a message to the users; without it the flag keeps its notice")
 	return cmd
 }
 
-// onCommand takes the kill switch back.
+// onCommand returns the command that undoes the kill switch.
 func (a *app) onCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "on [NAME]", Short: "Switch the feature on again, as it was before off", Args: cobra.MaximumNArgs(1),
-		Long: `On switches the flag NAME on, automation unless named, for the users whom its
-lists and percentage say, and removes the notice. A rollout that was paused or
-rolled back is continued by rollout resume or restart.`,
+		Long: `On switches the flag NAME (default automation) on, with its lists and its
+percentage, and removes the notice. To continue a rollout that was paused or
+rolled back, use rollout resume or rollout restart.`,
 		RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
 			on, none := true, ""
 			return a.switchFlag(cmd, db, args, flags.Change{Enabled: &on, Notice: &none})
@@ -59,34 +59,34 @@ func (a *app) switchFlag(cmd *cobra.Command, db *sqlx.DB, args []string, ch flag
 		return err
 	}
 	if f.Name == automationFlag {
-		a.noteReplicas(cmd, db, f.Version)
+		a.printReplicas(cmd, db, f.Version)
 	}
-	a.noteRollout(cmd, db, f.Name)
+	a.printRolloutEffect(cmd, db, f.Name)
 	return a.showFlag(f)
 }
 
-// noteRollout prints what a rollout makes of a change of its flag by hand.
-func (a *app) noteRollout(cmd *cobra.Command, db *sqlx.DB, name string) {
+// printRolloutEffect prints how a rollout reacts to a change of its flag by hand.
+func (a *app) printRolloutEffect(cmd *cobra.Command, db *sqlx.DB, name string) {
 	if effect, err := rollout.NewStore(db).HandEditEffect(cmd.Context(), name); err == nil && effect != "" {
 		a.printf("%s", effect)
 	}
 }
 
-// noteReplicas prints which gateways will follow a change, and whether some
+// printReplicas prints which gateways will follow a change, and whether some
 // have the master switch off.
-func (a *app) noteReplicas(cmd *cobra.Command, db *sqlx.DB, version int64) {
+func (a *app) printReplicas(cmd *cobra.Command, db *sqlx.DB, version int64) {
 	list, err := replica.NewStore(db, nil).List(cmd.Context())
 	if err != nil {
-		return // the tables are older than the command, or may not be read: no reason to fail
+		return // not worth failing for: the tables are older than the command, or not readable
 	}
 	if len(list) == 0 {
 		a.printf("No gateway has reported in the last minute.")
 		return
 	}
-	a.printf("%s; each follows version %d within seconds.", describeReplicas(list), version)
+	a.printf("%s; each will use version %d within seconds.", describeReplicas(list), version)
 }
 
-// describeReplicas says in a line which processes run and what is wrong.
+// describeReplicas describes in one line which processes run and their problems.
 func describeReplicas(list []replica.Replica) string {
 	var off, problems []string
 	versions := map[string]bool{}

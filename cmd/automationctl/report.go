@@ -20,23 +20,23 @@ func (a *app) report() *cobra.Command {
 	var markdown bool
 	o := report.Options{}
 	cmd := &cobra.Command{
-		Use: "report [NAME]", Short: "Measure a rollout by its criteria of success, and review a week", Args: cobra.MaximumNArgs(1),
-		Long: `Report measures the current rollout of NAME, automation unless named, by the
-plan's criteria: 100 % for 72 h, an error rate below 1 %, adoption of at least
-30 % in the first week, no open P0 or P1 bug, and latencies within their range.
-It does not matter whether gateways carry the rollout out or people do by hand:
-then the flag's audit says when it began. What was neither measured nor stated
-stays open, without a figure. After a way back the report shows what led to it.
-The exit code is 1 where a criterion is not met.
+		Use: "report [NAME]", Short: "Measure a rollout by its success criteria, and review a week", Args: cobra.MaximumNArgs(1),
+		Long: `Report measures the current rollout of NAME (default automation) by the plan's
+criteria: 100 % for 72 h, an error rate below 1 %, adoption of at least 30 % in
+the first week, no open P0 or P1 bug, and latencies within their range. If
+people change the flag by hand instead of a rollout, the flag's audit shows when
+it began. A criterion that was neither measured nor stated stays open. After a
+rollback the report shows its cause. The exit code is 1 if a criterion is not
+met.
 
-It also reviews the last week, or --since: opens, errors by cause, users, what
-was paid for nothing, feedback. --markdown writes all of it for the weekly
-review.
+It also reviews the last week, or --since: opened sessions, errors by cause,
+users, sessions paid for but not used, and feedback. --markdown prints all of it
+for the weekly review.
 
-The database does not know how many users there are, nor what bugs are open:
-say --users and --open-bugs. Who has adopted it is who used it or switched it
-on within the first week. AUTOMATION_RETENTION_DAYS is how long gateways keep
-sessions, 30 unless set.`,
+The database contains neither the number of users nor the open bugs: give them
+as --users and --open-bugs. Users have adopted the feature if they used it or
+switched it on within the first week. AUTOMATION_RETENTION_DAYS is how long
+gateways keep sessions (default 30).`,
 		Example: "  automationctl report --users 5000 --open-bugs 0\n" +
 			"  automationctl report --users 5000 --open-bugs 0 --since 168h --markdown > review.md",
 		RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
@@ -72,10 +72,10 @@ sessions, 30 unless set.`,
 			return err
 		}),
 	}
-	cmd.Flags().IntVar(&bugs, "open-bugs", 0, "open P0 and P1 bugs")
-	cmd.Flags().IntVar(&users, "users", 0, "users who could have the feature")
-	cmd.Flags().DurationVar(&o.Since, "since", 7*24*time.Hour, "the span to review")
-	cmd.Flags().BoolVar(&markdown, "markdown", false, "write a document for the weekly review")
+	cmd.Flags().IntVar(&bugs, "open-bugs", 0, "the number of open P0 and P1 bugs")
+	cmd.Flags().IntVar(&users, "users", 0, "the number of users who could have the feature")
+	cmd.Flags().DurationVar(&o.Since, "since", 7*24*time.Hour, "the time to review, until now")
+	cmd.Flags().BoolVar(&markdown, "markdown", false, "print a document for the weekly review")
 	return cmd
 }
 
@@ -101,7 +101,7 @@ func writeReport(w io.Writer, r report.Report) {
 		}
 	}
 	if b := r.TakenBack; b != nil {
-		_, _ = fmt.Fprintf(w, "\ntaken back by %s at %s, in the stage %s since %s: %d of %d requests had failed\n", b.By, formatTime(b.At), b.Stage, formatTime(b.Since),
+		_, _ = fmt.Fprintf(w, "\nrolled back by %s at %s, in the stage %s since %s: %d of %d requests had failed\n", b.By, formatTime(b.At), b.Stage, formatTime(b.Since),
 			b.Evidence.Failures, b.Evidence.Outcomes)
 		if b.Detail != "" {
 			_, _ = fmt.Fprintln(w, b.Detail)

@@ -22,32 +22,33 @@ import (
 func (a *app) rollout() *cobra.Command {
 	cmd := &cobra.Command{Use: "rollout", Short: "Move a flag through its stages", Args: noSuchCommand, RunE: showHelp,
 		Long: `A rollout moves a flag through stages, such as internal users, 10 %, 50 % and
-100 %. Running gateways watch each for as long as the plan says, and take the
-feature back by themselves when too many requests fail. NAME is the flag's.`}
+100 %. Running gateways observe each stage for the time in the plan, and roll
+the feature back by themselves when too many requests fail. NAME is the name of
+the flag.`}
 	cmd.AddCommand(a.startRollout(), a.rolloutStatus(), a.watchRollout(), a.rolloutHistory(),
-		a.act(rollout.ActionPause, "Stay in the stage; it stays watched", ""),
-		a.act(rollout.ActionResume, "Continue after a pause", `Resume continues, and sets the flag to what the stage says. After a breach the
-stage begins again.`),
-		a.act(rollout.ActionApprove, "Let a stage pass that waits for approval", ""),
-		a.act(rollout.ActionSkip, "Go to the next stage at once", ""),
-		a.act(rollout.ActionPromote, "Go to the last stage at once", "Promote goes to the last stage, which is watched as ever."),
-		a.act(rollout.ActionAbort, "End it and switch the flag off", `Abort ends the rollout and switches the flag off, in whatever stage it is. It
-works while the rollout is paused, and while the gateways are down.`),
-		a.act(rollout.ActionRestart, "Begin again with the first stage", `Restart begins a new epoch after the end of one: the same users, from the first
-stage. Where that takes the feature from users who have it, it asks first, and
-needs --yes where nobody can be asked.`))
+		a.actionCommand(rollout.ActionPause, "Stay in the current stage; gateways still observe it", ""),
+		a.actionCommand(rollout.ActionResume, "Continue after a pause", `Resume continues the rollout and sets the flag to the values of the stage. After
+a breach the stage begins again.`),
+		a.actionCommand(rollout.ActionApprove, "Approve a stage that waits for approval", ""),
+		a.actionCommand(rollout.ActionSkip, "Go to the next stage at once", ""),
+		a.actionCommand(rollout.ActionPromote, "Go to the last stage at once", "Promote goes to the last stage, which gateways observe as usual."),
+		a.actionCommand(rollout.ActionAbort, "End the rollout and switch the flag off", `Abort ends the rollout in any stage and switches the flag off. It works while the
+rollout is paused and while the gateways are down.`),
+		a.actionCommand(rollout.ActionRestart, "Begin again with the first stage", `Restart begins a new epoch after the end of a rollout, with the same users from
+the first stage. If that takes the feature away from users, it asks for
+confirmation; without a terminal it needs --yes.`))
 	return cmd
 }
 
-// act returns the command for an operator's action.
-func (a *app) act(action rollout.Action, short, long string) *cobra.Command {
-	var dryRun, sure bool
+// actionCommand returns the command for an operator's action.
+func (a *app) actionCommand(action rollout.Action, short, long string) *cobra.Command {
+	var dryRun, confirmed bool
 	cmd := &cobra.Command{
 		Use: string(action) + " NAME", Short: short, Long: long, Args: cobra.ExactArgs(1),
 		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Store, flag *flags.Store) error {
 			if action == rollout.ActionRestart {
 				if s, err := c.Get(cmd.Context(), args[0]); err == nil && slices.Contains(s.Possible, action) {
-					if err := a.confirmTakingAway(cmd.Context(), flag, args[0], s.Plan, dryRun, sure); err != nil {
+					if err := a.confirmRemoval(cmd.Context(), flag, args[0], s.Plan, dryRun, confirmed); err != nil {
 						return err
 					}
 				}
@@ -59,37 +60,37 @@ func (a *app) act(action rollout.Action, short, long string) *cobra.Command {
 			return a.printEvent(e, dryRun)
 		}),
 	}
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only tell what it would do")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show what it would do")
 	if action == rollout.ActionRestart {
-		cmd.Flags().BoolVar(&sure, "yes", false, "take the feature from users who have it, without confirmation")
+		cmd.Flags().BoolVar(&confirmed, "yes", false, "take the feature away from users without confirmation")
 	}
 	return cmd
 }
 
-// confirmTakingAway asks before the first stage of a plan takes the feature from
-// users who have it. Where nobody can be asked it refuses; a dry run only says so.
-func (a *app) confirmTakingAway(ctx context.Context, store *flags.Store, name string, plan rollout.Plan, dryRun, sure bool) error {
+// confirmRemoval asks for confirmation if the first stage of a plan takes the feature
+// away from users. Without a terminal it returns an error; a dry run only prints the effect.
+func (a *app) confirmRemoval(ctx context.Context, store *flags.Store, name string, plan rollout.Plan, dryRun, confirmed bool) error {
 	f, err := store.Get(ctx, name)
 	if err != nil || !f.Enabled || len(plan.Stages) == 0 || f.Percentage <= plan.Stages[0].Percentage {
-		return nil //nolint:nilerr // whatever is wrong, the step itself says so
+		return nil //nolint:nilerr // the step itself returns the same error
 	}
-	effect := fmt.Sprintf("takes the feature from users who have it: the flag is at %v %%, the first stage has %v %%", f.Percentage, plan.Stages[0].Percentage)
+	effect := fmt.Sprintf("takes the feature away from users: the flag is at %v %%, the first stage has %v %%", f.Percentage, plan.Stages[0].Percentage)
 	switch {
 	case dryRun:
 		a.printf("This %s.", effect)
 		return nil
-	case sure:
+	case confirmed:
 		return nil
 	case !a.isTerminal(a.in):
-		return usagef("this %s; say --yes if that is meant", effect)
+		return usagef("this %s; use --yes to confirm", effect)
 	}
-	a.printf("This %s. Type yes to do it:", effect)
+	a.printf("This %s. Type yes to confirm:", effect)
 	answer, err := bufio.NewReader(a.in).ReadString('\n')
 	switch {
 	case strings.TrimSpace(answer) == "yes":
 		return nil
-	case err != nil: // nobody is there, such as behind /dev/null
-		return usagef("this %s; say --yes if that is meant", effect)
+	case err != nil: // nobody can type, for example if the input is /dev/null
+		return usagef("this %s; use --yes to confirm", effect)
 	}
 	return usagef("nothing was changed")
 }
@@ -103,11 +104,11 @@ func (a *app) withRollouts(fn func(*cobra.Command, []string, *rollout.Store, *fl
 // printEvent prints a step of a rollout.
 func (a *app) printEvent(e rollout.Event, dryRun bool) error {
 	return a.print(e, func(w io.Writer) {
-		would := ""
+		prefix := ""
 		if dryRun {
-			would = "would be: "
+			prefix = "would be: "
 		}
-		_, _ = fmt.Fprintln(w, would+formatEvent(e))
+		_, _ = fmt.Fprintln(w, prefix+formatEvent(e))
 	})
 }
 
@@ -121,16 +122,16 @@ func formatEvent(e rollout.Event) string {
 
 func (a *app) startRollout() *cobra.Command {
 	var file string
-	var dryRun, sure bool
+	var dryRun, confirmed bool
 	cmd := &cobra.Command{
 		Use: "start NAME", Short: "Begin with the first stage", Args: cobra.ExactArgs(1),
-		Long: `Start begins a rollout of the flag NAME. The plan is --plan, or that of a rollout
-which was created and not started yet, or else the deployment plan: the users
-whom the flag lists already for 24 h, 10 % for 24 h, 50 % for 24 h, and 100 %
-under watch for 72 h, taken back when more than 5 % of the requests fail. After
-the end of a rollout, restart begins again; --plan begins with a new plan. Where
-the first stage has fewer users than have the feature now, it asks first, and
-needs --yes where nobody can be asked.`,
+		Long: `Start begins a rollout of the flag NAME. The plan is --plan, or the plan of a
+rollout that was created but not started, or the deployment plan: the users whom
+the flag already lists for 24 h, 10 % for 24 h, 50 % for 24 h, and 100 %, which
+is observed for 72 h. It is rolled back when more than 5 % of the requests fail.
+After the end of a rollout, restart begins again with the same plan, and start
+--plan with a new one. If the first stage takes the feature away from users, it
+asks for confirmation; without a terminal it needs --yes.`,
 		Example: `  automationctl rollout start automation
   automationctl rollout start automation --dry-run > plan.json   # to edit it
   automationctl rollout start automation --plan plan.json`,
@@ -143,17 +144,19 @@ needs --yes where nobody can be asked.`,
 					return err
 				}
 			}
-			now, err := c.Get(ctx, name)
+			current, err := c.Get(ctx, name)
+			isNew := errors.Is(err, rollout.ErrNotFound)
 			switch {
-			case errors.Is(err, rollout.ErrNotFound):
+			case isNew:
 				create = true
 			case err != nil:
 				return err
 			case !create:
-				plan = now.Plan
+				plan = current.Plan
 			}
-			if errors.Is(err, rollout.ErrNotFound) || now.State == rollout.StatePending || create && slices.Contains(now.Possible, rollout.ActionRestart) {
-				if err := a.confirmTakingAway(ctx, flag, name, plan, dryRun, sure); err != nil {
+			replacesEnded := create && slices.Contains(current.Possible, rollout.ActionRestart)
+			if isNew || current.State == rollout.StatePending || replacesEnded {
+				if err := a.confirmRemoval(ctx, flag, name, plan, dryRun, confirmed); err != nil {
 					return err
 				}
 			}
@@ -176,9 +179,9 @@ needs --yes where nobody can be asked.`,
 			return a.printEvent(e, false)
 		}),
 	}
-	cmd.Flags().StringVar(&file, "plan", "", "a plan in JSON, as --dry-run shows one; - is standard input")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only show the plan, in JSON")
-	cmd.Flags().BoolVar(&sure, "yes", false, "take the feature from users who have it, without confirmation")
+	cmd.Flags().StringVar(&file, "plan", "", "a file with a plan in JSON, as --dry-run prints it; - is standard input")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only print the plan in JSON")
+	cmd.Flags().BoolVar(&confirmed, "yes", false, "take the feature away from users without confirmation")
 	return cmd
 }
 
@@ -198,21 +201,21 @@ func (a *app) readPlan(file string) (rollout.Plan, error) {
 
 func (a *app) rolloutStatus() *cobra.Command {
 	return &cobra.Command{
-		Use: "status [NAME]", Short: "Show how a rollout stands, or all", Args: cobra.MaximumNArgs(1),
+		Use: "status [NAME]", Short: "Show the state of a rollout, or of all", Args: cobra.MaximumNArgs(1),
 		RunE: a.withDB(func(cmd *cobra.Command, args []string, db *sqlx.DB) error {
 			c := rollout.NewStore(db)
 			if len(args) == 0 {
-				return a.rollouts(cmd, c)
+				return a.listRollouts(cmd, c)
 			}
-			now, err := c.Get(cmd.Context(), args[0])
+			current, err := c.Get(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			s := rolloutStatus{Status: now, Gateways: a.gatewaysOf(cmd.Context(), db, args[0])}
+			s := rolloutStatus{Status: current, Gateways: a.gatewaysOf(cmd.Context(), db, args[0])}
 			return a.print(s, func(w io.Writer) {
-				status(w, s.Status)
+				writeStatus(w, s.Status)
 				if s.Gateways != nil {
-					row(w, "who is in", s.Gateways.effect())
+					row(w, "effect", s.Gateways.effect())
 				}
 			})
 		}),
@@ -223,8 +226,8 @@ func (a *app) rolloutHistory() *cobra.Command {
 	var limit int
 	var before int64
 	cmd := &cobra.Command{
-		Use: "history NAME", Short: "Show every step that a rollout took", Args: cobra.ExactArgs(1),
-		Long: "History shows who or what moved a rollout, when and why, the newest first, over all its epochs.",
+		Use: "history NAME", Short: "Show every step of a rollout", Args: cobra.ExactArgs(1),
+		Long: "History shows who or what moved a rollout, when and why, the newest step first.\nIt has the steps of all epochs.",
 		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Store, _ *flags.Store) error {
 			list, err := c.Events(cmd.Context(), args[0], limit, before)
 			if err != nil {
@@ -238,12 +241,12 @@ func (a *app) rolloutHistory() *cobra.Command {
 			})
 		}),
 	}
-	cmd.Flags().IntVar(&limit, "limit", 20, "how many at most, 1 to 1000")
-	cmd.Flags().Int64Var(&before, "before", 0, "only steps below this number, to see more")
+	cmd.Flags().IntVar(&limit, "limit", 20, "the maximum number, 1 to 1000")
+	cmd.Flags().Int64Var(&before, "before", 0, "only steps below this number, for the next page")
 	return cmd
 }
 
-func (a *app) rollouts(cmd *cobra.Command, c *rollout.Store) error {
+func (a *app) listRollouts(cmd *cobra.Command, c *rollout.Store) error {
 	list, err := c.List(cmd.Context())
 	if len(list) == 0 && err != nil {
 		return err
@@ -251,16 +254,16 @@ func (a *app) rollouts(cmd *cobra.Command, c *rollout.Store) error {
 	if list == nil {
 		list = []rollout.Status{}
 	}
-	printed := a.print(list, func(w io.Writer) {
+	printErr := a.print(list, func(w io.Writer) {
 		row(w, "NAME", "STATE", "STAGE", "PERCENT", "WAITS FOR", "REQUESTS", "FAILED", "CONTROL FAILED")
 		for _, s := range list {
 			row(w, s.Name, s.State, formatStage(s), s.Percentage, s.Waiting, formatCount(s.Evidence.Exposed.Outcomes), formatRate(s.Evidence.Exposed), formatRate(s.Evidence.Control))
 		}
 	})
-	return errors.Join(printed, err)
+	return errors.Join(printErr, err)
 }
 
-func status(w io.Writer, s rollout.Status) {
+func writeStatus(w io.Writer, s rollout.Status) {
 	row(w, "rollout", s.Name)
 	state := string(s.State)
 	if s.Reason != "" {
@@ -270,12 +273,12 @@ func status(w io.Writer, s rollout.Status) {
 	row(w, "stage", formatStage(s))
 	row(w, "percentage", s.Percentage.String()+" %")
 	row(w, "waits for", s.Waiting)
-	row(w, "watched", fmt.Sprintf("%s of %s", seconds(s.WatchedSeconds), seconds(s.HoldSeconds)))
+	row(w, "observed", fmt.Sprintf("%s of %s", fromSeconds(s.WatchedSeconds), fromSeconds(s.HoldSeconds)))
 	row(w, "requests", fmt.Sprintf("%s, %s failed", formatCount(s.Evidence.Exposed.Outcomes), formatRate(s.Evidence.Exposed)))
 	row(w, "control", fmt.Sprintf("%s, %s failed", formatCount(s.Evidence.Control.Outcomes), formatRate(s.Evidence.Control)))
 	row(w, "epoch", fmt.Sprintf("%d, since %s", s.Epoch, formatTime(s.BeganAt)))
 	row(w, "entered", formatTime(s.EnteredAt))
-	row(w, "looked at", formatTime(s.LookedAt))
+	row(w, "evaluated", formatTime(s.LookedAt))
 	var possible []string
 	for _, p := range s.Possible {
 		possible = append(possible, string(p))
@@ -294,4 +297,4 @@ func formatRate(c rollout.Counts) string {
 	return fmt.Sprintf("%.2f %%", 100*c.ErrorRate())
 }
 
-func seconds(s float64) time.Duration { return time.Duration(s) * time.Second }
+func fromSeconds(s float64) time.Duration { return time.Duration(s) * time.Second }

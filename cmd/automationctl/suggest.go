@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// noSuchCommand is the Args of a command that has subcommands: what is named is
-// none of them.
+// noSuchCommand is the Args of a command that has subcommands. Cobra calls it with
+// arguments only if the first one is not the name of a subcommand.
 func noSuchCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -22,13 +22,13 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("unknown command %q for %q%s", args[0], cmd.CommandPath(), hint)
 }
 
-// noSuchFlag adds the nearest flags to an error of the command line.
+// noSuchFlag adds the flags with similar names to an error about an unknown flag.
 func noSuchFlag(cmd *cobra.Command, err error) error {
 	_, name, ok := strings.Cut(err.Error(), "unknown flag: --")
 	if !ok {
 		return err
 	}
-	// Cobra compares commands; the flags' names stand in for them.
+	// Cobra can only suggest commands, so each flag becomes a command.
 	names := &cobra.Command{SuggestionsMinimumDistance: 2}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
 		names.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})

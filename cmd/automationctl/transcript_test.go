@@ -7,34 +7,34 @@ import (
 	"testing"
 )
 
-// The same words on both databases.
+// The output is the same on both databases.
 func TestCommands_MatchTheirTranscripts(t *testing.T) {
 	for name, open := range databases {
-		for _, story := range []string{"empty-" + name, "checks", "flags", "rollout", "cleanup", "night"} {
-			t.Run(story+" on "+name, func(t *testing.T) {
-				if *update && name != "sqlite" && !strings.HasPrefix(story, "empty") {
-					t.Skip("written by the other")
+		for _, transcript := range []string{"empty-" + name, "checks", "flags", "rollout", "cleanup", "incident"} {
+			t.Run(transcript+" on "+name, func(t *testing.T) {
+				if *update && name != "sqlite" && !strings.HasPrefix(transcript, "empty") {
+					t.Skip("the test on SQLite writes this transcript")
 				}
 				dir := t.TempDir()
-				t.Chdir(dir) // so that files have the same names everywhere
+				t.Chdir(dir) // so that the paths in the output are the same everywhere
 				for file, text := range files {
 					if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 						t.Fatal(err)
 					}
 				}
 				s := shell{t, map[string]string{"DATABASE_URL": open(t), "USER": "op"}}
-				if !strings.HasPrefix(story, "empty") {
+				if !strings.HasPrefix(transcript, "empty") {
 					if r := s.run("migrate", "up"); r.code != 0 {
 						t.Fatal(r.errs)
 					}
 				}
-				play(t, filepath.Join(testdata, story+".txt"), s)
+				runTranscript(t, filepath.Join(testdata, transcript+".txt"), s)
 			})
 		}
 	}
 }
 
-// testdata is where the transcripts are, whatever directory a test is in.
+// testdata is the absolute path of the transcripts, because tests change the directory.
 var testdata = func() string {
 	dir, err := filepath.Abs("testdata")
 	if err != nil {
@@ -43,7 +43,7 @@ var testdata = func() string {
 	return dir
 }()
 
-// files are those that transcripts name.
+// files are the files that transcripts use.
 var files = map[string]string{
 	"good.json":  `{"default": "0x` + strings.Repeat("a", 64) + `", "llama": "0x` + strings.Repeat("a", 64) + `"}`,
 	"bad.json":   "{\n\"llama\": \"0x12\",\n\"Llama\": \"0x" + strings.Repeat("a", 64) + "\"}",

@@ -11,9 +11,9 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/schema"
 )
 
-// verified is a line of verify. A warning is nothing that SQL repairs, and leaves
-// the exit code at 0.
-type verified struct {
+// verifyResult is one problem. SQL cannot repair a warning, and a warning does not change
+// the exit code.
+type verifyResult struct {
 	Severity string `json:"severity"` // error or warning
 	schema.Problem
 }
@@ -23,12 +23,13 @@ func (a *app) verify() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "verify", Short: "Compare the database with what the feature needs", Args: cobra.NoArgs,
 		Long: `Verify compares tables, columns, keys, checks, indexes, triggers and functions
-with what the migrations make, and looks at what the gateway's role may do. It
-changes nothing; where something is missing it shows the SQL that repairs it, and
-the exit code is 1. deploy/grants.sql has all the rights that the role needs.
+with those that the migrations create, and checks the privileges of the
+gateway's role. It changes nothing. If there are problems, it prints the SQL
+that repairs them, and the exit code is 1. deploy/grants.sql has all privileges
+that the role needs.
 
-Where nothing is missing it warns of open sessions of the wallet that the
-gateways, when they last compared, could explain by no row; the exit code is 0.`,
+If there are no problems, it warns of open sessions of the wallet that no row
+explained when the gateways last compared them. The exit code is then 0.`,
 		Example: `  automationctl verify --role gateway
   automationctl verify --json | jq -r '.[].sql' | psql "$DATABASE_URL"`,
 		RunE: a.withDB(func(cmd *cobra.Command, _ []string, db *sqlx.DB) error {
@@ -36,9 +37,9 @@ gateways, when they last compared, could explain by no row; the exit code is 0.`
 			if err != nil {
 				return err
 			}
-			list := []verified{}
+			list := []verifyResult{}
 			for _, p := range problems {
-				list = append(list, verified{"error", p})
+				list = append(list, verifyResult{"error", p})
 			}
 			if len(list) == 0 {
 				if list, err = unexplainedSessions(cmd.Context(), db); err != nil {
@@ -47,7 +48,7 @@ gateways, when they last compared, could explain by no row; the exit code is 0.`
 			}
 			err = a.print(list, func(w io.Writer) {
 				if len(problems) == 0 {
-					_, _ = fmt.Fprintln(w, "OK: all that the feature needs is there.")
+					_, _ = fmt.Fprintln(w, "OK: the database has everything that the feature needs.")
 				}
 				for _, f := range list {
 					if f.Severity == "warning" {
@@ -63,14 +64,14 @@ gateways, when they last compared, could explain by no row; the exit code is 0.`
 			return err
 		}),
 	}
-	cmd.Flags().StringVar(&role, "role", "", "the role that the gateway connects as, on PostgreSQL (default the one that is connected)")
+	cmd.Flags().StringVar(&role, "role", "", "the gateway's role on PostgreSQL (default the connected role)")
 	return cmd
 }
 
-// unexplainedSessions warns of a wallet's sessions that somebody pays for and
-// nobody here asked for.
-func unexplainedSessions(ctx context.Context, db *sqlx.DB) ([]verified, error) {
-	list := []verified{}
+// unexplainedSessions returns a warning for each wallet with open sessions that the
+// gateways did not open but that the wallet pays for.
+func unexplainedSessions(ctx context.Context, db *sqlx.DB) ([]verifyResult, error) {
+	list := []verifyResult{}
 	var wallets []struct {
 		Name        string `db:"name"`
 		Unexplained int64  `db:"unexplained"`
@@ -81,10 +82,10 @@ func unexplainedSessions(ctx context.Context, db *sqlx.DB) ([]verified, error) {
 		return nil, fmt.Errorf("automation_wallet: %w", err)
 	}
 	for _, w := range wallets {
-		list = append(list, verified{"warning", schema.Problem{
+		list = append(list, verifyResult{"warning", schema.Problem{
 			Object:  fmt.Sprintf("automation_wallet %s", w.Name),
-			Problem: fmt.Sprintf("has %d open sessions that no row of automation_sessions explains, as compared at %s", w.Unexplained, w.ComparedAt),
-			SQL:     "-- Somebody else opens sessions with the gateways' wallet: give automation a wallet of its own. docs/runbook.md, weekly review",
+			Problem: fmt.Sprintf("has %d open sessions that no row of automation_sessions explains (compared at %s)", w.Unexplained, w.ComparedAt),
+			SQL:     "-- Another program opens sessions with the gateways' wallet: give automation its own wallet. See docs/runbook.md, weekly review",
 		}})
 	}
 	return list, nil

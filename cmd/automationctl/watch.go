@@ -22,12 +22,12 @@ func (a *app) watchRollout() *cobra.Command {
 	var interval time.Duration
 	cmd := &cobra.Command{
 		Use: "watch NAME", Short: "Follow a rollout until it ends", Args: cobra.ExactArgs(1),
-		Long: `Watch follows a rollout until it ends: 0 is the exit code of a rollout that was
-completed, 1 that of one that was rolled back or aborted. A terminal shows its
-stages, both arms and the time left, drawn again in place. Elsewhere each step
-is a line on standard output as it is taken, and how the rollout stands one on
-standard error. It only looks: the gateways do the work. A database that is away
-for a while is waited for.`,
+		Long: `Watch follows a rollout until it ends. The exit code is 0 for a completed rollout
+and 1 for one that was rolled back or aborted. A terminal shows the stages, both
+arms and the time left, and is redrawn in place. Otherwise standard output gets
+a line for each step, and standard error a line for each change of the state.
+Watch changes nothing; the gateways move the rollout. It waits while the
+database is unavailable.`,
 		Example: "  automationctl rollout watch automation",
 		RunE: a.withRollouts(func(cmd *cobra.Command, args []string, c *rollout.Store, _ *flags.Store) error {
 			if interval <= 0 {
@@ -36,7 +36,7 @@ for a while is waited for.`,
 			return a.followRollout(cmd.Context(), c, args[0], interval)
 		}),
 	}
-	cmd.Flags().DurationVar(&interval, "interval", 2*time.Second, "between two looks")
+	cmd.Flags().DurationVar(&interval, "interval", 2*time.Second, "time between two reads")
 	return cmd
 }
 
@@ -45,15 +45,15 @@ func (a *app) followRollout(ctx context.Context, c *rollout.Store, name string, 
 	defer tick.Stop()
 	var show func(rollout.Status) error
 	if !a.json && a.isTerminal(a.out) {
-		drawn := &screen{out: a.out}
-		show = func(s rollout.Status) error { return drawn.show(ctx, c, s) }
+		terminal := &screen{out: a.out}
+		show = func(s rollout.Status) error { return terminal.show(ctx, c, s) }
 	}
 	var seen int64
-	stands := ""
+	lastStatus := ""
 	for first := true; ; first = false {
 		s, err := c.Get(ctx, name)
 		if first {
-			seen = max(s.Seq-1, 0) // the last step, to begin with
+			seen = max(s.Seq-1, 0) // the output begins with the last step
 		}
 		switch {
 		case err != nil:
@@ -68,11 +68,11 @@ func (a *app) followRollout(ctx context.Context, c *rollout.Store, name string, 
 		case err != nil && (first || !errors.Is(err, sqldb.ErrUnavailable)):
 			return err
 		case err != nil:
-			a.printChange(&stands, "the database is away, waiting")
+			a.printChange(&lastStatus, "waiting for the database")
 		default:
 			if show == nil {
-				a.printChange(&stands, fmt.Sprintf("%s: %s, stage %s, %v %%, watched %s of %s, %s requests, %s failed", name, s.State, formatStage(s), s.Percentage,
-					seconds(s.WatchedSeconds), seconds(s.HoldSeconds), formatCount(s.Evidence.Exposed.Outcomes), formatRate(s.Evidence.Exposed)))
+				a.printChange(&lastStatus, fmt.Sprintf("%s: %s, stage %s, %v %%, observed %s of %s, %s requests, %s failed", name, s.State, formatStage(s), s.Percentage,
+					fromSeconds(s.WatchedSeconds), fromSeconds(s.HoldSeconds), formatCount(s.Evidence.Exposed.Outcomes), formatRate(s.Evidence.Exposed)))
 			}
 			switch s.State {
 			case rollout.StateCompleted:
@@ -90,18 +90,18 @@ func (a *app) followRollout(ctx context.Context, c *rollout.Store, name string, 
 	}
 }
 
-// screen is a terminal on which a rollout is drawn again in place.
+// screen is a terminal on which a rollout is redrawn in place.
 type screen struct {
 	out   io.Writer
-	lines int // drawn so far
+	lines int // of the last drawing
 }
 
-// shownSteps is how many of the newest steps a screen has.
-const shownSteps = 5
+// maxSteps is how many of the newest steps a screen shows.
+const maxSteps = 5
 
-// show draws how a rollout stands over what was drawn before.
+// show draws the state of a rollout over the last drawing.
 func (d *screen) show(ctx context.Context, c *rollout.Store, s rollout.Status) error {
-	steps, err := c.Events(ctx, s.Name, shownSteps, 0)
+	steps, err := c.Events(ctx, s.Name, maxSteps, 0)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (d *screen) show(ctx context.Context, c *rollout.Store, s rollout.Status) e
 	if d.lines > 0 {
 		up = fmt.Sprintf("\x1b[%dA\x1b[J", d.lines) // to the first line, and clear from there
 	}
-	// A line that wraps would be two, so each ends within the narrowest terminal.
+	// A wrapped line would take two rows, so lines are truncated to the usual minimum.
 	const width = 79
 	lines := strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")
 	for i, line := range lines {
@@ -149,31 +149,31 @@ func writeProgress(w io.Writer, s rollout.Status) {
 		case i < s.Stage || s.State == rollout.StateCompleted:
 			mark, left = "x", 0
 		case i == s.Stage:
-			mark, left = ">", max(stage.Hold-seconds(s.WatchedSeconds), 0)
+			mark, left = ">", max(stage.Hold-fromSeconds(s.WatchedSeconds), 0)
 		}
 		row(w, mark, stage.Name, stage.Percentage, stage.Hold, left)
 	}
 	_, _ = fmt.Fprintln(w)
 	row(w, " ", "REQUESTS", "FAILED", "LATENCY")
-	row(w, "with it", formatCount(s.Evidence.Exposed.Outcomes), formatRate(s.Evidence.Exposed), s.Evidence.Exposed.Latency().Round(time.Millisecond))
-	row(w, "without", formatCount(s.Evidence.Control.Outcomes), formatRate(s.Evidence.Control), s.Evidence.Control.Latency().Round(time.Millisecond))
+	row(w, "exposed", formatCount(s.Evidence.Exposed.Outcomes), formatRate(s.Evidence.Exposed), s.Evidence.Exposed.Latency().Round(time.Millisecond))
+	row(w, "control", formatCount(s.Evidence.Control.Outcomes), formatRate(s.Evidence.Control), s.Evidence.Control.Latency().Round(time.Millisecond))
 	_, _ = fmt.Fprintln(w)
 }
 
-// printChange prints a line on standard error if it differs from the last.
-func (a *app) printChange(last *string, now string) {
-	if *last != now {
-		a.printf("%s", now)
+// printChange prints a line on standard error if it differs from the last one.
+func (a *app) printChange(last *string, line string) {
+	if *last != line {
+		a.printf("%s", line)
 	}
-	*last = now
+	*last = line
 }
 
-// printSteps prints the events after seen and returns the number of the last.
+// printSteps prints the events after the number seen and returns the number of the last.
 func (a *app) printSteps(ctx context.Context, c *rollout.Store, s rollout.Status, seen int64) (int64, error) {
 	if s.Seq == seen {
 		return seen, nil
 	}
-	// Not the newest: more may have been taken since s was read.
+	// There may be newer steps than s, which the next call prints.
 	list, err := c.Events(ctx, s.Name, int(s.Seq-seen), s.Seq+1)
 	if err != nil {
 		return seen, err

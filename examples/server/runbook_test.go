@@ -325,7 +325,7 @@ func TestRunbook(t *testing.T) {
 		r.checkNode(t)
 		r.checkReport(t, `ALTER TABLE feature_flag_events DISABLE TRIGGER USER; UPDATE feature_flag_events SET changed_at = changed_at - interval '73 hours'; ALTER TABLE feature_flag_events ENABLE TRIGGER USER`)
 		r.shell(t, block{byHand, `automationctl off --notice 'Back at 18:00.' --actor ann`})
-		if out := r.shell(t, block{"report", `automationctl report --users 40 || true`}); !strings.Contains(out, "rolled_back, by hand: not_met") || !strings.Contains(out, "taken back by ann") || !strings.Contains(out, "Back at 18:00.") {
+		if out := r.shell(t, block{"report", `automationctl report --users 40 || true`}); !strings.Contains(out, "rolled_back, by hand: not_met") || !strings.Contains(out, "rolled back by ann") || !strings.Contains(out, "Back at 18:00.") {
 			t.Errorf("after the way back:\n%s", out)
 		}
 		for _, b := range runbook(t) {

@@ -15,7 +15,7 @@ import (
 // and in its row.
 const clockSkew = time.Hour
 
-// pass is one pass; token identifies its lease.
+// pass is the state of one pass; token identifies its lease.
 type pass struct {
 	*Cleaner
 	token     string

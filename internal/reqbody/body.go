@@ -231,7 +231,7 @@ func (g *slowGuard) check() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
-	case g.timer == nil: // stopped meanwhile
+	case g.timer == nil: // stopped before the lock was acquired
 	case g.received < slowBytes:
 		g.wasSlow = true
 		_ = g.conn.SetReadDeadline(time.Unix(1, 0)) // if it is not supported, the host's server has to end the connection
