@@ -19,7 +19,7 @@ import (
 )
 
 func TestRollout_PassesAllStages(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		p := hourlyPlan()
 		p.Stages[0].Users = flags.NewIDs("7")
 		p.Stages[2].Users = flags.NewIDs("8")
@@ -71,7 +71,7 @@ func TestRollout_PassesAllStages(t *testing.T) {
 }
 
 func TestRollout_StepsBackAndThenSwitchesOff(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		p := hourlyPlan()
 		h.create(p)
 		h.do(rollout.ActionStart)
@@ -124,7 +124,7 @@ func TestRollout_ContinuesAfterAStepBackWasResumed(t *testing.T) {
 }
 
 func TestRollout_WatchesACompletedRollout(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		h.create(hourlyPlan())
 		h.do(rollout.ActionStart)
 		h.do(rollout.ActionPromote)
@@ -154,7 +154,7 @@ func TestRollout_LeavesOtherNoticesUnchanged(t *testing.T) {
 }
 
 func TestRollout_WaitsInAnOutage(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		h.create(hourlyPlan())
 		h.do(rollout.ActionStart)
 		h.windows(6, rollout.Counts{Outcomes: 20, Failures: 12, ProviderFailures: 12}, rollout.Counts{Outcomes: 200, Failures: 110})
@@ -172,7 +172,7 @@ func TestRollout_WaitsInAnOutage(t *testing.T) {
 }
 
 func TestRollout_PausesOrNotifiesOnABreach(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		p := hourlyPlan()
 		p.OnBreach = rollout.BreachPause
 		h.create(p)
@@ -199,7 +199,7 @@ func TestRollout_PausesOrNotifiesOnABreach(t *testing.T) {
 }
 
 func TestRollout_PausesItsAdvanceAfterAHandEdit(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		h.create(hourlyPlan())
 		h.do(rollout.ActionStart)
 		h.do(rollout.ActionSkip)
@@ -240,7 +240,7 @@ func TestRollout_PausesItsAdvanceAfterAHandEdit(t *testing.T) {
 }
 
 func TestRollout_AdoptsUsersAndNoticesEditedByHand(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		h.create(hourlyPlan())
 		h.do(rollout.ActionStart)
 		h.do(rollout.ActionSkip)
@@ -262,7 +262,7 @@ func TestRollout_AdoptsUsersAndNoticesEditedByHand(t *testing.T) {
 }
 
 func TestRollout_CountsNoDowntimeAsWatched(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		p := hourlyPlan()
 		p.Stages[1].Hold, p.Stages[1].MinSamples, p.Stages[1].Approval = 0, 0, true
 		h.create(p)
@@ -282,7 +282,7 @@ func TestRollout_CountsNoDowntimeAsWatched(t *testing.T) {
 }
 
 func TestExecute_ChangesNothingInADryRun(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		h.create(hourlyPlan())
 		h.do(rollout.ActionStart)
 		before, flagBefore := h.status(), h.flag()
@@ -304,7 +304,7 @@ func TestExecute_ChangesNothingInADryRun(t *testing.T) {
 }
 
 func TestCreate_RefusesInvalidPlansAndRunningRollouts(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		create := func(name string, p rollout.Plan, actor string) error {
 			_, err := h.Create(t.Context(), name, p, actor)
 			return err
@@ -360,7 +360,7 @@ func TestCreate_RefusesInvalidPlansAndRunningRollouts(t *testing.T) {
 }
 
 func TestTick_AddsCountsOnce(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		p := hourlyPlan()
 		p.LatencyP95 = time.Second
 		h.create(p)
@@ -410,15 +410,15 @@ func TestTick_AddsCountsOnce(t *testing.T) {
 }
 
 func TestTick_CountsAUsersFailuresOnceAMinute(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		h.create(hourlyPlan())
 		h.do(rollout.ActionStart)
 		now := time.Now()
 		o := rollout.Options{Now: func() time.Time { return now }}
-		three := []*rollout.Controller{h.newController(o), h.newController(o), h.newController(o)}
+		controllers := []*rollout.Controller{h.newController(o), h.newController(o), h.newController(o)}
 		tick := func() {
 			t.Helper()
-			for _, c := range three {
+			for _, c := range controllers {
 				c.Recorder(flag)
 				if err := c.Tick(t.Context()); err != nil {
 					t.Fatal(err)
@@ -431,7 +431,7 @@ func TestTick_CountsAUsersFailuresOnceAMinute(t *testing.T) {
 		// how many failures count. If the minute changes during it, a user counts twice.
 		passMinute := func(users int) (added int64) {
 			before := count()
-			for _, c := range three {
+			for _, c := range controllers {
 				for range 5 {
 					for user := range users {
 						c.Recorder(flag).Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: rollout.OutcomeFailure, UserID: fmt.Sprint(user)})
@@ -471,7 +471,7 @@ func TestTick_CountsAUsersFailuresOnceAMinute(t *testing.T) {
 }
 
 func TestTick_ContinuesPastAMalformedRow(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		h.create(hourlyPlan())
 		h.do(rollout.ActionStart)
 		h.sql(`ALTER TABLE automation_rollouts RENAME TO good`)
@@ -527,21 +527,21 @@ func lastRow(h *harness) string {
 }
 
 func TestTick_TakesEachStepOnceAmongManyControllers(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		p := hourlyPlan()
 		for i := range p.Stages {
 			p.Stages[i].MinSamples = 0
 		}
 		h.create(p)
 		h.do(rollout.ActionStart)
-		var all []*rollout.Controller
+		var controllers []*rollout.Controller
 		for range 6 {
-			all = append(all, h.newController(rollout.Options{}))
+			controllers = append(controllers, h.newController(rollout.Options{}))
 		}
 		for range 4 {
 			h.elapse(time.Hour)
 			var g sync.WaitGroup
-			for _, c := range all {
+			for _, c := range controllers {
 				g.Go(func() {
 					if err := c.Tick(t.Context()); err != nil {
 						t.Errorf("a pass among others: %v", err)
@@ -555,7 +555,7 @@ func TestTick_TakesEachStepOnceAmongManyControllers(t *testing.T) {
 }
 
 func TestExecute_TakesOneOfConcurrentCommands(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		h.create(hourlyPlan())
 		errs := make(chan error, 6)
 		for range cap(errs) {
@@ -580,7 +580,7 @@ func TestExecute_TakesOneOfConcurrentCommands(t *testing.T) {
 }
 
 func TestEvents_ArePagedAndAppendOnly(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		h.create(hourlyPlan())
 		h.do(rollout.ActionStart)
 		h.do(rollout.ActionPause)
@@ -601,7 +601,7 @@ func TestEvents_ArePagedAndAppendOnly(t *testing.T) {
 }
 
 func TestRun_FlushesWhenItEnds(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		p := hourlyPlan()
 		for i := range p.Stages {
 			p.Stages[i].Hold, p.Stages[i].MinSamples = 80*time.Millisecond, 1

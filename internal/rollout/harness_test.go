@@ -23,9 +23,9 @@ import (
 
 const flag = "automation" // the migrations create it
 
-// each runs a test on both databases. AUTOMATION_TEST_POOLER=1 puts PgBouncer in
+// onBoth runs a test on both databases. AUTOMATION_TEST_POOLER=1 puts PgBouncer in
 // front of PostgreSQL.
-func each(t *testing.T, fn func(t *testing.T, h *harness)) {
+func onBoth(t *testing.T, fn func(t *testing.T, h *harness)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) { fn(t, newHarness(t, sqlite(t))) })
 	t.Run("postgres", func(t *testing.T) {

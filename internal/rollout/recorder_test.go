@@ -51,7 +51,7 @@ func TestRecord_CountsByArmAndOutcome(t *testing.T) {
 	}
 	r.Record(Sample{ArmExposed, OutcomeSuccess, "before the run", time.Second, 0})
 	r.observe(&stageRun{id: 1}, Plan{LatencyP95: time.Second, DatabaseP95: 10 * time.Millisecond})
-	for i, one := range []struct {
+	for i, request := range []struct {
 		arm         Arm
 		outcome     Outcome
 		latency, db time.Duration
@@ -72,7 +72,7 @@ func TestRecord_CountsByArmAndOutcome(t *testing.T) {
 		{arms, OutcomeSuccess, time.Hour, time.Hour},
 		{ArmExposed, outcomes, time.Hour, time.Hour},
 	} {
-		r.Record(Sample{one.arm, one.outcome, strconv.Itoa(i), one.latency, one.db})
+		r.Record(Sample{request.arm, request.outcome, strconv.Itoa(i), request.latency, request.db})
 	}
 	run := r.run.Load()
 	want := Counts{Outcomes: 2, DatabaseSlow: 1, LatencyUS: 3_000_000, DatabaseUS: 21_000, SharedFailures: 1, Ignored: 1}

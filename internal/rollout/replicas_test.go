@@ -147,9 +147,9 @@ func TestReplicas_AgreeWhileKilledAtRandom(t *testing.T) {
 	p.Stages[2].Approval = true
 	h.create(p)
 	clock := func() string { return fmt.Sprintf("ROLLOUT_TEST_CLOCK=%ds", rand.IntN(1201)-600) }
-	five := make([]*process, 5)
-	for i := range five {
-		five[i] = startReplica(t, dsn, clock())
+	replicas := make([]*process, 5)
+	for i := range replicas {
+		replicas[i] = startReplica(t, dsn, clock())
 	}
 	started := time.Now()
 	h.do(rollout.ActionStart)
@@ -164,17 +164,17 @@ func TestReplicas_AgreeWhileKilledAtRandom(t *testing.T) {
 		// progress, so it can always be killed.
 		select {
 		case <-next.C:
-			i, now := rand.IntN(len(five)), h.progress()
-			if now == seen && !five[i].frozen {
+			i, now := rand.IntN(len(replicas)), h.progress()
+			if now == seen && !replicas[i].frozen {
 				break
 			}
 			seen = now
-			if rand.IntN(4) == 0 && !five[i].frozen {
-				five[i].freeze(t)
+			if rand.IntN(4) == 0 && !replicas[i].frozen {
+				replicas[i].freeze(t)
 				break
 			}
-			five[i].kill()
-			five[i] = startReplica(t, dsn, clock())
+			replicas[i].kill()
+			replicas[i] = startReplica(t, dsn, clock())
 			kills++
 		default:
 		}
@@ -183,8 +183,8 @@ func TestReplicas_AgreeWhileKilledAtRandom(t *testing.T) {
 		}
 		return s.State == rollout.StateCompleted
 	})
-	for _, one := range five {
-		one.kill()
+	for _, r := range replicas {
+		r.kill()
 	}
 	t.Logf("killed %d times", kills)
 	// While replicas are down there may be too few outcomes, which is correct.
@@ -233,9 +233,9 @@ func TestReplicas_SwitchOffAfterABreach(t *testing.T) {
 	h.do(rollout.ActionStart)
 	h.do(rollout.ActionSkip)
 	h.do(rollout.ActionSkip)
-	var five []*process
+	var replicas []*process
 	for range 5 {
-		five = append(five, startReplica(t, dsn, "ROLLOUT_TEST_CLOCK=0s", "ROLLOUT_TEST_INTERVAL=2s"))
+		replicas = append(replicas, startReplica(t, dsn, "ROLLOUT_TEST_CLOCK=0s", "ROLLOUT_TEST_INTERVAL=2s"))
 	}
 	until(t, "all replicas have counted outcomes", func() bool {
 		var n int
@@ -244,8 +244,8 @@ func TestReplicas_SwitchOffAfterABreach(t *testing.T) {
 		}
 		return n == 5
 	})
-	for _, one := range five {
-		one.WriteLine(t, "fail")
+	for _, r := range replicas {
+		r.WriteLine(t, "fail")
 	}
 	until(t, "the rollout is rolled back", func() bool {
 		h.sql(`UPDATE automation_rollouts SET watch = jsonb_set(watch, '{marks}', (
@@ -254,8 +254,8 @@ func TestReplicas_SwitchOffAfterABreach(t *testing.T) {
 		return h.status().State == rollout.StateRolledBack
 	})
 	begun := time.Now()
-	for _, one := range five {
-		<-one.off
+	for _, r := range replicas {
+		<-r.off
 	}
 	t.Logf("all replicas had the flag off %v after the rollback", time.Since(begun))
 	h.expectStatus(rollout.StateRolledBack, "breach", 2, false, 50*flags.Percent)

@@ -12,7 +12,7 @@ import (
 
 func TestSeries_HasWhatEachMinuteAdded(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		now := time.Now().UTC().Truncate(time.Minute)
 		insert := func(ago, run, exposed, failures, control, users int) {
 			t.Helper()

@@ -95,7 +95,7 @@ func newReceiver(t *testing.T, answer func(n int) int) *receiver {
 	return r
 }
 
-func (r *receiver) got() []request {
+func (r *receiver) received() []request {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.requests
@@ -128,7 +128,7 @@ func (h *harness) awaitLaterClock() {
 }
 
 func TestOutbox_LeavesOutExpiredReceivers(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		h.sql(`INSERT INTO automation_rollout_receivers (name, seen_at) VALUES ('expired', '2020-01-01 00:00:00.000'), ('current', '2100-01-01 00:00:00.000')`)
 		h.create(hourlyPlan())
 		var names []string
@@ -142,7 +142,7 @@ func TestOutbox_LeavesOutExpiredReceivers(t *testing.T) {
 }
 
 func TestWebhooks_AreSignedAndSentInOrder(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		r := newReceiver(t, func(n int) int {
 			if n == 1 || n == 3 { // the request is retried
 				return http.StatusServiceUnavailable
@@ -169,10 +169,10 @@ func TestWebhooks_AreSignedAndSentInOrder(t *testing.T) {
 		stop()
 		var seqs []int64
 		ids := map[string]bool{}
-		for _, one := range r.got() {
-			one.verify(t)
-			seqs = append(seqs, one.event(t).Seq)
-			ids[one.header.Get("webhook-id")] = true
+		for _, req := range r.received() {
+			req.verify(t)
+			seqs = append(seqs, req.event(t).Seq)
+			ids[req.header.Get("webhook-id")] = true
 		}
 		if diff := cmp.Diff([]int64{1, 1, 2, 2, 3}, seqs); diff != "" {
 			t.Errorf("the numbers of the events that were sent (-want +got):\n%s", diff)
@@ -197,13 +197,13 @@ func TestWebhooks_AreNotDelayedByAnotherReceiver(t *testing.T) {
 	stop := h.start(c)
 	h.awaitReceivers(2)
 	h.create(hourlyPlan())
-	until(t, "both receivers have the first event", func() bool { return len(good.got()) == 1 && len(stuck.got()) == 1 })
+	until(t, "both receivers have the first event", func() bool { return len(good.received()) == 1 && len(stuck.received()) == 1 })
 	h.do(rollout.ActionStart)
-	until(t, "the good receiver has the second event", func() bool { return len(good.got()) == 2 })
+	until(t, "the good receiver has the second event", func() bool { return len(good.received()) == 2 })
 	h.do(rollout.ActionPause)
-	until(t, "the good receiver has the third event", func() bool { return len(good.got()) == 3 })
+	until(t, "the good receiver has the third event", func() bool { return len(good.received()) == 3 })
 	stop() // ends the request that hangs
-	if n := len(stuck.got()); n != 1 {
+	if n := len(stuck.received()); n != 1 {
 		t.Errorf("%d requests to a receiver that does not answer, want one: the next event waits for the first", n)
 	}
 }
@@ -238,13 +238,13 @@ func TestWebhooks_BackOff(t *testing.T) {
 			t.Errorf("the waits are %v s, want about 1, 2 and 4", waits)
 		}
 	}
-	if n := len(r.got()); n < 3 || n > 4 {
+	if n := len(r.received()); n < 3 || n > 4 {
 		t.Errorf("%d requests, want 3 or 4", n)
 	}
 }
 
 func TestWebhooks_ReportFlagsChangedByHand(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		h.sql(`UPDATE feature_flags SET notice = 'before any receiver'`)
 		h.awaitLaterClock()
 		r := newReceiver(t, always(http.StatusNoContent))
@@ -259,16 +259,16 @@ func TestWebhooks_ReportFlagsChangedByHand(t *testing.T) {
 			if err := h.db.Get(&unsent, `SELECT count(*) FROM automation_rollout_outbox WHERE sent_at IS NULL`); err != nil {
 				t.Fatal(err)
 			}
-			return unsent == 0 && len(r.got()) >= 3
+			return unsent == 0 && len(r.received()) >= 3
 		})
 		stop()
 		stopOther()
 		var changes []string
-		for _, one := range r.got() {
-			one.verify(t)
-			if strings.Contains(string(one.body), `"type":"flag.changed"`) {
+		for _, req := range r.received() {
+			req.verify(t)
+			if strings.Contains(string(req.body), `"type":"flag.changed"`) {
 				var body struct{ Data json.RawMessage }
-				if err := json.Unmarshal(one.body, &body); err != nil {
+				if err := json.Unmarshal(req.body, &body); err != nil {
 					t.Fatal(err)
 				}
 				changes = append(changes, string(body.Data))
@@ -283,7 +283,7 @@ func TestWebhooks_ReportFlagsChangedByHand(t *testing.T) {
 }
 
 func TestWebhooks_ReportFeedbackWithoutItsText(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		store, bad := feedback.NewStore(h.db, sqldb.Options{}), 2
 		add := func(key string, rating *int) {
 			if _, err := store.Add(t.Context(), flag, "mallory", key, rating, "my key is sk-secret"); err != nil {
@@ -308,17 +308,17 @@ func TestWebhooks_ReportFeedbackWithoutItsText(t *testing.T) {
 		stop()
 		stopOther()
 		var messages []string
-		for _, one := range r.got() {
-			one.verify(t)
+		for _, req := range r.received() {
+			req.verify(t)
 			var body struct {
 				Type string
 				Data json.RawMessage
 			}
-			if err := json.Unmarshal(one.body, &body); err != nil {
+			if err := json.Unmarshal(req.body, &body); err != nil {
 				t.Fatal(err)
 			}
 			messages = append(messages, body.Type+" "+string(body.Data))
-			if s := string(one.body); strings.Contains(s, "mallory") || strings.Contains(s, "secret") {
+			if s := string(req.body); strings.Contains(s, "mallory") || strings.Contains(s, "secret") {
 				t.Errorf("a message has the user or the text: %s", s)
 			}
 		}
@@ -330,7 +330,7 @@ func TestWebhooks_ReportFeedbackWithoutItsText(t *testing.T) {
 }
 
 func TestOutbox_SendsNothingOld(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		r := newReceiver(t, always(http.StatusNoContent))
 		c := h.newController(rollout.Options{Interval: 5 * time.Millisecond, Webhooks: []rollout.Webhook{{Name: "ops", URL: r.URL, Secret: secret}}})
 		// The receiver's registration had expired when the flag was changed.
@@ -342,18 +342,18 @@ func TestOutbox_SendsNothingOld(t *testing.T) {
 			h.sql(`INSERT INTO automation_rollout_outbox (receiver, rollout, seq, body, created_at, next_at) VALUES ('ops', 'automation', ` + row + `, '2020-01-01 00:00:00.000')`)
 		}
 		stop := h.start(c)
-		until(t, "the recent message has been sent", func() bool { return len(r.got()) > 0 })
+		until(t, "the recent message has been sent", func() bool { return len(r.received()) > 0 })
 		stop()
-		for _, one := range r.got() {
-			if string(one.body) != "{}" {
-				t.Errorf("an old message was sent: %s", one.body)
+		for _, req := range r.received() {
+			if string(req.body) != "{}" {
+				t.Errorf("an old message was sent: %s", req.body)
 			}
 		}
 	})
 }
 
 func TestOutbox_StoresAnyErrorText(t *testing.T) {
-	each(t, func(t *testing.T, h *harness) {
+	onBoth(t, func(t *testing.T, h *harness) {
 		text := strings.Repeat("ü", 249) + "é\x00\xff\xc3€"
 		failing := http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) { return nil, errors.New(text) })}
 		c := h.newController(rollout.Options{Interval: 5 * time.Millisecond, HTTPClient: &failing, Webhooks: []rollout.Webhook{{Name: "ops", URL: "http://127.0.0.1:1", Secret: secret}}})
