@@ -50,7 +50,7 @@ func embedded(sqlite bool) []Migration {
 	return list
 }
 
-// fileName is the name of the migration's embedded fileName; direction is "up" or "down".
+// fileName returns the name of the migration's embedded file; direction is "up" or "down".
 func (m Migration) fileName(sqlite bool, direction string) string {
 	return fmt.Sprintf("%s/%04d_%s.%s.sql", dir(sqlite), m.Version, m.Name, direction)
 }

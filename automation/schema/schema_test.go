@@ -279,7 +279,7 @@ func TestMigrations_RecordThemselvesInAnyTool(t *testing.T) {
 	})
 }
 
-// countRecorded counts the migrations that are countRecorded as applied.
+// countRecorded counts the migrations that are recorded as applied.
 func countRecorded(t *testing.T, pool *sqlx.DB) (n int) {
 	t.Helper()
 	status, err := schema.Status(t.Context(), pool)

@@ -184,7 +184,8 @@ func compareObjects(want, found []object, kept map[string]bool, newer, sqlite bo
 	return list
 }
 
-// spelling removes from a check or an index what the type of a host's column adds.
+// spelling removes the casts and parentheses that PostgreSQL adds to a check or an index
+// because of the type of a host's column.
 var spelling = strings.NewReplacer("::text", "", "(", "", ")", "")
 
 // isCompatible reports whether an object with another definition works as well. In an

@@ -17,7 +17,7 @@ func TestBinary_ExitCodes(t *testing.T) {
 	dir := t.TempDir()
 	bin := filepath.Join(dir, "automationctl")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	db := "sqlite:" + filepath.Join(dir, "a.db")
 	for _, step := range []struct {

@@ -27,7 +27,7 @@ func migrated(t *testing.T, database string) (shell, *sqlx.DB) {
 	t.Helper()
 	s := shell{t, map[string]string{"DATABASE_URL": database}}
 	if r := s.run("migrate", "up"); r.code != 0 {
-		t.Fatal(r.errs)
+		t.Fatalf("exit %d: %s", r.code, r.errs)
 	}
 	db, _, err := dbopen.Open(database)
 	if err != nil {
@@ -256,7 +256,7 @@ func TestRolloutWatch_FollowsARolloutToItsEnd(t *testing.T) {
 func TestFlagsSet_PrintsTheEffectOnTheRollout(t *testing.T) {
 	onBoth(t, func(t *testing.T, s shell, _ *sqlx.DB) {
 		if r := s.run("rollout", "start", "automation", "--actor", "ann"); r.code != 0 {
-			t.Fatal(r)
+			t.Fatalf("rollout start: %+v", r)
 		}
 		for _, c := range []struct {
 			args []string
@@ -277,7 +277,7 @@ func TestRolloutWatch_PrintsEveryStep(t *testing.T) {
 	s, db := migrated(t, "sqlite:"+t.TempDir()+"/a.db")
 	for _, step := range []string{"start", "skip", "pause"} {
 		if r := s.run("rollout", step, "automation"); r.code != 0 {
-			t.Fatal(r.errs)
+			t.Fatalf("exit %d: %s", r.code, r.errs)
 		}
 	}
 	var out bytes.Buffer
@@ -292,7 +292,7 @@ func TestRolloutWatch_WaitsForAnUnavailableDatabase(t *testing.T) {
 	cluster := pgtest.Start(t, pgtest.Options{})
 	s, _ := migrated(t, cluster.DSN("postgres"))
 	if r := s.run("rollout", "start", "automation"); r.code != 0 {
-		t.Fatal(r.errs)
+		t.Fatalf("exit %d: %s", r.code, r.errs)
 	}
 	errs := &notifyingWriter{wrote: make(chan string, 100)}
 	done := make(chan int)
@@ -318,7 +318,7 @@ func TestRolloutWatch_WaitsForAnUnavailableDatabase(t *testing.T) {
 	cluster.Restart()
 	waitFor("running")
 	if r := s.run("rollout", "abort", "automation"); r.code != 0 {
-		t.Fatal(r.errs)
+		t.Fatalf("exit %d: %s", r.code, r.errs)
 	}
 	if code := <-done; code != codeFailed {
 		t.Errorf("exit %d after an abort, want %d", code, codeFailed)
@@ -328,7 +328,7 @@ func TestRolloutWatch_WaitsForAnUnavailableDatabase(t *testing.T) {
 func TestRolloutWatch_EndsWithItsContext(t *testing.T) {
 	s, _ := migrated(t, "sqlite:"+t.TempDir()+"/a.db")
 	if r := s.run("rollout", "start", "automation"); r.code != 0 {
-		t.Fatal(r.errs)
+		t.Fatalf("exit %d: %s", r.code, r.errs)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	out := &notifyingWriter{wrote: make(chan string, 100)}

@@ -46,7 +46,7 @@ func TestDoctor_FindsProblems(t *testing.T) {
 	expect(found, "database", true, "no TLS")
 	expect(found, "tables", false, "migration 1, automation, has not been applied")
 	if r := s.run("migrate", "up"); r.code != 0 {
-		t.Fatal(r.errs)
+		t.Fatalf("exit %d: %s", r.code, r.errs)
 	}
 	found = runDoctor(t, s, 1)
 	expect(found, "tables", true, "")
@@ -125,7 +125,7 @@ func TestCommands_PrintTheEffectOnRunningGateways(t *testing.T) {
 	onBoth(t, func(t *testing.T, s shell, db *sqlx.DB) {
 		for _, args := range [][]string{{"flags", "set", "automation", "--add-enabled-user", "7"}, {"rollout", "start", "automation", "--actor", "ann"}} {
 			if r := s.run(args...); r.code != 0 {
-				t.Fatal(r.errs)
+				t.Fatalf("exit %d: %s", r.code, r.errs)
 			}
 		}
 		var version int64

@@ -95,7 +95,7 @@ func TestMigrateSQL_WritesFilesForOtherTools(t *testing.T) {
 		t.Run(format, func(t *testing.T) {
 			target := filepath.Join(dir, format)
 			if r := s.run("migrate", "sql", "--format", format, "--dir", target, "--after", "<your last revision>"); r.code != 0 {
-				t.Fatal(r.errs)
+				t.Fatalf("exit %d: %s", r.code, r.errs)
 			}
 			printed := s.run("migrate", "sql", "--format", format, "--after", "<your last revision>")
 			for _, name := range want {

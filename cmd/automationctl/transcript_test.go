@@ -25,7 +25,7 @@ func TestCommands_MatchTheirTranscripts(t *testing.T) {
 				s := shell{t, map[string]string{"DATABASE_URL": open(t), "USER": "op"}}
 				if !strings.HasPrefix(transcript, "empty") {
 					if r := s.run("migrate", "up"); r.code != 0 {
-						t.Fatal(r.errs)
+						t.Fatalf("exit %d: %s", r.code, r.errs)
 					}
 				}
 				runTranscript(t, filepath.Join(testdata, transcript+".txt"), s)

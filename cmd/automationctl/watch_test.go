@@ -23,7 +23,7 @@ func TestRolloutWatch_RedrawsATerminalInPlace(t *testing.T) {
 	onBoth(t, func(t *testing.T, s shell, db *sqlx.DB) {
 		for _, step := range []string{"start", "skip"} {
 			if r := s.run("rollout", step, "automation", "--actor", "ann"); r.code != 0 {
-				t.Fatal(r.errs)
+				t.Fatalf("exit %d: %s", r.code, r.errs)
 			}
 		}
 		execute(t, db, `UPDATE automation_rollouts SET watched = 7200`,
@@ -51,7 +51,7 @@ func TestRolloutWatch_RedrawsATerminalInPlace(t *testing.T) {
 			}
 		}
 		if r := s.run("rollout", "abort", "automation"); r.code != 0 {
-			t.Fatal(r.errs)
+			t.Fatalf("exit %d: %s", r.code, r.errs)
 		}
 		for {
 			select {
@@ -75,7 +75,7 @@ func TestRollout_AsksBeforeItTakesTheFeatureAway(t *testing.T) {
 		setPercentage := func(percentage string) {
 			t.Helper()
 			if r := s.run("flags", "set", "automation", "--percentage", percentage, "--enabled", "true"); r.code != 0 {
-				t.Fatal(r.errs)
+				t.Fatalf("exit %d: %s", r.code, r.errs)
 			}
 		}
 		state := func() string {

@@ -323,7 +323,7 @@ func TestPass_ShrinksSlowBatches(t *testing.T) {
 	}
 	mustPass(t, c, false)
 	if diff := cmp.Diff([]int64{100, 50, 25, 20, 20}, sizes[:5]); diff != "" {
-		t.Error(diff)
+		t.Errorf("rows of each batch (-want +got)\n%s", diff)
 	}
 }
 
@@ -334,7 +334,7 @@ func TestPass_AcceptsTimesInOtherFormats(t *testing.T) {
 		`UPDATE user_automation_settings SET deleted_at = '2020-01-01' WHERE user_id = 'b'`)
 	mustPass(t, newCleaner(t, pool, cleanup.Options{Batch: 1}), false)
 	if diff := cmp.Diff([]string{"a"}, selectStrings(t, pool, usersLeft)); diff != "" {
-		t.Error(diff)
+		t.Errorf("users left (-want +got)\n%s", diff)
 	}
 }
 

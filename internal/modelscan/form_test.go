@@ -44,7 +44,7 @@ func TestFind_LocatesTheModelInAForm(t *testing.T) {
 		if model, err := modelscan.Find(contentType, []byte(body)); err != nil || model != "" {
 			t.Errorf("model %q, error %v; want none", model, err)
 		}
-		wantSameOfPrefixes(t, contentType, body)
+		checkPrefixes(t, contentType, body)
 	})
 	t.Run("too long", func(t *testing.T) {
 		body, contentType := formBody(t, strings.Repeat("x", modelscan.MaxModel+1), 10)
@@ -54,7 +54,7 @@ func TestFind_LocatesTheModelInAForm(t *testing.T) {
 	})
 	t.Run("incomplete", func(t *testing.T) {
 		body, contentType := formBody(t, "whisper-1", 10)
-		wantSameOfPrefixes(t, contentType, body)
+		checkPrefixes(t, contentType, body)
 		for size := range strings.Index(body, "whisper-1") + len("whisper-1") {
 			if _, err := modelscan.Find(contentType, []byte(body[:size])); !errors.Is(err, modelscan.ErrIncomplete) {
 				t.Errorf("first %d bytes: error %v, want ErrIncomplete", size, err)

@@ -19,9 +19,9 @@ func ExampleFind() {
 	// true
 }
 
-// wantSameOfPrefixes checks that Find returns for every beginning of a body the same as
+// checkPrefixes checks that Find returns for every beginning of a body the same as
 // for the whole body, or ErrIncomplete.
-func wantSameOfPrefixes(t *testing.T, contentType, body string) {
+func checkPrefixes(t *testing.T, contentType, body string) {
 	t.Helper()
 	model, err := modelscan.Find(contentType, []byte(body))
 	for size := range min(len(body), 2<<10) {
@@ -104,7 +104,7 @@ func TestFind_LocatesTheModelInJSON(t *testing.T) {
 			if !errors.Is(err, tt.err) || model != tt.model {
 				t.Errorf("model %.50q, error %v; want %.50q, %v", model, err, tt.model, tt.err)
 			}
-			wantSameOfPrefixes(t, "application/json", tt.body)
+			checkPrefixes(t, "application/json", tt.body)
 		})
 	}
 }

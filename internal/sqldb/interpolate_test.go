@@ -16,16 +16,16 @@ func TestInterpolateParams_ChangesNoResult(t *testing.T) {
 		for i, text := range []string{"plain", "", `it's \ "quoted"`, "Zoë 例", "$1 -- ; /*", "{now}"} {
 			got, err := sqldb.Write(t.Context(), db, "w", func(tx *sqldb.Tx) (list []token, err error) {
 				if n, err := tx.Exec(`INSERT INTO tokens VALUES ($1, $2)`, text, i); n != 1 || err != nil {
-					t.Errorf("Exec of %q: %d rows, %v", text, n, err)
+					t.Errorf("Exec of %q: %d rows, error %v; want 1", text, n, err)
 				}
 				var n int
 				if err := tx.Get(&n, `SELECT n FROM tokens WHERE token = $1`, text); n != i || err != nil {
-					t.Errorf("Get of %q: %d, %v", text, n, err)
+					t.Errorf("Get of %q: %d, error %v; want %d", text, n, err, i)
 				}
 				return list, tx.Select(&list, `SELECT token FROM tokens WHERE n = $2 AND token = $1`, text, i)
 			})
 			if err != nil || len(got) != 1 || got[0].Token != text {
-				t.Errorf("Select of %q: %v, %v", text, got, err)
+				t.Errorf("Select of %q: rows %v, error %v; want the text", text, got, err)
 			}
 		}
 	}

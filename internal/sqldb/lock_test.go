@@ -12,8 +12,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// locked are the ways to hold a lock in a transaction.
-var locked = map[string]func(ctx context.Context, db *sqldb.DB, lock string, fn func(*sqldb.Tx) (int64, error)) (int64, error){
+// lockMethods run fn in a transaction that holds a lock.
+var lockMethods = map[string]func(ctx context.Context, db *sqldb.DB, lock string, fn func(*sqldb.Tx) (int64, error)) (int64, error){
 	"Tx.Lock": func(ctx context.Context, db *sqldb.DB, lock string, fn func(*sqldb.Tx) (int64, error)) (int64, error) {
 		return sqldb.Write(ctx, db, "w", func(tx *sqldb.Tx) (int64, error) {
 			if err := tx.Lock(lock); err != nil {
@@ -28,7 +28,7 @@ var locked = map[string]func(ctx context.Context, db *sqldb.DB, lock string, fn 
 }
 
 func TestLock_IsHeldUntilTheTransactionEnds(t *testing.T) {
-	for name, write := range locked {
+	for name, write := range lockMethods {
 		t.Run(name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 				execute(t, pool, `CREATE TABLE n (v int)`, `INSERT INTO n VALUES (0)`)
@@ -62,7 +62,7 @@ func TestLock_IsHeldUntilTheTransactionEnds(t *testing.T) {
 func TestLock_HasTheHashOfItsNameAsKey(t *testing.T) {
 	onDrivers(t, func(t *testing.T) {
 		pool := pgtest.Open(t, pgtest.Database(t))
-		for name, write := range locked {
+		for name, write := range lockMethods {
 			for _, lock := range []string{"wallet", "user:Zoë 例", `user:it's \ $1 {now}`} {
 				_, err := write(t.Context(), sqldb.New(pool, sqldb.Options{}), lock, func(*sqldb.Tx) (int64, error) {
 					var free bool

@@ -237,8 +237,8 @@ func runOnce[T any](ctx context.Context, db *DB, p *phase, conn *sqlx.Conn, tx *
 	return got, nil
 }
 
-// unknown is the error of a COMMIT, or of a statement sent without a transaction,
-// whose reply was lost.
+// unknown is the error of a COMMIT, or of a message with one statement, whose reply
+// was lost.
 type unknown struct{ err error }
 
 func (e *unknown) Error() string        { return ErrOutcomeUnknown.Error() + ": " + e.err.Error() }
