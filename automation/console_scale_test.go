@@ -87,8 +87,8 @@ func TestConsole_PagesOfALargeDeploymentStaySmall(t *testing.T) {
 	}
 	// The test's own replica may be the 1001st: its first report comes before everything is loaded.
 	html := render(t, pages, "/")
-	if !strings.Contains(html, "1000 not well") && !strings.Contains(html, "1001 not well") || !strings.Contains(html, "951 more are not listed") {
-		t.Error("want the overview to count 1000 or 1001 replicas as not well, and not to list 951 of them")
+	if !strings.Contains(html, "1000 unhealthy") && !strings.Contains(html, "1001 unhealthy") || !strings.Contains(html, "951 more are not listed") {
+		t.Error("want the overview to count 1000 or 1001 replicas as unhealthy, and not to list 951 of them")
 	}
 }
 

@@ -132,7 +132,8 @@ func resolve[T any](v T, ref string, components map[string]T) T {
 	return components[ref[strings.LastIndexByte(ref, '/')+1:]]
 }
 
-// Shape names a schema: the component that it refers to, or its JSON.
+// Shape returns the name of the component that the schema refers to, or the
+// schema's JSON.
 func (c content) Shape() string {
 	for media, body := range c.Content {
 		var ref struct {

@@ -28,7 +28,7 @@ func TestAPIDocument_ShowsEveryOperation(t *testing.T) {
 		}
 	}
 	if strings.Contains(page.Body.String(), "<no value>") || strings.Contains(page.Body.String(), "<nil>") {
-		t.Error("the page shows a missing value")
+		t.Error("the page shows <no value> or <nil>: a template uses a field that the document lacks")
 	}
 	if page.Header().Get("Content-Security-Policy") == "" || get("/assets/console.css").Code != http.StatusOK {
 		t.Error("the page has no content security policy, or no style sheet")
@@ -38,7 +38,7 @@ func TestAPIDocument_ShowsEveryOperation(t *testing.T) {
 func TestAPIDocument_PanicsOnInvalidJSON(t *testing.T) {
 	defer func() {
 		if recover() == nil {
-			t.Error("no panic")
+			t.Error("APIDocument accepted a document that is not JSON, want a panic")
 		}
 	}()
 	console.APIDocument([]byte("openapi: 3.1.0"))

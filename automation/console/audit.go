@@ -31,11 +31,11 @@ type event struct {
 	Detail    string          `json:"detail"`
 }
 
-// actionNames are the names of a flag's changes, for people.
+// actionNames are the displayed names of a flag's changes.
 var actionNames = map[string]string{"insert": "created", "update": "changed", "delete": "removed"}
 
-// Done returns the event's action, for people.
-func (e event) Done() string {
+// ActionText returns the displayed name of the event's action.
+func (e event) ActionText() string {
 	return cmp.Or(actionNames[e.Action], strings.ReplaceAll(e.Action, "_", " "))
 }
 
@@ -45,7 +45,8 @@ func isEmpty(value json.RawMessage) bool {
 }
 
 // Changes lists the columns that a flag's event changed, or the object of an
-// operator's action, each with its values. Of a new row it omits empty columns.
+// operator's action, each with its old and new value. It omits the empty columns
+// of a new row.
 func (e event) Changes() []string {
 	var before, after map[string]json.RawMessage
 	_ = json.Unmarshal(e.Before, &before) // absent in a rollout's event

@@ -99,7 +99,7 @@ func (c *console) loginPage(w http.ResponseWriter, r *http.Request, status int, 
 	}))
 }
 
-// login lets the admin API check the token, because it limits guesses.
+// login lets the admin API check the token, because the API limits wrong guesses.
 func (c *console) login(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	name := strings.TrimSpace(r.PostFormValue("name"))
@@ -181,7 +181,7 @@ func setCookie(w http.ResponseWriter, r *http.Request, name, value string, age t
 	})
 }
 
-// flash is what the next page says about the last action.
+// flash is the message about the last action, which the next page shows once.
 type flash struct {
 	Message string
 	Error   bool

@@ -47,7 +47,7 @@ func publicText(err error) string {
 	if s, ok := errors.AsType[*statusError](err); ok {
 		return s.detail
 	}
-	return "Something went wrong; the log has it."
+	return "Internal error: see the gateway's log."
 }
 
 // isStatus reports whether err is an answer with that status.
@@ -149,7 +149,7 @@ func (w *response) failure() error {
 			Message string `json:"message"`
 		} `json:"errors"`
 	}
-	_ = json.Unmarshal(w.body.Bytes(), &p) // if it is not problem+json, the status has to do
+	_ = json.Unmarshal(w.body.Bytes(), &p) // without problem+json the status's text is used
 	detail := p.Detail
 	for _, e := range p.Errors {
 		if detail != "" {

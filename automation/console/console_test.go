@@ -22,11 +22,12 @@ import (
 // token is the operators' token of the fake module.
 const token = "a-token-of-enough-length"
 
-// fakeAdmin answers like a module's admin API, and keeps what was sent to it.
+// fakeAdmin answers like a module's admin API, and records the calls that change
+// something.
 type fakeAdmin struct {
-	answers map[string]string // by path, for GET
+	answers map[string]string // bodies by path, for all methods
 	calls   []call
-	fail    map[string]int // by method and path
+	fail    map[string]int // statuses by method and path
 }
 
 type call struct{ Method, Path, Actor, Body, IfMatch string }
@@ -42,7 +43,7 @@ func newFakeAdmin() *fakeAdmin {
 		"/flags/automation/users/7": `{"feature_name":"automation","user_id":"7","on":true,"reason":"listed","bucket":1234,"version":4,
 			"steps":[{"rule":"master switch","finding":"on","decides":false},{"rule":"enabled_user_ids","finding":"listed","decides":true}]}`,
 		"/overview": `{"master_on":true,"flag":{"enabled":true,"enabled_users":2,"disabled_users":0,"rollout_percentage":10,"notice":"Back at <i>ten</i>.",
-				"version":4,"updated_at":"2026-01-02T03:04:05Z","updated_by":"admin:ann"},"components":{"node":{"ok":false,"detail":"it does not answer"},"database":{"ok":true}},
+				"version":4,"updated_at":"2026-01-02T03:04:05Z","updated_by":"admin:ann"},"components":{"node":{"ok":false,"detail":"the node does not answer"},"database":{"ok":true}},
 			"sessions":{"open":12345,"unknown":1},"opted_in":40,"opted_out":2,"users_last_week":4000,"counted_at":"2026-01-02T03:04:00Z",
 			"chats":{"served":960,"failed":40,"causes":{"session":30,"client_left":10},"overhead_p95_ms":12.3},
 			"opens":[{"purpose":"replacement","opened":7,"failed":2,"pending":1}],
@@ -122,7 +123,7 @@ type browser struct {
 	http *http.Client
 }
 
-func open(t *testing.T, admin console.Admin, o console.Options) *browser {
+func newBrowser(t *testing.T, admin console.Admin, o console.Options) *browser {
 	t.Helper()
 	mux := http.NewServeMux()
 	mux.Handle("/some/prefix/", http.StripPrefix("/some/prefix", console.New(admin, o)))
@@ -135,7 +136,7 @@ func open(t *testing.T, admin console.Admin, o console.Options) *browser {
 	return &browser{t, server.URL + "/some/prefix/", &http.Client{Jar: jar}}
 }
 
-// page is what a browser got.
+// page is an answer to a browser.
 type page struct {
 	status int
 	path   string // after redirects, relative to the console
@@ -195,37 +196,38 @@ func (b *browser) submit(from, path string, fields ...string) page {
 	return b.post(path, form)
 }
 
-// as is an Options.Authorize that knows one operator.
-func as(name string, readOnly bool) func(*http.Request) (console.Operator, error) {
+// authorizeAs returns an Options.Authorize for one operator.
+func authorizeAs(name string, readOnly bool) func(*http.Request) (console.Operator, error) {
 	return func(*http.Request) (console.Operator, error) {
 		return console.Operator{Name: name, ReadOnly: readOnly}, nil
 	}
 }
 
+// paths are those of all pages, with and without parameters.
 var paths = []string{"", "switch", "switch?percentage=50", "rollout", "user", "user?id=7", "sessions", "sessions?state=open&user=7", "models",
 	"models?name=llama&type=LLM", "audit", "feedback", "feedback?open=true", "report", "report?open_bugs=0", "cleanup"}
 
 func TestConsole_RendersEveryPage(t *testing.T) {
-	b := open(t, newFakeAdmin(), console.Options{Authorize: as("ann", false)})
+	b := newBrowser(t, newFakeAdmin(), console.Options{Authorize: authorizeAs("ann", false)})
 	for _, path := range paths {
 		p := b.get(path)
 		if p.status != http.StatusOK || !strings.HasSuffix(strings.TrimSpace(p.html), "</html>") {
-			t.Errorf("%q: status %d, %d bytes", path, p.status, len(p.html))
+			t.Errorf("%q: status %d with %d bytes, want 200 and a whole page", path, p.status, len(p.html))
 		}
-		for _, bad := range []string{"<script>alert", "<b>", "<i>", "<no value>", "%!", `href="/`, `src="/`, `action="/`, "ZgotmplZ"} {
-			if strings.Contains(p.html, bad) {
-				t.Errorf("%q contains %q", path, bad)
+		for _, forbidden := range []string{"<script>alert", "<b>", "<i>", "<no value>", "%!", `href="/`, `src="/`, `action="/`, "ZgotmplZ"} {
+			if strings.Contains(p.html, forbidden) {
+				t.Errorf("%q contains %q: unescaped text, an absolute link or a failed template", path, forbidden)
 			}
 		}
 		if csp := p.header.Get("Content-Security-Policy"); !strings.Contains(csp, "frame-ancestors 'none'") || !strings.Contains(csp, "default-src 'none'") {
-			t.Errorf("%q: policy %q", path, csp)
+			t.Errorf("%q: content security policy %q, want frame-ancestors and default-src 'none'", path, csp)
 		}
 	}
 	for path, want := range map[string][]string{
-		"": {"10 %", "12 345", "3.1 % of 1 000", "it does not answer", "<svg", "rollout_percentage: 0 → 10", "gw-well", "AutomationErrorRateHigh",
-			"client left", "12 ms", "Internal users: 2.", "replacement", "2, <span class=\"badge bad\">1 not well", "Why: it &lt;b&gt;waits"},
+		"": {"10 %", "12 345", "3.1 % of 1 000", "the node does not answer", "<svg", "rollout_percentage: 0 → 10", "gw-well", "AutomationErrorRateHigh",
+			"client left", "12 ms", "Internal users: 2.", "replacement", "2, <span class=\"badge bad\">1 unhealthy", "Why: it &lt;b&gt;waits"},
 		"switch?percentage=50":       {"about 2 000 of the 4 000 users"},
-		"rollout":                    {"1 000 more requests", "an operator&#39;s approval", `aria-current="step"`, "1.9 points left", "<dd>11</dd>", "Why: it &lt;b&gt;waits", "Nobody has said", "All of this stage"},
+		"rollout":                    {"1 000 more requests", "an operator&#39;s approval", `aria-current="step"`, "1.9 points left", "<dd>11</dd>", "Why: it &lt;b&gt;waits", "No feedback yet", "All feedback in this stage"},
 		"user?id=7":                  {"enabled_user_ids: listed", "1 of 4", "no limit", "open failed", "refused: &lt;b&gt;no"},
 		"models?name=llama&type=LLM": {"found by"},
 		"feedback":                   {"&lt;script&gt;alert(1)", "2.0 of 5"},
@@ -248,16 +250,16 @@ func TestConsole_RendersEveryPage(t *testing.T) {
 	}
 }
 
-func TestConsole_OverviewIsOfItsOwnFlag(t *testing.T) {
+func TestConsole_OverviewShowsTheConsolesFlag(t *testing.T) {
 	admin := newFakeAdmin()
 	admin.answers["/flags/other"] = `{"feature_name":"other","enabled":true,"enabled_user_ids":["1","2","3"],"rollout_percentage":77,"version":9}`
 	admin.answers["/flags/other/events"] = `{"events":[]}`
-	if p := open(t, admin, console.Options{Authorize: as("ann", false), Flag: "other"}).get(""); !strings.Contains(p.html, "for 77 %") || !strings.Contains(p.html, "Internal users: 3.") {
-		t.Errorf("%d\n%s", p.status, p.html)
+	if p := newBrowser(t, admin, console.Options{Authorize: authorizeAs("ann", false), Flag: "other"}).get(""); !strings.Contains(p.html, "for 77 %") || !strings.Contains(p.html, "Internal users: 3.") {
+		t.Errorf("status %d; want the flag other, for 77 %% and 3 internal users:\n%s", p.status, p.html)
 	}
 	admin.answers["/overview"] = `{"master_on":true,"flag":null}`
-	if p := open(t, admin, console.Options{Authorize: as("ann", false)}).get(""); !strings.Contains(p.html, "this replica has not read the flag") {
-		t.Errorf("a flag that was never read: %d\n%s", p.status, p.html)
+	if p := newBrowser(t, admin, console.Options{Authorize: authorizeAs("ann", false)}).get(""); !strings.Contains(p.html, "this replica has not read the flag") {
+		t.Errorf("status %d; want the page to say that the flag was never read:\n%s", p.status, p.html)
 	}
 }
 
@@ -265,18 +267,18 @@ func TestConsole_WithoutARolloutOffersToStartOne(t *testing.T) {
 	admin := newFakeAdmin()
 	delete(admin.answers, "/rollouts/automation")
 	delete(admin.answers, "/report")
-	b := open(t, admin, console.Options{Authorize: as("ann", false)})
+	b := newBrowser(t, admin, console.Options{Authorize: authorizeAs("ann", false)})
 	for path, want := range map[string]string{"": "There is no rollout", "rollout": "Start the plan", "report": "no flag to report on"} {
 		if p := b.get(path); p.status != http.StatusOK || !strings.Contains(p.html, want) {
-			t.Errorf("%q: %d, without %q", path, p.status, want)
+			t.Errorf("%q: status %d, want 200 and %q", path, p.status, want)
 		}
 	}
 }
 
-func TestConsole_ActionsReachTheAPIInTheOperatorsName(t *testing.T) {
+func TestConsole_SendsActionsToTheAPIInTheOperatorsName(t *testing.T) {
 	admin := newFakeAdmin()
 	admin.answers["/rollouts/automation/pause"] = `{"from":"running","to":"paused","stage_name":"ten","detail":"by ann"}`
-	b := open(t, admin, console.Options{Authorize: as("ann", false)})
+	b := newBrowser(t, admin, console.Options{Authorize: authorizeAs("ann", false)})
 	for _, test := range []struct {
 		from, path string
 		fields     []string
@@ -305,68 +307,68 @@ func TestConsole_ActionsReachTheAPIInTheOperatorsName(t *testing.T) {
 		admin.calls = nil
 		p := b.submit(test.from, test.path, test.fields...)
 		if p.status != http.StatusOK || !strings.Contains(p.html, test.shown) {
-			t.Errorf("%s %v: %d at %q, without %q", test.path, test.fields, p.status, p.path, test.shown)
+			t.Errorf("%s %v: status %d at %q, want 200 and %q", test.path, test.fields, p.status, p.path, test.shown)
 		}
 		if len(admin.calls) != 1 || admin.calls[0] != test.want {
 			t.Errorf("%s %v: calls %+v, want %+v", test.path, test.fields, admin.calls, test.want)
 		}
 		if again := b.get(test.from); strings.Contains(again.html, test.shown) {
-			t.Errorf("%s: the message stays", test.path)
+			t.Errorf("%s: the message is shown a second time", test.path)
 		}
 	}
 }
 
-func TestConsole_ShowsWhatTheAPIRefuses(t *testing.T) {
+func TestConsole_ShowsErrorsOfTheAPIAndOfForms(t *testing.T) {
 	admin := newFakeAdmin()
-	b := open(t, admin, console.Options{Authorize: as("ann", false)})
+	b := newBrowser(t, admin, console.Options{Authorize: authorizeAs("ann", false)})
 	admin.fail["PATCH /flags/automation"] = http.StatusPreconditionFailed
 	if p := b.submit("switch", "switch", "form", "off", "version", "3"); p.status != http.StatusOK || !strings.Contains(p.html, `role="alert">The API said 412.`) {
-		t.Errorf("a refused change: %d\n%s", p.status, p.html)
+		t.Errorf("a change that the API refused: status %d, want 200 and the API's message:\n%s", p.status, p.html)
 	}
 	for _, fields := range [][]string{{"form", "percentage", "percentage", "101"}, {"form", "percentage", "percentage", "x"}, {"form", "add", "user", " "}, {"form", "nonsense"}} {
 		if p := b.submit("switch", "switch", fields...); !strings.Contains(p.html, `role="alert"`) {
-			t.Errorf("%v is not refused", fields)
+			t.Errorf("the form %v was accepted", fields)
 		}
 	}
 	if p := b.submit("rollout", "rollout-action", "action", "explode"); !strings.Contains(p.html, "Unknown action") {
-		t.Error("an unknown action is not refused")
+		t.Error("an unknown action was accepted")
 	}
 	if len(admin.calls) != 0 {
-		t.Errorf("what was refused reached the API: %+v", admin.calls)
+		t.Errorf("invalid forms reached the API: %+v", admin.calls)
 	}
 	admin.fail["GET /overview"] = http.StatusServiceUnavailable
 	if p := b.get(""); p.status != http.StatusServiceUnavailable || !strings.Contains(p.html, "The API said 503.") {
-		t.Errorf("with the database away: %d\n%s", p.status, p.html)
+		t.Errorf("while the API answers 503: status %d, want 503 and the API's message:\n%s", p.status, p.html)
 	}
 }
 
 func TestConsole_ReadOnlyOperatorChangesNothing(t *testing.T) {
 	admin := newFakeAdmin()
-	b := open(t, admin, console.Options{Authorize: as("bob", true)})
+	b := newBrowser(t, admin, console.Options{Authorize: authorizeAs("bob", true)})
 	button := regexp.MustCompile(`<button[^>]*>`)
 	for _, path := range []string{"switch", "rollout", "user?id=7", "feedback", "cleanup"} {
 		html := b.get(path).html
 		for _, form := range regexp.MustCompile(`(?s)<form method="post".*?</form>`).FindAllString(html, -1) {
 			for _, tag := range button.FindAllString(form, -1) {
 				if !strings.Contains(tag, "disabled") {
-					t.Errorf("%s: %s can be pressed", path, tag)
+					t.Errorf("%s: %s is enabled for a read-only operator", path, tag)
 				}
 			}
 		}
 	}
 	for _, path := range []string{"switch", "rollout-start", "rollout-action", "user-session", "feedback-done", "cleanup"} {
 		if p := b.submit("switch", path, "form", "off", "action", "abort", "id", "1"); p.status != http.StatusForbidden {
-			t.Errorf("POST %s: %d", path, p.status)
+			t.Errorf("POST %s by a read-only operator: status %d, want 403", path, p.status)
 		}
 	}
 	if len(admin.calls) != 0 {
-		t.Errorf("a read-only operator's calls: %+v", admin.calls)
+		t.Errorf("a read-only operator's forms reached the API: %+v", admin.calls)
 	}
 }
 
 func TestConsole_RefusesForgedForms(t *testing.T) {
 	admin := newFakeAdmin()
-	b := open(t, admin, console.Options{Authorize: as("ann", false)})
+	b := newBrowser(t, admin, console.Options{Authorize: authorizeAs("ann", false)})
 	valid := csrfField.FindStringSubmatch(b.get("switch").html)[1]
 	off := url.Values{"form": {"off"}, "csrf": {valid}}
 	for name, p := range map[string]page{
@@ -377,7 +379,7 @@ func TestConsole_RefusesForgedForms(t *testing.T) {
 		"an empty cookie": (&browser{t, b.base, &http.Client{}}).post("switch", url.Values{"form": {"off"}, "csrf": {""}}),
 	} {
 		if p.status != http.StatusForbidden {
-			t.Errorf("%s: %d", name, p.status)
+			t.Errorf("%s: status %d, want 403", name, p.status)
 		}
 	}
 	if len(admin.calls) != 0 {
@@ -389,29 +391,29 @@ func TestConsole_SignsInWithTheToken(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	o := console.Options{Token: token, Now: func() time.Time { return now }}
 	admin := newFakeAdmin()
-	b := open(t, admin, o)
+	b := newBrowser(t, admin, o)
 	if p := b.get("rollout"); !strings.HasPrefix(p.path, "login?to=rollout") {
-		t.Fatalf("without a cookie: %d at %q", p.status, p.path)
+		t.Fatalf("without a cookie: status %d at %q, want the sign-in page", p.status, p.path)
 	}
 	if p := b.submit("login", "login", "name", "ann", "token", "wrong"); p.status != http.StatusForbidden || !strings.Contains(p.html, "not the operators&#39; token") {
-		t.Errorf("a wrong token: %d", p.status)
+		t.Errorf("a wrong token: status %d, want 403 and a message", p.status)
 	}
 	if p := b.submit("login", "login", "name", " ", "token", token); p.status != http.StatusBadRequest {
-		t.Errorf("no name: %d", p.status)
+		t.Errorf("no name: status %d, want 400", p.status)
 	}
 	if p := b.submit("login", "login", "name", "ann", "token", token, "to", "rollout"); p.path != "rollout" || p.status != http.StatusOK {
-		t.Errorf("signed in: %d at %q", p.status, p.path)
+		t.Errorf("after signing in: status %d at %q, want 200 at the requested page", p.status, p.path)
 	}
 	for _, to := range []string{"https://evil.example/", "//evil.example", `/\evil.example`, "../../x", "javascript:alert(1)"} {
 		if p := b.submit("login", "login", "name", "ann", "token", token, "to", to); p.path != "" || p.status != http.StatusOK {
-			t.Errorf("to %q: %d at %q", to, p.status, p.path)
+			t.Errorf("signing in with the target %q: status %d at %q, want 200 at the overview", to, p.status, p.path)
 		}
 	}
 	if p := b.submit("switch", "switch", "form", "on"); p.status != http.StatusOK || admin.calls[0].Actor != "console:ann" {
-		t.Errorf("an action: %d, %+v", p.status, admin.calls)
+		t.Errorf("an action after signing in: status %d, calls %+v; want 200 and the actor console:ann", p.status, admin.calls)
 	}
 
-	t.Run("the cookie holds on every replica and ends with the token", func(t *testing.T) {
+	t.Run("the cookie is valid on every replica, until it expires or the token changes", func(t *testing.T) {
 		var cookie *http.Cookie
 		u, _ := url.Parse(b.base)
 		for _, c := range b.http.Jar.Cookies(u) {
@@ -419,7 +421,7 @@ func TestConsole_SignsInWithTheToken(t *testing.T) {
 				cookie = c
 			}
 		}
-		ask := func(o console.Options, value string) int {
+		status := func(o console.Options, value string) int {
 			r := httptest.NewRequest(http.MethodGet, "/rollout", http.NoBody)
 			r.AddCookie(&http.Cookie{Name: cookie.Name, Value: value})
 			w := httptest.NewRecorder()
@@ -441,33 +443,32 @@ func TestConsole_SignsInWithTheToken(t *testing.T) {
 			"tampered with":   {o, "9" + cookie.Value, http.StatusSeeOther},
 			"no signature":    {o, strings.Split(cookie.Value, ".")[0], http.StatusSeeOther},
 		} {
-			if got := ask(test.options, test.value); got != test.want {
-				t.Errorf("%s: %d, want %d", name, got, test.want)
+			if got := status(test.options, test.value); got != test.want {
+				t.Errorf("%s: status %d, want %d", name, got, test.want)
 			}
 		}
 	})
 
 	b.submit("switch", "logout")
 	if p := b.get("rollout"); !strings.HasPrefix(p.path, "login") {
-		t.Errorf("after signing out: %q", p.path)
+		t.Errorf("after signing out the operator is at %q, want the sign-in page", p.path)
 	}
 }
 
-func TestConsole_WithoutSignInIsAbsent(t *testing.T) {
-	b := open(t, newFakeAdmin(), console.Options{})
+func TestConsole_IsNotFoundWithoutASignIn(t *testing.T) {
+	b := newBrowser(t, newFakeAdmin(), console.Options{})
 	for _, path := range append([]string{"login", "assets/console.css"}, paths...) {
 		if p := b.get(path); p.status != http.StatusNotFound {
-			t.Errorf("%q: %d", path, p.status)
+			t.Errorf("%q with neither Authorize nor Token: status %d, want 404", path, p.status)
 		}
 	}
-	b = open(t, newFakeAdmin(), console.Options{Authorize: func(*http.Request) (console.Operator, error) { return console.Operator{}, errors.New("nobody") }})
+	b = newBrowser(t, newFakeAdmin(), console.Options{Authorize: func(*http.Request) (console.Operator, error) { return console.Operator{}, errors.New("nobody") }})
 	if p := b.get("switch"); p.status != http.StatusForbidden || strings.Contains(p.html, "Percentage") {
-		t.Errorf("somebody who is no operator: %d", p.status)
+		t.Errorf("a user who is no operator: status %d, want 403 and nothing of the page", p.status)
 	}
 }
 
-// A page stays small and answers without reading everything, whatever the size
-// of what it shows.
+// The size of a page does not grow with the numbers of replicas and users.
 func TestConsole_PagesStaySmall(t *testing.T) {
 	admin := newFakeAdmin()
 	var overview map[string]any
@@ -500,7 +501,7 @@ func TestConsole_PagesStaySmall(t *testing.T) {
 		t.Fatal(err)
 	}
 	admin.answers["/flags/automation"] = string(text)
-	b := open(t, admin, console.Options{Authorize: as("ann", false)})
+	b := newBrowser(t, admin, console.Options{Authorize: authorizeAs("ann", false)})
 	for _, path := range paths {
 		p := b.get(path)
 		t.Logf("%-30q %6d bytes", path, len(p.html))

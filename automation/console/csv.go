@@ -12,11 +12,11 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/text"
 )
 
-// maxCSV is the maximum number of rows of a CSV; the page's filters and cursor
-// choose which.
+// maxCSV is the maximum number of rows of a CSV, as a query parameter. The page's
+// filters and cursor select the rows.
 const maxCSV = "1000"
 
-// writeCSV answers with rows, the first of which has the columns' names.
+// writeCSV answers with rows. The first row has the columns' names.
 func writeCSV(w http.ResponseWriter, name string, rows [][]string) error {
 	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
 	w.Header().Set("Content-Disposition", `attachment; filename="`+name+`"`)

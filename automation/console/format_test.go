@@ -23,35 +23,35 @@ func TestFormatDuration_WritesTheTwoLargestUnits(t *testing.T) {
 		1499 * time.Millisecond:       "1 s",
 	} {
 		if got := formatDuration(d); got != want {
-			t.Errorf("%v: %q, want %q", d, got, want)
+			t.Errorf("formatDuration(%v) is %q, want %q", d, got, want)
 		}
 	}
 }
 
 func TestErrorChart_BeginsWithTheFirstPoint(t *testing.T) {
 	if chart := errorChart(nil, .05); chart != "" {
-		t.Errorf("of nothing: %s", chart)
+		t.Errorf("the chart of no points is %s, want none", chart)
 	}
 	one := []rollout.Point{{At: time.Date(2026, 11, 26, 3, 0, 0, 0, time.UTC), Exposed: rollout.Counts{Outcomes: 10, Failures: 1}}}
 	chart := string(errorChart(one, .05))
 	if !strings.Contains(chart, "02:59") || !strings.Contains(chart, `class="exposed" d="M`) || strings.Contains(chart, "NaN") || strings.Contains(chart, "Inf") {
-		t.Errorf("of one point: %s", chart)
+		t.Errorf("the chart of one point, want it to begin a minute earlier and to have a line: %s", chart)
 	}
 }
 
-func TestReach_SaysWhomAFlagIsOnFor(t *testing.T) {
+func TestReach_DescribesForWhomAFlagIsOn(t *testing.T) {
 	for _, test := range []struct {
 		percentage flags.Percentage
 		listed     int
 		want       string
 	}{{0, 0, "nobody"}, {0, 1, "1 internal user"}, {0, 1200, "1 200 internal users"}, {1250, 0, "12.5 %"}, {1000, 3, "10 % and 3 internal users"}, {10_000, 3, "100 %"}} {
 		if got := reach(test.percentage, test.listed); got != test.want {
-			t.Errorf("%v %%, %d listed: %q, want %q", test.percentage, test.listed, got, test.want)
+			t.Errorf("reach of %v %% and %d listed users is %q, want %q", test.percentage, test.listed, got, test.want)
 		}
 	}
 }
 
-func TestRollout_OneStepAtMostStandsOut(t *testing.T) {
+func TestStatus_HighlightsAtMostOneAction(t *testing.T) {
 	for _, test := range []struct {
 		state                 rollout.State
 		waiting, reason, want string
@@ -60,40 +60,62 @@ func TestRollout_OneStepAtMostStandsOut(t *testing.T) {
 		{"running", "samples", "", "pause"},
 		{"running", "approval", "", "approve"},
 		{"paused", "", "operator", "resume"},
-		{"paused", "", "breach", ""}, // look into the causes first
+		{"paused", "", "breach", ""}, // the operator has to find the causes first
 	} {
-		usual := ""
+		primary := ""
 		for _, action := range rolloutActions {
-			switch button := (status{rollout.Status{State: test.state, Waiting: test.waiting, Reason: test.reason}}).Button(action.Name); button {
+			switch button := (status{rollout.Status{State: test.state, Waiting: test.waiting, Reason: test.reason}}).ButtonStyle(action.Name); button {
 			case "primary":
-				usual += action.Name
+				primary += action.Name
 			case "risk", "danger":
 				if action.Name != "skip" && action.Name != "promote" && action.Name != "abort" {
-					t.Errorf("%v: %s is marked %s", test, action.Name, button)
+					t.Errorf("a rollout that is %s (waiting %q, reason %q): the button %s has the style %s", test.state, test.waiting, test.reason, action.Name, button)
 				}
 			}
 		}
-		if usual != test.want {
-			t.Errorf("%v: %q stands out", test, usual)
+		if primary != test.want {
+			t.Errorf("a rollout that is %s (waiting %q, reason %q): the primary button is %q, want %q", test.state, test.waiting, test.reason, primary, test.want)
 		}
-	}
-	over := status{}
-	over.Plan.Limit, over.Evidence.Exposed = 5*flags.Percent, rollout.Counts{Outcomes: 40, Failures: 3}
-	if !over.IsOver() || over.Distance() != "2.5 points over" || (status{}).IsOver() {
-		t.Errorf("7.5 %% of failures with a limit of 5 %%: over %v, %s", over.IsOver(), over.Distance())
-	}
-	if got := (status{}).Distance(); got != "no requests yet" {
-		t.Errorf("the distance to the limit before there are requests: %q", got)
 	}
 }
 
-func TestEvent_OfANewRowLeavesOutWhatIsEmpty(t *testing.T) {
+func TestStatus_SaysWhatABreachHasDone(t *testing.T) {
+	for _, test := range []struct {
+		state    rollout.State
+		reason   string
+		onBreach rollout.OnBreach
+		want     string
+	}{
+		{rollout.StatePaused, "operator", rollout.BreachRollback, ""},
+		{rollout.StateRolledBack, "breach", rollout.BreachRollback, "rolled back automatically: the feature is off"},
+		{rollout.StatePaused, "breach", rollout.BreachRollback, "rolled back automatically to this stage"},
+		{rollout.StatePaused, "breach", rollout.BreachPause, "still have the feature"},
+	} {
+		s := status{rollout.Status{State: test.state, Reason: test.reason, Plan: rollout.Plan{OnBreach: test.onBreach}}}
+		if got := s.BreachText(); !strings.Contains(got, test.want) || (got == "") != (test.want == "") {
+			t.Errorf("%s, reason %s, on_breach %s: %q, want a text with %q", test.state, test.reason, test.onBreach, got, test.want)
+		}
+	}
+}
+
+func TestStatus_ComparesTheErrorRateWithTheLimit(t *testing.T) {
+	over := status{}
+	over.Plan.Limit, over.Evidence.Exposed = 5*flags.Percent, rollout.Counts{Outcomes: 40, Failures: 3}
+	if !over.IsOver() || over.Distance() != "2.5 points over" || (status{}).IsOver() {
+		t.Errorf("7.5 %% of failures with a limit of 5 %%: IsOver is %v and Distance %q, want true and 2.5 points over", over.IsOver(), over.Distance())
+	}
+	if got := (status{}).Distance(); got != "no requests yet" {
+		t.Errorf("Distance without requests is %q, want no requests yet", got)
+	}
+}
+
+func TestEvent_OmitsEmptyColumnsOfANewRow(t *testing.T) {
 	created := event{Action: "insert", Before: []byte("{}"), After: []byte(`{"enabled":true,"enabled_user_ids":[],"notice":"","seed":null}`)}
-	if got := strings.Join(created.Changes(), "; "); got != "enabled: true" || created.Done() != "created" {
-		t.Errorf("%s: %s", created.Done(), got)
+	if got := strings.Join(created.Changes(), "; "); got != "enabled: true" || created.ActionText() != "created" {
+		t.Errorf("a new row is described as %q with %q, want created with enabled: true", created.ActionText(), got)
 	}
 	emptied := event{Action: "end_session", Before: []byte(`{"enabled_user_ids":["7"]}`), After: []byte(`{"enabled_user_ids":[]}`)}
-	if got := strings.Join(emptied.Changes(), "; "); got != `enabled_user_ids: ["7"] → []` || emptied.Done() != "end session" {
-		t.Errorf("%s: %s", emptied.Done(), got)
+	if got := strings.Join(emptied.Changes(), "; "); got != `enabled_user_ids: ["7"] → []` || emptied.ActionText() != "end session" {
+		t.Errorf("an emptied list is described as %q with %q, want end session with both values", emptied.ActionText(), got)
 	}
 }

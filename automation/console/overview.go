@@ -27,8 +27,8 @@ func (f overview) ChatCounts() rollout.Counts {
 	return rollout.Counts{Outcomes: f.Chats.Served + f.Chats.Failed, Failures: f.Chats.Failed}
 }
 
-// Overhead returns the 95th percentile of what automation added to requests, for
-// people.
+// Overhead formats the 95th percentile of the time that automation added to
+// requests.
 func (f overview) Overhead() string {
 	switch ms := f.Chats.OverheadP95; {
 	case ms == nil:
@@ -55,8 +55,8 @@ func (f overview) Listed() []process {
 // Hidden returns how many replicas are not listed.
 func (f overview) Hidden() int { return max(len(f.Replicas)-maxReplicas, 0) }
 
-// Unwell returns how many replicas have a problem.
-func (f overview) Unwell() (n int) {
+// Unhealthy returns how many replicas have a problem.
+func (f overview) Unhealthy() (n int) {
 	for _, r := range f.Replicas {
 		if r.severity() > 0 {
 			n++
@@ -77,7 +77,7 @@ func (r process) severity() int {
 	return n
 }
 
-// FlagsAge is how old the flags are by which the replica decides.
+// FlagsAge returns the age of the replica's flags at its last report.
 func (r process) FlagsAge() time.Duration { return max(r.SeenAt.Sub(r.FlagsAt), 0) }
 
 func (c *console) overview(w http.ResponseWriter, r *request) error {
@@ -98,7 +98,7 @@ func (c *console) overview(w http.ResponseWriter, r *request) error {
 	if err := c.admin.get(r, "/overview", nil, &d.Fleet); err != nil {
 		return err
 	}
-	if c.opts.Flag != automation.FlagName { // the API's overview has that one alone
+	if c.opts.Flag != automation.FlagName { // the API's overview has the module's own flag only
 		var f flags.Flag
 		if err := c.admin.get(r, c.flagPath(""), nil, &f); err != nil {
 			return err

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// optional turns the API's 404 into "there is none".
+// optional turns the API's 404 into found == false without an error.
 func optional(err error) (found bool, _ error) {
 	if isStatus(err, http.StatusNotFound) {
 		return false, nil
@@ -17,7 +17,7 @@ func optional(err error) (found bool, _ error) {
 
 func (c *console) flagPath(rest string) string { return "/flags/" + url.PathEscape(c.opts.Flag) + rest }
 
-// nextPage makes a query that a template takes as it is.
+// nextPage encodes a query, which a template then does not escape again.
 func nextPage(q url.Values) template.URL {
 	return template.URL(q.Encode()) //nolint:gosec // Encode leaves nothing that ends an attribute
 }

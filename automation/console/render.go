@@ -53,17 +53,17 @@ func newRenderer(now func() time.Time) *renderer {
 type view struct {
 	Title    string
 	Operator Operator
-	Can      bool   // the operator may change something
+	MayAct   bool   // the operator may change something
 	CSRF     string // for forms
 	Flash    flash
 	SignOut  bool // the operator signed in here and can sign out
 	Flag     string
-	Page     string // its path, to mark it in the navigation
+	Page     string // the page's path, to mark it in the navigation
 	Data     any
 }
 
 func (c *console) view(r *request, title string, data any) view {
-	return view{Title: title, Operator: r.operator, Can: r.operator.Name != "" && !r.operator.ReadOnly, CSRF: r.csrf,
+	return view{Title: title, Operator: r.operator, MayAct: r.operator.Name != "" && !r.operator.ReadOnly, CSRF: r.csrf,
 		Flash: r.flash, SignOut: c.opts.Authorize == nil && r.operator.Name != "", Flag: c.opts.Flag, Page: strings.TrimPrefix(r.URL.Path, "/"), Data: data}
 }
 

@@ -20,7 +20,7 @@ func (r status) Left() time.Duration {
 	return time.Duration(max(r.HoldSeconds-r.WatchedSeconds, 0) * float64(time.Second))
 }
 
-// Distance returns how far the error rate is from the limit, for people.
+// Distance describes how far the error rate is from the limit.
 func (r status) Distance() string {
 	switch d := 100 * (r.limit() - rateOf(r.Evidence.Exposed)); {
 	case math.IsNaN(d):
@@ -38,8 +38,22 @@ func (r status) IsOver() bool { return rateOf(r.Evidence.Exposed) > r.limit() }
 // limit returns the plan's limit as a share.
 func (r status) limit() float64 { return float64(r.Plan.Limit) / float64(100*flags.Percent) }
 
-// TakenBack reports whether the rollout was taken back because of failures.
-func (r status) TakenBack() bool { return r.Reason == "breach" }
+// HasBreached reports whether failures above the limit stopped the rollout.
+func (r status) HasBreached() bool { return r.Reason == "breach" }
+
+// BreachText says what a breach has led to, or is empty if there was none.
+func (r status) BreachText() string {
+	switch {
+	case !r.HasBreached():
+		return ""
+	case r.State == rollout.StateRolledBack:
+		return "The rollout was rolled back automatically: the feature is off."
+	case r.Plan.OnBreach == rollout.BreachPause:
+		return "The rollout was paused automatically. The users of this stage still have the feature."
+	default:
+		return "The rollout was rolled back automatically to this stage, and is paused."
+	}
+}
 
 func (c *console) rolloutPath(rest string) string {
 	return "/rollouts/" + url.PathEscape(c.opts.Flag) + rest
@@ -50,8 +64,8 @@ func (c *console) rolloutPath(rest string) string {
 // be one point.
 const byTheMinute = 5 * time.Hour
 
-// waiting describes what a running stage waits for, by the API's name of it.
-var waiting = map[string]string{
+// waitTexts describe what a running stage waits for, by the API's name of it.
+var waitTexts = map[string]string{
 	"samples":  "It waits for more requests.",
 	"approval": "It waits for an operator's approval.",
 	"outage":   "It holds: the same requests would fail without the feature.",
@@ -59,8 +73,8 @@ var waiting = map[string]string{
 	"users":    "It holds: too few users are affected to decide.",
 }
 
-// Waits returns what a running stage waits for besides time, for people.
-func (r status) Waits() string { return waiting[r.Waiting] }
+// WaitText describes what a running stage waits for besides time.
+func (r status) WaitText() string { return waitTexts[r.Waiting] }
 
 // rolloutActions are the operators' actions on a rollout and their effects.
 var rolloutActions = []struct{ Name, Label, Effect string }{
@@ -82,7 +96,7 @@ func (c *console) rollout(w http.ResponseWriter, r *request) error {
 		Chart   any
 		Actions any
 		Missing []string // until the stage can pass
-		Failing int64    // users whose requests failed in the last minute that was counted
+		Failing int64    // users with failed requests in the last minute of the series
 		History struct {
 			Events []event `json:"events"`
 		}
@@ -139,15 +153,15 @@ func missing(r status) []string {
 	return list
 }
 
-// Button returns the style of an action's button. The usual next action is primary.
-// Actions that ignore the evidence are marked as a risk. After a breach no action is
-// primary: the causes come first.
-func (r status) Button(action string) string {
+// ButtonStyle returns the style of an action's button. The usual next action is
+// primary. Actions that ignore the evidence are marked as a risk. After a breach no
+// action is primary: the causes come first.
+func (r status) ButtonStyle(action string) string {
 	usual := "pause"
 	switch {
 	case r.State == "running" && r.Waiting == "approval":
 		usual = "approve"
-	case r.TakenBack():
+	case r.HasBreached():
 		usual = ""
 	case r.State != "running":
 		usual = "resume"
@@ -163,8 +177,10 @@ func (r status) Button(action string) string {
 	return ""
 }
 
-// Legal reports whether the rollout allows an action in its state.
-func (r status) Legal(action string) bool { return slices.Contains(r.Possible, rollout.Action(action)) }
+// IsPossible reports whether the rollout allows an action in its state.
+func (r status) IsPossible(action string) bool {
+	return slices.Contains(r.Possible, rollout.Action(action))
+}
 
 func (c *console) startRollout(r *request) (target, message string, err error) {
 	return "rollout", "The rollout has started.", c.admin.send(r, http.MethodPost, c.rolloutPath(""), nil, map[string]any{}, nil)

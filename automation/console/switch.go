@@ -16,8 +16,8 @@ func (c *console) flagSwitch(w http.ResponseWriter, r *request) error {
 	var d struct {
 		Flag  flags.Flag
 		Fleet overview
-		// Percentage is the one in the form, and Estimate how many of last week's
-		// users would have the feature with it.
+		// Percentage is the value in the form. Estimate is the number of last week's
+		// users who would have the feature with it.
 		Percentage float64
 		Estimate   int64
 		Shown      []string // the first internal users
@@ -39,8 +39,8 @@ func (c *console) flagSwitch(w http.ResponseWriter, r *request) error {
 	return nil
 }
 
-// changeFlag handles the forms of the switch page. They have the version that the
-// operator saw, so that no change of somebody else is overwritten.
+// changeFlag handles the forms of the switch page. A form has the flag's version
+// that the operator saw, so that it cannot overwrite somebody else's change.
 func (c *console) changeFlag(r *request) (target, message string, err error) {
 	body := map[string]any{}
 	switch form := r.PostFormValue("form"); form {
