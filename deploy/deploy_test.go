@@ -17,7 +17,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/metrics"
 )
 
-// addedLabels are the labels that Prometheus adds, and that of histogram buckets.
+// addedLabels are the labels that Prometheus adds, and the label of histogram
+// buckets.
 var addedLabels = []string{"job", "instance", "le"}
 
 func TestQueries_UseExportedMetricsOnly(t *testing.T) {
@@ -38,7 +39,7 @@ func TestQueries_UseExportedMetricsOnly(t *testing.T) {
 	}
 	for name := range known {
 		if !used[name] {
-			t.Errorf("neither an alert nor the dashboard uses %s: why is it exported?", name)
+			t.Errorf("neither an alert nor the dashboard uses the metric %s", name)
 		}
 	}
 }
@@ -48,18 +49,18 @@ func TestAlerts_AreComplete(t *testing.T) {
 	tests := read(t, "prometheus/automation.test.yml") + read(t, "prometheus/automation.days.test.yml") + read(t, "prometheus/automation.critical.test.yml")
 	alerts := regexp.MustCompile(`(?m)^      - alert: (\w+)\n(?:(?:        .*)?\n)*`).FindAllStringSubmatch(rules+"\n", -1)
 	if len(alerts) != strings.Count(rules, "- alert:") || len(alerts) == 0 {
-		t.Fatalf("%d alerts match, of %d", len(alerts), strings.Count(rules, "- alert:"))
+		t.Fatalf("this test can read %d of the %d alerts, want all", len(alerts), strings.Count(rules, "- alert:"))
 	}
 	runbook := read(t, "../docs/runbook.md")
 	for _, a := range alerts {
 		text, name := a[0], a[1]
 		for _, part := range []string{"labels: {severity: critical}|labels: {severity: warning}", "          summary: .{20,}", "runbook_url: .*/docs/runbook\\.md#" + strings.ToLower(name) + "\n"} {
 			if !regexp.MustCompile(part).MatchString(text) {
-				t.Errorf("%s lacks %s", name, part)
+				t.Errorf("the alert %s has nothing that matches %s", name, part)
 			}
 		}
 		if !regexp.MustCompile(`(?mi)^#+ ` + name + `$`).MatchString(runbook) {
-			t.Errorf("docs/runbook.md has no heading %s, which the alert links to", name)
+			t.Errorf("docs/runbook.md has no heading %s; the alert links to it", name)
 		}
 		fires, silent := 0, 0
 		for _, c := range regexp.MustCompile(`alertname="`+name+`",alertstate="firing"\}\)\n.*\n *exp_samples: (\[.*\])`).FindAllStringSubmatch(tests, -1) {
@@ -76,7 +77,7 @@ func TestAlerts_AreComplete(t *testing.T) {
 }
 
 func TestAlerts_PassPromtool(t *testing.T) {
-	promtool := tool(t, "promtool")
+	promtool := findTool(t, "promtool")
 	for _, args := range [][]string{
 		{"check", "rules", "automation.rules.yml"},
 		{"test", "rules", "automation.test.yml"},
@@ -85,20 +86,20 @@ func TestAlerts_PassPromtool(t *testing.T) {
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			if args[0] == "test" && testing.Short() {
-				t.Skip("plays hours and days of samples")
+				t.Skip("evaluates hours and days of samples")
 			}
 			t.Parallel()
-			c := exec.CommandContext(t.Context(), promtool, args...) //nolint:gosec // the tool that was found
+			c := exec.CommandContext(t.Context(), promtool, args...) //nolint:gosec // the path of promtool
 			c.Dir = "prometheus"
 			if out, err := c.CombinedOutput(); err != nil {
-				t.Errorf("%v\n%s", err, out)
+				t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
 			}
 		})
 	}
 }
 
 func TestDashboard_QueriesParse(t *testing.T) {
-	promtool := tool(t, "promtool")
+	promtool := findTool(t, "promtool")
 	var rules strings.Builder
 	rules.WriteString("groups:\n  - name: dashboard\n    rules:\n")
 	for i, q := range readDashboard(t).queries() {
@@ -109,18 +110,18 @@ func TestDashboard_QueriesParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	if out, err := exec.CommandContext(t.Context(), promtool, "check", "rules", path).CombinedOutput(); err != nil { //nolint:gosec // as above
-		t.Errorf("%v\n%s", err, out)
+		t.Errorf("promtool does not accept the dashboard's queries: %v\n%s", err, out)
 	}
 }
 
-func TestDashboard_FitsAnyGrafana(t *testing.T) {
+func TestDashboard_IsComplete(t *testing.T) {
 	d := readDashboard(t)
 	if l := d.Templating.List; len(l) == 0 || l[0].Name != "datasource" || l[0].Type != "datasource" || string(l[0].Query) != `"prometheus"` {
 		t.Errorf("the first variable does not choose the data source: %+v", d.Templating.List)
 	}
 	var rows []string
 	ids := map[int]bool{}
-	filled := map[[2]int]string{}
+	titleAt := map[[2]int]string{} // the panel in each cell of the grid
 	for _, p := range d.Panels {
 		if ids[p.ID] {
 			t.Errorf("two panels have the id %d", p.ID)
@@ -128,11 +129,11 @@ func TestDashboard_FitsAnyGrafana(t *testing.T) {
 		ids[p.ID] = true
 		for x := range p.GridPos.W {
 			for y := range p.GridPos.H {
-				at := [2]int{p.GridPos.X + x, p.GridPos.Y + y}
-				if filled[at] != "" || at[0] >= 24 {
-					t.Errorf("%s does not fit next to %s", p.Title, filled[at])
+				cell := [2]int{p.GridPos.X + x, p.GridPos.Y + y}
+				if titleAt[cell] != "" || cell[0] >= 24 {
+					t.Errorf("the panel %s overlaps %q or exceeds the 24 columns, in cell %v", p.Title, titleAt[cell], cell)
 				}
-				filled[at] = p.Title
+				titleAt[cell] = p.Title
 			}
 		}
 		if p.Type != "row" && !strings.Contains(p.Description, "Normal: ") {
@@ -157,8 +158,8 @@ func TestDashboard_FitsAnyGrafana(t *testing.T) {
 	}
 }
 
-// increase() does not count the first event of a series that appears with that
-// event, so an alert would miss it.
+// If a series first appears with an event, increase() does not count that event, so
+// an alert would miss it. Therefore the series have to exist from the start.
 func TestAlerts_IncreaseOnlySeriesThatExistFromTheStart(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(metrics.New(metrics.Options{}))
@@ -168,7 +169,7 @@ func TestAlerts_IncreaseOnlySeriesThatExistFromTheStart(t *testing.T) {
 	}
 	increases := regexp.MustCompile(`(?:increase|rate)\((automation_[a-z_]+)(?:\{([^}]*)\})?\[`).FindAllStringSubmatch(read(t, rulesFile), -1)
 	if len(increases) < 10 {
-		t.Fatalf("only %d increases in the rules", len(increases))
+		t.Fatalf("%d uses of increase and rate in the rules, want at least 10: does the pattern still match?", len(increases))
 	}
 	matcher := regexp.MustCompile(`([a-z]+)(=~|=)"([^"]*)"`)
 	for _, inc := range increases {
@@ -195,7 +196,7 @@ func TestAlerts_IncreaseOnlySeriesThatExistFromTheStart(t *testing.T) {
 			}
 		}
 		if !exists && name != "automation_db_pool_wait_seconds_total" { // read from the pool at each scrape
-			t.Errorf("%s does not exist before its first event", inc[0])
+			t.Errorf("no series that matches %s…] exists before its first event", inc[0])
 		}
 	}
 }

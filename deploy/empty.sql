@@ -1,11 +1,11 @@
 -- Empties the automation feature's tables, so that a dump of their rows can be
--- restored: see "Backup and return" in docs/runbook.md. Gateways are
--- stopped, or have AUTOMATION_FEATURE_ENABLED=false, while it runs.
+-- restored: see "Backup and return" in docs/runbook.md. While it runs, all gateways
+-- must be stopped or have AUTOMATION_FEATURE_ENABLED=false.
 DO $$
 DECLARE
     name text;
 BEGIN
-    -- Triggers protect the audit from being emptied.
+    -- Triggers refuse to truncate the audit, and audit a TRUNCATE of the flags.
     ALTER TABLE feature_flag_events DISABLE TRIGGER USER;
     ALTER TABLE automation_rollout_events DISABLE TRIGGER USER;
     ALTER TABLE feature_flags DISABLE TRIGGER USER;

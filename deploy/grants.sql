@@ -1,16 +1,15 @@
 -- The rights on the automation feature's tables that the gateway's role needs.
--- The owner of the tables runs it after every migration; it can be repeated:
+-- The owner of the tables runs this file after every migration; it can be repeated:
 --
 --     psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -1 -f deploy/grants.sql
 --
--- and once, for the role that the gateway connects as:
+-- The owner also runs this once, for the role with which the gateway connects:
 --
 --     GRANT automation_service TO gateway;
 --
 -- `automationctl verify --role gateway` reports what is missing.
 -- With these rights the gateway cannot migrate: run `automationctl migrate up`
--- as the owner. The gateway may still call Migrate, which does nothing if
--- nothing is missing.
+-- as the owner. The gateway may still call Migrate, which then has nothing to do.
 
 DO $$
 BEGIN
@@ -42,8 +41,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON automation_user_failures TO automation_s
 GRANT SELECT, INSERT, UPDATE, DELETE ON automation_activity TO automation_service;
 GRANT SELECT ON automation_schema_migrations, automation_adopted_tables TO automation_service;
 
--- The audit: triggers forbid changes of a row, and let only the clean-up
--- remove rows.
+-- The audit: triggers forbid changes of rows, and allow only the clean-up to remove
+-- rows.
 GRANT SELECT, INSERT, DELETE ON feature_flag_events, automation_rollout_events TO automation_service;
 
 DO $$

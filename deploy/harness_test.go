@@ -28,9 +28,9 @@ const (
 	dashboardFile = "grafana/automation.json"
 )
 
-// tool returns the path of a program of Prometheus. If it is not installed, the
+// findTool returns the path of a program of Prometheus. If it is not installed, the
 // test is skipped, or fails where AUTOMATION_TEST_REQUIRE_POSTGRES is 1.
-func tool(t *testing.T, name string) string {
+func findTool(t *testing.T, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
@@ -56,10 +56,10 @@ func exported() map[string][]string {
 	descs := make(chan *prometheus.Desc, 1000)
 	metrics.New(metrics.Options{}).Describe(descs)
 	close(descs)
-	shape := regexp.MustCompile(`fqName: "([^"]*)".*variableLabels: \{([^}]*)\}`)
+	pattern := regexp.MustCompile(`fqName: "([^"]*)".*variableLabels: \{([^}]*)\}`)
 	names := map[string][]string{}
 	for d := range descs {
-		m := shape.FindStringSubmatch(d.String())
+		m := pattern.FindStringSubmatch(d.String())
 		names[m[1]] = strings.FieldsFunc(m[2], func(r rune) bool { return r == ',' })
 	}
 	return names
@@ -89,7 +89,7 @@ func uses(text string) []use {
 	return list
 }
 
-// base returns the metric that a series belongs to.
+// base returns the known metric that a series belongs to, or "" if there is none.
 func base(name string, known map[string][]string) string {
 	if _, ok := known[name]; ok {
 		return name
@@ -129,8 +129,7 @@ type panel struct {
 	Type        string
 	GridPos     struct{ H, W, X, Y int }
 	Targets     []struct{ Expr string }
-	// The source is asked for by name, so that the dashboard fits any Grafana.
-	Datasource struct{ UID string }
+	Datasource  struct{ UID string }
 }
 
 func readDashboard(t *testing.T) dashboard {
@@ -142,7 +141,7 @@ func readDashboard(t *testing.T) dashboard {
 	return d
 }
 
-// queries are the dashboard's, as Prometheus gets them.
+// queries returns the dashboard's queries, as Grafana sends them to Prometheus.
 func (d dashboard) queries() []string {
 	var list []string
 	for _, a := range d.Annotations.List {
@@ -162,7 +161,7 @@ func queried(t *testing.T) []use {
 	return append(uses(expressions(read(t, rulesFile))), uses(strings.Join(readDashboard(t).queries(), "\n"))...)
 }
 
-// expressions leaves the annotations and comments of rules out.
+// expressions returns rules without their comments and annotations.
 func expressions(rules string) string {
 	var kept []string
 	for line := range strings.Lines(rules) {

@@ -13,15 +13,15 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
-// Every line of the plan has a test that exists, and every line of the
-// monitoring plan a metric, an alert and a panel that exist.
+// Each line of the rollout plan names an existing test. Each line of the
+// monitoring plan names an existing metric, alert and panel.
 func TestRunbook_MapsThePlanToWhatExists(t *testing.T) {
 	runbook := read(t, "../docs/runbook.md")
 	_, table, _ := strings.Cut(runbook, "\n## The plan, line by line\n")
 	plan, monitoring, found := strings.Cut(table, "\n### What to watch, from metric to panel\n")
 	monitoring, _, _ = strings.Cut(monitoring, "\n## ")
 	if !found {
-		t.Fatal("docs/runbook.md has not both tables")
+		t.Fatal("docs/runbook.md does not have both tables: the plan line by line, and what to watch")
 	}
 	tests := map[string]bool{}
 	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
@@ -47,22 +47,22 @@ func TestRunbook_MapsThePlanToWhatExists(t *testing.T) {
 	}
 	lines := rows(plan)
 	if len(lines) < 10 {
-		t.Errorf("only %d lines of the plan", len(lines))
+		t.Errorf("the table of the plan has %d lines, want at least 10", len(lines))
 	}
 	for _, cells := range lines {
 		names := regexp.MustCompile("`(Test\\w+)`").FindAllStringSubmatch(cells[3], -1)
 		if len(names) == 0 {
-			t.Errorf("%s: no test", cells[0])
+			t.Errorf("the line %q of the plan names no test", cells[0])
 		}
 		for _, n := range names {
 			if !tests[n[1]] {
-				t.Errorf("%s: there is no %s", cells[0], n[1])
+				t.Errorf("the line %q of the plan names the test %s, which does not exist", cells[0], n[1])
 			}
 		}
 		for _, anchor := range regexp.MustCompile(`\]\(#([a-z0-9-]+)\)`).FindAllStringSubmatch(cells[2], -1) {
 			words := strings.ReplaceAll(anchor[1], "-", "[ .-]+")
 			if !regexp.MustCompile(`(?mi)^#+ ` + words + `$`).MatchString(runbook) {
-				t.Errorf("%s: there is no heading #%s", cells[0], anchor[1])
+				t.Errorf("the line %q of the plan links to #%s, which is no heading of the runbook", cells[0], anchor[1])
 			}
 		}
 	}
@@ -70,40 +70,40 @@ func TestRunbook_MapsThePlanToWhatExists(t *testing.T) {
 	for _, cells := range rows(monitoring) {
 		for _, m := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(cells[1], -1) {
 			if known[m[1]] == nil {
-				t.Errorf("%s: there is no metric %s", cells[0], m[1])
+				t.Errorf("the line %q names the metric %s, which does not exist", cells[0], m[1])
 			}
 		}
 		for _, a := range strings.Split(cells[2], ", ") {
 			if !strings.Contains(rules, "- alert: "+a+"\n") {
-				t.Errorf("%s: there is no alert %s", cells[0], a)
+				t.Errorf("the line %q names the alert %s, which does not exist", cells[0], a)
 			}
 		}
 		for _, title := range strings.Split(strings.TrimSpace(cells[3]), ", ") {
 			if !slices.ContainsFunc(dashboard.Panels, func(p panel) bool { return strings.HasPrefix(p.Title, title) }) {
-				t.Errorf("%s: there is no panel %s", cells[0], title)
+				t.Errorf("the line %q names the panel %s, which the dashboard does not have", cells[0], title)
 			}
 		}
 	}
 }
 
-// Each numbered step has an owner, users are told of the launch, and the first
-// optimisation names variables that exist.
+// Each numbered step has an owner, the messages to users are there, and the first
+// optimisation names existing variables.
 func TestRunbook_SaysWhoDoesWhatAndWhatUsersAreTold(t *testing.T) {
 	runbook := read(t, "../docs/runbook.md")
 	steps := regexp.MustCompile(`(?m)^## (\d+\. .+)$`).FindAllStringSubmatch(runbook, -1)
 	if len(steps) < 8 {
-		t.Errorf("only %d numbered steps", len(steps))
+		t.Errorf("the runbook has %d numbered steps, want at least 8", len(steps))
 	}
 	for _, s := range steps {
 		if !regexp.MustCompile(`(?m)^\| \[` + regexp.QuoteMeta(s[1]) + `\]\(#[a-z0-9-]+\)[^|]*\| [^|]+ \| [^|]+ \|$`).MatchString(runbook) {
-			t.Errorf("step %q has no owner", s[1])
+			t.Errorf("the table of owners does not list the step %q", s[1])
 		}
 	}
 	_, messages, _ := strings.Cut(runbook, "\n## Messages to users\n")
 	messages, _, _ = strings.Cut(messages, "\n## ")
 	for _, kind := range []string{"Launch", "Paused", "Back"} {
 		if !strings.Contains(messages, "**"+kind+".** *") {
-			t.Errorf("there is no message %q", kind)
+			t.Errorf("the runbook has no message to users %q", kind)
 		}
 	}
 	_, advice, found := strings.Cut(runbook, "**First optimisation.**")
@@ -111,31 +111,31 @@ func TestRunbook_SaysWhoDoesWhatAndWhatUsersAreTold(t *testing.T) {
 	variables := read(t, "../docs/environment.md")
 	names := regexp.MustCompile("`([A-Z][A-Z_]+)`").FindAllStringSubmatch(advice, -1)
 	if !found || len(names) < 4 {
-		t.Errorf("the first optimisation names %d variables", len(names))
+		t.Errorf("the first optimisation names %d variables, want at least 4", len(names))
 	}
 	for _, n := range names {
 		if !strings.Contains(variables, "`"+n[1]+"`") {
-			t.Errorf("the first optimisation names %s, which does not exist", n[1])
+			t.Errorf("the first optimisation names %s, which docs/environment.md does not list", n[1])
 		}
 	}
 }
 
-// What the runbook says of the node is what the node has.
-func TestRunbook_SaysHowTheNodeIsSetAndItsStakeComesBack(t *testing.T) {
+// The runbook names the node's privacy settings, and routes that the node has.
+func TestRunbook_NamesTheNodesSettingsAndRoutes(t *testing.T) {
 	runbook := read(t, "../docs/runbook.md")
 	for _, setting := range []string{"PROXY_STORE_CHAT_CONTEXT=false", "PROXY_FORWARD_CHAT_CONTEXT=false"} {
 		if !strings.Contains(runbook, "`"+setting+"`") {
-			t.Errorf("the runbook does not say %s", setting)
+			t.Errorf("the runbook does not name the setting %s", setting)
 		}
 	}
 	node := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 	routes := regexp.MustCompile("`(GET|POST) (/blockchain/stakes/\\w+)`").FindAllStringSubmatch(runbook, -1)
 	if len(routes) < 2 {
-		t.Errorf("the runbook names %d routes for the stake on hold", len(routes))
+		t.Errorf("the runbook names %d routes for the stake on hold, want at least 2", len(routes))
 	}
 	for _, r := range routes {
 		if status := send(t, r[1], node.URL+r[2], "", ""); status == http.StatusNotFound || status == http.StatusMethodNotAllowed || status == 0 {
-			t.Errorf("the node answers %s %s with %d", r[1], r[2], status)
+			t.Errorf("%s %s: the node answered with status %d, want a route that exists", r[1], r[2], status)
 		}
 	}
 }

@@ -23,24 +23,24 @@ import (
 )
 
 // A Prometheus that scrapes the example server finds every series that the
-// rules and the dashboard ask for, and evaluates all rules.
+// rules and the dashboard query, and evaluates all rules.
 func TestPrometheus_FindsEverySeriesAtTheExampleServer(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs the example server and a Prometheus")
 	}
 	t.Parallel()
-	program := tool(t, "prometheus")
+	program := findTool(t, "prometheus")
 	gateway := startGateway(t)
 	drive(t, gateway)
 	if got := send(t, "POST", gateway+"/admin/automation/rollouts/automation", adminToken, everybody); got != http.StatusOK {
-		t.Errorf("starting a rollout: %d", got)
+		t.Errorf("starting a rollout: status %d, want 200", got)
 	}
 	api := startPrometheus(t, program, gateway)
 	until(t, func() bool {
 		var up []struct{ Value []any }
-		return ask(t, api+"/api/v1/query?query="+url.QueryEscape(`automation_api_requests_total`), &up) && len(up) > 0
+		return query(t, api+"/api/v1/query?query="+url.QueryEscape(`automation_api_requests_total`), &up) && len(up) > 0
 	}, func() string { return "Prometheus has not scraped the server" })
-	drive(t, gateway) // an increase takes two scrapes
+	drive(t, gateway) // increase() needs two scrapes
 
 	known := exported()
 	wanted := map[string]bool{}
@@ -65,22 +65,22 @@ func TestPrometheus_FindsEverySeriesAtTheExampleServer(t *testing.T) {
 		missing = nil
 		for _, name := range names {
 			var series []map[string]string
-			if !ask(t, api+"/api/v1/series?"+url.Values{"match[]": {`{__name__="` + name + `"}`}}.Encode(), &series) || len(series) == 0 {
+			if !query(t, api+"/api/v1/series?"+url.Values{"match[]": {`{__name__="` + name + `"}`}}.Encode(), &series) || len(series) == 0 {
 				missing = append(missing, name)
 			}
 		}
 		return len(missing) == 0
-	}, func() string { return fmt.Sprintf("Prometheus has no series of %v", missing) })
+	}, func() string { return fmt.Sprintf("Prometheus has no series of the metrics %v", missing) })
 
-	var sick []string
+	var failing []string
 	until(t, func() bool {
-		sick = nil
+		failing = nil
 		var rules struct {
 			Groups []struct {
 				Rules []struct{ Name, Health, LastError string }
 			}
 		}
-		if !ask(t, api+"/api/v1/rules", &rules) {
+		if !query(t, api+"/api/v1/rules", &rules) {
 			return false
 		}
 		n := 0
@@ -88,27 +88,27 @@ func TestPrometheus_FindsEverySeriesAtTheExampleServer(t *testing.T) {
 			for _, r := range g.Rules {
 				n++
 				if r.Health != "ok" {
-					sick = append(sick, r.Name+": "+r.Health+" "+r.LastError)
+					failing = append(failing, r.Name+": "+r.Health+" "+r.LastError)
 				}
 			}
 		}
-		return n > 0 && len(sick) == 0
-	}, func() string { return fmt.Sprintf("rules are not well: %v", sick) })
+		return n > 0 && len(failing) == 0
+	}, func() string { return fmt.Sprintf("Prometheus cannot evaluate the rules: %v", failing) })
 
 	var count []struct{ Value []any }
-	if ask(t, api+"/api/v1/query?query="+url.QueryEscape(`count({__name__=~"automation_.+"})`), &count) && len(count) == 1 {
+	if query(t, api+"/api/v1/query?query="+url.QueryEscape(`count({__name__=~"automation_.+"})`), &count) && len(count) == 1 {
 		t.Logf("the module has %v series", count[0].Value[1])
 	}
 }
 
-// The whole way from a node that is killed to the alerts that say so. That they
-// come within two minutes is tried by promtool, whose clock no load slows down.
+// The whole path from a killed node to the alerts. That they fire within two
+// minutes is tested with promtool, which has a simulated clock.
 func TestAlerts_FireWhenTheNodeIsKilled(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a minute or two")
 	}
 	t.Parallel()
-	program := tool(t, "prometheus")
+	program := findTool(t, "prometheus")
 	node := proxyroutertest.NewServer(t, proxyroutertest.Options{})
 	gateway := startGateway(t, "PROXY_ROUTER_URL="+node.URL)
 	api := startPrometheus(t, program, gateway)
@@ -116,7 +116,7 @@ func TestAlerts_FireWhenTheNodeIsKilled(t *testing.T) {
 	firing := func() map[string]bool {
 		var alerts []struct{ Metric map[string]string }
 		found := map[string]bool{}
-		if ask(t, api+"/api/v1/query?query="+url.QueryEscape(`ALERTS{alertstate="firing"}`), &alerts) {
+		if query(t, api+"/api/v1/query?query="+url.QueryEscape(`ALERTS{alertstate="firing"}`), &alerts) {
 			for _, a := range alerts {
 				found[a.Metric["alertname"]] = true
 			}
@@ -131,7 +131,7 @@ func TestAlerts_FireWhenTheNodeIsKilled(t *testing.T) {
 		return served >= 20
 	}, func() string { return fmt.Sprintf("only %d chats were served", served) })
 	if f := firing(); f["AutomationNodeUnavailable"] || f["AutomationRequestsFailing"] {
-		t.Errorf("alerts before anything happened: %v", f)
+		t.Errorf("alerts fire before the node was killed: %v", f)
 	}
 
 	node.Close()
@@ -141,17 +141,20 @@ func TestAlerts_FireWhenTheNodeIsKilled(t *testing.T) {
 		send(t, "POST", gateway+"/api/v1/chat/completions", "sk-alice", chat)
 		seen = firing()
 		return seen["AutomationNodeUnavailable"] && seen["AutomationRequestsFailing"]
-	}, func() string { return fmt.Sprintf("the node is dead, and these alerts fire: %v", seen) })
+	}, func() string {
+		return fmt.Sprintf("after the node was killed these alerts fire: %v, want AutomationNodeUnavailable and AutomationRequestsFailing", seen)
+	})
 	t.Logf("AutomationNodeUnavailable and AutomationRequestsFailing fired %v after the node was killed", time.Since(killed).Round(time.Second))
 	if get(t, gateway+"/healthz/ready", "") != http.StatusServiceUnavailable {
-		t.Error("readiness does not see the dead node")
+		t.Error("/healthz/ready does not answer 503 while the node is dead")
 	}
 	if seen["AutomationErrorRateHigh"] {
-		t.Error("a dead node is said to be a reason to roll back")
+		t.Error("AutomationErrorRateHigh fires: a dead node counts as a reason to roll back")
 	}
 }
 
-// isHistogram reports whether a metric shows as _bucket, _count and _sum only.
+// isHistogram reports whether a metric has only series with the suffixes _bucket,
+// _count and _sum.
 func isHistogram(name string) bool {
 	return strings.HasSuffix(name, "_duration_seconds") || strings.HasSuffix(name, "_overhead_seconds") ||
 		strings.HasSuffix(name, "_lifetime_seconds") || strings.HasSuffix(name, "_slot_wait_seconds")
@@ -182,7 +185,7 @@ const (
 	everybody  = `{"plan":{"stages":[{"name":"all","percentage":100,"hold":"24h"}]}}`
 )
 
-// drive sends some requests of each kind.
+// drive sends some requests of each kind to the gateway.
 func drive(t *testing.T, base string) {
 	t.Helper()
 	const chat = `{"model":"llama-3.3-70b","messages":[{"role":"user","content":"Hello"}]}`
@@ -201,7 +204,7 @@ func drive(t *testing.T, base string) {
 		{"GET", "/admin/automation/rollouts", adminToken, "", 200},
 	} {
 		if got := send(t, r.method, base+r.path, r.key, r.body); got != r.want {
-			t.Errorf("%s %s as %q: %d, want %d", r.method, r.path, r.key, got, r.want)
+			t.Errorf("%s %s as %q: status %d, want %d", r.method, r.path, r.key, got, r.want)
 		}
 	}
 }
@@ -225,11 +228,11 @@ func startPrometheus(t *testing.T, program, gateway string) (base string) {
 	}
 	address := l.Addr().String()
 	_ = l.Close()
-	cmd := exec.CommandContext(t.Context(), program, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address, "--log.level=error") //nolint:gosec // the tool that was found
+	cmd := exec.CommandContext(t.Context(), program, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address, "--log.level=error") //nolint:gosec // the path of prometheus
 	cmd.Dir = dir
 	proctest.Start(t, cmd)
 	base = "http://" + address
-	until(t, func() bool { return get(t, base+"/-/ready", "") == http.StatusOK }, func() string { return "Prometheus is not ready" })
+	until(t, func() bool { return get(t, base+"/-/ready", "") == http.StatusOK }, func() string { return "Prometheus did not become ready" })
 	return base
 }
 
@@ -237,7 +240,7 @@ var client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 
 func get(t *testing.T, url, key string) int { return send(t, http.MethodGet, url, key, "") }
 
-// send returns the answer's status, or 0 where there is none.
+// send returns the answer's status, or 0 if there is no answer.
 func send(t *testing.T, method, url, key, body string) int {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
@@ -257,9 +260,9 @@ func send(t *testing.T, method, url, key, body string) int {
 	return resp.StatusCode
 }
 
-// ask puts the data of Prometheus' answer into v; the results of a query are a
-// level further down.
-func ask(t *testing.T, url string, v any) bool {
+// query decodes the data of Prometheus' answer, or the results of a PromQL query,
+// into v. It reports whether that succeeded.
+func query(t *testing.T, url string, v any) bool {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
@@ -281,7 +284,8 @@ func ask(t *testing.T, url string, v any) bool {
 	return json.Unmarshal(answer.Data, v) == nil
 }
 
-// until asks again and again, for two minutes at most.
+// until waits until done returns true. After two minutes it fails the test with
+// the text of why.
 func until(t *testing.T, done func() bool, why func() string) {
 	t.Helper()
 	untilWithin(t, 2*time.Minute, done, why)
