@@ -7,13 +7,13 @@
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-verify: ## what CI runs, every step; cheapest first
+verify: ## every step that CI runs, cheapest first
 	.ci/run
 
 test: ## all tests with -race, the coverage and its bar
 	.ci/run tools test
 
-test-short: ## what needs neither PostgreSQL nor long waits: half a minute
+test-short: ## the tests that need neither PostgreSQL nor long waits: half a minute
 	go test -short ./...
 
 test-quick: ## all tests, without -race; skips PostgreSQL where it is not installed

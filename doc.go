@@ -35,7 +35,7 @@
 //   - automation/automationtest: what a gateway's own unit tests need
 //   - pgpool: opens a pool of connections that survive a frozen server
 //
-// What these stand on, each usable by itself:
+// What these build on, each usable by itself:
 //
 //   - flags: who has a feature; flags/rollout gives it to more users in stages
 //     and takes it back if requests fail; flags/listen shows changes sooner;
