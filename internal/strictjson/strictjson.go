@@ -11,9 +11,8 @@
 //	// line 3, column 7: stages[1].hold: must be a string; line 5, column 1: …
 //
 // Unlike encoding/json it rejects unknown and duplicate names, null, names in
-// another letter case, missing fields, numbers that do not fit their type, U+0000 and
-// unpaired surrogates. docs/decisions/0008-one-strict-json-reader.md says why no
-// library is used.
+// another letter case, missing fields, U+0000 and unpaired surrogates.
+// docs/decisions/0008-one-strict-json-reader.md says why no library is used.
 package strictjson
 
 import (
