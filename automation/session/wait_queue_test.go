@@ -113,10 +113,11 @@ func TestWaitQueue_ExpectsLingeringUntilOtherReplicasKnowOfIt(t *testing.T) {
 	now = now.Add(time.Millisecond)
 	q.leave(first, true, true)
 	checkMayLinger(second, false)
+	q.addIntent() // so the queue remains when nobody waits
 	q.leave(second, true, true)
-	q, first = qs.join(p, "alice", "")
-	checkMayLinger(first, true)
-	qs.lingerDelay = 0 // nothing lingers
+	_, first = qs.join(p, "alice", "")
+	checkMayLinger(first, true) // the place in the database is a new one
+	qs.lingerDelay = 0          // nothing lingers
 	checkMayLinger(first, false)
 }
 
@@ -140,6 +141,9 @@ func TestWaitQueue_CallsOnceForEachWaitingRequest(t *testing.T) {
 	if v, _ := q.viewAsHead(first); v.headPaid || v.unpaid != 1 || !errors.Is(v.failed, refusal) || !v.paused {
 		t.Errorf("after a refusal the head sees %+v, want its error, opens paused, and one request without an intent", v)
 	}
+	if v, _ := q.viewAsHead(first); v.failed != nil || !v.paused {
+		t.Errorf("the next time the head sees %+v, want no error and opens still paused", v)
+	}
 	end2(nil)
 	q.leave(second, true, true)
 	q.addIntent()
@@ -147,9 +151,34 @@ func TestWaitQueue_CallsOnceForEachWaitingRequest(t *testing.T) {
 	if q.needsCall(t.Context()) || q.beginCall(t.Context()) != nil {
 		t.Error("the node would be called though all requests have left")
 	}
+	if again, w := qs.join(pool{"alice", "model"}, "alice", ""); again != q {
+		t.Error("a later request does not join the queue that has an open under way")
+	} else {
+		again.leave(w, false, false)
+	}
 	q.dropIntent(nil)
 	if len(qs.pools) != 0 {
 		t.Errorf("queues left: %v, want none", qs.pools)
+	}
+}
+
+// A request that comes while a call is under way, for a request that has left since, gets the
+// session of that call. It causes no call of its own.
+func TestWaitQueue_CallServesALaterRequest(t *testing.T) {
+	qs := &waitQueues{now: time.Now}
+	p := pool{"alice", "model"}
+	q, first := qs.join(p, "alice", "")
+	q.addIntent()
+	endCall := q.beginCall(t.Context())
+	q.leave(first, false, false)
+	qs.join(p, "alice", "")
+	q.addIntent()
+	if q.needsCall(t.Context()) || q.beginCall(t.Context()) != nil {
+		t.Error("a second call would be made for one waiting request")
+	}
+	endCall(errors.New("no bids"))
+	if !q.needsCall(t.Context()) || q.beginCall(t.Context()) == nil {
+		t.Error("no call would be made after the first one has failed")
 	}
 }
 
