@@ -13,7 +13,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-// exec runs statements of a host.
+// exec runs statements directly, as a host would.
 func exec(ctx context.Context, t *testing.T, pool *sqlx.DB, statements ...string) {
 	t.Helper()
 	for _, s := range statements {
@@ -23,7 +23,7 @@ func exec(ctx context.Context, t *testing.T, pool *sqlx.DB, statements ...string
 	}
 }
 
-// layout is the table's columns with their types, and its foreign keys.
+// layout returns the table's columns with their types, and its keys.
 func layout(t *testing.T, pool *sqlx.DB) (list []string) {
 	t.Helper()
 	if err := pool.SelectContext(t.Context(), &list, `
@@ -80,19 +80,20 @@ func TestStore_WorksOnAnAdoptedTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(before, layout(t, pool)); diff != "" {
-		t.Errorf("the table after the way back (-before +after):\n%s", diff)
+		t.Errorf("the table after the down migrations (-before +after):\n%s", diff)
 	}
 	type row struct {
 		UserID          int  `db:"user_id"`
 		IsEnabled       bool `db:"is_enabled"`
 		SessionDuration int  `db:"session_duration"`
 	}
-	var left []row
-	if err := pool.SelectContext(ctx, &left, `SELECT user_id, is_enabled, session_duration FROM user_automation_settings ORDER BY user_id`); err != nil {
+	var remaining []row
+	if err := pool.SelectContext(ctx, &remaining, `SELECT user_id, is_enabled, session_duration FROM user_automation_settings ORDER BY user_id`); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]row{{1, false, 3600}, {4, true, 3600}}, left); diff != "" {
-		t.Errorf("the rows after the way back (-want +got):\n%s", diff)
+	if diff := cmp.Diff([]row{{1, false, 3600}, {4, true, 3600}}, remaining); diff != "" {
+		t.Errorf("the rows after the down migrations (-want +got):\n%s", diff)
 	}
+	// The host's own statements work again.
 	exec(ctx, t, pool, `INSERT INTO user_automation_settings (user_id, is_enabled, session_duration) VALUES (5, true, 3600)`, `DELETE FROM users WHERE id = 1`)
 }

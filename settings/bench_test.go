@@ -9,9 +9,10 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-// warm is a store whose cache holds n users, on a clock that is read but stands still,
-// so that the entries stay fresh however long the benchmark runs.
-func warm(b *testing.B, n int) (*settings.Store, []string) {
+// newWarmStore returns a store whose cache holds n users, and the users. Its clock
+// costs as much as a real one but never advances, so that the entries stay fresh
+// during the benchmark.
+func newWarmStore(b *testing.B, n int) (*settings.Store, []string) {
 	b.Helper()
 	now := time.Now()
 	clock := func() time.Time { _ = time.Now(); return now }
@@ -29,7 +30,7 @@ func warm(b *testing.B, n int) (*settings.Store, []string) {
 func BenchmarkCacheHit(b *testing.B) {
 	for _, n := range []int{1, 1000} {
 		b.Run(fmt.Sprintf("users=%d", n), func(b *testing.B) {
-			store, users := warm(b, n)
+			store, users := newWarmStore(b, n)
 			ctx := b.Context()
 			b.ReportAllocs()
 			i := 0
@@ -46,7 +47,7 @@ func BenchmarkCacheHit(b *testing.B) {
 }
 
 func BenchmarkCacheHitParallel(b *testing.B) {
-	store, users := warm(b, 1000)
+	store, users := newWarmStore(b, 1000)
 	ctx := b.Context()
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
@@ -59,9 +60,9 @@ func BenchmarkCacheHitParallel(b *testing.B) {
 	})
 }
 
-// BenchmarkPoll is a look that finds nothing, with a full cache.
+// BenchmarkPoll is a poll that finds no changes, with 10,000 users in the cache.
 func BenchmarkPoll(b *testing.B) {
-	store, _ := warm(b, 10_000)
+	store, _ := newWarmStore(b, 10_000)
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := store.Poll(b.Context()); err != nil {
@@ -88,26 +89,26 @@ func BenchmarkStorePostgres(b *testing.B) {
 	})
 }
 
-// BenchmarkCacheMemory reports what a user's settings take in memory.
+// BenchmarkCacheMemory reports how much memory a user's cached settings need.
 func BenchmarkCacheMemory(b *testing.B) {
 	const users = 1_000_000
 	now := time.Now()
-	heap := func() uint64 {
+	heapBytes := func() uint64 {
 		runtime.GC()
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc
 	}
 	for b.Loop() {
-		before := heap()
+		before := heapBytes()
 		cache := settings.NewFilledCache(users, now)
-		b.ReportMetric(float64(heap()-before)/users, "B/user")
+		b.ReportMetric(float64(heapBytes()-before)/users, "B/user")
 		runtime.KeepAlive(cache)
 	}
 }
 
-// BenchmarkPollOfAMillionUsers is the statement that each replica sends once a
-// second, while 1,000 of a million users change their settings every second.
+// BenchmarkPollOfAMillionUsers is the poll that each replica makes every second,
+// while 1,000 of a million users change their settings every second.
 func BenchmarkPollOfAMillionUsers(b *testing.B) {
 	pool := migrated(b, postgres(b))
 	for _, s := range []string{

@@ -11,40 +11,41 @@ import (
 )
 
 const (
-	// maxStale is how old an entry may be that no poll has confirmed: the
-	// promise on the writes of other replicas.
+	// maxStale is how long an entry may be used without a poll that confirms
+	// it. It bounds how late the writes of other replicas are visible.
 	maxStale = 2 * time.Second
-	// maxAge bounds what no poll can find, such as EraseUser.
+	// maxAge is how long an entry may be used at all while the database
+	// answers. It bounds how late the changes are visible that no poll finds.
 	maxAge = 30 * time.Second
-	// maxOutageAge is how old an entry may be that serves while the database
-	// is away.
+	// maxOutageAge is how long an entry may be used while the database is
+	// unavailable.
 	maxOutageAge = 10 * time.Minute
-	// readTimeout is how long a get waits for the database, unless stated
-	// otherwise: a request must not wait for one that hangs.
+	// readTimeout is the default of StoreOptions.ReadTimeout: a request must
+	// not wait for a database that hangs.
 	readTimeout = time.Second
-	// failureTTL is how long after a failed read no other asks again.
+	// failureTTL is how long after a failed read no other read is tried.
 	failureTTL = 500 * time.Millisecond
 )
 
-// cache holds what was read lately. The package's comment says how old its
-// answers can be.
+// cache holds the settings that were read recently. The package's comment says
+// how old its results can be.
 type cache struct {
 	size   int
-	wait   time.Duration // of a caller for the database
+	wait   time.Duration // how long a caller waits for the database at most
 	logger *slog.Logger
 	now    func() time.Time
 
 	find    func(ctx context.Context, user string) (record, error)
-	changed func(ctx context.Context, since time.Duration, limit int) (map[string]rowVersion, error)
+	changed func(ctx context.Context, period time.Duration, limit int) (map[string]rowVersion, error)
 
 	mu sync.RWMutex // never held over I/O
-	// entries are bounded by their age first, so what to remove when there are
-	// too many is not worth a list in order of use: any one goes.
-	entries map[string]*entry
-	calls   map[string]*call
-	asked   time.Time // when the last read began
-	polled  time.Time // when the last poll that succeeded began
-	failure failure   // of the database, as the last read found it
+	// When there are too many entries, a random one is removed. Entries are
+	// mostly removed for their age, so an order by use is not worth its cost.
+	entries  map[string]*entry
+	calls    map[string]*call
+	lastRead time.Time // when the last read began
+	polled   time.Time // when the last successful poll began
+	failure  failure
 }
 
 type entry struct {
@@ -52,29 +53,30 @@ type entry struct {
 	at time.Time // when the read began
 }
 
-// failure is what a read of any user found: the database is one for all.
+// failure is the state of the database according to the last read of any user.
 type failure struct {
-	err     error // nil: the database answers
-	at      time.Time
-	probing bool // one caller queries again; the others need not wait for it
+	err       error // nil: the database answers
+	at        time.Time
+	isProbing bool // one caller tries the database again; the others do not wait
 }
 
-// call is one read of a user's settings that any number of callers wait for.
-// One that is no longer in cache.calls may have read what is outdated now.
+// call is one read of a user's settings, for which any number of callers wait.
+// Once invalidate or a poll has removed it from cache.calls, its result may be
+// outdated.
 type call struct {
-	done     chan struct{} // closed when the rest is set
-	record   record
-	err      error
-	canceled bool // by the context of the caller who reads
+	done       chan struct{} // closed when the fields below are set
+	record     record
+	err        error
+	isCanceled bool // the context of the caller who reads ended
 }
 
-// newCache returns an empty cache of what s reads; o is complete.
+// newCache returns an empty cache for s. o must be complete.
 func newCache(s *Store, o StoreOptions) *cache {
 	return &cache{size: o.CacheSize, wait: o.ReadTimeout, logger: o.Logger, now: o.Now, find: s.find, changed: s.changed,
 		entries: map[string]*entry{}, calls: map[string]*call{}}
 }
 
-// get is [Store.GetCached].
+// get implements [Store.GetCached].
 func (c *cache) get(ctx context.Context, user string) (Settings, error) {
 	c.mu.RLock()
 	e, polled := c.entries[user], c.polled
@@ -82,9 +84,9 @@ func (c *cache) get(ctx context.Context, user string) (Settings, error) {
 	if e != nil && e.isFresh(c.now(), polled) {
 		return e.Settings, nil
 	}
-	ask, cancel := context.WithTimeout(ctx, c.wait)
+	readCtx, cancel := context.WithTimeout(ctx, c.wait)
 	defer cancel()
-	s, err := c.read(ask, user)
+	s, err := c.read(readCtx, user)
 	if errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
 		c.mu.RLock()
 		e := c.entries[user]
@@ -96,20 +98,22 @@ func (c *cache) get(ctx context.Context, user string) (Settings, error) {
 	return s, err
 }
 
-// isFresh reports whether e can be used without a query.
+// isFresh reports whether e may be used without a query. polled is when the last
+// successful poll began.
 func (e *entry) isFresh(now, polled time.Time) bool {
 	age := now.Sub(e.at)
 	return age < maxStale || age < maxAge && now.Sub(polled) < maxStale
 }
 
-// read reads through, or waits for the caller who does.
+// read reads the user's settings from the database, or waits for another caller's
+// read of them.
 func (c *cache) read(ctx context.Context, user string) (Settings, error) {
 	for {
-		k, joined, err := c.join(user)
+		k, isOther, err := c.join(user)
 		if err != nil {
 			return Settings{}, err
 		}
-		if !joined {
+		if !isOther {
 			c.fetch(ctx, strings.Clone(user), k) // user may be a part of a large request
 		}
 		select {
@@ -117,8 +121,8 @@ func (c *cache) read(ctx context.Context, user string) (Settings, error) {
 			if k.err == nil {
 				return k.record.Settings, nil
 			}
-			if joined && k.canceled && ctx.Err() == nil {
-				continue // the other caller left
+			if isOther && k.isCanceled && ctx.Err() == nil {
+				continue // the other caller's context ended, ours did not
 			}
 			return Settings{}, k.err
 		case <-ctx.Done():
@@ -127,31 +131,34 @@ func (c *cache) read(ctx context.Context, user string) (Settings, error) {
 	}
 }
 
-// join returns the user's call, and whether another caller makes it. The error
-// is that of a read that failed a moment ago.
-func (c *cache) join(user string) (_ *call, joined bool, err error) {
+// join returns the call that reads the user's settings. isOther is false if it is
+// new, so that the caller must fetch. If a read has just failed, join returns the
+// error of that read.
+func (c *cache) join(user string) (k *call, isOther bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f := &c.failure
-	if f.err != nil && (f.probing || c.now().Sub(f.at) < failureTTL) {
+	if f.err != nil && (f.isProbing || c.now().Sub(f.at) < failureTTL) {
 		return nil, false, f.err
 	}
 	if k, ok := c.calls[user]; ok {
 		return k, true, nil
 	}
-	f.probing = f.err != nil
-	k := &call{done: make(chan struct{})}
+	f.isProbing = f.err != nil
+	k = &call{done: make(chan struct{})}
 	c.calls[user] = k
-	c.asked = c.now()
+	c.lastRead = c.now()
 	return k, false, nil
 }
 
-// fetch reads, and keeps what it found unless a write came in between.
+// fetch reads the user's settings from the database and completes k. It caches
+// them unless k has been removed from calls meanwhile.
 func (c *cache) fetch(ctx context.Context, user string, k *call) {
 	at := c.now()
-	k.err = errors.New("settings.get: the read panicked") // unless it returns
+	k.err = errors.New("settings.get: the read panicked") // replaced when find returns
 	defer func() {
-		k.canceled = errors.Is(ctx.Err(), context.Canceled) || ctx.Err() != nil && c.now().Sub(at) < c.wait
+		// A deadline before c.wait was that of the caller, not of the read.
+		k.isCanceled = errors.Is(ctx.Err(), context.Canceled) || ctx.Err() != nil && c.now().Sub(at) < c.wait
 		c.mu.Lock()
 		if c.calls[user] == k {
 			delete(c.calls, user)
@@ -159,10 +166,10 @@ func (c *cache) fetch(ctx context.Context, user string, k *call) {
 				c.add(user, &entry{k.record, at})
 			}
 		}
-		_, invalid := errors.AsType[*InvalidError](k.err)
+		_, isInvalid := errors.AsType[*InvalidError](k.err)
 		switch {
-		case k.canceled, invalid: // nobody knows more than before
-			c.failure.probing = false
+		case k.isCanceled, isInvalid: // this says nothing about the database
+			c.failure.isProbing = false
 		case errors.Is(k.err, ErrUnavailable):
 			c.failure = failure{err: k.err, at: c.now()}
 		default:
@@ -174,6 +181,7 @@ func (c *cache) fetch(ctx context.Context, user string, k *call) {
 	k.record, k.err = c.find(ctx, user)
 }
 
+// add caches an entry, and removes another if there are too many.
 func (c *cache) add(user string, e *entry) {
 	if _, ok := c.entries[user]; !ok && len(c.entries) >= c.size {
 		for other := range c.entries {
@@ -184,8 +192,8 @@ func (c *cache) add(user string, e *entry) {
 	c.entries[user] = e
 }
 
-// invalidate makes the next get ask. A read under way may have missed what has
-// changed, so nobody else joins it, and it is not kept.
+// invalidate makes the next get read the database. A read under way may not have
+// seen the change, so no more callers join it, and its result is not cached.
 func (c *cache) invalidate(user string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -13,36 +13,38 @@ import (
 	"time"
 )
 
-// database is what a cache reads in these tests, which run under synctest.
-type database struct {
+// fakeDatabase is the database of a cache in these tests, which run under
+// synctest.
+type fakeDatabase struct {
 	mu      sync.Mutex
-	version int64         // of every user
-	took    time.Duration // by each read, after it has read the version
-	err     error
-	finds   int
-	polls   []time.Time
+	version int64         // of every user's settings
+	delay   time.Duration // of each answer, after the version has been read
+	err     error         // of each answer
+	finds   int           // calls of find
+	polls   []time.Time   // calls of changed
 	changes map[string]rowVersion
 }
 
-func (db *database) find(ctx context.Context, user string) (record, error) {
+func (db *fakeDatabase) find(ctx context.Context, user string) (record, error) {
 	db.mu.Lock()
 	db.finds++
-	r, err, took := record{Settings{UserID: user, Version: db.version}, rowVersion{version: db.version}}, db.err, db.took
+	r, err, delay := record{Settings{UserID: user, Version: db.version}, rowVersion{version: db.version}}, db.err, db.delay
 	db.mu.Unlock()
-	return r, errors.Join(err, wait(ctx, took))
+	return r, errors.Join(err, wait(ctx, delay))
 }
 
-func (db *database) changed(ctx context.Context, since time.Duration, limit int) (map[string]rowVersion, error) {
+func (db *fakeDatabase) changed(ctx context.Context, period time.Duration, limit int) (map[string]rowVersion, error) {
 	db.mu.Lock()
 	db.polls = append(db.polls, time.Now())
-	changes, err, took := db.changes, db.err, db.took
+	changes, err, delay := db.changes, db.err, db.delay
 	db.mu.Unlock()
-	if since < commitLag || since > maxAge+commitLag || limit != maxChanges+1 {
-		return nil, fmt.Errorf("asked for %d changes since %v", limit, since)
+	if period < commitLag || period > maxAge+commitLag || limit != maxChanges+1 {
+		return nil, fmt.Errorf("polled for %d changes of the last %v", limit, period)
 	}
-	return changes, errors.Join(err, wait(ctx, took))
+	return changes, errors.Join(err, wait(ctx, delay))
 }
 
+// wait waits for d. If ctx ends before, it returns ErrUnavailable.
 func wait(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
@@ -54,17 +56,18 @@ func wait(ctx context.Context, d time.Duration) error {
 	return nil
 }
 
-func (db *database) set(f func()) {
+// set calls f under the lock.
+func (db *fakeDatabase) set(f func()) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	f()
 }
 
 // inBubble runs a test under synctest, with a cache on a fake database.
-func inBubble(t *testing.T, o StoreOptions, test func(t *testing.T, c *cache, db *database)) {
+func inBubble(t *testing.T, o StoreOptions, test func(t *testing.T, c *cache, db *fakeDatabase)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		db := &database{version: 1}
+		db := &fakeDatabase{version: 1}
 		c := newCache(&Store{}, o.withDefaults())
 		c.find, c.changed = db.find, db.changed
 		test(t, c, db)
@@ -74,21 +77,21 @@ func inBubble(t *testing.T, o StoreOptions, test func(t *testing.T, c *cache, db
 func wantVersion(t *testing.T, c *cache, version int64) {
 	t.Helper()
 	if s, err := c.get(t.Context(), "u"); err != nil || s.Version != version {
-		t.Errorf("version %d, %v; want %d", s.Version, err, version)
+		t.Errorf("get returned version %d, error %v; want version %d", s.Version, err, version)
 	}
 }
 
-func wantFinds(t *testing.T, db *database, n int) {
+func wantFinds(t *testing.T, db *fakeDatabase, n int) {
 	t.Helper()
 	if db.finds != n {
-		t.Errorf("%d reads, want %d", db.finds, n)
+		t.Errorf("%d reads of the database, want %d", db.finds, n)
 	}
 }
 
-func TestCache_CallersWhoComeTogetherCauseOneRead(t *testing.T) {
+func TestCache_ConcurrentCallersShareOneRead(t *testing.T) {
 	t.Parallel()
-	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *database) {
-		db.took = readTimeout / 2
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *fakeDatabase) {
+		db.delay = readTimeout / 2
 		var all sync.WaitGroup
 		for range 50 {
 			all.Go(func() { wantVersion(t, c, 1) })
@@ -100,32 +103,35 @@ func TestCache_CallersWhoComeTogetherCauseOneRead(t *testing.T) {
 	})
 }
 
-func TestCache_KeepsNoReadThatAWriteOvertook(t *testing.T) {
+func TestCache_DoesNotKeepAReadThatAWriteOvertook(t *testing.T) {
 	t.Parallel()
 	many := map[string]rowVersion{}
 	for i := range maxChanges + 1 {
 		many[fmt.Sprint(i)] = rowVersion{version: 1}
 	}
-	for name, overtake := range map[string]func(c *cache, db *database) error{
-		"a write of our own": func(c *cache, _ *database) error { c.invalidate("u"); return nil },
-		"another's, seen by a poll": func(c *cache, db *database) error {
+	for name, overtake := range map[string]func(c *cache, db *fakeDatabase) error{
+		"a write through the same store": func(c *cache, _ *fakeDatabase) error { c.invalidate("u"); return nil },
+		"a write of another replica that a poll finds": func(c *cache, db *fakeDatabase) error {
 			db.changes = map[string]rowVersion{"u": {version: 2}}
 			return c.poll(context.Background())
 		},
-		"another's among too many changes": func(c *cache, db *database) error { db.changes = many; return c.poll(context.Background()) },
+		"more changes than a poll reads": func(c *cache, db *fakeDatabase) error {
+			db.changes = many
+			return c.poll(context.Background())
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *database) {
-				db.took = readTimeout / 2
+			inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *fakeDatabase) {
+				db.delay = readTimeout / 2
 				var read sync.WaitGroup
 				read.Go(func() { wantVersion(t, c, 1) })
-				synctest.Wait() // it has read version 1 and has not returned
-				db.set(func() { db.version, db.took = 2, 0 })
+				synctest.Wait() // the read has version 1 and has not returned
+				db.set(func() { db.version, db.delay = 2, 0 })
 				if err := overtake(c, db); err != nil {
 					t.Fatal(err)
 				}
-				wantVersion(t, c, 2) // does not join the old read
+				wantVersion(t, c, 2) // a new read, which does not join the old one
 				read.Wait()
 				wantVersion(t, c, 2)
 				wantFinds(t, db, 2)
@@ -134,10 +140,10 @@ func TestCache_KeepsNoReadThatAWriteOvertook(t *testing.T) {
 	}
 }
 
-func TestCache_OneCallersDeadlineIsNotAnothers(t *testing.T) {
+func TestCache_DeadlineOfOneCallerDoesNotAffectOthers(t *testing.T) {
 	t.Parallel()
-	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *database) {
-		db.took = 2 * readTimeout / 5
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *fakeDatabase) {
+		db.delay = 2 * readTimeout / 5
 		short, cancel := context.WithTimeout(t.Context(), readTimeout/3)
 		defer cancel()
 		shorter, cancel := context.WithTimeout(t.Context(), readTimeout/4)
@@ -145,25 +151,25 @@ func TestCache_OneCallersDeadlineIsNotAnothers(t *testing.T) {
 		var all sync.WaitGroup
 		all.Go(func() {
 			if _, err := c.get(short, "u"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("the caller that reads: %v", err)
+				t.Errorf("the caller that reads got %v, want its DeadlineExceeded", err)
 			}
 		})
 		synctest.Wait()
 		for range 5 {
 			all.Go(func() { wantVersion(t, c, 1) })
 		}
-		begun := time.Now()
-		if _, err := c.get(shorter, "u"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) != readTimeout/4 {
-			t.Errorf("a caller that waits for another's read: %v after %v", err, time.Since(begun))
+		start := time.Now()
+		if _, err := c.get(shorter, "u"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != readTimeout/4 {
+			t.Errorf("a caller that waits for another's read got %v after %v, want its DeadlineExceeded after %v", err, time.Since(start), readTimeout/4)
 		}
 		all.Wait()
 		wantFinds(t, db, 2)
 	})
 }
 
-func TestCache_PanicOfOneReadIsAnErrorForThoseWhoWait(t *testing.T) {
+func TestCache_PanicOfAReadIsAnErrorForTheWaitingCallers(t *testing.T) {
 	t.Parallel()
-	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, _ *database) {
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, _ *fakeDatabase) {
 		c.find = func(ctx context.Context, _ string) (record, error) {
 			_ = wait(ctx, readTimeout/2)
 			panic("broken")
@@ -179,7 +185,7 @@ func TestCache_PanicOfOneReadIsAnErrorForThoseWhoWait(t *testing.T) {
 		})
 		synctest.Wait()
 		if _, err := c.get(t.Context(), "u"); err == nil || errors.Is(err, ErrUnavailable) {
-			t.Error(err)
+			t.Errorf("the waiting caller got %v, want an error other than ErrUnavailable", err)
 		}
 		all.Wait()
 	})
@@ -187,7 +193,7 @@ func TestCache_PanicOfOneReadIsAnErrorForThoseWhoWait(t *testing.T) {
 
 func TestCache_ServesUnconfirmedEntryFor2s(t *testing.T) {
 	t.Parallel()
-	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *database) {
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *fakeDatabase) {
 		wantVersion(t, c, 1)
 		db.version = 2
 		time.Sleep(2*time.Second - time.Nanosecond)
@@ -199,7 +205,7 @@ func TestCache_ServesUnconfirmedEntryFor2s(t *testing.T) {
 
 func TestCache_ServesUnchangedEntryFor30s(t *testing.T) {
 	t.Parallel()
-	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *database) {
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *fakeDatabase) {
 		db.changes = map[string]rowVersion{"u": {version: 1}, "somebody else": {version: 9}}
 		poll := func() {
 			t.Helper()
@@ -214,21 +220,22 @@ func TestCache_ServesUnchangedEntryFor30s(t *testing.T) {
 		}
 		wantFinds(t, db, 1)
 		poll()
-		wantVersion(t, c, 1) // too old to be used, and read again
+		wantVersion(t, c, 1) // too old: read again
 		wantFinds(t, db, 2)
 
-		db.version, db.changes = 1, map[string]rowVersion{"u": {version: 1, updatedAt: time.Now()}} // erased, and stored again
+		// The user was erased and stored again: the version is the same.
+		db.changes = map[string]rowVersion{"u": {version: 1, updatedAt: time.Now()}}
 		poll()
 		wantVersion(t, c, 1)
 		wantFinds(t, db, 3)
 	})
 }
 
-func TestCache_ServesWhatItKnowsForTenMinutesWhileTheDatabaseIsAway(t *testing.T) {
+func TestCache_ServesAnEntryFor10MinDuringAnOutage(t *testing.T) {
 	t.Parallel()
-	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *database) {
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *fakeDatabase) {
 		wantVersion(t, c, 1)
-		for range 9 { // idle, and polls that succeed
+		for range 9 { // successful polls, but no reads
 			time.Sleep(time.Minute)
 			if err := c.poll(t.Context()); err != nil {
 				t.Fatal(err)
@@ -236,22 +243,22 @@ func TestCache_ServesWhatItKnowsForTenMinutesWhileTheDatabaseIsAway(t *testing.T
 		}
 		db.err = ErrUnavailable
 		if err := c.poll(t.Context()); !errors.Is(err, ErrUnavailable) {
-			t.Error(err)
+			t.Errorf("poll returned %v, want ErrUnavailable", err)
 		}
 		wantVersion(t, c, 1)
-		wantFinds(t, db, 2) // the database is tried before the old entry is served
+		wantFinds(t, db, 2) // the database is tried before the old entry is used
 		if s, err := c.get(t.Context(), "unknown"); !errors.Is(err, ErrUnavailable) || s != (Settings{}) {
-			t.Errorf("with no entry: %+v, %v", s, err)
+			t.Errorf("without an entry: %+v, %v; want no settings and ErrUnavailable", s, err)
 		}
 		canceled, cancel := context.WithCancel(t.Context())
 		cancel()
 		time.Sleep(failureTTL)
 		if _, err := c.get(canceled, "u"); !errors.Is(err, context.Canceled) && !errors.Is(err, ErrUnavailable) {
-			t.Errorf("for a caller who has left: %v", err)
+			t.Errorf("with a cancelled context: error %v, want context.Canceled or ErrUnavailable", err)
 		}
 		time.Sleep(time.Minute)
 		if _, err := c.get(t.Context(), "u"); !errors.Is(err, ErrUnavailable) {
-			t.Errorf("read more than ten minutes ago: %v", err)
+			t.Errorf("with an entry older than ten minutes: error %v, want ErrUnavailable", err)
 		}
 		db.err, db.version = nil, 2
 		time.Sleep(failureTTL)
@@ -259,136 +266,127 @@ func TestCache_ServesWhatItKnowsForTenMinutesWhileTheDatabaseIsAway(t *testing.T
 		db.err = errors.New("permission denied")
 		time.Sleep(maxAge)
 		if _, err := c.get(t.Context(), "u"); !errors.Is(err, db.err) {
-			t.Errorf("when the database answers with an error: %v", err)
+			t.Errorf("when the database answers with an error: error %v, want %v", err, db.err)
 		}
 		db.err = ErrUnavailable
-		c.invalidate("u") // by a write of our own
+		c.invalidate("u")
 		if _, err := c.get(t.Context(), "u"); !errors.Is(err, ErrUnavailable) {
-			t.Errorf("an invalidated entry was served, %v", err)
+			t.Errorf("after invalidate: error %v, want ErrUnavailable", err)
 		}
 	})
 }
 
-func TestCache_OneRequestWaitsForADeadDatabaseAndTheOthersDoNot(t *testing.T) {
+func TestCache_OnlyOneRequestAtATimeWaitsForAFrozenDatabase(t *testing.T) {
 	t.Parallel()
-	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *database) {
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *fakeDatabase) {
 		wantVersion(t, c, 1)
 		time.Sleep(time.Minute)
-		db.set(func() { db.took, db.finds = time.Hour, 0 }) // frozen
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			begun := time.Now()
-			wantVersion(t, c, 1)
-			if took := time.Since(begun); took != readTimeout {
-				t.Errorf("the first request waited %v", took)
-			}
-		}()
-		<-ended
+		db.set(func() { db.delay, db.finds = time.Hour, 0 }) // frozen
+		start := time.Now()
+		wantVersion(t, c, 1)
+		if took := time.Since(start); took != readTimeout {
+			t.Errorf("the first request waited %v, want %v", took, readTimeout)
+		}
 		// Requests of many users for 30 s, 100 a second.
 		var all sync.WaitGroup
 		var mu sync.Mutex
 		var waited, longest time.Duration
 		for i := range 3000 {
 			all.Go(func() {
-				begun := time.Now()
-				user := fmt.Sprint("user ", i)
+				start := time.Now()
 				if i%2 == 0 {
-					user = "u"
-				}
-				s, err := c.get(t.Context(), user)
-				if user == "u" && (err != nil || s.Version != 1) {
-					t.Errorf("a user who is known: %+v, %v", s, err)
-				}
-				if user != "u" && !errors.Is(err, ErrUnavailable) {
-					t.Errorf("a user who is not known: %+v, %v", s, err)
+					wantVersion(t, c, 1)
+				} else if _, err := c.get(t.Context(), fmt.Sprint("user ", i)); !errors.Is(err, ErrUnavailable) {
+					t.Errorf("a user who is not cached: error %v, want ErrUnavailable", err)
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				waited += time.Since(begun)
-				longest = max(longest, time.Since(begun))
+				waited += time.Since(start)
+				longest = max(longest, time.Since(start))
 			})
 			time.Sleep(10 * time.Millisecond)
 		}
 		all.Wait()
 		// A read fails after readTimeout, then none is tried for failureTTL.
 		if db.finds > 22 || longest > readTimeout || waited > time.Duration(db.finds)*readTimeout {
-			t.Errorf("%d reads in 30 s, the longest wait was %v", db.finds, longest)
+			t.Errorf("%d reads in 30 s, the longest wait was %v, all waits together %v; want at most 22 reads, and one request that waits for each", db.finds, longest, waited)
 		}
-		t.Logf("3,000 requests in 30 s: %d reads, %v waited in all", db.finds, waited)
-		db.set(func() { db.took = 0 })
+		t.Logf("3,000 requests in 30 s: %d reads, all waits together %v", db.finds, waited)
+		db.set(func() { db.delay = 0 })
 		time.Sleep(failureTTL)
 		wantVersion(t, c, 1)
 		if _, err := c.get(t.Context(), "another"); err != nil {
-			t.Errorf("the database is back: %v", err)
+			t.Errorf("after the outage get returned %v", err)
 		}
 	})
 }
 
-func TestCache_PollLooksBackToTheLastThatSucceeded(t *testing.T) {
+func TestCache_PollReadsTheChangesSinceTheLastSuccessfulPoll(t *testing.T) {
 	t.Parallel()
-	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, _ *database) {
-		var since time.Duration
-		var failed error
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, _ *fakeDatabase) {
+		var period time.Duration
+		var pollErr error
 		c.changed = func(_ context.Context, d time.Duration, _ int) (map[string]rowVersion, error) {
-			since = d
-			return nil, failed
+			period = d
+			return nil, pollErr
 		}
 		poll := func(want time.Duration) {
 			t.Helper()
 			_ = c.poll(t.Context())
-			if since != want {
-				t.Errorf("looked back %v, want %v", since, want)
+			if period != want {
+				t.Errorf("the poll read the changes of the last %v, want %v", period, want)
 			}
 		}
-		poll(maxAge + commitLag) // the first
+		poll(maxAge + commitLag) // the first poll
 		time.Sleep(time.Second)
 		poll(time.Second + commitLag)
-		failed = ErrUnavailable
+		pollErr = ErrUnavailable
 		time.Sleep(time.Second)
 		poll(time.Second + commitLag)
 		time.Sleep(9 * time.Second)
-		failed = nil
+		pollErr = nil
 		poll(10*time.Second + commitLag)
 		time.Sleep(time.Hour)
 		poll(maxAge + commitLag)
 	})
 }
 
-func TestCache_RunPollsEverySecondAndLogsOnlyWhatIsNew(t *testing.T) {
+func TestCache_RunPollsEverySecondAndLogsAnOutageOnce(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	o := StoreOptions{Logger: slog.New(slog.NewTextHandler(&log, nil))}
-	inBubble(t, o, func(t *testing.T, c *cache, db *database) {
+	inBubble(t, o, func(t *testing.T, c *cache, db *fakeDatabase) {
 		ctx, stop := context.WithCancel(t.Context())
 		var run sync.WaitGroup
 		run.Go(func() { c.run(ctx) })
-		inUse := func() { // for half a minute
+		useFor30s := func() {
 			for range 6 {
 				_, _ = c.get(ctx, "u")
 				time.Sleep(5 * time.Second)
 			}
 		}
-		inUse()
+		useFor30s()
 		db.set(func() { db.err = ErrUnavailable })
-		inUse()
-		db.set(func() { db.err, db.took = nil, time.Hour }) // frozen
-		inUse()
-		db.set(func() { db.took = 0 })
-		inUse()
+		useFor30s()
+		db.set(func() { db.err, db.delay = nil, time.Hour }) // frozen
+		useFor30s()
+		db.set(func() { db.delay = 0 })
+		useFor30s()
 		stop()
 		run.Wait()
 
-		var pauses int
+		isJittered := false
 		for i, at := range db.polls[1:] {
-			if p := at.Sub(db.polls[i]); p < 900*time.Millisecond || p > 3100*time.Millisecond || p > 1100*time.Millisecond && p < 2900*time.Millisecond {
-				t.Errorf("a pause of %v", p)
-			} else if p != time.Second {
-				pauses++
+			pause := at.Sub(db.polls[i])
+			afterPoll := (pause - time.Second).Abs() <= 100*time.Millisecond
+			afterTimeout := (pause - time.Second - maxStale).Abs() <= 100*time.Millisecond
+			if !afterPoll && !afterTimeout {
+				t.Errorf("a pause of %v between two polls, want 1 s, or 3 s after a poll that timed out, plus or minus 0.1 s", pause)
 			}
+			isJittered = isJittered || pause != time.Second
 		}
-		if pauses == 0 {
-			t.Error("replicas would poll in step")
+		if !isJittered {
+			t.Error("all pauses are exactly 1 s: replicas would poll in step")
 		}
 		if warned, recovered := strings.Count(log.String(), "level=WARN"), strings.Count(log.String(), "level=INFO"); warned != 1 || recovered != 1 {
 			t.Errorf("%d warnings and %d recoveries in the log, want one of each:\n%s", warned, recovered, log.String())
@@ -396,23 +394,23 @@ func TestCache_RunPollsEverySecondAndLogsOnlyWhatIsNew(t *testing.T) {
 	})
 }
 
-func TestCache_RunDoesNotPollWhileNobodyAsks(t *testing.T) {
+func TestCache_RunDoesNotPollWithoutUsableEntries(t *testing.T) {
 	t.Parallel()
-	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *database) {
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, db *fakeDatabase) {
 		ctx, stop := context.WithCancel(t.Context())
 		var run sync.WaitGroup
 		run.Go(func() { c.run(ctx) })
-		polls := func() (n int) { db.set(func() { n = len(db.polls) }); return n }
+		countPolls := func() (n int) { db.set(func() { n = len(db.polls) }); return n }
 		time.Sleep(time.Hour)
-		if n := polls(); n != 0 {
-			t.Errorf("%d polls without an entry", n)
+		if n := countPolls(); n != 0 {
+			t.Errorf("%d polls without an entry, want 0", n)
 		}
 		if _, err := c.get(ctx, "u"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
-		if n := polls(); n < 26 || n > 35 {
-			t.Errorf("%d polls after one entry, want them for the 30 s for which it serves", n)
+		if n := countPolls(); n < 26 || n > 35 {
+			t.Errorf("%d polls after one read, want about 30: one a second while the entry may be used", n)
 		}
 		stop()
 		run.Wait()
@@ -424,7 +422,7 @@ func TestCache_RunDoesNotPollWhileNobodyAsks(t *testing.T) {
 
 func TestCache_RemovesEntriesAfterTenMinutes(t *testing.T) {
 	t.Parallel()
-	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, _ *database) {
+	inBubble(t, StoreOptions{}, func(t *testing.T, c *cache, _ *fakeDatabase) {
 		for i := range 3 * sweepBatch {
 			if _, err := c.get(t.Context(), fmt.Sprint(i)); err != nil {
 				t.Fatal(err)
@@ -437,7 +435,7 @@ func TestCache_RemovesEntriesAfterTenMinutes(t *testing.T) {
 			}
 		}
 		if n := len(c.entries); n > sweepBatch/10 {
-			t.Errorf("%d entries are left", n)
+			t.Errorf("%d entries are left after 100 sweeps, want at most %d", n, sweepBatch/10)
 		}
 	})
 }

@@ -15,33 +15,33 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-func TestCache_OwnWritesShowAtOnce(t *testing.T) {
+func TestCache_OwnWritesAreVisibleAtOnce(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		ctx, ok := t.Context(), must[settings.Settings](t)
 		ours := newStore(t, pool)
-		same := func(written settings.Settings) {
+		wantCached := func(written settings.Settings) {
 			t.Helper()
 			for range 2 {
 				if diff := cmp.Diff(written, ok(ours.GetCached(ctx, "u"))); diff != "" {
-					t.Errorf("-written +read:\n%s", diff)
+					t.Errorf("GetCached (-written +read):\n%s", diff)
 				}
 			}
 		}
-		nothing := ok(ours.GetCached(ctx, "u"))
-		same(nothing)
-		same(ok(ours.Put(ctx, "u", on(time.Hour), settings.Always)))
-		same(ok(ours.Patch(ctx, "u", settings.Change{IsEnabled: new(false)}, settings.IfVersion(1))))
-		same(ok(ours.Delete(ctx, "u", settings.Always)))
-		same(ok(ours.Put(ctx, "u", on(2*time.Hour), settings.IfVersion(0))))
+		defaults := ok(ours.GetCached(ctx, "u"))
+		wantCached(defaults)
+		wantCached(ok(ours.Put(ctx, "u", on(time.Hour), settings.Always)))
+		wantCached(ok(ours.Patch(ctx, "u", settings.Change{IsEnabled: new(false)}, settings.IfVersion(1))))
+		wantCached(ok(ours.Delete(ctx, "u", settings.Always)))
+		wantCached(ok(ours.Put(ctx, "u", on(2*time.Hour), settings.IfVersion(0))))
 		if err := ours.EraseUser(ctx, "u"); err != nil {
 			t.Fatal(err)
 		}
-		same(nothing)
+		wantCached(defaults)
 	})
 }
 
-func TestCache_WritesOfAnotherReplicaShowAfterTheNextPoll(t *testing.T) {
+func TestCache_WritesOfAnotherReplicaAreVisibleAfterTheNextPoll(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		ctx, ok := t.Context(), must[settings.Settings](t)
@@ -54,7 +54,7 @@ func TestCache_WritesOfAnotherReplicaShowAfterTheNextPoll(t *testing.T) {
 			},
 			func() (settings.Settings, error) { return theirs.Delete(ctx, "u", settings.Always) },
 			func() (settings.Settings, error) { return theirs.Put(ctx, "u", on(time.Hour), settings.Always) },
-			func() (settings.Settings, error) { // the same version as at first, of another row
+			func() (settings.Settings, error) { // a new row, at a version that the old one has had
 				if err := theirs.EraseUser(ctx, "u"); err != nil {
 					return settings.Settings{}, err
 				}
@@ -64,7 +64,7 @@ func TestCache_WritesOfAnotherReplicaShowAfterTheNextPoll(t *testing.T) {
 			before := ok(ours.GetCached(ctx, "u"))
 			written := ok(write())
 			if got := ok(ours.GetCached(ctx, "u")); got != before {
-				t.Errorf("write %d: the cache was asked twice and read twice, so this test shows nothing", i)
+				t.Errorf("write %d is visible before the poll: the entry was not cached, so the test does not cover the poll", i)
 			}
 			if err := ours.Poll(ctx); err != nil {
 				t.Fatal(err)
@@ -76,27 +76,27 @@ func TestCache_WritesOfAnotherReplicaShowAfterTheNextPoll(t *testing.T) {
 	})
 }
 
-func TestCache_RunShowsOtherReplicasWritesWithinTwoSeconds(t *testing.T) {
+func TestCache_RunMakesWritesOfOtherReplicasVisibleWithinTwoSeconds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		pool := migrated(t, sqlite(t))
 		ctx, ok := t.Context(), must[settings.Settings](t)
 		ours, theirs := newStore(t, pool), newStore(t, pool)
-		running, stop := context.WithCancel(ctx)
+		runCtx, stop := context.WithCancel(ctx)
 		var run sync.WaitGroup
-		run.Go(func() { ours.Run(running) })
+		run.Go(func() { ours.Run(runCtx) })
 		for i := range 20 {
 			before := ok(ours.GetCached(ctx, "u"))
-			// Of the bubble: so long that only polls can confirm the entry, and
-			// then to anywhere between two of them.
+			// After 3 s, only polls can keep the entry fresh. The rest makes each
+			// write come at another moment between two polls.
 			time.Sleep(3*time.Second + time.Duration(i)*97*time.Millisecond)
 			written := ok(theirs.Put(ctx, "u", on(time.Hour+time.Duration(i)*time.Second), settings.Always))
 			if got := ok(ours.GetCached(ctx, "u")); got != before {
-				t.Error("the cache was not used, so this test shows nothing")
+				t.Error("the entry was not used any more, so the test does not cover polls")
 			}
 			time.Sleep(2 * time.Second)
 			if got := ok(ours.GetCached(ctx, "u")); got != written {
-				t.Errorf("after two seconds (-written +read):\n%s", cmp.Diff(written, got))
+				t.Errorf("GetCached two seconds after a write (-written +read):\n%s", cmp.Diff(written, got))
 			}
 		}
 		stop()
@@ -104,7 +104,7 @@ func TestCache_RunShowsOtherReplicasWritesWithinTwoSeconds(t *testing.T) {
 	})
 }
 
-func TestCache_PollFindsWhatWasCommittedLate(t *testing.T) {
+func TestCache_PollFindsALateCommit(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		ctx, ok := t.Context(), must[settings.Settings](t)
@@ -115,22 +115,22 @@ func TestCache_PollFindsWhatWasCommittedLate(t *testing.T) {
 			t.Fatal(err)
 		}
 		ok(ours.GetCached(ctx, "u"))
-		// As it looks when a statement took 5 s.
-		ago := `statement_timestamp() - interval '5 seconds'`
+		// As after a statement that took 5 s.
+		fiveSecondsAgo := `statement_timestamp() - interval '5 seconds'`
 		if pool.DriverName() == "sqlite" {
-			ago = `strftime('%Y-%m-%d %H:%M:%f', 'now', '-5 seconds')`
+			fiveSecondsAgo = `strftime('%Y-%m-%d %H:%M:%f', 'now', '-5 seconds')`
 		}
-		exec(ctx, t, pool, `UPDATE user_automation_settings SET is_enabled = false, version = 2, updated_at = `+ago)
+		exec(ctx, t, pool, `UPDATE user_automation_settings SET is_enabled = false, version = 2, updated_at = `+fiveSecondsAgo)
 		if err := ours.Poll(ctx); err != nil {
 			t.Fatal(err)
 		}
 		if got := ok(ours.GetCached(ctx, "u")); got.Version != 2 || got.IsEnabled {
-			t.Errorf("the change was missed: %+v", got)
+			t.Errorf("after the poll GetCached returns %+v, want version 2, not enabled", got)
 		}
 	})
 }
 
-func TestCache_HoldsNoMoreThanItsSize(t *testing.T) {
+func TestCache_IsBoundedByItsSize(t *testing.T) {
 	t.Parallel()
 	pool := migrated(t, sqlite(t))
 	ctx, ok := t.Context(), must[settings.Settings](t)
@@ -141,30 +141,30 @@ func TestCache_HoldsNoMoreThanItsSize(t *testing.T) {
 	if err := pool.Close(); err != nil {
 		t.Fatal(err)
 	}
-	held := 0
+	cached := 0
 	for i := range 100 {
 		if _, err := ours.GetCached(ctx, fmt.Sprint(i)); err == nil {
-			held++
+			cached++
 		} else if !errors.Is(err, settings.ErrUnavailable) {
-			t.Error(err)
+			t.Errorf("GetCached on a closed pool returned %v, want ErrUnavailable", err)
 		}
 	}
-	if held != 10 {
-		t.Errorf("%d of 100 users are held, want 10", held)
+	if cached != 10 {
+		t.Errorf("%d of 100 users are cached, want 10", cached)
 	}
 }
 
-func TestCache_ReturnsWhatTheStoreRefuses(t *testing.T) {
+func TestCache_ReturnsTheStoresErrors(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	ours := newStore(t, migrated(t, sqlite(t)))
 	if _, err := ours.GetCached(ctx, ""); !isInvalid(err) {
-		t.Errorf("get: %v", err)
+		t.Errorf("GetCached of an empty id returned %v, want an InvalidError", err)
 	}
 	if _, err := ours.Put(ctx, "u", on(time.Second), settings.Always); !isInvalid(err) {
-		t.Errorf("put: %v", err)
+		t.Errorf("Put of one second returned %v, want an InvalidError", err)
 	}
 	if _, err := ours.Put(ctx, "u", on(time.Hour), settings.IfVersion(3)); !errors.Is(err, settings.ErrConflict) {
-		t.Errorf("put: %v", err)
+		t.Errorf("Put on a version that is not stored returned %v, want ErrConflict", err)
 	}
 }

@@ -38,7 +38,11 @@ func remove(ctx context.Context, s *settings.Store, user string, c settings.Cond
 
 func TestCondition_DecidesWhetherAWriteHappens(t *testing.T) {
 	t.Parallel()
-	const nothing, stored, deleted = "nothing stored", "version 1 stored", "version 1 stored and deleted"
+	const (
+		nothing = "nothing stored"
+		stored  = "version 1 stored"
+		deleted = "version 1 stored and deleted"
+	)
 	tests := []struct {
 		name     string
 		write    write
@@ -88,7 +92,7 @@ func TestCondition_DecidesWhetherAWriteHappens(t *testing.T) {
 				before := ok(store.Get(ctx, user))
 				_, err := test.write(ctx, store, user, test.c)
 				if errors.Is(err, settings.ErrConflict) != test.conflict || err != nil && !test.conflict {
-					t.Errorf("error %v, conflict wanted: %t", err, test.conflict)
+					t.Errorf("error %v; want ErrConflict: %t", err, test.conflict)
 				}
 				got := ok(store.Get(ctx, user))
 				if got.Version != test.version {
@@ -102,7 +106,7 @@ func TestCondition_DecidesWhetherAWriteHappens(t *testing.T) {
 	})
 }
 
-func TestStore_LosesNoUpdate(t *testing.T) {
+func TestStore_ConcurrentWritesHaveDifferentVersions(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		store, ctx, ok := newStore(t, pool), t.Context(), must[settings.Settings](t)
@@ -111,10 +115,10 @@ func TestStore_LosesNoUpdate(t *testing.T) {
 		versions := make([]int64, writers)
 		for i := range writers {
 			all.Go(func() {
-				// Each writes a value of its own, so each changes something.
+				// The values differ, so each write increases the version.
 				got, err := store.Put(ctx, "u", on(time.Hour+time.Duration(i)*time.Second), settings.Always)
 				if err != nil {
-					t.Error(err)
+					t.Errorf("Put: %v", err)
 				}
 				versions[i] = got.Version
 			})
@@ -123,16 +127,16 @@ func TestStore_LosesNoUpdate(t *testing.T) {
 		slices.Sort(versions)
 		for i, v := range versions {
 			if v != int64(i+1) {
-				t.Fatalf("the versions of %d writes are %v", writers, versions)
+				t.Fatalf("the versions of %d writes are %v, want 1 to %d", writers, versions, writers)
 			}
 		}
 		if got := ok(store.Get(ctx, "u")); got.Version != writers {
-			t.Errorf("version %d after %d writes", got.Version, writers)
+			t.Errorf("version %d after %d writes, want %d", got.Version, writers, writers)
 		}
 	})
 }
 
-func TestStore_PatchesOfDifferentFieldsBothHold(t *testing.T) {
+func TestStore_ConcurrentPatchesOfDifferentFieldsAreBothApplied(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		store, ctx, ok := newStore(t, pool), t.Context(), must[settings.Settings](t)
@@ -142,7 +146,7 @@ func TestStore_PatchesOfDifferentFieldsBothHold(t *testing.T) {
 			for _, ch := range []settings.Change{{IsEnabled: new(true)}, {SessionDuration: new(2 * time.Hour)}} {
 				both.Go(func() {
 					if _, err := store.Patch(ctx, user, ch, settings.Always); err != nil {
-						t.Error(err)
+						t.Errorf("Patch: %v", err)
 					}
 				})
 			}
@@ -152,28 +156,28 @@ func TestStore_PatchesOfDifferentFieldsBothHold(t *testing.T) {
 	})
 }
 
-func TestStore_OneConditionalWriteOnAVersionWins(t *testing.T) {
+func TestStore_OneConditionalWriteOnAVersionSucceeds(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		store, ctx := newStore(t, pool), t.Context()
 		for version := range int64(4) { // the first creates
 			var all sync.WaitGroup
-			var won atomic.Int64
+			var succeeded atomic.Int64
 			for i := range 16 {
 				all.Go(func() {
 					d := time.Duration(version)*time.Hour + time.Hour + time.Duration(i)*time.Second
 					got, err := store.Put(ctx, "u", on(d), settings.IfVersion(version))
 					switch {
 					case err == nil && got.Version == version+1:
-						won.Add(1)
+						succeeded.Add(1)
 					case !errors.Is(err, settings.ErrConflict):
-						t.Errorf("version %d, %v", got.Version, err)
+						t.Errorf("Put on version %d returned version %d, error %v; want version %d or ErrConflict", version, got.Version, err, version+1)
 					}
 				})
 			}
 			all.Wait()
-			if n := won.Load(); n != 1 {
-				t.Fatalf("%d writes won on version %d", n, version)
+			if n := succeeded.Load(); n != 1 {
+				t.Fatalf("%d writes on version %d succeeded, want 1", n, version)
 			}
 		}
 	})

@@ -54,8 +54,9 @@ func migrated(tb testing.TB, pool *sqlx.DB) *sqlx.DB {
 	return pool
 }
 
-// busy bounds a use of the database: a machine at a load of 50 must stay within it.
-const busy = time.Minute
+// busyTimeout bounds each use of the database. It must suffice on a machine at a
+// load of 50.
+const busyTimeout = time.Minute
 
 func newStore(tb testing.TB, pool *sqlx.DB) *settings.Store {
 	tb.Helper()
@@ -64,8 +65,8 @@ func newStore(tb testing.TB, pool *sqlx.DB) *settings.Store {
 
 func newStoreWith(tb testing.TB, pool *sqlx.DB, o settings.StoreOptions) *settings.Store {
 	tb.Helper()
-	o.ReadTimeout = busy
-	o.SetTimeout(busy)
+	o.ReadTimeout = busyTimeout
+	o.SetTimeout(busyTimeout)
 	store, err := settings.NewStore(pool, settings.Defaults{}, o)
 	if err != nil {
 		tb.Fatal(err)
@@ -73,7 +74,8 @@ func newStoreWith(tb testing.TB, pool *sqlx.DB, o settings.StoreOptions) *settin
 	return store
 }
 
-// must fails the test on an error.
+// must returns a function that returns its first argument and fails the test on
+// an error.
 func must[T any](tb testing.TB) func(T, error) T {
 	return func(v T, err error) T {
 		tb.Helper()

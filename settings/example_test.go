@@ -14,13 +14,13 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-// inMemory is a database that lives as long as the example.
+// inMemory returns a migrated database in memory.
 func inMemory(ctx context.Context) *sqlx.DB {
 	pool, err := sqlx.Open("sqlite", ":memory:")
 	if err != nil {
 		log.Fatal(err)
 	}
-	pool.SetMaxOpenConns(1) // each connection would be a memory of its own
+	pool.SetMaxOpenConns(1) // each connection would be a database of its own
 	if _, err := schema.Migrate(ctx, pool); err != nil {
 		log.Fatal(err)
 	}
@@ -36,16 +36,16 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	show := func(s settings.Settings, err error) {
+	printResult := func(s settings.Settings, err error) {
 		if err != nil {
 			log.Fatal(err)
 		}
 		fmt.Printf("version %d: on %t, sessions of %v\n", s.Version, s.IsEnabled, s.SessionDuration)
 	}
-	show(store.Get(ctx, "7"))
-	show(store.Put(ctx, "7", settings.Values{IsEnabled: true, SessionDuration: 2 * time.Hour}, settings.Always))
-	show(store.Patch(ctx, "7", settings.Change{SessionDuration: new(30 * time.Minute)}, settings.IfVersion(1)))
-	show(store.Delete(ctx, "7", settings.Always))
+	printResult(store.Get(ctx, "7"))
+	printResult(store.Put(ctx, "7", settings.Values{IsEnabled: true, SessionDuration: 2 * time.Hour}, settings.Always))
+	printResult(store.Patch(ctx, "7", settings.Change{SessionDuration: new(30 * time.Minute)}, settings.IfVersion(1)))
+	printResult(store.Delete(ctx, "7", settings.Always))
 	// Output:
 	// version 0: on false, sessions of 1h0m0s
 	// version 1: on true, sessions of 2h0m0s
@@ -63,16 +63,16 @@ func ExampleIfVersion() {
 	}
 
 	values := settings.Values{IsEnabled: true, SessionDuration: time.Hour}
-	seen, err := store.Put(ctx, "7", values, settings.IfVersion(0)) // only if nothing is stored
+	stored, err := store.Put(ctx, "7", values, settings.IfVersion(0)) // only if nothing is stored
 	if err != nil {
 		log.Fatal(err)
 	}
-	// In another window, the same user:
+	// The same user, in another window:
 	if _, err := store.Patch(ctx, "7", settings.Change{IsEnabled: new(false)}, settings.Always); err != nil {
 		log.Fatal(err)
 	}
 	values.SessionDuration = 2 * time.Hour
-	_, err = store.Put(ctx, "7", values, settings.IfVersion(seen.Version))
+	_, err = store.Put(ctx, "7", values, settings.IfVersion(stored.Version))
 	fmt.Println(errors.Is(err, settings.ErrConflict))
 	// Output: true
 }
@@ -108,7 +108,7 @@ func ExampleStore_GetCached() {
 	done := make(chan struct{})
 	go func() { store.Run(ctx); close(done) }()
 
-	for range 3 { // one query
+	for range 3 { // together one query
 		mine, err := store.GetCached(ctx, "7")
 		if err != nil {
 			log.Fatal(err)
@@ -118,7 +118,7 @@ func ExampleStore_GetCached() {
 	if _, err := store.Patch(ctx, "7", settings.Change{IsEnabled: new(false)}, settings.Always); err != nil {
 		log.Fatal(err)
 	}
-	mine, err := store.GetCached(ctx, "7") // shows at once
+	mine, err := store.GetCached(ctx, "7") // the change is visible at once
 	fmt.Println(mine.IsEnabled, err)
 
 	stop()

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// NewFilledCache returns a cache that holds so many users.
+// NewFilledCache returns a cache that holds the given number of users.
 func NewFilledCache(users int, now time.Time) any {
 	c := newCache(&Store{}, StoreOptions{CacheSize: users}.withDefaults())
 	for i := range users {
@@ -19,8 +19,8 @@ func NewFilledCache(users int, now time.Time) any {
 // SetTimeout sets how long a transaction may take.
 func (o *StoreOptions) SetTimeout(d time.Duration) { o.timeout = d }
 
-// Poll reads once what has changed.
+// Poll runs one poll for changes.
 func (s *Store) Poll(ctx context.Context) error { return s.cache.poll(ctx) }
 
-// Defaults returns those in use, complete.
+// Defaults returns the defaults that the store uses.
 func (s *Store) Defaults() Defaults { return s.defaults }

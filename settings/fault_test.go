@@ -12,16 +12,15 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-// transaction is one that the database answers with these rows, or runs as a
-// statement without any, and whose COMMIT ends as given.
+// transaction is a transaction that the mock expects.
 type transaction struct {
-	rows   *sqlmock.Rows
+	rows   *sqlmock.Rows // of its query; nil: its statement returns no rows
 	begin  error
 	commit error
 }
 
-// faulty is a store on a database that expects these transactions.
-func faulty(t *testing.T, list ...transaction) *settings.Store {
+// newFaultyStore returns a store on a mock that expects the transactions.
+func newFaultyStore(t *testing.T, list ...transaction) *settings.Store {
 	t.Helper()
 	db, mock, err := sqlmock.New()
 	if err != nil {
@@ -52,7 +51,8 @@ func faulty(t *testing.T, list ...transaction) *settings.Store {
 	return newStore(t, sqlx.NewDb(db, "postgres"))
 }
 
-func stored(version int64) *sqlmock.Rows {
+// storedRow returns a row at a version.
+func storedRow(version int64) *sqlmock.Rows {
 	now := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
 	return sqlmock.NewRows([]string{"is_enabled", "session_duration", "version", "created_at", "updated_at", "deleted_at"}).
 		AddRow(true, 7200, version, now, now, nil)
@@ -70,10 +70,10 @@ func TestStore_RepeatsAnUnconditionalWriteWhenTheAnswerToCommitIsLost(t *testing
 	}{
 		{"put", func(t *testing.T, s *settings.Store) (settings.Settings, error) {
 			return put(t.Context(), s, "u", settings.Always)
-		}, func() *sqlmock.Rows { return stored(2) }, 2},
+		}, func() *sqlmock.Rows { return storedRow(2) }, 2},
 		{"patch", func(t *testing.T, s *settings.Store) (settings.Settings, error) {
 			return patch(t.Context(), s, "u", settings.Always)
-		}, func() *sqlmock.Rows { return stored(2) }, 2},
+		}, func() *sqlmock.Rows { return storedRow(2) }, 2},
 		{"delete", func(t *testing.T, s *settings.Store) (settings.Settings, error) {
 			return s.Delete(t.Context(), "u", settings.Always)
 		}, func() *sqlmock.Rows { return nil }, 0},
@@ -86,36 +86,36 @@ func TestStore_RepeatsAnUnconditionalWriteWhenTheAnswerToCommitIsLost(t *testing
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			got, err := test.call(t, faulty(t, transaction{rows: test.rows(), commit: errLost}, transaction{rows: test.rows()}))
+			got, err := test.call(t, newFaultyStore(t, transaction{rows: test.rows(), commit: errLost}, transaction{rows: test.rows()}))
 			if err != nil || got.Version != test.want {
-				t.Errorf("lost once: version %d, %v", got.Version, err)
+				t.Errorf("the answer is lost once: version %d, error %v; want version %d", got.Version, err, test.want)
 			}
-			_, err = test.call(t, faulty(t, transaction{rows: test.rows(), commit: errLost}, transaction{rows: test.rows(), commit: errLost}))
+			_, err = test.call(t, newFaultyStore(t, transaction{rows: test.rows(), commit: errLost}, transaction{rows: test.rows(), commit: errLost}))
 			if !errors.Is(err, settings.ErrOutcomeUnknown) {
-				t.Errorf("lost twice: %v", err)
+				t.Errorf("the answer is lost twice: error %v, want ErrOutcomeUnknown", err)
 			}
-			_, err = test.call(t, faulty(t, transaction{rows: test.rows(), commit: errLost}, transaction{begin: errors.New("no more")}))
+			_, err = test.call(t, newFaultyStore(t, transaction{rows: test.rows(), commit: errLost}, transaction{begin: errors.New("no more")}))
 			if !errors.Is(err, settings.ErrOutcomeUnknown) || errors.Is(err, settings.ErrUnavailable) {
-				t.Errorf("lost, and the database gone: %v; it must not say that nothing was written", err)
+				t.Errorf("the answer is lost, then the database is unavailable: error %v, want ErrOutcomeUnknown; ErrUnavailable would say that nothing was written", err)
 			}
 		})
 	}
 }
 
-func TestStore_RepeatsNoConditionalWrite(t *testing.T) {
+func TestStore_DoesNotRepeatAConditionalPut(t *testing.T) {
 	t.Parallel()
 	for version := range int64(2) {
-		store := faulty(t, transaction{rows: stored(version + 1), commit: errLost})
+		store := newFaultyStore(t, transaction{rows: storedRow(version + 1), commit: errLost})
 		if _, err := put(t.Context(), store, "u", settings.IfVersion(version)); !errors.Is(err, settings.ErrOutcomeUnknown) {
-			t.Errorf("on version %d: %v", version, err)
+			t.Errorf("Put on version %d returned %v, want ErrOutcomeUnknown", version, err)
 		}
 	}
 }
 
-func TestStore_ReadsMoreThanADurationHolds(t *testing.T) {
+func TestStore_ClampsASessionDurationThatOverflows(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
-	store := faulty(t, transaction{rows: sqlmock.NewRows([]string{"is_enabled", "session_duration", "version", "created_at", "updated_at", "deleted_at"}).
+	store := newFaultyStore(t, transaction{rows: sqlmock.NewRows([]string{"is_enabled", "session_duration", "version", "created_at", "updated_at", "deleted_at"}).
 		AddRow(true, int64(1)<<62, 1, now, now, nil)})
 	want(t, must[settings.Settings](t)(store.Get(t.Context(), "u")),
 		settings.Settings{UserID: "u", IsEnabled: true, SessionDuration: 24 * time.Hour, Version: 1})

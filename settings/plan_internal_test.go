@@ -13,22 +13,23 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-const primary = "user_automation_settings_pkey"
+const primaryKey = "user_automation_settings_pkey"
 
-// Each statement that requests and jobs make, and the index that must serve it.
-var plans = []struct {
+// statements are the statements of requests and polls, and the index that each
+// must use.
+var statements = []struct {
 	name, statement string
 	args            []any
 	index           string
 }{
-	{"get", get, []any{"7"}, primary},
-	{"update", update, []any{"7", true, 3600, 1}, primary},
-	{"remove", remove, []any{"7", false, 1}, primary},
-	{"is stored", isStored, []any{"7"}, primary},
+	{"get", get, []any{"7"}, primaryKey},
+	{"update", update, []any{"7", true, 3600, 1}, primaryKey},
+	{"remove", remove, []any{"7", false, 1}, primaryKey},
+	{"is stored", isStored, []any{"7"}, primaryKey},
 	{"changed", changed, []any{-(pollInterval + commitLag).Seconds(), maxChanges + 1}, "user_automation_settings_by_change"},
 }
 
-func TestStatements_AreServedByAnIndex(t *testing.T) {
+func TestStatements_UseAnIndex(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		open                         func(*testing.T) *sqlx.DB
@@ -65,10 +66,10 @@ func TestStatements_AreServedByAnIndex(t *testing.T) {
 				}
 			}
 			db := sqldb.New(pool, sqldb.Options{})
-			for _, p := range plans {
+			for _, p := range statements {
 				plan := explain(t, pool, test.explain+db.Expand(p.statement), p.args...)
 				index := p.index
-				if index == primary && name == "sqlite" {
+				if index == primaryKey && name == "sqlite" {
 					index = "sqlite_autoindex_user_automation_settings_1"
 				}
 				if !strings.Contains(plan, index) {
@@ -82,7 +83,7 @@ func TestStatements_AreServedByAnIndex(t *testing.T) {
 	}
 }
 
-// explain returns the last column of a plan, a line each.
+// explain returns a plan: the last column of each row on a line.
 func explain(t *testing.T, pool *sqlx.DB, query string, args ...any) string {
 	t.Helper()
 	rows, err := pool.QueryxContext(t.Context(), query, args...)

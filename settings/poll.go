@@ -10,20 +10,19 @@ import (
 
 const (
 	pollInterval = time.Second
-	// commitLag is how long after the time in updated_at, which is that of the
-	// statement, a change may become visible, and a poll may look: the server
-	// ends a statement after 5 s, COMMIT follows at once, and a poll takes at
-	// most maxStale.
+	// commitLag is how long after its updated_at a poll may first see a change:
+	// updated_at is the time of the statement, which the server ends after 5 s;
+	// COMMIT follows within a second, and a poll takes at most maxStale.
 	commitLag = 6*time.Second + maxStale
-	// maxChanges is how many changes a poll reads; when there are more,
-	// everything is invalidated.
+	// maxChanges is how many changes a poll reads; if there are more, it
+	// invalidates all entries.
 	maxChanges = 20_000
-	// sweepBatch is how many entries a poll looks at for those that are too
-	// old: a bound on how long it holds the lock.
+	// sweepBatch is how many entries one sweep examines. It bounds how long the
+	// sweep holds the lock.
 	sweepBatch = 5000
 )
 
-// run is [Store.Run].
+// run implements [Store.Run].
 func (c *cache) run(ctx context.Context) {
 	failing := false
 	retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
@@ -35,7 +34,7 @@ func (c *cache) run(ctx context.Context) {
 		case ctx.Err() != nil:
 			return 0
 		case err != nil && !failing:
-			c.logger.WarnContext(ctx, "settings: cannot read what has changed; each request reads the database", "error", err)
+			c.logger.WarnContext(ctx, "settings: cannot poll for changes; each request reads the database", "error", err)
 		case err == nil && failing:
 			c.logger.InfoContext(ctx, "settings: the cache is up to date again")
 		}
@@ -45,27 +44,26 @@ func (c *cache) run(ctx context.Context) {
 }
 
 // isIdle reports whether every entry is older than maxAge and none is being read.
-// It then removes some of those that are too old for an outage.
+// If so, it also sweeps, because no poll does.
 func (c *cache) isIdle() bool {
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.calls) > 0 || now.Sub(c.asked) < maxAge {
+	if len(c.calls) > 0 || now.Sub(c.lastRead) < maxAge {
 		return false
 	}
 	c.sweep(now)
 	return true
 }
 
-// poll invalidates what has changed since the last one that succeeded, and
-// removes entries that are too old to be used. Two seconds without one that
-// succeeded, and every get asks.
+// poll removes the entries that have changed since the last successful poll, and
+// sweeps. After maxStale without a successful poll, every get reads the database.
 func (c *cache) poll(ctx context.Context) error {
-	begun := c.now()
-	// What comes later than this confirms nothing any more.
+	start := c.now()
+	// A result after maxStale would confirm no entry.
 	ctx, cancel := context.WithTimeout(ctx, maxStale)
 	defer cancel()
-	changes, err := c.changed(ctx, c.window(begun), maxChanges+1)
+	changes, err := c.changed(ctx, c.window(start), maxChanges+1)
 	if err != nil {
 		return err
 	}
@@ -79,48 +77,49 @@ func (c *cache) poll(ctx context.Context) error {
 		if e := c.entries[user]; e != nil && !e.row.equal(v) {
 			delete(c.entries, user)
 		}
-		delete(c.calls, user) // it may have read the row before
+		delete(c.calls, user) // it may have read the row before the change
 	}
-	c.sweep(begun)
-	if begun.After(c.polled) {
-		c.polled = begun
+	c.sweep(start)
+	if start.After(c.polled) {
+		c.polled = start
 	}
 	c.failure = failure{}
 	return nil
 }
 
-// window is how far back a poll looks: to the last one that succeeded, and
-// commitLag more. What happened before maxAge matters to no entry, since none
-// that old is used.
+// window returns the period whose changes a poll reads: since the last successful
+// poll, but at most maxAge because no older entry is used, and commitLag more.
 func (c *cache) window(now time.Time) time.Duration {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return min(max(now.Sub(c.polled), 0), maxAge) + commitLag
 }
 
-// sweep removes some of the entries that are too old. Iteration over a map
-// begins at random, so each is found sooner or later.
+// sweep examines up to sweepBatch entries and removes those that are older than
+// maxOutageAge. Iteration over a map begins at random, so repeated sweeps reach
+// all of them.
 func (c *cache) sweep(now time.Time) {
-	left := sweepBatch
+	remaining := sweepBatch
 	for user, e := range c.entries {
 		if now.Sub(e.at) >= maxOutageAge {
 			delete(c.entries, user)
 		}
-		if left--; left == 0 {
+		if remaining--; remaining == 0 {
 			return
 		}
 	}
 }
 
-// changed returns the users whose rows have changed since then, at most limit.
-func (s *Store) changed(ctx context.Context, since time.Duration, limit int) (map[string]rowVersion, error) {
+// changed returns the row versions of the users whose rows have changed within
+// the period until now, at most limit of them.
+func (s *Store) changed(ctx context.Context, period time.Duration, limit int) (map[string]rowVersion, error) {
 	return sqldb.Read(ctx, s.db, "settings.changed", func(tx *sqldb.Tx) (map[string]rowVersion, error) {
 		var rows []struct {
 			UserID    string     `db:"user_id"`
 			Version   int64      `db:"version"`
 			UpdatedAt sqldb.Time `db:"updated_at"`
 		}
-		if err := tx.Select(&rows, changed, -since.Seconds(), limit); err != nil {
+		if err := tx.Select(&rows, changed, -period.Seconds(), limit); err != nil {
 			return nil, err
 		}
 		versions := make(map[string]rowVersion, len(rows))

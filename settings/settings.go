@@ -10,30 +10,32 @@ import (
 	"unicode/utf8"
 )
 
-// Settings are what holds for a user.
+// Settings are a user's settings: the stored ones, or the defaults.
 type Settings struct {
 	UserID          string
 	IsEnabled       bool
-	SessionDuration time.Duration // within the bounds, whatever is stored
-	Version         int64         // grows with every change; 0: nothing is stored
-	CreatedAt       time.Time     // UTC, the database's clock; zero: nothing is stored, or a host's row states none
-	UpdatedAt       time.Time     // likewise
+	SessionDuration time.Duration // within the bounds of Defaults
+	Version         int64         // increases with every change; 0 if nothing is stored
+	// CreatedAt and UpdatedAt are UTC times of the database's clock. They are
+	// zero if nothing is stored, or if a row that the host wrote has none.
+	CreatedAt time.Time
+	UpdatedAt time.Time
 }
 
-// Values are all that a user can set.
+// Values are all values that a user can set.
 type Values struct {
 	IsEnabled       bool
-	SessionDuration time.Duration // whole seconds, within the bounds
+	SessionDuration time.Duration // whole seconds, within the bounds of Defaults
 }
 
-// Change is some of what a user can set; nil stays as it is.
+// Change is a change of some values. A nil field leaves its value as it is.
 type Change struct {
 	IsEnabled       *bool
-	SessionDuration *time.Duration // whole seconds, within the bounds
+	SessionDuration *time.Duration // whole seconds, within the bounds of Defaults
 }
 
-// Condition says on which stored version a write insists. Its zero value is
-// [Always]; [IfVersion] makes the others.
+// Condition is the condition under which a write happens: [Always], which is the
+// zero value, or an [IfVersion].
 type Condition int64
 
 // Always writes whatever is stored.
@@ -41,8 +43,9 @@ const Always Condition = 0
 
 const never Condition = -1
 
-// IfVersion writes only if this very version is stored; 0 means: only if nothing
-// is stored. No version is negative, so a negative one is a conflict.
+// IfVersion writes only if this version is stored; 0 means only if nothing is
+// stored. No stored version is negative, so a negative version is always a
+// conflict.
 func IfVersion(version int64) Condition {
 	if version < 0 || version == math.MaxInt64 {
 		return never
@@ -53,19 +56,19 @@ func IfVersion(version int64) Condition {
 // allows reports whether a write may replace the stored version.
 func (c Condition) allows(version int64) bool { return c == Always || c == IfVersion(version) }
 
-// version is what c insists on; not for Always.
+// version returns the version that c requires. It is meaningless for Always.
 func (c Condition) version() int64 { return int64(c) - 1 }
 
-// Defaults are what holds for a user who has nothing stored, and the bounds of
-// a duration. All durations are whole seconds.
+// Defaults are the settings of a user who has nothing stored, and the bounds of
+// SessionDuration. All durations are whole seconds, at most 2,147,483,647.
 type Defaults struct {
 	IsEnabled       bool
 	SessionDuration time.Duration // 0 means 1 h
-	Min             time.Duration // 0 means 300 s, below which the chain refuses
+	Min             time.Duration // 0 means 300 s, the chain's minimum
 	Max             time.Duration // 0 means 24 h
 }
 
-// withDefaults fills in what is zero and checks the rest.
+// withDefaults replaces zero values by their defaults and validates the result.
 func (d Defaults) withDefaults() (Defaults, error) {
 	var errs []error
 	for _, f := range []struct {
@@ -92,7 +95,7 @@ func (d Defaults) withDefaults() (Defaults, error) {
 	return d, errors.Join(errs...)
 }
 
-// clamp returns the duration within the bounds that is nearest to v.
+// clamp returns v, or the nearest bound if v is outside the bounds.
 func (d Defaults) clamp(v time.Duration) time.Duration { return min(max(v, d.Min), d.Max) }
 
 // forUser returns the settings of a user who has nothing stored.
@@ -100,7 +103,8 @@ func (d Defaults) forUser(user string) Settings {
 	return Settings{UserID: user, IsEnabled: d.IsEnabled, SessionDuration: d.SessionDuration}
 }
 
-// check returns all that is wrong with a call's arguments, as *InvalidError.
+// check validates the arguments of a write. It joins an *InvalidError for each
+// that is invalid.
 func (d Defaults) check(user string, c Change) error {
 	err := checkUser(user)
 	if v := c.SessionDuration; v != nil && (*v%time.Second != 0 || *v != d.clamp(*v)) {
@@ -110,7 +114,7 @@ func (d Defaults) check(user string, c Change) error {
 	return err
 }
 
-// checkUser refuses ids that a database does not store, or that nobody can read.
+// checkUser rejects ids that a database cannot store or that a person cannot read.
 func checkUser(user string) error {
 	switch {
 	case user == "" || len(user) > 256:

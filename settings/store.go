@@ -13,12 +13,12 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
 )
 
-// Store reads and changes settings, and keeps those that were read lately for the
-// path of requests. It is safe for concurrent use. A call takes at most the
-// database's time-out, 5 s, or twice that for a write that had to be repeated.
+// Store reads and changes settings, and caches recently read ones for the path of
+// requests. It is safe for concurrent use. A call takes at most 5 s, the time-out
+// of a transaction, or twice that for a write that is repeated.
 //
 // The errors of all methods wrap [*InvalidError], [ErrConflict], [ErrUnavailable]
-// or [ErrOutcomeUnknown], if any of these is the reason.
+// or [ErrOutcomeUnknown], if one of these is the cause.
 type Store struct {
 	db       *sqldb.DB
 	defaults Defaults
@@ -27,14 +27,14 @@ type Store struct {
 
 // StoreOptions of a Store. The zero value works.
 type StoreOptions struct {
-	// MaxConns is the most connections of the pool that are used at once; 0
-	// means 4.
+	// MaxConns is how many connections of the pool the store uses at once at
+	// most; 0 means 4.
 	MaxConns int
-	// Observe, if set, is called after each use of the database with its name
-	// ("settings.get"), how long it waited for a connection of the allowed
-	// ones, how long it took in all, and its error.
+	// Observe, if set, is called after each use of the database. Its name is as
+	// in "settings.get", wait is how long it waited for one of the MaxConns
+	// connections, and took is how long it took including that wait.
 	Observe func(name string, wait, took time.Duration, err error)
-	// CacheSize is the most users whose settings are kept for GetCached, about
+	// CacheSize is how many users' settings GetCached keeps at most, of about
 	// 220 bytes each; 0 means 100,000.
 	CacheSize int
 	// ReadTimeout is how long GetCached waits for the database; 0 means 1 s.
@@ -42,11 +42,11 @@ type StoreOptions struct {
 	Logger      *slog.Logger     // nil discards
 	Now         func() time.Time // nil means time.Now
 
-	timeout time.Duration // of a transaction, for tests on busy machines; 0 means sqldb's
+	timeout time.Duration // of a transaction, for tests on busy machines; 0 means that of sqldb
 }
 
-// NewStore returns a store on the host's pool. Its error names everything that
-// is wrong with the defaults; the database is not queried.
+// NewStore returns a store on the host's pool. It does not query the database. The
+// error names every invalid field of the defaults.
 func NewStore(pool *sqlx.DB, d Defaults, o StoreOptions) (*Store, error) {
 	d, err := d.withDefaults()
 	if err != nil {
@@ -77,67 +77,67 @@ func (o StoreOptions) withDefaults() StoreOptions {
 	return o
 }
 
-// Get returns what holds for a user, as the database has it now: what is stored,
-// or the defaults.
+// Get reads a user's settings from the database: the stored ones, or the defaults.
 func (s *Store) Get(ctx context.Context, user string) (Settings, error) {
-	f, err := s.find(ctx, user)
-	return f.Settings, err
+	rec, err := s.find(ctx, user)
+	return rec.Settings, err
 }
 
 // GetCached is Get for the path of requests. The package's comment says how old
-// its answers can be; without [Store.Run] they are two seconds old at most, and
-// cost a query as often. Callers who come together for one user cause one query,
-// for which they wait ReadTimeout at most. While the database is away the answer
-// is what was read within the last ten minutes, or an [ErrUnavailable]: never
-// the defaults.
+// its result can be; without [Store.Run] it is at most two seconds old, and each
+// user costs a query as often. Concurrent calls for one user share one query, for
+// which they wait ReadTimeout at most. While the database is unavailable, the
+// result is what was read within the last ten minutes, or [ErrUnavailable], but
+// never the defaults.
 func (s *Store) GetCached(ctx context.Context, user string) (Settings, error) {
 	return s.cache.get(ctx, user)
 }
 
-// Run keeps GetCached up to date until ctx ends: every second it asks what other
-// replicas have changed. A poll that fails is logged once, and so is the first
-// that succeeds again. While nobody has asked the database for a user for so long
-// that nothing is used without a query, it does not poll.
+// Run keeps the cache of GetCached up to date until ctx ends: every second it
+// polls for changes by other replicas. It does not poll while every entry is too
+// old to be used. It logs the first poll that fails, and the first that succeeds
+// again.
 func (s *Store) Run(ctx context.Context) { s.cache.run(ctx) }
 
-// Put stores all values.
+// Put stores all values, and returns the settings as stored.
 func (s *Store) Put(ctx context.Context, user string, v Values, c Condition) (Settings, error) {
 	return s.change(ctx, "settings.put", user, Change{&v.IsEnabled, &v.SessionDuration}, c)
 }
 
-// Patch stores some values. Where nothing is stored yet, the defaults are
-// stored with them; an empty change stores nothing.
+// Patch stores some values, and returns the settings as stored. If nothing is
+// stored yet, the defaults are stored for the other values. An empty change
+// stores nothing.
 func (s *Store) Patch(ctx context.Context, user string, ch Change, c Condition) (Settings, error) {
 	const name = "settings.patch"
 	if ch != (Change{}) {
 		return s.change(ctx, name, user, ch, c)
 	}
-	now, err := s.Get(ctx, user)
-	if err == nil && !c.allows(now.Version) {
+	current, err := s.Get(ctx, user)
+	if err == nil && !c.allows(current.Version) {
 		return Settings{}, fmt.Errorf("%s: %w", name, ErrConflict)
 	}
-	return now, err
+	return current, err
 }
 
 func (s *Store) change(ctx context.Context, name, user string, ch Change, c Condition) (Settings, error) {
-	defer s.cache.invalidate(user) // also after an error: it may have been applied
+	defer s.cache.invalidate(user) // also after an error: the change may have been applied
 	if err := s.defaults.check(user, ch); err != nil {
 		return Settings{}, fmt.Errorf("%s: %w", name, err)
 	}
-	isNew := s.defaults.forUser(user)
+	initial := s.defaults.forUser(user) // if nothing is stored
 	var duration *int64
 	if ch.SessionDuration != nil {
-		isNew.SessionDuration = *ch.SessionDuration
+		initial.SessionDuration = *ch.SessionDuration
 		duration = new(seconds(*ch.SessionDuration))
 	}
 	if ch.IsEnabled != nil {
-		isNew.IsEnabled = *ch.IsEnabled
+		initial.IsEnabled = *ch.IsEnabled
 	}
-	f, err := write(ctx, s.db, name, c == Always, func(tx *sqldb.Tx) (record, error) {
+	rec, err := write(ctx, s.db, name, c == Always, func(tx *sqldb.Tx) (record, error) {
 		var r row
 		var err error
 		if c == Always || c == IfVersion(0) {
-			err = tx.Get(&r, upsert, user, ch.IsEnabled, duration, isNew.IsEnabled, seconds(isNew.SessionDuration), c == Always)
+			err = tx.Get(&r, upsert, user, ch.IsEnabled, duration, initial.IsEnabled, seconds(initial.SessionDuration), c == Always)
 		} else {
 			err = tx.Get(&r, update, user, ch.IsEnabled, duration, c.version())
 		}
@@ -148,11 +148,11 @@ func (s *Store) change(ctx context.Context, name, user string, ch Change, c Cond
 		}
 		return s.defaults.record(user, r), nil
 	})
-	return f.Settings, err
+	return rec.Settings, err
 }
 
-// Delete returns a user to the defaults, and returns these. Where nothing is
-// stored nothing happens, whatever the condition says.
+// Delete removes the user's settings, and returns the defaults. If nothing is
+// stored, it does nothing and returns no error, whatever the condition.
 func (s *Store) Delete(ctx context.Context, user string, c Condition) (Settings, error) {
 	defer s.cache.invalidate(user)
 	const name = "settings.delete"
@@ -162,18 +162,19 @@ func (s *Store) Delete(ctx context.Context, user string, c Condition) (Settings,
 	return write(ctx, s.db, name, true, func(tx *sqldb.Tx) (Settings, error) {
 		n, err := tx.Exec(remove, user, c == Always, c.version())
 		if err == nil && n == 0 && c != Always {
-			var stored bool
-			if err = tx.Get(&stored, isStored, user); err == nil && stored {
-				err = ErrConflict
+			var exists bool
+			if err = tx.Get(&exists, isStored, user); err == nil && exists {
+				err = ErrConflict // another version is stored
 			}
 		}
 		return s.defaults.forUser(user), err
 	})
 }
 
-// EraseUser removes everything that is stored of a user, for good. Call it when
-// the user leaves. It is no error if there is nothing. Other replicas may use
-// what they know for 30 seconds more, and hold it in memory for ten minutes.
+// EraseUser permanently removes everything that is stored about a user. Call it
+// when the user leaves. If nothing is stored, it returns no error. Other replicas
+// may use the user's cached settings for 30 seconds more, and hold them in memory
+// for ten minutes.
 func (s *Store) EraseUser(ctx context.Context, user string) error {
 	defer s.cache.invalidate(user)
 	const name = "settings.erase_user"
@@ -186,8 +187,9 @@ func (s *Store) EraseUser(ctx context.Context, user string) error {
 	return err
 }
 
-// OptInCounts counts the users whose own settings have the feature on, and off.
-// It reads the whole table, which takes about 0.1 s with a million users.
+// OptInCounts counts the users whose stored settings have the feature on, and
+// those whose have it off. It reads the whole table, which takes about 0.1 s with
+// a million users.
 func (s *Store) OptInCounts(ctx context.Context) (on, off int64, err error) {
 	type counts struct{ On, Off int64 }
 	n, err := sqldb.Read(ctx, s.db, "settings.opt_ins", func(tx *sqldb.Tx) (n counts, err error) {
@@ -196,28 +198,29 @@ func (s *Store) OptInCounts(ctx context.Context) (on, off int64, err error) {
 	return n.On, n.Off, err
 }
 
-// write runs a write, and once more if its outcome is unknown and a second time
-// does no harm. What is still unknown then stays so, whatever the second said.
-func write[T any](ctx context.Context, db *sqldb.DB, name string, again bool, fn func(*sqldb.Tx) (T, error)) (T, error) {
+// write runs a write. If its outcome is unknown and the write is repeatable, it
+// runs it once more. If that fails, the error is ErrOutcomeUnknown still, because
+// the first write may have been applied.
+func write[T any](ctx context.Context, db *sqldb.DB, name string, isRepeatable bool, fn func(*sqldb.Tx) (T, error)) (T, error) {
 	v, err := sqldb.Write(ctx, db, name, fn)
-	if !again || !errors.Is(err, ErrOutcomeUnknown) || ctx.Err() != nil {
+	if !isRepeatable || !errors.Is(err, ErrOutcomeUnknown) || ctx.Err() != nil {
 		return v, err
 	}
-	v, second := sqldb.Write(ctx, db, name, fn)
-	if second != nil {
-		return v, fmt.Errorf("%w; once more: %s", err, second.Error())
+	v, repeatErr := sqldb.Write(ctx, db, name, fn)
+	if repeatErr != nil {
+		return v, fmt.Errorf("%w; repeated: %s", err, repeatErr.Error()) // wraps only the first
 	}
 	return v, nil
 }
 
-// record is a user's settings, with the version of their row.
+// record is a user's settings and the version of the row.
 type record struct {
 	Settings
 	row rowVersion
 }
 
-// rowVersion identifies a state of a row, a deleted one included. The version
-// alone would not: after EraseUser it begins again.
+// rowVersion identifies a state of a row, which may be marked as deleted. The
+// version alone does not: after EraseUser it starts at 1 again.
 type rowVersion struct {
 	version   int64
 	updatedAt time.Time
@@ -227,6 +230,7 @@ func (v rowVersion) equal(o rowVersion) bool {
 	return v.version == o.version && v.updatedAt.Equal(o.updatedAt)
 }
 
+// find reads a user's settings from the database.
 func (s *Store) find(ctx context.Context, user string) (record, error) {
 	const name = "settings.get"
 	if err := checkUser(user); err != nil {
@@ -242,7 +246,7 @@ func (s *Store) find(ctx context.Context, user string) (record, error) {
 	return s.defaults.record(user, rows[0]), nil
 }
 
-// row holds the columns of a stored row.
+// row is a stored row.
 type row struct {
 	IsEnabled       bool                 `db:"is_enabled"`
 	SessionDuration int64                `db:"session_duration"`
@@ -252,14 +256,15 @@ type row struct {
 	DeletedAt       sql.Null[sqldb.Time] `db:"deleted_at"`
 }
 
-// record returns what a row means to its user.
+// record returns the settings that a row stores: the defaults if it is marked as
+// deleted.
 func (d Defaults) record(user string, r row) record {
-	f := record{d.forUser(user), rowVersion{r.Version, r.UpdatedAt.Time}}
+	rec := record{d.forUser(user), rowVersion{r.Version, r.UpdatedAt.Time}}
 	if !r.DeletedAt.Valid {
-		f.IsEnabled = r.IsEnabled
-		// In seconds first: what a host stored may not fit a time.Duration.
-		f.SessionDuration = time.Duration(min(max(r.SessionDuration, seconds(d.Min)), seconds(d.Max))) * time.Second
-		f.Version, f.CreatedAt, f.UpdatedAt = r.Version, r.CreatedAt.Time, r.UpdatedAt.Time
+		rec.IsEnabled = r.IsEnabled
+		// Clamped in seconds: the host may have stored more than fits a time.Duration.
+		rec.SessionDuration = time.Duration(min(max(r.SessionDuration, seconds(d.Min)), seconds(d.Max))) * time.Second
+		rec.Version, rec.CreatedAt, rec.UpdatedAt = r.Version, r.CreatedAt.Time, r.UpdatedAt.Time
 	}
-	return f
+	return rec
 }

@@ -16,19 +16,19 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-// want compares all but the times, and that there are times where something is
-// stored and none where not.
+// want compares all fields but the times. These must be set if and only if
+// something is stored.
 func want(t *testing.T, got, want settings.Settings) {
 	t.Helper()
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(settings.Settings{}, "CreatedAt", "UpdatedAt")); diff != "" {
 		t.Errorf("settings (-want +got):\n%s", diff)
 	}
-	if stored := got.Version != 0; got.CreatedAt.IsZero() == stored || got.UpdatedAt.IsZero() == stored {
-		t.Errorf("version %d was created at %v and updated at %v", got.Version, got.CreatedAt, got.UpdatedAt)
+	if isStored := got.Version != 0; got.CreatedAt.IsZero() == isStored || got.UpdatedAt.IsZero() == isStored {
+		t.Errorf("version %d was created at %v and updated at %v; want both times: %t", got.Version, got.CreatedAt, got.UpdatedAt, isStored)
 	}
 }
 
-func rows(t *testing.T, pool *sqlx.DB) (n int) {
+func countRows(t *testing.T, pool *sqlx.DB) (n int) {
 	t.Helper()
 	if err := pool.GetContext(t.Context(), &n, `SELECT count(*) FROM user_automation_settings`); err != nil {
 		t.Fatal(err)
@@ -47,8 +47,8 @@ func TestStore_UserWithNothingStoredHasTheDefaults(t *testing.T) {
 		want(t, got, settings.Settings{UserID: "u", IsEnabled: true, SessionDuration: 20 * time.Minute})
 		got = must[settings.Settings](t)(store.Patch(t.Context(), "u", settings.Change{}, settings.Always))
 		want(t, got, settings.Settings{UserID: "u", IsEnabled: true, SessionDuration: 20 * time.Minute})
-		if n := rows(t, pool); n != 0 {
-			t.Errorf("reading stored %d rows", n)
+		if n := countRows(t, pool); n != 0 {
+			t.Errorf("reading stored %d rows, want 0", n)
 		}
 	})
 }
@@ -61,26 +61,26 @@ func TestStore_PutPatchDeleteErase(t *testing.T) {
 		first := ok(store.Put(ctx, "u", on(time.Hour), settings.Always))
 		want(t, first, settings.Settings{UserID: "u", IsEnabled: true, SessionDuration: time.Hour, Version: 1})
 		if age := time.Since(first.CreatedAt); age.Abs() > 20*time.Minute || first.CreatedAt.Location() != time.UTC {
-			t.Errorf("created at %v, which is %v ago", first.CreatedAt, age)
+			t.Errorf("created at %v, which is %v ago; want now, in UTC", first.CreatedAt, age)
 		}
 
 		if again := ok(store.Put(ctx, "u", on(time.Hour), settings.Always)); again != first {
-			t.Errorf("the same again changed something (-first +again):\n%s", cmp.Diff(first, again))
+			t.Errorf("a Put of the same values changed something (-first +again):\n%s", cmp.Diff(first, again))
 		}
 		if again := ok(store.Patch(ctx, "u", settings.Change{IsEnabled: new(true)}, settings.IfVersion(1))); again != first {
-			t.Errorf("a patch to what is stored changed something (-first +again):\n%s", cmp.Diff(first, again))
+			t.Errorf("a Patch to the stored value changed something (-first +again):\n%s", cmp.Diff(first, again))
 		}
 
-		tick(t, pool)
+		waitForTick(t, pool)
 		second := ok(store.Patch(ctx, "u", settings.Change{IsEnabled: new(false)}, settings.Always))
 		want(t, second, settings.Settings{UserID: "u", SessionDuration: time.Hour, Version: 2})
 		if !second.CreatedAt.Equal(first.CreatedAt) || !second.UpdatedAt.After(first.UpdatedAt) {
-			t.Errorf("times after an update: %v, before: %v", second, first)
+			t.Errorf("after an update: %+v; before: %+v; want the same CreatedAt and a later UpdatedAt", second, first)
 		}
 		third := ok(store.Patch(ctx, "u", settings.Change{SessionDuration: new(10 * time.Minute)}, settings.Always))
 		want(t, third, settings.Settings{UserID: "u", SessionDuration: 10 * time.Minute, Version: 3})
 		if got := ok(store.Get(ctx, "u")); got != third {
-			t.Errorf("read something else than was written (-written +read):\n%s", cmp.Diff(third, got))
+			t.Errorf("Get (-written +read):\n%s", cmp.Diff(third, got))
 		}
 
 		for range 2 {
@@ -88,11 +88,11 @@ func TestStore_PutPatchDeleteErase(t *testing.T) {
 			want(t, ok(store.Get(ctx, "u")), settings.Settings{UserID: "u", SessionDuration: time.Hour})
 		}
 
-		tick(t, pool)
+		waitForTick(t, pool)
 		fifth := ok(store.Patch(ctx, "u", settings.Change{IsEnabled: new(true)}, settings.Always))
 		want(t, fifth, settings.Settings{UserID: "u", IsEnabled: true, SessionDuration: time.Hour, Version: 5})
 		if !fifth.CreatedAt.After(first.CreatedAt) || !fifth.CreatedAt.Equal(fifth.UpdatedAt) {
-			t.Errorf("times after a new beginning: %v, at first: %v", fifth, first)
+			t.Errorf("stored after Delete: %+v; at first: %+v; want a later CreatedAt, equal to UpdatedAt", fifth, first)
 		}
 
 		for range 2 {
@@ -100,14 +100,14 @@ func TestStore_PutPatchDeleteErase(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if n := rows(t, pool); n != 0 {
-			t.Errorf("EraseUser left %d rows", n)
+		if n := countRows(t, pool); n != 0 {
+			t.Errorf("EraseUser left %d rows, want 0", n)
 		}
 	})
 }
 
-// tick waits until the database's clock, in milliseconds at the coarsest, moves.
-func tick(t *testing.T, pool *sqlx.DB) {
+// waitForTick waits until the database's clock shows another millisecond.
+func waitForTick(t *testing.T, pool *sqlx.DB) {
 	t.Helper()
 	query := `SELECT CAST(date_trunc('milliseconds', clock_timestamp()) AS text)`
 	if pool.DriverName() == "sqlite" {
@@ -124,7 +124,7 @@ func tick(t *testing.T, pool *sqlx.DB) {
 	}
 }
 
-func TestStore_TakesAnyReadableID(t *testing.T) {
+func TestStore_AcceptsAnyReadableID(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		store, ctx, ok := newStore(t, pool), t.Context(), must[settings.Settings](t)
@@ -138,7 +138,7 @@ func TestStore_TakesAnyReadableID(t *testing.T) {
 	})
 }
 
-func TestStore_ReadsADurationOutsideTheBoundsAsTheNearest(t *testing.T) {
+func TestStore_ReadsADurationOutsideTheBoundsAsTheNearestBound(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(t *testing.T, pool *sqlx.DB) {
 		store, ctx, ok := newStore(t, pool), t.Context(), must[settings.Settings](t)
@@ -155,7 +155,7 @@ func TestStore_ReadsADurationOutsideTheBoundsAsTheNearest(t *testing.T) {
 			settings.Settings{UserID: "short", IsEnabled: true, SessionDuration: 300 * time.Second, Version: 2})
 		var stored int64
 		if err := pool.GetContext(ctx, &stored, `SELECT session_duration FROM user_automation_settings WHERE user_id = 'short'`); err != nil || stored != 60 {
-			t.Errorf("60 seconds became %d, %v", stored, err)
+			t.Errorf("the stored session_duration is %d, %v; want 60 still", stored, err)
 		}
 		want(t, ok(store.Put(ctx, "short", on(300*time.Second), settings.IfVersion(2))),
 			settings.Settings{UserID: "short", IsEnabled: true, SessionDuration: 300 * time.Second, Version: 3})
@@ -195,10 +195,10 @@ func TestStore_CanceledContextAndClosedPoolAreUnavailable(t *testing.T) {
 		cancel()
 		for name, call := range calls {
 			if err := call(cancelled); !errors.Is(err, settings.ErrUnavailable) || !errors.Is(err, context.Canceled) {
-				t.Errorf("%s with a cancelled context: %v", name, err)
+				t.Errorf("%s with a cancelled context returned %v, want ErrUnavailable and context.Canceled", name, err)
 			}
 		}
-		if n := rows(t, pool); n != 0 {
+		if n := countRows(t, pool); n != 0 {
 			t.Errorf("cancelled calls left %d rows", n)
 		}
 		if err := pool.Close(); err != nil {
@@ -206,7 +206,7 @@ func TestStore_CanceledContextAndClosedPoolAreUnavailable(t *testing.T) {
 		}
 		for name, call := range calls {
 			if err := call(t.Context()); !errors.Is(err, settings.ErrUnavailable) {
-				t.Errorf("%s on a closed pool: %v", name, err)
+				t.Errorf("%s on a closed pool returned %v, want ErrUnavailable", name, err)
 			}
 		}
 	})
