@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// dialer makes connections with a read deadline.
+// dialer dials connections with a read timeout. It implements pq's Dialer and
+// DialerContext.
 type dialer struct{ readTimeout time.Duration }
 
 func (d dialer) Dial(network, address string) (net.Conn, error) {
@@ -20,28 +21,31 @@ func (d dialer) DialTimeout(network, address string, timeout time.Duration) (net
 }
 
 func (d dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	to := net.Dialer{Timeout: 10 * time.Second, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}}
-	c, err := to.DialContext(ctx, network, address)
+	nd := net.Dialer{Timeout: 10 * time.Second, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}}
+	c, err := nd.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
 	return &conn{Conn: c, readTimeout: d.readTimeout}, nil
 }
 
-// conn fails when the server is silent for too long after a query. An idle
-// connection is not read from, so it has no limit.
+// conn is a connection that fails if the server sends nothing for readTimeout
+// after a write or a read. An idle connection has no limit, because nothing reads
+// from it.
 type conn struct {
 	net.Conn
 	readTimeout time.Duration
-	deadline    time.Time // lib/pq's own, from connect_timeout; the earlier one wins
+	deadline    time.Time // that lib/pq set for connect_timeout; zero: none
 }
 
+// SetDeadline sets a deadline that applies if it is earlier than readTimeout.
 func (c *conn) SetDeadline(t time.Time) error {
 	c.deadline = t
 	return c.Conn.SetDeadline(t)
 }
 
-func (c *conn) next() time.Time {
+// nextDeadline returns the deadline of an operation that begins now.
+func (c *conn) nextDeadline() time.Time {
 	t := time.Now().Add(c.readTimeout)
 	if !c.deadline.IsZero() && c.deadline.Before(t) {
 		return c.deadline
@@ -50,7 +54,7 @@ func (c *conn) next() time.Time {
 }
 
 func (c *conn) Write(p []byte) (int, error) {
-	if err := c.Conn.SetDeadline(c.next()); err != nil {
+	if err := c.Conn.SetDeadline(c.nextDeadline()); err != nil {
 		return 0, err
 	}
 	return c.Conn.Write(p)
@@ -59,8 +63,8 @@ func (c *conn) Write(p []byte) (int, error) {
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if err == nil {
-		// The next part of the answer may take as long again.
-		err = c.SetReadDeadline(c.next())
+		// The next part of the response may take as long again.
+		err = c.SetReadDeadline(c.nextDeadline())
 	}
 	return n, err
 }

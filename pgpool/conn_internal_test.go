@@ -12,7 +12,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 )
 
-func TestOpen_LeavesAFrozenServer(t *testing.T) {
+func TestOpen_QueryOfAFrozenServerFails(t *testing.T) {
 	cluster := pgtest.Start(t, pgtest.Options{})
 	db, err := Open(cluster.DSN("postgres"), Options{ReadTimeout: 300 * time.Millisecond})
 	if err != nil {
@@ -23,62 +23,64 @@ func TestOpen_LeavesAFrozenServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	cluster.Freeze()
-	// Nothing else ends it: a context without a deadline, and a server that does not answer.
+	// Only ReadTimeout ends this query: its context has no deadline.
 	if _, err = db.ExecContext(context.Background(), `SELECT 1`); err == nil {
-		t.Error("a frozen server answered")
+		t.Error("a query of a frozen server returned no error")
 	}
 	cluster.Thaw()
 	if err := db.PingContext(t.Context()); err != nil {
-		t.Errorf("it does not work again: %v", err)
+		t.Errorf("after the thaw the pool fails: %v", err)
 	}
 }
 
-// pipe is a connection of ours and the server's end of it.
+// pipe returns a conn and the server's end of it.
 func pipe(readTimeout time.Duration) (*conn, net.Conn) {
-	ours, server := net.Pipe()
-	return &conn{Conn: ours, readTimeout: readTimeout}, server
+	client, server := net.Pipe()
+	return &conn{Conn: client, readTimeout: readTimeout}, server
 }
 
-func TestConn_FailsWhenTheServerIsSilentButNotWhenItIsIdle(t *testing.T) {
+func TestConn_TimesOutDuringAQueryButNotWhileIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, server := pipe(time.Second)
 		defer c.Close()
 		defer server.Close()
-		answer := func(after ...time.Duration) {
+		// respond reads a query and sends a byte after each of the pauses.
+		respond := func(pauses ...time.Duration) {
 			_, _ = server.Read(make([]byte, 1))
-			for _, d := range after {
+			for _, d := range pauses {
 				time.Sleep(d)
 				_, _ = server.Write([]byte{'x'})
 			}
 		}
-		ask := func(answers int) error {
+		// query sends a query and reads a response of so many bytes.
+		query := func(responseBytes int) error {
 			if _, err := c.Write([]byte{'?'}); err != nil {
 				return err
 			}
-			for range answers {
+			for range responseBytes {
 				if _, err := c.Read(make([]byte, 1)); err != nil {
 					return err
 				}
 			}
 			return nil
 		}
-		go answer(900*time.Millisecond, 900*time.Millisecond, 900*time.Millisecond)
-		if err := ask(3); err != nil {
-			t.Errorf("an answer that keeps coming: %v", err)
+		go respond(900*time.Millisecond, 900*time.Millisecond, 900*time.Millisecond)
+		if err := query(3); err != nil {
+			t.Errorf("a response in three parts: %v", err)
 		}
 		time.Sleep(time.Hour)
-		go answer(0)
-		if err := ask(1); err != nil {
-			t.Errorf("after a rest in the pool: %v", err)
+		go respond(0)
+		if err := query(1); err != nil {
+			t.Errorf("a query after an idle hour: %v", err)
 		}
-		go answer(0)
-		begun := time.Now()
-		if err := ask(2); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(begun) != time.Second {
-			t.Errorf("an answer that stops in the middle: %v after %v, want a time-out after 1s", err, time.Since(begun))
+		go respond(0)
+		start := time.Now()
+		if err := query(2); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != time.Second {
+			t.Errorf("a response of which the second part is missing: %v after %v, want DeadlineExceeded after 1s", err, time.Since(start))
 		}
-		begun = time.Now()
-		if err := ask(0); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(begun) != time.Second {
-			t.Errorf("a question that nobody takes: %v after %v, want a time-out after 1s", err, time.Since(begun))
+		start = time.Now()
+		if err := query(0); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != time.Second {
+			t.Errorf("a query that the server does not read: %v after %v, want DeadlineExceeded after 1s", err, time.Since(start))
 		}
 	})
 }
@@ -91,14 +93,14 @@ func TestConn_KeepsAnEarlierDeadline(t *testing.T) {
 		if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
 			t.Fatal(err)
 		}
-		begun := time.Now()
-		if _, err := c.Write([]byte{'?'}); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(begun) != time.Second {
-			t.Errorf("%v after %v, want a time-out after 1s", err, time.Since(begun))
+		start := time.Now()
+		if _, err := c.Write([]byte{'?'}); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != time.Second {
+			t.Errorf("Write returned %v after %v, want DeadlineExceeded after 1s", err, time.Since(start))
 		}
 	})
 }
 
-func TestDialer_BoundsEveryConnection(t *testing.T) {
+func TestDialer_ReturnsConnectionsWithTheReadTimeout(t *testing.T) {
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +117,7 @@ func TestDialer_BoundsEveryConnection(t *testing.T) {
 			continue
 		}
 		if got, ok := c.(*conn); !ok || got.readTimeout != time.Minute {
-			t.Errorf("%s gives a %T", name, c)
+			t.Errorf("%s returned %#v, want a *conn with a read timeout of 1m0s", name, c)
 		}
 		_ = c.Close()
 	}

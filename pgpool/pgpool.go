@@ -8,14 +8,14 @@
 //	defer db.Close()
 //	m, err := automation.New(cfg, db, identify, automation.Options{})
 //
-// A context's deadline does not end lib/pq's wait for a server that accepted a
-// query and then stopped answering, such as a suspended machine or a lost
-// route: the query returns when the kernel gives up, after many minutes, and
-// its connection is busy for as long. The connections of this pool have a read
-// deadline, so they fail instead, and the pool replaces them.
+// A server can accept a query and then stop responding, because its machine is
+// suspended or the route to it is lost. A context's deadline does not end lib/pq's
+// wait for such a server: the query returns only when the kernel gives up, after
+// many minutes, and its connection is busy until then. The connections of this
+// pool have a read timeout: they fail, and the pool replaces them.
 //
-// A gateway that has a pool already may keep it. The module's own calls return
-// by their deadlines with every pool.
+// A gateway that already has a pool may keep it. With any pool, the module's own
+// calls return by their deadlines.
 package pgpool
 
 import (
@@ -36,25 +36,26 @@ import (
 
 // Options configure a pool. The zero value works.
 type Options struct {
-	// ReadTimeout is how long the server may be silent while a query waits for
-	// its answer; every part of the answer starts it again. Idle connections
-	// have no limit. It must be longer than the slowest statement runs. 0 means
-	// 130 s, because a statement of a migration may run for 120 s.
+	// ReadTimeout is how long a query waits for the server to send something;
+	// each part of the response starts the wait again. Idle connections have no
+	// limit. It must be longer than the slowest statement takes. 0 means 130 s,
+	// because a statement of a migration may take 120 s. Negative is an error.
 	ReadTimeout time.Duration
 }
 
-// Open returns a pool for a PostgreSQL database, by lib/pq. It does not connect.
+// Open returns a pool for a PostgreSQL database, with the driver lib/pq. It does
+// not connect.
 //
-// Dsn is a URL, postgres://user:password@host:5432/database?sslmode=verify-full,
-// or a list of parameters, host=… dbname=…, as libpq documents them; several
-// hosts and target_session_attrs are supported. The scheme may name another
-// driver, such as postgresql+asyncpg://, and ssl=… stands for sslmode=….
-// Without sslmode, and without PGSSLMODE in the environment, connections over
-// TCP are encrypted (sslmode=require) or fail.
+// dsn is a URL, postgres://user:password@host:5432/database?sslmode=verify-full,
+// or a list of parameters, host=… dbname=…, as libpq documents them. Several hosts
+// and target_session_attrs are supported. The scheme may name another driver, as
+// in postgresql+asyncpg://, and ssl=… means sslmode=…. If neither dsn nor the
+// environment's PGSSLMODE sets sslmode, it is require: connections over TCP are
+// encrypted or fail.
 //
-// The pool has at most 20 connections, 10 of them idle, which are replaced
-// after 30 minutes; the methods of [sql.DB] change that. Errors never contain
-// the password.
+// The pool has at most 20 connections, of which at most 10 are idle. A connection
+// is replaced after 30 minutes. The methods of [sql.DB] change these limits.
+// Errors never contain the password.
 func Open(dsn string, o Options) (*sqlx.DB, error) {
 	if o.ReadTimeout < 0 {
 		return nil, fmt.Errorf("pgpool: ReadTimeout: %v is negative", o.ReadTimeout)
@@ -66,29 +67,29 @@ func Open(dsn string, o Options) (*sqlx.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	inner, err := pq.NewConnectorConfig(cfg)
+	c, err := pq.NewConnectorConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("pgpool: %w", err)
 	}
-	inner.Dialer(dialer{o.ReadTimeout})
-	db := sqlx.NewDb(sql.OpenDB(connector{inner}), "postgres")
+	c.Dialer(dialer{o.ReadTimeout})
+	db := sqlx.NewDb(sql.OpenDB(connector{c}), "postgres")
 	db.SetMaxOpenConns(20)
 	db.SetMaxIdleConns(10)
 	db.SetConnMaxLifetime(30 * time.Minute)
 	return db, nil
 }
 
-// driverSuffix is what SQLAlchemy and others add to a URL's scheme.
+// driverSuffix matches a URL's scheme with a driver's name, as SQLAlchemy has it.
 var driverSuffix = regexp.MustCompile(`^(postgres(?:ql)?)\+[a-z0-9]+://`)
 
 func parse(dsn string) (pq.Config, error) {
 	dsn = driverSuffix.ReplaceAllString(dsn, "${1}://")
-	if scheme, _, found := strings.Cut(dsn, "://"); dsn == "" || found && scheme != "postgres" && scheme != "postgresql" && !strings.ContainsAny(scheme, "= ") {
+	if dsn == "" || hasOtherScheme(dsn) {
 		return pq.Config{}, errors.New("pgpool: expected postgres://user:password@host/database or host=… dbname=…")
 	}
 	cfg, err := pq.NewConfig(splitHosts(dsn))
 	if err != nil {
-		return pq.Config{}, withoutPassword(dsn)
+		return pq.Config{}, parseError(dsn)
 	}
 	if mode, ok := cfg.Runtime["ssl"]; ok {
 		delete(cfg.Runtime, "ssl")
@@ -97,9 +98,18 @@ func parse(dsn string) (pq.Config, error) {
 		}
 	}
 	if cfg.SSLMode == "" {
-		cfg.SSLMode = pq.SSLModeRequire // lib/pq's default today, in words, because it is about to change
+		cfg.SSLMode = pq.SSLModeRequire // set explicitly, because lib/pq is about to change its default
 	}
 	return cfg, nil
+}
+
+// hasOtherScheme reports whether dsn is a URL of a scheme other than PostgreSQL's.
+func hasOtherScheme(dsn string) bool {
+	scheme, _, found := strings.Cut(dsn, "://")
+	if !found || strings.ContainsAny(scheme, "= ") { // a list of parameters may contain ://
+		return false
+	}
+	return scheme != "postgres" && scheme != "postgresql"
 }
 
 // splitHosts moves the hosts and ports of a URL with several of them, such as
@@ -124,7 +134,7 @@ func splitHosts(dsn string) string {
 	return u.String()
 }
 
-// parseSSL reads asyncpg's parameter, which has sslmode's values and true.
+// parseSSL parses asyncpg's parameter ssl, which is a value of sslmode or "true".
 func parseSSL(value string) (pq.SSLMode, error) {
 	if value == "true" {
 		return pq.SSLModeRequire, nil
@@ -135,11 +145,13 @@ func parseSSL(value string) (pq.SSLMode, error) {
 	return pq.SSLMode(value), nil
 }
 
+// passwords matches the passwords of a URL, each with the text before it as a
+// submatch.
 var passwords = regexp.MustCompile(`(://[^:@/?]*:).*@|([?&](?:ssl)?password=)[^&]*`)
 
-// withoutPassword returns what is wrong with a DSN that lib/pq refuses. Lib/pq's
-// error may repeat the password, so lib/pq is asked about the DSN without it.
-func withoutPassword(dsn string) error {
+// parseError returns why lib/pq rejects a DSN. The error of lib/pq may contain the
+// password, so the password is replaced and the DSN parsed again.
+func parseError(dsn string) error {
 	if _, err := url.Parse(dsn); err != nil || strings.Contains(dsn, "://") {
 		dsn = passwords.ReplaceAllStringFunc(dsn, func(m string) string {
 			if strings.HasSuffix(m, "@") {
@@ -155,13 +167,13 @@ func withoutPassword(dsn string) error {
 	return errors.New("pgpool: not a list of PostgreSQL parameters: expected host=… dbname=…, values with spaces in single quotes")
 }
 
-// connector says what to do where lib/pq says only what is wrong.
+// connector adds to the errors of lib/pq what the operator can do.
 type connector struct{ *pq.Connector }
 
 func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	conn, err := c.Connector.Connect(ctx)
 	if errors.Is(err, pq.ErrSSLNotSupported) {
-		return nil, fmt.Errorf("%w; add sslmode=disable where the network between is trusted", err)
+		return nil, fmt.Errorf("%w; add sslmode=disable if the network to the server is trusted", err)
 	}
 	return conn, err
 }

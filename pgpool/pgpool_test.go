@@ -29,7 +29,7 @@ func ExampleOpen() {
 	// Output: postgres 50
 }
 
-func TestOpen_AcceptsDSNsAsPeopleHaveThem(t *testing.T) {
+func TestOpen_AcceptsTheDSNsInUse(t *testing.T) {
 	unsetSSLMode(t)
 	direct := pgtest.Database(t)
 	u, err := url.Parse(direct)
@@ -46,9 +46,9 @@ func TestOpen_AcceptsDSNsAsPeopleHaveThem(t *testing.T) {
 		"a URL of postgresql":      strings.Replace(direct, "postgres://", "postgresql://", 1),
 		"a URL for asyncpg":        strings.Replace(direct, "postgres://", "postgresql+asyncpg://", 1),
 		"a URL for psycopg2":       strings.Replace(direct, "postgres://", "postgres+psycopg2://", 1),
-		"asyncpg's name of TLS":    "postgresql+asyncpg://postgres@" + proxied.Host + "/" + database + "?ssl=disable",
+		"asyncpg's ssl parameter":  "postgresql+asyncpg://postgres@" + proxied.Host + "/" + database + "?ssl=disable",
 		"a URL with several hosts": "postgres://postgres@127.0.0.1:1," + proxied.Host + "/" + database + "?sslmode=disable&target_session_attrs=read-write",
-		"one port for the second":  "postgres://postgres@nowhere.invalid," + proxied.Host + "/" + database + "?sslmode=disable",
+		"a port of one host only":  "postgres://postgres@nowhere.invalid," + proxied.Host + "/" + database + "?sslmode=disable",
 		"parameters":               "host=" + socket + " user=postgres dbname=" + database,
 		"quoted parameters":        "host='" + socket + "' user='postgres' dbname='" + database + "' application_name='a b://c'",
 	} {
@@ -56,19 +56,20 @@ func TestOpen_AcceptsDSNsAsPeopleHaveThem(t *testing.T) {
 			db := open(t, dsn)
 			var got string
 			if err := db.GetContext(t.Context(), &got, `SELECT current_database()`); err != nil || got != database {
-				t.Errorf("connected to %q, %v, want %q", got, err, database)
+				t.Errorf("connected to %q, %v; want %q", got, err, database)
 			}
 			if n := db.Stats().MaxOpenConnections; n != 20 || db.DriverName() != "postgres" {
-				t.Errorf("%d connections of %s", n, db.DriverName())
+				t.Errorf("at most %d connections, driver %s; want 20 and postgres", n, db.DriverName())
 			}
 		})
 	}
 }
 
-// unsetSSLMode removes PGSSLMODE for the test; lib/pq refuses an empty one.
+// unsetSSLMode removes PGSSLMODE for the test. An empty one would not do, because
+// lib/pq rejects it.
 func unsetSSLMode(t *testing.T) {
 	t.Helper()
-	t.Setenv("PGSSLMODE", "")
+	t.Setenv("PGSSLMODE", "") // restores the old value after the test
 	if err := os.Unsetenv("PGSSLMODE"); err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +85,7 @@ func open(t *testing.T, dsn string) *sqlx.DB {
 	return db
 }
 
-func TestOpen_RefusesOtherDSNsWithoutShowingThePassword(t *testing.T) {
+func TestOpen_ErrorsOfInvalidDSNsDoNotShowThePassword(t *testing.T) {
 	const secret = "s3cr3t"
 	for _, c := range []struct{ dsn, want string }{
 		{"", "expected postgres://"},
@@ -101,22 +102,25 @@ func TestOpen_RefusesOtherDSNsWithoutShowingThePassword(t *testing.T) {
 	} {
 		_, err := pgpool.Open(c.dsn, pgpool.Options{})
 		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(fmt.Sprintf("%+v", err), secret) {
-			t.Errorf("%s: error %v, want one with %q", c.dsn, err, c.want)
+			t.Errorf("Open(%q): error %v, want one with %q and without the password", c.dsn, err, c.want)
 		}
 	}
+}
+
+func TestOpen_RejectsANegativeReadTimeout(t *testing.T) {
 	if _, err := pgpool.Open("postgres://h/d", pgpool.Options{ReadTimeout: -time.Second}); err == nil {
-		t.Error("a negative timeout is no error")
+		t.Error("Open with a negative ReadTimeout returned no error")
 	}
 }
 
 func TestOpen_DoesNotShowThePasswordWhenItCannotConnect(t *testing.T) {
 	db := open(t, "postgres://u:s3cr3t@127.0.0.1:1/d?sslmode=disable")
 	if err := db.PingContext(t.Context()); err == nil || strings.Contains(err.Error(), "s3cr3t") {
-		t.Errorf("error %v", err)
+		t.Errorf("Ping of a closed port: error %v, want one without the password", err)
 	}
 }
 
-func TestOpen_EncryptsUnlessToldOtherwise(t *testing.T) {
+func TestOpen_EncryptsByDefault(t *testing.T) {
 	u, err := url.Parse(pgtest.NewProxy(t, pgtest.Database(t)).DSN())
 	if err != nil {
 		t.Fatal(err)
@@ -124,7 +128,7 @@ func TestOpen_EncryptsUnlessToldOtherwise(t *testing.T) {
 	u.RawQuery = ""
 	unsetSSLMode(t)
 	if err := open(t, u.String()).PingContext(t.Context()); err == nil || !strings.Contains(err.Error(), "add sslmode=disable") {
-		t.Errorf("error %v, want one that says how to do without encryption", err)
+		t.Errorf("Ping of a server without TLS: error %v, want one that says to add sslmode=disable", err)
 	}
 	t.Setenv("PGSSLMODE", "disable")
 	if err := open(t, u.String()).PingContext(t.Context()); err != nil {
