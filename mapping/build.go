@@ -8,21 +8,21 @@ import (
 	"time"
 )
 
-// feedModel is a live model of the feed. Ids are distinct within a feed.
+// feedModel is a live model of the feed. No two models of a feed have the same id.
 type feedModel struct {
 	name, id string
-	venice   string // another name for it, or empty
+	venice   string // the Venice id, which is an alias; may be empty
 	facts
 }
 
-// facts are what the feed or the registry states of a model.
+// facts are what the feed or the registry states about a model.
 type facts struct {
 	typ     Type
 	created time.Time
 }
 
-// build makes a table of the file's models and the feed's. The file decides
-// about names; the registry completes what the feed states.
+// build builds a table from the file, the feed and the registry. The file has
+// precedence over the feed for names, and the feed over the registry for facts.
 func build(f file, feed []feedModel, registry map[string]facts) *Table {
 	b := builder{
 		Table:     Table{index: make(map[string]Model, 3*(len(f.models)+len(feed))+2)},
@@ -51,24 +51,29 @@ func build(f file, feed []feedModel, registry map[string]facts) *Table {
 	return &b.Table
 }
 
+// builder is a table that is being built.
 type builder struct {
 	Table
-	canonical map[string]Model // by id, under its canonical name
+	canonical map[string]Model // each model once, by id, with its canonical name
 	facts     map[string]facts // by id
 }
 
+// model returns a model with the facts of its id.
 func (b *builder) model(name, id, match string) Model {
 	known := b.facts[id]
 	return Model{Name: name, ID: id, Type: known.typ, Created: known.created, Match: match}
 }
 
+// addFile adds the names of the file.
 func (b *builder) addFile(f file) {
-	b.index[defaultName] = Model{ID: f.defaultID} // no feed may take it
+	b.index[defaultName] = Model{ID: f.defaultID} // reserves the name; addDefault completes it
 	for _, m := range f.models {
 		b.addName(b.model(m.Name, m.ID, m.Match))
 	}
 }
 
+// addFeed adds the models of the feed, with their names unless these are taken or
+// belong to several models.
 func (b *builder) addFeed(feed []feedModel) {
 	count := make(map[string]int, len(feed))
 	for _, m := range feed {
@@ -76,26 +81,26 @@ func (b *builder) addFeed(feed []feedModel) {
 	}
 	for _, fm := range feed {
 		key := foldString(fm.name)
-		_, taken := b.index[key]
-		if !taken && count[key] == 1 {
+		_, isTaken := b.index[key]
+		if !isTaken && count[key] == 1 {
 			b.addName(b.model(fm.name, fm.id, matchName))
 			continue
 		}
-		m, named := b.canonical[fm.id]
-		if !named {
+		m, hasName := b.canonical[fm.id]
+		if !hasName {
 			m = b.model(fm.id, fm.id, matchID)
 			b.canonical[fm.id] = m
 		}
-		if !taken { // listed twice: whoever asks for the name is shown both ids
-			b.near = append(b.near, candidate{key: slugString(key), Model: m})
+		if !isTaken { // several models have the name: suggest each of them
+			b.candidates = append(b.candidates, candidate{key: slugString(key), Model: m})
 		}
 	}
 }
 
-// addName adds a name, which is the canonical one if it is the id's first.
+// addName adds a name. The first name of an id is the canonical one.
 func (b *builder) addName(m Model) {
 	key := foldString(m.Name)
-	b.near = append(b.near, candidate{key: slugString(key), Model: m})
+	b.candidates = append(b.candidates, candidate{key: slugString(key), Model: m})
 	if first, ok := b.canonical[m.ID]; ok {
 		m.Name = first.Name
 	} else if m.Match == matchName {
@@ -104,6 +109,7 @@ func (b *builder) addName(m Model) {
 	b.index[key] = m
 }
 
+// addDefault adds the default, and the names that the file maps to it.
 func (b *builder) addDefault(f file) {
 	m, ok := b.canonical[f.defaultID]
 	if !ok {
@@ -119,35 +125,36 @@ func (b *builder) addDefault(f file) {
 	}
 }
 
-// addAliases goes last: an alias never stands over an id or a name, and an
-// alias of the feed never over one of the file.
+// addAliases adds the aliases. It must be called last: ids and names have
+// precedence over aliases. Aliases of the file have precedence over the feed's.
 func (b *builder) addAliases(f file, feed []feedModel) {
-	own, theirs := make(aliases), make(aliases)
+	ofFile, ofFeed := make(aliases), make(aliases)
 	for _, m := range f.models {
 		key := foldString(m.Name)
-		own.add(slugString(key), b.index[key])
+		ofFile.add(slugString(key), b.index[key])
 	}
 	for _, fm := range feed {
 		m := b.canonical[fm.id]
-		theirs.add(slugString(foldString(fm.name)), m)
+		ofFeed.add(slugString(foldString(fm.name)), m)
 		if fm.venice != "" {
-			theirs.add(foldString(fm.venice), m)
+			ofFeed.add(foldString(fm.venice), m)
 		}
 	}
-	maps.DeleteFunc(theirs, func(key string, _ Model) bool { _, ok := own[key]; return ok })
-	b.addUnique(own)
-	b.addUnique(theirs)
+	maps.DeleteFunc(ofFeed, func(key string, _ Model) bool { _, ok := ofFile[key]; return ok })
+	b.addUnique(ofFile)
+	b.addUnique(ofFeed)
 	for _, fm := range feed {
 		if m, ok := b.index[foldString(fm.venice)]; ok && m.Match == matchAlias && m.ID == fm.id {
 			m.Name = fm.venice // the name to suggest
-			b.near = append(b.near, candidate{key: slugString(foldString(fm.venice)), Model: m})
+			b.candidates = append(b.candidates, candidate{key: slugString(foldString(fm.venice)), Model: m})
 		}
 	}
 }
 
+// addUnique adds the aliases that belong to one model and are not in the index.
 func (b *builder) addUnique(as aliases) {
 	for key, m := range as {
-		if _, taken := b.index[key]; taken || m.ID == "" {
+		if _, isTaken := b.index[key]; isTaken || m.ID == "" {
 			continue
 		}
 		if m.Match != matchDefault {
@@ -157,7 +164,7 @@ func (b *builder) addUnique(as aliases) {
 	}
 }
 
-// aliases are models by folded alias; the zero Model where two ids claim it.
+// aliases are models by folded alias. An alias of several ids has the zero Model.
 type aliases map[string]Model
 
 func (as aliases) add(key string, m Model) {

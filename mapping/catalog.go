@@ -11,44 +11,44 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/retry"
 )
 
-// Catalog keeps a table in step with the file and, where there are, the feed
-// and the node's registry. It is safe for concurrent use.
+// Catalog keeps a table up to date with the file, and with the feed and the node's
+// registry if they are configured. It is safe for concurrent use.
 type Catalog struct {
 	opts  Options
 	feed  feed
 	table atomic.Pointer[Table]
 
-	mu       sync.Mutex // guards what follows; never held over I/O
-	file     *file      // the last good one; nil before
-	sum      [sha256.Size]byte
-	sumErr   error // what became of the content of that sum
-	models   []feedModel
-	etag     string
+	mu       sync.Mutex        // guards the fields below; never held over I/O
+	file     *file             // the last valid one; nil before the first
+	sum      [sha256.Size]byte // of the last content that was read
+	sumErr   error             // of parsing that content
+	models   []feedModel       // of the feed's last good response
+	etag     string            // of that response
 	registry map[string]facts
 	health   Health
 }
 
 // Health is the state of a Catalog.
 type Health struct {
-	Entries  int       // models; 0 before the first Load
-	LoadedAt time.Time // when the file's present content was read
-	Err      error     // why the file's newest state is not being served; nil when it is
-	ErrAt    time.Time // when Err first happened; zero when Err is nil
+	Entries  int       // models in the table; 0 before the first successful Load
+	LoadedAt time.Time // when the content that is in use was first read
+	Err      error     // of the last Load
+	ErrAt    time.Time // when Err first happened; zero if Err is nil
 
-	FeedModels  int       // live models in the feed's last good answer
-	FeedSkipped int       // its entries that were malformed
-	FeedAt      time.Time // when that answer was last known to be current; zero before the first, and without a feed
+	FeedModels  int       // live models in the feed's last good response
+	FeedSkipped int       // malformed entries in that response
+	FeedAt      time.Time // when that response was last current; zero before the first
 	FeedErr     error     // of the last request to the feed
-	FeedErrAt   time.Time // when FeedErr first happened
+	FeedErrAt   time.Time // when FeedErr first happened; zero if FeedErr is nil
 
-	RegistryModels int       // models in the registry's last good answer
-	RegistryAt     time.Time // when it was read; zero before the first, and without a registry
+	RegistryModels int       // models in the registry's last good response
+	RegistryAt     time.Time // when that response was read; zero before the first
 	RegistryErr    error     // of the last request to the registry
-	RegistryErrAt  time.Time // when RegistryErr first happened
+	RegistryErrAt  time.Time // when RegistryErr first happened; zero if RegistryErr is nil
 }
 
-// New checks the options and returns a Catalog. It reads nothing. The error
-// names every wrong option.
+// New validates the options and returns a Catalog. It reads nothing. The error
+// names every invalid option.
 func New(opts Options) (*Catalog, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
@@ -57,13 +57,12 @@ func New(opts Options) (*Catalog, error) {
 	return &Catalog{opts: opts, feed: newFeed(opts)}, nil
 }
 
-// Load reads the file once, and replaces the table if its content changed. It
-// makes no network call.
+// Load reads the file once, and replaces the table if the file's content has
+// changed. It makes no network call.
 //
-// An error means that the file is missing or invalid ([*ParseError]); it is
-// logged as well, once as long as it stays the same. The last good table then
-// serves on; without one Resolve has nothing to serve, and the gateway should
-// not start.
+// An error means that the file is missing or invalid ([*ParseError]). The last
+// table then stays in use; if there is none, the gateway should not start. Load
+// logs an error when it first happens.
 func (c *Catalog) Load(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -72,13 +71,14 @@ func (c *Catalog) Load(ctx context.Context) error {
 	if err != nil {
 		return c.noteFile(err)
 	}
-	// The content decides, not the file's times: they are wrong after a copy that
-	// keeps them, a write within one tick, or a swapped symlink.
+	// Only the content shows reliably whether the file has changed: its times do
+	// not after a copy that keeps them, two writes within one tick, or a swapped
+	// symlink.
 	sum := sha256.Sum256(data)
 	c.mu.Lock()
-	known, err := sum == c.sum, c.sumErr
+	isUnchanged, err := sum == c.sum, c.sumErr
 	c.mu.Unlock()
-	if known {
+	if isUnchanged {
 		return c.noteFile(err)
 	}
 	f, err := parseNamed(c.opts.File, data)
@@ -96,8 +96,8 @@ func (c *Catalog) Load(ctx context.Context) error {
 	return c.noteFile(err)
 }
 
-// loadFeed asks the feed once and replaces the table if it changed. An error
-// leaves everything as it is. Without a feed it does nothing.
+// loadFeed reads the feed once, and replaces the table if the feed has changed.
+// After an error the table stays as it is. Without a feed it does nothing.
 func (c *Catalog) loadFeed(ctx context.Context) error {
 	if c.opts.FeedURL == "" {
 		return nil
@@ -105,46 +105,47 @@ func (c *Catalog) loadFeed(ctx context.Context) error {
 	c.mu.Lock()
 	etag := c.etag
 	c.mu.Unlock()
-	answer, err := c.feed.fetch(ctx, etag)
+	resp, err := c.feed.fetch(ctx, etag)
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err() // the caller's own
+		return ctx.Err() // not a failure of the feed
 	case err != nil:
 		return c.noteFeed(err)
 	}
 	c.mu.Lock()
 	c.health.FeedAt = c.opts.Now()
-	if answer != nil {
-		c.models, c.etag = answer.models, answer.etag
-		c.health.FeedModels, c.health.FeedSkipped = len(answer.models), answer.skipped
+	if resp != nil {
+		c.models, c.etag = resp.models, resp.etag
+		c.health.FeedModels, c.health.FeedSkipped = len(resp.models), resp.skipped
 		c.publish()
 	}
 	c.mu.Unlock()
 	return c.noteFeed(nil)
 }
 
-// loadRegistry asks the registry once and replaces the table. An error leaves
-// everything as it is. Without a registry it does nothing.
+// loadRegistry reads the registry once, and replaces the table. After an error the
+// table stays as it is. Without a registry it does nothing.
 func (c *Catalog) loadRegistry(ctx context.Context) error {
 	if c.opts.Registry == nil {
 		return nil
 	}
-	stated, err := readRegistry(ctx, c.opts.Registry)
+	registry, err := readRegistry(ctx, c.opts.Registry)
 	switch {
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return ctx.Err() // not a failure of the registry
 	case err != nil:
 		return c.noteRegistry(err)
 	}
 	c.mu.Lock()
-	c.registry = stated
-	c.health.RegistryModels, c.health.RegistryAt = len(stated), c.opts.Now()
+	c.registry = registry
+	c.health.RegistryModels, c.health.RegistryAt = len(registry), c.opts.Now()
 	c.publish()
 	c.mu.Unlock()
 	return c.noteRegistry(nil)
 }
 
-// publish builds the table again. The caller holds mu.
+// publish builds and stores a new table, once there is a file. The caller must
+// hold mu.
 func (c *Catalog) publish() {
 	if c.file == nil {
 		return
@@ -154,9 +155,9 @@ func (c *Catalog) publish() {
 	c.table.Store(t)
 }
 
-// Run keeps the table in step until ctx ends, and returns nil then. What fails
-// is logged and shown by Health, the first Load too: a host that wants to stop
-// then calls Load before.
+// Run keeps the table up to date until ctx ends, and returns nil then. It logs
+// errors, and Health shows them. Run also continues if the file cannot be loaded
+// at first: a host that should not start then must call Load before.
 func (c *Catalog) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -166,28 +167,26 @@ func (c *Catalog) Run(ctx context.Context) error {
 			return c.opts.FileInterval
 		})
 	})
-	remote := func(load func(context.Context) error) func() {
-		return func() {
-			retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
-				if load(ctx) != nil {
-					return c.opts.FeedInterval / 10
-				}
-				return c.opts.FeedInterval
-			})
-		}
+	pollRemote := func(load func(context.Context) error) {
+		retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
+			if load(ctx) != nil {
+				return c.opts.FeedInterval / 10
+			}
+			return c.opts.FeedInterval
+		})
 	}
 	if c.opts.FeedURL != "" {
-		wg.Go(remote(c.loadFeed))
+		wg.Go(func() { pollRemote(c.loadFeed) })
 	}
 	if c.opts.Registry != nil {
-		wg.Go(remote(c.loadRegistry))
+		wg.Go(func() { pollRemote(c.loadRegistry) })
 	}
 	return nil
 }
 
-// Resolve finds a model as [Table.Resolve] does, in the newest good table, and
-// lets the default serve unknown names where Options.UnknownIsDefault says so.
-// Before the first Load the error is [ErrNotLoaded].
+// Resolve is [Table.Resolve] of the current table, except that with
+// Options.UnknownIsDefault a name without suggestions resolves to the default.
+// Before the first successful Load the error is [ErrNotLoaded].
 func (c *Catalog) Resolve(name string, want Type) (Model, error) {
 	t := c.table.Load()
 	if t == nil {
@@ -197,7 +196,7 @@ func (c *Catalog) Resolve(name string, want Type) (Model, error) {
 	if err == nil || !c.opts.UnknownIsDefault {
 		return m, err
 	}
-	if miss, ok := errors.AsType[*NotFoundError](err); ok && len(miss.Suggestions) == 0 {
+	if notFound, ok := errors.AsType[*NotFoundError](err); ok && len(notFound.Suggestions) == 0 {
 		if m, err = t.Resolve(defaultName, want); err == nil {
 			m.Match = matchFallback
 		}
@@ -205,11 +204,11 @@ func (c *Catalog) Resolve(name string, want Type) (Model, error) {
 	return m, err
 }
 
-// Table returns the newest good table, or nil before the first Load. It stays
-// as it is when the Catalog replaces it.
+// Table returns the current table, or nil before the first successful Load. A
+// table never changes: the Catalog replaces it by another.
 func (c *Catalog) Table() *Table { return c.table.Load() }
 
-// Health returns the state at this moment, without I/O.
+// Health returns the current state, without I/O.
 func (c *Catalog) Health() Health {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -217,18 +216,19 @@ func (c *Catalog) Health() Health {
 }
 
 func (c *Catalog) noteFile(err error) error {
-	return c.note(err, &c.health.Err, &c.health.ErrAt, "model mappings not reloaded; the last good ones serve", "model mappings are good again")
+	return c.note(err, &c.health.Err, &c.health.ErrAt, "model mappings cannot be loaded; the last valid ones stay in use", "model mappings are valid again")
 }
 
 func (c *Catalog) noteFeed(err error) error {
-	return c.note(err, &c.health.FeedErr, &c.health.FeedErrAt, "model feed failed; its last good answer serves", "model feed is good again")
+	return c.note(err, &c.health.FeedErr, &c.health.FeedErrAt, "model feed failed; its last good response stays in use", "model feed works again")
 }
 
 func (c *Catalog) noteRegistry(err error) error {
-	return c.note(err, &c.health.RegistryErr, &c.health.RegistryErrAt, "model registry failed; its last good answer serves", "model registry is good again")
+	return c.note(err, &c.health.RegistryErr, &c.health.RegistryErrAt, "model registry failed; its last good response stays in use", "model registry works again")
 }
 
-// note stores an error and logs where it changed.
+// note stores an error, or its end, in a field of health. It logs only what is
+// different from before. It returns err.
 func (c *Catalog) note(err error, state *error, since *time.Time, failed, recovered string) error {
 	c.mu.Lock()
 	before := *state

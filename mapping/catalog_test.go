@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,73 +24,73 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestNew_NamesEveryWrongOptionAndNoSecret(t *testing.T) {
+func TestNew_NamesEveryInvalidOptionAndNoPassword(t *testing.T) {
 	_, err := mapping.New(mapping.Options{FeedURL: "ftp://user:hunter2@host/x", FileInterval: -1, FeedInterval: -1})
 	for _, want := range []string{"FeedURL", "FileInterval", "FeedInterval"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v does not name %s", err, want)
+			t.Errorf("the error %v does not name %s", err, want)
 		}
 	}
 	if strings.Contains(err.Error(), "hunter2") {
-		t.Errorf("%v shows a password", err)
+		t.Errorf("the error %v shows the password", err)
 	}
 }
 
-func TestCatalog_ResolvesNothingWithoutAFile(t *testing.T) {
+func TestCatalog_HasNoTableWithoutAFile(t *testing.T) {
 	c := newCatalog(t, mapping.Options{File: filepath.Join(t.TempDir(), "absent")})
 	if _, err := c.Resolve("a", ""); !errors.Is(err, mapping.ErrNotLoaded) {
-		t.Errorf("Resolve: %v", err)
+		t.Errorf("Resolve: error %v, want ErrNotLoaded", err)
 	}
 	if err := c.Load(t.Context()); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("Load: %v", err)
+		t.Errorf("Load: error %v, want ErrNotExist", err)
 	}
 	if h := c.Health(); h.Err == nil || h.ErrAt.IsZero() || h.Entries != 0 || c.Table() != nil {
-		t.Errorf("Health: %+v", h)
+		t.Errorf("health %+v, table %v; want an error, its time, and no table", h, c.Table())
 	}
-	gone, cancel := context.WithCancel(t.Context())
+	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := c.Load(gone); !errors.Is(err, context.Canceled) {
-		t.Errorf("Load after the end: %v", err)
+	if err := c.Load(canceled); !errors.Is(err, context.Canceled) {
+		t.Errorf("Load with a cancelled context: error %v, want context.Canceled", err)
 	}
 }
 
-func TestCatalog_UnknownNameIsTheDefaultOnlyWhereChosen(t *testing.T) {
+func TestCatalog_UnknownIsDefault(t *testing.T) {
 	for _, tt := range []struct {
-		name     string
-		chosen   bool
-		asked    string
-		want     mapping.Type
-		match    string
-		isWanted func(error) bool
+		name             string
+		unknownIsDefault bool
+		asked            string
+		want             mapping.Type
+		match            string
+		isWantedErr      func(error) bool
 	}{
-		{"rejected", false, "zzz", "", "", isNotFound},
-		{"replaced, and it shows", true, "zzz", mapping.LLM, mapping.MatchFallback, isNil},
-		{"a near miss is never replaced", true, "modell", "", "", isNotFound},
-		{"a hit stays a hit", true, "MODEL", "", mapping.MatchName, isNil},
-		{"the default must fit as well", true, "zzz", mapping.Embedding, "", isTypeMismatch},
+		{"without the option, an unknown name is an error", false, "zzz", "", "", isNotFound},
+		{"with the option, an unknown name resolves to the default", true, "zzz", mapping.LLM, mapping.MatchFallback, isNil},
+		{"a name with suggestions stays an error", true, "modell", "", "", isNotFound},
+		{"a known name stays known", true, "MODEL", "", mapping.MatchName, isNil},
+		{"a default of another type is an error", true, "zzz", mapping.Embedding, "", isTypeMismatch},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			feed := &fakeFeed{body: `[{"Id":"` + id("a") + `","Name":"A","ModelType":"LLM"}]`}
-			c := newCatalog(t, mapping.Options{File: writeMapping(t, id("a")), UnknownIsDefault: tt.chosen, FeedURL: "http://feed", HTTPClient: feed.client()})
+			c := newCatalog(t, mapping.Options{File: writeMapping(t, id("a")), UnknownIsDefault: tt.unknownIsDefault, FeedURL: "http://feed", HTTPClient: feed.client()})
 			if err := errors.Join(c.Load(t.Context()), c.LoadFeed(t.Context())); err != nil {
 				t.Fatal(err)
 			}
 			m, err := c.Resolve(tt.asked, tt.want)
-			if !tt.isWanted(err) || m.Match != tt.match {
-				t.Errorf("Resolve = %+v, %v", m, err)
+			if !tt.isWantedErr(err) || m.Match != tt.match {
+				t.Errorf("Resolve(%q, %q) = %+v, %v; want match %q", tt.asked, tt.want, m, err, tt.match)
 			}
 		})
 	}
 }
 
-func TestCatalog_FollowsTheFileHoweverItIsReplaced(t *testing.T) {
+func TestCatalog_ReloadsTheFileHoweverItIsReplaced(t *testing.T) {
 	valid := func(digit string) string { return `{"default":"` + id(digit) + `","model":"` + id(digit) + `"}` }
 	for _, tt := range []struct {
 		name    string
 		replace func(t *testing.T, path, text string)
 	}{
 		{"in place", overwrite},
-		{"in place, same size, its time kept", func(t *testing.T, path, text string) {
+		{"in place, with the same size and time", func(t *testing.T, path, text string) {
 			info, err := os.Stat(path)
 			must(t, err)
 			overwrite(t, path, text)
@@ -119,48 +120,48 @@ func TestCatalog_FollowsTheFileHoweverItIsReplaced(t *testing.T) {
 				var log bytes.Buffer
 				c := newCatalog(t, mapping.Options{File: path, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 				stop := start(t, c)
-				serves := func(digit string) {
+				wantModel := func(digit string) {
 					t.Helper()
 					if m, err := c.Resolve("model", ""); err != nil || m.ID != id(digit) {
-						t.Fatalf("serves %s, %v; want %s", m.ID, err, digit)
+						t.Fatalf("the name resolves to %s, %v; want %s", m.ID, err, id(digit))
 					}
 				}
-				serves("a")
-				loaded := c.Health().LoadedAt
+				wantModel("a")
+				firstLoad := c.Health().LoadedAt
 
 				tt.replace(t, path, valid("b"))
 				time.Sleep(6 * time.Second)
-				serves("b")
-				if at := c.Health().LoadedAt; !at.After(loaded) {
-					t.Errorf("loaded at %v, before at %v", at, loaded)
+				wantModel("b")
+				if at := c.Health().LoadedAt; !at.After(firstLoad) {
+					t.Errorf("LoadedAt is %v after a reload, and was %v before", at, firstLoad)
 				}
 
 				tt.replace(t, path, `{"default":`)
 				time.Sleep(6 * time.Second)
-				met := c.Health().ErrAt
+				firstErr := c.Health().ErrAt
 				time.Sleep(time.Minute)
-				serves("b")
-				if h := c.Health(); h.Err == nil || met.IsZero() || !h.ErrAt.Equal(met) || h.Entries != 1 {
-					t.Errorf("Health while the file is bad: %+v", h)
+				wantModel("b")
+				if h := c.Health(); h.Err == nil || firstErr.IsZero() || !h.ErrAt.Equal(firstErr) || h.Entries != 1 {
+					t.Errorf("health while the file is invalid: %+v; want an error since %v and one model", h, firstErr)
 				}
 
 				tt.replace(t, path, `{"default":"x"}`)
 				time.Sleep(6 * time.Second)
-				serves("b")
+				wantModel("b")
 
 				tt.replace(t, path, valid("c"))
 				time.Sleep(6 * time.Second)
-				serves("c")
+				wantModel("c")
 				must(t, os.Remove(path))
 				time.Sleep(time.Minute)
-				serves("c")
+				wantModel("c")
 				overwrite(t, path, valid("c"))
 				time.Sleep(6 * time.Second)
 				if h := c.Health(); h.Err != nil || !h.ErrAt.IsZero() {
-					t.Errorf("Health after recovery: %+v", h)
+					t.Errorf("health after recovery: %+v; want no error", h)
 				}
 				stop()
-				for text, want := range map[string]int{"level=ERROR": 3, "good again": 2, "mappings loaded": 3} {
+				for text, want := range map[string]int{"level=ERROR": 3, "valid again": 2, "mappings loaded": 3} {
 					if got := strings.Count(log.String(), text); got != want {
 						t.Errorf("%d lines with %q, want %d:\n%s", got, text, want, &log)
 					}
@@ -170,7 +171,7 @@ func TestCatalog_FollowsTheFileHoweverItIsReplaced(t *testing.T) {
 	}
 }
 
-func TestCatalog_FeedIsAskedConditionallyAndNeverHarms(t *testing.T) {
+func TestCatalog_KeepsTheFeedsLastGoodResponse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		feed := &fakeFeed{etag: `W/"1"`, body: `{"models":[{"Id":"` + id("a") + `","Name":"From Feed","ModelType":"EMBEDDING"},7]}`}
 		path := writeMapping(t, id("a"))
@@ -179,54 +180,54 @@ func TestCatalog_FeedIsAskedConditionallyAndNeverHarms(t *testing.T) {
 			Logger: slog.New(slog.NewTextHandler(&log, nil))}
 		c := newCatalog(t, opts)
 		stop := start(t, c)
-		check := func(when string) {
+		check := func(state string) {
 			t.Helper()
 			if _, err := c.Resolve("from-feed", mapping.LLM); !isTypeMismatch(err) {
-				t.Errorf("%s: the feed's model: %v", when, err)
+				t.Errorf("%s: the feed's model: error %v, want a TypeMismatchError", state, err)
 			}
 			if m, err := c.Resolve("MODEL", ""); err != nil || m.ID != id("a") {
-				t.Errorf("%s: the file's model: %+v, %v", when, m, err)
+				t.Errorf("%s: the file's model: %+v, %v; want %s", state, m, err, id("a"))
 			}
 			if h := c.Health(); h.FeedModels != 1 || h.FeedSkipped != 1 || h.Entries != 1 {
-				t.Errorf("%s: Health: %+v", when, h)
+				t.Errorf("%s: health %+v; want one model of the feed, one skipped entry, one model", state, h)
 			}
 		}
-		check("at first")
-		began := c.Health().FeedAt
+		check("after the first response")
+		firstFeedAt := c.Health().FeedAt
 
 		time.Sleep(331 * time.Second)
-		if seen := feed.requests(); len(seen) != 2 || seen[0] != "" || seen[1] != `W/"1"` {
-			t.Errorf("If-None-Match of the requests: %q", seen)
+		if etags := feed.requests(); len(etags) != 2 || etags[0] != "" || etags[1] != `W/"1"` {
+			t.Errorf("If-None-Match of the requests is %q, want none and W/\"1\"", etags)
 		}
-		if h := c.Health(); !h.FeedAt.After(began) {
-			t.Errorf("unchanged is current too: %+v", h)
+		if h := c.Health(); !h.FeedAt.After(firstFeedAt) {
+			t.Errorf("after an unchanged response FeedAt is %v, want later than %v", h.FeedAt, firstFeedAt)
 		}
-		check("unchanged")
+		check("while the feed is unchanged")
 
 		feed.set(func(f *fakeFeed) { f.etag, f.body = `"2"`, `{"models":[]}` })
 		time.Sleep(331 * time.Second)
-		check("empty")
+		check("while the feed is empty")
 		if h := c.Health(); h.FeedErr == nil || h.FeedErrAt.IsZero() || h.Err != nil {
-			t.Errorf("Health: %+v", h)
+			t.Errorf("while the feed is empty: health %+v; want only a FeedErr", h)
 		}
 		before := len(feed.requests())
 		time.Sleep(100 * time.Second)
 		if n := len(feed.requests()) - before; n < 3 {
-			t.Errorf("%d tries in 100 s after a failure, want one in 30 s", n)
+			t.Errorf("%d requests in 100 s after a failure, want one every 30 s", n)
 		}
 		feed.set(func(f *fakeFeed) { f.err = errors.New("connection refused") })
 		time.Sleep(331 * time.Second)
-		check("away")
-		feed.set(func(f *fakeFeed) { f.err, f.hang = nil, true })
+		check("while the feed refuses connections")
+		feed.set(func(f *fakeFeed) { f.err, f.isHanging = nil, true })
 		time.Sleep(331 * time.Second)
-		check("hanging")
+		check("while the feed hangs")
 		if h := c.Health(); !errors.Is(h.FeedErr, context.DeadlineExceeded) {
-			t.Errorf("Health: %+v", h)
+			t.Errorf("while the feed hangs: FeedErr %v, want DeadlineExceeded", h.FeedErr)
 		}
 		stop()
 
 		if strings.Contains(log.String(), "hunter2") {
-			t.Errorf("the log shows a token:\n%s", &log)
+			t.Errorf("the log shows the token:\n%s", &log)
 		}
 		if n := strings.Count(log.String(), "level=ERROR"); n != 3 {
 			t.Errorf("%d errors logged, want one for each of 3 problems:\n%s", n, &log)
@@ -234,113 +235,122 @@ func TestCatalog_FeedIsAskedConditionallyAndNeverHarms(t *testing.T) {
 	})
 }
 
-func TestCatalog_RefusesMalformedFeeds(t *testing.T) {
+func TestCatalog_RejectsInvalidFeeds(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		status int
 		body   string
 		want   string
 	}{
-		{"an error", 500, `{"models":[]}`, "answered 500"},
-		{"not modified, though nothing was known", 304, "", "answered 304"},
+		{"an error status", 500, `{"models":[]}`, "answered 500"},
+		{"not modified without an ETag in the request", 304, "", "answered 304"},
 		{"a web page", 200, "<html>", "invalid character"},
-		{"nothing", 200, "", "unexpected end"},
+		{"an empty body", 200, "", "unexpected end"},
 		{"no models", 200, `{}`, "no live model among 0"},
 		{"null models", 200, `{"models":null}`, "no live model among 0"},
 		{"only deleted models", 200, `[{"Id":"` + id("a") + `","Name":"x","IsDeleted":true}]`, "no live model among 1"},
-		{"too much", 200, "[" + strings.Repeat(" ", mapping.MaxFeedSize) + "]", "larger than"},
+		{"a body that is too large", 200, "[" + strings.Repeat(" ", mapping.MaxFeedSize) + "]", "larger than"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			feed := &fakeFeed{status: tt.status, body: tt.body}
 			c := newCatalog(t, mapping.Options{File: writeMapping(t, id("a")), FeedURL: "http://feed", HTTPClient: feed.client()})
 			must(t, c.Load(t.Context()))
 			if err := c.LoadFeed(t.Context()); err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("LoadFeed: %v, want %q", err, tt.want)
+				t.Errorf("LoadFeed: error %v, want one with %q", err, tt.want)
 			}
 			if h := c.Health(); h.FeedErr == nil || !h.FeedAt.IsZero() || h.Entries != 1 {
-				t.Errorf("Health: %+v", h)
+				t.Errorf("health %+v; want a FeedErr, no FeedAt, and the file's model", h)
 			}
 		})
 	}
 }
 
-func TestCatalog_FeedMayComeBeforeTheFile(t *testing.T) {
+func TestCatalog_FeedMayBeLoadedBeforeTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "model_mappings.json")
 	feed := &fakeFeed{body: `[{"Id":"` + id("b") + `","Name":"b"}]`}
 	c := newCatalog(t, mapping.Options{File: path, FeedURL: "http://feed", HTTPClient: feed.client()})
 	if err := c.LoadFeed(t.Context()); err != nil || c.Table() != nil {
-		t.Fatalf("the feed alone: %v, %v", err, c.Table())
+		t.Fatalf("the feed without the file: error %v, table %v; want neither", err, c.Table())
 	}
 	overwrite(t, path, `{"default":"`+id("a")+`"}`)
 	must(t, c.Load(t.Context()))
 	if m, err := c.Resolve("b", ""); err != nil || m.ID != id("b") {
-		t.Errorf("Resolve = %+v, %v", m, err)
+		t.Errorf("Resolve = %+v, %v; want the feed's model %s", m, err, id("b"))
 	}
-	c = newCatalog(t, mapping.Options{File: path})
-	must(t, errors.Join(c.LoadFeed(t.Context()), c.LoadRegistry(t.Context()))) // neither is there, nothing to do
 }
 
-func TestCatalog_RunContinuesAfterAFirstLoadThatFailed(t *testing.T) {
+func TestCatalog_WorksWithoutFeedAndRegistry(t *testing.T) {
+	c := newCatalog(t, mapping.Options{File: writeMapping(t, id("a"))})
+	must(t, errors.Join(c.LoadFeed(t.Context()), c.LoadRegistry(t.Context())))
+}
+
+func TestCatalog_RunContinuesAfterAFailedFirstLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "model_mappings.json")
 		c := newCatalog(t, mapping.Options{File: path})
 		stop := start(t, c)
 		defer stop()
 		if _, err := c.Resolve("a", ""); !errors.Is(err, mapping.ErrNotLoaded) || c.Health().Err == nil {
-			t.Errorf("without the file: %v, %+v", err, c.Health())
+			t.Errorf("without the file: error %v, health %+v; want ErrNotLoaded and an error in both", err, c.Health())
 		}
 		overwrite(t, path, `{"default":"`+id("a")+`","a":"`+id("a")+`"}`)
 		time.Sleep(6 * time.Second)
 		if _, err := c.Resolve("a", ""); err != nil {
-			t.Error(err)
+			t.Errorf("after the file was written: %v", err)
 		}
 	})
 }
 
-func TestCatalog_TypesComeFromTheFeedOrElseFromTheRegistry(t *testing.T) {
+func TestCatalog_UsesTheRegistryForWhatTheFeedDoesNotState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		born, reborn := time.Unix(1_700_000_000, 0).UTC(), time.Unix(1_700_000_001, 0).UTC()
-		failure, failing := errors.New("no node"), atomic.Bool{}
+		inRegistry, inFeed := time.Unix(1_700_000_000, 0).UTC(), time.Unix(1_700_000_001, 0).UTC()
+		registryErr := errors.New("no node")
+		var isFailing atomic.Bool
 		registry := func(context.Context) ([]mapping.Model, error) {
+			if isFailing.Load() {
+				return nil, registryErr
+			}
 			return []mapping.Model{
-				{ID: id("a"), Type: "LLM", Created: born}, {ID: strings.ToUpper(id("b")[2:]), Type: "LLM"}, {ID: id("c"), Type: "EMBEDDING", Created: born},
+				{ID: id("a"), Type: "LLM", Created: inRegistry},
+				{ID: strings.ToUpper(id("b")[2:]), Type: "LLM"}, // no valid id
+				{ID: id("c"), Type: "EMBEDDING", Created: inRegistry},
 				{ID: id("d"), Type: "UNKNOWN"},
-			}, map[bool]error{true: failure}[failing.Load()]
+			}, nil
 		}
 		path := filepath.Join(t.TempDir(), "model_mappings.json")
 		overwrite(t, path, `{"default":"`+id("a")+`","chat":"`+id("a")+`","no type":"`+id("b")+`","embed":"`+id("c")+`","untagged":"`+id("d")+`"}`)
-		feed := &fakeFeed{err: errors.New("away")}
+		feed := &fakeFeed{err: errors.New("unavailable")}
 		c := newCatalog(t, mapping.Options{File: path, FeedURL: "http://feed", HTTPClient: feed.client(), Registry: registry})
 		stop := start(t, c)
 		defer stop()
 		check := func(name string, want mapping.Type, created time.Time) {
 			t.Helper()
 			if m, err := c.Resolve(name, ""); err != nil || m.Type != want || !m.Created.Equal(created) {
-				t.Errorf("%s: %+v, %v; want %s of %v", name, m, err, want, created)
+				t.Errorf("%s: %+v, %v; want type %q, created %v", name, m, err, want, created)
 			}
 		}
-		check("chat", mapping.LLM, born)
-		check("embed", mapping.Embedding, born)
+		check("chat", mapping.LLM, inRegistry)
+		check("embed", mapping.Embedding, inRegistry)
 		check("no type", "", time.Time{})
-		check("untagged", "", time.Time{}) // which passes in a chat
+		check("untagged", "", time.Time{})
 		if _, err := c.Resolve("embed", mapping.LLM); !isTypeMismatch(err) {
-			t.Errorf("an embedding model in a chat: %v", err)
+			t.Errorf("an embedding model for a chat: error %v, want a TypeMismatchError", err)
 		}
-		// The feed comes, and says otherwise about some.
+		// The feed works, and states other facts about some models.
 		feed.set(func(f *fakeFeed) {
 			f.err = nil
 			f.body = `[{"Id":"` + id("c") + `","Name":"c","ModelType":"TTS"},{"Id":"` + id("b") + `","Name":"b","ModelType":"STT","CreatedAt":"1700000001"},{"Id":"` + id("d") + `","Name":"d","ModelType":"UNKNOWN","CreatedAt":1700000001}]`
 		})
 		time.Sleep(331 * time.Second)
-		check("embed", mapping.TTS, born)
-		check("no type", mapping.STT, reborn)
-		check("chat", mapping.LLM, born)
-		check("untagged", mapping.Unknown, reborn)
-		failing.Store(true)
+		check("embed", mapping.TTS, inRegistry)
+		check("no type", mapping.STT, inFeed)
+		check("chat", mapping.LLM, inRegistry)
+		check("untagged", mapping.Unknown, inFeed)
+		isFailing.Store(true)
 		time.Sleep(331 * time.Second)
-		check("chat", mapping.LLM, born)
-		if h := c.Health(); !errors.Is(h.RegistryErr, failure) || h.RegistryModels != 3 || h.RegistryAt.IsZero() || h.RegistryErrAt.IsZero() {
-			t.Errorf("%+v", h)
+		check("chat", mapping.LLM, inRegistry)
+		if h := c.Health(); !errors.Is(h.RegistryErr, registryErr) || h.RegistryModels != 3 || h.RegistryAt.IsZero() || h.RegistryErrAt.IsZero() {
+			t.Errorf("while the registry fails: health %+v; want its error, 3 models, and both times", h)
 		}
 	})
 }
@@ -350,33 +360,33 @@ func TestCatalog_EmptyRegistryIsAnError(t *testing.T) {
 		return []mapping.Model{{ID: "0x12", Type: "LLM"}}, nil
 	}})
 	if err := c.LoadRegistry(t.Context()); err == nil || c.Health().RegistryErr == nil {
-		t.Errorf("%v, %+v", err, c.Health())
+		t.Errorf("a registry without a valid id: error %v, health %+v; want an error in both", err, c.Health())
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := c.LoadRegistry(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("a caller who left: %v", err)
+		t.Errorf("with a cancelled context: error %v, want context.Canceled", err)
 	}
 }
 
-func TestCatalog_FeedFollowsNoRedirectToAnotherHost(t *testing.T) {
+func TestCatalog_FeedFollowsRedirectsOnlyOnItsHost(t *testing.T) {
 	models := `[{"Id":"` + id("b") + `","Name":"b"}]`
 	for name, c := range map[string]struct {
-		from, to string
-		followed bool
+		from, to   string
+		isFollowed bool
 	}{
-		"on the same host":          {"https://feed.example/a", "https://feed.example/b", true},
-		"to another host":           {"https://feed.example/a", "https://evil.example/b", false},
-		"to another port":           {"https://feed.example/a", "https://feed.example:8443/b", false},
-		"to a host inside":          {"https://feed.example/a", "http://169.254.169.254/latest", false},
-		"from https to http":        {"https://feed.example/a", "http://feed.example/b", false},
-		"from http to https":        {"http://feed.example/a", "https://feed.example/b", true},
-		"for ever on the same host": {"https://feed.example/a", "https://feed.example/a", false},
+		"on the same host":      {"https://feed.example/a", "https://feed.example/b", true},
+		"to another host":       {"https://feed.example/a", "https://evil.example/b", false},
+		"to another port":       {"https://feed.example/a", "https://feed.example:8443/b", false},
+		"to an internal host":   {"https://feed.example/a", "http://169.254.169.254/latest", false},
+		"from https to http":    {"https://feed.example/a", "http://feed.example/b", false},
+		"from http to https":    {"http://feed.example/a", "https://feed.example/b", true},
+		"to the same URL again": {"https://feed.example/a", "https://feed.example/a", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			asked := map[string]int{}
+			requests := map[string]int{} // by URL
 			client := &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
-				asked[r.URL.String()]++
+				requests[r.URL.String()]++
 				resp := &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(models)), Request: r}
 				if r.URL.String() == c.from {
 					resp.StatusCode = http.StatusFound
@@ -385,14 +395,14 @@ func TestCatalog_FeedFollowsNoRedirectToAnotherHost(t *testing.T) {
 				return resp, nil
 			})}
 			catalog := newCatalog(t, mapping.Options{File: writeMapping(t, id("a")), FeedURL: c.from, HTTPClient: client})
-			if err := catalog.LoadFeed(t.Context()); (err == nil) != c.followed {
-				t.Errorf("LoadFeed: %v", err)
+			if err := catalog.LoadFeed(t.Context()); (err == nil) != c.isFollowed {
+				t.Errorf("LoadFeed: error %v; want the redirect followed: %t", err, c.isFollowed)
 			}
-			if c.from != c.to && asked[c.to] > 0 != c.followed {
-				t.Errorf("asked %v", asked)
+			if c.from != c.to && requests[c.to] > 0 != c.isFollowed {
+				t.Errorf("requests %v; want one to %s: %t", requests, c.to, c.isFollowed)
 			}
 			if client.CheckRedirect != nil {
-				t.Error("the host's client was changed")
+				t.Error("the client of the options was changed")
 			}
 		})
 	}
@@ -402,7 +412,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func TestCatalog_StartsAndStopsUnderLoad(t *testing.T) {
+func TestCatalog_StartsAndStopsManyTimes(t *testing.T) {
 	feed := &fakeFeed{body: `[{"Id":"` + id("b") + `","Name":"b"}]`}
 	path := writeMapping(t, id("a"))
 	c := newCatalog(t, mapping.Options{File: path, FeedURL: "http://feed", HTTPClient: feed.client(), FileInterval: 1, FeedInterval: 1})
@@ -415,7 +425,7 @@ func TestCatalog_StartsAndStopsUnderLoad(t *testing.T) {
 			wg.Go(func() {
 				for range 100 {
 					if _, err := c.Resolve("MODEL", mapping.LLM); err != nil {
-						t.Error(err)
+						t.Errorf("Resolve: %v", err)
 					}
 					c.Health()
 				}
@@ -427,15 +437,15 @@ func TestCatalog_StartsAndStopsUnderLoad(t *testing.T) {
 	}
 }
 
-// fakeFeed is the feed without a network.
+// fakeFeed is an http.RoundTripper that responds as the feed does.
 type fakeFeed struct {
-	mu     sync.Mutex
-	status int
-	etag   string
-	body   string
-	err    error
-	hang   bool
-	asked  []string
+	mu        sync.Mutex
+	status    int // 0 means 200
+	etag      string
+	body      string
+	err       error
+	isHanging bool
+	etags     []string // If-None-Match of each request
 }
 
 func (f *fakeFeed) client() *http.Client { return &http.Client{Transport: f} }
@@ -446,17 +456,18 @@ func (f *fakeFeed) set(change func(*fakeFeed)) {
 	change(f)
 }
 
+// requests returns If-None-Match of each request.
 func (f *fakeFeed) requests() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return append([]string(nil), f.asked...)
+	return slices.Clone(f.etags)
 }
 
 func (f *fakeFeed) RoundTrip(r *http.Request) (*http.Response, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.asked = append(f.asked, r.Header.Get("If-None-Match"))
-	if f.hang {
+	f.etags = append(f.etags, r.Header.Get("If-None-Match"))
+	if f.isHanging {
 		<-r.Context().Done()
 		return nil, r.Context().Err()
 	}
@@ -483,7 +494,8 @@ func newCatalog(t *testing.T, opts mapping.Options) *mapping.Catalog {
 	return c
 }
 
-// start runs c inside a synctest bubble until the function it returns is called.
+// start runs c in a synctest bubble, and waits for its first loads. The test must
+// call stop.
 func start(t *testing.T, c *mapping.Catalog) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
@@ -495,7 +507,9 @@ func start(t *testing.T, c *mapping.Catalog) (stop func()) {
 	}
 }
 
+// writeMapping writes a file with one model, "model", which is the default.
 func writeMapping(t *testing.T, modelID string) string {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "model_mappings.json")
 	overwrite(t, path, `{"default":"`+modelID+`","model":"`+modelID+`"}`)
 	return path

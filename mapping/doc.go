@@ -1,11 +1,12 @@
-// Package mapping says which model of the Morpheus network a client means.
+// Package mapping resolves the model names of clients to models of the Morpheus
+// network.
 //
 // A client asks for "Llama 3.3 70B"; the chain knows only ids, 0x and 64 hex
 // digits. Operators keep the translation in model_mappings.json, one flat JSON
 // object from name to id, and the network publishes a live feed of its models.
-// This package reads both, reports everything that is wrong in the file with its
-// line, and resolves names so that no client silently gets another model than
-// the one it asked for.
+// This package reads both, reports every error in the file with its line, and
+// resolves names so that no client silently gets another model than the one it
+// asked for.
 //
 //	catalog, err := mapping.New(mapping.Options{File: "model_mappings.json"})
 //	...
@@ -17,25 +18,31 @@
 //
 // # How a name is resolved
 //
-// The first that fits, in any letter case: an id in the table; a name; an
-// alias, which is the slug of a name or the feed's Venice id, only where it is
-// unique and no real name; the slug of what was asked. A slug is lower case
-// with '-' for spaces. A name near to others is an error with suggestions,
-// never a guess. An empty name is the default, and so, where
-// [Options.UnknownIsDefault] says so, is a name that resembles none.
-// [Model.Match] says which of these it was. A suffix such as ":web" is part of
-// the name. Whatever was asked, [Model.Name] is the model's canonical name.
+// Letter case does not matter. The first of these that matches the requested name
+// gives the model:
+//
+//  1. a model's id;
+//  2. a name;
+//  3. an alias: the slug of a name, or the feed's Venice id, if it is unique and
+//     not itself a name. A slug is in lower case, with '-' for spaces;
+//  4. a name or an alias that equals the slug of the requested name.
+//
+// An empty name means the default. A name that resembles others is an error with
+// suggestions. A name that resembles no other is an error too, or means the
+// default if [Options.UnknownIsDefault] is set. A suffix such as ":web" is part of
+// the name. [Model.Match] says how the model was found, and [Model.Name] is always
+// its canonical name.
 //
 // # The file, the feed and the registry
 //
-// The file decides about names. The feed adds the models' types, aliases, and
-// models that the file does not name; one whose name is taken, or listed twice
-// on the chain, is known by its id alone. Where the feed states no type, or
-// there is none, the type is that of the node's registry. Neither a bad reload
-// nor a failing or empty feed or registry takes anything away: the last good
-// copy serves, and [Catalog.Health] shows its age and what is wrong.
+// The file has precedence for names. The feed adds the models' types, aliases, and
+// models that the file does not name. A model of the feed is found only by its id
+// if its name is taken, or if two models of the feed have it. The node's registry
+// gives the types that the feed does not state. After an invalid reload, or while
+// the feed or the registry fails or is empty, its last good content stays in use,
+// and [Catalog.Health] shows its age and the error.
 //
-// A request that needs a type gets no model of another. A model whose type is
-// not stated serves any request that names it; as the default, it serves chats
-// alone.
+// A request that needs a type does not get a model of another type. A model whose
+// type is not stated serves any request that names it; as the default, it serves
+// only chats.
 package mapping

@@ -27,16 +27,16 @@ func Example() {
 	fmt.Println(model.Name, model.Match, err)
 
 	_, err = catalog.Resolve("hermes-4-14b-turbo", mapping.LLM)
-	if miss, ok := errors.AsType[*mapping.NotFoundError](err); ok {
-		fmt.Println("did you mean", miss.Suggestions[0])
+	if notFound, ok := errors.AsType[*mapping.NotFoundError](err); ok {
+		fmt.Println("did you mean", notFound.Suggestions[0])
 	}
 	// Output:
 	// Claude Opus 4.5 alias <nil>
 	// did you mean hermes-4-14b
 }
 
-// written is a file of that text, which lives as long as the example.
-func written(text string) (path string, remove func()) {
+// writeTemp writes a temporary file. The example must call remove.
+func writeTemp(text string) (path string, remove func()) {
 	f, err := os.CreateTemp("", "model_mappings.*.json")
 	if err != nil {
 		panic(err)
@@ -49,26 +49,26 @@ func written(text string) (path string, remove func()) {
 }
 
 func ExampleLoad() {
-	path, remove := written(`{
+	path, remove := writeTemp(`{
 	"default": "default",
 	"qwen:4b": "0x12",
 	"Qwen:4B": "0x1111111111111111111111111111111111111111111111111111111111111111"
 }`)
 	defer remove()
 	_, err := mapping.Load(path)
-	if invalid, ok := errors.AsType[*mapping.ParseError](err); ok {
-		for _, p := range invalid.Problems {
+	if parseErr, ok := errors.AsType[*mapping.ParseError](err); ok {
+		for _, p := range parseErr.Problems {
 			fmt.Println(p)
 		}
 	}
 	// Output:
 	// line 2: "default": the default maps to itself; give it a model id
-	// line 3: "qwen:4b": the value "0x12" is no model id (0x and 64 hex digits), nor "default"
+	// line 3: "qwen:4b": the value "0x12" is neither a model id (0x and 64 hex digits) nor "default"
 	// line 4: "Qwen:4B": the name differs only in letter case from "qwen:4b" on line 3
 }
 
 func ExampleTable_Resolve() {
-	path, remove := written(`{
+	path, remove := writeTemp(`{
 	"default": "0x1111111111111111111111111111111111111111111111111111111111111111",
 	"GLM 5.1": "0x1111111111111111111111111111111111111111111111111111111111111111",
 	"GLM 5.1:web": "0x2222222222222222222222222222222222222222222222222222222222222222"

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Parse is Load of a text.
+// Parse is Load of the content of a file.
 func Parse(data []byte) (*Table, error) {
 	f, err := parseFile(data)
 	if err != nil {
@@ -19,7 +19,7 @@ const (
 	MaxFeedSize = maxFeedSize
 )
 
-// How a name found its model.
+// The values of Model.Match.
 const (
 	MatchID       = matchID
 	MatchName     = matchName

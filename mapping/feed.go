@@ -15,21 +15,23 @@ import (
 )
 
 const (
-	// maxFeedSize bounds an answer of the feed, in bytes: 4 MiB. The real one has some 8 KB.
+	// maxFeedSize is the largest response of the feed, in bytes: 4 MiB. The real
+	// one has about 8 KB.
 	maxFeedSize = 4 << 20
 	feedTimeout = 10 * time.Second
-	// maxRedirects is http.Client's own default.
+	// maxRedirects is the default of http.Client.
 	maxRedirects = 10
 )
 
-// feed fetches ACTIVE_MODELS_URL. It holds no state; the Catalog does.
+// feed fetches ACTIVE_MODELS_URL. The Catalog holds the state.
 type feed struct {
 	url    string
 	client *http.Client
 }
 
-// newFeed returns a feed whose client follows no redirect to another host: who
-// runs one open redirect there would choose the models here.
+// newFeed returns a feed whose client does not follow redirects to another host:
+// otherwise anyone who can use an open redirect of the feed's host could choose
+// the models.
 func newFeed(o Options) feed {
 	client := *o.HTTPClient
 	check := client.CheckRedirect
@@ -48,16 +50,16 @@ func newFeed(o Options) feed {
 	return feed{url: o.FeedURL, client: &client}
 }
 
-// feedAnswer is a good answer of the feed.
-type feedAnswer struct {
+// feedResponse is a good response of the feed.
+type feedResponse struct {
 	models  []feedModel // never empty
-	skipped int         // entries that were no models
+	skipped int         // malformed entries
 	etag    string
 }
 
-// fetch asks for the models, unless they are still those of the etag: nil says
-// that they are. Its errors never show the URL, which may hold a token.
-func (f *feed) fetch(ctx context.Context, etag string) (*feedAnswer, error) {
+// fetch reads the feed. It returns nil if the feed still has the etag. Errors do
+// not show the URL, which may hold a token.
+func (f *feed) fetch(ctx context.Context, etag string) (*feedResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, feedTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url, nil)
@@ -86,20 +88,20 @@ func (f *feed) fetch(ctx context.Context, etag string) (*feedAnswer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mapping: feed: %w", err)
 	}
-	answer, err := parseFeed(body)
+	parsed, err := parseFeed(body)
 	if err != nil {
 		return nil, err
 	}
-	answer.etag = resp.Header.Get("ETag")
-	return answer, nil
+	parsed.etag = resp.Header.Get("ETag")
+	return parsed, nil
 }
 
-// parseFeed reads {"models":[…]} or a bare array. Deleted models are left out,
-// malformed entries are counted, and no live model at all is an error: an empty
-// answer would otherwise empty the table.
-func parseFeed(body []byte) (*feedAnswer, error) {
+// parseFeed parses {"models":[…]} or a bare array. It omits deleted models and
+// counts malformed entries. A feed without live models is an error, because it
+// would remove all models of the feed from the table.
+func parseFeed(body []byte) (*feedResponse, error) {
 	if len(body) > maxFeedSize {
-		return nil, fmt.Errorf("mapping: feed: the answer is larger than %d bytes", maxFeedSize)
+		return nil, fmt.Errorf("mapping: feed: the response is larger than %d bytes", maxFeedSize)
 	}
 	var entries []json.RawMessage
 	var err error
@@ -112,25 +114,30 @@ func parseFeed(body []byte) (*feedAnswer, error) {
 		return nil, fmt.Errorf("mapping: feed: %w", err)
 	}
 
-	answer := &feedAnswer{}
+	resp := &feedResponse{}
 	seen := make(map[string]bool, len(entries))
 	for _, text := range entries {
-		m, deleted, ok := parseFeedModel(text)
+		m, isDeleted, ok := parseFeedModel(text)
 		switch {
-		case !ok || !deleted && seen[m.id]:
-			answer.skipped++
-		case !deleted:
+		case !ok:
+			resp.skipped++
+		case isDeleted:
+		case seen[m.id]:
+			resp.skipped++
+		default:
 			seen[m.id] = true
-			answer.models = append(answer.models, m)
+			resp.models = append(resp.models, m)
 		}
 	}
-	if len(answer.models) == 0 {
+	if len(resp.models) == 0 {
 		return nil, fmt.Errorf("mapping: feed: no live model among %d entries", len(entries))
 	}
-	return answer, nil
+	return resp, nil
 }
 
-func parseFeedModel(text json.RawMessage) (m feedModel, deleted, ok bool) {
+// parseFeedModel parses an entry of the feed. It returns false for ok if the entry
+// is malformed.
+func parseFeedModel(text json.RawMessage) (m feedModel, isDeleted, ok bool) {
 	var e struct {
 		ID         string `json:"Id"`
 		Name       string
@@ -162,7 +169,8 @@ func parseFeedModel(text json.RawMessage) (m feedModel, deleted, ok bool) {
 	return m, e.IsDeleted, true
 }
 
-// parseType returns Unknown for a type that is none of ours, and "" for none.
+// parseType parses a type in any letter case. It returns "" for "", and Unknown
+// for any other type that this package does not have.
 func parseType(s string) Type {
 	switch t := Type(strings.ToUpper(s)); t {
 	case "", LLM, Embedding, TTS, STT:
@@ -171,8 +179,8 @@ func parseType(s string) Type {
 	return Unknown
 }
 
-// parseUnixTime reads seconds since 1970, a number or a string, and returns the
-// zero time for anything else.
+// parseUnixTime parses seconds since 1970, given as a number or a string. It
+// returns the zero time for anything else.
 func parseUnixTime(text json.RawMessage) time.Time {
 	n, err := strconv.ParseInt(strings.Trim(string(text), `"`), 10, 64)
 	if err != nil || n <= 0 || n > 1<<40 {

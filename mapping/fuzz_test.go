@@ -29,14 +29,15 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		table, err := mapping.Parse(data)
 		if err != nil {
-			var parse *mapping.ParseError
-			if !errors.As(err, &parse) || len(parse.Problems) == 0 || err.Error() == "" {
-				t.Fatalf("%v says nothing", err)
+			var parseErr *mapping.ParseError
+			if !errors.As(err, &parseErr) || len(parseErr.Problems) == 0 || err.Error() == "" {
+				t.Fatalf("error %v, want a ParseError with problems", err)
 			}
+			lines := 1 + bytes.Count(data, []byte("\n"))
 			last := 0
-			for _, p := range parse.Problems {
-				if p.Line < last || p.Line > 1+bytes.Count(data, []byte("\n")) {
-					t.Errorf("line %d after %d: %s", p.Line, last, p)
+			for _, p := range parseErr.Problems {
+				if p.Line < last || p.Line > lines {
+					t.Errorf("the problem %q comes after one of line %d, in a file of %d lines", p, last, lines)
 				}
 				last = p.Line
 			}
@@ -46,13 +47,16 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(table.Models(), again.Models()); diff != "" || table.Default() != again.Default() {
-			t.Errorf("encoded and parsed again (-first +second):\n%s", diff)
+		if diff := cmp.Diff(table.Models(), again.Models()); diff != "" {
+			t.Errorf("models encoded and parsed again (-first +second):\n%s", diff)
+		}
+		if diff := cmp.Diff(table.Default(), again.Default()); diff != "" {
+			t.Errorf("default encoded and parsed again (-first +second):\n%s", diff)
 		}
 	})
 }
 
-// encode writes a table as the file that makes it.
+// encode returns a file that has the table.
 func encode(t *testing.T, table *mapping.Table) []byte {
 	text := map[string]string{"default": table.Default().ID}
 	for _, m := range table.Models() {
@@ -69,7 +73,7 @@ func encode(t *testing.T, table *mapping.Table) []byte {
 }
 
 func FuzzResolve(f *testing.F) {
-	table := merged(f)
+	table := mergedTable(f)
 	for _, m := range table.Models() {
 		f.Add(m.Name, string(mapping.LLM))
 		f.Add(m.Name+"-instruct-turbo", "")
@@ -78,34 +82,34 @@ func FuzzResolve(f *testing.F) {
 	f.Add(" \xff", "")
 	f.Fuzz(func(t *testing.T, name, want string) {
 		m, err := table.Resolve(name, mapping.Type(want))
-		var miss *mapping.NotFoundError
+		var notFound *mapping.NotFoundError
 		switch {
 		case err == nil:
 			if want != "" && m.Type != "" && string(m.Type) != want {
-				t.Errorf("%q serves %q with %+v", name, want, m)
+				t.Errorf("%q for a request of type %q resolves to %+v", name, want, m)
 			}
 			if byID, err := table.Resolve(m.ID, ""); err != nil || byID.ID != m.ID {
-				t.Errorf("by its id, %+v is %+v, %v", m, byID, err)
+				t.Errorf("the id of %+v resolves to %+v, %v", m, byID, err)
 			}
-			for _, spelled := range []string{strings.ToUpper(name), strings.ToLower(name)} {
-				if !strings.EqualFold(spelled, name) {
-					continue // İ and its like
+			for _, otherCase := range []string{strings.ToUpper(name), strings.ToLower(name)} {
+				if !strings.EqualFold(otherCase, name) {
+					continue // letters such as İ
 				}
-				if other, err := table.Resolve(spelled, mapping.Type(want)); err != nil || other != m {
-					t.Errorf("%q is %+v, %q is %+v, %v", name, m, spelled, other, err)
+				if other, err := table.Resolve(otherCase, mapping.Type(want)); err != nil || other != m {
+					t.Errorf("%q resolves to %+v, but %q to %+v, %v", name, m, otherCase, other, err)
 				}
 			}
-		case errors.As(err, &miss):
-			if len(miss.Suggestions) > 5 {
-				t.Errorf("%d suggestions", len(miss.Suggestions))
+		case errors.As(err, &notFound):
+			if len(notFound.Suggestions) > 5 {
+				t.Errorf("%d suggestions, want at most 5", len(notFound.Suggestions))
 			}
-			for _, s := range miss.Suggestions {
+			for _, s := range notFound.Suggestions {
 				if _, err := table.Resolve(s, ""); err != nil {
-					t.Errorf("a suggestion that does not resolve: %v", err)
+					t.Errorf("the suggestion %q does not resolve: %v", s, err)
 				}
 			}
 		case !isTypeMismatch(err):
-			t.Error(err)
+			t.Errorf("error %v, want a NotFoundError or a TypeMismatchError", err)
 		}
 	})
 }

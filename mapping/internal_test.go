@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-func FuzzFoldIsEqualFold(f *testing.F) {
+func FuzzFold_AgreesWithEqualFold(f *testing.F) {
 	for _, pair := range [][2]string{{"Llama", "LLAMA"}, {"K", "\u212a"}, {"ſ", "S"}, {"ß", "ẞ"}, {"ς", "Σ"}, {"İ", "i"}, {"a", "b"}} {
 		f.Add(pair[0], pair[1])
 	}
@@ -16,10 +16,10 @@ func FuzzFoldIsEqualFold(f *testing.F) {
 			return
 		}
 		if got, want := foldString(a) == foldString(b), strings.EqualFold(a, b); got != want {
-			t.Errorf("%q and %q: alike %v, EqualFold %v", a, b, got, want)
+			t.Errorf("%q and %q fold to the same: %t, EqualFold: %t", a, b, got, want)
 		}
-		if len(foldString(a)) > len(a) {
-			t.Errorf("%q grows when folded", a)
+		if folded := foldString(a); len(folded) > len(a) {
+			t.Errorf("%q folds to %q, which is longer", a, folded)
 		}
 	})
 }
@@ -31,32 +31,32 @@ func FuzzFeed(f *testing.F) {
 	}
 	f.Add(data)
 	f.Add([]byte(`[{"id":"0x` + strings.Repeat("1", 64) + `","name":"x"}]`))
-	own := file{defaultID: "0x" + strings.Repeat("a", 64), models: []Model{{Name: "llama-3.3-70b", ID: "0x" + strings.Repeat("c", 64), Match: matchName}}}
+	mappings := file{defaultID: "0x" + strings.Repeat("a", 64), models: []Model{{Name: "llama-3.3-70b", ID: "0x" + strings.Repeat("c", 64), Match: matchName}}}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		answer, err := parseFeed(data)
+		resp, err := parseFeed(data)
 		if err != nil {
 			return
 		}
-		table := build(own, answer.models, nil)
-		for _, asked := range []struct{ name, id string }{{"", own.defaultID}, {"Default", own.defaultID}, {"LLAMA-3.3-70b", own.models[0].ID}} {
-			if m, err := table.Resolve(asked.name, ""); err != nil || m.ID != asked.id {
-				t.Errorf("the feed changed %q to %+v, %v", asked.name, m, err)
+		table := build(mappings, resp.models, nil)
+		for _, want := range []struct{ name, id string }{{"", mappings.defaultID}, {"Default", mappings.defaultID}, {"LLAMA-3.3-70b", mappings.models[0].ID}} {
+			if m, err := table.Resolve(want.name, ""); err != nil || m.ID != want.id {
+				t.Errorf("with the feed, the file's name %q resolves to %+v, %v; want %s", want.name, m, err, want.id)
 			}
 		}
-		for _, m := range answer.models {
+		for _, m := range resp.models {
 			if got, err := table.Resolve(m.id, ""); err != nil || got.ID != m.id {
-				t.Errorf("%+v by id: %+v, %v", m, got, err)
+				t.Errorf("the id of the feed's model %+v resolves to %+v, %v", m, got, err)
 			}
 		}
 		for _, m := range table.Models() {
 			if got, err := table.Resolve(m.Name, ""); err != nil || got.ID != m.ID {
-				t.Errorf("listed as %+v, resolves to %+v, %v", m, got, err)
+				t.Errorf("the name of %+v resolves to %+v, %v", m, got, err)
 			}
 		}
 	})
 }
 
-func FuzzSimilarityIsTheLongestCommonSubsequence(f *testing.F) {
+func FuzzSimilarity_IsByTheLongestCommonSubsequence(f *testing.F) {
 	f.Add("llama-3.3-70b", "llama-3.1-70b")
 	f.Add(strings.Repeat("abc", 60), strings.Repeat("acb", 70))
 	f.Add("", "")
@@ -64,7 +64,7 @@ func FuzzSimilarityIsTheLongestCommonSubsequence(f *testing.F) {
 		if len(a) > maxName || len(b) > maxName {
 			return
 		}
-		row := make([]int, len(b)+1) // the textbook's table, row by row
+		row := make([]int, len(b)+1) // of the textbook's dynamic programming
 		for i := range len(a) {
 			diagonal := 0
 			for j := range len(b) {
@@ -79,8 +79,9 @@ func FuzzSimilarityIsTheLongestCommonSubsequence(f *testing.F) {
 		}
 		want := 2 * float64(row[len(b)]) / float64(len(a)+len(b))
 		got := newPattern(a).similarity(b)
-		if want >= minSimilarity && got != want || got > 0 && got != want || got < 0 {
-			t.Errorf("%q and %q: %v, want %v", a, b, got, want)
+		isZeroAllowed := !(want >= minSimilarity)
+		if got != want && !(got == 0 && isZeroAllowed) {
+			t.Errorf("similarity of %q and %q is %v, want %v", a, b, got, want)
 		}
 	})
 }

@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// Type is what a model is for, as the network's registry states it. The empty
-// Type is a model whose type is not stated, or a caller that takes any.
+// Type is what a model is for. The empty Type means that the type is not stated,
+// or, as what a request needs, that any type will do.
 type Type string
 
-// The types that the registry knows.
+// The types of the network's registry.
 const (
 	LLM       Type = "LLM"
 	Embedding Type = "EMBEDDING"
 	TTS       Type = "TTS"
 	STT       Type = "STT"
-	Unknown   Type = "UNKNOWN" // stated, but as none of the others
+	Unknown   Type = "UNKNOWN" // a stated type other than these
 )
 
 // The values of Model.Match.
@@ -33,23 +33,29 @@ const (
 
 // Model is a model of the network.
 type Model struct {
-	// Name is its canonical name: the file's first, else the feed's, else the id.
+	// Name is the canonical name: the first in the file, else the feed's, else
+	// the id.
 	Name    string
 	ID      string    // 0x and 64 lower-case hex digits
-	Type    Type      // empty where not stated
-	Created time.Time // when it was registered on the chain; zero where not known
-	// Match is how it was found, from the most literal to the most lenient: "id",
-	// "name", "alias" (the slug of a name, or the feed's Venice id), "slug" (of what
-	// was asked), "default" (asked for nothing, for "default", or for a name that the
-	// file maps to it), "unknown" (asked for a name that nobody knows). In a
-	// listing it is "name", or "id" where the id is the name.
+	Type    Type      // empty if not stated
+	Created time.Time // when it was registered on the chain; zero if not known
+	// Match is how Resolve found the model:
+	//
+	//   - "id";
+	//   - "name";
+	//   - "alias": the slug of a name, or the feed's Venice id;
+	//   - "slug": by the slug of the requested name;
+	//   - "default": an empty name, "default", or a name that the file maps to it;
+	//   - "unknown": the default instead of a name that was not found.
+	//
+	// In Models it is "name", or "id" if the id is the name.
 	Match string
 }
 
-// serves reports whether a request of the wanted type may use the model: a
-// type that is not stated passes, one that is stated as Unknown does not. The
-// default, which nobody chose for this request, is treated as an LLM where its
-// type is not stated.
+// serves reports whether the model may serve a request that needs the type. A
+// model whose type is not stated serves any request; one of the type Unknown
+// serves only requests without a type. The default, which the request did not
+// name, counts as an LLM if its type is not stated.
 func (m Model) serves(want Type) bool {
 	if m.Type == "" && m.Match == matchDefault {
 		return want == "" || want == LLM
@@ -62,8 +68,8 @@ var ErrNotLoaded = errors.New("mapping: not loaded: call Load first")
 
 // NotFoundError says that no model has the name.
 type NotFoundError struct {
-	Name        string   // what was asked, cut to 256 bytes of valid UTF-8
-	Suggestions []string // at most 5 names that resolve, the nearest first; none where nothing is near
+	Name        string   // the requested name, cut to 256 bytes of valid UTF-8
+	Suggestions []string // at most 5 similar names that resolve, the most similar first
 }
 
 func (e *NotFoundError) Error() string {
@@ -73,12 +79,12 @@ func (e *NotFoundError) Error() string {
 	return fmt.Sprintf("mapping: resolve(%q): model not found; did you mean %s?", e.Name, strings.Join(e.Suggestions, ", "))
 }
 
-// TypeMismatchError says that the model exists and is for something else.
+// TypeMismatchError says that the model exists but is of another type.
 type TypeMismatchError struct {
 	ResolvedModel string // Model.Name
 	ResolvedID    string // Model.ID
 	RequestedType Type
-	ModelType     Type // empty: not stated, and the model is the default
+	ModelType     Type // empty: the default, whose type is not stated
 }
 
 func (e *TypeMismatchError) Error() string {

@@ -7,16 +7,16 @@ import (
 	"unicode/utf8"
 )
 
-// maxName bounds a name, in bytes. Nothing longer is in a table, so nothing
-// longer is looked for.
+// maxName is the longest name that a table holds, in bytes. Resolve does not look
+// up longer ones.
 const maxName = 256
 
-// defaultName is the reserved name, in any letter case.
+// defaultName is the reserved name of the default, in any letter case.
 const defaultName = "default"
 
-// fold writes s into the empty dst, in the one spelling that all its letter
-// cases share: two valid strings fold alike exactly when strings.EqualFold
-// holds. The spelling is never longer than s, so maxName bytes always do.
+// fold appends s to the empty dst in a canonical letter case: two valid strings
+// have the same result if and only if strings.EqualFold reports true. The result
+// is never longer than s.
 func fold(dst []byte, s string) []byte {
 	dst = append(dst, s...)
 	for i, c := range dst {
@@ -39,17 +39,17 @@ func lower(c byte) byte {
 	return c
 }
 
-// foldRune returns the smallest rune that equals r under simple case folding,
-// or its lower case where that is ASCII.
+// foldRune returns the smallest rune that equals r under simple case folding; if
+// that is ASCII, its lower case.
 func foldRune(r rune) rune {
-	least := r
+	smallest := r
 	for o := unicode.SimpleFold(r); o != r; o = unicode.SimpleFold(o) {
-		least = min(least, o)
+		smallest = min(smallest, o)
 	}
-	if least < utf8.RuneSelf {
-		return rune(lower(byte(least))) //nolint:gosec // below utf8.RuneSelf
+	if smallest < utf8.RuneSelf {
+		return rune(lower(byte(smallest))) //nolint:gosec // below utf8.RuneSelf
 	}
-	return least
+	return smallest
 }
 
 func foldString(s string) string { return string(fold(make([]byte, 0, len(s)), s)) }
@@ -66,7 +66,7 @@ func slug(folded []byte) []byte {
 
 func slugString(folded string) string { return strings.ReplaceAll(folded, " ", "-") }
 
-// checkName says what is wrong with a name, or nothing.
+// checkName returns what is wrong with a name, or "" for a valid name.
 func checkName(name string) string {
 	switch {
 	case name == "":
@@ -78,10 +78,10 @@ func checkName(name string) string {
 	}
 	for _, r := range name {
 		if r == utf8.RuneError {
-			return "the name holds U+FFFD or is not valid UTF-8"
+			return "the name contains U+FFFD or is not valid UTF-8"
 		}
 		if !unicode.IsPrint(r) {
-			return fmt.Sprintf("the name holds %U, which does not print", r)
+			return fmt.Sprintf("the name contains %U, which is not a printing character", r)
 		}
 	}
 	if _, ok := parseID(name); ok {
@@ -90,7 +90,8 @@ func checkName(name string) string {
 	return ""
 }
 
-// parseID returns s in lower case where it is 0x and 64 hex digits of any case.
+// parseID returns s in lower case. It returns false unless s is 0x and 64 hex
+// digits of any case.
 func parseID(s string) (string, bool) {
 	if len(s) != 66 || s[:2] != "0x" {
 		return "", false
@@ -103,7 +104,7 @@ func parseID(s string) (string, bool) {
 	return strings.ToLower(s), true
 }
 
-// excerpt bounds what an error repeats of its input.
+// excerpt shortens what an error quotes of its input to about 80 bytes.
 func excerpt(s string) string {
 	const limit = 80
 	if len(s) <= limit {

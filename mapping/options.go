@@ -11,30 +11,37 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/httpurl"
 )
 
-// Options say where the models come from. The zero value works.
+// Options of a Catalog. The zero value works.
 type Options struct {
-	File string // model_mappings.json; default "model_mappings.json"
+	File string // path of the file; empty means "model_mappings.json"
 
-	// UnknownIsDefault lets the default serve a name that resembles no other
-	// (AUTOMATION_UNKNOWN_MODEL=default). A near miss stays an error.
+	// UnknownIsDefault makes a name that resembles no other resolve to the
+	// default (AUTOMATION_UNKNOWN_MODEL=default). A name with suggestions stays
+	// an error.
 	UnknownIsDefault bool
 
-	FeedURL    string       // of active_models.json, http or https; empty: no feed
-	HTTPClient *http.Client // for the feed; default http.DefaultClient. It follows no redirect to another host
+	FeedURL string // of active_models.json, http or https; empty means no feed
+	// HTTPClient reads the feed; nil means http.DefaultClient. Redirects to
+	// another host are errors, whatever its CheckRedirect.
+	HTTPClient *http.Client
 
-	// Registry lists the models of the node's registry by ID, with the Type and
-	// the time Created that hold where the feed states none; nil: none.
+	// Registry returns the models of the node's registry; nil means no registry.
+	// Of each model it sets ID, and Type and Created, which are used if the feed
+	// does not state them.
 	Registry func(context.Context) ([]Model, error)
 
-	// How often Run looks, each time up to 10 % sooner or later.
-	FileInterval time.Duration // default 5 s
-	FeedInterval time.Duration // of the feed and the registry; default 300 s; a tenth of it after a failure
+	// FileInterval and FeedInterval are the pauses between two polls of Run, plus
+	// or minus 10 %. FeedInterval is for the feed and the registry; after a
+	// failure, a tenth of it.
+	FileInterval time.Duration // 0 means 5 s
+	FeedInterval time.Duration // 0 means 300 s
 
-	Now    func() time.Time // default time.Now
+	Now    func() time.Time // nil means time.Now
 	Logger *slog.Logger     // nil discards
 }
 
-// withDefaults checks what is set and fills in what is not.
+// withDefaults validates the options and sets the defaults of those that are not
+// set.
 func (o Options) withDefaults() (Options, error) {
 	var errs []error
 	if o.FeedURL != "" {

@@ -14,10 +14,11 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/internal/strictjson"
 )
 
-// maxFileSize bounds model_mappings.json, in bytes: 8 MiB, some 80,000 names.
+// maxFileSize is the largest model_mappings.json, in bytes: 8 MiB, about 80,000
+// names.
 const maxFileSize = 8 << 20
 
-// Problem is one fault of model_mappings.json.
+// Problem is one error in model_mappings.json.
 type Problem struct {
 	Line    int    // from 1; 0 for the file as a whole
 	Name    string // the entry's name, or empty
@@ -35,38 +36,39 @@ func (p Problem) String() string {
 	return b.String() + p.Message
 }
 
-// ParseError holds everything that is wrong with the file, by line.
+// ParseError holds every problem of the file, sorted by line.
 type ParseError struct {
 	Problems []Problem
 }
 
-// Error gives the first 10 problems; a log line should not hold a whole file.
+// Error returns the first 10 problems, so that it fits a log line.
 func (e *ParseError) Error() string {
-	const shown = 10
+	const limit = 10
 	var b strings.Builder
-	for i, p := range e.Problems[:min(len(e.Problems), shown)] {
+	for i, p := range e.Problems[:min(len(e.Problems), limit)] {
 		if i > 0 {
 			b.WriteString("; ")
 		}
 		b.WriteString(p.String())
 	}
-	if more := len(e.Problems) - shown; more > 0 {
+	if more := len(e.Problems) - limit; more > 0 {
 		fmt.Fprintf(&b, "; and %d more", more)
 	}
 	return b.String()
 }
 
-// Load reads model_mappings.json, at most 8 MiB of it: one flat JSON
+// Load reads model_mappings.json, a regular file of at most 8 MiB: one flat JSON
 // object from names to model ids, with an entry named "default".
 //
-// Hex digits of an id may be in either case, the table holds them in lower
-// case. The value "default" stands for whatever the default maps to. Names are
-// distinct in any letter case, have 1 to 256 bytes, printing characters
-// only, no space at either end, and do not look like an id. Of several names of
-// one id the first is the model's canonical name.
+// Hex digits of an id may be in either case; the table holds them in lower
+// case. The value "default" means the id of the default. Names have 1 to 256
+// bytes, only printing characters, no space at either end, and do not look like an
+// id. No two names differ only in letter case. If an id has several names, the
+// first is the model's canonical name.
 //
-// The error of a file that could be read is a [*ParseError] with every problem
-// there is; of text that is not JSON, every problem up to the fault, and the fault.
+// If the file can be read but is invalid, the error is a [*ParseError] with every
+// problem. For text that is not JSON these are the problems before the syntax
+// error, and the syntax error.
 func Load(path string) (*Table, error) {
 	data, err := readFile(path)
 	if err != nil {
@@ -79,13 +81,14 @@ func Load(path string) (*Table, error) {
 	return build(f, nil, nil), nil
 }
 
-// file is model_mappings.json as it was read, in its order. Its models have no
-// type yet.
+// file is the content of model_mappings.json, in its order. Its models have no
+// types yet.
 type file struct {
 	models    []Model
 	defaultID string
 }
 
+// parseNamed is parseFile with the path in its error.
 func parseNamed(path string, data []byte) (file, error) {
 	f, err := parseFile(data)
 	if err != nil {
@@ -94,9 +97,10 @@ func parseNamed(path string, data []byte) (file, error) {
 	return f, nil
 }
 
-// readFile reads a regular file, at most one byte more than maxFileSize.
+// readFile reads a regular file. Of a file that is too large it returns one byte
+// more than maxFileSize.
 func readFile(path string) ([]byte, error) {
-	info, err := os.Stat(path) // a pipe would block in Open
+	info, err := os.Stat(path) // first, because opening a pipe would block
 	if err != nil {
 		return nil, fmt.Errorf("mapping: load: %w", err)
 	}
@@ -125,7 +129,7 @@ func parseFile(data []byte) (file, error) {
 		p.add(m.Line, m.Name, m.Value)
 	}
 	if faults, ok := errors.AsType[strictjson.Errors](err); ok {
-		p.broken = true
+		p.hasSyntaxError = true
 		for _, fault := range faults {
 			p.addProblem(fault.Line, "", "the file %s", fault.Message)
 		}
@@ -139,10 +143,10 @@ func parseFile(data []byte) (file, error) {
 }
 
 type parser struct {
-	broken   bool // not JSON
-	entries  []*entry
-	seen     map[string]*entry // by folded name
-	problems []Problem
+	hasSyntaxError bool
+	entries        []*entry
+	seen           map[string]*entry // by folded name
+	problems       []Problem
 }
 
 type entry struct {
@@ -155,16 +159,17 @@ func (p *parser) addProblem(line int, name, format string, args ...any) {
 	p.problems = append(p.problems, Problem{Line: line, Name: name, Message: fmt.Sprintf(format, args...)})
 }
 
+// add adds an entry of the object, and the problems of its name and its value.
 func (p *parser) add(line int, name string, value json.RawMessage) {
 	e := &entry{Model: Model{Name: name, Match: matchName}, key: foldString(name), line: line}
 	if problem := checkName(name); problem != "" {
 		p.addProblem(line, name, "%s", problem)
 	}
-	first, duplicate := p.seen[e.key]
+	first, isDuplicate := p.seen[e.key]
 	switch {
-	case duplicate && first.Name == name:
-		p.addProblem(line, name, "the name is on line %d already", first.line)
-	case duplicate:
+	case isDuplicate && first.Name == name:
+		p.addProblem(line, name, "the name is already on line %d", first.line)
+	case isDuplicate:
 		p.addProblem(line, name, "the name differs only in letter case from %q on line %d", excerpt(first.Name), first.line)
 	default:
 		p.seen[e.key] = e
@@ -181,7 +186,7 @@ func (p *parser) add(line int, name string, value json.RawMessage) {
 	case ok:
 		e.ID = id
 	case !strings.EqualFold(text, defaultName):
-		p.addProblem(line, name, "the value %q is no model id (0x and 64 hex digits), nor \"default\"", excerpt(text))
+		p.addProblem(line, name, "the value %q is neither a model id (0x and 64 hex digits) nor \"default\"", excerpt(text))
 	case e.key == defaultName:
 		p.addProblem(line, name, "the default maps to itself; give it a model id")
 	default:
@@ -189,6 +194,7 @@ func (p *parser) add(line int, name string, value json.RawMessage) {
 	}
 }
 
+// kind returns what a JSON value is, for an error.
 func kind(value json.RawMessage) string {
 	switch value[0] {
 	case '{':
@@ -201,20 +207,22 @@ func kind(value json.RawMessage) string {
 	return "a number"
 }
 
-// finish checks the object as a whole.
+// finish validates the object as a whole and returns it.
 func (p *parser) finish() file {
-	byDefault, ok := p.seen[defaultName]
+	defaultEntry, hasDefault := p.seen[defaultName]
 	switch {
-	case !ok && p.broken, len(p.problems) > 0 && len(p.entries) == 0:
-		return file{} // the rest of the file may have it
+	case !hasDefault && p.hasSyntaxError:
+		return file{} // the unread rest of the file may have the default
+	case len(p.entries) == 0 && len(p.problems) > 0:
+		return file{} // the problems say why there are no entries
 	case len(p.entries) == 0:
 		p.addProblem(0, "", "the table is empty")
 		return file{}
-	case !ok:
+	case !hasDefault:
 		p.addProblem(0, "", "there is no entry named \"default\"")
 		return file{}
 	}
-	f := file{defaultID: byDefault.ID}
+	f := file{defaultID: defaultEntry.ID}
 	for _, e := range p.entries {
 		if e.key == defaultName {
 			continue

@@ -19,20 +19,20 @@ var update = flag.Bool("update", false, "write the golden files")
 func TestLoad_ReportsEveryProblemWithItsLine(t *testing.T) {
 	files, err := filepath.Glob("testdata/invalid/*.json")
 	if err != nil || len(files) < 10 {
-		t.Fatalf("found %d files: %v", len(files), err)
+		t.Fatalf("testdata/invalid has %d files, %v; want at least 10", len(files), err)
 	}
 	for _, path := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".json"), func(t *testing.T) {
 			_, err := mapping.Load(path)
-			var parse *mapping.ParseError
-			if !errors.As(err, &parse) {
-				t.Fatalf("Load: %v, want a ParseError", err)
+			var parseErr *mapping.ParseError
+			if !errors.As(err, &parseErr) {
+				t.Fatalf("Load: error %v, want a ParseError", err)
 			}
 			if !strings.Contains(err.Error(), path) {
-				t.Errorf("%q does not name the file", err)
+				t.Errorf("the error %q does not name the file", err)
 			}
 			var got strings.Builder
-			for _, p := range parse.Problems {
+			for _, p := range parseErr.Problems {
 				fmt.Fprintln(&got, p)
 			}
 			golden := strings.TrimSuffix(path, ".json") + ".golden"
@@ -52,7 +52,7 @@ func TestLoad_ReportsEveryProblemWithItsLine(t *testing.T) {
 	}
 }
 
-func TestParseError_TextIsCutAndProblemsAreNot(t *testing.T) {
+func TestParseError_TextHasTheFirstTenProblems(t *testing.T) {
 	var text strings.Builder
 	text.WriteString("{\"default\": \"" + id("a") + "\"")
 	for i := range 30 {
@@ -60,16 +60,16 @@ func TestParseError_TextIsCutAndProblemsAreNot(t *testing.T) {
 	}
 	text.WriteString("}")
 	_, err := mapping.Parse([]byte(text.String()))
-	var parse *mapping.ParseError
-	if !errors.As(err, &parse) || len(parse.Problems) != 30 {
-		t.Fatalf("got %v", err)
+	var parseErr *mapping.ParseError
+	if !errors.As(err, &parseErr) || len(parseErr.Problems) != 30 {
+		t.Fatalf("error %v, want a ParseError with 30 problems", err)
 	}
 	if got := err.Error(); len(got) > 3000 || !strings.HasSuffix(got, "and 20 more") {
-		t.Errorf("the text has %d bytes and ends in %q", len(got), got[max(0, len(got)-20):])
+		t.Errorf("the text has %d bytes and ends in %q; want at most 3,000 bytes and \"and 20 more\"", len(got), got[max(0, len(got)-20):])
 	}
 }
 
-func TestLoad_TakesWhatIsUnusual(t *testing.T) {
+func TestLoad_AcceptsUnusualFiles(t *testing.T) {
 	for name, text := range map[string]string{
 		"a byte order mark":              "\xef\xbb\xbf" + `{"default":"` + id("a") + `"}`,
 		"the default alone":              `{"default":"` + id("a") + `"}`,
@@ -84,31 +84,31 @@ func TestLoad_TakesWhatIsUnusual(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := table.Default().ID; got != id("a") {
-				t.Errorf("default = %s", got)
+				t.Errorf("the default is %s, want %s", got, id("a"))
 			}
 		})
 	}
 }
 
-func TestLoad_RefusesAnythingButASmallRegularFile(t *testing.T) {
+func TestLoad_RejectsOtherThanSmallRegularFiles(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := mapping.Load(filepath.Join(dir, "absent")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("an absent file: %v", err)
+		t.Errorf("an absent file: error %v, want ErrNotExist", err)
 	}
 	if _, err := mapping.Load(dir); err == nil || !strings.Contains(err.Error(), "regular") {
-		t.Errorf("a directory: %v", err)
+		t.Errorf("a directory: error %v, want one that it is not a regular file", err)
 	}
 	huge := filepath.Join(dir, "huge")
 	f, err := os.Create(huge)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(f.Truncate(1<<40), f.Close()); err != nil { // sparse: reading it all would not end
+	if err := errors.Join(f.Truncate(1<<40), f.Close()); err != nil { // 1 TiB, which takes no space in a sparse file
 		t.Skipf("no sparse files here: %v", err)
 	}
-	var parse *mapping.ParseError
-	if _, err := mapping.Load(huge); !errors.As(err, &parse) || !strings.Contains(err.Error(), "larger than 8388608 bytes") {
-		t.Errorf("a huge file: %v", err)
+	var parseErr *mapping.ParseError
+	if _, err := mapping.Load(huge); !errors.As(err, &parseErr) || !strings.Contains(err.Error(), "larger than 8388608 bytes") {
+		t.Errorf("a huge file: error %v, want a ParseError about its size", err)
 	}
 }
 
@@ -118,14 +118,14 @@ func TestReferenceMapping_IsValid(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := len(table.Models()); n < 25 {
-		t.Errorf("%d names, want at least 25", n)
+		t.Errorf("%d models, want at least 25", n)
 	}
 	for _, name := range []string{"", "llama-3.3-70b", "Hermes 3 Llama 3.1", "glm-5.1:web", "text-embedding-bge-m3"} {
 		if _, err := table.Resolve(name, mapping.LLM); err != nil {
-			t.Error(err)
+			t.Errorf("Resolve(%q): %v", name, err)
 		}
 	}
 }
 
-// id makes a model id of one hex digit.
+// id returns a model id that repeats one hex digit.
 func id(digit string) string { return "0x" + strings.Repeat(digit, 64) }

@@ -9,8 +9,8 @@ import (
 
 const registryTimeout = 10 * time.Second
 
-// readRegistry returns what the node's registry states, by id. An empty answer
-// is an error: it would otherwise make every type unknown.
+// readRegistry reads the models' facts from the node's registry, by id. An empty
+// registry is an error, because it would remove the types of all models.
 func readRegistry(ctx context.Context, list func(context.Context) ([]Model, error)) (map[string]facts, error) {
 	ctx, cancel := context.WithTimeout(ctx, registryTimeout)
 	defer cancel()
@@ -18,20 +18,20 @@ func readRegistry(ctx context.Context, list func(context.Context) ([]Model, erro
 	if err != nil {
 		return nil, fmt.Errorf("mapping: registry: %w", err)
 	}
-	stated := make(map[string]facts, len(models))
+	byID := make(map[string]facts, len(models))
 	for _, m := range models {
 		id, ok := parseID(m.ID)
 		if !ok {
 			continue
 		}
 		typ := parseType(string(m.Type))
-		if typ == Unknown { // the node infers types from tags: no tag states nothing
+		if typ == Unknown { // the node infers types from tags: a model without a tag states no type
 			typ = ""
 		}
-		stated[id] = facts{typ, m.Created}
+		byID[id] = facts{typ, m.Created}
 	}
-	if len(stated) == 0 {
+	if len(byID) == 0 {
 		return nil, errors.New("mapping: registry: no model")
 	}
-	return stated, nil
+	return byID, nil
 }

@@ -6,20 +6,20 @@ import (
 	"unicode/utf8"
 )
 
-// Table is a set of models with their names, immutable, for use by any number
-// of goroutines.
+// Table is an immutable set of models and their names. It is safe for concurrent
+// use.
 type Table struct {
-	// index holds ids, names and aliases by their folded spelling. They were
-	// put in by precedence, so that one look finds the right one.
-	index  map[string]Model
-	models []Model     // one for each id, sorted
-	near   []candidate // what may be suggested
+	// index maps each folded id, name and alias to its model. Build resolves
+	// their precedence, so that one look-up suffices.
+	index      map[string]Model
+	models     []Model     // one for each id, sorted
+	candidates []candidate // for suggestions
 }
 
-// Resolve finds the model that a name means, in the order that the package's
-// overview gives. Want is the type that the request needs, or empty for any.
-// A hit costs no allocation. The errors are [*NotFoundError] and
-// [*TypeMismatchError].
+// Resolve returns the model that a name means, in the order that the package's
+// comment gives. want is the type that the request needs; empty means any type.
+// Resolve allocates nothing if it finds the name. The error is a [*NotFoundError]
+// or a [*TypeMismatchError].
 func (t *Table) Resolve(name string, want Type) (Model, error) {
 	m, ok := t.lookup(name)
 	if !ok {
@@ -31,6 +31,7 @@ func (t *Table) Resolve(name string, want Type) (Model, error) {
 	return m, nil
 }
 
+// lookup finds a model without regard to its type.
 func (t *Table) lookup(name string) (Model, bool) {
 	if len(name) > maxName || !utf8.ValidString(name) {
 		return Model{}, false
@@ -51,11 +52,11 @@ func (t *Table) lookup(name string) (Model, bool) {
 	return m, ok
 }
 
-// Models lists every model once, sorted by its canonical name without regard to
-// letter case; the default is among them only under a name of its own. The
-// slice is the caller's own.
+// Models returns every model once, in a new slice, sorted by canonical name
+// without regard to letter case. It does not include a default model whose only
+// name is "default".
 func (t *Table) Models() []Model { return slices.Clone(t.models) }
 
-// Default returns the model that an empty name means. Its name is "default"
-// where it has no other.
+// Default returns the model that an empty name means. Its name is "default" if it
+// has no other.
 func (t *Table) Default() Model { return t.index[defaultName] }

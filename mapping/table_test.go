@@ -13,8 +13,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/mapping"
 )
 
-// merged is the table of testdata's file and feed.
-func merged(t testing.TB) *mapping.Table {
+// mergedTable returns the table of the file and the feed in testdata.
+func mergedTable(t testing.TB) *mapping.Table {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.ServeFile(w, r, "testdata/feed.json")
@@ -30,8 +30,8 @@ func merged(t testing.TB) *mapping.Table {
 	return c.Table()
 }
 
-func TestTable_ResolveFollowsTheOrder(t *testing.T) {
-	table := merged(t)
+func TestTable_ResolveFindsByIDThenNameThenAliasThenSlug(t *testing.T) {
+	table := mergedTable(t)
 	m := func(name, digit string, typ mapping.Type, match string) mapping.Model {
 		return mapping.Model{Name: name, ID: id(digit), Type: typ, Match: match}
 	}
@@ -41,14 +41,14 @@ func TestTable_ResolveFollowsTheOrder(t *testing.T) {
 		asked string
 		want  mapping.Model
 	}{
-		{"an id answers with the first of its names", id("a"), llama(mapping.MatchID)},
+		{"an id has the first of its names", id("a"), llama(mapping.MatchID)},
 		{"an id in capitals", strings.ToUpper(id("a")), llama(mapping.MatchID)},
 		{"an id that only the feed has", id("b"), m("Kokoro Voice", "b", mapping.TTS, mapping.MatchID)},
 		{"a name", "glm-5.1", m("glm-5.1", "5", "", mapping.MatchName)},
 		{"a name in another letter case", "GLM-5.1", m("glm-5.1", "5", "", mapping.MatchName)},
 		{"a name with a suffix is a model of its own", "glm-5.1:WEB", m("glm-5.1:web", "6", "", mapping.MatchName)},
 		{"a name with spaces around", " glm-5.1\n", m("glm-5.1", "5", "", mapping.MatchName)},
-		{"another name answers with the canonical one", "LLAMA 3.3 70B", m("llama-3.3-70b", "a", mapping.LLM, mapping.MatchName)},
+		{"another name gives the canonical one", "LLAMA 3.3 70B", m("llama-3.3-70b", "a", mapping.LLM, mapping.MatchName)},
 		{"a name beyond ASCII", "sTRAẞEN KERNEL", m("Straßen Kernel", "3", "", mapping.MatchName)},
 		{"a letter that folds into ASCII", "\u212Aokoro Voice", m("Kokoro Voice", "b", mapping.TTS, mapping.MatchName)},
 		{"a name of the feed", "kokoro voice", m("Kokoro Voice", "b", mapping.TTS, mapping.MatchName)},
@@ -58,12 +58,12 @@ func TestTable_ResolveFollowsTheOrder(t *testing.T) {
 		{"the slug of two names of one id", "Same-A-B-C", m("odd a-b c", "1", "", mapping.MatchAlias)},
 		{"a Venice id", "bge-M3", m("text-embedding-bge-m3", "e", mapping.Embedding, mapping.MatchAlias)},
 		{"a Venice id of a model whose name is taken", "glm-mine", m(id("4"), "4", mapping.LLM, mapping.MatchAlias)},
-		{"the slug of what was asked", "Claude-Opus 4.5", m("Claude Opus 4.5", "c", mapping.Unknown, mapping.MatchSlug)},
-		{"nothing", "", llama(mapping.MatchDefault)},
-		{"blanks", "  ", llama(mapping.MatchDefault)},
+		{"a name whose slug is an alias", "Claude-Opus 4.5", m("Claude Opus 4.5", "c", mapping.Unknown, mapping.MatchSlug)},
+		{"an empty name", "", llama(mapping.MatchDefault)},
+		{"a name of spaces", "  ", llama(mapping.MatchDefault)},
 		{"the reserved name", "Default", llama(mapping.MatchDefault)},
 		{"a name that the file maps to the default", "RETIRED", llama(mapping.MatchDefault)},
-		{"a name that the chain lists twice is reached by id", id("9"), m(id("9"), "9", mapping.LLM, mapping.MatchID)},
+		{"the id of a model whose name two models have", id("9"), m(id("9"), "9", mapping.LLM, mapping.MatchID)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := table.Resolve(tt.asked, "")
@@ -78,37 +78,40 @@ func TestTable_ResolveFollowsTheOrder(t *testing.T) {
 }
 
 func TestTable_ResolveSuggestsTheNearestNames(t *testing.T) {
-	table := merged(t)
+	table := mergedTable(t)
 	for _, tt := range []struct {
 		name, asked string
 		want        mapping.Type
 		suggestions []string
 	}{
-		{"a slip of the finger", "claude opus 4.6", mapping.LLM, []string{"Claude Opus 4.5"}},
+		{"a typing error", "claude opus 4.6", mapping.LLM, []string{"Claude Opus 4.5"}},
 		{"a turbo that does not exist", "llama-3.3-70b-turbo", mapping.LLM, []string{"Llama 3.3 70B"}},
 		{"an instruct-turbo that does not exist", "GLM-5.1-Instruct-Turbo", mapping.LLM, []string{"glm-5.1", "glm-5.1:web"}},
 		{"an alias that two names claim", "odd-a-b-c", "", []string{"odd a b-c", "odd a-b c"}},
-		{"a name that the chain lists twice", "Llama 7.1-dev", "", []string{id("8"), id("9")}},
+		{"a name that two models have", "Llama 7.1-dev", "", []string{id("8"), id("9")}},
 		{"the wanted type comes first: embedding", "text-embeding-bge-m3", mapping.Embedding, []string{"text-embedding-bge-m3", "text-chatting-bge-m3"}},
 		{"the wanted type comes first: chat", "text-embeding-bge-m3", mapping.LLM, []string{"text-chatting-bge-m3", "text-embedding-bge-m3"}},
 		{"a web variant that does not exist", "kokoro-voice:web", "", []string{"Kokoro Voice"}},
 		{"a deleted model", "gone", "", nil},
-		{"an id that nobody has", id("0"), "", nil},
-		{"nothing like it", "zzz", "", nil},
+		{"an id that no model has", id("0"), "", nil},
+		{"a name that resembles no other", "zzz", "", nil},
 		{"invalid UTF-8", "glm-5.1\xff", "", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m, err := table.Resolve(tt.asked, tt.want)
-			var miss *mapping.NotFoundError
-			if !errors.As(err, &miss) || isTypeMismatch(err) {
-				t.Fatalf("Resolve = %+v, %v", m, err)
+			var notFound *mapping.NotFoundError
+			if !errors.As(err, &notFound) || isTypeMismatch(err) {
+				t.Fatalf("Resolve = %+v, %v; want a NotFoundError", m, err)
 			}
-			if diff := cmp.Diff(tt.suggestions, miss.Suggestions); diff != "" {
+			if diff := cmp.Diff(tt.suggestions, notFound.Suggestions); diff != "" {
 				t.Errorf("suggestions (-want +got):\n%s", diff)
 			}
-			for _, s := range miss.Suggestions {
-				if _, err := table.Resolve(s, ""); err != nil || !strings.Contains(miss.Error(), s) {
-					t.Errorf("the suggestion %q: %v", s, err)
+			for _, s := range notFound.Suggestions {
+				if _, err := table.Resolve(s, ""); err != nil {
+					t.Errorf("the suggestion %q does not resolve: %v", s, err)
+				}
+				if !strings.Contains(notFound.Error(), s) {
+					t.Errorf("the error %q does not name the suggestion %q", notFound, s)
 				}
 			}
 		})
@@ -125,51 +128,54 @@ func TestTable_SuggestsAtMostFiveModels(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = table.Resolve("some-model", mapping.LLM)
-	var miss *mapping.NotFoundError
-	if !errors.As(err, &miss) {
-		t.Fatal(err)
+	var notFound *mapping.NotFoundError
+	if !errors.As(err, &notFound) {
+		t.Fatalf("error %v, want a NotFoundError", err)
 	}
 	want := []string{"some model 0", "some model 1", "some model 2", "some model 3", "some model 4"}
-	if diff := cmp.Diff(want, miss.Suggestions); diff != "" {
+	if diff := cmp.Diff(want, notFound.Suggestions); diff != "" {
 		t.Errorf("suggestions (-want +got):\n%s", diff)
 	}
 }
 
 func TestTable_ResolveChecksTypes(t *testing.T) {
-	table := merged(t)
+	table := mergedTable(t)
 	for _, tt := range []struct {
 		name, asked string
 		want        mapping.Type
-		refused     *mapping.TypeMismatchError
+		mismatch    *mapping.TypeMismatchError
 	}{
-		{"chat takes an LLM", "llama-3.3-70b", mapping.LLM, nil},
-		{"embeddings take an embedding model", "bge-m3", mapping.Embedding, nil},
-		{"a type that is not stated passes", "glm-5.1", mapping.LLM, nil},
-		{"no wish takes any", "Claude Opus 4.5", "", nil},
-		{"chat takes no embedding model", "bge-m3", mapping.LLM,
+		{"an LLM for a chat", "llama-3.3-70b", mapping.LLM, nil},
+		{"an embedding model for embeddings", "bge-m3", mapping.Embedding, nil},
+		{"a model whose type is not stated for a chat", "glm-5.1", mapping.LLM, nil},
+		{"a model of an unknown type for any type", "Claude Opus 4.5", "", nil},
+		{"an embedding model for a chat", "bge-m3", mapping.LLM,
 			&mapping.TypeMismatchError{ResolvedModel: "text-embedding-bge-m3", ResolvedID: id("e"), RequestedType: mapping.LLM, ModelType: mapping.Embedding}},
-		{"a type stated as unknown does not pass", "Claude Opus 4.5", mapping.LLM,
+		{"a model whose type is stated as UNKNOWN for a chat", "Claude Opus 4.5", mapping.LLM,
 			&mapping.TypeMismatchError{ResolvedModel: "Claude Opus 4.5", ResolvedID: id("c"), RequestedType: mapping.LLM, ModelType: mapping.Unknown}},
-		{"a type that nobody knows is unknown", id("d")[:64] + "00", mapping.LLM,
+		{"a model of another type than the known ones for a chat", id("d")[:64] + "00", mapping.LLM,
 			&mapping.TypeMismatchError{ResolvedModel: id("d")[:64] + "00", ResolvedID: id("d")[:64] + "00", RequestedType: mapping.LLM, ModelType: mapping.Unknown}},
-		{"the default is checked as well", "", mapping.Embedding,
+		{"the default for embeddings", "", mapping.Embedding,
 			&mapping.TypeMismatchError{ResolvedModel: "llama-3.3-70b", ResolvedID: id("a"), RequestedType: mapping.Embedding, ModelType: mapping.LLM}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := table.Resolve(tt.asked, tt.want)
 			var got *mapping.TypeMismatchError
-			if errors.As(err, &got) != isTypeMismatch(err) || err != nil && !strings.Contains(err.Error(), string(tt.refused.ModelType)) {
-				t.Fatal(err)
+			if err != nil && !errors.As(err, &got) {
+				t.Fatalf("error %v, want none or a TypeMismatchError", err)
 			}
-			if diff := cmp.Diff(tt.refused, got); diff != "" {
-				t.Errorf("refusal (-want +got):\n%s", diff)
+			if diff := cmp.Diff(tt.mismatch, got); diff != "" {
+				t.Fatalf("TypeMismatchError (-want +got):\n%s", diff)
+			}
+			if err != nil && !strings.Contains(err.Error(), string(tt.mismatch.ModelType)) {
+				t.Errorf("the error %q does not name the model's type %s", err, tt.mismatch.ModelType)
 			}
 		})
 	}
 }
 
 func TestTable_ModelsListsEveryModelOnceSorted(t *testing.T) {
-	table := merged(t)
+	table := mergedTable(t)
 	var got []string
 	for _, m := range table.Models() {
 		got = append(got, m.Name+" "+m.ID[2:4]+" "+string(m.Type)+" "+m.Match)
@@ -186,43 +192,46 @@ func TestTable_ModelsListsEveryModelOnceSorted(t *testing.T) {
 	}
 	table.Models()[0].Name = "mine"
 	if table.Models()[0].Name == "mine" {
-		t.Error("a caller can change the table")
+		t.Error("a change of the returned slice changes the table")
 	}
 }
 
-func TestTable_HostileNameIsCheapAndNotRepeated(t *testing.T) {
-	table := merged(t)
+func TestTable_LongNamesAreCheapAndCutInTheError(t *testing.T) {
+	table := mergedTable(t)
 	for _, name := range []string{strings.Repeat("llama ", 1<<20), strings.Repeat(" ", 10<<20), strings.Repeat("\xff", 5<<20), strings.Repeat("é", 200)} {
 		allocs := testing.AllocsPerRun(1, func() {
 			_, err := table.Resolve(name, mapping.LLM)
-			var miss *mapping.NotFoundError
-			if !errors.As(err, &miss) || len(miss.Name) > mapping.MaxName || len(err.Error()) > 2000 {
-				t.Errorf("%.10q…: the error has %d bytes", name, len(err.Error()))
+			var notFound *mapping.NotFoundError
+			if !errors.As(err, &notFound) || len(notFound.Name) > mapping.MaxName || len(err.Error()) > 2000 {
+				t.Errorf("Resolve of %d bytes %.10q…: error %.100v; want a NotFoundError of at most 2,000 bytes", len(name), name, err)
 			}
 		})
 		if allocs > 20 {
-			t.Errorf("%.10q…: %v allocations", name, allocs)
+			t.Errorf("Resolve of %d bytes %.10q… allocates %v times, want at most 20", len(name), name, allocs)
 		}
 	}
 }
 
-func TestTable_DefaultWithoutATypeServesChatsAlone(t *testing.T) {
+func TestTable_DefaultWithoutATypeServesOnlyChats(t *testing.T) {
 	table, err := mapping.Parse([]byte(`{"default":"` + id("a") + `","a":"` + id("a") + `","old":"default"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
-		asked  string
-		want   mapping.Type
-		served bool
+		asked string
+		want  mapping.Type
+		isHit bool
 	}{
 		{"", mapping.LLM, true}, {"", "", true}, {"old", mapping.LLM, true},
 		{"", mapping.Embedding, false}, {"", mapping.STT, false}, {"old", mapping.TTS, false},
-		{"a", mapping.Embedding, true}, // chosen by its name
+		{"a", mapping.Embedding, true}, // the request names the model
 	} {
 		m, err := table.Resolve(c.asked, c.want)
-		if c.served != (err == nil) || err != nil && (!isTypeMismatch(err) || !strings.Contains(err.Error(), "not stated")) {
-			t.Errorf("%q for %q: %+v, %v", c.asked, c.want, m, err)
+		if c.isHit && err != nil {
+			t.Errorf("Resolve(%q, %q): %v", c.asked, c.want, err)
+		}
+		if !c.isHit && (!isTypeMismatch(err) || !strings.Contains(err.Error(), "not stated")) {
+			t.Errorf("Resolve(%q, %q) = %+v, %v; want a TypeMismatchError that the type is not stated", c.asked, c.want, m, err)
 		}
 	}
 }
