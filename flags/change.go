@@ -19,7 +19,7 @@ type Change struct {
 	Notice          *string // at most 4,096 bytes
 }
 
-// In bytes.
+// Limits in bytes.
 const (
 	maxName   = 255 // of a seed or an actor
 	maxNotice = 4096

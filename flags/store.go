@@ -15,8 +15,8 @@ import (
 
 // StoreOptions of a Store. The zero value works.
 type StoreOptions struct {
-	// MaxConns is how many connections of the pool the store uses at once at
-	// most; 0 means 4.
+	// MaxConns limits how many connections of the pool the store uses at once;
+	// 0 means 4.
 	MaxConns int
 	// Observe, if set, is called after each use of the database. Its name is as
 	// in "flags.load", wait is how long it waited for one of the MaxConns

@@ -27,15 +27,15 @@ type Store struct {
 
 // StoreOptions of a Store. The zero value works.
 type StoreOptions struct {
-	// MaxConns is how many connections of the pool the store uses at once at
-	// most; 0 means 4.
+	// MaxConns limits how many connections of the pool the store uses at once;
+	// 0 means 4.
 	MaxConns int
 	// Observe, if set, is called after each use of the database. Its name is as
 	// in "settings.get", wait is how long it waited for one of the MaxConns
 	// connections, and took is how long it took including that wait.
 	Observe func(name string, wait, took time.Duration, err error)
-	// CacheSize is how many users' settings GetCached keeps at most, of about
-	// 220 bytes each; 0 means 100,000.
+	// CacheSize limits how many users' settings GetCached keeps, of about 220
+	// bytes each; 0 means 100,000.
 	CacheSize int
 	// ReadTimeout is how long GetCached waits for the database; 0 means 1 s.
 	ReadTimeout time.Duration

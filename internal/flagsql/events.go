@@ -30,13 +30,13 @@ type Audit struct{ db *sqldb.DB }
 // NewAudit returns an Audit on the host's pool.
 func NewAudit(pool *sqlx.DB, o sqldb.Options) Audit { return Audit{sqldb.New(pool, o)} }
 
-// maxEvents is how many events one call of Events returns at most.
+// maxEvents limits how many events one call of Events returns.
 const maxEvents = 1000
 
-// Events returns the newest events of one flag, newest first. Events from before
-// a rename are included. There are at most limit events; a limit outside 1 to
-// 1,000 is treated as the nearest of these. Unless before is 0, all ids are below
-// it.
+// Events returns the newest events of one flag, newest first. They include events
+// from before a rename. It returns at most limit events, 1 to 1,000; a limit
+// outside these bounds is treated as the nearest bound. Unless before is 0, it
+// returns only events with ids below before.
 func (a Audit) Events(ctx context.Context, name string, limit int, before int64) ([]Event, error) {
 	limit = min(max(limit, 1), maxEvents)
 	if before <= 0 {
