@@ -40,7 +40,7 @@ func (c Change) Validate() error {
 		check("disabled_user_ids", c.DisabledUserIDs.validate())
 	}
 	if c.Percentage != nil && (*c.Percentage < 0 || *c.Percentage > 100*Percent) {
-		check("rollout_percentage", fmt.Errorf("%v is not within 0 and 100", *c.Percentage))
+		check("rollout_percentage", fmt.Errorf("%v is not between 0 and 100", *c.Percentage))
 	}
 	if c.Seed != nil {
 		check("seed", checkText(*c.Seed, maxName))

@@ -25,7 +25,7 @@ func TestStore_UpdateNamesEveryInvalidField(t *testing.T) {
 	}
 	want := `flags: update("automation"): enabled_user_ids: must not be empty
 disabled_user_ids: must be valid UTF-8
-rollout_percentage: 101 is not within 0 and 100
+rollout_percentage: 101 is not between 0 and 100
 seed: the text has 256 bytes, at most 255 are allowed
 notice: must not contain the character U+0000
 actor: must name who makes the change, for the audit`

@@ -90,7 +90,7 @@ version: must be a whole number, not NULL
 updated_at: must be a time, not NULL
 updated_by: must be a text, not NULL`,
 			`flags: the row of "turns bad" in feature_flags cannot be read; correct it: enabled_user_ids: line 1, column 2: [0]: must be a whole number, without fraction or exponent
-rollout_percentage: 101 is not within 0 and 100`,
+rollout_percentage: 101 is not between 0 and 100`,
 			`flags: the row of "turns bad, but off" in feature_flags cannot be read; correct it: enabled_user_ids: line 1, column 2: the text is not valid JSON: unexpected end of JSON input`,
 		}, got); diff != "" {
 			t.Errorf("Health().Bad (-want +got):\n%s", diff)

@@ -165,8 +165,8 @@ func TestParsePercentage(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"-1": "-1 is not within 0 and 100", "150": "150 is not within 0 and 100", "100.01": "100.01 is not within 0 and 100",
-		"NaN": "NaN is not within 0 and 100", "Inf": "+Inf is not within 0 and 100",
+		"-1": "-1 is not between 0 and 100", "150": "150 is not between 0 and 100", "100.01": "100.01 is not between 0 and 100",
+		"NaN": "NaN is not between 0 and 100", "Inf": "+Inf is not between 0 and 100",
 		"abc": `"abc" is not a number`, "": `"" is not a number`, "0.001": "0.001 has more than two decimals", "10.005": "10.005 has more than two decimals",
 	} {
 		if _, err := flagsql.ParsePercentage(text); err == nil || err.Error() != want {

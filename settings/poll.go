@@ -24,27 +24,27 @@ const (
 
 // run implements [Store.Run].
 func (c *cache) run(ctx context.Context) {
-	failing := false
+	isFailing := false
 	retry.Loop(ctx, nil, func(ctx context.Context) time.Duration {
-		if !failing && c.isIdle() {
+		if !isFailing && c.isIdle() {
 			return pollInterval
 		}
 		err := c.poll(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return 0
-		case err != nil && !failing:
+		case err != nil && !isFailing:
 			c.logger.WarnContext(ctx, "settings: cannot poll for changes; each request reads the database", "error", err)
-		case err == nil && failing:
+		case err == nil && isFailing:
 			c.logger.InfoContext(ctx, "settings: the cache is up to date again")
 		}
-		failing = err != nil
+		isFailing = err != nil
 		return pollInterval
 	})
 }
 
 // isIdle reports whether every entry is older than maxAge and none is being read.
-// If so, it also sweeps, because no poll does.
+// If so, it also sweeps, because run does not poll then.
 func (c *cache) isIdle() bool {
 	now := c.now()
 	c.mu.Lock()

@@ -95,7 +95,7 @@ func ParsePercentage(s string) (int, error) {
 // numeric(5,2) does.
 func percentage(f float64) (int, error) {
 	if !(f >= 0 && f <= 100) { // rejects NaN as well
-		return 0, fmt.Errorf("%v is not within 0 and 100", f)
+		return 0, fmt.Errorf("%v is not between 0 and 100", f)
 	}
 	return int(math.Round(f * Buckets / 100)), nil
 }
