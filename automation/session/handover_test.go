@@ -242,13 +242,13 @@ func TestRelease_IsWaitedForIfTheSessionIsShared(t *testing.T) {
 		l := h.use("row", time.Hour)
 		h.held["row"].allowed, h.held["row"].unshared = false, unshared
 		if lingers, released := h.end(l, false); lingers || (released != nil) != waits {
-			t.Errorf("a session that is unshared, %t: lingers %t, the request waits %t; want no lingering, waits %t", unshared, lingers, released != nil, waits)
+			t.Errorf("with unshared %t the session lingers: %t, the request waits: %t; want no lingering, waits: %t", unshared, lingers, released != nil, waits)
 		}
 	}
 }
 
 // A replica that gave up a lease, because it could not extend it, still releases what the
-// database has under its token. A busy session cools down also then.
+// database has under its token. A busy session cools down then as well.
 func TestRelease_OfALeaseThatTheReplicaHasGivenUp(t *testing.T) {
 	for name, busy := range map[string]bool{"free": false, "busy": true} {
 		t.Run(name, func(t *testing.T) {
@@ -268,7 +268,7 @@ func TestRelease_OfALeaseThatTheReplicaHasGivenUp(t *testing.T) {
 
 // A lease that lingers or is being released has no request that could lose it.
 func TestLeaseManager_ReplacesOrExpiresAnIdleLease(t *testing.T) {
-	for name, forget := range map[string]func(h *lingerHarness){
+	for name, invalidate := range map[string]func(h *lingerHarness){
 		"the session is leased again": func(h *lingerHarness) { h.use("row", time.Hour) },
 		"the lease ends":              func(h *lingerHarness) { h.clock += time.Minute },
 	} {
@@ -277,7 +277,7 @@ func TestLeaseManager_ReplacesOrExpiresAnIdleLease(t *testing.T) {
 			h.addSession(lease{"row", "older"}, h.now(), func(error) { t.Error("a request that has ended was cancelled") }, &row{ID: "row"}, true)
 			h.end(lease{"row", "older"}, false)
 			releases := h.recall(isAny)
-			forget(h)
+			invalidate(h)
 			if n := h.expireLeases(); n != 0 {
 				t.Errorf("%d leases lost, want 0", n)
 			}
@@ -348,7 +348,7 @@ func TestLinger_FollowsTheUseOfThisReplicaOnly(t *testing.T) {
 	}
 }
 
-func TestLinger_NeedsTheManagersConsent(t *testing.T) {
+func TestLinger_NeedsMayLinger(t *testing.T) {
 	for _, mayLinger := range []bool{true, false} {
 		h := newLingerHarness(t, time.Second)
 		lastUse := time.Now()
@@ -383,7 +383,7 @@ func TestLinger_ForgetsSessionsNotUsedLately(t *testing.T) {
 	}
 }
 
-// A model that keeps an idle session ready would have another one opened while one lingers.
+// For a model that keeps an idle session ready, maintenance would open another one while one lingers.
 func TestManager_MayLinger(t *testing.T) {
 	ready := func() []Prewarm { return nil }
 	for name, tt := range map[string]struct {

@@ -75,7 +75,7 @@ func (p *blockedNode) OpenSession(ctx context.Context, r session.OpenRequest) (s
 }
 
 // The wallet has a session of the same model and time as the lost open. Its duration, or
-// something else, shows that it belongs to somebody else.
+// something else, shows that the lost open did not make it.
 func TestReconcile_AdoptsNobodyElsesSession(t *testing.T) {
 	named := session.ID("0x" + fmt.Sprintf("%064d", 7))
 	for name, tc := range map[string]struct {
