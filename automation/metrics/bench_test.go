@@ -14,8 +14,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/outcome"
 )
 
-// What a request costs beyond what it does: it is told once or twice, and some
-// uses of the database.
+// What metrics add to a request: one or two observations of the request itself, and
+// one for each call to the database.
 func BenchmarkObserve(b *testing.B) {
 	observer := metrics.New(metrics.Options{}).Observer()
 	for name, observe := range map[string]func(){

@@ -28,7 +28,7 @@ func TestDocs_DescribeEveryMetric(t *testing.T) {
 		}
 		documented[m[1]] = fmt.Sprintf("%s {%s} %s", m[2], strings.ReplaceAll(strings.TrimSpace(m[3]), "`", ""), m[4])
 	}
-	r := observed(metrics.Options{})
+	r := newObserved(metrics.Options{})
 	r.Attach(newModule(t, 1))
 	exported := map[string]string{}
 	for name, f := range gather(t, r) {

@@ -158,8 +158,8 @@ func newEvents(constLabels prometheus.Labels) *events {
 	return e
 }
 
-// initSeries creates the series whose labels are known: increase() sees the first
-// increment only of a series that existed before it.
+// initSeries creates the series whose labels are known. Without it, increase() would
+// miss the first increment of a series, because the series did not exist before.
 func (e *events) initSeries() {
 	for _, result := range []string{"idle", "waited", "budget", "busy", "opening", "node", "refused", "database", "paid", "provider"} {
 		e.acquire.WithLabelValues(result)
@@ -228,8 +228,8 @@ func (e *events) collectors() []prometheus.Collector {
 	}
 }
 
-// Observer returns what passes a module's events to the Recorder: set it as
-// automation.Options.Observer.
+// Observer returns the functions that pass a module's events to the Recorder. Set
+// it as automation.Options.Observer.
 func (r *Recorder) Observer() automation.Observer {
 	return automation.Observer{SQL: r.observeSQL, API: r.observeAPI, Chat: r.observeChat, Settings: r.observeSettings,
 		Session: r.observeSession, Cleanup: r.observeCleanup}

@@ -48,7 +48,7 @@ func (m *fakeModule) RolloutStatus(context.Context) ([]rollout.Status, error) {
 	return m.rollouts, nil
 }
 
-// source has so many flags; the first is the module's own.
+// source is a flags.Source with that many flags. The first is the module's own.
 type source int
 
 func (n source) Load(context.Context, map[string]flags.RowVersion) (flags.LoadResult, error) {
@@ -65,7 +65,7 @@ func (n source) Load(context.Context, map[string]flags.RowVersion) (flags.LoadRe
 	return l, nil
 }
 
-// newModule is a module that is well, with so many flags, each decided once.
+// newModule returns a healthy module with n flags, each of which has decided once.
 func newModule(t *testing.T, n source) *fakeModule {
 	t.Helper()
 	now := time.Unix(1_700_000_000, 0)
@@ -92,8 +92,8 @@ func newModule(t *testing.T, n source) *fakeModule {
 	}
 }
 
-// observed returns a Recorder that has observed one of everything.
-func observed(options metrics.Options) *metrics.Recorder {
+// newObserved returns a Recorder that has observed events of every kind.
+func newObserved(options metrics.Options) *metrics.Recorder {
 	r := metrics.New(options)
 	o := r.Observer()
 	o.SQL("sessions.claim", time.Millisecond, 3*time.Millisecond, nil)
@@ -124,7 +124,8 @@ func observed(options metrics.Options) *metrics.Recorder {
 	return r
 }
 
-// gather is a scrape; it fails where what is collected is not as described.
+// gather returns the metrics of a scrape by name. It fails the test if a collected
+// metric does not match its description.
 func gather(t *testing.T, r prometheus.Collector) map[string]*dto.MetricFamily {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
@@ -142,19 +143,19 @@ func gather(t *testing.T, r prometheus.Collector) map[string]*dto.MetricFamily {
 	return families
 }
 
-// value is the sum of the series that have the labels, alternately names and
-// values; of histograms it is the number of observations.
+// value returns the sum of the series with the given labels, which are names and
+// values in turn. A histogram's value is its number of observations.
 func value(t *testing.T, families map[string]*dto.MetricFamily, name string, labels ...string) (sum float64) {
 	t.Helper()
 	found := false
 series:
 	for _, m := range families[name].GetMetric() {
-		has := map[string]string{}
+		valueOf := map[string]string{}
 		for _, l := range m.GetLabel() {
-			has[l.GetName()] = l.GetValue()
+			valueOf[l.GetName()] = l.GetValue()
 		}
 		for i := 0; i < len(labels); i += 2 {
-			if has[labels[i]] != labels[i+1] {
+			if valueOf[labels[i]] != labels[i+1] {
 				continue series
 			}
 		}
@@ -162,7 +163,7 @@ series:
 		sum += float64(m.GetHistogram().GetSampleCount()) + m.GetCounter().GetValue() + m.GetGauge().GetValue()
 	}
 	if !found {
-		t.Errorf("no series %s%v", name, labels)
+		t.Errorf("no series of %s has the labels %v", name, labels)
 		return -1
 	}
 	return sum

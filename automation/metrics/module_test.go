@@ -14,7 +14,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
-// A whole module, driven: what it tells the Recorder, and what that reads of it.
+// The events of a whole module, and its state at a scrape.
 func TestRecorder_CountsWhatAModuleDoes(t *testing.T) {
 	r := metrics.New(metrics.Options{})
 	g := automationtest.New(t, automationtest.Options{Observer: r.Observer(), Config: func(c *automation.Config) { c.AdminToken = automation.NewSecret("the-operators-token") }})
@@ -26,7 +26,7 @@ func TestRecorder_CountsWhatAModuleDoes(t *testing.T) {
 	mux.Handle(automation.AdminPath+"/", g.Admin(nil))
 	mux.Handle("/host/", g.Sessions(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) })))
 	mux.Handle("/v1/", g.Forward())
-	ask := func(user, method, path, body string, header ...string) {
+	send := func(user, method, path, body string, header ...string) {
 		t.Helper()
 		q := httptest.NewRequest(method, path, strings.NewReader(body))
 		q.Header.Set("Content-Type", "application/json")
@@ -41,28 +41,28 @@ func TestRecorder_CountsWhatAModuleDoes(t *testing.T) {
 	const chat, host, settings = "/v1/chat/completions", "/host/v1/chat/completions", automation.BasePath + "/settings"
 	const llama = `{"model":"llama","messages":[{"role":"user","content":"hi"}]}`
 
-	ask("user-alice", "POST", chat, llama)                                             // opens
-	ask("user-alice", "POST", chat, llama)                                             // reuses
-	ask("user-alice", "POST", host, llama)                                             // reuses
-	ask("user-alice", "GET", host, "")                                                 // method
-	ask("", "POST", host, llama)                                                       // nobody
-	ask("user-carol", "POST", host, llama)                                             // not in
-	ask("user-alice", "POST", host, llama, "session_id", strings.Repeat("f0", 32))     // own session
-	ask("user-alice", "POST", chat, `{"model":"nothing-like-it"}`)                     // refused
-	ask("", "POST", chat, llama)                                                       // no key
-	ask("user-bob", "PUT", settings, `{"is_enabled":false,"session_duration":600}`)    // out
-	ask("user-bob", "POST", host, llama)                                               // opted out
-	ask("user-bob", "PATCH", settings, `{"is_enabled":true}`)                          // in
-	ask("user-bob", "PATCH", settings, `{"session_duration":700}`)                     // other
-	ask("", "GET", settings, "")                                                       // 401
-	ask("user-alice", "GET", automation.BasePath+"/nothing/user-alice", "")            // 404
-	ask("", "GET", automation.AdminPath+"/flags", "", "Authorization", "Bearer wrong") // 401
+	send("user-alice", "POST", chat, llama)                                             // opens a session
+	send("user-alice", "POST", chat, llama)                                             // reuses it
+	send("user-alice", "POST", host, llama)                                             // reuses it
+	send("user-alice", "GET", host, "")                                                 // no POST
+	send("", "POST", host, llama)                                                       // no user
+	send("user-carol", "POST", host, llama)                                             // without the feature
+	send("user-alice", "POST", host, llama, "session_id", strings.Repeat("f0", 32))     // own session
+	send("user-alice", "POST", chat, `{"model":"nothing-like-it"}`)                     // refused: no such model
+	send("", "POST", chat, llama)                                                       // no key
+	send("user-bob", "PUT", settings, `{"is_enabled":false,"session_duration":600}`)    // opts out
+	send("user-bob", "POST", host, llama)                                               // opted out
+	send("user-bob", "PATCH", settings, `{"is_enabled":true}`)                          // opts in
+	send("user-bob", "PATCH", settings, `{"session_duration":700}`)                     // changes the duration
+	send("", "GET", settings, "")                                                       // 401
+	send("user-alice", "GET", automation.BasePath+"/nothing/user-alice", "")            // 404
+	send("", "GET", automation.AdminPath+"/flags", "", "Authorization", "Bearer wrong") // 401
 	g.Node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpOpen, Times: 1, Text: "no provider accepting session"})
-	ask("user-bob", "POST", chat, llama) // refused by the node
+	send("user-bob", "POST", chat, llama) // refused by the node
 	g.Node.Inject(proxyroutertest.Fault{Op: proxyroutertest.OpChat, Mode: proxyroutertest.ModeNoEnd, Times: 1})
 	func() {
-		defer func() { _ = recover() }() // the answer is cut
-		ask("user-alice", "POST", chat, strings.Replace(llama, "{", `{"stream":true,`, 1))
+		defer func() { _ = recover() }() // the module aborts the answer
+		send("user-alice", "POST", chat, strings.Replace(llama, "{", `{"stream":true,`, 1))
 	}()
 
 	maintained := func() bool {
@@ -70,14 +70,14 @@ func TestRecorder_CountsWhatAModuleDoes(t *testing.T) {
 		return value(t, f, "automation_session_maintenance_rounds_total", "work", "opens", "result", "ok") > 0 &&
 			value(t, f, "automation_session_maintenance_rounds_total", "work", "closes", "result", "ok") > 0
 	}
-	again, late := time.NewTicker(5*time.Millisecond), time.NewTimer(5*time.Minute) // a machine may be loaded many times over
-	defer again.Stop()
-	defer late.Stop()
+	tick, timeout := time.NewTicker(5*time.Millisecond), time.NewTimer(5*time.Minute) // the machine may be very busy
+	defer tick.Stop()
+	defer timeout.Stop()
 	for !maintained() {
 		select {
-		case <-again.C:
-		case <-late.C:
-			t.Fatal("no round of maintenance was told")
+		case <-tick.C:
+		case <-timeout.C:
+			t.Fatal("no round of maintenance was counted within five minutes")
 		}
 	}
 	f := gather(t, r)
@@ -128,7 +128,7 @@ func TestRecorder_CountsWhatAModuleDoes(t *testing.T) {
 			for _, l := range m.GetLabel() {
 				for _, personal := range []string{"user-", "sk-", "llama", "0x", "nothing"} {
 					if strings.Contains(l.GetValue(), personal) {
-						t.Errorf("%s has the label %s=%q", name, l.GetName(), l.GetValue())
+						t.Errorf("%s has the label %s=%q, which names a user, key, model or session", name, l.GetName(), l.GetValue())
 					}
 				}
 			}

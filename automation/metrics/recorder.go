@@ -51,12 +51,11 @@ type source struct {
 // userCounts are the users with stored settings.
 type userCounts struct{ on, off int64 }
 
-// For how long answers of the database are cached. Counting the users reads the
-// whole table of settings.
+// Bounds on the queries of scrapes.
 const (
-	statsMaxAge    = 10 * time.Second
-	usersMaxAge    = time.Minute
-	scrapeDeadline = time.Second
+	statsMaxAge    = 10 * time.Second // how long statistics are cached
+	usersMaxAge    = time.Minute      // longer, because counting the users reads the whole table of settings
+	scrapeDeadline = time.Second      // how long a scrape waits for the database
 )
 
 var _ prometheus.Collector = (*Recorder)(nil)
@@ -92,8 +91,8 @@ func (r *Recorder) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements prometheus.Collector. It takes a second at most, and omits
-// what the database has not answered by then.
+// Collect implements prometheus.Collector. It waits for the database at most one
+// second, and omits the metrics that it could not read by then.
 func (r *Recorder) Collect(ch chan<- prometheus.Metric) {
 	for _, c := range r.events.collectors() {
 		c.Collect(ch)

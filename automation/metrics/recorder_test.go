@@ -18,7 +18,7 @@ import (
 
 func TestRecorder_CountsEvents(t *testing.T) {
 	at := time.Unix(1_700_000_000, 0)
-	f := gather(t, observed(metrics.Options{Now: func() time.Time { return at }}))
+	f := gather(t, newObserved(metrics.Options{Now: func() time.Time { return at }}))
 	for _, c := range []struct {
 		name   string
 		labels []string
@@ -145,7 +145,7 @@ func TestRecorder_BoundsTheNumberOfFlags(t *testing.T) {
 		value(t, f, "automation_flag_decisions_total", "flag", "other", "reason", "outside_percentage"); got < 400 {
 		t.Errorf("%v decisions about the others, want about 450", got)
 	}
-	value(t, f, "automation_flag_enabled", "flag", "automation")
+	value(t, f, "automation_flag_enabled", "flag", "automation") // fails if it is missing
 }
 
 func TestRecorder_CachesStatsBetweenScrapes(t *testing.T) {
@@ -207,18 +207,18 @@ func TestRecorder_CachesStatsBetweenScrapes(t *testing.T) {
 func TestRecorder_ExportsTheRestWhenTheDatabaseFails(t *testing.T) {
 	m := newModule(t, 1)
 	m.stats = func(context.Context) (session.Stats, error) { return session.Stats{}, errors.New("away") }
-	r := observed(metrics.Options{})
+	r := newObserved(metrics.Options{})
 	r.Attach(m)
 	f := gather(t, r)
 	if got := value(t, f, "automation_scrape_ok"); got != 0 {
-		t.Errorf("automation_scrape_ok is %v", got)
+		t.Errorf("automation_scrape_ok is %v after the statistics could not be read, want 0", got)
 	}
-	value(t, f, "automation_feature_enabled")
+	value(t, f, "automation_feature_enabled") // fails if it is missing
 	value(t, f, "automation_session_opens_total", "cause", "request", "result", "opened")
 }
 
 func TestRecorder_FollowsPrometheusConventions(t *testing.T) {
-	r := observed(metrics.Options{})
+	r := newObserved(metrics.Options{})
 	r.Attach(newModule(t, 1))
 	var list []*dto.MetricFamily
 	for _, f := range gather(t, r) {
@@ -236,7 +236,7 @@ func TestRecorder_FollowsPrometheusConventions(t *testing.T) {
 func TestRecorders_RegisterSideBySideWithConstLabels(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	for _, module := range []string{"chat", "batch"} {
-		r := observed(metrics.Options{ConstLabels: prometheus.Labels{"module": module}})
+		r := newObserved(metrics.Options{ConstLabels: prometheus.Labels{"module": module}})
 		r.Attach(newModule(t, 1))
 		if err := registry.Register(r); err != nil {
 			t.Fatalf("module %s: %v", module, err)
@@ -256,7 +256,7 @@ func TestRecorders_RegisterSideBySideWithConstLabels(t *testing.T) {
 			}
 		}
 		if modules["chat"] == 0 || modules["chat"] != modules["batch"] || modules["chat"]+modules["batch"] != len(f.GetMetric()) {
-			t.Errorf("%s has series by module %v of %d", f.GetName(), modules, len(f.GetMetric()))
+			t.Errorf("%s has series by module %v of %d in all, want the same number for chat and batch and no others", f.GetName(), modules, len(f.GetMetric()))
 		}
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/flags/rollout"
 )
 
-// The most flags and rollouts that have series of their own. Further flags share
-// the label "other"; further rollouts are left out.
+// The maximum numbers of flags and rollouts that have series of their own. Further
+// flags share the label "other"; further rollouts are left out.
 const (
 	maxFlags    = 50
 	maxRollouts = 20
@@ -186,8 +186,8 @@ func (s *scrape) collectPool(now automation.Snapshot, ch metricSink) {
 	ch.counter(s.poolWaited, now.Pool.WaitDuration.Seconds())
 }
 
-// collectStats queries the database. What it does not answer is omitted, rather
-// than exported as an old value or zero.
+// collectStats exports what the database answers. A metric that cannot be read is
+// omitted, rather than exported with an old value or zero.
 func (s *scrape) collectStats(a *source, ch metricSink) {
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeDeadline)
 	defer cancel()
