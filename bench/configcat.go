@@ -27,7 +27,7 @@ func openConfigCat() (*opened, error) {
 	text, err := json.Marshal(object{"p": object{"s": "salt"}, "f": object{
 		rollout:  flag(object{"p": half}),
 		listed:   flag(object{"r": []object{among}, "p": half}),
-		disabled: flag(nil), // it has no switch: a flag without rules is off
+		disabled: flag(nil), // ConfigCat has no switch: a flag without rules is off
 	}})
 	if err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func openConfigCat() (*opened, error) {
 		LogLevel:      configcat.LogLevelError,
 	})
 	return &opened{
-		ask: func(flag, user string) func() bool {
+		evaluator: func(flag, user string) func() bool {
 			return func() bool {
 				return client.GetBoolValue(flag, false, &configcat.UserData{Identifier: user})
 			}

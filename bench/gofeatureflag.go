@@ -9,10 +9,10 @@ import (
 	"github.com/thomaspoignant/go-feature-flag/modules/core/ffcontext"
 )
 
-// given is a Retriever that returns itself.
-type given []byte
+// inMemory is a Retriever that returns its own bytes.
+type inMemory []byte
 
-func (g given) Retrieve(context.Context) ([]byte, error) { return g, nil }
+func (r inMemory) Retrieve(context.Context) ([]byte, error) { return r, nil }
 
 func openGoFeatureFlag() (*opened, error) {
 	type object = map[string]any
@@ -34,12 +34,12 @@ func openGoFeatureFlag() (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := ffclient.New(ffclient.Config{Retriever: given(text), FileFormat: "json", PollingInterval: time.Hour})
+	client, err := ffclient.New(ffclient.Config{Retriever: inMemory(text), FileFormat: "json", PollingInterval: time.Hour})
 	if err != nil {
 		return nil, err
 	}
 	return &opened{
-		ask: func(flag, user string) func() bool {
+		evaluator: func(flag, user string) func() bool {
 			return func() bool {
 				on, err := client.BoolVariation(flag, ffcontext.NewEvaluationContext(user), false)
 				return on && err == nil

@@ -26,7 +26,7 @@ func openGrowthBook() (*opened, error) {
 		return nil, err
 	}
 	return &opened{
-		ask: func(flag, user string) func() bool {
+		evaluator: func(flag, user string) func() bool {
 			return func() bool {
 				child, err := client.WithAttributes(growthbook.Attributes{"id": user})
 				return err == nil && child.EvalFeature(ctx, flag).On

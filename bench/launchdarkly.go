@@ -29,7 +29,7 @@ func openLaunchDarkly() (*opened, error) {
 		return nil, err
 	}
 	return &opened{
-		ask: func(flag, user string) func() bool {
+		evaluator: func(flag, user string) func() bool {
 			return func() bool {
 				on, err := client.BoolVariation(flag, ldcontext.New(user), false)
 				return on && err == nil

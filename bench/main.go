@@ -13,7 +13,7 @@ import (
 
 func main() {
 	testing.Init()
-	passes := flag.Int("passes", 50, "how many interleaved passes; the table has the best of each")
+	passes := flag.Int("passes", 50, "number of interleaved passes; the table has the fastest one of each case")
 	flag.Parse()
 	// Many short passes: on a busy machine at least some of them run undisturbed.
 	if err := flag.Set("test.benchtime", "10ms"); err != nil {
@@ -25,16 +25,17 @@ func main() {
 	}
 }
 
-// figure is the cost of one case of one peer, in each pass.
+// figure is the cost of one case of one peer.
 type figure struct {
-	ns     []float64
-	allocs int64
+	ns     []float64 // per call, in each pass
+	allocs int64     // per call
 }
 
-// best returns the fastest pass: other work of the machine can only add to a pass.
+// best returns the fastest pass: other work of the machine only makes passes slower.
 func (f *figure) best() float64 { return slices.Min(f.ns) }
 
-func (f *figure) add(fn func() bool) {
+// measure adds a pass.
+func (f *figure) measure(fn func() bool) {
 	r := testing.Benchmark(func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
@@ -63,13 +64,13 @@ func run(out io.Writer, passes int) error {
 			figures[i][name] = &figure{}
 		}
 	}
-	input, bare := []byte(rollout+"."+other(1)), &figure{}
+	input, bare := []byte(rollout+"."+unlisted(1)), &figure{}
 	for pass := range passes {
 		fmt.Fprintf(os.Stderr, "\rpass %d of %d ", pass+1, passes)
-		bare.add(func() bool { sum := sha256.Sum256(input); return sum[0] == 0 })
+		bare.measure(func() bool { sum := sha256.Sum256(input); return sum[0] == 0 })
 		for i := range all {
 			for _, name := range caseNames {
-				figures[i][name].add(timed[i][name])
+				figures[i][name].measure(timed[i][name])
 			}
 		}
 	}

@@ -25,7 +25,7 @@ func openOurs() (*opened, error) {
 		{Name: disabled, Percentage: half},
 	}, flags.Options{})
 	return &opened{
-		ask: func(flag, user string) func() bool {
+		evaluator: func(flag, user string) func() bool {
 			return func() bool { return w.Decide(flag, user).On }
 		},
 		close: func() {},

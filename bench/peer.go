@@ -12,7 +12,7 @@ const (
 	disabled = "disabled" // for nobody
 )
 
-// list is the thousand users.
+// list returns the ids of the thousand listed users.
 func list() []string {
 	users := make([]string, 1000)
 	for i := range users {
@@ -21,8 +21,9 @@ func list() []string {
 	return users
 }
 
-// other returns the id of one of the users who are not in the list, as long as a UUID.
-func other(i int) string {
+// unlisted returns the id of user i of those who are not in the list. It is as long
+// as a UUID.
+func unlisted(i int) string {
 	return fmt.Sprintf("%08x-0d0b-4b8e-9c39-3f8f2f0d9a11", i*2654435761%(1<<32))
 }
 
@@ -32,11 +33,12 @@ type peer struct {
 	open func() (*opened, error)
 }
 
+// opened is a library that has its flags.
 type opened struct {
-	// ask returns a function that does what a request needs: from the flag's name and
-	// the user's id to the answer, the library's own form of a user included.
-	ask   func(flag, user string) func() bool
-	close func()
+	// evaluator returns a function that does what a request needs: it makes the
+	// library's own form of the user from the id, and evaluates the flag.
+	evaluator func(flag, user string) func() bool
+	close     func()
 }
 
 func peers() []peer {
@@ -50,58 +52,60 @@ func peers() []peer {
 	}
 }
 
-// cases are what is timed, each with a user for whom the rule in question decides.
+// cases returns the functions to measure by the names of their cases. Each evaluates
+// a flag for a user for whom the case's rule decides.
 func (o *opened) cases() map[string]func() bool {
 	return map[string]func() bool{
-		"rollout 50 %":             o.ask(rollout, o.in(rollout)),
-		"listed among 1,000":       o.ask(listed, "user-777"),
-		"unlisted, caught by 50 %": o.ask(listed, o.in(listed)),
-		"disabled":                 o.ask(disabled, other(1)),
+		"rollout 50 %":             o.evaluator(rollout, o.userInRollout(rollout)),
+		"listed among 1,000":       o.evaluator(listed, "user-777"),
+		"unlisted, caught by 50 %": o.evaluator(listed, o.userInRollout(listed)),
+		"disabled":                 o.evaluator(disabled, unlisted(1)),
 	}
 }
 
+// caseNames has the cases in the order of the table.
 var caseNames = []string{"rollout 50 %", "listed among 1,000", "unlisted, caught by 50 %", "disabled"}
 
-// in returns a user whom the flag's 50 % include.
-func (o *opened) in(flag string) string {
+// userInRollout returns an unlisted user who is among the flag's 50 %.
+func (o *opened) userInRollout(flag string) string {
 	for i := 0; ; i++ {
-		if o.ask(flag, other(i))() {
-			return other(i)
+		if o.evaluator(flag, unlisted(i))() {
+			return unlisted(i)
 		}
 	}
 }
 
-// check returns an error if the answers are wrong.
+// check returns an error if the library gives wrong answers.
 func (o *opened) check() error {
-	share := func(flag string, users int) error {
+	checkShare := func(flag string, users int) error {
 		n := 0
 		for i := range users {
-			on := o.ask(flag, other(i))
-			first := on()
-			if on() != first {
-				return fmt.Errorf("%s: two answers for one user", flag)
+			isOn := o.evaluator(flag, unlisted(i))
+			first := isOn()
+			if isOn() != first {
+				return fmt.Errorf("%s: two different answers for one user", flag)
 			}
 			if first {
 				n++
 			}
 		}
 		if share := 100 * float64(n) / float64(users); share < 46 || share > 54 {
-			return fmt.Errorf("%s: %.1f %% of the users are on, want 50 %%", flag, share)
+			return fmt.Errorf("%s: %.1f %% of the unlisted users are on, want 46 to 54 %%", flag, share)
 		}
 		return nil
 	}
-	if err := share(rollout, 10_000); err != nil {
+	if err := checkShare(rollout, 10_000); err != nil {
 		return err
 	}
-	if err := share(listed, 2000); err != nil {
+	if err := checkShare(listed, 2000); err != nil {
 		return err
 	}
 	for _, user := range list() {
-		if !o.ask(listed, user)() {
-			return fmt.Errorf("%s: %s is off", listed, user)
+		if !o.evaluator(listed, user)() {
+			return fmt.Errorf("%s: off for the listed user %s", listed, user)
 		}
-		if o.ask(disabled, user)() {
-			return fmt.Errorf("%s: %s is on", disabled, user)
+		if o.evaluator(disabled, user)() {
+			return fmt.Errorf("%s: on for the user %s", disabled, user)
 		}
 	}
 	return nil

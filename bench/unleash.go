@@ -12,10 +12,10 @@ import (
 	unleashcontext "github.com/Unleash/unleash-client-go/v4/context"
 )
 
-// answering is a transport that gives every request the same answer.
-type answering string
+// fixedAnswer is a transport that answers every request with the same body.
+type fixedAnswer string
 
-func (a answering) RoundTrip(r *http.Request) (*http.Response, error) {
+func (a fixedAnswer) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(string(a))), Request: r}, nil
 }
 
@@ -38,7 +38,7 @@ func openUnleash() (*opened, error) {
 		return nil, err
 	}
 	client, err := unleash.NewClient(
-		unleash.WithAppName("bench"), unleash.WithUrl("http://unleash.invalid/api"), unleash.WithHttpClient(&http.Client{Transport: answering(features)}),
+		unleash.WithAppName("bench"), unleash.WithUrl("http://unleash.invalid/api"), unleash.WithHttpClient(&http.Client{Transport: fixedAnswer(features)}),
 		unleash.WithBackupPath(dir), unleash.WithDisableMetrics(true), unleash.WithListener(&unleash.NoopListener{}),
 	)
 	if err != nil {
@@ -46,7 +46,7 @@ func openUnleash() (*opened, error) {
 	}
 	client.WaitForReady()
 	return &opened{
-		ask: func(flag, user string) func() bool {
+		evaluator: func(flag, user string) func() bool {
 			return func() bool {
 				return client.IsEnabled(flag, unleash.WithContext(unleashcontext.Context{UserId: user}))
 			}
