@@ -26,7 +26,7 @@ func TestREADME_ShowsTheGatewayThatIsTested(t *testing.T) {
 	}
 }
 
-// A path in the docs, or a package's, is there.
+// Links between the pages lead to files that exist.
 func TestDocs_LinkToFilesThatExist(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
 	for _, file := range files(t, ".md") {
@@ -45,7 +45,7 @@ func TestDocs_NameFilesThatExist(t *testing.T) {
 		text, dir, found := read(t, page), "", 0
 		for _, m := range path.FindAllStringSubmatch(text, -1) {
 			name := m[1]
-			if rest, ok := strings.CutPrefix(name, "…/"); ok { // next to the one before
+			if rest, ok := strings.CutPrefix(name, "…/"); ok { // in the folder of the previous path
 				name = dir + "/" + rest
 			}
 			if first, _, _ := strings.Cut(name, "/"); first == "testing" { // of the standard library
@@ -57,7 +57,7 @@ func TestDocs_NameFilesThatExist(t *testing.T) {
 			}
 		}
 		if found < 5 {
-			t.Errorf("%d paths are named in %s", found, page)
+			t.Errorf("%s names %d paths, want at least 5: does the pattern still match?", page, found)
 		}
 	}
 }
@@ -69,13 +69,13 @@ func floors(t *testing.T) map[string]int {
 	name, floor, found := regexp.MustCompile("`([^`]+)`"), 0, map[string]int{}
 	for line := range strings.Lines(read(t, "ARCHITECTURE.md")) {
 		cells := strings.Split(line, "|")
-		if len(cells) != 5 { // not of this table
+		if len(cells) != 5 { // not a line of this table
 			continue
 		}
 		dir := ""
 		for _, m := range name.FindAllStringSubmatch(cells[2], -1) {
 			pkg := m[1]
-			if rest, ok := strings.CutPrefix(pkg, "…/"); ok { // next to the one before
+			if rest, ok := strings.CutPrefix(pkg, "…/"); ok { // in the folder of the previous package
 				pkg = dir + "/" + rest
 			}
 			dir, found[pkg] = filepath.Dir(pkg), floor
@@ -85,18 +85,18 @@ func floors(t *testing.T) map[string]int {
 	return found
 }
 
-// ARCHITECTURE.md is where a reader looks for a package. No package imports
-// another that stands above it.
+// The table of ARCHITECTURE.md lists every package, and no package imports one of a
+// higher floor.
 func TestArchitecture_NamesEveryPackage(t *testing.T) {
-	floor, arrows := floors(t), 0
+	floor, imports := floors(t), 0
 	for _, file := range files(t, ".go") {
 		dir := filepath.Dir(file)
 		if strings.HasSuffix(file, "_test.go") || dir == "." || strings.HasPrefix(dir, "e2e") || strings.HasPrefix(dir, "bench") || strings.HasPrefix(dir, "testdata") {
 			continue
 		}
-		at, ok := floor[dir]
+		own, ok := floor[dir]
 		if !ok {
-			t.Errorf("its table does not name %s", dir)
+			t.Errorf("the table of ARCHITECTURE.md does not list the package %s", dir)
 			continue
 		}
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
@@ -105,15 +105,15 @@ func TestArchitecture_NamesEveryPackage(t *testing.T) {
 		}
 		for _, spec := range parsed.Imports {
 			pkg, ok := strings.CutPrefix(strings.Trim(spec.Path.Value, `"`), modulePath+"/")
-			if ok && floor[pkg] < at {
-				t.Errorf("%s imports %s, which stands above it", file, pkg)
+			if ok && floor[pkg] < own {
+				t.Errorf("%s imports %s, which is on a higher floor of ARCHITECTURE.md", file, pkg)
 			} else if ok {
-				arrows++
+				imports++
 			}
 		}
 	}
-	if arrows < 100 {
-		t.Errorf("%d imports were looked at", arrows)
+	if imports < 100 {
+		t.Errorf("%d imports were checked, want at least 100: are all packages found?", imports)
 	}
 }
 
@@ -126,25 +126,26 @@ func TestDecisions_AreAllListed(t *testing.T) {
 	}
 }
 
-// sleepers may sleep outside a synctest bubble.
-var sleepers = map[string]string{
-	"docs_test.go":               "it names the function",
-	"flags/listen/bench_test.go": "its benchmark looks again and again for what a real database tells",
+// mayCallSleep has the files that may contain a call of time.Sleep outside a synctest
+// bubble, and why.
+var mayCallSleep = map[string]string{
+	"docs_test.go":               "its text has the function's name",
+	"flags/listen/bench_test.go": "its benchmark polls for changes that a real database announces",
 }
 
-// The linter lets tests sleep, because a test in a synctest bubble does so to
-// let time pass. This holds them to it.
+// The linter allows tests to sleep, because a test in a synctest bubble does so to
+// let time pass. This test forbids it outside such bubbles.
 func TestTests_SleepOnlyInSynctest(t *testing.T) {
 	for _, file := range files(t, "_test.go") {
 		text := read(t, file)
-		if sleepers[file] == "" && strings.Contains(text, "time.Sleep(") && !strings.Contains(text, `"testing/synctest"`) {
+		if mayCallSleep[file] == "" && strings.Contains(text, "time.Sleep(") && !strings.Contains(text, `"testing/synctest"`) {
 			t.Errorf("%s sleeps and does not use testing/synctest", file)
 		}
 	}
 }
 
-// unclear are words that nobody outside knows, or that need a second reading,
-// and what to write instead.
+// unclear has words that only this project used, or that need a second reading, and
+// what to write instead.
 var unclear = map[string]string{
 	"tells whether": "reports whether", "goes on": "continues", "went on": "continued", "gone on": "continued", "anew": "again",
 	"beside": "besides, next to", "mend": "fix", "mends": "fixes", "mended": "fixed", "hears": "receives", "heard": "received",
@@ -155,34 +156,37 @@ var unclear = map[string]string{
 	"unsettled": "unknown", "tidyList": "normalize", "keeper": "leaseManager", "hearts": "heartbeats", "leftOver": "pendingRelease",
 }
 
+// sentence matches the name of a test that is one long sentence without an underscore.
 var sentence = regexp.MustCompile(`(?m)^func Test(([A-Z][a-z0-9]+){4,}|I[tf][A-Z]\w*)\(`)
 
 func TestWords_NeedNoGlossary(t *testing.T) {
 	notLetter := func(r rune) bool { return !unicode.IsLetter(r) }
 	for _, suffix := range []string{".go", ".md", ".sql", ".yml", ".html"} {
 		for _, file := range files(t, suffix) {
-			if file == "docs_test.go" || file == "CHANGELOG.md" { // one lists them, the other names what is gone
+			if file == "docs_test.go" || file == "CHANGELOG.md" { // they list the words, and old names
 				continue
 			}
 			text := read(t, file)
 			for i, line := range strings.Split(text, "\n") {
-				last := ""
+				previous := ""
 				for word := range strings.FieldsFuncSeq(line, notLetter) {
-					for _, found := range []string{word, last + " " + word} {
+					for _, found := range []string{word, previous + " " + word} {
 						if instead := unclear[found]; instead != "" {
 							t.Errorf("%s:%d: write %q instead of %q", file, i+1, instead, found)
 						}
 					}
-					last = word
+					previous = word
 				}
 			}
 			if name := sentence.FindString(text); name != "" && suffix == ".go" {
-				t.Errorf("%s: %s…: name the thing and then what it does, such as TestThing_DoesWhat", file, name)
+				t.Errorf("%s: the test %s… needs a name such as TestThing_DoesWhat", file, name)
 			}
 		}
 	}
 }
 
+// files returns the paths of the repository's files with a suffix, without hidden
+// folders and node_modules.
 func files(t *testing.T, suffix string) (paths []string) {
 	t.Helper()
 	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
@@ -195,11 +199,12 @@ func files(t *testing.T, suffix string) (paths []string) {
 		return err
 	})
 	if err != nil || len(paths) == 0 {
-		t.Fatal(len(paths), err)
+		t.Fatalf("%d files with the suffix %s, error %v; want at least one", len(paths), suffix, err)
 	}
 	return paths
 }
 
+// read returns a file's text, with line feeds as line ends.
 func read(t *testing.T, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)

@@ -17,9 +17,9 @@ import (
 
 const modulePath = "github.com/MorpheusAIs/gateway-automation"
 
-// hosts are the packages that a gateway's program imports. Those for its tests
-// only, automationtest and proxyroutertest, do not count.
-var hosts = []string{
+// hostPackages are the packages that a gateway's program imports. Packages for its
+// tests, automationtest and proxyroutertest, do not count.
+var hostPackages = []string{
 	"automation", "automation/console", "automation/metrics", "automation/outcome", "automation/proxyrouter", "automation/schema", "automation/session",
 	"flags", "flags/listen", "flags/openfeature", "flags/rollout", "mapping", "pgpool", "settings",
 }
@@ -31,16 +31,17 @@ const maxExported = 389
 
 func TestExportedAPI_StaysSmall(t *testing.T) {
 	total := 0
-	for _, pkg := range hosts {
+	for _, pkg := range hostPackages {
 		n := countExported(t, pkg)
 		t.Logf("%4d %s", n, pkg)
 		total += n
 	}
 	if total > maxExported {
-		t.Errorf("%d exported identifiers, at most %d are allowed", total, maxExported)
+		t.Errorf("the packages for hosts export %d identifiers, want at most %d", total, maxExported)
 	}
 }
 
+// countExported returns the number of a package's exported identifiers.
 func countExported(t *testing.T, dir string) (n int) {
 	t.Helper()
 	fset := token.NewFileSet()
@@ -56,17 +57,17 @@ func countExported(t *testing.T, dir string) (n int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	values := func(list []*doc.Value) {
+	countValues := func(list []*doc.Value) {
 		for _, v := range list {
 			n += len(slices.DeleteFunc(v.Names, func(name string) bool { return !token.IsExported(name) }))
 		}
 	}
-	values(pkg.Consts)
-	values(pkg.Vars)
+	countValues(pkg.Consts)
+	countValues(pkg.Vars)
 	n += len(pkg.Funcs)
 	for _, typ := range pkg.Types {
-		values(typ.Consts)
-		values(typ.Vars)
+		countValues(typ.Consts)
+		countValues(typ.Vars)
 		n += 1 + len(typ.Funcs) + len(typ.Methods)
 	}
 	return n
@@ -84,15 +85,15 @@ func goFiles(t *testing.T, dir string) (paths []string) {
 		}
 	}
 	if len(paths) == 0 {
-		t.Fatalf("no package in %s", dir)
+		t.Fatalf("the folder %s has no Go files", dir)
 	}
 	return paths
 }
 
 func TestDependencies_AreFew(t *testing.T) {
 	for _, c := range []struct {
-		pkg  string
-		only []string // modules that it may link; nil: all but the heavy ones
+		pkg     string
+		allowed []string // modules that it may link; nil: all except the heavy ones
 	}{
 		{"flags", []string{"github.com/jmoiron/sqlx"}},
 		{"settings", []string{"github.com/jmoiron/sqlx"}},
@@ -105,8 +106,12 @@ func TestDependencies_AreFew(t *testing.T) {
 		t.Run(c.pkg, func(t *testing.T) {
 			heavy := []string{"github.com/prometheus/client_golang", "modernc.org/sqlite", "github.com/jackc/pgx/v5", "github.com/spf13/cobra", "github.com/lib/pq"}
 			for _, module := range linked(t, c.pkg) {
-				if c.only != nil && !slices.Contains(c.only, module) || c.only == nil && slices.Contains(heavy, module) {
-					t.Errorf("%s links %s", c.pkg, module)
+				isAllowed := slices.Contains(c.allowed, module)
+				if c.allowed == nil {
+					isAllowed = !slices.Contains(heavy, module)
+				}
+				if !isAllowed {
+					t.Errorf("%s links the module %s, which it must not", c.pkg, module)
 				}
 			}
 		})
@@ -122,8 +127,8 @@ func linked(t *testing.T, pkg string) []string {
 	return slices.Compact(modules)
 }
 
-// What the docs call usable is compiled and run in a module of its own, which
-// cannot import internal packages, with the versions that go.mod requires.
+// testdata/outside uses every package for hosts from a module of its own, which cannot
+// import internal packages, with the versions that go.mod requires.
 func TestOutsideModule_UsesEverythingThatIsExported(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds another module with all dependencies")
@@ -139,8 +144,8 @@ func TestOutsideModule_UsesEverythingThatIsExported(t *testing.T) {
 	}
 }
 
-// Whoever follows the README in an empty folder has the program that it shows,
-// with the lib/pq that is tested here.
+// The commands of the README, in an empty folder, build the program that it shows,
+// with the version of lib/pq that is tested here.
 func TestREADME_BuildsInAnEmptyFolder(t *testing.T) {
 	if testing.Short() {
 		t.Skip("links a gateway")
@@ -154,7 +159,7 @@ func TestREADME_BuildsInAnEmptyFolder(t *testing.T) {
 	}
 	pins := regexp.MustCompile(`\bgo get .*\b`+regexp.QuoteMeta(libpq)+`@(\S+)`).FindAllStringSubmatch(readme, -1)
 	if len(pins) != 1 || pins[0][1] != want {
-		t.Fatalf("README.md gets %q, tested is %s", pins, want)
+		t.Fatalf("README.md installs the versions %q of lib/pq, want only %s, which is tested", pins, want)
 	}
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte("package main\n"+program), 0o600); err != nil {
@@ -164,14 +169,14 @@ func TestREADME_BuildsInAnEmptyFolder(t *testing.T) {
 	run(t, dir, env, "go", "mod", "edit", "-require="+libpq+"@"+pins[0][1])
 	run(t, dir, env, "go", "build", "-o", "gateway", ".")
 	if linked := run(t, dir, env, "go", "version", "-m", "gateway"); !strings.Contains(linked, "\tdep\t"+libpq+"\t"+want+"\t") {
-		t.Errorf("the gateway does not link %s, which is tested, but\n%s", want, linked)
+		t.Errorf("the gateway does not link lib/pq %s, which is tested; it links\n%s", want, linked)
 	}
 }
 
 // initModule makes a folder a module that uses this one and requires the same
-// modules, and returns the environment for commands in it. They are offline: of
-// what is not required by name, which `go mod tidy` would ask for, a module
-// cache that only `go test ./...` has filled holds nothing.
+// modules. It returns the environment for commands in the folder, which are offline.
+// `go mod tidy` would not work offline: it needs modules that `go test ./...` does not
+// download.
 func initModule(t *testing.T, dir, name string) []string {
 	t.Helper()
 	root, err := os.Getwd()
@@ -188,6 +193,7 @@ func initModule(t *testing.T, dir, name string) []string {
 	return append(os.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off", "GOTOOLCHAIN=local")
 }
 
+// run runs a command and returns its standard output. A nil env is the process's own.
 func run(t *testing.T, dir string, env []string, name string, args ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)

@@ -1,6 +1,6 @@
-// Package outside is a gateway's view of the module: it is compiled and run as
-// a module of its own, so that whatever the docs call usable can be used
-// without the module's internal packages.
+// Package outside uses the module as a gateway does. It is compiled and run as a
+// module of its own, which proves that the exported API can be used without the
+// internal packages.
 package outside
 
 import (
@@ -38,7 +38,7 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/settings"
 )
 
-// database is a migrated SQLite file.
+// database opens a new SQLite file with all migrations.
 func database(t *testing.T) *sqlx.DB {
 	t.Helper()
 	db, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "gateway.db")+"?_txlock=immediate&_pragma=busy_timeout(5000)")
@@ -51,13 +51,13 @@ func database(t *testing.T) *sqlx.DB {
 		t.Fatal(err)
 	}
 	if problems, err := schema.Verify(t.Context(), db, ""); err != nil || len(problems) > 0 {
-		t.Errorf("the schema after a migration: %v, %v", problems, err)
+		t.Errorf("the schema after a migration: problems %v, error %v; want none", problems, err)
 	}
 	return db
 }
 
-// running runs something until the test ends, and waits for it.
-func running(t *testing.T, run func(context.Context) error) {
+// runInBackground calls run until the test ends, and waits until it has returned.
+func runInBackground(t *testing.T, run func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -80,7 +80,7 @@ func TestSession_WorksAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	running(t, m.Run)
+	runInBackground(t, m.Run)
 	<-m.Started()
 	var ids []string
 	for range 2 {
@@ -92,7 +92,7 @@ func TestSession_WorksAlone(t *testing.T) {
 		claim.Release()
 	}
 	if ids[0] != ids[1] || len(node.Stats().Sessions) != 1 {
-		t.Errorf("two requests used sessions %q, want the same one twice", ids)
+		t.Errorf("two requests used the sessions %q and the node opened %d, want the same one twice", ids, len(node.Stats().Sessions))
 	}
 	id, err := session.ParseID(ids[0])
 	if err != nil {
@@ -116,7 +116,7 @@ func TestFlags_WorkAlone(t *testing.T) {
 	for _, user := range []string{"alice", "bob", "carol"} {
 		want := flags.Bucket(automation.FlagName, user) < int(half)
 		if d := watcher.Decide(automation.FlagName, user); d.On != want {
-			t.Errorf("%s: %+v, want %v", user, d, want)
+			t.Errorf("the decision for %s is %+v, want on: %v", user, d, want)
 		}
 	}
 	identify := func(r *http.Request) (string, bool) { return r.Header.Get("X-User"), true }
@@ -140,15 +140,15 @@ func TestSettings_WorkAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	running(t, func(ctx context.Context) error { store.Run(ctx); return nil })
+	runInBackground(t, func(ctx context.Context) error { store.Run(ctx); return nil })
 	if _, err := store.Put(t.Context(), "alice", settings.Values{IsEnabled: true, SessionDuration: time.Hour}, settings.Always); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := store.GetCached(t.Context(), "alice"); err != nil || !got.IsEnabled {
-		t.Errorf("got %+v, %v", got, err)
+		t.Errorf("the stored settings are %+v, error %v; want automation on", got, err)
 	}
 	if _, err := store.Put(t.Context(), "alice", settings.Values{IsEnabled: true, SessionDuration: time.Hour}, settings.IfVersion(99)); !errors.Is(err, settings.ErrConflict) {
-		t.Errorf("a write of another version: %v", err)
+		t.Errorf("a write with a wrong version: error %v, want ErrConflict", err)
 	}
 }
 
@@ -165,11 +165,11 @@ func TestMapping_WorksAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if m, err := catalog.Resolve("LLaMA", mapping.LLM); err != nil || m.ID != proxyroutertest.ModelID("llama") {
-		t.Errorf("resolved to %+v, %v", m, err)
+		t.Errorf("LLaMA resolved to %+v, error %v; want the model llama", m, err)
 	}
 	_, err = catalog.Resolve("lama", mapping.LLM)
 	if _, ok := errors.AsType[*mapping.NotFoundError](err); !ok {
-		t.Errorf("a name that is not there: %v", err)
+		t.Errorf("an unknown name: error %v, want a NotFoundError", err)
 	}
 }
 
@@ -192,12 +192,12 @@ func TestRollout_WorksAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if list, err := controller.List(t.Context()); err != nil || len(list) != 1 || list[0].State != "running" {
-		t.Errorf("a new rollout: %+v, %v", list, err)
+		t.Errorf("the rollouts are %+v, error %v; want one that is running", list, err)
 	}
 	if err := controller.Execute(t.Context(), automation.FlagName, "resume", "operator"); !errors.Is(err, rollout.ErrIllegal) {
-		t.Errorf("resuming what is not paused: %v", err)
+		t.Errorf("resuming a running rollout: error %v, want ErrIllegal", err)
 	}
-	running(t, func(ctx context.Context) error { controller.Run(ctx); return nil })
+	runInBackground(t, func(ctx context.Context) error { controller.Run(ctx); return nil })
 	controller.Recorder(automation.FlagName).Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: rollout.OutcomeSuccess, UserID: "alice"})
 }
 
@@ -233,7 +233,7 @@ func TestAutomation_RunsInAGateway(t *testing.T) {
 	if err := m.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	running(t, m.Run)
+	runInBackground(t, m.Run)
 	mux := http.NewServeMux()
 	mux.Handle(automation.BasePath+"/", m.API())
 	mux.Handle("POST /api/v1/chat/completions", m.Forward())
@@ -245,11 +245,11 @@ func TestAutomation_RunsInAGateway(t *testing.T) {
 		w := httptest.NewRecorder()
 		mux.ServeHTTP(w, r)
 		if served = w.Code == http.StatusOK; served && w.Header().Get("X-Automation-Session") == "" {
-			t.Errorf("served without a session: %v", w.Header())
+			t.Errorf("the answer has no header X-Automation-Session: %v", w.Header())
 		}
 	}
 	if !m.Flags().Decide(automation.FlagName, "alice").On {
-		t.Error("what hosts are handed does not decide as the module does")
+		t.Error("Module.Flags decides that alice does not have the feature, want that she has it")
 	}
 }
 
@@ -261,10 +261,10 @@ func TestAutomation_CanBeFakedInAGatewaysOwnTests(t *testing.T) {
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, automation.BasePath+"/status", nil)
 	g.API().ServeHTTP(w, r)
 	if w.Code == http.StatusOK && !json.Valid(w.Body.Bytes()) {
-		t.Errorf("status answered %s", w.Body)
+		t.Errorf("the status is not valid JSON: %s", w.Body)
 	}
 	db, mock := automationtest.NewMock(t)
 	if db == nil || mock == nil {
-		t.Error("no mock")
+		t.Error("NewMock returned nil, want a database and a mock")
 	}
 }
