@@ -24,25 +24,27 @@ import (
 // token is the operators' token of the server.
 const token = "a-token-of-the-tests"
 
-// testTimeout bounds every wait for the browser or the server. A stage that fails
-// is taken back after two minutes at the earliest.
+// testTimeout bounds every wait for the browser or the server. A failing stage is
+// rolled back after two minutes at the earliest.
 const testTimeout = 8 * time.Minute
 
 // required makes a missing program a failure instead of a skip.
 var required = os.Getenv("AUTOMATION_TEST_REQUIRE_BROWSER") != ""
 
-func missing(t *testing.T, what string) {
+// skipWithout skips the test because a program is not installed, or fails it if the
+// program is required.
+func skipWithout(t *testing.T, what string) {
 	t.Helper()
 	if required {
-		t.Fatal(what + " is missing, and AUTOMATION_TEST_REQUIRE_BROWSER is set")
+		t.Fatal(what + " is not installed, and AUTOMATION_TEST_REQUIRE_BROWSER is set")
 	}
-	t.Skip(what + " is missing")
+	t.Skip(what + " is not installed")
 }
 
-// folder has the example server's program; TestMain removes it.
+// folder has the binary of the example server. TestMain removes it.
 var folder string
 
-// build makes the program, once for all tests.
+// build builds the example server, once for all tests.
 var build = sync.OnceValues(func() (program string, err error) {
 	if folder, err = os.MkdirTemp("", "browser"); err != nil {
 		return "", err
@@ -82,22 +84,22 @@ type tab struct {
 	ctx context.Context
 
 	mu       sync.Mutex
-	requests []string // every address that was asked for
+	requests []string // the URLs of all requests
 }
 
 func openTab(t *testing.T) *tab {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
-		missing(t, "chromium")
+		skipWithout(t, "chromium")
 	}
-	// The allocator makes a folder for the profile and removes it when the processes
-	// have ended; a test that removed it would find some still writing.
+	// The allocator makes the folder of the browser's profile, and removes it after the
+	// processes have ended. A folder of t.TempDir would be removed while they still write.
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.WSURLReadTimeout(testTimeout))
 	allocator, stop := chromedp.NewExecAllocator(t.Context(), options...)
 	t.Cleanup(stop)
-	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(func(string, ...any) {})) // events of a newer Chromium that nothing here needs
+	ctx, cancel := chromedp.NewContext(allocator, chromedp.WithErrorf(func(string, ...any) {})) // chromedp logs events of a newer Chromium that it does not know
 	t.Cleanup(cancel)
 	b := &tab{t: t, ctx: ctx}
 	chromedp.ListenTarget(ctx, func(event any) {
@@ -107,7 +109,7 @@ func openTab(t *testing.T) *tab {
 			b.requests = append(b.requests, r.Request.URL)
 		}
 	})
-	if err := chromedp.Run(ctx, network.Enable()); err != nil { // without a time-out, which would end the browser with it
+	if err := chromedp.Run(ctx, network.Enable()); err != nil { // this starts the browser; a time-out of ctx would also end it
 		t.Fatal(err)
 	}
 	return b
@@ -122,8 +124,8 @@ func (b *tab) run(actions ...chromedp.Action) {
 	}
 }
 
-// until waits for an element with a text, on this page or on the one that the
-// browser is on its way to.
+// until waits for an element with a text, on this page or on the next one if the
+// browser is about to load it.
 func (b *tab) until(selector, text string) {
 	b.t.Helper()
 	script := fmt.Sprintf(`[...document.querySelectorAll(%q)].some(e => e.textContent.includes(%q))`, selector, text)
@@ -136,7 +138,7 @@ func (b *tab) until(selector, text string) {
 			return
 		}
 		if chromedp.Run(ctx, chromedp.Sleep(100*time.Millisecond)) != nil {
-			b.t.Fatalf("no %s has %q: %v", selector, text, err)
+			b.t.Fatalf("no element %s has the text %q: %v", selector, text, err)
 		}
 	}
 }
@@ -147,7 +149,7 @@ func (b *tab) text(selector string) (text string) {
 	return text
 }
 
-// signIn gives the console its token and a name.
+// signIn signs in to the console with the token, as ann.
 func (b *tab) signIn(s *server) {
 	b.t.Helper()
 	b.run(chromedp.Navigate(s.url+"/console/"), chromedp.WaitVisible("#token"), chromedp.SendKeys("#name", "ann"), chromedp.SendKeys("#token", token),
@@ -159,7 +161,7 @@ func (b *tab) checkAccessibility(page string) {
 	b.t.Helper()
 	axe, err := os.ReadFile("node_modules/axe-core/axe.min.js")
 	if err != nil {
-		missing(b.t, "axe-core (npm install in e2e/browser)")
+		skipWithout(b.t, "axe-core (run npm install in e2e/browser)")
 	}
 	var result string
 	b.run(chromedp.Evaluate(string(axe)+"\n;undefined", nil), chromedp.Evaluate(`axe.run(document, {resultTypes: ["violations"]}).then(r => JSON.stringify(
@@ -174,8 +176,9 @@ func (b *tab) checkAccessibility(page string) {
 	}
 }
 
-// screenshots takes a picture of the page on a desktop and a phone, light and
-// dark, into the folder that git ignores.
+// screenshots saves pictures of the page on a desktop and a phone, light and dark, in
+// a folder that git ignores. It fails the test if the page is wider than its screen,
+// and calls check, unless it is nil, for each desktop variant.
 func (b *tab) screenshots(name string, check func(variant string)) {
 	b.t.Helper()
 	for _, size := range []struct {
@@ -203,8 +206,9 @@ func (b *tab) screenshots(name string, check func(variant string)) {
 	}
 }
 
-// onlyFrom fails the test for each request that left the server.
-func (b *tab) onlyFrom(s *server) {
+// requestedOnly fails the test for each request of the tab to another host than the
+// server.
+func (b *tab) requestedOnly(s *server) {
 	b.t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -212,10 +216,10 @@ func (b *tab) onlyFrom(s *server) {
 	for _, address := range b.requests {
 		u, err := url.Parse(address)
 		if err != nil || u.Host != host && u.Scheme != "data" && u.Scheme != "about" && u.Scheme != "chrome" {
-			b.t.Errorf("a request left the server: %s", address)
+			b.t.Errorf("the page requested %s, which is not on the server", address)
 		}
 	}
 	if len(b.requests) == 0 {
-		b.t.Error("no request was seen at all")
+		b.t.Error("the tab has made no request: are they recorded?")
 	}
 }

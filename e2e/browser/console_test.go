@@ -10,9 +10,9 @@ import (
 
 func awaitPromise(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }
 
-// An operator's evening: a user chats, the operator signs in, switches the
-// feature off with a notice, the user reads it and gives feedback, and the
-// operator reads that.
+// A user chats. The operator signs in and switches the feature off with a notice. The
+// user reads the notice and sends feedback. The operator reads the feedback, marks it
+// as done, and switches the feature on again.
 func TestConsole_OperatorSwitchesOffAndAUserReadsWhy(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
@@ -48,12 +48,12 @@ func TestConsole_OperatorSwitchesOffAndAUserReadsWhy(t *testing.T) {
 	operator.run(chromedp.Navigate(s.url+"/console/switch"), chromedp.Click("button.primary"))
 	operator.until(".flash", "The feature is on.")
 
-	user.onlyFrom(s)
-	operator.onlyFrom(s)
+	user.requestedOnly(s)
+	operator.requestedOnly(s)
 }
 
-// Every page, light and dark, on a desktop and a phone: accessible, no wider
-// than its screen, small and quick to show.
+// Every page is accessible, no wider than its screen and small, in light and dark, on
+// a desktop and a phone.
 func TestConsole_EveryPageIsAccessible(t *testing.T) {
 	t.Parallel()
 	s := startServer(t)
@@ -81,7 +81,7 @@ func TestConsole_EveryPageIsAccessible(t *testing.T) {
 	} {
 		b.run(chromedp.Navigate(s.url+"/console/"+path), chromedp.WaitVisible("main h1"))
 		if heading := b.text("main h1"); heading == "Error" {
-			t.Errorf("%s shows %s", name, b.text("main"))
+			t.Errorf("%s is an error page: %s", name, b.text("main"))
 		}
 		b.screenshots(name, check)
 		var size float64
@@ -90,5 +90,5 @@ func TestConsole_EveryPageIsAccessible(t *testing.T) {
 			t.Errorf("%s has %.0f bytes, over 300 KB", name, size)
 		}
 	}
-	b.onlyFrom(s)
+	b.requestedOnly(s)
 }

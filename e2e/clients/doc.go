@@ -3,6 +3,7 @@
 // the official OpenAI SDKs for Go and JavaScript, Vercel's AI SDK and LangChain. They
 // assert what the user of an SDK sees.
 //
-// The JavaScript is in js; `npm install --no-package-lock --ignore-scripts` there
-// makes TestJavaScript run.
+// The JavaScript tests are in the folder js. TestJavaScript runs them, and is skipped
+// unless their packages are installed: run `npm install --no-package-lock
+// --ignore-scripts` in js.
 package clients

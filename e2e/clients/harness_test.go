@@ -16,7 +16,7 @@ import (
 	"github.com/openai/openai-go/v3/option"
 )
 
-// timeout bounds whatever a test waits for.
+// timeout bounds each wait of a test.
 const timeout = 30 * time.Second
 
 // binary is examples/server, built by TestMain.
@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	build := exec.CommandContext(context.Background(), "go", "build", "-o", binary, "./examples/server")
 	build.Dir = "../.."
 	if out, err := build.CombinedOutput(); err != nil {
-		panic(fmt.Sprintf("%v\n%s", err, out))
+		panic(fmt.Sprintf("go build: %v\n%s", err, out))
 	}
 	code := m.Run()
 	_ = os.RemoveAll(dir)
@@ -52,7 +52,7 @@ func start(t *testing.T, dir string, env ...string) *server {
 	return &server{proctest.StartServer(t, binary, dir, append([]string{"MODEL_MAPPINGS_FILE=" + mapping}, env...)...)}
 }
 
-// client returns a client as a user of the gateway would configure it.
+// client returns an SDK client of the gateway that does not retry.
 func (s *server) client(key string) openai.Client {
 	return openai.NewClient(option.WithBaseURL(s.URL+"/api/v1"), option.WithAPIKey(key), option.WithMaxRetries(0))
 }
@@ -68,7 +68,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("not within %v: %s", timeout, what)
+			t.Fatalf("waited %v in vain until %s", timeout, what)
 		}
 	}
 }
@@ -83,13 +83,13 @@ func startNode(t *testing.T, o proxyroutertest.Options) *proxyroutertest.Server 
 	}
 	types := map[string]string{"text-embedding-bge-m3": "EMBEDDING", "whisper-v3-large-turbo": "STT", "tts-kokoro": "TTS"}
 	for _, m := range table.Models() {
-		kind := "LLM"
-		for name, other := range types {
-			if typed, err := table.Resolve(name, mapping.Type(other)); err == nil && typed.ID == m.ID {
-				kind = other
+		modelType := "LLM"
+		for name, typ := range types {
+			if resolved, err := table.Resolve(name, mapping.Type(typ)); err == nil && resolved.ID == m.ID {
+				modelType = typ
 			}
 		}
-		o.Models = append(o.Models, proxyroutertest.Model{ID: m.ID, Name: m.Name, Type: kind,
+		o.Models = append(o.Models, proxyroutertest.Model{ID: m.ID, Name: m.Name, Type: modelType,
 			Providers: []proxyroutertest.Provider{{Address: proxyroutertest.ProviderAddress(1)}, {Address: proxyroutertest.ProviderAddress(2)}}})
 	}
 	return proxyroutertest.NewServer(t, o)

@@ -10,8 +10,8 @@ import (
 	"github.com/MorpheusAIs/gateway-automation/automation/proxyrouter/proxyroutertest"
 )
 
-// TestJavaScript runs the tests in js. They set faults of the shared node, so the
-// files run one after another.
+// TestJavaScript runs the tests in js. They share one simulated node and set its
+// faults, so the files run one after another.
 func TestJavaScript(t *testing.T) {
 	if _, err := os.Stat("js/node_modules"); err != nil {
 		if os.Getenv("AUTOMATION_TEST_REQUIRE_NPM") != "" {
@@ -33,7 +33,7 @@ func TestJavaScript(t *testing.T) {
 			cmd.Env = append(os.Environ(), "BASE_URL="+gateway.URL, "LIMITED_URL="+limited.URL, "NODE_URL="+node.URL, "LANGCHAIN_TRACING_V2=false")
 			out, err := cmd.CombinedOutput()
 			if err != nil {
-				t.Errorf("%v\n%s", err, out)
+				t.Errorf("node --test %s: %v\n%s", filepath.Base(file), err, out)
 			}
 		})
 	}

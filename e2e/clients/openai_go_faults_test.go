@@ -18,7 +18,7 @@ import (
 
 const chatModel = "llama-3.3-70b"
 
-// read returns a stream's text and its error.
+// read returns a streamed chat's text, its reason to finish, and its error.
 func read(ctx context.Context, client openai.Client) (text, finish string, err error) {
 	stream := client.Chat.Completions.NewStreaming(ctx, hello(chatModel))
 	defer func() { _ = stream.Close() }()
@@ -48,7 +48,7 @@ func TestGoSDK_ReturnsTheNodesFaultsAsErrors(t *testing.T) {
 		t.Run("a stream: "+name, func(t *testing.T) {
 			text, _, err := read(t.Context(), inject(t, proxyroutertest.Fault{Name: name}))
 			if err == nil || text == "" {
-				t.Errorf("got %q and the error %v", text, err)
+				t.Errorf("the stream gave the text %q and the error %v, want some text and an error", text, err)
 			}
 		})
 	}
@@ -69,10 +69,10 @@ func TestGoSDK_ReturnsTheNodesFaultsAsErrors(t *testing.T) {
 			_, err := client.Chat.Completions.New(t.Context(), hello(chatModel))
 			e, ok := errors.AsType[*openai.Error](err)
 			if !ok || e.StatusCode != want.status || e.Code != want.code || e.Param != want.param || want.text != "" && e.Message != want.text {
-				t.Fatalf("got %v", err)
+				t.Fatalf("the chat's error is %v, want %+v", err, want)
 			}
 			if want.status == http.StatusTooManyRequests && e.Response.Header.Get("Retry-After") != "7" {
-				t.Errorf("Retry-After is %q", e.Response.Header.Get("Retry-After"))
+				t.Errorf("Retry-After is %q, want 7", e.Response.Header.Get("Retry-After"))
 			}
 		})
 	}
@@ -82,7 +82,7 @@ func TestGoSDK_ReturnsTheNodesFaultsAsErrors(t *testing.T) {
 			Body: `{"providerModelError":{"error":{"message":"` + message + `","type":"requests","param":null,"code":"rate_limit_exceeded"}},"statusCode":429}`})
 		_, err := client.Chat.Completions.New(t.Context(), hello(chatModel))
 		if e, ok := errors.AsType[*openai.Error](err); !ok || e.StatusCode != http.StatusTooManyRequests || e.Message != message {
-			t.Errorf("got %v", err)
+			t.Errorf("the chat's error is %v, want 429 with the model's message", err)
 		}
 	})
 	t.Run("a route that the node lacks, requested twice", func(t *testing.T) {
@@ -92,14 +92,14 @@ func TestGoSDK_ReturnsTheNodesFaultsAsErrors(t *testing.T) {
 				Model: chatModel, Input: responses.ResponseNewParamsInputUnion{OfString: openai.String("Hello")}})
 			e, ok := errors.AsType[*openai.Error](err)
 			if !ok || e.StatusCode != http.StatusNotFound || e.Code != "unknown_url" || !strings.Contains(e.Message, "does not have this route") {
-				t.Errorf("got %v", err)
+				t.Errorf("the error is %v, want 404 unknown_url", err)
 			}
 		}
 	})
-	t.Run("a node that keeps the connection open delays nobody", func(t *testing.T) {
+	t.Run("a node that keeps the connection open does not delay the end of the stream", func(t *testing.T) {
 		text, finish, err := read(t.Context(), inject(t, proxyroutertest.Fault{Name: "stream-lingers", Delay: time.Hour}))
 		if err != nil || finish != "stop" || text == "" {
-			t.Errorf("%q, %q, %v", text, finish, err)
+			t.Errorf("the stream gave %q, finish reason %q, error %v; want a text, stop and no error", text, finish, err)
 		}
 	})
 	s.Terminate(t)
@@ -116,10 +116,10 @@ func TestGoSDK_CallsToolsSpeaksAndListsModels(t *testing.T) {
 		})}
 		completion, err := alice.Chat.Completions.New(t.Context(), params)
 		if err != nil || len(completion.Choices[0].Message.ToolCalls) != 1 {
-			t.Fatal(completion, err)
+			t.Fatalf("completion %+v, error %v; want one tool call", completion, err)
 		}
 		if call := completion.Choices[0].Message.ToolCalls[0].Function; call.Name != "weather" || !json.Valid([]byte(call.Arguments)) {
-			t.Errorf("got %+v", call)
+			t.Errorf("tool call %+v, want weather with arguments in JSON", call)
 		}
 	})
 	for name, format := range map[string]openai.ChatCompletionNewParamsResponseFormatUnion{
@@ -144,7 +144,7 @@ func TestGoSDK_CallsToolsSpeaksAndListsModels(t *testing.T) {
 			for _, choices := range [][]openai.ChatCompletionChoice{completion.Choices, streamed.Choices} {
 				var object map[string]string
 				if len(choices) != 1 || json.Unmarshal([]byte(choices[0].Message.Content), &object) != nil || object[name] == "" {
-					t.Errorf("got %+v", choices)
+					t.Errorf("choices %+v, want one with a JSON object that has the field %s", choices, name)
 				}
 			}
 		})
@@ -157,12 +157,12 @@ func TestGoSDK_CallsToolsSpeaksAndListsModels(t *testing.T) {
 		defer speech.Body.Close()
 		audio, err := io.ReadAll(speech.Body)
 		if err != nil || len(audio) == 0 {
-			t.Fatal(len(audio), err)
+			t.Fatalf("speech has %d bytes, error %v; want audio", len(audio), err)
 		}
 		text, err := alice.Audio.Transcriptions.New(t.Context(), openai.AudioTranscriptionNewParams{
 			Model: "whisper-v3-large-turbo", File: openai.File(strings.NewReader(string(audio)), "hello.wav", "audio/wav")})
 		if err != nil || text.Text == "" {
-			t.Error(text, err)
+			t.Errorf("transcription %+v, error %v; want a text", text, err)
 		}
 	})
 	t.Run("models", func(t *testing.T) {
@@ -172,11 +172,11 @@ func TestGoSDK_CallsToolsSpeaksAndListsModels(t *testing.T) {
 			n++
 			id := models.Current().ID
 			if model, err := alice.Models.Get(t.Context(), id); err != nil || model.ID != id {
-				t.Errorf("%s: %v", id, err)
+				t.Errorf("retrieving the listed model %s: %+v, error %v", id, model, err)
 			}
 		}
 		if models.Err() != nil || n == 0 {
-			t.Errorf("%d models, %v", n, models.Err())
+			t.Errorf("%d models are listed, error %v; want at least one", n, models.Err())
 		}
 	})
 	t.Run("after an abort the user is served", func(t *testing.T) {
@@ -205,7 +205,7 @@ func TestGoSDK_CallsToolsSpeaksAndListsModels(t *testing.T) {
 		for _, spelling := range []string{id, strings.TrimPrefix(id, "0x"), "0x" + strings.ToUpper(id[2:])} {
 			_, err := mallory.Chat.Completions.New(t.Context(), hello(chatModel), option.WithHeader("session_id", spelling))
 			if e, ok := errors.AsType[*openai.Error](err); !ok || e.StatusCode != http.StatusNotFound || e.Code != "session_not_found" {
-				t.Errorf("%s: %v", spelling, err)
+				t.Errorf("a chat on another user's session, spelled %s: error %v, want 404 session_not_found", spelling, err)
 			}
 		}
 	})

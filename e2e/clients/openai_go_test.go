@@ -35,7 +35,7 @@ func TestGoSDK_ChatsStreamsAndEmbedsWithoutASession(t *testing.T) {
 	}
 	session := first.Header.Get("X-Automation-Session")
 	if session == "" {
-		t.Error("the first answer took no session")
+		t.Error("the first answer has no header X-Automation-Session")
 	}
 
 	stream := alice.Chat.Completions.NewStreaming(t.Context(), hello("Llama 3.3 70B"), option.WithResponseInto(&second))
@@ -50,7 +50,7 @@ func TestGoSDK_ChatsStreamsAndEmbedsWithoutASession(t *testing.T) {
 		t.Errorf("the stream answered %+v", whole.ChatCompletion)
 	}
 	if again := second.Header.Get("X-Automation-Session"); again != session {
-		t.Errorf("the second answer took session %s; the first, %s, was free", again, session)
+		t.Errorf("the second chat was on session %s, want the first one's %s, which was idle", again, session)
 	}
 
 	vector, err := alice.Embeddings.New(t.Context(), openai.EmbeddingNewParams{
@@ -61,33 +61,33 @@ func TestGoSDK_ChatsStreamsAndEmbedsWithoutASession(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(vector.Data) != 2 || len(vector.Data[0].Embedding) == 0 {
-		t.Errorf("two texts gave %d vectors", len(vector.Data))
+		t.Errorf("%d embeddings for two texts, want 2 that are not empty", len(vector.Data))
 	}
 	s.Terminate(t)
 }
 
-func TestGoSDK_ShowsWhatIsWrong(t *testing.T) {
+func TestGoSDK_ReturnsClientErrorsWithDetails(t *testing.T) {
 	s := start(t, t.TempDir(), "AUTOMATION_MAX_OPENS_PER_HOUR=1")
 	alice := s.client("sk-alice")
 
-	t.Run("a model that does not exist, with those that do", func(t *testing.T) {
+	t.Run("an unknown model, with suggestions", func(t *testing.T) {
 		_, err := alice.Chat.Completions.New(t.Context(), hello("llama-3.3-70c"))
 		e, ok := errors.AsType[*openai.Error](err)
 		if !ok || e.StatusCode != http.StatusBadRequest || e.Code != "model_not_found" || e.Param != "model" {
-			t.Fatalf("got %#v", err)
+			t.Fatalf("the error is %v, want 400 model_not_found for the parameter model", err)
 		}
 		if !strings.Contains(e.Message, "llama-3.3-70b") || !strings.Contains(e.RawJSON(), `"suggestions":[`) {
 			t.Errorf("no suggestion in %s", e.RawJSON())
 		}
 	})
-	t.Run("a budget that is used up, and when to come back", func(t *testing.T) {
+	t.Run("an exhausted budget, with Retry-After", func(t *testing.T) {
 		if _, err := alice.Chat.Completions.New(t.Context(), hello("llama-3.3-70b")); err != nil {
 			t.Fatal(err)
 		}
 		_, err := alice.Chat.Completions.New(t.Context(), hello("gpt-oss-120b"))
 		e, ok := errors.AsType[*openai.Error](err)
 		if !ok || e.StatusCode != http.StatusTooManyRequests || e.Code != "session_budget_exceeded" {
-			t.Fatalf("got %#v", err)
+			t.Fatalf("the error is %v, want 429 session_budget_exceeded", err)
 		}
 		if e.Response.Header.Get("Retry-After") == "" {
 			t.Error("the answer has no Retry-After")
@@ -96,8 +96,8 @@ func TestGoSDK_ShowsWhatIsWrong(t *testing.T) {
 	s.Terminate(t)
 }
 
-// The node is the test's own here, so that it survives the gateway, as the
-// chain does.
+// The simulated node runs in the test's process, so that it survives the gateway, as
+// the chain does.
 func TestGateway_LosesNoPaidSessionWhenKilled(t *testing.T) {
 	restart := func(t *testing.T, dir string, node *proxyroutertest.Server) *server {
 		return start(t, dir, "PROXY_ROUTER_URL="+node.URL,
@@ -116,10 +116,10 @@ func TestGateway_LosesNoPaidSessionWhenKilled(t *testing.T) {
 		for stream.Next() {
 		}
 		if stream.Err() == nil {
-			t.Fatal("the stream ended well: the server was killed too late")
+			t.Fatal("the stream ended without an error: the server was killed too late")
 		}
 		second := restart(t, dir, node)
-		wantAllKnown(t, second, node)
+		waitAllIdle(t, second, node)
 		second.Terminate(t)
 	})
 	t.Run("in the middle of an open", func(t *testing.T) {
@@ -134,11 +134,11 @@ func TestGateway_LosesNoPaidSessionWhenKilled(t *testing.T) {
 		eventually(t, "the open has reached the node", func() bool { return node.Stats().OpenRequests == 1 })
 		first.Kill()
 		if err := <-failed; err == nil {
-			t.Fatal("the chat went well: the server was killed too late")
+			t.Fatal("the chat succeeded: the server was killed too late")
 		}
-		eventually(t, "the session is on the chain all the same", func() bool { return node.Stats().Opens == 1 })
+		eventually(t, "the session is on the chain", func() bool { return node.Stats().Opens == 1 })
 		second := restart(t, dir, node)
-		wantAllKnown(t, second, node)
+		waitAllIdle(t, second, node)
 		if opens := node.Stats().Opens; opens != 1 {
 			t.Errorf("the session was paid %d times", opens)
 		}
@@ -146,9 +146,9 @@ func TestGateway_LosesNoPaidSessionWhenKilled(t *testing.T) {
 	})
 }
 
-// wantAllKnown waits until a server lists every session that was paid as
-// Alice's and idle, and chats on one of them.
-func wantAllKnown(t *testing.T, s *server, node *proxyroutertest.Server) {
+// waitAllIdle waits until the server lists all paid sessions as Alice's and idle. Then
+// it checks that another chat uses one of them.
+func waitAllIdle(t *testing.T, s *server, node *proxyroutertest.Server) {
 	t.Helper()
 	var list string
 	defer func() { t.Logf("the server lists %s", list) }()
@@ -166,10 +166,11 @@ func wantAllKnown(t *testing.T, s *server, node *proxyroutertest.Server) {
 		t.Error(err)
 	}
 	if after := node.Stats(); after.Opens != opens || after.Overlaps != 0 || after.Unknown != 0 || after.EarlyCloses != 0 {
-		t.Errorf("%d opens before the last chat, then %+v", opens, after)
+		t.Errorf("after another chat the node has counted %+v; want still %d opens, and no overlap, unknown session or early close", after, opens)
 	}
 }
 
+// idleSessions returns the ids of Alice's idle sessions, and a text with all of them.
 func idleSessions(t *testing.T, s *server) (idle []string, list string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.URL+"/api/v1/automation/sessions", nil)

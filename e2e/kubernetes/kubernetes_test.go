@@ -1,5 +1,5 @@
-// Package kubernetes_test holds the manifests and the image against the types of
-// Kubernetes and of Prometheus' operator, and against what the programs do.
+// Package kubernetes_test compares the manifests and the image with the types of
+// Kubernetes and of the Prometheus Operator, and with the programs.
 package kubernetes_test
 
 import (
@@ -31,8 +31,8 @@ const base = "../../deploy/kubernetes"
 
 var update = flag.Bool("update", false, "write deploy/kubernetes/prometheusrule.yaml")
 
-// decode reads a manifest into the type that Kubernetes has for it. A field that
-// the type does not have is an error.
+// decode decodes a manifest into its Kubernetes type. It fails the test for a field
+// that the type does not have.
 func decode[T any](t *testing.T, name string) T {
 	t.Helper()
 	var v T
@@ -51,7 +51,7 @@ func read(t *testing.T, path string) []byte {
 	return text
 }
 
-// kustomization is what the base uses of kustomize's type.
+// kustomization has the fields of kustomize's type that the base uses.
 type kustomization struct {
 	APIVersion string   `json:"apiVersion"`
 	Kind       string   `json:"kind"`
@@ -71,7 +71,7 @@ type kustomization struct {
 	} `json:"configMapGenerator"`
 }
 
-func TestManifests_AreStrictlyOfKubernetesTypes(t *testing.T) {
+func TestManifests_DecodeIntoKubernetesTypes(t *testing.T) {
 	k := decode[kustomization](t, "kustomization.yaml")
 	deployment := decode[apps.Deployment](t, "deployment.yaml")
 	job := decode[batch.Job](t, "migrate.yaml")
@@ -98,24 +98,24 @@ func TestManifests_AreStrictlyOfKubernetesTypes(t *testing.T) {
 	}
 	for _, f := range files {
 		if name := filepath.Base(f); name != "kustomization.yaml" && !slices.Contains(k.Resources, name) {
-			t.Errorf("%s is not among the resources", name)
+			t.Errorf("kustomization.yaml does not list %s", name)
 		}
 	}
 	for _, labels := range []map[string]string{service.Spec.Selector, pdb.Spec.Selector.MatchLabels, deployment.Spec.Selector.MatchLabels} {
 		for name, value := range labels {
 			if deployment.Spec.Template.Labels[name] != value {
-				t.Errorf("a selector wants %s=%s, which the pods do not have", name, value)
+				t.Errorf("a selector requires the label %s=%s, which the pods do not have", name, value)
 			}
 		}
 	}
 	for name, value := range monitor.Spec.Selector.MatchLabels {
 		if service.Labels[name] != value {
-			t.Errorf("the monitor wants %s=%s, which the service does not have", name, value)
+			t.Errorf("the ServiceMonitor requires the label %s=%s, which the service does not have", name, value)
 		}
 	}
 }
 
-func TestConfiguration_IsThatOfTheModule(t *testing.T) {
+func TestConfiguration_IsValidForTheModule(t *testing.T) {
 	k := decode[kustomization](t, "kustomization.yaml")
 	env := map[string]string{}
 	for _, g := range k.ConfigMapGenerator {
@@ -139,13 +139,14 @@ func TestConfiguration_IsThatOfTheModule(t *testing.T) {
 		t.Fatal(err)
 	}
 	preStop := time.Duration(d.Containers[0].Lifecycle.PreStop.Sleep.Seconds) * time.Second
-	// The server's drain and then the module's, as examples/server has them.
+	// examples/server first drains its own requests, for a second longer than the
+	// module's time-out, and then the module.
 	sum := preStop + delay + cfg.DrainTimeout + time.Second + cfg.DrainTimeout
 	if grace := time.Duration(*d.TerminationGracePeriodSeconds) * time.Second; grace <= sum {
-		t.Errorf("the grace period is %v, and the end may take %v", grace, sum)
+		t.Errorf("terminationGracePeriodSeconds is %v, want more than %v, the longest shutdown", grace, sum)
 	}
 	if cfg.DefaultOptIn {
-		t.Error("the manifests switch automation on for everybody")
+		t.Error("AUTOMATION_DEFAULT_OPT_IN is true: the manifests switch automation on for users who did not choose it")
 	}
 }
 
@@ -155,27 +156,27 @@ func TestDeployment_TakesAReplicaOutOnlyWhenItCannotServe(t *testing.T) {
 	c := pod.Containers[0]
 	for name, p := range map[string]*core.Probe{"liveness": c.LivenessProbe, "startup": c.StartupProbe} {
 		if p.HTTPGet.Path != "/healthz/live" {
-			t.Errorf("the %s probe asks %s", name, p.HTTPGet.Path)
+			t.Errorf("the %s probe requests %s, want /healthz/live", name, p.HTTPGet.Path)
 		}
 	}
 	if c.ReadinessProbe.HTTPGet.Path != "/healthz/serving" {
-		t.Errorf("the readiness probe asks %s, which a database that is away fails", c.ReadinessProbe.HTTPGet.Path)
+		t.Errorf("the readiness probe requests %s, want /healthz/serving, which does not fail during an outage of the database", c.ReadinessProbe.HTTPGet.Path)
 	}
 	if d.Spec.Strategy.RollingUpdate.MaxUnavailable.IntValue() != 0 || *d.Spec.Replicas < 2 {
-		t.Error("an update leaves fewer replicas than there are")
+		t.Error("a rolling update may stop a replica before its successor is ready, or there are fewer than two replicas")
 	}
 	for name, p := range map[string]core.PodSpec{"deployment": pod, "job": decode[batch.Job](t, "migrate.yaml").Spec.Template.Spec} {
 		s := p.Containers[0].SecurityContext
 		if !*p.SecurityContext.RunAsNonRoot || *s.AllowPrivilegeEscalation || !*s.ReadOnlyRootFilesystem || len(s.Capabilities.Drop) != 1 {
-			t.Errorf("the %s may more than it needs", name)
+			t.Errorf("the %s's container has more privileges than it needs", name)
 		}
 	}
 	if refs := c.EnvFrom; len(refs) != 2 || refs[1].SecretRef == nil {
-		t.Error("the secrets are not references")
+		t.Error("the second source of the environment is not a reference to a Secret")
 	}
 }
 
-func TestPrometheusRule_IsTheRulesFile(t *testing.T) {
+func TestPrometheusRule_HasTheRulesOfTheFile(t *testing.T) {
 	rules := read(t, "../../deploy/prometheus/automation.rules.yml")
 	_, groups, _ := bytes.Cut(rules, []byte("\ngroups:\n"))
 	var text strings.Builder
@@ -194,30 +195,30 @@ func TestPrometheusRule_IsTheRulesFile(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff(text.String(), string(read(t, name))); diff != "" {
-		t.Errorf("go test ./kubernetes -update (in e2e)\n%s", diff)
+		t.Errorf("prometheusrule.yaml differs from automation.rules.yml; run go test ./kubernetes -run PrometheusRule -update in e2e (-want +got)\n%s", diff)
 	}
 }
 
-// build makes the programs as the Dockerfile does.
+// build builds the programs as the Dockerfile does.
 func build(t *testing.T, dir string) {
 	t.Helper()
 	text := string(read(t, "../../deploy/Dockerfile"))
 	builds := regexp.MustCompile(`CGO_ENABLED=0 go build .* -o /out/(\w+) (\./[\w/]+)`).FindAllStringSubmatch(text, -1)
 	if len(builds) != 2 || !strings.Contains(text, ":nonroot\n") || !strings.Contains(text, "\nUSER 65532:65532\n") {
-		t.Fatalf("deploy/Dockerfile builds %v", builds)
+		t.Fatalf("deploy/Dockerfile has the builds %v, want two, and the user nonroot", builds)
 	}
 	for _, b := range builds {
 		cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, b[1]), b[2])
 		cmd.Dir = "../.."
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
+			t.Fatalf("building %s: %v\n%s", b[2], err, out)
 		}
 	}
 }
 
-// What the image holds is all that the programs have here: a root folder with
-// themselves and the mapping, read-only for an ordinary user.
+// The programs run with only what the image has: a root folder with themselves and
+// the mapping, as an unprivileged user who may not write to it.
 func TestImage_ProgramsRunInAnEmptyRootAsAnOrdinaryUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root may change the root folder")
@@ -269,7 +270,7 @@ func TestImage_ProgramsRunInAnEmptyRootAsAnOrdinaryUser(t *testing.T) {
 	buf := make([]byte, 4096)
 	n, err := out.Read(buf)
 	if err != nil || !strings.Contains(string(buf[:n]), "http://127.0.0.1:") {
-		t.Errorf("the gateway says %q, error %v\n%s", buf[:n], err, logs.String())
+		t.Errorf("the gateway printed %q, error %v; want its address\n%s", buf[:n], err, logs.String())
 	}
 	if err := gateway.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

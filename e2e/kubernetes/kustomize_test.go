@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// What kubectl apply -k would send, rather than the files that it is made of.
+// This builds the base as kubectl apply -k does, and checks the result.
 func TestBase_BuildsIntoKubernetesTypes(t *testing.T) {
 	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), base)
 	if err != nil {
@@ -32,7 +32,7 @@ func TestBase_BuildsIntoKubernetesTypes(t *testing.T) {
 		}
 		kinds[r.GetKind()]++
 		if r.GetLabels()["app.kubernetes.io/part-of"] != "automation" {
-			t.Errorf("%s %s lacks the label that all share", r.GetKind(), r.GetName())
+			t.Errorf("%s %s does not have the common label app.kubernetes.io/part-of=automation", r.GetKind(), r.GetName())
 		}
 		var into any
 		var config core.ConfigMap
@@ -52,7 +52,7 @@ func TestBase_BuildsIntoKubernetesTypes(t *testing.T) {
 		case "monitoring.coreos.com/v1 PrometheusRule":
 			into = &monitoring.PrometheusRule{}
 		default:
-			t.Fatalf("the base has a %s %s", r.GetApiVersion(), r.GetKind())
+			t.Fatalf("the base has a %s %s, which this test does not know", r.GetApiVersion(), r.GetKind())
 		}
 		if err := yaml.UnmarshalStrict(text, into); err != nil {
 			t.Errorf("%s %s: %v\n%s", r.GetKind(), r.GetName(), err, text)
@@ -63,11 +63,11 @@ func TestBase_BuildsIntoKubernetesTypes(t *testing.T) {
 	}
 	want := map[string]int{"Deployment": 1, "Job": 1, "ConfigMap": 2, "Service": 1, "PodDisruptionBudget": 1, "ServiceMonitor": 1, "PrometheusRule": 1}
 	if diff := cmp.Diff(want, kinds); diff != "" {
-		t.Errorf("(-want +got)\n%s", diff)
+		t.Errorf("resources by kind (-want +got)\n%s", diff)
 	}
 
 	// A ConfigMap's name has a hash of its content, so that a change restarts the
-	// pods; what refers to it has to follow.
+	// pods. The pods have to refer to the names with the hashes.
 	referred := map[string]bool{}
 	for _, pod := range []core.PodSpec{deployment.Spec.Template.Spec, job.Spec.Template.Spec} {
 		for _, v := range pod.Volumes {
@@ -82,13 +82,13 @@ func TestBase_BuildsIntoKubernetesTypes(t *testing.T) {
 				}
 			}
 			if !strings.HasPrefix(c.Image, "registry.example.com/automation-gateway:v") {
-				t.Errorf("%s runs the image %s, which an overlay cannot set", c.Name, c.Image)
+				t.Errorf("the container %s has the image %s, want the image that kustomization.yaml sets", c.Name, c.Image)
 			}
 		}
 	}
 	for name, config := range configs {
 		if !referred[name] {
-			t.Errorf("nothing refers to the ConfigMap %s", name)
+			t.Errorf("no pod refers to the ConfigMap %s", name)
 		}
 		delete(referred, name)
 		if strings.HasPrefix(name, "automation-mapping-") && !strings.Contains(config.Data["model_mappings.json"], "{") {

@@ -1,5 +1,5 @@
-// Package migrations_test has other migration tools apply the module's
-// migrations, as automationctl writes them.
+// Package migrations_test applies the module's migrations, as automationctl exports
+// them, with other migration tools.
 package migrations_test
 
 import (
@@ -30,25 +30,26 @@ func export(t *testing.T, format string) string {
 	cmd := exec.CommandContext(t.Context(), "go", "run", "./cmd/automationctl", "migrate", "sql", "--format", format, "--dir", dir)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		t.Fatalf("automationctl migrate sql: %v\n%s", err, out)
 	}
 	return dir
 }
 
-// isMigrated fails unless the module finds its tables whole and recorded.
-func isMigrated(t *testing.T, pool *sqlx.DB) {
+// expectMigrated fails the test unless the module finds its tables complete and its
+// migrations recorded.
+func expectMigrated(t *testing.T, pool *sqlx.DB) {
 	t.Helper()
 	problems, err := schema.Verify(t.Context(), pool, "")
 	if err != nil || len(problems) > 0 {
-		t.Errorf("problems %v, error %v", problems, err)
+		t.Errorf("Verify after the tool's migrations: problems %v, error %v; want none", problems, err)
 	}
 	if applied, err := schema.Migrate(t.Context(), pool); err != nil || len(applied) > 0 {
-		t.Errorf("Migrate applied %v after the tool, error %v", applied, err)
+		t.Errorf("Migrate applied %v after the tool's migrations, error %v; want nothing to apply", applied, err)
 	}
 }
 
-// isEmpty fails unless the module finds nothing of its own.
-func isEmpty(t *testing.T, pool *sqlx.DB) {
+// expectEmpty fails the test unless all migrations are still to be applied.
+func expectEmpty(t *testing.T, pool *sqlx.DB) {
 	t.Helper()
 	plan, err := schema.MakePlan(t.Context(), pool)
 	if err != nil {
@@ -59,10 +60,10 @@ func isEmpty(t *testing.T, pool *sqlx.DB) {
 			return
 		}
 	}
-	t.Errorf("after the tool's way back the plan is %+v, want everything to be applied", plan)
+	t.Errorf("after the tool's down migrations the plan is %+v, want every migration to be applied", plan)
 }
 
-func TestGolangMigrate_AppliesAndTakesBack(t *testing.T) {
+func TestGolangMigrate_MigratesUpAndDown(t *testing.T) {
 	dir := export(t, "golang-migrate")
 	dsn := pgtest.Database(t)
 	pool := pgtest.Open(t, dsn)
@@ -79,26 +80,26 @@ func TestGolangMigrate_AppliesAndTakesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if a, b := m.Close(); a != nil || b != nil {
-			t.Error(a, b)
+		if sourceErr, databaseErr := m.Close(); sourceErr != nil || databaseErr != nil {
+			t.Errorf("closing golang-migrate: source %v, database %v", sourceErr, databaseErr)
 		}
 	})
 	for range 2 {
 		if err := m.Up(); err != nil {
 			t.Fatal(err)
 		}
-		isMigrated(t, pool)
+		expectMigrated(t, pool)
 		if err := m.Up(); !errors.Is(err, migrate.ErrNoChange) {
-			t.Errorf("up again: %v", err)
+			t.Errorf("a second Up returned %v, want ErrNoChange", err)
 		}
 		if err := m.Down(); err != nil {
 			t.Fatal(err)
 		}
-		isEmpty(t, pool)
+		expectEmpty(t, pool)
 	}
 }
 
-func TestGoose_AppliesAndTakesBack(t *testing.T) {
+func TestGoose_MigratesUpAndDown(t *testing.T) {
 	dir := export(t, "goose")
 	dsn := pgtest.Database(t)
 	pool := pgtest.Open(t, dsn)
@@ -110,10 +111,10 @@ func TestGoose_AppliesAndTakesBack(t *testing.T) {
 		if err := goose.UpContext(t.Context(), pool.DB, dir); err != nil {
 			t.Fatal(err)
 		}
-		isMigrated(t, pool)
+		expectMigrated(t, pool)
 		if err := goose.DownToContext(t.Context(), pool.DB, dir, 0); err != nil {
 			t.Fatal(err)
 		}
-		isEmpty(t, pool)
+		expectEmpty(t, pool)
 	}
 }

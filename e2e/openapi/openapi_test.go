@@ -1,7 +1,6 @@
-// Package openapi holds tests alone: the linters of OpenAPI documents that
-// others use, Spectral and Redocly, on the module's documents.
-//
-// `npm install --no-package-lock --ignore-scripts` here makes them run.
+// Package openapi_test checks the module's OpenAPI documents with two common linters,
+// Spectral and Redocly. The tests are skipped unless these are installed: run
+// `npm install --no-package-lock --ignore-scripts` in this folder.
 package openapi_test
 
 import (
@@ -52,16 +51,16 @@ func TestDocuments_HaveNoError(t *testing.T) {
 		t.Skip("run npm install --no-package-lock --ignore-scripts in e2e/openapi for these tests")
 	}
 	users, operators := write(t, "users.json", automation.OpenAPIDocument()), write(t, "operators.json", automation.AdminOpenAPIDocument())
-	wrong := write(t, "wrong.json", []byte(`{"openapi":"3.1.0","info":{"title":"Wrong","version":"1"},
+	invalid := write(t, "invalid.json", []byte(`{"openapi":"3.1.0","info":{"title":"Wrong","version":"1"},
 		"paths":{"/x":{"get":{"responses":{"200":{"$ref":"#/components/responses/Nowhere"}}}}}}`))
 	for _, linter := range []string{"spectral", "redocly"} {
 		t.Run(linter, func(t *testing.T) {
 			t.Parallel()
 			if out, err := lint(t, linter, users, operators); err != nil {
-				t.Errorf("%v\n%s", err, out)
+				t.Errorf("%s finds errors: %v\n%s", linter, err, out)
 			}
-			if out, err := lint(t, linter, wrong); err == nil {
-				t.Errorf("a wrong document passes:\n%s", out)
+			if out, err := lint(t, linter, invalid); err == nil {
+				t.Errorf("%s finds no error in an invalid document:\n%s", linter, out)
 			}
 		})
 	}

@@ -24,8 +24,8 @@ import (
 )
 
 const (
-	secret = "whsec_plJ3nmyCDGBKInavdOK15jsl9oTk3JxR7mZ0aWcVbYw="
-	other  = "whsec_AAAAnmyCDGBKInavdOK15jsl9oTk3JxR7mZ0aWcVbYw="
+	secret      = "whsec_plJ3nmyCDGBKInavdOK15jsl9oTk3JxR7mZ0aWcVbYw="
+	wrongSecret = "whsec_AAAAnmyCDGBKInavdOK15jsl9oTk3JxR7mZ0aWcVbYw="
 )
 
 type request struct {
@@ -33,7 +33,7 @@ type request struct {
 	body   []byte
 }
 
-// receive returns a webhook that a running controller has sent.
+// receive returns a webhook that a running controller sent.
 func receive(t *testing.T) request {
 	t.Helper()
 	db, err := sqlx.Open("sqlite", "file:"+filepath.Join(t.TempDir(), "a.db")+"?_txlock=immediate&_pragma=busy_timeout(5000)")
@@ -71,29 +71,29 @@ func receive(t *testing.T) request {
 			return r
 		case <-time.After(50 * time.Millisecond): // until the receiver is registered
 		case <-deadline:
-			t.Fatal("no webhook came")
+			t.Fatal("no webhook was received within two minutes")
 		}
 	}
 }
 
-func TestGo(t *testing.T) {
+func TestGoLibrary_AcceptsOnlyAuthenticWebhooks(t *testing.T) {
 	r := receive(t)
 	verifier, err := standardwebhooks.NewWebhook(secret)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := verifier.Verify(r.body, r.header); err != nil {
-		t.Errorf("%v: %v %s", err, r.header, r.body)
+		t.Errorf("the webhook was not accepted: %v\nheader %v\nbody %s", err, r.header, r.body)
 	}
 	if err := verifier.Verify(append([]byte(" "), r.body...), r.header); err == nil {
-		t.Error("another body is accepted")
+		t.Error("a webhook with a changed body was accepted")
 	}
-	if stranger, err := standardwebhooks.NewWebhook(other); err != nil || stranger.Verify(r.body, r.header) == nil {
-		t.Errorf("another secret is accepted, %v", err)
+	if wrong, err := standardwebhooks.NewWebhook(wrongSecret); err != nil || wrong.Verify(r.body, r.header) == nil {
+		t.Errorf("a webhook was accepted with a wrong secret, or the secret was invalid: %v", err)
 	}
 }
 
-func TestJavaScript(t *testing.T) {
+func TestJavaScriptLibrary_AcceptsOnlyAuthenticWebhooks(t *testing.T) {
 	if _, err := os.Stat("js/node_modules"); err != nil {
 		if os.Getenv("AUTOMATION_TEST_REQUIRE_NPM") != "" {
 			t.Fatal(err)
@@ -116,12 +116,12 @@ func TestJavaScript(t *testing.T) {
 		return string(out), err
 	}
 	if out, err := verify(secret, r.body); err != nil {
-		t.Errorf("%v: %s", err, out)
+		t.Errorf("the webhook was not accepted: %v\n%s", err, out)
 	}
 	if out, err := verify(secret, append([]byte(" "), r.body...)); err == nil || !strings.Contains(out, "No matching signature") {
-		t.Errorf("another body is accepted: %s", out)
+		t.Errorf("a webhook with a changed body: error %v, output %s; want No matching signature", err, out)
 	}
-	if out, err := verify(other, r.body); err == nil || !strings.Contains(out, "No matching signature") {
-		t.Errorf("another secret is accepted: %s", out)
+	if out, err := verify(wrongSecret, r.body); err == nil || !strings.Contains(out, "No matching signature") {
+		t.Errorf("a wrong secret: error %v, output %s; want No matching signature", err, out)
 	}
 }

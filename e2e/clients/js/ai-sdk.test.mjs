@@ -1,5 +1,5 @@
-// Vercel's AI SDK. It cannot list models: its users name them. Audio is in its
-// provider for OpenAI, not in the one for compatible gateways.
+// Vercel's AI SDK. It cannot list models: its users name them. Only its provider for
+// OpenAI supports audio, the provider for compatible gateways does not.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createOpenAI } from '@ai-sdk/openai'
@@ -16,7 +16,8 @@ import {
 const provider = (baseURL = base, options = {}) => createOpenAICompatible({ name: 'morpheus', baseURL, apiKey: key(), includeUsage: true, ...options })
 const ask = (prompt = 'Hello there', options = {}) => ({ model: provider()(chatModel), prompt, maxRetries: 0, ...options })
 
-// read returns a stream's text and the errors that are its parts.
+// read returns a stream's text, its errors, which are parts of it, and its reason to
+// finish.
 async function read(result) {
   let text = ''
   const errors = []
@@ -29,7 +30,7 @@ async function read(result) {
   return { text, errors, finish }
 }
 
-const quiet = { onError() {} } // else it prints
+const quiet = { onError() {} } // without it, the SDK prints errors
 
 test('text is generated and streamed', async () => {
   const { text, usage } = await generateText(ask())
@@ -48,13 +49,13 @@ test('tools are called and answered', async () => {
   assert.match(steps[1].text, /sunny/)
 })
 
-test('embeddings', async () => {
+test('embeddings are returned', async () => {
   const { embeddings } = await embedMany({ model: provider().textEmbeddingModel(embeddingModel), values: ['one', 'two'], maxRetries: 0 })
   assert.equal(embeddings.length, 2)
   assert.ok(embeddings[0].length > 0)
 })
 
-test('JSON mode and structured output, streamed or not', async () => {
+test('JSON mode and structured output work, streamed or not', async () => {
   const json = await generateText(ask('Hello there', { output: Output.json() }))
   assert.deepEqual(json.output, { you_said: 'Hello there' })
   const strict = provider(base, { supportsStructuredOutputs: true })
@@ -72,7 +73,7 @@ test('models are named in any spelling, and through a registry', async () => {
   }
 })
 
-test('speech and transcription', async () => {
+test('speech and transcription work', async () => {
   const openai = createOpenAI({ baseURL: base, apiKey: key() })
   const { audio } = await generateSpeech({ model: openai.speech(speechModel), text: 'Hello', voice: 'alloy', maxRetries: 0 })
   assert.ok(audio.uint8Array.length > 0)
@@ -80,7 +81,7 @@ test('speech and transcription', async () => {
   assert.match(text, new RegExp(`${audio.uint8Array.length} bytes`))
 })
 
-test('an abort ends a stream, and the user can go on', async () => {
+test('an abort ends a stream, and the next chat works', async () => {
   const model = provider()(chatModel)
   const controller = new AbortController()
   const result = streamText({ ...ask('word '.repeat(20)), model, abortSignal: controller.signal, ...quiet })
@@ -88,7 +89,7 @@ test('an abort ends a stream, and the user can go on', async () => {
   assert.match((await generateText({ ...ask(), model })).text, /Hello there/)
 })
 
-test('a stream ends though the node does not close', async () => {
+test('a stream ends although the node keeps the connection open', async () => {
   await withFault(linger, async () => {
     const { text, errors, finish } = await read(streamText(ask()))
     assert.deepEqual(errors, [])
@@ -102,7 +103,7 @@ for (const fault of brokenStreams) {
     await withFault(fault, async () => {
       const { text, errors } = await read(streamText(ask('Hello there', quiet)))
       assert.ok(errors.length > 0, `no error after ${JSON.stringify(text)}`)
-      assert.ok(text.length > 0, 'what came before is lost')
+      assert.ok(text.length > 0, 'the text before the error is lost')
     })
   })
 }
@@ -132,9 +133,9 @@ test("a link in a model's own error reaches the user", async () => {
   })
 })
 
-test('a route that the node lacks is not found, and the chat is there', async () => {
+test('a route that the node lacks is not found, and chats still work', async () => {
   const openai = createOpenAI({ baseURL: base, apiKey: key() })
-  const error = await failureOf(generateText({ ...ask(), model: openai(chatModel) })) // by default it asks for /responses
+  const error = await failureOf(generateText({ ...ask(), model: openai(chatModel) })) // the provider's default route is /responses
   assert.ok(APICallError.isInstance(error), String(error))
   assert.equal(error.statusCode, 404)
   assert.equal(error.data.error.code, 'unknown_url')
@@ -142,7 +143,7 @@ test('a route that the node lacks is not found, and the chat is there', async ()
   assert.match((await generateText({ ...ask(), model: openai.chat(chatModel) })).text, /Hello there/)
 })
 
-test('a budget that is used up says when to come back', async () => {
+test('the error of an exhausted budget has Retry-After', async () => {
   const models = provider(limited)
   await generateText({ ...ask(), model: models(chatModel) })
   const error = await failureOf(generateText({ ...ask(), model: models('gpt-oss-120b') }))

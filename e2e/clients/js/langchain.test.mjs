@@ -1,5 +1,5 @@
-// LangChain. It has nothing of its own for audio and for the list of models: it
-// exports OpenAI's SDK, which openai.test.mjs uses.
+// LangChain. For audio and the list of models it exports OpenAI's SDK, which
+// openai.test.mjs tests.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { tool } from '@langchain/core/tools'
@@ -17,13 +17,13 @@ async function read(model) {
   return text
 }
 
-test('chats and streams', async () => {
+test('chats and streams are answered', async () => {
   const model = chat()
   assert.match((await model.invoke('Hello there')).content, /Hello there/)
   assert.match(await read(model), /Hello there/)
 })
 
-test('tools and structured output', async () => {
+test('tools and structured output work', async () => {
   const city = z.object({ city: z.string() })
   const weather = tool(async () => 'sunny', { name: 'weather', description: 'The weather', schema: city })
   const answer = await chat().bindTools([weather]).invoke('What is the weather?')
@@ -34,7 +34,7 @@ test('tools and structured output', async () => {
   assert.deepEqual(await json.invoke('Hello there'), { you_said: 'Hello there' })
 })
 
-test('audio and the list of models are for the SDK that it exports', () => assert.equal(OpenAIClient, OpenAI))
+test('the exported client for audio and models is the OpenAI SDK', () => assert.equal(OpenAIClient, OpenAI))
 
 test('models are named in any spelling', async () => {
   for (const model of ['meta-llama/Llama-3.3-70B-Instruct', 'llama-3.3-70b:web']) {
@@ -42,13 +42,13 @@ test('models are named in any spelling', async () => {
   }
 })
 
-test('embeddings', async () => {
+test('embeddings are returned', async () => {
   const embeddings = new OpenAIEmbeddings({ model: embeddingModel, apiKey: key(), maxRetries: 0, configuration: { baseURL: base } })
   assert.ok((await embeddings.embedQuery('one')).length > 0)
   assert.equal((await embeddings.embedDocuments(['one', 'two'])).length, 2)
 })
 
-test('an abort ends a chat, and the user can go on', async () => {
+test('an abort ends a chat, and the next chat works', async () => {
   const model = chat()
   const controller = new AbortController()
   const stream = await model.stream('word '.repeat(20), { signal: controller.signal })
@@ -58,7 +58,7 @@ test('an abort ends a chat, and the user can go on', async () => {
   assert.match((await model.invoke('Hello there')).content, /Hello there/)
 })
 
-test('a stream ends though the node does not close', async () => {
+test('a stream ends although the node keeps the connection open', async () => {
   await withFault(linger, async () => assert.match(await read(chat()), /Hello there/))
 })
 
@@ -89,8 +89,8 @@ test('errors have their status, code and message', async () => {
   assert.match(error.message, /llama-3\.3-70b/)
   error = await failureOf(chat({ apiKey: 'nobody' }).invoke('Hello there'))
   assert.equal(error.status, 401)
-  const model = key()
-  await chat({ apiKey: model }, limited).invoke('Hello there')
-  error = await failureOf(chat({ apiKey: model, model: 'gpt-oss-120b' }, limited).invoke('Hello there'))
+  const apiKey = key()
+  await chat({ apiKey }, limited).invoke('Hello there')
+  error = await failureOf(chat({ apiKey, model: 'gpt-oss-120b' }, limited).invoke('Hello there'))
   assert.equal(error.status, 429)
 })

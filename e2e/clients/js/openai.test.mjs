@@ -13,7 +13,7 @@ const weather = {
   function: { name: 'weather', parameters: { type: 'object', properties: { city: { type: 'string' } }, required: ['city'] } },
 }
 
-// read returns a stream's text and what it failed with.
+// read returns a stream's text, and its error or its reason to finish.
 async function read(stream) {
   let text = ''
   let finish
@@ -28,7 +28,7 @@ async function read(stream) {
   return { text, finish }
 }
 
-test('chats need no session, and reuse theirs', async () => {
+test('chats bring no session, and reuse the one that was opened', async () => {
   const openai = client()
   const { data, response } = await openai.chat.completions.create(hello).withResponse()
   assert.match(data.choices[0].message.content, /Hello there/)
@@ -41,11 +41,11 @@ test('chats need no session, and reuse theirs', async () => {
     assert.equal(error, undefined)
     assert.match(text, /Hello there/)
     assert.equal(finish, 'stop')
-    assert.equal(stream.response.headers.get('x-automation-session'), session, 'the session was not free after [DONE]')
+    assert.equal(stream.response.headers.get('x-automation-session'), session, 'the session was not reused after [DONE]')
   }
 })
 
-test('streams give their usage', async () => {
+test('streams report their usage', async () => {
   const stream = await client().chat.completions.create({ ...hello, stream: true, stream_options: { include_usage: true } })
   let usage
   for await (const chunk of stream) usage = chunk.usage ?? usage
@@ -86,7 +86,7 @@ test('embeddings come as numbers', async () => {
   assert.ok(data[0].embedding.length > 0 && data[0].embedding.every(Number.isFinite))
 })
 
-test('speech and transcription', async () => {
+test('speech and transcription work', async () => {
   const openai = client()
   const speech = await openai.audio.speech.create({ model: speechModel, voice: 'alloy', input: 'Hello' })
   const audio = await speech.arrayBuffer()
@@ -109,7 +109,7 @@ test('models are listed and retrieved', async () => {
   assert.ok(error instanceof OpenAI.NotFoundError && error.code === 'model_not_found', String(error))
 })
 
-test('five models can be tried in a minute, and the first is still there', async () => {
+test('five models can be tried in a row, and the session of the first is kept', async () => {
   const openai = client()
   const chat = async (model) => {
     const { data, response } = await openai.chat.completions.create({ ...hello, model }).withResponse()
@@ -119,19 +119,19 @@ test('five models can be tried in a minute, and the first is still there', async
   const sessions = []
   for (const model of [chatModel, 'llama-3.2-3b', 'qwen3-235b', 'glm-4.7', 'gpt-oss-120b']) sessions.push(await chat(model))
   assert.equal(new Set(sessions).size, 5)
-  let first // is free soon after its answer
+  let first // becomes idle soon after its answer
   do first = (await openai.get('/automation/sessions')).sessions.find(({ id }) => id === sessions[0])
   while (first?.state === 'in_use')
-  assert.equal(first?.state, 'idle', 'the first session had to go')
+  assert.equal(first?.state, 'idle', 'the first session is not idle')
   assert.equal(await chat(chatModel), sessions[0], 'the first session is not reused')
 })
 
-test('an abort ends a stream, and the user can go on', async () => {
+test('an abort ends a stream, and the next chat works', async () => {
   const openai = client()
   const long = { model: chatModel, stream: true, messages: [{ role: 'user', content: 'word '.repeat(20) }] }
   for (let i = 0; i < 3; i++) {
     const stream = await openai.chat.completions.create(long)
-    for await (const _ of stream) break // leaves, which aborts the request
+    for await (const _ of stream) break // aborts the request
     const controller = new AbortController()
     const pending = openai.chat.completions.create(long, { signal: controller.signal })
     controller.abort()
@@ -140,7 +140,7 @@ test('an abort ends a stream, and the user can go on', async () => {
   assert.match((await openai.chat.completions.create(hello)).choices[0].message.content, /Hello there/)
 })
 
-test('[DONE] does not wait until the node closes', async () => {
+test('a stream ends with [DONE] although the node keeps the connection open', async () => {
   await withFault(linger, async () => {
     const { text, finish, error } = await read(await client().chat.completions.create({ ...hello, stream: true }))
     assert.equal(error, undefined)
@@ -155,7 +155,7 @@ for (const fault of brokenStreams) {
       const { text, error } = await read(await client().chat.completions.create({ ...hello, stream: true }))
       assert.ok(error instanceof OpenAI.APIError, `got ${error} after ${JSON.stringify(text)}`)
       assert.ok(error.message.length > 0)
-      assert.ok(text.length > 0, 'what came before is lost')
+      assert.ok(text.length > 0, 'the text before the error is lost')
     })
   })
 }
@@ -169,7 +169,7 @@ test('an empty answer is an error', async () => {
   })
 })
 
-test('an answer that breaks off is an error', async () => {
+test('a truncated answer is an error', async () => {
   await withFault('chat-cut', async () => {
     const error = await failureOf(client().chat.completions.create(hello))
     assert.ok(error instanceof OpenAI.APIError, String(error))
@@ -202,7 +202,7 @@ test("a link in a model's own error reaches the user", async () => {
   })
 })
 
-test('a route that the node lacks is not found, however often it is asked for', async () => {
+test('a route that the node lacks is not found, also the second time', async () => {
   const openai = client()
   for (let i = 0; i < 2; i++) {
     const error = await failureOf(openai.responses.create({ model: chatModel, input: 'Hello there' }))
@@ -221,7 +221,7 @@ test('failures of the provider are 5xx', async () => {
   }
 })
 
-test("the node's refusal of the gateway's credentials is not the user's", async () => {
+test("a node that refuses the gateway's credentials is a server error for the user", async () => {
   const openai = client()
   await openai.chat.completions.create(hello)
   await withFault('credentials-refused', async () => {
@@ -231,7 +231,7 @@ test("the node's refusal of the gateway's credentials is not the user's", async 
   })
 })
 
-test('a session that the provider says has expired is replaced unseen', async () => {
+test('a session that the provider reports as expired is replaced without an error', async () => {
   const openai = client()
   await openai.chat.completions.create(hello)
   await withFault({ name: 'chat-expired', times: 1 }, async () => {
@@ -239,7 +239,7 @@ test('a session that the provider says has expired is replaced unseen', async ()
   })
 })
 
-test("mistakes are the client's", async () => {
+test('mistakes of the client have their own status and code', async () => {
   const openai = client()
   let error = await failureOf(openai.chat.completions.create({ ...hello, model: 'llama-3.3-70c' }))
   assert.ok(error instanceof OpenAI.BadRequestError && error.code === 'model_not_found' && error.param === 'model', String(error))
@@ -256,7 +256,7 @@ test("mistakes are the client's", async () => {
   assert.ok(error.status === 405 && error.error.message, String(error))
 })
 
-test("a session is its user's alone", async () => {
+test('a session serves only its own user', async () => {
   const { response } = await client().chat.completions.create(hello).withResponse()
   const session = response.headers.get('x-automation-session')
   for (const id of [session, session.slice(2), session.toUpperCase().replace('0X', '0x')]) {
@@ -265,10 +265,10 @@ test("a session is its user's alone", async () => {
   }
 })
 
-test('a budget that is used up says when to come back, and the SDK does not wait in silence', async () => {
+test('the error of an exhausted budget has Retry-After, and the SDK does not retry', async () => {
   const openai = client({ baseURL: limited, maxRetries: 2 })
   await openai.chat.completions.create(hello)
-  const error = await failureOf(openai.chat.completions.create({ ...hello, model: 'gpt-oss-120b' })) // times out if it is retried
+  const error = await failureOf(openai.chat.completions.create({ ...hello, model: 'gpt-oss-120b' })) // a retry would wait until the test times out
   assert.ok(error instanceof OpenAI.RateLimitError && error.code === 'session_budget_exceeded', String(error))
   assert.ok(Number(error.headers.get('retry-after')) > 60)
   assert.equal(error.headers.get('x-should-retry'), 'false')

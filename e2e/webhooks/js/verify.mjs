@@ -1,4 +1,4 @@
-// Reads {secret, headers, body} from standard input, and ends with 0 where the
+// Reads {secret, headers, body} from standard input. The exit status is 0 if the
 // official library accepts the webhook.
 import { Webhook } from "standardwebhooks";
 
