@@ -295,7 +295,7 @@ func TestRunbook(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	const byHand, byItself, before = "By hand", "By itself", "Back to before the migration"
+	const byHand, before = "By hand", "Back to before the migration"
 	t.Run("by hand", func(t *testing.T) {
 		t.Parallel()
 		r := startOperation(t, bin)

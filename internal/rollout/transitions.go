@@ -14,7 +14,7 @@ const (
 	StateRunning    State = "running"     // it advances through its stages
 	StatePaused     State = "paused"      // it stays in its stage, see Status.Reason
 	StateCompleted  State = "completed"   // it has passed its last stage; the flag is left as it is
-	StateRolledBack State = "rolled_back" // it has switched the flag off by itself
+	StateRolledBack State = "rolled_back" // it has switched the flag off automatically
 	StateAborted    State = "aborted"     // an operator has ended it
 )
 

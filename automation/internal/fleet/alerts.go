@@ -73,7 +73,7 @@ var rules = []struct {
 		if n := opened + failed; n < 20 || float64(opened) >= .95*float64(n) {
 			return ""
 		}
-		return fmt.Sprintf("%d of the %d sessions asked for in half an hour were not opened.", failed, opened+failed)
+		return fmt.Sprintf("%d of the %d sessions requested in half an hour were not opened.", failed, opened+failed)
 	}},
 	{"AutomationFlagsStale", critical, func(f Inputs) string {
 		return replicasText(f.Replicas, func(r replica.Replica) bool { return r.FlagAge > time.Minute || r.Problems["flags"] == "never read" },
