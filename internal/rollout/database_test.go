@@ -434,7 +434,8 @@ func TestTick_CountsAUsersFailuresOnceAMinute(t *testing.T) {
 			for _, c := range controllers {
 				for range 5 {
 					for user := range users {
-						c.Recorder(flag).Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: rollout.OutcomeFailure, UserID: fmt.Sprint(user)})
+						c.Recorder(flag).Record(rollout.Sample{Arm: rollout.ArmExposed, Outcome: rollout.OutcomeFailure, UserID: fmt.Sprint(user),
+							Latency: 2 * time.Second, DatabaseTime: time.Second})
 					}
 				}
 			}
@@ -459,6 +460,11 @@ func TestTick_CountsAUsersFailuresOnceAMinute(t *testing.T) {
 		}
 		if n := passMinute(5); n < 4 || n > 8 {
 			t.Errorf("the failures of four other users count %d times, want 4 to 8", n)
+		}
+		e := h.status().Evidence.Exposed
+		if e.Latency() != 2*time.Second || e.DatabaseTime() != time.Second || e.DatabaseSlow != e.Outcomes {
+			t.Errorf("requests of 2 s with 1 s in the database have a mean of %v and %v, and %d of %d are slow in the database; want 2 s and 1 s, and all",
+				e.Latency(), e.DatabaseTime(), e.DatabaseSlow, e.Outcomes)
 		}
 		h.sql(`UPDATE automation_rollout_failures SET minute = '2020-01-01 00:00:00.000' WHERE minute = (SELECT min(minute) FROM automation_rollout_failures)`)
 		now = now.Add(time.Minute)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
@@ -33,7 +34,7 @@ func (c *Controller) beginMinute(ctx context.Context) error {
 type batch struct {
 	run     *runCounters
 	counts  [arms]Counts
-	pending map[userFailure]struct{}
+	pending map[userFailure]timing
 }
 
 // takeBatch takes what a recorder has counted, which is nothing for a nil one. The
@@ -71,28 +72,49 @@ func (b batch) write(tx *sqldb.Tx, name, instanceID string) error {
 // writeFailures writes the failing users, and adds those that count to the
 // process's counts. Writing a user again in the same minute adds nothing.
 func (b batch) writeFailures(tx *sqldb.Tx, name, instanceID string) error {
-	var added [failureKinds]int64
+	var n Counts
 	for kind := range failureKinds {
-		var users []string
-		for f := range b.pending {
+		timings := map[string]timing{} // by the user's hash
+		for f, t := range b.pending {
 			if f.kind == kind {
-				users = append(users, f.hash())
+				timings[f.hash()] = t
 			}
 		}
-		if users == nil {
+		if len(timings) == 0 {
 			continue
 		}
-		slices.Sort(users) // in one order, so that replicas cannot deadlock
-		var err error
-		if added[kind], err = insertFailures(tx, name, b.run.id, kind, users); err != nil {
+		users := slices.Sorted(maps.Keys(timings)) // in one order, so that replicas cannot deadlock
+		counted, err := insertFailures(tx, name, b.run.id, kind, users)
+		if err != nil {
 			return err
 		}
+		for _, user := range counted {
+			n.addFailure(kind, timings[user])
+		}
 	}
-	n := Counts{Failures: added[kindFailure] + added[kindProvider], ProviderFailures: added[kindProvider], Slow: added[kindSlow]}
-	if n.Outcomes = n.Failures + n.Slow; n.Outcomes == 0 {
+	if n.Outcomes == 0 {
 		return nil
 	}
 	return writeCounts(tx, name, instanceID+failuresSuffix, b.run.stageRun, ArmExposed, n, true)
+}
+
+// addFailure adds an outcome that failed or was slow.
+func (c *Counts) addFailure(kind failureKind, t timing) {
+	c.Outcomes++
+	switch kind {
+	case kindProvider:
+		c.ProviderFailures++
+		c.Failures++
+	case kindFailure:
+		c.Failures++
+	case kindSlow:
+		c.Slow++
+	}
+	c.LatencyUS += t.latencyUS
+	c.DatabaseUS += t.databaseUS
+	if t.databaseSlow {
+		c.DatabaseSlow++
+	}
 }
 
 // done records that the database has the batch.
@@ -141,21 +163,21 @@ const (
 )
 
 // insertFailures records that requests of these users failed in this minute. It
-// returns how many of the users count: those whom no replica has recorded in this
-// minute before, and who are below failuresPerHour.
-func insertFailures(tx *sqldb.Tx, name string, run int64, kind failureKind, users []string) (int64, error) {
+// returns the users who count: those whom no replica has recorded in this minute
+// before, and who are below failuresPerHour.
+func insertFailures(tx *sqldb.Tx, name string, run int64, kind failureKind, users []string) (counted []string, _ error) {
 	var now sqldb.Time
 	if err := tx.Get(&now, `SELECT {now}`); err != nil {
-		return 0, err
+		return nil, err
 	}
 	list, err := json.Marshal(users)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	return tx.Exec(`WITH u (user_hash) AS {each $5}
+	return counted, tx.Select(&counted, `WITH u (user_hash) AS {each $5}
 		INSERT INTO automation_rollout_failures (rollout, stage_run, kind, user_hash, minute)
 		SELECT CAST($1 AS text), CAST($2 AS bigint), CAST($3 AS text), u.user_hash, {unix $4} FROM u
 		WHERE (SELECT count(*) FROM automation_rollout_failures AS f
 			WHERE f.rollout = $1 AND f.stage_run = $2 AND f.kind = $3 AND f.user_hash = u.user_hash AND f.minute > {in -3600}) < CAST($6 AS bigint)
-		ON CONFLICT DO NOTHING`, name, run, kind.String(), now.Unix()/60*60, string(list), failuresPerHour)
+		ON CONFLICT DO NOTHING RETURNING user_hash`, name, run, kind.String(), now.Unix()/60*60, string(list), failuresPerHour)
 }

@@ -36,7 +36,7 @@ type runCounters struct {
 	flushed           [arms]Counts // what is in the database; used by the controller alone
 
 	mu      sync.Mutex
-	pending map[userFailure]struct{} // not flushed yet
+	pending map[userFailure]timing // not flushed yet
 }
 
 // userFailure says that a user of the exposed arm had a failed or slow request. The
@@ -44,6 +44,12 @@ type runCounters struct {
 type userFailure struct {
 	kind failureKind
 	user [8]byte // a hash that differs from one stage run to the next
+}
+
+// timing is what a request adds to the times in Counts.
+type timing struct {
+	latencyUS, databaseUS int64
+	databaseSlow          bool
 }
 
 // failureKind is the column kind of automation_rollout_failures.
@@ -108,15 +114,6 @@ func (r *Recorder) Record(s Sample) {
 		c.shared.Add(1)
 		return
 	}
-	if s.Latency > 0 {
-		c.latency.Add(s.Latency.Microseconds())
-	}
-	if s.DatabaseTime > 0 {
-		c.db.Add(s.DatabaseTime.Microseconds())
-		if run.database > 0 && s.DatabaseTime > run.database {
-			c.dbSlow.Add(1)
-		}
-	}
 	kind := noFailure
 	switch {
 	case s.Outcome == OutcomeFailure:
@@ -126,11 +123,17 @@ func (r *Recorder) Record(s Sample) {
 	case run.latency > 0 && s.Latency > run.latency:
 		kind = kindSlow
 	}
+	t := timing{max(s.Latency, 0).Microseconds(), max(s.DatabaseTime, 0).Microseconds(), run.database > 0 && s.DatabaseTime > run.database}
 	if s.Arm == ArmExposed && kind != noFailure {
-		run.addPending(kind, s.UserID)
+		run.addPending(kind, s.UserID, t)
 		return
 	}
 	c.outcomes.Add(1) // first, see counts
+	c.latency.Add(t.latencyUS)
+	c.db.Add(t.databaseUS)
+	if t.databaseSlow {
+		c.dbSlow.Add(1)
+	}
 	switch kind {
 	case kindFailure:
 		c.failures.Add(1)
@@ -144,7 +147,8 @@ func (r *Recorder) Record(s Sample) {
 }
 
 // addPending adds a failing user, under a hash, to those that the next flush writes.
-func (r *runCounters) addPending(kind failureKind, user string) {
+// It ignores a user who is pending already.
+func (r *runCounters) addPending(kind failureKind, user string, t timing) {
 	hash := sha256.New()
 	_, _ = hash.Write([]byte(r.name))
 	_, _ = hash.Write(binary.BigEndian.AppendUint64([]byte{0}, uint64(r.id))) //nolint:gosec // a stage run is numbered from 1
@@ -154,15 +158,15 @@ func (r *runCounters) addPending(kind failureKind, user string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.pending == nil {
-		r.pending = map[userFailure]struct{}{}
+		r.pending = map[userFailure]timing{}
 	}
-	if len(r.pending) < maxPending {
-		r.pending[f] = struct{}{}
+	if _, ok := r.pending[f]; !ok && len(r.pending) < maxPending {
+		r.pending[f] = t
 	}
 }
 
 // takePending removes the failing users that the next flush writes, and returns them.
-func (r *runCounters) takePending() map[userFailure]struct{} {
+func (r *runCounters) takePending() map[userFailure]timing {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	taken := r.pending
@@ -171,11 +175,13 @@ func (r *runCounters) takePending() map[userFailure]struct{} {
 }
 
 // restorePending adds failing users again that a flush could not write.
-func (r *runCounters) restorePending(taken map[userFailure]struct{}) {
+func (r *runCounters) restorePending(taken map[userFailure]timing) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for f := range r.pending {
-		taken[f] = struct{}{}
+	for f, t := range r.pending {
+		if _, ok := taken[f]; !ok {
+			taken[f] = t
+		}
 	}
 	if len(taken) > 0 {
 		r.pending = taken

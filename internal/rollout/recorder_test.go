@@ -75,7 +75,7 @@ func TestRecord_CountsByArmAndOutcome(t *testing.T) {
 		r.Record(Sample{request.arm, request.outcome, strconv.Itoa(i), request.latency, request.db})
 	}
 	run := r.run.Load()
-	want := Counts{Outcomes: 2, DatabaseSlow: 1, LatencyUS: 3_000_000, DatabaseUS: 21_000, SharedFailures: 1, Ignored: 1}
+	want := Counts{Outcomes: 2, LatencyUS: 1_000_000, DatabaseUS: 10_000, SharedFailures: 1, Ignored: 1}
 	if diff := cmp.Diff(want, run.arms[ArmExposed].counts()); diff != "" {
 		t.Errorf("the exposed arm (-want +got):\n%s", diff)
 	}
@@ -83,11 +83,11 @@ func TestRecord_CountsByArmAndOutcome(t *testing.T) {
 	if diff := cmp.Diff(want, run.arms[ArmControl].counts()); diff != "" {
 		t.Errorf("the control arm (-want +got):\n%s", diff)
 	}
-	kinds := map[failureKind]int{}
-	for f := range run.pending {
-		kinds[f.kind]++
+	kinds := map[failureKind]timing{}
+	for f, t := range run.pending {
+		kinds[f.kind] = t
 	}
-	if diff := cmp.Diff(map[failureKind]int{kindFailure: 1, kindProvider: 1, kindSlow: 1}, kinds); diff != "" {
+	if diff := cmp.Diff(map[failureKind]timing{kindFailure: {latencyUS: 1_000_000}, kindProvider: {}, kindSlow: {1_000_000, 11_000, true}}, kinds, cmp.AllowUnexported(timing{})); diff != "" {
 		t.Errorf("the failing users that a flush writes (-want +got):\n%s", diff)
 	}
 	t.Run("the same stage run continues", func(t *testing.T) {
@@ -140,13 +140,13 @@ func TestRecord_BoundsPendingUsers(t *testing.T) {
 	r.observe(&stageRun{id: 1}, Plan{})
 	run := r.run.Load()
 	for i := range maxPending + 1000 {
-		run.addPending(kindFailure, strconv.Itoa(i))
+		run.addPending(kindFailure, strconv.Itoa(i), timing{})
 	}
 	taken := run.takePending()
 	if len(taken) != maxPending || run.pending != nil {
 		t.Errorf("%d users were taken and %d are left, want %d and none", len(taken), len(run.pending), maxPending)
 	}
-	run.addPending(kindFailure, "late")
+	run.addPending(kindFailure, "late", timing{})
 	run.restorePending(taken)
 	if len(run.pending) != maxPending+1 {
 		t.Errorf("%d users are pending again, want %d", len(run.pending), maxPending+1)
