@@ -193,7 +193,8 @@ func (m *Manager) openExclusively(ctx context.Context, r reserveRequest, in inte
 		return found[i].ID, nil
 	}
 	id, err := m.call(ctx, req)
-	if errors.Is(err, ErrUnavailable) {
+	if err != nil && !errors.Is(err, ErrWalletCollision) {
+		// Certain for this call only: the first call's transaction may be pending.
 		return "", fmt.Errorf("after a collision: %s", err) //nolint:errorlint // as above
 	}
 	return id, err

@@ -56,6 +56,33 @@ func TestOpen_AdoptsASessionThatACollidedCallOpened(t *testing.T) {
 	})
 }
 
+// A refusal says nothing about the call before it, whose transaction may still be pending.
+func TestOpen_AdoptsTheSessionOfACollidedCallWhoseRetryWasRefused(t *testing.T) {
+	for name, refusal := range map[string]error{"refused": session.ErrNotOpened, "away": session.ErrUnavailable} {
+		t.Run(name, func(t *testing.T) {
+			onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
+				p := &fakeNode{}
+				p.onOpen = func(n int) error {
+					if n == 1 {
+						return session.ErrWalletCollision
+					}
+					p.add(session.ChainSession{ID: "0xmined", ModelID: modelA, Provider: "0xp", OpenedAt: time.Now(), EndsAt: time.Now().Add(p.opens[0].Duration)})
+					return refusal
+				}
+				m, _ := startManager(t, db, p, testOptions())
+				c, err := m.Acquire(t.Context(), requestFor("alice"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if c.SessionID() != "0xmined" || p.openCalls() != 2 {
+					t.Errorf("got session %s after %d opens, want 0xmined after 2", c.SessionID(), p.openCalls())
+				}
+				c.Release()
+			})
+		})
+	}
+}
+
 func TestMaintain_PausesClosesAfterACollision(t *testing.T) {
 	onBothDatabases(t, func(t *testing.T, db *sqlx.DB) {
 		p := &fakeNode{onClose: func(string) error { return session.ErrWalletCollision }}
