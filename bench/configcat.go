@@ -13,20 +13,20 @@ func openConfigCat() (*opened, error) {
 	type object = map[string]any
 	no, yes := object{"b": false}, object{"b": true}
 	half := []object{{"p": 50, "v": yes}, {"p": 50, "v": no}}
-	flag := func(more object) object {
+	flag := func(fields object) object {
 		f := object{"t": 0, "v": no}
-		for key, value := range more {
+		for key, value := range fields {
 			f[key] = value
 		}
 		return f
 	}
-	among := object{
+	inList := object{
 		"c": []object{{"u": object{"a": "Identifier", "c": configcat.OpOneOf, "l": list()}}},
 		"s": object{"v": yes},
 	}
 	text, err := json.Marshal(object{"p": object{"s": "salt"}, "f": object{
 		rollout:  flag(object{"p": half}),
-		listed:   flag(object{"r": []object{among}, "p": half}),
+		listed:   flag(object{"r": []object{inList}, "p": half}),
 		disabled: flag(nil), // ConfigCat has no switch: a flag without rules is off
 	}})
 	if err != nil {

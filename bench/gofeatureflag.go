@@ -21,10 +21,10 @@ func openGoFeatureFlag() (*opened, error) {
 	if err != nil {
 		return nil, err
 	}
-	flag := func(more object) object {
-		more["variations"] = object{"yes": true, "no": false}
-		more["defaultRule"] = half
-		return more
+	flag := func(fields object) object {
+		fields["variations"] = object{"yes": true, "no": false}
+		fields["defaultRule"] = half
+		return fields
 	}
 	text, err := json.Marshal(object{
 		rollout:  flag(object{}),

@@ -11,10 +11,10 @@ import (
 func openGrowthBook() (*opened, error) {
 	type object = map[string]any
 	half := object{"force": true, "coverage": 0.5, "hashAttribute": "id", "seed": rollout, "hashVersion": 2}
-	among := object{"force": true, "condition": object{"id": object{"$in": list()}}}
+	inList := object{"force": true, "condition": object{"id": object{"$in": list()}}}
 	features, err := json.Marshal(object{
 		rollout:  object{"defaultValue": false, "rules": []object{half}},
-		listed:   object{"defaultValue": false, "rules": []object{among, half}},
+		listed:   object{"defaultValue": false, "rules": []object{inList, half}},
 		disabled: object{"defaultValue": false},
 	})
 	if err != nil {

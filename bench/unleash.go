@@ -21,13 +21,13 @@ func (a fixedAnswer) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func openUnleash() (*opened, error) {
 	half := api.Strategy{Name: "flexibleRollout", Parameters: api.ParameterMap{"rollout": "50", "stickiness": "userId", "groupId": rollout}}
-	among := api.Strategy{
+	inList := api.Strategy{
 		Name:        "default",
 		Constraints: []api.Constraint{{ContextName: "userId", Operator: api.OperatorIn, Values: list()}},
 	}
 	features, err := json.Marshal(api.FeatureResponse{Features: []api.Feature{
 		{Name: rollout, Enabled: true, Strategies: []api.Strategy{half}},
-		{Name: listed, Enabled: true, Strategies: []api.Strategy{among, half}},
+		{Name: listed, Enabled: true, Strategies: []api.Strategy{inList, half}},
 		{Name: disabled, Strategies: []api.Strategy{half}},
 	}})
 	if err != nil {
