@@ -82,7 +82,7 @@ func (r measured) fullRollout() Criterion {
 	case r.fullTime >= fullFor:
 		c.Verdict, c.Measured = VerdictMet, fmt.Sprintf("100 %% for %s, %s", formatDuration(r.fullTime), r.State)
 	case r.isOff:
-		c.Verdict, c.Measured = VerdictNotMet, "the feature was taken back"
+		c.Verdict, c.Measured = VerdictNotMet, "the feature was rolled back"
 	case r.State == rollout.StateCompleted:
 		c.Verdict, c.Measured = VerdictNotMet, fmt.Sprintf("100 %% for %s, %s", formatDuration(r.fullTime), r.State)
 	case r.State == rollout.StatePending:

@@ -31,7 +31,7 @@ func (r Report) Markdown() string {
 	})
 	if b := r.TakenBack; b != nil {
 		d.line("")
-		d.line("## Taken back")
+		d.line("## Rolled back")
 		d.line("")
 		d.line("By %s at %s, in the stage %s that began at %s. %s", cell(b.By), minute(b.At), cell(b.Stage), minute(b.Since), cell(b.Detail))
 		d.activity("What led to it", b.Activity)

@@ -211,7 +211,7 @@ func TestMake_ShowsWhatLedToARollbackByHand(t *testing.T) {
 		h.sql(`UPDATE feature_flags SET enabled = FALSE, notice = 'Back at 18:00', updated_by = 'ann' WHERE feature_name = 'automation'`)
 		h.elapse(time.Hour)
 		r := h.report()
-		h.expect(r, "rolled_back", "not_met", "full_rollout not_met: the feature was taken back", "error_rate not_met: 30.00 %, 30 of 100",
+		h.expect(r, "rolled_back", "not_met", "full_rollout not_met: the feature was rolled back", "error_rate not_met: 30.00 %, 30 of 100",
 			"adoption open: how many users there are was not stated", "latency met: longer in 0.00 % of 100 requests, 2 ms on average", "database met: longer in 0.00 % of 100 requests, 0.02 ms on average", "open_bugs open: not stated")
 		b := r.TakenBack
 		if b == nil || b.By != "ann" || b.Detail != "Back at 18:00" || b.Stage != "50 %" || b.Evidence.Failures != 30 || b.At.Sub(b.Since).Round(time.Minute) != time.Hour {
@@ -297,7 +297,7 @@ func TestMake_MeasuresAControllersRollout(t *testing.T) {
 			if r.ByHand || r.Epoch != 2 || b == nil || b.Detail != "48 of 80 requests failed in 2m0s" || b.Stage != "10 %" || b.Evidence.Failures != 48 {
 				t.Fatalf("by hand %t, epoch %d, taken back %+v; want epoch 2 with the event's detail, stage and evidence", r.ByHand, r.Epoch, b)
 			}
-			if len(b.Activity) != 1 || b.Activity[0].Requests != 7 || r.Criteria[0].Measured != "the feature was taken back" {
+			if len(b.Activity) != 1 || b.Activity[0].Requests != 7 || r.Criteria[0].Measured != "the feature was rolled back" {
 				t.Errorf("activity %+v, full rollout %+v; want 7 requests, and that it was taken back", b.Activity, r.Criteria[0])
 			}
 		})
