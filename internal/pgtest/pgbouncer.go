@@ -10,11 +10,15 @@ import (
 	"testing"
 )
 
+// maxShownLog bounds how much of PgBouncer's log a failed test shows, in bytes.
+const maxShownLog = 4 << 10
+
 // PgBouncer starts a PgBouncer in transaction mode in front of the server of dsn until the test
 // ends, and returns the DSN of the same database through it. The pool has up to 20 connections
 // to the server, so different backends serve one client's statements. For pgx the DSN sets
 // default_query_exec_mode=exec, because named prepared statements fail behind a pooler. Without
-// PgBouncer the test is skipped or fails, as it is without PostgreSQL.
+// PgBouncer the test is skipped or fails, as it is without PostgreSQL. A failed test shows the end
+// of PgBouncer's log.
 func PgBouncer(tb testing.TB, dsn string) string {
 	tb.Helper()
 	to, err := parseEndpoint(dsn)
@@ -30,6 +34,10 @@ func PgBouncer(tb testing.TB, dsn string) string {
 		check(tb, errors.Join(err, os.RemoveAll(dir)))
 	}
 	tb.Cleanup(func() {
+		if tb.Failed() {
+			text, err := os.ReadFile(filepath.Join(dir, "log"))
+			tb.Logf("the end of PgBouncer's log, error %v:\n%s", err, text[max(0, len(text)-maxShownLog):])
+		}
 		if err := errors.Join(s.end(syscall.SIGTERM, s.pid), os.RemoveAll(dir)); err != nil {
 			tb.Error(err)
 		}
