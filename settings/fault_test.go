@@ -29,7 +29,7 @@ func newFaultyStore(t *testing.T, list ...transaction) *settings.Store {
 	t.Cleanup(func() {
 		mock.ExpectClose()
 		if err := errors.Join(db.Close(), mock.ExpectationsWereMet()); err != nil {
-			t.Error(err)
+			t.Errorf("the mock: %v", err)
 		}
 	})
 	for _, tx := range list {

@@ -167,7 +167,7 @@ func TestProvider_StartsAndStopsManyTimes(t *testing.T) {
 		all.Go(func() {
 			for range 100 {
 				if err := p.Init(of.EvaluationContext{}); err != nil {
-					t.Error(err)
+					t.Errorf("Init: %v", err)
 				}
 				p.Shutdown()
 			}
@@ -183,15 +183,15 @@ func TestProvider_InitWaitsForTheFirstPass(t *testing.T) {
 		defer p.Shutdown()
 		time.AfterFunc(3*time.Second, func() { _ = w.Refresh(t.Context()) })
 		if err := p.Init(of.EvaluationContext{}); err != nil {
-			t.Error(err)
+			t.Errorf("Init before the first pass, which succeeds after 3 s: %v", err)
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
 		p := newProvider(flags.NewWatcher(someFlags(), flags.Options{}).View)
 		defer p.Shutdown()
-		begun := time.Now()
-		if err := p.Init(of.EvaluationContext{}); err == nil || time.Since(begun) != 5*time.Second {
-			t.Errorf("without a running watcher Init returned %v after %v, want an error after 5s", err, time.Since(begun))
+		start := time.Now()
+		if err := p.Init(of.EvaluationContext{}); err == nil || time.Since(start) != 5*time.Second {
+			t.Errorf("without a running watcher Init returned %v after %v, want an error after 5s", err, time.Since(start))
 		}
 	})
 }

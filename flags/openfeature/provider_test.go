@@ -65,7 +65,7 @@ func newClient(t *testing.T, w *flags.Watcher) *of.Client {
 	api := isolated.NewAPI()
 	t.Cleanup(func() {
 		if err := api.Shutdown(context.Background()); err != nil {
-			t.Error(err)
+			t.Errorf("Shutdown: %v", err)
 		}
 	})
 	if err := api.SetProviderAndWait(t.Context(), openfeature.New(w.View)); err != nil {
