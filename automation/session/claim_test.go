@@ -1,0 +1,136 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/MorpheusAIs/gateway-automation/internal/schematest"
+	"github.com/MorpheusAIs/gateway-automation/internal/sqldb"
+)
+
+// newClaimHarness returns a manager and its leases. Its loops have ended, so a claim that does not
+// linger releases its lease itself. Its database has no sessions.
+func newClaimHarness(t *testing.T) (*Manager, *lingerHarness) {
+	t.Helper()
+	h := newLingerHarness(t, maxLinger)
+	opts, err := Options{Now: h.now}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &Manager{opts: opts, leases: h.leaseManager, queues: waitQueues{now: h.now}, phase: running, base: t.Context(),
+		store: &store{db: sqldb.New(schematest.SQLite(t), sqldb.Options{MaxConns: 1, Timeout: time.Minute})}}
+	h.noteLoopsEnded()
+	t.Cleanup(func() {
+		h.stopLingering()
+		m.work.Wait()
+	})
+	return m, h
+}
+
+// claimLingering returns a claim of a session that may linger afterwards.
+func claimLingering(ctx context.Context, t *testing.T, m *Manager, h *lingerHarness) *Claim {
+	t.Helper()
+	h.end(h.use("row", time.Hour), false)
+	c := m.takeLingering(ctx, pool{}, Request{}, false)
+	if c == nil {
+		t.Fatal("the session was not handed over")
+	}
+	return c
+}
+
+// The next request may have the session as soon as it lingers.
+func TestClaim_EndsItsContextsBeforeTheSessionLingers(t *testing.T) {
+	m, h := newClaimHarness(t)
+	c := claimLingering(t.Context(), t, m, h)
+	now, checked := h.now, false
+	h.now = func() time.Time { // called while the lease is ended
+		checked = true
+		if c.Context().Err() == nil || c.LeaseContext().Err() == nil {
+			t.Errorf("the claim's contexts end with %v and %v, want both ended before the lease", c.Context().Err(), c.LeaseContext().Err())
+		}
+		return now()
+	}
+	c.Release()
+	if h.checkPhase("after the release", "row", lingering); !checked {
+		t.Error("the test has checked nothing")
+	}
+}
+
+func TestClaim_WakesWaitingRequestsWhenTheSessionLingers(t *testing.T) {
+	m, h := newClaimHarness(t)
+	c := claimLingering(t.Context(), t, m, h)
+	c.row.SessionID.String = "0x1"
+	_, unnamed := m.queues.join(pool{}, "anna", "")
+	_, named := m.queues.join(namedPool("0x1"), "anna", "")
+	<-unnamed.wake
+	<-named.wake
+	c.PrepareRelease()
+	c.Release()
+	if len(unnamed.wake) != 1 || len(named.wake) != 1 {
+		t.Errorf("woken: %d requests for any session, %d for this one; want 1 and 1", len(unnamed.wake), len(named.wake))
+	}
+	if len(m.queues.ending) != 0 {
+		t.Errorf("the session still counts as about to be free: %v", m.queues.ending)
+	}
+}
+
+func TestClaim_ReleasesItsLeaseItselfAfterTheLoopsHaveEnded(t *testing.T) {
+	m, h := newClaimHarness(t)
+	c := claimLingering(t.Context(), t, m, h)
+	h.stopLingering()
+	c.Release()
+	if len(h.database.tokens) != 0 || len(h.held) != 0 {
+		t.Errorf("leases in the database %v, held %d; want none", h.database.tokens, len(h.held))
+	}
+}
+
+// A lease that is handed over keeps its token, so an older claim must not use it any more.
+func TestClaim_MarkExpired(t *testing.T) {
+	for name, isReleased := range map[string]bool{"in use": false, "released": true} {
+		t.Run(name, func(t *testing.T) {
+			m, h := newClaimHarness(t)
+			c := claimLingering(t.Context(), t, m, h)
+			if isReleased {
+				c.Release()
+			}
+			if err := c.MarkExpired(); err != nil {
+				t.Fatal(err)
+			}
+			c.Release()
+			switch {
+			case isReleased:
+				h.checkPhase("after MarkExpired, which came too late", "row", lingering)
+			case len(h.held) != 0:
+				t.Error("the lease of the expired session was not released")
+			}
+		})
+	}
+}
+
+// A request that has left, or comes while Run is ending, gets no claim, and its lease is ended.
+func TestClaimed_EndsTheLeaseOfARequestThatCannotHaveIt(t *testing.T) {
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	for name, tt := range map[string]struct {
+		ctx   context.Context
+		phase phase
+		want  error
+	}{
+		"the request has left": {left, running, context.Canceled},
+		"Run is ending":        {t.Context(), ending, ErrNotRunning},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, h := newClaimHarness(t)
+			m.phase = tt.phase
+			c, err := m.claimed(tt.ctx, &row{ID: "row"}, Request{}, lease{"row", "token"}, h.now(), false)
+			if c != nil || !errors.Is(err, tt.want) {
+				t.Errorf("claim %v, error %v; want none, %v", c, err, tt.want)
+			}
+			if len(h.held) != 0 {
+				t.Error("the lease is still held")
+			}
+		})
+	}
+}
