@@ -2,9 +2,12 @@ package pgtest_test
 
 import (
 	"context"
+	"net/url"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/MorpheusAIs/gateway-automation/internal/pgtest"
 	"github.com/jmoiron/sqlx"
@@ -120,6 +123,32 @@ func TestPgBouncer_PoolsTransactions(t *testing.T) {
 	pooled.SetMaxIdleConns(0) // a new client each time
 	if a, b := backend(pooled), backend(pooled); a != b && a != inTx && a != second {
 		t.Errorf("two clients got the new backends %d and %d, want an existing one of the pool", a, b)
+	}
+}
+
+func TestPgBouncer_StartsAgainAfterItHasEnded(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("pkill"); err != nil {
+		t.Skip(err)
+	}
+	dsn := pgtest.PgBouncer(t, pgtest.Database(t))
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scalar[int](t, pgtest.Open(t, dsn), "SELECT 1")
+	if out, err := exec.CommandContext(t.Context(), "pkill", "-KILL", "-f", "^[^ ]*pgbouncer "+u.Query().Get("host")).CombinedOutput(); err != nil {
+		t.Fatalf("no PgBouncer was killed: %v %s", err, out)
+	}
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	deadline := time.After(2 * time.Minute)
+	for one := 0; pgtest.Open(t, dsn).GetContext(t.Context(), &one, "SELECT 1") != nil; {
+		select {
+		case <-again.C:
+		case <-deadline:
+			t.Fatal("PgBouncer does not serve again")
+		}
 	}
 }
 
