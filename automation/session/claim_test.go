@@ -134,3 +134,41 @@ func TestClaimed_EndsTheLeaseOfARequestThatCannotHaveIt(t *testing.T) {
 		})
 	}
 }
+
+// A lease counts from before its statement was sent. Counted from the reply, it would be relied on
+// for too long if the database answers late.
+func TestClaimed_CountsTheLeaseFromItsStatement(t *testing.T) {
+	req := Request{UserID: "anna", ModelID: "m", Duration: time.Hour}
+	p := pool{"anna", "m"}
+	for name, claim := range map[string]func(m *Manager) (*Claim, error){
+		"claim": func(m *Manager) (*Claim, error) {
+			return (&acquisition{m: m, req: req, pool: p}).claim(t.Context(), t.Context(), place{})
+		},
+		"reserve": func(m *Manager) (*Claim, error) {
+			a := &acquisition{m: m, req: req, pool: p}
+			a.queue, a.waiter = m.queues.join(p, "anna", "")
+			return a.reserve(t.Context(), t.Context(), headView{}, place{})
+		},
+		"claimIdle": func(m *Manager) (*Claim, error) { return m.claimIdle(t.Context(), p, req, false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, h := newClaimHarness(t)
+			start := time.Now()
+			h.now = func() time.Time { return start.Add(h.clock) }
+			m.opts.Now = h.now
+			m.store = &store{holder: "h", lease: time.Minute, coolDown: time.Minute,
+				db: sqldb.New(schematest.SQLite(t), sqldb.Options{MaxConns: 1, Timeout: time.Minute, Observe: func(string, time.Duration, time.Duration, error) { h.clock += time.Second }})}
+			m.claims = claimGroup{store: m.store}
+			storeHarness{m.store, t}.insertSession("row", "anna", stateOpen, 180, lease{}, "", 0)
+			h.clock = 0
+			c, err := claim(m)
+			if err != nil || c == nil {
+				t.Fatalf("claim %v, error %v; want the session", c, err)
+			}
+			if until := h.held["row"].until.Sub(start); until != 50*time.Second || h.clock == 0 {
+				t.Errorf("a lease of a minute, whose statement took %v, is relied on until %v after it was sent; want 50s", h.clock, until)
+			}
+			c.Release()
+		})
+	}
+}
