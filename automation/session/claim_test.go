@@ -172,3 +172,32 @@ func TestClaimed_CountsTheLeaseFromItsStatement(t *testing.T) {
 		})
 	}
 }
+
+func TestAcquire_DoesNotOvertakeWaitingRequests(t *testing.T) {
+	m, h := newClaimHarness(t)
+	h.end(h.use("row", time.Hour), false)
+	m.queues.join(pool{}, "anna", "")
+	ctx, leave := context.WithCancel(t.Context())
+	m.queues.now = func() time.Time { // called when the second request joins the queue
+		leave()
+		return h.now()
+	}
+	if c, err := m.acquire(ctx, &acquisition{m: m, req: Request{UserID: "anna"}}); c != nil || !errors.Is(err, context.Canceled) {
+		t.Errorf("claim %v, error %v; want the request to wait behind the first until it leaves", c, err)
+	}
+	h.checkPhase("afterwards", "row", lingering)
+}
+
+// A claim in the database deletes the place of its request, a hand-over does not.
+func TestAcquire_DeletesThePlaceOfARequestThatIsHandedASession(t *testing.T) {
+	m, _ := newClaimHarness(t)
+	s := storeHarness{m.store, t}
+	q, w := m.queues.join(pool{}, "anna", "")
+	q.notePlace()
+	s.mustExec(`INSERT INTO automation_waiters (id, owner_id, model_id, session_id, omit_provider, since, until) VALUES ($1, '', 'm', '', '', {now}, {in 3600})`, q.id)
+	m.leaveQueue(q, w, &Claim{handedOver: true})
+	m.work.Wait()
+	if left := s.query(`SELECT id FROM automation_waiters`); len(left) != 0 {
+		t.Errorf("places %q, want none", left)
+	}
+}
