@@ -118,6 +118,10 @@ func TestClaimGroup_ClaimsForAllWaitingRequestsTogether(t *testing.T) {
 	if n := h.countClaimStatements(); n != 2 {
 		t.Errorf("40 claims took %d statements, want 2 of up to 32 claims each", n)
 	}
+	var holders []string // a lease without its holder would not be extended
+	if err := h.db.Select(&holders, `SELECT DISTINCT lease_holder FROM automation_sessions WHERE lease_token IS NOT NULL`); err != nil || len(holders) != 1 || holders[0] == "" {
+		t.Errorf("the leases have the holders %q, error %v; want this replica", holders, err)
+	}
 }
 
 func TestClaimGroup_GivesRequestsOfOneUserDifferentSessions(t *testing.T) {
