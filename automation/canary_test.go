@@ -165,8 +165,9 @@ func TestLog_HasNoUserDataAndNoSecrets(t *testing.T) {
 		g.Node.ClearFaults()
 	}
 	for _, f := range []proxyroutertest.Fault{
-		{Op: proxyroutertest.OpOpen, Times: 1, Text: nodeText},
+		// First the one refusal that is certain: after the others the user may have to wait for an open of unknown outcome.
 		{Op: proxyroutertest.OpOpen, Times: 1, Text: "no provider accepting session; " + nodeText},
+		{Op: proxyroutertest.OpOpen, Times: 1, Text: nodeText},
 		{Op: proxyroutertest.OpOpen, Times: 1, Text: "nonce too low; " + nodeText},
 		{Op: proxyroutertest.OpOpen, Times: 1, After: true, Text: nodeText},
 		{Op: proxyroutertest.OpGet, Text: nodeText},
