@@ -335,7 +335,7 @@ func TestMaintain_ClosesThousandsWithFewStatementsEach(t *testing.T) {
 		}
 	}
 	single := float64(statements.Swap(0)) / oneByOne
-	insertEnded("crowd", sessions)
+	insertEnded("together", sessions)
 	maintainAll()
 	together := float64(statements.Load()) / float64(sessions)
 	if got := p.closes.Load(); got != int64(sessions+oneByOne) {

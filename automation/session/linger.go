@@ -7,8 +7,8 @@ import (
 )
 
 // When a request has ended, its replica keeps the session's lease for Options.Linger. The
-// next request for the same pool in this replica takes it over without asking the
-// database. docs/session-states.md argues why this is safe and what it costs others.
+// next request for the same pool in this replica gets it without a query.
+// docs/session-states.md explains why this is safe and what it costs others.
 
 const (
 	maxLinger = 2 * time.Second // the upper bound of Options.Linger
